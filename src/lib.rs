@@ -1,0 +1,3 @@
+//! Secure cluster membership and shared state.
+pub mod protocol;
+pub mod store;

@@ -1,0 +1,165 @@
+//! A versioned value, or the tombstone of one.
+
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+
+use super::{id::Version, time::Time};
+
+/// Longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 512;
+
+/// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
+/// [`Limits`](super::replica::Limits)).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Key {
+    fn from(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl From<String> for Key {
+    fn from(key: String) -> Self {
+        Self(key.into())
+    }
+}
+
+impl From<&String> for Key {
+    fn from(key: &String) -> Self {
+        Self(key.as_str().into())
+    }
+}
+
+impl Borrow<str> for Key {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// A value: bytes, cheap to clone.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Value(Arc<[u8]>);
+
+impl Value {
+    /// The value as text, if it is UTF-8.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        std::str::from_utf8(&self.0).ok()
+    }
+}
+
+impl Deref for Value {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Value {
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self(text.as_bytes().into())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self(text.into_bytes().into())
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Value {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self(bytes.as_slice().into())
+    }
+}
+
+impl fmt::Debug for Value {
+    /// The text if it is short text, else the length: values may be a mebibyte, or secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_str() {
+            Some(text) if text.len() <= 64 => fmt::Debug::fmt(text, f),
+            _ => write!(f, "{} bytes", self.len()),
+        }
+    }
+}
+
+/// What the owner last wrote under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was written, in the owner's order.
+    pub version: Version,
+    /// What was written.
+    pub content: Content,
+}
+
+/// A value, or that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// A value.
+    Value {
+        /// Its bytes.
+        value: Value,
+        /// From when on it is hidden, on this node's clock; `None`: never.
+        expires: Option<Time>,
+    },
+    /// The key was deleted.
+    Tombstone,
+}
+
+impl Entry {
+    /// The value, if there is one and it has not expired at `now`.
+    #[must_use]
+    pub fn visible(&self, now: Time) -> Option<&Value> {
+        match &self.content {
+            Content::Value { value, expires } if expires.is_none_or(|at| now < at) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether the key was deleted.
+    #[must_use]
+    pub const fn is_tombstone(&self) -> bool {
+        matches!(self.content, Content::Tombstone)
+    }
+
+    /// Bytes of the value; a tombstone has none.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        match &self.content {
+            Content::Value { value, .. } => value.len(),
+            Content::Tombstone => 0,
+        }
+    }
+}

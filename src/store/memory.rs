@@ -1,0 +1,30 @@
+//! The default store: in memory, so it survives a restart of an actor, not of the process.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::{Change, Store, StoreError, Stored};
+
+/// A [`Store`] that lives as long as the process.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<Stored>);
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&self) -> Result<Stored, StoreError> {
+        // A commit cannot panic half way, so what a poisoned lock guards is whole.
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.iter().for_each(|change| stored.apply(change));
+        Ok(())
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
+use bincode::{Decode, Encode};
+
 use super::{id::Version, time::Time};
 
 /// Longest key, in bytes.
@@ -9,7 +11,7 @@ pub const KEY_BYTES_MAX: usize = 512;
 
 /// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
 /// [`Limits`](super::replica::Limits)).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -57,7 +59,7 @@ impl fmt::Debug for Key {
 }
 
 /// A value: bytes, cheap to clone.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct Value(Arc<[u8]>);
 
 impl Value {

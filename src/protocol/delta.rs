@@ -1,0 +1,118 @@
+//! What a digest lacks: per node a gap-free run of writes in version order, cut to a byte budget.
+
+use bincode::{Decode, Encode};
+
+use super::{
+    entry::{Key, Value},
+    id::{Generation, NodeId, Version},
+    record::NodeRecord,
+};
+
+/// Most past generations that travel with a copy; an older copy is sent again from the start.
+pub const ANCESTRY_MAX: usize = 8;
+
+/// News of one or several nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Delta {
+    /// One per node with news, each at most once.
+    pub nodes: Vec<NodeDelta>,
+    /// The budget cut it: there is more to be had at once.
+    pub more: bool,
+}
+
+/// News of one node: all that is live of its writes in `(from, to]`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeDelta {
+    /// The owner of the writes.
+    pub node: NodeId,
+    /// The owner's life they were made in.
+    pub generation: Generation,
+    /// Earlier lives that this one continues, newest first, each with the last version kept of it.
+    pub ancestry: Vec<(Generation, Version)>,
+    /// The receiver must have everything up to here.
+    pub from: Version,
+    /// And has everything up to here afterwards.
+    pub to: Version,
+    /// Up to which version the sender has dropped tombstones.
+    pub gc_floor: Version,
+    /// The owner's record and its version, if the receiver's is older.
+    pub record: Option<(Version, NodeRecord)>,
+    /// In version order; entries of one version are never split.
+    pub entries: Vec<DeltaEntry>,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DeltaEntry {
+    /// The key.
+    pub key: Key,
+    /// The version it was written at.
+    pub version: Version,
+    /// What was written.
+    pub content: DeltaContent,
+}
+
+/// A value or a tombstone, with times that mean the same on both ends.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum DeltaContent {
+    /// A value.
+    Value {
+        /// Its bytes.
+        value: Value,
+        /// How long it stays visible from now on, in milliseconds; `None`: for ever.
+        ttl_ms: Option<u64>,
+    },
+    /// The key was deleted.
+    Tombstone,
+}
+
+impl Delta {
+    /// Whether it tells nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// How many writes it carries.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.iter().map(|node| node.entries.len()).sum()
+    }
+}
+
+impl NodeDelta {
+    /// An upper bound of the bytes of all but the entries.
+    #[must_use]
+    pub fn header_len_max(&self) -> usize {
+        let record = self.record.as_ref();
+        self.node.as_str().len()
+            + self.ancestry.len() * 18
+            + record.map_or(0, |(_, record)| record.encoded_len_max() + VARINT_BYTES_MAX)
+            + NODE_FIXED_BYTES_MAX
+    }
+}
+
+impl DeltaEntry {
+    /// An upper bound of its bytes on the wire.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let value = match &self.content {
+            DeltaContent::Value { value, .. } => value.len(),
+            DeltaContent::Tombstone => 0,
+        };
+        entry_len_max(self.key.as_str().len(), value)
+    }
+}
+
+/// An upper bound of the bytes of an entry with a key and a value of these lengths.
+#[must_use]
+pub const fn entry_len_max(key: usize, value: usize) -> usize {
+    key + value + ENTRY_FIXED_BYTES_MAX
+}
+
+/// bincode's longest integer: a marker and eight bytes.
+const VARINT_BYTES_MAX: usize = 9;
+/// Key length (3), version (9), variant (1), value length (5), option and ttl (1 + 9).
+const ENTRY_FIXED_BYTES_MAX: usize = 28;
+/// Name length (1), four integers (36), three counts (3 x 5), option (1).
+const NODE_FIXED_BYTES_MAX: usize = 53;

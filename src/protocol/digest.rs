@@ -1,0 +1,56 @@
+//! What a node knows, one line per node: the first message of an exchange.
+
+use bincode::{Decode, Encode};
+
+use super::id::{Generation, NodeId, Version};
+
+/// How far a node's copies reach, sorted by node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Digest {
+    /// One per node it knows, itself included.
+    pub entries: Vec<DigestEntry>,
+}
+
+/// How far one copy reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DigestEntry {
+    /// Whose keys are copied.
+    pub node: NodeId,
+    /// The owner's life the copy is of; [`Generation::ZERO`] if there is no copy at all.
+    pub generation: Generation,
+    /// Every live entry up to this version is in the copy.
+    pub max_version: Version,
+    /// Up to which version tombstones are gone from it.
+    pub gc_floor: Version,
+    /// The version of the owner's record in the copy.
+    pub record: Version,
+}
+
+impl Digest {
+    /// The entry of `node`.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&DigestEntry> {
+        let at = self.entries.binary_search_by(|e| e.node.cmp(node)).ok()?;
+        self.entries.get(at)
+    }
+
+    /// Whether it is sorted by node without repetition; one from the network may not be.
+    #[must_use]
+    pub fn is_sorted(&self) -> bool {
+        self.entries.windows(2).all(|pair| pair[0].node < pair[1].node)
+    }
+}
+
+impl DigestEntry {
+    /// The line of a node that nothing is known of.
+    #[must_use]
+    pub const fn unknown(node: NodeId) -> Self {
+        Self {
+            node,
+            generation: Generation::ZERO,
+            max_version: Version::ZERO,
+            gc_floor: Version::ZERO,
+            record: Version::ZERO,
+        }
+    }
+}

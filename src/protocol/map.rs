@@ -1,0 +1,618 @@
+//! One node's map: its keys in version order, and the rules by which a copy of it grows.
+//!
+//! The owner and everybody who holds a copy use the same type. What holds of a copy at any time: it
+//! has every live entry of the owner up to `max_version` (a gap-free prefix, Scuttlebutt section 2).
+//! Whatever would break that is refused and leaves the copy as it was.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use imbl::OrdMap;
+
+use super::{
+    delta::{ANCESTRY_MAX, DeltaContent, DeltaEntry, NodeDelta, entry_len_max},
+    digest::DigestEntry,
+    entry::{Content, Entry, Key, Value},
+    id::{Generation, NodeId, Version},
+    record::NodeRecord,
+    time::Time,
+};
+
+/// One node's keys, or a copy of them.
+#[derive(Clone, Debug, Default)]
+pub struct NodeMap {
+    generation: Generation,
+    ancestry: Vec<(Generation, Version)>,
+    max_version: Version,
+    gc_floor: Version,
+    record: Option<(Version, Arc<NodeRecord>)>,
+    entries: OrdMap<Key, Entry>,
+    by_version: BTreeSet<(Version, Key)>,
+    bytes: usize,
+    tombstones: usize,
+    /// The copy that will replace this one, once it reaches as far (see [`NodeMap::apply`]).
+    staged: Option<Box<Self>>,
+}
+
+/// What remains of the room in one delta.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes left.
+    pub bytes: usize,
+    /// Entries left.
+    pub entries: usize,
+    /// Nothing has been put in yet: the first version goes in whatever its size, or it never would.
+    pub untouched: bool,
+}
+
+/// What one node may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapLimits {
+    /// Live keys.
+    pub keys: usize,
+    /// Bytes of keys and values together.
+    pub bytes: usize,
+    /// Bytes of one key.
+    pub key_bytes: usize,
+    /// Bytes of one value.
+    pub value_bytes: usize,
+}
+
+/// A visible effect of applying news.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// The key has this value now.
+    Updated(Key, Value, Version),
+    /// The key has no value any more.
+    Deleted(Key, Version),
+}
+
+/// What applying news did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The visible effects, in version order.
+    pub changes: Vec<KeyChange>,
+    /// The owner has started anew.
+    pub generation: bool,
+    /// The owner's record is new.
+    pub record: bool,
+    /// The copy reaches further than before, visibly or not.
+    pub advanced: bool,
+}
+
+/// Why news was refused. The copy is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It is of an earlier life of the owner.
+    #[error("news of an earlier generation")]
+    OldGeneration,
+    /// It starts after what we have.
+    #[error("news that leaves a gap")]
+    Gap,
+    /// The sender has dropped tombstones that we need, or not yet those that we have dropped.
+    #[error("news across a collected range")]
+    Collected,
+    /// Versions out of order or out of range, or a key or record outside its limits.
+    #[error("malformed news")]
+    Malformed,
+    /// The owner would hold more than a node may.
+    #[error("news of more than a node may hold")]
+    TooLarge,
+}
+
+impl NodeMap {
+    /// An empty map in this generation.
+    #[must_use]
+    pub fn new(generation: Generation, ancestry: Vec<(Generation, Version)>) -> Self {
+        Self { generation, ancestry, ..Self::default() }
+    }
+
+    /// The owner's life this is (a copy) of.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Every live entry up to here is in the map.
+    #[must_use]
+    pub const fn max_version(&self) -> Version {
+        self.max_version
+    }
+
+    /// Up to which version tombstones are gone.
+    #[must_use]
+    pub const fn gc_floor(&self) -> Version {
+        self.gc_floor
+    }
+
+    /// Earlier lives that this one continues, newest first.
+    #[must_use]
+    pub fn ancestry(&self) -> &[(Generation, Version)] {
+        &self.ancestry
+    }
+
+    /// The owner's record.
+    #[must_use]
+    pub fn record(&self) -> Option<&Arc<NodeRecord>> {
+        self.record.as_ref().map(|(_, record)| record)
+    }
+
+    /// The version of the owner's record; zero if there is none.
+    #[must_use]
+    pub fn record_version(&self) -> Version {
+        self.record.as_ref().map_or(Version::ZERO, |(version, _)| *version)
+    }
+
+    /// All entries, tombstones included; cloning it costs nothing.
+    #[must_use]
+    pub const fn entries(&self) -> &OrdMap<Key, Entry> {
+        &self.entries
+    }
+
+    /// How many of the entries are tombstones.
+    #[must_use]
+    pub const fn tombstones(&self) -> usize {
+        self.tombstones
+    }
+
+    /// Keys that are not deleted.
+    #[must_use]
+    pub fn live_keys(&self) -> usize {
+        self.entries.len() - self.tombstones
+    }
+
+    /// Bytes of keys and values together.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The line of this map in a digest: how far it reaches, or the copy that will replace it.
+    #[must_use]
+    pub fn digest_entry(&self, node: NodeId) -> DigestEntry {
+        let growing = self.staged.as_deref().unwrap_or(self);
+        DigestEntry {
+            node,
+            generation: self.generation,
+            max_version: growing.max_version,
+            gc_floor: growing.gc_floor,
+            record: self.record_version(),
+        }
+    }
+
+    /// How many versions `theirs` lacks, and whether it lacks anything at all; `None` if nothing.
+    #[must_use]
+    pub fn staleness(&self, theirs: &DigestEntry) -> Option<u64> {
+        let from = self.start(theirs)?;
+        self.has_news(theirs, from).then(|| self.max_version.0.saturating_sub(from.0))
+    }
+
+    /// What `theirs` lacks, as much as fits; `None` if there is no news or no room for any.
+    /// The second part says whether the budget cut it.
+    #[must_use]
+    pub fn delta(
+        &self,
+        now: Time,
+        theirs: &DigestEntry,
+        budget: &mut Budget,
+    ) -> Option<(NodeDelta, bool)> {
+        let from = self.start(theirs)?;
+        if !self.has_news(theirs, from) {
+            return None;
+        }
+        let mut delta = self.header(theirs, from);
+        let header = delta.header_len_max();
+        if header > budget.bytes && !budget.untouched {
+            return None;
+        }
+        budget.bytes = budget.bytes.saturating_sub(header);
+        let cut = self.fill(now, &mut delta, budget);
+        budget.untouched = false;
+        Some((delta, cut))
+    }
+
+    /// Writes one key: a value, or a tombstone. The caller has taken `version` and logged it.
+    pub fn write(&mut self, key: Key, entry: Entry) {
+        self.max_version = self.max_version.max(entry.version);
+        self.put(key, entry);
+    }
+
+    /// Takes the next version, for a write.
+    #[must_use]
+    pub const fn next_version(&self) -> Version {
+        self.max_version.next()
+    }
+
+    /// Replaces the record, as a write of `version`.
+    pub fn write_record(&mut self, version: Version, record: NodeRecord) {
+        self.max_version = self.max_version.max(version);
+        self.record = Some((version, Arc::new(record)));
+    }
+
+    /// Starts a new life that continues this one.
+    pub fn renew(&mut self, generation: Generation) {
+        self.ancestry.insert(0, (self.generation, self.max_version));
+        self.ancestry.truncate(ANCESTRY_MAX);
+        self.generation = generation;
+    }
+
+    /// Sets how far the map reaches and is collected, when it is read back from a store.
+    pub fn restore(&mut self, max_version: Version, gc_floor: Version) {
+        self.max_version = self.max_version.max(max_version);
+        self.gc_floor = gc_floor;
+    }
+
+    /// Raises the floor and drops the tombstones up to it; returns their keys.
+    pub fn collect(&mut self, floor: Version) -> Vec<Key> {
+        self.gc_floor = self.gc_floor.max(floor);
+        let entries = &self.entries;
+        let dead = |(_, key): &&(Version, Key)| entries.get(key).is_some_and(Entry::is_tombstone);
+        let upto = (self.gc_floor.next(), Key::from(""));
+        let keys: Vec<_> = self.by_version.range(..upto).filter(dead).cloned().collect();
+        keys.into_iter()
+            .map(|(version, key)| {
+                self.take(&key);
+                self.by_version.remove(&(version, key.clone()));
+                key
+            })
+            .collect()
+    }
+
+    /// Applies news of the owner.
+    ///
+    /// When the sender has dropped tombstones that this copy still needs, the owner's whole map is
+    /// sent again: it is staged beside this copy, which stays in use, and replaces it in one step
+    /// once it reaches both the floor and what this copy has.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then nothing has changed.
+    pub fn apply(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        check(delta, limits)?;
+        if delta.generation < self.generation {
+            return Err(Refusal::OldGeneration);
+        }
+        if delta.generation > self.generation {
+            return self.apply_new_life(now, delta, limits);
+        }
+        if self.needs_reset(delta) {
+            return self.apply_reset(now, delta, limits);
+        }
+        self.apply_news(now, delta, limits)
+    }
+
+    /// From which version on `theirs` has to be told; `None` if this map cannot help it.
+    fn start(&self, theirs: &DigestEntry) -> Option<Version> {
+        if theirs.generation > self.generation {
+            return None;
+        }
+        let (reach, floor) = if self.continues(theirs.generation, theirs.max_version) {
+            (theirs.max_version, theirs.gc_floor)
+        } else {
+            (Version::ZERO, Version::ZERO)
+        };
+        if reach >= self.gc_floor.max(floor) || floor == self.gc_floor {
+            Some(reach)
+        } else if self.gc_floor > floor {
+            Some(Version::ZERO)
+        } else {
+            None
+        }
+    }
+
+    /// Whether a copy of `generation` that reaches `version` is a prefix of this map.
+    fn continues(&self, generation: Generation, version: Version) -> bool {
+        generation == self.generation
+            || self.ancestry.iter().any(|(g, v)| *g == generation && version <= *v)
+    }
+
+    fn has_news(&self, theirs: &DigestEntry, from: Version) -> bool {
+        self.max_version > from
+            || self.generation != theirs.generation
+            || self.record_version() > theirs.record
+            || (self.gc_floor > theirs.gc_floor && from >= self.gc_floor)
+    }
+
+    fn header(&self, theirs: &DigestEntry, from: Version) -> NodeDelta {
+        let known_life = theirs.generation == self.generation;
+        let record_known = known_life && theirs.record >= self.record_version();
+        NodeDelta {
+            node: theirs.node.clone(),
+            generation: self.generation,
+            ancestry: if known_life { Vec::new() } else { self.ancestry.clone() },
+            from,
+            to: from.max(self.max_version),
+            gc_floor: self.gc_floor,
+            record: if record_known {
+                None
+            } else {
+                self.record.as_ref().map(|(version, record)| (*version, (**record).clone()))
+            },
+            entries: Vec::new(),
+        }
+    }
+
+    /// Puts in whole versions, oldest first, while there is room; says whether it stopped early.
+    fn fill(&self, now: Time, delta: &mut NodeDelta, budget: &mut Budget) -> bool {
+        // The empty key sorts before all others.
+        let mut writes = self.by_version.range((delta.from.next(), Key::from(""))..).peekable();
+        let mut whole = delta.from;
+        while let Some((version, _)) = writes.peek() {
+            let version = *version;
+            let (begun, mut bytes) = (delta.entries.len(), 0);
+            while let Some((_, key)) = writes.next_if(|(v, _)| *v == version) {
+                let Some(entry) = self.entries.get(key) else { continue };
+                bytes += entry_len_max(key.as_str().len(), entry.value_len());
+                delta.entries.push(wire_entry(now, key, entry));
+            }
+            let count = delta.entries.len() - begun;
+            if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
+                delta.entries.truncate(begun);
+                delta.to = whole;
+                return true;
+            }
+            budget.bytes = budget.bytes.saturating_sub(bytes);
+            budget.entries = budget.entries.saturating_sub(count);
+            budget.untouched = false;
+            whole = version;
+        }
+        false
+    }
+
+    fn put(&mut self, key: Key, entry: Entry) {
+        self.take(&key);
+        self.bytes += key.as_str().len() + entry.value_len();
+        self.tombstones += usize::from(entry.is_tombstone());
+        self.by_version.insert((entry.version, key.clone()));
+        self.entries.insert(key, entry);
+    }
+
+    fn take(&mut self, key: &Key) {
+        if let Some(old) = self.entries.remove(key) {
+            self.bytes -= key.as_str().len() + old.value_len();
+            self.tombstones -= usize::from(old.is_tombstone());
+            self.by_version.remove(&(old.version, key.clone()));
+        }
+    }
+
+    /// The owner has started anew: keep the copy if the new life continues it, else forget it.
+    fn apply_new_life(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        let kept = |(g, v): &(Generation, Version)| *g == self.generation && self.max_version <= *v;
+        let mut next = if delta.ancestry.iter().any(kept) {
+            Self { staged: None, ..self.clone() }
+        } else {
+            Self::default()
+        };
+        next.generation = delta.generation;
+        next.ancestry = delta.ancestry.clone();
+        // A record of the earlier life says nothing of this one.
+        next.record = None;
+        let mut applied = match next.apply(now, delta, limits) {
+            // A copy that the new life continues may still be behind its floor.
+            Err(Refusal::Gap | Refusal::Collected) if !next.entries.is_empty() => {
+                return Err(Refusal::Gap);
+            }
+            other => other?,
+        };
+        applied.changes = differences(&self.entries, &next.entries, now);
+        applied.generation = true;
+        applied.advanced = true;
+        *self = next;
+        Ok(applied)
+    }
+
+    /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
+    fn needs_reset(&self, delta: &NodeDelta) -> bool {
+        let growing = self.staged.as_deref().unwrap_or(self);
+        delta.from == Version::ZERO
+            && self.max_version > Version::ZERO
+            && delta.gc_floor > growing.max_version
+            && delta.gc_floor > growing.gc_floor
+    }
+
+    fn apply_reset(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        let mut fresh = Self::new(self.generation, self.ancestry.clone());
+        fresh.grow(now, delta, limits)?;
+        self.staged = Some(Box::new(fresh));
+        let mut applied = Applied { advanced: true, ..Applied::default() };
+        applied.record = self.take_record(delta);
+        self.commit_staged(now, &mut applied);
+        Ok(applied)
+    }
+
+    fn apply_news(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        let mut applied = Applied::default();
+        if let Some(mut staged) = self.staged.take() {
+            let grown = staged.grow(now, delta, limits);
+            self.staged = Some(staged);
+            applied.advanced = grown?.1;
+            applied.record = self.take_record(delta);
+            self.commit_staged(now, &mut applied);
+        } else {
+            (applied.changes, applied.advanced) = self.grow(now, delta, limits)?;
+            applied.record = self.take_record(delta);
+        }
+        Ok(applied)
+    }
+
+    /// Extends this map by news that connects to it.
+    fn grow(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<(Vec<KeyChange>, bool), Refusal> {
+        if delta.from > self.max_version {
+            return Err(Refusal::Gap);
+        }
+        let empty = self.max_version == Version::ZERO && self.entries.is_empty();
+        let floors_agree = self.max_version >= delta.gc_floor.max(self.gc_floor)
+            || self.gc_floor == delta.gc_floor
+            || (empty && delta.gc_floor >= self.gc_floor);
+        if !floors_agree {
+            return Err(Refusal::Collected);
+        }
+        self.check_room(delta, limits)?;
+        let before = (self.max_version, self.gc_floor);
+        let mut changes = Vec::new();
+        for entry in delta.entries.iter().filter(|e| e.version > before.0) {
+            changes.extend(self.grow_by(now, entry));
+        }
+        self.max_version = self.max_version.max(delta.to);
+        if delta.gc_floor > self.gc_floor {
+            self.collect(delta.gc_floor);
+        }
+        Ok((changes, (self.max_version, self.gc_floor) != before))
+    }
+
+    fn grow_by(&mut self, now: Time, news: &DeltaEntry) -> Option<KeyChange> {
+        // A value that has expired here is deleted for good only now, and only now told.
+        let had_value = self.entries.get(&news.key).is_some_and(|e| !e.is_tombstone());
+        let entry = local_entry(now, news);
+        let change = match entry.visible(now) {
+            Some(value) => Some(KeyChange::Updated(news.key.clone(), value.clone(), news.version)),
+            None if entry.is_tombstone() && had_value => {
+                Some(KeyChange::Deleted(news.key.clone(), news.version))
+            }
+            None => None,
+        };
+        if entry.is_tombstone() && entry.version <= self.gc_floor {
+            self.take(&news.key);
+        } else {
+            self.put(news.key.clone(), entry);
+        }
+        change
+    }
+
+    fn check_room(&self, delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
+        let (mut keys, mut bytes) = (self.entries.len(), self.bytes);
+        for entry in &delta.entries {
+            let old = self.entries.get(&entry.key);
+            keys += usize::from(old.is_none());
+            bytes += entry.encoded_len_max();
+            let freed = old.map_or(0, |old| entry.key.as_str().len() + old.value_len());
+            bytes = bytes.saturating_sub(freed);
+        }
+        // Tombstones count towards neither limit of the owner, but they have to be held for a while,
+        // and the bound above includes what frames add: a copy may be twice the size of its owner.
+        if keys > limits.keys.saturating_mul(2) || bytes > limits.bytes.saturating_mul(2) {
+            return Err(Refusal::TooLarge);
+        }
+        Ok(())
+    }
+
+    fn take_record(&mut self, delta: &NodeDelta) -> bool {
+        match &delta.record {
+            Some((version, record)) if *version > self.record_version() => {
+                self.record = Some((*version, Arc::new(record.clone())));
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn commit_staged(&mut self, now: Time, applied: &mut Applied) {
+        let reached = |staged: &Box<Self>| {
+            staged.max_version >= staged.gc_floor && staged.max_version >= self.max_version
+        };
+        if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
+            applied.changes = differences(&self.entries, &staged.entries, now);
+            let record = self.record.take();
+            *self = Self { record, ..*staged };
+        }
+    }
+}
+
+/// Whether the news is well formed, whatever we hold.
+fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
+    let mut last = delta.from;
+    let in_order = delta.entries.iter().all(|entry| {
+        let fits = entry.version >= last && entry.version > delta.from && entry.version <= delta.to;
+        last = entry.version;
+        fits
+    });
+    let small = |entry: &DeltaEntry| {
+        let value = match &entry.content {
+            DeltaContent::Value { value, .. } => value.len(),
+            DeltaContent::Tombstone => 0,
+        };
+        let key = entry.key.as_str().len();
+        (1..=limits.key_bytes).contains(&key) && value <= limits.value_bytes
+    };
+    let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
+    let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
+        && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
+    let ordered = delta.from <= delta.to && delta.generation > Generation::ZERO;
+    if in_order && delta.entries.iter().all(small) && record_fits && ancestry_fits && ordered {
+        Ok(())
+    } else {
+        Err(Refusal::Malformed)
+    }
+}
+
+/// What a reader notices when one map replaces another, in version order.
+fn differences(old: &OrdMap<Key, Entry>, new: &OrdMap<Key, Entry>, now: Time) -> Vec<KeyChange> {
+    let mut changes = Vec::new();
+    for (key, entry) in new {
+        let before = old.get(key).and_then(|e| e.visible(now));
+        match entry.visible(now) {
+            Some(value) if before != Some(value) => {
+                changes.push(KeyChange::Updated(key.clone(), value.clone(), entry.version));
+            }
+            None if entry.is_tombstone() && old.get(key).is_some_and(|e| !e.is_tombstone()) => {
+                changes.push(KeyChange::Deleted(key.clone(), entry.version));
+            }
+            _ => {}
+        }
+    }
+    for (key, entry) in old {
+        if !entry.is_tombstone() && !new.contains_key(key) {
+            changes.push(KeyChange::Deleted(key.clone(), entry.version));
+        }
+    }
+    changes.sort_by_key(|change| match change {
+        KeyChange::Updated(_, _, version) | KeyChange::Deleted(_, version) => *version,
+    });
+    changes
+}
+
+fn wire_entry(now: Time, key: &Key, entry: &Entry) -> DeltaEntry {
+    let content = match &entry.content {
+        Content::Value { value, expires } => DeltaContent::Value {
+            value: value.clone(),
+            ttl_ms: expires.map(|at| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX)),
+        },
+        Content::Tombstone => DeltaContent::Tombstone,
+    };
+    DeltaEntry { key: key.clone(), version: entry.version, content }
+}
+
+fn local_entry(now: Time, news: &DeltaEntry) -> Entry {
+    let content = match &news.content {
+        DeltaContent::Value { value, ttl_ms } => Content::Value {
+            value: value.clone(),
+            expires: ttl_ms.map(|ms| now + Duration::from_millis(ms)),
+        },
+        DeltaContent::Tombstone => Content::Tombstone,
+    };
+    Entry { version: news.version, content }
+}

@@ -1,0 +1,109 @@
+//! What a node says of itself besides its keys: where it is, how to reach it, what it is for.
+
+use std::collections::BTreeMap;
+
+use bincode::{Decode, Encode};
+
+use super::id::{Datacenter, Incarnation};
+
+/// Most addresses a node may advertise.
+pub const ADDRESSES_MAX: usize = 8;
+/// Longest advertised address (`host:port`), in bytes: a DNS name of 253, a colon, a port.
+pub const ADDRESS_BYTES_MAX: usize = 259;
+/// Most tags a node may carry.
+pub const TAGS_MAX: usize = 64;
+/// Longest tag name, in bytes.
+pub const TAG_NAME_BYTES_MAX: usize = 64;
+/// Longest tag value, in bytes.
+pub const TAG_VALUE_BYTES_MAX: usize = 256;
+
+/// A node's record: written by the node alone, replicated like a key of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRecord {
+    /// The datacenter its certificate names.
+    pub datacenter: Datacenter,
+    /// Where it can be dialed, best first: `host:port` each.
+    pub addresses: Vec<String>,
+    /// What its operator calls it: role, zone, anything.
+    pub tags: BTreeMap<String, String>,
+    /// Oldest and newest major wire version it speaks.
+    pub wire: (u16, u16),
+    /// Whether it means to stay.
+    pub status: Status,
+    /// How often it has refuted what others said of it, in this generation.
+    pub incarnation: Incarnation,
+}
+
+/// Whether a node means to stay in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum Status {
+    /// It takes part.
+    Up,
+    /// It is about to stop, on purpose.
+    Leaving,
+    /// It has stopped, on purpose.
+    Left,
+}
+
+/// A record or tag outside its limits.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// Too many addresses, or one too long or empty.
+    #[error(
+        "at most {ADDRESSES_MAX} addresses of 1 to {ADDRESS_BYTES_MAX} bytes may be advertised"
+    )]
+    Addresses,
+    /// Too many tags, or one too long.
+    #[error(
+        "at most {TAGS_MAX} tags may be set, names of 1 to {TAG_NAME_BYTES_MAX} bytes, \
+         values of at most {TAG_VALUE_BYTES_MAX} bytes"
+    )]
+    Tags,
+}
+
+impl NodeRecord {
+    /// Checks the limits above.
+    ///
+    /// # Errors
+    /// [`RecordError`] names the limit that does not hold.
+    pub fn check(&self) -> Result<(), RecordError> {
+        check_addresses(&self.addresses)?;
+        check_tags(&self.tags)
+    }
+
+    /// An upper bound of its bytes on the wire.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let addresses: usize = self.addresses.iter().map(|a| a.len() + 3).sum();
+        let tags: usize = self.tags.iter().map(|(k, v)| k.len() + v.len() + 6).sum();
+        self.datacenter.as_str().len() + 1 + addresses + tags + FIXED_BYTES_MAX
+    }
+}
+
+/// Checks addresses before they are advertised.
+///
+/// # Errors
+/// [`RecordError::Addresses`].
+pub fn check_addresses(addresses: &[String]) -> Result<(), RecordError> {
+    let each = |a: &String| (1..=ADDRESS_BYTES_MAX).contains(&a.len());
+    if addresses.len() <= ADDRESSES_MAX && addresses.iter().all(each) {
+        Ok(())
+    } else {
+        Err(RecordError::Addresses)
+    }
+}
+
+/// Checks tags before they are set.
+///
+/// # Errors
+/// [`RecordError::Tags`].
+pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), RecordError> {
+    let each = |(name, value): (&String, &String)| {
+        (1..=TAG_NAME_BYTES_MAX).contains(&name.len()) && value.len() <= TAG_VALUE_BYTES_MAX
+    };
+    if tags.len() <= TAGS_MAX && tags.iter().all(each) { Ok(()) } else { Err(RecordError::Tags) }
+}
+
+/// Counts (2 x 3 bytes), wire versions (2 x 3), status (1), incarnation (9).
+const FIXED_BYTES_MAX: usize = 22;

@@ -1,0 +1,186 @@
+//! What a node tells those who subscribe.
+
+use std::sync::Arc;
+
+use super::{
+    delta::Delta,
+    digest::Digest,
+    entry::{Key, Value},
+    id::{Generation, NodeId, Version},
+    map::Refusal,
+};
+
+/// Something happened that a user of the cluster cares about.
+///
+/// Events of one peer come in the order in which they happened. The snapshot already shows what an
+/// event tells when the event arrives.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer became known (the original's `new peer`). It is not live before it has been heard.
+    NewPeer {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A peer's tags, addresses or generation changed.
+    PeerChanged {
+        /// The peer.
+        peer: NodeId,
+        /// Its present generation; a new one means that it has restarted.
+        generation: Generation,
+    },
+    /// A peer was heard, for the first time or again (the original's `peer live`).
+    PeerLive {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A peer has been silent for longer than usual, not yet long enough to be called dead.
+    PeerSuspect {
+        /// The peer.
+        peer: NodeId,
+        /// The level of suspicion at that moment.
+        phi: f64,
+    },
+    /// A peer is thought to be dead (the original's `peer dead`).
+    PeerDead {
+        /// The peer.
+        peer: NodeId,
+        /// The level of suspicion at that moment.
+        phi: f64,
+    },
+    /// A peer left on purpose.
+    PeerLeft {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A dead or departed peer was forgotten, with all its keys.
+    PeerForgotten {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A key has a new value (the original's `update`). Own writes are told too: compare `peer` with
+    /// the local name to leave them out.
+    Updated {
+        /// Whose key.
+        peer: NodeId,
+        /// The key.
+        key: Key,
+        /// Its value.
+        value: Value,
+        /// The owner's generation.
+        generation: Generation,
+        /// The version it was written at.
+        version: Version,
+    },
+    /// A key has no value any more.
+    Deleted {
+        /// Whose key.
+        peer: NodeId,
+        /// The key.
+        key: Key,
+        /// The owner's generation.
+        generation: Generation,
+        /// The version of the tombstone, or of the value that went away with its generation.
+        version: Version,
+    },
+    /// Something went wrong that an operator should see (the original's `error`). The node goes on.
+    Error(Problem),
+}
+
+/// What went wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// A peer sent news that would have broken a copy; it was not applied.
+    #[error("{from} sent news of {about} that was refused: {refusal}")]
+    NewsRefused {
+        /// Who sent it.
+        from: NodeId,
+        /// Whose keys it was about.
+        about: NodeId,
+        /// Why it was refused.
+        refusal: Refusal,
+    },
+    /// Somebody could not be connected, or was turned away.
+    #[error("{remote}: {reason}")]
+    Connection {
+        /// The peer's name or address.
+        remote: String,
+        /// What happened and whose fault it is.
+        reason: String,
+    },
+    /// The store failed: what was written since is in memory and gossiped, but not yet durable.
+    #[error("{reason}")]
+    Store {
+        /// What the store said.
+        reason: String,
+    },
+    /// Another process uses this node's name, or a later run of it was known. This node has taken a
+    /// newer generation; if the other one does so too, one of them ends.
+    #[error(
+        "generation {heard} of this node's own name was heard, ours was {ours}: either its state \
+         was lost, or two processes use one name; check for a second agent with this certificate"
+    )]
+    NameConflict {
+        /// The generation heard of.
+        heard: Generation,
+        /// The generation in use until then.
+        ours: Generation,
+    },
+    /// This node ends because another process uses its name.
+    #[error(
+        "displaced by another process that uses this node's name (its generation {heard}); \
+         one name is for one node: give the other its own certificate"
+    )]
+    Displaced {
+        /// The generation of the other one.
+        heard: Generation,
+    },
+    /// An actor inside the node failed and was restarted.
+    #[error("the {actor} actor failed and was restarted: {reason}")]
+    ActorRestarted {
+        /// Which one.
+        actor: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+/// What passes between nodes, for those who watch the protocol.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ProtocolEvent {
+    /// The original's `digest send`.
+    DigestSent {
+        /// To whom.
+        peer: NodeId,
+        /// What.
+        digest: Arc<Digest>,
+    },
+    /// The original's `digest receive`.
+    DigestReceived {
+        /// From whom.
+        peer: NodeId,
+        /// What.
+        digest: Arc<Digest>,
+    },
+    /// The original's `deltas send`.
+    DeltasSent {
+        /// To whom.
+        peer: NodeId,
+        /// What.
+        delta: Arc<Delta>,
+    },
+    /// The original's `deltas receive`.
+    DeltasReceived {
+        /// From whom.
+        peer: NodeId,
+        /// What.
+        delta: Arc<Delta>,
+    },
+    /// News of a node that nobody has introduced (the original's `unknown peer`); it was ignored.
+    UnknownPeer {
+        /// The node.
+        peer: NodeId,
+    },
+}

@@ -1,0 +1,958 @@
+//! This node's map and its copies of all others: what the storage actor wraps.
+//!
+//! Pure: time is handed in, what is to be persisted or told comes out. Only the owner writes a map;
+//! everybody else's are changed by news alone, and only as [`NodeMap::apply`] allows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use imbl::OrdMap;
+
+use super::{
+    delta::{Delta, NodeDelta, entry_len_max},
+    digest::{Digest, DigestEntry},
+    entry::{Content, Entry, Key, Value},
+    event::{Event, Problem, ProtocolEvent},
+    id::{Generation, NodeId, Version},
+    map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
+    record::{NodeRecord, RecordError, Status, check_tags},
+    route::{
+        Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
+    },
+    time::Time,
+};
+use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
+
+/// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// What the owner's map and the copies may hold, and for how long.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// This node.
+    pub node: NodeId,
+    /// What it says of itself at the start.
+    pub record: NodeRecord,
+    /// What one node may hold.
+    pub limits: MapLimits,
+    /// Most nodes to be known at once.
+    pub peers_max: usize,
+    /// Most bytes of one delta, unless a single version is larger.
+    pub delta_bytes: usize,
+    /// Most entries of one delta, unless a single version has more.
+    pub delta_entries: usize,
+    /// How long a tombstone is kept at least.
+    pub tombstone_grace: Duration,
+    /// How long the name of a forgotten peer is remembered, so that it is not taken up again.
+    pub forget_after: Duration,
+}
+
+/// All that a node knows.
+#[derive(Debug)]
+pub struct Replica {
+    config: ReplicaConfig,
+    own: NodeMap,
+    copies: BTreeMap<NodeId, NodeMap>,
+    /// Peers no longer told of, soon to be forgotten.
+    retired: BTreeSet<NodeId>,
+    /// Peers forgotten: news up to this generation is refused until then.
+    marks: BTreeMap<NodeId, (Generation, Time)>,
+    /// Own tombstones, oldest first, and when each may be collected.
+    tombstones: VecDeque<(Version, Time)>,
+    /// Own keys that expire, earliest first.
+    expiries: BTreeSet<(Time, Key)>,
+    digest: Option<Arc<Digest>>,
+    view: OrdMap<NodeId, Arc<NodeView>>,
+    changed: BTreeSet<NodeId>,
+    /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
+    wall_origin: SystemTime,
+    /// This process has already taken a newer generation because its name was heard.
+    renewed: bool,
+}
+
+/// One node's map as readers see it: immutable and cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// The owner's life.
+    pub generation: Generation,
+    /// Earlier lives that this one continues.
+    pub ancestry: Vec<(Generation, Version)>,
+    /// Every live entry up to here is in `entries`.
+    pub max_version: Version,
+    /// Up to which version tombstones are gone.
+    pub gc_floor: Version,
+    /// The owner's record and its version.
+    pub record: Option<(Version, Arc<NodeRecord>)>,
+    /// All entries, tombstones included.
+    pub entries: OrdMap<Key, Entry>,
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// The value; `None` deletes the key.
+    pub value: Option<Value>,
+    /// How long the value stays; `None`: until it is overwritten or deleted.
+    pub ttl: Option<Duration>,
+}
+
+impl Write {
+    /// Sets a key.
+    pub fn set(key: impl Into<Key>, value: impl Into<Value>) -> Self {
+        Self { key: key.into(), value: Some(value.into()), ttl: None }
+    }
+
+    /// Deletes a key.
+    pub fn delete(key: impl Into<Key>) -> Self {
+        Self { key: key.into(), value: None, ttl: None }
+    }
+
+    /// The same, gone after `ttl`.
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), ..self }
+    }
+}
+
+/// What a batch did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The version it took, or, if it changed nothing, that of the last write.
+    pub version: Version,
+    /// Whether it changed anything.
+    pub changed: bool,
+    /// What the store has to keep before the write is acknowledged.
+    pub persist: Vec<Change>,
+}
+
+/// A write was refused. Nothing was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The key is empty or too long.
+    #[error("key of {len} bytes refused: 1 to {max} are allowed (limit key_bytes)")]
+    Key {
+        /// Its length, in bytes.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The value is too long.
+    #[error(
+        "value of {len} bytes for key {key:?} refused: at most {max} are allowed (limit value_bytes)"
+    )]
+    Value {
+        /// Whose value.
+        key: Key,
+        /// Its length, in bytes.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The node would have too many keys.
+    #[error("refused: the node would hold {len} keys, at most {max} are allowed (limit keys)")]
+    Keys {
+        /// How many it would be.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The node would hold too much.
+    #[error(
+        "refused: the node would hold {len} bytes, at most {max} are allowed (limit state_bytes)"
+    )]
+    State {
+        /// How many bytes it would be.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The batch is too large to become visible at once.
+    #[error("batch of {len} bytes refused: at most {max} are allowed (limit BATCH_BYTES_MAX)")]
+    Batch {
+        /// Its bytes, what frames add included.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A time to live of zero.
+    #[error("ttl of zero for key {key:?} refused: delete the key instead")]
+    Ttl {
+        /// The key.
+        key: Key,
+    },
+    /// Tags or addresses outside their limits.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Replica {
+    /// Starts a new life of the node on what the store kept, and on the copies that an earlier
+    /// storage actor of this process had published, if there was one. The first output persists the
+    /// new generation; nothing may be sent before that is done.
+    #[must_use]
+    pub fn start(
+        config: ReplicaConfig,
+        stored: Stored,
+        copies: &OrdMap<NodeId, Arc<NodeView>>,
+        renewed: bool,
+        now: Time,
+        wall: SystemTime,
+        out: &mut Vec<Output>,
+    ) -> Self {
+        let wall_origin = wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut this = Self {
+            own: NodeMap::default(),
+            copies: BTreeMap::new(),
+            retired: BTreeSet::new(),
+            marks: BTreeMap::new(),
+            tombstones: VecDeque::new(),
+            expiries: BTreeSet::new(),
+            digest: None,
+            view: OrdMap::new(),
+            changed: BTreeSet::new(),
+            wall_origin,
+            renewed,
+            config,
+        };
+        this.own = this.restored(stored, now, wall);
+        for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
+            this.copies.insert(node.clone(), NodeMap::from_view(view));
+            this.changed.insert(node.clone());
+        }
+        let record = this.config.record.clone();
+        let persist = this.write_record(record);
+        out.push(Output::Persist(persist));
+        this.tick(now, out);
+        this
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub const fn node(&self) -> &NodeId {
+        &self.config.node
+    }
+
+    /// This node's own map.
+    #[must_use]
+    pub const fn own(&self) -> &NodeMap {
+        &self.own
+    }
+
+    /// The copy of a peer's map.
+    #[must_use]
+    pub fn copy(&self, peer: &NodeId) -> Option<&NodeMap> {
+        self.copies.get(peer)
+    }
+
+    /// All peers known.
+    pub fn peers(&self) -> impl Iterator<Item = (&NodeId, &NodeMap)> {
+        self.copies.iter()
+    }
+
+    /// Whether this life has taken a newer generation because its name was heard.
+    #[must_use]
+    pub const fn renewed(&self) -> bool {
+        self.renewed
+    }
+
+    /// Does what a cast says.
+    pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
+        match input {
+            StorageInput::Tick => self.tick(now, out),
+            StorageInput::BeginRound(targets) => self.begin_round(targets, out),
+            StorageInput::HeardOfSelf(generation) => self.heard_of_self(generation, out),
+            StorageInput::Retire(peer) => self.retire(peer),
+            StorageInput::Forget(peer) => self.forget(now, &peer, out),
+        }
+    }
+
+    /// Writes a batch: all of it becomes visible at once, as one version, or none of it.
+    ///
+    /// Writing what is there already takes no version.
+    ///
+    /// # Errors
+    /// [`WriteError`] names the limit; then nothing has changed.
+    pub fn write(
+        &mut self,
+        now: Time,
+        batch: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        batch.iter().try_for_each(|write| self.check_write(write))?;
+        let batch = self.without_idle(now, batch);
+        if batch.is_empty() {
+            let version = self.own.max_version();
+            return Ok(Written { version, changed: false, persist: Vec::new() });
+        }
+        self.check_room(&batch)?;
+        let version = self.own.next_version();
+        let mut persist = Vec::with_capacity(batch.len() + 1);
+        let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
+        for write in batch {
+            persist.push(self.write_one(now, version, write, out));
+        }
+        if timed {
+            self.wake(now, out);
+        }
+        persist.push(Change::Head(self.head()));
+        self.touched_own(out);
+        Ok(Written { version, changed: true, persist })
+    }
+
+    /// Replaces the tags.
+    ///
+    /// # Errors
+    /// [`WriteError::Record`] if there are too many or too long ones.
+    pub fn set_tags(
+        &mut self,
+        tags: BTreeMap<String, String>,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        check_tags(&tags)?;
+        let old = self.own_record();
+        if old.tags == tags {
+            let version = self.own.max_version();
+            return Ok(Written { version, changed: false, persist: Vec::new() });
+        }
+        let mut persist = self.write_record(NodeRecord { tags: tags.clone(), ..old });
+        persist.push(Change::Tags(tags));
+        self.touched_own(out);
+        Ok(Written { version: self.own.max_version(), changed: true, persist })
+    }
+
+    /// Says that the node is leaving, or has left.
+    pub fn set_status(&mut self, status: Status, out: &mut Vec<Output>) -> Written {
+        let mut persist = self.write_record(NodeRecord { status, ..self.own_record() });
+        persist.push(Change::Left(status != Status::Up));
+        self.touched_own(out);
+        Written { version: self.own.max_version(), changed: true, persist }
+    }
+
+    /// How far all maps reach.
+    #[must_use]
+    pub fn digest(&mut self) -> Arc<Digest> {
+        if let Some(digest) = &self.digest {
+            return Arc::clone(digest);
+        }
+        let told = self.copies.iter().filter(|(node, _)| !self.retired.contains(*node));
+        let mut entries: Vec<_> = told
+            .map(|(node, map)| map.digest_entry(node.clone()))
+            .chain([self.own.digest_entry(self.config.node.clone())])
+            .collect();
+        entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        let digest = Arc::new(Digest { entries });
+        self.digest = Some(Arc::clone(&digest));
+        digest
+    }
+
+    /// Answers a peer's digest: what we want to be told, and what the peer lacks.
+    pub fn answer(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        digest: &Digest,
+        out: &mut Vec<Output>,
+    ) -> (Digest, Delta) {
+        self.look_for_self(digest, out);
+        let wants = self.wants(now, digest);
+        let delta = self.lacking(now, from, digest, true);
+        (wants, delta)
+    }
+
+    /// Takes a peer's answer to our digest: applies its news, and returns what it wants.
+    pub fn merge(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        wants: &Digest,
+        news: &Delta,
+        out: &mut Vec<Output>,
+    ) -> Delta {
+        self.look_for_self(wants, out);
+        self.apply(now, from, news, out);
+        self.lacking(now, from, wants, false)
+    }
+
+    /// Applies news, node by node. What would break a copy is refused, counted and told.
+    pub fn apply(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
+        let mut advanced = false;
+        for delta in &news.nodes {
+            advanced |= self.apply_one(now, from, delta, out);
+        }
+        if advanced {
+            out.push(Output::Scheduler(SchedulerInput::News));
+        }
+    }
+
+    /// The maps as readers may have them now; `None` if nothing changed since the last call.
+    pub fn view(&mut self) -> Option<OrdMap<NodeId, Arc<NodeView>>> {
+        if self.changed.is_empty() {
+            return None;
+        }
+        for node in std::mem::take(&mut self.changed) {
+            let map =
+                if node == self.config.node { Some(&self.own) } else { self.copies.get(&node) };
+            match map {
+                Some(map) => self.view.insert(node, Arc::new(map.view())),
+                None => self.view.remove(&node),
+            };
+        }
+        Some(self.view.clone())
+    }
+
+    // --- starting
+
+    fn restored(&mut self, stored: Stored, now: Time, wall: SystemTime) -> NodeMap {
+        let head = stored.head;
+        let millis = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let by_clock = Generation(u64::try_from(millis).unwrap_or(u64::MAX));
+        let mut map = NodeMap::new(head.generation, head.ancestry);
+        for (key, entry) in stored.entries {
+            self.restore_entry(&mut map, now, wall, key, entry);
+        }
+        map.restore(head.max_version, head.gc_floor);
+        self.tombstones = VecDeque::from(self.tombstones_of(&map, now));
+        if head.generation == Generation::ZERO {
+            return NodeMap::new(by_clock.max(Generation(1)), Vec::new());
+        }
+        map.renew(by_clock.max(head.generation.next()));
+        if let Some(tags) = stored.tags {
+            self.config.record.tags = tags;
+        }
+        map
+    }
+
+    fn restore_entry(
+        &mut self,
+        map: &mut NodeMap,
+        now: Time,
+        wall: SystemTime,
+        key: Key,
+        entry: StoredEntry,
+    ) {
+        let expires = entry.expires.map(|at| now + at.duration_since(wall).unwrap_or_default());
+        if let Some(at) = expires {
+            self.expiries.insert((at, key.clone()));
+        }
+        let content = match entry.value {
+            Some(value) => Content::Value { value, expires },
+            None => Content::Tombstone,
+        };
+        map.write(key, Entry { version: entry.version, content });
+    }
+
+    /// The grace of what was deleted before the restart begins anew.
+    fn tombstones_of(&self, map: &NodeMap, now: Time) -> Vec<(Version, Time)> {
+        let due = now + self.config.tombstone_grace;
+        let dead = map.entries().iter().filter(|(_, entry)| entry.is_tombstone());
+        let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
+        dead.sort_unstable();
+        dead
+    }
+
+    // --- writing
+
+    fn check_write(&self, write: &Write) -> Result<(), WriteError> {
+        let (key, limits) = (&write.key, &self.config.limits);
+        let len = key.as_str().len();
+        if !(1..=limits.key_bytes).contains(&len) {
+            return Err(WriteError::Key { len, max: limits.key_bytes });
+        }
+        let len = write.value.as_ref().map_or(0, |value| value.len());
+        if len > limits.value_bytes {
+            return Err(WriteError::Value { key: key.clone(), len, max: limits.value_bytes });
+        }
+        if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(WriteError::Ttl { key: key.clone() });
+        }
+        Ok(())
+    }
+
+    /// Drops what would change nothing, and all but the last write of a key.
+    fn without_idle(&self, now: Time, batch: Vec<Write>) -> Vec<Write> {
+        let mut last: BTreeMap<Key, Write> = BTreeMap::new();
+        for write in batch {
+            last.insert(write.key.clone(), write);
+        }
+        last.into_values().filter(|write| !self.is_idle(now, write)).collect()
+    }
+
+    fn is_idle(&self, now: Time, write: &Write) -> bool {
+        match (self.own.entries().get(&write.key), &write.value) {
+            (None, None) => true,
+            (Some(old), None) => old.is_tombstone(),
+            (Some(old), Some(value)) => {
+                let lasting = matches!(old.content, Content::Value { expires: None, .. });
+                lasting && write.ttl.is_none() && old.visible(now) == Some(value)
+            }
+            (None, Some(_)) => false,
+        }
+    }
+
+    fn check_room(&self, batch: &[Write]) -> Result<(), WriteError> {
+        let limits = &self.config.limits;
+        let (mut keys, mut bytes, mut batch_bytes) = (self.own.live_keys(), self.own.bytes(), 0);
+        for write in batch {
+            let key = write.key.as_str().len();
+            let value = write.value.as_ref().map_or(0, |value| value.len());
+            let old = self.own.entries().get(&write.key);
+            batch_bytes += entry_len_max(key, value);
+            bytes = (bytes + value).saturating_sub(old.map_or(0, Entry::value_len));
+            bytes += if old.is_none() { key } else { 0 };
+            keys += usize::from(write.value.is_some());
+            keys -= usize::from(old.is_some_and(|old| !old.is_tombstone()));
+        }
+        let grows = |now: usize, before: usize, max| now > max && now > before;
+        if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
+            return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
+        }
+        if grows(keys, self.own.live_keys(), limits.keys) {
+            return Err(WriteError::Keys { len: keys, max: limits.keys });
+        }
+        if grows(bytes, self.own.bytes(), limits.bytes) {
+            return Err(WriteError::State { len: bytes, max: limits.bytes });
+        }
+        Ok(())
+    }
+
+    fn write_one(
+        &mut self,
+        now: Time,
+        version: Version,
+        write: Write,
+        out: &mut Vec<Output>,
+    ) -> Change {
+        let Write { key, value, ttl } = write;
+        let expires = ttl.map(|ttl| now + ttl);
+        self.expect_expiry(&key, expires);
+        let content = match value.clone() {
+            Some(value) => Content::Value { value, expires },
+            None => Content::Tombstone,
+        };
+        if value.is_none() {
+            self.tombstones.push_back((version, now + self.config.tombstone_grace));
+        }
+        out.push(Output::Event(self.own_event(&key, value.as_ref(), version)));
+        self.own.write(key.clone(), Entry { version, content });
+        let expires = expires.and_then(|at| self.wall_origin.checked_add(at.since_origin()));
+        Change::Put { key, entry: StoredEntry { version, value, expires } }
+    }
+
+    fn expect_expiry(&mut self, key: &Key, expires: Option<Time>) {
+        if let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
+            self.own.entries().get(key)
+        {
+            self.expiries.remove(&(*at, key.clone()));
+        }
+        if let Some(at) = expires {
+            self.expiries.insert((at, key.clone()));
+        }
+    }
+
+    fn own_event(&self, key: &Key, value: Option<&Value>, version: Version) -> Event {
+        let (peer, generation) = (self.config.node.clone(), self.own.generation());
+        match value.cloned() {
+            Some(value) => Event::Updated { peer, key: key.clone(), value, generation, version },
+            None => Event::Deleted { peer, key: key.clone(), generation, version },
+        }
+    }
+
+    fn own_record(&self) -> NodeRecord {
+        self.own.record().map_or_else(|| self.config.record.clone(), |record| (**record).clone())
+    }
+
+    fn write_record(&mut self, record: NodeRecord) -> Vec<Change> {
+        let version = self.own.next_version();
+        self.own.write_record(version, record);
+        self.changed.insert(self.config.node.clone());
+        self.digest = None;
+        vec![Change::Head(self.head())]
+    }
+
+    fn head(&self) -> Head {
+        Head {
+            generation: self.own.generation(),
+            max_version: self.own.max_version(),
+            gc_floor: self.own.gc_floor(),
+            ancestry: self.own.ancestry().to_vec(),
+        }
+    }
+
+    fn touched_own(&mut self, out: &mut Vec<Output>) {
+        self.touched(self.config.node.clone());
+        out.push(Output::Scheduler(SchedulerInput::News));
+    }
+
+    fn touched(&mut self, node: NodeId) {
+        self.digest = None;
+        self.changed.insert(node);
+    }
+
+    // --- exchanging
+
+    fn begin_round(&mut self, targets: Vec<Target>, out: &mut Vec<Output>) {
+        let digest = self.digest();
+        out.push(Output::Transport(TransportInput::Round { targets, digest }));
+    }
+
+    fn look_for_self(&mut self, digest: &Digest, out: &mut Vec<Output>) {
+        let Some(entry) = digest.get(&self.config.node) else { return };
+        let later =
+            entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
+        if entry.generation > self.own.generation() || later {
+            self.heard_of_self(entry.generation, out);
+        }
+    }
+
+    /// Somebody has a later state of ours than we do. The first time that may be our own past, with
+    /// its store lost or the clock set back: take a later generation. The second time it is a twin.
+    fn heard_of_self(&mut self, heard: Generation, out: &mut Vec<Output>) {
+        let ours = self.own.generation();
+        if heard < ours {
+            return;
+        }
+        out.push(Output::Count(Counter::NameConflicts, 1));
+        if self.renewed {
+            out.push(Output::Stop(Problem::Displaced { heard }));
+            return;
+        }
+        self.renewed = true;
+        self.own.renew(heard.next());
+        let persist = self.write_record(self.own_record());
+        out.push(Output::Persist(persist));
+        out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
+        self.touched_own(out);
+    }
+
+    /// Of what a peer's digest offers, what we lack.
+    fn wants(&mut self, now: Time, digest: &Digest) -> Digest {
+        let entries = digest
+            .entries
+            .iter()
+            .filter(|theirs| theirs.node != self.config.node)
+            .filter_map(|theirs| self.want(now, theirs))
+            .collect();
+        Digest { entries }
+    }
+
+    fn want(&self, now: Time, theirs: &DigestEntry) -> Option<DigestEntry> {
+        if self.is_marked(now, &theirs.node, theirs.generation) {
+            return None;
+        }
+        let Some(copy) = self.copies.get(&theirs.node) else {
+            return Some(DigestEntry::unknown(theirs.node.clone()));
+        };
+        let ours = copy.digest_entry(theirs.node.clone());
+        let newer = (theirs.generation, theirs.max_version) > (ours.generation, ours.max_version)
+            || (theirs.generation == ours.generation
+                && (theirs.record > ours.record || theirs.gc_floor > ours.gc_floor));
+        newer.then_some(ours)
+    }
+
+    /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the
+    /// large do not starve the small, then the most outdated. `all`: nodes that `theirs` does not
+    /// list are unknown to it; otherwise it wants only what it lists.
+    fn lacking(&self, now: Time, peer: &NodeId, theirs: &Digest, all: bool) -> Delta {
+        let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
+        let mut consider = |entry: DigestEntry| {
+            let Some(map) = self.map_of(&entry.node) else { return };
+            if let Some(versions) = map.staleness(&entry) {
+                stale.push((entry.generation == Generation::ZERO, versions, entry));
+            }
+        };
+        if all {
+            let nodes = self.copies.keys().chain([&self.config.node]);
+            nodes
+                .filter(|node| *node != peer && !self.retired.contains(*node))
+                .map(|node| match theirs.get(node) {
+                    Some(entry) => entry.clone(),
+                    None => DigestEntry::unknown(node.clone()),
+                })
+                .for_each(&mut consider);
+        } else {
+            let listed = theirs.entries.iter().filter(|e| e.node != *peer);
+            listed.cloned().for_each(&mut consider);
+        }
+        // Unknown ones: the small before the large. Known ones: the most outdated first.
+        stale.sort_by_key(|(unknown, versions, _)| {
+            (!unknown, if *unknown { *versions } else { u64::MAX - versions })
+        });
+        self.cut(now, stale.into_iter().map(|(_, _, entry)| entry))
+    }
+
+    fn cut(&self, now: Time, stale: impl Iterator<Item = DigestEntry>) -> Delta {
+        let mut budget = Budget {
+            bytes: self.config.delta_bytes.saturating_sub(DELTA_FIXED_BYTES_MAX),
+            entries: self.config.delta_entries,
+            untouched: true,
+        };
+        let mut news = Delta::default();
+        for entry in stale {
+            let Some(map) = self.map_of(&entry.node) else { continue };
+            match map.delta(now, &entry, &mut budget) {
+                Some((delta, cut)) => {
+                    news.more |= cut;
+                    if !cut || delta.to > delta.from || delta.record.is_some() {
+                        news.nodes.push(delta);
+                    }
+                }
+                None => news.more = true,
+            }
+        }
+        news
+    }
+
+    fn map_of(&self, node: &NodeId) -> Option<&NodeMap> {
+        if *node == self.config.node { Some(&self.own) } else { self.copies.get(node) }
+    }
+
+    // --- applying
+
+    fn apply_one(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        delta: &NodeDelta,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        if delta.node == self.config.node {
+            // A relay may know more of us than we do, but only we write our map.
+            if delta.generation > self.own.generation() {
+                self.heard_of_self(delta.generation, out);
+            }
+            return false;
+        }
+        if self.is_marked(now, &delta.node, delta.generation) {
+            return false;
+        }
+        let known = self.copies.contains_key(&delta.node);
+        if !known && !self.may_introduce(delta, out) {
+            return false;
+        }
+        let copy = self.copies.entry(delta.node.clone()).or_default();
+        match copy.apply(now, delta, &self.config.limits) {
+            Ok(applied) => self.applied(delta, known, applied, out),
+            Err(refusal) => {
+                if !known {
+                    self.copies.remove(&delta.node);
+                }
+                refused(from, delta, refusal, out);
+                false
+            }
+        }
+    }
+
+    fn may_introduce(&self, delta: &NodeDelta, out: &mut Vec<Output>) -> bool {
+        if delta.record.is_none() {
+            out.push(Output::Count(Counter::UnknownPeers, 1));
+            let peer = delta.node.clone();
+            out.push(Output::Protocol(ProtocolEvent::UnknownPeer { peer }));
+            return false;
+        }
+        if self.copies.len() >= self.config.peers_max {
+            out.push(Output::Count(Counter::PeersShed, 1));
+            return false;
+        }
+        true
+    }
+
+    fn applied(
+        &mut self,
+        delta: &NodeDelta,
+        known: bool,
+        applied: Applied,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let peer = &delta.node;
+        let news = applied.generation || applied.record || applied.advanced;
+        if !news {
+            return false;
+        }
+        self.touched(peer.clone());
+        if applied.generation {
+            self.retired.remove(peer);
+            self.marks.remove(peer);
+        }
+        if applied.generation || applied.record {
+            self.introduce(peer, known, out);
+        }
+        out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));
+        let generation = delta.generation;
+        out.extend(applied.changes.into_iter().map(|change| {
+            let peer = peer.clone();
+            Output::Event(match change {
+                KeyChange::Updated(key, value, version) => {
+                    Event::Updated { peer, key, value, generation, version }
+                }
+                KeyChange::Deleted(key, version) => {
+                    Event::Deleted { peer, key, generation, version }
+                }
+            })
+        }));
+        true
+    }
+
+    fn introduce(&self, peer: &NodeId, known: bool, out: &mut Vec<Output>) {
+        let Some(map) = self.copies.get(peer) else { return };
+        let Some(record) = map.record() else { return };
+        let generation = map.generation();
+        out.push(Output::Event(if known {
+            Event::PeerChanged { peer: peer.clone(), generation }
+        } else {
+            Event::NewPeer { peer: peer.clone() }
+        }));
+        let status = record.status;
+        let member = DetectorInput::Member { peer: peer.clone(), generation, status };
+        out.push(Output::Detector(member));
+        if !known {
+            let peer = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
+            out.push(Output::Scheduler(peer));
+        }
+        out.push(Output::Persist(vec![Change::Peer(KnownPeer {
+            node: peer.clone(),
+            datacenter: record.datacenter.clone(),
+            addresses: record.addresses.clone(),
+            generation,
+            dead: record.status != Status::Up,
+        })]));
+    }
+
+    // --- forgetting
+
+    fn is_marked(&self, now: Time, node: &NodeId, generation: Generation) -> bool {
+        self.marks.get(node).is_some_and(|(upto, until)| generation <= *upto && now < *until)
+    }
+
+    fn retire(&mut self, peer: NodeId) {
+        if self.copies.contains_key(&peer) && self.retired.insert(peer) {
+            self.digest = None;
+        }
+    }
+
+    fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        let Some(copy) = self.copies.remove(peer) else { return };
+        self.retired.remove(peer);
+        self.touched(peer.clone());
+        let until = now + self.config.forget_after;
+        self.marks.insert(peer.clone(), (copy.generation(), until));
+        while self.marks.len() > self.config.peers_max {
+            let first = self.marks.iter().min_by_key(|(_, (_, until))| *until);
+            let Some(node) = first.map(|(node, _)| node.clone()) else { break };
+            self.marks.remove(&node);
+        }
+        for (key, entry) in copy.entries().iter().filter(|(_, e)| !e.is_tombstone()) {
+            out.push(Output::Event(Event::Deleted {
+                peer: peer.clone(),
+                key: key.clone(),
+                generation: copy.generation(),
+                version: entry.version,
+            }));
+        }
+        out.push(Output::Event(Event::PeerForgotten { peer: peer.clone() }));
+        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
+        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
+        out.push(Output::Transport(TransportInput::Forget(peer.clone())));
+        out.push(Output::Persist(vec![Change::ForgetPeer(peer.clone())]));
+    }
+
+    // --- time
+
+    fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.expire(now, out);
+        self.collect(now, out);
+        self.marks.retain(|_, (_, until)| now < *until);
+        self.wake(now, out);
+    }
+
+    /// Asks to be called when something expires or may be collected next.
+    fn wake(&self, now: Time, out: &mut Vec<Output>) {
+        let next = [
+            self.expiries.first().map(|(at, _)| *at),
+            self.tombstones.front().map(|(_, due)| *due),
+            self.marks.values().map(|(_, until)| *until).min(),
+        ];
+        let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
+        out.push(Output::Wake(wait.clamp(TICK_MIN, TICK_MAX)));
+    }
+
+    /// Turns own keys that have expired into tombstones: one version for all of them.
+    fn expire(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut batch = Vec::new();
+        while batch.len() < EXPIRIES_PER_TICK_MAX
+            && self.expiries.first().is_some_and(|(at, _)| *at <= now)
+        {
+            batch.extend(self.expiries.pop_first().map(|(_, key)| Write::delete(key)));
+        }
+        if let Ok(Written { changed: true, persist, .. }) = self.write(now, batch, out) {
+            out.push(Output::Persist(persist));
+        }
+    }
+
+    fn collect(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut floor = None;
+        while self.tombstones.front().is_some_and(|(_, due)| *due <= now)
+            || self.tombstones.len() > self.config.limits.keys
+        {
+            floor = self.tombstones.pop_front().map(|(version, _)| version);
+        }
+        let Some(floor) = floor else { return };
+        let removed = self.own.collect(floor);
+        self.touched(self.config.node.clone());
+        let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
+        persist.push(Change::Head(self.head()));
+        out.push(Output::Persist(persist));
+    }
+}
+
+impl NodeMap {
+    /// The map as readers see it.
+    #[must_use]
+    pub fn view(&self) -> NodeView {
+        NodeView {
+            generation: self.generation(),
+            ancestry: self.ancestry().to_vec(),
+            max_version: self.max_version(),
+            gc_floor: self.gc_floor(),
+            record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
+            entries: self.entries().clone(),
+        }
+    }
+
+    /// The map that readers saw.
+    #[must_use]
+    pub fn from_view(view: &NodeView) -> Self {
+        let mut map = Self::new(view.generation, view.ancestry.clone());
+        for (key, entry) in &view.entries {
+            map.write(key.clone(), entry.clone());
+        }
+        if let Some((version, record)) = &view.record {
+            map.write_record(*version, (**record).clone());
+        }
+        map.restore(view.max_version, view.gc_floor);
+        map
+    }
+}
+
+fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {
+    out.push(Output::Count(Counter::NewsRefused, 1));
+    // News that lost a race against other news is no fault of anybody.
+    if matches!(refusal, Refusal::Malformed | Refusal::TooLarge) {
+        let (from, about) = (from.clone(), delta.node.clone());
+        out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));
+    }
+}
+
+/// Bounds of the time between two looks at what expires.
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_secs(60);
+/// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
+/// a batch at most [`BATCH_BYTES_MAX`].
+const EXPIRIES_PER_TICK_MAX: usize = 4_096;
+/// Count of nodes (9) and `more` (1).
+const DELTA_FIXED_BYTES_MAX: usize = 10;

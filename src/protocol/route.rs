@@ -1,0 +1,266 @@
+//! Where the machines' outputs go: the one routing table, shared by actors and simulator.
+//!
+//! A machine never calls another. It says what is to happen and to whom; the shell that drives it
+//! delivers. Whoever adds a rule adds it to a machine, so that the simulator runs it too.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    digest::Digest,
+    event::{Event, Problem, ProtocolEvent},
+    id::{Generation, NodeId},
+    record::Status,
+    time::Time,
+};
+use crate::store::Change;
+
+/// One thing to be done, and by whom.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// To the storage machine ([`Replica`](super::replica::Replica)).
+    Storage(StorageInput),
+    /// To the [`Scheduler`](super::scheduler::Scheduler).
+    Scheduler(SchedulerInput),
+    /// To the failure detector ([`Liveness`](super::liveness::Liveness)).
+    Detector(DetectorInput),
+    /// To the transport, which is all that touches the network.
+    Transport(TransportInput),
+    /// To the subscribers.
+    Event(Event),
+    /// To those who watch the protocol.
+    Protocol(ProtocolEvent),
+    /// To the store, in this order; nobody waits for it.
+    Persist(Vec<Change>),
+    /// Call the machine that said this again, with `Tick`, after so long. A later one replaces it.
+    Wake(Duration),
+    /// Count it.
+    Count(Counter, u64),
+    /// The node must end: [`Problem::Displaced`].
+    Stop(Problem),
+}
+
+/// What storage is told; what it is asked are methods of [`Replica`](super::replica::Replica).
+#[derive(Clone, Debug)]
+pub enum StorageInput {
+    /// Time has passed: expire, collect.
+    Tick,
+    /// Hand the transport a digest for these.
+    BeginRound(Vec<Target>),
+    /// A peer says that it knows our name at this generation.
+    HeardOfSelf(Generation),
+    /// A dead peer is no longer to be told of.
+    Retire(NodeId),
+    /// A dead peer is to be forgotten.
+    Forget(NodeId),
+}
+
+/// What the scheduler is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchedulerInput {
+    /// Time has passed.
+    Tick,
+    /// There is something new to tell: written here, or heard.
+    News,
+    /// A peer is known, with this much hope of reaching it.
+    Peer(NodeId, Reach),
+    /// A peer was forgotten.
+    Forgotten(NodeId),
+    /// An exchange ended.
+    Ended {
+        /// With whom.
+        target: Target,
+        /// Who answered, if anybody did; it may be this node itself.
+        node: Option<NodeId>,
+        /// Whether it went through.
+        ok: bool,
+    },
+    /// Say nothing more by yourself: the node is leaving.
+    Leave,
+}
+
+/// How likely a peer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// Never heard yet.
+    Unheard,
+    /// Heard and not missed for long.
+    Live,
+    /// Dead, or left.
+    Dead,
+}
+
+/// What the failure detector is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DetectorInput {
+    /// Time has passed.
+    Tick,
+    /// A peer's record says this.
+    Member {
+        /// The peer.
+        peer: NodeId,
+        /// Its present life.
+        generation: Generation,
+        /// Whether it means to stay.
+        status: Status,
+    },
+    /// The transport heard from the peer itself, in this life of it, at this time.
+    Heard {
+        /// The peer.
+        peer: NodeId,
+        /// The generation its connection was opened with.
+        generation: Generation,
+        /// What was heard.
+        sign: Sign,
+        /// When the packet was read, which may be a while ago.
+        at: Time,
+    },
+    /// The peer is gone from storage.
+    Forgotten(NodeId),
+}
+
+/// What kind of sign of life it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// A heartbeat: its intervals say what is usual.
+    Heartbeat,
+    /// Anything else that only the peer itself can have sent.
+    Traffic,
+}
+
+/// What the transport is told.
+#[derive(Clone, Debug)]
+pub enum TransportInput {
+    /// Run an exchange with each of these.
+    Round {
+        /// With whom.
+        targets: Vec<Target>,
+        /// What to open it with.
+        digest: Arc<Digest>,
+    },
+    /// Send each of these a heartbeat, if it is connected.
+    Heartbeat(Vec<NodeId>),
+    /// Keep a connection to each of these.
+    Neighbours(Arc<[NodeId]>),
+    /// Close what there is with this peer: it was forgotten.
+    Forget(NodeId),
+}
+
+/// Whom to run an exchange with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A known peer.
+    Peer(NodeId),
+    /// Whoever answers at this address: a seed, or a peer known from the store.
+    Address(String),
+}
+
+/// What is counted. Each is monotonic for the life of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Counter {
+    /// Exchanges that went through, as the one who began.
+    ExchangesInitiated,
+    /// Exchanges that went through, as the one who answered.
+    ExchangesAnswered,
+    /// Exchanges that broke off.
+    ExchangesFailed,
+    /// Exchanges not begun, since too many were under way.
+    ExchangesShed,
+    /// Writes of others applied.
+    EntriesApplied,
+    /// News refused: it would have broken a copy.
+    NewsRefused,
+    /// News of a node that nobody introduced.
+    UnknownPeers,
+    /// Nodes not taken up, since as many as allowed are known.
+    PeersShed,
+    /// Times that this node's name was heard at a generation not ours.
+    NameConflicts,
+    /// Commits that the store failed.
+    StoreFailures,
+    /// Events that nobody could take in time.
+    EventsLagged,
+    /// Heartbeats sent.
+    HeartbeatsSent,
+    /// Heartbeats received.
+    HeartbeatsReceived,
+    /// Heartbeats that could not be sent.
+    HeartbeatsUnsent,
+    /// Frames or datagrams that could not be decoded.
+    FramesMalformed,
+    /// Frames that broke the order of the protocol or a limit.
+    FramesRefused,
+    /// Connections opened to others.
+    ConnectionsDialed,
+    /// Connections accepted from others.
+    ConnectionsAccepted,
+    /// Dials that failed.
+    DialsFailed,
+    /// Handshakes refused before any work was spent on them.
+    HandshakesShed,
+    /// Handshakes answered with Retry.
+    HandshakesRetried,
+    /// Handshakes that failed or timed out.
+    HandshakesFailed,
+    /// Actors restarted.
+    ActorRestarts,
+}
+
+impl Counter {
+    /// All of them, in order.
+    pub const ALL: [Self; 23] = [
+        Self::ExchangesInitiated,
+        Self::ExchangesAnswered,
+        Self::ExchangesFailed,
+        Self::ExchangesShed,
+        Self::EntriesApplied,
+        Self::NewsRefused,
+        Self::UnknownPeers,
+        Self::PeersShed,
+        Self::NameConflicts,
+        Self::StoreFailures,
+        Self::EventsLagged,
+        Self::HeartbeatsSent,
+        Self::HeartbeatsReceived,
+        Self::HeartbeatsUnsent,
+        Self::FramesMalformed,
+        Self::FramesRefused,
+        Self::ConnectionsDialed,
+        Self::ConnectionsAccepted,
+        Self::DialsFailed,
+        Self::HandshakesShed,
+        Self::HandshakesRetried,
+        Self::HandshakesFailed,
+        Self::ActorRestarts,
+    ];
+
+    /// Its name in metrics and in `info`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ExchangesInitiated => "exchanges_initiated",
+            Self::ExchangesAnswered => "exchanges_answered",
+            Self::ExchangesFailed => "exchanges_failed",
+            Self::ExchangesShed => "exchanges_shed",
+            Self::EntriesApplied => "entries_applied",
+            Self::NewsRefused => "news_refused",
+            Self::UnknownPeers => "unknown_peers",
+            Self::PeersShed => "peers_shed",
+            Self::NameConflicts => "name_conflicts",
+            Self::StoreFailures => "store_failures",
+            Self::EventsLagged => "events_lagged",
+            Self::HeartbeatsSent => "heartbeats_sent",
+            Self::HeartbeatsReceived => "heartbeats_received",
+            Self::HeartbeatsUnsent => "heartbeats_unsent",
+            Self::FramesMalformed => "frames_malformed",
+            Self::FramesRefused => "frames_refused",
+            Self::ConnectionsDialed => "connections_dialed",
+            Self::ConnectionsAccepted => "connections_accepted",
+            Self::DialsFailed => "dials_failed",
+            Self::HandshakesShed => "handshakes_shed",
+            Self::HandshakesRetried => "handshakes_retried",
+            Self::HandshakesFailed => "handshakes_failed",
+            Self::ActorRestarts => "actor_restarts",
+        }
+    }
+}

@@ -144,7 +144,9 @@ impl fmt::Debug for EndpointKeys {
 #[non_exhaustive]
 pub enum StoreError {
     /// The state is there but damaged. Nothing of it is used.
-    #[error("store {location}: damaged: {reason}; restore it from a copy, or move it away to start empty")]
+    #[error(
+        "store {location}: damaged: {reason}; restore it from a copy, or move it away to start empty"
+    )]
     Damaged {
         /// The file, or what else names the store.
         location: String,

@@ -139,9 +139,7 @@ label!(
 
 fn is_label(label: &str) -> bool {
     (1..=LABEL_MAX).contains(&label.len())
-        && label
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+        && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
 /// The start of a refused name, so that an error message stays one line.

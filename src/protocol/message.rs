@@ -1,0 +1,235 @@
+//! What travels between nodes, and the one place that turns it into bytes and back.
+//!
+//! A frame on a stream is four bytes of length (big endian, of what follows), one byte of kind, one
+//! byte of version of that kind, and the message in bincode's standard encoding (variable-length
+//! little-endian integers). A datagram is the same without the length. The length is checked before
+//! anything is allocated, the decoder may not allocate more than [`DECODE_BYTES_MAX`], and what is
+//! left over after decoding is an error.
+//!
+//! The encoding cannot skip fields, so a message changes by a new version of its kind, whose decoder
+//! ships one release before its encoder. The major version of all is in the ALPN.
+
+use bincode::{Decode, Encode, config};
+
+use super::{
+    delta::Delta,
+    digest::Digest,
+    id::{ClusterId, Generation, NodeId},
+};
+
+/// Most bytes of one frame after its length: a delta budget, or a batch that cannot be split.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Most bytes of a frame before a peer has introduced itself.
+pub const HELLO_BYTES_MAX: usize = 4 << 10;
+/// Most memory that decoding one frame may take: small entries take up to four times their bytes.
+pub const DECODE_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+/// Bytes of the length before a frame.
+pub const LENGTH_BYTES: usize = 4;
+/// The major version of the wire, in the ALPN.
+pub const WIRE_MAJOR: u16 = 1;
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The dialer introduces itself.
+    Hello(Hello),
+    /// The accepter does so too; only now are the two connected.
+    Welcome(Hello),
+    /// Opens an exchange: what I know.
+    Syn {
+        /// How far my copies reach.
+        digest: Digest,
+    },
+    /// Answers: what I want, and what you lack.
+    SynAck {
+        /// Of what you know, where I am behind.
+        wants: Digest,
+        /// What you lack.
+        delta: Delta,
+    },
+    /// Closes: what you want.
+    Ack {
+        /// What you want.
+        delta: Delta,
+    },
+}
+
+/// Who speaks, in which life, and what it can do.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// The cluster; never state before this is known to agree.
+    pub cluster: ClusterId,
+    /// The sender; its certificate must say the same.
+    pub node: NodeId,
+    /// The sender's present life.
+    pub generation: Generation,
+    /// The latest life of the receiver that the sender knows; zero if none.
+    pub known: Generation,
+    /// What it can do beyond the wire's major version, a bit each. Unknown bits are ignored.
+    pub features: u64,
+}
+
+/// A sign of life, as a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Heartbeat {
+    /// The sender's present life.
+    pub generation: Generation,
+    /// Counts the sender's heartbeats in this life.
+    pub sequence: u64,
+}
+
+/// Bytes that are no message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The frame is longer than allowed here.
+    #[error("frame of {len} bytes, at most {max} are allowed here")]
+    TooLong {
+        /// What its length says.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// No message of this kind and version is known.
+    #[error("unknown message kind {kind} version {version}")]
+    Unknown {
+        /// The kind.
+        kind: u8,
+        /// Its version.
+        version: u8,
+    },
+    /// The bytes are not a message of their kind.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+    /// The message is larger than the wire allows.
+    #[error("message of {len} bytes cannot be sent, at most {max} are allowed")]
+    Unsendable {
+        /// Its length.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl Message {
+    /// The frame, with its length before it.
+    ///
+    /// # Errors
+    /// [`WireError::Unsendable`] if it would be longer than [`FRAME_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let mut frame = vec![0; LENGTH_BYTES];
+        frame.extend([self.kind(), VERSION]);
+        let encoded = match self {
+            Self::Hello(hello) | Self::Welcome(hello) => append(hello, &mut frame),
+            Self::Syn { digest } => append(digest, &mut frame),
+            Self::SynAck { wants, delta } => append((wants, delta), &mut frame),
+            Self::Ack { delta } => append(delta, &mut frame),
+        };
+        encoded?;
+        let len = frame.len() - LENGTH_BYTES;
+        match u32::try_from(len) {
+            Ok(length) if len <= FRAME_BYTES_MAX => {
+                frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+                Ok(frame)
+            }
+            _ => Err(WireError::Unsendable { len, max: FRAME_BYTES_MAX }),
+        }
+    }
+
+    /// The message in a frame whose length was read and checked with [`frame_len`].
+    ///
+    /// # Errors
+    /// [`WireError`] says what is wrong with the bytes. It never panics.
+    pub fn decode(frame: &[u8]) -> Result<Self, WireError> {
+        let [kind, version, body @ ..] = frame else {
+            return Err(WireError::Malformed("shorter than its header".into()));
+        };
+        let message = match (*kind, *version) {
+            (KIND_HELLO, VERSION) => Self::Hello(whole(body)?),
+            (KIND_WELCOME, VERSION) => Self::Welcome(whole(body)?),
+            (KIND_SYN, VERSION) => Self::Syn { digest: sorted(whole(body)?)? },
+            (KIND_SYN_ACK, VERSION) => {
+                let (wants, delta): (Digest, Delta) = whole(body)?;
+                Self::SynAck { wants: sorted(wants)?, delta }
+            }
+            (KIND_ACK, VERSION) => Self::Ack { delta: whole(body)? },
+            (kind, version) => return Err(WireError::Unknown { kind, version }),
+        };
+        Ok(message)
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => KIND_HELLO,
+            Self::Welcome(_) => KIND_WELCOME,
+            Self::Syn { .. } => KIND_SYN,
+            Self::SynAck { .. } => KIND_SYN_ACK,
+            Self::Ack { .. } => KIND_ACK,
+        }
+    }
+}
+
+impl Heartbeat {
+    /// The datagram.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut datagram = vec![KIND_HEARTBEAT, VERSION];
+        // Two integers: there is nothing in it that could fail to encode.
+        let _ = append(self, &mut datagram);
+        datagram
+    }
+
+    /// The heartbeat in a datagram.
+    ///
+    /// # Errors
+    /// [`WireError`] says what is wrong with the bytes. It never panics.
+    pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
+        match datagram {
+            [KIND_HEARTBEAT, VERSION, body @ ..] => whole(body),
+            [kind, version, ..] => Err(WireError::Unknown { kind: *kind, version: *version }),
+            _ => Err(WireError::Malformed("shorter than its header".into())),
+        }
+    }
+}
+
+/// The length of the frame that follows, checked against what is allowed here.
+///
+/// # Errors
+/// [`WireError::TooLong`].
+pub fn frame_len(length: [u8; LENGTH_BYTES], max: usize) -> Result<usize, WireError> {
+    let len = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if len <= max { Ok(len) } else { Err(WireError::TooLong { len, max }) }
+}
+
+fn append(message: impl Encode, frame: &mut Vec<u8>) -> Result<(), WireError> {
+    bincode::encode_into_std_write(message, frame, config::standard())
+        .map(|_| ())
+        .map_err(|error| WireError::Malformed(error.to_string()))
+}
+
+fn whole<M: Decode<()>>(body: &[u8]) -> Result<M, WireError> {
+    let config = config::standard().with_limit::<DECODE_BYTES_MAX>();
+    match bincode::decode_from_slice(body, config) {
+        Ok((message, used)) if used == body.len() => Ok(message),
+        Ok((_, used)) => {
+            Err(WireError::Malformed(format!("{} bytes left over", body.len() - used)))
+        }
+        Err(error) => Err(WireError::Malformed(error.to_string())),
+    }
+}
+
+fn sorted(digest: Digest) -> Result<Digest, WireError> {
+    if digest.is_sorted() {
+        Ok(digest)
+    } else {
+        Err(WireError::Malformed("digest not sorted by node".into()))
+    }
+}
+
+const VERSION: u8 = 1;
+const KIND_HELLO: u8 = 1;
+const KIND_WELCOME: u8 = 2;
+const KIND_SYN: u8 = 3;
+const KIND_SYN_ACK: u8 = 4;
+const KIND_ACK: u8 = 5;
+const KIND_HEARTBEAT: u8 = 16;

@@ -1,0 +1,521 @@
+//! Which certificate a node shows, and which name a certificate proves.
+//!
+//! A name is one URI, `spiffe://<cluster>/<datacenter>/<node>`, and nothing else: neither the
+//! subject nor a DNS name is ever read as an identity. Whether a certificate is to be believed is
+//! not decided here but in the verifier.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustls::{
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::GeneralName,
+    prelude::{ASN1Time, FromDer},
+};
+use zeroize::Zeroizing;
+
+use crate::protocol::id::{ClusterId, Datacenter, NodeId};
+
+/// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
+/// certificates is 8 kB.
+pub const PEM_FILE_MAX: u64 = 1024 * 1024;
+
+/// Who a certificate says its holder is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PeerName {
+    /// The cluster; the trust domain in SPIFFE's words.
+    pub cluster: ClusterId,
+    /// The datacenter the node runs in.
+    pub datacenter: Datacenter,
+    /// The node, unique in the cluster.
+    pub node: NodeId,
+}
+
+impl PeerName {
+    /// Reads the one URI name of a leaf certificate.
+    ///
+    /// This proves nothing yet: anybody can write a certificate. Of a peer it is true only after
+    /// the handshake.
+    ///
+    /// # Errors
+    /// [`NameError`] unless the certificate is readable and has exactly one URI name, of the form
+    /// `spiffe://<cluster>/<datacenter>/<node>`.
+    pub fn from_certificate(leaf: &CertificateDer<'_>) -> Result<Self, NameError> {
+        Self::from_parsed(&parse(leaf)?)
+    }
+
+    /// Reads a URI of the form `spiffe://<cluster>/<datacenter>/<node>`.
+    ///
+    /// # Errors
+    /// [`NameError::BadUri`], which names the URI and what is wrong with it.
+    pub fn from_uri(uri: &str) -> Result<Self, NameError> {
+        let bad =
+            |why: &dyn fmt::Display| NameError::BadUri { uri: shown(uri), why: why.to_string() };
+        let path =
+            uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
+        let parts: Vec<&str> = path.splitn(4, '/').collect();
+        let [cluster, datacenter, node] = parts[..] else {
+            return Err(bad(&"it does not have the three parts cluster, datacenter and node"));
+        };
+        Ok(Self {
+            cluster: ClusterId::new(cluster).map_err(|e| bad(&e))?,
+            datacenter: Datacenter::new(datacenter).map_err(|e| bad(&e))?,
+            node: NodeId::new(node).map_err(|e| bad(&e))?,
+        })
+    }
+
+    /// The name as the URI that a certificate carries.
+    #[must_use]
+    pub fn to_uri(&self) -> String {
+        format!("{SCHEME}{}/{}/{}", self.cluster, self.datacenter, self.node)
+    }
+
+    fn from_parsed(leaf: &X509Certificate<'_>) -> Result<Self, NameError> {
+        match uris(leaf)?[..] {
+            [] => Err(NameError::NoUri),
+            [uri] => Self::from_uri(uri),
+            ref several => Err(NameError::SeveralUris(several.len())),
+        }
+    }
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.to_uri())
+    }
+}
+
+/// A certificate does not say, in the one way that counts, whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// Not an X.509 certificate, or one that contradicts itself.
+    #[error("the certificate cannot be read: {0}")]
+    Malformed(String),
+    /// No URI among the subject alternative names.
+    #[error("the certificate has no URI name; {WANTED}")]
+    NoUri,
+    /// More than one URI among the subject alternative names.
+    #[error("the certificate has {0} URI names; {WANTED}")]
+    SeveralUris(usize),
+    /// The one URI is not a node's name.
+    #[error("the certificate's URI name {uri:?} is not a node's name: {why}; {WANTED}")]
+    BadUri {
+        /// The start of the URI.
+        uri: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The connection has no certificate of the peer: its handshake is not complete.
+    #[error("the peer has shown no certificate (yet)")]
+    NoCertificate,
+}
+
+/// What a certificate says, for display and for timers. Nothing of it is verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateSummary {
+    /// The node it names, or why it names none (a certificate authority names none).
+    pub name: Result<PeerName, NameError>,
+    /// The subject's distinguished name.
+    pub subject: String,
+    /// The issuer's distinguished name.
+    pub issuer: String,
+    /// The serial number in hexadecimal.
+    pub serial: String,
+    /// Not valid before this.
+    pub not_before: SystemTime,
+    /// Not valid after this. TLS looks at it only during a handshake: a live connection survives
+    /// it, so whoever holds connections must set a timer.
+    pub not_after: SystemTime,
+    /// SHA-256 of the whole certificate in hexadecimal.
+    pub fingerprint: String,
+    /// Whether it may sign other certificates.
+    pub is_authority: bool,
+}
+
+impl CertificateSummary {
+    /// Reads a certificate.
+    ///
+    /// # Errors
+    /// [`NameError::Malformed`] if it is not one.
+    pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
+        let parsed = parse(certificate)?;
+        let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+        Ok(Self {
+            name: PeerName::from_parsed(&parsed),
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            serial: hex(parsed.raw_serial()),
+            not_before: system_time(parsed.validity().not_before)?,
+            not_after: system_time(parsed.validity().not_after)?,
+            fingerprint: hex(sha256.as_ref()),
+            is_authority: parsed.is_ca(),
+        })
+    }
+
+    /// How long it is still valid; `None` once it has expired.
+    #[must_use]
+    pub fn expires_in(&self, now: SystemTime) -> Option<Duration> {
+        self.not_after.duration_since(now).ok()
+    }
+}
+
+impl fmt::Display for CertificateSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Ok(name) => writeln!(f, "name         {name}")?,
+            Err(_) if self.is_authority => writeln!(f, "name         (certificate authority)")?,
+            Err(e) => writeln!(f, "name         none: {e}")?,
+        }
+        writeln!(f, "subject      {}", self.subject)?;
+        writeln!(f, "issuer       {}", self.issuer)?;
+        writeln!(f, "serial       {}", self.serial)?;
+        writeln!(f, "valid from   {}", date(self.not_before))?;
+        writeln!(f, "valid until  {}", date(self.not_after))?;
+        write!(f, "sha256       {}", self.fingerprint)
+    }
+}
+
+/// The certificate chain a node shows, with its private key.
+#[derive(Clone)]
+pub struct Identity {
+    name: PeerName,
+    summary: CertificateSummary,
+    certified: Arc<CertifiedKey>,
+}
+
+impl Identity {
+    /// Loads a certificate chain (the leaf first) and its private key from two PEM files.
+    ///
+    /// The key may be PKCS#8, SEC1 or PKCS#1.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming the file; among others if the key file may be read by others than its
+    /// owner, if key and certificate do not belong together, or if the certificate has expired.
+    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
+        let now = super::now();
+        let chain = read(certificate, Audience::Anyone)
+            .and_then(|pem| chain_from_pem(&pem))
+            .map_err(|e| e.in_file(certificate))?;
+        let key_der = read(key, Audience::OwnerOnly)
+            .and_then(|pem| key_from_pem(&pem))
+            .map_err(|e| e.in_file(key))?;
+        Self::new(chain, key_der, now).map_err(|e| e.in_file(certificate))
+    }
+
+    /// Reads a certificate chain (the leaf first) and its private key from PEM text.
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem_files`], without the files.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, LoadError> {
+        Self::from_pem_at(certificate, key, super::now())
+    }
+
+    /// As [`Identity::from_pem`] on a host whose clock shows `now`.
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem`].
+    pub fn from_pem_at(certificate: &[u8], key: &[u8], now: SystemTime) -> Result<Self, LoadError> {
+        Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, now)
+    }
+
+    /// Who this certificate says we are.
+    #[must_use]
+    pub fn name(&self) -> &PeerName {
+        &self.name
+    }
+
+    /// What our leaf certificate says.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateSummary {
+        &self.summary
+    }
+
+    /// The certificates shown to peers, the leaf first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
+    /// A certificate that is not valid yet is let through: on a host that starts before its clock
+    /// is set, that repairs itself, and until then peers say why they refuse us.
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        now: SystemTime,
+    ) -> Result<Self, LoadError> {
+        let leaf = chain.first().ok_or(LoadError::NoCertificate)?;
+        let summary = CertificateSummary::from_certificate(leaf)?;
+        let name = summary.name.clone()?;
+        if now > summary.not_after {
+            return Err(LoadError::Expired { not_after: date(summary.not_after) });
+        }
+        let certified = CertifiedKey::from_der(chain, key, &super::provider())
+            .map_err(LoadError::from_rustls)?;
+        Ok(Self { name, summary, certified: Arc::new(certified) })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("name", &self.name)
+            .field("fingerprint", &self.summary.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate, key or roots file cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// One of the others, in this file.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: Box<Self>,
+    },
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file is larger than [`PEM_FILE_MAX`].
+    #[error(
+        "is larger than {PEM_FILE_MAX} bytes, so it is not a PEM file of certificates or a key"
+    )]
+    TooLarge,
+    /// The private key is not private.
+    #[error("this private key may be used by others than its owner (mode {mode:03o}); run: chmod 600 {}", path.display())]
+    KeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// No certificate in the file.
+    #[error("contains no certificate (no BEGIN CERTIFICATE in PEM)")]
+    NoCertificate,
+    /// No private key in the file.
+    #[error("contains no private key (PKCS#8, SEC1 or PKCS#1 in PEM)")]
+    NoKey,
+    /// The private key is encrypted with a passphrase.
+    #[error(
+        "the private key is encrypted with a passphrase, which is not supported; decrypt it with: openssl pkey -in FILE -out NEW"
+    )]
+    EncryptedKey,
+    /// The file is damaged.
+    #[error("is not valid PEM: {0}")]
+    Pem(&'static str),
+    /// Key and certificate do not belong together.
+    #[error(
+        "the certificate and the private key do not belong together: the certificate is of another key"
+    )]
+    Mismatch,
+    /// Our own certificate has expired, so every peer would refuse us.
+    #[error("the certificate expired on {not_after}; issue a new one")]
+    Expired {
+        /// When, by RFC 3339.
+        not_after: String,
+    },
+    /// Our own certificate does not name a node.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A certificate given as a root may not sign others.
+    #[error(
+        "the certificate of {subject:?} is not a certificate authority's; roots are the certificates that sign nodes' certificates"
+    )]
+    NotAnAuthority {
+        /// Its subject.
+        subject: String,
+    },
+    /// Rustls does not support this key or certificate.
+    #[error("cannot be used for TLS: {0}")]
+    Unsupported(rustls::Error),
+}
+
+impl LoadError {
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        Self::InFile { path: path.to_owned(), error: Box::new(self) }
+    }
+
+    fn from_rustls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+                Self::Mismatch
+            }
+            other => Self::Unsupported(other),
+        }
+    }
+}
+
+/// Who may have access to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    Anyone,
+    OwnerOnly,
+}
+
+/// Reads a whole file. The permissions are those of the opened file, not of whatever has the name
+/// a moment later.
+pub(super) fn read(path: &Path, audience: Audience) -> Result<Zeroizing<Vec<u8>>, LoadError> {
+    let file = File::open(path)?;
+    if audience == Audience::OwnerOnly {
+        refuse_exposed(&file, path)?;
+    }
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let room = file.metadata()?.len().min(PEM_FILE_MAX) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
+    file.take(PEM_FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > PEM_FILE_MAX {
+        return Err(LoadError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn refuse_exposed(file: &File, path: &Path) -> Result<(), LoadError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(LoadError::KeyExposed { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_: &File, _: &Path) -> Result<(), LoadError> {
+    Ok(())
+}
+
+pub(super) fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| damaged(&e))?;
+    if chain.is_empty() {
+        return Err(LoadError::NoCertificate);
+    }
+    Ok(chain)
+}
+
+fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
+    match PrivateKeyDer::from_pem_slice(pem) {
+        Ok(key) => Ok(key),
+        Err(pem::Error::NoItemsFound) if is_encrypted(pem) => Err(LoadError::EncryptedKey),
+        Err(pem::Error::NoItemsFound) => Err(LoadError::NoKey),
+        Err(e) => Err(damaged(&e)),
+    }
+}
+
+fn is_encrypted(pem: &[u8]) -> bool {
+    let marker = b"BEGIN ENCRYPTED PRIVATE KEY";
+    pem.windows(marker.len()).any(|window| window == marker)
+}
+
+/// Says what is wrong without quoting the file: it may be a key.
+fn damaged(error: &pem::Error) -> LoadError {
+    LoadError::Pem(match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is damaged",
+        pem::Error::Base64Decode(_) => "the base64 of a section is damaged",
+        _ => "a section cannot be read",
+    })
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, NameError> {
+    match X509Certificate::from_der(certificate) {
+        Ok(([], parsed)) => Ok(parsed),
+        Ok(_) => Err(NameError::Malformed("bytes follow it".to_owned())),
+        Err(e) => Err(NameError::Malformed(e.to_string())),
+    }
+}
+
+/// All URI names. A name that cannot be read might be a URI, so it makes the certificate unusable.
+fn uris<'a>(certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, NameError> {
+    let malformed = |why: &str| NameError::Malformed(why.to_owned());
+    let extension = certificate
+        .subject_alternative_name()
+        .map_err(|_| malformed("its alternative names are damaged or given twice"))?;
+    let Some(extension) = extension else {
+        return Ok(Vec::new());
+    };
+    let mut uris = Vec::new();
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::URI(uri) => uris.push(*uri),
+            GeneralName::Invalid(..) => return Err(malformed("an alternative name is damaged")),
+            _ => {}
+        }
+    }
+    Ok(uris)
+}
+
+/// The URI of a certificate authority's cluster, `spiffe://<cluster>`.
+pub(super) fn authority_uri(cluster: &ClusterId) -> String {
+    format!("{SCHEME}{cluster}")
+}
+
+/// The cluster that an authority's certificate says it is of.
+pub(super) fn authority_cluster(certificate: &CertificateDer<'_>) -> Option<ClusterId> {
+    let parsed = parse(certificate).ok()?;
+    let [uri] = uris(&parsed).ok()?[..] else {
+        return None;
+    };
+    ClusterId::new(uri.strip_prefix(SCHEME)?).ok()
+}
+
+fn system_time(time: ASN1Time) -> Result<SystemTime, NameError> {
+    let seconds = time.timestamp();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let time = if seconds < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
+    time.ok_or_else(|| NameError::Malformed("its dates are out of range".to_owned()))
+}
+
+/// A date by RFC 3339 in whole seconds, UTC.
+pub(super) fn date(time: SystemTime) -> String {
+    let seconds = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
+    };
+    OffsetDateTime::from_unix_timestamp(seconds)
+        .ok()
+        .and_then(|date| date.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("{seconds} s since 1970"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The start of a foreign text, so that an error message stays one line.
+fn shown(text: &str) -> String {
+    text.chars().take(URI_SHOWN_MAX).collect()
+}
+
+const SCHEME: &str = "spiffe://";
+const WANTED: &str = "it needs exactly one, spiffe://<cluster>/<datacenter>/<node>";
+/// Three labels of the longest length, the scheme and two slashes are 200 characters.
+const URI_SHOWN_MAX: usize = 200;

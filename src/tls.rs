@@ -8,14 +8,19 @@
 //! certificates and a reload: who holds connections closes them at
 //! [`CertificateSummary::not_after`].
 
+mod authority;
 mod identity;
 
 use std::{sync::Arc, time::SystemTime};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-pub use self::identity::{
-    CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName,
+pub use self::{
+    authority::{
+        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, BACKDATE, Existing,
+        Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
+    },
+    identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
 };
 
 /// The one provider, with the groups named so that no feature flag elsewhere can reorder them.

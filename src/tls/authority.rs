@@ -1,0 +1,536 @@
+//! The cluster's own certificate authority: one self-signed root that signs nodes' certificates.
+//!
+//! It is for clusters without a PKI; certificates of any other one with the same URI names work as
+//! well. It refuses to overwrite a key, and it signs nothing but leaves.
+
+use std::{
+    fmt,
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use aws_lc_rs::{
+    rand::{SecureRandom, SystemRandom},
+    signature::Ed25519KeyPair,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, SerialNumber,
+};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::identity::{
+    Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
+    chain_from_pem, date, read,
+};
+use crate::protocol::id::{ClusterId, Datacenter, NodeId};
+
+/// The names of the files that [`Authority::save`] and [`Issued::save`] write.
+pub mod file {
+    /// The authority's certificate, in its own directory.
+    pub const AUTHORITY: &str = "ca.pem";
+    /// The authority's private key.
+    pub const AUTHORITY_KEY: &str = "ca.key";
+    /// A node's certificate, in the node's directory.
+    pub const CERTIFICATE: &str = "node.pem";
+    /// A node's private key.
+    pub const KEY: &str = "node.key";
+    /// The certificates of the authorities a node trusts.
+    pub const ROOTS: &str = "roots.pem";
+}
+
+/// Which kind of key is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// Small, fast, and every signature has one length.
+    #[default]
+    Ed25519,
+    /// For tools that do not know Ed25519.
+    P256,
+}
+
+/// How an authority is made.
+#[derive(Debug, Clone)]
+pub struct AuthorityOptions {
+    /// Which kind of key it has.
+    pub key: KeyKind,
+    /// Valid from then on.
+    pub not_before: SystemTime,
+    /// Valid until then.
+    pub not_after: SystemTime,
+}
+
+impl Default for AuthorityOptions {
+    /// Ed25519, from [`BACKDATE`] ago until [`AUTHORITY_VALIDITY`] from now.
+    fn default() -> Self {
+        let now = super::now();
+        Self {
+            key: KeyKind::default(),
+            not_before: now - BACKDATE,
+            not_after: now + AUTHORITY_VALIDITY,
+        }
+    }
+}
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Usage {
+    /// Accepting connections.
+    Server,
+    /// Dialing.
+    Client,
+}
+
+/// What is to stand in a leaf certificate. [`LeafOptions::new`] is what a node needs; the fields
+/// are open for extra names, and for tests that need a wrong certificate.
+#[derive(Debug, Clone)]
+pub struct LeafOptions {
+    /// The URI names: for a node its [`PeerName`] and nothing else.
+    pub uris: Vec<String>,
+    /// DNS names, for other users of the certificate; gossipmonger does not look at them.
+    pub dns_names: Vec<String>,
+    /// IP addresses, likewise.
+    pub ip_addresses: Vec<IpAddr>,
+    /// The extended key usage; empty leaves the extension out, which permits everything.
+    pub usages: Vec<Usage>,
+    /// Valid from then on.
+    pub not_before: SystemTime,
+    /// Valid until then, or until the authority expires if that is earlier.
+    pub not_after: SystemTime,
+    /// Which kind of key is made for it.
+    pub key: KeyKind,
+}
+
+impl LeafOptions {
+    /// A node's certificate: from [`BACKDATE`] ago until `validity` from now.
+    #[must_use]
+    pub fn new(name: &PeerName, validity: Duration) -> Self {
+        let now = super::now();
+        Self {
+            uris: vec![name.to_uri()],
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            usages: vec![Usage::Server, Usage::Client],
+            not_before: now - BACKDATE,
+            not_after: now.checked_add(validity).unwrap_or(now + AUTHORITY_VALIDITY),
+            key: KeyKind::default(),
+        }
+    }
+}
+
+/// A certificate authority, with its private key.
+pub struct Authority {
+    cluster: ClusterId,
+    certificate_pem: String,
+    summary: CertificateSummary,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes the authority of a cluster, in memory; [`Authority::save`] keeps it.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Make`] if the dates are no dates or the system gives no randomness.
+    pub fn create(cluster: ClusterId, options: &AuthorityOptions) -> Result<Self, AuthorityError> {
+        let key = generate(options.key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(&format!("gossipmonger authority of {cluster}"));
+        params.subject_alt_names = vec![uri(&authority_uri(&cluster))?];
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.serial_number = Some(random_serial()?);
+        params.not_before = calendar(options.not_before)?;
+        params.not_after = calendar(options.not_after)?;
+        let certificate = params.self_signed(&key).map_err(made)?;
+        Ok(Self {
+            cluster,
+            certificate_pem: certificate.pem(),
+            summary: CertificateSummary::from_certificate(certificate.der())
+                .map_err(LoadError::from)?,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// Loads what [`Authority::save`] wrote.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Load`], naming the file, if one is missing or damaged, if others than the
+    /// owner may read the key, or if key and certificate do not belong together.
+    pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
+        let certificate_path = directory.join(file::AUTHORITY);
+        let key_path = directory.join(file::AUTHORITY_KEY);
+        let certificate =
+            read(&certificate_path, Audience::Anyone).map_err(|e| e.in_file(&certificate_path))?;
+        let key = read(&key_path, Audience::OwnerOnly).map_err(|e| e.in_file(&key_path))?;
+        let key = std::str::from_utf8(&key)
+            .ok()
+            .and_then(|pem| KeyPair::from_pem(pem).ok())
+            .ok_or_else(|| LoadError::NoKey.in_file(&key_path))?;
+        Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path).into())
+    }
+
+    /// Writes certificate and key into a directory, which is made if need be.
+    ///
+    /// The key is made readable for its owner only. Nothing is ever overwritten: a lost authority
+    /// key means new certificates for the whole cluster.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
+    pub fn save(&self, directory: &Path) -> Result<(), AuthorityError> {
+        let key_pem = Zeroizing::new(self.issuer.key().serialize_pem());
+        save(
+            directory,
+            Existing::Refuse,
+            &[
+                (file::AUTHORITY_KEY, &key_pem, Audience::OwnerOnly),
+                (file::AUTHORITY, &self.certificate_pem, Audience::Anyone),
+            ],
+        )
+    }
+
+    /// Issues a node's certificate with a key made for it; [`LEAF_VALIDITY`] is for hands,
+    /// [`LEAF_VALIDITY_AUTOMATED`] for machines.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_with`].
+    pub fn issue(
+        &self,
+        node: NodeId,
+        datacenter: Datacenter,
+        validity: Duration,
+    ) -> Result<Issued, AuthorityError> {
+        let name = PeerName { cluster: self.cluster.clone(), datacenter, node };
+        self.issue_with(&LeafOptions::new(&name, validity))
+    }
+
+    /// Issues whatever the options say, with a key made for it. The authority does not check the
+    /// names: verifiers do.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Expired`] if the authority itself has expired; [`AuthorityError::Make`] if
+    /// a name or a date cannot stand in a certificate.
+    pub fn issue_with(&self, options: &LeafOptions) -> Result<Issued, AuthorityError> {
+        if super::now() > self.summary.not_after {
+            return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
+        }
+        let key = generate(options.key)?;
+        let params = leaf(options, options.not_after.min(self.summary.not_after))?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(made)?;
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            key_pem: Zeroizing::new(key.serialize_pem()),
+            roots_pem: self.certificate_pem.clone(),
+            certificate: CertificateSummary::from_certificate(certificate.der())
+                .map_err(LoadError::from)?,
+        })
+    }
+
+    /// The cluster it issues for.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// Its certificate in PEM: what nodes have as root.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// What its certificate says.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateSummary {
+        &self.summary
+    }
+
+    fn from_parts(certificate_pem: &[u8], key: KeyPair) -> Result<Self, LoadError> {
+        let certificate = chain_from_pem(certificate_pem)?.swap_remove(0);
+        let summary = CertificateSummary::from_certificate(&certificate)?;
+        let cluster = authority_cluster(&certificate)
+            .filter(|_| summary.is_authority)
+            .ok_or_else(|| LoadError::NotAnAuthority { subject: summary.subject.clone() })?;
+        if !has_key(&certificate, &key) {
+            return Err(LoadError::Mismatch);
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|e| LoadError::Unsupported(rustls::Error::General(e.to_string())))?;
+        let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
+        Ok(Self { cluster, certificate_pem, summary, issuer })
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority")
+            .field("cluster", &self.cluster)
+            .field("fingerprint", &self.summary.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new certificate with its private key, not yet written anywhere.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate in PEM.
+    pub certificate_pem: String,
+    /// The private key in PEM, PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// The authority's certificate in PEM.
+    pub roots_pem: String,
+    /// What the certificate says.
+    pub certificate: CertificateSummary,
+}
+
+impl Issued {
+    /// Writes certificate, key and roots into a node's directory, which is made if need be.
+    ///
+    /// The key is made readable for its owner only. Replacing swaps each file whole, the key first:
+    /// who loads the directory in between finds that key and certificate do not belong together,
+    /// keeps what it has, and loads again. The roots are written only if there are none, so that
+    /// a renewal does not undo a rotation of roots.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
+    pub fn save(&self, directory: &Path, existing: Existing) -> Result<(), AuthorityError> {
+        let mut files: Vec<NewFile<'_>> = vec![
+            (file::KEY, &self.key_pem, Audience::OwnerOnly),
+            (file::CERTIFICATE, &self.certificate_pem, Audience::Anyone),
+        ];
+        if !directory.join(file::ROOTS).exists() {
+            files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));
+        }
+        save(directory, existing, &files)
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// What to do with files that are there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse, and write nothing.
+    Refuse,
+    /// Replace them, each whole.
+    Replace,
+}
+
+/// An authority could not be made, kept or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// The file is there already; nothing was written.
+    #[error("{} exists already and is not overwritten; move it away, or choose another directory", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file could not be written.
+    #[error("{} cannot be written: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// The authority's own certificate has expired.
+    #[error(
+        "the authority expired on {not_after}; make a new one and let the nodes trust both while certificates are replaced"
+    )]
+    Expired {
+        /// When, by RFC 3339.
+        not_after: String,
+    },
+    /// A file could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A certificate could not be made.
+    #[error("the certificate cannot be made: {0}")]
+    Make(String),
+}
+
+fn leaf(options: &LeafOptions, not_after: SystemTime) -> Result<CertificateParams, AuthorityError> {
+    let mut params = CertificateParams::default();
+    let subject =
+        options.uris.first().map_or("no name", |uri| uri.rsplit('/').next().unwrap_or(uri));
+    params.distinguished_name = common_name(subject);
+    params.subject_alt_names = alternative_names(options)?;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = options.usages.iter().map(|usage| purpose(*usage)).collect();
+    params.use_authority_key_identifier_extension = true;
+    params.serial_number = Some(random_serial()?);
+    params.not_before = calendar(options.not_before)?;
+    params.not_after = calendar(not_after)?;
+    Ok(params)
+}
+
+fn alternative_names(options: &LeafOptions) -> Result<Vec<SanType>, AuthorityError> {
+    let mut names = Vec::new();
+    for name in &options.uris {
+        names.push(uri(name)?);
+    }
+    for name in &options.dns_names {
+        names.push(SanType::DnsName(name.as_str().try_into().map_err(made)?));
+    }
+    names.extend(options.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
+    Ok(names)
+}
+
+fn uri(uri: &str) -> Result<SanType, AuthorityError> {
+    Ok(SanType::URI(uri.try_into().map_err(made)?))
+}
+
+fn purpose(usage: Usage) -> ExtendedKeyUsagePurpose {
+    match usage {
+        Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+        Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+    }
+}
+
+/// The subject is for people only. X.520 bounds a common name to 64 characters.
+fn common_name(name: &str) -> DistinguishedName {
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name.chars().take(64).collect::<String>());
+    subject
+}
+
+fn generate(kind: KeyKind) -> Result<KeyPair, AuthorityError> {
+    match kind {
+        KeyKind::Ed25519 => generate_ed25519(),
+        KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(made),
+    }
+}
+
+/// In PKCS#8 version 1: OpenSSL 3.0 does not read the version 2 that rcgen would write.
+fn generate_ed25519() -> Result<KeyPair, AuthorityError> {
+    let der = Ed25519KeyPair::generate()
+        .and_then(|key| key.to_pkcs8v1())
+        .map_err(|_| AuthorityError::Make(NO_RANDOMNESS.to_owned()))?;
+    let der = PrivatePkcs8KeyDer::from(der.as_ref());
+    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(made)
+}
+
+/// 20 bytes are the most that RFC 5280 section 4.1.2.2 allows; the number must be positive, and
+/// the bit below the sign keeps its length constant. 158 bits are random.
+fn random_serial() -> Result<SerialNumber, AuthorityError> {
+    let mut serial = [0; 20];
+    SystemRandom::new()
+        .fill(&mut serial)
+        .map_err(|_| AuthorityError::Make(NO_RANDOMNESS.to_owned()))?;
+    serial[0] = serial[0] & 0x3f | 0x40;
+    Ok(SerialNumber::from_slice(&serial))
+}
+
+/// Years from 1950 to 9999 can stand in a certificate, RFC 5280 section 4.1.2.5.
+fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityError> {
+    let out_of_range = || AuthorityError::Make(format!("{} is out of range", date(time)));
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| out_of_range())?;
+    let seconds = i64::try_from(since.as_secs()).map_err(|_| out_of_range())?;
+    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| out_of_range())
+}
+
+fn has_key(certificate: &[u8], key: &KeyPair) -> bool {
+    use rcgen::PublicKeyData;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
+}
+
+fn made(error: rcgen::Error) -> AuthorityError {
+    AuthorityError::Make(error.to_string())
+}
+
+type NewFile<'a> = (&'static str, &'a str, Audience);
+
+fn save(directory: &Path, existing: Existing, files: &[NewFile<'_>]) -> Result<(), AuthorityError> {
+    make_directory(directory)
+        .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
+    if existing == Existing::Refuse
+        && let Some(path) = files.iter().map(|f| directory.join(f.0)).find(|path| path.exists())
+    {
+        return Err(AuthorityError::Exists { path });
+    }
+    for (name, text, audience) in files {
+        let path = directory.join(name);
+        write(&path, text, *audience, existing).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => AuthorityError::Exists { path },
+            _ => AuthorityError::Write { path, error },
+        })?;
+    }
+    Ok(())
+}
+
+/// Replacing writes a draft first and then gives it the name: nobody sees half of it.
+fn write(path: &Path, text: &str, audience: Audience, existing: Existing) -> io::Result<()> {
+    if existing == Existing::Refuse {
+        return fill(create(path, audience)?, text);
+    }
+    let draft = path.with_extension(DRAFT_EXTENSION);
+    // Left behind by a crash; nobody reads it.
+    match fs::remove_file(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => fill(create(&draft, audience)?, text)?,
+    }
+    fs::rename(&draft, path)
+}
+
+fn fill(mut file: fs::File, text: &str) -> io::Result<()> {
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Made with its permissions, not given them afterwards: there is no moment at which others can
+/// open the key.
+#[cfg(unix)]
+fn create(path: &Path, audience: Audience) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mode = match audience {
+        Audience::OwnerOnly => 0o600,
+        Audience::Anyone => 0o644,
+    };
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+}
+
+#[cfg(not(unix))]
+fn create(path: &Path, _: Audience) -> io::Result<fs::File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+#[cfg(unix)]
+fn make_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(not(unix))]
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+const NO_RANDOMNESS: &str = "the system gives no randomness";
+const DRAFT_EXTENSION: &str = "draft";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How far before now a certificate begins: hosts' clocks may be this far apart.
+pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
+
+/// How long an authority lasts: ten years, as long as kubeadm's.
+pub const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3650);
+
+/// How long a certificate lasts that is renewed by hand: a year, as kubeadm's and Consul's. Shorter
+/// means more mornings on which a cluster does not reconnect because somebody forgot.
+pub const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
+
+/// How long a certificate lasts that a machine renews: so short that a stolen one is soon useless.
+pub const LEAF_VALIDITY_AUTOMATED: Duration = DAY.saturating_mul(3);

@@ -2,26 +2,211 @@
 //!
 //! No tickets, no resumption and no 0-RTT: each would let a peer in without looking at its
 //! certificate again. No process-wide default provider either, so that a program may have another.
-//! The certificate says who a peer is; a host name or an address never does.
+//! The certificate says who a peer is ([`peer_name`]); a host name or an address never does.
 //!
 //! TLS looks at dates only during a handshake. A live connection survives the expiry of both
 //! certificates and a reload: who holds connections closes them at
-//! [`CertificateSummary::not_after`].
+//! [`CertificateSummary::not_after`], see [`peer_certificate`].
 
 mod authority;
 mod identity;
+mod refusal;
+mod verifier;
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use arc_swap::ArcSwap;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use rustls::{
+    client::Resumption,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::CertificateDer,
+    server::NoServerSessionStorage,
+};
 
+use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
     authority::{
         AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, BACKDATE, Existing,
         Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
     },
     identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
+    refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
+    verifier::Roots,
 };
+use crate::protocol::id::NodeId;
+
+/// The protocol versions we speak, the best first; each is a major version.
+pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
+
+/// What to give [`quinn::Endpoint::connect_with`] as server name. It is neither sent nor compared.
+pub const SERVER_NAME: &str = "gossipmonger";
+
+/// Whom a dialer expects at the other end; a node of our own cluster in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expect {
+    /// This node: the address is a known peer's.
+    Node(NodeId),
+    /// Any node: the address is a seed's.
+    AnyNode,
+}
+
+/// A node's TLS: what it shows and whom it accepts, replaceable while it runs.
+///
+/// Clones share one state: a reload through any of them is seen by all.
+#[derive(Clone)]
+pub struct Tls {
+    shared: Shared,
+}
+
+impl Tls {
+    /// A node that shows `identity` and accepts the nodes of its cluster that `roots` vouch for.
+    ///
+    /// Whether the own roots would accept the own identity is not asked here: see [`Roots::check`].
+    ///
+    /// # Errors
+    /// [`LoadError::Unsupported`] if rustls cannot use the roots.
+    pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let state = State::new(identity, roots)?;
+        Ok(Self { shared: Arc::new(ArcSwap::from_pointee(state)) })
+    }
+
+    /// Makes all handshakes from now on use another certificate and other roots. Connections that
+    /// are up stay up. After an error everything is as before.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if the certificate is not of the same name, or the roots cannot be used.
+    pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
+        let now = self.shared.load();
+        if identity.name() != now.identity.name() {
+            return Err(ReloadError::OtherName {
+                ours: now.identity.name().to_uri(),
+                new: identity.name().to_uri(),
+            });
+        }
+        self.shared.store(Arc::new(State::new(identity, roots)?));
+        Ok(())
+    }
+
+    /// What we show at this moment.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.load().identity.clone()
+    }
+
+    /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
+    #[must_use]
+    pub fn dial(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_client(expect, verdict.clone());
+        (Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// For accepting one peer, and what our verifier finds.
+    ///
+    /// The endpoint gets one (`quinn::ServerConfig::with_crypto(crypto)`) that serves all; who
+    /// wants exact refusals gives each `Incoming` its own: a clone of that configuration with
+    /// another `crypto`, passed to `accept_with`. Making one takes less than a microsecond.
+    #[must_use]
+    pub fn accept(&self) -> (Arc<QuicServerConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_server(verdict.clone());
+        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// [`Tls::dial`] for something else than quinn.
+    #[must_use]
+    pub fn rustls_client(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {
+        let verifier = Verifier::new(self.shared.clone(), expect, verdict);
+        let mut config = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect(TLS13_SUITES)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(Shown(self.shared.clone())));
+        config.alpn_protocols = alpn();
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        config.enable_sni = false;
+        config
+    }
+
+    /// [`Tls::accept`] for something else than quinn.
+    #[must_use]
+    pub fn rustls_server(&self, verdict: Verdict) -> rustls::ServerConfig {
+        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
+        let mut config = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect(TLS13_SUITES)
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(Shown(self.shared.clone())));
+        config.alpn_protocols = alpn();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        config
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self.shared.load(), f)
+    }
+}
+
+/// A reload was refused; everything is as before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// A node keeps its name as long as it runs.
+    #[error(
+        "the new certificate is of {new}, this node is {ours}; put its own certificate back, or restart the node under its new name"
+    )]
+    OtherName {
+        /// Our name.
+        ours: String,
+        /// That of the new certificate.
+        new: String,
+    },
+    /// The files cannot be used.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// The name that the certificate of a connected peer proves.
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> {
+    peer_certificate(connection)?.name
+}
+
+/// What the certificate of a connected peer says, among others until when it is valid.
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_certificate(connection: &quinn::Connection) -> Result<CertificateSummary, NameError> {
+    let chain = connection
+        .peer_identity()
+        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .ok_or(NameError::NoCertificate)?;
+    CertificateSummary::from_certificate(chain.first().ok_or(NameError::NoCertificate)?)
+}
+
+type Shared = Arc<ArcSwap<State>>;
+
+#[derive(Debug)]
+struct State {
+    identity: Identity,
+    chains: Chains,
+}
+
+impl State {
+    fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
+        Ok(Self { identity, chains })
+    }
+}
 
 /// The one provider, with the groups named so that no feature flag elsewhere can reorder them.
 fn provider() -> Arc<CryptoProvider> {
@@ -40,4 +225,197 @@ fn provider() -> Arc<CryptoProvider> {
 #[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time, as in rustls")]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+fn alpn() -> Vec<Vec<u8>> {
+    ALPN.iter().map(|version| version.to_vec()).collect()
+}
+
+const TLS13_SUITES: &str = "aws-lc-rs has the suites of TLS 1.3";
+const INITIAL_SUITE: &str = "aws-lc-rs has AES-128-GCM, which protects QUIC's first packets";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustls::{
+        ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, ServerConnection,
+        pki_types::ServerName, server::ServerSessionMemoryCache,
+    };
+
+    use super::*;
+    use crate::protocol::id::{ClusterId, Datacenter};
+
+    #[test]
+    fn refuses_to_become_another_node_by_a_reload() {
+        let authority = authority();
+        let tls = node(&authority, "a");
+        let error = tls.reload(identity(&authority, "b"), roots(&authority)).unwrap_err();
+        assert!(error.to_string().contains("is of spiffe://demo/eu/b, this node is"), "{error}");
+        assert_eq!(tls.identity().name().node.as_str(), "a");
+    }
+
+    #[test]
+    fn refuses_roots_that_are_none() {
+        let leaf = authority()
+            .issue(NodeId::new("a").unwrap(), Datacenter::new("eu").unwrap(), DAY)
+            .unwrap();
+        let error = Roots::from_pem(leaf.certificate_pem.as_bytes()).unwrap_err();
+        assert!(matches!(error, LoadError::NotAnAuthority { .. }), "{error}");
+        let error = Roots::from_pem(b"").unwrap_err();
+        assert!(matches!(error, LoadError::NoCertificate), "{error}");
+    }
+
+    #[test]
+    fn tells_when_the_own_roots_would_refuse_the_own_certificate() {
+        let (ours, foreign) = (authority(), authority());
+        let identity = identity(&ours, "a");
+        let now = now();
+        roots(&ours).check(&identity, now).unwrap();
+        let reason = |refused: Result<(), Refusal>| refused.unwrap_err().reason;
+        assert_eq!(reason(roots(&foreign).check(&identity, now)), Rejection::BadSignature);
+        assert_eq!(reason(roots(&ours).check(&identity, now + 2 * DAY)), Rejection::Expired);
+        assert_eq!(reason(roots(&ours).check(&identity, now - DAY)), Rejection::NotYetValid);
+    }
+
+    #[test]
+    fn refuses_a_hello_of_tls_1_2() {
+        let (mut client, mut server) = pair();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let place = hello.windows(ONLY_TLS13.len()).position(|w| w == ONLY_TLS13);
+        let version = place.expect("we offer TLS 1.3 and nothing else") + ONLY_TLS13.len() - 1;
+        hello[version] = 3;
+        server.read_tls(&mut hello.as_slice()).unwrap();
+        let error = server.process_new_packets().unwrap_err();
+        assert!(matches!(error, rustls::Error::PeerIncompatible(_)), "{error}");
+    }
+
+    #[test]
+    fn negotiates_tls_1_3_with_a_post_quantum_group_and_gives_no_ticket() {
+        let (mut client, mut server) = pair();
+        shake_hands(&mut client, &mut server).unwrap();
+        for (version, group, alpn) in [
+            (
+                client.protocol_version(),
+                client.negotiated_key_exchange_group(),
+                client.alpn_protocol(),
+            ),
+            (
+                server.protocol_version(),
+                server.negotiated_key_exchange_group(),
+                server.alpn_protocol(),
+            ),
+        ] {
+            assert_eq!(version, Some(ProtocolVersion::TLSv1_3));
+            assert_eq!(group.map(|group| group.name()), Some(NamedGroup::X25519MLKEM768));
+            assert_eq!(alpn, Some(ALPN[0]));
+        }
+        assert_eq!(client.tls13_tickets_received(), 0);
+        assert_eq!(server.server_name(), None);
+    }
+
+    #[test]
+    fn keeps_nothing_that_a_session_could_be_resumed_from() {
+        let server = node(&authority(), "a").rustls_server(Verdict::default());
+        assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
+        assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
+    }
+
+    #[test]
+    fn does_not_use_the_tickets_of_a_server_that_gives_some() {
+        let authority = authority();
+        let client = node(&authority, "a").rustls_client(Expect::AnyNode, Verdict::default());
+        let mut server = node(&authority, "b").rustls_server(Verdict::default());
+        server.session_storage = ServerSessionMemoryCache::new(16);
+        server.send_tls13_tickets = 2;
+        for _ in 0..2 {
+            let (mut client, mut server) = pair_of(client.clone(), server.clone());
+            shake_hands(&mut client, &mut server).unwrap();
+            assert_eq!(client.tls13_tickets_received(), 2);
+            assert_eq!(client.handshake_kind(), Some(HandshakeKind::Full));
+        }
+    }
+
+    #[test]
+    fn falls_back_to_x25519_with_a_peer_that_knows_no_post_quantum_group() {
+        let authority = authority();
+        let (a, b) = (node(&authority, "a"), node(&authority, "b"));
+        let classical = CryptoProvider {
+            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            ..aws_lc_rs::default_provider()
+        };
+        let verifier = Verifier::new(a.shared.clone(), Expect::AnyNode, Verdict::default());
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(classical))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(Shown(a.shared)));
+        config.alpn_protocols = alpn();
+        let (mut client, mut server) = pair_of(config, b.rustls_server(Verdict::default()));
+        shake_hands(&mut client, &mut server).unwrap();
+        let group = server.negotiated_key_exchange_group().unwrap().name();
+        assert_eq!(group, NamedGroup::X25519);
+    }
+
+    fn pair() -> (ClientConnection, ServerConnection) {
+        let authority = authority();
+        let (a, b) = (node(&authority, "a"), node(&authority, "b"));
+        let client = a.rustls_client(Expect::AnyNode, Verdict::default());
+        pair_of(client, b.rustls_server(Verdict::default()))
+    }
+
+    fn pair_of(
+        client: rustls::ClientConfig,
+        server: rustls::ServerConfig,
+    ) -> (ClientConnection, ServerConnection) {
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        (
+            ClientConnection::new(Arc::new(client), name).unwrap(),
+            ServerConnection::new(Arc::new(server)).unwrap(),
+        )
+    }
+
+    /// Passes bytes until neither has any, so that also what follows the handshake arrives.
+    fn shake_hands(
+        client: &mut ClientConnection,
+        server: &mut ServerConnection,
+    ) -> Result<(), rustls::Error> {
+        while client.wants_write() || server.wants_write() {
+            let mut bytes = Vec::new();
+            client.write_tls(&mut bytes).unwrap();
+            server.read_tls(&mut bytes.as_slice()).unwrap();
+            server.process_new_packets()?;
+            bytes.clear();
+            server.write_tls(&mut bytes).unwrap();
+            client.read_tls(&mut bytes.as_slice()).unwrap();
+            client.process_new_packets()?;
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok(())
+    }
+
+    fn authority() -> Authority {
+        let options = AuthorityOptions::default();
+        Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap()
+    }
+
+    fn identity(authority: &Authority, node: &str) -> Identity {
+        let (node, datacenter) = (NodeId::new(node).unwrap(), Datacenter::new("eu").unwrap());
+        let issued = authority.issue(node, datacenter, DAY).unwrap();
+        Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap()
+    }
+
+    fn roots(authority: &Authority) -> Roots {
+        Roots::from_pem(authority.certificate_pem().as_bytes()).unwrap()
+    }
+
+    fn node(authority: &Authority, node: &str) -> Tls {
+        Tls::new(identity(authority, node), roots(authority)).unwrap()
+    }
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    /// The extension `supported_versions` with one version, 0x0304.
+    const ONLY_TLS13: [u8; 7] = [0, 0x2b, 0, 3, 2, 3, 4];
 }

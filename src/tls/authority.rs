@@ -534,3 +534,171 @@ pub const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
 
 /// How long a certificate lasts that a machine renews: so short that a stolen one is soon useless.
 pub const LEAF_VALIDITY_AUTOMATED: Duration = DAY.saturating_mul(3);
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{collections::HashSet, os::unix::fs::PermissionsExt};
+
+    use super::*;
+    use crate::tls::{Identity, Roots, now};
+
+    #[test]
+    fn refuses_to_overwrite_an_authority_or_a_node() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = authority();
+        first.save(directory.path()).unwrap();
+        let error = authority().save(directory.path()).unwrap_err();
+        assert!(matches!(error, AuthorityError::Exists { .. }), "{error}");
+        assert!(error.to_string().contains("ca.key exists already"), "{error}");
+        assert_eq!(Authority::load(directory.path()).unwrap().certificate(), first.certificate());
+
+        issue(&first, "a").save(directory.path(), Existing::Refuse).unwrap();
+        let error = issue(&first, "b").save(directory.path(), Existing::Refuse).unwrap_err();
+        assert!(error.to_string().contains("node.key exists already"), "{error}");
+        assert_eq!(load_node(directory.path()).name().node.as_str(), "a");
+    }
+
+    #[test]
+    fn refuses_an_authority_key_that_others_may_read() {
+        let directory = tempfile::tempdir().unwrap();
+        authority().save(directory.path()).unwrap();
+        let key = directory.path().join(file::AUTHORITY_KEY);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("run: chmod 600 {}", key.display())), "{error}");
+    }
+
+    #[test]
+    fn refuses_an_authority_that_is_incomplete_or_not_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("ca.pem: cannot be read"), "{error}");
+
+        let ca = authority();
+        ca.save(directory.path()).unwrap();
+        let certificate = directory.path().join(file::AUTHORITY);
+        fs::write(&certificate, authority().certificate_pem()).unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("do not belong together"), "{error}");
+
+        fs::write(&certificate, issue(&ca, "a").certificate_pem).unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("is not a certificate authority's"), "{error}");
+
+        fs::write(directory.path().join(file::AUTHORITY_KEY), "no key").unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("ca.key: contains no private key"), "{error}");
+    }
+
+    #[test]
+    fn refuses_to_issue_when_it_has_expired() {
+        let now = now();
+        let options = AuthorityOptions {
+            not_before: now - 2 * DAY,
+            not_after: now - DAY,
+            ..AuthorityOptions::default()
+        };
+        let ca = Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap();
+        let error = ca.issue_with(&LeafOptions::new(&name("a"), DAY)).unwrap_err();
+        assert!(matches!(error, AuthorityError::Expired { .. }), "{error}");
+    }
+
+    #[test]
+    fn refuses_names_and_dates_that_cannot_stand_in_a_certificate() {
+        let ca = authority();
+        let uris = vec!["spiffe://demo/eu/\u{e4}".to_owned()];
+        let bad_name = LeafOptions { uris, ..LeafOptions::new(&name("a"), DAY) };
+        let not_before = SystemTime::UNIX_EPOCH - DAY;
+        let bad_date = LeafOptions { not_before, ..LeafOptions::new(&name("a"), DAY) };
+        for options in [bad_name, bad_date] {
+            assert!(matches!(ca.issue_with(&options), Err(AuthorityError::Make(_))));
+        }
+    }
+
+    #[test]
+    fn makes_private_keys_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = directory.path().join("new/node");
+        authority().save(directory.path()).unwrap();
+        issue(&authority(), "a").save(&node, Existing::Refuse).unwrap();
+        issue(&authority(), "a").save(&node, Existing::Replace).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.path().join(file::AUTHORITY_KEY)), 0o600);
+        assert_eq!(mode(&node.join(file::KEY)), 0o600);
+        assert_eq!(mode(&node), 0o700);
+    }
+
+    #[test]
+    fn replaces_a_certificate_but_not_the_roots() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (authority(), authority());
+        issue(&old, "a").save(directory.path(), Existing::Refuse).unwrap();
+        let renewed = issue(&new, "a");
+        renewed.save(directory.path(), Existing::Replace).unwrap();
+        assert_eq!(*load_node(directory.path()).certificate(), renewed.certificate);
+        let roots = Roots::from_pem_file(&directory.path().join(file::ROOTS)).unwrap();
+        assert_eq!(roots.certificates(), [old.certificate().clone()]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn issues_after_a_restart_what_its_roots_accept() {
+        for key in [KeyKind::Ed25519, KeyKind::P256] {
+            let directory = tempfile::tempdir().unwrap();
+            let options = AuthorityOptions { key, ..AuthorityOptions::default() };
+            let made = Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap();
+            made.save(directory.path()).unwrap();
+            let loaded = Authority::load(directory.path()).unwrap();
+            assert_eq!(loaded.cluster(), made.cluster());
+            issue(&loaded, "a").save(directory.path(), Existing::Refuse).unwrap();
+            let roots = Roots::from_pem(made.certificate_pem().as_bytes()).unwrap();
+            roots.check(&load_node(directory.path()), now()).unwrap();
+        }
+    }
+
+    #[test]
+    fn issues_leaves_for_both_sides_that_sign_nothing_and_end_before_it_does() {
+        let ca = authority();
+        let issued = ca
+            .issue(
+                NodeId::new("a").unwrap(),
+                Datacenter::new("eu").unwrap(),
+                2 * AUTHORITY_VALIDITY,
+            )
+            .unwrap();
+        assert_eq!(issued.certificate.not_after, ca.certificate().not_after);
+        assert!(issued.certificate.not_before <= now() - BACKDATE);
+        assert!(!issued.certificate.is_authority);
+        let chain = chain_from_pem(issued.certificate_pem.as_bytes()).unwrap();
+        let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+        let usage = leaf.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.server_auth && usage.client_auth && !usage.any);
+        assert_eq!(leaf.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature only");
+    }
+
+    #[test]
+    fn never_gives_a_serial_number_twice() {
+        let ca = authority();
+        let serials: HashSet<_> = (0..50).map(|_| issue(&ca, "a").certificate.serial).collect();
+        assert_eq!(serials.len(), 50);
+        assert!(serials.iter().all(|serial| serial.len() == 40), "{serials:?}");
+    }
+
+    fn authority() -> Authority {
+        let options = AuthorityOptions::default();
+        Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap()
+    }
+
+    fn name(node: &str) -> PeerName {
+        PeerName::from_uri(&format!("spiffe://demo/eu/{node}")).unwrap()
+    }
+
+    fn issue(ca: &Authority, node: &str) -> Issued {
+        ca.issue_with(&LeafOptions::new(&name(node), DAY)).unwrap()
+    }
+
+    fn load_node(directory: &Path) -> Identity {
+        Identity::from_pem_files(&directory.join(file::CERTIFICATE), &directory.join(file::KEY))
+            .unwrap()
+    }
+}

@@ -519,3 +519,244 @@ const SCHEME: &str = "spiffe://";
 const WANTED: &str = "it needs exactly one, spiffe://<cluster>/<datacenter>/<node>";
 /// Three labels of the longest length, the scheme and two slashes are 200 characters.
 const URI_SHOWN_MAX: usize = 200;
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use proptest::{prelude::*, sample::Index};
+
+    use super::*;
+    use crate::tls::{Authority, AuthorityOptions, Issued, LeafOptions, now};
+
+    #[test]
+    fn refuses_a_key_that_others_may_use() {
+        let (_directory, certificate, key) = files();
+        for mode in [0o640, 0o604, 0o620, 0o777] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+            let error = Identity::from_pem_files(&certificate, &key).unwrap_err().to_string();
+            let fix = format!("(mode {mode:o}); run: chmod 600 {}", key.display());
+            assert!(error.contains(&fix), "{error}");
+        }
+        for mode in [0o600, 0o400] {
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+            Identity::from_pem_files(&certificate, &key).unwrap();
+        }
+    }
+
+    #[test]
+    fn refuses_files_that_are_missing_or_of_another_kind() {
+        let (_directory, certificate, key) = files();
+        let load = || Identity::from_pem_files(&certificate, &key).unwrap_err().to_string();
+        let write_key = |text: &str| fs::write(&key, text).unwrap();
+        for (text, expected) in [
+            ("", "node.key: contains no private key"),
+            (
+                "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+                "encrypted with a passphrase",
+            ),
+            (
+                "-----BEGIN PRIVATE KEY-----\nSECRET",
+                "node.key: is not valid PEM: a section has no END",
+            ),
+            ("-----BEGIN PRIVATE KEY-----\n?SECRET\n-----END PRIVATE KEY-----\n", "base64"),
+            (
+                "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+                "cannot be used for TLS",
+            ),
+        ] {
+            write_key(text);
+            let error = load();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains("SECRET"), "{error}");
+        }
+        fs::write(&certificate, "").unwrap();
+        write_key(&issued("a").key_pem);
+        assert!(load().contains("node.pem: contains no certificate"), "{}", load());
+        fs::write(&certificate, vec![b'x'; PEM_FILE_MAX as usize + 1]).unwrap();
+        assert!(load().contains("node.pem: is larger than"), "{}", load());
+        fs::remove_file(&certificate).unwrap();
+        assert!(load().contains("node.pem: cannot be read"), "{}", load());
+    }
+
+    #[test]
+    fn refuses_a_key_of_another_certificate() {
+        let (a, b) = (issued("a"), issued("b"));
+        let error = load(&a.certificate_pem, &b.key_pem).unwrap_err();
+        assert!(matches!(error, LoadError::Mismatch), "{error}");
+    }
+
+    #[test]
+    fn refuses_an_expired_certificate_with_its_date() {
+        let not_after = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let not_before = not_after - Duration::from_secs(1000);
+        let expired = issue(&LeafOptions { not_before, not_after, ..options("a") });
+        let error = load(&expired.certificate_pem, &expired.key_pem).unwrap_err().to_string();
+        assert!(error.contains("expired on 2023-11-14T22:13:20Z"), "{error}");
+        let (certificate, key) = (expired.certificate_pem.as_bytes(), expired.key_pem.as_bytes());
+        Identity::from_pem_at(certificate, key, not_after).unwrap();
+        Identity::from_pem_at(certificate, key, not_after + Duration::from_secs(1)).unwrap_err();
+    }
+
+    #[test]
+    fn refuses_a_certificate_without_exactly_one_uri() {
+        let uri = |node| name(node).to_uri();
+        let foreign = "https://example.org/a".to_owned();
+        for (uris, expected) in [
+            (vec![], NameError::NoUri),
+            (vec![uri("a"), uri("b")], NameError::SeveralUris(2)),
+            (vec![uri("a"), uri("a"), foreign], NameError::SeveralUris(3)),
+        ] {
+            let issued = issue(&LeafOptions { uris, ..options("a") });
+            assert_eq!(issued.certificate.name, Err(expected));
+            let error = load(&issued.certificate_pem, &issued.key_pem).unwrap_err().to_string();
+            assert!(error.contains("spiffe://<cluster>/<datacenter>/<node>"), "{error}");
+        }
+    }
+
+    #[test]
+    fn refuses_uris_that_are_not_a_nodes_name() {
+        for bad in [
+            "",
+            "spiffe://",
+            "spiffe://demo",
+            "spiffe://demo/eu",
+            "spiffe://demo/eu/",
+            "spiffe://demo//a",
+            "spiffe:///eu/a",
+            "spiffe://demo/eu/a/b",
+            "spiffe://demo/eu/a/",
+            "spiffe://demo/eu/a?role=b",
+            "spiffe://demo/eu/a#b",
+            "spiffe://demo/eu/%61",
+            "spiffe://demo:7100/eu/a",
+            "spiffe://root@demo/eu/a",
+            "spiffe://Demo/eu/a",
+            "SPIFFE://demo/eu/a",
+            "https://demo/eu/a",
+            " spiffe://demo/eu/a",
+        ] {
+            let error = PeerName::from_uri(bad).unwrap_err();
+            assert!(matches!(error, NameError::BadUri { .. }), "{bad}: {error}");
+        }
+        let error = PeerName::from_uri(&"x".repeat(100_000)).unwrap_err().to_string();
+        assert!(error.len() < 500, "{}", error.len());
+    }
+
+    #[test]
+    fn refuses_bytes_after_a_certificate() {
+        let mut der = der(&issued("a"));
+        assert!(PeerName::from_certificate(&der.clone().into()).is_ok());
+        der.push(0);
+        let error = PeerName::from_certificate(&der.into()).unwrap_err();
+        assert!(matches!(error, NameError::Malformed(_)), "{error}");
+    }
+
+    #[test]
+    fn reads_the_name_whatever_other_names_there_are() {
+        let issued = issue(&LeafOptions {
+            dns_names: vec!["b.example.org".to_owned()],
+            ip_addresses: vec![[127, 0, 0, 1].into()],
+            ..options("a")
+        });
+        assert_eq!(issued.certificate.name, Ok(name("a")));
+        assert_eq!(name("a").to_string(), "spiffe://demo/eu/a");
+    }
+
+    #[test]
+    fn loads_a_certificate_that_becomes_valid_later() {
+        let not_before = now() + Duration::from_secs(1000);
+        let early = issue(&LeafOptions { not_before, ..options("a") });
+        assert!(load(&early.certificate_pem, &early.key_pem).is_ok());
+    }
+
+    #[test]
+    fn shows_a_certificate_but_never_a_key() {
+        let issued = issued("a");
+        let identity = load(&issued.certificate_pem, &issued.key_pem).unwrap();
+        let text = identity.certificate().to_string();
+        for part in ["spiffe://demo/eu/a", "valid until  20", &issued.certificate.fingerprint] {
+            assert!(text.contains(part), "{text}");
+        }
+        let secret = issued.key_pem.lines().nth(1).unwrap();
+        for shown in [format!("{identity:?}"), format!("{issued:?}")] {
+            assert!(!shown.contains(secret) && !shown.contains("PRIVATE"), "{shown}");
+        }
+    }
+
+    proptest! {
+        // C90
+        #[test]
+        fn never_panics_on_arbitrary_bytes(bytes: Vec<u8>) {
+            let certificate = CertificateDer::from(bytes.clone());
+            prop_assert!(PeerName::from_certificate(&certificate).is_err());
+            prop_assert!(CertificateSummary::from_certificate(&certificate).is_err());
+            let _ = chain_from_pem(&bytes);
+            let _ = key_from_pem(&bytes);
+        }
+
+        // C90
+        #[test]
+        fn never_panics_on_a_damaged_certificate(
+            flips in prop::collection::vec((any::<Index>(), 1u8..), 1..4),
+            length: Option<Index>,
+        ) {
+            let mut der = SAMPLE.with(Clone::clone);
+            for (place, mask) in flips {
+                let place = place.index(der.len());
+                der[place] ^= mask;
+            }
+            if let Some(length) = length {
+                der.truncate(length.index(der.len()));
+            }
+            let certificate = CertificateDer::from(der);
+            if let Ok(summary) = CertificateSummary::from_certificate(&certificate) {
+                let _ = summary.to_string();
+            }
+        }
+
+        #[test]
+        fn never_panics_on_an_arbitrary_uri(uri in "(spiffe://)?[a-z/%.\\PC]{0,80}") {
+            if let Ok(name) = PeerName::from_uri(&uri) {
+                prop_assert_eq!(name.to_uri(), uri);
+            }
+        }
+    }
+
+    thread_local! {
+        static SAMPLE: Vec<u8> = der(&issued("a"));
+    }
+
+    fn name(node: &str) -> PeerName {
+        PeerName::from_uri(&format!("spiffe://demo/eu/{node}")).unwrap()
+    }
+
+    fn options(node: &str) -> LeafOptions {
+        LeafOptions::new(&name(node), Duration::from_secs(1000))
+    }
+
+    fn issue(options: &LeafOptions) -> Issued {
+        let cluster = ClusterId::new("demo").unwrap();
+        let authority = Authority::create(cluster, &AuthorityOptions::default()).unwrap();
+        authority.issue_with(options).unwrap()
+    }
+
+    fn issued(node: &str) -> Issued {
+        issue(&options(node))
+    }
+
+    fn load(certificate: &str, key: &str) -> Result<Identity, LoadError> {
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes())
+    }
+
+    fn der(issued: &Issued) -> Vec<u8> {
+        chain_from_pem(issued.certificate_pem.as_bytes()).unwrap()[0].to_vec()
+    }
+
+    fn files() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = (directory.path().join("node.pem"), directory.path().join("node.key"));
+        issued("a").save(directory.path(), crate::tls::Existing::Refuse).unwrap();
+        (directory, paths.0, paths.1)
+    }
+}

@@ -1,0 +1,315 @@
+//! Whom we accept: a chain to one of our roots, then a name of our cluster.
+//!
+//! The chain is verified by rustls and webpki; only what they have passed is parsed for its name.
+//! Nothing here looks at host names or addresses.
+
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    client::{
+        ResolvesClientCert,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor,
+    },
+    crypto::WebPkiSupportedAlgorithms,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
+    sign::CertifiedKey,
+};
+
+use super::{
+    Expect, Shared, State,
+    identity::{Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, read},
+    refusal::{Refusal, Rejection, Verdict},
+};
+use crate::protocol::id::ClusterId;
+
+/// The certificate authorities a node trusts: one, or several while they rotate.
+///
+/// The dates of a root are not looked at (webpki takes a trust anchor as it is): to end the trust
+/// in one, take it out of the file.
+#[derive(Clone)]
+pub struct Roots {
+    store: Arc<RootCertStore>,
+    summaries: Vec<CertificateSummary>,
+}
+
+impl Roots {
+    /// Loads all certificates of a PEM file.
+    ///
+    /// # Errors
+    /// [`LoadError`], naming the file, if there is none, or one that may not sign others.
+    pub fn from_pem_file(path: &Path) -> Result<Self, LoadError> {
+        read(path, Audience::Anyone)
+            .and_then(|pem| Self::from_pem(&pem))
+            .map_err(|e| e.in_file(path))
+    }
+
+    /// Reads all certificates of a PEM text.
+    ///
+    /// # Errors
+    /// [`LoadError`] if there is none, or one that may not sign others.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, LoadError> {
+        let mut store = RootCertStore::empty();
+        let mut summaries = Vec::new();
+        for certificate in chain_from_pem(pem)? {
+            let summary = CertificateSummary::from_certificate(&certificate)?;
+            if !summary.is_authority {
+                return Err(LoadError::NotAnAuthority { subject: summary.subject });
+            }
+            store.add(certificate).map_err(LoadError::Unsupported)?;
+            summaries.push(summary);
+        }
+        Ok(Self { store: Arc::new(store), summaries })
+    }
+
+    /// What the roots' certificates say.
+    #[must_use]
+    pub fn certificates(&self) -> &[CertificateSummary] {
+        &self.summaries
+    }
+
+    /// Whether peers with these roots would accept this identity at `now`.
+    ///
+    /// Worth a warning at start: a node that its own roots refuse was mostly given the wrong files.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that such a peer would report.
+    pub fn check(&self, identity: &Identity, now: SystemTime) -> Result<(), Refusal> {
+        let chains = Chains::new(self.clone()).map_err(|e| Refusal::of_tls(&e))?;
+        let now = UnixTime::since_unix_epoch(
+            now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        );
+        let (leaf, rest) = identity
+            .chain()
+            .split_first()
+            .ok_or_else(|| Refusal::of_tls(&rustls::Error::NoCertificatesPresented))?;
+        chains
+            .verify_acceptor(leaf, rest, now)
+            .and_then(|()| chains.verify_dialer(leaf, rest, now))
+            .map_err(|e| Refusal::of_tls(&e))
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.summaries.iter().map(|root| &root.subject)).finish()
+    }
+}
+
+/// Verifies chains to our roots, by rustls' own two verifiers.
+#[derive(Debug)]
+pub(super) struct Chains {
+    roots: Roots,
+    dialers: Arc<dyn ClientCertVerifier>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Chains {
+    pub(super) fn new(roots: Roots) -> Result<Self, rustls::Error> {
+        let provider = super::provider();
+        let algorithms = provider.signature_verification_algorithms;
+        let dialers = WebPkiClientVerifier::builder_with_provider(roots.store.clone(), provider)
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        Ok(Self { roots, dialers, algorithms })
+    }
+
+    fn verify_acceptor(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        verify_server_cert_signed_by_trust_anchor(
+            &ParsedCertificate::try_from(leaf)?,
+            &self.roots.store,
+            rest,
+            now,
+            self.algorithms.all,
+        )
+    }
+
+    fn verify_dialer(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        self.dialers.verify_client_cert(leaf, rest, now).map(drop)
+    }
+}
+
+/// Verifies the peer of one handshake, with the roots as they are at that moment.
+#[derive(Debug)]
+pub(super) struct Verifier {
+    shared: Shared,
+    expect: Expect,
+    verdict: Verdict,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    pub(super) fn new(shared: Shared, expect: Expect, verdict: Verdict) -> Self {
+        let algorithms = super::provider().signature_verification_algorithms;
+        Self { shared, expect, verdict, algorithms }
+    }
+
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: impl FnOnce(&State) -> Result<(), rustls::Error>,
+    ) -> Result<(), rustls::Error> {
+        let state = self.shared.load();
+        if let Err(error) = chain(&state) {
+            self.verdict.refuse(Refusal::of_tls(&error));
+            return Err(error);
+        }
+        check_name(leaf, &state.identity.name().cluster, &self.expect).map_err(|refusal| {
+            let error = refusal.to_tls();
+            self.verdict.refuse(refusal);
+            error
+        })
+    }
+
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+            .inspect_err(|error| {
+                let detail = format!("it does not hold the certificate's private key: {error}");
+                self.verdict.refuse(Refusal::by_us(Rejection::of_tls(error), detail));
+            })
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _host: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.judge(leaf, |state| state.chains.verify_acceptor(leaf, rest, now))?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    /// None: a member has one certificate, so hints only tell strangers what our roots are called.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.judge(leaf, |state| state.chains.verify_dialer(leaf, rest, now))?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verify_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Shows the identity as it is at the moment of each handshake.
+#[derive(Debug)]
+pub(super) struct Shown(pub(super) Shared);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().identity.certified().clone())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        _root_hints: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().identity.certified().clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn check_name(
+    leaf: &CertificateDer<'_>,
+    cluster: &ClusterId,
+    expect: &Expect,
+) -> Result<(), Refusal> {
+    let name = PeerName::from_certificate(leaf)
+        .map_err(|e| Refusal::by_us(Rejection::NoName, e.to_string()))?;
+    if name.cluster != *cluster {
+        let detail = format!("it is {name}, our cluster is {cluster}");
+        return Err(Refusal::by_us(Rejection::WrongCluster, detail));
+    }
+    match expect {
+        Expect::Node(node) if name.node != *node => {
+            let detail = format!("it is {name}, we dialed {node}");
+            Err(Refusal::by_us(Rejection::WrongName, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Not reachable: both configurations offer TLS 1.3 only.
+fn no_tls12() -> rustls::Error {
+    rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic)
+}

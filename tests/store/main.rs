@@ -2,4 +2,8 @@
 //! `Stored` in memory, after every commit, after kill -9, and after the disk tore or changed the file.
 
 mod contract;
+#[cfg(all(feature = "redb", unix))]
+mod killed;
 mod sample;
+#[cfg(feature = "redb")]
+mod torn;

@@ -29,7 +29,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Makes `changes` durable, all or none, before it returns.
     ///
     /// # Errors
-    /// [`StoreError`]; then none of `changes` may be seen by a later [`load`](Self::load).
+    /// [`StoreError`]; then none of `changes` may be seen by a later [`load`](Self::load) of this store.
+    /// No disk can promise that for the next process if this one ends at once: it may find all of them.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
 }
 

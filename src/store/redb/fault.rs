@@ -1,0 +1,115 @@
+//! What can go wrong in the file, before it is known which file that is.
+
+use std::{
+    any::Any,
+    io::ErrorKind,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
+
+use super::record::FORMAT_VERSION;
+use crate::store::StoreError;
+
+/// A [`StoreError`] without its location.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// A check failed.
+    Damaged(String),
+    /// Another version of this program wrote it.
+    Format(u32),
+    /// Others than the owner may use the file; its mode.
+    Exposed(u32),
+    /// Encoding failed.
+    Encode(bincode::error::EncodeError),
+    /// The database failed.
+    Redb(redb::Error),
+}
+
+impl Fault {
+    /// Names the file.
+    fn at(self, path: &Path) -> StoreError {
+        let location = path.display().to_string();
+        let reason = match self {
+            Self::Damaged(reason) => return StoreError::Damaged { location, reason },
+            Self::Redb(error) if is_locked(&error) => return StoreError::InUse { location },
+            Self::Redb(error) if is_damage(&error) => {
+                return StoreError::Damaged { location, reason: error.to_string() };
+            }
+            Self::Redb(redb::Error::Io(error)) => error.to_string(),
+            Self::Redb(error) => error.to_string(),
+            Self::Encode(error) => error.to_string(),
+            Self::Format(version) => format!(
+                "written in format {version}, and this version reads {FORMAT_VERSION}; run the one that wrote it"
+            ),
+            Self::Exposed(mode) => format!(
+                "its mode {mode:o} lets others at the secrets in it; run chmod 600 {location}"
+            ),
+        };
+        StoreError::Io { location, reason }
+    }
+}
+
+impl<E: Into<redb::Error>> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Redb(error.into())
+    }
+}
+
+/// Runs `work` and names the file in what goes wrong, be it a panic.
+///
+/// This is the last resort: redb promises to report a file that was damaged before it was opened, and
+/// what is damaged later [`Watched`](super::disk::Watched) finds. But redb has hundreds of assertions about
+/// what it reads, and a damaged file is an error like any other that must not take the process along.
+/// Unwinding is safe here because whatever fails, the caller closes the database and nothing it held is
+/// used again.
+pub(super) fn guard<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(Fault::Damaged(text(&*panic))))
+        .map_err(|fault| fault.at(path))
+}
+
+fn text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("it made the database panic: {}", text.unwrap_or("without a message"))
+}
+
+fn is_locked(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch)
+}
+
+/// Whether the file is not what was written to it, rather than out of reach.
+fn is_damage(error: &redb::Error) -> bool {
+    use redb::Error::{
+        Corrupted, Io, TableDoesNotExist, TableIsMultimap, TableTypeMismatch,
+        TypeDefinitionChanged, UpgradeRequired,
+    };
+    match error {
+        Corrupted(_)
+        | TableDoesNotExist(_)
+        | TableIsMultimap(_)
+        | TableTypeMismatch { .. }
+        | TypeDefinitionChanged { .. } => true,
+        // Redb's file formats before the one that this format was first written in.
+        UpgradeRequired(_) => true,
+        // No database at all, or one that is cut off.
+        Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_an_error_of_a_panic() {
+        let error = guard::<()>(Path::new("the file"), || panic!("page {}", 7)).unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+        let error = error.to_string();
+        assert!(error.contains("the file") && error.contains("panic: page 7"), "{error}");
+    }
+}

@@ -1,0 +1,86 @@
+//! The detector actor: wraps [`Liveness`] and publishes what it thinks.
+
+use std::sync::Arc;
+
+use ractor::{ActorProcessingErr, ActorRef};
+
+use super::{shared::Shared, timer::Timer};
+use crate::protocol::{
+    liveness::{Liveness, LivenessConfig},
+    route::DetectorInput,
+};
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for DetectorInput {}
+
+#[derive(Debug)]
+pub(crate) struct Detector;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    liveness: Liveness,
+    timer: Timer,
+}
+
+#[ractor::actor(message = DetectorInput, state = State, arguments = Arc<Shared>)]
+impl Detector {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<DetectorInput>,
+        shared: Arc<Shared>,
+    ) -> Result<State, ActorProcessingErr> {
+        let liveness = Liveness::new(LivenessConfig {
+            heartbeat_interval: shared.config.gossip_interval,
+            dead_peer_phi: shared.config.dead_peer_phi,
+            join_grace: shared.config.gossip_interval * JOIN_GRACE_INTERVALS,
+            forget_after: shared.config.forget_after,
+        });
+        // First the route, then what is known already: in this order nothing is missed.
+        shared.routes.detector.set(myself.clone());
+        let mut state = State { shared, liveness, timer: Timer::default() };
+        state.meet_everybody(&myself);
+        state.handle(&myself, DetectorInput::Tick);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<DetectorInput>,
+        input: DetectorInput,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.handle(&myself, input);
+        Ok(())
+    }
+}
+
+impl State {
+    fn handle(&mut self, myself: &ActorRef<DetectorInput>, input: DetectorInput) {
+        let publish = !matches!(input, DetectorInput::Heard { .. });
+        let mut out = Vec::new();
+        self.liveness.handle(self.shared.clock.now(), input, &mut out);
+        // Hearing of a peer again and again changes only what the next tick publishes anyway.
+        if publish || !out.is_empty() {
+            let lives = self.liveness.lives().map(|(node, life)| (node.clone(), life));
+            self.shared.lives.store(Arc::new(lives.collect()));
+        }
+        if let Some(wait) = self.shared.route(out) {
+            self.timer.set(myself, wait, || DetectorInput::Tick);
+        }
+    }
+
+    /// After a restart: what storage had told the one before.
+    fn meet_everybody(&mut self, myself: &ActorRef<DetectorInput>) {
+        let maps = self.shared.maps.load_full();
+        for (peer, map) in maps.iter().filter(|(peer, _)| **peer != self.shared.config.node) {
+            if let Some((_, record)) = &map.record {
+                let (generation, status) = (map.generation, record.status);
+                self.handle(myself, DetectorInput::Member { peer: peer.clone(), generation, status });
+            }
+        }
+    }
+}
+
+/// Rounds that a peer known by name may take until it is heard.
+const JOIN_GRACE_INTERVALS: u32 = 20;

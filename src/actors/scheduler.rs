@@ -1,0 +1,102 @@
+//! The scheduler actor: wraps the [`Scheduler`](protocol::scheduler::Scheduler) and its timer.
+
+use std::sync::Arc;
+
+use ractor::{ActorProcessingErr, ActorRef};
+
+use super::{shared::Shared, timer::Timer};
+use crate::protocol::{
+    self,
+    liveness::PeerState,
+    route::{Reach, SchedulerInput},
+    scheduler::SchedulerConfig,
+};
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for SchedulerInput {}
+
+#[derive(Debug)]
+pub(crate) struct Scheduler;
+
+/// What a scheduler starts with.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    /// Addresses of peers known from an earlier run.
+    pub(crate) candidates: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    scheduler: protocol::scheduler::Scheduler,
+    timer: Timer,
+}
+
+#[ractor::actor(message = SchedulerInput, state = State, arguments = Arguments)]
+impl Scheduler {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SchedulerInput>,
+        Arguments { shared, candidates }: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let config = &shared.config;
+        let interval = config.gossip_interval;
+        let scheduler = SchedulerConfig {
+            node: config.node.clone(),
+            gossip_interval: interval,
+            gossip_fanout: config.gossip_fanout,
+            minimum_live_peers: config.minimum_live_peers,
+            seeds: config.seeds.clone(),
+            candidates,
+            news_delay: interval / NEWS_PER_INTERVAL,
+            seed_interval: interval * SEED_INTERVALS,
+            exchange_timeout: config.quic.exchange_timeout * 2,
+        };
+        let (now, seed) = (shared.clock.now(), rand::random());
+        let scheduler = protocol::scheduler::Scheduler::new(scheduler, now, seed);
+        shared.routes.scheduler.set(myself.clone());
+        let mut state = State { shared, scheduler, timer: Timer::default() };
+        state.meet_everybody(&myself);
+        state.handle(&myself, SchedulerInput::Tick);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SchedulerInput>,
+        input: SchedulerInput,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.handle(&myself, input);
+        Ok(())
+    }
+}
+
+impl State {
+    fn handle(&mut self, myself: &ActorRef<SchedulerInput>, input: SchedulerInput) {
+        let mut out = Vec::new();
+        self.scheduler.handle(self.shared.clock.now(), input, &mut out);
+        if let Some(wait) = self.shared.route(out) {
+            self.timer.set(myself, wait, || SchedulerInput::Tick);
+        }
+    }
+
+    /// After a restart: what the others had told the one before.
+    fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
+        let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
+        for peer in maps.keys().filter(|peer| **peer != self.shared.config.node) {
+            let reach = match lives.get(peer).map(|life| life.state) {
+                Some(PeerState::Live | PeerState::Suspect) => Reach::Live,
+                Some(PeerState::Dead | PeerState::Left) => Reach::Dead,
+                Some(PeerState::Unheard) | None => Reach::Unheard,
+            };
+            self.handle(myself, SchedulerInput::Peer(peer.clone(), reach));
+        }
+    }
+}
+
+/// How many rounds news may cause within one interval.
+const NEWS_PER_INTERVAL: u32 = 10;
+/// A seed that is no live member is tried once in so many intervals: 30 s by default.
+const SEED_INTERVALS: u32 = 30;

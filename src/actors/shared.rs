@@ -1,0 +1,168 @@
+//! What the actors of one node, its tasks and its handles share.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use imbl::OrdMap;
+use ractor::{ActorRef, Message};
+use tokio::sync::{Semaphore, broadcast, watch};
+
+use super::{clock::Clock, storage::StorageMessage, writer::Writer};
+use crate::{
+    config::Config,
+    counters::Counters,
+    protocol::{
+        event::{Event, Problem, ProtocolEvent},
+        id::NodeId,
+        liveness::PeerLife,
+        replica::NodeView,
+        route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
+    },
+};
+
+/// The maps as readers see them.
+pub(crate) type Maps = OrdMap<NodeId, Arc<NodeView>>;
+/// What the detector thinks of everybody.
+pub(crate) type Lives = BTreeMap<NodeId, PeerLife>;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    pub(crate) routes: Routes,
+    pub(crate) writer: Writer,
+    pub(crate) maps: ArcSwap<Maps>,
+    pub(crate) lives: ArcSwap<Lives>,
+    pub(crate) events: broadcast::Sender<Event>,
+    pub(crate) protocol_events: broadcast::Sender<ProtocolEvent>,
+    pub(crate) counters: Arc<Counters>,
+    /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
+    pub(crate) write_room: Arc<Semaphore>,
+    /// Why the node ends, once it does.
+    pub(crate) ending: watch::Sender<Option<Ending>>,
+    /// This process has taken a later generation because its name was heard.
+    pub(crate) renewed: AtomicBool,
+}
+
+/// Why a node ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    /// It was asked to.
+    Asked,
+    /// It cannot go on.
+    Problem(Problem),
+    /// An actor failed too often.
+    Failed(String),
+}
+
+/// The present reference of each actor.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    pub(crate) storage: Route<StorageMessage>,
+    pub(crate) scheduler: Route<SchedulerInput>,
+    pub(crate) detector: Route<DetectorInput>,
+    pub(crate) transport: Route<TransportInput>,
+}
+
+/// Where to reach an actor that may be restarted at any time.
+#[derive(Debug)]
+pub(crate) struct Route<M>(ArcSwapOption<ActorRef<M>>);
+
+impl<M> Default for Route<M> {
+    fn default() -> Self {
+        Self(ArcSwapOption::empty())
+    }
+}
+
+impl<M: Message> Route<M> {
+    pub(crate) fn set(&self, actor: ActorRef<M>) {
+        self.0.store(Some(Arc::new(actor)));
+    }
+
+    /// Casts. A message that comes while the actor restarts is lost: each actor starts from what the
+    /// others have published, and what is lost of a round is made up for by the next.
+    pub(crate) fn cast(&self, message: M) {
+        if let Some(actor) = &*self.0.load() {
+            let _ = actor.cast(message);
+        }
+    }
+
+    pub(crate) fn current(&self) -> Option<ActorRef<M>> {
+        self.0.load_full().map(|actor| (*actor).clone())
+    }
+}
+
+impl Shared {
+    /// Delivers what a machine said is to be done; returns when it wants to be called again.
+    pub(crate) fn route(&self, outputs: Vec<Output>) -> Option<Duration> {
+        let mut wake = None;
+        for output in outputs {
+            match output {
+                Output::Storage(input) => self.routes.storage.cast(StorageMessage::Input(input)),
+                Output::Scheduler(input) => self.routes.scheduler.cast(input),
+                Output::Detector(input) => self.routes.detector.cast(input),
+                Output::Transport(input) => self.routes.transport.cast(input),
+                Output::Event(event) => self.tell(event),
+                Output::Protocol(event) => self.tell_protocol(event),
+                Output::Persist(changes) => self.writer.write(changes, None),
+                Output::Wake(wait) => wake = Some(wait),
+                Output::Count(counter, times) => self.counters.add(counter, times),
+                Output::Stop(problem) => self.stop(problem),
+            }
+        }
+        wake
+    }
+
+    /// Tells the subscribers, and the log what an operator should see.
+    pub(crate) fn tell(&self, event: Event) {
+        if let Event::Error(problem) = &event {
+            tracing::warn!(node = %self.config.node, "{problem}");
+        }
+        // It fails if nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    pub(crate) fn tell_protocol(&self, event: ProtocolEvent) {
+        let _ = self.protocol_events.send(event);
+    }
+
+    /// Whether anybody watches the protocol.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.protocol_events.receiver_count() > 0
+    }
+
+    fn stop(&self, problem: Problem) {
+        tracing::error!(node = %self.config.node, "{problem}");
+        self.tell(Event::Error(problem.clone()));
+        self.end(Ending::Problem(problem));
+    }
+
+    /// Ends the node; the first reason counts.
+    pub(crate) fn end(&self, ending: Ending) {
+        self.ending.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(ending);
+            }
+            first
+        });
+    }
+
+    pub(crate) fn renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn count(&self, counter: Counter) {
+        self.counters.add(counter, 1);
+    }
+}
+
+/// The unit in which room for writes is counted, in bytes.
+pub(crate) const WRITE_UNIT: usize = 1 << 10;

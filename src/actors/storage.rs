@@ -1,0 +1,194 @@
+//! The storage actor: wraps the [`Replica`], answers from memory, hands the store what is to be kept.
+
+use std::{collections::BTreeMap, sync::{Arc, atomic::Ordering}};
+
+use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{
+    clock::Clock,
+    shared::Shared,
+    timer::Timer,
+};
+use crate::{
+    error::Error,
+    protocol::{
+        exchange::{Ask, Reply},
+        id::{NodeId, Version},
+        map::MapLimits,
+        record::{NodeRecord, Status},
+        id::Incarnation,
+        message::WIRE_MAJOR,
+        replica::{Replica, ReplicaConfig, Write, WriteError, Written},
+        route::{Output, StorageInput},
+    },
+};
+
+/// What the storage actor can be sent.
+#[derive(Debug)]
+pub(crate) enum StorageMessage {
+    /// A machine or the timer says so.
+    Input(StorageInput),
+    /// A caller writes; it is answered when the store has it.
+    Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
+    /// An exchange with this peer asks.
+    Ask(NodeId, Ask, oneshot::Sender<Reply>),
+}
+
+/// What a caller can write.
+#[derive(Debug)]
+pub(crate) enum Writes {
+    Batch(Vec<Write>),
+    Tags(BTreeMap<String, String>),
+    Status(Status),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for StorageMessage {}
+
+#[derive(Debug)]
+pub(crate) struct Storage;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    replica: Replica,
+    timer: Timer,
+}
+
+#[ractor::actor(message = StorageMessage, state = State, arguments = Arc<Shared>)]
+impl Storage {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<StorageMessage>,
+        shared: Arc<Shared>,
+    ) -> Result<State, ActorProcessingErr> {
+        let stored = shared.writer.load().await?;
+        let copies = shared.maps.load_full();
+        let (config, now) = (replica_config(&shared), shared.clock.now());
+        let mut out = Vec::new();
+        let replica =
+            Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
+        shared.routes.storage.set(myself.clone());
+        let mut state = State { shared, replica, timer: Timer::default() };
+        state.finish(&myself, out);
+        // Nothing may be sent in a generation that could be taken again after a crash.
+        state.shared.writer.flush().await?;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<StorageMessage>,
+        message: StorageMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let mut out = Vec::new();
+        match message {
+            StorageMessage::Input(input) => {
+                state.replica.handle(state.shared.clock.now(), input, &mut out);
+                state.finish(&myself, out);
+            }
+            StorageMessage::Write(writes, permit, reply) => {
+                let written = state.write(writes, &mut out);
+                state.finish(&myself, out);
+                state.acknowledge(written, permit, reply);
+            }
+            StorageMessage::Ask(peer, ask, reply) => {
+                let answer = state.answer(&peer, ask, &mut out);
+                state.finish(&myself, out);
+                // The exchange may have broken off meanwhile.
+                let _ = reply.send(answer);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn write(&mut self, writes: Writes, out: &mut Vec<Output>) -> Result<Written, WriteError> {
+        let now = self.shared.clock.now();
+        match writes {
+            Writes::Batch(batch) => self.replica.write(now, batch, out),
+            Writes::Tags(tags) => self.replica.set_tags(tags, out),
+            Writes::Status(status) => Ok(self.replica.set_status(status, out)),
+        }
+    }
+
+    /// Answers a writer, at once if there is nothing to keep.
+    fn acknowledge(
+        &self,
+        written: Result<Written, WriteError>,
+        permit: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Version, Error>>,
+    ) {
+        match written {
+            Ok(Written { version, persist, .. }) => {
+                // A write that changed nothing may repeat one that is still on its way to the store.
+                let ack = move |result: Result<(), _>| {
+                    let _ = reply.send(result.map(|()| version).map_err(Error::NotDurable));
+                    drop(permit);
+                };
+                self.shared.writer.write(persist, Some(Box::new(ack)));
+            }
+            Err(refused) => drop(reply.send(Err(refused.into()))),
+        }
+    }
+
+    fn answer(&mut self, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
+        let now = self.shared.clock.now();
+        match ask {
+            Ask::Digest => Reply::Digest(self.replica.digest()),
+            Ask::Answer { digest } => {
+                let (wants, delta) = self.replica.answer(now, peer, &digest, out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Merge { wants, delta } => {
+                Reply::Merged(self.replica.merge(now, peer, &wants, &delta, out))
+            }
+            Ask::Apply { delta } => {
+                self.replica.apply(now, peer, &delta, out);
+                Reply::Applied
+            }
+        }
+    }
+
+    /// Publishes what readers may see, then tells everybody: who hears of a change can read it.
+    fn finish(&mut self, myself: &ActorRef<StorageMessage>, out: Vec<Output>) {
+        if let Some(maps) = self.replica.view() {
+            self.shared.maps.store(Arc::new(maps));
+        }
+        if self.replica.renewed() {
+            self.shared.renewed.store(true, Ordering::Release);
+        }
+        if let Some(wait) = self.shared.route(out) {
+            self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
+        }
+    }
+}
+
+fn replica_config(shared: &Shared) -> ReplicaConfig {
+    let config = &shared.config;
+    ReplicaConfig {
+        node: config.node.clone(),
+        record: NodeRecord {
+            datacenter: config.datacenter.clone(),
+            addresses: config.advertise.clone(),
+            tags: config.tags.clone(),
+            wire: (WIRE_MAJOR, WIRE_MAJOR),
+            status: Status::Up,
+            incarnation: Incarnation::ZERO,
+        },
+        limits: MapLimits {
+            keys: config.limits.keys,
+            bytes: config.limits.state_bytes,
+            key_bytes: config.limits.key_bytes,
+            value_bytes: config.limits.value_bytes,
+        },
+        peers_max: config.peers_max,
+        delta_bytes: config.max_delta_bytes,
+        delta_entries: config.max_deltas_per_gossip,
+        tombstone_grace: config.tombstone_grace,
+        forget_after: config.forget_after,
+    }
+}

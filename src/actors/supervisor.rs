@@ -1,0 +1,272 @@
+//! The root: the one child in the user's tree. It starts the others, restarts whoever fails, and
+//! stops all in order.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+
+use super::{
+    detector::Detector,
+    scheduler::{self, Scheduler},
+    shared::{Ending, Shared},
+    storage::Storage,
+};
+use crate::{
+    protocol::{
+        event::{Event, Problem},
+        route::Counter,
+        time::Time,
+    },
+    transport::{NodeLink, OpenTransport},
+};
+
+/// What the root can be sent.
+#[derive(Debug)]
+pub(crate) enum RootMessage {
+    /// The node is to end, for the reason in [`Shared::ending`].
+    End,
+    /// The back-off of a failed actor is over.
+    Restart(Part),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for RootMessage {}
+
+/// The actors inside, in the order of their start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Storage,
+    Detector,
+    Transport,
+    Scheduler,
+}
+
+#[derive(Debug)]
+pub(crate) struct Root;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) transport: Arc<dyn OpenTransport>,
+    /// Addresses of peers known from an earlier run.
+    pub(crate) candidates: Vec<String>,
+}
+
+pub(crate) struct State {
+    arguments: Arguments,
+    children: [Option<ActorCell>; Part::ALL.len()],
+    /// When actors were restarted lately.
+    restarts: VecDeque<Time>,
+}
+
+#[ractor::actor(message = RootMessage, state = State, arguments = Arguments)]
+impl Root {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<RootMessage>,
+        arguments: Arguments,
+    ) -> Result<State, ActorProcessingErr> {
+        let mut state =
+            State { arguments, children: Default::default(), restarts: VecDeque::new() };
+        for part in Part::ALL {
+            state.start(part, &myself).await?;
+        }
+        let shared = Arc::clone(&state.arguments.shared);
+        // Ends with the root: casting to an actor that is gone fails.
+        tokio::spawn(async move {
+            let mut ending = shared.ending.subscribe();
+            if ending.wait_for(Option::is_some).await.is_ok() {
+                let _ = myself.cast(RootMessage::End);
+            }
+        });
+        Ok(state)
+    }
+
+    async fn post_stop(
+        &self,
+        myself: ActorRef<RootMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        // The user's supervisor may stop us without asking the handle.
+        state.arguments.shared.end(Ending::Asked);
+        state.stop(&myself).await;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RootMessage>,
+        message: RootMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RootMessage::End => state.end(&myself).await,
+            RootMessage::Restart(part) => state.restart(part, &myself).await,
+        }
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<RootMessage>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (child, reason) = match event {
+            SupervisionEvent::ActorFailed(child, error) => (child, error.to_string()),
+            SupervisionEvent::ActorTerminated(child, _, reason) => {
+                (child, reason.unwrap_or_else(|| "it stopped".to_owned()))
+            }
+            _ => return Ok(()),
+        };
+        state.child_ended(child.get_id(), reason, &myself)
+    }
+}
+
+impl State {
+    async fn start(
+        &mut self,
+        part: Part,
+        myself: &ActorRef<RootMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        let (shared, root) = (Arc::clone(&self.arguments.shared), myself.get_cell());
+        let child = match part {
+            Part::Storage => Actor::spawn_linked(None, Storage, shared, root).await?.0.get_cell(),
+            Part::Detector => Actor::spawn_linked(None, Detector, shared, root).await?.0.get_cell(),
+            Part::Transport => {
+                let node = NodeLink::new(Arc::clone(&shared));
+                let actor = self.arguments.transport.start(node, root).await?;
+                shared.routes.transport.set(actor.clone());
+                actor.get_cell()
+            }
+            Part::Scheduler => {
+                let candidates = self.arguments.candidates.clone();
+                let arguments = scheduler::Arguments { shared, candidates };
+                Actor::spawn_linked(None, Scheduler, arguments, root).await?.0.get_cell()
+            }
+        };
+        self.children[part as usize] = Some(child);
+        Ok(())
+    }
+
+    /// A child is gone without having been asked: restart it after a while, or give up.
+    fn child_ended(
+        &mut self,
+        child: ActorId,
+        reason: String,
+        myself: &ActorRef<RootMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        let is_it = |part: &Part| {
+            self.children[*part as usize].as_ref().is_some_and(|cell| cell.get_id() == child)
+        };
+        let Some(part) = Part::ALL.into_iter().find(is_it) else { return Ok(()) };
+        self.children[part as usize] = None;
+        self.retry(part, reason, myself)
+    }
+
+    fn retry(
+        &mut self,
+        part: Part,
+        reason: String,
+        myself: &ActorRef<RootMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        let shared = &self.arguments.shared;
+        if shared.ending.borrow().is_some() {
+            return Ok(());
+        }
+        let (limits, now) = (shared.config.restarts, shared.clock.now());
+        self.restarts.retain(|at| now.since(*at) < limits.window);
+        if self.restarts.len() >= limits.most {
+            let reason = format!("the {part} actor failed too often, at last: {reason}");
+            shared.end(Ending::Failed(reason));
+            return Ok(());
+        }
+        let doublings = u32::try_from(self.restarts.len()).unwrap_or(u32::MAX);
+        let wait = limits.back_off.saturating_mul(1 << doublings.min(BACK_OFF_DOUBLINGS_MAX));
+        self.restarts.push_back(now);
+        shared.count(Counter::ActorRestarts);
+        shared.tell(Event::Error(Problem::ActorRestarted { actor: part.as_str(), reason }));
+        let _timer = myself.send_after(wait, move || RootMessage::Restart(part));
+        Ok(())
+    }
+
+    async fn restart(
+        &mut self,
+        part: Part,
+        myself: &ActorRef<RootMessage>,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.arguments.shared.ending.borrow().is_some() {
+            return Ok(());
+        }
+        match self.start(part, myself).await {
+            Ok(()) => Ok(()),
+            Err(error) => self.retry(part, error.to_string(), myself),
+        }
+    }
+
+    /// Ends as asked; a failure is the user's supervisor's to see.
+    async fn end(&mut self, myself: &ActorRef<RootMessage>) -> Result<(), ActorProcessingErr> {
+        let ending = self.arguments.shared.ending.borrow().clone();
+        match ending {
+            None | Some(Ending::Asked) => {
+                myself.stop(None);
+                Ok(())
+            }
+            Some(Ending::Problem(problem)) => {
+                self.stop(myself).await;
+                Err(problem.into())
+            }
+            Some(Ending::Failed(reason)) => {
+                self.stop(myself).await;
+                Err(reason.into())
+            }
+        }
+    }
+
+    /// Nothing new is begun, peers are told, what was written is made durable.
+    async fn stop(&mut self, myself: &ActorRef<RootMessage>) {
+        let timeout = Some(STOP_TIMEOUT);
+        for part in [Part::Scheduler, Part::Transport] {
+            if let Some(child) = self.children[part as usize].take() {
+                let _ = child.stop_and_wait(None, timeout).await;
+            }
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, self.arguments.transport.close()).await.is_err() {
+            tracing::warn!("the transport did not close in time");
+        }
+        myself.stop_children_and_wait(None, timeout).await;
+        self.children = Default::default();
+        let flushed = self.arguments.shared.writer.flush();
+        if let Ok(Err(error)) = tokio::time::timeout(STOP_TIMEOUT, flushed).await {
+            tracing::error!("the last writes are not durable: {error}");
+        }
+    }
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Storage, Self::Detector, Self::Transport, Self::Scheduler];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Storage => "storage",
+            Self::Detector => "detector",
+            Self::Transport => "transport",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How long each step of stopping may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The back-off is doubled at most so often.
+const BACK_OFF_DOUBLINGS_MAX: u32 = 10;

@@ -1,0 +1,34 @@
+//! One pending wake-up of an actor: a later one takes the place of the earlier.
+
+use std::time::Duration;
+
+use ractor::{ActorRef, Message};
+use tokio::task::AbortHandle;
+
+#[derive(Debug, Default)]
+pub(crate) struct Timer(Option<AbortHandle>);
+
+impl Timer {
+    /// Sends `message()` after `wait`, instead of what was to be sent before.
+    pub(crate) fn set<M: Message>(
+        &mut self,
+        actor: &ActorRef<M>,
+        wait: Duration,
+        message: impl Fn() -> M + Send + 'static,
+    ) {
+        self.clear();
+        self.0 = Some(actor.send_after(wait, message).abort_handle());
+    }
+
+    fn clear(&mut self) {
+        if let Some(pending) = self.0.take() {
+            pending.abort();
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

@@ -1,0 +1,389 @@
+//! Every knob of a node: its unit, its default, its range, and what turning it costs.
+
+use std::{
+    collections::BTreeMap, fmt, net::SocketAddr, ops::RangeInclusive, sync::Arc, time::Duration,
+};
+
+use crate::{
+    protocol::{
+        entry::KEY_BYTES_MAX,
+        id::{ClusterId, Datacenter, NodeId},
+        record,
+    },
+    store::{Store, memory::MemoryStore},
+    tls::{Identity, Roots},
+    transport::{Transport, quic::QuicTransport},
+};
+
+mod file;
+
+pub use file::{
+    ConfigFile, ENV_PREFIX, FileError, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable,
+};
+
+/// How a node is to behave. Start from [`Config::new`], apply a preset, change fields.
+///
+/// Everything is checked when the node is spawned; see [`Config::check`] for the ranges.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The cluster. With the QUIC transport it is what the certificate says.
+    pub cluster: ClusterId,
+    /// This node, unique in the cluster. With the QUIC transport it is what the certificate says.
+    pub node: NodeId,
+    /// Where it is. With the QUIC transport it is what the certificate says.
+    pub datacenter: Datacenter,
+    /// What its operator calls it; tags set while it ran and kept by the store come before these.
+    pub tags: BTreeMap<String, String>,
+    /// Addresses to bind, at least one for QUIC. Default `127.0.0.1:0`: any free port of loopback.
+    pub listen: Vec<SocketAddr>,
+    /// Where others are to dial, `host:port` each, best first. Empty: the bound addresses; that is
+    /// refused if one of them is unspecified (`0.0.0.0`, `[::]`), since nobody can dial it.
+    pub advertise: Vec<String>,
+    /// The original's `seeds`: addresses (`host:port`; names are resolved at every use) where
+    /// somebody of the cluster answers. The own address among them does no harm.
+    pub seeds: Vec<String>,
+    /// The original's `GOSSIP_INTERVAL`: time between two rounds and between two heartbeats.
+    /// Default 1 s. Half of it doubles idle traffic and halves the time to notice a death.
+    pub gossip_interval: Duration,
+    /// How many live peers a round goes to. Default 3; the original has 1.
+    pub gossip_fanout: usize,
+    /// The original's `DEAD_PEER_PHI`: a peer is dead when its silence is as improbable as
+    /// 10^-phi for a live one. Default 8, which is four missed heartbeats; 4 is two.
+    pub dead_peer_phi: f64,
+    /// The original's `MAX_DELTAS_PER_GOSSIP`: most entries of one delta. Default 10,000 (the
+    /// original has 5, and waits a round for the next 5; here the next delta follows at once).
+    pub max_deltas_per_gossip: usize,
+    /// Most bytes of one delta, unless a single value or batch is larger. Default 256 KiB. Larger
+    /// ones move bulk a little faster and hold more memory at both ends.
+    pub max_delta_bytes: usize,
+    /// The original's `MINIMUM_LIVE_PEERS`: with fewer live peers, every round goes to a seed too.
+    /// Default 1.
+    pub minimum_live_peers: usize,
+    /// What a node may hold. Must be the same in the whole cluster: news above it is refused.
+    pub limits: Limits,
+    /// Most nodes known at once. Default 10,000.
+    pub peers_max: usize,
+    /// How long a deleted key leaves a tombstone. Default 1 h. A copy that was cut off for longer is
+    /// sent the whole map again.
+    pub tombstone_grace: Duration,
+    /// How long a dead peer and its keys are kept. Default 24 h. It is no longer told of after half
+    /// of it.
+    pub forget_after: Duration,
+    /// Events held for a subscriber that does not take them; then it is told that it lags.
+    /// Default 4,096.
+    pub event_queue: usize,
+    /// Most bytes of writes that wait for the store; further ones wait for room. Default 64 MiB.
+    pub write_queue_bytes: usize,
+    /// Start although the store says that this node left on purpose. Default `false`: refuse.
+    pub rejoin: bool,
+    /// How often the actors inside may fail and be restarted before the node as a whole fails.
+    pub restarts: Restarts,
+    /// Limits of the QUIC transport.
+    pub quic: QuicLimits,
+    /// The original's `storage`. Default: in memory.
+    pub storage: Arc<dyn Store>,
+    /// The original's `transport`. Default: QUIC with mutual TLS.
+    pub transport: Arc<dyn Transport>,
+}
+
+/// What one node may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of one key: 1 to this. Default and most: 512.
+    pub key_bytes: usize,
+    /// Bytes of one value. Default 1 MiB.
+    pub value_bytes: usize,
+    /// Live keys of one node. Default 1,000,000.
+    pub keys: usize,
+    /// Bytes of all keys and values of one node. Default 256 MiB.
+    pub state_bytes: usize,
+}
+
+/// How often actors may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restarts {
+    /// Restarts allowed within `window`. Default 10.
+    pub most: usize,
+    /// See `most`. Default 60 s.
+    pub window: Duration,
+    /// The wait before a restart, doubled with each within the window. Default 10 ms.
+    pub back_off: Duration,
+}
+
+/// What the QUIC transport allows. The defaults suit a member on an open network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuicLimits {
+    /// How long a handshake, up to the first frames, may take. Default 5 s.
+    pub handshake_timeout: Duration,
+    /// How long an exchange may go without progress. Default 10 s.
+    pub exchange_timeout: Duration,
+    /// A connection without any packet for so long is gone. Default 30 s.
+    pub idle_timeout: Duration,
+    /// Handshakes under way at once. Default 256; others are refused.
+    pub handshakes: usize,
+    /// From this many on, an address must prove itself by a Retry. Default 32.
+    pub retry_above: usize,
+    /// New connections a second from one source address. Default 64.
+    pub handshakes_per_source: u32,
+    /// Connections at once. Default 11,000.
+    pub connections: usize,
+    /// Exchanges answered at once, over all peers. Default 256; others are shed.
+    pub exchanges: usize,
+    /// Bytes of the socket's buffers, each way. Default 4 MiB; 0 leaves the system's.
+    pub socket_buffer: usize,
+    /// Whether to use the kernel's segmentation offload. Default `true`.
+    pub gso: bool,
+}
+
+/// A value out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} = {value} is refused: {allowed}")]
+pub struct ConfigError {
+    /// Which knob.
+    pub key: &'static str,
+    /// What it was set to.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl Config {
+    /// A node with the name that its certificate proves, in the cluster of these roots.
+    #[must_use]
+    pub fn new(identity: Identity, roots: Roots) -> Self {
+        let name = identity.name().clone();
+        let transport = Arc::new(QuicTransport::new(identity, roots));
+        Self::with_transport(name.cluster, name.datacenter, name.node, transport)
+    }
+
+    /// A node with this name on another transport.
+    #[must_use]
+    pub fn with_transport(
+        cluster: ClusterId,
+        datacenter: Datacenter,
+        node: NodeId,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
+        Self {
+            cluster,
+            node,
+            datacenter,
+            tags: BTreeMap::new(),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            advertise: Vec::new(),
+            seeds: Vec::new(),
+            gossip_interval: Duration::from_secs(1),
+            gossip_fanout: 3,
+            dead_peer_phi: 8.0,
+            max_deltas_per_gossip: 10_000,
+            max_delta_bytes: 256 << 10,
+            minimum_live_peers: 1,
+            limits: Limits::default(),
+            peers_max: 10_000,
+            tombstone_grace: HOUR,
+            forget_after: 24 * HOUR,
+            event_queue: 4_096,
+            write_queue_bytes: 64 << 20,
+            rejoin: false,
+            restarts: Restarts::default(),
+            quic: QuicLimits::default(),
+            storage: Arc::new(MemoryStore::new()),
+            transport,
+        }
+    }
+
+    /// One machine: a round every 200 ms, a death is noticed within a second.
+    #[must_use]
+    pub fn local(self) -> Self {
+        Self { gossip_interval: Duration::from_millis(200), ..self }
+    }
+
+    /// One datacenter: the defaults.
+    #[must_use]
+    pub fn lan(self) -> Self {
+        Self { gossip_interval: Duration::from_secs(1), dead_peer_phi: 8.0, ..self }
+    }
+
+    /// Several datacenters: a round every 2 s, and one more heartbeat may be missed.
+    #[must_use]
+    pub fn wan(self) -> Self {
+        Self { gossip_interval: Duration::from_secs(2), dead_peer_phi: 10.0, ..self }
+    }
+
+    /// Checks every value, as spawning does.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first key out of range, its value, and what is allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_gossip()?;
+        self.check_sizes()?;
+        self.check_addresses()?;
+        self.check_quic()
+    }
+
+    fn check_gossip(&self) -> Result<(), ConfigError> {
+        duration("gossip_interval", self.gossip_interval, MILLI * 10..=MINUTE)?;
+        number("gossip_fanout", self.gossip_fanout, 1..=32)?;
+        if !(0.5..=50.0).contains(&self.dead_peer_phi) {
+            let allowed = "0.5 to 50 is allowed".to_owned();
+            let value = self.dead_peer_phi.to_string();
+            return Err(ConfigError { key: "dead_peer_phi", value, allowed });
+        }
+        number("minimum_live_peers", self.minimum_live_peers, 0..=1_000)?;
+        duration("tombstone_grace", self.tombstone_grace, MILLI * 100..=DAY * 30)?;
+        duration("forget_after", self.forget_after, MILLI * 100..=DAY * 366)
+    }
+
+    fn check_sizes(&self) -> Result<(), ConfigError> {
+        number("max_deltas_per_gossip", self.max_deltas_per_gossip, 1..=1_000_000)?;
+        number("max_delta_bytes", self.max_delta_bytes, 1_024..=4 << 20)?;
+        number("limits.key_bytes", self.limits.key_bytes, 1..=KEY_BYTES_MAX)?;
+        number("limits.value_bytes", self.limits.value_bytes, 1..=VALUE_BYTES_MAX)?;
+        number("limits.keys", self.limits.keys, 1..=10_000_000)?;
+        number("limits.state_bytes", self.limits.state_bytes, 1..=16 << 30)?;
+        number("peers_max", self.peers_max, 1..=100_000)?;
+        number("event_queue", self.event_queue, 1..=1 << 20)?;
+        number("write_queue_bytes", self.write_queue_bytes, 8 << 20..=4 << 30)?;
+        number("restarts.most", self.restarts.most, 0..=1_000)?;
+        duration("restarts.window", self.restarts.window, MILLI..=DAY)?;
+        duration("restarts.back_off", self.restarts.back_off, Duration::ZERO..=MINUTE)
+    }
+
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        record::check_tags(&self.tags).map_err(|error| ConfigError {
+            key: "tags",
+            value: format!("{} tags", self.tags.len()),
+            allowed: error.to_string(),
+        })?;
+        number("listen", self.listen.len(), 1..=8)?;
+        number("seeds", self.seeds.len(), 0..=1_000)?;
+        number("advertise", self.advertise.len(), 0..=record::ADDRESSES_MAX)?;
+        let named = [("advertise", &self.advertise), ("seeds", &self.seeds)];
+        for (key, addresses) in named {
+            addresses.iter().try_for_each(|address| host_and_port(key, address))?;
+        }
+        let unspecified = self.listen.iter().find(|address| address.ip().is_unspecified());
+        match unspecified {
+            Some(address) if self.advertise.is_empty() => Err(ConfigError {
+                key: "listen",
+                value: address.to_string(),
+                allowed: "nobody can dial an unspecified address: set advertise (--advertise) to \
+                          the address or name by which others reach this node"
+                    .to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_quic(&self) -> Result<(), ConfigError> {
+        let quic = &self.quic;
+        duration("quic.handshake_timeout", quic.handshake_timeout, MILLI * 100..=MINUTE)?;
+        duration("quic.exchange_timeout", quic.exchange_timeout, MILLI * 100..=MINUTE * 10)?;
+        duration("quic.idle_timeout", quic.idle_timeout, MILLI * 100..=MINUTE * 10)?;
+        number("quic.handshakes", quic.handshakes, 1..=65_536)?;
+        number("quic.retry_above", quic.retry_above, 0..=65_536)?;
+        number("quic.handshakes_per_source", quic.handshakes_per_source as usize, 1..=1 << 20)?;
+        number("quic.connections", quic.connections, 1..=100_000)?;
+        number("quic.exchanges", quic.exchanges, 1..=65_536)?;
+        number("quic.socket_buffer", quic.socket_buffer, 0..=1 << 30)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_bytes: KEY_BYTES_MAX,
+            value_bytes: 1 << 20,
+            keys: 1_000_000,
+            state_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self { most: 10, window: MINUTE, back_off: MILLI * 10 }
+    }
+}
+
+impl Default for QuicLimits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            exchange_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            handshakes: 256,
+            retry_above: 32,
+            handshakes_per_source: 64,
+            connections: 11_000,
+            exchanges: 256,
+            socket_buffer: 4 << 20,
+            gso: true,
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("cluster", &self.cluster)
+            .field("datacenter", &self.datacenter)
+            .field("node", &self.node)
+            .field("listen", &self.listen)
+            .field("seeds", &self.seeds)
+            .field("storage", &self.storage)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+fn number(
+    key: &'static str,
+    value: usize,
+    range: RangeInclusive<usize>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let allowed = format!("{} to {} is allowed", range.start(), range.end());
+    Err(ConfigError { key, value: value.to_string(), allowed })
+}
+
+fn duration(
+    key: &'static str,
+    value: Duration,
+    range: RangeInclusive<Duration>,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let shown = |d: Duration| humantime::format_duration(d).to_string();
+    let allowed = format!("{} to {} is allowed", shown(*range.start()), shown(*range.end()));
+    Err(ConfigError { key, value: shown(value), allowed })
+}
+
+fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
+    let parts = address.rsplit_once(':');
+    let good = parts.is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if good && address.len() <= record::ADDRESS_BYTES_MAX {
+        return Ok(());
+    }
+    let allowed = format!(
+        "host:port with a port of 1 to 65535, at most {} bytes (IPv6 as [::1]:7101)",
+        record::ADDRESS_BYTES_MAX
+    );
+    Err(ConfigError { key, value: format!("{address:?}"), allowed })
+}
+
+/// A value is one version, so it has to fit into a frame with what surrounds it.
+const VALUE_BYTES_MAX: usize = 4 << 20;
+const MILLI: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);

@@ -1,0 +1,53 @@
+//! What a node counts, for `info`, metrics and tests.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::protocol::route::Counter;
+
+/// Most different reasons counted; what comes after is counted as `other`.
+pub const REASONS_MAX: usize = 64;
+
+/// The counters of one node; each only grows.
+#[derive(Debug, Default)]
+pub struct Counters {
+    counts: [AtomicU64; Counter::ALL.len()],
+    refusals: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// Counts.
+    pub fn add(&self, counter: Counter, times: u64) {
+        self.counts[counter as usize].fetch_add(times, Ordering::Relaxed);
+    }
+
+    /// How often so far.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.counts[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that was refused, by the reason.
+    pub fn refuse(&self, reason: &'static str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = refusals.contains_key(reason) || refusals.len() < REASONS_MAX;
+        *refusals.entry(if known { reason } else { "other" }).or_default() += 1;
+    }
+
+    /// Connections refused, by us or by the peer, by the reason.
+    #[must_use]
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All counters by name.
+    #[must_use]
+    pub fn all(&self) -> BTreeMap<&'static str, u64> {
+        Counter::ALL.into_iter().map(|counter| (counter.as_str(), self.get(counter))).collect()
+    }
+}

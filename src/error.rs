@@ -1,0 +1,77 @@
+//! What a caller can be refused, whose fault it is, and whether anything has changed.
+
+use crate::{
+    config::ConfigError,
+    protocol::{
+        event::Problem,
+        id::{ClusterId, NodeId},
+        replica::WriteError,
+    },
+    store::StoreError,
+    transport::TransportError,
+};
+
+/// A node could not be started. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store is of another node.
+    #[error(
+        "the store is of node {stored_node} in cluster {stored_cluster}, this is {node} in \
+         {cluster}: use another store, or the right certificate"
+    )]
+    ForeignStore {
+        /// Whose store it is.
+        stored_node: NodeId,
+        /// And of which cluster.
+        stored_cluster: ClusterId,
+        /// Who wants to use it.
+        node: NodeId,
+        /// And in which cluster.
+        cluster: ClusterId,
+    },
+    /// The node left on purpose and was not asked to join again.
+    #[error("this node has left the cluster on purpose: start it with rejoin to join again")]
+    HasLeft,
+    /// The transport cannot be opened.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// An actor failed to start.
+    #[error("the node failed to start: {0}")]
+    Actor(String),
+}
+
+/// A call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The write was refused. Nothing has changed.
+    #[error(transparent)]
+    Refused(#[from] WriteError),
+    /// The write is in memory and gossiped, but the store failed to keep it; it is tried again with
+    /// the next write. It is lost if the process ends before that.
+    #[error("written and gossiped, but not yet durable: {0}")]
+    NotDurable(StoreError),
+    /// The node has ended. Nothing has changed.
+    #[error("the node has ended{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
+    Stopped {
+        /// Why, unless it was asked to.
+        reason: Option<Problem>,
+    },
+    /// No answer within the time allowed. A write may or may not have happened; the same write again
+    /// does no harm.
+    #[error("no answer from the node within {0:?}: it is overloaded; the call may be made again")]
+    Timeout(std::time::Duration),
+    /// No peer of this name is known. Nothing has changed.
+    #[error("no peer {0} is known")]
+    UnknownPeer(NodeId),
+    /// The peer is live. Nothing has changed.
+    #[error("peer {0} is live; only a dead or departed one can be removed")]
+    PeerIsLive(NodeId),
+}

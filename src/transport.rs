@@ -1,0 +1,340 @@
+//! How nodes reach each other: the [`Transport`] trait, and what a transport may tell and ask its node.
+//!
+//! A transport is an actor that takes [`TransportInput`]: start exchanges, send heartbeats, keep
+//! connections. It alone touches the network. What arrives it hands to its [`NodeLink`]. Two ship:
+//! [`quic`] (the default) and [`memory`] (for tests).
+//!
+//! What a transport has to see to: who a peer is must be proved, not claimed; frames of one exchange
+//! arrive in order or not at all; for every target of a round the end is reported
+//! ([`NodeLink::ended`]); what peers can make it hold has a limit.
+
+use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+
+use ractor::{ActorCell, ActorRef, SpawnErr};
+use tokio::sync::oneshot;
+
+use crate::{
+    actors::{shared::Shared, storage::StorageMessage},
+    config::Config,
+    counters::Counters,
+    protocol::{
+        event::{Event, Problem, ProtocolEvent},
+        exchange::{Ask, Reply},
+        id::{Generation, NodeId},
+        message::Hello,
+        route::{Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput},
+        time::Time,
+    },
+    store::EndpointKeys,
+};
+
+pub mod exchange;
+pub mod memory;
+pub mod quic;
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for TransportInput {}
+
+/// A future of a trait's method.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A way to reach other nodes, not yet in use.
+pub trait Transport: fmt::Debug + Send + Sync + 'static {
+    /// Takes what is to outlive the transport's actor: binds the socket, for example.
+    fn open<'a>(
+        &'a self,
+        opening: Opening<'a>,
+    ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>>;
+}
+
+/// What a transport is opened with.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Opening<'a> {
+    /// The node's configuration.
+    pub config: &'a Config,
+    /// Secrets that stay the same over restarts.
+    pub endpoint_keys: &'a EndpointKeys,
+    /// Where to count.
+    pub counters: &'a Arc<Counters>,
+}
+
+impl<'a> Opening<'a> {
+    pub(crate) fn new(
+        config: &'a Config,
+        endpoint_keys: &'a EndpointKeys,
+        counters: &'a Arc<Counters>,
+    ) -> Self {
+        Self { config, endpoint_keys, counters }
+    }
+}
+
+/// A transport in use by one node.
+pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
+    /// Where it can be dialed, if nothing else is to be advertised: `host:port` each.
+    fn addresses(&self) -> Vec<String>;
+
+    /// Starts its actor, linked to `supervisor`. Called again after the actor failed: connections
+    /// should be kept.
+    fn start(
+        &self,
+        node: NodeLink,
+        supervisor: ActorCell,
+    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>>;
+
+    /// Ends all connections, telling the peers, and gives back what `open` took.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A transport could not be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// An address could not be bound.
+    #[error("cannot listen on {address}: {reason}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The identity or the roots cannot be used.
+    #[error("{0}")]
+    Identity(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The node, as its transport sees it.
+#[derive(Clone, Debug)]
+pub struct NodeLink {
+    shared: Arc<Shared>,
+}
+
+/// A peer that has introduced itself, and passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// Who it is.
+    pub node: NodeId,
+    /// In which life.
+    pub generation: Generation,
+}
+
+/// A peer that introduced itself and is turned away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unwelcome {
+    /// It is of another cluster.
+    #[error("it is a member of cluster {0}, not of ours: check its certificate and our seeds")]
+    WrongCluster(String),
+    /// It claims a name that it has not proved.
+    #[error("it calls itself {claimed}, its certificate says {proved}")]
+    WrongName {
+        /// What it says.
+        claimed: NodeId,
+        /// What it proves.
+        proved: NodeId,
+    },
+    /// It is somebody else than the one we wanted.
+    #[error("{found} answers where {wanted} was expected")]
+    Unexpected {
+        /// Whom we wanted.
+        wanted: NodeId,
+        /// Who answered.
+        found: NodeId,
+    },
+    /// It is this node itself.
+    #[error("this is our own address")]
+    Ourselves,
+    /// It has our name, and another life than ours: see [`Problem::NameConflict`].
+    #[error("another process uses our name")]
+    Twin,
+}
+
+impl Unwelcome {
+    /// A stable name for counting.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::WrongCluster(_) => "wrong_cluster",
+            Self::WrongName { .. } => "wrong_name",
+            Self::Unexpected { .. } => "unexpected_node",
+            Self::Ourselves => "ourselves",
+            Self::Twin => "twin",
+        }
+    }
+}
+
+/// Storage did not answer: it restarts, or the node ends. The exchange is to be broken off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("storage does not answer")]
+pub struct Unavailable;
+
+impl NodeLink {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Where to count.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.shared.counters
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.shared.config.node
+    }
+
+    /// This node's present life.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.known(self.node())
+    }
+
+    /// The latest life of a node that is known here; zero if none.
+    #[must_use]
+    pub fn known(&self, node: &NodeId) -> Generation {
+        self.shared.maps.load().get(node).map_or(Generation::ZERO, |map| map.generation)
+    }
+
+    /// Where a peer says it can be dialed, best first.
+    #[must_use]
+    pub fn addresses(&self, peer: &NodeId) -> Vec<String> {
+        let maps = self.shared.maps.load();
+        let record = maps.get(peer).and_then(|map| map.record.as_ref());
+        record.map_or_else(Vec::new, |(_, record)| record.addresses.clone())
+    }
+
+    /// The time, on the clock of this node.
+    #[must_use]
+    pub fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    /// How this node introduces itself to a peer.
+    #[must_use]
+    pub fn hello(&self, to: Option<&NodeId>) -> Hello {
+        Hello {
+            cluster: self.shared.config.cluster.clone(),
+            node: self.node().clone(),
+            generation: self.generation(),
+            known: to.map_or(Generation::ZERO, |node| self.known(node)),
+            features: FEATURES,
+        }
+    }
+
+    /// Judges how a peer introduces itself. `proved`: the name that its certificate, or what takes
+    /// its place, proves. `wanted`: whom we wanted to reach.
+    ///
+    /// # Errors
+    /// [`Unwelcome`]: then nothing more is to be said to it.
+    pub fn meet(
+        &self,
+        hello: &Hello,
+        proved: &NodeId,
+        wanted: Option<&NodeId>,
+    ) -> Result<Met, Unwelcome> {
+        if hello.cluster != self.shared.config.cluster {
+            return Err(Unwelcome::WrongCluster(hello.cluster.to_string()));
+        }
+        if hello.node != *proved {
+            let (claimed, proved) = (hello.node.clone(), proved.clone());
+            return Err(Unwelcome::WrongName { claimed, proved });
+        }
+        if hello.node == *self.node() {
+            return Err(self.meet_own_name(hello.generation));
+        }
+        if let Some(wanted) = wanted
+            && hello.node != *wanted
+        {
+            let (wanted, found) = (wanted.clone(), hello.node.clone());
+            return Err(Unwelcome::Unexpected { wanted, found });
+        }
+        if hello.known > self.generation() {
+            let input = StorageInput::HeardOfSelf(hello.known);
+            self.shared.routes.storage.cast(StorageMessage::Input(input));
+        }
+        Ok(Met { node: hello.node.clone(), generation: hello.generation })
+    }
+
+    fn meet_own_name(&self, generation: Generation) -> Unwelcome {
+        match generation.cmp(&self.generation()) {
+            std::cmp::Ordering::Equal => return Unwelcome::Ourselves,
+            std::cmp::Ordering::Greater => {
+                let input = StorageInput::HeardOfSelf(generation);
+                self.shared.routes.storage.cast(StorageMessage::Input(input));
+            }
+            std::cmp::Ordering::Less => {}
+        }
+        Unwelcome::Twin
+    }
+
+    /// The peer itself was heard, at `at`, over a connection that it opened in this life.
+    pub fn heard(&self, peer: &NodeId, generation: Generation, sign: Sign, at: Time) {
+        let peer = peer.clone();
+        self.shared.routes.detector.cast(DetectorInput::Heard { peer, generation, sign, at });
+    }
+
+    /// An exchange of ours ended. `node`: who answered, if anybody did, be it this node itself.
+    pub fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
+        self.shared.count(if ok {
+            Counter::ExchangesInitiated
+        } else {
+            Counter::ExchangesFailed
+        });
+        self.shared.routes.scheduler.cast(SchedulerInput::Ended { target, node, ok });
+    }
+
+    /// Asks storage, for an exchange with `peer`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it does not answer within [`ASK_TIMEOUT`].
+    pub async fn ask(&self, peer: &NodeId, ask: Ask) -> Result<Reply, Unavailable> {
+        let storage = self.shared.routes.storage.current().ok_or(Unavailable)?;
+        let (reply, answer) = oneshot::channel();
+        storage
+            .cast(StorageMessage::Ask(peer.clone(), ask, reply))
+            .map_err(|_| Unavailable)?;
+        match tokio::time::timeout(ASK_TIMEOUT, answer).await {
+            Ok(Ok(reply)) => Ok(reply),
+            _ => Err(Unavailable),
+        }
+    }
+
+    /// Counts.
+    pub fn count(&self, counter: Counter) {
+        self.shared.count(counter);
+    }
+
+    /// Tells the operator that somebody could not be connected, or was turned away.
+    pub fn refused(&self, remote: impl fmt::Display, label: &'static str, reason: impl fmt::Display) {
+        self.shared.counters.refuse(label);
+        let (remote, reason) = (remote.to_string(), reason.to_string());
+        self.shared.tell(Event::Error(Problem::Connection { remote, reason }));
+    }
+
+    /// Whether anybody watches the protocol.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.shared.is_watched()
+    }
+
+    /// Tells those who watch the protocol.
+    pub fn tell_protocol(&self, event: ProtocolEvent) {
+        self.shared.tell_protocol(event);
+    }
+}
+
+/// What this version can do beyond the wire's major version.
+const FEATURES: u64 = 0;
+/// Storage answers from memory; if it takes longer than this it is gone.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);

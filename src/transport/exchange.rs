@@ -1,0 +1,156 @@
+//! Both halves of an exchange over any pair of frame streams: [`initiate`] and [`answer`].
+//!
+//! The steps are those of [`protocol::exchange`](crate::protocol::exchange); here they meet storage
+//! and the network. Every frame that arrives is a sign of life of the peer.
+
+use std::sync::Arc;
+
+use super::{Met, NodeLink, Unavailable};
+use crate::protocol::{
+    digest::Digest,
+    event::ProtocolEvent,
+    exchange::{Breach, Half, Initiator, Responder, Step},
+    message::{Message, WireError},
+    route::{Counter, Sign},
+};
+
+/// An ordered stream of frames, both ways.
+pub trait Frames: Send {
+    /// Sends a frame.
+    fn send(&mut self, message: &Message) -> impl Future<Output = Result<(), FrameError>> + Send;
+
+    /// The next frame; `None` when the peer has ended the stream between two frames.
+    fn receive(&mut self) -> impl Future<Output = Result<Option<Message>, FrameError>> + Send;
+}
+
+/// A frame did not come through.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The peer sent what is no message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The stream or the connection is gone.
+    #[error("{0}")]
+    Lost(String),
+    /// Nothing moved for too long.
+    #[error("nothing moved within the exchange timeout")]
+    Stalled,
+}
+
+/// An exchange broke off. What was applied before that stays: it was whole.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExchangeError {
+    /// A frame did not come through.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer broke the order of the protocol.
+    #[error("the peer sent {0}")]
+    Breach(#[from] Breach),
+    /// Our storage does not answer.
+    #[error(transparent)]
+    Storage(#[from] Unavailable),
+    /// The peer ended the stream too early.
+    #[error("the peer ended the stream too early")]
+    Ended,
+}
+
+impl ExchangeError {
+    /// Whether the peer is to blame: it speaks, but not our protocol.
+    #[must_use]
+    pub const fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::Breach(_) | Self::Frame(FrameError::Wire(_)))
+    }
+}
+
+/// Runs the half that begins.
+///
+/// # Errors
+/// [`ExchangeError`] if it broke off.
+pub async fn initiate(
+    node: &NodeLink,
+    peer: &Met,
+    digest: Arc<Digest>,
+    frames: &mut impl Frames,
+) -> Result<(), ExchangeError> {
+    let (half, step) = Initiator::open(digest);
+    drive(node, peer, half, step, frames, |_| false).await
+}
+
+/// Runs the half that answers.
+///
+/// # Errors
+/// [`ExchangeError`] if it broke off.
+pub async fn answer(
+    node: &NodeLink,
+    peer: &Met,
+    frames: &mut impl Frames,
+) -> Result<(), ExchangeError> {
+    let step = Step::Read;
+    drive(node, peer, Responder::new(), step, frames, Responder::may_end).await
+}
+
+async fn drive<H: Half + Send>(
+    node: &NodeLink,
+    peer: &Met,
+    mut half: H,
+    mut step: Step,
+    frames: &mut impl Frames,
+    may_end: impl Fn(&H) -> bool + Send,
+) -> Result<(), ExchangeError> {
+    loop {
+        step = match step {
+            Step::Ask(ask) => half.reply(node.ask(&peer.node, ask).await?),
+            Step::Send(message) => {
+                frames.send(&message).await?;
+                watch(node, peer, &message, true);
+                half.sent()
+            }
+            Step::Read => match frames.receive().await? {
+                Some(message) => {
+                    node.heard(&peer.node, peer.generation, Sign::Traffic, node.now());
+                    watch(node, peer, &message, false);
+                    half.frame(message)
+                }
+                None if may_end(&half) => return Ok(()),
+                None => return Err(ExchangeError::Ended),
+            },
+            Step::Done => return Ok(()),
+            Step::Broken(breach) => {
+                node.count(Counter::FramesRefused);
+                return Err(breach.into());
+            }
+        };
+    }
+}
+
+/// Tells those who watch the protocol, if there are any.
+fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
+    if !node.is_watched() {
+        return;
+    }
+    let peer = || peer.node.clone();
+    let (digest, delta) = match message {
+        Message::Syn { digest } => (Some(digest), None),
+        Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
+        Message::Ack { delta } => (None, Some(delta)),
+        Message::Hello(_) | Message::Welcome(_) => (None, None),
+    };
+    if let Some(digest) = digest.cloned().map(Arc::new) {
+        let peer = peer();
+        node.tell_protocol(if sent {
+            ProtocolEvent::DigestSent { peer, digest }
+        } else {
+            ProtocolEvent::DigestReceived { peer, digest }
+        });
+    }
+    if let Some(delta) = delta.filter(|delta| !delta.is_empty()).cloned().map(Arc::new) {
+        let peer = peer();
+        node.tell_protocol(if sent {
+            ProtocolEvent::DeltasSent { peer, delta }
+        } else {
+            ProtocolEvent::DeltasReceived { peer, delta }
+        });
+    }
+}

@@ -1,0 +1,307 @@
+//! Nodes of one process, without a network: for the tests of those who use this crate.
+//!
+//! Every frame still goes through the codec, so what passes here passes on the wire. There is no
+//! socket, so it runs under tokio's paused time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use tokio::{sync::mpsc, task::JoinSet};
+
+use super::{
+    BoxFuture, Met, NodeLink, OpenTransport, Opening, Transport, TransportError,
+    exchange::{FrameError, Frames, answer, initiate},
+};
+use crate::protocol::{
+    digest::Digest,
+    id::NodeId,
+    message::{Heartbeat, LENGTH_BYTES, Message},
+    route::{Counter, Sign, Target, TransportInput},
+};
+
+/// A network within this process. Clone it into every node's [`MemoryTransport`].
+#[derive(Clone, Debug, Default)]
+pub struct MemoryNetwork(Arc<Mutex<Hub>>);
+
+#[derive(Debug, Default)]
+struct Hub {
+    nodes: BTreeMap<String, NodeLink>,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    delay: Duration,
+}
+
+/// One node's place in a [`MemoryNetwork`].
+#[derive(Debug)]
+pub struct MemoryTransport {
+    network: MemoryNetwork,
+}
+
+impl MemoryNetwork {
+    /// A network without nodes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A transport for one node: it is reached at [`MemoryNetwork::address`] of its name.
+    #[must_use]
+    pub fn transport(&self) -> Arc<MemoryTransport> {
+        Arc::new(MemoryTransport { network: self.clone() })
+    }
+
+    /// The address of a node, to be used as a seed.
+    #[must_use]
+    pub fn address(node: &NodeId) -> String {
+        format!("{node}:1")
+    }
+
+    /// Drops everything from `from` to `to` from now on.
+    pub fn cut(&self, from: &NodeId, to: &NodeId) {
+        self.hub().cuts.insert((from.clone(), to.clone()));
+    }
+
+    /// Mends all cuts.
+    pub fn heal(&self) {
+        self.hub().cuts.clear();
+    }
+
+    /// How long every frame takes from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        self.hub().delay = delay;
+    }
+
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        // Nothing under the lock can panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn node(&self, address: &str) -> Option<NodeLink> {
+        self.hub().nodes.get(address).cloned()
+    }
+
+    /// The delay from one node to another; `None` if nothing gets through.
+    fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
+        let hub = self.hub();
+        (!hub.cuts.contains(&(from.clone(), to.clone()))).then_some(hub.delay)
+    }
+}
+
+impl Transport for MemoryTransport {
+    fn open<'a>(
+        &'a self,
+        opening: Opening<'a>,
+    ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
+        let node = opening.config.node.clone();
+        let network = self.network.clone();
+        Box::pin(async move {
+            let open: Arc<dyn OpenTransport> = Arc::new(Open { network, node });
+            Ok(open)
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Open {
+    network: MemoryNetwork,
+    node: NodeId,
+}
+
+impl OpenTransport for Open {
+    fn addresses(&self) -> Vec<String> {
+        vec![MemoryNetwork::address(&self.node)]
+    }
+
+    fn start(
+        &self,
+        node: NodeLink,
+        supervisor: ActorCell,
+    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
+        self.network.hub().nodes.insert(MemoryNetwork::address(&self.node), node.clone());
+        let arguments = State { network: self.network.clone(), node, tasks: JoinSet::new(), sequence: 0 };
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, Postman, arguments, supervisor).await?;
+            Ok(actor)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.network.hub().nodes.remove(&MemoryNetwork::address(&self.node));
+        Box::pin(async {})
+    }
+}
+
+/// The actor.
+#[derive(Debug)]
+struct Postman;
+
+#[derive(Debug)]
+struct State {
+    network: MemoryNetwork,
+    node: NodeLink,
+    tasks: JoinSet<()>,
+    sequence: u64,
+}
+
+#[ractor::actor(message = TransportInput, state = State, arguments = State)]
+impl Postman {
+    async fn pre_start(
+        &self,
+        _: ActorRef<TransportInput>,
+        state: State,
+    ) -> Result<State, ActorProcessingErr> {
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<TransportInput>,
+        input: TransportInput,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        while state.tasks.try_join_next().is_some() {}
+        match input {
+            TransportInput::Round { targets, digest } => {
+                targets.into_iter().for_each(|target| state.begin(target, Arc::clone(&digest)));
+            }
+            TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
+            // There is nothing between nodes that would have to be kept.
+            TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn begin(&mut self, target: Target, digest: Arc<Digest>) {
+        let (network, node) = (self.network.clone(), self.node.clone());
+        self.tasks.spawn(async move {
+            let mut who = None;
+            let result = run(&network, &node, &target, digest, &mut who).await;
+            node.ended(target, who, result.is_some());
+        });
+    }
+
+    fn heartbeat(&mut self, peers: &[NodeId]) {
+        self.sequence += 1;
+        let (generation, sequence) = (self.node.generation(), self.sequence);
+        let datagram = Heartbeat { generation, sequence }.encode();
+        for peer in peers {
+            let (network, node) = (self.network.clone(), self.node.clone());
+            let (peer, datagram) = (peer.clone(), datagram.clone());
+            self.tasks.spawn(async move { beat(&network, &node, &peer, &datagram).await });
+        }
+    }
+}
+
+async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, datagram: &[u8]) {
+    let there = network.node(&MemoryNetwork::address(peer));
+    let (Some(there), Some(delay)) = (there, network.path(node.node(), peer)) else {
+        return node.count(Counter::HeartbeatsUnsent);
+    };
+    node.count(Counter::HeartbeatsSent);
+    tokio::time::sleep(delay).await;
+    match Heartbeat::decode(datagram) {
+        Ok(heartbeat) => {
+            there.count(Counter::HeartbeatsReceived);
+            there.heard(node.node(), heartbeat.generation, Sign::Heartbeat, there.now());
+        }
+        Err(_) => there.count(Counter::FramesMalformed),
+    }
+}
+
+/// Introduces both to each other, then runs both halves. `None`: it did not go through.
+async fn run(
+    network: &MemoryNetwork,
+    node: &NodeLink,
+    target: &Target,
+    digest: Arc<Digest>,
+    who: &mut Option<NodeId>,
+) -> Option<()> {
+    let (address, wanted) = match target {
+        Target::Peer(peer) => (node.addresses(peer).into_iter().next()?, Some(peer)),
+        Target::Address(address) => (address.clone(), None),
+    };
+    let there = network.node(&address)?;
+    *who = Some(there.node().clone());
+    network.path(node.node(), there.node())?;
+    let theirs = there.hello(Some(node.node()));
+    let ours = node.hello(Some(there.node()));
+    let introduced = (there.meet(&ours, node.node(), None), node.meet(&theirs, there.node(), wanted));
+    let (Ok(us), Ok(them)) = introduced else {
+        return refuse(node, &there, introduced);
+    };
+    let (mut near, mut far) = pair(network, &us, &them);
+    let (begun, answered) = tokio::join!(
+        initiate(node, &them, digest, &mut near),
+        answer(&there, &us, &mut far)
+    );
+    there.count(match answered {
+        Ok(()) => Counter::ExchangesAnswered,
+        Err(_) => Counter::ExchangesFailed,
+    });
+    begun.ok()
+}
+
+type Introduced = (Result<Met, super::Unwelcome>, Result<Met, super::Unwelcome>);
+
+fn refuse(node: &NodeLink, there: &NodeLink, introduced: Introduced) -> Option<()> {
+    if let Err(unwelcome) = introduced.0
+        && !matches!(unwelcome, super::Unwelcome::Ourselves)
+    {
+        there.refused(node.node(), unwelcome.as_str(), unwelcome);
+    }
+    if let Err(unwelcome) = introduced.1
+        && !matches!(unwelcome, super::Unwelcome::Ourselves)
+    {
+        node.refused(there.node(), unwelcome.as_str(), unwelcome);
+    }
+    None
+}
+
+/// One end of a stream between two nodes.
+struct Pipe {
+    network: MemoryNetwork,
+    from: NodeId,
+    to: NodeId,
+    out: mpsc::Sender<Vec<u8>>,
+    inbox: mpsc::Receiver<Vec<u8>>,
+}
+
+fn pair(network: &MemoryNetwork, us: &Met, them: &Met) -> (Pipe, Pipe) {
+    let (out, far) = mpsc::channel(FRAMES_MAX);
+    let (back, near) = mpsc::channel(FRAMES_MAX);
+    let pipe = |from: &Met, to: &Met, out, inbox| Pipe {
+        network: network.clone(),
+        from: from.node.clone(),
+        to: to.node.clone(),
+        out,
+        inbox,
+    };
+    (pipe(us, them, out, near), pipe(them, us, back, far))
+}
+
+impl Frames for Pipe {
+    async fn send(&mut self, message: &Message) -> Result<(), FrameError> {
+        let frame = message.encode()?;
+        let Some(delay) = self.network.path(&self.from, &self.to) else {
+            return Err(FrameError::Lost("cut".to_owned()));
+        };
+        tokio::time::sleep(delay).await;
+        let gone = |_| FrameError::Lost("the other end is gone".to_owned());
+        self.out.send(frame).await.map_err(gone)
+    }
+
+    async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
+        match self.inbox.recv().await {
+            Some(frame) => Ok(Some(Message::decode(&frame[LENGTH_BYTES..])?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Frames on their way, each way.
+const FRAMES_MAX: usize = 2;

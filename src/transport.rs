@@ -22,7 +22,9 @@ use crate::{
         exchange::{Ask, Reply},
         id::{Generation, NodeId},
         message::Hello,
-        route::{Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput},
+        route::{
+            Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
+        },
         time::Time,
     },
     store::EndpointKeys,
@@ -286,11 +288,7 @@ impl NodeLink {
 
     /// An exchange of ours ended. `node`: who answered, if anybody did, be it this node itself.
     pub fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
-        self.shared.count(if ok {
-            Counter::ExchangesInitiated
-        } else {
-            Counter::ExchangesFailed
-        });
+        self.shared.count(if ok { Counter::ExchangesInitiated } else { Counter::ExchangesFailed });
         self.shared.routes.scheduler.cast(SchedulerInput::Ended { target, node, ok });
     }
 
@@ -301,9 +299,7 @@ impl NodeLink {
     pub async fn ask(&self, peer: &NodeId, ask: Ask) -> Result<Reply, Unavailable> {
         let storage = self.shared.routes.storage.current().ok_or(Unavailable)?;
         let (reply, answer) = oneshot::channel();
-        storage
-            .cast(StorageMessage::Ask(peer.clone(), ask, reply))
-            .map_err(|_| Unavailable)?;
+        storage.cast(StorageMessage::Ask(peer.clone(), ask, reply)).map_err(|_| Unavailable)?;
         match tokio::time::timeout(ASK_TIMEOUT, answer).await {
             Ok(Ok(reply)) => Ok(reply),
             _ => Err(Unavailable),
@@ -316,7 +312,12 @@ impl NodeLink {
     }
 
     /// Tells the operator that somebody could not be connected, or was turned away.
-    pub fn refused(&self, remote: impl fmt::Display, label: &'static str, reason: impl fmt::Display) {
+    pub fn refused(
+        &self,
+        remote: impl fmt::Display,
+        label: &'static str,
+        reason: impl fmt::Display,
+    ) {
         self.shared.counters.refuse(label);
         let (remote, reason) = (remote.to_string(), reason.to_string());
         self.shared.tell(Event::Error(Problem::Connection { remote, reason }));

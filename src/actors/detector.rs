@@ -72,11 +72,14 @@ impl State {
 
     /// After a restart: what storage had told the one before.
     fn meet_everybody(&mut self, myself: &ActorRef<DetectorInput>) {
-        let maps = self.shared.maps.load_full();
-        for (peer, map) in maps.iter().filter(|(peer, _)| **peer != self.shared.config.node) {
+        let (maps, local) = (self.shared.maps.load_full(), self.shared.config.node.clone());
+        for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
                 let (generation, status) = (map.generation, record.status);
-                self.handle(myself, DetectorInput::Member { peer: peer.clone(), generation, status });
+                self.handle(
+                    myself,
+                    DetectorInput::Member { peer: peer.clone(), generation, status },
+                );
             }
         }
     }

@@ -85,7 +85,8 @@ impl State {
     /// After a restart: what the others had told the one before.
     fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
         let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
-        for peer in maps.keys().filter(|peer| **peer != self.shared.config.node) {
+        let local = self.shared.config.node.clone();
+        for peer in maps.keys().filter(|peer| **peer != local) {
             let reach = match lives.get(peer).map(|life| life.state) {
                 Some(PeerState::Live | PeerState::Suspect) => Reach::Live,
                 Some(PeerState::Dead | PeerState::Left) => Reach::Dead,

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -47,8 +47,12 @@ pub(crate) struct Shared {
     pub(crate) write_room: Arc<Semaphore>,
     /// Why the node ends, once it does.
     pub(crate) ending: watch::Sender<Option<Ending>>,
+    /// The node has ended, and given everything back.
+    pub(crate) ended: watch::Sender<bool>,
     /// This process has taken a later generation because its name was heard.
     pub(crate) renewed: AtomicBool,
+    /// How many peers have acknowledged that this node leaves, once all have answered.
+    pub(crate) farewell: watch::Sender<Option<usize>>,
 }
 
 /// Why a node ends.
@@ -73,29 +77,38 @@ pub(crate) struct Routes {
 
 /// Where to reach an actor that may be restarted at any time.
 #[derive(Debug)]
-pub(crate) struct Route<M>(ArcSwapOption<ActorRef<M>>);
+pub(crate) struct Route<M>(watch::Sender<Option<ActorRef<M>>>);
 
 impl<M> Default for Route<M> {
     fn default() -> Self {
-        Self(ArcSwapOption::empty())
+        Self(watch::Sender::new(None))
     }
 }
 
 impl<M: Message> Route<M> {
     pub(crate) fn set(&self, actor: ActorRef<M>) {
-        self.0.store(Some(Arc::new(actor)));
+        self.0.send_replace(Some(actor));
     }
 
     /// Casts. A message that comes while the actor restarts is lost: each actor starts from what the
     /// others have published, and what is lost of a round is made up for by the next.
     pub(crate) fn cast(&self, message: M) {
-        if let Some(actor) = &*self.0.load() {
+        if let Some(actor) = &*self.0.borrow() {
             let _ = actor.cast(message);
         }
     }
 
     pub(crate) fn current(&self) -> Option<ActorRef<M>> {
-        self.0.load_full().map(|actor| (*actor).clone())
+        self.0.borrow().clone()
+    }
+
+    /// The actor that comes after the one that has failed.
+    pub(crate) async fn after(&self, failed: &ActorRef<M>) -> Option<ActorRef<M>> {
+        let mut routes = self.0.subscribe();
+        let next = |actor: &Option<ActorRef<M>>| {
+            actor.as_ref().is_some_and(|actor| actor.get_id() != failed.get_id())
+        };
+        routes.wait_for(next).await.ok()?.clone()
     }
 }
 
@@ -114,6 +127,7 @@ impl Shared {
                 Output::Persist(changes) => self.writer.write(changes, None),
                 Output::Wake(wait) => wake = Some(wait),
                 Output::Count(counter, times) => self.counters.add(counter, times),
+                Output::Farewell(peers) => drop(self.farewell.send_replace(Some(peers))),
                 Output::Stop(problem) => self.stop(problem),
             }
         }

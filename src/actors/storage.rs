@@ -1,24 +1,23 @@
 //! The storage actor: wraps the [`Replica`], answers from memory, hands the store what is to be kept.
 
-use std::{collections::BTreeMap, sync::{Arc, atomic::Ordering}};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{
-    clock::Clock,
-    shared::Shared,
-    timer::Timer,
-};
+use super::{clock::Clock, shared::Shared, timer::Timer};
 use crate::{
     error::Error,
     protocol::{
         exchange::{Ask, Reply},
+        id::Incarnation,
         id::{NodeId, Version},
         map::MapLimits,
-        record::{NodeRecord, Status},
-        id::Incarnation,
         message::WIRE_MAJOR,
+        record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
     },

@@ -1,12 +1,7 @@
 //! The root: the one child in the user's tree. It starts the others, restarts whoever fails, and
 //! stops all in order.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 

@@ -120,7 +120,8 @@ impl PhiEstimate {
             let not_yet = PATH_LOSS + (1.0 - PATH_LOSS) * tail(late(nth));
             -not_yet.log10()
         });
-        missed.sum::<f64>().clamp(0.0, PHI_MAX)
+        // Adding zero turns the negative zero of an empty or even sum into zero.
+        missed.sum::<f64>().clamp(0.0, PHI_MAX) + 0.0
     }
 }
 

@@ -88,6 +88,8 @@ pub struct NodeView {
     pub record: Option<(Version, Arc<NodeRecord>)>,
     /// All entries, tombstones included.
     pub entries: OrdMap<Key, Entry>,
+    /// How many of them are not tombstones.
+    pub live_keys: usize,
 }
 
 /// One write of a batch.
@@ -921,6 +923,7 @@ impl NodeMap {
             gc_floor: self.gc_floor(),
             record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
             entries: self.entries().clone(),
+            live_keys: self.live_keys(),
         }
     }
 

@@ -35,6 +35,8 @@ pub enum Output {
     Wake(Duration),
     /// Count it.
     Count(Counter, u64),
+    /// So many peers have acknowledged that this node leaves; there is nobody left to be told.
+    Farewell(usize),
     /// The node must end: [`Problem::Displaced`].
     Stop(Problem),
 }
@@ -74,7 +76,7 @@ pub enum SchedulerInput {
         /// Whether it went through.
         ok: bool,
     },
-    /// Say nothing more by yourself: the node is leaving.
+    /// The node is leaving: tell some peers, then say nothing more.
     Leave,
 }
 

@@ -61,7 +61,14 @@ pub struct Scheduler {
     /// When to tell the news, if there is some.
     news: Option<Time>,
     last_round: Option<Time>,
-    leaving: bool,
+    leaving: Option<Farewell>,
+}
+
+/// Who is being told that this node leaves.
+#[derive(Debug, Default)]
+struct Farewell {
+    pending: BTreeSet<Target>,
+    acknowledged: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +92,7 @@ impl Scheduler {
             next_seed: now + config.seed_interval,
             news: None,
             last_round: None,
-            leaving: false,
+            leaving: None,
             config,
         }
     }
@@ -105,8 +112,11 @@ impl Scheduler {
                 self.failures.remove(&Target::Peer(peer));
                 self.update_neighbours(out);
             }
-            SchedulerInput::Ended { target, node, ok } => self.ended(now, target, node, ok),
-            SchedulerInput::Leave => self.leaving = true,
+            SchedulerInput::Ended { target, node, ok } => {
+                self.bid_farewell(&target, ok, out);
+                self.ended(now, target, node, ok);
+            }
+            SchedulerInput::Leave => self.leave(out),
         }
     }
 
@@ -179,7 +189,7 @@ impl Scheduler {
         self.last_round = Some(now);
         let room = IN_FLIGHT_MAX.saturating_sub(self.in_flight.len());
         let targets: Vec<_> = targets.into_iter().take(room).collect();
-        if targets.is_empty() || self.leaving {
+        if targets.is_empty() || self.leaving.is_some() {
             return;
         }
         self.in_flight.extend(targets.iter().map(|target| (target.clone(), now)));
@@ -220,6 +230,29 @@ impl Scheduler {
             .filter(|target| self.is_free(now, target))
             .collect();
         free.into_iter().choose(&mut self.rng)
+    }
+
+    /// Tells some live peers, whatever else is under way with them.
+    fn leave(&mut self, out: &mut Vec<Output>) {
+        let live = self.peers.iter().filter(|(_, reach)| **reach == Reach::Live);
+        let live: Vec<_> = live.map(|(peer, _)| Target::Peer(peer.clone())).collect();
+        let told = live.into_iter().sample(&mut self.rng, FAREWELLS);
+        self.leaving = Some(Farewell { pending: told.iter().cloned().collect(), acknowledged: 0 });
+        if told.is_empty() {
+            out.push(Output::Farewell(0));
+        } else {
+            out.push(Output::Storage(StorageInput::BeginRound(told)));
+        }
+    }
+
+    fn bid_farewell(&mut self, target: &Target, ok: bool, out: &mut Vec<Output>) {
+        let Some(farewell) = &mut self.leaving else { return };
+        if farewell.pending.remove(target) {
+            farewell.acknowledged += usize::from(ok);
+            if farewell.pending.is_empty() {
+                out.push(Output::Farewell(farewell.acknowledged));
+            }
+        }
     }
 
     /// Whether this node itself or a live member answers at an address.
@@ -278,6 +311,8 @@ impl Scheduler {
     }
 }
 
+/// How many peers are told that this node leaves; they tell the others.
+const FAREWELLS: usize = 3;
 /// News that comes in quick succession is told together.
 const NEWS_BATCH: Duration = Duration::from_millis(2);
 /// A peer that fails is tried again after at most 16 rounds.

@@ -101,7 +101,12 @@ async fn drive<H: Half + Send>(
 ) -> Result<(), ExchangeError> {
     loop {
         step = match step {
-            Step::Ask(ask) => half.reply(node.ask(&peer.node, ask).await?),
+            Step::Ask(ask) => {
+                let reply = node.ask(&peer.node, ask).await?;
+                // The frame just dealt with may have introduced the very peer that sent it.
+                node.heard(&peer.node, peer.generation, Sign::Traffic, node.now());
+                half.reply(reply)
+            }
             Step::Send(message) => {
                 frames.send(&message).await?;
                 watch(node, peer, &message, true);
@@ -109,7 +114,6 @@ async fn drive<H: Half + Send>(
             }
             Step::Read => match frames.receive().await? {
                 Some(message) => {
-                    node.heard(&peer.node, peer.generation, Sign::Traffic, node.now());
                     watch(node, peer, &message, false);
                     half.frame(message)
                 }

@@ -121,7 +121,8 @@ impl OpenTransport for Open {
         supervisor: ActorCell,
     ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
         self.network.hub().nodes.insert(MemoryNetwork::address(&self.node), node.clone());
-        let arguments = State { network: self.network.clone(), node, tasks: JoinSet::new(), sequence: 0 };
+        let arguments =
+            State { network: self.network.clone(), node, tasks: JoinSet::new(), sequence: 0 };
         Box::pin(async move {
             let (actor, _) = Actor::spawn_linked(None, Postman, arguments, supervisor).await?;
             Ok(actor)
@@ -230,15 +231,14 @@ async fn run(
     network.path(node.node(), there.node())?;
     let theirs = there.hello(Some(node.node()));
     let ours = node.hello(Some(there.node()));
-    let introduced = (there.meet(&ours, node.node(), None), node.meet(&theirs, there.node(), wanted));
+    let introduced =
+        (there.meet(&ours, node.node(), None), node.meet(&theirs, there.node(), wanted));
     let (Ok(us), Ok(them)) = introduced else {
         return refuse(node, &there, introduced);
     };
     let (mut near, mut far) = pair(network, &us, &them);
-    let (begun, answered) = tokio::join!(
-        initiate(node, &them, digest, &mut near),
-        answer(&there, &us, &mut far)
-    );
+    let (begun, answered) =
+        tokio::join!(initiate(node, &them, digest, &mut near), answer(&there, &us, &mut far));
     there.count(match answered {
         Ok(()) => Counter::ExchangesAnswered,
         Err(_) => Counter::ExchangesFailed,

@@ -1,0 +1,494 @@
+//! The handle of a running node: [`Gossipmonger`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use ractor::{Actor, ActorCell, ActorRef, Message};
+use rand::Rng;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    actors::{
+        clock::Clock,
+        shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
+        storage::{StorageMessage, Writes},
+        supervisor::{Arguments, Root},
+        writer::Writer,
+    },
+    config::Config,
+    counters::Counters,
+    error::{Error, SpawnError},
+    protocol::{
+        delta::entry_len_max,
+        entry::{Key, Value},
+        event::{Event, Problem},
+        id::{ClusterId, Datacenter, NodeId, Version},
+        liveness::PeerState,
+        record::Status,
+        replica::Write,
+        route::{SchedulerInput, StorageInput},
+    },
+    snapshot::{Member, Snapshot},
+    store::{Change, EndpointKeys, Stored},
+    subscription::{Events, PrefixEvents, ProtocolEvents, feed},
+    transport::{OpenTransport, Opening},
+};
+
+/// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
+#[derive(Clone, Debug)]
+pub struct Gossipmonger {
+    shared: Arc<Shared>,
+    root: ActorCell,
+}
+
+impl Gossipmonger {
+    /// Starts a node. The join handle ends when the node has ended and all is given back.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; then nothing is left behind.
+    pub async fn spawn(config: Config) -> Result<(Self, JoinHandle<()>), SpawnError> {
+        Self::start(config, None).await
+    }
+
+    /// Starts a node as a child of `supervisor`. Actors inside are restarted inside; when that does
+    /// not help, or the node is displaced, the supervisor sees one `ActorFailed`. When the
+    /// supervisor stops it has to wait for its children (ractor's `stop_children_and_wait`), or the
+    /// node is cut off without closing its connections.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; then nothing is left behind.
+    pub async fn spawn_linked(
+        config: Config,
+        supervisor: ActorCell,
+    ) -> Result<(Self, JoinHandle<()>), SpawnError> {
+        Self::start(config, Some(supervisor)).await
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.shared.config.node
+    }
+
+    /// The cluster it is in.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterId {
+        &self.shared.config.cluster
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn datacenter(&self) -> &Datacenter {
+        &self.shared.config.datacenter
+    }
+
+    /// Where others are told to dial it.
+    #[must_use]
+    pub fn addresses(&self) -> &[String] {
+        &self.shared.config.advertise
+    }
+
+    /// The node's root actor, to be monitored or stopped as any other.
+    #[must_use]
+    pub const fn cell(&self) -> &ActorCell {
+        &self.root
+    }
+
+    /// Sets a key; the original's `update`. Returns when the store has it, with its version: it is
+    /// gossiped at once, whatever the store takes. The same value again takes no version.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the limit; the others say whether anything has changed.
+    pub async fn set(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Value>,
+    ) -> Result<Version, Error> {
+        self.set_many(vec![Write::set(key, value)]).await
+    }
+
+    /// Sets a key for a while: after `ttl` nobody sees it any more.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn set_with_ttl(
+        &self,
+        key: impl Into<Key>,
+        value: impl Into<Value>,
+        ttl: Duration,
+    ) -> Result<Version, Error> {
+        self.set_many(vec![Write::set(key, value).with_ttl(ttl)]).await
+    }
+
+    /// Deletes a key. Deleting what is not there takes no version.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn delete(&self, key: impl Into<Key>) -> Result<Version, Error> {
+        self.set_many(vec![Write::delete(key)]).await
+    }
+
+    /// Writes a batch: everywhere, all of it becomes visible at once or none of it. Of several writes
+    /// of one key the last counts. At most
+    /// [`BATCH_BYTES_MAX`](crate::protocol::replica::BATCH_BYTES_MAX) bytes.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn set_many(&self, batch: Vec<Write>) -> Result<Version, Error> {
+        let bytes = |write: &Write| {
+            entry_len_max(write.key.as_str().len(), write.value.as_ref().map_or(0, |v| v.len()))
+        };
+        let bytes = batch.iter().map(bytes).sum();
+        self.write(bytes, || Writes::Batch(batch.clone())).await
+    }
+
+    /// Replaces this node's tags.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub async fn set_tags(&self, tags: BTreeMap<String, String>) -> Result<Version, Error> {
+        self.write(0, || Writes::Tags(tags.clone())).await
+    }
+
+    /// The value of a node's key.
+    #[must_use]
+    pub fn get(&self, node: &NodeId, key: &str) -> Option<Value> {
+        self.snapshot().get(node, key).cloned()
+    }
+
+    /// The value of a node's key as text; `None` also if it is not UTF-8.
+    #[must_use]
+    pub fn get_str(&self, node: &NodeId, key: &str) -> Option<String> {
+        self.get(node, key)?.as_str().map(str::to_owned)
+    }
+
+    /// A node's keys that begin with `prefix`, in order, with their values.
+    #[must_use]
+    pub fn prefix(&self, node: &NodeId, prefix: &str) -> Vec<(Key, Value)> {
+        let snapshot = self.snapshot();
+        snapshot.prefix(node, prefix).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// All that is known now. It asks nobody and takes no lock.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// Everybody else that is known.
+    #[must_use]
+    pub fn peers(&self) -> Vec<Member> {
+        self.snapshot().peers().collect()
+    }
+
+    /// The peers that are live, or missed for a moment only.
+    #[must_use]
+    pub fn live_peers(&self) -> Vec<Member> {
+        self.snapshot().peers().filter(Member::is_live).collect()
+    }
+
+    /// The peers that are dead.
+    #[must_use]
+    pub fn dead_peers(&self) -> Vec<Member> {
+        self.snapshot().peers().filter(|peer| peer.state == PeerState::Dead).collect()
+    }
+
+    /// How improbable a peer's silence is, on the scale of `dead_peer_phi`; `None` if it is unknown.
+    #[must_use]
+    pub fn phi(&self, peer: &NodeId) -> Option<f64> {
+        let now = self.shared.clock.now();
+        self.shared.lives.load().get(peer).map(|life| life.estimate.phi(now))
+    }
+
+    /// Every event from now on; see [`Config::event_queue`].
+    #[must_use]
+    pub fn subscribe(&self) -> Events {
+        Events::new(&self.shared)
+    }
+
+    /// What passes between nodes, from now on. It costs a copy of every digest and delta.
+    #[must_use]
+    pub fn subscribe_protocol(&self) -> ProtocolEvents {
+        ProtocolEvents::new(&self.shared)
+    }
+
+    /// Changes, from now on, of all nodes' keys that begin with `prefix`.
+    #[must_use]
+    pub fn watch_prefix(&self, prefix: &str) -> PrefixEvents {
+        PrefixEvents::new(&self.shared, prefix)
+    }
+
+    /// Sends `actor` the present state, as events, and then every event. An actor that falls behind
+    /// by more than [`Config::event_queue`] is brought up to date from the snapshot: it may miss
+    /// values that were replaced meanwhile, never the last one.
+    ///
+    /// It ends with the actor or the node, or when the returned handle is aborted.
+    pub fn subscribe_actor<M: Message + From<Event>>(&self, actor: ActorRef<M>) -> JoinHandle<()> {
+        let events = self.subscribe();
+        tokio::spawn(feed(Arc::clone(&self.shared), events, actor))
+    }
+
+    /// What this node has counted since its start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Forgets a dead or departed peer and its keys, at this node, before its time. Others forget it
+    /// by themselves.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPeer`], or [`Error::PeerIsLive`]: nothing has changed.
+    pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
+        match self.snapshot().member(peer) {
+            Some(member) if member.local => Err(Error::PeerIsLive(peer.clone())),
+            Some(member) if matches!(member.state, PeerState::Dead | PeerState::Left) => {
+                let input = StorageInput::Forget(peer.clone());
+                self.shared.routes.storage.cast(StorageMessage::Input(input));
+                Ok(())
+            }
+            Some(_) => Err(Error::PeerIsLive(peer.clone())),
+            None => Err(Error::UnknownPeer(peer.clone())),
+        }
+    }
+
+    /// Leaves on purpose: tells some peers, waits until they have acknowledged it, and ends. Returns
+    /// how many have. The store remembers it: the node starts again only with [`Config::rejoin`].
+    ///
+    /// # Errors
+    /// [`Error`] if the departure could not be written; then the node still runs.
+    pub async fn leave(&self) -> Result<usize, Error> {
+        self.write(0, || Writes::Status(Status::Left)).await?;
+        let mut farewell = self.shared.farewell.subscribe();
+        self.shared.routes.scheduler.cast(SchedulerInput::Leave);
+        let told = tokio::time::timeout(LEAVE_TIMEOUT, farewell.wait_for(Option::is_some)).await;
+        let acknowledged = match told {
+            Ok(Ok(acknowledged)) => acknowledged.unwrap_or(0),
+            _ => 0,
+        };
+        self.shutdown().await;
+        Ok(acknowledged)
+    }
+
+    /// Ends the node without leaving: connections are closed, writes made durable. Others find it
+    /// dead after a while. Calling it again does no harm.
+    pub async fn shutdown(&self) {
+        self.shared.end(Ending::Asked);
+        self.ended().await;
+    }
+
+    /// Waits until the node has ended, and says why unless it was asked to.
+    pub async fn ended(&self) -> Option<Problem> {
+        let mut ended = self.shared.ended.subscribe();
+        // The sender lives as long as `self`.
+        let _ = ended.wait_for(|ended| *ended).await;
+        self.problem()
+    }
+
+    fn problem(&self) -> Option<Problem> {
+        match &*self.shared.ending.borrow() {
+            Some(Ending::Problem(problem)) => Some(problem.clone()),
+            _ => None,
+        }
+    }
+
+    // --- writing
+
+    async fn write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
+        let mut ending = self.shared.ending.subscribe();
+        let stopped = || Err(Error::Stopped { reason: self.problem() });
+        tokio::select! {
+            biased;
+            _ = ending.wait_for(Option::is_some) => stopped(),
+            written = tokio::time::timeout(CALL_TIMEOUT, self.try_write(bytes, writes)) => {
+                written.unwrap_or(Err(Error::Timeout(CALL_TIMEOUT)))
+            }
+        }
+    }
+
+    /// A storage actor that fails before it answers is followed by another; the write is made again,
+    /// which takes no second version if it was kept.
+    async fn try_write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
+        let stopped = || Error::Stopped { reason: self.problem() };
+        let route = &self.shared.routes.storage;
+        let mut storage = route.current().ok_or_else(stopped)?;
+        loop {
+            let permit = self.room(bytes).await;
+            let (reply, answer) = oneshot::channel();
+            let sent = storage.cast(StorageMessage::Write(writes(), permit, reply));
+            if sent.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            storage = route.after(&storage).await.ok_or_else(stopped)?;
+        }
+    }
+
+    async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let all = self.shared.config.write_queue_bytes / WRITE_UNIT;
+        let units = (bytes / WRITE_UNIT + 1).min(all);
+        let units = u32::try_from(units).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.shared.write_room);
+        room.acquire_many_owned(units).await.expect("the semaphore is never closed")
+    }
+
+    // --- starting
+
+    async fn start(
+        config: Config,
+        supervisor: Option<ActorCell>,
+    ) -> Result<(Self, JoinHandle<()>), SpawnError> {
+        config.check()?;
+        let counters = Arc::new(Counters::default());
+        let (events, _) = broadcast::channel(config.event_queue);
+        let writer = start_writer(&config, &counters, &events)?;
+        let (stored, keys) = prepare_store(&config, &writer).await?;
+        let opening = Opening::new(&config, &keys, &counters);
+        let transport = config.transport.open(opening).await?;
+        let started = Self::start_actors(
+            config,
+            counters,
+            events,
+            writer,
+            stored,
+            Arc::clone(&transport),
+            supervisor,
+        );
+        let started = started.await;
+        if started.is_err() {
+            transport.close().await;
+        }
+        started
+    }
+
+    async fn start_actors(
+        mut config: Config,
+        counters: Arc<Counters>,
+        events: broadcast::Sender<Event>,
+        writer: Writer,
+        stored: Stored,
+        transport: Arc<dyn OpenTransport>,
+        supervisor: Option<ActorCell>,
+    ) -> Result<(Self, JoinHandle<()>), SpawnError> {
+        if config.advertise.is_empty() {
+            config.advertise = transport.addresses();
+        }
+        let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
+        let (protocol_events, _) = broadcast::channel(PROTOCOL_EVENTS);
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            routes: Routes::default(),
+            writer,
+            maps: ArcSwap::from_pointee(Maps::new()),
+            lives: ArcSwap::from_pointee(Lives::new()),
+            events,
+            protocol_events,
+            counters,
+            write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
+            ending: watch::Sender::new(None),
+            ended: watch::Sender::new(false),
+            renewed: AtomicBool::new(false),
+            farewell: watch::Sender::new(None),
+            config,
+        });
+        let arguments = Arguments {
+            shared: Arc::clone(&shared),
+            transport: Arc::clone(&transport),
+            candidates,
+        };
+        let spawned = match supervisor {
+            Some(supervisor) => Actor::spawn_linked(None, Root, arguments, supervisor).await,
+            None => Actor::spawn(None, Root, arguments).await,
+        };
+        let (root, running) = spawned.map_err(|error| SpawnError::Actor(error.to_string()))?;
+        let ended = Arc::clone(&shared);
+        let running = tokio::spawn(async move {
+            // However the root ends: stopped, failed or killed.
+            let _ = running.await;
+            ended.end(Ending::Asked);
+            transport.close().await;
+            ended.ended.send_replace(true);
+        });
+        Ok((Self { shared, root: root.get_cell() }, running))
+    }
+}
+
+fn start_writer(
+    config: &Config,
+    counters: &Arc<Counters>,
+    events: &broadcast::Sender<Event>,
+) -> Result<Writer, SpawnError> {
+    let (events, node) = (events.clone(), config.node.clone());
+    let on_failure = Box::new(move |error: &crate::store::StoreError| {
+        let problem = Problem::Store { reason: error.to_string() };
+        tracing::error!(%node, "{problem}");
+        let _ = events.send(Event::Error(problem));
+    });
+    Writer::start(Arc::clone(&config.storage), Arc::clone(counters), on_failure)
+        .map_err(|error| SpawnError::Actor(format!("no thread for the store: {error}")))
+}
+
+/// Checks that the store is ours, and notes in it what has to be there before the node starts.
+async fn prepare_store(
+    config: &Config,
+    writer: &Writer,
+) -> Result<(Stored, EndpointKeys), SpawnError> {
+    let stored = writer.load().await?;
+    if let Some((cluster, node)) = &stored.identity
+        && (*cluster != config.cluster || *node != config.node)
+    {
+        return Err(SpawnError::ForeignStore {
+            stored_node: node.clone(),
+            stored_cluster: cluster.clone(),
+            node: config.node.clone(),
+            cluster: config.cluster.clone(),
+        });
+    }
+    if stored.left && !config.rejoin {
+        return Err(SpawnError::HasLeft);
+    }
+    let keys = stored.endpoint_keys.clone().unwrap_or_else(random_keys);
+    let identity = Change::Identity { cluster: config.cluster.clone(), node: config.node.clone() };
+    let changes = vec![identity, Change::EndpointKeys(keys.clone()), Change::Left(false)];
+    writer.write(changes, None);
+    writer.flush().await?;
+    Ok((stored, keys))
+}
+
+fn random_keys() -> EndpointKeys {
+    let mut reset = [0; 64];
+    rand::rng().fill_bytes(&mut reset);
+    EndpointKeys { reset, connection_id: rand::rng().next_u64() }
+}
+
+impl Shared {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            local: self.config.node.clone(),
+            now: self.clock.now(),
+            maps: self.maps.load_full(),
+            lives: self.lives.load_full(),
+        }
+    }
+}
+
+/// How long a call may take, back-pressure of the store included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long leaving waits for peers to acknowledge it.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Protocol events held for a subscriber that does not take them.
+const PROTOCOL_EVENTS: usize = 1_024;

@@ -1,0 +1,155 @@
+//! What a node knows at one moment, read without asking anybody.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    actors::shared::{Lives, Maps},
+    protocol::{
+        entry::{Key, Value},
+        id::{Datacenter, Generation, NodeId, Version},
+        liveness::PeerState,
+        record::Status,
+        replica::NodeView,
+        time::Time,
+    },
+};
+
+/// All that one node knows: immutable, cheap to take and to clone. What has expired is left out.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(crate) local: NodeId,
+    pub(crate) now: Time,
+    pub(crate) maps: Arc<Maps>,
+    pub(crate) lives: Arc<Lives>,
+}
+
+/// One node of the cluster, as this node sees it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Member {
+    /// Its name.
+    pub node: NodeId,
+    /// Where it is.
+    pub datacenter: Datacenter,
+    /// Where it can be dialed, best first.
+    pub addresses: Vec<String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// What is thought of it.
+    pub state: PeerState,
+    /// How improbable its silence is, on the scale of `dead_peer_phi`; 0 for this node itself.
+    pub phi: f64,
+    /// Its present life.
+    pub generation: Generation,
+    /// Its last write that is known here.
+    pub version: Version,
+    /// How many of its keys are known here, expired ones included.
+    pub keys: usize,
+    /// Whether this is the node that took the snapshot.
+    pub local: bool,
+}
+
+impl Snapshot {
+    /// The node that took it.
+    #[must_use]
+    pub const fn local(&self) -> &NodeId {
+        &self.local
+    }
+
+    /// Everybody that is known, this node included, by name.
+    pub fn members(&self) -> impl Iterator<Item = Member> {
+        self.maps.iter().filter_map(|(node, map)| self.describe(node, map))
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn member(&self, node: &NodeId) -> Option<Member> {
+        self.describe(node, self.maps.get(node)?)
+    }
+
+    /// Everybody else that is known.
+    pub fn peers(&self) -> impl Iterator<Item = Member> {
+        self.members().filter(|member| !member.local)
+    }
+
+    /// The value of a node's key.
+    #[must_use]
+    pub fn get(&self, node: &NodeId, key: &str) -> Option<&Value> {
+        self.maps.get(node)?.entries.get(key)?.visible(self.now)
+    }
+
+    /// A node's keys that begin with `prefix`, in order, with their values. An empty prefix is all.
+    pub fn prefix<'a>(
+        &'a self,
+        node: &NodeId,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a Key, &'a Value)> {
+        let map = self.maps.get(node);
+        map.into_iter()
+            .flat_map(move |map| map.entries.range(Key::from(prefix)..))
+            .take_while(move |(key, _)| key.as_str().starts_with(prefix))
+            .filter_map(|(key, entry)| Some((key, entry.visible(self.now)?)))
+    }
+
+    /// How many keys of a node are visible. It counts them.
+    #[must_use]
+    pub fn len(&self, node: &NodeId) -> usize {
+        self.prefix(node, "").count()
+    }
+
+    /// Whether a node is unknown or has no visible key.
+    #[must_use]
+    pub fn is_empty(&self, node: &NodeId) -> bool {
+        self.prefix(node, "").next().is_none()
+    }
+
+    /// How far a node's writes are known here.
+    #[must_use]
+    pub fn version(&self, node: &NodeId) -> Option<(Generation, Version)> {
+        self.maps.get(node).map(|map| (map.generation, map.max_version))
+    }
+
+    /// How many keys of a node are held here, expired ones included and deleted ones not.
+    #[must_use]
+    pub fn held_keys(&self, node: &NodeId) -> usize {
+        self.maps.get(node).map_or(0, |map| map.live_keys)
+    }
+
+    fn describe(&self, node: &NodeId, map: &NodeView) -> Option<Member> {
+        let (_, record) = map.record.as_ref()?;
+        let local = *node == self.local;
+        let life = self.lives.get(node);
+        let state = match life {
+            _ if local && record.status == Status::Up => PeerState::Live,
+            _ if local => PeerState::Left,
+            Some(life) => life.state,
+            None => PeerState::Unheard,
+        };
+        Some(Member {
+            node: node.clone(),
+            datacenter: record.datacenter.clone(),
+            addresses: record.addresses.clone(),
+            tags: record.tags.clone(),
+            state,
+            phi: life.map_or(0.0, |life| life.estimate.phi(self.now)),
+            generation: map.generation,
+            version: map.max_version,
+            keys: map.live_keys,
+            local,
+        })
+    }
+}
+
+impl Member {
+    /// Whether a tag has this value.
+    #[must_use]
+    pub fn has_tag(&self, name: &str, value: &str) -> bool {
+        self.tags.get(name).is_some_and(|tag| tag == value)
+    }
+
+    /// Whether it may be counted on: live, or missed for a moment only.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        matches!(self.state, PeerState::Live | PeerState::Suspect)
+    }
+}

@@ -1,0 +1,302 @@
+//! How changes reach those who want to know: bounded streams that say when they lag, and actors.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use imbl::OrdMap;
+use ractor::{ActorRef, Message};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::{
+    actors::shared::Shared,
+    protocol::{
+        entry::{Content, Entry, Key, Value},
+        event::{Event, ProtocolEvent},
+        id::{Generation, NodeId, Version},
+        liveness::PeerState,
+        route::Counter,
+    },
+    snapshot::Snapshot,
+};
+
+/// Why there is no next event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscriptionError {
+    /// So many events were dropped because they were not taken in time. Read the snapshot, then go
+    /// on: the next call gives the oldest event that is still there.
+    #[error("{0} events were dropped, since they were not taken in time: read the snapshot")]
+    Lagged(u64),
+    /// The node has ended.
+    #[error("the node has ended")]
+    Ended,
+}
+
+/// Every event from the moment of the subscription on.
+#[derive(Debug)]
+pub struct Events {
+    events: broadcast::Receiver<Event>,
+    shared: Arc<Shared>,
+}
+
+/// What passes between nodes, from the moment of the subscription on.
+#[derive(Debug)]
+pub struct ProtocolEvents {
+    events: broadcast::Receiver<ProtocolEvent>,
+    shared: Arc<Shared>,
+}
+
+/// Changes of all nodes' keys that begin with a prefix.
+#[derive(Debug)]
+pub struct PrefixEvents {
+    events: Events,
+    prefix: String,
+}
+
+/// One change of a key.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PrefixChange {
+    /// Whose key.
+    pub peer: NodeId,
+    /// The key without the prefix.
+    pub key: Key,
+    /// Its value; `None`: it has none any more.
+    pub value: Option<Value>,
+    /// The owner's generation.
+    pub generation: Generation,
+    /// The version it was written at.
+    pub version: Version,
+}
+
+impl Events {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { events: shared.events.subscribe(), shared: Arc::clone(shared) }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// [`SubscriptionError::Lagged`], and then it goes on; [`SubscriptionError::Ended`] for good.
+    pub async fn next(&mut self) -> Result<Event, SubscriptionError> {
+        next(&self.shared, &mut self.events).await
+    }
+}
+
+impl ProtocolEvents {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self { events: shared.protocol_events.subscribe(), shared: Arc::clone(shared) }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Errors
+    /// As [`Events::next`].
+    pub async fn next(&mut self) -> Result<ProtocolEvent, SubscriptionError> {
+        next(&self.shared, &mut self.events).await
+    }
+}
+
+impl PrefixEvents {
+    pub(crate) fn new(shared: &Arc<Shared>, prefix: &str) -> Self {
+        Self { events: Events::new(shared), prefix: prefix.to_owned() }
+    }
+
+    /// Waits for the next change.
+    ///
+    /// # Errors
+    /// As [`Events::next`].
+    pub async fn next(&mut self) -> Result<PrefixChange, SubscriptionError> {
+        loop {
+            let (peer, key, value, generation, version) = match self.events.next().await? {
+                Event::Updated { peer, key, value, generation, version } => {
+                    (peer, key, Some(value), generation, version)
+                }
+                Event::Deleted { peer, key, generation, version } => {
+                    (peer, key, None, generation, version)
+                }
+                _ => continue,
+            };
+            if let Some(rest) = key.as_str().strip_prefix(&self.prefix) {
+                let key = Key::from(rest);
+                return Ok(PrefixChange { peer, key, value, generation, version });
+            }
+        }
+    }
+}
+
+/// The next event; what happened up to the end of the node is still given.
+async fn next<E: Clone>(
+    shared: &Shared,
+    events: &mut broadcast::Receiver<E>,
+) -> Result<E, SubscriptionError> {
+    let mut ended = shared.ended.subscribe();
+    let received = tokio::select! {
+        biased;
+        received = events.recv() => received,
+        _ = ended.wait_for(|ended| *ended) => events.try_recv().map_err(|error| match error {
+            broadcast::error::TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
+            _ => RecvError::Closed,
+        }),
+    };
+    received.map_err(|error| match error {
+        RecvError::Lagged(missed) => {
+            shared.counters.add(Counter::EventsLagged, missed);
+            SubscriptionError::Lagged(missed)
+        }
+        RecvError::Closed => SubscriptionError::Ended,
+    })
+}
+
+/// Sends an actor the present state, as events, and then every event, until it or the node ends.
+pub(crate) async fn feed<M: Message + From<Event>>(
+    shared: Arc<Shared>,
+    mut events: Events,
+    actor: ActorRef<M>,
+) {
+    let mut told = Told::default();
+    let send = |event: Event| actor.cast(M::from(event)).is_ok();
+    let mut news = told.catch_up(&shared.snapshot());
+    loop {
+        for event in news.drain(..) {
+            if !send(event) {
+                return;
+            }
+        }
+        news = match events.next().await {
+            Ok(event) => Vec::from_iter(told.is_new(&event).then_some(event)),
+            Err(SubscriptionError::Lagged(_)) => {
+                events = Events::new(&shared);
+                told.catch_up(&shared.snapshot())
+            }
+            Err(SubscriptionError::Ended) => return,
+        };
+    }
+}
+
+/// What an actor has been told so far.
+#[derive(Debug, Default)]
+struct Told(BTreeMap<NodeId, ToldPeer>);
+
+#[derive(Debug)]
+struct ToldPeer {
+    state: PeerState,
+    /// What the snapshot had: events up to here tell nothing new.
+    base: (Generation, Version),
+    keys: OrdMap<Key, Entry>,
+}
+
+impl Told {
+    /// The events that lead from what was told to `snapshot`.
+    fn catch_up(&mut self, snapshot: &Snapshot) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut before = std::mem::take(&mut self.0);
+        for member in snapshot.members() {
+            let peer = member.node;
+            let Some(map) = snapshot.maps.get(&peer) else { continue };
+            let told = before.remove(&peer);
+            if told.is_none() && !member.local {
+                events.push(Event::NewPeer { peer: peer.clone() });
+            }
+            let was = told.as_ref().map(|told| told.state);
+            events.extend(state_event(&peer, member.state, member.phi, was, member.local));
+            let keys = told.map(|told| told.keys).unwrap_or_default();
+            tell_keys(&peer, map.generation, &keys, &map.entries, snapshot, &mut events);
+            let base = (map.generation, map.max_version);
+            let told = ToldPeer { state: member.state, base, keys: map.entries.clone() };
+            self.0.insert(peer, told);
+        }
+        for (peer, told) in before {
+            let none = OrdMap::new();
+            tell_keys(&peer, told.base.0, &told.keys, &none, snapshot, &mut events);
+            events.push(Event::PeerForgotten { peer });
+        }
+        events
+    }
+
+    /// Whether an event tells something new; takes it as told.
+    fn is_new(&mut self, event: &Event) -> bool {
+        match event {
+            Event::NewPeer { peer } => {
+                let new = !self.0.contains_key(peer);
+                self.peer(peer);
+                new
+            }
+            Event::PeerLive { peer } => self.enters(peer, PeerState::Live),
+            Event::PeerSuspect { peer, .. } => self.enters(peer, PeerState::Suspect),
+            Event::PeerDead { peer, .. } => self.enters(peer, PeerState::Dead),
+            Event::PeerLeft { peer } => self.enters(peer, PeerState::Left),
+            Event::PeerForgotten { peer } => self.0.remove(peer).is_some(),
+            Event::Updated { peer, key, value, generation, version } => {
+                let told = self.peer(peer);
+                let new = (*generation, *version) > told.base;
+                if new {
+                    let content = Content::Value { value: value.clone(), expires: None };
+                    told.keys.insert(key.clone(), Entry { version: *version, content });
+                }
+                new
+            }
+            Event::Deleted { peer, key, .. } => {
+                let old = self.peer(peer).keys.remove(key);
+                old.is_some_and(|entry| !entry.is_tombstone())
+            }
+            Event::PeerChanged { .. } | Event::Error(_) => true,
+        }
+    }
+
+    fn enters(&mut self, peer: &NodeId, state: PeerState) -> bool {
+        std::mem::replace(&mut self.peer(peer).state, state) != state
+    }
+
+    fn peer(&mut self, peer: &NodeId) -> &mut ToldPeer {
+        self.0.entry(peer.clone()).or_insert_with(|| ToldPeer {
+            state: PeerState::Unheard,
+            base: (Generation::ZERO, Version::ZERO),
+            keys: OrdMap::new(),
+        })
+    }
+}
+
+fn state_event(
+    peer: &NodeId,
+    state: PeerState,
+    phi: f64,
+    was: Option<PeerState>,
+    local: bool,
+) -> Option<Event> {
+    if was == Some(state) || local {
+        return None;
+    }
+    let peer = peer.clone();
+    match state {
+        PeerState::Unheard => None,
+        PeerState::Live => Some(Event::PeerLive { peer }),
+        PeerState::Suspect => Some(Event::PeerSuspect { peer, phi }),
+        PeerState::Dead => Some(Event::PeerDead { peer, phi }),
+        PeerState::Left => Some(Event::PeerLeft { peer }),
+    }
+}
+
+fn tell_keys(
+    peer: &NodeId,
+    generation: Generation,
+    old: &OrdMap<Key, Entry>,
+    new: &OrdMap<Key, Entry>,
+    snapshot: &Snapshot,
+    events: &mut Vec<Event>,
+) {
+    for (key, entry) in new {
+        let before = old.get(key).and_then(|entry| entry.visible(snapshot.now));
+        if let Some(value) = entry.visible(snapshot.now).filter(|value| before != Some(*value)) {
+            let (peer, key, value) = (peer.clone(), key.clone(), value.clone());
+            let version = entry.version;
+            events.push(Event::Updated { peer, key, value, generation, version });
+        }
+    }
+    for (key, entry) in old.iter().filter(|(_, entry)| !entry.is_tombstone()) {
+        let gone = new.get(key).is_none_or(Entry::is_tombstone);
+        if gone {
+            let (peer, key, version) = (peer.clone(), key.clone(), entry.version);
+            events.push(Event::Deleted { peer, key, generation, version });
+        }
+    }
+}

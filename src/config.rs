@@ -11,7 +11,7 @@ use crate::{
         record,
     },
     store::{Store, memory::MemoryStore},
-    tls::{Identity, Roots},
+    tls::{Identity, LoadError, Roots},
     transport::{Transport, quic::QuicTransport},
 };
 
@@ -127,7 +127,7 @@ pub struct QuicLimits {
     pub handshakes: usize,
     /// From this many on, an address must prove itself by a Retry. Default 32.
     pub retry_above: usize,
-    /// New connections a second from one source address. Default 64.
+    /// New connections a second from one source address, or IPv6 network of 64 bits. Default 512.
     pub handshakes_per_source: u32,
     /// Connections at once. Default 11,000.
     pub connections: usize,
@@ -153,10 +153,17 @@ pub struct ConfigError {
 
 impl Config {
     /// A node with the name that its certificate proves, in the cluster of these roots.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the two cannot be used.
+    pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        Ok(Self::with_quic(Arc::new(QuicTransport::new(identity, roots)?)))
+    }
+
+    /// The same, with a transport that the caller keeps a hold of: to reload its identity.
     #[must_use]
-    pub fn new(identity: Identity, roots: Roots) -> Self {
-        let name = identity.name().clone();
-        let transport = Arc::new(QuicTransport::new(identity, roots));
+    pub fn with_quic(transport: Arc<QuicTransport>) -> Self {
+        let name = transport.identity().name().clone();
         Self::with_transport(name.cluster, name.datacenter, name.node, transport)
     }
 
@@ -318,7 +325,7 @@ impl Default for QuicLimits {
             idle_timeout: Duration::from_secs(30),
             handshakes: 256,
             retry_above: 32,
-            handshakes_per_source: 64,
+            handshakes_per_source: 512,
             connections: 11_000,
             exchanges: 256,
             socket_buffer: 4 << 20,

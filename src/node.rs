@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -401,6 +401,7 @@ impl Gossipmonger {
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
             ending: watch::Sender::new(None),
             ended: watch::Sender::new(false),
+            refusals: Mutex::default(),
             renewed: AtomicBool::new(false),
             farewell: watch::Sender::new(None),
             config,

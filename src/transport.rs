@@ -311,7 +311,8 @@ impl NodeLink {
         self.shared.count(counter);
     }
 
-    /// Tells the operator that somebody could not be connected, or was turned away.
+    /// Counts somebody who could not be connected or was turned away, and tells the operator: of
+    /// the first [`REFUSALS_TOLD_MAX`] in a second, so that a flood fills no log.
     pub fn refused(
         &self,
         remote: impl fmt::Display,
@@ -319,6 +320,9 @@ impl NodeLink {
         reason: impl fmt::Display,
     ) {
         self.shared.counters.refuse(label);
+        if !self.shared.may_tell_refusal() {
+            return;
+        }
         let (remote, reason) = (remote.to_string(), reason.to_string());
         self.shared.tell(Event::Error(Problem::Connection { remote, reason }));
     }
@@ -335,6 +339,8 @@ impl NodeLink {
     }
 }
 
+/// Refusals told to the operator in one second; all are counted.
+pub const REFUSALS_TOLD_MAX: u32 = 10;
 /// What this version can do beyond the wire's major version.
 const FEATURES: u64 = 0;
 /// Storage answers from memory; if it takes longer than this it is gone.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use crate::{
         replica::NodeView,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
+    transport::REFUSALS_TOLD_MAX,
 };
 
 /// The maps as readers see them.
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) ending: watch::Sender<Option<Ending>>,
     /// The node has ended, and given everything back.
     pub(crate) ended: watch::Sender<bool>,
+    /// The second in which refusals were last told, and how many.
+    pub(crate) refusals: Mutex<(u64, u32)>,
     /// This process has taken a later generation because its name was heard.
     pub(crate) renewed: AtomicBool,
     /// How many peers have acknowledged that this node leaves, once all have answered.
@@ -167,6 +170,17 @@ impl Shared {
             }
             first
         });
+    }
+
+    /// Whether one more refusal is to be told in this second.
+    pub(crate) fn may_tell_refusal(&self) -> bool {
+        let second = self.clock.now().since_origin().as_secs();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.0 != second {
+            *refusals = (second, 0);
+        }
+        refusals.1 = refusals.1.saturating_add(1);
+        refusals.1 <= REFUSALS_TOLD_MAX
     }
 
     pub(crate) fn renewed(&self) -> bool {

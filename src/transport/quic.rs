@@ -1,31 +1,207 @@
-//! The QUIC transport.
-use super::*;
-use crate::tls::{Identity, Roots};
-use std::sync::Arc;
+//! The default transport: QUIC with mutual TLS 1.3 on one UDP socket per address.
+//!
+//! One connection per peer, kept by name and never by address. A peer is connected only after it has
+//! introduced itself (`Hello`, `Welcome`) and its certificate has borne it out: an accepted handshake
+//! proves little to the dialer, whose own certificate may be rejected after it. Every exchange is a
+//! bidirectional stream, every heartbeat a datagram. Endpoint, connections and keys outlive the
+//! actor; its tasks do not, and the next actor's tasks serve the same connections.
 
-/// QUIC with mutual TLS 1.3.
-#[derive(Debug)]
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use quinn::{Endpoint, ServerConfig, TokioRuntime};
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use tokio::sync::Semaphore;
+
+use self::{actor::Quic, close::Close, frames::Room, socket::Socket, table::Table};
+use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
+use crate::{
+    config::Config,
+    protocol::route::TransportInput,
+    tls::{Identity, LoadError, ReloadError, Roots, Tls},
+};
+
+mod accept;
+mod actor;
+mod admission;
+mod close;
+mod dial;
+mod frames;
+mod introduce;
+mod serve;
+mod settings;
+mod socket;
+mod table;
+mod tasks;
+
+/// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicTransport {
-    #[allow(dead_code)]
-    identity: Identity,
-    #[allow(dead_code)]
-    roots: Roots,
+    tls: Tls,
+    silent: Arc<AtomicBool>,
+    /// Kept so that a silent socket stays bound.
+    sockets: Mutex<Vec<Arc<Socket>>>,
 }
+
 impl QuicTransport {
-    /// With this identity.
-    #[must_use]
-    pub fn new(identity: Identity, roots: Roots) -> Self {
-        Self { identity, roots }
+    /// A transport that shows this identity and trusts these roots.
+    ///
+    /// # Errors
+    /// [`LoadError`] if they cannot be used.
+    pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let tls = Tls::new(identity, roots)?;
+        Ok(Self { tls, silent: Arc::default(), sockets: Mutex::default() })
     }
+
+    /// Shows and trusts these from the next handshake on. Connections stay.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if they cannot be used, or name another node: nothing has changed.
+    pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
+        self.tls.reload(identity, roots)
+    }
+
+    /// The identity shown at present.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.tls.identity()
+    }
+
     /// Drops everything from now on, both ways, while the sockets stay bound for as long as this
     /// value lives: a crashed host, as peers see it. For tests and benchmarks.
-    pub fn silence(&self) {}
+    pub fn silence(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    fn bind(&self, opening: &Opening<'_>) -> Result<Open, TransportError> {
+        let config = opening.config;
+        self.check_names(config)?;
+        let server = settings::server(&self.tls, config, settings::transport(config, false));
+        let mut endpoints = Vec::new();
+        for address in &config.listen {
+            let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
+            let socket = Socket::bind(*address, buffer, gso, Arc::clone(&self.silent))?;
+            let socket = Arc::new(socket);
+            let endpoint = Endpoint::new_with_abstract_socket(
+                settings::endpoint(opening.endpoint_keys),
+                Some(server.clone()),
+                Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
+                Arc::new(TokioRuntime),
+            )
+            .map_err(|error| TransportError::Other(error.to_string()))?;
+            endpoints.push((endpoint, socket));
+        }
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) =
+            endpoints.iter().map(|(_, socket)| Arc::clone(socket)).collect();
+        Ok(Open(Arc::new(Shared {
+            endpoints,
+            server,
+            tls: self.tls.clone(),
+            table: Table::default(),
+            handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
+            exchanges: Arc::new(Semaphore::new(config.quic.exchanges)),
+            dials: Arc::new(Semaphore::new(DIALS_MAX)),
+            room: Room::default(),
+        })))
+    }
+
+    fn check_names(&self, config: &Config) -> Result<(), TransportError> {
+        let identity = self.tls.identity();
+        let name = identity.name();
+        let same = (&name.cluster, &name.datacenter, &name.node)
+            == (&config.cluster, &config.datacenter, &config.node);
+        if same {
+            return Ok(());
+        }
+        Err(TransportError::Identity(format!(
+            "the certificate is of {name}, the configuration says {}/{}/{}",
+            config.cluster, config.datacenter, config.node
+        )))
+    }
 }
+
+impl fmt::Debug for QuicTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicTransport")
+            .field("name", self.tls.identity().name())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Transport for QuicTransport {
     fn open<'a>(
         &'a self,
-        _o: Opening<'a>,
+        opening: Opening<'a>,
     ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
-        Box::pin(async { Err(TransportError::Other("x".into())) })
+        Box::pin(async move {
+            let open: Arc<dyn OpenTransport> = Arc::new(self.bind(&opening)?);
+            Ok(open)
+        })
     }
 }
+
+/// What outlives the actor.
+#[derive(Debug)]
+struct Shared {
+    endpoints: Vec<(Endpoint, Arc<Socket>)>,
+    server: ServerConfig,
+    tls: Tls,
+    table: Table,
+    handshakes: Arc<Semaphore>,
+    exchanges: Arc<Semaphore>,
+    dials: Arc<Semaphore>,
+    room: Room,
+}
+
+#[derive(Debug)]
+struct Open(Arc<Shared>);
+
+impl OpenTransport for Open {
+    fn addresses(&self) -> Vec<String> {
+        self.0.endpoints.iter().map(|(_, socket)| socket.address().to_string()).collect()
+    }
+
+    fn start(
+        &self,
+        node: NodeLink,
+        supervisor: ActorCell,
+    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
+        let arguments = (Arc::clone(&self.0), node);
+        Box::pin(async move {
+            let (actor, _) = Actor::spawn_linked(None, Quic, arguments, supervisor).await?;
+            Ok(actor)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            for (endpoint, _) in &self.0.endpoints {
+                endpoint.close(quinn::VarInt::from_u32(Close::Shutdown as u32), b"shutting down");
+            }
+            for (endpoint, socket) in &self.0.endpoints {
+                // Peers that are gone do not acknowledge the close.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+                socket.release();
+            }
+        })
+    }
+}
+
+impl Drop for QuicTransport {
+    fn drop(&mut self) {
+        // A silent socket has stayed bound for as long as this value.
+        self.silent.store(false, Ordering::Relaxed);
+        let sockets = self.sockets.get_mut().unwrap_or_else(PoisonError::into_inner);
+        sockets.iter().for_each(|socket| socket.release());
+    }
+}
+
+/// Dials of one node under way at once.
+const DIALS_MAX: usize = 32;
+/// How long closing waits for peers to acknowledge it.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);

@@ -1,0 +1,91 @@
+//! Those who dial us.
+
+use std::sync::Arc;
+
+use quinn::{ConnectionError, Incoming};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Shared,
+    admission::Admission,
+    close::Close,
+    introduce::{self, Introduction},
+    serve,
+    tasks::Spawner,
+};
+use crate::{protocol::route::Counter, tls::Verdict, transport::NodeLink};
+
+/// Accepts on one endpoint for as long as it is open.
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    node: NodeLink,
+    spawner: Spawner,
+    endpoint: quinn::Endpoint,
+) {
+    let mut admission = Admission::new(node.config().quic, Arc::clone(&shared.handshakes));
+    while let Some(incoming) = endpoint.accept().await {
+        let admitted = admission.admit(incoming, shared.table.len(), &node);
+        if let Some((incoming, permit)) = admitted {
+            let (shared, node, own) = (Arc::clone(&shared), node.clone(), spawner.clone());
+            spawner.spawn(handshake(shared, node, own, incoming, permit));
+        }
+    }
+}
+
+/// From the first packet to the introduction, within one deadline.
+async fn handshake(
+    shared: Arc<Shared>,
+    node: NodeLink,
+    spawner: Spawner,
+    incoming: Incoming,
+    _permit: OwnedSemaphorePermit,
+) {
+    let remote = incoming.remote_address();
+    let (crypto, verdict) = shared.tls.accept();
+    let mut server = shared.server.clone();
+    server.crypto = crypto;
+    let introduced = async {
+        let connecting =
+            incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
+        let connection = connecting.await.map_err(Introduction::Connection)?;
+        let met = introduce::accepting(&node, &connection, &shared.room).await?;
+        Ok::<_, Introduction>((connection, met))
+    };
+    let deadline = node.config().quic.handshake_timeout;
+    match tokio::time::timeout(deadline, introduced).await {
+        Ok(Ok((connection, met))) => {
+            node.count(Counter::ConnectionsAccepted);
+            serve::adopt(&shared, &node, &spawner, connection, met, false);
+        }
+        Ok(Err(error)) => {
+            node.count(Counter::HandshakesFailed);
+            tell(&node, &remote.to_string(), &error, &verdict);
+        }
+        Err(_) => {
+            node.count(Counter::HandshakesFailed);
+            node.counters().refuse("timeout");
+        }
+    }
+}
+
+/// Counts why somebody is not connected, and tells the operator what he can do something about.
+pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict: &Verdict) {
+    match error {
+        Introduction::Unwelcome(crate::transport::Unwelcome::Ourselves) => {}
+        Introduction::Unwelcome(unwelcome) => node.refused(remote, unwelcome.as_str(), unwelcome),
+        Introduction::Connection(reason) => tell_reason(node, remote, reason, verdict),
+        Introduction::Frame(_) | Introduction::NoHello | Introduction::Name(_) => {
+            node.refused(remote, "misbehaviour", error);
+        }
+    }
+}
+
+fn tell_reason(node: &NodeLink, remote: &str, reason: &ConnectionError, verdict: &Verdict) {
+    if let Some(refusal) = verdict.refusal(reason) {
+        node.refused(remote, refusal.reason.as_str(), refusal);
+    } else if let Some((label, words)) = Close::told(reason) {
+        node.refused(remote, label, words);
+    } else if !Close::is_ordinary(reason) {
+        tracing::debug!(node = %node.node(), remote, %reason, "no connection");
+    }
+}

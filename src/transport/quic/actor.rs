@@ -1,0 +1,167 @@
+//! The transport actor: starts tasks and forgets them; they report by themselves.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use ractor::{ActorProcessingErr, ActorRef};
+
+use super::{
+    Shared, accept::accept, close::Close, dial, frames::StreamFrames, serve::serve, tasks::Tasks,
+};
+use crate::{
+    protocol::{
+        digest::Digest,
+        id::NodeId,
+        message::Heartbeat,
+        overlay,
+        route::{Counter, Target, TransportInput},
+        time::Time,
+    },
+    transport::{NodeLink, exchange::initiate},
+};
+
+#[derive(Debug)]
+pub(super) struct Quic;
+
+#[derive(Debug)]
+pub(super) struct State {
+    shared: Arc<Shared>,
+    node: NodeLink,
+    tasks: Tasks,
+    sequence: u64,
+    /// Neighbours without a connection: since when, and when to dial them.
+    missing: BTreeMap<NodeId, Missing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    since: Time,
+    attempts: u32,
+    retry: Time,
+}
+
+#[ractor::actor(message = TransportInput, state = State, arguments = (Arc<Shared>, NodeLink))]
+impl Quic {
+    async fn pre_start(
+        &self,
+        _: ActorRef<TransportInput>,
+        (shared, node): (Arc<Shared>, NodeLink),
+    ) -> Result<State, ActorProcessingErr> {
+        let tasks = Tasks::default();
+        let spawner = tasks.spawner();
+        for (endpoint, _) in &shared.endpoints {
+            let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());
+            spawner.spawn(accept(shared, node.clone(), spawner.clone(), endpoint));
+        }
+        // The connections of the actor before this one.
+        for link in shared.table.links() {
+            spawner.spawn(serve(Arc::clone(&shared), node.clone(), spawner.clone(), link));
+        }
+        Ok(State { shared, node, tasks, sequence: 0, missing: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<TransportInput>,
+        input: TransportInput,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match input {
+            TransportInput::Round { targets, digest } => {
+                targets.into_iter().for_each(|target| state.begin(target, Arc::clone(&digest)));
+            }
+            TransportInput::Heartbeat(peers) => {
+                state.heartbeat(&peers);
+                state.connect(&peers);
+            }
+            TransportInput::Neighbours(peers) => state.connect(&peers),
+            TransportInput::Forget(peer) => {
+                state.missing.remove(&peer);
+                if let Some(link) = state.shared.table.link(&peer) {
+                    Close::Forgotten.connection(&link.connection, "you were forgotten");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// Starts an exchange; its end is reported whatever happens.
+    fn begin(&self, target: Target, digest: Arc<Digest>) {
+        let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
+        let spawner = self.tasks.spawner();
+        self.tasks.spawner().spawn(async move {
+            let dialed = dial::reach(&shared, &node, &spawner, &target).await;
+            let mut done = false;
+            if let Some(link) = dialed.link
+                && let Ok(stream) = link.connection.open_bi().await
+            {
+                let mut frames = StreamFrames::new(stream, &shared.room, &node);
+                let met = link.met();
+                match initiate(&node, &met, digest, &mut frames).await {
+                    Ok(()) => {
+                        frames.finish();
+                        done = true;
+                    }
+                    Err(error) if error.is_misbehaviour() => {
+                        node.refused(&met.node, "misbehaviour", format!("cut off: {error}"));
+                        Close::Misbehaviour.connection(&link.connection, &error.to_string());
+                    }
+                    Err(error) => {
+                        tracing::debug!(node = %node.node(), peer = %met.node, %error, "exchange failed");
+                    }
+                }
+            }
+            node.ended(target, dialed.node, done);
+        });
+    }
+
+    fn heartbeat(&mut self, peers: &[NodeId]) {
+        self.sequence += 1;
+        let heartbeat = Heartbeat { generation: self.node.generation(), sequence: self.sequence };
+        let datagram = Bytes::from(heartbeat.encode());
+        for peer in peers {
+            let link = self.shared.table.link(peer);
+            let sent = link.is_some_and(|l| l.connection.send_datagram(datagram.clone()).is_ok());
+            self.node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
+        }
+    }
+
+    /// Dials the neighbours that are not connected: those that are ours to dial at once, the others
+    /// if they have not come by themselves for a while.
+    fn connect(&mut self, peers: &[NodeId]) {
+        let now = self.node.now();
+        let interval = self.node.config().gossip_interval;
+        self.missing.retain(|peer, _| peers.binary_search(peer).is_ok());
+        for peer in peers {
+            if self.shared.table.link(peer).is_some() {
+                self.missing.remove(peer);
+                continue;
+            }
+            let missing = self.missing.entry(peer.clone()).or_insert(Missing {
+                since: now,
+                attempts: 0,
+                retry: now,
+            });
+            let patience =
+                interval * if overlay::dials(self.node.node(), peer) { 0 } else { PATIENCE };
+            if now.since(missing.since) < patience || now < missing.retry {
+                continue;
+            }
+            missing.attempts += 1;
+            let doublings = missing.attempts.min(BACK_OFF_DOUBLINGS_MAX);
+            missing.retry = now + interval * (1 << doublings) / 2;
+            let (shared, node, peer) = (Arc::clone(&self.shared), self.node.clone(), peer.clone());
+            let spawner = self.tasks.spawner();
+            self.tasks.spawner().spawn(async move {
+                dial::reach(&shared, &node, &spawner, &Target::Peer(peer)).await;
+            });
+        }
+    }
+}
+
+/// Rounds that the other end of an edge is given to dial.
+const PATIENCE: u32 = 3;
+/// A neighbour that cannot be reached is dialed again after at most 16 rounds.
+const BACK_OFF_DOUBLINGS_MAX: u32 = 5;

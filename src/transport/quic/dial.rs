@@ -1,0 +1,194 @@
+//! Those whom we dial.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{ClientConfig, Endpoint};
+
+use super::{
+    Shared,
+    accept::tell,
+    introduce::{self, Introduction},
+    serve, settings,
+    table::Link,
+    tasks::Spawner,
+};
+use crate::{
+    protocol::{
+        id::NodeId,
+        route::{Counter, Target},
+    },
+    tls::{Expect, SERVER_NAME, Verdict},
+    transport::{NodeLink, Unwelcome},
+};
+
+/// Addresses tried for one target, names resolved.
+const ATTEMPTS_MAX: usize = 8;
+/// How long a name may take to be resolved.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What came of dialing: the connection, and who answered, if anybody did.
+pub(super) struct Dialed {
+    pub(super) link: Option<Link>,
+    pub(super) node: Option<NodeId>,
+}
+
+const NOBODY: Dialed = Dialed { link: None, node: None };
+
+/// The connection to a target: the one there is, or a new one.
+pub(super) async fn reach(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    target: &Target,
+) -> Dialed {
+    match target {
+        Target::Peer(peer) => reach_peer(shared, node, spawner, peer).await,
+        Target::Address(address) => {
+            let addresses = [address.clone()];
+            dial_any(shared, node, spawner, &addresses, None).await
+        }
+    }
+}
+
+async fn reach_peer(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    peer: &NodeId,
+) -> Dialed {
+    if let Some(link) = shared.table.link(peer) {
+        return Dialed { node: Some(peer.clone()), link: Some(link) };
+    }
+    let Some(_claim) = shared.table.dialing(peer) else {
+        shared.table.dialed(peer).await;
+        let link = shared.table.link(peer);
+        return Dialed { node: link.is_some().then(|| peer.clone()), link };
+    };
+    dial_any(shared, node, spawner, &node.addresses(peer), Some(peer)).await
+}
+
+/// Tries addresses in turn until somebody welcomes us.
+async fn dial_any(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    addresses: &[String],
+    wanted: Option<&NodeId>,
+) -> Dialed {
+    let Ok(_permit) = shared.dials.acquire().await else { return NOBODY };
+    let mut tried = 0;
+    let mut answered = None;
+    for address in addresses {
+        for resolved in resolve(address).await {
+            tried += 1;
+            if tried > ATTEMPTS_MAX {
+                return Dialed { link: None, node: answered };
+            }
+            let dialed = dial(shared, node, spawner, address, resolved, wanted).await;
+            if dialed.link.is_some() {
+                return dialed;
+            }
+            answered = answered.or(dialed.node);
+        }
+    }
+    Dialed { link: None, node: answered }
+}
+
+async fn resolve(address: &str) -> Vec<SocketAddr> {
+    let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(address)).await;
+    match resolved {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => {
+            tracing::debug!(address, %error, "cannot be resolved");
+            Vec::new()
+        }
+        Err(_) => {
+            tracing::debug!(address, "not resolved in time");
+            Vec::new()
+        }
+    }
+}
+
+async fn dial(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    name: &str,
+    address: SocketAddr,
+    wanted: Option<&NodeId>,
+) -> Dialed {
+    let Some(endpoint) = endpoint_for(shared, address) else { return NOBODY };
+    let (crypto, verdict) = shared.tls.dial(match wanted {
+        Some(peer) => Expect::Node(peer.clone()),
+        None => Expect::AnyNode,
+    });
+    let mut client = ClientConfig::new(crypto);
+    client.transport_config(settings::transport(node.config(), true));
+    let introduced = async {
+        let connecting = endpoint
+            .connect_with(client, address, SERVER_NAME)
+            .map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(Introduction::Connection)?;
+        let met = introduce::dialing(node, &connection, wanted, &shared.room).await?;
+        Ok::<_, Failure>((connection, met))
+    };
+    let deadline = node.config().quic.handshake_timeout;
+    match tokio::time::timeout(deadline, introduced).await {
+        Ok(Ok((connection, met))) => {
+            node.count(Counter::ConnectionsDialed);
+            let who = Some(met.node.clone());
+            let link = serve::adopt(shared, node, spawner, connection, met, true);
+            Dialed { link, node: who }
+        }
+        Ok(Err(failure)) => failed(node, name, address, &failure, &verdict),
+        Err(_) => {
+            node.count(Counter::DialsFailed);
+            NOBODY
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Introduction(#[from] Introduction),
+}
+
+fn failed(
+    node: &NodeLink,
+    name: &str,
+    address: SocketAddr,
+    failure: &Failure,
+    verdict: &Verdict,
+) -> Dialed {
+    match failure {
+        // Our own address among the seeds is no fault.
+        Failure::Introduction(Introduction::Unwelcome(Unwelcome::Ourselves)) => {
+            Dialed { link: None, node: Some(node.node().clone()) }
+        }
+        Failure::Introduction(introduction) => {
+            node.count(Counter::DialsFailed);
+            let remote = if name == address.to_string() {
+                name.to_owned()
+            } else {
+                format!("{name} ({address})")
+            };
+            tell(node, &remote, introduction, verdict);
+            NOBODY
+        }
+        Failure::Unreachable(reason) => {
+            node.count(Counter::DialsFailed);
+            tracing::debug!(node = %node.node(), %address, reason, "cannot be dialed");
+            NOBODY
+        }
+    }
+}
+
+/// An endpoint of the address's family.
+fn endpoint_for(shared: &Shared, address: SocketAddr) -> Option<Endpoint> {
+    let mut endpoints = shared.endpoints.iter();
+    let found = endpoints.find(|(_, socket)| socket.address().is_ipv4() == address.is_ipv4());
+    found.map(|(endpoint, _)| endpoint.clone())
+}

@@ -1,0 +1,122 @@
+//! `Hello` and `Welcome`: the first stream of a connection, before anything else is said.
+
+use quinn::{Connection, ConnectionError};
+
+use super::{
+    close::Close,
+    frames::{Room, StreamFrames},
+};
+use crate::{
+    protocol::{
+        id::NodeId,
+        message::{HELLO_BYTES_MAX, Message},
+    },
+    tls,
+    transport::{
+        Met, NodeLink, Unwelcome,
+        exchange::{FrameError, Frames},
+    },
+};
+
+/// A handshake that went through, and yet the two are not connected.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Introduction {
+    /// We turn the peer away.
+    #[error("{0}")]
+    Unwelcome(#[from] Unwelcome),
+    /// The connection ended meanwhile.
+    #[error("{0}")]
+    Connection(ConnectionError),
+    /// The peer does not speak our protocol.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// The certificate names nobody; the verifier has let none such through.
+    #[error("{0}")]
+    Name(#[from] tls::NameError),
+    /// The peer's first words are no introduction.
+    #[error("its first message is no introduction")]
+    NoHello,
+}
+
+/// Introduces us, as the one who dialed.
+pub(super) async fn dialing(
+    node: &NodeLink,
+    connection: &Connection,
+    wanted: Option<&NodeId>,
+    room: &Room,
+) -> Result<Met, Introduction> {
+    let introduced = async {
+        let proved = tls::peer_name(connection)?.node;
+        let mut frames = open(node, connection, room).await?;
+        frames.send(&Message::Hello(node.hello(Some(&proved)))).await?;
+        frames.finish();
+        match frames.receive().await? {
+            Some(Message::Welcome(hello)) => Ok(node.meet(&hello, &proved, wanted)?),
+            _ => Err(Introduction::NoHello),
+        }
+    };
+    settle(connection, introduced.await)
+}
+
+/// Hears who dialed us, and introduces us.
+pub(super) async fn accepting(
+    node: &NodeLink,
+    connection: &Connection,
+    room: &Room,
+) -> Result<Met, Introduction> {
+    let introduced = async {
+        let proved = tls::peer_name(connection)?.node;
+        let stream = connection.accept_bi().await.map_err(Introduction::Connection)?;
+        let mut frames = short(node, stream, room);
+        let met = match frames.receive().await? {
+            Some(Message::Hello(hello)) => node.meet(&hello, &proved, None)?,
+            _ => return Err(Introduction::NoHello),
+        };
+        frames.send(&Message::Welcome(node.hello(Some(&met.node)))).await?;
+        frames.finish();
+        Ok(met)
+    };
+    settle(connection, introduced.await)
+}
+
+async fn open(
+    node: &NodeLink,
+    connection: &Connection,
+    room: &Room,
+) -> Result<StreamFrames, Introduction> {
+    let stream = connection.open_bi().await.map_err(Introduction::Connection)?;
+    Ok(short(node, stream, room))
+}
+
+fn short(
+    node: &NodeLink,
+    stream: (quinn::SendStream, quinn::RecvStream),
+    room: &Room,
+) -> StreamFrames {
+    let mut frames = StreamFrames::new(stream, room, node);
+    frames.max = HELLO_BYTES_MAX;
+    frames.deadline = node.config().quic.handshake_timeout;
+    frames
+}
+
+/// Says why, and prefers the reason of a connection that has ended to that of its stream.
+fn settle(
+    connection: &Connection,
+    introduced: Result<Met, Introduction>,
+) -> Result<Met, Introduction> {
+    introduced.map_err(|error| {
+        if let Some(reason) = connection.close_reason() {
+            return Introduction::Connection(reason);
+        }
+        match &error {
+            Introduction::Unwelcome(unwelcome) => {
+                Close::from(unwelcome).connection(connection, &unwelcome.to_string());
+            }
+            Introduction::Frame(FrameError::Stalled) => {
+                Close::Timeout.connection(connection, "no introduction in time");
+            }
+            other => Close::Misbehaviour.connection(connection, &other.to_string()),
+        }
+        error
+    })
+}

@@ -1,0 +1,72 @@
+//! How quinn is set up: windows, limits, keys. The reasons are beside the numbers.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::hmac;
+use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
+
+use crate::{config::Config, store::EndpointKeys, tls::Tls};
+
+/// Exchanges a peer may have open at once on one connection.
+pub(super) const STREAMS_PER_PEER: u32 = 32;
+/// Bytes in flight towards us per connection, and per stream.
+const RECEIVE_WINDOW: u32 = 4 << 20;
+const STREAM_RECEIVE_WINDOW: u32 = 1 << 20;
+/// Bytes we hold unacknowledged per connection.
+const SEND_WINDOW: u64 = 2 << 20;
+/// Datagrams waiting, each way: heartbeats of 20 bytes or so.
+const DATAGRAM_BUFFER: usize = 16 << 10;
+/// Bytes of packets held for one handshake that has not been looked at, and for all of them.
+const INCOMING_BUFFER: u64 = 16 << 10;
+const INCOMING_BUFFER_TOTAL: u64 = 1 << 20;
+
+/// Keys that outlive the process: with the same ones, a peer that still talks to the process before
+/// is told by a stateless reset (RFC 9000 section 10.3) that it is gone.
+pub(super) fn endpoint(keys: &EndpointKeys) -> EndpointConfig {
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, &keys.reset);
+    let mut config = EndpointConfig::new(Arc::new(reset));
+    let connection_id = keys.connection_id;
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id)));
+    config
+}
+
+pub(super) fn server(tls: &Tls, config: &Config, transport: Arc<TransportConfig>) -> ServerConfig {
+    let (crypto, _) = tls.accept();
+    let mut server = ServerConfig::with_crypto(crypto);
+    server
+        .transport_config(transport)
+        // A peer that moves dials again; a connection that moves is a way to be abused.
+        .migration(false)
+        .max_incoming(config.quic.handshakes)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+    server
+}
+
+pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let idle = config.quic.idle_timeout;
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .enable_segmentation_offload(config.quic.gso)
+        // Probing for larger packets costs 11 kB a connection, and has its own failures.
+        .mtu_discovery_config(None)
+        .max_idle_timeout(Some(idle_timeout(idle)));
+    // Heartbeats keep a connection alive, unless they are rarer than this.
+    if dialing && config.gossip_interval > idle / 3 {
+        transport.keep_alive_interval(Some(idle / 3));
+    }
+    Arc::new(transport)
+}
+
+fn idle_timeout(idle: Duration) -> IdleTimeout {
+    // The configuration allows ten minutes at most, the wire 2^62 milliseconds.
+    IdleTimeout::try_from(idle).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX))
+}

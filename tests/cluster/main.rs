@@ -1,0 +1,3 @@
+//! Nodes over real QUIC on loopback.
+mod convergence;
+mod harness;

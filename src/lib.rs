@@ -1,27 +1,76 @@
 //! Secure cluster membership and shared state: Scuttlebutt gossip and phi-accrual failure detection
-//! over mutually authenticated QUIC, in ractor actors.
+//! over mutually authenticated QUIC, in [ractor] actors.
+//!
+//! Every node keeps its own key/values and a copy of every other node's; the copies converge. A
+//! failure detector says who is live. A certificate says who a node is. Start with [`Gossipmonger`]
+//! and [`Config`].
+//!
+//! [ractor]: https://docs.rs/ractor
+//!
+//! # One exchange
+//!
+//! Every `gossip_interval` the scheduler chooses some peers. Storage gives a *digest*: for each node
+//! known, how far its copy reaches. The transport opens a QUIC stream to each peer and sends it
+//! (`Syn`). The peer's storage compares and answers (`SynAck`) with a *delta*, what the digest lacks,
+//! oldest writes first, and with what it wants itself. Our storage applies the delta, a gap-free
+//! run of writes per node, publishes the new snapshot, tells the subscribers, and sends back what was
+//! wanted (`Ack`). If a budget cut a delta, the next round follows on the same stream at once.
+//! Whatever arrives from a peer is a sign of its life: the transport reports it to the detector,
+//! which tells the scheduler and the subscribers when a peer is live, suspect or dead.
+//!
+//! # Layers
+//!
+//! [`protocol`] has the rules, as machines without IO, clock or global random numbers; actors around
+//! them are the shell; [`Gossipmonger`] is the handle. What can be replaced is a trait: [`store`] for
+//! what survives a restart, [`transport`] for how nodes reach each other. [`tls`] has certificates.
+//!
+//! # Invariants
+//!
+//! 1. Nothing below [`protocol`] reads a clock, a socket or a global random number generator.
+//! 2. Calls go only into storage, and storage calls nobody. Casts find their target through one
+//!    routing table.
+//! 3. No actor awaits the network in a handler. Tasks do; they are owned by their actor and report.
+//! 4. The certificate, not the frame, says who speaks. A peer relays other nodes' maps; it never
+//!    changes ours.
+//! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was
+//!    dropped.
+//! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free
+//!    prefixes, and a batch is one version.
+//! 7. Every start of a process is a new generation; a version is never used twice.
+//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process.
+//! 9. Bad input from the network never panics, never stops an actor, and is counted.
+//!
+//! # Features
+//!
+//! `default-features = false` is the library alone. `redb` adds a store in a file. `cli` (the
+//! default) is the program. `cluster` and `async-trait` are needed, and do nothing else, when
+//! something in the dependency graph turns on the ractor feature of that name.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod actors;
+mod node;
 pub mod config;
-pub mod counters;
 pub mod error;
-pub mod node;
-pub mod protocol;
-pub mod snapshot;
-pub mod store;
+mod snapshot;
 pub mod subscription;
-pub mod tls;
+pub mod protocol;
+mod actors;
 pub mod transport;
+pub mod tls;
+pub mod store;
+pub mod counters;
 
 pub use config::Config;
 pub use error::{Error, SpawnError};
 pub use node::Gossipmonger;
 pub use protocol::{
     entry::{Key, Value},
-    event::{Event, Problem},
+    event::{Event, Problem, ProtocolEvent},
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
     liveness::PeerState,
     replica::Write,
 };
 pub use snapshot::{Member, Snapshot};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

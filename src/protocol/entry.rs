@@ -10,7 +10,7 @@ use super::{id::Version, time::Time};
 pub const KEY_BYTES_MAX: usize = 512;
 
 /// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
-/// [`Limits`](super::replica::Limits)).
+/// [`MapLimits`](super::map::MapLimits)).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Key(Arc<str>);
 

@@ -266,6 +266,8 @@ impl Replica {
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
+            // Every peer that is up to date says our own generation.
+            StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
             StorageInput::HeardOfSelf(generation) => self.heard_of_self(generation, out),
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),

@@ -386,16 +386,7 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
-        let kept = |(g, v): &(Generation, Version)| *g == self.generation && self.max_version <= *v;
-        let mut next = if delta.ancestry.iter().any(kept) {
-            Self { staged: None, ..self.clone() }
-        } else {
-            Self::default()
-        };
-        next.generation = delta.generation;
-        next.ancestry = delta.ancestry.clone();
-        // A record of the earlier life says nothing of this one.
-        next.record = None;
+        let mut next = self.continued_by(delta);
         let mut applied = match next.apply(now, delta, limits) {
             // A copy that the new life continues may still be behind its floor.
             Err(Refusal::Gap | Refusal::Collected) if !next.entries.is_empty() => {
@@ -408,6 +399,30 @@ impl NodeMap {
         applied.advanced = true;
         *self = next;
         Ok(applied)
+    }
+
+    /// What the new life continues of this copy, told of in its name. The sender goes by our digest,
+    /// so of a copy that is being replaced the part that grows must not be lost.
+    fn continued_by(&self, delta: &NodeDelta) -> Self {
+        let continued = |map: &Self| {
+            let of = |(g, v): &(Generation, Version)| *g == self.generation && map.max_version <= *v;
+            delta.ancestry.iter().any(of)
+        };
+        let staged = self.staged.as_deref().filter(|staged| continued(staged));
+        let mut next = match (continued(self), staged) {
+            (true, staged) => Self { staged: staged.cloned().map(Box::new), ..self.clone() },
+            (false, Some(staged)) => staged.clone(),
+            (false, None) => Self::default(),
+        };
+        if let Some(staged) = &mut next.staged {
+            staged.generation = delta.generation;
+            staged.ancestry.clone_from(&delta.ancestry);
+        }
+        next.generation = delta.generation;
+        next.ancestry.clone_from(&delta.ancestry);
+        // A record of the earlier life says nothing of this one.
+        next.record = None;
+        next
     }
 
     /// Whether the sender starts from nothing because it has dropped tombstones that we lack.

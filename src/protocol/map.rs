@@ -236,6 +236,13 @@ impl NodeMap {
         self.generation = generation;
     }
 
+    /// Starts a new life that continues none: somebody else may have written in the earlier ones, so
+    /// that a copy of them need not be a prefix of this map.
+    pub fn renew_alone(&mut self, generation: Generation) {
+        self.ancestry.clear();
+        self.generation = generation;
+    }
+
     /// Sets how far the map reaches and is collected, when it is read back from a store.
     pub fn restore(&mut self, max_version: Version, gc_floor: Version) {
         self.max_version = self.max_version.max(max_version);

@@ -625,7 +625,7 @@ impl Replica {
             return;
         }
         self.renewed = true;
-        self.own.renew(heard.next());
+        self.own.renew_alone(heard.next());
         let persist = self.write_record(self.own_record());
         out.push(Output::Persist(persist));
         out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));

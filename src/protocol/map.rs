@@ -530,13 +530,13 @@ impl NodeMap {
         for entry in &delta.entries {
             let old = self.entries.get(&entry.key);
             keys += usize::from(old.is_none());
-            bytes += entry.encoded_len_max();
+            bytes += entry.key.as_str().len() + entry.value_len();
             let freed = old.map_or(0, |old| entry.key.as_str().len() + old.value_len());
             bytes = bytes.saturating_sub(freed);
         }
-        // Tombstones count towards neither limit of the owner, but they have to be held for a while,
-        // and the bound above includes what frames add: a copy may be twice the size of its owner.
-        if keys > limits.keys.saturating_mul(2) || bytes > limits.bytes.saturating_mul(2) {
+        let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
+        let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
+        if keys > keys_max || bytes > bytes_max {
             return Err(Refusal::TooLarge);
         }
         Ok(())
@@ -573,12 +573,8 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
         fits
     });
     let small = |entry: &DeltaEntry| {
-        let value = match &entry.content {
-            DeltaContent::Value { value, .. } => value.len(),
-            DeltaContent::Tombstone => 0,
-        };
         let key = entry.key.as_str().len();
-        (1..=limits.key_bytes).contains(&key) && value <= limits.value_bytes
+        (1..=limits.key_bytes).contains(&key) && entry.value_len() <= limits.value_bytes
     };
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
@@ -638,3 +634,9 @@ fn local_entry(now: Time, news: &DeltaEntry) -> Entry {
     };
     Entry { version: news.version, content }
 }
+
+/// While a copy catches up it holds what the owner held before and what it holds now: of each so many
+/// live keys and as many tombstones.
+const COPY_KEYS_FACTOR: usize = 4;
+/// The same for the bytes of what was and what is; a tombstone has none but its key's.
+const COPY_BYTES_FACTOR: usize = 4;

@@ -228,11 +228,13 @@ impl Cluster {
         let (name, acknowledged) = (at.name.clone(), at.acknowledged.take());
         at.node = Some(node);
         // Nothing is sent before the new generation is on the disk.
-        for output in &out {
-            if let Output::Persist(changes) = output {
+        out.retain(|output| match output {
+            Output::Persist(changes) => {
                 changes.iter().for_each(|change| at.stored.apply(change));
+                false
             }
-        }
+            _ => true,
+        });
         if let Some((generation, version)) = acknowledged
             && (head.generation, head.max_version) < (generation, version)
         {
@@ -877,7 +879,10 @@ impl Cluster {
             for (peer, copy) in peers.filter(|(peer, _)| !names.contains(peer)) {
                 let contents = (copy.digest_entry(peer.clone()), contents(copy));
                 if *held.entry(peer.clone()).or_insert_with(|| contents.clone()) != contents {
-                    return Err(format!("n{reader} holds something else of {peer}, which is gone"));
+                    let before = &held[peer];
+                    return Err(format!(
+                        "n{reader} holds something else of {peer}, which is gone: {contents:?} {before:?}"
+                    ));
                 }
             }
         }

@@ -451,7 +451,7 @@ impl Replica {
 
     /// The grace of what was deleted before the restart begins anew.
     fn tombstones_of(&self, map: &NodeMap, now: Time) -> Vec<(Version, Time)> {
-        let due = now + self.config.tombstone_grace;
+        let due = self.collection(now);
         let dead = map.entries().iter().filter(|(_, entry)| entry.is_tombstone());
         let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
         dead.sort_unstable();
@@ -538,7 +538,7 @@ impl Replica {
             None => Content::Tombstone,
         };
         if value.is_none() {
-            self.tombstones.push_back((version, now + self.config.tombstone_grace));
+            self.tombstones.push_back((version, self.collection(now)));
         }
         out.push(Output::Event(self.own_event(&key, value.as_ref(), version)));
         self.own.write(key.clone(), Entry { version, content });
@@ -880,6 +880,7 @@ impl Replica {
             self.marks.values().map(|(_, until)| *until).min(),
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
+        let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
         out.push(Output::Wake(wait.clamp(TICK_MIN, TICK_MAX)));
     }
 
@@ -896,11 +897,27 @@ impl Replica {
         }
     }
 
+    /// When a tombstone of now may be collected: after the grace, together with those that come a
+    /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
+    /// behind it, from the start: if it rose with every deletion, a large map would never be through.
+    fn collection(&self, now: Time) -> Time {
+        let step = (self.config.tombstone_grace / COLLECTIONS_PER_GRACE).as_micros().max(1);
+        let due = (now + self.config.tombstone_grace).since_origin().as_micros();
+        let due = u64::try_from(due.next_multiple_of(step)).unwrap_or(u64::MAX);
+        Time::from_origin(Duration::from_micros(due))
+    }
+
+    /// How many tombstones have to go before their time, many at once for the same reason.
+    fn excess_tombstones(&self) -> usize {
+        let (held, max) = (self.tombstones.len(), self.config.limits.keys);
+        if held > max { held - max / 2 } else { 0 }
+    }
+
     fn collect(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut floor = None;
-        while self.tombstones.front().is_some_and(|(_, due)| *due <= now)
-            || self.tombstones.len() > self.config.limits.keys
-        {
+        let mut excess = self.excess_tombstones();
+        while self.tombstones.front().is_some_and(|(_, due)| *due <= now) || excess > 0 {
+            excess = excess.saturating_sub(1);
             floor = self.tombstones.pop_front().map(|(version, _)| version);
         }
         let Some(floor) = floor else { return };
@@ -953,6 +970,8 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
 /// Bounds of the time between two looks at what expires.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
+/// How often within one grace the floor may rise.
+const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;

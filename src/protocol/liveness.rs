@@ -166,6 +166,7 @@ impl Liveness {
         let known_dead = matches!(peer.state, PeerState::Dead | PeerState::Left);
         if known_dead {
             peer.window.pause();
+            out.push(Output::Storage(StorageInput::Back(node.clone())));
         }
         if peer.state != PeerState::Live {
             let again = peer.state != PeerState::Suspect;
@@ -233,6 +234,7 @@ impl Peer {
         self.enter(PeerState::Dead, now);
         self.window.pause();
         out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Dead)));
+        out.push(Output::Storage(StorageInput::Gone(node.clone())));
         out.push(Output::Event(Event::PeerDead { peer: node.clone(), phi: self.window.phi(now) }));
     }
 

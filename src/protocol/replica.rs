@@ -56,6 +56,9 @@ pub struct Replica {
     config: ReplicaConfig,
     own: NodeMap,
     copies: BTreeMap<NodeId, NodeMap>,
+    /// Peers thought to be dead: not told of to those who do not know them, or each who joins
+    /// would keep them known for another while, and pass them on.
+    gone: BTreeSet<NodeId>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
@@ -209,6 +212,7 @@ impl Replica {
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
+            gone: BTreeSet::new(),
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
             tombstones: VecDeque::new(),
@@ -269,6 +273,17 @@ impl Replica {
             // Every peer that is up to date says our own generation.
             StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
             StorageInput::HeardOfSelf(generation) => self.heard_of_self(generation, out),
+            StorageInput::Gone(peer) => {
+                if self.copies.contains_key(&peer) {
+                    self.gone.insert(peer);
+                }
+            }
+            StorageInput::Back(peer) => {
+                self.gone.remove(&peer);
+                if self.retired.remove(&peer) {
+                    self.digest = None;
+                }
+            }
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
         }
@@ -664,6 +679,9 @@ impl Replica {
         let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
         let mut consider = |entry: DigestEntry| {
             let Some(map) = self.map_of(&entry.node) else { return };
+            if entry.generation == Generation::ZERO && self.is_gone(&entry.node) {
+                return;
+            }
             if let Some(versions) = map.staleness(&entry) {
                 stale.push((entry.generation == Generation::ZERO, versions, entry));
             }
@@ -778,6 +796,7 @@ impl Replica {
         }
         self.touched(peer.clone());
         if applied.generation {
+            self.gone.remove(peer);
             self.retired.remove(peer);
             self.marks.remove(peer);
         }
@@ -831,6 +850,12 @@ impl Replica {
         self.marks.get(node).is_some_and(|(upto, until)| generation <= *upto && now < *until)
     }
 
+    /// Whether a peer is dead or has left.
+    fn is_gone(&self, node: &NodeId) -> bool {
+        let left = |copy: &NodeMap| copy.record().is_some_and(|r| r.status == Status::Left);
+        self.gone.contains(node) || self.copies.get(node).is_some_and(left)
+    }
+
     fn retire(&mut self, peer: NodeId) {
         if self.copies.contains_key(&peer) && self.retired.insert(peer) {
             self.digest = None;
@@ -839,6 +864,7 @@ impl Replica {
 
     fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
         let Some(copy) = self.copies.remove(peer) else { return };
+        self.gone.remove(peer);
         self.retired.remove(peer);
         self.touched(peer.clone());
         let until = now + self.config.forget_after;

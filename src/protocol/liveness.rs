@@ -132,7 +132,10 @@ impl Liveness {
                 out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Unheard)));
             }
         }
-        if status == Status::Left && peer.state != PeerState::Left {
+        if status != Status::Left && peer.state == PeerState::Left {
+            peer.enter(PeerState::Unheard, now);
+            out.push(Output::Scheduler(SchedulerInput::Peer(node, Reach::Unheard)));
+        } else if status == Status::Left && peer.state != PeerState::Left {
             peer.enter(PeerState::Left, now);
             out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Dead)));
             out.push(Output::Event(Event::PeerLeft { peer: node }));

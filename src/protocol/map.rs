@@ -393,6 +393,9 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
+        if delta.record.is_none() {
+            return Err(Refusal::Malformed);
+        }
         let mut next = self.continued_by(delta);
         let mut applied = match next.apply(now, delta, limits) {
             // A copy that the new life continues may still be behind its floor.

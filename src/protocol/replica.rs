@@ -46,7 +46,8 @@ pub struct ReplicaConfig {
     pub delta_entries: usize,
     /// How long a tombstone is kept at least.
     pub tombstone_grace: Duration,
-    /// How long the name of a forgotten peer is remembered, so that it is not taken up again.
+    /// How long the name of a forgotten peer is remembered, so that it is not taken up again from
+    /// hearsay; ten minutes at most.
     pub forget_after: Duration,
 }
 
@@ -377,7 +378,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(digest, out);
-        let wants = self.wants(now, digest);
+        let wants = self.wants(now, from, digest);
         let delta = self.lacking(now, from, digest, true);
         (wants, delta)
     }
@@ -648,24 +649,31 @@ impl Replica {
     }
 
     /// Of what a peer's digest offers, what we lack.
-    fn wants(&mut self, now: Time, digest: &Digest) -> Digest {
+    fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
         let entries = digest
             .entries
             .iter()
             .filter(|theirs| theirs.node != self.config.node)
-            .filter_map(|theirs| self.want(now, theirs))
+            .filter_map(|theirs| self.want(now, from, theirs))
             .collect();
         Digest { entries }
     }
 
-    fn want(&self, now: Time, theirs: &DigestEntry) -> Option<DigestEntry> {
-        if self.is_marked(now, &theirs.node, theirs.generation) {
+    fn want(&self, now: Time, from: &NodeId, theirs: &DigestEntry) -> Option<DigestEntry> {
+        if self.is_marked(now, from, &theirs.node, theirs.generation) {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {
-            return Some(DigestEntry::unknown(theirs.node.clone()));
+            let room = self.copies.len() < self.config.peers_max;
+            return room.then(|| DigestEntry::unknown(theirs.node.clone()));
         };
         let ours = copy.digest_entry(theirs.node.clone());
+        // The peer has to hear that somebody writes under its name.
+        if theirs.node == *from
+            && (ours.generation, ours.max_version) > (theirs.generation, theirs.max_version)
+        {
+            return Some(ours);
+        }
         let newer = (theirs.generation, theirs.max_version) > (ours.generation, ours.max_version)
             || (theirs.generation == ours.generation
                 && (theirs.record > ours.record || theirs.gc_floor > ours.gc_floor));
@@ -748,7 +756,7 @@ impl Replica {
             }
             return false;
         }
-        if self.is_marked(now, &delta.node, delta.generation) {
+        if self.is_marked(now, from, &delta.node, delta.generation) {
             return false;
         }
         let known = self.copies.contains_key(&delta.node);
@@ -846,8 +854,11 @@ impl Replica {
 
     // --- forgetting
 
-    fn is_marked(&self, now: Time, node: &NodeId, generation: Generation) -> bool {
-        self.marks.get(node).is_some_and(|(upto, until)| generation <= *upto && now < *until)
+    /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
+    /// there.
+    fn is_marked(&self, now: Time, from: &NodeId, node: &NodeId, generation: Generation) -> bool {
+        let marked = |(upto, until): &(Generation, Time)| generation <= *upto && now < *until;
+        node != from && self.marks.get(node).is_some_and(marked)
     }
 
     /// Whether a peer is dead or has left.
@@ -863,11 +874,14 @@ impl Replica {
     }
 
     fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        // Even if nothing is left to forget here: who asked has to hear that it is gone.
+        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
+        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         let Some(copy) = self.copies.remove(peer) else { return };
         self.gone.remove(peer);
         self.retired.remove(peer);
         self.touched(peer.clone());
-        let until = now + self.config.forget_after;
+        let until = now + self.config.forget_after.min(MARK_MAX);
         self.marks.insert(peer.clone(), (copy.generation(), until));
         while self.marks.len() > self.config.peers_max {
             let first = self.marks.iter().min_by_key(|(_, (_, until))| *until);
@@ -883,8 +897,6 @@ impl Replica {
             }));
         }
         out.push(Output::Event(Event::PeerForgotten { peer: peer.clone() }));
-        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
-        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         out.push(Output::Transport(TransportInput::Forget(peer.clone())));
         out.push(Output::Persist(vec![Change::ForgetPeer(peer.clone())]));
     }
@@ -996,6 +1008,10 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
 /// Bounds of the time between two looks at what expires.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
+/// A mark outlives the moment until everybody has noticed a death, since the dead are not told of
+/// anew after that, but not by much: it also keeps out, unless they speak for themselves, those who
+/// were cut off for so long that everybody forgot them.
+const MARK_MAX: Duration = Duration::from_secs(600);
 /// How often within one grace the floor may rise.
 const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and

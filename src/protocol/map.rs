@@ -415,7 +415,8 @@ impl NodeMap {
     /// so of a copy that is being replaced the part that grows must not be lost.
     fn continued_by(&self, delta: &NodeDelta) -> Self {
         let continued = |map: &Self| {
-            let of = |(g, v): &(Generation, Version)| *g == self.generation && map.max_version <= *v;
+            let of =
+                |(g, v): &(Generation, Version)| *g == self.generation && map.max_version <= *v;
             delta.ancestry.iter().any(of)
         };
         let staged = self.staged.as_deref().filter(|staged| continued(staged));

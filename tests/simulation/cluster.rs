@@ -158,7 +158,8 @@ struct Exchange {
 impl Cluster {
     /// `count` machines, all switched off.
     pub(crate) fn new(seed: u64, count: usize, settings: Settings, network: Network) -> Self {
-        let slots = (0..count).map(|n| Slot::new(&format!("n{n}"), format!("host-{n}:1"))).collect();
+        let slots =
+            (0..count).map(|n| Slot::new(&format!("n{n}"), format!("host-{n}:1"))).collect();
         Self {
             rng: SmallRng::seed_from_u64(seed),
             network,
@@ -324,11 +325,6 @@ impl Cluster {
         self.deliver(slot, Machine::Storage, out);
     }
 
-    /// Hands a machine of a node something, as the shell would.
-    pub(crate) fn tell(&mut self, slot: usize, output: Output) {
-        self.input(slot, Machine::Storage, output);
-    }
-
     // --- time
 
     /// Lets everything happen that is due within `span`.
@@ -344,7 +340,11 @@ impl Cluster {
     }
 
     /// Lets time pass until `reached`, or fails after `deadline`.
-    pub(crate) fn run_until(&mut self, deadline: Duration, reached: impl Fn(&Self) -> Result<(), String>) {
+    pub(crate) fn run_until(
+        &mut self,
+        deadline: Duration,
+        reached: impl Fn(&Self) -> Result<(), String>,
+    ) {
         let end = self.now + u64::try_from(deadline.as_micros()).unwrap();
         loop {
             self.run_for(Duration::from_millis(500));
@@ -517,11 +517,7 @@ impl Cluster {
             );
             for (peer, copy) in node.replica.peers() {
                 let life = node.liveness.life(peer).map(|life| life.state);
-                lines += &format!(
-                    " {peer} {}/{} {life:?};",
-                    copy.generation(),
-                    copy.max_version()
-                );
+                lines += &format!(" {peer} {}/{} {life:?};", copy.generation(), copy.max_version());
             }
         }
         lines
@@ -680,7 +676,9 @@ impl Cluster {
         let message = Message::decode(frame).expect("what nodes say can be decoded");
         let peer = self.slots[peer].name.clone();
         match message {
-            Message::Hello(hello) | Message::Welcome(hello) => self.introduced(id, to, &peer, &hello),
+            Message::Hello(hello) | Message::Welcome(hello) => {
+                self.introduced(id, to, &peer, &hello)
+            }
             message => {
                 let Some(exchange) = self.exchanges.get_mut(&id) else { return };
                 let generation = exchange.generations[to as usize];
@@ -730,7 +728,8 @@ impl Cluster {
                     exchange.half(side).reply(reply)
                 }
                 Step::Send(message) => {
-                    let to = if side == Side::Initiator { Side::Responder } else { Side::Initiator };
+                    let to =
+                        if side == Side::Initiator { Side::Responder } else { Side::Initiator };
                     self.send(id, to, &message);
                     let Some(exchange) = self.exchanges.get_mut(&id) else { return };
                     exchange.half(side).sent()

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::protocol::{
-    map::MapLimits,
-    replica::Write,
-};
+use gossipmonger::protocol::{map::MapLimits, replica::Write};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
 use crate::{

@@ -88,7 +88,10 @@ impl Log {
         let version = entry.version;
         let written = self.writes.get(key).and_then(|writes| writes.get(&version));
         let Some(written) = written else {
-            return Err(format!("{key} at {version} was never written: {:?} {view:?}", self.writes.get(key)));
+            return Err(format!(
+                "{key} at {version} was never written: {:?} {view:?}",
+                self.writes.get(key)
+            ));
         };
         if version > view.max_version {
             return Err(format!("{key} at {version} is beyond {}", view.max_version));

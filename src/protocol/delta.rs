@@ -93,14 +93,19 @@ impl NodeDelta {
 }
 
 impl DeltaEntry {
+    /// Bytes of the value; a tombstone has none.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        match &self.content {
+            DeltaContent::Value { value, .. } => value.len(),
+            DeltaContent::Tombstone => 0,
+        }
+    }
+
     /// An upper bound of its bytes on the wire.
     #[must_use]
     pub fn encoded_len_max(&self) -> usize {
-        let value = match &self.content {
-            DeltaContent::Value { value, .. } => value.len(),
-            DeltaContent::Tombstone => 0,
-        };
-        entry_len_max(self.key.as_str().len(), value)
+        entry_len_max(self.key.as_str().len(), self.value_len())
     }
 }
 

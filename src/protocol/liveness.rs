@@ -132,7 +132,10 @@ impl Liveness {
                 out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Unheard)));
             }
         }
-        if status == Status::Left && peer.state != PeerState::Left {
+        if status != Status::Left && peer.state == PeerState::Left {
+            peer.enter(PeerState::Unheard, now);
+            out.push(Output::Scheduler(SchedulerInput::Peer(node, Reach::Unheard)));
+        } else if status == Status::Left && peer.state != PeerState::Left {
             peer.enter(PeerState::Left, now);
             out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Dead)));
             out.push(Output::Event(Event::PeerLeft { peer: node }));
@@ -166,6 +169,7 @@ impl Liveness {
         let known_dead = matches!(peer.state, PeerState::Dead | PeerState::Left);
         if known_dead {
             peer.window.pause();
+            out.push(Output::Storage(StorageInput::Back(node.clone())));
         }
         if peer.state != PeerState::Live {
             let again = peer.state != PeerState::Suspect;
@@ -233,6 +237,7 @@ impl Peer {
         self.enter(PeerState::Dead, now);
         self.window.pause();
         out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), Reach::Dead)));
+        out.push(Output::Storage(StorageInput::Gone(node.clone())));
         out.push(Output::Event(Event::PeerDead { peer: node.clone(), phi: self.window.phi(now) }));
     }
 

@@ -236,6 +236,13 @@ impl NodeMap {
         self.generation = generation;
     }
 
+    /// Starts a new life that continues none: somebody else may have written in the earlier ones, so
+    /// that a copy of them need not be a prefix of this map.
+    pub fn renew_alone(&mut self, generation: Generation) {
+        self.ancestry.clear();
+        self.generation = generation;
+    }
+
     /// Sets how far the map reaches and is collected, when it is read back from a store.
     pub fn restore(&mut self, max_version: Version, gc_floor: Version) {
         self.max_version = self.max_version.max(max_version);
@@ -386,16 +393,10 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
-        let kept = |(g, v): &(Generation, Version)| *g == self.generation && self.max_version <= *v;
-        let mut next = if delta.ancestry.iter().any(kept) {
-            Self { staged: None, ..self.clone() }
-        } else {
-            Self::default()
-        };
-        next.generation = delta.generation;
-        next.ancestry = delta.ancestry.clone();
-        // A record of the earlier life says nothing of this one.
-        next.record = None;
+        if delta.record.is_none() {
+            return Err(Refusal::Malformed);
+        }
+        let mut next = self.continued_by(delta);
         let mut applied = match next.apply(now, delta, limits) {
             // A copy that the new life continues may still be behind its floor.
             Err(Refusal::Gap | Refusal::Collected) if !next.entries.is_empty() => {
@@ -408,6 +409,31 @@ impl NodeMap {
         applied.advanced = true;
         *self = next;
         Ok(applied)
+    }
+
+    /// What the new life continues of this copy, told of in its name. The sender goes by our digest,
+    /// so of a copy that is being replaced the part that grows must not be lost.
+    fn continued_by(&self, delta: &NodeDelta) -> Self {
+        let continued = |map: &Self| {
+            let of =
+                |(g, v): &(Generation, Version)| *g == self.generation && map.max_version <= *v;
+            delta.ancestry.iter().any(of)
+        };
+        let staged = self.staged.as_deref().filter(|staged| continued(staged));
+        let mut next = match (continued(self), staged) {
+            (true, staged) => Self { staged: staged.cloned().map(Box::new), ..self.clone() },
+            (false, Some(staged)) => staged.clone(),
+            (false, None) => Self::default(),
+        };
+        if let Some(staged) = &mut next.staged {
+            staged.generation = delta.generation;
+            staged.ancestry.clone_from(&delta.ancestry);
+        }
+        next.generation = delta.generation;
+        next.ancestry.clone_from(&delta.ancestry);
+        // A record of the earlier life says nothing of this one.
+        next.record = None;
+        next
     }
 
     /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
@@ -508,13 +534,13 @@ impl NodeMap {
         for entry in &delta.entries {
             let old = self.entries.get(&entry.key);
             keys += usize::from(old.is_none());
-            bytes += entry.encoded_len_max();
+            bytes += entry.key.as_str().len() + entry.value_len();
             let freed = old.map_or(0, |old| entry.key.as_str().len() + old.value_len());
             bytes = bytes.saturating_sub(freed);
         }
-        // Tombstones count towards neither limit of the owner, but they have to be held for a while,
-        // and the bound above includes what frames add: a copy may be twice the size of its owner.
-        if keys > limits.keys.saturating_mul(2) || bytes > limits.bytes.saturating_mul(2) {
+        let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
+        let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
+        if keys > keys_max || bytes > bytes_max {
             return Err(Refusal::TooLarge);
         }
         Ok(())
@@ -551,12 +577,8 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
         fits
     });
     let small = |entry: &DeltaEntry| {
-        let value = match &entry.content {
-            DeltaContent::Value { value, .. } => value.len(),
-            DeltaContent::Tombstone => 0,
-        };
         let key = entry.key.as_str().len();
-        (1..=limits.key_bytes).contains(&key) && value <= limits.value_bytes
+        (1..=limits.key_bytes).contains(&key) && entry.value_len() <= limits.value_bytes
     };
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
@@ -616,3 +638,9 @@ fn local_entry(now: Time, news: &DeltaEntry) -> Entry {
     };
     Entry { version: news.version, content }
 }
+
+/// While a copy catches up it holds what the owner held before and what it holds now: of each so many
+/// live keys and as many tombstones.
+const COPY_KEYS_FACTOR: usize = 4;
+/// The same for the bytes of what was and what is; a tombstone has none but its key's.
+const COPY_BYTES_FACTOR: usize = 4;

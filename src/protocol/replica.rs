@@ -46,7 +46,8 @@ pub struct ReplicaConfig {
     pub delta_entries: usize,
     /// How long a tombstone is kept at least.
     pub tombstone_grace: Duration,
-    /// How long the name of a forgotten peer is remembered, so that it is not taken up again.
+    /// How long the name of a forgotten peer is remembered, so that it is not taken up again from
+    /// hearsay; ten minutes at most.
     pub forget_after: Duration,
 }
 
@@ -56,6 +57,9 @@ pub struct Replica {
     config: ReplicaConfig,
     own: NodeMap,
     copies: BTreeMap<NodeId, NodeMap>,
+    /// Peers thought to be dead: not told of to those who do not know them, or each who joins
+    /// would keep them known for another while, and pass them on.
+    gone: BTreeSet<NodeId>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
@@ -211,6 +215,7 @@ impl Replica {
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
+            gone: BTreeSet::new(),
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
             tombstones: VecDeque::new(),
@@ -268,7 +273,20 @@ impl Replica {
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
+            // Every peer that is up to date says our own generation.
+            StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
             StorageInput::HeardOfSelf(generation) => self.heard_of_self(generation, out),
+            StorageInput::Gone(peer) => {
+                if self.copies.contains_key(&peer) {
+                    self.gone.insert(peer);
+                }
+            }
+            StorageInput::Back(peer) => {
+                self.gone.remove(&peer);
+                if self.retired.remove(&peer) {
+                    self.digest = None;
+                }
+            }
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
         }
@@ -362,7 +380,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(digest, out);
-        let wants = self.wants(now, digest);
+        let wants = self.wants(now, from, digest);
         let delta = self.lacking(now, from, digest, true);
         (wants, delta)
     }
@@ -451,7 +469,7 @@ impl Replica {
 
     /// The grace of what was deleted before the restart begins anew.
     fn tombstones_of(&self, map: &NodeMap, now: Time) -> Vec<(Version, Time)> {
-        let due = now + self.config.tombstone_grace;
+        let due = self.collection(now);
         let dead = map.entries().iter().filter(|(_, entry)| entry.is_tombstone());
         let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
         dead.sort_unstable();
@@ -538,7 +556,7 @@ impl Replica {
             None => Content::Tombstone,
         };
         if value.is_none() {
-            self.tombstones.push_back((version, now + self.config.tombstone_grace));
+            self.tombstones.push_back((version, self.collection(now)));
         }
         out.push(Output::Event(self.own_event(&key, value.as_ref(), version)));
         self.own.write(key.clone(), Entry { version, content });
@@ -625,7 +643,7 @@ impl Replica {
             return;
         }
         self.renewed = true;
-        self.own.renew(heard.next());
+        self.own.renew_alone(heard.next());
         let persist = self.write_record(self.own_record());
         out.push(Output::Persist(persist));
         out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
@@ -633,24 +651,31 @@ impl Replica {
     }
 
     /// Of what a peer's digest offers, what we lack.
-    fn wants(&mut self, now: Time, digest: &Digest) -> Digest {
+    fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
         let entries = digest
             .entries
             .iter()
             .filter(|theirs| theirs.node != self.config.node)
-            .filter_map(|theirs| self.want(now, theirs))
+            .filter_map(|theirs| self.want(now, from, theirs))
             .collect();
         Digest { entries }
     }
 
-    fn want(&self, now: Time, theirs: &DigestEntry) -> Option<DigestEntry> {
-        if self.is_marked(now, &theirs.node, theirs.generation) {
+    fn want(&self, now: Time, from: &NodeId, theirs: &DigestEntry) -> Option<DigestEntry> {
+        if self.is_marked(now, from, &theirs.node, theirs.generation) {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {
-            return Some(DigestEntry::unknown(theirs.node.clone()));
+            let room = self.copies.len() < self.config.peers_max;
+            return room.then(|| DigestEntry::unknown(theirs.node.clone()));
         };
         let ours = copy.digest_entry(theirs.node.clone());
+        // The peer has to hear that somebody writes under its name.
+        if theirs.node == *from
+            && (ours.generation, ours.max_version) > (theirs.generation, theirs.max_version)
+        {
+            return Some(ours);
+        }
         let newer = (theirs.generation, theirs.max_version) > (ours.generation, ours.max_version)
             || (theirs.generation == ours.generation
                 && (theirs.record > ours.record || theirs.gc_floor > ours.gc_floor));
@@ -664,6 +689,9 @@ impl Replica {
         let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
         let mut consider = |entry: DigestEntry| {
             let Some(map) = self.map_of(&entry.node) else { return };
+            if entry.generation == Generation::ZERO && self.is_gone(&entry.node) {
+                return;
+            }
             if let Some(versions) = map.staleness(&entry) {
                 stale.push((entry.generation == Generation::ZERO, versions, entry));
             }
@@ -730,7 +758,7 @@ impl Replica {
             }
             return false;
         }
-        if self.is_marked(now, &delta.node, delta.generation) {
+        if self.is_marked(now, from, &delta.node, delta.generation) {
             return false;
         }
         let known = self.copies.contains_key(&delta.node);
@@ -778,6 +806,7 @@ impl Replica {
         }
         self.touched(peer.clone());
         if applied.generation {
+            self.gone.remove(peer);
             self.retired.remove(peer);
             self.marks.remove(peer);
         }
@@ -827,8 +856,17 @@ impl Replica {
 
     // --- forgetting
 
-    fn is_marked(&self, now: Time, node: &NodeId, generation: Generation) -> bool {
-        self.marks.get(node).is_some_and(|(upto, until)| generation <= *upto && now < *until)
+    /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
+    /// there.
+    fn is_marked(&self, now: Time, from: &NodeId, node: &NodeId, generation: Generation) -> bool {
+        let marked = |(upto, until): &(Generation, Time)| generation <= *upto && now < *until;
+        node != from && self.marks.get(node).is_some_and(marked)
+    }
+
+    /// Whether a peer is dead or has left.
+    fn is_gone(&self, node: &NodeId) -> bool {
+        let left = |copy: &NodeMap| copy.record().is_some_and(|r| r.status == Status::Left);
+        self.gone.contains(node) || self.copies.get(node).is_some_and(left)
     }
 
     fn retire(&mut self, peer: NodeId) {
@@ -838,10 +876,14 @@ impl Replica {
     }
 
     fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        // Even if nothing is left to forget here: who asked has to hear that it is gone.
+        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
+        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         let Some(copy) = self.copies.remove(peer) else { return };
+        self.gone.remove(peer);
         self.retired.remove(peer);
         self.touched(peer.clone());
-        let until = now + self.config.forget_after;
+        let until = now + self.config.forget_after.min(MARK_MAX);
         self.marks.insert(peer.clone(), (copy.generation(), until));
         while self.marks.len() > self.config.peers_max {
             let first = self.marks.iter().min_by_key(|(_, (_, until))| *until);
@@ -857,8 +899,6 @@ impl Replica {
             }));
         }
         out.push(Output::Event(Event::PeerForgotten { peer: peer.clone() }));
-        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
-        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         out.push(Output::Transport(TransportInput::Forget(peer.clone())));
         out.push(Output::Persist(vec![Change::ForgetPeer(peer.clone())]));
     }
@@ -880,6 +920,7 @@ impl Replica {
             self.marks.values().map(|(_, until)| *until).min(),
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
+        let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
         out.push(Output::Wake(wait.clamp(TICK_MIN, TICK_MAX)));
     }
 
@@ -896,11 +937,27 @@ impl Replica {
         }
     }
 
+    /// When a tombstone of now may be collected: after the grace, together with those that come a
+    /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
+    /// behind it, from the start: if it rose with every deletion, a large map would never be through.
+    fn collection(&self, now: Time) -> Time {
+        let step = (self.config.tombstone_grace / COLLECTIONS_PER_GRACE).as_micros().max(1);
+        let due = (now + self.config.tombstone_grace).since_origin().as_micros();
+        let due = u64::try_from(due.next_multiple_of(step)).unwrap_or(u64::MAX);
+        Time::from_origin(Duration::from_micros(due))
+    }
+
+    /// How many tombstones have to go before their time, many at once for the same reason.
+    fn excess_tombstones(&self) -> usize {
+        let (held, max) = (self.tombstones.len(), self.config.limits.keys);
+        if held > max { held - max / 2 } else { 0 }
+    }
+
     fn collect(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut floor = None;
-        while self.tombstones.front().is_some_and(|(_, due)| *due <= now)
-            || self.tombstones.len() > self.config.limits.keys
-        {
+        let mut excess = self.excess_tombstones();
+        while self.tombstones.front().is_some_and(|(_, due)| *due <= now) || excess > 0 {
+            excess = excess.saturating_sub(1);
             floor = self.tombstones.pop_front().map(|(version, _)| version);
         }
         let Some(floor) = floor else { return };
@@ -954,6 +1011,12 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
 /// Bounds of the time between two looks at what expires.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
+/// A mark outlives the moment until everybody has noticed a death, since the dead are not told of
+/// anew after that, but not by much: it also keeps out, unless they speak for themselves, those who
+/// were cut off for so long that everybody forgot them.
+const MARK_MAX: Duration = Duration::from_secs(600);
+/// How often within one grace the floor may rise.
+const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;

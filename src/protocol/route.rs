@@ -50,6 +50,10 @@ pub enum StorageInput {
     BeginRound(Vec<Target>),
     /// A peer says that it knows our name at this generation.
     HeardOfSelf(Generation),
+    /// A peer is thought to be dead: whoever does not know it is not to hear of it from us.
+    Gone(NodeId),
+    /// It was heard again.
+    Back(NodeId),
     /// A dead peer is no longer to be told of.
     Retire(NodeId),
     /// A dead peer is to be forgotten.

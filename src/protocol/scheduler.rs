@@ -285,7 +285,12 @@ impl Scheduler {
         if let (Target::Address(address), Some(node)) = (&target, node) {
             self.answered.insert(address.clone(), node);
         }
-        if ok {
+        // A peer may have been forgotten meanwhile.
+        let known = match &target {
+            Target::Peer(peer) => self.peers.contains_key(peer),
+            Target::Address(_) => true,
+        };
+        if ok || !known {
             self.failures.remove(&target);
             return;
         }

@@ -1,0 +1,311 @@
+//! Nodes that start, restart, leave, are removed, or find somebody else under their name.
+
+use std::collections::BTreeMap;
+
+use gossipmonger::{
+    protocol::{
+        digest::{Digest, DigestEntry},
+        event::{Event, Problem},
+        id::{Generation, Version},
+        record::Status,
+        replica::{Replica, ReplicaConfig, Write},
+        route::{Counter, DetectorInput, Output, StorageInput},
+    },
+    store::Stored,
+};
+
+use crate::support::{
+    at, config, exchange, news, node, record, replica, seen, set, start, told, value, write,
+};
+
+/// What a store holds of a node now.
+fn stored(replica: &mut Replica) -> Stored {
+    let mut stored = Stored::default();
+    let own = replica.own();
+    stored.head.generation = own.generation();
+    stored.head.max_version = own.max_version();
+    stored.head.gc_floor = own.gc_floor();
+    stored.head.ancestry = own.ancestry().to_vec();
+    for (key, entry) in own.entries() {
+        let value = entry.visible(at(0)).cloned();
+        let entry =
+            gossipmonger::store::StoredEntry { version: entry.version, value, expires: None };
+        stored.entries.insert(key.clone(), entry);
+    }
+    stored
+}
+
+fn stops(out: &[Output]) -> bool {
+    out.iter().any(|output| matches!(output, Output::Stop(Problem::Displaced { .. })))
+}
+
+fn conflicts(out: &[Output]) -> usize {
+    let conflict = |output: &&Output| {
+        matches!(output, Output::Event(Event::Error(Problem::NameConflict { .. })))
+    };
+    out.iter().filter(conflict).count()
+}
+
+// C32
+#[test]
+fn a_remote_write_is_told_with_its_owner_and_version() {
+    let (mut owner, mut reader) = (replica("owner"), replica("reader"));
+    let version = set(&mut owner, "key", "1");
+    let outcome = exchange(&mut owner, &mut reader, at(1));
+    let updated = Event::Updated {
+        peer: node("owner"),
+        key: "key".into(),
+        value: "1".into(),
+        generation: owner.own().generation(),
+        version,
+    };
+    assert_eq!(outcome.events(1).iter().filter(|event| ***event == updated).count(), 1);
+    let again = exchange(&mut owner, &mut reader, at(1));
+    assert_eq!(again.events(1), Vec::<&Event>::new());
+}
+
+// C46
+#[test]
+fn a_restart_wins_at_once_and_carries_its_copies_over() {
+    let (mut owner, mut reader) = (replica("owner"), replica("reader"));
+    (0..100).for_each(|n| {
+        set(&mut owner, &format!("k{n}"), "1");
+    });
+    exchange(&mut owner, &mut reader, at(1));
+    let old = owner.own().generation();
+    let mut owner = start(config("owner"), stored(&mut owner));
+    set(&mut owner, "new", "1");
+    let outcome = exchange(&mut reader, &mut owner, at(2));
+    let copy = reader.copy(&node("owner")).unwrap();
+    assert!(copy.generation() > old, "although the clock stood still");
+    assert_eq!(copy.entries(), owner.own().entries());
+    assert_eq!(outcome.entries, 1, "what is known already is not sent again");
+}
+
+// C46
+#[test]
+fn a_write_that_was_told_and_then_lost_in_a_crash_is_forgotten() {
+    let (mut owner, mut reader) = (replica("owner"), replica("reader"));
+    set(&mut owner, "kept", "1");
+    let disk = stored(&mut owner);
+    set(&mut owner, "lost", "1");
+    exchange(&mut owner, &mut reader, at(1));
+    assert_eq!(seen(&reader, "owner", "lost", at(1)).unwrap(), "1");
+    let mut owner = start(config("owner"), disk);
+    let outcome = exchange(&mut reader, &mut owner, at(2));
+    assert_eq!(seen(&reader, "owner", "lost", at(2)), None);
+    assert_eq!(seen(&reader, "owner", "kept", at(2)).unwrap(), "1");
+    let gone =
+        |event: &&&Event| matches!(event, Event::Deleted { key, .. } if key.as_str() == "lost");
+    assert_eq!(outcome.events(0).iter().filter(gone).count(), 1, "and that is told");
+}
+
+// C47
+#[test]
+fn a_restart_at_another_address_is_known_there() {
+    let (mut owner, mut reader) = (replica("owner"), replica("reader"));
+    exchange(&mut owner, &mut reader, at(1));
+    let moved = ReplicaConfig { record: record("elsewhere:9"), ..config("owner") };
+    let mut owner = start(moved, stored(&mut owner));
+    exchange(&mut owner, &mut reader, at(2));
+    let copy = reader.copy(&node("owner")).unwrap();
+    assert_eq!(copy.record().unwrap().addresses, ["elsewhere:9"]);
+}
+
+// C45
+#[test]
+fn who_left_comes_back_with_other_tags() {
+    let (mut owner, mut reader) = (replica("owner"), replica("reader"));
+    owner.set_status(Status::Left, &mut Vec::new());
+    exchange(&mut owner, &mut reader, at(1));
+    assert_eq!(reader.copy(&node("owner")).unwrap().record().unwrap().status, Status::Left);
+    let mut again = config("owner");
+    again.record.tags = BTreeMap::from([("role".into(), "worker".into())]);
+    let mut owner = start(again, stored(&mut owner));
+    let outcome = exchange(&mut owner, &mut reader, at(2));
+    let record = reader.copy(&node("owner")).unwrap().record().unwrap().clone();
+    assert_eq!((record.status, record.tags["role"].as_str()), (Status::Up, "worker"));
+    let up = |output: &Output| {
+        matches!(output, Output::Detector(DetectorInput::Member { status: Status::Up, .. }))
+    };
+    assert!(outcome.outputs[1].iter().any(up));
+}
+
+// C49
+#[test]
+fn who_left_or_died_is_not_introduced_to_others() {
+    let mut relay = replica("relay");
+    told(&mut relay, "live", news("live", 0, 1, 0));
+    told(&mut relay, "dead", news("dead", 0, 1, 0));
+    let mut left = news("left", 0, 1, 0);
+    left.record.as_mut().unwrap().1.status = Status::Left;
+    told(&mut relay, "left", left);
+    relay.handle(at(1), StorageInput::Gone(node("dead")), &mut Vec::new());
+    let mut new = replica("new");
+    exchange(&mut new, &mut relay, at(1));
+    exchange(&mut relay, &mut new, at(1));
+    let known: Vec<_> = new.peers().map(|(peer, _)| peer.as_str()).collect();
+    assert_eq!(known, ["live", "relay"]);
+    // Whoever knows it hears what is new, and when it is back everybody does.
+    told(&mut relay, "dead", news("dead", 1, 3, 0));
+    let mut old = replica("old");
+    told(&mut old, "dead", news("dead", 0, 1, 0));
+    exchange(&mut old, &mut relay, at(1));
+    assert_eq!(old.copy(&node("dead")).unwrap().max_version(), Version(3));
+    relay.handle(at(1), StorageInput::Back(node("dead")), &mut Vec::new());
+    exchange(&mut new, &mut relay, at(1));
+    assert!(new.copy(&node("dead")).is_some());
+}
+
+// C57 C51
+#[test]
+fn who_was_forgotten_comes_back_only_by_itself_or_in_a_new_life() {
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    let mut out = Vec::new();
+    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut out);
+    assert!(out.iter().any(|o| matches!(o, Output::Event(Event::PeerForgotten { .. }))));
+    told(&mut reader, "relay", news("owner", 0, 9, 0));
+    assert!(reader.copy(&node("owner")).is_none(), "hearsay");
+    let line = DigestEntry { generation: Generation(1_000), ..DigestEntry::unknown(node("owner")) };
+    let offer = Digest { entries: vec![line] };
+    let (wants, _) = reader.answer(at(1), &node("relay"), &offer, &mut Vec::new());
+    assert_eq!(wants.entries, [], "nor is it asked for");
+    let mut restarted = news("owner", 0, 1, 0);
+    restarted.generation = Generation(1_001);
+    told(&mut reader, "relay", restarted);
+    assert!(reader.copy(&node("owner")).is_some(), "a new life");
+
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
+    told(&mut reader, "owner", news("owner", 0, 9, 0));
+    assert!(reader.copy(&node("owner")).is_some(), "it speaks for itself");
+}
+
+// C51
+#[test]
+fn a_mark_ends() {
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
+    reader.handle(at(102), StorageInput::Tick, &mut Vec::new());
+    let delta =
+        gossipmonger::protocol::delta::Delta { nodes: vec![news("owner", 0, 9, 0)], more: false };
+    reader.apply(at(102), &node("relay"), &delta, &mut Vec::new());
+    assert!(reader.copy(&node("owner")).is_some());
+}
+
+#[test]
+fn who_asks_to_forget_a_stranger_hears_that_it_is_gone() {
+    let mut out = Vec::new();
+    replica("reader").handle(at(1), StorageInput::Forget(node("stranger")), &mut out);
+    let gone = DetectorInput::Forgotten(node("stranger"));
+    assert!(out.iter().any(|o| matches!(o, Output::Detector(input) if *input == gone)));
+    assert!(!out.iter().any(|o| matches!(o, Output::Event(_))));
+}
+
+#[test]
+fn an_up_to_date_peer_is_no_name_conflict() {
+    let mut owner = replica("owner");
+    let ours = owner.own().generation();
+    let mut out = Vec::new();
+    owner.handle(at(1), StorageInput::HeardOfSelf(Generation::ZERO), &mut out);
+    owner.handle(at(1), StorageInput::HeardOfSelf(ours), &mut out);
+    assert!(out.is_empty() && owner.own().generation() == ours);
+}
+
+// C50
+#[test]
+fn the_first_word_of_a_later_self_renews_and_the_second_ends() {
+    let mut owner = replica("owner");
+    set(&mut owner, "key", "1");
+    let mut out = Vec::new();
+    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(5_000)), &mut out);
+    assert_eq!((owner.own().generation(), conflicts(&out)), (Generation(5_001), 1));
+    assert!(!stops(&out));
+    assert!(out.iter().any(|o| matches!(o, Output::Count(Counter::NameConflicts, 1))));
+    assert_eq!(seen(&owner, "owner", "key", at(1)).unwrap(), "1");
+    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(5_002)), &mut out);
+    assert!(stops(&out));
+}
+
+// C50 C56
+#[test]
+fn of_twins_exactly_one_ends_and_both_are_told() {
+    for order in 0..8_u32 {
+        let mut relay = replica("relay");
+        let mut twins = [start_at("twin", 10), start_at("twin", 20)];
+        let mut out = [Vec::new(), Vec::new()];
+        let mut ended = [false, false];
+        for turn in 0..20_u32 {
+            let at_turn = (turn ^ (order >> (turn % 3))) as usize & 1;
+            if ended[at_turn] {
+                continue;
+            }
+            let twin = &mut twins[at_turn];
+            write(twin, at(1), vec![Write::set("from", format!("{at_turn} {turn}"))]);
+            let outcome = if turn % 2 == 0 {
+                exchange(twin, &mut relay, at(1))
+            } else {
+                let outcome = exchange(&mut relay, twin, at(1));
+                let [relay, twin] = outcome.outputs;
+                crate::support::Outcome { outputs: [twin, relay], ..outcome }
+            };
+            let [said, _] = outcome.outputs;
+            ended[at_turn] = stops(&said);
+            out[at_turn].extend(said);
+        }
+        assert_eq!(ended.iter().filter(|ended| **ended).count(), 1, "order {order}: {ended:?}");
+        assert!(out.iter().all(|out| conflicts(out) == 1), "order {order}: both are told");
+        let stays = &twins[usize::from(ended[0])];
+        assert_eq!(relay.copy(&node("twin")).unwrap().entries(), stays.own().entries());
+    }
+}
+
+fn start_at(name: &str, seconds: u64) -> Replica {
+    let wall = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let (stored, copies) = (Stored::default(), imbl::OrdMap::new());
+    Replica::start(config(name), stored, &copies, false, at(0), wall, &mut Vec::new())
+}
+
+#[test]
+fn after_a_conflict_no_copy_of_the_other_is_taken_for_ours() {
+    let (mut one, mut other) = (start_at("twin", 10), start_at("twin", 10));
+    let mut reader = replica("reader");
+    set(&mut one, "key", "of one");
+    set(&mut other, "key", "of the other");
+    exchange(&mut other, &mut reader, at(1));
+    write(&mut one, at(1), vec![Write::set("more", "1"), Write::set("and", "1")]);
+    // `one` reaches as far as the copy of `other`, in the same generation, and now hears of it.
+    let ours = one.own().generation();
+    one.handle(at(1), StorageInput::HeardOfSelf(ours.next()), &mut Vec::new());
+    exchange(&mut one, &mut reader, at(1));
+    assert_eq!(seen(&reader, "twin", "key", at(1)).unwrap(), "of one");
+}
+
+// C50
+#[test]
+fn a_peer_that_knows_more_of_us_says_so_when_we_ask() {
+    let mut relay = replica("relay");
+    let mut later = news("owner", 0, 9, 0);
+    later.generation = Generation(7_000);
+    later.entries = vec![value("key", 9, "of a later life")];
+    told(&mut relay, "owner", later);
+    let mut owner = replica("owner");
+    let outcome = exchange(&mut owner, &mut relay, at(1));
+    assert_eq!((conflicts(&outcome.outputs[0]), owner.own().generation()), (1, Generation(7_001)));
+}
+
+#[test]
+fn every_start_is_a_new_life_whatever_the_clock_says() {
+    let mut owner = replica("owner");
+    let mut generations = vec![owner.own().generation()];
+    for _ in 0..12 {
+        set(&mut owner, "key", &generations.len().to_string());
+        owner = start(config("owner"), stored(&mut owner));
+        generations.push(owner.own().generation());
+    }
+    assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
+    assert!(owner.own().ancestry().len() <= gossipmonger::protocol::delta::ANCESTRY_MAX);
+}

@@ -1,0 +1,9 @@
+//! The machines one by one, through their public doors: what copies accept, what deltas hold, who is
+//! thought to be live. Time is a parameter; every message goes through its bytes.
+
+mod deletes;
+mod detection;
+mod exchanges;
+mod lifecycle;
+mod reconciliation;
+mod support;

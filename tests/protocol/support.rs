@@ -1,0 +1,226 @@
+//! Replicas to talk to, and an exchange between two of them.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use gossipmonger::{
+    protocol::{
+        delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
+        entry::Key,
+        event::Event,
+        exchange::{Ask, Half, Initiator, Reply, Responder, Step},
+        id::{Datacenter, Generation, Incarnation, NodeId, Version},
+        map::MapLimits,
+        message::{LENGTH_BYTES, Message},
+        record::{NodeRecord, Status},
+        replica::{Replica, ReplicaConfig, Write},
+        route::Output,
+        time::Time,
+    },
+    store::Stored,
+};
+use imbl::OrdMap;
+
+pub(crate) fn node(name: &str) -> NodeId {
+    NodeId::new(name).unwrap()
+}
+
+pub(crate) fn at(seconds: u64) -> Time {
+    Time::from_origin(Duration::from_secs(seconds))
+}
+
+pub(crate) fn record(address: &str) -> NodeRecord {
+    NodeRecord {
+        datacenter: Datacenter::new("dc1").unwrap(),
+        addresses: vec![address.to_owned()],
+        tags: BTreeMap::new(),
+        wire: (1, 1),
+        status: Status::Up,
+        incarnation: Incarnation::ZERO,
+    }
+}
+
+pub(crate) fn config(name: &str) -> ReplicaConfig {
+    ReplicaConfig {
+        node: node(name),
+        record: record(&format!("{name}:1")),
+        limits: LIMITS,
+        peers_max: 100,
+        delta_bytes: 64 << 10,
+        delta_entries: 10_000,
+        tombstone_grace: Duration::from_secs(10),
+        forget_after: Duration::from_secs(100),
+    }
+}
+
+pub(crate) const LIMITS: MapLimits =
+    MapLimits { keys: 10_000, bytes: 32 << 20, key_bytes: 512, value_bytes: 2 << 20 };
+
+/// A new node.
+pub(crate) fn replica(name: &str) -> Replica {
+    start(config(name), Stored::default())
+}
+
+/// A node on what a store kept; its generation is 1,000 or follows the stored one.
+pub(crate) fn start(config: ReplicaConfig, stored: Stored) -> Replica {
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    Replica::start(config, stored, &OrdMap::new(), false, Time::ZERO, wall, &mut Vec::new())
+}
+
+/// Writes one key; returns the version.
+pub(crate) fn set(replica: &mut Replica, key: &str, value: &str) -> Version {
+    write(replica, at(1), vec![Write::set(key, value)])
+}
+
+pub(crate) fn delete(replica: &mut Replica, now: Time, key: &str) -> Version {
+    write(replica, now, vec![Write::delete(key)])
+}
+
+pub(crate) fn write(replica: &mut Replica, now: Time, batch: Vec<Write>) -> Version {
+    replica.write(now, batch, &mut Vec::new()).unwrap().version
+}
+
+/// The value that `reader` sees.
+pub(crate) fn seen(reader: &Replica, owner: &str, key: &str, now: Time) -> Option<String> {
+    let owner = node(owner);
+    let map = if *reader.node() == owner { Some(reader.own()) } else { reader.copy(&owner) }?;
+    let value = map.entries().get(key)?.visible(now)?;
+    Some(value.as_str().unwrap().to_owned())
+}
+
+/// What came of an exchange.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Rounds on the stream.
+    pub(crate) rounds: usize,
+    /// Writes carried, both ways.
+    pub(crate) entries: usize,
+    /// What the initiator and the responder said.
+    pub(crate) outputs: [Vec<Output>; 2],
+}
+
+impl Outcome {
+    /// The events of one side.
+    pub(crate) fn events(&self, side: usize) -> Vec<&Event> {
+        let event = |output| match output {
+            &Output::Event(ref event) => Some(event),
+            _ => None,
+        };
+        self.outputs[side].iter().filter_map(event).collect()
+    }
+}
+
+/// One whole exchange, `more` rounds included.
+pub(crate) fn exchange(one: &mut Replica, other: &mut Replica, now: Time) -> Outcome {
+    let mut outcome = Outcome::default();
+    let (mut initiator, mut step) = Initiator::open(one.digest());
+    let mut responder = Responder::new();
+    let names = [one.node().clone(), other.node().clone()];
+    let mut turn = 0;
+    let mut wire: Option<Vec<u8>> = None;
+    let mut steps = 0;
+    loop {
+        steps += 1;
+        assert!(steps < 1_000_000, "an exchange without an end");
+        let (replica, half): (&mut Replica, &mut dyn Half) =
+            if turn == 0 { (one, &mut initiator) } else { (other, &mut responder) };
+        let out = &mut outcome.outputs[turn];
+        step = match step {
+            Step::Ask(ask) => half.reply(answer(replica, now, &names[1 - turn], ask, out)),
+            Step::Send(message) => {
+                outcome.rounds += usize::from(matches!(message, Message::Syn { .. }));
+                outcome.entries += carried(&message);
+                wire = Some(message.encode().unwrap());
+                half.sent()
+            }
+            // An initiator that is done has sent its last frame, which is still to be taken.
+            Step::Read | Step::Done => match wire.take() {
+                Some(frame) => {
+                    turn = 1 - turn;
+                    let message = Message::decode(&frame[LENGTH_BYTES..]).unwrap();
+                    // The initiator goes on from its `Ack` by itself, before the other one answers.
+                    let half: &mut dyn Half =
+                        if turn == 0 { &mut initiator } else { &mut responder };
+                    half.frame(message)
+                }
+                None => return outcome,
+            },
+            Step::Broken(breach) => panic!("{breach}"),
+        };
+        // After an `Ack` the initiator asks for the next digest at once, the responder applies
+        // meanwhile. Here one comes after the other.
+        if turn == 0
+            && let Step::Ask(Ask::Digest) = step
+            && let Some(frame) = wire.take()
+        {
+            let ack = Message::decode(&frame[LENGTH_BYTES..]).unwrap();
+            let mut theirs = responder.frame(ack);
+            while let Step::Ask(ask) = theirs {
+                let reply = answer(other, now, &names[0], ask, &mut outcome.outputs[1]);
+                theirs = responder.reply(reply);
+            }
+        }
+    }
+}
+
+fn carried(message: &Message) -> usize {
+    match message {
+        Message::SynAck { delta, .. } | Message::Ack { delta } => delta.len(),
+        _ => 0,
+    }
+}
+
+fn answer(
+    replica: &mut Replica,
+    now: Time,
+    peer: &NodeId,
+    ask: Ask,
+    out: &mut Vec<Output>,
+) -> Reply {
+    match ask {
+        Ask::Digest => Reply::Digest(replica.digest()),
+        Ask::Answer { digest } => {
+            let (wants, delta) = replica.answer(now, peer, &digest, out);
+            Reply::Answer { wants, delta }
+        }
+        Ask::Merge { wants, delta } => Reply::Merged(replica.merge(now, peer, &wants, &delta, out)),
+        Ask::Apply { delta } => {
+            replica.apply(now, peer, &delta, out);
+            Reply::Applied
+        }
+    }
+}
+
+/// News of `name` in generation 1,000, with its record at version 1.
+pub(crate) fn news(name: &str, from: u64, to: u64, gc_floor: u64) -> NodeDelta {
+    NodeDelta {
+        node: node(name),
+        generation: Generation(1_000),
+        ancestry: Vec::new(),
+        from: Version(from),
+        to: Version(to),
+        gc_floor: Version(gc_floor),
+        record: Some((Version(1), record(&format!("{name}:1")))),
+        entries: Vec::new(),
+    }
+}
+
+pub(crate) fn value(key: &str, version: u64, value: &str) -> DeltaEntry {
+    let content = DeltaContent::Value { value: value.into(), ttl_ms: None };
+    DeltaEntry { key: Key::from(key), version: Version(version), content }
+}
+
+pub(crate) fn tombstone(key: &str, version: u64) -> DeltaEntry {
+    let content = DeltaContent::Tombstone;
+    DeltaEntry { key: Key::from(key), version: Version(version), content }
+}
+
+/// Applies news that `from` tells; returns what the replica said.
+pub(crate) fn told(replica: &mut Replica, from: &str, news: NodeDelta) -> Vec<Output> {
+    let mut out = Vec::new();
+    let delta = Delta { nodes: vec![news], more: false };
+    replica.apply(at(1), &node(from), &delta, &mut out);
+    out
+}

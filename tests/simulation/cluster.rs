@@ -1,0 +1,986 @@
+//! The nodes of one run, the queue of what happens next, and the one place that delivers outputs: what
+//! the actors are in production.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    time::{Duration, SystemTime},
+};
+
+use gossipmonger::{
+    protocol::{
+        event::{Event, Problem},
+        exchange::{Ask, Half, Initiator, Reply, Responder, Step},
+        id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
+        liveness::{Liveness, LivenessConfig, PeerState},
+        map::MapLimits,
+        message::{FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
+        record::{NodeRecord, Status},
+        replica::{Replica, ReplicaConfig, Write},
+        route::{
+            DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
+        },
+        scheduler::{Scheduler, SchedulerConfig},
+        time::Time,
+    },
+    store::{Change, Stored},
+};
+use imbl::OrdMap;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use crate::{network::Network, oracle::Oracle};
+
+/// What all nodes of a run have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) delta_bytes: usize,
+    pub(crate) delta_entries: usize,
+    pub(crate) tombstone_grace: Duration,
+    pub(crate) forget_after: Duration,
+    pub(crate) fanout: usize,
+    pub(crate) limits: MapLimits,
+    /// Which nodes' first addresses are seeds.
+    pub(crate) seeds: Vec<usize>,
+}
+
+impl Settings {
+    /// Room for everything, nothing is forgotten.
+    pub(crate) fn roomy() -> Self {
+        Self {
+            delta_bytes: 64 << 10,
+            delta_entries: 1_000,
+            tombstone_grace: Duration::from_secs(5),
+            forget_after: Duration::from_secs(3_600),
+            fanout: 3,
+            limits: MapLimits { keys: 1_000, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 << 10 },
+            seeds: vec![0],
+        }
+    }
+}
+
+/// A run.
+pub(crate) struct Cluster {
+    pub(crate) rng: SmallRng,
+    pub(crate) network: Network,
+    pub(crate) settings: Settings,
+    pub(crate) slots: Vec<Slot>,
+    /// Two machines have the same name.
+    pub(crate) twins: bool,
+    oracle: Oracle,
+    seed: u64,
+    now: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    scheduled: u64,
+    exchanges: BTreeMap<u64, Exchange>,
+    trace: DefaultHasher,
+}
+
+/// A machine that a node may run on, with its disk.
+pub(crate) struct Slot {
+    pub(crate) name: NodeId,
+    pub(crate) address: String,
+    /// How far its wall clock is ahead of the true one, in milliseconds.
+    pub(crate) skew: i64,
+    /// What is on the disk.
+    stored: Stored,
+    /// Commits not on the disk yet, oldest first.
+    unsynced: VecDeque<(u64, Vec<Change>)>,
+    commits: u64,
+    /// The last version of each life that was acknowledged to a caller.
+    acknowledged: Option<(Generation, Version)>,
+    /// Counts the processes that ran here.
+    epoch: u64,
+    pub(crate) node: Option<Node>,
+    /// The last process ended because another one uses its name.
+    pub(crate) displaced: bool,
+}
+
+/// A process.
+pub(crate) struct Node {
+    pub(crate) replica: Replica,
+    pub(crate) liveness: Liveness,
+    pub(crate) scheduler: Scheduler,
+    booted: u64,
+    wakes: [u64; 3],
+    sequence: u64,
+    generation: Generation,
+    /// How far each map reached when readers saw it last.
+    seen: BTreeMap<NodeId, (Generation, Version)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Machine {
+    Storage,
+    Detector,
+    Scheduler,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Side {
+    Initiator,
+    Responder,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Scheduled {
+    at: u64,
+    order: u64,
+    what: What,
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum What {
+    Wake { slot: usize, epoch: u64, machine: Machine, token: u64 },
+    Frame { exchange: u64, to: Side, bytes: Vec<u8> },
+    TimedOut { exchange: u64 },
+    Unreached { slot: usize, epoch: u64, target: Target, node: Option<NodeId> },
+    Datagram { to: usize, from: NodeId, bytes: Vec<u8> },
+    Synced { slot: usize, epoch: u64, commit: u64 },
+}
+
+struct Exchange {
+    target: Target,
+    slots: [usize; 2],
+    epochs: [u64; 2],
+    /// Of the peer of each side, from its hello.
+    generations: [Generation; 2],
+    initiator: Initiator,
+    /// What the initiator does once the two have been introduced.
+    opening: Option<Step>,
+    responder: Responder,
+    /// When the last frame to each side arrives: streams keep their order.
+    arrivals: [u64; 2],
+    /// A frame was lost for good, so nothing that is sent later arrives.
+    broken: bool,
+}
+
+impl Cluster {
+    /// `count` machines, all switched off.
+    pub(crate) fn new(seed: u64, count: usize, settings: Settings, network: Network) -> Self {
+        let slots =
+            (0..count).map(|n| Slot::new(&format!("n{n}"), format!("host-{n}:1"))).collect();
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            network,
+            settings,
+            slots,
+            twins: false,
+            oracle: Oracle::default(),
+            seed,
+            now: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            exchanges: BTreeMap::new(),
+            trace: DefaultHasher::new(),
+        }
+    }
+
+    /// All that happened, as one number.
+    pub(crate) fn trace(&self) -> u64 {
+        self.trace.finish()
+    }
+
+    /// Virtual time since the beginning.
+    pub(crate) fn now(&self) -> Duration {
+        Duration::from_micros(self.now)
+    }
+
+    /// Ends the run: something that was promised does not hold.
+    pub(crate) fn fail(&self, what: impl std::fmt::Display) -> ! {
+        panic!("SEED={} after {:?}: {what}{}", self.seed, self.now(), self.picture());
+    }
+
+    // --- processes
+
+    /// Starts a process on a machine, on what its disk holds.
+    pub(crate) fn boot(&mut self, slot: usize) {
+        let at = &mut self.slots[slot];
+        assert!(at.node.is_none(), "it runs already");
+        at.epoch += 1;
+        at.displaced = false;
+        let stored = at.stored.clone();
+        let head = stored.head.clone();
+        let now = Time::ZERO;
+        let wall = wall(self.now, at.skew);
+        let mut out = Vec::new();
+        let config = replica_config(&self.settings, at);
+        let replica = Replica::start(config, stored, &OrdMap::new(), false, now, wall, &mut out);
+        let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1")).collect();
+        let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
+        let scheduler = scheduler_config(&self.settings, at.name.clone(), seeds, candidates);
+        let liveness = LivenessConfig {
+            heartbeat_interval: INTERVAL,
+            dead_peer_phi: 8.0,
+            join_grace: Duration::from_secs(10),
+            forget_after: self.settings.forget_after,
+        };
+        let generation = replica.own().generation();
+        let node = Node {
+            liveness: Liveness::new(liveness),
+            scheduler: Scheduler::new(scheduler, now, self.rng.random()),
+            booted: self.now,
+            wakes: [0; 3],
+            sequence: 0,
+            generation,
+            seen: BTreeMap::new(),
+            replica,
+        };
+        let (name, acknowledged) = (at.name.clone(), at.acknowledged.take());
+        at.node = Some(node);
+        // Nothing is sent before the new generation is on the disk.
+        out.retain(|output| match output {
+            Output::Persist(changes) => {
+                changes.iter().for_each(|change| at.stored.apply(change));
+                false
+            }
+            _ => true,
+        });
+        if let Some((generation, version)) = acknowledged
+            && (head.generation, head.max_version) < (generation, version)
+        {
+            self.fail(format!("{name} forgot version {version}, which was acknowledged"));
+        }
+        let continues =
+            (head.generation > Generation::ZERO).then_some((head.generation, head.max_version));
+        let begun = self.oracle.begin(&name, generation, continues);
+        self.promise(begun);
+        self.deliver(slot, Machine::Storage, out);
+        self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
+        self.input(slot, Machine::Detector, Output::Detector(DetectorInput::Tick));
+    }
+
+    /// Ends a process without any notice. What was not on the disk is lost, from some commit on.
+    pub(crate) fn crash(&mut self, slot: usize) {
+        let kept = self.slots[slot].unsynced.len();
+        let kept = self.rng.random_range(0..=kept);
+        for _ in 0..kept {
+            self.sync_one(slot);
+        }
+        self.slots[slot].unsynced.clear();
+        self.slots[slot].node = None;
+    }
+
+    /// Ends a process; everything is on the disk.
+    pub(crate) fn stop(&mut self, slot: usize) {
+        while !self.slots[slot].unsynced.is_empty() {
+            self.sync_one(slot);
+        }
+        self.slots[slot].node = None;
+    }
+
+    /// Empties the disk. The clock is set so that no generation can come again: who loses both
+    /// the disk and the time has to be told by others.
+    pub(crate) fn wipe(&mut self, slot: usize) {
+        let at = &mut self.slots[slot];
+        at.skew = at.skew.max(0) + 100_000_000;
+        at.stored = Stored::default();
+        at.acknowledged = None;
+    }
+
+    /// Empties the disk and nothing else.
+    pub(crate) fn wipe_only(&mut self, slot: usize) {
+        self.slots[slot].stored = Stored::default();
+        self.slots[slot].acknowledged = None;
+    }
+
+    /// The slots with a process.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        (0..self.slots.len()).filter(|&n| self.slots[n].node.is_some()).collect()
+    }
+
+    /// The process on a machine that must have one.
+    pub(crate) fn node(&self, slot: usize) -> &Node {
+        self.slots[slot].node.as_ref().expect("it runs")
+    }
+
+    // --- callers
+
+    /// Writes a batch on a node.
+    pub(crate) fn write(&mut self, slot: usize, batch: Vec<Write>) {
+        let now = self.local(slot);
+        let mut out = Vec::new();
+        let node = self.slots[slot].node.as_mut().expect("it runs");
+        let Ok(written) = node.replica.write(now, batch, &mut out) else { return };
+        self.persist(slot, written.persist);
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    /// Replaces the tags of a node.
+    pub(crate) fn tag(&mut self, slot: usize, name: &str, value: &str) {
+        let mut out = Vec::new();
+        let node = self.slots[slot].node.as_mut().expect("it runs");
+        let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        let written = node.replica.set_tags(tags, &mut out).expect("within its limits");
+        self.persist(slot, written.persist);
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    /// A node says that it leaves; the process goes on until it is stopped.
+    pub(crate) fn leave(&mut self, slot: usize) {
+        let mut out = Vec::new();
+        let node = self.slots[slot].node.as_mut().expect("it runs");
+        let written = node.replica.set_status(Status::Left, &mut out);
+        self.persist(slot, written.persist);
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    // --- time
+
+    /// Lets everything happen that is due within `span`.
+    pub(crate) fn run_for(&mut self, span: Duration) {
+        let end = self.now + u64::try_from(span.as_micros()).unwrap();
+        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
+            let Some(Reverse(Scheduled { at, what, .. })) = self.queue.pop() else { break };
+            self.now = at;
+            (at, &what).hash(&mut self.trace);
+            self.happen(what);
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `reached`, or fails after `deadline`.
+    pub(crate) fn run_until(
+        &mut self,
+        deadline: Duration,
+        reached: impl Fn(&Self) -> Result<(), String>,
+    ) {
+        let end = self.now + u64::try_from(deadline.as_micros()).unwrap();
+        loop {
+            self.run_for(Duration::from_millis(500));
+            match reached(self) {
+                Ok(()) => return,
+                Err(why) if self.now >= end => self.fail(format!("never got there: {why}")),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn at(&mut self, at: u64, what: What) {
+        self.scheduled += 1;
+        self.queue.push(Reverse(Scheduled { at, order: self.scheduled, what }));
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Wake { slot, epoch, machine, token } => self.wake(slot, epoch, machine, token),
+            What::Frame { exchange, to, bytes } => self.frame(exchange, to, &bytes),
+            What::TimedOut { exchange } => {
+                if let Some(exchange) = self.exchanges.remove(&exchange) {
+                    self.ended(exchange.slots[0], exchange.epochs[0], exchange.target, None, false);
+                }
+            }
+            What::Unreached { slot, epoch, target, node } => {
+                self.ended(slot, epoch, target, node, false);
+            }
+            What::Datagram { to, from, bytes } => self.datagram(to, from, &bytes),
+            What::Synced { slot, epoch, commit } => {
+                while self.slots[slot].epoch == epoch
+                    && self.slots[slot].unsynced.front().is_some_and(|(n, _)| *n <= commit)
+                {
+                    self.sync_one(slot);
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, slot: usize, epoch: u64, machine: Machine, token: u64) {
+        let at = &self.slots[slot];
+        let due = at.node.as_ref().is_some_and(|node| node.wakes[machine as usize] == token);
+        if at.epoch != epoch || !due {
+            return;
+        }
+        let tick = match machine {
+            Machine::Storage => Output::Storage(StorageInput::Tick),
+            Machine::Detector => Output::Detector(DetectorInput::Tick),
+            Machine::Scheduler => Output::Scheduler(SchedulerInput::Tick),
+        };
+        self.input(slot, machine, tick);
+    }
+
+    /// A node's own clock, which began when it booted.
+    fn local(&self, slot: usize) -> Time {
+        let booted = self.slots[slot].node.as_ref().map_or(0, |node| node.booted);
+        Time::from_origin(Duration::from_micros(self.now - booted))
+    }
+
+    // --- the routing table
+
+    fn input(&mut self, slot: usize, machine: Machine, output: Output) {
+        self.deliver(slot, machine, vec![output]);
+    }
+
+    /// Delivers what a machine said, and what the others say to that, in order.
+    fn deliver(&mut self, slot: usize, machine: Machine, out: Vec<Output>) {
+        self.record(slot, &out);
+        let mut queue: VecDeque<_> = out.into_iter().map(|output| (machine, output)).collect();
+        while let Some((machine, output)) = queue.pop_front() {
+            let now = self.local(slot);
+            let Some(node) = self.slots[slot].node.as_mut() else { return };
+            let mut out = Vec::new();
+            let to = match output {
+                Output::Storage(input) => {
+                    node.replica.handle(now, input, &mut out);
+                    Machine::Storage
+                }
+                Output::Detector(input) => {
+                    node.liveness.handle(now, input, &mut out);
+                    Machine::Detector
+                }
+                Output::Scheduler(input) => {
+                    node.scheduler.handle(now, input, &mut out);
+                    Machine::Scheduler
+                }
+                Output::Transport(input) => {
+                    self.transport(slot, input);
+                    continue;
+                }
+                Output::Persist(changes) => {
+                    self.persist(slot, changes);
+                    continue;
+                }
+                Output::Wake(after) => {
+                    self.arm(slot, machine, after);
+                    continue;
+                }
+                Output::Stop(problem) => {
+                    assert!(matches!(problem, Problem::Displaced { .. }), "{problem}");
+                    if !self.twins {
+                        self.fail(format!("n{slot} ends without a twin: {problem}"));
+                    }
+                    self.crash(slot);
+                    self.slots[slot].displaced = true;
+                    return;
+                }
+                Output::Event(_) | Output::Protocol(_) | Output::Count(..) => continue,
+            };
+            self.record(slot, &out);
+            queue.extend(out.into_iter().map(|output| (to, output)));
+            self.look(slot);
+        }
+        self.look(slot);
+    }
+
+    fn arm(&mut self, slot: usize, machine: Machine, after: Duration) {
+        let epoch = self.slots[slot].epoch;
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        node.wakes[machine as usize] += 1;
+        let token = node.wakes[machine as usize];
+        let at = self.now + u64::try_from(after.as_micros()).unwrap().max(1);
+        self.at(at, What::Wake { slot, epoch, machine, token });
+    }
+
+    /// Tells the oracle what the node has written.
+    fn record(&mut self, slot: usize, out: &[Output]) {
+        self.note_generation(slot);
+        let name = self.slots[slot].name.clone();
+        for output in out {
+            let Output::Event(event) = output else { continue };
+            let wrote = match event {
+                Event::Updated { peer, key, value, generation, version } if *peer == name => {
+                    self.oracle.wrote(peer, *generation, *version, key, Some(value))
+                }
+                Event::Deleted { peer, key, generation, version } if *peer == name => {
+                    self.oracle.wrote(peer, *generation, *version, key, None)
+                }
+                _ => Ok(()),
+            };
+            self.promise(wrote);
+        }
+    }
+
+    /// A node that took a newer generation goes on from what it had written.
+    fn note_generation(&mut self, slot: usize) {
+        let name = self.slots[slot].name.clone();
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        let generation = node.replica.own().generation();
+        if generation != node.generation {
+            let earlier = std::mem::replace(&mut node.generation, generation);
+            let begun = self.oracle.begin(&name, generation, Some((earlier, Version(u64::MAX))));
+            self.promise(begun);
+        }
+    }
+
+    /// What everybody holds and thinks, for a failure message.
+    fn picture(&self) -> String {
+        let mut lines = String::new();
+        for n in self.running() {
+            let at = &self.slots[n];
+            let node = self.node(n);
+            let own = node.replica.own();
+            lines += &format!(
+                "\n  {} at {} {}/{}:",
+                at.name,
+                at.address,
+                own.generation(),
+                own.max_version()
+            );
+            for (peer, copy) in node.replica.peers() {
+                let life = node.liveness.life(peer).map(|life| life.state);
+                lines += &format!(" {peer} {}/{} {life:?};", copy.generation(), copy.max_version());
+            }
+        }
+        lines
+    }
+
+    fn promise(&self, kept: Result<(), String>) {
+        if let Err(broken) = kept {
+            self.fail(broken);
+        }
+    }
+
+    /// Looks at what readers see of a node now, if it changed.
+    fn look(&mut self, slot: usize) {
+        let name = self.slots[slot].name.clone();
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        let Some(views) = node.replica.view() else { return };
+        node.seen.retain(|peer, _| views.contains_key(peer));
+        for (peer, view) in &views {
+            let reach = (view.generation, view.max_version);
+            let before = node.seen.insert(peer.clone(), reach);
+            if before.is_some_and(|before| before > reach) {
+                self.fail(format!("{name} fell back on {peer}: {before:?} -> {reach:?}"));
+            }
+            if let Err(broken) = self.oracle.check(peer, view) {
+                self.fail(format!("{name} holds of {peer}: {broken}"));
+            }
+        }
+    }
+
+    // --- the disk
+
+    fn persist(&mut self, slot: usize, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        let delay = self.rng.random_range(100..30_000);
+        let (epoch, at) = (self.slots[slot].epoch, self.now + delay);
+        let disk = &mut self.slots[slot];
+        disk.commits += 1;
+        let commit = disk.commits;
+        disk.unsynced.push_back((commit, changes));
+        self.at(at, What::Synced { slot, epoch, commit });
+    }
+
+    fn sync_one(&mut self, slot: usize) {
+        let disk = &mut self.slots[slot];
+        let Some((_, changes)) = disk.unsynced.pop_front() else { return };
+        changes.iter().for_each(|change| disk.stored.apply(change));
+        disk.acknowledged = Some((disk.stored.head.generation, disk.stored.head.max_version));
+    }
+
+    // --- the network
+
+    fn transport(&mut self, slot: usize, input: TransportInput) {
+        match input {
+            TransportInput::Round { targets, digest } => {
+                for target in targets {
+                    let (initiator, opening) = Initiator::open(digest.clone());
+                    self.dial(slot, target, initiator, opening);
+                }
+            }
+            TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
+            TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
+        }
+    }
+
+    /// Who would answer: the machine at the address, whoever runs there.
+    fn find(&self, slot: usize, target: &Target) -> Option<usize> {
+        let address = match target {
+            Target::Address(address) => address.clone(),
+            Target::Peer(peer) => {
+                let copy = self.node(slot).replica.copy(peer)?;
+                copy.record()?.addresses.first()?.clone()
+            }
+        };
+        let at = |n: &usize| self.slots[*n].address == address && self.slots[*n].node.is_some();
+        (0..self.slots.len()).find(at)
+    }
+
+    fn dial(&mut self, slot: usize, target: Target, initiator: Initiator, opening: Step) {
+        let epoch = self.slots[slot].epoch;
+        let other = self.find(slot, &target);
+        let name = other.map(|other| self.slots[other].name.clone());
+        let right = match (&target, &name) {
+            (_, None) => false,
+            (Target::Peer(peer), Some(name)) => peer == name,
+            (Target::Address(_), Some(name)) => *name != self.slots[slot].name,
+        };
+        let Some(other) = other.filter(|_| right) else {
+            let node = name.filter(|_| matches!(target, Target::Address(_)));
+            let at = self.now + CONNECT_TIMEOUT;
+            self.at(at, What::Unreached { slot, epoch, target, node });
+            return;
+        };
+        self.scheduled += 1;
+        let id = self.scheduled;
+        let exchange = Exchange {
+            target,
+            slots: [slot, other],
+            epochs: [epoch, self.slots[other].epoch],
+            generations: [Generation::ZERO; 2],
+            initiator,
+            opening: Some(opening),
+            responder: Responder::new(),
+            arrivals: [0; 2],
+            broken: false,
+        };
+        self.exchanges.insert(id, exchange);
+        let hello = Message::Hello(self.hello(slot, other));
+        self.send(id, Side::Responder, &hello);
+        let at = self.now + EXCHANGE_TIMEOUT;
+        self.at(at, What::TimedOut { exchange: id });
+    }
+
+    fn hello(&self, slot: usize, to: usize) -> Hello {
+        let replica = &self.node(slot).replica;
+        let known = replica.copy(&self.slots[to].name);
+        Hello {
+            cluster: ClusterId::new("sim").expect("a label"),
+            node: self.slots[slot].name.clone(),
+            generation: replica.own().generation(),
+            known: known.map_or(Generation::ZERO, |copy| copy.generation()),
+            features: 0,
+        }
+    }
+
+    fn send(&mut self, id: u64, to: Side, message: &Message) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        let bytes = message.encode().expect("what nodes say fits a frame");
+        let (from, towards) = match to {
+            Side::Responder => (exchange.slots[0], exchange.slots[1]),
+            Side::Initiator => (exchange.slots[1], exchange.slots[0]),
+        };
+        // A broken stream is noticed when the exchange times out.
+        let travel = self.network.frame(&mut self.rng, from, towards).filter(|_| !exchange.broken);
+        let Some(travel) = travel else {
+            exchange.broken = true;
+            return;
+        };
+        let at = (self.now + travel).max(exchange.arrivals[to as usize] + 1);
+        exchange.arrivals[to as usize] = at;
+        self.at(at, What::Frame { exchange: id, to, bytes });
+    }
+
+    fn frame(&mut self, id: u64, to: Side, bytes: &[u8]) {
+        let Some(exchange) = self.exchanges.get(&id) else { return };
+        let slots = exchange.slots;
+        let (at, other) = if to == Side::Initiator { (0, 1) } else { (1, 0) };
+        let (slot, peer) = (slots[at], slots[other]);
+        if self.slots[slot].epoch != exchange.epochs[at] || self.slots[slot].node.is_none() {
+            return;
+        }
+        let (length, frame) = bytes.split_at(LENGTH_BYTES);
+        let len = frame_len(length.try_into().expect("four bytes"), FRAME_BYTES_MAX);
+        assert_eq!(len, Ok(frame.len()));
+        let message = Message::decode(frame).expect("what nodes say can be decoded");
+        let peer = self.slots[peer].name.clone();
+        match message {
+            Message::Hello(hello) | Message::Welcome(hello) => {
+                self.introduced(id, to, &peer, &hello)
+            }
+            message => {
+                let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+                let generation = exchange.generations[to as usize];
+                let step = match to {
+                    Side::Initiator => exchange.initiator.frame(message),
+                    Side::Responder => exchange.responder.frame(message),
+                };
+                self.heard(slot, peer, generation, Sign::Traffic);
+                self.drive(id, to, step);
+            }
+        }
+    }
+
+    fn introduced(&mut self, id: u64, side: Side, peer: &NodeId, hello: &Hello) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        assert_eq!(*peer, hello.node);
+        exchange.generations[side as usize] = hello.generation;
+        let opening = exchange.opening.take_if(|_| side == Side::Initiator);
+        let [initiator, responder] = exchange.slots;
+        let slot = if side == Side::Initiator { initiator } else { responder };
+        let known = StorageInput::HeardOfSelf(hello.known);
+        self.input(slot, Machine::Storage, Output::Storage(known));
+        if self.slots[slot].node.is_none() {
+            return;
+        }
+        self.heard(slot, peer.clone(), hello.generation, Sign::Traffic);
+        match opening {
+            Some(step) => self.drive(id, side, step),
+            None => {
+                let welcome = Message::Welcome(self.hello(responder, initiator));
+                self.send(id, Side::Initiator, &welcome);
+            }
+        }
+    }
+
+    /// Does what one half of an exchange says, until it waits for the network.
+    fn drive(&mut self, id: u64, side: Side, mut step: Step) {
+        loop {
+            let Some(exchange) = self.exchanges.get(&id) else { return };
+            let slot = exchange.slots[usize::from(side == Side::Responder)];
+            let peer = exchange.slots[usize::from(side == Side::Initiator)];
+            let peer = self.slots[peer].name.clone();
+            step = match step {
+                Step::Ask(ask) => {
+                    let Some(reply) = self.ask(slot, &peer, ask) else { return };
+                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+                    exchange.half(side).reply(reply)
+                }
+                Step::Send(message) => {
+                    let to =
+                        if side == Side::Initiator { Side::Responder } else { Side::Initiator };
+                    self.send(id, to, &message);
+                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+                    exchange.half(side).sent()
+                }
+                Step::Read => return,
+                Step::Done if side == Side::Responder => return,
+                Step::Done => {
+                    self.done(id, peer);
+                    return;
+                }
+                Step::Broken(breach) => self.fail(format!("an honest peer is blamed: {breach}")),
+            };
+        }
+    }
+
+    /// The initiator is through; its last frame may still be on the way.
+    fn done(&mut self, id: u64, peer: NodeId) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        let (slot, epoch) = (exchange.slots[0], exchange.epochs[0]);
+        let target = exchange.target.clone();
+        // What times out later is nobody's any more.
+        exchange.epochs[0] = 0;
+        self.ended(slot, epoch, target, Some(peer), true);
+    }
+
+    fn ask(&mut self, slot: usize, peer: &NodeId, ask: Ask) -> Option<Reply> {
+        let now = self.local(slot);
+        let replica = &mut self.slots[slot].node.as_mut()?.replica;
+        let mut out = Vec::new();
+        let reply = match ask {
+            Ask::Digest => Reply::Digest(replica.digest()),
+            Ask::Answer { digest } => {
+                let (wants, delta) = replica.answer(now, peer, &digest, &mut out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Merge { wants, delta } => {
+                Reply::Merged(replica.merge(now, peer, &wants, &delta, &mut out))
+            }
+            Ask::Apply { delta } => {
+                replica.apply(now, peer, &delta, &mut out);
+                Reply::Applied
+            }
+        };
+        self.deliver(slot, Machine::Storage, out);
+        self.slots[slot].node.is_some().then_some(reply)
+    }
+
+    fn ended(&mut self, slot: usize, epoch: u64, target: Target, node: Option<NodeId>, ok: bool) {
+        if self.slots[slot].epoch == epoch {
+            let ended = SchedulerInput::Ended { target, node, ok };
+            self.input(slot, Machine::Scheduler, Output::Scheduler(ended));
+        }
+    }
+
+    fn heartbeat(&mut self, slot: usize, peers: &[NodeId]) {
+        for peer in peers {
+            let Some(to) = self.find(slot, &Target::Peer(peer.clone())) else { continue };
+            let Some(node) = self.slots[slot].node.as_mut() else { return };
+            node.sequence += 1;
+            let generation = node.replica.own().generation();
+            let bytes = Heartbeat { generation, sequence: node.sequence }.encode();
+            if self.slots[to].name != *peer {
+                continue;
+            }
+            for travel in self.network.datagram(&mut self.rng, slot, to) {
+                let from = self.slots[slot].name.clone();
+                self.at(self.now + travel, What::Datagram { to, from, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    fn datagram(&mut self, to: usize, from: NodeId, bytes: &[u8]) {
+        let heartbeat = Heartbeat::decode(bytes).expect("what nodes say can be decoded");
+        self.heard(to, from, heartbeat.generation, Sign::Heartbeat);
+    }
+
+    fn heard(&mut self, slot: usize, peer: NodeId, generation: Generation, sign: Sign) {
+        let heard = DetectorInput::Heard { peer, generation, sign, at: self.local(slot) };
+        self.input(slot, Machine::Detector, Output::Detector(heard));
+    }
+
+    // --- what must hold in the end
+
+    /// Whether all who run hold the same maps of all who run, and think them live.
+    pub(crate) fn converged(&self) -> Result<(), String> {
+        let running = self.running();
+        for &reader in &running {
+            for &owner in running.iter().filter(|owner| **owner != reader) {
+                self.holds(reader, owner)?;
+                self.thinks_live(reader, owner)?;
+            }
+            self.thinks_no_ghost_live(reader)?;
+        }
+        self.agree_on_the_gone()
+    }
+
+    fn holds(&self, reader: usize, owner: usize) -> Result<(), String> {
+        let name = &self.slots[owner].name;
+        let own = self.node(owner).replica.own();
+        let who = format!("{} of {name}", self.slots[reader].name);
+        let Some(copy) = self.node(reader).replica.copy(name) else {
+            return Err(format!("{who}: nothing is known"));
+        };
+        let line = |map: &gossipmonger::protocol::map::NodeMap| map.digest_entry(name.clone());
+        if line(copy) != line(own) {
+            return Err(format!("{who}: {:?}, own {:?}", line(copy), line(own)));
+        }
+        if contents(copy) != contents(own) || copy.record() != own.record() {
+            self.fail(format!("{who}: differs at the same version"));
+        }
+        Ok(())
+    }
+
+    fn thinks_live(&self, reader: usize, owner: usize) -> Result<(), String> {
+        let name = &self.slots[owner].name;
+        let record = self.node(owner).replica.own().record().expect("always written");
+        let life = self.node(reader).liveness.life(name).map(|life| life.state);
+        let right = match record.status {
+            Status::Left => life == Some(PeerState::Left),
+            _ => matches!(life, Some(PeerState::Live | PeerState::Suspect)),
+        };
+        if right { Ok(()) } else { Err(format!("n{reader} thinks {name} {life:?}")) }
+    }
+
+    fn thinks_no_ghost_live(&self, reader: usize) -> Result<(), String> {
+        let names: BTreeSet<_> = self.running().iter().map(|&n| &self.slots[n].name).collect();
+        for (peer, life) in self.node(reader).liveness.lives() {
+            let gone = matches!(life.state, PeerState::Dead | PeerState::Left);
+            if !gone && !names.contains(peer) {
+                return Err(format!("n{reader} thinks {peer} {:?}, which is gone", life.state));
+            }
+        }
+        Ok(())
+    }
+
+    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten.
+    fn agree_on_the_gone(&self) -> Result<(), String> {
+        if self.settings.forget_after < Duration::from_secs(1_000) {
+            return Ok(());
+        }
+        let running = self.running();
+        let names: BTreeSet<_> = running.iter().map(|&n| &self.slots[n].name).collect();
+        let mut held = BTreeMap::new();
+        for &reader in &running {
+            let peers = self.node(reader).replica.peers();
+            for (peer, copy) in peers.filter(|(peer, _)| !names.contains(peer)) {
+                let contents = (copy.digest_entry(peer.clone()), contents(copy));
+                if *held.entry(peer.clone()).or_insert_with(|| contents.clone()) != contents {
+                    let before = &held[peer];
+                    return Err(format!(
+                        "n{reader} holds something else of {peer}, which is gone: {contents:?} {before:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn new(name: &str, address: String) -> Self {
+        Self {
+            name: NodeId::new(name).expect("a label"),
+            address,
+            skew: 0,
+            stored: Stored::default(),
+            unsynced: VecDeque::new(),
+            commits: 0,
+            acknowledged: None,
+            epoch: 0,
+            node: None,
+            displaced: false,
+        }
+    }
+}
+
+impl Exchange {
+    fn half(&mut self, side: Side) -> &mut dyn Half {
+        match side {
+            Side::Initiator => &mut self.initiator,
+            Side::Responder => &mut self.responder,
+        }
+    }
+}
+
+/// Everything but the time at which values expire, which each node tells by its own clock.
+type Contents = Vec<(String, Version, Option<Vec<u8>>)>;
+
+fn contents(map: &gossipmonger::protocol::map::NodeMap) -> Contents {
+    use gossipmonger::protocol::entry::Content;
+    map.entries()
+        .iter()
+        .map(|(key, entry)| {
+            let value = match &entry.content {
+                Content::Value { value, .. } => Some(value.to_vec()),
+                Content::Tombstone => None,
+            };
+            (key.to_string(), entry.version, value)
+        })
+        .collect()
+}
+
+fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
+    ReplicaConfig {
+        node: slot.name.clone(),
+        record: NodeRecord {
+            datacenter: Datacenter::new("dc1").expect("a label"),
+            addresses: vec![slot.address.clone()],
+            tags: BTreeMap::new(),
+            wire: (1, 1),
+            status: Status::Up,
+            incarnation: Incarnation::ZERO,
+        },
+        limits: settings.limits,
+        peers_max: 1_000,
+        delta_bytes: settings.delta_bytes,
+        delta_entries: settings.delta_entries,
+        tombstone_grace: settings.tombstone_grace,
+        forget_after: settings.forget_after,
+    }
+}
+
+fn scheduler_config(
+    settings: &Settings,
+    node: NodeId,
+    seeds: Vec<String>,
+    candidates: Vec<String>,
+) -> SchedulerConfig {
+    SchedulerConfig {
+        node,
+        gossip_interval: INTERVAL,
+        gossip_fanout: settings.fanout,
+        minimum_live_peers: 1,
+        seeds,
+        candidates,
+        news_delay: Duration::from_millis(50),
+        seed_interval: Duration::from_secs(30),
+        exchange_timeout: Duration::from_secs(15),
+    }
+}
+
+fn wall(now: u64, skew: i64) -> SystemTime {
+    let millis = i64::try_from(now / 1_000).unwrap() + EPOCH_MILLIS + skew;
+    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap())
+}
+
+/// Between two rounds, and between two heartbeats.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// After so long nobody answers at an address, in microseconds.
+const CONNECT_TIMEOUT: u64 = 1_000_000;
+/// After so long an exchange is given up, in microseconds.
+const EXCHANGE_TIMEOUT: u64 = 10_000_000;
+/// The wall clock when a run begins.
+const EPOCH_MILLIS: i64 = 1_700_000_000_000;

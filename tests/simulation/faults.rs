@@ -1,0 +1,142 @@
+//! Random lives: who writes what when, and what goes wrong meanwhile, all out of one seed.
+
+use std::time::Duration;
+
+use gossipmonger::protocol::{map::MapLimits, replica::Write};
+use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
+
+use crate::{
+    cluster::{Cluster, Settings},
+    network::Network,
+};
+
+/// One random life of a small cluster; returns its trace.
+///
+/// For a while everything may happen. Then the network heals, crashed nodes return or do not, nobody
+/// writes any more, and the nodes have to agree.
+pub(crate) fn random_life(seed: u64) -> u64 {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let count = rng.random_range(2..=5);
+    let settings = random_settings(&mut rng);
+    let network = Network::random(&mut rng);
+    let mut cluster = Cluster::new(seed, count, settings, network);
+    for slot in 0..count {
+        cluster.boot(slot);
+    }
+    let steps = rng.random_range(20..120);
+    for _ in 0..steps {
+        random_step(&mut cluster, &mut rng);
+        cluster.run_for(Duration::from_millis(random_pause(&mut rng)));
+    }
+    settle(&mut cluster, &mut rng);
+    cluster.trace()
+}
+
+fn random_settings(rng: &mut SmallRng) -> Settings {
+    let tight = rng.random_bool(0.5);
+    Settings {
+        delta_bytes: if tight { rng.random_range(50..1_000) } else { 64 << 10 },
+        delta_entries: if rng.random_bool(0.2) { rng.random_range(1..5) } else { 1_000 },
+        tombstone_grace: Duration::from_millis(rng.random_range(100..10_000)),
+        forget_after: Duration::from_secs(if rng.random_bool(0.3) { 20 } else { 3_600 }),
+        fanout: rng.random_range(1..=3),
+        limits: MapLimits { keys: 100, bytes: 64 << 10, key_bytes: 64, value_bytes: 16 << 10 },
+        seeds: vec![0, 1],
+    }
+}
+
+fn random_pause(rng: &mut SmallRng) -> u64 {
+    if rng.random_bool(0.1) { rng.random_range(1_000..10_000) } else { rng.random_range(0..400) }
+}
+
+fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
+    let slot = rng.random_range(0..cluster.slots.len());
+    if cluster.slots[slot].node.is_none() {
+        if rng.random_bool(0.3) {
+            restart(cluster, rng, slot);
+        }
+        return;
+    }
+    match rng.random_range(0..100) {
+        0..55 => write(cluster, rng, slot),
+        55..60 => cluster.tag(slot, "role", &rng.random_range(0..3).to_string()),
+        60..70 => partition(cluster, rng),
+        70..73 => {
+            let other = rng.random_range(0..cluster.slots.len());
+            cluster.network.cut_one_way(slot, other);
+        }
+        73..83 => cluster.network.heal(),
+        83..92 => cluster.crash(slot),
+        92..94 => cluster.stop(slot),
+        94..96 => {
+            cluster.leave(slot);
+            cluster.run_for(Duration::from_millis(rng.random_range(0..2_000)));
+            if cluster.slots[slot].node.is_some() {
+                cluster.stop(slot);
+            }
+        }
+        _ => cluster.run_for(Duration::from_secs(rng.random_range(1..30))),
+    }
+}
+
+fn write(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+    let keys = if rng.random_bool(0.3) { rng.random_range(2..6) } else { 1 };
+    let batch = (0..keys).map(|_| random_write(rng)).collect();
+    cluster.write(slot, batch);
+}
+
+fn random_write(rng: &mut SmallRng) -> Write {
+    let key = format!("k{}", rng.random_range(0..8));
+    let value = |rng: &mut SmallRng| {
+        let len = if rng.random_bool(0.1) { rng.random_range(0..3_000) } else { 4 };
+        let mut value = rng.random::<u32>().to_le_bytes().to_vec();
+        value.resize(len, 7);
+        value
+    };
+    match rng.random_range(0..10) {
+        0..3 => Write::delete(key),
+        3..5 => {
+            let ttl = Duration::from_millis(rng.random_range(1..8_000));
+            Write::set(key, value(rng)).with_ttl(ttl)
+        }
+        _ => Write::set(key, value(rng)),
+    }
+}
+
+fn partition(cluster: &mut Cluster, rng: &mut SmallRng) {
+    let all = 0..cluster.slots.len();
+    let one: Vec<_> = all.clone().filter(|_| rng.random_bool(0.5)).collect();
+    let other: Vec<_> = all.filter(|n| !one.contains(n)).collect();
+    cluster.network.cut(&one, &other);
+}
+
+fn restart(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+    match rng.random_range(0..10) {
+        0..2 => cluster.wipe(slot),
+        2..4 => cluster.slots[slot].skew -= rng.random_range(0..10_000_000),
+        // The seeds stay where they are.
+        4..6 if slot > 1 => {
+            cluster.slots[slot].address = format!("moved-{slot}-{}:1", rng.random::<u16>());
+        }
+        _ => {}
+    }
+    cluster.boot(slot);
+}
+
+fn settle(cluster: &mut Cluster, rng: &mut SmallRng) {
+    cluster.network.heal();
+    cluster.network.breakage = cluster.network.breakage.min(0.01);
+    cluster.network.loss = cluster.network.loss.min(0.02);
+    let off = (0..cluster.slots.len()).filter(|&n| cluster.slots[n].node.is_none());
+    let off: Vec<_> = off.collect();
+    let gone = off.iter().copied().filter(|slot| *slot > 1).choose(rng);
+    for slot in off {
+        if gone != Some(slot) || rng.random_bool(0.5) {
+            restart(cluster, rng, slot);
+        }
+    }
+    cluster.run_until(Duration::from_secs(300), Cluster::converged);
+    // What was agreed stays agreed.
+    cluster.run_for(Duration::from_secs(3));
+    cluster.run_until(Duration::from_secs(60), Cluster::converged);
+}

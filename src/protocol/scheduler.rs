@@ -74,7 +74,9 @@ struct Farewell {
 #[derive(Clone, Copy, Debug)]
 struct Failures {
     count: u32,
-    retry: Time,
+    last: Time,
+    /// Part of the wait that is waited, so that nodes that failed together try apart.
+    jitter: f64,
 }
 
 impl Scheduler {
@@ -175,6 +177,7 @@ impl Scheduler {
         let mut targets = self.some_live(now);
         targets.extend(self.maybe_dead(now));
         targets.extend(self.maybe_seed(now));
+        targets.extend(self.unmet_seeds(now));
         self.begin(now, targets, out);
     }
 
@@ -215,7 +218,7 @@ impl Scheduler {
     }
 
     fn maybe_seed(&mut self, now: Time) -> Option<Target> {
-        let short = self.count(Reach::Live) < self.config.minimum_live_peers;
+        let short = self.is_short();
         if now >= self.next_seed {
             let jitter = self.rng.random_range(0.75..1.25);
             self.next_seed = now + self.config.seed_interval.mul_f64(jitter);
@@ -255,6 +258,21 @@ impl Scheduler {
         }
     }
 
+    /// Seeds that have never answered, few at a time: nodes that start together, each with another
+    /// first seed, would otherwise be content with whom they met first, and be islands for a while.
+    fn unmet_seeds(&mut self, now: Time) -> Vec<Target> {
+        let unmet = self.config.seeds.iter().filter(|seed| !self.answered.contains_key(*seed));
+        let free: Vec<_> = unmet
+            .map(|address| Target::Address(address.clone()))
+            .filter(|target| self.is_free(now, target))
+            .collect();
+        free.into_iter().sample(&mut self.rng, UNMET_SEEDS_MAX)
+    }
+
+    fn is_short(&self) -> bool {
+        self.count(Reach::Live) < self.config.minimum_live_peers
+    }
+
     /// Whether this node itself or a live member answers at an address.
     fn is_taken(&self, address: &str) -> bool {
         self.answered.get(address).is_some_and(|node| {
@@ -273,7 +291,20 @@ impl Scheduler {
 
     fn is_free(&self, now: Time, target: &Target) -> bool {
         !self.in_flight.contains_key(target)
-            && self.failures.get(target).is_none_or(|failures| now >= failures.retry)
+            && self
+                .failures
+                .get(target)
+                .is_none_or(|failures| now.since(failures.last) >= self.back_off(target, *failures))
+    }
+
+    fn back_off(&self, target: &Target, failures: Failures) -> Duration {
+        let doublings = match target {
+            Target::Peer(_) => PEER_DOUBLINGS_MAX,
+            Target::Address(_) if self.is_short() => NEEDED_SEED_DOUBLINGS_MAX,
+            Target::Address(_) => SEED_DOUBLINGS_MAX,
+        };
+        let rounds = 1_u32 << (failures.count - 1).min(doublings);
+        (self.config.gossip_interval * rounds).mul_f64(failures.jitter)
     }
 
     fn count(&self, reach: Reach) -> usize {
@@ -295,14 +326,8 @@ impl Scheduler {
             return;
         }
         let count = self.failures.get(&target).map_or(0, |failures| failures.count) + 1;
-        let doublings = match target {
-            Target::Peer(_) => PEER_DOUBLINGS_MAX,
-            Target::Address(_) => ADDRESS_DOUBLINGS_MAX,
-        };
-        let rounds = 1_u32 << (count - 1).min(doublings);
         let jitter = self.rng.random_range(0.5..1.0);
-        let retry = now + (self.config.gossip_interval * rounds).mul_f64(jitter);
-        self.failures.insert(target, Failures { count, retry });
+        self.failures.insert(target, Failures { count, last: now, jitter });
     }
 
     fn update_neighbours(&mut self, out: &mut Vec<Output>) {
@@ -322,5 +347,9 @@ const FAREWELLS: usize = 3;
 const NEWS_BATCH: Duration = Duration::from_millis(2);
 /// A peer that fails is tried again after at most 16 rounds.
 const PEER_DOUBLINGS_MAX: u32 = 4;
-/// A seed that fails is tried again after at most 4 rounds: it may be all there is.
-const ADDRESS_DOUBLINGS_MAX: u32 = 2;
+/// A seed that fails is tried again after at most 4 rounds while too few peers are live, since it
+/// may be all there is, and after at most 32 rounds otherwise.
+const NEEDED_SEED_DOUBLINGS_MAX: u32 = 2;
+const SEED_DOUBLINGS_MAX: u32 = 5;
+/// Seeds that have never answered, tried in one round.
+const UNMET_SEEDS_MAX: usize = 3;

@@ -452,7 +452,10 @@ impl Cluster {
                     self.slots[slot].displaced = true;
                     return;
                 }
-                Output::Event(_) | Output::Protocol(_) | Output::Count(..) => continue,
+                Output::Event(_)
+                | Output::Protocol(_)
+                | Output::Count(..)
+                | Output::Farewell(_) => continue,
             };
             self.record(slot, &out);
             queue.extend(out.into_iter().map(|output| (to, output)));

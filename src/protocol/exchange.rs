@@ -177,7 +177,8 @@ impl Initiator {
     /// The next round, unless the last one has moved neither side: a peer that refuses what it is
     /// sent wants the same again, and that must end.
     fn again(&mut self, digest: Arc<Digest>) -> Step {
-        if !self.moved && !(self.told && *digest != *self.digest) {
+        let moved = self.moved || (self.told && *digest != *self.digest);
+        if !moved {
             return Step::Done;
         }
         self.rounds += 1;

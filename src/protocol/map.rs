@@ -557,7 +557,7 @@ impl NodeMap {
     }
 
     fn commit_staged(&mut self, now: Time, applied: &mut Applied) {
-        let reached = |staged: &Box<Self>| {
+        let reached = |staged: &Self| {
             staged.max_version >= staged.gc_floor && staged.max_version >= self.max_version
         };
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {

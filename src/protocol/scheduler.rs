@@ -165,7 +165,7 @@ impl Scheduler {
         self.wake(now, out);
     }
 
-    fn heartbeat(&mut self, out: &mut Vec<Output>) {
+    fn heartbeat(&self, out: &mut Vec<Output>) {
         if !self.neighbours.is_empty() {
             let neighbours = self.neighbours.clone();
             out.push(Output::Transport(TransportInput::Heartbeat(neighbours)));

@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// What a store holds of a node now.
-fn stored(replica: &mut Replica) -> Stored {
+fn stored(replica: &Replica) -> Stored {
     let mut stored = Stored::default();
     let own = replica.own();
     stored.head.generation = own.generation();
@@ -73,7 +73,7 @@ fn a_restart_wins_at_once_and_carries_its_copies_over() {
     });
     exchange(&mut owner, &mut reader, at(1));
     let old = owner.own().generation();
-    let mut owner = start(config("owner"), stored(&mut owner));
+    let mut owner = start(config("owner"), stored(&owner));
     set(&mut owner, "new", "1");
     let outcome = exchange(&mut reader, &mut owner, at(2));
     let copy = reader.copy(&node("owner")).unwrap();
@@ -87,7 +87,7 @@ fn a_restart_wins_at_once_and_carries_its_copies_over() {
 fn a_write_that_was_told_and_then_lost_in_a_crash_is_forgotten() {
     let (mut owner, mut reader) = (replica("owner"), replica("reader"));
     set(&mut owner, "kept", "1");
-    let disk = stored(&mut owner);
+    let disk = stored(&owner);
     set(&mut owner, "lost", "1");
     exchange(&mut owner, &mut reader, at(1));
     assert_eq!(seen(&reader, "owner", "lost", at(1)).unwrap(), "1");
@@ -106,7 +106,7 @@ fn a_restart_at_another_address_is_known_there() {
     let (mut owner, mut reader) = (replica("owner"), replica("reader"));
     exchange(&mut owner, &mut reader, at(1));
     let moved = ReplicaConfig { record: record("elsewhere:9"), ..config("owner") };
-    let mut owner = start(moved, stored(&mut owner));
+    let mut owner = start(moved, stored(&owner));
     exchange(&mut owner, &mut reader, at(2));
     let copy = reader.copy(&node("owner")).unwrap();
     assert_eq!(copy.record().unwrap().addresses, ["elsewhere:9"]);
@@ -121,7 +121,7 @@ fn who_left_comes_back_with_other_tags() {
     assert_eq!(reader.copy(&node("owner")).unwrap().record().unwrap().status, Status::Left);
     let mut again = config("owner");
     again.record.tags = BTreeMap::from([("role".into(), "worker".into())]);
-    let mut owner = start(again, stored(&mut owner));
+    let mut owner = start(again, stored(&owner));
     let outcome = exchange(&mut owner, &mut reader, at(2));
     let record = reader.copy(&node("owner")).unwrap().record().unwrap().clone();
     assert_eq!((record.status, record.tags["role"].as_str()), (Status::Up, "worker"));
@@ -303,7 +303,7 @@ fn every_start_is_a_new_life_whatever_the_clock_says() {
     let mut generations = vec![owner.own().generation()];
     for _ in 0..12 {
         set(&mut owner, "key", &generations.len().to_string());
-        owner = start(config("owner"), stored(&mut owner));
+        owner = start(config("owner"), stored(&owner));
         generations.push(owner.own().generation());
     }
     assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");

@@ -475,16 +475,15 @@ fn the_map_of_an_owner_at_its_limits_is_taken() {
     let limits = MapLimits { keys: 100, bytes: 1_300, key_bytes: 10, value_bytes: 10 };
     let tight = |name| start(ReplicaConfig { limits, ..config(name) }, Stored::default());
     let (mut owner, mut reader) = (tight("owner"), tight("reader"));
-    let tick = StorageInput::Tick;
     for round in 0..4_u64 {
         let now = at(round * 20);
+        owner.handle(now, StorageInput::Tick, &mut Vec::new());
         let one = |n: usize| format!("{}{n}", ["a", "b", "c", "d"][round as usize]);
         if round > 0 {
             let old = |n: usize| format!("{}{n}", ["a", "b", "c"][round as usize - 1]);
             write(&mut owner, now, (0..100).map(|n| Write::delete(old(n))).collect());
         }
         write(&mut owner, now, (0..100).map(|n| Write::set(one(n), "1234567")).collect());
-        owner.handle(now, tick.clone(), &mut Vec::new());
         if round != 1 {
             let outcome = exchange(&mut owner, &mut reader, now);
             assert!(!counted(&outcome.outputs[1], Counter::NewsRefused), "round {round}");

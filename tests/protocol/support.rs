@@ -104,11 +104,12 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// The events of one side.
     pub(crate) fn events(&self, side: usize) -> Vec<&Event> {
-        let event = |output| match output {
-            &Output::Event(ref event) => Some(event),
+        let outputs = self.outputs[side].iter();
+        let event = outputs.filter_map(|output| match output {
+            Output::Event(event) => Some(event),
             _ => None,
-        };
-        self.outputs[side].iter().filter_map(event).collect()
+        });
+        event.collect()
     }
 }
 

@@ -680,7 +680,7 @@ impl Cluster {
         let peer = self.slots[peer].name.clone();
         match message {
             Message::Hello(hello) | Message::Welcome(hello) => {
-                self.introduced(id, to, &peer, &hello)
+                self.introduced(id, to, &peer, &hello);
             }
             message => {
                 let Some(exchange) = self.exchanges.get_mut(&id) else { return };

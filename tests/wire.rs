@@ -1,0 +1,390 @@
+//! The bytes of every message: pinned, so that a change of the wire is noticed; and whatever else a
+//! peer may send: refused, without a panic and without a large allocation.
+
+use std::collections::BTreeMap;
+
+use gossipmonger::protocol::{
+    delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
+    digest::{Digest, DigestEntry},
+    id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
+    message::{
+        FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
+        frame_len,
+    },
+    record::{NodeRecord, Status},
+};
+use proptest::{collection::vec, option, prelude::*};
+
+// --- refusals
+
+fn refused(frame: &[u8]) -> String {
+    Message::decode(frame).expect_err("it is no message").to_string()
+}
+
+// C90
+#[test]
+fn refuses_an_unknown_kind_or_version() {
+    let unknown = |kind, version| Err(WireError::Unknown { kind, version });
+    for (kind, version) in [(0, 1), (6, 1), (16, 1), (255, 1), (3, 0), (3, 2), (3, 255)] {
+        assert_eq!(Message::decode(&[kind, version, 0]), unknown(kind, version));
+    }
+    assert!(matches!(Heartbeat::decode(&[3, 1, 0, 0]), Err(WireError::Unknown { kind: 3, .. })));
+    assert!(matches!(Heartbeat::decode(&[16, 2, 0, 0]), Err(WireError::Unknown { .. })));
+}
+
+// C90
+#[test]
+fn refuses_what_is_shorter_than_its_header() {
+    for bytes in [&[][..], &[3]] {
+        assert_eq!(refused(bytes), "malformed message: shorter than its header");
+        assert!(Heartbeat::decode(bytes).is_err());
+    }
+}
+
+// C90
+#[test]
+fn refuses_bytes_left_over() {
+    for message in examples() {
+        let mut frame = frame_of(&message);
+        frame.push(0);
+        assert_eq!(refused(&frame), "malformed message: 1 bytes left over");
+    }
+    let mut datagram = heartbeat().encode();
+    datagram.push(7);
+    assert!(Heartbeat::decode(&datagram).is_err());
+}
+
+// C90
+#[test]
+fn refuses_every_truncation() {
+    for message in examples() {
+        let frame = frame_of(&message);
+        for len in 0..frame.len() {
+            assert!(Message::decode(&frame[..len]).is_err(), "{len} of {frame:02x?}");
+        }
+    }
+    let datagram = heartbeat().encode();
+    assert!((0..datagram.len()).all(|len| Heartbeat::decode(&datagram[..len]).is_err()));
+}
+
+// C90
+#[test]
+fn refuses_a_digest_that_is_not_sorted() {
+    let unsorted = Digest { entries: vec![line("b", 1), line("a", 1)] };
+    let repeated = Digest { entries: vec![line("a", 1), line("a", 2)] };
+    for digest in [unsorted, repeated] {
+        let syn = Message::Syn { digest: digest.clone() };
+        assert_eq!(refused(&frame_of(&syn)), "malformed message: digest not sorted by node");
+        let syn_ack = Message::SynAck { wants: digest, delta: Delta::default() };
+        assert_eq!(refused(&frame_of(&syn_ack)), "malformed message: digest not sorted by node");
+    }
+}
+
+/// The start of each message up to the first length in it, then a length of 2^60.
+// C90
+#[test]
+fn refuses_to_make_room_for_what_a_few_bytes_claim() {
+    let huge = [&[253][..], &(1_u64 << 60).to_le_bytes()].concat();
+    let large = [&[252][..], &(1_u32 << 31).to_le_bytes()].concat();
+    let starts: [&[u8]; 10] = [
+        &[1, 1],                                  // the name of a cluster
+        &[3, 1],                                  // the lines of a digest
+        &[3, 1, 1],                               // the name in a line
+        &[4, 1],                                  // what is wanted
+        &[4, 1, 0],                               // the nodes of a delta
+        &[5, 1],                                  // the same
+        &[5, 1, 1],                               // the name of a node
+        &[5, 1, 1, 1, b'a', 1],                   // its earlier lives
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 0, 0],    // its entries
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 0, 0, 1], // the first key
+    ];
+    for start in starts {
+        for claim in [&huge, &large] {
+            let error = refused(&[start, claim].concat());
+            assert!(
+                error.contains("LimitExceeded") || error.contains("limit"),
+                "{start:?}: {error}"
+            );
+        }
+    }
+}
+
+// C90
+#[test]
+fn refuses_a_length_beyond_what_is_allowed_here() {
+    let length = |len: usize| u32::try_from(len).unwrap().to_be_bytes();
+    for max in [HELLO_BYTES_MAX, FRAME_BYTES_MAX] {
+        assert_eq!(frame_len(length(0), max), Ok(0));
+        assert_eq!(frame_len(length(max), max), Ok(max));
+        let long = Err(WireError::TooLong { len: max + 1, max });
+        assert_eq!(frame_len(length(max + 1), max), long);
+    }
+    assert!(frame_len([255; 4], FRAME_BYTES_MAX).is_err());
+}
+
+#[test]
+fn refuses_to_send_what_nobody_would_read() {
+    let mut large = delta();
+    let value = vec![7; FRAME_BYTES_MAX];
+    large.nodes[0].entries[0].content = DeltaContent::Value { value: value.into(), ttl_ms: None };
+    let refused = Message::Ack { delta: large }.encode();
+    assert!(matches!(refused, Err(WireError::Unsendable { .. })), "{refused:?}");
+}
+
+#[test]
+fn refuses_names_that_are_no_labels() {
+    let mut frame = frame_of(&Message::Hello(hello()));
+    assert_eq!(&frame[3..7], b"prod");
+    frame[3] = b'P';
+    assert!(refused(&frame).contains("is not a label"));
+}
+
+// --- golden bytes
+
+// C100
+#[test]
+fn the_bytes_of_every_message_are_these() {
+    for (message, bytes) in examples().iter().zip(GOLDEN) {
+        let frame = message.encode().unwrap();
+        assert_eq!(hex(&frame), bytes, "{message:?}");
+        assert_eq!(Message::decode(&frame[LENGTH_BYTES..]).unwrap(), *message);
+    }
+    assert_eq!(hex(&heartbeat().encode()), HEARTBEAT);
+}
+
+#[test]
+fn the_length_before_a_frame_is_what_follows() {
+    for message in examples() {
+        let frame = message.encode().unwrap();
+        let length = frame[..LENGTH_BYTES].try_into().unwrap();
+        assert_eq!(frame_len(length, FRAME_BYTES_MAX), Ok(frame.len() - LENGTH_BYTES));
+    }
+}
+
+#[test]
+fn the_largest_hello_fits_what_is_read_before_an_introduction() {
+    let name = "x".repeat(63);
+    let hello = Hello {
+        cluster: ClusterId::new(&name).unwrap(),
+        node: NodeId::new(&name).unwrap(),
+        generation: Generation(u64::MAX),
+        known: Generation(u64::MAX),
+        features: u64::MAX,
+    };
+    assert!(frame_of(&Message::Hello(hello)).len() <= HELLO_BYTES_MAX);
+}
+
+/// In the order of [`examples`].
+const GOLDEN: [&str; 6] = [
+    "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
+    "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
+    "0000002b0301020161fd0068e5cf8b0100000100010b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c019601",
+    "0000000b0401010162000000000000",
+    "00000051050101026e31fd0068e5cf8b0100000107030209010109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
+    "0000000405010001",
+];
+const HEARTBEAT: &str = "1001fd0068e5cf8b010000fc00000100";
+
+fn examples() -> Vec<Message> {
+    let digest = Digest { entries: vec![line("a", 1), line("node-2.dc_1", 300)] };
+    let wants = Digest { entries: vec![DigestEntry::unknown(NodeId::new("b").unwrap())] };
+    vec![
+        Message::Hello(hello()),
+        Message::Welcome(Hello { features: 0, ..hello() }),
+        Message::Syn { digest },
+        Message::SynAck { wants, delta: Delta::default() },
+        Message::Ack { delta: delta() },
+        Message::Ack { delta: Delta { nodes: Vec::new(), more: true } },
+    ]
+}
+
+fn hello() -> Hello {
+    Hello {
+        cluster: ClusterId::new("prod").unwrap(),
+        node: NodeId::new("n1").unwrap(),
+        generation: Generation(1_700_000_000_000),
+        known: Generation(250),
+        features: 5,
+    }
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat { generation: Generation(1_700_000_000_000), sequence: 65_536 }
+}
+
+fn line(node: &str, version: u64) -> DigestEntry {
+    DigestEntry {
+        node: NodeId::new(node).unwrap(),
+        generation: Generation(1_700_000_000_000),
+        max_version: Version(version),
+        gc_floor: Version(version / 2),
+        record: Version(1),
+    }
+}
+
+fn delta() -> Delta {
+    let record = NodeRecord {
+        datacenter: Datacenter::new("eu").unwrap(),
+        addresses: vec!["10.0.0.1:7000".into()],
+        tags: BTreeMap::from([("role".into(), "db".into())]),
+        wire: (1, 1),
+        status: Status::Leaving,
+        incarnation: Incarnation(2),
+    };
+    let entry = |key: &str, version, content| DeltaEntry {
+        key: key.into(),
+        version: Version(version),
+        content,
+    };
+    let value = |ttl_ms| DeltaContent::Value { value: "v".into(), ttl_ms };
+    let node = NodeDelta {
+        node: NodeId::new("n1").unwrap(),
+        generation: Generation(1_700_000_000_000),
+        ancestry: vec![(Generation(7), Version(3))],
+        from: Version(2),
+        to: Version(9),
+        gc_floor: Version(1),
+        record: Some((Version(9), record)),
+        entries: vec![
+            entry("a", 4, value(None)),
+            entry("ä", 5, value(Some(1_000))),
+            entry("gone", 6, DeltaContent::Tombstone),
+        ],
+    };
+    Delta { nodes: vec![node], more: true }
+}
+
+fn frame_of(message: &Message) -> Vec<u8> {
+    message.encode().unwrap().split_off(LENGTH_BYTES)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+// --- anything at all
+
+proptest! {
+    #[test]
+    fn every_message_comes_back(message in any_message()) {
+        let frame = message.encode().unwrap();
+        prop_assert_eq!(Message::decode(&frame[LENGTH_BYTES..]).unwrap(), message);
+    }
+
+    #[test]
+    fn every_heartbeat_comes_back(generation: u64, sequence: u64) {
+        let heartbeat = Heartbeat { generation: Generation(generation), sequence };
+        prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()).unwrap(), heartbeat);
+    }
+
+    // C90
+    #[test]
+    fn arbitrary_bytes_never_panic(kind in 0_u8..8, bytes in vec(any::<u8>(), 0..400)) {
+        let _ = Message::decode(&bytes);
+        let _ = Heartbeat::decode(&bytes);
+        let _ = Message::decode(&[&[kind, 1], &bytes[..]].concat());
+        let _ = Heartbeat::decode(&[&[16, 1], &bytes[..]].concat());
+    }
+
+    // C90
+    #[test]
+    fn a_flipped_bit_never_panics(message in any_message(), at: prop::sample::Index, bit in 0_u8..8) {
+        let mut frame = frame_of(&message);
+        let at = at.index(frame.len());
+        frame[at] ^= 1_u8 << bit;
+        if let Ok(other) = Message::decode(&frame) {
+            // What is taken for a message is one: it can be sent on.
+            let again = frame_of(&other);
+            prop_assert_eq!(Message::decode(&again).unwrap(), other);
+        }
+    }
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    prop_oneof![
+        any_hello().prop_map(Message::Hello),
+        any_hello().prop_map(Message::Welcome),
+        any_digest().prop_map(|digest| Message::Syn { digest }),
+        (any_digest(), any_delta()).prop_map(|(wants, delta)| Message::SynAck { wants, delta }),
+        any_delta().prop_map(|delta| Message::Ack { delta }),
+    ]
+}
+
+fn any_node() -> impl Strategy<Value = NodeId> {
+    "[a-z0-9._-]{1,63}".prop_map(|name| NodeId::new(&name).unwrap())
+}
+
+fn any_hello() -> impl Strategy<Value = Hello> {
+    ("[a-z0-9._-]{1,63}", any_node(), any::<[u64; 3]>()).prop_map(
+        |(cluster, node, [generation, known, features])| Hello {
+            cluster: ClusterId::new(&cluster).unwrap(),
+            node,
+            generation: Generation(generation),
+            known: Generation(known),
+            features,
+        },
+    )
+}
+
+fn any_digest() -> impl Strategy<Value = Digest> {
+    prop::collection::btree_map(any_node(), any::<[u64; 4]>(), 0..10).prop_map(|lines| {
+        let line = |(node, [generation, max, floor, record]): (NodeId, [u64; 4])| DigestEntry {
+            node,
+            generation: Generation(generation),
+            max_version: Version(max),
+            gc_floor: Version(floor),
+            record: Version(record),
+        };
+        Digest { entries: lines.into_iter().map(line).collect() }
+    })
+}
+
+fn any_delta() -> impl Strategy<Value = Delta> {
+    (vec(any_node_delta(), 0..4), any::<bool>()).prop_map(|(nodes, more)| Delta { nodes, more })
+}
+
+fn any_node_delta() -> impl Strategy<Value = NodeDelta> {
+    let ancestry = vec(any::<(u64, u64)>(), 0..8);
+    let record = option::of((any::<u64>(), any_record()));
+    let entries = vec(any_entry(), 0..10);
+    (any_node(), any::<[u64; 4]>(), ancestry, record, entries).prop_map(
+        |(node, [generation, from, to, floor], ancestry, record, entries)| NodeDelta {
+            node,
+            generation: Generation(generation),
+            ancestry: ancestry.into_iter().map(|(g, v)| (Generation(g), Version(v))).collect(),
+            from: Version(from),
+            to: Version(to),
+            gc_floor: Version(floor),
+            record: record.map(|(version, record)| (Version(version), record)),
+            entries,
+        },
+    )
+}
+
+fn any_record() -> impl Strategy<Value = NodeRecord> {
+    let status = prop_oneof![Just(Status::Up), Just(Status::Leaving), Just(Status::Left)];
+    let tags = prop::collection::btree_map(".{0,5}", ".{0,9}", 0..4);
+    let ends = (any::<(u16, u16)>(), any::<u64>());
+    ("[a-z]{1,9}", vec(".{0,9}", 0..3), tags, status, ends).prop_map(
+        |(datacenter, addresses, tags, status, (wire, incarnation))| NodeRecord {
+            datacenter: Datacenter::new(&datacenter).unwrap(),
+            addresses,
+            tags,
+            wire,
+            status,
+            incarnation: Incarnation(incarnation),
+        },
+    )
+}
+
+fn any_entry() -> impl Strategy<Value = DeltaEntry> {
+    let value = (vec(any::<u8>(), 0..40), option::of(any::<u64>()))
+        .prop_map(|(value, ttl_ms)| DeltaContent::Value { value: value.into(), ttl_ms });
+    (".{0,20}", any::<u64>(), prop_oneof![value, Just(DeltaContent::Tombstone)]).prop_map(
+        |(key, version, content)| DeltaEntry {
+            key: key.into(),
+            version: Version(version),
+            content,
+        },
+    )
+}

@@ -58,7 +58,8 @@ pub enum Error {
     /// the next write. It is lost if the process ends before that.
     #[error("written and gossiped, but not yet durable: {0}")]
     NotDurable(StoreError),
-    /// The node has ended. Nothing has changed.
+    /// The node has ended. A write that was under way may have been kept or not; a later one has
+    /// changed nothing.
     #[error("the node has ended{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     Stopped {
         /// Why, unless it was asked to.

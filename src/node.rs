@@ -36,8 +36,8 @@ use crate::{
         route::{SchedulerInput, StorageInput},
     },
     snapshot::{Member, Snapshot},
-    store::{Change, EndpointKeys, Stored},
-    subscription::{Events, PrefixEvents, ProtocolEvents, feed},
+    store::{Change, EndpointKeys, Store, StoreError, Stored},
+    subscription::{Delivery, Events, PrefixEvents, ProtocolEvents, feed},
     transport::{OpenTransport, Opening},
 };
 
@@ -225,14 +225,18 @@ impl Gossipmonger {
         PrefixEvents::new(&self.shared, prefix)
     }
 
-    /// Sends `actor` the present state, as events, and then every event. An actor that falls behind
-    /// by more than [`Config::event_queue`] is brought up to date from the snapshot: it may miss
-    /// values that were replaced meanwhile, never the last one.
+    /// Sends `actor` the present state, as events, and then every event. At most
+    /// [`Config::event_queue`] wait in its mailbox; an actor that falls behind by more than as many
+    /// again is brought up to date from the snapshot: it may miss values that were replaced
+    /// meanwhile, never the last one.
     ///
     /// It ends with the actor or the node, or when the returned handle is aborted.
-    pub fn subscribe_actor<M: Message + From<Event>>(&self, actor: ActorRef<M>) -> JoinHandle<()> {
-        let events = self.subscribe();
-        tokio::spawn(feed(Arc::clone(&self.shared), events, actor))
+    pub fn subscribe_actor<M>(&self, actor: ActorRef<M>) -> JoinHandle<()>
+    where
+        M: Message + From<Delivery>,
+    {
+        let from = self.shared.cut();
+        tokio::spawn(feed(Arc::clone(&self.shared), from, actor))
     }
 
     /// What this node has counted since its start.
@@ -241,7 +245,8 @@ impl Gossipmonger {
         &self.shared.counters
     }
 
-    /// The configuration in force.
+    /// The configuration in force. Its `storage` is a stand-in: the node has taken the store, and
+    /// lets go of it when it ends.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
@@ -269,9 +274,13 @@ impl Gossipmonger {
     /// how many have. The store remembers it: the node starts again only with [`Config::rejoin`].
     ///
     /// # Errors
-    /// [`Error`] if the departure could not be written; then the node still runs.
+    /// [`Error::NotDurable`] or [`Error::Timeout`] if the store does not remember it: the node has
+    /// left and ended all the same, but would join again. [`Error::Stopped`] if it had ended before.
     pub async fn leave(&self) -> Result<usize, Error> {
-        self.write(0, || Writes::Status(Status::Left)).await?;
+        let written = self.write(0, || Writes::Status(Status::Left)).await;
+        if let Err(stopped @ Error::Stopped { .. }) = written {
+            return Err(stopped);
+        }
         let mut farewell = self.shared.farewell.subscribe();
         self.shared.routes.scheduler.cast(SchedulerInput::Leave);
         let told = tokio::time::timeout(LEAVE_TIMEOUT, farewell.wait_for(Option::is_some)).await;
@@ -280,7 +289,7 @@ impl Gossipmonger {
             _ => 0,
         };
         self.shutdown().await;
-        Ok(acknowledged)
+        written.map(|_| acknowledged)
     }
 
     /// Ends the node without leaving: connections are closed, writes made durable. Others find it
@@ -349,26 +358,38 @@ impl Gossipmonger {
     // --- starting
 
     async fn start(
-        config: Config,
+        mut config: Config,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         config.check()?;
         let counters = Arc::new(Counters::default());
         let (events, _) = broadcast::channel(config.event_queue);
-        let writer = start_writer(&config, &counters, &events)?;
+        // The writer alone holds the store, so that it is given back when the node has ended, however
+        // long handles of it are kept.
+        let lent: Arc<dyn Store> = Arc::new(Lent(format!("{:?}", config.storage)));
+        let storage = std::mem::replace(&mut config.storage, lent);
+        let writer = Arc::new(start_writer(storage, &config, &counters, &events)?);
+        let started = Self::open(config, counters, events, Arc::clone(&writer), supervisor).await;
+        if started.is_err() {
+            // The store is the caller's again.
+            writer.close().await;
+        }
+        started
+    }
+
+    async fn open(
+        config: Config,
+        counters: Arc<Counters>,
+        events: broadcast::Sender<Event>,
+        writer: Arc<Writer>,
+        supervisor: Option<ActorCell>,
+    ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         let (stored, keys) = prepare_store(&config, &writer).await?;
         let opening = Opening::new(&config, &keys, &counters);
         let transport = config.transport.open(opening).await?;
-        let started = Self::start_actors(
-            config,
-            counters,
-            events,
-            writer,
-            stored,
-            Arc::clone(&transport),
-            supervisor,
-        );
-        let started = started.await;
+        let open = Arc::clone(&transport);
+        let started =
+            Self::start_actors(config, counters, events, writer, stored, open, supervisor).await;
         if started.is_err() {
             transport.close().await;
         }
@@ -379,7 +400,7 @@ impl Gossipmonger {
         mut config: Config,
         counters: Arc<Counters>,
         events: broadcast::Sender<Event>,
-        writer: Writer,
+        writer: Arc<Writer>,
         stored: Stored,
         transport: Arc<dyn OpenTransport>,
         supervisor: Option<ActorCell>,
@@ -399,6 +420,7 @@ impl Gossipmonger {
             protocol_events,
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
+            publishing: Mutex::default(),
             ending: watch::Sender::new(None),
             ended: watch::Sender::new(false),
             refusals: Mutex::default(),
@@ -422,24 +444,50 @@ impl Gossipmonger {
             let _ = running.await;
             ended.end(Ending::Asked);
             transport.close().await;
+            if tokio::time::timeout(STORE_TIMEOUT, ended.writer.close()).await.is_err() {
+                tracing::error!("the store is still busy: it is not given back");
+            }
             ended.ended.send_replace(true);
         });
         Ok((Self { shared, root: root.get_cell() }, running))
     }
 }
 
+/// What stands in a running node's configuration for its store.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the description is for Debug")]
+struct Lent(String);
+
+impl Store for Lent {
+    fn load(&self) -> Result<Stored, StoreError> {
+        Err(lent())
+    }
+
+    fn commit(&self, _: &[Change]) -> Result<(), StoreError> {
+        Err(lent())
+    }
+}
+
+fn lent() -> StoreError {
+    StoreError::Io {
+        location: "of a node's configuration".to_owned(),
+        reason: "it was lent to that node: open it again, or keep your own reference".to_owned(),
+    }
+}
+
 fn start_writer(
+    storage: Arc<dyn Store>,
     config: &Config,
     counters: &Arc<Counters>,
     events: &broadcast::Sender<Event>,
 ) -> Result<Writer, SpawnError> {
     let (events, node) = (events.clone(), config.node.clone());
-    let on_failure = Box::new(move |error: &crate::store::StoreError| {
+    let on_failure = Box::new(move |error: &StoreError| {
         let problem = Problem::Store { reason: error.to_string() };
         tracing::error!(%node, "{problem}");
         let _ = events.send(Event::Error(problem));
     });
-    Writer::start(Arc::clone(&config.storage), Arc::clone(counters), on_failure)
+    Writer::start(storage, Arc::clone(counters), on_failure)
         .map_err(|error| SpawnError::Actor(format!("no thread for the store: {error}")))
 }
 
@@ -489,6 +537,8 @@ impl Shared {
 
 /// How long a call may take, back-pressure of the store included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the end of a node waits for a store that is busy.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving waits for peers to acknowledge it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Protocol events held for a subscriber that does not take them.

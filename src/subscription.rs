@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::{
+    OwnedSemaphorePermit, Semaphore,
+    broadcast::{self, error::RecvError},
+};
 
 use crate::{
     actors::shared::Shared,
@@ -52,6 +55,15 @@ pub struct PrefixEvents {
     prefix: String,
 }
 
+/// An event on its way to an actor. As long as it exists it takes up room in that actor's queue of
+/// events, so take the event out when it is handled, not before.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What happened.
+    pub event: Event,
+    _room: OwnedSemaphorePermit,
+}
+
 /// One change of a key.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -67,6 +79,9 @@ pub struct PrefixChange {
     /// The version it was written at.
     pub version: Version,
 }
+
+#[cfg(feature = "cluster")]
+impl Message for Delivery {}
 
 impl Events {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
@@ -148,25 +163,30 @@ async fn next<E: Clone>(
 }
 
 /// Sends an actor the present state, as events, and then every event, until it or the node ends.
-pub(crate) async fn feed<M: Message + From<Event>>(
+pub(crate) async fn feed<M: Message + From<Delivery>>(
     shared: Arc<Shared>,
-    mut events: Events,
+    (snapshot, events): (Snapshot, broadcast::Receiver<Event>),
     actor: ActorRef<M>,
 ) {
+    let room = Arc::new(Semaphore::new(shared.config.event_queue));
+    let mut events = Events { events, shared: Arc::clone(&shared) };
     let mut told = Told::default();
-    let send = |event: Event| actor.cast(M::from(event)).is_ok();
-    let mut news = told.catch_up(&shared.snapshot());
+    let mut news = told.catch_up(&snapshot);
+    drop(snapshot);
     loop {
         for event in news.drain(..) {
-            if !send(event) {
+            // An actor that is gone has dropped what was on its way to it, and so made room.
+            let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+            if actor.cast(M::from(Delivery { event, _room: permit })).is_err() {
                 return;
             }
         }
         news = match events.next().await {
             Ok(event) => Vec::from_iter(told.is_new(&event).then_some(event)),
             Err(SubscriptionError::Lagged(_)) => {
-                events = Events::new(&shared);
-                told.catch_up(&shared.snapshot())
+                let (snapshot, later) = shared.cut();
+                events.events = later;
+                told.catch_up(&snapshot)
             }
             Err(SubscriptionError::Ended) => return,
         };
@@ -177,11 +197,11 @@ pub(crate) async fn feed<M: Message + From<Event>>(
 #[derive(Debug, Default)]
 struct Told(BTreeMap<NodeId, ToldPeer>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ToldPeer {
-    state: PeerState,
-    /// What the snapshot had: events up to here tell nothing new.
-    base: (Generation, Version),
+    state: Option<PeerState>,
+    generation: Generation,
+    record: Version,
     keys: OrdMap<Key, Entry>,
 }
 
@@ -193,21 +213,25 @@ impl Told {
         for member in snapshot.members() {
             let peer = member.node;
             let Some(map) = snapshot.maps.get(&peer) else { continue };
+            let (generation, record) =
+                (map.generation, map.record.as_ref().map_or(Version::ZERO, |(v, _)| *v));
             let told = before.remove(&peer);
-            if told.is_none() && !member.local {
-                events.push(Event::NewPeer { peer: peer.clone() });
+            match &told {
+                None if !member.local => events.push(Event::NewPeer { peer: peer.clone() }),
+                Some(told) if (told.generation, told.record) != (generation, record) => {
+                    events.push(Event::PeerChanged { peer: peer.clone(), generation });
+                }
+                _ => {}
             }
-            let was = told.as_ref().map(|told| told.state);
-            events.extend(state_event(&peer, member.state, member.phi, was, member.local));
-            let keys = told.map(|told| told.keys).unwrap_or_default();
-            tell_keys(&peer, map.generation, &keys, &map.entries, snapshot, &mut events);
-            let base = (map.generation, map.max_version);
-            let told = ToldPeer { state: member.state, base, keys: map.entries.clone() };
-            self.0.insert(peer, told);
+            let told = told.unwrap_or_default();
+            events.extend(state_event(&peer, member.state, member.phi, told.state, member.local));
+            tell_keys(&peer, generation, &told.keys, &map.entries, snapshot, &mut events);
+            let (state, keys) = (Some(member.state), map.entries.clone());
+            self.0.insert(peer, ToldPeer { state, generation, record, keys });
         }
         for (peer, told) in before {
             let none = OrdMap::new();
-            tell_keys(&peer, told.base.0, &told.keys, &none, snapshot, &mut events);
+            tell_keys(&peer, told.generation, &told.keys, &none, snapshot, &mut events);
             events.push(Event::PeerForgotten { peer });
         }
         events
@@ -226,14 +250,11 @@ impl Told {
             Event::PeerDead { peer, .. } => self.enters(peer, PeerState::Dead),
             Event::PeerLeft { peer } => self.enters(peer, PeerState::Left),
             Event::PeerForgotten { peer } => self.0.remove(peer).is_some(),
-            Event::Updated { peer, key, value, generation, version } => {
-                let told = self.peer(peer);
-                let new = (*generation, *version) > told.base;
-                if new {
-                    let content = Content::Value { value: value.clone(), expires: None };
-                    told.keys.insert(key.clone(), Entry { version: *version, content });
-                }
-                new
+            Event::Updated { peer, key, value, version, .. } => {
+                let content = Content::Value { value: value.clone(), expires: None };
+                let entry = Entry { version: *version, content };
+                self.peer(peer).keys.insert(key.clone(), entry);
+                true
             }
             Event::Deleted { peer, key, .. } => {
                 let old = self.peer(peer).keys.remove(key);
@@ -244,15 +265,11 @@ impl Told {
     }
 
     fn enters(&mut self, peer: &NodeId, state: PeerState) -> bool {
-        std::mem::replace(&mut self.peer(peer).state, state) != state
+        self.peer(peer).state.replace(state) != Some(state)
     }
 
     fn peer(&mut self, peer: &NodeId) -> &mut ToldPeer {
-        self.0.entry(peer.clone()).or_insert_with(|| ToldPeer {
-            state: PeerState::Unheard,
-            base: (Generation::ZERO, Version::ZERO),
-            keys: OrdMap::new(),
-        })
+        self.0.entry(peer.clone()).or_default()
     }
 }
 
@@ -293,9 +310,10 @@ fn tell_keys(
         }
     }
     for (key, entry) in old.iter().filter(|(_, entry)| !entry.is_tombstone()) {
-        let gone = new.get(key).is_none_or(Entry::is_tombstone);
-        if gone {
-            let (peer, key, version) = (peer.clone(), key.clone(), entry.version);
+        let now = new.get(key);
+        if now.is_none_or(Entry::is_tombstone) {
+            let version = now.unwrap_or(entry).version;
+            let (peer, key) = (peer.clone(), key.clone());
             events.push(Event::Deleted { peer, key, generation, version });
         }
     }

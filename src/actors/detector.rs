@@ -60,6 +60,8 @@ impl State {
         let publish = !matches!(input, DetectorInput::Heard { .. });
         let mut out = Vec::new();
         self.liveness.handle(self.shared.clock.now(), input, &mut out);
+        let shared = Arc::clone(&self.shared);
+        let _publishing = shared.publishing();
         // Hearing of a peer again and again changes only what the next tick publishes anyway.
         if publish || !out.is_empty() {
             let lives = self.liveness.lives().map(|(node, life)| (node.clone(), life));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use crate::{
         replica::NodeView,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
+    snapshot::Snapshot,
     transport::REFUSALS_TOLD_MAX,
 };
 
@@ -38,7 +39,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) routes: Routes,
-    pub(crate) writer: Writer,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
     pub(crate) events: broadcast::Sender<Event>,
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
     pub(crate) write_room: Arc<Semaphore>,
+    /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
+    pub(crate) publishing: Mutex<()>,
     /// Why the node ends, once it does.
     pub(crate) ending: watch::Sender<Option<Ending>>,
     /// The node has ended, and given everything back.
@@ -144,6 +147,17 @@ impl Shared {
         }
         // It fails if nobody listens.
         let _ = self.events.send(event);
+    }
+
+    /// Keeps [`Shared::cut`] from seeing half of what is being published.
+    pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A snapshot, and exactly the events that come after it.
+    pub(crate) fn cut(&self) -> (Snapshot, broadcast::Receiver<Event>) {
+        let _publishing = self.publishing();
+        (self.snapshot(), self.events.subscribe())
     }
 
     pub(crate) fn tell_protocol(&self, event: ProtocolEvent) {

@@ -64,15 +64,22 @@ impl Storage {
     ) -> Result<State, ActorProcessingErr> {
         let stored = shared.writer.load().await?;
         let copies = shared.maps.load_full();
-        let (config, now) = (replica_config(&shared), shared.clock.now());
+        let (mut config, now) = (replica_config(&shared), shared.clock.now());
+        if stored.left {
+            // Left meanwhile: an actor that failed after that must not take it back.
+            config.record.status = Status::Left;
+        }
         let mut out = Vec::new();
         let replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
         shared.routes.storage.set(myself.clone());
+        // Nothing may be sent in a generation that could be taken again after a crash, so readers
+        // and the transport see it only when it is durable.
+        let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
+        shared.route(persist);
+        shared.writer.flush().await?;
         let mut state = State { shared, replica, timer: Timer::default() };
-        state.finish(&myself, out);
-        // Nothing may be sent in a generation that could be taken again after a crash.
-        state.shared.writer.flush().await?;
+        state.finish(&myself, rest);
         Ok(state)
     }
 
@@ -154,6 +161,8 @@ impl State {
 
     /// Publishes what readers may see, then tells everybody: who hears of a change can read it.
     fn finish(&mut self, myself: &ActorRef<StorageMessage>, out: Vec<Output>) {
+        let shared = Arc::clone(&self.shared);
+        let _publishing = shared.publishing();
         if let Some(maps) = self.replica.view() {
             self.shared.maps.store(Arc::new(maps));
         }

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     protocol::{
         event::{Event, Problem},
-        route::Counter,
+        route::{Counter, SchedulerInput},
         time::Time,
     },
     transport::{NodeLink, OpenTransport},
@@ -198,7 +198,11 @@ impl State {
             return Ok(());
         }
         match self.start(part, myself).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                // Rounds on their way to the actor before this one are lost with it.
+                self.arguments.shared.routes.scheduler.cast(SchedulerInput::Interrupted);
+                Ok(())
+            }
             Err(error) => self.retry(part, error.to_string(), myself),
         }
     }

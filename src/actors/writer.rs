@@ -6,11 +6,12 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::{
     counters::Counters,
@@ -23,9 +24,13 @@ pub(crate) type Ack = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Told what the store failed at.
 pub(crate) type OnFailure = Box<dyn Fn(&StoreError) + Send>;
 
-/// Hands changes to the thread. The thread ends when this is dropped, after what is waiting.
+/// Hands changes to the thread. The thread ends when this is closed or dropped, after what is waiting.
 #[derive(Debug)]
-pub(crate) struct Writer(Arc<Inbox>);
+pub(crate) struct Writer {
+    inbox: Arc<Inbox>,
+    /// Closed once the thread has let go of the store.
+    over: watch::Receiver<()>,
+}
 
 #[derive(Debug, Default)]
 struct Inbox {
@@ -65,32 +70,48 @@ impl Writer {
     ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::default());
         let theirs = Arc::clone(&inbox);
-        std::thread::Builder::new()
-            .name("gossipmonger-store".to_owned())
-            .spawn(move || run(&theirs, &*store, &counters, &on_failure))?;
-        Ok(Self(inbox))
+        let (running, over) = watch::channel(());
+        std::thread::Builder::new().name("gossipmonger-store".to_owned()).spawn(move || {
+            run(&theirs, &*store, &counters, &on_failure);
+            drop(store);
+            drop(running);
+        })?;
+        Ok(Self { inbox, over })
+    }
+
+    /// Ends the thread after what is waiting, and waits until it has let go of the store.
+    pub(crate) async fn close(&self) {
+        self.inbox.close();
+        let mut over = self.over.clone();
+        while over.changed().await.is_ok() {}
     }
 
     /// Has `changes` made durable, all or none, and tells `ack`.
     pub(crate) fn write(&self, changes: Vec<Change>, ack: Option<Ack>) {
-        let mut waiting = self.0.lock();
+        let mut waiting = self.inbox.lock();
+        if waiting.closed {
+            drop(waiting);
+            return ack.into_iter().for_each(|ack| ack(Err(failure(ENDED))));
+        }
         waiting.changes.extend(changes.into_iter().map(|change| (place(&change), change)));
         waiting.acks.extend(ack);
         drop(waiting);
-        self.0.arrived.notify_one();
+        self.inbox.arrived.notify_one();
     }
 
     /// What the store holds, once all that was written before is in it.
     pub(crate) async fn load(&self) -> Result<Stored, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.0.lock().loads.push(reply);
-        self.0.arrived.notify_one();
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::Io {
-                location: "of this node".to_owned(),
-                reason: "the store panicked while it was read".to_owned(),
-            })
-        })
+        self.ask(reply);
+        answer.await.unwrap_or_else(|_| Err(failure(ENDED)))
+    }
+
+    fn ask(&self, reply: oneshot::Sender<Result<Stored, StoreError>>) {
+        let mut waiting = self.inbox.lock();
+        if !waiting.closed {
+            waiting.loads.push(reply);
+            self.inbox.arrived.notify_one();
+        }
     }
 
     /// Waits until all that was written before is durable, or has failed once.
@@ -103,12 +124,16 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.lock().closed = true;
-        self.0.arrived.notify_one();
+        self.inbox.close();
     }
 }
 
 impl Inbox {
+    fn close(&self) {
+        self.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing under the lock can panic half way.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,8 +144,8 @@ impl Inbox {
         let mut waiting = self.lock();
         loop {
             if waiting.has_work() {
-                let closed = waiting.closed;
-                return Some(Waiting { closed, ..std::mem::take(&mut *waiting) });
+                let empty = Waiting { closed: waiting.closed, ..Waiting::default() };
+                return Some(std::mem::replace(&mut *waiting, empty));
             }
             if waiting.closed {
                 return None;
@@ -160,7 +185,6 @@ fn run(inbox: &Inbox, store: &dyn Store, counters: &Counters, on_failure: &OnFai
     // What the last commit failed to keep.
     let mut unkept: BTreeMap<Place, Change> = BTreeMap::new();
     while let Some(mut work) = inbox.take(!unkept.is_empty()) {
-        let closed = work.closed;
         unkept.append(&mut work.changes);
         let result = commit(store, &mut unkept);
         if let Err(error) = &result {
@@ -171,9 +195,6 @@ fn run(inbox: &Inbox, store: &dyn Store, counters: &Counters, on_failure: &OnFai
         for load in work.loads {
             let _ = load.send(load_with(store, &unkept));
         }
-        if closed {
-            inbox.lock().closed = true;
-        }
     }
 }
 
@@ -182,15 +203,24 @@ fn commit(store: &dyn Store, changes: &mut BTreeMap<Place, Change>) -> Result<()
         return Ok(());
     }
     let batch: Vec<Change> = changes.values().cloned().collect();
-    store.commit(&batch)?;
+    guarded(|| store.commit(&batch))?;
     changes.clear();
     Ok(())
 }
 
 fn load_with(store: &dyn Store, unkept: &BTreeMap<Place, Change>) -> Result<Stored, StoreError> {
-    let mut stored = store.load()?;
+    let mut stored = guarded(|| store.load())?;
     unkept.values().for_each(|change| stored.apply(change));
     Ok(stored)
+}
+
+/// A store that panics has failed, like one that says so: the thread goes on, nobody waits for ever.
+fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(failure("it panicked")))
+}
+
+fn failure(reason: &str) -> StoreError {
+    StoreError::Io { location: "of this node".to_owned(), reason: reason.to_owned() }
 }
 
 fn place(change: &Change) -> Place {
@@ -206,5 +236,7 @@ fn place(change: &Change) -> Place {
     }
 }
 
+/// What a write that comes too late is told.
+const ENDED: &str = "the node has ended";
 /// How soon a failed commit is tried again when nothing new comes.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -80,6 +80,8 @@ pub enum SchedulerInput {
         /// Whether it went through.
         ok: bool,
     },
+    /// Another actor has started anew: whatever was under way may never be reported.
+    Interrupted,
     /// The node is leaving: tell some peers, then say nothing more.
     Leave,
 }

@@ -118,6 +118,7 @@ impl Scheduler {
                 self.bid_farewell(&target, ok, out);
                 self.ended(now, target, node, ok);
             }
+            SchedulerInput::Interrupted => self.in_flight.clear(),
             SchedulerInput::Leave => self.leave(out),
         }
     }

@@ -82,11 +82,14 @@ impl QuicTransport {
         let config = opening.config;
         self.check_names(config)?;
         let server = settings::server(&self.tls, config, settings::transport(config, false));
+        let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
+        let bind = |address: &std::net::SocketAddr| {
+            Socket::bind(*address, buffer, gso, Arc::clone(&self.silent)).map(Arc::new)
+        };
+        // All before the first endpoint: a socket alone is given back at once if the next one fails.
+        let sockets = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let mut endpoints = Vec::new();
-        for address in &config.listen {
-            let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
-            let socket = Socket::bind(*address, buffer, gso, Arc::clone(&self.silent))?;
-            let socket = Arc::new(socket);
+        for socket in sockets {
             let endpoint = Endpoint::new_with_abstract_socket(
                 settings::endpoint(opening.endpoint_keys),
                 Some(server.clone()),

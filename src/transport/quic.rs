@@ -19,7 +19,7 @@ use quinn::{Endpoint, ServerConfig, TokioRuntime};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
-use self::{actor::Quic, close::Close, frames::Room, socket::Socket, table::Table};
+use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket, table::Table};
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
@@ -34,6 +34,7 @@ mod close;
 mod dial;
 mod frames;
 mod introduce;
+mod noise;
 mod serve;
 mod settings;
 mod socket;
@@ -85,7 +86,9 @@ impl QuicTransport {
         let mut endpoints = Vec::new();
         for address in &config.listen {
             let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
-            let socket = Socket::bind(*address, buffer, gso, Arc::clone(&self.silent))?;
+            let noise =
+                Noise::new(opening.endpoint_keys.connection_id, Arc::clone(opening.counters));
+            let socket = Socket::bind(*address, buffer, gso, Arc::clone(&self.silent), noise)?;
             let socket = Arc::new(socket);
             let endpoint = Endpoint::new_with_abstract_socket(
                 settings::endpoint(opening.endpoint_keys),
@@ -156,6 +159,13 @@ struct Shared {
     exchanges: Arc<Semaphore>,
     dials: Arc<Semaphore>,
     room: Room,
+}
+
+impl Shared {
+    /// Connections of all endpoints, from the first packet to the last.
+    fn connections(&self) -> usize {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
+    }
 }
 
 #[derive(Debug)]

@@ -131,7 +131,10 @@ pub enum Unwelcome {
     #[error("it is a member of cluster {0}, not of ours: check its certificate and our seeds")]
     WrongCluster(String),
     /// It claims a name that it has not proved.
-    #[error("it calls itself {claimed}, its certificate says {proved}")]
+    #[error(
+        "it calls itself {claimed}, its certificate says {proved}: correct its configured name, or \
+             treat it as compromised"
+    )]
     WrongName {
         /// What it says.
         claimed: NodeId,
@@ -160,7 +163,7 @@ impl Unwelcome {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::WrongCluster(_) => "wrong_cluster",
-            Self::WrongName { .. } => "wrong_name",
+            Self::WrongName { .. } => "impostor",
             Self::Unexpected { .. } => "unexpected_node",
             Self::Ourselves => "ourselves",
             Self::Twin => "twin",

@@ -204,6 +204,8 @@ pub enum Counter {
     ConnectionsAccepted,
     /// Dials that failed.
     DialsFailed,
+    /// Datagrams that belong to no connection and begin none: noise.
+    DatagramsUnknown,
     /// Handshakes refused before any work was spent on them.
     HandshakesShed,
     /// Handshakes answered with Retry.
@@ -216,7 +218,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -236,6 +238,7 @@ impl Counter {
         Self::ConnectionsDialed,
         Self::ConnectionsAccepted,
         Self::DialsFailed,
+        Self::DatagramsUnknown,
         Self::HandshakesShed,
         Self::HandshakesRetried,
         Self::HandshakesFailed,
@@ -265,6 +268,7 @@ impl Counter {
             Self::ConnectionsDialed => "connections_dialed",
             Self::ConnectionsAccepted => "connections_accepted",
             Self::DialsFailed => "dials_failed",
+            Self::DatagramsUnknown => "datagrams_unknown",
             Self::HandshakesShed => "handshakes_shed",
             Self::HandshakesRetried => "handshakes_retried",
             Self::HandshakesFailed => "handshakes_failed",

@@ -19,7 +19,7 @@ use quinn::{Endpoint, ServerConfig, TokioRuntime};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
-use self::{actor::Quic, close::Close, frames::Room, socket::Socket, table::Table};
+use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket, table::Table};
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
@@ -34,6 +34,7 @@ mod close;
 mod dial;
 mod frames;
 mod introduce;
+mod noise;
 mod serve;
 mod settings;
 mod socket;
@@ -84,7 +85,9 @@ impl QuicTransport {
         let server = settings::server(&self.tls, config, settings::transport(config, false));
         let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
         let bind = |address: &std::net::SocketAddr| {
-            Socket::bind(*address, buffer, gso, Arc::clone(&self.silent)).map(Arc::new)
+            let noise =
+                Noise::new(opening.endpoint_keys.connection_id, Arc::clone(opening.counters));
+            Socket::bind(*address, buffer, gso, Arc::clone(&self.silent), noise).map(Arc::new)
         };
         // All before the first endpoint: a socket alone is given back at once if the next one fails.
         let sockets = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
@@ -159,6 +162,13 @@ struct Shared {
     exchanges: Arc<Semaphore>,
     dials: Arc<Semaphore>,
     room: Room,
+}
+
+impl Shared {
+    /// Connections of all endpoints, from the first packet to the last.
+    fn connections(&self) -> usize {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
+    }
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quinn::{ConnectionError, Incoming};
+use quinn::{Connection, ConnectionError, Incoming};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
@@ -13,7 +13,14 @@ use super::{
     serve,
     tasks::Spawner,
 };
-use crate::{protocol::route::Counter, tls::Verdict, transport::NodeLink};
+use crate::{
+    protocol::route::Counter,
+    tls::{self, Verdict},
+    transport::{NodeLink, exchange::FrameError},
+};
+
+/// The label of a handshake that took too long.
+const TIMEOUT: &str = "timeout";
 
 /// Accepts on one endpoint for as long as it is open.
 pub(super) async fn accept(
@@ -24,7 +31,7 @@ pub(super) async fn accept(
 ) {
     let mut admission = Admission::new(node.config().quic, Arc::clone(&shared.handshakes));
     while let Some(incoming) = endpoint.accept().await {
-        let admitted = admission.admit(incoming, shared.table.len(), &node);
+        let admitted = admission.admit(incoming, shared.connections(), &node);
         if let Some((incoming, permit)) = admitted {
             let (shared, node, own) = (Arc::clone(&shared), node.clone(), spawner.clone());
             spawner.spawn(handshake(shared, node, own, incoming, permit));
@@ -44,10 +51,12 @@ async fn handshake(
     let (crypto, verdict) = shared.tls.accept();
     let mut server = shared.server.clone();
     server.crypto = crypto;
+    let mut reached = None;
     let introduced = async {
         let connecting =
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
+        reached = Some(connection.clone());
         let met = introduce::accepting(&node, &connection, &shared.room).await?;
         Ok::<_, Introduction>((connection, met))
     };
@@ -63,9 +72,20 @@ async fn handshake(
         }
         Err(_) => {
             node.count(Counter::HandshakesFailed);
-            node.counters().refuse("timeout");
+            match reached {
+                Some(connection) => too_late(&node, &remote.to_string(), &connection),
+                None => node.counters().refuse(TIMEOUT),
+            }
         }
     }
+}
+
+/// Ends a connection whose peer has proved who it is, and then said nothing.
+pub(super) fn too_late(node: &NodeLink, remote: &str, connection: &Connection) {
+    Close::Timeout.connection(connection, "no introduction in time");
+    let name = tls::peer_name(connection).map_or_else(|_| "it".to_owned(), |name| name.to_string());
+    let reason = format!("{name} did not introduce itself in time; it hangs or is overloaded");
+    node.refused(remote, TIMEOUT, reason);
 }
 
 /// Counts why somebody is not connected, and tells the operator what he can do something about.
@@ -74,7 +94,12 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
         Introduction::Unwelcome(crate::transport::Unwelcome::Ourselves) => {}
         Introduction::Unwelcome(unwelcome) => node.refused(remote, unwelcome.as_str(), unwelcome),
         Introduction::Connection(reason) => tell_reason(node, remote, reason, verdict),
-        Introduction::Frame(_) | Introduction::NoHello | Introduction::Name(_) => {
+        Introduction::Frame(FrameError::Stalled) => node.refused(remote, TIMEOUT, error),
+        Introduction::NoHello => {
+            node.count(Counter::FramesRefused);
+            node.refused(remote, "misbehaviour", error);
+        }
+        Introduction::Frame(_) | Introduction::Name(_) => {
             node.refused(remote, "misbehaviour", error);
         }
     }

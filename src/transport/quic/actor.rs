@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use quinn::{RecvStream, SendStream};
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::{
-    Shared, accept::accept, close::Close, dial, frames::StreamFrames, serve::serve, tasks::Tasks,
+    Shared, accept::accept, close::Close, dial, frames::StreamFrames, serve::serve, table::Link,
+    tasks::Tasks,
 };
 use crate::{
     protocol::{
@@ -95,9 +97,9 @@ impl State {
             let dialed = dial::reach(&shared, &node, &spawner, &target).await;
             let mut done = false;
             if let Some(link) = dialed.link
-                && let Ok(stream) = link.connection.open_bi().await
+                && let Some(stream) = open(&node, &link).await
             {
-                let mut frames = StreamFrames::new(stream, &shared.room, &node);
+                let mut frames = StreamFrames::new(stream, &link.room, &node);
                 let met = link.met();
                 match initiate(&node, &met, digest, &mut frames).await {
                     Ok(()) => {
@@ -105,10 +107,12 @@ impl State {
                         done = true;
                     }
                     Err(error) if error.is_misbehaviour() => {
+                        frames.abort();
                         node.refused(&met.node, "misbehaviour", format!("cut off: {error}"));
                         Close::Misbehaviour.connection(&link.connection, &error.to_string());
                     }
                     Err(error) => {
+                        frames.abort();
                         tracing::debug!(node = %node.node(), peer = %met.node, %error, "exchange failed");
                     }
                 }
@@ -159,6 +163,12 @@ impl State {
             });
         }
     }
+}
+
+/// A peer need not let us open any stream; then it is as one that does not answer.
+async fn open(node: &NodeLink, link: &Link) -> Option<(SendStream, RecvStream)> {
+    let deadline = node.config().quic.exchange_timeout;
+    tokio::time::timeout(deadline, link.connection.open_bi()).await.ok()?.ok()
 }
 
 /// Rounds that the other end of an edge is given to dial.

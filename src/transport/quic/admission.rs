@@ -32,18 +32,13 @@ pub(super) struct Admission {
     sources: BTreeMap<IpAddr, Bucket>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Time,
-}
-
 impl Admission {
     pub(super) fn new(limits: QuicLimits, permits: Arc<Semaphore>) -> Self {
         Self { limits, permits, sources: BTreeMap::new() }
     }
 
-    /// Lets a handshake begin, while its permit is held, or turns it away.
+    /// Lets a handshake begin, while its permit is held, or turns it away. `connections`: all that
+    /// the endpoints hold, those that are ending included.
     pub(super) fn admit(
         &mut self,
         incoming: Incoming,
@@ -75,29 +70,51 @@ impl Admission {
 
     fn pays(&mut self, source: IpAddr, now: Time) -> bool {
         let rate = f64::from(self.limits.handshakes_per_source);
-        let most = rate * BURST_SECONDS;
-        if self.sources.len() >= SOURCES_MAX {
-            let full = |bucket: &Bucket| bucket.tokens_at(now, rate, most) >= most;
-            self.sources.retain(|_, bucket| !full(bucket));
+        let source = network(source);
+        if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&source) {
+            self.forget_idle(now, rate);
         }
-        if self.sources.len() >= SOURCES_MAX {
-            // So many at once are a flood; who is let in is then up to chance and to Retry.
+        self.sources.entry(source).or_insert_with(|| Bucket::full(now, rate)).pays(now, rate)
+    }
+
+    /// Drops those who have saved up all they may: a new bucket says the same of them.
+    fn forget_idle(&mut self, now: Time, rate: f64) {
+        self.sources.retain(|_, bucket| !bucket.is_full(now, rate));
+        // So many at once have more addresses than these buckets could hold them by; the permits
+        // and Retry have to. Looking again at every packet would only cost more.
+        if self.sources.len() > SOURCES_MAX / 2 {
             self.sources.clear();
         }
-        let bucket =
-            self.sources.entry(network(source)).or_insert(Bucket { tokens: most, at: now });
-        bucket.tokens = bucket.tokens_at(now, rate, most);
-        bucket.at = now;
-        let pays = bucket.tokens >= 1.0;
-        bucket.tokens -= f64::from(u8::from(pays));
-        pays
     }
 }
 
+/// What somebody may spend: it fills at a rate, up to [`BURST_SECONDS`] of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bucket {
+    tokens: f64,
+    at: Time,
+}
+
 impl Bucket {
-    fn tokens_at(&self, now: Time, rate: f64, most: f64) -> f64 {
+    pub(super) fn full(now: Time, rate: f64) -> Self {
+        Self { tokens: rate * BURST_SECONDS, at: now }
+    }
+
+    /// Spends one, if there is one.
+    pub(super) fn pays(&mut self, now: Time, rate: f64) -> bool {
+        *self = Self { tokens: self.tokens_at(now, rate), at: now };
+        let pays = self.tokens >= 1.0;
+        self.tokens -= f64::from(u8::from(pays));
+        pays
+    }
+
+    fn is_full(&self, now: Time, rate: f64) -> bool {
+        self.tokens_at(now, rate) >= rate * BURST_SECONDS
+    }
+
+    fn tokens_at(&self, now: Time, rate: f64) -> f64 {
         let since: Duration = now.since(self.at);
-        (self.tokens + since.as_secs_f64() * rate).min(most)
+        (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)
     }
 }
 

@@ -26,19 +26,38 @@ pub(super) enum Close {
     Forgotten = 6,
     /// The peer did not introduce itself in time.
     Timeout = 7,
+    /// The peer is this node itself, which dialed its own address.
+    Ourselves = 8,
 }
+
+/// Why a stream is reset; only for those who read traces.
+pub(super) const STREAM_SHED: VarInt = VarInt::from_u32(1);
+/// See [`STREAM_SHED`]: the exchange broke off.
+pub(super) const STREAM_BROKEN: VarInt = VarInt::from_u32(2);
 
 impl Close {
     pub(super) fn connection(self, connection: &Connection, words: &str) {
         connection.close(VarInt::from_u32(self as u32), words.as_bytes());
     }
 
+    /// Whether the peer closed the connection for this.
+    pub(super) fn is_told(self, error: &ConnectionError) -> bool {
+        matches!(error, ConnectionError::ApplicationClosed(closed)
+            if closed.error_code == VarInt::from_u32(self as u32))
+    }
+
     /// Whether this is how connections end every day.
     pub(super) fn is_ordinary(error: &ConnectionError) -> bool {
-        let ordinary = [Self::Shutdown, Self::Duplicate, Self::OldGeneration, Self::Forgotten];
+        let ordinary = [
+            Self::Shutdown,
+            Self::Duplicate,
+            Self::OldGeneration,
+            Self::Forgotten,
+            Self::Ourselves,
+        ];
         match error {
-            ConnectionError::ApplicationClosed(closed) => {
-                ordinary.iter().any(|code| closed.error_code == VarInt::from_u32(*code as u32))
+            ConnectionError::ApplicationClosed(_) => {
+                ordinary.iter().any(|code| code.is_told(error))
             }
             ConnectionError::LocallyClosed | ConnectionError::Reset => true,
             _ => false,
@@ -48,15 +67,13 @@ impl Close {
     /// The label and the words of a peer that turned us away; `None` if that is not what happened.
     pub(super) fn told(error: &ConnectionError) -> Option<(&'static str, String)> {
         let ConnectionError::ApplicationClosed(closed) = error else { return None };
-        let label = if closed.error_code == VarInt::from_u32(Self::Unwelcome as u32) {
-            "unwelcome"
-        } else if closed.error_code == VarInt::from_u32(Self::Misbehaviour as u32) {
-            "misbehaviour"
-        } else if closed.error_code == VarInt::from_u32(Self::Expired as u32) {
-            "expired"
-        } else {
-            return None;
-        };
+        let labels = [
+            (Self::Unwelcome, "unwelcome"),
+            (Self::Misbehaviour, "misbehaviour"),
+            (Self::Expired, "expired"),
+            (Self::Timeout, "timeout"),
+        ];
+        let (_, label) = labels.into_iter().find(|(code, _)| code.is_told(error))?;
         let words = String::from_utf8_lossy(&closed.reason);
         let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect::<String>();
         Some((label, format!("the peer turned us away; it says: {words}")))
@@ -66,7 +83,7 @@ impl Close {
 impl From<&Unwelcome> for Close {
     fn from(unwelcome: &Unwelcome) -> Self {
         match unwelcome {
-            Unwelcome::Ourselves => Self::Duplicate,
+            Unwelcome::Ourselves => Self::Ourselves,
             _ => Self::Unwelcome,
         }
     }

@@ -6,7 +6,7 @@ use quinn::{ClientConfig, Endpoint};
 
 use super::{
     Shared,
-    accept::tell,
+    accept::{tell, too_late},
     introduce::{self, Introduction},
     serve, settings,
     table::Link,
@@ -76,6 +76,10 @@ async fn dial_any(
     wanted: Option<&NodeId>,
 ) -> Dialed {
     let Ok(_permit) = shared.dials.acquire().await else { return NOBODY };
+    // Waiting for the claim or the permit may have taken a while.
+    if let Some(link) = wanted.and_then(|peer| shared.table.link(peer)) {
+        return Dialed { node: Some(link.met().node), link: Some(link) };
+    }
     let mut tried = 0;
     let mut answered = None;
     for address in addresses {
@@ -124,11 +128,14 @@ async fn dial(
     });
     let mut client = ClientConfig::new(crypto);
     client.transport_config(settings::transport(node.config(), true));
+    let remote = remote(name, address);
+    let mut reached = None;
     let introduced = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
+        reached = Some(connection.clone());
         let met = introduce::dialing(node, &connection, wanted, &shared.room).await?;
         Ok::<_, Failure>((connection, met))
     };
@@ -140,9 +147,12 @@ async fn dial(
             let link = serve::adopt(shared, node, spawner, connection, met, true);
             Dialed { link, node: who }
         }
-        Ok(Err(failure)) => failed(node, name, address, &failure, &verdict),
+        Ok(Err(failure)) => failed(node, &remote, &failure, &verdict),
         Err(_) => {
             node.count(Counter::DialsFailed);
+            if let Some(connection) = reached {
+                too_late(node, &remote, &connection);
+            }
             NOBODY
         }
     }
@@ -156,13 +166,13 @@ enum Failure {
     Introduction(#[from] Introduction),
 }
 
-fn failed(
-    node: &NodeLink,
-    name: &str,
-    address: SocketAddr,
-    failure: &Failure,
-    verdict: &Verdict,
-) -> Dialed {
+/// The address as it was given, and what it was resolved to.
+fn remote(name: &str, address: SocketAddr) -> String {
+    let shown = address.to_string();
+    if name == shown { shown } else { format!("{name} ({shown})") }
+}
+
+fn failed(node: &NodeLink, remote: &str, failure: &Failure, verdict: &Verdict) -> Dialed {
     match failure {
         // Our own address among the seeds is no fault.
         Failure::Introduction(Introduction::Unwelcome(Unwelcome::Ourselves)) => {
@@ -170,17 +180,12 @@ fn failed(
         }
         Failure::Introduction(introduction) => {
             node.count(Counter::DialsFailed);
-            let remote = if name == address.to_string() {
-                name.to_owned()
-            } else {
-                format!("{name} ({address})")
-            };
-            tell(node, &remote, introduction, verdict);
+            tell(node, remote, introduction, verdict);
             NOBODY
         }
         Failure::Unreachable(reason) => {
             node.count(Counter::DialsFailed);
-            tracing::debug!(node = %node.node(), %address, reason, "cannot be dialed");
+            tracing::debug!(node = %node.node(), remote, reason, "cannot be dialed");
             NOBODY
         }
     }

@@ -1,14 +1,22 @@
-//! Frames on a QUIC stream: length, limit, deadline.
+//! Frames on a QUIC stream: length, limit, deadline, room.
 //!
 //! The length is checked before anything is allocated, and memory grows with what has really
-//! arrived. All frames on their way in share [`INBOUND_BYTES_MAX`]; who finds it used up waits,
-//! at most for the deadline.
+//! arrived. Frames of up to [`SHORT_BYTES`], which is all but long values and batches, are held back
+//! by nothing but the limit on exchanges. Longer ones share [`LONG_BYTES_MAX`] in each direction, and
+//! of one peer one at a time: whoever lies about a length or stalls is in its own way first. Room is
+//! taken once per frame, before its first byte and never for a second frame while one is held, so
+//! nobody waits for room while holding some that another waits for.
+//!
+//! A frame has to begin within the deadline, every [`CHUNK_BYTES`] of it have to move within the
+//! deadline, and all of it has to move at [`BYTES_PER_SECOND_MIN`]: a thin path passes, a peer that
+//! sends a byte now and then does not.
 
 use std::{sync::Arc, time::Duration};
 
 use quinn::{ReadExactError, RecvStream, SendStream};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::close::STREAM_BROKEN;
 use crate::{
     protocol::{
         message::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, WireError, frame_len},
@@ -20,27 +28,67 @@ use crate::{
     },
 };
 
-/// Most bytes of frames being received, over all peers of one node.
-pub(super) const INBOUND_BYTES_MAX: usize = 64 << 20;
-/// Read at once.
+/// Frames up to this length need no room.
+pub(super) const SHORT_BYTES: usize = 512 << 10;
+/// Most bytes of longer frames on their way in one direction, over all peers of one node.
+pub(super) const LONG_BYTES_MAX: usize = 64 << 20;
+/// The least rate of a frame on its way. With it 256 KiB may take 18 s at the default deadline, and
+/// the longest frame less than five minutes.
+const BYTES_PER_SECOND_MIN: usize = 32 << 10;
+/// Moved at once.
 const CHUNK_BYTES: usize = 64 << 10;
 /// The unit in which room is counted, in bytes.
 const UNIT: usize = 1 << 10;
 
-/// Room for frames on their way in.
+/// Room for long frames, both ways.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    inbound: Way,
+    outbound: Way,
+}
+
+/// Room in one direction: what all share, and the turn of one peer.
+#[derive(Clone, Debug)]
+struct Way {
+    shared: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+/// Room taken; given back when dropped.
+#[derive(Debug)]
+struct Taken {
+    _shared: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+}
 
 impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(INBOUND_BYTES_MAX / UNIT)))
+        let way = || Way {
+            shared: Arc::new(Semaphore::new(LONG_BYTES_MAX / UNIT)),
+            turn: Arc::new(Semaphore::new(1)),
+        };
+        Self { inbound: way(), outbound: way() }
     }
 }
 
 impl Room {
-    async fn take(&self, bytes: usize) -> SemaphorePermit<'_> {
+    /// The same room with a turn for another peer.
+    pub(super) fn for_peer(&self) -> Self {
+        let way = |way: &Way| Way { turn: Arc::new(Semaphore::new(1)), ..way.clone() };
+        Self { inbound: way(&self.inbound), outbound: way(&self.outbound) }
+    }
+}
+
+impl Way {
+    /// Waits for room. The peer's own turn comes first, so that it waits there without holding any.
+    async fn take(&self, bytes: usize) -> Option<Taken> {
+        if bytes <= SHORT_BYTES {
+            return None;
+        }
         let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
-        self.0.acquire_many(units).await.expect("the semaphore is never closed")
+        let turn = Arc::clone(&self.turn).acquire_owned().await.expect(NEVER_CLOSED);
+        let shared = Arc::clone(&self.shared).acquire_many_owned(units).await.expect(NEVER_CLOSED);
+        Some(Taken { _shared: shared, _turn: turn })
     }
 }
 
@@ -72,24 +120,45 @@ impl StreamFrames {
         let _ = self.send.finish();
     }
 
+    /// Gives the stream up. What a peer has not read would otherwise stay in memory for as long as
+    /// the connection: dropping a stream finishes it.
+    pub(super) fn abort(mut self) {
+        let _ = self.send.reset(STREAM_BROKEN);
+        let _ = self.receive.stop(STREAM_BROKEN);
+    }
+
     async fn read(&mut self) -> Result<Option<Message>, FrameError> {
         let mut length = [0; LENGTH_BYTES];
-        match self.receive.read_exact(&mut length).await {
+        match within(self.deadline, self.receive.read_exact(&mut length)).await? {
             Ok(()) => {}
             Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
             Err(error) => return Err(FrameError::Lost(error.to_string())),
         }
         let len = frame_len(length, self.max)?;
-        let room = self.room.clone();
-        let _permit = room.take(len).await;
+        let _room = within(self.deadline, self.room.inbound.take(len)).await?;
+        let whole = self.deadline + travel_time(len);
+        let frame = within(whole, self.body(len)).await??;
+        Ok(Some(Message::decode(&frame)?))
+    }
+
+    async fn body(&mut self, len: usize) -> Result<Vec<u8>, FrameError> {
         let mut frame = Vec::new();
         while frame.len() < len {
             let filled = frame.len();
             frame.resize(len.min(filled + CHUNK_BYTES), 0);
-            let read = self.receive.read_exact(&mut frame[filled..]).await;
+            let read = self.receive.read_exact(&mut frame[filled..]);
+            let read = within(self.deadline, read).await?;
             read.map_err(|error| FrameError::Lost(error.to_string()))?;
         }
-        Ok(Some(Message::decode(&frame)?))
+        Ok(frame)
+    }
+
+    async fn write(&mut self, frame: &[u8]) -> Result<(), FrameError> {
+        for chunk in frame.chunks(CHUNK_BYTES) {
+            let written = within(self.deadline, self.send.write_all(chunk)).await?;
+            written.map_err(|error| FrameError::Lost(error.to_string()))?;
+        }
+        Ok(())
     }
 
     fn count(&self, error: &FrameError) {
@@ -105,23 +174,23 @@ impl StreamFrames {
 impl Frames for StreamFrames {
     async fn send(&mut self, message: &Message) -> Result<(), FrameError> {
         let frame = message.encode()?;
-        // The deadline is for progress: a chunk that goes nowhere, not a long frame on a slow path.
-        for chunk in frame.chunks(CHUNK_BYTES) {
-            match tokio::time::timeout(self.deadline, self.send.write_all(chunk)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(FrameError::Lost(error.to_string())),
-                Err(_) => return Err(FrameError::Stalled),
-            }
-        }
-        Ok(())
+        let _room = within(self.deadline, self.room.outbound.take(frame.len())).await?;
+        within(self.deadline + travel_time(frame.len()), self.write(&frame)).await?
     }
 
     async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
-        let deadline = self.deadline;
-        let read = match tokio::time::timeout(deadline, self.read()).await {
-            Ok(read) => read,
-            Err(_) => Err(FrameError::Stalled),
-        };
-        read.inspect_err(|error| self.count(error))
+        self.read().await.inspect_err(|error| self.count(error))
     }
 }
+
+async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, FrameError> {
+    tokio::time::timeout(deadline, work).await.map_err(|_| FrameError::Stalled)
+}
+
+/// How long bytes may be on their way at the least rate.
+fn travel_time(bytes: usize) -> Duration {
+    // At most FRAME_BYTES_MAX, far below what 32 bits hold.
+    Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
+}
+
+const NEVER_CLOSED: &str = "the semaphore is never closed";

@@ -55,7 +55,16 @@ pub(super) async fn dialing(
             _ => Err(Introduction::NoHello),
         }
     };
-    settle(connection, introduced.await)
+    match settle(connection, introduced.await) {
+        // Who accepts knows first that it has dialed itself.
+        Err(Introduction::Connection(reason))
+            if Close::Ourselves.is_told(&reason)
+                && tls::peer_name(connection).is_ok_and(|name| name.node == *node.node()) =>
+        {
+            Err(Unwelcome::Ourselves.into())
+        }
+        other => other,
+    }
 }
 
 /// Hears who dialed us, and introduces us.

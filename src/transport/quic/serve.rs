@@ -7,7 +7,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Shared,
-    close::Close,
+    admission::Bucket,
+    close::{Close, STREAM_SHED},
     frames::StreamFrames,
     table::{Link, Registered},
     tasks::Spawner,
@@ -18,12 +19,15 @@ use crate::{
         message::Heartbeat,
         route::{Counter, Sign},
     },
-    tls,
+    tls::{self, Rejection},
     transport::{Met, NodeLink, exchange::answer},
 };
 
 /// Datagrams that are no heartbeats until a peer is cut off.
 const MALFORMED_MAX: u32 = 16;
+/// Most heartbeats of a peer that are passed on, twice what the shortest interval makes: the queue
+/// of the detector has no bound of its own.
+const HEARTBEATS_PER_SECOND: f64 = 200.0;
 /// A certificate's end is looked for at least so often, since the wall clock may be set.
 const EXPIRY_LOOK: Duration = Duration::from_secs(600);
 
@@ -36,7 +40,7 @@ pub(super) fn adopt(
     met: Met,
     dialed: bool,
 ) -> Option<Link> {
-    let link = Link::new(connection, met, dialed);
+    let link = Link::new(connection, met, dialed, shared.room.for_peer());
     match shared.table.register(node.node(), link) {
         Registered::Kept(link) => {
             let met = link.met();
@@ -45,7 +49,7 @@ pub(super) fn adopt(
             Some(link)
         }
         Registered::Duplicate(link) => Some(link),
-        Registered::Stale => None,
+        Registered::Stale | Registered::Ended => None,
     }
 }
 
@@ -54,7 +58,7 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     let reason = tokio::select! {
         reason = streams(&shared, &node, &spawner, &link) => reason,
         reason = heartbeats(&node, &link) => reason,
-        reason = expiry(&link.connection) => reason,
+        reason = expiry(&node, &link) => reason,
     };
     shared.table.remove(&link);
     let peer = link.met().node;
@@ -65,37 +69,50 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     }
 }
 
-/// Answers exchanges. One that finds no room is shed: the peer comes again.
+/// Answers exchanges. One that finds no room is shed: the peer comes again. A peer has one in any
+/// case before another has its second: what is open already says how many it may open.
 async fn streams(
     shared: &Arc<Shared>,
     node: &NodeLink,
     spawner: &Spawner,
     link: &Link,
 ) -> quinn::ConnectionError {
+    // Counts, by its clones, the exchanges of this peer under way.
+    let underway = Arc::new(());
     loop {
-        let stream = match link.connection.accept_bi().await {
+        let mut stream = match link.connection.accept_bi().await {
             Ok(stream) => stream,
             Err(reason) => return reason,
         };
-        match Arc::clone(&shared.exchanges).try_acquire_owned() {
-            Ok(permit) => {
-                let (shared, node, link) = (Arc::clone(shared), node.clone(), link.clone());
-                spawner.spawn(answer_one(shared, node, link, stream, permit));
+        match permit(shared, node, &underway) {
+            Some(permit) => {
+                let (node, link, held) = (node.clone(), link.clone(), Arc::clone(&underway));
+                spawner.spawn(async move {
+                    answer_one(node, link, stream).await;
+                    drop((permit, held));
+                });
             }
-            // Dropping the stream resets it.
-            Err(_) => node.count(Counter::ExchangesShed),
+            None => {
+                node.count(Counter::ExchangesShed);
+                let _ = stream.0.reset(STREAM_SHED);
+                let _ = stream.1.stop(STREAM_SHED);
+            }
         }
     }
 }
 
-async fn answer_one(
-    shared: Arc<Shared>,
-    node: NodeLink,
-    link: Link,
-    stream: (SendStream, RecvStream),
-    _permit: OwnedSemaphorePermit,
-) {
-    let mut frames = StreamFrames::new(stream, &shared.room, &node);
+/// Half of the room is for peers that have no exchange under way, so that a few who open many and
+/// finish none do not keep out the others.
+fn permit(shared: &Shared, node: &NodeLink, underway: &Arc<()>) -> Option<OwnedSemaphorePermit> {
+    let reserved = node.config().quic.exchanges / 2;
+    let first = Arc::strong_count(underway) == 1;
+    (first || shared.exchanges.available_permits() > reserved)
+        .then(|| Arc::clone(&shared.exchanges).try_acquire_owned().ok())
+        .flatten()
+}
+
+async fn answer_one(node: NodeLink, link: Link, stream: (SendStream, RecvStream)) {
+    let mut frames = StreamFrames::new(stream, &link.room, &node);
     match answer(&node, &link.met(), &mut frames).await {
         Ok(()) => {
             frames.finish();
@@ -103,6 +120,7 @@ async fn answer_one(
         }
         Err(error) => {
             node.count(Counter::ExchangesFailed);
+            frames.abort();
             if error.is_misbehaviour() {
                 let peer = link.met().node;
                 node.refused(&peer, "misbehaviour", format!("cut off: {error}"));
@@ -114,12 +132,17 @@ async fn answer_one(
 
 async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
     let mut malformed = 0;
+    let mut bucket = Bucket::full(node.now(), HEARTBEATS_PER_SECOND);
     loop {
         let datagram = match link.connection.read_datagram().await {
             Ok(datagram) => datagram,
             Err(reason) => return reason,
         };
         let at = node.now();
+        if !bucket.pays(at, HEARTBEATS_PER_SECOND) {
+            node.count(Counter::FramesRefused);
+            continue;
+        }
         let Ok(heartbeat) = Heartbeat::decode(&datagram) else {
             node.count(Counter::FramesMalformed);
             malformed += 1;
@@ -128,6 +151,7 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
                 node.refused(&peer, "misbehaviour", "cut off: its datagrams are no heartbeats");
                 Close::Misbehaviour
                     .connection(&link.connection, "datagrams that are no heartbeats");
+                return link.connection.closed().await;
             }
             continue;
         };
@@ -138,7 +162,8 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
 }
 
 /// A connection survives the end of its certificate, so we end it.
-async fn expiry(connection: &Connection) -> quinn::ConnectionError {
+async fn expiry(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
+    let connection = &link.connection;
     loop {
         let left = tls::peer_certificate(connection)
             .ok()
@@ -147,6 +172,8 @@ async fn expiry(connection: &Connection) -> quinn::ConnectionError {
             Some(left) => tokio::time::sleep(left.min(EXPIRY_LOOK)).await,
             None => {
                 Close::Expired.connection(connection, "your certificate has expired: renew it");
+                let reason = "its certificate has expired; renew it there (or correct our clock)";
+                node.refused(&link.met().node, Rejection::Expired.as_str(), reason);
                 return connection.closed().await;
             }
         }

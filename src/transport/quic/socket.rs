@@ -18,6 +18,7 @@ use quinn::{
 };
 use socket2::{Domain, Protocol, Socket as Socket2, Type};
 
+use super::noise::Noise;
 use crate::transport::TransportError;
 
 /// A bound socket.
@@ -27,6 +28,7 @@ pub(super) struct Socket {
     inner: ArcSwapOption<Arc<dyn AsyncUdpSocket>>,
     silent: Arc<AtomicBool>,
     gso: bool,
+    noise: Noise,
 }
 
 impl Socket {
@@ -36,6 +38,7 @@ impl Socket {
         buffer: usize,
         gso: bool,
         silent: Arc<AtomicBool>,
+        noise: Noise,
     ) -> Result<Self, TransportError> {
         let bound = bind(address, buffer).and_then(|socket| TokioRuntime.wrap_udp_socket(socket));
         let refused = |error: io::Error| TransportError::Bind {
@@ -44,7 +47,7 @@ impl Socket {
         };
         let inner = bound.map_err(refused)?;
         let address = inner.local_addr().map_err(refused)?;
-        Ok(Self { address, inner: ArcSwapOption::from_pointee(inner), silent, gso })
+        Ok(Self { address, inner: ArcSwapOption::from_pointee(inner), silent, gso, noise })
     }
 
     /// Where it is bound.
@@ -85,8 +88,9 @@ impl AsyncUdpSocket for Socket {
         let Some(inner) = &*inner else { return Poll::Pending };
         loop {
             let received = inner.poll_recv(cx, bufs, meta);
-            let arrived = matches!(received, Poll::Ready(Ok(_)));
-            if !(arrived && self.silent.load(Ordering::Relaxed)) {
+            let Poll::Ready(Ok(count)) = received else { return received };
+            if !self.silent.load(Ordering::Relaxed) {
+                self.noise.count(&bufs[..count], &meta[..count]);
                 return received;
             }
         }

@@ -11,7 +11,7 @@ use std::{
 use quinn::Connection;
 use tokio::sync::watch;
 
-use super::close::Close;
+use super::{close::Close, frames::Room};
 use crate::{
     protocol::{
         id::{Generation, NodeId},
@@ -27,12 +27,13 @@ pub(super) struct Link {
     node: NodeId,
     generation: Arc<AtomicU64>,
     pub(super) dialed: bool,
+    pub(super) room: Room,
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection, met: Met, dialed: bool) -> Self {
+    pub(super) fn new(connection: Connection, met: Met, dialed: bool, room: Room) -> Self {
         let generation = Arc::new(AtomicU64::new(met.generation.0));
-        Self { connection, node: met.node, generation, dialed }
+        Self { connection, node: met.node, generation, dialed, room }
     }
 
     pub(super) fn met(&self) -> Met {
@@ -77,6 +78,8 @@ pub(super) enum Registered {
     Duplicate(Link),
     /// The peer is of a life that has ended.
     Stale,
+    /// The connection has ended already; whatever there is stays.
+    Ended,
 }
 
 impl Table {
@@ -84,18 +87,21 @@ impl Table {
         self.lock().links.get(peer).filter(|link| link.is_open()).cloned()
     }
 
+    /// All connections. Those that ended while no actor served them are dropped.
     pub(super) fn links(&self) -> Vec<Link> {
-        self.lock().links.values().filter(|link| link.is_open()).cloned().collect()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.lock().links.len()
+        let mut inner = self.lock();
+        inner.links.retain(|_, link| link.is_open());
+        inner.links.values().cloned().collect()
     }
 
     /// Both ends come to the same choice: the later life of the peer, else the connection dialed by
     /// the lesser name.
     pub(super) fn register(&self, local: &NodeId, link: Link) -> Registered {
         let mut inner = self.lock();
+        if !link.is_open() {
+            // The peer may have closed it in favour of the one we have.
+            return Registered::Ended;
+        }
         if let Some(old) = inner.links.get(&link.node).filter(|old| old.is_open()) {
             let (new_life, old_life) = (link.met().generation, old.met().generation);
             if new_life < old_life {

@@ -229,6 +229,11 @@ impl NodeMap {
         self.record = Some((version, Arc::new(record)));
     }
 
+    /// Takes over the owner's record into a copy, which may not reach as far as its version yet.
+    pub fn restore_record(&mut self, version: Version, record: Arc<NodeRecord>) {
+        self.record = Some((version, record));
+    }
+
     /// Starts a new life that continues this one.
     pub fn renew(&mut self, generation: Generation) {
         self.ancestry.insert(0, (self.generation, self.max_version));

@@ -992,7 +992,7 @@ impl NodeMap {
             map.write(key.clone(), entry.clone());
         }
         if let Some((version, record)) = &view.record {
-            map.write_record(*version, (**record).clone());
+            map.restore_record(*version, Arc::clone(record));
         }
         map.restore(view.max_version, view.gc_floor);
         map

@@ -309,3 +309,23 @@ fn every_start_is_a_new_life_whatever_the_clock_says() {
     assert!(generations.is_sorted_by(|a, b| a < b), "{generations:?}");
     assert!(owner.own().ancestry().len() <= gossipmonger::protocol::delta::ANCESTRY_MAX);
 }
+
+// C46
+#[test]
+fn a_copy_behind_its_record_stays_behind_when_storage_starts_again() {
+    let mut reader = replica("reader");
+    let mut part = news("owner", 0, 3, 0);
+    part.record = Some((Version(6), record("owner:1")));
+    part.entries = vec![value("early", 3, "1")];
+    told(&mut reader, "relay", part);
+    let views = reader.view().unwrap();
+    let wall = std::time::SystemTime::UNIX_EPOCH;
+    let stored = stored(&reader);
+    let mut reader =
+        Replica::start(config("reader"), stored, &views, false, at(2), wall, &mut Vec::new());
+    assert_eq!(reader.copy(&node("owner")).unwrap().max_version(), Version(3));
+    let mut rest = news("owner", 3, 6, 0);
+    rest.entries = vec![value("late", 5, "1")];
+    told(&mut reader, "relay", rest);
+    assert_eq!(seen(&reader, "owner", "late", at(2)).unwrap(), "1");
+}

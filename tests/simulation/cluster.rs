@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -17,7 +18,7 @@ use gossipmonger::{
         map::MapLimits,
         message::{FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
         record::{NodeRecord, Status},
-        replica::{Replica, ReplicaConfig, Write},
+        replica::{NodeView, Replica, ReplicaConfig, Write, Written},
         route::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
@@ -85,7 +86,7 @@ pub(crate) struct Slot {
     /// What is on the disk.
     stored: Stored,
     /// Commits not on the disk yet, oldest first.
-    unsynced: VecDeque<(u64, Vec<Change>)>,
+    unsynced: VecDeque<Commit>,
     commits: u64,
     /// The last version of each life that was acknowledged to a caller.
     acknowledged: Option<(Generation, Version)>,
@@ -94,6 +95,14 @@ pub(crate) struct Slot {
     pub(crate) node: Option<Node>,
     /// The last process ended because another one uses its name.
     pub(crate) displaced: bool,
+}
+
+/// Changes on their way to the disk.
+struct Commit {
+    number: u64,
+    changes: Vec<Change>,
+    /// What a caller is told once they are there.
+    acknowledges: Option<(Generation, Version)>,
 }
 
 /// A process.
@@ -107,7 +116,11 @@ pub(crate) struct Node {
     generation: Generation,
     /// How far each map reached when readers saw it last.
     seen: BTreeMap<NodeId, (Generation, Version)>,
+    /// What readers saw last.
+    views: Views,
 }
+
+type Views = OrdMap<NodeId, Arc<NodeView>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Machine {
@@ -199,13 +212,6 @@ impl Cluster {
         assert!(at.node.is_none(), "it runs already");
         at.epoch += 1;
         at.displaced = false;
-        let stored = at.stored.clone();
-        let head = stored.head.clone();
-        let now = Time::ZERO;
-        let wall = wall(self.now, at.skew);
-        let mut out = Vec::new();
-        let config = replica_config(&self.settings, at);
-        let replica = Replica::start(config, stored, &OrdMap::new(), false, now, wall, &mut out);
         let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1")).collect();
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let scheduler = scheduler_config(&self.settings, at.name.clone(), seeds, candidates);
@@ -215,19 +221,51 @@ impl Cluster {
             join_grace: Duration::from_secs(10),
             forget_after: self.settings.forget_after,
         };
-        let generation = replica.own().generation();
-        let node = Node {
+        let scheduler = Scheduler::new(scheduler, Time::ZERO, self.rng.random());
+        let (replica, out) = self.start_storage(slot, Time::ZERO, &OrdMap::new(), false);
+        self.slots[slot].node = Some(Node {
             liveness: Liveness::new(liveness),
-            scheduler: Scheduler::new(scheduler, now, self.rng.random()),
+            scheduler,
             booted: self.now,
             wakes: [0; 3],
             sequence: 0,
-            generation,
+            generation: replica.own().generation(),
             seen: BTreeMap::new(),
+            views: OrdMap::new(),
             replica,
-        };
-        let (name, acknowledged) = (at.name.clone(), at.acknowledged.take());
-        at.node = Some(node);
+        });
+        self.deliver(slot, Machine::Storage, out);
+        self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
+        self.input(slot, Machine::Detector, Output::Detector(DetectorInput::Tick));
+    }
+
+    /// The storage actor of a process fails and starts again, on the disk and on what readers saw.
+    pub(crate) fn restart_storage(&mut self, slot: usize) {
+        self.lose_unsynced(slot);
+        let now = self.local(slot);
+        let node = self.node(slot);
+        let (views, renewed) = (node.views.clone(), node.replica.renewed());
+        let (replica, out) = self.start_storage(slot, now, &views, renewed);
+        let node = self.slots[slot].node.as_mut().expect("it runs");
+        node.generation = replica.own().generation();
+        node.replica = replica;
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    fn start_storage(
+        &mut self,
+        slot: usize,
+        now: Time,
+        copies: &Views,
+        renewed: bool,
+    ) -> (Replica, Vec<Output>) {
+        let at = &mut self.slots[slot];
+        let stored = at.stored.clone();
+        let head = stored.head.clone();
+        let wall = wall(self.now, at.skew);
+        let mut out = Vec::new();
+        let config = replica_config(&self.settings, at);
+        let replica = Replica::start(config, stored, copies, renewed, now, wall, &mut out);
         // Nothing is sent before the new generation is on the disk.
         out.retain(|output| match output {
             Output::Persist(changes) => {
@@ -236,6 +274,7 @@ impl Cluster {
             }
             _ => true,
         });
+        let (name, acknowledged) = (at.name.clone(), at.acknowledged.take());
         if let Some((generation, version)) = acknowledged
             && (head.generation, head.max_version) < (generation, version)
         {
@@ -243,22 +282,24 @@ impl Cluster {
         }
         let continues =
             (head.generation > Generation::ZERO).then_some((head.generation, head.max_version));
-        let begun = self.oracle.begin(&name, generation, continues);
+        let begun = self.oracle.begin(&name, replica.own().generation(), continues);
         self.promise(begun);
-        self.deliver(slot, Machine::Storage, out);
-        self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
-        self.input(slot, Machine::Detector, Output::Detector(DetectorInput::Tick));
+        (replica, out)
     }
 
     /// Ends a process without any notice. What was not on the disk is lost, from some commit on.
     pub(crate) fn crash(&mut self, slot: usize) {
+        self.lose_unsynced(slot);
+        self.slots[slot].node = None;
+    }
+
+    fn lose_unsynced(&mut self, slot: usize) {
         let kept = self.slots[slot].unsynced.len();
         let kept = self.rng.random_range(0..=kept);
         for _ in 0..kept {
             self.sync_one(slot);
         }
         self.slots[slot].unsynced.clear();
-        self.slots[slot].node = None;
     }
 
     /// Ends a process; everything is on the disk.
@@ -302,7 +343,7 @@ impl Cluster {
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
         let Ok(written) = node.replica.write(now, batch, &mut out) else { return };
-        self.persist(slot, written.persist);
+        self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
     }
 
@@ -312,17 +353,18 @@ impl Cluster {
         let node = self.slots[slot].node.as_mut().expect("it runs");
         let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let written = node.replica.set_tags(tags, &mut out).expect("within its limits");
-        self.persist(slot, written.persist);
+        self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
     }
 
-    /// A node says that it leaves; the process goes on until it is stopped.
+    /// A node says that it leaves, and ends once some peers have heard it.
     pub(crate) fn leave(&mut self, slot: usize) {
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
         let written = node.replica.set_status(Status::Left, &mut out);
-        self.persist(slot, written.persist);
+        self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
+        self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Leave));
     }
 
     // --- time
@@ -376,7 +418,7 @@ impl Cluster {
             What::Datagram { to, from, bytes } => self.datagram(to, from, &bytes),
             What::Synced { slot, epoch, commit } => {
                 while self.slots[slot].epoch == epoch
-                    && self.slots[slot].unsynced.front().is_some_and(|(n, _)| *n <= commit)
+                    && self.slots[slot].unsynced.front().is_some_and(|next| next.number <= commit)
                 {
                     self.sync_one(slot);
                 }
@@ -452,10 +494,12 @@ impl Cluster {
                     self.slots[slot].displaced = true;
                     return;
                 }
-                Output::Event(_)
-                | Output::Protocol(_)
-                | Output::Count(..)
-                | Output::Farewell(_) => continue,
+                // Some peers know; nobody has to wait for the rest.
+                Output::Farewell(_) => {
+                    self.stop(slot);
+                    return;
+                }
+                Output::Event(_) | Output::Protocol(_) | Output::Count(..) => continue,
             };
             self.record(slot, &out);
             queue.extend(out.into_iter().map(|output| (to, output)));
@@ -537,6 +581,7 @@ impl Cluster {
         let name = self.slots[slot].name.clone();
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let Some(views) = node.replica.view() else { return };
+        node.views = views.clone();
         node.seen.retain(|peer, _| views.contains_key(peer));
         for (peer, view) in &views {
             let reach = (view.generation, view.max_version);
@@ -553,6 +598,20 @@ impl Cluster {
     // --- the disk
 
     fn persist(&mut self, slot: usize, changes: Vec<Change>) {
+        self.commit(slot, changes, None);
+    }
+
+    fn persist_written(&mut self, slot: usize, written: Written) {
+        let generation = self.node(slot).replica.own().generation();
+        self.commit(slot, written.persist, Some((generation, written.version)));
+    }
+
+    fn commit(
+        &mut self,
+        slot: usize,
+        changes: Vec<Change>,
+        acknowledges: Option<(Generation, Version)>,
+    ) {
         if changes.is_empty() {
             return;
         }
@@ -560,16 +619,16 @@ impl Cluster {
         let (epoch, at) = (self.slots[slot].epoch, self.now + delay);
         let disk = &mut self.slots[slot];
         disk.commits += 1;
-        let commit = disk.commits;
-        disk.unsynced.push_back((commit, changes));
-        self.at(at, What::Synced { slot, epoch, commit });
+        let number = disk.commits;
+        disk.unsynced.push_back(Commit { number, changes, acknowledges });
+        self.at(at, What::Synced { slot, epoch, commit: number });
     }
 
     fn sync_one(&mut self, slot: usize) {
         let disk = &mut self.slots[slot];
-        let Some((_, changes)) = disk.unsynced.pop_front() else { return };
-        changes.iter().for_each(|change| disk.stored.apply(change));
-        disk.acknowledged = Some((disk.stored.head.generation, disk.stored.head.max_version));
+        let Some(commit) = disk.unsynced.pop_front() else { return };
+        commit.changes.iter().for_each(|change| disk.stored.apply(change));
+        disk.acknowledged = commit.acknowledges.or(disk.acknowledged);
     }
 
     // --- the network

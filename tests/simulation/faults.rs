@@ -67,12 +67,13 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
         }
         73..83 => cluster.network.heal(),
         83..92 => cluster.crash(slot),
-        92..94 => cluster.stop(slot),
+        92..93 => cluster.stop(slot),
+        93..94 => cluster.restart_storage(slot),
         94..96 => {
             cluster.leave(slot);
-            cluster.run_for(Duration::from_millis(rng.random_range(0..2_000)));
+            cluster.run_for(Duration::from_secs(20));
             if cluster.slots[slot].node.is_some() {
-                cluster.stop(slot);
+                cluster.fail("it never got away");
             }
         }
         _ => cluster.run_for(Duration::from_secs(rng.random_range(1..30))),

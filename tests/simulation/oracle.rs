@@ -129,7 +129,7 @@ impl Log {
             None if collected => Ok(()),
             Some(entry) if entry.version == *last && !collected => Ok(()),
             held => Err(format!(
-                "at {max} (floor {}) {key} is {held:?}, last written at {last}: {content:?}",
+                "at {max} (floor {}) {key} is {held:?}, last written at {last}: {content:?} {view:?}",
                 view.gc_floor
             )),
         }

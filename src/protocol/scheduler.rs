@@ -67,7 +67,9 @@ pub struct Scheduler {
 /// Who is being told that this node leaves.
 #[derive(Debug, Default)]
 struct Farewell {
-    pending: BTreeSet<Target>,
+    /// How many exchanges with each have still to end: one that was under way already began before
+    /// there was anything to tell.
+    pending: BTreeMap<Target, u32>,
     acknowledged: usize,
 }
 
@@ -118,7 +120,7 @@ impl Scheduler {
                 self.bid_farewell(&target, ok, out);
                 self.ended(now, target, node, ok);
             }
-            SchedulerInput::Interrupted => self.in_flight.clear(),
+            SchedulerInput::Interrupted => self.interrupted(out),
             SchedulerInput::Leave => self.leave(out),
         }
     }
@@ -241,7 +243,9 @@ impl Scheduler {
         let live = self.peers.iter().filter(|(_, reach)| **reach == Reach::Live);
         let live: Vec<_> = live.map(|(peer, _)| Target::Peer(peer.clone())).collect();
         let told = live.into_iter().sample(&mut self.rng, FAREWELLS);
-        self.leaving = Some(Farewell { pending: told.iter().cloned().collect(), acknowledged: 0 });
+        let endings = |target: &Target| 1 + u32::from(self.in_flight.contains_key(target));
+        let pending = told.iter().map(|target| (target.clone(), endings(target))).collect();
+        self.leaving = Some(Farewell { pending, acknowledged: 0 });
         if told.is_empty() {
             out.push(Output::Farewell(0));
         } else {
@@ -249,13 +253,28 @@ impl Scheduler {
         }
     }
 
+    /// Of exchanges that nobody will report the end of, none is waited for.
+    fn interrupted(&mut self, out: &mut Vec<Output>) {
+        self.in_flight.clear();
+        if let Some(farewell) = &mut self.leaving
+            && !farewell.pending.is_empty()
+        {
+            farewell.pending.clear();
+            out.push(Output::Farewell(farewell.acknowledged));
+        }
+    }
+
     fn bid_farewell(&mut self, target: &Target, ok: bool, out: &mut Vec<Output>) {
         let Some(farewell) = &mut self.leaving else { return };
-        if farewell.pending.remove(target) {
-            farewell.acknowledged += usize::from(ok);
-            if farewell.pending.is_empty() {
-                out.push(Output::Farewell(farewell.acknowledged));
-            }
+        let Some(endings) = farewell.pending.get_mut(target) else { return };
+        *endings -= 1;
+        if *endings > 0 {
+            return;
+        }
+        farewell.pending.remove(target);
+        farewell.acknowledged += usize::from(ok);
+        if farewell.pending.is_empty() {
+            out.push(Output::Farewell(farewell.acknowledged));
         }
     }
 

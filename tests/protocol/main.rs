@@ -6,4 +6,5 @@ mod detection;
 mod exchanges;
 mod lifecycle;
 mod reconciliation;
+mod scheduling;
 mod support;

@@ -56,6 +56,7 @@ impl News {
             ancestry: self.ancestry.into_iter().take(10).map(ancestor).collect(),
             from: Version(self.from.into()),
             to: Version(self.to.into()),
+            horizon: Version(u64::from(self.to) + u64::from(self.floor) % 3),
             gc_floor: Version(self.floor.into()),
             record: self.record.map(|(version, left)| (Version(version.into()), record(left))),
             entries,

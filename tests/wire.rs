@@ -80,23 +80,23 @@ fn refuses_a_digest_that_is_not_sorted() {
     }
 }
 
-/// The start of each message up to the first length in it, then a length of 2^60.
+/// The start of each message up to a length in it, then a length of 2^60.
 // C90
 #[test]
 fn refuses_to_make_room_for_what_a_few_bytes_claim() {
     let huge = [&[253][..], &(1_u64 << 60).to_le_bytes()].concat();
     let large = [&[252][..], &(1_u32 << 31).to_le_bytes()].concat();
     let starts: [&[u8]; 10] = [
-        &[1, 1],                                  // the name of a cluster
-        &[3, 1],                                  // the lines of a digest
-        &[3, 1, 1],                               // the name in a line
-        &[4, 1],                                  // what is wanted
-        &[4, 1, 0],                               // the nodes of a delta
-        &[5, 1],                                  // the same
-        &[5, 1, 1],                               // the name of a node
-        &[5, 1, 1, 1, b'a', 1],                   // its earlier lives
-        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 0, 0],    // its entries
-        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 0, 0, 1], // the first key
+        &[1, 1],                                     // the name of a cluster
+        &[3, 1],                                     // the lines of a digest
+        &[3, 1, 1],                                  // the name in a line
+        &[4, 1],                                     // what is wanted
+        &[4, 1, 0],                                  // the nodes of a delta
+        &[5, 1],                                     // the same
+        &[5, 1, 1],                                  // the name of a node
+        &[5, 1, 1, 1, b'a', 1],                      // its earlier lives
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0],    // its entries
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 1], // the first key
     ];
     for start in starts {
         for claim in [&huge, &large] {
@@ -178,9 +178,9 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 const GOLDEN: [&str; 6] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
-    "0000002b0301020161fd0068e5cf8b0100000100010b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c019601",
-    "0000000b0401010162000000000000",
-    "00000051050101026e31fd0068e5cf8b0100000107030209010109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
+    "0000002f0301020161fd0068e5cf8b010000010200010b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d019601",
+    "0000000c040101016200000000000000",
+    "00000052050101026e31fd0068e5cf8b01000001070302090a010109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
     "0000000405010001",
 ];
 const HEARTBEAT: &str = "1001fd0068e5cf8b010000fc00000100";
@@ -217,6 +217,7 @@ fn line(node: &str, version: u64) -> DigestEntry {
         node: NodeId::new(node).unwrap(),
         generation: Generation(1_700_000_000_000),
         max_version: Version(version),
+        horizon: Version(version + 1),
         gc_floor: Version(version / 2),
         record: Version(1),
     }
@@ -243,6 +244,7 @@ fn delta() -> Delta {
         ancestry: vec![(Generation(7), Version(3))],
         from: Version(2),
         to: Version(9),
+        horizon: Version(10),
         gc_floor: Version(1),
         record: Some((Version(9), record)),
         entries: vec![
@@ -327,14 +329,16 @@ fn any_hello() -> impl Strategy<Value = Hello> {
 }
 
 fn any_digest() -> impl Strategy<Value = Digest> {
-    prop::collection::btree_map(any_node(), any::<[u64; 4]>(), 0..10).prop_map(|lines| {
-        let line = |(node, [generation, max, floor, record]): (NodeId, [u64; 4])| DigestEntry {
-            node,
-            generation: Generation(generation),
-            max_version: Version(max),
-            gc_floor: Version(floor),
-            record: Version(record),
-        };
+    prop::collection::btree_map(any_node(), any::<[u64; 5]>(), 0..10).prop_map(|lines| {
+        let line =
+            |(node, [generation, max, horizon, floor, record]): (NodeId, [u64; 5])| DigestEntry {
+                node,
+                generation: Generation(generation),
+                max_version: Version(max),
+                horizon: Version(horizon),
+                gc_floor: Version(floor),
+                record: Version(record),
+            };
         Digest { entries: lines.into_iter().map(line).collect() }
     })
 }
@@ -347,13 +351,14 @@ fn any_node_delta() -> impl Strategy<Value = NodeDelta> {
     let ancestry = vec(any::<(u64, u64)>(), 0..8);
     let record = option::of((any::<u64>(), any_record()));
     let entries = vec(any_entry(), 0..10);
-    (any_node(), any::<[u64; 4]>(), ancestry, record, entries).prop_map(
-        |(node, [generation, from, to, floor], ancestry, record, entries)| NodeDelta {
+    (any_node(), any::<[u64; 5]>(), ancestry, record, entries).prop_map(
+        |(node, [generation, from, to, horizon, floor], ancestry, record, entries)| NodeDelta {
             node,
             generation: Generation(generation),
             ancestry: ancestry.into_iter().map(|(g, v)| (Generation(g), Version(v))).collect(),
             from: Version(from),
             to: Version(to),
+            horizon: Version(horizon),
             gc_floor: Version(floor),
             record: record.map(|(version, record)| (Version(version), record)),
             entries,

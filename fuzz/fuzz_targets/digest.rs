@@ -29,6 +29,7 @@ fuzz_target!(|input: (Vec<News>, Vec<(u8, bool, BTreeMap<u8, Line>)>)| {
             node: name(node % 5),
             generation: Generation(generation.into()),
             max_version: Version(max.into()),
+            horizon: Version(u64::from(max) + u64::from(record) % 3),
             gc_floor: Version(floor.into()),
             record: Version(record.into()),
         });

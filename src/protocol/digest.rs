@@ -20,6 +20,8 @@ pub struct DigestEntry {
     pub generation: Generation,
     /// Every live entry up to this version is in the copy.
     pub max_version: Version,
+    /// How far those had got who told it: below here it may lack what was overwritten since.
+    pub horizon: Version,
     /// Up to which version tombstones are gone from it.
     pub gc_floor: Version,
     /// The version of the owner's record in the copy.
@@ -49,6 +51,7 @@ impl DigestEntry {
             node,
             generation: Generation::ZERO,
             max_version: Version::ZERO,
+            horizon: Version::ZERO,
             gc_floor: Version::ZERO,
             record: Version::ZERO,
         }

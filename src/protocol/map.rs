@@ -23,6 +23,8 @@ pub struct NodeMap {
     generation: Generation,
     ancestry: Vec<(Generation, Version)>,
     max_version: Version,
+    /// How far those had got who told this copy, if further than it reaches itself.
+    told_at: Version,
     gc_floor: Version,
     record: Option<(Version, Arc<NodeRecord>)>,
     entries: OrdMap<Key, Entry>,
@@ -119,6 +121,13 @@ impl NodeMap {
         self.max_version
     }
 
+    /// How far those had got who told this copy. They left out what they had overwritten by then, so
+    /// only from here on is it all that the owner held at some version.
+    #[must_use]
+    pub fn horizon(&self) -> Version {
+        self.told_at.max(self.max_version)
+    }
+
     /// Up to which version tombstones are gone.
     #[must_use]
     pub const fn gc_floor(&self) -> Version {
@@ -175,6 +184,7 @@ impl NodeMap {
             node,
             generation: self.generation,
             max_version: growing.max_version,
+            horizon: growing.horizon(),
             gc_floor: growing.gc_floor,
             record: self.record_version(),
         }
@@ -232,6 +242,11 @@ impl NodeMap {
     /// Takes over the owner's record into a copy, which may not reach as far as its version yet.
     pub fn restore_record(&mut self, version: Version, record: Arc<NodeRecord>) {
         self.record = Some((version, record));
+    }
+
+    /// Takes over how far those had got who told this copy.
+    pub fn restore_horizon(&mut self, horizon: Version) {
+        self.told_at = horizon;
     }
 
     /// Starts a new life that continues this one.
@@ -302,7 +317,7 @@ impl NodeMap {
         if theirs.generation > self.generation {
             return None;
         }
-        let (reach, floor) = if self.continues(theirs.generation, theirs.max_version) {
+        let (reach, floor) = if self.continues(theirs) {
             (theirs.max_version, theirs.gc_floor)
         } else {
             (Version::ZERO, Version::ZERO)
@@ -316,10 +331,9 @@ impl NodeMap {
         }
     }
 
-    /// Whether a copy of `generation` that reaches `version` is a prefix of this map.
-    fn continues(&self, generation: Generation, version: Version) -> bool {
-        generation == self.generation
-            || self.ancestry.iter().any(|(g, v)| *g == generation && version <= *v)
+    /// Whether a copy is a prefix of this map.
+    fn continues(&self, copy: &DigestEntry) -> bool {
+        copy.generation == self.generation || continued(copy, &self.ancestry, self.gc_floor)
     }
 
     fn has_news(&self, theirs: &DigestEntry, from: Version) -> bool {
@@ -338,6 +352,7 @@ impl NodeMap {
             ancestry: if known_life { Vec::new() } else { self.ancestry.clone() },
             from,
             to: from.max(self.max_version),
+            horizon: from.max(self.horizon()),
             gc_floor: self.gc_floor,
             record: if record_known {
                 None
@@ -419,13 +434,18 @@ impl NodeMap {
     /// What the new life continues of this copy, told of in its name. The sender goes by our digest,
     /// so of a copy that is being replaced the part that grows must not be lost.
     fn continued_by(&self, delta: &NodeDelta) -> Self {
-        let continued = |map: &Self| {
-            let of =
-                |(g, v): &(Generation, Version)| *g == self.generation && map.max_version <= *v;
-            delta.ancestry.iter().any(of)
+        let kept = |map: &Self| {
+            let line = DigestEntry {
+                generation: self.generation,
+                max_version: map.max_version,
+                horizon: map.horizon(),
+                gc_floor: map.gc_floor,
+                ..DigestEntry::unknown(delta.node.clone())
+            };
+            continued(&line, &delta.ancestry, delta.gc_floor)
         };
-        let staged = self.staged.as_deref().filter(|staged| continued(staged));
-        let mut next = match (continued(self), staged) {
+        let staged = self.staged.as_deref().filter(|staged| kept(staged));
+        let mut next = match (kept(self), staged) {
             (true, staged) => Self { staged: staged.cloned().map(Box::new), ..self.clone() },
             (false, Some(staged)) => staged.clone(),
             (false, None) => Self::default(),
@@ -508,7 +528,10 @@ impl NodeMap {
         for entry in delta.entries.iter().filter(|e| e.version > before.0) {
             changes.extend(self.grow_by(now, entry));
         }
-        self.max_version = self.max_version.max(delta.to);
+        if delta.to > before.0 {
+            self.max_version = delta.to;
+            self.told_at = self.told_at.max(delta.horizon);
+        }
         if delta.gc_floor > self.gc_floor {
             self.collect(delta.gc_floor);
         }
@@ -573,6 +596,17 @@ impl NodeMap {
     }
 }
 
+/// Whether a life with this ancestry and floor continues a copy of an earlier one.
+///
+/// It does not if those who told the copy had seen writes that the owner then lost in a crash: they
+/// left out what those had overwritten, which is in force again. Nor if it is incomplete below a floor
+/// that was lost as well.
+fn continued(copy: &DigestEntry, ancestry: &[(Generation, Version)], floor: Version) -> bool {
+    let whole = copy.max_version >= copy.gc_floor || copy.gc_floor <= floor;
+    let of = |(g, v): &(Generation, Version)| *g == copy.generation && copy.horizon <= *v;
+    whole && ancestry.iter().any(of)
+}
+
 /// Whether the news is well formed, whatever we hold.
 fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let mut last = delta.from;
@@ -588,7 +622,8 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
         && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
-    let ordered = delta.from <= delta.to && delta.generation > Generation::ZERO;
+    let ordered =
+        delta.from <= delta.to && delta.to <= delta.horizon && delta.generation > Generation::ZERO;
     if in_order && delta.entries.iter().all(small) && record_fits && ancestry_fits && ordered {
         Ok(())
     } else {

@@ -86,6 +86,8 @@ pub struct NodeView {
     pub ancestry: Vec<(Generation, Version)>,
     /// Every live entry up to here is in `entries`.
     pub max_version: Version,
+    /// How far those had got who told it: below here it may lack what was overwritten since.
+    pub horizon: Version,
     /// Up to which version tombstones are gone.
     pub gc_floor: Version,
     /// The owner's record and its version.
@@ -977,6 +979,7 @@ impl NodeMap {
             generation: self.generation(),
             ancestry: self.ancestry().to_vec(),
             max_version: self.max_version(),
+            horizon: self.horizon(),
             gc_floor: self.gc_floor(),
             record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
             entries: self.entries().clone(),
@@ -995,6 +998,7 @@ impl NodeMap {
             map.restore_record(*version, Arc::clone(record));
         }
         map.restore(view.max_version, view.gc_floor);
+        map.restore_horizon(view.horizon);
         map
     }
 }

@@ -329,3 +329,44 @@ fn a_copy_behind_its_record_stays_behind_when_storage_starts_again() {
     told(&mut reader, "relay", rest);
     assert_eq!(seen(&reader, "owner", "late", at(2)).unwrap(), "1");
 }
+
+// C46
+#[test]
+fn what_a_lost_write_had_replaced_is_there_again() {
+    let cut = |name| ReplicaConfig { delta_entries: 2, ..config(name) };
+    let mut owner = start(cut("owner"), Stored::default());
+    for key in ["a", "b", "c"] {
+        set(&mut owner, key, "kept");
+    }
+    let disk = stored(&owner);
+    set(&mut owner, "b", "lost");
+    // The reader gets as far as `c`, from an owner that has overwritten `b` by then.
+    let mut reader = replica("reader");
+    let digest = reader.digest();
+    let (_, delta) = owner.answer(at(1), &node("reader"), &digest, &mut Vec::new());
+    reader.apply(at(1), &node("owner"), &delta, &mut Vec::new());
+    let reached = reader.copy(&node("owner")).unwrap();
+    assert_eq!((reached.max_version(), reached.horizon()), (Version(4), Version(5)));
+    let mut owner = start(config("owner"), disk);
+    exchange(&mut reader, &mut owner, at(2));
+    assert_eq!(seen(&reader, "owner", "b", at(2)).unwrap(), "kept");
+    assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+}
+
+// C46
+#[test]
+fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
+    let mut reader = replica("reader");
+    let mut part = news("owner", 0, 3, 7);
+    part.horizon = Version(10);
+    part.entries = vec![value("key", 3, "1")];
+    told(&mut reader, "relay", part);
+    let mut disk = Stored::default();
+    disk.head.generation = Generation(1_000);
+    disk.head.max_version = Version(10);
+    disk.head.gc_floor = Version(4);
+    let mut owner = start(config("owner"), disk);
+    set(&mut owner, "new", "1");
+    exchange(&mut reader, &mut owner, at(2));
+    assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+}

@@ -239,6 +239,7 @@ fn line(name: &str, generation: u64, max: u64, record: u64) -> DigestEntry {
         node: node(name),
         generation: Generation(generation),
         max_version: Version(max),
+        horizon: Version(max),
         gc_floor: Version(0),
         record: Version(record),
     }

@@ -98,7 +98,7 @@ fn the_dead_and_the_seeds_are_tried_when_nobody_is_live() {
 fn a_seed_that_is_this_node_itself_is_not_tried_again() {
     let mut scheduler = scheduler(&["self:1"]);
     let target = Target::Address("self:1".into());
-    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), [target.clone()]);
+    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), vec![target.clone()]);
     let myself = Some(node("self"));
     tell(&mut scheduler, at(0), SchedulerInput::Ended { target, node: myself, ok: false });
     for second in 1..100 {
@@ -112,9 +112,9 @@ fn a_farewell_counts_only_exchanges_that_began_after_it() {
     let mut scheduler = scheduler(&[]);
     peer(&mut scheduler, "p", Reach::Live);
     let target = Target::Peer(node("p"));
-    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), [target.clone()]);
+    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), vec![target.clone()]);
     let out = tell(&mut scheduler, at(0), SchedulerInput::Leave);
-    assert_eq!(rounds(&out), [target.clone()]);
+    assert_eq!(rounds(&out), vec![target.clone()]);
     let early = ended(&mut scheduler, at(1), &target, true);
     assert_eq!(farewell(&early), None, "that one began before");
     assert_eq!(farewell(&ended(&mut scheduler, at(1), &target, true)), Some(1));

@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) tombstone_grace: Duration,
     pub(crate) forget_after: Duration,
     pub(crate) fanout: usize,
+    /// A commit is on the disk after so long at most, in microseconds.
+    pub(crate) disk: u64,
     pub(crate) limits: MapLimits,
     /// Which nodes' first addresses are seeds.
     pub(crate) seeds: Vec<usize>,
@@ -54,6 +56,7 @@ impl Settings {
             tombstone_grace: Duration::from_secs(5),
             forget_after: Duration::from_secs(3_600),
             fanout: 3,
+            disk: 30_000,
             limits: MapLimits { keys: 1_000, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 << 10 },
             seeds: vec![0],
         }
@@ -615,7 +618,7 @@ impl Cluster {
         if changes.is_empty() {
             return;
         }
-        let delay = self.rng.random_range(100..30_000);
+        let delay = self.rng.random_range(0..self.settings.disk);
         let (epoch, at) = (self.slots[slot].epoch, self.now + delay);
         let disk = &mut self.slots[slot];
         disk.commits += 1;

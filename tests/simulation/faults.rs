@@ -40,6 +40,7 @@ fn random_settings(rng: &mut SmallRng) -> Settings {
         tombstone_grace: Duration::from_millis(rng.random_range(100..10_000)),
         forget_after: Duration::from_secs(if rng.random_bool(0.3) { 20 } else { 3_600 }),
         fanout: rng.random_range(1..=3),
+        disk: if rng.random_bool(0.5) { 30_000 } else { 5_000_000 },
         limits: MapLimits { keys: 100, bytes: 64 << 10, key_bytes: 64, value_bytes: 16 << 10 },
         seeds: vec![0, 1],
     }

@@ -67,8 +67,18 @@ pub struct Scheduler {
 /// Who is being told that this node leaves.
 #[derive(Debug, Default)]
 struct Farewell {
-    pending: BTreeSet<Target>,
+    pending: BTreeMap<Target, Pending>,
     acknowledged: usize,
+}
+
+/// One who is being told.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    /// How many exchanges with it have yet to end. One that was under way already may have said
+    /// nothing of the departure, and nobody knows which of the two ends first.
+    exchanges: u8,
+    /// Whether those that have ended went through.
+    ok: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -241,7 +251,11 @@ impl Scheduler {
         let live = self.peers.iter().filter(|(_, reach)| **reach == Reach::Live);
         let live: Vec<_> = live.map(|(peer, _)| Target::Peer(peer.clone())).collect();
         let told = live.into_iter().sample(&mut self.rng, FAREWELLS);
-        self.leaving = Some(Farewell { pending: told.iter().cloned().collect(), acknowledged: 0 });
+        let pending = told.iter().map(|target| {
+            let exchanges = 1 + u8::from(self.in_flight.contains_key(target));
+            (target.clone(), Pending { exchanges, ok: true })
+        });
+        self.leaving = Some(Farewell { pending: pending.collect(), acknowledged: 0 });
         if told.is_empty() {
             out.push(Output::Farewell(0));
         } else {
@@ -251,11 +265,16 @@ impl Scheduler {
 
     fn bid_farewell(&mut self, target: &Target, ok: bool, out: &mut Vec<Output>) {
         let Some(farewell) = &mut self.leaving else { return };
-        if farewell.pending.remove(target) {
-            farewell.acknowledged += usize::from(ok);
-            if farewell.pending.is_empty() {
-                out.push(Output::Farewell(farewell.acknowledged));
-            }
+        let Some(pending) = farewell.pending.get_mut(target) else { return };
+        pending.exchanges -= 1;
+        pending.ok &= ok;
+        if pending.exchanges > 0 {
+            return;
+        }
+        farewell.acknowledged += usize::from(pending.ok);
+        farewell.pending.remove(target);
+        if farewell.pending.is_empty() {
+            out.push(Output::Farewell(farewell.acknowledged));
         }
     }
 
@@ -354,3 +373,67 @@ const NEEDED_SEED_DOUBLINGS_MAX: u32 = 2;
 const SEED_DOUBLINGS_MAX: u32 = 5;
 /// Seeds that have never answered, tried in one round.
 const UNMET_SEEDS_MAX: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exchange_that_was_under_way_is_no_farewell() {
+        let now = Time::from_origin(Duration::from_secs(1));
+        let (mut scheduler, target) = scheduler_with_a_live_peer(now);
+        assert!(round(&mut scheduler, SchedulerInput::Tick, now).contains(&target));
+        assert_eq!(round(&mut scheduler, SchedulerInput::Leave, now), [target.clone()]);
+        assert_eq!(farewell(&mut scheduler, &target, true, now), None);
+        assert_eq!(farewell(&mut scheduler, &target, true, now), Some(1));
+    }
+
+    #[test]
+    fn a_farewell_that_broke_off_is_not_counted() {
+        let now = Time::from_origin(Duration::from_secs(1));
+        let (mut scheduler, target) = scheduler_with_a_live_peer(now);
+        assert_eq!(round(&mut scheduler, SchedulerInput::Leave, now), [target.clone()]);
+        assert_eq!(farewell(&mut scheduler, &target, false, now), Some(0));
+    }
+
+    fn scheduler_with_a_live_peer(now: Time) -> (Scheduler, Target) {
+        let second = Duration::from_secs(1);
+        let config = SchedulerConfig {
+            node: NodeId::new("a").unwrap(),
+            gossip_interval: second,
+            gossip_fanout: 3,
+            minimum_live_peers: 1,
+            seeds: Vec::new(),
+            candidates: Vec::new(),
+            news_delay: second,
+            seed_interval: second,
+            exchange_timeout: 10 * second,
+        };
+        let mut scheduler = Scheduler::new(config, now, 0);
+        let peer = NodeId::new("b").unwrap();
+        scheduler.handle(now, SchedulerInput::Peer(peer.clone(), Reach::Live), &mut Vec::new());
+        (scheduler, Target::Peer(peer))
+    }
+
+    /// Whom the round goes to that `input` begins.
+    fn round(scheduler: &mut Scheduler, input: SchedulerInput, now: Time) -> Vec<Target> {
+        let mut out = Vec::new();
+        scheduler.handle(now, input, &mut out);
+        let rounds = out.into_iter().filter_map(|output| match output {
+            Output::Storage(StorageInput::BeginRound(targets)) => Some(targets),
+            _ => None,
+        });
+        rounds.flatten().collect()
+    }
+
+    /// How many have acknowledged the farewell, if the end of an exchange ends it.
+    fn farewell(scheduler: &mut Scheduler, target: &Target, ok: bool, now: Time) -> Option<usize> {
+        let mut out = Vec::new();
+        let ended = SchedulerInput::Ended { target: target.clone(), node: None, ok };
+        scheduler.handle(now, ended, &mut out);
+        out.into_iter().find_map(|output| match output {
+            Output::Farewell(acknowledged) => Some(acknowledged),
+            _ => None,
+        })
+    }
+}

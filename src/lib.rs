@@ -54,6 +54,9 @@ mod snapshot;
 pub mod subscription;
 pub mod protocol;
 mod actors;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
 pub mod transport;
 pub mod tls;
 pub mod store;

@@ -31,7 +31,6 @@ use crate::{
         event::{Event, Problem},
         id::{ClusterId, Datacenter, NodeId, Version},
         liveness::PeerState,
-        record::Status,
         replica::Write,
         route::{SchedulerInput, StorageInput},
     },
@@ -277,17 +276,28 @@ impl Gossipmonger {
     /// [`Error::NotDurable`] or [`Error::Timeout`] if the store does not remember it: the node has
     /// left and ended all the same, but would join again. [`Error::Stopped`] if it had ended before.
     pub async fn leave(&self) -> Result<usize, Error> {
-        let written = self.write(0, || Writes::Status(Status::Left)).await;
+        self.depart(true).await
+    }
+
+    /// As [`leave`](Self::leave), but the store does not remember it: the next start joins again.
+    /// For a planned restart, which is to alarm nobody.
+    ///
+    /// # Errors
+    /// As [`leave`](Self::leave).
+    pub async fn leave_for_now(&self) -> Result<usize, Error> {
+        self.depart(false).await
+    }
+
+    async fn depart(&self, remembered: bool) -> Result<usize, Error> {
+        let written = self.write(0, || Writes::Leave { remembered }).await;
         if let Err(stopped @ Error::Stopped { .. }) = written {
             return Err(stopped);
         }
         let mut farewell = self.shared.farewell.subscribe();
         self.shared.routes.scheduler.cast(SchedulerInput::Leave);
-        let told = tokio::time::timeout(LEAVE_TIMEOUT, farewell.wait_for(Option::is_some)).await;
-        let acknowledged = match told {
-            Ok(Ok(acknowledged)) => acknowledged.unwrap_or(0),
-            _ => 0,
-        };
+        let told = async { farewell.wait_for(Option::is_some).await.ok().and_then(|told| *told) };
+        let acknowledged = tokio::time::timeout(LEAVE_TIMEOUT, told).await;
+        let acknowledged = acknowledged.ok().flatten().unwrap_or(0);
         self.shutdown().await;
         written.map(|_| acknowledged)
     }

@@ -21,6 +21,7 @@ use crate::{
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
     },
+    store::Change,
 };
 
 /// What the storage actor can be sent.
@@ -39,7 +40,10 @@ pub(crate) enum StorageMessage {
 pub(crate) enum Writes {
     Batch(Vec<Write>),
     Tags(BTreeMap<String, String>),
-    Status(Status),
+    /// The node leaves; a store that remembers it refuses the next start.
+    Leave {
+        remembered: bool,
+    },
 }
 
 #[cfg(feature = "cluster")]
@@ -117,7 +121,11 @@ impl State {
         match writes {
             Writes::Batch(batch) => self.replica.write(now, batch, out),
             Writes::Tags(tags) => self.replica.set_tags(tags, out),
-            Writes::Status(status) => Ok(self.replica.set_status(status, out)),
+            Writes::Leave { remembered } => {
+                let mut written = self.replica.set_status(Status::Left, out);
+                written.persist.push(Change::Left(remembered));
+                Ok(written)
+            }
         }
     }
 

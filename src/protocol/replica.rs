@@ -348,10 +348,10 @@ impl Replica {
         Ok(Written { version: self.own.max_version(), changed: true, persist })
     }
 
-    /// Says that the node is leaving, or has left.
+    /// Says that the node is leaving, or has left. Whether a later start is to remember it, the caller
+    /// decides ([`Change::Left`]).
     pub fn set_status(&mut self, status: Status, out: &mut Vec<Output>) -> Written {
-        let mut persist = self.write_record(NodeRecord { status, ..self.own_record() });
-        persist.push(Change::Left(status != Status::Up));
+        let persist = self.write_record(NodeRecord { status, ..self.own_record() });
         self.touched_own(out);
         Written { version: self.own.max_version(), changed: true, persist }
     }

@@ -83,6 +83,11 @@ pub(super) async fn accepting(
         };
         frames.send(&Message::Welcome(node.hello(Some(&met.node)))).await?;
         frames.finish();
+        if met.generation < node.known(&met.node) {
+            // Its connection is about to be closed, and our welcome, which tells it of the later
+            // life, would go with it: an older twin would dial for ever and never learn why.
+            let _ = frames.send.stopped().await;
+        }
         Ok(met)
     };
     settle(connection, introduced.await)

@@ -1,0 +1,78 @@
+//! How a command fails: one line for people, one exit code for scripts.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// What the exit code of the program says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Exit {
+    /// It was done.
+    Done = 0,
+    /// It failed.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// There is no such key, tag or node.
+    NotFound = 3,
+    /// No agent runs in the directory.
+    NoAgent = 4,
+}
+
+/// What is shown after `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  the command line or the configuration is wrong
+  3  no such key, tag or node
+  4  no agent runs in the directory";
+
+/// A command failed.
+#[derive(Debug)]
+pub(crate) struct CliError {
+    exit: Exit,
+    message: String,
+}
+
+impl CliError {
+    /// It failed for a reason that has no code of its own.
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Failed, message)
+    }
+
+    /// The command line or the configuration is wrong.
+    pub(crate) fn usage(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Usage, message)
+    }
+
+    pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+
+    /// Tells the user, and says what to exit with.
+    pub(crate) fn report(&self) -> ExitCode {
+        if self.exit != Exit::Done {
+            let _ = writeln!(io::stderr(), "gossipmonger: {self}");
+        }
+        ExitCode::from(self.exit as u8)
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.message)
+    }
+}
+
+impl From<io::Error> for CliError {
+    /// Who reads our output may have seen enough: that is no failure (`members | head -1`).
+    fn from(error: io::Error) -> Self {
+        let exit =
+            if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };
+        Self::new(exit, error)
+    }
+}

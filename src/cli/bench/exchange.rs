@@ -234,6 +234,8 @@ async fn start(
     config.transport = Arc::new(Bridled { inner: transport, reins: Arc::clone(&reins) });
     config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
     config.seeds = seed.into_iter().collect();
+    // Nothing but what we begin.
+    config.gossip_interval = INTERVAL;
     let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
     let reins = reins.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok((node, reins.ok_or_else(|| CliError::failed("the transport was not started"))?))
@@ -291,6 +293,8 @@ impl OpenTransport for OpenBridled {
     }
 }
 
+/// The longest there is.
+const INTERVAL: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);

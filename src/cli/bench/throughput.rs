@@ -112,6 +112,8 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
         eprintln!("{}", Json::Object(step.describe(args)));
         let passes = step.passes(args);
         steps.push(step);
+        // What was too much has to be dealt with before the next one.
+        tokio::time::sleep(SETTLE).await;
         if passes {
             good = Some(rate)
         } else {

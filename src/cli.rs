@@ -9,6 +9,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod demo;
 mod error;
+mod stopwatch;
+mod throwaway;
 
 use error::{CliError, EXIT_CODES};
 

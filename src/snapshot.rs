@@ -8,7 +8,7 @@ use crate::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
-        record::Status,
+        record::{NodeRecord, Status},
         replica::NodeView,
         time::Time,
     },
@@ -72,6 +72,15 @@ impl Snapshot {
         self.members().filter(|member| !member.local)
     }
 
+    /// The names of those that may be counted on, this node's own included; cheaper than to describe
+    /// them all.
+    pub fn live(&self) -> impl Iterator<Item = &NodeId> {
+        let live = |(node, map): &(&NodeId, &Arc<NodeView>)| {
+            map.record.as_ref().is_some_and(|(_, record)| self.state(node, record).is_live())
+        };
+        self.maps.iter().filter(live).map(|(node, _)| node)
+    }
+
     /// The value of a node's key.
     #[must_use]
     pub fn get(&self, node: &NodeId, key: &str) -> Option<&Value> {
@@ -119,24 +128,28 @@ impl Snapshot {
         let (_, record) = map.record.as_ref()?;
         let local = *node == self.local;
         let life = self.lives.get(node);
-        let state = match life {
-            _ if local && record.status == Status::Up => PeerState::Live,
-            _ if local => PeerState::Left,
-            Some(life) => life.state,
-            None => PeerState::Unheard,
-        };
         Some(Member {
             node: node.clone(),
             datacenter: record.datacenter.clone(),
             addresses: record.addresses.clone(),
             tags: record.tags.clone(),
-            state,
+            state: self.state(node, record),
             phi: life.map_or(0.0, |life| life.estimate.phi(self.now)),
             generation: map.generation,
             version: map.max_version,
             keys: map.live_keys,
             local,
         })
+    }
+
+    fn state(&self, node: &NodeId, record: &NodeRecord) -> PeerState {
+        let local = *node == self.local;
+        match self.lives.get(node) {
+            _ if local && record.status == Status::Up => PeerState::Live,
+            _ if local => PeerState::Left,
+            Some(life) => life.state,
+            None => PeerState::Unheard,
+        }
     }
 }
 
@@ -150,6 +163,6 @@ impl Member {
     /// Whether it may be counted on: live, or missed for a moment only.
     #[must_use]
     pub const fn is_live(&self) -> bool {
-        matches!(self.state, PeerState::Live | PeerState::Suspect)
+        self.state.is_live()
     }
 }

@@ -1,11 +1,220 @@
-//! `gossipmonger bench`: how fast this is, by the command line of its peers.
+//! `gossipmonger bench`: how fast this is.
+//!
+//! `join`, `spread`, `bulk` and `fail` have the command line and the output by which other cluster
+//! libraries are measured beside this one; `throughput` and `exchange` are our own. Each prints one
+//! JSON object as its last line. docs/benchmarks.md says what the figures mean.
 
-use super::error::CliError;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use self::cluster::{Cluster, Settings};
+use super::{error::CliError, stopwatch::Stopwatch};
+
+mod cluster;
+mod exchange;
+mod fail;
+mod machine;
+mod scenario;
+mod statistics;
+mod throughput;
 
 /// The arguments of `bench`.
 #[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
-
-pub(crate) fn run(_args: Args) -> Result<(), CliError> {
-    Err(CliError::failed("the benchmarks are not there yet"))
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
 }
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Time until all nodes have each other for live; then what an idle cluster costs.
+    Join(Common),
+    /// Time until a change is everywhere.
+    Spread(Common),
+    /// Time until many keys of one node are at another.
+    Bulk(Common),
+    /// Time until nodes that fall silent are dead for all, and false deaths.
+    Fail(Common),
+    /// The highest rate of updates at which they are everywhere within a second.
+    Throughput(throughput::Args),
+    /// Exchanges a second, and bytes, between two nodes.
+    Exchange(exchange::Args),
+}
+
+/// The command line that all measured libraries share.
+#[derive(clap::Args, Clone, Debug)]
+struct Common {
+    /// How many nodes, all in this process.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    nodes: usize,
+    /// The gossip interval; the default is the library's.
+    #[arg(long, value_name = "I")]
+    interval_ms: Option<u64>,
+    /// Keys to transfer (bulk).
+    #[arg(long, default_value_t = 10_000, value_name = "K")]
+    keys: usize,
+    /// Bytes of each value.
+    #[arg(long, default_value_t = 100, value_name = "B")]
+    value_bytes: usize,
+    /// How long to look at the idle cluster (join).
+    #[arg(long, default_value_t = 10, value_name = "S")]
+    seconds: u64,
+    /// Seconds to wait at most for all nodes, and for each spread, transfer or detection.
+    #[arg(long, default_value_t = 90, value_name = "T")]
+    timeout: u64,
+    /// Seconds between the join and the first failure (fail).
+    #[arg(long, default_value_t = 30, value_name = "W")]
+    warmup: u64,
+    /// How many changes are watched (spread).
+    #[arg(long, default_value_t = 20, value_name = "R")]
+    reps: usize,
+    /// Pause between two starts.
+    #[arg(long, default_value_t = 0, value_name = "P")]
+    stagger_ms: u64,
+    /// Only `default` is known: others have several ways to do the same, this has one.
+    #[arg(long, value_name = "M")]
+    mode: Option<String>,
+    /// The first node's port, the others' follow; 0 takes any free ones.
+    #[arg(long, default_value_t = BASE_PORT, value_name = "PORT")]
+    base_port: u16,
+}
+
+/// Measures, and prints the result as one line of JSON.
+///
+/// # Errors
+/// Exit 2 for arguments out of range, 1 for nodes that cannot start.
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    let before = machine::udp_receive_errors();
+    let load = machine::load();
+    let result = runtime.block_on(measure(args.what));
+    runtime.shutdown_background();
+    let mut out = result?;
+    out.insert("subject".into(), "gossipmonger".into());
+    out.insert("load_before".into(), load.into());
+    let errors = machine::udp_receive_errors().saturating_sub(before);
+    out.insert("udp_rcvbuf_errors".into(), errors.into());
+    out.insert("cpu_s_total".into(), rounded(machine::cpu_seconds(), 2));
+    out.insert("rss_end_mib".into(), rounded(machine::resident_bytes() as f64 / MIB, 1));
+    println!("{}", Value::Object(out));
+    Ok(())
+}
+
+type Report = Map<String, Value>;
+
+async fn measure(what: What) -> Result<Report, CliError> {
+    match what {
+        What::Join(common) => scenario::join(&common.check()?).await,
+        What::Spread(common) => scenario::spread(&common.check()?).await,
+        What::Bulk(common) => scenario::bulk(&common.check()?).await,
+        What::Fail(common) => fail::fail(&common.check()?).await,
+        What::Throughput(args) => throughput::throughput(&args).await,
+        What::Exchange(args) => exchange::exchange(&args).await,
+    }
+}
+
+impl Common {
+    fn check(self) -> Result<Self, CliError> {
+        if let Some(mode) = self.mode.as_deref().filter(|mode| *mode != "default") {
+            return Err(CliError::usage(format!(
+                "--mode {mode} is unknown: there is only one way"
+            )));
+        }
+        in_range("nodes", self.nodes, 1, NODES_MAX)?;
+        in_range("keys", self.keys, 1, 1_000_000)?;
+        in_range("value-bytes", self.value_bytes, 16, 1 << 20)?;
+        Ok(self)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            nodes: self.nodes,
+            interval: self.interval_ms.map(Duration::from_millis),
+            base_port: self.base_port,
+        }
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    fn report(&self, scenario: &str) -> Report {
+        let mut out = Report::new();
+        out.insert("scenario".into(), scenario.into());
+        out.insert("nodes".into(), self.nodes.into());
+        out.insert("settings".into(), self.settings().describe());
+        out
+    }
+}
+
+fn in_range(name: &str, value: usize, least: usize, most: usize) -> Result<(), CliError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed")))
+}
+
+/// Starts all nodes, node 0 as seed of the others, and waits until all have all for live.
+async fn join_all(common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
+    let mut cluster = Cluster::new(common.settings())?;
+    let resident = machine::resident_bytes();
+    let cpu = machine::cpu_seconds();
+    let wire = machine::loopback();
+    let watch = Stopwatch::start();
+    for index in 0..common.nodes {
+        cluster.start(index).await?;
+        if common.stagger_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(common.stagger_ms)).await;
+        }
+    }
+    let started = watch.seconds();
+    let joined = until(&watch, common.timeout(), JOIN_POLL, || cluster.is_full()).await;
+    out.insert("join_s".into(), joined.map_or(Value::Null, |joined| rounded(joined, 3)));
+    out.insert("start_s".into(), rounded(started, 3));
+    out.insert("join_cpu_s".into(), rounded(machine::cpu_seconds() - cpu, 3));
+    let bytes = machine::loopback().since(&wire).bytes / common.nodes as u64;
+    out.insert("join_wire_bytes_per_node".into(), bytes.into());
+    out.insert("rss_baseline_mib".into(), rounded(resident as f64 / MIB, 1));
+    if joined.is_none() {
+        let counts = cluster.live_counts();
+        let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
+        out.insert("live_at_timeout_min".into(), counts.iter().min().copied().into());
+        out.insert("live_at_timeout_mean".into(), rounded(mean, 1));
+    }
+    Ok(cluster)
+}
+
+/// Polls until it is so. Returns the seconds on `watch` then; `None` if that took too long.
+async fn until(
+    watch: &Stopwatch,
+    timeout: Duration,
+    poll: Duration,
+    mut is_so: impl FnMut() -> bool,
+) -> Option<f64> {
+    loop {
+        if is_so() {
+            return Some(watch.seconds());
+        }
+        if watch.elapsed() >= timeout {
+            return None;
+        }
+        tokio::time::sleep(poll).await;
+    }
+}
+
+fn rounded(value: f64, digits: i32) -> Value {
+    let factor = 10f64.powi(digits);
+    json!((value * factor).round() / factor)
+}
+
+/// As many as all others are measured with.
+const WORKERS: usize = 2;
+const BASE_PORT: u16 = 20_000;
+const NODES_MAX: usize = 1_000;
+const JOIN_POLL: Duration = Duration::from_millis(5);
+/// The tail of the joining passes before anything else is measured.
+const SETTLE: Duration = Duration::from_secs(2);
+const MIB: f64 = 1_048_576.0;

@@ -1,11 +1,183 @@
-//! `gossipmonger demo`: a cluster of five nodes on loopback, to look at.
+//! `gossipmonger demo`: a whole cluster on loopback, to look at.
+//!
+//! The nodes are real: QUIC endpoints with certificates of an authority that lives in memory only.
+//! One is killed and brought back on the way. What is shown is what the nodes themselves say, by
+//! their events and snapshots; the verdict at the end is made of nothing else.
 
-use super::error::CliError;
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use self::{
+    plain::Plain,
+    play::{Play, Progress},
+    screen::Screen,
+};
+use super::error::{CliError, Exit};
+
+mod account;
+mod log;
+mod plain;
+mod play;
+mod screen;
+mod stage;
 
 /// The arguments of `demo`.
-#[derive(clap::Args, Debug)]
-pub(crate) struct Args {}
-
-pub(crate) fn run(_args: Args) -> Result<(), CliError> {
-    Err(CliError::failed("the demo is not there yet"))
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// How many nodes to start.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    nodes: usize,
+    /// How many datacenters to spread them over.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    datacenters: usize,
+    /// How long it takes; the node is killed after one third and comes back after two.
+    #[arg(long, default_value_t = 30, value_name = "S")]
+    seconds: u64,
+    /// Print a line per event instead of the live view; so it does without a terminal, too.
+    #[arg(long)]
+    plain: bool,
+    /// Choose victim, keys and values by this number, so that they are the same again.
+    #[arg(long, value_name = "NUMBER")]
+    random_seed: Option<u64>,
 }
+
+/// Runs the demo.
+///
+/// # Errors
+/// Exit 1 with what was missing, 2 if the arguments make no sense, 130 if it was cut short by hand.
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    args.check()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let verdict = runtime.block_on(perform(args));
+    // What is left of a node has nobody to say goodbye to.
+    runtime.shutdown_background();
+    verdict
+}
+
+impl Args {
+    fn check(&self) -> Result<(), CliError> {
+        within("nodes", self.nodes as u64, 2, NODES_MAX as u64, "")?;
+        within(
+            "datacenters",
+            self.datacenters as u64,
+            1,
+            self.nodes as u64,
+            "one node each at least",
+        )?;
+        let least = SECONDS_MIN + self.nodes as u64 / NODES_PER_SECOND;
+        within("seconds", self.seconds, least, SECONDS_MAX, "a death has to be noticed on the way")
+    }
+}
+
+fn within(name: &str, value: u64, least: u64, most: u64, why: &str) -> Result<(), CliError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+    Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed{why}")))
+}
+
+async fn perform(args: Args) -> Result<(), CliError> {
+    let mut view = View::open(args.plain)?;
+    let mut play = Play::begin(&args)?;
+    let ran = watch(&mut play, &mut view).await;
+    drop(view);
+    let cut = ran?;
+    play.end().await;
+    play.account().print(play.elapsed(), cut)?;
+    if cut {
+        let after = play.elapsed().as_secs_f64();
+        let message = format!("cut short after {after:.0} s, before the verdict");
+        return Err(CliError::new(Exit::Interrupted, message));
+    }
+    match play.verdict() {
+        [] => Ok(()),
+        missing => Err(CliError::failed(format!("the demo failed: {}", missing.join("; ")))),
+    }
+}
+
+/// Plays it to the end. Returns whether it was cut short by hand.
+async fn watch(play: &mut Play, view: &mut View) -> Result<bool, CliError> {
+    let (mut interrupt, mut terminate) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            () = play.listen() => {}
+            _ = ticks.tick() => {
+                if play.step().await? == Progress::Done {
+                    view.show(play)?;
+                    return Ok(false);
+                }
+            }
+            _ = interrupt.recv() => return Ok(true),
+            _ = terminate.recv() => return Ok(true),
+        }
+        view.show(play)?;
+        if view.wants_to_quit()? {
+            return Ok(true);
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> io::Result<Signal> {
+    signal(kind)
+}
+
+/// How it is shown.
+#[derive(Debug)]
+enum View {
+    Plain(Plain),
+    Screen(Screen),
+}
+
+impl View {
+    fn open(plain: bool) -> io::Result<Self> {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        let terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb;
+        if plain || !terminal {
+            return Ok(Self::Plain(Plain::default()));
+        }
+        Screen::open().map(Self::Screen)
+    }
+
+    fn show(&mut self, play: &mut Play) -> io::Result<()> {
+        match self {
+            Self::Plain(plain) => plain.show(play),
+            Self::Screen(screen) => screen.show(play),
+        }
+    }
+
+    fn wants_to_quit(&self) -> io::Result<bool> {
+        match self {
+            Self::Plain(_) => Ok(false),
+            Self::Screen(screen) => screen.wants_to_quit(),
+        }
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    all nodes converged, and the death and the return were seen by all
+  1    they were not; the last line says what was missing
+  2    the command line is wrong
+  130  cut short by q, Esc, Ctrl-C or SIGTERM, before the verdict";
+
+/// All nodes are connected with all others: 64 of them hold 2,016 connections.
+const NODES_MAX: usize = 64;
+/// A third of it has to be enough to notice a death, which takes about a second.
+const SECONDS_MIN: u64 = 6;
+/// So many handshakes more take a second more.
+const NODES_PER_SECOND: u64 = 4;
+const SECONDS_MAX: u64 = 86_400;
+/// How often the view is drawn and the play goes on.
+const TICK: Duration = Duration::from_millis(100);

@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// No agent runs in the directory.
     NoAgent = 4,
+    /// It was ended by hand before there was a verdict.
+    Interrupted = 130,
 }
 
 /// What is shown after `--help`.

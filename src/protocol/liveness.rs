@@ -42,6 +42,14 @@ pub enum PeerState {
     Left,
 }
 
+impl PeerState {
+    /// Whether the peer may be counted on: live, or missed for a moment only.
+    #[must_use]
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Live | Self::Suspect)
+    }
+}
+
 /// What is thought of a peer, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeerLife {

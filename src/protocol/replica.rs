@@ -753,6 +753,7 @@ impl Replica {
         delta: &NodeDelta,
         out: &mut Vec<Output>,
     ) -> bool {
+        out.push(Output::Count(Counter::EntriesReceived, delta.entries.len() as u64));
         if delta.node == self.config.node {
             // A relay may know more of us than we do, but only we write our map.
             if delta.generation > self.own.generation() {

@@ -174,6 +174,9 @@ pub enum Counter {
     ExchangesFailed,
     /// Exchanges not begun, since too many were under way.
     ExchangesShed,
+    /// Writes of others received, those known already included: what more there are of them than of
+    /// those applied is redundant.
+    EntriesReceived,
     /// Writes of others applied.
     EntriesApplied,
     /// News refused: it would have broken a copy.
@@ -218,11 +221,12 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
         Self::ExchangesShed,
+        Self::EntriesReceived,
         Self::EntriesApplied,
         Self::NewsRefused,
         Self::UnknownPeers,
@@ -253,6 +257,7 @@ impl Counter {
             Self::ExchangesAnswered => "exchanges_answered",
             Self::ExchangesFailed => "exchanges_failed",
             Self::ExchangesShed => "exchanges_shed",
+            Self::EntriesReceived => "entries_received",
             Self::EntriesApplied => "entries_applied",
             Self::NewsRefused => "news_refused",
             Self::UnknownPeers => "unknown_peers",

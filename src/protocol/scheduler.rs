@@ -60,6 +60,8 @@ pub struct Scheduler {
     next_seed: Time,
     /// When to tell the news, if there is some.
     news: Option<Time>,
+    /// There was news and nobody free to be told: it goes out when an exchange has ended.
+    owed: bool,
     last_round: Option<Time>,
     leaving: Option<Farewell>,
 }
@@ -95,6 +97,7 @@ impl Scheduler {
             next_round: now,
             next_seed: now + config.seed_interval,
             news: None,
+            owed: false,
             last_round: None,
             leaving: None,
             config,
@@ -119,6 +122,9 @@ impl Scheduler {
             SchedulerInput::Ended { target, node, ok } => {
                 self.bid_farewell(&target, ok, out);
                 self.ended(now, target, node, ok);
+                if std::mem::take(&mut self.owed) {
+                    self.news(now, out);
+                }
             }
             SchedulerInput::Interrupted => self.interrupted(out),
             SchedulerInput::Leave => self.leave(out),
@@ -191,7 +197,7 @@ impl Scheduler {
     }
 
     fn begin(&mut self, now: Time, targets: BTreeSet<Target>, out: &mut Vec<Output>) {
-        self.news = None;
+        self.owed |= self.news.take().is_some() && targets.is_empty();
         self.last_round = Some(now);
         let room = IN_FLIGHT_MAX.saturating_sub(self.in_flight.len());
         let targets: Vec<_> = targets.into_iter().take(room).collect();

@@ -1,0 +1,256 @@
+//! What it costs to meet and to exchange over QUIC on loopback.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gossipmonger::{
+    ClusterId, Config, Datacenter, Gossipmonger, NodeId,
+    protocol::{
+        exchange::{Ask, Reply},
+        message::Message,
+        route::{Counter, Target, TransportInput},
+    },
+    tls::{Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls},
+    transport::{
+        BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError, quic::QuicTransport,
+    },
+};
+use quinn::{ClientConfig, Endpoint, ServerConfig, VarInt};
+use ractor::{ActorCell, ActorRef, SpawnErr};
+use tokio::runtime::Runtime;
+
+/// Bytes of the value that each exchange carries; 0: it carries nothing but digests.
+const UPDATES: [usize; 3] = [0, 100, 65_536];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A whole handshake, both certificates checked, over sockets that are there already.
+fn handshake(c: &mut Criterion) {
+    let runtime = runtime();
+    let authority = authority();
+    let tls = |name| {
+        let (identity, roots) = credentials(&authority, name);
+        Tls::new(identity, roots).unwrap()
+    };
+    let _guard = runtime.enter();
+    let (server, dialer) = (tls("a"), tls("b"));
+    let config = ServerConfig::with_crypto(server.accept().0);
+    let server = Endpoint::server(config, loopback()).unwrap();
+    let address = server.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Some(incoming) = server.accept().await {
+            tokio::spawn(async move {
+                if let Ok(connection) = incoming.await {
+                    connection.closed().await;
+                }
+            });
+        }
+    });
+    let client = Endpoint::client(loopback()).unwrap();
+    c.bench_function("handshake", |b| {
+        b.to_async(&runtime).iter(|| async {
+            let config = ClientConfig::new(dialer.dial(Expect::AnyNode).0);
+            let dialed = client.connect_with(config, address, SERVER_NAME).unwrap().await.unwrap();
+            dialed.close(VarInt::from_u32(0), b"");
+        });
+    });
+}
+
+/// One exchange after another between two nodes.
+fn exchange(c: &mut Criterion) {
+    let runtime = runtime();
+    let pair = runtime.block_on(Pair::start());
+    let mut group = c.benchmark_group("exchange");
+    for bytes in UPDATES {
+        let digest = runtime.block_on(pair.digest_bytes());
+        group.throughput(Throughput::Bytes(digest + bytes as u64));
+        group.bench_function(BenchmarkId::from_parameter(bytes), |b| {
+            b.to_async(&runtime).iter_custom(|times| pair.exchange(times, bytes));
+        });
+    }
+    group.finish();
+    runtime.block_on(async { tokio::join!(pair.from.shutdown(), pair.to.shutdown()) });
+}
+
+/// Two nodes; the first one's exchanges are begun by us.
+struct Pair {
+    from: Gossipmonger,
+    to: Gossipmonger,
+    link: NodeLink,
+    transport: ActorRef<TransportInput>,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        let authority = authority();
+        let (to, ..) = spawn(&authority, "b", Vec::new()).await;
+        let (from, link, transport) = spawn(&authority, "a", to.addresses().to_vec()).await;
+        let pair = Self { from, to, link, transport };
+        pair.until(|| pair.from.live_peers().len() + pair.to.live_peers().len() == 2).await;
+        pair
+    }
+
+    async fn exchange(&self, times: u64, bytes: usize) -> Duration {
+        let mut spent = Duration::ZERO;
+        for _ in 0..times {
+            let version = match bytes {
+                0 => None,
+                bytes => Some(self.from.set("k", fresh_value(bytes)).await.unwrap()),
+            };
+            let began = now();
+            let (ended, digest) = (self.ended(), self.digest().await);
+            let targets = vec![Target::Peer(self.to.node().clone())];
+            self.transport.cast(TransportInput::Round { targets, digest }).unwrap();
+            self.until(|| {
+                let known = self.to.snapshot().version(self.from.node()).map(|(_, known)| known);
+                self.ended() > ended && known >= version
+            })
+            .await;
+            spent += began.elapsed();
+        }
+        spent
+    }
+
+    fn ended(&self) -> u64 {
+        self.from.counters().get(Counter::ExchangesInitiated)
+    }
+
+    async fn digest(&self) -> Arc<gossipmonger::protocol::digest::Digest> {
+        match self.link.ask(self.to.node(), Ask::Digest).await {
+            Ok(Reply::Digest(digest)) => digest,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn digest_bytes(&self) -> u64 {
+        let digest = (*self.digest().await).clone();
+        Message::Syn { digest }.encode().unwrap().len() as u64
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        let began = now();
+        while !is_so() {
+            assert!(began.elapsed() < PATIENCE, "it does not come about");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn fresh_value(bytes: usize) -> Vec<u8> {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut value = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec();
+    value.resize(bytes, 0);
+    value
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is a benchmark")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
+}
+
+fn authority() -> Authority {
+    Authority::create(ClusterId::new("bench").unwrap(), &AuthorityOptions::default()).unwrap()
+}
+
+fn credentials(authority: &Authority, name: &str) -> (Identity, Roots) {
+    let (node, datacenter) = (NodeId::new(name).unwrap(), Datacenter::new("dc1").unwrap());
+    let issued = authority.issue(node, datacenter, LEAF_VALIDITY).unwrap();
+    let identity =
+        Identity::from_pem(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+    (identity, Roots::from_pem(issued.roots_pem.as_bytes()).unwrap())
+}
+
+async fn spawn(
+    authority: &Authority,
+    name: &str,
+    seeds: Vec<String>,
+) -> (Gossipmonger, NodeLink, ActorRef<TransportInput>) {
+    let (identity, roots) = credentials(authority, name);
+    let PeerNameParts { cluster, datacenter, node } = parts(&identity);
+    let handed = Handed::default();
+    let inner = QuicTransport::new(identity, roots).unwrap();
+    let transport = Arc::new(Bridled { inner, handed: Arc::clone(&handed) });
+    let mut config = Config::with_transport(cluster, datacenter, node, transport);
+    config.seeds = seeds;
+    let (node, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (link, transport) = handed.lock().unwrap().clone().unwrap();
+    (node, link, transport)
+}
+
+struct PeerNameParts {
+    cluster: ClusterId,
+    datacenter: Datacenter,
+    node: NodeId,
+}
+
+fn parts(identity: &Identity) -> PeerNameParts {
+    let name = identity.name().clone();
+    PeerNameParts { cluster: name.cluster, datacenter: name.datacenter, node: name.node }
+}
+
+type Handed = Arc<Mutex<Option<(NodeLink, ActorRef<TransportInput>)>>>;
+
+/// A transport that hands out what it was started with.
+#[derive(Debug)]
+struct Bridled {
+    inner: QuicTransport,
+    handed: Handed,
+}
+
+#[derive(Debug)]
+struct OpenBridled {
+    inner: Arc<dyn OpenTransport>,
+    handed: Handed,
+}
+
+impl Transport for Bridled {
+    fn open<'a>(
+        &'a self,
+        opening: Opening<'a>,
+    ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
+        Box::pin(async move {
+            let inner = self.inner.open(opening).await?;
+            let open: Arc<dyn OpenTransport> =
+                Arc::new(OpenBridled { inner, handed: Arc::clone(&self.handed) });
+            Ok(open)
+        })
+    }
+}
+
+impl OpenTransport for OpenBridled {
+    fn addresses(&self) -> Vec<String> {
+        self.inner.addresses()
+    }
+
+    fn start(
+        &self,
+        node: NodeLink,
+        supervisor: ActorCell,
+    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
+        Box::pin(async move {
+            let actor = self.inner.start(node.clone(), supervisor).await?;
+            *self.handed.lock().unwrap() = Some((node, actor.clone()));
+            Ok(actor)
+        })
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.inner.close()
+    }
+}
+
+criterion_group!(benches, handshake, exchange);
+criterion_main!(benches);

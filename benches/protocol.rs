@@ -1,0 +1,214 @@
+//! What the pure machines cost: digests and deltas made, taken in, encoded and decoded, and phi.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::{
+    collections::BTreeMap,
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gossipmonger::{
+    Write,
+    protocol::{
+        delta::{Delta, NodeDelta},
+        digest::{Digest, DigestEntry},
+        id::{Datacenter, Generation, Incarnation, NodeId, Version},
+        map::MapLimits,
+        message::{LENGTH_BYTES, Message},
+        phi::{INTERVALS_MAX, PhiWindow},
+        record::{NodeRecord, Status},
+        replica::{Replica, ReplicaConfig},
+        time::Time,
+    },
+    store::Stored,
+};
+use imbl::OrdMap;
+
+/// Nodes that a digest tells of.
+const NODES: [usize; 3] = [10, 100, 1_000];
+/// Keys of one delta, and bytes of each value.
+const DELTAS: [(usize, usize); 3] = [(10, 100), (1_000, 100), (16, 65_536)];
+const LIMITS: MapLimits =
+    MapLimits { keys: 1_000_000, bytes: 256 << 20, key_bytes: 512, value_bytes: 1 << 20 };
+const DELTA_BYTES: usize = 4 << 20;
+const INTERVAL: Duration = Duration::from_secs(1);
+
+fn codec(c: &mut Criterion) {
+    let mut group = c.benchmark_group("codec");
+    let digests =
+        NODES.map(|nodes| (format!("digest/{nodes}"), Message::Syn { digest: digest(nodes) }));
+    let deltas = DELTAS.map(|(keys, bytes)| {
+        (format!("delta/{keys}x{bytes}"), Message::Ack { delta: delta(keys, bytes) })
+    });
+    for (name, message) in digests.into_iter().chain(deltas) {
+        let frame = message.encode().unwrap();
+        group.throughput(Throughput::Bytes(frame.len() as u64));
+        group.bench_function(BenchmarkId::new("encode", &name), |b| {
+            b.iter(|| black_box(&message).encode().unwrap());
+        });
+        group.bench_function(BenchmarkId::new("decode", &name), |b| {
+            b.iter(|| Message::decode(black_box(&frame[LENGTH_BYTES..])).unwrap());
+        });
+    }
+    group.finish();
+}
+
+/// Making a digest anew, after one copy has changed; and comparing one that says the same as ours.
+fn digests(c: &mut Criterion) {
+    let mut group = c.benchmark_group("digest");
+    for nodes in NODES {
+        let mut replica = replica_that_knows(nodes);
+        let bytes = frame_len(&Message::Syn { digest: (*replica.digest()).clone() });
+        group.throughput(Throughput::Bytes(bytes));
+        let mut version = 1;
+        group.bench_function(BenchmarkId::new("make", nodes), |b| {
+            b.iter(|| {
+                version += 1;
+                let news = news(node(0), version - 1, version);
+                replica.apply(now(), &node(0), &news, &mut Vec::new());
+                replica.digest()
+            });
+        });
+        let theirs = replica.digest();
+        group.bench_function(BenchmarkId::new("compare", nodes), |b| {
+            b.iter(|| replica.answer(now(), &node(0), &theirs, &mut Vec::new()));
+        });
+    }
+    group.finish();
+}
+
+/// Collecting what a peer lacks, of one node's keys.
+fn deltas(c: &mut Criterion) {
+    let mut group = c.benchmark_group("delta");
+    for (keys, bytes) in DELTAS {
+        let mut owner = owner(keys, bytes);
+        let nothing = Digest { entries: vec![DigestEntry::unknown(owner.node().clone())] };
+        group.throughput(Throughput::Bytes(frame_len(&Message::Ack { delta: delta(keys, bytes) })));
+        group.bench_function(BenchmarkId::from_parameter(format!("{keys}x{bytes}")), |b| {
+            b.iter(|| owner.answer(now(), &node(0), &nothing, &mut Vec::new()));
+        });
+    }
+    group.finish();
+}
+
+/// Taking a delta in, events included.
+fn apply(c: &mut Criterion) {
+    let mut group = c.benchmark_group("apply");
+    for (keys, bytes) in DELTAS {
+        let delta = delta(keys, bytes);
+        group.throughput(Throughput::Bytes(frame_len(&Message::Ack { delta: delta.clone() })));
+        group.bench_function(BenchmarkId::from_parameter(format!("{keys}x{bytes}")), |b| {
+            b.iter_batched(
+                || replica("b"),
+                |mut replica| {
+                    let mut out = Vec::new();
+                    replica.apply(now(), &node(0), &delta, &mut out);
+                    (replica, out)
+                },
+                BatchSize::LargeInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn phi(c: &mut Criterion) {
+    let mut window = PhiWindow::new(Time::ZERO, INTERVAL);
+    let mut at = Time::ZERO;
+    let mut beat = || {
+        at = Time::from_origin(at.since_origin() + INTERVAL);
+        at
+    };
+    (0..INTERVALS_MAX).for_each(|_| window.heartbeat(beat()));
+    c.bench_function("phi/heartbeat", |b| b.iter(|| window.heartbeat(beat())));
+    let late = Time::from_origin(beat().since_origin() + INTERVAL * 3);
+    c.bench_function("phi/level", |b| b.iter(|| window.phi(black_box(late))));
+}
+
+fn node(index: usize) -> NodeId {
+    NodeId::new(&format!("node-{index}")).unwrap()
+}
+
+fn now() -> Time {
+    Time::from_origin(INTERVAL)
+}
+
+fn record(name: &str) -> NodeRecord {
+    NodeRecord {
+        datacenter: Datacenter::new("dc1").unwrap(),
+        addresses: vec![format!("{name}.example:7100")],
+        tags: BTreeMap::new(),
+        wire: (1, 1),
+        status: Status::Up,
+        incarnation: Incarnation::ZERO,
+    }
+}
+
+fn replica(name: &str) -> Replica {
+    let config = ReplicaConfig {
+        node: NodeId::new(name).unwrap(),
+        record: record(name),
+        limits: LIMITS,
+        peers_max: 10_000,
+        delta_bytes: DELTA_BYTES,
+        delta_entries: 1_000_000,
+        tombstone_grace: INTERVAL,
+        forget_after: INTERVAL,
+    };
+    let wall = SystemTime::UNIX_EPOCH + INTERVAL;
+    let (stored, copies) = (Stored::default(), OrdMap::new());
+    Replica::start(config, stored, &copies, false, Time::ZERO, wall, &mut Vec::new())
+}
+
+fn news(node: NodeId, from: u64, to: u64) -> Delta {
+    let record = (from == 0).then(|| (Version(1), record(node.as_str())));
+    let node = NodeDelta {
+        node,
+        generation: Generation(1),
+        ancestry: Vec::new(),
+        from: Version(from),
+        to: Version(to),
+        gc_floor: Version::ZERO,
+        record,
+        entries: Vec::new(),
+    };
+    Delta { nodes: vec![node], more: false }
+}
+
+fn replica_that_knows(nodes: usize) -> Replica {
+    let mut replica = replica("a");
+    for index in 0..nodes - 1 {
+        replica.apply(now(), &node(0), &news(node(index), 0, 1), &mut Vec::new());
+    }
+    assert_eq!(replica.digest().entries.len(), nodes);
+    replica
+}
+
+fn digest(nodes: usize) -> Digest {
+    (*replica_that_knows(nodes).digest()).clone()
+}
+
+fn owner(keys: usize, bytes: usize) -> Replica {
+    let mut owner = replica("a");
+    for key in 0..keys {
+        let write = Write::set(format!("key-{key:08}"), "v".repeat(bytes));
+        owner.write(now(), vec![write], &mut Vec::new()).unwrap();
+    }
+    owner
+}
+
+fn delta(keys: usize, bytes: usize) -> Delta {
+    let (_, delta) =
+        owner(keys, bytes).answer(now(), &node(0), &Digest::default(), &mut Vec::new());
+    assert_eq!((delta.len(), delta.more), (keys, false));
+    delta
+}
+
+fn frame_len(message: &Message) -> u64 {
+    message.encode().unwrap().len() as u64
+}
+
+criterion_group!(benches, codec, digests, deltas, apply, phi);
+criterion_main!(benches);

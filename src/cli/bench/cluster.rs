@@ -1,0 +1,196 @@
+//! The nodes that are measured, all in this process, each whole: its own certificate, endpoint and
+//! actors, and the default settings but for the interval.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, distr::Alphanumeric, rngs::SmallRng};
+use serde_json::{Value as Json, json};
+
+use crate::{
+    cli::{
+        error::CliError,
+        throwaway::{Credentials, Throwaway},
+    },
+    config::Config,
+    node::Gossipmonger,
+    protocol::{entry::Value, id::NodeId},
+    transport::quic::QuicTransport,
+};
+
+/// How the nodes are set up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    pub(super) nodes: usize,
+    /// `None`: the default.
+    pub(super) interval: Option<Duration>,
+    /// 0: any free ports.
+    pub(super) base_port: u16,
+}
+
+/// All nodes.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    settings: Settings,
+    credentials: Vec<Credentials>,
+    names: Vec<NodeId>,
+    indices: BTreeMap<NodeId, usize>,
+    nodes: Vec<Option<Node>>,
+    /// Of nodes that were stopped: their sockets stay bound.
+    silenced: Vec<Arc<QuicTransport>>,
+}
+
+/// One node.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) node: Gossipmonger,
+    transport: Arc<QuicTransport>,
+}
+
+impl Settings {
+    /// For the report.
+    pub(super) fn describe(&self) -> Json {
+        let interval = self.interval.unwrap_or(DEFAULT_INTERVAL);
+        json!({
+            "gossip_interval_ms": interval.as_millis() as u64,
+            "phi": 8.0,
+            "fanout": 3,
+            "transport": "quic, mutual tls 1.3",
+            "handshakes_per_source": HANDSHAKES_PER_SOURCE,
+        })
+    }
+
+    fn apply(&self, config: &mut Config) {
+        config.gossip_interval = self.interval.unwrap_or(config.gossip_interval);
+        // All nodes have one address here, and one process to share the limits of a host.
+        config.quic.handshakes_per_source = HANDSHAKES_PER_SOURCE;
+    }
+}
+
+impl Cluster {
+    /// Makes the certificates; starts nobody.
+    pub(super) fn new(settings: Settings) -> Result<Self, CliError> {
+        let authority = Throwaway::new("bench")?;
+        let mut credentials = Vec::with_capacity(settings.nodes);
+        let mut names = Vec::with_capacity(settings.nodes);
+        for index in 0..settings.nodes {
+            let name = format!("node-{index}");
+            credentials.push(authority.issue(&name, "here")?);
+            names.push(NodeId::new(&name).map_err(CliError::failed)?);
+        }
+        let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index));
+        let indices = indices.collect();
+        Ok(Self { settings, credentials, names, indices, nodes: Vec::new(), silenced: Vec::new() })
+    }
+
+    /// Starts the next node, which is this one.
+    pub(super) async fn start(&mut self, index: usize) -> Result<(), CliError> {
+        let (mut config, transport) = self.credentials[index].config()?;
+        self.settings.apply(&mut config);
+        let port = match self.settings.base_port {
+            0 => 0,
+            base => base.checked_add(u16::try_from(index).unwrap_or(u16::MAX)).unwrap_or(0),
+        };
+        config.listen = vec![SocketAddr::from(([127, 0, 0, 1], port))];
+        config.seeds = self.nodes.first().into_iter().flatten().flat_map(Node::addresses).collect();
+        let spawned = Gossipmonger::spawn(config).await;
+        let (node, _) = spawned
+            .map_err(|error| CliError::failed(format!("node {index} cannot start: {error}")))?;
+        self.nodes.push(Some(Node { node, transport }));
+        Ok(())
+    }
+
+    /// Starts all of them.
+    pub(super) async fn start_all(&mut self) -> Result<(), CliError> {
+        for index in 0..self.settings.nodes {
+            self.start(index).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn name(&self, index: usize) -> &NodeId {
+        &self.names[index]
+    }
+
+    /// A node that has not been stopped.
+    pub(super) fn node(&self, index: usize) -> Option<&Gossipmonger> {
+        self.nodes.get(index)?.as_ref().map(|node| &node.node)
+    }
+
+    /// All nodes that have not been stopped.
+    pub(super) fn running(&self) -> impl Iterator<Item = (usize, &Gossipmonger)> {
+        let running = self.nodes.iter().enumerate();
+        running.filter_map(|(index, node)| Some((index, &node.as_ref()?.node)))
+    }
+
+    /// Whether all have all for live.
+    pub(super) fn is_full(&self) -> bool {
+        self.running().all(|(_, node)| node.snapshot().live().count() >= self.settings.nodes)
+    }
+
+    /// How many each has for live, itself included.
+    pub(super) fn live_counts(&self) -> Vec<usize> {
+        self.running().map(|(_, node)| node.snapshot().live().count()).collect()
+    }
+
+    /// Whom a node has for live.
+    pub(super) fn live(&self, node: &Gossipmonger, out: &mut [bool]) {
+        out.fill(false);
+        for name in node.snapshot().live() {
+            if let Some(index) = self.indices.get(name) {
+                out[*index] = true;
+            }
+        }
+    }
+
+    /// Whether a node has this key of another at this version of [`value`] or a later one.
+    pub(super) fn has(&self, node: &Gossipmonger, origin: usize, key: &str, version: u64) -> bool {
+        let snapshot = node.snapshot();
+        let value = snapshot.get(self.name(origin), key);
+        value.and_then(Value::as_str).and_then(version_of).is_some_and(|found| found >= version)
+    }
+
+    /// Silences a node: no close, no answer, and its socket stays bound.
+    pub(super) fn kill(&mut self, index: usize) {
+        if let Some(Node { node, transport }) = self.nodes.get_mut(index).and_then(Option::take) {
+            transport.silence();
+            self.silenced.push(transport);
+            tokio::spawn(async move { node.shutdown().await });
+        }
+    }
+}
+
+impl Node {
+    fn addresses(&self) -> Vec<String> {
+        self.node.addresses().to_vec()
+    }
+}
+
+/// A version number and noise after it, so that nobody gains by compressing.
+pub(super) fn value(version: u64, bytes: usize) -> String {
+    let mut value = format!("{version:0VERSION_DIGITS$x}");
+    let noise = SmallRng::seed_from_u64(version).sample_iter(Alphanumeric).map(char::from);
+    value.extend(noise.take(bytes.saturating_sub(VERSION_DIGITS)));
+    value
+}
+
+fn version_of(value: &str) -> Option<u64> {
+    u64::from_str_radix(value.get(..VERSION_DIGITS)?, 16).ok()
+}
+
+const VERSION_DIGITS: usize = 16;
+/// What [`Config`] says.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
+const HANDSHAKES_PER_SOURCE: u32 = 100_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_carries_its_version() {
+        let value = value(0xBEEF, 100);
+        assert_eq!(value.len(), 100);
+        assert_eq!(version_of(&value), Some(0xBEEF));
+        assert_eq!(version_of("short"), None);
+    }
+}

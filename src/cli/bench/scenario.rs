@@ -1,0 +1,134 @@
+//! What all libraries are measured by: joining and idling, spreading a change, moving bulk.
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use super::{
+    Common, MIB, Report, SETTLE, cluster::value, join_all, machine, rounded, statistics::quantiles,
+    until,
+};
+use crate::{
+    cli::{error::CliError, stopwatch::Stopwatch},
+    node::Gossipmonger,
+    protocol::{
+        delta::entry_len_max,
+        replica::{BATCH_BYTES_MAX, Write},
+    },
+};
+
+/// Joins, then looks at the idle cluster.
+pub(super) async fn join(common: &Common) -> Result<Report, CliError> {
+    let mut out = common.report("join");
+    let resident = machine::resident_bytes();
+    let cluster = join_all(common, &mut out).await?;
+    tokio::time::sleep(SETTLE).await;
+    let (cpu, wire, errors) =
+        (machine::cpu_seconds(), machine::loopback(), machine::udp_receive_errors());
+    let watch = Stopwatch::start();
+    tokio::time::sleep(Duration::from_secs(common.seconds)).await;
+    let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
+    let errors = machine::udp_receive_errors().saturating_sub(errors);
+    let (seconds, nodes) = (watch.seconds(), common.nodes as f64);
+    let grown = machine::resident_bytes().saturating_sub(resident);
+    let resident = machine::resident_bytes();
+    let per_node = |total: f64| total / seconds / nodes;
+    out.insert("idle_s".into(), rounded(seconds, 2));
+    out.insert("idle_cpu_s_per_node_s".into(), rounded(per_node(cpu), 6));
+    out.insert("idle_cpu_cores".into(), rounded(cpu / seconds, 4));
+    out.insert("idle_wire_bytes_per_node_s".into(), rounded(per_node(wire.bytes as f64), 0));
+    out.insert("idle_wire_packets_per_node_s".into(), rounded(per_node(wire.packets as f64), 1));
+    out.insert("idle_udp_rcvbuf_errors".into(), errors.into());
+    out.insert("rss_mib".into(), rounded(resident as f64 / MIB, 1));
+    out.insert("rss_kib_per_node".into(), rounded(grown as f64 / 1024.0 / nodes, 0));
+    out.insert("still_full_after_idle".into(), cluster.is_full().into());
+    Ok(out)
+}
+
+/// Sets a key on a random node, time and again, and waits until all others have it.
+pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
+    let mut out = common.report("spread");
+    let cluster = join_all(common, &mut out).await?;
+    tokio::time::sleep(SETTLE).await;
+    let (mut all, mut each, mut incomplete, mut missing) = (Vec::new(), Vec::new(), 0, 0);
+    for version in 1..=common.reps as u64 {
+        let pause = rand::rng().random_range(0..SPREAD_PAUSE_MS);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let origin = rand::rng().random_range(0..common.nodes);
+        let Some(node) = cluster.node(origin) else { continue };
+        let mut left: Vec<_> = cluster.running().filter(|(index, _)| *index != origin).collect();
+        let watch = Stopwatch::start();
+        node.set("k", value(version, common.value_bytes)).await.map_err(CliError::failed)?;
+        let done = until(&watch, common.timeout(), SPREAD_POLL, || {
+            left.retain(|(_, node)| {
+                let has = cluster.has(node, origin, "k", version);
+                each.extend(has.then(|| watch.seconds() * 1e3));
+                !has
+            });
+            left.is_empty()
+        });
+        match done.await {
+            Some(seconds) => all.push(seconds * 1e3),
+            None => {
+                incomplete += 1;
+                missing += left.len();
+            }
+        }
+    }
+    out.insert("all_ms".into(), quantiles(all));
+    out.insert("each_ms".into(), quantiles(each));
+    out.insert("incomplete_reps".into(), incomplete.into());
+    out.insert("missing_deliveries".into(), missing.into());
+    Ok(out)
+}
+
+/// Sets many keys on one of two nodes and waits until the other one has them.
+pub(super) async fn bulk(common: &Common) -> Result<Report, CliError> {
+    let common = Common { nodes: 2, ..common.clone() };
+    let mut out = common.report("bulk");
+    let cluster = join_all(&common, &mut out).await?;
+    tokio::time::sleep(SETTLE).await;
+    let (Some(from), Some(to)) = (cluster.node(0), cluster.node(1)) else {
+        return Err(CliError::failed("two nodes were started, and are not there"));
+    };
+    let (cpu, wire) = (machine::cpu_seconds(), machine::loopback());
+    let watch = Stopwatch::start();
+    set_bulk(from, common.keys, common.value_bytes).await?;
+    let set = watch.seconds();
+    let received = || to.snapshot().held_keys(cluster.name(0));
+    let done = until(&watch, common.timeout(), BULK_POLL, || received() >= common.keys).await;
+    let (seconds, received) = (done.unwrap_or_else(|| watch.seconds()), received());
+    let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
+    out.insert("keys".into(), common.keys.into());
+    out.insert("value_bytes".into(), common.value_bytes.into());
+    out.insert("set_s".into(), rounded(set, 3));
+    out.insert("complete".into(), done.is_some().into());
+    out.insert("received".into(), received.into());
+    out.insert("bulk_s".into(), rounded(seconds, 3));
+    out.insert("keys_per_s".into(), rounded(received as f64 / seconds, 1));
+    out.insert("bulk_cpu_s".into(), rounded(cpu, 3));
+    out.insert("bulk_wire_bytes".into(), wire.bytes.into());
+    out.insert("bulk_wire_packets".into(), wire.packets.into());
+    Ok(out)
+}
+
+/// In batches as large as they may be.
+async fn set_bulk(node: &Gossipmonger, keys: usize, bytes: usize) -> Result<(), CliError> {
+    let (mut batch, mut size) = (Vec::new(), 0);
+    for index in 0..keys {
+        let (key, value) = (format!("key-{index:08}"), value(index as u64, bytes));
+        let len = entry_len_max(key.len(), value.len());
+        if size + len > BATCH_BYTES_MAX {
+            node.set_many(std::mem::take(&mut batch)).await.map_err(CliError::failed)?;
+            size = 0;
+        }
+        size += len;
+        batch.push(Write::set(key, value));
+    }
+    node.set_many(batch).await.map_err(CliError::failed)?;
+    Ok(())
+}
+
+const SPREAD_PAUSE_MS: u64 = 1_000;
+const SPREAD_POLL: Duration = Duration::from_millis(2);
+const BULK_POLL: Duration = Duration::from_millis(2);

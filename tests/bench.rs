@@ -1,0 +1,148 @@
+//! The demo and the benchmarks as a user runs them: refusals, exit codes, and the output's shape.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+#[test]
+fn refuses_unknown_flags() {
+    for scenario in ["join", "spread", "bulk", "fail", "throughput", "exchange"] {
+        let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
+        assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");
+        assert!(output.stdout.is_empty(), "{scenario}: errors go to stderr");
+        assert!(stderr(&output).contains("--nodos"), "{scenario}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn refuses_what_it_cannot_measure() {
+    refuses(&["bench", "join", "--nodes", "0"], "--nodes 0");
+    refuses(&["bench", "bulk", "--keys", "0"], "--keys 0");
+    refuses(&["bench", "bulk", "--mode", "reliable"], "--mode reliable");
+    refuses(&["bench", "throughput", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "exchange", "--delta-bytes", "3"], "--delta-bytes 3");
+}
+
+#[test]
+fn refuses_a_demo_that_cannot_work() {
+    refuses(&["demo", "--nodes", "1"], "--nodes 1");
+    refuses(&["demo", "--nodes", "65"], "2 to 64 is allowed");
+    refuses(&["demo", "--nodes", "3", "--datacenters", "4"], "--datacenters 4");
+    refuses(&["demo", "--datacenters", "0"], "--datacenters 0");
+    refuses(&["demo", "--seconds", "2"], "--seconds 2");
+}
+
+#[test]
+fn join_reports_times_and_costs() {
+    let report = bench(&["join", "--nodes", "3", "--seconds", "1"]);
+    assert!(report["join_s"].is_number(), "{report}");
+    assert_eq!(report["still_full_after_idle"], true, "{report}");
+    has(&report, &["start_s", "join_cpu_s", "join_wire_bytes_per_node", "rss_baseline_mib"]);
+    has(&report, &["idle_s", "idle_cpu_s_per_node_s", "idle_cpu_cores", "idle_udp_rcvbuf_errors"]);
+    has(&report, &["idle_wire_bytes_per_node_s", "idle_wire_packets_per_node_s"]);
+    has(&report, &["rss_mib", "rss_kib_per_node"]);
+}
+
+#[test]
+fn spread_reports_quantiles() {
+    let report = bench(&["spread", "--nodes", "3", "--reps", "2"]);
+    assert_eq!(report["incomplete_reps"], 0, "{report}");
+    assert_eq!(report["missing_deliveries"], 0, "{report}");
+    assert_eq!(report["all_ms"]["n"], 2, "{report}");
+    assert_eq!(report["each_ms"]["n"], 4, "{report}");
+    has(&report["all_ms"], &["p50", "p99", "max"]);
+}
+
+#[test]
+fn bulk_delivers_every_key() {
+    let report = bench(&["bulk", "--keys", "500"]);
+    assert_eq!(report["complete"], true, "{report}");
+    assert_eq!(report["received"], 500, "{report}");
+    has(&report, &["bulk_s", "keys_per_s", "set_s", "bulk_cpu_s", "keys", "value_bytes"]);
+    has(&report, &["bulk_wire_bytes", "bulk_wire_packets"]);
+}
+
+#[test]
+fn fail_reports_who_noticed_when() {
+    let report = bench(&["fail", "--nodes", "7", "--warmup", "2", "--interval-ms", "200"]);
+    for stop in ["fail1", "fail5"] {
+        has(&report[stop], &["first_s", "all_s", "undetected_pairs_at_end"]);
+        has(&report[stop], &["already_dead_pairs", "false_deaths"]);
+        assert_eq!(report[stop]["undetected_pairs_at_end"], 0, "{report}");
+    }
+    has(&report, &["false_deaths_warmup", "false_deaths_total", "false_death_targets", "poll_ms"]);
+}
+
+#[test]
+fn throughput_reports_every_step() {
+    let report = bench(&[
+        "throughput",
+        "--nodes",
+        "3",
+        "--seconds",
+        "1",
+        "--start-rate",
+        "1",
+        "--refine",
+        "0",
+        "--staleness-ms",
+        "0",
+    ]);
+    assert_eq!(report["updates_per_s"], 0, "nothing is everywhere within no time: {report}");
+    let step = &report["steps"][0];
+    has(step, &["asked_per_s", "reached_per_s", "passes", "staleness_ms", "unseen"]);
+    has(step, &["cpu_s_per_s", "cpu_us_per_update", "wire_bytes_per_update", "copies_per_update"]);
+}
+
+#[test]
+fn exchange_reports_rates() {
+    for bytes in ["0", "1000"] {
+        let report = bench(&["exchange", "--seconds", "1", "--delta-bytes", bytes]);
+        assert!(report["exchanges"].as_u64() > Some(0), "{report}");
+        has(&report, &["exchanges_per_s", "payload_mib_per_s", "wire_mib_per_s"]);
+        has(&report, &["wire_bytes_per_exchange", "cpu_us_per_exchange"]);
+    }
+}
+
+#[test]
+fn the_demo_shows_a_death_and_a_return() {
+    let output = gossipmonger(&["demo", "--plain", "--nodes", "3", "--seconds", "7"]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{stdout}\n{}", stderr(&output));
+    for part in ["is killed", "dead (phi", "is back", "sets ", "seen by 2 of 2", "converged  yes"] {
+        assert!(stdout.contains(part), "{part:?} is not in:\n{stdout}");
+    }
+}
+
+fn gossipmonger(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gossipmonger")).args(arguments).output().unwrap()
+}
+
+/// Runs a benchmark on free ports; the last line has to be its report.
+fn bench(arguments: &[&str]) -> Value {
+    let arguments = [&["bench"], arguments, &["--base-port", "0"]].concat();
+    let output = gossipmonger(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", stderr(&output));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(report["scenario"], arguments[1], "{report}");
+    has(&report, &["subject", "settings", "load_before", "udp_rcvbuf_errors", "cpu_s_total"]);
+    has(&report, &["rss_end_mib"]);
+    report
+}
+
+fn has(report: &Value, keys: &[&str]) {
+    for key in keys {
+        assert!(report.get(key).is_some(), "{key} is not in {report}");
+    }
+}
+
+fn refuses(arguments: &[&str], words: &str) {
+    let output = gossipmonger(arguments);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+    assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}

@@ -283,11 +283,9 @@ impl Gossipmonger {
         }
         let mut farewell = self.shared.farewell.subscribe();
         self.shared.routes.scheduler.cast(SchedulerInput::Leave);
-        let told = tokio::time::timeout(LEAVE_TIMEOUT, farewell.wait_for(Option::is_some)).await;
-        let acknowledged = match told {
-            Ok(Ok(acknowledged)) => acknowledged.unwrap_or(0),
-            _ => 0,
-        };
+        let told = async { farewell.wait_for(Option::is_some).await.map(|peers| *peers) };
+        let told = tokio::time::timeout(LEAVE_TIMEOUT, told).await;
+        let acknowledged = told.ok().and_then(Result::ok).flatten().unwrap_or(0);
         self.shutdown().await;
         written.map(|_| acknowledged)
     }

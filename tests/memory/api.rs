@@ -12,6 +12,26 @@ use gossipmonger::{Event, Snapshot, Write};
 
 use crate::harness::{Lab, drain, id, next_event, until};
 
+/// Whoever embeds a node calls it from tasks and actors.
+#[test]
+fn every_future_of_the_handle_can_move_between_threads() {
+    fn check<T: Send>(_: &T) {}
+    fn all(node: &gossipmonger::Gossipmonger) {
+        check(&node.set("k", "v"));
+        check(&node.set_with_ttl("k", "v", Duration::ZERO));
+        check(&node.set_many(Vec::new()));
+        check(&node.delete("k"));
+        check(&node.set_tags([].into()));
+        check(&node.leave());
+        check(&node.shutdown());
+        check(&node.ended());
+        check(&node.subscribe().next());
+        check(&node.watch_prefix("").next());
+        check(&node.subscribe_protocol().next());
+    }
+    let _ = all;
+}
+
 // C1 C2
 #[tokio::test(start_paused = true)]
 async fn the_same_value_takes_no_version() {

@@ -37,10 +37,17 @@ async fn no_restart_costs_a_connection_or_an_acknowledged_write() {
         let counters = node.counters();
         counters.get(Counter::ConnectionsDialed) + counters.get(Counter::ConnectionsAccepted)
     };
-    // Edges that were dialed from both ends settle first.
-    until("every edge is up", || nodes.iter().all(|node| connections(node) >= 2)).await;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    let before: Vec<u64> = nodes.iter().map(connections).collect();
+    // Edges that were dialed from both ends settle first: ten heartbeats without a new connection.
+    let beats = |node: &Gossipmonger| node.counters().get(Counter::HeartbeatsReceived);
+    let (mut before, mut since) = (Vec::new(), 0);
+    until("the connections settle", || {
+        let now: Vec<u64> = nodes.iter().map(connections).collect();
+        if now != before {
+            (before, since) = (now, beats(&nodes[0]));
+        }
+        before.iter().all(|edges| *edges >= 2) && beats(&nodes[0]) >= since + 10
+    })
+    .await;
     let victim = &nodes[1];
     for round in 0..8_usize {
         let mut children = victim.cell().get_children();

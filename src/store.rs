@@ -32,6 +32,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`StoreError`]; then none of `changes` may be seen by a later [`load`](Self::load) of this store.
     /// No disk can promise that for the next process if this one ends at once: it may find all of them.
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError>;
+
+    /// Whether both calls return at once, because nothing is behind them but memory. Then they are
+    /// made where the change is made, without a thread, which also suits tests under paused time.
+    fn is_instant(&self) -> bool {
+        false
+    }
 }
 
 /// One step of a commit.

@@ -264,23 +264,25 @@ impl NodeLink {
             let (wanted, found) = (wanted.clone(), hello.node.clone());
             return Err(Unwelcome::Unexpected { wanted, found });
         }
-        if hello.known > self.generation() {
-            let input = StorageInput::HeardOfSelf(hello.known);
-            self.shared.routes.storage.cast(StorageMessage::Input(input));
-        }
+        self.heard_of_self(hello.known);
         Ok(Met { node: hello.node.clone(), generation: hello.generation })
     }
 
     fn meet_own_name(&self, generation: Generation) -> Unwelcome {
         match generation.cmp(&self.generation()) {
             std::cmp::Ordering::Equal => return Unwelcome::Ourselves,
-            std::cmp::Ordering::Greater => {
-                let input = StorageInput::HeardOfSelf(generation);
-                self.shared.routes.storage.cast(StorageMessage::Input(input));
-            }
+            std::cmp::Ordering::Greater => self.heard_of_self(generation),
             std::cmp::Ordering::Less => {}
         }
         Unwelcome::Twin
+    }
+
+    /// A peer knows this node in a later life than its own: see [`Problem::NameConflict`].
+    pub fn heard_of_self(&self, generation: Generation) {
+        if generation > self.generation() {
+            let input = StorageInput::HeardOfSelf(generation);
+            self.shared.routes.storage.cast(StorageMessage::Input(input));
+        }
     }
 
     /// The peer itself was heard, at `at`, over a connection that it opened in this life.

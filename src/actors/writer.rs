@@ -1,4 +1,4 @@
-//! The thread that owns the store, so that a slow disk delays nobody but who waits for it.
+//! The thread that owns the store (unless that never blocks), so that a slow disk delays nobody but who waits for it.
 //!
 //! Changes that come while a commit runs are merged and make up the next commit. What a commit
 //! failed to keep is tried again with the next one, and after [`RETRY_AFTER`] in any case. What
@@ -24,16 +24,29 @@ pub(crate) type Ack = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Told what the store failed at.
 pub(crate) type OnFailure = Box<dyn Fn(&StoreError) + Send>;
 
-/// Hands changes to the thread. The thread ends when this is closed or dropped, after what is waiting.
+/// Hands changes to the store: to its thread, or at once to one that never blocks. Both end when this
+/// is closed or dropped, after what is waiting.
 #[derive(Debug)]
-pub(crate) struct Writer {
-    inbox: Arc<Inbox>,
-    /// Closed once the thread has let go of the store.
-    over: watch::Receiver<()>,
+pub(crate) enum Writer {
+    Thread {
+        inbox: Arc<Inbox>,
+        /// Closed once the thread has let go of the store.
+        over: watch::Receiver<()>,
+    },
+    Instant(Mutex<Option<Keeper>>),
+}
+
+/// Drives the store.
+pub(crate) struct Keeper {
+    store: Arc<dyn Store>,
+    counters: Arc<Counters>,
+    on_failure: OnFailure,
+    /// What the last commit failed to keep.
+    unkept: BTreeMap<Place, Change>,
 }
 
 #[derive(Debug, Default)]
-struct Inbox {
+pub(crate) struct Inbox {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
 }
@@ -59,7 +72,7 @@ enum Place {
 }
 
 impl Writer {
-    /// Starts the thread.
+    /// Starts the thread, if one is needed.
     ///
     /// # Errors
     /// What the system says if it has no thread to give.
@@ -68,63 +81,116 @@ impl Writer {
         counters: Arc<Counters>,
         on_failure: OnFailure,
     ) -> std::io::Result<Self> {
+        let instant = store.is_instant();
+        let mut keeper = Keeper { store, counters, on_failure, unkept: BTreeMap::new() };
+        if instant {
+            return Ok(Self::Instant(Mutex::new(Some(keeper))));
+        }
         let inbox = Arc::new(Inbox::default());
         let theirs = Arc::clone(&inbox);
         let (running, over) = watch::channel(());
         std::thread::Builder::new().name("gossipmonger-store".to_owned()).spawn(move || {
-            run(&theirs, &*store, &counters, &on_failure);
-            drop(store);
+            while let Some(work) = theirs.take(!keeper.unkept.is_empty()) {
+                keeper.serve(work);
+            }
+            drop(keeper);
             drop(running);
         })?;
-        Ok(Self { inbox, over })
+        Ok(Self::Thread { inbox, over })
     }
 
-    /// Ends the thread after what is waiting, and waits until it has let go of the store.
+    /// Ends it after what is waiting, and waits until the store is let go of.
     pub(crate) async fn close(&self) {
-        self.inbox.close();
-        let mut over = self.over.clone();
-        while over.changed().await.is_ok() {}
+        match self {
+            Self::Thread { inbox, over } => {
+                inbox.close();
+                let mut over = over.clone();
+                while over.changed().await.is_ok() {}
+            }
+            Self::Instant(keeper) => drop(lock(keeper).take()),
+        }
     }
 
     /// Has `changes` made durable, all or none, and tells `ack`.
     pub(crate) fn write(&self, changes: Vec<Change>, ack: Option<Ack>) {
-        let mut waiting = self.inbox.lock();
-        if waiting.closed {
-            drop(waiting);
-            return ack.into_iter().for_each(|ack| ack(Err(failure(ENDED))));
-        }
-        waiting.changes.extend(changes.into_iter().map(|change| (place(&change), change)));
-        waiting.acks.extend(ack);
-        drop(waiting);
-        self.inbox.arrived.notify_one();
+        let changes = changes.into_iter().map(|change| (place(&change), change)).collect();
+        let acks = Vec::from_iter(ack);
+        self.hand(Waiting { changes, acks, ..Waiting::default() });
     }
 
     /// What the store holds, once all that was written before is in it.
     pub(crate) async fn load(&self) -> Result<Stored, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(reply);
+        self.hand(Waiting { loads: vec![reply], ..Waiting::default() });
         answer.await.unwrap_or_else(|_| Err(failure(ENDED)))
-    }
-
-    fn ask(&self, reply: oneshot::Sender<Result<Stored, StoreError>>) {
-        let mut waiting = self.inbox.lock();
-        if !waiting.closed {
-            waiting.loads.push(reply);
-            self.inbox.arrived.notify_one();
-        }
     }
 
     /// Waits until all that was written before is durable, or has failed once.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.write(Vec::new(), Some(Box::new(move |result| drop(reply.send(result)))));
-        answer.await.unwrap_or(Ok(()))
+        answer.await.unwrap_or_else(|_| Err(failure(ENDED)))
+    }
+
+    fn hand(&self, work: Waiting) {
+        let late = match self {
+            Self::Thread { inbox, .. } => inbox.put(work),
+            Self::Instant(keeper) => match &mut *lock(keeper) {
+                Some(keeper) => {
+                    keeper.serve(work);
+                    None
+                }
+                None => Some(work),
+            },
+        };
+        let acks = late.into_iter().flat_map(|late| late.acks);
+        acks.for_each(|ack| ack(Err(failure(ENDED))));
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.inbox.close();
+        if let Self::Thread { inbox, .. } = self {
+            inbox.close();
+        }
+    }
+}
+
+impl Keeper {
+    fn serve(&mut self, mut work: Waiting) {
+        self.unkept.append(&mut work.changes);
+        let result = self.commit();
+        if let Err(error) = &result {
+            self.counters.add(Counter::StoreFailures, 1);
+            (self.on_failure)(error);
+        }
+        work.acks.into_iter().for_each(|ack| ack(result.clone()));
+        for load in work.loads {
+            // The actor that asked may have ended meanwhile.
+            let _ = load.send(self.load());
+        }
+    }
+
+    fn commit(&mut self) -> Result<(), StoreError> {
+        if self.unkept.is_empty() {
+            return Ok(());
+        }
+        let batch: Vec<Change> = self.unkept.values().cloned().collect();
+        guarded(|| self.store.commit(&batch))?;
+        self.unkept.clear();
+        Ok(())
+    }
+
+    fn load(&self) -> Result<Stored, StoreError> {
+        let mut stored = guarded(|| self.store.load())?;
+        self.unkept.values().for_each(|change| stored.apply(change));
+        Ok(stored)
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeper").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -134,9 +200,21 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    /// Leaves work for the thread; gives it back if it comes too late.
+    fn put(&self, mut work: Waiting) -> Option<Waiting> {
+        let mut waiting = self.lock();
+        if waiting.closed {
+            return Some(work);
+        }
+        waiting.changes.append(&mut work.changes);
+        waiting.acks.append(&mut work.acks);
+        waiting.loads.append(&mut work.loads);
+        self.arrived.notify_one();
+        None
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing under the lock can panic half way.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// Waits for something to do; takes all there is. `None`: it is over.
@@ -181,42 +259,14 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-fn run(inbox: &Inbox, store: &dyn Store, counters: &Counters, on_failure: &OnFailure) {
-    // What the last commit failed to keep.
-    let mut unkept: BTreeMap<Place, Change> = BTreeMap::new();
-    while let Some(mut work) = inbox.take(!unkept.is_empty()) {
-        unkept.append(&mut work.changes);
-        let result = commit(store, &mut unkept);
-        if let Err(error) = &result {
-            counters.add(Counter::StoreFailures, 1);
-            on_failure(error);
-        }
-        work.acks.into_iter().for_each(|ack| ack(result.clone()));
-        for load in work.loads {
-            let _ = load.send(load_with(store, &unkept));
-        }
-    }
-}
-
-fn commit(store: &dyn Store, changes: &mut BTreeMap<Place, Change>) -> Result<(), StoreError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let batch: Vec<Change> = changes.values().cloned().collect();
-    guarded(|| store.commit(&batch))?;
-    changes.clear();
-    Ok(())
-}
-
-fn load_with(store: &dyn Store, unkept: &BTreeMap<Place, Change>) -> Result<Stored, StoreError> {
-    let mut stored = guarded(|| store.load())?;
-    unkept.values().for_each(|change| stored.apply(change));
-    Ok(stored)
-}
-
 /// A store that panics has failed, like one that says so: the thread goes on, nobody waits for ever.
 fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(failure("it panicked")))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under the locks can panic half way: calls of the store are guarded.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failure(reason: &str) -> StoreError {

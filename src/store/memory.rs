@@ -22,6 +22,10 @@ impl Store for MemoryStore {
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    fn is_instant(&self) -> bool {
+        true
+    }
+
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut stored = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         changes.iter().for_each(|change| stored.apply(change));

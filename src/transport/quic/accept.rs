@@ -106,7 +106,9 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
 }
 
 fn tell_reason(node: &NodeLink, remote: &str, reason: &ConnectionError, verdict: &Verdict) {
-    if let Some(refusal) = verdict.refusal(reason) {
+    if let Some(generation) = Close::later_life(reason) {
+        node.heard_of_self(generation);
+    } else if let Some(refusal) = verdict.refusal(reason) {
         node.refused(remote, refusal.reason.as_str(), refusal);
     } else if let Some((label, words)) = Close::told(reason) {
         node.refused(remote, label, words);

@@ -2,10 +2,12 @@
 
 use quinn::{Connection, ConnectionError, VarInt};
 
-use crate::transport::Unwelcome;
+use crate::{protocol::id::Generation, transport::Unwelcome};
 
 /// Longest explanation of a peer that is shown to an operator, in characters.
 const WORDS_MAX: usize = 200;
+/// The generation follows; part of the wire.
+const OUTLIVED: &str = "a later life of you is known: generation ";
 
 /// A close code; the numbers are part of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,21 @@ impl Close {
             ConnectionError::LocallyClosed | ConnectionError::Reset => true,
             _ => false,
         }
+    }
+
+    /// Closes a connection of an earlier life than the one known. The words carry that life, since
+    /// what else was on its way is dropped with the connection.
+    pub(super) fn outlived(connection: &Connection, known: Generation) {
+        Self::OldGeneration.connection(connection, &format!("{OUTLIVED}{}", known.0));
+    }
+
+    /// The later life of ours that a peer knows of, if that is why it closed the connection.
+    pub(super) fn later_life(error: &ConnectionError) -> Option<Generation> {
+        let ConnectionError::ApplicationClosed(closed) = error else { return None };
+        let digits = closed.reason.strip_prefix(OUTLIVED.as_bytes())?;
+        let old = closed.error_code == VarInt::from_u32(Self::OldGeneration as u32);
+        let generation = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        old.then_some(Generation(generation))
     }
 
     /// The label and the words of a peer that turned us away; `None` if that is not what happened.

@@ -62,7 +62,9 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     };
     shared.table.remove(&link);
     let peer = link.met().node;
-    if let Some((label, words)) = Close::told(&reason) {
+    if let Some(generation) = Close::later_life(&reason) {
+        node.heard_of_self(generation);
+    } else if let Some((label, words)) = Close::told(&reason) {
         node.refused(&peer, label, words);
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");

@@ -105,8 +105,12 @@ impl Table {
         if let Some(old) = inner.links.get(&link.node).filter(|old| old.is_open()) {
             let (new_life, old_life) = (link.met().generation, old.met().generation);
             if new_life < old_life {
-                Close::OldGeneration.connection(&link.connection, "a later life of you is known");
+                Close::outlived(&link.connection, old_life);
                 return Registered::Stale;
+            }
+            if new_life > old_life {
+                // If the earlier life still runs, it is a twin, and has to learn of this one.
+                Close::outlived(&old.connection, new_life);
             }
             let keeps_old = overlay::keeps(local, &link.node, old.dialed);
             if new_life == old_life && old.dialed != link.dialed && keeps_old {

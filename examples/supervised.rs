@@ -1,0 +1,177 @@
+//! A node inside a ractor supervision tree.
+//!
+//! `Registry` is the supervisor: the node is one child of it. It publishes where its service listens
+//! and keeps a list of everybody else's, from the events that the node sends it. Two such services
+//! run here, with certificates of a throwaway authority; one ends, and the other notices.
+//!
+//!     cargo run --no-default-features --example supervised
+
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use gossipmonger::{
+    ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId,
+    subscription::Delivery,
+    tls::{Authority, AuthorityOptions, Identity, Roots},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t, cast};
+
+type Any = Box<dyn Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), Any> {
+    let everything = tokio::time::timeout(Duration::from_secs(60), run());
+    everything.await.map_err(|_| "the two services did not find each other in time")?
+}
+
+async fn run() -> Result<(), Any> {
+    let authority = Authority::create(ClusterId::new("demo")?, &AuthorityOptions::default())?;
+    let (web, _) = Actor::spawn(None, Registry, config(&authority, "web", Vec::new())?).await?;
+    let seeds = call_t!(web, ToRegistry::Seeds, 5_000)?;
+    let (db, db_runs) = Actor::spawn(None, Registry, config(&authority, "db", seeds)?).await?;
+
+    cast!(web, ToRegistry::Announce("10.0.0.1:80".to_owned()))?;
+    cast!(db, ToRegistry::Announce("10.0.0.2:5432".to_owned()))?;
+    until(&db, |services| services.get("web").is_some_and(|at| at == "10.0.0.1:80")).await?;
+    until(&web, |services| services.get("db").is_some_and(|at| at == "10.0.0.2:5432")).await?;
+
+    // Its supervisor stops, and with it the node: it leaves, so that nobody has to miss it first.
+    db.stop(None);
+    db_runs.await?;
+    until(&web, BTreeMap::is_empty).await?;
+    web.stop_and_wait(None, None).await?;
+    println!("both have ended");
+    Ok(())
+}
+
+fn config(authority: &Authority, name: &str, seeds: Vec<String>) -> Result<Config, Any> {
+    let (node, datacenter) = (NodeId::new(name)?, Datacenter::new("eu")?);
+    let issued = authority.issue(node, datacenter, Duration::from_secs(3_600))?;
+    let key = issued.key_pem.as_bytes();
+    let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), key)?;
+    let roots = Roots::from_pem(issued.roots_pem.as_bytes())?;
+    let mut config = Config::new(identity, roots)?.local();
+    config.seeds = seeds;
+    Ok(config)
+}
+
+/// Asks until the answer is as it should be; `run` as a whole has a deadline.
+async fn until(
+    registry: &ActorRef<ToRegistry>,
+    holds: impl Fn(&BTreeMap<String, String>) -> bool,
+) -> Result<(), Any> {
+    while !holds(&call_t!(registry, ToRegistry::Services, 5_000)?) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Knows where everybody's service is.
+struct Registry;
+
+enum ToRegistry {
+    /// Our service listens here.
+    Announce(String),
+    /// Where are the services of the others that are there?
+    Services(RpcReplyPort<BTreeMap<String, String>>),
+    /// Where can our node be joined?
+    Seeds(RpcReplyPort<Vec<String>>),
+    /// The node says that something happened.
+    Cluster(Delivery),
+}
+
+impl From<Delivery> for ToRegistry {
+    fn from(delivery: Delivery) -> Self {
+        Self::Cluster(delivery)
+    }
+}
+
+// Needed where something in the dependency graph turns on ractor's own `cluster` feature.
+#[cfg(feature = "cluster")]
+impl ractor::Message for ToRegistry {}
+
+struct State {
+    node: Gossipmonger,
+    services: BTreeMap<String, String>,
+}
+
+#[ractor::actor(message = ToRegistry, state = State, arguments = Config)]
+impl Registry {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ToRegistry>,
+        config: Config,
+    ) -> Result<State, ActorProcessingErr> {
+        let (node, _) = Gossipmonger::spawn_linked(config, myself.get_cell()).await?;
+        // First everything that is known already, then every change.
+        node.subscribe_actor(myself);
+        Ok(State { node, services: BTreeMap::new() })
+    }
+
+    async fn post_stop(
+        &self,
+        myself: ActorRef<ToRegistry>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.node.leave().await?;
+        // ractor kills the children of an actor that does not wait for them.
+        myself.stop_children_and_wait(None, None).await;
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ToRegistry>,
+        message: ToRegistry,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ToRegistry::Announce(address) => {
+                state.node.set("service/address", address).await?;
+            }
+            ToRegistry::Services(reply) => drop(reply.send(state.services.clone())),
+            ToRegistry::Seeds(reply) => drop(reply.send(state.node.addresses().to_vec())),
+            ToRegistry::Cluster(delivery) => state.happened(&delivery.event),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<ToRegistry>,
+        event: SupervisionEvent,
+        _: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            // The node restarts what fails inside it. What comes here is final: displaced by another
+            // process of the same name, say. This service is of no use without it.
+            SupervisionEvent::ActorFailed(_, error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    fn happened(&mut self, event: &Event) {
+        let us = self.node.node();
+        match event {
+            Event::Updated { peer, key, value, .. } if peer != us => {
+                if let ("service/address", Some(address)) = (key.as_str(), value.as_str()) {
+                    println!("{us}: {peer} serves at {address}");
+                    self.services.insert(peer.to_string(), address.to_owned());
+                }
+            }
+            Event::PeerLive { peer } => {
+                println!("{us}: {peer} is there");
+                // It may come back with the keys that are known already.
+                if let Some(address) = self.node.get_str(peer, "service/address") {
+                    self.services.insert(peer.to_string(), address);
+                }
+            }
+            Event::PeerDead { peer, .. } | Event::PeerLeft { peer } => {
+                println!("{us}: {peer} is gone");
+                self.services.remove(peer.as_str());
+            }
+            _ => {}
+        }
+    }
+}

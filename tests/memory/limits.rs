@@ -1,0 +1,66 @@
+//! What is refused, and how it is said.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use gossipmonger::{Error, Write};
+
+use crate::harness::{Lab, id};
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, limit: &str) {
+    let Err(Error::Refused(error)) = result else { panic!("not refused: {result:?}") };
+    assert!(error.to_string().contains(limit), "{error} does not name {limit}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refuses_what_is_beyond_a_limit_and_names_it() {
+    let node = Lab::default().spawn("a", &[]).await;
+    let before = node.set("k", "v").await.unwrap();
+    refused(node.set("", "v").await, "key_bytes");
+    refused(node.set("k".repeat(513), "v").await, "key_bytes");
+    refused(node.set("big", vec![0; (1 << 20) + 1]).await, "value_bytes");
+    let batch = (0..5).map(|n| Write::set(format!("k{n}"), vec![0; 1 << 20]));
+    refused(node.set_many(batch.collect()).await, "BATCH_BYTES_MAX");
+    refused(node.set_with_ttl("k", "v", Duration::ZERO).await, "ttl");
+    let tags: BTreeMap<_, _> = (0..65).map(|n| (n.to_string(), String::new())).collect();
+    refused(node.set_tags(tags).await, "64 tags");
+    assert_eq!(node.set("k", "v").await.unwrap(), before, "a refusal took a version");
+    assert_eq!(node.snapshot().len(node.node()), 1);
+    node.set("k".repeat(512), vec![0; 1 << 20]).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn refuses_more_keys_and_more_bytes_than_configured() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.limits.keys = 2;
+    config.limits.state_bytes = 100;
+    let node = lab.spawn_with(config, &[]).await;
+    node.set("one", "1").await.unwrap();
+    node.set("two", "2").await.unwrap();
+    refused(node.set("three", "3").await, "limit keys");
+    refused(node.set("two", vec![0; 100]).await, "state_bytes");
+    // Room can always be made.
+    node.set_many(vec![Write::delete("one"), Write::set("three", "3")]).await.unwrap();
+    assert_eq!(node.get_str(node.node(), "three").as_deref(), Some("3"));
+}
+
+// C52 C53
+#[tokio::test(start_paused = true)]
+async fn refuses_to_remove_who_is_unknown_or_live() {
+    let (a, b) = Lab::default().pair().await;
+    assert!(
+        matches!(a.remove(&id("nobody")), Err(Error::UnknownPeer(name)) if name == id("nobody"))
+    );
+    assert!(matches!(a.remove(b.node()), Err(Error::PeerIsLive(_))));
+    assert!(matches!(a.remove(a.node()), Err(Error::PeerIsLive(_))));
+    assert_eq!(a.peers().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refuses_to_write_after_the_end() {
+    let node = Lab::default().spawn("a", &[]).await;
+    node.shutdown().await;
+    assert!(matches!(node.set("k", "v").await, Err(Error::Stopped { reason: None })));
+    assert!(matches!(node.leave().await, Err(Error::Stopped { reason: None })));
+    assert_eq!(node.get(node.node(), "k"), None);
+}

@@ -1,0 +1,8 @@
+//! Whole nodes over the in-memory transport, most of them under paused time.
+mod api;
+mod harness;
+mod limits;
+mod membership;
+mod store;
+mod subscriptions;
+mod supervision;

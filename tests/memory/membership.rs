@@ -1,0 +1,167 @@
+//! Death, return, departure, and being forgotten, in virtual time.
+
+use std::{sync::Arc, time::Duration};
+
+use gossipmonger::{Event, Gossipmonger, PeerState, SpawnError, store::memory::MemoryStore};
+
+use crate::harness::{Lab, all_live, drain, id, names, next_event, until};
+
+// C45 C99
+#[tokio::test(start_paused = true)]
+async fn refuses_to_start_after_leaving_unless_told_to_rejoin() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let storage = Arc::new(MemoryStore::new());
+    let config = || {
+        let mut config = lab.config("b");
+        config.storage = storage.clone();
+        config.seeds = vec!["a:1".to_owned()];
+        config
+    };
+    let b = Gossipmonger::spawn(config()).await.unwrap().0;
+    all_live(&[&a, &b]).await;
+    assert_eq!(b.leave().await.unwrap(), 1);
+    let refused = Gossipmonger::spawn(config()).await.unwrap_err();
+    assert!(matches!(refused, SpawnError::HasLeft), "{refused}");
+    let mut again = config();
+    again.rejoin = true;
+    let b = Gossipmonger::spawn(again).await.unwrap().0;
+    all_live(&[&a, &b]).await;
+    b.shutdown().await;
+    // It is in again, so the next start is an ordinary one.
+    Gossipmonger::spawn(config()).await.unwrap();
+}
+
+// C42
+#[tokio::test(start_paused = true)]
+async fn who_leaves_is_left_and_never_dead() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    let mut events = a.subscribe();
+    assert_eq!(c.leave().await.unwrap(), 2);
+    let state = |node: &Gossipmonger| node.snapshot().member(c.node()).unwrap().state;
+    until("both know", || state(&a) == PeerState::Left && state(&b) == PeerState::Left).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(state(&a), PeerState::Left);
+    let told = drain(&mut events).await;
+    let left = told.iter().filter(|event| matches!(event, Event::PeerLeft { .. }));
+    assert_eq!(left.count(), 1, "{told:?}");
+    assert!(!told.iter().any(|event| matches!(event, Event::PeerDead { .. })), "{told:?}");
+    assert!(a.dead_peers().is_empty());
+    assert_eq!(names(&a.live_peers()), ["b"]);
+}
+
+// C62 C74
+#[tokio::test(start_paused = true)]
+async fn silence_is_suspected_then_dead_and_forgiven_when_heard() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(a.phi(&id("nobody")), None);
+    assert!(a.phi(b.node()).unwrap() < 2.0);
+    let mut events = a.subscribe();
+    lab.isolate(b.node(), &[&a]);
+    let suspected = next_event(&mut events, |event| match event {
+        Event::PeerSuspect { phi, .. } => Some(phi),
+        Event::PeerDead { .. } => panic!("dead before it was suspect"),
+        _ => None,
+    })
+    .await;
+    assert_eq!(names(&a.live_peers()), ["b"], "a suspect is still counted on");
+    let dead = next_event(&mut events, |event| match event {
+        Event::PeerDead { phi, .. } => Some(phi),
+        _ => None,
+    })
+    .await;
+    assert!(suspected >= 4.0 && dead >= 8.0, "{suspected} {dead}");
+    assert!(a.phi(b.node()).unwrap() >= 8.0);
+    assert_eq!((a.live_peers().len(), names(&a.dead_peers())), (0, vec!["b"]));
+    a.set("while", "apart").await.unwrap();
+    lab.network.heal();
+    next_event(&mut events, |event| matches!(event, Event::PeerLive { .. }).then_some(())).await;
+    until("b has what was written meanwhile", || b.get(a.node(), "while").is_some()).await;
+}
+
+// C51
+#[tokio::test(start_paused = true)]
+async fn who_is_removed_stays_away_until_it_starts_anew() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    c.set("color", "green").await.unwrap();
+    all_live(&[&a, &b, &c]).await;
+    until("a has it", || a.get(c.node(), "color").is_some()).await;
+    let c_id = c.node().clone();
+    c.shutdown().await;
+    until("it is dead", || a.dead_peers().len() == 1 && b.dead_peers().len() == 1).await;
+    let mut events = a.subscribe();
+    a.remove(&c_id).unwrap();
+    next_event(&mut events, |event| matches!(event, Event::PeerForgotten { .. }).then_some(()))
+        .await;
+    // b goes on telling of it.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(names(&a.peers()), ["b"]);
+    assert_eq!(names(&b.peers()), ["a", "c"]);
+    assert_eq!(a.get(&c_id, "color"), None);
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+}
+
+// C57
+#[tokio::test(start_paused = true)]
+async fn who_is_dead_for_long_is_forgotten_by_all() {
+    let lab = Lab::default();
+    let config = |name| {
+        let mut config = lab.config(name);
+        config.forget_after = Duration::from_secs(20);
+        config
+    };
+    let a = lab.spawn_with(config("a"), &[]).await;
+    let b = lab.spawn_with(config("b"), &["a"]).await;
+    let c = lab.spawn_with(config("c"), &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    c.shutdown().await;
+    until("both forget it", || a.peers().len() == 1 && b.peers().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!((a.peers().len(), b.peers().len()), (1, 1), "it has come back");
+}
+
+// C46
+#[tokio::test(start_paused = true)]
+async fn a_new_life_wins_and_keeps_only_what_the_store_kept() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let storage = Arc::new(MemoryStore::new());
+    let kept = || {
+        let mut config = lab.config("b");
+        config.storage = storage.clone();
+        config
+    };
+    let b = lab.spawn_with(kept(), &["a"]).await;
+    b.set("color", "green").await.unwrap();
+    all_live(&[&a, &b]).await;
+    until("a has it", || a.get(b.node(), "color").is_some()).await;
+    let (first, _) = a.snapshot().version(b.node()).unwrap();
+    b.shutdown().await;
+    let mut events = a.subscribe();
+    let b = lab.spawn_with(kept(), &["a"]).await;
+    let new_life = |event| match event {
+        Event::PeerChanged { generation, .. } => Some(generation),
+        Event::Deleted { .. } => panic!("a kept key is told as deleted"),
+        _ => None,
+    };
+    assert!(next_event(&mut events, new_life).await > first);
+    assert_eq!(a.get_str(b.node(), "color").as_deref(), Some("green"));
+    b.shutdown().await;
+    // Without the store the key is gone as soon as the new life is heard of.
+    let b = lab.spawn("b", &["a"]).await;
+    next_event(&mut events, |event| {
+        let deleted = matches!(event, Event::Deleted { .. });
+        deleted.then(|| assert_eq!(a.get(b.node(), "color"), None))
+    })
+    .await;
+}

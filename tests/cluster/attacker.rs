@@ -226,9 +226,11 @@ pub(crate) async fn first_flights(tls: rustls::ClientConfig, count: usize) -> Ve
             datagram.truncate(received.unwrap().unwrap().0);
             let ours = flight.first().map(|first| destination(first).to_vec());
             // What those before repeat is passed over.
-            if ours.as_deref().map_or(!known.contains(destination(&datagram)), |ours| {
-                ours == destination(&datagram)
-            }) {
+            let wanted = match ours.as_deref() {
+                Some(ours) => ours == destination(&datagram),
+                None => !known.contains(destination(&datagram)),
+            };
+            if wanted {
                 flight.push(datagram);
             }
         }

@@ -17,6 +17,7 @@ use gossipmonger::{
     },
 };
 use quinn::{TransportConfig, VarInt};
+use tokio::task::JoinSet;
 
 use crate::{
     attacker::{MISBEHAVIOUR, Member, Scene, TIMEOUT, frame, hello, raw_frame, read},
@@ -203,6 +204,7 @@ async fn keeps_turns_for_others_while_a_member_opens_streams_and_sends_nothing()
     })
     .await;
     let member = scene.introduced("x").await;
+    let failed = scene.friend.counters().all()["exchanges_failed"];
     let mut held = Vec::new();
     for _ in 0..3 {
         for _ in 0..16 {
@@ -216,6 +218,8 @@ async fn keeps_turns_for_others_while_a_member_opens_streams_and_sends_nothing()
     }
     scene.counts("exchanges_shed", 1).await;
     scene.counts("exchanges_failed", 1).await;
+    // Its own streams were turned away, never the friend's.
+    assert_eq!(scene.friend.counters().all()["exchanges_failed"], failed);
     scene.end().await;
 }
 
@@ -247,19 +251,12 @@ async fn gives_up_on_a_member_that_never_reads() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lets_long_frames_of_others_pass_those_that_do_not_come() {
     let mut scene = Scene::new(hurried).await;
-    let mut held = Vec::new();
+    let mut attacks = Vec::new();
     for name in ["x", "y", "z"] {
         let member = scene.introduced(name).await;
-        for _ in 0..16 {
-            let (mut send, receive) = member.open().await;
-            let mut start = (8_u32 << 20).to_be_bytes().to_vec();
-            start.extend([3, 1]);
-            send.write_all(&start).await.unwrap();
-            held.push((send, receive));
-        }
-        held.push(member.open().await);
-        std::mem::forget(member);
+        attacks.push(tokio::spawn(claim_long_frames(member)));
     }
+    scene.counts("exchanges_failed", 16).await;
     let value = vec![7_u8; 1 << 20];
     scene.friend.set("large", value.clone()).await.unwrap();
     until("a long value gets through", || {
@@ -267,8 +264,24 @@ async fn lets_long_frames_of_others_pass_those_that_do_not_come() {
     })
     .await;
     scene.still_gossips().await;
-    scene.counts("exchanges_failed", 16).await;
+    attacks.iter().for_each(tokio::task::JoinHandle::abort);
     scene.end().await;
+}
+
+/// Says on 16 streams that 8 MiB will follow, again whenever one of them is given up.
+async fn claim_long_frames(member: Member) {
+    let mut claims = JoinSet::new();
+    for _ in 0..16 {
+        let connection = member.connection.clone();
+        claims.spawn(async move {
+            while let Ok((mut send, mut receive)) = connection.open_bi().await {
+                let start = [&(8_u32 << 20).to_be_bytes()[..], &[3, 1]].concat();
+                let _ = send.write_all(&start).await;
+                let _ = receive.received_reset().await;
+            }
+        });
+    }
+    claims.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -268,16 +268,19 @@ async fn lets_long_frames_of_others_pass_those_that_do_not_come() {
     scene.end().await;
 }
 
-/// Says on 16 streams that 8 MiB will follow, again whenever one of them is given up.
+/// Says on 16 streams that 8 MiB will follow, lets some follow, and begins again when given up.
 async fn claim_long_frames(member: Member) {
     let mut claims = JoinSet::new();
     for _ in 0..16 {
         let connection = member.connection.clone();
         claims.spawn(async move {
-            while let Ok((mut send, mut receive)) = connection.open_bi().await {
-                let start = [&(8_u32 << 20).to_be_bytes()[..], &[3, 1]].concat();
+            while let Ok((mut send, _receive)) = connection.open_bi().await {
+                let start = [&((8_u32 << 20) - 1).to_be_bytes()[..], &[3, 1]].concat();
                 let _ = send.write_all(&start).await;
-                let _ = receive.received_reset().await;
+                // Enough not to be given up.
+                while send.write_all(&[0; 48 << 10]).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
             }
         });
     }

@@ -17,6 +17,7 @@ use quinn::{
     Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use tokio::sync::{Barrier, oneshot};
 
 use crate::harness::{Cluster, PATIENCE, id, until};
 
@@ -145,6 +146,7 @@ impl Member {
 /// Close codes of the wire.
 pub(crate) const UNWELCOME: u64 = 1;
 pub(crate) const MISBEHAVIOUR: u64 = 4;
+pub(crate) const EXPIRED: u64 = 5;
 pub(crate) const TIMEOUT: u64 = 7;
 
 pub(crate) fn refused(node: &Gossipmonger, label: &str) -> u64 {
@@ -260,4 +262,53 @@ pub(crate) fn with_transport(cluster: &Cluster, node: &str) -> (Config, Arc<Quic
     let mut config = Config::with_quic(Arc::clone(&transport)).local();
     config.gossip_interval = Duration::from_millis(100);
     (config, transport)
+}
+
+/// An address that leads to a node that is told later.
+pub(crate) struct Relay {
+    pub(crate) address: String,
+    to: Option<oneshot::Sender<String>>,
+}
+
+impl Relay {
+    /// Passes datagrams on as soon as it is known where to, and somebody has sent one to each relay
+    /// that shares the barrier.
+    pub(crate) async fn new(barrier: &Arc<Barrier>) -> Self {
+        let outer = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = outer.local_addr().unwrap().to_string();
+        let (to, target) = oneshot::channel();
+        tokio::spawn(pass_on(outer, target, Arc::clone(barrier)));
+        Self { address, to: Some(to) }
+    }
+
+    pub(crate) fn lead_to(&mut self, node: &Gossipmonger) {
+        self.to.take().unwrap().send(node.addresses()[0].clone()).unwrap();
+    }
+}
+
+async fn pass_on(
+    outer: tokio::net::UdpSocket,
+    target: oneshot::Receiver<String>,
+    barrier: Arc<Barrier>,
+) {
+    let inner = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut there, mut back) = (vec![0; 65_536], vec![0; 65_536]);
+    let (mut len, dialer) = outer.recv_from(&mut there).await.unwrap();
+    barrier.wait().await;
+    inner.connect(target.await.unwrap()).await.unwrap();
+    loop {
+        // What cannot be delivered is lost, as datagrams are.
+        let _ = inner.send(&there[..len]).await;
+        loop {
+            tokio::select! {
+                Ok((arrived, _)) = outer.recv_from(&mut there) => {
+                    len = arrived;
+                    break;
+                }
+                Ok(arrived) = inner.recv(&mut back) => {
+                    let _ = outer.send_to(&back[..arrived], dialer).await;
+                }
+            }
+        }
+    }
 }

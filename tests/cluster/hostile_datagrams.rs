@@ -176,6 +176,7 @@ fn short(config: &mut Config) {
 fn assert_grown_less_than(before: Option<usize>, most: usize) {
     if let (Some(before), Some(now)) = (before, resident()) {
         let grown = now.saturating_sub(before);
+        println!("grown by {} KiB", grown >> 10);
         assert!(grown < most, "grown by {grown} bytes");
     }
 }

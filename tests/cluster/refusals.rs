@@ -18,10 +18,12 @@ use gossipmonger::{
 };
 use quinn::{Endpoint, TransportConfig};
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
+use tokio::sync::Barrier;
 
 use crate::{
     attacker::{
-        Member, Scene, UNWELCOME, client, frame, hello, read, refused, server, server_at, tls,
+        EXPIRED, Member, Relay, Scene, UNWELCOME, client, frame, hello, read, refused, server,
+        server_at, tls,
     },
     harness::{Cluster, PATIENCE, all_live, until},
 };
@@ -201,14 +203,35 @@ async fn refuses_another_node_at_the_address_of_a_known_one() {
     squatting.abort();
 }
 
+// C89
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_a_connection_whose_certificate_expires_meanwhile() {
+    let mut scene = Scene::new(|_| {}).await;
+    let told = Told::new(&scene.node);
+    let name = scene.cluster.identity("x").0.name().clone();
+    let options =
+        LeafOptions { not_after: day(0) + Duration::from_secs(5), ..LeafOptions::new(&name, DAY) };
+    let issued = scene.cluster.authority.issue_with(&options).unwrap();
+    let roots = scene.cluster.identity("x").1;
+    let member = client((identity(&issued, 0), roots));
+    let member = Member::dial(member, scene.address(), TransportConfig::default()).await.unwrap();
+    let welcome = member.introduce(hello("demo", "x")).await;
+    assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
+    assert_eq!(member.cut_off().await.0, EXPIRED);
+    until("it is counted", || scene.refused("expired") == 1).await;
+    told.line("x", "its certificate has expired; renew it there").await;
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finds_no_fault_with_its_own_address_among_the_seeds() {
     let cluster = Cluster::new("demo");
-    let address = free_address();
+    let mut own = Relay::new(&Arc::new(Barrier::new(1))).await;
     let mut config = cluster.config("m");
-    config.listen = vec![address.parse().unwrap()];
-    config.seeds = vec![address];
+    config.seeds = vec![own.address.clone()];
     let node = Gossipmonger::spawn(config).await.unwrap().0;
+    own.lead_to(&node);
     until("it has dialed itself", || node.counters().all()["handshakes_failed"] > 0).await;
     let friend = cluster.spawn("n", &[&node]).await;
     all_live(&[node.clone(), friend.clone()]).await;
@@ -365,11 +388,6 @@ fn identity(issued: &Issued, at: i64) -> Identity {
 fn day(days: i64) -> SystemTime {
     let distance = DAY * u32::try_from(days.unsigned_abs()).unwrap();
     if days < 0 { SystemTime::now() - distance } else { SystemTime::now() + distance }
-}
-
-pub(crate) fn free_address() -> String {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().to_string()
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

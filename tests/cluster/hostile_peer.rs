@@ -346,6 +346,35 @@ async fn keeps_one_connection_of_a_member_that_dials_again_and_again() {
     scene.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_no_more_connections_than_it_may() {
+    let mut scene = Scene::new(|config| {
+        config.quic.connections = 3;
+        // None of them is to be given up meanwhile.
+        config.quic.handshake_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let mut held = Vec::new();
+    for n in 0..6 {
+        let member = scene.member(&format!("x{n}"));
+        held.extend(Member::dial(member, scene.address(), TransportConfig::default()).await);
+    }
+    assert!(held.len() <= 2, "{} beside the friend", held.len());
+    scene.counts("handshakes_shed", 4).await;
+    scene.still_gossips().await;
+    drop(held);
+    // Those that end count until they are gone.
+    let admitted = async {
+        let member =
+            || Member::dial(scene.member("y"), scene.address(), TransportConfig::default());
+        while member().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(crate::harness::PATIENCE, admitted).await.expect("never let in again");
+    scene.end().await;
+}
+
 /// News of a node that are in order, until they are tampered with.
 fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
     let entry = |n: u64| DeltaEntry {

@@ -1,7 +1,13 @@
 //! Nodes over real QUIC on loopback.
+mod attacker;
 mod bulk;
 mod convergence;
 mod harness;
+mod hostile_datagrams;
+mod hostile_peer;
 mod membership;
+mod mutual_tls;
+mod refusals;
+mod reset;
 mod restart;
 mod supervision;

@@ -214,6 +214,7 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             ancestry: Vec::new(),
             from: Version::ZERO,
             to: Version(1),
+            horizon: Version(1),
             gc_floor: Version::ZERO,
             record: Some((Version(1), record)),
             entries: Vec::new(),

@@ -96,25 +96,15 @@ impl State {
         self.tasks.spawner().spawn(async move {
             let dialed = dial::reach(&shared, &node, &spawner, &target).await;
             let mut done = false;
-            if let Some(link) = dialed.link
-                && let Some(stream) = open(&node, &link).await
-            {
-                let mut frames = StreamFrames::new(stream, &link.room, &node);
-                let met = link.met();
-                match initiate(&node, &met, digest, &mut frames).await {
-                    Ok(()) => {
-                        frames.finish();
-                        done = true;
-                    }
-                    Err(error) if error.is_misbehaviour() => {
-                        frames.abort();
-                        node.refused(&met.node, "misbehaviour", format!("cut off: {error}"));
-                        Close::Misbehaviour.connection(&link.connection, &error.to_string());
-                    }
-                    Err(error) => {
-                        frames.abort();
-                        tracing::debug!(node = %node.node(), peer = %met.node, %error, "exchange failed");
-                    }
+            if let Some(link) = &dialed.link {
+                done = exchange(&node, link, Arc::clone(&digest)).await;
+                // Two that dial each other at once agree on one connection, and close the other one
+                // in the middle of what it is used for.
+                if !done
+                    && let Some(other) = shared.table.link(&link.met().node)
+                    && !other.is(link)
+                {
+                    done = exchange(&node, &other, digest).await;
                 }
             }
             node.ended(target, dialed.node, done);
@@ -163,6 +153,25 @@ impl State {
             });
         }
     }
+}
+
+/// Begins an exchange; says whether it went through.
+async fn exchange(node: &NodeLink, link: &Link, digest: Arc<Digest>) -> bool {
+    let Some(stream) = open(node, link).await else { return false };
+    let mut frames = StreamFrames::new(stream, &link.room, node);
+    let met = link.met();
+    let Err(error) = initiate(node, &met, digest, &mut frames).await else {
+        frames.finish();
+        return true;
+    };
+    frames.abort();
+    if error.is_misbehaviour() {
+        node.refused(&met.node, "misbehaviour", format!("cut off: {error}"));
+        Close::Misbehaviour.connection(&link.connection, &error.to_string());
+    } else {
+        tracing::debug!(node = %node.node(), peer = %met.node, %error, "exchange failed");
+    }
+    false
 }
 
 /// A peer need not let us open any stream; then it is as one that does not answer.

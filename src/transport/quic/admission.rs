@@ -128,3 +128,59 @@ fn network(source: IpAddr) -> IpAddr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_an_address_that_has_spent_its_burst() {
+        let (mut admission, now) = admission(10);
+        let source = "10.0.0.1".parse().unwrap();
+        let spent = (0..100).filter(|_| admission.pays(source, now)).count();
+        assert_eq!(spent, 20);
+        assert!(admission.pays("10.0.0.2".parse().unwrap(), now));
+        let later = now + Duration::from_millis(500);
+        let spent = (0..100).filter(|_| admission.pays(source, later)).count();
+        assert_eq!(spent, 5);
+    }
+
+    #[test]
+    fn takes_a_network_of_ipv6_as_one_source() {
+        let (mut admission, now) = admission(1);
+        let mut pays = |source: &str| admission.pays(source.parse().unwrap(), now);
+        assert!(pays("2001:db8::1") && pays("2001:db8::2"));
+        assert!(!pays("2001:db8::3"));
+        assert!(pays("2001:db8:0:1::1"));
+    }
+
+    #[test]
+    fn remembers_no_more_sources_than_it_may() {
+        let (mut admission, mut now) = admission(1);
+        for n in 0..3 * u32::try_from(SOURCES_MAX).unwrap() {
+            now = now + Duration::from_micros(10);
+            admission.pays(IpAddr::from(n.to_be_bytes()), now);
+            assert!(admission.sources.len() <= SOURCES_MAX);
+        }
+    }
+
+    #[test]
+    fn remembers_those_who_spend_when_it_forgets_the_idle() {
+        let (mut admission, now) = admission(1);
+        for n in 0..u32::try_from(SOURCES_MAX).unwrap() {
+            admission.pays(IpAddr::from(n.to_be_bytes()), now);
+        }
+        let greedy = "10.0.0.1".parse().unwrap();
+        let later = now + Duration::from_secs(10);
+        while admission.pays(greedy, later) {}
+        for n in 0..100_u32 {
+            admission.pays(IpAddr::from((1 << 31 | n).to_be_bytes()), later);
+        }
+        assert!(!admission.pays(greedy, later));
+    }
+
+    fn admission(handshakes_per_source: u32) -> (Admission, Time) {
+        let limits = QuicLimits { handshakes_per_source, ..QuicLimits::default() };
+        (Admission::new(limits, Arc::new(Semaphore::new(1))), Time::ZERO)
+    }
+}

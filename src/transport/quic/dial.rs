@@ -2,11 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use quinn::{ClientConfig, Endpoint};
+use quinn::{ClientConfig, Connection, Endpoint};
 
 use super::{
     Shared,
     accept::{tell, too_late},
+    close::Close,
     introduce::{self, Introduction},
     serve, settings,
     table::Link,
@@ -17,7 +18,7 @@ use crate::{
         id::NodeId,
         route::{Counter, Target},
     },
-    tls::{Expect, SERVER_NAME, Verdict},
+    tls::{self, Expect, SERVER_NAME, Verdict},
     transport::{NodeLink, Unwelcome},
 };
 
@@ -147,7 +148,10 @@ async fn dial(
             let link = serve::adopt(shared, node, spawner, connection, met, true);
             Dialed { link, node: who }
         }
-        Ok(Err(failure)) => failed(node, &remote, &failure, &verdict),
+        Ok(Err(failure)) => match reached.and_then(|ended| replaced(shared, &ended)) {
+            Some(dialed) => dialed,
+            None => failed(node, &remote, &failure, &verdict),
+        },
         Err(_) => {
             node.count(Counter::DialsFailed);
             if let Some(connection) = reached {
@@ -164,6 +168,17 @@ enum Failure {
     Unreachable(String),
     #[error("{0}")]
     Introduction(#[from] Introduction),
+}
+
+/// The peer has closed the connection in favour of the one that it dialed at the same time: its
+/// welcome may not have arrived, and yet it answers here.
+fn replaced(shared: &Shared, ended: &Connection) -> Option<Dialed> {
+    let reason = ended.close_reason()?;
+    if !Close::Duplicate.is_told(&reason) {
+        return None;
+    }
+    let peer = tls::peer_name(ended).ok()?.node;
+    Some(Dialed { link: shared.table.link(&peer), node: Some(peer) })
 }
 
 /// The address as it was given, and what it was resolved to.

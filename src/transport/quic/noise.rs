@@ -69,3 +69,63 @@ const INITIAL: u8 = 0x00;
 const VERSION_1: [u8; 4] = [0, 0, 0, 1];
 /// RFC 9000, section 14.1: a client pads its first datagram to at least this.
 const INITIAL_BYTES_MIN: usize = 1_200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_what_is_no_packet_for_us_as_noise() {
+        let (noise, _) = noise();
+        let foreign = HashedConnectionIdGenerator::from_key(2).generate_cid();
+        let cases = [
+            vec![],
+            vec![0x40],
+            short(&[7; 3]),
+            short(&foreign),
+            vec![0xff; 5],
+            long(0xc0, VERSION_1, &[7; 8], 1_199),
+            long(0xc0, VERSION_1, &[7; 200], 100),
+            long(0xc0, [9; 4], &[7; 8], 1_200),
+            long(0xe0, VERSION_1, &foreign, 1_200),
+        ];
+        for datagram in cases {
+            assert!(!noise.is_traffic(&datagram), "{:?}", &datagram[..datagram.len().min(20)]);
+        }
+    }
+
+    #[test]
+    fn knows_first_packets_and_the_ids_it_has_given_out() {
+        let (noise, mut ids) = noise();
+        let ours = ids.generate_cid();
+        assert!(noise.is_traffic(&short(&ours)));
+        assert!(noise.is_traffic(&long(0xe0, VERSION_1, &ours, 60)));
+        assert!(noise.is_traffic(&long(0xc0, VERSION_1, &[7; 8], 1_200)));
+        assert!(noise.is_traffic(&long(0xc0, [0; 4], &ours, 60)), "version negotiation");
+    }
+
+    #[test]
+    fn counts_every_datagram_of_a_batch() {
+        let (noise, mut ids) = noise();
+        let ours = short(&ids.generate_cid());
+        let mut batch = [&ours[..], &vec![0x41; ours.len()], &ours, &[0x41; 3]].concat();
+        let meta = RecvMeta { len: batch.len(), stride: ours.len(), ..RecvMeta::default() };
+        noise.count(&[IoSliceMut::new(&mut batch)], &[meta]);
+        assert_eq!(noise.counters.get(Counter::DatagramsUnknown), 2);
+    }
+
+    fn noise() -> (Noise, HashedConnectionIdGenerator) {
+        (Noise::new(1, Arc::default()), HashedConnectionIdGenerator::from_key(1))
+    }
+
+    fn short(id: &[u8]) -> Vec<u8> {
+        [&[0x40][..], id, &[0; 20]].concat()
+    }
+
+    fn long(first: u8, version: [u8; 4], id: &[u8], len: usize) -> Vec<u8> {
+        let mut datagram =
+            [&[first][..], &version, &[u8::try_from(id.len()).unwrap()], id].concat();
+        datagram.resize(len, 0);
+        datagram
+    }
+}

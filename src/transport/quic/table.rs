@@ -50,7 +50,7 @@ impl Link {
         self.connection.close_reason().is_none()
     }
 
-    fn is(&self, other: &Self) -> bool {
+    pub(super) fn is(&self, other: &Self) -> bool {
         self.connection.stable_id() == other.connection.stable_id()
     }
 }

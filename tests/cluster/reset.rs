@@ -1,0 +1,90 @@
+//! Connections of a life that has ended, and two that are dialed at once.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use gossipmonger::{Gossipmonger, protocol::message::Message, store::memory::MemoryStore};
+use quinn::{ConnectionError, TransportConfig};
+use tokio::sync::Barrier;
+
+use crate::{
+    attacker::{Member, Relay, client, hello, with_transport},
+    harness::{Cluster, PATIENCE, all_live, until},
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tells_peers_of_the_life_before_that_it_is_over() {
+    let cluster = Cluster::new("demo");
+    let store = Arc::new(MemoryStore::new());
+    let start = async |address: SocketAddr| {
+        let (mut config, transport) = with_transport(&cluster, "m");
+        config.storage = Arc::<MemoryStore>::clone(&store);
+        config.listen = vec![address];
+        (Gossipmonger::spawn(config).await.unwrap().0, transport)
+    };
+    let (node, transport) = start(([127, 0, 0, 1], 0).into()).await;
+    let address: SocketAddr = node.addresses()[0].parse().unwrap();
+    let mut patient = TransportConfig::default();
+    // Nothing but a reset ends it within the test.
+    patient.max_idle_timeout(None).keep_alive_interval(Some(Duration::from_millis(100)));
+    let tls = client(cluster.identity("x"));
+    let member = Member::dial(tls, address, patient).await.unwrap();
+    let welcome = member.introduce(hello("demo", "x")).await;
+    assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
+
+    // It falls silent, as if its host had gone, so that it does not say goodbye.
+    transport.silence();
+    node.shutdown().await;
+    drop((node, transport));
+    assert!(member.connection.close_reason().is_none());
+    let (node, _transport) = start(address).await;
+    let ended = tokio::time::timeout(PATIENCE, member.connection.closed()).await;
+    assert!(matches!(ended, Ok(ConnectionError::Reset)), "{ended:?}");
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agree_on_one_connection_when_both_dial() {
+    let mut dials = 0;
+    for _ in 0..10 {
+        let cluster = Cluster::new("demo");
+        // Nobody's first packet arrives before both have dialed.
+        let both = Arc::new(Barrier::new(2));
+        let (mut to_a, mut to_b) = (Relay::new(&both).await, Relay::new(&both).await);
+        let config = |name: &str, seed: &Relay| {
+            let mut config = cluster.config(name);
+            config.seeds = vec![seed.address.clone()];
+            config
+        };
+        let (ours, theirs) = tokio::join!(
+            Gossipmonger::spawn(config("a", &to_b)),
+            Gossipmonger::spawn(config("b", &to_a)),
+        );
+        let nodes = [ours.unwrap().0, theirs.unwrap().0];
+        to_a.lead_to(&nodes[0]);
+        to_b.lead_to(&nodes[1]);
+        all_live(&nodes).await;
+        // From here on the connection stays: nobody dials again while they gossip on.
+        let count = |counter| nodes.iter().map(|node| node.counters().all()[counter]).sum::<u64>();
+        let settled = || (count("connections_dialed"), count("connections_accepted"));
+        let mut before = settled();
+        let mut exchanges = count("exchanges_answered");
+        until("ten exchanges over the same connection", || {
+            if settled() != before {
+                (before, exchanges) = (settled(), count("exchanges_answered"));
+            }
+            count("exchanges_answered") >= exchanges + 10
+        })
+        .await;
+        for (from, to) in [(0, 1), (1, 0)] {
+            nodes[from].set("key", "value").await.unwrap();
+            let owner = nodes[from].node();
+            until("it arrives", || nodes[to].get(owner, "key").is_some()).await;
+        }
+        dials += before.0;
+        assert_eq!(nodes[0].counters().refusals().len(), 0);
+        tokio::join!(nodes[0].shutdown(), nodes[1].shutdown());
+    }
+    println!("{dials} dials for 10 connections");
+    assert!(dials > 10, "nobody dialed at once");
+    assert!(dials <= 22, "they do not agree: {dials} dials for 10 connections");
+}

@@ -396,6 +396,7 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         ancestry: Vec::new(),
         from: Version::ZERO,
         to: Version(3),
+        horizon: Version(3),
         gc_floor: Version::ZERO,
         record: Some((Version(1), record)),
         entries: vec![entry(2), entry(3)],

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use gossipmonger::{Gossipmonger, protocol::message::Message, store::memory::MemoryStore};
+use gossipmonger::{
+    Gossipmonger, SpawnError, protocol::message::Message, store::memory::MemoryStore,
+    transport::TransportError,
+};
 use quinn::{ConnectionError, TransportConfig};
 use tokio::sync::Barrier;
 
@@ -19,9 +22,9 @@ async fn tells_peers_of_the_life_before_that_it_is_over() {
         let (mut config, transport) = with_transport(&cluster, "m");
         config.storage = Arc::<MemoryStore>::clone(&store);
         config.listen = vec![address];
-        (Gossipmonger::spawn(config).await.unwrap().0, transport)
+        Gossipmonger::spawn(config).await.map(|(node, _)| (node, transport))
     };
-    let (node, transport) = start(([127, 0, 0, 1], 0).into()).await;
+    let (node, transport) = start(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address: SocketAddr = node.addresses()[0].parse().unwrap();
     let mut patient = TransportConfig::default();
     // Nothing but a reset ends it within the test.
@@ -36,7 +39,18 @@ async fn tells_peers_of_the_life_before_that_it_is_over() {
     node.shutdown().await;
     drop((node, transport));
     assert!(member.connection.close_reason().is_none());
-    let (node, _transport) = start(address).await;
+    // The silent socket is given back when the last task that knows the node is gone.
+    let again = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match start(address).await {
+                Err(SpawnError::Transport(TransportError::Bind { .. })) => {
+                    tokio::task::yield_now().await;
+                }
+                started => return started.unwrap(),
+            }
+        }
+    });
+    let (node, _transport) = again.await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, member.connection.closed()).await;
     assert!(matches!(ended, Ok(ConnectionError::Reset)), "{ended:?}");
     node.shutdown().await;

@@ -277,7 +277,7 @@ impl Replica {
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
             // Every peer that is up to date says our own generation.
             StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
-            StorageInput::HeardOfSelf(generation) => self.heard_of_self(generation, out),
+            StorageInput::HeardOfSelf(generation) => self.heard_of_self(now, generation, out),
             StorageInput::Gone(peer) => {
                 if self.copies.contains_key(&peer) {
                     self.gone.insert(peer);
@@ -381,7 +381,7 @@ impl Replica {
         digest: &Digest,
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
-        self.look_for_self(digest, out);
+        self.look_for_self(now, digest, out);
         let wants = self.wants(now, from, digest);
         let delta = self.lacking(now, from, digest, true);
         (wants, delta)
@@ -396,7 +396,7 @@ impl Replica {
         news: &Delta,
         out: &mut Vec<Output>,
     ) -> Delta {
-        self.look_for_self(wants, out);
+        self.look_for_self(now, wants, out);
         self.apply(now, from, news, out);
         self.lacking(now, from, wants, false)
     }
@@ -623,20 +623,24 @@ impl Replica {
         out.push(Output::Transport(TransportInput::Round { targets, digest }));
     }
 
-    fn look_for_self(&mut self, digest: &Digest, out: &mut Vec<Output>) {
+    fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
         let Some(entry) = digest.get(&self.config.node) else { return };
         let later =
             entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
         if entry.generation > self.own.generation() || later {
-            self.heard_of_self(entry.generation, out);
+            self.heard_of_self(now, entry.generation, out);
         }
     }
 
     /// Somebody has a later state of ours than we do. The first time that may be our own past, with
     /// its store lost or the clock set back: take a later generation. The second time it is a twin.
-    fn heard_of_self(&mut self, heard: Generation, out: &mut Vec<Output>) {
+    fn heard_of_self(&mut self, now: Time, heard: Generation, out: &mut Vec<Output>) {
         let ours = self.own.generation();
         if heard < ours {
+            return;
+        }
+        if self.is_absurd(now, heard) {
+            out.push(Output::Count(Counter::NewsRefused, 1));
             return;
         }
         out.push(Output::Count(Counter::NameConflicts, 1));
@@ -652,6 +656,14 @@ impl Replica {
         self.touched_own(out);
     }
 
+    /// Whether a generation is so far in the future that no clock, however wrong, has given it: who
+    /// took one near the end of the numbers could never start again.
+    fn is_absurd(&self, now: Time, generation: Generation) -> bool {
+        let latest = self.wall_origin + now.since_origin() + GENERATION_AHEAD_MAX;
+        let latest = latest.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u128::from(generation.0) > latest.as_millis()
+    }
+
     /// Of what a peer's digest offers, what we lack.
     fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
         let entries = digest
@@ -664,7 +676,8 @@ impl Replica {
     }
 
     fn want(&self, now: Time, from: &NodeId, theirs: &DigestEntry) -> Option<DigestEntry> {
-        if self.is_marked(now, from, &theirs.node, theirs.generation) {
+        let absurd = self.is_absurd(now, theirs.generation);
+        if absurd || self.is_marked(now, from, &theirs.node, theirs.generation) {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {
@@ -757,8 +770,12 @@ impl Replica {
         if delta.node == self.config.node {
             // A relay may know more of us than we do, but only we write our map.
             if delta.generation > self.own.generation() {
-                self.heard_of_self(delta.generation, out);
+                self.heard_of_self(now, delta.generation, out);
             }
+            return false;
+        }
+        if self.is_absurd(now, delta.generation) {
+            refused(from, delta, Refusal::Malformed, out);
             return false;
         }
         if self.is_marked(now, from, &delta.node, delta.generation) {
@@ -1025,5 +1042,7 @@ const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;
+/// How far a generation may be ahead of our wall clock: ten years.
+const GENERATION_AHEAD_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Count of nodes (9) and `more` (1).
 const DELTA_FIXED_BYTES_MAX: usize = 10;

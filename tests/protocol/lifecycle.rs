@@ -370,3 +370,25 @@ fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
     exchange(&mut reader, &mut owner, at(2));
     assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
 }
+
+#[test]
+fn a_generation_that_no_clock_can_have_given_is_not_believed() {
+    let (mut victim, liar) = (replica("victim"), node("liar"));
+    let absurd = Generation(u64::MAX - 1);
+    let ours = victim.own().generation();
+    let entry = |name: &str| DigestEntry { generation: absurd, ..DigestEntry::unknown(node(name)) };
+    let digest = Digest { entries: vec![entry("other"), entry("victim")] };
+    let mut out = Vec::new();
+    let (wants, _) = victim.answer(at(1), &liar, &digest, &mut out);
+    assert!(wants.entries.is_empty(), "nothing of an absurd life is wanted: {wants:?}");
+    victim.handle(at(1), StorageInput::HeardOfSelf(absurd), &mut out);
+    let mut forged = news("other", 0, 1, 0);
+    forged.generation = absurd;
+    let forged = gossipmonger::protocol::delta::Delta { nodes: vec![forged], more: false };
+    victim.apply(at(1), &liar, &forged, &mut out);
+    assert!(victim.copy(&node("other")).is_none());
+    assert_eq!(victim.own().generation(), ours);
+    assert_eq!(conflicts(&out), 0);
+    let counted = |o: &&Output| matches!(o, Output::Count(Counter::NewsRefused, 1));
+    assert_eq!(out.iter().filter(counted).count(), 3, "each lie is counted");
+}

@@ -63,7 +63,7 @@ fn ignores_what_it_has() {
     same.entries = vec![value("key", 5, "forged")];
     for again in [old, same] {
         let out = told(&mut reader, "owner", again);
-        assert!(out.is_empty(), "{out:?}");
+        assert!(out.iter().all(|output| matches!(output, Output::Count(..))), "{out:?}");
         assert!(reader.view().is_none(), "nothing changed");
         assert_eq!(seen(&reader, "owner", "key", at(1)).unwrap(), "new");
     }

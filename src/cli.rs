@@ -1,14 +1,20 @@
-//! The `gossipmonger` program: one file a subcommand.
+//! The `gossipmonger` program: one file a group of subcommands.
 //!
-//! It is not part of the library's interface.
+//! over the Unix socket in its directory ([`admin`]); none of them talks to the network.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod admin;
 mod bench;
+mod client;
 mod demo;
 mod error;
+mod output;
 mod stopwatch;
 mod throwaway;
 
@@ -17,8 +23,7 @@ use error::{CliError, EXIT_CODES};
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -28,8 +33,7 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
 struct Cli {
-    /// The agent's directory.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", env = DIR_VARIABLE)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -41,12 +45,46 @@ enum Command {
     Demo(demo::Args),
     /// Measures how fast this is.
     Bench(bench::Args),
+    /// Prints the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    let _ = cli.dir;
+    let _given = cli.dir.as_deref();
+    let _dir = _given.unwrap_or_else(|| Path::new("."));
     match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gossipmonger", &mut script);
+    output::value(&script, true)
+}
+
+/// Stands for `--dir`.
+const DIR_VARIABLE: &str = "GOSSIPMONGER_DIR";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn takes_the_directory_before_and_after_the_command() {
+        for line in ["gossipmonger --dir a members", "gossipmonger members --dir a"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.dir, Some(PathBuf::from("a")));
+        }
     }
 }

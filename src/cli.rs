@@ -11,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod admin;
 mod bench;
+mod certificates;
 mod client;
 mod demo;
 mod error;
@@ -41,6 +42,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ca(certificates::Ca),
+    Cert(certificates::Cert),
     /// Starts a cluster on loopback, to look at.
     Demo(demo::Args),
     /// Measures how fast this is.
@@ -53,9 +56,11 @@ enum Command {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    let _given = cli.dir.as_deref();
-    let _dir = _given.unwrap_or_else(|| Path::new("."));
+    let given = cli.dir.as_deref();
+    let _dir = given.unwrap_or_else(|| Path::new("."));
     match cli.command {
+        Command::Ca(args) => certificates::ca(given, args),
+        Command::Cert(args) => certificates::cert(given, args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

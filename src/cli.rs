@@ -15,9 +15,12 @@ mod certificates;
 mod client;
 mod demo;
 mod error;
+mod keys;
+mod members;
 mod output;
 mod stopwatch;
 mod throwaway;
+mod watch;
 
 use error::{CliError, EXIT_CODES};
 
@@ -44,6 +47,14 @@ struct Cli {
 enum Command {
     Ca(certificates::Ca),
     Cert(certificates::Cert),
+    Set(keys::Set),
+    Delete(keys::Delete),
+    Get(keys::Get),
+    Members(members::Members),
+    Info(members::InfoArgs),
+    Watch(watch::Watch),
+    Events(watch::Events),
+    Remove(members::Remove),
     /// Starts a cluster on loopback, to look at.
     Demo(demo::Args),
     /// Measures how fast this is.
@@ -57,10 +68,18 @@ enum Command {
 
 fn run(cli: Cli) -> Result<(), CliError> {
     let given = cli.dir.as_deref();
-    let _dir = given.unwrap_or_else(|| Path::new("."));
+    let dir = given.unwrap_or_else(|| Path::new("."));
     match cli.command {
         Command::Ca(args) => certificates::ca(given, args),
         Command::Cert(args) => certificates::cert(given, args),
+        Command::Set(args) => keys::set(dir, args),
+        Command::Delete(args) => keys::delete(dir, args),
+        Command::Get(args) => keys::get(dir, args),
+        Command::Members(args) => members::members(dir, &args),
+        Command::Info(args) => members::info(dir, &args),
+        Command::Watch(args) => watch::watch(dir, args),
+        Command::Events(args) => watch::events(dir, &args),
+        Command::Remove(args) => members::remove(dir, args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

@@ -1,5 +1,6 @@
 //! The `gossipmonger` program: one file a group of subcommands.
 //!
+//! It is not part of the library's interface. Subcommands that concern a running agent talk to it
 //! over the Unix socket in its directory ([`admin`]); none of them talks to the network.
 
 use std::{
@@ -10,9 +11,11 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod admin;
+mod agent;
 mod bench;
 mod certificates;
 mod client;
+mod control;
 mod demo;
 mod error;
 mod keys;
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
 struct Cli {
+    /// The directory of the agent (default: the current one), or that certificates are written to.
     #[arg(long, global = true, value_name = "DIR", env = DIR_VARIABLE)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -47,6 +51,7 @@ struct Cli {
 enum Command {
     Ca(certificates::Ca),
     Cert(certificates::Cert),
+    Agent(Box<agent::Args>),
     Set(keys::Set),
     Delete(keys::Delete),
     Get(keys::Get),
@@ -54,7 +59,10 @@ enum Command {
     Info(members::InfoArgs),
     Watch(watch::Watch),
     Events(watch::Events),
+    Tags(control::TagsArgs),
     Remove(members::Remove),
+    Reload(control::Reload),
+    Leave(control::Leave),
     /// Starts a cluster on loopback, to look at.
     Demo(demo::Args),
     /// Measures how fast this is.
@@ -72,6 +80,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Ca(args) => certificates::ca(given, args),
         Command::Cert(args) => certificates::cert(given, args),
+        Command::Agent(args) => agent::run(dir, *args),
         Command::Set(args) => keys::set(dir, args),
         Command::Delete(args) => keys::delete(dir, args),
         Command::Get(args) => keys::get(dir, args),
@@ -79,7 +88,10 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Info(args) => members::info(dir, &args),
         Command::Watch(args) => watch::watch(dir, args),
         Command::Events(args) => watch::events(dir, &args),
+        Command::Tags(args) => control::tags(dir, args),
         Command::Remove(args) => members::remove(dir, args),
+        Command::Reload(args) => control::reload(dir, &args),
+        Command::Leave(args) => control::leave(dir, &args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Completions { shell } => completions(shell),

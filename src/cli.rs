@@ -1,24 +1,36 @@
-//! The `gossipmonger` program: one file a subcommand.
+//! The `gossipmonger` program: one file a group of subcommands.
 //!
-//! It is not part of the library's interface.
+//! It is not part of the library's interface. Subcommands that concern a running agent talk to it
+//! over the Unix socket in its directory ([`admin`]); none of them talks to the network.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+mod admin;
+mod agent;
 mod bench;
+mod certificates;
+mod client;
+mod control;
 mod demo;
 mod error;
+mod keys;
+mod members;
+mod output;
 mod stopwatch;
 mod throwaway;
+mod watch;
 
 use error::{CliError, EXIT_CODES};
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -28,8 +40,8 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
 struct Cli {
-    /// The agent's directory.
-    #[arg(long, global = true, value_name = "DIR")]
+    /// The directory of the agent (default: the current one), or that certificates are written to.
+    #[arg(long, global = true, value_name = "DIR", env = DIR_VARIABLE)]
     dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -37,16 +49,78 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Ca(certificates::Ca),
+    Cert(certificates::Cert),
+    Agent(Box<agent::Args>),
+    Set(keys::Set),
+    Delete(keys::Delete),
+    Get(keys::Get),
+    Members(members::Members),
+    Info(members::InfoArgs),
+    Watch(watch::Watch),
+    Events(watch::Events),
+    Tags(control::TagsArgs),
+    Remove(members::Remove),
+    Reload(control::Reload),
+    Leave(control::Leave),
     /// Starts a cluster on loopback, to look at.
     Demo(demo::Args),
     /// Measures how fast this is.
     Bench(bench::Args),
+    /// Prints the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    let _ = cli.dir;
+    let given = cli.dir.as_deref();
+    let dir = given.unwrap_or_else(|| Path::new("."));
     match cli.command {
+        Command::Ca(args) => certificates::ca(given, args),
+        Command::Cert(args) => certificates::cert(given, args),
+        Command::Agent(args) => agent::run(dir, *args),
+        Command::Set(args) => keys::set(dir, args),
+        Command::Delete(args) => keys::delete(dir, args),
+        Command::Get(args) => keys::get(dir, args),
+        Command::Members(args) => members::members(dir, &args),
+        Command::Info(args) => members::info(dir, &args),
+        Command::Watch(args) => watch::watch(dir, args),
+        Command::Events(args) => watch::events(dir, &args),
+        Command::Tags(args) => control::tags(dir, args),
+        Command::Remove(args) => members::remove(dir, args),
+        Command::Reload(args) => control::reload(dir, &args),
+        Command::Leave(args) => control::leave(dir, &args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gossipmonger", &mut script);
+    output::value(&script, true)
+}
+
+/// Stands for `--dir`.
+const DIR_VARIABLE: &str = "GOSSIPMONGER_DIR";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn takes_the_directory_before_and_after_the_command() {
+        for line in ["gossipmonger --dir a members", "gossipmonger members --dir a"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.dir, Some(PathBuf::from("a")));
+        }
     }
 }

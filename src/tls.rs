@@ -24,6 +24,8 @@ use rustls::{
     server::NoServerSessionStorage,
 };
 
+#[cfg(feature = "cli")]
+pub(crate) use self::identity::date;
 use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
     authority::{

@@ -6,6 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use crate::error::Error;
+
 /// What the exit code of the program says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -20,6 +22,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// No agent runs in the directory.
     NoAgent = 4,
+    /// The agent must not join: it has left on purpose, or another process uses its name.
+    Unwelcome = 5,
     /// It was ended by hand before there was a verdict.
     Interrupted = 130,
 }
@@ -31,7 +35,8 @@ Exit codes:
   1  failed
   2  the command line or the configuration is wrong
   3  no such key, tag or node
-  4  no agent runs in the directory";
+  4  no agent runs in the directory
+  5  the agent must not join: it has left on purpose, or another process uses its name";
 
 /// A command failed.
 #[derive(Debug)]
@@ -51,6 +56,15 @@ impl CliError {
         Self::new(Exit::Usage, message)
     }
 
+    /// There is no such key, tag or node.
+    pub(crate) fn not_found(message: impl fmt::Display) -> Self {
+        Self::new(Exit::NotFound, message)
+    }
+
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
         Self { exit, message: message.to_string() }
     }
@@ -67,6 +81,16 @@ impl CliError {
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.message)
+    }
+}
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::UnknownPeer(_) => Self::not_found(error),
+            Error::Refused(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
     }
 }
 

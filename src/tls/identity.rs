@@ -495,7 +495,7 @@ fn system_time(time: ASN1Time) -> Result<SystemTime, NameError> {
 }
 
 /// A date by RFC 3339 in whole seconds, UTC.
-pub(super) fn date(time: SystemTime) -> String {
+pub(crate) fn date(time: SystemTime) -> String {
     let seconds = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),

@@ -1,0 +1,486 @@
+//! What the program and a running agent say to each other, over the Unix socket in the agent's
+//! directory. Not for the network: whoever can open the socket is the node's owner.
+//!
+//! Lines of JSON in UTF-8, each of at most [`LINE_BYTES_MAX`] bytes. A connection carries one request,
+//!
+//! ```text
+//! {"v":1,"do":"set","key":"color","value":"green"}
+//! ```
+//!
+//! and its answer: any number of `{"item":...}`, then one `{"done":...}` or
+//! `{"error":{"code":"not_found","message":"..."}}`. What stands in `item` and `done` is what the
+//! program prints with `--json`, so it is described once, in `docs/cli.md`.
+//!
+//! Who reads `watch` or `events` too slowly gets `{"item":{"event":"lagged","missed":N}}` and the
+//! next event: the agent holds no more for it than `event_queue`.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::error::{CliError, Exit};
+use crate::{
+    protocol::{
+        entry::{Key, Value},
+        event::{Event, ProtocolEvent},
+        id::{ClusterId, Datacenter, Generation, NodeId, Version},
+        liveness::PeerState,
+    },
+    snapshot::Member,
+};
+
+/// The version of this protocol; another one is refused.
+pub(crate) const VERSION: u32 = 1;
+/// Longest line: the largest value allowed (4 MiB), each of its bytes escaped as six, and the rest.
+pub(crate) const LINE_BYTES_MAX: usize = 6 * (4 << 20) + (64 << 10);
+/// The name of the socket in the agent's directory.
+pub(crate) const SOCKET: &str = "gossipmonger.sock";
+
+/// A request's line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) v: u32,
+    #[serde(flatten)]
+    pub(crate) request: Request,
+}
+
+/// What the agent can be asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Done: [`Written`].
+    Set {
+        key: String,
+        #[serde(flatten)]
+        value: Bytes,
+        ttl_ms: Option<u64>,
+    },
+    /// Done: [`Written`].
+    Delete { key: String },
+    /// Done: [`Entry`].
+    Get { node: NodeId, key: String },
+    /// Items: [`Entry`]; done: [`Nothing`].
+    List { node: NodeId, prefix: String },
+    /// Items: [`MemberView`]; done: [`Nothing`].
+    Members,
+    /// Done: [`Info`].
+    Info,
+    /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
+    Watch { prefix: String, existing: bool },
+    /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
+    Events { protocol: bool },
+    /// Done: [`Left`].
+    Leave,
+    /// Done: [`Tags`].
+    Tags,
+    /// Done: [`Tags`].
+    ChangeTags { set: BTreeMap<String, String>, delete: Vec<String> },
+    /// Done: [`Nothing`].
+    Remove { node: NodeId },
+    /// Done: [`Reloaded`].
+    Reload,
+}
+
+/// An answer's line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answer<I, D> {
+    Item(I),
+    Done(D),
+    Error(Failure),
+}
+
+/// The request failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Code {
+    Failed,
+    Usage,
+    NotFound,
+}
+
+/// The value of a key: `"value"` if it is UTF-8, otherwise `"base64"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Bytes {
+    #[serde(rename = "value")]
+    Text(String),
+    #[serde(rename = "base64")]
+    Base64(String),
+}
+
+/// A write was kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Written {
+    pub(crate) version: Version,
+}
+
+/// A key.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) node: NodeId,
+    pub(crate) key: String,
+    #[serde(flatten)]
+    pub(crate) value: Bytes,
+}
+
+/// A node, as the agent sees it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MemberView {
+    pub(crate) node: NodeId,
+    pub(crate) datacenter: Datacenter,
+    /// The first of `addresses`.
+    pub(crate) address: Option<String>,
+    pub(crate) state: State,
+    pub(crate) phi: f64,
+    pub(crate) version: Version,
+    pub(crate) generation: Generation,
+    pub(crate) keys: usize,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) local: bool,
+}
+
+/// What is thought of a node.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    /// Known by name, not heard yet.
+    Joining,
+    /// Heard, and not missed.
+    Live,
+    /// Missed for longer than usual.
+    Suspect,
+    /// Missed for too long.
+    Dead,
+    /// Gone on purpose.
+    Left,
+}
+
+/// The agent itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Info {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) datacenter: Datacenter,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) generation: Generation,
+    pub(crate) version: Version,
+    pub(crate) keys: usize,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) members: BTreeMap<State, usize>,
+    pub(crate) program: String,
+    pub(crate) pid: u32,
+    pub(crate) directory: String,
+    pub(crate) store: String,
+    pub(crate) metrics: Option<String>,
+    pub(crate) gossip_interval_ms: u64,
+    pub(crate) dead_peer_phi: f64,
+    pub(crate) seeds: Vec<String>,
+    pub(crate) certificate: CertificateView,
+    pub(crate) counters: BTreeMap<String, u64>,
+    pub(crate) refusals: BTreeMap<String, u64>,
+}
+
+/// A certificate; dates by RFC 3339.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct CertificateView {
+    /// The URI of the node; `None` for an authority.
+    pub(crate) name: Option<String>,
+    pub(crate) subject: String,
+    pub(crate) issuer: String,
+    pub(crate) serial: String,
+    pub(crate) not_before: String,
+    pub(crate) not_after: String,
+    /// SHA-256 of the whole certificate, in hexadecimal.
+    pub(crate) fingerprint: String,
+    pub(crate) authority: bool,
+}
+
+/// Something happened.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Happening {
+    /// From here on nothing is missed. Always the first.
+    Watching,
+    NewPeer {
+        peer: NodeId,
+    },
+    PeerChanged {
+        peer: NodeId,
+        generation: Generation,
+    },
+    PeerLive {
+        peer: NodeId,
+    },
+    PeerSuspect {
+        peer: NodeId,
+        phi: f64,
+    },
+    PeerDead {
+        peer: NodeId,
+        phi: f64,
+    },
+    PeerLeft {
+        peer: NodeId,
+    },
+    PeerForgotten {
+        peer: NodeId,
+    },
+    Updated {
+        peer: NodeId,
+        key: String,
+        #[serde(flatten)]
+        value: Bytes,
+        generation: Generation,
+        version: Version,
+    },
+    Deleted {
+        peer: NodeId,
+        key: String,
+        generation: Generation,
+        version: Version,
+    },
+    Error {
+        message: String,
+    },
+    /// So many events were missed, because the reader was too slow.
+    Lagged {
+        missed: u64,
+    },
+    DigestSent {
+        peer: NodeId,
+        nodes: usize,
+    },
+    DigestReceived {
+        peer: NodeId,
+        nodes: usize,
+    },
+    DeltasSent {
+        peer: NodeId,
+        nodes: usize,
+        entries: usize,
+    },
+    DeltasReceived {
+        peer: NodeId,
+        nodes: usize,
+        entries: usize,
+    },
+    UnknownPeer {
+        peer: NodeId,
+    },
+}
+
+/// The node has left.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Left {
+    /// How many peers have acknowledged it.
+    pub(crate) acknowledged: usize,
+}
+
+/// The node's tags.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Tags {
+    pub(crate) tags: BTreeMap<String, String>,
+}
+
+/// What a reload did.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Reloaded {
+    /// What has changed and is in force.
+    pub(crate) applied: Vec<String>,
+    /// What has changed and needs a restart.
+    pub(crate) restart_needed: Vec<String>,
+}
+
+/// Nothing to say.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Nothing {}
+
+impl Bytes {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Self::Text(text.to_owned()),
+            Err(_) => Self::Base64(STANDARD.encode(bytes)),
+        }
+    }
+
+    /// The bytes; fails if the base64 is none.
+    pub(crate) fn into_bytes(self) -> Result<Vec<u8>, CliError> {
+        match self {
+            Self::Text(text) => Ok(text.into_bytes()),
+            Self::Base64(text) => STANDARD
+                .decode(text)
+                .map_err(|error| CliError::usage(format!("the value is not base64: {error}"))),
+        }
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(node: &NodeId, key: &Key, value: &Value) -> Self {
+        Self { node: node.clone(), key: key.to_string(), value: Bytes::of(value) }
+    }
+}
+
+impl From<Member> for MemberView {
+    fn from(member: Member) -> Self {
+        Self {
+            node: member.node,
+            datacenter: member.datacenter,
+            address: member.addresses.first().cloned(),
+            state: member.state.into(),
+            phi: rounded(member.phi),
+            version: member.version,
+            generation: member.generation,
+            keys: member.keys,
+            addresses: member.addresses,
+            tags: member.tags,
+            local: member.local,
+        }
+    }
+}
+
+impl State {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl From<PeerState> for State {
+    fn from(state: PeerState) -> Self {
+        match state {
+            PeerState::Unheard => Self::Joining,
+            PeerState::Live => Self::Live,
+            PeerState::Suspect => Self::Suspect,
+            PeerState::Dead => Self::Dead,
+            PeerState::Left => Self::Left,
+        }
+    }
+}
+
+impl From<Event> for Happening {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::NewPeer { peer } => Self::NewPeer { peer },
+            Event::PeerChanged { peer, generation } => Self::PeerChanged { peer, generation },
+            Event::PeerLive { peer } => Self::PeerLive { peer },
+            Event::PeerSuspect { peer, phi } => Self::PeerSuspect { peer, phi: rounded(phi) },
+            Event::PeerDead { peer, phi } => Self::PeerDead { peer, phi: rounded(phi) },
+            Event::PeerLeft { peer } => Self::PeerLeft { peer },
+            Event::PeerForgotten { peer } => Self::PeerForgotten { peer },
+            Event::Updated { peer, key, value, generation, version } => {
+                let (key, value) = (key.to_string(), Bytes::of(&value));
+                Self::Updated { peer, key, value, generation, version }
+            }
+            Event::Deleted { peer, key, generation, version } => {
+                Self::Deleted { peer, key: key.to_string(), generation, version }
+            }
+            Event::Error(problem) => Self::Error { message: problem.to_string() },
+        }
+    }
+}
+
+impl From<ProtocolEvent> for Happening {
+    fn from(event: ProtocolEvent) -> Self {
+        match event {
+            ProtocolEvent::DigestSent { peer, digest } => {
+                Self::DigestSent { peer, nodes: digest.entries.len() }
+            }
+            ProtocolEvent::DigestReceived { peer, digest } => {
+                Self::DigestReceived { peer, nodes: digest.entries.len() }
+            }
+            ProtocolEvent::DeltasSent { peer, delta } => {
+                Self::DeltasSent { peer, nodes: delta.nodes.len(), entries: delta.len() }
+            }
+            ProtocolEvent::DeltasReceived { peer, delta } => {
+                Self::DeltasReceived { peer, nodes: delta.nodes.len(), entries: delta.len() }
+            }
+            ProtocolEvent::UnknownPeer { peer } => Self::UnknownPeer { peer },
+        }
+    }
+}
+
+impl From<Failure> for CliError {
+    fn from(failure: Failure) -> Self {
+        let exit = match failure.code {
+            Code::Failed => Exit::Failed,
+            Code::Usage => Exit::Usage,
+            Code::NotFound => Exit::NotFound,
+        };
+        Self::new(exit, failure.message)
+    }
+}
+
+impl From<&CliError> for Failure {
+    fn from(error: &CliError) -> Self {
+        let code = match error.exit() {
+            Exit::Usage => Code::Usage,
+            Exit::NotFound => Code::NotFound,
+            _ => Code::Failed,
+        };
+        Self { code, message: error.to_string() }
+    }
+}
+
+/// Three digits are enough for a person, and keep lines short.
+fn rounded(phi: f64) -> f64 {
+    (phi * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_request_that_it_does_not_know() {
+        assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"explode"}"#).is_err());
+        assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"set","key":"k"}"#).is_err());
+    }
+
+    #[test]
+    fn refuses_base64_that_is_none() {
+        assert!(Bytes::Base64("?".to_owned()).into_bytes().is_err());
+    }
+
+    #[test]
+    fn writes_a_request_as_it_is_documented() {
+        let set =
+            Request::Set { key: "color".to_owned(), value: Bytes::of(b"green"), ttl_ms: None };
+        let line = serde_json::to_string(&Line { v: VERSION, request: set }).unwrap();
+        assert_eq!(line, r#"{"v":1,"do":"set","key":"color","value":"green","ttl_ms":null}"#);
+        let line = r#"{"v":1,"do":"set","key":"color","value":"green"}"#;
+        assert!(serde_json::from_str::<Line>(line).is_ok());
+    }
+
+    #[test]
+    fn gives_every_value_back() {
+        for bytes in [&b"green"[..], b"", &[0xff, 0, 1], "\u{0}\"\\\n".as_bytes()] {
+            let text = serde_json::to_string(&Bytes::of(bytes)).unwrap();
+            let read: Bytes = serde_json::from_str(&text).unwrap();
+            assert_eq!(read.into_bytes().unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn the_largest_value_fits_into_a_line() {
+        let value = Bytes::of(&vec![0; 4 << 20]);
+        let request = Request::Set { key: "\0".repeat(512), value, ttl_ms: Some(u64::MAX) };
+        let line = serde_json::to_string(&Line { v: VERSION, request }).unwrap();
+        assert!(line.len() < LINE_BYTES_MAX, "{}", line.len());
+    }
+}

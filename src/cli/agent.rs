@@ -1,0 +1,181 @@
+//! `agent`: one node, from one directory, until it is told to stop.
+//!
+//! SIGTERM and SIGINT tell the peers that the node leaves and end it; the next start joins again.
+//! That is for restarts: nobody is alarmed. Only `leave` is remembered.
+
+pub(crate) mod directory;
+mod journal;
+mod logs;
+mod metrics;
+mod reload;
+mod server;
+mod settings;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use sd_notify::NotifyState;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+use self::{
+    directory::Lock,
+    logs::Logs,
+    reload::Reloader,
+    server::{Agent, Server},
+    settings::{Flags, Settings},
+};
+use super::error::{CliError, Exit};
+use crate::{
+    error::SpawnError, node::Gossipmonger, protocol::event::Problem, transport::quic::QuicTransport,
+};
+
+/// Runs a node from its directory, until it is told to stop.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    directory::check(dir)?;
+    let settings = Settings::read(dir, &args.flags)?;
+    let logs = Logs::start(&settings)?;
+    let lock = Lock::take(dir)?;
+    let runtime = Runtime::new()?;
+    let ended = runtime.block_on(serve(dir, args.flags, settings, logs));
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    drop(lock);
+    ended
+}
+
+async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let (identity, roots) = settings.credentials(dir)?;
+    journal::check_identity(&identity, &roots);
+    let trusted = reload::fingerprints(&roots);
+    let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
+    let config = settings.config(dir, Arc::clone(&transport))?;
+    let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
+    let served = settings.metrics().map(|address| address.to_string());
+    let store =
+        settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
+    let server = Server::bind(dir)?;
+
+    let (node, running) = Gossipmonger::spawn(config).await?;
+    journal::started(&node, dir);
+    let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
+    let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
+    let agent = Arc::new(Agent::new(dir, node, reloader, store, served));
+    let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
+    let server = tokio::spawn(server.serve(Arc::clone(&agent)));
+    notify(&[NotifyState::Ready]);
+
+    let ended = signals.attend(&agent).await;
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
+    // Those who have asked are answered, watchers see the end, the journal has it all.
+    let rest = async { (running.await, server.await, events.await) };
+    if tokio::time::timeout(REST_TIMEOUT, rest).await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
+    ended
+}
+
+/// What the system may tell the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Does what the signals say, until the node has ended.
+    async fn attend(&mut self, agent: &Agent) -> Result<(), CliError> {
+        loop {
+            tokio::select! {
+                problem = agent.node.ended() => return ended(problem),
+                () = stop(&mut self.terminate, &mut self.interrupt) => break,
+                _ = self.hangup.recv() => hang_up(agent).await,
+            }
+        }
+        notify(&[NotifyState::Stopping]);
+        tracing::info!("leaving; a second signal ends this at once");
+        tokio::select! {
+            () = leave(&agent.node) => ended(agent.node.ended().await),
+            () = stop(&mut self.terminate, &mut self.interrupt) => {
+                Err(CliError::failed("ended at once by a second signal"))
+            }
+        }
+    }
+}
+
+async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Leaves until the next start.
+async fn leave(node: &Gossipmonger) {
+    match node.leave_for_now().await {
+        Ok(acknowledged) => tracing::info!(acknowledged, "left until the next start"),
+        Err(error) => {
+            tracing::warn!("stopped without having told the peers: {error}");
+            node.shutdown().await;
+        }
+    }
+}
+
+async fn hang_up(agent: &Agent) {
+    match NotifyState::monotonic_usec_now() {
+        // In one message: systemd wants to know which of several reloads this is.
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(_) => notify(&[NotifyState::Reloading]),
+    }
+    // The reloader has logged what came of it.
+    let _ = agent.reloader.reload().await;
+    notify(&[NotifyState::Ready]);
+}
+
+fn ended(problem: Option<Problem>) -> Result<(), CliError> {
+    match problem {
+        None => Ok(()),
+        Some(problem @ Problem::Displaced { .. }) => Err(CliError::new(Exit::Unwelcome, problem)),
+        Some(problem) => Err(CliError::failed(problem)),
+    }
+}
+
+/// Tells systemd, if it is there.
+fn notify(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+impl From<SpawnError> for CliError {
+    fn from(error: SpawnError) -> Self {
+        match &error {
+            SpawnError::Config(_) => Self::usage(error),
+            SpawnError::HasLeft => Self::new(
+                Exit::Unwelcome,
+                "this node has left the cluster on purpose: start it with --rejoin to join again",
+            ),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// How long answers on their way may take after the node has ended.
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a file system call under way may hold up the end.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,0 +1,64 @@
+//! What the agent notes in its log: who comes and goes. Problems the node logs itself.
+
+use std::path::Path;
+
+use crate::{
+    actors::clock::Clock,
+    node::Gossipmonger,
+    protocol::event::Event,
+    subscription::{Events, SubscriptionError},
+};
+
+/// Notes that the node runs, and where.
+pub(super) fn started(node: &Gossipmonger, dir: &Path) {
+    let addresses = node.addresses().join(", ");
+    tracing::info!(
+        node = %node.node(), cluster = %node.cluster(), datacenter = %node.datacenter(), %addresses,
+        "started; ask it with: gossipmonger --dir {} members", dir.display()
+    );
+    let stored = node.snapshot().member(node.node()).map(|member| member.tags);
+    if stored.is_some_and(|tags| tags != node.config().tags) {
+        tracing::info!("tags set while the node ran are in force, not those of the configuration");
+    }
+}
+
+/// Notes who comes and goes, until the node ends.
+pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
+    loop {
+        match events.next().await {
+            Ok(event) => note(&node, event),
+            Err(SubscriptionError::Lagged(missed)) => {
+                tracing::warn!(missed, "events came faster than they could be logged");
+            }
+            Err(SubscriptionError::Ended) => return,
+        }
+    }
+}
+
+fn note(node: &Gossipmonger, event: Event) {
+    match event {
+        Event::NewPeer { peer } => {
+            let member = node.snapshot().member(&peer);
+            let (datacenter, address) = member.map_or_else(Default::default, |member| {
+                (member.datacenter.to_string(), member.addresses.join(", "))
+            });
+            tracing::info!(%peer, datacenter, address, "a new node");
+        }
+        Event::PeerLive { peer } => tracing::info!(%peer, "live"),
+        Event::PeerSuspect { peer, phi } => tracing::info!(%peer, phi, "suspect"),
+        Event::PeerDead { peer, phi } => tracing::info!(%peer, phi, "dead"),
+        Event::PeerLeft { peer } => tracing::info!(%peer, "left on purpose"),
+        Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
+        Event::PeerChanged { peer, generation } => {
+            tracing::info!(%peer, %generation, "tags, addresses or generation changed");
+        }
+        Event::Updated { .. } | Event::Deleted { .. } | Event::Error(_) => {}
+    }
+}
+
+/// Warns of a certificate that this node's own roots refuse: mostly somebody has mixed up files.
+pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls::Roots) {
+    if let Err(refusal) = roots.check(identity, Clock::wall()) {
+        tracing::warn!("peers with the same roots will refuse this node's certificate: {refusal}");
+    }
+}

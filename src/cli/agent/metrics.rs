@@ -1,0 +1,87 @@
+//! What Prometheus is told: all that the node counts, and how the cluster looks from here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use ::metrics::{counter, gauge, with_local_recorder};
+use metrics_exporter_prometheus::{ExporterFuture, PrometheusBuilder, PrometheusRecorder};
+use tokio::task::JoinHandle;
+
+use super::server::Agent;
+use crate::cli::{admin::State, error::CliError};
+
+/// The bound HTTP address, and where the numbers are kept. Not the process's global recorder.
+pub(super) struct Exporter {
+    recorder: PrometheusRecorder,
+    http: ExporterFuture,
+}
+
+/// Members by state and datacenter.
+type Groups = BTreeMap<(State, String), usize>;
+
+impl Exporter {
+    pub(super) fn bind(address: SocketAddr) -> Result<Self, CliError> {
+        let built = PrometheusBuilder::new().with_http_listener(address).build();
+        let (recorder, http) =
+            built.map_err(|error| CliError::failed(format!("metrics = {address}: {error}")))?;
+        Ok(Self { recorder, http })
+    }
+
+    /// Serves until the task is aborted.
+    pub(super) fn serve(self, agent: Arc<Agent>) -> JoinHandle<()> {
+        let Self { recorder, http } = self;
+        tokio::spawn(async move {
+            let refresh = async {
+                let mut seen = BTreeSet::new();
+                let mut ticks = tokio::time::interval(REFRESH);
+                loop {
+                    ticks.tick().await;
+                    with_local_recorder(&recorder, || record(&agent, &mut seen));
+                }
+            };
+            tokio::select! {
+                () = refresh => {}
+                _ = http => tracing::error!("metrics are no longer served"),
+            }
+        })
+    }
+}
+
+/// Brings all numbers up to date. `seen`: groups of members that were there once.
+fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
+    let node = &agent.node;
+    for (name, times) in node.counters().all() {
+        counter!(format!("gossipmonger_{name}_total")).absolute(times);
+    }
+    for (reason, times) in node.counters().refusals() {
+        counter!("gossipmonger_refusals_total", "reason" => reason).absolute(times);
+    }
+    let snapshot = node.snapshot();
+    let mut groups = Groups::new();
+    let mut phi = 0.0_f64;
+    for member in snapshot.members() {
+        phi = phi.max(member.phi);
+        *groups.entry((member.state.into(), member.datacenter.to_string())).or_default() += 1;
+    }
+    seen.extend(groups.keys().cloned());
+    for (state, datacenter) in &*seen {
+        let number = groups.get(&(*state, datacenter.clone())).copied().unwrap_or(0);
+        let labels = [("state", state.as_str().to_owned()), ("datacenter", datacenter.clone())];
+        gauge!("gossipmonger_members", &labels).set(number as f64);
+    }
+    let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
+    let expiry = agent.reloader.certificate().not_after.duration_since(UNIX_EPOCH);
+    gauge!("gossipmonger_phi_max").set(phi);
+    gauge!("gossipmonger_keys").set(snapshot.held_keys(node.node()) as f64);
+    gauge!("gossipmonger_generation").set(generation.0 as f64);
+    gauge!("gossipmonger_version").set(version.0 as f64);
+    gauge!("gossipmonger_certificate_not_after_seconds")
+        .set(expiry.map_or(0.0, |expiry| expiry.as_secs_f64()));
+}
+
+/// Far more often than anybody scrapes.
+const REFRESH: Duration = Duration::from_secs(1);

@@ -1,0 +1,166 @@
+//! What can be changed while the agent runs: certificate, key and roots, tags of the file, log level.
+//! Everything is read and checked before any of it is put in force.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::sync::Mutex;
+
+use super::{
+    journal,
+    logs::{self, Logs},
+    settings::{Flags, Settings},
+};
+use crate::{
+    cli::{admin::Reloaded, error::CliError},
+    config::ConfigFile,
+    node::Gossipmonger,
+    protocol::record,
+    tls::{CertificateSummary, Roots},
+    transport::quic::QuicTransport,
+};
+
+/// Reloads, one at a time, and changes tags, one change at a time.
+#[derive(Debug)]
+pub(super) struct Reloader {
+    dir: PathBuf,
+    flags: Flags,
+    transport: Arc<QuicTransport>,
+    logs: Logs,
+    node: Gossipmonger,
+    /// What the node was started with.
+    started: ConfigFile,
+    current: Mutex<Current>,
+}
+
+/// What is in force.
+#[derive(Debug)]
+struct Current {
+    settings: Settings,
+    roots: BTreeSet<String>,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        dir: &Path,
+        flags: Flags,
+        settings: Settings,
+        roots: BTreeSet<String>,
+        transport: Arc<QuicTransport>,
+        logs: Logs,
+        node: Gossipmonger,
+    ) -> Self {
+        let started = settings.file.clone();
+        let current = Mutex::new(Current { settings, roots });
+        Self { dir: dir.to_owned(), flags, transport, logs, node, started, current }
+    }
+
+    /// Reads everything again. After an error all is as before.
+    pub(super) async fn reload(&self) -> Result<Reloaded, CliError> {
+        let reloaded = self.try_reload().await;
+        match &reloaded {
+            Ok(Reloaded { applied, restart_needed }) => {
+                tracing::info!(applied = applied.join(", "), "reloaded");
+                if !restart_needed.is_empty() {
+                    let keys = restart_needed.join(", ");
+                    tracing::warn!("changed, but in force only after a restart: {keys}");
+                }
+            }
+            Err(error) => tracing::error!("nothing reloaded: {error}"),
+        }
+        reloaded
+    }
+
+    /// The certificate shown to peers.
+    pub(super) fn certificate(&self) -> CertificateSummary {
+        self.transport.identity().certificate().clone()
+    }
+
+    /// Changes some tags; returns all of them.
+    pub(super) async fn change_tags(
+        &self,
+        set: BTreeMap<String, String>,
+        delete: &[String],
+    ) -> Result<BTreeMap<String, String>, CliError> {
+        let _one_at_a_time = self.current.lock().await;
+        let mut tags = own_tags(&self.node);
+        for name in delete {
+            if tags.remove(name).is_none() {
+                return Err(CliError::not_found(format!("this node has no tag {name:?}")));
+            }
+        }
+        tags.extend(set);
+        self.node.set_tags(tags.clone()).await?;
+        Ok(tags)
+    }
+
+    async fn try_reload(&self) -> Result<Reloaded, CliError> {
+        let mut current = self.current.lock().await;
+        let settings = Settings::read(&self.dir, &self.flags)?;
+        let (identity, roots) = settings.credentials(&self.dir)?;
+        let filter = logs::filter(settings.log())?;
+        record::check_tags(&settings.tags()).map_err(CliError::usage)?;
+        journal::check_identity(&identity, &roots);
+
+        let mut applied = Vec::new();
+        let mut put = |name: &str, changed: bool| {
+            applied.extend(changed.then(|| name.to_owned()));
+            changed
+        };
+        let roots_now = fingerprints(&roots);
+        put("certificate", self.certificate().fingerprint != identity.certificate().fingerprint);
+        put("roots", current.roots != roots_now);
+        self.transport.reload(identity, roots).map_err(CliError::failed)?;
+        current.roots = roots_now;
+        if put("log", current.settings.log() != settings.log()) {
+            self.logs.set(filter);
+        }
+        let tags = settings.tags();
+        if put("tags", current.settings.tags() != tags) {
+            self.node.set_tags(tags).await?;
+        }
+        let restart_needed = differing(&self.started, &settings.file);
+        current.settings = settings;
+        Ok(Reloaded { applied, restart_needed })
+    }
+}
+
+pub(super) fn own_tags(node: &Gossipmonger) -> BTreeMap<String, String> {
+    node.snapshot().member(node.node()).map(|member| member.tags).unwrap_or_default()
+}
+
+pub(super) fn fingerprints(roots: &Roots) -> BTreeSet<String> {
+    roots.certificates().iter().map(|root| root.fingerprint.clone()).collect()
+}
+
+/// The keys that differ, of those that need a restart.
+fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
+    let mut keys = Vec::new();
+    macro_rules! compare {
+        ($($key:ident),*) => {
+            $(if old.$key != new.$key { keys.push(stringify!($key).to_owned()); })*
+        };
+    }
+    compare!(preset, store, metrics, log_format, listen, advertise, seeds, gossip_interval);
+    compare!(gossip_fanout, dead_peer_phi, max_deltas_per_gossip, max_delta_bytes);
+    compare!(minimum_live_peers, peers_max, tombstone_grace, forget_after, event_queue);
+    compare!(write_queue_bytes, limits, restarts, quic);
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_needs_a_restart() {
+        let file = |text| ConfigFile::parse(text, "gossipmonger.toml", []).unwrap();
+        let (old, new) = (file("log = \"info\"\n"), file("log = \"warn\"\ngossip_fanout = 5\n"));
+        assert_eq!(differing(&old, &new), ["gossip_fanout"]);
+        assert!(differing(&old, &file("[tags]\nrole = \"db\"\n")).is_empty());
+        assert_eq!(differing(&old, &file("[limits]\nkeys = 7\n")), ["limits"]);
+    }
+}

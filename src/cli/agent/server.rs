@@ -1,0 +1,440 @@
+//! The agent's side of the socket: see [`admin`](crate::cli::admin). One task a connection.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+
+use super::reload::{self, Reloader};
+use crate::{
+    cli::{
+        admin::{
+            Answer, Bytes, CertificateView, Entry, Happening, Info, LINE_BYTES_MAX, Left, Line,
+            MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
+        },
+        error::CliError,
+    },
+    node::Gossipmonger,
+    protocol::{entry::Key, event::Event, id::NodeId, replica::Write},
+    snapshot::Snapshot,
+    subscription::{Events, ProtocolEvents, SubscriptionError},
+};
+
+/// What requests are about.
+#[derive(Debug)]
+pub(super) struct Agent {
+    dir: PathBuf,
+    pub(super) node: Gossipmonger,
+    pub(super) reloader: Reloader,
+    store: String,
+    metrics: Option<String>,
+    watchers: Arc<Semaphore>,
+}
+
+impl Agent {
+    pub(super) fn new(
+        dir: &Path,
+        node: Gossipmonger,
+        reloader: Reloader,
+        store: String,
+        metrics: Option<String>,
+    ) -> Self {
+        let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
+        Self { dir: dir.to_owned(), node, reloader, store, metrics, watchers }
+    }
+}
+
+/// The bound socket; the file goes with it.
+#[derive(Debug)]
+pub(super) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    owner: u32,
+}
+
+impl Server {
+    /// Binds the socket for the owner alone. The caller has the directory's lock, so a socket that is
+    /// there is of an agent that is gone.
+    pub(super) fn bind(dir: &Path) -> Result<Self, CliError> {
+        let path = dir.join(SOCKET);
+        let failed = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES_MAX {
+            return Err(CliError::usage(format!(
+                "the path {} has {bytes} bytes, a Unix socket's may have {PATH_BYTES_MAX}: choose a \
+                 shorter --dir, or change into it and say --dir .",
+                path.display()
+            )));
+        }
+        remove_stale(&path).map_err(failed)?;
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let owner = fs::metadata(&path).map_err(failed)?.uid();
+        Ok(Self { listener, path, owner })
+    }
+
+    /// Serves until the node has ended, and then until those who have asked are answered.
+    pub(super) async fn serve(self, agent: Arc<Agent>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = agent.node.ended() => break,
+                Some(_) = connections.join_next() => {}
+                (stream, permit) = self.accept(&room) => {
+                    connections.spawn(answer(Arc::clone(&agent), stream, permit));
+                }
+            }
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection of the owner, when there is room for it.
+    async fn accept(&self, room: &Arc<Semaphore>) -> (UnixStream, OwnedSemaphorePermit) {
+        let permit = Arc::clone(room).acquire_owned().await.expect("is never closed");
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) if self.is_owner(&stream) => return (stream, permit),
+                Ok(_) => tracing::warn!("another user's connection to the socket was refused"),
+                Err(error) => {
+                    tracing::warn!("the socket cannot accept: {error}");
+                    tokio::time::sleep(ACCEPT_WAIT).await;
+                }
+            }
+        }
+    }
+
+    /// Between bind and chmod others could connect, so the mode is not all.
+    fn is_owner(&self, stream: &UnixStream) -> bool {
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == ROOT)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(ErrorKind::AlreadyExists, "is there, and is no socket")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers one connection. Whatever goes wrong with it is its own loss.
+async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePermit) {
+    let (from, to) = stream.into_split();
+    let mut caller = Caller { from: BufReader::new(from), to };
+    if let Err(error) = caller.serve(&agent).await {
+        tracing::debug!("a connection to the socket broke: {error}");
+    }
+    drop(permit);
+}
+
+/// Who has connected.
+struct Caller {
+    from: BufReader<OwnedReadHalf>,
+    to: OwnedWriteHalf,
+}
+
+impl Caller {
+    async fn serve(&mut self, agent: &Agent) -> io::Result<()> {
+        let request = match tokio::time::timeout(REQUEST_TIMEOUT, self.read()).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(refused)) => return self.fail(&refused).await,
+            Err(_) => return self.fail(&CliError::usage("no request within the time")).await,
+        };
+        match request {
+            Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
+            Request::Members => self.members(agent).await,
+            Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
+            Request::Events { protocol } => self.events(agent, protocol).await,
+            request => match done(agent, request).await {
+                Ok(line) => self.send(&line).await,
+                Err(error) => self.fail(&error).await,
+            },
+        }
+    }
+
+    async fn read(&mut self) -> Result<Request, CliError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let mut line = Vec::new();
+        let mut limited = (&mut self.from).take(LINE_BYTES_MAX as u64);
+        limited.read_until(b'\n', &mut line).await?;
+        if line.last() != Some(&b'\n') {
+            return Err(CliError::usage(format!("a request is a line of {LINE_BYTES_MAX} bytes")));
+        }
+        let unknown = |error| CliError::usage(format!("the request is not understood: {error}"));
+        let Version { v } = serde_json::from_slice(&line).map_err(unknown)?;
+        if v != VERSION {
+            return Err(CliError::usage(format!(
+                "the request is of version {v}, this agent speaks version {VERSION}: use the program \
+                 that the agent was started with"
+            )));
+        }
+        let Line { request, .. } = serde_json::from_slice(&line).map_err(unknown)?;
+        Ok(request)
+    }
+
+    async fn list(&mut self, agent: &Agent, node: &NodeId, prefix: &str) -> io::Result<()> {
+        let snapshot = agent.node.snapshot();
+        if snapshot.member(node).is_none() {
+            return self.fail(&unknown_node(node)).await;
+        }
+        for (key, value) in snapshot.prefix(node, prefix) {
+            self.item(&Entry::new(node, key, value)).await?;
+        }
+        self.done().await
+    }
+
+    async fn members(&mut self, agent: &Agent) -> io::Result<()> {
+        for member in agent.node.snapshot().members() {
+            self.item(&MemberView::from(member)).await?;
+        }
+        self.done().await
+    }
+
+    async fn watch(&mut self, agent: &Agent, prefix: String, existing: bool) -> io::Result<()> {
+        let Ok(_permit) = agent.watchers.try_acquire() else { return self.too_many().await };
+        let feed = Feed { events: agent.node.subscribe(), protocol: None, prefix: Some(prefix) };
+        self.item(&Happening::Watching).await?;
+        if existing {
+            let snapshot = agent.node.snapshot();
+            for happening in feed.existing(&snapshot) {
+                self.item(&happening).await?;
+            }
+        }
+        self.follow(feed).await
+    }
+
+    async fn events(&mut self, agent: &Agent, protocol: bool) -> io::Result<()> {
+        let Ok(_permit) = agent.watchers.try_acquire() else { return self.too_many().await };
+        let protocol = protocol.then(|| agent.node.subscribe_protocol());
+        let feed = Feed { events: agent.node.subscribe(), protocol, prefix: None };
+        self.item(&Happening::Watching).await?;
+        self.follow(feed).await
+    }
+
+    /// Tells what happens until the node ends or the caller is gone. It is told at the caller's pace:
+    /// what it cannot take in time is dropped before it comes here.
+    async fn follow(&mut self, mut feed: Feed) -> io::Result<()> {
+        loop {
+            let happening = tokio::select! {
+                happening = feed.next() => happening,
+                // It has asked already, so this is its end.
+                _ = self.from.fill_buf() => return Ok(()),
+            };
+            match happening {
+                Ok(happening) => self.write(&Answer::<_, Nothing>::Item(happening)).await?,
+                Err(SubscriptionError::Lagged(missed)) => {
+                    self.write(&Answer::<_, Nothing>::Item(Happening::Lagged { missed })).await?;
+                }
+                Err(SubscriptionError::Ended) => return self.done().await,
+            }
+        }
+    }
+
+    async fn too_many(&mut self) -> io::Result<()> {
+        let message = format!("{WATCHERS_MAX} watch already, more are not allowed: end some first");
+        self.fail(&CliError::failed(message)).await
+    }
+
+    async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
+        self.send(&Answer::<_, Nothing>::Item(item)).await
+    }
+
+    async fn done(&mut self) -> io::Result<()> {
+        self.send(&Answer::<Nothing, _>::Done(Nothing {})).await
+    }
+
+    async fn fail(&mut self, error: &CliError) -> io::Result<()> {
+        self.send(&Answer::<Nothing, Nothing>::Error(error.into())).await
+    }
+
+    /// Writes a line to somebody who waits for it.
+    async fn send(&mut self, line: &impl Serialize) -> io::Result<()> {
+        tokio::time::timeout(SEND_TIMEOUT, self.write(line)).await?
+    }
+
+    async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(line)?;
+        line.push(b'\n');
+        self.to.write_all(&line).await
+    }
+}
+
+/// What somebody watches.
+struct Feed {
+    events: Events,
+    protocol: Option<ProtocolEvents>,
+    /// Only changes of keys that begin with this.
+    prefix: Option<String>,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Result<Happening, SubscriptionError> {
+        loop {
+            let event = match &mut self.protocol {
+                None => self.events.next().await?,
+                Some(protocol) => tokio::select! {
+                    event = self.events.next() => event?,
+                    passed = protocol.next() => return Ok(passed?.into()),
+                },
+            };
+            if self.wants(&event) {
+                return Ok(event.into());
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let Some(prefix) = &self.prefix else { return true };
+        match event {
+            Event::Updated { key, .. } | Event::Deleted { key, .. } => {
+                key.as_str().starts_with(prefix)
+            }
+            _ => false,
+        }
+    }
+
+    /// What is there already, as if it were just set.
+    fn existing<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Happening> + 'a {
+        let prefix = self.prefix.as_deref().unwrap_or_default();
+        snapshot.maps.iter().flat_map(move |(node, map)| {
+            let found = map.entries.range(Key::from(prefix)..);
+            let found = found.take_while(move |(key, _)| key.as_str().starts_with(prefix));
+            found.filter_map(move |(key, entry)| {
+                Some(Happening::Updated {
+                    peer: node.clone(),
+                    key: key.to_string(),
+                    value: Bytes::of(entry.visible(snapshot.now)?),
+                    generation: map.generation,
+                    version: entry.version,
+                })
+            })
+        })
+    }
+}
+
+/// Does what is answered by one line; the line.
+async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliError> {
+    let node = &agent.node;
+    match request {
+        Request::Set { key, value, ttl_ms } => {
+            let write = Write::set(key, value.into_bytes()?);
+            let write = match ttl_ms {
+                Some(ttl) => write.with_ttl(Duration::from_millis(ttl)),
+                None => write,
+            };
+            line(Written { version: node.set_many(vec![write]).await? })
+        }
+        Request::Delete { key } => line(Written { version: node.delete(key).await? }),
+        Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
+        Request::Info => line(info(agent)),
+        Request::Leave => line(Left { acknowledged: node.leave().await? }),
+        Request::Tags => line(Tags { tags: reload::own_tags(node) }),
+        Request::ChangeTags { set, delete } => {
+            line(Tags { tags: agent.reloader.change_tags(set, &delete).await? })
+        }
+        Request::Remove { node: peer } => {
+            node.remove(&peer)?;
+            line(Nothing {})
+        }
+        Request::Reload => line(agent.reloader.reload().await?),
+        Request::List { .. }
+        | Request::Members
+        | Request::Watch { .. }
+        | Request::Events { .. } => Err(CliError::failed("is answered by more than a line")),
+    }
+}
+
+fn line(done: impl Serialize) -> Result<serde_json::Value, CliError> {
+    serde_json::to_value(Answer::<Nothing, _>::Done(done)).map_err(CliError::failed)
+}
+
+fn get(snapshot: &Snapshot, owner: &NodeId, key: &str) -> Result<Entry, CliError> {
+    match snapshot.get(owner, key) {
+        Some(value) => Ok(Entry::new(owner, &key.into(), value)),
+        None if snapshot.member(owner).is_none() => Err(unknown_node(owner)),
+        None => Err(CliError::not_found(format!("node {owner} has no key {key:?}"))),
+    }
+}
+
+fn unknown_node(node: &NodeId) -> CliError {
+    CliError::not_found(format!("no node {node} is known"))
+}
+
+fn info(agent: &Agent) -> Info {
+    let node = &agent.node;
+    let snapshot = node.snapshot();
+    let mut members = BTreeMap::new();
+    for member in snapshot.members() {
+        *members.entry(State::from(member.state)).or_default() += 1;
+    }
+    let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
+    let config = node.config();
+    let counts = |counts: BTreeMap<&'static str, u64>| {
+        counts.into_iter().map(|(name, times)| (name.to_owned(), times)).collect()
+    };
+    Info {
+        node: node.node().clone(),
+        cluster: node.cluster().clone(),
+        datacenter: node.datacenter().clone(),
+        addresses: node.addresses().to_vec(),
+        generation,
+        version,
+        keys: snapshot.held_keys(node.node()),
+        tags: reload::own_tags(node),
+        members,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        directory: agent.dir.display().to_string(),
+        store: agent.store.clone(),
+        metrics: agent.metrics.clone(),
+        gossip_interval_ms: u64::try_from(config.gossip_interval.as_millis()).unwrap_or(u64::MAX),
+        dead_peer_phi: config.dead_peer_phi,
+        seeds: config.seeds.clone(),
+        certificate: CertificateView::from(&agent.reloader.certificate()),
+        counters: counts(node.counters().all()),
+        refusals: counts(node.counters().refusals()),
+    }
+}
+
+/// Most connections at once; further ones wait until there is room.
+const CONNECTIONS_MAX: usize = 64;
+/// Most of them that may watch, so that those who watch shut nobody else out.
+const WATCHERS_MAX: usize = 32;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may take to read a line of its answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause after the system has refused to accept (no file descriptors left, for example).
+const ACCEPT_WAIT: Duration = Duration::from_millis(100);
+/// `sun_path` of Linux has 108 bytes with its zero; that of the BSDs and macOS 104.
+const PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// The user who may do everything anyway.
+const ROOT: u32 = 0;

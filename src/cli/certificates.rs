@@ -1,0 +1,271 @@
+//! `ca init`, `cert issue` and `cert show`.
+
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::Serialize;
+
+use super::{admin::CertificateView, error::CliError, output};
+use crate::{
+    actors::clock::Clock,
+    protocol::id::{ClusterId, Datacenter, NodeId},
+    tls::{
+        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, CertificateSummary,
+        Existing, KeyKind, LEAF_VALIDITY, LeafOptions, PeerName, date, file,
+    },
+};
+
+/// Makes a certificate authority for a cluster.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Ca {
+    #[command(subcommand)]
+    command: CaCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CaCommand {
+    /// Makes a certificate authority in --dir.
+    Init(Init),
+}
+
+#[derive(Debug, clap::Args)]
+struct Init {
+    /// The name of the cluster: a-z, 0-9, '.', '_' and '-'.
+    #[arg(long, value_name = "NAME")]
+    cluster: ClusterId,
+    /// The kind of key.
+    #[arg(long, value_enum, default_value_t)]
+    key: Key,
+    /// How long it is valid.
+    #[arg(long, value_name = "N", default_value_t = days(AUTHORITY_VALIDITY), value_parser = valid_days())]
+    days: u64,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Issues nodes' certificates, and shows them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cert {
+    #[command(subcommand)]
+    command: CertCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CertCommand {
+    /// Issues a node's certificate and key into --dir, and puts the roots beside them.
+    Issue(Issue),
+    /// Shows the certificates of a directory (--dir) or a file.
+    Show(Show),
+}
+
+#[derive(Debug, clap::Args)]
+struct Issue {
+    /// The directory of the authority.
+    #[arg(long, value_name = "DIR")]
+    ca: PathBuf,
+    /// The name of the node, unique in the cluster.
+    #[arg(long, value_name = "NAME")]
+    node: NodeId,
+    /// The datacenter it is in.
+    #[arg(long, value_name = "NAME")]
+    datacenter: Datacenter,
+    /// The kind of key.
+    #[arg(long, value_enum, default_value_t)]
+    key: Key,
+    /// How long it is valid.
+    #[arg(long, value_name = "N", default_value_t = days(LEAF_VALIDITY), value_parser = valid_days())]
+    days: u64,
+    /// A DNS name to add, for other users of the certificate; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    dns: Vec<String>,
+    /// An IP address to add, likewise.
+    #[arg(long, value_name = "ADDR")]
+    ip: Vec<IpAddr>,
+    /// Replaces a certificate and key that are there.
+    #[arg(long)]
+    force: bool,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// A PEM file; without it, the certificates in --dir.
+    file: Option<PathBuf>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum Key {
+    /// Small and fast.
+    #[default]
+    Ed25519,
+    /// For tools that do not know Ed25519.
+    P256,
+}
+
+pub(crate) fn ca(dir: Option<&Path>, args: Ca) -> Result<(), CliError> {
+    let CaCommand::Init(init) = args.command;
+    let dir = required(dir)?;
+    let mut options = AuthorityOptions { key: init.key.into(), ..AuthorityOptions::default() };
+    options.not_after = Clock::wall() + DAY * u32::try_from(init.days).unwrap_or(u32::MAX);
+    let authority = Authority::create(init.cluster, &options)?;
+    authority.save(dir)?;
+    made(dir, authority.certificate(), init.json)
+}
+
+pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
+    match args.command {
+        CertCommand::Issue(args) => issue(required(dir)?, args),
+        CertCommand::Show(args) => show(dir, &args),
+    }
+}
+
+fn issue(dir: &Path, args: Issue) -> Result<(), CliError> {
+    let authority = Authority::load(&args.ca)?;
+    let name = PeerName {
+        cluster: authority.cluster().clone(),
+        datacenter: args.datacenter,
+        node: args.node,
+    };
+    let validity = DAY * u32::try_from(args.days).unwrap_or(u32::MAX);
+    let options = LeafOptions {
+        key: args.key.into(),
+        dns_names: args.dns,
+        ip_addresses: args.ip,
+        ..LeafOptions::new(&name, validity)
+    };
+    let existing = if args.force { Existing::Replace } else { Existing::Refuse };
+    let issued = authority.issue_with(&options)?;
+    issued.save(dir, existing).map_err(|error| match error {
+        AuthorityError::Exists { .. } => {
+            CliError::failed(format!("{error}; --force replaces it by a new one"))
+        }
+        error => error.into(),
+    })?;
+    made(dir, &issued.certificate, args.json)
+}
+
+#[derive(Serialize)]
+struct Made {
+    directory: String,
+    certificate: CertificateView,
+}
+
+fn made(dir: &Path, certificate: &CertificateSummary, json: bool) -> Result<(), CliError> {
+    let directory = dir.display().to_string();
+    if json {
+        return output::json(&Made { directory, certificate: certificate.into() });
+    }
+    output::line(&format!("{certificate}\nwritten to   {directory}"))
+}
+
+#[derive(Serialize)]
+struct Shown {
+    file: String,
+    #[serde(flatten)]
+    certificate: CertificateView,
+}
+
+fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
+    let files = match (&args.file, dir) {
+        (Some(file), _) if file.is_dir() => in_directory(file)?,
+        (Some(file), _) => vec![file.clone()],
+        (None, dir) => in_directory(required(dir)?)?,
+    };
+    let mut shown = Vec::new();
+    for file in files {
+        let certificates = read(&file)
+            .map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
+        shown.extend(certificates.into_iter().map(|certificate| (file.clone(), certificate)));
+    }
+    if args.json {
+        let shown = shown.iter().map(|(file, certificate)| Shown {
+            file: file.display().to_string(),
+            certificate: certificate.into(),
+        });
+        return output::json(&shown.collect::<Vec<_>>());
+    }
+    let shown = shown
+        .iter()
+        .map(|(file, certificate)| format!("file         {}\n{certificate}", file.display()));
+    output::line(&shown.collect::<Vec<_>>().join("\n\n"))
+}
+
+/// The certificates of an agent, or of an authority.
+fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let names = [file::CERTIFICATE, file::ROOTS, file::AUTHORITY];
+    let files: Vec<_> =
+        names.iter().map(|name| dir.join(name)).filter(|file| file.exists()).collect();
+    if files.is_empty() {
+        let dir = dir.display();
+        return Err(CliError::failed(format!("{dir} has none of {}", names.join(", "))));
+    }
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<Vec<CertificateSummary>, Box<dyn std::error::Error>> {
+    let pem = std::fs::read(file)?;
+    let mut certificates = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        certificates.push(CertificateSummary::from_certificate(&certificate?)?);
+    }
+    if certificates.is_empty() {
+        return Err("contains no certificate (no BEGIN CERTIFICATE in PEM)".into());
+    }
+    Ok(certificates)
+}
+
+fn required(dir: Option<&Path>) -> Result<&Path, CliError> {
+    dir.ok_or_else(|| CliError::usage("say where: --dir DIR is needed here"))
+}
+
+impl From<&CertificateSummary> for CertificateView {
+    fn from(summary: &CertificateSummary) -> Self {
+        Self {
+            name: summary.name.as_ref().ok().map(PeerName::to_uri),
+            subject: summary.subject.clone(),
+            issuer: summary.issuer.clone(),
+            serial: summary.serial.clone(),
+            not_before: date(summary.not_before),
+            not_after: date(summary.not_after),
+            fingerprint: summary.fingerprint.clone(),
+            authority: summary.is_authority,
+        }
+    }
+}
+
+impl From<Key> for KeyKind {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Ed25519 => Self::Ed25519,
+            Key::P256 => Self::P256,
+        }
+    }
+}
+
+impl From<AuthorityError> for CliError {
+    fn from(error: AuthorityError) -> Self {
+        Self::failed(error)
+    }
+}
+
+fn valid_days() -> clap::builder::RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(1..=DAYS_MAX)
+}
+
+const fn days(time: Duration) -> u64 {
+    time.as_secs() / DAY.as_secs()
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// A hundred years: longer dates are mistakes.
+const DAYS_MAX: u64 = 36_500;

@@ -1,0 +1,107 @@
+//! `leave`, `tags` and `reload`: what changes the node itself.
+
+use std::{collections::BTreeMap, path::Path, thread, time::Duration};
+
+use super::{
+    admin::{Left, Reloaded, Request, Tags},
+    agent::directory::Lock,
+    client,
+    error::{CliError, Exit},
+    members::tag,
+    output,
+};
+
+/// Leaves the cluster on purpose and ends the agent. It starts again only with --rejoin.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Leave {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Makes the agent read its certificate, roots, tags and log level again, as SIGHUP does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Reload {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows this node's tags, or changes them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TagsArgs {
+    #[command(subcommand)]
+    change: Option<Change>,
+    /// Prints JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Change {
+    /// Sets tags; the others stay.
+    Set {
+        /// What to set.
+        #[arg(value_name = "NAME=VALUE", value_parser = tag, required = true)]
+        tags: Vec<(String, String)>,
+    },
+    /// Deletes tags.
+    Delete {
+        /// Their names.
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+    },
+}
+
+pub(crate) fn leave(dir: &Path, args: &Leave) -> Result<(), CliError> {
+    let left: Left = client::call(dir, Request::Leave)?;
+    await_end(dir);
+    if args.json {
+        return output::json(&left);
+    }
+    output::line(&format!("left the cluster; acknowledged by {} of the others", left.acknowledged))
+}
+
+pub(crate) fn reload(dir: &Path, args: &Reload) -> Result<(), CliError> {
+    let reloaded: Reloaded = client::call(dir, Request::Reload)?;
+    if args.json {
+        return output::json(&reloaded);
+    }
+    let shown = |names: &[String]| if names.is_empty() { "-".to_owned() } else { names.join(", ") };
+    output::pairs(&[
+        ("reloaded", shown(&reloaded.applied)),
+        ("needs a restart", shown(&reloaded.restart_needed)),
+    ])
+}
+
+pub(crate) fn tags(dir: &Path, args: TagsArgs) -> Result<(), CliError> {
+    let request = match args.change {
+        None => Request::Tags,
+        Some(Change::Set { tags }) => {
+            Request::ChangeTags { set: tags.into_iter().collect(), delete: Vec::new() }
+        }
+        Some(Change::Delete { names }) => {
+            Request::ChangeTags { set: BTreeMap::new(), delete: names }
+        }
+    };
+    let Tags { tags } = client::call(dir, request)?;
+    if args.json {
+        return output::json(&tags);
+    }
+    let rows = tags.iter().map(|(name, value)| [output::cell(name), output::cell(value)]);
+    output::table(["TAG", "VALUE"], &rows.collect::<Vec<_>>())
+}
+
+/// Waits until the agent has given the directory back, so that the next one can be started at once.
+fn await_end(dir: &Path) {
+    for _ in 0..END_POLLS {
+        match Lock::take(dir) {
+            Err(error) if error.exit() == Exit::Failed => thread::sleep(END_POLL),
+            _ => return,
+        }
+    }
+}
+
+const END_POLL: Duration = Duration::from_millis(20);
+/// Ten seconds: longer than the node takes to stop.
+const END_POLLS: usize = 500;

@@ -1,0 +1,128 @@
+//! `members`, `info` and `remove`: who is there, what this node is, and who is to be forgotten.
+
+use std::{collections::BTreeMap, path::Path};
+
+use super::{
+    admin::{Info, MemberView, Nothing, Request, State},
+    client,
+    error::CliError,
+    output,
+};
+use crate::protocol::id::{Datacenter, NodeId};
+
+/// Lists the nodes of the cluster, as this agent sees them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Members {
+    /// Only those in this state; may be given several times.
+    #[arg(long)]
+    state: Vec<State>,
+    /// Only those with this tag; may be given several times, all have to fit.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]
+    tag: Vec<(String, String)>,
+    /// Only those of this datacenter.
+    #[arg(long, value_name = "NAME")]
+    datacenter: Option<Datacenter>,
+    /// Only this one.
+    #[arg(long, value_name = "NAME")]
+    node: Option<NodeId>,
+    /// Prints a JSON array.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shows what this agent is and has counted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InfoArgs {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Forgets a dead or departed node and its keys, at this agent.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Remove {
+    /// The node.
+    node: NodeId,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn members(dir: &Path, args: &Members) -> Result<(), CliError> {
+    let members: Vec<MemberView> = client::list(dir, Request::Members)?;
+    let members: Vec<_> = members.into_iter().filter(|member| args.wants(member)).collect();
+    if args.json {
+        return output::json(&members);
+    }
+    let rows: Vec<_> = members.iter().map(row).collect();
+    output::table(
+        ["NODE", "DATACENTER", "STATE", "PHI", "ADDRESS", "VERSION", "KEYS", "TAGS"],
+        &rows,
+    )
+}
+
+pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
+    let info: Info = client::call(dir, Request::Info)?;
+    if args.json {
+        return output::json(&info);
+    }
+    let counts = |counts: &BTreeMap<String, u64>| {
+        let counts = counts.iter().filter(|(_, times)| **times > 0);
+        let counts: Vec<_> = counts.map(|(name, times)| format!("{name}={times}")).collect();
+        if counts.is_empty() { "-".to_owned() } else { counts.join(" ") }
+    };
+    let members = info.members.iter().map(|(state, number)| format!("{number} {}", state.as_str()));
+    output::pairs(&[
+        ("node", info.node.to_string()),
+        ("cluster", info.cluster.to_string()),
+        ("datacenter", info.datacenter.to_string()),
+        ("addresses", info.addresses.join(", ")),
+        ("generation", info.generation.to_string()),
+        ("version", info.version.to_string()),
+        ("keys", info.keys.to_string()),
+        ("tags", output::tags(&info.tags)),
+        ("members", members.collect::<Vec<_>>().join(", ")),
+        ("certificate", format!("valid until {}", info.certificate.not_after)),
+        ("store", info.store),
+        ("metrics", info.metrics.unwrap_or_else(|| "-".to_owned())),
+        ("program", format!("{}, pid {}", info.program, info.pid)),
+        ("counters", counts(&info.counters)),
+        ("refusals", counts(&info.refusals)),
+    ])
+}
+
+pub(crate) fn remove(dir: &Path, args: Remove) -> Result<(), CliError> {
+    let done: Nothing = client::call(dir, Request::Remove { node: args.node })?;
+    if args.json { output::json(&done) } else { Ok(()) }
+}
+
+/// Reads `name=value`.
+pub(crate) fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a tag is NAME=VALUE".to_owned()),
+    }
+}
+
+impl Members {
+    fn wants(&self, member: &MemberView) -> bool {
+        (self.state.is_empty() || self.state.contains(&member.state))
+            && self.tag.iter().all(|(name, value)| member.tags.get(name) == Some(value))
+            && self.datacenter.as_ref().is_none_or(|datacenter| *datacenter == member.datacenter)
+            && self.node.as_ref().is_none_or(|node| *node == member.node)
+    }
+}
+
+fn row(member: &MemberView) -> [String; 8] {
+    let mine = if member.local { "*" } else { "" };
+    [
+        format!("{}{mine}", member.node),
+        member.datacenter.to_string(),
+        member.state.as_str().to_owned(),
+        format!("{:.2}", member.phi),
+        output::cell(member.address.as_deref().unwrap_or("-")),
+        member.version.to_string(),
+        member.keys.to_string(),
+        output::tags(&member.tags),
+    ]
+}

@@ -1,0 +1,117 @@
+//! What is printed: JSON for programs, aligned columns for people.
+//!
+//! Keys, values and tags come from other nodes: what is meant for a terminal is printed without
+//! control characters.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Prints a value as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), CliError> {
+    let line = serde_json::to_string(value).map_err(CliError::failed)?;
+    self::line(&line)
+}
+
+/// Prints a line.
+pub(crate) fn line(line: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+/// Prints rows under a header, columns aligned; nothing but the header if there are none.
+pub(crate) fn table<const N: usize>(
+    header: [&str; N],
+    rows: &[[String; N]],
+) -> Result<(), CliError> {
+    let mut widths = header.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let header = header.map(str::to_owned);
+    for row in std::iter::once(&header).chain(rows) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints names and what they stand for, aligned.
+pub(crate) fn pairs(pairs: &[(&str, String)]) -> Result<(), CliError> {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for (name, value) in pairs {
+        writeln!(out, "{}", format!("{name:width$}  {value}").trim_end())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints a value as it is, without control characters if it is for a terminal. `raw`: not even a
+/// newline is added.
+pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    if raw {
+        out.write_all(bytes)?;
+    } else {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if out.is_terminal() => writeln!(out, "{}", printable(text))?,
+            Err(_) if out.is_terminal() => writeln!(out, "({} bytes, use --raw)", bytes.len())?,
+            _ => {
+                out.write_all(bytes)?;
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Text of others without control characters, save line ends and tabs.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// Text of others for one cell: one line, not too long.
+pub(crate) fn cell(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .take(CELL_CHARS_MAX)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect();
+    if text.chars().nth(CELL_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Tags as `name=value,...`, or a dash.
+pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let tags: Vec<_> = tags.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if tags.is_empty() { "-".to_owned() } else { cell(&tags.join(",")) }
+}
+
+/// Longer texts are cut in tables.
+const CELL_CHARS_MAX: usize = 80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shows_no_control_characters_of_others() {
+        assert_eq!(cell("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(printable("a\u{1b}c\nb"), "a\u{fffd}c\nb");
+    }
+
+    #[test]
+    fn cuts_what_is_too_long_for_a_table() {
+        assert_eq!(cell(&"x".repeat(100)).chars().count(), CELL_CHARS_MAX + 1);
+        assert_eq!(cell(&"x".repeat(CELL_CHARS_MAX)).chars().count(), CELL_CHARS_MAX);
+    }
+}

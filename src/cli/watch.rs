@@ -1,0 +1,84 @@
+//! `watch` and `events`: what happens, a line each, until the agent ends or the reader has enough.
+
+use std::path::Path;
+
+use super::{
+    admin::{Happening, Request},
+    client,
+    error::CliError,
+    keys::shown,
+    output,
+};
+
+/// Prints changes of all nodes' keys as they arrive.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Watch {
+    /// Only keys that begin with this.
+    #[arg(default_value = "")]
+    prefix: String,
+    /// Begins with the keys that are there already. A change meanwhile may be told twice.
+    #[arg(long)]
+    existing: bool,
+    /// Prints a line of JSON per change.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what happens: nodes that come and go, keys that change, problems.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Events {
+    /// Also what passes between nodes: digests and deltas.
+    #[arg(long)]
+    protocol: bool,
+    /// Prints a line of JSON per event.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn watch(dir: &Path, args: Watch) -> Result<(), CliError> {
+    let request = Request::Watch { prefix: args.prefix, existing: args.existing };
+    client::watch(dir, request, |happening| print(&happening, args.json))
+}
+
+pub(crate) fn events(dir: &Path, args: &Events) -> Result<(), CliError> {
+    let request = Request::Events { protocol: args.protocol };
+    client::watch(dir, request, |happening| print(&happening, args.json))
+}
+
+fn print(happening: &Happening, json: bool) -> Result<(), CliError> {
+    if json {
+        return output::json(happening);
+    }
+    described(happening).map_or(Ok(()), |line| output::line(&line))
+}
+
+/// An event for people; `None`: nothing worth a line.
+fn described(happening: &Happening) -> Option<String> {
+    Some(match happening {
+        Happening::Watching => return None,
+        Happening::NewPeer { peer } => format!("{peer} is new"),
+        Happening::PeerChanged { peer, generation } => {
+            format!("{peer} has changed (generation {generation})")
+        }
+        Happening::PeerLive { peer } => format!("{peer} is live"),
+        Happening::PeerSuspect { peer, phi } => format!("{peer} is suspect (phi {phi:.2})"),
+        Happening::PeerDead { peer, phi } => format!("{peer} is dead (phi {phi:.2})"),
+        Happening::PeerLeft { peer } => format!("{peer} has left"),
+        Happening::PeerForgotten { peer } => format!("{peer} is forgotten"),
+        Happening::Updated { peer, key, value, .. } => {
+            format!("{peer} {} = {}", output::cell(key), shown(value))
+        }
+        Happening::Deleted { peer, key, .. } => format!("{peer} {} deleted", output::cell(key)),
+        Happening::Error { message } => format!("problem: {}", output::cell(message)),
+        Happening::Lagged { missed } => format!("({missed} events missed: read faster)"),
+        Happening::DigestSent { peer, nodes } => format!("digest to {peer}: {nodes} nodes"),
+        Happening::DigestReceived { peer, nodes } => format!("digest from {peer}: {nodes} nodes"),
+        Happening::DeltasSent { peer, nodes, entries } => {
+            format!("deltas to {peer}: {entries} entries of {nodes} nodes")
+        }
+        Happening::DeltasReceived { peer, nodes, entries } => {
+            format!("deltas from {peer}: {entries} entries of {nodes} nodes")
+        }
+        Happening::UnknownPeer { peer } => format!("news of {peer}, whom nobody has introduced"),
+    })
+}

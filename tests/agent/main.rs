@@ -1,0 +1,12 @@
+//! The program as its users meet it: the real binary, in directories of its own, over real QUIC.
+//!
+//! Nothing is waited for by time: conditions are polled by the program's own commands, up to a
+//! deadline that is far longer than any machine needs.
+
+mod certificates;
+mod configuration;
+mod harness;
+mod refusals;
+mod restart;
+mod session;
+mod streams;

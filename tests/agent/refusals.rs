@@ -1,0 +1,136 @@
+//! What the program refuses, with which exit code, and whether the line says what to do.
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use crate::harness::Cluster;
+
+#[test]
+fn refuses_a_command_line_it_does_not_know() {
+    let cluster = Cluster::of(&["a"]);
+    cluster.run(&["agent", "--dir", "a", "--listn", "127.0.0.1:0"]).failed(2, &["--listn"]);
+    cluster.run(&["explode"]).failed(2, &["explode"]);
+    cluster.run(&["agent", "--dir", "a", "--preset", "moon"]).failed(2, &["moon", "local"]);
+    cluster.run(&["agent", "--dir", "a", "--listen", "here"]).failed(2, &["here", "--listen"]);
+    cluster.run(&["--dir", "a", "set", "key"]).failed(2, &["<VALUE>"]);
+    cluster.run(&["ca", "init", "--cluster", "other"]).failed(2, &["--dir DIR is needed"]);
+}
+
+#[test]
+fn refuses_a_directory_without_a_certificate_and_says_how_to_make_one() {
+    let cluster = Cluster::new();
+    let how = ["gossipmonger ca init", "gossipmonger cert issue", "--dir a"];
+    cluster.run(&["agent", "--dir", "a"]).failed(2, &["no directory a"]).failed(2, &how);
+    fs::create_dir(cluster.dir("a")).unwrap();
+    cluster.run(&["agent", "--dir", "a"]).failed(2, &["a/node.pem"]).failed(2, &how);
+}
+
+#[test]
+fn refuses_a_key_that_others_may_read() {
+    let cluster = Cluster::of(&["a"]);
+    let key = cluster.dir("a").join("node.key");
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    cluster.run(&["agent", "--dir", "a"]).failed(2, &["node.key", "mode 644", "chmod 600"]);
+}
+
+// C96
+#[test]
+fn refuses_an_unknown_key_of_the_configuration() {
+    let cluster = Cluster::of(&["a"]);
+    cluster.configure("a", "gossip_intervall = \"1s\"\n");
+    let says = ["gossipmonger.toml", "gossip_intervall"];
+    cluster.run(&["agent", "--dir", "a"]).failed(2, &says);
+    cluster.configure("a", "");
+    let mut command = cluster.command(&["agent", "--dir", "a"]);
+    command.env("GOSSIPMONGER_SEED", "x:1");
+    crate::harness::said(command).failed(2, &["GOSSIPMONGER_SEED"]);
+}
+
+#[test]
+fn refuses_values_out_of_range_and_names_key_value_and_range() {
+    let cluster = Cluster::of(&["a"]);
+    let refused = |flag: &str, value: &str, says: &[&str]| {
+        cluster.run(&["agent", "--dir", "a", flag, value]).failed(2, says);
+    };
+    refused("--gossip-interval", "1ms", &["gossip_interval = 1ms", "10ms to 1m"]);
+    refused("--dead-peer-phi", "100", &["dead_peer_phi = 100", "0.5 to 50"]);
+    refused("--seed", "nowhere", &["seeds", "nowhere", "host:port"]);
+    refused("--metrics", "0.0.0.0:9100", &["metrics = 0.0.0.0:9100", "loopback"]);
+    refused("--log", "gossipmonger=loud", &["log", "loud"]);
+}
+
+#[test]
+fn refuses_an_unspecified_address_without_one_to_advertise() {
+    let cluster = Cluster::of(&["a"]);
+    let line = ["agent", "--dir", "a", "--listen", "0.0.0.0:0"];
+    cluster.run(&line).failed(2, &["0.0.0.0", "advertise"]);
+    let line = ["agent", "--dir", "a", "--listen", "[::]:0"];
+    cluster.run(&line).failed(2, &["[::]", "advertise"]);
+}
+
+#[test]
+fn refuses_a_second_agent_in_the_same_directory() {
+    let cluster = Cluster::of(&["a"]);
+    let agent = cluster.start("a", &[]);
+    cluster.run(&["agent", "--dir", "a"]).failed(1, &["runs in a already", "stop it first"]);
+    agent.run(&["info"]).succeeded();
+}
+
+#[test]
+fn refuses_a_path_too_long_for_a_socket() {
+    let cluster = Cluster::of(&["a"]);
+    let long = "x".repeat(100);
+    fs::rename(cluster.dir("a"), cluster.dir(&long)).unwrap();
+    let dir = cluster.dir(&long);
+    let line = ["agent", "--dir", dir.to_str().unwrap()];
+    cluster.run(&line).failed(2, &["bytes", "--dir ."]);
+}
+
+#[test]
+fn refuses_a_store_of_another_node() {
+    let cluster = Cluster::of(&["a", "b"]);
+    cluster.start("a", &[]).stop();
+    fs::rename(cluster.dir("a").join("store.redb"), cluster.dir("b").join("store.redb")).unwrap();
+    cluster.run(&["agent", "--dir", "b"]).failed(1, &["the store is of node a", "this is b"]);
+}
+
+#[test]
+fn says_when_no_agent_runs() {
+    let cluster = Cluster::of(&["a"]);
+    let says = ["no agent runs in a", "gossipmonger agent --dir a"];
+    for line in [&["members"][..], &["info"], &["get", "a"], &["set", "k", "v"], &["leave"]] {
+        cluster.run(&[&["--dir", "a"], line].concat()).failed(4, &says);
+    }
+    // The socket of an agent that was killed.
+    let agent = cluster.start("a", &[]);
+    agent.signal("KILL");
+    agent.ended();
+    assert!(cluster.dir("a").join("gossipmonger.sock").exists());
+    cluster.run(&["--dir", "a", "members"]).failed(4, &says);
+    cluster.start("a", &[]).run(&["members"]).succeeded();
+}
+
+#[test]
+fn says_what_is_not_there() {
+    let cluster = Cluster::of(&["a"]);
+    let agent = cluster.start("a", &[]);
+    agent.run(&["get", "a", "color"]).failed(3, &["a has no key \"color\""]);
+    agent.run(&["get", "b", "color"]).failed(3, &["no node b"]);
+    agent.run(&["get", "b"]).failed(3, &["no node b"]);
+    agent.run(&["remove", "b"]).failed(3, &["no peer b"]);
+    agent.run(&["tags", "delete", "role"]).failed(3, &["no tag \"role\""]);
+    agent.run(&["remove", "a"]).failed(1, &["a is live"]);
+    agent.run(&["get", "NOT A NAME"]).failed(2, &["is not a label"]);
+}
+
+#[test]
+fn refuses_a_key_or_value_over_the_limit_and_names_it() {
+    let cluster = Cluster::of(&["a"]);
+    let agent = cluster.start("a", &[]);
+    agent.run(&["set", "", "x"]).failed(2, &["1 to 512", "key_bytes"]);
+    agent.run(&["set", &"k".repeat(513), "x"]).failed(2, &["513", "key_bytes"]);
+    let large = cluster.path().join("large");
+    fs::write(&large, vec![0; (1 << 20) + 1]).unwrap();
+    agent.run(&["set", "k", "--file", large.to_str().unwrap()]).failed(2, &["value_bytes"]);
+    agent.run(&["set", "k", "--file", "nowhere"]).failed(2, &["nowhere"]);
+}

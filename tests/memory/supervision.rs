@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::{Config, Error, Event, Gossipmonger, Problem, protocol::route::Counter};
+use gossipmonger::{
+    Config, Error, Event, Gossipmonger, Problem, protocol::route::Counter,
+    store::memory::MemoryStore,
+};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
 use crate::harness::{Lab, all_live, next_event, until};
@@ -97,9 +100,35 @@ async fn too_many_failures_are_one_failure_outside() {
     }
     kill_one(&node, 0).await;
     until("the service is told", || !seen.lock().unwrap().is_empty()).await;
-    node.ended().await;
+    let problem = node.ended().await;
+    assert!(matches!(problem, Some(Problem::Failed { .. })), "{problem:?}");
+    let refused = node.set("k", "v").await.unwrap_err().to_string();
+    assert!(refused.contains("failed too often"), "{refused}");
     let seen = seen.lock().unwrap();
     assert!(matches!(&**seen, [one] if one.contains("failed too often")), "{seen:?}");
+}
+
+/// What a supervisor that does not wait for its children does to them.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_killed_still_gives_everything_back() {
+    let lab = Lab::default();
+    let storage = Arc::new(MemoryStore::new());
+    let config = || {
+        let mut config = lab.config("a");
+        config.storage = storage.clone();
+        config
+    };
+    let b = lab.spawn("b", &[]).await;
+    let a = lab.spawn_with(config(), &["b"]).await;
+    all_live(&[&a, &b]).await;
+    a.set("k", "v").await.unwrap();
+    a.cell().kill();
+    a.ended().await;
+    assert!(matches!(a.set("k", "w").await, Err(Error::Stopped { .. })));
+    assert_eq!(Arc::strong_count(&storage), 1);
+    let a = lab.spawn_with(config(), &["b"]).await;
+    assert_eq!(a.get_str(a.node(), "k").as_deref(), Some("v"));
+    all_live(&[&a, &b]).await;
 }
 
 #[tokio::test(start_paused = true)]

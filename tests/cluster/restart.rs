@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Config, Event, Gossipmonger, Write,
+    Config, Gossipmonger,
     protocol::route::Counter,
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     transport::quic::QuicTransport,
@@ -14,14 +14,13 @@ use crate::{
     membership::end,
 };
 
-const KEYS: usize = 1_000;
-
 // C46
 #[cfg(feature = "redb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_goes_on_from_its_file_without_sending_everything_again() {
-    use gossipmonger::store::redb::RedbStore;
+    use gossipmonger::{Event, Write, store::redb::RedbStore};
 
+    const KEYS: usize = 1_000;
     let cluster = Cluster::new("demo");
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("store");

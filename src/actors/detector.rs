@@ -30,12 +30,17 @@ impl Detector {
         myself: ActorRef<DetectorInput>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let liveness = Liveness::new(LivenessConfig {
+        let mut liveness = Liveness::new(LivenessConfig {
             heartbeat_interval: shared.config.gossip_interval,
             dead_peer_phi: shared.config.dead_peer_phi,
             join_grace: shared.config.gossip_interval * JOIN_GRACE_INTERVALS,
             forget_after: shared.config.forget_after,
         });
+        // After a restart: what the one before thought, so that nobody seems to vanish meanwhile.
+        let now = shared.clock.now();
+        for (peer, life) in &**shared.lives.load() {
+            liveness.restore(now, peer.clone(), *life);
+        }
         // First the route, then what is known already: in this order nothing is missed.
         shared.routes.detector.set(myself.clone());
         let mut state = State { shared, liveness, timer: Timer::default() };

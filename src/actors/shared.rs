@@ -68,8 +68,6 @@ pub(crate) enum Ending {
     Asked,
     /// It cannot go on.
     Problem(Problem),
-    /// An actor failed too often.
-    Failed(String),
 }
 
 /// The present reference of each actor.
@@ -169,7 +167,8 @@ impl Shared {
         self.protocol_events.receiver_count() > 0
     }
 
-    fn stop(&self, problem: Problem) {
+    /// Ends the node because it cannot go on.
+    pub(crate) fn stop(&self, problem: Problem) {
         tracing::error!(node = %self.config.node, "{problem}");
         self.tell(Event::Error(problem.clone()));
         self.end(Ending::Problem(problem));

@@ -176,8 +176,7 @@ impl State {
         let (limits, now) = (shared.config.restarts, shared.clock.now());
         self.restarts.retain(|at| now.since(*at) < limits.window);
         if self.restarts.len() >= limits.most {
-            let reason = format!("the {part} actor failed too often, at last: {reason}");
-            shared.end(Ending::Failed(reason));
+            shared.stop(Problem::Failed { actor: part.as_str(), reason });
             return Ok(());
         }
         let doublings = u32::try_from(self.restarts.len()).unwrap_or(u32::MAX);
@@ -218,10 +217,6 @@ impl State {
             Some(Ending::Problem(problem)) => {
                 self.stop(myself).await;
                 Err(problem.into())
-            }
-            Some(Ending::Failed(reason)) => {
-                self.stop(myself).await;
-                Err(reason.into())
             }
         }
     }

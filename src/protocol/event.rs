@@ -136,6 +136,14 @@ pub enum Problem {
         /// The generation of the other one.
         heard: Generation,
     },
+    /// This node ends because an actor inside it fails again and again.
+    #[error("the {actor} actor failed too often, at last: {reason}")]
+    Failed {
+        /// Which one.
+        actor: &'static str,
+        /// What it said.
+        reason: String,
+    },
     /// An actor inside the node failed and was restarted.
     #[error("the {actor} actor failed and was restarted: {reason}")]
     ActorRestarted {

@@ -102,6 +102,17 @@ impl Liveness {
         }
     }
 
+    /// Takes over what a detector before this one thought of a peer. What is usual for it is learned
+    /// anew, as if it had just been heard.
+    pub fn restore(&mut self, now: Time, node: NodeId, life: PeerLife) {
+        let mut window = PhiWindow::new(now, self.config.heartbeat_interval);
+        if matches!(life.state, PeerState::Dead | PeerState::Left) {
+            window.pause();
+        }
+        let PeerLife { state, since, generation, .. } = life;
+        self.peers.insert(node, Peer { state, since, generation, retired: false, window });
+    }
+
     /// What is thought of everybody.
     pub fn lives(&self) -> impl Iterator<Item = (&NodeId, PeerLife)> {
         self.peers.iter().map(|(node, peer)| (node, peer.life()))

@@ -53,6 +53,7 @@ async fn large_values_arrive_and_hold_up_nobody() {
     }
     small.set("small", "1").await.unwrap();
     all_live(&[large.clone(), small.clone()]).await;
+    until("the seed has both", || large.get(small.node(), "small").is_some()).await;
     let third = cluster.spawn("third", &[&large]).await;
     let (mut events, mut at_large, mut at_small) =
         (third.subscribe(), large.subscribe(), small.subscribe());

@@ -111,6 +111,34 @@ async fn who_is_removed_stays_away_until_it_starts_anew() {
     all_live(&[&a, &b, &c]).await;
 }
 
+// C51 C75
+#[tokio::test(start_paused = true)]
+async fn who_was_removed_or_forgotten_by_mistake_comes_back_by_itself() {
+    let lab = Lab::default();
+    let config = |name| {
+        let mut config = lab.config(name);
+        config.forget_after = Duration::from_secs(3_600);
+        config
+    };
+    let a = lab.spawn_with(config("a"), &[]).await;
+    let b = lab.spawn_with(config("b"), &["a"]).await;
+    b.set("color", "green").await.unwrap();
+    all_live(&[&a, &b]).await;
+    lab.isolate(b.node(), &[&a]);
+    until("each finds the other dead", || a.dead_peers().len() + b.dead_peers().len() == 2).await;
+    a.remove(b.node()).unwrap();
+    until("it is gone", || a.peers().is_empty()).await;
+    lab.network.heal();
+    all_live(&[&a, &b]).await;
+    until("with its keys", || a.get(b.node(), "color").is_some()).await;
+    // And long enough for both to forget each other by themselves.
+    lab.isolate(b.node(), &[&a]);
+    tokio::time::sleep(Duration::from_secs(4_000)).await;
+    assert!(a.peers().is_empty() && b.peers().is_empty());
+    lab.network.heal();
+    all_live(&[&a, &b]).await;
+}
+
 // C57
 #[tokio::test(start_paused = true)]
 async fn who_is_dead_for_long_is_forgotten_by_all() {

@@ -5,10 +5,14 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::{Config, Error, Event, Gossipmonger, Problem, protocol::route::Counter};
+use gossipmonger::{
+    Config, Error, Event, Gossipmonger, Problem,
+    protocol::route::Counter,
+    store::{Store, memory::MemoryStore},
+};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
-use crate::harness::{Lab, all_live, next_event, until};
+use crate::harness::{Lab, Moody, all_live, drain, next_event, until};
 
 #[tokio::test(start_paused = true)]
 async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
@@ -97,9 +101,60 @@ async fn too_many_failures_are_one_failure_outside() {
     }
     kill_one(&node, 0).await;
     until("the service is told", || !seen.lock().unwrap().is_empty()).await;
-    node.ended().await;
+    let problem = node.ended().await;
+    assert!(matches!(problem, Some(Problem::Failed { .. })), "{problem:?}");
+    let refused = node.set("k", "v").await.unwrap_err().to_string();
+    assert!(refused.contains("failed too often"), "{refused}");
     let seen = seen.lock().unwrap();
     assert!(matches!(&**seen, [one] if one.contains("failed too often")), "{seen:?}");
+}
+
+/// What a supervisor that does not wait for its children does to them.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_killed_still_gives_everything_back() {
+    let lab = Lab::default();
+    let storage = Arc::new(MemoryStore::new());
+    let config = || {
+        let mut config = lab.config("a");
+        config.storage = storage.clone();
+        config
+    };
+    let b = lab.spawn("b", &[]).await;
+    let a = lab.spawn_with(config(), &["b"]).await;
+    all_live(&[&a, &b]).await;
+    a.set("k", "v").await.unwrap();
+    a.cell().kill();
+    a.ended().await;
+    assert!(matches!(a.set("k", "w").await, Err(Error::Stopped { .. })));
+    assert_eq!(Arc::strong_count(&storage), 1);
+    let a = lab.spawn_with(config(), &["b"]).await;
+    assert_eq!(a.get_str(a.node(), "k").as_deref(), Some("v"));
+    all_live(&[&a, &b]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_makes_nobody_vanish_and_tells_nothing_twice() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let dead = lab.spawn("dead", &["a"]).await;
+    all_live(&[&a, &b, &dead]).await;
+    dead.shutdown().await;
+    until("it is dead", || a.dead_peers().len() == 1).await;
+    let mut events = a.subscribe();
+    for n in 0..8_u64 {
+        kill_one(&a, 0).await;
+        until("restarted", || {
+            assert_eq!((a.live_peers().len(), a.dead_peers().len()), (1, 1), "restart {n}");
+            a.counters().get(Counter::ActorRestarts) == n + 1 && a.cell().get_children().len() == 4
+        })
+        .await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!((a.live_peers().len(), a.dead_peers().len()), (1, 1));
+    let told = drain(&mut events).await;
+    let restarts = |event: &&Event| matches!(event, Event::Error(Problem::ActorRestarted { .. }));
+    assert_eq!(told.iter().filter(restarts).count(), 8);
+    assert_eq!(told.len(), 8, "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,9 +172,19 @@ async fn a_restart_is_told() {
 /// Each inner actor is killed in turn while writes come from many sides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_by_restarts() {
+    lose_nothing(Arc::new(MemoryStore::new())).await;
+    // And with a thread between the actor and its store.
+    lose_nothing(Arc::new(Moody::default())).await;
+}
+
+async fn lose_nothing(storage: Arc<dyn Store>) {
     const WRITERS: usize = 4;
     let lab = Lab::default();
-    let (a, b) = lab.pair().await;
+    let mut config = lab.config("a");
+    config.storage = storage;
+    let a = lab.spawn_with(config, &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    all_live(&[&a, &b]).await;
     let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {

@@ -68,6 +68,8 @@ pub struct PeerLife {
 pub struct Liveness {
     config: LivenessConfig,
     peers: BTreeMap<NodeId, Peer>,
+    /// When time was last told.
+    ticked: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,7 @@ impl Liveness {
     /// Nobody is known.
     #[must_use]
     pub const fn new(config: LivenessConfig) -> Self {
-        Self { config, peers: BTreeMap::new() }
+        Self { config, peers: BTreeMap::new(), ticked: None }
     }
 
     /// Does what a cast says.
@@ -201,10 +203,27 @@ impl Liveness {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.excuse_own_stall(now);
         for (node, peer) in &mut self.peers {
             peer.judge(now, node, &self.config, out);
         }
         out.push(Output::Wake(self.config.heartbeat_interval / TICKS_PER_INTERVAL));
+    }
+
+    /// A tick that is late by far means that this process stood still, or could not keep up: what the
+    /// peers sent meanwhile is still to be read. One interval of it counts nevertheless, so that a
+    /// process that is always late finds the dead later, not never.
+    fn excuse_own_stall(&mut self, now: Time) {
+        let interval = self.config.heartbeat_interval;
+        let gap = self.ticked.replace(now).map_or(Duration::ZERO, |last| now.since(last));
+        let Some(deaf) = gap.checked_sub(interval).filter(|deaf| !deaf.is_zero()) else { return };
+        for peer in self.peers.values_mut() {
+            match peer.state {
+                PeerState::Unheard => peer.since = (peer.since + deaf).min(now),
+                PeerState::Live | PeerState::Suspect => peer.window.excuse(deaf, now),
+                PeerState::Dead | PeerState::Left => {}
+            }
+        }
     }
 }
 

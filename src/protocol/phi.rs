@@ -77,6 +77,12 @@ impl PhiWindow {
         self.last_heartbeat = None;
     }
 
+    /// For so long nobody could be heard here: that was not the peer's silence.
+    pub fn excuse(&mut self, deaf: Duration, now: Time) {
+        self.last_heard = (self.last_heard + deaf).min(now);
+        self.pause();
+    }
+
     /// What is needed to compute phi.
     #[must_use]
     pub fn estimate(&self) -> PhiEstimate {

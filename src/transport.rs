@@ -344,7 +344,7 @@ impl NodeLink {
     }
 }
 
-/// Refusals told to the operator in one second; all are counted.
+/// Refusals, of connections and of news, told to the operator in one second; all are counted.
 pub const REFUSALS_TOLD_MAX: u32 = 10;
 /// What this version can do beyond the wire's major version.
 const FEATURES: u64 = 0;

@@ -94,6 +94,7 @@ impl Storage {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let mut out = Vec::new();
+        state.replica.set_wall(state.shared.clock.now(), Clock::wall());
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);

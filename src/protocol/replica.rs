@@ -213,7 +213,6 @@ impl Replica {
         wall: SystemTime,
         out: &mut Vec<Output>,
     ) -> Self {
-        let wall_origin = wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
@@ -225,7 +224,7 @@ impl Replica {
             digest: None,
             view: OrdMap::new(),
             changed: BTreeSet::new(),
-            wall_origin,
+            wall_origin: origin(now, wall),
             renewed,
             config,
         };
@@ -268,6 +267,12 @@ impl Replica {
     #[must_use]
     pub const fn renewed(&self) -> bool {
         self.renewed
+    }
+
+    /// Says what the wall clock shows now. It may have been set since the start: a machine without a
+    /// battery begins in 1970, where every generation of others lies absurdly far ahead.
+    pub fn set_wall(&mut self, now: Time, wall: SystemTime) {
+        self.wall_origin = origin(now, wall);
     }
 
     /// Does what a cast says.
@@ -1023,6 +1028,10 @@ impl NodeMap {
         map.restore_horizon(view.horizon);
         map
     }
+}
+
+fn origin(now: Time, wall: SystemTime) -> SystemTime {
+    wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {

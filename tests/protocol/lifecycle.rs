@@ -1,6 +1,9 @@
 //! Nodes that start, restart, leave, are removed, or find somebody else under their name.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use gossipmonger::{
     protocol::{
@@ -264,7 +267,7 @@ fn of_twins_exactly_one_ends_and_both_are_told() {
 }
 
 fn start_at(name: &str, seconds: u64) -> Replica {
-    let wall = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (stored, copies) = (Stored::default(), imbl::OrdMap::new());
     Replica::start(config(name), stored, &copies, false, at(0), wall, &mut Vec::new())
 }
@@ -319,7 +322,7 @@ fn a_copy_behind_its_record_stays_behind_when_storage_starts_again() {
     part.entries = vec![value("early", 3, "1")];
     told(&mut reader, "relay", part);
     let views = reader.view().unwrap();
-    let wall = std::time::SystemTime::UNIX_EPOCH;
+    let wall = SystemTime::UNIX_EPOCH;
     let stored = stored(&reader);
     let mut reader =
         Replica::start(config("reader"), stored, &views, false, at(2), wall, &mut Vec::new());
@@ -369,6 +372,21 @@ fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
     set(&mut owner, "new", "1");
     exchange(&mut reader, &mut owner, at(2));
     assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+}
+
+#[test]
+fn a_clock_that_was_wrong_at_the_start_does_not_shut_out_the_others_for_good() {
+    // Started in 1970; the others were not.
+    let (mut early, peer) = (replica("early"), node("other"));
+    let today = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * 365 * 86_400);
+    let mut told = news("other", 0, 1, 0);
+    told.generation = Generation(60 * 365 * 86_400 * 1_000);
+    let told = gossipmonger::protocol::delta::Delta { nodes: vec![told], more: false };
+    early.apply(at(1), &peer, &told, &mut Vec::new());
+    assert!(early.copy(&peer).is_none());
+    early.set_wall(at(2), today);
+    early.apply(at(2), &peer, &told, &mut Vec::new());
+    assert!(early.copy(&peer).is_some());
 }
 
 #[test]

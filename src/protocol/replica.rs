@@ -64,6 +64,8 @@ pub struct Replica {
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
     marks: BTreeMap<NodeId, (Generation, Time)>,
+    /// Peers of an earlier run that have not been met in this one, and until when the store keeps them.
+    unmet: (BTreeSet<NodeId>, Time),
     /// Own tombstones, oldest first, and when each may be collected.
     tombstones: VecDeque<(Version, Time)>,
     /// Own keys that expire, earliest first.
@@ -219,6 +221,7 @@ impl Replica {
             gone: BTreeSet::new(),
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
+            unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
             tombstones: VecDeque::new(),
             expiries: BTreeSet::new(),
             digest: None,
@@ -231,6 +234,7 @@ impl Replica {
         this.own = this.restored(stored, now, wall);
         for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
             this.copies.insert(node.clone(), NodeMap::from_view(view));
+            this.unmet.0.remove(node);
             this.changed.insert(node.clone());
         }
         let record = this.config.record.clone();
@@ -840,6 +844,7 @@ impl Replica {
             self.marks.remove(peer);
         }
         if applied.generation || applied.record {
+            self.unmet.0.remove(peer);
             self.introduce(peer, known, out);
         }
         out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));
@@ -938,7 +943,17 @@ impl Replica {
         self.expire(now, out);
         self.collect(now, out);
         self.marks.retain(|_, (_, until)| now < *until);
+        self.forget_unmet(now, out);
         self.wake(now, out);
+    }
+
+    /// Whom only the store knows nobody else will forget: it would grow with every restart.
+    fn forget_unmet(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.unmet.1 || self.unmet.0.is_empty() {
+            return;
+        }
+        let unmet = std::mem::take(&mut self.unmet.0);
+        out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
     }
 
     /// Asks to be called when something expires or may be collected next.

@@ -14,7 +14,7 @@ use gossipmonger::{
         replica::{Replica, ReplicaConfig, Write},
         route::{Counter, DetectorInput, Output, StorageInput},
     },
-    store::Stored,
+    store::{Change, KnownPeer, Stored},
 };
 
 use crate::support::{
@@ -372,6 +372,33 @@ fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
     set(&mut owner, "new", "1");
     exchange(&mut reader, &mut owner, at(2));
     assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+}
+
+#[test]
+fn a_store_forgets_the_peers_of_earlier_runs_that_never_came_back() {
+    let mut kept = Stored::default();
+    for name in ["gone", "met"] {
+        let node = node(name);
+        let record = record("x:1");
+        let (datacenter, addresses) = (record.datacenter, record.addresses);
+        let generation = Generation(5);
+        let peer = KnownPeer { node: node.clone(), datacenter, addresses, generation, dead: false };
+        kept.peers.insert(node, peer);
+    }
+    let mut late = start(config("late"), kept);
+    told(&mut late, "met", news("met", 0, 1, 0));
+    let forgotten = |late: &mut Replica, now| {
+        let mut out = Vec::new();
+        late.handle(now, StorageInput::Tick, &mut out);
+        let changes = out.into_iter().filter_map(|output| match output {
+            Output::Persist(changes) => Some(changes),
+            _ => None,
+        });
+        changes.flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(forgotten(&mut late, at(99)), []);
+    assert_eq!(forgotten(&mut late, at(100)), [Change::ForgetPeer(node("gone"))]);
+    assert_eq!(forgotten(&mut late, at(200)), []);
 }
 
 #[test]

@@ -13,15 +13,15 @@ use crate::{
     error::Error,
     protocol::{
         exchange::{Ask, Reply},
-        id::Incarnation,
-        id::{NodeId, Version},
+        id::{Incarnation, NodeId, Version},
+        liveness::PeerState,
         map::MapLimits,
         message::WIRE_MAJOR,
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
     },
-    store::Change,
+    store::{Change, StoreError},
 };
 
 /// What the storage actor can be sent.
@@ -66,7 +66,7 @@ impl Storage {
         myself: ActorRef<StorageMessage>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let stored = shared.writer.load().await?;
+        let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
         let (mut config, now) = (replica_config(&shared), shared.clock.now());
         if stored.left {
@@ -76,14 +76,16 @@ impl Storage {
         let mut out = Vec::new();
         let replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
-        shared.routes.storage.set(myself.clone());
         // Nothing may be sent in a generation that could be taken again after a crash, so readers
         // and the transport see it only when it is durable.
         let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
         shared.route(persist);
-        shared.writer.flush().await?;
+        unless_ending(&shared, shared.writer.flush()).await?;
+        // Only now: what exchanges ask of an actor that waits for a disk would pile up.
+        shared.routes.storage.set(myself.clone());
         let mut state = State { shared, replica, timer: Timer::default() };
         state.finish(&myself, rest);
+        state.remember_the_dead(&myself);
         Ok(state)
     }
 
@@ -128,6 +130,22 @@ impl State {
                 Ok(written)
             }
         }
+    }
+
+    /// After a restart: what the detector had told the one before. The dead are not to be told of anew.
+    fn remember_the_dead(&mut self, myself: &ActorRef<StorageMessage>) {
+        let now = self.shared.clock.now();
+        let mut out = Vec::new();
+        for (peer, life) in &**self.shared.lives.load() {
+            if life.state == PeerState::Dead {
+                self.replica.handle(now, StorageInput::Gone(peer.clone()), &mut out);
+            }
+            let over = matches!(life.state, PeerState::Dead | PeerState::Left);
+            if over && now.since(life.since) >= self.shared.config.forget_after / 2 {
+                self.replica.handle(now, StorageInput::Retire(peer.clone()), &mut out);
+            }
+        }
+        self.finish(myself, out);
     }
 
     /// Answers a writer, at once if there is nothing to keep.
@@ -181,6 +199,19 @@ impl State {
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
         }
+    }
+}
+
+/// Waits for the store, but not longer than the node lasts: who ends it has to wait for this start.
+async fn unless_ending<T>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, ActorProcessingErr> {
+    let mut ending = shared.ending.subscribe();
+    tokio::select! {
+        biased;
+        done = work => Ok(done?),
+        _ = ending.wait_for(Option::is_some) => Err("the node ends".into()),
     }
 }
 

@@ -12,7 +12,7 @@ use gossipmonger::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
-use crate::harness::{Lab, Moody, all_live, drain, next_event, until};
+use crate::harness::{Held, Lab, Moody, all_live, drain, names, next_event, until};
 
 #[tokio::test(start_paused = true)]
 async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
@@ -158,6 +158,21 @@ async fn a_restart_makes_nobody_vanish_and_tells_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restarted_storage_tells_no_newcomer_of_the_dead() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    b.shutdown().await;
+    until("it is dead", || a.dead_peers().len() == 1).await;
+    kill_one(&a, 0).await;
+    until("restarted", || a.counters().get(Counter::ActorRestarts) == 1).await;
+    until("four again", || a.cell().get_children().len() == 4).await;
+    let newcomer = lab.spawn("c", &["a"]).await;
+    until("it has joined", || newcomer.live_peers().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(names(&newcomer.peers()), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_is_told() {
     let node = Lab::default().spawn("a", &[]).await;
     let mut events = node.subscribe();
@@ -167,6 +182,23 @@ async fn a_restart_is_told() {
     })
     .await;
     assert_eq!(node.counters().get(Counter::ActorRestarts), 1);
+}
+
+/// Storage cannot start again before the disk answers, and the end may not have to wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_disk_hangs_while_storage_restarts_can_be_ended() {
+    let lab = Lab::default();
+    let storage = Arc::new(Moody::default());
+    let mut config = lab.config("a");
+    config.storage = storage.clone();
+    let a = lab.spawn_with(config, &[]).await;
+    let _held = Held(Arc::clone(&storage));
+    storage.hold();
+    kill_one(&a, 0).await;
+    until("it restarts", || a.counters().get(Counter::ActorRestarts) == 1).await;
+    until("it waits for the disk", || storage.waits()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), a.shutdown()).await;
+    assert!(ended.is_ok(), "the end waits for the disk");
 }
 
 /// Each inner actor is killed in turn while writes come from many sides.

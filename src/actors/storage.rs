@@ -22,6 +22,7 @@ use crate::{
         route::{Output, StorageInput},
     },
     store::Change,
+    store::StoreError,
 };
 
 /// What the storage actor can be sent.
@@ -66,7 +67,7 @@ impl Storage {
         myself: ActorRef<StorageMessage>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let stored = shared.writer.load().await?;
+        let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
         let (mut config, now) = (replica_config(&shared), shared.clock.now());
         if stored.left {
@@ -81,7 +82,7 @@ impl Storage {
         // and the transport see it only when it is durable.
         let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
         shared.route(persist);
-        shared.writer.flush().await?;
+        unless_ending(&shared, shared.writer.flush()).await?;
         let mut state = State { shared, replica, timer: Timer::default() };
         state.finish(&myself, rest);
         Ok(state)
@@ -180,6 +181,18 @@ impl State {
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
         }
+    }
+}
+
+/// The root waits for this actor's start: a disk that hangs must not keep the node from ending.
+async fn unless_ending<T>(
+    shared: &Shared,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, ActorProcessingErr> {
+    let mut ending = shared.ending.subscribe();
+    tokio::select! {
+        result = call => Ok(result?),
+        _ = ending.wait_for(Option::is_some) => Err("the node ends".into()),
     }
 }
 

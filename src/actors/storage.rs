@@ -70,9 +70,10 @@ impl Storage {
         let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
         let (mut config, now) = (replica_config(&shared), shared.clock.now());
-        if stored.left {
+        let before = copies.get(&config.node).and_then(|map| map.record.as_ref());
+        if let Some((_, record)) = before {
             // Left meanwhile: an actor that failed after that must not take it back.
-            config.record.status = Status::Left;
+            config.record.status = record.status;
         }
         let mut out = Vec::new();
         let replica =

@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeMap,
     hint::black_box,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 

@@ -1,7 +1,7 @@
 //! The `gossipmonger` program: one file a group of subcommands.
 //!
 //! It is not part of the library's interface. Subcommands that concern a running agent talk to it
-//! over the Unix socket in its directory ([`admin`]); none of them talks to the network.
+//! over the Unix socket in its directory (`cli/admin.rs`); none of them talks to the network.
 
 use std::{
     path::{Path, PathBuf},

@@ -70,8 +70,8 @@ pub struct Config {
     /// How long a dead peer and its keys are kept. Default 24 h. It is no longer told of after half
     /// of it.
     pub forget_after: Duration,
-    /// Events held for a subscriber that does not take them; then it is told that it lags.
-    /// Default 4,096.
+    /// Events held for a subscriber that does not take them; then it is told that it lags. An event
+    /// may hold a value of up to `limits.value_bytes`. Default 4,096.
     pub event_queue: usize,
     /// Most bytes of writes that wait for the store; further ones wait for room. Default 64 MiB.
     pub write_queue_bytes: usize,

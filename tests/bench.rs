@@ -1,6 +1,9 @@
 //! The demo and the benchmarks as a user runs them: refusals, exit codes, and the output's shape.
 
-use std::process::{Command, Output};
+use std::{
+    io::{BufRead, BufReader},
+    process::{Command, Output, Stdio},
+};
 
 use serde_json::Value;
 
@@ -88,7 +91,7 @@ fn throughput_reports_every_step() {
         "--staleness-ms",
         "0",
     ]);
-    assert_eq!(report["updates_per_s"], 0, "nothing is everywhere within no time: {report}");
+    assert_eq!(report["updates_per_s"], 0.0, "nothing is everywhere within no time: {report}");
     let step = &report["steps"][0];
     has(step, &["asked_per_s", "reached_per_s", "passes", "staleness_ms", "unseen"]);
     has(step, &["cpu_s_per_s", "cpu_us_per_update", "wire_bytes_per_update", "copies_per_update"]);
@@ -112,6 +115,26 @@ fn the_demo_shows_a_death_and_a_return() {
     for part in ["is killed", "dead (phi", "is back", "sets ", "seen by 2 of 2", "converged  yes"] {
         assert!(stdout.contains(part), "{part:?} is not in:\n{stdout}");
     }
+}
+
+#[test]
+fn a_demo_that_is_interrupted_gives_no_verdict() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_gossipmonger"))
+        .args(["demo", "--plain", "--nodes", "2", "--seconds", "600"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let joined = |line: &String| line.contains("all nodes have found each other");
+    lines.by_ref().map(Result::unwrap).find(joined).unwrap();
+    let interrupt = format!("kill -INT {}", demo.id());
+    assert!(Command::new("sh").args(["-c", &interrupt]).status().unwrap().success());
+    let rest: Vec<_> = lines.map(Result::unwrap).collect();
+    let output = demo.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cut short"), "{}", stderr(&output));
+    assert!(rest.iter().any(|line| line.contains("2 nodes, all found each other")), "{rest:?}");
 }
 
 fn gossipmonger(arguments: &[&str]) -> Output {

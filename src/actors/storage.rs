@@ -69,9 +69,10 @@ impl Storage {
         let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
         let (mut config, now) = (replica_config(&shared), shared.clock.now());
-        if stored.left {
+        let before = copies.get(&config.node).and_then(|map| map.record.as_ref());
+        if let Some((_, record)) = before {
             // Left meanwhile: an actor that failed after that must not take it back.
-            config.record.status = Status::Left;
+            config.record.status = record.status;
         }
         let mut out = Vec::new();
         let replica =
@@ -202,15 +203,14 @@ impl State {
     }
 }
 
-/// Waits for the store, but not longer than the node lasts: who ends it has to wait for this start.
+/// The root waits for this actor's start: a disk that hangs must not keep the node from ending.
 async fn unless_ending<T>(
     shared: &Shared,
-    work: impl Future<Output = Result<T, StoreError>>,
+    call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, ActorProcessingErr> {
     let mut ending = shared.ending.subscribe();
     tokio::select! {
-        biased;
-        done = work => Ok(done?),
+        result = call => Ok(result?),
         _ = ending.wait_for(Option::is_some) => Err("the node ends".into()),
     }
 }

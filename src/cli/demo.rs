@@ -15,7 +15,6 @@ use tokio::{
 };
 
 use self::{
-    plain::Plain,
     play::{Play, Progress},
     screen::Screen,
 };
@@ -136,7 +135,7 @@ fn listen(kind: SignalKind) -> io::Result<Signal> {
 /// How it is shown.
 #[derive(Debug)]
 enum View {
-    Plain(Plain),
+    Plain,
     Screen(Screen),
 }
 
@@ -145,21 +144,21 @@ impl View {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
         let terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !dumb;
         if plain || !terminal {
-            return Ok(Self::Plain(Plain::default()));
+            return Ok(Self::Plain);
         }
         Screen::open().map(Self::Screen)
     }
 
     fn show(&mut self, play: &mut Play) -> io::Result<()> {
         match self {
-            Self::Plain(plain) => plain.show(play),
+            Self::Plain => plain::show(play),
             Self::Screen(screen) => screen.show(play),
         }
     }
 
     fn wants_to_quit(&self) -> io::Result<bool> {
         match self {
-            Self::Plain(_) => Ok(false),
+            Self::Plain => Ok(false),
             Self::Screen(screen) => screen.wants_to_quit(),
         }
     }

@@ -11,3 +11,4 @@ mod refusals;
 mod reset;
 mod restart;
 mod supervision;
+mod versions;

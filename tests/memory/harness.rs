@@ -122,18 +122,12 @@ pub(crate) struct Moody {
     pub(crate) fails: AtomicBool,
     pub(crate) panics: AtomicBool,
     held: Mutex<bool>,
-    waiting: AtomicBool,
     released: Condvar,
 }
 
 impl Moody {
     pub(crate) fn hold(&self) {
         *self.held.lock().unwrap() = true;
-    }
-
-    /// Whether a commit has met the hold.
-    pub(crate) fn waits(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst)
     }
 
     pub(crate) fn release(&self) {
@@ -156,7 +150,6 @@ impl Store for Moody {
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut held = self.held.lock().unwrap();
         while *held {
-            self.waiting.store(true, Ordering::SeqCst);
             held = self.released.wait(held).unwrap();
         }
         drop(held);

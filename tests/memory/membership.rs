@@ -32,6 +32,24 @@ async fn refuses_to_start_after_leaving_unless_told_to_rejoin() {
     Gossipmonger::spawn(config()).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_leaves_for_now_comes_back_unasked() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let storage = Arc::new(MemoryStore::new());
+    let config = || {
+        let mut config = lab.config("b");
+        config.storage = storage.clone();
+        config
+    };
+    let b = lab.spawn_with(config(), &["a"]).await;
+    all_live(&[&a, &b]).await;
+    assert_eq!(b.leave_for_now().await.unwrap(), 1);
+    assert_eq!(a.snapshot().member(b.node()).unwrap().state, PeerState::Left);
+    let b = lab.spawn_with(config(), &["a"]).await;
+    all_live(&[&a, &b]).await;
+}
+
 // C42
 #[tokio::test(start_paused = true)]
 async fn who_leaves_is_left_and_never_dead() {

@@ -81,6 +81,24 @@ async fn a_slow_store_delays_the_acknowledgement_and_nothing_else() {
     assert_eq!(storage.kept("slow").as_deref(), Some("1"));
 }
 
+/// Not even when the storage actor is just being started anew on it.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_does_not_keep_the_node_from_ending() {
+    let lab = Lab::default();
+    let storage = Arc::new(Moody::default());
+    let mut config = lab.config("a");
+    config.storage = storage.clone();
+    let a = lab.spawn_with(config, &[]).await;
+    let _held = Held(Arc::clone(&storage));
+    storage.hold();
+    let oldest = a.cell().get_children().into_iter().min_by_key(ractor::ActorCell::get_id);
+    oldest.unwrap().kill_and_wait(None).await.unwrap();
+    until("it is being restarted", || a.counters().get(Counter::ActorRestarts) == 1).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(60), a.shutdown()).await;
+    ended.expect("the end waits for the disk");
+}
+
 /// The departure is told and the node ends, also if the disk cannot remember it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_with_a_failing_store_leaves() {

@@ -12,7 +12,7 @@ use gossipmonger::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
-use crate::harness::{Held, Lab, Moody, all_live, drain, names, next_event, until};
+use crate::harness::{Lab, Moody, all_live, drain, names, next_event, until};
 
 #[tokio::test(start_paused = true)]
 async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
@@ -182,23 +182,6 @@ async fn a_restart_is_told() {
     })
     .await;
     assert_eq!(node.counters().get(Counter::ActorRestarts), 1);
-}
-
-/// Storage cannot start again before the disk answers, and the end may not have to wait for that.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_whose_disk_hangs_while_storage_restarts_can_be_ended() {
-    let lab = Lab::default();
-    let storage = Arc::new(Moody::default());
-    let mut config = lab.config("a");
-    config.storage = storage.clone();
-    let a = lab.spawn_with(config, &[]).await;
-    let _held = Held(Arc::clone(&storage));
-    storage.hold();
-    kill_one(&a, 0).await;
-    until("it restarts", || a.counters().get(Counter::ActorRestarts) == 1).await;
-    until("it waits for the disk", || storage.waits()).await;
-    let ended = tokio::time::timeout(Duration::from_secs(60), a.shutdown()).await;
-    assert!(ended.is_ok(), "the end waits for the disk");
 }
 
 /// Each inner actor is killed in turn while writes come from many sides.

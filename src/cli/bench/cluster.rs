@@ -127,6 +127,22 @@ impl Cluster {
         self.running().all(|(_, node)| node.snapshot().live().count() >= self.settings.nodes)
     }
 
+    /// What all running nodes have counted, together; what is zero is left out.
+    pub(super) fn counters(&self) -> Json {
+        let mut sums = BTreeMap::<String, u64>::new();
+        for (_, node) in self.running() {
+            let refusals = node.counters().refusals().into_iter();
+            let refusals = refusals.map(|(reason, count)| (format!("refused_{reason}"), count));
+            let counts = node.counters().all().into_iter();
+            let counts = counts.map(|(name, count)| (name.to_owned(), count));
+            counts
+                .chain(refusals)
+                .for_each(|(name, count)| *sums.entry(name).or_default() += count);
+        }
+        sums.retain(|_, sum| *sum > 0);
+        json!(sums)
+    }
+
     /// How many each has for live, itself included.
     pub(super) fn live_counts(&self) -> Vec<usize> {
         self.running().map(|(_, node)| node.snapshot().live().count()).collect()

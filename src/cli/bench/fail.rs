@@ -24,6 +24,7 @@ pub(super) async fn fail(common: &Common) -> Result<Report, CliError> {
     }
     out.insert("false_deaths_total".into(), views.false_deaths.into());
     out.insert("false_death_targets".into(), views.false_targets.len().into());
+    out.insert("counters".into(), cluster.counters());
     Ok(out)
 }
 

@@ -42,6 +42,7 @@ pub(super) async fn join(common: &Common) -> Result<Report, CliError> {
     out.insert("rss_mib".into(), rounded(resident as f64 / MIB, 1));
     out.insert("rss_kib_per_node".into(), rounded(grown as f64 / 1024.0 / nodes, 0));
     out.insert("still_full_after_idle".into(), cluster.is_full().into());
+    out.insert("counters".into(), cluster.counters());
     Ok(out)
 }
 
@@ -79,6 +80,7 @@ pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
     out.insert("each_ms".into(), quantiles(each));
     out.insert("incomplete_reps".into(), incomplete.into());
     out.insert("missing_deliveries".into(), missing.into());
+    out.insert("counters".into(), cluster.counters());
     Ok(out)
 }
 
@@ -109,6 +111,7 @@ pub(super) async fn bulk(common: &Common) -> Result<Report, CliError> {
     out.insert("bulk_cpu_s".into(), rounded(cpu, 3));
     out.insert("bulk_wire_bytes".into(), wire.bytes.into());
     out.insert("bulk_wire_packets".into(), wire.packets.into());
+    out.insert("counters".into(), cluster.counters());
     Ok(out)
 }
 

@@ -81,7 +81,8 @@ pub(super) async fn throughput(args: &Args) -> Result<Report, CliError> {
     out.insert("nodes".into(), args.nodes.into());
     out.insert("value_bytes".into(), args.value_bytes.into());
     out.insert("settings".into(), settings.describe());
-    out.insert("updates_per_s".into(), best.map_or(json!(0), |best| rounded(best.reached, 0)));
+    let rate = best.map_or(0.0, |best| best.reached);
+    out.insert("updates_per_s".into(), rounded(rate, 0));
     let steps = steps.iter().map(|step| Json::Object(step.describe(args))).collect();
     out.insert("steps".into(), Json::Array(steps));
     Ok(out)
@@ -114,11 +115,7 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
         steps.push(step);
         // What was too much has to be dealt with before the next one.
         tokio::time::sleep(SETTLE).await;
-        if passes {
-            good = Some(rate)
-        } else {
-            bad = Some(rate)
-        }
+        *(if passes { &mut good } else { &mut bad }) = Some(rate);
         rate = match (good, bad) {
             (Some(good), None) => good * 2.0,
             (None, Some(bad)) => bad / 2.0,

@@ -1,34 +1,34 @@
 //! The demo as lines: time, who, what. For logs, pipes, and terminals that cannot do more.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use super::play::{News, Play, sentence};
 
-/// Prints a line per event.
-#[derive(Debug, Default)]
-pub(super) struct Plain {
-    _private: (),
+/// Prints a line per event since the last call.
+pub(super) fn show(play: &mut Play) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for news in play.take_news() {
+        let (at, who, what) = line(news);
+        writeln!(out, "{:8.3} s  {who:WHO_WIDTH$}  {what}", at.as_secs_f64())?;
+    }
+    out.flush()
 }
 
-impl Plain {
-    pub(super) fn show(&mut self, play: &mut Play) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        for news in play.take_news() {
-            let (at, who, what) = match news {
-                News::Done { at, node, what } => {
-                    (at, node.map_or_else(|| "demo".to_owned(), |node| node.to_string()), what)
-                }
-                News::Seen(seen) => {
-                    let what = match &seen.event {
-                        Ok(event) => sentence(&seen.observer, event),
-                        Err(missed) => format!("has missed {missed} events"),
-                    };
-                    (seen.at, seen.observer.to_string(), what)
-                }
-            };
-            writeln!(out, "{:8.3} s  {who:WHO_WIDTH$}  {what}", at.as_secs_f64())?;
+fn line(news: News) -> (Duration, String, String) {
+    match news {
+        News::Done { at, node, what } => {
+            (at, node.map_or_else(|| "demo".to_owned(), |node| node.to_string()), what)
         }
-        out.flush()
+        News::Seen(seen) => {
+            let what = match &seen.event {
+                Ok(event) => sentence(&seen.observer, event),
+                Err(missed) => format!("has missed {missed} events"),
+            };
+            (seen.at, seen.observer.to_string(), what)
+        }
     }
 }
 

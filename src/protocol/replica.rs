@@ -669,12 +669,8 @@ impl Replica {
         self.touched_own(out);
     }
 
-    /// Whether a generation is so far in the future that no clock, however wrong, has given it: who
-    /// took one near the end of the numbers could never start again.
     fn is_absurd(&self, now: Time, generation: Generation) -> bool {
-        let latest = self.wall_origin + now.since_origin() + GENERATION_AHEAD_MAX;
-        let latest = latest.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u128::from(generation.0) > latest.as_millis()
+        generation.is_absurd(self.wall_origin + now.since_origin())
     }
 
     /// Of what a peer's digest offers, what we lack.
@@ -1070,7 +1066,5 @@ const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;
-/// How far a generation may be ahead of our wall clock: ten years.
-const GENERATION_AHEAD_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Count of nodes (9) and `more` (1).
 const DELTA_FIXED_BYTES_MAX: usize = 10;

@@ -68,6 +68,7 @@ pub struct PeerLife {
 pub struct Liveness {
     config: LivenessConfig,
     peers: BTreeMap<NodeId, Peer>,
+    last_tick: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -83,7 +84,7 @@ impl Liveness {
     /// Nobody is known.
     #[must_use]
     pub const fn new(config: LivenessConfig) -> Self {
-        Self { config, peers: BTreeMap::new() }
+        Self { config, peers: BTreeMap::new(), last_tick: None }
     }
 
     /// Does what a cast says.
@@ -201,10 +202,23 @@ impl Liveness {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        let wait = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
+        let stalled = self.stalled(now, wait);
+        self.last_tick = Some(now);
         for (node, peer) in &mut self.peers {
+            if !stalled.is_zero() {
+                peer.excuse(stalled, now);
+            }
             peer.judge(now, node, &self.config, out);
         }
-        out.push(Output::Wake(self.config.heartbeat_interval / TICKS_PER_INTERVAL));
+        out.push(Output::Wake(wait));
+    }
+
+    /// For how long this process itself stood still, if it did for more than a heartbeat: it could
+    /// not hear anybody then, so nobody's silence counts (Lifeguard, "local health").
+    fn stalled(&self, now: Time, wait: Duration) -> Duration {
+        let late = self.last_tick.map_or(Duration::ZERO, |last| now.since(last + wait));
+        if late > self.config.heartbeat_interval { late } else { Duration::ZERO }
     }
 }
 
@@ -222,6 +236,15 @@ impl Peer {
         self.state = state;
         self.since = now;
         self.retired = false;
+    }
+
+    /// Takes time out of the silence of a peer that is not given up yet.
+    fn excuse(&mut self, stalled: Duration, now: Time) {
+        match self.state {
+            PeerState::Unheard => self.since = (self.since + stalled).min(now),
+            PeerState::Live | PeerState::Suspect => self.window.excuse(stalled, now),
+            PeerState::Dead | PeerState::Left => {}
+        }
     }
 
     fn judge(&mut self, now: Time, node: &NodeId, config: &LivenessConfig, out: &mut Vec<Output>) {

@@ -168,3 +168,18 @@ fn a_clock_far_ahead_in_a_sign_of_life_changes_nothing() {
     detector.tell(at(1), heard).ticks(1, 20);
     assert_eq!(detector.state(), Some(PeerState::Dead));
 }
+
+// C72
+#[test]
+fn a_process_that_stood_still_accuses_nobody_for_it() {
+    let mut detector = Detector::new();
+    detector.member(at(0), 1, Status::Up);
+    for second in 0..10 {
+        detector.beat(at(second), 1).ticks(second, second + 1);
+    }
+    // Nothing runs for a minute; what was sent meanwhile is lost.
+    detector.ticks(70, 71);
+    assert_eq!(detector.state(), Some(PeerState::Live), "{:?}", detector.events);
+    detector.ticks(71, 80);
+    assert_eq!(detector.state(), Some(PeerState::Dead), "but a silence that lasts counts");
+}

@@ -17,6 +17,7 @@ use tokio::{
 use self::{
     play::{Play, Progress},
     screen::Screen,
+    stage::LOCAL_MAX,
 };
 use super::error::{CliError, Exit};
 
@@ -71,7 +72,8 @@ impl Args {
             self.nodes as u64,
             "one node each at least",
         )?;
-        let least = SECONDS_MIN + self.nodes as u64 / NODES_PER_SECOND;
+        let death = if self.nodes > LOCAL_MAX { SECONDS_MIN_MANY } else { SECONDS_MIN };
+        let least = death + self.nodes as u64 / NODES_PER_SECOND;
         within("seconds", self.seconds, least, SECONDS_MAX, "a death has to be noticed on the way")
     }
 }
@@ -175,6 +177,8 @@ Exit codes:
 const NODES_MAX: usize = 64;
 /// A third of it has to be enough to notice a death, which takes about a second.
 const SECONDS_MIN: u64 = 6;
+/// And about four where many nodes gossip once a second.
+const SECONDS_MIN_MANY: u64 = 15;
 /// So many handshakes more take a second more.
 const NODES_PER_SECOND: u64 = 4;
 const SECONDS_MAX: u64 = 86_400;

@@ -69,8 +69,7 @@ pub struct PeerLife {
 pub struct Liveness {
     config: LivenessConfig,
     peers: BTreeMap<NodeId, Peer>,
-    /// When time was last told.
-    ticked: Option<Time>,
+    last_tick: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -86,7 +85,7 @@ impl Liveness {
     /// Nobody is known.
     #[must_use]
     pub const fn new(config: LivenessConfig) -> Self {
-        Self { config, peers: BTreeMap::new(), ticked: None }
+        Self { config, peers: BTreeMap::new(), last_tick: None }
     }
 
     /// Does what a cast says.
@@ -204,27 +203,23 @@ impl Liveness {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
-        self.excuse_own_stall(now);
+        let wait = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
+        let stalled = self.stalled(now, wait);
+        self.last_tick = Some(now);
         for (node, peer) in &mut self.peers {
+            if !stalled.is_zero() {
+                peer.excuse(stalled, now);
+            }
             peer.judge(now, node, &self.config, out);
         }
-        out.push(Output::Wake(self.config.heartbeat_interval / TICKS_PER_INTERVAL));
+        out.push(Output::Wake(wait));
     }
 
-    /// A tick that is late by far means that this process stood still, or could not keep up: what the
-    /// peers sent meanwhile is still to be read. One interval of it counts nevertheless, so that a
-    /// process that is always late finds the dead later, not never.
-    fn excuse_own_stall(&mut self, now: Time) {
-        let interval = self.config.heartbeat_interval;
-        let gap = self.ticked.replace(now).map_or(Duration::ZERO, |last| now.since(last));
-        let Some(deaf) = gap.checked_sub(interval).filter(|deaf| !deaf.is_zero()) else { return };
-        for peer in self.peers.values_mut() {
-            match peer.state {
-                PeerState::Unheard => peer.since = (peer.since + deaf).min(now),
-                PeerState::Live | PeerState::Suspect => peer.window.excuse(deaf, now),
-                PeerState::Dead | PeerState::Left => {}
-            }
-        }
+    /// For how long this process itself stood still, if it did for more than a heartbeat: it could
+    /// not hear anybody then, so nobody's silence counts (Lifeguard, "local health").
+    fn stalled(&self, now: Time, wait: Duration) -> Duration {
+        let late = self.last_tick.map_or(Duration::ZERO, |last| now.since(last + wait));
+        if late > self.config.heartbeat_interval { late } else { Duration::ZERO }
     }
 }
 
@@ -242,6 +237,15 @@ impl Peer {
         self.state = state;
         self.since = now;
         self.retired = false;
+    }
+
+    /// Takes time out of the silence of a peer that is not given up yet.
+    fn excuse(&mut self, stalled: Duration, now: Time) {
+        match self.state {
+            PeerState::Unheard => self.since = (self.since + stalled).min(now),
+            PeerState::Live | PeerState::Suspect => self.window.excuse(stalled, now),
+            PeerState::Dead | PeerState::Left => {}
+        }
     }
 
     fn judge(&mut self, now: Time, node: &NodeId, config: &LivenessConfig, out: &mut Vec<Output>) {

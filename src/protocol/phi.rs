@@ -72,15 +72,16 @@ impl PhiWindow {
         self.last_heard = self.last_heard.max(at);
     }
 
+    /// Takes time out of the silence: this process itself stood still and could not hear. The next
+    /// heartbeat ends no interval.
+    pub fn excuse(&mut self, stalled: Duration, now: Time) {
+        self.last_heard = (self.last_heard + stalled).min(now);
+        self.pause();
+    }
+
     /// Forgets when the last heartbeat came: the next one ends no interval.
     pub const fn pause(&mut self) {
         self.last_heartbeat = None;
-    }
-
-    /// For so long nobody could be heard here: that was not the peer's silence.
-    pub fn excuse(&mut self, deaf: Duration, now: Time) {
-        self.last_heard = (self.last_heard + deaf).min(now);
-        self.pause();
     }
 
     /// What is needed to compute phi.

@@ -174,10 +174,12 @@ impl Scheduler {
         self.wake(now, out);
     }
 
+    /// Heartbeats go to the dead as well, as far as they are still connected: if we are wrong about
+    /// one and fell silent ourselves, it would be wrong about us next.
     fn heartbeat(&self, out: &mut Vec<Output>) {
-        if !self.neighbours.is_empty() {
-            let neighbours = self.neighbours.clone();
-            out.push(Output::Transport(TransportInput::Heartbeat(neighbours)));
+        if !self.peers.is_empty() {
+            let peers = self.peers.keys().cloned().collect();
+            out.push(Output::Transport(TransportInput::Heartbeat(peers)));
         }
     }
 
@@ -262,6 +264,8 @@ impl Scheduler {
     /// Of exchanges that nobody will report the end of, none is waited for.
     fn interrupted(&mut self, out: &mut Vec<Output>) {
         self.in_flight.clear();
+        let neighbours = self.neighbours.as_slice().into();
+        out.push(Output::Transport(TransportInput::Neighbours(neighbours)));
         if let Some(farewell) = &mut self.leaving
             && !farewell.pending.is_empty()
         {

@@ -171,27 +171,24 @@ fn a_clock_far_ahead_in_a_sign_of_life_changes_nothing() {
 
 // C72
 #[test]
-fn a_process_that_stood_still_calls_nobody_dead() {
+fn a_process_that_stood_still_accuses_nobody_for_it() {
     let mut detector = Detector::new();
-    detector.member(at(0), 1, Status::Up).beat(at(1), 1).ticks(1, 2);
-    for second in 2..10 {
+    detector.member(at(0), 1, Status::Up);
+    for second in 0..10 {
         detector.beat(at(second), 1).ticks(second, second + 1);
     }
-    // Thirty seconds later the timer runs first, and only then the socket is read.
-    detector.ticks(40, 41);
-    assert_eq!(detector.state(), Some(PeerState::Live));
-    detector.beat(at(41), 1).ticks(41, 43);
-    assert_eq!(detector.state(), Some(PeerState::Live));
-    // Who is really gone is found after as long as ever.
-    detector.ticks(43, 47);
-    assert_eq!(detector.state(), Some(PeerState::Dead));
+    // Nothing runs for a minute; what was sent meanwhile is lost.
+    detector.ticks(70, 71);
+    assert_eq!(detector.state(), Some(PeerState::Live), "{:?}", detector.events);
+    detector.ticks(71, 80);
+    assert_eq!(detector.state(), Some(PeerState::Dead), "but a silence that lasts counts");
 }
 
 #[test]
 fn a_process_that_is_always_late_still_finds_the_dead() {
     let mut detector = Detector::new();
     detector.member(at(0), 1, Status::Up).beat(at(1), 1);
-    for n in 1..10 {
+    for n in 1..40 {
         detector.tell(at(n * 5), DetectorInput::Tick);
     }
     assert_eq!(detector.state(), Some(PeerState::Dead));

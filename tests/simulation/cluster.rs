@@ -853,6 +853,11 @@ impl Cluster {
         for peer in peers {
             let Some(to) = self.find(slot, &Target::Peer(peer.clone())) else { continue };
             let Some(node) = self.slots[slot].node.as_mut() else { return };
+            // There are no connections here; none to the dead is taken to be left.
+            let state = node.liveness.life(peer).map(|life| life.state);
+            if matches!(state, Some(PeerState::Dead | PeerState::Left)) {
+                continue;
+            }
             node.sequence += 1;
             let generation = node.replica.own().generation();
             let bytes = Heartbeat { generation, sequence: node.sequence }.encode();

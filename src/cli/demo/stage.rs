@@ -113,12 +113,13 @@ impl Stage {
     /// Starts a node, for the first time or again, on any free port. Returns where it listens.
     pub(super) async fn start(&mut self, name: &NodeId) -> Result<String, CliError> {
         let seeds = self.node(&self.seed).map(|seed| seed.addresses().to_vec());
+        let nodes = self.places.len();
         let place = self.places.get_mut(name).ok_or_else(|| CliError::failed("no such node"))?;
         if let Some(ending) = place.ending.take() {
             let _ = timeout(END_TIMEOUT, ending).await;
         }
         let (config, transport) = place.credentials.config()?;
-        let mut config = config.local();
+        let mut config = if nodes > LOCAL_MAX { config.lan() } else { config.local() };
         config.seeds = seeds.unwrap_or_default();
         config.storage = Arc::clone(&place.store);
         let spawned = Gossipmonger::spawn(config).await;
@@ -206,6 +207,9 @@ fn datacenter(index: usize) -> String {
     DATACENTERS.get(index).map_or_else(|| format!("dc{}", index + 1), |name| (*name).to_owned())
 }
 
+/// So many nodes at most gossip every 200 ms, more of them once a second: each has a heartbeat for
+/// each other, and a small machine has no time for more.
+pub(super) const LOCAL_MAX: usize = 16;
 const DATACENTERS: [&str; 6] = ["eu", "us", "ap", "sa", "af", "au"];
 /// Events on their way to the view; a node whose events wait says itself that it lags.
 const EVENTS_MAX: usize = 4_096;

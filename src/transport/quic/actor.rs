@@ -31,6 +31,8 @@ pub(super) struct State {
     node: NodeLink,
     tasks: Tasks,
     sequence: u64,
+    /// Whom to keep a connection to, by name.
+    neighbours: Arc<[NodeId]>,
     /// Neighbours without a connection: since when, and when to dial them.
     missing: BTreeMap<NodeId, Missing>,
 }
@@ -59,7 +61,8 @@ impl Quic {
         for link in shared.table.links() {
             spawner.spawn(serve(Arc::clone(&shared), node.clone(), spawner.clone(), link));
         }
-        Ok(State { shared, node, tasks, sequence: 0, missing: BTreeMap::new() })
+        let (neighbours, missing) = (Arc::default(), BTreeMap::new());
+        Ok(State { shared, node, tasks, sequence: 0, neighbours, missing })
     }
 
     async fn handle(
@@ -74,9 +77,12 @@ impl Quic {
             }
             TransportInput::Heartbeat(peers) => {
                 state.heartbeat(&peers);
-                state.connect(&peers);
+                state.connect();
             }
-            TransportInput::Neighbours(peers) => state.connect(&peers),
+            TransportInput::Neighbours(peers) => {
+                state.neighbours = peers;
+                state.connect();
+            }
             TransportInput::Forget(peer) => {
                 state.missing.remove(&peer);
                 if let Some(link) = state.shared.table.link(&peer) {
@@ -124,11 +130,12 @@ impl State {
 
     /// Dials the neighbours that are not connected: those that are ours to dial at once, the others
     /// if they have not come by themselves for a while.
-    fn connect(&mut self, peers: &[NodeId]) {
+    fn connect(&mut self) {
+        let peers = Arc::clone(&self.neighbours);
         let now = self.node.now();
         let interval = self.node.config().gossip_interval;
         self.missing.retain(|peer, _| peers.binary_search(peer).is_ok());
-        for peer in peers {
+        for peer in &*peers {
             if self.shared.table.link(peer).is_some() {
                 self.missing.remove(peer);
                 continue;

@@ -364,8 +364,7 @@ async fn keeps_one_connection_of_a_member_that_dials_again_and_again() {
     }
     let old = Member::dial(scene.member("x"), scene.address(), TransportConfig::default());
     let old = old.await.unwrap();
-    let past =
-        gossipmonger::protocol::message::Hello { generation: Generation(1), ..hello("demo", "x") };
+    let past = Hello { generation: Generation(1), ..hello("demo", "x") };
     let _ = old.introduce(past).await;
     assert_eq!(old.cut_off().await.0, 3, "of an earlier life");
     assert!(last.connection.close_reason().is_none());

@@ -45,8 +45,10 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::info!(%peer, datacenter, address, "a new node");
         }
         Event::PeerLive { peer } => tracing::info!(%peer, "live"),
-        Event::PeerSuspect { peer, phi } => tracing::info!(%peer, phi, "suspect"),
-        Event::PeerDead { peer, phi } => tracing::info!(%peer, phi, "dead"),
+        Event::PeerSuspect { peer, phi } => {
+            tracing::info!(%peer, phi = hundredths(phi), "suspect");
+        }
+        Event::PeerDead { peer, phi } => tracing::warn!(%peer, phi = hundredths(phi), "dead"),
         Event::PeerLeft { peer } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
         Event::PeerChanged { peer, generation } => {
@@ -54,6 +56,11 @@ fn note(node: &Gossipmonger, event: Event) {
         }
         Event::Updated { .. } | Event::Deleted { .. } | Event::Error(_) => {}
     }
+}
+
+/// More digits of a level of suspicion say nothing.
+fn hundredths(phi: f64) -> f64 {
+    (phi * 100.0).round() / 100.0
 }
 
 /// Warns of a certificate that this node's own roots refuse: mostly somebody has mixed up files.

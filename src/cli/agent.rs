@@ -72,7 +72,9 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
     notify(&[NotifyState::Ready]);
 
-    let ended = signals.attend(&agent).await;
+    let Some(ended) = signals.attend(&agent).await else {
+        return Err(CliError::failed("ended at once by a second signal"));
+    };
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -100,11 +102,11 @@ impl Signals {
         })
     }
 
-    /// Does what the signals say, until the node has ended.
-    async fn attend(&mut self, agent: &Agent) -> Result<(), CliError> {
+    /// Does what the signals say, until the node has ended; `None`: it is not to be waited for.
+    async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
         loop {
             tokio::select! {
-                problem = agent.node.ended() => return ended(problem),
+                problem = agent.node.ended() => return Some(ended(problem)),
                 () = stop(&mut self.terminate, &mut self.interrupt) => break,
                 _ = self.hangup.recv() => hang_up(agent).await,
             }
@@ -112,10 +114,8 @@ impl Signals {
         notify(&[NotifyState::Stopping]);
         tracing::info!("leaving; a second signal ends this at once");
         tokio::select! {
-            () = leave(&agent.node) => ended(agent.node.ended().await),
-            () = stop(&mut self.terminate, &mut self.interrupt) => {
-                Err(CliError::failed("ended at once by a second signal"))
-            }
+            () = leave(&agent.node) => Some(ended(agent.node.ended().await)),
+            () = stop(&mut self.terminate, &mut self.interrupt) => None,
         }
     }
 }

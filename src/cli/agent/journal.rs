@@ -1,11 +1,11 @@
 //! What the agent notes in its log: who comes and goes. Problems the node logs itself.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{
     actors::clock::Clock,
     node::Gossipmonger,
-    protocol::event::Event,
+    protocol::{event::Event, route::Counter},
     subscription::{Events, SubscriptionError},
 };
 
@@ -32,6 +32,29 @@ pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
             }
             Err(SubscriptionError::Ended) => return,
         }
+    }
+}
+
+/// Warns while nobody is heard from the start on: a wrong seed is silent otherwise.
+pub(super) async fn miss_company(node: Gossipmonger) {
+    let ours = node.addresses();
+    let mut seeds = node.config().seeds.clone();
+    seeds.retain(|seed| !ours.contains(seed));
+    let seeds = seeds.join(", ");
+    let mut patience = node.config().gossip_interval * LONELY_ROUNDS;
+    while !seeds.is_empty() {
+        tokio::time::sleep(patience).await;
+        if node.snapshot().peers().any(|peer| peer.is_live()) {
+            return;
+        }
+        let dials_failed = node.counters().get(Counter::DialsFailed);
+        tracing::warn!(
+            seeds,
+            dials_failed,
+            "no other node has been heard yet: does one run there, and does UDP reach it? \
+             (--log debug tells of every attempt)"
+        );
+        patience = (patience * 4).min(PATIENCE_MAX);
     }
 }
 
@@ -69,3 +92,8 @@ pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls
         tracing::warn!("peers with the same roots will refuse this node's certificate: {refusal}");
     }
 }
+
+/// So many rounds of silence are no reason to warn.
+const LONELY_ROUNDS: u32 = 10;
+/// It is said again no later than after this long.
+const PATIENCE_MAX: Duration = Duration::from_secs(600);

@@ -380,7 +380,11 @@ fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
     });
     if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
         let allowed = "nobody can dial an unspecified address: name one by which others reach it";
-        return Err(ConfigError { key, value: format!("{address:?}"), allowed: allowed.to_owned() });
+        return Err(ConfigError {
+            key,
+            value: format!("{address:?}"),
+            allowed: allowed.to_owned(),
+        });
     }
     if good && address.len() <= record::ADDRESS_BYTES_MAX {
         return Ok(());

@@ -65,7 +65,8 @@ fn refuses_values_out_of_range_and_names_key_value_and_range() {
 #[test]
 fn refuses_to_put_a_node_beside_the_authoritys_key() {
     let cluster = Cluster::new();
-    let line = ["cert", "issue", "--ca", "pki", "--node", "a", "--datacenter", "eu", "--dir", "pki"];
+    let line =
+        ["cert", "issue", "--ca", "pki", "--node", "a", "--datacenter", "eu", "--dir", "pki"];
     cluster.run(&line).failed(2, &["pki", "choose another --dir"]);
     assert!(!cluster.dir("pki").join("node.key").exists());
 }

@@ -62,7 +62,7 @@ pub struct Config {
     pub minimum_live_peers: usize,
     /// What a node may hold. Must be the same in the whole cluster: news above it is refused.
     pub limits: Limits,
-    /// Most nodes known at once. Default 10,000.
+    /// Most nodes known at once. Default 10,000, at most 32,000.
     pub peers_max: usize,
     /// How long a deleted key leaves a tombstone. Default 1 h. A copy that was cut off for longer is
     /// sent the whole map again.
@@ -241,8 +241,10 @@ impl Config {
             return Err(ConfigError { key: "dead_peer_phi", value, allowed });
         }
         number("minimum_live_peers", self.minimum_live_peers, 0..=1_000)?;
-        duration("tombstone_grace", self.tombstone_grace, MILLI * 100..=DAY * 30)?;
-        duration("forget_after", self.forget_after, MILLI * 100..=DAY * 366)
+        // Of what is collected or forgotten before others could hear of it they would tell anew.
+        let round = self.gossip_interval;
+        duration("tombstone_grace", self.tombstone_grace, round..=DAY * 30)?;
+        duration("forget_after", self.forget_after, round * FORGET_ROUNDS_MIN..=DAY * 366)
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
@@ -252,7 +254,7 @@ impl Config {
         number("limits.value_bytes", self.limits.value_bytes, 1..=VALUE_BYTES_MAX)?;
         number("limits.keys", self.limits.keys, 1..=10_000_000)?;
         number("limits.state_bytes", self.limits.state_bytes, 1..=16 << 30)?;
-        number("peers_max", self.peers_max, 1..=100_000)?;
+        number("peers_max", self.peers_max, 1..=PEERS_MAX)?;
         number("event_queue", self.event_queue, 1..=1 << 20)?;
         number("write_queue_bytes", self.write_queue_bytes, 8 << 20..=4 << 30)?;
         number("restarts.most", self.restarts.most, 0..=1_000)?;
@@ -398,6 +400,10 @@ fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
 
 /// A value is one version, so it has to fit into a frame with what surrounds it.
 const VALUE_BYTES_MAX: usize = 4 << 20;
+/// A digest of so many nodes with the longest names fits into a frame beside the largest delta.
+const PEERS_MAX: usize = 32_000;
+/// A dead peer is kept for at least so many rounds.
+const FORGET_ROUNDS_MIN: u32 = 10;
 const MILLI: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);

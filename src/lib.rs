@@ -29,11 +29,12 @@
 //! 1. Nothing below [`protocol`] reads a clock, a socket or a global random number generator.
 //! 2. Calls go only into storage, and storage calls nobody. Casts find their target through one
 //!    routing table.
-//! 3. No actor awaits the network in a handler. Tasks do; they are owned by their actor and report.
+//! 3. No actor awaits the network in a handler, but the root, for a limited time, when it stops.
+//!    Tasks do; they are owned by their actor and report.
 //! 4. The certificate, not the frame, says who speaks. A peer relays other nodes' maps; it never
 //!    changes ours.
 //! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was
-//!    dropped.
+//!    dropped. Mailboxes have none of their own: what fills them is limited where it comes from.
 //! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free
 //!    prefixes, and a batch is one version.
 //! 7. Every start of a process is a new generation; a version is never used twice.

@@ -139,6 +139,10 @@ impl Gossipmonger {
     /// of one key the last counts. At most
     /// [`BATCH_BYTES_MAX`](crate::protocol::replica::BATCH_BYTES_MAX) bytes.
     ///
+    /// What was overwritten since is not sent any more: a node that is far behind, and catches up in
+    /// several steps, may for a moment see a batch without those of its keys that a later write, which
+    /// it does not have yet, has replaced.
+    ///
     /// # Errors
     /// As [`set`](Self::set).
     pub async fn set_many(&self, batch: Vec<Write>) -> Result<Version, Error> {

@@ -127,7 +127,7 @@ pub struct KnownPeer {
     pub addresses: Vec<String>,
     /// The last generation heard of.
     pub generation: Generation,
-    /// Whether it was thought to be dead.
+    /// Whether it had said that it leaves.
     pub dead: bool,
 }
 

@@ -14,7 +14,7 @@ use ractor::{ActorCell, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
 use crate::{
-    actors::{shared::Shared, storage::StorageMessage},
+    actors::{clock::Clock, shared::Shared, storage::StorageMessage},
     config::Config,
     counters::Counters,
     protocol::{
@@ -149,6 +149,9 @@ pub enum Unwelcome {
         /// Who answered.
         found: NodeId,
     },
+    /// No clock can have given its generation.
+    #[error("it claims to have started at {0} ms after 1970, years ahead: set its clock, or ours")]
+    Absurd(Generation),
     /// It is this node itself.
     #[error("this is our own address")]
     Ourselves,
@@ -165,6 +168,7 @@ impl Unwelcome {
             Self::WrongCluster(_) => "wrong_cluster",
             Self::WrongName { .. } => "impostor",
             Self::Unexpected { .. } => "unexpected_node",
+            Self::Absurd(_) => "absurd_generation",
             Self::Ourselves => "ourselves",
             Self::Twin => "twin",
         }
@@ -264,6 +268,9 @@ impl NodeLink {
             let (wanted, found) = (wanted.clone(), hello.node.clone());
             return Err(Unwelcome::Unexpected { wanted, found });
         }
+        if hello.generation.is_absurd(Clock::wall()) {
+            return Err(Unwelcome::Absurd(hello.generation));
+        }
         self.heard_of_self(hello.known);
         Ok(Met { node: hello.node.clone(), generation: hello.generation })
     }
@@ -344,7 +351,7 @@ impl NodeLink {
     }
 }
 
-/// Refusals told to the operator in one second; all are counted.
+/// Refusals, of connections and of news, told to the operator in one second; all are counted.
 pub const REFUSALS_TOLD_MAX: u32 = 10;
 /// What this version can do beyond the wire's major version.
 const FEATURES: u64 = 0;

@@ -128,6 +128,9 @@ impl Shared {
                 Output::Scheduler(input) => self.routes.scheduler.cast(input),
                 Output::Detector(input) => self.routes.detector.cast(input),
                 Output::Transport(input) => self.routes.transport.cast(input),
+                // Counted by the machine. One frame may carry a hundred thousand of them.
+                Output::Event(Event::Error(Problem::NewsRefused { .. }))
+                    if !self.may_tell_refusal() => {}
                 Output::Event(event) => self.tell(event),
                 Output::Protocol(event) => self.tell_protocol(event),
                 Output::Persist(changes) => self.writer.write(changes, None),

@@ -13,16 +13,15 @@ use crate::{
     error::Error,
     protocol::{
         exchange::{Ask, Reply},
-        id::Incarnation,
-        id::{NodeId, Version},
+        id::{Incarnation, NodeId, Version},
+        liveness::PeerState,
         map::MapLimits,
         message::WIRE_MAJOR,
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
     },
-    store::Change,
-    store::StoreError,
+    store::{Change, StoreError},
 };
 
 /// What the storage actor can be sent.
@@ -78,14 +77,16 @@ impl Storage {
         let mut out = Vec::new();
         let replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
-        shared.routes.storage.set(myself.clone());
         // Nothing may be sent in a generation that could be taken again after a crash, so readers
         // and the transport see it only when it is durable.
         let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
         shared.route(persist);
         unless_ending(&shared, shared.writer.flush()).await?;
+        // Only now: what exchanges ask of an actor that waits for a disk would pile up.
+        shared.routes.storage.set(myself.clone());
         let mut state = State { shared, replica, timer: Timer::default() };
         state.finish(&myself, rest);
+        state.remember_the_dead(&myself);
         Ok(state)
     }
 
@@ -96,6 +97,7 @@ impl Storage {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let mut out = Vec::new();
+        state.replica.set_wall(state.shared.clock.now(), Clock::wall());
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -129,6 +131,22 @@ impl State {
                 Ok(written)
             }
         }
+    }
+
+    /// After a restart: what the detector had told the one before. The dead are not to be told of anew.
+    fn remember_the_dead(&mut self, myself: &ActorRef<StorageMessage>) {
+        let now = self.shared.clock.now();
+        let mut out = Vec::new();
+        for (peer, life) in &**self.shared.lives.load() {
+            if life.state == PeerState::Dead {
+                self.replica.handle(now, StorageInput::Gone(peer.clone()), &mut out);
+            }
+            let over = matches!(life.state, PeerState::Dead | PeerState::Left);
+            if over && now.since(life.since) >= self.shared.config.forget_after / 2 {
+                self.replica.handle(now, StorageInput::Retire(peer.clone()), &mut out);
+            }
+        }
+        self.finish(myself, out);
     }
 
     /// Answers a writer, at once if there is nothing to keep.

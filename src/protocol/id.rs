@@ -1,6 +1,11 @@
 //! Names and counters, each in a type of its own so that none is mistaken for another.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bincode::{
     BorrowDecode, Decode, Encode,
@@ -192,6 +197,19 @@ counter!(
     /// How often, within one generation, a node has refuted what others said of it.
     Incarnation
 );
+
+impl Generation {
+    /// Whether it is so far in the future that no clock, however wrong, has given it: who took one
+    /// near the end of the numbers could never start again.
+    #[must_use]
+    pub fn is_absurd(self, wall: SystemTime) -> bool {
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        u128::from(self.0) > since.saturating_add(GENERATION_AHEAD_MAX).as_millis()
+    }
+}
+
+/// How far a generation may be ahead of our wall clock: ten years.
+const GENERATION_AHEAD_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 #[cfg(test)]
 mod tests {

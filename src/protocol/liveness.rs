@@ -29,6 +29,7 @@ pub struct LivenessConfig {
 
 /// What is thought of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum PeerState {
     /// Known by name, not heard yet.
     Unheard,

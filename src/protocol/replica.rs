@@ -64,6 +64,8 @@ pub struct Replica {
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
     marks: BTreeMap<NodeId, (Generation, Time)>,
+    /// Peers of an earlier run that have not been met in this one, and until when the store keeps them.
+    unmet: (BTreeSet<NodeId>, Time),
     /// Own tombstones, oldest first, and when each may be collected.
     tombstones: VecDeque<(Version, Time)>,
     /// Own keys that expire, earliest first.
@@ -213,25 +215,26 @@ impl Replica {
         wall: SystemTime,
         out: &mut Vec<Output>,
     ) -> Self {
-        let wall_origin = wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
             gone: BTreeSet::new(),
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
+            unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
             tombstones: VecDeque::new(),
             expiries: BTreeSet::new(),
             digest: None,
             view: OrdMap::new(),
             changed: BTreeSet::new(),
-            wall_origin,
+            wall_origin: origin(now, wall),
             renewed,
             config,
         };
         this.own = this.restored(stored, now, wall);
         for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
             this.copies.insert(node.clone(), NodeMap::from_view(view));
+            this.unmet.0.remove(node);
             this.changed.insert(node.clone());
         }
         let record = this.config.record.clone();
@@ -268,6 +271,12 @@ impl Replica {
     #[must_use]
     pub const fn renewed(&self) -> bool {
         self.renewed
+    }
+
+    /// Says what the wall clock shows now. It may have been set since the start: a machine without a
+    /// battery begins in 1970, where every generation of others lies absurdly far ahead.
+    pub fn set_wall(&mut self, now: Time, wall: SystemTime) {
+        self.wall_origin = origin(now, wall);
     }
 
     /// Does what a cast says.
@@ -660,12 +669,8 @@ impl Replica {
         self.touched_own(out);
     }
 
-    /// Whether a generation is so far in the future that no clock, however wrong, has given it: who
-    /// took one near the end of the numbers could never start again.
     fn is_absurd(&self, now: Time, generation: Generation) -> bool {
-        let latest = self.wall_origin + now.since_origin() + GENERATION_AHEAD_MAX;
-        let latest = latest.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u128::from(generation.0) > latest.as_millis()
+        generation.is_absurd(self.wall_origin + now.since_origin())
     }
 
     /// Of what a peer's digest offers, what we lack.
@@ -835,6 +840,7 @@ impl Replica {
             self.marks.remove(peer);
         }
         if applied.generation || applied.record {
+            self.unmet.0.remove(peer);
             self.introduce(peer, known, out);
         }
         out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));
@@ -933,7 +939,17 @@ impl Replica {
         self.expire(now, out);
         self.collect(now, out);
         self.marks.retain(|_, (_, until)| now < *until);
+        self.forget_unmet(now, out);
         self.wake(now, out);
+    }
+
+    /// Whom only the store knows nobody else will forget: it would grow with every restart.
+    fn forget_unmet(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.unmet.1 || self.unmet.0.is_empty() {
+            return;
+        }
+        let unmet = std::mem::take(&mut self.unmet.0);
+        out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
     }
 
     /// Asks to be called when something expires or may be collected next.
@@ -1025,6 +1041,10 @@ impl NodeMap {
     }
 }
 
+fn origin(now: Time, wall: SystemTime) -> SystemTime {
+    wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {
     out.push(Output::Count(Counter::NewsRefused, 1));
     // News that lost a race against other news is no fault of anybody.
@@ -1046,7 +1066,5 @@ const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;
-/// How far a generation may be ahead of our wall clock: ten years.
-const GENERATION_AHEAD_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// Count of nodes (9) and `more` (1).
 const DELTA_FIXED_BYTES_MAX: usize = 10;

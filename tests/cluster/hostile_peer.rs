@@ -12,7 +12,7 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::{Digest, DigestEntry},
-        message::{Heartbeat, Message},
+        message::{Heartbeat, Hello, Message},
         record::{NodeRecord, Status},
     },
 };
@@ -177,6 +177,33 @@ async fn cuts_off_members_whose_datagrams_are_no_heartbeats() {
     assert_eq!(member.cut_off().await.0, MISBEHAVIOUR);
     until("it is counted", || scene.refused("misbehaviour") == 1).await;
     assert!(scene.count("frames_malformed") >= 16);
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
+/// Or whoever has the name after it could not be heard any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn believes_no_life_that_no_clock_can_have_given() {
+    let mut scene = Scene::new(|_| {}).await;
+    let absurd = Generation(u64::MAX - 1);
+    let dialed = Member::dial(scene.member("x"), scene.address(), TransportConfig::default()).await;
+    let liar = dialed.unwrap();
+    let welcome = liar.introduce(Hello { generation: absurd, ..hello("demo", "x") }).await;
+    assert_eq!(welcome, None);
+    until("it is counted", || scene.refused("absurd_generation") == 1).await;
+    let liar = scene.introduced("x").await;
+    let before = scene.count("frames_refused");
+    let heartbeat = Heartbeat { generation: absurd, sequence: 1 };
+    liar.connection.send_datagram(heartbeat.encode().into()).unwrap();
+    scene.counts("frames_refused", before + 1).await;
+    // A later life is still met as one.
+    let later = Generation(2_000);
+    let dialed = Member::dial(scene.member("x"), scene.address(), TransportConfig::default()).await;
+    let honest = dialed.unwrap();
+    let welcome = honest.introduce(Hello { generation: later, ..hello("demo", "x") }).await;
+    assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
+    liar.cut_off().await;
+    assert_eq!(honest.connection.close_reason(), None);
     scene.still_gossips().await;
     scene.end().await;
 }

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use gossipmonger::{Error, Write};
+use gossipmonger::{Error, Event, Problem, Write, protocol::route::Counter};
 
-use crate::harness::{Lab, id};
+use crate::harness::{Lab, all_live, drain, id};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, Error>, limit: &str) {
     let Err(Error::Refused(error)) = result else { panic!("not refused: {result:?}") };
@@ -63,4 +63,36 @@ async fn refuses_to_write_after_the_end() {
     assert!(matches!(node.set("k", "v").await, Err(Error::Stopped { reason: None })));
     assert!(matches!(node.leave().await, Err(Error::Stopped { reason: None })));
     assert_eq!(node.get(node.node(), "k"), None);
+}
+
+#[test]
+fn refuses_times_that_make_no_sense_together() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.forget_after = config.gossip_interval * 9;
+    let refused = config.check().unwrap_err().to_string();
+    assert!(refused.contains("forget_after = 1s 800ms") && refused.contains("2s to"), "{refused}");
+    let mut config = lab.config("a");
+    config.tombstone_grace = config.gossip_interval / 2;
+    assert_eq!(config.check().unwrap_err().key, "tombstone_grace");
+}
+
+/// All are counted, but a flood of bad news must not become a flood of log lines.
+#[tokio::test(start_paused = true)]
+async fn refused_news_is_told_some_times_a_second_and_no_more() {
+    let lab = Lab::default();
+    let [mut a, mut b] = ["a", "b"].map(|name| lab.config(name));
+    a.gossip_interval = Duration::from_millis(10);
+    b.gossip_interval = Duration::from_millis(10);
+    b.limits.value_bytes = 1;
+    let a = lab.spawn_with(a, &[]).await;
+    let b = lab.spawn_with(b, &["a"]).await;
+    all_live(&[&a, &b]).await;
+    let mut events = b.subscribe();
+    a.set("k", "more than one byte").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let refused = |event: &Event| matches!(event, Event::Error(Problem::NewsRefused { .. }));
+    let told = drain(&mut events).await.into_iter().filter(refused).count();
+    let counted = b.counters().get(Counter::NewsRefused);
+    assert!((10..=60).contains(&told) && counted > 200, "{told} of {counted}");
 }

@@ -3,8 +3,9 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use gossipmonger::{
-    Error, Event, Gossipmonger, Problem, SpawnError, protocol::route::Counter,
-    store::memory::MemoryStore,
+    Error, Event, Gossipmonger, Problem, SpawnError, Version,
+    protocol::route::Counter,
+    store::{Change, Store, StoredEntry, memory::MemoryStore},
 };
 
 use crate::harness::{Held, Lab, Moody, all_live, next_event, until};
@@ -130,4 +131,13 @@ async fn an_ended_or_refused_node_gives_its_store_back() {
     config.storage = storage.clone();
     Gossipmonger::spawn(config).await.unwrap_err();
     assert_eq!(Arc::strong_count(&storage), 1);
+}
+
+#[test]
+fn a_store_in_memory_shows_nobody_what_it_holds() {
+    let storage = MemoryStore::new();
+    let value = Some("hunter2".into());
+    let entry = StoredEntry { version: Version(1), value, expires: None };
+    storage.commit(&[Change::Put { key: "password".into(), entry }]).unwrap();
+    assert_eq!(format!("{storage:?}"), "MemoryStore(..)");
 }

@@ -12,7 +12,7 @@ use gossipmonger::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
 
-use crate::harness::{Lab, Moody, all_live, drain, next_event, until};
+use crate::harness::{Lab, Moody, all_live, drain, names, next_event, until};
 
 #[tokio::test(start_paused = true)]
 async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
@@ -155,6 +155,21 @@ async fn a_restart_makes_nobody_vanish_and_tells_nothing_twice() {
     let restarts = |event: &&Event| matches!(event, Event::Error(Problem::ActorRestarted { .. }));
     assert_eq!(told.iter().filter(restarts).count(), 8);
     assert_eq!(told.len(), 8, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_storage_tells_no_newcomer_of_the_dead() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    b.shutdown().await;
+    until("it is dead", || a.dead_peers().len() == 1).await;
+    kill_one(&a, 0).await;
+    until("restarted", || a.counters().get(Counter::ActorRestarts) == 1).await;
+    until("four again", || a.cell().get_children().len() == 4).await;
+    let newcomer = lab.spawn("c", &["a"]).await;
+    until("it has joined", || newcomer.live_peers().len() == 1).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(names(&newcomer.peers()), ["a"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,3 +183,13 @@ fn a_process_that_stood_still_accuses_nobody_for_it() {
     detector.ticks(71, 80);
     assert_eq!(detector.state(), Some(PeerState::Dead), "but a silence that lasts counts");
 }
+
+#[test]
+fn a_process_that_is_always_late_still_finds_the_dead() {
+    let mut detector = Detector::new();
+    detector.member(at(0), 1, Status::Up).beat(at(1), 1);
+    for n in 1..40 {
+        detector.tell(at(n * 5), DetectorInput::Tick);
+    }
+    assert_eq!(detector.state(), Some(PeerState::Dead));
+}

@@ -1,6 +1,9 @@
 //! Nodes that start, restart, leave, are removed, or find somebody else under their name.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use gossipmonger::{
     protocol::{
@@ -11,7 +14,7 @@ use gossipmonger::{
         replica::{Replica, ReplicaConfig, Write},
         route::{Counter, DetectorInput, Output, StorageInput},
     },
-    store::Stored,
+    store::{Change, KnownPeer, Stored},
 };
 
 use crate::support::{
@@ -264,7 +267,7 @@ fn of_twins_exactly_one_ends_and_both_are_told() {
 }
 
 fn start_at(name: &str, seconds: u64) -> Replica {
-    let wall = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (stored, copies) = (Stored::default(), imbl::OrdMap::new());
     Replica::start(config(name), stored, &copies, false, at(0), wall, &mut Vec::new())
 }
@@ -319,7 +322,7 @@ fn a_copy_behind_its_record_stays_behind_when_storage_starts_again() {
     part.entries = vec![value("early", 3, "1")];
     told(&mut reader, "relay", part);
     let views = reader.view().unwrap();
-    let wall = std::time::SystemTime::UNIX_EPOCH;
+    let wall = SystemTime::UNIX_EPOCH;
     let stored = stored(&reader);
     let mut reader =
         Replica::start(config("reader"), stored, &views, false, at(2), wall, &mut Vec::new());
@@ -369,6 +372,48 @@ fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
     set(&mut owner, "new", "1");
     exchange(&mut reader, &mut owner, at(2));
     assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+}
+
+#[test]
+fn a_store_forgets_the_peers_of_earlier_runs_that_never_came_back() {
+    let mut kept = Stored::default();
+    for name in ["gone", "met"] {
+        let node = node(name);
+        let record = record("x:1");
+        let (datacenter, addresses) = (record.datacenter, record.addresses);
+        let generation = Generation(5);
+        let peer = KnownPeer { node: node.clone(), datacenter, addresses, generation, dead: false };
+        kept.peers.insert(node, peer);
+    }
+    let mut late = start(config("late"), kept);
+    told(&mut late, "met", news("met", 0, 1, 0));
+    let forgotten = |late: &mut Replica, now| {
+        let mut out = Vec::new();
+        late.handle(now, StorageInput::Tick, &mut out);
+        let changes = out.into_iter().filter_map(|output| match output {
+            Output::Persist(changes) => Some(changes),
+            _ => None,
+        });
+        changes.flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(forgotten(&mut late, at(99)), []);
+    assert_eq!(forgotten(&mut late, at(100)), [Change::ForgetPeer(node("gone"))]);
+    assert_eq!(forgotten(&mut late, at(200)), []);
+}
+
+#[test]
+fn a_clock_that_was_wrong_at_the_start_does_not_shut_out_the_others_for_good() {
+    // Started in 1970; the others were not.
+    let (mut early, peer) = (replica("early"), node("other"));
+    let today = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * 365 * 86_400);
+    let mut told = news("other", 0, 1, 0);
+    told.generation = Generation(60 * 365 * 86_400 * 1_000);
+    let told = gossipmonger::protocol::delta::Delta { nodes: vec![told], more: false };
+    early.apply(at(1), &peer, &told, &mut Vec::new());
+    assert!(early.copy(&peer).is_none());
+    early.set_wall(at(2), today);
+    early.apply(at(2), &peer, &told, &mut Vec::new());
+    assert!(early.copy(&peer).is_some());
 }
 
 #[test]

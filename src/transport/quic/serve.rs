@@ -157,6 +157,12 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
             }
             continue;
         };
+        // Believed, it would outlive its sender: whoever has the name later would count as an
+        // earlier life.
+        if heartbeat.generation.is_absurd(Clock::wall()) {
+            node.count(Counter::FramesRefused);
+            continue;
+        }
         node.count(Counter::HeartbeatsReceived);
         link.raise(heartbeat.generation);
         node.heard(&link.met().node, heartbeat.generation, Sign::Heartbeat, at);

@@ -15,6 +15,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod detector;
+pub(crate) mod repeats;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
 pub(crate) mod storage;

@@ -380,6 +380,14 @@ fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
     let good = parts.is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
+    if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
+        let allowed = "nobody can dial an unspecified address: name one by which others reach it";
+        return Err(ConfigError {
+            key,
+            value: format!("{address:?}"),
+            allowed: allowed.to_owned(),
+        });
+    }
     if good && address.len() <= record::ADDRESS_BYTES_MAX {
         return Ok(());
     }

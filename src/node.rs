@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     actors::{
         clock::Clock,
+        repeats::Repeats,
         shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
         storage::{StorageMessage, Writes},
         supervisor::{Arguments, Root},
@@ -438,6 +439,7 @@ impl Gossipmonger {
             ending: watch::Sender::new(None),
             ended: watch::Sender::new(false),
             refusals: Mutex::default(),
+            repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
             farewell: watch::Sender::new(None),
             config,

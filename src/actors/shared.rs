@@ -14,7 +14,7 @@ use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use super::{clock::Clock, storage::StorageMessage, writer::Writer};
+use super::{clock::Clock, repeats::Repeats, storage::StorageMessage, writer::Writer};
 use crate::{
     config::Config,
     counters::Counters,
@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<bool>,
     /// The second in which refusals were last told, and how many.
     pub(crate) refusals: Mutex<(u64, u32)>,
+    /// What the log was told lately.
+    pub(crate) repeats: Repeats,
     /// This process has taken a later generation because its name was heard.
     pub(crate) renewed: AtomicBool,
     /// How many peers have acknowledged that this node leaves, once all have answered.
@@ -143,8 +145,17 @@ impl Shared {
 
     /// Tells the subscribers, and the log what an operator should see.
     pub(crate) fn tell(&self, event: Event) {
-        if let Event::Error(problem) = &event {
-            tracing::warn!(node = %self.config.node, "{problem}");
+        match &event {
+            // It is tried again every few seconds.
+            Event::Error(problem @ Problem::Connection { .. }) => {
+                if self.repeats.is_new(&problem.to_string(), self.clock.now()) {
+                    tracing::warn!(node = %self.config.node, "{problem}");
+                }
+            }
+            // Told by `stop`, louder.
+            Event::Error(Problem::Displaced { .. } | Problem::Failed { .. }) => {}
+            Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),
+            _ => {}
         }
         // It fails if nobody listens.
         let _ = self.events.send(event);

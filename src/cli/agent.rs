@@ -66,6 +66,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let (node, running) = Gossipmonger::spawn(config).await?;
     journal::started(&node, dir);
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
+    let company = tokio::spawn(journal::miss_company(node.clone()));
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let agent = Arc::new(Agent::new(dir, node, reloader, store, served));
     let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
@@ -73,6 +74,10 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     notify(&[NotifyState::Ready]);
 
     let ended = signals.attend(&agent).await;
+    company.abort();
+    let Some(ended) = ended else {
+        return Err(CliError::failed("ended at once by a second signal"));
+    };
     if let Some(metrics) = metrics {
         metrics.abort();
     }
@@ -100,11 +105,11 @@ impl Signals {
         })
     }
 
-    /// Does what the signals say, until the node has ended.
-    async fn attend(&mut self, agent: &Agent) -> Result<(), CliError> {
+    /// Does what the signals say, until the node has ended; `None`: it is not to be waited for.
+    async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
         loop {
             tokio::select! {
-                problem = agent.node.ended() => return ended(problem),
+                problem = agent.node.ended() => return Some(ended(problem)),
                 () = stop(&mut self.terminate, &mut self.interrupt) => break,
                 _ = self.hangup.recv() => hang_up(agent).await,
             }
@@ -112,14 +117,25 @@ impl Signals {
         notify(&[NotifyState::Stopping]);
         tracing::info!("leaving; a second signal ends this at once");
         tokio::select! {
-            () = leave(&agent.node) => ended(agent.node.ended().await),
-            () = stop(&mut self.terminate, &mut self.interrupt) => {
-                Err(CliError::failed("ended at once by a second signal"))
-            }
+            () = leave(&agent.node) => Some(ended(agent.node.ended().await)),
+            () = self.stop_again() => None,
         }
+    }
+
+    /// Waits for a second signal. What comes with the first is the same wish: wrappers such as
+    /// `timeout` signal the process, and then its group.
+    async fn stop_again(&mut self) {
+        let echoes = async {
+            loop {
+                stop(&mut self.terminate, &mut self.interrupt).await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(ECHO_TIME, echoes).await;
+        stop(&mut self.terminate, &mut self.interrupt).await;
     }
 }
 
+/// Waits for one of the signals that end an agent.
 async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
     tokio::select! {
         _ = terminate.recv() => {}
@@ -175,6 +191,8 @@ impl From<SpawnError> for CliError {
     }
 }
 
+/// Signals so close together are one.
+const ECHO_TIME: Duration = Duration::from_millis(250);
 /// How long answers on their way may take after the node has ended.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a file system call under way may hold up the end.

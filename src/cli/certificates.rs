@@ -130,6 +130,12 @@ pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
 }
 
 fn issue(dir: &Path, args: Issue) -> Result<(), CliError> {
+    if dir.join(file::AUTHORITY_KEY).exists() {
+        return Err(CliError::usage(format!(
+            "{} holds an authority's key, which no agent may have: choose another --dir for the node",
+            dir.display()
+        )));
+    }
     let authority = Authority::load(&args.ca)?;
     let name = PeerName {
         cluster: authority.cluster().clone(),

@@ -113,13 +113,18 @@ impl Members {
     }
 }
 
+/// Nobody is suspected who has said goodbye.
+fn suspicion(member: &MemberView) -> String {
+    if member.state == State::Left { "-".to_owned() } else { format!("{:.2}", member.phi) }
+}
+
 fn row(member: &MemberView) -> [String; 8] {
     let mine = if member.local { "*" } else { "" };
     [
         format!("{}{mine}", member.node),
         member.datacenter.to_string(),
         member.state.as_str().to_owned(),
-        format!("{:.2}", member.phi),
+        suspicion(member),
         output::cell(member.address.as_deref().unwrap_or("-")),
         member.version.to_string(),
         member.keys.to_string(),

@@ -5,9 +5,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+};
 use serde::Serialize;
 
-use super::error::CliError;
+use super::error::{CliError, Exit};
 
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), CliError> {
@@ -20,6 +24,26 @@ pub(crate) fn line(line: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
+}
+
+/// Ends the program when nobody reads its output any more (`watch | head -1`). A write would say so
+/// too, but the next may be hours away.
+pub(crate) fn end_with_the_reader() {
+    std::thread::spawn(|| {
+        let out = io::stdout();
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        loop {
+            let mut wanted = [PollFd::new(&out, PollFlags::empty())];
+            match poll(&mut wanted, None) {
+                Ok(_) if wanted[0].revents().intersects(gone) => {
+                    std::process::exit(Exit::Done as i32)
+                }
+                Err(Errno::INTR) => {}
+                // A file has always a reader.
+                _ => return,
+            }
+        }
+    });
 }
 
 /// Prints rows under a header, columns aligned; nothing but the header if there are none.

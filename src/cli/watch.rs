@@ -37,11 +37,13 @@ pub(crate) struct Events {
 
 pub(crate) fn watch(dir: &Path, args: Watch) -> Result<(), CliError> {
     let request = Request::Watch { prefix: args.prefix, existing: args.existing };
+    output::end_with_the_reader();
     client::watch(dir, request, |happening| print(&happening, args.json))
 }
 
 pub(crate) fn events(dir: &Path, args: &Events) -> Result<(), CliError> {
     let request = Request::Events { protocol: args.protocol };
+    output::end_with_the_reader();
     client::watch(dir, request, |happening| print(&happening, args.json))
 }
 

@@ -6,6 +6,7 @@
 mod certificates;
 mod configuration;
 mod harness;
+mod journal;
 mod refusals;
 mod restart;
 mod session;

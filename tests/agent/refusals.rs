@@ -57,6 +57,18 @@ fn refuses_values_out_of_range_and_names_key_value_and_range() {
     refused("--seed", "nowhere", &["seeds", "nowhere", "host:port"]);
     refused("--metrics", "0.0.0.0:9100", &["metrics = 0.0.0.0:9100", "loopback"]);
     refused("--log", "gossipmonger=loud", &["log", "loud"]);
+    refused("--log", "verbose", &["log = \"verbose\"", "no level"]);
+    refused("--advertise", "0.0.0.0:7101", &["advertise = \"0.0.0.0:7101\"", "unspecified"]);
+    refused("--seed", "[::]:7101", &["seeds = \"[::]:7101\"", "unspecified"]);
+}
+
+#[test]
+fn refuses_to_put_a_node_beside_the_authoritys_key() {
+    let cluster = Cluster::new();
+    let line =
+        ["cert", "issue", "--ca", "pki", "--node", "a", "--datacenter", "eu", "--dir", "pki"];
+    cluster.run(&line).failed(2, &["pki", "choose another --dir"]);
+    assert!(!cluster.dir("pki").join("node.key").exists());
 }
 
 #[test]

@@ -136,8 +136,25 @@ fn two_agents_of_one_name_do_not_both_go_on() {
     };
     eventually("one of them gives up", || displaced(&b) || displaced(&twin));
     let (winner, loser) = if displaced(&b) { (twin, b) } else { (b, twin) };
+    let log = loser.dir.join("log");
     assert_eq!(loser.ended(), 5);
+    let log = std::fs::read_to_string(log).unwrap();
+    let lines = log.lines().filter(|line| line.contains("displaced by another process"));
+    assert_eq!(lines.count(), 2, "once in the log, once as the reason of the end: {log}");
     let told = "this node's own name was heard";
     eventually("the other one is told too", || winner.log().contains(told));
     winner.run(&["info"]).succeeded();
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    a.awaits("b", "live");
+    // As timeout(1) does, and a wrapper that passes on what the terminal has sent already.
+    b.signal("TERM");
+    b.signal("INT");
+    assert_eq!(b.ended(), 0);
+    a.awaits("b", "left");
 }

@@ -1,11 +1,11 @@
 //! What the agent notes in its log: who comes and goes. Problems the node logs itself.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{
     actors::clock::Clock,
     node::Gossipmonger,
-    protocol::event::Event,
+    protocol::{event::Event, route::Counter},
     subscription::{Events, SubscriptionError},
 };
 
@@ -35,6 +35,29 @@ pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
     }
 }
 
+/// Warns while nobody is heard from the start on: a wrong seed is silent otherwise.
+pub(super) async fn miss_company(node: Gossipmonger) {
+    let ours = node.addresses();
+    let mut seeds = node.config().seeds.clone();
+    seeds.retain(|seed| !ours.contains(seed));
+    let seeds = seeds.join(", ");
+    let mut patience = node.config().gossip_interval * LONELY_ROUNDS;
+    while !seeds.is_empty() {
+        tokio::time::sleep(patience).await;
+        if node.snapshot().peers().any(|peer| peer.is_live()) {
+            return;
+        }
+        let dials_failed = node.counters().get(Counter::DialsFailed);
+        tracing::warn!(
+            seeds,
+            dials_failed,
+            "no other node has been heard yet: does one run there, and does UDP reach it? \
+             (--log debug tells of every attempt)"
+        );
+        patience = (patience * 4).min(PATIENCE_MAX);
+    }
+}
+
 fn note(node: &Gossipmonger, event: Event) {
     match event {
         Event::NewPeer { peer } => {
@@ -45,8 +68,10 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::info!(%peer, datacenter, address, "a new node");
         }
         Event::PeerLive { peer } => tracing::info!(%peer, "live"),
-        Event::PeerSuspect { peer, phi } => tracing::info!(%peer, phi, "suspect"),
-        Event::PeerDead { peer, phi } => tracing::info!(%peer, phi, "dead"),
+        Event::PeerSuspect { peer, phi } => {
+            tracing::info!(%peer, phi = hundredths(phi), "suspect");
+        }
+        Event::PeerDead { peer, phi } => tracing::warn!(%peer, phi = hundredths(phi), "dead"),
         Event::PeerLeft { peer } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
         Event::PeerChanged { peer, generation } => {
@@ -56,9 +81,19 @@ fn note(node: &Gossipmonger, event: Event) {
     }
 }
 
+/// More digits of a level of suspicion say nothing.
+fn hundredths(phi: f64) -> f64 {
+    (phi * 100.0).round() / 100.0
+}
+
 /// Warns of a certificate that this node's own roots refuse: mostly somebody has mixed up files.
 pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls::Roots) {
     if let Err(refusal) = roots.check(identity, Clock::wall()) {
         tracing::warn!("peers with the same roots will refuse this node's certificate: {refusal}");
     }
 }
+
+/// So many rounds of silence are no reason to warn.
+const LONELY_ROUNDS: u32 = 10;
+/// It is said again no later than after this long.
+const PATIENCE_MAX: Duration = Duration::from_secs(600);

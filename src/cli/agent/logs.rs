@@ -1,9 +1,12 @@
 //! The agent's log: to standard error, for people or as JSON; its level can be changed.
 
-use std::io::{self, IsTerminal};
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt,
+    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
 use super::settings::Settings;
@@ -44,12 +47,20 @@ pub(super) fn filter(log: &str) -> Result<EnvFilter, CliError> {
     let level = log.parse::<tracing::Level>().is_ok() || log == "off";
     let directives = if level { format!("warn,gossipmonger={log}") } else { log.to_owned() };
     let directives = if log == "off" { log.to_owned() } else { directives };
-    EnvFilter::try_new(directives).map_err(|error| {
+    let refused = |why: &dyn fmt::Display| {
         CliError::usage(format!(
-            "log = {log:?} is refused: error, warn, info, debug, trace or directives of the tracing \
-             crate are allowed: {error}"
+            "log = {log:?} is refused: error, warn, info, debug, trace, off or directives of the \
+             tracing crate are allowed: {why}"
         ))
-    })
+    };
+    // The tracing crate would take a misspelt level for a target and show nothing else.
+    let misspelt = |word: &&str| word.parse::<LevelFilter>().is_err() && !word.contains(['=', '[']);
+    if let Some(word) = directives.split(',').map(str::trim).find(misspelt) {
+        return Err(refused(&format!(
+            "{word:?} is no level, and a target needs one ({word}=debug)"
+        )));
+    }
+    EnvFilter::try_new(&directives).map_err(|error| refused(&error))
 }
 
 #[cfg(test)]
@@ -60,6 +71,9 @@ mod tests {
     fn refuses_what_is_no_level() {
         let error = filter("gossipmonger=loud").unwrap_err().to_string();
         assert!(error.starts_with("log = \"gossipmonger=loud\" is refused"), "{error}");
+        let error = filter("verbose").unwrap_err().to_string();
+        assert!(error.contains("\"verbose\" is no level"), "{error}");
+        assert!(filter("info,quinn").is_err());
     }
 
     #[test]
@@ -67,5 +81,6 @@ mod tests {
         assert_eq!(filter("debug").unwrap().to_string(), "gossipmonger=debug,warn");
         assert_eq!(filter("off").unwrap().to_string(), "off");
         assert_eq!(filter("quinn=trace").unwrap().to_string(), "quinn=trace");
+        assert_eq!(filter("warn, quinn=trace").unwrap().to_string(), "quinn=trace,warn");
     }
 }

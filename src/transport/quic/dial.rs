@@ -122,7 +122,11 @@ async fn dial(
     address: SocketAddr,
     wanted: Option<&NodeId>,
 ) -> Dialed {
-    let Some(endpoint) = endpoint_for(shared, address) else { return NOBODY };
+    let Some(endpoint) = endpoint_for(shared, address) else {
+        node.count(Counter::DialsFailed);
+        tracing::debug!(node = %node.node(), %address, "we listen on no address of that family");
+        return NOBODY;
+    };
     let (crypto, verdict) = shared.tls.dial(match wanted {
         Some(peer) => Expect::Node(peer.clone()),
         None => Expect::AnyNode,

@@ -147,11 +147,8 @@ impl Shared {
     pub(crate) fn tell(&self, event: Event) {
         match &event {
             // It is tried again every few seconds.
-            Event::Error(problem @ Problem::Connection { .. }) => {
-                if self.repeats.is_new(&problem.to_string(), self.clock.now()) {
-                    tracing::warn!(node = %self.config.node, "{problem}");
-                }
-            }
+            Event::Error(problem @ Problem::Connection { .. })
+                if !self.repeats.is_new(&problem.to_string(), self.clock.now()) => {}
             // Told by `stop`, louder.
             Event::Error(Problem::Displaced { .. } | Problem::Failed { .. }) => {}
             Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),

@@ -170,6 +170,7 @@ fn news(node: NodeId, from: u64, to: u64) -> Delta {
         from: Version(from),
         to: Version(to),
         horizon: Version(to),
+        torn: Version::ZERO,
         gc_floor: Version::ZERO,
         record,
         entries: Vec::new(),

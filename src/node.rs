@@ -139,9 +139,11 @@ impl Gossipmonger {
     /// of one key the last counts. At most
     /// [`BATCH_BYTES_MAX`](crate::protocol::replica::BATCH_BYTES_MAX) bytes.
     ///
-    /// What was overwritten since is not sent any more: a node that is far behind, and catches up in
-    /// several steps, may for a moment see a batch without those of its keys that a later write, which
-    /// it does not have yet, has replaced.
+    /// What was overwritten since is not sent any more. A node that is far behind, and catches up in
+    /// several steps, would for a moment have a batch without those of its keys that a later write,
+    /// which it does not have yet, has replaced: until it has that too, its readers see this node's
+    /// keys as they were before. So who overwrites parts of batches faster than a peer can follow is
+    /// seen by that peer as it last was.
     ///
     /// # Errors
     /// As [`set`](Self::set).

@@ -87,16 +87,16 @@ fn refuses_to_make_room_for_what_a_few_bytes_claim() {
     let huge = [&[253][..], &(1_u64 << 60).to_le_bytes()].concat();
     let large = [&[252][..], &(1_u32 << 31).to_le_bytes()].concat();
     let starts: [&[u8]; 10] = [
-        &[1, 1],                                     // the name of a cluster
-        &[3, 1],                                     // the lines of a digest
-        &[3, 1, 1],                                  // the name in a line
-        &[4, 1],                                     // what is wanted
-        &[4, 1, 0],                                  // the nodes of a delta
-        &[5, 1],                                     // the same
-        &[5, 1, 1],                                  // the name of a node
-        &[5, 1, 1, 1, b'a', 1],                      // its earlier lives
-        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0],    // its entries
-        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 1], // the first key
+        &[1, 1],                                        // the name of a cluster
+        &[3, 1],                                        // the lines of a digest
+        &[3, 1, 1],                                     // the name in a line
+        &[4, 1],                                        // what is wanted
+        &[4, 1, 0],                                     // the nodes of a delta
+        &[5, 1],                                        // the same
+        &[5, 1, 1],                                     // the name of a node
+        &[5, 1, 1, 1, b'a', 1],                         // its earlier lives
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 0],    // its entries
+        &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 0, 1], // the first key
     ];
     for start in starts {
         for claim in [&huge, &large] {
@@ -180,7 +180,7 @@ const GOLDEN: [&str; 6] = [
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "0000002f0301020161fd0068e5cf8b010000010200010b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d019601",
     "0000000c040101016200000000000000",
-    "00000052050101026e31fd0068e5cf8b01000001070302090a010109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
+    "00000053050101026e31fd0068e5cf8b01000001070302090a06010109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
     "0000000405010001",
 ];
 const HEARTBEAT: &str = "1001fd0068e5cf8b010000fc00000100";
@@ -245,6 +245,7 @@ fn delta() -> Delta {
         from: Version(2),
         to: Version(9),
         horizon: Version(10),
+        torn: Version(6),
         gc_floor: Version(1),
         record: Some((Version(9), record)),
         entries: vec![
@@ -351,17 +352,20 @@ fn any_node_delta() -> impl Strategy<Value = NodeDelta> {
     let ancestry = vec(any::<(u64, u64)>(), 0..8);
     let record = option::of((any::<u64>(), any_record()));
     let entries = vec(any_entry(), 0..10);
-    (any_node(), any::<[u64; 5]>(), ancestry, record, entries).prop_map(
-        |(node, [generation, from, to, horizon, floor], ancestry, record, entries)| NodeDelta {
-            node,
-            generation: Generation(generation),
-            ancestry: ancestry.into_iter().map(|(g, v)| (Generation(g), Version(v))).collect(),
-            from: Version(from),
-            to: Version(to),
-            horizon: Version(horizon),
-            gc_floor: Version(floor),
-            record: record.map(|(version, record)| (Version(version), record)),
-            entries,
+    (any_node(), any::<[u64; 6]>(), ancestry, record, entries).prop_map(
+        |(node, [generation, from, to, horizon, torn, floor], ancestry, record, entries)| {
+            NodeDelta {
+                node,
+                generation: Generation(generation),
+                ancestry: ancestry.into_iter().map(|(g, v)| (Generation(g), Version(v))).collect(),
+                from: Version(from),
+                to: Version(to),
+                horizon: Version(horizon),
+                torn: Version(torn),
+                gc_floor: Version(floor),
+                record: record.map(|(version, record)| (Version(version), record)),
+                entries,
+            }
         },
     )
 }

@@ -35,6 +35,9 @@ pub struct NodeDelta {
     pub to: Version,
     /// How far the sender has got, at least to `to`: what it overwrote up to here is left out.
     pub horizon: Version,
+    /// The last write that replaced a part of a batch whose other part still stands. A copy that does
+    /// not reach it may have half of that batch, and is not to be shown.
+    pub torn: Version,
     /// Up to which version the sender has dropped tombstones.
     pub gc_floor: Version,
     /// The owner's record and its version, if the receiver's is older.
@@ -121,5 +124,5 @@ pub const fn entry_len_max(key: usize, value: usize) -> usize {
 const VARINT_BYTES_MAX: usize = 9;
 /// Key length (3), version (9), variant (1), value length (5), option and ttl (1 + 9).
 const ENTRY_FIXED_BYTES_MAX: usize = 28;
-/// Name length (1), five integers (45), three counts (3 x 5), option (1).
-const NODE_FIXED_BYTES_MAX: usize = 62;
+/// Name length (1), six integers (54), three counts (3 x 5), option (1).
+const NODE_FIXED_BYTES_MAX: usize = 71;

@@ -31,8 +31,26 @@ pub struct NodeMap {
     by_version: BTreeSet<(Version, Key)>,
     bytes: usize,
     tombstones: usize,
+    /// The last write that replaced a part of a batch whose other part still stands. The owner finds
+    /// it, by the next two; copies are told.
+    torn: Version,
+    /// The owner's keys that were such a part.
+    torn_keys: BTreeSet<Key>,
+    /// Up to here the owner does not know any more which writes made up a batch.
+    unknown_batches: Version,
+    /// What readers see while the copy does not reach `torn`.
+    shown: Option<Box<Shown>>,
     /// The copy that will replace this one, once it reaches as far (see [`NodeMap::apply`]).
     staged: Option<Box<Self>>,
+}
+
+/// A state of a copy in which every batch is whole.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shown {
+    pub(super) max_version: Version,
+    pub(super) gc_floor: Version,
+    pub(super) entries: OrdMap<Key, Entry>,
+    pub(super) live_keys: usize,
 }
 
 /// What remains of the room in one delta.
@@ -79,6 +97,8 @@ pub struct Applied {
     pub record: bool,
     /// The copy reaches further than before, visibly or not.
     pub advanced: bool,
+    /// The owner has started anew and nothing of the copy is left.
+    pub forgotten: bool,
 }
 
 /// Why news was refused. The copy is as it was.
@@ -223,8 +243,16 @@ impl NodeMap {
 
     /// Writes one key: a value, or a tombstone. The caller has taken `version` and logged it.
     pub fn write(&mut self, key: Key, entry: Entry) {
-        self.max_version = self.max_version.max(entry.version);
-        self.put(key, entry);
+        let version = entry.version;
+        self.max_version = self.max_version.max(version);
+        if let Some(replaced) = self.put(key.clone(), entry)
+            && (replaced <= self.unknown_batches
+                || self.has_writes_of(replaced)
+                || self.torn_keys.contains(&key))
+        {
+            self.torn = self.torn.max(version);
+            self.torn_keys.insert(key);
+        }
     }
 
     /// Takes the next version, for a write.
@@ -280,6 +308,7 @@ impl NodeMap {
             .map(|(version, key)| {
                 self.take(&key);
                 self.by_version.remove(&(version, key.clone()));
+                self.torn_keys.remove(&key);
                 key
             })
             .collect()
@@ -294,6 +323,61 @@ impl NodeMap {
     /// # Errors
     /// [`Refusal`]; then nothing has changed.
     pub fn apply(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        let (hidden, before) = (self.shown.is_some(), self.shown());
+        let mut applied = self.take_in(now, delta, limits)?;
+        if self.max_version >= self.torn {
+            self.shown = None;
+            if hidden {
+                applied.changes = differences(&before.entries, &self.entries, now);
+            }
+        } else if applied.forgotten {
+            applied.changes = differences(&before.entries, &OrdMap::new(), now);
+            self.shown = Some(Box::default());
+        } else {
+            applied.changes.clear();
+            self.shown = Some(Box::new(before));
+        }
+        Ok(applied)
+    }
+
+    /// What readers see: the copy as it is or, while it may have half of a batch, as it last was
+    /// without.
+    pub(super) fn shown(&self) -> Shown {
+        match &self.shown {
+            Some(shown) => (**shown).clone(),
+            None => Shown {
+                max_version: self.max_version,
+                gc_floor: self.gc_floor,
+                entries: self.entries.clone(),
+                live_keys: self.live_keys(),
+            },
+        }
+    }
+
+    /// The last write that replaced a part of a batch whose other part still stands.
+    #[must_use]
+    pub const fn torn(&self) -> Version {
+        self.torn
+    }
+
+    /// Sets what a reader's view remembers of it.
+    pub(super) fn restore_torn(&mut self, torn: Version) {
+        self.torn = self.torn.max(torn);
+    }
+
+    /// Any write so far may be part of a batch, and any batch may have been replaced in part: what a
+    /// store keeps does not tell.
+    pub fn forget_batches(&mut self) {
+        self.unknown_batches = self.max_version;
+        self.torn = self.max_version;
+    }
+
+    fn take_in(
         &mut self,
         now: Time,
         delta: &NodeDelta,
@@ -353,6 +437,7 @@ impl NodeMap {
             from,
             to: from.max(self.max_version),
             horizon: from.max(self.horizon()),
+            torn: self.torn,
             gc_floor: self.gc_floor,
             record: if record_known {
                 None
@@ -390,20 +475,28 @@ impl NodeMap {
         false
     }
 
-    fn put(&mut self, key: Key, entry: Entry) {
-        self.take(&key);
+    /// Returns the version of the write that this one replaces.
+    fn put(&mut self, key: Key, entry: Entry) -> Option<Version> {
+        let replaced = self.take(&key);
         self.bytes += key.as_str().len() + entry.value_len();
         self.tombstones += usize::from(entry.is_tombstone());
         self.by_version.insert((entry.version, key.clone()));
         self.entries.insert(key, entry);
+        replaced
     }
 
-    fn take(&mut self, key: &Key) {
-        if let Some(old) = self.entries.remove(key) {
-            self.bytes -= key.as_str().len() + old.value_len();
-            self.tombstones -= usize::from(old.is_tombstone());
-            self.by_version.remove(&(old.version, key.clone()));
-        }
+    /// Removes a key; returns the version that it was written at.
+    fn take(&mut self, key: &Key) -> Option<Version> {
+        let old = self.entries.remove(key)?;
+        self.bytes -= key.as_str().len() + old.value_len();
+        self.tombstones -= usize::from(old.is_tombstone());
+        self.by_version.remove(&(old.version, key.clone()));
+        Some(old.version)
+    }
+
+    fn has_writes_of(&self, version: Version) -> bool {
+        let first = self.by_version.range((version, Key::from(""))..).next();
+        first.is_some_and(|(found, _)| *found == version)
     }
 
     /// The owner has started anew: keep the copy if the new life continues it, else forget it.
@@ -417,7 +510,8 @@ impl NodeMap {
             return Err(Refusal::Malformed);
         }
         let mut next = self.continued_by(delta);
-        let mut applied = match next.apply(now, delta, limits) {
+        let forgotten = next.max_version == Version::ZERO;
+        let mut applied = match next.take_in(now, delta, limits) {
             // A copy that the new life continues may still be behind its floor.
             Err(Refusal::Gap | Refusal::Collected) if !next.entries.is_empty() => {
                 return Err(Refusal::Gap);
@@ -427,6 +521,7 @@ impl NodeMap {
         applied.changes = differences(&self.entries, &next.entries, now);
         applied.generation = true;
         applied.advanced = true;
+        applied.forgotten = forgotten;
         *self = next;
         Ok(applied)
     }
@@ -531,6 +626,7 @@ impl NodeMap {
         if delta.to > before.0 {
             self.max_version = delta.to;
             self.told_at = self.told_at.max(delta.horizon);
+            self.torn = self.torn.max(delta.torn);
         }
         if delta.gc_floor > self.gc_floor {
             self.collect(delta.gc_floor);
@@ -550,9 +646,9 @@ impl NodeMap {
             None => None,
         };
         if entry.is_tombstone() && entry.version <= self.gc_floor {
-            self.take(&news.key);
+            let _ = self.take(&news.key);
         } else {
-            self.put(news.key.clone(), entry);
+            let _ = self.put(news.key.clone(), entry);
         }
         change
     }
@@ -622,8 +718,9 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
         && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
-    let ordered =
-        delta.from <= delta.to && delta.to <= delta.horizon && delta.generation > Generation::ZERO;
+    let ordered = delta.from <= delta.to
+        && delta.to.max(delta.torn) <= delta.horizon
+        && delta.generation > Generation::ZERO;
     if in_order && delta.entries.iter().all(small) && record_fits && ancestry_fits && ordered {
         Ok(())
     } else {

@@ -90,6 +90,8 @@ pub struct NodeView {
     pub max_version: Version,
     /// How far those had got who told it: below here it may lack what was overwritten since.
     pub horizon: Version,
+    /// The last write that replaced a part of a batch whose other part still stands.
+    pub torn: Version,
     /// Up to which version tombstones are gone.
     pub gc_floor: Version,
     /// The owner's record and its version.
@@ -448,6 +450,7 @@ impl Replica {
             self.restore_entry(&mut map, now, wall, key, entry);
         }
         map.restore(head.max_version, head.gc_floor);
+        map.forget_batches();
         self.tombstones = VecDeque::from(self.tombstones_of(&map, now));
         if head.generation == Generation::ZERO {
             return NodeMap::new(by_clock.max(Generation(1)), Vec::new());
@@ -1013,15 +1016,17 @@ impl NodeMap {
     /// The map as readers see it.
     #[must_use]
     pub fn view(&self) -> NodeView {
+        let shown = self.shown();
         NodeView {
             generation: self.generation(),
             ancestry: self.ancestry().to_vec(),
-            max_version: self.max_version(),
+            max_version: shown.max_version,
             horizon: self.horizon(),
-            gc_floor: self.gc_floor(),
+            torn: self.torn(),
+            gc_floor: shown.gc_floor,
             record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
-            entries: self.entries().clone(),
-            live_keys: self.live_keys(),
+            entries: shown.entries,
+            live_keys: shown.live_keys,
         }
     }
 
@@ -1037,6 +1042,7 @@ impl NodeMap {
         }
         map.restore(view.max_version, view.gc_floor);
         map.restore_horizon(view.horizon);
+        map.restore_torn(view.torn);
         map
     }
 }

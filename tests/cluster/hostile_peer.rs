@@ -423,6 +423,7 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         from: Version::ZERO,
         to: Version(3),
         horizon: Version(3),
+        torn: Version::ZERO,
         gc_floor: Version::ZERO,
         record: Some((Version(1), record)),
         entries: vec![entry(2), entry(3)],

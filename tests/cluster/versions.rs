@@ -93,6 +93,7 @@ fn news(status: Status, upto: u64) -> NodeDelta {
         from: if is_first { Version::ZERO } else { Version(2) },
         to: Version(upto),
         horizon: Version(upto),
+        torn: Version::ZERO,
         gc_floor: Version::ZERO,
         record: Some((Version(if is_first { 1 } else { upto }), record)),
         entries: if is_first { vec![size] } else { Vec::new() },

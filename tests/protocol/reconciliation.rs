@@ -453,6 +453,54 @@ fn a_batch_becomes_visible_at_once() {
 
 // C22
 #[test]
+fn a_batch_is_not_seen_in_part_although_a_part_of_it_was_replaced() {
+    let small = |name| ReplicaConfig { delta_entries: 1, ..config(name) };
+    let mut owner = start(small("owner"), Stored::default());
+    let mut reader = start(small("reader"), Stored::default());
+    set(&mut owner, "k1", "old");
+    exchange(&mut owner, &mut reader, at(1));
+    write(&mut owner, at(1), vec![Write::set("k1", "new"), Write::set("k2", "new")]);
+    for n in 0..5 {
+        set(&mut owner, &format!("x{n}"), "other");
+    }
+    // From here on nobody can be told the batch as it was.
+    set(&mut owner, "k1", "newer");
+
+    let (mut told, mut hidden) = (Vec::new(), 0);
+    loop {
+        let digest = reader.digest();
+        let (_, delta) = owner.answer(at(1), &node("reader"), &digest, &mut Vec::new());
+        if delta.is_empty() {
+            break;
+        }
+        let mut out = Vec::new();
+        reader.apply(at(1), &node("owner"), &delta, &mut out);
+        told.extend(out.into_iter().filter_map(|output| match output {
+            Output::Event(Event::Updated { key, .. }) => Some(key.to_string()),
+            _ => None,
+        }));
+        let Some(view) = reader.view().map(|maps| maps[&node("owner")].clone()) else { continue };
+        let of = |key: &str| {
+            let entry = view.entries.get(key)?;
+            entry.visible(at(1)).map(|value| value.as_str().unwrap().to_owned())
+        };
+        let pair = (of("k1"), of("k2"));
+        let (old, new) = (pair.0.as_deref(), pair.1.as_deref());
+        match (old, new) {
+            (Some("old"), None) => {
+                hidden += 1;
+                assert!(told.is_empty(), "told before it can be read: {told:?}");
+            }
+            (Some("newer"), Some("new")) => {}
+            half => panic!("half a batch: {half:?}"),
+        }
+    }
+    assert!(hidden > 3, "the batch was told in parts");
+    assert_eq!(told, ["k2", "x0", "x1", "x2", "x3", "x4", "k1"]);
+}
+
+// C22
+#[test]
 fn the_largest_batch_of_the_smallest_entries_fits_a_frame() {
     let most = BATCH_BYTES_MAX / (28 + 4);
     let name = |mut n: usize| {

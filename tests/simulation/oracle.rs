@@ -1,6 +1,6 @@
 //! What copies may look like, derived from what each owner wrote, life by life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gossipmonger::protocol::{
     entry::{Content, Entry, Key, Value},
@@ -63,8 +63,10 @@ impl Oracle {
         for (key, entry) in &view.entries {
             log.check_held(key, entry, view)?;
         }
+        let seen: BTreeSet<Version> = view.entries.values().map(|entry| entry.version).collect();
         for (key, writes) in &log.writes {
             log.check_complete(key, writes, view)?;
+            check_whole(key, writes, &seen, view)?;
         }
         Ok(())
     }
@@ -110,8 +112,8 @@ impl Log {
         Ok(())
     }
 
-    /// What the owner has not written since is there, all of it: no gap, no half batch, nothing
-    /// deleted that came back.
+    /// What the owner has not written since is there, all of it: no gap, nothing deleted that came
+    /// back.
     fn check_complete(
         &self,
         key: &Key,
@@ -133,5 +135,25 @@ impl Log {
                 view.gc_floor
             )),
         }
+    }
+}
+
+/// Of a batch that is seen in part, all else is seen too, or what the owner wrote later instead.
+fn check_whole(
+    key: &Key,
+    writes: &BTreeMap<Version, Option<Value>>,
+    seen: &BTreeSet<Version>,
+    view: &NodeView,
+) -> Result<(), String> {
+    let Some((batch, _)) = writes.iter().rev().find(|(version, _)| seen.contains(version)) else {
+        return Ok(());
+    };
+    let collected = |(version, content): (&Version, &Option<Value>)| {
+        content.is_none() && *version <= view.gc_floor
+    };
+    match view.entries.get(key) {
+        Some(entry) if entry.version >= *batch => Ok(()),
+        None if writes.range(batch..).any(collected) => Ok(()),
+        held => Err(format!("half of the batch {batch} is seen: {key} is {held:?} {view:?}")),
     }
 }

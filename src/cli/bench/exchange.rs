@@ -215,6 +215,7 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             from: Version::ZERO,
             to: Version(1),
             horizon: Version(1),
+            torn: Version::ZERO,
             gc_floor: Version::ZERO,
             record: Some((Version(1), record)),
             entries: Vec::new(),

@@ -66,13 +66,8 @@ pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
     if args.json {
         return output::json(&info);
     }
-    let counts = |counts: &BTreeMap<String, u64>| {
-        let counts = counts.iter().filter(|(_, times)| **times > 0);
-        let counts: Vec<_> = counts.map(|(name, times)| format!("{name}={times}")).collect();
-        if counts.is_empty() { "-".to_owned() } else { counts.join(" ") }
-    };
     let members = info.members.iter().map(|(state, number)| format!("{number} {}", state.as_str()));
-    output::pairs(&[
+    let mut pairs = vec![
         ("node", info.node.to_string()),
         ("cluster", info.cluster.to_string()),
         ("datacenter", info.datacenter.to_string()),
@@ -86,9 +81,23 @@ pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
         ("store", info.store),
         ("metrics", info.metrics.unwrap_or_else(|| "-".to_owned())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
-        ("counters", counts(&info.counters)),
-        ("refusals", counts(&info.refusals)),
-    ])
+    ];
+    pairs.extend(counts("counters", &info.counters));
+    pairs.extend(counts("refusals", &info.refusals));
+    output::pairs(&pairs)
+}
+
+/// What has been counted, a line each.
+fn counts(title: &'static str, counts: &BTreeMap<String, u64>) -> Vec<(&'static str, String)> {
+    let counted = || counts.iter().filter(|(_, times)| **times > 0);
+    let width = counted().map(|(_, times)| times.to_string().len()).max().unwrap_or(1);
+    let mut lines: Vec<_> =
+        counted().map(|(name, times)| ("", format!("{times:width$} {name}"))).collect();
+    match lines.first_mut() {
+        Some(first) => first.0 = title,
+        None => lines.push((title, "-".to_owned())),
+    }
+    lines
 }
 
 pub(crate) fn remove(dir: &Path, args: Remove) -> Result<(), CliError> {

@@ -55,12 +55,13 @@ pub(super) fn filter(log: &str) -> Result<EnvFilter, CliError> {
     };
     // The tracing crate would take a misspelt level for a target and show nothing else.
     let misspelt = |word: &&str| word.parse::<LevelFilter>().is_err() && !word.contains(['=', '[']);
-    if let Some(word) = directives.split(',').map(str::trim).find(misspelt) {
+    let words: Vec<&str> = directives.split(',').map(str::trim).collect();
+    if let Some(word) = words.iter().copied().find(misspelt) {
         return Err(refused(&format!(
             "{word:?} is no level, and a target needs one ({word}=debug)"
         )));
     }
-    EnvFilter::try_new(&directives).map_err(|error| refused(&error))
+    EnvFilter::try_new(words.join(",")).map_err(|error| refused(&error))
 }
 
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl News {
             from: Version(self.from.into()),
             to: Version(self.to.into()),
             horizon: Version(u64::from(self.to) + u64::from(self.floor) % 3),
+            torn: Version(u64::from(self.to) / 2 + u64::from(self.from)),
             gc_floor: Version(self.floor.into()),
             record: self.record.map(|(version, left)| (Version(version.into()), record(left))),
             entries,

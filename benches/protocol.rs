@@ -172,6 +172,7 @@ fn news(node: NodeId, from: u64, to: u64) -> Delta {
         horizon: Version(to),
         torn: Version::ZERO,
         gc_floor: Version::ZERO,
+        verdict: gossipmonger::protocol::verdict::Verdict::default(),
         record,
         entries: Vec::new(),
     };

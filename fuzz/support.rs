@@ -59,6 +59,7 @@ impl News {
             horizon: Version(u64::from(self.to) + u64::from(self.floor) % 3),
             torn: Version(u64::from(self.to) / 2 + u64::from(self.from)),
             gc_floor: Version(self.floor.into()),
+            verdict: gossipmonger::protocol::verdict::Verdict::default(),
             record: self.record.map(|(version, left)| (Version(version.into()), record(left))),
             entries,
         }

@@ -31,6 +31,7 @@ fuzz_target!(|input: (Vec<News>, Vec<(u8, bool, BTreeMap<u8, Line>)>)| {
             max_version: Version(max.into()),
             horizon: Version(u64::from(max) + u64::from(record) % 3),
             gc_floor: Version(floor.into()),
+            verdict: gossipmonger::protocol::verdict::Verdict::default(),
             record: Version(record.into()),
         });
         let mut digest = Digest { entries: entries.collect() };

@@ -82,11 +82,10 @@ impl State {
         let (maps, local) = (self.shared.maps.load_full(), self.shared.config.node.clone());
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
-                let (generation, status) = (map.generation, record.status);
-                self.handle(
-                    myself,
-                    DetectorInput::Member { peer: peer.clone(), generation, status },
-                );
+                let (generation, status, verdict) = (map.generation, record.status, map.verdict);
+                let peer = peer.clone();
+                let member = DetectorInput::Member { peer, generation, status, verdict };
+                self.handle(myself, member);
             }
         }
     }

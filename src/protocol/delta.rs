@@ -6,6 +6,7 @@ use super::{
     entry::{Key, Value},
     id::{Generation, NodeId, Version},
     record::NodeRecord,
+    verdict::Verdict,
 };
 
 /// Most past generations that travel with a copy; an older copy is sent again from the start.
@@ -40,6 +41,8 @@ pub struct NodeDelta {
     pub torn: Version,
     /// Up to which version the sender has dropped tombstones.
     pub gc_floor: Version,
+    /// What is thought of the owner in this life.
+    pub verdict: Verdict,
     /// The owner's record and its version, if the receiver's is older.
     pub record: Option<(Version, NodeRecord)>,
     /// In version order; entries of one version are never split.
@@ -124,5 +127,5 @@ pub const fn entry_len_max(key: usize, value: usize) -> usize {
 const VARINT_BYTES_MAX: usize = 9;
 /// Key length (3), version (9), variant (1), value length (5), option and ttl (1 + 9).
 const ENTRY_FIXED_BYTES_MAX: usize = 28;
-/// Name length (1), six integers (54), three counts (3 x 5), option (1).
-const NODE_FIXED_BYTES_MAX: usize = 71;
+/// Name length (1), seven integers (63), three counts (3 x 5), option (1), level (1).
+const NODE_FIXED_BYTES_MAX: usize = 81;

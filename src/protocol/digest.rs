@@ -2,7 +2,10 @@
 
 use bincode::{Decode, Encode};
 
-use super::id::{Generation, NodeId, Version};
+use super::{
+    id::{Generation, Incarnation, NodeId, Version},
+    verdict::Verdict,
+};
 
 /// How far a node's copies reach, sorted by node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -26,6 +29,8 @@ pub struct DigestEntry {
     pub gc_floor: Version,
     /// The version of the owner's record in the copy.
     pub record: Version,
+    /// What is thought of the owner in this life.
+    pub verdict: Verdict,
 }
 
 impl Digest {
@@ -54,6 +59,7 @@ impl DigestEntry {
             horizon: Version::ZERO,
             gc_floor: Version::ZERO,
             record: Version::ZERO,
+            verdict: Verdict::alive(Incarnation::ZERO),
         }
     }
 }

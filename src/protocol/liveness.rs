@@ -92,7 +92,8 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: DetectorInput, out: &mut Vec<Output>) {
         match input {
             DetectorInput::Tick => self.tick(now, out),
-            DetectorInput::Member { peer, generation, status } => {
+            DetectorInput::Observe(_) => {}
+            DetectorInput::Member { peer, generation, status, .. } => {
                 self.member(now, peer, generation, status, out);
             }
             DetectorInput::Heard { peer, generation, sign, at } => {

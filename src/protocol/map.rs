@@ -15,6 +15,7 @@ use super::{
     id::{Generation, NodeId, Version},
     record::NodeRecord,
     time::Time,
+    verdict::Verdict,
 };
 
 /// One node's keys, or a copy of them.
@@ -27,6 +28,8 @@ pub struct NodeMap {
     told_at: Version,
     gc_floor: Version,
     record: Option<(Version, Arc<NodeRecord>)>,
+    /// The gravest that was heard of this life.
+    verdict: Verdict,
     entries: OrdMap<Key, Entry>,
     by_version: BTreeSet<(Version, Key)>,
     bytes: usize,
@@ -172,6 +175,23 @@ impl NodeMap {
         self.record.as_ref().map_or(Version::ZERO, |(version, _)| *version)
     }
 
+    /// What is thought of the owner in this life. Its record may have refuted what was said of it.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let own = self.record().map_or_else(Verdict::default, |r| Verdict::alive(r.incarnation));
+        self.verdict.max(own)
+    }
+
+    /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
+    /// thought already; says whether it was.
+    pub fn judge(&mut self, verdict: Verdict) -> bool {
+        let graver = verdict > self.verdict();
+        if graver {
+            self.verdict = verdict;
+        }
+        graver
+    }
+
     /// All entries, tombstones included; cloning it costs nothing.
     #[must_use]
     pub const fn entries(&self) -> &OrdMap<Key, Entry> {
@@ -207,6 +227,7 @@ impl NodeMap {
             horizon: growing.horizon(),
             gc_floor: growing.gc_floor,
             record: self.record_version(),
+            verdict: self.verdict(),
         }
     }
 
@@ -424,6 +445,7 @@ impl NodeMap {
         self.max_version > from
             || self.generation != theirs.generation
             || self.record_version() > theirs.record
+            || self.verdict() > theirs.verdict
             || (self.gc_floor > theirs.gc_floor && from >= self.gc_floor)
     }
 
@@ -439,6 +461,7 @@ impl NodeMap {
             horizon: from.max(self.horizon()),
             torn: self.torn,
             gc_floor: self.gc_floor,
+            verdict: self.verdict(),
             record: if record_known {
                 None
             } else {
@@ -551,8 +574,9 @@ impl NodeMap {
         }
         next.generation = delta.generation;
         next.ancestry.clone_from(&delta.ancestry);
-        // A record of the earlier life says nothing of this one.
+        // What was said of the earlier life says nothing of this one.
         next.record = None;
+        next.verdict = Verdict::default();
         next
     }
 
@@ -686,8 +710,8 @@ impl NodeMap {
         };
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
             applied.changes = differences(&self.entries, &staged.entries, now);
-            let record = self.record.take();
-            *self = Self { record, ..*staged };
+            let (record, verdict) = (self.record.take(), self.verdict);
+            *self = Self { record, verdict, ..*staged };
         }
     }
 }

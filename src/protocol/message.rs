@@ -14,6 +14,7 @@ use bincode::{Decode, Encode, config};
 use super::{
     delta::Delta,
     digest::Digest,
+    gossip::{BEHIND_MAX, Gossip, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
 };
 
@@ -52,6 +53,8 @@ pub enum Message {
         /// What you want.
         delta: Delta,
     },
+    /// Unasked, on the stream for it.
+    Gossip(Gossip),
 }
 
 /// Who speaks, in which life, and what it can do.
@@ -124,6 +127,7 @@ impl Message {
             Self::Syn { digest } => append(digest, &mut frame),
             Self::SynAck { wants, delta } => append((wants, delta), &mut frame),
             Self::Ack { delta } => append(delta, &mut frame),
+            Self::Gossip(gossip) => append(gossip, &mut frame),
         };
         encoded?;
         let len = frame.len() - LENGTH_BYTES;
@@ -153,6 +157,7 @@ impl Message {
                 Self::SynAck { wants: sorted(wants)?, delta }
             }
             (KIND_ACK, VERSION) => Self::Ack { delta: whole(body)? },
+            (KIND_GOSSIP, VERSION) => Self::Gossip(bounded(whole(body)?)?),
             (kind, version) => return Err(WireError::Unknown { kind, version }),
         };
         Ok(message)
@@ -165,6 +170,7 @@ impl Message {
             Self::Syn { .. } => KIND_SYN,
             Self::SynAck { .. } => KIND_SYN_ACK,
             Self::Ack { .. } => KIND_ACK,
+            Self::Gossip(_) => KIND_GOSSIP,
         }
     }
 }
@@ -226,10 +232,26 @@ fn sorted(digest: Digest) -> Result<Digest, WireError> {
     }
 }
 
+fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
+    let (len, max) = match &gossip {
+        Gossip::Have(owners) => (owners.len(), OWNERS_MAX),
+        Gossip::Graft(owners) => (owners.len(), OWNERS_MAX),
+        Gossip::Prune(owners) => (owners.len(), OWNERS_MAX),
+        Gossip::Echo(echo) => (echo.behind.len(), BEHIND_MAX),
+        Gossip::Root(_) | Gossip::Push(_) | Gossip::Wave(_) => (0, 0),
+    };
+    if len <= max {
+        Ok(gossip)
+    } else {
+        Err(WireError::Malformed(format!("{len} nodes named, at most {max} may be")))
+    }
+}
+
 const VERSION: u8 = 1;
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;
 const KIND_SYN: u8 = 3;
 const KIND_SYN_ACK: u8 = 4;
 const KIND_ACK: u8 = 5;
+const KIND_GOSSIP: u8 = 6;
 const KIND_HEARTBEAT: u8 = 16;

@@ -23,6 +23,7 @@ use super::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
     },
     time::Time,
+    verdict::Verdict,
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
@@ -96,6 +97,8 @@ pub struct NodeView {
     pub gc_floor: Version,
     /// The owner's record and its version.
     pub record: Option<(Version, Arc<NodeRecord>)>,
+    /// What is thought of the owner in this life.
+    pub verdict: Verdict,
     /// All entries, tombstones included.
     pub entries: OrdMap<Key, Entry>,
     /// How many of them are not tombstones.
@@ -302,6 +305,11 @@ impl Replica {
             }
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
+            StorageInput::Accuse(..)
+            | StorageInput::Linked(..)
+            | StorageInput::Congested(..)
+            | StorageInput::Gossip(..)
+            | StorageInput::TellRoot => {}
         }
     }
 
@@ -872,7 +880,8 @@ impl Replica {
             Event::NewPeer { peer: peer.clone() }
         }));
         let status = record.status;
-        let member = DetectorInput::Member { peer: peer.clone(), generation, status };
+        let verdict = map.verdict();
+        let member = DetectorInput::Member { peer: peer.clone(), generation, status, verdict };
         out.push(Output::Detector(member));
         if !known {
             let peer = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
@@ -1025,6 +1034,7 @@ impl NodeMap {
             torn: self.torn(),
             gc_floor: shown.gc_floor,
             record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
+            verdict: self.verdict(),
             entries: shown.entries,
             live_keys: shown.live_keys,
         }
@@ -1043,6 +1053,7 @@ impl NodeMap {
         map.restore(view.max_version, view.gc_floor);
         map.restore_horizon(view.horizon);
         map.restore_torn(view.torn);
+        map.judge(view.verdict);
         map
     }
 }

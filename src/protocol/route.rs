@@ -8,9 +8,11 @@ use std::{sync::Arc, time::Duration};
 use super::{
     digest::Digest,
     event::{Event, Problem, ProtocolEvent},
-    id::{Generation, NodeId},
+    gossip::Gossip,
+    id::{Datacenter, Generation, NodeId},
     record::Status,
     time::Time,
+    verdict::Verdict,
 };
 use crate::store::Change;
 
@@ -58,6 +60,17 @@ pub enum StorageInput {
     Retire(NodeId),
     /// A dead peer is to be forgotten.
     Forget(NodeId),
+    /// The detector is convinced of this, in this life of the peer.
+    Accuse(NodeId, Generation, Verdict),
+    /// There is a connection to a peer on which news can be told, or there is none any more.
+    Linked(NodeId, bool),
+    /// News for a peer waits for its connection (`true`: what is new for it is to be joined and kept
+    /// here), or does so no longer.
+    Congested(NodeId, bool),
+    /// A peer told this unasked.
+    Gossip(NodeId, Box<Gossip>),
+    /// Tell the scheduler the root.
+    TellRoot,
 }
 
 /// What the scheduler is told.
@@ -69,8 +82,25 @@ pub enum SchedulerInput {
     News,
     /// A peer is known, with this much hope of reaching it.
     Peer(NodeId, Reach),
+    /// A peer is in this datacenter; said before it is told how to be reached.
+    Located(NodeId, Datacenter),
     /// A peer was forgotten.
     Forgotten(NodeId),
+    /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.
+    Linked {
+        /// The peer.
+        peer: NodeId,
+        /// Whether there is one.
+        up: bool,
+        /// Whether this end dialed it.
+        dialed: bool,
+    },
+    /// A peer could not be dialed.
+    DialFailed(NodeId),
+    /// What a peer says is the sum of what it knows.
+    Root(NodeId, u64),
+    /// The sum of what this node knows.
+    OwnRoot(u64),
     /// An exchange ended.
     Ended {
         /// With whom.
@@ -110,7 +140,11 @@ pub enum DetectorInput {
         generation: Generation,
         /// Whether it means to stay.
         status: Status,
+        /// What the cluster thinks of it.
+        verdict: Verdict,
     },
+    /// These are the peers that this node has to hear itself; of the others it is told.
+    Observe(Arc<[NodeId]>),
     /// The transport heard from the peer itself, in this life of it, at this time.
     Heard {
         /// The peer.
@@ -149,6 +183,17 @@ pub enum TransportInput {
     Heartbeat(Vec<NodeId>),
     /// Keep a connection to each of these.
     Neighbours(Arc<[NodeId]>),
+    /// Connect to each of these, if there is no connection yet.
+    Dial(Vec<NodeId>),
+    /// Close the connection to each of these: neither end needs it any more, or there are too many.
+    Close(Vec<NodeId>),
+    /// Tell these peers, as far as they are connected.
+    Gossip {
+        /// Whom.
+        to: Vec<NodeId>,
+        /// What.
+        gossip: Arc<Gossip>,
+    },
     /// Close what there is with this peer: it was forgotten.
     Forget(NodeId),
 }

@@ -126,6 +126,11 @@ impl Scheduler {
                     self.news(now, out);
                 }
             }
+            SchedulerInput::Located(..)
+            | SchedulerInput::Linked { .. }
+            | SchedulerInput::DialFailed(_)
+            | SchedulerInput::Root(..)
+            | SchedulerInput::OwnRoot(_) => {}
             SchedulerInput::Interrupted => self.interrupted(out),
             SchedulerInput::Leave => self.leave(out),
         }

@@ -10,6 +10,7 @@ use crate::protocol::{
     digest::Digest,
     event::ProtocolEvent,
     exchange::{Breach, Half, Initiator, Responder, Step},
+    gossip::Gossip,
     message::{Message, WireError},
     route::{Counter, Sign},
 };
@@ -139,7 +140,8 @@ fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
         Message::Syn { digest } => (Some(digest), None),
         Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
         Message::Ack { delta } => (None, Some(delta)),
-        Message::Hello(_) | Message::Welcome(_) => (None, None),
+        Message::Gossip(Gossip::Push(delta)) => (None, Some(delta)),
+        Message::Hello(_) | Message::Welcome(_) | Message::Gossip(_) => (None, None),
     };
     if let Some(digest) = digest.cloned().map(Arc::new) {
         let peer = peer();

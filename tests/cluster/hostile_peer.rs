@@ -425,6 +425,7 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         horizon: Version(3),
         torn: Version::ZERO,
         gc_floor: Version::ZERO,
+        verdict: gossipmonger::protocol::verdict::Verdict::default(),
         record: Some((Version(1), record)),
         entries: vec![entry(2), entry(3)],
     };

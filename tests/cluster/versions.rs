@@ -95,6 +95,7 @@ fn news(status: Status, upto: u64) -> NodeDelta {
         horizon: Version(upto),
         torn: Version::ZERO,
         gc_floor: Version::ZERO,
+        verdict: gossipmonger::protocol::verdict::Verdict::default(),
         record: Some((Version(if is_first { 1 } else { upto }), record)),
         entries: if is_first { vec![size] } else { Vec::new() },
     }

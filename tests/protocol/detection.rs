@@ -9,6 +9,7 @@ use gossipmonger::protocol::{
     record::Status,
     route::{DetectorInput, Output, Sign},
     time::Time,
+    verdict::Verdict,
 };
 
 use crate::support::{at, node};
@@ -42,7 +43,10 @@ impl Detector {
 
     fn member(&mut self, now: Time, generation: u64, status: Status) -> &mut Self {
         let (peer, generation) = (node("p"), Generation(generation));
-        self.tell(now, DetectorInput::Member { peer, generation, status })
+        self.tell(
+            now,
+            DetectorInput::Member { peer, generation, status, verdict: Verdict::default() },
+        )
     }
 
     fn beat(&mut self, now: Time, generation: u64) -> &mut Self {

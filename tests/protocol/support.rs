@@ -205,6 +205,7 @@ pub(crate) fn news(name: &str, from: u64, to: u64, gc_floor: u64) -> NodeDelta {
         horizon: Version(to),
         torn: Version::ZERO,
         gc_floor: Version(gc_floor),
+        verdict: gossipmonger::protocol::verdict::Verdict::default(),
         record: Some((Version(1), record(&format!("{name}:1")))),
         entries: Vec::new(),
     }

@@ -217,6 +217,7 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             horizon: Version(1),
             torn: Version::ZERO,
             gc_floor: Version::ZERO,
+            verdict: crate::protocol::verdict::Verdict::default(),
             record: Some((Version(1), record)),
             entries: Vec::new(),
         })

@@ -83,6 +83,7 @@ impl Quic {
                 state.neighbours = peers;
                 state.connect();
             }
+            TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
             TransportInput::Forget(peer) => {
                 state.missing.remove(&peer);
                 if let Some(link) = state.shared.table.link(&peer) {

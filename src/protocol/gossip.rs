@@ -1,0 +1,104 @@
+//! What neighbours tell each other unasked, on one stream per direction of a connection: news, and
+//! what keeps its spreading cheap.
+//!
+//! News goes to all neighbours at once and is passed on once by whoever it is new to (flooding).
+//! Large or frequent news goes only along the edges of a tree, the others carry a note that it is to
+//! be had (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
+//! [`Gossip::Graft`], [`Gossip::Prune`].
+
+use bincode::{Decode, Encode};
+
+use super::{
+    delta::Delta,
+    digest::DigestEntry,
+    id::{Generation, NodeId, Version},
+};
+
+/// Most owners named in one [`Gossip::Have`], [`Gossip::Graft`] or [`Gossip::Prune`].
+pub const OWNERS_MAX: usize = 1_024;
+/// Most nodes that an [`Echo`] names.
+pub const BEHIND_MAX: usize = 100;
+
+/// One frame between neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Gossip {
+    /// The sum of what the sender knows: if it differs from ours, we know different things.
+    Root(u64),
+    /// News. What does not connect to what the receiver has is asked for, never skipped.
+    Push(Delta),
+    /// News that is to be had from the sender.
+    Have(Vec<Have>),
+    /// Send me what I lack of these, and from now on all news of them.
+    Graft(Vec<DigestEntry>),
+    /// I have the news of these from somebody else: tell me only that there is some.
+    Prune(Vec<NodeId>),
+    /// Who has this version? Pass it on, and answer for all behind you.
+    Wave(Wave),
+    /// The answer to a wave.
+    Echo(Echo),
+}
+
+/// How far the sender's copy of one node reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Have {
+    /// Whose keys.
+    pub node: NodeId,
+    /// The owner's life.
+    pub generation: Generation,
+    /// Up to which version.
+    pub version: Version,
+}
+
+/// A question to everybody: who has my version? (The echo algorithm, Chang, 1982.)
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Wave {
+    /// Who asks; the version is one of its own.
+    pub origin: NodeId,
+    /// Counts the waves of the origin in its present life.
+    pub id: u64,
+    /// The origin's life.
+    pub generation: Generation,
+    /// The version asked for.
+    pub version: Version,
+    /// How long the receiver may take to answer, in milliseconds.
+    pub patience_ms: u32,
+}
+
+/// What a node and all behind it answer to a wave.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Echo {
+    /// Who asked.
+    pub origin: NodeId,
+    /// Which wave.
+    pub id: u64,
+    /// How many nodes have the version.
+    pub have: u32,
+    /// How many have not.
+    pub lack: u32,
+    /// Some of those, at most [`BEHIND_MAX`].
+    pub behind: Vec<NodeId>,
+}
+
+/// Which traffic goes first when there is not enough room for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Who is there and who is not; roots, waves and what steers the spreading.
+    Liveness,
+    /// News.
+    State,
+    /// What a node lacks that is far behind.
+    Bulk,
+}
+
+impl Gossip {
+    /// Which traffic it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Push(delta) if delta.nodes.iter().any(|node| !node.entries.is_empty()) => {
+                Class::State
+            }
+            _ => Class::Liveness,
+        }
+    }
+}

@@ -206,11 +206,13 @@ impl Gossipmonger {
         self.snapshot().peers().filter(|peer| peer.state == PeerState::Dead).collect()
     }
 
-    /// How improbable a peer's silence is, on the scale of `dead_peer_phi`; `None` if it is unknown.
+    /// How improbable a peer's silence is, on the scale of `dead_peer_phi`; `None` if it is unknown,
+    /// or if this node does not hear it itself but is told of it by others.
     #[must_use]
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
-        self.shared.lives.load().get(peer).map(|life| life.estimate.phi(now))
+        let estimate = self.shared.lives.load().get(peer)?.estimate?;
+        Some(estimate.phi(now))
     }
 
     /// Every event from now on; see [`Config::event_queue`].

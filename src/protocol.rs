@@ -24,6 +24,7 @@ pub mod map;
 pub mod message;
 pub mod overlay;
 pub mod phi;
+pub mod push;
 pub mod record;
 pub mod replica;
 pub mod route;

@@ -37,7 +37,8 @@ pub struct Member {
     pub tags: BTreeMap<String, String>,
     /// What is thought of it.
     pub state: PeerState,
-    /// How improbable its silence is, on the scale of `dead_peer_phi`; 0 for this node itself.
+    /// How improbable its silence is, on the scale of `dead_peer_phi`; 0 for this node itself, and for
+    /// peers that it does not hear itself but is told of.
     pub phi: f64,
     /// Its present life.
     pub generation: Generation,
@@ -134,7 +135,7 @@ impl Snapshot {
             addresses: record.addresses.clone(),
             tags: record.tags.clone(),
             state: self.state(node, record),
-            phi: life.map_or(0.0, |life| life.estimate.phi(self.now)),
+            phi: life.and_then(|life| life.estimate).map_or(0.0, |estimate| estimate.phi(self.now)),
             generation: map.generation,
             version: map.max_version,
             keys: map.live_keys,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
 
-use super::{shared::Shared, timer::Timer};
+use super::{
+    shared::{Lives, Shared},
+    timer::Timer,
+};
 use crate::protocol::{
     liveness::{Liveness, LivenessConfig},
     route::DetectorInput,
@@ -69,12 +72,26 @@ impl State {
         let _publishing = shared.publishing();
         // Hearing of a peer again and again changes only what the next tick publishes anyway.
         if publish || !out.is_empty() {
-            let lives = self.liveness.lives().map(|(node, life)| (node.clone(), life));
-            self.shared.lives.store(Arc::new(lives.collect()));
+            self.publish();
         }
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || DetectorInput::Tick);
         }
+    }
+
+    fn publish(&mut self) {
+        let changed = self.liveness.take_changed();
+        if changed.is_empty() {
+            return;
+        }
+        let mut lives = Lives::clone(&self.shared.lives.load());
+        for node in changed {
+            match self.liveness.life(&node) {
+                Some(life) => lives.insert(node, life),
+                None => lives.remove(&node),
+            };
+        }
+        self.shared.lives.store(Arc::new(lives));
     }
 
     /// After a restart: what storage had told the one before.

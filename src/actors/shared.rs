@@ -1,7 +1,6 @@
 //! What the actors of one node, its tasks and its handles share.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -32,7 +31,7 @@ use crate::{
 /// The maps as readers see them.
 pub(crate) type Maps = OrdMap<NodeId, Arc<NodeView>>;
 /// What the detector thinks of everybody.
-pub(crate) type Lives = BTreeMap<NodeId, PeerLife>;
+pub(crate) type Lives = OrdMap<NodeId, PeerLife>;
 
 #[derive(Debug)]
 pub(crate) struct Shared {

@@ -124,23 +124,20 @@ impl State {
         let now = self.shared.clock.now();
         match writes {
             Writes::Batch(batch) => self.replica.write(now, batch, out),
-            Writes::Tags(tags) => self.replica.set_tags(tags, out),
+            Writes::Tags(tags) => self.replica.set_tags(now, tags, out),
             Writes::Leave { remembered } => {
-                let mut written = self.replica.set_status(Status::Left, out);
+                let mut written = self.replica.set_status(now, Status::Left, out);
                 written.persist.push(Change::Left(remembered));
                 Ok(written)
             }
         }
     }
 
-    /// After a restart: what the detector had told the one before. The dead are not to be told of anew.
+    /// After a restart: what the detector had told the one before.
     fn remember_the_dead(&mut self, myself: &ActorRef<StorageMessage>) {
         let now = self.shared.clock.now();
         let mut out = Vec::new();
         for (peer, life) in &**self.shared.lives.load() {
-            if life.state == PeerState::Dead {
-                self.replica.handle(now, StorageInput::Gone(peer.clone()), &mut out);
-            }
             let over = matches!(life.state, PeerState::Dead | PeerState::Left);
             if over && now.since(life.since) >= self.shared.config.forget_after / 2 {
                 self.replica.handle(now, StorageInput::Retire(peer.clone()), &mut out);

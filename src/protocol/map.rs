@@ -192,6 +192,24 @@ impl NodeMap {
         graver
     }
 
+    /// News that says no more than what is thought of the owner.
+    #[must_use]
+    pub fn judgement(&self, node: NodeId) -> NodeDelta {
+        NodeDelta {
+            node,
+            generation: self.generation,
+            ancestry: Vec::new(),
+            from: Version::ZERO,
+            to: Version::ZERO,
+            horizon: Version::ZERO,
+            torn: Version::ZERO,
+            gc_floor: Version::ZERO,
+            verdict: self.verdict(),
+            record: None,
+            entries: Vec::new(),
+        }
+    }
+
     /// All entries, tombstones included; cloning it costs nothing.
     #[must_use]
     pub const fn entries(&self) -> &OrdMap<Key, Entry> {

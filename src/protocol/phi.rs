@@ -94,6 +94,12 @@ impl PhiWindow {
         PhiEstimate { last_heard: self.last_heard, mean, deviation }
     }
 
+    /// How long nothing has been heard.
+    #[must_use]
+    pub fn silence(&self, now: Time) -> Duration {
+        now.since(self.last_heard)
+    }
+
     /// The level of suspicion at `now`.
     #[must_use]
     pub fn phi(&self, now: Time) -> f64 {

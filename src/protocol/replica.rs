@@ -12,18 +12,20 @@ use std::{
 use imbl::OrdMap;
 
 use super::{
-    delta::{Delta, NodeDelta, entry_len_max},
+    delta::{Delta, DeltaEntry, NodeDelta, entry_len_max},
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key, Value},
     event::{Event, Problem, ProtocolEvent},
+    gossip::{Gossip, Have, OWNERS_MAX},
     id::{Generation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
+    push::{Fresh, Item, PUSH_BYTES_MAX, Push, Told},
     record::{NodeRecord, RecordError, Status, check_tags},
     route::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
     },
     time::Time,
-    verdict::Verdict,
+    verdict::{Level, Verdict},
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
@@ -58,9 +60,6 @@ pub struct Replica {
     config: ReplicaConfig,
     own: NodeMap,
     copies: BTreeMap<NodeId, NodeMap>,
-    /// Peers thought to be dead: not told of to those who do not know them, or each who joins
-    /// would keep them known for another while, and pass them on.
-    gone: BTreeSet<NodeId>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
@@ -78,6 +77,10 @@ pub struct Replica {
     wall_origin: SystemTime,
     /// This process has already taken a newer generation because its name was heard.
     renewed: bool,
+    /// What is to be told to whom.
+    push: Push,
+    /// When this is called again.
+    armed: Option<Time>,
 }
 
 /// One node's map as readers see it: immutable and cheap to clone.
@@ -223,7 +226,6 @@ impl Replica {
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
-            gone: BTreeSet::new(),
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
             unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
@@ -234,6 +236,8 @@ impl Replica {
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
             renewed,
+            push: Push::new(now),
+            armed: None,
             config,
         };
         this.own = this.restored(stored, now, wall);
@@ -292,25 +296,21 @@ impl Replica {
             // Every peer that is up to date says our own generation.
             StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
             StorageInput::HeardOfSelf(generation) => self.heard_of_self(now, generation, out),
-            StorageInput::Gone(peer) => {
-                if self.copies.contains_key(&peer) {
-                    self.gone.insert(peer);
-                }
-            }
-            StorageInput::Back(peer) => {
-                self.gone.remove(&peer);
-                if self.retired.remove(&peer) {
-                    self.digest = None;
-                }
+            StorageInput::Back(peer) => self.confront(&peer, out),
+            StorageInput::Accuse(peer, generation, verdict) => {
+                self.accuse(&peer, generation, verdict, out);
             }
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
-            StorageInput::Accuse(..)
-            | StorageInput::Linked(..)
-            | StorageInput::Congested(..)
-            | StorageInput::Gossip(..)
-            | StorageInput::TellRoot => {}
+            StorageInput::Linked(peer, up) => self.push.linked(peer, up),
+            StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
+            StorageInput::Gossip(from, gossip) => self.gossip(now, &from, *gossip, out),
+            StorageInput::TellRoot => {
+                let root = self.root();
+                out.push(Output::Scheduler(SchedulerInput::OwnRoot(root)));
+            }
         }
+        self.tell_news(now, out);
     }
 
     /// Writes a batch: all of it becomes visible at once, as one version, or none of it.
@@ -332,6 +332,7 @@ impl Replica {
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
         self.check_room(&batch)?;
+        let before = self.own_line();
         let version = self.own.next_version();
         let mut persist = Vec::with_capacity(batch.len() + 1);
         let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
@@ -342,7 +343,7 @@ impl Replica {
             self.wake(now, out);
         }
         persist.push(Change::Head(self.head()));
-        self.touched_own(out);
+        self.touched_own(now, before, out);
         Ok(Written { version, changed: true, persist })
     }
 
@@ -352,6 +353,7 @@ impl Replica {
     /// [`WriteError::Record`] if there are too many or too long ones.
     pub fn set_tags(
         &mut self,
+        now: Time,
         tags: BTreeMap<String, String>,
         out: &mut Vec<Output>,
     ) -> Result<Written, WriteError> {
@@ -361,17 +363,19 @@ impl Replica {
             let version = self.own.max_version();
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
+        let before = self.own_line();
         let mut persist = self.write_record(NodeRecord { tags: tags.clone(), ..old });
         persist.push(Change::Tags(tags));
-        self.touched_own(out);
+        self.touched_own(now, before, out);
         Ok(Written { version: self.own.max_version(), changed: true, persist })
     }
 
     /// Says that the node is leaving, or has left. Whether a later start is to remember it, the caller
     /// decides ([`Change::Left`]).
-    pub fn set_status(&mut self, status: Status, out: &mut Vec<Output>) -> Written {
+    pub fn set_status(&mut self, now: Time, status: Status, out: &mut Vec<Output>) -> Written {
+        let before = self.own_line();
         let persist = self.write_record(NodeRecord { status, ..self.own_record() });
-        self.touched_own(out);
+        self.touched_own(now, before, out);
         Written { version: self.own.max_version(), changed: true, persist }
     }
 
@@ -422,13 +426,18 @@ impl Replica {
 
     /// Applies news, node by node. What would break a copy is refused, counted and told.
     pub fn apply(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
-        let mut advanced = false;
         for delta in &news.nodes {
-            advanced |= self.apply_one(now, from, delta, out);
+            let before = self.line(&delta.node);
+            match self.apply_one(now, from, delta, out) {
+                Outcome::News => {
+                    let source = (delta.node != self.config.node).then_some(from);
+                    self.push.note(before, source, true);
+                }
+                Outcome::Refused(refusal) => refused(from, delta, refusal, out),
+                Outcome::Known | Outcome::Unintroduced | Outcome::Ignored => {}
+            }
         }
-        if advanced {
-            out.push(Output::Scheduler(SchedulerInput::News));
-        }
+        self.tell_news(now, out);
     }
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.
@@ -630,9 +639,15 @@ impl Replica {
         }
     }
 
-    fn touched_own(&mut self, out: &mut Vec<Output>) {
+    fn own_line(&self) -> DigestEntry {
+        self.own.digest_entry(self.config.node.clone())
+    }
+
+    /// The own map has changed: readers and peers are to see it. `before`: its line before that.
+    fn touched_own(&mut self, now: Time, before: DigestEntry, out: &mut Vec<Output>) {
         self.touched(self.config.node.clone());
-        out.push(Output::Scheduler(SchedulerInput::News));
+        self.push.note(before, None, false);
+        self.tell_news(now, out);
     }
 
     fn touched(&mut self, node: NodeId) {
@@ -649,6 +664,7 @@ impl Replica {
 
     fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
         let Some(entry) = digest.get(&self.config.node) else { return };
+        self.judged_by_others(now, entry.generation, entry.verdict, out);
         let later =
             entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
         if entry.generation > self.own.generation() || later {
@@ -673,11 +689,12 @@ impl Replica {
             return;
         }
         self.renewed = true;
+        let before = self.own_line();
         self.own.renew_alone(heard.next());
         let persist = self.write_record(self.own_record());
         out.push(Output::Persist(persist));
         out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
-        self.touched_own(out);
+        self.touched_own(now, before, out);
     }
 
     fn is_absurd(&self, now: Time, generation: Generation) -> bool {
@@ -779,57 +796,67 @@ impl Replica {
 
     // --- applying
 
+    /// The line of a node in our digest.
+    fn line(&self, node: &NodeId) -> DigestEntry {
+        match self.map_of(node) {
+            Some(map) => map.digest_entry(node.clone()),
+            None => DigestEntry::unknown(node.clone()),
+        }
+    }
+
     fn apply_one(
         &mut self,
         now: Time,
         from: &NodeId,
         delta: &NodeDelta,
         out: &mut Vec<Output>,
-    ) -> bool {
+    ) -> Outcome {
         out.push(Output::Count(Counter::EntriesReceived, delta.entries.len() as u64));
         if delta.node == self.config.node {
             // A relay may know more of us than we do, but only we write our map.
             if delta.generation > self.own.generation() {
                 self.heard_of_self(now, delta.generation, out);
             }
-            return false;
+            self.judged_by_others(now, delta.generation, delta.verdict, out);
+            return Outcome::Ignored;
         }
         if self.is_absurd(now, delta.generation) {
-            refused(from, delta, Refusal::Malformed, out);
-            return false;
+            return Outcome::Refused(Refusal::Malformed);
         }
         if self.is_marked(now, from, &delta.node, delta.generation) {
-            return false;
+            return Outcome::Ignored;
         }
         let known = self.copies.contains_key(&delta.node);
-        if !known && !self.may_introduce(delta, out) {
-            return false;
+        if !known && delta.record.is_none() {
+            out.push(Output::Count(Counter::UnknownPeers, 1));
+            let peer = delta.node.clone();
+            out.push(Output::Protocol(ProtocolEvent::UnknownPeer { peer }));
+            return Outcome::Unintroduced;
+        }
+        if !known && self.copies.len() >= self.config.peers_max {
+            out.push(Output::Count(Counter::PeersShed, 1));
+            return Outcome::Ignored;
         }
         let copy = self.copies.entry(delta.node.clone()).or_default();
-        match copy.apply(now, delta, &self.config.limits) {
+        let applied = copy.apply(now, delta, &self.config.limits);
+        // What is thought of a node does not depend on how much of its keys is here.
+        let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
+        let outcome = match applied {
             Ok(applied) => self.applied(delta, known, applied, out),
             Err(refusal) => {
                 if !known {
                     self.copies.remove(&delta.node);
+                    return Outcome::Refused(refusal);
                 }
-                refused(from, delta, refusal, out);
-                false
+                Outcome::Refused(refusal)
             }
+        };
+        if judged {
+            self.touched(delta.node.clone());
+            self.tell_detector(&delta.node, out);
+            return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
         }
-    }
-
-    fn may_introduce(&self, delta: &NodeDelta, out: &mut Vec<Output>) -> bool {
-        if delta.record.is_none() {
-            out.push(Output::Count(Counter::UnknownPeers, 1));
-            let peer = delta.node.clone();
-            out.push(Output::Protocol(ProtocolEvent::UnknownPeer { peer }));
-            return false;
-        }
-        if self.copies.len() >= self.config.peers_max {
-            out.push(Output::Count(Counter::PeersShed, 1));
-            return false;
-        }
-        true
+        outcome
     }
 
     fn applied(
@@ -838,15 +865,14 @@ impl Replica {
         known: bool,
         applied: Applied,
         out: &mut Vec<Output>,
-    ) -> bool {
+    ) -> Outcome {
         let peer = &delta.node;
         let news = applied.generation || applied.record || applied.advanced;
         if !news {
-            return false;
+            return Outcome::Known;
         }
         self.touched(peer.clone());
         if applied.generation {
-            self.gone.remove(peer);
             self.retired.remove(peer);
             self.marks.remove(peer);
         }
@@ -867,7 +893,7 @@ impl Replica {
                 }
             })
         }));
-        true
+        Outcome::News
     }
 
     fn introduce(&self, peer: &NodeId, known: bool, out: &mut Vec<Output>) {
@@ -879,14 +905,13 @@ impl Replica {
         } else {
             Event::NewPeer { peer: peer.clone() }
         }));
-        let status = record.status;
-        let verdict = map.verdict();
-        let member = DetectorInput::Member { peer: peer.clone(), generation, status, verdict };
-        out.push(Output::Detector(member));
         if !known {
-            let peer = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
-            out.push(Output::Scheduler(peer));
+            let datacenter = record.datacenter.clone();
+            out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
+            let reach = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
+            out.push(Output::Scheduler(reach));
         }
+        self.tell_detector(peer, out);
         out.push(Output::Persist(vec![Change::Peer(KnownPeer {
             node: peer.clone(),
             datacenter: record.datacenter.clone(),
@@ -894,6 +919,233 @@ impl Replica {
             generation,
             dead: record.status != Status::Up,
         })]));
+    }
+
+    // --- what is thought of others, and of us
+
+    fn tell_detector(&self, peer: &NodeId, out: &mut Vec<Output>) {
+        let Some(map) = self.copies.get(peer) else { return };
+        let Some(record) = map.record() else { return };
+        let (generation, status, verdict) = (map.generation(), record.status, map.verdict());
+        let peer = peer.clone();
+        out.push(Output::Detector(DetectorInput::Member { peer, generation, status, verdict }));
+    }
+
+    /// Our detector is convinced: from now on everybody is to know.
+    fn accuse(
+        &mut self,
+        peer: &NodeId,
+        generation: Generation,
+        verdict: Verdict,
+        out: &mut Vec<Output>,
+    ) {
+        let before = self.line(peer);
+        let Some(copy) = self.copies.get_mut(peer) else { return };
+        if copy.generation() == generation && copy.judge(verdict) {
+            self.touched(peer.clone());
+            self.push.note(before, None, false);
+            self.tell_detector(peer, out);
+        }
+    }
+
+    /// Tells a peer what is said of it, so that it can refute that.
+    fn confront(&mut self, peer: &NodeId, out: &mut Vec<Output>) {
+        if self.retired.remove(peer) {
+            self.digest = None;
+        }
+        let Some(copy) = self.copies.get(peer).filter(|copy| copy.verdict().level > Level::Alive)
+        else {
+            return;
+        };
+        if self.push.is_linked(peer) {
+            let delta = Delta { nodes: vec![copy.judgement(peer.clone())], more: false };
+            tell(vec![peer.clone()], Gossip::Push(delta), out);
+        }
+    }
+
+    /// Refutes what others say of us in this life.
+    fn judged_by_others(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        verdict: Verdict,
+        out: &mut Vec<Output>,
+    ) {
+        let record = self.own_record();
+        let ours = Verdict::alive(record.incarnation);
+        if generation != self.own.generation() || verdict <= ours || record.status == Status::Left {
+            return;
+        }
+        let before = self.own_line();
+        let incarnation = match verdict.level {
+            Level::Alive => verdict.incarnation,
+            Level::Suspect | Level::Dead => verdict.incarnation.next(),
+        };
+        out.push(Output::Count(Counter::Refutations, 1));
+        let persist = self.write_record(NodeRecord { incarnation, ..record });
+        out.push(Output::Persist(persist));
+        self.touched_own(now, before, out);
+    }
+
+    // --- news
+
+    /// Tells what is new, if it is time to, and asks for what others have and has not come.
+    fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
+        let fresh = self.push.take(now);
+        if !fresh.is_empty() {
+            let items = self.items(now, fresh);
+            let shares = self.push.share(now, &items);
+            hand_out(&items, shares, out);
+        }
+        for (from, have) in self.push.overdue(now) {
+            if self.lacks(&have) && self.push.is_linked(&from) {
+                out.push(Output::Count(Counter::Grafts, 1));
+                tell(vec![from], Gossip::Graft(vec![self.line(&have.node)]), out);
+            }
+        }
+        self.arm(now, out);
+    }
+
+    /// Cuts the news from the maps as they are now. What does not fit follows.
+    fn items(&mut self, now: Time, fresh: Vec<Fresh>) -> Vec<Item> {
+        let mut budget =
+            Budget { bytes: PUSH_BYTES_MAX, entries: self.config.delta_entries, untouched: true };
+        let mut items = Vec::with_capacity(fresh.len());
+        for fresh in fresh {
+            let node = &fresh.since.node;
+            if self.retired.contains(node) {
+                continue;
+            }
+            let Some(map) = self.map_of(node) else { continue };
+            if map.staleness(&fresh.since).is_none() {
+                continue;
+            }
+            let (room, full) = (budget.bytes, map.digest_entry(node.clone()));
+            let Some((delta, cut)) = map.delta(now, &fresh.since, &mut budget) else {
+                self.push.note(fresh.since, fresh.except.as_ref(), fresh.relayed);
+                continue;
+            };
+            if cut {
+                let since = DigestEntry { max_version: delta.to, ..full };
+                self.push.note(since, fresh.except.as_ref(), fresh.relayed);
+            }
+            items.push(Item { delta, bytes: room.saturating_sub(budget.bytes), fresh });
+        }
+        items
+    }
+
+    /// A link has no room any more, or has room again: then it gets what it has missed.
+    fn congested(&mut self, now: Time, peer: &NodeId, congested: bool, out: &mut Vec<Output>) {
+        let owed = self.push.congested(peer, congested);
+        if owed.is_empty() {
+            return;
+        }
+        let news = self.cut(now, owed.into_iter());
+        let more = news.more;
+        tell(vec![peer.clone()], Gossip::Push(news), out);
+        if more {
+            self.begin_round(vec![Target::Peer(peer.clone())], out);
+        }
+    }
+
+    fn gossip(&mut self, now: Time, from: &NodeId, gossip: Gossip, out: &mut Vec<Output>) {
+        match gossip {
+            Gossip::Root(root) => {
+                out.push(Output::Scheduler(SchedulerInput::Root(from.clone(), root)));
+            }
+            Gossip::Push(news) => self.pushed(now, from, &news, out),
+            Gossip::Have(haves) => {
+                for have in haves {
+                    if self.lacks(&have) {
+                        self.push.heard_of(now, from, have);
+                    }
+                }
+            }
+            Gossip::Graft(lines) => self.grafted(now, from, lines, out),
+            Gossip::Prune(owners) => self.push.pruned(from, &owners),
+            Gossip::Wave(_) | Gossip::Echo(_) => {}
+        }
+    }
+
+    /// News that a peer tells unasked. What does not connect to what is here is asked for.
+    fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
+        let (mut pruned, mut asked) = (Vec::new(), Vec::new());
+        for delta in &news.nodes {
+            let before = self.line(&delta.node);
+            match self.apply_one(now, from, delta, out) {
+                Outcome::News => {
+                    self.push.arrived(from, &delta.node);
+                    self.push.note(before, Some(from), false);
+                }
+                Outcome::Known => {
+                    out.push(Output::Count(Counter::PushesRepeated, 1));
+                    let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
+                    let has_keys = !delta.entries.is_empty();
+                    if has_keys && self.push.repeated(from, &delta.node, bytes) {
+                        pruned.push(delta.node.clone());
+                    }
+                }
+                Outcome::Unintroduced if delta.verdict.level != Level::Dead => asked.push(before),
+                Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
+                    out.push(Output::Count(Counter::PushGaps, 1));
+                    asked.push(self.line(&delta.node));
+                }
+                Outcome::Refused(refusal) => refused(from, delta, refusal, out),
+                Outcome::Unintroduced | Outcome::Ignored => {}
+            }
+        }
+        asked.truncate(OWNERS_MAX);
+        pruned.truncate(OWNERS_MAX);
+        if !pruned.is_empty() {
+            tell(vec![from.clone()], Gossip::Prune(pruned), out);
+        }
+        if !asked.is_empty() {
+            tell(vec![from.clone()], Gossip::Graft(asked), out);
+        }
+    }
+
+    /// A peer asks for what it lacks of some owners.
+    fn grafted(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        lines: Vec<DigestEntry>,
+        out: &mut Vec<Output>,
+    ) {
+        lines.iter().for_each(|line| self.push.grafted(from, &line.node));
+        let told = |line: &DigestEntry| line.node != *from && !self.retired.contains(&line.node);
+        let lacking = lines.into_iter().filter(told).filter(|line| {
+            self.map_of(&line.node).is_some_and(|map| map.staleness(line).is_some())
+        });
+        let lacking: Vec<_> = lacking.collect();
+        let news = self.cut(now, lacking.into_iter());
+        let more = news.more;
+        if !news.is_empty() {
+            tell(vec![from.clone()], Gossip::Push(news), out);
+        }
+        if more {
+            // It is far behind: that is what exchanges are for.
+            self.begin_round(vec![Target::Peer(from.clone())], out);
+        }
+    }
+
+    fn lacks(&self, have: &Have) -> bool {
+        let Some(map) = self.map_of(&have.node) else { return true };
+        have.node != self.config.node
+            && (have.generation, have.version) > (map.generation(), map.max_version())
+    }
+
+    /// Sums up what is known here.
+    fn root(&mut self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let digest = self.digest();
+        let line = |line: &DigestEntry| {
+            let mut hasher = DefaultHasher::new();
+            let DigestEntry { node, generation, max_version, gc_floor, record, verdict, .. } = line;
+            (node, generation, max_version, gc_floor, record, verdict).hash(&mut hasher);
+            hasher.finish()
+        };
+        digest.entries.iter().map(line).fold(0, u64::wrapping_add)
     }
 
     // --- forgetting
@@ -907,8 +1159,11 @@ impl Replica {
 
     /// Whether a peer is dead or has left.
     fn is_gone(&self, node: &NodeId) -> bool {
-        let left = |copy: &NodeMap| copy.record().is_some_and(|r| r.status == Status::Left);
-        self.gone.contains(node) || self.copies.get(node).is_some_and(left)
+        let over = |copy: &NodeMap| {
+            copy.verdict().level == Level::Dead
+                || copy.record().is_some_and(|r| r.status == Status::Left)
+        };
+        self.copies.get(node).is_some_and(over)
     }
 
     fn retire(&mut self, peer: NodeId) {
@@ -922,7 +1177,6 @@ impl Replica {
         out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         let Some(copy) = self.copies.remove(peer) else { return };
-        self.gone.remove(peer);
         self.retired.remove(peer);
         self.touched(peer.clone());
         let until = now + self.config.forget_after.min(MARK_MAX);
@@ -948,6 +1202,7 @@ impl Replica {
     // --- time
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.armed = None;
         self.expire(now, out);
         self.collect(now, out);
         self.marks.retain(|_, (_, until)| now < *until);
@@ -964,8 +1219,8 @@ impl Replica {
         out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
     }
 
-    /// Asks to be called when something expires or may be collected next.
-    fn wake(&self, now: Time, out: &mut Vec<Output>) {
+    /// Asks to be called when something expires, may be collected or is to be told next.
+    fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
         let next = [
             self.expiries.first().map(|(at, _)| *at),
             self.tombstones.front().map(|(_, due)| *due),
@@ -973,7 +1228,23 @@ impl Replica {
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
         let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
-        out.push(Output::Wake(wait.clamp(TICK_MIN, TICK_MAX)));
+        self.arm_at(now, now + wait.clamp(TICK_MIN, TICK_MAX), out);
+        self.arm(now, out);
+    }
+
+    /// Asks to be called when there is something to be told or asked.
+    fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
+        if let Some(due) = self.push.due(now) {
+            self.arm_at(now, due, out);
+        }
+    }
+
+    fn arm_at(&mut self, now: Time, due: Time, out: &mut Vec<Output>) {
+        // A call that has been asked for and is overdue is on its way.
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.armed = Some(due);
+            out.push(Output::Wake(due.since(now)));
+        }
     }
 
     /// Turns own keys that have expired into tombstones: one version for all of them.
@@ -1013,8 +1284,9 @@ impl Replica {
             floor = self.tombstones.pop_front().map(|(version, _)| version);
         }
         let Some(floor) = floor else { return };
+        let before = self.own_line();
         let removed = self.own.collect(floor);
-        self.touched(self.config.node.clone());
+        self.touched_own(now, before, out);
         let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
         persist.push(Change::Head(self.head()));
         out.push(Output::Persist(persist));
@@ -1069,6 +1341,50 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
         let (from, about) = (from.clone(), delta.node.clone());
         out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));
     }
+}
+
+/// What came of news of one node.
+#[derive(Debug)]
+enum Outcome {
+    /// It is new.
+    News,
+    /// It was here already.
+    Known,
+    /// It would have broken the copy.
+    Refused(Refusal),
+    /// Nobody has introduced the node.
+    Unintroduced,
+    /// It is not for us to take.
+    Ignored,
+}
+
+/// Has each link told its share, those with the same share together.
+fn hand_out(items: &[Item], shares: Vec<(NodeId, Told)>, out: &mut Vec<Output>) {
+    let mut groups: BTreeMap<(Vec<usize>, Vec<usize>), Vec<NodeId>> = BTreeMap::new();
+    for (peer, Told { news, notes }) in shares {
+        groups.entry((news, notes)).or_default().push(peer);
+    }
+    for ((news, notes), peers) in groups {
+        if !notes.is_empty() {
+            let have = |index: usize| {
+                let delta = &items[index].delta;
+                let (generation, version) = (delta.generation, delta.to);
+                Have { node: delta.node.clone(), generation, version }
+            };
+            for notes in notes.chunks(OWNERS_MAX) {
+                let haves = notes.iter().map(|index| have(*index)).collect();
+                tell(peers.clone(), Gossip::Have(haves), out);
+            }
+        }
+        if !news.is_empty() {
+            let nodes = news.into_iter().map(|index| items[index].delta.clone()).collect();
+            tell(peers, Gossip::Push(Delta { nodes, more: false }), out);
+        }
+    }
+}
+
+fn tell(to: Vec<NodeId>, gossip: Gossip, out: &mut Vec<Output>) {
+    out.push(Output::Transport(TransportInput::Gossip { to, gossip: Arc::new(gossip) }));
 }
 
 /// Bounds of the time between two looks at what expires.

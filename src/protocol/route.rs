@@ -52,9 +52,7 @@ pub enum StorageInput {
     BeginRound(Vec<Target>),
     /// A peer says that it knows our name at this generation.
     HeardOfSelf(Generation),
-    /// A peer is thought to be dead: whoever does not know it is not to hear of it from us.
-    Gone(NodeId),
-    /// It was heard again.
+    /// A peer was heard that is said to be suspect or dead: tell it, so that it can refute that.
     Back(NodeId),
     /// A dead peer is no longer to be told of.
     Retire(NodeId),
@@ -84,6 +82,8 @@ pub enum SchedulerInput {
     Peer(NodeId, Reach),
     /// A peer is in this datacenter; said before it is told how to be reached.
     Located(NodeId, Datacenter),
+    /// A peer is suspected, or no longer.
+    Suspected(NodeId, bool),
     /// A peer was forgotten.
     Forgotten(NodeId),
     /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.
@@ -262,11 +262,19 @@ pub enum Counter {
     HandshakesFailed,
     /// Actors restarted.
     ActorRestarts,
+    /// News told to us unasked that we had.
+    PushesRepeated,
+    /// News told to us unasked that did not connect to what we had, and was asked for.
+    PushGaps,
+    /// News asked for, since it did not come by itself.
+    Grafts,
+    /// Times that this node has refuted what others thought of it.
+    Refutations,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -292,6 +300,10 @@ impl Counter {
         Self::HandshakesRetried,
         Self::HandshakesFailed,
         Self::ActorRestarts,
+        Self::PushesRepeated,
+        Self::PushGaps,
+        Self::Grafts,
+        Self::Refutations,
     ];
 
     /// Its name in metrics and in `info`.
@@ -323,6 +335,10 @@ impl Counter {
             Self::HandshakesRetried => "handshakes_retried",
             Self::HandshakesFailed => "handshakes_failed",
             Self::ActorRestarts => "actor_restarts",
+            Self::PushesRepeated => "pushes_repeated",
+            Self::PushGaps => "push_gaps",
+            Self::Grafts => "grafts",
+            Self::Refutations => "refutations",
         }
     }
 }

@@ -127,6 +127,7 @@ impl Scheduler {
                 }
             }
             SchedulerInput::Located(..)
+            | SchedulerInput::Suspected(..)
             | SchedulerInput::Linked { .. }
             | SchedulerInput::DialFailed(_)
             | SchedulerInput::Root(..)

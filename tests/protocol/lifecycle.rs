@@ -9,10 +9,11 @@ use gossipmonger::{
     protocol::{
         digest::{Digest, DigestEntry},
         event::{Event, Problem},
-        id::{Generation, Version},
+        id::{Generation, Incarnation, Version},
         record::Status,
         replica::{Replica, ReplicaConfig, Write},
         route::{Counter, DetectorInput, Output, StorageInput},
+        verdict::{Level, Verdict},
     },
     store::{Change, KnownPeer, Stored},
 };
@@ -119,7 +120,7 @@ fn a_restart_at_another_address_is_known_there() {
 #[test]
 fn who_left_comes_back_with_other_tags() {
     let (mut owner, mut reader) = (replica("owner"), replica("reader"));
-    owner.set_status(Status::Left, &mut Vec::new());
+    owner.set_status(at(0), Status::Left, &mut Vec::new());
     exchange(&mut owner, &mut reader, at(1));
     assert_eq!(reader.copy(&node("owner")).unwrap().record().unwrap().status, Status::Left);
     let mut again = config("owner");
@@ -143,7 +144,9 @@ fn who_left_or_died_is_not_introduced_to_others() {
     let mut left = news("left", 0, 1, 0);
     left.record.as_mut().unwrap().1.status = Status::Left;
     told(&mut relay, "left", left);
-    relay.handle(at(1), StorageInput::Gone(node("dead")), &mut Vec::new());
+    let dead = Verdict { incarnation: Incarnation::ZERO, level: Level::Dead };
+    let accuse = StorageInput::Accuse(node("dead"), Generation(1_000), dead);
+    relay.handle(at(1), accuse, &mut Vec::new());
     let mut new = replica("new");
     exchange(&mut new, &mut relay, at(1));
     exchange(&mut relay, &mut new, at(1));
@@ -155,7 +158,10 @@ fn who_left_or_died_is_not_introduced_to_others() {
     told(&mut old, "dead", news("dead", 0, 1, 0));
     exchange(&mut old, &mut relay, at(1));
     assert_eq!(old.copy(&node("dead")).unwrap().max_version(), Version(3));
-    relay.handle(at(1), StorageInput::Back(node("dead")), &mut Vec::new());
+    let mut refuted = news("dead", 3, 4, 0);
+    let (version, record) = refuted.record.as_mut().unwrap();
+    (*version, record.incarnation) = (Version(4), Incarnation(1));
+    told(&mut relay, "dead", refuted);
     exchange(&mut new, &mut relay, at(1));
     assert!(new.copy(&node("dead")).is_some());
 }

@@ -9,6 +9,7 @@ use gossipmonger::{
         message::{LENGTH_BYTES, Message},
         replica::{BATCH_BYTES_MAX, Replica, ReplicaConfig, Write, WriteError},
         route::{Counter, DetectorInput, Output, StorageInput},
+        verdict::Verdict,
     },
     store::Stored,
 };
@@ -242,6 +243,7 @@ fn line(name: &str, generation: u64, max: u64, record: u64) -> DigestEntry {
         horizon: Version(max),
         gc_floor: Version(0),
         record: Version(record),
+        verdict: Verdict::default(),
     }
 }
 

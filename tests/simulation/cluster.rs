@@ -352,19 +352,21 @@ impl Cluster {
 
     /// Replaces the tags of a node.
     pub(crate) fn tag(&mut self, slot: usize, name: &str, value: &str) {
+        let now = self.local(slot);
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
         let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
-        let written = node.replica.set_tags(tags, &mut out).expect("within its limits");
+        let written = node.replica.set_tags(now, tags, &mut out).expect("within its limits");
         self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
     }
 
     /// A node says that it leaves, and ends once some peers have heard it.
     pub(crate) fn leave(&mut self, slot: usize) {
+        let now = self.local(slot);
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
-        let written = node.replica.set_status(Status::Left, &mut out);
+        let written = node.replica.set_status(now, Status::Left, &mut out);
         self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
         self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Leave));
@@ -646,6 +648,7 @@ impl Cluster {
             }
             TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
             TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
+            TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
         }
     }
 

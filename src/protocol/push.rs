@@ -1,0 +1,300 @@
+//! News as it spreads: what is new here is told to all linked peers at once, and passed on once by
+//! whoever it is new to.
+//!
+//! What is kept is not a queue of messages but, per owner, the line of the digest before the first
+//! change that has not been told: when the news goes out it is cut from the map as it is then, so an
+//! older version of a key that has been replaced meanwhile never travels. For a link whose queue is
+//! full the same is kept until it has room again.
+//!
+//! Small news floods. News of more than [`FLOOD_BYTES_MAX`], or more often than [`FLOODS_PER_SECOND`],
+//! goes along a tree per owner, which forms by itself: who is told twice prunes the later edge, on
+//! which from then on only a note is sent that there is news; who finds that the news itself does not
+//! come grafts the edge back (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    delta::NodeDelta,
+    digest::DigestEntry,
+    gossip::{Have, OWNERS_MAX},
+    id::NodeId,
+    time::Time,
+};
+
+/// News of one owner up to this size floods; larger goes along the tree. Bytes, bounds included.
+pub const FLOOD_BYTES_MAX: usize = 512;
+/// News that one node floods in a second; what comes more often goes along the tree.
+pub const FLOODS_PER_SECOND: u32 = 64;
+/// Most bytes of news told at once; what is left follows.
+pub const PUSH_BYTES_MAX: usize = 256 << 10;
+/// Least time between two batches of news; the first goes out at once.
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(2);
+/// How long news that is known to be had somewhere may take to come by itself, before it is asked for.
+pub const GRAFT_DELAY: Duration = Duration::from_millis(100);
+
+/// What is to be told to whom.
+#[derive(Debug)]
+pub struct Push {
+    links: BTreeMap<NodeId, Link>,
+    fresh: BTreeMap<NodeId, Fresh>,
+    missing: BTreeMap<NodeId, Missing>,
+    last: Option<Time>,
+    /// Floods that may still be begun, and when that was counted.
+    floods: (f64, Time),
+}
+
+/// A connection to a peer.
+#[derive(Debug, Default)]
+struct Link {
+    congested: bool,
+    /// What it could not be told: the line of each owner before that.
+    owed: BTreeMap<NodeId, DigestEntry>,
+    /// Owners whose news comes to it from somebody else.
+    lazy: BTreeSet<NodeId>,
+}
+
+/// What is new of one owner.
+#[derive(Clone, Debug)]
+pub struct Fresh {
+    /// What those who are to be told have, as far as is known: the line before the news.
+    pub since: DigestEntry,
+    /// Who told it, if only one has.
+    pub except: Option<NodeId>,
+    /// It came by an exchange, so others are likely to have it: of more than a little they are only
+    /// told that it is to be had.
+    pub relayed: bool,
+}
+
+/// News that is to be had from somebody.
+#[derive(Clone, Debug)]
+struct Missing {
+    have: Have,
+    from: NodeId,
+    due: Time,
+}
+
+/// News of one owner, about to be told.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The news.
+    pub delta: NodeDelta,
+    /// Its size, an upper bound.
+    pub bytes: usize,
+    /// Where it comes from.
+    pub fresh: Fresh,
+}
+
+/// What one link is to be told: all of this at once.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Indices of the items whose news it gets.
+    pub news: Vec<usize>,
+    /// Indices of the items that it is told to be had.
+    pub notes: Vec<usize>,
+}
+
+impl Push {
+    /// No links, no news.
+    #[must_use]
+    pub const fn new(now: Time) -> Self {
+        Self {
+            links: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            last: None,
+            floods: (FLOODS_PER_SECOND as f64, now),
+        }
+    }
+
+    /// All linked peers.
+    pub fn links(&self) -> impl Iterator<Item = &NodeId> {
+        self.links.keys()
+    }
+
+    /// Whether there is a link to a peer.
+    #[must_use]
+    pub fn is_linked(&self, peer: &NodeId) -> bool {
+        self.links.contains_key(peer)
+    }
+
+    /// There is a link to a peer now, or none any more.
+    pub fn linked(&mut self, peer: NodeId, up: bool) {
+        if up {
+            self.links.entry(peer).or_default();
+        } else {
+            self.links.remove(&peer);
+        }
+    }
+
+    /// A link takes no more for now, or does again; returns what it has missed meanwhile.
+    pub fn congested(&mut self, peer: &NodeId, congested: bool) -> Vec<DigestEntry> {
+        let Some(link) = self.links.get_mut(peer) else { return Vec::new() };
+        link.congested = congested;
+        if congested { Vec::new() } else { std::mem::take(&mut link.owed).into_values().collect() }
+    }
+
+    /// An owner has changed: `since` is its line before. `from`: who told it, if it was told.
+    pub fn note(&mut self, since: DigestEntry, from: Option<&NodeId>, relayed: bool) {
+        if self.links.is_empty() {
+            return;
+        }
+        match self.fresh.get_mut(&since.node) {
+            Some(fresh) => {
+                if fresh.except.as_ref() != from {
+                    fresh.except = None;
+                }
+                fresh.relayed &= relayed;
+            }
+            None => {
+                let fresh = Fresh { since, except: from.cloned(), relayed };
+                self.fresh.insert(fresh.since.node.clone(), fresh);
+            }
+        }
+    }
+
+    /// When this has to be called again, if nothing else comes.
+    #[must_use]
+    pub fn due(&self, now: Time) -> Option<Time> {
+        let news = (!self.fresh.is_empty()).then(|| self.next(now));
+        let missing = self.missing.values().map(|missing| missing.due).min();
+        [news, missing].into_iter().flatten().min()
+    }
+
+    /// What is new, if it is time to tell it.
+    pub fn take(&mut self, now: Time) -> Vec<Fresh> {
+        if self.fresh.is_empty() || now < self.next(now) {
+            return Vec::new();
+        }
+        self.last = Some(now);
+        std::mem::take(&mut self.fresh).into_values().collect()
+    }
+
+    /// The earliest time for the next batch.
+    fn next(&self, now: Time) -> Time {
+        self.last.map_or(now, |last| last + PUSH_INTERVAL)
+    }
+
+    /// Who is to be told what of a batch. What a congested link misses is kept for later.
+    pub fn share(&mut self, now: Time, items: &[Item]) -> Vec<(NodeId, Told)> {
+        let floods: Vec<bool> = items.iter().map(|item| self.floods(now, item)).collect();
+        let mut told = Vec::with_capacity(self.links.len());
+        for (peer, link) in &mut self.links {
+            let mut share = Told::default();
+            for (index, item) in items.iter().enumerate() {
+                // Nobody writes a node's map but the node.
+                if item.fresh.except.as_ref() == Some(peer) || item.delta.node == *peer {
+                    continue;
+                }
+                if link.congested && !is_verdict(item) {
+                    link.owe(&item.fresh.since);
+                } else if !floods[index]
+                    && (item.fresh.relayed || link.lazy.contains(&item.delta.node))
+                {
+                    share.notes.push(index);
+                } else {
+                    share.news.push(index);
+                }
+            }
+            if !(share.news.is_empty() && share.notes.is_empty()) {
+                told.push((peer.clone(), share));
+            }
+        }
+        told
+    }
+
+    /// A peer told what is not new here: so many bytes. Says whether the edge is to be pruned.
+    pub fn repeated(&mut self, from: &NodeId, owner: &NodeId, bytes: usize) -> bool {
+        let flooded = bytes <= FLOOD_BYTES_MAX && self.floods.0 >= 1.0;
+        !flooded && self.links.get_mut(from).is_some_and(|link| link.set_lazy(owner))
+    }
+
+    /// A peer told what is new here: its edge is one of the tree.
+    pub fn arrived(&mut self, from: &NodeId, owner: &NodeId) {
+        if let Some(link) = self.links.get_mut(from) {
+            link.lazy.remove(owner);
+        }
+        self.missing.remove(owner);
+    }
+
+    /// A peer does not want the news of these, but to be told that there is some.
+    pub fn pruned(&mut self, by: &NodeId, owners: &[NodeId]) {
+        if let Some(link) = self.links.get_mut(by) {
+            for owner in owners {
+                link.set_lazy(owner);
+            }
+        }
+    }
+
+    /// A peer wants all news of an owner again.
+    pub fn grafted(&mut self, by: &NodeId, owner: &NodeId) {
+        if let Some(link) = self.links.get_mut(by) {
+            link.lazy.remove(owner);
+        }
+    }
+
+    /// A peer has news that has not come here yet: wait for it, then ask.
+    pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have) {
+        if self.missing.len() >= OWNERS_MAX && !self.missing.contains_key(&have.node) {
+            return;
+        }
+        let missing = self.missing.entry(have.node.clone()).or_insert_with(|| Missing {
+            have: have.clone(),
+            from: from.clone(),
+            due: now + GRAFT_DELAY,
+        });
+        if (have.generation, have.version) > (missing.have.generation, missing.have.version) {
+            missing.have = have;
+        }
+    }
+
+    /// What has not come although it was to be had: from whom.
+    pub fn overdue(&mut self, now: Time) -> Vec<(NodeId, Have)> {
+        let over = self.missing.iter().filter(|(_, missing)| missing.due <= now);
+        let over: Vec<_> = over.map(|(owner, _)| owner.clone()).collect();
+        over.iter()
+            .filter_map(|owner| self.missing.remove(owner))
+            .map(|missing| (missing.from, missing.have))
+            .collect()
+    }
+
+    /// Whether the news is to flood; counts it.
+    fn floods(&mut self, now: Time, item: &Item) -> bool {
+        if is_verdict(item) {
+            return true;
+        }
+        let most = f64::from(FLOODS_PER_SECOND);
+        let earned = now.since(self.floods.1).as_secs_f64() * most;
+        self.floods = ((self.floods.0 + earned).min(most), now);
+        let floods = item.bytes <= FLOOD_BYTES_MAX && self.floods.0 >= 1.0;
+        if floods {
+            self.floods.0 -= 1.0;
+        }
+        floods
+    }
+}
+
+impl Link {
+    fn owe(&mut self, since: &DigestEntry) {
+        // Beyond this the comparison of roots finds what is missing.
+        if self.owed.len() < OWNERS_MAX {
+            self.owed.entry(since.node.clone()).or_insert_with(|| since.clone());
+        }
+    }
+
+    /// Says whether it was not lazy before.
+    fn set_lazy(&mut self, owner: &NodeId) -> bool {
+        if self.lazy.len() >= OWNERS_MAX && !self.lazy.contains(owner) {
+            // Trees of owners that have been quiet form anew.
+            self.lazy.pop_first();
+        }
+        self.lazy.insert(owner.clone())
+    }
+}
+
+/// Whether it is about who is there, not about keys.
+fn is_verdict(item: &Item) -> bool {
+    item.delta.entries.is_empty()
+}

@@ -192,6 +192,13 @@ impl NodeMap {
         graver
     }
 
+    /// Whether this copy is all that its digest entry says and no more: nothing is staged beside it,
+    /// and readers see it as it is.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.staged.is_none() && self.shown.is_none()
+    }
+
     /// All entries, tombstones included; cloning it costs nothing.
     #[must_use]
     pub const fn entries(&self) -> &OrdMap<Key, Entry> {

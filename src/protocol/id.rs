@@ -1,7 +1,9 @@
 //! Names and counters, each in a type of its own so that none is mistaken for another.
 
 use std::{
+    cmp::Ordering,
     fmt,
+    hash::{Hash, Hasher},
     str::FromStr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -28,8 +30,10 @@ pub struct InvalidLabel {
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
         $(#[$doc])*
+        ///
+        /// One pointer wide; a clone shares the text.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Label);
 
         impl $name {
             /// Parses a label.
@@ -37,29 +41,28 @@ macro_rules! label {
             /// # Errors
             /// [`InvalidLabel`] unless it is 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`.
             pub fn new(label: &str) -> Result<Self, InvalidLabel> {
-                if is_label(label) {
-                    Ok(Self(label.into()))
-                } else {
-                    Err(InvalidLabel { what: $what, value: shown(label) })
+                match Label::new(label) {
+                    Some(label) => Ok(Self(label)),
+                    None => Err(InvalidLabel { what: $what, value: shown(label) }),
                 }
             }
 
             /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
 
@@ -79,19 +82,19 @@ macro_rules! label {
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
-                &self.0
+                self.as_str()
             }
         }
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                to.serialize_str(&self.0)
+                to.serialize_str(self.as_str())
             }
         }
 
@@ -104,7 +107,7 @@ macro_rules! label {
 
         impl Encode for $name {
             fn encode<E: Encoder>(&self, to: &mut E) -> Result<(), EncodeError> {
-                (*self.0).encode(to)
+                self.as_str().encode(to)
             }
         }
 
@@ -141,6 +144,64 @@ label!(
     Datacenter,
     "datacenter"
 );
+
+/// The text of a name, behind one pointer: tables with a line per node and peer are what a node's
+/// memory consists of in a large cluster. Compares and hashes as the text does.
+#[derive(Clone)]
+struct Label(Arc<Text>);
+
+struct Text {
+    len: u8,
+    bytes: [u8; LABEL_MAX],
+}
+
+impl Label {
+    fn new(label: &str) -> Option<Self> {
+        if !is_label(label) {
+            return None;
+        }
+        let mut bytes = [0; LABEL_MAX];
+        bytes[..label.len()].copy_from_slice(label.as_bytes());
+        Some(Self(Arc::new(Text { len: u8::try_from(label.len()).ok()?, bytes })))
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0.bytes[..usize::from(self.0.len)]
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).expect("a label is ASCII")
+    }
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for Label {}
+
+impl Ord for Label {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ordering::Equal;
+        }
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+impl PartialOrd for Label {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Label {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
 
 fn is_label(label: &str) -> bool {
     (1..=LABEL_MAX).contains(&label.len())
@@ -228,6 +289,21 @@ mod tests {
     fn accepts_a_label_of_the_longest_length() {
         assert_eq!(NodeId::new(&"x".repeat(LABEL_MAX)).unwrap().as_str().len(), 63);
         assert!(ClusterId::new("a-b_c.9").is_ok());
+    }
+
+    #[test]
+    fn a_name_is_one_pointer_and_compares_as_its_text() {
+        assert_eq!(size_of::<NodeId>(), size_of::<usize>());
+        let texts = ["a", "a-b", "a.", "a0", "aa", "b", &"x".repeat(LABEL_MAX)];
+        for one in texts {
+            for other in texts {
+                let names = [NodeId::new(one).unwrap(), NodeId::new(other).unwrap()];
+                assert_eq!(names[0].cmp(&names[1]), one.cmp(other), "{one} {other}");
+                assert_eq!(names[0] == names[1], one == other);
+            }
+        }
+        let names = std::collections::HashSet::from([NodeId::new("a").unwrap()]);
+        assert!(names.contains("a"), "it hashes as its text");
     }
 
     #[test]

@@ -192,6 +192,18 @@ impl NodeMap {
         graver
     }
 
+    /// Whether news tells nothing that is not here already.
+    #[must_use]
+    pub fn covers(&self, delta: &NodeDelta) -> bool {
+        let record = delta.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
+        self.generation == delta.generation
+            && self.max_version >= delta.to
+            && self.gc_floor >= delta.gc_floor
+            && self.record_version() >= record
+            && self.verdict() >= delta.verdict
+            && self.staged.is_none()
+    }
+
     /// News that says no more than what is thought of the owner.
     #[must_use]
     pub fn judgement(&self, node: NodeId) -> NodeDelta {
@@ -208,6 +220,13 @@ impl NodeMap {
             record: None,
             entries: Vec::new(),
         }
+    }
+
+    /// Whether this copy is all that its digest entry says and no more: nothing is staged beside it,
+    /// and readers see it as it is.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.staged.is_none() && self.shown.is_none()
     }
 
     /// All entries, tombstones included; cloning it costs nothing.

@@ -59,7 +59,9 @@ pub struct ReplicaConfig {
 pub struct Replica {
     config: ReplicaConfig,
     own: NodeMap,
-    copies: BTreeMap<NodeId, NodeMap>,
+    copies: BTreeMap<NodeId, Arc<NodeMap>>,
+    /// Where equal copies of other nodes in this process are; who shares them has no readers.
+    pool: Option<Arc<dyn CopyPool>>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
     /// Peers forgotten: news up to this generation is refused until then.
@@ -81,6 +83,15 @@ pub struct Replica {
     push: Push,
     /// When this is called again.
     armed: Option<Time>,
+}
+
+/// Where nodes in one process find equal copies of a peer's map, so that they keep one together.
+pub trait CopyPool: std::fmt::Debug + Send + Sync {
+    /// Replaces `copy` by an equal one of another node, or keeps it for others to find.
+    ///
+    /// Copies of one owner are equal if generation, reach, horizon, floor, record and verdict are,
+    /// unless [`NodeMap::is_settled`] denies it.
+    fn share(&self, owner: &NodeId, copy: &mut Arc<NodeMap>);
 }
 
 /// One node's map as readers see it: immutable and cheap to clone.
@@ -226,6 +237,7 @@ impl Replica {
         let mut this = Self {
             own: NodeMap::default(),
             copies: BTreeMap::new(),
+            pool: None,
             retired: BTreeSet::new(),
             marks: BTreeMap::new(),
             unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
@@ -242,7 +254,7 @@ impl Replica {
         };
         this.own = this.restored(stored, now, wall);
         for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
-            this.copies.insert(node.clone(), NodeMap::from_view(view));
+            this.copies.insert(node.clone(), Arc::new(NodeMap::from_view(view)));
             this.unmet.0.remove(node);
             this.changed.insert(node.clone());
         }
@@ -268,12 +280,21 @@ impl Replica {
     /// The copy of a peer's map.
     #[must_use]
     pub fn copy(&self, peer: &NodeId) -> Option<&NodeMap> {
-        self.copies.get(peer)
+        self.copies.get(peer).map(Arc::as_ref)
     }
 
     /// All peers known.
     pub fn peers(&self) -> impl Iterator<Item = (&NodeId, &NodeMap)> {
-        self.copies.iter()
+        self.copies.iter().map(|(node, map)| (node, &**map))
+    }
+
+    /// From now on copies are shared with other nodes of this process, as far as they are equal, and
+    /// nothing is kept for readers: [`Replica::view`] shows no change, and a digest is made anew each
+    /// time. For those who run thousands of nodes in one process.
+    pub fn share_copies(&mut self, pool: Arc<dyn CopyPool>) {
+        self.pool = Some(pool);
+        self.changed.clear();
+        self.digest = None;
     }
 
     /// Whether this life has taken a newer generation because its name was heard.
@@ -392,7 +413,7 @@ impl Replica {
             .collect();
         entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
         let digest = Arc::new(Digest { entries });
-        self.digest = Some(Arc::clone(&digest));
+        self.digest = self.pool.is_none().then(|| Arc::clone(&digest));
         digest
     }
 
@@ -446,10 +467,8 @@ impl Replica {
             return None;
         }
         for node in std::mem::take(&mut self.changed) {
-            let map =
-                if node == self.config.node { Some(&self.own) } else { self.copies.get(&node) };
-            match map {
-                Some(map) => self.view.insert(node, Arc::new(map.view())),
+            match self.map_of(&node).map(NodeMap::view) {
+                Some(view) => self.view.insert(node, Arc::new(view)),
                 None => self.view.remove(&node),
             };
         }
@@ -625,8 +644,7 @@ impl Replica {
     fn write_record(&mut self, record: NodeRecord) -> Vec<Change> {
         let version = self.own.next_version();
         self.own.write_record(version, record);
-        self.changed.insert(self.config.node.clone());
-        self.digest = None;
+        self.touched(self.config.node.clone());
         vec![Change::Head(self.head())]
     }
 
@@ -652,7 +670,16 @@ impl Replica {
 
     fn touched(&mut self, node: NodeId) {
         self.digest = None;
-        self.changed.insert(node);
+        match &self.pool {
+            None => {
+                self.changed.insert(node);
+            }
+            Some(pool) => {
+                if let Some(copy) = self.copies.get_mut(&node) {
+                    pool.share(&node, copy);
+                }
+            }
+        }
     }
 
     // --- exchanging
@@ -791,7 +818,7 @@ impl Replica {
     }
 
     fn map_of(&self, node: &NodeId) -> Option<&NodeMap> {
-        if *node == self.config.node { Some(&self.own) } else { self.copies.get(node) }
+        if *node == self.config.node { Some(&self.own) } else { self.copy(node) }
     }
 
     // --- applying
@@ -837,7 +864,10 @@ impl Replica {
             out.push(Output::Count(Counter::PeersShed, 1));
             return Outcome::Ignored;
         }
-        let copy = self.copies.entry(delta.node.clone()).or_default();
+        if self.copies.get(&delta.node).is_some_and(|copy| copy.covers(delta)) {
+            return Outcome::Known;
+        }
+        let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
         let applied = copy.apply(now, delta, &self.config.limits);
         // What is thought of a node does not depend on how much of its keys is here.
         let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
@@ -941,7 +971,7 @@ impl Replica {
     ) {
         let before = self.line(peer);
         let Some(copy) = self.copies.get_mut(peer) else { return };
-        if copy.generation() == generation && copy.judge(verdict) {
+        if copy.generation() == generation && Arc::make_mut(copy).judge(verdict) {
             self.touched(peer.clone());
             self.push.note(before, None, false);
             self.tell_detector(peer, out);
@@ -1159,7 +1189,7 @@ impl Replica {
 
     /// Whether a peer is dead or has left.
     fn is_gone(&self, node: &NodeId) -> bool {
-        let over = |copy: &NodeMap| {
+        let over = |copy: &Arc<NodeMap>| {
             copy.verdict().level == Level::Dead
                 || copy.record().is_some_and(|r| r.status == Status::Left)
         };

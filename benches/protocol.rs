@@ -19,6 +19,9 @@ use gossipmonger::{
         phi::{INTERVALS_MAX, PhiWindow},
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig},
+        sketch::{
+            CELLS_CACHED, CELLS_MAX, CELLS_MORE, Decoder, Progress, Sketch, SketchKey, Symbol,
+        },
         time::Time,
     },
     store::Stored,
@@ -111,6 +114,58 @@ fn apply(c: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// What a changed line costs, what 20 symbols that differ cost to find from the cells that it takes,
+/// and what a reconciliation beyond the cells that are kept costs: cells of all lines anew.
+fn sketches(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sketch");
+    let key = SketchKey([7; 16]);
+    let lines: Vec<_> = (0..10_000).map(|index| line(index, 1)).collect();
+    let symbols: Vec<_> = lines.iter().map(|line| key.symbol(line)).collect();
+    let ours = Sketch::collect(key, CELLS_CACHED, symbols.iter().copied());
+    let mut sketch = ours.clone();
+    let mut changing = line(7, 1);
+    group.bench_function("change", |b| {
+        b.iter(|| {
+            sketch.remove(key.symbol(&changing));
+            changing.max_version = changing.max_version.next();
+            sketch.insert(key.symbol(&changing));
+        });
+    });
+    let mut theirs = Sketch::collect(key, CELLS_MAX, symbols.iter().copied());
+    for index in 0..10 {
+        theirs.remove(key.symbol(&line(index, 1)));
+        theirs.insert(key.symbol(&line(index, 2)));
+    }
+    let wanted = cells_wanted(&ours, &theirs);
+    let batch = theirs.batch(0, wanted);
+    group.bench_function(BenchmarkId::new("decode20", format!("{wanted}cells")), |b| {
+        b.iter(|| Decoder::new(ours.clone()).take(black_box(&batch)));
+    });
+    for cells in [CELLS_CACHED, 2 * CELLS_CACHED, CELLS_MAX] {
+        group.bench_function(BenchmarkId::new("collect10000", cells), |b| {
+            b.iter(|| Sketch::collect(key, cells, symbols.iter().copied()));
+        });
+    }
+    group.bench_function("symbols10000", |b| {
+        b.iter(|| lines.iter().map(|line| key.symbol(line)).collect::<Vec<Symbol>>());
+    });
+    group.finish();
+}
+
+fn cells_wanted(ours: &Sketch, theirs: &Sketch) -> usize {
+    let mut decoder = Decoder::new(ours.clone());
+    while let Progress::More(_) = decoder.take(&theirs.batch(decoder.received(), CELLS_MORE)) {}
+    decoder.received()
+}
+
+fn line(index: usize, version: u64) -> DigestEntry {
+    DigestEntry {
+        generation: Generation(1_700_000_000_000),
+        max_version: Version(version),
+        ..DigestEntry::unknown(node(index))
+    }
 }
 
 fn phi(c: &mut Criterion) {
@@ -212,5 +267,5 @@ fn frame_len(message: &Message) -> u64 {
     message.encode().unwrap().len() as u64
 }
 
-criterion_group!(benches, codec, digests, deltas, apply, phi);
+criterion_group!(benches, codec, digests, deltas, apply, sketches, phi);
 criterion_main!(benches);

@@ -29,5 +29,6 @@ pub mod record;
 pub mod replica;
 pub mod route;
 pub mod scheduler;
+pub mod sketch;
 pub mod time;
 pub mod verdict;

@@ -7,4 +7,5 @@ mod exchanges;
 mod lifecycle;
 mod reconciliation;
 mod scheduling;
+mod sketches;
 mod support;

@@ -21,6 +21,8 @@ mod error;
 mod keys;
 mod members;
 mod output;
+#[allow(dead_code, reason = "its first users are being written")]
+mod plot;
 mod stopwatch;
 mod throwaway;
 mod watch;

@@ -242,6 +242,7 @@ fn line(name: &str, generation: u64, max: u64, record: u64) -> DigestEntry {
         horizon: Version(max),
         gc_floor: Version(0),
         record: Version(record),
+        verdict: gossipmonger::protocol::verdict::Verdict::default(),
     }
 }
 

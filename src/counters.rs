@@ -14,10 +14,17 @@ use crate::protocol::route::Counter;
 pub const REASONS_MAX: usize = 64;
 
 /// The counters of one node; each only grows.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
     refusals: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let counts = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { counts, refusals: Mutex::default() }
+    }
 }
 
 impl Counters {

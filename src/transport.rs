@@ -298,6 +298,44 @@ impl NodeLink {
         self.shared.routes.detector.cast(DetectorInput::Heard { peer, generation, sign, at });
     }
 
+    /// All of these were heard themselves, at about `at`, each over a connection that it opened in
+    /// this life.
+    pub fn heard_all(&self, peers: Vec<(NodeId, Generation)>, at: Time) {
+        self.shared.routes.detector.cast(DetectorInput::HeardAll(peers, at));
+    }
+
+    /// There is a connection to a peer on which gossip can be told, or there is none any more.
+    /// `dialed`: it is the one that this end dialed. Of one peer this has to be told in the order in
+    /// which it comes about, so it is to be called under the lock that the connection is found under.
+    pub fn linked(&self, peer: &NodeId, up: bool, dialed: bool) {
+        let input = StorageInput::Linked(peer.clone(), up);
+        self.shared.routes.storage.cast(StorageMessage::Input(input));
+        let peer = peer.clone();
+        self.shared.routes.scheduler.cast(SchedulerInput::Linked { peer, up, dialed });
+    }
+
+    /// News for a peer waits for its connection, or does so no longer.
+    pub fn congested(&self, peer: &NodeId, congested: bool) {
+        let input = StorageInput::Congested(peer.clone(), congested);
+        self.shared.routes.storage.cast(StorageMessage::Input(input));
+    }
+
+    /// A peer that was to be dialed is not connected.
+    pub fn dial_failed(&self, peer: &NodeId) {
+        self.shared.routes.scheduler.cast(SchedulerInput::DialFailed(peer.clone()));
+    }
+
+    /// A peer told the sum of what it knows.
+    pub fn root(&self, peer: &NodeId, root: u64) {
+        self.shared.routes.scheduler.cast(SchedulerInput::Root(peer.clone(), root));
+    }
+
+    /// Whether this is the same process of the same node, and not another one of that name.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// An exchange of ours ended. `node`: who answered, if anybody did, be it this node itself.
     pub fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
         self.shared.count(if ok { Counter::ExchangesInitiated } else { Counter::ExchangesFailed });

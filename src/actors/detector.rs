@@ -65,7 +65,7 @@ impl Detector {
 
 impl State {
     fn handle(&mut self, myself: &ActorRef<DetectorInput>, input: DetectorInput) {
-        let publish = !matches!(input, DetectorInput::Heard { .. });
+        let publish = !matches!(input, DetectorInput::Heard { .. } | DetectorInput::HeardAll(..));
         let mut out = Vec::new();
         self.liveness.handle(self.shared.clock.now(), input, &mut out);
         let shared = Arc::clone(&self.shared);

@@ -181,6 +181,10 @@ impl State {
                 self.replica.apply(now, peer, &delta, out);
                 Reply::Applied
             }
+            Ask::Gossip(gossip) => {
+                self.replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
+                Reply::Taken
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     protocol::{
         event::{Event, Problem},
-        route::{Counter, SchedulerInput},
+        route::{Counter, SchedulerInput, TransportInput},
         time::Time,
     },
     transport::{NodeLink, OpenTransport},
@@ -198,8 +198,11 @@ impl State {
         }
         match self.start(part, myself).await {
             Ok(()) => {
-                // Rounds on their way to the actor before this one are lost with it.
-                self.arguments.shared.routes.scheduler.cast(SchedulerInput::Interrupted);
+                // Rounds on their way to the actor before this one are lost with it, and what the
+                // transport had told it.
+                let routes = &self.arguments.shared.routes;
+                routes.scheduler.cast(SchedulerInput::Interrupted);
+                routes.transport.cast(TransportInput::TellLinks);
                 Ok(())
             }
             Err(error) => self.retry(part, error.to_string(), myself),

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use super::{delta::Delta, digest::Digest, message::Message};
+use super::{delta::Delta, digest::Digest, gossip::Gossip, message::Message};
 
 /// Most rounds on one stream: far beyond the largest state in the smallest deltas; a peer that
 /// always says "more" is cut off here.
@@ -55,6 +55,8 @@ pub enum Ask {
         /// The peer's news.
         delta: Arc<Delta>,
     },
+    /// No part of an exchange: what the peer tells unasked.
+    Gossip(Box<Gossip>),
 }
 
 /// What storage answers.
@@ -73,6 +75,8 @@ pub enum Reply {
     Merged(Delta),
     /// To [`Ask::Apply`].
     Applied,
+    /// To [`Ask::Gossip`].
+    Taken,
 }
 
 /// How a peer broke the order of the protocol.

@@ -141,6 +141,11 @@ impl Liveness {
             DetectorInput::Heard { peer, generation, sign, at } => {
                 self.heard(now, &peer, generation, sign, at.min(now), out);
             }
+            DetectorInput::HeardAll(peers, at) => {
+                for (peer, generation) in peers {
+                    self.heard(now, &peer, generation, Sign::Traffic, at.min(now), out);
+                }
+            }
             DetectorInput::Forgotten(peer) => {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);

@@ -120,23 +120,13 @@ impl Message {
     /// # Errors
     /// [`WireError::Unsendable`] if it would be longer than [`FRAME_BYTES_MAX`].
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
-        let mut frame = vec![0; LENGTH_BYTES];
-        frame.extend([self.kind(), VERSION]);
-        let encoded = match self {
-            Self::Hello(hello) | Self::Welcome(hello) => append(hello, &mut frame),
-            Self::Syn { digest } => append(digest, &mut frame),
-            Self::SynAck { wants, delta } => append((wants, delta), &mut frame),
-            Self::Ack { delta } => append(delta, &mut frame),
-            Self::Gossip(gossip) => append(gossip, &mut frame),
-        };
-        encoded?;
-        let len = frame.len() - LENGTH_BYTES;
-        match u32::try_from(len) {
-            Ok(length) if len <= FRAME_BYTES_MAX => {
-                frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
-                Ok(frame)
-            }
-            _ => Err(WireError::Unsendable { len, max: FRAME_BYTES_MAX }),
+        let kind = self.kind();
+        match self {
+            Self::Hello(hello) | Self::Welcome(hello) => framed(kind, hello),
+            Self::Syn { digest } => framed(kind, digest),
+            Self::SynAck { wants, delta } => framed(kind, (wants, delta)),
+            Self::Ack { delta } => framed(kind, delta),
+            Self::Gossip(gossip) => framed(kind, gossip),
         }
     }
 
@@ -175,6 +165,16 @@ impl Message {
     }
 }
 
+impl Gossip {
+    /// The frame of [`Message::Gossip`], with its length before it.
+    ///
+    /// # Errors
+    /// [`WireError::Unsendable`] if it would be longer than [`FRAME_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        framed(KIND_GOSSIP, self)
+    }
+}
+
 impl Heartbeat {
     /// The datagram.
     #[must_use]
@@ -205,6 +205,20 @@ impl Heartbeat {
 pub fn frame_len(length: [u8; LENGTH_BYTES], max: usize) -> Result<usize, WireError> {
     let len = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
     if len <= max { Ok(len) } else { Err(WireError::TooLong { len, max }) }
+}
+
+fn framed(kind: u8, message: impl Encode) -> Result<Vec<u8>, WireError> {
+    let mut frame = vec![0; LENGTH_BYTES];
+    frame.extend([kind, VERSION]);
+    append(message, &mut frame)?;
+    let len = frame.len() - LENGTH_BYTES;
+    match u32::try_from(len) {
+        Ok(length) if len <= FRAME_BYTES_MAX => {
+            frame[..LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+            Ok(frame)
+        }
+        _ => Err(WireError::Unsendable { len, max: FRAME_BYTES_MAX }),
+    }
 }
 
 fn append(message: impl Encode, frame: &mut Vec<u8>) -> Result<(), WireError> {

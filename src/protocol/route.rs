@@ -156,6 +156,8 @@ pub enum DetectorInput {
         /// When the packet was read, which may be a while ago.
         at: Time,
     },
+    /// The transport heard from all of these, each in this life of it, at about this time.
+    HeardAll(Vec<(NodeId, Generation)>, Time),
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }
@@ -194,6 +196,8 @@ pub enum TransportInput {
         /// What.
         gossip: Arc<Gossip>,
     },
+    /// Tell storage and the scheduler of every connection there is: one of them has started anew.
+    TellLinks,
     /// Close what there is with this peer: it was forgotten.
     Forget(NodeId),
 }
@@ -242,6 +246,14 @@ pub enum Counter {
     HeartbeatsReceived,
     /// Heartbeats that could not be sent.
     HeartbeatsUnsent,
+    /// Frames of gossip handed to connections.
+    GossipSent,
+    /// Frames of gossip received.
+    GossipReceived,
+    /// Those of them that told nothing new, and went no further than the connection.
+    GossipDuplicates,
+    /// Frames of gossip dropped, since as many as allowed waited for a connection.
+    GossipShed,
     /// Frames or datagrams that could not be decoded.
     FramesMalformed,
     /// Frames that broke the order of the protocol or a limit.
@@ -274,7 +286,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -290,6 +302,10 @@ impl Counter {
         Self::HeartbeatsSent,
         Self::HeartbeatsReceived,
         Self::HeartbeatsUnsent,
+        Self::GossipSent,
+        Self::GossipReceived,
+        Self::GossipDuplicates,
+        Self::GossipShed,
         Self::FramesMalformed,
         Self::FramesRefused,
         Self::ConnectionsDialed,
@@ -325,6 +341,10 @@ impl Counter {
             Self::HeartbeatsSent => "heartbeats_sent",
             Self::HeartbeatsReceived => "heartbeats_received",
             Self::HeartbeatsUnsent => "heartbeats_unsent",
+            Self::GossipSent => "gossip_sent",
+            Self::GossipReceived => "gossip_received",
+            Self::GossipDuplicates => "gossip_duplicates",
+            Self::GossipShed => "gossip_shed",
             Self::FramesMalformed => "frames_malformed",
             Self::FramesRefused => "frames_refused",
             Self::ConnectionsDialed => "connections_dialed",

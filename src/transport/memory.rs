@@ -170,7 +170,9 @@ impl Postman {
             }
             TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
             // There is nothing between nodes that would have to be kept.
-            TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
+            TransportInput::Neighbours(_)
+            | TransportInput::Forget(_)
+            | TransportInput::TellLinks => {}
             TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
         }
         Ok(())

@@ -16,7 +16,7 @@ use gossipmonger::{
         message::{LENGTH_BYTES, Message},
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
-        route::Output,
+        route::{Output, StorageInput},
         time::Time,
     },
     store::Stored,
@@ -190,6 +190,10 @@ fn answer(
         Ask::Apply { delta } => {
             replica.apply(now, peer, &delta, out);
             Reply::Applied
+        }
+        Ask::Gossip(gossip) => {
+            replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
+            Reply::Taken
         }
     }
 }

@@ -840,6 +840,10 @@ impl Cluster {
                 replica.apply(now, peer, &delta, &mut out);
                 Reply::Applied
             }
+            Ask::Gossip(gossip) => {
+                replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), &mut out);
+                Reply::Taken
+            }
         };
         self.deliver(slot, Machine::Storage, out);
         self.slots[slot].node.is_some().then_some(reply)

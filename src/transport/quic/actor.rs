@@ -83,7 +83,10 @@ impl Quic {
                 state.neighbours = peers;
                 state.connect();
             }
-            TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
+            TransportInput::Dial(_)
+            | TransportInput::Close(_)
+            | TransportInput::Gossip { .. }
+            | TransportInput::TellLinks => {}
             TransportInput::Forget(peer) => {
                 state.missing.remove(&peer);
                 if let Some(link) = state.shared.table.link(&peer) {

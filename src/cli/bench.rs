@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use self::cluster::{Cluster, Settings};
 use super::{error::CliError, stopwatch::Stopwatch};
 
+mod bulk;
 mod cluster;
 mod exchange;
 mod fail;
@@ -34,7 +35,7 @@ enum What {
     /// Time until a change is everywhere.
     Spread(Common),
     /// Time until many keys of one node are at another.
-    Bulk(Common),
+    Bulk(bulk::Args),
     /// Time until nodes that fall silent are dead for all, and false deaths.
     Fail(Common),
     /// The highest rate of updates at which they are everywhere within a second.
@@ -109,7 +110,7 @@ async fn measure(what: What) -> Result<Report, CliError> {
     match what {
         What::Join(common) => scenario::join(&common.check()?).await,
         What::Spread(common) => scenario::spread(&common.check()?).await,
-        What::Bulk(common) => scenario::bulk(&common.check()?).await,
+        What::Bulk(args) => bulk::bulk(&args).await,
         What::Fail(common) => fail::fail(&common.check()?).await,
         What::Throughput(args) => throughput::throughput(&args).await,
         What::Exchange(args) => exchange::exchange(&args).await,
@@ -159,12 +160,17 @@ fn in_range(name: &str, value: usize, least: usize, most: usize) -> Result<(), C
 
 /// Starts all nodes, node 0 as seed of the others, and waits until all have all for live.
 async fn join_all(common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
+    join_first(common.nodes, common, out).await
+}
+
+/// The same with the first ones only.
+async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
     let mut cluster = Cluster::new(common.settings())?;
     let resident = machine::resident_bytes();
     let cpu = machine::cpu_seconds();
     let wire = machine::loopback();
     let watch = Stopwatch::start();
-    for index in 0..common.nodes {
+    for index in 0..nodes {
         cluster.start(index).await?;
         if common.stagger_ms > 0 {
             tokio::time::sleep(Duration::from_millis(common.stagger_ms)).await;
@@ -175,7 +181,7 @@ async fn join_all(common: &Common, out: &mut Report) -> Result<Cluster, CliError
     out.insert("join_s".into(), joined.map_or(Value::Null, |joined| rounded(joined, 3)));
     out.insert("start_s".into(), rounded(started, 3));
     out.insert("join_cpu_s".into(), rounded(machine::cpu_seconds() - cpu, 3));
-    let bytes = machine::loopback().since(&wire).bytes / common.nodes as u64;
+    let bytes = machine::loopback().since(&wire).bytes / nodes as u64;
     out.insert("join_wire_bytes_per_node".into(), bytes.into());
     out.insert("rss_baseline_mib".into(), rounded(resident as f64 / MIB, 1));
     if joined.is_none() {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use rand::{RngExt, SeedableRng, distr::Alphanumeric, rngs::SmallRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::{Value as Json, json};
 
 use crate::{
@@ -122,9 +122,10 @@ impl Cluster {
         running.filter_map(|(index, node)| Some((index, &node.as_ref()?.node)))
     }
 
-    /// Whether all have all for live.
+    /// Whether all that run have each other for live.
     pub(super) fn is_full(&self) -> bool {
-        self.running().all(|(_, node)| node.snapshot().live().count() >= self.settings.nodes)
+        let running = self.running().count();
+        self.running().all(|(_, node)| node.snapshot().live().count() >= running)
     }
 
     /// What all running nodes have counted, together; what is zero is left out.
@@ -184,8 +185,9 @@ impl Node {
 /// A version number and noise after it, so that nobody gains by compressing.
 pub(super) fn value(version: u64, bytes: usize) -> String {
     let mut value = format!("{version:0VERSION_DIGITS$x}");
-    let noise = SmallRng::seed_from_u64(version).sample_iter(Alphanumeric).map(char::from);
-    value.extend(noise.take(bytes.saturating_sub(VERSION_DIGITS)));
+    let mut noise = vec![0; bytes.saturating_sub(VERSION_DIGITS)];
+    SmallRng::seed_from_u64(version).fill(noise.as_mut_slice());
+    value.extend(noise.into_iter().map(|byte| char::from(b'0' + byte % 64)));
     value
 }
 

@@ -1,4 +1,4 @@
-//! What all libraries are measured by: joining and idling, spreading a change, moving bulk.
+//! What all libraries are measured by: joining and idling, spreading a change.
 
 use std::time::Duration;
 
@@ -8,14 +8,7 @@ use super::{
     Common, MIB, Report, SETTLE, cluster::value, join_all, machine, rounded, statistics::quantiles,
     until,
 };
-use crate::{
-    cli::{error::CliError, stopwatch::Stopwatch},
-    node::Gossipmonger,
-    protocol::{
-        delta::entry_len_max,
-        replica::{BATCH_BYTES_MAX, Write},
-    },
-};
+use crate::cli::{error::CliError, stopwatch::Stopwatch};
 
 /// Joins, then looks at the idle cluster.
 pub(super) async fn join(common: &Common) -> Result<Report, CliError> {
@@ -84,54 +77,5 @@ pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// Sets many keys on one of two nodes and waits until the other one has them.
-pub(super) async fn bulk(common: &Common) -> Result<Report, CliError> {
-    let common = Common { nodes: 2, ..common.clone() };
-    let mut out = common.report("bulk");
-    let cluster = join_all(&common, &mut out).await?;
-    tokio::time::sleep(SETTLE).await;
-    let (Some(from), Some(to)) = (cluster.node(0), cluster.node(1)) else {
-        return Err(CliError::failed("two nodes were started, and are not there"));
-    };
-    let (cpu, wire) = (machine::cpu_seconds(), machine::loopback());
-    let watch = Stopwatch::start();
-    set_bulk(from, common.keys, common.value_bytes).await?;
-    let set = watch.seconds();
-    let received = || to.snapshot().held_keys(cluster.name(0));
-    let done = until(&watch, common.timeout(), BULK_POLL, || received() >= common.keys).await;
-    let (seconds, received) = (done.unwrap_or_else(|| watch.seconds()), received());
-    let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
-    out.insert("keys".into(), common.keys.into());
-    out.insert("value_bytes".into(), common.value_bytes.into());
-    out.insert("set_s".into(), rounded(set, 3));
-    out.insert("complete".into(), done.is_some().into());
-    out.insert("received".into(), received.into());
-    out.insert("bulk_s".into(), rounded(seconds, 3));
-    out.insert("keys_per_s".into(), rounded(received as f64 / seconds, 1));
-    out.insert("bulk_cpu_s".into(), rounded(cpu, 3));
-    out.insert("bulk_wire_bytes".into(), wire.bytes.into());
-    out.insert("bulk_wire_packets".into(), wire.packets.into());
-    out.insert("counters".into(), cluster.counters());
-    Ok(out)
-}
-
-/// In batches as large as they may be.
-async fn set_bulk(node: &Gossipmonger, keys: usize, bytes: usize) -> Result<(), CliError> {
-    let (mut batch, mut size) = (Vec::new(), 0);
-    for index in 0..keys {
-        let (key, value) = (format!("key-{index:08}"), value(index as u64, bytes));
-        let len = entry_len_max(key.len(), value.len());
-        if size + len > BATCH_BYTES_MAX {
-            node.set_many(std::mem::take(&mut batch)).await.map_err(CliError::failed)?;
-            size = 0;
-        }
-        size += len;
-        batch.push(Write::set(key, value));
-    }
-    node.set_many(batch).await.map_err(CliError::failed)?;
-    Ok(())
-}
-
 const SPREAD_PAUSE_MS: u64 = 1_000;
 const SPREAD_POLL: Duration = Duration::from_millis(2);
-const BULK_POLL: Duration = Duration::from_millis(2);

@@ -1,0 +1,197 @@
+//! How fast a large state arrives, what that costs, and whether anybody is missed meanwhile.
+//!
+//! Either one node writes while the others listen, or (`--late`) the state is there before the last
+//! node starts, which then catches up with all of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    Common, MIB, Report, SETTLE, cluster::Cluster, cluster::value, in_range, join_first, machine,
+    rounded, statistics::quantiles, until,
+};
+use crate::{
+    cli::{error::CliError, stopwatch::Stopwatch},
+    node::Gossipmonger,
+    protocol::{
+        delta::entry_len_max,
+        id::NodeId,
+        replica::{BATCH_BYTES_MAX, Write},
+        route::Counter,
+        time::Time,
+    },
+};
+
+/// The arguments of `bench bulk`.
+#[derive(clap::Args, Clone, Debug)]
+pub(super) struct Args {
+    #[command(flatten)]
+    common: Common,
+    /// The size of the state, keys included; as many keys as fit.
+    #[arg(long, conflicts_with = "keys", value_name = "MIB")]
+    state_mib: Option<usize>,
+    /// The state is there before the node that receives it starts.
+    #[arg(long)]
+    late: bool,
+    /// Nodes besides the two; with `--late` they have the state already, else they receive it too.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    bystanders: usize,
+}
+
+/// Moves a state and measures.
+pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
+    let Args { late, bystanders, .. } = *args;
+    let (common, keys) = args.check()?;
+    let nodes = bystanders + 2;
+    let mut out = common.report("bulk");
+    let state = keys * (KEY_BYTES + common.value_bytes);
+    let mut cluster = join_first(nodes - usize::from(late), &common, &mut out).await?;
+    tokio::time::sleep(SETTLE).await;
+    let before = machine::resident_bytes();
+    let batches = batches(keys, common.value_bytes);
+    if late {
+        set_bulk(cluster.node(0), batches.clone()).await?;
+        let all = || (1..nodes - 1).all(|index| held(&cluster, index) >= keys);
+        let held = until(&Stopwatch::start(), common.timeout(), POLL, all).await;
+        held.ok_or_else(|| CliError::failed("the bystanders do not have the state in time"))?;
+        tokio::time::sleep(SETTLE).await;
+    }
+    let mut seen = Seen::default();
+    let (cpu, wire) = (machine::cpu_seconds(), machine::loopback());
+    let resident = machine::resident_bytes();
+    let entries = received(&cluster);
+    let watch = Stopwatch::start();
+    let mut set = 0.0;
+    let receivers = if late {
+        drop(batches);
+        cluster.start(nodes - 1).await?;
+        nodes - 1..nodes
+    } else {
+        let node = cluster.node(0).cloned();
+        let setting = tokio::spawn(async move { set_bulk(node.as_ref(), batches).await });
+        let is_set = || {
+            seen.look(&cluster);
+            setting.is_finished()
+        };
+        set = until(&watch, common.timeout(), POLL, is_set).await.unwrap_or_default();
+        setting.await.map_err(CliError::failed)??;
+        1..nodes
+    };
+    let done = until(&watch, common.timeout(), POLL, || {
+        seen.look(&cluster);
+        receivers.clone().all(|index| held(&cluster, index) >= keys)
+    });
+    let done = done.await;
+    let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
+    let seconds = done.unwrap_or_else(|| watch.seconds());
+    let arrived = receivers.clone().map(|index| held(&cluster, index)).min().unwrap_or(0);
+    let entries = received(&cluster) - entries;
+    let mib = |bytes: u64| rounded(bytes as f64 / MIB, 1);
+    out.insert("keys".into(), keys.into());
+    out.insert("value_bytes".into(), common.value_bytes.into());
+    out.insert("state_bytes".into(), state.into());
+    out.insert("late".into(), late.into());
+    out.insert("set_s".into(), rounded(set, 3));
+    out.insert("complete".into(), done.is_some().into());
+    out.insert("received".into(), arrived.into());
+    out.insert("bulk_s".into(), rounded(seconds, 3));
+    out.insert("keys_per_s".into(), rounded(arrived as f64 / seconds, 1));
+    let bytes = state as f64 * arrived as f64 / keys as f64;
+    out.insert("mb_per_s".into(), rounded(bytes / seconds / 1e6, 1));
+    out.insert("bulk_cpu_s".into(), rounded(cpu, 3));
+    out.insert("bulk_wire_bytes".into(), wire.bytes.into());
+    out.insert("bulk_wire_packets".into(), wire.packets.into());
+    let wanted = (keys * receivers.len()) as f64;
+    out.insert("copies".into(), rounded(entries as f64 / wanted, 3));
+    let wanted = (state * receivers.len()) as f64;
+    out.insert("wire_copies".into(), rounded(wire.bytes as f64 / wanted, 3));
+    out.insert("rss_grown_mib".into(), mib(seen.resident.saturating_sub(resident)));
+    out.insert("rss_grown_in_all_mib".into(), mib(seen.resident.saturating_sub(before)));
+    out.insert("state_mib".into(), mib(state as u64));
+    out.insert("silence_ms".into(), quantiles(seen.silences(&cluster)));
+    out.insert("counters".into(), cluster.counters());
+    Ok(out)
+}
+
+impl Args {
+    /// With the number of nodes and of keys that there are to be.
+    fn check(&self) -> Result<(Common, usize), CliError> {
+        in_range("bystanders", self.bystanders, 0, 98)?;
+        let common = Common { nodes: self.bystanders + 2, ..self.common.clone() };
+        let Some(mib) = self.state_mib else { return Ok((common.clone().check()?, common.keys)) };
+        in_range("state-mib", mib, 1, 256)?;
+        let keys = ((mib << 20) / (KEY_BYTES + common.value_bytes)).max(1);
+        Ok((Common { keys, ..common }.check()?, keys))
+    }
+}
+
+/// What was seen while it went on.
+#[derive(Debug, Default)]
+struct Seen {
+    resident: u64,
+    /// When a node last heard another, and for how long it had not before.
+    heard: BTreeMap<(usize, NodeId), Time>,
+    silences: Vec<f64>,
+}
+
+impl Seen {
+    fn look(&mut self, cluster: &Cluster) {
+        self.resident = self.resident.max(machine::resident_bytes());
+        for (index, node) in cluster.running() {
+            for (peer, life) in &*node.snapshot().lives {
+                let heard = life.estimate.last_heard;
+                let before = self.heard.insert((index, peer.clone()), heard).unwrap_or(heard);
+                self.silences.extend((heard > before).then(|| millis(heard.since(before))));
+            }
+        }
+    }
+
+    /// All silences, those that last until now included.
+    fn silences(mut self, cluster: &Cluster) -> Vec<f64> {
+        for ((index, _), heard) in &self.heard {
+            let now = cluster.node(*index).map(|node| node.snapshot().now);
+            self.silences.extend(now.map(|now| millis(now.since(*heard))));
+        }
+        self.silences
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn held(cluster: &Cluster, index: usize) -> usize {
+    cluster.node(index).map_or(0, |node| node.snapshot().held_keys(cluster.name(0)))
+}
+
+fn received(cluster: &Cluster) -> u64 {
+    let counted = |node: &Gossipmonger| node.counters().get(Counter::EntriesReceived);
+    cluster.running().map(|(_, node)| counted(node)).sum()
+}
+
+/// In batches as large as they may be.
+fn batches(keys: usize, bytes: usize) -> Vec<Vec<Write>> {
+    let (mut batches, mut size) = (vec![Vec::new()], 0);
+    for index in 0..keys {
+        let (key, value) = (format!("key-{index:08}"), value(index as u64, bytes));
+        let len = entry_len_max(key.len(), value.len());
+        if size + len > BATCH_BYTES_MAX {
+            batches.push(Vec::new());
+            size = 0;
+        }
+        size += len;
+        batches.last_mut().expect("one from the start").push(Write::set(key, value));
+    }
+    batches
+}
+
+async fn set_bulk(node: Option<&Gossipmonger>, batches: Vec<Vec<Write>>) -> Result<(), CliError> {
+    let node = node.ok_or_else(|| CliError::failed("the first node is not there"))?;
+    for batch in batches {
+        node.set_many(batch).await.map_err(CliError::failed)?;
+    }
+    Ok(())
+}
+
+/// Of `key-00000000`.
+const KEY_BYTES: usize = 12;
+const POLL: Duration = Duration::from_millis(2);

@@ -28,5 +28,6 @@ pub mod record;
 pub mod replica;
 pub mod route;
 pub mod scheduler;
+pub mod skim;
 pub mod time;
 pub mod verdict;

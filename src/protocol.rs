@@ -29,6 +29,10 @@ pub mod record;
 pub mod replica;
 pub mod route;
 pub mod scheduler;
+<<<<<<< HEAD
 pub mod sketch;
+=======
+pub mod skim;
+>>>>>>> wire
 pub mod time;
 pub mod verdict;

@@ -20,17 +20,20 @@ use crate::{
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
-        id::{Generation, NodeId},
+        id::{Generation, NodeId, Version},
         message::Hello,
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
+        skim::Heading,
         time::Time,
     },
     store::EndpointKeys,
 };
 
+mod bucket;
 pub mod exchange;
+pub mod gossip;
 pub mod memory;
 pub mod quic;
 
@@ -213,6 +216,22 @@ impl NodeLink {
     #[must_use]
     pub fn known(&self, node: &NodeId) -> Generation {
         self.shared.maps.load().get(node).map_or(Generation::ZERO, |map| map.generation)
+    }
+
+    /// Whether readers of this node see all that such news leads to.
+    #[must_use]
+    pub fn has(&self, news: &Heading<'_>) -> bool {
+        let maps = self.shared.maps.load();
+        maps.get(news.node).is_some_and(|map| {
+            let record = map.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
+            map.generation == news.generation
+                && map.max_version >= news.to
+                && map.horizon >= news.horizon
+                && map.torn >= news.torn
+                && map.gc_floor >= news.gc_floor
+                && map.verdict >= news.verdict
+                && record >= news.record
+        })
     }
 
     /// Where a peer says it can be dialed, best first.

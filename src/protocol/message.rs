@@ -261,6 +261,8 @@ fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
     }
 }
 
+/// How every frame of [`Message::Gossip`] begins.
+pub(crate) const GOSSIP_HEADER: [u8; 2] = [KIND_GOSSIP, VERSION];
 const VERSION: u8 = 1;
 const KIND_HELLO: u8 = 1;
 const KIND_WELCOME: u8 = 2;

@@ -10,14 +10,19 @@ use std::{
 };
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 
 use super::{
     BoxFuture, Met, NodeLink, OpenTransport, Opening, Transport, TransportError,
     exchange::{FrameError, Frames, answer, initiate},
+    gossip::{Ear, Outbox, Told},
 };
 use crate::protocol::{
     digest::Digest,
+    gossip::Gossip,
     id::NodeId,
     message::{Heartbeat, LENGTH_BYTES, Message},
     route::{Counter, Sign, Target, TransportInput},
@@ -30,8 +35,25 @@ pub struct MemoryNetwork(Arc<Mutex<Hub>>);
 #[derive(Debug, Default)]
 struct Hub {
     nodes: BTreeMap<String, NodeLink>,
+    /// Both ends of every connection, each by its own name and then the peer's.
+    links: BTreeMap<NodeId, BTreeMap<NodeId, End>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     delay: Duration,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+struct End {
+    node: NodeLink,
+    dialed: bool,
+    outbox: Arc<Outbox>,
+    writer: AbortHandle,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.writer.abort();
+    }
 }
 
 /// One node's place in a [`MemoryNetwork`].
@@ -59,7 +81,8 @@ impl MemoryNetwork {
         format!("{node}:1")
     }
 
-    /// Drops everything from `from` to `to` from now on.
+    /// Drops everything from `from` to `to` from now on. A connection between the two breaks at the
+    /// first thing sent that way.
     pub fn cut(&self, from: &NodeId, to: &NodeId) {
         self.hub().cuts.insert((from.clone(), to.clone()));
     }
@@ -87,6 +110,52 @@ impl MemoryNetwork {
     fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
         let hub = self.hub();
         (!hub.cuts.contains(&(from.clone(), to.clone()))).then_some(hub.delay)
+    }
+
+    /// Connects two that are introduced to each other, unless they are connected.
+    fn connect(&self, dialer: &NodeLink, accepter: &NodeLink) {
+        let mut hub = self.hub();
+        if hub.end(dialer.node(), accepter.node()).is_some() {
+            return;
+        }
+        dialer.count(Counter::ConnectionsDialed);
+        accepter.count(Counter::ConnectionsAccepted);
+        for (here, there, dialed) in [(dialer, accepter, true), (accepter, dialer, false)] {
+            let outbox = Arc::new(Outbox::new(there.node().clone()));
+            let tell = tell(self.clone(), here.clone(), there.clone(), Arc::clone(&outbox));
+            let writer = tokio::spawn(tell).abort_handle();
+            let end = End { node: here.clone(), dialed, outbox, writer };
+            hub.links.entry(here.node().clone()).or_default().insert(there.node().clone(), end);
+            here.linked(there.node(), true, dialed);
+        }
+    }
+
+    /// Ends the connection between two, if there is one.
+    fn disconnect(&self, one: &NodeId, other: &NodeId) {
+        self.hub().disconnect(one, other);
+    }
+}
+
+impl Hub {
+    fn end(&self, of: &NodeId, to: &NodeId) -> Option<&End> {
+        self.links.get(of)?.get(to)
+    }
+
+    fn disconnect(&mut self, one: &NodeId, other: &NodeId) {
+        for (here, there) in [(one, other), (other, one)] {
+            if let Some(end) = self.links.get_mut(here).and_then(|ends| ends.remove(there)) {
+                end.node.linked(there, false, end.dialed);
+            }
+        }
+    }
+
+    /// Ends all connections of a node that ends.
+    fn isolate(&mut self, node: &NodeId) {
+        let peers = self.links.get(node).map(|ends| ends.keys().cloned().collect::<Vec<_>>());
+        for peer in peers.unwrap_or_default() {
+            self.disconnect(node, &peer);
+        }
+        self.links.remove(node);
     }
 }
 
@@ -120,9 +189,16 @@ impl OpenTransport for Open {
         node: NodeLink,
         supervisor: ActorCell,
     ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
-        self.network.hub().nodes.insert(MemoryNetwork::address(&self.node), node.clone());
-        let arguments =
-            State { network: self.network.clone(), node, tasks: JoinSet::new(), sequence: 0 };
+        {
+            let mut hub = self.network.hub();
+            let before = hub.nodes.insert(MemoryNetwork::address(&self.node), node.clone());
+            if before.is_some_and(|before| !before.is(&node)) {
+                hub.isolate(&self.node);
+            }
+        }
+        let network = self.network.clone();
+        let (tasks, neighbours) = (JoinSet::new(), Arc::default());
+        let arguments = State { network, node, tasks, sequence: 0, neighbours };
         Box::pin(async move {
             let (actor, _) = Actor::spawn_linked(None, Postman, arguments, supervisor).await?;
             Ok(actor)
@@ -130,7 +206,9 @@ impl OpenTransport for Open {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        self.network.hub().nodes.remove(&MemoryNetwork::address(&self.node));
+        let mut hub = self.network.hub();
+        hub.nodes.remove(&MemoryNetwork::address(&self.node));
+        hub.isolate(&self.node);
         Box::pin(async {})
     }
 }
@@ -145,6 +223,8 @@ struct State {
     node: NodeLink,
     tasks: JoinSet<()>,
     sequence: u64,
+    /// Whom to keep a connection to.
+    neighbours: Arc<[NodeId]>,
 }
 
 #[ractor::actor(message = TransportInput, state = State, arguments = State)]
@@ -168,12 +248,22 @@ impl Postman {
             TransportInput::Round { targets, digest } => {
                 targets.into_iter().for_each(|target| state.begin(target, Arc::clone(&digest)));
             }
-            TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
-            // There is nothing between nodes that would have to be kept.
-            TransportInput::Neighbours(_)
-            | TransportInput::Forget(_)
-            | TransportInput::TellLinks => {}
-            TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
+            TransportInput::Heartbeat(peers) => {
+                state.heartbeat(&peers);
+                state.keep_neighbours();
+            }
+            TransportInput::Neighbours(peers) => {
+                state.neighbours = peers;
+                state.keep_neighbours();
+            }
+            TransportInput::Dial(peers) => state.dial(&peers),
+            TransportInput::Close(peers) => {
+                let near = state.node.node();
+                peers.iter().for_each(|peer| state.network.disconnect(near, peer));
+            }
+            TransportInput::Gossip { to, gossip } => state.tell(&to, &gossip),
+            TransportInput::TellLinks => state.tell_links(),
+            TransportInput::Forget(peer) => state.network.disconnect(state.node.node(), &peer),
         }
         Ok(())
     }
@@ -187,6 +277,47 @@ impl State {
             let result = run(&network, &node, &target, digest, &mut who).await;
             node.ended(target, who, result.is_some());
         });
+    }
+
+    fn keep_neighbours(&self) {
+        let hub = self.network.hub();
+        let missing =
+            self.neighbours.iter().filter(|peer| hub.end(self.node.node(), peer).is_none());
+        let missing: Vec<_> = missing.cloned().collect();
+        drop(hub);
+        self.dial(&missing);
+    }
+
+    fn dial(&self, peers: &[NodeId]) {
+        for peer in peers {
+            let hub = self.network.hub();
+            if let Some(end) = hub.end(self.node.node(), peer) {
+                self.node.linked(peer, true, end.dialed);
+                continue;
+            }
+            drop(hub);
+            meet(&self.network, &self.node, &Target::Peer(peer.clone()), &mut None);
+            if self.network.hub().end(self.node.node(), peer).is_none() {
+                self.node.count(Counter::DialsFailed);
+                self.node.dial_failed(peer);
+            }
+        }
+    }
+
+    fn tell(&self, to: &[NodeId], gossip: &Gossip) {
+        let Ok(told) = Told::new(gossip) else { return self.node.count(Counter::GossipShed) };
+        let hub = self.network.hub();
+        for end in to.iter().filter_map(|peer| hub.end(self.node.node(), peer)) {
+            end.outbox.offer(&self.node, &told);
+        }
+    }
+
+    fn tell_links(&self) {
+        let hub = self.network.hub();
+        for (peer, end) in hub.links.get(self.node.node()).into_iter().flatten() {
+            self.node.linked(peer, true, end.dialed);
+            end.outbox.tell(&self.node);
+        }
     }
 
     fn heartbeat(&mut self, peers: &[NodeId]) {
@@ -204,6 +335,7 @@ impl State {
 async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, datagram: &[u8]) {
     let there = network.node(&MemoryNetwork::address(peer));
     let (Some(there), Some(delay)) = (there, network.path(node.node(), peer)) else {
+        network.disconnect(node.node(), peer);
         return node.count(Counter::HeartbeatsUnsent);
     };
     node.count(Counter::HeartbeatsSent);
@@ -217,6 +349,33 @@ async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, datagram:
     }
 }
 
+/// Tells one peer what waits for it, for as long as the two are connected.
+async fn tell(network: MemoryNetwork, node: NodeLink, there: NodeLink, outbox: Arc<Outbox>) {
+    let mut ear = Ear::new(there.now());
+    loop {
+        let mut batch = vec![outbox.next(&node).await.1];
+        // What waits has waited together.
+        while batch.len() < BATCH_MAX
+            && let Some((_, frame)) = outbox.try_next(&node)
+        {
+            batch.push(frame);
+        }
+        let Some(delay) = network.path(node.node(), there.node()) else { break };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let peer = Met { node: node.node().clone(), generation: node.generation() };
+        for frame in batch {
+            node.count(Counter::GossipSent);
+            if let Err(error) = ear.hear(&there, &peer, &frame[LENGTH_BYTES..]).await {
+                there.refused(&peer.node, "misbehaviour", format!("cut off: {error}"));
+                return network.disconnect(node.node(), there.node());
+            }
+        }
+    }
+    network.disconnect(node.node(), there.node());
+}
+
 /// Introduces both to each other, then runs both halves. `None`: it did not go through.
 async fn run(
     network: &MemoryNetwork,
@@ -225,6 +384,24 @@ async fn run(
     digest: Arc<Digest>,
     who: &mut Option<NodeId>,
 ) -> Option<()> {
+    let (there, us, them) = meet(network, node, target, who)?;
+    let (mut near, mut far) = pair(network, &us, &them);
+    let (begun, answered) =
+        tokio::join!(initiate(node, &them, digest, &mut near), answer(&there, &us, &mut far));
+    there.count(match answered {
+        Ok(()) => Counter::ExchangesAnswered,
+        Err(_) => Counter::ExchangesFailed,
+    });
+    begun.ok()
+}
+
+/// Connects to a target; gives its node, and how the two have introduced themselves.
+fn meet(
+    network: &MemoryNetwork,
+    node: &NodeLink,
+    target: &Target,
+    who: &mut Option<NodeId>,
+) -> Option<(NodeLink, Met, Met)> {
     let (address, wanted) = match target {
         Target::Peer(peer) => (node.addresses(peer).into_iter().next()?, Some(peer)),
         Target::Address(address) => (address.clone(), None),
@@ -237,21 +414,18 @@ async fn run(
     let introduced =
         (there.meet(&ours, node.node(), None), node.meet(&theirs, there.node(), wanted));
     let (Ok(us), Ok(them)) = introduced else {
-        return refuse(node, &there, introduced);
+        refuse(node, &there, introduced);
+        return None;
     };
-    let (mut near, mut far) = pair(network, &us, &them);
-    let (begun, answered) =
-        tokio::join!(initiate(node, &them, digest, &mut near), answer(&there, &us, &mut far));
-    there.count(match answered {
-        Ok(()) => Counter::ExchangesAnswered,
-        Err(_) => Counter::ExchangesFailed,
-    });
-    begun.ok()
+    if network.path(there.node(), node.node()).is_some() {
+        network.connect(node, &there);
+    }
+    Some((there, us, them))
 }
 
 type Introduced = (Result<Met, super::Unwelcome>, Result<Met, super::Unwelcome>);
 
-fn refuse(node: &NodeLink, there: &NodeLink, introduced: Introduced) -> Option<()> {
+fn refuse(node: &NodeLink, there: &NodeLink, introduced: Introduced) {
     if let Err(unwelcome) = introduced.0
         && !matches!(unwelcome, super::Unwelcome::Ourselves)
     {
@@ -262,7 +436,6 @@ fn refuse(node: &NodeLink, there: &NodeLink, introduced: Introduced) -> Option<(
     {
         node.refused(there.node(), unwelcome.as_str(), unwelcome);
     }
-    None
 }
 
 /// One end of a stream between two nodes.
@@ -306,5 +479,7 @@ impl Frames for Pipe {
     }
 }
 
-/// Frames on their way, each way.
+/// Frames of gossip on their way at once.
+const BATCH_MAX: usize = 32;
+/// Frames of an exchange on their way, each way.
 const FRAMES_MAX: usize = 2;

@@ -648,7 +648,10 @@ impl Cluster {
             }
             TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
             TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
-            TransportInput::Dial(_) | TransportInput::Close(_) | TransportInput::Gossip { .. } => {}
+            TransportInput::Dial(_)
+            | TransportInput::Close(_)
+            | TransportInput::TellLinks
+            | TransportInput::Gossip { .. } => {}
         }
     }
 

@@ -138,7 +138,9 @@ impl Seen {
         self.resident = self.resident.max(machine::resident_bytes());
         for (index, node) in cluster.running() {
             for (peer, life) in &*node.snapshot().lives {
-                let heard = life.estimate.last_heard;
+                let Some(heard) = life.estimate.map(|estimate| estimate.last_heard) else {
+                    continue;
+                };
                 let before = self.heard.insert((index, peer.clone()), heard).unwrap_or(heard);
                 self.silences.extend((heard > before).then(|| millis(heard.since(before))));
             }

@@ -7,7 +7,6 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
-    time::Duration,
 };
 
 use quinn::Incoming;
@@ -16,13 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::{
     config::QuicLimits,
     protocol::{route::Counter, time::Time},
-    transport::NodeLink,
+    transport::{NodeLink, bucket::Bucket},
 };
 
 /// Source addresses remembered at once.
 const SOURCES_MAX: usize = 4_096;
-/// How much an address may save up, in seconds of its rate.
-const BURST_SECONDS: f64 = 2.0;
 
 /// The gate of one endpoint.
 #[derive(Debug)]
@@ -88,36 +85,6 @@ impl Admission {
     }
 }
 
-/// What somebody may spend: it fills at a rate, up to [`BURST_SECONDS`] of it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bucket {
-    tokens: f64,
-    at: Time,
-}
-
-impl Bucket {
-    pub(super) fn full(now: Time, rate: f64) -> Self {
-        Self { tokens: rate * BURST_SECONDS, at: now }
-    }
-
-    /// Spends one, if there is one.
-    pub(super) fn pays(&mut self, now: Time, rate: f64) -> bool {
-        *self = Self { tokens: self.tokens_at(now, rate), at: now };
-        let pays = self.tokens >= 1.0;
-        self.tokens -= f64::from(u8::from(pays));
-        pays
-    }
-
-    fn is_full(&self, now: Time, rate: f64) -> bool {
-        self.tokens_at(now, rate) >= rate * BURST_SECONDS
-    }
-
-    fn tokens_at(&self, now: Time, rate: f64) -> f64 {
-        let since: Duration = now.since(self.at);
-        (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)
-    }
-}
-
 /// Whoever has one IPv6 address has 2^64 of them.
 fn network(source: IpAddr) -> IpAddr {
     match source {
@@ -131,6 +98,8 @@ fn network(source: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

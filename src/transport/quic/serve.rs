@@ -7,7 +7,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Shared,
-    admission::Bucket,
     close::{Close, STREAM_SHED},
     frames::StreamFrames,
     table::{Link, Registered},
@@ -20,7 +19,7 @@ use crate::{
         route::{Counter, Sign},
     },
     tls::{self, Rejection},
-    transport::{Met, NodeLink, exchange::answer},
+    transport::{Met, NodeLink, bucket::Bucket, exchange::answer},
 };
 
 /// Datagrams that are no heartbeats until a peer is cut off.

@@ -1,0 +1,209 @@
+//! The headings of pushed news, read without copying what they are of: a flood brings the same news
+//! from every neighbour, and whoever has it already need not decode it.
+
+use std::collections::BTreeMap;
+
+use bincode::{BorrowDecode, config};
+
+use super::{
+    id::{Generation, Incarnation, Version},
+    message::GOSSIP_HEADER,
+    record::Status,
+    verdict::Verdict,
+};
+
+/// Longer frames are not looked through: news that is flooded is short, and what travels along a
+/// tree hardly ever comes twice.
+pub const SKIM_BYTES_MAX: usize = 2 << 10;
+
+/// What news of one node leads to, without the writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heading<'a> {
+    /// The owner of the writes. It may be no valid name.
+    pub node: &'a str,
+    /// The owner's life they were made in.
+    pub generation: Generation,
+    /// The receiver has everything up to here afterwards.
+    pub to: Version,
+    /// How far the sender has got.
+    pub horizon: Version,
+    /// The last write that replaced a part of a batch.
+    pub torn: Version,
+    /// Up to which version the sender has dropped tombstones.
+    pub gc_floor: Version,
+    /// What is thought of the owner.
+    pub verdict: Verdict,
+    /// The version of the owner's record, if that is told.
+    pub record: Version,
+}
+
+/// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another
+/// message, too long to be looked through, or malformed, which decoding it will tell.
+#[must_use]
+pub fn skim(frame: &[u8]) -> Option<Vec<Heading<'_>>> {
+    let body = frame.strip_prefix(&GOSSIP_HEADER)?.strip_prefix(&[PUSH])?;
+    if frame.len() > SKIM_BYTES_MAX {
+        return None;
+    }
+    let config = config::standard().with_limit::<SKIM_MEMORY_MAX>();
+    let (news, used): (News<'_>, usize) = bincode::borrow_decode_from_slice(body, config).ok()?;
+    (used == body.len()).then(|| news.nodes.iter().map(NodeNews::heading).collect())
+}
+
+/// Reads as [`Delta`](super::delta::Delta).
+#[derive(BorrowDecode)]
+struct News<'a> {
+    nodes: Vec<NodeNews<'a>>,
+    _more: bool,
+}
+
+/// Reads as [`NodeDelta`](super::delta::NodeDelta).
+#[derive(BorrowDecode)]
+struct NodeNews<'a> {
+    node: &'a str,
+    generation: Generation,
+    _ancestry: Vec<(Generation, Version)>,
+    _from: Version,
+    to: Version,
+    horizon: Version,
+    torn: Version,
+    gc_floor: Version,
+    verdict: Verdict,
+    record: Option<(Version, Record<'a>)>,
+    _entries: Vec<Entry<'a>>,
+}
+
+/// Reads as [`NodeRecord`](super::record::NodeRecord).
+#[derive(BorrowDecode)]
+struct Record<'a> {
+    _datacenter: &'a str,
+    _addresses: Vec<&'a str>,
+    _tags: BTreeMap<&'a str, &'a str>,
+    _wire: (u16, u16),
+    _status: Status,
+    _incarnation: Incarnation,
+}
+
+/// Reads as [`DeltaEntry`](super::delta::DeltaEntry).
+#[derive(BorrowDecode)]
+struct Entry<'a> {
+    _key: &'a str,
+    _version: Version,
+    _content: Content<'a>,
+}
+
+#[derive(BorrowDecode)]
+enum Content<'a> {
+    Value { _value: &'a [u8], _ttl_ms: Option<u64> },
+    Tombstone,
+}
+
+impl<'a> NodeNews<'a> {
+    fn heading(&self) -> Heading<'a> {
+        Heading {
+            node: self.node,
+            generation: self.generation,
+            to: self.to,
+            horizon: self.horizon,
+            torn: self.torn,
+            gc_floor: self.gc_floor,
+            verdict: self.verdict,
+            record: self.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+        }
+    }
+}
+
+/// How [`Gossip::Push`](super::gossip::Gossip::Push) begins.
+const PUSH: u8 = 1;
+/// An entry of three bytes takes about a hundred of memory.
+const SKIM_MEMORY_MAX: usize = 64 * SKIM_BYTES_MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
+        gossip::Gossip,
+        id::{Datacenter, NodeId},
+        message::LENGTH_BYTES,
+        record::NodeRecord,
+    };
+
+    #[test]
+    fn skims_nothing_but_short_whole_news() {
+        assert_eq!(skim(&encoded(&Gossip::Root(1))), None);
+        assert_eq!(skim(&encoded(&Gossip::Prune(Vec::new()))), None);
+        let frame = encoded(&push(3, 10));
+        assert!((0..frame.len()).all(|len| skim(&frame[..len]).is_none()));
+        assert_eq!(skim(&[&frame[..], &[0]].concat()), None);
+        assert_eq!(skim(&encoded(&push(1, SKIM_BYTES_MAX))), None);
+    }
+
+    #[test]
+    fn reads_the_headings_that_decoding_reads() {
+        let gossip = push(3, 10);
+        let frame = encoded(&gossip);
+        let Gossip::Push(delta) = &gossip else { unreachable!() };
+        let expected: Vec<_> = delta
+            .nodes
+            .iter()
+            .map(|node| Heading {
+                node: node.node.as_str(),
+                generation: node.generation,
+                to: node.to,
+                horizon: node.horizon,
+                torn: node.torn,
+                gc_floor: node.gc_floor,
+                verdict: node.verdict,
+                record: node.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+            })
+            .collect();
+        assert_eq!(skim(&frame), Some(expected));
+    }
+
+    fn encoded(gossip: &Gossip) -> Vec<u8> {
+        gossip.encode().unwrap().split_off(LENGTH_BYTES)
+    }
+
+    fn push(nodes: u64, value: usize) -> Gossip {
+        let node = |n: u64| NodeDelta {
+            node: NodeId::new(&format!("n{n}")).unwrap(),
+            generation: Generation(1_000 + n),
+            ancestry: vec![(Generation(7), Version(n))],
+            from: Version(n),
+            to: Version(n + 2),
+            horizon: Version(n + 300),
+            torn: Version(n),
+            gc_floor: Version(n / 2),
+            verdict: Verdict::alive(Incarnation(n)),
+            record: (n == 1).then(|| (Version(4), record())),
+            entries: vec![
+                DeltaEntry {
+                    key: "key".into(),
+                    version: Version(n + 1),
+                    content: DeltaContent::Value {
+                        value: vec![7; value].as_slice().into(),
+                        ttl_ms: (n == 2).then_some(1_000_000),
+                    },
+                },
+                DeltaEntry {
+                    key: "gone".into(),
+                    version: Version(n + 2),
+                    content: DeltaContent::Tombstone,
+                },
+            ],
+        };
+        Gossip::Push(Delta { nodes: (0..nodes).map(node).collect(), more: true })
+    }
+
+    fn record() -> NodeRecord {
+        NodeRecord {
+            datacenter: Datacenter::new("dc").unwrap(),
+            addresses: vec!["a:1".to_owned(), "b:2".to_owned()],
+            tags: [("role".to_owned(), "db".to_owned())].into(),
+            wire: (1, 1),
+            status: Status::Leaving,
+            incarnation: Incarnation(3),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! What somebody may spend: a token bucket.
+
+use std::time::Duration;
+
+use crate::protocol::time::Time;
+
+/// How much may be saved up, in seconds of the rate.
+const BURST_SECONDS: f64 = 2.0;
+
+/// It fills at a rate, up to [`BURST_SECONDS`] of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    tokens: f64,
+    at: Time,
+}
+
+impl Bucket {
+    pub(crate) fn full(now: Time, rate: f64) -> Self {
+        Self { tokens: rate * BURST_SECONDS, at: now }
+    }
+
+    /// Spends one, if there is one.
+    pub(crate) fn pays(&mut self, now: Time, rate: f64) -> bool {
+        *self = Self { tokens: self.tokens_at(now, rate), at: now };
+        let pays = self.tokens >= 1.0;
+        self.tokens -= f64::from(u8::from(pays));
+        pays
+    }
+
+    pub(crate) fn is_full(&self, now: Time, rate: f64) -> bool {
+        self.tokens_at(now, rate) >= rate * BURST_SECONDS
+    }
+
+    fn tokens_at(&self, now: Time, rate: f64) -> f64 {
+        let since: Duration = now.since(self.at);
+        (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)
+    }
+}

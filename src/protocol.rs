@@ -29,10 +29,7 @@ pub mod record;
 pub mod replica;
 pub mod route;
 pub mod scheduler;
-<<<<<<< HEAD
 pub mod sketch;
-=======
 pub mod skim;
->>>>>>> wire
 pub mod time;
 pub mod verdict;

@@ -16,6 +16,7 @@ use super::{
     digest::Digest,
     gossip::{BEHIND_MAX, Gossip, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
+    sketch::Cells,
 };
 
 /// Most bytes of one frame after its length: a delta budget, or a batch that cannot be split.
@@ -55,6 +56,27 @@ pub enum Message {
     },
     /// Unasked, on the stream for it.
     Gossip(Gossip),
+    /// Opens an exchange, or goes on with its opening: what I know, summed up.
+    Cells(Cells),
+    /// Asks for more cells.
+    Further {
+        /// How many.
+        cells: u32,
+    },
+    /// Answers cells: where we differ.
+    Differ {
+        /// My lines of those that differ.
+        lines: Digest,
+        /// What stands for those that you alone know.
+        unknown: Vec<u64>,
+    },
+    /// Answers cells: we differ so much that the digest costs less.
+    Full,
+    /// Opens another round about those that differed.
+    Lines {
+        /// How far my copies of them reach.
+        lines: Digest,
+    },
 }
 
 /// Who speaks, in which life, and what it can do.
@@ -128,6 +150,11 @@ impl Message {
             Self::SynAck { wants, delta } => append((wants, delta), &mut frame),
             Self::Ack { delta } => append(delta, &mut frame),
             Self::Gossip(gossip) => append(gossip, &mut frame),
+            Self::Cells(cells) => append(cells, &mut frame),
+            Self::Further { cells } => append(cells, &mut frame),
+            Self::Differ { lines, unknown } => append((lines, unknown), &mut frame),
+            Self::Full => Ok(()),
+            Self::Lines { lines } => append(lines, &mut frame),
         };
         encoded?;
         let len = frame.len() - LENGTH_BYTES;
@@ -158,6 +185,17 @@ impl Message {
             }
             (KIND_ACK, VERSION) => Self::Ack { delta: whole(body)? },
             (KIND_GOSSIP, VERSION) => Self::Gossip(bounded(whole(body)?)?),
+            (KIND_CELLS, VERSION) => Self::Cells(whole(body)?),
+            (KIND_FURTHER, VERSION) => Self::Further { cells: whole(body)? },
+            (KIND_DIFFER, VERSION) => {
+                let (lines, unknown): (Digest, Vec<u64>) = whole(body)?;
+                Self::Differ { lines: sorted(lines)?, unknown }
+            }
+            (KIND_FULL, VERSION) => {
+                whole::<()>(body)?;
+                Self::Full
+            }
+            (KIND_LINES, VERSION) => Self::Lines { lines: sorted(whole(body)?)? },
             (kind, version) => return Err(WireError::Unknown { kind, version }),
         };
         Ok(message)
@@ -171,6 +209,11 @@ impl Message {
             Self::SynAck { .. } => KIND_SYN_ACK,
             Self::Ack { .. } => KIND_ACK,
             Self::Gossip(_) => KIND_GOSSIP,
+            Self::Cells(_) => KIND_CELLS,
+            Self::Further { .. } => KIND_FURTHER,
+            Self::Differ { .. } => KIND_DIFFER,
+            Self::Full => KIND_FULL,
+            Self::Lines { .. } => KIND_LINES,
         }
     }
 }
@@ -254,4 +297,9 @@ const KIND_SYN: u8 = 3;
 const KIND_SYN_ACK: u8 = 4;
 const KIND_ACK: u8 = 5;
 const KIND_GOSSIP: u8 = 6;
+const KIND_CELLS: u8 = 10;
+const KIND_FURTHER: u8 = 11;
+const KIND_DIFFER: u8 = 12;
+const KIND_FULL: u8 = 13;
+const KIND_LINES: u8 = 14;
 const KIND_HEARTBEAT: u8 = 16;

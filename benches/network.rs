@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
     protocol::{
-        exchange::{Ask, Reply},
+        exchange::{Ask, Reply, Summary},
         message::Message,
         route::{Counter, Target, TransportInput},
     },
@@ -104,7 +104,9 @@ impl Pair {
             let began = now();
             let (ended, digest) = (self.ended(), self.digest().await);
             let targets = vec![Target::Peer(self.to.node().clone())];
-            self.transport.cast(TransportInput::Round { targets, digest }).unwrap();
+            self.transport
+                .cast(TransportInput::Round { targets, summary: Summary::Digest(digest) })
+                .unwrap();
             self.until(|| {
                 let known = self.to.snapshot().version(self.from.node()).map(|(_, known)| known);
                 self.ended() > ended && known >= version

@@ -210,6 +210,7 @@ fn replica(name: &str) -> Replica {
         delta_entries: 1_000_000,
         tombstone_grace: INTERVAL,
         forget_after: INTERVAL,
+        sketch_key: SketchKey([7; 16]),
     };
     let wall = SystemTime::UNIX_EPOCH + INTERVAL;
     let (stored, copies) = (Stored::default(), OrdMap::new());

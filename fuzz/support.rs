@@ -16,6 +16,7 @@ use gossipmonger::{
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
         route::{Output, StorageInput},
+        sketch::SketchKey,
         time::Time,
     },
     store::Stored,
@@ -213,6 +214,7 @@ fn start(
         delta_entries: 8,
         tombstone_grace: Duration::from_millis(1_000),
         forget_after: Duration::from_secs(5),
+        sketch_key: SketchKey([7; 16]),
     };
     let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(100);
     Replica::start(config, stored, copies, renewed, now, wall, out)

@@ -432,6 +432,7 @@ impl Gossipmonger {
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             routes: Routes::default(),
+            transport: Arc::downgrade(&transport),
             writer,
             maps: ArcSwap::from_pointee(Maps::new()),
             lives: ArcSwap::from_pointee(Lives::new()),

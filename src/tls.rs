@@ -36,7 +36,7 @@ pub use self::{
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     verifier::Roots,
 };
-use crate::protocol::id::NodeId;
+use crate::protocol::{id::NodeId, sketch::SketchKey};
 
 /// The protocol versions we speak, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
@@ -94,6 +94,12 @@ impl Tls {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.load().identity.clone()
+    }
+
+    /// What sketches are hashed with, as the roots say at this moment.
+    #[must_use]
+    pub fn sketch_key(&self) -> SketchKey {
+        self.shared.load().sketch_key
     }
 
     /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
@@ -201,12 +207,14 @@ type Shared = Arc<ArcSwap<State>>;
 struct State {
     identity: Identity,
     chains: Chains,
+    sketch_key: SketchKey,
 }
 
 impl State {
     fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let sketch_key = roots.sketch_key(&identity.name().cluster);
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
-        Ok(Self { identity, chains })
+        Ok(Self { identity, chains, sketch_key })
     }
 }
 
@@ -278,6 +286,22 @@ mod tests {
         assert_eq!(reason(roots(&foreign).check(&identity, now)), Rejection::BadSignature);
         assert_eq!(reason(roots(&ours).check(&identity, now + 2 * DAY)), Rejection::Expired);
         assert_eq!(reason(roots(&ours).check(&identity, now - DAY)), Rejection::NotYetValid);
+    }
+
+    #[test]
+    fn keeps_the_sketch_key_while_authorities_rotate() {
+        let (old, new) = (authority(), authority());
+        let key = |roots: &Roots| roots.sketch_key(&ClusterId::new("demo").unwrap());
+        let bundle = |pem: [&Authority; 2]| {
+            let pem = pem.map(Authority::certificate_pem).concat();
+            Roots::from_pem(pem.as_bytes()).unwrap()
+        };
+        let (first, second) = (key(&roots(&old)), key(&roots(&new)));
+        assert_ne!(first, second);
+        assert_ne!(first, roots(&old).sketch_key(&ClusterId::new("other").unwrap()));
+        let both = key(&bundle([&old, &new]));
+        assert_eq!(both, key(&bundle([&new, &old])));
+        assert!(both == first || both == second);
     }
 
     #[test]

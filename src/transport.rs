@@ -25,6 +25,7 @@ use crate::{
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
+        sketch::SketchKey,
         skim::Heading,
         time::Time,
     },
@@ -78,6 +79,12 @@ impl<'a> Opening<'a> {
 pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
     /// Where it can be dialed, if nothing else is to be advertised: `host:port` each.
     fn addresses(&self) -> Vec<String>;
+
+    /// What the sketches of the cluster are hashed with at present: equal on all its nodes, and best
+    /// unknown to others. Nodes with different keys exchange full digests.
+    fn sketch_key(&self) -> SketchKey {
+        SketchKey([0; 16])
+    }
 
     /// Starts its actor, linked to `supervisor`. Called again after the actor failed: connections
     /// should be kept.

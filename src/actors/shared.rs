@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -25,7 +25,7 @@ use crate::{
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
     snapshot::Snapshot,
-    transport::REFUSALS_TOLD_MAX,
+    transport::{OpenTransport, REFUSALS_TOLD_MAX},
 };
 
 /// The maps as readers see them.
@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) routes: Routes,
+    /// Kept by the supervisor, however long handles are kept.
+    pub(crate) transport: Weak<dyn OpenTransport>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,

@@ -20,6 +20,7 @@ use crate::{
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
+        sketch::SketchKey,
     },
     store::{Change, StoreError},
 };
@@ -98,6 +99,9 @@ impl Storage {
     ) -> Result<(), ActorProcessingErr> {
         let mut out = Vec::new();
         state.replica.set_wall(state.shared.clock.now(), Clock::wall());
+        if let Some(transport) = state.shared.transport.upgrade() {
+            state.replica.set_sketch_key(transport.sketch_key());
+        }
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -185,6 +189,15 @@ impl State {
                 self.replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
                 Reply::Taken
             }
+            Ask::Sketch => Reply::Sketch(self.replica.sketch()),
+            Ask::Lines { nodes, ids } => {
+                let (lines, unknown) = self.replica.lines(&nodes, &ids);
+                Reply::Lines { lines, unknown }
+            }
+            Ask::AnswerLines { lines, unknown } => {
+                let (wants, delta) = self.replica.answer_lines(now, peer, &lines, &unknown, out);
+                Reply::Answer { wants, delta }
+            }
         }
     }
 
@@ -239,5 +252,7 @@ fn replica_config(shared: &Shared) -> ReplicaConfig {
         delta_entries: config.max_deltas_per_gossip,
         tombstone_grace: config.tombstone_grace,
         forget_after: config.forget_after,
+        // Another one once a message comes, if the transport is still there.
+        sketch_key: SketchKey([0; 16]),
     }
 }

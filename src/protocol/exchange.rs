@@ -7,12 +7,36 @@
 //!     Ack{delta}              ------->        storage applies
 //! ```
 //!
+//! In a large cluster a full digest says mostly what the other knows as well. There the initiator
+//! opens with a [`sketch`](super::sketch), and only the lines that differ are told. If they are too
+//! many, the responder says `Full`, and the exchange is the one above.
+//!
+//! ```text
+//!     Cells                   ------->        decodes
+//!                             <-------        Further, until it knows the difference
+//!     Cells                   ------->
+//!     storage answers         <-------        Differ{digest, unknown}
+//!     SynAck{wants, delta}    ------->        storage merges
+//!     storage applies         <-------        Ack{delta}
+//! ```
+//!
 //! While a budget cuts a delta, on either side, the initiator opens the next round on the same stream
-//! at once, so that bulk runs at stream speed.
+//! at once, so that bulk runs at stream speed: with `Syn`, or with `Lines` of those that differed.
 
 use std::sync::Arc;
 
-use super::{delta::Delta, digest::Digest, gossip::Gossip, message::Message};
+use self::difference::{Finder, Found, Named, Teller};
+use super::{
+    delta::Delta,
+    digest::Digest,
+    gossip::Gossip,
+    id::NodeId,
+    message::Message,
+    route::Counter,
+    sketch::{GiveUp, Sketch},
+};
+
+mod difference;
 
 /// Most rounds on one stream: far beyond the largest state in the smallest deltas; a peer that
 /// always says "more" is cut off here.
@@ -57,6 +81,22 @@ pub enum Ask {
     },
     /// No part of an exchange: what the peer tells unasked.
     Gossip(Box<Gossip>),
+    /// [`Replica::sketch`](super::replica::Replica::sketch).
+    Sketch,
+    /// [`Replica::lines`](super::replica::Replica::lines).
+    Lines {
+        /// Of these nodes, known or not.
+        nodes: Arc<[NodeId]>,
+        /// And of those known nodes that these stand for.
+        ids: Arc<[u64]>,
+    },
+    /// [`Replica::answer_lines`](super::replica::Replica::answer_lines).
+    AnswerLines {
+        /// Some lines of the peer's digest.
+        lines: Arc<Digest>,
+        /// What stands for nodes that the peer does not know.
+        unknown: Arc<[u64]>,
+    },
 }
 
 /// What storage answers.
@@ -64,7 +104,7 @@ pub enum Ask {
 pub enum Reply {
     /// To [`Ask::Digest`].
     Digest(Arc<Digest>),
-    /// To [`Ask::Answer`].
+    /// To [`Ask::Answer`] and [`Ask::AnswerLines`].
     Answer {
         /// Where we are behind.
         wants: Digest,
@@ -77,6 +117,24 @@ pub enum Reply {
     Applied,
     /// To [`Ask::Gossip`].
     Taken,
+    /// To [`Ask::Sketch`].
+    Sketch(Sketch),
+    /// To [`Ask::Lines`].
+    Lines {
+        /// The lines.
+        lines: Digest,
+        /// The ids of nobody who is known.
+        unknown: Vec<u64>,
+    },
+}
+
+/// What an exchange is opened with.
+#[derive(Clone, Debug)]
+pub enum Summary {
+    /// All lines.
+    Digest(Arc<Digest>),
+    /// Their sums.
+    Sketch(Sketch),
 }
 
 /// How a peer broke the order of the protocol.
@@ -99,25 +157,43 @@ pub trait Half {
     fn reply(&mut self, reply: Reply) -> Step;
     /// The message is on its way, after [`Step::Send`].
     fn sent(&mut self) -> Step;
+    /// What is to be counted since the last call; asked after each of the above.
+    fn counted(&mut self) -> Option<Counter>;
 }
 
 /// The half that opens the stream.
 #[derive(Debug)]
 pub struct Initiator {
     rounds: u32,
-    digest: Arc<Digest>,
-    wants: Digest,
     phase: Phase,
+    /// The digest or the lines that this round was opened with.
+    opened: Arc<Digest>,
+    /// What the peer wanted in the last round.
+    wants: Option<Digest>,
     /// The peer's answer to this round had news.
     told: bool,
     /// The peer got further since the last round.
     moved: bool,
+    /// A budget has cut a delta of this round.
+    more: bool,
+    teller: Option<Teller>,
+    /// What all rounds are about, if only some lines differ.
+    named: Option<Named>,
+    counted: Option<Counter>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// Cells are told until the peer knows what differs.
+    Telling,
+    /// The lines that differ are being answered.
+    Answering,
+    /// They are answered; the peer closes the round.
+    Answered,
+    /// The round is open.
     Opened,
-    Closing { more: bool },
+    /// The round is being closed.
+    Closing,
 }
 
 /// The half that answers.
@@ -125,7 +201,36 @@ enum Phase {
 pub struct Responder {
     rounds: u32,
     more: bool,
-    answered: bool,
+    owed: Owed,
+    finder: Finder,
+    counted: Option<Counter>,
+}
+
+/// What the peer has to send before the stream may end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Owed {
+    /// The start of a round.
+    #[default]
+    Round,
+    /// More cells, or the start of a round.
+    Cells,
+    /// The answer to the lines that differ.
+    SynAck,
+    /// What we want.
+    Ack,
+    /// Nothing: nothing differs, or it was the last round.
+    Nothing,
+}
+
+impl Summary {
+    /// Opens an exchange.
+    #[must_use]
+    pub fn open(self) -> (Initiator, Step) {
+        match self {
+            Self::Digest(digest) => Initiator::open(digest),
+            Self::Sketch(sketch) => Initiator::compare(sketch),
+        }
+    }
 }
 
 impl Initiator {
@@ -133,62 +238,148 @@ impl Initiator {
     #[must_use]
     pub fn open(digest: Arc<Digest>) -> (Self, Step) {
         let syn = Message::Syn { digest: (*digest).clone() };
-        let wants = Digest::default();
-        let this =
-            Self { rounds: 1, digest, wants, phase: Phase::Opened, told: false, moved: false };
-        (this, Step::Send(syn))
+        (Self::new(Phase::Opened, digest, None), Step::Send(syn))
+    }
+
+    /// Opens an exchange about what differs from this sketch.
+    #[must_use]
+    pub fn compare(sketch: Sketch) -> (Self, Step) {
+        let (teller, step) = Teller::open(sketch);
+        (Self::new(Phase::Telling, Arc::default(), Some(teller)), step)
+    }
+
+    const fn new(phase: Phase, opened: Arc<Digest>, teller: Option<Teller>) -> Self {
+        Self {
+            rounds: 1,
+            phase,
+            opened,
+            wants: None,
+            told: false,
+            moved: false,
+            more: false,
+            teller,
+            named: None,
+            counted: None,
+        }
     }
 }
 
 impl Half for Initiator {
     fn frame(&mut self, message: Message) -> Step {
-        match message {
-            Message::SynAck { wants, delta } if self.phase == Phase::Opened => {
-                self.phase = Phase::Closing { more: delta.more };
+        match (message, self.phase) {
+            (Message::SynAck { wants, delta }, Phase::Opened) => {
+                self.phase = Phase::Closing;
+                self.more = delta.more;
                 self.told = !delta.is_empty();
-                self.moved = self.rounds == 1 || self.wants != wants;
-                self.wants = wants.clone();
+                self.moved = self.wants.as_ref() != Some(&wants);
+                self.wants = Some(wants.clone());
                 Step::Ask(Ask::Merge { wants, delta: Arc::new(delta) })
             }
-            _ => Step::Broken(Breach::Order),
+            (Message::Further { cells }, Phase::Telling) => match &mut self.teller {
+                Some(teller) => teller.further(cells),
+                None => BROKEN,
+            },
+            (Message::Full, Phase::Telling) => {
+                self.teller = None;
+                self.counted = Some(Counter::SketchFallbacks);
+                Step::Ask(Ask::Digest)
+            }
+            (Message::Differ { lines, unknown }, Phase::Telling) => {
+                self.teller = None;
+                self.counted = Some(Counter::ReconciledBySketch);
+                self.differ(lines, unknown)
+            }
+            (Message::Ack { delta }, Phase::Answered) => {
+                self.phase = Phase::Closing;
+                self.more |= delta.more;
+                Step::Ask(Ask::Apply { delta: Arc::new(delta) })
+            }
+            _ => BROKEN,
         }
     }
 
     fn reply(&mut self, reply: Reply) -> Step {
         match (reply, self.phase) {
-            (Reply::Merged(delta), Phase::Closing { more }) => {
-                self.phase = Phase::Closing { more: more || delta.more };
+            (Reply::Digest(digest), Phase::Telling) => match &mut self.teller {
+                Some(teller) => teller.deepen(&digest),
+                None => self.begin(digest),
+            },
+            (Reply::Answer { wants, delta }, Phase::Answering) => {
+                self.phase = Phase::Answered;
+                self.more = delta.more;
+                Step::Send(Message::SynAck { wants, delta })
+            }
+            (Reply::Applied, Phase::Closing) => self.next(),
+            (Reply::Merged(delta), Phase::Closing) => {
+                self.more |= delta.more;
                 Step::Send(Message::Ack { delta })
             }
-            (Reply::Digest(digest), Phase::Closing { more: true }) => self.again(digest),
-            _ => Step::Broken(Breach::Order),
+            (Reply::Digest(digest), Phase::Closing) => self.again(digest),
+            (Reply::Lines { lines, .. }, Phase::Closing) => self.again(Arc::new(lines)),
+            _ => BROKEN,
         }
     }
 
     fn sent(&mut self) -> Step {
         match self.phase {
-            Phase::Opened => Step::Read,
-            Phase::Closing { more: false } => Step::Done,
-            Phase::Closing { more: true } if self.rounds >= ROUNDS_MAX => {
-                Step::Broken(Breach::Rounds)
-            }
-            Phase::Closing { more: true } => Step::Ask(Ask::Digest),
+            Phase::Closing => self.next(),
+            _ => Step::Read,
         }
+    }
+
+    fn counted(&mut self) -> Option<Counter> {
+        self.counted.take()
     }
 }
 
 impl Initiator {
+    /// The peer knows what differs, and tells its lines.
+    fn differ(&mut self, lines: Digest, unknown: Vec<u64>) -> Step {
+        if lines.entries.is_empty() && unknown.is_empty() {
+            return Step::Done;
+        }
+        self.phase = Phase::Answering;
+        let (lines, unknown) = (Arc::new(lines), Arc::from(unknown));
+        let nodes = lines.entries.iter().map(|line| line.node.clone()).collect();
+        self.named = Some(Named { nodes, ids: Arc::clone(&unknown) });
+        Step::Ask(Ask::AnswerLines { lines, unknown })
+    }
+
+    fn next(&self) -> Step {
+        if !self.more {
+            return Step::Done;
+        }
+        if self.rounds >= ROUNDS_MAX {
+            return Step::Broken(Breach::Rounds);
+        }
+        Step::Ask(match &self.named {
+            None => Ask::Digest,
+            Some(Named { nodes, ids }) => {
+                Ask::Lines { nodes: Arc::clone(nodes), ids: Arc::clone(ids) }
+            }
+        })
+    }
+
     /// The next round, unless the last one has moved neither side: a peer that refuses what it is
     /// sent wants the same again, and that must end.
     fn again(&mut self, digest: Arc<Digest>) -> Step {
-        let moved = self.moved || (self.told && *digest != *self.digest);
+        let first = self.wants.is_none();
+        let moved = first || self.moved || (self.told && *digest != *self.opened);
         if !moved {
             return Step::Done;
         }
         self.rounds += 1;
+        self.begin(digest)
+    }
+
+    fn begin(&mut self, opened: Arc<Digest>) -> Step {
         self.phase = Phase::Opened;
-        self.digest = Arc::clone(&digest);
-        Step::Send(Message::Syn { digest: (*digest).clone() })
+        self.opened = Arc::clone(&opened);
+        let digest = (*opened).clone();
+        Step::Send(match self.named {
+            None => Message::Syn { digest },
+            Some(_) => Message::Lines { lines: digest },
+        })
     }
 }
 
@@ -201,42 +392,111 @@ impl Responder {
 
     /// Whether the stream may end here: nothing has been asked that was not answered.
     #[must_use]
-    pub const fn may_end(&self) -> bool {
-        !self.answered && self.rounds > 0
+    pub fn may_end(&self) -> bool {
+        self.rounds > 0 && matches!(self.owed, Owed::Round | Owed::Nothing)
     }
 }
 
 impl Half for Responder {
     fn frame(&mut self, message: Message) -> Step {
-        match message {
-            Message::Syn { .. } if self.rounds >= ROUNDS_MAX => Step::Broken(Breach::Rounds),
-            Message::Syn { digest } if !self.answered => {
+        match (message, self.owed) {
+            (Message::Syn { .. } | Message::Lines { .. }, Owed::Round | Owed::Cells)
+                if self.rounds >= ROUNDS_MAX =>
+            {
+                Step::Broken(Breach::Rounds)
+            }
+            (Message::Syn { digest }, Owed::Round | Owed::Cells) => {
                 self.rounds += 1;
                 Step::Ask(Ask::Answer { digest: Arc::new(digest) })
             }
-            Message::Ack { delta } if self.answered => {
-                self.answered = false;
+            (Message::Lines { lines }, Owed::Round) => {
+                self.rounds += 1;
+                let (lines, unknown) = (Arc::new(lines), Arc::default());
+                Step::Ask(Ask::AnswerLines { lines, unknown })
+            }
+            (Message::Cells(cells), Owed::Round | Owed::Cells) if self.rounds == 0 => {
+                let found = self.finder.take(cells);
+                self.found(found)
+            }
+            (Message::SynAck { wants, delta }, Owed::SynAck) => {
+                self.rounds += 1;
+                self.more = delta.more;
+                Step::Ask(Ask::Merge { wants, delta: Arc::new(delta) })
+            }
+            (Message::Ack { delta }, Owed::Ack) => {
+                self.owed = Owed::Round;
                 self.more |= delta.more;
                 Step::Ask(Ask::Apply { delta: Arc::new(delta) })
             }
-            _ => Step::Broken(Breach::Order),
+            _ => BROKEN,
         }
     }
 
     fn reply(&mut self, reply: Reply) -> Step {
         match reply {
             Reply::Answer { wants, delta } => {
-                self.answered = true;
+                self.owed = Owed::Ack;
                 self.more = delta.more;
                 Step::Send(Message::SynAck { wants, delta })
             }
             Reply::Applied if self.more => Step::Read,
             Reply::Applied => Step::Done,
-            _ => Step::Broken(Breach::Order),
+            Reply::Merged(delta) => {
+                self.more |= delta.more;
+                self.owed = if self.more { Owed::Round } else { Owed::Nothing };
+                Step::Send(Message::Ack { delta })
+            }
+            Reply::Sketch(sketch) => {
+                let found = self.finder.compare(sketch);
+                self.found(found)
+            }
+            Reply::Digest(digest) => {
+                let found = self.finder.deepen(&digest);
+                self.found(found)
+            }
+            Reply::Lines { lines, unknown } => self.differ(lines, unknown),
+            Reply::Taken => BROKEN,
         }
     }
 
     fn sent(&mut self) -> Step {
-        Step::Read
+        if self.owed == Owed::Nothing { Step::Done } else { Step::Read }
+    }
+
+    fn counted(&mut self) -> Option<Counter> {
+        self.counted.take()
     }
 }
+
+impl Responder {
+    fn found(&mut self, found: Found) -> Step {
+        match found {
+            Found::Step(step) => {
+                self.owed = Owed::Cells;
+                step
+            }
+            Found::Ids(ids) if ids.is_empty() => self.differ(Digest::default(), Vec::new()),
+            Found::Ids(ids) => Step::Ask(Ask::Lines { nodes: Arc::default(), ids: Arc::from(ids) }),
+            Found::Nothing(reason) => {
+                self.owed = Owed::Round;
+                self.finder = Finder::default();
+                self.counted = Some(match reason {
+                    GiveUp::TooDifferent => Counter::SketchFallbacks,
+                    GiveUp::Inconsistent | GiveUp::NotAskedFor => Counter::SketchesRefused,
+                });
+                Step::Send(Message::Full)
+            }
+        }
+    }
+
+    /// Tells our lines of those that differ; the peer answers them as we would answer its digest.
+    fn differ(&mut self, lines: Digest, unknown: Vec<u64>) -> Step {
+        let nothing = lines.entries.is_empty() && unknown.is_empty();
+        self.owed = if nothing { Owed::Nothing } else { Owed::SynAck };
+        self.finder = Finder::default();
+        self.counted = Some(Counter::ReconciledBySketch);
+        Step::Send(Message::Differ { lines, unknown })
+    }
+}
+
+const BROKEN: Step = Step::Broken(Breach::Order);

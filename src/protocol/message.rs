@@ -16,6 +16,7 @@ use super::{
     digest::Digest,
     gossip::{BEHIND_MAX, Gossip, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
+    sketch::Cells,
 };
 
 /// Most bytes of one frame after its length: a delta budget, or a batch that cannot be split.
@@ -55,6 +56,27 @@ pub enum Message {
     },
     /// Unasked, on the stream for it.
     Gossip(Gossip),
+    /// Opens an exchange, or goes on with its opening: what I know, summed up.
+    Cells(Cells),
+    /// Asks for more cells.
+    Further {
+        /// How many.
+        cells: u32,
+    },
+    /// Answers cells: where we differ.
+    Differ {
+        /// My lines of those that differ.
+        lines: Digest,
+        /// What stands for those that you alone know.
+        unknown: Vec<u64>,
+    },
+    /// Answers cells: we differ so much that the digest costs less.
+    Full,
+    /// Opens another round about those that differed.
+    Lines {
+        /// How far my copies of them reach.
+        lines: Digest,
+    },
 }
 
 /// Who speaks, in which life, and what it can do.
@@ -127,6 +149,11 @@ impl Message {
             Self::SynAck { wants, delta } => framed(kind, (wants, delta)),
             Self::Ack { delta } => framed(kind, delta),
             Self::Gossip(gossip) => framed(kind, gossip),
+            Self::Cells(cells) => framed(kind, cells),
+            Self::Further { cells } => framed(kind, cells),
+            Self::Differ { lines, unknown } => framed(kind, (lines, unknown)),
+            Self::Full => framed(kind, ()),
+            Self::Lines { lines } => framed(kind, lines),
         }
     }
 
@@ -148,6 +175,17 @@ impl Message {
             }
             (KIND_ACK, VERSION) => Self::Ack { delta: whole(body)? },
             (KIND_GOSSIP, VERSION) => Self::Gossip(bounded(whole(body)?)?),
+            (KIND_CELLS, VERSION) => Self::Cells(whole(body)?),
+            (KIND_FURTHER, VERSION) => Self::Further { cells: whole(body)? },
+            (KIND_DIFFER, VERSION) => {
+                let (lines, unknown): (Digest, Vec<u64>) = whole(body)?;
+                Self::Differ { lines: sorted(lines)?, unknown }
+            }
+            (KIND_FULL, VERSION) => {
+                whole::<()>(body)?;
+                Self::Full
+            }
+            (KIND_LINES, VERSION) => Self::Lines { lines: sorted(whole(body)?)? },
             (kind, version) => return Err(WireError::Unknown { kind, version }),
         };
         Ok(message)
@@ -161,6 +199,11 @@ impl Message {
             Self::SynAck { .. } => KIND_SYN_ACK,
             Self::Ack { .. } => KIND_ACK,
             Self::Gossip(_) => KIND_GOSSIP,
+            Self::Cells(_) => KIND_CELLS,
+            Self::Further { .. } => KIND_FURTHER,
+            Self::Differ { .. } => KIND_DIFFER,
+            Self::Full => KIND_FULL,
+            Self::Lines { .. } => KIND_LINES,
         }
     }
 }
@@ -270,4 +313,9 @@ const KIND_SYN: u8 = 3;
 const KIND_SYN_ACK: u8 = 4;
 const KIND_ACK: u8 = 5;
 const KIND_GOSSIP: u8 = 6;
+const KIND_CELLS: u8 = 10;
+const KIND_FURTHER: u8 = 11;
+const KIND_DIFFER: u8 = 12;
+const KIND_FULL: u8 = 13;
+const KIND_LINES: u8 = 14;
 const KIND_HEARTBEAT: u8 = 16;

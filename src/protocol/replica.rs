@@ -24,10 +24,15 @@ use super::{
     route::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
     },
+    sketch::SketchKey,
     time::Time,
     verdict::{Level, Verdict},
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
+
+mod reconciliation;
+
+pub use reconciliation::SKETCH_LINES_MIN;
 
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -52,6 +57,8 @@ pub struct ReplicaConfig {
     /// How long the name of a forgotten peer is remembered, so that it is not taken up again from
     /// hearsay; ten minutes at most.
     pub forget_after: Duration,
+    /// What the cluster's sketches are hashed with. Nodes with different keys exchange full digests.
+    pub sketch_key: SketchKey,
 }
 
 /// All that a node knows.
@@ -685,8 +692,8 @@ impl Replica {
     // --- exchanging
 
     fn begin_round(&mut self, targets: Vec<Target>, out: &mut Vec<Output>) {
-        let digest = self.digest();
-        out.push(Output::Transport(TransportInput::Round { targets, digest }));
+        let summary = self.summary();
+        out.push(Output::Transport(TransportInput::Round { targets, summary }));
     }
 
     fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
@@ -757,7 +764,9 @@ impl Replica {
         }
         let newer = (theirs.generation, theirs.max_version) > (ours.generation, ours.max_version)
             || (theirs.generation == ours.generation
-                && (theirs.record > ours.record || theirs.gc_floor > ours.gc_floor));
+                && (theirs.record > ours.record
+                    || theirs.gc_floor > ours.gc_floor
+                    || theirs.verdict > ours.verdict));
         newer.then_some(ours)
     }
 

@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    digest::Digest,
     event::{Event, Problem, ProtocolEvent},
+    exchange::Summary,
     gossip::Gossip,
     id::{Datacenter, Generation, NodeId},
     record::Status,
@@ -179,7 +179,7 @@ pub enum TransportInput {
         /// With whom.
         targets: Vec<Target>,
         /// What to open it with.
-        digest: Arc<Digest>,
+        summary: Summary,
     },
     /// Send each of these a heartbeat, if it is connected.
     Heartbeat(Vec<NodeId>),
@@ -282,11 +282,17 @@ pub enum Counter {
     Grafts,
     /// Times that this node has refuted what others thought of it.
     Refutations,
+    /// Exchanges in which a sketch told what differs.
+    ReconciledBySketch,
+    /// Exchanges that were opened by a sketch and went on with the full digest, as too much differs.
+    SketchFallbacks,
+    /// Sketches that contradict themselves; the full digest was asked for instead.
+    SketchesRefused,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -320,6 +326,9 @@ impl Counter {
         Self::PushGaps,
         Self::Grafts,
         Self::Refutations,
+        Self::ReconciledBySketch,
+        Self::SketchFallbacks,
+        Self::SketchesRefused,
     ];
 
     /// Its name in metrics and in `info`.
@@ -359,6 +368,9 @@ impl Counter {
             Self::PushGaps => "push_gaps",
             Self::Grafts => "grafts",
             Self::Refutations => "refutations",
+            Self::ReconciledBySketch => "reconciled_by_sketch",
+            Self::SketchFallbacks => "sketch_fallbacks",
+            Self::SketchesRefused => "sketches_refused",
         }
     }
 }

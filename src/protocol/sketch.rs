@@ -53,7 +53,7 @@ pub struct Symbol {
 
 /// The first cells of all that a node knows, and their root. A clone is cheap and does not change
 /// any more.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sketch {
     key: SketchKey,
     cells: Arc<[Cell]>,

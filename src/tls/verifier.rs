@@ -5,6 +5,7 @@
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
+use aws_lc_rs::hmac;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
     client::{
@@ -26,7 +27,7 @@ use super::{
     identity::{Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, read},
     refusal::{Refusal, Rejection, Verdict},
 };
-use crate::protocol::id::ClusterId;
+use crate::protocol::{id::ClusterId, sketch::SketchKey};
 
 /// The certificate authorities a node trusts: one, or several while they rotate.
 ///
@@ -73,6 +74,25 @@ impl Roots {
         &self.summaries
     }
 
+    /// What the sketches of a cluster of this name are hashed with: equal on all its nodes, and hard to
+    /// come by for others, since handshakes are encrypted and show no root.
+    ///
+    /// While authorities rotate the older one counts, so that nodes that trust both agree with those
+    /// that do not know the new one yet; they disagree with those that trust the new one alone, until
+    /// the old one is gone everywhere. Of a renewed certificate with the same key nothing changes.
+    pub(super) fn sketch_key(&self, cluster: &ClusterId) -> SketchKey {
+        let keys = self.store.roots.iter().map(|root| root.subject_public_key_info.as_ref());
+        let oldest = self.summaries.iter().map(|root| root.not_before).zip(keys).min();
+        let secret = oldest.map_or(&[][..], |(_, key)| key);
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let mut context = hmac::Context::with_key(&key);
+        context.update(SKETCH_LABEL);
+        context.update(cluster.as_str().as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&context.sign().as_ref()[..16]);
+        SketchKey(bytes)
+    }
+
     /// Whether peers with these roots would accept this identity at `now`.
     ///
     /// Worth a warning at start: a node that its own roots refuse was mostly given the wrong files.
@@ -100,6 +120,9 @@ impl fmt::Debug for Roots {
         f.debug_list().entries(self.summaries.iter().map(|root| &root.subject)).finish()
     }
 }
+
+/// What the key is for, so that no other key can be the same.
+const SKETCH_LABEL: &[u8] = b"gossipmonger 1 sketch key of cluster ";
 
 /// Verifies chains to our roots, by rustls' own two verifiers.
 #[derive(Debug)]

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use super::{Met, NodeLink, Unavailable};
 use crate::protocol::{
-    digest::Digest,
     event::ProtocolEvent,
-    exchange::{Breach, Half, Initiator, Responder, Step},
+    exchange::{Breach, Half, Responder, Step, Summary},
     gossip::Gossip,
     message::{Message, WireError},
     route::{Counter, Sign},
@@ -72,10 +71,10 @@ impl ExchangeError {
 pub async fn initiate(
     node: &NodeLink,
     peer: &Met,
-    digest: Arc<Digest>,
+    summary: Summary,
     frames: &mut impl Frames,
 ) -> Result<(), ExchangeError> {
-    let (half, step) = Initiator::open(digest);
+    let (half, step) = summary.open();
     drive(node, peer, half, step, frames, |_| false).await
 }
 
@@ -127,6 +126,9 @@ async fn drive<H: Half + Send>(
                 return Err(breach.into());
             }
         };
+        if let Some(counter) = half.counted() {
+            node.count(counter);
+        }
     }
 }
 
@@ -141,7 +143,13 @@ fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
         Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
         Message::Ack { delta } => (None, Some(delta)),
         Message::Gossip(Gossip::Push(delta)) => (None, Some(delta)),
-        Message::Hello(_) | Message::Welcome(_) | Message::Gossip(_) => (None, None),
+        Message::Differ { lines, .. } | Message::Lines { lines } => (Some(lines), None),
+        Message::Hello(_)
+        | Message::Welcome(_)
+        | Message::Gossip(_)
+        | Message::Cells(_)
+        | Message::Further { .. }
+        | Message::Full => (None, None),
     };
     if let Some(digest) = digest.cloned().map(Arc::new) {
         let peer = peer();

@@ -21,7 +21,7 @@ use super::{
     gossip::{Ear, Outbox, Told},
 };
 use crate::protocol::{
-    digest::Digest,
+    exchange::Summary,
     gossip::Gossip,
     id::NodeId,
     message::{Heartbeat, LENGTH_BYTES, Message},
@@ -245,8 +245,8 @@ impl Postman {
     ) -> Result<(), ActorProcessingErr> {
         while state.tasks.try_join_next().is_some() {}
         match input {
-            TransportInput::Round { targets, digest } => {
-                targets.into_iter().for_each(|target| state.begin(target, Arc::clone(&digest)));
+            TransportInput::Round { targets, summary } => {
+                targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
             TransportInput::Heartbeat(peers) => {
                 state.heartbeat(&peers);
@@ -270,11 +270,11 @@ impl Postman {
 }
 
 impl State {
-    fn begin(&mut self, target: Target, digest: Arc<Digest>) {
+    fn begin(&mut self, target: Target, summary: Summary) {
         let (network, node) = (self.network.clone(), self.node.clone());
         self.tasks.spawn(async move {
             let mut who = None;
-            let result = run(&network, &node, &target, digest, &mut who).await;
+            let result = run(&network, &node, &target, summary, &mut who).await;
             node.ended(target, who, result.is_some());
         });
     }
@@ -381,13 +381,13 @@ async fn run(
     network: &MemoryNetwork,
     node: &NodeLink,
     target: &Target,
-    digest: Arc<Digest>,
+    summary: Summary,
     who: &mut Option<NodeId>,
 ) -> Option<()> {
     let (there, us, them) = meet(network, node, target, who)?;
     let (mut near, mut far) = pair(network, &us, &them);
     let (begun, answered) =
-        tokio::join!(initiate(node, &them, digest, &mut near), answer(&there, &us, &mut far));
+        tokio::join!(initiate(node, &them, summary, &mut near), answer(&there, &us, &mut far));
     there.count(match answered {
         Ok(()) => Counter::ExchangesAnswered,
         Err(_) => Counter::ExchangesFailed,

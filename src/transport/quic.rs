@@ -23,7 +23,7 @@ use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
-    protocol::route::TransportInput,
+    protocol::{route::TransportInput, sketch::SketchKey},
     tls::{Identity, LoadError, ReloadError, Roots, Tls},
 };
 
@@ -177,6 +177,10 @@ struct Open(Arc<Shared>);
 impl OpenTransport for Open {
     fn addresses(&self) -> Vec<String> {
         self.0.endpoints.iter().map(|(_, socket)| socket.address().to_string()).collect()
+    }
+
+    fn sketch_key(&self) -> SketchKey {
+        self.0.tls.sketch_key()
     }
 
     fn start(

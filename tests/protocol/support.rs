@@ -17,6 +17,7 @@ use gossipmonger::{
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
         route::{Output, StorageInput},
+        sketch::SketchKey,
         time::Time,
     },
     store::Stored,
@@ -52,6 +53,7 @@ pub(crate) fn config(name: &str) -> ReplicaConfig {
         delta_entries: 10_000,
         tombstone_grace: Duration::from_secs(10),
         forget_after: Duration::from_secs(100),
+        sketch_key: SketchKey(*b"a key of a test."),
     }
 }
 
@@ -194,6 +196,15 @@ fn answer(
         Ask::Gossip(gossip) => {
             replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
             Reply::Taken
+        }
+        Ask::Sketch => Reply::Sketch(replica.sketch()),
+        Ask::Lines { nodes, ids } => {
+            let (lines, unknown) = replica.lines(&nodes, &ids);
+            Reply::Lines { lines, unknown }
+        }
+        Ask::AnswerLines { lines, unknown } => {
+            let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, out);
+            Reply::Answer { wants, delta }
         }
     }
 }

@@ -23,6 +23,7 @@ use gossipmonger::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
         scheduler::{Scheduler, SchedulerConfig},
+        sketch::SketchKey,
         time::Time,
     },
     store::{Change, Stored},
@@ -640,9 +641,9 @@ impl Cluster {
 
     fn transport(&mut self, slot: usize, input: TransportInput) {
         match input {
-            TransportInput::Round { targets, digest } => {
+            TransportInput::Round { targets, summary } => {
                 for target in targets {
-                    let (initiator, opening) = Initiator::open(digest.clone());
+                    let (initiator, opening) = summary.clone().open();
                     self.dial(slot, target, initiator, opening);
                 }
             }
@@ -847,6 +848,15 @@ impl Cluster {
                 replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), &mut out);
                 Reply::Taken
             }
+            Ask::Sketch => Reply::Sketch(replica.sketch()),
+            Ask::Lines { nodes, ids } => {
+                let (lines, unknown) = replica.lines(&nodes, &ids);
+                Reply::Lines { lines, unknown }
+            }
+            Ask::AnswerLines { lines, unknown } => {
+                let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
+                Reply::Answer { wants, delta }
+            }
         };
         self.deliver(slot, Machine::Storage, out);
         self.slots[slot].node.is_some().then_some(reply)
@@ -1029,6 +1039,7 @@ fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
         delta_entries: settings.delta_entries,
         tombstone_grace: settings.tombstone_grace,
         forget_after: settings.forget_after,
+        sketch_key: SketchKey(*b"of the simulator"),
     }
 }
 

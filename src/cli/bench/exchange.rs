@@ -20,7 +20,7 @@ use crate::{
     protocol::{
         delta::{Delta, NodeDelta},
         digest::Digest,
-        exchange::{Ask, Reply},
+        exchange::{Ask, Reply, Summary},
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
         message::WIRE_MAJOR,
         record::{NodeRecord, Status},
@@ -177,7 +177,7 @@ impl Pair {
 
     fn begin(&self, digest: &Arc<Digest>) -> Result<(), CliError> {
         let targets = vec![Target::Peer(self.to.node().clone())];
-        let round = TransportInput::Round { targets, digest: Arc::clone(digest) };
+        let round = TransportInput::Round { targets, summary: Summary::Digest(Arc::clone(digest)) };
         self.reins.actor.cast(round).map_err(CliError::failed)
     }
 

@@ -82,6 +82,12 @@ impl Decoder {
         }
     }
 
+    /// What the peer's cells are compared with.
+    #[must_use]
+    pub const fn local(&self) -> &Sketch {
+        &self.local
+    }
+
     /// How many of the peer's cells it has.
     #[must_use]
     pub const fn received(&self) -> usize {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        digest::Digest,
+        exchange::Summary,
         id::NodeId,
         message::Heartbeat,
         overlay,
@@ -72,8 +72,8 @@ impl Quic {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match input {
-            TransportInput::Round { targets, digest } => {
-                targets.into_iter().for_each(|target| state.begin(target, Arc::clone(&digest)));
+            TransportInput::Round { targets, summary } => {
+                targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
             TransportInput::Heartbeat(peers) => {
                 state.heartbeat(&peers);
@@ -100,21 +100,21 @@ impl Quic {
 
 impl State {
     /// Starts an exchange; its end is reported whatever happens.
-    fn begin(&self, target: Target, digest: Arc<Digest>) {
+    fn begin(&self, target: Target, summary: Summary) {
         let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
         let spawner = self.tasks.spawner();
         self.tasks.spawner().spawn(async move {
             let dialed = dial::reach(&shared, &node, &spawner, &target).await;
             let mut done = false;
             if let Some(link) = &dialed.link {
-                done = exchange(&node, link, Arc::clone(&digest)).await;
+                done = exchange(&node, link, summary.clone()).await;
                 // Two that dial each other at once agree on one connection, and close the other one
                 // in the middle of what it is used for.
                 if !done
                     && let Some(other) = shared.table.link(&link.met().node)
                     && !other.is(link)
                 {
-                    done = exchange(&node, &other, digest).await;
+                    done = exchange(&node, &other, summary).await;
                 }
             }
             node.ended(target, dialed.node, done);
@@ -167,11 +167,11 @@ impl State {
 }
 
 /// Begins an exchange; says whether it went through.
-async fn exchange(node: &NodeLink, link: &Link, digest: Arc<Digest>) -> bool {
+async fn exchange(node: &NodeLink, link: &Link, summary: Summary) -> bool {
     let Some(stream) = open(node, link).await else { return false };
     let mut frames = StreamFrames::new(stream, &link.room, node);
     let met = link.met();
-    let Err(error) = initiate(node, &met, digest, &mut frames).await else {
+    let Err(error) = initiate(node, &met, summary, &mut frames).await else {
         frames.finish();
         return true;
     };

@@ -1,0 +1,91 @@
+//! Exchanges about some lines only: those that a sketch has shown to differ.
+
+use super::Replica;
+use crate::protocol::{
+    delta::Delta,
+    digest::{Digest, DigestEntry},
+    exchange::Summary,
+    id::NodeId,
+    route::Output,
+    sketch::{CELLS_CACHED, Sketch, SketchKey},
+    time::Time,
+};
+
+/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 700 bytes, and
+/// the sketch one more way across the network; so do the lines of 24 nodes, and of 64 twice as much.
+pub const SKETCH_LINES_MIN: usize = 64;
+
+impl Replica {
+    /// What to open an exchange with.
+    #[must_use]
+    pub fn summary(&mut self) -> Summary {
+        // One line of our own.
+        if self.copies.len() < SKETCH_LINES_MIN + self.retired.len() {
+            Summary::Digest(self.digest())
+        } else {
+            Summary::Sketch(self.sketch())
+        }
+    }
+
+    /// Hashes with another key from now on: the authorities of the cluster may have changed.
+    pub fn set_sketch_key(&mut self, key: SketchKey) {
+        self.config.sketch_key = key;
+    }
+
+    /// The sums of all lines of the digest.
+    #[must_use]
+    pub fn sketch(&mut self) -> Sketch {
+        let (key, digest) = (self.config.sketch_key, self.digest());
+        Sketch::collect(key, CELLS_CACHED, digest.entries.iter().map(|line| key.symbol(line)))
+    }
+
+    /// Our lines of these nodes, known or not, and of the nodes that these ids stand for; and the ids
+    /// of nobody we tell of.
+    #[must_use]
+    pub fn lines(&self, nodes: &[NodeId], ids: &[u64]) -> (Digest, Vec<u64>) {
+        let (found, unknown) = self.told_by(ids);
+        let mut entries: Vec<_> = nodes.iter().chain(&found).map(|node| self.line(node)).collect();
+        entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        entries.dedup_by(|a, b| a.node == b.node);
+        (Digest { entries }, unknown)
+    }
+
+    /// Answers some lines of a peer's digest: of these nodes, what we want to be told and what the
+    /// peer lacks, and besides of those that it does not know and these ids stand for.
+    pub fn answer_lines(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        lines: &Digest,
+        unknown: &[u64],
+        out: &mut Vec<Output>,
+    ) -> (Digest, Delta) {
+        self.look_for_self(now, lines, out);
+        let wants = self.wants(now, from, lines);
+        let mut about = lines.clone();
+        let (found, _) = self.told_by(unknown);
+        about.entries.extend(found.into_iter().map(DigestEntry::unknown));
+        let delta = self.lacking(now, from, &about, false);
+        (wants, delta)
+    }
+
+    /// The nodes in our digest that these ids stand for, and the ids that are left over.
+    fn told_by(&self, ids: &[u64]) -> (Vec<NodeId>, Vec<u64>) {
+        if ids.is_empty() {
+            return Default::default();
+        }
+        let mut left = ids.to_vec();
+        left.sort_unstable();
+        left.dedup();
+        let key = self.config.sketch_key;
+        let told = self.copies.keys().filter(|node| !self.retired.contains(*node));
+        let mut found = Vec::new();
+        for node in told.chain([&self.config.node]) {
+            if let Ok(at) = left.binary_search(&key.id(node)) {
+                left.remove(at);
+                found.push(node.clone());
+            }
+        }
+        (found, left)
+    }
+}

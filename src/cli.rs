@@ -18,6 +18,8 @@ mod client;
 mod control;
 mod demo;
 mod error;
+#[allow(dead_code, reason = "its first users are being written")]
+mod experiment;
 mod keys;
 mod members;
 mod output;

@@ -17,6 +17,7 @@ pub mod digest;
 pub mod entry;
 pub mod event;
 pub mod exchange;
+pub mod flow;
 pub mod gossip;
 pub mod id;
 pub mod liveness;

@@ -1,0 +1,326 @@
+//! The two experiments of "Efficient reconciliation and flow control for anti-entropy protocols" (van
+//! Renesse, Dumitriu, Gough, Thomas, LADIS 2008), in virtual time: how stale the copies are, and how
+//! many entries are stale, while more is written than gossip can carry.
+//!
+//! Every node owns some keys; writes come at random (Poisson) to random keys of random owners. Once a
+//! second every node exchanges with a random other one: each tells the other what it lacks, at most
+//! the budget. There is no network: an exchange takes no time and none is lost.
+//!
+//! What is what: [`Scheme::Ours`] runs the machines that ship, [`Replica`] and [`Flow`]; the paper's
+//! other ways to cut a delta are a compact [`model`]. The shipped node would begin the next exchange
+//! at once when a delta was cut, and would have pushed the news before; here it may not.
+//!
+//! [`Replica`]: crate::protocol::replica::Replica
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use self::ledger::{Ledger, Reach};
+pub(crate) use self::{ledger::Staleness, model::Order};
+use super::error::CliError;
+use crate::protocol::{
+    flow::{Flow, FlowConfig},
+    time::Time,
+};
+
+mod ledger;
+mod model;
+mod shipped;
+
+/// What a run is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How many nodes.
+    pub(crate) nodes: usize,
+    /// Keys of each; at most [`KEYS_MAX`].
+    pub(crate) keys: usize,
+    /// Most entries that one node tells the other in an exchange.
+    pub(crate) budget: usize,
+    /// How much is written, as a part of what gossip can carry, and for how many seconds: in order.
+    pub(crate) load: Vec<(f64, u64)>,
+    /// Where the random numbers begin.
+    pub(crate) seed: u64,
+}
+
+/// Who decides what is told first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// One of the paper's orders, without flow control.
+    Paper(Order),
+    /// The shipped machines: unknown owners first, then the most outdated, and no more is told than
+    /// the flow control allows.
+    Ours,
+    /// The same without the flow control.
+    OursUnlimited,
+}
+
+/// A look at all copies, once a second.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    /// Seconds since the start.
+    pub(crate) at_s: f64,
+    /// What was seen.
+    pub(crate) staleness: Staleness,
+    /// Entries a second that owners have told, all together, since the last look.
+    pub(crate) told_per_s: f64,
+}
+
+impl Settings {
+    /// The paper's: 128 nodes of 64 keys, 100 deltas a message; half of what can be carried at first,
+    /// `load` times as much for a minute and a half, then half again.
+    pub(crate) fn paper(load: f64, seed: u64) -> Self {
+        let load = vec![(CALM, CALM_S), (load, OVERLOAD_S), (CALM, RECOVERY_S)];
+        Self { nodes: 128, keys: 64, budget: 100, load, seed }
+    }
+
+    /// Writes a second, over all nodes, that gossip can carry at most: each node takes part in two
+    /// exchanges a second in the mean, the one it begins and one that another does, and is told at
+    /// most the budget in each.
+    pub(crate) fn capacity(&self) -> f64 {
+        2.0 * self.budget as f64
+    }
+
+    /// When the load is at its highest, in seconds from the start.
+    pub(crate) fn overload(&self) -> std::ops::Range<f64> {
+        let (mut begin, mut worst) = (0.0, (f64::MIN, 0.0..0.0));
+        for (load, seconds) in &self.load {
+            let end = begin + *seconds as f64;
+            if *load > worst.0 {
+                worst = (*load, begin..end);
+            }
+            begin = end;
+        }
+        worst.1
+    }
+}
+
+impl Scheme {
+    /// All that are compared, in the order of the paper.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Paper(Order::NewestFirst),
+        Self::Paper(Order::OldestFirst),
+        Self::Paper(Order::Breadth),
+        Self::Paper(Order::Depth),
+        Self::OursUnlimited,
+        Self::Ours,
+    ];
+
+    /// Its name in tables, plots and JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Paper(Order::NewestFirst) => "newest-first",
+            Self::Paper(Order::OldestFirst) => "oldest-first",
+            Self::Paper(Order::Breadth) => "breadth",
+            Self::Paper(Order::Depth) => "depth",
+            Self::OursUnlimited => "ours-unlimited",
+            Self::Ours => "ours",
+        }
+    }
+}
+
+/// Ours under twice the load that gossip can carry, a sample a second.
+///
+/// # Errors
+/// The machines refuse the settings.
+pub(crate) fn overload(seed: u64) -> Result<Vec<Sample>, CliError> {
+    run(Scheme::Ours, &Settings::paper(2.0, seed))
+}
+
+/// Runs one scheme; the same seed gives the same writes and the same exchanges to all of them.
+///
+/// # Errors
+/// The machines refuse the settings.
+pub(crate) fn run(scheme: Scheme, settings: &Settings) -> Result<Vec<Sample>, CliError> {
+    if settings.nodes < 2 || !(1..=KEYS_MAX).contains(&settings.keys) {
+        let message = format!("an experiment has 2 nodes or more, of 1 to {KEYS_MAX} keys each");
+        return Err(CliError::usage(message));
+    }
+    Ok(match scheme {
+        Scheme::Paper(order) => Run::new(settings, model::Model::new(order, settings), false).run(),
+        Scheme::Ours => Run::new(settings, shipped::Shipped::new(settings)?, true).run(),
+        Scheme::OursUnlimited => Run::new(settings, shipped::Shipped::new(settings)?, false).run(),
+    })
+}
+
+/// Nodes that can write and exchange.
+trait System {
+    /// An owner writes a key and tells it from now on. Returns the version.
+    fn write(&mut self, now: Time, owner: usize, key: usize) -> u64;
+
+    /// Two nodes tell each other what they lack, as much as the budget allows.
+    fn exchange(&mut self, now: Time, from: usize, to: usize, rng: &mut SmallRng) -> Fit;
+
+    /// How far the copy of an owner reaches at a node.
+    fn reach(&self, node: usize, owner: usize) -> Reach<'_>;
+}
+
+/// Whether all that each of the two had to tell was within the budget.
+#[derive(Clone, Copy, Debug)]
+struct Fit {
+    from: bool,
+    to: bool,
+}
+
+/// A run under way.
+struct Run<'a, S> {
+    settings: &'a Settings,
+    system: S,
+    owners: Vec<Owner>,
+    ledger: Ledger,
+    writes: SmallRng,
+    exchanges: SmallRng,
+    ties: SmallRng,
+    told: u64,
+}
+
+/// What an owner has written and not told yet.
+struct Owner {
+    flow: Option<Flow>,
+    /// The keys, in the order of their last writes.
+    waiting: Vec<usize>,
+}
+
+impl<'a, S: System> Run<'a, S> {
+    fn new(settings: &'a Settings, system: S, limited: bool) -> Self {
+        let config = FlowConfig { interval: INTERVAL };
+        let flow = || limited.then(|| Flow::new(config, Time::ZERO));
+        let owners = (0..settings.nodes).map(|_| Owner { flow: flow(), waiting: Vec::new() });
+        let mut seeds = SmallRng::seed_from_u64(settings.seed);
+        Self {
+            settings,
+            system,
+            owners: owners.collect(),
+            ledger: Ledger::new(settings.nodes),
+            writes: SmallRng::seed_from_u64(seeds.random()),
+            exchanges: SmallRng::seed_from_u64(seeds.random()),
+            ties: SmallRng::seed_from_u64(seeds.random()),
+            told: 0,
+        }
+    }
+
+    fn run(mut self) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        let nodes = self.settings.nodes;
+        // Every node has its own moment in the second.
+        let mut turns: Vec<(Duration, usize)> =
+            (0..nodes).map(|node| (INTERVAL.mul_f64(self.exchanges.random()), node)).collect();
+        turns.sort_unstable();
+        let loads = self.settings.load.iter();
+        let seconds = loads.flat_map(|(load, seconds)| (0..*seconds).map(|_| *load));
+        let mut due = Time::ZERO;
+        for (second, load) in (0_u64..).zip(seconds) {
+            let start = Time::from_origin(Duration::from_secs(second));
+            let pause = 1.0 / (load * self.settings.capacity());
+            for (offset, node) in &turns {
+                let now = start + *offset;
+                while due <= now {
+                    self.write(due);
+                    // The time between two events of a Poisson process.
+                    due = due
+                        + Duration::from_secs_f64(
+                            -pause * (1.0 - self.writes.random::<f64>()).ln(),
+                        );
+                }
+                (0..nodes).for_each(|owner| self.tell(now, owner));
+                self.exchange(now, *node);
+            }
+            samples.push(self.sample(start + INTERVAL));
+        }
+        samples
+    }
+
+    fn write(&mut self, now: Time) {
+        let owner = self.writes.random_range(0..self.settings.nodes);
+        let key = self.writes.random_range(0..self.settings.keys);
+        self.ledger.wrote(owner, key, now);
+        let Owner { flow, waiting } = &mut self.owners[owner];
+        waiting.retain(|other| *other != key);
+        waiting.push(key);
+        if let Some(flow) = flow {
+            flow.wrote(now, 1, waiting.len());
+        }
+        self.tell(now, owner);
+    }
+
+    /// Tells what has waited longest, as much as the flow control allows.
+    fn tell(&mut self, now: Time, owner: usize) {
+        let Owner { flow, waiting } = &mut self.owners[owner];
+        while let Some(key) = waiting.first().copied()
+            && flow.as_ref().is_none_or(|flow| flow.may_send(now))
+        {
+            waiting.remove(0);
+            if let Some(flow) = flow {
+                flow.sent(now, 1, waiting.len());
+            }
+            self.told += 1;
+            let version = self.system.write(now, owner, key);
+            self.ledger.told(owner, key, version, now);
+        }
+    }
+
+    fn exchange(&mut self, now: Time, from: usize) {
+        let to = (from + self.exchanges.random_range(1..self.settings.nodes)) % self.settings.nodes;
+        let fit = self.system.exchange(now, from, to, &mut self.ties);
+        let rates = |node: usize| self.owners[node].flow.as_ref().map(|flow| flow.rates(now));
+        let (Some(ours), Some(theirs)) = (rates(from), rates(to)) else { return };
+        for (node, fits, ours, theirs) in
+            [(from, fit.from, ours, theirs), (to, fit.to, theirs, ours)]
+        {
+            let Some(flow) = &mut self.owners[node].flow else { continue };
+            flow.met(now, ours, theirs);
+            if fits {
+                flow.fitted(now);
+            } else {
+                flow.overflowed(now);
+            }
+        }
+    }
+
+    fn sample(&mut self, now: Time) -> Sample {
+        let reach = |node, owner| self.system.reach(node, owner);
+        let staleness = self.ledger.measure(self.settings.nodes, now, reach);
+        let told_per_s = std::mem::take(&mut self.told) as f64;
+        Sample { at_s: now.since_origin().as_secs_f64(), staleness, told_per_s }
+    }
+}
+
+/// Most keys of a node in an experiment.
+pub(crate) const KEYS_MAX: usize = 64;
+/// The load before and after the overload, as a part of what gossip can carry.
+const CALM: f64 = 0.5;
+const CALM_S: u64 = 30;
+const OVERLOAD_S: u64 = 90;
+const RECOVERY_S: u64 = 60;
+/// Each node begins an exchange so often, and each sample is so long.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tune {
+    use super::*;
+    #[test]
+    fn tune() {
+        let load: f64 = std::env::var("LOAD").map_or(2.0, |l| l.parse().unwrap());
+        let which = std::env::var("WHICH").unwrap_or_default();
+        let s = Settings::paper(load, 1);
+        for scheme in Scheme::ALL
+            .into_iter()
+            .filter(|s| which.is_empty() || which.split(',').any(|w| w == s.name()))
+        {
+            let t = crate::cli::stopwatch::Stopwatch::start();
+            let samples = run(scheme, &s).unwrap();
+            println!("{} {:.1}s", scheme.name(), t.seconds());
+            for s in samples.iter().step_by(6) {
+                println!(
+                    "  {:5} entries {:8} max {:6.2} mean {:6.2} written {:6.2} told {}",
+                    s.at_s,
+                    s.staleness.entries,
+                    s.staleness.max_s,
+                    s.staleness.mean_s,
+                    s.staleness.written_max_s,
+                    s.told_per_s
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The shipped [`Replica`]s, driven as the actors drive them: a digest, an answer, a merge.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use imbl::OrdMap;
+use rand::rngs::SmallRng;
+
+use super::{Fit, Settings, System, ledger::Reach};
+use crate::{
+    cli::error::CliError,
+    protocol::{
+        digest::Digest,
+        entry::Key,
+        id::{Datacenter, Incarnation, NodeId},
+        map::MapLimits,
+        message::WIRE_MAJOR,
+        record::{NodeRecord, Status},
+        replica::{Replica, ReplicaConfig, Write},
+        time::Time,
+    },
+    store::Stored,
+};
+
+/// Nodes that hold the state of all, without network or disk.
+#[derive(Debug)]
+pub(super) struct Shipped {
+    nodes: Vec<Replica>,
+    names: Vec<NodeId>,
+    keys: Vec<Key>,
+    /// Writes made so far: each value is another.
+    writes: u64,
+}
+
+impl Shipped {
+    /// All nodes have all.
+    pub(super) fn new(settings: &Settings) -> Result<Self, CliError> {
+        let names: Vec<_> = (0..settings.nodes)
+            .map(|node| NodeId::new(&format!("n{node}")).map_err(CliError::failed))
+            .collect::<Result<_, _>>()?;
+        let keys: Vec<_> = (0..settings.keys).map(|key| Key::from(format!("k{key}"))).collect();
+        let datacenter = Datacenter::new("dc1").map_err(CliError::failed)?;
+        let wall = SystemTime::UNIX_EPOCH + GENERATION;
+        let mut nodes = Vec::with_capacity(names.len());
+        for name in &names {
+            let config = config(settings, name.clone(), datacenter.clone());
+            let (stored, mut out) = (Stored::default(), Vec::new());
+            let copies = OrdMap::new();
+            let mut node =
+                Replica::start(config, stored, &copies, false, Time::ZERO, wall, &mut out);
+            let batch = keys.iter().map(|key| Write::set(key.clone(), "-")).collect();
+            node.write(Time::ZERO, batch, &mut out).map_err(CliError::failed)?;
+            nodes.push(node);
+        }
+        let mut this = Self { nodes, names, keys, writes: 0 };
+        this.introduce_all();
+        Ok(this)
+    }
+
+    fn introduce_all(&mut self) {
+        let (mut news, mut out) = (Vec::new(), Vec::new());
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let other = &self.names[(at + 1) % self.names.len()];
+            news.push(node.answer(Time::ZERO, other, &Digest::default(), &mut out).1);
+        }
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let others = news.iter().zip(&self.names).enumerate().filter(|(from, _)| *from != at);
+            for (_, (delta, from)) in others {
+                node.apply(Time::ZERO, from, delta, &mut out);
+            }
+            out.clear();
+        }
+    }
+}
+
+impl System for Shipped {
+    fn write(&mut self, now: Time, owner: usize, key: usize) -> u64 {
+        self.writes += 1;
+        let write = Write::set(self.keys[key].clone(), self.writes.to_string());
+        let written = self.nodes[owner].write(now, vec![write], &mut Vec::new());
+        written.expect("a short value of a key that is there, never written before").version.0
+    }
+
+    fn exchange(&mut self, now: Time, from: usize, to: usize, _: &mut SmallRng) -> Fit {
+        let mut out = Vec::new();
+        let (begins, answers) = (&self.names[from], &self.names[to]);
+        let digest = self.nodes[from].digest();
+        let (wants, answer) = self.nodes[to].answer(now, begins, &digest, &mut out);
+        let news = self.nodes[from].merge(now, answers, &wants, &answer, &mut out);
+        self.nodes[to].apply(now, begins, &news, &mut out);
+        Fit { from: !news.more, to: !answer.more }
+    }
+
+    fn reach(&self, node: usize, owner: usize) -> Reach<'_> {
+        let copy = self.nodes[node].copy(&self.names[owner]);
+        Reach::UpTo(copy.map_or(0, |copy| copy.max_version().0))
+    }
+}
+
+fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaConfig {
+    ReplicaConfig {
+        node,
+        record: NodeRecord {
+            datacenter,
+            addresses: Vec::new(),
+            tags: BTreeMap::new(),
+            wire: (WIRE_MAJOR, WIRE_MAJOR),
+            status: Status::Up,
+            incarnation: Incarnation::ZERO,
+        },
+        limits: MapLimits { keys: settings.keys, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 },
+        peers_max: settings.nodes,
+        // The budget is one of entries; this is never reached before.
+        delta_bytes: 64 << 20,
+        delta_entries: settings.budget,
+        tombstone_grace: Duration::from_secs(3_600),
+        forget_after: Duration::from_secs(3_600),
+    }
+}
+
+/// When the first life of all nodes began, by a wall clock that shows nothing else.
+const GENERATION: Duration = Duration::from_secs(1_000_000_000);

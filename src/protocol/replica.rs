@@ -24,6 +24,7 @@ use super::{
     route::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
     },
+    sketch::Sketch,
     sketch::SketchKey,
     time::Time,
     verdict::{Level, Verdict},
@@ -80,6 +81,8 @@ pub struct Replica {
     /// Own keys that expire, earliest first.
     expiries: BTreeSet<(Time, Key)>,
     digest: Option<Arc<Digest>>,
+    /// The sums of its lines, kept up to date with every change.
+    sketch: Sketch,
     view: OrdMap<NodeId, Arc<NodeView>>,
     changed: BTreeSet<NodeId>,
     /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
@@ -251,6 +254,7 @@ impl Replica {
             tombstones: VecDeque::new(),
             expiries: BTreeSet::new(),
             digest: None,
+            sketch: Sketch::new(config.sketch_key),
             view: OrdMap::new(),
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
@@ -267,6 +271,7 @@ impl Replica {
         }
         let record = this.config.record.clone();
         let persist = this.write_record(record);
+        this.sum_all();
         out.push(Output::Persist(persist));
         this.tick(now, out);
         this
@@ -334,8 +339,7 @@ impl Replica {
             StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
             StorageInput::Gossip(from, gossip) => self.gossip(now, &from, *gossip, out),
             StorageInput::TellRoot => {
-                let root = self.root();
-                out.push(Output::Scheduler(SchedulerInput::OwnRoot(root)));
+                out.push(Output::Scheduler(SchedulerInput::OwnRoot(self.sketch.root())));
             }
         }
         self.tell_news(now, out);
@@ -360,7 +364,7 @@ impl Replica {
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
         self.check_room(&batch)?;
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         let version = self.own.next_version();
         let mut persist = Vec::with_capacity(batch.len() + 1);
         let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
@@ -391,7 +395,7 @@ impl Replica {
             let version = self.own.max_version();
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         let mut persist = self.write_record(NodeRecord { tags: tags.clone(), ..old });
         persist.push(Change::Tags(tags));
         self.touched_own(now, before, out);
@@ -401,7 +405,7 @@ impl Replica {
     /// Says that the node is leaving, or has left. Whether a later start is to remember it, the caller
     /// decides ([`Change::Left`]).
     pub fn set_status(&mut self, now: Time, status: Status, out: &mut Vec<Output>) -> Written {
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         let persist = self.write_record(NodeRecord { status, ..self.own_record() });
         self.touched_own(now, before, out);
         Written { version: self.own.max_version(), changed: true, persist }
@@ -455,11 +459,10 @@ impl Replica {
     /// Applies news, node by node. What would break a copy is refused, counted and told.
     pub fn apply(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
         for delta in &news.nodes {
-            let before = self.line(&delta.node);
-            match self.apply_one(now, from, delta, out) {
+            let before = self.before(&delta.node);
+            match self.apply_one(now, from, delta, &before, out) {
                 Outcome::News => {
-                    let source = (delta.node != self.config.node).then_some(from);
-                    self.push.note(before, source, true);
+                    self.push.note(before.line, Some(from), true);
                 }
                 Outcome::Refused(refusal) => refused(from, delta, refusal, out),
                 Outcome::Known | Outcome::Unintroduced | Outcome::Ignored => {}
@@ -651,7 +654,8 @@ impl Replica {
     fn write_record(&mut self, record: NodeRecord) -> Vec<Change> {
         let version = self.own.next_version();
         self.own.write_record(version, record);
-        self.touched(self.config.node.clone());
+        self.digest = None;
+        self.shown_anew(self.config.node.clone());
         vec![Change::Head(self.head())]
     }
 
@@ -664,19 +668,44 @@ impl Replica {
         }
     }
 
-    fn own_line(&self) -> DigestEntry {
-        self.own.digest_entry(self.config.node.clone())
-    }
-
     /// The own map has changed: readers and peers are to see it. `before`: its line before that.
-    fn touched_own(&mut self, now: Time, before: DigestEntry, out: &mut Vec<Output>) {
-        self.touched(self.config.node.clone());
-        self.push.note(before, None, false);
+    fn touched_own(&mut self, now: Time, before: Before, out: &mut Vec<Output>) {
+        self.touched(&before);
+        self.push.note(before.line, None, false);
         self.tell_news(now, out);
     }
 
-    fn touched(&mut self, node: NodeId) {
+    /// A node's map has changed, or is gone: readers and sums are to follow.
+    fn touched(&mut self, before: &Before) {
+        self.sum_up(before);
+        self.shown_anew(before.line.node.clone());
+    }
+
+    /// Replaces a line in the sums of all lines.
+    fn sum_up(&mut self, before: &Before) {
         self.digest = None;
+        let key = self.config.sketch_key;
+        let node = &before.line.node;
+        let old = before.told.then(|| key.symbol(&before.line));
+        let new = self.is_told_of(node).then(|| key.symbol(&self.line(node)));
+        if old != new {
+            old.into_iter().for_each(|symbol| self.sketch.remove(symbol));
+            new.into_iter().for_each(|symbol| self.sketch.insert(symbol));
+        }
+    }
+
+    /// A node's line as it is now.
+    fn before(&self, node: &NodeId) -> Before {
+        Before { line: self.line(node), told: self.is_told_of(node) }
+    }
+
+    /// Whether a node is in our digest.
+    fn is_told_of(&self, node: &NodeId) -> bool {
+        *node == self.config.node
+            || (self.copies.contains_key(node) && !self.retired.contains(node))
+    }
+
+    fn shown_anew(&mut self, node: NodeId) {
         match &self.pool {
             None => {
                 self.changed.insert(node);
@@ -723,7 +752,7 @@ impl Replica {
             return;
         }
         self.renewed = true;
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         self.own.renew_alone(heard.next());
         let persist = self.write_record(self.own_record());
         out.push(Output::Persist(persist));
@@ -845,6 +874,7 @@ impl Replica {
         now: Time,
         from: &NodeId,
         delta: &NodeDelta,
+        before: &Before,
         out: &mut Vec<Output>,
     ) -> Outcome {
         out.push(Output::Count(Counter::EntriesReceived, delta.entries.len() as u64));
@@ -881,7 +911,7 @@ impl Replica {
         // What is thought of a node does not depend on how much of its keys is here.
         let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
         let outcome = match applied {
-            Ok(applied) => self.applied(delta, known, applied, out),
+            Ok(applied) => self.applied(delta, known, applied, before, out),
             Err(refusal) => {
                 if !known {
                     self.copies.remove(&delta.node);
@@ -891,7 +921,9 @@ impl Replica {
             }
         };
         if judged {
-            self.touched(delta.node.clone());
+            if !matches!(outcome, Outcome::News) {
+                self.touched(before);
+            }
             self.tell_detector(&delta.node, out);
             return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
         }
@@ -903,6 +935,7 @@ impl Replica {
         delta: &NodeDelta,
         known: bool,
         applied: Applied,
+        before: &Before,
         out: &mut Vec<Output>,
     ) -> Outcome {
         let peer = &delta.node;
@@ -910,11 +943,11 @@ impl Replica {
         if !news {
             return Outcome::Known;
         }
-        self.touched(peer.clone());
         if applied.generation {
             self.retired.remove(peer);
             self.marks.remove(peer);
         }
+        self.touched(before);
         if applied.generation || applied.record {
             self.unmet.0.remove(peer);
             self.introduce(peer, known, out);
@@ -978,19 +1011,20 @@ impl Replica {
         verdict: Verdict,
         out: &mut Vec<Output>,
     ) {
-        let before = self.line(peer);
+        let before = self.before(peer);
         let Some(copy) = self.copies.get_mut(peer) else { return };
         if copy.generation() == generation && Arc::make_mut(copy).judge(verdict) {
-            self.touched(peer.clone());
-            self.push.note(before, None, false);
+            self.touched(&before);
+            self.push.note(before.line, None, false);
             self.tell_detector(peer, out);
         }
     }
 
     /// Tells a peer what is said of it, so that it can refute that.
     fn confront(&mut self, peer: &NodeId, out: &mut Vec<Output>) {
+        let before = self.before(peer);
         if self.retired.remove(peer) {
-            self.digest = None;
+            self.sum_up(&before);
         }
         let Some(copy) = self.copies.get(peer).filter(|copy| copy.verdict().level > Level::Alive)
         else {
@@ -1015,7 +1049,7 @@ impl Replica {
         if generation != self.own.generation() || verdict <= ours || record.status == Status::Left {
             return;
         }
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         let incarnation = match verdict.level {
             Level::Alive => verdict.incarnation,
             Level::Suspect | Level::Dead => verdict.incarnation.next(),
@@ -1110,11 +1144,11 @@ impl Replica {
     fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
         let (mut pruned, mut asked) = (Vec::new(), Vec::new());
         for delta in &news.nodes {
-            let before = self.line(&delta.node);
-            match self.apply_one(now, from, delta, out) {
+            let before = self.before(&delta.node);
+            match self.apply_one(now, from, delta, &before, out) {
                 Outcome::News => {
                     self.push.arrived(from, &delta.node);
-                    self.push.note(before, Some(from), false);
+                    self.push.note(before.line, Some(from), false);
                 }
                 Outcome::Known => {
                     out.push(Output::Count(Counter::PushesRepeated, 1));
@@ -1124,7 +1158,9 @@ impl Replica {
                         pruned.push(delta.node.clone());
                     }
                 }
-                Outcome::Unintroduced if delta.verdict.level != Level::Dead => asked.push(before),
+                Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
+                    asked.push(before.line)
+                }
                 Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
                     out.push(Output::Count(Counter::PushGaps, 1));
                     asked.push(self.line(&delta.node));
@@ -1174,19 +1210,6 @@ impl Replica {
             && (have.generation, have.version) > (map.generation(), map.max_version())
     }
 
-    /// Sums up what is known here.
-    fn root(&mut self) -> u64 {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let digest = self.digest();
-        let line = |line: &DigestEntry| {
-            let mut hasher = DefaultHasher::new();
-            let DigestEntry { node, generation, max_version, gc_floor, record, verdict, .. } = line;
-            (node, generation, max_version, gc_floor, record, verdict).hash(&mut hasher);
-            hasher.finish()
-        };
-        digest.entries.iter().map(line).fold(0, u64::wrapping_add)
-    }
-
     // --- forgetting
 
     /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
@@ -1206,8 +1229,9 @@ impl Replica {
     }
 
     fn retire(&mut self, peer: NodeId) {
+        let before = self.before(&peer);
         if self.copies.contains_key(&peer) && self.retired.insert(peer) {
-            self.digest = None;
+            self.sum_up(&before);
         }
     }
 
@@ -1215,9 +1239,10 @@ impl Replica {
         // Even if nothing is left to forget here: who asked has to hear that it is gone.
         out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
+        let before = self.before(peer);
         let Some(copy) = self.copies.remove(peer) else { return };
         self.retired.remove(peer);
-        self.touched(peer.clone());
+        self.touched(&before);
         let until = now + self.config.forget_after.min(MARK_MAX);
         self.marks.insert(peer.clone(), (copy.generation(), until));
         while self.marks.len() > self.config.peers_max {
@@ -1323,7 +1348,7 @@ impl Replica {
             floor = self.tombstones.pop_front().map(|(version, _)| version);
         }
         let Some(floor) = floor else { return };
-        let before = self.own_line();
+        let before = self.before(&self.config.node);
         let removed = self.own.collect(floor);
         self.touched_own(now, before, out);
         let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
@@ -1380,6 +1405,13 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
         let (from, about) = (from.clone(), delta.node.clone());
         out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));
     }
+}
+
+/// A node's line before a change, and whether it was in our digest.
+#[derive(Debug)]
+struct Before {
+    line: DigestEntry,
+    told: bool,
 }
 
 /// What came of news of one node.

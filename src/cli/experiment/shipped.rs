@@ -19,6 +19,7 @@ use crate::{
         message::WIRE_MAJOR,
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
+        sketch::SketchKey,
         time::Time,
     },
     store::Stored,
@@ -117,6 +118,7 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
         delta_entries: settings.budget,
         tombstone_grace: Duration::from_secs(3_600),
         forget_after: Duration::from_secs(3_600),
+        sketch_key: SketchKey([0; 16]),
     }
 }
 

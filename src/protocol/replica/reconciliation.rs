@@ -29,14 +29,23 @@ impl Replica {
 
     /// Hashes with another key from now on: the authorities of the cluster may have changed.
     pub fn set_sketch_key(&mut self, key: SketchKey) {
-        self.config.sketch_key = key;
+        if key != self.config.sketch_key {
+            self.config.sketch_key = key;
+            self.sum_all();
+        }
     }
 
     /// The sums of all lines of the digest.
     #[must_use]
-    pub fn sketch(&mut self) -> Sketch {
+    pub fn sketch(&self) -> Sketch {
+        self.sketch.clone()
+    }
+
+    /// Sums all lines anew.
+    pub(super) fn sum_all(&mut self) {
         let (key, digest) = (self.config.sketch_key, self.digest());
-        Sketch::collect(key, CELLS_CACHED, digest.entries.iter().map(|line| key.symbol(line)))
+        let symbols = digest.entries.iter().map(|line| key.symbol(line));
+        self.sketch = Sketch::collect(key, CELLS_CACHED, symbols);
     }
 
     /// Our lines of these nodes, known or not, and of the nodes that these ids stand for; and the ids

@@ -13,6 +13,7 @@ use gossipmonger::protocol::{
         frame_len,
     },
     record::{NodeRecord, Status},
+    sketch::{CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cell, Cells},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -81,13 +82,25 @@ fn refuses_a_digest_that_is_not_sorted() {
     }
 }
 
+#[test]
+fn refuses_more_differences_than_a_sketch_can_tell() {
+    let name = |n: usize| DigestEntry::unknown(NodeId::new(&format!("{n:04}")).unwrap());
+    let lines = Digest { entries: (0..CELLS_MAX).map(name).collect() };
+    let differ = |unknown| frame_of(&Message::Differ { lines: lines.clone(), unknown });
+    assert!(Message::decode(&differ(Vec::new())).is_ok());
+    assert_eq!(refused(&differ(vec![1])), "malformed message: 4097 lines differ, at most 4096 may");
+    let cells = vec![Cell::default(); CELLS_PER_MESSAGE_MAX + 1];
+    let cells = Message::Cells(Cells { first: 0, symbols: 0, cells });
+    assert!(refused(&frame_of(&cells)).contains("513 cells in a message, at most 512"));
+}
+
 /// The start of each message up to a length in it, then a length of 2^60.
 // C90
 #[test]
 fn refuses_to_make_room_for_what_a_few_bytes_claim() {
     let huge = [&[253][..], &(1_u64 << 60).to_le_bytes()].concat();
     let large = [&[252][..], &(1_u32 << 31).to_le_bytes()].concat();
-    let starts: [&[u8]; 10] = [
+    let starts: [&[u8]; 14] = [
         &[1, 1],                                              // the name of a cluster
         &[3, 1],                                              // the lines of a digest
         &[3, 1, 1],                                           // the name in a line
@@ -98,12 +111,16 @@ fn refuses_to_make_room_for_what_a_few_bytes_claim() {
         &[5, 1, 1, 1, b'a', 1],                               // its earlier lives
         &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 0, 0, 0],    // its entries
         &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1], // the first key
+        &[10, 1, 0, 1],                                       // cells
+        &[12, 1],                                             // the lines that differ
+        &[12, 1, 0],                                          // what is unknown
+        &[14, 1],                                             // some lines
     ];
     for start in starts {
         for claim in [&huge, &large] {
             let error = refused(&[start, claim].concat());
             assert!(
-                error.contains("LimitExceeded") || error.contains("limit"),
+                ["LimitExceeded", "limit", "at most"].iter().any(|word| error.contains(word)),
                 "{start:?}: {error}"
             );
         }
@@ -177,13 +194,18 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 }
 
 /// In the order of [`examples`].
-const GOLDEN: [&str; 13] = [
+const GOLDEN: [&str; 18] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
     "0000000e0401010162000000000000000000",
     "00000055050101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
     "0000000405010001",
+    "000000270a0101fbe8030204030201f6f5f4f3f2f1a4a3a2a10b04030201f6f5f4f3f2f1a4a3a2a1fb5802",
+    "000000050b01fb2c01",
+    "0000001b0c01010161fd0068e5cf8b0100000102000100000201fc67452301",
+    "000000020d01",
+    "000000140e01010161fd0068e5cf8b010000010200010000",
     "0000000c060100fd0000000000010000",
     "0000005606010101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
     "000000080601020101620703",
@@ -204,6 +226,14 @@ fn examples() -> Vec<Message> {
         Message::SynAck { wants, delta: Delta::default() },
         Message::Ack { delta: delta() },
         Message::Ack { delta: Delta { nodes: Vec::new(), more: true } },
+        Message::Cells(cells()),
+        Message::Further { cells: 300 },
+        Message::Differ {
+            lines: Digest { entries: vec![line("a", 1)] },
+            unknown: vec![1, 0x0123_4567],
+        },
+        Message::Full,
+        Message::Lines { lines: Digest { entries: vec![line("a", 1)] } },
         Message::Gossip(Gossip::Root(1 << 40)),
         Message::Gossip(Gossip::Push(delta())),
         Message::Gossip(Gossip::Have(vec![Have {
@@ -232,6 +262,13 @@ fn examples() -> Vec<Message> {
 
 fn id(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
+}
+
+/// The second and third cell of 1,000 symbols: 666 and 500 are expected in them.
+fn cells() -> Cells {
+    let cell =
+        |count| Cell { ids: 0x0102_0304, states: 0xf1f2_f3f4_f5f6, checks: 0xa1a2_a3a4, count };
+    Cells { first: 1, symbols: 1_000, cells: vec![cell(660), cell(800)] }
 }
 
 fn hello() -> Hello {
@@ -320,7 +357,7 @@ proptest! {
 
     // C90
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 0_u8..8, bytes in vec(any::<u8>(), 0..400)) {
+    fn arbitrary_bytes_never_panic(kind in 0_u8..16, bytes in vec(any::<u8>(), 0..400)) {
         let _ = Message::decode(&bytes);
         let _ = Heartbeat::decode(&bytes);
         let _ = Message::decode(&[&[kind, 1], &bytes[..]].concat());
@@ -348,7 +385,22 @@ fn any_message() -> impl Strategy<Value = Message> {
         any_digest().prop_map(|digest| Message::Syn { digest }),
         (any_digest(), any_delta()).prop_map(|(wants, delta)| Message::SynAck { wants, delta }),
         any_delta().prop_map(|delta| Message::Ack { delta }),
+        (any::<u32>(), any::<u64>(), vec(any_cell(), 0..9))
+            .prop_map(|(first, symbols, cells)| Message::Cells(Cells { first, symbols, cells })),
+        any::<u32>().prop_map(|cells| Message::Further { cells }),
+        (any_digest(), vec(any::<u32>(), 0..9))
+            .prop_map(|(lines, unknown)| Message::Differ { lines, unknown }),
+        any_digest().prop_map(|lines| Message::Lines { lines }),
     ]
+}
+
+fn any_cell() -> impl Strategy<Value = Cell> {
+    any::<(u32, u64, u32, i64)>().prop_map(|(ids, states, checks, count)| Cell {
+        ids,
+        states: states >> 16,
+        checks,
+        count,
+    })
 }
 
 fn any_node() -> impl Strategy<Value = NodeId> {

@@ -88,14 +88,14 @@ pub enum Ask {
         /// Of these nodes, known or not.
         nodes: Arc<[NodeId]>,
         /// And of those known nodes that these stand for.
-        ids: Arc<[u64]>,
+        ids: Arc<[u32]>,
     },
     /// [`Replica::answer_lines`](super::replica::Replica::answer_lines).
     AnswerLines {
         /// Some lines of the peer's digest.
         lines: Arc<Digest>,
         /// What stands for nodes that the peer does not know.
-        unknown: Arc<[u64]>,
+        unknown: Arc<[u32]>,
     },
 }
 
@@ -124,7 +124,7 @@ pub enum Reply {
         /// The lines.
         lines: Digest,
         /// The ids of nobody who is known.
-        unknown: Vec<u64>,
+        unknown: Vec<u32>,
     },
 }
 
@@ -203,6 +203,8 @@ pub struct Responder {
     more: bool,
     owed: Owed,
     finder: Finder,
+    /// The ids that the peer alone has.
+    theirs: Vec<u32>,
     counted: Option<Counter>,
 }
 
@@ -334,7 +336,7 @@ impl Half for Initiator {
 
 impl Initiator {
     /// The peer knows what differs, and tells its lines.
-    fn differ(&mut self, lines: Digest, unknown: Vec<u64>) -> Step {
+    fn differ(&mut self, lines: Digest, unknown: Vec<u32>) -> Step {
         if lines.entries.is_empty() && unknown.is_empty() {
             return Step::Done;
         }
@@ -454,7 +456,12 @@ impl Half for Responder {
                 let found = self.finder.deepen(&digest);
                 self.found(found)
             }
-            Reply::Lines { lines, unknown } => self.differ(lines, unknown),
+            Reply::Lines { lines, mut unknown } => {
+                unknown.append(&mut self.theirs);
+                unknown.sort_unstable();
+                unknown.dedup();
+                self.differ(lines, unknown)
+            }
             Reply::Taken => BROKEN,
         }
     }
@@ -475,8 +482,11 @@ impl Responder {
                 self.owed = Owed::Cells;
                 step
             }
-            Found::Ids(ids) if ids.is_empty() => self.differ(Digest::default(), Vec::new()),
-            Found::Ids(ids) => Step::Ask(Ask::Lines { nodes: Arc::default(), ids: Arc::from(ids) }),
+            Found::Ids { ids, .. } if ids.is_empty() => self.differ(Digest::default(), Vec::new()),
+            Found::Ids { ids, theirs } => {
+                self.theirs = theirs;
+                Step::Ask(Ask::Lines { nodes: Arc::default(), ids: Arc::from(ids) })
+            }
             Found::Nothing(reason) => {
                 self.owed = Owed::Round;
                 self.finder = Finder::default();
@@ -490,7 +500,7 @@ impl Responder {
     }
 
     /// Tells our lines of those that differ; the peer answers them as we would answer its digest.
-    fn differ(&mut self, lines: Digest, unknown: Vec<u64>) -> Step {
+    fn differ(&mut self, lines: Digest, unknown: Vec<u32>) -> Step {
         let nothing = lines.entries.is_empty() && unknown.is_empty();
         self.owed = if nothing { Owed::Nothing } else { Owed::SynAck };
         self.finder = Finder::default();

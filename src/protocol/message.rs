@@ -16,7 +16,7 @@ use super::{
     digest::Digest,
     gossip::{BEHIND_MAX, Gossip, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
-    sketch::Cells,
+    sketch::{CELLS_MAX, Cells},
 };
 
 /// Most bytes of one frame after its length: a delta budget, or a batch that cannot be split.
@@ -68,7 +68,7 @@ pub enum Message {
         /// My lines of those that differ.
         lines: Digest,
         /// What stands for those that you alone know.
-        unknown: Vec<u64>,
+        unknown: Vec<u32>,
     },
     /// Answers cells: we differ so much that the digest costs less.
     Full,
@@ -178,14 +178,14 @@ impl Message {
             (KIND_CELLS, VERSION) => Self::Cells(whole(body)?),
             (KIND_FURTHER, VERSION) => Self::Further { cells: whole(body)? },
             (KIND_DIFFER, VERSION) => {
-                let (lines, unknown): (Digest, Vec<u64>) = whole(body)?;
-                Self::Differ { lines: sorted(lines)?, unknown }
+                let (lines, unknown): (Digest, Vec<u32>) = whole(body)?;
+                Self::Differ { lines: few(sorted(lines)?, unknown.len())?, unknown }
             }
             (KIND_FULL, VERSION) => {
                 whole::<()>(body)?;
                 Self::Full
             }
-            (KIND_LINES, VERSION) => Self::Lines { lines: sorted(whole(body)?)? },
+            (KIND_LINES, VERSION) => Self::Lines { lines: few(sorted(whole(body)?)?, 0)? },
             (kind, version) => return Err(WireError::Unknown { kind, version }),
         };
         Ok(message)
@@ -286,6 +286,16 @@ fn sorted(digest: Digest) -> Result<Digest, WireError> {
         Ok(digest)
     } else {
         Err(WireError::Malformed("digest not sorted by node".into()))
+    }
+}
+
+/// A sketch tells of no more differences than it may have cells.
+fn few(lines: Digest, unknown: usize) -> Result<Digest, WireError> {
+    let len = lines.entries.len() + unknown;
+    if len <= CELLS_MAX {
+        Ok(lines)
+    } else {
+        Err(WireError::Malformed(format!("{len} lines differ, at most {CELLS_MAX} may")))
     }
 }
 

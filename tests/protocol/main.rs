@@ -3,6 +3,7 @@
 
 mod deletes;
 mod detection;
+mod differences;
 mod exchanges;
 mod lifecycle;
 mod reconciliation;

@@ -175,7 +175,8 @@ fn carried(message: &Message) -> usize {
     }
 }
 
-fn answer(
+/// What storage does.
+pub(crate) fn answer(
     replica: &mut Replica,
     now: Time,
     peer: &NodeId,

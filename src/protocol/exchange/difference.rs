@@ -9,7 +9,7 @@ use crate::protocol::{
     message::Message,
     sketch::{
         CELLS_FIRST, CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cells, Decoder, Differences, GiveUp,
-        Progress, Sketch,
+        Progress, Sketch, Symbol,
     },
 };
 
@@ -81,8 +81,9 @@ pub(super) struct Finder {
 pub(super) enum Found {
     /// This is to be done first.
     Step(Step),
-    /// The lines of these ids differ.
-    Ids(Vec<u64>),
+    /// The lines of these ids differ, and some of them the peer alone has: also if we know a node with
+    /// the same id, since that may be another one.
+    Ids { ids: Vec<u32>, theirs: Vec<u32> },
     /// It is not to be found out this way.
     Nothing(GiveUp),
 }
@@ -129,7 +130,12 @@ impl Finder {
 
 fn found(progress: Progress) -> Found {
     match progress {
-        Progress::Done(differences) => Found::Ids(ids(&differences)),
+        Progress::Done(Differences { theirs, ours }) => {
+            let (mut theirs, mut ids) = (ids(&theirs), ids(&ours));
+            theirs.retain(|id| ids.binary_search(id).is_err());
+            ids.extend(&theirs);
+            Found::Ids { ids, theirs }
+        }
         Progress::More(cells) => {
             let cells = u32::try_from(cells).unwrap_or(u32::MAX);
             Found::Step(Step::Send(Message::Further { cells }))
@@ -141,10 +147,8 @@ fn found(progress: Progress) -> Found {
     }
 }
 
-/// Whose lines differ, each once: of most there are two symbols.
-fn ids(differences: &Differences) -> Vec<u64> {
-    let symbols = differences.theirs.iter().chain(&differences.ours);
-    let mut ids: Vec<_> = symbols.map(|symbol| symbol.id).collect();
+fn ids(symbols: &[Symbol]) -> Vec<u32> {
+    let mut ids: Vec<_> = symbols.iter().map(|symbol| symbol.id).collect();
     ids.sort_unstable();
     ids.dedup();
     ids
@@ -160,5 +164,5 @@ fn deeper(sketch: &Sketch, digest: &Digest, least: usize) -> Sketch {
 #[derive(Clone, Debug)]
 pub(super) struct Named {
     pub(super) nodes: Arc<[NodeId]>,
-    pub(super) ids: Arc<[u64]>,
+    pub(super) ids: Arc<[u32]>,
 }

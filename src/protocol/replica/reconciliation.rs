@@ -51,7 +51,7 @@ impl Replica {
     /// Our lines of these nodes, known or not, and of the nodes that these ids stand for; and the ids
     /// of nobody we tell of.
     #[must_use]
-    pub fn lines(&self, nodes: &[NodeId], ids: &[u64]) -> (Digest, Vec<u64>) {
+    pub fn lines(&self, nodes: &[NodeId], ids: &[u32]) -> (Digest, Vec<u32>) {
         let (found, unknown) = self.told_by(ids);
         let mut entries: Vec<_> = nodes.iter().chain(&found).map(|node| self.line(node)).collect();
         entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
@@ -66,35 +66,39 @@ impl Replica {
         now: Time,
         from: &NodeId,
         lines: &Digest,
-        unknown: &[u64],
+        unknown: &[u32],
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(now, lines, out);
         let wants = self.wants(now, from, lines);
-        let mut about = lines.clone();
         let (found, _) = self.told_by(unknown);
-        about.entries.extend(found.into_iter().map(DigestEntry::unknown));
+        let mut about = lines.clone();
+        about.entries.retain(|line| !self.retired.contains(&line.node));
+        let unlisted = found.into_iter().filter(|node| lines.get(node).is_none());
+        about.entries.extend(unlisted.map(DigestEntry::unknown));
         let delta = self.lacking(now, from, &about, false);
         (wants, delta)
     }
 
     /// The nodes in our digest that these ids stand for, and the ids that are left over.
-    fn told_by(&self, ids: &[u64]) -> (Vec<NodeId>, Vec<u64>) {
+    fn told_by(&self, ids: &[u32]) -> (Vec<NodeId>, Vec<u32>) {
         if ids.is_empty() {
             return Default::default();
         }
-        let mut left = ids.to_vec();
-        left.sort_unstable();
-        left.dedup();
+        let mut ids: Vec<_> = ids.iter().map(|id| (*id, false)).collect();
+        ids.sort_unstable();
+        ids.dedup();
         let key = self.config.sketch_key;
         let told = self.copies.keys().filter(|node| !self.retired.contains(*node));
         let mut found = Vec::new();
         for node in told.chain([&self.config.node]) {
-            if let Ok(at) = left.binary_search(&key.id(node)) {
-                left.remove(at);
+            let id = key.id(node);
+            if let Ok(at) = ids.binary_search_by_key(&id, |(id, _)| *id) {
+                ids[at].1 = true;
                 found.push(node.clone());
             }
         }
+        let left = ids.into_iter().filter(|(_, found)| !found).map(|(id, _)| id).collect();
         (found, left)
     }
 }

@@ -25,6 +25,7 @@ use crate::protocol::{
     gossip::{Class, Gossip},
     id::NodeId,
     message::{Message, WireError},
+    push::FLOODS_PER_SECOND,
     route::{Counter, Sign},
     skim::skim,
     time::Time,
@@ -43,20 +44,32 @@ pub const LIVENESS_BYTES_MAX: usize = 1 << 20;
 /// scheduler has no bound of its own.
 const ROOTS_PER_SECOND: f64 = 200.0;
 
-/// One frame of gossip as it goes to any number of peers: encoded once.
+/// Queues gossip for each of these: it is encoded once.
+pub fn tell<'a>(node: &NodeLink, gossip: &Gossip, to: impl IntoIterator<Item = &'a Outbox>) {
+    let told = match Told::new(gossip) {
+        Ok(told) => told,
+        Err(error) => {
+            tracing::warn!(node = %node.node(), %error, "gossip that cannot be told");
+            return node.count(Counter::GossipShed);
+        }
+    };
+    for outbox in to {
+        if outbox.offer(node, &told) {
+            watch(node, &outbox.peer, gossip, true);
+        }
+    }
+}
+
+/// One frame of gossip as it goes to any number of peers.
 #[derive(Clone, Debug)]
-pub struct Told {
+struct Told {
     frame: Bytes,
     class: Class,
     is_root: bool,
 }
 
 impl Told {
-    /// Encodes it.
-    ///
-    /// # Errors
-    /// [`WireError::Unsendable`] if it is longer than the wire allows.
-    pub fn new(gossip: &Gossip) -> Result<Self, WireError> {
+    fn new(gossip: &Gossip) -> Result<Self, WireError> {
         let is_root = matches!(gossip, Gossip::Root(_));
         Ok(Self { frame: gossip.encode()?.into(), class: gossip.class(), is_root })
     }
@@ -93,7 +106,7 @@ impl Outbox {
     }
 
     /// Queues a frame, or says why not: to storage if it is news, else to the counters.
-    pub fn offer(&self, node: &NodeLink, told: &Told) {
+    fn offer(&self, node: &NodeLink, told: &Told) -> bool {
         let mut waiting = self.lock();
         let (queued, congested) = waiting.offer(told);
         if congested {
@@ -106,6 +119,7 @@ impl Outbox {
         } else {
             node.count(Counter::GossipShed);
         }
+        queued
     }
 
     /// The next frame to be sent, and its class. Only one task at a time may wait for it.
@@ -209,6 +223,7 @@ impl Lane {
 #[derive(Debug)]
 pub struct Ear {
     roots: Bucket,
+    duplicates: Bucket,
     /// When the detector was last told.
     told: Option<Time>,
 }
@@ -217,7 +232,11 @@ impl Ear {
     /// Nothing has been heard yet.
     #[must_use]
     pub fn new(now: Time) -> Self {
-        Self { roots: Bucket::full(now, ROOTS_PER_SECOND), told: None }
+        Self {
+            roots: Bucket::full(now, ROOTS_PER_SECOND),
+            duplicates: Bucket::full(now, DUPLICATES_PER_SECOND),
+            told: None,
+        }
     }
 
     /// Takes a frame, without its length. It returns when storage has dealt with it: until then
@@ -233,7 +252,7 @@ impl Ear {
         frame: &[u8],
     ) -> Result<(), ExchangeError> {
         node.count(Counter::GossipReceived);
-        if is_known(node, frame) {
+        if is_known(node, frame) && self.duplicates.pays(node.now(), DUPLICATES_PER_SECOND) {
             node.count(Counter::GossipDuplicates);
             self.life(node, peer);
             return Ok(());
@@ -249,7 +268,7 @@ impl Ear {
                 return Err(FrameError::from(error).into());
             }
         };
-        watch(node, &peer.node, &gossip);
+        watch(node, &peer.node, &gossip, false);
         match gossip {
             Gossip::Root(root) if self.roots.pays(node.now(), ROOTS_PER_SECOND) => {
                 node.root(&peer.node, root);
@@ -280,15 +299,22 @@ fn is_known(node: &NodeLink, frame: &[u8]) -> bool {
 }
 
 /// Tells those who watch the protocol, if there are any.
-fn watch(node: &NodeLink, peer: &NodeId, gossip: &Gossip) {
+fn watch(node: &NodeLink, peer: &NodeId, gossip: &Gossip, sent: bool) {
     if let Gossip::Push(delta) = gossip
         && node.is_watched()
     {
         let (peer, delta) = (peer.clone(), delta.clone().into());
-        node.tell_protocol(ProtocolEvent::DeltasReceived { peer, delta });
+        node.tell_protocol(if sent {
+            ProtocolEvent::DeltasSent { peer, delta }
+        } else {
+            ProtocolEvent::DeltasReceived { peer, delta }
+        });
     }
 }
 
+/// What comes twice more often than news floods has come along a tree, one of whose edges storage
+/// has to prune: it is handed on.
+const DUPLICATES_PER_SECOND: f64 = FLOODS_PER_SECOND as f64;
 /// How often in an interval the detector is told of a peer that talks all the time.
 const LIVES_PER_INTERVAL: u32 = 8;
 

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     BoxFuture, Met, NodeLink, OpenTransport, Opening, Transport, TransportError,
     exchange::{FrameError, Frames, answer, initiate},
-    gossip::{Ear, Outbox, Told},
+    gossip::{self, Ear, Outbox},
 };
 use crate::protocol::{
     exchange::Summary,
@@ -305,11 +305,9 @@ impl State {
     }
 
     fn tell(&self, to: &[NodeId], gossip: &Gossip) {
-        let Ok(told) = Told::new(gossip) else { return self.node.count(Counter::GossipShed) };
         let hub = self.network.hub();
-        for end in to.iter().filter_map(|peer| hub.end(self.node.node(), peer)) {
-            end.outbox.offer(&self.node, &told);
-        }
+        let ends = to.iter().filter_map(|peer| hub.end(self.node.node(), peer));
+        gossip::tell(&self.node, gossip, ends.map(|end| &*end.outbox));
     }
 
     fn tell_links(&self) {

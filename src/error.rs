@@ -2,9 +2,10 @@
 
 use crate::{
     config::ConfigError,
+    propagation::Propagation,
     protocol::{
         event::Problem,
-        id::{ClusterId, NodeId},
+        id::{ClusterId, NodeId, Version},
         replica::WriteError,
     },
     store::StoreError,
@@ -69,6 +70,21 @@ pub enum Error {
     /// does no harm.
     #[error("no answer from the node within {0:?}: it is overloaded; the call may be made again")]
     Timeout(std::time::Duration),
+    /// The write has not got as far as was asked, in the time allowed. It is written, and goes on
+    /// spreading.
+    #[error(
+        "version {version} was not at as many nodes as asked within {within:?}: {} have it, {} have \
+         not{}, {} did not answer; it goes on spreading",
+        reached.have, reached.behind, named(&reached.names), reached.unreached
+    )]
+    NotPropagated {
+        /// The version asked for.
+        version: Version,
+        /// The time allowed.
+        within: std::time::Duration,
+        /// How far it had got at last.
+        reached: Propagation,
+    },
     /// No peer of this name is known. Nothing has changed.
     #[error("no peer {0} is known")]
     UnknownPeer(NodeId),
@@ -76,3 +92,11 @@ pub enum Error {
     #[error("peer {0} is live; only a dead or departed one can be removed")]
     PeerIsLive(NodeId),
 }
+
+/// Some of those that are behind, for a message.
+fn named(names: &[NodeId]) -> String {
+    let shown: Vec<_> = names.iter().take(NAMED_MAX).map(NodeId::as_str).collect();
+    if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }
+}
+
+const NAMED_MAX: usize = 5;

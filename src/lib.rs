@@ -52,6 +52,7 @@ mod node;
 pub mod config;
 pub mod error;
 mod snapshot;
+mod propagation;
 pub mod subscription;
 pub mod protocol;
 mod actors;
@@ -66,6 +67,7 @@ pub mod counters;
 pub use config::Config;
 pub use error::{Error, SpawnError};
 pub use node::Gossipmonger;
+pub use propagation::{Audience, Propagation};
 pub use protocol::{
     entry::{Key, Value},
     event::{Event, Problem, ProtocolEvent},

@@ -44,7 +44,7 @@ use crate::{
 /// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
 #[derive(Clone, Debug)]
 pub struct Gossipmonger {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     root: ActorCell,
 }
 
@@ -326,7 +326,7 @@ impl Gossipmonger {
         self.problem()
     }
 
-    fn problem(&self) -> Option<Problem> {
+    pub(crate) fn problem(&self) -> Option<Problem> {
         match &*self.shared.ending.borrow() {
             Some(Ending::Problem(problem)) => Some(problem.clone()),
             _ => None,

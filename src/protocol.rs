@@ -34,3 +34,4 @@ pub mod sketch;
 pub mod skim;
 pub mod time;
 pub mod verdict;
+pub mod wave;

@@ -138,6 +138,8 @@ impl Shared {
                 Output::Wake(wait) => wake = Some(wait),
                 Output::Count(counter, times) => self.counters.add(counter, times),
                 Output::Farewell(peers) => drop(self.farewell.send_replace(Some(peers))),
+                // Answered by the storage actor, which has been asked.
+                Output::Counted(..) => {}
                 Output::Stop(problem) => self.stop(problem),
             }
         }

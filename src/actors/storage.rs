@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use ractor::{ActorProcessingErr, ActorRef};
@@ -21,6 +22,7 @@ use crate::{
         replica::{Replica, ReplicaConfig, Write, WriteError, Written},
         route::{Output, StorageInput},
         sketch::SketchKey,
+        wave::Census,
     },
     store::{Change, StoreError},
 };
@@ -32,6 +34,8 @@ pub(crate) enum StorageMessage {
     Input(StorageInput),
     /// A caller writes; it is answered when the store has it.
     Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
+    /// A caller asks who has a version; for so long.
+    Count(Version, Duration, oneshot::Sender<Census>),
     /// An exchange with this peer asks.
     Ask(NodeId, Ask, oneshot::Sender<Reply>),
 }
@@ -58,6 +62,8 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     replica: Replica,
     timer: Timer,
+    /// Callers that wait for a count.
+    counts: BTreeMap<u64, oneshot::Sender<Census>>,
 }
 
 #[ractor::actor(message = StorageMessage, state = State, arguments = Arc<Shared>)]
@@ -85,7 +91,7 @@ impl Storage {
         unless_ending(&shared, shared.writer.flush()).await?;
         // Only now: what exchanges ask of an actor that waits for a disk would pile up.
         shared.routes.storage.set(myself.clone());
-        let mut state = State { shared, replica, timer: Timer::default() };
+        let mut state = State { shared, replica, timer: Timer::default(), counts: BTreeMap::new() };
         state.finish(&myself, rest);
         state.remember_the_dead(&myself);
         Ok(state)
@@ -111,6 +117,13 @@ impl Storage {
                 let written = state.write(writes, &mut out);
                 state.finish(&myself, out);
                 state.acknowledge(written, permit, reply);
+            }
+            StorageMessage::Count(version, patience, reply) => {
+                let now = state.shared.clock.now();
+                let id = state.replica.count(now, version, patience, &mut out);
+                state.counts.retain(|_, reply| !reply.is_closed());
+                state.counts.insert(id, reply);
+                state.finish(&myself, out);
             }
             StorageMessage::Ask(peer, ask, reply) => {
                 let answer = state.answer(&peer, ask, &mut out);
@@ -210,6 +223,13 @@ impl State {
         }
         if self.replica.renewed() {
             self.shared.renewed.store(true, Ordering::Release);
+        }
+        for output in &out {
+            if let Output::Counted(id, census) = output
+                && let Some(reply) = self.counts.remove(id)
+            {
+                let _ = reply.send(census.clone());
+            }
         }
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));

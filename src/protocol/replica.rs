@@ -16,7 +16,7 @@ use super::{
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key, Value},
     event::{Event, Problem, ProtocolEvent},
-    gossip::{Gossip, Have, OWNERS_MAX},
+    gossip::{Gossip, Have, OWNERS_MAX, Wave},
     id::{Generation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
     push::{Fresh, Item, PUSH_BYTES_MAX, Push, Told},
@@ -28,6 +28,7 @@ use super::{
     sketch::SketchKey,
     time::Time,
     verdict::{Level, Verdict},
+    wave::{Census, Swell, Waves},
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
@@ -91,6 +92,12 @@ pub struct Replica {
     renewed: bool,
     /// What is to be told to whom.
     push: Push,
+    /// Who has which version, while that is being asked.
+    waves: Waves,
+    /// The wave that asks whether tombstones may go, the version it asks about, and when one was
+    /// last sent.
+    collecting: Option<(u64, Version)>,
+    collected: Time,
     /// When this is called again.
     armed: Option<Time>,
 }
@@ -260,6 +267,9 @@ impl Replica {
             wall_origin: origin(now, wall),
             renewed,
             push: Push::new(now),
+            waves: Waves::default(),
+            collecting: None,
+            collected: now,
             armed: None,
             config,
         };
@@ -335,7 +345,13 @@ impl Replica {
             }
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
-            StorageInput::Linked(peer, up) => self.push.linked(peer, up),
+            StorageInput::Linked(peer, up) => {
+                if !up {
+                    let swells = self.waves.unlinked(&peer);
+                    self.swell(now, swells, out);
+                }
+                self.push.linked(peer, up);
+            }
             StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
             StorageInput::Gossip(from, gossip) => self.gossip(now, &from, *gossip, out),
             StorageInput::TellRoot => {
@@ -1136,7 +1152,11 @@ impl Replica {
             }
             Gossip::Graft(lines) => self.grafted(now, from, lines, out),
             Gossip::Prune(owners) => self.push.pruned(from, &owners),
-            Gossip::Wave(_) | Gossip::Echo(_) => {}
+            Gossip::Wave(wave) => self.waved(now, from, wave, out),
+            Gossip::Echo(echo) => {
+                let swells = self.waves.echo(from, echo);
+                self.swell(now, swells, out);
+            }
         }
     }
 
@@ -1210,6 +1230,93 @@ impl Replica {
             && (have.generation, have.version) > (map.generation(), map.max_version())
     }
 
+    // --- who has what
+
+    /// Asks everybody who has a version of ours, for so long. [`Output::Counted`] answers, with the
+    /// number returned here.
+    pub fn count(
+        &mut self,
+        now: Time,
+        version: Version,
+        patience: Duration,
+        out: &mut Vec<Output>,
+    ) -> u64 {
+        let about = (self.own.generation(), version);
+        let links = self.push.links().cloned().collect();
+        let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
+        self.swell(now, swells, out);
+        self.arm(now, out);
+        id
+    }
+
+    fn waved(&mut self, now: Time, from: &NodeId, wave: Wave, out: &mut Vec<Output>) {
+        let has = wave.origin == self.config.node
+            || self.copies.get(&wave.origin).is_some_and(|copy| {
+                (copy.generation(), copy.max_version()) >= (wave.generation, wave.version)
+            });
+        let own = Census {
+            have: usize::from(has),
+            lack: usize::from(!has),
+            behind: if has { Vec::new() } else { vec![self.config.node.clone()] },
+            complete: true,
+        };
+        let links = self.push.links().cloned().collect();
+        let swells = self.waves.wave(now, from, wave, own, links);
+        self.swell(now, swells, out);
+    }
+
+    fn swell(&mut self, now: Time, swells: Vec<Swell>, out: &mut Vec<Output>) {
+        for swell in swells {
+            match swell {
+                Swell::Pass(to, wave) => tell(to, Gossip::Wave(wave), out),
+                Swell::Answer(to, echo) => tell(vec![to], Gossip::Echo(echo), out),
+                Swell::Over(id, census) => match self.collecting {
+                    Some((asked, version)) if asked == id => {
+                        self.collecting = None;
+                        self.collect_passed(now, version, &census, out);
+                    }
+                    _ => out.push(Output::Counted(id, census)),
+                },
+            }
+        }
+    }
+
+    /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
+    fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
+        let due = now >= self.collected + COLLECT_INTERVAL;
+        let Some((version, _)) = self.tombstones.back() else { return };
+        if !due || self.collecting.is_some() || self.push.links().next().is_none() {
+            return;
+        }
+        let version = *version;
+        self.collected = now;
+        let about = (self.own.generation(), version);
+        let links = self.push.links().cloned().collect();
+        let patience = COLLECT_INTERVAL / 2;
+        let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
+        self.collecting = Some((id, version));
+        self.swell(now, swells, out);
+    }
+
+    /// Drops the tombstones that every live peer has passed. Whoever was not asked, since it seems
+    /// to be dead, is told the whole map if it comes back.
+    fn collect_passed(
+        &mut self,
+        now: Time,
+        version: Version,
+        census: &Census,
+        out: &mut Vec<Output>,
+    ) {
+        let live = 1 + self.copies.keys().filter(|peer| !self.is_gone(peer)).count();
+        if !census.complete || census.lack > 0 || census.have < live {
+            return;
+        }
+        while self.tombstones.front().is_some_and(|(at, _)| *at <= version) {
+            self.tombstones.pop_front();
+        }
+        self.raise_floor(now, version, out);
+    }
+
     // --- forgetting
 
     /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
@@ -1269,6 +1376,9 @@ impl Replica {
         self.armed = None;
         self.expire(now, out);
         self.collect(now, out);
+        let swells = self.waves.tick(now);
+        self.swell(now, swells, out);
+        self.ask_to_collect(now, out);
         self.marks.retain(|_, (_, until)| now < *until);
         self.forget_unmet(now, out);
         self.wake(now, out);
@@ -1298,7 +1408,9 @@ impl Replica {
 
     /// Asks to be called when there is something to be told or asked.
     fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
-        if let Some(due) = self.push.due(now) {
+        let collecting = (!self.tombstones.is_empty() && self.push.links().next().is_some())
+            .then(|| self.collected + COLLECT_INTERVAL);
+        for due in [self.push.due(now), self.waves.due(), collecting].into_iter().flatten() {
             self.arm_at(now, due, out);
         }
     }
@@ -1348,6 +1460,10 @@ impl Replica {
             floor = self.tombstones.pop_front().map(|(version, _)| version);
         }
         let Some(floor) = floor else { return };
+        self.raise_floor(now, floor, out);
+    }
+
+    fn raise_floor(&mut self, now: Time, floor: Version, out: &mut Vec<Output>) {
         let before = self.before(&self.config.node);
         let removed = self.own.collect(floor);
         self.touched_own(now, before, out);
@@ -1465,6 +1581,8 @@ const TICK_MAX: Duration = Duration::from_secs(60);
 /// anew after that, but not by much: it also keeps out, unless they speak for themselves, those who
 /// were cut off for so long that everybody forgot them.
 const MARK_MAX: Duration = Duration::from_secs(600);
+/// How often it is asked whether everybody has passed the tombstones.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
 /// How often within one grace the floor may rise.
 const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and

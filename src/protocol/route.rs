@@ -13,6 +13,7 @@ use super::{
     record::Status,
     time::Time,
     verdict::Verdict,
+    wave::Census,
 };
 use crate::store::Change;
 
@@ -37,6 +38,8 @@ pub enum Output {
     Wake(Duration),
     /// Count it.
     Count(Counter, u64),
+    /// A question who has a version ([`Replica::count`](super::replica::Replica::count)) is over.
+    Counted(u64, Census),
     /// So many peers have acknowledged that this node leaves; there is nobody left to be told.
     Farewell(usize),
     /// The node must end: [`Problem::Displaced`].

@@ -483,6 +483,7 @@ impl Cluster {
                     self.transport(slot, input);
                     continue;
                 }
+                Output::Counted(..) => continue,
                 Output::Persist(changes) => {
                     self.persist(slot, changes);
                     continue;

@@ -1,0 +1,117 @@
+//! How far a write has got: asked of the cluster itself, over the links that spread it.
+
+use std::time::Duration;
+
+use tokio::{sync::oneshot, time::Instant};
+
+use crate::{
+    Error, Gossipmonger,
+    actors::storage::StorageMessage,
+    protocol::{
+        id::{NodeId, Version},
+        wave::Census,
+    },
+};
+
+/// How many nodes are to have a version; the one that wrote it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// All that are live.
+    All,
+    /// More than half of all that are known and have not left.
+    Quorum,
+    /// So many.
+    AtLeast(usize),
+}
+
+/// Who has a version and who has not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Propagation {
+    /// How many nodes have it, the one that wrote it included.
+    pub have: usize,
+    /// How many have not, of those that were reached.
+    pub behind: usize,
+    /// Names of those, at most [`BEHIND_MAX`](crate::protocol::gossip::BEHIND_MAX).
+    pub names: Vec<NodeId>,
+    /// How many live nodes were not reached in time.
+    pub unreached: usize,
+}
+
+impl Gossipmonger {
+    /// Waits until so many nodes have a version of this node's own map, as `set` returned it, and all
+    /// before it. It asks the whole cluster, again and again until then: one message each way on
+    /// every link.
+    ///
+    /// # Errors
+    /// [`Error::NotPropagated`] says how far it has got when the time is over; it goes on spreading.
+    /// [`Error::Stopped`] if the node has ended.
+    pub async fn await_propagated(
+        &self,
+        version: Version,
+        audience: Audience,
+        timeout: Duration,
+    ) -> Result<Propagation, Error> {
+        let deadline = Instant::now() + timeout;
+        let mut pause = PAUSE_MIN;
+        let mut last = Propagation { have: 1, ..Propagation::default() };
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::NotPropagated { version, within: timeout, reached: last });
+            }
+            last = self.propagation(version, left.min(WAVE_TIMEOUT)).await?;
+            if self.is_enough(&last, audience) {
+                return Ok(last);
+            }
+            tokio::time::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Who does not have a version of this node's own map yet.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the node has ended.
+    pub async fn peers_behind(&self, version: Version) -> Result<Propagation, Error> {
+        self.propagation(version, WAVE_TIMEOUT).await
+    }
+
+    async fn propagation(
+        &self,
+        version: Version,
+        patience: Duration,
+    ) -> Result<Propagation, Error> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Error::Stopped { reason: self.problem() };
+        let storage = self.shared.routes.storage.current().ok_or_else(stopped)?;
+        if storage.cast(StorageMessage::Count(version, patience, reply)).is_err() {
+            return Err(stopped());
+        }
+        // The actor may restart meanwhile: then nobody has answered.
+        let census = tokio::time::timeout(patience + PAUSE_MAX, answer).await;
+        let Census { have, lack, behind, .. } =
+            census.ok().and_then(Result::ok).unwrap_or_default();
+        let live = self.snapshot().live().count();
+        let unreached = live.saturating_sub(have + lack);
+        Ok(Propagation { have, behind: lack, names: behind, unreached })
+    }
+
+    fn is_enough(&self, reached: &Propagation, audience: Audience) -> bool {
+        match audience {
+            Audience::All => reached.behind == 0 && reached.unreached == 0 && reached.have > 0,
+            Audience::Quorum => reached.have > self.snapshot().members().filter(stays).count() / 2,
+            Audience::AtLeast(nodes) => reached.have >= nodes,
+        }
+    }
+}
+
+fn stays(member: &crate::Member) -> bool {
+    member.state != crate::PeerState::Left
+}
+
+/// How long one question may be out.
+const WAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two questions.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(500);

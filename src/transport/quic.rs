@@ -3,7 +3,8 @@
 //! One connection per peer, kept by name and never by address. A peer is connected only after it has
 //! introduced itself (`Hello`, `Welcome`) and its certificate has borne it out: an accepted handshake
 //! proves little to the dialer, whose own certificate may be rejected after it. Every exchange is a
-//! bidirectional stream, every heartbeat a datagram. Endpoint, connections and keys outlive the
+//! bidirectional stream; gossip goes on one long-lived stream each way; who dialed keeps the connection
+//! alive, which is the heartbeat. Endpoint, connections and keys outlive the
 //! actor; its tasks do not, and the next actor's tasks serve the same connections.
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{Endpoint, ServerConfig, TokioRuntime};
+use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
@@ -33,7 +34,9 @@ mod admission;
 mod close;
 mod dial;
 mod frames;
+mod gossip;
 mod introduce;
+mod life;
 mod noise;
 mod serve;
 mod settings;
@@ -107,6 +110,7 @@ impl QuicTransport {
         Ok(Open(Arc::new(Shared {
             endpoints,
             server,
+            dialing: settings::transport(config, true),
             tls: self.tls.clone(),
             table: Table::default(),
             handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
@@ -156,6 +160,7 @@ impl Transport for QuicTransport {
 struct Shared {
     endpoints: Vec<(Endpoint, Arc<Socket>)>,
     server: ServerConfig,
+    dialing: Arc<TransportConfig>,
     tls: Tls,
     table: Table,
     handshakes: Arc<Semaphore>,

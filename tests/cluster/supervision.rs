@@ -37,8 +37,8 @@ async fn no_restart_costs_a_connection_or_an_acknowledged_write() {
         let counters = node.counters();
         counters.get(Counter::ConnectionsDialed) + counters.get(Counter::ConnectionsAccepted)
     };
-    // Edges that were dialed from both ends settle first: ten heartbeats without a new connection.
-    let beats = |node: &Gossipmonger| node.counters().get(Counter::HeartbeatsReceived);
+    // Edges that were dialed from both ends settle first: ten exchanges without a new connection.
+    let beats = |node: &Gossipmonger| node.counters().get(Counter::ExchangesInitiated);
     let (mut before, mut since) = (Vec::new(), 0);
     until("the connections settle", || {
         let now: Vec<u64> = nodes.iter().map(connections).collect();

@@ -11,6 +11,7 @@ use super::{
     close::Close,
     introduce::{self, Introduction},
     serve,
+    table::Link,
     tasks::Spawner,
 };
 use crate::{
@@ -51,7 +52,7 @@ async fn handshake(
     let (crypto, verdict) = shared.tls.accept();
     let mut server = shared.server.clone();
     server.crypto = crypto;
-    let mut reached = None;
+    let (mut reached, own) = (None, node.generation());
     let introduced = async {
         let connecting =
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
@@ -64,7 +65,8 @@ async fn handshake(
     match tokio::time::timeout(deadline, introduced).await {
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsAccepted);
-            serve::adopt(&shared, &node, &spawner, connection, met, false);
+            let link = Link::new(connection, met, own, false, shared.room.for_peer());
+            serve::adopt(&shared, &node, &spawner, link);
         }
         Ok(Err(error)) => {
             node.count(Counter::HandshakesFailed);

@@ -2,21 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::{
-    Shared, accept::accept, close::Close, dial, frames::StreamFrames, serve::serve, table::Link,
-    tasks::Tasks,
+    Shared, accept::accept, close::Close, dial, frames::StreamFrames, life, serve::serve,
+    table::Link, tasks::Tasks,
 };
 use crate::{
     protocol::{
         exchange::Summary,
         id::NodeId,
-        message::Heartbeat,
         overlay,
-        route::{Counter, Target, TransportInput},
+        route::{Target, TransportInput},
         time::Time,
     },
     transport::{NodeLink, exchange::initiate},
@@ -30,7 +28,6 @@ pub(super) struct State {
     shared: Arc<Shared>,
     node: NodeLink,
     tasks: Tasks,
-    sequence: u64,
     /// Whom to keep a connection to, by name.
     neighbours: Arc<[NodeId]>,
     /// Neighbours without a connection: since when, and when to dial them.
@@ -57,12 +54,13 @@ impl Quic {
             let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());
             spawner.spawn(accept(shared, node.clone(), spawner.clone(), endpoint));
         }
+        spawner.spawn(life::watch(Arc::clone(&shared), node.clone()));
         // The connections of the actor before this one.
-        for link in shared.table.links() {
+        for link in shared.table.tell(&node) {
             spawner.spawn(serve(Arc::clone(&shared), node.clone(), spawner.clone(), link));
         }
         let (neighbours, missing) = (Arc::default(), BTreeMap::new());
-        Ok(State { shared, node, tasks, sequence: 0, neighbours, missing })
+        Ok(State { shared, node, tasks, neighbours, missing })
     }
 
     async fn handle(
@@ -75,18 +73,22 @@ impl Quic {
             TransportInput::Round { targets, summary } => {
                 targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
-            TransportInput::Heartbeat(peers) => {
-                state.heartbeat(&peers);
-                state.connect();
-            }
+            // The connections see to it themselves.
+            TransportInput::Heartbeat(_) => state.connect(),
             TransportInput::Neighbours(peers) => {
                 state.neighbours = peers;
                 state.connect();
             }
-            TransportInput::Dial(_)
-            | TransportInput::Close(_)
-            | TransportInput::Gossip { .. }
-            | TransportInput::TellLinks => {}
+            TransportInput::Dial(peers) => peers.into_iter().for_each(|peer| state.dial(peer)),
+            TransportInput::Close(peers) => {
+                for link in peers.iter().filter_map(|peer| state.shared.table.link(peer)) {
+                    Close::Unneeded.connection(&link.connection, "not needed any more");
+                }
+            }
+            TransportInput::Gossip { to, gossip } => {
+                state.shared.table.gossip(&state.node, &to, &gossip);
+            }
+            TransportInput::TellLinks => drop(state.shared.table.tell(&state.node)),
             TransportInput::Forget(peer) => {
                 state.missing.remove(&peer);
                 if let Some(link) = state.shared.table.link(&peer) {
@@ -121,15 +123,19 @@ impl State {
         });
     }
 
-    fn heartbeat(&mut self, peers: &[NodeId]) {
-        self.sequence += 1;
-        let heartbeat = Heartbeat { generation: self.node.generation(), sequence: self.sequence };
-        let datagram = Bytes::from(heartbeat.encode());
-        for peer in peers {
-            let link = self.shared.table.link(peer);
-            let sent = link.is_some_and(|l| l.connection.send_datagram(datagram.clone()).is_ok());
-            self.node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
-        }
+    /// Connects to a peer; what comes of it is told whatever happens.
+    fn dial(&self, peer: NodeId) {
+        let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
+        let spawner = self.tasks.spawner();
+        self.tasks.spawner().spawn(async move {
+            if shared.table.tell_one(&node, &peer) {
+                return;
+            }
+            let dialed = dial::reach(&shared, &node, &spawner, &Target::Peer(peer.clone())).await;
+            if dialed.link.is_none() {
+                node.dial_failed(&peer);
+            }
+        });
     }
 
     /// Dials the neighbours that are not connected: those that are ours to dial at once, the others
@@ -177,8 +183,7 @@ async fn exchange(node: &NodeLink, link: &Link, summary: Summary) -> bool {
     };
     frames.abort();
     if error.is_misbehaviour() {
-        node.refused(&met.node, "misbehaviour", format!("cut off: {error}"));
-        Close::Misbehaviour.connection(&link.connection, &error.to_string());
+        link.cut_off(node, &error);
     } else {
         tracing::debug!(node = %node.node(), peer = %met.node, %error, "exchange failed");
     }

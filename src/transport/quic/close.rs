@@ -30,6 +30,8 @@ pub(super) enum Close {
     Timeout = 7,
     /// The peer is this node itself, which dialed its own address.
     Ourselves = 8,
+    /// Neither end needs it any more, or one has too many.
+    Unneeded = 9,
 }
 
 /// Why a stream is reset; only for those who read traces.
@@ -56,6 +58,7 @@ impl Close {
             Self::OldGeneration,
             Self::Forgotten,
             Self::Ourselves,
+            Self::Unneeded,
         ];
         match error {
             ConnectionError::ApplicationClosed(_) => {

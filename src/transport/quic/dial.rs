@@ -9,7 +9,7 @@ use super::{
     accept::{tell, too_late},
     close::Close,
     introduce::{self, Introduction},
-    serve, settings,
+    serve,
     table::Link,
     tasks::Spawner,
 };
@@ -29,7 +29,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What came of dialing: the connection, and who answered, if anybody did.
 pub(super) struct Dialed {
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<Arc<Link>>,
     pub(super) node: Option<NodeId>,
 }
 
@@ -79,7 +79,7 @@ async fn dial_any(
     let Ok(_permit) = shared.dials.acquire().await else { return NOBODY };
     // Waiting for the claim or the permit may have taken a while.
     if let Some(link) = wanted.and_then(|peer| shared.table.link(peer)) {
-        return Dialed { node: Some(link.met().node), link: Some(link) };
+        return Dialed { node: Some(link.node().clone()), link: Some(link) };
     }
     let mut tried = 0;
     let mut answered = None;
@@ -132,9 +132,9 @@ async fn dial(
         None => Expect::AnyNode,
     });
     let mut client = ClientConfig::new(crypto);
-    client.transport_config(settings::transport(node.config(), true));
+    client.transport_config(Arc::clone(&shared.dialing));
     let remote = remote(name, address);
-    let mut reached = None;
+    let (mut reached, own) = (None, node.generation());
     let introduced = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)
@@ -149,7 +149,8 @@ async fn dial(
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsDialed);
             let who = Some(met.node.clone());
-            let link = serve::adopt(shared, node, spawner, connection, met, true);
+            let link = Link::new(connection, met, own, true, shared.room.for_peer());
+            let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }
         }
         Ok(Err(failure)) => match reached.and_then(|ended| replaced(shared, &ended)) {

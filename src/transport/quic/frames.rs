@@ -36,27 +36,27 @@ pub(super) const LONG_BYTES_MAX: usize = 64 << 20;
 /// the longest frame less than five minutes.
 const BYTES_PER_SECOND_MIN: usize = 32 << 10;
 /// Moved at once.
-const CHUNK_BYTES: usize = 64 << 10;
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// The unit in which room is counted, in bytes.
 const UNIT: usize = 1 << 10;
 
 /// Room for long frames, both ways.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    inbound: Way,
-    outbound: Way,
+    pub(super) inbound: Way,
+    pub(super) outbound: Way,
 }
 
 /// Room in one direction: what all share, and the turn of one peer.
 #[derive(Clone, Debug)]
-struct Way {
+pub(super) struct Way {
     shared: Arc<Semaphore>,
     turn: Arc<Semaphore>,
 }
 
 /// Room taken; given back when dropped.
 #[derive(Debug)]
-struct Taken {
+pub(super) struct Taken {
     _shared: OwnedSemaphorePermit,
     _turn: OwnedSemaphorePermit,
 }
@@ -81,7 +81,7 @@ impl Room {
 
 impl Way {
     /// Waits for room. The peer's own turn comes first, so that it waits there without holding any.
-    async fn take(&self, bytes: usize) -> Option<Taken> {
+    pub(super) async fn take(&self, bytes: usize) -> Option<Taken> {
         if bytes <= SHORT_BYTES {
             return None;
         }
@@ -160,15 +160,6 @@ impl StreamFrames {
         }
         Ok(())
     }
-
-    fn count(&self, error: &FrameError) {
-        if let FrameError::Wire(wire) = error {
-            self.node.count(match wire {
-                WireError::TooLong { .. } => Counter::FramesRefused,
-                _ => Counter::FramesMalformed,
-            });
-        }
-    }
 }
 
 impl Frames for StreamFrames {
@@ -179,16 +170,29 @@ impl Frames for StreamFrames {
     }
 
     async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
-        self.read().await.inspect_err(|error| self.count(error))
+        self.read().await.inspect_err(|error| count(&self.node, error))
     }
 }
 
-async fn within<T>(deadline: Duration, work: impl Future<Output = T>) -> Result<T, FrameError> {
+/// Counts what is no message.
+pub(super) fn count(node: &NodeLink, error: &FrameError) {
+    if let FrameError::Wire(wire) = error {
+        node.count(match wire {
+            WireError::TooLong { .. } => Counter::FramesRefused,
+            _ => Counter::FramesMalformed,
+        });
+    }
+}
+
+pub(super) async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, FrameError> {
     tokio::time::timeout(deadline, work).await.map_err(|_| FrameError::Stalled)
 }
 
 /// How long bytes may be on their way at the least rate.
-fn travel_time(bytes: usize) -> Duration {
+pub(super) fn travel_time(bytes: usize) -> Duration {
     // At most FRAME_BYTES_MAX, far below what 32 bits hold.
     Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
 }

@@ -2,13 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{RecvStream, SendStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Shared,
     close::{Close, STREAM_SHED},
     frames::StreamFrames,
+    gossip,
     table::{Link, Registered},
     tasks::Spawner,
 };
@@ -19,7 +20,7 @@ use crate::{
         route::{Counter, Sign},
     },
     tls::{self, Rejection},
-    transport::{Met, NodeLink, bucket::Bucket, exchange::answer},
+    transport::{NodeLink, bucket::Bucket, exchange::answer},
 };
 
 /// Datagrams that are no heartbeats until a peer is cut off.
@@ -35,16 +36,14 @@ pub(super) fn adopt(
     shared: &Arc<Shared>,
     node: &NodeLink,
     spawner: &Spawner,
-    connection: Connection,
-    met: Met,
-    dialed: bool,
-) -> Option<Link> {
-    let link = Link::new(connection, met, dialed, shared.room.for_peer());
-    match shared.table.register(node.node(), link) {
+    link: Link,
+) -> Option<Arc<Link>> {
+    match shared.table.register(node, link) {
         Registered::Kept(link) => {
             let met = link.met();
             node.heard(&met.node, met.generation, Sign::Traffic, node.now());
-            spawner.spawn(serve(Arc::clone(shared), node.clone(), spawner.clone(), link.clone()));
+            let kept = Arc::clone(&link);
+            spawner.spawn(serve(Arc::clone(shared), node.clone(), spawner.clone(), kept));
             Some(link)
         }
         Registered::Duplicate(link) => Some(link),
@@ -53,18 +52,20 @@ pub(super) fn adopt(
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner, link: Link) {
+pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner, link: Arc<Link>) {
     let reason = tokio::select! {
         reason = streams(&shared, &node, &spawner, &link) => reason,
+        reason = gossip::hear(&node, &link) => reason,
+        reason = gossip::tell(&node, &link) => reason,
         reason = heartbeats(&node, &link) => reason,
         reason = expiry(&node, &link) => reason,
     };
-    shared.table.remove(&link);
-    let peer = link.met().node;
+    shared.table.remove(&node, &link);
+    let peer = link.node();
     if let Some(generation) = Close::later_life(&reason) {
         node.heard_of_self(generation);
     } else if let Some((label, words)) = Close::told(&reason) {
-        node.refused(&peer, label, words);
+        node.refused(peer, label, words);
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");
     }
@@ -76,7 +77,7 @@ async fn streams(
     shared: &Arc<Shared>,
     node: &NodeLink,
     spawner: &Spawner,
-    link: &Link,
+    link: &Arc<Link>,
 ) -> quinn::ConnectionError {
     // Counts, by its clones, the exchanges of this peer under way.
     let underway = Arc::new(());
@@ -87,7 +88,7 @@ async fn streams(
         };
         match permit(shared, node, &underway) {
             Some(permit) => {
-                let (node, link, held) = (node.clone(), link.clone(), Arc::clone(&underway));
+                let (node, link, held) = (node.clone(), Arc::clone(link), Arc::clone(&underway));
                 spawner.spawn(async move {
                     answer_one(node, link, stream).await;
                     drop((permit, held));
@@ -112,7 +113,7 @@ fn permit(shared: &Shared, node: &NodeLink, underway: &Arc<()>) -> Option<OwnedS
         .flatten()
 }
 
-async fn answer_one(node: NodeLink, link: Link, stream: (SendStream, RecvStream)) {
+async fn answer_one(node: NodeLink, link: Arc<Link>, stream: (SendStream, RecvStream)) {
     let mut frames = StreamFrames::new(stream, &link.room, &node);
     match answer(&node, &link.met(), &mut frames).await {
         Ok(()) => {
@@ -123,9 +124,7 @@ async fn answer_one(node: NodeLink, link: Link, stream: (SendStream, RecvStream)
             node.count(Counter::ExchangesFailed);
             frames.abort();
             if error.is_misbehaviour() {
-                let peer = link.met().node;
-                node.refused(&peer, "misbehaviour", format!("cut off: {error}"));
-                Close::Misbehaviour.connection(&link.connection, &error.to_string());
+                link.cut_off(&node, &error);
             }
         }
     }
@@ -148,10 +147,7 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
             node.count(Counter::FramesMalformed);
             malformed += 1;
             if malformed >= MALFORMED_MAX {
-                let peer = link.met().node;
-                node.refused(&peer, "misbehaviour", "cut off: its datagrams are no heartbeats");
-                Close::Misbehaviour
-                    .connection(&link.connection, "datagrams that are no heartbeats");
+                link.cut_off(node, &"datagrams that are no heartbeats");
                 return link.connection.closed().await;
             }
             continue;
@@ -164,7 +160,8 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
         }
         node.count(Counter::HeartbeatsReceived);
         link.raise(heartbeat.generation);
-        node.heard(&link.met().node, heartbeat.generation, Sign::Heartbeat, at);
+        // It tells of a later life, and not how often this peer is heard.
+        node.heard(link.node(), heartbeat.generation, Sign::Traffic, at);
     }
 }
 
@@ -180,7 +177,7 @@ async fn expiry(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
             None => {
                 Close::Expired.connection(connection, "your certificate has expired: renew it");
                 let reason = "its certificate has expired; renew it there (or correct our clock)";
-                node.refused(&link.met().node, Rejection::Expired.as_str(), reason);
+                node.refused(link.node(), Rejection::Expired.as_str(), reason);
                 return connection.closed().await;
             }
         }

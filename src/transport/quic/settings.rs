@@ -10,6 +10,8 @@ use crate::{config::Config, store::EndpointKeys, tls::Tls};
 
 /// Exchanges a peer may have open at once on one connection.
 pub(super) const STREAMS_PER_PEER: u32 = 32;
+/// Streams for gossip a peer may have open at once.
+const GOSSIP_STREAMS: u32 = 1;
 /// Bytes in flight towards us per connection, and per stream.
 const RECEIVE_WINDOW: u32 = 4 << 20;
 const STREAM_RECEIVE_WINDOW: u32 = 1 << 20;
@@ -49,7 +51,7 @@ pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> 
     let idle = config.quic.idle_timeout;
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
@@ -59,9 +61,9 @@ pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> 
         // Probing for larger packets costs 11 kB a connection, and has its own failures.
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(idle_timeout(idle)));
-    // Heartbeats keep a connection alive, unless they are rarer than this.
-    if dialing && config.gossip_interval > idle / 3 {
-        transport.keep_alive_interval(Some(idle / 3));
+    // This is the heartbeat, both ways: the other end acknowledges it.
+    if dialing {
+        transport.keep_alive_interval(Some(config.gossip_interval.min(idle / 3)));
     }
     Arc::new(transport)
 }

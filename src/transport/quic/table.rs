@@ -2,38 +2,73 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use quinn::Connection;
 use tokio::sync::watch;
 
-use super::{close::Close, frames::Room};
+use super::{
+    close::Close,
+    frames::Room,
+    life::{RENEWALS, frames_received},
+};
 use crate::{
     protocol::{
+        gossip::Gossip,
         id::{Generation, NodeId},
         overlay,
     },
-    transport::Met,
+    transport::{
+        Met, NodeLink,
+        gossip::{self, Outbox},
+    },
 };
 
 /// A connection to a peer that has introduced itself.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Link {
     pub(super) connection: Connection,
     node: NodeId,
-    generation: Arc<AtomicU64>,
-    pub(super) dialed: bool,
+    generation: AtomicU64,
+    dialed: bool,
     pub(super) room: Room,
+    pub(super) outbox: Outbox,
+    /// Frames received when that was last asked for.
+    received: AtomicU64,
+    /// The generation of this node that the peer was told, and how often it is still to be told.
+    told: AtomicU64,
+    renewals: AtomicU32,
 }
 
 impl Link {
-    pub(super) fn new(connection: Connection, met: Met, dialed: bool, room: Room) -> Self {
-        let generation = Arc::new(AtomicU64::new(met.generation.0));
-        Self { connection, node: met.node, generation, dialed, room }
+    /// `own`: the generation that this node has introduced itself with.
+    pub(super) fn new(
+        connection: Connection,
+        met: Met,
+        own: Generation,
+        dialed: bool,
+        room: Room,
+    ) -> Self {
+        Self {
+            connection,
+            generation: AtomicU64::new(met.generation.0),
+            dialed,
+            room,
+            outbox: Outbox::new(met.node.clone()),
+            node: met.node,
+            received: AtomicU64::new(0),
+            told: AtomicU64::new(own.0),
+            renewals: AtomicU32::new(0),
+        }
+    }
+
+    pub(super) const fn node(&self) -> &NodeId {
+        &self.node
     }
 
     pub(super) fn met(&self) -> Met {
@@ -44,6 +79,28 @@ impl Link {
     /// The peer has taken a later generation on this connection.
     pub(super) fn raise(&self, generation: Generation) {
         self.generation.fetch_max(generation.0, Ordering::Relaxed);
+    }
+
+    /// Whether anything was received since the last call.
+    pub(super) fn has_progressed(&self) -> bool {
+        let received = frames_received(&self.connection.stats());
+        self.received.swap(received, Ordering::Relaxed) != received
+    }
+
+    /// Whether the peer is to be told this generation of ours (once more).
+    pub(super) fn is_to_be_told(&self, own: Generation) -> bool {
+        if self.told.swap(own.0, Ordering::Relaxed) != own.0 {
+            self.renewals.store(RENEWALS, Ordering::Relaxed);
+        }
+        let left = self.renewals.load(Ordering::Relaxed);
+        self.renewals.store(left.saturating_sub(1), Ordering::Relaxed);
+        left > 0
+    }
+
+    /// Ends the connection with a peer that does not keep to the protocol.
+    pub(super) fn cut_off(&self, node: &NodeLink, why: &impl fmt::Display) {
+        node.refused(&self.node, "misbehaviour", format!("cut off: {why}"));
+        Close::Misbehaviour.connection(&self.connection, &why.to_string());
     }
 
     fn is_open(&self) -> bool {
@@ -65,7 +122,7 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct Inner {
-    links: BTreeMap<NodeId, Link>,
+    links: BTreeMap<NodeId, Arc<Link>>,
     dialing: BTreeSet<NodeId>,
 }
 
@@ -73,9 +130,9 @@ struct Inner {
 #[derive(Debug)]
 pub(super) enum Registered {
     /// It is the connection to this peer from now on.
-    Kept(Link),
+    Kept(Arc<Link>),
     /// There was one already, which stays.
-    Duplicate(Link),
+    Duplicate(Arc<Link>),
     /// The peer is of a life that has ended.
     Stale,
     /// The connection has ended already; whatever there is stays.
@@ -83,20 +140,45 @@ pub(super) enum Registered {
 }
 
 impl Table {
-    pub(super) fn link(&self, peer: &NodeId) -> Option<Link> {
+    pub(super) fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
         self.lock().links.get(peer).filter(|link| link.is_open()).cloned()
     }
 
-    /// All connections. Those that ended while no actor served them are dropped.
-    pub(super) fn links(&self) -> Vec<Link> {
+    /// Tells of all connections, and gives them: an actor has started anew. Those that ended while
+    /// nobody served them are dropped.
+    pub(super) fn tell(&self, node: &NodeLink) -> Vec<Arc<Link>> {
         let mut inner = self.lock();
-        inner.links.retain(|_, link| link.is_open());
-        inner.links.values().cloned().collect()
+        inner.links.retain(|_, link| {
+            let open = link.is_open();
+            node.linked(&link.node, open, link.dialed);
+            open
+        });
+        inner.links.values().inspect(|link| link.outbox.tell(node)).cloned().collect()
+    }
+
+    /// Tells of the connection to a peer, if there is one; says whether.
+    pub(super) fn tell_one(&self, node: &NodeLink, peer: &NodeId) -> bool {
+        let inner = self.lock();
+        let link = inner.links.get(peer).filter(|link| link.is_open());
+        link.inspect(|link| node.linked(peer, true, link.dialed)).is_some()
+    }
+
+    /// Looks at all connections.
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Link)) {
+        self.lock().links.values().for_each(|link| look(link));
+    }
+
+    /// Tells these peers, as far as they are connected.
+    pub(super) fn gossip(&self, node: &NodeLink, to: &[NodeId], gossip: &Gossip) {
+        let inner = self.lock();
+        let links = to.iter().filter_map(|peer| inner.links.get(peer));
+        gossip::tell(node, gossip, links.map(|link| &link.outbox));
     }
 
     /// Both ends come to the same choice: the later life of the peer, else the connection dialed by
     /// the lesser name.
-    pub(super) fn register(&self, local: &NodeId, link: Link) -> Registered {
+    pub(super) fn register(&self, node: &NodeLink, link: Link) -> Registered {
+        let link = Arc::new(link);
         let mut inner = self.lock();
         if !link.is_open() {
             // The peer may have closed it in favour of the one we have.
@@ -112,24 +194,31 @@ impl Table {
                 // If the earlier life still runs, it is a twin, and has to learn of this one.
                 Close::outlived(&old.connection, new_life);
             }
-            let keeps_old = overlay::keeps(local, &link.node, old.dialed);
+            let keeps_old = overlay::keeps(node.node(), &link.node, old.dialed);
             if new_life == old_life && old.dialed != link.dialed && keeps_old {
                 Close::Duplicate.connection(&link.connection, "another connection stays");
-                return Registered::Duplicate(old.clone());
+                return Registered::Duplicate(Arc::clone(old));
             }
             Close::Duplicate.connection(&old.connection, "replaced by another connection");
         }
-        inner.links.insert(link.node.clone(), link.clone());
+        let before = inner.links.insert(link.node.clone(), Arc::clone(&link));
+        // Under the lock, so that it is told in the order in which it comes about.
+        if before.is_some() {
+            // What was on its way on the one before is lost.
+            node.linked(&link.node, false, link.dialed);
+        }
+        node.linked(&link.node, true, link.dialed);
         drop(inner);
         self.changed.send_modify(|count| *count += 1);
         Registered::Kept(link)
     }
 
     /// The connection is gone.
-    pub(super) fn remove(&self, link: &Link) {
+    pub(super) fn remove(&self, node: &NodeLink, link: &Link) {
         let mut inner = self.lock();
         if inner.links.get(&link.node).is_some_and(|known| known.is(link)) {
             inner.links.remove(&link.node);
+            node.linked(&link.node, false, link.dialed);
         }
         drop(inner);
         self.changed.send_modify(|count| *count += 1);

@@ -1,0 +1,80 @@
+//! Signs of life: what the connections themselves notice, asked for a few times in a round.
+//!
+//! The end that dialed a connection keeps it alive with a packet per `gossip_interval` of silence,
+//! which the other end acknowledges: each hears the other once in a round, at the price of two packets
+//! (measured: three quarters of what a datagram of ours and its acknowledgement cost, and no task
+//! wakes for it). What counts is that frames of any kind were received, since those are authentic.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use quinn::ConnectionStats;
+use tokio::time::MissedTickBehavior;
+
+use super::Shared;
+use crate::{
+    protocol::{message::Heartbeat, route::Counter},
+    transport::NodeLink,
+};
+
+/// How often in a round the connections are asked.
+const LOOKS_PER_INTERVAL: u32 = 4;
+/// They are not asked more often than this.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+/// So many datagrams tell a peer of a later life of ours, one a look, since some may be lost.
+pub(super) const RENEWALS: u32 = 8;
+
+/// Tells the detector of all who were heard, for as long as the actor lives.
+pub(super) async fn watch(shared: Arc<Shared>, node: NodeLink) {
+    let interval = node.config().gossip_interval / LOOKS_PER_INTERVAL;
+    let mut looks = tokio::time::interval(interval.max(LOOK_MIN));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sequence = 0;
+    loop {
+        looks.tick().await;
+        let own = node.generation();
+        let (mut heard, mut renewal) = (Vec::new(), None);
+        let at = node.now();
+        shared.table.for_each(|link| {
+            if link.has_progressed() {
+                let met = link.met();
+                heard.push((met.node, met.generation));
+            }
+            if link.is_to_be_told(own) {
+                let datagram = renewal.get_or_insert_with(|| {
+                    sequence += 1;
+                    Bytes::from(Heartbeat { generation: own, sequence }.encode())
+                });
+                let sent = link.connection.send_datagram(datagram.clone()).is_ok();
+                node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
+            }
+        });
+        if !heard.is_empty() {
+            node.heard_all(heard, at);
+        }
+    }
+}
+
+/// Frames received in authentic packets.
+pub(super) fn frames_received(stats: &ConnectionStats) -> u64 {
+    let rx = &stats.frame_rx;
+    let rare = rx.ack_frequency
+        + rx.connection_close
+        + u64::from(rx.handshake_done)
+        + rx.immediate_ack
+        + rx.new_connection_id
+        + rx.new_token
+        + rx.path_challenge
+        + rx.path_response
+        + rx.retire_connection_id;
+    let flow = rx.data_blocked
+        + rx.max_data
+        + rx.max_stream_data
+        + rx.max_streams_bidi
+        + rx.max_streams_uni
+        + rx.stream_data_blocked
+        + rx.streams_blocked_bidi
+        + rx.streams_blocked_uni;
+    let data = rx.crypto + rx.datagram + rx.reset_stream + rx.stop_sending + rx.stream;
+    rx.acks + rx.ping + data + flow + rare
+}

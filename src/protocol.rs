@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod flow;
 pub mod gossip;
 pub mod id;
+pub mod links;
 pub mod liveness;
 pub mod map;
 pub mod message;

@@ -6,6 +6,7 @@ mod detection;
 mod differences;
 mod exchanges;
 mod lifecycle;
+mod links;
 mod overlay;
 mod reconciliation;
 mod scheduling;

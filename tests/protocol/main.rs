@@ -9,6 +9,7 @@ mod lifecycle;
 mod links;
 mod overlay;
 mod reconciliation;
+mod repair;
 mod scheduling;
 mod sketches;
 mod support;

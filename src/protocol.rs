@@ -1,0 +1,39 @@
+//! Scuttlebutt and phi accrual as pure state machines: no IO, no clock, no global random numbers.
+//!
+//! Every node owns a map of keys and only the owner writes it, each write with a version above all
+//! before. A copy is summarised by one number, the largest version up to which it is complete, so
+//! two nodes compare what they know by a [`digest`] of one line per node, and repair the difference
+//! by a [`delta`] in version order (van Renesse, Dumitriu, Gough and Thomas, "Efficient
+//! reconciliation and flow control for anti-entropy protocols", LADIS 2008).
+//!
+//! Three machines do it: [`replica`] holds the maps, [`liveness`] judges who is live, [`scheduler`]
+//! keeps connections to a few neighbours ([`overlay`], [`links`]) and chooses whom to gossip with
+//! beside them. A machine is told something and the present [`time`], and says what is to be done and
+//! by whom ([`route`]). The actors of this crate deliver that, and so does the simulator in
+//! `tests/simulation`, which therefore runs the logic that ships. [`exchange`] has the two halves of
+//! one exchange, [`message`] its bytes.
+
+pub mod delta;
+pub mod digest;
+pub mod entry;
+pub mod event;
+pub mod exchange;
+pub mod flow;
+pub mod gossip;
+pub mod id;
+pub mod links;
+pub mod liveness;
+pub mod map;
+pub mod message;
+pub mod overlay;
+pub mod phi;
+pub mod push;
+pub mod record;
+pub mod repair;
+pub mod replica;
+pub mod route;
+pub mod scheduler;
+pub mod sketch;
+pub mod skim;
+pub mod time;
+pub mod verdict;

@@ -28,11 +28,6 @@ pub const BRIDGES_MAX: usize = 5;
 /// each of as many other datacenters.
 pub const NEIGHBOURS_MAX: usize = NEIGHBOURS + NEIGHBOURS * BRIDGES_MAX;
 
-/// The neighbours of `local` among `members`.
-pub fn neighbours<'a>(local: &NodeId, members: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
-    members.filter(|member| *member != local).cloned().collect()
-}
-
 /// Which end of an edge dials, so that both do not do so at once; the other one does if nothing has
 /// come after a while.
 #[must_use]

@@ -7,10 +7,11 @@
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008).
 //!
 //! Three machines do it: [`replica`] holds the maps, [`liveness`] judges who is live, [`scheduler`]
-//! chooses whom to gossip with. A machine is told something and the present [`time`], and says what
-//! is to be done and by whom ([`route`]). The actors of this crate deliver that, and so does the
-//! simulator in `tests/simulation`, which therefore runs the logic that ships. [`exchange`] has the
-//! two halves of one exchange, [`message`] its bytes.
+//! keeps connections to a few neighbours ([`overlay`], [`links`]) and chooses whom to gossip with
+//! beside them. A machine is told something and the present [`time`], and says what is to be done and
+//! by whom ([`route`]). The actors of this crate deliver that, and so does the simulator in
+//! `tests/simulation`, which therefore runs the logic that ships. [`exchange`] has the two halves of
+//! one exchange, [`message`] its bytes.
 
 pub mod delta;
 pub mod digest;
@@ -20,6 +21,7 @@ pub mod exchange;
 pub mod flow;
 pub mod gossip;
 pub mod id;
+pub mod links;
 pub mod liveness;
 pub mod map;
 pub mod message;
@@ -27,6 +29,7 @@ pub mod overlay;
 pub mod phi;
 pub mod push;
 pub mod record;
+pub mod repair;
 pub mod replica;
 pub mod route;
 pub mod scheduler;

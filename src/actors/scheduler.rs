@@ -44,12 +44,12 @@ impl Scheduler {
         let interval = config.gossip_interval;
         let scheduler = SchedulerConfig {
             node: config.node.clone(),
+            datacenter: config.datacenter.clone(),
             gossip_interval: interval,
             gossip_fanout: config.gossip_fanout,
             minimum_live_peers: config.minimum_live_peers,
             seeds: config.seeds.clone(),
             candidates,
-            news_delay: interval / NEWS_PER_INTERVAL,
             seed_interval: interval * SEED_INTERVALS,
             exchange_timeout: config.quic.exchange_timeout * 2,
         };
@@ -86,18 +86,24 @@ impl State {
     fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
         let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
         let local = self.shared.config.node.clone();
-        for peer in maps.keys().filter(|peer| **peer != local) {
-            let reach = match lives.get(peer).map(|life| life.state) {
+        for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
+            if let Some((_, record)) = &map.record {
+                let datacenter = record.datacenter.clone();
+                self.handle(myself, SchedulerInput::Located(peer.clone(), datacenter));
+            }
+            let life = lives.get(peer).map(|life| life.state);
+            let reach = match life {
                 Some(PeerState::Live | PeerState::Suspect) => Reach::Live,
                 Some(PeerState::Dead | PeerState::Left) => Reach::Dead,
                 Some(PeerState::Unheard) | None => Reach::Unheard,
             };
             self.handle(myself, SchedulerInput::Peer(peer.clone(), reach));
+            if life == Some(PeerState::Suspect) {
+                self.handle(myself, SchedulerInput::Suspected(peer.clone(), true));
+            }
         }
     }
 }
 
-/// How many rounds news may cause within one interval.
-const NEWS_PER_INTERVAL: u32 = 10;
 /// A seed that is no live member is tried once in so many intervals: 30 s by default.
 const SEED_INTERVALS: u32 = 30;

@@ -79,8 +79,6 @@ pub enum StorageInput {
 pub enum SchedulerInput {
     /// Time has passed.
     Tick,
-    /// There is something new to tell: written here, or heard.
-    News,
     /// A peer is known, with this much hope of reaching it.
     Peer(NodeId, Reach),
     /// A peer is in this datacenter; said before it is told how to be reached.

@@ -1,21 +1,34 @@
 //! Whom to gossip with, and when: what the scheduler actor wraps.
 //!
-//! The choice is the original's: some random live peers, a dead one now and then (with probability
-//! dead / (live + 1), so surely if nobody is live), a seed if too few are live. Beside it, one seed
-//! that is not a live member is tried every now and then, whatever the rest looks like: without that
-//! two halves that have forgotten each other never meet again.
+//! A node keeps connections to a few neighbours ([`overlay`](super::overlay), [`links`](super::links)).
+//! News is told on them as it happens, and that is not this machine's business. Once a round it tells
+//! them its root, if that has changed, and begins exchanges with those whose root says that something
+//! was lost ([`repair`](super::repair)): where nothing happens, nothing is sent.
+//!
+//! What neighbours cannot find out are islands. So a dead peer is tried now and then, as in the
+//! original (with probability dead / (live + 1), so surely if nobody is live), a seed if too few are
+//! live, some live peer far away once a minute, and one seed that is not a live member every now and
+//! then, whatever the rest looks like: without that two halves that have forgotten each other never
+//! meet again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
+use rand::{
+    RngExt, SeedableRng,
+    rngs::SmallRng,
+    seq::{IndexedRandom, IteratorRandom},
+};
 
 use super::{
-    id::NodeId,
-    overlay,
-    route::{Output, Reach, SchedulerInput, StorageInput, Target, TransportInput},
+    gossip::Gossip,
+    id::{Datacenter, NodeId},
+    links::{Links, LinksConfig},
+    overlay::{DatacenterIndex, NEIGHBOURS, Overlay, Site},
+    repair::Repair,
+    route::{DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput},
     time::Time,
 };
 
@@ -27,9 +40,12 @@ pub const IN_FLIGHT_MAX: usize = 64;
 pub struct SchedulerConfig {
     /// This node.
     pub node: NodeId,
+    /// Where it is.
+    pub datacenter: Datacenter,
     /// Time between two rounds, and between two heartbeats.
     pub gossip_interval: Duration,
-    /// How many live peers a round goes to.
+    /// With how many peers a round repairs at most, and how many are asked by a node that has no
+    /// connection.
     pub gossip_fanout: usize,
     /// Below this many live peers every round goes to a seed too.
     pub minimum_live_peers: usize,
@@ -37,8 +53,6 @@ pub struct SchedulerConfig {
     pub seeds: Vec<String>,
     /// Addresses of peers known from an earlier run: tried while too few are live.
     pub candidates: Vec<String>,
-    /// Least time between a piece of news and the round that spreads it.
-    pub news_delay: Duration,
     /// How often a seed that is not a live member is tried, whatever else holds.
     pub seed_interval: Duration,
     /// After this time an exchange that nobody reported the end of does not count any more.
@@ -50,20 +64,45 @@ pub struct SchedulerConfig {
 pub struct Scheduler {
     config: SchedulerConfig,
     rng: SmallRng,
-    peers: BTreeMap<NodeId, Reach>,
-    neighbours: Vec<NodeId>,
+    peers: BTreeMap<NodeId, Peer>,
+    live: usize,
+    dead: BTreeSet<NodeId>,
+    overlay: Overlay,
+    links: Links,
+    repair: Repair,
     in_flight: BTreeMap<Target, Time>,
     failures: BTreeMap<Target, Failures>,
     /// Which node answered at an address, this one included.
     answered: BTreeMap<String, NodeId>,
     next_round: Time,
     next_seed: Time,
-    /// When to tell the news, if there is some.
-    news: Option<Time>,
-    /// There was news and nobody free to be told: it goes out when an exchange has ended.
-    owed: bool,
-    last_round: Option<Time>,
+    next_distant: Time,
+    /// Who is being asked although it is no neighbour.
+    distant: Option<NodeId>,
+    begun: bool,
+    /// Storage was asked for the root: for a round, or for a new link only.
+    asked: Option<Asked>,
+    /// Links that may still be compared at once in this round.
+    at_once: usize,
+    observing: bool,
+    /// For when a wake-up was asked for last.
+    alarm: Option<Time>,
     leaving: Option<Farewell>,
+}
+
+/// What is known of a peer. There may be ten thousand of them.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    datacenter: DatacenterIndex,
+    /// `None`: nobody has said yet.
+    reach: Option<Reach>,
+    suspected: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    ForLinks,
+    ForRound,
 }
 
 /// Who is being told that this node leaves.
@@ -87,19 +126,33 @@ impl Scheduler {
     /// Nobody is known; the first round is due at once.
     #[must_use]
     pub fn new(config: SchedulerConfig, now: Time, seed: u64) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let links = LinksConfig {
+            node: config.node.clone(),
+            interval: config.gossip_interval,
+            dial_timeout: config.exchange_timeout,
+        };
         Self {
-            rng: SmallRng::seed_from_u64(seed),
             peers: BTreeMap::new(),
-            neighbours: Vec::new(),
+            live: 0,
+            dead: BTreeSet::new(),
+            overlay: Overlay::new(config.node.clone(), config.datacenter.clone()),
+            links: Links::new(links),
+            repair: Repair::new(config.node.clone()),
             in_flight: BTreeMap::new(),
             failures: BTreeMap::new(),
             answered: BTreeMap::new(),
             next_round: now,
             next_seed: now + config.seed_interval,
-            news: None,
-            owed: false,
-            last_round: None,
+            next_distant: now + distant_interval(&config, &mut rng),
+            distant: None,
+            begun: false,
+            asked: None,
+            at_once: AT_ONCE_MAX,
+            observing: false,
+            alarm: None,
             leaving: None,
+            rng,
             config,
         }
     }
@@ -108,57 +161,62 @@ impl Scheduler {
     pub fn handle(&mut self, now: Time, input: SchedulerInput, out: &mut Vec<Output>) {
         match input {
             SchedulerInput::Tick => self.tick(now, out),
-            SchedulerInput::News => self.news(now, out),
-            SchedulerInput::Peer(peer, reach) => {
-                self.peers.insert(peer.clone(), reach);
-                self.failures.remove(&Target::Peer(peer));
-                self.update_neighbours(out);
+            SchedulerInput::Located(peer, datacenter) => self.located(now, peer, &datacenter),
+            SchedulerInput::Peer(peer, reach) => self.reached(now, peer, reach),
+            SchedulerInput::Suspected(peer, suspected) => {
+                self.change(now, &peer, |peer| peer.suspected = suspected);
             }
-            SchedulerInput::Forgotten(peer) => {
-                self.peers.remove(&peer);
-                self.failures.remove(&Target::Peer(peer));
-                self.update_neighbours(out);
+            SchedulerInput::Forgotten(peer) => self.forgotten(now, &peer),
+            SchedulerInput::Linked { peer, up: true, dialed } => {
+                self.linked(now, peer, dialed, out);
             }
-            SchedulerInput::Ended { target, node, ok } => {
-                self.bid_farewell(&target, ok, out);
-                self.ended(now, target, node, ok);
-                if std::mem::take(&mut self.owed) {
-                    self.news(now, out);
+            SchedulerInput::Linked { peer, up: false, .. } => self.unlinked(now, &peer),
+            SchedulerInput::DialFailed(peer) => self.links.failed(now, &peer, &mut self.rng),
+            SchedulerInput::Root(peer, root) => {
+                if self.repair.heard(&peer, root) {
+                    self.repair_at_once(now, vec![peer], out);
                 }
             }
-            SchedulerInput::Located(..)
-            | SchedulerInput::Suspected(..)
-            | SchedulerInput::Linked { .. }
-            | SchedulerInput::DialFailed(_)
-            | SchedulerInput::Root(..)
-            | SchedulerInput::OwnRoot(_) => {}
-            SchedulerInput::Interrupted => self.interrupted(out),
+            SchedulerInput::OwnRoot(root) => self.own_root(now, root, out),
+            SchedulerInput::Ended { target, node, ok } => {
+                self.bid_farewell(&target, ok, out);
+                self.ended(now, target, node, ok, out);
+            }
+            SchedulerInput::Interrupted => self.interrupted(now, out),
             SchedulerInput::Leave => self.leave(out),
         }
+        self.keep_links(now, out);
+        self.wake(now, out);
     }
 
-    /// The nodes a connection is kept to.
+    /// The nodes a connection is kept to, by name.
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {
-        &self.neighbours
+        self.links.wanted()
     }
 
+    /// The connections there are.
+    #[must_use]
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    // --- time
+
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.alarm = None;
         self.in_flight.retain(|_, begun| now.since(*begun) < self.config.exchange_timeout);
         if now >= self.next_round {
             self.next_round = self.following_round(now);
-            self.heartbeat(out);
+            self.begun = true;
             self.round(now, out);
-        } else if self.news.is_some_and(|due| now >= due) {
-            self.spread(now, out);
         }
-        self.wake(now, out);
     }
 
     /// The first rounds of nodes that start together are soon out of step.
     fn following_round(&mut self, now: Time) -> Time {
         let interval = self.config.gossip_interval;
-        if self.last_round.is_none() {
+        if !self.begun {
             return now + interval.mul_f64(self.rng.random_range(0.5..1.0));
         }
         // A stalled process does not make up for the rounds it missed.
@@ -166,47 +224,34 @@ impl Scheduler {
         if next > now { next } else { now + interval }
     }
 
-    fn wake(&self, now: Time, out: &mut Vec<Output>) {
-        let due = self.news.map_or(self.next_round, |news| news.min(self.next_round));
-        out.push(Output::Wake(due.since(now)));
-    }
-
-    fn news(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.news.is_some() {
-            return;
-        }
-        let earliest = self.last_round.map_or(now, |last| last + self.config.news_delay);
-        self.news = Some(earliest.max(now + NEWS_BATCH));
-        self.wake(now, out);
-    }
-
-    /// Heartbeats go to the dead as well, as far as they are still connected: if we are wrong about
-    /// one and fell silent ourselves, it would be wrong about us next.
-    fn heartbeat(&self, out: &mut Vec<Output>) {
-        if !self.peers.is_empty() {
-            let peers = self.peers.keys().cloned().collect();
-            out.push(Output::Transport(TransportInput::Heartbeat(peers)));
+    fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
+        let due = self.links.due().map_or(self.next_round, |due| due.min(self.next_round));
+        if self.alarm != Some(due) {
+            self.alarm = Some(due);
+            out.push(Output::Wake(due.since(now)));
         }
     }
 
-    /// The regular round.
+    /// Heartbeats go to all who are connected, the dead as well: if we are wrong about one and fell
+    /// silent ourselves, it would be wrong about us next.
     fn round(&mut self, now: Time, out: &mut Vec<Output>) {
-        let mut targets = self.some_live(now);
+        if !self.links.is_empty() {
+            let peers = self.links.peers().cloned().collect();
+            out.push(Output::Transport(TransportInput::Heartbeat(peers)));
+            // What was asked before may be lost.
+            self.asked = None;
+            self.ask(Asked::ForRound, out);
+        }
+        self.at_once = AT_ONCE_MAX;
+        let mut targets = self.some_live_if_lonely(now);
         targets.extend(self.maybe_dead(now));
         targets.extend(self.maybe_seed(now));
         targets.extend(self.unmet_seeds(now));
-        self.begin(now, targets, out);
-    }
-
-    /// A round between the regular ones, for what is new.
-    fn spread(&mut self, now: Time, out: &mut Vec<Output>) {
-        let targets = self.some_live(now);
+        targets.extend(self.maybe_distant(now));
         self.begin(now, targets, out);
     }
 
     fn begin(&mut self, now: Time, targets: BTreeSet<Target>, out: &mut Vec<Output>) {
-        self.owed |= self.news.take().is_some() && targets.is_empty();
-        self.last_round = Some(now);
         let room = IN_FLIGHT_MAX.saturating_sub(self.in_flight.len());
         let targets: Vec<_> = targets.into_iter().take(room).collect();
         if targets.is_empty() || self.leaving.is_some() {
@@ -216,22 +261,164 @@ impl Scheduler {
         out.push(Output::Storage(StorageInput::BeginRound(targets)));
     }
 
-    fn some_live(&mut self, now: Time) -> BTreeSet<Target> {
-        let fanout = self.config.gossip_fanout;
-        let mut free = self.free(now, Reach::Live);
-        if free.is_empty() {
-            free = self.free(now, Reach::Unheard);
+    // --- who is there
+
+    fn located(&mut self, now: Time, node: NodeId, datacenter: &Datacenter) {
+        if node == self.config.node {
+            return;
         }
-        free.into_iter().sample(&mut self.rng, fanout).into_iter().collect()
+        let datacenter = self.overlay.locate(datacenter);
+        match self.peers.get(&node).map(|peer| peer.datacenter) {
+            Some(before) => {
+                self.change(now, &node, |peer| peer.datacenter = datacenter);
+                self.overlay.release(before);
+            }
+            None => {
+                self.peers.insert(node, Peer { datacenter, reach: None, suspected: false });
+            }
+        }
+    }
+
+    fn reached(&mut self, now: Time, node: NodeId, reach: Reach) {
+        if node == self.config.node {
+            return;
+        }
+        if !self.peers.contains_key(&node) {
+            let home = self.config.datacenter.clone();
+            self.located(now, node.clone(), &home);
+        }
+        self.change(now, &node, |peer| peer.reach = Some(reach));
+        self.failures.remove(&Target::Peer(node));
+    }
+
+    fn forgotten(&mut self, now: Time, node: &NodeId) {
+        self.change(now, node, |peer| peer.reach = None);
+        if let Some(peer) = self.peers.remove(node) {
+            self.overlay.release(peer.datacenter);
+        }
+        self.failures.remove(&Target::Peer(node.clone()));
+    }
+
+    /// Changes what is known of a peer, and all that follows from it.
+    fn change(&mut self, now: Time, node: &NodeId, change: impl FnOnce(&mut Peer)) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let before = *peer;
+        change(peer);
+        let after = *peer;
+        self.live -= usize::from(before.reach == Some(Reach::Live));
+        self.live += usize::from(after.reach == Some(Reach::Live));
+        if after.reach == Some(Reach::Dead) {
+            self.dead.insert(node.clone());
+        } else if before.reach == Some(Reach::Dead) {
+            self.dead.remove(node);
+        }
+        let Self { overlay, peers, .. } = self;
+        let members =
+            || peers.iter().filter_map(|(node, peer)| peer.site().map(|site| (node, site)));
+        if overlay.update(node, before.site(), after.site(), members) {
+            self.links.aim(now, overlay.neighbours());
+        }
+    }
+
+    // --- connections
+
+    fn linked(&mut self, now: Time, peer: NodeId, dialed: bool, out: &mut Vec<Output>) {
+        let eager = self.links.up(now, peer.clone(), dialed);
+        self.repair.up(peer, eager);
+        self.ask(Asked::ForLinks, out);
+    }
+
+    fn unlinked(&mut self, now: Time, peer: &NodeId) {
+        let was_linked = self.links.has(peer);
+        self.links.down(now, peer, &mut self.rng);
+        self.repair.down(peer);
+        if was_linked && self.links.is_empty() {
+            let soon = self.config.gossip_interval.mul_f64(self.rng.random_range(0.0..0.25));
+            self.next_round = self.next_round.min(now + soon);
+        }
+    }
+
+    fn keep_links(&mut self, now: Time, out: &mut Vec<Output>) {
+        let changed = self.links.tick(now, &mut self.rng, out);
+        // Until the first time everybody is observed: that is not to last among many.
+        let many = !self.observing && self.peers.len() > NEIGHBOURS;
+        if changed || many {
+            self.observing = true;
+            let whom = self.links.wanted().into();
+            out.push(Output::Detector(DetectorInput::Observe(whom)));
+        }
+    }
+
+    // --- roots
+
+    fn ask(&mut self, what: Asked, out: &mut Vec<Output>) {
+        if self.asked.is_none() {
+            out.push(Output::Storage(StorageInput::TellRoot));
+        }
+        self.asked = self.asked.max(Some(what));
+    }
+
+    fn own_root(&mut self, now: Time, root: u64, out: &mut Vec<Output>) {
+        let (mut told, differ) = self.repair.introduce(root);
+        self.repair_at_once(now, differ, out);
+        if self.asked.take() == Some(Asked::ForRound) {
+            let linked = self.links.peers().map(|node| Target::Peer(node.clone()));
+            let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
+            let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
+            let room = self.config.gossip_fanout;
+            let (changed, differ) = self.repair.round(root, room, free, &mut self.rng);
+            told.extend(changed);
+            self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
+        }
+        if !told.is_empty() {
+            let gossip = Gossip::Root(root).into();
+            out.push(Output::Transport(TransportInput::Gossip { to: told, gossip }));
+        }
+    }
+
+    /// Neighbours that are new and know something else.
+    fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
+        let targets = differ.into_iter().map(Target::Peer);
+        let free = targets.filter(|target| self.is_free(now, target));
+        let targets: BTreeSet<_> = free.take(self.at_once).collect();
+        self.at_once -= targets.len();
+        self.begin(now, targets, out);
+    }
+
+    // --- islands
+
+    fn some_live_if_lonely(&mut self, now: Time) -> BTreeSet<Target> {
+        if !self.links.is_empty() || self.live == 0 {
+            return BTreeSet::new();
+        }
+        let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
+        let live = live.map(|(node, _)| Target::Peer(node.clone()));
+        let free: Vec<_> = live.filter(|target| self.is_free(now, target)).collect();
+        free.into_iter().sample(&mut self.rng, self.config.gossip_fanout).into_iter().collect()
     }
 
     fn maybe_dead(&mut self, now: Time) -> Option<Target> {
-        let dead = self.count(Reach::Dead) as f64;
-        let chance = (dead / (self.count(Reach::Live) as f64 + 1.0)).min(1.0);
+        let chance = (self.dead.len() as f64 / (self.live as f64 + 1.0)).min(1.0);
         if !self.rng.random_bool(chance) {
             return None;
         }
-        self.free(now, Reach::Dead).into_iter().choose(&mut self.rng)
+        let some = self.dead.iter().sample(&mut self.rng, DEAD_TRIES);
+        let mut some = some.into_iter().map(|node| Target::Peer(node.clone()));
+        some.find(|target| self.is_free(now, target))
+    }
+
+    /// Somebody live whom neither we nor our neighbours are likely to talk to.
+    fn maybe_distant(&mut self, now: Time) -> Option<Target> {
+        if now < self.next_distant {
+            return None;
+        }
+        self.next_distant = now + distant_interval(&self.config, &mut self.rng);
+        let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
+        let distant = live.filter(|(node, _)| !self.links.has(node));
+        let (node, _) = distant.choose(&mut self.rng)?;
+        let target = Target::Peer(node.clone());
+        self.distant = Some(node.clone());
+        self.is_free(now, &target).then_some(target)
     }
 
     fn maybe_seed(&mut self, now: Time) -> Option<Target> {
@@ -249,14 +436,16 @@ impl Scheduler {
             .map(|address| Target::Address(address.clone()))
             .filter(|target| self.is_free(now, target))
             .collect();
-        free.into_iter().choose(&mut self.rng)
+        free.choose(&mut self.rng).cloned()
     }
 
     /// Tells some live peers, whatever else is under way with them.
     fn leave(&mut self, out: &mut Vec<Output>) {
-        let live = self.peers.iter().filter(|(_, reach)| **reach == Reach::Live);
-        let live: Vec<_> = live.map(|(peer, _)| Target::Peer(peer.clone())).collect();
-        let told = live.into_iter().sample(&mut self.rng, FAREWELLS);
+        let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
+        let (linked, others): (Vec<_>, Vec<_>) =
+            live.map(|(node, _)| node.clone()).partition(|node| self.links.has(node));
+        let nearest = if linked.is_empty() { others } else { linked };
+        let told = nearest.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
         let endings = |target: &Target| 1 + u32::from(self.in_flight.contains_key(target));
         let pending = told.iter().map(|target| (target.clone(), endings(target))).collect();
         self.leaving = Some(Farewell { pending, acknowledged: 0 });
@@ -267,11 +456,17 @@ impl Scheduler {
         }
     }
 
-    /// Of exchanges that nobody will report the end of, none is waited for.
-    fn interrupted(&mut self, out: &mut Vec<Output>) {
+    /// Of exchanges that nobody will report the end of, none is waited for; and of what connections
+    /// there are the transport tells again.
+    fn interrupted(&mut self, now: Time, out: &mut Vec<Output>) {
         self.in_flight.clear();
-        let neighbours = self.neighbours.as_slice().into();
-        out.push(Output::Transport(TransportInput::Neighbours(neighbours)));
+        self.asked = None;
+        self.links.reset(now);
+        self.repair.reset();
+        if self.observing {
+            let whom = self.links.wanted().into();
+            out.push(Output::Detector(DetectorInput::Observe(whom)));
+        }
         if let Some(farewell) = &mut self.leaving
             && !farewell.pending.is_empty()
         {
@@ -306,23 +501,16 @@ impl Scheduler {
     }
 
     fn is_short(&self) -> bool {
-        self.count(Reach::Live) < self.config.minimum_live_peers
+        self.live < self.config.minimum_live_peers || self.links.is_empty()
     }
 
     /// Whether this node itself or a live member answers at an address.
     fn is_taken(&self, address: &str) -> bool {
-        self.answered.get(address).is_some_and(|node| {
-            *node == self.config.node || self.peers.get(node) == Some(&Reach::Live)
-        })
-    }
-
-    fn free(&self, now: Time, of: Reach) -> Vec<Target> {
-        self.peers
-            .iter()
-            .filter(|(_, reach)| **reach == of)
-            .map(|(peer, _)| Target::Peer(peer.clone()))
-            .filter(|target| self.is_free(now, target))
-            .collect()
+        let taken = |node: &NodeId| {
+            let live = self.peers.get(node).is_some_and(|peer| peer.reach == Some(Reach::Live));
+            *node == self.config.node || (live && !self.links.is_empty())
+        };
+        self.answered.get(address).is_some_and(taken)
     }
 
     fn is_free(&self, now: Time, target: &Target) -> bool {
@@ -343,12 +531,20 @@ impl Scheduler {
         (self.config.gossip_interval * rounds).mul_f64(failures.jitter)
     }
 
-    fn count(&self, reach: Reach) -> usize {
-        self.peers.values().filter(|r| **r == reach).count()
-    }
-
-    fn ended(&mut self, now: Time, target: Target, node: Option<NodeId>, ok: bool) {
+    fn ended(
+        &mut self,
+        now: Time,
+        target: Target,
+        node: Option<NodeId>,
+        ok: bool,
+        out: &mut Vec<Output>,
+    ) {
         self.in_flight.remove(&target);
+        if let Target::Peer(peer) = &target
+            && self.distant.take_if(|distant| distant == peer).is_some()
+        {
+            self.links.release(now, peer, out);
+        }
         if let (Target::Address(address), Some(node)) = (&target, node) {
             self.answered.insert(address.clone(), node);
         }
@@ -365,24 +561,30 @@ impl Scheduler {
         let jitter = self.rng.random_range(0.5..1.0);
         self.failures.insert(target, Failures { count, last: now, jitter });
     }
+}
 
-    fn update_neighbours(&mut self, out: &mut Vec<Output>) {
-        let hopeful = self.peers.iter().filter(|(_, reach)| **reach != Reach::Dead);
-        let neighbours = overlay::neighbours(&self.config.node, hopeful.map(|(peer, _)| peer));
-        if neighbours != self.neighbours {
-            self.neighbours = neighbours;
-            let neighbours = self.neighbours.as_slice().into();
-            out.push(Output::Transport(TransportInput::Neighbours(neighbours)));
-        }
+impl Peer {
+    /// Its place among the members, if it is one.
+    fn site(&self) -> Option<Site> {
+        let member = matches!(self.reach, Some(Reach::Unheard | Reach::Live));
+        member.then_some(Site { datacenter: self.datacenter, healthy: !self.suspected })
     }
+}
+
+fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
+    (config.gossip_interval * DISTANT_INTERVALS).mul_f64(rng.random_range(0.75..1.25))
 }
 
 /// How many peers are told that this node leaves; they tell the others.
 const FAREWELLS: usize = 3;
-/// News that comes in quick succession is told together.
-const NEWS_BATCH: Duration = Duration::from_millis(2);
-/// A peer that fails is tried again after at most 16 rounds.
-const PEER_DOUBLINGS_MAX: u32 = 4;
+/// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
+const DISTANT_INTERVALS: u32 = 60;
+/// New neighbours that are compared with at once, within one round.
+const AT_ONCE_MAX: usize = 1;
+/// How many of the dead are looked at to find one that may be tried again.
+const DEAD_TRIES: usize = 4;
+/// A peer that fails is tried again after at most 4 rounds.
+const PEER_DOUBLINGS_MAX: u32 = 2;
 /// A seed that fails is tried again after at most 4 rounds while too few peers are live, since it
 /// may be all there is, and after at most 32 rounds otherwise.
 const NEEDED_SEED_DOUBLINGS_MAX: u32 = 2;

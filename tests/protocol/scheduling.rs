@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use gossipmonger::protocol::{
-    route::{Output, Reach, SchedulerInput, StorageInput, Target},
+    gossip::Gossip,
+    id::{Datacenter, NodeId},
+    overlay::NEIGHBOURS,
+    route::{DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput},
     scheduler::{IN_FLIGHT_MAX, Scheduler, SchedulerConfig},
     time::Time,
 };
@@ -13,12 +16,12 @@ use crate::support::{at, node};
 fn scheduler(seeds: &[&str]) -> Scheduler {
     let config = SchedulerConfig {
         node: node("self"),
+        datacenter: Datacenter::new("dc1").unwrap(),
         gossip_interval: Duration::from_secs(1),
         gossip_fanout: 3,
         minimum_live_peers: 1,
         seeds: seeds.iter().map(ToString::to_string).collect(),
         candidates: Vec::new(),
-        news_delay: Duration::from_millis(50),
         seed_interval: Duration::from_secs(30),
         exchange_timeout: Duration::from_secs(10),
     };
@@ -54,17 +57,221 @@ fn farewell(out: &[Output]) -> Option<usize> {
     })
 }
 
+fn link(scheduler: &mut Scheduler, now: Time, name: &str, up: bool) -> Vec<Output> {
+    tell(scheduler, now, SchedulerInput::Linked { peer: node(name), up, dialed: true })
+}
+
+/// What the transport is told.
+fn transport(out: &[Output]) -> Vec<&TransportInput> {
+    let told = out.iter().filter_map(|output| match output {
+        Output::Transport(input) => Some(input),
+        _ => None,
+    });
+    told.collect()
+}
+
+fn dialed(out: &[Output]) -> Vec<NodeId> {
+    let dialed = transport(out).into_iter().filter_map(|input| match input {
+        TransportInput::Dial(peers) => Some(peers.clone()),
+        _ => None,
+    });
+    dialed.flatten().collect()
+}
+
+fn observed(out: &[Output]) -> Option<Vec<NodeId>> {
+    out.iter().rev().find_map(|output| match output {
+        Output::Detector(DetectorInput::Observe(whom)) => Some(whom.to_vec()),
+        _ => None,
+    })
+}
+
+/// Ticks every tenth of a second, with this root, for so many seconds; all that was said.
+fn run(scheduler: &mut Scheduler, seconds: std::ops::Range<u64>, root: u64) -> Vec<Output> {
+    let mut said = Vec::new();
+    for tenth in seconds.start * 10..seconds.end * 10 {
+        let now = Time::from_origin(Duration::from_millis(tenth * 100));
+        let mut out = tell(scheduler, now, SchedulerInput::Tick);
+        if out.iter().any(|o| matches!(o, Output::Storage(StorageInput::TellRoot))) {
+            out.extend(tell(scheduler, now, SchedulerInput::OwnRoot(root)));
+        }
+        said.extend(out);
+    }
+    said
+}
+
 #[test]
 fn never_has_more_under_way_than_allowed() {
-    let mut scheduler = scheduler(&[]);
+    let seeds: Vec<_> = (0..500).map(|n| format!("seed-{n}:1")).collect();
+    let mut scheduler = scheduler(&seeds.iter().map(String::as_str).collect::<Vec<_>>());
+    (0..500).for_each(|n| peer(&mut scheduler, &format!("dead-{n}"), Reach::Dead));
     (0..500).for_each(|n| peer(&mut scheduler, &format!("p{n}"), Reach::Live));
-    let mut begun = 0;
-    for tenth in 0..50 {
-        let now = Time::from_origin(Duration::from_millis(tenth * 100));
-        tell(&mut scheduler, now, SchedulerInput::News);
-        begun += rounds(&tell(&mut scheduler, now, SchedulerInput::Tick)).len();
-    }
+    let begun: usize = (0..100)
+        .map(|tenth| Time::from_origin(Duration::from_millis(tenth * 100)))
+        .map(|now| {
+            link(&mut scheduler, now, "p0", true);
+            link(&mut scheduler, now, "p0", false);
+            rounds(&tell(&mut scheduler, now, SchedulerInput::Tick)).len()
+        })
+        .sum();
     assert_eq!(begun, IN_FLIGHT_MAX, "none of them ends");
+}
+
+#[test]
+fn where_nothing_happens_nothing_but_heartbeats_is_sent() {
+    let mut scheduler = scheduler(&[]);
+    for name in ["p", "q", "r"] {
+        peer(&mut scheduler, name, Reach::Live);
+        link(&mut scheduler, at(0), name, true);
+        tell(&mut scheduler, at(0), SchedulerInput::Root(node(name), 7));
+    }
+    run(&mut scheduler, 0..5, 7);
+    let said = run(&mut scheduler, 5..25, 7);
+    assert_eq!(rounds(&said), []);
+    let told = transport(&said);
+    assert!(told.iter().all(|told| matches!(told, TransportInput::Heartbeat(_))), "{told:?}");
+    assert!((19..=21).contains(&told.len()), "{}", told.len());
+}
+
+#[test]
+fn heartbeats_go_to_the_connected_only_also_if_they_seem_dead() {
+    let mut scheduler = scheduler(&[]);
+    ["p", "q"].iter().for_each(|name| peer(&mut scheduler, name, Reach::Live));
+    link(&mut scheduler, at(0), "p", true);
+    peer(&mut scheduler, "p", Reach::Dead);
+    let said = run(&mut scheduler, 0..3, 1);
+    let heartbeats = transport(&said).into_iter().filter_map(|told| match told {
+        TransportInput::Heartbeat(peers) => Some(peers.clone()),
+        _ => None,
+    });
+    assert!(heartbeats.into_iter().all(|peers| peers == [node("p")]));
+}
+
+#[test]
+fn the_root_is_told_when_it_changes_and_to_who_is_new() {
+    let mut scheduler = scheduler(&[]);
+    let roots = |out: &[Output]| -> Vec<(Vec<NodeId>, u64)> {
+        let told = transport(out).into_iter().filter_map(|told| match told {
+            TransportInput::Gossip { to, gossip } => match **gossip {
+                Gossip::Root(root) => Some((to.clone(), root)),
+                _ => None,
+            },
+            _ => None,
+        });
+        told.collect()
+    };
+    ["p", "q"].iter().for_each(|name| peer(&mut scheduler, name, Reach::Live));
+    let asked = link(&mut scheduler, at(0), "p", true);
+    assert!(asked.iter().any(|o| matches!(o, Output::Storage(StorageInput::TellRoot))));
+    let told = tell(&mut scheduler, at(0), SchedulerInput::OwnRoot(1));
+    assert_eq!(roots(&told), [(vec![node("p")], 1)], "at once");
+    assert_eq!(roots(&run(&mut scheduler, 0..10, 1)), []);
+    assert_eq!(roots(&run(&mut scheduler, 10..20, 2)), [(vec![node("p")], 2)]);
+    link(&mut scheduler, at(20), "q", true);
+    let told = tell(&mut scheduler, at(20), SchedulerInput::OwnRoot(2));
+    assert_eq!(roots(&told), [(vec![node("q")], 2)]);
+}
+
+#[test]
+fn who_knows_something_else_for_two_rounds_gets_an_exchange() {
+    let mut scheduler = scheduler(&[]);
+    for name in ["t", "u"] {
+        peer(&mut scheduler, name, Reach::Live);
+        link(&mut scheduler, at(0), name, true);
+    }
+    tell(&mut scheduler, at(0), SchedulerInput::Root(node("t"), 7));
+    tell(&mut scheduler, at(0), SchedulerInput::Root(node("u"), 8));
+    let begun = rounds(&run(&mut scheduler, 0..4, 7));
+    assert_eq!(begun, [Target::Peer(node("u"))], "and while it is under way no other");
+}
+
+#[test]
+fn a_large_cluster_is_observed_and_dialed_by_neighbours_only() {
+    let mut scheduler = scheduler(&[]);
+    link(&mut scheduler, at(0), "x0", true);
+    let mut said = Vec::new();
+    for n in 0..200 {
+        let known = SchedulerInput::Peer(node(&format!("x{n}")), Reach::Unheard);
+        said.extend(tell(&mut scheduler, at(0), known));
+        said.extend(tell(&mut scheduler, at(0), SchedulerInput::Tick));
+    }
+    assert_eq!(dialed(&said), [], "the list still grows");
+    assert_eq!(observed(&said), Some(vec![]));
+    let said = run(&mut scheduler, 0..6, 1);
+    let (dialed, observed) = (dialed(&said), observed(&said).unwrap());
+    assert!(observed.len() <= NEIGHBOURS, "{observed:?}");
+    assert!(dialed.iter().all(|peer| observed.contains(peer)), "{dialed:?} {observed:?}");
+    assert_eq!(scheduler.neighbours(), observed);
+}
+
+#[test]
+fn a_suspect_stays_a_neighbour_and_a_dead_one_does_not() {
+    let mut scheduler = scheduler(&[]);
+    ["p", "q"].iter().for_each(|name| peer(&mut scheduler, name, Reach::Live));
+    run(&mut scheduler, 0..3, 1);
+    tell(&mut scheduler, at(3), SchedulerInput::Suspected(node("p"), true));
+    run(&mut scheduler, 3..6, 1);
+    assert_eq!(scheduler.neighbours(), [node("p"), node("q")]);
+    tell(&mut scheduler, at(6), SchedulerInput::Peer(node("p"), Reach::Dead));
+    run(&mut scheduler, 6..9, 1);
+    assert_eq!(scheduler.neighbours(), [node("q")]);
+}
+
+#[test]
+fn somebody_far_is_asked_once_a_minute_over_a_connection_of_its_own() {
+    let mut scheduler = scheduler(&[]);
+    (0..100).for_each(|n| peer(&mut scheduler, &format!("x{n}"), Reach::Live));
+    run(&mut scheduler, 0..1, 1);
+    for name in scheduler.neighbours().to_vec() {
+        link(&mut scheduler, at(1), name.as_str(), true);
+    }
+    let mut asked = 0;
+    for minute in 0..20 {
+        for second in 0..60 {
+            let now = at(2 + minute * 60 + second);
+            for target in rounds(&tell(&mut scheduler, now, SchedulerInput::Tick)) {
+                let Target::Peer(far) = &target else { panic!("{target:?}") };
+                assert!(!scheduler.neighbours().contains(far));
+                asked += 1;
+                link(&mut scheduler, now, far.as_str(), true);
+                let out = ended(&mut scheduler, now, &target, true);
+                let closed = transport(&out).into_iter().any(
+                    |told| matches!(told, TransportInput::Close(peers) if *peers == [far.clone()]),
+                );
+                assert!(closed, "{out:?}");
+                link(&mut scheduler, now, far.as_str(), false);
+            }
+        }
+    }
+    assert!((16..=27).contains(&asked), "{asked} in 20 minutes");
+}
+
+#[test]
+fn who_loses_its_last_connection_asks_around_at_once() {
+    let mut scheduler = scheduler(&["seed:1"]);
+    ["p", "q"].iter().for_each(|name| peer(&mut scheduler, name, Reach::Live));
+    link(&mut scheduler, at(0), "p", true);
+    for target in rounds(&run(&mut scheduler, 0..20, 1)) {
+        let Target::Address(_) = target else { panic!("{target:?}") };
+        let node = Some(node("p"));
+        tell(&mut scheduler, at(20), SchedulerInput::Ended { target, node, ok: true });
+    }
+    link(&mut scheduler, at(20), "p", false);
+    let asked = rounds(&tell(&mut scheduler, at(21), SchedulerInput::Tick));
+    assert_eq!(asked.len(), 3, "both peers, and the seed: {asked:?}");
+}
+
+#[test]
+fn after_an_interruption_all_is_told_again() {
+    let mut scheduler = scheduler(&[]);
+    peer(&mut scheduler, "p", Reach::Live);
+    link(&mut scheduler, at(0), "p", true);
+    run(&mut scheduler, 0..3, 1);
+    let out = tell(&mut scheduler, at(3), SchedulerInput::Interrupted);
+    assert_eq!(observed(&out), Some(vec![node("p")]));
+    assert!(scheduler.links().is_empty());
+    let out = link(&mut scheduler, at(3), "p", true);
+    assert!(out.iter().any(|o| matches!(o, Output::Storage(StorageInput::TellRoot))));
+    assert_eq!(dialed(&run(&mut scheduler, 3..9, 1)), []);
 }
 
 #[test]
@@ -79,7 +286,7 @@ fn a_peer_that_fails_is_left_alone_for_a_while() {
             ended(&mut scheduler, at(second), &target, false);
         }
     }
-    assert!((8..30).contains(&tries), "{tries}");
+    assert!((30..60).contains(&tries), "{tries}");
     tell(&mut scheduler, at(120), SchedulerInput::Peer(node("p"), Reach::Live));
     let again = rounds(&tell(&mut scheduler, at(122), SchedulerInput::Tick));
     assert_eq!(again, [target], "it was heard again");

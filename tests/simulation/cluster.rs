@@ -78,6 +78,7 @@ pub(crate) struct Cluster {
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     exchanges: BTreeMap<u64, Exchange>,
+    links: BTreeMap<u64, Link>,
     trace: DefaultHasher,
 }
 
@@ -153,6 +154,12 @@ enum What {
     TimedOut { exchange: u64 },
     Unreached { slot: usize, epoch: u64, target: Target, node: Option<NodeId> },
     Datagram { to: usize, from: NodeId, bytes: Vec<u8> },
+    Dialed { slots: [usize; 2], epochs: [u64; 2] },
+    Undialed { slot: usize, epoch: u64, peer: NodeId },
+    Pump { link: u64, to: usize },
+    Gossip { link: u64, to: usize, bytes: Vec<u8> },
+    Probe { link: u64 },
+    Closed { link: u64 },
     Synced { slot: usize, epoch: u64, commit: u64 },
 }
 
@@ -172,6 +179,20 @@ struct Exchange {
     broken: bool,
 }
 
+/// A connection.
+struct Link {
+    /// Who dialed, and who answered.
+    slots: [usize; 2],
+    epochs: [u64; 2],
+    /// Whether each end still has it.
+    up: [bool; 2],
+    /// What waits to be sent to each end, and when the last of what was sent arrives.
+    queues: [VecDeque<Vec<u8>>; 2],
+    arrivals: [u64; 2],
+    /// When something last got through.
+    alive: u64,
+}
+
 impl Cluster {
     /// `count` machines, all switched off.
     pub(crate) fn new(seed: u64, count: usize, settings: Settings, network: Network) -> Self {
@@ -189,6 +210,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             scheduled: 0,
             exchanges: BTreeMap::new(),
+            links: BTreeMap::new(),
             trace: DefaultHasher::new(),
         }
     }
@@ -254,6 +276,9 @@ impl Cluster {
         node.generation = replica.own().generation();
         node.replica = replica;
         self.deliver(slot, Machine::Storage, out);
+        let interrupted = SchedulerInput::Interrupted;
+        self.input(slot, Machine::Scheduler, Output::Scheduler(interrupted));
+        self.tell_links(slot);
     }
 
     fn start_storage(
@@ -312,6 +337,9 @@ impl Cluster {
             self.sync_one(slot);
         }
         self.slots[slot].node = None;
+        for link in self.links_of(slot) {
+            self.hang_up(link, slot);
+        }
     }
 
     /// Empties the disk. The clock is set so that no generation can come again: who loses both
@@ -422,6 +450,17 @@ impl Cluster {
                 self.ended(slot, epoch, target, node, false);
             }
             What::Datagram { to, from, bytes } => self.datagram(to, from, &bytes),
+            What::Dialed { slots, epochs } => self.dialed(slots, epochs),
+            What::Undialed { slot, epoch, peer } => {
+                if self.slots[slot].epoch == epoch {
+                    let failed = Output::Scheduler(SchedulerInput::DialFailed(peer));
+                    self.input(slot, Machine::Scheduler, failed);
+                }
+            }
+            What::Pump { link, to } => self.pump(link, to),
+            What::Gossip { link, to, bytes } => self.told(link, to, &bytes),
+            What::Probe { link } => self.probe(link),
+            What::Closed { link } => self.break_off(link),
             What::Synced { slot, epoch, commit } => {
                 while self.slots[slot].epoch == epoch
                     && self.slots[slot].unsynced.front().is_some_and(|next| next.number <= commit)
@@ -649,12 +688,243 @@ impl Cluster {
                 }
             }
             TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
-            TransportInput::Neighbours(_) | TransportInput::Forget(_) => {}
-            TransportInput::Dial(_)
-            | TransportInput::Close(_)
-            | TransportInput::TellLinks
-            | TransportInput::Gossip { .. } => {}
+            TransportInput::Neighbours(_) => {}
+            TransportInput::Dial(peers) => {
+                peers.into_iter().for_each(|peer| self.dial_peer(slot, peer));
+            }
+            TransportInput::Close(peers) => {
+                peers.iter().for_each(|peer| self.close(slot, peer));
+            }
+            TransportInput::Forget(peer) => self.close(slot, &peer),
+            TransportInput::TellLinks => self.tell_links(slot),
+            TransportInput::Gossip { to, gossip } => {
+                let bytes = gossip.encode().expect("what nodes say fits a frame");
+                for peer in to {
+                    self.tell(slot, &peer, bytes.clone());
+                }
+            }
         }
+    }
+
+    // --- connections
+
+    fn links_of(&self, slot: usize) -> Vec<u64> {
+        let epoch = self.slots[slot].epoch;
+        let of = |link: &Link| (0..2).any(|n| link.slots[n] == slot && link.epochs[n] == epoch);
+        self.links.iter().filter(|(_, link)| of(link)).map(|(id, _)| *id).collect()
+    }
+
+    /// The connection that a process has to a peer.
+    fn link_to(&self, slot: usize, peer: &NodeId) -> Option<u64> {
+        self.links_of(slot).into_iter().find(|id| {
+            let link = &self.links[id];
+            let end = link.end(slot);
+            link.up[end] && self.slots[link.slots[1 - end]].name == *peer
+        })
+    }
+
+    fn close(&mut self, slot: usize, peer: &NodeId) {
+        if let Some(link) = self.link_to(slot, peer) {
+            self.hang_up(link, slot);
+        }
+    }
+
+    fn dial_peer(&mut self, slot: usize, peer: NodeId) {
+        if let Some(id) = self.link_to(slot, &peer) {
+            self.tell_link(id, slot, true);
+            return;
+        }
+        let epoch = self.slots[slot].epoch;
+        let other = self.find(slot, &Target::Peer(peer.clone()));
+        let other = other.filter(|other| self.slots[*other].name == peer);
+        let there = other.and_then(|other| {
+            let forth = self.network.frame(&mut self.rng, slot, other)?;
+            Some((other, forth + self.network.frame(&mut self.rng, other, slot)?))
+        });
+        match there {
+            Some((other, travel)) => {
+                let epochs = [epoch, self.slots[other].epoch];
+                self.at(self.now + travel, What::Dialed { slots: [slot, other], epochs });
+            }
+            None => self.at(self.now + CONNECT_TIMEOUT, What::Undialed { slot, epoch, peer }),
+        }
+    }
+
+    fn dialed(&mut self, slots: [usize; 2], epochs: [u64; 2]) {
+        let runs = |n: usize| {
+            let at = &self.slots[slots[n]];
+            at.epoch == epochs[n] && at.node.is_some()
+        };
+        if !runs(0) {
+            return;
+        }
+        if !runs(1) {
+            let peer = self.slots[slots[1]].name.clone();
+            let (slot, epoch) = (slots[0], epochs[0]);
+            self.at(self.now + CONNECT_TIMEOUT, What::Undialed { slot, epoch, peer });
+            return;
+        }
+        for (here, there) in [(slots[0], slots[1]), (slots[1], slots[0])] {
+            let hello = self.hello(there, here);
+            let known = StorageInput::HeardOfSelf(hello.known);
+            self.input(here, Machine::Storage, Output::Storage(known));
+            if self.slots[here].node.is_none() || self.slots[there].node.is_none() {
+                return;
+            }
+            self.heard(here, hello.node, hello.generation, Sign::Traffic);
+        }
+        self.connect(slots);
+    }
+
+    /// Two that have introduced themselves are connected, unless they are already.
+    fn connect(&mut self, slots: [usize; 2]) {
+        let names = slots.map(|slot| self.slots[slot].name.clone());
+        let epochs = slots.map(|slot| self.slots[slot].epoch);
+        if slots.iter().any(|slot| self.slots[*slot].node.is_none()) {
+            return;
+        }
+        for (n, &slot) in slots.iter().enumerate() {
+            let Some(id) = self.link_to(slot, &names[1 - n]) else { continue };
+            let link = &self.links[&id];
+            let end = link.end(slot);
+            if link.slots[1 - end] == slots[1 - n] && link.epochs[1 - end] == epochs[1 - n] {
+                if link.up == [true; 2] {
+                    return;
+                }
+            }
+            // It is with an earlier process of that name.
+            self.hang_up(id, slot);
+        }
+        self.scheduled += 1;
+        let id = self.scheduled;
+        let link = Link {
+            slots,
+            epochs,
+            up: [true; 2],
+            queues: Default::default(),
+            arrivals: [0; 2],
+            alive: self.now,
+        };
+        self.links.insert(id, link);
+        self.at(self.now + PROBE, What::Probe { link: id });
+        for slot in slots {
+            self.tell_link(id, slot, true);
+        }
+    }
+
+    /// Tells a process that it has a connection, or has it no longer.
+    fn tell_link(&mut self, id: u64, slot: usize, up: bool) {
+        let Some(link) = self.links.get(&id) else { return };
+        let end = link.end(slot);
+        if self.slots[slot].epoch != link.epochs[end] || self.slots[slot].node.is_none() {
+            return;
+        }
+        let peer = self.slots[link.slots[1 - end]].name.clone();
+        let dialed = end == 0;
+        let stored = StorageInput::Linked(peer.clone(), up);
+        self.input(slot, Machine::Storage, Output::Storage(stored));
+        let linked = SchedulerInput::Linked { peer, up, dialed };
+        self.input(slot, Machine::Scheduler, Output::Scheduler(linked));
+    }
+
+    fn tell_links(&mut self, slot: usize) {
+        for id in self.links_of(slot) {
+            let link = &self.links[&id];
+            if link.up[link.end(slot)] {
+                self.tell_link(id, slot, true);
+            }
+        }
+    }
+
+    /// One end closes a connection; the other one hears of it, if anything reaches it.
+    fn hang_up(&mut self, id: u64, slot: usize) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let end = link.end(slot);
+        let other = link.slots[1 - end];
+        if !std::mem::take(&mut link.up[end]) {
+            return;
+        }
+        if let Some(travel) = self.network.frame(&mut self.rng, slot, other) {
+            let at = (self.now + travel).max(self.links[&id].arrivals[1 - end] + 1);
+            self.at(at, What::Closed { link: id });
+        }
+        self.tell_link(id, slot, false);
+    }
+
+    /// A connection is gone for whoever still has it.
+    fn break_off(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let (slots, up) = (link.slots, std::mem::take(&mut link.up));
+        for (slot, up) in slots.into_iter().zip(up) {
+            if up {
+                self.tell_link(id, slot, false);
+            }
+        }
+        self.links.remove(&id);
+    }
+
+    /// Notices that nothing gets through any more.
+    fn probe(&mut self, id: u64) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let runs = |n: usize| {
+            let at = &self.slots[link.slots[n]];
+            at.epoch == link.epochs[n] && at.node.is_some()
+        };
+        let [one, other] = link.slots;
+        let through = self.network.reaches(one, other) && self.network.reaches(other, one);
+        if through && link.up == [true; 2] && runs(0) && runs(1) {
+            link.alive = self.now;
+        }
+        if self.now - link.alive >= IDLE_TIMEOUT {
+            self.break_off(id);
+        } else {
+            self.at(self.now + PROBE, What::Probe { link: id });
+        }
+    }
+
+    fn tell(&mut self, slot: usize, peer: &NodeId, bytes: Vec<u8>) {
+        let Some(id) = self.link_to(slot, peer) else { return };
+        let link = self.links.get_mut(&id).expect("just found");
+        let to = 1 - link.end(slot);
+        link.queues[to].push_back(bytes);
+        if link.queues[to].len() == 1 {
+            self.pump(id, to);
+        }
+    }
+
+    /// Sends what waits: a stream keeps its order, and repeats what is lost.
+    fn pump(&mut self, id: u64, to: usize) {
+        while let Some(link) = self.links.get_mut(&id) {
+            let (from, towards) = (link.slots[1 - to], link.slots[to]);
+            if !self.network.reaches(from, towards) || !self.network.reaches(towards, from) {
+                if !link.queues[to].is_empty() {
+                    self.at(self.now + RESEND, What::Pump { link: id, to });
+                }
+                return;
+            }
+            let Some(bytes) = link.queues[to].pop_front() else { return };
+            let Some(travel) = self.network.frame(&mut self.rng, from, towards) else {
+                self.break_off(id);
+                return;
+            };
+            let at = (self.now + travel).max(link.arrivals[to] + 1);
+            link.arrivals[to] = at;
+            self.at(at, What::Gossip { link: id, to, bytes });
+        }
+    }
+
+    fn told(&mut self, id: u64, to: usize, bytes: &[u8]) {
+        let Some(link) = self.links.get(&id) else { return };
+        let (slot, epoch, peer) = (link.slots[to], link.epochs[to], link.slots[1 - to]);
+        if !link.up[to] || self.slots[slot].epoch != epoch || self.slots[slot].node.is_none() {
+            return;
+        }
+        let from = self.slots[peer].name.clone();
+        let Ok(Message::Gossip(gossip)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
+            self.fail("what nodes say can be decoded")
+        };
+        let told = StorageInput::Gossip(from, Box::new(gossip));
+        self.input(slot, Machine::Storage, Output::Storage(told));
     }
 
     /// Who would answer: the machine at the address, whoever runs there.
@@ -778,6 +1048,9 @@ impl Cluster {
             return;
         }
         self.heard(slot, peer.clone(), hello.generation, Sign::Traffic);
+        if side == Side::Initiator {
+            self.connect([initiator, responder]);
+        }
         match opening {
             Some(step) => self.drive(id, side, step),
             None => {
@@ -872,19 +1145,13 @@ impl Cluster {
 
     fn heartbeat(&mut self, slot: usize, peers: &[NodeId]) {
         for peer in peers {
-            let Some(to) = self.find(slot, &Target::Peer(peer.clone())) else { continue };
+            let Some(id) = self.link_to(slot, peer) else { continue };
+            let link = &self.links[&id];
+            let to = link.slots[1 - link.end(slot)];
             let Some(node) = self.slots[slot].node.as_mut() else { return };
-            // There are no connections here; none to the dead is taken to be left.
-            let state = node.liveness.life(peer).map(|life| life.state);
-            if matches!(state, Some(PeerState::Dead | PeerState::Left)) {
-                continue;
-            }
             node.sequence += 1;
             let generation = node.replica.own().generation();
             let bytes = Heartbeat { generation, sequence: node.sequence }.encode();
-            if self.slots[to].name != *peer {
-                continue;
-            }
             for travel in self.network.datagram(&mut self.rng, slot, to) {
                 let from = self.slots[slot].name.clone();
                 self.at(self.now + travel, What::Datagram { to, from, bytes: bytes.clone() });
@@ -997,6 +1264,12 @@ impl Slot {
     }
 }
 
+impl Link {
+    fn end(&self, slot: usize) -> usize {
+        usize::from(self.slots[0] != slot)
+    }
+}
+
 impl Exchange {
     fn half(&mut self, side: Side) -> &mut dyn Half {
         match side {
@@ -1052,12 +1325,12 @@ fn scheduler_config(
 ) -> SchedulerConfig {
     SchedulerConfig {
         node,
+        datacenter: Datacenter::new("dc1").expect("a label"),
         gossip_interval: INTERVAL,
         gossip_fanout: settings.fanout,
         minimum_live_peers: 1,
         seeds,
         candidates,
-        news_delay: Duration::from_millis(50),
         seed_interval: Duration::from_secs(30),
         exchange_timeout: Duration::from_secs(15),
     }
@@ -1072,6 +1345,12 @@ fn wall(now: u64, skew: i64) -> SystemTime {
 const INTERVAL: Duration = Duration::from_secs(1);
 /// After so long nobody answers at an address, in microseconds.
 const CONNECT_TIMEOUT: u64 = 1_000_000;
+/// How often a connection is looked at whether anything gets through, in microseconds.
+const PROBE: u64 = 1_000_000;
+/// After so long without anything a connection is gone, in microseconds.
+const IDLE_TIMEOUT: u64 = 30_000_000;
+/// After so long a stream tries again what does not get through, in microseconds.
+const RESEND: u64 = 300_000;
 /// After so long an exchange is given up, in microseconds.
 const EXCHANGE_TIMEOUT: u64 = 10_000_000;
 /// The wall clock when a run begins.

@@ -563,6 +563,12 @@ fn reborn(name: &str, life: u64, now: u64) -> Replica {
     Replica::start(config(name), stored, &copies, false, at(now), wall, &mut Vec::new())
 }
 
+/// The sums that are kept up to date must be those of the lines.
+fn made_anew(replica: &mut Replica) -> Sketch {
+    let (key, digest) = (replica.sketch().key(), replica.digest());
+    Sketch::collect(key, CELLS_CACHED, digest.entries.iter().map(|line| key.symbol(line)))
+}
+
 /// All of what a node knows: the lines, and the keys behind them.
 type Known = Vec<(NodeId, DigestEntry, Vec<(Key, Version, bool)>)>;
 
@@ -594,6 +600,9 @@ proptest! {
             by_digest(one, other);
         } else {
             by_digest(other, one);
+        }
+        for side in &mut ours.sides {
+            prop_assert_eq!(side.sketch(), made_anew(side));
         }
         for side in 0..2 {
             prop_assert_eq!(known(&ours.sides[side]), known(&oracle.sides[side]), "{:?}", run.sent);

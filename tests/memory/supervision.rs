@@ -184,6 +184,25 @@ async fn a_restart_is_told() {
     assert_eq!(node.counters().get(Counter::ActorRestarts), 1);
 }
 
+/// Whoever starts anew is told of the connections there are.
+#[tokio::test(start_paused = true)]
+async fn a_restarted_storage_still_tells_its_neighbours_at_once() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    for part in 0..4 {
+        kill_one(&a, part).await;
+        until("it is restarted", || a.counters().get(Counter::ActorRestarts) == part as u64 + 1)
+            .await;
+        let before = a.counters().get(Counter::GossipSent);
+        for n in 0..20 {
+            a.set("key", format!("{part}.{n}")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(a.counters().get(Counter::GossipSent) >= before + 20, "after part {part}");
+        assert_eq!(b.get_str(a.node(), "key"), Some(format!("{part}.19")));
+    }
+}
+
 /// Each inner actor is killed in turn while writes come from many sides.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_by_restarts() {

@@ -198,6 +198,12 @@ impl State {
                 let (wants, delta) = self.replica.answer_lines(now, peer, &lines, &unknown, out);
                 Reply::Answer { wants, delta }
             }
+            Ask::Pull => Reply::Pull(self.replica.pull(now, peer)),
+            Ask::Feed { digest } => {
+                let (digest, delta) = self.replica.feed(now, peer, digest);
+                Reply::Fed { digest, delta }
+            }
+            Ask::Take { delta } => Reply::Took(self.replica.take(now, peer, &delta, out)),
         }
     }
 

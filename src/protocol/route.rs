@@ -58,6 +58,8 @@ pub enum StorageInput {
     Retire(NodeId),
     /// A dead peer is to be forgotten.
     Forget(NodeId),
+    /// A stream with a peer broke off while it carried bulk.
+    BulkBroken(NodeId),
     /// The detector is convinced of this, in this life of the peer.
     Accuse(NodeId, Generation, Verdict),
     /// There is a connection to a peer on which news can be told, or there is none any more.

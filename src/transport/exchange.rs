@@ -99,7 +99,9 @@ async fn drive<H: Half + Send>(
     frames: &mut impl Frames,
     may_end: impl Fn(&H) -> bool + Send,
 ) -> Result<(), ExchangeError> {
+    let mut bulk = BulkGuard { node, peer, under_way: false };
     loop {
+        bulk.under_way = half.is_bulk();
         step = match step {
             Step::Ask(ask) => {
                 let reply = node.ask(&peer.node, ask).await?;
@@ -120,7 +122,10 @@ async fn drive<H: Half + Send>(
                 None if may_end(&half) => return Ok(()),
                 None => return Err(ExchangeError::Ended),
             },
-            Step::Done => return Ok(()),
+            Step::Done => {
+                bulk.under_way = false;
+                return Ok(());
+            }
             Step::Broken(breach) => {
                 node.count(Counter::FramesRefused);
                 return Err(breach.into());
@@ -128,6 +133,21 @@ async fn drive<H: Half + Send>(
         };
         if let Some(counter) = half.counted() {
             node.count(counter);
+        }
+    }
+}
+
+/// Tells storage when bulk breaks off, also when nobody drives the exchange any more.
+struct BulkGuard<'a> {
+    node: &'a NodeLink,
+    peer: &'a Met,
+    under_way: bool,
+}
+
+impl Drop for BulkGuard<'_> {
+    fn drop(&mut self) {
+        if self.under_way {
+            self.node.bulk_broken(&self.peer.node);
         }
     }
 }
@@ -143,13 +163,15 @@ fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
         Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
         Message::Ack { delta } => (None, Some(delta)),
         Message::Gossip(Gossip::Push(delta)) => (None, Some(delta)),
-        Message::Differ { lines, .. } | Message::Lines { lines } => (Some(lines), None),
+        Message::Differ { lines, .. } => (Some(lines), None),
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Gossip(_)
         | Message::Cells(_)
         | Message::Further { .. }
         | Message::Full => (None, None),
+        Message::Pull { digest } => (digest.as_ref(), None),
+        Message::More { delta } => (None, Some(delta)),
     };
     if let Some(digest) = digest.cloned().map(Arc::new) {
         let peer = peer();

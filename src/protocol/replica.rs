@@ -665,8 +665,9 @@ impl Replica {
     }
 
     fn expect_expiry(&mut self, key: &Key, expires: Option<Time>) {
-        if let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
-            self.own.entries().get(key)
+        if !self.expiries.is_empty()
+            && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
+                self.own.entries().get(key)
         {
             self.expiries.remove(&(*at, key.clone()));
         }

@@ -109,11 +109,16 @@ pub enum Ask {
         unknown: Arc<[u32]>,
     },
     /// [`Replica::pull`](super::replica::Replica::pull).
-    Pull,
+    Pull {
+        /// What these nodes are asked about; `None`: everybody.
+        about: Option<Arc<[NodeId]>>,
+    },
     /// [`Replica::feed`](super::replica::Replica::feed).
     Feed {
         /// How far the peer will be once it has all that it was sent.
         digest: Digest,
+        /// Nodes that are not listed are unknown to it; otherwise they are not asked about.
+        all: bool,
     },
     /// [`Replica::take`](super::replica::Replica::take).
     Take {
@@ -261,8 +266,10 @@ enum Owed {
 }
 
 /// What was too much for one delta.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Rest {
+    /// Whose lines differ, if it is about these alone.
+    about: Option<Vec<NodeId>>,
     /// The peer has more for us.
     ours: bool,
     /// We have more for the peer.
@@ -389,6 +396,7 @@ impl Initiator {
             return Step::Done;
         }
         self.phase = Phase::Answering;
+        self.rest.about = Some(named(&lines));
         Step::Ask(Ask::AnswerLines { lines: Arc::new(lines), unknown: Arc::from(unknown) })
     }
 
@@ -396,7 +404,7 @@ impl Initiator {
         match self.phase {
             Phase::Closing if self.rest.ours => {
                 self.phase = Phase::First;
-                self.pulling.pull()
+                self.pulling.pull(self.rest.about.take())
             }
             Phase::Closing | Phase::First if self.rest.theirs => {
                 self.phase = Phase::Second;
@@ -445,6 +453,8 @@ impl Half for Responder {
             }
             (Message::SynAck { wants, delta }, Owed::SynAck) => {
                 self.rest.ours = delta.more;
+                let new = delta.nodes.iter().map(|news| news.node.clone());
+                self.rest.about.get_or_insert_default().extend(new);
                 Step::Ask(Ask::Merge { wants, delta: Arc::new(delta) })
             }
             (Message::Ack { delta }, Owed::Ack) => {
@@ -545,6 +555,7 @@ impl Responder {
         let nothing = lines.entries.is_empty() && unknown.is_empty();
         self.owed = if nothing { Owed::Nothing } else { Owed::SynAck };
         self.finder = Finder::default();
+        self.rest.about = Some(named(&lines));
         self.counted = Some(Counter::ReconciledBySketch);
         Step::Send(Message::Differ { lines, unknown })
     }
@@ -557,7 +568,7 @@ impl Responder {
             }
             Owed::Closing | Owed::First if self.rest.ours => {
                 self.owed = Owed::Second;
-                self.pulling.pull()
+                self.pulling.pull(self.rest.about.take())
             }
             _ => Step::Done,
         }
@@ -569,6 +580,10 @@ impl Responder {
             Moved::Over => self.next(),
         }
     }
+}
+
+fn named(lines: &Digest) -> Vec<NodeId> {
+    lines.entries.iter().map(|line| line.node.clone()).collect()
 }
 
 const BROKEN: Step = Step::Broken(Breach::Order);

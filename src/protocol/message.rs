@@ -76,6 +76,8 @@ pub enum Message {
     Pull {
         /// How far my copies reach; `None`: I get it elsewhere.
         digest: Option<Digest>,
+        /// These are all that I know, not some that are asked about.
+        all: bool,
     },
     /// A part of what was asked for.
     More {
@@ -158,7 +160,7 @@ impl Message {
             Self::Further { cells } => framed(kind, cells),
             Self::Differ { lines, unknown } => framed(kind, (lines, unknown)),
             Self::Full => framed(kind, ()),
-            Self::Pull { digest } => framed(kind, digest),
+            Self::Pull { digest, all } => framed(kind, (digest, all)),
             Self::More { delta } => framed(kind, delta),
         }
     }
@@ -192,8 +194,8 @@ impl Message {
                 Self::Full
             }
             (KIND_PULL, VERSION) => {
-                let digest: Option<Digest> = whole(body)?;
-                Self::Pull { digest: digest.map(sorted).transpose()? }
+                let (digest, all): (Option<Digest>, bool) = whole(body)?;
+                Self::Pull { digest: digest.map(sorted).transpose()?, all }
             }
             (KIND_MORE, VERSION) => Self::More { delta: whole(body)? },
             (kind, version) => return Err(WireError::Unknown { kind, version }),

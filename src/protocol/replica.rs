@@ -461,17 +461,28 @@ impl Replica {
     }
 
     /// Asks for the right to pull from a peer that has more than fits one delta. Returns how far we
-    /// are; `None` while there is another pull.
-    pub fn pull(&mut self, now: Time, from: &NodeId) -> Option<Digest> {
-        self.bulk.begin_pull(now, from).then(|| (*self.digest()).clone())
+    /// are, of these nodes or of all; `None` while there is another pull.
+    pub fn pull(&mut self, now: Time, from: &NodeId, about: Option<&[NodeId]>) -> Option<Digest> {
+        let may = self.bulk.begin_pull(now, from);
+        may.then(|| match about {
+            None => (*self.digest()).clone(),
+            Some(nodes) => self.lines(nodes, &[]).0,
+        })
     }
 
     /// What a peer that pulls lacks, as much as fits one delta, and how far it will be with it.
-    pub fn feed(&mut self, now: Time, peer: &NodeId, mut theirs: Digest) -> (Digest, Delta) {
+    /// `all`: as for an answer.
+    pub fn feed(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        mut theirs: Digest,
+        all: bool,
+    ) -> (Digest, Delta) {
         if !self.bulk.may_feed(now, peer) {
             return (theirs, Delta::default());
         }
-        let delta = self.lacking(now, peer, &theirs, true, None);
+        let delta = self.lacking(now, peer, &theirs, all, None);
         self.bulk.told(now, peer, &delta, true);
         theirs.advance(&delta);
         (theirs, delta)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Met, NodeLink, Unavailable};
 use crate::protocol::{
     event::ProtocolEvent,
-    exchange::{Breach, Half, Responder, Step, Summary},
+    exchange::{Ask, Breach, Half, Responder, Step, Summary},
     gossip::Gossip,
     message::{Message, WireError},
     route::{Counter, Sign},
@@ -104,12 +104,20 @@ async fn drive<H: Half + Send>(
         bulk.under_way = half.is_bulk();
         step = match step {
             Step::Ask(ask) => {
+                let pulled = match &ask {
+                    Ask::Take { delta } => delta.encoded_len_max(),
+                    _ => 0,
+                };
                 let reply = node.ask(&peer.node, ask).await?;
+                node.counters().add(Counter::BulkBytesTaken, pulled as u64);
                 // The frame just dealt with may have introduced the very peer that sent it.
                 node.heard(&peer.node, peer.generation, Sign::Traffic, node.now());
                 half.reply(reply)
             }
             Step::Send(message) => {
+                if let Message::More { delta } = &message {
+                    node.counters().add(Counter::BulkBytesSent, delta.encoded_len_max() as u64);
+                }
                 frames.send(&message).await?;
                 watch(node, peer, &message, true);
                 half.sent()
@@ -170,7 +178,7 @@ fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
         | Message::Cells(_)
         | Message::Further { .. }
         | Message::Full => (None, None),
-        Message::Pull { digest } => (digest.as_ref(), None),
+        Message::Pull { digest, .. } => (digest.as_ref(), None),
         Message::More { delta } => (None, Some(delta)),
     };
     if let Some(digest) = digest.cloned().map(Arc::new) {

@@ -70,9 +70,9 @@ fn pulling() -> Initiator {
     assert_eq!(initiator.sent(), Step::Read);
     assert!(matches!(initiator.frame(syn_ack(true)), Step::Ask(Ask::Merge { .. })));
     assert_eq!(initiator.reply(Reply::Merged(Delta::default())), Step::Send(ack(false)));
-    assert_eq!(initiator.sent(), Step::Ask(Ask::Pull));
+    assert_eq!(initiator.sent(), Step::Ask(Ask::Pull { about: None }));
     let pull = initiator.reply(Reply::Pull(Some(Digest::default())));
-    assert_eq!(pull, Step::Send(Message::Pull { digest: Some(Digest::default()) }));
+    assert_eq!(pull, Step::Send(Message::Pull { digest: Some(Digest::default()), all: true }));
     assert_eq!(initiator.sent(), Step::Read);
     assert!(initiator.is_bulk());
     initiator
@@ -83,8 +83,8 @@ fn refuses_bulk_that_was_not_asked_for() {
     let (mut initiator, _) = Initiator::open(Arc::default());
     assert_eq!(initiator.frame(more(false)), BROKEN);
     assert_eq!(pulling().frame(syn_ack(true)), BROKEN);
-    assert_eq!(pulling().frame(Message::Pull { digest: None }), BROKEN);
-    assert_eq!(Responder::new().frame(Message::Pull { digest: None }), BROKEN);
+    assert_eq!(pulling().frame(Message::Pull { digest: None, all: true }), BROKEN);
+    assert_eq!(Responder::new().frame(Message::Pull { digest: None, all: true }), BROKEN);
 }
 
 #[test]
@@ -109,16 +109,16 @@ fn ends_the_stream_under_deltas_of_no_use() {
 fn asks_for_nothing_while_it_pulls_from_another() {
     let mut strange = replica("strange");
     let (one, other) = (node("one"), node("other"));
-    assert!(strange.pull(at(1), &one).is_some());
-    assert!(strange.pull(at(1), &other).is_none());
-    assert!(strange.pull(at(1), &one).is_none(), "not on a second stream either");
+    assert!(strange.pull(at(1), &one, None).is_some());
+    assert!(strange.pull(at(1), &other, None).is_none());
+    assert!(strange.pull(at(1), &one, None).is_none(), "not on a second stream either");
     let mut out = Vec::new();
     strange.handle(at(2), StorageInput::BulkBroken(other.clone()), &mut out);
-    assert!(strange.pull(at(2), &other).is_none());
+    assert!(strange.pull(at(2), &other, None).is_none());
     strange.handle(at(2), StorageInput::BulkBroken(one), &mut out);
-    assert!(strange.pull(at(2), &other).is_some(), "the pull has broken off");
+    assert!(strange.pull(at(2), &other, None).is_some(), "the pull has broken off");
     let late = at(2) + LEASE;
-    assert!(strange.pull(late, &node("third")).is_some(), "nothing has come for too long");
+    assert!(strange.pull(late, &node("third"), None).is_some(), "nothing has come for too long");
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn tells_nobody_twice_what_it_is_feeding_it() {
     let (_, again) = large.answer(at(1), &small, &nothing, &mut out);
     assert_eq!((again.len(), again.more), (0, true), "it may pull, if it does not");
     assert_eq!(large.answer(at(1), &other, &nothing, &mut out).1.len(), 10);
-    let (theirs, fed) = large.feed(at(1), &small, nothing.clone());
+    let (theirs, fed) = large.feed(at(1), &small, nothing.clone(), true);
     assert_eq!(fed.nodes[0].from, Version(0));
-    assert_eq!(large.feed(at(1), &small, theirs).1.nodes[0].from, fed.nodes[0].to);
+    assert_eq!(large.feed(at(1), &small, theirs, true).1.nodes[0].from, fed.nodes[0].to);
     large.handle(at(2), StorageInput::BulkBroken(small.clone()), &mut out);
     assert_eq!(large.answer(at(2), &small, &nothing, &mut out).1.len(), 10);
 }
@@ -144,12 +144,12 @@ fn feeds_only_so_many_at_once() {
     let mut large = large(10, 205);
     let fed = |n: usize| node(&format!("fed{n}"));
     for n in 0..FEEDS_MAX {
-        assert!(large.feed(at(1), &fed(n), Digest::default()).1.more);
+        assert!(large.feed(at(1), &fed(n), Digest::default(), true).1.more);
     }
-    let (_, shed) = large.feed(at(1), &node("late"), Digest::default());
+    let (_, shed) = large.feed(at(1), &node("late"), Digest::default(), true);
     assert!(shed.is_empty() && !shed.more);
     large.handle(at(2), StorageInput::BulkBroken(fed(0)), &mut Vec::new());
-    assert!(large.feed(at(2), &node("late"), Digest::default()).1.more);
+    assert!(large.feed(at(2), &node("late"), Digest::default(), true).1.more);
 }
 
 /// A node with so many keys, whose deltas are cut after so many.

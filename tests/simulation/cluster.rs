@@ -857,9 +857,9 @@ impl Cluster {
                 let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
                 Reply::Answer { wants, delta }
             }
-            Ask::Pull => Reply::Pull(replica.pull(now, peer)),
-            Ask::Feed { digest } => {
-                let (digest, delta) = replica.feed(now, peer, digest);
+            Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
+            Ask::Feed { digest, all } => {
+                let (digest, delta) = replica.feed(now, peer, digest, all);
                 Reply::Fed { digest, delta }
             }
             Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, &mut out)),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::{Ask, BROKEN, Breach, CHUNKS_MAX, Reply, Step};
-use crate::protocol::{digest::Digest, message::Message};
+use crate::protocol::{digest::Digest, id::NodeId, message::Message};
 
 /// One pull, from the side of the one who lacks or of the one who has.
 #[derive(Debug, Default)]
 pub(super) struct Pulling {
     chunks: u32,
+    /// It is about all nodes.
+    all: bool,
     state: State,
 }
 
@@ -37,9 +39,10 @@ pub(super) enum Moved {
 }
 
 impl Pulling {
-    pub(super) fn pull(&mut self) -> Step {
+    pub(super) fn pull(&mut self, about: Option<Vec<NodeId>>) -> Step {
+        self.all = about.is_none();
         self.state = State::Asking;
-        Step::Ask(Ask::Pull)
+        Step::Ask(Ask::Pull { about: about.map(Arc::from) })
     }
 
     pub(super) fn expect(&mut self) -> Step {
@@ -61,8 +64,11 @@ impl Pulling {
                 self.state = State::Pulling { more: delta.more };
                 Moved::Step(Step::Ask(Ask::Take { delta: Arc::new(delta) }))
             }
-            (Message::Pull { digest: Some(digest) }, State::Expecting) => self.make(digest),
-            (Message::Pull { digest: None }, State::Expecting) => self.over(),
+            (Message::Pull { digest: Some(digest), all }, State::Expecting) => {
+                self.all = all;
+                self.make(digest)
+            }
+            (Message::Pull { digest: None, .. }, State::Expecting) => self.over(),
             _ => Moved::Step(BROKEN),
         }
     }
@@ -74,7 +80,7 @@ impl Pulling {
                     Some(_) => State::Pulling { more: true },
                     None => State::Idle,
                 };
-                Moved::Step(Step::Send(Message::Pull { digest }))
+                Moved::Step(Step::Send(Message::Pull { digest, all: self.all }))
             }
             (Reply::Took(true), State::Pulling { more: true }) => Moved::Step(Step::Read),
             // Nothing is gained by what the peer goes on to send: end the stream under it.
@@ -104,7 +110,7 @@ impl Pulling {
 
     fn make(&mut self, digest: Digest) -> Moved {
         self.state = State::Making;
-        Moved::Step(Step::Ask(Ask::Feed { digest }))
+        Moved::Step(Step::Ask(Ask::Feed { digest, all: self.all }))
     }
 
     fn over(&mut self) -> Moved {

@@ -444,8 +444,9 @@ impl Scheduler {
         let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
         let (linked, others): (Vec<_>, Vec<_>) =
             live.map(|(node, _)| node.clone()).partition(|node| self.links.has(node));
-        let nearest = if linked.is_empty() { others } else { linked };
-        let told = nearest.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
+        let mut told = linked.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
+        let more = FAREWELLS - told.len();
+        told.extend(others.into_iter().map(Target::Peer).sample(&mut self.rng, more));
         let endings = |target: &Target| 1 + u32::from(self.in_flight.contains_key(target));
         let pending = told.iter().map(|target| (target.clone(), endings(target))).collect();
         self.leaving = Some(Farewell { pending, acknowledged: 0 });

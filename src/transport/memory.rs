@@ -197,8 +197,7 @@ impl OpenTransport for Open {
             }
         }
         let network = self.network.clone();
-        let (tasks, neighbours) = (JoinSet::new(), Arc::default());
-        let arguments = State { network, node, tasks, sequence: 0, neighbours };
+        let arguments = State { network, node, tasks: JoinSet::new(), sequence: 0 };
         Box::pin(async move {
             let (actor, _) = Actor::spawn_linked(None, Postman, arguments, supervisor).await?;
             Ok(actor)
@@ -223,8 +222,6 @@ struct State {
     node: NodeLink,
     tasks: JoinSet<()>,
     sequence: u64,
-    /// Whom to keep a connection to.
-    neighbours: Arc<[NodeId]>,
 }
 
 #[ractor::actor(message = TransportInput, state = State, arguments = State)]
@@ -248,14 +245,7 @@ impl Postman {
             TransportInput::Round { targets, summary } => {
                 targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
-            TransportInput::Heartbeat(peers) => {
-                state.heartbeat(&peers);
-                state.keep_neighbours();
-            }
-            TransportInput::Neighbours(peers) => {
-                state.neighbours = peers;
-                state.keep_neighbours();
-            }
+            TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
             TransportInput::Dial(peers) => state.dial(&peers),
             TransportInput::Close(peers) => {
                 let near = state.node.node();
@@ -277,15 +267,6 @@ impl State {
             let result = run(&network, &node, &target, summary, &mut who).await;
             node.ended(target, who, result.is_some());
         });
-    }
-
-    fn keep_neighbours(&self) {
-        let hub = self.network.hub();
-        let missing =
-            self.neighbours.iter().filter(|peer| hub.end(self.node.node(), peer).is_none());
-        let missing: Vec<_> = missing.cloned().collect();
-        drop(hub);
-        self.dial(&missing);
     }
 
     fn dial(&self, peers: &[NodeId]) {

@@ -688,7 +688,6 @@ impl Cluster {
                 }
             }
             TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
-            TransportInput::Neighbours(_) => {}
             TransportInput::Dial(peers) => {
                 peers.into_iter().for_each(|peer| self.dial_peer(slot, peer));
             }

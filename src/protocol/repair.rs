@@ -102,7 +102,7 @@ impl Repair {
     ) -> (Vec<NodeId>, Vec<NodeId>) {
         self.round += 1;
         let moved = self.own != Some(root);
-        let before = std::mem::replace(&mut self.before, Some(root));
+        let before = self.before.replace(root);
         self.own = Some(root);
         let round = self.round;
         let mut told = Vec::new();

@@ -786,10 +786,9 @@ impl Cluster {
             let Some(id) = self.link_to(slot, &names[1 - n]) else { continue };
             let link = &self.links[&id];
             let end = link.end(slot);
-            if link.slots[1 - end] == slots[1 - n] && link.epochs[1 - end] == epochs[1 - n] {
-                if link.up == [true; 2] {
-                    return;
-                }
+            let same = (link.slots[1 - end], link.epochs[1 - end]) == (slots[1 - n], epochs[1 - n]);
+            if same && link.up == [true; 2] {
+                return;
             }
             // It is with an earlier process of that name.
             self.hang_up(id, slot);

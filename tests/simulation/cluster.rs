@@ -79,6 +79,12 @@ pub(crate) struct Cluster {
     scheduled: u64,
     exchanges: BTreeMap<u64, Exchange>,
     links: BTreeMap<u64, Link>,
+    /// Those that an end still has, by that end and the peer.
+    ends: BTreeMap<(usize, NodeId), u64>,
+    /// Before every name.
+    first: NodeId,
+    /// Connections ever made.
+    pub(crate) connected: u64,
     trace: DefaultHasher,
 }
 
@@ -211,6 +217,9 @@ impl Cluster {
             scheduled: 0,
             exchanges: BTreeMap::new(),
             links: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            first: NodeId::new("-").expect("a label"),
+            connected: 0,
             trace: DefaultHasher::new(),
         }
     }
@@ -707,19 +716,36 @@ impl Cluster {
 
     // --- connections
 
+    /// The connections of a process.
     fn links_of(&self, slot: usize) -> Vec<u64> {
-        let epoch = self.slots[slot].epoch;
-        let of = |link: &Link| (0..2).any(|n| link.slots[n] == slot && link.epochs[n] == epoch);
-        self.links.iter().filter(|(_, link)| of(link)).map(|(id, _)| *id).collect()
+        let all = self.ends.range((slot, self.first.clone())..);
+        let own = all.take_while(|((of, _), _)| *of == slot).map(|(_, id)| *id);
+        own.filter(|id| self.is_of(*id, slot)).collect()
     }
 
     /// The connection that a process has to a peer.
     fn link_to(&self, slot: usize, peer: &NodeId) -> Option<u64> {
-        self.links_of(slot).into_iter().find(|id| {
-            let link = &self.links[id];
-            let end = link.end(slot);
-            link.up[end] && self.slots[link.slots[1 - end]].name == *peer
-        })
+        let id = *self.ends.get(&(slot, peer.clone()))?;
+        self.is_of(id, slot).then_some(id)
+    }
+
+    /// Whether a connection is of the process that runs now, and not of one before.
+    fn is_of(&self, id: u64, slot: usize) -> bool {
+        let link = &self.links[&id];
+        link.epochs[link.end(slot)] == self.slots[slot].epoch
+    }
+
+    /// One end has it no longer.
+    fn drop_end(&mut self, id: u64, end: usize) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        if !std::mem::take(&mut link.up[end]) {
+            return false;
+        }
+        let of = (link.slots[end], self.slots[link.slots[1 - end]].name.clone());
+        if self.ends.get(&of) == Some(&id) {
+            self.ends.remove(&of);
+        }
+        true
     }
 
     fn close(&mut self, slot: usize, peer: &NodeId) {
@@ -804,6 +830,10 @@ impl Cluster {
             alive: self.now,
         };
         self.links.insert(id, link);
+        self.connected += 1;
+        for (end, name) in names.iter().enumerate() {
+            self.ends.insert((slots[1 - end], name.clone()), id);
+        }
         self.at(self.now + PROBE, What::Probe { link: id });
         for slot in slots {
             self.tell_link(id, slot, true);
@@ -836,10 +866,10 @@ impl Cluster {
 
     /// One end closes a connection; the other one hears of it, if anything reaches it.
     fn hang_up(&mut self, id: u64, slot: usize) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get(&id) else { return };
         let end = link.end(slot);
         let other = link.slots[1 - end];
-        if !std::mem::take(&mut link.up[end]) {
+        if !self.drop_end(id, end) {
             return;
         }
         if let Some(travel) = self.network.frame(&mut self.rng, slot, other) {
@@ -851,10 +881,9 @@ impl Cluster {
 
     /// A connection is gone for whoever still has it.
     fn break_off(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let (slots, up) = (link.slots, std::mem::take(&mut link.up));
-        for (slot, up) in slots.into_iter().zip(up) {
-            if up {
+        let Some(slots) = self.links.get(&id).map(|link| link.slots) else { return };
+        for (end, slot) in slots.into_iter().enumerate() {
+            if self.drop_end(id, end) {
                 self.tell_link(id, slot, false);
             }
         }

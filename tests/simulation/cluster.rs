@@ -12,7 +12,7 @@ use std::{
 use gossipmonger::{
     protocol::{
         event::{Event, Problem},
-        exchange::{Ask, Half, Initiator, Reply, Responder, Step},
+        exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
         id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
         liveness::{Liveness, LivenessConfig, PeerState},
         map::MapLimits,
@@ -692,7 +692,12 @@ impl Cluster {
         match input {
             TransportInput::Round { targets, summary } => {
                 for target in targets {
-                    let (initiator, opening) = summary.clone().open();
+                    // Every other time, as in a cluster that is large enough.
+                    let summary = match self.rng.random::<bool>() {
+                        true => Summary::Sketch(self.node(slot).replica.sketch()),
+                        false => summary.clone(),
+                    };
+                    let (initiator, opening) = summary.open();
                     self.dial(slot, target, initiator, opening);
                 }
             }
@@ -1108,7 +1113,13 @@ impl Cluster {
                     exchange.half(side).sent()
                 }
                 Step::Read => return,
-                Step::Done if side == Side::Responder => return,
+                Step::Done if side == Side::Responder => {
+                    // It ends the stream, under what the other one may still send.
+                    if let Some(exchange) = self.exchanges.get_mut(&id) {
+                        exchange.epochs[1] = 0;
+                    }
+                    return;
+                }
                 Step::Done => {
                     self.done(id, peer);
                     return;

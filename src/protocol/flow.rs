@@ -38,7 +38,7 @@ pub struct Rate(u64);
 /// What an owner says of itself to whom it meets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Rates {
-    /// What it writes (the paper's rho).
+    /// What it writes, and what waits (the paper's rho).
     pub desired: Rate,
     /// What it is allowed to tell (the paper's tau); `None`: it has met no overload.
     pub allowed: Option<Rate>,
@@ -165,7 +165,7 @@ impl Flow {
     /// A message that this node has sent, or wanted to, had no room for all that was to be told:
     /// an exchange whose delta was cut and that went no further, or a link whose queue is full.
     pub fn overflowed(&mut self, now: Time) {
-        let desired = self.written.rate(now);
+        let desired = self.desired(now);
         let interval = self.config.interval;
         // Who tells next to nothing does not cause overloads.
         if self.limit.is_none() && desired < RATE_MIN {
@@ -210,7 +210,7 @@ impl Flow {
     /// What to say to whom this node meets.
     #[must_use]
     pub fn rates(&self, now: Time) -> Rates {
-        Rates { desired: self.written.rate(now), allowed: self.limit.map(|limit| limit.rate) }
+        Rates { desired: self.desired(now), allowed: self.limit.map(|limit| limit.rate) }
     }
 
     /// Shares with a node that this one has met: `ours` is what it was told, `theirs` what it said. Both
@@ -233,9 +233,15 @@ impl Flow {
         }
     }
 
+    /// What it would like to tell: what it writes, and soon what waits.
+    fn desired(&self, now: Time) -> Rate {
+        let waits = Rate::per(self.held as u64, self.config.interval * DRAIN_INTERVALS);
+        self.written.rate(now).plus(waits)
+    }
+
     /// More than this no owner needs to be allowed.
     fn enough(&self, now: Time) -> Rate {
-        self.written.rate(now).part(HEADROOM.0, HEADROOM.1).max(RATE_MIN)
+        self.desired(now).part(HEADROOM.0, HEADROOM.1).max(RATE_MIN)
     }
 }
 
@@ -348,6 +354,8 @@ const RATE_MIN: Rate = Rate(100);
 const RATE_MAX: Rate = Rate(1_000_000_000);
 /// Least step: a thousandth of an entry a second.
 const STEP_MIN: Rate = Rate(1);
+/// An owner wants to tell what waits in so many intervals.
+const DRAIN_INTERVALS: u32 = 10;
 /// What an owner writes is measured over so many intervals.
 const METER_INTERVALS: u32 = 4;
 /// After this time something may be told again, whatever was told before: a large batch costs no more.

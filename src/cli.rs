@@ -18,12 +18,10 @@ mod client;
 mod control;
 mod demo;
 mod error;
-#[allow(dead_code, reason = "its first users are being written")]
 mod experiment;
 mod keys;
 mod members;
 mod output;
-#[allow(dead_code, reason = "its first users are being written")]
 mod plot;
 mod stopwatch;
 mod throwaway;

@@ -6,6 +6,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::protocol::route::Counter;
@@ -18,12 +19,14 @@ pub const REASONS_MAX: usize = 64;
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
     refusals: Mutex<BTreeMap<&'static str, u64>>,
+    longest_storage_step: AtomicU64,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let counts = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { counts, refusals: Mutex::default() }
+        let longest_storage_step = AtomicU64::new(0);
+        Self { counts, refusals: Mutex::default(), longest_storage_step }
     }
 }
 
@@ -37,6 +40,19 @@ impl Counters {
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Ordering::Relaxed)
+    }
+
+    /// Storage was busy with one message for so long.
+    pub(crate) fn storage_step(&self, time: Duration) {
+        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        self.longest_storage_step.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    /// The longest that storage was busy with one message, so the longest that all others waited for
+    /// one. The clock is that of the wall: other processes count.
+    #[must_use]
+    pub fn longest_storage_step(&self) -> Duration {
+        Duration::from_micros(self.longest_storage_step.load(Ordering::Relaxed))
     }
 
     /// Counts a connection that was refused, by the reason.

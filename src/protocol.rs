@@ -13,6 +13,7 @@
 //! `tests/simulation`, which therefore runs the logic that ships. [`exchange`] has the two halves of
 //! one exchange, [`message`] its bytes.
 
+pub mod bulk;
 pub mod delta;
 pub mod digest;
 pub mod entry;

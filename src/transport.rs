@@ -362,6 +362,12 @@ impl NodeLink {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
+    /// A stream with a peer broke off while it carried bulk.
+    pub(crate) fn bulk_broken(&self, peer: &NodeId) {
+        let input = StorageInput::BulkBroken(peer.clone());
+        self.shared.routes.storage.cast(StorageMessage::Input(input));
+    }
+
     /// An exchange of ours ended. `node`: who answered, if anybody did, be it this node itself.
     pub fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
         self.shared.count(if ok { Counter::ExchangesInitiated } else { Counter::ExchangesFailed });

@@ -75,10 +75,12 @@ fn refuses_a_digest_that_is_not_sorted() {
     let unsorted = Digest { entries: vec![line("b", 1), line("a", 1)] };
     let repeated = Digest { entries: vec![line("a", 1), line("a", 2)] };
     for digest in [unsorted, repeated] {
-        let syn = Message::Syn { digest: digest.clone() };
+        let (syn, syn_digest) = (Message::Syn { digest: digest.clone() }, digest.clone());
         assert_eq!(refused(&frame_of(&syn)), "malformed message: digest not sorted by node");
         let syn_ack = Message::SynAck { wants: digest, delta: Delta::default() };
         assert_eq!(refused(&frame_of(&syn_ack)), "malformed message: digest not sorted by node");
+        let pull = Message::Pull { digest: Some(syn_digest), all: true };
+        assert_eq!(refused(&frame_of(&pull)), "malformed message: digest not sorted by node");
     }
 }
 
@@ -100,7 +102,7 @@ fn refuses_more_differences_than_a_sketch_can_tell() {
 fn refuses_to_make_room_for_what_a_few_bytes_claim() {
     let huge = [&[253][..], &(1_u64 << 60).to_le_bytes()].concat();
     let large = [&[252][..], &(1_u32 << 31).to_le_bytes()].concat();
-    let starts: [&[u8]; 14] = [
+    let starts: [&[u8]; 15] = [
         &[1, 1],                                              // the name of a cluster
         &[3, 1],                                              // the lines of a digest
         &[3, 1, 1],                                           // the name in a line
@@ -114,7 +116,8 @@ fn refuses_to_make_room_for_what_a_few_bytes_claim() {
         &[10, 1, 0, 1],                                       // cells
         &[12, 1],                                             // the lines that differ
         &[12, 1, 0],                                          // what is unknown
-        &[14, 1],                                             // some lines
+        &[8, 1, 1],                                           // the lines of one who pulls
+        &[9, 1],                                              // the nodes of what is pulled
     ];
     for start in starts {
         for claim in [&huge, &large] {
@@ -194,7 +197,7 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 }
 
 /// In the order of [`examples`].
-const GOLDEN: [&str; 18] = [
+const GOLDEN: [&str; 20] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
@@ -205,7 +208,6 @@ const GOLDEN: [&str; 18] = [
     "000000050b01fb2c01",
     "0000001b0c01010161fd0068e5cf8b0100000102000100000201fc67452301",
     "000000020d01",
-    "000000140e01010161fd0068e5cf8b010000010200010000",
     "0000000c060100fd0000000000010000",
     "0000005606010101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
     "000000080601020101620703",
@@ -213,6 +215,9 @@ const GOLDEN: [&str; 18] = [
     "00000006060104010162",
     "0000000b0601050161010703fbf401",
     "0000000b0601060161010201010162",
+    "0000000408010001",
+    "00000016080101010161fd0068e5cf8b01000001020001000000",
+    "00000055090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
 ];
 const HEARTBEAT: &str = "1001fd0068e5cf8b010000fc00000100";
 
@@ -233,7 +238,6 @@ fn examples() -> Vec<Message> {
             unknown: vec![1, 0x0123_4567],
         },
         Message::Full,
-        Message::Lines { lines: Digest { entries: vec![line("a", 1)] } },
         Message::Gossip(Gossip::Root(1 << 40)),
         Message::Gossip(Gossip::Push(delta())),
         Message::Gossip(Gossip::Have(vec![Have {
@@ -257,6 +261,9 @@ fn examples() -> Vec<Message> {
             lack: 1,
             behind: vec![id("b")],
         })),
+        Message::Pull { digest: None, all: true },
+        Message::Pull { digest: Some(Digest { entries: vec![line("a", 1)] }), all: false },
+        Message::More { delta: delta() },
     ]
 }
 
@@ -390,7 +397,9 @@ fn any_message() -> impl Strategy<Value = Message> {
         any::<u32>().prop_map(|cells| Message::Further { cells }),
         (any_digest(), vec(any::<u32>(), 0..9))
             .prop_map(|(lines, unknown)| Message::Differ { lines, unknown }),
-        any_digest().prop_map(|lines| Message::Lines { lines }),
+        (option::of(any_digest()), any::<bool>())
+            .prop_map(|(digest, all)| Message::Pull { digest, all }),
+        any_delta().prop_map(|delta| Message::More { delta }),
     ]
 }
 

@@ -103,8 +103,8 @@ impl Storage {
         message: StorageMessage,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        let mut out = Vec::new();
-        state.replica.set_wall(state.shared.clock.now(), Clock::wall());
+        let (mut out, begun) = (Vec::new(), state.shared.clock.now());
+        state.replica.set_wall(begun, Clock::wall());
         if let Some(transport) = state.shared.transport.upgrade() {
             state.replica.set_sketch_key(transport.sketch_key());
         }
@@ -132,6 +132,7 @@ impl Storage {
                 let _ = reply.send(answer);
             }
         }
+        state.shared.counters.storage_step(state.shared.clock.now().since(begun));
         Ok(())
     }
 }
@@ -211,6 +212,12 @@ impl State {
                 let (wants, delta) = self.replica.answer_lines(now, peer, &lines, &unknown, out);
                 Reply::Answer { wants, delta }
             }
+            Ask::Pull { about } => Reply::Pull(self.replica.pull(now, peer, about.as_deref())),
+            Ask::Feed { digest, all } => {
+                let (digest, delta) = self.replica.feed(now, peer, digest, all);
+                Reply::Fed { digest, delta }
+            }
+            Ask::Take { delta } => Reply::Took(self.replica.take(now, peer, &delta, out)),
         }
     }
 

@@ -81,6 +81,14 @@ impl Delta {
         self.nodes.is_empty()
     }
 
+    /// An upper bound of its bytes on the wire.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let entries =
+            |node: &NodeDelta| node.entries.iter().map(DeltaEntry::encoded_len_max).sum::<usize>();
+        self.nodes.iter().map(|node| node.header_len_max() + entries(node)).sum()
+    }
+
     /// How many writes it carries.
     #[must_use]
     pub fn len(&self) -> usize {

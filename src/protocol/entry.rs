@@ -2,7 +2,12 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use bincode::{Decode, Encode};
+use bincode::{
+    Decode, Encode,
+    de::{Decoder, read::Reader},
+    error::DecodeError,
+    impl_borrow_decode,
+};
 
 use super::{id::Version, time::Time};
 
@@ -11,7 +16,7 @@ pub const KEY_BYTES_MAX: usize = 512;
 
 /// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
 /// [`MapLimits`](super::map::MapLimits)).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -59,7 +64,7 @@ impl fmt::Debug for Key {
 }
 
 /// A value: bytes, cheap to clone.
-#[derive(Clone, PartialEq, Eq, Default, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Default, Encode)]
 pub struct Value(Arc<[u8]>);
 
 impl Value {
@@ -115,6 +120,42 @@ impl fmt::Debug for Value {
             _ => write!(f, "{} bytes", self.len()),
         }
     }
+}
+
+// Derived, each would be copied twice: into a vector, and from there to where it stays.
+impl_borrow_decode!(Key);
+impl_borrow_decode!(Value);
+
+impl<C> Decode<C> for Key {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(Self::from);
+        decode_bytes(decoder, text)?.map_err(|inner| DecodeError::Utf8 { inner })
+    }
+}
+
+impl<C> Decode<C> for Value {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
+        decode_bytes(decoder, |bytes| Self::from(bytes))
+    }
+}
+
+/// Hands over the bytes of a string or a slice of bytes where they lie.
+fn decode_bytes<D: Decoder, T>(
+    decoder: &mut D,
+    take: impl Fn(&[u8]) -> T,
+) -> Result<T, DecodeError> {
+    let len = u64::decode(decoder)?;
+    let len = usize::try_from(len).map_err(|_| DecodeError::OutsideUsizeRange(len))?;
+    decoder.claim_container_read::<u8>(len)?;
+    if let Some(bytes) = decoder.reader().peek_read(len) {
+        let taken = take(bytes);
+        decoder.reader().consume(len);
+        return Ok(taken);
+    }
+    // It lies in pieces, or ends too early.
+    let mut bytes = vec![0; len];
+    decoder.reader().read(&mut bytes)?;
+    Ok(take(&bytes))
 }
 
 /// What the owner last wrote under a key.

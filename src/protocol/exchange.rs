@@ -20,12 +20,22 @@
 //!     storage applies         <-------        Ack{delta}
 //! ```
 //!
-//! While a budget cuts a delta, on either side, the initiator opens the next round on the same stream
-//! at once, so that bulk runs at stream speed: with `Syn`, or with `Lines` of those that differed.
+//! If a budget has cut a delta, the side that lacks the rest may pull it on the same stream (see
+//! [`bulk`](super::bulk)): first the initiator, then the responder.
+//!
+//! ```text
+//! who lacks                                   who has
+//!     Pull{digest}            ------->
+//!                             <-------        More{delta}
+//!                             <-------        More{delta}, as fast as the stream takes them
+//! ```
 
 use std::sync::Arc;
 
-use self::difference::{Finder, Found, Named, Teller};
+use self::{
+    difference::{Finder, Found, Teller},
+    pulling::{Moved, Pulling},
+};
 use super::{
     delta::Delta,
     digest::Digest,
@@ -37,10 +47,11 @@ use super::{
 };
 
 mod difference;
+mod pulling;
 
-/// Most rounds on one stream: far beyond the largest state in the smallest deltas; a peer that
+/// Most deltas pulled on one stream: far beyond the largest state in the smallest deltas; a peer that
 /// always says "more" is cut off here.
-pub const ROUNDS_MAX: u32 = 1 << 20;
+pub const CHUNKS_MAX: u32 = 1 << 20;
 
 /// What the shell has to do next.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +108,23 @@ pub enum Ask {
         /// What stands for nodes that the peer does not know.
         unknown: Arc<[u32]>,
     },
+    /// [`Replica::pull`](super::replica::Replica::pull).
+    Pull {
+        /// What these nodes are asked about; `None`: everybody.
+        about: Option<Arc<[NodeId]>>,
+    },
+    /// [`Replica::feed`](super::replica::Replica::feed).
+    Feed {
+        /// How far the peer will be once it has all that it was sent.
+        digest: Digest,
+        /// Nodes that are not listed are unknown to it; otherwise they are not asked about.
+        all: bool,
+    },
+    /// [`Replica::take`](super::replica::Replica::take).
+    Take {
+        /// What was pulled.
+        delta: Arc<Delta>,
+    },
 }
 
 /// What storage answers.
@@ -126,6 +154,17 @@ pub enum Reply {
         /// The ids of nobody who is known.
         unknown: Vec<u32>,
     },
+    /// To [`Ask::Pull`]: how far we are; `None` if we pull from somebody else.
+    Pull(Option<Digest>),
+    /// To [`Ask::Feed`].
+    Fed {
+        /// How far the peer will be with it.
+        digest: Digest,
+        /// What it lacks.
+        delta: Delta,
+    },
+    /// To [`Ask::Take`]: whether there was any use in it.
+    Took(bool),
 }
 
 /// What an exchange is opened with.
@@ -145,8 +184,8 @@ pub enum Breach {
     #[error("a frame out of order")]
     Order,
     /// The stream goes on for ever.
-    #[error("more than {ROUNDS_MAX} rounds on one stream")]
-    Rounds,
+    #[error("more on one stream than any state is worth")]
+    Endless,
 }
 
 /// One half of an exchange. The shell does what each [`Step`] says and comes back with the outcome.
@@ -157,6 +196,9 @@ pub trait Half {
     fn reply(&mut self, reply: Reply) -> Step;
     /// The message is on its way, after [`Step::Send`].
     fn sent(&mut self) -> Step;
+    /// Whether it carries bulk just now: if it breaks off, storage is to be told
+    /// ([`StorageInput::BulkBroken`](super::route::StorageInput::BulkBroken)).
+    fn is_bulk(&self) -> bool;
     /// What is to be counted since the last call; asked after each of the above.
     fn counted(&mut self) -> Option<Counter>;
 }
@@ -164,21 +206,10 @@ pub trait Half {
 /// The half that opens the stream.
 #[derive(Debug)]
 pub struct Initiator {
-    rounds: u32,
     phase: Phase,
-    /// The digest or the lines that this round was opened with.
-    opened: Arc<Digest>,
-    /// What the peer wanted in the last round.
-    wants: Option<Digest>,
-    /// The peer's answer to this round had news.
-    told: bool,
-    /// The peer got further since the last round.
-    moved: bool,
-    /// A budget has cut a delta of this round.
-    more: bool,
     teller: Option<Teller>,
-    /// What all rounds are about, if only some lines differ.
-    named: Option<Named>,
+    rest: Rest,
+    pulling: Pulling,
     counted: Option<Counter>,
 }
 
@@ -188,40 +219,61 @@ enum Phase {
     Telling,
     /// The lines that differ are being answered.
     Answering,
-    /// They are answered; the peer closes the round.
+    /// They are answered; the peer closes.
     Answered,
-    /// The round is open.
+    /// Opened with all lines.
     Opened,
-    /// The round is being closed.
+    /// Both are being told what one delta is enough for.
     Closing,
+    /// We pull what it was too small for.
+    First,
+    /// The peer does.
+    Second,
 }
 
 /// The half that answers.
 #[derive(Debug, Default)]
 pub struct Responder {
-    rounds: u32,
-    more: bool,
     owed: Owed,
     finder: Finder,
     /// The ids that the peer alone has.
     theirs: Vec<u32>,
+    rest: Rest,
+    pulling: Pulling,
     counted: Option<Counter>,
 }
 
 /// What the peer has to send before the stream may end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Owed {
-    /// The start of a round.
+    /// The start.
     #[default]
-    Round,
-    /// More cells, or the start of a round.
+    Start,
+    /// More cells, or all lines.
     Cells,
     /// The answer to the lines that differ.
     SynAck,
     /// What we want.
     Ack,
-    /// Nothing: nothing differs, or it was the last round.
+    /// Nothing: both have been told.
+    Closing,
+    /// Whether it pulls what one delta was too small for.
+    First,
+    /// What we pull.
+    Second,
+    /// Nothing: nothing differs.
     Nothing,
+}
+
+/// What was too much for one delta.
+#[derive(Clone, Debug, Default)]
+struct Rest {
+    /// Whose lines differ, if it is about these alone.
+    about: Option<Vec<NodeId>>,
+    /// The peer has more for us.
+    ours: bool,
+    /// We have more for the peer.
+    theirs: bool,
 }
 
 impl Summary {
@@ -240,29 +292,18 @@ impl Initiator {
     #[must_use]
     pub fn open(digest: Arc<Digest>) -> (Self, Step) {
         let syn = Message::Syn { digest: (*digest).clone() };
-        (Self::new(Phase::Opened, digest, None), Step::Send(syn))
+        (Self::new(Phase::Opened, None), Step::Send(syn))
     }
 
     /// Opens an exchange about what differs from this sketch.
     #[must_use]
     pub fn compare(sketch: Sketch) -> (Self, Step) {
         let (teller, step) = Teller::open(sketch);
-        (Self::new(Phase::Telling, Arc::default(), Some(teller)), step)
+        (Self::new(Phase::Telling, Some(teller)), step)
     }
 
-    const fn new(phase: Phase, opened: Arc<Digest>, teller: Option<Teller>) -> Self {
-        Self {
-            rounds: 1,
-            phase,
-            opened,
-            wants: None,
-            told: false,
-            moved: false,
-            more: false,
-            teller,
-            named: None,
-            counted: None,
-        }
+    fn new(phase: Phase, teller: Option<Teller>) -> Self {
+        Self { phase, teller, rest: Rest::default(), pulling: Pulling::default(), counted: None }
     }
 }
 
@@ -271,10 +312,7 @@ impl Half for Initiator {
         match (message, self.phase) {
             (Message::SynAck { wants, delta }, Phase::Opened) => {
                 self.phase = Phase::Closing;
-                self.more = delta.more;
-                self.told = !delta.is_empty();
-                self.moved = self.wants.as_ref() != Some(&wants);
-                self.wants = Some(wants.clone());
+                self.rest.ours = delta.more;
                 Step::Ask(Ask::Merge { wants, delta: Arc::new(delta) })
             }
             (Message::Further { cells }, Phase::Telling) => match &mut self.teller {
@@ -293,8 +331,12 @@ impl Half for Initiator {
             }
             (Message::Ack { delta }, Phase::Answered) => {
                 self.phase = Phase::Closing;
-                self.more |= delta.more;
+                self.rest.ours = delta.more;
                 Step::Ask(Ask::Apply { delta: Arc::new(delta) })
+            }
+            (message, Phase::First | Phase::Second) => {
+                let moved = self.pulling.frame(message);
+                self.after(moved)
             }
             _ => BROKEN,
         }
@@ -304,20 +346,25 @@ impl Half for Initiator {
         match (reply, self.phase) {
             (Reply::Digest(digest), Phase::Telling) => match &mut self.teller {
                 Some(teller) => teller.deepen(&digest),
-                None => self.begin(digest),
+                None => {
+                    self.phase = Phase::Opened;
+                    Step::Send(Message::Syn { digest: (*digest).clone() })
+                }
             },
             (Reply::Answer { wants, delta }, Phase::Answering) => {
                 self.phase = Phase::Answered;
-                self.more = delta.more;
+                self.rest.theirs = delta.more;
                 Step::Send(Message::SynAck { wants, delta })
             }
             (Reply::Applied, Phase::Closing) => self.next(),
             (Reply::Merged(delta), Phase::Closing) => {
-                self.more |= delta.more;
+                self.rest.theirs = delta.more;
                 Step::Send(Message::Ack { delta })
             }
-            (Reply::Digest(digest), Phase::Closing) => self.again(digest),
-            (Reply::Lines { lines, .. }, Phase::Closing) => self.again(Arc::new(lines)),
+            (reply, Phase::First | Phase::Second) => {
+                let moved = self.pulling.reply(reply);
+                self.after(moved)
+            }
             _ => BROKEN,
         }
     }
@@ -325,8 +372,16 @@ impl Half for Initiator {
     fn sent(&mut self) -> Step {
         match self.phase {
             Phase::Closing => self.next(),
+            Phase::First | Phase::Second => {
+                let moved = self.pulling.sent();
+                self.after(moved)
+            }
             _ => Step::Read,
         }
+    }
+
+    fn is_bulk(&self) -> bool {
+        self.pulling.is_under_way()
     }
 
     fn counted(&mut self) -> Option<Counter> {
@@ -341,47 +396,29 @@ impl Initiator {
             return Step::Done;
         }
         self.phase = Phase::Answering;
-        let (lines, unknown) = (Arc::new(lines), Arc::from(unknown));
-        let nodes = lines.entries.iter().map(|line| line.node.clone()).collect();
-        self.named = Some(Named { nodes, ids: Arc::clone(&unknown) });
-        Step::Ask(Ask::AnswerLines { lines, unknown })
+        self.rest.about = Some(named(&lines));
+        Step::Ask(Ask::AnswerLines { lines: Arc::new(lines), unknown: Arc::from(unknown) })
     }
 
-    fn next(&self) -> Step {
-        if !self.more {
-            return Step::Done;
-        }
-        if self.rounds >= ROUNDS_MAX {
-            return Step::Broken(Breach::Rounds);
-        }
-        Step::Ask(match &self.named {
-            None => Ask::Digest,
-            Some(Named { nodes, ids }) => {
-                Ask::Lines { nodes: Arc::clone(nodes), ids: Arc::clone(ids) }
+    fn next(&mut self) -> Step {
+        match self.phase {
+            Phase::Closing if self.rest.ours => {
+                self.phase = Phase::First;
+                self.pulling.pull(self.rest.about.take())
             }
-        })
-    }
-
-    /// The next round, unless the last one has moved neither side: a peer that refuses what it is
-    /// sent wants the same again, and that must end.
-    fn again(&mut self, digest: Arc<Digest>) -> Step {
-        let first = self.wants.is_none();
-        let moved = first || self.moved || (self.told && *digest != *self.opened);
-        if !moved {
-            return Step::Done;
+            Phase::Closing | Phase::First if self.rest.theirs => {
+                self.phase = Phase::Second;
+                self.pulling.expect()
+            }
+            _ => Step::Done,
         }
-        self.rounds += 1;
-        self.begin(digest)
     }
 
-    fn begin(&mut self, opened: Arc<Digest>) -> Step {
-        self.phase = Phase::Opened;
-        self.opened = Arc::clone(&opened);
-        let digest = (*opened).clone();
-        Step::Send(match self.named {
-            None => Message::Syn { digest },
-            Some(_) => Message::Lines { lines: digest },
-        })
+    fn after(&mut self, moved: Moved) -> Step {
+        match moved {
+            Moved::Step(step) => step,
+            Moved::Over => self.next(),
+        }
     }
 }
 
@@ -395,79 +432,93 @@ impl Responder {
     /// Whether the stream may end here: nothing has been asked that was not answered.
     #[must_use]
     pub fn may_end(&self) -> bool {
-        self.rounds > 0 && matches!(self.owed, Owed::Round | Owed::Nothing)
+        match self.owed {
+            Owed::Closing | Owed::Nothing => true,
+            Owed::First => !self.is_bulk(),
+            _ => false,
+        }
     }
 }
 
 impl Half for Responder {
     fn frame(&mut self, message: Message) -> Step {
         match (message, self.owed) {
-            (Message::Syn { .. } | Message::Lines { .. }, Owed::Round | Owed::Cells)
-                if self.rounds >= ROUNDS_MAX =>
-            {
-                Step::Broken(Breach::Rounds)
-            }
-            (Message::Syn { digest }, Owed::Round | Owed::Cells) => {
-                self.rounds += 1;
+            (Message::Syn { digest }, Owed::Start | Owed::Cells) => {
+                self.finder = Finder::default();
                 Step::Ask(Ask::Answer { digest: Arc::new(digest) })
             }
-            (Message::Lines { lines }, Owed::Round) => {
-                self.rounds += 1;
-                let (lines, unknown) = (Arc::new(lines), Arc::default());
-                Step::Ask(Ask::AnswerLines { lines, unknown })
-            }
-            (Message::Cells(cells), Owed::Round | Owed::Cells) if self.rounds == 0 => {
+            (Message::Cells(cells), Owed::Start | Owed::Cells) => {
                 let found = self.finder.take(cells);
                 self.found(found)
             }
             (Message::SynAck { wants, delta }, Owed::SynAck) => {
-                self.rounds += 1;
-                self.more = delta.more;
+                self.rest.ours = delta.more;
+                let new = delta.nodes.iter().map(|news| news.node.clone());
+                self.rest.about.get_or_insert_default().extend(new);
                 Step::Ask(Ask::Merge { wants, delta: Arc::new(delta) })
             }
             (Message::Ack { delta }, Owed::Ack) => {
-                self.owed = Owed::Round;
-                self.more |= delta.more;
+                self.owed = Owed::Closing;
+                self.rest.ours = delta.more;
                 Step::Ask(Ask::Apply { delta: Arc::new(delta) })
+            }
+            (message, Owed::First | Owed::Second) => {
+                let moved = self.pulling.frame(message);
+                self.after(moved)
             }
             _ => BROKEN,
         }
     }
 
     fn reply(&mut self, reply: Reply) -> Step {
-        match reply {
-            Reply::Answer { wants, delta } => {
+        match (reply, self.owed) {
+            (reply, Owed::First | Owed::Second) => {
+                let moved = self.pulling.reply(reply);
+                self.after(moved)
+            }
+            (Reply::Answer { wants, delta }, _) => {
                 self.owed = Owed::Ack;
-                self.more = delta.more;
+                self.rest.theirs = delta.more;
                 Step::Send(Message::SynAck { wants, delta })
             }
-            Reply::Applied if self.more => Step::Read,
-            Reply::Applied => Step::Done,
-            Reply::Merged(delta) => {
-                self.more |= delta.more;
-                self.owed = if self.more { Owed::Round } else { Owed::Nothing };
+            (Reply::Applied, Owed::Closing) => self.next(),
+            (Reply::Merged(delta), Owed::SynAck) => {
+                self.owed = Owed::Closing;
+                self.rest.theirs = delta.more;
                 Step::Send(Message::Ack { delta })
             }
-            Reply::Sketch(sketch) => {
+            (Reply::Sketch(sketch), _) => {
                 let found = self.finder.compare(sketch);
                 self.found(found)
             }
-            Reply::Digest(digest) => {
+            (Reply::Digest(digest), _) => {
                 let found = self.finder.deepen(&digest);
                 self.found(found)
             }
-            Reply::Lines { lines, mut unknown } => {
+            (Reply::Lines { lines, mut unknown }, _) => {
                 unknown.append(&mut self.theirs);
                 unknown.sort_unstable();
                 unknown.dedup();
                 self.differ(lines, unknown)
             }
-            Reply::Taken => BROKEN,
+            _ => BROKEN,
         }
     }
 
     fn sent(&mut self) -> Step {
-        if self.owed == Owed::Nothing { Step::Done } else { Step::Read }
+        match self.owed {
+            Owed::Closing => self.next(),
+            Owed::Nothing => Step::Done,
+            Owed::First | Owed::Second => {
+                let moved = self.pulling.sent();
+                self.after(moved)
+            }
+            _ => Step::Read,
+        }
+    }
+
+    fn is_bulk(&self) -> bool {
+        self.pulling.is_under_way()
     }
 
     fn counted(&mut self) -> Option<Counter> {
@@ -488,7 +539,7 @@ impl Responder {
                 Step::Ask(Ask::Lines { nodes: Arc::default(), ids: Arc::from(ids) })
             }
             Found::Nothing(reason) => {
-                self.owed = Owed::Round;
+                self.owed = Owed::Start;
                 self.finder = Finder::default();
                 self.counted = Some(match reason {
                     GiveUp::TooDifferent => Counter::SketchFallbacks,
@@ -504,9 +555,35 @@ impl Responder {
         let nothing = lines.entries.is_empty() && unknown.is_empty();
         self.owed = if nothing { Owed::Nothing } else { Owed::SynAck };
         self.finder = Finder::default();
+        self.rest.about = Some(named(&lines));
         self.counted = Some(Counter::ReconciledBySketch);
         Step::Send(Message::Differ { lines, unknown })
     }
+
+    fn next(&mut self) -> Step {
+        match self.owed {
+            Owed::Closing if self.rest.theirs => {
+                self.owed = Owed::First;
+                self.pulling.expect()
+            }
+            Owed::Closing | Owed::First if self.rest.ours => {
+                self.owed = Owed::Second;
+                self.pulling.pull(self.rest.about.take())
+            }
+            _ => Step::Done,
+        }
+    }
+
+    fn after(&mut self, moved: Moved) -> Step {
+        match moved {
+            Moved::Step(step) => step,
+            Moved::Over => self.next(),
+        }
+    }
+}
+
+fn named(lines: &Digest) -> Vec<NodeId> {
+    lines.entries.iter().map(|line| line.node.clone()).collect()
 }
 
 const BROKEN: Step = Step::Broken(Breach::Order);

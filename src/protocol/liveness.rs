@@ -19,7 +19,7 @@ use super::{
     id::{Generation, Incarnation, NodeId},
     phi::{PhiEstimate, PhiWindow},
     record::Status,
-    route::{DetectorInput, Output, Reach, SchedulerInput, Sign, StorageInput},
+    route::{Counter, DetectorInput, Output, Reach, SchedulerInput, Sign, StorageInput},
     time::Time,
     verdict::{Level, Verdict},
 };
@@ -404,7 +404,10 @@ impl Liveness {
         match next {
             PeerState::Unheard => {}
             PeerState::Live => out.push(Output::Event(Event::PeerLive { peer })),
-            PeerState::Suspect => out.push(Output::Event(Event::PeerSuspect { peer, phi })),
+            PeerState::Suspect => {
+                out.push(Output::Count(Counter::PeersSuspected, 1));
+                out.push(Output::Event(Event::PeerSuspect { peer, phi }));
+            }
             PeerState::Dead => out.push(Output::Event(Event::PeerDead { peer, phi })),
             PeerState::Left => out.push(Output::Event(Event::PeerLeft { peer })),
         }

@@ -537,20 +537,28 @@ impl NodeMap {
 
     /// Returns the version of the write that this one replaces.
     fn put(&mut self, key: Key, entry: Entry) -> Option<Version> {
-        let replaced = self.take(&key);
         self.bytes += key.as_str().len() + entry.value_len();
         self.tombstones += usize::from(entry.is_tombstone());
         self.by_version.insert((entry.version, key.clone()));
-        self.entries.insert(key, entry);
-        replaced
+        // One descent where looking before would be two: a million keys come at once.
+        let version = entry.version;
+        let old = self.entries.insert(key.clone(), entry)?;
+        self.took(&key, &old, (old.version != version).then_some(old.version))
     }
 
     /// Removes a key; returns the version that it was written at.
     fn take(&mut self, key: &Key) -> Option<Version> {
         let old = self.entries.remove(key)?;
+        self.took(key, &old, Some(old.version))
+    }
+
+    /// Accounts for an entry that is gone; `listed`: the version that it is still listed under.
+    fn took(&mut self, key: &Key, old: &Entry, listed: Option<Version>) -> Option<Version> {
         self.bytes -= key.as_str().len() + old.value_len();
         self.tombstones -= usize::from(old.is_tombstone());
-        self.by_version.remove(&(old.version, key.clone()));
+        if let Some(version) = listed {
+            self.by_version.remove(&(version, key.clone()));
+        }
         Some(old.version)
     }
 
@@ -697,11 +705,11 @@ impl NodeMap {
 
     fn grow_by(&mut self, now: Time, news: &DeltaEntry) -> Option<KeyChange> {
         // A value that has expired here is deleted for good only now, and only now told.
-        let had_value = self.entries.get(&news.key).is_some_and(|e| !e.is_tombstone());
+        let had_value = || self.entries.get(&news.key).is_some_and(|e| !e.is_tombstone());
         let entry = local_entry(now, news);
         let change = match entry.visible(now) {
             Some(value) => Some(KeyChange::Updated(news.key.clone(), value.clone(), news.version)),
-            None if entry.is_tombstone() && had_value => {
+            None if entry.is_tombstone() && had_value() => {
                 Some(KeyChange::Deleted(news.key.clone(), news.version))
             }
             None => None,
@@ -715,6 +723,15 @@ impl NodeMap {
     }
 
     fn check_room(&self, delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
+        let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
+        let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
+        let sizes = delta.entries.iter().map(|entry| entry.key.as_str().len() + entry.value_len());
+        // Far from the limits nobody has to look what is replaced.
+        if self.entries.len() + delta.entries.len() <= keys_max
+            && self.bytes + sizes.sum::<usize>() <= bytes_max
+        {
+            return Ok(());
+        }
         let (mut keys, mut bytes) = (self.entries.len(), self.bytes);
         for entry in &delta.entries {
             let old = self.entries.get(&entry.key);
@@ -723,8 +740,6 @@ impl NodeMap {
             let freed = old.map_or(0, |old| entry.key.as_str().len() + old.value_len());
             bytes = bytes.saturating_sub(freed);
         }
-        let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
-        let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
         if keys > keys_max || bytes > bytes_max {
             return Err(Refusal::TooLarge);
         }

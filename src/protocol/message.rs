@@ -72,10 +72,17 @@ pub enum Message {
     },
     /// Answers cells: we differ so much that the digest costs less.
     Full,
-    /// Opens another round about those that differed.
-    Lines {
-        /// How far my copies of them reach.
-        lines: Digest,
+    /// Asks for all that a delta was too small for: see [`bulk`](super::bulk).
+    Pull {
+        /// How far my copies reach; `None`: I get it elsewhere.
+        digest: Option<Digest>,
+        /// These are all that I know, not some that are asked about.
+        all: bool,
+    },
+    /// A part of what was asked for.
+    More {
+        /// What you lack.
+        delta: Delta,
     },
 }
 
@@ -153,7 +160,8 @@ impl Message {
             Self::Further { cells } => framed(kind, cells),
             Self::Differ { lines, unknown } => framed(kind, (lines, unknown)),
             Self::Full => framed(kind, ()),
-            Self::Lines { lines } => framed(kind, lines),
+            Self::Pull { digest, all } => framed(kind, (digest, all)),
+            Self::More { delta } => framed(kind, delta),
         }
     }
 
@@ -185,7 +193,11 @@ impl Message {
                 whole::<()>(body)?;
                 Self::Full
             }
-            (KIND_LINES, VERSION) => Self::Lines { lines: few(sorted(whole(body)?)?, 0)? },
+            (KIND_PULL, VERSION) => {
+                let (digest, all): (Option<Digest>, bool) = whole(body)?;
+                Self::Pull { digest: digest.map(sorted).transpose()?, all }
+            }
+            (KIND_MORE, VERSION) => Self::More { delta: whole(body)? },
             (kind, version) => return Err(WireError::Unknown { kind, version }),
         };
         Ok(message)
@@ -203,7 +215,8 @@ impl Message {
             Self::Further { .. } => KIND_FURTHER,
             Self::Differ { .. } => KIND_DIFFER,
             Self::Full => KIND_FULL,
-            Self::Lines { .. } => KIND_LINES,
+            Self::Pull { .. } => KIND_PULL,
+            Self::More { .. } => KIND_MORE,
         }
     }
 }
@@ -323,9 +336,10 @@ const KIND_SYN: u8 = 3;
 const KIND_SYN_ACK: u8 = 4;
 const KIND_ACK: u8 = 5;
 const KIND_GOSSIP: u8 = 6;
+const KIND_PULL: u8 = 8;
+const KIND_MORE: u8 = 9;
 const KIND_CELLS: u8 = 10;
 const KIND_FURTHER: u8 = 11;
 const KIND_DIFFER: u8 = 12;
 const KIND_FULL: u8 = 13;
-const KIND_LINES: u8 = 14;
 const KIND_HEARTBEAT: u8 = 16;

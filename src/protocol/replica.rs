@@ -12,6 +12,7 @@ use std::{
 use imbl::OrdMap;
 
 use super::{
+    bulk::Bulk,
     delta::{Delta, DeltaEntry, NodeDelta, entry_len_max},
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key, Value},
@@ -84,6 +85,7 @@ pub struct Replica {
     digest: Option<Arc<Digest>>,
     /// The sums of its lines, kept up to date with every change.
     sketch: Sketch,
+    bulk: Bulk,
     view: OrdMap<NodeId, Arc<NodeView>>,
     changed: BTreeSet<NodeId>,
     /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
@@ -262,6 +264,7 @@ impl Replica {
             expiries: BTreeSet::new(),
             digest: None,
             sketch: Sketch::new(config.sketch_key),
+            bulk: Bulk::default(),
             view: OrdMap::new(),
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
@@ -374,6 +377,7 @@ impl Replica {
             StorageInput::TellRoot => {
                 out.push(Output::Scheduler(SchedulerInput::OwnRoot(self.sketch.root())));
             }
+            StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
         }
         self.tell_news(now, out);
     }
@@ -471,7 +475,7 @@ impl Replica {
     ) -> (Digest, Delta) {
         self.look_for_self(now, digest, out);
         let wants = self.wants(now, from, digest);
-        let delta = self.lacking(now, from, digest, true);
+        let delta = self.tell_peer(now, from, digest, true);
         (wants, delta)
     }
 
@@ -486,7 +490,50 @@ impl Replica {
     ) -> Delta {
         self.look_for_self(now, wants, out);
         self.apply(now, from, news, out);
-        self.lacking(now, from, wants, false)
+        self.tell_peer(now, from, wants, false)
+    }
+
+    /// Asks for the right to pull from a peer that has more than fits one delta. Returns how far we
+    /// are, of these nodes or of all; `None` while there is another pull.
+    pub fn pull(&mut self, now: Time, from: &NodeId, about: Option<&[NodeId]>) -> Option<Digest> {
+        let may = self.bulk.begin_pull(now, from);
+        may.then(|| match about {
+            None => (*self.digest()).clone(),
+            Some(nodes) => self.lines(nodes, &[]).0,
+        })
+    }
+
+    /// What a peer that pulls lacks, as much as fits one delta, and how far it will be with it.
+    /// `all`: as for an answer.
+    pub fn feed(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        mut theirs: Digest,
+        all: bool,
+    ) -> (Digest, Delta) {
+        if !self.bulk.may_feed(now, peer) {
+            return (theirs, Delta::default());
+        }
+        let delta = self.lacking(now, peer, &theirs, all, None);
+        self.bulk.told(now, peer, &delta, true);
+        theirs.advance(&delta);
+        (theirs, delta)
+    }
+
+    /// Applies what was pulled from a peer. Returns whether there was any use in it: not if all of it
+    /// was refused.
+    pub fn take(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) -> bool {
+        self.apply(now, from, news, out);
+        let useful = news.nodes.iter().any(|delta| {
+            let copy =
+                self.copies.get(&delta.node).map(|copy| copy.digest_entry(delta.node.clone()));
+            copy.is_some_and(|copy| {
+                (copy.generation, copy.max_version) >= (delta.generation, delta.to)
+            })
+        });
+        self.bulk.pulled(now, from, !(news.more && useful));
+        useful
     }
 
     /// Applies news, node by node. What would break a copy is refused, counted and told.
@@ -662,8 +709,9 @@ impl Replica {
     }
 
     fn expect_expiry(&mut self, key: &Key, expires: Option<Time>) {
-        if let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
-            self.own.entries().get(key)
+        if !self.expiries.is_empty()
+            && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
+                self.own.entries().get(key)
         {
             self.expiries.remove(&(*at, key.clone()));
         }
@@ -832,10 +880,29 @@ impl Replica {
         newer.then_some(ours)
     }
 
+    /// What a peer lacks; what it is being fed comes that way.
+    fn tell_peer(&mut self, now: Time, peer: &NodeId, theirs: &Digest, all: bool) -> Delta {
+        let fed = self.bulk.fed(now, peer, theirs);
+        let is_fed = fed.is_some();
+        let delta = self.lacking(now, peer, theirs, all, fed);
+        if !is_fed {
+            self.bulk.told(now, peer, &delta, false);
+        }
+        delta
+    }
+
     /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the
     /// large do not starve the small, then the most outdated. `all`: nodes that `theirs` does not
-    /// list are unknown to it; otherwise it wants only what it lists.
-    fn lacking(&self, now: Time, peer: &NodeId, theirs: &Digest, all: bool) -> Delta {
+    /// list are unknown to it; otherwise it wants only what it lists. `but`: to be had elsewhere.
+    fn lacking(
+        &self,
+        now: Time,
+        peer: &NodeId,
+        theirs: &Digest,
+        all: bool,
+        but: Option<&NodeId>,
+    ) -> Delta {
+        let mut left_out = false;
         let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
         let mut consider = |entry: DigestEntry| {
             let Some(map) = self.map_of(&entry.node) else { return };
@@ -843,6 +910,10 @@ impl Replica {
                 return;
             }
             if let Some(versions) = map.staleness(&entry) {
+                if but == Some(&entry.node) {
+                    left_out = true;
+                    return;
+                }
                 stale.push((entry.generation == Generation::ZERO, versions, entry));
             }
         };
@@ -863,7 +934,9 @@ impl Replica {
         stale.sort_by_key(|(unknown, versions, _)| {
             (!unknown, if *unknown { *versions } else { u64::MAX - versions })
         });
-        self.cut(now, stale.into_iter().map(|(_, _, entry)| entry))
+        let mut news = self.cut(now, stale.into_iter().map(|(_, _, entry)| entry));
+        news.more |= left_out;
+        news
     }
 
     fn cut(&self, now: Time, stale: impl Iterator<Item = DigestEntry>) -> Delta {
@@ -1397,6 +1470,7 @@ impl Replica {
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
         self.marks.retain(|_, (_, until)| now < *until);
+        self.bulk.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);
     }

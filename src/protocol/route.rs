@@ -61,6 +61,8 @@ pub enum StorageInput {
     Retire(NodeId),
     /// A dead peer is to be forgotten.
     Forget(NodeId),
+    /// A stream with a peer broke off while it carried bulk.
+    BulkBroken(NodeId),
     /// The detector is convinced of this, in this life of the peer.
     Accuse(NodeId, Generation, Verdict),
     /// There is a connection to a peer on which news can be told, or there is none any more.
@@ -247,6 +249,12 @@ pub enum Counter {
     HeartbeatsReceived,
     /// Heartbeats that could not be sent.
     HeartbeatsUnsent,
+    /// Peers that were live and became suspect.
+    PeersSuspected,
+    /// Bytes of bulk on their way to peers that pull, counted before the first one is sent.
+    BulkBytesSent,
+    /// Bytes of bulk pulled and applied. What a peer has sent beyond that is in flight.
+    BulkBytesTaken,
     /// Frames of gossip handed to connections.
     GossipSent,
     /// Frames of gossip received.
@@ -293,7 +301,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -309,6 +317,9 @@ impl Counter {
         Self::HeartbeatsSent,
         Self::HeartbeatsReceived,
         Self::HeartbeatsUnsent,
+        Self::PeersSuspected,
+        Self::BulkBytesSent,
+        Self::BulkBytesTaken,
         Self::GossipSent,
         Self::GossipReceived,
         Self::GossipDuplicates,
@@ -351,6 +362,9 @@ impl Counter {
             Self::HeartbeatsSent => "heartbeats_sent",
             Self::HeartbeatsReceived => "heartbeats_received",
             Self::HeartbeatsUnsent => "heartbeats_unsent",
+            Self::PeersSuspected => "peers_suspected",
+            Self::BulkBytesSent => "bulk_bytes_sent",
+            Self::BulkBytesTaken => "bulk_bytes_taken",
             Self::GossipSent => "gossip_sent",
             Self::GossipReceived => "gossip_received",
             Self::GossipDuplicates => "gossip_duplicates",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Met, NodeLink, Unavailable};
 use crate::protocol::{
     event::ProtocolEvent,
-    exchange::{Breach, Half, Responder, Step, Summary},
+    exchange::{Ask, Breach, Half, Responder, Step, Summary},
     gossip::Gossip,
     message::{Message, WireError},
     route::{Counter, Sign},
@@ -99,15 +99,25 @@ async fn drive<H: Half + Send>(
     frames: &mut impl Frames,
     may_end: impl Fn(&H) -> bool + Send,
 ) -> Result<(), ExchangeError> {
+    let mut bulk = BulkGuard { node, peer, under_way: false };
     loop {
+        bulk.under_way = half.is_bulk();
         step = match step {
             Step::Ask(ask) => {
+                let pulled = match &ask {
+                    Ask::Take { delta } => delta.encoded_len_max(),
+                    _ => 0,
+                };
                 let reply = node.ask(&peer.node, ask).await?;
+                node.counters().add(Counter::BulkBytesTaken, pulled as u64);
                 // The frame just dealt with may have introduced the very peer that sent it.
                 node.heard(&peer.node, peer.generation, Sign::Traffic, node.now());
                 half.reply(reply)
             }
             Step::Send(message) => {
+                if let Message::More { delta } = &message {
+                    node.counters().add(Counter::BulkBytesSent, delta.encoded_len_max() as u64);
+                }
                 frames.send(&message).await?;
                 watch(node, peer, &message, true);
                 half.sent()
@@ -120,7 +130,10 @@ async fn drive<H: Half + Send>(
                 None if may_end(&half) => return Ok(()),
                 None => return Err(ExchangeError::Ended),
             },
-            Step::Done => return Ok(()),
+            Step::Done => {
+                bulk.under_way = false;
+                return Ok(());
+            }
             Step::Broken(breach) => {
                 node.count(Counter::FramesRefused);
                 return Err(breach.into());
@@ -128,6 +141,21 @@ async fn drive<H: Half + Send>(
         };
         if let Some(counter) = half.counted() {
             node.count(counter);
+        }
+    }
+}
+
+/// Tells storage when bulk breaks off, also when nobody drives the exchange any more.
+struct BulkGuard<'a> {
+    node: &'a NodeLink,
+    peer: &'a Met,
+    under_way: bool,
+}
+
+impl Drop for BulkGuard<'_> {
+    fn drop(&mut self) {
+        if self.under_way {
+            self.node.bulk_broken(&self.peer.node);
         }
     }
 }
@@ -143,13 +171,15 @@ fn watch(node: &NodeLink, peer: &Met, message: &Message, sent: bool) {
         Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
         Message::Ack { delta } => (None, Some(delta)),
         Message::Gossip(Gossip::Push(delta)) => (None, Some(delta)),
-        Message::Differ { lines, .. } | Message::Lines { lines } => (Some(lines), None),
+        Message::Differ { lines, .. } => (Some(lines), None),
         Message::Hello(_)
         | Message::Welcome(_)
         | Message::Gossip(_)
         | Message::Cells(_)
         | Message::Further { .. }
         | Message::Full => (None, None),
+        Message::Pull { digest, .. } => (digest.as_ref(), None),
+        Message::More { delta } => (None, Some(delta)),
     };
     if let Some(digest) = digest.cloned().map(Arc::new) {
         let peer = peer();

@@ -44,6 +44,8 @@ mod socket;
 mod table;
 mod tasks;
 
+pub use settings::BULK_WINDOW;
+
 /// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicTransport {
     tls: Tls,

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use gossipmonger::protocol::{
+    bulk::{FEEDS_MAX, LEASE},
     delta::Delta,
-    digest::{Digest, DigestEntry},
-    exchange::{Ask, Breach, Half, Initiator, Reply, Responder, Step},
+    digest::Digest,
+    exchange::{Ask, Breach, CHUNKS_MAX, Half, Initiator, Reply, Responder, Step},
     id::Version,
     map::MapLimits,
     message::Message,
-    replica::ReplicaConfig,
+    replica::{Replica, ReplicaConfig},
+    route::StorageInput,
 };
 
-use crate::support::{LIMITS, at, config, exchange, news, node, replica, set, start};
+use crate::support::{LIMITS, at, config, exchange, node, replica, set, start};
 
 fn syn() -> Message {
     Message::Syn { digest: Digest::default() }
@@ -58,72 +60,122 @@ fn an_exchange_without_more_is_one_round() {
     assert_eq!(initiator.sent(), Step::Done);
 }
 
-/// Plays a peer that says the same in every round, to an initiator whose digest never changes.
-fn rounds_against(wants: impl Fn(usize) -> Digest, delta: &Delta) -> usize {
-    let (mut initiator, mut step) = Initiator::open(Arc::default());
-    let mut rounds = 0;
-    loop {
-        step = match step {
-            Step::Send(Message::Syn { .. }) => {
-                rounds += 1;
-                assert!(rounds < 100, "it goes on for ever");
-                initiator.sent()
-            }
-            Step::Send(_) => initiator.sent(),
-            Step::Read => {
-                initiator.frame(Message::SynAck { wants: wants(rounds), delta: delta.clone() })
-            }
-            Step::Ask(Ask::Merge { .. }) => {
-                initiator.reply(Reply::Merged(Delta { nodes: Vec::new(), more: true }))
-            }
-            Step::Ask(_) => initiator.reply(Reply::Digest(Arc::default())),
-            Step::Done => return rounds,
-            Step::Broken(breach) => panic!("{breach}"),
-        };
+fn more(more: bool) -> Message {
+    Message::More { delta: Delta { nodes: Vec::new(), more } }
+}
+
+/// An initiator that has just asked for the rest of a delta that was cut.
+fn pulling() -> Initiator {
+    let (mut initiator, _) = Initiator::open(Arc::default());
+    assert_eq!(initiator.sent(), Step::Read);
+    assert!(matches!(initiator.frame(syn_ack(true)), Step::Ask(Ask::Merge { .. })));
+    assert_eq!(initiator.reply(Reply::Merged(Delta::default())), Step::Send(ack(false)));
+    assert_eq!(initiator.sent(), Step::Ask(Ask::Pull { about: None }));
+    let pull = initiator.reply(Reply::Pull(Some(Digest::default())));
+    assert_eq!(pull, Step::Send(Message::Pull { digest: Some(Digest::default()), all: true }));
+    assert_eq!(initiator.sent(), Step::Read);
+    assert!(initiator.is_bulk());
+    initiator
+}
+
+#[test]
+fn refuses_bulk_that_was_not_asked_for() {
+    let (mut initiator, _) = Initiator::open(Arc::default());
+    assert_eq!(initiator.frame(more(false)), BROKEN);
+    assert_eq!(pulling().frame(syn_ack(true)), BROKEN);
+    assert_eq!(pulling().frame(Message::Pull { digest: None, all: true }), BROKEN);
+    assert_eq!(Responder::new().frame(Message::Pull { digest: None, all: true }), BROKEN);
+}
+
+#[test]
+fn cuts_off_a_peer_that_says_more_for_ever() {
+    let mut initiator = pulling();
+    for _ in 0..CHUNKS_MAX {
+        assert!(matches!(initiator.frame(more(true)), Step::Ask(Ask::Take { .. })));
+        assert_eq!(initiator.reply(Reply::Took(true)), Step::Read);
     }
+    assert_eq!(initiator.frame(more(true)), Step::Broken(Breach::Endless));
 }
 
 #[test]
-fn ends_with_a_peer_that_always_wants_the_same() {
-    let wants = Digest { entries: vec![DigestEntry::unknown(node("owner"))] };
-    let more = Delta { nodes: vec![news("owner", 0, 5, 0)], more: true };
-    assert_eq!(rounds_against(|_| wants.clone(), &Delta::default()), 2);
-    assert_eq!(rounds_against(|_| wants.clone(), &more), 2);
-    assert_eq!(rounds_against(|_| Digest::default(), &Delta { nodes: Vec::new(), more: true }), 2);
+fn ends_the_stream_under_deltas_of_no_use() {
+    let mut initiator = pulling();
+    assert!(matches!(initiator.frame(more(true)), Step::Ask(Ask::Take { .. })));
+    assert_eq!(initiator.reply(Reply::Took(false)), Step::Done);
+    assert!(!initiator.is_bulk());
 }
 
 #[test]
-fn goes_on_while_the_peer_gets_further() {
-    let wants = |round: usize| {
-        let reached = Version(round.min(10) as u64);
-        let entry = DigestEntry { max_version: reached, ..DigestEntry::unknown(node("owner")) };
-        Digest { entries: vec![entry] }
-    };
-    assert_eq!(rounds_against(wants, &Delta::default()), 11);
+fn asks_for_nothing_while_it_pulls_from_another() {
+    let mut strange = replica("strange");
+    let (one, other) = (node("one"), node("other"));
+    assert!(strange.pull(at(1), &one, None).is_some());
+    assert!(strange.pull(at(1), &other, None).is_none());
+    assert!(strange.pull(at(1), &one, None).is_none(), "not on a second stream either");
+    let mut out = Vec::new();
+    strange.handle(at(2), StorageInput::BulkBroken(other.clone()), &mut out);
+    assert!(strange.pull(at(2), &other, None).is_none());
+    strange.handle(at(2), StorageInput::BulkBroken(one), &mut out);
+    assert!(strange.pull(at(2), &other, None).is_some(), "the pull has broken off");
+    let late = at(2) + LEASE;
+    assert!(strange.pull(late, &node("third"), None).is_some(), "nothing has come for too long");
+}
+
+#[test]
+fn tells_nobody_twice_what_it_is_feeding_it() {
+    let mut large = large(10, 205);
+    let (small, other) = (node("small"), node("other"));
+    let mut out = Vec::new();
+    let nothing = Digest::default();
+    let (_, first) = large.answer(at(1), &small, &nothing, &mut out);
+    assert_eq!((first.len(), first.more), (10, true));
+    let (_, again) = large.answer(at(1), &small, &nothing, &mut out);
+    assert_eq!((again.len(), again.more), (0, true), "it may pull, if it does not");
+    assert_eq!(large.answer(at(1), &other, &nothing, &mut out).1.len(), 10);
+    let (theirs, fed) = large.feed(at(1), &small, nothing.clone(), true);
+    assert_eq!(fed.nodes[0].from, Version(0));
+    assert_eq!(large.feed(at(1), &small, theirs, true).1.nodes[0].from, fed.nodes[0].to);
+    large.handle(at(2), StorageInput::BulkBroken(small.clone()), &mut out);
+    assert_eq!(large.answer(at(2), &small, &nothing, &mut out).1.len(), 10);
+}
+
+#[test]
+fn feeds_only_so_many_at_once() {
+    let mut large = large(10, 205);
+    let fed = |n: usize| node(&format!("fed{n}"));
+    for n in 0..FEEDS_MAX {
+        assert!(large.feed(at(1), &fed(n), Digest::default(), true).1.more);
+    }
+    let (_, shed) = large.feed(at(1), &node("late"), Digest::default(), true);
+    assert!(shed.is_empty() && !shed.more);
+    large.handle(at(2), StorageInput::BulkBroken(fed(0)), &mut Vec::new());
+    assert!(large.feed(at(2), &node("late"), Digest::default(), true).1.more);
+}
+
+/// A node with so many keys, whose deltas are cut after so many.
+fn large(cut: usize, keys: usize) -> Replica {
+    let cut = ReplicaConfig { delta_entries: cut, ..config("large") };
+    let mut large = start(cut, Default::default());
+    (0..keys).for_each(|n| {
+        set(&mut large, &format!("k{n}"), "1");
+    });
+    large
 }
 
 #[test]
 fn ends_with_a_peer_that_refuses_what_it_is_sent() {
     let limits = MapLimits { keys: 1, ..LIMITS };
     let mut strict = start(ReplicaConfig { limits, ..config("strict") }, Default::default());
-    let cut = ReplicaConfig { delta_entries: 10, ..config("large") };
-    let mut large = start(cut, Default::default());
-    (0..100).for_each(|n| {
-        set(&mut large, &format!("k{n}"), "1");
-    });
-    assert!(exchange(&mut large, &mut strict, at(1)).rounds <= 3);
-    assert!(exchange(&mut strict, &mut large, at(1)).rounds <= 3);
+    let mut large = large(10, 100);
+    assert!(exchange(&mut large, &mut strict, at(1)).rounds <= 4);
+    assert!(exchange(&mut strict, &mut large, at(1)).rounds <= 4);
     assert!(strict.copy(&node("large")).is_none());
 }
 
 #[test]
 fn bulk_goes_through_in_one_exchange_whoever_begins() {
     for begins in [true, false] {
-        let cut = ReplicaConfig { delta_entries: 10, ..config("large") };
-        let mut large = start(cut, Default::default());
-        (0..205).for_each(|n| {
-            set(&mut large, &format!("k{n}"), "1");
-        });
+        let mut large = large(10, 205);
         let mut small = replica("small");
         let outcome = if begins {
             exchange(&mut large, &mut small, at(1))

@@ -1,7 +1,7 @@
 //! Replicas to talk to, and an exchange between two of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -115,62 +115,64 @@ impl Outcome {
     }
 }
 
-/// One whole exchange, `more` rounds included.
+/// One whole exchange, what is pulled included.
 pub(crate) fn exchange(one: &mut Replica, other: &mut Replica, now: Time) -> Outcome {
     let mut outcome = Outcome::default();
-    let (mut initiator, mut step) = Initiator::open(one.digest());
+    let (mut initiator, opening) = Initiator::open(one.digest());
     let mut responder = Responder::new();
     let names = [one.node().clone(), other.node().clone()];
+    let mut inboxes = [VecDeque::<Vec<u8>>::new(), VecDeque::new()];
+    let mut steps = [opening, Step::Read];
+    let mut taken = 0;
     let mut turn = 0;
-    let mut wire: Option<Vec<u8>> = None;
-    let mut steps = 0;
     loop {
-        steps += 1;
-        assert!(steps < 1_000_000, "an exchange without an end");
+        taken += 1;
+        assert!(taken < 1_000_000, "an exchange without an end");
         let (replica, half): (&mut Replica, &mut dyn Half) =
-            if turn == 0 { (one, &mut initiator) } else { (other, &mut responder) };
+            if turn == 0 { (&mut *one, &mut initiator) } else { (&mut *other, &mut responder) };
         let out = &mut outcome.outputs[turn];
-        step = match step {
+        steps[turn] = match std::mem::replace(&mut steps[turn], Step::Done) {
             Step::Ask(ask) => half.reply(answer(replica, now, &names[1 - turn], ask, out)),
+            // The stream was ended under it.
+            Step::Send(_) if steps[1 - turn] == Step::Done => return outcome,
             Step::Send(message) => {
-                outcome.rounds += usize::from(matches!(message, Message::Syn { .. }));
+                let opens = matches!(message, Message::Syn { .. } | Message::More { .. });
+                outcome.rounds += usize::from(opens);
                 outcome.entries += carried(&message);
-                wire = Some(message.encode().unwrap());
-                half.sent()
+                inboxes[1 - turn].push_back(message.encode().unwrap());
+                let next = half.sent();
+                // The other one may be quicker than the next frame.
+                steps[turn] = next;
+                turn = 1 - turn;
+                continue;
             }
-            // An initiator that is done has sent its last frame, which is still to be taken.
-            Step::Read | Step::Done => match wire.take() {
-                Some(frame) => {
-                    turn = 1 - turn;
-                    let message = Message::decode(&frame[LENGTH_BYTES..]).unwrap();
-                    // The initiator goes on from its `Ack` by itself, before the other one answers.
-                    let half: &mut dyn Half =
-                        if turn == 0 { &mut initiator } else { &mut responder };
-                    half.frame(message)
-                }
-                None => return outcome,
-            },
+            Step::Read if !inboxes[turn].is_empty() => {
+                let frame = inboxes[turn].pop_front().unwrap();
+                half.frame(Message::decode(&frame[LENGTH_BYTES..]).unwrap())
+            }
             Step::Broken(breach) => panic!("{breach}"),
-        };
-        // After an `Ack` the initiator asks for the next digest at once, the responder applies
-        // meanwhile. Here one comes after the other.
-        if turn == 0
-            && let Step::Ask(Ask::Digest) = step
-            && let Some(frame) = wire.take()
-        {
-            let ack = Message::decode(&frame[LENGTH_BYTES..]).unwrap();
-            let mut theirs = responder.frame(ack);
-            while let Step::Ask(ask) = theirs {
-                let reply = answer(other, now, &names[0], ask, &mut outcome.outputs[1]);
-                theirs = responder.reply(reply);
+            waits => {
+                steps[turn] = waits;
+                turn = 1 - turn;
+                let idle = match steps[turn] {
+                    Step::Read => inboxes[turn].is_empty(),
+                    Step::Done => true,
+                    _ => false,
+                };
+                if idle {
+                    return outcome;
+                }
+                continue;
             }
-        }
+        };
     }
 }
 
 fn carried(message: &Message) -> usize {
     match message {
-        Message::SynAck { delta, .. } | Message::Ack { delta } => delta.len(),
+        Message::SynAck { delta, .. } | Message::Ack { delta } | Message::More { delta } => {
+            delta.len()
+        }
         _ => 0,
     }
 }
@@ -207,6 +209,12 @@ pub(crate) fn answer(
             let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, out);
             Reply::Answer { wants, delta }
         }
+        Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
+        Ask::Feed { digest, all } => {
+            let (digest, delta) = replica.feed(now, peer, digest, all);
+            Reply::Fed { digest, delta }
+        }
+        Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, out)),
     }
 }
 

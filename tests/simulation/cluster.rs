@@ -1131,6 +1131,12 @@ impl Cluster {
                 let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
                 Reply::Answer { wants, delta }
             }
+            Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
+            Ask::Feed { digest, all } => {
+                let (digest, delta) = replica.feed(now, peer, digest, all);
+                Reply::Fed { digest, delta }
+            }
+            Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, &mut out)),
         };
         self.deliver(slot, Machine::Storage, out);
         self.slots[slot].node.is_some().then_some(reply)

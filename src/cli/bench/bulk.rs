@@ -107,6 +107,10 @@ pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     out.insert("rss_grown_mib".into(), mib(seen.resident.saturating_sub(resident)));
     out.insert("rss_grown_in_all_mib".into(), mib(seen.resident.saturating_sub(before)));
     out.insert("state_mib".into(), mib(state as u64));
+    let steps = cluster.running().map(|(_, node)| node.counters().longest_storage_step());
+    let longest = steps.max().map(millis).unwrap_or_default();
+    out.insert("longest_storage_step_ms".into(), rounded(longest, 2));
+    out.insert("bulk_in_flight_max".into(), seen.in_flight.into());
     out.insert("silence_ms".into(), quantiles(seen.silences(&cluster)));
     out.insert("counters".into(), cluster.counters());
     Ok(out)
@@ -128,6 +132,8 @@ impl Args {
 #[derive(Debug, Default)]
 struct Seen {
     resident: u64,
+    /// Bytes that were sent to those who pull, and not yet applied by them.
+    in_flight: u64,
     /// When a node last heard another, and for how long it had not before.
     heard: BTreeMap<(usize, NodeId), Time>,
     silences: Vec<f64>,
@@ -136,6 +142,11 @@ struct Seen {
 impl Seen {
     fn look(&mut self, cluster: &Cluster) {
         self.resident = self.resident.max(machine::resident_bytes());
+        let count = |counter| cluster.running().map(|(_, node)| node.counters().get(counter)).sum();
+        // In this order: what is taken between the two is not in flight any more.
+        let sent: u64 = count(Counter::BulkBytesSent);
+        let taken: u64 = count(Counter::BulkBytesTaken);
+        self.in_flight = self.in_flight.max(sent.saturating_sub(taken));
         for (index, node) in cluster.running() {
             for (peer, life) in &*node.snapshot().lives {
                 let Some(heard) = life.estimate.map(|estimate| estimate.last_heard) else {

@@ -1,11 +1,8 @@
 //! The opening of an exchange by a sketch: both sides, until it is known which lines differ.
 
-use std::sync::Arc;
-
 use super::{Ask, Breach, Step};
 use crate::protocol::{
     digest::Digest,
-    id::NodeId,
     message::Message,
     sketch::{
         CELLS_FIRST, CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cells, Decoder, Differences, GiveUp,
@@ -94,7 +91,7 @@ impl Finder {
         self.received = self.received.saturating_add(cells.cells.len());
         // The peer begins again at most three times, each time with four times the cells.
         if self.received > 2 * CELLS_MAX {
-            return Found::Step(Step::Broken(Breach::Rounds));
+            return Found::Step(Step::Broken(Breach::Endless));
         }
         match &mut self.decoder {
             Some(decoder) if cells.first != 0 => {
@@ -158,11 +155,4 @@ fn ids(symbols: &[Symbol]) -> Vec<u32> {
 fn deeper(sketch: &Sketch, digest: &Digest, least: usize) -> Sketch {
     let (key, cells) = (sketch.key(), least.max(4 * sketch.cells().len()));
     Sketch::collect(key, cells, digest.entries.iter().map(|line| key.symbol(line)))
-}
-
-/// The names and ids of lines that differ, for further rounds.
-#[derive(Clone, Debug)]
-pub(super) struct Named {
-    pub(super) nodes: Arc<[NodeId]>,
-    pub(super) ids: Arc<[u32]>,
 }

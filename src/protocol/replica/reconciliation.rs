@@ -76,7 +76,7 @@ impl Replica {
         about.entries.retain(|line| !self.retired.contains(&line.node));
         let unlisted = found.into_iter().filter(|node| lines.get(node).is_none());
         about.entries.extend(unlisted.map(DigestEntry::unknown));
-        let delta = self.lacking(now, from, &about, false);
+        let delta = self.tell_peer(now, from, &about, false);
         (wants, delta)
     }
 

@@ -12,11 +12,16 @@ use crate::{config::Config, store::EndpointKeys, tls::Tls};
 pub(super) const STREAMS_PER_PEER: u32 = 32;
 /// Streams for gossip a peer may have open at once.
 const GOSSIP_STREAMS: u32 = 1;
-/// Bytes in flight towards us per connection, and per stream.
+/// Bytes in flight towards us per connection.
 const RECEIVE_WINDOW: u32 = 4 << 20;
-const STREAM_RECEIVE_WINDOW: u32 = 1 << 20;
+/// The same per stream: as many as the other end may hold, so that bulk, which is one stream, moves
+/// 25 MB/s over a way of 80 ms, and not so many that a stream nobody reads holds up the others.
+const STREAM_RECEIVE_WINDOW: u32 = 2 << 20;
 /// Bytes we hold unacknowledged per connection.
 const SEND_WINDOW: u64 = 2 << 20;
+/// Most bytes of bulk on their way from one node to another, besides the delta that each end has in
+/// hand: what is sent and not acknowledged, and what has arrived and was not read.
+pub const BULK_WINDOW: usize = SEND_WINDOW as usize + STREAM_RECEIVE_WINDOW as usize;
 /// Datagrams waiting, each way: heartbeats of 20 bytes or so.
 const DATAGRAM_BUFFER: usize = 16 << 10;
 /// Bytes of packets held for one handshake that has not been looked at, and for all of them.

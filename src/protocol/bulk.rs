@@ -1,0 +1,112 @@
+//! Who sends bulk to whom: what a node lacks beyond one delta it takes from one peer at a time, so that
+//! it arrives once and takes up one window of memory, however many peers have it.
+//!
+//! A delta that a budget has cut says so (`more`). The node that gets it may then *pull* the rest: it
+//! sends its digest, and the peer *feeds* it delta after delta without waiting for answers. A node
+//! pulls from one peer only, and a peer leaves out of all else that it tells a node what it is feeding
+//! it. Both hold for as long as there is progress, so that who falls silent holds up nobody for longer
+//! than [`LEASE`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    delta::Delta,
+    digest::{Digest, DigestEntry},
+    id::{Generation, NodeId, Version},
+    time::Time,
+};
+
+/// Most peers fed at once; others are told that there is nothing, and come again. Of each the transport
+/// holds one frame and one window of what is sent and not acknowledged.
+pub const FEEDS_MAX: usize = 32;
+/// A pull or a feed without progress for so long is over.
+pub const LEASE: Duration = Duration::from_secs(10);
+
+/// The pull and the feeds of one node.
+#[derive(Clone, Debug, Default)]
+pub struct Bulk {
+    /// From whom, and when there was progress last.
+    pulling: Option<(NodeId, Time)>,
+    feeds: BTreeMap<NodeId, Feed>,
+}
+
+#[derive(Clone, Debug)]
+struct Feed {
+    at: Time,
+    /// Whose map is under way, and how far it was sent.
+    of: NodeId,
+    upto: (Generation, Version),
+    /// The peer has asked for it, and did not only get a delta that was cut.
+    asked: bool,
+}
+
+impl Bulk {
+    /// Takes the right to pull from a peer, unless a pull is under way.
+    pub fn begin_pull(&mut self, now: Time, from: &NodeId) -> bool {
+        let free = !self.is_pulling(now);
+        if free {
+            self.pulling = Some((from.clone(), now));
+        }
+        free
+    }
+
+    /// Whether a pull is under way: what does not connect to what there is may come with it.
+    #[must_use]
+    pub fn is_pulling(&self, now: Time) -> bool {
+        self.pulling.as_ref().is_some_and(|(_, at)| now.since(*at) < LEASE)
+    }
+
+    /// A part of what was pulled from a peer has come.
+    pub fn pulled(&mut self, now: Time, from: &NodeId, last: bool) {
+        if self.pulling.as_ref().is_some_and(|(peer, _)| peer == from) {
+            self.pulling = (!last).then(|| (from.clone(), now));
+        }
+    }
+
+    /// Whether a peer that asks may be fed.
+    #[must_use]
+    pub fn may_feed(&self, now: Time, peer: &NodeId) -> bool {
+        let others = self.feeds.iter().filter(|(fed, feed)| *fed != peer && feed.counts(now));
+        others.filter(|(_, feed)| feed.asked).count() < FEEDS_MAX
+    }
+
+    /// This goes to a peer. If it is cut, the rest is left to the pull that follows.
+    pub fn told(&mut self, now: Time, peer: &NodeId, delta: &Delta, asked: bool) {
+        match delta.nodes.last().filter(|_| delta.more) {
+            Some(last) => {
+                let (of, upto) = (last.node.clone(), (last.generation, last.to));
+                let feed = Feed { at: now, of, upto, asked };
+                self.feeds.insert(peer.clone(), feed);
+            }
+            None if asked => drop(self.feeds.remove(peer)),
+            None => {}
+        }
+    }
+
+    /// Whose map is on its way to a peer that is so far.
+    #[must_use]
+    pub fn fed(&self, now: Time, peer: &NodeId, theirs: &Digest) -> Option<&NodeId> {
+        let feed = self.feeds.get(peer).filter(|feed| feed.counts(now))?;
+        let arrived = |line: &DigestEntry| (line.generation, line.max_version) >= feed.upto;
+        // Who has what it was sent and does not ask for the rest has to be told.
+        let missed = feed.asked || !theirs.get(&feed.of).is_some_and(arrived);
+        missed.then_some(&feed.of)
+    }
+
+    /// A stream with this peer broke off while it carried bulk.
+    pub fn broken(&mut self, peer: &NodeId) {
+        self.feeds.remove(peer);
+        self.pulling.take_if(|(from, _)| from == peer);
+    }
+
+    /// Drops what is over.
+    pub fn tidy(&mut self, now: Time) {
+        self.feeds.retain(|_, feed| feed.counts(now));
+    }
+}
+
+impl Feed {
+    fn counts(&self, now: Time) -> bool {
+        now.since(self.at) < LEASE
+    }
+}

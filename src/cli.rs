@@ -23,6 +23,7 @@ mod keys;
 mod members;
 mod output;
 mod plot;
+mod simulate;
 mod stopwatch;
 mod throwaway;
 mod watch;
@@ -69,6 +70,8 @@ enum Command {
     Demo(demo::Args),
     /// Measures how fast this is.
     Bench(bench::Args),
+    /// Runs a cluster of any size in virtual time.
+    Simulate(simulate::Args),
     /// Prints the completions for a shell.
     Completions {
         /// Which shell.
@@ -96,6 +99,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Leave(args) => control::leave(dir, &args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Completions { shell } => completions(shell),
     }
 }

@@ -188,6 +188,19 @@ impl Liveness {
         std::mem::take(&mut self.changed)
     }
 
+    /// Whether all who are to be heard are, and nobody is gone: then ticks do nothing as long as that
+    /// goes on, and may be left out by whoever knows that it does ([`Liveness::skip_to`]).
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        let live = |node| self.peers.get(node).is_some_and(|p| p.state == PeerState::Live);
+        self.gone.is_empty() && self.observed.iter().all(|(node, watch)| watch.heard && live(node))
+    }
+
+    /// Says that the ticks up to `now` were left out on purpose, and that nothing was to be judged.
+    pub fn skip_to(&mut self, now: Time) {
+        self.last_tick = Some(now);
+    }
+
     fn describe(&self, node: &NodeId, peer: &Peer) -> PeerLife {
         PeerLife {
             state: peer.state,

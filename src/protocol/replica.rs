@@ -313,6 +313,17 @@ impl Replica {
         self.copies.iter().map(|(node, map)| (node, &**map))
     }
 
+    /// Takes over copies that another node of this process holds, and tells nobody. `sums`: the sketch
+    /// of them and this node's own line, if it is known.
+    pub fn adopt(&mut self, copies: BTreeMap<NodeId, Arc<NodeMap>>, sums: Option<Sketch>) {
+        self.copies = copies;
+        self.digest = None;
+        match sums {
+            Some(sums) => self.sketch = sums,
+            None => self.sum_all(),
+        }
+    }
+
     /// From now on copies are shared with other nodes of this process, as far as they are equal, and
     /// nothing is kept for readers: [`Replica::view`] shows no change, and a digest is made anew each
     /// time. For those who run thousands of nodes in one process.
@@ -320,6 +331,12 @@ impl Replica {
         self.pool = Some(pool);
         self.changed.clear();
         self.digest = None;
+    }
+
+    /// How many peers are known.
+    #[must_use]
+    pub fn peer_count(&self) -> usize {
+        self.copies.len()
     }
 
     /// Whether this life has taken a newer generation because its name was heard.

@@ -1,0 +1,199 @@
+//! `gossipmonger simulate`: the machines that ship, at any size, in virtual time.
+//!
+//! Storage, failure detector and scheduler of every node are the ones that an agent runs; only the
+//! transport is a model (`simulate/network.rs`), and nothing is encoded, only measured. It is for
+//! those who plan a cluster: what it will cost, how fast news will be, what a cut does. It refuses to
+//! say anything of processors and of bandwidth: those are for `gossipmonger bench`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::error::CliError;
+
+mod network;
+mod node;
+mod pool;
+mod queue;
+mod report;
+mod scenario;
+mod size;
+mod warm;
+mod world;
+
+use report::Report;
+
+/// The arguments of `simulate`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// What happens.
+    #[arg(long, value_enum, default_value_t = Scenario::Spread)]
+    scenario: Scenario,
+    /// How many nodes.
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    nodes: u32,
+    /// How many datacenters they are spread over.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    datacenters: u16,
+    /// Round trip between datacenters; inside one it is half a millisecond.
+    #[arg(long, default_value = "80ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    wan_rtt: Duration,
+    /// Part of the packets that is lost.
+    #[arg(long, default_value = "1%", value_name = "PERCENT", value_parser = percentage)]
+    loss: f64,
+    /// Part of the nodes that has just died (spread).
+    #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
+    dead: f64,
+    /// Bytes of the value that is written (spread).
+    #[arg(long, default_value_t = 100, value_name = "B")]
+    value_bytes: usize,
+    /// How many updates are watched (spread), or differences reconciled (reconcile).
+    #[arg(long, default_value_t = 20, value_name = "R")]
+    runs: u32,
+    /// How long an idle cluster is looked at, in virtual time (idle).
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// How long the network is cut (heal).
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    cut: Duration,
+    /// Everything that is left to chance follows from this number.
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    seed: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Draw the curve of the run into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Nothing: what it costs to stay together.
+    Idle,
+    /// Updates, just after some nodes died.
+    Spread,
+    /// A fifth of the nodes joins the others at once.
+    Join,
+    /// One datacenter is cut off, and comes back.
+    Heal,
+}
+
+/// What is to be run, checked.
+#[derive(Clone, Debug)]
+struct Plan {
+    nodes: u32,
+    datacenters: u16,
+    wan_rtt: Duration,
+    loss: f64,
+    dead: f64,
+    value_bytes: usize,
+    runs: u32,
+    seconds: u64,
+    cut: Duration,
+    seed: u64,
+}
+
+/// Runs a scenario and prints what came out.
+///
+/// # Errors
+/// Exit 2 for arguments out of range, 1 if the plot cannot be written.
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let plan = args.plan()?;
+    let report = match args.scenario {
+        Scenario::Idle => scenario::idle(&plan),
+        Scenario::Spread => scenario::spread(&plan),
+        Scenario::Join => scenario::join(&plan),
+        Scenario::Heal => scenario::heal(&plan),
+    };
+    args.print(&report);
+    Ok(())
+}
+
+impl Args {
+    fn plan(&self) -> Result<Plan, CliError> {
+        within("nodes", u64::from(self.nodes), 2, NODES_MAX)?;
+        within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
+        within("runs", u64::from(self.runs), 1, 10_000)?;
+        within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
+        within("time", self.time.as_secs(), 1, 86_400)?;
+        within("cut", self.cut.as_secs(), 1, 86_400)?;
+        within("wan-rtt", u64::try_from(self.wan_rtt.as_millis()).unwrap_or(u64::MAX), 0, 2_000)?;
+        if self.loss > LOSS_MAX {
+            let loss = self.loss * 100.0;
+            return Err(CliError::usage(format!(
+                "--loss {loss}% is refused: 0% to 50% is allowed"
+            )));
+        }
+        Ok(Plan {
+            nodes: self.nodes,
+            datacenters: self.datacenters,
+            wan_rtt: self.wan_rtt,
+            loss: self.loss,
+            dead: self.dead,
+            value_bytes: self.value_bytes,
+            runs: self.runs,
+            seconds: self.time.as_secs(),
+            cut: self.cut,
+            seed: self.seed,
+        })
+    }
+
+    fn print(&self, report: &Report) {
+        if self.json {
+            let mut out = report.to_json();
+            let name = self.scenario.to_possible_value();
+            out.insert("scenario".into(), name.map_or(Value::Null, |n| n.get_name().into()));
+            out.insert("nodes".into(), self.nodes.into());
+            out.insert("seed".into(), self.seed.into());
+            println!("{}", Value::Object(out));
+            return;
+        }
+        let rows = report.rows();
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        println!(
+            "{} nodes in {} datacenters, {:?} between them, {}% of packets lost, seed {}",
+            self.nodes,
+            self.datacenters,
+            self.wan_rtt,
+            self.loss * 100.0,
+            self.seed
+        );
+        rows.iter().for_each(|(name, value)| println!("{name:width$}  {value}"));
+    }
+}
+
+impl Plan {
+    /// The datacenter of each node: they are dealt out in turn.
+    fn sites(&self) -> Vec<u16> {
+        (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()
+    }
+
+    /// The first few nodes of each datacenter are everybody's seeds.
+    fn seeds(&self, running: u32) -> Vec<u32> {
+        (0..(u32::from(self.datacenters) * SEEDS_PER_DATACENTER).min(running)).collect()
+    }
+}
+
+/// A percentage: `1%`, `0.5%`.
+fn percentage(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("give a percentage from 0% to 100%, such as 1% or 0.5%".to_owned()),
+    }
+}
+
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), CliError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed")))
+}
+
+/// A node knows a line of each other one: 32,000 take what a large machine has.
+const NODES_MAX: u64 = 32_000;
+/// With more nothing is to be learned of a cluster but that it does not work.
+const LOSS_MAX: f64 = 0.5;
+const SEEDS_PER_DATACENTER: u32 = 3;

@@ -1,0 +1,252 @@
+//! What lies between the nodes: distances, losses, cuts, and what QUIC puts on the wire for it.
+//!
+//! It models the packets of a connection, not their bytes' content: how many there are for a message,
+//! how long each is with all headers, which of them are lost, and when QUIC notices and sends them
+//! again. It has no queues and no bandwidth: whoever wants to know when links fill up measures on
+//! real ones. The constants are those of quinn 0.11 and RFC 9000 to 9002; docs/benchmarks.md says
+//! how far the sums are from what quinn really sends.
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+/// What all nodes of a run are connected by.
+#[derive(Clone, Debug)]
+pub(super) struct Network {
+    /// Which keep-alives are lost follows from it.
+    salt: u64,
+    /// One way between datacenters, in microseconds.
+    wan: u64,
+    /// Part of the packets that is lost.
+    loss: f64,
+    /// The datacenter of each node.
+    sites: Vec<u16>,
+    /// Which side of the cut each node is on, while there is one.
+    sides: Option<Vec<bool>>,
+    /// What was sent so far.
+    pub(super) sent: Sent,
+}
+
+/// Packets, each counted once, with their IP and UDP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) bytes: u64,
+    pub(super) packets: u64,
+    /// Those of the bytes that went between datacenters.
+    pub(super) wan_bytes: u64,
+}
+
+impl Network {
+    pub(super) fn new(seed: u64, wan_rtt: u64, loss: f64, sites: Vec<u16>) -> Self {
+        let sent = Sent::default();
+        Self { salt: seed, wan: wan_rtt / 2, loss, sites, sides: None, sent }
+    }
+
+    /// The datacenter of a node.
+    pub(super) fn site(&self, node: u32) -> u16 {
+        self.sites[node as usize]
+    }
+
+    /// Whether two nodes are in different datacenters.
+    pub(super) fn is_wan(&self, from: u32, to: u32) -> bool {
+        self.site(from) != self.site(to)
+    }
+
+    /// Separates the nodes for which `side` holds from the others.
+    pub(super) fn cut(&mut self, side: impl Fn(u32) -> bool) {
+        self.sides = Some((0..self.sites.len() as u32).map(side).collect());
+    }
+
+    /// Everybody reaches everybody again.
+    pub(super) fn heal(&mut self) {
+        self.sides = None;
+    }
+
+    /// Whether anything gets from one node to another, in both directions.
+    pub(super) fn reaches(&self, from: u32, to: u32) -> bool {
+        self.sides.as_ref().is_none_or(|sides| sides[from as usize] == sides[to as usize])
+    }
+
+    /// One way, without what varies, in microseconds.
+    pub(super) fn one_way(&self, from: u32, to: u32) -> u64 {
+        if self.is_wan(from, to) { self.wan.max(LAN) } else { LAN }
+    }
+
+    /// A packet's way, with what varies: a tenth of the way inside a datacenter, a hundredth between.
+    fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
+        let way = self.one_way(from, to);
+        let varies = if self.is_wan(from, to) { way / 100 } else { way / 10 };
+        way + rng.random_range(0..=varies)
+    }
+
+    /// After how long without an acknowledgement a packet is sent again (RFC 9002 section 6.2.1, with
+    /// a round trip that varies by an eighth).
+    fn probe_timeout(&self, from: u32, to: u32) -> u64 {
+        let rtt = 2 * self.one_way(from, to);
+        rtt + (rtt / 2).max(GRANULARITY) + ACK_DELAY
+    }
+
+    /// Sends `len` bytes on a stream of a connection; says after how long all of them have arrived.
+    /// The caller has seen to it that the other end can be reached.
+    pub(super) fn stream(&mut self, rng: &mut SmallRng, from: u32, to: u32, len: usize) -> u64 {
+        let packets = len.div_ceil(STREAM_BYTES).max(1);
+        let mut latest = 0;
+        for n in 0..packets {
+            let body = len.saturating_sub(n * STREAM_BYTES).min(STREAM_BYTES) + STREAM_HEADER;
+            // A packet with others after it is missed as soon as those are acknowledged.
+            let followed = packets - n > PACKET_THRESHOLD;
+            latest = latest.max(self.packet(rng, from, to, body, followed));
+        }
+        self.count(to, from, ACK_FRAME, packets.div_ceil(PACKETS_PER_ACK));
+        latest + self.slow_start(from, to, len)
+    }
+
+    /// One packet, sent again until it arrives.
+    fn packet(
+        &mut self,
+        rng: &mut SmallRng,
+        from: u32,
+        to: u32,
+        body: usize,
+        followed: bool,
+    ) -> u64 {
+        let mut late = 0;
+        let mut timeout = self.probe_timeout(from, to);
+        let rtt = 2 * self.one_way(from, to);
+        if followed {
+            timeout = rtt + rtt / 2;
+        }
+        self.count(from, to, body, 1);
+        while self.loss > 0.0 && rng.random_bool(self.loss) {
+            late += timeout.max(rtt + rtt / 2);
+            timeout *= 2;
+            self.count(from, to, body, 1);
+        }
+        late + self.travel(rng, from, to)
+    }
+
+    /// What does not fit the first congestion window waits for acknowledgements; each round trip the
+    /// window doubles (RFC 9002 section 7.3.1).
+    fn slow_start(&self, from: u32, to: u32, len: usize) -> u64 {
+        let windows = (len / FIRST_WINDOW + 1).ilog2();
+        u64::from(windows) * 2 * self.one_way(from, to)
+    }
+
+    /// After how long the `nth` keep-alive of a connection that is otherwise quiet is heard: by the
+    /// accepter itself, by the dialer its acknowledgement. It follows from the numbers alone, so that
+    /// nobody has to be there when it happens.
+    pub(super) fn keep_alive(&self, connection: u32, nth: u64, ends: [u32; 2], end: usize) -> u64 {
+        let [from, to] = ends;
+        let (way, mut timeout) = (self.one_way(from, to), self.probe_timeout(from, to));
+        let mut late = 0;
+        for _ in 0..self.losses(connection, nth) {
+            late += timeout;
+            timeout *= 2;
+        }
+        late + if end == 0 { 2 * way } else { way }
+    }
+
+    /// Counts the `nth` keep-alive of a connection, and its acknowledgement.
+    pub(super) fn count_keep_alive(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
+        let [from, to] = ends;
+        self.count(from, to, PING_FRAME, 1 + self.losses(connection, nth));
+        self.count(to, from, ACK_FRAME, 1);
+    }
+
+    /// How often in a row a keep-alive is lost.
+    fn losses(&self, connection: u32, nth: u64) -> usize {
+        if self.loss <= 0.0 {
+            return 0;
+        }
+        let seed = self.salt ^ (u64::from(connection) << 32) ^ nth;
+        let mut rng = SmallRng::seed_from_u64(seed);
+        (0..LOSSES_MAX).take_while(|_| rng.random_bool(self.loss)).count()
+    }
+
+    /// A handshake with certificates on both sides. Says after how long the accepter, and after how
+    /// long the dialer has been introduced to the other.
+    pub(super) fn handshake(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> (u64, u64) {
+        let mut now = 0;
+        for (flight, bytes, packets) in HANDSHAKE {
+            let (a, b) = if flight % 2 == 0 { (from, to) } else { (to, from) };
+            // Before the first round trip nobody knows how long one takes (RFC 9002 section 6.2.2).
+            let mut timeout = if flight < 2 { HANDSHAKE_TIMEOUT } else { self.probe_timeout(a, b) };
+            self.add(a, b, bytes, packets);
+            while self.loss > 0.0 && rng.random_bool(self.loss * packets as f64) {
+                now += timeout;
+                timeout *= 2;
+                self.add(a, b, bytes / packets as u64, 1);
+            }
+            now += self.travel(rng, a, b);
+        }
+        // Hello comes with the dialer's last flight, Welcome answers it.
+        let accepter = now;
+        let welcome = self.packet(rng, to, from, HELLO_FRAME, false);
+        self.count(from, to, ACK_FRAME, 1);
+        (accepter, accepter + welcome)
+    }
+
+    /// Packets that get no answer: to one who is gone.
+    pub(super) fn unanswered(&mut self, from: u32, to: u32, bytes: u64, packets: usize) {
+        self.add(from, to, bytes, packets);
+    }
+
+    /// Says that a connection ends.
+    pub(super) fn close(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
+        self.count(from, to, CLOSE_FRAME, 1);
+        self.travel(rng, from, to)
+    }
+
+    fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
+        self.add(from, to, ((body + PACKET_HEADERS) * packets) as u64, packets);
+    }
+
+    fn add(&mut self, from: u32, to: u32, bytes: u64, packets: usize) {
+        self.sent.bytes += bytes;
+        self.sent.packets += packets as u64;
+        if self.is_wan(from, to) {
+            self.sent.wan_bytes += bytes;
+        }
+    }
+}
+
+impl Sent {
+    /// What was sent since an earlier reading.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            bytes: self.bytes - earlier.bytes,
+            packets: self.packets - earlier.packets,
+            wan_bytes: self.wan_bytes - earlier.wan_bytes,
+        }
+    }
+}
+
+/// One way inside a datacenter, in microseconds: two switches and two kernels.
+const LAN: u64 = 250;
+/// IP 20, UDP 8, short header 1, connection id 8, packet number 2 (mostly), AEAD tag 16.
+const PACKET_HEADERS: usize = 55;
+/// UDP payload of 1,200 (no MTU discovery) without the headers inside it and a frame's header.
+const STREAM_BYTES: usize = 1_165;
+/// Type, stream id 2, offset 3, length 2.
+const STREAM_HEADER: usize = 8;
+/// Type, largest 2, delay 2, count, first range.
+const ACK_FRAME: usize = 7;
+/// Type, and what pads a packet to the least length.
+const PING_FRAME: usize = 2;
+/// A keep-alive that is lost as often has been given up.
+const LOSSES_MAX: usize = 8;
+/// Type, code, reason.
+const CLOSE_FRAME: usize = 12;
+/// `Hello` of a node with short names, in its stream frame.
+const HELLO_FRAME: usize = 60;
+/// Every second packet is acknowledged at once (RFC 9000 section 13.2.2).
+const PACKETS_PER_ACK: usize = 2;
+/// Packets after a lost one that make it lost (RFC 9002 section 6.1.1).
+const PACKET_THRESHOLD: usize = 3;
+/// max_ack_delay and the granularity of timers, in microseconds.
+const ACK_DELAY: u64 = 25_000;
+const GRANULARITY: u64 = 1_000;
+/// Ten packets or 14,720 bytes (RFC 9002 section 7.2).
+const FIRST_WINDOW: usize = 12_000;
+/// Three times the first guess of 333 ms.
+const HANDSHAKE_TIMEOUT: u64 = 1_000_000;
+/// Flights of a handshake with ML-KEM and two Ed25519 certificates: number, bytes, packets.
+const HANDSHAKE: [(usize, u64, usize); 3] = [(0, 2_456, 2), (1, 3_700, 4), (2, 2_600, 3)];

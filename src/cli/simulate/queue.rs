@@ -1,0 +1,87 @@
+//! What happens next: events in the order of their times, those of one time in the order in which
+//! they were scheduled, so that a run is the same each time.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+/// Events to come, on a clock in microseconds.
+#[derive(Debug)]
+pub(super) struct Queue<E> {
+    heap: BinaryHeap<Reverse<(u64, u64, Slot<E>)>>,
+    scheduled: u64,
+    now: u64,
+}
+
+/// An event, which the order of the heap does not look at.
+#[derive(Debug)]
+struct Slot<E>(E);
+
+impl<E> Queue<E> {
+    pub(super) const fn new() -> Self {
+        Self { heap: BinaryHeap::new(), scheduled: 0, now: 0 }
+    }
+
+    /// The time of the event that was taken last, or of the end of the last span.
+    pub(super) const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// How many events there have been so far.
+    pub(super) const fn scheduled(&self) -> u64 {
+        self.scheduled
+    }
+
+    /// Schedules an event; what is late happens now.
+    pub(super) fn at(&mut self, at: u64, event: E) {
+        self.scheduled += 1;
+        self.heap.push(Reverse((at.max(self.now), self.scheduled, Slot(event))));
+    }
+
+    /// Takes the next event that is due by `end`; if there is none, it is `end` now.
+    pub(super) fn next(&mut self, end: u64) -> Option<E> {
+        if self.heap.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
+            let Reverse((at, _, Slot(event))) = self.heap.pop()?;
+            self.now = at;
+            return Some(event);
+        }
+        self.now = self.now.max(end);
+        None
+    }
+}
+
+impl<E> PartialEq for Slot<E> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<E> Eq for Slot<E> {}
+
+impl<E> PartialOrd for Slot<E> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<E> Ord for Slot<E> {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_come_by_time_and_then_in_the_order_of_scheduling() {
+        let mut queue = Queue::new();
+        for (at, name) in [(5, "c"), (3, "a"), (5, "d"), (3, "b"), (9, "late")] {
+            queue.at(at, name);
+        }
+        let come: Vec<_> = std::iter::from_fn(|| queue.next(6)).collect();
+        assert_eq!((come.as_slice(), queue.now()), (["a", "b", "c", "d"].as_slice(), 6));
+        queue.at(1, "overdue");
+        assert_eq!(queue.next(6), Some("overdue"));
+        assert_eq!(queue.now(), 6);
+    }
+}

@@ -1,0 +1,180 @@
+//! What is done in a run, and what is measured.
+
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, seq::SliceRandom};
+
+use super::{
+    Plan,
+    network::Network,
+    report::{Report, Spread},
+    warm,
+    world::World,
+};
+
+/// An idle cluster: what it costs.
+pub(super) fn idle(plan: &Plan) -> Report {
+    let mut world = warm_world(plan, plan.seed, plan.nodes);
+    world.run_for(SETTLE);
+    world.settle_accounts();
+    let before = world.network.sent;
+    let begun = Instant::now();
+    let mut curve = Vec::new();
+    for second in 1..=plan.seconds {
+        let earlier = world.network.sent;
+        world.run_for(SECOND);
+        world.settle_accounts();
+        let sent = world.network.sent.since(earlier);
+        curve.push((second as f64, sent.bytes as f64 / f64::from(plan.nodes)));
+    }
+    let took = begun.elapsed();
+    let sent = world.network.sent.since(before);
+    let per = f64::from(plan.nodes) * plan.seconds as f64;
+    Report {
+        idle_bytes_per_node_s: Some(sent.bytes as f64 / per),
+        idle_packets_per_node_s: Some(sent.packets as f64 / per),
+        idle_wan_bytes_per_s: Some(sent.wan_bytes as f64 / plan.seconds as f64),
+        realtime_factor: Some(plan.seconds as f64 / took.as_secs_f64()),
+        curve: Some(("B a node and second", "seconds", curve)),
+        ..Report::default()
+    }
+}
+
+/// Some updates while a tenth of the nodes has just died.
+pub(super) fn spread(plan: &Plan) -> Report {
+    let mut spread = Spread::default();
+    let (mut virtual_time, mut took) = (Duration::ZERO, Duration::ZERO);
+    for batch in 0..plan.runs.div_ceil(RUNS_PER_WORLD) {
+        let runs = (plan.runs - batch * RUNS_PER_WORLD).min(RUNS_PER_WORLD);
+        let mut world = warm_world(plan, plan.seed + u64::from(batch), plan.nodes);
+        world.run_for(SETTLE);
+        let (start, begun) = (world.now(), Instant::now());
+        spread_batch(&mut world, plan, runs, &mut spread);
+        took += begun.elapsed();
+        virtual_time += Duration::from_micros(world.now() - start);
+    }
+    let realtime = virtual_time.as_secs_f64() / took.as_secs_f64();
+    Report { realtime_factor: Some(realtime), ..spread.report() }
+}
+
+fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) {
+    let mut nodes: Vec<_> = world.running().collect();
+    nodes.shuffle(world.rng());
+    let dead = (f64::from(plan.nodes) * plan.dead) as usize;
+    let live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
+    nodes.into_iter().for_each(|node| world.crash(node));
+    let before = world.tally;
+    if std::env::var("SIM_DEBUG").is_ok() {
+        eprintln!("{}", world.describe());
+    }
+    for run in 0..runs {
+        let writer = live[world.rng().random_range(0..live.len())];
+        // Writing what is there already would be no news.
+        let mut value = run.to_string().into_bytes();
+        value.resize(plan.value_bytes.max(value.len()), b'.');
+        world.set_watched(writer, "key", &value);
+        world.run_for(BETWEEN_RUNS);
+    }
+    world.run_until(STEP, SPREAD_TIMEOUT, World::is_everywhere);
+    let arrivals = world.arrivals();
+    let payloads = world.tally.payloads - before.payloads;
+    spread.add(&arrivals, payloads, world.tally.wan_messages - before.wan_messages);
+}
+
+/// A fifth of the nodes joins the others at once, through the seeds.
+pub(super) fn join(plan: &Plan) -> Report {
+    let joiners = (plan.nodes / 5).max(1);
+    let old = plan.nodes - joiners;
+    let mut world = warm_world(plan, plan.seed, old);
+    world.run_for(SETTLE);
+    let (start, sent) = (world.now(), world.network.sent);
+    let begun = Instant::now();
+    (old..plan.nodes).for_each(|node| world.boot(node));
+    let all = plan.nodes as usize - 1;
+    let mut curve = Vec::new();
+    let done = world.run_until(STEP, JOIN_TIMEOUT, |world| {
+        let lists = |node: &u32| world.machines(*node).is_some_and(|m| lists(m) >= all);
+        let complete = world.running().filter(lists).count();
+        let at = seconds(world.now() - start);
+        curve.push((at, 100.0 * complete as f64 / f64::from(plan.nodes)));
+        complete == plan.nodes as usize
+    });
+    world.settle_accounts();
+    let spent = world.network.sent.since(sent);
+    let elapsed = seconds(world.now() - start);
+    Report {
+        join_s: Some(if done { elapsed } else { f64::INFINITY }),
+        joiners: Some(joiners),
+        join_bytes_per_joiner: Some(spent.bytes as f64 / f64::from(joiners)),
+        realtime_factor: Some(elapsed / begun.elapsed().as_secs_f64()),
+        curve: Some(("% of nodes that list all", "seconds", curve)),
+        ..Report::default()
+    }
+}
+
+fn lists(machines: &super::node::Machines) -> usize {
+    machines.replica.peer_count()
+}
+
+/// One datacenter (or, if there is only one, half of it) is cut off and comes back.
+pub(super) fn heal(plan: &Plan) -> Report {
+    let mut world = warm_world(plan, plan.seed, plan.nodes);
+    world.run_for(SETTLE);
+    let half = plan.nodes / 2;
+    let sites = plan.sites();
+    let one = plan.datacenters == 1;
+    let begun_all = world.now();
+    let begun = Instant::now();
+    world.cut(|node| if one { node < half } else { sites[node as usize] == 0 });
+    world.run_for(plan.cut);
+    world.heal(plan.cut);
+    let start = world.now();
+    let mut curve = Vec::new();
+    let done = world.run_until(STEP, HEAL_TIMEOUT, |world| {
+        let united = world.running().filter(|node| sees_all(world, *node)).count();
+        let at = seconds(world.now() - start);
+        curve.push((at, 100.0 * united as f64 / f64::from(plan.nodes)));
+        united == plan.nodes as usize
+    });
+    let elapsed = seconds(world.now() - start);
+    let virtual_s = seconds(world.now() - begun_all);
+    Report {
+        heal_s: Some(if done { elapsed } else { f64::INFINITY }),
+        realtime_factor: Some(virtual_s / begun.elapsed().as_secs_f64()),
+        curve: Some(("% of nodes that see all live", "seconds", curve)),
+        ..Report::default()
+    }
+}
+
+/// Whether a node has all others for live.
+fn sees_all(world: &World, node: u32) -> bool {
+    let Some(machines) = world.machines(node) else { return false };
+    let all = world.running().count() - 1;
+    machines.liveness.lives().filter(|(_, life)| life.state.is_live()).count() == all
+}
+
+fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
+    let sites = plan.sites();
+    let wan = u64::try_from(plan.wan_rtt.as_micros()).unwrap_or(u64::MAX);
+    let network = Network::new(seed, wan, plan.loss, sites.clone());
+    let mut world = World::new(seed, &sites, plan.seeds(running), network);
+    warm::start(&mut world, running);
+    world
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Time for connections to be opened before anything is measured.
+const SETTLE: Duration = Duration::from_secs(4);
+/// How often it is looked whether it is over: the resolution of `join_s` and `heal_s`.
+const STEP: Duration = Duration::from_millis(50);
+/// So many updates are over before the dead are known to be dead.
+const RUNS_PER_WORLD: u32 = 20;
+const BETWEEN_RUNS: Duration = Duration::from_millis(100);
+/// What has not arrived by then never does.
+const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
+const HEAL_TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,0 +1,108 @@
+//! A cluster that has run for long: everybody knows everybody.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{node::number, world::World};
+use crate::protocol::{
+    delta::NodeDelta,
+    digest::DigestEntry,
+    id::{Datacenter, NodeId},
+    map::{Budget, MapLimits, NodeMap},
+    route::{DetectorInput, Reach, SchedulerInput, Target},
+    sketch::Sketch,
+    time::Time,
+};
+
+/// Starts the first `count` nodes as if they had met long ago.
+pub(super) fn start(world: &mut World, count: u32) {
+    let mut copies = BTreeMap::new();
+    for node in 0..count {
+        drop(world.install(node));
+        let Some(machines) = world.machines(node) else { continue };
+        let name = world.nodes[node as usize].name.clone();
+        copies.insert(name.clone(), Arc::new(copy_of(&name, machines.replica.own())));
+    }
+    let seeds = world.seeds();
+    for node in 0..count {
+        // All hold the same lines, so they have the same sums.
+        let first = world.machines(0).filter(|_| node > 0).map(|m| m.replica.sketch());
+        meet_all(world, node, &copies, first, &seeds);
+    }
+    // Nothing is scheduled yet: time passes, and each takes the neighbours that it has computed.
+    world.run_for(REST);
+    (0..count).for_each(|node| settle(world, node));
+    (0..count).for_each(|node| connect(world, node));
+    (0..count).for_each(|node| world.set_going(node));
+}
+
+/// Has a node take its neighbours.
+fn settle(world: &mut World, node: u32) {
+    let name = world.nodes[node as usize].name.clone();
+    let here = Datacenter::new("here").expect("a label");
+    // Of where it is itself a node need not be told: it only looks at what is due.
+    world.ask_scheduler(node, SchedulerInput::Located(name, here));
+}
+
+/// Connects a node with those neighbours that it would have dialed.
+fn connect(world: &mut World, node: u32) {
+    let Some(machines) = world.machines(node) else { return };
+    let peers = machines.scheduler.neighbours().to_vec();
+    for peer in peers.iter().filter_map(number) {
+        if node < peer || !world.is_neighbour(peer, node) {
+            world.connect(node, peer);
+        }
+    }
+}
+
+/// What a peer would hold that was told everything.
+fn copy_of(name: &NodeId, own: &NodeMap) -> NodeMap {
+    let mut budget = Budget { bytes: usize::MAX, entries: usize::MAX, untouched: true };
+    let unknown = DigestEntry::unknown(name.clone());
+    let delta: Option<(NodeDelta, bool)> = own.delta(Time::ZERO, &unknown, &mut budget);
+    let mut copy = NodeMap::default();
+    let limits =
+        MapLimits { keys: usize::MAX, bytes: usize::MAX, key_bytes: 512, value_bytes: 1 << 20 };
+    if let Some((delta, _)) = delta {
+        copy.apply(Time::ZERO, &delta, &limits).expect("a node's own news is sound");
+    }
+    copy
+}
+
+fn meet_all(
+    world: &mut World,
+    node: u32,
+    copies: &BTreeMap<NodeId, Arc<NodeMap>>,
+    sums: Option<Sketch>,
+    seeds: &[(String, NodeId)],
+) {
+    let name = world.nodes[node as usize].name.clone();
+    let now = world.now();
+    let Some(machines) = world.nodes[node as usize].machines.as_mut() else { return };
+    let mut others = copies.clone();
+    others.remove(&name);
+    let clock = machines.clock(now);
+    let mut out = Vec::new();
+    // Nobody is observed before it is known who the neighbours are.
+    machines.liveness.handle(clock, DetectorInput::Observe(Arc::new([])), &mut out);
+    for (peer, copy) in &others {
+        let Some(record) = copy.record() else { continue };
+        let (generation, status, verdict) = (copy.generation(), record.status, copy.verdict());
+        let located = SchedulerInput::Located(peer.clone(), record.datacenter.clone());
+        machines.scheduler.handle(clock, located, &mut out);
+        let member = DetectorInput::Member { peer: peer.clone(), generation, status, verdict };
+        machines.liveness.handle(clock, member, &mut out);
+        let live = SchedulerInput::Peer(peer.clone(), Reach::Live);
+        machines.scheduler.handle(clock, live, &mut out);
+        // Of the lists of neighbours on the way only the last one counts.
+        out.clear();
+    }
+    machines.replica.adopt(others, sums);
+    for (address, seed) in seeds {
+        let target = Target::Address(address.clone());
+        let met = SchedulerInput::Ended { target, node: Some(seed.clone()), ok: true };
+        machines.scheduler.handle(clock, met, &mut out);
+    }
+}
+
+/// Longer than a node looks on while its neighbours change.
+const REST: Duration = Duration::from_secs(60);

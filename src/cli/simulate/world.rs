@@ -1,0 +1,1168 @@
+//! All nodes of a run, their connections, and the one place that delivers what the machines say: what
+//! actors and transport are in production.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+use super::{
+    network::Network,
+    node::{Machine, Machines, number},
+    pool::Pool,
+    queue::Queue,
+    size::encoded_len,
+};
+use crate::{
+    config::Config,
+    protocol::{
+        exchange::{Ask, Half, Initiator, Reply, Responder, Step},
+        gossip::Gossip,
+        id::{ClusterId, Datacenter, Generation, NodeId, Version},
+        message::Message,
+        overlay,
+        replica::Write,
+        route::{
+            DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
+        },
+    },
+    transport::memory::MemoryNetwork,
+};
+
+/// A run.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) network: Network,
+    pub(super) tally: Tally,
+    pub(super) nodes: Vec<Node>,
+    rng: SmallRng,
+    queue: Queue<What>,
+    pool: Arc<Pool>,
+    connections: Vec<Connection>,
+    exchanges: BTreeMap<u64, Exchange>,
+    exchanged: u64,
+    config: Config,
+    /// The numbers of the nodes that are everybody's seeds.
+    seeds: Vec<u32>,
+    /// Connections being opened, by dialer and peer; the number is none's if nobody answers.
+    dialing: BTreeMap<(u32, u32), u32>,
+    watched: Vec<Watched>,
+    /// Whether what does nothing is left out.
+    elide: bool,
+}
+
+/// A place for a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) name: NodeId,
+    /// Counts the processes that ran here.
+    epoch: u32,
+    pub(super) machines: Option<Box<Machines>>,
+}
+
+/// What is counted besides bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    /// Frames between datacenters with what is watched, or that steer it.
+    pub(super) wan_messages: u64,
+    /// Frames with what is watched, anywhere.
+    pub(super) payloads: u64,
+    /// Connections opened.
+    pub(super) handshakes: u64,
+    /// Exchanges of digests begun.
+    pub(super) exchanges: u64,
+}
+
+/// A write whose spreading is watched.
+#[derive(Debug)]
+struct Watched {
+    owner: u32,
+    version: Version,
+    begun: u64,
+    /// After how many microseconds each node had it.
+    reached: Vec<Option<u64>>,
+    left: usize,
+}
+
+/// A connection, in one of the two directions in which it may have been opened.
+#[derive(Debug)]
+struct Connection {
+    /// The dialer, then the accepter.
+    ends: [u32; 2],
+    epochs: [u32; 2],
+    /// Which ends have been introduced to the other and have not lost it since.
+    up: [bool; 2],
+    /// When each end heard the other last, keep-alives apart.
+    heard: [u64; 2],
+    /// Since when it has carried nothing but keep-alives, and up to which one they are counted.
+    quiet: u64,
+    counted: u64,
+    /// Since when nothing gets through: an end is dead, or the two are cut off from each other.
+    sick: Option<u64>,
+    /// When the last frame of gossip to each end arrives: a stream keeps its order.
+    arrivals: [u64; 2],
+    /// What could not be sent since the two were cut off from each other.
+    held: Vec<(usize, Arc<Gossip>)>,
+    /// Exchanges that wait for the introduction.
+    waiting: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Initiator,
+    Responder,
+}
+
+#[derive(Debug)]
+enum What {
+    Wake {
+        node: u32,
+        epoch: u32,
+        machine: Machine,
+        token: u32,
+    },
+    Gossip {
+        connection: u32,
+        to: u8,
+        gossip: Arc<Gossip>,
+    },
+    Introduced {
+        connection: u32,
+        end: u8,
+    },
+    /// A dial without an answer.
+    Unreached {
+        node: u32,
+        epoch: u32,
+        target: Target,
+        exchange: Option<u64>,
+    },
+    /// An end learns that the connection is closed.
+    Closed {
+        connection: u32,
+        end: u8,
+    },
+    /// Nothing was heard on a connection for long.
+    Idle {
+        connection: u32,
+        end: u8,
+    },
+    Frame {
+        exchange: u64,
+        to: Side,
+        message: Box<Message>,
+    },
+    TimedOut {
+        exchange: u64,
+    },
+}
+
+#[derive(Debug)]
+struct Exchange {
+    target: Target,
+    /// The initiator, then the responder.
+    nodes: [u32; 2],
+    epochs: [u32; 2],
+    initiator: Initiator,
+    opening: Option<Step>,
+    responder: Responder,
+    /// Which halves are through.
+    done: [bool; 2],
+}
+
+impl World {
+    /// `sites`: the datacenter of each node. None runs yet.
+    pub(super) fn new(seed: u64, sites: &[u16], seeds: Vec<u32>, network: Network) -> Self {
+        let digits = sites.len().max(2).ilog10() as usize + 1;
+        let name = |n| NodeId::new(&format!("n{n:0digits$}")).expect("a label");
+        let nodes = (0..sites.len()).map(|n| Node { name: name(n), epoch: 0, machines: None });
+        let nodes: Vec<_> = nodes.collect();
+        let mut config = Config::with_transport(
+            ClusterId::new("simulated").expect("a label"),
+            Datacenter::new("dc").expect("a label"),
+            nodes[0].name.clone(),
+            MemoryNetwork::new().transport(),
+        );
+        config.peers_max = config.peers_max.max(sites.len());
+        config.seeds = seeds.iter().map(|n| address(*n)).collect();
+        Self {
+            network,
+            tally: Tally::default(),
+            nodes,
+            rng: SmallRng::seed_from_u64(seed),
+            queue: Queue::new(),
+            pool: Arc::default(),
+            connections: Vec::new(),
+            exchanges: BTreeMap::new(),
+            exchanged: 0,
+            config,
+            seeds,
+            dialing: BTreeMap::new(),
+            watched: Vec::new(),
+            elide: true,
+        }
+    }
+
+    /// Virtual time, in microseconds.
+    pub(super) const fn now(&self) -> u64 {
+        self.queue.now()
+    }
+
+    pub(super) const fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    /// How many events there were.
+    pub(super) const fn events(&self) -> u64 {
+        self.queue.scheduled()
+    }
+
+    /// Where the seeds are reached, and who they are.
+    pub(super) fn seeds(&self) -> Vec<(String, NodeId)> {
+        let seed = |n: &u32| (address(*n), self.nodes[*n as usize].name.clone());
+        self.seeds.iter().map(seed).collect()
+    }
+
+    /// The machines of a node that runs.
+    pub(super) fn machines(&self, node: u32) -> Option<&Machines> {
+        self.nodes[node as usize].machines.as_deref()
+    }
+
+    /// The nodes that run.
+    pub(super) fn running(&self) -> impl Iterator<Item = u32> {
+        let all = self.nodes.iter().zip(0..);
+        all.filter(|(node, _)| node.machines.is_some()).map(|(_, n)| n)
+    }
+
+    /// Connections, for a look at what goes on.
+    pub(super) fn describe(&self) -> String {
+        let (mut up, mut wan, mut sick, mut half) = (0, 0, 0, 0);
+        for c in &self.connections {
+            match c.up {
+                [true, true] => {
+                    up += 1;
+                    wan += usize::from(self.network.is_wan(c.ends[0], c.ends[1]));
+                    sick += usize::from(c.sick.is_some());
+                }
+                [false, false] => {}
+                _ => half += 1,
+            }
+        }
+        let wanted: usize = self
+            .running()
+            .filter_map(|n| self.machines(n))
+            .map(|m| m.scheduler.neighbours().len())
+            .sum();
+        let resting = self.running().filter_map(|n| self.machines(n)).filter(|m| m.rest.is_some());
+        format!(
+            "{up} connections up, {wan} of them wan, {sick} sick, {half} half, {} ever, {wanted} \
+             wanted, {} rest, {} exchanges, {} events at {} us",
+            self.connections.len(),
+            resting.count(),
+            self.tally.exchanges,
+            self.queue.scheduled(),
+            self.now()
+        )
+    }
+
+    // --- processes
+
+    /// Starts a node that knows nobody but the seeds.
+    pub(super) fn boot(&mut self, node: u32) {
+        let out = self.install(node);
+        self.deliver(node, Machine::Storage, out);
+        self.set_going(node);
+    }
+
+    /// Puts the machines of a node in place; they have not been woken yet.
+    pub(super) fn install(&mut self, node: u32) -> Vec<Output> {
+        let (now, seed) = (self.now(), self.rng.random());
+        let mut out = Vec::new();
+        let mut config = self.config.clone();
+        config.node = self.nodes[node as usize].name.clone();
+        let site = self.network.site(node);
+        config.datacenter = Datacenter::new(&format!("dc{site}")).expect("a label");
+        config.advertise = vec![address(node)];
+        let machines = Machines::start(&config, &self.pool, seed, now, &mut out);
+        let at = &mut self.nodes[node as usize];
+        at.epoch += 1;
+        at.machines = Some(Box::new(machines));
+        out
+    }
+
+    /// Wakes the machines of a node for the first time.
+    pub(super) fn set_going(&mut self, node: u32) {
+        self.input(node, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
+        self.input(node, Machine::Detector, Output::Detector(DetectorInput::Tick));
+    }
+
+    /// Ends a node without any notice.
+    pub(super) fn crash(&mut self, node: u32) {
+        let Some(machines) = self.nodes[node as usize].machines.take() else { return };
+        for (_, connection) in machines.links {
+            self.sicken(connection);
+        }
+    }
+
+    fn interval(&self) -> u64 {
+        micros(self.config.gossip_interval)
+    }
+
+    // --- callers
+
+    /// Sets a key on a node.
+    pub(super) fn set(&mut self, node: u32, key: &str, value: &[u8]) -> Option<Version> {
+        let now = self.now();
+        let machines = self.nodes[node as usize].machines.as_mut()?;
+        let mut out = Vec::new();
+        let batch = vec![Write::set(key, value.to_vec())];
+        let written = machines.replica.write(machines.clock(now), batch, &mut out).ok()?;
+        self.deliver(node, Machine::Storage, out);
+        Some(written.version)
+    }
+
+    /// Sets a key, and notes from now on who has it.
+    pub(super) fn set_watched(&mut self, node: u32, key: &str, value: &[u8]) {
+        let begun = self.now();
+        let Some(next) = self.machines(node).map(|m| m.replica.own().next_version()) else {
+            return;
+        };
+        let mut reached = vec![None; self.nodes.len()];
+        reached[node as usize] = Some(0);
+        let left = self.running().count().saturating_sub(1);
+        self.watched.push(Watched { owner: node, version: next, begun, reached, left });
+        self.set(node, key, value);
+    }
+
+    /// Whether all who run have all that is watched.
+    pub(super) fn is_everywhere(&self) -> bool {
+        self.watched.iter().all(|watched| watched.left == 0)
+    }
+
+    /// For each write that was watched, after how many microseconds each running node but the writer
+    /// had it. Watching ends.
+    pub(super) fn arrivals(&mut self) -> Vec<Vec<Option<u64>>> {
+        let watched = std::mem::take(&mut self.watched);
+        let of = |w: &Watched| {
+            let others = self.running().filter(|node| *node != w.owner);
+            others.map(|node| w.reached[node as usize]).collect()
+        };
+        watched.iter().map(of).collect()
+    }
+
+    fn note_arrivals(&mut self, node: u32) {
+        let now = self.queue.now();
+        let Some(machines) = &self.nodes[node as usize].machines else { return };
+        for watched in &mut self.watched {
+            if watched.left == 0 || watched.reached[node as usize].is_some() {
+                continue;
+            }
+            let owner = &self.nodes[watched.owner as usize].name;
+            let copy = machines.replica.copy(owner);
+            if copy.is_some_and(|copy| copy.max_version() >= watched.version) {
+                watched.reached[node as usize] = Some(now - watched.begun);
+                watched.left -= 1;
+            }
+        }
+    }
+
+    /// Whether a frame is about something that is watched.
+    fn is_watched(&self, gossip: &Gossip) -> bool {
+        let watched = |name: &NodeId| {
+            number(name).is_some_and(|n| self.watched.iter().any(|watched| watched.owner == n))
+        };
+        match gossip {
+            Gossip::Push(delta) => delta.nodes.iter().any(|delta| watched(&delta.node)),
+            Gossip::Have(owners) => owners.iter().any(|have| watched(&have.node)),
+            Gossip::Graft(owners) => owners.iter().any(|entry| watched(&entry.node)),
+            Gossip::Prune(owners) => owners.iter().any(watched),
+            Gossip::Root(_) | Gossip::Wave(_) | Gossip::Echo(_) => false,
+        }
+    }
+
+    // --- time
+
+    /// Lets everything happen that is due within `span`.
+    pub(super) fn run_for(&mut self, span: Duration) {
+        let end = self.now() + micros(span);
+        while let Some(what) = self.queue.next(end) {
+            self.happen(what);
+        }
+    }
+
+    /// Lets time pass until `reached`, looking every `step`; says whether it was before `deadline`.
+    pub(super) fn run_until(
+        &mut self,
+        step: Duration,
+        deadline: Duration,
+        mut reached: impl FnMut(&Self) -> bool,
+    ) -> bool {
+        let end = self.now() + micros(deadline);
+        while !reached(self) {
+            if self.now() >= end {
+                return false;
+            }
+            self.run_for(step);
+        }
+        true
+    }
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Wake { node, epoch, machine, token } => self.wake(node, epoch, machine, token),
+            What::Gossip { connection, to, gossip } => {
+                self.gossip_arrives(connection, usize::from(to), &gossip);
+            }
+            What::Introduced { connection, end } => self.introduced(connection, usize::from(end)),
+            What::Unreached { node, epoch, target, exchange } => {
+                self.unreached(node, epoch, target, exchange);
+            }
+            What::Closed { connection, end } => self.lost(connection, usize::from(end)),
+            What::Idle { connection, end } => self.idle(connection, usize::from(end)),
+            What::Frame { exchange, to, message } => self.frame(exchange, to, *message),
+            What::TimedOut { exchange } => self.timed_out(exchange),
+        }
+    }
+
+    fn wake(&mut self, node: u32, epoch: u32, machine: Machine, token: u32) {
+        let at = &self.nodes[node as usize];
+        let due = at.machines.as_ref().is_some_and(|m| m.wakes[machine as usize] == token);
+        if at.epoch != epoch || !due {
+            return;
+        }
+        if machine == Machine::Detector {
+            self.tell_heard(node, self.now());
+        }
+        let tick = match machine {
+            Machine::Storage => Output::Storage(StorageInput::Tick),
+            Machine::Detector => Output::Detector(DetectorInput::Tick),
+            Machine::Scheduler => Output::Scheduler(SchedulerInput::Tick),
+        };
+        self.input(node, machine, tick);
+    }
+
+    // --- the routing table
+
+    pub(super) fn input(&mut self, node: u32, machine: Machine, output: Output) {
+        self.deliver(node, machine, vec![output]);
+    }
+
+    /// Delivers what a machine said, and what the others say to that, in order.
+    pub(super) fn deliver(&mut self, node: u32, machine: Machine, out: Vec<Output>) {
+        let mut queue: VecDeque<_> = out.into_iter().map(|output| (machine, output)).collect();
+        let mut out = Vec::new();
+        while let Some((machine, output)) = queue.pop_front() {
+            let now = self.queue.now();
+            let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
+            let clock = machines.clock(now);
+            let to = match output {
+                Output::Storage(input) => {
+                    machines.replica.handle(clock, input, &mut out);
+                    Machine::Storage
+                }
+                Output::Detector(input) => {
+                    let heard = matches!(input, DetectorInput::Heard { .. });
+                    if !heard && machines.rest.is_some() {
+                        self.rouse(node);
+                        queue.push_front((machine, Output::Detector(input)));
+                        continue;
+                    }
+                    machines.liveness.handle(clock, input, &mut out);
+                    drop(machines.liveness.take_changed());
+                    Machine::Detector
+                }
+                Output::Scheduler(input) => {
+                    machines.scheduler.handle(clock, input, &mut out);
+                    Machine::Scheduler
+                }
+                Output::Transport(input) => {
+                    self.transport(node, input);
+                    continue;
+                }
+                Output::Wake(after) => {
+                    self.arm(node, machine, after);
+                    continue;
+                }
+                Output::Stop(_) | Output::Farewell(_) => {
+                    self.crash(node);
+                    return;
+                }
+                Output::Event(_)
+                | Output::Protocol(_)
+                | Output::Count(..)
+                | Output::Counted(..)
+                | Output::Persist(_) => {
+                    continue;
+                }
+            };
+            queue.extend(out.drain(..).map(|output| (to, output)));
+        }
+    }
+
+    fn arm(&mut self, node: u32, machine: Machine, after: Duration) {
+        let rests = machine == Machine::Detector && self.may_rest(node);
+        let at = &mut self.nodes[node as usize];
+        let Some(machines) = at.machines.as_mut() else { return };
+        if rests {
+            machines.rest = Some(self.queue.now() + micros(after));
+            return;
+        }
+        machines.wakes[machine as usize] += 1;
+        let token = machines.wakes[machine as usize];
+        let wake = What::Wake { node, epoch: at.epoch, machine, token };
+        self.queue.at(self.queue.now() + micros(after).max(1), wake);
+    }
+
+    // --- the transport
+
+    fn transport(&mut self, node: u32, input: TransportInput) {
+        match input {
+            TransportInput::Round { targets, summary } => {
+                for target in targets {
+                    self.tally.exchanges += 1;
+                    let (initiator, opening) = summary.clone().open();
+                    self.begin(node, target, initiator, opening);
+                }
+            }
+            TransportInput::Dial(peers) => {
+                for peer in peers.iter().filter_map(number) {
+                    if self.machines(node).is_some_and(|m| m.link(peer).is_none()) {
+                        self.dial(node, peer, None);
+                    }
+                }
+            }
+            TransportInput::Close(peers) => {
+                peers.iter().filter_map(number).for_each(|peer| self.close(node, peer));
+            }
+            TransportInput::Forget(peer) => {
+                if let Some(peer) = number(&peer) {
+                    self.close(node, peer);
+                }
+            }
+            TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
+            // Connections keep themselves alive.
+            TransportInput::Heartbeat(_) | TransportInput::Neighbours(_) => {}
+            TransportInput::TellLinks => self.tell_links(node),
+        }
+    }
+
+    fn tell_links(&mut self, node: u32) {
+        let Some(machines) = self.machines(node) else { return };
+        for (peer, connection) in machines.links.clone() {
+            let dialed = self.connections[connection as usize].ends[0] == node;
+            let name = self.nodes[peer as usize].name.clone();
+            self.linked(node, &name, true, dialed);
+        }
+    }
+
+    /// Opens a connection, for an exchange or to keep.
+    fn dial(&mut self, node: u32, to: u32, exchange: Option<u64>) {
+        if let Some(connection) = self.dialing.get(&(node, to)) {
+            if let Some(connection) = self.connections.get_mut(*connection as usize) {
+                connection.waiting.extend(exchange);
+            }
+            return;
+        }
+        self.tally.handshakes += 1;
+        let epochs = [node, to].map(|n| self.nodes[n as usize].epoch);
+        if !self.is_there(node, to) {
+            // The first flight, again and again.
+            self.network.unanswered(node, to, DIAL_BYTES, DIAL_PACKETS);
+            let target = Target::Peer(self.nodes[to as usize].name.clone());
+            let at = self.now() + micros(self.config.quic.handshake_timeout);
+            self.queue.at(at, What::Unreached { node, epoch: epochs[0], target, exchange });
+            self.dialing.insert((node, to), u32::MAX);
+            return;
+        }
+        let now = self.now();
+        let (accepter, dialer) = self.network.handshake(&mut self.rng, node, to);
+        let connection = self.new_connection(node, to, exchange);
+        self.dialing.insert((node, to), connection);
+        self.queue.at(now + accepter, What::Introduced { connection, end: 1 });
+        self.queue.at(now + dialer, What::Introduced { connection, end: 0 });
+    }
+
+    /// Whether a node wants a connection to a peer.
+    pub(super) fn is_neighbour(&self, node: u32, peer: u32) -> bool {
+        let peer = &self.nodes[peer as usize].name;
+        self.machines(node).is_some_and(|m| m.scheduler.neighbours().contains(peer))
+    }
+
+    /// Tells the scheduler of a node something; only whom it wants to be observed is passed on.
+    pub(super) fn ask_scheduler(&mut self, node: u32, input: SchedulerInput) {
+        let now = self.now();
+        let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
+        let mut out = Vec::new();
+        machines.scheduler.handle(machines.clock(now), input, &mut out);
+        out.retain(|output| matches!(output, Output::Detector(_)));
+        self.deliver(node, Machine::Scheduler, out);
+    }
+
+    /// Puts a connection in place that has been there for long.
+    pub(super) fn connect(&mut self, node: u32, peer: u32) {
+        let now = self.now();
+        let connection = self.new_connection(node, peer, None);
+        let c = &mut self.connections[connection as usize];
+        (c.up, c.quiet) = ([true; 2], now - now.min(u64::from(connection) * 7_919 % 1_000_000));
+        for (end, node, peer) in [(0, node, peer), (1, peer, node)] {
+            if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
+                machines.insert_link(peer, connection);
+            }
+            let name = self.nodes[peer as usize].name.clone();
+            let there = self.nodes[peer as usize].machines.as_ref();
+            let generation = there.map(|m| m.replica.own().generation()).unwrap_or_default();
+            self.heard(node, peer, generation, Sign::Traffic);
+            self.linked(node, &name, true, end == 0);
+        }
+    }
+
+    fn new_connection(&mut self, node: u32, to: u32, exchange: Option<u64>) -> u32 {
+        let now = self.now();
+        let connection = self.connections.len() as u32;
+        self.connections.push(Connection {
+            ends: [node, to],
+            epochs: [node, to].map(|n| self.nodes[n as usize].epoch),
+            up: [false; 2],
+            heard: [now; 2],
+            quiet: now,
+            counted: 0,
+            sick: None,
+            arrivals: [0; 2],
+            held: Vec::new(),
+            waiting: exchange.into_iter().collect(),
+        });
+        connection
+    }
+
+    fn is_there(&self, from: u32, to: u32) -> bool {
+        self.network.reaches(from, to)
+            && self.nodes.get(to as usize).is_some_and(|node| node.machines.is_some())
+    }
+
+    /// One end of a new connection knows the other.
+    fn introduced(&mut self, connection: u32, end: usize) {
+        let now = self.now();
+        let c = &mut self.connections[connection as usize];
+        let (node, peer) = (c.ends[end], c.ends[1 - end]);
+        let alive = self.nodes[node as usize].epoch == c.epochs[end];
+        (c.heard[end], c.quiet) = (now, now);
+        if end == 0 {
+            self.dialing.remove(&(node, peer));
+        }
+        let waiting = if end == 0 { std::mem::take(&mut c.waiting) } else { Vec::new() };
+        let there = self.nodes[peer as usize].machines.as_ref();
+        let generation = there.map(|m| m.replica.own().generation());
+        let name = self.nodes[peer as usize].name.clone();
+        let own = &self.nodes[node as usize];
+        let Some(before) = own.machines.as_ref().map(|machines| machines.link(peer)) else {
+            return;
+        };
+        let Some(generation) = generation.filter(|_| alive) else { return };
+        // Of two that dial each other at once, one is kept; the other one is closed unused.
+        let keep = before.is_none() || overlay::keeps(&own.name, &name, end == 0);
+        if keep {
+            if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
+                machines.insert_link(peer, connection);
+            }
+            self.connections[connection as usize].up[end] = true;
+            if let Some(before) = before {
+                self.connections[before as usize].up = [false; 2];
+            }
+            self.heard(node, peer, generation, Sign::Traffic);
+            if before.is_none() {
+                self.linked(node, &name, true, end == 0);
+            }
+        }
+        for exchange in waiting {
+            self.open(exchange);
+        }
+    }
+
+    fn linked(&mut self, node: u32, peer: &NodeId, up: bool, dialed: bool) {
+        let storage = Output::Storage(StorageInput::Linked(peer.clone(), up));
+        self.input(node, Machine::Storage, storage);
+        let peer = peer.clone();
+        let scheduler = Output::Scheduler(SchedulerInput::Linked { peer, up, dialed });
+        self.input(node, Machine::Scheduler, scheduler);
+    }
+
+    fn heard(&mut self, node: u32, peer: u32, generation: Generation, sign: Sign) {
+        let Some(machines) = self.machines(node) else { return };
+        let at = machines.clock(self.now());
+        let peer = self.nodes[peer as usize].name.clone();
+        let heard = DetectorInput::Heard { peer, generation, sign, at };
+        self.input(node, Machine::Detector, Output::Detector(heard));
+    }
+
+    /// Nobody answered a dial.
+    fn unreached(&mut self, node: u32, epoch: u32, target: Target, exchange: Option<u64>) {
+        if let Target::Peer(peer) = &target
+            && let Some(peer) = number(peer)
+        {
+            self.dialing.remove(&(node, peer));
+        }
+        if self.nodes[node as usize].epoch != epoch {
+            return;
+        }
+        if let Some(exchange) = exchange {
+            self.timed_out(exchange);
+        } else if let Target::Peer(peer) = target {
+            let failed = Output::Scheduler(SchedulerInput::DialFailed(peer));
+            self.input(node, Machine::Scheduler, failed);
+        }
+    }
+
+    /// Ends a connection.
+    fn close(&mut self, node: u32, peer: u32) {
+        let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { return };
+        let c = &self.connections[connection as usize];
+        let end = usize::from(c.ends[0] != node);
+        if self.is_there(node, peer) {
+            let after = self.network.close(&mut self.rng, node, peer);
+            let end = 1 - end as u8;
+            self.queue.at(self.queue.now() + after, What::Closed { connection, end });
+        }
+        self.lost(connection, end);
+    }
+
+    /// An end of a connection has no use for it any more.
+    fn lost(&mut self, connection: u32, end: usize) {
+        let c = &self.connections[connection as usize];
+        let (node, peer) = (c.ends[end], c.ends[1 - end]);
+        let current = self.nodes[node as usize].epoch == c.epochs[end];
+        if !c.up[end] || !current {
+            return;
+        }
+        self.count_keep_alives(connection);
+        self.connections[connection as usize].up[end] = false;
+        let name = self.nodes[peer as usize].name.clone();
+        let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
+        machines.remove_link(peer);
+        self.rouse(node);
+        self.linked(node, &name, false, end == 0);
+    }
+
+    // --- who is heard
+
+    /// Tells the detector of a node whom it has heard, up to a moment that has just been or is now.
+    fn tell_heard(&mut self, node: u32, now: u64) {
+        let Some(machines) = self.machines(node) else { return };
+        for (peer, connection) in machines.links.clone() {
+            let end = usize::from(self.connections[connection as usize].ends[0] != node);
+            let at = self.heard_at(connection, end, now);
+            let there = self.nodes[peer as usize].machines.as_ref();
+            let generation = there.map(|m| m.replica.own().generation());
+            let Some(machines) = self.machines(node) else { return };
+            // What the dead said they said in the life that the connection was opened in.
+            let known = || machines.replica.copy(&self.nodes[peer as usize].name);
+            let Some(generation) = generation.or_else(|| known().map(|c| c.generation())) else {
+                continue;
+            };
+            let at = machines.clock(at);
+            let peer = self.nodes[peer as usize].name.clone();
+            let heard = DetectorInput::Heard { peer, generation, sign: Sign::Traffic, at };
+            self.input(node, Machine::Detector, Output::Detector(heard));
+        }
+    }
+
+    /// When an end of a connection heard the other last, as of now.
+    fn heard_at(&self, connection: u32, end: usize, now: u64) -> u64 {
+        let c = &self.connections[connection as usize];
+        let upto = c.sick.unwrap_or(now).min(now);
+        let Some(quiet) = upto.checked_sub(c.quiet) else { return c.heard[end] };
+        let interval = self.interval();
+        let mut nth = quiet / interval;
+        while nth > 0 {
+            let after = self.network.keep_alive(connection, nth, c.ends, end);
+            let at = c.quiet + nth * interval + after;
+            if at <= upto {
+                return at.max(c.heard[end]);
+            }
+            nth -= 1;
+        }
+        c.heard[end].max(c.quiet)
+    }
+
+    /// Both ends of a connection have been heard now, by something else than a keep-alive.
+    fn stir(&mut self, connection: u32) {
+        self.count_keep_alives(connection);
+        let now = self.now();
+        let c = &mut self.connections[connection as usize];
+        (c.quiet, c.counted, c.heard) = (now.max(c.quiet), 0, [now; 2]);
+    }
+
+    /// Counts the keep-alives that have been sent since the last look.
+    fn count_keep_alives(&mut self, connection: u32) {
+        let c = &self.connections[connection as usize];
+        if c.up != [true; 2] {
+            return;
+        }
+        let upto = c.sick.unwrap_or(self.queue.now()).min(self.queue.now());
+        let sent = upto.saturating_sub(c.quiet) / micros(self.config.gossip_interval);
+        for nth in c.counted + 1..=sent {
+            self.network.count_keep_alive(connection, nth, c.ends);
+        }
+        let c = &mut self.connections[connection as usize];
+        c.counted = sent.max(c.counted);
+    }
+
+    /// Nothing gets through on a connection any more.
+    fn sicken(&mut self, connection: u32) {
+        let now = self.now();
+        self.count_keep_alives(connection);
+        if self.connections[connection as usize].sick.is_some() {
+            return;
+        }
+        let heard = [0, 1].map(|end| self.heard_at(connection, end, now));
+        let c = &mut self.connections[connection as usize];
+        (c.heard, c.sick) = (heard, Some(now));
+        let (ends, up) = (c.ends, c.up);
+        for end in (0..2).filter(|end| up[*end]) {
+            self.rouse(ends[end]);
+            let timeout = now + micros(self.config.quic.idle_timeout);
+            self.queue.at(timeout, What::Idle { connection, end: end as u8 });
+        }
+    }
+
+    /// The detector of a node has something to judge again.
+    fn rouse(&mut self, node: u32) {
+        let (now, tick) = (self.now(), self.interval() / DETECTOR_TICKS);
+        let at = &mut self.nodes[node as usize];
+        let Some(machines) = at.machines.as_mut() else { return };
+        let Some(first) = machines.rest.take() else { return };
+        // The ticks that were left out came at `first` and every `tick` after it.
+        let left_out = if now < first { 0 } else { (now - first) / tick + 1 };
+        let (last, next) = (first + left_out * tick - tick, first + left_out * tick);
+        machines.wakes[Machine::Detector as usize] += 1;
+        let token = machines.wakes[Machine::Detector as usize];
+        machines.liveness.skip_to(machines.clock(last));
+        let wake = What::Wake { node, epoch: at.epoch, machine: Machine::Detector, token };
+        self.queue.at(next, wake);
+        self.tell_heard(node, now);
+    }
+
+    /// Whether a node's detector need not be called before something happens to it.
+    fn may_rest(&self, node: u32) -> bool {
+        let Some(machines) = self.machines(node) else { return false };
+        let well = |(_, c): &(u32, u32)| self.connections[*c as usize].sick.is_none();
+        let linked = |name: &NodeId| number(name).is_some_and(|n| machines.link(n).is_some());
+        self.elide
+            && machines.links.iter().all(well)
+            && machines.liveness.is_at_rest()
+            && machines.scheduler.neighbours().iter().all(linked)
+    }
+
+    fn idle(&mut self, connection: u32, end: usize) {
+        let heard = self.heard_at(connection, end, self.now());
+        let sick = self.connections[connection as usize].sick.is_some();
+        if sick && self.now() - heard >= micros(self.config.quic.idle_timeout) {
+            self.lost(connection, end);
+        }
+    }
+
+    // --- gossip
+
+    fn gossip(&mut self, node: u32, to: &[NodeId], gossip: &Arc<Gossip>) {
+        let len = encoded_len(&**gossip);
+        for peer in to.iter().filter_map(number) {
+            let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { continue };
+            self.send_gossip(connection, node, peer, gossip, len);
+        }
+    }
+
+    fn send_gossip(
+        &mut self,
+        connection: u32,
+        node: u32,
+        peer: u32,
+        gossip: &Arc<Gossip>,
+        len: usize,
+    ) {
+        let c = &mut self.connections[connection as usize];
+        let to = usize::from(c.ends[0] == node);
+        if c.sick.is_some() && !self.network.reaches(node, peer) {
+            if c.held.len() < HELD_MAX {
+                c.held.push((to, Arc::clone(gossip)));
+            }
+            return;
+        }
+        if c.sick.is_some() {
+            self.network.unanswered(node, peer, (len + FRAME_BYTES) as u64, 1);
+            return;
+        }
+        if self.is_watched(gossip) {
+            self.tally.wan_messages += u64::from(self.network.is_wan(node, peer));
+            self.tally.payloads += u64::from(matches!(**gossip, Gossip::Push(_)));
+        }
+        let travel = self.network.stream(&mut self.rng, node, peer, len + FRAME_BYTES);
+        let c = &mut self.connections[connection as usize];
+        let at = (self.queue.now() + travel).max(c.arrivals[to]);
+        c.arrivals[to] = at;
+        let gossip = Arc::clone(gossip);
+        self.queue.at(at, What::Gossip { connection, to: to as u8, gossip });
+    }
+
+    fn gossip_arrives(&mut self, connection: u32, to: usize, gossip: &Gossip) {
+        let c = &self.connections[connection as usize];
+        let (node, from) = (c.ends[to], c.ends[1 - to]);
+        if !c.up[to] || self.nodes[node as usize].epoch != c.epochs[to] || c.sick.is_some() {
+            return;
+        }
+        // The acknowledgement is heard as well.
+        self.stir(connection);
+        let peer = self.nodes[from as usize].name.clone();
+        if let Gossip::Root(root) = gossip {
+            let root = Output::Scheduler(SchedulerInput::Root(peer, *root));
+            self.input(node, Machine::Scheduler, root);
+            return;
+        }
+        let gossip = Output::Storage(StorageInput::Gossip(peer, Box::new(gossip.clone())));
+        self.input(node, Machine::Storage, gossip);
+        self.note_arrivals(node);
+    }
+
+    /// Separates the nodes for which `side` holds from the others.
+    pub(super) fn cut(&mut self, side: impl Fn(u32) -> bool) {
+        self.network.cut(side);
+        for connection in 0..self.connections.len() as u32 {
+            let [a, b] = self.connections[connection as usize].ends;
+            if !self.network.reaches(a, b) {
+                self.sicken(connection);
+            }
+        }
+    }
+
+    /// Everybody reaches everybody again. What connections that still stand held back is sent at their
+    /// next probe: those come at growing distances, up to as long again as the cut took.
+    pub(super) fn heal(&mut self, took: Duration) {
+        self.network.heal();
+        let backed_off = micros(took).min(micros(self.config.quic.idle_timeout) / 2);
+        for n in 0..self.connections.len() {
+            let c = &mut self.connections[n];
+            let there = c.ends.map(|n| self.nodes[n as usize].machines.is_some());
+            if c.sick.is_none() || c.up != [true; 2] || there != [true; 2] {
+                continue;
+            }
+            let at = self.queue.now() + self.rng.random_range(0..=backed_off);
+            (c.sick, c.quiet, c.counted) = (None, at, 0);
+            for (to, gossip) in std::mem::take(&mut c.held) {
+                self.queue.at(at, What::Gossip { connection: n as u32, to: to as u8, gossip });
+            }
+        }
+    }
+
+    /// Counts everything that has been sent so far.
+    pub(super) fn settle_accounts(&mut self) {
+        (0..self.connections.len() as u32).for_each(|c| self.count_keep_alives(c));
+    }
+
+    // --- exchanges
+
+    fn begin(&mut self, node: u32, target: Target, initiator: Initiator, opening: Step) {
+        let peer = match &target {
+            Target::Peer(peer) => number(peer),
+            Target::Address(address) => number_at(address),
+        };
+        let known = peer.filter(|peer| (*peer as usize) < self.nodes.len());
+        let Some(peer) = known.filter(|peer| *peer != node) else {
+            let ended = SchedulerInput::Ended {
+                node: known.map(|peer| self.nodes[peer as usize].name.clone()),
+                target,
+                ok: false,
+            };
+            return self.input(node, Machine::Scheduler, Output::Scheduler(ended));
+        };
+        self.exchanged += 1;
+        let id = self.exchanged;
+        let nodes = [node, peer];
+        let epochs = nodes.map(|n| self.nodes[n as usize].epoch);
+        let responder = Responder::new();
+        let (opening, done) = (Some(opening), [false; 2]);
+        self.exchanges
+            .insert(id, Exchange { target, nodes, epochs, initiator, opening, responder, done });
+        let timeout = self.now() + micros(self.config.quic.exchange_timeout);
+        self.queue.at(timeout, What::TimedOut { exchange: id });
+        match self.machines(node).and_then(|m| m.link(peer)) {
+            Some(_) => self.open(id),
+            None => self.dial(node, peer, Some(id)),
+        }
+    }
+
+    fn open(&mut self, id: u64) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        if let Some(step) = exchange.opening.take() {
+            self.drive(id, Side::Initiator, step);
+        }
+    }
+
+    fn timed_out(&mut self, id: u64) {
+        let Some(exchange) = self.exchanges.remove(&id) else { return };
+        let Exchange { target, nodes, epochs, done, .. } = exchange;
+        if !done[0] {
+            self.ended(nodes[0], epochs[0], target, None, false);
+        }
+    }
+
+    fn ended(&mut self, node: u32, epoch: u32, target: Target, peer: Option<NodeId>, ok: bool) {
+        if self.nodes[node as usize].epoch == epoch {
+            let ended = SchedulerInput::Ended { target, node: peer, ok };
+            self.input(node, Machine::Scheduler, Output::Scheduler(ended));
+        }
+    }
+
+    fn frame(&mut self, id: u64, to: Side, message: Message) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        let at = usize::from(to == Side::Responder);
+        let (node, peer) = (exchange.nodes[at], exchange.nodes[1 - at]);
+        let alive = self.nodes[node as usize].epoch == exchange.epochs[at]
+            && self.nodes[node as usize].machines.is_some();
+        let there = self.nodes[peer as usize].machines.as_ref();
+        let Some(generation) = there.map(|m| m.replica.own().generation()) else { return };
+        if !alive {
+            return;
+        }
+        let step = exchange.half(to).frame(message);
+        self.heard(node, peer, generation, Sign::Traffic);
+        self.drive(id, to, step);
+    }
+
+    /// Does what one half of an exchange says, until it waits for the network.
+    fn drive(&mut self, id: u64, side: Side, mut step: Step) {
+        loop {
+            let Some(exchange) = self.exchanges.get(&id) else { return };
+            let at = usize::from(side == Side::Responder);
+            let (node, peer) = (exchange.nodes[at], exchange.nodes[1 - at]);
+            let name = self.nodes[peer as usize].name.clone();
+            step = match step {
+                Step::Ask(ask) => {
+                    let Some(reply) = self.ask(node, &name, ask) else { return };
+                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+                    exchange.half(side).reply(reply)
+                }
+                Step::Send(message) => {
+                    self.send(id, node, peer, side, message);
+                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+                    exchange.half(side).sent()
+                }
+                Step::Read => return,
+                Step::Done => return self.done(id, side, name),
+                Step::Broken(_) => return self.timed_out(id),
+            };
+        }
+    }
+
+    /// One half of an exchange is through; what it sent last may still be on the way.
+    fn done(&mut self, id: u64, side: Side, peer: NodeId) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
+        exchange.done[usize::from(side == Side::Responder)] = true;
+        let (node, epoch, target) =
+            (exchange.nodes[0], exchange.epochs[0], exchange.target.clone());
+        if exchange.done == [true; 2] {
+            self.exchanges.remove(&id);
+        }
+        if side == Side::Initiator {
+            self.ended(node, epoch, target, Some(peer), true);
+        }
+    }
+
+    fn send(&mut self, id: u64, node: u32, peer: u32, side: Side, message: Message) {
+        // What does not arrive is noticed when the exchange times out.
+        if !self.is_there(node, peer) {
+            return;
+        }
+        let len = message_len(&message) + FRAME_BYTES;
+        let travel = self.network.stream(&mut self.rng, node, peer, len);
+        let to = if side == Side::Initiator { Side::Responder } else { Side::Initiator };
+        let frame = What::Frame { exchange: id, to, message: Box::new(message) };
+        self.queue.at(self.queue.now() + travel, frame);
+    }
+
+    fn ask(&mut self, node: u32, peer: &NodeId, ask: Ask) -> Option<Reply> {
+        let now = self.now();
+        let machines = self.nodes[node as usize].machines.as_mut()?;
+        let now = machines.clock(now);
+        let replica = &mut machines.replica;
+        let mut out = Vec::new();
+        let reply = match ask {
+            Ask::Digest => Reply::Digest(replica.digest()),
+            Ask::Answer { digest } => {
+                let (wants, delta) = replica.answer(now, peer, &digest, &mut out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Merge { wants, delta } => {
+                Reply::Merged(replica.merge(now, peer, &wants, &delta, &mut out))
+            }
+            Ask::Apply { delta } => {
+                replica.apply(now, peer, &delta, &mut out);
+                Reply::Applied
+            }
+            Ask::Sketch => Reply::Sketch(replica.sketch()),
+            Ask::Lines { nodes, ids } => {
+                let (lines, unknown) = replica.lines(&nodes, &ids);
+                Reply::Lines { lines, unknown }
+            }
+            Ask::AnswerLines { lines, unknown } => {
+                let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
+                Reply::Answer { wants, delta }
+            }
+            // Gossip is no part of an exchange.
+            Ask::Gossip(_) => Reply::Taken,
+        };
+        self.deliver(node, Machine::Storage, out);
+        self.note_arrivals(node);
+        self.nodes[node as usize].machines.is_some().then_some(reply)
+    }
+}
+
+impl Exchange {
+    fn half(&mut self, side: Side) -> &mut dyn Half {
+        match side {
+            Side::Initiator => &mut self.initiator,
+            Side::Responder => &mut self.responder,
+        }
+    }
+}
+
+/// Bytes of a message without the length, kind and version of its frame.
+fn message_len(message: &Message) -> usize {
+    match message {
+        Message::Hello(hello) | Message::Welcome(hello) => encoded_len(hello),
+        Message::Syn { digest } | Message::Lines { lines: digest } => encoded_len(digest),
+        Message::SynAck { wants, delta } => encoded_len(wants) + encoded_len(delta),
+        Message::Ack { delta } => encoded_len(delta),
+        Message::Gossip(gossip) => encoded_len(gossip),
+        Message::Cells(cells) => encoded_len(cells),
+        Message::Further { cells } => encoded_len(cells),
+        Message::Differ { lines, unknown } => encoded_len(lines) + encoded_len(unknown),
+        Message::Full => 0,
+    }
+}
+
+/// Where a node is reached: an address of usual length that says its number.
+fn address(node: u32) -> String {
+    let [_, b, c, d] = node.to_be_bytes();
+    format!("10.{b}.{c}.{d}:7946")
+}
+
+fn number_at(address: &str) -> Option<u32> {
+    let (host, _) = address.split_once(':')?;
+    let host: std::net::Ipv4Addr = host.parse().ok()?;
+    Some(u32::from(host) & 0x00ff_ffff)
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Length, kind and version of a frame.
+const FRAME_BYTES: usize = 6;
+/// The packets of a dial until it is given up: the first flight, sent three times.
+const DIAL_BYTES: u64 = 7_368;
+const DIAL_PACKETS: usize = 6;
+/// How often silence is judged within one heartbeat interval.
+const DETECTOR_TICKS: u64 = 4;
+/// Frames of gossip that a connection holds while it is cut.
+const HELD_MAX: usize = 1_024;

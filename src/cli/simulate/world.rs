@@ -544,7 +544,7 @@ impl World {
             }
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
             // Connections keep themselves alive.
-            TransportInput::Heartbeat(_) | TransportInput::Neighbours(_) => {}
+            TransportInput::Heartbeat(_) => {}
             TransportInput::TellLinks => self.tell_links(node),
         }
     }
@@ -1086,31 +1086,7 @@ impl World {
         let now = machines.clock(now);
         let replica = &mut machines.replica;
         let mut out = Vec::new();
-        let reply = match ask {
-            Ask::Digest => Reply::Digest(replica.digest()),
-            Ask::Answer { digest } => {
-                let (wants, delta) = replica.answer(now, peer, &digest, &mut out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Merge { wants, delta } => {
-                Reply::Merged(replica.merge(now, peer, &wants, &delta, &mut out))
-            }
-            Ask::Apply { delta } => {
-                replica.apply(now, peer, &delta, &mut out);
-                Reply::Applied
-            }
-            Ask::Sketch => Reply::Sketch(replica.sketch()),
-            Ask::Lines { nodes, ids } => {
-                let (lines, unknown) = replica.lines(&nodes, &ids);
-                Reply::Lines { lines, unknown }
-            }
-            Ask::AnswerLines { lines, unknown } => {
-                let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
-                Reply::Answer { wants, delta }
-            }
-            // Gossip is no part of an exchange.
-            Ask::Gossip(_) => Reply::Taken,
-        };
+        let reply = replica.serve(now, peer, ask, &mut out);
         self.deliver(node, Machine::Storage, out);
         self.note_arrivals(node);
         self.nodes[node as usize].machines.is_some().then_some(reply)
@@ -1130,7 +1106,7 @@ impl Exchange {
 fn message_len(message: &Message) -> usize {
     match message {
         Message::Hello(hello) | Message::Welcome(hello) => encoded_len(hello),
-        Message::Syn { digest } | Message::Lines { lines: digest } => encoded_len(digest),
+        Message::Syn { digest } => encoded_len(digest),
         Message::SynAck { wants, delta } => encoded_len(wants) + encoded_len(delta),
         Message::Ack { delta } => encoded_len(delta),
         Message::Gossip(gossip) => encoded_len(gossip),
@@ -1138,6 +1114,8 @@ fn message_len(message: &Message) -> usize {
         Message::Further { cells } => encoded_len(cells),
         Message::Differ { lines, unknown } => encoded_len(lines) + encoded_len(unknown),
         Message::Full => 0,
+        Message::Pull { digest, .. } => 1 + digest.as_ref().map_or(1, |d| 1 + encoded_len(d)),
+        Message::More { delta } => encoded_len(delta),
     }
 }
 

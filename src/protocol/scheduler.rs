@@ -82,6 +82,8 @@ pub struct Scheduler {
     begun: bool,
     /// Storage was asked for the root: for a round, or for a new link only.
     asked: Option<Asked>,
+    /// The last round began much later than it was to.
+    late: bool,
     /// Links that may still be compared at once in this round.
     at_once: usize,
     observing: bool,
@@ -148,6 +150,7 @@ impl Scheduler {
             distant: None,
             begun: false,
             asked: None,
+            late: false,
             at_once: AT_ONCE_MAX,
             observing: false,
             alarm: None,
@@ -207,6 +210,8 @@ impl Scheduler {
         self.alarm = None;
         self.in_flight.retain(|_, begun| now.since(*begun) < self.config.exchange_timeout);
         if now >= self.next_round {
+            // Who cannot keep its own time has no time for what can wait.
+            self.late = now.since(self.next_round) > self.config.gossip_interval / LATE;
             self.next_round = self.following_round(now);
             self.begun = true;
             self.round(now, out);
@@ -242,7 +247,7 @@ impl Scheduler {
             self.asked = None;
             self.ask(Asked::ForRound, out);
         }
-        self.at_once = AT_ONCE_MAX;
+        self.at_once = if self.late { 0 } else { AT_ONCE_MAX };
         let mut targets = self.some_live_if_lonely(now);
         targets.extend(self.maybe_dead(now));
         targets.extend(self.maybe_seed(now));
@@ -365,7 +370,7 @@ impl Scheduler {
             let linked = self.links.peers().map(|node| Target::Peer(node.clone()));
             let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
             let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
-            let room = self.config.gossip_fanout;
+            let room = if self.late { 0 } else { self.config.gossip_fanout };
             let (changed, differ) = self.repair.round(root, room, free, &mut self.rng);
             told.extend(changed);
             self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
@@ -580,6 +585,9 @@ fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
 const FAREWELLS: usize = 3;
 /// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
 const DISTANT_INTERVALS: u32 = 60;
+/// A round that is later than a fourth of the interval repairs nothing: this process has too little of
+/// the processor, and exchanges would take more of it.
+const LATE: u32 = 4;
 /// New neighbours that are compared with at once, within one round.
 const AT_ONCE_MAX: usize = 1;
 /// How many of the dead are looked at to find one that may be tried again.

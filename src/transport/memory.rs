@@ -121,7 +121,8 @@ impl MemoryNetwork {
         dialer.count(Counter::ConnectionsDialed);
         accepter.count(Counter::ConnectionsAccepted);
         for (here, there, dialed) in [(dialer, accepter, true), (accepter, dialer, false)] {
-            let outbox = Arc::new(Outbox::new(there.node().clone()));
+            let datacenter = &there.config().datacenter;
+            let outbox = Arc::new(Outbox::new(here, there.node().clone(), datacenter));
             let tell = tell(self.clone(), here.clone(), there.clone(), Arc::clone(&outbox));
             let writer = tokio::spawn(tell).abort_handle();
             let end = End { node: here.clone(), dialed, outbox, writer };

@@ -123,7 +123,7 @@ impl State {
 /// Begins an exchange; says whether it went through.
 async fn exchange(node: &NodeLink, link: &Link, summary: Summary) -> bool {
     let Some(stream) = open(node, link).await else { return false };
-    let mut frames = StreamFrames::new(stream, &link.room, node);
+    let mut frames = StreamFrames::new(stream, link, node);
     let met = link.met();
     let Err(error) = initiate(node, &met, summary, &mut frames).await else {
         frames.finish();

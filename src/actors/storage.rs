@@ -126,7 +126,8 @@ impl Storage {
                 state.finish(&myself, out);
             }
             StorageMessage::Ask(peer, ask, reply) => {
-                let answer = state.answer(&peer, ask, &mut out);
+                let now = state.shared.clock.now();
+                let answer = state.replica.reply(now, &peer, ask, &mut out);
                 state.finish(&myself, out);
                 // The exchange may have broken off meanwhile.
                 let _ = reply.send(answer);
@@ -181,43 +182,6 @@ impl State {
                 self.shared.writer.write(persist, Some(Box::new(ack)));
             }
             Err(refused) => drop(reply.send(Err(refused.into()))),
-        }
-    }
-
-    fn answer(&mut self, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
-        let now = self.shared.clock.now();
-        match ask {
-            Ask::Digest => Reply::Digest(self.replica.digest()),
-            Ask::Answer { digest } => {
-                let (wants, delta) = self.replica.answer(now, peer, &digest, out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Merge { wants, delta } => {
-                Reply::Merged(self.replica.merge(now, peer, &wants, &delta, out))
-            }
-            Ask::Apply { delta } => {
-                self.replica.apply(now, peer, &delta, out);
-                Reply::Applied
-            }
-            Ask::Gossip(gossip) => {
-                self.replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
-                Reply::Taken
-            }
-            Ask::Sketch => Reply::Sketch(self.replica.sketch()),
-            Ask::Lines { nodes, ids } => {
-                let (lines, unknown) = self.replica.lines(&nodes, &ids);
-                Reply::Lines { lines, unknown }
-            }
-            Ask::AnswerLines { lines, unknown } => {
-                let (wants, delta) = self.replica.answer_lines(now, peer, &lines, &unknown, out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Pull { about } => Reply::Pull(self.replica.pull(now, peer, about.as_deref())),
-            Ask::Feed { digest, all } => {
-                let (digest, delta) = self.replica.feed(now, peer, digest, all);
-                Reply::Fed { digest, delta }
-            }
-            Ask::Take { delta } => Reply::Took(self.replica.take(now, peer, &delta, out)),
         }
     }
 

@@ -16,7 +16,7 @@ mod bulk;
 mod cluster;
 mod exchange;
 mod fail;
-mod machine;
+pub(super) mod machine;
 mod scenario;
 mod statistics;
 mod throughput;

@@ -22,6 +22,7 @@ mod experiment;
 mod keys;
 mod members;
 mod output;
+#[allow(dead_code, reason = "its first users are being written")]
 mod plot;
 mod simulate;
 mod stopwatch;

@@ -17,7 +17,7 @@ mod cluster;
 mod exchange;
 mod fail;
 mod flow;
-mod machine;
+pub(super) mod machine;
 mod scenario;
 mod statistics;
 mod throughput;

@@ -78,6 +78,11 @@ enum Scenario {
     Join,
     /// One datacenter is cut off, and comes back.
     Heal,
+    /// Twice as much is written as gossip can carry: the experiment of the Scuttlebutt paper, with its
+    /// 128 nodes.
+    Overload,
+    /// Two nodes know all others; of ten of those one knows more.
+    Reconcile,
 }
 
 /// What is to be run, checked.
@@ -106,9 +111,15 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         Scenario::Spread => scenario::spread(&plan),
         Scenario::Join => scenario::join(&plan),
         Scenario::Heal => scenario::heal(&plan),
+        Scenario::Overload => scenario::overload(&plan)?,
+        Scenario::Reconcile => scenario::reconcile(&plan),
     };
     args.print(&report);
-    Ok(())
+    match (&args.plot, report.chart(&args.title())) {
+        (Some(file), Some(chart)) => chart.write_svg(file),
+        (Some(_), None) => Err(CliError::usage("this scenario has no curve: leave out --plot")),
+        (None, _) => Ok(()),
+    }
 }
 
 impl Args {
@@ -140,6 +151,20 @@ impl Args {
         })
     }
 
+    fn title(&self) -> String {
+        let name = self.scenario.to_possible_value();
+        let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
+        if self.scenario == Scenario::Overload {
+            return format!("{name}, 128 nodes, seed {}", self.seed);
+        }
+        let (nodes, sites, loss) = (self.nodes, self.datacenters, self.loss * 100.0);
+        let rtt = humantime::format_duration(self.wan_rtt);
+        format!(
+            "{name}, {nodes} nodes in {sites} datacenters {rtt} apart, {loss}% of packets lost, seed {}",
+            self.seed
+        )
+    }
+
     fn print(&self, report: &Report) {
         if self.json {
             let mut out = report.to_json();
@@ -150,16 +175,9 @@ impl Args {
             println!("{}", Value::Object(out));
             return;
         }
+        println!("{}", self.title());
         let rows = report.rows();
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        println!(
-            "{} nodes in {} datacenters, {:?} between them, {}% of packets lost, seed {}",
-            self.nodes,
-            self.datacenters,
-            self.wan_rtt,
-            self.loss * 100.0,
-            self.seed
-        );
         rows.iter().for_each(|(name, value)| println!("{name:width$}  {value}"));
     }
 }

@@ -150,23 +150,30 @@ label!(
 #[derive(Clone)]
 struct Label(Arc<Text>);
 
-struct Text {
-    len: u8,
-    bytes: [u8; LABEL_MAX],
-}
+/// Padded with zeros, which sort before all that a label may hold, so that eight bytes at a time can
+/// be compared; the last byte is the length.
+struct Text([u8; LABEL_MAX + 1]);
 
 impl Label {
     fn new(label: &str) -> Option<Self> {
         if !is_label(label) {
             return None;
         }
-        let mut bytes = [0; LABEL_MAX];
+        let mut bytes = [0; LABEL_MAX + 1];
         bytes[..label.len()].copy_from_slice(label.as_bytes());
-        Some(Self(Arc::new(Text { len: u8::try_from(label.len()).ok()?, bytes })))
+        bytes[LABEL_MAX] = u8::try_from(label.len()).ok()?;
+        Some(Self(Arc::new(Text(bytes))))
     }
 
     fn as_bytes(&self) -> &[u8] {
-        &self.0.bytes[..usize::from(self.0.len)]
+        let bytes = &self.0.0;
+        &bytes[..usize::from(bytes[LABEL_MAX])]
+    }
+
+    /// Eight bytes at a time, as numbers that sort as the bytes do.
+    fn words(&self) -> impl Iterator<Item = u64> {
+        let (words, _) = self.0.0.as_chunks::<8>();
+        words.iter().map(|word| u64::from_be_bytes(*word))
     }
 
     fn as_str(&self) -> &str {
@@ -176,7 +183,7 @@ impl Label {
 
 impl PartialEq for Label {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.as_bytes() == other.as_bytes()
+        Arc::ptr_eq(&self.0, &other.0) || self.words().eq(other.words())
     }
 }
 
@@ -187,7 +194,7 @@ impl Ord for Label {
         if Arc::ptr_eq(&self.0, &other.0) {
             return Ordering::Equal;
         }
-        self.as_bytes().cmp(other.as_bytes())
+        self.words().cmp(other.words())
     }
 }
 

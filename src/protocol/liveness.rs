@@ -188,6 +188,14 @@ impl Liveness {
         std::mem::take(&mut self.changed)
     }
 
+    /// All of these are live, by what others say, and nobody else is known.
+    pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Generation)>) {
+        let met = |generation| Peer { state: PeerState::Live, ..Peer::unheard(now, generation) };
+        self.peers = members.into_iter().map(|(node, life)| (node, met(life))).collect();
+        self.whom = Some(Arc::new([]));
+        (self.observed, self.gone) = (BTreeMap::new(), BTreeSet::new());
+    }
+
     /// Whether all who are to be heard are, and nobody is gone: then ticks do nothing as long as that
     /// goes on, and may be left out by whoever knows that it does ([`Liveness::skip_to`]).
     #[must_use]

@@ -160,6 +160,13 @@ impl Overlay {
         place.known = place.known.saturating_sub(1);
     }
 
+    /// These are the members now, this node left out.
+    pub fn reset<'a>(&mut self, members: impl Iterator<Item = (&'a NodeId, Site)>) {
+        self.rebuild(members);
+        self.dirty = false;
+        self.neighbours = self.compute();
+    }
+
     /// A node becomes a member, changes or ceases to be one. `members` has all others after that,
     /// this node left out; it is asked only if it has to be. Says whether the neighbours changed.
     pub fn update<'a, I>(

@@ -35,7 +35,6 @@ use super::{
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
 mod reconciliation;
-mod serving;
 
 pub use reconciliation::SKETCH_LINES_MIN;
 

@@ -192,6 +192,21 @@ impl Scheduler {
         self.wake(now, out);
     }
 
+    /// All of these are live, and nobody else is known: the same as being told so one by one.
+    pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Datacenter)>) {
+        let Self { overlay, peers, .. } = self;
+        let mut met = |(node, datacenter): (NodeId, Datacenter)| {
+            let datacenter = overlay.locate(&datacenter);
+            (node, Peer { datacenter, reach: Some(Reach::Live), suspected: false })
+        };
+        let others = members.into_iter().filter(|(node, _)| *node != self.config.node);
+        *peers = others.map(&mut met).collect();
+        self.live = peers.len();
+        self.dead.clear();
+        overlay.reset(peers.iter().filter_map(|(node, peer)| Some((node, peer.site()?))));
+        self.links.aim(now, overlay.neighbours());
+    }
+
     /// The nodes a connection is kept to, by name.
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {

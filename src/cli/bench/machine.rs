@@ -10,7 +10,7 @@ use rustix::{
 };
 
 /// CPU time of this process, all threads, user and system.
-pub(super) fn cpu_seconds() -> f64 {
+pub(in crate::cli) fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::plot::{Axis, Chart};
+
 /// The figures of a run; a scenario fills in its own.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -14,11 +16,15 @@ pub(super) struct Report {
     pub(super) idle_packets_per_node_s: Option<f64>,
     pub(super) idle_wan_bytes_per_s: Option<f64>,
     pub(super) reconcile_bytes: Option<[f64; 2]>,
+    pub(super) reconcile_news_bytes: Option<[f64; 2]>,
+    pub(super) reconcile_cpu_ms: Option<f64>,
+    pub(super) reconciled: Option<bool>,
     pub(super) join_s: Option<f64>,
     pub(super) joiners: Option<u32>,
     pub(super) join_bytes_per_joiner: Option<f64>,
     pub(super) heal_s: Option<f64>,
     pub(super) staleness_s_max: Option<f64>,
+    pub(super) written_staleness_s_max: Option<f64>,
     pub(super) realtime_factor: Option<f64>,
     /// What the ordinate is, what the abscissa, and the points.
     pub(super) curve: Option<Curve>,
@@ -87,15 +93,26 @@ impl Report {
         put("idle_bytes_per_node_s", number(self.idle_bytes_per_node_s));
         put("idle_packets_per_node_s", number(self.idle_packets_per_node_s));
         put("idle_wan_bytes_per_s", number(self.idle_wan_bytes_per_s));
-        let reconcile = self.reconcile_bytes;
-        put("reconcile_bytes", reconcile.map(|of| json!({"mean": rounded(of[0]), "p99": of[1]})));
+        let two = |of: [f64; 2]| json!({"mean": rounded(of[0]), "p99": rounded(of[1])});
+        put("reconcile_bytes", self.reconcile_bytes.map(two));
+        put("reconcile_news_bytes", self.reconcile_news_bytes.map(two));
+        put("reconcile_cpu_ms", number(self.reconcile_cpu_ms));
+        put("reconciled", self.reconciled.map(Value::from));
         put("join_s", number(self.join_s));
         put("joiners", self.joiners.map(Value::from));
         put("join_bytes_per_joiner", number(self.join_bytes_per_joiner));
         put("heal_s", number(self.heal_s));
         put("staleness_s_max", number(self.staleness_s_max));
+        put("written_staleness_s_max", number(self.written_staleness_s_max));
         put("realtime_factor", number(self.realtime_factor));
         out
+    }
+
+    /// The curve of the run, to be drawn.
+    pub(super) fn chart(&self, title: &str) -> Option<Chart> {
+        let (y, x, points) = self.curve.as_ref()?;
+        let chart = Chart::new(title, Axis::linear(*x), Axis::linear(*y));
+        Some(chart.line(*y, points.iter().copied()))
     }
 
     /// The same as lines of a table.
@@ -119,11 +136,11 @@ impl Report {
         put("idle, B a node and second", self.idle_bytes_per_node_s.map(|b| format!("{b:.0}")));
         put("idle, packets", self.idle_packets_per_node_s.map(|p| format!("{p:.1}")));
         put("idle between datacenters, B/s", self.idle_wan_bytes_per_s.map(|b| format!("{b:.0}")));
-        let reconcile = self.reconcile_bytes;
-        put(
-            "to reconcile, mean / p99",
-            reconcile.map(|of| format!("{:.0} / {:.0} B", of[0], of[1])),
-        );
+        let two = |of: [f64; 2]| format!("{:.0} / {:.0} B", of[0], of[1]);
+        put("to find ten differences, mean / p99", self.reconcile_bytes.map(two));
+        put("to tell them", self.reconcile_news_bytes.map(two));
+        put("CPU for both", self.reconcile_cpu_ms.map(|ms| format!("{ms:.2} ms")));
+        put("both know the same after it", self.reconciled.map(|yes| yes.to_string()));
         put("joining nodes", self.joiners.map(|n| n.to_string()));
         put("until all list all", self.join_s.map(seconds));
         put(
@@ -131,7 +148,8 @@ impl Report {
             self.join_bytes_per_joiner.map(|b| format!("{:.0} kB", b / 1e3)),
         );
         put("one view after the cut heals", self.heal_s.map(seconds));
-        put("most stale under overload", self.staleness_s_max.map(seconds));
+        put("most stale under overload, told", self.staleness_s_max.map(seconds));
+        put("most stale under overload, written", self.written_staleness_s_max.map(seconds));
         put("faster than real time", self.realtime_factor.map(|f| format!("{f:.1} times")));
         rows
     }

@@ -1,10 +1,14 @@
 //! What is done in a run, and what is measured.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rand::{RngExt, seq::SliceRandom};
+use rand::{
+    RngExt,
+    seq::{IteratorRandom, SliceRandom},
+};
 
 use super::{
+    super::{bench::machine::cpu_seconds, error::CliError, experiment},
     Plan,
     network::Network,
     report::{Report, Spread},
@@ -18,7 +22,7 @@ pub(super) fn idle(plan: &Plan) -> Report {
     world.run_for(SETTLE);
     world.settle_accounts();
     let before = world.network.sent;
-    let begun = Instant::now();
+    let begun = cpu_seconds();
     let mut curve = Vec::new();
     for second in 1..=plan.seconds {
         let earlier = world.network.sent;
@@ -27,14 +31,14 @@ pub(super) fn idle(plan: &Plan) -> Report {
         let sent = world.network.sent.since(earlier);
         curve.push((second as f64, sent.bytes as f64 / f64::from(plan.nodes)));
     }
-    let took = begun.elapsed();
+    let took = cpu_seconds() - begun;
     let sent = world.network.sent.since(before);
     let per = f64::from(plan.nodes) * plan.seconds as f64;
     Report {
         idle_bytes_per_node_s: Some(sent.bytes as f64 / per),
         idle_packets_per_node_s: Some(sent.packets as f64 / per),
         idle_wan_bytes_per_s: Some(sent.wan_bytes as f64 / plan.seconds as f64),
-        realtime_factor: Some(plan.seconds as f64 / took.as_secs_f64()),
+        realtime_factor: Some(plan.seconds as f64 / took),
         curve: Some(("B a node and second", "seconds", curve)),
         ..Report::default()
     }
@@ -43,17 +47,17 @@ pub(super) fn idle(plan: &Plan) -> Report {
 /// Some updates while a tenth of the nodes has just died.
 pub(super) fn spread(plan: &Plan) -> Report {
     let mut spread = Spread::default();
-    let (mut virtual_time, mut took) = (Duration::ZERO, Duration::ZERO);
+    let (mut virtual_s, mut took) = (0.0, 0.0);
     for batch in 0..plan.runs.div_ceil(RUNS_PER_WORLD) {
         let runs = (plan.runs - batch * RUNS_PER_WORLD).min(RUNS_PER_WORLD);
         let mut world = warm_world(plan, plan.seed + u64::from(batch), plan.nodes);
         world.run_for(SETTLE);
-        let (start, begun) = (world.now(), Instant::now());
+        let (start, begun) = (world.now(), cpu_seconds());
         spread_batch(&mut world, plan, runs, &mut spread);
-        took += begun.elapsed();
-        virtual_time += Duration::from_micros(world.now() - start);
+        took += cpu_seconds() - begun;
+        virtual_s += seconds(world.now() - start);
     }
-    let realtime = virtual_time.as_secs_f64() / took.as_secs_f64();
+    let realtime = virtual_s / took;
     Report { realtime_factor: Some(realtime), ..spread.report() }
 }
 
@@ -88,7 +92,7 @@ pub(super) fn join(plan: &Plan) -> Report {
     let mut world = warm_world(plan, plan.seed, old);
     world.run_for(SETTLE);
     let (start, sent) = (world.now(), world.network.sent);
-    let begun = Instant::now();
+    let begun = cpu_seconds();
     (old..plan.nodes).for_each(|node| world.boot(node));
     let all = plan.nodes as usize - 1;
     let mut curve = Vec::new();
@@ -106,7 +110,7 @@ pub(super) fn join(plan: &Plan) -> Report {
         join_s: Some(if done { elapsed } else { f64::INFINITY }),
         joiners: Some(joiners),
         join_bytes_per_joiner: Some(spent.bytes as f64 / f64::from(joiners)),
-        realtime_factor: Some(elapsed / begun.elapsed().as_secs_f64()),
+        realtime_factor: Some(elapsed / (cpu_seconds() - begun)),
         curve: Some(("% of nodes that list all", "seconds", curve)),
         ..Report::default()
     }
@@ -124,7 +128,7 @@ pub(super) fn heal(plan: &Plan) -> Report {
     let sites = plan.sites();
     let one = plan.datacenters == 1;
     let begun_all = world.now();
-    let begun = Instant::now();
+    let begun = cpu_seconds();
     world.cut(|node| if one { node < half } else { sites[node as usize] == 0 });
     world.run_for(plan.cut);
     world.heal(plan.cut);
@@ -140,7 +144,7 @@ pub(super) fn heal(plan: &Plan) -> Report {
     let virtual_s = seconds(world.now() - begun_all);
     Report {
         heal_s: Some(if done { elapsed } else { f64::INFINITY }),
-        realtime_factor: Some(virtual_s / begun.elapsed().as_secs_f64()),
+        realtime_factor: Some(virtual_s / (cpu_seconds() - begun)),
         curve: Some(("% of nodes that see all live", "seconds", curve)),
         ..Report::default()
     }
@@ -153,11 +157,62 @@ fn sees_all(world: &World, node: u32) -> bool {
     machines.liveness.lives().filter(|(_, life)| life.state.is_live()).count() == all
 }
 
-fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
+/// The paper's overload, on the machines that ship.
+pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
+    let begun = cpu_seconds();
+    let (samples, _) = experiment::overload(plan.seed)?;
+    let took = cpu_seconds() - begun;
+    let most = |of: fn(&experiment::Sample) -> f64| samples.iter().map(of).fold(0.0, f64::max);
+    let end = samples.last().map_or(0.0, |last| last.at_s);
+    let stale = samples.iter().map(|sample| (sample.at_s, sample.staleness.max_s));
+    Ok(Report {
+        staleness_s_max: Some(most(|sample| sample.staleness.max_s)),
+        written_staleness_s_max: Some(most(|sample| sample.staleness.written_max_s)),
+        realtime_factor: Some(end / took),
+        curve: Some(("staleness of the most stale entry, s", "seconds", stale.collect())),
+        ..Report::default()
+    })
+}
+
+/// Two nodes that know all others, of ten of which one of them knows more.
+pub(super) fn reconcile(plan: &Plan) -> Report {
+    let mut world = cold_world(plan, plan.seed, plan.nodes);
+    warm::know_all(&mut world, plan.nodes, 2);
+    let (mut found, mut told, mut exchanges) = (Vec::new(), Vec::new(), 0.0);
+    let begun = cpu_seconds();
+    for run in 0..plan.runs {
+        let others = (2..plan.nodes).sample(world.rng(), DIFFERENT);
+        world.write_apart(&others, 0, &run.to_string());
+        let bytes = world.reconcile(0, 1);
+        found.push(bytes.found as f64);
+        told.push(bytes.told as f64);
+        exchanges += 1.0;
+    }
+    let took = cpu_seconds() - begun;
+    Report {
+        reconcile_bytes: Some(mean_and_p99(&mut found)),
+        reconcile_news_bytes: Some(mean_and_p99(&mut told)),
+        reconciled: Some(world.agree(0, 1)),
+        reconcile_cpu_ms: Some(took / exchanges * 1e3),
+        ..Report::default()
+    }
+}
+
+fn mean_and_p99(values: &mut [f64]) -> [f64; 2] {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * 0.99).ceil() as usize;
+    [values.iter().sum::<f64>() / values.len() as f64, values[at.max(1) - 1]]
+}
+
+fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
     let sites = plan.sites();
     let wan = u64::try_from(plan.wan_rtt.as_micros()).unwrap_or(u64::MAX);
     let network = Network::new(seed, wan, plan.loss, sites.clone());
-    let mut world = World::new(seed, &sites, plan.seeds(running), network);
+    World::new(seed, &sites, plan.seeds(running), network)
+}
+
+fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
+    let mut world = cold_world(plan, seed, running);
     warm::start(&mut world, running);
     world
 }
@@ -166,6 +221,8 @@ fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 
+/// Lines of which one of two nodes knows more.
+const DIFFERENT: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
 /// Time for connections to be opened before anything is measured.
 const SETTLE: Duration = Duration::from_secs(4);
@@ -173,7 +230,7 @@ const SETTLE: Duration = Duration::from_secs(4);
 const STEP: Duration = Duration::from_millis(50);
 /// So many updates are over before the dead are known to be dead.
 const RUNS_PER_WORLD: u32 = 20;
-const BETWEEN_RUNS: Duration = Duration::from_millis(100);
+const BETWEEN_RUNS: Duration = Duration::from_millis(60);
 /// What has not arrived by then never does.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,13 +8,23 @@ use crate::protocol::{
     digest::DigestEntry,
     id::{Datacenter, NodeId},
     map::{Budget, MapLimits, NodeMap},
-    route::{DetectorInput, Reach, SchedulerInput, Target},
+    route::{SchedulerInput, Target},
     sketch::Sketch,
     time::Time,
 };
 
 /// Starts the first `count` nodes as if they had met long ago.
 pub(super) fn start(world: &mut World, count: u32) {
+    know_all(world, count, count);
+    // Nothing is scheduled yet: time passes, and each takes the neighbours that it has computed.
+    world.run_for(REST);
+    (0..count).for_each(|node| settle(world, node));
+    (0..count).for_each(|node| connect(world, node));
+    (0..count).for_each(|node| world.set_going(node));
+}
+
+/// Puts `count` nodes in place, of which the first few know all others.
+pub(super) fn know_all(world: &mut World, count: u32, few: u32) {
     let mut copies = BTreeMap::new();
     for node in 0..count {
         drop(world.install(node));
@@ -23,16 +33,11 @@ pub(super) fn start(world: &mut World, count: u32) {
         copies.insert(name.clone(), Arc::new(copy_of(&name, machines.replica.own())));
     }
     let seeds = world.seeds();
-    for node in 0..count {
+    for node in 0..few {
         // All hold the same lines, so they have the same sums.
         let first = world.machines(0).filter(|_| node > 0).map(|m| m.replica.sketch());
         meet_all(world, node, &copies, first, &seeds);
     }
-    // Nothing is scheduled yet: time passes, and each takes the neighbours that it has computed.
-    world.run_for(REST);
-    (0..count).for_each(|node| settle(world, node));
-    (0..count).for_each(|node| connect(world, node));
-    (0..count).for_each(|node| world.set_going(node));
 }
 
 /// Has a node take its neighbours.
@@ -82,20 +87,11 @@ fn meet_all(
     others.remove(&name);
     let clock = machines.clock(now);
     let mut out = Vec::new();
-    // Nobody is observed before it is known who the neighbours are.
-    machines.liveness.handle(clock, DetectorInput::Observe(Arc::new([])), &mut out);
-    for (peer, copy) in &others {
-        let Some(record) = copy.record() else { continue };
-        let (generation, status, verdict) = (copy.generation(), record.status, copy.verdict());
-        let located = SchedulerInput::Located(peer.clone(), record.datacenter.clone());
-        machines.scheduler.handle(clock, located, &mut out);
-        let member = DetectorInput::Member { peer: peer.clone(), generation, status, verdict };
-        machines.liveness.handle(clock, member, &mut out);
-        let live = SchedulerInput::Peer(peer.clone(), Reach::Live);
-        machines.scheduler.handle(clock, live, &mut out);
-        // Of the lists of neighbours on the way only the last one counts.
-        out.clear();
-    }
+    let lives = others.iter().map(|(peer, copy)| (peer.clone(), copy.generation()));
+    machines.liveness.meet_all(clock, lives);
+    let place = |copy: &NodeMap| copy.record().map(|record| record.datacenter.clone());
+    let places = others.iter().filter_map(|(peer, copy)| Some((peer.clone(), place(copy)?)));
+    machines.scheduler.meet_all(clock, places);
     machines.replica.adopt(others, sums);
     for (address, seed) in seeds {
         let target = Target::Address(address.clone());

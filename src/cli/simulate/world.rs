@@ -19,9 +19,11 @@ use super::{
 use crate::{
     config::Config,
     protocol::{
+        delta::Delta,
         exchange::{Ask, Half, Initiator, Reply, Responder, Step},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
+        map::Budget,
         message::Message,
         overlay,
         replica::Write,
@@ -215,11 +217,6 @@ impl World {
         &mut self.rng
     }
 
-    /// How many events there were.
-    pub(super) const fn events(&self) -> u64 {
-        self.queue.scheduled()
-    }
-
     /// Where the seeds are reached, and who they are.
     pub(super) fn seeds(&self) -> Vec<(String, NodeId)> {
         let seed = |n: &u32| (address(*n), self.nodes[*n as usize].name.clone());
@@ -381,6 +378,74 @@ impl World {
             Gossip::Prune(owners) => owners.iter().any(watched),
             Gossip::Root(_) | Gossip::Wave(_) | Gossip::Echo(_) => false,
         }
+    }
+
+    // --- two nodes apart from all others
+
+    /// Has some nodes write a key, and tells only one of it.
+    pub(super) fn write_apart(&mut self, writers: &[u32], to: u32, value: &str) {
+        let now = self.now();
+        for writer in writers {
+            let name = self.nodes[*writer as usize].name.clone();
+            let Some(machines) = self.nodes[*writer as usize].machines.as_mut() else { continue };
+            let (clock, mut out) = (machines.clock(now), Vec::new());
+            let batch = vec![Write::set("key", value.as_bytes().to_vec())];
+            let written = machines.replica.write(clock, batch, &mut out);
+            debug_assert!(written.is_ok(), "a short key is within the limits");
+            let Some(machines) = self.machines(to) else { return };
+            let Some(copy) = machines.replica.copy(&name) else { continue };
+            let mut budget = Budget { bytes: usize::MAX, entries: usize::MAX, untouched: true };
+            let line = copy.digest_entry(name.clone());
+            let own = self.machines(*writer).map(|m| m.replica.own());
+            let news = own.and_then(|own| own.delta(clock, &line, &mut budget));
+            let nodes = news.into_iter().map(|(delta, _)| delta).collect();
+            if let Some(machines) = self.nodes[to as usize].machines.as_mut() {
+                let delta = Delta { nodes, more: false };
+                machines.replica.apply(clock, &name, &delta, &mut out);
+            }
+        }
+    }
+
+    /// Runs an exchange between two nodes at once, and says what it took.
+    pub(super) fn reconcile(&mut self, one: u32, other: u32) -> Reconciled {
+        let mut bytes = Reconciled::default();
+        let Some(machines) = self.nodes[one as usize].machines.as_mut() else { return bytes };
+        let (initiator, opening) = machines.replica.summary().open();
+        let (mut initiator, mut responder) = (initiator, Responder::new());
+        let names = [one, other].map(|n| self.nodes[n as usize].name.clone());
+        let mut side = 0;
+        let mut step = opening;
+        loop {
+            let nodes = [one, other];
+            let half: &mut dyn Half = if side == 0 { &mut initiator } else { &mut responder };
+            step = match step {
+                Step::Ask(ask) => {
+                    let Some(reply) = self.ask_quietly(nodes[side], &names[1 - side], ask) else {
+                        return bytes;
+                    };
+                    half.reply(reply)
+                }
+                Step::Send(message) => {
+                    bytes.add(&message);
+                    let after = half.sent();
+                    side = 1 - side;
+                    let half: &mut dyn Half =
+                        if side == 0 { &mut initiator } else { &mut responder };
+                    let next = half.frame(message);
+                    match after {
+                        Step::Read | Step::Done => next,
+                        Step::Ask(_) | Step::Send(_) | Step::Broken(_) => return bytes,
+                    }
+                }
+                Step::Read | Step::Done | Step::Broken(_) => return bytes,
+            };
+        }
+    }
+
+    /// Whether two nodes know the same.
+    pub(super) fn agree(&self, one: u32, other: u32) -> bool {
+        let root = |node| self.machines(node).map(|m| m.replica.sketch().root());
+        root(one) == root(other)
     }
 
     // --- time
@@ -1081,15 +1146,29 @@ impl World {
     }
 
     fn ask(&mut self, node: u32, peer: &NodeId, ask: Ask) -> Option<Reply> {
-        let now = self.now();
-        let machines = self.nodes[node as usize].machines.as_mut()?;
-        let now = machines.clock(now);
-        let replica = &mut machines.replica;
         let mut out = Vec::new();
-        let reply = replica.serve(now, peer, ask, &mut out);
+        let reply = self.ask_storage(node, peer, ask, &mut out)?;
         self.deliver(node, Machine::Storage, out);
         self.note_arrivals(node);
         self.nodes[node as usize].machines.is_some().then_some(reply)
+    }
+
+    /// The same, and nobody is told what storage says besides.
+    fn ask_quietly(&mut self, node: u32, peer: &NodeId, ask: Ask) -> Option<Reply> {
+        self.ask_storage(node, peer, ask, &mut Vec::new())
+    }
+
+    fn ask_storage(
+        &mut self,
+        node: u32,
+        peer: &NodeId,
+        ask: Ask,
+        out: &mut Vec<Output>,
+    ) -> Option<Reply> {
+        let now = self.now();
+        let machines = self.nodes[node as usize].machines.as_mut()?;
+        let now = machines.clock(now);
+        Some(machines.replica.reply(now, peer, ask, out))
     }
 }
 
@@ -1102,20 +1181,35 @@ impl Exchange {
     }
 }
 
+/// What two nodes told each other in an exchange, frames included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reconciled {
+    /// Bytes until both knew what differs.
+    pub(super) found: usize,
+    /// Bytes of what was wanted and told then.
+    pub(super) told: usize,
+}
+
+impl Reconciled {
+    fn add(&mut self, message: &Message) {
+        let len = message_len(message) + FRAME_BYTES;
+        match message {
+            Message::SynAck { .. } | Message::Ack { .. } | Message::More { .. } => {
+                self.told += len;
+            }
+            _ => self.found += len,
+        }
+    }
+}
+
 /// Bytes of a message without the length, kind and version of its frame.
 fn message_len(message: &Message) -> usize {
     match message {
-        Message::Hello(hello) | Message::Welcome(hello) => encoded_len(hello),
-        Message::Syn { digest } => encoded_len(digest),
         Message::SynAck { wants, delta } => encoded_len(wants) + encoded_len(delta),
-        Message::Ack { delta } => encoded_len(delta),
+        Message::Ack { delta } | Message::More { delta } => encoded_len(delta),
         Message::Gossip(gossip) => encoded_len(gossip),
-        Message::Cells(cells) => encoded_len(cells),
-        Message::Further { cells } => encoded_len(cells),
-        Message::Differ { lines, unknown } => encoded_len(lines) + encoded_len(unknown),
-        Message::Full => 0,
-        Message::Pull { digest, .. } => 1 + digest.as_ref().map_or(1, |d| 1 + encoded_len(d)),
-        Message::More { delta } => encoded_len(delta),
+        // What tells no news is short, but for the digest of an exchange, which is rare.
+        _ => message.encode().map_or(0, |frame| frame.len() - FRAME_BYTES),
     }
 }
 

@@ -208,6 +208,12 @@ impl World {
         }
     }
 
+    /// Whether what does nothing is left out, as it is unless this says otherwise.
+    #[cfg(test)]
+    pub(super) const fn leave_out(&mut self, elide: bool) {
+        self.elide = elide;
+    }
+
     /// Virtual time, in microseconds.
     pub(super) const fn now(&self) -> u64 {
         self.queue.now()

@@ -18,7 +18,6 @@ mod client;
 mod control;
 mod demo;
 mod error;
-#[allow(dead_code, reason = "its first users are being written")]
 mod experiment;
 mod keys;
 mod members;

@@ -75,6 +75,14 @@ pub struct Config {
     pub event_queue: usize,
     /// Most bytes of writes that wait for the store; further ones wait for room. Default 64 MiB.
     pub write_queue_bytes: usize,
+    /// Most bytes of news pushed to one peer in a second. Default 16 MiB. What waits is joined: the
+    /// last value of a key goes out, not all of them. Too little for the changes of the whole cluster
+    /// makes them late, never wrong.
+    pub push_bytes_per_second: usize,
+    /// Most bytes of news and of copies that this node sends to all peers of another datacenter
+    /// together in a second. Default 64 MiB. Copies take what news leaves; what is about who is there
+    /// never waits. A few nodes of each datacenter send to another, and each has this budget.
+    pub wan_bytes_per_second: usize,
     /// Start although the store says that this node left on purpose. Default `false`: refuse.
     pub rejoin: bool,
     /// How often the actors inside may fail and be restarted before the node as a whole fails.
@@ -195,6 +203,8 @@ impl Config {
             forget_after: 24 * HOUR,
             event_queue: 4_096,
             write_queue_bytes: 64 << 20,
+            push_bytes_per_second: 16 << 20,
+            wan_bytes_per_second: 64 << 20,
             rejoin: false,
             restarts: Restarts::default(),
             quic: QuicLimits::default(),
@@ -257,6 +267,8 @@ impl Config {
         number("peers_max", self.peers_max, 1..=PEERS_MAX)?;
         number("event_queue", self.event_queue, 1..=1 << 20)?;
         number("write_queue_bytes", self.write_queue_bytes, 8 << 20..=4 << 30)?;
+        number("push_bytes_per_second", self.push_bytes_per_second, BUDGET_MIN..=BUDGET_MAX)?;
+        number("wan_bytes_per_second", self.wan_bytes_per_second, BUDGET_MIN..=BUDGET_MAX)?;
         number("restarts.most", self.restarts.most, 0..=1_000)?;
         duration("restarts.window", self.restarts.window, MILLI..=DAY)?;
         duration("restarts.back_off", self.restarts.back_off, Duration::ZERO..=MINUTE)
@@ -402,6 +414,9 @@ fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
 const VALUE_BYTES_MAX: usize = 4 << 20;
 /// A digest of so many nodes with the longest names fits into a frame beside the largest delta.
 const PEERS_MAX: usize = 32_000;
+/// Least and most of a budget, in bytes a second.
+const BUDGET_MIN: usize = 64 << 10;
+const BUDGET_MAX: usize = 16 << 30;
 /// A dead peer is kept for at least so many rounds.
 const FORGET_ROUNDS_MIN: u32 = 10;
 const MILLI: Duration = Duration::from_millis(1);

@@ -38,7 +38,7 @@ use crate::{
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     subscription::{Delivery, Events, PrefixEvents, ProtocolEvents, feed},
-    transport::{OpenTransport, Opening},
+    transport::{OpenTransport, Opening, budget::Budgets},
 };
 
 /// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
@@ -440,6 +440,7 @@ impl Gossipmonger {
             protocol_events,
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
+            budgets: Budgets::new(&config),
             publishing: Mutex::default(),
             ending: watch::Sender::new(None),
             ended: watch::Sender::new(false),

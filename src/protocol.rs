@@ -4,7 +4,8 @@
 //! before. A copy is summarised by one number, the largest version up to which it is complete, so
 //! two nodes compare what they know by a [`digest`] of one line per node, and repair the difference
 //! by a [`delta`] in version order (van Renesse, Dumitriu, Gough and Thomas, "Efficient
-//! reconciliation and flow control for anti-entropy protocols", LADIS 2008).
+//! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
+//! [`sketch`] tells which lines differ, and only those are compared.
 //!
 //! Three machines do it: [`replica`] holds the maps, [`liveness`] judges who is live, [`scheduler`]
 //! keeps connections to a few neighbours ([`overlay`], [`links`]) and chooses whom to gossip with

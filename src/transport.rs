@@ -13,6 +13,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use ractor::{ActorCell, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
+use self::budget::Allowance;
 use crate::{
     actors::{clock::Clock, shared::Shared, storage::StorageMessage},
     config::Config,
@@ -20,7 +21,7 @@ use crate::{
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
-        id::{Generation, NodeId, Version},
+        id::{Datacenter, Generation, NodeId, Version},
         message::Hello,
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
@@ -33,6 +34,7 @@ use crate::{
 };
 
 mod bucket;
+pub(crate) mod budget;
 pub mod exchange;
 pub mod gossip;
 pub mod memory;
@@ -247,6 +249,11 @@ impl NodeLink {
         let maps = self.shared.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.map_or_else(Vec::new, |(_, record)| record.addresses.clone())
+    }
+
+    /// What may be sent to a new peer of this datacenter.
+    pub(crate) fn allowance(&self, datacenter: &Datacenter) -> Allowance {
+        self.shared.budgets.allowance(datacenter, self.now())
     }
 
     /// The time, on the clock of this node.

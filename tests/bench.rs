@@ -9,7 +9,7 @@ use serde_json::Value;
 
 #[test]
 fn refuses_unknown_flags() {
-    for scenario in ["join", "spread", "bulk", "fail", "throughput", "exchange"] {
+    for scenario in ["join", "spread", "bulk", "fail", "throughput", "exchange", "flow"] {
         let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
         assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");
         assert!(output.stdout.is_empty(), "{scenario}: errors go to stderr");
@@ -24,6 +24,8 @@ fn refuses_what_it_cannot_measure() {
     refuses(&["bench", "bulk", "--mode", "reliable"], "--mode reliable");
     refuses(&["bench", "throughput", "--nodes", "1"], "--nodes 1");
     refuses(&["bench", "exchange", "--delta-bytes", "3"], "--delta-bytes 3");
+    refuses(&["bench", "flow", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "flow", "--load", "0"], "--load 0");
 }
 
 #[test]
@@ -105,6 +107,30 @@ fn exchange_reports_rates() {
         has(&report, &["exchanges_per_s", "payload_mib_per_s", "wire_mib_per_s"]);
         has(&report, &["wire_bytes_per_exchange", "cpu_us_per_exchange"]);
     }
+}
+
+#[test]
+fn flow_reports_every_scheme_and_draws_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let plots = dir.path().join("plots");
+    let arguments = ["bench", "flow", "--nodes", "4", "--json", "--plot"];
+    let run = || gossipmonger(&[&arguments[..], &[plots.to_str().unwrap()]].concat());
+    let output = run();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
+    assert_eq!(report["scenario"], "flow", "{report}");
+    has(&report, &["nodes", "keys", "budget_entries", "load", "seed", "writes_per_s"]);
+    has(&report, &["staleness_s_max", "subject"]);
+    for scheme in ["newest_first", "oldest_first", "breadth", "depth", "ours_unlimited", "ours"] {
+        has(&report[scheme], &["staleness_s_max", "staleness_s_mean", "stale_entries"]);
+        has(&report[scheme], &["since_written_s_max", "told_per_s", "onset_s_max"]);
+    }
+    for plot in ["staleness-max.svg", "staleness-mean.svg", "stale-entries.svg"] {
+        let svg = std::fs::read_to_string(plots.join(plot)).unwrap();
+        assert!(svg.contains("oldest-first") && svg.contains("ours"), "{plot}");
+    }
+    let again: Value = serde_json::from_slice(&run().stdout).unwrap();
+    assert_eq!(report["ours"], again["ours"], "the same seed");
 }
 
 #[test]

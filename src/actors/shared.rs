@@ -25,7 +25,7 @@ use crate::{
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
     snapshot::Snapshot,
-    transport::{OpenTransport, REFUSALS_TOLD_MAX},
+    transport::{OpenTransport, REFUSALS_TOLD_MAX, budget::Budgets},
 };
 
 /// The maps as readers see them.
@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
     pub(crate) write_room: Arc<Semaphore>,
+    /// How many bytes may go where.
+    pub(crate) budgets: Budgets,
     /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
     pub(crate) publishing: Mutex<()>,
     /// Why the node ends, once it does.

@@ -1,8 +1,8 @@
 //! `gossipmonger bench`: how fast this is.
 //!
 //! `join`, `spread`, `bulk` and `fail` have the command line and the output by which other cluster
-//! libraries are measured beside this one; `throughput` and `exchange` are our own. Each prints one
-//! JSON object as its last line. docs/benchmarks.md says what the figures mean.
+//! libraries are measured beside this one; `throughput`, `exchange` and `flow` are our own. Each prints
+//! one JSON object as its last line. docs/benchmarks.md says what the figures mean.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ mod bulk;
 mod cluster;
 mod exchange;
 mod fail;
+mod flow;
 pub(super) mod machine;
 mod scenario;
 mod statistics;
@@ -42,6 +43,8 @@ enum What {
     Throughput(throughput::Args),
     /// Exchanges a second, and bytes, between two nodes.
     Exchange(exchange::Args),
+    /// How stale copies are while more is written than gossip can carry, in virtual time.
+    Flow(flow::Args),
 }
 
 /// The command line that all measured libraries share.
@@ -114,6 +117,7 @@ async fn measure(what: What) -> Result<Report, CliError> {
         What::Fail(common) => fail::fail(&common.check()?).await,
         What::Throughput(args) => throughput::throughput(&args).await,
         What::Exchange(args) => exchange::exchange(&args).await,
+        What::Flow(args) => flow::flow(&args),
     }
 }
 

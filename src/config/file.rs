@@ -69,6 +69,10 @@ pub struct ConfigFile {
     pub event_queue: Option<usize>,
     /// See [`Config::write_queue_bytes`].
     pub write_queue_bytes: Option<usize>,
+    /// See [`Config::push_bytes_per_second`].
+    pub push_bytes_per_second: Option<usize>,
+    /// See [`Config::wan_bytes_per_second`].
+    pub wan_bytes_per_second: Option<usize>,
     /// See [`Config::rejoin`].
     pub rejoin: Option<bool>,
     /// See [`Config::limits`].
@@ -237,6 +241,7 @@ impl ConfigFile {
         put!(tags, listen, advertise, seeds, gossip_interval, gossip_fanout, dead_peer_phi);
         put!(max_deltas_per_gossip, max_delta_bytes, minimum_live_peers, peers_max);
         put!(tombstone_grace, forget_after, event_queue, write_queue_bytes, rejoin);
+        put!(push_bytes_per_second, wan_bytes_per_second);
         put_table!(limits: key_bytes, value_bytes, keys, state_bytes);
         put_table!(restarts: most, window, back_off);
         put_table!(quic: handshake_timeout, exchange_timeout, idle_timeout, handshakes);

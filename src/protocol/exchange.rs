@@ -251,6 +251,8 @@ enum Owed {
     Start,
     /// More cells, or all lines.
     Cells,
+    /// All lines: it has been told that cells will not do.
+    Syn,
     /// The answer to the lines that differ.
     SynAck,
     /// What we want.
@@ -443,7 +445,7 @@ impl Responder {
 impl Half for Responder {
     fn frame(&mut self, message: Message) -> Step {
         match (message, self.owed) {
-            (Message::Syn { digest }, Owed::Start | Owed::Cells) => {
+            (Message::Syn { digest }, Owed::Start | Owed::Cells | Owed::Syn) => {
                 self.finder = Finder::default();
                 Step::Ask(Ask::Answer { digest: Arc::new(digest) })
             }
@@ -539,7 +541,7 @@ impl Responder {
                 Step::Ask(Ask::Lines { nodes: Arc::default(), ids: Arc::from(ids) })
             }
             Found::Nothing(reason) => {
-                self.owed = Owed::Start;
+                self.owed = Owed::Syn;
                 self.finder = Finder::default();
                 self.counted = Some(match reason {
                     GiveUp::TooDifferent => Counter::SketchFallbacks,

@@ -28,6 +28,8 @@ pub const ACCEPTED_MAX: usize = 2 * NEIGHBOURS;
 pub const CROWD_MAX: usize = 256;
 /// Most connections that this node dialed for something else than being neighbours.
 pub const ERRANDS_MAX: usize = 2 * NEIGHBOURS;
+/// Most neighbours dialed at once.
+pub const DIALS_MAX: usize = 3;
 /// Most connections of a node in all. What there is more is closed in the same turn.
 pub const LINKS_MAX: usize = NEIGHBOURS_MAX + CROWD_MAX + ERRANDS_MAX;
 
@@ -109,6 +111,9 @@ impl Links {
         let missing = self.missing.remove(&peer);
         let wanted = self.is_wanted(&peer);
         let failures = missing.as_ref().map_or(0, |missing| missing.failures);
+        if !self.missing.is_empty() {
+            self.call_at(now);
+        }
         let idle = (!wanted).then_some(now);
         self.links.insert(peer, Link { dialed, since: now, idle, closed: None, failures });
         if !wanted {
@@ -144,6 +149,7 @@ impl Links {
         let failures = missing.failures + 1;
         let wait = self.back_off(failures, rng);
         self.lack(peer.clone(), failures, now + wait);
+        self.call_at(now);
     }
 
     /// What there is will be told anew.
@@ -286,17 +292,26 @@ impl Links {
         }
     }
 
+    /// A few at a time: of a thousand handshakes begun at once on a busy machine none may be done in
+    /// time, and all were for nothing.
     fn dial(&mut self, now: Time, out: &mut Vec<Output>) {
-        let mut dialed = Vec::new();
-        let mut calls = Vec::new();
-        for (peer, missing) in &mut self.missing {
-            if missing.dialing.is_none() && missing.next <= now {
+        let under_way = self.missing.values().filter(|missing| missing.dialing.is_some()).count();
+        let waits = self.missing.iter().filter(|(_, missing)| missing.dialing.is_none());
+        let mut due: Vec<_> = waits.filter(|(_, missing)| missing.next <= now).collect();
+        // Who has failed before is likely to hold up the others.
+        due.sort_by_key(|(_, missing)| missing.failures);
+        let room = DIALS_MAX.saturating_sub(under_way);
+        let dialed: Vec<_> = due.into_iter().take(room).map(|(peer, _)| peer.clone()).collect();
+        for peer in &dialed {
+            if let Some(missing) = self.missing.get_mut(peer) {
                 missing.dialing = Some(now);
-                dialed.push(peer.clone());
             }
-            calls.push(missing.dialing.map_or(missing.next, |at| at + self.config.dial_timeout));
         }
-        calls.into_iter().for_each(|at| self.call_at(at));
+        let timeout = self.config.dial_timeout;
+        let call = |missing: &Missing| missing.dialing.map_or(missing.next, |at| at + timeout);
+        // Those that are due and not dialed are when a dial has ended.
+        let next = self.missing.values().map(call).filter(|at| *at > now).min();
+        next.into_iter().for_each(|at| self.call_at(at));
         if !dialed.is_empty() {
             out.push(Output::Transport(TransportInput::Dial(dialed)));
         }

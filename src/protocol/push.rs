@@ -32,6 +32,9 @@ pub const FLOODS_PER_SECOND: u32 = 64;
 pub const PUSH_BYTES_MAX: usize = 256 << 10;
 /// Least time between two batches of news; the first goes out at once.
 pub const PUSH_INTERVAL: Duration = Duration::from_millis(2);
+/// A link that is full passes; links that stay full for so long are an overload. One owner's bulk is
+/// none: each link gets what it missed, the latest only, as fast as it can take it.
+pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
 /// How long news that is known to be had somewhere may take to come by itself, before it is asked for.
 pub const GRAFT_DELAY: Duration = Duration::from_millis(100);
 
@@ -42,6 +45,8 @@ pub struct Push {
     fresh: BTreeMap<NodeId, Fresh>,
     missing: BTreeMap<NodeId, Missing>,
     last: Option<Time>,
+    /// Since when half of the links or more have been congested at every batch of news.
+    crowded: Option<Time>,
     /// Floods that may still be begun, and when that was counted.
     floods: (f64, Time),
 }
@@ -105,6 +110,7 @@ impl Push {
             fresh: BTreeMap::new(),
             missing: BTreeMap::new(),
             last: None,
+            crowded: None,
             floods: (FLOODS_PER_SECOND as f64, now),
         }
     }
@@ -134,6 +140,13 @@ impl Push {
         let Some(link) = self.links.get_mut(peer) else { return Vec::new() };
         link.congested = congested;
         if congested { Vec::new() } else { std::mem::take(&mut link.owed).into_values().collect() }
+    }
+
+    /// Whether more is told than the network carries: for [`CROWDED_AFTER`], whenever there was news,
+    /// half of the links or more could not take it.
+    #[must_use]
+    pub fn is_crowded(&self, now: Time) -> bool {
+        self.crowded.is_some_and(|since| now.since(since) >= CROWDED_AFTER)
     }
 
     /// An owner has changed: `since` is its line before. `from`: who told it, if it was told.
@@ -179,6 +192,9 @@ impl Push {
 
     /// Who is to be told what of a batch. What a congested link misses is kept for later.
     pub fn share(&mut self, now: Time, items: &[Item]) -> Vec<(NodeId, Told)> {
+        let congested = self.links.values().filter(|link| link.congested).count();
+        let crowded = congested > 0 && congested * 2 >= self.links.len();
+        self.crowded = crowded.then(|| self.crowded.unwrap_or(now));
         let floods: Vec<bool> = items.iter().map(|item| self.floods(now, item)).collect();
         let mut told = Vec::with_capacity(self.links.len());
         for (peer, link) in &mut self.links {

@@ -17,6 +17,7 @@ use super::{
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key, Value},
     event::{Event, Problem, ProtocolEvent},
+    flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX, Wave},
     id::{Generation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
@@ -34,6 +35,7 @@ use super::{
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
 mod reconciliation;
+mod serving;
 
 pub use reconciliation::SKETCH_LINES_MIN;
 
@@ -94,6 +96,9 @@ pub struct Replica {
     renewed: bool,
     /// What is to be told to whom.
     push: Push,
+    /// How fast own writes are pushed; the own line before the first that waits, and until when at most.
+    flow: Flow,
+    held: Option<(DigestEntry, Time)>,
     /// Who has which version, while that is being asked.
     waves: Waves,
     /// The wave that asks whether tombstones may go, the version it asks about, and when one was
@@ -270,6 +275,8 @@ impl Replica {
             wall_origin: origin(now, wall),
             renewed,
             push: Push::new(now),
+            flow: Flow::new(FlowConfig { interval: FLOW_INTERVAL }, now),
+            held: None,
             waves: Waves::default(),
             collecting: None,
             collected: now,
@@ -331,6 +338,12 @@ impl Replica {
         self.pool = Some(pool);
         self.changed.clear();
         self.digest = None;
+    }
+
+    /// The sum of all that is known here.
+    #[must_use]
+    pub const fn root(&self) -> u64 {
+        self.sketch.root()
     }
 
     /// How many peers are known.
@@ -405,6 +418,7 @@ impl Replica {
         let version = self.own.next_version();
         let mut persist = Vec::with_capacity(batch.len() + 1);
         let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
+        let entries = batch.len();
         for write in batch {
             persist.push(self.write_one(now, version, write, out));
         }
@@ -412,7 +426,7 @@ impl Replica {
             self.wake(now, out);
         }
         persist.push(Change::Head(self.head()));
-        self.touched_own(now, before, out);
+        self.wrote(now, before, entries, out);
         Ok(Written { version, changed: true, persist })
     }
 
@@ -752,8 +766,26 @@ impl Replica {
     /// The own map has changed: readers and peers are to see it. `before`: its line before that.
     fn touched_own(&mut self, now: Time, before: Before, out: &mut Vec<Output>) {
         self.touched(&before);
-        self.push.note(before.line, None, false);
+        let since = self.held.take().map_or(before.line, |(since, _)| since);
+        self.push.note(since, None, false);
         self.tell_news(now, out);
+    }
+
+    /// Own keys have changed: after an overload that waits to be pushed. In an exchange whoever asks is
+    /// told all the same.
+    fn wrote(&mut self, now: Time, before: Before, entries: usize, out: &mut Vec<Output>) {
+        self.flow.wrote(now, entries, usize::from(self.held.is_some()));
+        if self.flow.may_send(now) {
+            return self.touched_own(now, before, out);
+        }
+        self.touched(&before);
+        self.held.get_or_insert((before.line, now + HOLD_MAX));
+        self.arm(now, out);
+    }
+
+    /// When own writes that wait may be pushed.
+    fn held_until(&self, now: Time) -> Option<Time> {
+        self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
     }
 
     /// A node's map has changed, or is gone: readers and sums are to follow.
@@ -1170,11 +1202,17 @@ impl Replica {
 
     /// Tells what is new, if it is time to, and asks for what others have and has not come.
     fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.held_until(now).is_some_and(|at| at <= now)
+            && let Some((since, _)) = self.held.take()
+        {
+            self.push.note(since, None, false);
+        }
         let fresh = self.push.take(now);
         if !fresh.is_empty() {
             let items = self.items(now, fresh);
             let shares = self.push.share(now, &items);
             hand_out(&items, shares, out);
+            self.pace(now, &items);
         }
         for (from, have) in self.push.overdue(now) {
             if self.lacks(&have) && self.push.is_linked(&from) {
@@ -1183,6 +1221,20 @@ impl Replica {
             }
         }
         self.arm(now, out);
+    }
+
+    /// Counts what has been told of this node's own, and looks whether the links could take it.
+    fn pace(&mut self, now: Time, items: &[Item]) {
+        let own = items.iter().filter(|item| item.delta.node == self.config.node);
+        let entries: usize = own.map(|item| item.delta.entries.len()).sum();
+        if entries > 0 {
+            self.flow.sent(now, entries, usize::from(self.held.is_some()));
+        }
+        if self.push.is_crowded(now) {
+            self.flow.overflowed(now);
+        } else {
+            self.flow.fitted(now);
+        }
     }
 
     /// Cuts the news from the maps as they are now. What does not fit follows.
@@ -1501,7 +1553,8 @@ impl Replica {
     fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
         let collecting = (!self.tombstones.is_empty() && self.push.links().next().is_some())
             .then(|| self.collected + COLLECT_INTERVAL);
-        for due in [self.push.due(now), self.waves.due(), collecting].into_iter().flatten() {
+        let held = self.held_until(now);
+        for due in [self.push.due(now), self.waves.due(), collecting, held].into_iter().flatten() {
             self.arm_at(now, due, out);
         }
     }
@@ -1665,6 +1718,10 @@ fn tell(to: Vec<NodeId>, gossip: Gossip, out: &mut Vec<Output>) {
     out.push(Output::Transport(TransportInput::Gossip { to, gossip: Arc::new(gossip) }));
 }
 
+/// How often the flow control changes what may be told: as often as the paper's nodes gossip.
+const FLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Own writes wait no longer than this to be pushed: by then the comparison of roots tells them.
+const HOLD_MAX: Duration = Duration::from_secs(2);
 /// Bounds of the time between two looks at what expires.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);

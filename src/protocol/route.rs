@@ -186,8 +186,6 @@ pub enum TransportInput {
     },
     /// Send each of these a heartbeat, if it is connected.
     Heartbeat(Vec<NodeId>),
-    /// Keep a connection to each of these.
-    Neighbours(Arc<[NodeId]>),
     /// Connect to each of these, if there is no connection yet.
     Dial(Vec<NodeId>),
     /// Close the connection to each of these: neither end needs it any more, or there are too many.

@@ -82,6 +82,8 @@ pub struct Scheduler {
     begun: bool,
     /// Storage was asked for the root: for a round, or for a new link only.
     asked: Option<Asked>,
+    /// The last round began much later than it was to.
+    late: bool,
     /// Links that may still be compared at once in this round.
     at_once: usize,
     observing: bool,
@@ -148,6 +150,7 @@ impl Scheduler {
             distant: None,
             begun: false,
             asked: None,
+            late: false,
             at_once: AT_ONCE_MAX,
             observing: false,
             alarm: None,
@@ -216,12 +219,58 @@ impl Scheduler {
         &self.links
     }
 
+    // --- rest
+
+    /// When this has to be called next, as it has asked.
+    #[must_use]
+    pub fn due(&self) -> Time {
+        self.links.due().map_or(self.next_round, |due| due.min(self.next_round))
+    }
+
+    /// When it has to be called next if it is told nothing until then and our root stays `root`, since
+    /// the rounds before that would do nothing; `None`: when it has asked. For those who run thousands
+    /// of idle nodes in one process; whoever leaves out calls says so by [`Scheduler::skip_to`].
+    #[must_use]
+    pub fn rests_until(&self, root: u64) -> Option<Time> {
+        let busy = !self.begun
+            || self.asked.is_some()
+            || self.distant.is_some()
+            || self.leaving.is_some()
+            || !self.in_flight.is_empty()
+            || !self.dead.is_empty()
+            || self.is_short()
+            || self.config.seeds.iter().any(|seed| !self.answered.contains_key(seed));
+        if busy {
+            return None;
+        }
+        let interval = self.config.gossip_interval;
+        let refresh = self.next_round + interval * self.repair.idle_rounds(root)?;
+        let acts = [self.next_seed, self.next_distant].into_iter().map(|due| {
+            let rounds = due.since(self.next_round).as_micros().div_ceil(interval.as_micros());
+            self.next_round + interval * u32::try_from(rounds).unwrap_or(u32::MAX)
+        });
+        acts.chain([refresh]).chain(self.links.due()).min()
+    }
+
+    /// Says that the rounds before `now` were left out on purpose, and, if `inclusive`, one that was
+    /// due just now as well.
+    pub fn skip_to(&mut self, now: Time, inclusive: bool) {
+        self.alarm = None;
+        while self.next_round < now || (inclusive && self.next_round == now) {
+            self.next_round = self.next_round + self.config.gossip_interval;
+            self.repair.skip_round();
+            self.at_once = AT_ONCE_MAX;
+        }
+    }
+
     // --- time
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.alarm = None;
         self.in_flight.retain(|_, begun| now.since(*begun) < self.config.exchange_timeout);
         if now >= self.next_round {
+            // Who cannot keep its own time has no time for what can wait.
+            self.late = now.since(self.next_round) > self.config.gossip_interval / LATE;
             self.next_round = self.following_round(now);
             self.begun = true;
             self.round(now, out);
@@ -240,7 +289,7 @@ impl Scheduler {
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
-        let due = self.links.due().map_or(self.next_round, |due| due.min(self.next_round));
+        let due = self.due();
         if self.alarm != Some(due) {
             self.alarm = Some(due);
             out.push(Output::Wake(due.since(now)));
@@ -257,7 +306,7 @@ impl Scheduler {
             self.asked = None;
             self.ask(Asked::ForRound, out);
         }
-        self.at_once = AT_ONCE_MAX;
+        self.at_once = if self.late { 0 } else { AT_ONCE_MAX };
         let mut targets = self.some_live_if_lonely(now);
         targets.extend(self.maybe_dead(now));
         targets.extend(self.maybe_seed(now));
@@ -380,7 +429,7 @@ impl Scheduler {
             let linked = self.links.peers().map(|node| Target::Peer(node.clone()));
             let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
             let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
-            let room = self.config.gossip_fanout;
+            let room = if self.late { 0 } else { self.config.gossip_fanout };
             let (changed, differ) = self.repair.round(root, room, free, &mut self.rng);
             told.extend(changed);
             self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
@@ -413,6 +462,9 @@ impl Scheduler {
     }
 
     fn maybe_dead(&mut self, now: Time) -> Option<Target> {
+        if self.dead.is_empty() {
+            return None;
+        }
         let chance = (self.dead.len() as f64 / (self.live as f64 + 1.0)).min(1.0);
         if !self.rng.random_bool(chance) {
             return None;
@@ -459,8 +511,9 @@ impl Scheduler {
         let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
         let (linked, others): (Vec<_>, Vec<_>) =
             live.map(|(node, _)| node.clone()).partition(|node| self.links.has(node));
-        let nearest = if linked.is_empty() { others } else { linked };
-        let told = nearest.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
+        let mut told = linked.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
+        let more = FAREWELLS - told.len();
+        told.extend(others.into_iter().map(Target::Peer).sample(&mut self.rng, more));
         let endings = |target: &Target| 1 + u32::from(self.in_flight.contains_key(target));
         let pending = told.iter().map(|target| (target.clone(), endings(target))).collect();
         self.leaving = Some(Farewell { pending, acknowledged: 0 });
@@ -594,6 +647,9 @@ fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
 const FAREWELLS: usize = 3;
 /// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
 const DISTANT_INTERVALS: u32 = 60;
+/// A round that is later than a fourth of the interval repairs nothing: this process has too little of
+/// the processor, and exchanges would take more of it.
+const LATE: u32 = 4;
 /// New neighbours that are compared with at once, within one round.
 const AT_ONCE_MAX: usize = 1;
 /// How many of the dead are looked at to find one that may be tried again.

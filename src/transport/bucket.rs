@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::protocol::time::Time;
 
 /// How much may be saved up, in seconds of the rate.
-const BURST_SECONDS: f64 = 2.0;
+pub(crate) const BURST_SECONDS: f64 = 2.0;
 
 /// It fills at a rate, up to [`BURST_SECONDS`] of it.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,13 @@ impl Bucket {
         self.tokens_at(now, rate) >= rate * BURST_SECONDS
     }
 
-    fn tokens_at(&self, now: Time, rate: f64) -> f64 {
+    /// Spends an amount, be it into debt.
+    pub(crate) fn charge(&mut self, now: Time, rate: f64, amount: f64) {
+        *self = Self { tokens: self.tokens_at(now, rate) - amount, at: now };
+    }
+
+    /// What there is; less than nothing if there is debt.
+    pub(crate) fn tokens_at(&self, now: Time, rate: f64) -> f64 {
         let since: Duration = now.since(self.at);
         (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)
     }

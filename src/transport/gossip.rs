@@ -17,13 +17,14 @@ use tokio::sync::Notify;
 use super::{
     Met, NodeLink,
     bucket::Bucket,
+    budget::Allowance,
     exchange::{ExchangeError, FrameError},
 };
 use crate::protocol::{
     event::ProtocolEvent,
     exchange::{Ask, Breach},
     gossip::{Class, Gossip},
-    id::NodeId,
+    id::{Datacenter, NodeId},
     message::{Message, WireError},
     push::FLOODS_PER_SECOND,
     route::{Counter, Sign},
@@ -79,6 +80,7 @@ impl Told {
 #[derive(Debug)]
 pub struct Outbox {
     peer: NodeId,
+    allowance: Allowance,
     waiting: Mutex<Waiting>,
     filled: Notify,
 }
@@ -99,10 +101,16 @@ struct Lane {
 }
 
 impl Outbox {
-    /// Nothing waits for this peer.
+    /// Nothing waits for this peer, which is in this datacenter.
     #[must_use]
-    pub fn new(peer: NodeId) -> Self {
-        Self { peer, waiting: Mutex::default(), filled: Notify::new() }
+    pub fn new(node: &NodeLink, peer: NodeId, datacenter: &Datacenter) -> Self {
+        let allowance = node.allowance(datacenter);
+        Self { peer, allowance, waiting: Mutex::default(), filled: Notify::new() }
+    }
+
+    /// What may be sent to this peer.
+    pub(crate) const fn allowance(&self) -> &Allowance {
+        &self.allowance
     }
 
     /// Queues a frame, or says why not: to storage if it is news, else to the counters.
@@ -128,18 +136,32 @@ impl Outbox {
             if let Some(next) = self.try_next(node) {
                 return next;
             }
-            self.filled.notified().await;
+            match self.pause(node) {
+                // What is about who is there may come meanwhile, and need not wait.
+                Some(pause) => drop(tokio::time::timeout(pause, self.filled.notified()).await),
+                None => self.filled.notified().await,
+            }
         }
     }
 
-    /// The next frame to be sent, if one waits.
+    /// The next frame to be sent, if one waits and there is budget for it.
     pub fn try_next(&self, node: &NodeLink) -> Option<(Class, Bytes)> {
+        let now = node.now();
         let mut waiting = self.lock();
-        let (class, frame) = waiting.pop()?;
+        let broke = || self.allowance.wait(now, Class::State).is_some();
+        let (class, frame) = waiting.pop(broke)?;
         if waiting.drained() {
             node.congested(&self.peer, false);
         }
+        drop(waiting);
+        self.allowance.charge(now, class, frame.len());
         Some((class, frame))
+    }
+
+    /// How long news has to wait for the budget, if some waits.
+    fn pause(&self, node: &NodeLink) -> Option<Duration> {
+        let waits = !self.lock().state.frames.is_empty();
+        waits.then(|| self.allowance.wait(node.now(), Class::State).unwrap_or_default())
     }
 
     /// Tells storage once more, if this connection is congested: it has started anew.
@@ -174,9 +196,13 @@ impl Waiting {
         (queued, congested)
     }
 
-    fn pop(&mut self) -> Option<(Class, Bytes)> {
+    /// The next frame; no news if there is no budget for it.
+    fn pop(&mut self, broke: impl FnOnce() -> bool) -> Option<(Class, Bytes)> {
         if let Some(frame) = self.root.take().or_else(|| self.liveness.pop()) {
             return Some((Class::Liveness, frame));
+        }
+        if self.state.frames.is_empty() || broke() {
+            return None;
         }
         Some((Class::State, self.state.pop()?))
     }
@@ -340,7 +366,7 @@ mod tests {
         assert_eq!(congested, [STATE_BYTES_MAX / 2 / news.frame.len()]);
         assert!(waiting.state.bytes <= STATE_BYTES_MAX);
         let mut drained = Vec::new();
-        while waiting.pop().is_some() {
+        while waiting.pop(|| false).is_some() {
             drained.extend(waiting.drained().then_some(waiting.state.bytes));
         }
         assert_eq!(drained.len(), 1);
@@ -361,7 +387,8 @@ mod tests {
         let mut waiting = Waiting::default();
         assert_eq!(waiting.offer(&news(4 * STATE_BYTES_MAX)), (true, true));
         assert_eq!(waiting.offer(&news(1)), (false, false));
-        assert!(waiting.pop().is_some() && waiting.drained());
+        assert_eq!(waiting.pop(|| true), None);
+        assert!(waiting.pop(|| false).is_some() && waiting.drained());
     }
 
     #[test]
@@ -370,7 +397,7 @@ mod tests {
         for gossip in [Gossip::Root(1), push(1), Gossip::Prune(Vec::new()), Gossip::Root(2)] {
             assert!(waiting.offer(&Told::new(&gossip).unwrap()).0);
         }
-        let order: Vec<_> = std::iter::from_fn(|| waiting.pop()).collect();
+        let order: Vec<_> = std::iter::from_fn(|| waiting.pop(|| false)).collect();
         let frame = |gossip: &Gossip| Bytes::from(gossip.encode().unwrap());
         let expected = [
             (Class::Liveness, frame(&Gossip::Root(2))),

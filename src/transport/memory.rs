@@ -121,7 +121,8 @@ impl MemoryNetwork {
         dialer.count(Counter::ConnectionsDialed);
         accepter.count(Counter::ConnectionsAccepted);
         for (here, there, dialed) in [(dialer, accepter, true), (accepter, dialer, false)] {
-            let outbox = Arc::new(Outbox::new(there.node().clone()));
+            let datacenter = &there.config().datacenter;
+            let outbox = Arc::new(Outbox::new(here, there.node().clone(), datacenter));
             let tell = tell(self.clone(), here.clone(), there.clone(), Arc::clone(&outbox));
             let writer = tokio::spawn(tell).abort_handle();
             let end = End { node: here.clone(), dialed, outbox, writer };
@@ -197,8 +198,7 @@ impl OpenTransport for Open {
             }
         }
         let network = self.network.clone();
-        let (tasks, neighbours) = (JoinSet::new(), Arc::default());
-        let arguments = State { network, node, tasks, sequence: 0, neighbours };
+        let arguments = State { network, node, tasks: JoinSet::new(), sequence: 0 };
         Box::pin(async move {
             let (actor, _) = Actor::spawn_linked(None, Postman, arguments, supervisor).await?;
             Ok(actor)
@@ -223,8 +223,6 @@ struct State {
     node: NodeLink,
     tasks: JoinSet<()>,
     sequence: u64,
-    /// Whom to keep a connection to.
-    neighbours: Arc<[NodeId]>,
 }
 
 #[ractor::actor(message = TransportInput, state = State, arguments = State)]
@@ -248,14 +246,7 @@ impl Postman {
             TransportInput::Round { targets, summary } => {
                 targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
-            TransportInput::Heartbeat(peers) => {
-                state.heartbeat(&peers);
-                state.keep_neighbours();
-            }
-            TransportInput::Neighbours(peers) => {
-                state.neighbours = peers;
-                state.keep_neighbours();
-            }
+            TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
             TransportInput::Dial(peers) => state.dial(&peers),
             TransportInput::Close(peers) => {
                 let near = state.node.node();
@@ -277,15 +268,6 @@ impl State {
             let result = run(&network, &node, &target, summary, &mut who).await;
             node.ended(target, who, result.is_some());
         });
-    }
-
-    fn keep_neighbours(&self) {
-        let hub = self.network.hub();
-        let missing =
-            self.neighbours.iter().filter(|peer| hub.end(self.node.node(), peer).is_none());
-        let missing: Vec<_> = missing.cloned().collect();
-        drop(hub);
-        self.dial(&missing);
     }
 
     fn dial(&self, peers: &[NodeId]) {

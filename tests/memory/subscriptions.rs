@@ -78,15 +78,18 @@ async fn heartbeats_are_no_events() {
 
 #[tokio::test(start_paused = true)]
 async fn who_watches_the_protocol_sees_both_directions() {
-    let (a, b) = Lab::default().pair().await;
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
     let mut events = b.subscribe_protocol();
     a.set("color", "green").await.unwrap();
     b.set("color", "blue").await.unwrap();
+    // Who is new compares all it knows with its seed.
+    let c = lab.spawn("c", &["b"]).await;
     let (mut sent, mut received, mut told, mut heard) = (false, false, false, false);
     while !(sent && received && told && heard) {
         match events.next().await.unwrap() {
-            ProtocolEvent::DigestSent { peer, .. } => sent |= peer == id("a"),
-            ProtocolEvent::DigestReceived { peer, .. } => received |= peer == id("a"),
+            ProtocolEvent::DigestSent { peer, .. } => sent |= peer == *c.node(),
+            ProtocolEvent::DigestReceived { peer, .. } => received |= peer == *c.node(),
             ProtocolEvent::DeltasSent { delta, .. } => {
                 told |= delta.nodes.iter().any(|node| node.node == id("b"));
             }

@@ -191,8 +191,11 @@ async fn a_restarted_storage_still_tells_its_neighbours_at_once() {
     let (a, b) = lab.pair().await;
     for part in 0..4 {
         kill_one(&a, part).await;
-        until("it is restarted", || a.counters().get(Counter::ActorRestarts) == part as u64 + 1)
-            .await;
+        until("it is restarted", || {
+            a.counters().get(Counter::ActorRestarts) == part as u64 + 1
+                && a.cell().get_children().len() == 4
+        })
+        .await;
         let before = a.counters().get(Counter::GossipSent);
         for n in 0..20 {
             a.set("key", format!("{part}.{n}")).await.unwrap();

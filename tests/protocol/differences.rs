@@ -230,6 +230,23 @@ fn refuses_to_send_more_cells_than_there_may_be() {
 }
 
 #[test]
+fn refuses_cells_after_it_has_asked_for_all_lines() {
+    let mut responder = Responder::new();
+    let theirs = Sketch::collect(KEY, CELLS_MAX, (0..100).map(|n| symbol(n, 1)));
+    let first = || Message::Cells(theirs.batch(0, CELLS_FIRST));
+    assert_eq!(responder.frame(first()), Step::Ask(Ask::Sketch));
+    let ours = Sketch::collect(KEY, CELLS_CACHED, (0..100).map(|n| symbol(n, 2)));
+    assert_eq!(responder.reply(Reply::Sketch(ours)), Step::Send(Message::Full));
+    assert_eq!(responder.sent(), Step::Read);
+    assert!(!responder.may_end(), "the peer owes its lines");
+    assert_eq!(responder.frame(first()), BROKEN);
+}
+
+fn symbol(id: u32, state: u64) -> Symbol {
+    Symbol { id, state: state << 32 | u64::from(id) }
+}
+
+#[test]
 fn refuses_a_peer_that_begins_its_sketch_again_and_again() {
     let mut responder = Responder::new();
     let ours =

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use gossipmonger::protocol::{
     id::NodeId,
-    links::{ACCEPTED_MAX, CROWD_MAX, ERRANDS_MAX, LINKS_MAX, Links, LinksConfig},
+    links::{ACCEPTED_MAX, CROWD_MAX, DIALS_MAX, ERRANDS_MAX, LINKS_MAX, Links, LinksConfig},
     route::{Output, TransportInput},
     time::Time,
 };
@@ -163,7 +163,26 @@ fn passing_neighbours_are_not_dialed() {
     }
     assert_eq!(desk.dialed().len(), 0);
     desk.pass(200);
-    assert_eq!(desk.dialed().len(), 10);
+    assert_eq!(desk.dialed().len(), DIALS_MAX);
+}
+
+#[test]
+fn a_few_are_dialed_at_a_time_and_the_hopeless_last() {
+    let mut desk = Desk::new();
+    let names: Vec<_> = (0..8).map(|n| format!("x{n}")).collect();
+    desk.aim(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    desk.pass(1_000);
+    assert_eq!(desk.dialed(), ["x0", "x1", "x2"]);
+    desk.failed("x1");
+    assert_eq!(desk.dialed(), ["x3"]);
+    desk.pass(5_000);
+    assert_eq!(desk.dialed().len(), 0);
+    desk.up("x0", true);
+    assert_eq!(desk.dialed(), ["x4"]);
+    ["x2", "x3", "x4"].iter().for_each(|name| desk.up(name, true));
+    assert_eq!(desk.dialed(), ["x5", "x6", "x7"]);
+    desk.up("x5", true);
+    assert_eq!(desk.dialed(), ["x1"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod deletes;
 mod detection;
 mod differences;
 mod exchanges;
+mod flow;
 mod lifecycle;
 mod links;
 mod overlay;

@@ -185,6 +185,22 @@ fn who_knows_something_else_for_two_rounds_gets_an_exchange() {
 }
 
 #[test]
+fn who_cannot_keep_its_own_time_repairs_nothing() {
+    let mut scheduler = scheduler(&[]);
+    peer(&mut scheduler, "t", Reach::Live);
+    link(&mut scheduler, at(0), "t", true);
+    tell(&mut scheduler, at(0), SchedulerInput::Root(node("t"), 7));
+    for round in 0..20 {
+        // Each comes half a round late.
+        let now = Time::from_origin(Duration::from_millis(round * 1_500));
+        tell(&mut scheduler, now, SchedulerInput::Tick);
+        let out = tell(&mut scheduler, now, SchedulerInput::OwnRoot(8));
+        assert!(round == 0 || rounds(&out).is_empty(), "{out:?}");
+    }
+    assert!(!rounds(&run(&mut scheduler, 30..60, 8)).is_empty());
+}
+
+#[test]
 fn a_large_cluster_is_observed_and_dialed_by_neighbours_only() {
     let mut scheduler = scheduler(&[]);
     link(&mut scheduler, at(0), "x0", true);

@@ -12,7 +12,7 @@ use std::{
 use gossipmonger::{
     protocol::{
         event::{Event, Problem},
-        exchange::{Ask, Half, Initiator, Reply, Responder, Step},
+        exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
         id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
         liveness::{Liveness, LivenessConfig, PeerState},
         map::MapLimits,
@@ -79,6 +79,12 @@ pub(crate) struct Cluster {
     scheduled: u64,
     exchanges: BTreeMap<u64, Exchange>,
     links: BTreeMap<u64, Link>,
+    /// Those that an end still has, by that end and the peer.
+    ends: BTreeMap<(usize, NodeId), u64>,
+    /// Before every name.
+    first: NodeId,
+    /// Connections ever made.
+    pub(crate) connected: u64,
     trace: DefaultHasher,
 }
 
@@ -211,6 +217,9 @@ impl Cluster {
             scheduled: 0,
             exchanges: BTreeMap::new(),
             links: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            first: NodeId::new("-").expect("a label"),
+            connected: 0,
             trace: DefaultHasher::new(),
         }
     }
@@ -683,12 +692,16 @@ impl Cluster {
         match input {
             TransportInput::Round { targets, summary } => {
                 for target in targets {
-                    let (initiator, opening) = summary.clone().open();
+                    // Every other time, as in a cluster that is large enough.
+                    let summary = match self.rng.random::<bool>() {
+                        true => Summary::Sketch(self.node(slot).replica.sketch()),
+                        false => summary.clone(),
+                    };
+                    let (initiator, opening) = summary.open();
                     self.dial(slot, target, initiator, opening);
                 }
             }
             TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
-            TransportInput::Neighbours(_) => {}
             TransportInput::Dial(peers) => {
                 peers.into_iter().for_each(|peer| self.dial_peer(slot, peer));
             }
@@ -708,19 +721,36 @@ impl Cluster {
 
     // --- connections
 
+    /// The connections of a process.
     fn links_of(&self, slot: usize) -> Vec<u64> {
-        let epoch = self.slots[slot].epoch;
-        let of = |link: &Link| (0..2).any(|n| link.slots[n] == slot && link.epochs[n] == epoch);
-        self.links.iter().filter(|(_, link)| of(link)).map(|(id, _)| *id).collect()
+        let all = self.ends.range((slot, self.first.clone())..);
+        let own = all.take_while(|((of, _), _)| *of == slot).map(|(_, id)| *id);
+        own.filter(|id| self.is_of(*id, slot)).collect()
     }
 
     /// The connection that a process has to a peer.
     fn link_to(&self, slot: usize, peer: &NodeId) -> Option<u64> {
-        self.links_of(slot).into_iter().find(|id| {
-            let link = &self.links[id];
-            let end = link.end(slot);
-            link.up[end] && self.slots[link.slots[1 - end]].name == *peer
-        })
+        let id = *self.ends.get(&(slot, peer.clone()))?;
+        self.is_of(id, slot).then_some(id)
+    }
+
+    /// Whether a connection is of the process that runs now, and not of one before.
+    fn is_of(&self, id: u64, slot: usize) -> bool {
+        let link = &self.links[&id];
+        link.epochs[link.end(slot)] == self.slots[slot].epoch
+    }
+
+    /// One end has it no longer.
+    fn drop_end(&mut self, id: u64, end: usize) -> bool {
+        let Some(link) = self.links.get_mut(&id) else { return false };
+        if !std::mem::take(&mut link.up[end]) {
+            return false;
+        }
+        let of = (link.slots[end], self.slots[link.slots[1 - end]].name.clone());
+        if self.ends.get(&of) == Some(&id) {
+            self.ends.remove(&of);
+        }
+        true
     }
 
     fn close(&mut self, slot: usize, peer: &NodeId) {
@@ -787,10 +817,9 @@ impl Cluster {
             let Some(id) = self.link_to(slot, &names[1 - n]) else { continue };
             let link = &self.links[&id];
             let end = link.end(slot);
-            if link.slots[1 - end] == slots[1 - n] && link.epochs[1 - end] == epochs[1 - n] {
-                if link.up == [true; 2] {
-                    return;
-                }
+            let same = (link.slots[1 - end], link.epochs[1 - end]) == (slots[1 - n], epochs[1 - n]);
+            if same && link.up == [true; 2] {
+                return;
             }
             // It is with an earlier process of that name.
             self.hang_up(id, slot);
@@ -806,6 +835,10 @@ impl Cluster {
             alive: self.now,
         };
         self.links.insert(id, link);
+        self.connected += 1;
+        for (end, name) in names.iter().enumerate() {
+            self.ends.insert((slots[1 - end], name.clone()), id);
+        }
         self.at(self.now + PROBE, What::Probe { link: id });
         for slot in slots {
             self.tell_link(id, slot, true);
@@ -838,10 +871,10 @@ impl Cluster {
 
     /// One end closes a connection; the other one hears of it, if anything reaches it.
     fn hang_up(&mut self, id: u64, slot: usize) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get(&id) else { return };
         let end = link.end(slot);
         let other = link.slots[1 - end];
-        if !std::mem::take(&mut link.up[end]) {
+        if !self.drop_end(id, end) {
             return;
         }
         if let Some(travel) = self.network.frame(&mut self.rng, slot, other) {
@@ -853,10 +886,9 @@ impl Cluster {
 
     /// A connection is gone for whoever still has it.
     fn break_off(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let (slots, up) = (link.slots, std::mem::take(&mut link.up));
-        for (slot, up) in slots.into_iter().zip(up) {
-            if up {
+        let Some(slots) = self.links.get(&id).map(|link| link.slots) else { return };
+        for (end, slot) in slots.into_iter().enumerate() {
+            if self.drop_end(id, end) {
                 self.tell_link(id, slot, false);
             }
         }
@@ -1081,7 +1113,13 @@ impl Cluster {
                     exchange.half(side).sent()
                 }
                 Step::Read => return,
-                Step::Done if side == Side::Responder => return,
+                Step::Done if side == Side::Responder => {
+                    // It ends the stream, under what the other one may still send.
+                    if let Some(exchange) = self.exchanges.get_mut(&id) {
+                        exchange.epochs[1] = 0;
+                    }
+                    return;
+                }
                 Step::Done => {
                     self.done(id, peer);
                     return;
@@ -1105,7 +1143,39 @@ impl Cluster {
         let now = self.local(slot);
         let replica = &mut self.slots[slot].node.as_mut()?.replica;
         let mut out = Vec::new();
-        let reply = replica.reply(now, peer, ask, &mut out);
+        let reply = match ask {
+            Ask::Digest => Reply::Digest(replica.digest()),
+            Ask::Answer { digest } => {
+                let (wants, delta) = replica.answer(now, peer, &digest, &mut out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Merge { wants, delta } => {
+                Reply::Merged(replica.merge(now, peer, &wants, &delta, &mut out))
+            }
+            Ask::Apply { delta } => {
+                replica.apply(now, peer, &delta, &mut out);
+                Reply::Applied
+            }
+            Ask::Gossip(gossip) => {
+                replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), &mut out);
+                Reply::Taken
+            }
+            Ask::Sketch => Reply::Sketch(replica.sketch()),
+            Ask::Lines { nodes, ids } => {
+                let (lines, unknown) = replica.lines(&nodes, &ids);
+                Reply::Lines { lines, unknown }
+            }
+            Ask::AnswerLines { lines, unknown } => {
+                let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
+            Ask::Feed { digest, all } => {
+                let (digest, delta) = replica.feed(now, peer, digest, all);
+                Reply::Fed { digest, delta }
+            }
+            Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, &mut out)),
+        };
         self.deliver(slot, Machine::Storage, out);
         self.slots[slot].node.is_some().then_some(reply)
     }

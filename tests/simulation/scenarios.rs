@@ -20,6 +20,10 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn number(variable: &str) -> Option<usize> {
+    crate::number(variable).and_then(|number| usize::try_from(number).ok())
+}
+
 fn state(cluster: &Cluster, reader: usize, peer: &str) -> Option<PeerState> {
     let peer = NodeId::new(peer).unwrap();
     cluster.node(reader).liveness.life(&peer).map(|life| life.state)
@@ -157,6 +161,33 @@ fn twenty_start_at_once_on_one_seed() {
     let mut cluster = running(20, Settings::roomy());
     assert_eq!(cluster.node(7).replica.peers().count(), 19);
     cluster.run_for(secs(10));
+    assert_eq!(cluster.converged(), Ok(()));
+}
+
+// C37
+#[test]
+fn a_crowd_that_starts_at_once_dials_its_neighbours_and_hardly_anybody_else() {
+    let count = number("COUNT").unwrap_or(60);
+    let mut cluster = Cluster::new(1, count, Settings::roomy(), Network::perfect());
+    (0..count).for_each(|slot| cluster.boot(slot));
+    let listed = |cluster: &Cluster| {
+        let all = |slot: &usize| cluster.node(*slot).replica.peers().count() == count - 1;
+        match cluster.running().iter().filter(|slot| all(slot)).count() {
+            listing if listing == count => Ok(()),
+            listing => Err(format!("{listing} list all")),
+        }
+    };
+    cluster.run_until(secs(3), listed);
+    println!("{count} list all after {:?}", cluster.now());
+    cluster.run_until(secs(10), Cluster::converged);
+    println!("{count} live after {:?}", cluster.now());
+    cluster.run_for(secs(10));
+    let links: Vec<_> =
+        cluster.running().iter().map(|n| cluster.node(*n).scheduler.links().len()).collect();
+    let most = *links.iter().max().unwrap();
+    println!("{} connections made, {} stay", cluster.connected, links.iter().sum::<usize>() / 2);
+    assert!(cluster.connected <= 7 * count as u64, "{} connections", cluster.connected);
+    assert!(most <= 30, "a node keeps {most}");
     assert_eq!(cluster.converged(), Ok(()));
 }
 

@@ -22,8 +22,12 @@ pub(crate) struct Staleness {
     pub(crate) max_s: f64,
     /// The mean of them, over the stale entries.
     pub(crate) mean_s: f64,
-    /// Seconds since the first newer value was written, told or not: the largest.
+    /// Entries of which the owner has written a newer value, told or not.
+    pub(crate) written_entries: u64,
+    /// Seconds since the first of those newer values was written: the largest.
     pub(crate) written_max_s: f64,
+    /// The mean of them.
+    pub(crate) written_mean_s: f64,
 }
 
 /// What all owners have told, in order, and what waits to be told.
@@ -74,29 +78,52 @@ impl Ledger {
         reach: impl Fn(usize, usize) -> Reach<'a>,
     ) -> Staleness {
         let since = |at: Time| now.since(at).as_secs_f64();
-        let (mut all, mut seconds) = (Staleness::default(), 0.0);
+        let (mut told, mut written) = (Ages::default(), Ages::default());
         for node in 0..nodes {
             for (at, owner) in self.owners.iter().enumerate().filter(|(at, _)| *at != node) {
-                owner.lacking(reach(node, at), |told| {
-                    all.entries += 1;
-                    all.max_s = all.max_s.max(since(told.at));
-                    all.written_max_s = all.written_max_s.max(since(told.written));
-                    seconds += since(told.at);
+                let lacking = owner.lacking(reach(node, at), |first| {
+                    told.add(since(first.at));
+                    written.add(since(first.written));
                 });
+                let waiting = owner.waiting.iter().filter(|(key, _)| lacking & (1 << **key) == 0);
+                waiting.for_each(|(_, at)| written.add(since(*at)));
             }
         }
-        for owner in &self.owners {
-            let waited = owner.waiting.values().map(|at| since(*at));
-            all.written_max_s = waited.fold(all.written_max_s, f64::max);
+        Staleness {
+            entries: told.count,
+            max_s: told.max,
+            mean_s: told.mean(),
+            written_entries: written.count,
+            written_max_s: written.max,
+            written_mean_s: written.mean(),
         }
-        all.mean_s = if all.entries > 0 { seconds / all.entries as f64 } else { 0.0 };
-        all
+    }
+}
+
+/// Seconds, many of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ages {
+    count: u64,
+    max: f64,
+    sum: f64,
+}
+
+impl Ages {
+    fn add(&mut self, seconds: f64) {
+        self.count += 1;
+        self.max = self.max.max(seconds);
+        self.sum += seconds;
+    }
+
+    fn mean(&self) -> f64 {
+        if self.count > 0 { self.sum / self.count as f64 } else { 0.0 }
     }
 }
 
 impl Owner {
-    /// Names, for each key that a copy lacks a version of, the first such version.
-    fn lacking(&self, reach: Reach<'_>, mut first: impl FnMut(&Told)) {
+    /// Names, for each key that a copy lacks a version of, the first such version. Returns those keys, a
+    /// bit each.
+    fn lacking(&self, reach: Reach<'_>, mut first: impl FnMut(&Told)) -> u64 {
         let has = |key: usize| match reach {
             Reach::UpTo(version) => version,
             Reach::Each(versions) => u64::from(versions[key]),
@@ -113,6 +140,7 @@ impl Owner {
                 first(told);
             }
         }
+        seen
     }
 }
 
@@ -148,7 +176,7 @@ mod tests {
         ledger.wrote(0, 1, at(1));
         ledger.wrote(0, 1, at(3));
         let waiting = ledger.measure(2, at(5), |_, _| Reach::UpTo(0));
-        assert_eq!((waiting.entries, waiting.written_max_s), (0, 4.0));
+        assert_eq!((waiting.entries, waiting.written_entries, waiting.written_max_s), (0, 1, 4.0));
         ledger.told(0, 1, 1, at(5));
         let told = ledger.measure(2, at(6), |_, _| Reach::UpTo(0));
         assert_eq!((told.entries, told.max_s, told.written_max_s), (1, 1.0, 5.0));

@@ -160,7 +160,7 @@ fn sees_all(world: &World, node: u32) -> bool {
 /// The paper's overload, on the machines that ship.
 pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
     let begun = cpu_seconds();
-    let samples = experiment::overload(plan.seed)?;
+    let (samples, _) = experiment::overload(plan.seed)?;
     let took = cpu_seconds() - begun;
     let most = |of: fn(&experiment::Sample) -> f64| samples.iter().map(of).fold(0.0, f64::max);
     let end = samples.last().map_or(0.0, |last| last.at_s);

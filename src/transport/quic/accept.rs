@@ -65,7 +65,7 @@ async fn handshake(
     match tokio::time::timeout(deadline, introduced).await {
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsAccepted);
-            let link = Link::new(connection, met, own, false, shared.room.for_peer());
+            let link = Link::new(&node, connection, met, own, false, shared.room.for_peer());
             serve::adopt(&shared, &node, &spawner, link);
         }
         Ok(Err(error)) => {

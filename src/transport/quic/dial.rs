@@ -149,7 +149,7 @@ async fn dial(
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsDialed);
             let who = Some(met.node.clone());
-            let link = Link::new(connection, met, own, true, shared.room.for_peer());
+            let link = Link::new(node, connection, met, own, true, shared.room.for_peer());
             let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }
         }

@@ -16,14 +16,16 @@ use std::{sync::Arc, time::Duration};
 use quinn::{ReadExactError, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::close::STREAM_BROKEN;
+use super::{close::STREAM_BROKEN, table::Link};
 use crate::{
     protocol::{
+        gossip::Class,
         message::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, WireError, frame_len},
         route::Counter,
     },
     transport::{
         NodeLink,
+        budget::Allowance,
         exchange::{FrameError, Frames},
     },
 };
@@ -100,18 +102,26 @@ pub(super) struct StreamFrames {
     pub(super) max: usize,
     pub(super) room: Room,
     pub(super) node: NodeLink,
+    /// What may be sent to the peer, once it is known who it is.
+    allowance: Option<Allowance>,
 }
 
 impl StreamFrames {
     /// For an exchange on an introduced connection.
-    pub(super) fn new(
+    pub(super) fn new(stream: (SendStream, RecvStream), link: &Link, node: &NodeLink) -> Self {
+        let allowance = Some(link.outbox.allowance().clone());
+        Self { allowance, ..Self::nameless(stream, &link.room, node) }
+    }
+
+    /// Before the peer has introduced itself.
+    pub(super) fn nameless(
         (send, receive): (SendStream, RecvStream),
         room: &Room,
         node: &NodeLink,
     ) -> Self {
         let deadline = node.config().quic.exchange_timeout;
         let (room, node) = (room.clone(), node.clone());
-        Self { send, receive, deadline, max: FRAME_BYTES_MAX, room, node }
+        Self { send, receive, deadline, max: FRAME_BYTES_MAX, room, node, allowance: None }
     }
 
     /// Ends our direction of the stream.
@@ -153,8 +163,18 @@ impl StreamFrames {
         Ok(frame)
     }
 
+    /// Waits for the budget between datacenters.
+    async fn afford(&self, bytes: usize) {
+        let Some(allowance) = &self.allowance else { return };
+        while let Some(wait) = allowance.wait(self.node.now(), Class::Bulk) {
+            tokio::time::sleep(wait).await;
+        }
+        allowance.charge(self.node.now(), Class::Bulk, bytes);
+    }
+
     async fn write(&mut self, frame: &[u8]) -> Result<(), FrameError> {
         for chunk in frame.chunks(CHUNK_BYTES) {
+            self.afford(chunk.len()).await;
             let written = within(self.deadline, self.send.write_all(chunk)).await?;
             written.map_err(|error| FrameError::Lost(error.to_string()))?;
         }

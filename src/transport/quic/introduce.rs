@@ -107,7 +107,7 @@ fn short(
     stream: (quinn::SendStream, quinn::RecvStream),
     room: &Room,
 ) -> StreamFrames {
-    let mut frames = StreamFrames::new(stream, room, node);
+    let mut frames = StreamFrames::nameless(stream, room, node);
     frames.max = HELLO_BYTES_MAX;
     frames.deadline = node.config().quic.handshake_timeout;
     frames

@@ -114,7 +114,7 @@ fn permit(shared: &Shared, node: &NodeLink, underway: &Arc<()>) -> Option<OwnedS
 }
 
 async fn answer_one(node: NodeLink, link: Arc<Link>, stream: (SendStream, RecvStream)) {
-    let mut frames = StreamFrames::new(stream, &link.room, &node);
+    let mut frames = StreamFrames::new(stream, &link, &node);
     match answer(&node, &link.met(), &mut frames).await {
         Ok(()) => {
             frames.finish();

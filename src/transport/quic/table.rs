@@ -23,6 +23,7 @@ use crate::{
         id::{Generation, NodeId},
         overlay,
     },
+    tls,
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
@@ -48,18 +49,22 @@ pub(super) struct Link {
 impl Link {
     /// `own`: the generation that this node has introduced itself with.
     pub(super) fn new(
+        node: &NodeLink,
         connection: Connection,
         met: Met,
         own: Generation,
         dialed: bool,
         room: Room,
     ) -> Self {
+        // Who has introduced itself has a certificate that names it.
+        let name = tls::peer_name(&connection);
+        let datacenter = name.map_or_else(|_| node.config().datacenter.clone(), |n| n.datacenter);
         Self {
             connection,
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
-            outbox: Outbox::new(met.node.clone()),
+            outbox: Outbox::new(node, met.node.clone(), &datacenter),
             node: met.node,
             received: AtomicU64::new(0),
             told: AtomicU64::new(own.0),

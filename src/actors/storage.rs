@@ -126,8 +126,7 @@ impl Storage {
                 state.finish(&myself, out);
             }
             StorageMessage::Ask(peer, ask, reply) => {
-                let now = state.shared.clock.now();
-                let answer = state.replica.reply(now, &peer, ask, &mut out);
+                let answer = state.answer(&peer, ask, &mut out);
                 state.finish(&myself, out);
                 // The exchange may have broken off meanwhile.
                 let _ = reply.send(answer);
@@ -183,6 +182,10 @@ impl State {
             }
             Err(refused) => drop(reply.send(Err(refused.into()))),
         }
+    }
+
+    fn answer(&mut self, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
+        self.replica.serve(self.shared.clock.now(), peer, ask, out)
     }
 
     /// Publishes what readers may see, then tells everybody: who hears of a change can read it.

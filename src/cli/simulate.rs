@@ -19,6 +19,8 @@ mod queue;
 mod report;
 mod scenario;
 mod size;
+#[cfg(test)]
+mod tests;
 mod warm;
 mod world;
 
@@ -124,7 +126,8 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
 
 impl Args {
     fn plan(&self) -> Result<Plan, CliError> {
-        within("nodes", u64::from(self.nodes), 2, NODES_MAX)?;
+        let least = if self.scenario == Scenario::Reconcile { RECONCILED_MIN } else { 2 };
+        within("nodes", u64::from(self.nodes), least, NODES_MAX)?;
         within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
         within("runs", u64::from(self.runs), 1, 10_000)?;
         within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
@@ -212,6 +215,8 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), CliError>
 
 /// A node knows a line of each other one: 32,000 take what a large machine has.
 const NODES_MAX: u64 = 32_000;
+/// Two, and ten that differ.
+const RECONCILED_MIN: u64 = 12;
 /// With more nothing is to be learned of a cluster but that it does not work.
 const LOSS_MAX: f64 = 0.5;
 const SEEDS_PER_DATACENTER: u32 = 3;

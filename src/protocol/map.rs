@@ -574,8 +574,9 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
+        // It goes on from a part of this life that is not here.
         if delta.record.is_none() {
-            return Err(Refusal::Malformed);
+            return Err(Refusal::Gap);
         }
         let mut next = self.continued_by(delta);
         let forgotten = next.max_version == Version::ZERO;

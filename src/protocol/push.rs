@@ -259,7 +259,8 @@ impl Push {
         let missing = self.missing.entry(have.node.clone()).or_insert_with(|| Missing {
             have: have.clone(),
             from: from.clone(),
-            due: now + GRAFT_DELAY,
+            // Nobody has it sooner than its owner.
+            due: if *from == have.node { now } else { now + GRAFT_DELAY },
         });
         if (have.generation, have.version) > (missing.have.generation, missing.have.version) {
             missing.have = have;

@@ -131,6 +131,25 @@ impl Repair {
         (told, lost)
     }
 
+    /// How many rounds from now on would do nothing if no peer tells anything and our root stays
+    /// `root`; `None` if already the next one does something.
+    #[must_use]
+    pub fn idle_rounds(&self, root: u64) -> Option<u32> {
+        let same = Some(root);
+        let peaceful = self.own == same
+            && self.before == same
+            && self.peers.values().all(|peer| peer.is_at_peace(root));
+        let told = self.peers.values().filter_map(|peer| peer.told);
+        // The round that tells the root once more comes after these.
+        let idle = told.map(|(_, at)| (at + REFRESH).saturating_sub(self.round + 1)).min();
+        if peaceful { idle } else { None }
+    }
+
+    /// A round was left out, since it would have done nothing.
+    pub fn skip_round(&mut self) {
+        self.round += 1;
+    }
+
     /// An exchange with it begins.
     fn repaired(&mut self, node: &NodeId) {
         let Some(peer) = self.peers.get_mut(node) else { return };
@@ -141,6 +160,13 @@ impl Repair {
 }
 
 impl Peer {
+    fn is_at_peace(&self, root: u64) -> bool {
+        self.root == Some(root)
+            && self.told.is_some_and(|(told, _)| told == root)
+            && (self.differs, self.fruitless, self.next) == (0, 0, 0)
+            && !(self.moved || self.changed || self.eager)
+    }
+
     fn compare_at_once(&mut self, own: Option<u64>) -> bool {
         let (Some(own), Some(root)) = (own, self.root) else { return false };
         std::mem::take(&mut self.eager) && own != root

@@ -35,6 +35,7 @@ use super::{
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
 
 mod reconciliation;
+mod serving;
 
 pub use reconciliation::SKETCH_LINES_MIN;
 
@@ -339,6 +340,12 @@ impl Replica {
         self.digest = None;
     }
 
+    /// The sum of all that is known here.
+    #[must_use]
+    pub const fn root(&self) -> u64 {
+        self.sketch.root()
+    }
+
     /// How many peers are known.
     #[must_use]
     pub fn peer_count(&self) -> usize {
@@ -375,6 +382,16 @@ impl Replica {
                 if !up {
                     let swells = self.waves.unlinked(&peer);
                     self.swell(now, swells, out);
+                }
+                // This life may have begun, or gone on, while nobody could be told.
+                if up {
+                    let (node, map) = (self.config.node.clone(), &self.own);
+                    let (generation, version) = (map.generation(), map.max_version());
+                    tell(
+                        vec![peer.clone()],
+                        Gossip::Have(vec![Have { node, generation, version }]),
+                        out,
+                    );
                 }
                 self.push.linked(peer, up);
             }

@@ -219,6 +219,50 @@ impl Scheduler {
         &self.links
     }
 
+    // --- rest
+
+    /// When this has to be called next, as it has asked.
+    #[must_use]
+    pub fn due(&self) -> Time {
+        self.links.due().map_or(self.next_round, |due| due.min(self.next_round))
+    }
+
+    /// When it has to be called next if it is told nothing until then and our root stays `root`, since
+    /// the rounds before that would do nothing; `None`: when it has asked. For those who run thousands
+    /// of idle nodes in one process; whoever leaves out calls says so by [`Scheduler::skip_to`].
+    #[must_use]
+    pub fn rests_until(&self, root: u64) -> Option<Time> {
+        let busy = !self.begun
+            || self.asked.is_some()
+            || self.distant.is_some()
+            || self.leaving.is_some()
+            || !self.in_flight.is_empty()
+            || !self.dead.is_empty()
+            || self.is_short()
+            || self.config.seeds.iter().any(|seed| !self.answered.contains_key(seed));
+        if busy {
+            return None;
+        }
+        let interval = self.config.gossip_interval;
+        let refresh = self.next_round + interval * self.repair.idle_rounds(root)?;
+        let acts = [self.next_seed, self.next_distant].into_iter().map(|due| {
+            let rounds = due.since(self.next_round).as_micros().div_ceil(interval.as_micros());
+            self.next_round + interval * u32::try_from(rounds).unwrap_or(u32::MAX)
+        });
+        acts.chain([refresh]).chain(self.links.due()).min()
+    }
+
+    /// Says that the rounds before `now` were left out on purpose, and, if `inclusive`, one that was
+    /// due just now as well.
+    pub fn skip_to(&mut self, now: Time, inclusive: bool) {
+        self.alarm = None;
+        while self.next_round < now || (inclusive && self.next_round == now) {
+            self.next_round = self.next_round + self.config.gossip_interval;
+            self.repair.skip_round();
+            self.at_once = AT_ONCE_MAX;
+        }
+    }
+
     // --- time
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -245,7 +289,7 @@ impl Scheduler {
     }
 
     fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
-        let due = self.links.due().map_or(self.next_round, |due| due.min(self.next_round));
+        let due = self.due();
         if self.alarm != Some(due) {
             self.alarm = Some(due);
             out.push(Output::Wake(due.since(now)));
@@ -418,6 +462,9 @@ impl Scheduler {
     }
 
     fn maybe_dead(&mut self, now: Time) -> Option<Target> {
+        if self.dead.is_empty() {
+            return None;
+        }
         let chance = (self.dead.len() as f64 / (self.live as f64 + 1.0)).min(1.0);
         if !self.rng.random_bool(chance) {
             return None;

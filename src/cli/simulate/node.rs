@@ -37,6 +37,8 @@ pub(super) struct Machines {
     pub(super) wakes: [u32; 3],
     /// When the detector judges next; ticks that would do nothing are left out.
     pub(super) rest: Option<u64>,
+    /// The root with which the scheduler is not called before something happens.
+    pub(super) drowsy: Option<u64>,
     /// Connections, by the number of the peer.
     pub(super) links: Vec<(u32, u32)>,
 }
@@ -70,6 +72,7 @@ impl Machines {
             booted: now,
             wakes: [0; 3],
             rest: None,
+            drowsy: None,
             links: Vec::new(),
         }
     }

@@ -208,6 +208,12 @@ impl World {
         }
     }
 
+    /// Whether what does nothing is left out, as it is unless this says otherwise.
+    #[cfg(test)]
+    pub(super) const fn leave_out(&mut self, elide: bool) {
+        self.elide = elide;
+    }
+
     /// Virtual time, in microseconds.
     pub(super) const fn now(&self) -> u64 {
         self.queue.now()
@@ -540,6 +546,9 @@ impl World {
                     Machine::Detector
                 }
                 Output::Scheduler(input) => {
+                    if machines.drowsy.take().is_some() {
+                        machines.scheduler.skip_to(clock, input != SchedulerInput::Tick);
+                    }
                     machines.scheduler.handle(clock, input, &mut out);
                     Machine::Scheduler
                 }
@@ -565,12 +574,33 @@ impl World {
             };
             queue.extend(out.drain(..).map(|output| (to, output)));
         }
+        self.wake_scheduler(node);
+    }
+
+    /// A scheduler that was not to be called before something happens is, once its root is another.
+    fn wake_scheduler(&mut self, node: u32) {
+        let now = self.now();
+        let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
+        if machines.drowsy.take_if(|root| *root != machines.replica.root()).is_some() {
+            let clock = machines.clock(now);
+            machines.scheduler.skip_to(clock, true);
+            let wait = machines.scheduler.due().since(clock);
+            self.arm(node, Machine::Scheduler, wait);
+        }
     }
 
     fn arm(&mut self, node: u32, machine: Machine, after: Duration) {
         let rests = machine == Machine::Detector && self.may_rest(node);
         let at = &mut self.nodes[node as usize];
         let Some(machines) = at.machines.as_mut() else { return };
+        let mut at_next = self.queue.now() + micros(after).max(1);
+        if self.elide && machine == Machine::Scheduler {
+            let root = machines.replica.root();
+            if let Some(until) = machines.scheduler.rests_until(root) {
+                machines.drowsy = Some(root);
+                at_next = at_next.max(machines.booted + micros(until.since_origin()));
+            }
+        }
         if rests {
             machines.rest = Some(self.queue.now() + micros(after));
             return;
@@ -578,7 +608,7 @@ impl World {
         machines.wakes[machine as usize] += 1;
         let token = machines.wakes[machine as usize];
         let wake = What::Wake { node, epoch: at.epoch, machine, token };
-        self.queue.at(self.queue.now() + micros(after).max(1), wake);
+        self.queue.at(at_next, wake);
     }
 
     // --- the transport
@@ -1168,7 +1198,7 @@ impl World {
         let now = self.now();
         let machines = self.nodes[node as usize].machines.as_mut()?;
         let now = machines.clock(now);
-        Some(machines.replica.reply(now, peer, ask, out))
+        Some(machines.replica.serve(now, peer, ask, out))
     }
 }
 

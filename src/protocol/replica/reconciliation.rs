@@ -4,9 +4,9 @@ use super::Replica;
 use crate::protocol::{
     delta::Delta,
     digest::{Digest, DigestEntry},
-    exchange::{Ask, Reply, Summary},
+    exchange::Summary,
     id::NodeId,
-    route::{Output, StorageInput},
+    route::Output,
     sketch::{CELLS_CACHED, Sketch, SketchKey},
     time::Time,
 };
@@ -16,43 +16,6 @@ use crate::protocol::{
 pub const SKETCH_LINES_MIN: usize = 64;
 
 impl Replica {
-    /// Replies to an exchange with a peer, or takes what it tells unasked.
-    pub fn reply(&mut self, now: Time, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
-        match ask {
-            Ask::Digest => Reply::Digest(self.digest()),
-            Ask::Answer { digest } => {
-                let (wants, delta) = self.answer(now, peer, &digest, out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Merge { wants, delta } => {
-                Reply::Merged(self.merge(now, peer, &wants, &delta, out))
-            }
-            Ask::Apply { delta } => {
-                self.apply(now, peer, &delta, out);
-                Reply::Applied
-            }
-            Ask::Gossip(gossip) => {
-                self.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
-                Reply::Taken
-            }
-            Ask::Sketch => Reply::Sketch(self.sketch()),
-            Ask::Lines { nodes, ids } => {
-                let (lines, unknown) = self.lines(&nodes, &ids);
-                Reply::Lines { lines, unknown }
-            }
-            Ask::AnswerLines { lines, unknown } => {
-                let (wants, delta) = self.answer_lines(now, peer, &lines, &unknown, out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Pull { about } => Reply::Pull(self.pull(now, peer, about.as_deref())),
-            Ask::Feed { digest, all } => {
-                let (digest, delta) = self.feed(now, peer, digest, all);
-                Reply::Fed { digest, delta }
-            }
-            Ask::Take { delta } => Reply::Took(self.take(now, peer, &delta, out)),
-        }
-    }
-
     /// What to open an exchange with.
     #[must_use]
     pub fn summary(&mut self) -> Summary {

@@ -1,0 +1,60 @@
+//! What the simulator leaves out makes no difference, and what it shares is small.
+
+use std::time::Duration;
+
+use super::{network::Network, warm, world::World};
+
+const NODES: u32 = 14;
+
+fn world(seed: u64, elide: bool) -> World {
+    let sites: Vec<u16> = (0..NODES).map(|node| (node % 2) as u16).collect();
+    let network = Network::new(seed, 80_000, 0.02, sites.clone());
+    let mut world = World::new(seed, &sites, vec![0, 1], network);
+    world.leave_out(elide);
+    warm::start(&mut world, NODES);
+    world
+}
+
+/// What everybody thinks of everybody, looked at again and again while a node dies and a datacenter is
+/// cut off, and what was sent until then.
+fn history(seed: u64, elide: bool) -> Vec<String> {
+    let mut world = world(seed, elide);
+    let mut history = Vec::new();
+    for step in 0_u32..400 {
+        match step {
+            30 => world.crash(3 + (seed % 10) as u32),
+            120 => world.cut(|node| node % 2 == 0),
+            200 => world.heal(Duration::from_secs(8)),
+            _ => {}
+        }
+        world.run_for(Duration::from_millis(100));
+        world.settle_accounts();
+        let mut seen = format!("{:?}", world.network.sent);
+        for node in world.running().collect::<Vec<_>>() {
+            let Some(machines) = world.machines(node) else { continue };
+            let states = machines.liveness.lives().map(|(_, life)| format!("{:?}", life.state));
+            seen += &format!(" {node}: {}", states.collect::<Vec<_>>().join(" "));
+        }
+        history.push(seen);
+    }
+    history
+}
+
+#[test]
+fn a_run_that_leaves_out_what_does_nothing_is_the_same_run() {
+    for seed in 0..6 {
+        let (whole, elided) = (history(seed, false), history(seed, true));
+        let differs = whole.iter().zip(&elided).position(|(a, b)| a != b);
+        if let Some(at) = differs {
+            panic!("SEED={seed} at step {at}:\n{}\n{}", whole[at], elided[at]);
+        }
+    }
+}
+
+#[test]
+fn a_node_and_peer_take_few_bytes() {
+    // What is kept per peer, at the least and the most that a tree of them is filled: the copy's
+    // place, what is thought of it, and whether it can be reached.
+    let copy = size_of::<crate::protocol::id::NodeId>() + size_of::<usize>();
+    assert_eq!(copy, 16);
+}

@@ -1,0 +1,48 @@
+//! What exchanges ask of storage: the one place where a call of [`Ask`] meets the replica.
+
+use super::Replica;
+use crate::protocol::{
+    exchange::{Ask, Reply},
+    id::NodeId,
+    route::{Output, StorageInput},
+    time::Time,
+};
+
+impl Replica {
+    /// Answers an exchange with `peer`.
+    pub fn serve(&mut self, now: Time, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
+        match ask {
+            Ask::Digest => Reply::Digest(self.digest()),
+            Ask::Answer { digest } => {
+                let (wants, delta) = self.answer(now, peer, &digest, out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Merge { wants, delta } => {
+                Reply::Merged(self.merge(now, peer, &wants, &delta, out))
+            }
+            Ask::Apply { delta } => {
+                self.apply(now, peer, &delta, out);
+                Reply::Applied
+            }
+            Ask::Gossip(gossip) => {
+                self.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
+                Reply::Taken
+            }
+            Ask::Sketch => Reply::Sketch(self.sketch()),
+            Ask::Lines { nodes, ids } => {
+                let (lines, unknown) = self.lines(&nodes, &ids);
+                Reply::Lines { lines, unknown }
+            }
+            Ask::AnswerLines { lines, unknown } => {
+                let (wants, delta) = self.answer_lines(now, peer, &lines, &unknown, out);
+                Reply::Answer { wants, delta }
+            }
+            Ask::Pull { about } => Reply::Pull(self.pull(now, peer, about.as_deref())),
+            Ask::Feed { digest, all } => {
+                let (digest, delta) = self.feed(now, peer, digest, all);
+                Reply::Fed { digest, delta }
+            }
+            Ask::Take { delta } => Reply::Took(self.take(now, peer, &delta, out)),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `gossipmonger simulate` as a user runs it: refusals, repeatability, and what small clusters show.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+#[test]
+fn refuses_what_it_cannot_simulate() {
+    refuses(&["--nodes", "1"], "--nodes 1 is refused");
+    refuses(&["--nodes", "40000"], "32000 is allowed");
+    refuses(&["--datacenters", "0"], "--datacenters 0 is refused");
+    refuses(&["--nodes", "4", "--datacenters", "5"], "1 to 4 is allowed");
+    refuses(&["--loss", "1"], "give a percentage");
+    refuses(&["--loss", "60%"], "--loss 60% is refused");
+    refuses(&["--wan-rtt", "3s"], "--wan-rtt 3000 is refused");
+    refuses(&["--runs", "0"], "--runs 0 is refused");
+    refuses(&["--scenario", "reconcile", "--nodes", "11"], "--nodes 11 is refused");
+    refuses(&["--scenario", "chaos"], "chaos");
+    refuses(&["--nodos", "3"], "--nodos");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for scenario in ["spread", "idle", "join", "heal"] {
+        let run = |seed: &str| {
+            let arguments =
+                ["--scenario", scenario, "--nodes", "40", "--runs", "4", "--time", "3s"];
+            let mut report =
+                simulate(&[&arguments[..], &["--seed", seed, "--cut", "20s"]].concat());
+            assert!(report["realtime_factor"].is_number(), "{report}");
+            report["realtime_factor"] = Value::Null;
+            report.to_string()
+        };
+        assert_eq!(run("7"), run("7"), "{scenario}");
+        assert_ne!(run("7"), run("8"), "{scenario}");
+    }
+}
+
+#[test]
+fn news_is_at_all_live_nodes_in_little_more_than_the_way_between_datacenters() {
+    let report = simulate(&["--nodes", "90", "--loss", "0%", "--wan-rtt", "100ms", "--runs", "5"]);
+    assert_eq!(report["reached"], 1.0, "{report}");
+    let worst = report["spread_ms"]["max"].as_f64().unwrap();
+    assert!((50.0..70.0).contains(&worst), "{report}");
+    assert!(report["copies_per_node"].as_f64() < Some(12.0), "{report}");
+    assert!(report["wan_messages_per_update"].as_f64() < Some(20.0), "{report}");
+}
+
+#[test]
+fn an_idle_node_costs_no_more_among_many() {
+    let idle = |nodes| {
+        let report = simulate(&["--scenario", "idle", "--nodes", nodes, "--datacenters", "1"]);
+        report["idle_bytes_per_node_s"].as_f64().unwrap()
+    };
+    let (few, many) = (idle("20"), idle("120"));
+    assert!(many < 1_200.0 && many < few * 1.5, "{few} {many}");
+}
+
+#[test]
+fn joiners_are_listed_and_halves_heal() {
+    let report = simulate(&["--scenario", "join", "--nodes", "50"]);
+    assert!(report["join_s"].as_f64() < Some(10.0), "{report}");
+    assert_eq!(report["joiners"], 10, "{report}");
+    let report = simulate(&["--scenario", "heal", "--nodes", "30", "--cut", "20s"]);
+    assert!(report["heal_s"].as_f64() < Some(30.0), "{report}");
+}
+
+#[test]
+fn two_nodes_find_what_differs_at_the_cost_of_the_difference() {
+    let of = |nodes| {
+        let arguments = ["--scenario", "reconcile", "--runs", "20", "--nodes", nodes];
+        let report = simulate(&arguments);
+        assert_eq!(report["reconciled"], true, "{report}");
+        report["reconcile_bytes"]["mean"].as_f64().unwrap()
+    };
+    let (few, many) = (of("200"), of("800"));
+    assert!(many < few * 1.5, "{few} {many}");
+}
+
+#[test]
+fn draws_the_curve() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("curve.svg");
+    let output = run(&["--nodes", "20", "--runs", "2", "--plot", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(std::fs::read_to_string(file).unwrap().contains("<svg"));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("at all live nodes"), "{table}");
+}
+
+fn refuses(arguments: &[&str], why: &str) {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+    assert!(said.contains(why), "{arguments:?}: {said}");
+}
+
+fn simulate(arguments: &[&str]) -> Value {
+    let output = run(&[arguments, &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gossipmonger"));
+    command.arg("simulate").args(arguments).output().unwrap()
+}

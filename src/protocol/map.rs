@@ -519,14 +519,16 @@ impl NodeMap {
             while let Some((_, key)) = writes.next_if(|(v, _)| *v == version) {
                 let Some(entry) = self.entries.get(key) else { continue };
                 bytes += entry_len_max(key.as_str().len(), entry.value_len());
+                let count = delta.entries.len() + 1 - begun;
+                // A batch may be of a hundred thousand: stop as soon as it is clear that it is too much.
+                if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
+                    delta.entries.truncate(begun);
+                    delta.to = whole;
+                    return true;
+                }
                 delta.entries.push(wire_entry(now, key, entry));
             }
             let count = delta.entries.len() - begun;
-            if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
-                delta.entries.truncate(begun);
-                delta.to = whole;
-                return true;
-            }
             budget.bytes = budget.bytes.saturating_sub(bytes);
             budget.entries = budget.entries.saturating_sub(count);
             budget.untouched = false;

@@ -575,7 +575,8 @@ impl NodeMap {
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
         if delta.record.is_none() {
-            return Err(Refusal::Malformed);
+            // It was told to who had the beginning of this life already.
+            return Err(Refusal::Gap);
         }
         let mut next = self.continued_by(delta);
         let forgotten = next.max_version == Version::ZERO;

@@ -1340,7 +1340,7 @@ impl Replica {
                     }
                 }
                 Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
-                    asked.push(before.line)
+                    asked.push(before.line);
                 }
                 Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
                     out.push(Output::Count(Counter::PushGaps, 1));

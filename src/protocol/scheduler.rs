@@ -474,14 +474,19 @@ impl Scheduler {
         some.find(|target| self.is_free(now, target))
     }
 
-    /// Somebody live whom neither we nor our neighbours are likely to talk to.
+    /// Somebody live whom neither we nor our neighbours are likely to talk to, now and then in another
+    /// datacenter: the bridges compare what is known there every round, and as long as the connection
+    /// lasts news takes that way as well.
     fn maybe_distant(&mut self, now: Time) -> Option<Target> {
         if now < self.next_distant {
             return None;
         }
         self.next_distant = now + distant_interval(&self.config, &mut self.rng);
         let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
-        let distant = live.filter(|(node, _)| !self.links.has(node));
+        let anywhere = self.rng.random_ratio(1, DISTANT_ABROAD);
+        let here = Overlay::HOME;
+        let distant = live
+            .filter(|(node, peer)| (anywhere || peer.datacenter == here) && !self.links.has(node));
         let (node, _) = distant.choose(&mut self.rng)?;
         let target = Target::Peer(node.clone());
         self.distant = Some(node.clone());
@@ -645,6 +650,8 @@ fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
 
 /// How many peers are told that this node leaves; they tell the others.
 const FAREWELLS: usize = 3;
+/// Of so many of these one may be in another datacenter.
+const DISTANT_ABROAD: u32 = 8;
 /// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
 const DISTANT_INTERVALS: u32 = 60;
 /// A round that is later than a fourth of the interval repairs nothing: this process has too little of

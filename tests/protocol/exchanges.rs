@@ -175,7 +175,7 @@ fn pushes_nothing_that_it_is_feeding() {
 fn is_told(out: &[Output], peer: &NodeId) -> bool {
     out.iter().any(|output| match output {
         Output::Transport(TransportInput::Gossip { to, gossip }) => {
-            let keys = matches!(&**gossip, Gossip::Push(delta) if delta.len() > 0);
+            let keys = matches!(&**gossip, Gossip::Push(delta) if delta.nodes.iter().any(|n| !n.entries.is_empty()));
             keys && to.contains(peer)
         }
         _ => false,

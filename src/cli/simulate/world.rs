@@ -895,7 +895,7 @@ impl World {
         if c.up != [true; 2] {
             return;
         }
-        let upto = c.sick.unwrap_or(self.queue.now()).min(self.queue.now());
+        let upto = c.sick.unwrap_or_else(|| self.queue.now()).min(self.queue.now());
         let sent = upto.saturating_sub(c.quiet) / micros(self.config.gossip_interval);
         for nth in c.counted + 1..=sent {
             self.network.count_keep_alive(connection, nth, c.ends);

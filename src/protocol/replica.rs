@@ -1125,9 +1125,10 @@ impl Replica {
         } else {
             Event::NewPeer { peer: peer.clone() }
         }));
+        // It may have moved.
+        let datacenter = record.datacenter.clone();
+        out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
         if !known {
-            let datacenter = record.datacenter.clone();
-            out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
             let reach = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
             out.push(Output::Scheduler(reach));
         }

@@ -430,7 +430,8 @@ impl Scheduler {
             let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
             let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
             let room = if self.late { 0 } else { self.config.gossip_fanout };
-            let (changed, differ) = self.repair.round(root, room, free, &mut self.rng);
+            let moving = usize::from(!self.is_catching_up());
+            let (changed, differ) = self.repair.round(root, room, moving, free, &mut self.rng);
             told.extend(changed);
             self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
         }
@@ -440,8 +441,20 @@ impl Scheduler {
         }
     }
 
+    /// Whether an exchange is under way that may bring what others differ in: from two at once much
+    /// would come twice.
+    fn is_catching_up(&self) -> bool {
+        self.in_flight.keys().any(|target| match target {
+            Target::Peer(node) => self.links.has(node),
+            Target::Address(_) => !self.links.is_empty(),
+        })
+    }
+
     /// Neighbours that are new and know something else.
     fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
+        if self.is_catching_up() {
+            return;
+        }
         let targets = differ.into_iter().map(Target::Peer);
         let free = targets.filter(|target| self.is_free(now, target));
         let targets: BTreeSet<_> = free.take(self.at_once).collect();

@@ -25,9 +25,17 @@ pub const LEASE: Duration = Duration::from_secs(10);
 /// The pull and the feeds of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Bulk {
-    /// From whom, and when there was progress last.
-    pulling: Option<(NodeId, Time)>,
+    pulling: Option<Pull>,
     feeds: BTreeMap<NodeId, Feed>,
+}
+
+#[derive(Clone, Debug)]
+struct Pull {
+    from: NodeId,
+    /// When there was progress last.
+    at: Time,
+    /// Whose map is under way, as far as is known.
+    of: Option<NodeId>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,21 +53,31 @@ impl Bulk {
     pub fn begin_pull(&mut self, now: Time, from: &NodeId) -> bool {
         let free = !self.is_pulling(now);
         if free {
-            self.pulling = Some((from.clone(), now));
+            self.pulling = Some(Pull { from: from.clone(), at: now, of: None });
         }
         free
     }
 
-    /// Whether a pull is under way: what does not connect to what there is may come with it.
+    /// Whether a pull is under way.
     #[must_use]
     pub fn is_pulling(&self, now: Time) -> bool {
-        self.pulling.as_ref().is_some_and(|(_, at)| now.since(*at) < LEASE)
+        self.pulling.as_ref().is_some_and(|pull| now.since(pull.at) < LEASE)
+    }
+
+    /// Whether news of this node is on its way with a pull: nobody else has to be asked for it.
+    #[must_use]
+    pub fn is_coming(&self, now: Time, of: &NodeId) -> bool {
+        let of_it = self.pulling.as_ref().is_some_and(|pull| pull.of.as_ref() == Some(of));
+        of_it && self.is_pulling(now)
     }
 
     /// A part of what was pulled from a peer has come.
-    pub fn pulled(&mut self, now: Time, from: &NodeId, last: bool) {
-        if self.pulling.as_ref().is_some_and(|(peer, _)| peer == from) {
-            self.pulling = (!last).then(|| (from.clone(), now));
+    pub fn pulled(&mut self, now: Time, from: &NodeId, delta: &Delta, last: bool) {
+        let Some(pull) = self.pulling.as_mut().filter(|pull| pull.from == *from) else { return };
+        pull.at = now;
+        pull.of = delta.nodes.last().map(|news| news.node.clone());
+        if last {
+            self.pulling = None;
         }
     }
 
@@ -93,10 +111,17 @@ impl Bulk {
         missed.then_some(&feed.of)
     }
 
+    /// Whether news of this node is on its way to a peer that pulls: all that there is of it by the
+    /// time that the last part is made up.
+    #[must_use]
+    pub fn is_feeding(&self, now: Time, peer: &NodeId, of: &NodeId) -> bool {
+        self.feeds.get(peer).is_some_and(|feed| feed.asked && feed.of == *of && feed.counts(now))
+    }
+
     /// A stream with this peer broke off while it carried bulk.
     pub fn broken(&mut self, peer: &NodeId) {
         self.feeds.remove(peer);
-        self.pulling.take_if(|(from, _)| from == peer);
+        self.pulling.take_if(|pull| pull.from == *peer);
     }
 
     /// Drops what is over.

@@ -519,14 +519,16 @@ impl NodeMap {
             while let Some((_, key)) = writes.next_if(|(v, _)| *v == version) {
                 let Some(entry) = self.entries.get(key) else { continue };
                 bytes += entry_len_max(key.as_str().len(), entry.value_len());
+                let count = delta.entries.len() + 1 - begun;
+                // A batch may be of a hundred thousand: stop as soon as it is clear that it is too much.
+                if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
+                    delta.entries.truncate(begun);
+                    delta.to = whole;
+                    return true;
+                }
                 delta.entries.push(wire_entry(now, key, entry));
             }
             let count = delta.entries.len() - begun;
-            if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
-                delta.entries.truncate(begun);
-                delta.to = whole;
-                return true;
-            }
             budget.bytes = budget.bytes.saturating_sub(bytes);
             budget.entries = budget.entries.saturating_sub(count);
             budget.untouched = false;
@@ -574,8 +576,9 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
+        // It goes on from a part of this life that is not here.
         if delta.record.is_none() {
-            return Err(Refusal::Malformed);
+            return Err(Refusal::Gap);
         }
         let mut next = self.continued_by(delta);
         let forgotten = next.max_version == Version::ZERO;

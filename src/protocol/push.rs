@@ -88,6 +88,8 @@ pub struct Item {
     pub delta: NodeDelta,
     /// Its size, an upper bound.
     pub bytes: usize,
+    /// It is too much, and nobody is told more than that it is to be had: its entries are not in it.
+    pub noted: bool,
     /// Where it comes from.
     pub fresh: Fresh,
 }
@@ -191,7 +193,12 @@ impl Push {
     }
 
     /// Who is to be told what of a batch. What a congested link misses is kept for later.
-    pub fn share(&mut self, now: Time, items: &[Item]) -> Vec<(NodeId, Told)> {
+    pub fn share(
+        &mut self,
+        now: Time,
+        items: &[Item],
+        fed: impl Fn(&NodeId, &NodeId) -> bool,
+    ) -> Vec<(NodeId, Told)> {
         let congested = self.links.values().filter(|link| link.congested).count();
         let crowded = congested > 0 && congested * 2 >= self.links.len();
         self.crowded = crowded.then(|| self.crowded.unwrap_or(now));
@@ -204,10 +211,14 @@ impl Push {
                 if item.fresh.except.as_ref() == Some(peer) || item.delta.node == *peer {
                     continue;
                 }
+                if fed(peer, &item.delta.node) && !is_verdict(item) {
+                    continue;
+                }
                 if link.congested && !is_verdict(item) {
                     link.owe(&item.fresh.since);
-                } else if !floods[index]
-                    && (item.fresh.relayed || link.lazy.contains(&item.delta.node))
+                } else if item.noted
+                    || !floods[index]
+                        && (item.fresh.relayed || link.lazy.contains(&item.delta.node))
                 {
                     share.notes.push(index);
                 } else {
@@ -259,7 +270,8 @@ impl Push {
         let missing = self.missing.entry(have.node.clone()).or_insert_with(|| Missing {
             have: have.clone(),
             from: from.clone(),
-            due: now + GRAFT_DELAY,
+            // Nobody has it sooner than its owner.
+            due: if *from == have.node { now } else { now + GRAFT_DELAY },
         });
         if (have.generation, have.version) > (missing.have.generation, missing.have.version) {
             missing.have = have;
@@ -280,6 +292,9 @@ impl Push {
     fn floods(&mut self, now: Time, item: &Item) -> bool {
         if is_verdict(item) {
             return true;
+        }
+        if item.noted {
+            return false;
         }
         let most = f64::from(FLOODS_PER_SECOND);
         let earned = now.since(self.floods.1).as_secs_f64() * most;
@@ -312,5 +327,5 @@ impl Link {
 
 /// Whether it is about who is there, not about keys.
 fn is_verdict(item: &Item) -> bool {
-    item.delta.entries.is_empty()
+    item.delta.entries.is_empty() && !item.noted
 }

@@ -21,7 +21,7 @@ use super::{
     gossip::{Gossip, Have, OWNERS_MAX, Wave},
     id::{Generation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
-    push::{Fresh, Item, PUSH_BYTES_MAX, Push, Told},
+    push::{FLOOD_BYTES_MAX, Fresh, Item, PUSH_BYTES_MAX, Push, Told},
     record::{NodeRecord, RecordError, Status, check_tags},
     route::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
@@ -383,6 +383,16 @@ impl Replica {
                     let swells = self.waves.unlinked(&peer);
                     self.swell(now, swells, out);
                 }
+                // This life may have begun, or gone on, while nobody could be told.
+                if up {
+                    let (node, map) = (self.config.node.clone(), &self.own);
+                    let (generation, version) = (map.generation(), map.max_version());
+                    tell(
+                        vec![peer.clone()],
+                        Gossip::Have(vec![Have { node, generation, version }]),
+                        out,
+                    );
+                }
                 self.push.linked(peer, up);
             }
             StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
@@ -546,7 +556,7 @@ impl Replica {
                 (copy.generation, copy.max_version) >= (delta.generation, delta.to)
             })
         });
-        self.bulk.pulled(now, from, !(news.more && useful));
+        self.bulk.pulled(now, from, news, !(news.more && useful));
         useful
     }
 
@@ -1210,12 +1220,15 @@ impl Replica {
         let fresh = self.push.take(now);
         if !fresh.is_empty() {
             let items = self.items(now, fresh);
-            let shares = self.push.share(now, &items);
+            let bulk = &self.bulk;
+            let fed = |peer: &NodeId, owner: &NodeId| bulk.is_feeding(now, peer, owner);
+            let shares = self.push.share(now, &items, fed);
             hand_out(&items, shares, out);
             self.pace(now, &items);
         }
         for (from, have) in self.push.overdue(now) {
-            if self.lacks(&have) && self.push.is_linked(&from) {
+            let coming = self.bulk.is_coming(now, &have.node);
+            if self.lacks(&have) && self.push.is_linked(&from) && !coming {
                 out.push(Output::Count(Counter::Grafts, 1));
                 tell(vec![from], Gossip::Graft(vec![self.line(&have.node)]), out);
             }
@@ -1251,6 +1264,10 @@ impl Replica {
             if map.staleness(&fresh.since).is_none() {
                 continue;
             }
+            if fresh.relayed {
+                items.extend(relayed(now, map, fresh));
+                continue;
+            }
             let (room, full) = (budget.bytes, map.digest_entry(node.clone()));
             let Some((delta, cut)) = map.delta(now, &fresh.since, &mut budget) else {
                 self.push.note(fresh.since, fresh.except.as_ref(), fresh.relayed);
@@ -1260,14 +1277,16 @@ impl Replica {
                 let since = DigestEntry { max_version: delta.to, ..full };
                 self.push.note(since, fresh.except.as_ref(), fresh.relayed);
             }
-            items.push(Item { delta, bytes: room.saturating_sub(budget.bytes), fresh });
+            let bytes = room.saturating_sub(budget.bytes);
+            items.push(Item { delta, bytes, noted: false, fresh });
         }
         items
     }
 
     /// A link has no room any more, or has room again: then it gets what it has missed.
     fn congested(&mut self, now: Time, peer: &NodeId, congested: bool, out: &mut Vec<Output>) {
-        let owed = self.push.congested(peer, congested);
+        let mut owed = self.push.congested(peer, congested);
+        owed.retain(|line| !self.bulk.is_feeding(now, peer, &line.node));
         if owed.is_empty() {
             return;
         }
@@ -1325,7 +1344,9 @@ impl Replica {
                 }
                 Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
                     out.push(Output::Count(Counter::PushGaps, 1));
-                    asked.push(self.line(&delta.node));
+                    if !self.bulk.is_coming(now, &delta.node) {
+                        asked.push(self.line(&delta.node));
+                    }
                 }
                 Outcome::Refused(refusal) => refused(from, delta, refusal, out),
                 Outcome::Unintroduced | Outcome::Ignored => {}
@@ -1350,7 +1371,11 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         lines.iter().for_each(|line| self.push.grafted(from, &line.node));
-        let told = |line: &DigestEntry| line.node != *from && !self.retired.contains(&line.node);
+        let told = |line: &DigestEntry| {
+            line.node != *from
+                && !self.retired.contains(&line.node)
+                && !self.bulk.is_feeding(now, from, &line.node)
+        };
         let lacking = lines.into_iter().filter(told).filter(|line| {
             self.map_of(&line.node).is_some_and(|map| map.staleness(line).is_some())
         });
@@ -1690,6 +1715,24 @@ enum Outcome {
 }
 
 /// Has each link told its share, those with the same share together.
+/// What came by an exchange. Of more than a little the others are only told that it is to be had, so
+/// it is not cut from the map.
+fn relayed(now: Time, map: &NodeMap, fresh: Fresh) -> Option<Item> {
+    let whole = |bytes, entries| {
+        let mut budget = Budget { bytes, entries, untouched: false };
+        let news = map.delta(now, &fresh.since, &mut budget);
+        news.map(|(delta, cut)| (delta, cut, bytes - budget.bytes))
+    };
+    if let Some((delta, false, bytes)) = whole(FLOOD_BYTES_MAX, FLOOD_BYTES_MAX) {
+        return Some(Item { delta, bytes, noted: false, fresh });
+    }
+    let (mut delta, cut, bytes) = whole(usize::MAX, 0)?;
+    if cut {
+        delta.to = map.max_version();
+    }
+    Some(Item { delta, bytes, noted: cut, fresh })
+}
+
 fn hand_out(items: &[Item], shares: Vec<(NodeId, Told)>, out: &mut Vec<Output>) {
     let mut groups: BTreeMap<(Vec<usize>, Vec<usize>), Vec<NodeId>> = BTreeMap::new();
     for (peer, Told { news, notes }) in shares {

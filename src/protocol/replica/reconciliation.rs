@@ -11,8 +11,8 @@ use crate::protocol::{
     time::Time,
 };
 
-/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 700 bytes, and
-/// the sketch one more way across the network; so do the lines of 24 nodes, and of 64 twice as much.
+/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 490 bytes, and
+/// the sketch one more way across the network; the lines of 64 nodes take 1,700.
 pub const SKETCH_LINES_MIN: usize = 64;
 
 impl Replica {

@@ -200,7 +200,8 @@ impl Liveness {
     /// goes on, and may be left out by whoever knows that it does ([`Liveness::skip_to`]).
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        let live = |node| self.peers.get(node).is_some_and(|p| p.state == PeerState::Live);
+        let well = |peer: &Peer| (peer.state, peer.level) == (PeerState::Live, Level::Alive);
+        let live = |node| self.peers.get(node).is_some_and(well);
         self.gone.is_empty() && self.observed.iter().all(|(node, watch)| watch.heard && live(node))
     }
 

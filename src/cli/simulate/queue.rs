@@ -1,12 +1,12 @@
-//! What happens next: events in the order of their times, those of one time in the order in which
-//! they were scheduled, so that a run is the same each time.
+//! What happens next: events in the order of their times, those of one time by their rank and then in
+//! the order in which they were scheduled, so that a run is the same each time.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Events to come, on a clock in microseconds.
 #[derive(Debug)]
 pub(super) struct Queue<E> {
-    heap: BinaryHeap<Reverse<(u64, u64, Slot<E>)>>,
+    heap: BinaryHeap<Reverse<(u64, u32, u64, Slot<E>)>>,
     scheduled: u64,
     now: u64,
 }
@@ -32,14 +32,19 @@ impl<E> Queue<E> {
 
     /// Schedules an event; what is late happens now.
     pub(super) fn at(&mut self, at: u64, event: E) {
+        self.ranked(at, 0, event);
+    }
+
+    /// The same, for events whose order within one time must not depend on when they were scheduled.
+    pub(super) fn ranked(&mut self, at: u64, rank: u32, event: E) {
         self.scheduled += 1;
-        self.heap.push(Reverse((at.max(self.now), self.scheduled, Slot(event))));
+        self.heap.push(Reverse((at.max(self.now), rank, self.scheduled, Slot(event))));
     }
 
     /// Takes the next event that is due by `end`; if there is none, it is `end` now.
     pub(super) fn next(&mut self, end: u64) -> Option<E> {
         if self.heap.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
-            let Reverse((at, _, Slot(event))) = self.heap.pop()?;
+            let Reverse((at, _, _, Slot(event))) = self.heap.pop()?;
             self.now = at;
             return Some(event);
         }
@@ -80,8 +85,10 @@ mod tests {
         }
         let come: Vec<_> = std::iter::from_fn(|| queue.next(6)).collect();
         assert_eq!((come.as_slice(), queue.now()), (["a", "b", "c", "d"].as_slice(), 6));
+        queue.ranked(1, 1, "later");
         queue.at(1, "overdue");
         assert_eq!(queue.next(6), Some("overdue"));
+        assert_eq!(queue.next(6), Some("later"));
         assert_eq!(queue.now(), 6);
     }
 }

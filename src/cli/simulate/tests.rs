@@ -35,6 +35,7 @@ fn history(seed: u64, elide: bool) -> Vec<String> {
             let states = machines.liveness.lives().map(|(_, life)| format!("{:?}", life.state));
             seen += &format!(" {node}: {}", states.collect::<Vec<_>>().join(" "));
         }
+        history.append(&mut world.trace);
         history.push(seen);
     }
     history

@@ -54,6 +54,8 @@ pub(super) struct World {
     watched: Vec<Watched>,
     /// Whether what does nothing is left out.
     elide: bool,
+    #[cfg(test)]
+    pub(super) trace: Vec<String>,
 }
 
 /// A place for a node.
@@ -205,6 +207,8 @@ impl World {
             dialing: BTreeMap::new(),
             watched: Vec::new(),
             elide: true,
+            #[cfg(test)]
+            trace: Vec::new(),
         }
     }
 
@@ -608,7 +612,7 @@ impl World {
         machines.wakes[machine as usize] += 1;
         let token = machines.wakes[machine as usize];
         let wake = What::Wake { node, epoch: at.epoch, machine, token };
-        self.queue.at(at_next, wake);
+        self.queue.ranked(at_next, node + 1, wake);
     }
 
     // --- the transport
@@ -935,14 +939,17 @@ impl World {
         let token = machines.wakes[Machine::Detector as usize];
         machines.liveness.skip_to(machines.clock(last));
         let wake = What::Wake { node, epoch: at.epoch, machine: Machine::Detector, token };
-        self.queue.at(next, wake);
+        self.queue.ranked(next, node + 1, wake);
         self.tell_heard(node, now);
     }
 
     /// Whether a node's detector need not be called before something happens to it.
     fn may_rest(&self, node: u32) -> bool {
         let Some(machines) = self.machines(node) else { return false };
-        let well = |(_, c): &(u32, u32)| self.connections[*c as usize].sick.is_none();
+        let well = |(_, c): &(u32, u32)| {
+            let c = &self.connections[*c as usize];
+            c.sick.is_none() && c.quiet <= self.queue.now()
+        };
         let linked = |name: &NodeId| number(name).is_some_and(|n| machines.link(n).is_some());
         self.elide
             && machines.links.iter().all(well)
@@ -962,6 +969,8 @@ impl World {
 
     fn gossip(&mut self, node: u32, to: &[NodeId], gossip: &Arc<Gossip>) {
         let len = encoded_len(&**gossip);
+        #[cfg(test)]
+        self.trace.push(format!("{} {node} gossip {to:?} {gossip:?}", self.now()));
         for peer in to.iter().filter_map(number) {
             let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { continue };
             self.send_gossip(connection, node, peer, gossip, len);
@@ -1070,6 +1079,8 @@ impl World {
             };
             return self.input(node, Machine::Scheduler, Output::Scheduler(ended));
         };
+        #[cfg(test)]
+        self.trace.push(format!("{} {node} exchange {peer}", self.now()));
         self.exchanged += 1;
         let id = self.exchanged;
         let nodes = [node, peer];

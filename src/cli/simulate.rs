@@ -50,6 +50,10 @@ pub(crate) struct Args {
     /// Bytes of the value that is written (spread).
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
+    /// How many nodes write, each often enough before the deaths that its tree has formed; 0: any
+    /// node, without a word before (spread).
+    #[arg(long, default_value_t = 0, value_name = "W")]
+    writers: u32,
     /// How many updates are watched (spread), or differences reconciled (reconcile).
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
@@ -96,6 +100,7 @@ struct Plan {
     loss: f64,
     dead: f64,
     value_bytes: usize,
+    writers: u32,
     runs: u32,
     seconds: u64,
     cut: Duration,
@@ -130,6 +135,7 @@ impl Args {
         within("nodes", u64::from(self.nodes), least, NODES_MAX)?;
         within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
         within("runs", u64::from(self.runs), 1, 10_000)?;
+        within("writers", u64::from(self.writers), 0, 100)?;
         within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
         within("time", self.time.as_secs(), 1, 86_400)?;
         within("cut", self.cut.as_secs(), 1, 86_400)?;
@@ -147,6 +153,7 @@ impl Args {
             loss: self.loss,
             dead: self.dead,
             value_bytes: self.value_bytes,
+            writers: self.writers,
             runs: self.runs,
             seconds: self.time.as_secs(),
             cut: self.cut,

@@ -65,7 +65,17 @@ fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) 
     let mut nodes: Vec<_> = world.running().collect();
     nodes.shuffle(world.rng());
     let dead = (f64::from(plan.nodes) * plan.dead) as usize;
-    let live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
+    let mut live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
+    if plan.writers > 0 {
+        let writers = live[..live.len().min(plan.writers as usize)].to_vec();
+        for nth in 0..WARM_UP_WRITES {
+            for writer in &writers {
+                world.set(*writer, "key", &value(plan, &format!("before {nth}")));
+                world.run_for(BETWEEN_RUNS);
+            }
+        }
+        live = writers;
+    }
     nodes.into_iter().for_each(|node| world.crash(node));
     let before = world.tally;
     if std::env::var("SIM_DEBUG").is_ok() {
@@ -74,15 +84,20 @@ fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) 
     for run in 0..runs {
         let writer = live[world.rng().random_range(0..live.len())];
         // Writing what is there already would be no news.
-        let mut value = run.to_string().into_bytes();
-        value.resize(plan.value_bytes.max(value.len()), b'.');
-        world.set_watched(writer, "key", &value);
+        world.set_watched(writer, "key", &value(plan, &run.to_string()));
         world.run_for(BETWEEN_RUNS);
     }
     world.run_until(STEP, SPREAD_TIMEOUT, World::is_everywhere);
     let arrivals = world.arrivals();
     let payloads = world.tally.payloads - before.payloads;
     spread.add(&arrivals, payloads, world.tally.wan_messages - before.wan_messages);
+}
+
+/// A value of the planned size that begins like this.
+fn value(plan: &Plan, beginning: &str) -> Vec<u8> {
+    let mut value = beginning.as_bytes().to_vec();
+    value.resize(plan.value_bytes.max(value.len()), b'.');
+    value
 }
 
 /// A fifth of the nodes joins the others at once, through the seeds.
@@ -231,6 +246,8 @@ const STEP: Duration = Duration::from_millis(50);
 /// So many updates are over before the dead are known to be dead.
 const RUNS_PER_WORLD: u32 = 20;
 const BETWEEN_RUNS: Duration = Duration::from_millis(60);
+/// A tree is as thin as it gets after a few.
+const WARM_UP_WRITES: u32 = 8;
 /// What has not arrived by then never does.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1342,7 +1342,9 @@ impl Replica {
                     out.push(Output::Count(Counter::PushesRepeated, 1));
                     let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
                     let has_keys = !delta.entries.is_empty();
-                    if has_keys && self.push.repeated(from, &delta.node, bytes) {
+                    // The owner's own edge is the last to be given up.
+                    let relayed = *from != delta.node;
+                    if relayed && has_keys && self.push.repeated(from, &delta.node, bytes) {
                         pruned.push(delta.node.clone());
                     }
                 }

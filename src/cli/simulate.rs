@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::error::CliError;
+use crate::protocol::push::FLOOD_BYTES_MAX;
 
 mod network;
 mod node;
@@ -47,7 +48,8 @@ pub(crate) struct Args {
     /// Part of the nodes that has just died (spread).
     #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
     dead: f64,
-    /// Bytes of the value that is written (spread).
+    /// Bytes of the value that is written (spread). Above 512 it goes along a tree: then one node writes
+    /// all, and a few values before it is watched.
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
     /// How many updates are watched (spread), or differences reconciled (reconcile).
@@ -186,6 +188,18 @@ impl Args {
 }
 
 impl Plan {
+    /// Whether the news is so large that it goes along a tree.
+    const fn makes_trees(&self) -> bool {
+        self.value_bytes > FLOOD_BYTES_MAX
+    }
+
+    /// A value of the size that was asked for, which begins with a text.
+    fn value(&self, text: &str) -> Vec<u8> {
+        let mut value = text.as_bytes().to_vec();
+        value.resize(self.value_bytes.max(value.len()), b'.');
+        value
+    }
+
     /// The datacenter of each node: they are dealt out in turn.
     fn sites(&self) -> Vec<u16> {
         (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()

@@ -11,6 +11,8 @@ pub(super) struct Report {
     pub(super) node_ms: Option<[f64; 3]>,
     pub(super) reached: Option<f64>,
     pub(super) copies_per_node: Option<f64>,
+    /// Whether the news went along a tree, and did not flood.
+    pub(super) tree: Option<bool>,
     pub(super) wan_messages_per_update: Option<f64>,
     pub(super) idle_bytes_per_node_s: Option<f64>,
     pub(super) idle_packets_per_node_s: Option<f64>,
@@ -89,6 +91,7 @@ impl Report {
         put("node_ms", self.node_ms.map(three));
         put("reached", self.reached.map(Value::from));
         put("copies_per_node", number(self.copies_per_node));
+        put("tree", self.tree.map(Value::from));
         put("wan_messages_per_update", number(self.wan_messages_per_update));
         put("idle_bytes_per_node_s", number(self.idle_bytes_per_node_s));
         put("idle_packets_per_node_s", number(self.idle_packets_per_node_s));

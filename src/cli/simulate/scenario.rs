@@ -48,8 +48,9 @@ pub(super) fn idle(plan: &Plan) -> Report {
 pub(super) fn spread(plan: &Plan) -> Report {
     let mut spread = Spread::default();
     let (mut virtual_s, mut took) = (0.0, 0.0);
-    for batch in 0..plan.runs.div_ceil(RUNS_PER_WORLD) {
-        let runs = (plan.runs - batch * RUNS_PER_WORLD).min(RUNS_PER_WORLD);
+    let runs_per_world = if plan.makes_trees() { TREE_RUNS_PER_WORLD } else { RUNS_PER_WORLD };
+    for batch in 0..plan.runs.div_ceil(runs_per_world) {
+        let runs = (plan.runs - batch * runs_per_world).min(runs_per_world);
         let mut world = warm_world(plan, plan.seed + u64::from(batch), plan.nodes);
         world.run_for(SETTLE);
         let (start, begun) = (world.now(), cpu_seconds());
@@ -58,26 +59,28 @@ pub(super) fn spread(plan: &Plan) -> Report {
         virtual_s += seconds(world.now() - start);
     }
     let realtime = virtual_s / took;
-    Report { realtime_factor: Some(realtime), ..spread.report() }
+    Report { realtime_factor: Some(realtime), tree: Some(plan.makes_trees()), ..spread.report() }
 }
 
 fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) {
     let mut nodes: Vec<_> = world.running().collect();
     nodes.shuffle(world.rng());
+    // A tree belongs to one writer, and forms with what it writes first.
+    let writer = nodes.last().copied().filter(|_| plan.makes_trees());
+    for round in 0..writer.map_or(0, |_| TREE_FORMS_WITHIN) {
+        world.set(writer.unwrap_or_default(), "key", &plan.value(&format!("before {round}")));
+        world.run_for(BETWEEN_TREE_RUNS);
+    }
     let dead = (f64::from(plan.nodes) * plan.dead) as usize;
     let live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
     nodes.into_iter().for_each(|node| world.crash(node));
     let before = world.tally;
-    if std::env::var("SIM_DEBUG").is_ok() {
-        eprintln!("{}", world.describe());
-    }
     for run in 0..runs {
-        let writer = live[world.rng().random_range(0..live.len())];
+        let any = live[world.rng().random_range(0..live.len())];
         // Writing what is there already would be no news.
-        let mut value = run.to_string().into_bytes();
-        value.resize(plan.value_bytes.max(value.len()), b'.');
-        world.set_watched(writer, "key", &value);
-        world.run_for(BETWEEN_RUNS);
+        let value = plan.value(&run.to_string());
+        world.set_watched(writer.unwrap_or(any), "key", &value);
+        world.run_for(if writer.is_some() { BETWEEN_TREE_RUNS } else { BETWEEN_RUNS });
     }
     world.run_until(STEP, SPREAD_TIMEOUT, World::is_everywhere);
     let arrivals = world.arrivals();
@@ -231,6 +234,10 @@ const STEP: Duration = Duration::from_millis(50);
 /// So many updates are over before the dead are known to be dead.
 const RUNS_PER_WORLD: u32 = 20;
 const BETWEEN_RUNS: Duration = Duration::from_millis(60);
+/// What goes along a tree takes longer, and the tree mends itself meanwhile.
+const TREE_RUNS_PER_WORLD: u32 = 6;
+const BETWEEN_TREE_RUNS: Duration = Duration::from_millis(300);
+const TREE_FORMS_WITHIN: u32 = 4;
 /// What has not arrived by then never does.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);

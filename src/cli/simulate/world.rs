@@ -244,37 +244,6 @@ impl World {
         all.filter(|(node, _)| node.machines.is_some()).map(|(_, n)| n)
     }
 
-    /// Connections, for a look at what goes on.
-    pub(super) fn describe(&self) -> String {
-        let (mut up, mut wan, mut sick, mut half) = (0, 0, 0, 0);
-        for c in &self.connections {
-            match c.up {
-                [true, true] => {
-                    up += 1;
-                    wan += usize::from(self.network.is_wan(c.ends[0], c.ends[1]));
-                    sick += usize::from(c.sick.is_some());
-                }
-                [false, false] => {}
-                _ => half += 1,
-            }
-        }
-        let wanted: usize = self
-            .running()
-            .filter_map(|n| self.machines(n))
-            .map(|m| m.scheduler.neighbours().len())
-            .sum();
-        let resting = self.running().filter_map(|n| self.machines(n)).filter(|m| m.rest.is_some());
-        format!(
-            "{up} connections up, {wan} of them wan, {sick} sick, {half} half, {} ever, {wanted} \
-             wanted, {} rest, {} exchanges, {} events at {} us",
-            self.connections.len(),
-            resting.count(),
-            self.tally.exchanges,
-            self.queue.scheduled(),
-            self.now()
-        )
-    }
-
     // --- processes
 
     /// Starts a node that knows nobody but the seeds.

@@ -13,6 +13,7 @@
 //! reads the clock. What has to outlive an actor (the store, the transport's endpoint, what readers
 //! see, the routes) belongs to the supervisor and is shared.
 
+pub(crate) mod channel;
 pub(crate) mod clock;
 pub(crate) mod detector;
 pub(crate) mod repeats;

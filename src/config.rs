@@ -46,7 +46,8 @@ pub struct Config {
     /// The original's `GOSSIP_INTERVAL`: time between two rounds and between two heartbeats.
     /// Default 1 s. Half of it doubles idle traffic and halves the time to notice a death.
     pub gossip_interval: Duration,
-    /// How many live peers a round goes to. Default 3; the original has 1.
+    /// With how many peers a round repairs at most, if they know something else. Default 3; the
+    /// original goes to 1 each round, whatever it knows.
     pub gossip_fanout: usize,
     /// The original's `DEAD_PEER_PHI`: a peer is dead when its silence is as improbable as
     /// 10^-phi for a live one. Default 8, which is four missed heartbeats; 4 is two.

@@ -10,12 +10,13 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use rand::Rng;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     task::JoinHandle,
 };
 
 use crate::{
     actors::{
+        channel::Channel,
         clock::Clock,
         repeats::Repeats,
         shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
@@ -382,7 +383,7 @@ impl Gossipmonger {
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         config.check()?;
         let counters = Arc::new(Counters::default());
-        let (events, _) = broadcast::channel(config.event_queue);
+        let events = Arc::new(Channel::new(config.event_queue));
         // The writer alone holds the store, so that it is given back when the node has ended, however
         // long handles of it are kept.
         let lent: Arc<dyn Store> = Arc::new(Lent(format!("{:?}", config.storage)));
@@ -399,7 +400,7 @@ impl Gossipmonger {
     async fn open(
         config: Config,
         counters: Arc<Counters>,
-        events: broadcast::Sender<Event>,
+        events: Arc<Channel<Event>>,
         writer: Arc<Writer>,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
@@ -418,7 +419,7 @@ impl Gossipmonger {
     async fn start_actors(
         mut config: Config,
         counters: Arc<Counters>,
-        events: broadcast::Sender<Event>,
+        events: Arc<Channel<Event>>,
         writer: Arc<Writer>,
         stored: Stored,
         transport: Arc<dyn OpenTransport>,
@@ -428,7 +429,6 @@ impl Gossipmonger {
             config.advertise = transport.addresses();
         }
         let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
-        let (protocol_events, _) = broadcast::channel(PROTOCOL_EVENTS);
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             routes: Routes::default(),
@@ -437,7 +437,7 @@ impl Gossipmonger {
             maps: ArcSwap::from_pointee(Maps::new()),
             lives: ArcSwap::from_pointee(Lives::new()),
             events,
-            protocol_events,
+            protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
             budgets: Budgets::new(&config),
@@ -501,13 +501,13 @@ fn start_writer(
     storage: Arc<dyn Store>,
     config: &Config,
     counters: &Arc<Counters>,
-    events: &broadcast::Sender<Event>,
+    events: &Arc<Channel<Event>>,
 ) -> Result<Writer, SpawnError> {
-    let (events, node) = (events.clone(), config.node.clone());
+    let (events, node) = (Arc::clone(events), config.node.clone());
     let on_failure = Box::new(move |error: &StoreError| {
         let problem = Problem::Store { reason: error.to_string() };
         tracing::error!(%node, "{problem}");
-        let _ = events.send(Event::Error(problem));
+        events.send(Event::Error(problem));
     });
     Writer::start(storage, Arc::clone(counters), on_failure)
         .map_err(|error| SpawnError::Actor(format!("no thread for the store: {error}")))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::sync::oneshot;
 
 use crate::{
     Error, Gossipmonger,
@@ -52,11 +52,12 @@ impl Gossipmonger {
         audience: Audience,
         timeout: Duration,
     ) -> Result<Propagation, Error> {
-        let deadline = Instant::now() + timeout;
+        let clock = self.shared.clock;
+        let deadline = clock.now() + timeout;
         let mut pause = PAUSE_MIN;
         let mut last = Propagation { have: 1, ..Propagation::default() };
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.since(clock.now());
             if left.is_zero() {
                 return Err(Error::NotPropagated { version, within: timeout, reached: last });
             }
@@ -64,7 +65,7 @@ impl Gossipmonger {
             if self.is_enough(&last, audience) {
                 return Ok(last);
             }
-            tokio::time::sleep(pause.min(deadline.saturating_duration_since(Instant::now()))).await;
+            tokio::time::sleep(pause.min(deadline.since(clock.now()))).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }

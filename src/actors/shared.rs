@@ -13,7 +13,9 @@ use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast, watch};
 
-use super::{clock::Clock, repeats::Repeats, storage::StorageMessage, writer::Writer};
+use super::{
+    channel::Channel, clock::Clock, repeats::Repeats, storage::StorageMessage, writer::Writer,
+};
 use crate::{
     config::Config,
     counters::Counters,
@@ -43,8 +45,8 @@ pub(crate) struct Shared {
     pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
-    pub(crate) events: broadcast::Sender<Event>,
-    pub(crate) protocol_events: broadcast::Sender<ProtocolEvent>,
+    pub(crate) events: Arc<Channel<Event>>,
+    pub(crate) protocol_events: Channel<ProtocolEvent>,
     pub(crate) counters: Arc<Counters>,
     /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
     pub(crate) write_room: Arc<Semaphore>,
@@ -159,8 +161,7 @@ impl Shared {
             Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),
             _ => {}
         }
-        // It fails if nobody listens.
-        let _ = self.events.send(event);
+        self.events.send(event);
     }
 
     /// Keeps [`Shared::cut`] from seeing half of what is being published.
@@ -175,12 +176,12 @@ impl Shared {
     }
 
     pub(crate) fn tell_protocol(&self, event: ProtocolEvent) {
-        let _ = self.protocol_events.send(event);
+        self.protocol_events.send(event);
     }
 
     /// Whether anybody watches the protocol.
     pub(crate) fn is_watched(&self) -> bool {
-        self.protocol_events.receiver_count() > 0
+        self.protocol_events.is_heard()
     }
 
     /// Ends the node because it cannot go on.

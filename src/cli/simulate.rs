@@ -11,7 +11,6 @@ use clap::ValueEnum;
 use serde_json::Value;
 
 use super::error::CliError;
-use crate::protocol::push::FLOOD_BYTES_MAX;
 
 mod network;
 mod node;
@@ -48,10 +47,13 @@ pub(crate) struct Args {
     /// Part of the nodes that has just died (spread).
     #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
     dead: f64,
-    /// Bytes of the value that is written (spread). Above 512 it goes along a tree: then one node writes
-    /// all, and a few values before it is watched.
+    /// Bytes of the value that is written (spread). Above 512 it goes along the tree of its writer.
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
+    /// How many nodes write, each often enough before the deaths that its tree has formed; 0: any
+    /// node, without a word before (spread).
+    #[arg(long, default_value_t = 0, value_name = "W")]
+    writers: u32,
     /// How many updates are watched (spread), or differences reconciled (reconcile).
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
@@ -98,6 +100,7 @@ struct Plan {
     loss: f64,
     dead: f64,
     value_bytes: usize,
+    writers: u32,
     runs: u32,
     seconds: u64,
     cut: Duration,
@@ -132,6 +135,7 @@ impl Args {
         within("nodes", u64::from(self.nodes), least, NODES_MAX)?;
         within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
         within("runs", u64::from(self.runs), 1, 10_000)?;
+        within("writers", u64::from(self.writers), 0, 100)?;
         within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
         within("time", self.time.as_secs(), 1, 86_400)?;
         within("cut", self.cut.as_secs(), 1, 86_400)?;
@@ -149,6 +153,7 @@ impl Args {
             loss: self.loss,
             dead: self.dead,
             value_bytes: self.value_bytes,
+            writers: self.writers,
             runs: self.runs,
             seconds: self.time.as_secs(),
             cut: self.cut,
@@ -188,18 +193,6 @@ impl Args {
 }
 
 impl Plan {
-    /// Whether the news is so large that it goes along a tree.
-    const fn makes_trees(&self) -> bool {
-        self.value_bytes > FLOOD_BYTES_MAX
-    }
-
-    /// A value of the size that was asked for, which begins with a text.
-    fn value(&self, text: &str) -> Vec<u8> {
-        let mut value = text.as_bytes().to_vec();
-        value.resize(self.value_bytes.max(value.len()), b'.');
-        value
-    }
-
     /// The datacenter of each node: they are dealt out in turn.
     fn sites(&self) -> Vec<u16> {
         (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()

@@ -92,11 +92,12 @@ impl Repair {
     }
 
     /// The same, once a round: says whom to tell it, and with whom an exchange is worth while, of
-    /// those who are `free`, at most `room`.
+    /// those who are `free`, at most `room`, and of those whose root moves at most `moving_max`.
     pub fn round(
         &mut self,
         root: u64,
         room: usize,
+        moving_max: usize,
         free: impl Fn(&NodeId) -> bool,
         rng: &mut impl Rng,
     ) -> (Vec<NodeId>, Vec<NodeId>) {
@@ -122,7 +123,7 @@ impl Repair {
         }
         lost.shuffle(rng);
         moving.shuffle(rng);
-        moving.truncate(MOVING_MAX);
+        moving.truncate(moving_max);
         lost.extend(moving);
         lost.truncate(room);
         for node in &lost {
@@ -194,7 +195,5 @@ impl Peer {
 const PATIENCE: u32 = 2;
 /// A root that has not changed is told again after so many rounds.
 const REFRESH: u32 = 30;
-/// Most exchanges a round with peers whose root, or ours, has just changed.
-const MOVING_MAX: usize = 1;
 /// A peer that differs whatever is done is tried again after at most 16 rounds.
 const DOUBLINGS_MAX: u32 = 4;

@@ -539,7 +539,7 @@ impl Replica {
         if !self.bulk.may_feed(now, peer) {
             return (theirs, Delta::default());
         }
-        let delta = self.lacking(now, peer, &theirs, all, None);
+        let delta = self.lacking(now, peer, &theirs, all, Occasion::Pulled);
         self.bulk.told(now, peer, &delta, true);
         theirs.advance(&delta);
         (theirs, delta)
@@ -926,7 +926,7 @@ impl Replica {
     fn tell_peer(&mut self, now: Time, peer: &NodeId, theirs: &Digest, all: bool) -> Delta {
         let fed = self.bulk.fed(now, peer, theirs);
         let is_fed = fed.is_some();
-        let delta = self.lacking(now, peer, theirs, all, fed);
+        let delta = self.lacking(now, peer, theirs, all, Occasion::Told { fed });
         if !is_fed {
             self.bulk.told(now, peer, &delta, false);
         }
@@ -935,16 +935,20 @@ impl Replica {
 
     /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the
     /// large do not starve the small, then the most outdated. `all`: nodes that `theirs` does not
-    /// list are unknown to it; otherwise it wants only what it lists. `but`: to be had elsewhere.
+    /// list are unknown to it; otherwise it wants only what it lists.
     fn lacking(
         &self,
         now: Time,
         peer: &NodeId,
         theirs: &Digest,
         all: bool,
-        but: Option<&NodeId>,
+        occasion: Occasion<'_>,
     ) -> Delta {
         let mut left_out = false;
+        let fed = match occasion {
+            Occasion::Pulled => None,
+            Occasion::Told { fed } => fed,
+        };
         let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
         let mut consider = |entry: DigestEntry| {
             let Some(map) = self.map_of(&entry.node) else { return };
@@ -952,7 +956,7 @@ impl Replica {
                 return;
             }
             if let Some(versions) = map.staleness(&entry) {
-                if but == Some(&entry.node) {
+                if fed == Some(&entry.node) {
                     left_out = true;
                     return;
                 }
@@ -976,16 +980,18 @@ impl Replica {
         stale.sort_by_key(|(unknown, versions, _)| {
             (!unknown, if *unknown { *versions } else { u64::MAX - versions })
         });
-        let mut news = self.cut(now, stale.into_iter().map(|(_, _, entry)| entry));
+        let pulled = matches!(occasion, Occasion::Pulled);
+        let mut news = self.cut(now, stale.into_iter().map(|(_, _, entry)| entry), pulled);
         news.more |= left_out;
         news
     }
 
-    fn cut(&self, now: Time, stale: impl Iterator<Item = DigestEntry>) -> Delta {
+    /// What of these there is room for. `untouched`: the first version in any case.
+    fn cut(&self, now: Time, stale: impl Iterator<Item = DigestEntry>, untouched: bool) -> Delta {
         let mut budget = Budget {
             bytes: self.config.delta_bytes.saturating_sub(DELTA_FIXED_BYTES_MAX),
             entries: self.config.delta_entries,
-            untouched: true,
+            untouched,
         };
         let mut news = Delta::default();
         for entry in stale {
@@ -1125,9 +1131,10 @@ impl Replica {
         } else {
             Event::NewPeer { peer: peer.clone() }
         }));
+        // It may have moved.
+        let datacenter = record.datacenter.clone();
+        out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
         if !known {
-            let datacenter = record.datacenter.clone();
-            out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
             let reach = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
             out.push(Output::Scheduler(reach));
         }
@@ -1290,7 +1297,7 @@ impl Replica {
         if owed.is_empty() {
             return;
         }
-        let news = self.cut(now, owed.into_iter());
+        let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
         tell(vec![peer.clone()], Gossip::Push(news), out);
         if more {
@@ -1340,7 +1347,7 @@ impl Replica {
                     }
                 }
                 Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
-                    asked.push(before.line)
+                    asked.push(before.line);
                 }
                 Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
                     out.push(Output::Count(Counter::PushGaps, 1));
@@ -1380,7 +1387,7 @@ impl Replica {
             self.map_of(&line.node).is_some_and(|map| map.staleness(line).is_some())
         });
         let lacking: Vec<_> = lacking.collect();
-        let news = self.cut(now, lacking.into_iter());
+        let news = self.cut(now, lacking.into_iter(), true);
         let more = news.more;
         if !news.is_empty() {
             tell(vec![from.clone()], Gossip::Push(news), out);
@@ -1715,6 +1722,18 @@ enum Outcome {
 }
 
 /// Has each link told its share, those with the same share together.
+/// Why a peer is told what it lacks.
+#[derive(Clone, Copy, Debug)]
+enum Occasion<'a> {
+    /// It pulls.
+    Pulled,
+    /// It said how far it is. A batch larger than the budget it may pull: several tell it at once.
+    Told {
+        /// Whose news it is being fed.
+        fed: Option<&'a NodeId>,
+    },
+}
+
 /// What came by an exchange. Of more than a little the others are only told that it is to be had, so
 /// it is not cut from the map.
 fn relayed(now: Time, map: &NodeMap, fresh: Fresh) -> Option<Item> {

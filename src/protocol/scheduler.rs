@@ -430,7 +430,8 @@ impl Scheduler {
             let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
             let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
             let room = if self.late { 0 } else { self.config.gossip_fanout };
-            let (changed, differ) = self.repair.round(root, room, free, &mut self.rng);
+            let moving = usize::from(!self.is_catching_up());
+            let (changed, differ) = self.repair.round(root, room, moving, free, &mut self.rng);
             told.extend(changed);
             self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
         }
@@ -440,8 +441,20 @@ impl Scheduler {
         }
     }
 
+    /// Whether an exchange is under way that may bring what others differ in: from two at once much
+    /// would come twice.
+    fn is_catching_up(&self) -> bool {
+        self.in_flight.keys().any(|target| match target {
+            Target::Peer(node) => self.links.has(node),
+            Target::Address(_) => !self.links.is_empty(),
+        })
+    }
+
     /// Neighbours that are new and know something else.
     fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
+        if self.is_catching_up() {
+            return;
+        }
         let targets = differ.into_iter().map(Target::Peer);
         let free = targets.filter(|target| self.is_free(now, target));
         let targets: BTreeSet<_> = free.take(self.at_once).collect();
@@ -474,14 +487,19 @@ impl Scheduler {
         some.find(|target| self.is_free(now, target))
     }
 
-    /// Somebody live whom neither we nor our neighbours are likely to talk to.
+    /// Somebody live whom neither we nor our neighbours are likely to talk to, now and then in another
+    /// datacenter: the bridges compare what is known there every round, and as long as the connection
+    /// lasts news takes that way as well.
     fn maybe_distant(&mut self, now: Time) -> Option<Target> {
         if now < self.next_distant {
             return None;
         }
         self.next_distant = now + distant_interval(&self.config, &mut self.rng);
         let live = self.peers.iter().filter(|(_, peer)| peer.reach == Some(Reach::Live));
-        let distant = live.filter(|(node, _)| !self.links.has(node));
+        let anywhere = self.rng.random_ratio(1, DISTANT_ABROAD);
+        let here = Overlay::HOME;
+        let distant = live
+            .filter(|(node, peer)| (anywhere || peer.datacenter == here) && !self.links.has(node));
         let (node, _) = distant.choose(&mut self.rng)?;
         let target = Target::Peer(node.clone());
         self.distant = Some(node.clone());
@@ -645,6 +663,8 @@ fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
 
 /// How many peers are told that this node leaves; they tell the others.
 const FAREWELLS: usize = 3;
+/// Of so many of these one may be in another datacenter.
+const DISTANT_ABROAD: u32 = 8;
 /// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
 const DISTANT_INTERVALS: u32 = 60;
 /// A round that is later than a fourth of the interval repairs nothing: this process has too little of

@@ -147,7 +147,7 @@ async fn keeps_for_a_slow_reader_the_last_value_and_not_all() {
             }
         }
     }
-    println!("read {} KiB of {} KiB", bytes >> 10, 200 * VALUE >> 10);
+    println!("read {} KiB of {} KiB", bytes >> 10, (200 * VALUE) >> 10);
     assert!(bytes < 100 * VALUE, "{bytes} bytes were kept");
     scene.end().await;
 }

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use gossipmonger::protocol::{
     bulk::{FEEDS_MAX, LEASE},
-    delta::Delta,
-    digest::Digest,
+    delta::{Delta, NodeDelta},
+    digest::{Digest, DigestEntry},
     exchange::{Ask, Breach, CHUNKS_MAX, Half, Initiator, Reply, Responder, Step},
-    id::Version,
+    gossip::Gossip,
+    id::{NodeId, Version},
     map::MapLimits,
     message::Message,
-    replica::{Replica, ReplicaConfig},
-    route::StorageInput,
+    replica::{Replica, ReplicaConfig, Write},
+    route::{Output, StorageInput, TransportInput},
 };
 
-use crate::support::{LIMITS, at, config, exchange, node, replica, set, start};
+use crate::support::{LIMITS, at, config, exchange, news, node, replica, set, start};
 
 fn syn() -> Message {
     Message::Syn { digest: Digest::default() }
@@ -137,6 +138,79 @@ fn tells_nobody_twice_what_it_is_feeding_it() {
     assert_eq!(large.feed(at(1), &small, theirs, true).1.nodes[0].from, fed.nodes[0].to);
     large.handle(at(2), StorageInput::BulkBroken(small.clone()), &mut out);
     assert_eq!(large.answer(at(2), &small, &nothing, &mut out).1.len(), 10);
+}
+
+#[test]
+fn pushes_nothing_that_it_is_feeding() {
+    let mut large = large(10, 205);
+    let (fed, other) = (node("fed"), node("other"));
+    for peer in [&fed, &other] {
+        large.handle(at(1), StorageInput::Linked(peer.clone(), true), &mut Vec::new());
+    }
+    let (mut theirs, mut more) = (Digest::default(), true);
+    let write = |large: &mut Replica, second: u64| {
+        let mut out = Vec::new();
+        large.write(at(second), vec![Write::set(format!("new{second}"), "1")], &mut out).unwrap();
+        large.handle(at(second), StorageInput::Tick, &mut out);
+        [&fed, &other].map(|peer| is_told(&out, peer))
+    };
+    while more {
+        let delta;
+        (theirs, delta) = large.feed(at(2), &node("fed"), theirs, true);
+        more = delta.more;
+        if delta.nodes[0].from == Version(0) {
+            assert_eq!(write(&mut large, 3), [false, true], "the pull brings it");
+            let mut out = Vec::new();
+            let graft = Gossip::Graft(vec![DigestEntry::unknown(node("large"))]);
+            let graft = StorageInput::Gossip(node("fed"), Box::new(graft));
+            large.handle(at(3), graft, &mut out);
+            assert!(!is_told(&out, &node("fed")), "it does so whoever asks");
+        }
+    }
+    assert_eq!(theirs.get(&node("large")).unwrap().max_version, large.own().max_version());
+    assert_eq!(write(&mut large, 4), [true, true]);
+}
+
+/// Whether a peer is told news of keys.
+fn is_told(out: &[Output], peer: &NodeId) -> bool {
+    out.iter().any(|output| match output {
+        Output::Transport(TransportInput::Gossip { to, gossip }) => {
+            let keys = matches!(&**gossip, Gossip::Push(delta) if delta.nodes.iter().any(|n| !n.entries.is_empty()));
+            keys && to.contains(peer)
+        }
+        _ => false,
+    })
+}
+
+#[test]
+fn asks_nobody_for_what_a_pull_is_bringing() {
+    let (mut small, mut out) = (replica("small"), Vec::new());
+    let (feeder, other) = (node("feeder"), node("other"));
+    small.apply(at(1), &feeder, &delta_of(news("owner", 0, 5, 0), true), &mut out);
+    let gap = || Box::new(Gossip::Push(delta_of(news("owner", 7, 8, 0), false)));
+    let asks = |out: &[Output]| {
+        let graft = |gossip: &Gossip| matches!(gossip, Gossip::Graft(_));
+        let gossip = |output: &Output| match output {
+            Output::Transport(TransportInput::Gossip { gossip, .. }) => graft(gossip),
+            _ => false,
+        };
+        out.iter().any(gossip)
+    };
+    small.handle(at(1), StorageInput::Gossip(other.clone(), gap()), &mut out);
+    assert!(asks(&out));
+    assert!(small.pull(at(2), &feeder, None).is_some());
+    assert!(small.take(at(2), &feeder, &delta_of(news("owner", 5, 6, 0), true), &mut out));
+    out.clear();
+    small.handle(at(2), StorageInput::Gossip(other.clone(), gap()), &mut out);
+    assert!(!asks(&out));
+    assert!(small.take(at(2), &feeder, &delta_of(news("owner", 6, 7, 0), false), &mut out));
+    let gap = Box::new(Gossip::Push(delta_of(news("owner", 9, 10, 0), false)));
+    small.handle(at(2), StorageInput::Gossip(other, gap), &mut out);
+    assert!(asks(&out), "the pull is over");
+}
+
+fn delta_of(news: NodeDelta, more: bool) -> Delta {
+    Delta { nodes: vec![news], more }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use gossipmonger::{
     protocol::{
+        delta::Delta,
         digest::{Digest, DigestEntry},
         event::{Event, ProtocolEvent},
         id::{Generation, NodeId, Version},
@@ -443,7 +444,8 @@ fn a_batch_becomes_visible_at_once() {
         write(&mut owner, at(1), batch(value));
         for _ in 0..10 {
             let digest = reader.digest();
-            let (_, delta) = owner.answer(at(1), &node("reader"), &digest, &mut Vec::new());
+            let digest = (*digest).clone();
+            let (_, delta) = owner.feed(at(1), &node("reader"), digest, true);
             reader.apply(at(1), &node("owner"), &delta, &mut Vec::new());
             let Some(copy) = reader.copy(&node("owner")) else { continue };
             let of = |n: u64| seen(&reader, "owner", &format!("k{n}"), at(1));
@@ -571,9 +573,14 @@ proptest! {
         let mut reader = replica("reader");
         for _ in 0..1_000 {
             let digest = reader.digest();
-            let (_, delta) = relay.answer(at(1), &node("reader"), &digest, &mut Vec::new());
+            let (_, told) = relay.answer(at(1), &node("reader"), &digest, &mut Vec::new());
+            let bytes = |delta: &Delta| {
+                Message::Ack { delta: delta.clone() }.encode().unwrap().len() - LENGTH_BYTES - 2
+            };
+            prop_assert!(bytes(&told) <= budget && told.len() <= entries, "what nobody asked for");
+            let (_, delta) = relay.feed(at(1), &node("reader"), (*digest).clone(), true);
             let single = delta.nodes.len() <= 1 && delta.len() <= 1;
-            let bytes = Message::Ack { delta: delta.clone() }.encode().unwrap().len() - LENGTH_BYTES - 2;
+            let bytes = bytes(&delta);
             prop_assert!(bytes <= budget || single, "{bytes} of {budget}: {delta:?}");
             prop_assert!(delta.len() <= entries || single);
             prop_assert!(delta.more || !delta.is_empty() || reader.peers().count() == owners.len() + 1);

@@ -25,7 +25,7 @@ impl Desk {
 
     /// A round at this root; who gets an exchange.
     fn round(&mut self, root: u64) -> Vec<String> {
-        let (told, repaired) = self.repair.round(root, FANOUT, |_| true, &mut self.rng);
+        let (told, repaired) = self.repair.round(root, FANOUT, 1, |_| true, &mut self.rng);
         self.told += told.len();
         repaired.iter().map(ToString::to_string).collect()
     }

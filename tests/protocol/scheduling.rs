@@ -185,6 +185,24 @@ fn who_knows_something_else_for_two_rounds_gets_an_exchange() {
 }
 
 #[test]
+fn while_one_exchange_may_bring_all_no_other_begins() {
+    let mut scheduler = scheduler(&["seed:1"]);
+    let seed = Target::Address("seed:1".into());
+    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), [seed]);
+    for name in ["t", "u"] {
+        peer(&mut scheduler, name, Reach::Live);
+        link(&mut scheduler, at(0), name, true);
+    }
+    for second in 1..9 {
+        let root = |n| SchedulerInput::Root(node("t"), second * 10 + n);
+        assert_eq!(rounds(&tell(&mut scheduler, at(second), root(1))), []);
+        tell(&mut scheduler, at(second), SchedulerInput::Tick);
+        let own = SchedulerInput::OwnRoot(second);
+        assert_eq!(rounds(&tell(&mut scheduler, at(second), own)), []);
+    }
+}
+
+#[test]
 fn who_cannot_keep_its_own_time_repairs_nothing() {
     let mut scheduler = scheduler(&[]);
     peer(&mut scheduler, "t", Reach::Live);

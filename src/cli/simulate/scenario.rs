@@ -8,7 +8,11 @@ use rand::{
 };
 
 use super::{
-    super::{bench::machine::cpu_seconds, error::CliError, experiment},
+    super::{
+        bench::machine::{cpu_seconds, resident_bytes},
+        error::CliError,
+        experiment,
+    },
     Plan,
     network::Network,
     report::{Report, Spread},
@@ -39,6 +43,7 @@ pub(super) fn idle(plan: &Plan) -> Report {
         idle_packets_per_node_s: Some(sent.packets as f64 / per),
         idle_wan_bytes_per_s: Some(sent.wan_bytes as f64 / plan.seconds as f64),
         realtime_factor: Some(plan.seconds as f64 / took),
+        rss_bytes_per_pair: Some(world.bytes_per_pair),
         curve: Some(("B a node and second", "seconds", curve)),
         ..Report::default()
     }
@@ -48,9 +53,8 @@ pub(super) fn idle(plan: &Plan) -> Report {
 pub(super) fn spread(plan: &Plan) -> Report {
     let mut spread = Spread::default();
     let (mut virtual_s, mut took) = (0.0, 0.0);
-    let runs_per_world = if plan.makes_trees() { TREE_RUNS_PER_WORLD } else { RUNS_PER_WORLD };
-    for batch in 0..plan.runs.div_ceil(runs_per_world) {
-        let runs = (plan.runs - batch * runs_per_world).min(runs_per_world);
+    for batch in 0..plan.runs.div_ceil(RUNS_PER_WORLD) {
+        let runs = (plan.runs - batch * RUNS_PER_WORLD).min(RUNS_PER_WORLD);
         let mut world = warm_world(plan, plan.seed + u64::from(batch), plan.nodes);
         world.run_for(SETTLE);
         let (start, begun) = (world.now(), cpu_seconds());
@@ -59,33 +63,43 @@ pub(super) fn spread(plan: &Plan) -> Report {
         virtual_s += seconds(world.now() - start);
     }
     let realtime = virtual_s / took;
-    Report { realtime_factor: Some(realtime), tree: Some(plan.makes_trees()), ..spread.report() }
+    Report { realtime_factor: Some(realtime), ..spread.report() }
 }
 
 fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) {
     let mut nodes: Vec<_> = world.running().collect();
     nodes.shuffle(world.rng());
-    // A tree belongs to one writer, and forms with what it writes first.
-    let writer = nodes.last().copied().filter(|_| plan.makes_trees());
-    for round in 0..writer.map_or(0, |_| TREE_FORMS_WITHIN) {
-        world.set(writer.unwrap_or_default(), "key", &plan.value(&format!("before {round}")));
-        world.run_for(BETWEEN_TREE_RUNS);
-    }
     let dead = (f64::from(plan.nodes) * plan.dead) as usize;
-    let live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
+    let mut live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
+    if plan.writers > 0 {
+        let writers = live[..live.len().min(plan.writers as usize)].to_vec();
+        for nth in 0..WARM_UP_WRITES {
+            for writer in &writers {
+                world.set(*writer, "key", &value(plan, &format!("before {nth}")));
+                world.run_for(BETWEEN_RUNS);
+            }
+        }
+        live = writers;
+    }
     nodes.into_iter().for_each(|node| world.crash(node));
     let before = world.tally;
     for run in 0..runs {
-        let any = live[world.rng().random_range(0..live.len())];
+        let writer = live[world.rng().random_range(0..live.len())];
         // Writing what is there already would be no news.
-        let value = plan.value(&run.to_string());
-        world.set_watched(writer.unwrap_or(any), "key", &value);
-        world.run_for(if writer.is_some() { BETWEEN_TREE_RUNS } else { BETWEEN_RUNS });
+        world.set_watched(writer, "key", &value(plan, &run.to_string()));
+        world.run_for(BETWEEN_RUNS);
     }
     world.run_until(STEP, SPREAD_TIMEOUT, World::is_everywhere);
     let arrivals = world.arrivals();
     let payloads = world.tally.payloads - before.payloads;
     spread.add(&arrivals, payloads, world.tally.wan_messages - before.wan_messages);
+}
+
+/// A value of the planned size that begins like this.
+fn value(plan: &Plan, beginning: &str) -> Vec<u8> {
+    let mut value = beginning.as_bytes().to_vec();
+    value.resize(plan.value_bytes.max(value.len()), b'.');
+    value
 }
 
 /// A fifth of the nodes joins the others at once, through the seeds.
@@ -216,7 +230,10 @@ fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
 
 fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
     let mut world = cold_world(plan, seed, running);
+    let before = resident_bytes();
     warm::start(&mut world, running);
+    let grown = resident_bytes().saturating_sub(before) as f64;
+    world.bytes_per_pair = grown / (f64::from(running) * f64::from(running - 1).max(1.0));
     world
 }
 
@@ -234,10 +251,8 @@ const STEP: Duration = Duration::from_millis(50);
 /// So many updates are over before the dead are known to be dead.
 const RUNS_PER_WORLD: u32 = 20;
 const BETWEEN_RUNS: Duration = Duration::from_millis(60);
-/// What goes along a tree takes longer, and the tree mends itself meanwhile.
-const TREE_RUNS_PER_WORLD: u32 = 6;
-const BETWEEN_TREE_RUNS: Duration = Duration::from_millis(300);
-const TREE_FORMS_WITHIN: u32 = 4;
+/// A tree is as thin as it gets after a few.
+const WARM_UP_WRITES: u32 = 8;
 /// What has not arrived by then never does.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);

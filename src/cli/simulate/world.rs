@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) tally: Tally,
     pub(super) nodes: Vec<Node>,
+    /// What the memory of this process grew by when they were started.
+    pub(super) bytes_per_pair: f64,
     rng: SmallRng,
     queue: Queue<What>,
     pool: Arc<Pool>,
@@ -196,6 +198,7 @@ impl World {
             network,
             tally: Tally::default(),
             nodes,
+            bytes_per_pair: 0.0,
             rng: SmallRng::seed_from_u64(seed),
             queue: Queue::new(),
             pool: Arc::default(),
@@ -868,7 +871,7 @@ impl World {
         if c.up != [true; 2] {
             return;
         }
-        let upto = c.sick.unwrap_or(self.queue.now()).min(self.queue.now());
+        let upto = c.sick.unwrap_or_else(|| self.queue.now()).min(self.queue.now());
         let sent = upto.saturating_sub(c.quiet) / micros(self.config.gossip_interval);
         for nth in c.counted + 1..=sent {
             self.network.count_keep_alive(connection, nth, c.ends);

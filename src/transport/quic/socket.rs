@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Context, Poll},
 };
@@ -29,6 +29,8 @@ pub(super) struct Socket {
     silent: Arc<AtomicBool>,
     gso: bool,
     noise: Noise,
+    /// How much more than single packets was sent lately: see [`BUSY`].
+    load: AtomicU32,
 }
 
 impl Socket {
@@ -47,7 +49,8 @@ impl Socket {
         };
         let inner = bound.map_err(refused)?;
         let address = inner.local_addr().map_err(refused)?;
-        Ok(Self { address, inner: ArcSwapOption::from_pointee(inner), silent, gso, noise })
+        let (inner, load) = (ArcSwapOption::from_pointee(inner), AtomicU32::new(0));
+        Ok(Self { address, inner, silent, gso, noise, load })
     }
 
     /// Where it is bound.
@@ -72,6 +75,11 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        // Not exact if two send at once, which does no harm.
+        let load = self.load.load(Ordering::Relaxed);
+        let full = u32::try_from(transmit.contents.len() / FULL_BYTES).unwrap_or(LOAD_MAX);
+        let next = if full > 0 { (load + full).min(LOAD_MAX) } else { load.saturating_sub(1) };
+        self.load.store(next, Ordering::Relaxed);
         match &*self.inner.load() {
             Some(inner) if !self.silent.load(Ordering::Relaxed) => inner.try_send(transmit),
             _ => Ok(()),
@@ -102,7 +110,9 @@ impl AsyncUdpSocket for Socket {
 
     fn max_transmit_segments(&self) -> usize {
         match &*self.inner.load() {
-            Some(inner) if self.gso => inner.max_transmit_segments(),
+            Some(inner) if self.gso && self.load.load(Ordering::Relaxed) >= BUSY => {
+                inner.max_transmit_segments()
+            }
             _ => 1,
         }
     }
@@ -125,6 +135,14 @@ impl UdpPoller for Released {
         Poll::Ready(Ok(()))
     }
 }
+
+/// A connection that may send several packets at once keeps a buffer for them, 12 of the 40 KiB that it
+/// holds. So that those with little to say do without, packets are gathered only while more of them
+/// are full than not, by this many.
+const BUSY: u32 = 192;
+const LOAD_MAX: u32 = 2 * BUSY;
+/// What is at least so long is a full packet.
+const FULL_BYTES: usize = 1_200;
 
 fn bind(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
     let socket = Socket2::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;

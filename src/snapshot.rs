@@ -125,6 +125,12 @@ impl Snapshot {
         self.maps.get(node).map_or(0, |map| map.live_keys)
     }
 
+    /// How many deleted keys of a node are still remembered here as deleted.
+    #[must_use]
+    pub fn tombstones(&self, node: &NodeId) -> Option<usize> {
+        self.maps.get(node).map(|map| map.entries.len() - map.live_keys)
+    }
+
     fn describe(&self, node: &NodeId, map: &NodeView) -> Option<Member> {
         let (_, record) = map.record.as_ref()?;
         let local = *node == self.local;

@@ -3,6 +3,7 @@ mod api;
 mod harness;
 mod limits;
 mod membership;
+mod propagation;
 mod reconciliation;
 mod store;
 mod subscriptions;

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     /// Part of the nodes that has just died (spread).
     #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
     dead: f64,
-    /// Bytes of the value that is written (spread).
+    /// Bytes of the value that is written (spread). Above 512 it goes along the tree of its writer.
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
     /// How many nodes write, each often enough before the deaths that its tree has formed; 0: any

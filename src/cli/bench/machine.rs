@@ -16,7 +16,7 @@ pub(in crate::cli) fn cpu_seconds() -> f64 {
 }
 
 /// Memory held by this process.
-pub(super) fn resident_bytes() -> u64 {
+pub(in crate::cli) fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
     pages.unwrap_or(0) * page_size() as u64

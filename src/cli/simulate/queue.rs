@@ -25,11 +25,6 @@ impl<E> Queue<E> {
         self.now
     }
 
-    /// How many events there have been so far.
-    pub(super) const fn scheduled(&self) -> u64 {
-        self.scheduled
-    }
-
     /// Schedules an event; what is late happens now.
     pub(super) fn at(&mut self, at: u64, event: E) {
         self.ranked(at, 0, event);

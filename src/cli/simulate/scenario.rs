@@ -8,7 +8,11 @@ use rand::{
 };
 
 use super::{
-    super::{bench::machine::cpu_seconds, error::CliError, experiment},
+    super::{
+        bench::machine::{cpu_seconds, resident_bytes},
+        error::CliError,
+        experiment,
+    },
     Plan,
     network::Network,
     report::{Report, Spread},
@@ -39,6 +43,7 @@ pub(super) fn idle(plan: &Plan) -> Report {
         idle_packets_per_node_s: Some(sent.packets as f64 / per),
         idle_wan_bytes_per_s: Some(sent.wan_bytes as f64 / plan.seconds as f64),
         realtime_factor: Some(plan.seconds as f64 / took),
+        rss_bytes_per_pair: Some(world.bytes_per_pair),
         curve: Some(("B a node and second", "seconds", curve)),
         ..Report::default()
     }
@@ -78,9 +83,6 @@ fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) 
     }
     nodes.into_iter().for_each(|node| world.crash(node));
     let before = world.tally;
-    if std::env::var("SIM_DEBUG").is_ok() {
-        eprintln!("{}", world.describe());
-    }
     for run in 0..runs {
         let writer = live[world.rng().random_range(0..live.len())];
         // Writing what is there already would be no news.
@@ -228,7 +230,10 @@ fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
 
 fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
     let mut world = cold_world(plan, seed, running);
+    let before = resident_bytes();
     warm::start(&mut world, running);
+    let grown = resident_bytes().saturating_sub(before) as f64;
+    world.bytes_per_pair = grown / (f64::from(running) * f64::from(running - 1).max(1.0));
     world
 }
 

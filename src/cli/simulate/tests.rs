@@ -51,11 +51,3 @@ fn a_run_that_leaves_out_what_does_nothing_is_the_same_run() {
         }
     }
 }
-
-#[test]
-fn a_node_and_peer_take_few_bytes() {
-    // What is kept per peer, at the least and the most that a tree of them is filled: the copy's
-    // place, what is thought of it, and whether it can be reached.
-    let copy = size_of::<crate::protocol::id::NodeId>() + size_of::<usize>();
-    assert_eq!(copy, 16);
-}

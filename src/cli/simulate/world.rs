@@ -40,6 +40,8 @@ pub(super) struct World {
     pub(super) network: Network,
     pub(super) tally: Tally,
     pub(super) nodes: Vec<Node>,
+    /// What the memory of this process grew by when they were started.
+    pub(super) bytes_per_pair: f64,
     rng: SmallRng,
     queue: Queue<What>,
     pool: Arc<Pool>,
@@ -196,6 +198,7 @@ impl World {
             network,
             tally: Tally::default(),
             nodes,
+            bytes_per_pair: 0.0,
             rng: SmallRng::seed_from_u64(seed),
             queue: Queue::new(),
             pool: Arc::default(),
@@ -242,37 +245,6 @@ impl World {
     pub(super) fn running(&self) -> impl Iterator<Item = u32> {
         let all = self.nodes.iter().zip(0..);
         all.filter(|(node, _)| node.machines.is_some()).map(|(_, n)| n)
-    }
-
-    /// Connections, for a look at what goes on.
-    pub(super) fn describe(&self) -> String {
-        let (mut up, mut wan, mut sick, mut half) = (0, 0, 0, 0);
-        for c in &self.connections {
-            match c.up {
-                [true, true] => {
-                    up += 1;
-                    wan += usize::from(self.network.is_wan(c.ends[0], c.ends[1]));
-                    sick += usize::from(c.sick.is_some());
-                }
-                [false, false] => {}
-                _ => half += 1,
-            }
-        }
-        let wanted: usize = self
-            .running()
-            .filter_map(|n| self.machines(n))
-            .map(|m| m.scheduler.neighbours().len())
-            .sum();
-        let resting = self.running().filter_map(|n| self.machines(n)).filter(|m| m.rest.is_some());
-        format!(
-            "{up} connections up, {wan} of them wan, {sick} sick, {half} half, {} ever, {wanted} \
-             wanted, {} rest, {} exchanges, {} events at {} us",
-            self.connections.len(),
-            resting.count(),
-            self.tally.exchanges,
-            self.queue.scheduled(),
-            self.now()
-        )
     }
 
     // --- processes

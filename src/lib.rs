@@ -7,16 +7,27 @@
 //!
 //! [ractor]: https://docs.rs/ractor
 //!
+//! # One change
+//!
+//! A `set` is applied by storage, and in the same turn cut as a *delta* from the map and told to all
+//! linked peers: the ten neighbours or so that the overlay computes from the member list. Whoever it
+//! is new to passes it on once; what does not connect to a copy is asked for, never skipped. Large or
+//! frequent news goes along a tree per owner, and the other edges only say that there is some.
+//!
 //! # One exchange
 //!
-//! Every `gossip_interval` the scheduler chooses some peers. Storage gives a *digest*: for each node
-//! known, how far its copy reaches. The transport opens a QUIC stream to each peer and sends it
-//! (`Syn`). The peer's storage compares and answers (`SynAck`) with a *delta*, what the digest lacks,
+//! Every `gossip_interval` neighbours compare the *root*, one number that sums up all they know, if
+//! it has changed. Whoever differs twice in a row repairs that. Storage gives a *digest*: for each node
+//! known, how far its copy reaches; or, of many nodes, a sketch from which the peer works out the lines
+//! that differ. The transport opens a QUIC stream to the peer and sends it
+//! (`Syn`, `Cells`). The peer's storage compares and answers (`SynAck`) with a *delta*, what the digest lacks,
 //! oldest writes first, and with what it wants itself. Our storage applies the delta, a gap-free
 //! run of writes per node, publishes the new snapshot, tells the subscribers, and sends back what was
-//! wanted (`Ack`). If a budget cut a delta, the next round follows on the same stream at once.
-//! Whatever arrives from a peer is a sign of its life: the transport reports it to the detector,
-//! which tells the scheduler and the subscribers when a peer is live, suspect or dead.
+//! wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
+//!
+//! Whatever arrives from a neighbour is a sign of its life: the transport reports it to the detector.
+//! A neighbour that is silent for too long is accused before everybody; an accusation travels like a
+//! change, and the accused refutes it if it lives.
 //!
 //! # Layers
 //!

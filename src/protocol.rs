@@ -7,14 +7,14 @@
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
 //! [`sketch`] tells which lines differ, and only those are compared.
 //!
-//! Three machines do it: [`replica`] holds the maps, [`liveness`] judges who is live, [`scheduler`]
-//! keeps connections to a few neighbours ([`overlay`], [`links`]) and chooses whom to gossip with
-//! beside them. A machine is told something and the present [`time`], and says what is to be done and
-//! by whom ([`route`]). The actors of this crate deliver that, and so does the simulator in
-//! `tests/simulation`, which therefore runs the logic that ships. [`exchange`] has the two halves of
-//! one exchange, [`message`] its bytes.
+//! Three machines do it: [`replica`] holds the maps and tells what is new ([`push`]), [`liveness`]
+//! judges who is live, [`scheduler`] decides which connections there are ([`overlay`], [`links`]) and
+//! with whom to compare what is known ([`repair`]). A machine is told something and the present
+//! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
+//! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
+//! logic that ships. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
+//! little as the difference, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
-pub mod bulk;
 pub mod delta;
 pub mod digest;
 pub mod entry;

@@ -197,6 +197,7 @@ async fn notices_the_silence_of_either_end_without_heartbeats() {
 
 /// What may be saved up (two seconds) goes at once, and one frame into debt; the rest takes its time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::disallowed_methods, reason = "a budget is a matter of time")]
 async fn holds_what_goes_to_another_datacenter_to_its_budget() {
     const RATE: usize = 256 << 10;
     let cluster = Cluster::new("demo");

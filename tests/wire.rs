@@ -14,6 +14,7 @@ use gossipmonger::protocol::{
     },
     record::{NodeRecord, Status},
     sketch::{CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cell, Cells},
+    skim::skim,
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -367,6 +368,8 @@ proptest! {
     fn arbitrary_bytes_never_panic(kind in 0_u8..16, bytes in vec(any::<u8>(), 0..400)) {
         let _ = Message::decode(&bytes);
         let _ = Heartbeat::decode(&bytes);
+        let _ = skim(&bytes);
+        let _ = skim(&[&[6, 1, 1], &bytes[..]].concat());
         let _ = Message::decode(&[&[kind, 1], &bytes[..]].concat());
         let _ = Heartbeat::decode(&[&[16, 1], &bytes[..]].concat());
     }

@@ -35,6 +35,9 @@ pub const PUSH_INTERVAL: Duration = Duration::from_millis(2);
 /// A link that is full passes; links that stay full for so long are an overload. One owner's bulk is
 /// none: each link gets what it missed, the latest only, as fast as it can take it.
 pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
+/// The same while a node has more to tell than it may flood: a frame costs as much as the news of
+/// many keys in it.
+pub const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 /// How long news that is known to be had somewhere may take to come by itself, before it is asked for.
 pub const GRAFT_DELAY: Duration = Duration::from_millis(100);
 
@@ -189,7 +192,8 @@ impl Push {
 
     /// The earliest time for the next batch.
     fn next(&self, now: Time) -> Time {
-        self.last.map_or(now, |last| last + PUSH_INTERVAL)
+        let wait = if self.floods.0 < BUSY_FLOODS { BUSY_INTERVAL } else { PUSH_INTERVAL };
+        self.last.map_or(now, |last| last + wait)
     }
 
     /// Who is to be told what of a batch. What a congested link misses is kept for later.
@@ -324,6 +328,9 @@ impl Link {
         self.lazy.insert(owner.clone())
     }
 }
+
+/// A node with fewer floods left than this is busy.
+const BUSY_FLOODS: f64 = 8.0;
 
 /// Whether it is about who is there, not about keys.
 fn is_verdict(item: &Item) -> bool {

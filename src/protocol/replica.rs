@@ -165,6 +165,11 @@ impl Write {
         Self { key: key.into(), value: None, ttl: None }
     }
 
+    /// An upper bound of its bytes on the wire.
+    fn encoded_len_max(&self) -> usize {
+        entry_len_max(self.key.as_str().len(), self.value.as_ref().map_or(0, |value| value.len()))
+    }
+
     /// The same, gone after `ttl`.
     #[must_use]
     pub fn with_ttl(self, ttl: Duration) -> Self {
@@ -664,11 +669,18 @@ impl Replica {
 
     /// Drops what would change nothing, and all but the last write of a key.
     fn without_idle(&self, now: Time, batch: Vec<Write>) -> Vec<Write> {
-        let mut last: BTreeMap<Key, Write> = BTreeMap::new();
-        for write in batch {
-            last.insert(write.key.clone(), write);
+        let mut sorted = batch;
+        // Stable, and little work for what is in order already, as large batches mostly are.
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut last: Vec<Write> = Vec::with_capacity(sorted.len());
+        for write in sorted {
+            match last.last_mut() {
+                Some(before) if before.key == write.key => *before = write,
+                _ => last.push(write),
+            }
         }
-        last.into_values().filter(|write| !self.is_idle(now, write)).collect()
+        last.retain(|write| !self.is_idle(now, write));
+        last
     }
 
     fn is_idle(&self, now: Time, write: &Write) -> bool {
@@ -685,21 +697,25 @@ impl Replica {
 
     fn check_room(&self, batch: &[Write]) -> Result<(), WriteError> {
         let limits = &self.config.limits;
-        let (mut keys, mut bytes, mut batch_bytes) = (self.own.live_keys(), self.own.bytes(), 0);
+        let (mut keys, mut bytes) = (self.own.live_keys(), self.own.bytes());
+        let batch_bytes: usize = batch.iter().map(Write::encoded_len_max).sum();
+        if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
+            return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
+        }
+        // Far from the limits nobody has to look what is replaced.
+        if keys + batch.len() <= limits.keys && bytes + batch_bytes <= limits.bytes {
+            return Ok(());
+        }
         for write in batch {
             let key = write.key.as_str().len();
             let value = write.value.as_ref().map_or(0, |value| value.len());
             let old = self.own.entries().get(&write.key);
-            batch_bytes += entry_len_max(key, value);
             bytes = (bytes + value).saturating_sub(old.map_or(0, Entry::value_len));
             bytes += if old.is_none() { key } else { 0 };
             keys += usize::from(write.value.is_some());
             keys -= usize::from(old.is_some_and(|old| !old.is_tombstone()));
         }
         let grows = |now: usize, before: usize, max| now > max && now > before;
-        if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
-            return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
-        }
         if grows(keys, self.own.live_keys(), limits.keys) {
             return Err(WriteError::Keys { len: keys, max: limits.keys });
         }
@@ -1342,7 +1358,9 @@ impl Replica {
                     out.push(Output::Count(Counter::PushesRepeated, 1));
                     let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
                     let has_keys = !delta.entries.is_empty();
-                    if has_keys && self.push.repeated(from, &delta.node, bytes) {
+                    // The owner's own edge is the last to be given up.
+                    let relayed = *from != delta.node;
+                    if relayed && has_keys && self.push.repeated(from, &delta.node, bytes) {
                         pruned.push(delta.node.clone());
                     }
                 }

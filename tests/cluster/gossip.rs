@@ -1,9 +1,9 @@
 //! The streams for gossip, and what keeps connections alive: honest peers, slow ones, hostile ones.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gossipmonger::{
-    Datacenter, Generation, PeerState, Version,
+    Config, Datacenter, Generation, Gossipmonger, PeerState, Version,
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::Digest,
@@ -172,11 +172,11 @@ async fn notices_the_silence_of_either_end_without_heartbeats() {
     for dialer_falls_silent in [false, true] {
         let (mut config, first) = with_transport(&cluster, "a");
         config.gossip_interval = Duration::from_millis(200);
-        let a = gossipmonger::Gossipmonger::spawn(config).await.unwrap().0;
+        let a = Gossipmonger::spawn(config).await.unwrap().0;
         let (mut config, second) = with_transport(&cluster, "b");
         config.gossip_interval = Duration::from_millis(200);
         config.seeds = a.addresses().to_vec();
-        let b = gossipmonger::Gossipmonger::spawn(config).await.unwrap().0;
+        let b = Gossipmonger::spawn(config).await.unwrap().0;
         let nodes = [a, b];
         all_live(&nodes).await;
         let (silent, other) = if dialer_falls_silent { (&second, 0) } else { (&first, 1) };
@@ -193,6 +193,38 @@ async fn notices_the_silence_of_either_end_without_heartbeats() {
         tokio::join!(a.shutdown(), b.shutdown());
         drop((first, second));
     }
+}
+
+/// What may be saved up (two seconds) goes at once, and one frame into debt; the rest takes its time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_what_goes_to_another_datacenter_to_its_budget() {
+    const RATE: usize = 256 << 10;
+    let cluster = Cluster::new("demo");
+    let spawn = async |datacenter: &str, name: &str, seeds: &[String]| {
+        let (identity, roots) = cluster.identity_in(datacenter, name);
+        let mut config = Config::new(identity, roots).unwrap().local();
+        config.wan_bytes_per_second = RATE;
+        config.max_delta_bytes = 64 << 10;
+        config.seeds = seeds.to_vec();
+        Gossipmonger::spawn(config).await.unwrap().0
+    };
+    let a = spawn("dc1", "a", &[]).await;
+    let near = spawn("dc1", "near", a.addresses()).await;
+    let far = spawn("dc2", "far", a.addresses()).await;
+    let nodes = [a, near, far];
+    all_live(&nodes).await;
+    let [a, near, far] = nodes;
+    let began = Instant::now();
+    for n in 0..32 {
+        a.set(format!("k{n}"), vec![7_u8; 64 << 10]).await.unwrap();
+    }
+    let has = |node: &Gossipmonger| (0..32).all(|n| node.get(a.node(), &format!("k{n}")).is_some());
+    until("who is near has it", || has(&near)).await;
+    until("who is far has it", || has(&far)).await;
+    // 2 MiB, of which `near` may have told a part: both have a budget.
+    let least = ((2 << 20) - 2 * (2 * RATE + (128 << 10))) / (2 * RATE);
+    assert!(began.elapsed() >= Duration::from_secs(least as u64), "{:?}", began.elapsed());
+    tokio::join!(a.shutdown(), near.shutdown(), far.shutdown());
 }
 
 fn has(scene: &Scene, version: u64) -> bool {

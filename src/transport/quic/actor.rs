@@ -6,8 +6,15 @@ use quinn::{RecvStream, SendStream};
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::{
-    Shared, accept::accept, close::Close, dial, frames::StreamFrames, life, serve::serve,
-    table::Link, tasks::Tasks,
+    Shared,
+    accept::accept,
+    close::Close,
+    dial,
+    frames::StreamFrames,
+    life,
+    serve::serve,
+    table::Link,
+    tasks::{Spawner, Tasks},
 };
 use crate::{
     protocol::{
@@ -63,9 +70,8 @@ impl Quic {
             TransportInput::Heartbeat(_) => {}
             TransportInput::Dial(peers) => peers.into_iter().for_each(|peer| state.dial(peer)),
             TransportInput::Close(peers) => {
-                for link in peers.iter().filter_map(|peer| state.shared.table.link(peer)) {
-                    Close::Unneeded.connection(&link.connection, "not needed any more");
-                }
+                let links = peers.iter().filter_map(|peer| state.shared.table.link(peer));
+                links.for_each(|link| state.close(link));
             }
             TransportInput::Gossip { to, gossip } => {
                 state.shared.table.gossip(&state.node, &to, &gossip);
@@ -90,17 +96,27 @@ impl State {
             let dialed = dial::reach(&shared, &node, &spawner, &target).await;
             let mut done = false;
             if let Some(link) = &dialed.link {
-                done = exchange(&node, link, summary.clone()).await;
+                done = exchange(&node, &spawner, link, summary.clone()).await;
                 // Two that dial each other at once agree on one connection, and close the other one
                 // in the middle of what it is used for.
                 if !done
                     && let Some(other) = shared.table.link(&link.met().node)
                     && !other.is(link)
                 {
-                    done = exchange(&node, &other, summary).await;
+                    done = exchange(&node, &spawner, &other, summary).await;
                 }
             }
             node.ended(target, dialed.node, done);
+        });
+    }
+
+    /// Closes a connection, when what is under way on it has come through: the last frame of an
+    /// exchange would be lost with it.
+    fn close(&self, link: Arc<Link>) {
+        let patience = self.node.config().quic.exchange_timeout;
+        self.tasks.spawner().spawn(async move {
+            let _ = tokio::time::timeout(patience, link.idle()).await;
+            Close::Unneeded.connection(&link.connection, "not needed any more");
         });
     }
 
@@ -121,12 +137,17 @@ impl State {
 }
 
 /// Begins an exchange; says whether it went through.
-async fn exchange(node: &NodeLink, link: &Link, summary: Summary) -> bool {
+async fn exchange(node: &NodeLink, spawner: &Spawner, link: &Arc<Link>, summary: Summary) -> bool {
+    let underway = link.begin();
     let Some(stream) = open(node, link).await else { return false };
     let mut frames = StreamFrames::new(stream, link, node);
     let met = link.met();
     let Err(error) = initiate(node, &met, summary, &mut frames).await else {
-        frames.finish();
+        spawner.spawn(async move {
+            // Until the peer has all of it.
+            frames.finished().await;
+            drop(underway);
+        });
         return true;
     };
     frames.abort();

@@ -130,6 +130,13 @@ impl StreamFrames {
         let _ = self.send.finish();
     }
 
+    /// Ends our direction of the stream, and waits until the peer has received all of it.
+    pub(super) async fn finished(mut self) {
+        self.finish();
+        // It fails if the connection is gone.
+        let _ = within(self.deadline, self.send.stopped()).await;
+    }
+
     /// Gives the stream up. What a peer has not read would otherwise stay in memory for as long as
     /// the connection: dropping a stream finishes it.
     pub(super) fn abort(mut self) {

@@ -114,6 +114,7 @@ fn permit(shared: &Shared, node: &NodeLink, underway: &Arc<()>) -> Option<OwnedS
 }
 
 async fn answer_one(node: NodeLink, link: Arc<Link>, stream: (SendStream, RecvStream)) {
+    let _underway = link.begin();
     let mut frames = StreamFrames::new(stream, &link, &node);
     match answer(&node, &link.met(), &mut frames).await {
         Ok(()) => {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -10,7 +11,7 @@ use std::{
 };
 
 use quinn::Connection;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::{
     close::Close,
@@ -44,6 +45,21 @@ pub(super) struct Link {
     /// The generation of this node that the peer was told, and how often it is still to be told.
     told: AtomicU64,
     renewals: AtomicU32,
+    /// Exchanges under way on this connection, and the end of the last one.
+    exchanges: AtomicU32,
+    idle: Notify,
+}
+
+/// An exchange under way; over when dropped.
+#[derive(Debug)]
+pub(super) struct Underway(Arc<Link>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.0.exchanges.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
 }
 
 impl Link {
@@ -69,6 +85,8 @@ impl Link {
             received: AtomicU64::new(0),
             told: AtomicU64::new(own.0),
             renewals: AtomicU32::new(0),
+            exchanges: AtomicU32::new(0),
+            idle: Notify::new(),
         }
     }
 
@@ -100,6 +118,24 @@ impl Link {
         let left = self.renewals.load(Ordering::Relaxed);
         self.renewals.store(left.saturating_sub(1), Ordering::Relaxed);
         left > 0
+    }
+
+    /// An exchange begins: the connection is not to be closed in the middle of it.
+    pub(super) fn begin(self: &Arc<Self>) -> Underway {
+        self.exchanges.fetch_add(1, Ordering::AcqRel);
+        Underway(Arc::clone(self))
+    }
+
+    /// Waits until no exchange is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut ended = pin!(self.idle.notified());
+            ended.as_mut().enable();
+            if self.exchanges.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Ends the connection with a peer that does not keep to the protocol.

@@ -15,6 +15,7 @@
 //! logic that ships. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
 //! little as the difference, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
+pub mod bulk;
 pub mod delta;
 pub mod digest;
 pub mod entry;

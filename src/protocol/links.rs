@@ -25,7 +25,7 @@ use super::{
 /// differ for a while, and a node is to accept what another one computes.
 pub const ACCEPTED_MAX: usize = 2 * NEIGHBOURS;
 /// Most of them while they are new: nodes that join through this one, all at once.
-pub const CROWD_MAX: usize = 256;
+pub const CROWD_MAX: usize = 1_024;
 /// Most connections that this node dialed for something else than being neighbours.
 pub const ERRANDS_MAX: usize = 2 * NEIGHBOURS;
 /// Most neighbours dialed at once.

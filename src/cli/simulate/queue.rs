@@ -6,13 +6,13 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// Events to come, on a clock in microseconds.
 #[derive(Debug)]
 pub(super) struct Queue<E> {
-    heap: BinaryHeap<Reverse<Scheduled<E>>>,
+    heap: BinaryHeap<Reverse<Due<E>>>,
     scheduled: u64,
     now: u64,
 }
 
-/// Its time, its rank, how many were scheduled before it, and the event.
-type Scheduled<E> = (u64, u32, u64, Slot<E>);
+/// Time, rank and number of an event, and the event.
+type Due<E> = (u64, u32, u64, Slot<E>);
 
 /// An event, which the order of the heap does not look at.
 #[derive(Debug)]

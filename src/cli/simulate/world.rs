@@ -19,7 +19,7 @@ use super::{
 use crate::{
     config::Config,
     protocol::{
-        delta::Delta,
+        delta::{Delta, NodeDelta},
         exchange::{Ask, Half, Initiator, Reply, Responder, Step},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
@@ -30,6 +30,7 @@ use crate::{
         route::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
+        skim::SKIM_BYTES_MAX,
     },
     transport::memory::MemoryNetwork,
 };
@@ -995,9 +996,32 @@ impl World {
             self.input(node, Machine::Scheduler, root);
             return;
         }
+        if self.is_known(node, gossip) {
+            return;
+        }
         let gossip = Output::Storage(StorageInput::Gossip(peer, Box::new(gossip.clone())));
         self.input(node, Machine::Storage, gossip);
         self.note_arrivals(node);
+    }
+
+    /// Whether a frame is news that a node has already, and so short that the transport looks: such a
+    /// one does not reach storage.
+    fn is_known(&self, node: u32, gossip: &Gossip) -> bool {
+        let Gossip::Push(news) = gossip else { return false };
+        let Some(machines) = self.machines(node) else { return false };
+        let known = |delta: &NodeDelta| {
+            machines.replica.copy(&delta.node).is_some_and(|copy| {
+                let record = delta.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
+                copy.generation() == delta.generation
+                    && copy.max_version() >= delta.to
+                    && copy.horizon() >= delta.horizon
+                    && copy.torn() >= delta.torn
+                    && copy.gc_floor() >= delta.gc_floor
+                    && copy.verdict() >= delta.verdict
+                    && copy.record_version() >= record
+            })
+        };
+        news.nodes.iter().all(known) && encoded_len(gossip) + FRAME_BYTES <= SKIM_BYTES_MAX
     }
 
     /// Separates the nodes for which `side` holds from the others.

@@ -21,6 +21,8 @@ fn refuses_unknown_flags() {
 fn refuses_what_it_cannot_measure() {
     refuses(&["bench", "join", "--nodes", "0"], "--nodes 0");
     refuses(&["bench", "bulk", "--keys", "0"], "--keys 0");
+    refuses(&["bench", "bulk", "--state-mib", "257"], "--state-mib 257");
+    refuses(&["bench", "bulk", "--state-mib", "1", "--keys", "1"], "--keys");
     refuses(&["bench", "bulk", "--mode", "reliable"], "--mode reliable");
     refuses(&["bench", "throughput", "--nodes", "1"], "--nodes 1");
     refuses(&["bench", "exchange", "--delta-bytes", "3"], "--delta-bytes 3");
@@ -65,6 +67,25 @@ fn bulk_delivers_every_key() {
     assert_eq!(report["received"], 500, "{report}");
     has(&report, &["bulk_s", "keys_per_s", "set_s", "bulk_cpu_s", "keys", "value_bytes"]);
     has(&report, &["bulk_wire_bytes", "bulk_wire_packets"]);
+}
+
+#[test]
+fn bulk_reports_what_a_large_state_costs() {
+    let report = bench(&[
+        "bulk",
+        "--state-mib",
+        "2",
+        "--value-bytes",
+        "1000",
+        "--late",
+        "--bystanders",
+        "1",
+    ]);
+    assert_eq!(report["complete"], true, "{report}");
+    assert_eq!(report["keys"], (2 << 20) / 1_012, "{report}");
+    has(&report, &["mb_per_s", "copies", "wire_copies", "state_mib", "silence_ms"]);
+    has(&report, &["rss_grown_mib", "rss_grown_in_all_mib"]);
+    has(&report, &["bulk_in_flight_max", "longest_storage_step_ms"]);
 }
 
 #[test]

@@ -251,7 +251,8 @@ pub enum Counter {
     PeersSuspected,
     /// Bytes of bulk on their way to peers that pull, counted before the first one is sent.
     BulkBytesSent,
-    /// Bytes of bulk pulled and applied. What a peer has sent beyond that is in flight.
+    /// Bytes of bulk pulled and applied. What a peer has sent beyond that is in flight, or was when its
+    /// stream broke.
     BulkBytesTaken,
     /// Frames of gossip handed to connections.
     GossipSent,

@@ -47,6 +47,9 @@ pub(crate) struct Args {
     /// Part of the nodes that has just died (spread).
     #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
     dead: f64,
+    /// How many of the nodes join the others at once; 0: a fifth of them (join).
+    #[arg(long, default_value_t = 0, value_name = "J")]
+    joiners: u32,
     /// Bytes of the value that is written (spread). Above 512 it goes along the tree of its writer.
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
@@ -99,6 +102,7 @@ struct Plan {
     wan_rtt: Duration,
     loss: f64,
     dead: f64,
+    joiners: u32,
     value_bytes: usize,
     writers: u32,
     runs: u32,
@@ -135,6 +139,7 @@ impl Args {
         within("nodes", u64::from(self.nodes), least, NODES_MAX)?;
         within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
         within("runs", u64::from(self.runs), 1, 10_000)?;
+        within("joiners", u64::from(self.joiners), 0, u64::from(self.nodes) - 1)?;
         within("writers", u64::from(self.writers), 0, 100)?;
         within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
         within("time", self.time.as_secs(), 1, 86_400)?;
@@ -152,6 +157,7 @@ impl Args {
             wan_rtt: self.wan_rtt,
             loss: self.loss,
             dead: self.dead,
+            joiners: self.joiners,
             value_bytes: self.value_bytes,
             writers: self.writers,
             runs: self.runs,

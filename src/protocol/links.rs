@@ -44,6 +44,8 @@ pub struct Links {
     wanted: Vec<NodeId>,
     /// Since when the two have differed, and when the first last changed.
     unrest: Option<(Time, Time)>,
+    /// How much longer than in a small cluster the list may take to come to rest.
+    patience: u32,
     missing: BTreeMap<NodeId, Missing>,
     due: Option<Time>,
 }
@@ -91,13 +93,16 @@ impl Links {
             aim: Vec::new(),
             wanted: Vec::new(),
             unrest: None,
+            patience: 1,
             missing: BTreeMap::new(),
             due: None,
         }
     }
 
-    /// The overlay has other neighbours.
-    pub fn aim(&mut self, now: Time, neighbours: &[NodeId]) {
+    /// The overlay has other neighbours, among so many members.
+    pub fn aim(&mut self, now: Time, neighbours: &[NodeId], members: usize) {
+        let patience = u32::try_from(members / CROWDED).unwrap_or(u32::MAX);
+        self.patience = patience.clamp(1, PATIENCE_FACTOR_MAX);
         self.aim = neighbours.to_vec();
         let since = self.unrest.map_or(now, |(since, _)| since);
         self.unrest = (self.aim != self.wanted).then_some((since, now));
@@ -250,7 +255,8 @@ impl Links {
         if self.links.is_empty() {
             since + interval / LONELY_REST
         } else {
-            (last + interval / REST).min(since + interval * UNREST_MAX)
+            let rest = interval / REST * self.patience;
+            (last + rest).min(since + interval * UNREST_MAX * self.patience)
         }
     }
 
@@ -368,6 +374,11 @@ impl Links {
 /// of it: 200 ms and 2 s by default.
 const REST: u32 = 5;
 const UNREST_MAX: u32 = 2;
+/// Both times are longer where there are more members, up to five times from 500 members on: the
+/// list of a large cluster takes longer to be complete, and neighbours of a part of it are dialed in
+/// vain.
+const CROWDED: usize = 100;
+const PATIENCE_FACTOR_MAX: u32 = 5;
 /// Without any connection they are after a fiftieth of a round.
 const LONELY_REST: u32 = 50;
 /// Rounds that the other end of an edge is given to dial.

@@ -204,7 +204,7 @@ impl Scheduler {
         self.live = peers.len();
         self.dead.clear();
         overlay.reset(peers.iter().filter_map(|(node, peer)| Some((node, peer.site()?))));
-        self.links.aim(now, overlay.neighbours());
+        self.links.aim(now, overlay.neighbours(), peers.len());
     }
 
     /// The nodes a connection is kept to, by name.
@@ -380,7 +380,7 @@ impl Scheduler {
         let members =
             || peers.iter().filter_map(|(node, peer)| peer.site().map(|site| (node, site)));
         if overlay.update(node, before.site(), after.site(), members) {
-            self.links.aim(now, overlay.neighbours());
+            self.links.aim(now, overlay.neighbours(), peers.len());
         }
     }
 

@@ -215,7 +215,6 @@ async fn holds_what_goes_to_another_datacenter_to_its_budget() {
     let nodes = [a, near, far];
     all_live(&nodes).await;
     let [a, near, far] = nodes;
-    #[allow(clippy::disallowed_methods, reason = "a budget is bytes in a time")]
     let began = Instant::now();
     for n in 0..32 {
         a.set(format!("k{n}"), vec![7_u8; 64 << 10]).await.unwrap();

@@ -37,7 +37,7 @@ impl Desk {
     fn aim(&mut self, names: &[&str]) {
         let mut neighbours: Vec<_> = names.iter().map(|name| node(name)).collect();
         neighbours.sort();
-        self.links.aim(self.time(), &neighbours);
+        self.links.aim(self.time(), &neighbours, 20);
         self.pass(0);
     }
 

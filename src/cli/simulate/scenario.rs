@@ -102,9 +102,9 @@ fn value(plan: &Plan, beginning: &str) -> Vec<u8> {
     value
 }
 
-/// A fifth of the nodes joins the others at once, through the seeds.
+/// A part of the nodes joins the others at once, through the seeds.
 pub(super) fn join(plan: &Plan) -> Report {
-    let joiners = (plan.nodes / 5).max(1);
+    let joiners = if plan.joiners > 0 { plan.joiners } else { (plan.nodes / 5).max(1) };
     let old = plan.nodes - joiners;
     let mut world = warm_world(plan, plan.seed, old);
     world.run_for(SETTLE);

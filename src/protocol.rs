@@ -13,7 +13,8 @@
 //! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
 //! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
 //! logic that ships. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
-//! little as the difference, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
+//! little as the difference, [`bulk`] who sends whom what is too
+//! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
 pub mod bulk;
 pub mod delta;

@@ -12,10 +12,10 @@ use super::{
     delta::{ANCESTRY_MAX, DeltaContent, DeltaEntry, NodeDelta, entry_len_max},
     digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
-    id::{Generation, NodeId, Version},
-    record::NodeRecord,
+    id::{Generation, Incarnation, NodeId, Version},
+    record::{NodeRecord, Status},
     time::Time,
-    verdict::Verdict,
+    verdict::{INCARNATION_MAX, Level, Verdict},
 };
 
 /// One node's keys, or a copy of them.
@@ -185,7 +185,7 @@ impl NodeMap {
     /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
     /// thought already; says whether it was.
     pub fn judge(&mut self, verdict: Verdict) -> bool {
-        let graver = verdict > self.verdict();
+        let graver = verdict > self.verdict() && verdict.incarnation <= INCARNATION_MAX;
         if graver {
             self.verdict = verdict;
         }
@@ -797,7 +797,9 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
         && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
-    let ordered = delta.from <= delta.to
+    let record = delta.record.as_ref().map_or(Incarnation::ZERO, |(_, record)| record.incarnation);
+    let ordered = delta.verdict.incarnation.max(record) <= INCARNATION_MAX
+        && delta.from <= delta.to
         && delta.to.max(delta.torn) <= delta.horizon
         && delta.generation > Generation::ZERO;
     if in_order && delta.entries.iter().all(small) && record_fits && ancestry_fits && ordered {

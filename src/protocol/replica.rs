@@ -19,7 +19,7 @@ use super::{
     event::{Event, Problem, ProtocolEvent},
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX, Wave},
-    id::{Generation, NodeId, Version},
+    id::{Generation, Incarnation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, PUSH_BYTES_MAX, Push, Told},
     record::{NodeRecord, RecordError, Status, check_tags},
@@ -29,7 +29,7 @@ use super::{
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
-    verdict::{Level, Verdict},
+    verdict::{INCARNATION_MAX, Level, Verdict},
     wave::{Census, Swell, Waves},
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
@@ -101,10 +101,13 @@ pub struct Replica {
     held: Option<(DigestEntry, Time)>,
     /// Who has which version, while that is being asked.
     waves: Waves,
-    /// The wave that asks whether tombstones may go, the version it asks about, and when one was
-    /// last sent.
+    /// The wave that asks whether tombstones may go, the version it asks about, when the last one was
+    /// sent, and how long to wait for the next.
     collecting: Option<(u64, Version)>,
-    collected: Time,
+    collected: (Time, Duration),
+    /// What others say of this life and is not refuted yet, and when something last was.
+    accused: Option<(Generation, Verdict)>,
+    refuted: Option<Time>,
     /// When this is called again.
     armed: Option<Time>,
 }
@@ -284,7 +287,9 @@ impl Replica {
             held: None,
             waves: Waves::default(),
             collecting: None,
-            collected: now,
+            collected: (now, COLLECT_INTERVAL),
+            accused: None,
+            refuted: None,
             armed: None,
             config,
         };
@@ -385,7 +390,7 @@ impl Replica {
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
             StorageInput::Linked(peer, up) => {
                 if !up {
-                    let swells = self.waves.unlinked(&peer);
+                    let swells = self.waves.unlinked(now, &peer);
                     self.swell(now, swells, out);
                 }
                 // This life may have begun, or gone on, while nobody could be told.
@@ -1217,7 +1222,9 @@ impl Replica {
     ) {
         let record = self.own_record();
         let ours = Verdict::alive(record.incarnation);
-        if generation != self.own.generation() || verdict <= ours || record.status == Status::Left {
+        let absurd = verdict.incarnation > INCARNATION_MAX;
+        let left = record.status == Status::Left;
+        if generation != self.own.generation() || verdict <= ours || left || absurd {
             return;
         }
         let before = self.before(&self.config.node);
@@ -1227,11 +1234,23 @@ impl Replica {
         };
         out.push(Output::Count(Counter::Refutations, 1));
         let persist = self.write_record(NodeRecord { incarnation, ..record });
+        if self.refuted.is_some_and(|at| now.since(at) < REFUTE_INTERVAL) {
+            self.accused = self.accused.max(Some((generation, verdict)));
+            return self.arm(now, out);
+        }
+        self.refuted = Some(now);
         out.push(Output::Persist(persist));
         self.touched_own(now, before, out);
     }
 
     // --- news
+        // Nothing is beyond the last incarnation but another life.
+        let incarnation = if incarnation > INCARNATION_MAX {
+            self.own.renew(generation.next());
+            Incarnation::ZERO
+        } else {
+            incarnation
+        };
 
     /// Tells what is new, if it is time to, and asks for what others have and has not come.
     fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -1338,7 +1357,7 @@ impl Replica {
             Gossip::Prune(owners) => self.push.pruned(from, &owners),
             Gossip::Wave(wave) => self.waved(now, from, wave, out),
             Gossip::Echo(echo) => {
-                let swells = self.waves.echo(from, echo);
+                let swells = self.waves.echo(now, from, echo);
                 self.swell(now, swells, out);
             }
         }
@@ -1434,7 +1453,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> u64 {
         let about = (self.own.generation(), version);
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.swell(now, swells, out);
         self.arm(now, out);
@@ -1452,7 +1471,7 @@ impl Replica {
             behind: if has { Vec::new() } else { vec![self.config.node.clone()] },
             complete: true,
         };
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let swells = self.waves.wave(now, from, wave, own, links);
         self.swell(now, swells, out);
     }
@@ -1464,6 +1483,11 @@ impl Replica {
                 Swell::Answer(to, echo) => tell(vec![to], Gossip::Echo(echo), out),
                 Swell::Over(id, census) => match self.collecting {
                     Some((asked, version)) if asked == id => {
+    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
+    fn asked(&self) -> BTreeSet<NodeId> {
+        self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
+    }
+
                         self.collecting = None;
                         self.collect_passed(now, version, &census, out);
                     }
@@ -1475,15 +1499,16 @@ impl Replica {
 
     /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
     fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
-        let due = now >= self.collected + COLLECT_INTERVAL;
+        let due = now >= self.collected.0 + self.collected.1;
         let Some((version, _)) = self.tombstones.back() else { return };
         if !due || self.collecting.is_some() || self.push.links().next().is_none() {
             return;
         }
         let version = *version;
-        self.collected = now;
+        // Each asks everybody: what is in vain is tried less and less often.
+        self.collected = (now, (self.collected.1 * 2).min(COLLECT_INTERVAL_MAX));
         let about = (self.own.generation(), version);
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let patience = COLLECT_INTERVAL / 2;
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.collecting = Some((id, version));
@@ -1510,6 +1535,7 @@ impl Replica {
     }
 
     // --- forgetting
+        self.collected.1 = COLLECT_INTERVAL;
 
     /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
     /// there.
@@ -1575,6 +1601,9 @@ impl Replica {
         self.bulk.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);
+        if let Some((generation, verdict)) = self.accused.take() {
+            self.judged_by_others(now, generation, verdict, out);
+        }
     }
 
     /// Whom only the store knows nobody else will forget: it would grow with every restart.
@@ -1601,10 +1630,14 @@ impl Replica {
 
     /// Asks to be called when there is something to be told or asked.
     fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
-        let collecting = (!self.tombstones.is_empty() && self.push.links().next().is_some())
-            .then(|| self.collected + COLLECT_INTERVAL);
-        let held = self.held_until(now);
-        for due in [self.push.due(now), self.waves.due(), collecting, held].into_iter().flatten() {
+        let asks = !self.tombstones.is_empty()
+            && self.collecting.is_none()
+            && self.push.links().next().is_some();
+        let collecting = asks.then(|| self.collected.0 + self.collected.1);
+        let (held, refutes) = (self.held_until(now), self.accused.and(self.refuted));
+        let refutes = refutes.map(|at| at + REFUTE_INTERVAL);
+        let dues = [self.push.due(now), self.waves.due(), collecting, held, refutes];
+        for due in dues.into_iter().flatten() {
             self.arm_at(now, due, out);
         }
     }
@@ -1818,3 +1851,7 @@ const COLLECTIONS_PER_GRACE: u32 = 4;
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;
 /// Count of nodes (9) and `more` (1).
 const DELTA_FIXED_BYTES_MAX: usize = 10;
+const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);
+/// Least time between two refutations, each of which floods: a member that accuses without end is not
+/// to set the pace. Between a suspicion and a conviction there are some rounds.
+const REFUTE_INTERVAL: Duration = Duration::from_millis(200);

@@ -1335,7 +1335,7 @@ impl Replica {
         let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
         tell(vec![peer.clone()], Gossip::Push(news), out);
-        if more {
+        if more && self.push.may_begin(now, peer) {
             self.begin_round(vec![Target::Peer(peer.clone())], out);
         }
     }
@@ -1429,7 +1429,7 @@ impl Replica {
         if !news.is_empty() {
             tell(vec![from.clone()], Gossip::Push(news), out);
         }
-        if more {
+        if more && self.push.may_begin(now, from) {
             // It is far behind: that is what exchanges are for.
             self.begin_round(vec![Target::Peer(from.clone())], out);
         }

@@ -1100,6 +1100,10 @@ impl Replica {
                 self.touched(before);
             }
             self.tell_detector(&delta.node, out);
+            // The others are to hear it whatever we lack.
+            if matches!(outcome, Outcome::Refused(_)) {
+                self.push.note(before.line.clone(), Some(from), false);
+            }
             return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
         }
         outcome

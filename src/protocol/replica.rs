@@ -1123,8 +1123,11 @@ impl Replica {
             return Outcome::Known;
         }
         if applied.generation {
-            self.retired.remove(peer);
             self.marks.remove(peer);
+        }
+        // It lives anew, or has refuted that it is dead: the others tell of it again.
+        if applied.generation || (applied.record && !self.is_gone(peer)) {
+            self.retired.remove(peer);
         }
         self.touched(before);
         if applied.generation || applied.record {
@@ -1231,23 +1234,16 @@ impl Replica {
         if generation != self.own.generation() || verdict <= ours || left || absurd {
             return;
         }
-        let before = self.before(&self.config.node);
-        let incarnation = match verdict.level {
-            Level::Alive => verdict.incarnation,
-            Level::Suspect | Level::Dead => verdict.incarnation.next(),
-        };
-        out.push(Output::Count(Counter::Refutations, 1));
-        let persist = self.write_record(NodeRecord { incarnation, ..record });
         if self.refuted.is_some_and(|at| now.since(at) < REFUTE_INTERVAL) {
             self.accused = self.accused.max(Some((generation, verdict)));
             return self.arm(now, out);
         }
         self.refuted = Some(now);
-        out.push(Output::Persist(persist));
-        self.touched_own(now, before, out);
-    }
-
-    // --- news
+        let before = self.before(&self.config.node);
+        let incarnation = match verdict.level {
+            Level::Alive => verdict.incarnation,
+            Level::Suspect | Level::Dead => verdict.incarnation.next(),
+        };
         // Nothing is beyond the last incarnation but another life.
         let incarnation = if incarnation > INCARNATION_MAX {
             self.own.renew(generation.next());
@@ -1255,6 +1251,13 @@ impl Replica {
         } else {
             incarnation
         };
+        out.push(Output::Count(Counter::Refutations, 1));
+        let persist = self.write_record(NodeRecord { incarnation, ..record });
+        out.push(Output::Persist(persist));
+        self.touched_own(now, before, out);
+    }
+
+    // --- news
 
     /// Tells what is new, if it is time to, and asks for what others have and has not come.
     fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -1480,6 +1483,11 @@ impl Replica {
         self.swell(now, swells, out);
     }
 
+    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
+    fn asked(&self) -> BTreeSet<NodeId> {
+        self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
+    }
+
     fn swell(&mut self, now: Time, swells: Vec<Swell>, out: &mut Vec<Output>) {
         for swell in swells {
             match swell {
@@ -1487,11 +1495,6 @@ impl Replica {
                 Swell::Answer(to, echo) => tell(vec![to], Gossip::Echo(echo), out),
                 Swell::Over(id, census) => match self.collecting {
                     Some((asked, version)) if asked == id => {
-    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
-    fn asked(&self) -> BTreeSet<NodeId> {
-        self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
-    }
-
                         self.collecting = None;
                         self.collect_passed(now, version, &census, out);
                     }
@@ -1532,6 +1535,7 @@ impl Replica {
         if !census.complete || census.lack > 0 || census.have < live {
             return;
         }
+        self.collected.1 = COLLECT_INTERVAL;
         while self.tombstones.front().is_some_and(|(at, _)| *at <= version) {
             self.tombstones.pop_front();
         }
@@ -1539,7 +1543,6 @@ impl Replica {
     }
 
     // --- forgetting
-        self.collected.1 = COLLECT_INTERVAL;
 
     /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
     /// there.
@@ -1598,6 +1601,9 @@ impl Replica {
         self.armed = None;
         self.expire(now, out);
         self.collect(now, out);
+        if let Some((generation, verdict)) = self.accused.take() {
+            self.judged_by_others(now, generation, verdict, out);
+        }
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
@@ -1605,9 +1611,6 @@ impl Replica {
         self.bulk.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);
-        if let Some((generation, verdict)) = self.accused.take() {
-            self.judged_by_others(now, generation, verdict, out);
-        }
     }
 
     /// Whom only the store knows nobody else will forget: it would grow with every restart.
@@ -1848,6 +1851,10 @@ const TICK_MAX: Duration = Duration::from_secs(60);
 const MARK_MAX: Duration = Duration::from_secs(600);
 /// How often it is asked whether everybody has passed the tombstones.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
+const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);
+/// Least time between two refutations, each of which floods: a member that accuses without end is not
+/// to set the pace. Between a suspicion and a conviction there are some rounds.
+const REFUTE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often within one grace the floor may rise.
 const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
@@ -1855,7 +1862,3 @@ const COLLECTIONS_PER_GRACE: u32 = 4;
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;
 /// Count of nodes (9) and `more` (1).
 const DELTA_FIXED_BYTES_MAX: usize = 10;
-const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);
-/// Least time between two refutations, each of which floods: a member that accuses without end is not
-/// to set the pace. Between a suspicion and a conviction there are some rounds.
-const REFUTE_INTERVAL: Duration = Duration::from_millis(200);

@@ -91,10 +91,11 @@ impl Gossipmonger {
         }
         // The actor may restart meanwhile: then nobody has answered.
         let census = tokio::time::timeout(patience + PAUSE_MAX, answer).await;
-        let Census { have, lack, behind, .. } =
+        let Census { have, lack, behind, complete } =
             census.ok().and_then(Result::ok).unwrap_or_default();
         let live = self.snapshot().live().count();
-        let unreached = live.saturating_sub(have + lack);
+        // Some who answered may not be known here yet: they do not stand in for one who did not.
+        let unreached = live.saturating_sub(have + lack).max(usize::from(!complete));
         Ok(Propagation { have, behind: lack, names: behind, unreached })
     }
 

@@ -77,6 +77,8 @@ pub struct Echo {
     pub lack: u32,
     /// Some of those, at most [`BEHIND_MAX`].
     pub behind: Vec<NodeId>,
+    /// Everybody behind it has answered it in time.
+    pub complete: bool,
 }
 
 /// Which traffic goes first when there is not enough room for all.

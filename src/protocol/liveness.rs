@@ -285,6 +285,7 @@ impl Liveness {
                     watch.doubts = (watch.doubts + 1).min(DOUBTS_MAX);
                     watch.window.pause();
                     watch.window.heard(now);
+                    watch.since = now;
                     PeerState::Live
                 } else {
                     state
@@ -523,8 +524,15 @@ impl Watch {
     /// How bad it looks, by what was heard here.
     fn judge(&self, now: Time, state: PeerState, config: &LivenessConfig) -> (Level, f64) {
         if !self.heard {
-            let late = now.since(self.since) >= config.join_grace;
-            return (if late { Level::Dead } else { Level::Alive }, 0.0);
+            let (silent, grace) = (now.since(self.since), config.join_grace * (1 << self.doubts));
+            // Others have heard it, and perhaps this node alone cannot: it may refute that first.
+            let met = state != PeerState::Unheard;
+            let level = match silent {
+                _ if silent >= grace => Level::Dead,
+                _ if met && silent >= grace / 4 * 3 => Level::Suspect,
+                _ => Level::Alive,
+            };
+            return (level, 0.0);
         }
         // Nothing is missed yet: most peers, most of the time.
         if state == PeerState::Live && self.window.silence(now) < config.heartbeat_interval {

@@ -12,10 +12,10 @@ use super::{
     delta::{ANCESTRY_MAX, DeltaContent, DeltaEntry, NodeDelta, entry_len_max},
     digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
-    id::{Generation, NodeId, Version},
-    record::NodeRecord,
+    id::{Generation, Incarnation, NodeId, Version},
+    record::{NodeRecord, Status},
     time::Time,
-    verdict::Verdict,
+    verdict::{INCARNATION_MAX, Level, Verdict},
 };
 
 /// One node's keys, or a copy of them.
@@ -185,7 +185,7 @@ impl NodeMap {
     /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
     /// thought already; says whether it was.
     pub fn judge(&mut self, verdict: Verdict) -> bool {
-        let graver = verdict > self.verdict();
+        let graver = verdict > self.verdict() && verdict.incarnation <= INCARNATION_MAX;
         if graver {
             self.verdict = verdict;
         }
@@ -448,10 +448,51 @@ impl NodeMap {
         if delta.generation > self.generation {
             return self.apply_new_life(now, delta, limits);
         }
+        if self.is_stuck(delta) {
+            return self.begin_again(now, delta, limits);
+        }
+        self.take_news(now, delta, limits)
+    }
+
+    fn take_news(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
         if self.needs_reset(delta) {
             return self.apply_reset(now, delta, limits);
         }
         self.apply_news(now, delta, limits)
+    }
+
+    /// Whether what grows here does not reach its floor, the owner is gone, and the sender, who has not
+    /// come to that floor, tells all it has.
+    fn is_stuck(&self, delta: &NodeDelta) -> bool {
+        let growing = self.staged.as_deref().unwrap_or(self);
+        delta.from == Version::ZERO
+            && growing.max_version < growing.gc_floor
+            && delta.gc_floor < growing.gc_floor
+            && (self.is_owner_gone(delta.verdict)
+                || delta.record.as_ref().is_some_and(|(_, r)| r.status == Status::Left))
+    }
+
+    /// Gives up what cannot be completed for what the sender has.
+    fn begin_again(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        if self.max_version < self.gc_floor && delta.gc_floor < self.gc_floor {
+            return self.apply_reset(now, delta, limits);
+        }
+        let staged = self.staged.take();
+        let taken = self.take_news(now, delta, limits);
+        if taken.is_err() {
+            self.staged = staged;
+        }
+        taken.map(|applied| Applied { advanced: true, ..applied })
     }
 
     /// From which version on `theirs` has to be told; `None` if this map cannot help it.
@@ -466,11 +507,18 @@ impl NodeMap {
         };
         if reach >= self.gc_floor.max(floor) || floor == self.gc_floor {
             Some(reach)
-        } else if self.gc_floor > floor {
+        } else if self.gc_floor > floor || self.is_owner_gone(self.verdict()) {
+            // What the copy was being completed from may have gone with the owner: then this map is as
+            // good as any.
             Some(Version::ZERO)
         } else {
             None
         }
+    }
+
+    /// Whether the owner, of whom this is thought, is not there to complete any copy.
+    fn is_owner_gone(&self, verdict: Verdict) -> bool {
+        verdict.level == Level::Dead || self.record().is_some_and(|r| r.status == Status::Left)
     }
 
     /// Whether a copy is a prefix of this map.
@@ -797,7 +845,9 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let record_fits = delta.record.as_ref().is_none_or(|(_, record)| record.check().is_ok());
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
         && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
-    let ordered = delta.from <= delta.to
+    let record = delta.record.as_ref().map_or(Incarnation::ZERO, |(_, record)| record.incarnation);
+    let ordered = delta.verdict.incarnation.max(record) <= INCARNATION_MAX
+        && delta.from <= delta.to
         && delta.to.max(delta.torn) <= delta.horizon
         && delta.generation > Generation::ZERO;
     if in_order && delta.entries.iter().all(small) && record_fits && ancestry_fits && ordered {

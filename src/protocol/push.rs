@@ -62,6 +62,8 @@ struct Link {
     owed: BTreeMap<NodeId, DigestEntry>,
     /// Owners whose news comes to it from somebody else.
     lazy: BTreeSet<NodeId>,
+    /// When an exchange with it was last begun because it is far behind.
+    begun: Option<Time>,
 }
 
 /// What is new of one owner.
@@ -282,6 +284,17 @@ impl Push {
         }
     }
 
+    /// Whether an exchange with a peer may be begun because it asks for more than can be told at once.
+    /// It may ask as often as it likes.
+    pub fn may_begin(&mut self, now: Time, peer: &NodeId) -> bool {
+        let Some(link) = self.links.get_mut(peer) else { return false };
+        let may = link.begun.is_none_or(|at| now.since(at) >= BEGIN_INTERVAL);
+        if may {
+            link.begun = Some(now);
+        }
+        may
+    }
+
     /// What has not come although it was to be had: from whom.
     pub fn overdue(&mut self, now: Time) -> Vec<(NodeId, Have)> {
         let over = self.missing.iter().filter(|(_, missing)| missing.due <= now);
@@ -331,6 +344,8 @@ impl Link {
 
 /// A node with fewer floods left than this is busy.
 const BUSY_FLOODS: f64 = 8.0;
+/// Least time between two exchanges begun with a peer that asks; else the comparison of roots does.
+const BEGIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Whether it is about who is there, not about keys.
 fn is_verdict(item: &Item) -> bool {

@@ -19,7 +19,7 @@ use super::{
     event::{Event, Problem, ProtocolEvent},
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX, Wave},
-    id::{Generation, NodeId, Version},
+    id::{Generation, Incarnation, NodeId, Version},
     map::{Applied, Budget, KeyChange, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, PUSH_BYTES_MAX, Push, Told},
     record::{NodeRecord, RecordError, Status, check_tags},
@@ -29,7 +29,7 @@ use super::{
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
-    verdict::{Level, Verdict},
+    verdict::{INCARNATION_MAX, Level, Verdict},
     wave::{Census, Swell, Waves},
 };
 use crate::store::{Change, Head, KnownPeer, Stored, StoredEntry};
@@ -101,10 +101,13 @@ pub struct Replica {
     held: Option<(DigestEntry, Time)>,
     /// Who has which version, while that is being asked.
     waves: Waves,
-    /// The wave that asks whether tombstones may go, the version it asks about, and when one was
-    /// last sent.
+    /// The wave that asks whether tombstones may go, the version it asks about, when the last one was
+    /// sent, and how long to wait for the next.
     collecting: Option<(u64, Version)>,
-    collected: Time,
+    collected: (Time, Duration),
+    /// What others say of this life and is not refuted yet, and when something last was.
+    accused: Option<(Generation, Verdict)>,
+    refuted: Option<Time>,
     /// When this is called again.
     armed: Option<Time>,
 }
@@ -284,7 +287,9 @@ impl Replica {
             held: None,
             waves: Waves::default(),
             collecting: None,
-            collected: now,
+            collected: (now, COLLECT_INTERVAL),
+            accused: None,
+            refuted: None,
             armed: None,
             config,
         };
@@ -385,7 +390,7 @@ impl Replica {
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
             StorageInput::Linked(peer, up) => {
                 if !up {
-                    let swells = self.waves.unlinked(&peer);
+                    let swells = self.waves.unlinked(now, &peer);
                     self.swell(now, swells, out);
                 }
                 // This life may have begun, or gone on, while nobody could be told.
@@ -1095,6 +1100,10 @@ impl Replica {
                 self.touched(before);
             }
             self.tell_detector(&delta.node, out);
+            // The others are to hear it whatever we lack.
+            if matches!(outcome, Outcome::Refused(_)) {
+                self.push.note(before.line.clone(), Some(from), false);
+            }
             return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
         }
         outcome
@@ -1114,8 +1123,11 @@ impl Replica {
             return Outcome::Known;
         }
         if applied.generation {
-            self.retired.remove(peer);
             self.marks.remove(peer);
+        }
+        // It lives anew, or has refuted that it is dead: the others tell of it again.
+        if applied.generation || (applied.record && !self.is_gone(peer)) {
+            self.retired.remove(peer);
         }
         self.touched(before);
         if applied.generation || applied.record {
@@ -1217,13 +1229,27 @@ impl Replica {
     ) {
         let record = self.own_record();
         let ours = Verdict::alive(record.incarnation);
-        if generation != self.own.generation() || verdict <= ours || record.status == Status::Left {
+        let absurd = verdict.incarnation > INCARNATION_MAX;
+        let left = record.status == Status::Left;
+        if generation != self.own.generation() || verdict <= ours || left || absurd {
             return;
         }
+        if self.refuted.is_some_and(|at| now.since(at) < REFUTE_INTERVAL) {
+            self.accused = self.accused.max(Some((generation, verdict)));
+            return self.arm(now, out);
+        }
+        self.refuted = Some(now);
         let before = self.before(&self.config.node);
         let incarnation = match verdict.level {
             Level::Alive => verdict.incarnation,
             Level::Suspect | Level::Dead => verdict.incarnation.next(),
+        };
+        // Nothing is beyond the last incarnation but another life.
+        let incarnation = if incarnation > INCARNATION_MAX {
+            self.own.renew(generation.next());
+            Incarnation::ZERO
+        } else {
+            incarnation
         };
         out.push(Output::Count(Counter::Refutations, 1));
         let persist = self.write_record(NodeRecord { incarnation, ..record });
@@ -1316,7 +1342,7 @@ impl Replica {
         let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
         tell(vec![peer.clone()], Gossip::Push(news), out);
-        if more {
+        if more && self.push.may_begin(now, peer) {
             self.begin_round(vec![Target::Peer(peer.clone())], out);
         }
     }
@@ -1338,7 +1364,7 @@ impl Replica {
             Gossip::Prune(owners) => self.push.pruned(from, &owners),
             Gossip::Wave(wave) => self.waved(now, from, wave, out),
             Gossip::Echo(echo) => {
-                let swells = self.waves.echo(from, echo);
+                let swells = self.waves.echo(now, from, echo);
                 self.swell(now, swells, out);
             }
         }
@@ -1410,7 +1436,7 @@ impl Replica {
         if !news.is_empty() {
             tell(vec![from.clone()], Gossip::Push(news), out);
         }
-        if more {
+        if more && self.push.may_begin(now, from) {
             // It is far behind: that is what exchanges are for.
             self.begin_round(vec![Target::Peer(from.clone())], out);
         }
@@ -1434,7 +1460,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> u64 {
         let about = (self.own.generation(), version);
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.swell(now, swells, out);
         self.arm(now, out);
@@ -1452,9 +1478,14 @@ impl Replica {
             behind: if has { Vec::new() } else { vec![self.config.node.clone()] },
             complete: true,
         };
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let swells = self.waves.wave(now, from, wave, own, links);
         self.swell(now, swells, out);
+    }
+
+    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
+    fn asked(&self) -> BTreeSet<NodeId> {
+        self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
     }
 
     fn swell(&mut self, now: Time, swells: Vec<Swell>, out: &mut Vec<Output>) {
@@ -1475,15 +1506,16 @@ impl Replica {
 
     /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
     fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
-        let due = now >= self.collected + COLLECT_INTERVAL;
+        let due = now >= self.collected.0 + self.collected.1;
         let Some((version, _)) = self.tombstones.back() else { return };
         if !due || self.collecting.is_some() || self.push.links().next().is_none() {
             return;
         }
         let version = *version;
-        self.collected = now;
+        // Each asks everybody: what is in vain is tried less and less often.
+        self.collected = (now, (self.collected.1 * 2).min(COLLECT_INTERVAL_MAX));
         let about = (self.own.generation(), version);
-        let links = self.push.links().cloned().collect();
+        let links = self.asked();
         let patience = COLLECT_INTERVAL / 2;
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.collecting = Some((id, version));
@@ -1503,6 +1535,7 @@ impl Replica {
         if !census.complete || census.lack > 0 || census.have < live {
             return;
         }
+        self.collected.1 = COLLECT_INTERVAL;
         while self.tombstones.front().is_some_and(|(at, _)| *at <= version) {
             self.tombstones.pop_front();
         }
@@ -1568,6 +1601,9 @@ impl Replica {
         self.armed = None;
         self.expire(now, out);
         self.collect(now, out);
+        if let Some((generation, verdict)) = self.accused.take() {
+            self.judged_by_others(now, generation, verdict, out);
+        }
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
@@ -1601,10 +1637,14 @@ impl Replica {
 
     /// Asks to be called when there is something to be told or asked.
     fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
-        let collecting = (!self.tombstones.is_empty() && self.push.links().next().is_some())
-            .then(|| self.collected + COLLECT_INTERVAL);
-        let held = self.held_until(now);
-        for due in [self.push.due(now), self.waves.due(), collecting, held].into_iter().flatten() {
+        let asks = !self.tombstones.is_empty()
+            && self.collecting.is_none()
+            && self.push.links().next().is_some();
+        let collecting = asks.then(|| self.collected.0 + self.collected.1);
+        let (held, refutes) = (self.held_until(now), self.accused.and(self.refuted));
+        let refutes = refutes.map(|at| at + REFUTE_INTERVAL);
+        let dues = [self.push.due(now), self.waves.due(), collecting, held, refutes];
+        for due in dues.into_iter().flatten() {
             self.arm_at(now, due, out);
         }
     }
@@ -1811,6 +1851,10 @@ const TICK_MAX: Duration = Duration::from_secs(60);
 const MARK_MAX: Duration = Duration::from_secs(600);
 /// How often it is asked whether everybody has passed the tombstones.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
+const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);
+/// Least time between two refutations, each of which floods: a member that accuses without end is not
+/// to set the pace. Between a suspicion and a conviction there are some rounds.
+const REFUTE_INTERVAL: Duration = Duration::from_millis(200);
 /// How often within one grace the floor may rise.
 const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and

@@ -9,6 +9,10 @@ use bincode::{Decode, Encode};
 
 use super::id::Incarnation;
 
+/// The last incarnation of a life: far more than refutations of years. What is said of a later one is
+/// refused; whoever is accused in this one begins another life.
+pub const INCARNATION_MAX: Incarnation = Incarnation(u32::MAX as u64);
+
 /// What is thought of a node, in one generation of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Verdict {

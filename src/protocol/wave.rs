@@ -4,10 +4,11 @@
 //! Whoever hears a wave for the first time passes it on to all its links but the one it came from and
 //! answers that one when all others have answered. Where two meet that have heard of it already, each
 //! takes the other's wave for its answer. Every link is crossed once in each direction; every node
-//! reached is counted once. Nobody waits longer than the origin allows.
+//! reached is counted once. Nobody waits longer than the origin allows, and a wave that is over is
+//! remembered for longer than any copy of it may be on its way: who forgot it would pass it on anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -17,17 +18,30 @@ use super::{
     time::Time,
 };
 
-/// Most waves that a node takes part in at once.
+/// Most waves of others that a node takes part in at once, and most of its own.
 pub const WAVES_MAX: usize = 64;
+/// Most waves of others that a node joins in a second, in the long run.
+pub const WAVES_PER_SECOND: u32 = 256;
+/// Most waves that are remembered once they are over.
+pub const REMEMBERED_MAX: usize = 4_096;
 /// The longest time a wave may be out.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The waves a node takes part in.
 #[derive(Debug, Default)]
 pub struct Waves {
-    next: u64,
-    out: BTreeMap<(NodeId, u64), Part>,
+    last: u64,
+    out: BTreeMap<Key, Part>,
+    /// Waves that are over, and until when they are remembered, the oldest first: nobody is to be
+    /// counted twice.
+    over: BTreeSet<Key>,
+    forgotten: VecDeque<(Time, Key)>,
+    /// Waves of others that may still be joined, and when that was counted.
+    joins: Option<(f64, Time)>,
 }
+
+/// Who asks, and its number.
+type Key = (NodeId, u64);
 
 /// What came back to the origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,8 +75,6 @@ struct Part {
     waiting: BTreeSet<NodeId>,
     census: Census,
     until: Time,
-    /// It was answered: kept until its time is over, so that nobody is counted twice.
-    over: bool,
 }
 
 impl Waves {
@@ -75,11 +87,16 @@ impl Waves {
         links: BTreeSet<NodeId>,
         patience: Duration,
     ) -> (u64, Vec<Swell>) {
-        self.next += 1;
-        let (id, patience) = (self.next, patience.min(PATIENCE_MAX));
+        // Greater than any of an earlier life, whose answers may still be on their way.
+        self.last = generation.0.max(self.last.saturating_add(1));
+        let (id, patience) = (self.last, patience.min(PATIENCE_MAX));
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let wave = Wave { origin: origin.clone(), id, generation, version, patience_ms };
         let own = Census { have: 1, complete: true, ..Census::default() };
+        self.forget(now);
+        if self.taking_part(None) >= WAVES_MAX {
+            return (id, vec![Swell::Over(id, Census { complete: false, ..own })]);
+        }
         (id, self.join(now, wave, None, own, links))
     }
 
@@ -92,24 +109,36 @@ impl Waves {
         own: Census,
         mut links: BTreeSet<NodeId>,
     ) -> Vec<Swell> {
-        self.expire(now);
+        self.forget(now);
         let key = (wave.origin.clone(), wave.id);
         if let Some(part) = self.out.get_mut(&key) {
             // It has heard of it elsewhere.
             if part.waiting.remove(from) {
-                return self.settle(&key);
+                return self.settle(now, &key);
             }
-            let echo = Echo { origin: key.0, id: key.1, have: 0, lack: 0, behind: Vec::new() };
-            return vec![Swell::Answer(from.clone(), echo)];
+            return vec![nobody(from, key, true)];
+        }
+        if self.over.contains(&key) {
+            return vec![nobody(from, key, true)];
+        }
+        // Whoever asked learns that not all were reached.
+        if self.taking_part(Some(from)) >= WAVES_MAX || !self.may_join(now) {
+            return vec![nobody(from, key, false)];
         }
         links.remove(from);
         // Those behind have to answer a little earlier.
         let patience_ms = wave.patience_ms.min(PATIENCE_MAX.as_millis() as u32) / 8 * 7;
+        let mut own = own;
+        if patience_ms == 0 {
+            own.complete &= links.is_empty();
+            links.clear();
+        }
         self.join(now, Wave { patience_ms, ..wave }, Some(from.clone()), own, links)
     }
 
     /// A peer answered.
-    pub fn echo(&mut self, from: &NodeId, echo: Echo) -> Vec<Swell> {
+    pub fn echo(&mut self, now: Time, from: &NodeId, echo: Echo) -> Vec<Swell> {
+        self.forget(now);
         let key = (echo.origin, echo.id);
         let Some(part) = self.out.get_mut(&key) else { return Vec::new() };
         if !part.waiting.remove(from) {
@@ -117,13 +146,14 @@ impl Waves {
         }
         part.census.have = part.census.have.saturating_add(echo.have as usize);
         part.census.lack = part.census.lack.saturating_add(echo.lack as usize);
+        part.census.complete &= echo.complete;
         let room = BEHIND_MAX.saturating_sub(part.census.behind.len());
         part.census.behind.extend(echo.behind.into_iter().take(room));
-        self.settle(&key)
+        self.settle(now, &key)
     }
 
     /// A link is gone: nothing is to be waited for from there.
-    pub fn unlinked(&mut self, peer: &NodeId) -> Vec<Swell> {
+    pub fn unlinked(&mut self, now: Time, peer: &NodeId) -> Vec<Swell> {
         let keys: Vec<_> = self
             .out
             .iter()
@@ -136,14 +166,14 @@ impl Waves {
                 part.waiting.remove(peer);
                 part.census.complete = false;
             }
-            swells.extend(self.settle(&key));
+            swells.extend(self.settle(now, &key));
         }
         swells
     }
 
     /// Ends what has taken too long, with the answers there are.
     pub fn tick(&mut self, now: Time) -> Vec<Swell> {
-        let late = self.out.iter().filter(|(_, part)| part.until <= now && !part.over);
+        let late = self.out.iter().filter(|(_, part)| part.until <= now);
         let late: Vec<_> = late.map(|(key, _)| key.clone()).collect();
         let mut swells = Vec::new();
         for key in late {
@@ -151,9 +181,9 @@ impl Waves {
                 part.waiting.clear();
                 part.census.complete = false;
             }
-            swells.extend(self.settle(&key));
+            swells.extend(self.settle(now, &key));
         }
-        self.expire(now);
+        self.forget(now);
         swells
     }
 
@@ -171,46 +201,76 @@ impl Waves {
         census: Census,
         links: BTreeSet<NodeId>,
     ) -> Vec<Swell> {
-        if self.out.len() >= WAVES_MAX {
-            // Not counted, and not passed on: whoever asked learns that not all were reached.
-            return Vec::new();
-        }
         let until = now + Duration::from_millis(wave.patience_ms.into());
         let key = (wave.origin.clone(), wave.id);
-        let part = Part { parent, waiting: links.clone(), census, until, over: false };
+        let part = Part { parent, waiting: links.clone(), census, until };
         self.out.insert(key.clone(), part);
         let mut swells = Vec::new();
         if !links.is_empty() {
             swells.push(Swell::Pass(links.into_iter().collect(), wave));
         }
-        swells.extend(self.settle(&key));
+        swells.extend(self.settle(now, &key));
         swells
     }
 
     /// Answers if nobody is waited for any more.
-    fn settle(&mut self, key: &(NodeId, u64)) -> Vec<Swell> {
-        let Some(part) = self.out.get_mut(key) else { return Vec::new() };
-        if part.over || !part.waiting.is_empty() {
+    fn settle(&mut self, now: Time, key: &Key) -> Vec<Swell> {
+        if self.out.get(key).is_none_or(|part| !part.waiting.is_empty()) {
             return Vec::new();
         }
-        part.over = true;
-        let census = std::mem::take(&mut part.census);
+        let Some(Part { parent, census, .. }) = self.out.remove(key) else { return Vec::new() };
+        self.over.insert(key.clone());
+        self.forgotten.push_back((now + REMEMBERED, key.clone()));
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        vec![match part.parent.clone() {
+        vec![match parent {
             None => Swell::Over(key.1, census),
             Some(parent) => {
-                let Census { have, lack, behind, .. } = census;
-                let (origin, id) = key.clone();
-                let echo = Echo { origin, id, have: count(have), lack: count(lack), behind };
-                Swell::Answer(parent, echo)
+                let Census { have, lack, behind, complete } = census;
+                let ((origin, id), have, lack) = (key.clone(), count(have), count(lack));
+                Swell::Answer(parent, Echo { origin, id, have, lack, behind, complete })
             }
         }]
     }
 
-    fn expire(&mut self, now: Time) {
-        self.out.retain(|_, part| !part.over || part.until > now);
+    /// In how many waves this node takes part: in its own, or in those of others. One peer may take up
+    /// half of these.
+    fn taking_part(&self, from: Option<&NodeId>) -> usize {
+        let Some(from) = from else {
+            return self.out.values().filter(|part| part.parent.is_none()).count();
+        };
+        let others = self.out.values().filter_map(|part| part.parent.as_ref());
+        let (all, of_it) = others
+            .fold((0, 0), |(all, of_it), parent| (all + 1, of_it + usize::from(parent == from)));
+        all.max(2 * of_it)
+    }
+
+    /// Counts the waves of others: each is passed on to everybody.
+    fn may_join(&mut self, now: Time) -> bool {
+        let most = f64::from(WAVES_PER_SECOND);
+        let (left, at) = self.joins.unwrap_or((most, now));
+        let left = (left + now.since(at).as_secs_f64() * most).min(most);
+        let may = left >= 1.0;
+        self.joins = Some((if may { left - 1.0 } else { left }, now));
+        may
+    }
+
+    fn forget(&mut self, now: Time) {
+        let old = |(until, _): &(Time, Key)| *until <= now;
+        while self.forgotten.len() > REMEMBERED_MAX || self.forgotten.front().is_some_and(old) {
+            let Some((_, key)) = self.forgotten.pop_front() else { return };
+            self.over.remove(&key);
+        }
     }
 }
+
+/// The answer of one who was, or is, counted elsewhere.
+fn nobody(to: &NodeId, (origin, id): Key, complete: bool) -> Swell {
+    let echo = Echo { origin, id, have: 0, lack: 0, behind: Vec::new(), complete };
+    Swell::Answer(to.clone(), echo)
+}
+
+/// For how long a wave that is over is remembered.
+const REMEMBERED: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -261,7 +321,7 @@ mod tests {
                 }
                 Swell::Answer(to, echo) => {
                     let n = at(&to);
-                    let next = waves[n].echo(&node(from), echo);
+                    let next = waves[n].echo(now, &node(from), echo);
                     queue.extend(next.into_iter().map(|swell| (n, swell)));
                 }
                 Swell::Over(_, census) => over = Some(census),
@@ -305,8 +365,9 @@ mod tests {
         let links = BTreeSet::from([node(1), node(2)]);
         let mut waves = Waves::default();
         let (id, _) = waves.begin(now, &node(0), about, links, Duration::from_secs(1));
-        let echo = Echo { origin: node(0), id, have: 3, lack: 0, behind: Vec::new() };
-        assert_eq!(waves.echo(&node(1), echo), []);
+        let echo =
+            Echo { origin: node(0), id, have: 3, lack: 0, behind: Vec::new(), complete: true };
+        assert_eq!(waves.echo(now, &node(1), echo), []);
         assert_eq!(waves.tick(now), []);
         let over = waves.tick(now + Duration::from_secs(1));
         let [Swell::Over(_, census)] = over.as_slice() else { panic!("{over:?}") };
@@ -314,15 +375,82 @@ mod tests {
     }
 
     #[test]
-    fn takes_part_in_no_more_than_so_many() {
+    fn takes_part_in_no_more_than_so_many_and_says_so() {
         let now = Time::from_origin(Duration::from_secs(1));
         let mut waves = Waves::default();
-        for id in 0..2 * WAVES_MAX as u64 {
-            let (generation, version) = (Generation(1), Version(1));
-            let wave = Wave { origin: node(9), id, generation, version, patience_ms: u32::MAX };
-            let links = BTreeSet::from([node(1), node(2)]);
-            waves.wave(now, &node(1), wave, Census::default(), links);
+        let links = || BTreeSet::from([node(1), node(2), node(3)]);
+        for id in 0..4 * WAVES_MAX as u64 {
+            let wave = wave(id, u32::MAX);
+            let from = node(1 + id as usize % 3);
+            let swells = waves.wave(now, &from, wave, Census::default(), links());
+            let incomplete =
+                |swell: &Swell| matches!(swell, Swell::Answer(_, echo) if !echo.complete);
+            assert_eq!(swells.iter().any(incomplete), id >= WAVES_MAX as u64);
         }
         assert_eq!(waves.out.len(), WAVES_MAX);
+        // Its own are over at once if they are too many, and not held up by others.
+        for n in 0..2 * WAVES_MAX {
+            let about = (Generation(1), Version(1));
+            let (_, swells) = waves.begin(now, &node(0), about, links(), Duration::from_secs(1));
+            let over = matches!(&swells[..], [Swell::Over(_, Census { complete: false, .. })]);
+            assert_eq!(over, n >= WAVES_MAX);
+        }
+    }
+
+    #[test]
+    fn one_peer_takes_up_no_more_than_half() {
+        let (now, mut waves) = (Time::from_origin(Duration::from_secs(1)), Waves::default());
+        let links = || BTreeSet::from([node(1), node(2)]);
+        for id in 0..2 * WAVES_MAX as u64 {
+            waves.wave(now, &node(1), wave(id, u32::MAX), Census::default(), links());
+        }
+        assert_eq!(waves.out.len(), WAVES_MAX / 2);
+    }
+
+    #[test]
+    fn passes_a_wave_on_once_however_little_patience_it_has() {
+        let mut now = Time::from_origin(Duration::from_secs(1));
+        for patience in [0, 1, 7, 8, 100] {
+            let mut waves = Waves::default();
+            let mut passed = 0;
+            for n in 0..20 {
+                let links = (1..10).map(node).collect();
+                let from = node(1 + n % 9);
+                let swells = waves.wave(now, &from, wave(1, patience), Census::default(), links);
+                let late = waves.tick(now + Duration::from_millis(200));
+                let all = swells.iter().chain(&late);
+                passed += all.filter(|swell| matches!(swell, Swell::Pass(..))).count();
+                now = now + Duration::from_millis(201);
+            }
+            assert_eq!(passed, usize::from(patience >= 8), "{patience} ms");
+        }
+    }
+
+    #[test]
+    fn who_was_not_reached_is_missed_at_the_origin() {
+        let (now, mut waves) = (Time::from_origin(Duration::from_secs(1)), Waves::default());
+        let (about, links) = ((Generation(1), Version(1)), BTreeSet::from([node(1)]));
+        let (id, _) = waves.begin(now, &node(0), about, links, Duration::from_secs(1));
+        let echo =
+            Echo { origin: node(0), id, have: 9, lack: 0, behind: Vec::new(), complete: false };
+        let over = waves.echo(now, &node(1), echo);
+        let [Swell::Over(_, census)] = over.as_slice() else { panic!("{over:?}") };
+        assert!(!census.complete);
+    }
+
+    #[test]
+    fn an_answer_to_an_earlier_life_answers_nothing() {
+        let now = Time::from_origin(Duration::from_secs(1));
+        let begin = |generation| {
+            let (mut waves, links) = (Waves::default(), BTreeSet::from([node(1)]));
+            let about = (Generation(generation), Version(1));
+            waves.begin(now, &node(0), about, links, Duration::from_secs(1)).0
+        };
+        assert_ne!(begin(1_000), begin(1_001));
+    }
+
+    fn wave(id: u64, patience_ms: u32) -> Wave {
+        let (generation, version) = (Generation(1), Version(1));
+        Wave { origin: node(99), id, generation, version, patience_ms }
     }
 }

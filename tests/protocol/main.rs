@@ -6,6 +6,7 @@ mod detection;
 mod differences;
 mod exchanges;
 mod flow;
+mod hostile;
 mod lifecycle;
 mod links;
 mod overlay;

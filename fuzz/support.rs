@@ -239,9 +239,8 @@ fn check_budget(delta: &Delta) {
     let message = Message::Ack { delta: delta.clone() };
     let frame = message.encode().expect("it fits a frame");
     let bytes = frame.len() - LENGTH_BYTES - 2;
-    let single = |node: &NodeDelta| {
-        node.entries.windows(2).all(|pair| pair[0].version == pair[1].version)
-    };
+    let single =
+        |node: &NodeDelta| node.entries.windows(2).all(|pair| pair[0].version == pair[1].version);
     assert!(bytes <= DELTA_BYTES || delta.nodes.first().is_some_and(single), "{bytes}: {delta:?}");
     assert_eq!(Message::decode(&frame[LENGTH_BYTES..]), Ok(message));
 }

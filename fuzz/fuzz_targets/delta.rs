@@ -5,7 +5,13 @@
 #[path = "../support.rs"]
 mod support;
 
-use gossipmonger::protocol::{delta::Delta, route::StorageInput};
+use gossipmonger::protocol::{
+    delta::Delta,
+    gossip::Gossip,
+    id::{Generation, Incarnation},
+    route::StorageInput,
+    verdict::{Level, Verdict},
+};
 use libfuzzer_sys::fuzz_target;
 use support::{News, Watched, name};
 
@@ -19,7 +25,11 @@ enum Step {
     Delete(u8),
     Pass(u16),
     Forget(u8),
-    Gone(u8),
+    /// The detector is convinced: who, in which life and incarnation, and whether it is dead.
+    Accuse(u8, u8, u8, bool),
+    Linked(u8, bool),
+    /// Somebody tells something unasked.
+    Pushed(u8, Vec<News>),
     Back(u8),
     Retire(u8),
     /// The storage actor starts again from what readers saw.
@@ -36,7 +46,17 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Delete(key) => watched.delete(key),
             Step::Pass(millis) => watched.pass(millis),
             Step::Forget(peer) => watched.cast(StorageInput::Forget(name(peer))),
-            Step::Gone(peer) => watched.cast(StorageInput::Gone(name(peer))),
+            Step::Accuse(peer, generation, incarnation, dead) => {
+                let level = if dead { Level::Dead } else { Level::Suspect };
+                let verdict = Verdict { incarnation: Incarnation(incarnation.into()), level };
+                let generation = Generation(generation.into());
+                watched.cast(StorageInput::Accuse(name(peer), generation, verdict));
+            }
+            Step::Linked(peer, up) => watched.cast(StorageInput::Linked(name(peer), up)),
+            Step::Pushed(from, news) => {
+                let push = Box::new(Gossip::Push(delta(news)));
+                watched.cast(StorageInput::Gossip(name(from), push));
+            }
             Step::Back(peer) => watched.cast(StorageInput::Back(name(peer))),
             Step::Retire(peer) => watched.cast(StorageInput::Retire(name(peer))),
             Step::Restart => watched.restart(),

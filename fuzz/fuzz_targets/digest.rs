@@ -25,15 +25,16 @@ fuzz_target!(|input: (Vec<News>, Vec<(u8, bool, BTreeMap<u8, Line>)>)| {
         watched.apply(from, &Delta { nodes: vec![news.into_delta()], more: false });
     }
     for (from, answer, lines) in digests.into_iter().take(20) {
-        let entries = lines.into_iter().map(|(node, (generation, max, floor, record))| DigestEntry {
-            node: name(node % 5),
-            generation: Generation(generation.into()),
-            max_version: Version(max.into()),
-            horizon: Version(u64::from(max) + u64::from(record) % 3),
-            gc_floor: Version(floor.into()),
-            verdict: gossipmonger::protocol::verdict::Verdict::default(),
-            record: Version(record.into()),
-        });
+        let entries =
+            lines.into_iter().map(|(node, (generation, max, floor, record))| DigestEntry {
+                node: name(node % 5),
+                generation: Generation(generation.into()),
+                max_version: Version(max.into()),
+                horizon: Version(u64::from(max) + u64::from(record) % 3),
+                gc_floor: Version(floor.into()),
+                verdict: gossipmonger::protocol::verdict::Verdict::default(),
+                record: Version(record.into()),
+            });
         let mut digest = Digest { entries: entries.collect() };
         digest.entries.sort_by(|a, b| a.node.cmp(&b.node));
         digest.entries.dedup_by(|a, b| a.node == b.node);

@@ -1,0 +1,196 @@
+//! What goes with time: keys that expire, tombstones, and peers that are forgotten.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Replica, Write, Written, opinion::REFUTE_INTERVAL};
+use crate::protocol::{
+    event::Event,
+    id::{Generation, NodeId, Version},
+    map::NodeMap,
+    record::Status,
+    route::{DetectorInput, Output, SchedulerInput, TransportInput},
+    time::Time,
+    verdict::Level,
+};
+use crate::store::Change;
+
+impl Replica {
+    /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
+    /// there.
+    pub(super) fn is_marked(
+        &self,
+        now: Time,
+        from: &NodeId,
+        node: &NodeId,
+        generation: Generation,
+    ) -> bool {
+        let marked = |(upto, until): &(Generation, Time)| generation <= *upto && now < *until;
+        node != from && self.marks.get(node).is_some_and(marked)
+    }
+
+    /// Whether a peer is dead or has left.
+    pub(super) fn is_gone(&self, node: &NodeId) -> bool {
+        let over = |copy: &Arc<NodeMap>| {
+            copy.verdict().level == Level::Dead
+                || copy.record().is_some_and(|r| r.status == Status::Left)
+        };
+        self.copies.get(node).is_some_and(over)
+    }
+
+    pub(super) fn retire(&mut self, peer: NodeId) {
+        let before = self.before(&peer);
+        if self.copies.contains_key(&peer) && self.retired.insert(peer) {
+            self.sum_up(&before);
+        }
+    }
+
+    pub(super) fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        // Even if nothing is left to forget here: who asked has to hear that it is gone.
+        out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
+        out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
+        let before = self.before(peer);
+        let Some(copy) = self.copies.remove(peer) else { return };
+        self.retired.remove(peer);
+        self.touched(&before);
+        let until = now + self.config.forget_after.min(MARK_MAX);
+        self.marks.insert(peer.clone(), (copy.generation(), until));
+        while self.marks.len() > self.config.peers_max {
+            let first = self.marks.iter().min_by_key(|(_, (_, until))| *until);
+            let Some(node) = first.map(|(node, _)| node.clone()) else { break };
+            self.marks.remove(&node);
+        }
+        for (key, entry) in copy.entries().iter().filter(|(_, e)| !e.is_tombstone()) {
+            out.push(Output::Event(Event::Deleted {
+                peer: peer.clone(),
+                key: key.clone(),
+                generation: copy.generation(),
+                version: entry.version,
+            }));
+        }
+        out.push(Output::Event(Event::PeerForgotten { peer: peer.clone() }));
+        out.push(Output::Transport(TransportInput::Forget(peer.clone())));
+        out.push(Output::Persist(vec![Change::ForgetPeer(peer.clone())]));
+    }
+
+    pub(super) fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.armed = None;
+        self.expire(now, out);
+        self.collect(now, out);
+        if let Some((generation, verdict)) = self.accused.take() {
+            self.judged_by_others(now, generation, verdict, out);
+        }
+        let swells = self.waves.tick(now);
+        self.swell(now, swells, out);
+        self.ask_to_collect(now, out);
+        self.marks.retain(|_, (_, until)| now < *until);
+        self.bulk.tidy(now);
+        self.forget_unmet(now, out);
+        self.wake(now, out);
+    }
+
+    /// Whom only the store knows nobody else will forget: it would grow with every restart.
+    pub(super) fn forget_unmet(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.unmet.1 || self.unmet.0.is_empty() {
+            return;
+        }
+        let unmet = std::mem::take(&mut self.unmet.0);
+        out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
+    }
+
+    /// Asks to be called when something expires, may be collected or is to be told next.
+    pub(super) fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
+        let next = [
+            self.expiries.first().map(|(at, _)| *at),
+            self.tombstones.front().map(|(_, due)| *due),
+            self.marks.values().map(|(_, until)| *until).min(),
+        ];
+        let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
+        let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
+        self.arm_at(now, now + wait.clamp(TICK_MIN, TICK_MAX), out);
+        self.arm(now, out);
+    }
+
+    /// Asks to be called when there is something to be told or asked.
+    pub(super) fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
+        let asks = !self.tombstones.is_empty()
+            && self.collecting.is_none()
+            && self.push.links().next().is_some();
+        let collecting = asks.then(|| self.collected.0 + self.collected.1);
+        let (held, refutes) = (self.held_until(now), self.accused.and(self.refuted));
+        let refutes = refutes.map(|at| at + REFUTE_INTERVAL);
+        let dues = [self.push.due(now), self.waves.due(), collecting, held, refutes];
+        for due in dues.into_iter().flatten() {
+            self.arm_at(now, due, out);
+        }
+    }
+
+    pub(super) fn arm_at(&mut self, now: Time, due: Time, out: &mut Vec<Output>) {
+        // A call that has been asked for and is overdue is on its way.
+        if self.armed.is_none_or(|armed| due < armed) {
+            self.armed = Some(due);
+            out.push(Output::Wake(due.since(now)));
+        }
+    }
+
+    /// Turns own keys that have expired into tombstones: one version for all of them.
+    pub(super) fn expire(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut batch = Vec::new();
+        while batch.len() < EXPIRIES_PER_TICK_MAX
+            && self.expiries.first().is_some_and(|(at, _)| *at <= now)
+        {
+            batch.extend(self.expiries.pop_first().map(|(_, key)| Write::delete(key)));
+        }
+        if let Ok(Written { changed: true, persist, .. }) = self.write(now, batch, out) {
+            out.push(Output::Persist(persist));
+        }
+    }
+
+    /// When a tombstone of now may be collected: after the grace, together with those that come a
+    /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
+    /// behind it, from the start: if it rose with every deletion, a large map would never be through.
+    pub(super) fn collection(&self, now: Time) -> Time {
+        let step = (self.config.tombstone_grace / COLLECTIONS_PER_GRACE).as_micros().max(1);
+        let due = (now + self.config.tombstone_grace).since_origin().as_micros();
+        let due = u64::try_from(due.next_multiple_of(step)).unwrap_or(u64::MAX);
+        Time::from_origin(Duration::from_micros(due))
+    }
+
+    /// How many tombstones have to go before their time, many at once for the same reason.
+    pub(super) fn excess_tombstones(&self) -> usize {
+        let (held, max) = (self.tombstones.len(), self.config.limits.keys);
+        if held > max { held - max / 2 } else { 0 }
+    }
+
+    pub(super) fn collect(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut floor = None;
+        let mut excess = self.excess_tombstones();
+        while self.tombstones.front().is_some_and(|(_, due)| *due <= now) || excess > 0 {
+            excess = excess.saturating_sub(1);
+            floor = self.tombstones.pop_front().map(|(version, _)| version);
+        }
+        let Some(floor) = floor else { return };
+        self.raise_floor(now, floor, out);
+    }
+
+    pub(super) fn raise_floor(&mut self, now: Time, floor: Version, out: &mut Vec<Output>) {
+        let before = self.before(&self.config.node);
+        let removed = self.own.collect(floor);
+        self.touched_own(now, before, out);
+        let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
+        persist.push(Change::Head(self.head()));
+        out.push(Output::Persist(persist));
+    }
+}
+
+/// Bounds of the time between two looks at what expires.
+const TICK_MIN: Duration = Duration::from_millis(10);
+const TICK_MAX: Duration = Duration::from_secs(60);
+/// A mark outlives the moment until everybody has noticed a death, since the dead are not told of
+/// anew after that, but not by much: it also keeps out, unless they speak for themselves, those who
+/// were cut off for so long that everybody forgot them.
+const MARK_MAX: Duration = Duration::from_secs(600);
+/// How often within one grace the floor may rise.
+const COLLECTIONS_PER_GRACE: u32 = 4;
+/// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
+/// a batch at most [`BATCH_BYTES_MAX`].
+const EXPIRIES_PER_TICK_MAX: usize = 4_096;

@@ -1,0 +1,158 @@
+//! News of others: whether it may be taken, what it changes, and who is to hear of that.
+
+use std::sync::Arc;
+
+use super::{Before, Outcome, Replica};
+use crate::protocol::{
+    delta::NodeDelta,
+    digest::DigestEntry,
+    event::{Event, ProtocolEvent},
+    id::NodeId,
+    map::{Applied, KeyChange, Refusal},
+    record::Status,
+    route::{Counter, Output, Reach, SchedulerInput},
+    time::Time,
+};
+use crate::store::{Change, KnownPeer};
+
+impl Replica {
+    /// The line of a node in our digest.
+    pub(super) fn line(&self, node: &NodeId) -> DigestEntry {
+        match self.map_of(node) {
+            Some(map) => map.digest_entry(node.clone()),
+            None => DigestEntry::unknown(node.clone()),
+        }
+    }
+
+    pub(super) fn apply_one(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        delta: &NodeDelta,
+        before: &Before,
+        out: &mut Vec<Output>,
+    ) -> Outcome {
+        out.push(Output::Count(Counter::EntriesReceived, delta.entries.len() as u64));
+        if delta.node == self.config.node {
+            // A relay may know more of us than we do, but only we write our map.
+            if delta.generation > self.own.generation() {
+                self.heard_of_self(now, delta.generation, out);
+            }
+            self.judged_by_others(now, delta.generation, delta.verdict, out);
+            return Outcome::Ignored;
+        }
+        if self.is_absurd(now, delta.generation) {
+            return Outcome::Refused(Refusal::Malformed);
+        }
+        if self.is_marked(now, from, &delta.node, delta.generation) {
+            return Outcome::Ignored;
+        }
+        let known = self.copies.contains_key(&delta.node);
+        if !known && delta.record.is_none() {
+            out.push(Output::Count(Counter::UnknownPeers, 1));
+            let peer = delta.node.clone();
+            out.push(Output::Protocol(ProtocolEvent::UnknownPeer { peer }));
+            return Outcome::Unintroduced;
+        }
+        if !known && self.copies.len() >= self.config.peers_max {
+            out.push(Output::Count(Counter::PeersShed, 1));
+            return Outcome::Ignored;
+        }
+        if self.copies.get(&delta.node).is_some_and(|copy| copy.covers(delta)) {
+            return Outcome::Known;
+        }
+        let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
+        let applied = copy.apply(now, delta, &self.config.limits);
+        // What is thought of a node does not depend on how much of its keys is here.
+        let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
+        let outcome = match applied {
+            Ok(applied) => self.applied(delta, known, applied, before, out),
+            Err(refusal) => {
+                if !known {
+                    self.copies.remove(&delta.node);
+                    return Outcome::Refused(refusal);
+                }
+                Outcome::Refused(refusal)
+            }
+        };
+        if judged {
+            if !matches!(outcome, Outcome::News) {
+                self.touched(before);
+            }
+            self.tell_detector(&delta.node, out);
+            // The others are to hear it whatever we lack.
+            if matches!(outcome, Outcome::Refused(_)) {
+                self.push.note(before.line.clone(), Some(from), false);
+            }
+            return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
+        }
+        outcome
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        delta: &NodeDelta,
+        known: bool,
+        applied: Applied,
+        before: &Before,
+        out: &mut Vec<Output>,
+    ) -> Outcome {
+        let peer = &delta.node;
+        let news = applied.generation || applied.record || applied.advanced;
+        if !news {
+            return Outcome::Known;
+        }
+        if applied.generation {
+            self.marks.remove(peer);
+        }
+        // It lives anew, or has refuted that it is dead: the others tell of it again.
+        if applied.generation || (applied.record && !self.is_gone(peer)) {
+            self.retired.remove(peer);
+        }
+        self.touched(before);
+        if applied.generation || applied.record {
+            self.unmet.0.remove(peer);
+            self.introduce(peer, known, out);
+        }
+        out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));
+        let generation = delta.generation;
+        out.extend(applied.changes.into_iter().map(|change| {
+            let peer = peer.clone();
+            Output::Event(match change {
+                KeyChange::Updated(key, value, version) => {
+                    Event::Updated { peer, key, value, generation, version }
+                }
+                KeyChange::Deleted(key, version) => {
+                    Event::Deleted { peer, key, generation, version }
+                }
+            })
+        }));
+        Outcome::News
+    }
+
+    pub(super) fn introduce(&self, peer: &NodeId, known: bool, out: &mut Vec<Output>) {
+        let Some(map) = self.copies.get(peer) else { return };
+        let Some(record) = map.record() else { return };
+        let generation = map.generation();
+        out.push(Output::Event(if known {
+            Event::PeerChanged { peer: peer.clone(), generation }
+        } else {
+            Event::NewPeer { peer: peer.clone() }
+        }));
+        // It may have moved.
+        let datacenter = record.datacenter.clone();
+        out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
+        if !known {
+            let reach = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
+            out.push(Output::Scheduler(reach));
+        }
+        self.tell_detector(peer, out);
+        out.push(Output::Persist(vec![Change::Peer(KnownPeer {
+            node: peer.clone(),
+            datacenter: record.datacenter.clone(),
+            addresses: record.addresses.clone(),
+            generation,
+            dead: record.status != Status::Up,
+        })]));
+    }
+}

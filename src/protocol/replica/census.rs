@@ -1,0 +1,110 @@
+//! Who has which version: asked for callers, and to drop tombstones early.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{Replica, tell};
+use crate::protocol::{
+    gossip::{Gossip, Wave},
+    id::{NodeId, Version},
+    route::Output,
+    time::Time,
+    wave::{Census, Swell},
+};
+
+impl Replica {
+    /// Asks everybody who has a version of ours, for so long. [`Output::Counted`] answers, with the
+    /// number returned here.
+    pub fn count(
+        &mut self,
+        now: Time,
+        version: Version,
+        patience: Duration,
+        out: &mut Vec<Output>,
+    ) -> u64 {
+        let about = (self.own.generation(), version);
+        let links = self.asked();
+        let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
+        self.swell(now, swells, out);
+        self.arm(now, out);
+        id
+    }
+
+    pub(super) fn waved(&mut self, now: Time, from: &NodeId, wave: Wave, out: &mut Vec<Output>) {
+        let has = wave.origin == self.config.node
+            || self.copies.get(&wave.origin).is_some_and(|copy| {
+                (copy.generation(), copy.max_version()) >= (wave.generation, wave.version)
+            });
+        let own = Census {
+            have: usize::from(has),
+            lack: usize::from(!has),
+            behind: if has { Vec::new() } else { vec![self.config.node.clone()] },
+            complete: true,
+        };
+        let links = self.asked();
+        let swells = self.waves.wave(now, from, wave, own, links);
+        self.swell(now, swells, out);
+    }
+
+    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
+    pub(super) fn asked(&self) -> BTreeSet<NodeId> {
+        self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
+    }
+
+    pub(super) fn swell(&mut self, now: Time, swells: Vec<Swell>, out: &mut Vec<Output>) {
+        for swell in swells {
+            match swell {
+                Swell::Pass(to, wave) => tell(to, Gossip::Wave(wave), out),
+                Swell::Answer(to, echo) => tell(vec![to], Gossip::Echo(echo), out),
+                Swell::Over(id, census) => match self.collecting {
+                    Some((asked, version)) if asked == id => {
+                        self.collecting = None;
+                        self.collect_passed(now, version, &census, out);
+                    }
+                    _ => out.push(Output::Counted(id, census)),
+                },
+            }
+        }
+    }
+
+    /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
+    pub(super) fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
+        let due = now >= self.collected.0 + self.collected.1;
+        let Some((version, _)) = self.tombstones.back() else { return };
+        if !due || self.collecting.is_some() || self.push.links().next().is_none() {
+            return;
+        }
+        let version = *version;
+        // Each asks everybody: what is in vain is tried less and less often.
+        self.collected = (now, (self.collected.1 * 2).min(COLLECT_INTERVAL_MAX));
+        let about = (self.own.generation(), version);
+        let links = self.asked();
+        let patience = COLLECT_INTERVAL / 2;
+        let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
+        self.collecting = Some((id, version));
+        self.swell(now, swells, out);
+    }
+
+    /// Drops the tombstones that every live peer has passed. Whoever was not asked, since it seems
+    /// to be dead, is told the whole map if it comes back.
+    pub(super) fn collect_passed(
+        &mut self,
+        now: Time,
+        version: Version,
+        census: &Census,
+        out: &mut Vec<Output>,
+    ) {
+        let live = 1 + self.copies.keys().filter(|peer| !self.is_gone(peer)).count();
+        if !census.complete || census.lack > 0 || census.have < live {
+            return;
+        }
+        self.collected.1 = COLLECT_INTERVAL;
+        while self.tombstones.front().is_some_and(|(at, _)| *at <= version) {
+            self.tombstones.pop_front();
+        }
+        self.raise_floor(now, version, out);
+    }
+}
+
+/// How often it is asked whether everybody has passed the tombstones.
+pub(super) const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
+pub(super) const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);

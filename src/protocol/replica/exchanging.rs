@@ -1,0 +1,203 @@
+//! Both sides of an exchange: what a digest offers, what it lacks, and what a peer says of us in it.
+
+use super::{Occasion, Replica};
+use crate::protocol::{
+    delta::Delta,
+    digest::{Digest, DigestEntry},
+    event::{Event, Problem},
+    id::{Generation, NodeId},
+    map::{Budget, NodeMap},
+    route::{Counter, Output, Target, TransportInput},
+    time::Time,
+};
+
+impl Replica {
+    pub(super) fn begin_round(&mut self, targets: Vec<Target>, out: &mut Vec<Output>) {
+        let summary = self.summary();
+        out.push(Output::Transport(TransportInput::Round { targets, summary }));
+    }
+
+    pub(super) fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
+        let Some(entry) = digest.get(&self.config.node) else { return };
+        self.judged_by_others(now, entry.generation, entry.verdict, out);
+        let later =
+            entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
+        if entry.generation > self.own.generation() || later {
+            self.heard_of_self(now, entry.generation, out);
+        }
+    }
+
+    /// Somebody has a later state of ours than we do. The first time that may be our own past, with
+    /// its store lost or the clock set back: take a later generation. The second time it is a twin.
+    pub(super) fn heard_of_self(&mut self, now: Time, heard: Generation, out: &mut Vec<Output>) {
+        let ours = self.own.generation();
+        if heard < ours {
+            return;
+        }
+        if self.is_absurd(now, heard) {
+            out.push(Output::Count(Counter::NewsRefused, 1));
+            return;
+        }
+        out.push(Output::Count(Counter::NameConflicts, 1));
+        if self.renewed {
+            out.push(Output::Stop(Problem::Displaced { heard }));
+            return;
+        }
+        self.renewed = true;
+        let before = self.before(&self.config.node);
+        self.own.renew_alone(heard.next());
+        let persist = self.write_record(self.own_record());
+        out.push(Output::Persist(persist));
+        out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
+        self.touched_own(now, before, out);
+    }
+
+    pub(super) fn is_absurd(&self, now: Time, generation: Generation) -> bool {
+        generation.is_absurd(self.wall_origin + now.since_origin())
+    }
+
+    /// Of what a peer's digest offers, what we lack.
+    pub(super) fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
+        let entries = digest
+            .entries
+            .iter()
+            .filter(|theirs| theirs.node != self.config.node)
+            .filter_map(|theirs| self.want(now, from, theirs))
+            .collect();
+        Digest { entries }
+    }
+
+    pub(super) fn want(
+        &self,
+        now: Time,
+        from: &NodeId,
+        theirs: &DigestEntry,
+    ) -> Option<DigestEntry> {
+        let absurd = self.is_absurd(now, theirs.generation);
+        if absurd || self.is_marked(now, from, &theirs.node, theirs.generation) {
+            return None;
+        }
+        let Some(copy) = self.copies.get(&theirs.node) else {
+            let room = self.copies.len() < self.config.peers_max;
+            return room.then(|| DigestEntry::unknown(theirs.node.clone()));
+        };
+        let ours = copy.digest_entry(theirs.node.clone());
+        // The peer has to hear that somebody writes under its name.
+        if theirs.node == *from
+            && (ours.generation, ours.max_version) > (theirs.generation, theirs.max_version)
+        {
+            return Some(ours);
+        }
+        let newer = (theirs.generation, theirs.max_version) > (ours.generation, ours.max_version)
+            || (theirs.generation == ours.generation
+                && (theirs.record > ours.record
+                    || theirs.gc_floor > ours.gc_floor
+                    || theirs.verdict > ours.verdict));
+        newer.then_some(ours)
+    }
+
+    /// What a peer lacks; what it is being fed comes that way.
+    pub(super) fn tell_peer(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        theirs: &Digest,
+        all: bool,
+    ) -> Delta {
+        let fed = self.bulk.fed(now, peer, theirs);
+        let is_fed = fed.is_some();
+        let delta = self.lacking(now, peer, theirs, all, Occasion::Told { fed });
+        if !is_fed {
+            self.bulk.told(now, peer, &delta, false);
+        }
+        delta
+    }
+
+    /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the
+    /// large do not starve the small, then the most outdated. `all`: nodes that `theirs` does not
+    /// list are unknown to it; otherwise it wants only what it lists.
+    pub(super) fn lacking(
+        &self,
+        now: Time,
+        peer: &NodeId,
+        theirs: &Digest,
+        all: bool,
+        occasion: Occasion<'_>,
+    ) -> Delta {
+        let mut left_out = false;
+        let fed = match occasion {
+            Occasion::Pulled => None,
+            Occasion::Told { fed } => fed,
+        };
+        let mut stale: Vec<(bool, u64, DigestEntry)> = Vec::new();
+        let mut consider = |entry: DigestEntry| {
+            let Some(map) = self.map_of(&entry.node) else { return };
+            if entry.generation == Generation::ZERO && self.is_gone(&entry.node) {
+                return;
+            }
+            if let Some(versions) = map.staleness(&entry) {
+                if fed == Some(&entry.node) {
+                    left_out = true;
+                    return;
+                }
+                stale.push((entry.generation == Generation::ZERO, versions, entry));
+            }
+        };
+        if all {
+            let nodes = self.copies.keys().chain([&self.config.node]);
+            nodes
+                .filter(|node| *node != peer && !self.retired.contains(*node))
+                .map(|node| match theirs.get(node) {
+                    Some(entry) => entry.clone(),
+                    None => DigestEntry::unknown(node.clone()),
+                })
+                .for_each(&mut consider);
+        } else {
+            let listed = theirs.entries.iter().filter(|e| e.node != *peer);
+            listed.cloned().for_each(&mut consider);
+        }
+        // Unknown ones: the small before the large. Known ones: the most outdated first.
+        stale.sort_by_key(|(unknown, versions, _)| {
+            (!unknown, if *unknown { *versions } else { u64::MAX - versions })
+        });
+        let pulled = matches!(occasion, Occasion::Pulled);
+        let mut news = self.cut(now, stale.into_iter().map(|(_, _, entry)| entry), pulled);
+        news.more |= left_out;
+        news
+    }
+
+    /// What of these there is room for. `untouched`: the first version in any case.
+    pub(super) fn cut(
+        &self,
+        now: Time,
+        stale: impl Iterator<Item = DigestEntry>,
+        untouched: bool,
+    ) -> Delta {
+        let mut budget = Budget {
+            bytes: self.config.delta_bytes.saturating_sub(DELTA_FIXED_BYTES_MAX),
+            entries: self.config.delta_entries,
+            untouched,
+        };
+        let mut news = Delta::default();
+        for entry in stale {
+            let Some(map) = self.map_of(&entry.node) else { continue };
+            match map.delta(now, &entry, &mut budget) {
+                Some((delta, cut)) => {
+                    news.more |= cut;
+                    if !cut || delta.to > delta.from || delta.record.is_some() {
+                        news.nodes.push(delta);
+                    }
+                }
+                None => news.more = true,
+            }
+        }
+        news
+    }
+
+    pub(super) fn map_of(&self, node: &NodeId) -> Option<&NodeMap> {
+        if *node == self.config.node { Some(&self.own) } else { self.copy(node) }
+    }
+}
+
+/// Count of nodes (9) and `more` (1).
+const DELTA_FIXED_BYTES_MAX: usize = 10;

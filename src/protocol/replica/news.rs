@@ -1,0 +1,217 @@
+//! What is new here as it is told, and what others tell unasked.
+
+use super::{Outcome, Replica, hand_out, refused, relayed, tell};
+use crate::protocol::{
+    delta::{Delta, DeltaEntry},
+    digest::DigestEntry,
+    gossip::{Gossip, Have, OWNERS_MAX},
+    id::NodeId,
+    map::{Budget, Refusal},
+    push::{Fresh, Item, PUSH_BYTES_MAX},
+    route::{Counter, Output, SchedulerInput, Target},
+    time::Time,
+    verdict::Level,
+};
+
+impl Replica {
+    /// Tells what is new, if it is time to, and asks for what others have and has not come.
+    pub(super) fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.held_until(now).is_some_and(|at| at <= now)
+            && let Some((since, _)) = self.held.take()
+        {
+            self.push.note(since, None, false);
+        }
+        let fresh = self.push.take(now);
+        if !fresh.is_empty() {
+            let items = self.items(now, fresh);
+            let bulk = &self.bulk;
+            let fed = |peer: &NodeId, owner: &NodeId| bulk.is_feeding(now, peer, owner);
+            let shares = self.push.share(now, &items, fed);
+            hand_out(&items, shares, out);
+            self.pace(now, &items);
+        }
+        for (from, have) in self.push.overdue(now) {
+            let coming = self.bulk.is_coming(now, &have.node);
+            if self.lacks(&have) && self.push.is_linked(&from) && !coming {
+                out.push(Output::Count(Counter::Grafts, 1));
+                tell(vec![from], Gossip::Graft(vec![self.line(&have.node)]), out);
+            }
+        }
+        self.arm(now, out);
+    }
+
+    /// Counts what has been told of this node's own, and looks whether the links could take it.
+    pub(super) fn pace(&mut self, now: Time, items: &[Item]) {
+        let own = items.iter().filter(|item| item.delta.node == self.config.node);
+        let entries: usize = own.map(|item| item.delta.entries.len()).sum();
+        if entries > 0 {
+            self.flow.sent(now, entries, usize::from(self.held.is_some()));
+        }
+        if self.push.is_crowded(now) {
+            self.flow.overflowed(now);
+        } else {
+            self.flow.fitted(now);
+        }
+    }
+
+    /// Cuts the news from the maps as they are now. What does not fit follows.
+    pub(super) fn items(&mut self, now: Time, fresh: Vec<Fresh>) -> Vec<Item> {
+        let mut budget =
+            Budget { bytes: PUSH_BYTES_MAX, entries: self.config.delta_entries, untouched: true };
+        let mut items = Vec::with_capacity(fresh.len());
+        for fresh in fresh {
+            let node = &fresh.since.node;
+            if self.retired.contains(node) {
+                continue;
+            }
+            let Some(map) = self.map_of(node) else { continue };
+            if map.staleness(&fresh.since).is_none() {
+                continue;
+            }
+            if fresh.relayed {
+                items.extend(relayed(now, map, fresh));
+                continue;
+            }
+            let (room, full) = (budget.bytes, map.digest_entry(node.clone()));
+            let Some((delta, cut)) = map.delta(now, &fresh.since, &mut budget) else {
+                self.push.note(fresh.since, fresh.except.as_ref(), fresh.relayed);
+                continue;
+            };
+            if cut {
+                let since = DigestEntry { max_version: delta.to, ..full };
+                self.push.note(since, fresh.except.as_ref(), fresh.relayed);
+            }
+            let bytes = room.saturating_sub(budget.bytes);
+            items.push(Item { delta, bytes, noted: false, fresh });
+        }
+        items
+    }
+
+    /// A link has no room any more, or has room again: then it gets what it has missed.
+    pub(super) fn congested(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        congested: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let mut owed = self.push.congested(peer, congested);
+        owed.retain(|line| !self.bulk.is_feeding(now, peer, &line.node));
+        if owed.is_empty() {
+            return;
+        }
+        let news = self.cut(now, owed.into_iter(), true);
+        let more = news.more;
+        tell(vec![peer.clone()], Gossip::Push(news), out);
+        if more && self.push.may_begin(now, peer) {
+            self.begin_round(vec![Target::Peer(peer.clone())], out);
+        }
+    }
+
+    pub(super) fn gossip(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        gossip: Gossip,
+        out: &mut Vec<Output>,
+    ) {
+        match gossip {
+            Gossip::Root(root) => {
+                out.push(Output::Scheduler(SchedulerInput::Root(from.clone(), root)));
+            }
+            Gossip::Push(news) => self.pushed(now, from, &news, out),
+            Gossip::Have(haves) => {
+                for have in haves {
+                    if self.lacks(&have) {
+                        self.push.heard_of(now, from, have);
+                    }
+                }
+            }
+            Gossip::Graft(lines) => self.grafted(now, from, lines, out),
+            Gossip::Prune(owners) => self.push.pruned(from, &owners),
+            Gossip::Wave(wave) => self.waved(now, from, wave, out),
+            Gossip::Echo(echo) => {
+                let swells = self.waves.echo(now, from, echo);
+                self.swell(now, swells, out);
+            }
+        }
+    }
+
+    /// News that a peer tells unasked. What does not connect to what is here is asked for.
+    pub(super) fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
+        let (mut pruned, mut asked) = (Vec::new(), Vec::new());
+        for delta in &news.nodes {
+            let before = self.before(&delta.node);
+            match self.apply_one(now, from, delta, &before, out) {
+                Outcome::News => {
+                    self.push.arrived(from, &delta.node);
+                    self.push.note(before.line, Some(from), false);
+                }
+                Outcome::Known => {
+                    out.push(Output::Count(Counter::PushesRepeated, 1));
+                    let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
+                    let has_keys = !delta.entries.is_empty();
+                    // The owner's own edge is the last to be given up.
+                    let relayed = *from != delta.node;
+                    if relayed && has_keys && self.push.repeated(from, &delta.node, bytes) {
+                        pruned.push(delta.node.clone());
+                    }
+                }
+                Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
+                    asked.push(before.line);
+                }
+                Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
+                    out.push(Output::Count(Counter::PushGaps, 1));
+                    if !self.bulk.is_coming(now, &delta.node) {
+                        asked.push(self.line(&delta.node));
+                    }
+                }
+                Outcome::Refused(refusal) => refused(from, delta, refusal, out),
+                Outcome::Unintroduced | Outcome::Ignored => {}
+            }
+        }
+        asked.truncate(OWNERS_MAX);
+        pruned.truncate(OWNERS_MAX);
+        if !pruned.is_empty() {
+            tell(vec![from.clone()], Gossip::Prune(pruned), out);
+        }
+        if !asked.is_empty() {
+            tell(vec![from.clone()], Gossip::Graft(asked), out);
+        }
+    }
+
+    /// A peer asks for what it lacks of some owners.
+    pub(super) fn grafted(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        lines: Vec<DigestEntry>,
+        out: &mut Vec<Output>,
+    ) {
+        lines.iter().for_each(|line| self.push.grafted(from, &line.node));
+        let told = |line: &DigestEntry| {
+            line.node != *from
+                && !self.retired.contains(&line.node)
+                && !self.bulk.is_feeding(now, from, &line.node)
+        };
+        let lacking = lines.into_iter().filter(told).filter(|line| {
+            self.map_of(&line.node).is_some_and(|map| map.staleness(line).is_some())
+        });
+        let lacking: Vec<_> = lacking.collect();
+        let news = self.cut(now, lacking.into_iter(), true);
+        let more = news.more;
+        if !news.is_empty() {
+            tell(vec![from.clone()], Gossip::Push(news), out);
+        }
+        if more && self.push.may_begin(now, from) {
+            // It is far behind: that is what exchanges are for.
+            self.begin_round(vec![Target::Peer(from.clone())], out);
+        }
+    }
+
+    pub(super) fn lacks(&self, have: &Have) -> bool {
+        let Some(map) = self.map_of(&have.node) else { return true };
+        have.node != self.config.node
+            && (have.generation, have.version) > (map.generation(), map.max_version())
+    }
+}

@@ -1,0 +1,237 @@
+//! This node's own writes: what is refused, what takes a version, what the store has to keep.
+
+use std::time::Duration;
+
+use super::{BATCH_BYTES_MAX, Before, Replica, Write, WriteError};
+use crate::protocol::{
+    entry::{Content, Entry, Key, Value},
+    event::Event,
+    id::{NodeId, Version},
+    record::NodeRecord,
+    route::Output,
+    time::Time,
+};
+use crate::store::{Change, Head, StoredEntry};
+
+impl Replica {
+    pub(super) fn check_write(&self, write: &Write) -> Result<(), WriteError> {
+        let (key, limits) = (&write.key, &self.config.limits);
+        // What is here can be deleted, also if the limits were higher when it was written.
+        if write.value.is_none() && self.own.entries().contains_key(key) {
+            return Ok(());
+        }
+        let len = key.as_str().len();
+        if !(1..=limits.key_bytes).contains(&len) {
+            return Err(WriteError::Key { len, max: limits.key_bytes });
+        }
+        let len = write.value.as_ref().map_or(0, |value| value.len());
+        if len > limits.value_bytes {
+            return Err(WriteError::Value { key: key.clone(), len, max: limits.value_bytes });
+        }
+        if write.ttl.is_some_and(|ttl| ttl.is_zero()) {
+            return Err(WriteError::Ttl { key: key.clone() });
+        }
+        Ok(())
+    }
+
+    /// Drops what would change nothing, and all but the last write of a key.
+    pub(super) fn without_idle(&self, now: Time, batch: Vec<Write>) -> Vec<Write> {
+        let mut sorted = batch;
+        // Stable, and little work for what is in order already, as large batches mostly are.
+        sorted.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut last: Vec<Write> = Vec::with_capacity(sorted.len());
+        for write in sorted {
+            match last.last_mut() {
+                Some(before) if before.key == write.key => *before = write,
+                _ => last.push(write),
+            }
+        }
+        last.retain(|write| !self.is_idle(now, write));
+        last
+    }
+
+    pub(super) fn is_idle(&self, now: Time, write: &Write) -> bool {
+        match (self.own.entries().get(&write.key), &write.value) {
+            (None, None) => true,
+            (Some(old), None) => old.is_tombstone(),
+            (Some(old), Some(value)) => {
+                let lasting = matches!(old.content, Content::Value { expires: None, .. });
+                lasting && write.ttl.is_none() && old.visible(now) == Some(value)
+            }
+            (None, Some(_)) => false,
+        }
+    }
+
+    pub(super) fn check_room(&self, batch: &[Write]) -> Result<(), WriteError> {
+        let limits = &self.config.limits;
+        let (mut keys, mut bytes) = (self.own.live_keys(), self.own.bytes());
+        let batch_bytes: usize = batch.iter().map(Write::encoded_len_max).sum();
+        if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
+            return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
+        }
+        // Far from the limits nobody has to look what is replaced.
+        if keys + batch.len() <= limits.keys && bytes + batch_bytes <= limits.bytes {
+            return Ok(());
+        }
+        for write in batch {
+            let key = write.key.as_str().len();
+            let value = write.value.as_ref().map_or(0, |value| value.len());
+            let old = self.own.entries().get(&write.key);
+            bytes = (bytes + value).saturating_sub(old.map_or(0, Entry::value_len));
+            bytes += if old.is_none() { key } else { 0 };
+            keys += usize::from(write.value.is_some());
+            keys -= usize::from(old.is_some_and(|old| !old.is_tombstone()));
+        }
+        let grows = |now: usize, before: usize, max| now > max && now > before;
+        if grows(keys, self.own.live_keys(), limits.keys) {
+            return Err(WriteError::Keys { len: keys, max: limits.keys });
+        }
+        if grows(bytes, self.own.bytes(), limits.bytes) {
+            return Err(WriteError::State { len: bytes, max: limits.bytes });
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_one(
+        &mut self,
+        now: Time,
+        version: Version,
+        write: Write,
+        out: &mut Vec<Output>,
+    ) -> Change {
+        let Write { key, value, ttl } = write;
+        let expires = ttl.map(|ttl| now + ttl);
+        self.expect_expiry(&key, expires);
+        let content = match value.clone() {
+            Some(value) => Content::Value { value, expires },
+            None => Content::Tombstone,
+        };
+        if value.is_none() {
+            self.tombstones.push_back((version, self.collection(now)));
+        }
+        out.push(Output::Event(self.own_event(&key, value.as_ref(), version)));
+        self.own.write(key.clone(), Entry { version, content });
+        let expires = expires.and_then(|at| self.wall_origin.checked_add(at.since_origin()));
+        Change::Put { key, entry: StoredEntry { version, value, expires } }
+    }
+
+    pub(super) fn expect_expiry(&mut self, key: &Key, expires: Option<Time>) {
+        if !self.expiries.is_empty()
+            && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
+                self.own.entries().get(key)
+        {
+            self.expiries.remove(&(*at, key.clone()));
+        }
+        if let Some(at) = expires {
+            self.expiries.insert((at, key.clone()));
+        }
+    }
+
+    pub(super) fn own_event(&self, key: &Key, value: Option<&Value>, version: Version) -> Event {
+        let (peer, generation) = (self.config.node.clone(), self.own.generation());
+        match value.cloned() {
+            Some(value) => Event::Updated { peer, key: key.clone(), value, generation, version },
+            None => Event::Deleted { peer, key: key.clone(), generation, version },
+        }
+    }
+
+    pub(super) fn own_record(&self) -> NodeRecord {
+        self.own.record().map_or_else(|| self.config.record.clone(), |record| (**record).clone())
+    }
+
+    pub(super) fn write_record(&mut self, record: NodeRecord) -> Vec<Change> {
+        let version = self.own.next_version();
+        self.own.write_record(version, record);
+        self.digest = None;
+        self.shown_anew(self.config.node.clone());
+        vec![Change::Head(self.head())]
+    }
+
+    pub(super) fn head(&self) -> Head {
+        Head {
+            generation: self.own.generation(),
+            max_version: self.own.max_version(),
+            gc_floor: self.own.gc_floor(),
+            ancestry: self.own.ancestry().to_vec(),
+        }
+    }
+
+    /// The own map has changed: readers and peers are to see it. `before`: its line before that.
+    pub(super) fn touched_own(&mut self, now: Time, before: Before, out: &mut Vec<Output>) {
+        self.touched(&before);
+        let since = self.held.take().map_or(before.line, |(since, _)| since);
+        self.push.note(since, None, false);
+        self.tell_news(now, out);
+    }
+
+    /// Own keys have changed: after an overload that waits to be pushed. In an exchange whoever asks is
+    /// told all the same.
+    pub(super) fn wrote(
+        &mut self,
+        now: Time,
+        before: Before,
+        entries: usize,
+        out: &mut Vec<Output>,
+    ) {
+        self.flow.wrote(now, entries, usize::from(self.held.is_some()));
+        if self.flow.may_send(now) {
+            return self.touched_own(now, before, out);
+        }
+        self.touched(&before);
+        self.held.get_or_insert((before.line, now + HOLD_MAX));
+        self.arm(now, out);
+    }
+
+    /// When own writes that wait may be pushed.
+    pub(super) fn held_until(&self, now: Time) -> Option<Time> {
+        self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
+    }
+
+    /// A node's map has changed, or is gone: readers and sums are to follow.
+    pub(super) fn touched(&mut self, before: &Before) {
+        self.sum_up(before);
+        self.shown_anew(before.line.node.clone());
+    }
+
+    /// Replaces a line in the sums of all lines.
+    pub(super) fn sum_up(&mut self, before: &Before) {
+        self.digest = None;
+        let key = self.config.sketch_key;
+        let node = &before.line.node;
+        let old = before.told.then(|| key.symbol(&before.line));
+        let new = self.is_told_of(node).then(|| key.symbol(&self.line(node)));
+        if old != new {
+            old.into_iter().for_each(|symbol| self.sketch.remove(symbol));
+            new.into_iter().for_each(|symbol| self.sketch.insert(symbol));
+        }
+    }
+
+    /// A node's line as it is now.
+    pub(super) fn before(&self, node: &NodeId) -> Before {
+        Before { line: self.line(node), told: self.is_told_of(node) }
+    }
+
+    /// Whether a node is in our digest.
+    pub(super) fn is_told_of(&self, node: &NodeId) -> bool {
+        *node == self.config.node
+            || (self.copies.contains_key(node) && !self.retired.contains(node))
+    }
+
+    pub(super) fn shown_anew(&mut self, node: NodeId) {
+        match &self.pool {
+            None => {
+                self.changed.insert(node);
+            }
+            Some(pool) => {
+                if let Some(copy) = self.copies.get_mut(&node) {
+                    pool.share(&node, copy);
+                }
+            }
+        }
+    }
+}
+
+/// How often the flow control changes what may be told: as often as the paper's nodes gossip.
+pub(super) const FLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Own writes wait no longer than this to be pushed: by then the comparison of roots tells them.
+const HOLD_MAX: Duration = Duration::from_secs(2);

@@ -298,10 +298,14 @@ impl Liveness {
         self.whom.as_ref().is_none_or(|whom| whom.contains(node))
     }
 
-    /// From now on these are to be heard by this node itself.
+    /// From now on these are to be heard by this node itself. Whom it misses it judges to the end: if
+    /// every end of a bridge were let go as suspect, nobody would ever find one dead.
     fn observe(&mut self, now: Time, whom: Arc<[NodeId]>, out: &mut Vec<Output>) {
-        let dropped: Vec<_> =
-            self.observed.keys().filter(|node| !whom.contains(node)).cloned().collect();
+        let missed = |node: &NodeId| {
+            self.peers.get(node).is_some_and(|peer| peer.state == PeerState::Suspect)
+        };
+        let dropped = self.observed.keys().filter(|node| !whom.contains(node) && !missed(node));
+        let dropped: Vec<_> = dropped.cloned().collect();
         for node in &*whom {
             if self.peers.contains_key(node) && !self.observed.contains_key(node) {
                 self.observed.insert(node.clone(), Watch::new(now, &self.config));
@@ -391,6 +395,9 @@ impl Liveness {
             }
         } else {
             self.gone.remove(node);
+        }
+        if before == PeerState::Suspect && !self.is_to_be_observed(node) {
+            self.observed.remove(node);
         }
         let reach = match next {
             PeerState::Unheard => Reach::Unheard,

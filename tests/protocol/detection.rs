@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{
     event::Event,
-    id::Generation,
+    id::{Generation, Incarnation},
     liveness::{Liveness, LivenessConfig, PeerState},
     record::Status,
     route::{DetectorInput, Output, Sign},
     time::Time,
-    verdict::Verdict,
+    verdict::{Level, Verdict},
 };
 
 use crate::support::{at, node};
@@ -196,4 +196,47 @@ fn a_process_that_is_always_late_still_finds_the_dead() {
         detector.tell(at(n * 5), DetectorInput::Tick);
     }
     assert_eq!(detector.state(), Some(PeerState::Dead));
+}
+
+/// Others hear `p`, and from the start on this node is to hear it as well.
+fn newly_observed() -> Detector {
+    let mut detector = Detector::new();
+    detector.tell(at(0), DetectorInput::Observe([].into())).member(at(0), 1, Status::Up);
+    assert_eq!(detector.state(), Some(PeerState::Live), "others hear it");
+    detector.tell(at(0), DetectorInput::Observe([node("p")].into()));
+    detector
+}
+
+#[test]
+fn who_was_heard_by_others_and_is_not_heard_here_is_first_suspected() {
+    let mut detector = newly_observed();
+    detector.ticks(0, 5);
+    assert_eq!(detector.state(), Some(PeerState::Live));
+    detector.ticks(5, 9);
+    assert_eq!(detector.state(), Some(PeerState::Suspect));
+    detector.ticks(9, 11);
+    assert_eq!(detector.state(), Some(PeerState::Dead));
+}
+
+#[test]
+fn who_refutes_what_was_never_heard_here_is_given_twice_the_time() {
+    let mut detector = newly_observed();
+    detector.ticks(0, 11);
+    assert_eq!(detector.state(), Some(PeerState::Dead));
+    let (peer, generation, status) = (node("p"), Generation(1), Status::Up);
+    let verdict = Verdict { incarnation: Incarnation(1), level: Level::Alive };
+    detector.tell(at(11), DetectorInput::Member { peer, generation, status, verdict });
+    detector.ticks(11, 20);
+    assert_eq!(detector.state(), Some(PeerState::Live), "{:?}", detector.events);
+    detector.ticks(20, 32);
+    assert_eq!(detector.state(), Some(PeerState::Dead));
+}
+
+#[test]
+fn who_is_suspect_is_judged_to_the_end_by_whoever_missed_it() {
+    let mut detector = newly_observed();
+    detector.ticks(0, 9);
+    assert_eq!(detector.state(), Some(PeerState::Suspect));
+    detector.tell(at(9), DetectorInput::Observe([].into())).ticks(9, 11);
+    assert_eq!(detector.state(), Some(PeerState::Dead), "although another is heard in its place");
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// Longer frames are not looked through: news that is flooded is short, and what travels along a
 /// tree hardly ever comes twice.
-pub const SKIM_BYTES_MAX: usize = 2 << 10;
+pub const SKIM_BYTES_MAX: usize = 768;
 
 /// What news of one node leads to, without the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,6 @@ use super::{Fit, Settings, System, ledger::Reach};
 use crate::{
     cli::error::CliError,
     protocol::{
-        digest::Digest,
         entry::Key,
         id::{Datacenter, Incarnation, NodeId},
         map::MapLimits,

@@ -24,6 +24,7 @@ pub(super) struct Report {
     pub(super) join_bytes_per_joiner: Option<f64>,
     pub(super) heal_s: Option<f64>,
     pub(super) staleness_s_max: Option<f64>,
+    pub(super) onset_staleness_s_max: Option<f64>,
     pub(super) written_staleness_s_max: Option<f64>,
     pub(super) realtime_factor: Option<f64>,
     pub(super) rss_bytes_per_pair: Option<f64>,
@@ -104,6 +105,7 @@ impl Report {
         put("join_bytes_per_joiner", number(self.join_bytes_per_joiner));
         put("heal_s", number(self.heal_s));
         put("staleness_s_max", number(self.staleness_s_max));
+        put("onset_staleness_s_max", number(self.onset_staleness_s_max));
         put("written_staleness_s_max", number(self.written_staleness_s_max));
         put("rss_bytes_per_pair", number(self.rss_bytes_per_pair));
         put("realtime_factor", number(self.realtime_factor));
@@ -151,6 +153,7 @@ impl Report {
         );
         put("one view after the cut heals", self.heal_s.map(seconds));
         put("most stale under overload, told", self.staleness_s_max.map(seconds));
+        put("most stale in the first 30 s of it", self.onset_staleness_s_max.map(seconds));
         put("most stale under overload, written", self.written_staleness_s_max.map(seconds));
         put("memory, B a node and peer", self.rss_bytes_per_pair.map(|b| format!("{b:.0}")));
         put("faster than real time", self.realtime_factor.map(|f| format!("{f:.1} times")));

@@ -177,14 +177,14 @@ fn sees_all(world: &World, node: u32) -> bool {
 /// The paper's overload, on the machines that ship.
 pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
     let begun = cpu_seconds();
-    let (samples, _) = experiment::overload(plan.seed)?;
+    let (samples, summary) = experiment::overload(plan.seed)?;
     let took = cpu_seconds() - begun;
-    let most = |of: fn(&experiment::Sample) -> f64| samples.iter().map(of).fold(0.0, f64::max);
     let end = samples.last().map_or(0.0, |last| last.at_s);
     let stale = samples.iter().map(|sample| (sample.at_s, sample.staleness.max_s));
     Ok(Report {
-        staleness_s_max: Some(most(|sample| sample.staleness.max_s)),
-        written_staleness_s_max: Some(most(|sample| sample.staleness.written_max_s)),
+        staleness_s_max: Some(summary.max_s),
+        onset_staleness_s_max: Some(summary.onset_max_s),
+        written_staleness_s_max: Some(summary.written_max_s),
         realtime_factor: Some(end / took),
         curve: Some(("staleness of the most stale entry, s", "seconds", stale.collect())),
         ..Report::default()

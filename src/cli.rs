@@ -22,7 +22,6 @@ mod experiment;
 mod keys;
 mod members;
 mod output;
-#[allow(dead_code, reason = "its first users are being written")]
 mod plot;
 mod simulate;
 mod stopwatch;

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod file;
+mod machines;
 
 pub use file::{
     ConfigFile, ENV_PREFIX, FileError, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable,

@@ -8,10 +8,7 @@ use super::{
     shared::{Lives, Shared},
     timer::Timer,
 };
-use crate::protocol::{
-    liveness::{Liveness, LivenessConfig},
-    route::DetectorInput,
-};
+use crate::protocol::{liveness::Liveness, route::DetectorInput};
 
 #[cfg(feature = "cluster")]
 impl ractor::Message for DetectorInput {}
@@ -33,12 +30,7 @@ impl Detector {
         myself: ActorRef<DetectorInput>,
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
-        let mut liveness = Liveness::new(LivenessConfig {
-            heartbeat_interval: shared.config.gossip_interval,
-            dead_peer_phi: shared.config.dead_peer_phi,
-            join_grace: shared.config.gossip_interval * JOIN_GRACE_INTERVALS,
-            forget_after: shared.config.forget_after,
-        });
+        let mut liveness = Liveness::new(shared.config.liveness());
         // After a restart: what the one before thought, so that nobody seems to vanish meanwhile.
         let now = shared.clock.now();
         for (peer, life) in &**shared.lives.load() {
@@ -107,6 +99,3 @@ impl State {
         }
     }
 }
-
-/// Rounds that a peer known by name may take until it is heard.
-const JOIN_GRACE_INTERVALS: u32 = 20;

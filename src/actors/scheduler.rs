@@ -9,7 +9,6 @@ use crate::protocol::{
     self,
     liveness::PeerState,
     route::{Reach, SchedulerInput},
-    scheduler::SchedulerConfig,
 };
 
 #[cfg(feature = "cluster")]
@@ -40,19 +39,7 @@ impl Scheduler {
         myself: ActorRef<SchedulerInput>,
         Arguments { shared, candidates }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let config = &shared.config;
-        let interval = config.gossip_interval;
-        let scheduler = SchedulerConfig {
-            node: config.node.clone(),
-            datacenter: config.datacenter.clone(),
-            gossip_interval: interval,
-            gossip_fanout: config.gossip_fanout,
-            minimum_live_peers: config.minimum_live_peers,
-            seeds: config.seeds.clone(),
-            candidates,
-            seed_interval: interval * SEED_INTERVALS,
-            exchange_timeout: config.quic.exchange_timeout * 2,
-        };
+        let scheduler = shared.config.scheduler(candidates);
         let (now, seed) = (shared.clock.now(), rand::random());
         let scheduler = protocol::scheduler::Scheduler::new(scheduler, now, seed);
         shared.routes.scheduler.set(myself.clone());
@@ -104,6 +91,3 @@ impl State {
         }
     }
 }
-
-/// A seed that is no live member is tried once in so many intervals: 30 s by default.
-const SEED_INTERVALS: u32 = 30;

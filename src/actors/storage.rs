@@ -14,12 +14,10 @@ use crate::{
     error::Error,
     protocol::{
         exchange::{Ask, Reply},
-        id::{Incarnation, NodeId, Version},
+        id::{NodeId, Version},
         liveness::PeerState,
-        map::MapLimits,
-        message::WIRE_MAJOR,
-        record::{NodeRecord, Status},
-        replica::{Replica, ReplicaConfig, Write, WriteError, Written},
+        record::Status,
+        replica::{Replica, Write, WriteError, Written},
         route::{Output, StorageInput},
         sketch::SketchKey,
         wave::Census,
@@ -75,7 +73,9 @@ impl Storage {
     ) -> Result<State, ActorProcessingErr> {
         let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
-        let (mut config, now) = (replica_config(&shared), shared.clock.now());
+        // Another key once a message comes, if the transport is there.
+        let mut config = shared.config.replica(SketchKey([0; 16]));
+        let now = shared.clock.now();
         let before = copies.get(&config.node).and_then(|map| map.record.as_ref());
         if let Some((_, record)) = before {
             // Left meanwhile: an actor that failed after that must not take it back.
@@ -220,33 +220,5 @@ async fn unless_ending<T>(
     tokio::select! {
         result = call => Ok(result?),
         _ = ending.wait_for(Option::is_some) => Err("the node ends".into()),
-    }
-}
-
-fn replica_config(shared: &Shared) -> ReplicaConfig {
-    let config = &shared.config;
-    ReplicaConfig {
-        node: config.node.clone(),
-        record: NodeRecord {
-            datacenter: config.datacenter.clone(),
-            addresses: config.advertise.clone(),
-            tags: config.tags.clone(),
-            wire: (WIRE_MAJOR, WIRE_MAJOR),
-            status: Status::Up,
-            incarnation: Incarnation::ZERO,
-        },
-        limits: MapLimits {
-            keys: config.limits.keys,
-            bytes: config.limits.state_bytes,
-            key_bytes: config.limits.key_bytes,
-            value_bytes: config.limits.value_bytes,
-        },
-        peers_max: config.peers_max,
-        delta_bytes: config.max_delta_bytes,
-        delta_entries: config.max_deltas_per_gossip,
-        tombstone_grace: config.tombstone_grace,
-        forget_after: config.forget_after,
-        // Another one once a message comes, if the transport is still there.
-        sketch_key: SketchKey([0; 16]),
     }
 }

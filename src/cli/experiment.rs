@@ -124,7 +124,6 @@ impl Scheme {
 ///
 /// # Errors
 /// The machines refuse the settings.
-#[allow(dead_code, reason = "the simulator's scenario of this name is being written")]
 pub(crate) fn overload(seed: u64) -> Result<(Vec<Sample>, Summary), CliError> {
     let settings = Settings::paper(2.0, seed);
     let samples = run(Scheme::Ours, &settings)?;

@@ -16,7 +16,7 @@ use gossipmonger::{
         message::{LENGTH_BYTES, Message},
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
-        route::{Output, StorageInput},
+        route::Output,
         sketch::SketchKey,
         time::Time,
     },
@@ -185,37 +185,7 @@ pub(crate) fn answer(
     ask: Ask,
     out: &mut Vec<Output>,
 ) -> Reply {
-    match ask {
-        Ask::Digest => Reply::Digest(replica.digest()),
-        Ask::Answer { digest } => {
-            let (wants, delta) = replica.answer(now, peer, &digest, out);
-            Reply::Answer { wants, delta }
-        }
-        Ask::Merge { wants, delta } => Reply::Merged(replica.merge(now, peer, &wants, &delta, out)),
-        Ask::Apply { delta } => {
-            replica.apply(now, peer, &delta, out);
-            Reply::Applied
-        }
-        Ask::Gossip(gossip) => {
-            replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
-            Reply::Taken
-        }
-        Ask::Sketch => Reply::Sketch(replica.sketch()),
-        Ask::Lines { nodes, ids } => {
-            let (lines, unknown) = replica.lines(&nodes, &ids);
-            Reply::Lines { lines, unknown }
-        }
-        Ask::AnswerLines { lines, unknown } => {
-            let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, out);
-            Reply::Answer { wants, delta }
-        }
-        Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
-        Ask::Feed { digest, all } => {
-            let (digest, delta) = replica.feed(now, peer, digest, all);
-            Reply::Fed { digest, delta }
-        }
-        Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, out)),
-    }
+    replica.serve(now, peer, ask, out)
 }
 
 /// News of `name` in generation 1,000, with its record at version 1.

@@ -1143,39 +1143,7 @@ impl Cluster {
         let now = self.local(slot);
         let replica = &mut self.slots[slot].node.as_mut()?.replica;
         let mut out = Vec::new();
-        let reply = match ask {
-            Ask::Digest => Reply::Digest(replica.digest()),
-            Ask::Answer { digest } => {
-                let (wants, delta) = replica.answer(now, peer, &digest, &mut out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Merge { wants, delta } => {
-                Reply::Merged(replica.merge(now, peer, &wants, &delta, &mut out))
-            }
-            Ask::Apply { delta } => {
-                replica.apply(now, peer, &delta, &mut out);
-                Reply::Applied
-            }
-            Ask::Gossip(gossip) => {
-                replica.handle(now, StorageInput::Gossip(peer.clone(), gossip), &mut out);
-                Reply::Taken
-            }
-            Ask::Sketch => Reply::Sketch(replica.sketch()),
-            Ask::Lines { nodes, ids } => {
-                let (lines, unknown) = replica.lines(&nodes, &ids);
-                Reply::Lines { lines, unknown }
-            }
-            Ask::AnswerLines { lines, unknown } => {
-                let (wants, delta) = replica.answer_lines(now, peer, &lines, &unknown, &mut out);
-                Reply::Answer { wants, delta }
-            }
-            Ask::Pull { about } => Reply::Pull(replica.pull(now, peer, about.as_deref())),
-            Ask::Feed { digest, all } => {
-                let (digest, delta) = replica.feed(now, peer, digest, all);
-                Reply::Fed { digest, delta }
-            }
-            Ask::Take { delta } => Reply::Took(replica.take(now, peer, &delta, &mut out)),
-        };
+        let reply = replica.serve(now, peer, ask, &mut out);
         self.deliver(slot, Machine::Storage, out);
         self.slots[slot].node.is_some().then_some(reply)
     }

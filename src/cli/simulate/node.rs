@@ -11,16 +11,8 @@ use super::pool::Pool;
 use crate::{
     config::Config,
     protocol::{
-        id::{Incarnation, NodeId},
-        liveness::{Liveness, LivenessConfig},
-        map::MapLimits,
-        message::WIRE_MAJOR,
-        record::{NodeRecord, Status},
-        replica::{Replica, ReplicaConfig},
-        route::Output,
-        scheduler::{Scheduler, SchedulerConfig},
-        sketch::SketchKey,
-        time::Time,
+        id::NodeId, liveness::Liveness, replica::Replica, route::Output, scheduler::Scheduler,
+        sketch::SketchKey, time::Time,
     },
     store::Stored,
 };
@@ -62,13 +54,13 @@ impl Machines {
     ) -> Self {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_micros(EPOCH + now);
         let (stored, none) = (Stored::default(), OrdMap::new());
-        let replica = replica_config(config);
+        let replica = config.replica(SketchKey([7; 16]));
         let mut replica = Replica::start(replica, stored, &none, false, Time::ZERO, wall, out);
         replica.share_copies(Arc::<Pool>::clone(pool));
         Self {
             replica,
-            liveness: Liveness::new(liveness_config(config)),
-            scheduler: Scheduler::new(scheduler_config(config), Time::ZERO, seed),
+            liveness: Liveness::new(config.liveness()),
+            scheduler: Scheduler::new(config.scheduler(Vec::new()), Time::ZERO, seed),
             booted: now,
             wakes: [0; 3],
             rest: None,
@@ -103,56 +95,6 @@ impl Machines {
     }
 }
 
-fn replica_config(config: &Config) -> ReplicaConfig {
-    ReplicaConfig {
-        node: config.node.clone(),
-        record: NodeRecord {
-            datacenter: config.datacenter.clone(),
-            addresses: config.advertise.clone(),
-            tags: config.tags.clone(),
-            wire: (WIRE_MAJOR, WIRE_MAJOR),
-            status: Status::Up,
-            incarnation: Incarnation::ZERO,
-        },
-        limits: MapLimits {
-            keys: config.limits.keys,
-            bytes: config.limits.state_bytes,
-            key_bytes: config.limits.key_bytes,
-            value_bytes: config.limits.value_bytes,
-        },
-        peers_max: config.peers_max,
-        delta_bytes: config.max_delta_bytes,
-        delta_entries: config.max_deltas_per_gossip,
-        tombstone_grace: config.tombstone_grace,
-        forget_after: config.forget_after,
-        sketch_key: SketchKey([7; 16]),
-    }
-}
-
-fn liveness_config(config: &Config) -> LivenessConfig {
-    LivenessConfig {
-        heartbeat_interval: config.gossip_interval,
-        dead_peer_phi: config.dead_peer_phi,
-        join_grace: config.gossip_interval * JOIN_GRACE_INTERVALS,
-        forget_after: config.forget_after,
-    }
-}
-
-fn scheduler_config(config: &Config) -> SchedulerConfig {
-    let interval = config.gossip_interval;
-    SchedulerConfig {
-        node: config.node.clone(),
-        datacenter: config.datacenter.clone(),
-        gossip_interval: interval,
-        gossip_fanout: config.gossip_fanout,
-        minimum_live_peers: config.minimum_live_peers,
-        seeds: config.seeds.clone(),
-        candidates: Vec::new(),
-        seed_interval: interval * SEED_INTERVALS,
-        exchange_timeout: config.quic.exchange_timeout * 2,
-    }
-}
-
 /// The number of a node in its name.
 pub(super) fn number(name: &NodeId) -> Option<u32> {
     name.as_str().strip_prefix('n')?.parse().ok()
@@ -160,6 +102,3 @@ pub(super) fn number(name: &NodeId) -> Option<u32> {
 
 /// The wall clock when a run begins, in microseconds.
 const EPOCH: u64 = 1_700_000_000_000_000;
-/// As the actors set it.
-const JOIN_GRACE_INTERVALS: u32 = 20;
-const SEED_INTERVALS: u32 = 30;

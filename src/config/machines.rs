@@ -1,0 +1,70 @@
+//! How a configuration sets up the machines: the same for the actors and for `simulate`.
+
+use super::Config;
+use crate::protocol::{
+    id::Incarnation,
+    liveness::LivenessConfig,
+    map::MapLimits,
+    message::WIRE_MAJOR,
+    record::{NodeRecord, Status},
+    replica::ReplicaConfig,
+    scheduler::SchedulerConfig,
+    sketch::SketchKey,
+};
+
+impl Config {
+    pub(crate) fn replica(&self, sketch_key: SketchKey) -> ReplicaConfig {
+        ReplicaConfig {
+            node: self.node.clone(),
+            record: NodeRecord {
+                datacenter: self.datacenter.clone(),
+                addresses: self.advertise.clone(),
+                tags: self.tags.clone(),
+                wire: (WIRE_MAJOR, WIRE_MAJOR),
+                status: Status::Up,
+                incarnation: Incarnation::ZERO,
+            },
+            limits: MapLimits {
+                keys: self.limits.keys,
+                bytes: self.limits.state_bytes,
+                key_bytes: self.limits.key_bytes,
+                value_bytes: self.limits.value_bytes,
+            },
+            peers_max: self.peers_max,
+            delta_bytes: self.max_delta_bytes,
+            delta_entries: self.max_deltas_per_gossip,
+            tombstone_grace: self.tombstone_grace,
+            forget_after: self.forget_after,
+            sketch_key,
+        }
+    }
+
+    pub(crate) fn liveness(&self) -> LivenessConfig {
+        LivenessConfig {
+            heartbeat_interval: self.gossip_interval,
+            dead_peer_phi: self.dead_peer_phi,
+            join_grace: self.gossip_interval * JOIN_GRACE_INTERVALS,
+            forget_after: self.forget_after,
+        }
+    }
+
+    /// `candidates`: addresses of peers known from an earlier run.
+    pub(crate) fn scheduler(&self, candidates: Vec<String>) -> SchedulerConfig {
+        SchedulerConfig {
+            node: self.node.clone(),
+            datacenter: self.datacenter.clone(),
+            gossip_interval: self.gossip_interval,
+            gossip_fanout: self.gossip_fanout,
+            minimum_live_peers: self.minimum_live_peers,
+            seeds: self.seeds.clone(),
+            candidates,
+            seed_interval: self.gossip_interval * SEED_INTERVALS,
+            exchange_timeout: self.quic.exchange_timeout * 2,
+        }
+    }
+}
+
+/// Rounds that a peer known by name may take until it is heard.
+const JOIN_GRACE_INTERVALS: u32 = 20;
+/// A seed that is no live member is tried once in so many intervals: 30 s by default.
+const SEED_INTERVALS: u32 = 30;

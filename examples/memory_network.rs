@@ -31,8 +31,12 @@ async fn main() -> Result<(), Any> {
     network.cut(b.node(), a.node());
     loop {
         match events.next().await? {
-            Event::PeerSuspect { phi, .. } => println!("cut off, b suspects a at phi {phi:.1}"),
-            Event::PeerDead { phi, .. } => break println!("and calls it dead at phi {phi:.1}"),
+            Event::PeerSuspect { reason, .. } => {
+                println!("cut off, b suspects a at phi {:.1}", reason.phi)
+            }
+            Event::PeerDead { reason, .. } => {
+                break println!("and calls it dead: {}", reason.cause);
+            }
             _ => {}
         }
     }

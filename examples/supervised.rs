@@ -160,14 +160,14 @@ impl State {
                     self.services.insert(peer.to_string(), address.to_owned());
                 }
             }
-            Event::PeerLive { peer } => {
+            Event::PeerLive { peer, .. } => {
                 println!("{us}: {peer} is there");
                 // It may come back with the keys that are known already.
                 if let Some(address) = self.node.get_str(peer, "service/address") {
                     self.services.insert(peer.to_string(), address);
                 }
             }
-            Event::PeerDead { peer, .. } | Event::PeerLeft { peer } => {
+            Event::PeerDead { peer, .. } | Event::PeerLeft { peer, .. } => {
                 println!("{us}: {peer} is gone");
                 self.services.remove(peer.as_str());
             }

@@ -436,6 +436,7 @@ impl Gossipmonger {
             writer,
             maps: ArcSwap::from_pointee(Maps::new()),
             lives: ArcSwap::from_pointee(Lives::new()),
+            histories: ArcSwap::default(),
             events,
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
@@ -553,6 +554,7 @@ impl Shared {
             now: self.clock.now(),
             maps: self.maps.load_full(),
             lives: self.lives.load_full(),
+            histories: self.histories.load_full(),
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    actors::shared::{Lives, Maps},
+    actors::shared::{Histories, Lives, Maps},
     protocol::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
+        reason::History,
         record::{NodeRecord, Status},
         replica::NodeView,
         time::Time,
@@ -21,6 +22,7 @@ pub struct Snapshot {
     pub(crate) now: Time,
     pub(crate) maps: Arc<Maps>,
     pub(crate) lives: Arc<Lives>,
+    pub(crate) histories: Arc<Histories>,
 }
 
 /// One node of the cluster, as this node sees it.
@@ -80,6 +82,13 @@ impl Snapshot {
             map.record.as_ref().is_some_and(|(_, record)| self.state(node, record).is_live())
         };
         self.maps.iter().filter(live).map(|(node, _)| node)
+    }
+
+    /// Why a peer is thought to be what it is: the last changes of that, oldest first. `None` if
+    /// nothing has changed since it was met.
+    #[must_use]
+    pub fn why(&self, peer: &NodeId) -> Option<&History> {
+        self.histories.get(peer).map(Arc::as_ref)
     }
 
     /// The value of a node's key.

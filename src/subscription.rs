@@ -16,6 +16,7 @@ use crate::{
         event::{Event, ProtocolEvent},
         id::{Generation, NodeId, Version},
         liveness::PeerState,
+        reason::{Cause, Reason},
         route::Counter,
     },
     snapshot::Snapshot,
@@ -224,7 +225,9 @@ impl Told {
                 _ => {}
             }
             let told = told.unwrap_or_default();
-            events.extend(state_event(&peer, member.state, member.phi, told.state, member.local));
+            if told.state != Some(member.state) && !member.local {
+                events.extend(state_event(&peer, member.state, snapshot));
+            }
             tell_keys(&peer, generation, &told.keys, &map.entries, snapshot, &mut events);
             let (state, keys) = (Some(member.state), map.entries.clone());
             self.0.insert(peer, ToldPeer { state, generation, record, keys });
@@ -245,10 +248,10 @@ impl Told {
                 self.peer(peer);
                 new
             }
-            Event::PeerLive { peer } => self.enters(peer, PeerState::Live),
+            Event::PeerLive { peer, .. } => self.enters(peer, PeerState::Live),
             Event::PeerSuspect { peer, .. } => self.enters(peer, PeerState::Suspect),
             Event::PeerDead { peer, .. } => self.enters(peer, PeerState::Dead),
-            Event::PeerLeft { peer } => self.enters(peer, PeerState::Left),
+            Event::PeerLeft { peer, .. } => self.enters(peer, PeerState::Left),
             Event::PeerForgotten { peer } => self.0.remove(peer).is_some(),
             Event::Updated { peer, key, value, version, .. } => {
                 let content = Content::Value { value: value.clone(), expires: None };
@@ -273,23 +276,17 @@ impl Told {
     }
 }
 
-fn state_event(
-    peer: &NodeId,
-    state: PeerState,
-    phi: f64,
-    was: Option<PeerState>,
-    local: bool,
-) -> Option<Event> {
-    if was == Some(state) || local {
-        return None;
-    }
+fn state_event(peer: &NodeId, state: PeerState, snapshot: &Snapshot) -> Option<Event> {
+    let last = snapshot.why(peer).and_then(|history| history.iter().next_back());
+    let reason = last.filter(|last| last.to == state).map(|last| Arc::clone(&last.reason));
+    let reason = reason.unwrap_or_else(|| Arc::new(Reason::of(Cause::Vouched)));
     let peer = peer.clone();
     match state {
         PeerState::Unheard => None,
-        PeerState::Live => Some(Event::PeerLive { peer }),
-        PeerState::Suspect => Some(Event::PeerSuspect { peer, phi }),
-        PeerState::Dead => Some(Event::PeerDead { peer, phi }),
-        PeerState::Left => Some(Event::PeerLeft { peer }),
+        PeerState::Live => Some(Event::PeerLive { peer, reason }),
+        PeerState::Suspect => Some(Event::PeerSuspect { peer, reason }),
+        PeerState::Dead => Some(Event::PeerDead { peer, reason }),
+        PeerState::Left => Some(Event::PeerLeft { peer, reason }),
     }
 }
 

@@ -331,10 +331,22 @@ impl NodeLink {
         self.shared.routes.detector.cast(DetectorInput::Heard { peer, generation, sign, at });
     }
 
-    /// All of these were heard themselves, at about `at`, each over a connection that it opened in
-    /// this life.
-    pub fn heard_all(&self, peers: Vec<(NodeId, Generation)>, at: Time) {
-        self.shared.routes.detector.cast(DetectorInput::HeardAll(peers, at));
+    /// The transport has looked at all of its connections, and these peers were heard since the last
+    /// time. Once it has done so it has to do so [`TICKS_PER_INTERVAL`] times in a `gossip_interval`.
+    ///
+    /// [`TICKS_PER_INTERVAL`]: crate::protocol::liveness::TICKS_PER_INTERVAL
+    pub fn heard_all(&self, peers: Vec<(NodeId, Generation, Sign, Time)>) {
+        self.shared.routes.detector.cast(DetectorInput::HeardAll(peers));
+    }
+
+    /// The part of the packets to a peer that is lost, as its connection has measured.
+    pub fn measured_loss(&self, peer: &NodeId, loss: f64) {
+        self.shared.routes.detector.cast(DetectorInput::Loss(peer.clone(), loss));
+    }
+
+    /// A heartbeat says how slow its sender finds itself.
+    pub fn told_health(&self, peer: &NodeId, health: u8) {
+        self.shared.routes.detector.cast(DetectorInput::Health(peer.clone(), health));
     }
 
     /// There is a connection to a peer on which gossip can be told, or there is none any more.
@@ -344,6 +356,7 @@ impl NodeLink {
         let input = StorageInput::Linked(peer.clone(), up);
         self.shared.routes.storage.cast(StorageMessage::Input(input));
         let peer = peer.clone();
+        self.shared.routes.detector.cast(DetectorInput::Linked { peer: peer.clone(), up, dialed });
         self.shared.routes.scheduler.cast(SchedulerInput::Linked { peer, up, dialed });
     }
 

@@ -9,7 +9,7 @@ use gossipmonger::protocol::{
     gossip::{Echo, Gossip, Have, Wave},
     id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
     message::{
-        FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
+        Call, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
         frame_len,
     },
     record::{NodeRecord, Status},
@@ -291,7 +291,12 @@ fn hello() -> Hello {
 }
 
 fn heartbeat() -> Heartbeat {
-    Heartbeat { generation: Generation(1_700_000_000_000), sequence: 65_536 }
+    Heartbeat {
+        generation: Generation(1_700_000_000_000),
+        sequence: 65_536,
+        call: Call::Probe,
+        health: 3,
+    }
 }
 
 fn line(node: &str, version: u64) -> DigestEntry {
@@ -360,7 +365,7 @@ proptest! {
 
     #[test]
     fn every_heartbeat_comes_back(generation: u64, sequence: u64) {
-        let heartbeat = Heartbeat { generation: Generation(generation), sequence };
+        let heartbeat = Heartbeat { generation: Generation(generation), sequence, call: Call::Echo, health: 0 };
         prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()).unwrap(), heartbeat);
     }
 

@@ -5,10 +5,13 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::{
-    shared::{Lives, Shared},
+    shared::{Histories, Lives, Shared},
     timer::Timer,
 };
-use crate::protocol::{liveness::Liveness, route::DetectorInput};
+use crate::protocol::{
+    liveness::Liveness,
+    route::{DetectorInput, TransportInput},
+};
 
 #[cfg(feature = "cluster")]
 impl ractor::Message for DetectorInput {}
@@ -33,14 +36,17 @@ impl Detector {
         let mut liveness = Liveness::new(shared.config.liveness());
         // After a restart: what the one before thought, so that nobody seems to vanish meanwhile.
         let now = shared.clock.now();
+        let histories = shared.histories.load();
         for (peer, life) in &**shared.lives.load() {
-            liveness.restore(now, peer.clone(), *life);
+            liveness.restore(now, peer.clone(), *life, histories.get(peer).cloned());
         }
+        drop(histories);
         // First the route, then what is known already: in this order nothing is missed.
         shared.routes.detector.set(myself.clone());
         let mut state = State { shared, liveness, timer: Timer::default() };
         state.meet_everybody(&myself);
         state.handle(&myself, DetectorInput::Tick);
+        state.shared.routes.transport.cast(TransportInput::TellLinks);
         Ok(state)
     }
 
@@ -76,12 +82,28 @@ impl State {
         if changed.is_empty() {
             return;
         }
+        let published = self.shared.histories.load();
         let mut lives = Lives::clone(&self.shared.lives.load());
+        let mut histories = Vec::new();
         for node in changed {
+            let history = self.liveness.history(&node);
+            if history.map(Arc::as_ptr) != published.get(&node).map(Arc::as_ptr) {
+                histories.push((node.clone(), history.cloned()));
+            }
             match self.liveness.life(&node) {
                 Some(life) => lives.insert(node, life),
                 None => lives.remove(&node),
             };
+        }
+        if !histories.is_empty() {
+            let mut all = Histories::clone(&self.shared.histories.load());
+            for (node, history) in histories {
+                match history {
+                    Some(history) => all.insert(node, history),
+                    None => all.remove(&node),
+                };
+            }
+            self.shared.histories.store(Arc::new(all));
         }
         self.shared.lives.store(Arc::new(lives));
     }
@@ -92,8 +114,8 @@ impl State {
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
                 let (generation, status, verdict) = (map.generation, record.status, map.verdict);
-                let peer = peer.clone();
-                let member = DetectorInput::Member { peer, generation, status, verdict };
+                let (peer, observers) = (peer.clone(), Arc::default());
+                let member = DetectorInput::Member { peer, generation, status, verdict, observers };
                 self.handle(myself, member);
             }
         }

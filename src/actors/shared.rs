@@ -23,6 +23,7 @@ use crate::{
         event::{Event, Problem, ProtocolEvent},
         id::NodeId,
         liveness::PeerLife,
+        reason::History,
         replica::NodeView,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
@@ -34,6 +35,8 @@ use crate::{
 pub(crate) type Maps = OrdMap<NodeId, Arc<NodeView>>;
 /// What the detector thinks of everybody.
 pub(crate) type Lives = OrdMap<NodeId, PeerLife>;
+/// Why it thinks so.
+pub(crate) type Histories = OrdMap<NodeId, Arc<History>>;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -45,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
+    pub(crate) histories: ArcSwap<Histories>,
     pub(crate) events: Arc<Channel<Event>>,
     pub(crate) protocol_events: Channel<ProtocolEvent>,
     pub(crate) counters: Arc<Counters>,

@@ -378,10 +378,12 @@ impl From<Event> for Happening {
         match event {
             Event::NewPeer { peer } => Self::NewPeer { peer },
             Event::PeerChanged { peer, generation } => Self::PeerChanged { peer, generation },
-            Event::PeerLive { peer } => Self::PeerLive { peer },
-            Event::PeerSuspect { peer, phi } => Self::PeerSuspect { peer, phi: rounded(phi) },
-            Event::PeerDead { peer, phi } => Self::PeerDead { peer, phi: rounded(phi) },
-            Event::PeerLeft { peer } => Self::PeerLeft { peer },
+            Event::PeerLive { peer, .. } => Self::PeerLive { peer },
+            Event::PeerSuspect { peer, reason } => {
+                Self::PeerSuspect { peer, phi: rounded(reason.phi) }
+            }
+            Event::PeerDead { peer, reason } => Self::PeerDead { peer, phi: rounded(reason.phi) },
+            Event::PeerLeft { peer, .. } => Self::PeerLeft { peer },
             Event::PeerForgotten { peer } => Self::PeerForgotten { peer },
             Event::Updated { peer, key, value, generation, version } => {
                 let (key, value) = (key.to_string(), Bytes::of(&value));

@@ -41,8 +41,10 @@ impl Config {
 
     pub(crate) fn liveness(&self) -> LivenessConfig {
         LivenessConfig {
+            node: self.node.clone(),
             heartbeat_interval: self.gossip_interval,
             dead_peer_phi: self.dead_peer_phi,
+            suspicion: self.gossip_interval * SUSPICION_INTERVALS,
             join_grace: self.gossip_interval * JOIN_GRACE_INTERVALS,
             forget_after: self.forget_after,
         }
@@ -64,6 +66,8 @@ impl Config {
     }
 }
 
+/// Rounds that a suspect may take to refute that it is dead: 2 s by default.
+const SUSPICION_INTERVALS: u32 = 2;
 /// Rounds that a peer known by name may take until it is heard.
 const JOIN_GRACE_INTERVALS: u32 = 20;
 /// A seed that is no live member is tried once in so many intervals: 30 s by default.

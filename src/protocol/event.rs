@@ -8,6 +8,7 @@ use super::{
     entry::{Key, Value},
     id::{Generation, NodeId, Version},
     map::Refusal,
+    reason::Reason,
 };
 
 /// Something happened that a user of the cluster cares about.
@@ -33,25 +34,29 @@ pub enum Event {
     PeerLive {
         /// The peer.
         peer: NodeId,
+        /// Why.
+        reason: Arc<Reason>,
     },
-    /// A peer has been silent for longer than usual, not yet long enough to be called dead.
+    /// A peer is not heard by enough of those who should hear it. It may refute that.
     PeerSuspect {
         /// The peer.
         peer: NodeId,
-        /// The level of suspicion at that moment.
-        phi: f64,
+        /// Why, and the level of suspicion at that moment.
+        reason: Arc<Reason>,
     },
-    /// A peer is thought to be dead (the original's `peer dead`).
+    /// A peer is thought to be dead (the original's `peer dead`): it has not refuted the suspicion.
     PeerDead {
         /// The peer.
         peer: NodeId,
-        /// The level of suspicion at that moment.
-        phi: f64,
+        /// Why, and the level of suspicion at that moment.
+        reason: Arc<Reason>,
     },
     /// A peer left on purpose.
     PeerLeft {
         /// The peer.
         peer: NodeId,
+        /// Why.
+        reason: Arc<Reason>,
     },
     /// A dead or departed peer was forgotten, with all its keys.
     PeerForgotten {

@@ -12,12 +12,16 @@ use super::{
     delta::Delta,
     digest::DigestEntry,
     id::{Generation, NodeId, Version},
+    overlay::NEIGHBOURS,
+    verdict::Verdict,
 };
 
 /// Most owners named in one [`Gossip::Have`], [`Gossip::Graft`] or [`Gossip::Prune`].
 pub const OWNERS_MAX: usize = 1_024;
 /// Most nodes that an [`Echo`] names.
 pub const BEHIND_MAX: usize = 100;
+/// Most nodes that an [`Accusation`] names: two rings of neighbours, since views differ a little.
+pub const OBSERVERS_MAX: usize = 2 * NEIGHBOURS;
 
 /// One frame between neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -36,6 +40,49 @@ pub enum Gossip {
     Wave(Wave),
     /// The answer to a wave.
     Echo(Echo),
+    /// Who hears this node?
+    Ask(Ask),
+    /// The answer of one who should hear it.
+    Answer(Answer),
+    /// What some agreed to think of a node.
+    Accusation(Accusation),
+}
+
+/// A question to those who should hear a node: do you? Everybody passes it on once.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Ask {
+    /// Who is not heard.
+    pub subject: NodeId,
+    /// In which life.
+    pub generation: Generation,
+    /// Who asks.
+    pub asker: NodeId,
+    /// Counts the questions of the asker, over all its lives.
+    pub round: u64,
+}
+
+/// An answer, which goes back the way that the question came.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Answer {
+    /// What was asked.
+    pub ask: Ask,
+    /// Who answers; it may be the subject itself.
+    pub observer: NodeId,
+    /// Whether it hears the subject.
+    pub hears: bool,
+}
+
+/// What some agreed to think of a node. Everybody to whom it is new passes it on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Accusation {
+    /// Of whom.
+    pub subject: NodeId,
+    /// In which life.
+    pub generation: Generation,
+    /// What is thought of it.
+    pub verdict: Verdict,
+    /// Who does not hear it; at most [`OBSERVERS_MAX`].
+    pub observers: Vec<NodeId>,
 }
 
 /// How far the sender's copy of one node reaches.

@@ -1,37 +1,63 @@
 //! Who is live, by what this node itself hears and by what the others say: what the detector actor wraps.
 //!
-//! A node hears its neighbours itself and judges their silence (observed peers); of all others it is
-//! told. Once an observer is half convinced it accuses the peer before everybody, as suspect; once
-//! convinced, as dead. Between the two the accused may refute it: nobody but a peer itself raises its
-//! incarnation, so that is a sign of life, whoever relays it.
+//! A node hears its neighbours itself ([`watch`](super::watch)); of all others it is told. When it
+//! misses one it asks everybody else who should hear it ([`inquiry`](super::inquiry)), and once
+//! enough of them agree the peer is accused before everybody, as suspect; if it does not refute that
+//! in time, as dead. Nobody but a peer itself raises its incarnation, so a refutation is a sign of
+//! life, whoever relays it.
 //!
 //! Alive -> Suspect -> Dead -> Forgotten, or Left on purpose; back to Alive when heard again, or when
 //! it refutes what was said.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
 
 use super::{
     event::Event,
+    gossip::{Answer, Ask},
     id::{Generation, Incarnation, NodeId},
-    phi::{PhiEstimate, PhiWindow},
+    inquiry::{Asker, Finding, Inquiry},
+    phi::PhiEstimate,
+    reason::{Cause, History, Reason, Transition},
     record::Status,
-    route::{Counter, DetectorInput, Output, Reach, SchedulerInput, Sign, StorageInput},
+    route::{
+        Counter, DetectorInput, Output, Reach, SchedulerInput, Sign, StorageInput, TransportInput,
+    },
     time::Time,
     verdict::{Level, Verdict},
+    watch::{Scale, Watch},
 };
+
+/// How often silence is judged within one heartbeat interval, as long as nobody is missed. Heartbeats
+/// are spread over these ticks.
+pub const TICKS_PER_INTERVAL: u32 = 10;
+/// How slow a node may find itself at most (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018,
+/// section IV-A).
+pub const HEALTH_MAX: u32 = 8;
+/// Most questions that a node asks in a row; after them it may ask [`ASKS_PER_INTERVAL`].
+pub const ASKS_MAX: f64 = 10.0;
+/// See [`ASKS_MAX`].
+pub const ASKS_PER_INTERVAL: f64 = 2.0;
+/// Most questions of others about one peer that wait to be answered.
+pub const QUESTIONS_MAX: usize = 8;
 
 /// When a peer is suspected, dead, forgotten.
 #[derive(Clone, Debug)]
 pub struct LivenessConfig {
+    /// This node.
+    pub node: NodeId,
     /// How often a heartbeat is expected.
     pub heartbeat_interval: Duration,
-    /// Level of suspicion above which a peer is dead.
+    /// Level of suspicion at which one observer is convinced.
     pub dead_peer_phi: f64,
-    /// How long a peer that was never heard may take until it is called dead.
+    /// How long a suspect may take to refute that.
+    pub suspicion: Duration,
+    /// How long a peer that was never heard may take until its observers are convinced that it is
+    /// not there.
     pub join_grace: Duration,
     /// How long a dead peer is kept.
     pub forget_after: Duration,
@@ -81,12 +107,47 @@ pub struct Liveness {
     peers: BTreeMap<NodeId, Peer>,
     /// Those to be heard by this node itself; everybody until it is told whom.
     observed: BTreeMap<NodeId, Watch>,
-    whom: Option<Arc<[NodeId]>>,
+    whom: Option<Whom>,
+    /// The connections there are, and which of them this end dialed.
+    links: BTreeMap<NodeId, bool>,
+    /// What this node has asked about those it misses.
+    inquiries: BTreeMap<NodeId, Inquiry>,
+    /// What others have asked and is not answered yet.
+    questions: BTreeMap<NodeId, Vec<(Ask, Time)>>,
+    /// How many questions may be asked, and as of when.
+    asks: (f64, Time),
     /// Dead or left, to be forgotten some day.
     gone: BTreeSet<NodeId>,
+    histories: BTreeMap<NodeId, Arc<History>>,
     last_tick: Option<Time>,
+    /// How long after it the next one was to come.
+    expected: Duration,
+    /// The tick that comes next, counted from the origin.
+    next_tick: u64,
+    /// The transport looks at its connections once in a tick, and says when it has.
+    looked_after: bool,
+    /// The number of the last probe.
+    probes: u64,
+    health: Health,
     /// Whose life is not as it was when the changes were last taken.
     changed: BTreeSet<NodeId>,
+}
+
+/// Whom this node has to hear itself.
+#[derive(Clone, Debug)]
+struct Whom {
+    judged: Arc<[NodeId]>,
+    witnessed: Arc<[NodeId]>,
+}
+
+/// How slow this node finds itself: it is as patient with others as it is slow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    score: u32,
+    /// When it last changed.
+    since: Time,
+    /// For how long this process stood still lately, and until when.
+    stall: (Duration, Time),
 }
 
 /// A thousand million of these fit into the memory of a machine that simulates a large cluster.
@@ -100,32 +161,27 @@ struct Peer {
     retired: bool,
 }
 
-/// How a peer is heard that this node hears itself.
-#[derive(Debug)]
-struct Watch {
-    window: PhiWindow,
-    /// Since when it is to be heard.
-    since: Time,
-    /// It was heard at least once.
-    heard: bool,
-    /// How often it has refuted us since it was last heard here: the way between us is broken, not
-    /// the peer.
-    doubts: u32,
-    /// When it was last told what is said of it.
-    confronted: Option<Time>,
-}
-
 impl Liveness {
     /// Nobody is known.
     #[must_use]
-    pub const fn new(config: LivenessConfig) -> Self {
+    pub fn new(config: LivenessConfig) -> Self {
         Self {
             config,
             peers: BTreeMap::new(),
             observed: BTreeMap::new(),
             whom: None,
+            links: BTreeMap::new(),
+            inquiries: BTreeMap::new(),
+            questions: BTreeMap::new(),
+            asks: (ASKS_MAX, Time::ZERO),
             gone: BTreeSet::new(),
+            histories: BTreeMap::new(),
             last_tick: None,
+            expected: Duration::ZERO,
+            next_tick: 0,
+            looked_after: false,
+            probes: 0,
+            health: Health::default(),
             changed: BTreeSet::new(),
         }
     }
@@ -134,22 +190,47 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: DetectorInput, out: &mut Vec<Output>) {
         match input {
             DetectorInput::Tick => self.tick(now, out),
-            DetectorInput::Member { peer, generation, status, verdict } => {
-                self.member(now, &peer, generation, status, verdict, out);
+            DetectorInput::Member { peer, generation, status, verdict, observers } => {
+                self.member(now, &peer, Told { generation, status, verdict, observers }, out);
             }
-            DetectorInput::Observe(whom) => self.observe(now, whom, out),
+            DetectorInput::Observe { judged, witnessed } => {
+                self.observe(now, Whom { judged, witnessed }, out);
+            }
+            DetectorInput::Linked { peer, up, dialed } => self.linked(&peer, up, dialed),
+            DetectorInput::Loss(peer, loss) => {
+                if let Some(watch) = self.observed.get_mut(&peer) {
+                    watch.set_loss(loss);
+                }
+            }
+            DetectorInput::Health(peer, health) => {
+                if let Some(watch) = self.observed.get_mut(&peer) {
+                    watch.set_health(health);
+                }
+            }
+            DetectorInput::Asked(ask) => self.asked(now, ask, out),
+            DetectorInput::Asking(peer, observers) => {
+                if let Some(inquiry) = self.inquiries.get_mut(&peer) {
+                    inquiry.expect(observers);
+                }
+                self.decide(now, &peer, out);
+            }
+            DetectorInput::Answered(answer) => self.answered(now, answer, out),
             DetectorInput::Heard { peer, generation, sign, at } => {
                 self.heard(now, &peer, generation, sign, at.min(now), out);
             }
-            DetectorInput::HeardAll(peers, at) => {
-                for (peer, generation) in peers {
-                    self.heard(now, &peer, generation, Sign::Traffic, at.min(now), out);
+            DetectorInput::HeardAll(peers) => {
+                self.looked_after = true;
+                for (peer, generation, sign, at) in peers {
+                    self.heard(now, &peer, generation, sign, at.min(now), out);
                 }
+                self.tick(now, out);
             }
             DetectorInput::Forgotten(peer) => {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);
                 self.gone.remove(&peer);
+                self.histories.remove(&peer);
+                self.drop_questions(&peer);
                 self.changed.insert(peer);
             }
         }
@@ -157,16 +238,27 @@ impl Liveness {
 
     /// Takes over what a detector before this one thought of a peer. What is usual for it is learned
     /// anew, as if it had just been heard.
-    pub fn restore(&mut self, now: Time, node: NodeId, life: PeerLife) {
+    pub fn restore(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        life: PeerLife,
+        history: Option<Arc<History>>,
+    ) {
         let PeerLife { state, since, generation, estimate } = life;
         let level = if state == PeerState::Dead { Level::Dead } else { Level::Alive };
         let peer = Peer { since, generation, incarnation: 0, level, state, retired: false };
         if peer.is_gone() {
             self.gone.insert(node.clone());
         } else {
-            let mut watch = Watch::new(now, &self.config);
-            watch.heard = estimate.is_some() && state != PeerState::Unheard;
+            let mut watch = Watch::new(now, self.config.heartbeat_interval, true);
+            if estimate.is_some() && state != PeerState::Unheard {
+                watch.assume_heard();
+            }
             self.observed.insert(node.clone(), watch);
+        }
+        if let Some(history) = history {
+            self.histories.insert(node.clone(), history);
         }
         self.changed.insert(node.clone());
         self.peers.insert(node, peer);
@@ -183,6 +275,18 @@ impl Liveness {
         self.peers.get(peer).map(|life| self.describe(peer, life))
     }
 
+    /// The last changes of what is thought of a peer. That it was once met is none.
+    #[must_use]
+    pub fn history(&self, peer: &NodeId) -> Option<&Arc<History>> {
+        self.histories.get(peer)
+    }
+
+    /// How slow this node finds itself, up to [`HEALTH_MAX`]; 0 is as it should be.
+    #[must_use]
+    pub const fn health(&self) -> u32 {
+        self.health.score
+    }
+
     /// Whose life has changed since this was last asked; those that were forgotten as well.
     pub fn take_changed(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.changed)
@@ -192,22 +296,27 @@ impl Liveness {
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Generation)>) {
         let met = |generation| Peer { state: PeerState::Live, ..Peer::unheard(now, generation) };
         self.peers = members.into_iter().map(|(node, life)| (node, met(life))).collect();
-        self.whom = Some(Arc::new([]));
+        self.whom = Some(Whom { judged: Arc::new([]), witnessed: Arc::new([]) });
         (self.observed, self.gone) = (BTreeMap::new(), BTreeSet::new());
     }
 
     /// Whether all who are to be heard are, and nobody is gone: then ticks do nothing as long as that
-    /// goes on, and may be left out by whoever knows that it does ([`Liveness::skip_to`]).
+    /// goes on but to send heartbeats, and may be left out by whoever knows that it does
+    /// ([`Liveness::skip_to`]).
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         let well = |peer: &Peer| (peer.state, peer.level) == (PeerState::Live, Level::Alive);
         let live = |node| self.peers.get(node).is_some_and(well);
-        self.gone.is_empty() && self.observed.iter().all(|(node, watch)| watch.heard && live(node))
+        let heard = |watch: &Watch| watch.is_heard() && !watch.is_missing();
+        self.gone.is_empty()
+            && self.health.score == 0
+            && self.observed.iter().all(|(node, watch)| heard(watch) && live(node))
     }
 
     /// Says that the ticks up to `now` were left out on purpose, and that nothing was to be judged.
     pub fn skip_to(&mut self, now: Time) {
         self.last_tick = Some(now);
+        self.next_tick = self.tick_number(now) + 1;
     }
 
     fn describe(&self, node: &NodeId, peer: &Peer) -> PeerLife {
@@ -215,24 +324,28 @@ impl Liveness {
             state: peer.state,
             since: peer.since,
             generation: peer.generation,
-            estimate: self.observed.get(node).map(|watch| watch.window.estimate()),
+            estimate: self.observed.get(node).map(Watch::estimate),
+        }
+    }
+
+    const fn scale(&self) -> Scale {
+        Scale {
+            interval: self.config.heartbeat_interval,
+            join_grace: self.config.join_grace,
+            dead_peer_phi: self.config.dead_peer_phi,
+            health: self.health.score,
         }
     }
 
     // --- what is told
 
-    fn member(
-        &mut self,
-        now: Time,
-        node: &NodeId,
-        generation: Generation,
-        status: Status,
-        verdict: Verdict,
-        out: &mut Vec<Output>,
-    ) {
-        let observed = self.is_to_be_observed(node);
-        if observed && !self.observed.contains_key(node) {
-            self.observed.insert(node.clone(), Watch::new(now, &self.config));
+    fn member(&mut self, now: Time, node: &NodeId, told: Told, out: &mut Vec<Output>) {
+        let Told { generation, status, verdict, observers } = told;
+        let role = self.role(node);
+        if let Some(judged) = role
+            && !self.observed.contains_key(node)
+        {
+            self.watch(now, node, judged);
         }
         let known = self.peers.contains_key(node);
         let peer = self.peers.entry(node.clone()).or_insert_with(|| Peer::unheard(now, generation));
@@ -243,86 +356,116 @@ impl Liveness {
         let renewed = generation > peer.generation;
         let refuted = renewed || !known || incarnation > peer.incarnation;
         peer.generation = generation;
-        if renewed && observed {
-            self.observed.insert(node.clone(), Watch::new(now, &self.config));
-        }
         let graver = refuted || verdict.level > peer.level;
         if refuted || incarnation == peer.incarnation {
             (peer.incarnation, peer.level) =
                 (incarnation, if refuted { verdict.level } else { peer.level.max(verdict.level) });
         }
-        let came_back = status != Status::Left && peer.state == PeerState::Left;
-        let next = if status == Status::Left {
-            PeerState::Left
-        } else if refuted && verdict.level == Level::Alive {
-            Self::absolved(now, peer.state, renewed, known, self.observed.get_mut(node))
-        } else if came_back {
-            if observed { PeerState::Unheard } else { PeerState::Live }
-        } else if graver {
-            accused(peer.state, verdict.level, self.observed.get(node))
-        } else {
-            peer.state
-        };
-        self.enter(now, node, next, 0.0, out);
-    }
-
-    /// What becomes of a peer that is new, or lives anew, or has refuted what was said of it.
-    fn absolved(
-        now: Time,
-        state: PeerState,
-        renewed: bool,
-        known: bool,
-        watch: Option<&mut Watch>,
-    ) -> PeerState {
-        let over = matches!(state, PeerState::Dead | PeerState::Left);
-        match watch {
-            // Others have heard it.
-            None => PeerState::Live,
-            Some(_) if !known || (renewed && over) => PeerState::Unheard,
-            Some(_) if renewed => state,
-            Some(watch) => {
-                if matches!(state, PeerState::Suspect | PeerState::Dead) {
-                    watch.doubts = (watch.doubts + 1).min(DOUBTS_MAX);
-                    watch.window.pause();
-                    watch.window.heard(now);
-                    watch.since = now;
-                    PeerState::Live
-                } else {
-                    state
-                }
-            }
+        let (state, level) = (peer.state, peer.level);
+        if renewed && let Some(watch) = self.observed.get_mut(node) {
+            watch.renew(now, self.config.heartbeat_interval);
         }
+        if refuted {
+            self.drop_questions(node);
+        }
+        let came_back = status != Status::Left && state == PeerState::Left;
+        let (next, cause) = if status == Status::Left {
+            (PeerState::Left, Cause::Left)
+        } else if refuted && verdict.level == Level::Alive {
+            let next = absolved(now, state, renewed, known, self.observed.get_mut(node));
+            let cause = match (known, renewed) {
+                (false, _) => Cause::Vouched,
+                (_, true) => Cause::Renewed,
+                (_, false) => Cause::Refuted,
+            };
+            (next, cause)
+        } else if came_back {
+            (if role.is_some() { PeerState::Unheard } else { PeerState::Live }, Cause::Renewed)
+        } else if graver {
+            let hears = self.observed.get(node).is_some_and(|w| w.hears(now, &self.scale()));
+            (accused(state, level, hears), Cause::Told)
+        } else {
+            (state, Cause::Told)
+        };
+        self.enter(now, node, next, cause, observers, out);
     }
 
-    fn is_to_be_observed(&self, node: &NodeId) -> bool {
-        self.whom.as_ref().is_none_or(|whom| whom.contains(node))
+    /// Whether this node is to hear a peer itself, and if so whether it has a voice in what becomes
+    /// of it.
+    fn role(&self, node: &NodeId) -> Option<bool> {
+        match &self.whom {
+            None => Some(true),
+            Some(whom) if whom.judged.contains(node) => Some(true),
+            Some(whom) if whom.witnessed.contains(node) => Some(false),
+            Some(_) => None,
+        }
     }
 
     /// From now on these are to be heard by this node itself. Whom it misses it judges to the end: if
     /// every end of a bridge were let go as suspect, nobody would ever find one dead.
-    fn observe(&mut self, now: Time, whom: Arc<[NodeId]>, out: &mut Vec<Output>) {
+    fn observe(&mut self, now: Time, whom: Whom, out: &mut Vec<Output>) {
+        self.whom = Some(whom.clone());
         let missed = |node: &NodeId| {
             self.peers.get(node).is_some_and(|peer| peer.state == PeerState::Suspect)
         };
-        let dropped = self.observed.keys().filter(|node| !whom.contains(node) && !missed(node));
+        let dropped =
+            self.observed.keys().filter(|node| self.role(node).is_none() && !missed(node));
         let dropped: Vec<_> = dropped.cloned().collect();
-        for node in &*whom {
-            if self.peers.contains_key(node) && !self.observed.contains_key(node) {
-                self.observed.insert(node.clone(), Watch::new(now, &self.config));
+        for (node, judged) in whom.iter() {
+            if let Some(watch) = self.observed.get_mut(node) {
+                watch.set_judged(judged);
+            } else if self.peers.contains_key(node) {
+                self.watch(now, node, judged);
                 self.changed.insert(node.clone());
             }
         }
-        self.whom = Some(whom);
         for node in dropped {
             self.observed.remove(&node);
+            self.drop_questions(&node);
             self.changed.insert(node.clone());
             if self.peers.get(&node).is_some_and(|peer| peer.state == PeerState::Unheard) {
-                self.enter(now, &node, PeerState::Live, 0.0, out);
+                self.enter(now, &node, PeerState::Live, Cause::Vouched, Arc::default(), out);
             }
         }
+        self.spread();
     }
 
     // --- what is heard
+
+    fn linked(&mut self, node: &NodeId, up: bool, dialed: bool) {
+        if up {
+            self.links.insert(node.clone(), dialed);
+        } else {
+            self.links.remove(node);
+        }
+        if let Some(watch) = self.observed.get_mut(node) {
+            watch.linked(up, dialed);
+            self.spread();
+        }
+    }
+
+    /// From now on a peer is to be heard by this node itself.
+    fn watch(&mut self, now: Time, node: &NodeId, judged: bool) {
+        let mut watch = Watch::new(now, self.config.heartbeat_interval, judged);
+        if let Some(dialed) = self.links.get(node) {
+            watch.linked(true, *dialed);
+        }
+        self.observed.insert(node.clone(), watch);
+        self.spread();
+    }
+
+    /// Spreads the heartbeats that are ours to send evenly over the interval, so that a node that goes
+    /// silent is missed by somebody soon.
+    fn spread(&mut self) {
+        let ours = || self.observed.values().filter(|watch| watch.is_ours_to_beat()).count();
+        let count = ours().max(1) as u64;
+        let ours = self.observed.values_mut().filter(|watch| watch.is_ours_to_beat());
+        for (index, watch) in (0..).zip(ours) {
+            watch.set_slot(
+                index * u64::from(TICKS_PER_INTERVAL) / count % u64::from(TICKS_PER_INTERVAL),
+            );
+        }
+    }
 
     fn heard(
         &mut self,
@@ -343,33 +486,154 @@ impl Liveness {
             peer.generation = generation;
             (peer.incarnation, peer.level) = (0, Level::Alive);
             if let Some(watch) = watch {
-                *watch = Watch::new(at, &self.config);
+                watch.renew(at, self.config.heartbeat_interval);
                 watch.hear(sign, at);
             }
         } else if peer.state == PeerState::Left {
             return;
         } else if let Some(watch) = watch {
-            if matches!(peer.state, PeerState::Dead | PeerState::Left) {
-                watch.window.pause();
+            if peer.state == PeerState::Dead {
+                watch.pause();
             }
             watch.hear(sign, at);
         }
+        let (state, level) = (peer.state, peer.level);
         self.changed.insert(node.clone());
-        if peer.level > Level::Alive && self.may_confront(now, node) {
+        let missing = self.observed.get(node).is_some_and(Watch::is_missing);
+        if !missing {
+            if self.inquiries.remove(node).is_some() {
+                // It was there all the time: its answers were late, or ours.
+                self.fall_ill(now);
+            }
+            for (ask, _) in self.questions.remove(node).into_iter().flatten() {
+                out.push(Output::Storage(StorageInput::Answer(ask, true)));
+            }
+        }
+        if level > Level::Alive && self.may_confront(now, node) {
             out.push(Output::Storage(StorageInput::Back(node.clone())));
         }
-        self.enter(now, node, PeerState::Live, 0.0, out);
+        // What was read before the suspicion says nothing against it.
+        let late = state == PeerState::Suspect && missing;
+        if !late {
+            self.enter(now, node, PeerState::Live, Cause::Heard, Arc::default(), out);
+        }
     }
 
     /// Whether a peer is to be told now what is said of it, so that it can refute that.
     fn may_confront(&mut self, now: Time, node: &NodeId) -> bool {
-        let Some(watch) = self.observed.get_mut(node) else { return true };
-        let lately = |at: Time| now.since(at) < self.config.heartbeat_interval;
-        if watch.confronted.is_some_and(lately) {
-            return false;
+        let interval = self.config.heartbeat_interval;
+        self.observed.get_mut(node).is_none_or(|watch| watch.may_confront(now, interval))
+    }
+
+    // --- what is asked
+
+    /// Asks those who should hear a peer, unless that was done just now, or too often.
+    fn ask(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
+        if self.inquiries.contains_key(node) {
+            return;
         }
-        watch.confronted = Some(now);
-        true
+        let Some(peer) = self.peers.get(node) else { return };
+        let (left, since) = self.asks;
+        let intervals =
+            now.since(since).as_secs_f64() / self.config.heartbeat_interval.as_secs_f64();
+        let left = (left + intervals * ASKS_PER_INTERVAL).min(ASKS_MAX);
+        self.asks = (left, now);
+        if left < 1.0 {
+            return;
+        }
+        self.asks.0 -= 1.0;
+        self.inquiries.insert(node.clone(), Inquiry::new(now));
+        out.push(Output::Count(Counter::Inquiries, 1));
+        out.push(Output::Storage(StorageInput::Ask(node.clone(), peer.generation)));
+    }
+
+    /// Another node asks whether we hear a peer.
+    fn asked(&mut self, now: Time, ask: Ask, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get(&ask.subject) else { return };
+        let Some(watch) = self.observed.get_mut(&ask.subject) else { return };
+        if ask.generation != peer.generation || peer.state == PeerState::Left {
+            return;
+        }
+        watch.begin_probing(now);
+        let questions = self.questions.entry(ask.subject.clone()).or_default();
+        if questions.len() < QUESTIONS_MAX {
+            questions.push((ask, now));
+        }
+        out.push(Output::Wake(Duration::ZERO));
+    }
+
+    fn answered(&mut self, now: Time, answer: Answer, out: &mut Vec<Output>) {
+        let subject = answer.ask.subject.clone();
+        let Some(peer) = self.peers.get(&subject) else { return };
+        if answer.ask.generation != peer.generation {
+            return;
+        }
+        let Some(inquiry) = self.inquiries.get_mut(&subject) else { return };
+        if answer.observer == subject && answer.hears {
+            return self.acquit(now, &subject);
+        }
+        inquiry.answer(answer.observer, answer.hears);
+        self.decide(now, &subject, out);
+    }
+
+    /// The peer is there, and this node does not hear it: the way between them is broken.
+    fn acquit(&mut self, now: Time, node: &NodeId) {
+        self.inquiries.remove(node);
+        if let Some(watch) = self.observed.get_mut(node) {
+            watch.vouched(now);
+        }
+    }
+
+    /// Concludes a question of ours, if enough is known.
+    fn decide(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
+        let (scale, isolated) = (self.scale(), self.is_isolated());
+        let (Some(inquiry), Some(peer)) = (self.inquiries.get(node), self.peers.get(node)) else {
+            return;
+        };
+        if peer.is_gone() || peer.state == PeerState::Suspect {
+            return;
+        }
+        let convinced = |watch: &Watch| watch.is_judged() && watch.convinces(now, &scale);
+        let convinced = self.observed.get(node).is_some_and(convinced);
+        let interval = scale.interval;
+        let asker = Asker { node: &self.config.node, convinced, isolated, interval };
+        let (cause, observers) = match inquiry.finding(now, asker) {
+            Finding::Open => return,
+            Finding::Heard => return self.acquit(now, node),
+            Finding::Silent(observers) => (Cause::Quorum, observers),
+            Finding::Alone => (Cause::Alone, [self.config.node.clone()].into()),
+        };
+        self.accuse(now, node, Level::Suspect, cause, observers, out);
+    }
+
+    fn accuse(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        level: Level,
+        cause: Cause,
+        observers: Arc<[NodeId]>,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(peer) = self.peers.get(node) else { return };
+        let (generation, verdict) = peer.accusation(level);
+        let accuse =
+            StorageInput::Accuse(node.clone(), generation, verdict, Arc::clone(&observers));
+        out.push(Output::Storage(accuse));
+        let next = if level == Level::Dead { PeerState::Dead } else { PeerState::Suspect };
+        self.enter(now, node, next, cause, observers, out);
+    }
+
+    /// Whether more than half of those that this node is to hear are silent together.
+    fn is_isolated(&self) -> bool {
+        let heard = || self.observed.values().filter(|watch| watch.is_heard());
+        let (all, missing) = (heard().count(), heard().filter(|watch| watch.is_missing()).count());
+        all > 1 && missing * 2 > all
+    }
+
+    fn drop_questions(&mut self, node: &NodeId) {
+        self.inquiries.remove(node);
+        self.questions.remove(node);
     }
 
     /// Changes what is thought of a peer, and tells everybody whom that concerns.
@@ -378,9 +642,11 @@ impl Liveness {
         now: Time,
         node: &NodeId,
         next: PeerState,
-        phi: f64,
+        cause: Cause,
+        observers: Arc<[NodeId]>,
         out: &mut Vec<Output>,
     ) {
+        let scale = self.scale();
         let Some(peer) = self.peers.get_mut(node) else { return };
         let before = peer.state;
         self.changed.insert(node.clone());
@@ -388,84 +654,187 @@ impl Liveness {
             return;
         }
         (peer.state, peer.since, peer.retired) = (next, now, false);
+        let watch = self.observed.get(node);
+        let stall = if now <= self.health.stall.1 { self.health.stall.0 } else { Duration::ZERO };
+        let reason = Arc::new(Reason {
+            phi: watch.map_or(0.0, |watch| watch.phi(now, &scale)),
+            evidence: watch.map(|watch| watch.evidence(now)),
+            observers,
+            stall,
+            ..Reason::of(cause)
+        });
         if peer.is_gone() {
             self.gone.insert(node.clone());
             if let Some(watch) = self.observed.get_mut(node) {
-                watch.window.pause();
+                watch.pause();
             }
+            self.drop_questions(node);
         } else {
             self.gone.remove(node);
         }
-        if before == PeerState::Suspect && !self.is_to_be_observed(node) {
+        if before == PeerState::Suspect && self.role(node).is_none() {
             self.observed.remove(node);
         }
-        let reach = match next {
-            PeerState::Unheard => Reach::Unheard,
-            PeerState::Live | PeerState::Suspect => Reach::Live,
-            PeerState::Dead | PeerState::Left => Reach::Dead,
-        };
-        let pair = (before, next);
-        if !matches!(
-            pair,
-            (PeerState::Live, PeerState::Suspect)
-                | (PeerState::Suspect, PeerState::Live)
-                | (PeerState::Dead, PeerState::Left)
-        ) {
-            out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), reach)));
+        // There may be millions of those that somebody else has met.
+        if before != PeerState::Unheard || cause != Cause::Vouched {
+            let transition =
+                Transition { at: now, from: before, to: next, reason: Arc::clone(&reason) };
+            let history = self.histories.entry(node.clone()).or_default();
+            Arc::make_mut(history).push(transition);
         }
-        if (before == PeerState::Suspect) != (next == PeerState::Suspect) {
-            let suspected = next == PeerState::Suspect;
-            out.push(Output::Scheduler(SchedulerInput::Suspected(node.clone(), suspected)));
-        }
-        let peer = node.clone();
-        match next {
-            PeerState::Unheard => {}
-            PeerState::Live => out.push(Output::Event(Event::PeerLive { peer })),
-            PeerState::Suspect => {
-                out.push(Output::Count(Counter::PeersSuspected, 1));
-                out.push(Output::Event(Event::PeerSuspect { peer, phi }));
-            }
-            PeerState::Dead => out.push(Output::Event(Event::PeerDead { peer, phi })),
-            PeerState::Left => out.push(Output::Event(Event::PeerLeft { peer })),
-        }
+        tell_state(node, before, next, reason, out);
     }
 
     // --- time
 
+    fn tick_number(&self, now: Time) -> u64 {
+        let tick = (self.config.heartbeat_interval / TICKS_PER_INTERVAL).as_micros().max(1);
+        u64::try_from(now.since_origin().as_micros() / tick).unwrap_or(u64::MAX)
+    }
+
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
-        let wait = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
-        let stalled = self.stalled(now, wait);
+        let stalled = self.stalled(now);
         self.last_tick = Some(now);
-        let mut convictions = Vec::new();
+        self.recover(now);
+        let this = self.tick_number(now);
+        let ticks = self.next_tick.min(this + 1)..this + 1;
+        self.next_tick = this + 1;
+        let whole = !ticks.is_empty();
+        self.look(now, stalled, ticks, out);
+        let missed = self.observed.iter().filter(|(_, watch)| watch.is_missing());
+        let missed: Vec<_> = missed.map(|(node, _)| node.clone()).collect();
+        for node in missed {
+            self.judge(now, &node, out);
+        }
+        if whole {
+            self.convict(now, out);
+            self.age(now, out);
+        }
+        self.wake(now, out);
+    }
+
+    /// Looks at all who are to be heard; sends heartbeats and probes.
+    fn look(&mut self, now: Time, stalled: Duration, ticks: Range<u64>, out: &mut Vec<Output>) {
+        let (scale, health) = (self.scale(), self.health.as_byte());
+        let (mut beats, mut probes) = (Vec::new(), Vec::new());
         for (node, watch) in &mut self.observed {
-            let Some(peer) = self.peers.get(node).filter(|peer| !peer.is_gone()) else { continue };
+            let Some(peer) = self.peers.get(node) else { continue };
             if !stalled.is_zero() {
                 watch.excuse(stalled, now);
             }
-            let (level, phi) = watch.judge(now, peer.state, &self.config);
-            let graver = match peer.state {
-                PeerState::Suspect => level > Level::Suspect,
-                _ => level > Level::Alive,
-            };
-            if graver {
-                convictions.push((node.clone(), peer.accusation(level), phi));
+            // The dead as well: if we are wrong about one and fell silent ourselves, it would be
+            // wrong about us next. But nobody asks for them.
+            let due = watch.tick(now, ticks.clone(), self.probes + 1, &scale);
+            if due.beat {
+                beats.push(node.clone());
+            }
+            if due.probe && !peer.is_gone() {
+                self.probes += 1;
+                probes.push((node.clone(), self.probes));
             }
         }
-        for (node, (generation, verdict), phi) in convictions {
-            out.push(Output::Storage(StorageInput::Accuse(node.clone(), generation, verdict)));
-            let dead = verdict.level == Level::Dead;
-            let next = if dead { PeerState::Dead } else { PeerState::Suspect };
-            self.enter(now, &node, next, phi, out);
+        if !beats.is_empty() {
+            out.push(Output::Transport(TransportInput::Heartbeat { peers: beats, health }));
         }
-        self.age(now, out);
-        out.push(Output::Wake(wait));
+        if !probes.is_empty() {
+            out.push(Output::Transport(TransportInput::Probe { probes, health }));
+        }
     }
 
-    /// For how long this process itself stood still, if it did for more than a heartbeat: it could
-    /// not hear anybody then, so nobody's silence counts (Lifeguard, "local health").
-    fn stalled(&self, now: Time, wait: Duration) -> Duration {
-        let late = self.last_tick.map_or(Duration::ZERO, |last| now.since(last + wait));
-        if late > self.config.heartbeat_interval { late } else { Duration::ZERO }
+    /// A peer is missed: asks others, answers them, decides.
+    fn judge(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
+        let scale = self.scale();
+        let (Some(watch), Some(peer)) = (self.observed.get(node), self.peers.get(node)) else {
+            return;
+        };
+        if peer.state == PeerState::Left {
+            return;
+        }
+        let (generation, suspect) =
+            (peer.generation, peer.state == PeerState::Suspect || peer.is_gone());
+        let convinced = watch.is_judged() && watch.convinces(now, &scale);
+        let overdue = watch.is_overdue(now, &scale);
+        if convinced {
+            for (ask, _) in self.questions.remove(node).into_iter().flatten() {
+                if ask.generation == generation {
+                    out.push(Output::Storage(StorageInput::Answer(ask, false)));
+                }
+            }
+        }
+        if (convinced || overdue) && !suspect {
+            self.ask(now, node, out);
+        }
+        self.decide(now, node, out);
+    }
+
+    /// Those whose suspicion was not refuted in time are dead. One of its observers says so first, so
+    /// that not all do at once.
+    fn convict(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut convicted = Vec::new();
+        for (node, watch) in &self.observed {
+            let Some(peer) = self.peers.get(node) else { continue };
+            let silent = watch.last_heard().is_none_or(|at| at < peer.since);
+            if peer.state != PeerState::Suspect || !watch.is_judged() || !silent {
+                continue;
+            }
+            let observers = self.suspected_by(node);
+            let place = observers.iter().position(|observer| *observer == self.config.node);
+            let place = u32::try_from(place.unwrap_or(observers.len())).unwrap_or(u32::MAX);
+            let turn = self.config.heartbeat_interval / TICKS_PER_INTERVAL * place.min(TURNS_MAX);
+            if now.since(peer.since) >= self.config.suspicion + turn {
+                convicted.push((node.clone(), observers));
+            }
+        }
+        for (node, observers) in convicted {
+            self.accuse(now, &node, Level::Dead, Cause::Unrefuted, observers, out);
+        }
+    }
+
+    /// Who agreed on the suspicion.
+    fn suspected_by(&self, node: &NodeId) -> Arc<[NodeId]> {
+        let last = self.histories.get(node).and_then(|history| history.iter().next_back());
+        last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
+    }
+
+    fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
+        let scale = self.scale();
+        let tick = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
+        let elapsed = tick.as_micros().max(1);
+        let into = Duration::from_micros((now.since_origin().as_micros() % elapsed) as u64);
+        // Whoever looks at the connections says when it has: the clock here only stands in for it.
+        let regular = if self.looked_after { tick + tick / 2 } else { tick - into };
+        let looks = self.observed.values().filter_map(|watch| watch.next_look(&scale));
+        let wait = looks.map(|at| at.since(now)).min().unwrap_or(regular).min(regular);
+        self.expected = wait.max(WAIT_MIN);
+        out.push(Output::Wake(self.expected));
+    }
+
+    /// For how long this process itself stood still: it could not hear anybody then, so nobody's
+    /// silence counts.
+    fn stalled(&mut self, now: Time) -> Duration {
+        let Some(last) = self.last_tick else { return Duration::ZERO };
+        let late = now.since(last + self.expected);
+        if late < STALL_MIN {
+            return Duration::ZERO;
+        }
+        let memory = self.config.heartbeat_interval * STALL_MEMORY;
+        self.health.stall = (late, now + memory);
+        if late >= self.config.heartbeat_interval / TICKS_PER_INTERVAL {
+            self.fall_ill(now);
+        }
+        late
+    }
+
+    fn fall_ill(&mut self, now: Time) {
+        self.health.score = (self.health.score + 1).min(HEALTH_MAX);
+        self.health.since = now;
+    }
+
+    fn recover(&mut self, now: Time) {
+        if self.health.score > 0 && now.since(self.health.since) >= self.config.heartbeat_interval {
+            self.health.score -= 1;
+            self.health.since = now;
+        }
     }
 
     /// A dead peer is no longer told of after half the time, and forgotten after all of it, so that
@@ -481,6 +850,27 @@ impl Liveness {
                 out.push(Output::Storage(StorageInput::Retire(node.clone())));
             }
         }
+    }
+}
+
+/// What storage says of a member.
+struct Told {
+    generation: Generation,
+    status: Status,
+    verdict: Verdict,
+    observers: Arc<[NodeId]>,
+}
+
+impl Whom {
+    fn iter(&self) -> impl Iterator<Item = (&NodeId, bool)> {
+        let judged = self.judged.iter().map(|node| (node, true));
+        judged.chain(self.witnessed.iter().map(|node| (node, false)))
+    }
+}
+
+impl Health {
+    fn as_byte(self) -> u8 {
+        u8::try_from(self.score).unwrap_or(u8::MAX)
     }
 }
 
@@ -507,70 +897,84 @@ impl Peer {
     }
 }
 
-impl Watch {
-    fn new(now: Time, config: &LivenessConfig) -> Self {
-        let window = PhiWindow::new(now, config.heartbeat_interval);
-        Self { window, since: now, heard: false, doubts: 0, confronted: None }
-    }
-
-    fn hear(&mut self, sign: Sign, at: Time) {
-        self.heard = true;
-        self.doubts = 0;
-        match sign {
-            Sign::Heartbeat => self.window.heartbeat(at),
-            Sign::Traffic => self.window.heard(at),
-        }
-    }
-
-    /// Takes time out of the silence.
-    fn excuse(&mut self, stalled: Duration, now: Time) {
-        self.since = (self.since + stalled).min(now);
-        self.window.excuse(stalled, now);
-    }
-
-    /// How bad it looks, by what was heard here.
-    fn judge(&self, now: Time, state: PeerState, config: &LivenessConfig) -> (Level, f64) {
-        if !self.heard {
-            let (silent, grace) = (now.since(self.since), config.join_grace * (1 << self.doubts));
-            // Others have heard it, and perhaps this node alone cannot: it may refute that first.
-            let met = state != PeerState::Unheard;
-            let level = match silent {
-                _ if silent >= grace => Level::Dead,
-                _ if met && silent >= grace / 4 * 3 => Level::Suspect,
-                _ => Level::Alive,
-            };
-            return (level, 0.0);
-        }
-        // Nothing is missed yet: most peers, most of the time.
-        if state == PeerState::Live && self.window.silence(now) < config.heartbeat_interval {
-            return (Level::Alive, 0.0);
-        }
-        let phi = self.window.phi(now);
-        let patience = f64::from(1 << self.doubts);
-        if phi >= config.dead_peer_phi * patience {
-            (Level::Dead, phi)
-        } else if phi >= config.dead_peer_phi * SUSPECT_PART * patience {
-            (Level::Suspect, phi)
-        } else {
-            (Level::Alive, phi)
+/// What becomes of a peer that is new, or lives anew, or has refuted what was said of it.
+fn absolved(
+    now: Time,
+    state: PeerState,
+    renewed: bool,
+    known: bool,
+    watch: Option<&mut Watch>,
+) -> PeerState {
+    let over = matches!(state, PeerState::Dead | PeerState::Left);
+    match watch {
+        // Others have heard it.
+        None => PeerState::Live,
+        Some(_) if !known || (renewed && over) => PeerState::Unheard,
+        Some(_) if renewed => state,
+        Some(watch) => {
+            if matches!(state, PeerState::Suspect | PeerState::Dead) {
+                watch.vouched(now);
+                PeerState::Live
+            } else {
+                state
+            }
         }
     }
 }
 
-/// What becomes of a peer that somebody else accuses. Whom this node hears itself it judges itself.
-fn accused(state: PeerState, level: Level, watch: Option<&Watch>) -> PeerState {
-    let heard = watch.is_some_and(|watch| watch.heard);
+/// What becomes of a peer that others accuse. Whom this node hears at this moment it does not give up.
+const fn accused(state: PeerState, level: Level, hears: bool) -> PeerState {
     match (state, level) {
-        (PeerState::Live, Level::Suspect | Level::Dead) if heard => state,
+        (PeerState::Live, Level::Dead) if hears => state,
         (PeerState::Unheard | PeerState::Live, Level::Suspect) => PeerState::Suspect,
         (PeerState::Unheard | PeerState::Live | PeerState::Suspect, Level::Dead) => PeerState::Dead,
         (_, Level::Alive | Level::Suspect) | (PeerState::Dead | PeerState::Left, _) => state,
     }
 }
 
-/// A peer is suspect at this part of the level at which it is dead.
-const SUSPECT_PART: f64 = 0.5;
-/// A peer that refutes us again and again is given up to eight times as long.
-const DOUBTS_MAX: u32 = 3;
-/// How often silence is judged within one heartbeat interval.
-const TICKS_PER_INTERVAL: u32 = 4;
+/// Tells the scheduler and the subscribers.
+fn tell_state(
+    node: &NodeId,
+    before: PeerState,
+    next: PeerState,
+    reason: Arc<Reason>,
+    out: &mut Vec<Output>,
+) {
+    let reach = match next {
+        PeerState::Unheard => Reach::Unheard,
+        PeerState::Live | PeerState::Suspect => Reach::Live,
+        PeerState::Dead | PeerState::Left => Reach::Dead,
+    };
+    if !matches!(
+        (before, next),
+        (PeerState::Live, PeerState::Suspect)
+            | (PeerState::Suspect, PeerState::Live)
+            | (PeerState::Dead, PeerState::Left)
+    ) {
+        out.push(Output::Scheduler(SchedulerInput::Peer(node.clone(), reach)));
+    }
+    if (before == PeerState::Suspect) != (next == PeerState::Suspect) {
+        let suspected = next == PeerState::Suspect;
+        out.push(Output::Scheduler(SchedulerInput::Suspected(node.clone(), suspected)));
+    }
+    let peer = node.clone();
+    match next {
+        PeerState::Unheard => {}
+        PeerState::Live => out.push(Output::Event(Event::PeerLive { peer, reason })),
+        PeerState::Suspect => {
+            out.push(Output::Count(Counter::PeersSuspected, 1));
+            out.push(Output::Event(Event::PeerSuspect { peer, reason }));
+        }
+        PeerState::Dead => out.push(Output::Event(Event::PeerDead { peer, reason })),
+        PeerState::Left => out.push(Output::Event(Event::PeerLeft { peer, reason })),
+    }
+}
+
+/// A tick that comes this much too late counts as a stall.
+const STALL_MIN: Duration = Duration::from_millis(10);
+/// For so many intervals a stall is told with every verdict.
+const STALL_MEMORY: u32 = 10;
+/// No wait is shorter.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// An observer waits for at most so many others to say that a suspect is dead.
+const TURNS_MAX: u32 = 9;

@@ -14,7 +14,7 @@ use bincode::{Decode, Encode, config};
 use super::{
     delta::Delta,
     digest::Digest,
-    gossip::{BEHIND_MAX, Gossip, OWNERS_MAX},
+    gossip::{BEHIND_MAX, Gossip, OBSERVERS_MAX, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
     sketch::{CELLS_MAX, Cells},
 };
@@ -106,8 +106,24 @@ pub struct Hello {
 pub struct Heartbeat {
     /// The sender's present life.
     pub generation: Generation,
-    /// Counts the sender's heartbeats in this life.
+    /// Counts the sender's heartbeats in this life; an echo repeats that of the probe.
     pub sequence: u64,
+    /// What the receiver is to do about it.
+    pub call: Call,
+    /// How slow the sender finds itself: see [`HEALTH_MAX`](super::liveness::HEALTH_MAX).
+    pub health: u8,
+}
+
+/// What a heartbeat asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Call {
+    /// Nothing: QUIC acknowledges it some time.
+    #[default]
+    Beat,
+    /// An echo, at once.
+    Probe,
+    /// It is the echo.
+    Echo,
 }
 
 /// Bytes that are no message.
@@ -318,7 +334,12 @@ fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
         Gossip::Graft(owners) => (owners.len(), OWNERS_MAX),
         Gossip::Prune(owners) => (owners.len(), OWNERS_MAX),
         Gossip::Echo(echo) => (echo.behind.len(), BEHIND_MAX),
-        Gossip::Root(_) | Gossip::Push(_) | Gossip::Wave(_) => (0, 0),
+        Gossip::Accusation(accusation) => (accusation.observers.len(), OBSERVERS_MAX),
+        Gossip::Root(_)
+        | Gossip::Push(_)
+        | Gossip::Wave(_)
+        | Gossip::Ask(_)
+        | Gossip::Answer(_) => (0, 0),
     };
     if len <= max {
         Ok(gossip)

@@ -15,6 +15,8 @@
 //!
 //! The hashes are part of the protocol: nodes of all versions and machines have to compute the same.
 
+use std::collections::BTreeSet;
+
 use super::id::{Datacenter, NodeId};
 
 /// Neighbours that a node has in its datacenter, at most. With no more than one node more in all,
@@ -22,6 +24,9 @@ use super::id::{Datacenter, NodeId};
 pub const NEIGHBOURS: usize = 10;
 /// Rings of one datacenter: a node has two neighbours on each.
 pub const RINGS: usize = NEIGHBOURS / 2;
+/// A datacenter with fewer other nodes than this does not judge its own alone: whoever has a bridge to
+/// it has a voice.
+pub const FELLOWS_MIN: usize = 2;
 /// Bridges between two datacenters, at most.
 pub const BRIDGES_MAX: usize = 5;
 /// Neighbours of one node, at most: those of its datacenter, and if it is alone there, all bridges to
@@ -29,10 +34,14 @@ pub const BRIDGES_MAX: usize = 5;
 pub const NEIGHBOURS_MAX: usize = NEIGHBOURS + NEIGHBOURS * BRIDGES_MAX;
 
 /// Which end of an edge dials, so that both do not do so at once; the other one does if nothing has
-/// come after a while.
+/// come after a while. It is the same for both, and every node dials about half of its edges: who
+/// dials sends the heartbeats, and spreads them over time.
 #[must_use]
 pub fn dials(local: &NodeId, remote: &NodeId) -> bool {
-    local < remote
+    let (lesser, greater) =
+        (hash(local.as_str().min(remote.as_str())), hash(local.as_str().max(remote.as_str())));
+    let lesser_dials = mix(lesser.rotate_left(32) ^ greater) & 1 == 0;
+    (local < remote) == lesser_dials
 }
 
 /// Of two connections between the same nodes, whether the one dialed by us (or by them) stays. Both
@@ -49,6 +58,43 @@ pub const fn bridges(members: usize) -> usize {
         0..=100 => 2,
         101..=5_000 => 3,
         _ => BRIDGES_MAX,
+    }
+}
+
+/// The nodes next to one on the rings of its datacenter, so many on each side of each ring: with one
+/// those who hear it, with two those who may, as member lists differ a little. `fellows`: the other
+/// members of its datacenter.
+#[must_use]
+pub fn ring_neighbours<'a>(
+    node: &NodeId,
+    fellows: impl Iterator<Item = &'a NodeId>,
+    each_side: usize,
+) -> BTreeSet<&'a NodeId> {
+    let fellows: Vec<_> = fellows.map(|fellow| (hash(fellow.as_str()), fellow)).collect();
+    if fellows.len() <= NEIGHBOURS {
+        return fellows.into_iter().map(|(_, fellow)| fellow).collect();
+    }
+    let here = hash(node.as_str());
+    let mut neighbours = BTreeSet::new();
+    for ring in 0..RINGS {
+        let at = position(here, ring);
+        // A few on either side: kept sorted, the nearest first.
+        let (mut after, mut before) = (Vec::new(), Vec::new());
+        for (hash, fellow) in &fellows {
+            let distance = position(*hash, ring).wrapping_sub(at);
+            nearest(&mut after, (distance, *fellow), each_side);
+            nearest(&mut before, (distance.wrapping_neg(), *fellow), each_side);
+        }
+        neighbours.extend(after.into_iter().chain(before).map(|(_, fellow)| fellow));
+    }
+    neighbours
+}
+
+fn nearest<'a>(kept: &mut Vec<(u64, &'a NodeId)>, offer: (u64, &'a NodeId), most: usize) {
+    if kept.len() < most || kept.last().is_some_and(|last| offer < *last) {
+        let at = kept.partition_point(|entry| *entry < offer);
+        kept.insert(at, offer);
+        kept.truncate(most);
     }
 }
 
@@ -197,6 +243,12 @@ impl Overlay {
         let changed = neighbours != self.neighbours;
         self.neighbours = neighbours;
         changed
+    }
+
+    /// How many members a datacenter has.
+    #[must_use]
+    pub fn members(&self, datacenter: DatacenterIndex) -> usize {
+        self.datacenters[usize::from(datacenter.0)].members
     }
 
     /// The neighbours, by name.

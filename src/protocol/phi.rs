@@ -6,8 +6,9 @@
 //!
 //! The original derives P from one exponential fitted to the intervals, which at phi 8 waits for
 //! 18.4 intervals. Here every heartbeat that should have come by now is evidence of its own: it was
-//! lost (with the probability assumed for the path) or it is merely late (the tail of a normal
-//! distribution fitted to the intervals), so phi 8 is reached after four missed heartbeats.
+//! lost (with the probability measured on the path) or it is merely late (the tail of a normal
+//! distribution fitted to the intervals), so phi 8 is reached after four missed heartbeats. Probes
+//! that are not answered are evidence as well: of so many either they or their echoes were lost.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,8 +16,11 @@ use super::time::Time;
 
 /// Intervals kept, as in the original.
 pub const INTERVALS_MAX: usize = 100;
-/// Probability assumed for one heartbeat to be lost on the way.
-pub const PATH_LOSS: f64 = 0.01;
+/// The least part of the packets that is assumed to be lost on the way, and the largest: below the
+/// one it was not measured long enough, beyond the other it is no path.
+pub const LOSS_MIN: f64 = 0.01;
+/// See [`LOSS_MIN`].
+pub const LOSS_MAX: f64 = 0.3;
 
 /// The heartbeats of one peer, and what they say of its silence.
 #[derive(Clone, Debug)]
@@ -38,6 +42,10 @@ pub struct PhiEstimate {
     pub mean: f64,
     /// Their standard deviation, in seconds.
     pub deviation: f64,
+    /// The part of the packets that is lost on the way.
+    pub loss: f64,
+    /// Probes sent since then that were not answered in time.
+    pub lapsed: u32,
 }
 
 impl PhiWindow {
@@ -91,7 +99,8 @@ impl PhiWindow {
         let mean = self.sum / count;
         let variance = (self.sum_of_squares / count - mean * mean).max(0.0);
         let deviation = variance.sqrt().max(mean * DEVIATION_MIN);
-        PhiEstimate { last_heard: self.last_heard, mean, deviation }
+        let (loss, lapsed) = (LOSS_MIN, 0);
+        PhiEstimate { last_heard: self.last_heard, mean, deviation, loss, lapsed }
     }
 
     /// How long nothing has been heard.
@@ -125,16 +134,18 @@ impl PhiEstimate {
     pub fn phi(&self, now: Time) -> f64 {
         let silence = now.since(self.last_heard).as_secs_f64();
         let due = (silence / self.mean).ceil();
-        if due * -PATH_LOSS.log10() > 2.0 * PHI_MAX {
+        if due * -self.loss.log10() > 2.0 * PHI_MAX {
             return PHI_MAX;
         }
         let late = |nth: u32| (silence - f64::from(nth) * self.mean) / self.deviation;
         let missed = (1..=due as u32 + 1).map(|nth| {
-            let not_yet = PATH_LOSS + (1.0 - PATH_LOSS) * tail(late(nth));
+            let not_yet = self.loss + (1.0 - self.loss) * tail(late(nth));
             -not_yet.log10()
         });
+        // A probe or its echo was lost.
+        let unanswered = -(1.0 - (1.0 - self.loss).powi(2)).log10() * f64::from(self.lapsed);
         // Adding zero turns the negative zero of an empty or even sum into zero.
-        missed.sum::<f64>().clamp(0.0, PHI_MAX) + 0.0
+        (missed.sum::<f64>() + unanswered).clamp(0.0, PHI_MAX) + 0.0
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     id::{Generation, NodeId, Version},
     map::{Budget, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
+    questions::Questions,
     record::{NodeRecord, RecordError, Status, check_tags},
     route::{Counter, Output, SchedulerInput, StorageInput, TransportInput},
     sketch::Sketch,
@@ -110,6 +111,10 @@ pub struct Replica {
     /// sent, and how long to wait for the next.
     collecting: Option<(u64, Version)>,
     collected: (Time, Duration),
+    /// Who agreed on what is thought of a peer, as far as that was told.
+    observers: BTreeMap<NodeId, (Verdict, Arc<[NodeId]>)>,
+    /// Who asks who hears whom.
+    questions: Questions,
     /// What others say of this life and is not refuted yet, and when something last was.
     accused: Option<(Generation, Verdict)>,
     refuted: Option<Time>,
@@ -293,6 +298,8 @@ impl Replica {
             waves: Waves::default(),
             collecting: None,
             collected: (now, census::COLLECT_INTERVAL),
+            observers: BTreeMap::new(),
+            questions: Questions::new(now),
             accused: None,
             refuted: None,
             armed: None,
@@ -388,9 +395,11 @@ impl Replica {
             StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
             StorageInput::HeardOfSelf(generation) => self.heard_of_self(now, generation, out),
             StorageInput::Back(peer) => self.confront(&peer, out),
-            StorageInput::Accuse(peer, generation, verdict) => {
-                self.accuse(&peer, generation, verdict, out);
+            StorageInput::Accuse(peer, generation, verdict, observers) => {
+                self.accuse(&peer, generation, verdict, &observers, out);
             }
+            StorageInput::Ask(peer, generation) => self.ask(peer, generation, out),
+            StorageInput::Answer(ask, hears) => self.answer_question(ask, hears, out),
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
             StorageInput::Linked(peer, up) => {

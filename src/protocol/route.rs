@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     event::{Event, Problem, ProtocolEvent},
     exchange::Summary,
-    gossip::Gossip,
+    gossip::{Answer, Ask, Gossip},
     id::{Datacenter, Generation, NodeId},
     record::Status,
     time::Time,
@@ -63,8 +63,12 @@ pub enum StorageInput {
     Forget(NodeId),
     /// A stream with a peer broke off while it carried bulk.
     BulkBroken(NodeId),
-    /// The detector is convinced of this, in this life of the peer.
-    Accuse(NodeId, Generation, Verdict),
+    /// The detector is convinced of this, in this life of the peer, and so are these.
+    Accuse(NodeId, Generation, Verdict, Arc<[NodeId]>),
+    /// This node does not hear a peer in this life: ask who should hear it.
+    Ask(NodeId, Generation),
+    /// Answer a question about a peer: whether this node hears it.
+    Answer(Ask, bool),
     /// There is a connection to a peer on which news can be told, or there is none any more.
     Linked(NodeId, bool),
     /// News for a peer waits for its connection (`true`: what is new for it is to be joined and kept
@@ -131,7 +135,7 @@ pub enum Reach {
 }
 
 /// What the failure detector is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DetectorInput {
     /// Time has passed.
     Tick,
@@ -145,9 +149,36 @@ pub enum DetectorInput {
         status: Status,
         /// What the cluster thinks of it.
         verdict: Verdict,
+        /// Those who agreed on that, as far as they were named.
+        observers: Arc<[NodeId]>,
     },
-    /// These are the peers that this node has to hear itself; of the others it is told.
-    Observe(Arc<[NodeId]>),
+    /// Whom this node has to hear itself; of the others it is told.
+    Observe {
+        /// Those whose silence it has a voice in.
+        judged: Arc<[NodeId]>,
+        /// Those whom others judge, of their own datacenter; when one is silent, they are asked.
+        witnessed: Arc<[NodeId]>,
+    },
+    /// There is a connection to a peer, or there is none any more. `dialed`: this end did.
+    Linked {
+        /// The peer.
+        peer: NodeId,
+        /// Whether there is one.
+        up: bool,
+        /// Whether this end dialed it, and so sends the heartbeats.
+        dialed: bool,
+    },
+    /// The part of the packets to a peer that is lost, as its connection has measured.
+    Loss(NodeId, f64),
+    /// How slow a peer finds itself.
+    Health(NodeId, u8),
+    /// Another node does not hear a peer: hear it now, and answer.
+    Asked(Ask),
+    /// How many there are to be asked about a peer that this node asks about, this node included if
+    /// it has a voice; `None` if that cannot be said.
+    Asking(NodeId, Option<usize>),
+    /// Somebody answers what this node has asked.
+    Answered(Answer),
     /// The transport heard from the peer itself, in this life of it, at this time.
     Heard {
         /// The peer.
@@ -159,8 +190,12 @@ pub enum DetectorInput {
         /// When the packet was read, which may be a while ago.
         at: Time,
     },
-    /// The transport heard from all of these, each in this life of it, at about this time.
-    HeardAll(Vec<(NodeId, Generation)>, Time),
+    /// The transport has looked at all connections, as it does [`TICKS_PER_INTERVAL`] times in a
+    /// heartbeat interval, and has heard these since the last time, each in this life of it and at
+    /// about this time. It is a tick as well.
+    ///
+    /// [`TICKS_PER_INTERVAL`]: super::liveness::TICKS_PER_INTERVAL
+    HeardAll(Vec<(NodeId, Generation, Sign, Time)>),
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }
@@ -172,6 +207,8 @@ pub enum Sign {
     Heartbeat,
     /// Anything else that only the peer itself can have sent.
     Traffic,
+    /// The echo of the probe with this number.
+    Echo(u64),
 }
 
 /// What the transport is told.
@@ -185,7 +222,19 @@ pub enum TransportInput {
         summary: Summary,
     },
     /// Send each of these a heartbeat, if it is connected.
-    Heartbeat(Vec<NodeId>),
+    Heartbeat {
+        /// Whom.
+        peers: Vec<NodeId>,
+        /// How slow this node finds itself.
+        health: u8,
+    },
+    /// Send each of these a probe with this number, if it is connected; it is echoed at once.
+    Probe {
+        /// Whom, and the number of its probe.
+        probes: Vec<(NodeId, u64)>,
+        /// How slow this node finds itself.
+        health: u8,
+    },
     /// Connect to each of these, if there is no connection yet.
     Dial(Vec<NodeId>),
     /// Close the connection to each of these: neither end needs it any more, or there are too many.
@@ -290,6 +339,12 @@ pub enum Counter {
     Grafts,
     /// Times that this node has refuted what others thought of it.
     Refutations,
+    /// Times that this node missed a peer and asked the others who should hear it.
+    Inquiries,
+    /// Questions and answers of others not passed on, since there were too many.
+    QuestionsShed,
+    /// Accusations by nodes that do not observe the accused.
+    AccusationsRefused,
     /// Exchanges in which a sketch told what differs.
     ReconciledBySketch,
     /// Exchanges that were opened by a sketch and went on with the full digest, as too much differs.
@@ -300,7 +355,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -337,6 +392,9 @@ impl Counter {
         Self::PushGaps,
         Self::Grafts,
         Self::Refutations,
+        Self::Inquiries,
+        Self::QuestionsShed,
+        Self::AccusationsRefused,
         Self::ReconciledBySketch,
         Self::SketchFallbacks,
         Self::SketchesRefused,
@@ -382,6 +440,9 @@ impl Counter {
             Self::PushGaps => "push_gaps",
             Self::Grafts => "grafts",
             Self::Refutations => "refutations",
+            Self::Inquiries => "inquiries",
+            Self::QuestionsShed => "questions_shed",
+            Self::AccusationsRefused => "accusations_refused",
             Self::ReconciledBySketch => "reconciled_by_sketch",
             Self::SketchFallbacks => "sketch_fallbacks",
             Self::SketchesRefused => "sketches_refused",

@@ -26,7 +26,7 @@ use super::{
     gossip::Gossip,
     id::{Datacenter, NodeId},
     links::{Links, LinksConfig},
-    overlay::{DatacenterIndex, NEIGHBOURS, Overlay, Site},
+    overlay::{DatacenterIndex, FELLOWS_MIN, NEIGHBOURS, Overlay, Site},
     repair::Repair,
     route::{DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput},
     time::Time,
@@ -296,12 +296,8 @@ impl Scheduler {
         }
     }
 
-    /// Heartbeats go to all who are connected, the dead as well: if we are wrong about one and fell
-    /// silent ourselves, it would be wrong about us next.
     fn round(&mut self, now: Time, out: &mut Vec<Output>) {
         if !self.links.is_empty() {
-            let peers = self.links.peers().cloned().collect();
-            out.push(Output::Transport(TransportInput::Heartbeat(peers)));
             // What was asked before may be lost.
             self.asked = None;
             self.ask(Asked::ForRound, out);
@@ -408,9 +404,21 @@ impl Scheduler {
         let many = !self.observing && self.peers.len() > NEIGHBOURS;
         if changed || many {
             self.observing = true;
-            let whom = self.links.wanted().into();
-            out.push(Output::Detector(DetectorInput::Observe(whom)));
+            self.tell_whom_to_observe(out);
         }
+    }
+
+    /// Of another datacenter's nodes its own judge, if there are enough of them.
+    fn tell_whom_to_observe(&self, out: &mut Vec<Output>) {
+        let judged = |node: &&NodeId| {
+            let datacenter = self.peers.get(*node).map_or(Overlay::HOME, |peer| peer.datacenter);
+            datacenter == Overlay::HOME || self.overlay.members(datacenter) <= FELLOWS_MIN
+        };
+        let (judged, witnessed) =
+            self.links.wanted().iter().cloned().partition(|node| judged(&node));
+        let (judged, witnessed): (Vec<_>, Vec<_>) = (judged, witnessed);
+        let (judged, witnessed) = (judged.into(), witnessed.into());
+        out.push(Output::Detector(DetectorInput::Observe { judged, witnessed }));
     }
 
     // --- roots
@@ -550,8 +558,7 @@ impl Scheduler {
         self.links.reset(now);
         self.repair.reset();
         if self.observing {
-            let whom = self.links.wanted().into();
-            out.push(Output::Detector(DetectorInput::Observe(whom)));
+            self.tell_whom_to_observe(out);
         }
         if let Some(farewell) = &mut self.leaving
             && !farewell.pending.is_empty()

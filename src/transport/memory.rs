@@ -24,7 +24,7 @@ use crate::protocol::{
     exchange::Summary,
     gossip::Gossip,
     id::NodeId,
-    message::{Heartbeat, LENGTH_BYTES, Message},
+    message::{Call, Heartbeat, LENGTH_BYTES, Message},
     route::{Counter, Sign, Target, TransportInput},
 };
 
@@ -246,7 +246,8 @@ impl Postman {
             TransportInput::Round { targets, summary } => {
                 targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
-            TransportInput::Heartbeat(peers) => state.heartbeat(&peers),
+            TransportInput::Heartbeat { peers, health } => state.heartbeat(&peers, health),
+            TransportInput::Probe { probes, health } => state.probe(&probes, health),
             TransportInput::Dial(peers) => state.dial(&peers),
             TransportInput::Close(peers) => {
                 let near = state.node.node();
@@ -300,19 +301,29 @@ impl State {
         }
     }
 
-    fn heartbeat(&mut self, peers: &[NodeId]) {
+    fn heartbeat(&mut self, peers: &[NodeId], health: u8) {
         self.sequence += 1;
         let (generation, sequence) = (self.node.generation(), self.sequence);
-        let datagram = Heartbeat { generation, sequence }.encode();
-        for peer in peers {
-            let (network, node) = (self.network.clone(), self.node.clone());
-            let (peer, datagram) = (peer.clone(), datagram.clone());
-            self.tasks.spawn(async move { beat(&network, &node, &peer, &datagram).await });
+        let beat = Heartbeat { generation, sequence, call: Call::Beat, health };
+        peers.iter().for_each(|peer| self.send(peer, beat));
+    }
+
+    fn probe(&mut self, probes: &[(NodeId, u64)], health: u8) {
+        let generation = self.node.generation();
+        for (peer, sequence) in probes {
+            let call = Call::Probe;
+            self.send(peer, Heartbeat { generation, sequence: *sequence, call, health });
         }
+    }
+
+    fn send(&mut self, peer: &NodeId, heartbeat: Heartbeat) {
+        let (network, node, peer) = (self.network.clone(), self.node.clone(), peer.clone());
+        self.tasks.spawn(async move { beat(&network, &node, &peer, heartbeat).await });
     }
 }
 
-async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, datagram: &[u8]) {
+/// A datagram, and the answer to it: over QUIC that is the acknowledgement, or the echo.
+async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, heartbeat: Heartbeat) {
     let there = network.node(&MemoryNetwork::address(peer));
     let (Some(there), Some(delay)) = (there, network.path(node.node(), peer)) else {
         network.disconnect(node.node(), peer);
@@ -320,13 +331,16 @@ async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, datagram:
     };
     node.count(Counter::HeartbeatsSent);
     tokio::time::sleep(delay).await;
-    match Heartbeat::decode(datagram) {
-        Ok(heartbeat) => {
-            there.count(Counter::HeartbeatsReceived);
-            there.heard(node.node(), heartbeat.generation, Sign::Heartbeat, there.now());
-        }
-        Err(_) => there.count(Counter::FramesMalformed),
-    }
+    let generation = there.generation();
+    there.count(Counter::HeartbeatsReceived);
+    there.heard(node.node(), heartbeat.generation, Sign::Heartbeat, there.now());
+    let Some(delay) = network.path(peer, node.node()) else { return };
+    tokio::time::sleep(delay).await;
+    let sign = match heartbeat.call {
+        Call::Probe => Sign::Echo(heartbeat.sequence),
+        Call::Beat | Call::Echo => Sign::Traffic,
+    };
+    node.heard(peer, generation, sign, node.now());
 }
 
 /// Tells one peer what waits for it, for as long as the two are connected.

@@ -12,7 +12,7 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::{Digest, DigestEntry},
-        message::{Heartbeat, Hello, Message},
+        message::{Call, Heartbeat, Hello, Message},
         record::{NodeRecord, Status},
     },
 };
@@ -193,7 +193,7 @@ async fn believes_no_life_that_no_clock_can_have_given() {
     until("it is counted", || scene.refused("absurd_generation") == 1).await;
     let liar = scene.introduced("x").await;
     let before = scene.count("frames_refused");
-    let heartbeat = Heartbeat { generation: absurd, sequence: 1 };
+    let heartbeat = Heartbeat { generation: absurd, sequence: 1, call: Call::Beat, health: 0 };
     liar.connection.send_datagram(heartbeat.encode().into()).unwrap();
     scene.counts("frames_refused", before + 1).await;
     // A later life is still met as one.
@@ -213,7 +213,8 @@ async fn passes_heartbeats_on_at_a_rate_only() {
     let mut scene = Scene::new(|_| {}).await;
     let member = scene.introduced("x").await;
     for sequence in 0.. {
-        let heartbeat = Heartbeat { generation: Generation(1_000), sequence };
+        let heartbeat =
+            Heartbeat { generation: Generation(1_000), sequence, call: Call::Beat, health: 0 };
         member.connection.send_datagram_wait(heartbeat.encode().into()).await.unwrap();
         if scene.count("frames_refused") > 100 {
             break;

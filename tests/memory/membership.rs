@@ -83,14 +83,14 @@ async fn silence_is_suspected_then_dead_and_forgiven_when_heard() {
     let mut events = a.subscribe();
     lab.isolate(b.node(), &[&a]);
     let suspected = next_event(&mut events, |event| match event {
-        Event::PeerSuspect { phi, .. } => Some(phi),
+        Event::PeerSuspect { reason, .. } => Some(reason.phi),
         Event::PeerDead { .. } => panic!("dead before it was suspect"),
         _ => None,
     })
     .await;
     assert_eq!(names(&a.live_peers()), ["b"], "a suspect is still counted on");
     let dead = next_event(&mut events, |event| match event {
-        Event::PeerDead { phi, .. } => Some(phi),
+        Event::PeerDead { reason, .. } => Some(reason.phi),
         _ => None,
     })
     .await;

@@ -218,8 +218,8 @@ impl Mirror {
         let mut seen = Seen::default();
         for event in &*self.events.lock().unwrap() {
             match event.clone() {
-                Event::PeerLive { peer } => seen.live.push(peer),
-                Event::PeerDead { peer, .. } | Event::PeerLeft { peer } => {
+                Event::PeerLive { peer, .. } => seen.live.push(peer),
+                Event::PeerDead { peer, .. } | Event::PeerLeft { peer, .. } => {
                     seen.live.retain(|live| *live != peer);
                 }
                 Event::Updated { peer, key, value, .. } => {

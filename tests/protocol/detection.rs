@@ -23,6 +23,8 @@ struct Detector {
 impl Detector {
     fn new() -> Self {
         let config = LivenessConfig {
+            node: node("me"),
+            suspicion: Duration::from_secs(2),
             heartbeat_interval: Duration::from_secs(1),
             dead_peer_phi: 8.0,
             join_grace: Duration::from_secs(10),
@@ -45,7 +47,13 @@ impl Detector {
         let (peer, generation) = (node("p"), Generation(generation));
         self.tell(
             now,
-            DetectorInput::Member { peer, generation, status, verdict: Verdict::default() },
+            DetectorInput::Member {
+                peer,
+                generation,
+                status,
+                verdict: Verdict::default(),
+                observers: [].into(),
+            },
         )
     }
 
@@ -147,7 +155,7 @@ fn who_left_before_it_was_ever_heard_has_left() {
     let mut detector = Detector::new();
     detector.member(at(0), 1, Status::Left).beat(at(1), 1).ticks(1, 30);
     assert_eq!(detector.state(), Some(PeerState::Left));
-    assert_eq!(detector.events, [Event::PeerLeft { peer: node("p") }]);
+    assert!(matches!(&detector.events[..], [Event::PeerLeft { peer, .. }] if *peer == node("p")));
 }
 
 // C45
@@ -201,9 +209,12 @@ fn a_process_that_is_always_late_still_finds_the_dead() {
 /// Others hear `p`, and from the start on this node is to hear it as well.
 fn newly_observed() -> Detector {
     let mut detector = Detector::new();
-    detector.tell(at(0), DetectorInput::Observe([].into())).member(at(0), 1, Status::Up);
+    detector
+        .tell(at(0), DetectorInput::Observe { judged: [].into(), witnessed: [].into() })
+        .member(at(0), 1, Status::Up);
     assert_eq!(detector.state(), Some(PeerState::Live), "others hear it");
-    detector.tell(at(0), DetectorInput::Observe([node("p")].into()));
+    detector
+        .tell(at(0), DetectorInput::Observe { judged: [node("p")].into(), witnessed: [].into() });
     detector
 }
 
@@ -225,7 +236,10 @@ fn who_refutes_what_was_never_heard_here_is_given_twice_the_time() {
     assert_eq!(detector.state(), Some(PeerState::Dead));
     let (peer, generation, status) = (node("p"), Generation(1), Status::Up);
     let verdict = Verdict { incarnation: Incarnation(1), level: Level::Alive };
-    detector.tell(at(11), DetectorInput::Member { peer, generation, status, verdict });
+    detector.tell(
+        at(11),
+        DetectorInput::Member { peer, generation, status, verdict, observers: [].into() },
+    );
     detector.ticks(11, 20);
     assert_eq!(detector.state(), Some(PeerState::Live), "{:?}", detector.events);
     detector.ticks(20, 32);
@@ -237,6 +251,8 @@ fn who_is_suspect_is_judged_to_the_end_by_whoever_missed_it() {
     let mut detector = newly_observed();
     detector.ticks(0, 9);
     assert_eq!(detector.state(), Some(PeerState::Suspect));
-    detector.tell(at(9), DetectorInput::Observe([].into())).ticks(9, 11);
+    detector
+        .tell(at(9), DetectorInput::Observe { judged: [].into(), witnessed: [].into() })
+        .ticks(9, 11);
     assert_eq!(detector.state(), Some(PeerState::Dead), "although another is heard in its place");
 }

@@ -550,7 +550,7 @@ impl World {
                 let generation = self.sides[*side]
                     .copy(&name(owner))
                     .map_or(Generation::ZERO, NodeMap::generation);
-                let accuse = StorageInput::Accuse(name(owner), generation, verdict);
+                let accuse = StorageInput::Accuse(name(owner), generation, verdict, [].into());
                 self.sides[*side].handle(now, accuse, &mut out);
             }
             Op::Retire { owner, side } => {

@@ -176,7 +176,7 @@ fn a_copy_that_its_dead_owner_cannot_complete_takes_what_others_have() {
     for replica in [&mut copy, &mut whole] {
         let generation = Generation(1_000);
         let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
-        handle(replica, at(2), StorageInput::Accuse(node("b"), generation, dead));
+        handle(replica, at(2), StorageInput::Accuse(node("b"), generation, dead, [].into()));
     }
     exchange(&mut copy, &mut whole, at(3));
     let line = |replica: &Replica| replica.copy(&node("b")).unwrap().digest_entry(node("b"));
@@ -187,6 +187,8 @@ fn a_copy_that_its_dead_owner_cannot_complete_takes_what_others_have() {
 #[test]
 fn whom_this_node_alone_cannot_reach_is_not_called_dead_again_and_again() {
     let mut liveness = Liveness::new(LivenessConfig {
+        node: node("me"),
+        suspicion: Duration::from_secs(2),
         heartbeat_interval: Duration::from_secs(1),
         dead_peer_phi: 8.0,
         join_grace: Duration::from_secs(20),
@@ -197,11 +199,20 @@ fn whom_this_node_alone_cannot_reach_is_not_called_dead_again_and_again() {
         generation: Generation(1_000),
         status: Status::Up,
         verdict,
+        observers: [].into(),
     };
     let mut out = Vec::new();
-    liveness.handle(at(1), DetectorInput::Observe([].into()), &mut out);
+    liveness.handle(
+        at(1),
+        DetectorInput::Observe { judged: [].into(), witnessed: [].into() },
+        &mut out,
+    );
     liveness.handle(at(1), member(Verdict::default()), &mut out);
-    liveness.handle(at(2), DetectorInput::Observe([node("x")].into()), &mut out);
+    liveness.handle(
+        at(2),
+        DetectorInput::Observe { judged: [node("x")].into(), witnessed: [].into() },
+        &mut out,
+    );
     let (mut accusations, mut deaths) = (0, 0);
     for tick in 0..4 * 600 {
         let now = at(2) + Duration::from_millis(250) * tick;
@@ -210,7 +221,7 @@ fn whom_this_node_alone_cannot_reach_is_not_called_dead_again_and_again() {
         for output in out {
             match output {
                 // Others reach it, and it them.
-                Output::Storage(StorageInput::Accuse(_, _, verdict)) => {
+                Output::Storage(StorageInput::Accuse(_, _, verdict, _)) => {
                     accusations += 1;
                     let refuted = Verdict::alive(verdict.incarnation.next());
                     liveness.handle(now, member(refuted), &mut Vec::new());

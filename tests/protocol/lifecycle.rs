@@ -145,7 +145,7 @@ fn who_left_or_died_is_not_introduced_to_others() {
     left.record.as_mut().unwrap().1.status = Status::Left;
     told(&mut relay, "left", left);
     let dead = Verdict { incarnation: Incarnation::ZERO, level: Level::Dead };
-    let accuse = StorageInput::Accuse(node("dead"), Generation(1_000), dead);
+    let accuse = StorageInput::Accuse(node("dead"), Generation(1_000), dead, [].into());
     relay.handle(at(1), accuse, &mut Vec::new());
     let mut new = replica("new");
     exchange(&mut new, &mut relay, at(1));

@@ -16,7 +16,7 @@ use gossipmonger::{
         id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
         liveness::{Liveness, LivenessConfig, PeerState},
         map::MapLimits,
-        message::{FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
+        message::{Call, FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
         record::{NodeRecord, Status},
         replica::{NodeView, Replica, ReplicaConfig, Write, Written},
         route::{
@@ -123,7 +123,6 @@ pub(crate) struct Node {
     pub(crate) scheduler: Scheduler,
     booted: u64,
     wakes: [u64; 3],
-    sequence: u64,
     generation: Generation,
     /// How far each map reached when readers saw it last.
     seen: BTreeMap<NodeId, (Generation, Version)>,
@@ -251,6 +250,8 @@ impl Cluster {
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let scheduler = scheduler_config(&self.settings, at.name.clone(), seeds, candidates);
         let liveness = LivenessConfig {
+            node: at.name.clone(),
+            suspicion: INTERVAL * 2,
             heartbeat_interval: INTERVAL,
             dead_peer_phi: 8.0,
             join_grace: Duration::from_secs(10),
@@ -263,7 +264,6 @@ impl Cluster {
             scheduler,
             booted: self.now,
             wakes: [0; 3],
-            sequence: 0,
             generation: replica.own().generation(),
             seen: BTreeMap::new(),
             views: OrdMap::new(),
@@ -701,7 +701,14 @@ impl Cluster {
                     self.dial(slot, target, initiator, opening);
                 }
             }
-            TransportInput::Heartbeat(peers) => self.heartbeat(slot, &peers),
+            TransportInput::Heartbeat { peers, .. } => {
+                peers.iter().for_each(|peer| self.heartbeat(slot, peer, Call::Beat, 0));
+            }
+            TransportInput::Probe { probes, .. } => {
+                for (peer, number) in probes {
+                    self.heartbeat(slot, &peer, Call::Probe, number);
+                }
+            }
             TransportInput::Dial(peers) => {
                 peers.into_iter().for_each(|peer| self.dial_peer(slot, peer));
             }
@@ -856,6 +863,8 @@ impl Cluster {
         let dialed = end == 0;
         let stored = StorageInput::Linked(peer.clone(), up);
         self.input(slot, Machine::Storage, Output::Storage(stored));
+        let heard = DetectorInput::Linked { peer: peer.clone(), up, dialed };
+        self.input(slot, Machine::Detector, Output::Detector(heard));
         let linked = SchedulerInput::Linked { peer, up, dialed };
         self.input(slot, Machine::Scheduler, Output::Scheduler(linked));
     }
@@ -1155,25 +1164,43 @@ impl Cluster {
         }
     }
 
-    fn heartbeat(&mut self, slot: usize, peers: &[NodeId]) {
-        for peer in peers {
-            let Some(id) = self.link_to(slot, peer) else { continue };
-            let link = &self.links[&id];
-            let to = link.slots[1 - link.end(slot)];
-            let Some(node) = self.slots[slot].node.as_mut() else { return };
-            node.sequence += 1;
-            let generation = node.replica.own().generation();
-            let bytes = Heartbeat { generation, sequence: node.sequence }.encode();
-            for travel in self.network.datagram(&mut self.rng, slot, to) {
+    fn heartbeat(&mut self, slot: usize, peer: &NodeId, call: Call, sequence: u64) {
+        let Some(id) = self.link_to(slot, peer) else { return };
+        let link = &self.links[&id];
+        let to = link.slots[1 - link.end(slot)];
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        let generation = node.replica.own().generation();
+        let bytes = Heartbeat { generation, sequence, call, health: 0 }.encode();
+        // What QUIC is not told the arrival of it asks for again; of echoes it does not know.
+        let tries: &[u64] = if call == Call::Beat { &[0, 27_000, 81_000] } else { &[0] };
+        for late in tries {
+            let travels: Vec<_> =
+                self.network.datagram(&mut self.rng, slot, to).into_iter().collect();
+            for travel in &travels {
                 let from = self.slots[slot].name.clone();
-                self.at(self.now + travel, What::Datagram { to, from, bytes: bytes.clone() });
+                self.at(
+                    self.now + late + *travel,
+                    What::Datagram { to, from, bytes: bytes.clone() },
+                );
+            }
+            if !travels.is_empty() {
+                break;
             }
         }
     }
 
+    /// A heartbeat is acknowledged, a probe echoed.
     fn datagram(&mut self, to: usize, from: NodeId, bytes: &[u8]) {
         let heartbeat = Heartbeat::decode(bytes).expect("what nodes say can be decoded");
-        self.heard(to, from, heartbeat.generation, Sign::Heartbeat);
+        let sign = match (heartbeat.call, heartbeat.sequence) {
+            (Call::Echo, 0) => Sign::Traffic,
+            (Call::Echo, number) => Sign::Echo(number),
+            (Call::Beat | Call::Probe, _) => {
+                self.heartbeat(to, &from, Call::Echo, heartbeat.sequence);
+                Sign::Heartbeat
+            }
+        };
+        self.heard(to, from, heartbeat.generation, sign);
     }
 
     fn heard(&mut self, slot: usize, peer: NodeId, generation: Generation, sign: Sign) {

@@ -67,12 +67,14 @@ fn note(node: &Gossipmonger, event: Event) {
             });
             tracing::info!(%peer, datacenter, address, "a new node");
         }
-        Event::PeerLive { peer } => tracing::info!(%peer, "live"),
-        Event::PeerSuspect { peer, phi } => {
-            tracing::info!(%peer, phi = hundredths(phi), "suspect");
+        Event::PeerLive { peer, .. } => tracing::info!(%peer, "live"),
+        Event::PeerSuspect { peer, reason } => {
+            tracing::info!(%peer, phi = hundredths(reason.phi), "suspect");
         }
-        Event::PeerDead { peer, phi } => tracing::warn!(%peer, phi = hundredths(phi), "dead"),
-        Event::PeerLeft { peer } => tracing::info!(%peer, "left on purpose"),
+        Event::PeerDead { peer, reason } => {
+            tracing::warn!(%peer, phi = hundredths(reason.phi), "dead")
+        }
+        Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
         Event::PeerChanged { peer, generation } => {
             tracing::info!(%peer, %generation, "tags, addresses or generation changed");

@@ -85,7 +85,7 @@ impl Account {
     pub(super) fn note(&mut self, observer: &NodeId, at: Duration, event: &Event) {
         match event {
             Event::PeerDead { peer, .. } => notice(&mut self.death, peer, observer, at),
-            Event::PeerLive { peer } => notice(&mut self.back, peer, observer, at),
+            Event::PeerLive { peer, .. } => notice(&mut self.back, peer, observer, at),
             Event::Updated { peer, key, version, .. } => {
                 // A later write of the same key may have overtaken this one.
                 let reached = |write: &&mut Written| {

@@ -121,12 +121,14 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
         // That it is live comes next.
         Event::NewPeer { .. } => return None,
         Event::PeerChanged { peer, .. } => (Kind::Live, peer, "has a new life".to_owned(), None),
-        Event::PeerLive { peer } => (Kind::Live, peer, "is live".to_owned(), None),
-        Event::PeerSuspect { peer, phi } => {
-            (Kind::Suspect, peer, "is missed".to_owned(), Some(*phi))
+        Event::PeerLive { peer, .. } => (Kind::Live, peer, "is live".to_owned(), None),
+        Event::PeerSuspect { peer, reason } => {
+            (Kind::Suspect, peer, "is missed".to_owned(), Some(reason.phi))
         }
-        Event::PeerDead { peer, phi } => (Kind::Dead, peer, "is dead".to_owned(), Some(*phi)),
-        Event::PeerLeft { peer } => (Kind::Live, peer, "has left".to_owned(), None),
+        Event::PeerDead { peer, reason } => {
+            (Kind::Dead, peer, "is dead".to_owned(), Some(reason.phi))
+        }
+        Event::PeerLeft { peer, .. } => (Kind::Live, peer, "has left".to_owned(), None),
         Event::PeerForgotten { peer } => (Kind::Dead, peer, "is forgotten".to_owned(), None),
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");

@@ -420,10 +420,10 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
         Event::PeerChanged { peer, .. } => {
             format!("sees {peer} in a new life or with new addresses")
         }
-        Event::PeerLive { peer } => format!("sees {peer} live"),
-        Event::PeerSuspect { peer, phi } => format!("misses {peer} (phi {phi:.1})"),
-        Event::PeerDead { peer, phi } => format!("sees {peer} dead (phi {phi:.1})"),
-        Event::PeerLeft { peer } => format!("sees {peer} leave"),
+        Event::PeerLive { peer, .. } => format!("sees {peer} live"),
+        Event::PeerSuspect { peer, reason } => format!("misses {peer} (phi {:.1})", reason.phi),
+        Event::PeerDead { peer, reason } => format!("sees {peer} dead (phi {:.1})", reason.phi),
+        Event::PeerLeft { peer, .. } => format!("sees {peer} leave"),
         Event::PeerForgotten { peer } => format!("forgets {peer}"),
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");

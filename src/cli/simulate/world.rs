@@ -23,6 +23,7 @@ use crate::{
         exchange::{Ask, Half, Initiator, Reply, Responder, Step},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
+        liveness::TICKS_PER_INTERVAL,
         map::Budget,
         message::Message,
         overlay,
@@ -359,7 +360,12 @@ impl World {
             Gossip::Have(owners) => owners.iter().any(|have| watched(&have.node)),
             Gossip::Graft(owners) => owners.iter().any(|entry| watched(&entry.node)),
             Gossip::Prune(owners) => owners.iter().any(watched),
-            Gossip::Root(_) | Gossip::Wave(_) | Gossip::Echo(_) => false,
+            Gossip::Root(_)
+            | Gossip::Wave(_)
+            | Gossip::Echo(_)
+            | Gossip::Ask(_)
+            | Gossip::Answer(_)
+            | Gossip::Accusation(_) => false,
         }
     }
 
@@ -615,9 +621,30 @@ impl World {
                 }
             }
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
-            // Connections keep themselves alive.
-            TransportInput::Heartbeat(_) => {}
+            TransportInput::Heartbeat { peers, .. } => {
+                peers.iter().filter_map(number).for_each(|peer| self.beat(node, peer, None));
+            }
+            TransportInput::Probe { probes, .. } => {
+                for (peer, sequence) in probes {
+                    number(&peer).into_iter().for_each(|p| self.beat(node, p, Some(sequence)));
+                }
+            }
             TransportInput::TellLinks => self.tell_links(node),
+        }
+    }
+
+    /// A heartbeat, or a probe: what is lost of it QUIC sends again before anybody misses it.
+    fn beat(&mut self, node: u32, peer: u32, probe: Option<u64>) {
+        let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { return };
+        let now = self.now();
+        let c = &mut self.connections[connection as usize];
+        if c.sick.is_some() || c.up != [true; 2] {
+            return;
+        }
+        c.heard = [now; 2];
+        let there = self.machines(peer).map(|m| m.replica.own().generation());
+        if let (Some(sequence), Some(generation)) = (probe, there) {
+            self.heard(node, peer, generation, Sign::Echo(sequence));
         }
     }
 
@@ -757,6 +784,8 @@ impl World {
         let storage = Output::Storage(StorageInput::Linked(peer.clone(), up));
         self.input(node, Machine::Storage, storage);
         let peer = peer.clone();
+        let detector = DetectorInput::Linked { peer: peer.clone(), up, dialed };
+        self.input(node, Machine::Detector, Output::Detector(detector));
         let scheduler = Output::Scheduler(SchedulerInput::Linked { peer, up, dialed });
         self.input(node, Machine::Scheduler, scheduler);
     }
@@ -1272,6 +1301,6 @@ const FRAME_BYTES: usize = 6;
 const DIAL_BYTES: u64 = 7_368;
 const DIAL_PACKETS: usize = 6;
 /// How often silence is judged within one heartbeat interval.
-const DETECTOR_TICKS: u64 = 4;
+const DETECTOR_TICKS: u64 = TICKS_PER_INTERVAL as u64;
 /// Frames of gossip that a connection holds while it is cut.
 const HELD_MAX: usize = 1_024;

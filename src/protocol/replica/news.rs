@@ -134,6 +134,9 @@ impl Replica {
                 let swells = self.waves.echo(now, from, echo);
                 self.swell(now, swells, out);
             }
+            Gossip::Ask(ask) => self.asked_about(now, from, ask, out),
+            Gossip::Answer(answer) => self.answered(now, answer, out),
+            Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
         }
     }
 

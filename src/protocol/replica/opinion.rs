@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use super::{Replica, tell};
 use crate::protocol::{
     delta::Delta,
-    gossip::Gossip,
+    gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX},
     id::{Generation, Incarnation, NodeId},
+    map::NodeMap,
+    overlay::{self, FELLOWS_MIN},
     record::{NodeRecord, Status},
     route::{Counter, DetectorInput, Output},
     time::Time,
@@ -18,24 +20,180 @@ impl Replica {
         let Some(map) = self.copies.get(peer) else { return };
         let Some(record) = map.record() else { return };
         let (generation, status, verdict) = (map.generation(), record.status, map.verdict());
+        let named = self.observers.get(peer).filter(|(about, _)| *about == verdict);
+        let observers = named.map_or_else(Arc::default, |(_, observers)| Arc::clone(observers));
         let peer = peer.clone();
-        out.push(Output::Detector(DetectorInput::Member { peer, generation, status, verdict }));
+        let member = DetectorInput::Member { peer, generation, status, verdict, observers };
+        out.push(Output::Detector(member));
     }
 
-    /// Our detector is convinced: from now on everybody is to know.
+    /// Our detector and these are convinced: from now on everybody is to know.
     pub(super) fn accuse(
         &mut self,
-        peer: &NodeId,
+        subject: &NodeId,
         generation: Generation,
         verdict: Verdict,
+        observers: &Arc<[NodeId]>,
         out: &mut Vec<Output>,
     ) {
-        let before = self.before(peer);
-        let Some(copy) = self.copies.get_mut(peer) else { return };
-        if copy.generation() == generation && Arc::make_mut(copy).judge(verdict) {
-            self.touched(&before);
-            self.push.note(before.line, None, false);
-            self.tell_detector(peer, out);
+        let observers = observers.iter().take(OBSERVERS_MAX).cloned().collect();
+        let subject = subject.clone();
+        self.take_accusation(None, Accusation { subject, generation, verdict, observers }, out);
+    }
+
+    /// Others are convinced.
+    pub(super) fn accused_by_others(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        accusation: Accusation,
+        out: &mut Vec<Output>,
+    ) {
+        let Accusation { subject, generation, verdict, .. } = &accusation;
+        if *subject == self.config.node {
+            return self.judged_by_others(now, *generation, *verdict, out);
+        }
+        let news = self.copies.get(subject).is_some_and(|copy| {
+            copy.generation() == *generation
+                && *verdict > copy.verdict()
+                && verdict.incarnation <= INCARNATION_MAX
+        });
+        if !news {
+            return;
+        }
+        if self.may_accuse(&accusation) {
+            self.take_accusation(Some(from), accusation, out);
+        } else {
+            out.push(Output::Count(Counter::AccusationsRefused, 1));
+        }
+    }
+
+    fn take_accusation(
+        &mut self,
+        from: Option<&NodeId>,
+        accusation: Accusation,
+        out: &mut Vec<Output>,
+    ) {
+        let Accusation { subject, generation, verdict, observers } = &accusation;
+        let before = self.before(subject);
+        let Some(copy) = self.copies.get_mut(subject) else { return };
+        if copy.generation() != *generation || !Arc::make_mut(copy).judge(*verdict) {
+            return;
+        }
+        self.touched(&before);
+        self.observers.insert(subject.clone(), (*verdict, observers.as_slice().into()));
+        self.tell_detector(subject, out);
+        let to = self.push.links().filter(|peer| Some(*peer) != from).cloned().collect();
+        tell(to, Gossip::Accusation(accusation), out);
+    }
+
+    /// Whether most of those named are such as hear the accused, by our view: views differ a little.
+    fn may_accuse(&self, accusation: &Accusation) -> bool {
+        let Accusation { subject, observers, .. } = accusation;
+        let fellows: Vec<_> = self.fellows(subject).collect();
+        let known = |node: &NodeId| *node == self.config.node || self.copies.contains_key(node);
+        let sound = if fellows.len() < FELLOWS_MIN {
+            observers.iter().filter(|observer| known(observer)).count()
+        } else {
+            let near = overlay::ring_neighbours(subject, fellows.into_iter(), 2);
+            observers.iter().filter(|observer| near.contains(observer)).count()
+        };
+        sound * 2 > observers.len()
+    }
+
+    /// The other members of a node's datacenter.
+    fn fellows<'a>(&'a self, subject: &NodeId) -> impl Iterator<Item = &'a NodeId> {
+        let place = |map: &NodeMap| map.record().map(|record| record.datacenter.clone());
+        let there = self.map_of(subject).and_then(place);
+        let others = self.copies.iter().filter(|(node, _)| !self.is_gone(node));
+        let all =
+            others.map(|(node, copy)| (node, &**copy)).chain([(&self.config.node, &self.own)]);
+        let subject = subject.clone();
+        all.filter(move |(node, map)| **node != subject && place(map) == there)
+            .map(|(node, _)| node)
+    }
+
+    // --- who hears a peer?
+
+    /// This node does not hear a peer: asks who should.
+    pub(super) fn ask(&mut self, subject: NodeId, generation: Generation, out: &mut Vec<Output>) {
+        let fellows: Vec<_> = self.fellows(&subject).collect();
+        let alone = self.copies.len() <= 1;
+        let observers = if fellows.len() < FELLOWS_MIN && !alone {
+            // Bridges hear it, of which this node does not know all.
+            None
+        } else {
+            Some(overlay::ring_neighbours(&subject, fellows.into_iter(), 1).len())
+        };
+        let (asker, round) =
+            (self.config.node.clone(), self.questions.next_round(self.own.generation()));
+        let to = self.push.links().filter(|peer| **peer != subject).cloned().collect();
+        let ask = Ask { subject: subject.clone(), generation, asker, round };
+        tell(to, Gossip::Ask(ask), out);
+        out.push(Output::Detector(DetectorInput::Asking(subject, observers)));
+    }
+
+    /// A peer asks, or passes on a question.
+    pub(super) fn asked_about(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        ask: Ask,
+        out: &mut Vec<Output>,
+    ) {
+        if ask.asker == self.config.node || !self.questions.is_new(now, from, &ask) {
+            return;
+        }
+        if !self.questions.may_relay(now) {
+            return out.push(Output::Count(Counter::QuestionsShed, 1));
+        }
+        if ask.subject == self.config.node {
+            if ask.generation == self.own.generation() {
+                let observer = self.config.node.clone();
+                tell(
+                    vec![from.clone()],
+                    Gossip::Answer(Answer { ask, observer, hears: true }),
+                    out,
+                );
+            }
+            return;
+        }
+        let sound = |copy: &Arc<NodeMap>| copy.generation() == ask.generation;
+        if !self.copies.get(&ask.subject).is_some_and(sound) || self.is_gone(&ask.subject) {
+            return;
+        }
+        let others = self.push.links().filter(|peer| **peer != ask.subject && *peer != from);
+        let to = others.cloned().collect();
+        tell(to, Gossip::Ask(ask.clone()), out);
+        out.push(Output::Detector(DetectorInput::Asked(ask)));
+    }
+
+    /// Our detector answers a question.
+    pub(super) fn answer_question(&self, ask: Ask, hears: bool, out: &mut Vec<Output>) {
+        let answer = Answer { ask, observer: self.config.node.clone(), hears };
+        if let Some(to) = self.questions.way_back(&answer) {
+            tell(vec![to.clone()], Gossip::Answer(answer), out);
+        }
+    }
+
+    /// Somebody answers a question of ours, or of another.
+    pub(super) fn answered(&mut self, now: Time, answer: Answer, out: &mut Vec<Output>) {
+        if answer.ask.asker == self.config.node {
+            let fellows: Vec<_> = self.fellows(&answer.ask.subject).collect();
+            let near = fellows.len() < FELLOWS_MIN
+                || answer.observer == answer.ask.subject
+                || overlay::ring_neighbours(&answer.ask.subject, fellows.into_iter(), 2)
+                    .contains(&answer.observer);
+            if near {
+                out.push(Output::Detector(DetectorInput::Answered(answer)));
+            }
+            return;
+        }
+        if !self.questions.may_relay(now) {
+            return out.push(Output::Count(Counter::QuestionsShed, 1));
+        }
+        if let Some(to) = self.questions.way_back(&answer).cloned() {
+            tell(vec![to], Gossip::Answer(answer), out);
         }
     }
 

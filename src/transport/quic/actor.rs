@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quinn::{RecvStream, SendStream};
 use ractor::{ActorProcessingErr, ActorRef};
 
@@ -20,7 +21,8 @@ use crate::{
     protocol::{
         exchange::Summary,
         id::NodeId,
-        route::{Target, TransportInput},
+        message::{Call, Heartbeat},
+        route::{Counter, Target, TransportInput},
     },
     transport::{NodeLink, exchange::initiate},
 };
@@ -33,6 +35,8 @@ pub(super) struct State {
     shared: Arc<Shared>,
     node: NodeLink,
     tasks: Tasks,
+    /// Heartbeats sent.
+    beats: u64,
 }
 
 #[ractor::actor(message = TransportInput, state = State, arguments = (Arc<Shared>, NodeLink))]
@@ -53,7 +57,7 @@ impl Quic {
         for link in shared.table.tell(&node) {
             spawner.spawn(serve(Arc::clone(&shared), node.clone(), spawner.clone(), link));
         }
-        Ok(State { shared, node, tasks })
+        Ok(State { shared, node, tasks, beats: 0 })
     }
 
     async fn handle(
@@ -66,8 +70,8 @@ impl Quic {
             TransportInput::Round { targets, summary } => {
                 targets.into_iter().for_each(|target| state.begin(target, summary.clone()));
             }
-            // The connections see to it themselves.
-            TransportInput::Heartbeat(_) => {}
+            TransportInput::Heartbeat { peers, health } => state.beat(&peers, health),
+            TransportInput::Probe { probes, health } => state.probe(&probes, health),
             TransportInput::Dial(peers) => peers.into_iter().for_each(|peer| state.dial(peer)),
             TransportInput::Close(peers) => {
                 let links = peers.iter().filter_map(|peer| state.shared.table.link(peer));
@@ -108,6 +112,35 @@ impl State {
             }
             node.ended(target, dialed.node, done);
         });
+    }
+
+    /// Sends a heartbeat to each of these. That QUIC acknowledges it is their life.
+    fn beat(&mut self, peers: &[NodeId], health: u8) {
+        self.beats += 1;
+        let beat = Heartbeat {
+            generation: self.node.generation(),
+            sequence: self.beats,
+            call: Call::Beat,
+            health,
+        };
+        let datagram = Bytes::from(beat.encode());
+        for peer in peers {
+            self.datagram(peer, datagram.clone());
+        }
+    }
+
+    fn probe(&self, probes: &[(NodeId, u64)], health: u8) {
+        let generation = self.node.generation();
+        for (peer, sequence) in probes {
+            let probe = Heartbeat { generation, sequence: *sequence, call: Call::Probe, health };
+            self.datagram(peer, probe.encode().into());
+        }
+    }
+
+    fn datagram(&self, peer: &NodeId, datagram: Bytes) {
+        let link = self.shared.table.link(peer);
+        let sent = link.is_some_and(|link| link.connection.send_datagram(datagram).is_ok());
+        self.node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
     }
 
     /// Closes a connection, when what is under way on it has come through: the last frame of an

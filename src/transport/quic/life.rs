@@ -1,9 +1,9 @@
 //! Signs of life: what the connections themselves notice, asked for a few times in a round.
 //!
-//! The end that dialed a connection keeps it alive with a packet per `gossip_interval` of silence,
-//! which the other end acknowledges: each hears the other once in a round, at the price of two packets
-//! (measured: three quarters of what a datagram of ours and its acknowledgement cost, and no task
-//! wakes for it). What counts is that frames of any kind were received, since those are authentic.
+//! The end that dialed a connection sends a datagram in each round, when the detector says so; QUIC
+//! acknowledges it. So each end hears the other once in a round, at the price of two packets and of no
+//! task that wakes for an acknowledgement. What counts is that frames of any kind were received,
+//! since those are authentic.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,12 +13,16 @@ use tokio::time::MissedTickBehavior;
 
 use super::Shared;
 use crate::{
-    protocol::{message::Heartbeat, route::Counter},
+    protocol::{
+        liveness::TICKS_PER_INTERVAL,
+        message::{Call, Heartbeat},
+        route::Counter,
+    },
     transport::NodeLink,
 };
 
-/// How often in a round the connections are asked.
-const LOOKS_PER_INTERVAL: u32 = 4;
+/// How often the loss on a connection is looked at, in looks.
+const LOSS_LOOKS: u64 = 100;
 /// They are not asked more often than this.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 /// So many datagrams tell a peer of a later life of ours, one a look, since some may be lost.
@@ -26,32 +30,38 @@ pub(super) const RENEWALS: u32 = 8;
 
 /// Tells the detector of all who were heard, for as long as the actor lives.
 pub(super) async fn watch(shared: Arc<Shared>, node: NodeLink) {
-    let interval = node.config().gossip_interval / LOOKS_PER_INTERVAL;
+    let interval = node.config().gossip_interval / TICKS_PER_INTERVAL;
     let mut looks = tokio::time::interval(interval.max(LOOK_MIN));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = 0;
-    loop {
+    for look in 1_u64.. {
         looks.tick().await;
         let own = node.generation();
-        let (mut heard, mut renewal) = (Vec::new(), None);
-        let at = node.now();
+        let (mut heard, mut losses, mut renewal) = (Vec::new(), Vec::new(), None);
+        let now = node.now();
         shared.table.for_each(|link| {
-            if link.has_progressed() {
+            if let Some((sign, at)) = link.progress(now) {
                 let met = link.met();
-                heard.push((met.node, met.generation));
+                heard.push((met.node, met.generation, sign, at));
+            }
+            if look.is_multiple_of(LOSS_LOOKS)
+                && let Some(loss) = link.measure_loss()
+            {
+                losses.push((link.node().clone(), loss));
             }
             if link.is_to_be_told(own) {
                 let datagram = renewal.get_or_insert_with(|| {
                     sequence += 1;
-                    Bytes::from(Heartbeat { generation: own, sequence }.encode())
+                    let (call, health) = (Call::Beat, 0);
+                    let beat = Heartbeat { generation: own, sequence, call, health };
+                    Bytes::from(beat.encode())
                 });
                 let sent = link.connection.send_datagram(datagram.clone()).is_ok();
                 node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
             }
         });
-        if !heard.is_empty() {
-            node.heard_all(heard, at);
-        }
+        losses.iter().for_each(|(peer, loss)| node.measured_loss(peer, *loss));
+        node.heard_all(heard);
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     actors::clock::Clock,
     protocol::{
-        message::Heartbeat,
+        message::{Call, Heartbeat},
         route::{Counter, Sign},
     },
     tls::{self, Rejection},
@@ -25,9 +25,9 @@ use crate::{
 
 /// Datagrams that are no heartbeats until a peer is cut off.
 const MALFORMED_MAX: u32 = 16;
-/// Most heartbeats of a peer that are passed on, twice what the shortest interval makes: the queue
-/// of the detector has no bound of its own.
-const HEARTBEATS_PER_SECOND: f64 = 200.0;
+/// Most heartbeats of a peer that are taken, twice what it sends while it probes us: the queue of the
+/// detector has no bound of its own.
+const HEARTBEATS_PER_SECOND: f64 = 500.0;
 /// A certificate's end is looked for at least so often, since the wall clock may be set.
 const EXPIRY_LOOK: Duration = Duration::from_secs(600);
 
@@ -160,9 +160,31 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
             continue;
         }
         node.count(Counter::HeartbeatsReceived);
-        link.raise(heartbeat.generation);
-        // It tells of a later life, and not how often this peer is heard.
-        node.heard(link.node(), heartbeat.generation, Sign::Traffic, at);
+        if link.takes_health(heartbeat.health) {
+            node.told_health(link.node(), heartbeat.health);
+        }
+        let later = link.raise(heartbeat.generation);
+        match heartbeat.call {
+            // Those who look at the connections find it: no actor is woken for it.
+            Call::Beat => link.beaten(at),
+            Call::Probe => {
+                link.beaten(at);
+                let echo = Heartbeat {
+                    generation: node.generation(),
+                    call: Call::Echo,
+                    health: 0,
+                    ..heartbeat
+                };
+                let _ = link.connection.send_datagram(echo.encode().into());
+            }
+            Call::Echo => {
+                let sign = Sign::Echo(heartbeat.sequence);
+                node.heard(link.node(), heartbeat.generation, sign, at);
+            }
+        }
+        if later {
+            node.heard(link.node(), heartbeat.generation, Sign::Traffic, at);
+        }
     }
 }
 

@@ -66,9 +66,9 @@ pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> 
         // Probing for larger packets costs 11 kB a connection, and has its own failures.
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(idle_timeout(idle)));
-    // This is the heartbeat, both ways: the other end acknowledges it.
+    // For connections that carry no heartbeats, since the two are not neighbours.
     if dialing {
-        transport.keep_alive_interval(Some(config.gossip_interval.min(idle / 3)));
+        transport.keep_alive_interval(Some(idle / 3));
     }
     Arc::new(transport)
 }

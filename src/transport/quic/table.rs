@@ -6,8 +6,9 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use quinn::Connection;
@@ -23,6 +24,8 @@ use crate::{
         gossip::Gossip,
         id::{Generation, NodeId},
         overlay,
+        route::Sign,
+        time::Time,
     },
     tls,
     transport::{
@@ -42,6 +45,14 @@ pub(super) struct Link {
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
     received: AtomicU64,
+    /// When the last heartbeat came, in microseconds since the origin, and what was told of that.
+    beaten: AtomicU64,
+    beaten_told: AtomicU64,
+    /// How slow the peer finds itself.
+    health: AtomicU8,
+    /// Packets sent and lost when that was last asked for, and the part that was lost, in millionths.
+    packets: [AtomicU64; 2],
+    loss: AtomicU64,
     /// The generation of this node that the peer was told, and how often it is still to be told.
     told: AtomicU64,
     renewals: AtomicU32,
@@ -83,6 +94,11 @@ impl Link {
             outbox: Outbox::new(node, met.node.clone(), &datacenter),
             node: met.node,
             received: AtomicU64::new(0),
+            beaten: AtomicU64::new(0),
+            beaten_told: AtomicU64::new(0),
+            health: AtomicU8::new(0),
+            packets: [AtomicU64::new(0), AtomicU64::new(0)],
+            loss: AtomicU64::new(0),
             told: AtomicU64::new(own.0),
             renewals: AtomicU32::new(0),
             exchanges: AtomicU32::new(0),
@@ -99,15 +115,49 @@ impl Link {
         Met { node: self.node.clone(), generation }
     }
 
-    /// The peer has taken a later generation on this connection.
-    pub(super) fn raise(&self, generation: Generation) {
-        self.generation.fetch_max(generation.0, Ordering::Relaxed);
+    /// What generation the peer has taken on this connection; says whether it is a later one.
+    pub(super) fn raise(&self, generation: Generation) -> bool {
+        self.generation.fetch_max(generation.0, Ordering::Relaxed) < generation.0
     }
 
-    /// Whether anything was received since the last call.
-    pub(super) fn has_progressed(&self) -> bool {
-        let received = frames_received(&self.connection.stats());
-        self.received.swap(received, Ordering::Relaxed) != received
+    /// A heartbeat came.
+    pub(super) fn beaten(&self, at: Time) {
+        let micros = u64::try_from(at.since_origin().as_micros()).unwrap_or(u64::MAX);
+        self.beaten.store(micros, Ordering::Relaxed);
+    }
+
+    /// Whether the peer finds itself slower or faster than it said before.
+    pub(super) fn takes_health(&self, health: u8) -> bool {
+        self.health.swap(health, Ordering::Relaxed) != health
+    }
+
+    /// What was received since the last call, and when.
+    pub(super) fn progress(&self, now: Time) -> Option<(Sign, Time)> {
+        let stats = self.connection.stats();
+        let received = frames_received(&stats);
+        let progressed = self.received.swap(received, Ordering::Relaxed) != received;
+        let beaten = self.beaten.load(Ordering::Relaxed);
+        if self.beaten_told.swap(beaten, Ordering::Relaxed) != beaten {
+            return Some((Sign::Heartbeat, Time::from_origin(Duration::from_micros(beaten))));
+        }
+        progressed.then_some((Sign::Traffic, now))
+    }
+
+    /// The part of our packets that was lost lately, if it is not what it was when last asked for.
+    pub(super) fn measure_loss(&self) -> Option<f64> {
+        let path = self.connection.stats().path;
+        let since = |at: usize, count: u64| {
+            count - self.packets[at].swap(count, Ordering::Relaxed).min(count)
+        };
+        let (sent, lost) = (since(0, path.sent_packets), since(1, path.lost_packets));
+        if sent == 0 {
+            return None;
+        }
+        let before = self.loss.load(Ordering::Relaxed) as f64 / 1e6;
+        let weight = (sent as f64 / LOSS_PACKETS).min(1.0);
+        let after = before + ((lost as f64 / sent as f64).min(1.0) - before) * weight;
+        self.loss.store((after * 1e6) as u64, Ordering::Relaxed);
+        ((after - before).abs() > LOSS_STEP).then_some(after)
     }
 
     /// Whether the peer is to be told this generation of ours (once more).
@@ -300,3 +350,8 @@ impl Drop for Dialing<'_> {
         self.table.changed.send_modify(|count| *count += 1);
     }
 }
+
+/// The weight of a look at the loss is its packets in so many: about a minute of heartbeats.
+const LOSS_PACKETS: f64 = 120.0;
+/// A change of the loss that is worth telling.
+const LOSS_STEP: f64 = 0.002;

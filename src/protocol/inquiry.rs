@@ -1,0 +1,214 @@
+//! One question to those who should hear a peer: how many have to agree before it is suspected.
+//!
+//! A single observer is wrong whenever its own path is bad. So nobody accuses alone as long as there
+//! are others to be asked, and what counts is how many different ones agree, not how often one says
+//! so (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018, section IV-B; Rapid, section 4.1, calls
+//! them observers as well).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{id::NodeId, time::Time};
+
+/// Most observers that have to agree.
+pub const QUORUM_MAX: usize = 5;
+
+/// How many of so many observers have to agree.
+#[must_use]
+pub fn quorum(observers: usize) -> usize {
+    (observers / 2 + 1).min(QUORUM_MAX)
+}
+
+/// What was asked about one peer, and what was answered.
+#[derive(Debug)]
+pub struct Inquiry {
+    begun: Time,
+    observers: Option<usize>,
+    answers: BTreeMap<NodeId, bool>,
+}
+
+/// The asker itself, when a question is to be decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'a> {
+    /// Its name.
+    pub node: &'a NodeId,
+    /// It has a voice, and is convinced.
+    pub convinced: bool,
+    /// More than half of those whom it is to hear fell silent together: it may be the asker itself
+    /// that is cut off.
+    pub isolated: bool,
+    /// How often a heartbeat is expected.
+    pub interval: Duration,
+}
+
+/// What follows from the answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Nothing yet.
+    Open,
+    /// These agree that it is not heard.
+    Silent(Arc<[NodeId]>),
+    /// The asker does not hear it, and nobody has answered.
+    Alone,
+    /// Others hear it.
+    Heard,
+}
+
+impl Inquiry {
+    /// It was asked just now.
+    #[must_use]
+    pub const fn new(begun: Time) -> Self {
+        Self { begun, observers: None, answers: BTreeMap::new() }
+    }
+
+    /// When it was asked.
+    #[must_use]
+    pub const fn begun(&self) -> Time {
+        self.begun
+    }
+
+    /// How many there are to be asked, the asker included if it has a voice.
+    pub const fn expect(&mut self, observers: Option<usize>) {
+        self.observers = observers;
+    }
+
+    /// One of them answers.
+    pub fn answer(&mut self, observer: NodeId, hears: bool) {
+        // A later answer is the better one, and one node has one voice.
+        if self.answers.len() < ANSWERS_MAX || self.answers.contains_key(&observer) {
+            self.answers.insert(observer, hears);
+        }
+    }
+
+    /// What follows from it.
+    #[must_use]
+    pub fn finding(&self, now: Time, asker: Asker<'_>) -> Finding {
+        let hear = self.answers.values().filter(|hears| **hears).count();
+        let silent = self.answers.len() - hear + usize::from(asker.convinced);
+        let age = now.since(self.begun);
+        if let Some(observers) = self.observers {
+            if silent >= quorum(observers) {
+                return self.silent(asker);
+            }
+            if hear > observers / 2 {
+                return Finding::Heard;
+            }
+        }
+        let late = match self.observers {
+            Some(_) => age >= asker.interval * ANSWER_INTERVALS,
+            None => age >= asker.interval,
+        };
+        match (silent, hear) {
+            _ if !late => Finding::Open,
+            (0, 0) => Finding::Open,
+            (silent, hear) if hear >= silent => Finding::Heard,
+            (1, 0) if asker.convinced => {
+                if asker.isolated && age < asker.interval * ISOLATED_INTERVALS {
+                    Finding::Open
+                } else {
+                    Finding::Alone
+                }
+            }
+            _ => self.silent(asker),
+        }
+    }
+
+    fn silent(&self, asker: Asker<'_>) -> Finding {
+        let others = self.answers.iter().filter(|(_, hears)| !**hears).map(|(node, _)| node);
+        let mut agreed: Vec<_> = others.cloned().collect();
+        if asker.convinced {
+            agreed.push(asker.node.clone());
+        }
+        agreed.sort_unstable();
+        if agreed.len() == 1 && asker.convinced {
+            Finding::Alone
+        } else {
+            Finding::Silent(agreed.into())
+        }
+    }
+}
+
+/// After so many intervals the majority of those who have answered decides.
+const ANSWER_INTERVALS: u32 = 2;
+/// After so many intervals even a node decides alone that may itself be cut off.
+const ISOLATED_INTERVALS: u32 = 10;
+/// Most answers kept; more observers than that there are not.
+const ANSWERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: Duration = Duration::from_secs(1);
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_origin(Duration::from_millis(millis))
+    }
+
+    fn finding(inquiry: &Inquiry, millis: u64, convinced: bool, isolated: bool) -> Finding {
+        let me = node("me");
+        inquiry.finding(at(millis), Asker { node: &me, convinced, isolated, interval: T })
+    }
+
+    fn asked(observers: usize) -> Inquiry {
+        let mut inquiry = Inquiry::new(at(0));
+        inquiry.expect(Some(observers));
+        inquiry
+    }
+
+    // C67
+    #[test]
+    fn different_observers_count_and_one_that_repeats_itself_does_not() {
+        let mut inquiry = asked(10);
+        (0..10).for_each(|_| inquiry.answer(node("a"), false));
+        assert_eq!(finding(&inquiry, 100, true, false), Finding::Open);
+        ["b", "c", "d"].iter().for_each(|name| inquiry.answer(node(name), false));
+        assert!(
+            matches!(finding(&inquiry, 100, true, false), Finding::Silent(who) if who.len() == 5)
+        );
+    }
+
+    #[test]
+    fn the_one_who_could_be_asked_has_to_agree() {
+        let inquiry = asked(2);
+        assert_eq!(finding(&inquiry, 1_999, true, false), Finding::Open);
+        assert_eq!(finding(&inquiry, 2_000, true, false), Finding::Alone);
+    }
+
+    #[test]
+    fn who_is_the_only_observer_decides_at_once() {
+        assert_eq!(finding(&asked(1), 0, true, false), Finding::Alone);
+        assert_eq!(finding(&asked(1), 0, false, false), Finding::Open);
+    }
+
+    #[test]
+    fn who_may_be_cut_off_itself_waits() {
+        let inquiry = asked(9);
+        assert_eq!(finding(&inquiry, 9_999, true, true), Finding::Open);
+        assert_eq!(finding(&inquiry, 10_000, true, true), Finding::Alone);
+    }
+
+    #[test]
+    fn a_majority_that_hears_it_ends_the_question() {
+        let mut inquiry = asked(9);
+        for name in ["a", "b", "c", "d", "e"] {
+            assert_eq!(finding(&inquiry, 100, true, false), Finding::Open);
+            inquiry.answer(node(name), true);
+        }
+        assert_eq!(finding(&inquiry, 100, true, false), Finding::Heard);
+    }
+
+    #[test]
+    fn of_those_who_answered_late_the_majority_decides() {
+        let mut inquiry = asked(10);
+        inquiry.answer(node("a"), false);
+        inquiry.answer(node("b"), true);
+        assert_eq!(finding(&inquiry, 1_999, true, false), Finding::Open);
+        assert!(
+            matches!(finding(&inquiry, 2_000, true, false), Finding::Silent(who) if who.len() == 2)
+        );
+    }
+}

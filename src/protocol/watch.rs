@@ -1,0 +1,427 @@
+//! How one peer is heard: its heartbeats and ours, what was missed, and the probes that tell silence
+//! from loss.
+//!
+//! On each edge there is one heartbeat in an interval, sent by the end that dialed; its
+//! acknowledgement is the other end's life. One that stays unanswered, or that should have come and
+//! did not, is a miss: from then on the peer is probed in quick succession, until it is heard or the
+//! improbability of so much bad luck, phi, is beyond what this node believes in.
+
+use std::{collections::VecDeque, ops::Range, time::Duration};
+
+use super::{
+    liveness::TICKS_PER_INTERVAL,
+    phi::{LOSS_MAX, LOSS_MIN, PhiEstimate, PhiWindow},
+    reason::Evidence,
+    route::Sign,
+    time::Time,
+};
+
+/// How long an answer is waited for beyond the round trip, before anything is missed: QUIC delays an
+/// acknowledgement by 25 ms (RFC 9000 section 18.2), and repeats what was lost after some more.
+pub const ACK_DELAY: Duration = Duration::from_millis(25);
+/// The least time between two probes.
+pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(5);
+/// Probes sent quickly; those after them come once in a tenth of an interval.
+pub const QUICK_PROBES: u32 = 24;
+/// Most probes whose answers are waited for at a time.
+pub const PROBES_MAX: usize = 64;
+/// A peer that refutes us again and again is given up to eight times as long.
+pub const DOUBTS_MAX: u32 = 3;
+
+/// What the judgement is scaled by.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// How often a heartbeat is expected.
+    pub interval: Duration,
+    /// How long a peer that was never heard may take.
+    pub join_grace: Duration,
+    /// The level of suspicion at which this node is convinced.
+    pub dead_peer_phi: f64,
+    /// How slow this node finds itself: 0 is as it should be.
+    pub health: u32,
+}
+
+/// What there is to be sent to the peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// A heartbeat.
+    pub beat: bool,
+    /// A probe.
+    pub probe: bool,
+}
+
+/// How a peer is heard that this node hears itself.
+#[derive(Debug)]
+pub struct Watch {
+    window: PhiWindow,
+    /// Since when it is to be heard.
+    since: Time,
+    /// It was heard at least once.
+    heard: bool,
+    /// How often it has refuted us since it was last heard here: the way between us is broken, not
+    /// the peer.
+    doubts: u32,
+    /// Whether this node has a voice in what becomes of it.
+    judged: bool,
+    /// Whether there is a connection, and whether this end dialed it.
+    link: Option<bool>,
+    /// The tick in an interval in which its heartbeat is sent.
+    slot: u64,
+    /// When the last heartbeat was sent, and the first one of those that are unanswered.
+    sent: Option<Time>,
+    unanswered: Option<Time>,
+    rtt: Option<Duration>,
+    measuring: Option<(u64, Time)>,
+    /// When it was last told what is said of it.
+    confronted: Option<Time>,
+    beats: u32,
+    loss: f64,
+    misses: f64,
+    health: u8,
+    miss: Option<Box<Miss>>,
+}
+
+/// Something was missed, and nothing has been heard since.
+#[derive(Debug)]
+struct Miss {
+    since: Time,
+    probes: VecDeque<(u64, Time)>,
+    sent: u32,
+    next: Time,
+    lapsed: u32,
+}
+
+impl Watch {
+    /// A peer that is to be heard from now on.
+    #[must_use]
+    pub fn new(now: Time, interval: Duration, judged: bool) -> Self {
+        Self {
+            window: PhiWindow::new(now, interval),
+            since: now,
+            heard: false,
+            doubts: 0,
+            judged,
+            link: None,
+            slot: 0,
+            sent: None,
+            unanswered: None,
+            rtt: None,
+            measuring: None,
+            confronted: None,
+            beats: 0,
+            loss: LOSS_MIN,
+            misses: 0.0,
+            health: 0,
+            miss: None,
+        }
+    }
+
+    /// The peer lives anew: what was heard before means nothing, the connections stay as they are
+    /// told.
+    pub fn renew(&mut self, now: Time, interval: Duration) {
+        *self = Self { link: self.link, slot: self.slot, ..Self::new(now, interval, self.judged) };
+    }
+
+    /// Whether this node has a voice in what becomes of the peer.
+    #[must_use]
+    pub const fn is_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// Says whether it has.
+    pub const fn set_judged(&mut self, judged: bool) {
+        self.judged = judged;
+    }
+
+    /// There is a connection, or there is none any more.
+    pub fn linked(&mut self, up: bool, dialed: bool) {
+        self.link = up.then_some(dialed);
+        (self.sent, self.unanswered, self.measuring) = (None, None, None);
+    }
+
+    /// Whether heartbeats are this end's to send.
+    #[must_use]
+    pub const fn is_ours_to_beat(&self) -> bool {
+        matches!(self.link, Some(true))
+    }
+
+    /// In which tick of an interval they are.
+    pub const fn set_slot(&mut self, slot: u64) {
+        self.slot = slot;
+    }
+
+    /// What the connection has measured.
+    pub const fn set_loss(&mut self, loss: f64) {
+        self.loss = loss;
+    }
+
+    /// How slow the peer finds itself.
+    pub const fn set_health(&mut self, health: u8) {
+        self.health = health;
+    }
+
+    /// Whether it was ever heard.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// It is taken for heard, by an earlier detector or by what others say.
+    pub const fn assume_heard(&mut self) {
+        self.heard = true;
+    }
+
+    /// Whether something was missed and nothing has been heard since.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        self.miss.is_some()
+    }
+
+    /// Since when.
+    #[must_use]
+    pub fn missing_since(&self) -> Option<Time> {
+        self.miss.as_ref().map(|miss| miss.since)
+    }
+
+    /// When it was last heard.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Time> {
+        self.heard.then(|| self.window.estimate().last_heard)
+    }
+
+    /// Whether it has been heard so lately that nothing is missing.
+    #[must_use]
+    pub fn hears(&self, now: Time, scale: &Scale) -> bool {
+        let patience = scale.interval + self.patience(scale);
+        self.heard && self.miss.is_none() && self.window.silence(now) <= patience
+    }
+
+    /// Something was heard.
+    pub fn hear(&mut self, sign: Sign, at: Time) {
+        if let Sign::Echo(number) = sign {
+            let probes = self.miss.iter().flat_map(|miss| &miss.probes);
+            let sent = probes.chain(&self.measuring).find(|(sent, _)| *sent == number);
+            if let Some((_, when)) = sent.copied() {
+                self.measure(at.since(when));
+            }
+        }
+        if let Some(since) = self.missing_since() {
+            if at >= since {
+                self.misses += (1.0 - self.misses) * LOSS_GAIN;
+                self.miss = None;
+            }
+        } else if self.unanswered.is_some() {
+            self.misses -= self.misses * LOSS_GAIN;
+        }
+        if self.unanswered.is_some_and(|sent| at >= sent) {
+            self.unanswered = None;
+        }
+        self.heard = true;
+        self.doubts = 0;
+        match sign {
+            Sign::Heartbeat => self.window.heartbeat(at),
+            Sign::Traffic | Sign::Echo(_) => self.window.heard(at),
+        }
+    }
+
+    /// It has refuted what was said of it, or others hear it: it lives, and the way to it is broken.
+    pub fn vouched(&mut self, now: Time) {
+        self.doubts = (self.doubts + 1).min(DOUBTS_MAX);
+        self.window.pause();
+        self.window.heard(now);
+        self.since = now;
+        (self.miss, self.unanswered) = (None, None);
+    }
+
+    /// Whether it is to be told now what is said of it, so that it can refute that.
+    pub fn may_confront(&mut self, now: Time, interval: Duration) -> bool {
+        if self.confronted.is_some_and(|at| now.since(at) < interval) {
+            return false;
+        }
+        self.confronted = Some(now);
+        true
+    }
+
+    /// The next heartbeat ends no interval: there was an outage.
+    pub const fn pause(&mut self) {
+        self.window.pause();
+    }
+
+    /// Nothing is to be missed before this time: what there was to be sent was left out on purpose.
+    pub fn skip_to(&mut self, now: Time) {
+        (self.sent, self.unanswered) = (Some(now), None);
+        self.window.heard(now);
+    }
+
+    /// Takes time out of the silence: this process itself stood still and could not hear.
+    pub fn excuse(&mut self, stalled: Duration, now: Time) {
+        let later = |at: Time| (at + stalled).min(now);
+        self.since = later(self.since);
+        self.window.excuse(stalled, now);
+        self.unanswered = self.unanswered.map(later);
+        self.measuring = None;
+        if let Some(miss) = &mut self.miss {
+            miss.probes.iter_mut().for_each(|(_, at)| *at = later(*at));
+        }
+    }
+
+    /// Time passes; `ticks`: those that have come due, counted from the origin. Says what is to be
+    /// sent; `number` is that of the probe.
+    pub fn tick(&mut self, now: Time, ticks: Range<u64>, number: u64, scale: &Scale) -> Due {
+        let mut due = Due::default();
+        let whole = !ticks.is_empty();
+        if self.is_ours_to_beat()
+            && ticks.take(PER_INTERVAL).any(|tick| tick % PER_INTERVAL as u64 == self.slot)
+        {
+            due.beat = true;
+            self.sent = Some(now);
+            self.unanswered = self.unanswered.or(Some(now));
+            self.beats = self.beats.wrapping_add(1);
+        }
+        if self.miss.is_none() && self.is_overdue(now, scale) {
+            self.begin_probing(now);
+        }
+        if let Some(miss) = &mut self.miss {
+            let wait = answer_wait(self.rtt, scale, self.health);
+            while miss.probes.front().is_some_and(|(_, at)| now.since(*at) >= wait) {
+                miss.probes.pop_front();
+                miss.lapsed = miss.lapsed.saturating_add(1);
+            }
+            if self.link.is_some() && now >= miss.next && miss.probes.len() < PROBES_MAX {
+                due.probe = true;
+                miss.probes.push_back((number, now));
+                miss.sent = miss.sent.saturating_add(1);
+                let slow = miss.sent >= QUICK_PROBES;
+                let spacing = spacing(self.rtt, scale);
+                miss.next = now + if slow { spacing.max(scale.interval / 10) } else { spacing };
+            }
+        } else if whole && self.link.is_some() && self.is_to_be_measured(now, scale) {
+            due.probe = true;
+            self.measuring = Some((number, now));
+        }
+        due
+    }
+
+    /// When it has to be looked at again before the next tick.
+    #[must_use]
+    pub fn next_look(&self, scale: &Scale) -> Option<Time> {
+        let miss = self.miss.as_ref()?;
+        let lapse =
+            miss.probes.front().map(|(_, at)| *at + answer_wait(self.rtt, scale, self.health));
+        let probe = self.link.is_some().then_some(miss.next);
+        [lapse, probe].into_iter().flatten().min()
+    }
+
+    /// From now on it is probed: something was missed, or another node asks.
+    pub fn begin_probing(&mut self, now: Time) {
+        if self.miss.is_none() {
+            let probes = VecDeque::new();
+            self.miss = Some(Box::new(Miss { since: now, probes, sent: 0, next: now, lapsed: 0 }));
+        }
+    }
+
+    /// The level of suspicion.
+    #[must_use]
+    pub fn phi(&self, now: Time, scale: &Scale) -> f64 {
+        if !self.heard {
+            let silent = now.since(self.since).as_secs_f64();
+            return scale.dead_peer_phi * silent / scale.join_grace.as_secs_f64().max(f64::EPSILON);
+        }
+        self.estimate().phi(now)
+    }
+
+    /// Whether this node is convinced that it is not there.
+    #[must_use]
+    pub fn convinces(&self, now: Time, scale: &Scale) -> bool {
+        if !self.heard || self.miss.is_some() {
+            let patience = f64::from(1 << self.doubts)
+                * f64::from(1 + scale.health)
+                * (1.0 + f64::from(self.health.min(PEER_HEALTH_MAX)) / 2.0);
+            return self.phi(now, scale) >= scale.dead_peer_phi * patience;
+        }
+        false
+    }
+
+    /// How its silence is judged.
+    #[must_use]
+    pub fn estimate(&self) -> PhiEstimate {
+        let lapsed = self.miss.as_ref().map_or(0, |miss| miss.lapsed);
+        PhiEstimate { loss: self.path_loss(), lapsed, ..self.window.estimate() }
+    }
+
+    /// What there is to be said for a judgement.
+    #[must_use]
+    pub fn evidence(&self, now: Time) -> Evidence {
+        Evidence {
+            silence: if self.heard { self.window.silence(now) } else { now.since(self.since) },
+            heard: self.heard,
+            dialed: self.link,
+            rtt: self.rtt,
+            loss: self.path_loss(),
+            probes: self.miss.as_ref().map_or(0, |miss| miss.lapsed),
+        }
+    }
+
+    fn path_loss(&self) -> f64 {
+        // What was missed though QUIC sent it again is one way in two.
+        self.loss.max(1.0 - (1.0 - self.misses).sqrt()).clamp(LOSS_MIN, LOSS_MAX)
+    }
+
+    /// Whether it should have been heard by now.
+    #[must_use]
+    pub fn is_overdue(&self, now: Time, scale: &Scale) -> bool {
+        let patience = self.patience(scale);
+        if !self.heard {
+            return now.since(self.since) >= scale.join_grace * (1 << self.doubts) / 4 * 3;
+        }
+        if self.unanswered.is_some_and(|sent| now.since(sent) >= patience) {
+            return true;
+        }
+        self.window.silence(now) >= scale.interval + patience
+    }
+
+    /// How late an answer may be.
+    fn patience(&self, scale: &Scale) -> Duration {
+        let rtt = self.rtt.unwrap_or(RTT_UNKNOWN);
+        let answered = rtt + rtt / 2 + ACK_DELAY + SLACK;
+        answered.max(scale.interval / 10) * (1 + scale.health)
+    }
+
+    fn measure(&mut self, rtt: Duration) {
+        self.measuring = None;
+        // Delays add up, nothing is ever early: a shorter one is believed at once.
+        self.rtt = Some(match self.rtt {
+            Some(known) if rtt > known => known + (rtt - known) / 4,
+            _ => rtt,
+        });
+    }
+
+    fn is_to_be_measured(&self, now: Time, scale: &Scale) -> bool {
+        let waits = |(_, at): (u64, Time)| now.since(at) < scale.interval;
+        let due = self.rtt.is_none() || (self.is_ours_to_beat() && self.beats % MEASURE_BEATS == 1);
+        let done = self.measuring.is_some_and(waits) || self.sent.is_some_and(|sent| sent != now);
+        due && !done
+    }
+}
+
+fn spacing(rtt: Option<Duration>, scale: &Scale) -> Duration {
+    let rtt = rtt.unwrap_or(RTT_UNKNOWN);
+    (rtt + rtt / 2).max(PROBE_SPACING_MIN) * (1 + scale.health)
+}
+
+/// How long an echo is waited for.
+fn answer_wait(rtt: Option<Duration>, scale: &Scale, peer_health: u8) -> Duration {
+    spacing(rtt, scale) * (1 + u32::from(peer_health.min(PEER_HEALTH_MAX)))
+}
+
+/// As long as nothing has been measured.
+const RTT_UNKNOWN: Duration = Duration::from_millis(50);
+/// Beyond the round trip and the delay of the acknowledgement.
+const SLACK: Duration = Duration::from_millis(5);
+/// The weight of one heartbeat in the part that is missed.
+const LOSS_GAIN: f64 = 1.0 / 32.0;
+/// The round trip is measured once in so many heartbeats.
+const MEASURE_BEATS: u32 = 32;
+/// How far a peer that finds itself slow is believed.
+const PEER_HEALTH_MAX: u8 = 2;
+const PER_INTERVAL: usize = TICKS_PER_INTERVAL as usize;

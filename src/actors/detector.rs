@@ -11,6 +11,7 @@ use super::{
 use crate::protocol::{
     liveness::Liveness,
     route::{DetectorInput, TransportInput},
+    time::Time,
 };
 
 #[cfg(feature = "cluster")]
@@ -24,6 +25,8 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     liveness: Liveness,
     timer: Timer,
+    /// When it was last published who was heard when.
+    refreshed: Time,
 }
 
 #[ractor::actor(message = DetectorInput, state = State, arguments = Arc<Shared>)]
@@ -43,7 +46,7 @@ impl Detector {
         drop(histories);
         // First the route, then what is known already: in this order nothing is missed.
         shared.routes.detector.set(myself.clone());
-        let mut state = State { shared, liveness, timer: Timer::default() };
+        let mut state = State { shared, liveness, timer: Timer::default(), refreshed: now };
         state.meet_everybody(&myself);
         state.handle(&myself, DetectorInput::Tick);
         state.shared.routes.transport.cast(TransportInput::TellLinks);
@@ -63,22 +66,25 @@ impl Detector {
 
 impl State {
     fn handle(&mut self, myself: &ActorRef<DetectorInput>, input: DetectorInput) {
-        let publish = !matches!(input, DetectorInput::Heard { .. } | DetectorInput::HeardAll(..));
+        let now = self.shared.clock.now();
         let mut out = Vec::new();
-        self.liveness.handle(self.shared.clock.now(), input, &mut out);
+        self.liveness.handle(now, input, &mut out);
         let shared = Arc::clone(&self.shared);
         let _publishing = shared.publishing();
-        // Hearing of a peer again and again changes only what the next tick publishes anyway.
-        if publish || !out.is_empty() {
-            self.publish();
-        }
+        self.publish(now);
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || DetectorInput::Tick);
         }
     }
 
-    fn publish(&mut self) {
-        let changed = self.liveness.take_changed();
+    /// What is thought of somebody is published at once, who was heard when a few times in a round.
+    fn publish(&mut self, now: Time) {
+        let mut changed = self.liveness.take_changed();
+        let stale = self.shared.config.gossip_interval / REFRESHES_PER_INTERVAL;
+        if now.since(self.refreshed) >= stale {
+            self.refreshed = now;
+            changed.extend(self.liveness.observed().cloned());
+        }
         if changed.is_empty() {
             return;
         }
@@ -121,3 +127,6 @@ impl State {
         }
     }
 }
+
+/// How often in a round readers are told when peers were heard: their phi is as exact as that.
+const REFRESHES_PER_INTERVAL: u32 = 4;

@@ -93,9 +93,10 @@ impl Inquiry {
                 return Finding::Heard;
             }
         }
-        let late = match self.observers {
-            Some(_) => age >= asker.interval * ANSWER_INTERVALS,
-            None => age >= asker.interval,
+        // The dead do not answer either: who has not done so by now is not waited for, unless nobody has.
+        let late = match silent {
+            0 | 1 => age >= asker.interval * ALONE_INTERVALS,
+            _ => age >= asker.interval / ANSWERS_PER_INTERVAL,
         };
         match (silent, hear) {
             _ if !late => Finding::Open,
@@ -127,8 +128,11 @@ impl Inquiry {
     }
 }
 
-/// After so many intervals the majority of those who have answered decides.
-const ANSWER_INTERVALS: u32 = 2;
+/// After this part of an interval the majority of those who have answered decides: an answer takes a
+/// few probes and round trips.
+const ANSWERS_PER_INTERVAL: u32 = 2;
+/// After so many intervals a node decides that nobody has answered.
+const ALONE_INTERVALS: u32 = 2;
 /// After so many intervals even a node decides alone that may itself be cut off.
 const ISOLATED_INTERVALS: u32 = 10;
 /// Most answers kept; more observers than that there are not.
@@ -206,9 +210,10 @@ mod tests {
         let mut inquiry = asked(10);
         inquiry.answer(node("a"), false);
         inquiry.answer(node("b"), true);
-        assert_eq!(finding(&inquiry, 1_999, true, false), Finding::Open);
-        assert!(
-            matches!(finding(&inquiry, 2_000, true, false), Finding::Silent(who) if who.len() == 2)
-        );
+        assert_eq!(finding(&inquiry, 499, true, false), Finding::Open);
+        let late = finding(&inquiry, 500, true, false);
+        assert!(matches!(late, Finding::Silent(who) if who.len() == 2));
+        assert_eq!(finding(&inquiry, 500, false, false), Finding::Open, "one against one");
+        assert_eq!(finding(&inquiry, 2_000, false, false), Finding::Heard);
     }
 }

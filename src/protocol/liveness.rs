@@ -120,7 +120,9 @@ pub struct Liveness {
     gone: BTreeSet<NodeId>,
     histories: BTreeMap<NodeId, Arc<History>>,
     last_tick: Option<Time>,
-    /// How long after it the next one was to come.
+    /// When a wake-up was asked for.
+    armed: Option<Time>,
+    /// How long after the last tick the next one was to come.
     expected: Duration,
     /// The tick that comes next, counted from the origin.
     next_tick: u64,
@@ -177,6 +179,7 @@ impl Liveness {
             gone: BTreeSet::new(),
             histories: BTreeMap::new(),
             last_tick: None,
+            armed: None,
             expected: Duration::ZERO,
             next_tick: 0,
             looked_after: false,
@@ -292,6 +295,11 @@ impl Liveness {
         std::mem::take(&mut self.changed)
     }
 
+    /// Those that this node hears itself: when it did last changes all the time.
+    pub fn observed(&self) -> impl Iterator<Item = &NodeId> {
+        self.observed.keys()
+    }
+
     /// All of these are live, by what others say, and nobody else is known.
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Generation)>) {
         let met = |generation| Peer { state: PeerState::Live, ..Peer::unheard(now, generation) };
@@ -362,6 +370,9 @@ impl Liveness {
                 (incarnation, if refuted { verdict.level } else { peer.level.max(verdict.level) });
         }
         let (state, level) = (peer.state, peer.level);
+        if renewed {
+            self.changed.insert(node.clone());
+        }
         if renewed && let Some(watch) = self.observed.get_mut(node) {
             watch.renew(now, self.config.heartbeat_interval);
         }
@@ -484,6 +495,7 @@ impl Liveness {
         let watch = self.observed.get_mut(node);
         if generation > peer.generation {
             peer.generation = generation;
+            self.changed.insert(node.clone());
             (peer.incarnation, peer.level) = (0, Level::Alive);
             if let Some(watch) = watch {
                 watch.renew(at, self.config.heartbeat_interval);
@@ -498,7 +510,6 @@ impl Liveness {
             watch.hear(sign, at);
         }
         let (state, level) = (peer.state, peer.level);
-        self.changed.insert(node.clone());
         let missing = self.observed.get(node).is_some_and(Watch::is_missing);
         if !missing {
             if self.inquiries.remove(node).is_some() {
@@ -559,6 +570,7 @@ impl Liveness {
         if questions.len() < QUESTIONS_MAX {
             questions.push((ask, now));
         }
+        self.armed = Some(now);
         out.push(Output::Wake(Duration::ZERO));
     }
 
@@ -649,10 +661,10 @@ impl Liveness {
         let scale = self.scale();
         let Some(peer) = self.peers.get_mut(node) else { return };
         let before = peer.state;
-        self.changed.insert(node.clone());
         if before == next {
             return;
         }
+        self.changed.insert(node.clone());
         (peer.state, peer.since, peer.retired) = (next, now, false);
         let watch = self.observed.get(node);
         let stall = if now <= self.health.stall.1 { self.health.stall.0 } else { Duration::ZERO };
@@ -801,12 +813,21 @@ impl Liveness {
         let tick = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
         let elapsed = tick.as_micros().max(1);
         let into = Duration::from_micros((now.since_origin().as_micros() % elapsed) as u64);
+        let looks = self.observed.values().filter_map(|watch| watch.next_look(&scale));
+        let look = looks.map(|at| at.since(now).max(WAIT_MIN)).min();
         // Whoever looks at the connections says when it has: the clock here only stands in for it.
         let regular = if self.looked_after { tick + tick / 2 } else { tick - into };
-        let looks = self.observed.values().filter_map(|watch| watch.next_look(&scale));
-        let wait = looks.map(|at| at.since(now)).min().unwrap_or(regular).min(regular);
-        self.expected = wait.max(WAIT_MIN);
-        out.push(Output::Wake(self.expected));
+        self.expected = look.unwrap_or(regular).min(regular).max(WAIT_MIN);
+        let wait = match look {
+            None if self.looked_after => self.config.heartbeat_interval,
+            _ => self.expected,
+        };
+        // One that is on its way is as good, as long as it is not too late.
+        let pending = self.armed.is_some_and(|at| at > now && at <= now + wait);
+        if !pending {
+            self.armed = Some(now + wait);
+            out.push(Output::Wake(wait));
+        }
     }
 
     /// For how long this process itself stood still: it could not hear anybody then, so nobody's

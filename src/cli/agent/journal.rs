@@ -72,7 +72,7 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::info!(%peer, phi = hundredths(reason.phi), "suspect");
         }
         Event::PeerDead { peer, reason } => {
-            tracing::warn!(%peer, phi = hundredths(reason.phi), "dead")
+            tracing::warn!(%peer, phi = hundredths(reason.phi), "dead");
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),

@@ -113,7 +113,7 @@ pub struct Liveness {
     /// What this node has asked about those it misses.
     inquiries: BTreeMap<NodeId, Inquiry>,
     /// What others have asked and is not answered yet.
-    questions: BTreeMap<NodeId, Vec<(Ask, Time)>>,
+    questions: BTreeMap<NodeId, Vec<Question>>,
     /// How many questions may be asked, and as of when.
     asks: (f64, Time),
     /// Dead or left, to be forgotten some day.
@@ -210,7 +210,7 @@ impl Liveness {
                     watch.set_health(health);
                 }
             }
-            DetectorInput::Asked(ask) => self.asked(now, ask, out),
+            DetectorInput::Asked(ask, near) => self.asked(now, ask, near, out),
             DetectorInput::Asking(peer, observers) => {
                 if let Some(inquiry) = self.inquiries.get_mut(&peer) {
                     inquiry.expect(observers);
@@ -493,6 +493,8 @@ impl Liveness {
             return;
         }
         let watch = self.observed.get_mut(node);
+        let asked = self.questions.contains_key(node);
+        let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_missing());
         if generation > peer.generation {
             peer.generation = generation;
             self.changed.insert(node.clone());
@@ -512,12 +514,13 @@ impl Liveness {
         let (state, level) = (peer.state, peer.level);
         let missing = self.observed.get(node).is_some_and(Watch::is_missing);
         if !missing {
-            if self.inquiries.remove(node).is_some() {
-                // It was there all the time: its answers were late, or ours.
+            if missed {
+                // It was there all the time: its answers were late, or our ears.
                 self.fall_ill(now);
             }
-            for (ask, _) in self.questions.remove(node).into_iter().flatten() {
-                out.push(Output::Storage(StorageInput::Answer(ask, true)));
+            self.inquiries.remove(node);
+            for question in self.questions.remove(node).into_iter().flatten() {
+                out.push(Output::Storage(StorageInput::Answer(question.ask, true)));
             }
         }
         if level > Level::Alive && self.may_confront(now, node) {
@@ -559,7 +562,7 @@ impl Liveness {
     }
 
     /// Another node asks whether we hear a peer.
-    fn asked(&mut self, now: Time, ask: Ask, out: &mut Vec<Output>) {
+    fn asked(&mut self, now: Time, ask: Ask, near: bool, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.get(&ask.subject) else { return };
         let Some(watch) = self.observed.get_mut(&ask.subject) else { return };
         if ask.generation != peer.generation || peer.state == PeerState::Left {
@@ -568,7 +571,7 @@ impl Liveness {
         watch.begin_probing(now);
         let questions = self.questions.entry(ask.subject.clone()).or_default();
         if questions.len() < QUESTIONS_MAX {
-            questions.push((ask, now));
+            questions.push(Question { ask, at: now, near, answered: false });
         }
         self.armed = Some(now);
         out.push(Output::Wake(Duration::ZERO));
@@ -762,18 +765,24 @@ impl Liveness {
         if peer.state == PeerState::Left {
             return;
         }
-        let (generation, suspect) =
-            (peer.generation, peer.state == PeerState::Suspect || peer.is_gone());
+        let accused = peer.state == PeerState::Suspect || peer.is_gone();
         let convinced = watch.is_judged() && watch.convinces(now, &scale);
-        let overdue = watch.is_overdue(now, &scale);
-        if convinced {
-            for (ask, _) in self.questions.remove(node).into_iter().flatten() {
-                if ask.generation == generation {
-                    out.push(Output::Storage(StorageInput::Answer(ask, false)));
+        // Not for every packet that is lost: each question goes to everybody.
+        let doubtful = watch.phi(now, &scale) >= scale.dead_peer_phi * ASK_PART;
+        let mut waits = false;
+        if let Some(questions) = self.questions.get_mut(node) {
+            questions
+                .retain(|question| now.since(question.at) < scale.interval * QUESTION_INTERVALS);
+            for question in questions.iter_mut().filter(|_| convinced) {
+                if !std::mem::replace(&mut question.answered, true) {
+                    out.push(Output::Storage(StorageInput::Answer(question.ask.clone(), false)));
                 }
             }
+            // Whoever can answer does so there.
+            let lately = |q: &Question| q.near && now.since(q.at) < scale.interval / 2;
+            waits = questions.iter().any(lately);
         }
-        if (convinced || overdue) && !suspect {
+        if doubtful && !waits && !accused {
             self.ask(now, node, out);
         }
         self.decide(now, node, out);
@@ -846,7 +855,12 @@ impl Liveness {
         late
     }
 
+    /// Once in a tick is enough.
     fn fall_ill(&mut self, now: Time) {
+        let tick = self.config.heartbeat_interval / TICKS_PER_INTERVAL;
+        if self.health.score > 0 && now.since(self.health.since) < tick {
+            return;
+        }
         self.health.score = (self.health.score + 1).min(HEALTH_MAX);
         self.health.since = now;
     }
@@ -872,6 +886,16 @@ impl Liveness {
             }
         }
     }
+}
+
+/// What another node asks.
+#[derive(Debug)]
+struct Question {
+    ask: Ask,
+    at: Time,
+    /// It comes from the peer's own datacenter, where the answers are counted soon.
+    near: bool,
+    answered: bool,
 }
 
 /// What storage says of a member.
@@ -991,6 +1015,10 @@ fn tell_state(
     }
 }
 
+/// Others are asked at this part of the level at which this node is convinced.
+const ASK_PART: f64 = 0.5;
+/// A question may be answered for so many intervals.
+const QUESTION_INTERVALS: u32 = 2;
 /// A tick that comes this much too late counts as a stall.
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.

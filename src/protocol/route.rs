@@ -172,8 +172,9 @@ pub enum DetectorInput {
     Loss(NodeId, f64),
     /// How slow a peer finds itself.
     Health(NodeId, u8),
-    /// Another node does not hear a peer: hear it now, and answer.
-    Asked(Ask),
+    /// Another node does not hear a peer: hear it now, and answer. Whether it is in the peer's
+    /// datacenter.
+    Asked(Ask, bool),
     /// How many there are to be asked about a peer that this node asks about, this node included if
     /// it has a voice; `None` if that cannot be said.
     Asking(NodeId, Option<usize>),

@@ -165,7 +165,9 @@ impl Replica {
         let others = self.push.links().filter(|peer| **peer != ask.subject && *peer != from);
         let to = others.cloned().collect();
         tell(to, Gossip::Ask(ask.clone()), out);
-        out.push(Output::Detector(DetectorInput::Asked(ask)));
+        let place = |node| self.map_of(node).and_then(NodeMap::record).map(|r| &r.datacenter);
+        let near = place(&ask.asker) == place(&ask.subject);
+        out.push(Output::Detector(DetectorInput::Asked(ask, near)));
     }
 
     /// Our detector answers a question.

@@ -2,7 +2,7 @@
 //!
 //! Wanted are those to the neighbours, as the overlay has them once it has settled: while many nodes
 //! join, the neighbours of each change with every one that is new, and none of the passing ones is
-//! worth a handshake. Of two neighbours the one with the lesser name dials; the other does if nothing
+//! worth a handshake. Of two neighbours one dials, by a hash of their names; the other does if nothing
 //! has come for a while. Besides there are connections that one exchange needed: whoever dialed one
 //! closes it after a while, unless it is all the node has. So the first connection of a joiner, to
 //! its seed, lasts until others have taken its place, and a seed carries a crowd for a moment.

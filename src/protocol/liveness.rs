@@ -733,9 +733,14 @@ impl Liveness {
         let (scale, health) = (self.scale(), self.health.as_byte());
         let (mut beats, mut probes) = (Vec::new(), Vec::new());
         for (node, watch) in &mut self.observed {
-            let Some(peer) = self.peers.get(node) else { continue };
+            let Some(peer) = self.peers.get_mut(node) else { continue };
             if !stalled.is_zero() {
                 watch.excuse(stalled, now);
+                // A suspect could not be heard to refute that.
+                if peer.state == PeerState::Suspect {
+                    peer.since = (peer.since + stalled).min(now);
+                    self.changed.insert(node.clone());
+                }
             }
             // The dead as well: if we are wrong about one and fell silent ourselves, it would be
             // wrong about us next. But nobody asks for them.
@@ -794,7 +799,8 @@ impl Liveness {
         let mut convicted = Vec::new();
         for (node, watch) in &self.observed {
             let Some(peer) = self.peers.get(node) else { continue };
-            let silent = watch.last_heard().is_none_or(|at| at < peer.since);
+            let unheard = || watch.last_heard().is_none_or(|at| at < peer.since);
+            let silent = watch.is_missing() || unheard();
             if peer.state != PeerState::Suspect || !watch.is_judged() || !silent {
                 continue;
             }

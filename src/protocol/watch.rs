@@ -10,7 +10,7 @@ use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use super::{
     liveness::TICKS_PER_INTERVAL,
-    phi::{LOSS_MAX, LOSS_MIN, PhiEstimate, PhiWindow},
+    phi::{LOSS_MAX, LOSS_MIN, PHI_MAX, PhiEstimate, PhiWindow},
     reason::Evidence,
     route::Sign,
     time::Time,
@@ -25,8 +25,8 @@ pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(5);
 pub const QUICK_PROBES: u32 = 24;
 /// Most probes whose answers are waited for at a time.
 pub const PROBES_MAX: usize = 64;
-/// A peer that refutes us again and again is given up to eight times as long.
-pub const DOUBTS_MAX: u32 = 3;
+/// A peer that refutes us again and again is given up to 32 times as long before it is missed.
+pub const DOUBTS_MAX: u32 = 5;
 
 /// What the judgement is scaled by.
 #[derive(Clone, Copy, Debug)]
@@ -334,10 +334,12 @@ impl Watch {
     #[must_use]
     pub fn convinces(&self, now: Time, scale: &Scale) -> bool {
         if !self.heard || self.miss.is_some() {
-            let patience = f64::from(1 << self.doubts)
+            let patience = f64::from(1 << self.doubts.min(GRAVE_DOUBTS))
                 * f64::from(1 + scale.health)
                 * (1.0 + f64::from(self.health.min(PEER_HEALTH_MAX)) / 2.0);
-            return self.phi(now, scale) >= scale.dead_peer_phi * patience;
+            // Beyond the end of the scale nobody would ever be convinced.
+            let enough = (scale.dead_peer_phi * patience).min(PHI_MAX);
+            return self.phi(now, scale) >= enough;
         }
         false
     }
@@ -370,14 +372,14 @@ impl Watch {
     /// Whether it should have been heard by now.
     #[must_use]
     pub fn is_overdue(&self, now: Time, scale: &Scale) -> bool {
-        let patience = self.patience(scale);
+        let (patience, doubted) = (self.patience(scale), 1 << self.doubts);
         if !self.heard {
-            return now.since(self.since) >= scale.join_grace * (1 << self.doubts) / 4 * 3;
+            return now.since(self.since) >= scale.join_grace * doubted / 4 * 3;
         }
-        if self.unanswered.is_some_and(|sent| now.since(sent) >= patience) {
-            return true;
-        }
-        self.window.silence(now) >= scale.interval + patience
+        // Who has refuted us is not asked for at each heartbeat.
+        let unanswered = |sent| self.doubts == 0 && now.since(sent) >= patience;
+        self.unanswered.is_some_and(unanswered)
+            || self.window.silence(now) >= (scale.interval + patience) * doubted
     }
 
     /// How late an answer may be.
@@ -422,6 +424,8 @@ const SLACK: Duration = Duration::from_millis(5);
 const LOSS_GAIN: f64 = 1.0 / 32.0;
 /// The round trip is measured once in so many heartbeats.
 const MEASURE_BEATS: u32 = 32;
+/// How often it takes twice as much to be convinced of the death of a peer that refutes us.
+const GRAVE_DOUBTS: u32 = 3;
 /// How far a peer that finds itself slow is believed.
 const PEER_HEALTH_MAX: u8 = 2;
 const PER_INTERVAL: usize = TICKS_PER_INTERVAL as usize;

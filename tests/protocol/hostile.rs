@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{
     delta::{Delta, NodeDelta},
-    event::Event,
     gossip::{Gossip, Wave},
     id::{Generation, Incarnation, Version},
-    liveness::{Liveness, LivenessConfig},
-    record::Status,
     replica::Replica,
-    route::{DetectorInput, Output, StorageInput, TransportInput},
+    route::{Output, StorageInput, TransportInput},
     time::Time,
     verdict::{INCARNATION_MAX, Level, Verdict},
 };
@@ -182,55 +179,4 @@ fn a_copy_that_its_dead_owner_cannot_complete_takes_what_others_have() {
     let line = |replica: &Replica| replica.copy(&node("b")).unwrap().digest_entry(node("b"));
     assert_eq!(line(&copy), line(&whole));
     assert_eq!(seen(&copy, "b", "k9", at(3)).as_deref(), Some("nine"));
-}
-
-#[test]
-fn whom_this_node_alone_cannot_reach_is_not_called_dead_again_and_again() {
-    let mut liveness = Liveness::new(LivenessConfig {
-        node: node("me"),
-        suspicion: Duration::from_secs(2),
-        heartbeat_interval: Duration::from_secs(1),
-        dead_peer_phi: 8.0,
-        join_grace: Duration::from_secs(20),
-        forget_after: Duration::from_secs(3_600),
-    });
-    let member = |verdict| DetectorInput::Member {
-        peer: node("x"),
-        generation: Generation(1_000),
-        status: Status::Up,
-        verdict,
-        observers: [].into(),
-    };
-    let mut out = Vec::new();
-    liveness.handle(
-        at(1),
-        DetectorInput::Observe { judged: [].into(), witnessed: [].into() },
-        &mut out,
-    );
-    liveness.handle(at(1), member(Verdict::default()), &mut out);
-    liveness.handle(
-        at(2),
-        DetectorInput::Observe { judged: [node("x")].into(), witnessed: [].into() },
-        &mut out,
-    );
-    let (mut accusations, mut deaths) = (0, 0);
-    for tick in 0..4 * 600 {
-        let now = at(2) + Duration::from_millis(250) * tick;
-        let mut out = Vec::new();
-        liveness.handle(now, DetectorInput::Tick, &mut out);
-        for output in out {
-            match output {
-                // Others reach it, and it them.
-                Output::Storage(StorageInput::Accuse(_, _, verdict, _)) => {
-                    accusations += 1;
-                    let refuted = Verdict::alive(verdict.incarnation.next());
-                    liveness.handle(now, member(refuted), &mut Vec::new());
-                }
-                Output::Event(Event::PeerDead { .. }) => deaths += 1,
-                _ => {}
-            }
-        }
-    }
-    assert_eq!(deaths, 0);
-    assert!((1..=10).contains(&accusations), "{accusations}");
 }

@@ -10,7 +10,7 @@ use gossipmonger::protocol::{
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
-use crate::support::node;
+use crate::support::{dialed_by, dialing, node};
 
 /// The connections of node `m`, and what its transport was told, moment by moment.
 struct Desk {
@@ -142,14 +142,15 @@ fn never_has_more_than_the_limit_whatever_happens() {
 }
 
 #[test]
-fn the_lesser_name_dials_and_the_other_one_if_nothing_comes() {
+fn one_end_dials_and_the_other_one_if_nothing_comes() {
+    let (ours, theirs) = (dialed_by("m", 1).remove(0), dialing("m", 1).remove(0));
     let mut desk = Desk::new();
-    desk.aim(&["a", "z"]);
+    desk.aim(&[&ours, &theirs]);
     desk.pass(1_000);
-    assert_eq!(desk.dialed(), ["z"]);
-    desk.up("z", true);
+    assert_eq!(desk.dialed(), [&*ours]);
+    desk.up(&ours, true);
     desk.pass(3_000);
-    assert_eq!(desk.dialed(), ["a"]);
+    assert_eq!(desk.dialed(), [theirs]);
 }
 
 #[test]
@@ -169,20 +170,20 @@ fn passing_neighbours_are_not_dialed() {
 #[test]
 fn a_few_are_dialed_at_a_time_and_the_hopeless_last() {
     let mut desk = Desk::new();
-    let names: Vec<_> = (0..8).map(|n| format!("x{n}")).collect();
-    desk.aim(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let x = dialed_by("m", 8);
+    desk.aim(&x.iter().map(String::as_str).collect::<Vec<_>>());
     desk.pass(1_000);
-    assert_eq!(desk.dialed(), ["x0", "x1", "x2"]);
-    desk.failed("x1");
-    assert_eq!(desk.dialed(), ["x3"]);
+    assert_eq!(desk.dialed(), x[..3]);
+    desk.failed(&x[1]);
+    assert_eq!(desk.dialed(), x[3..4]);
     desk.pass(5_000);
     assert_eq!(desk.dialed().len(), 0);
-    desk.up("x0", true);
-    assert_eq!(desk.dialed(), ["x4"]);
-    ["x2", "x3", "x4"].iter().for_each(|name| desk.up(name, true));
-    assert_eq!(desk.dialed(), ["x5", "x6", "x7"]);
-    desk.up("x5", true);
-    assert_eq!(desk.dialed(), ["x1"]);
+    desk.up(&x[0], true);
+    assert_eq!(desk.dialed(), x[4..5]);
+    x[2..5].iter().for_each(|name| desk.up(name, true));
+    assert_eq!(desk.dialed(), x[5..]);
+    desk.up(&x[5], true);
+    assert_eq!(desk.dialed(), x[1..2]);
 }
 
 #[test]
@@ -199,16 +200,17 @@ fn a_list_that_never_rests_is_taken_as_it_is() {
 
 #[test]
 fn who_is_alone_dials_at_once() {
+    let x = dialed_by("m", 1).remove(0);
     let mut desk = Desk::new();
-    desk.aim(&["x"]);
+    desk.aim(&[&x]);
     desk.pass(20);
-    assert_eq!(desk.dialed(), ["x"]);
+    assert_eq!(desk.dialed(), [&*x]);
     let mut desk = Desk::new();
     desk.up("seed", true);
-    desk.aim(&["x"]);
+    desk.aim(&[&x]);
     desk.down("seed");
     desk.pass(20);
-    assert_eq!(desk.dialed(), ["x"]);
+    assert_eq!(desk.dialed(), [x]);
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn who_cannot_be_dialed_is_dialed_more_and_more_rarely() {
 #[test]
 fn a_dial_that_nobody_reports_the_end_of_has_failed() {
     let mut desk = Desk::new();
-    desk.aim(&["x"]);
+    desk.aim(&[&dialed_by("m", 1)[0]]);
     desk.pass(9_000);
     assert_eq!(desk.dialed().len(), 1);
     desk.pass(3_000);
@@ -274,12 +276,13 @@ fn a_dial_that_nobody_reports_the_end_of_has_failed() {
 #[test]
 fn a_neighbour_that_hangs_up_is_dialed_again_but_not_all_the_time() {
     let mut desk = Desk::new();
-    desk.aim(&["a"]);
-    desk.up("a", false);
+    let a = dialing("m", 1).remove(0);
+    desk.aim(&[&a]);
+    desk.up(&a, false);
     desk.pass(60_000);
-    desk.down("a");
+    desk.down(&a);
     desk.pass(1_000);
-    assert_eq!(desk.dialed(), ["a"], "although it has the lesser name");
+    assert_eq!(desk.dialed(), [a], "although it is the other's to dial");
     let mut dials = 0;
     for _ in 0..1_200 {
         desk.pass(100);

@@ -3,7 +3,7 @@
 use gossipmonger::protocol::repair::Repair;
 use rand::{SeedableRng, rngs::SmallRng};
 
-use crate::support::node;
+use crate::support::{dialed_by, dialing, node};
 
 /// Node `m` and its links, round by round.
 struct Desk {
@@ -61,15 +61,16 @@ fn a_peer_that_differs_once_is_only_late() {
 
 #[test]
 fn one_of_two_that_differ_for_two_rounds_begins() {
-    let mut desk = Desk::new(&["x"]);
-    desk.hears("x", 1);
+    let (x, a) = (dialed_by("m", 1).remove(0), dialing("m", 1).remove(0));
+    let mut desk = Desk::new(&[&x]);
+    desk.hears(&x, 1);
     assert_eq!(desk.round(2), NOBODY);
-    assert_eq!(desk.round(2), ["x"]);
-    let mut other = Desk::new(&["a"]);
-    other.hears("a", 1);
+    assert_eq!(desk.round(2), [x]);
+    let mut other = Desk::new(&[&a]);
+    other.hears(&a, 1);
     assert_eq!(other.round(2), NOBODY);
-    assert_eq!(other.round(2), NOBODY, "the lesser name is to begin");
-    assert_eq!(other.round(2), ["a"], "but it has not");
+    assert_eq!(other.round(2), NOBODY, "who dials is to begin");
+    assert_eq!(other.round(2), [a], "but it has not");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use gossipmonger::{
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
         map::MapLimits,
         message::{LENGTH_BYTES, Message},
+        overlay,
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
         route::Output,
@@ -26,6 +27,21 @@ use imbl::OrdMap;
 
 pub(crate) fn node(name: &str) -> NodeId {
     NodeId::new(name).unwrap()
+}
+
+/// So many names of nodes that `local` dials, in order.
+pub(crate) fn dialed_by(local: &str, count: usize) -> Vec<String> {
+    named(count, |name| overlay::dials(&node(local), name))
+}
+
+/// So many names of nodes that dial `local`, in order.
+pub(crate) fn dialing(local: &str, count: usize) -> Vec<String> {
+    named(count, |name| !overlay::dials(&node(local), name))
+}
+
+fn named(count: usize, which: impl Fn(&NodeId) -> bool) -> Vec<String> {
+    let names = (100..).map(|n| format!("x{n}"));
+    names.filter(|name| which(&node(name))).take(count).collect()
 }
 
 pub(crate) fn at(seconds: u64) -> Time {

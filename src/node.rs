@@ -212,8 +212,7 @@ impl Gossipmonger {
     #[must_use]
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
-        let estimate = self.shared.lives.load().get(peer)?.estimate?;
-        Some(estimate.phi(now))
+        Some(self.shared.estimates.load().get(peer)?.phi(now))
     }
 
     /// Every event from now on; see [`Config::event_queue`].
@@ -437,6 +436,7 @@ impl Gossipmonger {
             maps: ArcSwap::from_pointee(Maps::new()),
             lives: ArcSwap::from_pointee(Lives::new()),
             histories: ArcSwap::default(),
+            estimates: ArcSwap::default(),
             events,
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
@@ -555,6 +555,7 @@ impl Shared {
             maps: self.maps.load_full(),
             lives: self.lives.load_full(),
             histories: self.histories.load_full(),
+            estimates: self.estimates.load_full(),
         }
     }
 }

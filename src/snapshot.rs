@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    actors::shared::{Histories, Lives, Maps},
+    actors::shared::{Estimates, Histories, Lives, Maps},
     protocol::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},
@@ -23,6 +23,7 @@ pub struct Snapshot {
     pub(crate) maps: Arc<Maps>,
     pub(crate) lives: Arc<Lives>,
     pub(crate) histories: Arc<Histories>,
+    pub(crate) estimates: Arc<Estimates>,
 }
 
 /// One node of the cluster, as this node sees it.
@@ -143,14 +144,13 @@ impl Snapshot {
     fn describe(&self, node: &NodeId, map: &NodeView) -> Option<Member> {
         let (_, record) = map.record.as_ref()?;
         let local = *node == self.local;
-        let life = self.lives.get(node);
         Some(Member {
             node: node.clone(),
             datacenter: record.datacenter.clone(),
             addresses: record.addresses.clone(),
             tags: record.tags.clone(),
             state: self.state(node, record),
-            phi: life.and_then(|life| life.estimate).map_or(0.0, |estimate| estimate.phi(self.now)),
+            phi: self.estimates.get(node).map_or(0.0, |estimate| estimate.phi(self.now)),
             generation: map.generation,
             version: map.max_version,
             keys: map.live_keys,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ractor::{ActorProcessingErr, ActorRef};
 
 use super::{
-    shared::{Histories, Lives, Shared},
+    shared::{Estimates, Histories, Lives, Shared},
     timer::Timer,
 };
 use crate::protocol::{
@@ -79,11 +79,11 @@ impl State {
 
     /// What is thought of somebody is published at once, who was heard when a few times in a round.
     fn publish(&mut self, now: Time) {
-        let mut changed = self.liveness.take_changed();
+        let changed = self.liveness.take_changed();
         let stale = self.shared.config.gossip_interval / REFRESHES_PER_INTERVAL;
-        if now.since(self.refreshed) >= stale {
+        if !changed.is_empty() || now.since(self.refreshed) >= stale {
             self.refreshed = now;
-            changed.extend(self.liveness.observed().cloned());
+            self.shared.estimates.store(Arc::new(Estimates::new(self.liveness.estimates())));
         }
         if changed.is_empty() {
             return;

@@ -23,6 +23,7 @@ use crate::{
         event::{Event, Problem, ProtocolEvent},
         id::NodeId,
         liveness::PeerLife,
+        phi::PhiEstimate,
         reason::History,
         replica::NodeView,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
@@ -35,6 +36,26 @@ use crate::{
 pub(crate) type Maps = OrdMap<NodeId, Arc<NodeView>>;
 /// What the detector thinks of everybody.
 pub(crate) type Lives = OrdMap<NodeId, PeerLife>;
+/// How the silence of those is judged that this node hears itself; a few, and always changing.
+#[derive(Debug, Default)]
+pub(crate) struct Estimates(Vec<(NodeId, PhiEstimate)>);
+
+impl Estimates {
+    /// `estimates`: by name.
+    pub(crate) fn new<'a>(estimates: impl Iterator<Item = (&'a NodeId, PhiEstimate)>) -> Self {
+        Self(estimates.map(|(node, estimate)| (node.clone(), estimate)).collect())
+    }
+
+    pub(crate) fn get(&self, peer: &NodeId) -> Option<&PhiEstimate> {
+        let at = self.0.binary_search_by(|(node, _)| node.cmp(peer)).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(NodeId, PhiEstimate)> {
+        self.0.iter()
+    }
+}
+
 /// Why it thinks so.
 pub(crate) type Histories = OrdMap<NodeId, Arc<History>>;
 
@@ -49,6 +70,7 @@ pub(crate) struct Shared {
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
     pub(crate) histories: ArcSwap<Histories>,
+    pub(crate) estimates: ArcSwap<Estimates>,
     pub(crate) events: Arc<Channel<Event>>,
     pub(crate) protocol_events: Channel<ProtocolEvent>,
     pub(crate) counters: Arc<Counters>,

@@ -96,8 +96,6 @@ pub struct PeerLife {
     pub since: Time,
     /// The generation that this is about.
     pub generation: Generation,
-    /// How its silence is judged; `None` if this node does not hear it itself, but is told of it.
-    pub estimate: Option<PhiEstimate>,
 }
 
 /// The failure detector of one node.
@@ -118,6 +116,7 @@ pub struct Liveness {
     asks: (f64, Time),
     /// Dead or left, to be forgotten some day.
     gone: BTreeSet<NodeId>,
+    suspects: BTreeSet<NodeId>,
     histories: BTreeMap<NodeId, Arc<History>>,
     last_tick: Option<Time>,
     /// When a wake-up was asked for.
@@ -177,6 +176,7 @@ impl Liveness {
             questions: BTreeMap::new(),
             asks: (ASKS_MAX, Time::ZERO),
             gone: BTreeSet::new(),
+            suspects: BTreeSet::new(),
             histories: BTreeMap::new(),
             last_tick: None,
             armed: None,
@@ -232,6 +232,7 @@ impl Liveness {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);
                 self.gone.remove(&peer);
+                self.suspects.remove(&peer);
                 self.histories.remove(&peer);
                 self.drop_questions(&peer);
                 self.changed.insert(peer);
@@ -248,14 +249,17 @@ impl Liveness {
         life: PeerLife,
         history: Option<Arc<History>>,
     ) {
-        let PeerLife { state, since, generation, estimate } = life;
+        let PeerLife { state, since, generation } = life;
         let level = if state == PeerState::Dead { Level::Dead } else { Level::Alive };
         let peer = Peer { since, generation, incarnation: 0, level, state, retired: false };
         if peer.is_gone() {
             self.gone.insert(node.clone());
         } else {
+            if state == PeerState::Suspect {
+                self.suspects.insert(node.clone());
+            }
             let mut watch = Watch::new(now, self.config.heartbeat_interval, true);
-            if estimate.is_some() && state != PeerState::Unheard {
+            if state != PeerState::Unheard {
                 watch.assume_heard();
             }
             self.observed.insert(node.clone(), watch);
@@ -269,13 +273,13 @@ impl Liveness {
 
     /// What is thought of everybody.
     pub fn lives(&self) -> impl Iterator<Item = (&NodeId, PeerLife)> {
-        self.peers.iter().map(|(node, peer)| (node, self.describe(node, peer)))
+        self.peers.iter().map(|(node, peer)| (node, Self::describe(peer)))
     }
 
     /// What is thought of one peer.
     #[must_use]
     pub fn life(&self, peer: &NodeId) -> Option<PeerLife> {
-        self.peers.get(peer).map(|life| self.describe(peer, life))
+        self.peers.get(peer).map(Self::describe)
     }
 
     /// The last changes of what is thought of a peer. That it was once met is none.
@@ -295,9 +299,9 @@ impl Liveness {
         std::mem::take(&mut self.changed)
     }
 
-    /// Those that this node hears itself: when it did last changes all the time.
-    pub fn observed(&self) -> impl Iterator<Item = &NodeId> {
-        self.observed.keys()
+    /// How the silence of those is judged that this node hears itself, by name.
+    pub fn estimates(&self) -> impl Iterator<Item = (&NodeId, PhiEstimate)> {
+        self.observed.iter().map(|(node, watch)| (node, watch.estimate()))
     }
 
     /// All of these are live, by what others say, and nobody else is known.
@@ -327,13 +331,8 @@ impl Liveness {
         self.next_tick = self.tick_number(now) + 1;
     }
 
-    fn describe(&self, node: &NodeId, peer: &Peer) -> PeerLife {
-        PeerLife {
-            state: peer.state,
-            since: peer.since,
-            generation: peer.generation,
-            estimate: self.observed.get(node).map(Watch::estimate),
-        }
+    const fn describe(peer: &Peer) -> PeerLife {
+        PeerLife { state: peer.state, since: peer.since, generation: peer.generation }
     }
 
     const fn scale(&self) -> Scale {
@@ -668,6 +667,11 @@ impl Liveness {
             return;
         }
         self.changed.insert(node.clone());
+        if next == PeerState::Suspect {
+            self.suspects.insert(node.clone());
+        } else if before == PeerState::Suspect {
+            self.suspects.remove(node);
+        }
         (peer.state, peer.since, peer.retired) = (next, now, false);
         let watch = self.observed.get(node);
         let stall = if now <= self.health.stall.1 { self.health.stall.0 } else { Duration::ZERO };
@@ -797,11 +801,13 @@ impl Liveness {
     /// that not all do at once.
     fn convict(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut convicted = Vec::new();
-        for (node, watch) in &self.observed {
-            let Some(peer) = self.peers.get(node) else { continue };
+        for node in &self.suspects {
+            let (Some(watch), Some(peer)) = (self.observed.get(node), self.peers.get(node)) else {
+                continue;
+            };
             let unheard = || watch.last_heard().is_none_or(|at| at < peer.since);
             let silent = watch.is_missing() || unheard();
-            if peer.state != PeerState::Suspect || !watch.is_judged() || !silent {
+            if !watch.is_judged() || !silent {
                 continue;
             }
             let observers = self.suspected_by(node);

@@ -148,10 +148,8 @@ impl Seen {
         let taken: u64 = count(Counter::BulkBytesTaken);
         self.in_flight = self.in_flight.max(sent.saturating_sub(taken));
         for (index, node) in cluster.running() {
-            for (peer, life) in &*node.snapshot().lives {
-                let Some(heard) = life.estimate.map(|estimate| estimate.last_heard) else {
-                    continue;
-                };
+            for (peer, estimate) in node.snapshot().estimates.iter() {
+                let heard = estimate.last_heard;
                 let before = self.heard.insert((index, peer.clone()), heard).unwrap_or(heard);
                 self.silences.extend((heard > before).then(|| millis(heard.since(before))));
             }

@@ -139,7 +139,10 @@ impl State {
 
     fn datagram(&self, peer: &NodeId, datagram: Bytes) {
         let link = self.shared.table.link(peer);
-        let sent = link.is_some_and(|link| link.connection.send_datagram(datagram).is_ok());
+        let sent = link.is_some_and(|link| {
+            link.expect();
+            link.connection.send_datagram(datagram).is_ok()
+        });
         self.node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
     }
 

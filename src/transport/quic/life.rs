@@ -21,6 +21,9 @@ use crate::{
     transport::NodeLink,
 };
 
+/// Every so many looks all connections are asked what they have received, so that traffic of other
+/// kinds counts as life as well.
+const FULL_LOOKS: u64 = 5;
 /// How often the loss on a connection is looked at, in looks.
 const LOSS_LOOKS: u64 = 100;
 /// They are not asked more often than this.
@@ -30,17 +33,17 @@ pub(super) const RENEWALS: u32 = 8;
 
 /// Tells the detector of all who were heard, for as long as the actor lives.
 pub(super) async fn watch(shared: Arc<Shared>, node: NodeLink) {
-    let interval = node.config().gossip_interval / TICKS_PER_INTERVAL;
-    let mut looks = tokio::time::interval(interval.max(LOOK_MIN));
+    let interval = node.config().gossip_interval;
+    let mut looks = tokio::time::interval((interval / TICKS_PER_INTERVAL).max(LOOK_MIN));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sequence = 0;
     for look in 1_u64.. {
         looks.tick().await;
         let own = node.generation();
         let (mut heard, mut losses, mut renewal) = (Vec::new(), Vec::new(), None);
-        let now = node.now();
+        let (now, all) = (node.now(), look.is_multiple_of(FULL_LOOKS));
         shared.table.for_each(|link| {
-            if let Some((sign, at)) = link.progress(now) {
+            if let Some((sign, at)) = link.progress(now, interval, all) {
                 let met = link.met();
                 heard.push((met.node, met.generation, sign, at));
             }

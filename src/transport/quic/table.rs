@@ -6,7 +6,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
     received: AtomicU64,
+    /// A heartbeat of ours may not have been acknowledged yet.
+    expecting: AtomicBool,
     /// When the last heartbeat came, in microseconds since the origin, and what was told of that.
     beaten: AtomicU64,
     beaten_told: AtomicU64,
@@ -94,6 +96,7 @@ impl Link {
             outbox: Outbox::new(node, met.node.clone(), &datacenter),
             node: met.node,
             received: AtomicU64::new(0),
+            expecting: AtomicBool::new(false),
             beaten: AtomicU64::new(0),
             beaten_told: AtomicU64::new(0),
             health: AtomicU8::new(0),
@@ -131,11 +134,33 @@ impl Link {
         self.health.swap(health, Ordering::Relaxed) != health
     }
 
-    /// What was received since the last call, and when.
-    pub(super) fn progress(&self, now: Time) -> Option<(Sign, Time)> {
-        let stats = self.connection.stats();
-        let received = frames_received(&stats);
-        let progressed = self.received.swap(received, Ordering::Relaxed) != received;
+    /// A heartbeat of ours is on its way: the acknowledgement is to be looked for.
+    pub(super) fn expect(&self) {
+        let received = frames_received(&self.connection.stats());
+        self.received.store(received, Ordering::Relaxed);
+        self.expecting.store(true, Ordering::Relaxed);
+    }
+
+    /// What was received since the last call, and when. The connection itself is asked only if an
+    /// acknowledgement is due or no heartbeat has come for an interval, or if `all` are: that costs
+    /// more than all else here.
+    pub(super) fn progress(
+        &self,
+        now: Time,
+        interval: Duration,
+        all: bool,
+    ) -> Option<(Sign, Time)> {
+        let mut progressed = false;
+        let beaten = Time::from_origin(Duration::from_micros(self.beaten.load(Ordering::Relaxed)));
+        let due = self.expecting.load(Ordering::Relaxed)
+            || (!self.dialed && now.since(beaten) >= interval);
+        if all || due {
+            let received = frames_received(&self.connection.stats());
+            progressed = self.received.swap(received, Ordering::Relaxed) != received;
+            if progressed {
+                self.expecting.store(false, Ordering::Relaxed);
+            }
+        }
         let beaten = self.beaten.load(Ordering::Relaxed);
         if self.beaten_told.swap(beaten, Ordering::Relaxed) != beaten {
             return Some((Sign::Heartbeat, Time::from_origin(Duration::from_micros(beaten))));

@@ -493,10 +493,7 @@ fn who_answers_every_other_time_is_not_accused() {
 fn what_is_expected_at_first_is_the_interval_and_then_what_came() {
     let mut stage = Stage::new();
     stage.introduce("p", 1).hear("p", 1);
-    let mean = |stage: &Stage| {
-        let life = stage.liveness.life(&node("p")).unwrap();
-        life.estimate.unwrap().mean
-    };
+    let mean = |stage: &Stage| stage.liveness.estimates().next().unwrap().1.mean;
     assert!((mean(&stage) - 1.0).abs() < 1e-9, "{}", mean(&stage));
     for _ in 0..200 {
         stage.now = stage.now + Duration::from_millis(500);
@@ -601,7 +598,7 @@ fn who_answers_itself_by_another_way_is_not_accused() {
 fn a_question_about_an_earlier_life_is_not_answered() {
     let mut stage = Stage::among(&["p"]);
     stage.introduce("p", 2).silence("p");
-    stage.tell(DetectorInput::Asked(ask("p", "a"))).run(1_000);
+    stage.tell(DetectorInput::Asked(ask("p", "a"), true)).run(1_000);
     assert!(stage.answers.is_empty());
 }
 
@@ -610,12 +607,12 @@ fn who_is_asked_looks_and_says_what_it_has_seen() {
     let mut stage = Stage::among(&TEN);
     let before = stage.now;
     stage.probes.clear();
-    stage.tell(DetectorInput::Asked(ask("p", "a"))).run(50);
+    stage.tell(DetectorInput::Asked(ask("p", "a"), true)).run(50);
     assert_eq!(stage.probes[0], (before, node("p")), "at once");
     assert!(matches!(&stage.answers[..], [(_, peer, true)] if *peer == node("p")));
     stage.silence("p");
     let before = stage.now;
-    stage.tell(DetectorInput::Asked(ask("p", "b"))).run(500);
+    stage.tell(DetectorInput::Asked(ask("p", "b"), true)).run(500);
     let (when, _, hears) = stage.answers.last().unwrap();
     assert!(!hears && when.since(before) < Duration::from_millis(150), "{when:?} {before:?}");
     assert!(!stage.accuses("p"), "who is asked leaves it to the asker");

@@ -446,7 +446,8 @@ fn one_unanswered_heartbeat_begins_the_probing_and_asks() {
     assert!((100..=110).contains(&probes[0]), "after a tenth of an interval: {probes:?}");
     assert!(probes[1..5].is_sorted() && probes[4] - probes[0] <= 30, "{probes:?}");
     let (asked, peer) = &stage.asked[0];
-    assert_eq!((peer, asked.since(beat).as_millis()), (&node("p"), probes[0]), "at once");
+    let late = asked.since(beat).as_millis() - probes[0];
+    assert!(*peer == node("p") && (10..=30).contains(&late), "after a few: {late}");
     assert_eq!(stage.asked.len(), 1, "and not again");
     assert!(!stage.accuses("p"), "it alone is not enough");
 }

@@ -165,9 +165,9 @@ async fn a_connection_that_is_not_needed_ends_without_a_refusal() {
     scene.end().await;
 }
 
-/// The keep-alive of one end is the heartbeat of both, and carries no datagrams.
+/// Only the end that dialed sends heartbeats; the acknowledgement is the life of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn notices_the_silence_of_either_end_without_heartbeats() {
+async fn notices_the_silence_of_either_end() {
     let cluster = Cluster::new("demo");
     for dialer_falls_silent in [false, true] {
         let (mut config, first) = with_transport(&cluster, "a");
@@ -186,7 +186,6 @@ async fn notices_the_silence_of_either_end_without_heartbeats() {
         })
         .await;
         for node in &nodes {
-            assert_eq!(node.counters().all()["heartbeats_sent"], 0);
             assert_eq!(refused(node, "misbehaviour"), 0);
         }
         let [a, b] = nodes;

@@ -12,6 +12,7 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::{Digest, DigestEntry},
+        gossip::Gossip,
         message::{Call, Heartbeat, Hello, Message},
         record::{NodeRecord, Status},
     },
@@ -348,6 +349,10 @@ async fn gives_up_on_a_member_that_lets_it_open_no_stream() {
     let delta = Delta { nodes: vec![news("x", |_| {})], more: false };
     send.write_all(&frame(&Message::Ack { delta })).await.unwrap();
     until("it is known", || scene.node.peers().iter().any(|peer| peer.node.as_str() == "x")).await;
+    // What it claims to know is something else, for ever.
+    let mut stream = member.connection.open_uni().await.unwrap();
+    let root = Message::Gossip(Gossip::Root(1));
+    stream.write_all(&frame(&root)).await.unwrap();
     scene.counts("exchanges_failed", 2).await;
     scene.still_gossips().await;
     scene.end().await;

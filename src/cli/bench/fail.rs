@@ -254,12 +254,12 @@ impl Teller {
         self.tell_all(&node, 0);
         loop {
             match events.next().await {
-                Ok(Event::PeerLive { peer }) => self.thinks(&peer, Thought::Live),
+                Ok(Event::PeerLive { peer, .. }) => self.thinks(&peer, Thought::Live),
                 Ok(Event::PeerSuspect { peer, .. }) => self.thinks(&peer, Thought::Suspect),
                 Ok(
                     Event::PeerDead { peer, .. }
-                    | Event::PeerLeft { peer }
-                    | Event::PeerForgotten { peer },
+                    | Event::PeerLeft { peer, .. }
+                    | Event::PeerForgotten { peer, .. },
                 ) => self.thinks(&peer, Thought::Dead),
                 Ok(_) => {}
                 Err(SubscriptionError::Lagged(missed)) => self.tell_all(&node, missed),

@@ -10,6 +10,7 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::Digest,
+        gossip::Gossip,
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
         map::{MapLimits, NodeMap},
         message::{LENGTH_BYTES, Message},
@@ -147,6 +148,11 @@ impl Watched {
             self.seen.remove(peer);
         }
         self.replica.handle(self.now, input, &mut self.out);
+    }
+
+    /// Somebody tells this unasked.
+    pub fn hear(&mut self, from: u8, gossip: Gossip) {
+        self.cast(StorageInput::Gossip(name(from), Box::new(gossip)));
     }
 
     pub fn restart(&mut self) {

@@ -91,12 +91,22 @@ fn bulk_reports_what_a_large_state_costs() {
 #[test]
 fn fail_reports_who_noticed_when() {
     let report = bench(&["fail", "--nodes", "7", "--warmup", "2", "--interval-ms", "200"]);
-    for stop in ["fail1", "fail5"] {
-        has(&report[stop], &["first_s", "all_s", "undetected_pairs_at_end"]);
-        has(&report[stop], &["already_dead_pairs", "false_deaths"]);
+    for (stop, already, falsely) in [
+        ("fail1", "already_dead_pairs", "false_deaths"),
+        ("fail5", "already_dead_pairs", "false_deaths"),
+        ("suspect1", "already_suspect_pairs", "false_suspicions"),
+        ("suspect5", "already_suspect_pairs", "false_suspicions"),
+    ] {
+        has(&report[stop], &["first_s", "all_s", already, falsely]);
         assert_eq!(report[stop]["undetected_pairs_at_end"], 0, "{report}");
     }
-    has(&report, &["false_deaths_warmup", "false_deaths_total", "false_death_targets", "poll_ms"]);
+    for count in [1, 5] {
+        let all = |what: &str| report[format!("{what}{count}")]["all_s"].as_f64();
+        assert!(all("suspect") <= all("fail"), "who is dead is suspect at the least: {report}");
+    }
+    has(&report, &["false_deaths_warmup", "false_deaths_total", "false_death_targets"]);
+    has(&report, &["false_suspicions_warmup", "false_suspicions_total"]);
+    has(&report, &["false_suspicion_targets", "events_missed", "poll_ms"]);
 }
 
 #[test]

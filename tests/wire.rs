@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use gossipmonger::protocol::{
     delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
     digest::{Digest, DigestEntry},
-    gossip::{Echo, Gossip, Have, Wave},
+    gossip::{Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Wave},
     id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
     message::{
         Call, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
@@ -15,6 +15,7 @@ use gossipmonger::protocol::{
     record::{NodeRecord, Status},
     sketch::{CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cell, Cells},
     skim::skim,
+    verdict::{Level, Verdict},
 };
 use proptest::{collection::vec, option, prelude::*};
 
@@ -153,6 +154,21 @@ fn refuses_to_send_what_nobody_would_read() {
     assert!(matches!(refused, Err(WireError::Unsendable { .. })), "{refused:?}");
 }
 
+// C90
+#[test]
+fn refuses_an_accusation_that_names_everybody() {
+    let accusation = |count: usize| Accusation {
+        subject: id("b"),
+        generation: Generation(7),
+        verdict: Verdict::default(),
+        observers: (0..count).map(|n| id(&format!("n{n}"))).collect(),
+    };
+    let frame = |count| frame_of(&Message::Gossip(Gossip::Accusation(accusation(count))));
+    assert!(Message::decode(&frame(OBSERVERS_MAX)).is_ok());
+    let many = refused(&frame(OBSERVERS_MAX + 1));
+    assert_eq!(many, "malformed message: 21 nodes named, at most 20 may be");
+}
+
 #[test]
 fn refuses_names_that_are_no_labels() {
     let mut frame = frame_of(&Message::Hello(hello()));
@@ -198,7 +214,7 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 }
 
 /// In the order of [`examples`].
-const GOLDEN: [&str; 20] = [
+const GOLDEN: [&str; 23] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
@@ -216,6 +232,9 @@ const GOLDEN: [&str; 20] = [
     "00000006060104010162",
     "0000000b0601050161010703fbf401",
     "0000000c060106016101020101016201",
+    "0000000b0601070162070161fb2c01",
+    "0000000e0601080162070161fb2c01016301",
+    "0000000d06010901620702010201610163",
     "0000000408010001",
     "00000016080101010161fd0068e5cf8b01000001020001000000",
     "00000055090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c6502646201010102030161040001760002c3a40500017601fbe80304676f6e65060101",
@@ -263,10 +282,22 @@ fn examples() -> Vec<Message> {
             behind: vec![id("b")],
             complete: true,
         })),
+        Message::Gossip(Gossip::Ask(ask())),
+        Message::Gossip(Gossip::Answer(Answer { ask: ask(), observer: id("c"), hears: true })),
+        Message::Gossip(Gossip::Accusation(Accusation {
+            subject: id("b"),
+            generation: Generation(7),
+            verdict: Verdict { incarnation: Incarnation(2), level: Level::Suspect },
+            observers: vec![id("a"), id("c")],
+        })),
         Message::Pull { digest: None, all: true },
         Message::Pull { digest: Some(Digest { entries: vec![line("a", 1)] }), all: false },
         Message::More { delta: delta() },
     ]
+}
+
+fn ask() -> Ask {
+    Ask { subject: id("b"), generation: Generation(7), asker: id("a"), round: 300 }
 }
 
 fn id(name: &str) -> NodeId {
@@ -306,7 +337,7 @@ fn line(node: &str, version: u64) -> DigestEntry {
         max_version: Version(version),
         horizon: Version(version + 1),
         gc_floor: Version(version / 2),
-        verdict: gossipmonger::protocol::verdict::Verdict::default(),
+        verdict: Verdict::default(),
         record: Version(1),
     }
 }
@@ -335,7 +366,7 @@ fn delta() -> Delta {
         horizon: Version(10),
         torn: Version(6),
         gc_floor: Version(1),
-        verdict: gossipmonger::protocol::verdict::Verdict::default(),
+        verdict: Verdict::default(),
         record: Some((Version(9), record)),
         entries: vec![
             entry("a", 4, value(None)),
@@ -364,9 +395,12 @@ proptest! {
     }
 
     #[test]
-    fn every_heartbeat_comes_back(generation: u64, sequence: u64) {
-        let heartbeat = Heartbeat { generation: Generation(generation), sequence, call: Call::Echo, health: 0 };
-        prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()).unwrap(), heartbeat);
+    fn every_heartbeat_comes_back(generation: u64, sequence: u64, health: u8) {
+        for call in [Call::Beat, Call::Probe, Call::Echo] {
+            let generation = Generation(generation);
+            let heartbeat = Heartbeat { generation, sequence, call, health };
+            prop_assert_eq!(Heartbeat::decode(&heartbeat.encode()).unwrap(), heartbeat);
+        }
     }
 
     // C90
@@ -409,7 +443,36 @@ fn any_message() -> impl Strategy<Value = Message> {
         (option::of(any_digest()), any::<bool>())
             .prop_map(|(digest, all)| Message::Pull { digest, all }),
         any_delta().prop_map(|delta| Message::More { delta }),
+        any_opinion().prop_map(Message::Gossip),
     ]
+}
+
+fn any_opinion() -> impl Strategy<Value = Gossip> {
+    let answer = (any_ask(), any_node(), any::<bool>())
+        .prop_map(|(ask, observer, hears)| Gossip::Answer(Answer { ask, observer, hears }));
+    let observers = vec(any_node(), 0..OBSERVERS_MAX);
+    let accusation = (any_node(), any::<u64>(), any_verdict(), observers).prop_map(
+        |(subject, generation, verdict, observers)| {
+            let generation = Generation(generation);
+            Gossip::Accusation(Accusation { subject, generation, verdict, observers })
+        },
+    );
+    prop_oneof![any_ask().prop_map(Gossip::Ask), answer, accusation]
+}
+
+fn any_ask() -> impl Strategy<Value = Ask> {
+    (any_node(), any::<u64>(), any_node(), any::<u64>()).prop_map(
+        |(subject, generation, asker, round)| {
+            let generation = Generation(generation);
+            Ask { subject, generation, asker, round }
+        },
+    )
+}
+
+fn any_verdict() -> impl Strategy<Value = Verdict> {
+    let level = prop_oneof![Just(Level::Alive), Just(Level::Suspect), Just(Level::Dead)];
+    (any::<u64>(), level)
+        .prop_map(|(incarnation, level)| Verdict { incarnation: Incarnation(incarnation), level })
 }
 
 fn any_cell() -> impl Strategy<Value = Cell> {
@@ -446,7 +509,7 @@ fn any_digest() -> impl Strategy<Value = Digest> {
                 max_version: Version(max),
                 horizon: Version(horizon),
                 gc_floor: Version(floor),
-                verdict: gossipmonger::protocol::verdict::Verdict::default(),
+                verdict: Verdict::default(),
                 record: Version(record),
             };
         Digest { entries: lines.into_iter().map(line).collect() }
@@ -472,7 +535,7 @@ fn any_node_delta() -> impl Strategy<Value = NodeDelta> {
                 horizon: Version(horizon),
                 torn: Version(torn),
                 gc_floor: Version(floor),
-                verdict: gossipmonger::protocol::verdict::Verdict::default(),
+                verdict: Verdict::default(),
                 record: record.map(|(version, record)| (Version(version), record)),
                 entries,
             }

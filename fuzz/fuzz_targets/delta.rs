@@ -7,7 +7,7 @@ mod support;
 
 use gossipmonger::protocol::{
     delta::Delta,
-    gossip::Gossip,
+    gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX},
     id::{Generation, Incarnation},
     route::StorageInput,
     verdict::{Level, Verdict},
@@ -25,8 +25,17 @@ enum Step {
     Delete(u8),
     Pass(u16),
     Forget(u8),
-    /// The detector is convinced: who, in which life and incarnation, and whether it is dead.
-    Accuse(u8, u8, u8, bool),
+    /// The detector is convinced, and so is another: of whom, in which life and incarnation, and
+    /// whether it is dead.
+    Accuse(u8, u8, u8, u8, bool),
+    /// Somebody tells that these are convinced.
+    Accused(u8, u8, u8, u8, bool, Vec<u8>),
+    /// Somebody asks who hears a peer, for another.
+    Asked(u8, u8, u8, u8, u8),
+    /// Somebody answers that, for another.
+    Answered(u8, u8, u8, u8, u8, u8, bool),
+    /// Our detector asks.
+    Ask(u8, u8),
     Linked(u8, bool),
     /// Somebody tells something unasked.
     Pushed(u8, Vec<News>),
@@ -46,16 +55,38 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Delete(key) => watched.delete(key),
             Step::Pass(millis) => watched.pass(millis),
             Step::Forget(peer) => watched.cast(StorageInput::Forget(name(peer))),
-            Step::Accuse(peer, generation, incarnation, dead) => {
-                let level = if dead { Level::Dead } else { Level::Suspect };
-                let verdict = Verdict { incarnation: Incarnation(incarnation.into()), level };
+            Step::Accuse(from, peer, generation, incarnation, dead) => {
+                let verdict = verdict(incarnation, dead);
                 let generation = Generation(generation.into());
-                watched.cast(StorageInput::Accuse(name(peer), generation, verdict));
+                watched.cast(StorageInput::Accuse(
+                    name(peer),
+                    generation,
+                    verdict,
+                    [name(from)].into(),
+                ));
+            }
+            Step::Accused(from, subject, generation, incarnation, dead, observers) => {
+                let observers = observers.into_iter().take(OBSERVERS_MAX).map(name).collect();
+                let (subject, generation) = (name(subject), Generation(generation.into()));
+                let verdict = verdict(incarnation, dead);
+                let accusation = Accusation { subject, generation, verdict, observers };
+                watched.hear(from, Gossip::Accusation(accusation));
+            }
+            Step::Asked(from, subject, generation, asker, round) => {
+                watched.hear(from, Gossip::Ask(ask(subject, generation, asker, round)));
+            }
+            Step::Answered(from, subject, generation, asker, round, observer, hears) => {
+                let ask = ask(subject, generation, asker, round);
+                let answer = Answer { ask, observer: name(observer), hears };
+                watched.hear(from, Gossip::Answer(answer));
+            }
+            Step::Ask(subject, generation) => {
+                let generation = Generation(generation.into());
+                watched.cast(StorageInput::Ask(name(subject), generation));
             }
             Step::Linked(peer, up) => watched.cast(StorageInput::Linked(name(peer), up)),
             Step::Pushed(from, news) => {
-                let push = Box::new(Gossip::Push(delta(news)));
-                watched.cast(StorageInput::Gossip(name(from), push));
+                watched.hear(from, Gossip::Push(delta(news)));
             }
             Step::Back(peer) => watched.cast(StorageInput::Back(name(peer))),
             Step::Retire(peer) => watched.cast(StorageInput::Retire(name(peer))),
@@ -64,6 +95,16 @@ fuzz_target!(|steps: Vec<Step>| {
         watched.check();
     }
 });
+
+fn verdict(incarnation: u8, dead: bool) -> Verdict {
+    let level = if dead { Level::Dead } else { Level::Suspect };
+    Verdict { incarnation: Incarnation(incarnation.into()), level }
+}
+
+fn ask(subject: u8, generation: u8, asker: u8, round: u8) -> Ask {
+    let generation = Generation(generation.into());
+    Ask { subject: name(subject), generation, asker: name(asker), round: round.into() }
+}
 
 fn delta(news: Vec<News>) -> Delta {
     Delta { nodes: news.into_iter().take(8).map(News::into_delta).collect(), more: false }

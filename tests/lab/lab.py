@@ -9,18 +9,15 @@ Exit status 0 only if every step came true and every figure is within its bound.
 """
 import argparse
 import itertools
-import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
-DCS, HOSTS, PORT = 3, 5, 7101
-PATIENCE = 120.0  # seconds a state may take to come
+from bed import PATIENCE, Failed, Lab
+
+DCS, HOSTS = 3, 5
 SETTLE = 8.0  # seconds after the last start: what joining alone needed is closed by then
 IDLE = 15.0  # seconds for which nothing is written
 UPDATES, UPDATE_BYTES, SPACING = 20, 100, 0.5
@@ -34,43 +31,8 @@ IDLE_BOUND = 2500.0  # bytes a second
 UPDATE_BOUND = 8000.0  # bytes an update
 
 
-class Failed(Exception):
-    pass
-
-
-class Lab:
-    def __init__(self, netlab, binary, heals):
-        self.netlab, self.binary, self.heals = os.path.abspath(netlab), os.path.abspath(binary), heals
-        self.name = f"gm{os.getpid()}"
-        self.root = tempfile.mkdtemp(prefix="gossipmonger-lab-")
-        self.nodes = [f"dc{d}h{h}" for d in range(1, DCS + 1) for h in range(1, HOSTS + 1)]
-        self.agents = {}
-
-    def net(self, *args):
-        command = [sys.executable, self.netlab, "--lab", self.name, *args]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise Failed(f"{' '.join(args)}: {done.stderr.strip()}")
-        return done.stdout.strip()
-
-    def run(self, *args, check=True):
-        done = subprocess.run([self.binary, *args], capture_output=True, text=True, timeout=60)
-        if check and done.returncode:
-            raise Failed(f"gossipmonger {' '.join(args)}: exit {done.returncode}: {done.stderr.strip()}")
-        return done
-
-    def dir(self, node):
-        return os.path.join(self.root, node)
-
-    def up(self):
-        self.net("up", "--dcs", str(DCS), "--hosts", str(HOSTS), "--wan-delay", "40ms",
-                 "--wan-loss", "1%")
-        pki = os.path.join(self.root, "pki")
-        self.run("ca", "init", "--cluster", "lab", "--dir", pki)
-        for node in self.nodes:
-            self.run("cert", "issue", "--ca", pki, "--node", node, "--datacenter", node[:3],
-                     "--dir", self.dir(node))
-        self.addresses = {node: self.net("addr", node) for node in self.nodes}
+class Datacenters(Lab):
+    """The lab of this scenario: its router counts what crosses."""
 
     def count(self):
         """Has the router count what each node sends to each of another datacenter, before it is lost or cut."""
@@ -92,61 +54,6 @@ class Lab:
         found = rule.findall(self.core("iptables-save", "-c", "-t", "raw"))
         return {(names[a], names[b]): int(count) for count, a, b in found}
 
-    def start(self, node):
-        seeds = [self.addresses[s] for s in ("dc1h1", "dc2h1", "dc3h1") if s != node]
-        command = [sys.executable, self.netlab, "--lab", self.name, "exec", node, "--", self.binary,
-                   "agent", "--dir", self.dir(node), "--listen", f"0.0.0.0:{PORT}",
-                   "--advertise", f"{self.addresses[node]}:{PORT}"]
-        for seed in seeds:
-            command += ["--seed", f"{seed}:{PORT}"]
-        log = open(os.path.join(self.root, f"{node}.log"), "ab")
-        self.agents[node] = subprocess.Popen(command, stdout=log, stderr=log)
-
-    def states(self, node):
-        done = self.run("--dir", self.dir(node), "members", "--json", check=False)
-        if done.returncode:
-            return {}
-        return {m["node"]: m["state"] for m in json.loads(done.stdout)}
-
-    def keys(self, at, node):
-        done = self.run("--dir", self.dir(at), "get", node, "--json", check=False)
-        return {entry["key"]: entry["value"] for entry in json.loads(done.stdout)} if done.returncode == 0 else {}
-
-    def set(self, node, key, value):
-        self.run("--dir", self.dir(node), "set", key, value)
-
-    def until(self, what, holds):
-        begun = time.monotonic()
-        missing = None
-        while time.monotonic() - begun < PATIENCE:
-            missing = holds()
-            if not missing:
-                print(f"ok: {what} ({time.monotonic() - begun:.1f} s)", flush=True)
-                return
-            time.sleep(0.2)
-        raise Failed(f"not within {PATIENCE:.0f} s: {what}: {missing}")
-
-    def agree(self, nodes, begun):
-        """Seconds since `begun` until every node has been seen to have all of them for live, and still has."""
-        waits = list(nodes)
-        while time.monotonic() - begun < PATIENCE:
-            waits = [at for at in waits if self.see([at], nodes, "live")]
-            if not waits:
-                took = time.monotonic() - begun
-                waits = [at for at in nodes if self.see([at], nodes, "live")]
-                if not waits:
-                    return took
-        raise Failed(f"not one view again within {PATIENCE:.0f} s: {self.see(nodes, nodes, 'live')}")
-
-    def see(self, observers, targets, state):
-        """What keeps the observers from seeing every target in a state, if anything does."""
-        for at in observers:
-            states = self.states(at)
-            wrong = {t: states.get(t) for t in targets if states.get(t) != state}
-            if wrong:
-                return f"{at} sees {wrong}"
-        return None
-
     def have(self, observers, values):
         """What keeps the observers from having every (node, key): value, if anything does."""
         owners = {node for node, _ in values}
@@ -157,26 +64,10 @@ class Lab:
                     return f"{at} has {node}/{key} = {found.get((node, key))!r}, not {value!r}"
         return None
 
-    def down(self, failed):
-        for agent in self.agents.values():
-            if agent.poll() is None:
-                agent.kill()
-                agent.wait()
-        if failed:
-            for node in self.nodes:
-                log = os.path.join(self.root, f"{node}.log")
-                if os.path.exists(log):
-                    with open(log, errors="replace") as lines:
-                        print(f"--- {node}\n" + "".join(lines.readlines()[-15:]), file=sys.stderr)
-        try:
-            self.net("down")
-        finally:
-            shutil.rmtree(self.root, ignore_errors=True)
 
-
-def scenario(lab):
+def scenario(lab, heals):
     nodes = lab.nodes
-    lab.up()
+    lab.up("--wan-delay", "40ms", "--wan-loss", "1%")
     lab.count()
     for node in nodes:
         lab.start(node)
@@ -190,7 +81,7 @@ def scenario(lab):
 
     idle = traffic_at_rest(lab)
     traffic_of_updates(lab, values, idle)
-    for attempt in range(lab.heals):
+    for attempt in range(heals):
         cut_and_heal(lab, values, f"dc{DCS - attempt % DCS}")
     kill_and_restart(lab, values)
 
@@ -300,10 +191,10 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--heals", type=int, default=2, help="how often a datacenter is cut off and healed (%(default)s)")
     arguments = parser.parse_args()
-    lab = Lab(arguments.netlab, arguments.binary, arguments.heals)
+    lab = Datacenters(arguments.netlab, arguments.binary, DCS, HOSTS)
     failed = True
     try:
-        scenario(lab)
+        scenario(lab, arguments.heals)
         failed = False
     except (Failed, subprocess.TimeoutExpired) as error:
         print(f"FAILED: {error}", file=sys.stderr)

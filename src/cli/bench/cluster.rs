@@ -27,13 +27,16 @@ pub(super) struct Settings {
     pub(super) base_port: u16,
 }
 
+/// Which node has a name.
+pub(super) type Indices = BTreeMap<NodeId, usize>;
+
 /// All nodes.
 #[derive(Debug)]
 pub(super) struct Cluster {
     settings: Settings,
     credentials: Vec<Credentials>,
     names: Vec<NodeId>,
-    indices: BTreeMap<NodeId, usize>,
+    indices: Arc<Indices>,
     nodes: Vec<Option<Node>>,
     /// Of nodes that were stopped: their sockets stay bound.
     silenced: Vec<Arc<QuicTransport>>,
@@ -78,7 +81,7 @@ impl Cluster {
             names.push(NodeId::new(&name).map_err(CliError::failed)?);
         }
         let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index));
-        let indices = indices.collect();
+        let indices = Arc::new(indices.collect());
         Ok(Self { settings, credentials, names, indices, nodes: Vec::new(), silenced: Vec::new() })
     }
 
@@ -109,6 +112,10 @@ impl Cluster {
 
     pub(super) fn name(&self, index: usize) -> &NodeId {
         &self.names[index]
+    }
+
+    pub(super) fn indices(&self) -> Arc<Indices> {
+        Arc::clone(&self.indices)
     }
 
     /// A node that has not been stopped.
@@ -147,16 +154,6 @@ impl Cluster {
     /// How many each has for live, itself included.
     pub(super) fn live_counts(&self) -> Vec<usize> {
         self.running().map(|(_, node)| node.snapshot().live().count()).collect()
-    }
-
-    /// Whom a node has for live.
-    pub(super) fn live(&self, node: &Gossipmonger, out: &mut [bool]) {
-        out.fill(false);
-        for name in node.snapshot().live() {
-            if let Some(index) = self.indices.get(name) {
-                out[*index] = true;
-            }
-        }
     }
 
     /// Whether a node has this key of another at this version of [`value`] or a later one.

@@ -1,0 +1,264 @@
+"""What the experiments in the lab share: agents, each a process in a network namespace of its own.
+
+Nothing in here judges; the scripts beside it do.
+"""
+import collections
+import itertools
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+PORT = 7101
+PATIENCE = 120.0  # seconds a state may take to come
+HOSTS_FILE = "hosts"  # of the lab: names of seeds, for agents that get their seeds by name
+
+STATES = {"peer_live": "live", "peer_suspect": "suspect", "peer_dead": "dead", "peer_left": "left",
+          "peer_forgotten": "forgotten"}
+
+# At a moment of the monotonic clock an observer said that a peer is in a state now.
+Said = collections.namedtuple("Said", "at observer state peer")
+
+
+class Failed(Exception):
+    pass
+
+
+class Lab:
+    """The namespaces, and the agents in them. A node is named after the host where it is at first."""
+
+    def __init__(self, netlab, binary, dcs, hosts, spare=0):
+        """`spare`: hosts in each datacenter at first without an agent."""
+        self.netlab, self.binary = os.path.abspath(netlab), os.path.abspath(binary)
+        self.dcs, self.size = dcs, hosts + spare
+        self.name = f"gm{os.getpid()}"
+        self.root = tempfile.mkdtemp(prefix="gossipmonger-lab-")
+        self.nodes = [f"dc{d}h{h}" for d in range(1, dcs + 1) for h in range(1, hosts + 1)]
+        self.seeds = [f"dc{d}h1" for d in range(1, dcs + 1)]
+        self.hosts = {node: node for node in self.nodes}
+        self.agents = {}
+
+    def net(self, *args):
+        command = [sys.executable, self.netlab, "--lab", self.name, *args]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise Failed(f"{' '.join(args)}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def run(self, *args, check=True):
+        done = subprocess.run([self.binary, *args], capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            raise Failed(f"gossipmonger {' '.join(args)}: exit {done.returncode}: {done.stderr.strip()}")
+        return done
+
+    def dir(self, node):
+        return os.path.join(self.root, node)
+
+    def up(self, *impairments):
+        self.net("up", "--dcs", str(self.dcs), "--hosts", str(self.size), *impairments)
+        pki = os.path.join(self.root, "pki")
+        self.run("ca", "init", "--cluster", "lab", "--dir", pki)
+        for node in self.nodes:
+            self.run("cert", "issue", "--ca", pki, "--node", node, "--datacenter", node[:3],
+                     "--dir", self.dir(node))
+        hosts = [f"dc{d}h{h}" for d in range(1, self.dcs + 1) for h in range(1, self.size + 1)]
+        self.host_addresses = {host: self.net("addr", host) for host in hosts}
+        self.name_seeds()
+
+    @property
+    def addresses(self):
+        return {node: self.host_addresses[host] for node, host in self.hosts.items()}
+
+    def name_seeds(self):
+        """Has the names of the seeds stand for where they are now, also for agents that run."""
+        # In place: the file itself is what the agents have mounted.
+        with open(os.path.join(self.root, HOSTS_FILE), "w") as names:
+            names.write("127.0.0.1 localhost\n")
+            for seed in self.seeds:
+                names.write(f"{self.addresses[seed]} {seed}.lab\n")
+
+    def start(self, node, *flags, named=False, environment=()):
+        """Starts an agent; `named`: it gets its seeds by name, not by address."""
+        binary = [self.binary]
+        if named:
+            # The namespace has its mounts to itself.
+            mounts = 'mount --bind "$0" /etc/hosts && exec "$@"'
+            binary = ["sh", "-c", mounts, os.path.join(self.root, HOSTS_FILE), *binary]
+        command = [sys.executable, self.netlab, "--lab", self.name, "exec", self.hosts[node], "--",
+                   "env", *environment, *binary, "agent", "--dir", self.dir(node),
+                   "--listen", f"0.0.0.0:{PORT}", "--advertise", f"{self.addresses[node]}:{PORT}", *flags]
+        for seed in self.seeds:
+            if seed != node:
+                command += ["--seed", f"{seed}.lab:{PORT}" if named else f"{self.addresses[seed]}:{PORT}"]
+        with open(self.log(node), "ab") as log:
+            self.agents[node] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def log(self, node):
+        return os.path.join(self.root, f"{node}.log")
+
+    def runs(self, node):
+        return node in self.agents and self.agents[node].poll() is None
+
+    def kill(self, node):
+        """kill -9. Returns when, on the monotonic clock."""
+        begun = time.monotonic()
+        self.agents[node].kill()
+        self.agents[node].wait()
+        return begun
+
+    def states(self, node):
+        done = self.run("--dir", self.dir(node), "members", "--json", check=False)
+        if done.returncode:
+            return {}
+        return {m["node"]: m["state"] for m in json.loads(done.stdout)}
+
+    def members(self, node):
+        return {m["node"]: m for m in json.loads(self.run("--dir", self.dir(node), "members", "--json").stdout)}
+
+    def keys(self, at, node):
+        done = self.run("--dir", self.dir(at), "get", node, "--json", check=False)
+        return {entry["key"]: entry["value"] for entry in json.loads(done.stdout)} if done.returncode == 0 else {}
+
+    def set(self, node, key, value):
+        self.run("--dir", self.dir(node), "set", key, value)
+
+    def until(self, what, holds, patience=PATIENCE):
+        """Waits until `holds` has nothing to object. Returns the seconds it took."""
+        begun = time.monotonic()
+        missing = None
+        while time.monotonic() - begun < patience:
+            missing = holds()
+            if not missing:
+                took = time.monotonic() - begun
+                print(f"ok: {what} ({took:.1f} s)", flush=True)
+                return took
+            time.sleep(0.2)
+        raise Failed(f"not within {patience:.0f} s: {what}: {missing}")
+
+    def agree(self, nodes, begun):
+        """Seconds since `begun` until every node has been seen to have all of them for live, and still has."""
+        waits = list(nodes)
+        while time.monotonic() - begun < PATIENCE:
+            waits = [at for at in waits if self.see([at], nodes, "live")]
+            if not waits:
+                took = time.monotonic() - begun
+                waits = [at for at in nodes if self.see([at], nodes, "live")]
+                if not waits:
+                    return took
+        raise Failed(f"not one view again within {PATIENCE:.0f} s: {self.see(nodes, nodes, 'live')}")
+
+    def see(self, observers, targets, *accepted):
+        """What keeps the observers from seeing every target in one of these states, if anything does."""
+        for at in observers:
+            states = self.states(at)
+            wrong = {t: states.get(t) for t in targets if states.get(t) not in accepted}
+            if wrong:
+                return f"{at} sees {wrong}"
+        return None
+
+    def down(self, failed):
+        for agent in self.agents.values():
+            if agent.poll() is None:
+                agent.kill()
+                agent.wait()
+        if failed:
+            for node in self.nodes:
+                if os.path.exists(self.log(node)):
+                    with open(self.log(node), errors="replace") as lines:
+                        print(f"--- {node}\n" + "".join(lines.readlines()[-15:]), file=sys.stderr)
+        try:
+            self.net("down")
+        finally:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Watch(threading.Thread):
+    """Reads what the agents say of each other, from their own events, and when.
+
+    The moments are those of reading: some tenths of a millisecond after the agent has said it.
+    """
+
+    def __init__(self, lab):
+        super().__init__(daemon=True)
+        self.lab = lab
+        self.said = []
+        self.news = threading.Condition()
+        self.readers = selectors.DefaultSelector()
+        self.streams = {}
+        self.start()
+
+    def follow(self, node, patience=PATIENCE):
+        """Reads the events of an agent that was just started, from its first moment on, if it can be."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < patience:
+            command = [self.lab.binary, "--dir", self.lab.dir(node), "events", "--json"]
+            stream = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            first = stream.stdout.readline()
+            if first and json.loads(first)["event"] == "watching":
+                os.set_blocking(stream.stdout.fileno(), False)
+                self.streams[node] = stream
+                self.readers.register(stream.stdout, selectors.EVENT_READ, [node, stream, b""])
+                return
+            stream.wait()
+            if not self.lab.runs(node):
+                raise Failed(f"the agent {node} has ended")
+            time.sleep(0.02)
+        raise Failed(f"{node} has not told its events within {patience:.0f} s")
+
+    def run(self):
+        while True:
+            for key, _ in self.readers.select(timeout=0.05):
+                chunk = os.read(key.fileobj.fileno(), 1 << 16)
+                at = time.monotonic()
+                if not chunk:
+                    self.readers.unregister(key.fileobj)
+                    key.data[1].wait()
+                    continue
+                *lines, key.data[2] = (key.data[2] + chunk).split(b"\n")
+                self.take(at, key.data[0], lines)
+
+    def take(self, at, observer, lines):
+        events = [json.loads(line) for line in lines]
+        if any(event["event"] == "lagged" for event in events):
+            print(f"{observer}: events were missed", file=sys.stderr, flush=True)
+        said = [Said(at, observer, STATES[event["event"]], event["peer"])
+                for event in events if event["event"] in STATES]
+        with self.news:
+            self.said += said
+            self.news.notify_all()
+
+    def since(self, moment):
+        """What was said since then."""
+        with self.news:
+            return [said for said in self.said if said.at >= moment]
+
+    def accusations(self, since, of=None, but=(), by=None):
+        """Who was said to be suspect or dead since then; `of`: only these, `but`: not these."""
+        return [said for said in self.since(since)
+                if said.state in ("suspect", "dead") and said.peer not in but
+                and (of is None or said.peer in of) and (by is None or said.observer in by)]
+
+    def wait(self, observers, peer, states, since, patience):
+        """When each of the observers first said so, in seconds since then; `None`: not in time."""
+        end = since + patience
+        found = {}
+        with self.news:
+            while True:
+                for said in itertools.takewhile(lambda said: said.at >= since, reversed(self.said)):
+                    if said.peer == peer and said.state in states and said.observer in observers:
+                        found[said.observer] = said.at - since
+                left = end - time.monotonic()
+                if len(found) == len(observers) or left <= 0:
+                    return {observer: found.get(observer) for observer in observers}
+                self.news.wait(left)
+
+    def close(self):
+        for stream in self.streams.values():
+            if stream.poll() is None:
+                stream.kill()
+

@@ -1,0 +1,525 @@
+#!/usr/bin/env python3
+"""Failure detection among three datacenters of three agents: how soon, and that nobody else is blamed.
+
+Every agent is a process of its own in a network namespace of its own, 40 ms away from other
+datacenters; every packet is lost with a probability of 1 %, also inside a datacenter. What agents say of
+each other is read from their own events. Each experiment begins with one view and ends with one view.
+
+Needs root and the lab that gives the namespaces (--netlab); `clock` needs libfaketime and is skipped
+without it. The last line is a JSON object. Exit status 0 only if no bar was missed.
+"""
+import argparse
+import collections
+import glob
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+from bed import PATIENCE, PORT, Failed, Lab, Watch
+
+DCS, HOSTS, SPARE = 3, 3, 1
+LOSS = 0.01  # of every packet, if an experiment does not say otherwise
+SETTLE = 3.0  # seconds for which the view has to have been one before anything is done
+
+SUSPECT_P50, SUSPECT_P99 = 0.5, 1.0  # seconds from kill -9 until its datacenter suspects it
+LIVE_AGAIN = 10.0  # seconds until a node that can be reached again is live at all
+ONE_VIEW = 15.0  # seconds from a heal until there is one view
+DETECT = 20.0  # seconds within which those that are gone have to be noticed
+
+
+class Skipped(Exception):
+    pass
+
+
+class Bed:
+    """The lab, what was seen in it, and the bars."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.lab = Lab(arguments.netlab, arguments.binary, DCS, HOSTS, SPARE)
+        self.nodes = self.lab.nodes
+        self.watch = Watch(self.lab)
+        self.missed = []
+
+    def bar(self, what, seen, bound):
+        """What has to be at most so much."""
+        met = seen is not None and seen <= bound
+        shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else seen
+        print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound}", flush=True)
+        if not met:
+            self.missed.append(f"{what}: {shown}, more than {bound}")
+
+    def blames(self, what, accusations):
+        """Nobody may have been accused."""
+        for said in accusations[:10]:
+            print(f"  {said.observer} has said that {said.peer} is {said.state}", flush=True)
+        self.bar(f"{what}: times that somebody was accused who should not be", len(accusations), 0)
+
+    def others(self, *but):
+        return [node for node in self.nodes if node not in but]
+
+    def inside(self, node):
+        """The others of its datacenter."""
+        return [other for other in self.others(node) if other[:3] == node[:3]]
+
+    # --- agents
+
+    def start(self, node, *flags, environment=()):
+        self.lab.start(node, *flags, named=True, environment=environment)
+        self.watch.follow(node)
+
+    def restart(self, node, *flags, environment=()):
+        self.lab.kill(node)
+        self.start(node, *flags, environment=environment)
+
+    def one_view(self, what, begun=None):
+        """Waits until all have all for live. Returns the seconds since `begun`."""
+        begun = time.monotonic() if begun is None else begun
+        took = self.lab.agree(self.nodes, begun)
+        print(f"ok: {what}: one view ({took:.1f} s)", flush=True)
+        return took
+
+    # --- the network
+
+    def lose(self, share=LOSS):
+        """Every packet is lost so often."""
+        self.lab.net("loss", "all", "all", f"{share * 100:.4f}%")
+
+    def heal(self):
+        """Returns the moment before."""
+        begun = time.monotonic()
+        self.lab.net("heal")
+        self.lose()
+        return begun
+
+    def settle(self, wait=SETTLE):
+        time.sleep(wait)
+
+    def restore(self):
+        """Everybody runs where it belongs, nothing is in the way, and there is one view."""
+        self.heal()
+        for node in self.nodes:
+            if not self.lab.runs(node):
+                self.start(node)
+        self.one_view("before")
+        self.settle()
+
+    def begin_anew(self):
+        """What an experiment has broken is not the next one's affair."""
+        self.heal()
+        for node in self.nodes:
+            if self.lab.runs(node):
+                self.lab.kill(node)
+        self.lab.hosts = {node: node for node in self.nodes}
+        self.lab.name_seeds()
+        for node in self.nodes:
+            self.start(node)
+
+
+# --- experiments: each returns what it has seen
+
+
+def kill(bed):
+    """kill -9 of one agent, again and again, at 1 % loss: until the others of its datacenter suspect it."""
+    suspected, dead, back, false = [], [], [], 0
+    for attempt in range(bed.arguments.tries):
+        victim = bed.nodes[attempt % len(bed.nodes)]
+        # Somewhere between two heartbeats.
+        time.sleep(random.uniform(1.0, 2.0))
+        begun = bed.lab.kill(victim)
+        bad = ("suspect", "dead")
+        inside = bed.watch.wait(bed.inside(victim), victim, bad, begun, DETECT)
+        everywhere = bed.watch.wait(bed.others(victim), victim, ("dead",), begun, DETECT)
+        suspected.append(worst(inside))
+        dead.append(worst(everywhere))
+        bed.start(victim)
+        back.append(bed.lab.agree(bed.nodes, time.monotonic()))
+        others = bed.watch.accusations(begun, but=[victim])
+        false += len(others)
+        print(f"  {victim}: suspect after {listed(inside.values())}, dead everywhere after {listed([dead[-1]])}, "
+              f"back after {listed([back[-1]])}; others accused: {len(others)}", flush=True)
+    bed.bar("kill -9: seconds until its datacenter suspects it, p50", quantile(suspected, 0.5), SUSPECT_P50)
+    bed.bar("kill -9: seconds until its datacenter suspects it, p99", quantile(suspected, 0.99), SUSPECT_P99)
+    bed.bar("kill -9: tries in which not all found it dead", sum(d is None for d in dead), 0)
+    bed.bar("kill -9: times that somebody was accused who should not be", false, 0)
+    return {"tries": len(suspected), "suspect_s": summary(suspected), "dead_everywhere_s": summary(dead),
+            "back_s": summary(back), "false_accusations": false}
+
+
+def loss(bed):
+    """5 % loss on every link, for a while: nobody dies."""
+    bed.lose(0.05)
+    begun, told = time.monotonic(), 0
+    end = begun + bed.arguments.seconds
+    while time.monotonic() < end:
+        time.sleep(min(60.0, max(0.0, end - time.monotonic())))
+        accusations = bed.watch.accusations(begun)
+        for said in accusations[told:]:
+            print(f"  after {said.at - begun:.1f} s: {said.observer} has said that {said.peer} is {said.state}", flush=True)
+        told = len(accusations)
+    accusations = bed.watch.accusations(begun)
+    suspicions = [said for said in accusations if said.state == "suspect"]
+    deaths = [said for said in accusations if said.state == "dead"]
+    stopped = [node for node in bed.nodes if not bed.lab.runs(node)]
+    bed.bar("5 % loss: false deaths", len(deaths), 0)
+    bed.bar("5 % loss: agents that have ended", len(stopped), 0)
+    return {"minutes": round((time.monotonic() - begun) / 60, 1), "false_deaths": len(deaths),
+            "false_suspicions": len(suspicions), "suspected": count(said.peer for said in suspicions)}
+
+
+def lossy_node(bed):
+    """80 % loss on one node's link, both ways: nobody else is blamed."""
+    return bad_link(bed, "80 % loss on one link", lambda victim: bed.lab.net("loss", victim, "80%"))
+
+
+def lossy_ingress(bed):
+    """80 % of what one node is sent is lost: nobody else is blamed."""
+    return bad_link(bed, "80 % ingress loss on one node", lambda victim: bed.lab.net("loss", "--oneway", "all", victim, "80%"))
+
+
+def no_inbound(bed):
+    """Nothing reaches one node, which is heard by all."""
+    return bad_link(bed, "no inbound", lambda victim: bed.lab.net("cut", "--oneway", "all", victim), gone=True)
+
+
+def no_outbound(bed):
+    """One node hears all and is heard by nobody."""
+    return bad_link(bed, "no outbound", lambda victim: bed.lab.net("cut", "--oneway", victim), gone=True)
+
+
+def isolated(bed):
+    """One node is cut off altogether."""
+    return bad_link(bed, "cut off", lambda victim: bed.lab.net("cut", victim), gone=True)
+
+
+def bad_link(bed, what, impair, gone=False):
+    """Only the victim of it may be accused, and none of the others hangs together with it."""
+    victim = "dc2h2"
+    begun = time.monotonic()
+    impair(victim)
+    time.sleep(bed.arguments.spell)
+    healthy = bed.others(victim)
+    if gone:
+        held = bed.watch.wait(healthy, victim, ("dead",), begun, 0.0)
+        bed.bar(f"{what}: healthy nodes that have not found it dead", sum(at is None for at in held.values()), 0)
+    return aftermath(bed, what, victim, begun)
+
+
+def flip(bed):
+    """Nothing reaches one node for 20 s, then all does for 20 s, and so on."""
+    victim, half = "dc2h2", bed.arguments.flip
+    begun = time.monotonic()
+    for _ in range(bed.arguments.cycles):
+        bed.lab.net("cut", "--oneway", "all", victim)
+        time.sleep(half)
+        bed.lab.net("heal", "all", victim)
+        time.sleep(half)
+    return aftermath(bed, f"one-way, {half:.0f} s on and off", victim, begun)
+
+
+def aftermath(bed, what, victim, begun):
+    """Heals, waits for one view, and judges what the healthy have said."""
+    during = changes(bed, victim, begun)
+    healed = bed.heal()
+    bed.bar(f"{what}: seconds from the heal to one view", bed.one_view(what, healed), ONE_VIEW)
+    bed.settle()
+    healthy = bed.others(victim)
+    bed.blames(f"{what}, in the views of the healthy", bed.watch.accusations(begun, but=[victim], by=healthy))
+    by_it = bed.watch.accusations(begun, but=[victim], by=[victim])
+    return {"changes_per_healthy_view": during, "accused_by_it": count(said.state for said in by_it)}
+
+
+def changes(bed, victim, begun):
+    """How often the state of the victim has changed, in the healthy view in which it did most."""
+    seen = collections.Counter(said.observer for said in bed.watch.since(begun) if said.peer == victim and said.observer != victim)
+    return max(seen.values(), default=0)
+
+
+def pair(bed):
+    """Two nodes cannot hear each other, but all others hear both: nobody is blamed."""
+    report = {}
+    for a, b in (("dc1h1", "dc1h2"), ("dc1h3", "dc2h3"), ("dc1h1", "dc2h1")):
+        for oneway in ([], ["--oneway"]):
+            what = f"between {a} and {b} only{', one way' if oneway else ''}"
+            begun = time.monotonic()
+            bed.lab.net("cut", *oneway, a, b)
+            time.sleep(bed.arguments.spell / 2)
+            bed.heal()
+            bed.settle()
+            accusations = bed.watch.accusations(begun)
+            bed.blames(what, accusations)
+            report[what] = count(f"{said.observer} says {said.peer} is {said.state}" for said in accusations)
+    return report
+
+
+def pause(bed):
+    """SIGSTOP of one agent, later SIGCONT: it accuses nobody, nobody else is accused, and it is back."""
+    report = {}
+    for seconds in bed.arguments.pauses:
+        victim, what = "dc3h2", f"stopped for {seconds:g} s"
+        begun = time.monotonic()
+        bed.lab.agents[victim].send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        resumed = time.monotonic()
+        bed.lab.agents[victim].send_signal(signal.SIGCONT)
+        back = bed.one_view(what, resumed)
+        bed.bar(f"{what}: seconds until it is live at all", back, LIVE_AGAIN)
+        bed.settle(5.0)
+        bed.blames(what, bed.watch.accusations(begun, but=[victim]))
+        said = count(said.state for said in bed.watch.accusations(begun, of=[victim]))
+        report[f"{seconds:g}"] = {"back_s": round(back, 2), "said_of_it": said}
+    return report
+
+
+def halves(bed):
+    """Two halves, through the middle of a datacenter, cut and healed, and then two others: one view."""
+    nodes, report = bed.nodes, {}
+    for name, half in (("first", nodes[:4]), ("second", [*nodes[:2], *nodes[3:5]])):
+        rest = [node for node in nodes if node not in half]
+        for a, b in boundary(half, rest):
+            bed.lab.net("cut", a, b)
+        # A datacenter that cannot be reached at all is not dead.
+        gone = ("dead", "unreachable")
+        took = bed.lab.until(f"{name} partition: neither half has the other",
+                             lambda: bed.lab.see(half, rest, *gone) or bed.lab.see(rest, half, *gone), DETECT * 2)
+        bed.lab.until(f"{name} partition: each half has itself",
+                      lambda: bed.lab.see(half, half, "live") or bed.lab.see(rest, rest, "live"), DETECT)
+        healed = bed.heal()
+        one = bed.one_view(f"{name} partition", healed)
+        bed.bar(f"{name} partition: seconds from the heal to one view", one, ONE_VIEW)
+        report[name] = {"noticed_s": round(took, 1), "one_view_s": round(one, 2)}
+    begun = time.monotonic()
+    bed.settle(10.0)
+    bed.blames("after two partitions", bed.watch.accusations(begun))
+    return report
+
+
+def boundary(half, rest):
+    """What is to be cut between two halves, whole datacenters at once where it can be."""
+    def parts(side):
+        for dc in sorted({node[:3] for node in side}):
+            inside = [node for node in side if node[:3] == dc]
+            yield from [dc] if len(inside) == HOSTS else inside
+    return [(a, b) for a in parts(half) for b in parts(rest)]
+
+
+def clock(bed):
+    """The wall clock of one agent jumps by an hour, both ways: nothing changes."""
+    library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        raise Skipped("libfaketime is not here (apt-get install faketime)")
+    victim, other, report = "dc2h3", "dc2h2", {}
+    offset = os.path.join(bed.lab.root, "offset")
+    show(offset, "+0")
+    bed.restart(victim, environment=[
+        f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={offset}", "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_RESET=1"])
+    bed.one_view("under libfaketime")
+    bed.settle(5.0)
+    for step in ("+1h", "-1h", "+0"):
+        begun = time.monotonic()
+        show(offset, step)
+        bed.settle(bed.arguments.spell / 2)
+        bed.blames(f"the wall clock shows {step}", bed.watch.accusations(begun))
+        # Also who connects anew does not mind.
+        killed = time.monotonic()
+        bed.restart(other)
+        back = bed.one_view(f"restart of {other} at {step}")
+        bed.bar(f"the wall clock shows {step}: seconds until a node that restarts is live at all", back, LIVE_AGAIN)
+        bed.settle()
+        bed.blames(f"the wall clock shows {step}, a restart", bed.watch.accusations(killed, but=[other]))
+        report[step] = {"back_s": round(back, 2)}
+    with open(bed.lab.log(victim), errors="replace") as lines:
+        hours = {line[11:13] for line in lines if line[:2] == "20"}
+    # Or the experiment has tried nothing.
+    bed.bar("the wall clock: jumps that the agent's log does not show", max(0, 3 - len(hours)), 0)
+    bed.restart(victim)
+    bed.one_view("without libfaketime")
+    return report
+
+
+def show(path, offset):
+    with open(path + ".new", "w") as file:
+        file.write(f"{offset}\n")
+    os.replace(path + ".new", path)
+
+
+def restart(bed):
+    """kill -9 and restart on the same address, before and after it was found dead: nobody else is blamed."""
+    report = {}
+    for what, wait in (("at once", 0.0), ("when suspect", 1.0), ("when dead", 6.0)):
+        victim = "dc1h2"
+        before = bed.lab.members("dc3h3")[victim]["generation"]
+        begun = bed.lab.kill(victim)
+        time.sleep(wait)
+        bed.start(victim)
+        started = time.monotonic()
+        back = bed.one_view(f"restarted {what}", started)
+        bed.bar(f"restarted {what}: seconds until it is live at all", back, LIVE_AGAIN)
+        bed.lab.until(f"restarted {what}: its new generation is known", lambda: next(
+            (at for at in bed.nodes if bed.lab.members(at)[victim]["generation"] <= before), None))
+        bed.settle()
+        bed.blames(f"restarted {what}", bed.watch.accusations(begun, but=[victim]))
+        # What was said of the life before has to be over now.
+        bed.blames(f"restarted {what}, it lives", bed.watch.accusations(started + back, of=[victim]))
+        report[what] = {"back_s": round(back, 2)}
+    return report
+
+
+def move(bed):
+    """The same name on another address, and back."""
+    report = {}
+    for what, host in (("to another host", "dc1h4"), ("back", "dc1h3")):
+        victim = "dc1h3"
+        begun = bed.lab.kill(victim)
+        bed.lab.hosts[victim] = host
+        bed.start(victim)
+        back = bed.one_view(f"moved {what}")
+        bed.bar(f"moved {what}: seconds until it is live at all", back, LIVE_AGAIN)
+        address = f"{bed.lab.addresses[victim]}:{PORT}"
+        bed.lab.until(f"moved {what}: all know its address", lambda: next(
+            (at for at in bed.nodes if bed.lab.members(at)[victim]["address"] != address), None))
+        bed.settle()
+        bed.blames(f"moved {what}", bed.watch.accusations(begun, but=[victim]))
+        report[what] = {"back_s": round(back, 2)}
+    return report
+
+
+def seeds(bed):
+    """All seeds come back under other addresses while all but one are down: it finds them by name."""
+    survivor, report = "dc2h2", {}
+    for what, host in (("moved", 4), ("moved back", 1)):
+        for node in bed.others(survivor):
+            bed.lab.kill(node)
+        bed.lab.until(f"seeds {what}: it has nobody", lambda: bed.lab.see([survivor], bed.others(survivor), "dead", "unreachable"))
+        for seed in bed.lab.seeds:
+            bed.lab.hosts[seed] = f"{seed[:3]}h{host}"
+        bed.lab.name_seeds()
+        for seed in bed.lab.seeds:
+            bed.start(seed)
+        together = [survivor, *bed.lab.seeds]
+        begun = time.monotonic()
+        took = bed.lab.agree(together, begun)
+        # Names are asked for again and again, but not all the time.
+        bed.bar(f"seeds {what}: seconds until it has found them under their new addresses", took, 60.0)
+        for node in bed.others(*together):
+            bed.start(node)
+        bed.one_view(f"seeds {what}")
+        report[what] = {"found_s": round(took, 1)}
+    return report
+
+
+EXPERIMENTS = {
+    "kill": kill, "loss": loss, "lossy-node": lossy_node, "lossy-ingress": lossy_ingress, "pause": pause,
+    "no-inbound": no_inbound, "no-outbound": no_outbound, "isolated": isolated, "pair": pair, "flip": flip,
+    "halves": halves, "clock": clock, "restart": restart, "move": move, "seeds": seeds,
+}
+
+
+# --- figures
+
+
+def worst(times):
+    """The latest of these; `None` if one of them never came."""
+    return None if None in times.values() else max(times.values())
+
+
+def quantile(values, share):
+    """By nearest rank; what never came is the worst."""
+    ordered = sorted(math.inf if value is None else value for value in values)
+    found = ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return None if found == math.inf else found
+
+
+def summary(values):
+    figures = {"p50": quantile(values, 0.5), "p99": quantile(values, 0.99), "max": quantile(values, 1.0)}
+    return {name: value if value is None else round(value, 3) for name, value in figures.items()}
+
+
+def listed(values):
+    return ", ".join("never" if value is None else f"{value:.3f} s" for value in values)
+
+
+def count(things):
+    return dict(collections.Counter(things).most_common(20))
+
+
+# --- all of it
+
+
+def experiment(bed, name):
+    """Runs one; returns what it has seen, and has what it missed noted."""
+    print(f"--- {name}: {EXPERIMENTS[name].__doc__}", flush=True)
+    missed, report = len(bed.missed), {}
+    try:
+        bed.restore()
+        report = EXPERIMENTS[name](bed)
+    except Skipped as why:
+        print(f"SKIPPED: {name}: {why}", flush=True)
+        report = {"skipped": str(why)}
+    except (Failed, subprocess.TimeoutExpired) as error:
+        print(f"FAILED: {name}: {error}", flush=True)
+        bed.missed.append(f"{name}: {error}")
+        bed.begin_anew()
+    report["missed"] = bed.missed[missed:]
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; default: all")
+    parser.add_argument("--netlab", required=True)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--tries", type=int, default=30, help="of kill (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of loss (%(default)s)")
+    parser.add_argument("--hours", type=float, default=0.0, help="of loss, on top")
+    parser.add_argument("--spell", type=float, default=30.0, help="seconds for which a link is bad (%(default)s)")
+    parser.add_argument("--pauses", type=float, nargs="+", default=[1.0, 3.0, 10.0, 30.0],
+                        help="seconds for which an agent is stopped (%(default)s)")
+    parser.add_argument("--flip", type=float, default=20.0, help="seconds on, and off (%(default)s)")
+    parser.add_argument("--cycles", type=int, default=3, help="of flip (%(default)s)")
+    parser.add_argument("--keep", metavar="DIR", help="keep the agents' logs there")
+    arguments = parser.parse_args()
+    arguments.seconds = 60.0 * arguments.minutes + 3600.0 * arguments.hours
+    unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    sys.exit(run(Bed(arguments), arguments))
+
+
+def run(bed, arguments):
+    failed, reports = True, {}
+    # The lab is taken down on SIGTERM, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        bed.lab.up("--wan-delay", "40ms")
+        bed.begin_anew()
+        for name in arguments.experiments or EXPERIMENTS:
+            reports[name] = experiment(bed, name)
+        failed = bool(bed.missed)
+    except (Failed, subprocess.TimeoutExpired) as error:
+        bed.missed.append(str(error))
+        print(f"FAILED: {error}", file=sys.stderr)
+    finally:
+        bed.watch.close()
+        if arguments.keep:
+            os.makedirs(arguments.keep, exist_ok=True)
+            for node in bed.nodes:
+                if os.path.exists(bed.lab.log(node)):
+                    shutil.copy(bed.lab.log(node), arguments.keep)
+        bed.lab.down(failed)
+    for missed in bed.missed:
+        print(f"MISSED: {missed}", flush=True)
+    print(json.dumps({"experiments": reports, "missed": bed.missed}), flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ pub fn quorum(observers: usize) -> usize {
 #[derive(Debug)]
 pub struct Inquiry {
     begun: Time,
-    observers: Option<usize>,
+    observers: Option<Arc<[NodeId]>>,
     answers: BTreeMap<NodeId, bool>,
 }
 
@@ -66,8 +66,8 @@ impl Inquiry {
         self.begun
     }
 
-    /// How many there are to be asked, the asker included if it has a voice.
-    pub const fn expect(&mut self, observers: Option<usize>) {
+    /// Who is to be asked, the asker included if it has a voice.
+    pub fn expect(&mut self, observers: Option<Arc<[NodeId]>>) {
         self.observers = observers;
     }
 
@@ -79,18 +79,29 @@ impl Inquiry {
         }
     }
 
-    /// What follows from it.
+    /// What follows from it. `missing`: whom the asker misses as well.
     #[must_use]
-    pub fn finding(&self, now: Time, asker: Asker<'_>) -> Finding {
+    pub fn finding(
+        &self,
+        now: Time,
+        asker: Asker<'_>,
+        missing: impl Fn(&NodeId) -> bool,
+    ) -> Finding {
         let hear = self.answers.values().filter(|hears| **hears).count();
         let silent = self.answers.len() - hear + usize::from(asker.convinced);
         let age = now.since(self.begun);
-        if let Some(observers) = self.observers {
-            if silent >= quorum(observers) {
+        if let Some(observers) = &self.observers {
+            if silent >= quorum(observers.len()) {
                 return self.silent(asker);
             }
-            if hear > observers / 2 {
+            if hear > observers.len() / 2 {
                 return Finding::Heard;
+            }
+            // Who died together with it does not answer. That alone proves nothing: an asker that is
+            // cut off misses everybody. But here somebody else agrees.
+            let present = observers.iter().filter(|observer| !missing(observer)).count();
+            if silent >= quorum(present).max(2) {
+                return self.silent(asker);
             }
         }
         // The dead do not answer either: who has not done so by now is not waited for, unless nobody has.
@@ -154,13 +165,33 @@ mod tests {
 
     fn finding(inquiry: &Inquiry, millis: u64, convinced: bool, isolated: bool) -> Finding {
         let me = node("me");
-        inquiry.finding(at(millis), Asker { node: &me, convinced, isolated, interval: T })
+        let asker = Asker { node: &me, convinced, isolated, interval: T };
+        inquiry.finding(at(millis), asker, |node| node.as_str().starts_with("gone"))
     }
 
     fn asked(observers: usize) -> Inquiry {
+        asked_of((0..observers).map(|n| node(&format!("o{n}"))).collect())
+    }
+
+    fn asked_of(observers: Arc<[NodeId]>) -> Inquiry {
         let mut inquiry = Inquiry::new(at(0));
         inquiry.expect(Some(observers));
         inquiry
+    }
+
+    #[test]
+    fn who_is_missed_as_well_is_not_waited_for_once_somebody_agrees() {
+        let observers = ["me", "a", "b", "gone-1", "gone-2", "gone-3", "gone-4", "gone-5"];
+        let mut inquiry = asked_of(observers.map(node).into());
+        assert_eq!(finding(&inquiry, 100, true, true), Finding::Open);
+        inquiry.answer(node("a"), false);
+        assert!(
+            matches!(finding(&inquiry, 100, true, true), Finding::Silent(who) if who.len() == 2)
+        );
+        let mut cut_off = asked_of(["me", "gone-1", "gone-2"].map(node).into());
+        assert_eq!(finding(&cut_off, 100, true, true), Finding::Open, "it may be the asker");
+        cut_off.answer(node("gone-1"), true);
+        assert_eq!(finding(&cut_off, 100, true, true), Finding::Open);
     }
 
     // C67

@@ -611,7 +611,7 @@ impl Liveness {
         let convinced = self.observed.get(node).is_some_and(convinced);
         let interval = scale.interval;
         let asker = Asker { node: &self.config.node, convinced, isolated, interval };
-        let (cause, observers) = match inquiry.finding(now, asker) {
+        let (cause, observers) = match inquiry.finding(now, asker, |node| self.misses(node)) {
             Finding::Open => return,
             Finding::Heard => return self.acquit(now, node),
             Finding::Silent(observers) => (Cause::Quorum, observers),
@@ -636,6 +636,15 @@ impl Liveness {
         out.push(Output::Storage(accuse));
         let next = if level == Level::Dead { PeerState::Dead } else { PeerState::Suspect };
         self.enter(now, node, next, cause, observers, out);
+    }
+
+    /// Whether a peer is missed here, or thought to be gone.
+    fn misses(&self, node: &NodeId) -> bool {
+        self.observed.get(node).is_some_and(Watch::is_missing)
+            || self
+                .peers
+                .get(node)
+                .is_some_and(|peer| peer.is_gone() || peer.state == PeerState::Suspect)
     }
 
     /// Whether more than half of those that this node is to hear are silent together.

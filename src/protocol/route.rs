@@ -175,9 +175,9 @@ pub enum DetectorInput {
     /// Another node does not hear a peer: hear it now, and answer. Whether it is in the peer's
     /// datacenter.
     Asked(Ask, bool),
-    /// How many there are to be asked about a peer that this node asks about, this node included if
-    /// it has a voice; `None` if that cannot be said.
-    Asking(NodeId, Option<usize>),
+    /// Who is to be asked about a peer that this node asks about, this node included if it has a
+    /// voice; `None` if that cannot be said.
+    Asking(NodeId, Option<Arc<[NodeId]>>),
     /// Somebody answers what this node has asked.
     Answered(Answer),
     /// The transport heard from the peer itself, in this life of it, at this time.

@@ -159,6 +159,10 @@ impl Stage {
         self.tell(DetectorInput::Answered(Answer { ask, observer: node(observer), hears }))
     }
 
+    fn observers(&self) -> Option<std::sync::Arc<[NodeId]>> {
+        Some((0..self.observers?).map(|n| node(&format!("o{n}"))).collect())
+    }
+
     fn tell(&mut self, input: DetectorInput) -> &mut Self {
         let mut out = Vec::new();
         self.liveness.handle(self.now, input, &mut out);
@@ -188,7 +192,7 @@ impl Stage {
             }
             Output::Storage(StorageInput::Ask(peer, _)) => {
                 self.asked.push((self.now, peer.clone()));
-                self.post(Duration::ZERO, DetectorInput::Asking(peer, self.observers));
+                self.post(Duration::ZERO, DetectorInput::Asking(peer, self.observers()));
             }
             Output::Storage(StorageInput::Answer(ask, hears)) => {
                 self.answers.push((self.now, ask.subject, hears));

@@ -123,7 +123,8 @@ impl Replica {
             // Bridges hear it, of which this node does not know all.
             None
         } else {
-            Some(overlay::ring_neighbours(&subject, fellows.into_iter(), 1).len())
+            let near = overlay::ring_neighbours(&subject, fellows.into_iter(), 1);
+            Some(near.into_iter().cloned().collect())
         };
         let (asker, round) =
             (self.config.node.clone(), self.questions.next_round(self.own.generation()));

@@ -492,6 +492,14 @@ impl Liveness {
             return;
         }
         let watch = self.observed.get_mut(node);
+        // Nothing follows from most of what is heard.
+        let well = (peer.state, peer.level) == (PeerState::Live, Level::Alive);
+        let watch = match watch {
+            Some(watch) if well && generation == peer.generation && !watch.is_missing() => {
+                return watch.hear(sign, at);
+            }
+            watch => watch,
+        };
         let asked = self.questions.contains_key(node);
         let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_missing());
         if generation > peer.generation {
@@ -745,23 +753,23 @@ impl Liveness {
     fn look(&mut self, now: Time, stalled: Duration, ticks: Range<u64>, out: &mut Vec<Output>) {
         let (scale, health) = (self.scale(), self.health.as_byte());
         let (mut beats, mut probes) = (Vec::new(), Vec::new());
-        for (node, watch) in &mut self.observed {
-            let Some(peer) = self.peers.get_mut(node) else { continue };
-            if !stalled.is_zero() {
-                watch.excuse(stalled, now);
-                // A suspect could not be heard to refute that.
-                if peer.state == PeerState::Suspect {
-                    peer.since = (peer.since + stalled).min(now);
-                    self.changed.insert(node.clone());
-                }
+        if !stalled.is_zero() {
+            self.observed.values_mut().for_each(|watch| watch.excuse(stalled, now));
+            // A suspect could not be heard to refute that.
+            for node in &self.suspects {
+                let Some(peer) = self.peers.get_mut(node) else { continue };
+                peer.since = (peer.since + stalled).min(now);
+                self.changed.insert(node.clone());
             }
+        }
+        for (node, watch) in &mut self.observed {
             // The dead as well: if we are wrong about one and fell silent ourselves, it would be
             // wrong about us next. But nobody asks for them.
             let due = watch.tick(now, ticks.clone(), self.probes + 1, &scale);
             if due.beat {
                 beats.push(node.clone());
             }
-            if due.probe && !peer.is_gone() {
+            if due.probe && !self.gone.contains(node) {
                 self.probes += 1;
                 probes.push((node.clone(), self.probes));
             }

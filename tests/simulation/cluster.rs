@@ -1345,6 +1345,7 @@ fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
             wire: (1, 1),
             status: Status::Up,
             incarnation: Incarnation::ZERO,
+            severed: BTreeSet::new(),
         },
         limits: settings.limits,
         peers_max: 1_000,

@@ -437,6 +437,7 @@ impl Gossipmonger {
             lives: ArcSwap::from_pointee(Lives::new()),
             histories: ArcSwap::default(),
             estimates: ArcSwap::default(),
+            unreachable: ArcSwap::default(),
             events,
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
@@ -556,6 +557,7 @@ impl Shared {
             lives: self.lives.load_full(),
             histories: self.histories.load_full(),
             estimates: self.estimates.load_full(),
+            unreachable: self.unreachable.load_full(),
         }
     }
 }

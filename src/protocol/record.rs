@@ -84,6 +84,12 @@ impl NodeRecord {
         if self.severed.len() <= SEVERED_MAX { Ok(()) } else { Err(RecordError::Severed) }
     }
 
+    /// Whether another one says the same, save which datacenters its node hears.
+    #[must_use]
+    pub fn equals_but_for_severed(&self, other: &Self) -> bool {
+        Self { severed: other.severed.clone(), ..self.clone() } == *other
+    }
+
     /// An upper bound of its bytes on the wire.
     #[must_use]
     pub fn encoded_len_max(&self) -> usize {

@@ -17,16 +17,21 @@ use crate::{
 
 /// One datacenter after the other: `dc0` with so many nodes, `dc1` with so many, and so on.
 fn booted(sizes: &[usize]) -> Cluster {
+    booted_but(sizes, &[], Network::perfect())
+}
+
+/// The same, on such a network, with some machines switched off.
+fn booted_but(sizes: &[usize], off: &[usize], network: Network) -> Cluster {
     let seed = number("SEED").unwrap_or(1);
     let count = sizes.iter().sum();
     let firsts = sizes.iter().scan(0, |sum, size| Some(std::mem::replace(sum, *sum + size)));
     let settings = Settings { seeds: firsts.collect(), ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed, count, settings, Network::perfect());
+    let mut cluster = Cluster::new(seed, count, settings, network);
     let places = sizes.iter().enumerate().flat_map(|(n, size)| std::iter::repeat_n(n, *size));
     for (slot, place) in places.enumerate() {
         cluster.slots[slot].datacenter = name(place);
     }
-    (0..count).for_each(|slot| cluster.boot(slot));
+    (0..count).filter(|slot| !off.contains(slot)).for_each(|slot| cluster.boot(slot));
     cluster.run_until(secs(60), Cluster::converged);
     cluster.run_for(secs(10));
     cluster.told.clear();
@@ -103,6 +108,21 @@ fn changes(cluster: &Cluster, slot: usize) -> (usize, usize) {
         Event::DatacenterReachable { .. } => (lost, found + 1),
         _ => (lost, found),
     })
+}
+
+/// The connections between nodes of different datacenters.
+fn bridges(cluster: &Cluster) -> BTreeSet<BTreeSet<NodeId>> {
+    let mut bridges = BTreeSet::new();
+    for slot in cluster.running() {
+        let here = &cluster.slots[slot];
+        let place = |peer: &NodeId| {
+            cluster.slots.iter().find(|other| other.name == *peer).map(|other| &other.datacenter)
+        };
+        let links = cluster.node(slot).scheduler.links().peers();
+        let abroad = links.filter(|peer| place(peer) != Some(&here.datacenter));
+        bridges.extend(abroad.map(|peer| [peer.clone(), here.name.clone()].into()));
+    }
+    bridges
 }
 
 fn whole(cluster: &Cluster) -> Result<(), String> {
@@ -237,4 +257,109 @@ fn of_many_datacenters_one_without_bridges_to_ours_is_missed_as_well() {
     cluster.network.heal();
     cluster.run_until(secs(30), whole);
     assert_eq!(deaths(&cluster), []);
+}
+
+#[test]
+fn a_cut_behind_a_lossy_wide_area_network_kills_nobody_either() {
+    let mut network = Network::perfect();
+    (network.loss, network.delay, network.jitter) = (0.03, 40_000, 5_000);
+    let mut cluster = booted_but(&[5, 5, 5], &[], network);
+    cluster.run_for(secs(120));
+    for slot in cluster.running() {
+        assert_eq!(changes(&cluster, slot), (0, 0), "n{slot}: loss is no cut");
+    }
+    for cut in 0..3 {
+        cut_off(&mut cluster, cut);
+        cluster.run_until(secs(15), |cluster| all_see_unreachable(cluster, lost(cut, 3)));
+        cluster.run_for(secs(20));
+        cluster.network.heal();
+        cluster.run_until(secs(30), whole);
+    }
+    assert_eq!(deaths(&cluster), []);
+}
+
+/// Two datacenters that do not hear each other, and a third that hears both.
+#[test]
+fn what_two_datacenters_do_not_hear_of_each_other_a_third_tells_them() {
+    let mut cluster = booted(&[4, 4, 4]);
+    let (one, other) = (inside(&cluster, 0), inside(&cluster, 1));
+    cluster.network.cut(&one, &other);
+    cluster.run_until(secs(12), |cluster| {
+        all_see_unreachable(cluster, |here| match here.as_str() {
+            "dc0" => [name(1)].into(),
+            "dc1" => [name(0)].into(),
+            _ => BTreeSet::new(),
+        })
+    });
+    assert_eq!(deaths(&cluster), []);
+    cluster.crash(1);
+    cluster.write(2, vec![Write::set("heard", "by way of dc2")]);
+    cluster.run_for(secs(10));
+    for slot in cluster.running() {
+        assert_eq!(state(&cluster, slot, 1), Some(PeerState::Dead), "n{slot}");
+    }
+    let copy = cluster.node(4).replica.copy(&cluster.slots[2].name).unwrap();
+    assert!(copy.entries().contains_key("heard"));
+    cluster.network.heal();
+    cluster.run_until(secs(20), whole);
+    let victim = &cluster.slots[1].name;
+    assert!(deaths(&cluster).iter().all(|(_, dead)| dead == victim));
+}
+
+// C78
+#[test]
+fn who_joins_while_datacenters_are_cut_off_is_known_everywhere_after_the_heal() {
+    let mut cluster = booted_but(&[5, 5], &[4, 9], Network::perfect());
+    cut_off(&mut cluster, 0);
+    cluster.run_until(secs(12), |cluster| all_see_unreachable(cluster, lost(0, 2)));
+    for joiner in [4, 9] {
+        cluster.boot(joiner);
+        cluster.write(joiner, vec![Write::set("joined", "apart")]);
+    }
+    cluster.run_for(secs(20));
+    for (joiner, near, far) in [(4, 0..4, 5..9), (9, 5..9, 0..4)] {
+        assert!(near.clone().all(|n| state(&cluster, n, joiner) == Some(PeerState::Live)));
+        assert!(far.clone().all(|n| state(&cluster, n, joiner).is_none()));
+    }
+    cluster.network.heal();
+    cluster.run_until(secs(20), whole);
+    assert_eq!(deaths(&cluster), []);
+}
+
+// C80
+#[test]
+fn few_connections_cross_between_datacenters_and_others_take_over() {
+    let mut cluster = booted(&[15, 15, 15]);
+    let settled = |cluster: &Cluster| match bridges(cluster).len() {
+        6 => Ok(()),
+        other => Err(format!("{other} connections cross, two for each pair should")),
+    };
+    cluster.run_until(secs(30), settled);
+    for round in 0..4 {
+        let before = bridges(&cluster);
+        let holder = before.iter().flatten().next().unwrap().clone();
+        let slot = (0..45).find(|slot| cluster.slots[*slot].name == holder).unwrap();
+        if round % 2 == 0 {
+            cluster.leave(slot);
+        } else {
+            cluster.crash(slot);
+        }
+        cluster.run_until(secs(30), |cluster| {
+            let now = bridges(cluster);
+            let taken_over = !now.iter().flatten().any(|end| *end == holder);
+            if taken_over { settled(cluster) } else { Err(format!("{holder} holds on")) }
+        });
+        let kept = bridges(&cluster).intersection(&before).count();
+        assert!(kept >= 3, "only {kept} of six stayed where they were");
+        let writer = cluster.running()[0];
+        cluster.write(writer, vec![Write::set("round", round.to_string())]);
+        cluster.run_for(secs(1));
+        let name = &cluster.slots[writer].name;
+        let version = cluster.node(writer).replica.own().max_version();
+        for reader in cluster.running().into_iter().filter(|reader| *reader != writer) {
+            let copy = cluster.node(reader).replica.copy(name).unwrap();
+            assert_eq!(copy.max_version(), version, "n{reader}");
+        }
+    }
+    assert!(cluster.running().iter().all(|slot| changes(&cluster, *slot) == (0, 0)));
 }

@@ -268,7 +268,12 @@ impl Gossipmonger {
     pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
         match self.snapshot().member(peer) {
             Some(member) if member.local => Err(Error::PeerIsLive(peer.clone())),
-            Some(member) if matches!(member.state, PeerState::Dead | PeerState::Left) => {
+            Some(member)
+                if matches!(
+                    member.state,
+                    PeerState::Dead | PeerState::Left | PeerState::Unreachable
+                ) =>
+            {
                 let input = StorageInput::Forget(peer.clone());
                 self.shared.routes.storage.cast(StorageMessage::Input(input));
                 Ok(())

@@ -260,20 +260,18 @@ impl Gossipmonger {
         &self.shared.config
     }
 
-    /// Forgets a dead or departed peer and its keys, at this node, before its time. Others forget it
-    /// by themselves.
+    /// Forgets a dead, departed or unreachable peer and its keys, at this node, before its time. Others
+    /// forget it by themselves, an unreachable one never: as long as one of them knows it, it is told
+    /// here anew.
     ///
     /// # Errors
     /// [`Error::UnknownPeer`], or [`Error::PeerIsLive`]: nothing has changed.
     pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
-        match self.snapshot().member(peer) {
-            Some(member) if member.local => Err(Error::PeerIsLive(peer.clone())),
-            Some(member)
-                if matches!(
-                    member.state,
-                    PeerState::Dead | PeerState::Left | PeerState::Unreachable
-                ) =>
-            {
+        let state = self.snapshot().member(peer).map(|member| member.state);
+        match state {
+            // Never this node itself: it may have left, but it is still here.
+            Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
+            Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
                 let input = StorageInput::Forget(peer.clone());
                 self.shared.routes.storage.cast(StorageMessage::Input(input));
                 Ok(())

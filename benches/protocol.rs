@@ -2,7 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hint::black_box,
     time::{Duration, SystemTime},
 };
@@ -197,6 +197,7 @@ fn record(name: &str) -> NodeRecord {
         wire: (1, 1),
         status: Status::Up,
         incarnation: Incarnation::ZERO,
+        severed: BTreeSet::new(),
     }
 }
 

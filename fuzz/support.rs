@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -84,6 +84,7 @@ fn record(left: bool) -> NodeRecord {
         wire: (1, 1),
         status: if left { Status::Left } else { Status::Up },
         incarnation: Incarnation::ZERO,
+        severed: BTreeSet::new(),
     }
 }
 

@@ -89,7 +89,7 @@ pub enum Error {
     #[error("no peer {0} is known")]
     UnknownPeer(NodeId),
     /// The peer is live. Nothing has changed.
-    #[error("peer {0} is live; only a dead or departed one can be removed")]
+    #[error("peer {0} is live; only a dead, departed or unreachable one can be removed")]
     PeerIsLive(NodeId),
 }
 

@@ -260,15 +260,18 @@ impl Gossipmonger {
         &self.shared.config
     }
 
-    /// Forgets a dead or departed peer and its keys, at this node, before its time. Others forget it
-    /// by themselves.
+    /// Forgets a dead, departed or unreachable peer and its keys, at this node, before its time. Others
+    /// forget it by themselves, an unreachable one never: as long as one of them knows it, it is told
+    /// here anew.
     ///
     /// # Errors
     /// [`Error::UnknownPeer`], or [`Error::PeerIsLive`]: nothing has changed.
     pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
-        match self.snapshot().member(peer) {
-            Some(member) if member.local => Err(Error::PeerIsLive(peer.clone())),
-            Some(member) if matches!(member.state, PeerState::Dead | PeerState::Left) => {
+        let state = self.snapshot().member(peer).map(|member| member.state);
+        match state {
+            // Never this node itself: it may have left, but it is still here.
+            Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
+            Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
                 let input = StorageInput::Forget(peer.clone());
                 self.shared.routes.storage.cast(StorageMessage::Input(input));
                 Ok(())
@@ -437,6 +440,7 @@ impl Gossipmonger {
             lives: ArcSwap::from_pointee(Lives::new()),
             histories: ArcSwap::default(),
             estimates: ArcSwap::default(),
+            unreachable: ArcSwap::default(),
             events,
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
@@ -556,6 +560,7 @@ impl Shared {
             lives: self.lives.load_full(),
             histories: self.histories.load_full(),
             estimates: self.estimates.load_full(),
+            unreachable: self.unreachable.load_full(),
         }
     }
 }

@@ -17,6 +17,7 @@
 //! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
 pub mod bulk;
+pub mod datacenters;
 pub mod delta;
 pub mod digest;
 pub mod entry;

@@ -1,6 +1,9 @@
 //! What a node knows at one moment, read without asking anybody.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     actors::shared::{Estimates, Histories, Lives, Maps},
@@ -24,6 +27,7 @@ pub struct Snapshot {
     pub(crate) lives: Arc<Lives>,
     pub(crate) histories: Arc<Histories>,
     pub(crate) estimates: Arc<Estimates>,
+    pub(crate) unreachable: Arc<BTreeSet<Datacenter>>,
 }
 
 /// One node of the cluster, as this node sees it.
@@ -90,6 +94,12 @@ impl Snapshot {
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<&History> {
         self.histories.get(peer).map(Arc::as_ref)
+    }
+
+    /// The datacenters that cannot be reached from this one.
+    #[must_use]
+    pub fn unreachable_datacenters(&self) -> &BTreeSet<Datacenter> {
+        &self.unreachable
     }
 
     /// The value of a node's key.
@@ -159,6 +169,15 @@ impl Snapshot {
     }
 
     fn state(&self, node: &NodeId, record: &NodeRecord) -> PeerState {
+        match self.life(node, record) {
+            gone @ (PeerState::Dead | PeerState::Left) => gone,
+            _ if self.unreachable.contains(&record.datacenter) => PeerState::Unreachable,
+            life => life,
+        }
+    }
+
+    /// What was thought of a node before its datacenter was cut off, if it is.
+    pub(crate) fn life(&self, node: &NodeId, record: &NodeRecord) -> PeerState {
         let local = *node == self.local;
         match self.lives.get(node) {
             _ if local && record.status == Status::Up => PeerState::Live,

@@ -1,6 +1,9 @@
 //! How changes reach those who want to know: bounded streams that say when they lag, and actors.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
@@ -14,7 +17,7 @@ use crate::{
     protocol::{
         entry::{Content, Entry, Key, Value},
         event::{Event, ProtocolEvent},
-        id::{Generation, NodeId, Version},
+        id::{Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
         reason::{Cause, Reason},
         route::Counter,
@@ -196,7 +199,10 @@ pub(crate) async fn feed<M: Message + From<Delivery>>(
 
 /// What an actor has been told so far.
 #[derive(Debug, Default)]
-struct Told(BTreeMap<NodeId, ToldPeer>);
+struct Told {
+    peers: BTreeMap<NodeId, ToldPeer>,
+    unreachable: BTreeSet<Datacenter>,
+}
 
 #[derive(Debug, Default)]
 struct ToldPeer {
@@ -210,12 +216,14 @@ impl Told {
     /// The events that lead from what was told to `snapshot`.
     fn catch_up(&mut self, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut before = std::mem::take(&mut self.0);
+        let mut before = std::mem::take(&mut self.peers);
         for member in snapshot.members() {
             let peer = member.node;
             let Some(map) = snapshot.maps.get(&peer) else { continue };
-            let (generation, record) =
-                (map.generation, map.record.as_ref().map_or(Version::ZERO, |(v, _)| *v));
+            let Some((record, described)) = &map.record else { continue };
+            let (generation, record) = (map.generation, *record);
+            // That it is cut off is told of its datacenter.
+            let state = snapshot.life(&peer, described);
             let told = before.remove(&peer);
             match &told {
                 None if !member.local => events.push(Event::NewPeer { peer: peer.clone() }),
@@ -225,18 +233,26 @@ impl Told {
                 _ => {}
             }
             let told = told.unwrap_or_default();
-            if told.state != Some(member.state) && !member.local {
-                events.extend(state_event(&peer, member.state, snapshot));
+            if told.state != Some(state) && !member.local {
+                events.extend(state_event(&peer, state, snapshot));
             }
             tell_keys(&peer, generation, &told.keys, &map.entries, snapshot, &mut events);
-            let (state, keys) = (Some(member.state), map.entries.clone());
-            self.0.insert(peer, ToldPeer { state, generation, record, keys });
+            let (state, keys) = (Some(state), map.entries.clone());
+            self.peers.insert(peer, ToldPeer { state, generation, record, keys });
         }
         for (peer, told) in before {
             let none = OrdMap::new();
             tell_keys(&peer, told.generation, &told.keys, &none, snapshot, &mut events);
             events.push(Event::PeerForgotten { peer });
         }
+        let unreachable = snapshot.unreachable_datacenters();
+        for datacenter in unreachable.difference(&self.unreachable).cloned() {
+            events.push(Event::DatacenterUnreachable { datacenter });
+        }
+        for datacenter in self.unreachable.difference(unreachable).cloned() {
+            events.push(Event::DatacenterReachable { datacenter });
+        }
+        self.unreachable.clone_from(unreachable);
         events
     }
 
@@ -244,7 +260,7 @@ impl Told {
     fn is_new(&mut self, event: &Event) -> bool {
         match event {
             Event::NewPeer { peer } => {
-                let new = !self.0.contains_key(peer);
+                let new = !self.peers.contains_key(peer);
                 self.peer(peer);
                 new
             }
@@ -252,7 +268,7 @@ impl Told {
             Event::PeerSuspect { peer, .. } => self.enters(peer, PeerState::Suspect),
             Event::PeerDead { peer, .. } => self.enters(peer, PeerState::Dead),
             Event::PeerLeft { peer, .. } => self.enters(peer, PeerState::Left),
-            Event::PeerForgotten { peer } => self.0.remove(peer).is_some(),
+            Event::PeerForgotten { peer } => self.peers.remove(peer).is_some(),
             Event::Updated { peer, key, value, version, .. } => {
                 let content = Content::Value { value: value.clone(), expires: None };
                 let entry = Entry { version: *version, content };
@@ -263,6 +279,10 @@ impl Told {
                 let old = self.peer(peer).keys.remove(key);
                 old.is_some_and(|entry| !entry.is_tombstone())
             }
+            Event::DatacenterUnreachable { datacenter } => {
+                self.unreachable.insert(datacenter.clone())
+            }
+            Event::DatacenterReachable { datacenter } => self.unreachable.remove(datacenter),
             Event::PeerChanged { .. } | Event::Error(_) => true,
         }
     }
@@ -272,7 +292,7 @@ impl Told {
     }
 
     fn peer(&mut self, peer: &NodeId) -> &mut ToldPeer {
-        self.0.entry(peer.clone()).or_default()
+        self.peers.entry(peer.clone()).or_default()
     }
 }
 
@@ -282,7 +302,7 @@ fn state_event(peer: &NodeId, state: PeerState, snapshot: &Snapshot) -> Option<E
     let reason = reason.unwrap_or_else(|| Arc::new(Reason::of(Cause::Vouched)));
     let peer = peer.clone();
     match state {
-        PeerState::Unheard => None,
+        PeerState::Unheard | PeerState::Unreachable => None,
         PeerState::Live => Some(Event::PeerLive { peer, reason }),
         PeerState::Suspect => Some(Event::PeerSuspect { peer, reason }),
         PeerState::Dead => Some(Event::PeerDead { peer, reason }),

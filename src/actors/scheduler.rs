@@ -8,7 +8,7 @@ use super::{shared::Shared, timer::Timer};
 use crate::protocol::{
     self,
     liveness::PeerState,
-    route::{Reach, SchedulerInput},
+    route::{Output, Reach, SchedulerInput},
 };
 
 #[cfg(feature = "cluster")]
@@ -64,6 +64,9 @@ impl State {
     fn handle(&mut self, myself: &ActorRef<SchedulerInput>, input: SchedulerInput) {
         let mut out = Vec::new();
         self.scheduler.handle(self.shared.clock.now(), input, &mut out);
+        let shared = Arc::clone(&self.shared);
+        let published = out.iter().any(|output| matches!(output, Output::Unreachable(_)));
+        let _publishing = published.then(|| shared.publishing());
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || SchedulerInput::Tick);
         }
@@ -73,16 +76,23 @@ impl State {
     fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
         let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
         let local = self.shared.config.node.clone();
+        let own = maps.get(&local).and_then(|map| map.record.as_ref());
+        let severed = own.map(|(_, record)| record.severed.clone()).unwrap_or_default();
+        self.scheduler.restore(self.shared.unreachable.load_full(), severed);
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
                 let datacenter = record.datacenter.clone();
                 self.handle(myself, SchedulerInput::Located(peer.clone(), datacenter));
+                if !record.severed.is_empty() {
+                    let severed = record.severed.clone();
+                    self.handle(myself, SchedulerInput::Severed(peer.clone(), severed));
+                }
             }
             let life = lives.get(peer).map(|life| life.state);
             let reach = match life {
                 Some(PeerState::Live | PeerState::Suspect) => Reach::Live,
                 Some(PeerState::Dead | PeerState::Left) => Reach::Dead,
-                Some(PeerState::Unheard) | None => Reach::Unheard,
+                Some(PeerState::Unheard | PeerState::Unreachable) | None => Reach::Unheard,
             };
             self.handle(myself, SchedulerInput::Peer(peer.clone(), reach));
             if life == Some(PeerState::Suspect) {

@@ -1,6 +1,7 @@
 //! What the actors of one node, its tasks and its handles share.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -21,7 +22,7 @@ use crate::{
     counters::Counters,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
-        id::NodeId,
+        id::{Datacenter, NodeId},
         liveness::PeerLife,
         phi::PhiEstimate,
         reason::History,
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     pub(crate) lives: ArcSwap<Lives>,
     pub(crate) histories: ArcSwap<Histories>,
     pub(crate) estimates: ArcSwap<Estimates>,
+    /// Those that cannot be reached.
+    pub(crate) unreachable: ArcSwap<BTreeSet<Datacenter>>,
     pub(crate) events: Arc<Channel<Event>>,
     pub(crate) protocol_events: Channel<ProtocolEvent>,
     pub(crate) counters: Arc<Counters>,
@@ -164,6 +167,7 @@ impl Shared {
                     if !self.may_tell_refusal() => {}
                 Output::Event(event) => self.tell(event),
                 Output::Protocol(event) => self.tell_protocol(event),
+                Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
                 Output::Persist(changes) => self.writer.write(changes, None),
                 Output::Wake(wait) => wake = Some(wait),
                 Output::Count(counter, times) => self.counters.add(counter, times),

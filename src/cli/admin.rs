@@ -160,6 +160,8 @@ pub(crate) enum State {
     Live,
     /// Missed for longer than usual.
     Suspect,
+    /// In a datacenter where nobody is heard any more.
+    Unreachable,
     /// Missed for too long.
     Dead,
     /// Gone on purpose.
@@ -235,6 +237,12 @@ pub(crate) enum Happening {
     },
     PeerForgotten {
         peer: NodeId,
+    },
+    DatacenterUnreachable {
+        datacenter: Datacenter,
+    },
+    DatacenterReachable {
+        datacenter: Datacenter,
     },
     Updated {
         peer: NodeId,
@@ -355,6 +363,7 @@ impl State {
             Self::Joining => "joining",
             Self::Live => "live",
             Self::Suspect => "suspect",
+            Self::Unreachable => "unreachable",
             Self::Dead => "dead",
             Self::Left => "left",
         }
@@ -367,6 +376,7 @@ impl From<PeerState> for State {
             PeerState::Unheard => Self::Joining,
             PeerState::Live => Self::Live,
             PeerState::Suspect => Self::Suspect,
+            PeerState::Unreachable => Self::Unreachable,
             PeerState::Dead => Self::Dead,
             PeerState::Left => Self::Left,
         }
@@ -385,6 +395,10 @@ impl From<Event> for Happening {
             Event::PeerDead { peer, reason } => Self::PeerDead { peer, phi: rounded(reason.phi) },
             Event::PeerLeft { peer, .. } => Self::PeerLeft { peer },
             Event::PeerForgotten { peer } => Self::PeerForgotten { peer },
+            Event::DatacenterUnreachable { datacenter } => {
+                Self::DatacenterUnreachable { datacenter }
+            }
+            Event::DatacenterReachable { datacenter } => Self::DatacenterReachable { datacenter },
             Event::Updated { peer, key, value, generation, version } => {
                 let (key, value) = (key.to_string(), Bytes::of(&value));
                 Self::Updated { peer, key, value, generation, version }

@@ -38,7 +38,7 @@ pub(crate) struct InfoArgs {
     json: bool,
 }
 
-/// Forgets a dead or departed node and its keys, at this agent.
+/// Forgets a dead, departed or unreachable node and its keys, at this agent.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remove {
     /// The node.
@@ -122,9 +122,12 @@ impl Members {
     }
 }
 
-/// Nobody is suspected who has said goodbye.
+/// Nobody is suspected who has said goodbye, or whose whole datacenter is silent.
 fn suspicion(member: &MemberView) -> String {
-    if member.state == State::Left { "-".to_owned() } else { format!("{:.2}", member.phi) }
+    match member.state {
+        State::Left | State::Unreachable => "-".to_owned(),
+        _ => format!("{:.2}", member.phi),
+    }
 }
 
 fn row(member: &MemberView) -> [String; 8] {

@@ -67,6 +67,8 @@ fn described(happening: &Happening) -> Option<String> {
         Happening::PeerDead { peer, phi } => format!("{peer} is dead (phi {phi:.2})"),
         Happening::PeerLeft { peer } => format!("{peer} has left"),
         Happening::PeerForgotten { peer } => format!("{peer} is forgotten"),
+        Happening::DatacenterUnreachable { datacenter } => format!("{datacenter} is unreachable"),
+        Happening::DatacenterReachable { datacenter } => format!("{datacenter} is reachable again"),
         Happening::Updated { peer, key, value, .. } => {
             format!("{peer} {} = {}", output::cell(key), shown(value))
         }

@@ -1,5 +1,7 @@
 //! How a configuration sets up the machines: the same for the actors and for `simulate`.
 
+use std::collections::BTreeSet;
+
 use super::Config;
 use crate::protocol::{
     id::Incarnation,
@@ -23,6 +25,7 @@ impl Config {
                 wire: (WIRE_MAJOR, WIRE_MAJOR),
                 status: Status::Up,
                 incarnation: Incarnation::ZERO,
+                severed: BTreeSet::new(),
             },
             limits: MapLimits {
                 keys: self.limits.keys,

@@ -6,7 +6,7 @@ use super::{
     delta::Delta,
     digest::Digest,
     entry::{Key, Value},
-    id::{Generation, NodeId, Version},
+    id::{Datacenter, Generation, NodeId, Version},
     map::Refusal,
     reason::Reason,
 };
@@ -62,6 +62,18 @@ pub enum Event {
     PeerForgotten {
         /// The peer.
         peer: NodeId,
+    },
+    /// Nobody of a datacenter answers those of ours who keep connections there: its peers are
+    /// [`Unreachable`](super::liveness::PeerState::Unreachable), as far as they are not dead or gone.
+    /// No event is told of each.
+    DatacenterUnreachable {
+        /// Which one.
+        datacenter: Datacenter,
+    },
+    /// A datacenter can be reached again: its peers are what they were before. Or none of them is left.
+    DatacenterReachable {
+        /// Which one.
+        datacenter: Datacenter,
     },
     /// A key has a new value (the original's `update`). Own writes are told too: compare `peer` with
     /// the local name to leave them out.

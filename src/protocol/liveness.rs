@@ -73,6 +73,9 @@ pub enum PeerState {
     Live,
     /// Missed for longer than usual.
     Suspect,
+    /// Neither live nor dead, as far as anybody can tell: nobody of its datacenter is heard. The
+    /// detector itself never says so ([`datacenters`](super::datacenters)).
+    Unreachable,
     /// Missed for too long.
     Dead,
     /// Gone on purpose.
@@ -424,6 +427,10 @@ impl Liveness {
         for (node, judged) in whom.iter() {
             if let Some(watch) = self.observed.get_mut(node) {
                 watch.set_judged(judged);
+                // Whoever is told whom to observe may have forgotten it.
+                if !judged && watch.is_reported() {
+                    out.push(witness(node, false));
+                }
             } else if self.peers.contains_key(node) {
                 self.watch(now, node, judged);
                 self.changed.insert(node.clone());
@@ -519,6 +526,9 @@ impl Liveness {
             watch.hear(sign, at);
         }
         let (state, level) = (peer.state, peer.level);
+        if self.observed.get_mut(node).is_some_and(Watch::speaks_again) {
+            out.push(witness(node, true));
+        }
         let missing = self.observed.get(node).is_some_and(Watch::is_missing);
         if !missing {
             if missed {
@@ -743,6 +753,7 @@ impl Liveness {
             self.judge(now, &node, out);
         }
         if whole {
+            self.miss_bridges(now, out);
             self.convict(now, out);
             self.age(now, out);
         }
@@ -812,6 +823,16 @@ impl Liveness {
             self.ask(now, node, out);
         }
         self.decide(now, node, out);
+    }
+
+    /// Those who are heard for the sake of their datacenter, and are not.
+    fn miss_bridges(&mut self, now: Time, out: &mut Vec<Output>) {
+        let scale = self.scale();
+        for (node, watch) in &mut self.observed {
+            if watch.falls_silent(now, &scale) {
+                out.push(witness(node, false));
+            }
+        }
     }
 
     /// Those whose suspicion was not refuted in time are dead. One of its observers says so first, so
@@ -1002,8 +1023,13 @@ const fn accused(state: PeerState, level: Level, hears: bool) -> PeerState {
         (PeerState::Live, Level::Dead) if hears => state,
         (PeerState::Unheard | PeerState::Live, Level::Suspect) => PeerState::Suspect,
         (PeerState::Unheard | PeerState::Live | PeerState::Suspect, Level::Dead) => PeerState::Dead,
-        (_, Level::Alive | Level::Suspect) | (PeerState::Dead | PeerState::Left, _) => state,
+        (_, Level::Alive | Level::Suspect)
+        | (PeerState::Unreachable | PeerState::Dead | PeerState::Left, _) => state,
     }
+}
+
+fn witness(node: &NodeId, heard: bool) -> Output {
+    Output::Scheduler(SchedulerInput::Witness { peer: node.clone(), heard })
 }
 
 /// Tells the scheduler and the subscribers.
@@ -1016,7 +1042,7 @@ fn tell_state(
 ) {
     let reach = match next {
         PeerState::Unheard => Reach::Unheard,
-        PeerState::Live | PeerState::Suspect => Reach::Live,
+        PeerState::Live | PeerState::Suspect | PeerState::Unreachable => Reach::Live,
         PeerState::Dead | PeerState::Left => Reach::Dead,
     };
     if !matches!(
@@ -1033,7 +1059,7 @@ fn tell_state(
     }
     let peer = node.clone();
     match next {
-        PeerState::Unheard => {}
+        PeerState::Unheard | PeerState::Unreachable => {}
         PeerState::Live => out.push(Output::Event(Event::PeerLive { peer, reason })),
         PeerState::Suspect => {
             out.push(Output::Count(Counter::PeersSuspected, 1));

@@ -197,7 +197,7 @@ impl Overlay {
         let known = self.datacenters.iter().position(|place| place.name == *name);
         let index = known.unwrap_or_else(|| self.room(name));
         self.datacenters[index].known += 1;
-        DatacenterIndex(u16::try_from(index).unwrap_or(u16::MAX))
+        numbered(index)
     }
 
     /// A node is no longer there.
@@ -245,12 +245,6 @@ impl Overlay {
         changed
     }
 
-    /// How many members a datacenter has.
-    #[must_use]
-    pub fn members(&self, datacenter: DatacenterIndex) -> usize {
-        self.datacenters[usize::from(datacenter.0)].members
-    }
-
     /// The neighbours, by name.
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {
@@ -260,6 +254,52 @@ impl Overlay {
     /// The neighbours in other datacenters, by name.
     pub fn bridged(&self) -> impl Iterator<Item = &NodeId> {
         self.pairs.iter().flat_map(|pair| self.edges(pair))
+    }
+
+    /// The name of a datacenter.
+    #[must_use]
+    pub fn name(&self, datacenter: DatacenterIndex) -> &Datacenter {
+        &self.datacenters[usize::from(datacenter.0)].name
+    }
+
+    /// How many members a datacenter has.
+    #[must_use]
+    pub fn members(&self, datacenter: DatacenterIndex) -> usize {
+        self.datacenters[usize::from(datacenter.0)].members
+    }
+
+    /// The datacenters with members.
+    pub fn inhabited(&self) -> impl Iterator<Item = DatacenterIndex> {
+        let all = self.datacenters.iter().enumerate();
+        all.filter(|(_, place)| place.members > 0).map(|(index, _)| numbered(index))
+    }
+
+    /// The datacenters that one has bridges to.
+    #[must_use]
+    pub fn partners(&self, of: DatacenterIndex) -> Vec<DatacenterIndex> {
+        let home = self.name(of);
+        let others = || self.inhabited().filter(move |other| *other != of);
+        if others().count() <= NEIGHBOURS {
+            return others().collect();
+        }
+        let ends = (0..RINGS).flat_map(|ring| {
+            let at = |name: &Datacenter| position(hash(name.as_str()), ring);
+            let from_us = |other: &DatacenterIndex| {
+                let name = self.name(*other);
+                (at(name).wrapping_sub(at(home)), name.clone())
+            };
+            [others().min_by_key(from_us), others().max_by_key(from_us)]
+        });
+        let mut chosen: Vec<_> = ends.flatten().collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+
+    /// Whether there are so few members that each is everybody's neighbour.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.all.is_complete()
     }
 
     /// An entry for a datacenter that has none. So many that they cannot be numbered count as one.
@@ -336,35 +376,15 @@ impl Overlay {
         }
     }
 
-    /// Which other datacenters ours has bridges to.
     fn paired(&self) -> Vec<Pair> {
-        let home = &self.datacenters[0].name;
-        let others = || {
-            let others = self.datacenters.iter().enumerate().skip(1);
-            others.filter(|(_, place)| place.members > 0)
-        };
-        let chosen: Vec<usize> = if others().count() <= NEIGHBOURS {
-            others().map(|(index, _)| index).collect()
-        } else {
-            let ends = (0..RINGS).flat_map(|ring| {
-                let at = |name: &Datacenter| position(hash(name.as_str()), ring);
-                let from_us = |(_, place): &(usize, &Place)| {
-                    (at(&place.name).wrapping_sub(at(home)), place.name.clone())
-                };
-                [others().min_by_key(from_us), others().max_by_key(from_us)]
-            });
-            let mut chosen: Vec<_> = ends.flatten().map(|(index, _)| index).collect();
-            chosen.sort_unstable();
-            chosen.dedup();
-            chosen
-        };
-        let pair = |index: usize| Pair {
-            with: DatacenterIndex(u16::try_from(index).unwrap_or(u16::MAX)),
-            seed: pair_seed(home, &self.datacenters[index].name),
+        let home = self.name(Self::HOME);
+        let pair = |with: DatacenterIndex| Pair {
+            with,
+            seed: pair_seed(home, self.name(with)),
             ours: Vec::new(),
             theirs: Vec::new(),
         };
-        chosen.into_iter().map(pair).collect()
+        self.partners(Self::HOME).into_iter().map(pair).collect()
     }
 
     fn offer(&mut self, node: &NodeId, site: Site) {
@@ -502,6 +522,10 @@ impl End {
     fn score(&self, seed: u64, slot: usize) -> (bool, u64, &NodeId) {
         (self.healthy, mix(self.hash ^ position(seed, slot)), &self.node)
     }
+}
+
+fn numbered(index: usize) -> DatacenterIndex {
+    DatacenterIndex(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
 /// Of a pair of datacenters, whichever is named first.

@@ -1,10 +1,13 @@
 //! What a node says of itself besides its keys: where it is, how to reach it, what it is for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{Decode, Encode};
 
-use super::id::{Datacenter, Incarnation};
+use super::{
+    id::{Datacenter, Incarnation},
+    overlay::NEIGHBOURS,
+};
 
 /// Most addresses a node may advertise.
 pub const ADDRESSES_MAX: usize = 8;
@@ -16,6 +19,8 @@ pub const TAGS_MAX: usize = 64;
 pub const TAG_NAME_BYTES_MAX: usize = 64;
 /// Longest tag value, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
+/// Most datacenters a node may say it is cut off from: it has bridges to no more.
+pub const SEVERED_MAX: usize = NEIGHBOURS;
 
 /// A node's record: written by the node alone, replicated like a key of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -32,6 +37,9 @@ pub struct NodeRecord {
     pub status: Status,
     /// How often it has refuted what others said of it, in this generation.
     pub incarnation: Incarnation,
+    /// The datacenters that it is an end of bridges to and has heard nobody of for a while. If all ends
+    /// of its datacenter say so, that one is unreachable from there.
+    pub severed: BTreeSet<Datacenter>,
 }
 
 /// Whether a node means to stay in the cluster.
@@ -60,6 +68,9 @@ pub enum RecordError {
          values of at most {TAG_VALUE_BYTES_MAX} bytes"
     )]
     Tags,
+    /// Cut off from more datacenters than it can have bridges to.
+    #[error("at most {SEVERED_MAX} datacenters may be cut off from a node")]
+    Severed,
 }
 
 impl NodeRecord {
@@ -69,7 +80,14 @@ impl NodeRecord {
     /// [`RecordError`] names the limit that does not hold.
     pub fn check(&self) -> Result<(), RecordError> {
         check_addresses(&self.addresses)?;
-        check_tags(&self.tags)
+        check_tags(&self.tags)?;
+        if self.severed.len() <= SEVERED_MAX { Ok(()) } else { Err(RecordError::Severed) }
+    }
+
+    /// Whether another one says the same, save which datacenters its node hears.
+    #[must_use]
+    pub fn equals_but_for_severed(&self, other: &Self) -> bool {
+        Self { severed: other.severed.clone(), ..self.clone() } == *other
     }
 
     /// An upper bound of its bytes on the wire.
@@ -77,7 +95,8 @@ impl NodeRecord {
     pub fn encoded_len_max(&self) -> usize {
         let addresses: usize = self.addresses.iter().map(|a| a.len() + 3).sum();
         let tags: usize = self.tags.iter().map(|(k, v)| k.len() + v.len() + 6).sum();
-        self.datacenter.as_str().len() + 1 + addresses + tags + FIXED_BYTES_MAX
+        let severed: usize = self.severed.iter().map(|name| name.as_str().len() + 1).sum();
+        self.datacenter.as_str().len() + 1 + addresses + tags + severed + FIXED_BYTES_MAX
     }
 }
 
@@ -105,5 +124,5 @@ pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), RecordError> {
     if tags.len() <= TAGS_MAX && tags.iter().all(each) { Ok(()) } else { Err(RecordError::Tags) }
 }
 
-/// Counts (2 x 3 bytes), wire versions (2 x 3), status (1), incarnation (9).
-const FIXED_BYTES_MAX: usize = 22;
+/// Counts (2 x 3 bytes, and 1), wire versions (2 x 3), status (1), incarnation (9).
+const FIXED_BYTES_MAX: usize = 23;

@@ -424,6 +424,7 @@ impl Replica {
             StorageInput::TellRoot => {
                 out.push(Output::Scheduler(SchedulerInput::OwnRoot(self.sketch.root())));
             }
+            StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
         }
         self.tell_news(now, out);

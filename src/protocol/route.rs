@@ -3,7 +3,7 @@
 //! A machine never calls another. It says what is to happen and to whom; the shell that drives it
 //! delivers. Whoever adds a rule adds it to a machine, so that the simulator runs it too.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     event::{Event, Problem, ProtocolEvent},
@@ -42,6 +42,8 @@ pub enum Output {
     Counted(u64, Census),
     /// So many peers have acknowledged that this node leaves; there is nobody left to be told.
     Farewell(usize),
+    /// These datacenters cannot be reached: readers are to see it, before what is told of it.
+    Unreachable(Arc<BTreeSet<Datacenter>>),
     /// The node must end: [`Problem::Displaced`].
     Stop(Problem),
 }
@@ -78,6 +80,8 @@ pub enum StorageInput {
     Gossip(NodeId, Box<Gossip>),
     /// Tell the scheduler the root.
     TellRoot,
+    /// Say in our record that we are cut off from these datacenters, and from no others.
+    Severed(BTreeSet<Datacenter>),
 }
 
 /// What the scheduler is told.
@@ -91,6 +95,15 @@ pub enum SchedulerInput {
     Located(NodeId, Datacenter),
     /// A peer is suspected, or no longer.
     Suspected(NodeId, bool),
+    /// A peer of another datacenter whom this node only listens to is not heard any more, or is again.
+    Witness {
+        /// The peer.
+        peer: NodeId,
+        /// Whether it is heard.
+        heard: bool,
+    },
+    /// A peer's record says that it is cut off from these datacenters.
+    Severed(NodeId, BTreeSet<Datacenter>),
     /// A peer was forgotten.
     Forgotten(NodeId),
     /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.
@@ -156,7 +169,8 @@ pub enum DetectorInput {
     Observe {
         /// Those whose silence it has a voice in.
         judged: Arc<[NodeId]>,
-        /// Those whom others judge, of their own datacenter; when one is silent, they are asked.
+        /// Those whom others judge, of their own datacenter; when one is silent, they are asked, and
+        /// the scheduler is told.
         witnessed: Arc<[NodeId]>,
     },
     /// There is a connection to a peer, or there is none any more. `dialed`: this end did.
@@ -299,6 +313,8 @@ pub enum Counter {
     HeartbeatsUnsent,
     /// Peers that were live and became suspect.
     PeersSuspected,
+    /// Times that a datacenter became unreachable.
+    DatacentersLost,
     /// Bytes of bulk on their way to peers that pull, counted before the first one is sent.
     BulkBytesSent,
     /// Bytes of bulk pulled and applied. What a peer has sent beyond that is in flight, or was when its
@@ -356,7 +372,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -373,6 +389,7 @@ impl Counter {
         Self::HeartbeatsReceived,
         Self::HeartbeatsUnsent,
         Self::PeersSuspected,
+        Self::DatacentersLost,
         Self::BulkBytesSent,
         Self::BulkBytesTaken,
         Self::GossipSent,
@@ -421,6 +438,7 @@ impl Counter {
             Self::HeartbeatsReceived => "heartbeats_received",
             Self::HeartbeatsUnsent => "heartbeats_unsent",
             Self::PeersSuspected => "peers_suspected",
+            Self::DatacentersLost => "datacenters_lost",
             Self::BulkBytesSent => "bulk_bytes_sent",
             Self::BulkBytesTaken => "bulk_bytes_taken",
             Self::GossipSent => "gossip_sent",

@@ -9,10 +9,12 @@
 //! original (with probability dead / (live + 1), so surely if nobody is live), a seed if too few are
 //! live, some live peer far away once a minute, and one seed that is not a live member every now and
 //! then, whatever the rest looks like: without that two halves that have forgotten each other never
-//! meet again.
+//! meet again. And if none of the neighbours in another datacenter is heard, some others there are
+//! tried until one answers: whether it can be reached at all, [`datacenters`](super::datacenters) says.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,12 +25,16 @@ use rand::{
 };
 
 use super::{
+    datacenters::Datacenters,
+    event::Event,
     gossip::Gossip,
     id::{Datacenter, NodeId},
     links::{Links, LinksConfig},
     overlay::{DatacenterIndex, FELLOWS_MIN, NEIGHBOURS, Overlay, Site},
     repair::Repair,
-    route::{DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput},
+    route::{
+        Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
+    },
     time::Time,
 };
 
@@ -86,7 +92,16 @@ pub struct Scheduler {
     late: bool,
     /// Links that may still be compared at once in this round.
     at_once: usize,
-    observing: bool,
+    /// Whose silence this node votes on, and whom it only listens to, as the detector was told.
+    observed: Option<Observed>,
+    datacenters: Datacenters,
+    /// Who is not heard, of those whom this node only listens to; and if another one of that datacenter
+    /// has answered since, from when on this one's silence counts by itself.
+    missed: BTreeMap<NodeId, Option<Time>>,
+    /// Whom it hears in other datacenters may have changed, or who is to be heard.
+    heard_changed: bool,
+    /// Who is there, or what they say they are cut off from.
+    members_changed: bool,
     /// For when a wake-up was asked for last.
     alarm: Option<Time>,
     leaving: Option<Farewell>,
@@ -100,6 +115,9 @@ struct Peer {
     reach: Option<Reach>,
     suspected: bool,
 }
+
+/// Whom the detector is to hear: `judged` and `witnessed`.
+type Observed = (Arc<[NodeId]>, Arc<[NodeId]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
@@ -152,7 +170,11 @@ impl Scheduler {
             asked: None,
             late: false,
             at_once: AT_ONCE_MAX,
-            observing: false,
+            observed: None,
+            datacenters: Datacenters::new(config.gossip_interval),
+            missed: BTreeMap::new(),
+            heard_changed: false,
+            members_changed: false,
             alarm: None,
             leaving: None,
             rng,
@@ -167,7 +189,17 @@ impl Scheduler {
             SchedulerInput::Located(peer, datacenter) => self.located(now, peer, &datacenter),
             SchedulerInput::Peer(peer, reach) => self.reached(now, peer, reach),
             SchedulerInput::Suspected(peer, suspected) => {
+                self.heard_changed |= self.is_abroad(&peer);
+                if !suspected {
+                    self.missed.remove(&peer);
+                }
                 self.change(now, &peer, |peer| peer.suspected = suspected);
+            }
+            SchedulerInput::Witness { peer, heard: true } => self.answered(now, &peer),
+            SchedulerInput::Witness { peer, heard: false } => self.missed(now, peer, out),
+            SchedulerInput::Severed(peer, from) => {
+                self.datacenters.said(peer, from);
+                self.members_changed = true;
             }
             SchedulerInput::Forgotten(peer) => self.forgotten(now, &peer),
             SchedulerInput::Linked { peer, up: true, dialed } => {
@@ -189,6 +221,7 @@ impl Scheduler {
             SchedulerInput::Leave => self.leave(out),
         }
         self.keep_links(now, out);
+        self.keep_datacenters(now, out);
         self.wake(now, out);
     }
 
@@ -207,10 +240,26 @@ impl Scheduler {
         self.links.aim(now, overlay.neighbours(), peers.len());
     }
 
+    /// Takes over what the scheduler before this one had published, and had storage say.
+    pub fn restore(
+        &mut self,
+        unreachable: Arc<BTreeSet<Datacenter>>,
+        severed: BTreeSet<Datacenter>,
+    ) {
+        self.datacenters.restore(unreachable, severed);
+        self.members_changed = true;
+    }
+
     /// The nodes a connection is kept to, by name.
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {
         self.links.wanted()
+    }
+
+    /// The datacenters that cannot be reached from ours.
+    #[must_use]
+    pub const fn unreachable(&self) -> &Arc<BTreeSet<Datacenter>> {
+        self.datacenters.unreachable()
     }
 
     /// The connections there are.
@@ -224,7 +273,8 @@ impl Scheduler {
     /// When this has to be called next, as it has asked.
     #[must_use]
     pub fn due(&self) -> Time {
-        self.links.due().map_or(self.next_round, |due| due.min(self.next_round))
+        let dues = [self.links.due(), self.datacenters.due()];
+        dues.into_iter().flatten().fold(self.next_round, Time::min)
     }
 
     /// When it has to be called next if it is told nothing until then and our root stays `root`, since
@@ -239,6 +289,8 @@ impl Scheduler {
             || !self.in_flight.is_empty()
             || !self.dead.is_empty()
             || self.is_short()
+            || !self.datacenters.is_at_rest()
+            || !self.missed.is_empty()
             || self.config.seeds.iter().any(|seed| !self.answered.contains_key(seed));
         if busy {
             return None;
@@ -303,11 +355,13 @@ impl Scheduler {
             self.ask(Asked::ForRound, out);
         }
         self.at_once = if self.late { 0 } else { AT_ONCE_MAX };
+        self.heard_changed |= !self.missed.is_empty();
         let mut targets = self.some_live_if_lonely(now);
         targets.extend(self.maybe_dead(now));
         targets.extend(self.maybe_seed(now));
         targets.extend(self.unmet_seeds(now));
         targets.extend(self.maybe_distant(now));
+        targets.extend(self.somebody_else_abroad(now));
         self.begin(now, targets, out);
     }
 
@@ -357,6 +411,8 @@ impl Scheduler {
             self.overlay.release(peer.datacenter);
         }
         self.failures.remove(&Target::Peer(node.clone()));
+        self.datacenters.forgotten(node);
+        self.missed.remove(node);
     }
 
     /// Changes what is known of a peer, and all that follows from it.
@@ -372,18 +428,26 @@ impl Scheduler {
         } else if before.reach == Some(Reach::Dead) {
             self.dead.remove(node);
         }
+        self.members_changed |= before.site() != after.site();
         let Self { overlay, peers, .. } = self;
         let members =
             || peers.iter().filter_map(|(node, peer)| peer.site().map(|site| (node, site)));
         if overlay.update(node, before.site(), after.site(), members) {
             self.links.aim(now, overlay.neighbours(), peers.len());
         }
+        // Of the last few of a datacenter silence means something else.
+        let counted = before.site().is_some() != after.site().is_some();
+        let few = |at| at != Overlay::HOME && self.overlay.members(at) <= FELLOWS_MIN;
+        let moved = before.datacenter != after.datacenter;
+        self.heard_changed |=
+            moved || (counted && (few(before.datacenter) || few(after.datacenter)));
     }
 
     // --- connections
 
     fn linked(&mut self, now: Time, peer: NodeId, dialed: bool, out: &mut Vec<Output>) {
         let eager = self.links.up(now, peer.clone(), dialed);
+        self.answered(now, &peer);
         self.repair.up(peer, eager);
         self.ask(Asked::ForLinks, out);
     }
@@ -392,6 +456,7 @@ impl Scheduler {
         let was_linked = self.links.has(peer);
         self.links.down(now, peer, &mut self.rng);
         self.repair.down(peer);
+        self.heard_changed |= self.is_abroad(peer);
         if was_linked && self.links.is_empty() {
             let soon = self.config.gossip_interval.mul_f64(self.rng.random_range(0.0..0.25));
             self.next_round = self.next_round.min(now + soon);
@@ -400,25 +465,174 @@ impl Scheduler {
 
     fn keep_links(&mut self, now: Time, out: &mut Vec<Output>) {
         let changed = self.links.tick(now, &mut self.rng, out);
+        self.heard_changed |= changed;
         // Until the first time everybody is observed: that is not to last among many.
-        let many = !self.observing && self.peers.len() > NEIGHBOURS;
-        if changed || many {
-            self.observing = true;
-            self.tell_whom_to_observe(out);
+        let many = self.observed.is_none() && self.peers.len() > NEIGHBOURS;
+        if changed || many || (self.heard_changed && self.observed.is_some()) {
+            self.observe(now, out);
         }
     }
 
-    /// Of another datacenter's nodes its own judge, if there are enough of them.
-    fn tell_whom_to_observe(&self, out: &mut Vec<Output>) {
+    /// Says whose silence counts: in our datacenter that of all neighbours, in others that of the last
+    /// few. A datacenter of one cannot be told from one that is cut off, so it is called dead, and may
+    /// refute that. Of two who fall silent together neither is: the other one has to answer first.
+    fn observe(&mut self, now: Time, out: &mut Vec<Output>) {
         let judged = |node: &&NodeId| {
-            let datacenter = self.peers.get(*node).map_or(Overlay::HOME, |peer| peer.datacenter);
-            datacenter == Overlay::HOME || self.overlay.members(datacenter) <= FELLOWS_MIN
+            let Some(peer) = self.peers.get(*node) else { return true };
+            let at = peer.datacenter;
+            at == Overlay::HOME
+                || match self.overlay.members(at) {
+                    0..=1 => !self.datacenters.unreachable().contains(self.overlay.name(at)),
+                    FELLOWS_MIN => {
+                        self.missed.get(*node).copied().flatten().is_some_and(|from| from <= now)
+                    }
+                    _ => false,
+                }
         };
-        let (judged, witnessed) =
-            self.links.wanted().iter().cloned().partition(|node| judged(&node));
-        let (judged, witnessed): (Vec<_>, Vec<_>) = (judged, witnessed);
-        let (judged, witnessed) = (judged.into(), witnessed.into());
-        out.push(Output::Detector(DetectorInput::Observe { judged, witnessed }));
+        let (judged, witnessed): (Vec<_>, Vec<_>) = self.links.wanted().iter().partition(judged);
+        let shared = |nodes: Vec<&NodeId>| nodes.into_iter().cloned().collect::<Arc<[_]>>();
+        let observed = (shared(judged), shared(witnessed));
+        self.missed.retain(|node, _| observed.0.contains(node) || observed.1.contains(node));
+        if self.observed.as_ref() != Some(&observed) {
+            let (judged, witnessed) = observed.clone();
+            self.observed = Some(observed);
+            out.push(Output::Detector(DetectorInput::Observe { judged, witnessed }));
+        }
+    }
+
+    // --- other datacenters
+
+    fn is_abroad(&self, node: &NodeId) -> bool {
+        self.peers.get(node).is_some_and(|peer| peer.datacenter != Overlay::HOME)
+    }
+
+    /// A peer that this node only listens to is not heard any more.
+    fn missed(&mut self, now: Time, node: NodeId, out: &mut Vec<Output>) {
+        if !self.is_abroad(&node) {
+            return;
+        }
+        // It may have answered before another one's silence was to count, and is silent itself now.
+        let place = self.peers.get(&node).map(|peer| peer.datacenter);
+        for (other, from) in &mut self.missed {
+            if self.peers.get(other).map(|peer| peer.datacenter) == place {
+                *from = None;
+            }
+        }
+        self.missed.insert(node, None);
+        self.hear_abroad(now);
+        let targets = self.somebody_else_abroad(now);
+        self.begin(now, targets.into_iter().collect(), out);
+    }
+
+    /// A peer has answered just now.
+    fn answered(&mut self, now: Time, node: &NodeId) {
+        self.missed.remove(node);
+        let Some(place) = self.peers.get(node).map(|peer| peer.datacenter) else { return };
+        if place == Overlay::HOME {
+            return;
+        }
+        self.heard_changed = true;
+        self.datacenters.answered(now, self.overlay.name(place));
+        for (other, from) in &mut self.missed {
+            if self.peers.get(other).is_some_and(|peer| peer.datacenter == place) {
+                // After a cut they do not all answer at the same moment.
+                from.get_or_insert(now + self.config.gossip_interval * ANSWER_PATIENCE);
+            }
+        }
+    }
+
+    /// Looks which datacenters are heard.
+    fn hear_abroad(&mut self, now: Time) {
+        self.heard_changed = false;
+        let mut heard = BTreeMap::new();
+        for node in self.links.wanted() {
+            let Some(peer) = self.peers.get(node) else { continue };
+            if peer.datacenter != Overlay::HOME {
+                let missed = peer.suspected || self.missed.contains_key(node);
+                let hears = self.links.has(node) && !missed;
+                *heard.entry(self.overlay.name(peer.datacenter).clone()).or_default() |= hears;
+            }
+        }
+        self.datacenters.bridged(now, &heard);
+    }
+
+    fn keep_datacenters(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.heard_changed {
+            self.hear_abroad(now);
+        }
+        let overlay = &self.overlay;
+        let single = |name: &Datacenter| {
+            overlay.inhabited().any(|at| overlay.name(at) == name && overlay.members(at) == 1)
+        };
+        if let Some(severed) = self.datacenters.tick(now, single) {
+            self.members_changed = true;
+            out.push(Output::Storage(StorageInput::Severed(severed)));
+        }
+        if std::mem::take(&mut self.members_changed) && !self.datacenters.is_whole() {
+            self.assess(now, out);
+        }
+    }
+
+    /// Says which datacenters cannot be reached, if these are not the same as before.
+    fn assess(&mut self, now: Time, out: &mut Vec<Output>) {
+        let others = self.peers.iter().filter_map(|(node, peer)| Some((node, peer.site()?)));
+        let (lost, found) = self.datacenters.assess(&self.overlay, others);
+        if lost.is_empty() && found.is_empty() {
+            return;
+        }
+        out.push(Output::Unreachable(Arc::clone(self.datacenters.unreachable())));
+        for datacenter in lost {
+            out.push(Output::Count(Counter::DatacentersLost, 1));
+            out.push(Output::Event(Event::DatacenterUnreachable { datacenter }));
+        }
+        for datacenter in found {
+            out.push(Output::Event(Event::DatacenterReachable { datacenter }));
+        }
+        if self.observed.is_some() {
+            self.observe(now, out);
+        }
+    }
+
+    /// Where no neighbour is heard: somebody there who may be. Where one of two is missed: the other, and
+    /// if that one has answered, the one that is missed.
+    fn somebody_else_abroad(&mut self, now: Time) -> Vec<Target> {
+        let mut doubted: BTreeSet<_> = {
+            let doubted = self.datacenters.doubted(now);
+            let by_name = |name: &Datacenter| {
+                self.overlay.inhabited().find(|at| self.overlay.name(*at) == name)
+            };
+            doubted.filter_map(by_name).collect()
+        };
+        let few = |node: &NodeId| {
+            let place = self.peers.get(node).map(|peer| peer.datacenter);
+            place.filter(|at| self.overlay.members(*at) == FELLOWS_MIN)
+        };
+        let mut targets = Vec::new();
+        for (node, from) in &self.missed {
+            match (few(node), from) {
+                (None, _) => {}
+                (Some(place), None) => {
+                    doubted.insert(place);
+                }
+                (Some(_), Some(_)) => {
+                    let target = Target::Peer(node.clone());
+                    targets.extend(self.is_free(now, &target).then_some(target));
+                }
+            }
+        }
+        for place in doubted {
+            let there = self.peers.iter().filter(|(_, peer)| {
+                peer.datacenter == place && matches!(peer.reach, Some(Reach::Unheard | Reach::Live))
+            });
+            let free = there
+                .map(|(node, _)| (node, Target::Peer(node.clone())))
+                .filter(|(_, target)| self.is_free(now, target));
+            let (missed, others): (Vec<_>, Vec<_>) =
+                free.partition(|(node, _)| self.missed.contains_key(*node));
+            let some = if others.is_empty() { missed } else { others };
+            targets.extend(some.choose(&mut self.rng).map(|(_, target)| target.clone()));
+        }
+        targets
     }
 
     // --- roots
@@ -557,9 +771,12 @@ impl Scheduler {
         self.asked = None;
         self.links.reset(now);
         self.repair.reset();
-        if self.observing {
-            self.tell_whom_to_observe(out);
+        self.missed.clear();
+        self.heard_changed = true;
+        if self.observed.take().is_some() {
+            self.observe(now, out);
         }
+        out.push(Output::Storage(StorageInput::Severed(self.datacenters.told().clone())));
         if let Some(farewell) = &mut self.leaving
             && !farewell.pending.is_empty()
         {
@@ -641,6 +858,9 @@ impl Scheduler {
         if let (Target::Address(address), Some(node)) = (&target, node) {
             self.answered.insert(address.clone(), node);
         }
+        if let (Target::Peer(peer), true) = (&target, ok) {
+            self.answered(now, &peer.clone());
+        }
         // A peer may have been forgotten meanwhile.
         let known = match &target {
             Target::Peer(peer) => self.peers.contains_key(peer),
@@ -668,6 +888,8 @@ fn distant_interval(config: &SchedulerConfig, rng: &mut SmallRng) -> Duration {
     (config.gossip_interval * DISTANT_INTERVALS).mul_f64(rng.random_range(0.75..1.25))
 }
 
+/// Rounds that the other one of two is given to answer, when one has.
+const ANSWER_PATIENCE: u32 = 2;
 /// How many peers are told that this node leaves; they tell the others.
 const FAREWELLS: usize = 3;
 /// Of so many of these one may be in another datacenter.

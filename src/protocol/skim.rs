@@ -1,7 +1,7 @@
 //! The headings of pushed news, read without copying what they are of: a flood brings the same news
 //! from every neighbour, and whoever has it already need not decode it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bincode::{BorrowDecode, config};
 
@@ -82,6 +82,7 @@ struct Record<'a> {
     _wire: (u16, u16),
     _status: Status,
     _incarnation: Incarnation,
+    _severed: BTreeSet<&'a str>,
 }
 
 /// Reads as [`DeltaEntry`](super::delta::DeltaEntry).
@@ -204,6 +205,7 @@ mod tests {
             wire: (1, 1),
             status: Status::Leaving,
             incarnation: Incarnation(3),
+            severed: [Datacenter::new("far").unwrap()].into(),
         }
     }
 }

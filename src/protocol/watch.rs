@@ -79,6 +79,10 @@ pub struct Watch {
     misses: f64,
     health: u8,
     miss: Option<Box<Miss>>,
+    /// When it was last heard here, whatever others say.
+    answered: Time,
+    /// That it is not was told to those who keep the bridges.
+    reported: bool,
 }
 
 /// Something was missed, and nothing has been heard since.
@@ -113,13 +117,16 @@ impl Watch {
             misses: 0.0,
             health: 0,
             miss: None,
+            answered: now,
+            reported: false,
         }
     }
 
     /// The peer lives anew: what was heard before means nothing, the connections stay as they are
     /// told.
     pub fn renew(&mut self, now: Time, interval: Duration) {
-        *self = Self { link: self.link, slot: self.slot, ..Self::new(now, interval, self.judged) };
+        let Self { link, slot, reported, judged, .. } = *self;
+        *self = Self { link, slot, reported, ..Self::new(now, interval, judged) };
     }
 
     /// Whether this node has a voice in what becomes of the peer.
@@ -189,6 +196,26 @@ impl Watch {
         self.heard.then(|| self.window.estimate().last_heard)
     }
 
+    /// Whether it has not been heard for so long that those who keep the bridges are to be told, and
+    /// have not been. For others there is the judgement.
+    pub fn falls_silent(&mut self, now: Time, scale: &Scale) -> bool {
+        let patience = scale.interval * SILENT_INTERVALS + self.patience(scale);
+        let silent = !self.judged && !self.reported && now.since(self.answered) >= patience;
+        self.reported |= silent;
+        silent
+    }
+
+    /// Whether they are to be told that it is heard again.
+    pub const fn speaks_again(&mut self) -> bool {
+        std::mem::replace(&mut self.reported, false)
+    }
+
+    /// Whether they were told that it is not heard.
+    #[must_use]
+    pub const fn is_reported(&self) -> bool {
+        self.reported
+    }
+
     /// Whether it has been heard so lately that nothing is missing.
     #[must_use]
     pub fn hears(&self, now: Time, scale: &Scale) -> bool {
@@ -217,6 +244,7 @@ impl Watch {
             self.unanswered = None;
         }
         self.heard = true;
+        self.answered = self.answered.max(at);
         self.doubts = 0;
         match sign {
             Sign::Heartbeat => self.window.heartbeat(at),
@@ -250,6 +278,7 @@ impl Watch {
     /// Nothing is to be missed before this time: what there was to be sent was left out on purpose.
     pub fn skip_to(&mut self, now: Time) {
         (self.sent, self.unanswered) = (Some(now), None);
+        self.answered = now;
         self.window.heard(now);
     }
 
@@ -257,6 +286,7 @@ impl Watch {
     pub fn excuse(&mut self, stalled: Duration, now: Time) {
         let later = |at: Time| (at + stalled).min(now);
         self.since = later(self.since);
+        self.answered = later(self.answered);
         self.window.excuse(stalled, now);
         self.unanswered = self.unanswered.map(later);
         self.measuring = None;
@@ -416,6 +446,8 @@ fn answer_wait(rtt: Option<Duration>, scale: &Scale, peer_health: u8) -> Duratio
     spacing(rtt, scale) * (1 + u32::from(peer_health.min(PEER_HEALTH_MAX)))
 }
 
+/// A bridge is silent when nothing has come over it for so many intervals: some probes were lost then.
+const SILENT_INTERVALS: u32 = 2;
 /// As long as nothing has been measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(50);
 /// Beyond the round trip and the delay of the acknowledgement.

@@ -48,8 +48,12 @@ impl Cluster {
     }
 
     pub(crate) fn issue(&self, node: &str) {
-        let line = ["cert", "issue", "--ca", "pki", "--node", node, "--datacenter", "eu", "--dir"];
-        self.run(&[&line[..], &[node]].concat()).succeeded();
+        self.issue_in("eu", node);
+    }
+
+    pub(crate) fn issue_in(&self, datacenter: &str, node: &str) {
+        let line = ["cert", "issue", "--ca", "pki", "--node", node, "--dir", node];
+        self.run(&[&line[..], &["--datacenter", datacenter]].concat()).succeeded();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -145,8 +149,13 @@ impl Agent {
 
     /// Sends it a signal by name.
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().unwrap().id().to_string();
-        let status = Command::new("kill").args(["-s", signal, &pid]).status().unwrap();
+        Self::signal_all([self], signal);
+    }
+
+    /// Sends it to several at the same moment.
+    pub(crate) fn signal_all<'a>(agents: impl IntoIterator<Item = &'a Self>, signal: &str) {
+        let pids = agents.into_iter().map(|agent| agent.child.as_ref().unwrap().id().to_string());
+        let status = Command::new("kill").args(["-s", signal]).args(pids).status().unwrap();
         assert!(status.success());
     }
 

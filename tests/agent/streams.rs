@@ -39,6 +39,30 @@ fn watch_tells_changes_of_all_nodes_below_a_prefix() {
     }
 }
 
+/// The agents of the other datacenter are stopped, which from here looks like a cut.
+#[test]
+fn a_datacenter_that_cannot_be_reached_is_told_and_shown() {
+    let cluster = Cluster::of(&["a", "b"]);
+    ["x", "y", "z"].iter().for_each(|node| cluster.issue_in("us", node));
+    let a = cluster.start("a", &[]);
+    let seed = a.address();
+    let start = |node| cluster.start(node, &["--seed", &seed]);
+    let (_b, far) = (start("b"), ["x", "y", "z"].map(start));
+    ["b", "x", "y", "z"].iter().for_each(|node| a.awaits(node, "live"));
+    let events = Stream::new(&a, &["events", "--json"]);
+    Agent::signal_all(&far, "STOP");
+    events.until(|event| event == &json!({"event": "datacenter_unreachable", "datacenter": "us"}));
+    let cut_off = a.json(&["members", "--state", "unreachable"]);
+    assert_eq!(cut_off.as_array().unwrap().len(), 3);
+    assert!(cut_off.as_array().unwrap().iter().all(|member| member["datacenter"] == "us"));
+    assert_eq!(a.json(&["info"])["members"], json!({"live": 2, "unreachable": 3}));
+    assert!(a.json(&["info"])["counters"]["datacenters_lost"].as_u64() >= Some(1));
+    Agent::signal_all(&far, "CONT");
+    events.until(|event| event == &json!({"event": "datacenter_reachable", "datacenter": "us"}));
+    ["x", "y", "z"].iter().for_each(|node| a.awaits(node, "live"));
+    assert!(a.log().contains("nobody there is heard any more"));
+}
+
 // C94
 #[test]
 fn events_tell_who_comes_and_goes() {

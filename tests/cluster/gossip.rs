@@ -246,6 +246,7 @@ fn push(from: u64, to: u64) -> Message {
         wire: (1, 1),
         status: Status::Up,
         incarnation: Incarnation::ZERO,
+        severed: [].into(),
     };
     let node = NodeDelta {
         node: id("x"),

@@ -421,6 +421,7 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         wire: (1, 1),
         status: Status::Up,
         incarnation: Default::default(),
+        severed: [].into(),
     };
     let mut delta = NodeDelta {
         node: id(node),

@@ -82,6 +82,7 @@ fn news(status: Status, upto: u64) -> NodeDelta {
         wire: (1, 2),
         status,
         incarnation: Default::default(),
+        severed: [].into(),
     };
     let value = DeltaContent::Value { value: "large".into(), ttl_ms: None };
     let size = DeltaEntry { key: "size".into(), version: Version(2), content: value };

@@ -1,5 +1,6 @@
 //! Whole nodes over the in-memory transport, most of them under paused time.
 mod api;
+mod datacenters;
 mod harness;
 mod limits;
 mod membership;

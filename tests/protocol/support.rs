@@ -1,7 +1,7 @@
 //! Replicas to talk to, and an exchange between two of them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, SystemTime},
 };
 
@@ -56,6 +56,7 @@ pub(crate) fn record(address: &str) -> NodeRecord {
         wire: (1, 1),
         status: Status::Up,
         incarnation: Incarnation::ZERO,
+        severed: BTreeSet::new(),
     }
 }
 

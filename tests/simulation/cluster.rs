@@ -85,6 +85,8 @@ pub(crate) struct Cluster {
     first: NodeId,
     /// Connections ever made.
     pub(crate) connected: u64,
+    /// Who was called dead, and which datacenters came and went: when and by whom.
+    pub(crate) told: Vec<(Duration, usize, Event)>,
     trace: DefaultHasher,
 }
 
@@ -92,6 +94,7 @@ pub(crate) struct Cluster {
 pub(crate) struct Slot {
     pub(crate) name: NodeId,
     pub(crate) address: String,
+    pub(crate) datacenter: Datacenter,
     /// How far its wall clock is ahead of the true one, in milliseconds.
     pub(crate) skew: i64,
     /// What is on the disk.
@@ -219,6 +222,7 @@ impl Cluster {
             ends: BTreeMap::new(),
             first: NodeId::new("-").expect("a label"),
             connected: 0,
+            told: Vec::new(),
             trace: DefaultHasher::new(),
         }
     }
@@ -248,7 +252,7 @@ impl Cluster {
         at.displaced = false;
         let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1")).collect();
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
-        let scheduler = scheduler_config(&self.settings, at.name.clone(), seeds, candidates);
+        let scheduler = scheduler_config(&self.settings, at, seeds, candidates);
         let liveness = LivenessConfig {
             node: at.name.clone(),
             suspicion: INTERVAL * 2,
@@ -554,6 +558,15 @@ impl Cluster {
                     self.stop(slot);
                     return;
                 }
+                Output::Unreachable(_) => continue,
+                Output::Event(
+                    event @ (Event::PeerDead { .. }
+                    | Event::DatacenterUnreachable { .. }
+                    | Event::DatacenterReachable { .. }),
+                ) => {
+                    self.told.push((self.now(), slot, event));
+                    continue;
+                }
                 Output::Event(_) | Output::Protocol(_) | Output::Count(..) => continue,
             };
             self.record(slot, &out);
@@ -625,7 +638,7 @@ impl Cluster {
         lines
     }
 
-    fn promise(&self, kept: Result<(), String>) {
+    pub(crate) fn promise(&self, kept: Result<(), String>) {
         if let Err(broken) = kept {
             self.fail(broken);
         }
@@ -1291,6 +1304,7 @@ impl Slot {
         Self {
             name: NodeId::new(name).expect("a label"),
             address,
+            datacenter: Datacenter::new("dc1").expect("a label"),
             skew: 0,
             stored: Stored::default(),
             unsynced: VecDeque::new(),
@@ -1339,12 +1353,13 @@ fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
     ReplicaConfig {
         node: slot.name.clone(),
         record: NodeRecord {
-            datacenter: Datacenter::new("dc1").expect("a label"),
+            datacenter: slot.datacenter.clone(),
             addresses: vec![slot.address.clone()],
             tags: BTreeMap::new(),
             wire: (1, 1),
             status: Status::Up,
             incarnation: Incarnation::ZERO,
+            severed: BTreeSet::new(),
         },
         limits: settings.limits,
         peers_max: 1_000,
@@ -1358,13 +1373,13 @@ fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
 
 fn scheduler_config(
     settings: &Settings,
-    node: NodeId,
+    slot: &Slot,
     seeds: Vec<String>,
     candidates: Vec<String>,
 ) -> SchedulerConfig {
     SchedulerConfig {
-        node,
-        datacenter: Datacenter::new("dc1").expect("a label"),
+        node: slot.name.clone(),
+        datacenter: slot.datacenter.clone(),
         gossip_interval: INTERVAL,
         gossip_fanout: settings.fanout,
         minimum_live_peers: 1,

@@ -11,6 +11,7 @@
 //! `SEEDS=10000` runs more of them than usual.
 
 mod cluster;
+mod datacenters;
 mod faults;
 mod network;
 mod oracle;

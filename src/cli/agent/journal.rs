@@ -76,6 +76,11 @@ fn note(node: &Gossipmonger, event: Event) {
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
+        Event::DatacenterUnreachable { datacenter } => {
+            let nodes = node.snapshot().members().filter(|m| m.datacenter == datacenter).count();
+            tracing::warn!(%datacenter, nodes, "nobody there is heard any more: unreachable");
+        }
+        Event::DatacenterReachable { datacenter } => tracing::info!(%datacenter, "reachable again"),
         Event::PeerChanged { peer, generation } => {
             tracing::info!(%peer, %generation, "tags, addresses or generation changed");
         }

@@ -5,7 +5,7 @@
 //! around the real one is told when to begin.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -207,6 +207,7 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             wire: (WIRE_MAJOR, WIRE_MAJOR),
             status,
             incarnation: Incarnation::ZERO,
+            severed: BTreeSet::new(),
         };
         Ok(NodeDelta {
             node,

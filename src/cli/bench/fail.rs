@@ -272,7 +272,7 @@ impl Teller {
     fn tell_all(&self, node: &Gossipmonger, mut missed: u64) {
         for peer in node.snapshot().peers() {
             let thought = match peer.state {
-                PeerState::Unheard => Thought::Unknown,
+                PeerState::Unheard | PeerState::Unreachable => Thought::Unknown,
                 PeerState::Live => Thought::Live,
                 PeerState::Suspect => Thought::Suspect,
                 PeerState::Dead | PeerState::Left => Thought::Dead,

@@ -130,6 +130,12 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
         }
         Event::PeerLeft { peer, .. } => (Kind::Live, peer, "has left".to_owned(), None),
         Event::PeerForgotten { peer } => (Kind::Dead, peer, "is forgotten".to_owned(), None),
+        Event::DatacenterUnreachable { datacenter } => {
+            (Kind::Dead, observer, format!("cannot reach {datacenter}"), None)
+        }
+        Event::DatacenterReachable { datacenter } => {
+            (Kind::Live, observer, format!("reaches {datacenter} again"), None)
+        }
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");
             (Kind::Key, peer, format!("{key} = {value} (version {version})"), None)

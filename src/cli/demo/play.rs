@@ -425,6 +425,8 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
         Event::PeerDead { peer, reason } => format!("sees {peer} dead (phi {:.1})", reason.phi),
         Event::PeerLeft { peer, .. } => format!("sees {peer} leave"),
         Event::PeerForgotten { peer } => format!("forgets {peer}"),
+        Event::DatacenterUnreachable { datacenter } => format!("cannot reach {datacenter}"),
+        Event::DatacenterReachable { datacenter } => format!("reaches {datacenter} again"),
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");
             let verb = if peer == observer { "sets".to_owned() } else { format!("gets {peer}'s") };

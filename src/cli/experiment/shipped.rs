@@ -1,7 +1,7 @@
 //! The shipped [`Replica`]s, driven as the actors drive them: a digest, an answer, a merge.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -115,6 +115,7 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
             wire: (WIRE_MAJOR, WIRE_MAJOR),
             status: Status::Up,
             incarnation: Incarnation::ZERO,
+            severed: BTreeSet::new(),
         },
         limits: MapLimits { keys: settings.keys, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 },
         peers_max: settings.nodes,

@@ -548,6 +548,7 @@ impl World {
                     return;
                 }
                 Output::Event(_)
+                | Output::Unreachable(_)
                 | Output::Protocol(_)
                 | Output::Count(..)
                 | Output::Counted(..)

@@ -9,7 +9,7 @@ use crate::protocol::{
     event::{Event, ProtocolEvent},
     id::NodeId,
     map::{Applied, KeyChange, Refusal},
-    record::Status,
+    record::{NodeRecord, Status},
     route::{Counter, Output, Reach, SchedulerInput},
     time::Time,
 };
@@ -62,11 +62,12 @@ impl Replica {
             return Outcome::Known;
         }
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
+        let earlier = copy.record().cloned();
         let applied = copy.apply(now, delta, &self.config.limits);
         // What is thought of a node does not depend on how much of its keys is here.
         let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
         let outcome = match applied {
-            Ok(applied) => self.applied(delta, known, applied, before, out),
+            Ok(applied) => self.applied(delta, earlier.as_deref(), applied, before, out),
             Err(refusal) => {
                 if !known {
                     self.copies.remove(&delta.node);
@@ -92,7 +93,7 @@ impl Replica {
     pub(super) fn applied(
         &mut self,
         delta: &NodeDelta,
-        known: bool,
+        earlier: Option<&NodeRecord>,
         applied: Applied,
         before: &Before,
         out: &mut Vec<Output>,
@@ -112,7 +113,7 @@ impl Replica {
         self.touched(before);
         if applied.generation || applied.record {
             self.unmet.0.remove(peer);
-            self.introduce(peer, known, out);
+            self.introduce(peer, earlier, applied.generation, out);
         }
         out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));
         let generation = delta.generation;
@@ -130,19 +131,32 @@ impl Replica {
         Outcome::News
     }
 
-    pub(super) fn introduce(&self, peer: &NodeId, known: bool, out: &mut Vec<Output>) {
+    /// Tells of a peer that is new, or whose record or generation is.
+    fn introduce(
+        &self,
+        peer: &NodeId,
+        earlier: Option<&NodeRecord>,
+        renewed: bool,
+        out: &mut Vec<Output>,
+    ) {
         let Some(map) = self.copies.get(peer) else { return };
         let Some(record) = map.record() else { return };
         let generation = map.generation();
-        out.push(Output::Event(if known {
-            Event::PeerChanged { peer: peer.clone(), generation }
-        } else {
-            Event::NewPeer { peer: peer.clone() }
-        }));
+        let event = match earlier {
+            None => Some(Event::NewPeer { peer: peer.clone() }),
+            // Which datacenters it hears concerns nobody but the scheduler.
+            Some(earlier) if !renewed && earlier.equals_but_for_severed(record) => None,
+            Some(_) => Some(Event::PeerChanged { peer: peer.clone(), generation }),
+        };
+        out.extend(event.map(Output::Event));
+        if earlier.map_or(!record.severed.is_empty(), |earlier| earlier.severed != record.severed) {
+            let severed = SchedulerInput::Severed(peer.clone(), record.severed.clone());
+            out.push(Output::Scheduler(severed));
+        }
         // It may have moved.
         let datacenter = record.datacenter.clone();
         out.push(Output::Scheduler(SchedulerInput::Located(peer.clone(), datacenter)));
-        if !known {
+        if earlier.is_none() {
             let reach = SchedulerInput::Peer(peer.clone(), Reach::Unheard);
             out.push(Output::Scheduler(reach));
         }

@@ -1,12 +1,12 @@
 //! What is thought of others, and of us: accusations, and their refutation.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{Replica, tell};
 use crate::protocol::{
     delta::Delta,
     gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX},
-    id::{Generation, Incarnation, NodeId},
+    id::{Datacenter, Generation, Incarnation, NodeId},
     map::NodeMap,
     overlay::{self, FELLOWS_MIN},
     record::{NodeRecord, Status},
@@ -214,6 +214,23 @@ impl Replica {
             let delta = Delta { nodes: vec![copy.judgement(peer.clone())], more: false };
             tell(vec![peer.clone()], Gossip::Push(delta), out);
         }
+    }
+
+    /// Says from which datacenters this node is cut off.
+    pub(super) fn sever(
+        &mut self,
+        now: Time,
+        severed: BTreeSet<Datacenter>,
+        out: &mut Vec<Output>,
+    ) {
+        let record = self.own_record();
+        if record.severed == severed {
+            return;
+        }
+        let before = self.before(&self.config.node);
+        let persist = self.write_record(NodeRecord { severed, ..record });
+        out.push(Output::Persist(persist));
+        self.touched_own(now, before, out);
     }
 
     /// Refutes what others say of us in this life.

@@ -32,7 +32,7 @@ async fn main() -> Result<(), Any> {
     loop {
         match events.next().await? {
             Event::PeerSuspect { reason, .. } => {
-                println!("cut off, b suspects a at phi {:.1}", reason.phi)
+                println!("cut off, b suspects a at phi {:.1}", reason.phi);
             }
             Event::PeerDead { reason, .. } => {
                 break println!("and calls it dead: {}", reason.cause);

@@ -502,7 +502,7 @@ impl Liveness {
         // Nothing follows from most of what is heard.
         let well = (peer.state, peer.level) == (PeerState::Live, Level::Alive);
         let watch = match watch {
-            Some(watch) if well && generation == peer.generation && !watch.is_missing() => {
+            Some(watch) if well && generation == peer.generation && watch.is_quiet() => {
                 return watch.hear(sign, at);
             }
             watch => watch,

@@ -178,6 +178,12 @@ impl Watch {
         self.heard = true;
     }
 
+    /// Whether nothing follows from its being heard again.
+    #[must_use]
+    pub const fn is_quiet(&self) -> bool {
+        self.miss.is_none() && !self.reported
+    }
+
     /// Whether something was missed and nothing has been heard since.
     #[must_use]
     pub const fn is_missing(&self) -> bool {

@@ -159,7 +159,7 @@ impl Stage {
         self.tell(DetectorInput::Answered(Answer { ask, observer: node(observer), hears }))
     }
 
-    fn observers(&self) -> Option<std::sync::Arc<[NodeId]>> {
+    fn observers(&self) -> Option<Arc<[NodeId]>> {
         Some((0..self.observers?).map(|n| node(&format!("o{n}"))).collect())
     }
 

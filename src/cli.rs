@@ -27,6 +27,7 @@ mod simulate;
 mod stopwatch;
 mod throwaway;
 mod watch;
+mod why;
 
 use error::{CliError, EXIT_CODES};
 
@@ -63,6 +64,7 @@ enum Command {
     Watch(watch::Watch),
     Events(watch::Events),
     Tags(control::TagsArgs),
+    Why(why::Why),
     Remove(members::Remove),
     Reload(control::Reload),
     Leave(control::Leave),
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Watch(args) => watch::watch(dir, args),
         Command::Events(args) => watch::events(dir, &args),
         Command::Tags(args) => control::tags(dir, args),
+        Command::Why(args) => why::why(dir, args),
         Command::Remove(args) => members::remove(dir, args),
         Command::Reload(args) => control::reload(dir, &args),
         Command::Leave(args) => control::leave(dir, &args),

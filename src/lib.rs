@@ -25,9 +25,18 @@
 //! run of writes per node, publishes the new snapshot, tells the subscribers, and sends back what was
 //! wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
 //!
-//! Whatever arrives from a neighbour is a sign of its life: the transport reports it to the detector.
-//! A neighbour that is silent for too long is accused before everybody; an accusation travels like a
-//! change, and the accused refutes it if it lives.
+//! # One death
+//!
+//! On each edge of the overlay one end sends a heartbeat in every interval, and whatever arrives from a
+//! neighbour is a sign of its life: the transport reports it to the detector. A heartbeat that is not
+//! answered, or not there in time, is a miss. From then on the neighbour is probed every few
+//! milliseconds, and the others who should hear it are asked to do the same. Each unanswered probe adds
+//! to *phi* what it is worth on a path that loses so many packets; at `dead_peer_phi` one observer is
+//! convinced. Once enough observers are, the neighbour is *suspect* before everybody: an accusation
+//! names them and travels like a change. The accused refutes it if it lives, by raising its
+//! incarnation; if it does not within two intervals it is *dead*. Time in which this process itself
+//! stood still counts against nobody, and whoever finds itself slow is patient. What led to each
+//! verdict is kept: [`Gossipmonger::why`].
 //!
 //! # Layers
 //!

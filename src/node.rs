@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -33,6 +36,7 @@ use crate::{
         event::{Event, Problem},
         id::{ClusterId, Datacenter, NodeId, Version},
         liveness::PeerState,
+        reason::History,
         replica::Write,
         route::{SchedulerInput, StorageInput},
     },
@@ -213,6 +217,22 @@ impl Gossipmonger {
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
         Some(self.shared.estimates.load().get(peer)?.phi(now))
+    }
+
+    /// Why a peer is thought to be what it is: the last changes of that, oldest first, each with what
+    /// was known then. `None` if nothing has changed since it was met. How long ago each was:
+    /// [`Snapshot::now`].
+    #[must_use]
+    pub fn why(&self, peer: &NodeId) -> Option<Arc<History>> {
+        self.shared.histories.load().get(peer).cloned()
+    }
+
+    /// How slow this node finds itself, by its own timers and by answers that came late, up to
+    /// [`HEALTH_MAX`](crate::protocol::liveness::HEALTH_MAX): it is as patient with others as it is
+    /// slow. 0 is as it should be.
+    #[must_use]
+    pub fn health(&self) -> u32 {
+        self.shared.health.load(Ordering::Relaxed)
     }
 
     /// Every event from now on; see [`Config::event_queue`].
@@ -441,6 +461,7 @@ impl Gossipmonger {
             histories: ArcSwap::default(),
             estimates: ArcSwap::default(),
             unreachable: ArcSwap::default(),
+            health: AtomicU32::new(0),
             events,
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,

@@ -64,6 +64,12 @@ impl Snapshot {
         &self.local
     }
 
+    /// When it was taken, on the monotonic clock of this node: as the times in [`Snapshot::why`].
+    #[must_use]
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+
     /// Everybody that is known, this node included, by name.
     pub fn members(&self) -> impl Iterator<Item = Member> {
         self.maps.iter().filter_map(|(node, map)| self.describe(node, map))

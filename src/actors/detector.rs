@@ -1,6 +1,6 @@
 //! The detector actor: wraps [`Liveness`] and publishes what it thinks.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use ractor::{ActorProcessingErr, ActorRef};
 
@@ -79,6 +79,7 @@ impl State {
 
     /// What is thought of somebody is published at once, who was heard when a few times in a round.
     fn publish(&mut self, now: Time) {
+        self.shared.health.store(self.liveness.health(), Ordering::Relaxed);
         let changed = self.liveness.take_changed();
         let stale = self.shared.config.gossip_interval / REFRESHES_PER_INTERVAL;
         if !changed.is_empty() || now.since(self.refreshed) >= stale {

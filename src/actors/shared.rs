@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -74,6 +74,8 @@ pub(crate) struct Shared {
     pub(crate) estimates: ArcSwap<Estimates>,
     /// Those that cannot be reached.
     pub(crate) unreachable: ArcSwap<BTreeSet<Datacenter>>,
+    /// How slow this node finds itself.
+    pub(crate) health: AtomicU32,
     pub(crate) events: Arc<Channel<Event>>,
     pub(crate) protocol_events: Channel<ProtocolEvent>,
     pub(crate) counters: Arc<Counters>,

@@ -26,6 +26,7 @@ use crate::{
         event::{Event, ProtocolEvent},
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
+        reason::Reason,
     },
     snapshot::Member,
 };
@@ -64,6 +65,8 @@ pub(crate) enum Request {
     List { node: NodeId, prefix: String },
     /// Items: [`MemberView`]; done: [`Nothing`].
     Members,
+    /// Done: [`WhyView`](super::why::WhyView).
+    Why { node: NodeId },
     /// Done: [`Info`].
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
@@ -187,6 +190,8 @@ pub(crate) struct Info {
     pub(crate) metrics: Option<String>,
     pub(crate) gossip_interval_ms: u64,
     pub(crate) dead_peer_phi: f64,
+    /// How slow the agent finds itself; 0 is as it should be.
+    pub(crate) health: u32,
     pub(crate) seeds: Vec<String>,
     pub(crate) certificate: CertificateView,
     pub(crate) counters: BTreeMap<String, u64>,
@@ -223,17 +228,23 @@ pub(crate) enum Happening {
     },
     PeerLive {
         peer: NodeId,
+        cause: String,
     },
     PeerSuspect {
         peer: NodeId,
         phi: f64,
+        #[serde(flatten)]
+        blame: Blame,
     },
     PeerDead {
         peer: NodeId,
         phi: f64,
+        #[serde(flatten)]
+        blame: Blame,
     },
     PeerLeft {
         peer: NodeId,
+        cause: String,
     },
     PeerForgotten {
         peer: NodeId,
@@ -288,6 +299,17 @@ pub(crate) enum Happening {
     },
 }
 
+/// Why a node is thought to be silent, and by whom.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Blame {
+    /// [`Cause::as_str`].
+    pub(crate) cause: String,
+    /// The cause as a sentence, with the peer as its subject.
+    pub(crate) sentence: String,
+    /// Those who agreed on it.
+    pub(crate) observers: Vec<NodeId>,
+}
+
 /// The node has left.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Left {
@@ -336,6 +358,25 @@ impl Bytes {
 impl Entry {
     pub(crate) fn new(node: &NodeId, key: &Key, value: &Value) -> Self {
         Self { node: node.clone(), key: key.to_string(), value: Bytes::of(value) }
+    }
+}
+
+impl Blame {
+    fn of(reason: &Reason) -> Self {
+        Self {
+            cause: reason.cause.as_str().to_owned(),
+            sentence: reason.cause.as_sentence().to_owned(),
+            observers: reason.observers.to_vec(),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn explained(&self) -> String {
+        if self.observers.is_empty() {
+            self.sentence.clone()
+        } else {
+            format!("{} (by {})", self.sentence, super::why::names(&self.observers))
+        }
     }
 }
 
@@ -388,12 +429,18 @@ impl From<Event> for Happening {
         match event {
             Event::NewPeer { peer } => Self::NewPeer { peer },
             Event::PeerChanged { peer, generation } => Self::PeerChanged { peer, generation },
-            Event::PeerLive { peer, .. } => Self::PeerLive { peer },
-            Event::PeerSuspect { peer, reason } => {
-                Self::PeerSuspect { peer, phi: rounded(reason.phi) }
+            Event::PeerLive { peer, reason } => {
+                Self::PeerLive { peer, cause: reason.cause.as_str().to_owned() }
             }
-            Event::PeerDead { peer, reason } => Self::PeerDead { peer, phi: rounded(reason.phi) },
-            Event::PeerLeft { peer, .. } => Self::PeerLeft { peer },
+            Event::PeerSuspect { peer, reason } => {
+                Self::PeerSuspect { peer, phi: rounded(reason.phi), blame: Blame::of(&reason) }
+            }
+            Event::PeerDead { peer, reason } => {
+                Self::PeerDead { peer, phi: rounded(reason.phi), blame: Blame::of(&reason) }
+            }
+            Event::PeerLeft { peer, reason } => {
+                Self::PeerLeft { peer, cause: reason.cause.as_str().to_owned() }
+            }
             Event::PeerForgotten { peer } => Self::PeerForgotten { peer },
             Event::DatacenterUnreachable { datacenter } => {
                 Self::DatacenterUnreachable { datacenter }
@@ -454,7 +501,7 @@ impl From<&CliError> for Failure {
 }
 
 /// Three digits are enough for a person, and keep lines short.
-fn rounded(phi: f64) -> f64 {
+pub(crate) fn rounded(phi: f64) -> f64 {
     (phi * 1000.0).round() / 1000.0
 }
 

@@ -62,10 +62,14 @@ fn described(happening: &Happening) -> Option<String> {
         Happening::PeerChanged { peer, generation } => {
             format!("{peer} has changed (generation {generation})")
         }
-        Happening::PeerLive { peer } => format!("{peer} is live"),
-        Happening::PeerSuspect { peer, phi } => format!("{peer} is suspect (phi {phi:.2})"),
-        Happening::PeerDead { peer, phi } => format!("{peer} is dead (phi {phi:.2})"),
-        Happening::PeerLeft { peer } => format!("{peer} has left"),
+        Happening::PeerLive { peer, .. } => format!("{peer} is live"),
+        Happening::PeerSuspect { peer, phi, blame } => {
+            format!("{peer} is suspect (phi {phi:.2}): it {}", blame.explained())
+        }
+        Happening::PeerDead { peer, phi, blame } => {
+            format!("{peer} is dead (phi {phi:.2}): it {}", blame.explained())
+        }
+        Happening::PeerLeft { peer, .. } => format!("{peer} has left"),
         Happening::PeerForgotten { peer } => format!("{peer} is forgotten"),
         Happening::DatacenterUnreachable { datacenter } => format!("{datacenter} is unreachable"),
         Happening::DatacenterReachable { datacenter } => format!("{datacenter} is reachable again"),

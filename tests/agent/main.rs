@@ -11,3 +11,4 @@ mod refusals;
 mod restart;
 mod session;
 mod streams;
+mod why;

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     actors::clock::Clock,
+    cli::why::names,
     node::Gossipmonger,
     protocol::{event::Event, route::Counter},
     subscription::{Events, SubscriptionError},
@@ -69,10 +70,12 @@ fn note(node: &Gossipmonger, event: Event) {
         }
         Event::PeerLive { peer, .. } => tracing::info!(%peer, "live"),
         Event::PeerSuspect { peer, reason } => {
-            tracing::info!(%peer, phi = hundredths(reason.phi), "suspect");
+            let (phi, by) = (hundredths(reason.phi), names(&reason.observers));
+            tracing::info!(%peer, phi, by, "suspect: it {}", reason.cause.as_sentence());
         }
         Event::PeerDead { peer, reason } => {
-            tracing::warn!(%peer, phi = hundredths(reason.phi), "dead");
+            let (phi, by) = (hundredths(reason.phi), names(&reason.observers));
+            tracing::warn!(%peer, phi, by, "dead: it {}", reason.cause.as_sentence());
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),

@@ -76,6 +76,7 @@ fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
     let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
     let expiry = agent.reloader.certificate().not_after.duration_since(UNIX_EPOCH);
     gauge!("gossipmonger_phi_max").set(phi);
+    gauge!("gossipmonger_health").set(f64::from(node.health()));
     gauge!("gossipmonger_keys").set(snapshot.held_keys(node.node()) as f64);
     gauge!("gossipmonger_generation").set(generation.0 as f64);
     gauge!("gossipmonger_version").set(version.0 as f64);

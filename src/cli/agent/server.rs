@@ -29,6 +29,7 @@ use crate::{
             MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
         },
         error::CliError,
+        why::WhyView,
     },
     node::Gossipmonger,
     protocol::{entry::Key, event::Event, id::NodeId, replica::Write},
@@ -354,6 +355,10 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         }
         Request::Delete { key } => line(Written { version: node.delete(key).await? }),
         Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
+        Request::Why { node: peer } => {
+            let why = WhyView::new(&node.snapshot(), &peer);
+            line(why.ok_or_else(|| unknown_node(&peer))?)
+        }
         Request::Info => line(info(agent)),
         Request::Leave => line(Left { acknowledged: node.leave().await? }),
         Request::Tags => line(Tags { tags: reload::own_tags(node) }),
@@ -417,6 +422,7 @@ fn info(agent: &Agent) -> Info {
         metrics: agent.metrics.clone(),
         gossip_interval_ms: u64::try_from(config.gossip_interval.as_millis()).unwrap_or(u64::MAX),
         dead_peer_phi: config.dead_peer_phi,
+        health: node.health(),
         seeds: config.seeds.clone(),
         certificate: CertificateView::from(&agent.reloader.certificate()),
         counters: counts(node.counters().all()),

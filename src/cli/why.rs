@@ -1,0 +1,292 @@
+//! `why`: what has changed in what is thought of a peer, and for which reasons.
+
+use std::{path::Path, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    admin::{Request, State, rounded},
+    client,
+    error::CliError,
+    output,
+};
+use crate::{
+    actors::clock::Clock,
+    protocol::{
+        id::NodeId,
+        reason::{Evidence, Transition},
+    },
+    snapshot::Snapshot,
+    tls::date,
+};
+
+/// Says why a node is thought to be live, suspect or dead: the last changes, each with its reason.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Why {
+    /// The node.
+    node: NodeId,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is thought of a node, and how that has come.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WhyView {
+    node: NodeId,
+    state: State,
+    phi: f64,
+    local: bool,
+    /// Oldest first.
+    changes: Vec<Change>,
+}
+
+/// One change of what is thought of a node.
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    /// By RFC 3339, from the age and the present wall clock of the agent.
+    at: String,
+    age_ms: u64,
+    from: State,
+    to: State,
+    cause: String,
+    /// The cause as a sentence, with the node as its subject.
+    sentence: String,
+    phi: f64,
+    observers: Vec<NodeId>,
+    /// For how long the agent itself had stood still shortly before.
+    stall_ms: f64,
+    /// `None`: the agent does not hear the node itself, it was told.
+    evidence: Option<EvidenceView>,
+}
+
+/// What the agent itself had heard.
+#[derive(Debug, Serialize, Deserialize)]
+struct EvidenceView {
+    heard: bool,
+    silence_ms: f64,
+    connection: Connection,
+    rtt_ms: Option<f64>,
+    loss: f64,
+    unanswered_probes: u32,
+}
+
+/// Who has begun the connection on which it should have been heard.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Connection {
+    Dialed,
+    Accepted,
+    None,
+}
+
+pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
+    let why: WhyView = client::call(dir, Request::Why { node: args.node })?;
+    if args.json {
+        return output::json(&why);
+    }
+    output::line(&why.summary())?;
+    if why.changes.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = why.changes.iter().map(Change::row).collect();
+    output::table(
+        ["WHEN", "AGO", "CHANGE", "PHI", "SILENCE", "PATH", "STALL", "OBSERVERS", "WHY"],
+        &rows,
+    )
+}
+
+impl WhyView {
+    /// `None`: no such node is known.
+    pub(crate) fn new(snapshot: &Snapshot, node: &NodeId) -> Option<Self> {
+        let member = snapshot.member(node)?;
+        let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
+        Some(Self {
+            node: member.node,
+            state: member.state.into(),
+            phi: rounded(member.phi),
+            local: member.local,
+            changes: changes.map(|change| Change::new(snapshot, change)).collect(),
+        })
+    }
+
+    fn summary(&self) -> String {
+        let Self { node, phi, .. } = self;
+        let state = self.state.as_str();
+        match self.changes.last() {
+            _ if self.local => format!("{node} is this node itself"),
+            None => format!("{node} is {state}; nothing has changed since this node met it"),
+            Some(last) => {
+                let Change { sentence, at, .. } = last;
+                format!("{node} is {state} since {at}, phi {phi:.2}: it {sentence}")
+            }
+        }
+    }
+}
+
+impl Change {
+    fn new(snapshot: &Snapshot, transition: &Transition) -> Self {
+        let Transition { at, from, to, reason } = transition;
+        let age = snapshot.now().since(*at);
+        Self {
+            at: Clock::wall().checked_sub(age).map(date).unwrap_or_default(),
+            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            from: (*from).into(),
+            to: (*to).into(),
+            cause: reason.cause.as_str().to_owned(),
+            sentence: reason.cause.as_sentence().to_owned(),
+            phi: rounded(reason.phi),
+            observers: reason.observers.to_vec(),
+            stall_ms: millis(reason.stall),
+            evidence: reason.evidence.as_ref().map(EvidenceView::new),
+        }
+    }
+
+    fn row(&self) -> [String; 9] {
+        let evidence = self.evidence.as_ref();
+        [
+            self.at.clone(),
+            shown_time(self.age_ms as f64),
+            format!("{} -> {}", self.from.as_str(), self.to.as_str()),
+            format!("{:.2}", self.phi),
+            evidence.map_or_else(|| "-".to_owned(), |seen| shown_time(seen.silence_ms)),
+            evidence.map_or_else(|| "not observed here".to_owned(), EvidenceView::path),
+            if self.stall_ms > 0.0 { shown_time(self.stall_ms) } else { "-".to_owned() },
+            names(&self.observers),
+            self.sentence.clone(),
+        ]
+    }
+}
+
+impl EvidenceView {
+    fn new(evidence: &Evidence) -> Self {
+        Self {
+            heard: evidence.heard,
+            silence_ms: millis(evidence.silence),
+            connection: match evidence.dialed {
+                Some(true) => Connection::Dialed,
+                Some(false) => Connection::Accepted,
+                None => Connection::None,
+            },
+            rtt_ms: evidence.rtt.map(millis),
+            loss: rounded(evidence.loss),
+            unanswered_probes: evidence.probes,
+        }
+    }
+
+    fn path(&self) -> String {
+        let mut path = match self.connection {
+            Connection::Dialed => "dialed".to_owned(),
+            Connection::Accepted => "accepted".to_owned(),
+            Connection::None => "no connection".to_owned(),
+        };
+        if !self.heard {
+            path.push_str(", never heard");
+        }
+        if let Some(rtt) = self.rtt_ms {
+            path.push_str(&format!(", rtt {rtt} ms"));
+        }
+        path.push_str(&format!(", loss {:.1} %", self.loss * 100.0));
+        if self.unanswered_probes > 0 {
+            path.push_str(&format!(", {} probes unanswered", self.unanswered_probes));
+        }
+        path
+    }
+}
+
+/// Names with commas, or a dash.
+pub(crate) fn names(nodes: &[NodeId]) -> String {
+    if nodes.is_empty() {
+        return "-".to_owned();
+    }
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn millis(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1000.0)
+}
+
+fn shown_time(millis: f64) -> String {
+    let seconds = millis / 1000.0;
+    match seconds {
+        0.0..1.0 => format!("{millis:.0} ms"),
+        1.0..120.0 => format!("{seconds:.1} s"),
+        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::protocol::{
+        liveness::PeerState,
+        reason::{Cause, Reason},
+        time::Time,
+    };
+
+    fn snapshot(now: Duration) -> Snapshot {
+        Snapshot {
+            local: NodeId::new("a").unwrap(),
+            now: Time::from_origin(now),
+            maps: Arc::default(),
+            lives: Arc::default(),
+            histories: Arc::default(),
+            estimates: Arc::default(),
+            unreachable: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn refuses_to_explain_who_is_unknown() {
+        let nobody = NodeId::new("nobody").unwrap();
+        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody).is_none());
+    }
+
+    #[test]
+    fn a_change_is_shown_with_all_that_is_known_of_it() {
+        let evidence = Evidence {
+            silence: Duration::from_millis(1_234),
+            heard: true,
+            dialed: Some(true),
+            rtt: Some(Duration::from_micros(400)),
+            loss: 0.01,
+            probes: 5,
+        };
+        let reason = Reason {
+            phi: 8.914,
+            evidence: Some(evidence),
+            observers: ["a", "c"].map(|name| NodeId::new(name).unwrap()).into(),
+            stall: Duration::from_millis(300),
+            ..Reason::of(Cause::Quorum)
+        };
+        let transition = Transition {
+            at: Time::from_origin(Duration::from_secs(10)),
+            from: PeerState::Live,
+            to: PeerState::Suspect,
+            reason: Arc::new(reason),
+        };
+        let change = Change::new(&snapshot(Duration::from_secs(100)), &transition);
+        assert_eq!(change.age_ms, 90_000);
+        let row = change.row();
+        let why = "is not heard by enough of those who should hear it";
+        assert_eq!(
+            row[1..],
+            [
+                "90.0 s",
+                "live -> suspect",
+                "8.91",
+                "1.2 s",
+                "dialed, rtt 0.4 ms, loss 1.0 %, 5 probes unanswered",
+                "300 ms",
+                "a, c",
+                why
+            ]
+        );
+        let json = serde_json::to_value(&change).unwrap();
+        assert_eq!(json["evidence"]["connection"], "dialed");
+        assert_eq!(json["cause"], "quorum");
+    }
+}

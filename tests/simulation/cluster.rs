@@ -1232,6 +1232,10 @@ impl Cluster {
                 self.thinks_live(reader, owner)?;
             }
             self.thinks_no_ghost_live(reader)?;
+            let unreachable = self.node(reader).scheduler.unreachable();
+            if !unreachable.is_empty() {
+                return Err(format!("n{reader} cannot reach {unreachable:?}"));
+            }
         }
         self.agree_on_the_gone()
     }

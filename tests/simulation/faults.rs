@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::protocol::{map::MapLimits, replica::Write};
+use gossipmonger::protocol::{id::Datacenter, map::MapLimits, replica::Write};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
 use crate::{
@@ -20,7 +20,11 @@ pub(crate) fn random_life(seed: u64) -> u64 {
     let settings = random_settings(&mut rng);
     let network = Network::random(&mut rng);
     let mut cluster = Cluster::new(seed, count, settings, network);
+    // Drawn apart: where the nodes are does not change what happens to them.
+    let mut map = SmallRng::seed_from_u64(!seed);
+    let places = map.random_range(1..=3);
     for slot in 0..count {
+        cluster.slots[slot].datacenter = datacenter(map.random_range(0..places));
         cluster.boot(slot);
     }
     let steps = rng.random_range(20..120);
@@ -30,6 +34,10 @@ pub(crate) fn random_life(seed: u64) -> u64 {
     }
     settle(&mut cluster, &mut rng);
     cluster.trace()
+}
+
+fn datacenter(number: u32) -> Datacenter {
+    Datacenter::new(&format!("dc{number}")).expect("a label")
 }
 
 fn random_settings(rng: &mut SmallRng) -> Settings {

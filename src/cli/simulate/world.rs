@@ -20,6 +20,7 @@ use crate::{
     config::Config,
     protocol::{
         delta::{Delta, NodeDelta},
+        event::Event,
         exchange::{Ask, Half, Initiator, Reply, Responder, Step},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
@@ -58,8 +59,28 @@ pub(super) struct World {
     watched: Vec<Watched>,
     /// Whether what does nothing is left out.
     elide: bool,
+    /// What nodes thought of each other, if anybody wants to know.
+    sightings: Option<Vec<Sighting>>,
     #[cfg(test)]
     pub(super) trace: Vec<String>,
+}
+
+/// A node changed its mind about another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub(super) at: u64,
+    pub(super) observer: u32,
+    pub(super) subject: u32,
+    pub(super) seen: Seen,
+}
+
+/// What one node thinks of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Live,
+    Suspect,
+    /// Dead, or gone on purpose.
+    Dead,
 }
 
 /// A place for a node.
@@ -212,15 +233,30 @@ impl World {
             dialing: BTreeMap::new(),
             watched: Vec::new(),
             elide: true,
+            sightings: None,
             #[cfg(test)]
             trace: Vec::new(),
         }
     }
 
     /// Whether what does nothing is left out, as it is unless this says otherwise.
-    #[cfg(test)]
     pub(super) const fn leave_out(&mut self, elide: bool) {
         self.elide = elide;
+    }
+
+    /// Changes the settings of all nodes that are not in place yet.
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
+    /// Notes from now on what nodes think of each other.
+    pub(super) fn watch_verdicts(&mut self) {
+        self.sightings = Some(Vec::new());
+    }
+
+    /// What was noted.
+    pub(super) fn sightings(&self) -> &[Sighting] {
+        self.sightings.as_deref().unwrap_or_default()
     }
 
     /// Virtual time, in microseconds.
@@ -441,7 +477,11 @@ impl World {
 
     /// Lets everything happen that is due within `span`.
     pub(super) fn run_for(&mut self, span: Duration) {
-        let end = self.now() + micros(span);
+        self.run_to(self.now() + micros(span));
+    }
+
+    /// Lets everything happen that is due by `end`.
+    pub(super) fn run_to(&mut self, end: u64) {
         while let Some(what) = self.queue.next(end) {
             self.happen(what);
         }
@@ -465,6 +505,11 @@ impl World {
     }
 
     fn happen(&mut self, what: What) {
+        // Whoever stands still does everything later, in the same order.
+        let stalled = self.who(&what).and_then(|n| self.network.faults().stalled(n, self.now()));
+        if let Some(until) = stalled {
+            return self.queue.at(until, what);
+        }
         match what {
             What::Wake { node, epoch, machine, token } => self.wake(node, epoch, machine, token),
             What::Gossip { connection, to, gossip } => {
@@ -479,6 +524,24 @@ impl World {
             What::Frame { exchange, to, message } => self.frame(exchange, to, *message),
             What::TimedOut { exchange } => self.timed_out(exchange),
         }
+    }
+
+    /// Whose process does it.
+    fn who(&self, what: &What) -> Option<u32> {
+        let end = |connection: &u32, end: &u8| {
+            self.connections[*connection as usize].ends[usize::from(*end)]
+        };
+        Some(match what {
+            What::Wake { node, .. } | What::Unreached { node, .. } => *node,
+            What::Gossip { connection, to, .. } => end(connection, to),
+            What::Introduced { connection, end: e }
+            | What::Closed { connection, end: e }
+            | What::Idle { connection, end: e } => end(connection, e),
+            What::Frame { exchange, to, .. } => {
+                self.exchanges.get(exchange)?.nodes[usize::from(*to == Side::Responder)]
+            }
+            What::TimedOut { exchange } => self.exchanges.get(exchange)?.nodes[0],
+        })
     }
 
     fn wake(&mut self, node: u32, epoch: u32, machine: Machine, token: u32) {
@@ -547,9 +610,12 @@ impl World {
                     self.crash(node);
                     return;
                 }
-                Output::Event(_)
+                Output::Event(event) => {
+                    self.sight(node, &event);
+                    continue;
+                }
+                Output::Protocol(_)
                 | Output::Unreachable(_)
-                | Output::Protocol(_)
                 | Output::Count(..)
                 | Output::Counted(..)
                 | Output::Persist(_) => {
@@ -559,6 +625,19 @@ impl World {
             queue.extend(out.drain(..).map(|output| (to, output)));
         }
         self.wake_scheduler(node);
+    }
+
+    fn sight(&mut self, observer: u32, event: &Event) {
+        let (peer, seen) = match event {
+            Event::PeerLive { peer } => (peer, Seen::Live),
+            Event::PeerSuspect { peer, .. } => (peer, Seen::Suspect),
+            Event::PeerDead { peer, .. } | Event::PeerLeft { peer } => (peer, Seen::Dead),
+            _ => return,
+        };
+        let at = self.queue.now();
+        if let (Some(sightings), Some(subject)) = (&mut self.sightings, number(peer)) {
+            sightings.push(Sighting { at, observer, subject, seen });
+        }
     }
 
     /// A scheduler that was not to be called before something happens is, once its root is another.
@@ -667,22 +746,29 @@ impl World {
             return;
         }
         self.tally.handshakes += 1;
-        let epochs = [node, to].map(|n| self.nodes[n as usize].epoch);
         if !self.is_there(node, to) {
             // The first flight, again and again.
             self.network.unanswered(node, to, DIAL_BYTES, DIAL_PACKETS);
-            let target = Target::Peer(self.nodes[to as usize].name.clone());
-            let at = self.now() + micros(self.config.quic.handshake_timeout);
-            self.queue.at(at, What::Unreached { node, epoch: epochs[0], target, exchange });
-            self.dialing.insert((node, to), u32::MAX);
-            return;
+            return self.in_vain(node, to, exchange);
         }
         let now = self.now();
-        let (accepter, dialer) = self.network.handshake(&mut self.rng, node, to);
+        let introduced = self.network.handshake(&mut self.rng, now, node, to);
+        let Some((accepter, dialer)) = introduced else {
+            return self.in_vain(node, to, exchange);
+        };
         let connection = self.new_connection(node, to, exchange);
         self.dialing.insert((node, to), connection);
         self.queue.at(now + accepter, What::Introduced { connection, end: 1 });
         self.queue.at(now + dialer, What::Introduced { connection, end: 0 });
+    }
+
+    /// A dial that is given up some day.
+    fn in_vain(&mut self, node: u32, to: u32, exchange: Option<u64>) {
+        let target = Target::Peer(self.nodes[to as usize].name.clone());
+        let at = self.now() + micros(self.config.quic.handshake_timeout);
+        let epoch = self.nodes[node as usize].epoch;
+        self.queue.at(at, What::Unreached { node, epoch, target, exchange });
+        self.dialing.insert((node, to), u32::MAX);
     }
 
     /// Whether a node wants a connection to a peer.
@@ -1004,7 +1090,9 @@ impl World {
             self.tally.wan_messages += u64::from(self.network.is_wan(node, peer));
             self.tally.payloads += u64::from(matches!(**gossip, Gossip::Push(_)));
         }
-        let travel = self.network.stream(&mut self.rng, node, peer, len + FRAME_BYTES);
+        let now = self.queue.now();
+        let travel = self.network.stream(&mut self.rng, now, node, peer, len + FRAME_BYTES);
+        let Some(travel) = travel else { return };
         let c = &mut self.connections[connection as usize];
         let at = (self.queue.now() + travel).max(c.arrivals[to]);
         c.arrivals[to] = at;
@@ -1206,7 +1294,9 @@ impl World {
             return;
         }
         let len = message_len(&message) + FRAME_BYTES;
-        let travel = self.network.stream(&mut self.rng, node, peer, len);
+        let now = self.queue.now();
+        // What is given up is noticed like that.
+        let Some(travel) = self.network.stream(&mut self.rng, now, node, peer, len) else { return };
         let to = if side == Side::Initiator { Side::Responder } else { Side::Initiator };
         let frame = What::Frame { exchange: id, to, message: Box::new(message) };
         self.queue.at(self.queue.now() + travel, frame);

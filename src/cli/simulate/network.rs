@@ -109,7 +109,7 @@ impl Network {
 
     /// After how long without an acknowledgement a packet is sent again (RFC 9002 section 6.2.1, with
     /// a round trip that varies by an eighth).
-    fn probe_timeout(&self, from: u32, to: u32) -> u64 {
+    pub(super) fn probe_timeout(&self, from: u32, to: u32) -> u64 {
         let rtt = 2 * self.one_way(from, to);
         rtt + (rtt / 2).max(GRANULARITY) + ACK_DELAY
     }
@@ -246,7 +246,8 @@ impl Network {
         self.travel(rng, from, to)
     }
 
-    fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
+    /// Counts packets with `body` bytes in them.
+    pub(super) fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
         self.add(from, to, ((body + PACKET_HEADERS) * packets) as u64, packets);
     }
 

@@ -9,6 +9,11 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+mod beats;
+
+pub(super) use beats::News;
+use beats::{Acknowledgement, End, Packet};
+
 use super::{
     network::Network,
     node::{Machine, Machines, number},
@@ -26,7 +31,7 @@ use crate::{
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
         liveness::TICKS_PER_INTERVAL,
         map::Budget,
-        message::Message,
+        message::{Call, Message},
         overlay,
         replica::Write,
         route::{
@@ -59,6 +64,8 @@ pub(super) struct World {
     watched: Vec<Watched>,
     /// Whether what does nothing is left out.
     elide: bool,
+    /// Whether heartbeats are packets of their own: see `world/beats.rs`.
+    whole: bool,
     /// What nodes thought of each other, if anybody wants to know.
     sightings: Option<Vec<Sighting>>,
     #[cfg(test)]
@@ -90,6 +97,8 @@ pub(super) struct Node {
     /// Counts the processes that ran here.
     epoch: u32,
     pub(super) machines: Option<Box<Machines>>,
+    /// When it crashed.
+    crashed: Option<u64>,
 }
 
 /// What is counted besides bytes.
@@ -135,6 +144,8 @@ struct Connection {
     arrivals: [u64; 2],
     /// What could not be sent since the two were cut off from each other.
     held: Vec<(usize, Arc<Gossip>)>,
+    /// What goes between the two besides streams.
+    life: [End; 2],
     /// Exchanges that wait for the introduction.
     waiting: Vec<u64>,
 }
@@ -174,6 +185,19 @@ enum What {
         connection: u32,
         end: u8,
     },
+    /// A node looks at its connections.
+    Look {
+        node: u32,
+        epoch: u32,
+        nth: u64,
+    },
+    Packet(Packet),
+    Acked(Acknowledgement),
+    /// An end finds that something was not acknowledged.
+    Unacknowledged {
+        connection: u32,
+        end: u8,
+    },
     /// Nothing was heard on a connection for long.
     Idle {
         connection: u32,
@@ -207,7 +231,12 @@ impl World {
     pub(super) fn new(seed: u64, sites: &[u16], seeds: Vec<u32>, network: Network) -> Self {
         let digits = sites.len().max(2).ilog10() as usize + 1;
         let name = |n| NodeId::new(&format!("n{n:0digits$}")).expect("a label");
-        let nodes = (0..sites.len()).map(|n| Node { name: name(n), epoch: 0, machines: None });
+        let nodes = (0..sites.len()).map(|n| Node {
+            name: name(n),
+            epoch: 0,
+            machines: None,
+            crashed: None,
+        });
         let nodes: Vec<_> = nodes.collect();
         let mut config = Config::with_transport(
             ClusterId::new("simulated").expect("a label"),
@@ -233,6 +262,7 @@ impl World {
             dialing: BTreeMap::new(),
             watched: Vec::new(),
             elide: true,
+            whole: false,
             sightings: None,
             #[cfg(test)]
             trace: Vec::new(),
@@ -240,6 +270,7 @@ impl World {
     }
 
     /// Whether what does nothing is left out, as it is unless this says otherwise.
+    #[cfg(test)]
     pub(super) const fn leave_out(&mut self, elide: bool) {
         self.elide = elide;
     }
@@ -296,7 +327,7 @@ impl World {
 
     /// Puts the machines of a node in place; they have not been woken yet.
     pub(super) fn install(&mut self, node: u32) -> Vec<Output> {
-        let (now, seed) = (self.now(), self.rng.random());
+        let (now, seed) = (self.origin(), self.rng.random());
         let mut out = Vec::new();
         let mut config = self.config.clone();
         config.node = self.nodes[node as usize].name.clone();
@@ -306,6 +337,7 @@ impl World {
         let machines = Machines::start(&config, &self.pool, seed, now, &mut out);
         let at = &mut self.nodes[node as usize];
         at.epoch += 1;
+        at.crashed = None;
         at.machines = Some(Box::new(machines));
         out
     }
@@ -314,11 +346,16 @@ impl World {
     pub(super) fn set_going(&mut self, node: u32) {
         self.input(node, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
         self.input(node, Machine::Detector, Output::Detector(DetectorInput::Tick));
+        if self.whole {
+            self.begin_looking(node);
+        }
     }
 
     /// Ends a node without any notice.
     pub(super) fn crash(&mut self, node: u32) {
+        let now = self.now();
         let Some(machines) = self.nodes[node as usize].machines.take() else { return };
+        self.nodes[node as usize].crashed = Some(now);
         for (_, connection) in machines.links {
             self.sicken(connection);
         }
@@ -523,6 +560,12 @@ impl World {
             What::Idle { connection, end } => self.idle(connection, usize::from(end)),
             What::Frame { exchange, to, message } => self.frame(exchange, to, *message),
             What::TimedOut { exchange } => self.timed_out(exchange),
+            What::Look { node, epoch, nth } => self.look(node, epoch, nth),
+            What::Packet(packet) => self.packet(packet),
+            What::Acked(acknowledgement) => self.acked(acknowledgement),
+            What::Unacknowledged { connection, end } => {
+                self.unacknowledged(connection, usize::from(end));
+            }
         }
     }
 
@@ -532,7 +575,12 @@ impl World {
             self.connections[*connection as usize].ends[usize::from(*end)]
         };
         Some(match what {
-            What::Wake { node, .. } | What::Unreached { node, .. } => *node,
+            What::Wake { node, .. } | What::Unreached { node, .. } | What::Look { node, .. } => {
+                *node
+            }
+            What::Packet(Packet { connection, to, .. })
+            | What::Acked(Acknowledgement { connection, to, .. })
+            | What::Unacknowledged { connection, end: to } => end(connection, to),
             What::Gossip { connection, to, .. } => end(connection, to),
             What::Introduced { connection, end: e }
             | What::Closed { connection, end: e }
@@ -550,7 +598,7 @@ impl World {
         if at.epoch != epoch || !due {
             return;
         }
-        if machine == Machine::Detector {
+        if machine == Machine::Detector && !self.whole {
             self.tell_heard(node, self.now());
         }
         let tick = match machine {
@@ -629,9 +677,9 @@ impl World {
 
     fn sight(&mut self, observer: u32, event: &Event) {
         let (peer, seen) = match event {
-            Event::PeerLive { peer } => (peer, Seen::Live),
+            Event::PeerLive { peer, .. } => (peer, Seen::Live),
             Event::PeerSuspect { peer, .. } => (peer, Seen::Suspect),
-            Event::PeerDead { peer, .. } | Event::PeerLeft { peer } => (peer, Seen::Dead),
+            Event::PeerDead { peer, .. } | Event::PeerLeft { peer, .. } => (peer, Seen::Dead),
             _ => return,
         };
         let at = self.queue.now();
@@ -701,6 +749,17 @@ impl World {
                 }
             }
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
+            TransportInput::Heartbeat { peers, health } if self.whole => {
+                for peer in peers.iter().filter_map(number) {
+                    self.datagram(node, peer, Call::Beat, 0, health);
+                }
+            }
+            TransportInput::Probe { probes, health } if self.whole => {
+                for (peer, sequence) in probes {
+                    let peer = number(&peer).into_iter();
+                    peer.for_each(|p| self.datagram(node, p, Call::Probe, sequence, health));
+                }
+            }
             TransportInput::Heartbeat { peers, .. } => {
                 peers.iter().filter_map(number).for_each(|peer| self.beat(node, peer, None));
             }
@@ -818,6 +877,7 @@ impl World {
             sick: None,
             arrivals: [0; 2],
             held: Vec::new(),
+            life: [End::default(); 2],
             waiting: exchange.into_iter().collect(),
         });
         connection
@@ -937,6 +997,9 @@ impl World {
 
     /// Tells the detector of a node whom it has heard, up to a moment that has just been or is now.
     fn tell_heard(&mut self, node: u32, now: u64) {
+        if self.whole {
+            return;
+        }
         let Some(machines) = self.machines(node) else { return };
         for (peer, connection) in machines.links.clone() {
             let end = usize::from(self.connections[connection as usize].ends[0] != node);
@@ -959,6 +1022,9 @@ impl World {
     /// When an end of a connection heard the other last, as of now.
     fn heard_at(&self, connection: u32, end: usize, now: u64) -> u64 {
         let c = &self.connections[connection as usize];
+        if self.whole {
+            return c.heard[end];
+        }
         let upto = c.sick.unwrap_or(now).min(now);
         let Some(quiet) = upto.checked_sub(c.quiet) else { return c.heard[end] };
         let interval = self.interval();
@@ -985,7 +1051,7 @@ impl World {
     /// Counts the keep-alives that have been sent since the last look.
     fn count_keep_alives(&mut self, connection: u32) {
         let c = &self.connections[connection as usize];
-        if c.up != [true; 2] {
+        if c.up != [true; 2] || self.whole {
             return;
         }
         let upto = c.sick.unwrap_or_else(|| self.queue.now()).min(self.queue.now());
@@ -1107,7 +1173,11 @@ impl World {
             return;
         }
         // The acknowledgement is heard as well.
-        self.stir(connection);
+        if self.whole {
+            self.stream_received(connection, to);
+        } else {
+            self.stir(connection);
+        }
         let peer = self.nodes[from as usize].name.clone();
         if let Gossip::Root(root) = gossip {
             let root = Output::Scheduler(SchedulerInput::Root(peer, *root));
@@ -1245,7 +1315,13 @@ impl World {
             return;
         }
         let step = exchange.half(to).frame(message);
-        self.heard(node, peer, generation, Sign::Traffic);
+        match self.machines(node).and_then(|m| m.link(peer)).filter(|_| self.whole) {
+            Some(connection) => {
+                let end = usize::from(self.connections[connection as usize].ends[0] != node);
+                self.stream_received(connection, end);
+            }
+            None => self.heard(node, peer, generation, Sign::Traffic),
+        }
         self.drive(id, to, step);
     }
 

@@ -96,7 +96,9 @@ fn world(experiment: &Experiment, threshold: f64) -> World {
         config.gossip_interval = plan.interval;
         config.dead_peer_phi = threshold;
     });
-    world.leave_out(false);
+    world.send_heartbeats();
+    // There is time before it: clocks began at different times.
+    world.run_for(plan.interval);
     if !experiment.is_cold() {
         warm::start(&mut world, plan.nodes);
         world.run_for(WARM);

@@ -27,6 +27,9 @@ pub(super) struct End {
     armed: bool,
     /// When its next acknowledgement goes out.
     acks_at: u64,
+    /// Whether an acknowledgement is looked for, and when the last heartbeat came.
+    expects: bool,
+    beaten: u64,
     /// How slow the other end says it is.
     health: u8,
     /// Packets sent, and lost, since the loss was last looked at, and what it was.
@@ -83,7 +86,12 @@ impl World {
     /// Sends a datagram on the connection to a peer, if there is one.
     pub(super) fn datagram(&mut self, node: u32, peer: u32, call: Call, number: u64, health: u8) {
         let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { return };
-        let end = usize::from(self.connections[connection as usize].ends[0] != node);
+        let c = &mut self.connections[connection as usize];
+        let end = usize::from(c.ends[0] != node);
+        c.life[end].expects = true;
+        if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
+            machines.news.retain(|(from, _, is_beat)| *from != peer || *is_beat);
+        }
         self.send_packet(connection, end, Some((call, number, health)), 0);
     }
 
@@ -229,6 +237,9 @@ impl World {
         let c = &mut self.connections[connection as usize];
         let (node, peer) = (c.ends[end], c.ends[1 - end]);
         c.heard[end] = at;
+        if is_beat {
+            c.life[end].beaten = at;
+        }
         if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
             machines.news.push((peer, at, is_beat));
         }
@@ -236,7 +247,7 @@ impl World {
 
     /// A node looks at its connections, and its detector at everybody.
     pub(super) fn look(&mut self, node: u32, epoch: u32, nth: u64) {
-        let now = self.now();
+        let (now, interval) = (self.now(), self.config.gossip_interval);
         if self.nodes[node as usize].epoch != epoch {
             return;
         }
@@ -245,8 +256,20 @@ impl World {
         // Of each peer the last heartbeat, or if there was none, that there was anything.
         news.sort_unstable_by_key(|(peer, at, is_beat)| (*peer, !is_beat, std::cmp::Reverse(*at)));
         news.dedup_by_key(|(peer, ..)| *peer);
-        let mut heard = Vec::with_capacity(news.len());
-        for (peer, at, is_beat) in news.drain(..) {
+        let (mut heard, mut later) = (Vec::with_capacity(news.len()), News::new());
+        for (peer, at, is_beat) in news {
+            let Some(machines) = self.machines(node) else { return };
+            let Some(connection) = machines.link(peer) else { continue };
+            let c = &mut self.connections[connection as usize];
+            let end = usize::from(c.ends[0] != node);
+            let e = &mut c.life[end];
+            // Only then the connection itself is asked: that costs more than all else.
+            let is_due = e.expects || (end == 1 && now - e.beaten >= micros(interval));
+            if !is_beat && !is_due && !nth.is_multiple_of(FULL_LOOKS) {
+                later.push((peer, at, is_beat));
+                continue;
+            }
+            e.expects = is_beat && e.expects;
             let Some(machines) = self.machines(node) else { return };
             let name = &self.nodes[peer as usize].name;
             let there = self.machines(peer).map(|m| m.replica.own().generation());
@@ -256,7 +279,7 @@ impl World {
             heard.push((name.clone(), generation, sign, machines.clock(at)));
         }
         if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
-            machines.news = news;
+            machines.news = later;
         }
         if nth.is_multiple_of(LOSS_LOOKS) {
             self.measure_losses(node);
@@ -327,6 +350,8 @@ const PING: usize = 3;
 const PROBES_MAX: u32 = 10;
 /// Connections are not looked at more often than this, in microseconds.
 const LOOK_MIN: u64 = 5_000;
+/// Every so many looks all connections are asked.
+const FULL_LOOKS: u64 = 5;
 /// How often the loss is looked at, in looks; and as it is measured by a node that ships.
 const LOSS_LOOKS: u64 = 100;
 const LOSS_PACKETS: f64 = 120.0;

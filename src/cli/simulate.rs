@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::error::CliError;
 
+mod failures;
+mod faults;
 mod network;
 mod node;
 mod pool;
@@ -24,6 +26,7 @@ mod tests;
 mod warm;
 mod world;
 
+use failures::{Fault, Setup};
 use report::Report;
 
 /// The arguments of `simulate`.
@@ -57,12 +60,30 @@ pub(crate) struct Args {
     /// node, without a word before (spread).
     #[arg(long, default_value_t = 0, value_name = "W")]
     writers: u32,
-    /// How many updates are watched (spread), or differences reconciled (reconcile).
+    /// How many updates are watched (spread), differences reconciled (reconcile), or times that nodes
+    /// crash, as long as no more than a quarter of them has (failures).
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
-    /// How long an idle cluster is looked at, in virtual time (idle).
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    time: Duration,
+    /// How long a cluster is looked at, in virtual time: 10 s by default (idle), or as long as each
+    /// experiment takes, which is 5 min for a fault that lasts (failures).
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// The gossip interval of all nodes.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// What goes wrong (failures).
+    #[arg(long, value_enum, default_value_t = Fault::Crash)]
+    fault: Fault,
+    /// How many nodes it befalls; 0: one that crashes, or one in a hundred (failures).
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    stopped: u32,
+    /// How often an hour the process of every node stands still, for half a second in the mean
+    /// (failures).
+    #[arg(long, default_value_t = 0, value_name = "P")]
+    pauses: u32,
+    /// Leave out the rules of others (failures).
+    #[arg(long)]
+    ours: bool,
     /// How long the network is cut (heal).
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
     cut: Duration,
@@ -92,6 +113,9 @@ enum Scenario {
     Overload,
     /// Two nodes know all others; of ten of those one knows more.
     Reconcile,
+    /// Nodes crash, or cannot hear, or are slow: who notices, and who is wronged, by our rule and by
+    /// those of others.
+    Failures,
 }
 
 /// What is to be run, checked.
@@ -107,6 +131,7 @@ struct Plan {
     writers: u32,
     runs: u32,
     seconds: u64,
+    interval: Duration,
     cut: Duration,
     seed: u64,
 }
@@ -124,6 +149,9 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         Scenario::Heal => scenario::heal(&plan),
         Scenario::Overload => scenario::overload(&plan)?,
         Scenario::Reconcile => scenario::reconcile(&plan),
+        Scenario::Failures => {
+            Report { failures: failures::run(&plan, &args.setup()?), ..Report::default() }
+        }
     };
     args.print(&report);
     match (&args.plot, report.chart(&args.title())) {
@@ -142,7 +170,10 @@ impl Args {
         within("joiners", u64::from(self.joiners), 0, u64::from(self.nodes) - 1)?;
         within("writers", u64::from(self.writers), 0, 100)?;
         within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
-        within("time", self.time.as_secs(), 1, 86_400)?;
+        let time = self.time.unwrap_or(TIME);
+        within("time", time.as_secs(), 1, 86_400)?;
+        let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
+        within("interval", interval, 50, 60_000)?;
         within("cut", self.cut.as_secs(), 1, 86_400)?;
         within("wan-rtt", u64::try_from(self.wan_rtt.as_millis()).unwrap_or(u64::MAX), 0, 2_000)?;
         if self.loss > LOSS_MAX {
@@ -161,9 +192,32 @@ impl Args {
             value_bytes: self.value_bytes,
             writers: self.writers,
             runs: self.runs,
-            seconds: self.time.as_secs(),
+            seconds: time.as_secs(),
+            interval: self.interval,
             cut: self.cut,
             seed: self.seed,
+        })
+    }
+
+    fn setup(&self) -> Result<Setup, CliError> {
+        if !self.ours {
+            within("nodes", u64::from(self.nodes), 2, COMPARED_MAX)?;
+        }
+        within("stopped", u64::from(self.stopped), 0, u64::from(self.nodes) - 2)?;
+        within("pauses", u64::from(self.pauses), 0, 3_600)?;
+        if self.fault == Fault::All && self.plot.is_some() {
+            return Err(CliError::usage("--plot draws one experiment: say which with --fault"));
+        }
+        if matches!(self.fault, Fault::Join | Fault::None) && self.stopped > 0 {
+            return Err(CliError::usage("--stopped says nothing here: this fault befalls nobody"));
+        }
+        Ok(Setup {
+            fault: self.fault,
+            stopped: self.stopped,
+            time: self.time,
+            pauses: f64::from(self.pauses),
+            only_ours: self.ours,
+            thresholds: self.plot.is_some(),
         })
     }
 
@@ -228,6 +282,10 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), CliError>
 
 /// A node knows a line of each other one: 32,000 take what a large machine has.
 const NODES_MAX: u64 = 32_000;
+/// In the models of others each node has a window for each: 40 bytes for a pair.
+const COMPARED_MAX: u64 = 5_000;
+/// How long an idle cluster is looked at.
+const TIME: Duration = Duration::from_secs(10);
 /// Two, and ten that differ.
 const RECONCILED_MIN: u64 = 12;
 /// With more nothing is to be learned of a cluster but that it does not work.

@@ -8,6 +8,8 @@
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use super::faults::Faults;
+
 /// What all nodes of a run are connected by.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
@@ -19,6 +21,8 @@ pub(super) struct Network {
     loss: f64,
     /// The datacenter of each node.
     sites: Vec<u16>,
+    /// Who is deaf, and when.
+    faults: Faults,
     /// Which side of the cut each node is on, while there is one.
     sides: Option<Vec<bool>>,
     /// What was sent so far.
@@ -36,8 +40,23 @@ pub(super) struct Sent {
 
 impl Network {
     pub(super) fn new(seed: u64, wan_rtt: u64, loss: f64, sites: Vec<u16>) -> Self {
-        let sent = Sent::default();
-        Self { salt: seed, wan: wan_rtt / 2, loss, sites, sides: None, sent }
+        let (sent, faults) = (Sent::default(), Faults::default());
+        Self { salt: seed, wan: wan_rtt / 2, loss, sites, faults, sides: None, sent }
+    }
+
+    /// Makes these nodes deaf, at these times.
+    pub(super) fn afflict(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    /// What befalls the nodes.
+    pub(super) const fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// How many nodes there may be.
+    pub(super) const fn nodes(&self) -> u32 {
+        self.sites.len() as u32
     }
 
     /// The datacenter of a node.
@@ -71,43 +90,61 @@ impl Network {
     }
 
     /// A packet's way, with what varies: a tenth of the way inside a datacenter, a hundredth between.
-    fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
+    pub(super) fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
         let way = self.one_way(from, to);
         let varies = if self.is_wan(from, to) { way / 100 } else { way / 10 };
         way + rng.random_range(0..=varies)
     }
 
+    /// Whether a packet to a node that is sent now gets lost.
+    pub(super) fn is_lost(&self, rng: &mut SmallRng, now: u64, to: u32) -> bool {
+        let loss = self.loss_to(now, to);
+        loss > 0.0 && rng.random_bool(loss)
+    }
+
+    /// Part of the packets to a node that is lost now.
+    fn loss_to(&self, now: u64, to: u32) -> f64 {
+        1.0 - (1.0 - self.loss) * (1.0 - self.faults.deafness(to, now))
+    }
+
     /// After how long without an acknowledgement a packet is sent again (RFC 9002 section 6.2.1, with
     /// a round trip that varies by an eighth).
-    fn probe_timeout(&self, from: u32, to: u32) -> u64 {
+    pub(super) fn probe_timeout(&self, from: u32, to: u32) -> u64 {
         let rtt = 2 * self.one_way(from, to);
         rtt + (rtt / 2).max(GRANULARITY) + ACK_DELAY
     }
 
-    /// Sends `len` bytes on a stream of a connection; says after how long all of them have arrived.
-    /// The caller has seen to it that the other end can be reached.
-    pub(super) fn stream(&mut self, rng: &mut SmallRng, from: u32, to: u32, len: usize) -> u64 {
+    /// Sends `len` bytes on a stream of a connection; says after how long all of them have arrived,
+    /// unless they never do. The caller has seen to it that the other end is there.
+    pub(super) fn stream(
+        &mut self,
+        rng: &mut SmallRng,
+        now: u64,
+        from: u32,
+        to: u32,
+        len: usize,
+    ) -> Option<u64> {
         let packets = len.div_ceil(STREAM_BYTES).max(1);
         let mut latest = 0;
         for n in 0..packets {
             let body = len.saturating_sub(n * STREAM_BYTES).min(STREAM_BYTES) + STREAM_HEADER;
             // A packet with others after it is missed as soon as those are acknowledged.
             let followed = packets - n > PACKET_THRESHOLD;
-            latest = latest.max(self.packet(rng, from, to, body, followed));
+            latest = latest.max(self.packet(rng, now, [from, to], body, followed)?);
         }
         self.count(to, from, ACK_FRAME, packets.div_ceil(PACKETS_PER_ACK));
-        latest + self.slow_start(from, to, len)
+        Some(latest + self.slow_start(from, to, len))
     }
 
-    /// One packet, sent again until it arrives.
+    /// One packet, sent again until it arrives or is given up.
     fn packet(
         &mut self,
         rng: &mut SmallRng,
-        from: u32,
-        to: u32,
+        now: u64,
+        [from, to]: [u32; 2],
         body: usize,
         followed: bool,
-    ) -> u64 {
+    ) -> Option<u64> {
         let mut late = 0;
         let mut timeout = self.probe_timeout(from, to);
         let rtt = 2 * self.one_way(from, to);
@@ -115,12 +152,15 @@ impl Network {
             timeout = rtt + rtt / 2;
         }
         self.count(from, to, body, 1);
-        while self.loss > 0.0 && rng.random_bool(self.loss) {
+        while self.is_lost(rng, now + late, to) {
             late += timeout.max(rtt + rtt / 2);
             timeout *= 2;
+            if late > GIVE_UP {
+                return None;
+            }
             self.count(from, to, body, 1);
         }
-        late + self.travel(rng, from, to)
+        Some(late + self.travel(rng, from, to))
     }
 
     /// What does not fit the first congestion window waits for acknowledgements; each round trip the
@@ -162,26 +202,37 @@ impl Network {
     }
 
     /// A handshake with certificates on both sides. Says after how long the accepter, and after how
-    /// long the dialer has been introduced to the other.
-    pub(super) fn handshake(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> (u64, u64) {
+    /// long the dialer has been introduced to the other; nothing if that takes too long.
+    pub(super) fn handshake(
+        &mut self,
+        rng: &mut SmallRng,
+        start: u64,
+        from: u32,
+        to: u32,
+    ) -> Option<(u64, u64)> {
         let mut now = 0;
         for (flight, bytes, packets) in HANDSHAKE {
             let (a, b) = if flight % 2 == 0 { (from, to) } else { (to, from) };
             // Before the first round trip nobody knows how long one takes (RFC 9002 section 6.2.2).
             let mut timeout = if flight < 2 { HANDSHAKE_TIMEOUT } else { self.probe_timeout(a, b) };
             self.add(a, b, bytes, packets);
-            while self.loss > 0.0 && rng.random_bool(self.loss * packets as f64) {
-                now += timeout;
-                timeout *= 2;
-                self.add(a, b, bytes / packets as u64, 1);
+            for _ in 0..packets {
+                while self.is_lost(rng, start + now, b) {
+                    now += timeout;
+                    timeout *= 2;
+                    if now > HANDSHAKE_GIVE_UP {
+                        return None;
+                    }
+                    self.add(a, b, bytes / packets as u64, 1);
+                }
             }
             now += self.travel(rng, a, b);
         }
         // Hello comes with the dialer's last flight, Welcome answers it.
         let accepter = now;
-        let welcome = self.packet(rng, to, from, HELLO_FRAME, false);
+        let welcome = self.packet(rng, start + now, [to, from], HELLO_FRAME, false)?;
         self.count(from, to, ACK_FRAME, 1);
-        (accepter, accepter + welcome)
+        Some((accepter, accepter + welcome))
     }
 
     /// Packets that get no answer: to one who is gone.
@@ -195,7 +246,8 @@ impl Network {
         self.travel(rng, from, to)
     }
 
-    fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
+    /// Counts packets with `body` bytes in them.
+    pub(super) fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
         self.add(from, to, ((body + PACKET_HEADERS) * packets) as u64, packets);
     }
 
@@ -246,6 +298,10 @@ const ACK_DELAY: u64 = 25_000;
 const GRANULARITY: u64 = 1_000;
 /// Ten packets or 14,720 bytes (RFC 9002 section 7.2).
 const FIRST_WINDOW: usize = 12_000;
+/// An idle connection ends after 30 s: what could not be sent in that time is lost with it.
+const GIVE_UP: u64 = 30_000_000;
+/// `quic.handshake_timeout`.
+const HANDSHAKE_GIVE_UP: u64 = 5_000_000;
 /// Three times the first guess of 333 ms.
 const HANDSHAKE_TIMEOUT: u64 = 1_000_000;
 /// Flights of a handshake with ML-KEM and two Ed25519 certificates: number, bytes, packets.

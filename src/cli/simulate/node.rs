@@ -7,7 +7,7 @@ use std::{
 
 use imbl::OrdMap;
 
-use super::pool::Pool;
+use super::{pool::Pool, world::News};
 use crate::{
     config::Config,
     protocol::{
@@ -33,6 +33,8 @@ pub(super) struct Machines {
     pub(super) drowsy: Option<u64>,
     /// Connections, by the number of the peer.
     pub(super) links: Vec<(u32, u32)>,
+    /// What was received since the connections were last looked at.
+    pub(super) news: News,
 }
 
 /// Which machine.
@@ -66,6 +68,7 @@ impl Machines {
             rest: None,
             drowsy: None,
             links: Vec::new(),
+            news: News::new(),
         }
     }
 

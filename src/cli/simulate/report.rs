@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::plot::{Axis, Chart};
+use super::{
+    super::plot::{Axis, Chart},
+    failures::Outcome,
+};
 
 /// The figures of a run; a scenario fills in its own.
 #[derive(Debug, Default)]
@@ -28,6 +31,8 @@ pub(super) struct Report {
     pub(super) written_staleness_s_max: Option<f64>,
     pub(super) realtime_factor: Option<f64>,
     pub(super) rss_bytes_per_pair: Option<f64>,
+    /// Experiments with failures.
+    pub(super) failures: Vec<Outcome>,
     /// What the ordinate is, what the abscissa, and the points.
     pub(super) curve: Option<Curve>,
 }
@@ -109,21 +114,32 @@ impl Report {
         put("written_staleness_s_max", number(self.written_staleness_s_max));
         put("rss_bytes_per_pair", number(self.rss_bytes_per_pair));
         put("realtime_factor", number(self.realtime_factor));
+        match &*self.failures {
+            [] => {}
+            [one] => out.extend(one.to_json()),
+            all => {
+                let all = all.iter().map(|outcome| Value::Object(outcome.to_json()));
+                out.insert("experiments".into(), all.collect());
+            }
+        }
         out
     }
 
     /// The curve of the run, to be drawn.
     pub(super) fn chart(&self, title: &str) -> Option<Chart> {
+        if let [outcome] = &*self.failures {
+            return outcome.chart(title);
+        }
         let (y, x, points) = self.curve.as_ref()?;
         let chart = Chart::new(title, Axis::linear(*x), Axis::linear(*y));
         Some(chart.line(*y, points.iter().copied()))
     }
 
     /// The same as lines of a table.
-    pub(super) fn rows(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn rows(&self) -> Vec<(String, String)> {
         let mut rows = Vec::new();
         let mut put = |name: &'static str, value: Option<String>| {
-            rows.extend(value.map(|value| (name, value)));
+            rows.extend(value.map(|value| (name.to_owned(), value)));
         };
         let three = |of: [f64; 3]| format!("{:.1} / {:.1} / {:.1} ms", of[0], of[1], of[2]);
         let seconds = |of: f64| {
@@ -157,12 +173,13 @@ impl Report {
         put("most stale under overload, written", self.written_staleness_s_max.map(seconds));
         put("memory, B a node and peer", self.rss_bytes_per_pair.map(|b| format!("{b:.0}")));
         put("faster than real time", self.realtime_factor.map(|f| format!("{f:.1} times")));
+        rows.extend(self.failures.iter().flat_map(Outcome::rows));
         rows
     }
 }
 
 /// Median, 99th percentile and the last of sorted values.
-fn spread(sorted: &[f64]) -> [f64; 3] {
+pub(super) fn spread(sorted: &[f64]) -> [f64; 3] {
     let at = |part: f64| {
         let n = (sorted.len() as f64 * part).ceil() as usize;
         sorted.get(n.max(1) - 1).copied().unwrap_or(0.0)
@@ -171,7 +188,7 @@ fn spread(sorted: &[f64]) -> [f64; 3] {
 }
 
 /// To three places; null for what never came.
-fn rounded(value: f64) -> Value {
+pub(super) fn rounded(value: f64) -> Value {
     if value.is_finite() { Value::from((value * 1e3).round() / 1e3) } else { Value::Null }
 }
 

@@ -225,7 +225,9 @@ fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
     let sites = plan.sites();
     let wan = u64::try_from(plan.wan_rtt.as_micros()).unwrap_or(u64::MAX);
     let network = Network::new(seed, wan, plan.loss, sites.clone());
-    World::new(seed, &sites, plan.seeds(running), network)
+    let mut world = World::new(seed, &sites, plan.seeds(running), network);
+    world.configure(|config| config.gossip_interval = plan.interval);
+    world
 }
 
 fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {

@@ -8,6 +8,7 @@ use crate::protocol::{
     digest::DigestEntry,
     id::{Datacenter, NodeId},
     map::{Budget, MapLimits, NodeMap},
+    overlay,
     route::{SchedulerInput, Target},
     sketch::Sketch,
     time::Time,
@@ -53,7 +54,8 @@ fn connect(world: &mut World, node: u32) {
     let Some(machines) = world.machines(node) else { return };
     let peers = machines.scheduler.neighbours().to_vec();
     for peer in peers.iter().filter_map(number) {
-        if node < peer || !world.is_neighbour(peer, node) {
+        let [name, other] = [node, peer].map(|n| &world.nodes[n as usize].name);
+        if overlay::dials(name, other) || !world.is_neighbour(peer, node) {
             world.connect(node, peer);
         }
     }

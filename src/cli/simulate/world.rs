@@ -9,6 +9,11 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+mod beats;
+
+pub(super) use beats::News;
+use beats::{Acknowledgement, End, Packet};
+
 use super::{
     network::Network,
     node::{Machine, Machines, number},
@@ -20,12 +25,13 @@ use crate::{
     config::Config,
     protocol::{
         delta::{Delta, NodeDelta},
+        event::Event,
         exchange::{Ask, Half, Initiator, Reply, Responder, Step},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
         liveness::TICKS_PER_INTERVAL,
         map::Budget,
-        message::Message,
+        message::{Call, Message},
         overlay,
         replica::Write,
         route::{
@@ -58,8 +64,30 @@ pub(super) struct World {
     watched: Vec<Watched>,
     /// Whether what does nothing is left out.
     elide: bool,
+    /// Whether heartbeats are packets of their own: see `world/beats.rs`.
+    whole: bool,
+    /// What nodes thought of each other, if anybody wants to know.
+    sightings: Option<Vec<Sighting>>,
     #[cfg(test)]
     pub(super) trace: Vec<String>,
+}
+
+/// A node changed its mind about another.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sighting {
+    pub(super) at: u64,
+    pub(super) observer: u32,
+    pub(super) subject: u32,
+    pub(super) seen: Seen,
+}
+
+/// What one node thinks of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Live,
+    Suspect,
+    /// Dead, or gone on purpose.
+    Dead,
 }
 
 /// A place for a node.
@@ -69,6 +97,8 @@ pub(super) struct Node {
     /// Counts the processes that ran here.
     epoch: u32,
     pub(super) machines: Option<Box<Machines>>,
+    /// When it crashed.
+    crashed: Option<u64>,
 }
 
 /// What is counted besides bytes.
@@ -114,6 +144,8 @@ struct Connection {
     arrivals: [u64; 2],
     /// What could not be sent since the two were cut off from each other.
     held: Vec<(usize, Arc<Gossip>)>,
+    /// What goes between the two besides streams.
+    life: [End; 2],
     /// Exchanges that wait for the introduction.
     waiting: Vec<u64>,
 }
@@ -153,6 +185,19 @@ enum What {
         connection: u32,
         end: u8,
     },
+    /// A node looks at its connections.
+    Look {
+        node: u32,
+        epoch: u32,
+        nth: u64,
+    },
+    Packet(Packet),
+    Acked(Acknowledgement),
+    /// An end finds that something was not acknowledged.
+    Unacknowledged {
+        connection: u32,
+        end: u8,
+    },
     /// Nothing was heard on a connection for long.
     Idle {
         connection: u32,
@@ -186,7 +231,12 @@ impl World {
     pub(super) fn new(seed: u64, sites: &[u16], seeds: Vec<u32>, network: Network) -> Self {
         let digits = sites.len().max(2).ilog10() as usize + 1;
         let name = |n| NodeId::new(&format!("n{n:0digits$}")).expect("a label");
-        let nodes = (0..sites.len()).map(|n| Node { name: name(n), epoch: 0, machines: None });
+        let nodes = (0..sites.len()).map(|n| Node {
+            name: name(n),
+            epoch: 0,
+            machines: None,
+            crashed: None,
+        });
         let nodes: Vec<_> = nodes.collect();
         let mut config = Config::with_transport(
             ClusterId::new("simulated").expect("a label"),
@@ -212,6 +262,8 @@ impl World {
             dialing: BTreeMap::new(),
             watched: Vec::new(),
             elide: true,
+            whole: false,
+            sightings: None,
             #[cfg(test)]
             trace: Vec::new(),
         }
@@ -221,6 +273,21 @@ impl World {
     #[cfg(test)]
     pub(super) const fn leave_out(&mut self, elide: bool) {
         self.elide = elide;
+    }
+
+    /// Changes the settings of all nodes that are not in place yet.
+    pub(super) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
+    /// Notes from now on what nodes think of each other.
+    pub(super) fn watch_verdicts(&mut self) {
+        self.sightings = Some(Vec::new());
+    }
+
+    /// What was noted.
+    pub(super) fn sightings(&self) -> &[Sighting] {
+        self.sightings.as_deref().unwrap_or_default()
     }
 
     /// Virtual time, in microseconds.
@@ -260,7 +327,7 @@ impl World {
 
     /// Puts the machines of a node in place; they have not been woken yet.
     pub(super) fn install(&mut self, node: u32) -> Vec<Output> {
-        let (now, seed) = (self.now(), self.rng.random());
+        let (now, seed) = (self.origin(), self.rng.random());
         let mut out = Vec::new();
         let mut config = self.config.clone();
         config.node = self.nodes[node as usize].name.clone();
@@ -270,6 +337,7 @@ impl World {
         let machines = Machines::start(&config, &self.pool, seed, now, &mut out);
         let at = &mut self.nodes[node as usize];
         at.epoch += 1;
+        at.crashed = None;
         at.machines = Some(Box::new(machines));
         out
     }
@@ -278,11 +346,16 @@ impl World {
     pub(super) fn set_going(&mut self, node: u32) {
         self.input(node, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
         self.input(node, Machine::Detector, Output::Detector(DetectorInput::Tick));
+        if self.whole {
+            self.begin_looking(node);
+        }
     }
 
     /// Ends a node without any notice.
     pub(super) fn crash(&mut self, node: u32) {
+        let now = self.now();
         let Some(machines) = self.nodes[node as usize].machines.take() else { return };
+        self.nodes[node as usize].crashed = Some(now);
         for (_, connection) in machines.links {
             self.sicken(connection);
         }
@@ -441,7 +514,11 @@ impl World {
 
     /// Lets everything happen that is due within `span`.
     pub(super) fn run_for(&mut self, span: Duration) {
-        let end = self.now() + micros(span);
+        self.run_to(self.now() + micros(span));
+    }
+
+    /// Lets everything happen that is due by `end`.
+    pub(super) fn run_to(&mut self, end: u64) {
         while let Some(what) = self.queue.next(end) {
             self.happen(what);
         }
@@ -465,6 +542,11 @@ impl World {
     }
 
     fn happen(&mut self, what: What) {
+        // Whoever stands still does everything later, in the same order.
+        let stalled = self.who(&what).and_then(|n| self.network.faults().stalled(n, self.now()));
+        if let Some(until) = stalled {
+            return self.queue.at(until, what);
+        }
         match what {
             What::Wake { node, epoch, machine, token } => self.wake(node, epoch, machine, token),
             What::Gossip { connection, to, gossip } => {
@@ -478,7 +560,36 @@ impl World {
             What::Idle { connection, end } => self.idle(connection, usize::from(end)),
             What::Frame { exchange, to, message } => self.frame(exchange, to, *message),
             What::TimedOut { exchange } => self.timed_out(exchange),
+            What::Look { node, epoch, nth } => self.look(node, epoch, nth),
+            What::Packet(packet) => self.packet(packet),
+            What::Acked(acknowledgement) => self.acked(acknowledgement),
+            What::Unacknowledged { connection, end } => {
+                self.unacknowledged(connection, usize::from(end));
+            }
         }
+    }
+
+    /// Whose process does it.
+    fn who(&self, what: &What) -> Option<u32> {
+        let end = |connection: &u32, end: &u8| {
+            self.connections[*connection as usize].ends[usize::from(*end)]
+        };
+        Some(match what {
+            What::Wake { node, .. } | What::Unreached { node, .. } | What::Look { node, .. } => {
+                *node
+            }
+            What::Packet(Packet { connection, to, .. })
+            | What::Acked(Acknowledgement { connection, to, .. })
+            | What::Unacknowledged { connection, end: to } => end(connection, to),
+            What::Gossip { connection, to, .. } => end(connection, to),
+            What::Introduced { connection, end: e }
+            | What::Closed { connection, end: e }
+            | What::Idle { connection, end: e } => end(connection, e),
+            What::Frame { exchange, to, .. } => {
+                self.exchanges.get(exchange)?.nodes[usize::from(*to == Side::Responder)]
+            }
+            What::TimedOut { exchange } => self.exchanges.get(exchange)?.nodes[0],
+        })
     }
 
     fn wake(&mut self, node: u32, epoch: u32, machine: Machine, token: u32) {
@@ -487,7 +598,7 @@ impl World {
         if at.epoch != epoch || !due {
             return;
         }
-        if machine == Machine::Detector {
+        if machine == Machine::Detector && !self.whole {
             self.tell_heard(node, self.now());
         }
         let tick = match machine {
@@ -547,9 +658,12 @@ impl World {
                     self.crash(node);
                     return;
                 }
-                Output::Event(_)
+                Output::Event(event) => {
+                    self.sight(node, &event);
+                    continue;
+                }
+                Output::Protocol(_)
                 | Output::Unreachable(_)
-                | Output::Protocol(_)
                 | Output::Count(..)
                 | Output::Counted(..)
                 | Output::Persist(_) => {
@@ -559,6 +673,19 @@ impl World {
             queue.extend(out.drain(..).map(|output| (to, output)));
         }
         self.wake_scheduler(node);
+    }
+
+    fn sight(&mut self, observer: u32, event: &Event) {
+        let (peer, seen) = match event {
+            Event::PeerLive { peer, .. } => (peer, Seen::Live),
+            Event::PeerSuspect { peer, .. } => (peer, Seen::Suspect),
+            Event::PeerDead { peer, .. } | Event::PeerLeft { peer, .. } => (peer, Seen::Dead),
+            _ => return,
+        };
+        let at = self.queue.now();
+        if let (Some(sightings), Some(subject)) = (&mut self.sightings, number(peer)) {
+            sightings.push(Sighting { at, observer, subject, seen });
+        }
     }
 
     /// A scheduler that was not to be called before something happens is, once its root is another.
@@ -622,6 +749,17 @@ impl World {
                 }
             }
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
+            TransportInput::Heartbeat { peers, health } if self.whole => {
+                for peer in peers.iter().filter_map(number) {
+                    self.datagram(node, peer, Call::Beat, 0, health);
+                }
+            }
+            TransportInput::Probe { probes, health } if self.whole => {
+                for (peer, sequence) in probes {
+                    let peer = number(&peer).into_iter();
+                    peer.for_each(|p| self.datagram(node, p, Call::Probe, sequence, health));
+                }
+            }
             TransportInput::Heartbeat { peers, .. } => {
                 peers.iter().filter_map(number).for_each(|peer| self.beat(node, peer, None));
             }
@@ -667,22 +805,29 @@ impl World {
             return;
         }
         self.tally.handshakes += 1;
-        let epochs = [node, to].map(|n| self.nodes[n as usize].epoch);
         if !self.is_there(node, to) {
             // The first flight, again and again.
             self.network.unanswered(node, to, DIAL_BYTES, DIAL_PACKETS);
-            let target = Target::Peer(self.nodes[to as usize].name.clone());
-            let at = self.now() + micros(self.config.quic.handshake_timeout);
-            self.queue.at(at, What::Unreached { node, epoch: epochs[0], target, exchange });
-            self.dialing.insert((node, to), u32::MAX);
-            return;
+            return self.in_vain(node, to, exchange);
         }
         let now = self.now();
-        let (accepter, dialer) = self.network.handshake(&mut self.rng, node, to);
+        let introduced = self.network.handshake(&mut self.rng, now, node, to);
+        let Some((accepter, dialer)) = introduced else {
+            return self.in_vain(node, to, exchange);
+        };
         let connection = self.new_connection(node, to, exchange);
         self.dialing.insert((node, to), connection);
         self.queue.at(now + accepter, What::Introduced { connection, end: 1 });
         self.queue.at(now + dialer, What::Introduced { connection, end: 0 });
+    }
+
+    /// A dial that is given up some day.
+    fn in_vain(&mut self, node: u32, to: u32, exchange: Option<u64>) {
+        let target = Target::Peer(self.nodes[to as usize].name.clone());
+        let at = self.now() + micros(self.config.quic.handshake_timeout);
+        let epoch = self.nodes[node as usize].epoch;
+        self.queue.at(at, What::Unreached { node, epoch, target, exchange });
+        self.dialing.insert((node, to), u32::MAX);
     }
 
     /// Whether a node wants a connection to a peer.
@@ -732,6 +877,7 @@ impl World {
             sick: None,
             arrivals: [0; 2],
             held: Vec::new(),
+            life: [End::default(); 2],
             waiting: exchange.into_iter().collect(),
         });
         connection
@@ -851,6 +997,9 @@ impl World {
 
     /// Tells the detector of a node whom it has heard, up to a moment that has just been or is now.
     fn tell_heard(&mut self, node: u32, now: u64) {
+        if self.whole {
+            return;
+        }
         let Some(machines) = self.machines(node) else { return };
         for (peer, connection) in machines.links.clone() {
             let end = usize::from(self.connections[connection as usize].ends[0] != node);
@@ -873,6 +1022,9 @@ impl World {
     /// When an end of a connection heard the other last, as of now.
     fn heard_at(&self, connection: u32, end: usize, now: u64) -> u64 {
         let c = &self.connections[connection as usize];
+        if self.whole {
+            return c.heard[end];
+        }
         let upto = c.sick.unwrap_or(now).min(now);
         let Some(quiet) = upto.checked_sub(c.quiet) else { return c.heard[end] };
         let interval = self.interval();
@@ -899,7 +1051,7 @@ impl World {
     /// Counts the keep-alives that have been sent since the last look.
     fn count_keep_alives(&mut self, connection: u32) {
         let c = &self.connections[connection as usize];
-        if c.up != [true; 2] {
+        if c.up != [true; 2] || self.whole {
             return;
         }
         let upto = c.sick.unwrap_or_else(|| self.queue.now()).min(self.queue.now());
@@ -1004,7 +1156,9 @@ impl World {
             self.tally.wan_messages += u64::from(self.network.is_wan(node, peer));
             self.tally.payloads += u64::from(matches!(**gossip, Gossip::Push(_)));
         }
-        let travel = self.network.stream(&mut self.rng, node, peer, len + FRAME_BYTES);
+        let now = self.queue.now();
+        let travel = self.network.stream(&mut self.rng, now, node, peer, len + FRAME_BYTES);
+        let Some(travel) = travel else { return };
         let c = &mut self.connections[connection as usize];
         let at = (self.queue.now() + travel).max(c.arrivals[to]);
         c.arrivals[to] = at;
@@ -1019,7 +1173,11 @@ impl World {
             return;
         }
         // The acknowledgement is heard as well.
-        self.stir(connection);
+        if self.whole {
+            self.stream_received(connection, to);
+        } else {
+            self.stir(connection);
+        }
         let peer = self.nodes[from as usize].name.clone();
         if let Gossip::Root(root) = gossip {
             let root = Output::Scheduler(SchedulerInput::Root(peer, *root));
@@ -1157,7 +1315,13 @@ impl World {
             return;
         }
         let step = exchange.half(to).frame(message);
-        self.heard(node, peer, generation, Sign::Traffic);
+        match self.machines(node).and_then(|m| m.link(peer)).filter(|_| self.whole) {
+            Some(connection) => {
+                let end = usize::from(self.connections[connection as usize].ends[0] != node);
+                self.stream_received(connection, end);
+            }
+            None => self.heard(node, peer, generation, Sign::Traffic),
+        }
         self.drive(id, to, step);
     }
 
@@ -1206,7 +1370,9 @@ impl World {
             return;
         }
         let len = message_len(&message) + FRAME_BYTES;
-        let travel = self.network.stream(&mut self.rng, node, peer, len);
+        let now = self.queue.now();
+        // What is given up is noticed like that.
+        let Some(travel) = self.network.stream(&mut self.rng, now, node, peer, len) else { return };
         let to = if side == Side::Initiator { Side::Responder } else { Side::Initiator };
         let frame = What::Frame { exchange: id, to, message: Box::new(message) };
         self.queue.at(self.queue.now() + travel, frame);

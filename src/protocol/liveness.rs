@@ -803,14 +803,16 @@ impl Liveness {
             return;
         }
         let accused = peer.state == PeerState::Suspect || peer.is_gone();
-        let convinced = watch.is_judged() && watch.convinces(now, &scale);
+        let (judged, convinced) = (watch.is_judged(), watch.convinces(now, &scale));
         // Not for every packet that is lost: each question goes to everybody.
         let doubtful = watch.phi(now, &scale) >= scale.dead_peer_phi * ASK_PART;
         let mut waits = false;
         if let Some(questions) = self.questions.get_mut(node) {
             questions
                 .retain(|question| now.since(question.at) < scale.interval * QUESTION_INTERVALS);
-            for question in questions.iter_mut().filter(|_| convinced) {
+            // Who asks from the peer's own datacenter shows that it is not cut off: then a witness has
+            // a voice as well, which counts where there are few others.
+            for question in questions.iter_mut().filter(|q| convinced && (judged || q.near)) {
                 if !std::mem::replace(&mut question.answered, true) {
                     out.push(Output::Storage(StorageInput::Answer(question.ask.clone(), false)));
                 }

@@ -157,9 +157,12 @@ impl Watch {
         self.slot = slot;
     }
 
-    /// What the connection has measured.
+    /// What the connection has measured. While nothing is heard everything is lost: that says nothing
+    /// of the path.
     pub const fn set_loss(&mut self, loss: f64) {
-        self.loss = loss;
+        if self.miss.is_none() {
+            self.loss = loss;
+        }
     }
 
     /// How slow the peer finds itself.

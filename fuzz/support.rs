@@ -145,7 +145,7 @@ impl Watched {
     }
 
     pub fn cast(&mut self, input: StorageInput) {
-        if let StorageInput::Forget(peer) = &input {
+        if let StorageInput::Forget(peer) | StorageInput::Remove(peer) = &input {
             self.seen.remove(peer);
         }
         self.replica.handle(self.now, input, &mut self.out);

@@ -280,9 +280,10 @@ impl Gossipmonger {
         &self.shared.config
     }
 
-    /// Forgets a dead, departed or unreachable peer and its keys, at this node, before its time. Others
-    /// forget it by themselves, an unreachable one never: as long as one of them knows it, it is told
-    /// here anew.
+    /// Forgets a dead, departed or unreachable peer and its keys before its time, at this node and at
+    /// all others, also at those that are cut off now and come back within
+    /// [`forget_after`](Config::forget_after). If it lives after all it refutes that and is back;
+    /// whoever hears it keeps it meanwhile.
     ///
     /// # Errors
     /// [`Error::UnknownPeer`], or [`Error::PeerIsLive`]: nothing has changed.
@@ -292,7 +293,7 @@ impl Gossipmonger {
             // Never this node itself: it may have left, but it is still here.
             Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
             Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
-                let input = StorageInput::Forget(peer.clone());
+                let input = StorageInput::Remove(peer.clone());
                 self.shared.routes.storage.cast(StorageMessage::Input(input));
                 Ok(())
             }

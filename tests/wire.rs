@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use gossipmonger::protocol::{
     delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
     digest::{Digest, DigestEntry},
-    gossip::{Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Wave},
+    gossip::{Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Removal, Wave},
     id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
     message::{
         Call, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
@@ -214,7 +214,7 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 }
 
 /// In the order of [`examples`].
-const GOLDEN: [&str; 23] = [
+const GOLDEN: [&str; 24] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
@@ -235,6 +235,7 @@ const GOLDEN: [&str; 23] = [
     "0000000b0601070162070161fb2c01",
     "0000000e0601080162070161fb2c01016301",
     "0000000d06010901620702010201610163",
+    "0000000706010a01620702",
     "0000000408010001",
     "00000016080101010161fd0068e5cf8b01000001020001000000",
     "00000059090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c650264620101010201027573030161040001760002c3a40500017601fbe80304676f6e65060101",
@@ -289,6 +290,11 @@ fn examples() -> Vec<Message> {
             generation: Generation(7),
             verdict: Verdict { incarnation: Incarnation(2), level: Level::Suspect },
             observers: vec![id("a"), id("c")],
+        })),
+        Message::Gossip(Gossip::Removal(Removal {
+            subject: id("b"),
+            generation: Generation(7),
+            incarnation: Incarnation(2),
         })),
         Message::Pull { digest: None, all: true },
         Message::Pull { digest: Some(Digest { entries: vec![line("a", 1)] }), all: false },
@@ -458,7 +464,12 @@ fn any_opinion() -> impl Strategy<Value = Gossip> {
             Gossip::Accusation(Accusation { subject, generation, verdict, observers })
         },
     );
-    prop_oneof![any_ask().prop_map(Gossip::Ask), answer, accusation]
+    let removal =
+        (any_node(), any::<[u64; 2]>()).prop_map(|(subject, [generation, incarnation])| {
+            let (generation, incarnation) = (Generation(generation), Incarnation(incarnation));
+            Gossip::Removal(Removal { subject, generation, incarnation })
+        });
+    prop_oneof![any_ask().prop_map(Gossip::Ask), answer, accusation, removal]
 }
 
 fn any_ask() -> impl Strategy<Value = Ask> {

@@ -7,7 +7,7 @@ mod support;
 
 use gossipmonger::protocol::{
     delta::Delta,
-    gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX},
+    gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX, Removal},
     id::{Generation, Incarnation},
     route::StorageInput,
     verdict::{Level, Verdict},
@@ -41,6 +41,9 @@ enum Step {
     Pushed(u8, Vec<News>),
     Back(u8),
     Retire(u8),
+    /// A person removes a peer, here or elsewhere.
+    Remove(u8),
+    Removed(u8, u8, u8, u8),
     /// The storage actor starts again from what readers saw.
     Restart,
 }
@@ -90,6 +93,13 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Back(peer) => watched.cast(StorageInput::Back(name(peer))),
             Step::Retire(peer) => watched.cast(StorageInput::Retire(name(peer))),
+            Step::Remove(peer) => watched.cast(StorageInput::Remove(name(peer))),
+            Step::Removed(from, subject, generation, incarnation) => {
+                let (subject, generation) = (name(subject), Generation(generation.into()));
+                let incarnation = Incarnation(incarnation.into());
+                let removal = Removal { subject, generation, incarnation };
+                watched.hear(from, Gossip::Removal(removal));
+            }
             Step::Restart => watched.restart(),
         }
         watched.check();

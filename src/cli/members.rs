@@ -38,7 +38,7 @@ pub(crate) struct InfoArgs {
     json: bool,
 }
 
-/// Forgets a dead, departed or unreachable node and its keys, at this agent.
+/// Forgets a dead, departed or unreachable node and its keys, everywhere.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remove {
     /// The node.

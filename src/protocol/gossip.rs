@@ -11,7 +11,7 @@ use bincode::{Decode, Encode};
 use super::{
     delta::Delta,
     digest::DigestEntry,
-    id::{Generation, NodeId, Version},
+    id::{Generation, Incarnation, NodeId, Version},
     overlay::NEIGHBOURS,
     verdict::Verdict,
 };
@@ -46,6 +46,8 @@ pub enum Gossip {
     Answer(Answer),
     /// What some agreed to think of a node.
     Accusation(Accusation),
+    /// Somebody is to be forgotten by all, by hand.
+    Removal(Removal),
 }
 
 /// A question to those who should hear a node: do you? Everybody passes it on once.
@@ -83,6 +85,18 @@ pub struct Accusation {
     pub verdict: Verdict,
     /// Who does not hear it; at most [`OBSERVERS_MAX`].
     pub observers: Vec<NodeId>,
+}
+
+/// A node is to be forgotten by all, since a person says so. Whoever hears it does not; and it undoes
+/// that by a later incarnation, if it lives after all.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Removal {
+    /// Who.
+    pub subject: NodeId,
+    /// In which life.
+    pub generation: Generation,
+    /// And up to which incarnation.
+    pub incarnation: Incarnation,
 }
 
 /// How far the sender's copy of one node reaches.

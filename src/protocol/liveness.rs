@@ -231,6 +231,16 @@ impl Liveness {
                 }
                 self.tick(now, out);
             }
+            DetectorInput::Removal(peer, generation) => {
+                let life = self.peers.get(&peer).filter(|life| life.generation == generation);
+                out.extend(life.map(|life| {
+                    if life.is_gone() {
+                        Output::Storage(StorageInput::Remove(peer))
+                    } else {
+                        Output::Scheduler(SchedulerInput::Removal(peer))
+                    }
+                }));
+            }
             DetectorInput::Forgotten(peer) => {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);

@@ -339,7 +339,8 @@ fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
         | Gossip::Push(_)
         | Gossip::Wave(_)
         | Gossip::Ask(_)
-        | Gossip::Answer(_) => (0, 0),
+        | Gossip::Answer(_)
+        | Gossip::Removal(_) => (0, 0),
     };
     if len <= max {
         Ok(gossip)

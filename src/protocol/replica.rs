@@ -19,7 +19,7 @@ use super::{
     event::{Event, Problem},
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX},
-    id::{Generation, NodeId, Version},
+    id::{Generation, Incarnation, NodeId, Version},
     map::{Budget, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
@@ -66,7 +66,7 @@ pub struct ReplicaConfig {
     /// How long a tombstone is kept at least.
     pub tombstone_grace: Duration,
     /// How long the name of a forgotten peer is remembered, so that it is not taken up again from
-    /// hearsay; ten minutes at most.
+    /// hearsay; ten minutes at most, unless it was removed by hand.
     pub forget_after: Duration,
     /// What the cluster's sketches are hashed with. Nodes with different keys exchange full digests.
     pub sketch_key: SketchKey,
@@ -82,8 +82,8 @@ pub struct Replica {
     pool: Option<Arc<dyn CopyPool>>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
-    /// Peers forgotten: news up to this generation is refused until then.
-    marks: BTreeMap<NodeId, (Generation, Time)>,
+    /// Peers forgotten, whose news is refused for a while.
+    marks: BTreeMap<NodeId, Mark>,
     /// Peers of an earlier run that have not been met in this one, and until when the store keeps them.
     unmet: (BTreeSet<NodeId>, Time),
     /// Own tombstones, oldest first, and when each may be collected.
@@ -120,6 +120,17 @@ pub struct Replica {
     refuted: Option<Time>,
     /// When this is called again.
     armed: Option<Time>,
+}
+
+/// A peer was forgotten: up to here its news is old.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    generation: Generation,
+    incarnation: Incarnation,
+    /// Until when it is refused.
+    until: Time,
+    /// A person has said so: then all who still know it are to hear that, itself included.
+    removed: bool,
 }
 
 /// Where nodes in one process find equal copies of a peer's map, so that they keep one together.
@@ -402,6 +413,7 @@ impl Replica {
             StorageInput::Answer(ask, hears) => self.answer_question(ask, hears, out),
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
+            StorageInput::Remove(peer) => self.remove(now, &peer, out),
             StorageInput::Linked(peer, up) => {
                 if !up {
                     let swells = self.waves.unlinked(now, &peer);
@@ -523,6 +535,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(now, digest, out);
+        self.remind(now, from, digest, out);
         let wants = self.wants(now, from, digest);
         let delta = self.tell_peer(now, from, digest, true);
         (wants, delta)
@@ -538,6 +551,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Delta {
         self.look_for_self(now, wants, out);
+        self.remind(now, from, wants, out);
         self.apply(now, from, news, out);
         self.tell_peer(now, from, wants, false)
     }

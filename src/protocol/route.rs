@@ -63,6 +63,8 @@ pub enum StorageInput {
     Retire(NodeId),
     /// A dead peer is to be forgotten.
     Forget(NodeId),
+    /// A peer that is not there is to be forgotten by everybody, since a person says so.
+    Remove(NodeId),
     /// A stream with a peer broke off while it carried bulk.
     BulkBroken(NodeId),
     /// The detector is convinced of this, in this life of the peer, and so are these.
@@ -104,6 +106,8 @@ pub enum SchedulerInput {
     },
     /// A peer's record says that it is cut off from these datacenters.
     Severed(NodeId, BTreeSet<Datacenter>),
+    /// A person says that a peer is to be forgotten that is not known to be dead.
+    Removal(NodeId),
     /// A peer was forgotten.
     Forgotten(NodeId),
     /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.
@@ -211,6 +215,8 @@ pub enum DetectorInput {
     ///
     /// [`TICKS_PER_INTERVAL`]: super::liveness::TICKS_PER_INTERVAL
     HeardAll(Vec<(NodeId, Generation, Sign, Time)>),
+    /// A person says that a peer is to be forgotten, in this life of it.
+    Removal(NodeId, Generation),
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }

@@ -201,6 +201,7 @@ impl Scheduler {
                 self.datacenters.said(peer, from);
                 self.members_changed = true;
             }
+            SchedulerInput::Removal(peer) => self.removed_by_hand(peer, out),
             SchedulerInput::Forgotten(peer) => self.forgotten(now, &peer),
             SchedulerInput::Linked { peer, up: true, dialed } => {
                 self.linked(now, peer, dialed, out);
@@ -403,6 +404,15 @@ impl Scheduler {
         }
         self.change(now, &node, |peer| peer.reach = Some(reach));
         self.failures.remove(&Target::Peer(node));
+    }
+
+    /// Whom nobody here can say anything about is believed to be gone.
+    fn removed_by_hand(&self, node: NodeId, out: &mut Vec<Output>) {
+        let unreachable = self.datacenters.unreachable();
+        let at = self.peers.get(&node).map(|peer| self.overlay.name(peer.datacenter));
+        if at.is_some_and(|at| unreachable.contains(at)) {
+            out.push(Output::Storage(StorageInput::Remove(node)));
+        }
     }
 
     fn forgotten(&mut self, now: Time, node: &NodeId) {

@@ -105,28 +105,40 @@ async fn silence_is_suspected_then_dead_and_forgiven_when_heard() {
 
 // C51
 #[tokio::test(start_paused = true)]
-async fn who_is_removed_stays_away_until_it_starts_anew() {
+async fn who_is_removed_is_forgotten_by_all_and_stays_away_until_it_starts_anew() {
     let lab = Lab::default();
     let a = lab.spawn("a", &[]).await;
     let b = lab.spawn("b", &["a"]).await;
+    let away = lab.spawn("away", &["a"]).await;
     let c = lab.spawn("c", &["a"]).await;
     c.set("color", "green").await.unwrap();
-    all_live(&[&a, &b, &c]).await;
+    all_live(&[&a, &b, &away, &c]).await;
     until("a has it", || a.get(c.node(), "color").is_some()).await;
     let c_id = c.node().clone();
     c.shutdown().await;
-    until("it is dead", || a.dead_peers().len() == 1 && b.dead_peers().len() == 1).await;
-    let mut events = a.subscribe();
+    let all = [&a, &b, &away];
+    until("it is dead", || all.iter().all(|node| node.dead_peers().len() == 1)).await;
+    lab.isolate(away.node(), &[&a, &b]);
+    until("one is cut off", || [&a, &b].iter().all(|node| node.dead_peers().len() == 2)).await;
+    let mut events = b.subscribe();
     a.remove(&c_id).unwrap();
-    next_event(&mut events, |event| matches!(event, Event::PeerForgotten { .. }).then_some(()))
-        .await;
-    // b goes on telling of it.
+    let forgotten = |event| match event {
+        Event::PeerForgotten { peer } => Some(peer),
+        _ => None,
+    };
+    assert_eq!(next_event(&mut events, forgotten).await, c_id);
+    until("a forgets it too", || names(&a.peers()) == ["away", "b"]).await;
+    // Who was away goes on telling of it, for a while.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    assert_eq!(names(&away.peers()), ["a", "b", "c"]);
+    lab.network.heal();
+    all_live(&all).await;
+    until("it is forgotten everywhere", || all.iter().all(|node| node.peers().len() == 2)).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(names(&a.peers()), ["b"]);
-    assert_eq!(names(&b.peers()), ["a", "c"]);
+    assert!(all.iter().all(|node| node.peers().len() == 2), "old state has come back");
     assert_eq!(a.get(&c_id, "color"), None);
     let c = lab.spawn("c", &["a"]).await;
-    all_live(&[&a, &b, &c]).await;
+    all_live(&[&a, &b, &away, &c]).await;
 }
 
 // C51 C75

@@ -662,6 +662,23 @@ fn questions_are_rationed() {
 
 // --- what is told
 
+// C51
+#[test]
+fn who_is_removed_by_others_is_forgotten_if_it_is_not_heard_here() {
+    let told = |stage: &mut Stage| {
+        let mut out = Vec::new();
+        let removal = DetectorInput::Removal(node("p"), Generation(1));
+        stage.liveness.handle(stage.now, removal, &mut out);
+        out.iter().any(|o| matches!(o, Output::Storage(StorageInput::Remove(_))))
+    };
+    let mut stage = Stage::among(&["p"]);
+    assert!(!told(&mut stage), "it is live");
+    stage.silence("p").run(10_000);
+    assert!(told(&mut stage));
+    stage.introduce("p", 2);
+    assert!(!told(&mut stage), "it lives anew");
+}
+
 #[test]
 fn whom_this_node_hears_it_does_not_give_up_for_what_others_say() {
     let mut stage = Stage::among(&["p"]);

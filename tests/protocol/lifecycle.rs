@@ -7,12 +7,14 @@ use std::{
 
 use gossipmonger::{
     protocol::{
+        delta::NodeDelta,
         digest::{Digest, DigestEntry},
         event::{Event, Problem},
-        id::{Generation, Incarnation, Version},
+        gossip::{Gossip, Removal},
+        id::{Generation, Incarnation, NodeId, Version},
         record::Status,
         replica::{Replica, ReplicaConfig, Write},
-        route::{Counter, DetectorInput, Output, StorageInput},
+        route::{Counter, DetectorInput, Output, StorageInput, TransportInput},
         verdict::{Level, Verdict},
     },
     store::{Change, KnownPeer, Stored},
@@ -203,6 +205,110 @@ fn a_mark_ends() {
         gossipmonger::protocol::delta::Delta { nodes: vec![news("owner", 0, 9, 0)], more: false };
     reader.apply(at(102), &node("relay"), &delta, &mut Vec::new());
     assert!(reader.copy(&node("owner")).is_some());
+}
+
+/// What it tells that somebody was removed, and whom.
+fn removals(out: &[Output]) -> Vec<(Vec<NodeId>, Removal)> {
+    let removal = |output: &Output| match output {
+        Output::Transport(TransportInput::Gossip { to, gossip }) => match &**gossip {
+            Gossip::Removal(removal) => Some((to.clone(), removal.clone())),
+            _ => None,
+        },
+        _ => None,
+    };
+    out.iter().filter_map(removal).collect()
+}
+
+fn remove(replica: &mut Replica, name: &str) -> Vec<Output> {
+    let mut out = Vec::new();
+    replica.handle(at(1), StorageInput::Remove(node(name)), &mut out);
+    out
+}
+
+fn removal(name: &str, incarnation: u64) -> Removal {
+    let (subject, generation) = (node(name), Generation(1_000));
+    Removal { subject, generation, incarnation: Incarnation(incarnation) }
+}
+
+fn hear(replica: &mut Replica, from: &str, removal: Removal) -> Vec<Output> {
+    let mut out = Vec::new();
+    let gossip = Box::new(Gossip::Removal(removal));
+    replica.handle(at(2), StorageInput::Gossip(node(from), gossip), &mut out);
+    out
+}
+
+// C51
+#[test]
+fn a_removal_is_told_to_all_and_to_whoever_still_knows_the_removed() {
+    let mut reader = replica("reader");
+    reader.handle(at(1), StorageInput::Linked(node("relay"), true), &mut Vec::new());
+    told(&mut reader, "relay", news("owner", 0, 5, 0));
+    let out = remove(&mut reader, "owner");
+    assert_eq!(removals(&out), [(vec![node("relay")], removal("owner", 0))]);
+    assert!(out.iter().any(|o| matches!(o, Output::Event(Event::PeerForgotten { .. }))));
+    // One who was away tells of it, by news or in a digest.
+    let out = told(&mut reader, "late", news("owner", 0, 9, 0));
+    assert!(reader.copy(&node("owner")).is_none());
+    assert_eq!(removals(&out), [(vec![node("late")], removal("owner", 0))]);
+    let line = DigestEntry { generation: Generation(1_000), ..DigestEntry::unknown(node("owner")) };
+    let mut out = Vec::new();
+    let (wants, _) = reader.answer(at(1), &node("late"), &Digest { entries: vec![line] }, &mut out);
+    assert_eq!(wants.entries, []);
+    assert_eq!(removals(&out), [(vec![node("late")], removal("owner", 0))]);
+}
+
+// C51 C57
+#[test]
+fn the_removed_is_back_only_when_it_has_refuted_that_or_lives_anew() {
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    remove(&mut reader, "owner");
+    let out = told(&mut reader, "owner", news("owner", 0, 9, 0));
+    assert!(reader.copy(&node("owner")).is_none(), "it does not know yet");
+    assert_eq!(removals(&out), [(vec![node("owner")], removal("owner", 0))]);
+    let mut refuted = news("owner", 0, 9, 0);
+    refuted.verdict = Verdict::alive(Incarnation(1));
+    refuted.record.as_mut().unwrap().1.incarnation = Incarnation(1);
+    told(&mut reader, "relay", refuted);
+    assert!(reader.copy(&node("owner")).is_some(), "by whatever way");
+
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    remove(&mut reader, "owner");
+    let anew = NodeDelta { generation: Generation(1_001), ..news("owner", 0, 1, 0) };
+    told(&mut reader, "relay", anew);
+    assert!(reader.copy(&node("owner")).is_some());
+}
+
+// C51 C56
+#[test]
+fn who_lives_refutes_its_removal() {
+    let mut owner = replica("owner");
+    assert_eq!(owner.own().generation(), Generation(1_000));
+    hear(&mut owner, "relay", removal("owner", 0));
+    assert_eq!(owner.own().record().unwrap().incarnation, Incarnation(1));
+    hear(&mut owner, "relay", removal("owner", 0));
+    assert_eq!(owner.own().record().unwrap().incarnation, Incarnation(1), "it was refuted");
+}
+
+// C51
+#[test]
+fn whether_a_removal_is_followed_is_the_detectors_to_say() {
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    let asks = |out: &[Output]| {
+        let asked = DetectorInput::Removal(node("owner"), Generation(1_000));
+        out.iter().any(|o| matches!(o, Output::Detector(input) if *input == asked))
+    };
+    assert!(asks(&hear(&mut reader, "relay", removal("owner", 0))));
+    assert!(reader.copy(&node("owner")).is_some());
+    let earlier = Removal { generation: Generation(999), ..removal("owner", 0) };
+    assert!(!asks(&hear(&mut reader, "relay", earlier)), "an earlier life");
+    let mut refuted = news("owner", 5, 9, 0);
+    refuted.verdict = Verdict::alive(Incarnation(1));
+    told(&mut reader, "owner", refuted);
+    assert!(!asks(&hear(&mut reader, "relay", removal("owner", 0))), "it was refuted");
+    assert!(hear(&mut reader, "relay", removal("stranger", 0)).is_empty());
 }
 
 #[test]

@@ -438,7 +438,8 @@ impl World {
             | Gossip::Echo(_)
             | Gossip::Ask(_)
             | Gossip::Answer(_)
-            | Gossip::Accusation(_) => false,
+            | Gossip::Accusation(_)
+            | Gossip::Removal(_) => false,
         }
     }
 

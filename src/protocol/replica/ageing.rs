@@ -2,30 +2,73 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Replica, Write, Written, opinion::REFUTE_INTERVAL};
+use super::{Mark, Replica, Write, Written, opinion::REFUTE_INTERVAL, tell};
 use crate::protocol::{
+    digest::Digest,
     event::Event,
-    id::{Generation, NodeId, Version},
+    gossip::{Gossip, Removal},
+    id::{Generation, Incarnation, NodeId, Version},
     map::NodeMap,
     record::Status,
     route::{DetectorInput, Output, SchedulerInput, TransportInput},
     time::Time,
-    verdict::Level,
+    verdict::{Level, Verdict},
 };
 use crate::store::Change;
 
 impl Replica {
     /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
-    /// there.
-    pub(super) fn is_marked(
+    /// there, unless it was removed and does not know that yet.
+    pub(super) fn mark_against(
         &self,
         now: Time,
         from: &NodeId,
         node: &NodeId,
-        generation: Generation,
-    ) -> bool {
-        let marked = |(upto, until): &(Generation, Time)| generation <= *upto && now < *until;
-        node != from && self.marks.get(node).is_some_and(marked)
+        life: (Generation, Incarnation),
+    ) -> Option<Mark> {
+        let old = |mark: &&Mark| life <= (mark.generation, mark.incarnation) && now < mark.until;
+        self.marks.get(node).filter(old).filter(|mark| mark.removed || node != from).copied()
+    }
+
+    /// Tells a peer which of those that it knows were removed.
+    pub(super) fn remind(&self, now: Time, from: &NodeId, digest: &Digest, out: &mut Vec<Output>) {
+        for node in self.marks.keys() {
+            let Some(line) = digest.get(node) else { continue };
+            let life = (line.generation, line.verdict.incarnation);
+            if let Some(mark) = self.mark_against(now, from, node, life) {
+                mark.recall(from, node, out);
+            }
+        }
+    }
+
+    /// A person says that a peer is to be forgotten: here, and by all who do not hear it.
+    pub(super) fn remove(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        if let Some(copy) = self.copies.get(peer) {
+            let (generation, incarnation) = (copy.generation(), copy.verdict().incarnation);
+            let to = self.push.links().cloned().collect();
+            let subject = peer.clone();
+            tell(to, Gossip::Removal(Removal { subject, generation, incarnation }), out);
+        }
+        self.forget_until(now, peer, Some(now + self.config.forget_after), out);
+    }
+
+    /// Another node says so. Whether this node knows better is the detector's to say.
+    pub(super) fn removed_by_others(&mut self, now: Time, removal: Removal, out: &mut Vec<Output>) {
+        let Removal { subject, generation, incarnation } = &removal;
+        let (generation, incarnation) = (*generation, *incarnation);
+        if *subject == self.config.node {
+            let verdict = Verdict { incarnation, level: Level::Dead };
+            return self.judged_by_others(now, generation, verdict, out);
+        }
+        let Some(copy) = self.copies.get(subject) else { return };
+        if copy.generation() != generation || copy.verdict().incarnation > incarnation {
+            return;
+        }
+        let subject = subject.clone();
+        if self.push.is_linked(&subject) {
+            tell(vec![subject.clone()], Gossip::Removal(removal), out);
+        }
+        out.push(Output::Detector(DetectorInput::Removal(subject, generation)));
     }
 
     /// Whether a peer is dead or has left.
@@ -45,6 +88,17 @@ impl Replica {
     }
 
     pub(super) fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        self.forget_until(now, peer, None, out);
+    }
+
+    /// `removed`: a person has said so, and until when that holds.
+    fn forget_until(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        removed: Option<Time>,
+        out: &mut Vec<Output>,
+    ) {
         // Even if nothing is left to forget here: who asked has to hear that it is gone.
         out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
@@ -52,10 +106,12 @@ impl Replica {
         let Some(copy) = self.copies.remove(peer) else { return };
         self.retired.remove(peer);
         self.touched(&before);
-        let until = now + self.config.forget_after.min(MARK_MAX);
-        self.marks.insert(peer.clone(), (copy.generation(), until));
+        let until = removed.unwrap_or_else(|| now + self.config.forget_after.min(MARK_MAX));
+        let (generation, incarnation) = (copy.generation(), copy.verdict().incarnation);
+        let mark = Mark { generation, incarnation, until, removed: removed.is_some() };
+        self.marks.insert(peer.clone(), mark);
         while self.marks.len() > self.config.peers_max {
-            let first = self.marks.iter().min_by_key(|(_, (_, until))| *until);
+            let first = self.marks.iter().min_by_key(|(_, mark)| mark.until);
             let Some(node) = first.map(|(node, _)| node.clone()) else { break };
             self.marks.remove(&node);
         }
@@ -82,7 +138,7 @@ impl Replica {
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
-        self.marks.retain(|_, (_, until)| now < *until);
+        self.marks.retain(|_, mark| now < mark.until);
         self.bulk.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);
@@ -102,7 +158,7 @@ impl Replica {
         let next = [
             self.expiries.first().map(|(at, _)| *at),
             self.tombstones.front().map(|(_, due)| *due),
-            self.marks.values().map(|(_, until)| *until).min(),
+            self.marks.values().map(|mark| mark.until).min(),
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
         let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
@@ -179,6 +235,18 @@ impl Replica {
         let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
         persist.push(Change::Head(self.head()));
         out.push(Output::Persist(persist));
+    }
+}
+
+impl Mark {
+    /// Tells whoever does not know it that this peer was removed.
+    pub(super) fn recall(self, from: &NodeId, subject: &NodeId, out: &mut Vec<Output>) {
+        let Self { generation, incarnation, .. } = self;
+        if self.removed {
+            let subject = subject.clone();
+            let removal = Removal { subject, generation, incarnation };
+            tell(vec![from.clone()], Gossip::Removal(removal), out);
+        }
     }
 }
 

@@ -44,7 +44,9 @@ impl Replica {
         if self.is_absurd(now, delta.generation) {
             return Outcome::Refused(Refusal::Malformed);
         }
-        if self.is_marked(now, from, &delta.node, delta.generation) {
+        let life = (delta.generation, delta.verdict.incarnation);
+        if let Some(mark) = self.mark_against(now, from, &delta.node, life) {
+            mark.recall(from, &delta.node, out);
             return Outcome::Ignored;
         }
         let known = self.copies.contains_key(&delta.node);

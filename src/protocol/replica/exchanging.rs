@@ -74,7 +74,8 @@ impl Replica {
         theirs: &DigestEntry,
     ) -> Option<DigestEntry> {
         let absurd = self.is_absurd(now, theirs.generation);
-        if absurd || self.is_marked(now, from, &theirs.node, theirs.generation) {
+        let life = (theirs.generation, theirs.verdict.incarnation);
+        if absurd || self.mark_against(now, from, &theirs.node, life).is_some() {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {

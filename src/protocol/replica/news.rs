@@ -137,6 +137,7 @@ impl Replica {
             Gossip::Ask(ask) => self.asked_about(now, from, ask, out),
             Gossip::Answer(answer) => self.answered(now, answer, out),
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
+            Gossip::Removal(removal) => self.removed_by_others(now, removal, out),
         }
     }
 

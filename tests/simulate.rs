@@ -15,8 +15,23 @@ fn refuses_what_it_cannot_simulate() {
     refuses(&["--wan-rtt", "3s"], "--wan-rtt 3000 is refused");
     refuses(&["--runs", "0"], "--runs 0 is refused");
     refuses(&["--scenario", "reconcile", "--nodes", "11"], "--nodes 11 is refused");
+    refuses(&["--interval", "10ms"], "--interval 10 is refused");
+    refuses(&["--time", "0s"], "--time 0 is refused");
     refuses(&["--scenario", "chaos"], "chaos");
     refuses(&["--nodos", "3"], "--nodos");
+}
+
+#[test]
+fn refuses_failures_that_make_no_sense() {
+    let refuses = |arguments: &[&str], why| {
+        refuses(&[&["--scenario", "failures"], arguments].concat(), why);
+    };
+    refuses(&["--fault", "fire"], "fire");
+    refuses(&["--nodes", "10", "--stopped", "9"], "0 to 8 is allowed");
+    refuses(&["--nodes", "6000"], "2 to 5000 is allowed");
+    refuses(&["--pauses", "4000"], "--pauses 4000 is refused");
+    refuses(&["--fault", "none", "--stopped", "3"], "this fault befalls nobody");
+    refuses(&["--fault", "all", "--plot", "x.svg"], "say which with --fault");
 }
 
 #[test]
@@ -88,6 +103,84 @@ fn draws_the_curve() {
     assert!(std::fs::read_to_string(file).unwrap().contains("<svg"));
     let table = String::from_utf8_lossy(&output.stdout);
     assert!(table.contains("at all live nodes"), "{table}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_failures() {
+    for fault in ["crash", "flip", "slow"] {
+        let run = |seed: &str| {
+            let mut report = failures(fault, &["--time", "25s", "--pauses", "60", "--seed", seed]);
+            // This depends on the machine.
+            report["rules"]["ours"]["realtime_factor"] = Value::Null;
+            report.to_string()
+        };
+        assert_eq!(run("7"), run("7"), "{fault}");
+        assert_ne!(run("7"), run("8"), "{fault}");
+    }
+}
+
+#[test]
+fn our_rule_finds_who_crashed_before_all_others_do() {
+    let report = failures("crash", &["--runs", "5", "--time", "40s"]);
+    let of = |rule: &str, key: &str, part: &str| report["rules"][rule][key][part].as_f64().unwrap();
+    assert!(of("ours", "quorum_ms", "max") < 1_000.0, "{report}");
+    let dead = of("ours", "detect_ms", "max");
+    assert!((1_500.0..5_000.0).contains(&dead), "{report}");
+    for rule in ["phi", "chitchat", "cassandra"] {
+        assert!(of(rule, "detect_ms", "p50") > dead, "{report}");
+    }
+    for rule in ["ours", "phi", "chitchat", "cassandra"] {
+        let rule = &report["rules"][rule];
+        assert_eq!(
+            (&rule["false_deaths"], &rule["undetected"]),
+            (&0.into(), &0.into()),
+            "{report}"
+        );
+        assert!(rule["node_hours"].as_f64() > Some(0.4), "{report}");
+    }
+    assert_eq!(report["rules"]["ours"]["views"], 6, "as many as crash one by one: {report}");
+}
+
+#[test]
+fn nobody_who_is_well_is_called_dead() {
+    for (fault, more) in [
+        ("none", ["--loss", "5%"]),
+        ("ingress", ["--loss", "1%"]),
+        ("flip", ["--loss", "1%"]),
+        ("slow", ["--loss", "1%"]),
+    ] {
+        let report = failures(fault, &[&more[..], &["--ours", "--time", "90s"]].concat());
+        assert_eq!(report["rules"]["ours"]["false_deaths"], 0, "{fault}: {report}");
+    }
+}
+
+#[test]
+fn the_views_of_those_who_join_are_few() {
+    let report = failures("join", &["--time", "15s"]);
+    let views = |rule: &str| report["rules"][rule]["views"].as_u64().unwrap();
+    assert!(views("ours") < views("chitchat"), "{report}");
+    let last = report["rules"]["ours"]["last_change_s"].as_f64();
+    assert!(last < Some(12.0), "{report}");
+}
+
+#[test]
+fn draws_false_deaths_against_the_time_of_detection() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("curve.svg");
+    let fault = ["--scenario", "failures", "--nodes", "14", "--runs", "1", "--time", "20s"];
+    let output = run(&[&fault[..], &["--plot", file.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let svg = std::fs::read_to_string(file).unwrap();
+    assert!(["ours", "phi", "chitchat", "cassandra"].iter().all(|rule| svg.contains(rule)));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("crash of 1, ours: to a quorum"), "{table}");
+}
+
+/// An experiment with 40 nodes of one datacenter.
+fn failures(fault: &str, more: &[&str]) -> Value {
+    let cluster =
+        ["--scenario", "failures", "--nodes", "40", "--datacenters", "1", "--fault", fault];
+    simulate(&[&cluster[..], more].concat())
 }
 
 fn refuses(arguments: &[&str], why: &str) {

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
     /// How long a cluster is looked at, in virtual time: 10 s by default (idle), or as long as each
-    /// experiment takes, which is 5 min for a fault that lasts (failures).
+    /// experiment takes, which is 2 min for a fault that lasts (failures).
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// The gossip interval of all nodes.

@@ -341,7 +341,7 @@ const APART: Duration = Duration::from_secs(5);
 /// By then everybody has noticed the last one.
 const NOTICED: Duration = Duration::from_secs(60);
 /// How long a lasting fault is looked at.
-const LASTING: Duration = Duration::from_secs(300);
+const LASTING: Duration = Duration::from_secs(120);
 const JOINED: Duration = Duration::from_secs(30);
 /// As in Rapid's experiments (USENIX ATC 2018, section 7): 80 % of the packets, and 20 s in turn, both
 /// at 1 % of the nodes.

@@ -21,8 +21,8 @@ HOSTS_FILE = "hosts"  # of the lab: names of seeds, for agents that get their se
 STATES = {"peer_live": "live", "peer_suspect": "suspect", "peer_dead": "dead", "peer_left": "left",
           "peer_forgotten": "forgotten"}
 
-# At a moment of the monotonic clock an observer said that a peer is in a state now.
-Said = collections.namedtuple("Said", "at observer state peer")
+# At a moment of the monotonic clock an observer said that a peer is in a state now; all that it said.
+Said = collections.namedtuple("Said", "at observer state peer event")
 
 
 class Failed(Exception):
@@ -226,7 +226,7 @@ class Watch(threading.Thread):
         events = [json.loads(line) for line in lines]
         if any(event["event"] == "lagged" for event in events):
             print(f"{observer}: events were missed", file=sys.stderr, flush=True)
-        said = [Said(at, observer, STATES[event["event"]], event["peer"])
+        said = [Said(at, observer, STATES[event["event"]], event["peer"], event)
                 for event in events if event["event"] in STATES]
         with self.news:
             self.said += said
@@ -243,6 +243,12 @@ class Watch(threading.Thread):
                 if said.state in ("suspect", "dead") and said.peer not in but
                 and (of is None or said.peer in of) and (by is None or said.observer in by)]
 
+    def write(self, path):
+        """All that was said, a line of JSON each."""
+        with self.news, open(path, "w") as lines:
+            for said in self.said:
+                lines.write(json.dumps({"at": round(said.at, 4), "observer": said.observer, **said.event}) + "\n")
+
     def wait(self, observers, peer, states, since, patience):
         """When each of the observers first said so, in seconds since then; `None`: not in time."""
         end = since + patience
@@ -258,6 +264,7 @@ class Watch(threading.Thread):
                 self.news.wait(left)
 
     def close(self):
+        """Ends the readers; the agents go on."""
         for stream in self.streams.values():
             if stream.poll() is None:
                 stream.kill()

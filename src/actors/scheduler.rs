@@ -8,7 +8,7 @@ use super::{shared::Shared, timer::Timer};
 use crate::protocol::{
     self,
     liveness::PeerState,
-    route::{Output, Reach, SchedulerInput},
+    route::{Output, Reach, SchedulerInput, Target},
 };
 
 #[cfg(feature = "cluster")]
@@ -95,6 +95,14 @@ impl State {
                 Some(PeerState::Unheard | PeerState::Unreachable) | None => Reach::Unheard,
             };
             self.handle(myself, SchedulerInput::Peer(peer.clone(), reach));
+            // Who says that it is at a seed's address has been met there: no need to dial it anew.
+            let seeds = self.shared.config.seeds.clone();
+            let record = map.record.as_ref().map(|(_, record)| record);
+            let there = |seed: &String| record.is_some_and(|r| r.addresses.contains(seed));
+            for address in seeds.into_iter().filter(there) {
+                let (target, node) = (Target::Address(address), Some(peer.clone()));
+                self.handle(myself, SchedulerInput::Ended { target, node, ok: true });
+            }
             if life == Some(PeerState::Suspect) {
                 self.handle(myself, SchedulerInput::Suspected(peer.clone(), true));
             }

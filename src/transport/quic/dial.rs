@@ -89,6 +89,11 @@ async fn dial_any(
             if tried > ATTEMPTS_MAX {
                 return Dialed { link: None, node: answered };
             }
+            // Whoever we dialed there answers there.
+            let met = shared.table.dialed_at(resolved).filter(|_| wanted.is_none());
+            if let Some(link) = met {
+                return Dialed { node: Some(link.node().clone()), link: Some(link) };
+            }
             let dialed = dial(shared, node, spawner, address, resolved, wanted).await;
             if dialed.link.is_some() {
                 return dialed;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::SocketAddr,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -258,6 +259,14 @@ pub(super) enum Registered {
 impl Table {
     pub(super) fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
         self.lock().links.get(peer).filter(|link| link.is_open()).cloned()
+    }
+
+    /// A connection that this node dialed to an address.
+    pub(super) fn dialed_at(&self, address: SocketAddr) -> Option<Arc<Link>> {
+        let there = |link: &&Arc<Link>| {
+            link.dialed && link.is_open() && link.connection.remote_address() == address
+        };
+        self.lock().links.values().find(there).cloned()
     }
 
     /// Tells of all connections, and gives them: an actor has started anew. Those that ended while

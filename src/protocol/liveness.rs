@@ -381,7 +381,7 @@ impl Liveness {
             (peer.incarnation, peer.level) =
                 (incarnation, if refuted { verdict.level } else { peer.level.max(verdict.level) });
         }
-        let (state, level) = (peer.state, peer.level);
+        let (state, level, since) = (peer.state, peer.level, peer.since);
         if renewed {
             self.changed.insert(node.clone());
         }
@@ -406,7 +406,9 @@ impl Liveness {
             (if role.is_some() { PeerState::Unheard } else { PeerState::Live }, Cause::Renewed)
         } else if graver {
             let hears = self.observed.get(node).is_some_and(|w| w.hears(now, &self.scale()));
-            (accused(state, level, hears), Cause::Told)
+            let suspected = now.since(since) >= self.config.suspicion / 2;
+            let told = !known || (state == PeerState::Suspect && suspected);
+            (accused(state, level, told, hears), Cause::Told)
         } else {
             (state, Cause::Told)
         };
@@ -850,6 +852,7 @@ impl Liveness {
     /// Those whose suspicion was not refuted in time are dead. One of its observers says so first, so
     /// that not all do at once.
     fn convict(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.follow(now, out);
         let mut convicted = Vec::new();
         for node in &self.suspects {
             let (Some(watch), Some(peer)) = (self.observed.get(node), self.peers.get(node)) else {
@@ -870,6 +873,21 @@ impl Liveness {
         }
         for (node, observers) in convicted {
             self.accuse(now, &node, Level::Dead, Cause::Unrefuted, observers, out);
+        }
+    }
+
+    /// Those whom others call dead had the time to refute that as well.
+    fn follow(&mut self, now: Time, out: &mut Vec<Output>) {
+        let silent = |node: &NodeId| self.observed.get(node).is_none_or(|w| w.is_missing());
+        let due = |node: &NodeId| {
+            self.peers.get(node).is_some_and(|peer| {
+                peer.level == Level::Dead && now.since(peer.since) >= self.config.suspicion
+            })
+        };
+        let dead = self.suspects.iter().filter(|node| due(node) && silent(node));
+        for node in dead.cloned().collect::<Vec<_>>() {
+            let observers = self.suspected_by(&node);
+            self.enter(now, &node, PeerState::Dead, Cause::Unrefuted, observers, out);
         }
     }
 
@@ -1030,9 +1048,15 @@ fn absolved(
 }
 
 /// What becomes of a peer that others accuse. Whom this node hears at this moment it does not give up.
-const fn accused(state: PeerState, level: Level, hears: bool) -> PeerState {
+/// Of whom it hears out of the blue that it is dead, after a partition or from one who could not be
+/// heard for a while, it thinks as of a suspect, unless it is `told` in time: nobody is dead who had
+/// no time to refute that.
+const fn accused(state: PeerState, level: Level, told: bool, hears: bool) -> PeerState {
     match (state, level) {
-        (PeerState::Live, Level::Dead) if hears => state,
+        (PeerState::Live | PeerState::Suspect, Level::Dead) if hears => state,
+        (PeerState::Unheard | PeerState::Live | PeerState::Suspect, Level::Dead) if !told => {
+            PeerState::Suspect
+        }
         (PeerState::Unheard | PeerState::Live, Level::Suspect) => PeerState::Suspect,
         (PeerState::Unheard | PeerState::Live | PeerState::Suspect, Level::Dead) => PeerState::Dead,
         (_, Level::Alive | Level::Suspect)

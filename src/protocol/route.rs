@@ -108,6 +108,8 @@ pub enum SchedulerInput {
     Severed(NodeId, BTreeSet<Datacenter>),
     /// A person says that a peer is to be forgotten that is not known to be dead.
     Removal(NodeId),
+    /// A peer was forgotten that may be there all the same, cut off from here: where it was.
+    Remember(NodeId, Vec<String>),
     /// A peer was forgotten.
     Forgotten(NodeId),
     /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.

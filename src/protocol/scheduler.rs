@@ -9,11 +9,11 @@
 //! original (with probability dead / (live + 1), so surely if nobody is live), a seed if too few are
 //! live, some live peer far away once a minute, and one seed that is not a live member every now and
 //! then, whatever the rest looks like: without that two halves that have forgotten each other never
-//! meet again. And if none of the neighbours in another datacenter is heard, some others there are
+//! meet again. Where the last were who were forgotten is tried like a seed, for those whose seeds are gone. And if none of the neighbours in another datacenter is heard, some others there are
 //! tried until one answers: whether it can be reached at all, [`datacenters`](super::datacenters) says.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -78,8 +78,10 @@ pub struct Scheduler {
     repair: Repair,
     in_flight: BTreeMap<Target, Time>,
     failures: BTreeMap<Target, Failures>,
-    /// Which node answered at an address, this one included.
-    answered: BTreeMap<String, NodeId>,
+    /// Which node answered at an address, this one included, and when.
+    answered: BTreeMap<String, (NodeId, Time)>,
+    /// Where those were who are forgotten, the last ones: they may have forgotten us as well.
+    remembered: VecDeque<(NodeId, String)>,
     next_round: Time,
     next_seed: Time,
     next_distant: Time,
@@ -162,6 +164,7 @@ impl Scheduler {
             in_flight: BTreeMap::new(),
             failures: BTreeMap::new(),
             answered: BTreeMap::new(),
+            remembered: VecDeque::new(),
             next_round: now,
             next_seed: now + config.seed_interval,
             next_distant: now + distant_interval(&config, &mut rng),
@@ -202,6 +205,7 @@ impl Scheduler {
                 self.members_changed = true;
             }
             SchedulerInput::Removal(peer) => self.removed_by_hand(peer, out),
+            SchedulerInput::Remember(peer, addresses) => self.remember(&peer, addresses),
             SchedulerInput::Forgotten(peer) => self.forgotten(now, &peer),
             SchedulerInput::Linked { peer, up: true, dialed } => {
                 self.linked(now, peer, dialed, out);
@@ -403,6 +407,7 @@ impl Scheduler {
             self.located(now, node.clone(), &home);
         }
         self.change(now, &node, |peer| peer.reach = Some(reach));
+        self.remembered.retain(|(known, _)| *known != node);
         self.failures.remove(&Target::Peer(node));
     }
 
@@ -412,6 +417,19 @@ impl Scheduler {
         let at = self.peers.get(&node).map(|peer| self.overlay.name(peer.datacenter));
         if at.is_some_and(|at| unreachable.contains(at)) {
             out.push(Output::Storage(StorageInput::Remove(node)));
+        }
+    }
+
+    /// Two that have forgotten each other would not meet again if no seed is there any more.
+    fn remember(&mut self, node: &NodeId, addresses: Vec<String>) {
+        self.remembered.retain(|(known, _)| known != node);
+        self.remembered.extend(addresses.into_iter().map(|address| (node.clone(), address)));
+        while self.remembered.len() > REMEMBERED_MAX {
+            let Some((_, address)) = self.remembered.pop_front() else { break };
+            if !self.config.seeds.contains(&address) {
+                self.answered.remove(&address);
+                self.failures.remove(&Target::Address(address));
+            }
         }
     }
 
@@ -747,9 +765,10 @@ impl Scheduler {
             return None;
         }
         let candidates = self.config.candidates.iter().filter(|_| short);
-        let addresses = self.config.seeds.iter().chain(candidates);
+        let remembered = self.remembered.iter().map(|(_, address)| address);
+        let addresses = self.config.seeds.iter().chain(candidates).chain(remembered);
         let free: Vec<_> = addresses
-            .filter(|address| !self.is_taken(address))
+            .filter(|address| !self.is_taken(now, address))
             .map(|address| Target::Address(address.clone()))
             .filter(|target| self.is_free(now, target))
             .collect();
@@ -824,11 +843,15 @@ impl Scheduler {
         self.live < self.config.minimum_live_peers || self.links.is_empty()
     }
 
-    /// Whether this node itself or a live member answers at an address.
-    fn is_taken(&self, address: &str) -> bool {
-        let taken = |node: &NodeId| {
+    /// Whether this node itself or a live member answers at an address, as of some time ago: a name may
+    /// lead elsewhere by now. All nodes together look about once in an interval.
+    fn is_taken(&self, now: Time, address: &str) -> bool {
+        let live = u32::try_from(self.live).unwrap_or(u32::MAX);
+        let believed = self.config.seed_interval.saturating_mul(live.max(ANSWER_INTERVALS_MIN));
+        let taken = |(node, at): &(NodeId, Time)| {
             let live = self.peers.get(node).is_some_and(|peer| peer.reach == Some(Reach::Live));
-            *node == self.config.node || (live && !self.links.is_empty())
+            let there = *node == self.config.node || (live && !self.links.is_empty());
+            there && now.since(*at) < believed
         };
         self.answered.get(address).is_some_and(taken)
     }
@@ -866,7 +889,7 @@ impl Scheduler {
             self.links.release(now, peer, out);
         }
         if let (Target::Address(address), Some(node)) = (&target, node) {
-            self.answered.insert(address.clone(), node);
+            self.answered.insert(address.clone(), (node, now));
         }
         if let (Target::Peer(peer), true) = (&target, ok) {
             self.answered(now, &peer.clone());
@@ -911,6 +934,10 @@ const DISTANT_INTERVALS: u32 = 60;
 const LATE: u32 = 4;
 /// New neighbours that are compared with at once, within one round.
 const AT_ONCE_MAX: usize = 1;
+/// For so many intervals at least it is believed who answered at a seed's address.
+const ANSWER_INTERVALS_MIN: u32 = 10;
+/// Addresses of forgotten peers that are tried like seeds.
+const REMEMBERED_MAX: usize = 64;
 /// How many of the dead are looked at to find one that may be tried again.
 const DEAD_TRIES: usize = 4;
 /// A peer that fails is tried again after at most 4 rounds.

@@ -689,6 +689,25 @@ fn whom_this_node_hears_it_does_not_give_up_for_what_others_say() {
 
 // C68
 #[test]
+fn who_is_called_dead_out_of_the_blue_has_the_time_to_refute_that() {
+    let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
+    let mut stage = Stage::new();
+    stage.observe(&[], &[]).introduce("p", 1).introduce("q", 1).run(5_000);
+    stage.member("p", 1, Status::Up, dead).member("q", 1, Status::Up, dead);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.run(1_000).member("p", 1, Status::Up, Verdict::alive(Incarnation(1)));
+    stage.run(5_000);
+    assert_eq!(
+        (stage.told("p"), stage.told("q")),
+        (vec!["live", "suspect", "live"], vec!["live", "suspect", "dead"],)
+    );
+    // Who was never known otherwise is not waited for.
+    stage.member("r", 1, Status::Up, dead);
+    assert_eq!(stage.state("r"), Some(PeerState::Dead));
+}
+
+// C68
+#[test]
 fn who_refutes_a_suspicion_is_live_and_what_was_refuted_is_not_said_again() {
     let mut stage = Stage::among(&["p", "q"]);
     stage.observers = Some(1);

@@ -87,6 +87,12 @@ pub(crate) struct Cluster {
     pub(crate) connected: u64,
     /// Who was called dead, and which datacenters came and went: when and by whom.
     pub(crate) told: Vec<(Duration, usize, Event)>,
+    /// Who was suspected: when, by whom.
+    pub(crate) suspected: Vec<(Duration, usize, NodeId)>,
+    /// Names that lead to machines, beside their addresses: the DNS.
+    pub(crate) names: BTreeMap<String, usize>,
+    /// Processes that stand still, and until when.
+    frozen: BTreeMap<usize, u64>,
     trace: DefaultHasher,
 }
 
@@ -223,6 +229,9 @@ impl Cluster {
             first: NodeId::new("-").expect("a label"),
             connected: 0,
             told: Vec::new(),
+            suspected: Vec::new(),
+            names: BTreeMap::new(),
+            frozen: BTreeMap::new(),
             trace: DefaultHasher::new(),
         }
     }
@@ -250,7 +259,8 @@ impl Cluster {
         assert!(at.node.is_none(), "it runs already");
         at.epoch += 1;
         at.displaced = false;
-        let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1")).collect();
+        let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1"));
+        let seeds = seeds.chain(self.names.keys().cloned()).collect();
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let scheduler = scheduler_config(&self.settings, at, seeds, candidates);
         let liveness = LivenessConfig {
@@ -392,6 +402,13 @@ impl Cluster {
         self.deliver(slot, Machine::Storage, out);
     }
 
+    /// A person removes a peer, at a node.
+    pub(crate) fn remove(&mut self, slot: usize, peer: &str) {
+        let peer = NodeId::new(peer).expect("a label");
+        let remove = Output::Storage(StorageInput::Remove(peer));
+        self.input(slot, Machine::Storage, remove);
+    }
+
     /// Replaces the tags of a node.
     pub(crate) fn tag(&mut self, slot: usize, name: &str, value: &str) {
         let now = self.local(slot);
@@ -422,6 +439,10 @@ impl Cluster {
         while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
             let Some(Reverse(Scheduled { at, what, .. })) = self.queue.pop() else { break };
             self.now = at;
+            if let Some(until) = self.frozen_until(&what) {
+                self.at(until, what);
+                continue;
+            }
             (at, &what).hash(&mut self.trace);
             self.happen(what);
         }
@@ -443,6 +464,35 @@ impl Cluster {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Stops a process as SIGSTOP does: what is sent to it waits until it goes on.
+    pub(crate) fn freeze(&mut self, slot: usize, span: Duration) {
+        let until = self.now + u64::try_from(span.as_micros()).unwrap();
+        self.frozen.insert(slot, until);
+    }
+
+    fn frozen_until(&self, what: &What) -> Option<u64> {
+        if self.frozen.is_empty() {
+            return None;
+        }
+        let slots = match what {
+            What::Wake { slot, .. }
+            | What::Unreached { slot, .. }
+            | What::Undialed { slot, .. }
+            | What::Datagram { to: slot, .. } => [*slot; 2],
+            What::Dialed { slots, .. } => *slots,
+            What::Frame { exchange, to, .. } => {
+                [self.exchanges.get(exchange)?.slots[usize::from(*to == Side::Responder)]; 2]
+            }
+            What::Gossip { link, to, .. } => [self.links.get(link)?.slots[*to]; 2],
+            What::TimedOut { exchange } => [self.exchanges.get(exchange)?.slots[0]; 2],
+            What::Pump { .. } | What::Probe { .. } | What::Closed { .. } | What::Synced { .. } => {
+                return None;
+            }
+        };
+        let until = slots.iter().filter_map(|slot| self.frozen.get(slot)).max()?;
+        (*until > self.now).then_some(*until)
     }
 
     fn at(&mut self, at: u64, what: What) {
@@ -565,6 +615,10 @@ impl Cluster {
                     | Event::DatacenterReachable { .. }),
                 ) => {
                     self.told.push((self.now(), slot, event));
+                    continue;
+                }
+                Output::Event(Event::PeerSuspect { peer, .. }) => {
+                    self.suspected.push((self.now(), slot, peer));
                     continue;
                 }
                 Output::Event(_) | Output::Protocol(_) | Output::Count(..) => continue,
@@ -925,7 +979,11 @@ impl Cluster {
             at.epoch == link.epochs[n] && at.node.is_some()
         };
         let [one, other] = link.slots;
-        let through = self.network.reaches(one, other) && self.network.reaches(other, one);
+        let through = self.network.reaches(one, other)
+            && self.network.reaches(other, one)
+            && ![one, other]
+                .into_iter()
+                .any(|slot| self.frozen.get(&slot).is_some_and(|until| *until > self.now));
         if through && link.up == [true; 2] && runs(0) && runs(1) {
             link.alive = self.now;
         }
@@ -990,7 +1048,11 @@ impl Cluster {
                 copy.record()?.addresses.first()?.clone()
             }
         };
-        let at = |n: &usize| self.slots[*n].address == address && self.slots[*n].node.is_some();
+        let runs = |n: &usize| self.slots[*n].node.is_some();
+        if let Some(named) = self.names.get(&address) {
+            return Some(*named).filter(runs);
+        }
+        let at = |n: &usize| self.slots[*n].address == address && runs(n);
         (0..self.slots.len()).find(at)
     }
 

@@ -12,6 +12,7 @@
 
 mod cluster;
 mod datacenters;
+mod failures;
 mod faults;
 mod network;
 mod oracle;

@@ -1,6 +1,6 @@
 //! What lies between the nodes: who reaches whom, how late, and what is lost on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, rngs::SmallRng};
 
@@ -17,6 +17,8 @@ pub(crate) struct Network {
     pub(crate) delay: u64,
     /// Added to it at random, up to so much: packets overtake each other.
     pub(crate) jitter: u64,
+    /// Nodes that lose more of what is sent to them.
+    pub(crate) ingress: BTreeMap<usize, f64>,
     cut: BTreeSet<(usize, usize)>,
 }
 
@@ -29,8 +31,14 @@ impl Network {
             breakage: 0.0,
             delay: 500,
             jitter: 200,
+            ingress: BTreeMap::new(),
             cut: BTreeSet::new(),
         }
+    }
+
+    /// The same, but that so much is lost.
+    pub(crate) fn lossy(loss: f64) -> Self {
+        Self { loss, ..Self::perfect() }
     }
 
     /// Some network between a good one in a rack and a bad one between continents.
@@ -42,6 +50,7 @@ impl Network {
             breakage: bad * 0.1,
             delay: rng.random_range(200..40_000),
             jitter: rng.random_range(0..30_000),
+            ingress: BTreeMap::new(),
             cut: BTreeSet::new(),
         }
     }
@@ -73,7 +82,7 @@ impl Network {
 
     /// When a datagram sent now arrives: never, once or twice.
     pub(crate) fn datagram(&self, rng: &mut SmallRng, from: usize, to: usize) -> Vec<u64> {
-        if !self.reaches(from, to) || rng.random_bool(self.loss) {
+        if !self.reaches(from, to) || rng.random_bool(self.loss_to(to)) {
             return Vec::new();
         }
         let copies = 1 + usize::from(rng.random_bool(self.duplication));
@@ -87,10 +96,15 @@ impl Network {
             return None;
         }
         let mut travel = self.travel(rng);
-        while rng.random_bool(self.loss) {
+        // Either it or its acknowledgement is lost.
+        while rng.random_bool(self.loss_to(to).max(self.loss_to(from))) {
             travel += RETRANSMIT;
         }
         Some(travel)
+    }
+
+    fn loss_to(&self, to: usize) -> f64 {
+        self.ingress.get(&to).copied().unwrap_or_default().max(self.loss)
     }
 
     fn travel(&self, rng: &mut SmallRng) -> u64 {

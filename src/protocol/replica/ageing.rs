@@ -115,6 +115,11 @@ impl Replica {
             let Some(node) = first.map(|(node, _)| node.clone()) else { break };
             self.marks.remove(&node);
         }
+        let cut_off = copy.record().filter(|r| removed.is_none() && r.status != Status::Left);
+        if let Some(record) = cut_off {
+            let addresses = record.addresses.clone();
+            out.push(Output::Scheduler(SchedulerInput::Remember(peer.clone(), addresses)));
+        }
         for (key, entry) in copy.entries().iter().filter(|(_, e)| !e.is_tombstone()) {
             out.push(Output::Event(Event::Deleted {
                 peer: peer.clone(),

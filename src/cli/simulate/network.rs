@@ -187,7 +187,7 @@ impl Network {
     /// Counts the `nth` keep-alive of a connection, and its acknowledgement.
     pub(super) fn count_keep_alive(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
         let [from, to] = ends;
-        self.count(from, to, PING_FRAME, 1 + self.losses(connection, nth));
+        self.count(from, to, HEARTBEAT_FRAME, 1 + self.losses(connection, nth));
         self.count(to, from, ACK_FRAME, 1);
     }
 
@@ -280,9 +280,11 @@ const STREAM_BYTES: usize = 1_165;
 /// Type, stream id 2, offset 3, length 2.
 const STREAM_HEADER: usize = 8;
 /// Type, largest 2, delay 2, count, first range, and three counts for ECN, of 2 mostly.
-const ACK_FRAME: usize = 12;
+pub(super) const ACK_FRAME: usize = 12;
+/// Type, length, and a heartbeat of usual length: kind, version, generation 9, number 3, call, health.
+pub(super) const HEARTBEAT_FRAME: usize = 18;
 /// Type, and what pads a packet to the least length.
-const PING_FRAME: usize = 3;
+pub(super) const PING_FRAME: usize = 3;
 /// A keep-alive that is lost as often has been given up.
 const LOSSES_MAX: usize = 8;
 /// Type, code, reason.

@@ -91,6 +91,7 @@ impl Replica {
     fn may_accuse(&self, accusation: &Accusation) -> bool {
         let Accusation { subject, observers, .. } = accusation;
         let fellows: Vec<_> = self.fellows(subject).collect();
+        let fellow_count = fellows.len();
         let known = |node: &NodeId| *node == self.config.node || self.copies.contains_key(node);
         let sound = if fellows.len() < FELLOWS_MIN {
             observers.iter().filter(|observer| known(observer)).count()
@@ -98,7 +99,10 @@ impl Replica {
             let near = overlay::ring_neighbours(subject, fellows.into_iter(), 2);
             observers.iter().filter(|observer| near.contains(observer)).count()
         };
-        sound * 2 > observers.len()
+        // Of one who agrees with nobody others cannot know whether it is deaf itself: its packets come
+        // through, and everybody seems dead to it.
+        let lone = observers.len() < 2 && fellow_count >= FELLOWS_MIN;
+        sound * 2 > observers.len() && !lone
     }
 
     /// The other members of a node's datacenter.

@@ -8,7 +8,10 @@
 
 use rand::RngExt;
 
-use super::{Machine, What, World, micros};
+use super::{
+    super::network::{ACK_FRAME, HEARTBEAT_FRAME, PING_FRAME},
+    Machine, What, World, micros,
+};
 use crate::protocol::{
     id::NodeId,
     liveness::TICKS_PER_INTERVAL,
@@ -105,7 +108,7 @@ impl World {
         let now = self.now();
         let c = &mut self.connections[connection as usize];
         let (node, peer) = (c.ends[end], c.ends[1 - end]);
-        let body = if content.is_some() { DATAGRAM } else { PING };
+        let body = if content.is_some() { HEARTBEAT_FRAME } else { PING_FRAME };
         self.network.count(node, peer, body, 1);
         let e = &mut c.life[end];
         (e.sent, e.packets) = (now, e.packets + 1);
@@ -168,7 +171,7 @@ impl World {
             e.acks_at = due;
             self.network.faults().stalled(node, due).unwrap_or(due)
         };
-        self.network.count(node, peer, ACK, 1);
+        self.network.count(node, peer, ACK_FRAME, 1);
         if !self.network.reaches(node, peer) || self.network.is_lost(&mut self.rng, sent, peer) {
             return self.arm_probe(connection, 1 - end);
         }
@@ -340,12 +343,6 @@ impl World {
 
 /// max_ack_delay, in microseconds.
 const ACK_DELAY: u64 = 25_000;
-/// A heartbeat in its frame.
-const DATAGRAM: usize = 35;
-/// An acknowledgement, with its counts for ECN.
-const ACK: usize = 12;
-/// A probe of the path: type, and what pads a packet to the least length.
-const PING: usize = 3;
 /// The time between two probes of the path is doubled this often at most: to about half a minute.
 const PROBES_MAX: u32 = 10;
 /// Connections are not looked at more often than this, in microseconds.

@@ -898,3 +898,34 @@ fn the_last_changes_are_kept_each_with_its_reason() {
     assert!(evidence.silence > Duration::from_millis(100), "{evidence:?}");
     assert_eq!(*suspected.reason.observers, [node("me")]);
 }
+
+// --- what went wrong once
+
+#[test]
+fn a_path_does_not_look_worse_the_longer_it_is_used() {
+    let mut stage = Stage::among(&["p", "q"]);
+    // One heartbeat in a hundred is lost, for some hours.
+    for n in 0..30_000_u32 {
+        if n.is_multiple_of(100) {
+            stage.peer("q").there = false;
+            stage.run(1_110).revive("q").run(1_000);
+        } else {
+            stage.run(1_000);
+        }
+    }
+    stage.silence("q").run(5_000);
+    let evidence = stage.last("q").reason.evidence.unwrap();
+    assert!(evidence.loss < 0.1, "{evidence:?}");
+}
+
+#[test]
+fn what_others_miss_is_no_loss_of_this_path() {
+    let mut stage = Stage::among(&["p", "q"]);
+    for _ in 0..300 {
+        stage.tell(DetectorInput::Asked(ask("p", "a"), true)).run(1_000);
+    }
+    stage.silence("p").run(5_000);
+    let history = stage.liveness.history(&node("p")).unwrap();
+    let evidence = history.iter().next_back().unwrap().reason.evidence.unwrap();
+    assert!(evidence.loss < 0.05, "{evidence:?}");
+}

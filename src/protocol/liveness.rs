@@ -410,6 +410,13 @@ impl Liveness {
         } else {
             (state, Cause::Told)
         };
+        if refuted && (state, next) == (PeerState::Suspect, PeerState::Suspect) {
+            // What was said before it has refuted, though nobody told us: its time begins anew.
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.since = now;
+                self.changed.insert(node.clone());
+            }
+        }
         self.enter(now, node, next, cause, observers, out);
     }
 
@@ -1017,6 +1024,8 @@ fn absolved(
         // Others have heard it.
         None => PeerState::Live,
         Some(_) if !known || (renewed && over) => PeerState::Unheard,
+        // The one that was suspected is another life: this one is not convicted for it.
+        Some(_) if renewed && state == PeerState::Suspect => PeerState::Live,
         Some(_) if renewed => state,
         Some(watch) => {
             if matches!(state, PeerState::Suspect | PeerState::Dead) {

@@ -929,3 +929,28 @@ fn what_others_miss_is_no_loss_of_this_path() {
     let evidence = history.iter().next_back().unwrap().reason.evidence.unwrap();
     assert!(evidence.loss < 0.05, "{evidence:?}");
 }
+
+#[test]
+fn who_starts_anew_while_suspect_is_not_convicted() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observers = Some(1);
+    stage.silence("p").run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.introduce("p", 2).run(5_000);
+    assert_ne!(stage.state("p"), Some(PeerState::Dead), "{:?}", stage.told("p"));
+    assert_eq!(stage.told("p"), ["live", "suspect", "live"]);
+}
+
+#[test]
+fn who_has_refuted_and_is_suspect_again_is_given_its_time_anew() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observers = Some(1);
+    stage.silence("p").run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.run(1_500);
+    let again = Verdict { incarnation: Incarnation(1), level: Level::Suspect };
+    stage.member("p", 1, Status::Up, again).run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+}

@@ -834,9 +834,11 @@ impl Liveness {
                     out.push(Output::Storage(StorageInput::Answer(question.ask.clone(), false)));
                 }
             }
-            // Whoever can answer does so there.
+            // Whoever can answer does so there. Not without end: somebody asks for ever, or pretends to.
+            let patience = scale.interval * WAIT_INTERVALS;
+            let patient = watch.missing_since().is_some_and(|since| now.since(since) < patience);
             let lately = |q: &Question| q.near && now.since(q.at) < scale.interval / 2;
-            waits = questions.iter().any(lately);
+            waits = patient && questions.iter().any(lately);
         }
         if doubtful && !waits && !accused {
             self.ask(now, node, out);
@@ -1095,6 +1097,8 @@ fn tell_state(
 const ASK_PART: f64 = 0.5;
 /// A question may be answered for so many intervals.
 const QUESTION_INTERVALS: u32 = 2;
+/// For so many intervals a node leaves the asking to others.
+const WAIT_INTERVALS: u32 = 2;
 /// A tick that comes this much too late counts as a stall.
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.

@@ -954,3 +954,16 @@ fn who_has_refuted_and_is_suspect_again_is_given_its_time_anew() {
     stage.run(1_500);
     assert_eq!(stage.state("p"), Some(PeerState::Dead));
 }
+
+#[test]
+fn who_asks_without_end_does_not_keep_the_dead_alive() {
+    let mut stage = Stage::among(&TEN);
+    let before = stage.now;
+    stage.silence("p");
+    for n in 0..60 {
+        let forged = Ask { round: n, ..ask("p", "z") };
+        stage.tell(DetectorInput::Asked(forged, true)).run(400);
+    }
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+    assert!(stage.since("p", before) < 8_000, "{}", stage.since("p", before));
+}

@@ -967,3 +967,21 @@ fn who_asks_without_end_does_not_keep_the_dead_alive() {
     assert_eq!(stage.state("p"), Some(PeerState::Dead));
     assert!(stage.since("p", before) < 8_000, "{}", stage.since("p", before));
 }
+
+#[test]
+fn who_stops_in_the_middle_of_a_question_accuses_nobody() {
+    for millis in [1_000, 3_000, 10_000] {
+        for answers in [true, false] {
+            for early in (0..400).step_by(7) {
+                let mut stage = Stage::among(&TEN);
+                stage.silence("p").run(1_000 + early);
+                stage.revive("p").stand_still(millis);
+                if answers {
+                    stage.answer("a", "p", false);
+                }
+                stage.run(20_000);
+                assert!(stage.accused.is_empty(), "{millis} {early}: {:?}", stage.accused[0]);
+            }
+        }
+    }
+}

@@ -66,6 +66,11 @@ impl Inquiry {
         self.begun
     }
 
+    /// Takes time out of the waiting: this process itself stood still, and could read no answer.
+    pub fn excuse(&mut self, stalled: Duration, now: Time) {
+        self.begun = (self.begun + stalled).min(now);
+    }
+
     /// Who is to be asked, the asker included if it has a voice.
     pub fn expect(&mut self, observers: Option<Arc<[NodeId]>>) {
         self.observers = observers;

@@ -215,12 +215,16 @@ impl Liveness {
             }
             DetectorInput::Asked(ask, near) => self.asked(now, ask, near, out),
             DetectorInput::Asking(peer, observers) => {
+                self.excuse(now);
                 if let Some(inquiry) = self.inquiries.get_mut(&peer) {
                     inquiry.expect(observers);
                 }
                 self.decide(now, &peer, out);
             }
-            DetectorInput::Answered(answer) => self.answered(now, answer, out),
+            DetectorInput::Answered(answer) => {
+                self.excuse(now);
+                self.answered(now, answer, out);
+            }
             DetectorInput::Heard { peer, generation, sign, at } => {
                 self.heard(now, &peer, generation, sign, at.min(now), out);
             }
@@ -412,6 +416,13 @@ impl Liveness {
         } else {
             (state, Cause::Told)
         };
+        if refuted && (state, next) == (PeerState::Suspect, PeerState::Suspect) {
+            // What was said before it has refuted, though nobody told us: its time begins anew.
+            if let Some(peer) = self.peers.get_mut(node) {
+                peer.since = now;
+                self.changed.insert(node.clone());
+            }
+        }
         self.enter(now, node, next, cause, observers, out);
     }
 
@@ -751,14 +762,14 @@ impl Liveness {
     }
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
-        let stalled = self.stalled(now);
+        self.excuse(now);
         self.last_tick = Some(now);
         self.recover(now);
         let this = self.tick_number(now);
         let ticks = self.next_tick.min(this + 1)..this + 1;
         self.next_tick = this + 1;
         let whole = !ticks.is_empty();
-        self.look(now, stalled, ticks, out);
+        self.look(now, ticks, out);
         let missed = self.observed.iter().filter(|(_, watch)| watch.is_missing());
         let missed: Vec<_> = missed.map(|(node, _)| node.clone()).collect();
         for node in missed {
@@ -773,18 +784,9 @@ impl Liveness {
     }
 
     /// Looks at all who are to be heard; sends heartbeats and probes.
-    fn look(&mut self, now: Time, stalled: Duration, ticks: Range<u64>, out: &mut Vec<Output>) {
+    fn look(&mut self, now: Time, ticks: Range<u64>, out: &mut Vec<Output>) {
         let (scale, health) = (self.scale(), self.health.as_byte());
         let (mut beats, mut probes) = (Vec::new(), Vec::new());
-        if !stalled.is_zero() {
-            self.observed.values_mut().for_each(|watch| watch.excuse(stalled, now));
-            // A suspect could not be heard to refute that.
-            for node in &self.suspects {
-                let Some(peer) = self.peers.get_mut(node) else { continue };
-                peer.since = (peer.since + stalled).min(now);
-                self.changed.insert(node.clone());
-            }
-        }
         for (node, watch) in &mut self.observed {
             // The dead as well: if we are wrong about one and fell silent ourselves, it would be
             // wrong about us next. But nobody asks for them.
@@ -829,9 +831,11 @@ impl Liveness {
                     out.push(Output::Storage(StorageInput::Answer(question.ask.clone(), false)));
                 }
             }
-            // Whoever can answer does so there.
+            // Whoever can answer does so there. Not without end: somebody asks for ever, or pretends to.
+            let patience = scale.interval * WAIT_INTERVALS;
+            let patient = watch.missing_since().is_some_and(|since| now.since(since) < patience);
             let lately = |q: &Question| q.near && now.since(q.at) < scale.interval / 2;
-            waits = questions.iter().any(lately);
+            waits = patient && questions.iter().any(lately);
         }
         if doubtful && !waits && !accused {
             self.ask(now, node, out);
@@ -916,6 +920,24 @@ impl Liveness {
         if !pending {
             self.armed = Some(now + wait);
             out.push(Output::Wake(wait));
+        }
+    }
+
+    /// Takes the time out of all that is judged for which this process stood still. Whatever comes
+    /// first after that is looked at only then.
+    fn excuse(&mut self, now: Time) {
+        let stalled = self.stalled(now);
+        if stalled.is_zero() {
+            return;
+        }
+        self.last_tick = Some(now);
+        self.observed.values_mut().for_each(|watch| watch.excuse(stalled, now));
+        self.inquiries.values_mut().for_each(|inquiry| inquiry.excuse(stalled, now));
+        // A suspect could not be heard to refute that.
+        for node in &self.suspects {
+            let Some(peer) = self.peers.get_mut(node) else { continue };
+            peer.since = (peer.since + stalled).min(now);
+            self.changed.insert(node.clone());
         }
     }
 
@@ -1035,6 +1057,8 @@ fn absolved(
         // Others have heard it.
         None => PeerState::Live,
         Some(_) if !known || (renewed && over) => PeerState::Unheard,
+        // The one that was suspected is another life: this one is not convicted for it.
+        Some(_) if renewed && state == PeerState::Suspect => PeerState::Live,
         Some(_) if renewed => state,
         Some(watch) => {
             if matches!(state, PeerState::Suspect | PeerState::Dead) {
@@ -1110,6 +1134,8 @@ fn tell_state(
 const ASK_PART: f64 = 0.5;
 /// A question may be answered for so many intervals.
 const QUESTION_INTERVALS: u32 = 2;
+/// For so many intervals a node leaves the asking to others.
+const WAIT_INTERVALS: u32 = 2;
 /// A tick that comes this much too late counts as a stall.
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.

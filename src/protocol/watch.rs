@@ -89,6 +89,8 @@ pub struct Watch {
 #[derive(Debug)]
 struct Miss {
     since: Time,
+    /// Something was missed here; or else another node has asked, which says nothing of our path.
+    ours: bool,
     probes: VecDeque<(u64, Time)>,
     sent: u32,
     next: Time,
@@ -241,12 +243,15 @@ impl Watch {
                 self.measure(at.since(when));
             }
         }
-        if let Some(since) = self.missing_since() {
-            if at >= since {
-                self.misses += (1.0 - self.misses) * LOSS_GAIN;
+        if let Some(miss) = &self.miss {
+            if at >= miss.since {
+                if miss.ours {
+                    self.misses += (1.0 - self.misses) * LOSS_GAIN;
+                }
                 self.miss = None;
             }
-        } else if self.unanswered.is_some() {
+        } else if self.unanswered.is_some() || sign == Sign::Heartbeat {
+            // At either end of the edge that is once in an interval.
             self.misses -= self.misses * LOSS_GAIN;
         }
         if self.unanswered.is_some_and(|sent| at >= sent) {
@@ -317,8 +322,8 @@ impl Watch {
             self.unanswered = self.unanswered.or(Some(now));
             self.beats = self.beats.wrapping_add(1);
         }
-        if self.miss.is_none() && self.is_overdue(now, scale) {
-            self.begin_probing(now);
+        if self.miss.as_ref().is_none_or(|miss| !miss.ours) && self.is_overdue(now, scale) {
+            self.begin_miss(now, true);
         }
         if let Some(miss) = &mut self.miss {
             let wait = answer_wait(self.rtt, scale, self.health);
@@ -351,12 +356,15 @@ impl Watch {
         [lapse, probe].into_iter().flatten().min()
     }
 
-    /// From now on it is probed: something was missed, or another node asks.
+    /// From now on it is probed, since another node asks.
     pub fn begin_probing(&mut self, now: Time) {
-        if self.miss.is_none() {
-            let probes = VecDeque::new();
-            self.miss = Some(Box::new(Miss { since: now, probes, sent: 0, next: now, lapsed: 0 }));
-        }
+        self.begin_miss(now, false);
+    }
+
+    fn begin_miss(&mut self, since: Time, ours: bool) {
+        let probes = VecDeque::new();
+        let miss = || Box::new(Miss { since, ours, probes, sent: 0, next: since, lapsed: 0 });
+        self.miss.get_or_insert_with(miss).ours |= ours;
     }
 
     /// The level of suspicion.

@@ -917,3 +917,90 @@ fn the_last_changes_are_kept_each_with_its_reason() {
     assert!(evidence.silence > Duration::from_millis(100), "{evidence:?}");
     assert_eq!(*suspected.reason.observers, [node("me")]);
 }
+
+// --- what went wrong once
+
+#[test]
+fn a_path_does_not_look_worse_the_longer_it_is_used() {
+    let mut stage = Stage::among(&["p", "q"]);
+    // One heartbeat in a hundred is lost, for some hours.
+    for n in 0..30_000_u32 {
+        if n.is_multiple_of(100) {
+            stage.peer("q").there = false;
+            stage.run(1_110).revive("q").run(1_000);
+        } else {
+            stage.run(1_000);
+        }
+    }
+    stage.silence("q").run(5_000);
+    let evidence = stage.last("q").reason.evidence.unwrap();
+    assert!(evidence.loss < 0.1, "{evidence:?}");
+}
+
+#[test]
+fn what_others_miss_is_no_loss_of_this_path() {
+    let mut stage = Stage::among(&["p", "q"]);
+    for _ in 0..300 {
+        stage.tell(DetectorInput::Asked(ask("p", "a"), true)).run(1_000);
+    }
+    stage.silence("p").run(5_000);
+    let history = stage.liveness.history(&node("p")).unwrap();
+    let evidence = history.iter().next_back().unwrap().reason.evidence.unwrap();
+    assert!(evidence.loss < 0.05, "{evidence:?}");
+}
+
+#[test]
+fn who_starts_anew_while_suspect_is_not_convicted() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observers = Some(1);
+    stage.silence("p").run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.introduce("p", 2).run(5_000);
+    assert_ne!(stage.state("p"), Some(PeerState::Dead), "{:?}", stage.told("p"));
+    assert_eq!(stage.told("p"), ["live", "suspect", "live"]);
+}
+
+#[test]
+fn who_has_refuted_and_is_suspect_again_is_given_its_time_anew() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observers = Some(1);
+    stage.silence("p").run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.run(1_500);
+    let again = Verdict { incarnation: Incarnation(1), level: Level::Suspect };
+    stage.member("p", 1, Status::Up, again).run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+}
+
+#[test]
+fn who_asks_without_end_does_not_keep_the_dead_alive() {
+    let mut stage = Stage::among(&TEN);
+    let before = stage.now;
+    stage.silence("p");
+    for n in 0..60 {
+        let forged = Ask { round: n, ..ask("p", "z") };
+        stage.tell(DetectorInput::Asked(forged, true)).run(400);
+    }
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+    assert!(stage.since("p", before) < 8_000, "{}", stage.since("p", before));
+}
+
+#[test]
+fn who_stops_in_the_middle_of_a_question_accuses_nobody() {
+    for millis in [1_000, 3_000, 10_000] {
+        for answers in [true, false] {
+            for early in (0..400).step_by(7) {
+                let mut stage = Stage::among(&TEN);
+                stage.silence("p").run(1_000 + early);
+                stage.revive("p").stand_still(millis);
+                if answers {
+                    stage.answer("a", "p", false);
+                }
+                stage.run(20_000);
+                assert!(stage.accused.is_empty(), "{millis} {early}: {:?}", stage.accused[0]);
+            }
+        }
+    }
+}

@@ -340,11 +340,16 @@ impl Liveness {
     pub fn is_at_rest(&self) -> bool {
         let well = |peer: &Peer| (peer.state, peer.level) == (PeerState::Live, Level::Alive);
         let live = |node| self.peers.get(node).is_some_and(well);
-        let heard = |watch: &Watch| watch.is_heard() && !watch.is_missing();
         self.gone.is_empty()
             && self.defied.is_empty()
             && self.health.score == 0
-            && self.observed.iter().all(|(node, watch)| heard(watch) && live(node))
+            && self.observed.iter().all(|(node, watch)| watch.is_settled() && live(node))
+    }
+
+    /// In which tick of an interval a peer is sent its heartbeat, if that is for this node to do.
+    #[must_use]
+    pub fn heartbeat_tick(&self, peer: &NodeId) -> Option<u64> {
+        self.observed.get(peer)?.slot()
     }
 
     /// Says that the ticks up to `now` were left out on purpose, and that nothing was to be judged.

@@ -154,6 +154,18 @@ impl Watch {
         matches!(self.link, Some(true))
     }
 
+    /// In which tick of an interval they are sent, if they are ours to send.
+    #[must_use]
+    pub const fn slot(&self) -> Option<u64> {
+        if self.is_ours_to_beat() { Some(self.slot) } else { None }
+    }
+
+    /// Whether it is heard as usual and the round trip is known: nothing is to be sent but heartbeats.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.heard && self.miss.is_none() && self.rtt.is_some()
+    }
+
     /// In which tick of an interval they are.
     pub const fn set_slot(&mut self, slot: u64) {
         self.slot = slot;
@@ -293,13 +305,6 @@ impl Watch {
     /// The next heartbeat ends no interval: there was an outage.
     pub const fn pause(&mut self) {
         self.window.pause();
-    }
-
-    /// Nothing is to be missed before this time: what there was to be sent was left out on purpose.
-    pub fn skip_to(&mut self, now: Time) {
-        (self.sent, self.unanswered) = (Some(now), None);
-        self.answered = now;
-        self.window.heard(now);
     }
 
     /// Takes time out of the silence: this process itself stood still and could not hear.

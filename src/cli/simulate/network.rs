@@ -13,7 +13,7 @@ use super::faults::Faults;
 /// What all nodes of a run are connected by.
 #[derive(Clone, Debug)]
 pub(super) struct Network {
-    /// Which keep-alives are lost follows from it.
+    /// Which heartbeats are lost follows from it.
     salt: u64,
     /// One way between datacenters, in microseconds.
     wan: u64,
@@ -170,28 +170,14 @@ impl Network {
         u64::from(windows) * 2 * self.one_way(from, to)
     }
 
-    /// After how long the `nth` keep-alive of a connection that is otherwise quiet is heard: by the
-    /// accepter itself, by the dialer its acknowledgement. It follows from the numbers alone, so that
-    /// nobody has to be there when it happens.
-    pub(super) fn keep_alive(&self, connection: u32, nth: u64, ends: [u32; 2], end: usize) -> u64 {
-        let [from, to] = ends;
-        let (way, mut timeout) = (self.one_way(from, to), self.probe_timeout(from, to));
-        let mut late = 0;
-        for _ in 0..self.losses(connection, nth) {
-            late += timeout;
-            timeout *= 2;
-        }
-        late + if end == 0 { 2 * way } else { way }
-    }
-
-    /// Counts the `nth` keep-alive of a connection, and its acknowledgement.
-    pub(super) fn count_keep_alive(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
+    /// Counts the `nth` heartbeat on a connection, what QUIC sends if it is lost, and the acknowledgement.
+    pub(super) fn count_heartbeat(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
         let [from, to] = ends;
         self.count(from, to, HEARTBEAT_FRAME, 1 + self.losses(connection, nth));
         self.count(to, from, ACK_FRAME, 1);
     }
 
-    /// How often in a row a keep-alive is lost.
+    /// How often in a row that is lost.
     fn losses(&self, connection: u32, nth: u64) -> usize {
         if self.loss <= 0.0 {
             return 0;
@@ -285,7 +271,7 @@ pub(super) const ACK_FRAME: usize = 12;
 pub(super) const HEARTBEAT_FRAME: usize = 18;
 /// Type, and what pads a packet to the least length.
 pub(super) const PING_FRAME: usize = 3;
-/// A keep-alive that is lost as often has been given up.
+/// One that is lost as often has been given up.
 const LOSSES_MAX: usize = 8;
 /// Type, code, reason.
 const CLOSE_FRAME: usize = 12;

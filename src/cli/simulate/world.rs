@@ -133,9 +133,9 @@ struct Connection {
     epochs: [u32; 2],
     /// Which ends have been introduced to the other and have not lost it since.
     up: [bool; 2],
-    /// When each end heard the other last, keep-alives apart.
+    /// When each end heard the other last, but for heartbeats that were left out.
     heard: [u64; 2],
-    /// Since when it has carried nothing but keep-alives, and up to which one they are counted.
+    /// Since when it carries heartbeats, and up to which one they are counted.
     quiet: u64,
     counted: u64,
     /// Since when nothing gets through: an end is dead, or the two are cut off from each other.
@@ -354,6 +354,7 @@ impl World {
     /// Ends a node without any notice.
     pub(super) fn crash(&mut self, node: u32) {
         let now = self.now();
+        self.settle_beats(node);
         let Some(machines) = self.nodes[node as usize].machines.take() else { return };
         self.nodes[node as usize].crashed = Some(now);
         for (_, connection) in machines.links {
@@ -778,7 +779,7 @@ impl World {
         let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { return };
         let now = self.now();
         let c = &mut self.connections[connection as usize];
-        if c.sick.is_some() || c.up != [true; 2] {
+        if c.sick.is_some() || c.up != [true; 2] || now < c.quiet {
             return;
         }
         c.heard = [now; 2];
@@ -985,12 +986,12 @@ impl World {
         if !c.up[end] || !current {
             return;
         }
-        self.count_keep_alives(connection);
+        self.count_heartbeats(connection);
+        self.rouse(node);
         self.connections[connection as usize].up[end] = false;
         let name = self.nodes[peer as usize].name.clone();
         let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
         machines.remove_link(peer);
-        self.rouse(node);
         self.linked(node, &name, false, end == 0);
     }
 
@@ -1026,31 +1027,46 @@ impl World {
         if self.whole {
             return c.heard[end];
         }
-        let upto = c.sick.unwrap_or(now).min(now);
-        let Some(quiet) = upto.checked_sub(c.quiet) else { return c.heard[end] };
-        let interval = self.interval();
-        let mut nth = quiet / interval;
-        while nth > 0 {
-            let after = self.network.keep_alive(connection, nth, c.ends, end);
-            let at = c.quiet + nth * interval + after;
-            if at <= upto {
-                return at.max(c.heard[end]);
-            }
-            nth -= 1;
+        if c.sick.is_some() || c.up != [true; 2] || now < c.quiet {
+            return c.heard[end];
         }
-        c.heard[end].max(c.quiet)
+        let beat = self.last_beat(connection, now).unwrap_or(0);
+        beat.max(c.heard[end]).max(c.quiet)
     }
 
-    /// Both ends of a connection have been heard now, by something else than a keep-alive.
-    fn stir(&mut self, connection: u32) {
-        self.count_keep_alives(connection);
+    /// The last heartbeat on a connection, if the detector that sends them is not called now.
+    fn last_beat(&self, connection: u32, now: u64) -> Option<u64> {
+        let [dialer, peer] = self.connections[connection as usize].ends;
+        let machines = self.machines(dialer)?;
+        let first = machines.rest?;
+        let slot = machines.liveness.heartbeat_tick(&self.nodes[peer as usize].name)?;
+        let tick = self.interval() / DETECTOR_TICKS;
+        let ticks = now.checked_sub(machines.booted)? / tick;
+        let since = (ticks + DETECTOR_TICKS - slot) % DETECTOR_TICKS;
+        let at = machines.booted + ticks.checked_sub(since)? * tick;
+        (at >= first).then_some(at)
+    }
+
+    /// Notes when both ends of the connections of a node were heard, before its detector is called
+    /// again or never more.
+    fn settle_beats(&mut self, node: u32) {
         let now = self.now();
-        let c = &mut self.connections[connection as usize];
-        (c.quiet, c.counted, c.heard) = (now.max(c.quiet), 0, [now; 2]);
+        let Some(machines) = self.machines(node).filter(|machines| machines.rest.is_some()) else {
+            return;
+        };
+        for (_, connection) in machines.links.clone() {
+            let heard = [0, 1].map(|end| self.heard_at(connection, end, now));
+            self.connections[connection as usize].heard = heard;
+        }
     }
 
-    /// Counts the keep-alives that have been sent since the last look.
-    fn count_keep_alives(&mut self, connection: u32) {
+    /// Both ends of a connection have been heard now, by something else than a heartbeat.
+    fn stir(&mut self, connection: u32) {
+        self.connections[connection as usize].heard = [self.now(); 2];
+    }
+
+    /// Counts the heartbeats that have been sent since the last look.
+    fn count_heartbeats(&mut self, connection: u32) {
         let c = &self.connections[connection as usize];
         if c.up != [true; 2] || self.whole {
             return;
@@ -1058,7 +1074,7 @@ impl World {
         let upto = c.sick.unwrap_or_else(|| self.queue.now()).min(self.queue.now());
         let sent = upto.saturating_sub(c.quiet) / micros(self.config.gossip_interval);
         for nth in c.counted + 1..=sent {
-            self.network.count_keep_alive(connection, nth, c.ends);
+            self.network.count_heartbeat(connection, nth, c.ends);
         }
         let c = &mut self.connections[connection as usize];
         c.counted = sent.max(c.counted);
@@ -1067,7 +1083,7 @@ impl World {
     /// Nothing gets through on a connection any more.
     fn sicken(&mut self, connection: u32) {
         let now = self.now();
-        self.count_keep_alives(connection);
+        self.count_heartbeats(connection);
         if self.connections[connection as usize].sick.is_some() {
             return;
         }
@@ -1085,6 +1101,7 @@ impl World {
     /// The detector of a node has something to judge again.
     fn rouse(&mut self, node: u32) {
         let (now, tick) = (self.now(), self.interval() / DETECTOR_TICKS);
+        self.settle_beats(node);
         let at = &mut self.nodes[node as usize];
         let Some(machines) = at.machines.as_mut() else { return };
         let Some(first) = machines.rest.take() else { return };
@@ -1245,7 +1262,7 @@ impl World {
 
     /// Counts everything that has been sent so far.
     pub(super) fn settle_accounts(&mut self) {
-        (0..self.connections.len() as u32).for_each(|c| self.count_keep_alives(c));
+        (0..self.connections.len() as u32).for_each(|c| self.count_heartbeats(c));
     }
 
     // --- exchanges

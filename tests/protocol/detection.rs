@@ -667,7 +667,7 @@ fn who_was_heard_once_since_it_was_called_dead_is_given_up_again() {
         let mut stage = Stage::among(&["p", "q"]);
         stage.silence("p").observe(&["q"], if observed { &["p"] } else { &[] }).run(3_000);
         let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
-        stage.member("p", 1, Status::Up, dead);
+        stage.member("p", 1, Status::Up, dead).run(3_000);
         assert_eq!(stage.state("p"), Some(PeerState::Dead));
         stage.hear("p", 1).run(5_000);
         assert_eq!(stage.state("p"), Some(PeerState::Live), "it may be about to refute that");

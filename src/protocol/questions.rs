@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use super::{
     gossip::{Answer, Ask},
     id::{Generation, NodeId},
+    overlay::NEIGHBOURS_MAX,
     time::Time,
 };
 
 /// Most questions whose way is remembered.
 pub const QUESTIONS_MAX: usize = 4_096;
+/// Most questions of this node that answers are taken to: nobody has more peers to miss.
+pub const OWN_MAX: usize = NEIGHBOURS_MAX;
 /// Most questions and answers passed on in a second; what comes then is dropped.
 pub const RELAYS_PER_SECOND: f64 = 500.0;
 
@@ -18,6 +21,8 @@ pub const RELAYS_PER_SECOND: f64 = 500.0;
 pub struct Questions {
     /// By subject and asker: the last round, who told us, and when.
     seen: BTreeMap<(NodeId, NodeId), (u64, NodeId, Time)>,
+    /// The last questions of this node, by subject.
+    own: BTreeMap<NodeId, u64>,
     asked: u64,
     relays: (f64, Time),
 }
@@ -26,21 +31,42 @@ impl Questions {
     /// None has been heard of.
     #[must_use]
     pub const fn new(now: Time) -> Self {
-        Self { seen: BTreeMap::new(), asked: 0, relays: (RELAYS_PER_SECOND, now) }
+        let relays = (RELAYS_PER_SECOND, now);
+        Self { seen: BTreeMap::new(), own: BTreeMap::new(), asked: 0, relays }
     }
 
-    /// The number of a question of ours, asked in this life of us: larger than all before.
-    pub const fn next_round(&mut self, own: Generation) -> u64 {
+    /// This node asks: the number of the question, larger than all before in this life of us and the
+    /// earlier ones.
+    pub fn ask(&mut self, subject: NodeId, own: Generation) -> u64 {
         self.asked += 1;
-        (own.0 << ROUND_BITS).wrapping_add(self.asked)
+        let round = (own.0 << ROUND_BITS).wrapping_add(self.asked);
+        self.own.insert(subject, round);
+        if self.own.len() > OWN_MAX
+            && let Some((oldest, _)) = self.own.iter().min_by_key(|(_, round)| **round)
+        {
+            let oldest = oldest.clone();
+            self.own.remove(&oldest);
+        }
+        round
     }
 
-    /// Whether a question is new; its way is remembered then.
-    pub fn is_new(&mut self, now: Time, from: &NodeId, ask: &Ask) -> bool {
+    /// Whether this is what this node asked last about that peer: what comes later than the next
+    /// question says nothing to it.
+    #[must_use]
+    pub fn is_asked(&self, ask: &Ask) -> bool {
+        self.own.get(&ask.subject) == Some(&ask.round)
+    }
+
+    /// Whether a question has not passed here.
+    #[must_use]
+    pub fn is_new(&self, ask: &Ask) -> bool {
         let key = (ask.subject.clone(), ask.asker.clone());
-        if self.seen.get(&key).is_some_and(|(round, ..)| *round >= ask.round) {
-            return false;
-        }
+        self.seen.get(&key).is_none_or(|(round, ..)| *round < ask.round)
+    }
+
+    /// The way of a question is remembered.
+    pub fn remember(&mut self, now: Time, from: &NodeId, ask: &Ask) {
+        let key = (ask.subject.clone(), ask.asker.clone());
         if self.seen.len() >= QUESTIONS_MAX && !self.seen.contains_key(&key) {
             let oldest = self.seen.iter().min_by_key(|(_, (_, _, at))| *at);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
@@ -48,7 +74,6 @@ impl Questions {
             }
         }
         self.seen.insert(key, (ask.round, from.clone(), now));
-        true
     }
 
     /// To whom an answer goes next.

@@ -6,7 +6,7 @@
 //! did not, is a miss: from then on the peer is probed in quick succession, until it is heard or the
 //! improbability of so much bad luck, phi, is beyond what this node believes in.
 
-use std::{collections::VecDeque, ops::Range, time::Duration};
+use std::{collections::VecDeque, iter::repeat, ops::Range, time::Duration};
 
 use super::{
     liveness::TICKS_PER_INTERVAL,
@@ -72,6 +72,8 @@ pub struct Watch {
     unanswered: Option<Time>,
     rtt: Option<Duration>,
     measuring: Option<(u64, Time)>,
+    /// The way has become longer than is known, as an answer came late: it is measured until it is.
+    longer: bool,
     /// When it was last told what is said of it.
     confronted: Option<Time>,
     beats: u32,
@@ -92,6 +94,8 @@ struct Miss {
     /// Something was missed here; or else another node has asked, which says nothing of our path.
     ours: bool,
     probes: VecDeque<(u64, Time)>,
+    /// Probes that have lapsed; if they are answered after all, the way is longer than was known.
+    late: VecDeque<(u64, Time)>,
     sent: u32,
     next: Time,
     lapsed: u32,
@@ -113,6 +117,7 @@ impl Watch {
             unanswered: None,
             rtt: None,
             measuring: None,
+            longer: false,
             confronted: None,
             beats: 0,
             loss: LOSS_MIN,
@@ -255,9 +260,12 @@ impl Watch {
     /// Something was heard.
     pub fn hear(&mut self, sign: Sign, at: Time) {
         if let Sign::Echo(number) = sign {
-            let probes = self.miss.iter().flat_map(|miss| &miss.probes);
-            let sent = probes.chain(&self.measuring).find(|(sent, _)| *sent == number);
-            if let Some((_, when)) = sent.copied() {
+            let miss = self.miss.as_deref();
+            let waiting = miss.into_iter().flat_map(|miss| &miss.probes).chain(&self.measuring);
+            let late = miss.into_iter().flat_map(|miss| &miss.late);
+            let mut probes = waiting.zip(repeat(false)).chain(late.zip(repeat(true)));
+            if let Some((&(_, when), late)) = probes.find(|((sent, _), _)| *sent == number) {
+                self.longer |= late;
                 self.measure(at.since(when));
             }
         }
@@ -316,7 +324,8 @@ impl Watch {
         self.unanswered = self.unanswered.map(later);
         self.measuring = None;
         if let Some(miss) = &mut self.miss {
-            miss.probes.iter_mut().for_each(|(_, at)| *at = later(*at));
+            let sent = miss.probes.iter_mut().chain(&mut miss.late);
+            sent.for_each(|(_, at)| *at = later(*at));
         }
     }
 
@@ -339,8 +348,11 @@ impl Watch {
         if let Some(miss) = &mut self.miss {
             let wait = answer_wait(self.rtt, scale, self.health);
             while miss.probes.front().is_some_and(|(_, at)| now.since(*at) >= wait) {
-                miss.probes.pop_front();
+                miss.late.extend(miss.probes.pop_front());
                 miss.lapsed = miss.lapsed.saturating_add(1);
+                if miss.late.len() > PROBES_MAX {
+                    miss.late.pop_front();
+                }
             }
             if self.link.is_some() && now >= miss.next && miss.probes.len() < PROBES_MAX {
                 due.probe = true;
@@ -373,8 +385,8 @@ impl Watch {
     }
 
     fn begin_miss(&mut self, since: Time, ours: bool) {
-        let probes = VecDeque::new();
-        let miss = || Box::new(Miss { since, ours, probes, sent: 0, next: since, lapsed: 0 });
+        let (probes, late) = (VecDeque::new(), VecDeque::new());
+        let miss = || Box::new(Miss { since, ours, probes, late, sent: 0, next: since, lapsed: 0 });
         self.miss.get_or_insert_with(miss).ours |= ours;
     }
 
@@ -449,18 +461,20 @@ impl Watch {
 
     fn measure(&mut self, rtt: Duration) {
         self.measuring = None;
+        let known = self.rtt.unwrap_or(rtt);
+        self.longer &= rtt > known + known / 2;
         // Delays add up, nothing is ever early: a shorter one is believed at once.
-        self.rtt = Some(match self.rtt {
-            Some(known) if rtt > known => known + (rtt - known) / 4,
-            _ => rtt,
-        });
+        self.rtt = Some(if rtt > known { known + (rtt - known) / 4 } else { rtt });
     }
 
     fn is_to_be_measured(&self, now: Time, scale: &Scale) -> bool {
         let waits = |(_, at): (u64, Time)| now.since(at) < scale.interval;
-        let due = self.rtt.is_none() || (self.is_ours_to_beat() && self.beats % MEASURE_BEATS == 1);
-        let done = self.measuring.is_some_and(waits) || self.sent.is_some_and(|sent| sent != now);
-        due && !done
+        if self.measuring.is_some_and(waits) {
+            return false;
+        }
+        let with_beat = self.sent.is_none_or(|sent| sent == now);
+        let often = self.is_ours_to_beat() && self.beats % MEASURE_BEATS == 1;
+        self.longer || (with_beat && (self.rtt.is_none() || often))
     }
 }
 

@@ -1051,3 +1051,39 @@ fn who_stops_in_the_middle_of_a_question_accuses_nobody() {
         }
     }
 }
+
+#[test]
+fn a_path_that_grows_longer_is_soon_known_to_be() {
+    for (name, rtt) in [("p", 90), ("q", 90), ("p", 150), ("q", 150), ("p", 400), ("q", 400)] {
+        let mut stage = Stage::among(&TEN);
+        stage.observers = Some(1);
+        stage.run(10_000).peer(name).rtt = Duration::from_millis(rtt);
+        // Now and then somebody asks.
+        for n in 0..30 {
+            let asked = Ask { round: n, ..ask(name, "z") };
+            stage.tell(DetectorInput::Asked(asked, true)).run(4_030);
+        }
+        let wrong = stage.answers.iter().filter(|(_, _, hears)| !hears).count();
+        assert!(
+            stage.accused.len() <= 1 && wrong <= 2,
+            "{name} {rtt}: {wrong} {:?}",
+            stage.accused
+        );
+    }
+}
+
+#[test]
+fn a_pause_of_a_peer_is_not_taken_for_the_length_of_the_path() {
+    for name in ["p", "q"] {
+        let mut stage = Stage::among(&TEN);
+        stage.peer(name).rtt = Duration::from_millis(1_500);
+        stage.run(4_000).peer(name).rtt = Duration::from_millis(2);
+        stage.run(10_000);
+        let before = stage.now;
+        stage.silence(name).observers = Some(1);
+        stage.run(3_000);
+        let rtt = stage.last(name).reason.evidence.unwrap().rtt.unwrap();
+        assert!(rtt < Duration::from_millis(10), "{name}: {rtt:?}");
+        assert!(stage.accused[0].0.since(before) < T * 3 / 2, "{:?}", stage.accused);
+    }
+}

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{
     delta::{Delta, NodeDelta},
-    gossip::{Gossip, Wave},
+    gossip::{Answer, Ask, Gossip, Wave},
     id::{Generation, Incarnation, Version},
     replica::Replica,
-    route::{Output, StorageInput, TransportInput},
+    route::{DetectorInput, Output, StorageInput, TransportInput},
     time::Time,
     verdict::{INCARNATION_MAX, Level, Verdict},
 };
@@ -179,4 +179,88 @@ fn a_copy_that_its_dead_owner_cannot_complete_takes_what_others_have() {
     let line = |replica: &Replica| replica.copy(&node("b")).unwrap().digest_entry(node("b"));
     assert_eq!(line(&copy), line(&whole));
     assert_eq!(seen(&copy, "b", "k9", at(3)).as_deref(), Some("nine"));
+}
+
+// --- questions
+
+/// A node that knows these and is linked to them.
+fn among(names: &[&str]) -> Replica {
+    let mut a = replica("a");
+    for name in names {
+        told(&mut a, name, news(name, 0, 1, 0));
+        handle(&mut a, at(1), StorageInput::Linked(node(name), true));
+    }
+    handle(&mut a, at(2), StorageInput::Tick);
+    a
+}
+
+fn gossip(replica: &mut Replica, from: &str, gossip: Gossip) -> Vec<Output> {
+    handle(replica, at(2), StorageInput::Gossip(node(from), Box::new(gossip)))
+}
+
+fn ask(replica: &Replica, subject: &str, asker: &str, round: u64) -> Ask {
+    let generation = replica.copy(&node(subject)).map_or(Generation(1), |copy| copy.generation());
+    Ask { subject: node(subject), generation, asker: node(asker), round }
+}
+
+fn is_to_the_detector(output: &Output) -> bool {
+    use DetectorInput::{Answered, Asked};
+    matches!(output, Output::Detector(Asked(..) | Answered(_)))
+}
+
+/// Nobody is told anything.
+fn is_quiet(out: &[Output]) -> bool {
+    out.iter().all(|output| matches!(output, Output::Wake(_)))
+}
+
+#[test]
+fn questions_that_nobody_can_answer_take_no_room() {
+    let mut a = among(&["b", "c", "d"]);
+    for round in 0..2_000 {
+        let unknown = ask(&a, &format!("x{round}"), "y", round);
+        let out = gossip(&mut a, "b", Gossip::Ask(unknown.clone()));
+        assert!(is_quiet(&out), "{out:?}");
+        let answer = Answer { ask: unknown, observer: node("z"), hears: false };
+        assert!(is_quiet(&gossip(&mut a, "b", Gossip::Answer(answer))));
+    }
+    let real = ask(&a, "d", "b", 1);
+    let out = gossip(&mut a, "b", Gossip::Ask(real.clone()));
+    assert!(out.iter().any(is_to_the_detector), "{out:?}");
+    assert!(is_quiet(&gossip(&mut a, "c", Gossip::Ask(real))), "once");
+}
+
+#[test]
+fn an_answer_to_an_earlier_question_says_nothing_to_a_later_one() {
+    let mut a = among(&["b", "c", "d"]);
+    let mut rounds = Vec::new();
+    for _ in 0..2 {
+        let generation = a.copy(&node("b")).unwrap().generation();
+        let out = handle(&mut a, at(2), StorageInput::Ask(node("b"), generation));
+        rounds.extend(out.iter().find_map(|output| match output {
+            Output::Transport(TransportInput::Gossip { gossip, .. }) => match &**gossip {
+                Gossip::Ask(ask) => Some(ask.clone()),
+                _ => None,
+            },
+            _ => None,
+        }));
+    }
+    let counts = [0, 1].map(|n: usize| {
+        let answer = Answer { ask: rounds[n].clone(), observer: node("c"), hears: false };
+        gossip(&mut a, "c", Gossip::Answer(answer)).iter().filter(|o| is_to_the_detector(o)).count()
+    });
+    assert_eq!(counts, [0, 1]);
+}
+
+#[test]
+fn of_two_that_are_left_nobody_is_to_be_asked() {
+    let mut a = among(&["b", "c"]);
+    let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
+    push(&mut a, at(2), "b", NodeDelta { verdict: dead, ..news("c", 0, 1, 0) });
+    let generation = a.copy(&node("b")).unwrap().generation();
+    let out = handle(&mut a, at(2), StorageInput::Ask(node("b"), generation));
+    let asking = out.iter().find_map(|output| match output {
+        Output::Detector(DetectorInput::Asking(_, observers)) => Some(observers.clone()),
+        _ => None,
+    });
+    assert_eq!(asking, Some(Some([node("a")].into())));
 }

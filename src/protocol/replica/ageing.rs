@@ -105,6 +105,7 @@ impl Replica {
         let before = self.before(peer);
         let Some(copy) = self.copies.remove(peer) else { return };
         self.retired.remove(peer);
+        self.observers.remove(peer);
         self.touched(&before);
         let until = removed.unwrap_or_else(|| now + self.config.forget_after.min(MARK_MAX));
         let (generation, incarnation) = (copy.generation(), copy.verdict().incarnation);

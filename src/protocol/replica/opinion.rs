@@ -122,7 +122,8 @@ impl Replica {
     /// This node does not hear a peer: asks who should.
     pub(super) fn ask(&mut self, subject: NodeId, generation: Generation, out: &mut Vec<Output>) {
         let fellows: Vec<_> = self.fellows(&subject).collect();
-        let alone = self.copies.len() <= 1;
+        // The dead, who are kept for long, are nobody to be asked.
+        let alone = self.copies.keys().filter(|node| !self.is_gone(node)).nth(1).is_none();
         let observers = if fellows.len() < FELLOWS_MIN && !alone {
             // Bridges hear it, of which this node does not know all.
             None
@@ -130,8 +131,8 @@ impl Replica {
             let near = overlay::ring_neighbours(&subject, fellows.into_iter(), 1);
             Some(near.into_iter().cloned().collect())
         };
-        let (asker, round) =
-            (self.config.node.clone(), self.questions.next_round(self.own.generation()));
+        let round = self.questions.ask(subject.clone(), self.own.generation());
+        let asker = self.config.node.clone();
         let to = self.push.links().filter(|peer| **peer != subject).cloned().collect();
         let ask = Ask { subject: subject.clone(), generation, asker, round };
         tell(to, Gossip::Ask(ask), out);
@@ -146,26 +147,25 @@ impl Replica {
         ask: Ask,
         out: &mut Vec<Output>,
     ) {
-        if ask.asker == self.config.node || !self.questions.is_new(now, from, &ask) {
+        let ours = ask.subject == self.config.node;
+        let sound = |copy: &Arc<NodeMap>| copy.generation() == ask.generation;
+        let sound = if ours {
+            ask.generation == self.own.generation()
+        } else {
+            self.copies.get(&ask.subject).is_some_and(sound) && !self.is_gone(&ask.subject)
+        };
+        // First of all, so that what nobody can answer takes no room from what somebody can.
+        if ask.asker == self.config.node || !sound || !self.questions.is_new(&ask) {
             return;
         }
         if !self.questions.may_relay(now) {
             return out.push(Output::Count(Counter::QuestionsShed, 1));
         }
-        if ask.subject == self.config.node {
-            if ask.generation == self.own.generation() {
-                let observer = self.config.node.clone();
-                tell(
-                    vec![from.clone()],
-                    Gossip::Answer(Answer { ask, observer, hears: true }),
-                    out,
-                );
-            }
-            return;
-        }
-        let sound = |copy: &Arc<NodeMap>| copy.generation() == ask.generation;
-        if !self.copies.get(&ask.subject).is_some_and(sound) || self.is_gone(&ask.subject) {
-            return;
+        self.questions.remember(now, from, &ask);
+        if ours {
+            let observer = self.config.node.clone();
+            let answer = Answer { ask, observer, hears: true };
+            return tell(vec![from.clone()], Gossip::Answer(answer), out);
         }
         let others = self.push.links().filter(|peer| **peer != ask.subject && *peer != from);
         let to = others.cloned().collect();
@@ -186,6 +186,9 @@ impl Replica {
     /// Somebody answers a question of ours, or of another.
     pub(super) fn answered(&mut self, now: Time, answer: Answer, out: &mut Vec<Output>) {
         if answer.ask.asker == self.config.node {
+            if !self.questions.is_asked(&answer.ask) {
+                return;
+            }
             let fellows: Vec<_> = self.fellows(&answer.ask.subject).collect();
             let near = fellows.len() < FELLOWS_MIN
                 || answer.observer == answer.ask.subject
@@ -196,12 +199,11 @@ impl Replica {
             }
             return;
         }
+        let Some(to) = self.questions.way_back(&answer).cloned() else { return };
         if !self.questions.may_relay(now) {
             return out.push(Output::Count(Counter::QuestionsShed, 1));
         }
-        if let Some(to) = self.questions.way_back(&answer).cloned() {
-            tell(vec![to], Gossip::Answer(answer), out);
-        }
+        tell(vec![to], Gossip::Answer(answer), out);
     }
 
     /// Tells a peer what is said of it, so that it can refute that.

@@ -119,6 +119,8 @@ pub struct Liveness {
     asks: (f64, Time),
     /// Dead or left, to be forgotten some day.
     gone: BTreeSet<NodeId>,
+    /// Heard here though they are said to be dead, which they have not refuted.
+    defied: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
     histories: BTreeMap<NodeId, Arc<History>>,
     last_tick: Option<Time>,
@@ -179,6 +181,7 @@ impl Liveness {
             questions: BTreeMap::new(),
             asks: (ASKS_MAX, Time::ZERO),
             gone: BTreeSet::new(),
+            defied: BTreeSet::new(),
             suspects: BTreeSet::new(),
             histories: BTreeMap::new(),
             last_tick: None,
@@ -249,6 +252,7 @@ impl Liveness {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);
                 self.gone.remove(&peer);
+                self.defied.remove(&peer);
                 self.suspects.remove(&peer);
                 self.histories.remove(&peer);
                 self.drop_questions(&peer);
@@ -338,6 +342,7 @@ impl Liveness {
         let live = |node| self.peers.get(node).is_some_and(well);
         let heard = |watch: &Watch| watch.is_heard() && !watch.is_missing();
         self.gone.is_empty()
+            && self.defied.is_empty()
             && self.health.score == 0
             && self.observed.iter().all(|(node, watch)| heard(watch) && live(node))
     }
@@ -424,6 +429,7 @@ impl Liveness {
             }
         }
         self.enter(now, node, next, cause, observers, out);
+        self.note_defiance(node);
     }
 
     /// Whether this node is to hear a peer itself, and if so whether it has a voice in what becomes
@@ -570,6 +576,15 @@ impl Liveness {
         let late = state == PeerState::Suspect && missing;
         if !late {
             self.enter(now, node, PeerState::Live, Cause::Heard, Arc::default(), out);
+        }
+        self.note_defiance(node);
+    }
+
+    /// It may be that others say of a peer what this node does not believe.
+    fn note_defiance(&mut self, node: &NodeId) {
+        let defied = |peer: &Peer| peer.level == Level::Dead && !peer.is_gone();
+        if self.peers.get(node).is_some_and(defied) {
+            self.defied.insert(node.clone());
         }
     }
 
@@ -778,6 +793,7 @@ impl Liveness {
         if whole {
             self.miss_bridges(now, out);
             self.convict(now, out);
+            self.yield_to_the_others(now, out);
             self.age(now, out);
         }
         self.wake(now, out);
@@ -892,6 +908,32 @@ impl Liveness {
         for node in dead.cloned().collect::<Vec<_>>() {
             let observers = self.suspected_by(&node);
             self.enter(now, &node, PeerState::Dead, Cause::Unrefuted, observers, out);
+        }
+    }
+
+    /// Whom this node has heard, but has no voice about: who is there refutes what the others say. If that
+    /// does not happen, and nothing is heard any more, the others are right.
+    fn yield_to_the_others(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut over = Vec::new();
+        let patience = self.config.suspicion * DEFIANCE;
+        for node in &self.defied {
+            let peer = self.peers.get(node);
+            match peer.filter(|peer| peer.level == Level::Dead && !peer.is_gone()) {
+                None => over.push((node.clone(), false)),
+                Some(_) if self.role(node) == Some(true) => {}
+                Some(peer) => {
+                    let heard = self.observed.get(node).map_or(peer.since, Watch::last_answer);
+                    if now.since(heard.max(peer.since)) >= patience {
+                        over.push((node.clone(), true));
+                    }
+                }
+            }
+        }
+        for (node, dead) in over {
+            self.defied.remove(&node);
+            if dead {
+                self.enter(now, &node, PeerState::Dead, Cause::Told, Arc::default(), out);
+            }
         }
     }
 
@@ -1140,6 +1182,9 @@ const WAIT_INTERVALS: u32 = 2;
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.
 const STALL_MEMORY: u32 = 10;
+/// For so many times as long as a suspect has to refute that, what is heard counts more than what others
+/// say.
+const DEFIANCE: u32 = 5;
 /// No wait is shorter.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// An observer waits for at most so many others to say that a suspect is dead.

@@ -207,6 +207,12 @@ impl Watch {
         self.heard.then(|| self.window.estimate().last_heard)
     }
 
+    /// When it was last heard here, whatever others say; or since when it is to be.
+    #[must_use]
+    pub const fn last_answer(&self) -> Time {
+        self.answered
+    }
+
     /// Whether it has not been heard for so long that those who keep the bridges are to be told, and
     /// have not been. For others there is the judgement.
     pub fn falls_silent(&mut self, now: Time, scale: &Scale) -> bool {

@@ -678,9 +678,10 @@ impl Cluster {
             let node = self.node(n);
             let own = node.replica.own();
             lines += &format!(
-                "\n  {} at {} {}/{}:",
+                "\n  {} at {} in {} {}/{}:",
                 at.name,
                 at.address,
+                at.datacenter,
                 own.generation(),
                 own.max_version()
             );

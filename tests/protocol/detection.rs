@@ -17,7 +17,7 @@ use gossipmonger::protocol::{
     liveness::{HEALTH_MAX, Liveness, LivenessConfig, PeerState},
     reason::{Cause, TRANSITIONS_MAX, Transition},
     record::Status,
-    route::{Counter, DetectorInput, Output, Sign, StorageInput, TransportInput},
+    route::{Counter, DetectorInput, Output, SchedulerInput, Sign, StorageInput, TransportInput},
     time::Time,
     verdict::{Level, Verdict},
 };
@@ -42,6 +42,8 @@ struct Stage {
     probes: Vec<(Time, NodeId)>,
     beats: Vec<(Time, NodeId)>,
     counts: BTreeMap<Counter, u64>,
+    /// Which bridges were said to be silent, or heard again.
+    bridges: Vec<(Time, NodeId, bool)>,
 }
 
 #[derive(Clone, Copy)]
@@ -81,6 +83,7 @@ impl Stage {
             probes: Vec::new(),
             beats: Vec::new(),
             counts: BTreeMap::new(),
+            bridges: Vec::new(),
         }
     }
 
@@ -177,6 +180,9 @@ impl Stage {
             Output::Event(event) => self.events.push(event),
             Output::Wake(wait) => self.wake = Some(self.now + wait),
             Output::Count(counter, n) => *self.counts.entry(counter).or_default() += n,
+            Output::Scheduler(SchedulerInput::Witness { peer, heard }) => {
+                self.bridges.push((self.now, peer, heard));
+            }
             Output::Scheduler(_) => {}
             Output::Transport(TransportInput::Heartbeat { peers, .. }) => {
                 for peer in peers {
@@ -632,6 +638,47 @@ fn a_witness_asks_and_never_accuses() {
     assert_eq!(stage.state("p"), Some(PeerState::Live));
     stage.run(1_000).answer("a", "p", false).answer("b", "p", false).run(30_000);
     assert!(stage.asked.len() < 40, "{}", stage.asked.len());
+}
+
+#[test]
+fn a_witness_says_which_bridge_is_silent_whoever_else_hears_it() {
+    let mut stage = Stage::among(&["p", "q", "r"]);
+    stage.observe(&["r"], &["p", "q"]).run(10_000);
+    assert_eq!(stage.bridges, [], "all are heard");
+    let before = stage.now;
+    stage.silence("p").silence("r").run(1_500).answer("p", "p", true).run(10_000);
+    let [(when, peer, false)] = &stage.bridges[..] else { panic!("{:?}", stage.bridges) };
+    assert_eq!(*peer, node("p"), "r is judged");
+    assert!(when.since(before) < 3 * T, "{when:?} {before:?}");
+    // Whoever forgot it is told again.
+    stage.observe(&["r"], &["p"]);
+    assert_eq!(stage.bridges.len(), 2);
+    stage.revive("p").run(2_000);
+    let (_, peer, heard) = &stage.bridges[2];
+    assert_eq!((peer, *heard), (&node("p"), true));
+    stage.run(10_000);
+    assert_eq!(stage.bridges.len(), 3);
+}
+
+/// A packet from the grave, or a peer that was there for a moment.
+#[test]
+fn who_was_heard_once_since_it_was_called_dead_is_given_up_again() {
+    for observed in [true, false] {
+        let mut stage = Stage::among(&["p", "q"]);
+        stage.silence("p").observe(&["q"], if observed { &["p"] } else { &[] }).run(3_000);
+        let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
+        stage.member("p", 1, Status::Up, dead);
+        assert_eq!(stage.state("p"), Some(PeerState::Dead));
+        stage.hear("p", 1).run(5_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Live), "it may be about to refute that");
+        stage.run(20_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Dead), "observed: {observed}");
+        // And if it does refute it, it is live, heard here or not.
+        stage.hear("p", 1);
+        let refuted = Verdict { incarnation: Incarnation(1), level: Level::Alive };
+        stage.member("p", 1, Status::Up, refuted).run(30_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Live));
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gossipmonger::{
-    Datacenter, Event, Gossipmonger, PeerState,
+    Datacenter, Error, Event, Gossipmonger, PeerState,
     subscription::{Delivery, Events},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -103,6 +103,28 @@ async fn who_dies_in_it_is_dead_there_and_after_the_heal_everywhere() {
     lab.network.heal();
     until("all know", || [&a, &b, &c].iter().all(|of| state(of) == PeerState::Dead)).await;
     until("the others are live", || [&a, &b, &c].iter().all(|of| of.live_peers().len() == 4)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_in_it_can_be_removed_and_comes_back_if_it_lives() {
+    let lab = Lab::default();
+    let nodes = six(&lab).await;
+    let mut events = nodes[0].subscribe();
+    cut(&lab, &nodes);
+    lost(&mut events).await;
+    let [a, b, c, .., z] = &nodes;
+    let refused = a.remove(b.node()).unwrap_err();
+    assert!(matches!(refused, Error::PeerIsLive(_)), "{refused}");
+    until("all who cannot reach it forget it", || {
+        let forgotten = |of: &Gossipmonger| of.snapshot().member(z.node()).is_none();
+        // The others may not have found out yet that they cannot reach it.
+        a.remove(z.node()).ok();
+        [a, b, c].iter().all(|of| forgotten(of))
+    })
+    .await;
+    assert_eq!(a.snapshot().members().count(), 5);
+    lab.network.heal();
+    all_live(&nodes.each_ref()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -167,11 +167,12 @@ pub(super) fn heal(plan: &Plan) -> Report {
     }
 }
 
-/// Whether a node has all others for live.
+/// Whether a node has all others for live, and can reach them.
 fn sees_all(world: &World, node: u32) -> bool {
     let Some(machines) = world.machines(node) else { return false };
     let all = world.running().count() - 1;
-    machines.liveness.lives().filter(|(_, life)| life.state.is_live()).count() == all
+    let live = machines.liveness.lives().filter(|(_, life)| life.state.is_live()).count();
+    live == all && machines.scheduler.unreachable().is_empty()
 }
 
 /// The paper's overload, on the machines that ship.

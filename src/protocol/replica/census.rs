@@ -98,10 +98,15 @@ impl Replica {
             return;
         }
         self.collected.1 = COLLECT_INTERVAL;
-        while self.tombstones.front().is_some_and(|(at, _)| *at <= version) {
+        self.drop_tombstones(now, version, out);
+    }
+
+    /// Drops all tombstones up to a version.
+    pub(super) fn drop_tombstones(&mut self, now: Time, upto: Version, out: &mut Vec<Output>) {
+        while self.tombstones.front().is_some_and(|(at, _)| *at <= upto) {
             self.tombstones.pop_front();
         }
-        self.raise_floor(now, version, out);
+        self.raise_floor(now, upto, out);
     }
 }
 

@@ -5,7 +5,7 @@ use crate::protocol::{
     delta::Delta,
     digest::{Digest, DigestEntry},
     event::{Event, Problem},
-    id::{Generation, NodeId},
+    id::{Generation, NodeId, Version},
     map::{Budget, NodeMap},
     route::{Counter, Output, Target, TransportInput},
     time::Time,
@@ -20,10 +20,27 @@ impl Replica {
     pub(super) fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
         let Some(entry) = digest.get(&self.config.node) else { return };
         self.judged_by_others(now, entry.generation, entry.verdict, out);
+        self.inherit_floor(now, entry.generation, entry.gc_floor, out);
         let later =
             entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
         if entry.generation > self.own.generation() || later {
             self.heard_of_self(now, entry.generation, out);
+        }
+    }
+
+    /// An earlier life of ours had dropped these tombstones already, and told so, and then lost the
+    /// record of that in a crash: it stays so, or copies would differ from us for ever.
+    fn inherit_floor(
+        &mut self,
+        now: Time,
+        generation: Generation,
+        floor: Version,
+        out: &mut Vec<Output>,
+    ) {
+        let inherited = self.own.ancestry().iter().map(|(_, upto)| *upto).max();
+        let ours = generation == self.own.generation() && Some(floor) <= inherited;
+        if ours && floor > self.own.gc_floor() {
+            self.drop_tombstones(now, floor, out);
         }
     }
 

@@ -409,6 +409,15 @@ impl Cluster {
         self.input(slot, Machine::Storage, remove);
     }
 
+    /// A person removes one of those that a node thinks are gone.
+    pub(crate) fn remove_one_of_the_dead(&mut self, slot: usize) {
+        let gone = |state| matches!(state, PeerState::Dead | PeerState::Left);
+        let mut lives = self.node(slot).liveness.lives();
+        let peer = lives.find(|(_, life)| gone(life.state)).map(|(peer, _)| peer.to_string());
+        drop(lives);
+        peer.into_iter().for_each(|peer| self.remove(slot, &peer));
+    }
+
     /// Replaces the tags of a node.
     pub(crate) fn tag(&mut self, slot: usize, name: &str, value: &str) {
         let now = self.local(slot);

@@ -78,7 +78,8 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
         83..92 => cluster.crash(slot),
         92..93 => cluster.stop(slot),
         93..94 => cluster.restart_storage(slot),
-        94..96 => {
+        94..95 => cluster.remove_one_of_the_dead(slot),
+        95..97 => {
             cluster.leave(slot);
             cluster.run_for(Duration::from_secs(20));
             if cluster.slots[slot].node.is_some() {

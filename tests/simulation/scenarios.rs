@@ -145,16 +145,6 @@ fn one_way_cuts_heal() {
     }
 }
 
-// C63
-#[test]
-fn half_of_all_packets_lost_for_half_a_minute_kills_nobody_for_good() {
-    let mut cluster = running(4, Settings::roomy());
-    cluster.network.loss = 0.5;
-    cluster.run_for(secs(30));
-    cluster.network.loss = 0.0;
-    cluster.run_until(secs(30), Cluster::converged);
-}
-
 // C37
 #[test]
 fn twenty_start_at_once_on_one_seed() {

@@ -201,8 +201,8 @@ def lossy_ingress(bed):
 
 
 def no_inbound(bed):
-    """Nothing reaches one node, which is heard by all."""
-    return bad_link(bed, "no inbound", lambda victim: bed.lab.net("cut", "--oneway", "all", victim), gone=True)
+    """Nothing reaches one node, which is heard by all: it may live or not, but nobody else is blamed."""
+    return bad_link(bed, "no inbound", lambda victim: bed.lab.net("cut", "--oneway", "all", victim))
 
 
 def no_outbound(bed):

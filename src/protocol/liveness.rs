@@ -21,6 +21,7 @@ use super::{
     gossip::{Answer, Ask},
     id::{Generation, Incarnation, NodeId},
     inquiry::{Asker, Finding, Inquiry},
+    overlay,
     phi::PhiEstimate,
     reason::{Cause, History, Reason, Transition},
     record::Status,
@@ -122,6 +123,8 @@ pub struct Liveness {
     /// Heard here though they are said to be dead, which they have not refuted.
     defied: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
+    /// Few nodes judge each other here: see [`Scale::few`].
+    few: bool,
     histories: BTreeMap<NodeId, Arc<History>>,
     last_tick: Option<Time>,
     /// When a wake-up was asked for.
@@ -183,6 +186,7 @@ impl Liveness {
             gone: BTreeSet::new(),
             defied: BTreeSet::new(),
             suspects: BTreeSet::new(),
+            few: false,
             histories: BTreeMap::new(),
             last_tick: None,
             armed: None,
@@ -368,6 +372,7 @@ impl Liveness {
             join_grace: self.config.join_grace,
             dead_peer_phi: self.config.dead_peer_phi,
             health: self.health.score,
+            few: self.few,
         }
     }
 
@@ -422,7 +427,10 @@ impl Liveness {
             let hears = self.observed.get(node).is_some_and(|w| w.hears(now, &self.scale()));
             let suspected = now.since(since) >= self.config.suspicion / 2;
             let told = !known || (state == PeerState::Suspect && suspected);
-            (accused(state, level, told, hears), Cause::Told)
+            // Nobody stands for it: it comes from somebody who was alone, or cut off.
+            let hearsay = level == Level::Suspect && observers.is_empty();
+            let next = if hears && hearsay { state } else { accused(state, level, told, hears) };
+            (next, Cause::Told)
         } else {
             (state, Cause::Told)
         };
@@ -510,11 +518,12 @@ impl Liveness {
     fn spread(&mut self) {
         let ours = || self.observed.values().filter(|watch| watch.is_ours_to_beat()).count();
         let count = ours().max(1) as u64;
+        self.few = self.observed.values().filter(|watch| watch.is_judged()).count() <= FEW_MAX;
+        let ticks = u64::from(TICKS_PER_INTERVAL);
+        let first = overlay::offset(&self.config.node, ticks);
         let ours = self.observed.values_mut().filter(|watch| watch.is_ours_to_beat());
         for (index, watch) in (0..).zip(ours) {
-            watch.set_slot(
-                index * u64::from(TICKS_PER_INTERVAL) / count % u64::from(TICKS_PER_INTERVAL),
-            );
+            watch.set_slot((first + index * ticks / count) % ticks);
         }
     }
 
@@ -542,7 +551,7 @@ impl Liveness {
             watch => watch,
         };
         let asked = self.questions.contains_key(node);
-        let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_missing());
+        let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_doubted());
         if generation > peer.generation {
             peer.generation = generation;
             self.changed.insert(node.clone());
@@ -1178,11 +1187,13 @@ fn tell_state(
 }
 
 /// Others are asked at this part of the level at which this node is convinced.
-const ASK_PART: f64 = 0.5;
+const ASK_PART: f64 = 0.25;
 /// A question may be answered for so many intervals.
 const QUESTION_INTERVALS: u32 = 2;
 /// For so many intervals a node leaves the asking to others.
 const WAIT_INTERVALS: u32 = 2;
+/// Up to so many peers are sent heartbeats by both ends of an edge.
+const FEW_MAX: usize = 4;
 /// A tick that comes this much too late counts as a stall.
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.

@@ -44,6 +44,13 @@ pub fn dials(local: &NodeId, remote: &NodeId) -> bool {
     (local < remote) == lesser_dials
 }
 
+/// A number from 0 to `below`, the same for a node each time: so that nodes which start together do not
+/// act together.
+#[must_use]
+pub fn offset(node: &NodeId, below: u64) -> u64 {
+    mix(hash(node.as_str()).rotate_left(17)) % below.max(1)
+}
+
 /// Of two connections between the same nodes, whether the one dialed by us (or by them) stays. Both
 /// ends agree.
 #[must_use]

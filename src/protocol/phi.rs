@@ -103,6 +103,12 @@ impl PhiWindow {
         PhiEstimate { last_heard: self.last_heard, mean, deviation, loss, lapsed }
     }
 
+    /// When the last heartbeat came, if the next one ends an interval.
+    #[must_use]
+    pub const fn last_heartbeat(&self) -> Option<Time> {
+        self.last_heartbeat
+    }
+
     /// How long nothing has been heard.
     #[must_use]
     pub fn silence(&self, now: Time) -> Duration {

@@ -19,8 +19,10 @@ use super::{
 /// How long an answer is waited for beyond the round trip, before anything is missed: QUIC delays an
 /// acknowledgement by 25 ms (RFC 9000 section 18.2), and repeats what was lost after some more.
 pub const ACK_DELAY: Duration = Duration::from_millis(25);
-/// The least time between two probes.
-pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(5);
+/// The least time between two probes, and that with the shortest intervals.
+pub const PROBE_SPACING: Duration = Duration::from_millis(5);
+/// See [`PROBE_SPACING`].
+pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(3);
 /// Probes sent quickly; those after them come once in a tenth of an interval.
 pub const QUICK_PROBES: u32 = 24;
 /// Most probes whose answers are waited for at a time.
@@ -39,6 +41,9 @@ pub struct Scale {
     pub dead_peer_phi: f64,
     /// How slow this node finds itself: 0 is as it should be.
     pub health: u32,
+    /// There are so few edges that one heartbeat on each would leave long gaps between them: the end
+    /// that did not dial sends one as well, half an interval after the other's.
+    pub few: bool,
 }
 
 /// What there is to be sent to the peer.
@@ -212,6 +217,12 @@ impl Watch {
         self.miss.is_some()
     }
 
+    /// Whether a probe was not answered in time either, so that more than a packet was late.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.miss.as_ref().is_some_and(|miss| miss.lapsed > 0)
+    }
+
     /// Since when.
     #[must_use]
     pub fn missing_since(&self) -> Option<Time> {
@@ -334,9 +345,9 @@ impl Watch {
     pub fn tick(&mut self, now: Time, ticks: Range<u64>, number: u64, scale: &Scale) -> Due {
         let mut due = Due::default();
         let whole = !ticks.is_empty();
-        if self.is_ours_to_beat()
-            && ticks.take(PER_INTERVAL).any(|tick| tick % PER_INTERVAL as u64 == self.slot)
-        {
+        let slot = |tick| tick % PER_INTERVAL as u64 == self.slot;
+        let ours = self.is_ours_to_beat() && ticks.take(PER_INTERVAL).any(slot);
+        if ours || (whole && self.is_between_beats(now, scale)) {
             due.beat = true;
             self.sent = Some(now);
             self.unanswered = self.unanswered.or(Some(now));
@@ -434,6 +445,17 @@ impl Watch {
         }
     }
 
+    /// Whether the other end's heartbeat was half an interval ago, and ours is to come between two.
+    fn is_between_beats(&self, now: Time, scale: &Scale) -> bool {
+        let half = scale.interval / 2;
+        let sent = |at: Time| now.since(at) < half + scale.interval / 4;
+        scale.few
+            && self.judged
+            && self.link == Some(false)
+            && self.window.last_heartbeat().is_some_and(|at| now.since(at) >= half)
+            && !self.sent.is_some_and(sent)
+    }
+
     fn path_loss(&self) -> f64 {
         // What was missed though QUIC sent it again is one way in two.
         self.loss.max(1.0 - (1.0 - self.misses).sqrt()).clamp(LOSS_MIN, LOSS_MAX)
@@ -480,7 +502,8 @@ impl Watch {
 
 fn spacing(rtt: Option<Duration>, scale: &Scale) -> Duration {
     let rtt = rtt.unwrap_or(RTT_UNKNOWN);
-    (rtt + rtt / 2).max(PROBE_SPACING_MIN) * (1 + scale.health)
+    let least = (scale.interval / 66).clamp(PROBE_SPACING_MIN, PROBE_SPACING);
+    (rtt + rtt / 2).max(least) * (1 + scale.health)
 }
 
 /// How long an echo is waited for.

@@ -99,6 +99,17 @@ impl Stage {
         stage
     }
 
+    /// Runs until something is so, which has to be soon.
+    fn run_until(&mut self, so: impl Fn(&Self) -> bool) -> &mut Self {
+        for _ in 0..500 {
+            if so(self) {
+                return self;
+            }
+            self.run(10);
+        }
+        panic!("not within five seconds");
+    }
+
     fn introduce(&mut self, name: &str, generation: u64) -> &mut Self {
         self.member(name, generation, Status::Up, Verdict::default())
     }
@@ -457,7 +468,7 @@ fn one_unanswered_heartbeat_begins_the_probing_and_asks() {
     assert!(probes[1..5].is_sorted() && probes[4] - probes[0] <= 30, "{probes:?}");
     let (asked, peer) = &stage.asked[0];
     let late = asked.since(beat).as_millis() - probes[0];
-    assert!(*peer == node("p") && (10..=30).contains(&late), "after a few: {late}");
+    assert!(*peer == node("p") && (5..=30).contains(&late), "after a few: {late}");
     assert_eq!(stage.asked.len(), 1, "and not again");
     assert!(!stage.accuses("p"), "it alone is not enough");
 }
@@ -541,7 +552,7 @@ fn of_two_nodes_each_decides_alone_and_at_once() {
 #[test]
 fn five_of_ten_have_to_agree_and_one_that_repeats_itself_does_not_count() {
     let mut stage = Stage::among(&TEN);
-    stage.silence("p").run(1_400);
+    stage.silence("p").run_until(|stage| !stage.asked.is_empty()).run(40);
     (0..10).for_each(|_| {
         stage.answer("a", "p", false);
     });
@@ -596,7 +607,7 @@ fn whom_most_others_hear_is_not_accused() {
 #[test]
 fn who_answers_itself_by_another_way_is_not_accused() {
     let mut stage = Stage::among(&TEN);
-    stage.silence("p").run(1_300);
+    stage.silence("p").run_until(|stage| !stage.asked.is_empty());
     ["a", "b", "c"].iter().for_each(|name| {
         stage.answer(name, "p", false);
     });
@@ -1011,8 +1022,7 @@ fn who_starts_anew_while_suspect_is_not_convicted() {
 fn who_has_refuted_and_is_suspect_again_is_given_its_time_anew() {
     let mut stage = Stage::among(&["p", "q"]);
     stage.observers = Some(1);
-    stage.silence("p").run(1_500);
-    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    stage.silence("p").run_until(|stage| stage.state("p") == Some(PeerState::Suspect));
     stage.run(1_500);
     let again = Verdict { incarnation: Incarnation(1), level: Level::Suspect };
     stage.member("p", 1, Status::Up, again).run(1_500);
@@ -1040,7 +1050,8 @@ fn who_stops_in_the_middle_of_a_question_accuses_nobody() {
         for answers in [true, false] {
             for early in (0..400).step_by(7) {
                 let mut stage = Stage::among(&TEN);
-                stage.silence("p").run(1_000 + early);
+                // Before half an interval is over, after which a few answers are enough.
+                stage.silence("p").run_until(|stage| !stage.asked.is_empty()).run(early);
                 stage.revive("p").stand_still(millis);
                 if answers {
                     stage.answer("a", "p", false);

@@ -52,6 +52,7 @@ impl Estimates {
         Some(&self.0[at].1)
     }
 
+    #[cfg(feature = "cli")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &(NodeId, PhiEstimate)> {
         self.0.iter()
     }

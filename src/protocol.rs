@@ -16,6 +16,7 @@
 //! little as the difference, [`bulk`] who sends whom what is too
 //! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
+pub(crate) mod bucket;
 pub mod bulk;
 pub mod datacenters;
 pub mod delta;

@@ -33,7 +33,6 @@ use crate::{
     store::EndpointKeys,
 };
 
-mod bucket;
 pub(crate) mod budget;
 pub mod exchange;
 pub mod gossip;

@@ -17,6 +17,7 @@ use std::{
 };
 
 use super::{
+    bucket::Bucket,
     event::Event,
     gossip::{Answer, Ask},
     id::{Generation, Incarnation, NodeId},
@@ -116,8 +117,8 @@ pub struct Liveness {
     inquiries: BTreeMap<NodeId, Inquiry>,
     /// What others have asked and is not answered yet.
     questions: BTreeMap<NodeId, Vec<Question>>,
-    /// How many questions may be asked, and as of when.
-    asks: (f64, Time),
+    /// How many questions may be asked.
+    asks: Bucket,
     /// Dead or left, to be forgotten some day.
     gone: BTreeSet<NodeId>,
     /// Heard here though they are said to be dead, which they have not refuted.
@@ -182,7 +183,7 @@ impl Liveness {
             links: BTreeMap::new(),
             inquiries: BTreeMap::new(),
             questions: BTreeMap::new(),
-            asks: (ASKS_MAX, Time::ZERO),
+            asks: Bucket::holding(Time::ZERO, ASKS_MAX),
             gone: BTreeSet::new(),
             defied: BTreeSet::new(),
             suspects: BTreeSet::new(),
@@ -616,15 +617,10 @@ impl Liveness {
             return;
         }
         let Some(peer) = self.peers.get(node) else { return };
-        let (left, since) = self.asks;
-        let intervals =
-            now.since(since).as_secs_f64() / self.config.heartbeat_interval.as_secs_f64();
-        let left = (left + intervals * ASKS_PER_INTERVAL).min(ASKS_MAX);
-        self.asks = (left, now);
-        if left < 1.0 {
+        let rate = ASKS_PER_INTERVAL / self.config.heartbeat_interval.as_secs_f64();
+        if !self.asks.pays_of(now, rate, ASKS_MAX) {
             return;
         }
-        self.asks.0 -= 1.0;
         self.inquiries.insert(node.clone(), Inquiry::new(now));
         out.push(Output::Count(Counter::Inquiries, 1));
         out.push(Output::Storage(StorageInput::Ask(node.clone(), peer.generation)));

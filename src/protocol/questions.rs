@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    bucket::Bucket,
     gossip::{Answer, Ask},
     id::{Generation, NodeId},
     overlay::NEIGHBOURS_MAX,
@@ -24,14 +25,14 @@ pub struct Questions {
     /// The last questions of this node, by subject.
     own: BTreeMap<NodeId, u64>,
     asked: u64,
-    relays: (f64, Time),
+    relays: Bucket,
 }
 
 impl Questions {
     /// None has been heard of.
     #[must_use]
     pub const fn new(now: Time) -> Self {
-        let relays = (RELAYS_PER_SECOND, now);
+        let relays = Bucket::holding(now, RELAYS_PER_SECOND);
         Self { seen: BTreeMap::new(), own: BTreeMap::new(), asked: 0, relays }
     }
 
@@ -86,11 +87,7 @@ impl Questions {
 
     /// Whether one more may be passed on.
     pub fn may_relay(&mut self, now: Time) -> bool {
-        let (left, since) = self.relays;
-        let left = left + now.since(since).as_secs_f64() * RELAYS_PER_SECOND;
-        let left = left.min(RELAYS_PER_SECOND);
-        self.relays = (if left >= 1.0 { left - 1.0 } else { left }, now);
-        left >= 1.0
+        self.relays.pays_of(now, RELAYS_PER_SECOND, RELAYS_PER_SECOND)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::bucket::{BURST_SECONDS, Bucket};
+use crate::protocol::bucket::{BURST_SECONDS, Bucket};
 use crate::{
     config::Config,
     protocol::{gossip::Class, id::Datacenter, time::Time},

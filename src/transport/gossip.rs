@@ -16,11 +16,11 @@ use tokio::sync::Notify;
 
 use super::{
     Met, NodeLink,
-    bucket::Bucket,
     budget::Allowance,
     exchange::{ExchangeError, FrameError},
 };
 use crate::protocol::{
+    bucket::Bucket,
     event::ProtocolEvent,
     exchange::{Ask, Breach},
     gossip::{Class, Gossip},

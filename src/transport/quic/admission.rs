@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     config::QuicLimits,
-    protocol::{route::Counter, time::Time},
-    transport::{NodeLink, bucket::Bucket},
+    protocol::{bucket::Bucket, route::Counter, time::Time},
+    transport::NodeLink,
 };
 
 /// Source addresses remembered at once.

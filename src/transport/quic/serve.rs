@@ -16,11 +16,12 @@ use super::{
 use crate::{
     actors::clock::Clock,
     protocol::{
+        bucket::Bucket,
         message::{Call, Heartbeat},
         route::{Counter, Sign},
     },
     tls::{self, Rejection},
-    transport::{NodeLink, bucket::Bucket, exchange::answer},
+    transport::{NodeLink, exchange::answer},
 };
 
 /// Datagrams that are no heartbeats until a peer is cut off.

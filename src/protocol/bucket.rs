@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::time::Time;
+use super::time::Time;
 
 /// How much may be saved up, in seconds of the rate.
 pub(crate) const BURST_SECONDS: f64 = 2.0;
@@ -19,9 +19,20 @@ impl Bucket {
         Self { tokens: rate * BURST_SECONDS, at: now }
     }
 
+    /// It holds so many.
+    pub(crate) const fn holding(now: Time, tokens: f64) -> Self {
+        Self { tokens, at: now }
+    }
+
     /// Spends one, if there is one.
     pub(crate) fn pays(&mut self, now: Time, rate: f64) -> bool {
-        *self = Self { tokens: self.tokens_at(now, rate), at: now };
+        self.pays_of(now, rate, rate * BURST_SECONDS)
+    }
+
+    /// The same where so many may be saved up at most.
+    pub(crate) fn pays_of(&mut self, now: Time, rate: f64, most: f64) -> bool {
+        let earned = now.since(self.at).as_secs_f64() * rate;
+        *self = Self { tokens: (self.tokens + earned).min(most), at: now };
         let pays = self.tokens >= 1.0;
         self.tokens -= f64::from(u8::from(pays));
         pays

@@ -14,6 +14,7 @@ use super::{
     Plan,
     faults::Faults,
     network::Network,
+    queue::micros,
     report::{rounded, spread},
 };
 
@@ -324,10 +325,6 @@ fn three(sorted: &[f64]) -> Value {
 
 fn name(fault: Fault) -> String {
     fault.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// `dead_peer_phi`, and what all others have for it.

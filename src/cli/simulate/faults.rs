@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::index::sample};
 
+use super::queue::micros;
+
 /// The faults of all nodes. Times are in microseconds of the run.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {
@@ -160,10 +162,6 @@ impl Deaf {
         let Some(since) = now.checked_sub(self.from) else { return false };
         self.on == u64::MAX || since % (self.on + self.off) < self.on
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// An hour, in microseconds.

@@ -1,7 +1,7 @@
 //! What happens next: events in the order of their times, those of one time by their rank and then in
 //! the order in which they were scheduled, so that a run is the same each time.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 /// Events to come, on a clock in microseconds.
 #[derive(Debug)]
@@ -69,6 +69,11 @@ impl<E> Ord for Slot<E> {
     fn cmp(&self, _: &Self) -> std::cmp::Ordering {
         std::cmp::Ordering::Equal
     }
+}
+
+/// A span on that clock.
+pub(super) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

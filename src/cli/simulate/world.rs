@@ -18,7 +18,7 @@ use super::{
     network::Network,
     node::{Machine, Machines, number},
     pool::Pool,
-    queue::Queue,
+    queue::{Queue, micros},
     size::encoded_len,
 };
 use crate::{
@@ -1474,10 +1474,6 @@ fn number_at(address: &str) -> Option<u32> {
     let (host, _) = address.split_once(':')?;
     let host: std::net::Ipv4Addr = host.parse().ok()?;
     Some(u32::from(host) & 0x00ff_ffff)
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Length, kind and version of a frame.

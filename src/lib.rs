@@ -36,7 +36,8 @@
 //! names them and travels like a change. The accused refutes it if it lives, by raising its
 //! incarnation; if it does not within two intervals it is *dead*. Time in which this process itself
 //! stood still counts against nobody, and whoever finds itself slow is patient. What led to each
-//! verdict is kept: [`Gossipmonger::why`].
+//! verdict is kept: [`Gossipmonger::why`]. A death is for its own datacenter to find; of one that no
+//! bridge leads to any more the nodes are *unreachable*, neither live nor dead.
 //!
 //! # Layers
 //!

@@ -8,8 +8,10 @@
 //! [`sketch`] tells which lines differ, and only those are compared.
 //!
 //! Three machines do it: [`replica`] holds the maps and tells what is new ([`push`]), [`liveness`]
-//! judges who is live, [`scheduler`] decides which connections there are ([`overlay`], [`links`]) and
-//! with whom to compare what is known ([`repair`]). A machine is told something and the present
+//! judges who is live, by what this node hears ([`watch`], [`phi`]) and by what others answer
+//! ([`inquiry`], [`questions`]), [`scheduler`] decides which connections there are ([`overlay`],
+//! [`links`]), with whom to compare what is known ([`repair`]) and which datacenters cannot be reached
+//! ([`datacenters`]). A machine is told something and the present
 //! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
 //! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
 //! logic that ships. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as

@@ -221,6 +221,7 @@ fn replica(name: &str) -> Replica {
 fn news(node: NodeId, from: u64, to: u64) -> Delta {
     let record = (from == 0).then(|| (Version(1), record(node.as_str())));
     let node = NodeDelta {
+        sealed: None,
         node,
         generation: Generation(1),
         ancestry: Vec::new(),

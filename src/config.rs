@@ -9,6 +9,7 @@ use crate::{
         entry::KEY_BYTES_MAX,
         id::{ClusterId, Datacenter, NodeId},
         record,
+        seal::Signing,
     },
     store::{Store, memory::MemoryStore},
     tls::{Identity, LoadError, Roots},
@@ -62,6 +63,9 @@ pub struct Config {
     /// The original's `MINIMUM_LIVE_PEERS`: with fewer live peers, every round goes to a seed too.
     /// Default 1.
     pub minimum_live_peers: usize,
+    /// What is signed, and asked of others: see [`Signing`]. Default: require. Where the transport has
+    /// no certificates nothing is signed, whatever this says.
+    pub signing: Signing,
     /// What a node may hold. Must be the same in the whole cluster: news above it is refused.
     pub limits: Limits,
     /// Most nodes known at once. Default 10,000, at most 32,000.
@@ -199,6 +203,7 @@ impl Config {
             max_deltas_per_gossip: 10_000,
             max_delta_bytes: 256 << 10,
             minimum_live_peers: 1,
+            signing: Signing::default(),
             limits: Limits::default(),
             peers_max: 10_000,
             tombstone_grace: HOUR,

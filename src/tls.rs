@@ -10,6 +10,7 @@
 
 mod authority;
 mod identity;
+mod notary;
 mod refusal;
 mod verifier;
 
@@ -36,7 +37,10 @@ pub use self::{
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     verifier::Roots,
 };
-use crate::protocol::{id::NodeId, sketch::SketchKey};
+use crate::protocol::{
+    id::{ClusterId, NodeId},
+    sketch::SketchKey,
+};
 
 /// The protocol versions we speak, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
@@ -59,6 +63,7 @@ pub enum Expect {
 #[derive(Clone)]
 pub struct Tls {
     shared: Shared,
+    cluster: ClusterId,
 }
 
 impl Tls {
@@ -69,8 +74,9 @@ impl Tls {
     /// # Errors
     /// [`LoadError::Unsupported`] if rustls cannot use the roots.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let cluster = identity.name().cluster.clone();
         let state = State::new(identity, roots)?;
-        Ok(Self { shared: Arc::new(ArcSwap::from_pointee(state)) })
+        Ok(Self { shared: Arc::new(ArcSwap::from_pointee(state)), cluster })
     }
 
     /// Makes all handshakes from now on use another certificate and other roots. Connections that
@@ -208,13 +214,16 @@ struct State {
     identity: Identity,
     chains: Chains,
     sketch_key: SketchKey,
+    /// Of the certificate; another one has another.
+    revision: u64,
 }
 
 impl State {
     fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         let sketch_key = roots.sketch_key(&identity.name().cluster);
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
-        Ok(Self { identity, chains, sketch_key })
+        let revision = identity.revision();
+        Ok(Self { identity, chains, sketch_key, revision })
     }
 }
 

@@ -26,6 +26,7 @@ use crate::{
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
+        seal::Notary,
         sketch::SketchKey,
         skim::Heading,
         time::Time,
@@ -85,6 +86,12 @@ pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
     /// unknown to others. Nodes with different keys exchange full digests.
     fn sketch_key(&self) -> SketchKey {
         SketchKey([0; 16])
+    }
+
+    /// Who knows the nodes' certificates, where nodes have some: then what a node says of itself is
+    /// signed, as the configuration's `signing` says. Without one nothing is.
+    fn notary(&self) -> Option<Arc<dyn Notary>> {
+        None
     }
 
     /// Starts its actor, linked to `supervisor`. Called again after the actor failed: connections

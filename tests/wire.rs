@@ -365,6 +365,7 @@ fn delta() -> Delta {
     };
     let value = |ttl_ms| DeltaContent::Value { value: "v".into(), ttl_ms };
     let node = NodeDelta {
+        sealed: None,
         node: NodeId::new("n1").unwrap(),
         generation: Generation(1_700_000_000_000),
         ancestry: vec![(Generation(7), Version(3))],
@@ -539,6 +540,7 @@ fn any_node_delta() -> impl Strategy<Value = NodeDelta> {
     (any_node(), any::<[u64; 6]>(), ancestry, record, entries).prop_map(
         |(node, [generation, from, to, horizon, torn, floor], ancestry, record, entries)| {
             NodeDelta {
+                sealed: None,
                 node,
                 generation: Generation(generation),
                 ancestry: ancestry.into_iter().map(|(g, v)| (Generation(g), Version(v))).collect(),

@@ -19,6 +19,7 @@ use crate::{
         record::Status,
         replica::{Replica, Write, WriteError, Written},
         route::{Output, StorageInput},
+        seal::{Notary, Seals},
         sketch::SketchKey,
         wave::Census,
     },
@@ -107,6 +108,7 @@ impl Storage {
         state.replica.set_wall(begun, Clock::wall());
         if let Some(transport) = state.shared.transport.upgrade() {
             state.replica.set_sketch_key(transport.sketch_key());
+            state.learn_to_sign(transport.notary(), &mut out);
         }
         match message {
             StorageMessage::Input(input) => {
@@ -138,6 +140,16 @@ impl Storage {
 }
 
 impl State {
+    /// Takes over who vouches for keys, and has this life vouched for anew when its certificate changes.
+    fn learn_to_sign(&mut self, notary: Option<Arc<dyn Notary>>, out: &mut Vec<Output>) {
+        let Some(notary) = notary else { return };
+        if !self.replica.knows_seals() {
+            let signing = self.shared.config.signing;
+            self.replica.set_seals(Some(Seals { notary, signing }));
+        }
+        self.replica.renew_credential(self.shared.clock.now(), out);
+    }
+
     fn write(&mut self, writes: Writes, out: &mut Vec<Output>) -> Result<Written, WriteError> {
         let now = self.shared.clock.now();
         match writes {

@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Deserializer};
 
 use super::{Config, ConfigError};
+use crate::protocol::seal::Signing;
 
 /// Environment variables of this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
 /// `GOSSIPMONGER_SEEDS=a:7101,b:7101`, `GOSSIPMONGER_LIMITS__KEYS=1000` for a key in a table.
@@ -55,6 +56,8 @@ pub struct ConfigFile {
     pub max_deltas_per_gossip: Option<usize>,
     /// See [`Config::max_delta_bytes`].
     pub max_delta_bytes: Option<usize>,
+    /// See [`Config::signing`]: `off`, `prefer` or `require`.
+    pub signing: Option<Signing>,
     /// See [`Config::minimum_live_peers`].
     pub minimum_live_peers: Option<usize>,
     /// See [`Config::peers_max`].
@@ -239,7 +242,7 @@ impl ConfigFile {
             };
         }
         put!(tags, listen, advertise, seeds, gossip_interval, gossip_fanout, dead_peer_phi);
-        put!(max_deltas_per_gossip, max_delta_bytes, minimum_live_peers, peers_max);
+        put!(max_deltas_per_gossip, max_delta_bytes, minimum_live_peers, peers_max, signing);
         put!(tombstone_grace, forget_after, event_queue, write_queue_bytes, rejoin);
         put!(push_bytes_per_second, wan_bytes_per_second);
         put_table!(limits: key_bytes, value_bytes, keys, state_bytes);

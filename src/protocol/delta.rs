@@ -6,6 +6,7 @@ use super::{
     entry::{Key, Value},
     id::{Generation, NodeId, Version},
     record::NodeRecord,
+    seal::Sealed,
     verdict::Verdict,
 };
 
@@ -47,6 +48,8 @@ pub struct NodeDelta {
     pub record: Option<(Version, NodeRecord)>,
     /// In version order; entries of one version are never split.
     pub entries: Vec<DeltaEntry>,
+    /// What the owner has signed, if it does.
+    pub sealed: Option<Box<Sealed>>,
 }
 
 /// One write.
@@ -105,6 +108,7 @@ impl NodeDelta {
             + self.ancestry.len() * 18
             + record.map_or(0, |(_, record)| record.encoded_len_max() + VARINT_BYTES_MAX)
             + NODE_FIXED_BYTES_MAX
+            + self.sealed.as_ref().map_or(0, |s| Sealed::header_len_max(s.credential.as_deref()))
     }
 }
 
@@ -135,5 +139,5 @@ pub const fn entry_len_max(key: usize, value: usize) -> usize {
 const VARINT_BYTES_MAX: usize = 9;
 /// Key length (3), version (9), variant (1), value length (5), option and ttl (1 + 9).
 const ENTRY_FIXED_BYTES_MAX: usize = 28;
-/// Name length (1), seven integers (63), three counts (3 x 5), option (1), level (1).
-const NODE_FIXED_BYTES_MAX: usize = 81;
+/// Name length (1), seven integers (63), three counts (3 x 5), two options (2), level (1).
+const NODE_FIXED_BYTES_MAX: usize = 82;

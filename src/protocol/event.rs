@@ -118,6 +118,16 @@ pub enum Problem {
         /// Why it was refused.
         refusal: Refusal,
     },
+    /// A node has signed two states of its map as one: it, or who has its key, tells different nodes
+    /// different things.
+    #[error(
+        "{peer} has signed two different states as the same version: it lies, or its key is in other \
+         hands; revoke its certificate"
+    )]
+    Equivocation {
+        /// Who has signed both.
+        peer: NodeId,
+    },
     /// Somebody could not be connected, or was turned away.
     #[error("{remote}: {reason}")]
     Connection {

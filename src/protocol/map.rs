@@ -14,7 +14,9 @@ use super::{
     entry::{Content, Entry, Key, Value},
     id::{Generation, Incarnation, NodeId, Version},
     record::{NodeRecord, Status},
+    seal::{Credential, Head, Seal, Sealed},
     time::Time,
+    tree::{Hash, Leaf, Tree},
     verdict::{INCARNATION_MAX, Level, Verdict},
 };
 
@@ -45,6 +47,26 @@ pub struct NodeMap {
     shown: Option<Box<Shown>>,
     /// The copy that will replace this one, once it reaches as far (see [`NodeMap::apply`]).
     staged: Option<Box<Self>>,
+    /// Whose key signs this life, and the version of the record that came with it; nobody, if the owner
+    /// signs nothing.
+    credential: Option<(Version, Arc<Credential>)>,
+    /// What the owner last signed of what is here.
+    signed: Option<Signed>,
+    /// Of all entries, once somebody has asked for its root.
+    tree: Option<Tree>,
+    /// What was signed does not follow from what is here: it is to be told from the start.
+    doubted: bool,
+}
+
+/// What an owner has signed, with what was told beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// What it signed.
+    pub seal: Seal,
+    /// Up to which version tombstones were gone.
+    pub gc_floor: Version,
+    /// The last write that replaced a part of a batch.
+    pub torn: Version,
 }
 
 /// A state of a copy in which every batch is whole.
@@ -123,6 +145,19 @@ pub enum Refusal {
     /// The owner would hold more than a node may.
     #[error("news of more than a node may hold")]
     TooLarge,
+    /// The owner has not signed it, though it signs, or has to.
+    #[error("news that its owner has not signed")]
+    Unsigned,
+    /// It is not what the owner has signed: whoever relays it has forged or left out something.
+    #[error("news that is not what its owner has signed")]
+    Forged,
+    /// What the owner has signed does not follow from what is here. Whose fault that is shows when the
+    /// whole map has been told again.
+    #[error("news that does not fit what is here")]
+    Mismatch,
+    /// Whose key signed it is not known, or not proved.
+    #[error("news signed with a key that its owner's certificate does not vouch for")]
+    NoCredential,
 }
 
 impl NodeMap {
@@ -185,7 +220,11 @@ impl NodeMap {
     /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
     /// thought already; says whether it was.
     pub fn judge(&mut self, verdict: Verdict) -> bool {
-        let graver = verdict > self.verdict() && verdict.incarnation <= INCARNATION_MAX;
+        // Whoever signs says by itself which incarnation it is in.
+        let signs = self.credential.is_some();
+        let own = self.record().map_or(Incarnation::ZERO, |record| record.incarnation);
+        let last = if signs { own } else { INCARNATION_MAX };
+        let graver = verdict > self.verdict() && verdict.incarnation <= last;
         if graver {
             self.verdict = verdict;
         }
@@ -202,6 +241,7 @@ impl NodeMap {
             && self.record_version() >= record
             && self.verdict() >= delta.verdict
             && self.staged.is_none()
+            && !self.doubted
     }
 
     /// News that says no more than what is thought of the owner.
@@ -219,7 +259,79 @@ impl NodeMap {
             verdict: self.verdict(),
             record: None,
             entries: Vec::new(),
+            sealed: None,
         }
+    }
+
+    /// Whose key signs this life.
+    #[must_use]
+    pub fn credential(&self) -> Option<&Arc<Credential>> {
+        self.credential.as_ref().map(|(_, credential)| credential)
+    }
+
+    /// The credential, with the version of the record that it came with.
+    #[must_use]
+    pub fn credential_version(&self) -> Option<(Version, Arc<Credential>)> {
+        self.credential.clone()
+    }
+
+    /// What the owner last signed of this map.
+    #[must_use]
+    pub const fn signed(&self) -> Option<&Signed> {
+        self.signed.as_ref()
+    }
+
+    /// Whether this is all of what the owner has last signed, no less and no more; or it signs nothing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.credential.is_none()
+            || self.signed.is_some_and(|signed| {
+                signed.seal.upto == self.max_version
+                    && signed.seal.record == self.record_version()
+                    && signed.gc_floor == self.gc_floor
+                    && signed.torn == self.torn
+            })
+    }
+
+    /// The root of the tree of all entries.
+    #[must_use]
+    pub fn root(&mut self) -> Hash {
+        if self.tree.is_none() {
+            self.tree = Some(Tree::of(self.entries.iter().map(|(key, e)| (key.as_str(), e))));
+        }
+        self.tree.as_mut().map_or(Hash([0; 32]), Tree::root)
+    }
+
+    /// What of this map is to be signed.
+    #[must_use]
+    pub fn head<'a>(&'a self, node: &'a NodeId, root: Hash) -> Head<'a> {
+        Head {
+            node,
+            generation: self.generation,
+            ancestry: &self.ancestry,
+            max_version: self.max_version,
+            gc_floor: self.gc_floor,
+            torn: self.torn,
+            record: self.record.as_ref().map(|(version, record)| (*version, &**record)),
+            root,
+        }
+    }
+
+    /// Remembers whose key signs this life; `version`: that of the record it goes with.
+    pub fn set_credential(&mut self, credential: Option<(Version, Arc<Credential>)>) {
+        self.credential = credential;
+    }
+
+    /// Remembers what the owner has signed of this map as it is.
+    pub fn set_seal(&mut self, seal: Option<Seal>) {
+        let (gc_floor, torn) = (self.gc_floor, self.torn);
+        self.signed = seal.map(|seal| Signed { seal, gc_floor, torn });
+    }
+
+    /// What was signed does not follow from what is here: from now on all of it is asked for, and
+    /// replaces this once it is whole. Says whether that is new.
+    pub fn doubt(&mut self) -> bool {
+        !std::mem::replace(&mut self.doubted, true)
     }
 
     /// Whether this copy is all that its digest entry says and no more: nothing is staged beside it,
@@ -257,6 +369,10 @@ impl NodeMap {
     #[must_use]
     pub fn digest_entry(&self, node: NodeId) -> DigestEntry {
         let growing = self.staged.as_deref().unwrap_or(self);
+        if self.doubted && self.staged.is_none() {
+            let (generation, verdict) = (self.generation, self.verdict());
+            return DigestEntry { generation, verdict, ..DigestEntry::unknown(node) };
+        }
         DigestEntry {
             node,
             generation: self.generation,
@@ -271,6 +387,9 @@ impl NodeMap {
     /// How many versions `theirs` lacks, and whether it lacks anything at all; `None` if nothing.
     #[must_use]
     pub fn staleness(&self, theirs: &DigestEntry) -> Option<u64> {
+        if !self.is_whole() {
+            return self.has_verdict(theirs).then_some(0);
+        }
         let from = self.start(theirs)?;
         self.has_news(theirs, from).then(|| self.max_version.0.saturating_sub(from.0))
     }
@@ -284,6 +403,11 @@ impl NodeMap {
         theirs: &DigestEntry,
         budget: &mut Budget,
     ) -> Option<(NodeDelta, bool)> {
+        // Of a part nobody could be shown what the owner has signed.
+        if !self.is_whole() {
+            let news = self.has_verdict(theirs);
+            return news.then(|| (self.judgement(theirs.node.clone()), false));
+        }
         let from = self.start(theirs)?;
         if !self.has_news(theirs, from) {
             return None;
@@ -296,6 +420,10 @@ impl NodeMap {
         budget.bytes = budget.bytes.saturating_sub(header);
         let cut = self.fill(now, &mut delta, budget);
         budget.untouched = false;
+        if let (true, Some(sealed), Some(tree)) = (cut, &mut delta.sealed, &self.tree) {
+            sealed.proof = tree.prove(delta.from, delta.to);
+            budget.bytes = budget.bytes.saturating_sub(sealed.proof.encoded_len_max());
+        }
         Some((delta, cut))
     }
 
@@ -526,6 +654,11 @@ impl NodeMap {
         copy.generation == self.generation || continued(copy, &self.ancestry, self.gc_floor)
     }
 
+    /// Whether what is thought of the owner is graver than what the holder of a copy of this life thinks.
+    fn has_verdict(&self, theirs: &DigestEntry) -> bool {
+        self.generation == theirs.generation && self.verdict() > theirs.verdict
+    }
+
     fn has_news(&self, theirs: &DigestEntry, from: Version) -> bool {
         self.max_version > from
             || self.generation != theirs.generation
@@ -553,7 +686,25 @@ impl NodeMap {
                 self.record.as_ref().map(|(version, record)| (*version, (**record).clone()))
             },
             entries: Vec::new(),
+            sealed: self.sealed(theirs, from, known_life),
         }
+    }
+
+    /// What the owner has signed, unless the news is no more than what is thought of it.
+    fn sealed(&self, theirs: &DigestEntry, from: Version, known_life: bool) -> Option<Box<Sealed>> {
+        let (signed, (version, credential)) = (self.signed?, self.credential.as_ref()?);
+        let says_more = self.max_version > from
+            || !known_life
+            || self.record_version() > theirs.record
+            || self.gc_floor > theirs.gc_floor;
+        let known = known_life && theirs.record >= *version;
+        says_more.then(|| {
+            Box::new(Sealed {
+                seal: signed.seal,
+                credential: (!known).then(|| Arc::clone(credential)),
+                proof: Default::default(),
+            })
+        })
     }
 
     /// Puts in whole versions, oldest first, while there is room; says whether it stopped early.
@@ -589,6 +740,9 @@ impl NodeMap {
     fn put(&mut self, key: Key, entry: Entry) -> Option<Version> {
         self.bytes += key.as_str().len() + entry.value_len();
         self.tombstones += usize::from(entry.is_tombstone());
+        if let Some(tree) = &mut self.tree {
+            tree.insert(Leaf::new(key.as_str(), &entry));
+        }
         self.by_version.insert((entry.version, key.clone()));
         // One descent where looking before would be two: a million keys come at once.
         let version = entry.version;
@@ -606,6 +760,9 @@ impl NodeMap {
     fn took(&mut self, key: &Key, old: &Entry, listed: Option<Version>) -> Option<Version> {
         self.bytes -= key.as_str().len() + old.value_len();
         self.tombstones -= usize::from(old.is_tombstone());
+        if let Some(tree) = &mut self.tree {
+            tree.remove(&Leaf::new(key.as_str(), old));
+        }
         if let Some(version) = listed {
             self.by_version.remove(&(version, key.clone()));
         }
@@ -673,12 +830,19 @@ impl NodeMap {
         // What was said of the earlier life says nothing of this one.
         next.record = None;
         next.verdict = Verdict::default();
+        (next.credential, next.signed, next.doubted) = (None, None, false);
+        if let Some(staged) = &mut next.staged {
+            staged.signed = None;
+        }
         next
     }
 
     /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
     fn needs_reset(&self, delta: &NodeDelta) -> bool {
         let growing = self.staged.as_deref().unwrap_or(self);
+        if delta.from == Version::ZERO && self.doubted && self.staged.is_none() {
+            return true;
+        }
         delta.from == Version::ZERO
             && self.max_version > Version::ZERO
             && delta.gc_floor > growing.max_version
@@ -738,6 +902,31 @@ impl NodeMap {
             return Err(Refusal::Collected);
         }
         self.check_room(delta, limits)?;
+        let Some(sealed) = &delta.sealed else { return Ok(self.take_entries(now, delta)) };
+        // What is here has gone further in the meantime.
+        if delta.gc_floor < self.gc_floor {
+            return Err(Refusal::Collected);
+        }
+        if delta.to < sealed.seal.upto {
+            prove(now, delta, sealed)?;
+            return Ok(self.take_entries(now, delta));
+        }
+        if delta.to < self.max_version {
+            return Ok((Vec::new(), false));
+        }
+        let undo = self.undo(delta);
+        let taken = self.take_entries(now, delta);
+        if self.root() == sealed.seal.root {
+            self.set_seal(Some(sealed.seal));
+            return Ok(taken);
+        }
+        let from_nothing = undo.max_version == Version::ZERO;
+        self.take_back(undo);
+        Err(if from_nothing { Refusal::Forged } else { Refusal::Mismatch })
+    }
+
+    /// Takes over news that may be taken.
+    fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
         let before = (self.max_version, self.gc_floor);
         let mut changes = Vec::new();
         for entry in delta.entries.iter().filter(|e| e.version > before.0) {
@@ -745,13 +934,44 @@ impl NodeMap {
         }
         if delta.to > before.0 {
             self.max_version = delta.to;
-            self.told_at = self.told_at.max(delta.horizon);
+            // How far the sender had got, or the owner when it signed.
+            let horizon = delta.sealed.as_ref().map_or(delta.horizon, |sealed| sealed.seal.upto);
+            self.told_at = self.told_at.max(horizon);
             self.torn = self.torn.max(delta.torn);
         }
         if delta.gc_floor > self.gc_floor {
             self.collect(delta.gc_floor);
         }
-        Ok((changes, (self.max_version, self.gc_floor) != before))
+        (changes, (self.max_version, self.gc_floor) != before)
+    }
+
+    /// What [`NodeMap::take_entries`] is going to change.
+    fn undo(&self, delta: &NodeDelta) -> Undo {
+        let news = delta.entries.iter().filter(|entry| entry.version > self.max_version);
+        let mut replaced: Vec<_> =
+            news.map(|e| (e.key.clone(), self.entries.get(&e.key).cloned())).collect();
+        if delta.gc_floor > self.gc_floor {
+            let upto = (delta.gc_floor.next(), Key::from(""));
+            replaced.extend(self.by_version.range(..upto).filter_map(|(_, key)| {
+                let entry = self.entries.get(key).filter(|entry| entry.is_tombstone())?;
+                Some((key.clone(), Some(entry.clone())))
+            }));
+        }
+        let Self { max_version, told_at, torn, gc_floor, .. } = *self;
+        Undo { replaced, max_version, told_at, torn, gc_floor }
+    }
+
+    fn take_back(&mut self, undo: Undo) {
+        for (key, entry) in undo.replaced {
+            match entry {
+                Some(entry) => drop(self.put(key, entry)),
+                None => drop(self.take(&key)),
+            }
+        }
+        self.max_version = undo.max_version;
+        self.told_at = undo.told_at;
+        self.torn = undo.torn;
+        self.gc_floor = undo.gc_floor;
     }
 
     fn grow_by(&mut self, now: Time, news: &DeltaEntry) -> Option<KeyChange> {
@@ -814,7 +1034,8 @@ impl NodeMap {
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
             applied.changes = differences(&self.entries, &staged.entries, now);
             let (record, verdict) = (self.record.take(), self.verdict);
-            *self = Self { record, verdict, ..*staged };
+            let credential = self.credential.take();
+            *self = Self { record, verdict, credential, doubted: false, ..*staged };
         }
     }
 }
@@ -828,6 +1049,27 @@ fn continued(copy: &DigestEntry, ancestry: &[(Generation, Version)], floor: Vers
     let whole = copy.max_version >= copy.gc_floor || copy.gc_floor <= floor;
     let of = |(g, v): &(Generation, Version)| *g == copy.generation && copy.horizon <= *v;
     whole && ancestry.iter().any(of)
+}
+
+/// What is needed to be again as before news was taken.
+struct Undo {
+    /// What each key held.
+    replaced: Vec<(Key, Option<Entry>)>,
+    max_version: Version,
+    told_at: Version,
+    torn: Version,
+    gc_floor: Version,
+}
+
+/// Whether news that was cut is all that its owner has of these versions.
+fn prove(now: Time, delta: &NodeDelta, sealed: &Sealed) -> Result<(), Refusal> {
+    let leaf = |entry: &DeltaEntry| Leaf::new(entry.key.as_str(), &local_entry(now, entry));
+    let kept = |entry: &&DeltaEntry| {
+        !matches!(entry.content, DeltaContent::Tombstone) || entry.version > delta.gc_floor
+    };
+    let leaves: Vec<_> = delta.entries.iter().filter(kept).map(leaf).collect();
+    let root = sealed.proof.root(delta.from, delta.to, &leaves);
+    if root == Some(sealed.seal.root) { Ok(()) } else { Err(Refusal::Forged) }
 }
 
 /// Whether the news is well formed, whatever we hold.
@@ -846,7 +1088,9 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let ancestry_fits = delta.ancestry.len() <= ANCESTRY_MAX
         && delta.ancestry.iter().all(|(generation, _)| *generation < delta.generation);
     let record = delta.record.as_ref().map_or(Incarnation::ZERO, |(_, record)| record.incarnation);
-    let ordered = delta.verdict.incarnation.max(record) <= INCARNATION_MAX
+    let reaches = delta.sealed.as_ref().is_none_or(|sealed| delta.to <= sealed.seal.upto);
+    let ordered = reaches
+        && delta.verdict.incarnation.max(record) <= INCARNATION_MAX
         && delta.from <= delta.to
         && delta.to.max(delta.torn) <= delta.horizon
         && delta.generation > Generation::ZERO;

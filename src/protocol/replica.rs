@@ -20,11 +20,12 @@ use super::{
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX},
     id::{Generation, Incarnation, NodeId, Version},
-    map::{Budget, MapLimits, NodeMap, Refusal},
+    map::{Budget, MapLimits, NodeMap, Refusal, Signed},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
     record::{NodeRecord, RecordError, Status, check_tags},
     route::{Counter, Output, SchedulerInput, StorageInput, TransportInput},
+    seal::{Credential, Seals},
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
@@ -40,6 +41,7 @@ mod exchanging;
 mod news;
 mod opinion;
 mod reconciliation;
+mod sealing;
 mod serving;
 mod writing;
 
@@ -120,6 +122,11 @@ pub struct Replica {
     refuted: Option<Time>,
     /// When this is called again.
     armed: Option<Time>,
+    /// What signatures are made and verified with, if there are any in this cluster.
+    seals: Option<Seals>,
+    signer: Option<sealing::Signer>,
+    /// Nodes that have signed two states as one.
+    liars: BTreeSet<NodeId>,
 }
 
 /// A peer was forgotten: up to here its news is old.
@@ -165,6 +172,10 @@ pub struct NodeView {
     pub entries: OrdMap<Key, Entry>,
     /// How many of them are not tombstones.
     pub live_keys: usize,
+    /// Whose key signs this life, and the version of the record that came with it.
+    pub credential: Option<(Version, Arc<Credential>)>,
+    /// What the owner last signed of it.
+    pub signed: Option<Signed>,
 }
 
 /// One write of a batch.
@@ -314,6 +325,9 @@ impl Replica {
             accused: None,
             refuted: None,
             armed: None,
+            seals: None,
+            signer: None,
+            liars: BTreeSet::new(),
             config,
         };
         this.own = this.restored(stored, now, wall);
@@ -578,6 +592,7 @@ impl Replica {
         if !self.bulk.may_feed(now, peer) {
             return (theirs, Delta::default());
         }
+        self.seal_own();
         let delta = self.lacking(now, peer, &theirs, all, Occasion::Pulled);
         self.bulk.told(now, peer, &delta, true);
         theirs.advance(&delta);
@@ -696,6 +711,8 @@ impl NodeMap {
             verdict: self.verdict(),
             entries: shown.entries,
             live_keys: shown.live_keys,
+            credential: self.credential_version(),
+            signed: self.signed().copied(),
         }
     }
 
@@ -713,6 +730,13 @@ impl NodeMap {
         map.restore_horizon(view.horizon);
         map.restore_torn(view.torn);
         map.judge(view.verdict);
+        map.set_credential(view.credential.clone());
+        // What is shown may be less than what was signed; then it is asked for again.
+        if let Some(signed) = view.signed
+            && map.root() == signed.seal.root
+        {
+            map.set_seal(Some(signed.seal));
+        }
         map
     }
 }
@@ -724,7 +748,10 @@ fn origin(now: Time, wall: SystemTime) -> SystemTime {
 fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {
     out.push(Output::Count(Counter::NewsRefused, 1));
     // News that lost a race against other news is no fault of anybody.
-    if matches!(refusal, Refusal::Malformed | Refusal::TooLarge) {
+    if matches!(
+        refusal,
+        Refusal::Malformed | Refusal::TooLarge | Refusal::Unsigned | Refusal::Forged
+    ) {
         let (from, about) = (from.clone(), delta.node.clone());
         out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));
     }

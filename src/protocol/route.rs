@@ -303,6 +303,8 @@ pub enum Counter {
     EntriesApplied,
     /// News refused: it would have broken a copy.
     NewsRefused,
+    /// Nodes that have signed two states as one.
+    Equivocations,
     /// News of a node that nobody introduced.
     UnknownPeers,
     /// Nodes not taken up, since as many as allowed are known.
@@ -380,7 +382,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -388,6 +390,7 @@ impl Counter {
         Self::EntriesReceived,
         Self::EntriesApplied,
         Self::NewsRefused,
+        Self::Equivocations,
         Self::UnknownPeers,
         Self::PeersShed,
         Self::NameConflicts,
@@ -437,6 +440,7 @@ impl Counter {
             Self::EntriesReceived => "entries_received",
             Self::EntriesApplied => "entries_applied",
             Self::NewsRefused => "news_refused",
+            Self::Equivocations => "equivocations",
             Self::UnknownPeers => "unknown_peers",
             Self::PeersShed => "peers_shed",
             Self::NameConflicts => "name_conflicts",

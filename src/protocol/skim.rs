@@ -9,6 +9,7 @@ use super::{
     id::{Generation, Incarnation, Version},
     message::GOSSIP_HEADER,
     record::Status,
+    seal::Sealed,
     verdict::Verdict,
 };
 
@@ -71,6 +72,7 @@ struct NodeNews<'a> {
     verdict: Verdict,
     record: Option<(Version, Record<'a>)>,
     _entries: Vec<Entry<'a>>,
+    _sealed: Option<Box<Sealed>>,
 }
 
 /// Reads as [`NodeRecord`](super::record::NodeRecord).
@@ -168,6 +170,7 @@ mod tests {
 
     fn push(nodes: u64, value: usize) -> Gossip {
         let node = |n: u64| NodeDelta {
+            sealed: None,
             node: NodeId::new(&format!("n{n}")).unwrap(),
             generation: Generation(1_000 + n),
             ancestry: vec![(Generation(7), Version(n))],

@@ -251,6 +251,12 @@ impl Identity {
         &self.certified.cert
     }
 
+    /// Another number for another certificate.
+    pub(super) fn revision(&self) -> u64 {
+        let hash = self.chain().first().map_or([0; 32], |leaf| *blake3::hash(leaf).as_bytes());
+        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }

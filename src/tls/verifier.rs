@@ -142,7 +142,7 @@ impl Chains {
         Ok(Self { roots, dialers, algorithms })
     }
 
-    fn verify_acceptor(
+    pub(super) fn verify_acceptor(
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],
@@ -312,7 +312,7 @@ impl ResolvesClientCert for Shown {
     }
 }
 
-fn check_name(
+pub(super) fn check_name(
     leaf: &CertificateDer<'_>,
     cluster: &ClusterId,
     expect: &Expect,

@@ -415,6 +415,7 @@ mod tests {
         let value = vec![7; bytes].as_slice().into();
         let content = DeltaContent::Value { value, ttl_ms: None };
         let node = NodeDelta {
+            sealed: None,
             node: NodeId::new("n").unwrap(),
             generation: Generation(1),
             ancestry: Vec::new(),

@@ -24,7 +24,7 @@ use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
-    protocol::{route::TransportInput, sketch::SketchKey},
+    protocol::{route::TransportInput, seal::Notary, sketch::SketchKey},
     tls::{Identity, LoadError, ReloadError, Roots, Tls},
 };
 
@@ -188,6 +188,10 @@ impl OpenTransport for Open {
 
     fn sketch_key(&self) -> SketchKey {
         self.0.tls.sketch_key()
+    }
+
+    fn notary(&self) -> Option<Arc<dyn Notary>> {
+        Some(Arc::new(self.0.tls.clone()))
     }
 
     fn start(

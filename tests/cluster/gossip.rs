@@ -249,6 +249,7 @@ fn push(from: u64, to: u64) -> Message {
         severed: [].into(),
     };
     let node = NodeDelta {
+        sealed: None,
         node: id("x"),
         generation: Generation(1_000),
         ancestry: Vec::new(),

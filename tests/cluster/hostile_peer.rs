@@ -424,6 +424,7 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         severed: [].into(),
     };
     let mut delta = NodeDelta {
+        sealed: None,
         node: id(node),
         generation: Generation(1_000),
         ancestry: Vec::new(),

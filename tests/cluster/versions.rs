@@ -88,6 +88,7 @@ fn news(status: Status, upto: u64) -> NodeDelta {
     let size = DeltaEntry { key: "size".into(), version: Version(2), content: value };
     let is_first = upto == 2;
     NodeDelta {
+        sealed: None,
         node: id("later"),
         generation: LIFE,
         ancestry: Vec::new(),

@@ -208,6 +208,7 @@ pub(crate) fn answer(
 /// News of `name` in generation 1,000, with its record at version 1.
 pub(crate) fn news(name: &str, from: u64, to: u64, gc_floor: u64) -> NodeDelta {
     NodeDelta {
+        sealed: None,
         node: node(name),
         generation: Generation(1_000),
         ancestry: Vec::new(),

@@ -146,7 +146,7 @@ fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     }
     compare!(preset, store, metrics, log_format, listen, advertise, seeds, gossip_interval);
     compare!(gossip_fanout, dead_peer_phi, max_deltas_per_gossip, max_delta_bytes);
-    compare!(minimum_live_peers, peers_max, tombstone_grace, forget_after, event_queue);
+    compare!(minimum_live_peers, signing, peers_max, tombstone_grace, forget_after, event_queue);
     compare!(write_queue_bytes, push_bytes_per_second, wan_bytes_per_second);
     compare!(limits, restarts, quic);
     keys

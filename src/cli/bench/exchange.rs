@@ -210,6 +210,7 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             severed: BTreeSet::new(),
         };
         Ok(NodeDelta {
+            sealed: None,
             node,
             generation: Generation(1),
             ancestry: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica};
+use super::{Before, Outcome, Replica, sealing::Vetted};
 use crate::protocol::{
     delta::NodeDelta,
     digest::DigestEntry,
@@ -61,11 +61,27 @@ impl Replica {
             return Outcome::Ignored;
         }
         if self.copies.get(&delta.node).is_some_and(|copy| copy.covers(delta)) {
+            self.equivocates(delta, out);
             return Outcome::Known;
+        }
+        let vetted = self.vet(delta);
+        if !known && let Err(refusal) = vetted {
+            return Outcome::Refused(refusal);
         }
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
         let earlier = copy.record().cloned();
-        let applied = copy.apply(now, delta, &self.config.limits);
+        let applied = match vetted {
+            Err(refusal) => Err(refusal),
+            Ok(Vetted::Verdict) => Ok(Applied::default()),
+            Ok(Vetted::Bare) => copy.apply(now, delta, &self.config.limits),
+            Ok(Vetted::Signed(credential)) => {
+                let applied = copy.apply(now, delta, &self.config.limits);
+                if applied.is_ok() && credential.is_some() {
+                    copy.set_credential(credential);
+                }
+                applied
+            }
+        };
         // What is thought of a node does not depend on how much of its keys is here.
         let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
         let outcome = match applied {
@@ -74,6 +90,9 @@ impl Replica {
                 if !known {
                     self.copies.remove(&delta.node);
                     return Outcome::Refused(refusal);
+                }
+                if refusal == Refusal::Mismatch {
+                    self.doubt(before);
                 }
                 Outcome::Refused(refusal)
             }

@@ -122,6 +122,7 @@ impl Replica {
         theirs: &Digest,
         all: bool,
     ) -> Delta {
+        self.seal_own();
         let fed = self.bulk.fed(now, peer, theirs);
         let is_fed = fed.is_some();
         let delta = self.lacking(now, peer, theirs, all, Occasion::Told { fed });

@@ -23,6 +23,9 @@ impl Replica {
         }
         let fresh = self.push.take(now);
         if !fresh.is_empty() {
+            if fresh.iter().any(|fresh| fresh.since.node == self.config.node) {
+                self.seal_own();
+            }
             let items = self.items(now, fresh);
             let bulk = &self.bulk;
             let fed = |peer: &NodeId, owner: &NodeId| bulk.is_feeding(now, peer, owner);
@@ -100,6 +103,7 @@ impl Replica {
         if owed.is_empty() {
             return;
         }
+        self.seal_own();
         let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
         tell(vec![peer.clone()], Gossip::Push(news), out);
@@ -164,7 +168,9 @@ impl Replica {
                 Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
                     asked.push(before.line);
                 }
-                Outcome::Refused(Refusal::Gap | Refusal::Collected) => {
+                Outcome::Refused(
+                    Refusal::Gap | Refusal::Collected | Refusal::Mismatch | Refusal::NoCredential,
+                ) => {
                     out.push(Output::Count(Counter::PushGaps, 1));
                     if !self.bulk.is_coming(now, &delta.node) {
                         asked.push(self.line(&delta.node));
@@ -193,6 +199,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         lines.iter().for_each(|line| self.push.grafted(from, &line.node));
+        self.seal_own();
         let told = |line: &DigestEntry| {
             line.node != *from
                 && !self.retired.contains(&line.node)

@@ -1,0 +1,215 @@
+//! What this node signs of its own map, and whether what is told of others is what they have signed.
+
+use std::sync::Arc;
+
+use super::{Before, Replica};
+use crate::protocol::{
+    delta::NodeDelta,
+    event::{Event, Problem},
+    id::{Generation, NodeId, Version},
+    map::{NodeMap, Refusal},
+    record::NodeRecord,
+    route::{Counter, Output},
+    seal::{Credential, Head, LifeSigner, Seal, Seals, Signing},
+    time::Time,
+};
+
+/// This node's own signatures.
+#[derive(Debug)]
+pub(super) struct Signer {
+    signer: LifeSigner,
+    /// Of which life, and by which certificate it is vouched for.
+    of: (Generation, u64),
+}
+
+/// What comes of looking at the signature of news.
+#[derive(Debug)]
+pub(super) enum Vetted {
+    /// The owner signs nothing.
+    Bare,
+    /// It tells nothing but what is thought of the owner, which nobody signs.
+    Verdict,
+    /// The owner has signed it; its credential is new, if one is given.
+    Signed(Option<(Version, Arc<Credential>)>),
+}
+
+impl Replica {
+    /// Has what is here of this node signed, if it signs, and has changed since.
+    pub(super) fn seal_own(&mut self) {
+        let Some(seals) = self.seals.clone().filter(|seals| seals.signing != Signing::Off) else {
+            return;
+        };
+        let generation = self.own.generation();
+        let has_key = self.signer.as_ref().is_some_and(|signer| signer.of.0 == generation);
+        if !has_key && !self.begin_to_sign(&seals) {
+            return;
+        }
+        if self.own.signed().is_some() && self.own.is_whole() {
+            return;
+        }
+        let Some(signer) = &self.signer else { return };
+        let root = self.own.root();
+        let head = self.own.head(&self.config.node, root);
+        let signature = signer.signer.sign(&head.digest(seals.notary.cluster()));
+        let (upto, record) = (self.own.max_version(), self.own.record_version());
+        self.own.set_seal(Some(Seal { upto, record, root, signature }));
+    }
+
+    /// Takes a key for this life, or has it vouched for by another certificate.
+    fn begin_to_sign(&mut self, seals: &Seals) -> bool {
+        let of = (self.own.generation(), seals.notary.revision());
+        let kept = self.signer.take().filter(|signer| signer.of.0 == of.0).map(|old| old.signer);
+        let made = kept.map_or_else(|| seals.notary.signer(), Ok).and_then(|signer| {
+            let credential = seals.notary.vouch(&self.config.node, of.0, &signer.key())?;
+            Ok((signer, credential))
+        });
+        match made {
+            Ok((signer, credential)) => {
+                // Whoever has the record has the credential.
+                let version = self.own.record_version();
+                self.own.set_credential(Some((version, Arc::new(credential))));
+                self.signer = Some(Signer { signer, of });
+                true
+            }
+            Err(reason) => {
+                tracing::error!(%reason, "what this node tells cannot be signed");
+                false
+            }
+        }
+    }
+
+    /// The certificate has changed: others are to have this life vouched for by the new one.
+    pub fn renew_credential(&mut self, now: Time, out: &mut Vec<Output>) {
+        let Some(seals) = self.seals.clone() else { return };
+        let revision = seals.notary.revision();
+        if self.signer.as_ref().is_none_or(|signer| signer.of.1 == revision) {
+            return;
+        }
+        let before = self.before(&self.config.node);
+        let persist = self.write_record(self.own_record());
+        self.begin_to_sign(&seals);
+        out.push(Output::Persist(persist));
+        self.touched_own(now, before, out);
+    }
+
+    /// Whether news is what its owner has signed, as far as that shows without its entries.
+    ///
+    /// # Errors
+    /// [`Refusal`], of which [`Refusal::Gap`] is nobody's fault.
+    pub(super) fn vet(&self, delta: &NodeDelta) -> Result<Vetted, Refusal> {
+        let Some(seals) = &self.seals else { return Ok(Vetted::Bare) };
+        let copy = self.copies.get(&delta.node).map(Arc::as_ref);
+        let copy = copy.filter(|copy| copy.generation() == delta.generation);
+        let Some(sealed) = &delta.sealed else {
+            let says_no_more = copy.is_some_and(|copy| {
+                delta.entries.is_empty()
+                    && delta.record.is_none()
+                    && delta.to <= copy.max_version()
+                    && delta.gc_floor <= copy.gc_floor()
+            });
+            let signs = copy.is_some_and(|copy| copy.credential().is_some());
+            return match (says_no_more, signs || seals.signing == Signing::Require) {
+                (true, true) => Ok(Vetted::Verdict),
+                (false, true) => Err(Refusal::Unsigned),
+                (_, false) => Ok(Vetted::Bare),
+            };
+        };
+        let record = told_record(delta, copy, sealed.seal.record)?;
+        let ancestry = copy.map_or(&delta.ancestry[..], |copy| copy.ancestry());
+        let known = copy.and_then(NodeMap::credential);
+        let credential = match (&sealed.credential, known) {
+            (Some(told), known) => Ok((told, known == Some(told))),
+            (None, Some(known)) => Ok((known, true)),
+            (None, None) => Err(Refusal::NoCredential),
+        };
+        let (credential, vetted) = credential?;
+        let head = Head {
+            node: &delta.node,
+            generation: delta.generation,
+            ancestry,
+            max_version: sealed.seal.upto,
+            gc_floor: delta.gc_floor,
+            torn: delta.torn,
+            record,
+            root: sealed.seal.root,
+        };
+        let digest = head.digest(seals.notary.cluster());
+        if !credential.key.verifies(&digest, &sealed.seal.signature) {
+            return Err(Refusal::Forged);
+        }
+        if vetted {
+            return Ok(Vetted::Signed(None));
+        }
+        let vetted = credential.is_sized()
+            && seals.notary.vet(&delta.node, delta.generation, credential).is_ok();
+        if !vetted {
+            return Err(Refusal::NoCredential);
+        }
+        Ok(Vetted::Signed(Some((sealed.seal.record, Arc::clone(credential)))))
+    }
+
+    /// Whether what came is another thing than what is here, though the owner has signed both.
+    pub(super) fn equivocates(&mut self, delta: &NodeDelta, out: &mut Vec<Output>) {
+        let Some(sealed) = &delta.sealed else { return };
+        let Some(copy) = self.copies.get(&delta.node) else { return };
+        let Some(signed) = copy.signed().filter(|_| copy.generation() == delta.generation) else {
+            return;
+        };
+        let same = (signed.seal.upto, signed.gc_floor) == (sealed.seal.upto, delta.gc_floor);
+        if !same || signed.seal.root == sealed.seal.root || self.liars.contains(&delta.node) {
+            return;
+        }
+        // Only if it is signed as well.
+        if !matches!(self.vet(delta), Ok(Vetted::Signed(_))) {
+            return;
+        }
+        self.report_liar(&delta.node, out);
+    }
+
+    /// Says, once in a life of this node, that a node has signed two states as one.
+    pub(super) fn report_liar(&mut self, node: &NodeId, out: &mut Vec<Output>) {
+        if self.liars.len() >= LIARS_MAX || !self.liars.insert(node.clone()) {
+            return;
+        }
+        out.push(Output::Count(Counter::Equivocations, 1));
+        let peer = node.clone();
+        out.push(Output::Event(Event::Error(Problem::Equivocation { peer })));
+    }
+}
+
+impl Replica {
+    /// From now on what this node tells is signed, and what it is told verified, as this says.
+    pub fn set_seals(&mut self, seals: Option<Seals>) {
+        self.seals = seals;
+    }
+
+    /// Whether anything is signed or verified.
+    #[must_use]
+    pub const fn knows_seals(&self) -> bool {
+        self.seals.is_some()
+    }
+
+    /// What was told does not follow from the copy: all of it is to be told.
+    pub(super) fn doubt(&mut self, before: &Before) {
+        let Some(copy) = self.copies.get_mut(&before.line.node) else { return };
+        if Arc::make_mut(copy).doubt() {
+            self.touched(before);
+        }
+    }
+}
+
+/// The record that is signed: the one told, or the one here.
+fn told_record<'a>(
+    delta: &'a NodeDelta,
+    copy: Option<&'a NodeMap>,
+    signed: Version,
+) -> Result<Option<(Version, &'a NodeRecord)>, Refusal> {
+    let told = delta.record.as_ref().map(|(version, record)| (*version, record));
+    let here = copy.and_then(|copy| Some((copy.record_version(), &**copy.record()?)));
+    // Another one has come meanwhile: then the news is old, or from somebody who is behind.
+    let record = told.or(here).filter(|(version, _)| *version == signed);
+    record.map(Some).ok_or(Refusal::Gap)
+}
+
+/// Nodes remembered to have signed two states as one.
+const LIARS_MAX: usize = 1_024;

@@ -1,0 +1,296 @@
+//! Signed heads: by them whoever relays a node's map can neither forge, nor roll back, nor leave out.
+//!
+//! Each time that its map has changed and is to be told, the owner signs its [`Head`]: the life, how
+//! far the map reaches and is collected, the record, and the root of the [tree](super::tree) of all
+//! entries. The signature travels with the news as a [`Seal`]; a copy keeps the last one and passes it
+//! on, so that it can tell others nothing but what the owner has signed. Heads are signed with an
+//! Ed25519 key (RFC 8032) made for one life; a [`Credential`] says whose it is: the node's certificate,
+//! and a signature with the certificate's key over the key of the life. It goes where the record goes.
+//!
+//! A certificate that expires later ends connections, not what was said before: a head has no date.
+
+use std::{fmt, sync::Arc};
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use bincode::{Decode, Encode};
+
+use super::{
+    id::{ClusterId, Generation, NodeId, Version},
+    record::NodeRecord,
+    tree::{Hash, Proof},
+};
+
+/// Most certificates of a chain: a leaf, and intermediates.
+pub const CHAIN_MAX: usize = 4;
+/// Longest certificate that travels, in bytes of DER.
+pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
+/// Longest signature with a certificate's key, in bytes: RSA of 8192 bits.
+pub const CERTIFICATE_SIGNATURE_BYTES_MAX: usize = 1 << 10;
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Signature(pub [u8; 64]);
+
+/// An Ed25519 public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LifeKey(pub [u8; 32]);
+
+/// What an owner has signed of its map, without what is told beside it anyway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Seal {
+    /// The map reached up to here. News that was cut does not reach it.
+    pub upto: Version,
+    /// The version of the record then.
+    pub record: Version,
+    /// The root of the tree of all entries.
+    pub root: Hash,
+    /// Over the [`Head`].
+    pub signature: Signature,
+}
+
+/// What comes with news of a node that signs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sealed {
+    /// What the owner has signed.
+    pub seal: Seal,
+    /// Whose key that was, if the receiver's record is older than it.
+    pub credential: Option<Arc<Credential>>,
+    /// If the news was cut: that of these versions it tells all that there is.
+    pub proof: Proof,
+}
+
+impl Sealed {
+    /// An upper bound of its bytes on the wire, but for the proof, which is made last.
+    #[must_use]
+    pub fn header_len_max(credential: Option<&Credential>) -> usize {
+        SEAL_BYTES_MAX + credential.map_or(0, Credential::encoded_len_max)
+    }
+}
+
+/// Whose the key of a life is.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Credential {
+    /// The key that signs the heads of this life.
+    pub key: LifeKey,
+    /// The node's certificate, then intermediates, in DER.
+    pub chain: Vec<Vec<u8>>,
+    /// The kind of the signature, by RFC 8446, section 4.2.3.
+    pub scheme: u16,
+    /// With the certificate's key, over [`Credential::statement`].
+    pub signature: Vec<u8>,
+}
+
+/// All that a signature of an owner vouches for.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    /// The owner.
+    pub node: &'a NodeId,
+    /// Its life.
+    pub generation: Generation,
+    /// The lives that this one continues.
+    pub ancestry: &'a [(Generation, Version)],
+    /// How far the map reaches.
+    pub max_version: Version,
+    /// Up to which version tombstones are gone.
+    pub gc_floor: Version,
+    /// The last write that replaced a part of a batch.
+    pub torn: Version,
+    /// The record and its version.
+    pub record: Option<(Version, &'a NodeRecord)>,
+    /// The root of the tree of all entries.
+    pub root: Hash,
+}
+
+impl Head<'_> {
+    /// What is signed: a hash that no other kind of statement can have.
+    #[must_use]
+    pub fn digest(&self, cluster: &ClusterId) -> Hash {
+        let mut hasher = blake3::Hasher::new_derive_key(HEAD_CONTEXT);
+        let mut text = |text: &str| {
+            hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        };
+        text(cluster.as_str());
+        text(self.node.as_str());
+        let mut number = |number: u64| {
+            hasher.update(&number.to_le_bytes());
+        };
+        number(self.generation.0);
+        number(self.ancestry.len() as u64);
+        for (generation, version) in self.ancestry {
+            number(generation.0);
+            number(version.0);
+        }
+        number(self.max_version.0);
+        number(self.gc_floor.0);
+        number(self.torn.0);
+        number(self.record.map_or(0, |(version, _)| version.0));
+        hasher.update(&self.root.0);
+        if let Some((_, record)) = self.record {
+            hasher.update(&encoded(record));
+        }
+        Hash(*hasher.finalize().as_bytes())
+    }
+}
+
+impl Credential {
+    /// What the certificate's key signs: that this key speaks for this life of this node.
+    #[must_use]
+    pub fn statement(
+        cluster: &ClusterId,
+        node: &NodeId,
+        generation: Generation,
+        key: &LifeKey,
+    ) -> Vec<u8> {
+        let mut bytes = CREDENTIAL_CONTEXT.to_vec();
+        for text in [cluster.as_str(), node.as_str()] {
+            bytes.extend((text.len() as u64).to_le_bytes());
+            bytes.extend(text.as_bytes());
+        }
+        bytes.extend(generation.0.to_le_bytes());
+        bytes.extend(key.0);
+        bytes
+    }
+
+    /// Whether it is within its limits; one from the network may not be.
+    #[must_use]
+    pub fn is_sized(&self) -> bool {
+        (1..=CHAIN_MAX).contains(&self.chain.len())
+            && self.chain.iter().all(|certificate| certificate.len() <= CERTIFICATE_BYTES_MAX)
+            && self.signature.len() <= CERTIFICATE_SIGNATURE_BYTES_MAX
+    }
+
+    /// An upper bound of its bytes on the wire.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let chain: usize = self.chain.iter().map(|certificate| certificate.len() + 3).sum();
+        chain + self.signature.len() + 32 + 9
+    }
+}
+
+/// Signs the heads of one life.
+pub struct LifeSigner {
+    pair: Ed25519KeyPair,
+}
+
+impl LifeSigner {
+    /// From 32 random bytes, which nobody else may know.
+    ///
+    /// # Errors
+    /// [`Unusable`] if they are not a seed.
+    pub fn from_seed(seed: &[u8; 32]) -> Result<Self, Unusable> {
+        Ed25519KeyPair::from_seed_unchecked(seed).map(|pair| Self { pair }).map_err(|_| Unusable)
+    }
+
+    /// The key that the signatures are verified with.
+    #[must_use]
+    pub fn key(&self) -> LifeKey {
+        let mut key = [0; 32];
+        key.copy_from_slice(self.pair.public_key().as_ref());
+        LifeKey(key)
+    }
+
+    /// Signs a head.
+    #[must_use]
+    pub fn sign(&self, digest: &Hash) -> Signature {
+        let mut signature = [0; 64];
+        signature.copy_from_slice(self.pair.sign(&digest.0).as_ref());
+        Signature(signature)
+    }
+}
+
+impl LifeKey {
+    /// Whether this is a signature over this.
+    #[must_use]
+    pub fn verifies(&self, digest: &Hash, signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(&digest.0, &signature.0).is_ok()
+    }
+}
+
+/// Bytes that are no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are no Ed25519 seed")]
+pub struct Unusable;
+
+/// Whom certificates are shown to: what makes and judges [`Credential`]s.
+pub trait Notary: fmt::Debug + Send + Sync {
+    /// The cluster.
+    fn cluster(&self) -> &ClusterId;
+
+    /// A new key, for one life of this node.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    fn signer(&self) -> Result<LifeSigner, String>;
+
+    /// Says by this node's certificate that a key is that of a life of it.
+    ///
+    /// # Errors
+    /// What keeps it from that.
+    fn vouch(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        key: &LifeKey,
+    ) -> Result<Credential, String>;
+
+    /// Another number each time that this node's certificate has changed: then the key of the present
+    /// life is to be vouched for anew, since the authority of the old certificate may go.
+    fn revision(&self) -> u64;
+
+    /// Whether a credential is one of this life of this node, by a certificate that our roots vouch
+    /// for and that is not revoked. It may have expired since.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn vet(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        credential: &Credential,
+    ) -> Result<(), String>;
+}
+
+/// What a node does about signatures: a cluster goes from unsigned to signed by these, a node at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signing {
+    /// Signs nothing; verifies what others have signed.
+    Off,
+    /// Signs its own; takes what others have not signed.
+    Prefer,
+    /// Signs its own; refuses what others have not signed.
+    #[default]
+    Require,
+}
+
+/// What a replica signs and verifies with.
+#[derive(Clone, Debug)]
+pub struct Seals {
+    /// Who knows the certificates.
+    pub notary: Arc<dyn Notary>,
+    /// What is asked of others.
+    pub signing: Signing,
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for LifeSigner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LifeSigner").field("key", &self.key()).finish_non_exhaustive()
+    }
+}
+
+/// A record as it travels. A record within its limits can always be encoded.
+fn encoded(record: &NodeRecord) -> Vec<u8> {
+    bincode::encode_to_vec(record, bincode::config::standard()).unwrap_or_default()
+}
+
+/// Two versions (18), two options (2), root and signature.
+const SEAL_BYTES_MAX: usize = 20 + 32 + 64;
+/// What the two kinds of statements begin with.
+const HEAD_CONTEXT: &str = "gossipmonger 1 signed head of a node's map";
+const CREDENTIAL_CONTEXT: &[u8] = b"gossipmonger 1 key of a life\0";

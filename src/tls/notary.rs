@@ -1,0 +1,109 @@
+//! Certificates that vouch for the keys which sign heads: see [`seal`](crate::protocol::seal).
+
+use std::time::Duration;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use rustls::{
+    SignatureScheme,
+    pki_types::{CertificateDer, UnixTime},
+};
+use zeroize::Zeroizing;
+
+use super::{Expect, Tls, identity::CertificateSummary, verifier::check_name};
+use crate::protocol::{
+    id::{ClusterId, Generation, NodeId},
+    seal::{Credential, LifeKey, LifeSigner, Notary},
+};
+
+impl Notary for Tls {
+    fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    fn signer(&self) -> Result<LifeSigner, String> {
+        let mut seed = Zeroizing::new([0; 32]);
+        SystemRandom::new().fill(&mut *seed).map_err(|_| "the system gives no random bytes")?;
+        LifeSigner::from_seed(&seed).map_err(|error| error.to_string())
+    }
+
+    fn vouch(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        key: &LifeKey,
+    ) -> Result<Credential, String> {
+        let state = self.shared.load();
+        let certified = state.identity.certified();
+        let signer = certified.key.choose_scheme(SCHEMES).ok_or(
+            "the certificate's key makes no signature that TLS 1.3 knows: use Ed25519, ECDSA or RSA",
+        )?;
+        let statement = Credential::statement(&self.cluster, node, generation, key);
+        let signature = signer.sign(&statement).map_err(|error| error.to_string())?;
+        let chain = state.identity.chain().iter().map(|der| der.to_vec()).collect();
+        let credential =
+            Credential { key: *key, chain, scheme: u16::from(signer.scheme()), signature };
+        if credential.is_sized() {
+            Ok(credential)
+        } else {
+            Err("the certificate chain is too long to be told to others".to_owned())
+        }
+    }
+
+    fn revision(&self) -> u64 {
+        self.shared.load().revision
+    }
+
+    fn vet(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        credential: &Credential,
+    ) -> Result<(), String> {
+        let state = self.shared.load();
+        let chain: Vec<_> =
+            credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
+        check_name(leaf, &self.cluster, &Expect::Node(node.clone())).map_err(|r| r.to_string())?;
+        state
+            .chains
+            .verify_acceptor(leaf, rest, within_validity(leaf)?)
+            .map_err(|error| error.to_string())?;
+        let statement = Credential::statement(&self.cluster, node, generation, &credential.key);
+        let scheme = SignatureScheme::from(credential.scheme);
+        let provider = super::provider();
+        let algorithms = provider.signature_verification_algorithms.mapping.iter();
+        let (_, algorithms) = algorithms
+            .filter(|(known, _)| *known == scheme && SCHEMES.contains(known))
+            .next()
+            .ok_or("a signature of a kind that is not known")?;
+        let end = webpki::EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
+        let verifies = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
+            end.verify_signature(*algorithm, &statement, &credential.signature).is_ok()
+        };
+        if algorithms.iter().any(verifies) {
+            Ok(())
+        } else {
+            Err("the key was not signed with the certificate's".to_owned())
+        }
+    }
+}
+
+/// Now, or the nearest moment at which a certificate is valid: what it has vouched for, it has, also
+/// after it has expired.
+fn within_validity(leaf: &CertificateDer<'_>) -> Result<UnixTime, String> {
+    let summary = CertificateSummary::from_certificate(leaf).map_err(|error| error.to_string())?;
+    // The last second is still valid; both ends are whole seconds.
+    let at = super::now().min(summary.not_after).max(summary.not_before);
+    let since = at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Ok(UnixTime::since_unix_epoch(since))
+}
+
+/// What certificates' keys may sign with: what TLS 1.3 allows in a handshake (RFC 8446, section 4.2.3).
+const SCHEMES: &[SignatureScheme] = &[
+    SignatureScheme::ED25519,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+];

@@ -9,7 +9,10 @@ use std::{
 
 use gossipmonger::{
     Config, Generation, Gossipmonger,
-    protocol::message::{Hello, Message},
+    protocol::{
+        message::{Hello, Message},
+        seal::Signing,
+    },
     tls::{Expect, Identity, Roots, SERVER_NAME, Tls, Verdict},
     transport::quic::QuicTransport,
 };
@@ -31,8 +34,13 @@ pub(crate) struct Scene {
 
 impl Scene {
     /// `node` under attack is called `m`, its friend `n`.
+    /// Members made by hand sign nothing, so nobody asks for that here.
     pub(crate) async fn new(tune: impl Fn(&mut Config)) -> Self {
-        let cluster = Cluster::new("demo");
+        Self::with(Signing::Prefer, tune).await
+    }
+
+    pub(crate) async fn with(signing: Signing, tune: impl Fn(&mut Config)) -> Self {
+        let cluster = Cluster { signing, ..Cluster::new("demo") };
         let mut config = cluster.config("m");
         tune(&mut config);
         let node = Gossipmonger::spawn(config).await.unwrap().0;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
+    protocol::seal::Signing,
     tls::{Authority, AuthorityOptions, Identity, Roots},
 };
 
@@ -12,13 +13,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Cluster {
     pub(crate) authority: Authority,
+    /// What its nodes ask of each other.
+    pub(crate) signing: Signing,
 }
 
 impl Cluster {
     pub(crate) fn new(name: &str) -> Self {
         let cluster = ClusterId::new(name).unwrap();
         let authority = Authority::create(cluster, &AuthorityOptions::default()).unwrap();
-        Self { authority }
+        Self { authority, signing: Signing::default() }
     }
 
     pub(crate) fn identity(&self, node: &str) -> (Identity, Roots) {
@@ -38,6 +41,7 @@ impl Cluster {
         let (identity, roots) = self.identity(node);
         let mut config = Config::new(identity, roots).unwrap().local();
         config.gossip_interval = Duration::from_millis(100);
+        config.signing = self.signing;
         config
     }
 

@@ -23,6 +23,7 @@ use gossipmonger::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
         scheduler::{Scheduler, SchedulerConfig},
+        seal::{Seals, Signing},
         sketch::SketchKey,
         time::Time,
     },
@@ -31,7 +32,7 @@ use gossipmonger::{
 use imbl::OrdMap;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::{network::Network, oracle::Oracle};
+use crate::{network::Network, notary::TestNotary, oracle::Oracle};
 
 /// What all nodes of a run have in common.
 #[derive(Debug, Clone)]
@@ -46,6 +47,8 @@ pub(crate) struct Settings {
     pub(crate) limits: MapLimits,
     /// Which nodes' first addresses are seeds.
     pub(crate) seeds: Vec<usize>,
+    /// All sign what they say of themselves, and take nothing that is not signed.
+    pub(crate) signed: bool,
 }
 
 impl Settings {
@@ -60,6 +63,7 @@ impl Settings {
             disk: 30_000,
             limits: MapLimits { keys: 1_000, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 << 10 },
             seeds: vec![0],
+            signed: false,
         }
     }
 }
@@ -317,7 +321,11 @@ impl Cluster {
         let wall = wall(self.now, at.skew);
         let mut out = Vec::new();
         let config = replica_config(&self.settings, at);
-        let replica = Replica::start(config, stored, copies, renewed, now, wall, &mut out);
+        let mut replica = Replica::start(config, stored, copies, renewed, now, wall, &mut out);
+        if self.settings.signed {
+            let notary = Arc::new(TestNotary::new(1));
+            replica.set_seals(Some(Seals { notary, signing: Signing::Require }));
+        }
         // Nothing is sent before the new generation is on the disk.
         out.retain(|output| match output {
             Output::Persist(changes) => {

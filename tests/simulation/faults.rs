@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn random_life(seed: u64) -> u64 {
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = rng.random_range(2..=5);
-    let settings = random_settings(&mut rng);
+    let settings = Settings { signed: seed % 2 == 1, ..random_settings(&mut rng) };
     let network = Network::random(&mut rng);
     let mut cluster = Cluster::new(seed, count, settings, network);
     // Drawn apart: where the nodes are does not change what happens to them.
@@ -51,6 +51,7 @@ fn random_settings(rng: &mut SmallRng) -> Settings {
         disk: if rng.random_bool(0.5) { 30_000 } else { 5_000_000 },
         limits: MapLimits { keys: 100, bytes: 64 << 10, key_bytes: 64, value_bytes: 16 << 10 },
         seeds: vec![0, 1],
+        signed: false,
     }
 }
 

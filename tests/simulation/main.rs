@@ -15,6 +15,8 @@ mod datacenters;
 mod failures;
 mod faults;
 mod network;
+#[path = "../notary.rs"]
+mod notary;
 mod oracle;
 mod scenarios;
 

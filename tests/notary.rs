@@ -1,0 +1,60 @@
+//! A certificate authority without certificates, for tests of the pure part: who knows its secret can
+//! vouch for any node, and everybody can check.
+
+use gossipmonger::{
+    ClusterId, Generation, NodeId,
+    protocol::seal::{Credential, LifeKey, LifeSigner, Notary},
+};
+
+#[derive(Debug)]
+pub(crate) struct TestNotary {
+    cluster: ClusterId,
+    secret: [u8; 32],
+}
+
+impl TestNotary {
+    pub(crate) fn new(secret: u8) -> Self {
+        Self { cluster: ClusterId::new("test").unwrap(), secret: [secret; 32] }
+    }
+
+    fn signature(&self, node: &NodeId, generation: Generation, key: &LifeKey) -> Vec<u8> {
+        let statement = Credential::statement(&self.cluster, node, generation, key);
+        blake3::keyed_hash(&self.secret, &statement).as_bytes().to_vec()
+    }
+}
+
+impl Notary for TestNotary {
+    fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// The same each time, so that a run can be repeated.
+    fn signer(&self) -> Result<LifeSigner, String> {
+        LifeSigner::from_seed(&[7; 32]).map_err(|error| error.to_string())
+    }
+
+    fn vouch(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        key: &LifeKey,
+    ) -> Result<Credential, String> {
+        let signature = self.signature(node, generation, key);
+        let chain = vec![node.as_str().as_bytes().to_vec()];
+        Ok(Credential { key: *key, chain, scheme: 0, signature })
+    }
+
+    fn revision(&self) -> u64 {
+        1
+    }
+
+    fn vet(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        credential: &Credential,
+    ) -> Result<(), String> {
+        let right = credential.signature == self.signature(node, generation, &credential.key);
+        if right { Ok(()) } else { Err("not vouched for".to_owned()) }
+    }
+}

@@ -10,9 +10,12 @@ mod flow;
 mod hostile;
 mod lifecycle;
 mod links;
+#[path = "../notary.rs"]
+mod notary;
 mod overlay;
 mod reconciliation;
 mod repair;
 mod scheduling;
+mod seals;
 mod sketches;
 mod support;

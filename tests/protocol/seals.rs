@@ -1,0 +1,378 @@
+//! Signed heads: what a relay may do to news, and that none of it gets in.
+
+use std::sync::Arc;
+
+use crate::{
+    notary::TestNotary,
+    support::{at, config, delete, exchange, node, seen, set, start, tombstone, value, write},
+};
+use gossipmonger::{
+    NodeId,
+    protocol::{
+        delta::{Delta, DeltaContent, NodeDelta},
+        event::{Event, Problem},
+        gossip::Gossip,
+        id::{Incarnation, Version},
+        map::Refusal,
+        record::Status,
+        replica::{Replica, ReplicaConfig, Write},
+        route::{Output, StorageInput, TransportInput},
+        seal::{Credential, LifeKey, Seals, Signature, Signing},
+        tree::Hash,
+        verdict::{Level, Verdict},
+    },
+    store::Stored,
+};
+
+// C85
+#[test]
+fn refuses_a_value_that_a_relay_has_made_up() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    let mut news = told(&mut owner, &reader);
+    news.entries[0].content = DeltaContent::Value { value: "red".into(), ttl_ms: None };
+    assert_eq!(refused(&take(&mut reader, "x", news)), [Refusal::Forged]);
+    assert_eq!(reader.copy(&node("a")).map(|copy| copy.max_version()), None);
+    exchange(&mut reader, &mut owner, at(1));
+    assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("green"));
+}
+
+// C85
+#[test]
+fn refuses_news_of_which_a_relay_has_left_something_out() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    set(&mut owner, "shape", "round");
+    let mut less = told(&mut owner, &reader);
+    less.entries.remove(0);
+    assert_eq!(refused(&take(&mut reader, "x", less)), [Refusal::Forged]);
+    let mut more = told(&mut owner, &reader);
+    more.entries.insert(1, value("taste", 2, "sweet"));
+    assert_eq!(refused(&take(&mut reader, "x", more)), [Refusal::Forged]);
+    assert!(reader.copy(&node("a")).is_none());
+}
+
+#[test]
+fn refuses_a_tombstone_that_a_relay_has_made_up() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    let version = set(&mut owner, "color", "green");
+    let mut news = told(&mut owner, &reader);
+    news.entries = vec![tombstone("color", version.0)];
+    assert_eq!(refused(&take(&mut reader, "x", news)), [Refusal::Forged]);
+}
+
+// C85
+#[test]
+fn refuses_an_earlier_state_as_the_latest() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    let earlier = told(&mut owner, &reader);
+    set(&mut owner, "color", "red");
+    let later = told(&mut owner, &reader);
+    // The earlier state with the later one's number, with its own signature or with the later one's.
+    for sealed in [earlier.sealed.clone(), later.sealed.clone()] {
+        let mut back = NodeDelta { sealed, to: later.to, horizon: later.to, ..earlier.clone() };
+        if let Some(sealed) = &mut back.sealed {
+            sealed.seal.upto = later.to;
+        }
+        assert_eq!(refused(&take(&mut reader, "x", back)), [Refusal::Forged]);
+    }
+    take(&mut reader, "x", later);
+    assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("red"));
+    take(&mut reader, "x", earlier);
+    assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("red"));
+}
+
+#[test]
+fn refuses_a_record_that_a_relay_has_changed() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    let changes: [fn(&mut NodeDelta); 8] = [
+        |news: &mut NodeDelta| news.record.as_mut().unwrap().1.addresses = vec!["evil:1".into()],
+        |news: &mut NodeDelta| news.record.as_mut().unwrap().1.status = Status::Left,
+        |news: &mut NodeDelta| news.record.as_mut().unwrap().1.incarnation = Incarnation(9),
+        |news: &mut NodeDelta| news.gc_floor = Version(1),
+        |news: &mut NodeDelta| news.torn = Version(1),
+        |news: &mut NodeDelta| news.ancestry = vec![(gossipmonger::Generation(1), Version(1))],
+        |news: &mut NodeDelta| news.generation = news.generation.next(),
+        |news: &mut NodeDelta| news.node = node("c"),
+    ];
+    for change in changes {
+        let mut news = told(&mut owner, &reader);
+        change(&mut news);
+        let refusals = refused(&take(&mut reader, "x", news));
+        assert_eq!(refusals, [Refusal::Forged]);
+        assert_eq!(reader.peer_count(), 0);
+    }
+}
+
+#[test]
+fn refuses_the_credential_of_another_node_life_or_authority() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    let (mut other, mut foreign) = (signed("c"), stranger("a"));
+    let good = told(&mut owner, &reader);
+    let credential = |news: &NodeDelta| news.sealed.as_ref().unwrap().credential.clone().unwrap();
+    let mut of_another = good.clone();
+    of_another.sealed.as_mut().unwrap().credential = Some(credential(&told(&mut other, &reader)));
+    let of_another_authority = told(&mut foreign, &reader);
+    let none = {
+        let mut news = good.clone();
+        news.sealed.as_mut().unwrap().credential = None;
+        news
+    };
+    for news in [of_another, of_another_authority, none] {
+        take(&mut reader, "x", news);
+        assert_eq!(reader.peer_count(), 0);
+    }
+    let mut long = good.clone();
+    let chain = vec![vec![0; 5_000]; 9];
+    let key = LifeKey(credential(&good).key.0);
+    let huge = Credential { key, chain, scheme: 0, signature: vec![0; 2_000] };
+    long.sealed.as_mut().unwrap().credential = Some(Arc::new(huge));
+    take(&mut reader, "x", long);
+    assert_eq!(reader.peer_count(), 0);
+}
+
+#[test]
+fn refuses_a_signature_that_is_none() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    let mut news = told(&mut owner, &reader);
+    news.sealed.as_mut().unwrap().seal.signature = Signature([7; 64]);
+    assert_eq!(refused(&take(&mut reader, "x", news)), [Refusal::Forged]);
+    let mut news = told(&mut owner, &reader);
+    news.sealed.as_mut().unwrap().seal.root = Hash([7; 32]);
+    assert_eq!(refused(&take(&mut reader, "x", news)), [Refusal::Forged]);
+}
+
+#[test]
+fn refuses_to_take_off_the_signature_of_one_who_signs() {
+    let (mut owner, mut reader) = (signed("a"), with("b", Signing::Prefer));
+    exchange(&mut reader, &mut owner, at(1));
+    set(&mut owner, "color", "green");
+    let mut news = told(&mut owner, &reader);
+    news.sealed = None;
+    assert_eq!(refused(&take(&mut reader, "x", news)), [Refusal::Unsigned]);
+    assert_eq!(seen(&reader, "a", "color", at(1)), None);
+}
+
+#[test]
+fn goes_from_unsigned_to_signed_a_node_at_a_time() {
+    let mut nodes = [with("a", Signing::Off), with("b", Signing::Prefer)];
+    set(&mut nodes[0], "color", "green");
+    set(&mut nodes[1], "color", "blue");
+    let mut strict = with("c", Signing::Require);
+    for owner in &mut nodes {
+        exchange(&mut strict, owner, at(1));
+    }
+    assert_eq!(seen(&strict, "a", "color", at(1)), None, "it signs nothing");
+    assert_eq!(seen(&strict, "b", "color", at(1)).as_deref(), Some("blue"));
+    let [off, prefer] = &mut nodes;
+    exchange(off, prefer, at(1));
+    assert_eq!(seen(off, "b", "color", at(1)).as_deref(), Some("blue"));
+    assert_eq!(seen(prefer, "a", "color", at(1)).as_deref(), Some("green"));
+    // Who signs nothing itself passes on what others have signed.
+    let mut late = with("d", Signing::Require);
+    exchange(&mut late, off, at(1));
+    assert_eq!(seen(&late, "b", "color", at(1)).as_deref(), Some("blue"));
+}
+
+#[test]
+fn takes_nothing_back_when_forged_news_comes_upon_what_is_here() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    set(&mut owner, "shape", "round");
+    let gone = set(&mut owner, "gone", "soon");
+    delete(&mut owner, at(1), "gone");
+    exchange(&mut reader, &mut owner, at(1));
+    let before = reader.copy(&node("a")).unwrap().entries().clone();
+    set(&mut owner, "color", "red");
+    let honest = told(&mut owner, &reader);
+    let mut forged = honest.clone();
+    forged.entries.insert(0, value("shape", forged.from.0 + 1, "square"));
+    forged.entries[1].version = forged.to;
+    assert_eq!(refused(&take(&mut reader, "x", forged)), []);
+    let copy = reader.copy(&node("a")).unwrap();
+    assert_eq!(*copy.entries(), before);
+    assert!(copy.max_version() > gone);
+    // Whose fault that was is not known, so the whole map is asked for, and then it is all there.
+    exchange(&mut reader, &mut owner, at(2));
+    assert_eq!(seen(&reader, "a", "color", at(2)).as_deref(), Some("red"));
+    assert_eq!(seen(&reader, "a", "shape", at(2)).as_deref(), Some("round"));
+    assert_eq!(reader.root(), owner.root());
+}
+
+#[test]
+fn a_state_above_64_kib_comes_in_parts_each_of_which_is_proved() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    for n in 0..400 {
+        write(&mut owner, at(1), vec![Write::set(format!("key-{n}"), vec![n as u8; 1_000])]);
+    }
+    for n in (0..400).step_by(3) {
+        write(&mut owner, at(1), vec![Write::set(format!("key-{n}"), vec![1; 500])]);
+    }
+    let parts = |owner: &mut Replica, reader: &Replica| told(owner, reader);
+    let first = parts(&mut owner, &reader);
+    let sealed = first.sealed.as_ref().unwrap();
+    assert!(first.to < sealed.seal.upto && !sealed.proof.is_empty());
+    // Nothing of a part can be forged or left out either.
+    let mut less = first.clone();
+    less.entries.remove(5);
+    let mut forged = first.clone();
+    forged.entries[5].content = DeltaContent::Value { value: "x".into(), ttl_ms: None };
+    let mut longer = first.clone();
+    longer.to = Version(longer.to.0 + 1);
+    for bad in [less, forged, longer] {
+        assert_eq!(refused(&take(&mut reader, "x", bad)), [Refusal::Forged]);
+    }
+    assert_eq!(reader.peer_count(), 0);
+    take(&mut reader, "x", first);
+    // A part is no state that the owner has signed: nobody is told of it.
+    let mut third = signed("c");
+    exchange(&mut third, &mut reader, at(1));
+    assert!(third.copy(&node("a")).is_none());
+    let whole = exchange(&mut reader, &mut owner, at(1));
+    assert!(whole.entries >= 300);
+    assert_eq!(reader.copy(&node("a")).unwrap().entries(), owner.own().entries());
+    exchange(&mut third, &mut reader, at(1));
+    assert_eq!(third.copy(&node("a")).unwrap().entries(), owner.own().entries());
+}
+
+#[test]
+fn reports_a_node_that_has_signed_two_states_as_one() {
+    let mut reader = signed("b");
+    // Two processes with the key of one node: the same life, the same version, not the same value.
+    let (mut one, mut other) = (signed("a"), signed("a"));
+    set(&mut one, "color", "green");
+    set(&mut other, "color", "red");
+    let (green, red) = (told(&mut one, &reader), told(&mut other, &reader));
+    assert!(liars(&take(&mut reader, "x", green)).is_empty());
+    assert_eq!(liars(&take(&mut reader, "y", red.clone())), [node("a")]);
+    assert_eq!(liars(&take(&mut reader, "y", red)), [], "once is enough");
+    assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("green"));
+}
+
+#[test]
+fn says_nothing_of_two_states_of_which_one_is_forged() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    let good = told(&mut owner, &reader);
+    take(&mut reader, "x", good.clone());
+    let mut bad = good;
+    bad.sealed.as_mut().unwrap().seal.root = Hash([3; 32]);
+    assert_eq!(liars(&take(&mut reader, "x", bad)), []);
+}
+
+// C85
+#[test]
+fn a_relay_cannot_have_the_dead_live_in_a_later_incarnation() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    exchange(&mut reader, &mut owner, at(1));
+    let verdict = |level, n| Verdict { incarnation: Incarnation(n), level };
+    let copy = |reader: &Replica| reader.copy(&node("a")).unwrap().verdict();
+    let mut judge = |verdict| {
+        let mut news = reader.copy(&node("a")).unwrap().judgement(node("a"));
+        news.verdict = verdict;
+        take(&mut reader, "x", news);
+        copy(&reader)
+    };
+    assert_eq!(judge(verdict(Level::Alive, 5)), verdict(Level::Alive, 0));
+    assert_eq!(judge(verdict(Level::Dead, 0)), verdict(Level::Dead, 0));
+    assert_eq!(judge(verdict(Level::Alive, 1)), verdict(Level::Dead, 0));
+    // The owner can.
+    let mut out = Vec::new();
+    let accusation = Gossip::Push(Delta {
+        nodes: vec![reader.copy(&node("a")).unwrap().judgement(node("a"))],
+        more: false,
+    });
+    owner.handle(at(2), StorageInput::Gossip(node("b"), Box::new(accusation)), &mut out);
+    exchange(&mut reader, &mut owner, at(3));
+    assert_eq!(copy(&reader), verdict(Level::Alive, 1));
+}
+
+#[test]
+fn a_storage_that_starts_anew_still_has_what_others_have_signed() {
+    let (mut owner, mut relay) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    exchange(&mut relay, &mut owner, at(1));
+    let views = relay.view().unwrap();
+    let wall = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(2);
+    let mut out = Vec::new();
+    let mut relay =
+        Replica::start(config("b"), Stored::default(), &views, false, at(2), wall, &mut out);
+    relay.set_seals(seals(1, Signing::Require));
+    let mut late = signed("c");
+    exchange(&mut late, &mut relay, at(3));
+    assert_eq!(seen(&late, "a", "color", at(3)).as_deref(), Some("green"));
+}
+
+#[test]
+fn one_signature_is_for_all_that_is_told_at_once() {
+    let mut owner = signed("a");
+    owner.handle(at(1), StorageInput::Linked(node("b"), true), &mut Vec::new());
+    let mut seals = Vec::new();
+    let mut out = Vec::new();
+    for n in 0..100 {
+        owner.write(at(2), vec![Write::set("counter", n.to_string())], &mut out).unwrap();
+    }
+    owner.handle(at(3), StorageInput::Tick, &mut out);
+    for output in out {
+        if let Output::Transport(TransportInput::Gossip { gossip, .. }) = output
+            && let Gossip::Push(delta) = &*gossip
+        {
+            seals.extend(delta.nodes.iter().map(|news| news.sealed.as_ref().unwrap().seal.upto));
+        }
+    }
+    assert!((1..=2).contains(&seals.len()), "{seals:?}");
+    assert_eq!(seals.last(), Some(&owner.own().max_version()));
+}
+
+fn seals(secret: u8, signing: Signing) -> Option<Seals> {
+    Some(Seals { notary: Arc::new(TestNotary::new(secret)), signing })
+}
+
+fn signed(name: &str) -> Replica {
+    with(name, Signing::Require)
+}
+
+fn with(name: &str, signing: Signing) -> Replica {
+    with_secret(name, signing, 1)
+}
+
+/// Its authority is another one.
+fn stranger(name: &str) -> Replica {
+    with_secret(name, Signing::Require, 2)
+}
+
+fn with_secret(name: &str, signing: Signing, secret: u8) -> Replica {
+    let config = ReplicaConfig { delta_bytes: 64 << 10, ..config(name) };
+    let mut replica = start(config, Stored::default());
+    replica.set_seals(seals(secret, signing));
+    replica
+}
+
+/// What the owner tells of itself to who has what `reader` has.
+fn told(owner: &mut Replica, reader: &Replica) -> NodeDelta {
+    let name = owner.node().clone();
+    let (digest, _) = reader.lines(std::slice::from_ref(&name), &[]);
+    let (_, delta) = owner.answer(at(1), &node("z"), &digest, &mut Vec::new());
+    delta.nodes.into_iter().find(|news| news.node == name).unwrap()
+}
+
+fn take(reader: &mut Replica, from: &str, news: NodeDelta) -> Vec<Output> {
+    crate::support::told(reader, from, news)
+}
+
+fn refused(out: &[Output]) -> Vec<Refusal> {
+    let refusal = |output: &Output| match output {
+        Output::Event(Event::Error(Problem::NewsRefused { refusal, .. })) => Some(*refusal),
+        _ => None,
+    };
+    out.iter().filter_map(refusal).collect()
+}
+
+fn liars(out: &[Output]) -> Vec<NodeId> {
+    let liar = |output: &Output| match output {
+        Output::Event(Event::Error(Problem::Equivocation { peer })) => Some(peer.clone()),
+        _ => None,
+    };
+    out.iter().filter_map(liar).collect()
+}

@@ -303,6 +303,10 @@ pub enum Counter {
     EntriesApplied,
     /// News refused: it would have broken a copy.
     NewsRefused,
+    /// Signatures of heads verified.
+    SealsVerified,
+    /// Certificates of others looked at, with what they vouch for.
+    CredentialsVetted,
     /// Nodes that have signed two states as one.
     Equivocations,
     /// News of a node that nobody introduced.
@@ -382,7 +386,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 46] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -390,6 +394,8 @@ impl Counter {
         Self::EntriesReceived,
         Self::EntriesApplied,
         Self::NewsRefused,
+        Self::SealsVerified,
+        Self::CredentialsVetted,
         Self::Equivocations,
         Self::UnknownPeers,
         Self::PeersShed,
@@ -440,6 +446,8 @@ impl Counter {
             Self::EntriesReceived => "entries_received",
             Self::EntriesApplied => "entries_applied",
             Self::NewsRefused => "news_refused",
+            Self::SealsVerified => "seals_verified",
+            Self::CredentialsVetted => "credentials_vetted",
             Self::Equivocations => "equivocations",
             Self::UnknownPeers => "unknown_peers",
             Self::PeersShed => "peers_shed",

@@ -64,7 +64,7 @@ impl Replica {
             self.equivocates(delta, out);
             return Outcome::Known;
         }
-        let vetted = self.vet(delta);
+        let vetted = self.vet(delta, out);
         if !known && let Err(refusal) = vetted {
             return Outcome::Refused(refusal);
         }

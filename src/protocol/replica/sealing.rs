@@ -96,7 +96,7 @@ impl Replica {
     ///
     /// # Errors
     /// [`Refusal`], of which [`Refusal::Gap`] is nobody's fault.
-    pub(super) fn vet(&self, delta: &NodeDelta) -> Result<Vetted, Refusal> {
+    pub(super) fn vet(&self, delta: &NodeDelta, out: &mut Vec<Output>) -> Result<Vetted, Refusal> {
         let Some(seals) = &self.seals else { return Ok(Vetted::Bare) };
         let copy = self.copies.get(&delta.node).map(Arc::as_ref);
         let copy = copy.filter(|copy| copy.generation() == delta.generation);
@@ -134,12 +134,14 @@ impl Replica {
             root: sealed.seal.root,
         };
         let digest = head.digest(seals.notary.cluster());
+        out.push(Output::Count(Counter::SealsVerified, 1));
         if !credential.key.verifies(&digest, &sealed.seal.signature) {
             return Err(Refusal::Forged);
         }
         if vetted {
             return Ok(Vetted::Signed(None));
         }
+        out.push(Output::Count(Counter::CredentialsVetted, 1));
         let vetted = credential.is_sized()
             && seals.notary.vet(&delta.node, delta.generation, credential).is_ok();
         if !vetted {
@@ -160,7 +162,7 @@ impl Replica {
             return;
         }
         // Only if it is signed as well.
-        if !matches!(self.vet(delta), Ok(Vetted::Signed(_))) {
+        if !matches!(self.vet(delta, out), Ok(Vetted::Signed(_))) {
             return;
         }
         self.report_liar(&delta.node, out);

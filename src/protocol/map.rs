@@ -51,7 +51,7 @@ pub struct NodeMap {
     /// signs nothing.
     credential: Option<(Version, Arc<Credential>)>,
     /// What the owner last signed of what is here.
-    signed: Option<Signed>,
+    signed: Option<Arc<Signed>>,
     /// Of all entries, once somebody has asked for its root.
     tree: Option<Tree>,
     /// What was signed does not follow from what is here: it is to be told from the start.
@@ -277,7 +277,7 @@ impl NodeMap {
 
     /// What the owner last signed of this map.
     #[must_use]
-    pub const fn signed(&self) -> Option<&Signed> {
+    pub const fn signed(&self) -> Option<&Arc<Signed>> {
         self.signed.as_ref()
     }
 
@@ -285,7 +285,7 @@ impl NodeMap {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.credential.is_none()
-            || self.signed.is_some_and(|signed| {
+            || self.signed.as_ref().is_some_and(|signed| {
                 signed.seal.upto == self.max_version
                     && signed.seal.record == self.record_version()
                     && signed.gc_floor == self.gc_floor
@@ -325,7 +325,7 @@ impl NodeMap {
     /// Remembers what the owner has signed of this map as it is.
     pub fn set_seal(&mut self, seal: Option<Seal>) {
         let (gc_floor, torn) = (self.gc_floor, self.torn);
-        self.signed = seal.map(|seal| Signed { seal, gc_floor, torn });
+        self.signed = seal.map(|seal| Arc::new(Signed { seal, gc_floor, torn }));
     }
 
     /// What was signed does not follow from what is here: from now on all of it is asked for, and
@@ -692,7 +692,7 @@ impl NodeMap {
 
     /// What the owner has signed, unless the news is no more than what is thought of it.
     fn sealed(&self, theirs: &DigestEntry, from: Version, known_life: bool) -> Option<Box<Sealed>> {
-        let (signed, (version, credential)) = (self.signed?, self.credential.as_ref()?);
+        let (signed, (version, credential)) = (self.signed.as_ref()?, self.credential.as_ref()?);
         let says_more = self.max_version > from
             || !known_life
             || self.record_version() > theirs.record

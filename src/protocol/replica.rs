@@ -175,7 +175,7 @@ pub struct NodeView {
     /// Whose key signs this life, and the version of the record that came with it.
     pub credential: Option<(Version, Arc<Credential>)>,
     /// What the owner last signed of it.
-    pub signed: Option<Signed>,
+    pub signed: Option<Arc<Signed>>,
 }
 
 /// One write of a batch.
@@ -712,7 +712,7 @@ impl NodeMap {
             entries: shown.entries,
             live_keys: shown.live_keys,
             credential: self.credential_version(),
-            signed: self.signed().copied(),
+            signed: self.signed().cloned(),
         }
     }
 
@@ -732,7 +732,7 @@ impl NodeMap {
         map.judge(view.verdict);
         map.set_credential(view.credential.clone());
         // What is shown may be less than what was signed; then it is asked for again.
-        if let Some(signed) = view.signed
+        if let Some(signed) = &view.signed
             && map.root() == signed.seal.root
         {
             map.set_seal(Some(signed.seal));

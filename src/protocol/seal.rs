@@ -4,8 +4,9 @@
 //! far the map reaches and is collected, the record, and the root of the [tree](super::tree) of all
 //! entries. The signature travels with the news as a [`Seal`]; a copy keeps the last one and passes it
 //! on, so that it can tell others nothing but what the owner has signed. Heads are signed with an
-//! Ed25519 key (RFC 8032) made for one life; a [`Credential`] says whose it is: the node's certificate,
-//! and a signature with the certificate's key over the key of the life. It goes where the record goes.
+//! Ed25519 key (RFC 8032): the certificate's own, or, where that is of another kind, one made for one
+//! life. A [`Credential`] says whose it is: the node's certificate, and, of a key made for a life, a
+//! signature with the certificate's key over it. It goes where the record goes.
 //!
 //! A certificate that expires later ends connections, not what was said before: a head has no date.
 
@@ -74,9 +75,9 @@ pub struct Credential {
     pub key: LifeKey,
     /// The node's certificate, then intermediates, in DER.
     pub chain: Vec<Vec<u8>>,
-    /// The kind of the signature, by RFC 8446, section 4.2.3.
+    /// The kind of the signature, by RFC 8446, section 4.2.3; 0 if the key is the certificate's own.
     pub scheme: u16,
-    /// With the certificate's key, over [`Credential::statement`].
+    /// With the certificate's key, over [`Credential::statement`]; none over that key itself.
     pub signature: Vec<u8>,
 }
 
@@ -167,9 +168,10 @@ impl Credential {
     }
 }
 
-/// Signs the heads of one life.
+/// Signs heads.
 pub struct LifeSigner {
-    pair: Ed25519KeyPair,
+    key: LifeKey,
+    sign: Box<dyn Fn(&Hash) -> Option<Signature> + Send + Sync>,
 }
 
 impl LifeSigner {
@@ -178,23 +180,33 @@ impl LifeSigner {
     /// # Errors
     /// [`Unusable`] if they are not a seed.
     pub fn from_seed(seed: &[u8; 32]) -> Result<Self, Unusable> {
-        Ed25519KeyPair::from_seed_unchecked(seed).map(|pair| Self { pair }).map_err(|_| Unusable)
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).map_err(|_| Unusable)?;
+        let key = pair.public_key().as_ref().try_into().map_err(|_| Unusable)?;
+        let sign = move |digest: &Hash| {
+            let signature = pair.sign(&digest.0);
+            signature.as_ref().try_into().map(Signature).ok()
+        };
+        Ok(Self::new(LifeKey(key), sign))
+    }
+
+    /// One whose key is elsewhere.
+    pub fn new(
+        key: LifeKey,
+        sign: impl Fn(&Hash) -> Option<Signature> + Send + Sync + 'static,
+    ) -> Self {
+        Self { key, sign: Box::new(sign) }
     }
 
     /// The key that the signatures are verified with.
     #[must_use]
-    pub fn key(&self) -> LifeKey {
-        let mut key = [0; 32];
-        key.copy_from_slice(self.pair.public_key().as_ref());
-        LifeKey(key)
+    pub const fn key(&self) -> LifeKey {
+        self.key
     }
 
-    /// Signs a head.
+    /// Signs a head; `None` if the key cannot be used just now.
     #[must_use]
-    pub fn sign(&self, digest: &Hash) -> Signature {
-        let mut signature = [0; 64];
-        signature.copy_from_slice(self.pair.sign(&digest.0).as_ref());
-        Signature(signature)
+    pub fn sign(&self, digest: &Hash) -> Option<Signature> {
+        (self.sign)(digest)
     }
 }
 
@@ -216,22 +228,15 @@ pub trait Notary: fmt::Debug + Send + Sync {
     /// The cluster.
     fn cluster(&self) -> &ClusterId;
 
-    /// A new key, for one life of this node.
+    /// The key that signs a life of this node, and what says so.
     ///
     /// # Errors
     /// What keeps it from that.
-    fn signer(&self) -> Result<LifeSigner, String>;
-
-    /// Says by this node's certificate that a key is that of a life of it.
-    ///
-    /// # Errors
-    /// What keeps it from that.
-    fn vouch(
+    fn begin(
         &self,
         node: &NodeId,
         generation: Generation,
-        key: &LifeKey,
-    ) -> Result<Credential, String>;
+    ) -> Result<(LifeSigner, Credential), String>;
 
     /// Another number each time that this node's certificate has changed: then the key of the present
     /// life is to be vouched for anew, since the authority of the old certificate may go.

@@ -12,7 +12,8 @@ use zeroize::Zeroizing;
 use super::{Expect, Tls, identity::CertificateSummary, verifier::check_name};
 use crate::protocol::{
     id::{ClusterId, Generation, NodeId},
-    seal::{Credential, LifeKey, LifeSigner, Notary},
+    seal::{Credential, LifeKey, LifeSigner, Notary, Signature},
+    tree::Hash,
 };
 
 impl Notary for Tls {
@@ -20,30 +21,35 @@ impl Notary for Tls {
         &self.cluster
     }
 
-    fn signer(&self) -> Result<LifeSigner, String> {
-        let mut seed = Zeroizing::new([0; 32]);
-        SystemRandom::new().fill(&mut *seed).map_err(|_| "the system gives no random bytes")?;
-        LifeSigner::from_seed(&seed).map_err(|error| error.to_string())
-    }
-
-    fn vouch(
+    fn begin(
         &self,
         node: &NodeId,
         generation: Generation,
-        key: &LifeKey,
-    ) -> Result<Credential, String> {
+    ) -> Result<(LifeSigner, Credential), String> {
         let state = self.shared.load();
         let certified = state.identity.certified();
+        let chain: Vec<_> = state.identity.chain().iter().map(|der| der.to_vec()).collect();
         let signer = certified.key.choose_scheme(SCHEMES).ok_or(
             "the certificate's key makes no signature that TLS 1.3 knows: use Ed25519, ECDSA or RSA",
         )?;
-        let statement = Credential::statement(&self.cluster, node, generation, key);
-        let signature = signer.sign(&statement).map_err(|error| error.to_string())?;
-        let chain = state.identity.chain().iter().map(|der| der.to_vec()).collect();
-        let credential =
-            Credential { key: *key, chain, scheme: u16::from(signer.scheme()), signature };
+        let own = chain.first().and_then(|leaf| ed25519_key(&CertificateDer::from(&leaf[..])));
+        let (life, scheme, signature) = if let Some(key) = own {
+            let sign = move |digest: &Hash| {
+                let signature = signer.sign(&digest.0).ok()?;
+                signature.as_slice().try_into().map(Signature).ok()
+            };
+            (LifeSigner::new(key, sign), 0, Vec::new())
+        } else {
+            let mut seed = Zeroizing::new([0; 32]);
+            SystemRandom::new().fill(&mut *seed).map_err(|_| "the system gives no random bytes")?;
+            let life = LifeSigner::from_seed(&seed).map_err(|error| error.to_string())?;
+            let statement = Credential::statement(&self.cluster, node, generation, &life.key());
+            let signature = signer.sign(&statement).map_err(|error| error.to_string())?;
+            (life, u16::from(signer.scheme()), signature)
+        };
+        let credential = Credential { key: life.key(), chain, scheme, signature };
         if credential.is_sized() {
-            Ok(credential)
+            Ok((life, credential))
         } else {
             Err("the certificate chain is too long to be told to others".to_owned())
         }
@@ -68,6 +74,10 @@ impl Notary for Tls {
             .chains
             .verify_acceptor(leaf, rest, within_validity(leaf)?)
             .map_err(|error| error.to_string())?;
+        if credential.scheme == 0 {
+            let own = credential.signature.is_empty() && ed25519_key(leaf) == Some(credential.key);
+            return if own { Ok(()) } else { Err("the key is not the certificate's".to_owned()) };
+        }
         let statement = Credential::statement(&self.cluster, node, generation, &credential.key);
         let scheme = SignatureScheme::from(credential.scheme);
         let provider = super::provider();
@@ -88,6 +98,14 @@ impl Notary for Tls {
     }
 }
 
+/// The key of a certificate, if it is Ed25519 (RFC 8410).
+fn ed25519_key(leaf: &CertificateDer<'_>) -> Option<LifeKey> {
+    let end = webpki::EndEntityCert::try_from(leaf).ok()?;
+    let info = end.subject_public_key_info();
+    let key = info.as_ref().strip_prefix(&ED25519_INFO[..])?;
+    key.try_into().map(LifeKey).ok()
+}
+
 /// Now, or the nearest moment at which a certificate is valid: what it has vouched for, it has, also
 /// after it has expired.
 fn within_validity(leaf: &CertificateDer<'_>) -> Result<UnixTime, String> {
@@ -98,6 +116,9 @@ fn within_validity(leaf: &CertificateDer<'_>) -> Result<UnixTime, String> {
     Ok(UnixTime::since_unix_epoch(since))
 }
 
+/// How the public key information of an Ed25519 key begins; the 32 bytes of the key follow.
+const ED25519_INFO: [u8; 12] =
+    [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// What certificates' keys may sign with: what TLS 1.3 allows in a handshake (RFC 8446, section 4.2.3).
 const SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::ED25519,

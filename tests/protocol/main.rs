@@ -10,7 +10,6 @@ mod flow;
 mod hostile;
 mod lifecycle;
 mod links;
-#[path = "../notary.rs"]
 mod notary;
 mod overlay;
 mod reconciliation;

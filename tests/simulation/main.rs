@@ -15,7 +15,7 @@ mod datacenters;
 mod failures;
 mod faults;
 mod network;
-#[path = "../notary.rs"]
+#[path = "../protocol/notary.rs"]
 mod notary;
 mod oracle;
 mod scenarios;

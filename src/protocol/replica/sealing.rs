@@ -50,7 +50,9 @@ impl Replica {
         let Some(signer) = &self.signer else { return };
         let root = self.own.root();
         let head = self.own.head(&self.config.node, root);
-        let signature = signer.signer.sign(&head.digest(seals.notary.cluster()));
+        let Some(signature) = signer.signer.sign(&head.digest(seals.notary.cluster())) else {
+            return tracing::error!("what this node tells cannot be signed: its key does not sign");
+        };
         let (upto, record) = (self.own.max_version(), self.own.record_version());
         self.own.set_seal(Some(Seal { upto, record, root, signature }));
     }
@@ -58,11 +60,7 @@ impl Replica {
     /// Takes a key for this life, or has it vouched for by another certificate.
     fn begin_to_sign(&mut self, seals: &Seals) -> bool {
         let of = (self.own.generation(), seals.notary.revision());
-        let kept = self.signer.take().filter(|signer| signer.of.0 == of.0).map(|old| old.signer);
-        let made = kept.map_or_else(|| seals.notary.signer(), Ok).and_then(|signer| {
-            let credential = seals.notary.vouch(&self.config.node, of.0, &signer.key())?;
-            Ok((signer, credential))
-        });
+        let made = seals.notary.begin(&self.config.node, of.0);
         match made {
             Ok((signer, credential)) => {
                 // Whoever has the record has the credential.

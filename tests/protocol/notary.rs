@@ -28,20 +28,17 @@ impl Notary for TestNotary {
         &self.cluster
     }
 
-    /// The same each time, so that a run can be repeated.
-    fn signer(&self) -> Result<LifeSigner, String> {
-        LifeSigner::from_seed(&[7; 32]).map_err(|error| error.to_string())
-    }
-
-    fn vouch(
+    /// The same key each time, so that a run can be repeated.
+    fn begin(
         &self,
         node: &NodeId,
         generation: Generation,
-        key: &LifeKey,
-    ) -> Result<Credential, String> {
-        let signature = self.signature(node, generation, key);
+    ) -> Result<(LifeSigner, Credential), String> {
+        let signer = LifeSigner::from_seed(&[7; 32]).map_err(|error| error.to_string())?;
+        let signature = self.signature(node, generation, &signer.key());
         let chain = vec![node.as_str().as_bytes().to_vec()];
-        Ok(Credential { key: *key, chain, scheme: 0, signature })
+        let credential = Credential { key: signer.key(), chain, scheme: 1, signature };
+        Ok((signer, credential))
     }
 
     fn revision(&self) -> u64 {

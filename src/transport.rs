@@ -22,6 +22,7 @@ use crate::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
         id::{Datacenter, Generation, NodeId, Version},
+        map::Signed,
         message::Hello,
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
@@ -198,6 +199,15 @@ impl Unwelcome {
 #[error("storage does not answer")]
 pub struct Unavailable;
 
+/// Whether an owner has signed another root than the one here for the same versions: that has to be
+/// looked at, though it is no news.
+fn equivocal(here: Option<&Signed>, news: &Heading<'_>) -> bool {
+    here.zip(news.seal.as_ref()).is_some_and(|(here, seal)| {
+        let same = here.seal.upto == seal.upto && here.gc_floor == news.gc_floor;
+        same && here.seal.root != seal.root
+    })
+}
+
 impl NodeLink {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -246,6 +256,7 @@ impl NodeLink {
                 && map.gc_floor >= news.gc_floor
                 && map.verdict >= news.verdict
                 && record >= news.record
+                && !equivocal(map.signed.as_deref(), news)
         })
     }
 

@@ -108,7 +108,14 @@ impl NodeDelta {
             + self.ancestry.len() * 18
             + record.map_or(0, |(_, record)| record.encoded_len_max() + VARINT_BYTES_MAX)
             + NODE_FIXED_BYTES_MAX
-            + self.sealed.as_ref().map_or(0, |s| Sealed::header_len_max(s.credential.as_deref()))
+            + self.sealed_len_max()
+    }
+
+    /// An upper bound of the bytes of what its owner has signed, and by which certificate. They do not
+    /// count where the size of news decides how it spreads.
+    #[must_use]
+    pub fn sealed_len_max(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |s| Sealed::header_len_max(s.credential.as_deref()))
     }
 }
 

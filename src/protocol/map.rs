@@ -281,6 +281,14 @@ impl NodeMap {
         self.signed.as_ref()
     }
 
+    /// An upper bound of the bytes of what the owner has signed, and by which certificate.
+    #[must_use]
+    pub fn sealed_len_max(&self) -> usize {
+        self.signed
+            .as_ref()
+            .map_or(0, |_| Sealed::header_len_max(self.credential().map(|known| &**known)))
+    }
+
     /// Whether this is all of what the owner has last signed, no less and no more; or it signs nothing.
     #[must_use]
     pub fn is_whole(&self) -> bool {

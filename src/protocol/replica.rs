@@ -798,9 +798,15 @@ fn relayed(now: Time, map: &NodeMap, fresh: Fresh) -> Option<Item> {
     let whole = |bytes, entries| {
         let mut budget = Budget { bytes, entries, untouched: false };
         let news = map.delta(now, &fresh.since, &mut budget);
-        news.map(|(delta, cut)| (delta, cut, bytes - budget.bytes))
+        news.map(|(delta, cut)| {
+            let bytes = bytes.saturating_sub(budget.bytes).saturating_sub(delta.sealed_len_max());
+            (delta, cut, bytes)
+        })
     };
-    if let Some((delta, false, bytes)) = whole(FLOOD_BYTES_MAX, FLOOD_BYTES_MAX) {
+    let short = FLOOD_BYTES_MAX + map.sealed_len_max();
+    if let Some((delta, false, bytes)) = whole(short, FLOOD_BYTES_MAX)
+        && bytes <= FLOOD_BYTES_MAX
+    {
         return Some(Item { delta, bytes, noted: false, fresh });
     }
     let (mut delta, cut, bytes) = whole(usize::MAX, 0)?;

@@ -9,13 +9,13 @@ use super::{
     id::{Generation, Incarnation, Version},
     message::GOSSIP_HEADER,
     record::Status,
-    seal::Sealed,
+    seal::Seal,
     verdict::Verdict,
 };
 
 /// Longer frames are not looked through: news that is flooded is short, and what travels along a
 /// tree hardly ever comes twice.
-pub const SKIM_BYTES_MAX: usize = 768;
+pub const SKIM_BYTES_MAX: usize = 4 << 10;
 
 /// What news of one node leads to, without the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Heading<'a> {
     pub verdict: Verdict,
     /// The version of the owner's record, if that is told.
     pub record: Version,
+    /// What the owner has signed, if it does.
+    pub seal: Option<Seal>,
 }
 
 /// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another
@@ -48,7 +50,9 @@ pub fn skim(frame: &[u8]) -> Option<Vec<Heading<'_>>> {
     }
     let config = config::standard().with_limit::<SKIM_MEMORY_MAX>();
     let (news, used): (News<'_>, usize) = bincode::borrow_decode_from_slice(body, config).ok()?;
-    (used == body.len()).then(|| news.nodes.iter().map(NodeNews::heading).collect())
+    let whole = |node: &NodeNews<'_>| node.sealed.as_ref().is_none_or(|sealed| sealed.steps == 0);
+    let read = used == body.len() && news.nodes.iter().all(whole);
+    read.then(|| news.nodes.iter().map(NodeNews::heading).collect())
 }
 
 /// Reads as [`Delta`](super::delta::Delta).
@@ -72,7 +76,24 @@ struct NodeNews<'a> {
     verdict: Verdict,
     record: Option<(Version, Record<'a>)>,
     _entries: Vec<Entry<'a>>,
-    _sealed: Option<Box<Sealed>>,
+    sealed: Option<Sealed<'a>>,
+}
+
+/// Reads as [`Sealed`](super::seal::Sealed) of news that was not cut: that has no proof.
+#[derive(BorrowDecode)]
+struct Sealed<'a> {
+    seal: Seal,
+    _credential: Option<Credential<'a>>,
+    steps: u64,
+}
+
+/// Reads as [`Credential`](super::seal::Credential).
+#[derive(BorrowDecode)]
+struct Credential<'a> {
+    _key: [u8; 32],
+    _chain: Vec<&'a [u8]>,
+    _scheme: u16,
+    _signature: &'a [u8],
 }
 
 /// Reads as [`NodeRecord`](super::record::NodeRecord).
@@ -112,6 +133,7 @@ impl<'a> NodeNews<'a> {
             gc_floor: self.gc_floor,
             verdict: self.verdict,
             record: self.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+            seal: self.sealed.as_ref().map(|sealed| sealed.seal),
         }
     }
 }
@@ -159,6 +181,7 @@ mod tests {
                 gc_floor: node.gc_floor,
                 verdict: node.verdict,
                 record: node.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+                seal: node.sealed.as_ref().map(|sealed| sealed.seal),
             })
             .collect();
         assert_eq!(skim(&frame), Some(expected));
@@ -170,7 +193,7 @@ mod tests {
 
     fn push(nodes: u64, value: usize) -> Gossip {
         let node = |n: u64| NodeDelta {
-            sealed: None,
+            sealed: (n == 0).then(sealed),
             node: NodeId::new(&format!("n{n}")).unwrap(),
             generation: Generation(1_000 + n),
             ancestry: vec![(Generation(7), Version(n))],
@@ -198,6 +221,16 @@ mod tests {
             ],
         };
         Gossip::Push(Delta { nodes: (0..nodes).map(node).collect(), more: true })
+    }
+
+    fn sealed() -> Box<super::super::seal::Sealed> {
+        use super::super::{seal, tree};
+        let (root, signature) = (tree::Hash([3; 32]), seal::Signature([4; 64]));
+        let seal = Seal { upto: Version(300), record: Version(2), root, signature };
+        let (key, chain) = (seal::LifeKey([5; 32]), vec![vec![6; 400]]);
+        let credential = seal::Credential { key, chain, scheme: 7, signature: vec![8; 64] };
+        let credential = Some(std::sync::Arc::new(credential));
+        Box::new(seal::Sealed { seal, credential, proof: tree::Proof::default() })
     }
 
     fn record() -> NodeRecord {

@@ -84,7 +84,7 @@ impl Replica {
                 let since = DigestEntry { max_version: delta.to, ..full };
                 self.push.note(since, fresh.except.as_ref(), fresh.relayed);
             }
-            let bytes = room.saturating_sub(budget.bytes);
+            let bytes = room.saturating_sub(budget.bytes).saturating_sub(delta.sealed_len_max());
             items.push(Item { delta, bytes, noted: false, fresh });
         }
         items

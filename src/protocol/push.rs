@@ -17,10 +17,11 @@ use std::{
 };
 
 use super::{
+    bucket::Bucket,
     delta::NodeDelta,
     digest::DigestEntry,
     gossip::{Have, OWNERS_MAX},
-    id::NodeId,
+    id::{Generation, NodeId},
     time::Time,
 };
 
@@ -41,17 +42,30 @@ pub const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 /// How long news that is known to be had somewhere may take to come by itself, before it is asked for.
 pub const GRAFT_DELAY: Duration = Duration::from_millis(100);
 
+/// Introductions that one node floods in a second, of more than this many at once: they are long, by the
+/// certificates in them, and cost whoever hears them some verifying. While more nodes join, others are
+/// told that there are introductions to be had, and ask one neighbour for all of them.
+pub const INTRODUCTIONS_PER_SECOND: u32 = 10;
+/// Least time between two batches of news while that is so.
+pub const CROWD_INTERVAL: Duration = Duration::from_millis(100);
+/// The same for a node that is not known at all: while many join their introductions, with certificates
+/// in them, are not told unasked, so there is nothing to wait for but others in the same breath.
+pub const INTRODUCTION_DELAY: Duration = Duration::from_millis(50);
+
 /// What is to be told to whom.
 #[derive(Debug)]
 pub struct Push {
     links: BTreeMap<NodeId, Link>,
     fresh: BTreeMap<NodeId, Fresh>,
     missing: BTreeMap<NodeId, Missing>,
+    /// Nodes whose introduction has been asked for, and when: nobody else is asked for it at once.
+    asked: BTreeMap<NodeId, Time>,
     last: Option<Time>,
     /// Since when half of the links or more have been congested at every batch of news.
     crowded: Option<Time>,
     /// Floods that may still be begun, and when that was counted.
     floods: (f64, Time),
+    introductions: Bucket,
 }
 
 /// A connection to a peer.
@@ -116,9 +130,11 @@ impl Push {
             links: BTreeMap::new(),
             fresh: BTreeMap::new(),
             missing: BTreeMap::new(),
+            asked: BTreeMap::new(),
             last: None,
             crowded: None,
             floods: (FLOODS_PER_SECOND as f64, now),
+            introductions: Bucket::holding(now, INTRODUCTIONS_PER_SECOND as f64),
         }
     }
 
@@ -194,7 +210,16 @@ impl Push {
 
     /// The earliest time for the next batch.
     fn next(&self, now: Time) -> Time {
-        let wait = if self.floods.0 < BUSY_FLOODS { BUSY_INTERVAL } else { PUSH_INTERVAL };
+        let rate = f64::from(INTRODUCTIONS_PER_SECOND);
+        let wait = if self.floods.0 < BUSY_FLOODS {
+            BUSY_INTERVAL
+        } else if self.introductions.tokens_at(now, rate) < 1.0
+            && self.fresh.values().all(|fresh| fresh.since.generation == Generation::ZERO)
+        {
+            CROWD_INTERVAL
+        } else {
+            PUSH_INTERVAL
+        };
         self.last.map_or(now, |last| last + wait)
     }
 
@@ -224,7 +249,9 @@ impl Push {
                     link.owe(&item.fresh.since);
                 } else if item.noted
                     || !floods[index]
-                        && (item.fresh.relayed || link.lazy.contains(&item.delta.node))
+                        && (item.fresh.relayed
+                            || item.introduces()
+                            || link.lazy.contains(&item.delta.node))
                 {
                     share.notes.push(index);
                 } else {
@@ -250,6 +277,7 @@ impl Push {
             link.lazy.remove(owner);
         }
         self.missing.remove(owner);
+        self.asked.remove(owner);
     }
 
     /// A peer does not want the news of these, but to be told that there is some.
@@ -269,15 +297,21 @@ impl Push {
     }
 
     /// A peer has news that has not come here yet: wait for it, then ask.
-    pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have) {
+    /// `known`: this life of it is.
+    pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have, known: bool) {
         if self.missing.len() >= OWNERS_MAX && !self.missing.contains_key(&have.node) {
             return;
         }
         let missing = self.missing.entry(have.node.clone()).or_insert_with(|| Missing {
             have: have.clone(),
             from: from.clone(),
-            // Nobody has it sooner than its owner.
-            due: if *from == have.node { now } else { now + GRAFT_DELAY },
+            due: match self.asked.get(&have.node) {
+                // Nobody has it sooner than its owner.
+                _ if *from == have.node => now,
+                _ if known => now + GRAFT_DELAY,
+                Some(asked) => (*asked + GRAFT_DELAY).max(now),
+                None => now + INTRODUCTION_DELAY,
+            },
         });
         if (have.generation, have.version) > (missing.have.generation, missing.have.version) {
             missing.have = have;
@@ -299,6 +333,10 @@ impl Push {
     pub fn overdue(&mut self, now: Time) -> Vec<(NodeId, Have)> {
         let over = self.missing.iter().filter(|(_, missing)| missing.due <= now);
         let over: Vec<_> = over.map(|(owner, _)| owner.clone()).collect();
+        if !over.is_empty() {
+            self.asked.retain(|_, at| now.since(*at) < GRAFT_DELAY);
+            self.asked.extend(over.iter().take(OWNERS_MAX).map(|owner| (owner.clone(), now)));
+        }
         over.iter()
             .filter_map(|owner| self.missing.remove(owner))
             .map(|missing| (missing.from, missing.have))
@@ -316,11 +354,21 @@ impl Push {
         let most = f64::from(FLOODS_PER_SECOND);
         let earned = now.since(self.floods.1).as_secs_f64() * most;
         self.floods = ((self.floods.0 + earned).min(most), now);
-        let floods = item.bytes <= FLOOD_BYTES_MAX && self.floods.0 >= 1.0;
+        let rate = f64::from(INTRODUCTIONS_PER_SECOND);
+        let floods = item.bytes <= FLOOD_BYTES_MAX
+            && self.floods.0 >= 1.0
+            && (!item.introduces() || self.introductions.pays_of(now, rate, rate));
         if floods {
             self.floods.0 -= 1.0;
         }
         floods
+    }
+}
+
+impl Item {
+    /// Whether it comes with a certificate, which those to be told do not have.
+    fn introduces(&self) -> bool {
+        self.delta.sealed.as_ref().is_some_and(|sealed| sealed.credential.is_some())
     }
 }
 

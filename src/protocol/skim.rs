@@ -15,7 +15,7 @@ use super::{
 
 /// Longer frames are not looked through: news that is flooded is short, and what travels along a
 /// tree hardly ever comes twice.
-pub const SKIM_BYTES_MAX: usize = 4 << 10;
+pub const SKIM_BYTES_MAX: usize = 16 << 10;
 
 /// What news of one node leads to, without the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

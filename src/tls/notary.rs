@@ -1,6 +1,10 @@
 //! Certificates that vouch for the keys which sign heads: see [`seal`](crate::protocol::seal).
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rustls::{
@@ -70,10 +74,14 @@ impl Notary for Tls {
             credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
         check_name(leaf, &self.cluster, &Expect::Node(node.clone())).map_err(|r| r.to_string())?;
-        state
-            .chains
-            .verify_acceptor(leaf, rest, within_validity(leaf)?)
-            .map_err(|error| error.to_string())?;
+        let known = Known::of(state.chains.roots_id(), &credential.chain);
+        if !known.is_verified() {
+            state
+                .chains
+                .verify_acceptor(leaf, rest, within_validity(leaf)?)
+                .map_err(|error| error.to_string())?;
+            known.remember();
+        }
         if credential.scheme == 0 {
             let own = credential.signature.is_empty() && ed25519_key(leaf) == Some(credential.key);
             return if own { Ok(()) } else { Err("the key is not the certificate's".to_owned()) };
@@ -97,6 +105,43 @@ impl Notary for Tls {
         }
     }
 }
+
+/// A chain and the roots that it was verified with. That it leads to them does not change, so it is
+/// found out once: not again when its node starts anew, nor by each node of a process.
+#[derive(PartialEq, Eq, Hash)]
+struct Known([u8; 32]);
+
+impl Known {
+    fn of(roots: &[u8; 32], chain: &[Vec<u8>]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(roots);
+        for certificate in chain {
+            hasher.update(&(certificate.len() as u64).to_le_bytes()).update(certificate);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    fn is_verified(&self) -> bool {
+        lock().contains(self)
+    }
+
+    fn remember(self) {
+        let mut verified = lock();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(self);
+    }
+}
+
+fn lock() -> MutexGuard<'static, HashSet<Known>> {
+    static VERIFIED: LazyLock<Mutex<HashSet<Known>>> = LazyLock::new(Mutex::default);
+    // Nothing under the lock can panic half way.
+    VERIFIED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Chains remembered to lead to their roots.
+const VERIFIED_MAX: usize = 16_384;
 
 /// The key of a certificate, if it is Ed25519 (RFC 8410).
 fn ed25519_key(leaf: &CertificateDer<'_>) -> Option<LifeKey> {

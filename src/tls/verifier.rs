@@ -128,6 +128,7 @@ const SKETCH_LABEL: &[u8] = b"gossipmonger 1 sketch key of cluster ";
 #[derive(Debug)]
 pub(super) struct Chains {
     roots: Roots,
+    roots_id: [u8; 32],
     dialers: Arc<dyn ClientCertVerifier>,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -139,7 +140,21 @@ impl Chains {
         let dialers = WebPkiClientVerifier::builder_with_provider(roots.store.clone(), provider)
             .build()
             .map_err(|e| rustls::Error::General(e.to_string()))?;
-        Ok(Self { roots, dialers, algorithms })
+        let mut hasher = blake3::Hasher::new();
+        for root in &roots.store.roots {
+            for part in [&root.subject, &root.subject_public_key_info] {
+                hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+            }
+            let constraints = root.name_constraints.as_ref().map_or(&[][..], |der| der.as_ref());
+            hasher.update(&(constraints.len() as u64).to_le_bytes()).update(constraints);
+        }
+        let roots_id = *hasher.finalize().as_bytes();
+        Ok(Self { roots, roots_id, dialers, algorithms })
+    }
+
+    /// Another one for other roots.
+    pub(super) const fn roots_id(&self) -> &[u8; 32] {
+        &self.roots_id
     }
 
     pub(super) fn verify_acceptor(

@@ -127,7 +127,9 @@ impl Replica {
             Gossip::Have(haves) => {
                 for have in haves {
                     if self.lacks(&have) {
-                        self.push.heard_of(now, from, have);
+                        let known = self.map_of(&have.node);
+                        let known = known.is_some_and(|map| map.generation() == have.generation);
+                        self.push.heard_of(now, from, have, known);
                     }
                 }
             }

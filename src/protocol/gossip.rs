@@ -13,6 +13,8 @@ use super::{
     digest::DigestEntry,
     id::{Generation, Incarnation, NodeId, Version},
     overlay::NEIGHBOURS,
+    record::NodeRecord,
+    seal::Seal,
     verdict::Verdict,
 };
 
@@ -48,6 +50,35 @@ pub enum Gossip {
     Accusation(Accusation),
     /// Somebody is to be forgotten by all, by hand.
     Removal(Removal),
+    /// A node has signed two states as one.
+    Equivocation(Box<Equivocation>),
+}
+
+/// Two heads of one node that it cannot have signed both and be honest: of the same life, the same version
+/// and the same floor, with different roots. Everybody to whom it is new passes it on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Equivocation {
+    /// Who has signed both.
+    pub node: NodeId,
+    /// In which life.
+    pub generation: Generation,
+    /// The two.
+    pub heads: [SignedHead; 2],
+}
+
+/// All that an owner has signed at once, and its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SignedHead {
+    /// The lives that this one continues.
+    pub ancestry: Vec<(Generation, Version)>,
+    /// Up to which version tombstones are gone.
+    pub gc_floor: Version,
+    /// The last write that replaced a part of a batch.
+    pub torn: Version,
+    /// The record and its version.
+    pub record: Option<(Version, NodeRecord)>,
+    /// The rest, and the signature.
+    pub seal: Seal,
 }
 
 /// A question to those who should hear a node: do you? Everybody passes it on once.

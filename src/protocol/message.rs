@@ -12,7 +12,7 @@
 use bincode::{Decode, Encode, config};
 
 use super::{
-    delta::Delta,
+    delta::{ANCESTRY_MAX, Delta},
     digest::Digest,
     gossip::{BEHIND_MAX, Gossip, OBSERVERS_MAX, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
@@ -341,6 +341,10 @@ fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
         | Gossip::Ask(_)
         | Gossip::Answer(_)
         | Gossip::Removal(_) => (0, 0),
+        Gossip::Equivocation(evidence) => {
+            let longest = evidence.heads.iter().map(|head| head.ancestry.len()).max();
+            (longest.unwrap_or(0), ANCESTRY_MAX)
+        }
     };
     if len <= max {
         Ok(gossip)

@@ -32,7 +32,7 @@ use gossipmonger::{
 use imbl::OrdMap;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use crate::{network::Network, notary::TestNotary, oracle::Oracle};
+use crate::{attacks::Liar, network::Network, notary::TestNotary, oracle::Oracle};
 
 /// What all nodes of a run have in common.
 #[derive(Debug, Clone)]
@@ -95,6 +95,10 @@ pub(crate) struct Cluster {
     pub(crate) suspected: Vec<(Duration, usize, NodeId)>,
     /// Names that lead to machines, beside their addresses: the DNS.
     pub(crate) names: BTreeMap<String, usize>,
+    /// Members that lie.
+    pub(crate) liars: BTreeMap<usize, Liar>,
+    /// Who has said of whom that it has signed two states as one.
+    pub(crate) equivocations: Vec<(usize, NodeId)>,
     /// Processes that stand still, and until when.
     frozen: BTreeMap<usize, u64>,
     trace: DefaultHasher,
@@ -235,6 +239,8 @@ impl Cluster {
             told: Vec::new(),
             suspected: Vec::new(),
             names: BTreeMap::new(),
+            liars: BTreeMap::new(),
+            equivocations: Vec::new(),
             frozen: BTreeMap::new(),
             trace: DefaultHasher::new(),
         }
@@ -634,6 +640,10 @@ impl Cluster {
                     self.told.push((self.now(), slot, event));
                     continue;
                 }
+                Output::Event(Event::Error(Problem::Equivocation { peer })) => {
+                    self.equivocations.push((slot, peer));
+                    continue;
+                }
                 Output::Event(Event::PeerSuspect { peer, .. }) => {
                     self.suspected.push((self.now(), slot, peer));
                     continue;
@@ -719,6 +729,8 @@ impl Cluster {
     /// Looks at what readers see of a node now, if it changed.
     fn look(&mut self, slot: usize) {
         let name = self.slots[slot].name.clone();
+        let two_faced = self.liars.iter().filter(|(_, liar)| matches!(liar, Liar::Equivocator));
+        let two_faced: Vec<_> = two_faced.map(|(slot, _)| self.slots[*slot].name.clone()).collect();
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let Some(views) = node.replica.view() else { return };
         node.views = views.clone();
@@ -728,6 +740,10 @@ impl Cluster {
             let before = node.seen.insert(peer.clone(), reach);
             if before.is_some_and(|before| before > reach) {
                 self.fail(format!("{name} fell back on {peer}: {before:?} -> {reach:?}"));
+            }
+            // Who tells half of the others something else has only itself to blame.
+            if two_faced.contains(peer) {
+                continue;
             }
             if let Err(broken) = self.oracle.check(peer, view) {
                 self.fail(format!("{name} holds of {peer}: {broken}"));
@@ -805,7 +821,17 @@ impl Cluster {
             TransportInput::Gossip { to, gossip } => {
                 let bytes = gossip.encode().expect("what nodes say fits a frame");
                 for peer in to {
-                    self.tell(slot, &peer, bytes.clone());
+                    let bytes = match self.liars.get_mut(&slot) {
+                        None => bytes.clone(),
+                        Some(liar) => {
+                            let mut lie = (*gossip).clone();
+                            let node = self.slots[slot].node.as_ref().expect("it runs");
+                            let own = (&self.slots[slot].name, node.replica.own());
+                            liar.gossip(&mut self.rng, own, &peer, &mut lie);
+                            lie.encode().expect("what liars say fits a frame")
+                        }
+                    };
+                    self.tell(slot, &peer, bytes);
                 }
             }
         }
@@ -1123,11 +1149,18 @@ impl Cluster {
 
     fn send(&mut self, id: u64, to: Side, message: &Message) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        let bytes = message.encode().expect("what nodes say fits a frame");
         let (from, towards) = match to {
             Side::Responder => (exchange.slots[0], exchange.slots[1]),
             Side::Initiator => (exchange.slots[1], exchange.slots[0]),
         };
+        let mut message = message.clone();
+        if let Some(liar) = self.liars.get_mut(&from)
+            && let Some(node) = &self.slots[from].node
+        {
+            let own = (&self.slots[from].name, node.replica.own());
+            liar.message(&mut self.rng, own, &self.slots[towards].name, &mut message);
+        }
+        let bytes = message.encode().expect("what nodes say fits a frame");
         // A broken stream is noticed when the exchange times out.
         let travel = self.network.frame(&mut self.rng, from, towards).filter(|_| !exchange.broken);
         let Some(travel) = travel else {
@@ -1318,6 +1351,17 @@ impl Cluster {
             }
         }
         self.agree_on_the_gone()
+    }
+
+    /// Whether all who run hold the same maps of all who run, whatever they think of them.
+    pub(crate) fn holds_all(&self) -> Result<(), String> {
+        let running = self.running();
+        for &reader in &running {
+            for &owner in running.iter().filter(|owner| **owner != reader) {
+                self.holds(reader, owner)?;
+            }
+        }
+        Ok(())
     }
 
     fn holds(&self, reader: usize, owner: usize) -> Result<(), String> {

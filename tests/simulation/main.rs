@@ -10,6 +10,7 @@
 //!
 //! `SEEDS=10000` runs more of them than usual.
 
+mod attacks;
 mod cluster;
 mod datacenters;
 mod failures;

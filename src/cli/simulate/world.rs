@@ -440,7 +440,8 @@ impl World {
             | Gossip::Ask(_)
             | Gossip::Answer(_)
             | Gossip::Accusation(_)
-            | Gossip::Removal(_) => false,
+            | Gossip::Removal(_)
+            | Gossip::Equivocation(_) => false,
         }
     }
 

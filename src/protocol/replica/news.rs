@@ -144,6 +144,7 @@ impl Replica {
             Gossip::Answer(answer) => self.answered(now, answer, out),
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
             Gossip::Removal(removal) => self.removed_by_others(now, removal, out),
+            Gossip::Equivocation(evidence) => self.accuse_liar(Some(from), *evidence, out),
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Before, Replica};
+use super::{Before, Replica, tell};
 use crate::protocol::{
     delta::NodeDelta,
     event::{Event, Problem},
+    gossip::{Equivocation, Gossip, SignedHead},
     id::{Generation, NodeId, Version},
-    map::{NodeMap, Refusal},
+    map::{NodeMap, Refusal, Signed},
     record::NodeRecord,
     route::{Counter, Output},
     seal::{Credential, Head, LifeSigner, Seal, Seals, Signing},
@@ -159,21 +160,71 @@ impl Replica {
         if !same || signed.seal.root == sealed.seal.root || self.liars.contains(&delta.node) {
             return;
         }
-        // Only if it is signed as well.
-        if !matches!(self.vet(delta, out), Ok(Vetted::Signed(_))) {
-            return;
-        }
-        self.report_liar(&delta.node, out);
+        let record = |version| {
+            let here = copy.record().map(|record| (copy.record_version(), (**record).clone()));
+            delta.record.clone().into_iter().chain(here).find(|(at, _)| *at == version)
+        };
+        let head = |signed: &Signed| SignedHead {
+            ancestry: copy.ancestry().to_vec(),
+            gc_floor: signed.gc_floor,
+            torn: signed.torn,
+            record: record(signed.seal.record),
+            seal: signed.seal,
+        };
+        let other = Signed { seal: sealed.seal, gc_floor: delta.gc_floor, torn: delta.torn };
+        let (node, generation) = (delta.node.clone(), delta.generation);
+        let heads = [head(signed), head(&other)];
+        self.accuse_liar(None, Equivocation { node, generation, heads }, out);
     }
 
-    /// Says, once in a life of this node, that a node has signed two states as one.
-    pub(super) fn report_liar(&mut self, node: &NodeId, out: &mut Vec<Output>) {
-        if self.liars.len() >= LIARS_MAX || !self.liars.insert(node.clone()) {
+    /// Somebody shows two states that a node has signed as one. If that is so, all others are shown it.
+    pub(super) fn accuse_liar(
+        &mut self,
+        from: Option<&NodeId>,
+        evidence: Equivocation,
+        out: &mut Vec<Output>,
+    ) {
+        let node = &evidence.node;
+        if self.liars.contains(node) || self.liars.len() >= LIARS_MAX {
             return;
         }
+        let Some(seals) = &self.seals else { return };
+        let copy = self.map_of(node).filter(|copy| copy.generation() == evidence.generation);
+        let Some(key) = copy.and_then(NodeMap::credential).map(|credential| credential.key) else {
+            return;
+        };
+        let [one, other] = &evidence.heads;
+        let place = |head: &SignedHead| (head.seal.upto, head.gc_floor);
+        let verifies = |head: &SignedHead| {
+            let record = head.record.as_ref().map(|(version, record)| (*version, record));
+            let signed = Head {
+                node,
+                generation: evidence.generation,
+                ancestry: &head.ancestry,
+                max_version: head.seal.upto,
+                gc_floor: head.gc_floor,
+                torn: head.torn,
+                record,
+                root: head.seal.root,
+            };
+            key.verifies(&signed.digest(seals.notary.cluster()), &head.seal.signature)
+        };
+        let proves = place(one) == place(other)
+            && one.seal.root != other.seal.root
+            && verifies(one)
+            && verifies(other);
+        if !proves {
+            return;
+        }
+        self.liars.insert(node.clone());
         out.push(Output::Count(Counter::Equivocations, 1));
         let peer = node.clone();
         out.push(Output::Event(Event::Error(Problem::Equivocation { peer })));
+        let others = self.push.links().filter(|peer| Some(*peer) != from && **peer != *node);
+        let others: Vec<_> = others.cloned().collect();
+        if !others.is_empty() {
+            tell(others, Gossip::Equivocation(Box::new(evidence)), out);
+        }
     }
 }
 

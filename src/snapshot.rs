@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -53,6 +54,10 @@ pub struct Member {
     pub version: Version,
     /// How many of its keys are known here, expired ones included.
     pub keys: usize,
+    /// From when on its certificate is valid, as it says; `None` if it has none.
+    pub not_before: Option<SystemTime>,
+    /// Until when its certificate is valid, as it says; `None` if it has none.
+    pub not_after: Option<SystemTime>,
     /// Whether this is the node that took the snapshot.
     pub local: bool,
 }
@@ -170,6 +175,8 @@ impl Snapshot {
             generation: map.generation,
             version: map.max_version,
             keys: map.live_keys,
+            not_before: record.not_before.and_then(date),
+            not_after: record.not_after.and_then(date),
             local,
         })
     }
@@ -206,4 +213,23 @@ impl Member {
     pub const fn is_live(&self) -> bool {
         self.state.is_live()
     }
+
+    /// Whether its certificate is to be renewed: a third of its lifetime is left, or less. What is
+    /// renewed automatically is so at this moment at the latest.
+    #[must_use]
+    pub fn expires_soon(&self, now: SystemTime) -> bool {
+        let (Some(from), Some(until)) = (self.not_before, self.not_after) else { return false };
+        let lifetime = until.duration_since(from).unwrap_or_default();
+        until.duration_since(now).unwrap_or_default() <= lifetime / WARNING_PART
+    }
 }
+
+/// A date that a node tells; none that no clock can show.
+fn date(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= DATE_MAX)
+}
+
+/// The part of a certificate's lifetime that is left when it should have been renewed.
+const WARNING_PART: u32 = 3;
+/// The end of the year 9999, the last that can stand in a certificate (RFC 5280 section 4.1.2.5).
+const DATE_MAX: u64 = 253_402_300_799;

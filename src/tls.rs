@@ -108,6 +108,14 @@ impl Tls {
         self.shared.load().sketch_key
     }
 
+    /// From when and until when what we show at this moment is valid, in seconds since 1970.
+    #[must_use]
+    pub fn validity(&self) -> (u64, u64) {
+        let state = self.shared.load();
+        let certificate = state.identity.certificate();
+        (unix_seconds(certificate.not_before), unix_seconds(certificate.not_after))
+    }
+
     /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
     #[must_use]
     pub fn dial(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
@@ -244,6 +252,11 @@ fn provider() -> Arc<CryptoProvider> {
 #[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time, as in rustls")]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// Whole seconds since 1970; nothing before that is of use to anybody.
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn alpn() -> Vec<Vec<u8>> {

@@ -95,6 +95,12 @@ pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// From when and until when the certificate that it shows is valid, in seconds since 1970; `None`
+    /// if it shows none. Others are told.
+    fn validity(&self) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Starts its actor, linked to `supervisor`. Called again after the actor failed: connections
     /// should be kept.
     fn start(

@@ -194,6 +194,10 @@ impl OpenTransport for Open {
         Some(Arc::new(self.0.tls.clone()))
     }
 
+    fn validity(&self) -> Option<(u64, u64)> {
+        Some(self.0.tls.validity())
+    }
+
     fn start(
         &self,
         node: NodeLink,

@@ -162,6 +162,22 @@ impl Snapshot {
         self.maps.get(node).map(|map| map.entries.len() - map.live_keys)
     }
 
+    /// How the certificates of those that are not dead or gone stand at `now`, as far as they tell it.
+    #[must_use]
+    pub fn certificates(&self, now: SystemTime) -> Certificates {
+        let mut certificates = Certificates::default();
+        for (node, map) in &*self.maps {
+            let Some((_, record)) = &map.record else { continue };
+            let here = !matches!(self.state(node, record), PeerState::Dead | PeerState::Left);
+            let Some(until) = record.not_after.and_then(date).filter(|_| here) else { continue };
+            certificates.first = Some(certificates.first.map_or(until, |first| first.min(until)));
+            if is_to_be_renewed(record.not_before.and_then(date), Some(until), now) {
+                certificates.expiring += 1;
+            }
+        }
+        certificates
+    }
+
     fn describe(&self, node: &NodeId, map: &NodeView) -> Option<Member> {
         let (_, record) = map.record.as_ref()?;
         let local = *node == self.local;
@@ -218,10 +234,24 @@ impl Member {
     /// renewed automatically is so at this moment at the latest.
     #[must_use]
     pub fn expires_soon(&self, now: SystemTime) -> bool {
-        let (Some(from), Some(until)) = (self.not_before, self.not_after) else { return false };
-        let lifetime = until.duration_since(from).unwrap_or_default();
-        until.duration_since(now).unwrap_or_default() <= lifetime / WARNING_PART
+        is_to_be_renewed(self.not_before, self.not_after, now)
     }
+}
+
+/// How the certificates of a cluster stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Certificates {
+    /// On how many nodes it is to be renewed: see [`Member::expires_soon`].
+    pub expiring: usize,
+    /// When the first of all expires; `None` if nobody has one.
+    pub first: Option<SystemTime>,
+}
+
+fn is_to_be_renewed(from: Option<SystemTime>, until: Option<SystemTime>, now: SystemTime) -> bool {
+    let (Some(from), Some(until)) = (from, until) else { return false };
+    let lifetime = until.duration_since(from).unwrap_or_default();
+    until.duration_since(now).unwrap_or_default() <= lifetime / WARNING_PART
 }
 
 /// A date that a node tells; none that no clock can show.

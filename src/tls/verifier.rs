@@ -172,7 +172,7 @@ impl Chains {
         )
     }
 
-    fn verify_dialer(
+    pub(super) fn verify_dialer(
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],

@@ -33,6 +33,7 @@ mod actor;
 mod admission;
 mod close;
 mod dial;
+mod expiry;
 mod frames;
 mod gossip;
 mod introduce;

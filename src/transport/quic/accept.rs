@@ -9,6 +9,7 @@ use super::{
     Shared,
     admission::Admission,
     close::Close,
+    expiry::Proof,
     introduce::{self, Introduction},
     serve,
     table::Link,
@@ -52,7 +53,7 @@ async fn handshake(
     let (crypto, verdict) = shared.tls.accept();
     let mut server = shared.server.clone();
     server.crypto = crypto;
-    let (mut reached, own) = (None, node.generation());
+    let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
     let introduced = async {
         let connecting =
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
@@ -65,7 +66,10 @@ async fn handshake(
     match tokio::time::timeout(deadline, introduced).await {
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsAccepted);
-            let link = Link::new(&node, connection, met, own, false, shared.room.for_peer());
+            // A handshake that went through has shown a certificate.
+            let Some(proof) = Proof::new(&shown, &connection) else { return };
+            let room = shared.room.for_peer();
+            let link = Link::new(&node, connection, met, own, false, room, proof);
             serve::adopt(&shared, &node, &spawner, link);
         }
         Ok(Err(error)) => {

@@ -18,6 +18,7 @@ mod client;
 mod control;
 mod demo;
 mod error;
+mod expiry;
 mod experiment;
 mod keys;
 mod members;

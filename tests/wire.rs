@@ -566,7 +566,13 @@ fn any_record() -> impl Strategy<Value = NodeRecord> {
     let dates = any::<(Option<u64>, Option<u64>)>();
     let ends = (any::<(u16, u16)>(), any::<u64>(), severed, dates);
     ("[a-z]{1,9}", vec(".{0,9}", 0..3), tags, status, ends).prop_map(
-        |(datacenter, addresses, tags, status, (wire, incarnation, severed, (not_before, not_after)))| NodeRecord {
+        |(
+            datacenter,
+            addresses,
+            tags,
+            status,
+            (wire, incarnation, severed, (not_before, not_after)),
+        )| NodeRecord {
             datacenter: Datacenter::new(&datacenter).unwrap(),
             addresses,
             tags,

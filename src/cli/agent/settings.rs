@@ -103,12 +103,7 @@ impl Settings {
 
     /// Loads the certificate, the key and the roots.
     pub(super) fn credentials(&self, dir: &Path) -> Result<(Identity, Roots), CliError> {
-        let place = |given: &Option<PathBuf>, name: &str| {
-            dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
-        };
-        let certificate = place(&self.file.certificate, file::CERTIFICATE);
-        let key = place(&self.file.key, file::KEY);
-        let roots = place(&self.file.roots, file::ROOTS);
+        let [certificate, key, roots] = self.credential_files(dir);
         if let Some(missing) = [&certificate, &key, &roots].into_iter().find(|file| !file.exists())
         {
             let missing = missing.display();
@@ -117,6 +112,18 @@ impl Settings {
         let identity = Identity::from_pem_files(&certificate, &key).map_err(CliError::usage)?;
         let roots = Roots::from_pem_file(&roots).map_err(CliError::usage)?;
         Ok((identity, roots))
+    }
+
+    /// Where certificate, key and roots are.
+    pub(super) fn credential_files(&self, dir: &Path) -> [PathBuf; 3] {
+        let place = |given: &Option<PathBuf>, name: &str| {
+            dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
+        };
+        [
+            place(&self.file.certificate, file::CERTIFICATE),
+            place(&self.file.key, file::KEY),
+            place(&self.file.roots, file::ROOTS),
+        ]
     }
 
     /// The node's configuration, checked; opens the store.

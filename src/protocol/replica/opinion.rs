@@ -240,12 +240,7 @@ impl Replica {
     }
 
     /// Says from when and until when this node's certificate is valid, in seconds since 1970.
-    pub fn set_validity(
-        &mut self,
-        now: Time,
-        validity: Option<(u64, u64)>,
-        out: &mut Vec<Output>,
-    ) {
+    pub fn set_validity(&mut self, now: Time, validity: Option<(u64, u64)>, out: &mut Vec<Output>) {
         let record = self.own_record();
         let (not_before, not_after) = validity.unzip();
         if (record.not_before, record.not_after) == (not_before, not_after) {

@@ -24,6 +24,7 @@ mod keys;
 mod members;
 mod output;
 mod plot;
+mod renewal;
 mod simulate;
 mod stopwatch;
 mod throwaway;

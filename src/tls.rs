@@ -12,6 +12,7 @@ mod authority;
 mod identity;
 mod notary;
 mod refusal;
+pub mod rotation;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};

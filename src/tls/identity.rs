@@ -338,7 +338,9 @@ pub enum LoadError {
     )]
     Mismatch,
     /// Our own certificate has expired, so every peer would refuse us.
-    #[error("the certificate expired on {not_after}; issue a new one")]
+    #[error(
+        "the certificate expired on {not_after}; issue a new one (with the authority's files: cert renew --break-glass)"
+    )]
     Expired {
         /// When, by RFC 3339.
         not_after: String,

@@ -10,6 +10,7 @@
 
 mod authority;
 mod identity;
+mod naming;
 mod notary;
 mod refusal;
 pub mod rotation;
@@ -35,6 +36,7 @@ pub use self::{
         Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
     },
     identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
+    naming::{Naming, NamingError},
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     verifier::Roots,
 };
@@ -124,6 +126,16 @@ impl Tls {
         let state = self.shared.load();
         let certificate = state.identity.certificate();
         (unix_seconds(certificate.not_before), unix_seconds(certificate.not_after))
+    }
+
+    /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
+    ///
+    /// # Errors
+    /// [`NameError::NoCertificate`] before the handshake is complete.
+    pub fn peer_name(&self, connection: &quinn::Connection) -> Result<PeerName, NameError> {
+        let chain = peer_chain(connection)?;
+        let leaf = chain.first().ok_or(NameError::NoCertificate)?;
+        PeerName::named(leaf, self.shared.load().identity.naming())
     }
 
     /// Looks again at the certificates that a connected peer has shown: by the roots and the date of this
@@ -223,7 +235,8 @@ pub enum ReloadError {
     Load(#[from] LoadError),
 }
 
-/// The name that the certificate of a connected peer proves.
+/// The name that the certificate of a connected peer proves, of our own form: see [`Tls::peer_name`] for
+/// any other.
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.

@@ -185,7 +185,11 @@ struct Made {
     certificate: CertificateView,
 }
 
-pub(super) fn made(dir: &Path, certificate: &CertificateSummary, json: bool) -> Result<(), CliError> {
+pub(super) fn made(
+    dir: &Path,
+    certificate: &CertificateSummary,
+    json: bool,
+) -> Result<(), CliError> {
     let directory = dir.display().to_string();
     if json {
         return output::json(&Made { directory, certificate: certificate.into() });

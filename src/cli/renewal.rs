@@ -164,14 +164,17 @@ fn next(dir: &Path, phase: RotationPhase) -> String {
 pub(super) fn renew(dir: &Path, args: &Renew) -> Result<(), CliError> {
     refuse_foreign_files(dir)?;
     let path = dir.join(file::CERTIFICATE);
-    let failed = |why: &dyn std::fmt::Display| CliError::failed(format!("{}: {why}", path.display()));
+    let failed =
+        |why: &dyn std::fmt::Display| CliError::failed(format!("{}: {why}", path.display()));
     let old = read(&path).map_err(|error| failed(&error))?.swap_remove(0);
     let name = old.name.map_err(|error| failed(&error))?;
     let authority = Authority::load(&args.ca)?;
     if name.cluster != *authority.cluster() {
         let ca = args.ca.display();
         let whose = authority.cluster();
-        return Err(failed(&format!("it is of {name}, the authority in {ca} is of cluster {whose}")));
+        return Err(failed(&format!(
+            "it is of {name}, the authority in {ca} is of cluster {whose}"
+        )));
     }
     let validity = DAY * u32::try_from(args.days).unwrap_or(u32::MAX);
     let options = LeafOptions { key: args.key.into(), ..LeafOptions::new(&name, validity) };

@@ -170,7 +170,9 @@ pub fn finish(directory: &Path) -> Result<(), AuthorityError> {
 pub fn authorities_in(directory: &Path) -> Result<Vec<CertificateSummary>, AuthorityError> {
     let mut found = Vec::new();
     for certificate in chain_from_pem(roots_of(directory)?.as_bytes())? {
-        found.push(CertificateSummary::from_certificate(&certificate).map_err(super::LoadError::from)?);
+        found.push(
+            CertificateSummary::from_certificate(&certificate).map_err(super::LoadError::from)?,
+        );
     }
     Ok(found)
 }
@@ -215,7 +217,9 @@ mod tests {
         prepare(dir, &AuthorityOptions::default()).unwrap();
         assert!(told(finish(dir)).contains("ca rotate --phase switch"));
         switch(dir).unwrap();
-        assert!(told(prepare(dir, &AuthorityOptions::default())).contains("ca rotate --phase finish"));
+        assert!(
+            told(prepare(dir, &AuthorityOptions::default())).contains("ca rotate --phase finish")
+        );
         finish(dir).unwrap();
         assert_eq!(RotationPhase::of(dir), RotationPhase::Settled);
     }
@@ -235,7 +239,8 @@ mod tests {
         assert_eq!(accepted(dir, &[&before, &after]), [true, true]);
         finish(dir).unwrap();
         assert_eq!(accepted(dir, &[&before, &after]), [false, true]);
-        let names = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let names =
+            |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(names).collect();
         files.sort();
         assert_eq!(files, [file::AUTHORITY_KEY, file::AUTHORITY, file::ROOTS]);

@@ -16,7 +16,7 @@ use crate::{
     cli::{DIR_VARIABLE, error::CliError, members::tag},
     config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{Identity, Roots, file},
+    tls::{Identity, Naming, Roots, file},
     transport::quic::QuicTransport,
 };
 
@@ -109,9 +109,26 @@ impl Settings {
             let missing = missing.display();
             return Err(CliError::usage(format!("there is no {missing}; {}", how_to_make(dir))));
         }
-        let identity = Identity::from_pem_files(&certificate, &key).map_err(CliError::usage)?;
+        let naming = self.naming()?;
+        let identity = Identity::from_pem_files_named(&certificate, &key, &naming);
+        let identity = identity.map_err(CliError::usage)?;
         let roots = Roots::from_pem_file(&roots).map_err(CliError::usage)?;
         Ok((identity, roots))
+    }
+
+    /// How certificates name nodes.
+    fn naming(&self) -> Result<Naming, CliError> {
+        let ConfigFile { identity, cluster, datacenter, .. } = &self.file;
+        match identity {
+            Some(template) => {
+                Naming::new(template, cluster.clone(), datacenter.clone()).map_err(CliError::usage)
+            }
+            None if cluster.is_some() || datacenter.is_some() => Err(CliError::usage(
+                "cluster and datacenter are what the certificate says; where it says neither, identity \
+                 has to say how it names nodes",
+            )),
+            None => Ok(Naming::default()),
+        }
     }
 
     /// Where certificate, key and roots are.

@@ -59,7 +59,7 @@ async fn handshake(
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
         reached = Some(connection.clone());
-        let met = introduce::accepting(&node, &connection, &shared.room).await?;
+        let met = introduce::accepting(&node, &connection, &shared).await?;
         Ok::<_, Introduction>((connection, met))
     };
     let deadline = node.config().quic.handshake_timeout;
@@ -67,7 +67,7 @@ async fn handshake(
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsAccepted);
             // A handshake that went through has shown a certificate.
-            let Some(proof) = Proof::new(&shown, &connection) else { return };
+            let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return };
             let room = shared.room.for_peer();
             let link = Link::new(&node, connection, met, own, false, room, proof);
             serve::adopt(&shared, &node, &spawner, link);

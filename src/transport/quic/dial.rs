@@ -19,7 +19,7 @@ use crate::{
         id::NodeId,
         route::{Counter, Target},
     },
-    tls::{self, Expect, SERVER_NAME, Verdict},
+    tls::{Expect, SERVER_NAME, Verdict},
     transport::{NodeLink, Unwelcome},
 };
 
@@ -155,7 +155,7 @@ async fn dial(
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
         reached = Some(connection.clone());
-        let met = introduce::dialing(node, &connection, wanted, &shared.room).await?;
+        let met = introduce::dialing(node, &connection, wanted, shared).await?;
         Ok::<_, Failure>((connection, met))
     };
     let deadline = node.config().quic.handshake_timeout;
@@ -164,7 +164,7 @@ async fn dial(
             node.count(Counter::ConnectionsDialed);
             let who = Some(met.node.clone());
             // A handshake that went through has shown a certificate.
-            let Some(proof) = Proof::new(&shown, &connection) else { return NOBODY };
+            let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
             let room = shared.room.for_peer();
             let link = Link::new(node, connection, met, own, true, room, proof);
             let link = serve::adopt(shared, node, spawner, link);
@@ -199,7 +199,7 @@ fn replaced(shared: &Shared, ended: &Connection) -> Option<Dialed> {
     if !Close::Duplicate.is_told(&reason) {
         return None;
     }
-    let peer = tls::peer_name(ended).ok()?.node;
+    let peer = shared.tls.peer_name(ended).ok()?.node;
     Some(Dialed { link: shared.table.link(&peer), node: Some(peer) })
 }
 

@@ -15,7 +15,8 @@ use quinn::{Connection, ConnectionError};
 use super::{Shared, close::Close, dial, table::Link, tasks::Spawner};
 use crate::{
     actors::clock::Clock,
-    tls::{self, CertificateSummary, Identity, Rejection, date},
+    protocol::id::Datacenter,
+    tls::{self, CertificateSummary, Identity, Rejection, Tls, date},
     transport::NodeLink,
 };
 
@@ -24,6 +25,8 @@ use crate::{
 pub(super) struct Proof {
     ours: Shown,
     theirs: Shown,
+    /// Where the peer is, as its certificate says.
+    datacenter: Datacenter,
 }
 
 /// One certificate.
@@ -35,9 +38,14 @@ struct Shown {
 
 impl Proof {
     /// `ours`: what this node has shown. `None`: the peer has shown nothing, which no handshake allows.
-    pub(super) fn new(ours: &Identity, connection: &Connection) -> Option<Self> {
-        let theirs = tls::peer_certificate(connection).ok()?;
-        Some(Self { ours: Shown::new(ours.certificate()), theirs: Shown::new(&theirs) })
+    pub(super) fn new(tls: &Tls, ours: &Identity, connection: &Connection) -> Option<Self> {
+        let theirs = Shown::new(&tls::peer_certificate(connection).ok()?);
+        let datacenter = tls.peer_name(connection).ok()?.datacenter;
+        Some(Self { ours: Shown::new(ours.certificate()), theirs, datacenter })
+    }
+
+    pub(super) const fn datacenter(&self) -> &Datacenter {
+        &self.datacenter
     }
 
     /// When the first of the two ends.

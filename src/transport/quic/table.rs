@@ -29,7 +29,6 @@ use crate::{
         route::Sign,
         time::Time,
     },
-    tls,
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
@@ -89,17 +88,14 @@ impl Link {
         room: Room,
         proof: Proof,
     ) -> Self {
-        // Who has introduced itself has a certificate that names it.
-        let name = tls::peer_name(&connection);
-        let datacenter = name.map_or_else(|_| node.config().datacenter.clone(), |n| n.datacenter);
         Self {
             connection,
             generation: AtomicU64::new(met.generation.0),
             dialed,
-            proof,
             room,
-            outbox: Outbox::new(node, met.node.clone(), &datacenter),
+            outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
             node: met.node,
+            proof,
             received: AtomicU64::new(0),
             expecting: AtomicBool::new(false),
             beaten: AtomicU64::new(0),

@@ -39,13 +39,13 @@ mod tests {
     #[test]
     fn warns_of_nothing_while_no_certificate_is_to_be_renewed() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-        let first = Some(now + Duration::from_secs(9 * 86_400 + 7));
+        let first = now + Duration::from_secs(9 * 86_400 + 7);
         assert_eq!(warning(&Certificates::default(), now), None);
-        let certificates = |expiring| Certificates { expiring, first };
+        let certificates = |expiring| Certificates { expiring, first: Some(first) };
         assert_eq!(warning(&certificates(0), now), None);
         let told = warning(&certificates(14), now).unwrap();
         assert!(told.starts_with("the certificate expires in 9 days on 14 nodes"), "{told}");
-        let told = warning(&certificates(1), first.unwrap() + Duration::from_secs(90)).unwrap();
+        let told = warning(&certificates(1), first + Duration::from_secs(90)).unwrap();
         assert!(told.starts_with("the certificate has expired 90 s ago on 1 node:"), "{told}");
     }
 }

@@ -76,11 +76,12 @@ enum Phase {
 }
 
 pub(super) fn rotate(dir: &Path, args: &Rotate) -> Result<(), CliError> {
-    let phase = args.phase.unwrap_or(match RotationPhase::of(dir) {
+    let next = || match RotationPhase::of(dir) {
         RotationPhase::Settled => Phase::Prepare,
         RotationPhase::Prepared => Phase::Switch,
         RotationPhase::Switched => Phase::Finish,
-    });
+    };
+    let phase = args.phase.unwrap_or_else(next);
     match phase {
         Phase::Prepare => {
             let mut options =

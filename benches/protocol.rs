@@ -198,6 +198,8 @@ fn record(name: &str) -> NodeRecord {
         status: Status::Up,
         incarnation: Incarnation::ZERO,
         severed: BTreeSet::new(),
+        not_before: None,
+        not_after: None,
     }
 }
 

@@ -2,15 +2,16 @@
 # Makes a chain with the openssl command alone, as any existing PKI would: a root, an intermediate
 # and one node's leaf. Shows what gossipmonger asks of a certificate, and is what the tests use.
 #
-#   openssl-chain.sh DIRECTORY KIND CLUSTER DATACENTER NODE      KIND is p256 or rsa
+#   openssl-chain.sh DIRECTORY KIND CLUSTER DATACENTER NODE [URI]      KIND is p256 or rsa
 #
 # Root and intermediate are made once per directory. For each node it writes NODE.pem (the leaf,
-# then the intermediate) and NODE.key; roots.pem is for everybody.
+# then the intermediate) and NODE.key; roots.pem is for everybody. URI: a SPIFFE id of another shape.
 set -eu
 umask 077
 
-[ $# -eq 5 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 5 ] || [ $# -eq 6 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 dir=$1 kind=$2 cluster=$3 datacenter=$4 node=$5
+uri=${6:-spiffe://$cluster/$datacenter/$node}
 
 # SEC1 for P-256 and PKCS#1 for RSA: the older key formats, which tools still write.
 make_key() {
@@ -57,7 +58,7 @@ cat > "$node.ext" <<EOF
 basicConstraints = critical, CA:false
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
-subjectAltName = URI:spiffe://$cluster/$datacenter/$node
+subjectAltName = URI:$uri
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 EOF

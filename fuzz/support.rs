@@ -85,6 +85,8 @@ fn record(left: bool) -> NodeRecord {
         status: if left { Status::Left } else { Status::Up },
         incarnation: Incarnation::ZERO,
         severed: BTreeSet::new(),
+        not_before: None,
+        not_after: None,
     }
 }
 

@@ -84,8 +84,10 @@ pub mod transport;
 pub mod tls;
 pub mod store;
 pub mod counters;
+mod cuts;
 
 pub use config::Config;
+pub use cuts::{CUTS_MAX, Cut};
 pub use error::{Error, SpawnError};
 pub use node::Gossipmonger;
 pub use propagation::{Audience, Propagation};
@@ -96,7 +98,7 @@ pub use protocol::{
     liveness::PeerState,
     replica::Write,
 };
-pub use snapshot::{Member, Snapshot};
+pub use snapshot::{Certificates, Member, Snapshot};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

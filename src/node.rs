@@ -29,6 +29,7 @@ use crate::{
     },
     config::Config,
     counters::Counters,
+    cuts::{Cut, Cuts},
     error::{Error, SpawnError},
     protocol::{
         delta::entry_len_max,
@@ -225,6 +226,13 @@ impl Gossipmonger {
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<Arc<History>> {
         self.shared.histories.load().get(peer).cloned()
+    }
+
+    /// Why the connection with a peer was last ended on purpose, by either end: an expired certificate,
+    /// a breach of the protocol. `None` if it never was, or that is long ago.
+    #[must_use]
+    pub fn cut(&self, peer: &NodeId) -> Option<Cut> {
+        self.shared.cuts.get(peer)
     }
 
     /// How slow this node finds itself, by its own timers and by answers that came late, up to
@@ -472,6 +480,7 @@ impl Gossipmonger {
             ending: watch::Sender::new(None),
             ended: watch::Sender::new(false),
             refusals: Mutex::default(),
+            cuts: Cuts::default(),
             repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
             farewell: watch::Sender::new(None),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
@@ -53,6 +54,10 @@ pub struct Member {
     pub version: Version,
     /// How many of its keys are known here, expired ones included.
     pub keys: usize,
+    /// From when on its certificate is valid, as it says; `None` if it has none.
+    pub not_before: Option<SystemTime>,
+    /// Until when its certificate is valid, as it says; `None` if it has none.
+    pub not_after: Option<SystemTime>,
     /// Whether this is the node that took the snapshot.
     pub local: bool,
 }
@@ -157,6 +162,22 @@ impl Snapshot {
         self.maps.get(node).map(|map| map.entries.len() - map.live_keys)
     }
 
+    /// How the certificates of those that are not dead or gone stand at `now`, as far as they tell it.
+    #[must_use]
+    pub fn certificates(&self, now: SystemTime) -> Certificates {
+        let mut certificates = Certificates::default();
+        for (node, map) in &*self.maps {
+            let Some((_, record)) = &map.record else { continue };
+            let here = !matches!(self.state(node, record), PeerState::Dead | PeerState::Left);
+            let Some(until) = record.not_after.and_then(date).filter(|_| here) else { continue };
+            certificates.first = Some(certificates.first.map_or(until, |first| first.min(until)));
+            if is_to_be_renewed(record.not_before.and_then(date), Some(until), now) {
+                certificates.expiring += 1;
+            }
+        }
+        certificates
+    }
+
     fn describe(&self, node: &NodeId, map: &NodeView) -> Option<Member> {
         let (_, record) = map.record.as_ref()?;
         let local = *node == self.local;
@@ -170,6 +191,8 @@ impl Snapshot {
             generation: map.generation,
             version: map.max_version,
             keys: map.live_keys,
+            not_before: record.not_before.and_then(date),
+            not_after: record.not_after.and_then(date),
             local,
         })
     }
@@ -206,4 +229,37 @@ impl Member {
     pub const fn is_live(&self) -> bool {
         self.state.is_live()
     }
+
+    /// Whether its certificate is to be renewed: a third of its lifetime is left, or less. What is
+    /// renewed automatically is so at this moment at the latest.
+    #[must_use]
+    pub fn expires_soon(&self, now: SystemTime) -> bool {
+        is_to_be_renewed(self.not_before, self.not_after, now)
+    }
 }
+
+/// How the certificates of a cluster stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Certificates {
+    /// On how many nodes it is to be renewed: see [`Member::expires_soon`].
+    pub expiring: usize,
+    /// When the first of all expires; `None` if nobody has one.
+    pub first: Option<SystemTime>,
+}
+
+fn is_to_be_renewed(from: Option<SystemTime>, until: Option<SystemTime>, now: SystemTime) -> bool {
+    let (Some(from), Some(until)) = (from, until) else { return false };
+    let lifetime = until.duration_since(from).unwrap_or_default();
+    until.duration_since(now).unwrap_or_default() <= lifetime / WARNING_PART
+}
+
+/// A date that a node tells; none that no clock can show.
+fn date(seconds: u64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= DATE_MAX)
+}
+
+/// The part of a certificate's lifetime that is left when it should have been renewed.
+const WARNING_PART: u32 = 3;
+/// The end of the year 9999, the last that can stand in a certificate (RFC 5280 section 4.1.2.5).
+const DATE_MAX: u64 = 253_402_300_799;

@@ -10,8 +10,10 @@
 
 mod authority;
 mod identity;
+mod naming;
 mod notary;
 mod refusal;
+pub mod rotation;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -21,11 +23,11 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::CertificateDer,
+    pki_types::{CertificateDer, UnixTime},
     server::NoServerSessionStorage,
 };
+use tokio::sync::watch;
 
-#[cfg(feature = "cli")]
 pub(crate) use self::identity::date;
 use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
@@ -34,6 +36,7 @@ pub use self::{
         Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
     },
     identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
+    naming::{Naming, NamingError},
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     verifier::Roots,
 };
@@ -64,6 +67,8 @@ pub enum Expect {
 pub struct Tls {
     shared: Shared,
     cluster: ClusterId,
+    /// How often it was reloaded.
+    reloads: Arc<watch::Sender<u64>>,
 }
 
 impl Tls {
@@ -76,7 +81,8 @@ impl Tls {
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         let cluster = identity.name().cluster.clone();
         let state = State::new(identity, roots)?;
-        Ok(Self { shared: Arc::new(ArcSwap::from_pointee(state)), cluster })
+        let shared = Arc::new(ArcSwap::from_pointee(state));
+        Ok(Self { shared, cluster, reloads: Arc::default() })
     }
 
     /// Makes all handshakes from now on use another certificate and other roots. Connections that
@@ -93,7 +99,13 @@ impl Tls {
             });
         }
         self.shared.store(Arc::new(State::new(identity, roots)?));
+        self.reloads.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Changes with every reload.
+    pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
+        self.reloads.subscribe()
     }
 
     /// What we show at this moment.
@@ -106,6 +118,42 @@ impl Tls {
     #[must_use]
     pub fn sketch_key(&self) -> SketchKey {
         self.shared.load().sketch_key
+    }
+
+    /// From when and until when what we show at this moment is valid, in seconds since 1970.
+    #[must_use]
+    pub fn validity(&self) -> (u64, u64) {
+        let state = self.shared.load();
+        let certificate = state.identity.certificate();
+        (unix_seconds(certificate.not_before), unix_seconds(certificate.not_after))
+    }
+
+    /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
+    ///
+    /// # Errors
+    /// [`NameError::NoCertificate`] before the handshake is complete.
+    pub fn peer_name(&self, connection: &quinn::Connection) -> Result<PeerName, NameError> {
+        let chain = peer_chain(connection)?;
+        let leaf = chain.first().ok_or(NameError::NoCertificate)?;
+        PeerName::named(leaf, self.shared.load().identity.naming())
+    }
+
+    /// Looks again at the certificates that a connected peer has shown: by the roots and the date of this
+    /// moment, which need not be those of the handshake. `dialed`: it was the peer that accepted.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that it would meet if it came now.
+    pub fn review(&self, connection: &quinn::Connection, dialed: bool) -> Result<(), Refusal> {
+        let nothing = || Refusal::of_tls(&rustls::Error::NoCertificatesPresented);
+        let chain = peer_chain(connection).map_err(|_| nothing())?;
+        let (leaf, rest) = chain.split_first().ok_or_else(nothing)?;
+        let state = self.shared.load();
+        let verified = if dialed {
+            state.chains.verify_acceptor(leaf, rest, UnixTime::now())
+        } else {
+            state.chains.verify_dialer(leaf, rest, UnixTime::now())
+        };
+        verified.map_err(|error| Refusal::of_tls(&error))
     }
 
     /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
@@ -187,7 +235,8 @@ pub enum ReloadError {
     Load(#[from] LoadError),
 }
 
-/// The name that the certificate of a connected peer proves.
+/// The name that the certificate of a connected peer proves, of our own form: see [`Tls::peer_name`] for
+/// any other.
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
@@ -200,11 +249,19 @@ pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> 
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
 pub fn peer_certificate(connection: &quinn::Connection) -> Result<CertificateSummary, NameError> {
-    let chain = connection
-        .peer_identity()
-        .and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok())
-        .ok_or(NameError::NoCertificate)?;
+    let chain = peer_chain(connection)?;
     CertificateSummary::from_certificate(chain.first().ok_or(NameError::NoCertificate)?)
+}
+
+/// The certificates that a connected peer has shown, the leaf first.
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_chain(
+    connection: &quinn::Connection,
+) -> Result<Vec<CertificateDer<'static>>, NameError> {
+    let identity = connection.peer_identity().ok_or(NameError::NoCertificate)?;
+    identity.downcast().map(|chain| *chain).map_err(|_| NameError::NoCertificate)
 }
 
 type Shared = Arc<ArcSwap<State>>;
@@ -244,6 +301,11 @@ fn provider() -> Arc<CryptoProvider> {
 #[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time, as in rustls")]
 fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// Whole seconds since 1970; nothing before that is of use to anybody.
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn alpn() -> Vec<Vec<u8>> {

@@ -18,6 +18,7 @@ use crate::{
     actors::{clock::Clock, shared::Shared, storage::StorageMessage},
     config::Config,
     counters::Counters,
+    cuts::Cut,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
@@ -92,6 +93,12 @@ pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
     /// Who knows the nodes' certificates, where nodes have some: then what a node says of itself is
     /// signed, as the configuration's `signing` says. Without one nothing is.
     fn notary(&self) -> Option<Arc<dyn Notary>> {
+        None
+    }
+
+    /// From when and until when the certificate that it shows is valid, in seconds since 1970; `None`
+    /// if it shows none. Others are told.
+    fn validity(&self) -> Option<(u64, u64)> {
         None
     }
 
@@ -444,6 +451,22 @@ impl NodeLink {
         }
         let (remote, reason) = (remote.to_string(), reason.to_string());
         self.shared.tell(Event::Error(Problem::Connection { remote, reason }));
+    }
+
+    /// As [`refused`](Self::refused), of a peer whose connection ended for it: that is also kept for
+    /// those who ask why the peer is not there. `by_peer`: it was the peer that ended it.
+    pub fn cut(&self, peer: &NodeId, by_peer: bool, label: &'static str, why: impl fmt::Display) {
+        let (at, reason) = (self.now(), why.to_string());
+        self.shared.cuts.note(peer, Cut { at, by_peer, label, reason: reason.clone() });
+        self.refused(peer, label, reason);
+    }
+
+    /// Until when a peer says that its certificate is valid, in seconds since 1970; zero if it does not.
+    #[must_use]
+    pub(crate) fn not_after(&self, peer: &NodeId) -> u64 {
+        let maps = self.shared.maps.load();
+        let record = maps.get(peer).and_then(|map| map.record.as_ref());
+        record.and_then(|(_, record)| record.not_after).unwrap_or(0)
     }
 
     /// Whether anybody watches the protocol.

@@ -219,14 +219,14 @@ const GOLDEN: [&str; 24] = [
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
     "0000000e0401010162000000000000000000",
-    "0000005a050101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c650264620101010201027573030161040001760002c3a40500017601fbe80304676f6e6506010001",
+    "00000066050101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c65026462010101020102757301fcf0e2536501fc80243567030161040001760002c3a40500017601fbe80304676f6e6506010001",
     "0000000405010001",
     "000000270a0101fbe8030204030201f6f5f4f3f2f1a4a3a2a10b04030201f6f5f4f3f2f1a4a3a2a1fb5802",
     "000000050b01fb2c01",
     "0000001b0c01010161fd0068e5cf8b0100000102000100000201fc67452301",
     "000000020d01",
     "0000000c060100fd0000000000010000",
-    "0000005b06010101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c650264620101010201027573030161040001760002c3a40500017601fbe80304676f6e6506010001",
+    "0000006706010101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c65026462010101020102757301fcf0e2536501fc80243567030161040001760002c3a40500017601fbe80304676f6e6506010001",
     "000000080601020101620703",
     "00000015060103010161fd0068e5cf8b010000010200010000",
     "00000006060104010162",
@@ -238,7 +238,7 @@ const GOLDEN: [&str; 24] = [
     "0000000706010a01620702",
     "0000000408010001",
     "00000016080101010161fd0068e5cf8b01000001020001000000",
-    "0000005a090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c650264620101010201027573030161040001760002c3a40500017601fbe80304676f6e6506010001",
+    "00000066090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c65026462010101020102757301fcf0e2536501fc80243567030161040001760002c3a40500017601fbe80304676f6e6506010001",
 ];
 const HEARTBEAT: &str = "1001fd0068e5cf8b010000fc000001000103";
 
@@ -357,6 +357,8 @@ fn delta() -> Delta {
         status: Status::Leaving,
         incarnation: Incarnation(2),
         severed: [Datacenter::new("us").unwrap()].into(),
+        not_before: Some(1_699_996_400),
+        not_after: Some(1_731_536_000),
     };
     let entry = |key: &str, version, content| DeltaEntry {
         key: key.into(),
@@ -561,9 +563,16 @@ fn any_record() -> impl Strategy<Value = NodeRecord> {
     let status = prop_oneof![Just(Status::Up), Just(Status::Leaving), Just(Status::Left)];
     let tags = prop::collection::btree_map(".{0,5}", ".{0,9}", 0..4);
     let severed = prop::collection::btree_set("[a-z]{1,9}", 0..3);
-    let ends = (any::<(u16, u16)>(), any::<u64>(), severed);
+    let dates = any::<(Option<u64>, Option<u64>)>();
+    let ends = (any::<(u16, u16)>(), any::<u64>(), severed, dates);
     ("[a-z]{1,9}", vec(".{0,9}", 0..3), tags, status, ends).prop_map(
-        |(datacenter, addresses, tags, status, (wire, incarnation, severed))| NodeRecord {
+        |(
+            datacenter,
+            addresses,
+            tags,
+            status,
+            (wire, incarnation, severed, (not_before, not_after)),
+        )| NodeRecord {
             datacenter: Datacenter::new(&datacenter).unwrap(),
             addresses,
             tags,
@@ -571,6 +580,8 @@ fn any_record() -> impl Strategy<Value = NodeRecord> {
             status,
             incarnation: Incarnation(incarnation),
             severed: severed.iter().map(|name| Datacenter::new(name).unwrap()).collect(),
+            not_before,
+            not_after,
         },
     )
 }

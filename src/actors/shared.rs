@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     counters::Counters,
+    cuts::Cuts,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         id::{Datacenter, NodeId},
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) ended: watch::Sender<bool>,
     /// The second in which refusals were last told, and how many.
     pub(crate) refusals: Mutex<(u64, u32)>,
+    /// Why connections were last ended on purpose.
+    pub(crate) cuts: Cuts,
     /// What the log was told lately.
     pub(crate) repeats: Repeats,
     /// This process has taken a later generation because its name was heard.

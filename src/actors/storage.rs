@@ -82,6 +82,8 @@ impl Storage {
             // Left meanwhile: an actor that failed after that must not take it back.
             config.record.status = record.status;
         }
+        let validity = shared.transport.upgrade().and_then(|transport| transport.validity());
+        (config.record.not_before, config.record.not_after) = validity.unzip();
         let mut out = Vec::new();
         let replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
@@ -108,6 +110,7 @@ impl Storage {
         state.replica.set_wall(begun, Clock::wall());
         if let Some(transport) = state.shared.transport.upgrade() {
             state.replica.set_sketch_key(transport.sketch_key());
+            state.replica.set_validity(begun, transport.validity(), &mut out);
             state.learn_to_sign(transport.notary(), &mut out);
         }
         match message {

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{CliError, Exit};
 use crate::{
+    actors::clock::Clock,
     protocol::{
         entry::{Key, Value},
         event::{Event, ProtocolEvent},
@@ -29,6 +30,7 @@ use crate::{
         reason::Reason,
     },
     snapshot::Member,
+    tls::date,
 };
 
 /// The version of this protocol; another one is refused.
@@ -149,6 +151,10 @@ pub(crate) struct MemberView {
     pub(crate) addresses: Vec<String>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) local: bool,
+    /// Until when its certificate is valid, by RFC 3339.
+    pub(crate) not_after: Option<String>,
+    /// The certificate is to be renewed.
+    pub(crate) expires_soon: bool,
 }
 
 /// What is thought of a node.
@@ -194,6 +200,12 @@ pub(crate) struct Info {
     pub(crate) health: u32,
     pub(crate) seeds: Vec<String>,
     pub(crate) certificate: CertificateView,
+    /// Why the certificate, key and roots that are in the files now are not in force.
+    pub(crate) certificate_problem: Option<String>,
+    /// On how many nodes the certificate is to be renewed.
+    pub(crate) certificates_expiring: usize,
+    /// What is to be done about that.
+    pub(crate) certificate_warning: Option<String>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<String, u64>,
 }
@@ -382,6 +394,7 @@ impl Blame {
 
 impl From<Member> for MemberView {
     fn from(member: Member) -> Self {
+        let expires_soon = member.expires_soon(Clock::wall());
         Self {
             node: member.node,
             datacenter: member.datacenter,
@@ -392,6 +405,8 @@ impl From<Member> for MemberView {
             generation: member.generation,
             keys: member.keys,
             addresses: member.addresses,
+            not_after: member.not_after.map(date),
+            expires_soon,
             tags: member.tags,
             local: member.local,
         }

@@ -4,6 +4,7 @@
 //! That is for restarts: nobody is alarmed. Only `leave` is remembered.
 
 pub(crate) mod directory;
+mod files;
 mod journal;
 mod logs;
 mod metrics;
@@ -17,6 +18,7 @@ use sd_notify::NotifyState;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
 };
 
 use self::{
@@ -71,10 +73,12 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let agent = Arc::new(Agent::new(dir, node, reloader, store, served));
     let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
+    let files = tokio::spawn(files::watch(Arc::clone(&agent)));
+    let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     notify(&[NotifyState::Ready]);
 
     let ended = signals.attend(&agent).await;
-    company.abort();
+    [company, files, expiry].iter().for_each(JoinHandle::abort);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };

@@ -1,4 +1,4 @@
-//! `ca init`, `cert issue` and `cert show`.
+//! `ca init`, `cert issue` and `cert show`; what comes later is in [`renewal`].
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,12 @@ use std::{
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 
-use super::{admin::CertificateView, error::CliError, output};
+use super::{
+    admin::CertificateView,
+    error::CliError,
+    output,
+    renewal::{self, Renew, Rotate, Status},
+};
 use crate::{
     actors::clock::Clock,
     protocol::id::{ClusterId, Datacenter, NodeId},
@@ -19,7 +24,7 @@ use crate::{
     },
 };
 
-/// Makes a certificate authority for a cluster.
+/// Makes a certificate authority for a cluster, and replaces it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ca {
     #[command(subcommand)]
@@ -30,6 +35,10 @@ pub(crate) struct Ca {
 enum CaCommand {
     /// Makes a certificate authority in --dir.
     Init(Init),
+    /// Puts a new authority in the place of that in --dir, one phase at a time.
+    Rotate(Rotate),
+    /// Shows which authorities are in --dir, and which phase of a rotation is next.
+    Status(Status),
 }
 
 #[derive(Debug, clap::Args)]
@@ -59,6 +68,8 @@ pub(crate) struct Cert {
 enum CertCommand {
     /// Issues a node's certificate and key into --dir, and puts the roots beside them.
     Issue(Issue),
+    /// Renews the certificate in --dir by hand.
+    Renew(Renew),
     /// Shows the certificates of a directory (--dir) or a file.
     Show(Show),
 }
@@ -104,7 +115,7 @@ struct Show {
 }
 
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum Key {
+pub(super) enum Key {
     /// Small and fast.
     #[default]
     Ed25519,
@@ -113,8 +124,15 @@ enum Key {
 }
 
 pub(crate) fn ca(dir: Option<&Path>, args: Ca) -> Result<(), CliError> {
-    let CaCommand::Init(init) = args.command;
     let dir = required(dir)?;
+    match args.command {
+        CaCommand::Init(args) => init(dir, args),
+        CaCommand::Rotate(args) => renewal::rotate(dir, &args),
+        CaCommand::Status(args) => renewal::status(dir, &args),
+    }
+}
+
+fn init(dir: &Path, init: Init) -> Result<(), CliError> {
     let mut options = AuthorityOptions { key: init.key.into(), ..AuthorityOptions::default() };
     options.not_after = Clock::wall() + DAY * u32::try_from(init.days).unwrap_or(u32::MAX);
     let authority = Authority::create(init.cluster, &options)?;
@@ -125,6 +143,7 @@ pub(crate) fn ca(dir: Option<&Path>, args: Ca) -> Result<(), CliError> {
 pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
     match args.command {
         CertCommand::Issue(args) => issue(required(dir)?, args),
+        CertCommand::Renew(args) => renewal::renew(required(dir)?, &args),
         CertCommand::Show(args) => show(dir, &args),
     }
 }
@@ -166,7 +185,11 @@ struct Made {
     certificate: CertificateView,
 }
 
-fn made(dir: &Path, certificate: &CertificateSummary, json: bool) -> Result<(), CliError> {
+pub(super) fn made(
+    dir: &Path,
+    certificate: &CertificateSummary,
+    json: bool,
+) -> Result<(), CliError> {
     let directory = dir.display().to_string();
     if json {
         return output::json(&Made { directory, certificate: certificate.into() });
@@ -218,7 +241,7 @@ fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<Vec<CertificateSummary>, Box<dyn std::error::Error>> {
+pub(super) fn read(file: &Path) -> Result<Vec<CertificateSummary>, Box<dyn std::error::Error>> {
     let pem = std::fs::read(file)?;
     let mut certificates = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -264,14 +287,14 @@ impl From<AuthorityError> for CliError {
     }
 }
 
-fn valid_days() -> clap::builder::RangedU64ValueParser<u64> {
+pub(super) fn valid_days() -> clap::builder::RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(1..=DAYS_MAX)
 }
 
-const fn days(time: Duration) -> u64 {
+pub(super) const fn days(time: Duration) -> u64 {
     time.as_secs() / DAY.as_secs()
 }
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 /// A hundred years: longer dates are mistakes.
 const DAYS_MAX: u64 = 36_500;

@@ -56,9 +56,14 @@ pub(crate) fn members(dir: &Path, args: &Members) -> Result<(), CliError> {
     }
     let rows: Vec<_> = members.iter().map(row).collect();
     output::table(
-        ["NODE", "DATACENTER", "STATE", "PHI", "ADDRESS", "VERSION", "KEYS", "TAGS"],
+        ["NODE", "DATACENTER", "STATE", "PHI", "ADDRESS", "VERSION", "KEYS", "EXPIRES", "TAGS"],
         &rows,
-    )
+    )?;
+    let expiring = members.iter().filter(|member| member.expires_soon).count();
+    if expiring == 0 {
+        return Ok(());
+    }
+    output::line(&format!("certificates to be renewed (!): {expiring}"))
 }
 
 pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
@@ -78,6 +83,8 @@ pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
         ("tags", output::tags(&info.tags)),
         ("members", members.collect::<Vec<_>>().join(", ")),
         ("certificate", format!("valid until {}", info.certificate.not_after)),
+        ("new certificate", info.certificate_problem.unwrap_or_else(|| "-".to_owned())),
+        ("expiry", info.certificate_warning.unwrap_or_else(|| "-".to_owned())),
         ("store", info.store),
         ("metrics", info.metrics.unwrap_or_else(|| "-".to_owned())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
@@ -130,7 +137,16 @@ fn suspicion(member: &MemberView) -> String {
     }
 }
 
-fn row(member: &MemberView) -> [String; 8] {
+/// When its certificate expires, to the day or to the second; marked if it is to be renewed.
+fn expiry(member: &MemberView) -> String {
+    let Some(until) = &member.not_after else { return "-".to_owned() };
+    match until.split_once('T') {
+        Some((day, _)) if !member.expires_soon => day.to_owned(),
+        _ => format!("{until} !"),
+    }
+}
+
+fn row(member: &MemberView) -> [String; 9] {
     let mine = if member.local { "*" } else { "" };
     [
         format!("{}{mine}", member.node),
@@ -140,6 +156,7 @@ fn row(member: &MemberView) -> [String; 8] {
         output::cell(member.address.as_deref().unwrap_or("-")),
         member.version.to_string(),
         member.keys.to_string(),
+        expiry(member),
         output::tags(&member.tags),
     ]
 }

@@ -12,9 +12,11 @@ use super::{
 };
 use crate::{
     actors::clock::Clock,
+    cuts::Cut,
     protocol::{
         id::NodeId,
         reason::{Evidence, Transition},
+        time::Time,
     },
     snapshot::Snapshot,
     tls::date,
@@ -39,6 +41,20 @@ pub(crate) struct WhyView {
     local: bool,
     /// Oldest first.
     changes: Vec<Change>,
+    /// Why the connection with it was last ended on purpose; `None` if it never was.
+    cut: Option<CutView>,
+}
+
+/// A connection was ended on purpose.
+#[derive(Debug, Serialize, Deserialize)]
+struct CutView {
+    at: String,
+    age_ms: u64,
+    /// Whether the node ended it, and not this agent.
+    by_peer: bool,
+    /// As it is counted among the refusals.
+    label: String,
+    reason: String,
 }
 
 /// One change of what is thought of a node.
@@ -86,6 +102,9 @@ pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
         return output::json(&why);
     }
     output::line(&why.summary())?;
+    if let Some(cut) = &why.cut {
+        output::line(&cut.sentence())?;
+    }
     if why.changes.is_empty() {
         return Ok(());
     }
@@ -98,7 +117,7 @@ pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
 
 impl WhyView {
     /// `None`: no such node is known.
-    pub(crate) fn new(snapshot: &Snapshot, node: &NodeId) -> Option<Self> {
+    pub(crate) fn new(snapshot: &Snapshot, node: &NodeId, cut: Option<Cut>) -> Option<Self> {
         let member = snapshot.member(node)?;
         let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
         Some(Self {
@@ -107,6 +126,7 @@ impl WhyView {
             phi: rounded(member.phi),
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
+            cut: cut.map(|cut| CutView::new(snapshot, cut)),
         })
     }
 
@@ -124,13 +144,28 @@ impl WhyView {
     }
 }
 
+impl CutView {
+    fn new(snapshot: &Snapshot, cut: Cut) -> Self {
+        let Cut { at, by_peer, label, reason } = cut;
+        let (at, age_ms) = when(snapshot, at);
+        Self { at, age_ms, by_peer, label: label.to_owned(), reason }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { age_ms, label, reason, .. } = self;
+        let by = if self.by_peer { "it" } else { "this node" };
+        let ago = shown_time(*age_ms as f64);
+        format!("its connection was last cut {ago} ago by {by} ({label}): {reason}")
+    }
+}
+
 impl Change {
     fn new(snapshot: &Snapshot, transition: &Transition) -> Self {
         let Transition { at, from, to, reason } = transition;
-        let age = snapshot.now().since(*at);
+        let (at, age_ms) = when(snapshot, *at);
         Self {
-            at: Clock::wall().checked_sub(age).map(date).unwrap_or_default(),
-            age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+            at,
+            age_ms,
             from: (*from).into(),
             to: (*to).into(),
             cause: reason.cause.as_str().to_owned(),
@@ -202,6 +237,13 @@ pub(crate) fn names(nodes: &[NodeId]) -> String {
     nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
+/// When something was, by the present wall clock, and for how many milliseconds that has been so.
+fn when(snapshot: &Snapshot, at: Time) -> (String, u64) {
+    let age = snapshot.now().since(at);
+    let wall = Clock::wall().checked_sub(age).map(date).unwrap_or_default();
+    (wall, u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
 fn millis(time: Duration) -> f64 {
     rounded(time.as_secs_f64() * 1000.0)
 }
@@ -224,7 +266,6 @@ mod tests {
     use crate::protocol::{
         liveness::PeerState,
         reason::{Cause, Reason},
-        time::Time,
     };
 
     fn snapshot(now: Duration) -> Snapshot {
@@ -242,7 +283,7 @@ mod tests {
     #[test]
     fn refuses_to_explain_who_is_unknown() {
         let nobody = NodeId::new("nobody").unwrap();
-        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody).is_none());
+        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, None).is_none());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Deserializer};
 
 use super::{Config, ConfigError};
+use crate::protocol::id::{ClusterId, Datacenter};
 use crate::protocol::seal::Signing;
 
 /// Environment variables of this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
@@ -29,6 +30,13 @@ pub struct ConfigFile {
     pub key: Option<PathBuf>,
     /// File of the cluster's CA certificates, PEM. Default `roots.pem` beside the file.
     pub roots: Option<PathBuf>,
+    /// How the URI of a certificate names cluster, datacenter and node: see
+    /// [`Naming`](crate::tls::Naming). Default `spiffe://{cluster}/{datacenter}/{node}`.
+    pub identity: Option<String>,
+    /// The cluster, if `identity` does not say it.
+    pub cluster: Option<ClusterId>,
+    /// The datacenter of this node, if `identity` does not say it.
+    pub datacenter: Option<Datacenter>,
     /// File of the store. Default `store.redb` beside the file; `memory`: none.
     pub store: Option<PathBuf>,
     /// Where Prometheus metrics are served. Default: nowhere.

@@ -26,6 +26,9 @@ impl Config {
                 status: Status::Up,
                 incarnation: Incarnation::ZERO,
                 severed: BTreeSet::new(),
+                // Told by the transport.
+                not_before: None,
+                not_after: None,
             },
             limits: MapLimits {
                 keys: self.limits.keys,

@@ -40,6 +40,10 @@ pub struct NodeRecord {
     /// The datacenters that it is an end of bridges to and has heard nobody of for a while. If all ends
     /// of its datacenter say so, that one is unreachable from there.
     pub severed: BTreeSet<Datacenter>,
+    /// From when on its certificate is valid, in seconds since 1970; `None` if it has none.
+    pub not_before: Option<u64>,
+    /// Until when its certificate is valid, in seconds since 1970; `None` if it has none.
+    pub not_after: Option<u64>,
 }
 
 /// Whether a node means to stay in the cluster.
@@ -84,10 +88,12 @@ impl NodeRecord {
         if self.severed.len() <= SEVERED_MAX { Ok(()) } else { Err(RecordError::Severed) }
     }
 
-    /// Whether another one says the same, save which datacenters its node hears.
+    /// Whether another one says the same of its node as a member; which datacenters it hears and until
+    /// when its certificate is valid changes without the node having done anything.
     #[must_use]
-    pub fn equals_but_for_severed(&self, other: &Self) -> bool {
-        Self { severed: other.severed.clone(), ..self.clone() } == *other
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let Self { severed, not_before, not_after, .. } = other.clone();
+        Self { severed, not_before, not_after, ..self.clone() } == *other
     }
 
     /// An upper bound of its bytes on the wire.
@@ -124,5 +130,5 @@ pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), RecordError> {
     if tags.len() <= TAGS_MAX && tags.iter().all(each) { Ok(()) } else { Err(RecordError::Tags) }
 }
 
-/// Counts (2 x 3 bytes, and 1), wire versions (2 x 3), status (1), incarnation (9).
-const FIXED_BYTES_MAX: usize = 23;
+/// Counts (2 x 3 bytes, and 1), wire versions (2 x 3), status (1), incarnation (9), two dates (10 each).
+const FIXED_BYTES_MAX: usize = 43;

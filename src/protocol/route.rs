@@ -382,11 +382,15 @@ pub enum Counter {
     SketchFallbacks,
     /// Sketches that contradict themselves; the full digest was asked for instead.
     SketchesRefused,
+    /// Times that certificate, key or roots were replaced while the node ran.
+    CertificatesReplaced,
+    /// Times that new ones were found and could not be used.
+    CertificatesRefused,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -433,6 +437,8 @@ impl Counter {
         Self::ReconciledBySketch,
         Self::SketchFallbacks,
         Self::SketchesRefused,
+        Self::CertificatesReplaced,
+        Self::CertificatesRefused,
     ];
 
     /// Its name in metrics and in `info`.
@@ -485,6 +491,8 @@ impl Counter {
             Self::ReconciledBySketch => "reconciled_by_sketch",
             Self::SketchFallbacks => "sketch_fallbacks",
             Self::SketchesRefused => "sketches_refused",
+            Self::CertificatesReplaced => "certificates_replaced",
+            Self::CertificatesRefused => "certificates_refused",
         }
     }
 }

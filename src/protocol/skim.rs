@@ -106,6 +106,8 @@ struct Record<'a> {
     _status: Status,
     _incarnation: Incarnation,
     _severed: BTreeSet<&'a str>,
+    _not_before: Option<u64>,
+    _not_after: Option<u64>,
 }
 
 /// Reads as [`DeltaEntry`](super::delta::DeltaEntry).
@@ -242,6 +244,8 @@ mod tests {
             status: Status::Leaving,
             incarnation: Incarnation(3),
             severed: [Datacenter::new("far").unwrap()].into(),
+            not_before: Some(1_766_000_000),
+            not_after: Some(1_767_000_000),
         }
     }
 }

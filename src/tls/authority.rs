@@ -24,9 +24,12 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::identity::{
-    Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
-    chain_from_pem, date, read,
+use super::{
+    identity::{
+        Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
+        chain_from_pem, date, read,
+    },
+    rotation::{RotationPhase, roots_of},
 };
 use crate::protocol::id::{ClusterId, Datacenter, NodeId};
 
@@ -42,6 +45,14 @@ pub mod file {
     pub const KEY: &str = "node.key";
     /// The certificates of the authorities a node trusts.
     pub const ROOTS: &str = "roots.pem";
+    /// The authority that is to follow, while they rotate.
+    pub const NEXT_AUTHORITY: &str = "ca-next.pem";
+    /// Its private key.
+    pub const NEXT_AUTHORITY_KEY: &str = "ca-next.key";
+    /// The authority that was before, while they rotate.
+    pub const OLD_AUTHORITY: &str = "ca-old.pem";
+    /// Its private key.
+    pub const OLD_AUTHORITY_KEY: &str = "ca-old.key";
 }
 
 /// Which kind of key is made.
@@ -127,6 +138,8 @@ impl LeafOptions {
 pub struct Authority {
     cluster: ClusterId,
     certificate_pem: String,
+    /// Its certificate, and that of the other one while two rotate.
+    roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -150,6 +163,7 @@ impl Authority {
         Ok(Self {
             cluster,
             certificate_pem: certificate.pem(),
+            roots_pem: certificate.pem(),
             summary: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
             issuer: Issuer::new(params, key),
@@ -171,7 +185,9 @@ impl Authority {
             .ok()
             .and_then(|pem| KeyPair::from_pem(pem).ok())
             .ok_or_else(|| LoadError::NoKey.in_file(&key_path))?;
-        Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path).into())
+        let authority =
+            Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path))?;
+        Ok(Self { roots_pem: roots_of(directory)?, ..authority })
     }
 
     /// Writes certificate and key into a directory, which is made if need be.
@@ -182,7 +198,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
     pub fn save(&self, directory: &Path) -> Result<(), AuthorityError> {
-        let key_pem = Zeroizing::new(self.issuer.key().serialize_pem());
+        let key_pem = self.key_pem();
         save(
             directory,
             Existing::Refuse,
@@ -224,7 +240,7 @@ impl Authority {
         Ok(Issued {
             certificate_pem: certificate.pem(),
             key_pem: Zeroizing::new(key.serialize_pem()),
-            roots_pem: self.certificate_pem.clone(),
+            roots_pem: self.roots_pem.clone(),
             certificate: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
         })
@@ -234,6 +250,16 @@ impl Authority {
     #[must_use]
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster
+    }
+
+    /// The roots that nodes should have, in PEM: more than its own certificate while authorities rotate.
+    #[must_use]
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    pub(super) fn key_pem(&self) -> Zeroizing<String> {
+        Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
     /// Its certificate in PEM: what nodes have as root.
@@ -260,7 +286,8 @@ impl Authority {
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
             .map_err(|e| LoadError::Unsupported(rustls::Error::General(e.to_string())))?;
         let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
-        Ok(Self { cluster, certificate_pem, summary, issuer })
+        let roots_pem = certificate_pem.clone();
+        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer })
     }
 }
 
@@ -280,7 +307,7 @@ pub struct Issued {
     pub certificate_pem: String,
     /// The private key in PEM, PKCS#8.
     pub key_pem: Zeroizing<String>,
-    /// The authority's certificate in PEM.
+    /// The certificate of the authority in PEM; of both while two rotate.
     pub roots_pem: String,
     /// What the certificate says.
     pub certificate: CertificateSummary,
@@ -350,12 +377,28 @@ pub enum AuthorityError {
         /// When, by RFC 3339.
         not_after: String,
     },
+    /// A phase of a rotation is not the next one. Nothing has changed.
+    #[error("{wanted} is out of turn: the authority is {phase}; next is: {}", next(*.phase))]
+    Phase {
+        /// What was asked for.
+        wanted: &'static str,
+        /// How far the rotation is.
+        phase: RotationPhase,
+    },
     /// A file could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// A certificate could not be made.
     #[error("the certificate cannot be made: {0}")]
     Make(String),
+}
+
+const fn next(phase: RotationPhase) -> &'static str {
+    match phase {
+        RotationPhase::Settled => "ca rotate --phase prepare",
+        RotationPhase::Prepared => "ca rotate --phase switch",
+        RotationPhase::Switched => "ca rotate --phase finish",
+    }
 }
 
 fn leaf(options: &LeafOptions, not_after: SystemTime) -> Result<CertificateParams, AuthorityError> {
@@ -471,7 +514,12 @@ fn save(directory: &Path, existing: Existing, files: &[NewFile<'_>]) -> Result<(
 }
 
 /// Replacing writes a draft first and then gives it the name: nobody sees half of it.
-fn write(path: &Path, text: &str, audience: Audience, existing: Existing) -> io::Result<()> {
+pub(super) fn write(
+    path: &Path,
+    text: &str,
+    audience: Audience,
+    existing: Existing,
+) -> io::Result<()> {
     if existing == Existing::Refuse {
         return fill(create(path, audience)?, text);
     }

@@ -28,6 +28,7 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
+use super::naming::Naming;
 use crate::protocol::id::{ClusterId, Datacenter, NodeId};
 
 /// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
@@ -55,7 +56,15 @@ impl PeerName {
     /// [`NameError`] unless the certificate is readable and has exactly one URI name, of the form
     /// `spiffe://<cluster>/<datacenter>/<node>`.
     pub fn from_certificate(leaf: &CertificateDer<'_>) -> Result<Self, NameError> {
-        Self::from_parsed(&parse(leaf)?)
+        Self::named(leaf, &Naming::default())
+    }
+
+    /// The same of a URI of another form.
+    ///
+    /// # Errors
+    /// As [`PeerName::from_certificate`].
+    pub fn named(leaf: &CertificateDer<'_>, naming: &Naming) -> Result<Self, NameError> {
+        Self::from_parsed(&parse(leaf)?, naming)
     }
 
     /// Reads a URI of the form `spiffe://<cluster>/<datacenter>/<node>`.
@@ -63,19 +72,7 @@ impl PeerName {
     /// # Errors
     /// [`NameError::BadUri`], which names the URI and what is wrong with it.
     pub fn from_uri(uri: &str) -> Result<Self, NameError> {
-        let bad =
-            |why: &dyn fmt::Display| NameError::BadUri { uri: shown(uri), why: why.to_string() };
-        let path =
-            uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
-        let parts: Vec<&str> = path.splitn(4, '/').collect();
-        let [cluster, datacenter, node] = parts[..] else {
-            return Err(bad(&"it does not have the three parts cluster, datacenter and node"));
-        };
-        Ok(Self {
-            cluster: ClusterId::new(cluster).map_err(|e| bad(&e))?,
-            datacenter: Datacenter::new(datacenter).map_err(|e| bad(&e))?,
-            node: NodeId::new(node).map_err(|e| bad(&e))?,
-        })
+        Naming::default().read(uri)
     }
 
     /// The name as the URI that a certificate carries.
@@ -84,10 +81,10 @@ impl PeerName {
         format!("{SCHEME}{}/{}/{}", self.cluster, self.datacenter, self.node)
     }
 
-    fn from_parsed(leaf: &X509Certificate<'_>) -> Result<Self, NameError> {
+    fn from_parsed(leaf: &X509Certificate<'_>, naming: &Naming) -> Result<Self, NameError> {
         match uris(leaf)?[..] {
             [] => Err(NameError::NoUri),
-            [uri] => Self::from_uri(uri),
+            [uri] => naming.read(uri),
             ref several => Err(NameError::SeveralUris(several.len())),
         }
     }
@@ -156,7 +153,7 @@ impl CertificateSummary {
         let parsed = parse(certificate)?;
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
         Ok(Self {
-            name: PeerName::from_parsed(&parsed),
+            name: PeerName::from_parsed(&parsed, &Naming::default()),
             subject: parsed.subject().to_string(),
             issuer: parsed.issuer().to_string(),
             serial: hex(parsed.raw_serial()),
@@ -194,6 +191,7 @@ impl fmt::Display for CertificateSummary {
 #[derive(Clone)]
 pub struct Identity {
     name: PeerName,
+    naming: Naming,
     summary: CertificateSummary,
     certified: Arc<CertifiedKey>,
 }
@@ -207,6 +205,19 @@ impl Identity {
     /// [`LoadError`], naming the file; among others if the key file may be read by others than its
     /// owner, if key and certificate do not belong together, or if the certificate has expired.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
+        Self::from_pem_files_named(certificate, key, &Naming::default())
+    }
+
+    /// As [`Identity::from_pem_files`], with names of another form: all that the cluster's nodes show is
+    /// read by it.
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem_files`].
+    pub fn from_pem_files_named(
+        certificate: &Path,
+        key: &Path,
+        naming: &Naming,
+    ) -> Result<Self, LoadError> {
         let now = super::now();
         let chain = read(certificate, Audience::Anyone)
             .and_then(|pem| chain_from_pem(&pem))
@@ -214,7 +225,7 @@ impl Identity {
         let key_der = read(key, Audience::OwnerOnly)
             .and_then(|pem| key_from_pem(&pem))
             .map_err(|e| e.in_file(key))?;
-        Self::new(chain, key_der, now).map_err(|e| e.in_file(certificate))
+        Self::new(chain, key_der, naming, now).map_err(|e| e.in_file(certificate))
     }
 
     /// Reads a certificate chain (the leaf first) and its private key from PEM text.
@@ -230,13 +241,19 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_pem`].
     pub fn from_pem_at(certificate: &[u8], key: &[u8], now: SystemTime) -> Result<Self, LoadError> {
-        Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, now)
+        Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, &Naming::default(), now)
     }
 
     /// Who this certificate says we are.
     #[must_use]
     pub fn name(&self) -> &PeerName {
         &self.name
+    }
+
+    /// How names are read, ours and those of peers.
+    #[must_use]
+    pub const fn naming(&self) -> &Naming {
+        &self.naming
     }
 
     /// What our leaf certificate says.
@@ -266,17 +283,22 @@ impl Identity {
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
+        naming: &Naming,
         now: SystemTime,
     ) -> Result<Self, LoadError> {
         let leaf = chain.first().ok_or(LoadError::NoCertificate)?;
-        let summary = CertificateSummary::from_certificate(leaf)?;
-        let name = summary.name.clone()?;
+        let name = PeerName::named(leaf, naming)?;
+        let summary = CertificateSummary {
+            name: Ok(name.clone()),
+            ..CertificateSummary::from_certificate(leaf)?
+        };
         if now > summary.not_after {
             return Err(LoadError::Expired { not_after: date(summary.not_after) });
         }
         let certified = CertifiedKey::from_der(chain, key, &super::provider())
             .map_err(LoadError::from_rustls)?;
-        Ok(Self { name, summary, certified: Arc::new(certified) })
+        let naming = naming.clone();
+        Ok(Self { name, naming, summary, certified: Arc::new(certified) })
     }
 }
 
@@ -338,7 +360,9 @@ pub enum LoadError {
     )]
     Mismatch,
     /// Our own certificate has expired, so every peer would refuse us.
-    #[error("the certificate expired on {not_after}; issue a new one")]
+    #[error(
+        "the certificate expired on {not_after}; issue a new one (with the authority's files: cert renew --break-glass)"
+    )]
     Expired {
         /// When, by RFC 3339.
         not_after: String,
@@ -517,11 +541,11 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// The start of a foreign text, so that an error message stays one line.
-fn shown(text: &str) -> String {
-    text.chars().take(URI_SHOWN_MAX).collect()
+pub(super) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(URI_SHOWN_MAX).collect()
 }
 
-const SCHEME: &str = "spiffe://";
+pub(super) const SCHEME: &str = "spiffe://";
 const WANTED: &str = "it needs exactly one, spiffe://<cluster>/<datacenter>/<node>";
 /// Three labels of the longest length, the scheme and two slashes are 200 characters.
 const URI_SHOWN_MAX: usize = 200;

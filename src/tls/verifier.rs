@@ -172,7 +172,7 @@ impl Chains {
         )
     }
 
-    fn verify_dialer(
+    pub(super) fn verify_dialer(
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],
@@ -207,7 +207,7 @@ impl Verifier {
             self.verdict.refuse(Refusal::of_tls(&error));
             return Err(error);
         }
-        check_name(leaf, &state.identity.name().cluster, &self.expect).map_err(|refusal| {
+        check_name(leaf, &state.identity, &self.expect).map_err(|refusal| {
             let error = refusal.to_tls();
             self.verdict.refuse(refusal);
             error
@@ -329,10 +329,11 @@ impl ResolvesClientCert for Shown {
 
 pub(super) fn check_name(
     leaf: &CertificateDer<'_>,
-    cluster: &ClusterId,
+    ours: &Identity,
     expect: &Expect,
 ) -> Result<(), Refusal> {
-    let name = PeerName::from_certificate(leaf)
+    let cluster = &ours.name().cluster;
+    let name = PeerName::named(leaf, ours.naming())
         .map_err(|e| Refusal::by_us(Rejection::NoName, e.to_string()))?;
     if name.cluster != *cluster {
         let detail = format!("it is {name}, our cluster is {cluster}");

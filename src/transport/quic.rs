@@ -33,6 +33,7 @@ mod actor;
 mod admission;
 mod close;
 mod dial;
+mod expiry;
 mod frames;
 mod gossip;
 mod introduce;
@@ -192,6 +193,10 @@ impl OpenTransport for Open {
 
     fn notary(&self) -> Option<Arc<dyn Notary>> {
         Some(Arc::new(self.0.tls.clone()))
+    }
+
+    fn validity(&self) -> Option<(u64, u64)> {
+        Some(self.0.tls.validity())
     }
 
     fn start(

@@ -247,6 +247,8 @@ fn push(from: u64, to: u64) -> Message {
         status: Status::Up,
         incarnation: Incarnation::ZERO,
         severed: [].into(),
+        not_before: None,
+        not_after: None,
     };
     let node = NodeDelta {
         sealed: None,

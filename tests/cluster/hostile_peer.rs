@@ -422,6 +422,8 @@ fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
         status: Status::Up,
         incarnation: Default::default(),
         severed: [].into(),
+        not_before: None,
+        not_after: None,
     };
     let mut delta = NodeDelta {
         sealed: None,

@@ -2,6 +2,7 @@
 mod attacker;
 mod bulk;
 mod convergence;
+mod expiry;
 mod gossip;
 mod harness;
 mod hostile_datagrams;

@@ -83,6 +83,8 @@ fn news(status: Status, upto: u64) -> NodeDelta {
         status,
         incarnation: Default::default(),
         severed: [].into(),
+        not_before: None,
+        not_after: None,
     };
     let value = DeltaContent::Value { value: "large".into(), ttl_ms: None };
     let size = DeltaEntry { key: "size".into(), version: Version(2), content: value };

@@ -1488,6 +1488,8 @@ fn replica_config(settings: &Settings, slot: &Slot) -> ReplicaConfig {
             status: Status::Up,
             incarnation: Incarnation::ZERO,
             severed: BTreeSet::new(),
+            not_before: None,
+            not_after: None,
         },
         limits: settings.limits,
         peers_max: 1_000,

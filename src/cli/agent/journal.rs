@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     actors::clock::Clock,
-    cli::why::names,
+    cli::{expiry, why::names},
     node::Gossipmonger,
     protocol::{event::Event, route::Counter},
     subscription::{Events, SubscriptionError},
@@ -59,6 +59,25 @@ pub(super) async fn miss_company(node: Gossipmonger) {
     }
 }
 
+/// Warns of certificates that should have been renewed, here and on other nodes: when there are more or
+/// fewer of them, and once a day. One that is renewed at the last moment is not worth a warning.
+pub(super) async fn watch_expiry(node: Gossipmonger) {
+    let (mut before, mut warned, mut looks) = (0, 0, 0);
+    loop {
+        let now = Clock::wall();
+        let certificates = node.snapshot().certificates(now);
+        let lasting = certificates.expiring.min(before);
+        if lasting != warned || looks >= DAY.as_secs() / EXPIRY_LOOK.as_secs() {
+            (warned, looks) = (lasting, 0);
+            if let Some(warning) = expiry::warning(&certificates, now).filter(|_| lasting > 0) {
+                tracing::warn!("{warning}");
+            }
+        }
+        (before, looks) = (certificates.expiring, looks + 1);
+        tokio::time::sleep(EXPIRY_LOOK).await;
+    }
+}
+
 fn note(node: &Gossipmonger, event: Event) {
     match event {
         Event::NewPeer { peer } => {
@@ -103,6 +122,9 @@ pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls
     }
 }
 
+/// How often is looked for certificates that expire.
+const EXPIRY_LOOK: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
 /// So many rounds of silence are no reason to warn.
 const LONELY_ROUNDS: u32 = 10;
 /// It is said again no later than after this long.

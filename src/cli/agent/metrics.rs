@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use ::metrics::{counter, gauge, with_local_recorder};
@@ -12,7 +12,10 @@ use metrics_exporter_prometheus::{ExporterFuture, PrometheusBuilder, PrometheusR
 use tokio::task::JoinHandle;
 
 use super::server::Agent;
-use crate::cli::{admin::State, error::CliError};
+use crate::{
+    actors::clock::Clock,
+    cli::{admin::State, error::CliError},
+};
 
 /// The bound HTTP address, and where the numbers are kept. Not the process's global recorder.
 pub(super) struct Exporter {
@@ -74,6 +77,17 @@ fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
         gauge!("gossipmonger_members", &labels).set(number as f64);
     }
     let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
+    let (now, certificates) = (Clock::wall(), snapshot.certificates(Clock::wall()));
+    let left = |until: SystemTime| match until.duration_since(now) {
+        Ok(left) => left.as_secs_f64(),
+        Err(past) => -past.duration().as_secs_f64(),
+    };
+    gauge!("gossipmonger_certificate_expires_in_seconds")
+        .set(left(agent.reloader.certificate().not_after));
+    if let Some(first) = certificates.first {
+        gauge!("gossipmonger_certificate_expires_in_seconds_min").set(left(first));
+    }
+    gauge!("gossipmonger_certificates_expiring").set(certificates.expiring as f64);
     let expiry = agent.reloader.certificate().not_after.duration_since(UNIX_EPOCH);
     gauge!("gossipmonger_phi_max").set(phi);
     gauge!("gossipmonger_health").set(f64::from(node.health()));

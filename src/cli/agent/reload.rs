@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
 use super::{
@@ -15,11 +16,12 @@ use super::{
     settings::{Flags, Settings},
 };
 use crate::{
+    actors::clock::Clock,
     cli::{admin::Reloaded, error::CliError},
     config::ConfigFile,
     node::Gossipmonger,
-    protocol::record,
-    tls::{CertificateSummary, Roots},
+    protocol::{record, route::Counter},
+    tls::{CertificateSummary, Roots, date},
     transport::quic::QuicTransport,
 };
 
@@ -34,6 +36,8 @@ pub(super) struct Reloader {
     /// What the node was started with.
     started: ConfigFile,
     current: Mutex<Current>,
+    /// Why what is in the files of certificate, key and roots is not in force.
+    problem: ArcSwapOption<String>,
 }
 
 /// What is in force.
@@ -55,7 +59,8 @@ impl Reloader {
     ) -> Self {
         let started = settings.file.clone();
         let current = Mutex::new(Current { settings, roots });
-        Self { dir: dir.to_owned(), flags, transport, logs, node, started, current }
+        let (dir, problem) = (dir.to_owned(), ArcSwapOption::empty());
+        Self { dir, flags, transport, logs, node, started, current, problem }
     }
 
     /// Reads everything again. After an error all is as before.
@@ -72,6 +77,54 @@ impl Reloader {
             Err(error) => tracing::error!("nothing reloaded: {error}"),
         }
         reloaded
+    }
+
+    /// Where certificate, key and roots are.
+    pub(super) async fn credential_files(&self) -> [PathBuf; 3] {
+        self.current.lock().await.settings.credential_files(&self.dir)
+    }
+
+    /// Puts certificate, key and roots in force as they are in their files now, if they have changed. After
+    /// an error all is as before.
+    pub(super) async fn renew(&self) -> Result<(), CliError> {
+        let mut current = self.current.lock().await;
+        let (identity, roots) = current.settings.credentials(&self.dir)?;
+        let roots_now = fingerprints(&roots);
+        let same = self.certificate().fingerprint == identity.certificate().fingerprint;
+        if !same || current.roots != roots_now {
+            // Peers have the same roots, or will have them.
+            roots.check(&identity, Clock::wall()).map_err(|refusal| {
+                CliError::failed(format!("its own roots refuse the certificate: {refusal}"))
+            })?;
+            self.transport.reload(identity, roots).map_err(CliError::failed)?;
+            let names =
+                |file: &BTreeSet<String>| file.iter().cloned().collect::<Vec<_>>().join(", ");
+            tracing::info!(
+                not_after = date(self.certificate().not_after),
+                fingerprint = self.certificate().fingerprint,
+                roots = names(&roots_now),
+                "certificate, key or roots were replaced; connections stay"
+            );
+            current.roots = roots_now;
+            self.node.counters().add(Counter::CertificatesReplaced, 1);
+        }
+        self.problem.store(None);
+        Ok(())
+    }
+
+    /// Tells, once, that what is in the files cannot be put in force.
+    pub(super) fn refuse(&self, error: &CliError) {
+        let problem = format!("{error}; the one in force stays");
+        if self.problem.load().as_deref() != Some(&problem) {
+            tracing::error!("new certificate, key or roots are refused: {problem}");
+            self.node.counters().add(Counter::CertificatesRefused, 1);
+            self.problem.store(Some(Arc::new(problem)));
+        }
+    }
+
+    /// Why what is in the files is not in force.
+    pub(super) fn problem(&self) -> Option<String> {
+        self.problem.load().as_deref().cloned()
     }
 
     /// The certificate shown to peers.
@@ -111,9 +164,14 @@ impl Reloader {
             changed
         };
         let roots_now = fingerprints(&roots);
-        put("certificate", self.certificate().fingerprint != identity.certificate().fingerprint);
-        put("roots", current.roots != roots_now);
+        let renewed = put(
+            "certificate",
+            self.certificate().fingerprint != identity.certificate().fingerprint,
+        );
+        let replaced = put("roots", current.roots != roots_now) || renewed;
         self.transport.reload(identity, roots).map_err(CliError::failed)?;
+        self.node.counters().add(Counter::CertificatesReplaced, u64::from(replaced));
+        self.problem.store(None);
         current.roots = roots_now;
         if put("log", current.settings.log() != settings.log()) {
             self.logs.set(filter);

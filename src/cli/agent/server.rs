@@ -23,12 +23,14 @@ use tokio::{
 
 use super::reload::{self, Reloader};
 use crate::{
+    actors::clock::Clock,
     cli::{
         admin::{
             Answer, Bytes, CertificateView, Entry, Happening, Info, LINE_BYTES_MAX, Left, Line,
             MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
         },
         error::CliError,
+        expiry,
         why::WhyView,
     },
     node::Gossipmonger,
@@ -356,7 +358,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Delete { key } => line(Written { version: node.delete(key).await? }),
         Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
         Request::Why { node: peer } => {
-            let why = WhyView::new(&node.snapshot(), &peer);
+            let why = WhyView::new(&node.snapshot(), &peer, node.cut(&peer));
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),
@@ -401,7 +403,8 @@ fn info(agent: &Agent) -> Info {
         *members.entry(State::from(member.state)).or_default() += 1;
     }
     let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
-    let config = node.config();
+    let (config, now) = (node.config(), Clock::wall());
+    let certificates = snapshot.certificates(now);
     let counts = |counts: BTreeMap<&'static str, u64>| {
         counts.into_iter().map(|(name, times)| (name.to_owned(), times)).collect()
     };
@@ -425,6 +428,9 @@ fn info(agent: &Agent) -> Info {
         health: node.health(),
         seeds: config.seeds.clone(),
         certificate: CertificateView::from(&agent.reloader.certificate()),
+        certificate_problem: agent.reloader.problem(),
+        certificates_expiring: certificates.expiring,
+        certificate_warning: expiry::warning(&certificates, now),
         counters: counts(node.counters().all()),
         refusals: counts(node.counters().refusals()),
     }

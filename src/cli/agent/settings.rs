@@ -16,7 +16,7 @@ use crate::{
     cli::{DIR_VARIABLE, error::CliError, members::tag},
     config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{Identity, Roots, file},
+    tls::{Identity, Naming, Roots, file},
     transport::quic::QuicTransport,
 };
 
@@ -103,20 +103,44 @@ impl Settings {
 
     /// Loads the certificate, the key and the roots.
     pub(super) fn credentials(&self, dir: &Path) -> Result<(Identity, Roots), CliError> {
-        let place = |given: &Option<PathBuf>, name: &str| {
-            dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
-        };
-        let certificate = place(&self.file.certificate, file::CERTIFICATE);
-        let key = place(&self.file.key, file::KEY);
-        let roots = place(&self.file.roots, file::ROOTS);
+        let [certificate, key, roots] = self.credential_files(dir);
         if let Some(missing) = [&certificate, &key, &roots].into_iter().find(|file| !file.exists())
         {
             let missing = missing.display();
             return Err(CliError::usage(format!("there is no {missing}; {}", how_to_make(dir))));
         }
-        let identity = Identity::from_pem_files(&certificate, &key).map_err(CliError::usage)?;
+        let naming = self.naming()?;
+        let identity = Identity::from_pem_files_named(&certificate, &key, &naming);
+        let identity = identity.map_err(CliError::usage)?;
         let roots = Roots::from_pem_file(&roots).map_err(CliError::usage)?;
         Ok((identity, roots))
+    }
+
+    /// How certificates name nodes.
+    fn naming(&self) -> Result<Naming, CliError> {
+        let ConfigFile { identity, cluster, datacenter, .. } = &self.file;
+        match identity {
+            Some(template) => {
+                Naming::new(template, cluster.clone(), datacenter.clone()).map_err(CliError::usage)
+            }
+            None if cluster.is_some() || datacenter.is_some() => Err(CliError::usage(
+                "cluster and datacenter are what the certificate says; where it says neither, identity \
+                 has to say how it names nodes",
+            )),
+            None => Ok(Naming::default()),
+        }
+    }
+
+    /// Where certificate, key and roots are.
+    pub(super) fn credential_files(&self, dir: &Path) -> [PathBuf; 3] {
+        let place = |given: &Option<PathBuf>, name: &str| {
+            dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
+        };
+        [
+            place(&self.file.certificate, file::CERTIFICATE),
+            place(&self.file.key, file::KEY),
+            place(&self.file.roots, file::ROOTS),
+        ]
     }
 
     /// The node's configuration, checked; opens the store.

@@ -208,6 +208,8 @@ fn strangers(count: usize) -> Result<Delta, CliError> {
             status,
             incarnation: Incarnation::ZERO,
             severed: BTreeSet::new(),
+            not_before: None,
+            not_after: None,
         };
         Ok(NodeDelta {
             sealed: None,

@@ -116,6 +116,8 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
             status: Status::Up,
             incarnation: Incarnation::ZERO,
             severed: BTreeSet::new(),
+            not_before: None,
+            not_after: None,
         },
         limits: MapLimits { keys: settings.keys, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 },
         peers_max: settings.nodes,

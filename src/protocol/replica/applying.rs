@@ -166,7 +166,7 @@ impl Replica {
         let event = match earlier {
             None => Some(Event::NewPeer { peer: peer.clone() }),
             // Which datacenters it hears concerns nobody but the scheduler.
-            Some(earlier) if !renewed && earlier.equals_but_for_severed(record) => None,
+            Some(earlier) if !renewed && earlier.says_the_same(record) => None,
             Some(_) => Some(Event::PeerChanged { peer: peer.clone(), generation }),
         };
         out.extend(event.map(Output::Event));

@@ -239,6 +239,19 @@ impl Replica {
         self.touched_own(now, before, out);
     }
 
+    /// Says from when and until when this node's certificate is valid, in seconds since 1970.
+    pub fn set_validity(&mut self, now: Time, validity: Option<(u64, u64)>, out: &mut Vec<Output>) {
+        let record = self.own_record();
+        let (not_before, not_after) = validity.unzip();
+        if (record.not_before, record.not_after) == (not_before, not_after) {
+            return;
+        }
+        let before = self.before(&self.config.node);
+        let persist = self.write_record(NodeRecord { not_before, not_after, ..record });
+        out.push(Output::Persist(persist));
+        self.touched_own(now, before, out);
+    }
+
     /// Refutes what others say of us in this life.
     pub(super) fn judged_by_others(
         &mut self,

@@ -9,6 +9,7 @@ use super::{
     Shared,
     admission::Admission,
     close::Close,
+    expiry::Proof,
     introduce::{self, Introduction},
     serve,
     table::Link,
@@ -52,20 +53,23 @@ async fn handshake(
     let (crypto, verdict) = shared.tls.accept();
     let mut server = shared.server.clone();
     server.crypto = crypto;
-    let (mut reached, own) = (None, node.generation());
+    let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
     let introduced = async {
         let connecting =
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
         reached = Some(connection.clone());
-        let met = introduce::accepting(&node, &connection, &shared.room).await?;
+        let met = introduce::accepting(&node, &connection, &shared).await?;
         Ok::<_, Introduction>((connection, met))
     };
     let deadline = node.config().quic.handshake_timeout;
     match tokio::time::timeout(deadline, introduced).await {
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsAccepted);
-            let link = Link::new(&node, connection, met, own, false, shared.room.for_peer());
+            // A handshake that went through has shown a certificate.
+            let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return };
+            let room = shared.room.for_peer();
+            let link = Link::new(&node, connection, met, own, false, room, proof);
             serve::adopt(&shared, &node, &spawner, link);
         }
         Ok(Err(error)) => {

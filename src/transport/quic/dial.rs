@@ -8,6 +8,7 @@ use super::{
     Shared,
     accept::{tell, too_late},
     close::Close,
+    expiry::Proof,
     introduce::{self, Introduction},
     serve,
     table::Link,
@@ -18,7 +19,7 @@ use crate::{
         id::NodeId,
         route::{Counter, Target},
     },
-    tls::{self, Expect, SERVER_NAME, Verdict},
+    tls::{Expect, SERVER_NAME, Verdict},
     transport::{NodeLink, Unwelcome},
 };
 
@@ -66,6 +67,14 @@ async fn reach_peer(
         return Dialed { node: link.is_some().then(|| peer.clone()), link };
     };
     dial_any(shared, node, spawner, &node.addresses(peer), Some(peer)).await
+}
+
+/// Dials a peer once more over which there is a connection already: either end has a new certificate.
+pub(super) async fn renew(shared: Arc<Shared>, node: NodeLink, spawner: Spawner, link: Arc<Link>) {
+    let (peer, address) = (link.node(), link.connection.remote_address());
+    if let Some(_claim) = shared.table.dialing(peer) {
+        dial(&shared, &node, &spawner, &address.to_string(), address, Some(peer)).await;
+    }
 }
 
 /// Tries addresses in turn until somebody welcomes us.
@@ -139,14 +148,14 @@ async fn dial(
     let mut client = ClientConfig::new(crypto);
     client.transport_config(Arc::clone(&shared.dialing));
     let remote = remote(name, address);
-    let (mut reached, own) = (None, node.generation());
+    let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
     let introduced = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
         reached = Some(connection.clone());
-        let met = introduce::dialing(node, &connection, wanted, &shared.room).await?;
+        let met = introduce::dialing(node, &connection, wanted, shared).await?;
         Ok::<_, Failure>((connection, met))
     };
     let deadline = node.config().quic.handshake_timeout;
@@ -154,7 +163,10 @@ async fn dial(
         Ok(Ok((connection, met))) => {
             node.count(Counter::ConnectionsDialed);
             let who = Some(met.node.clone());
-            let link = Link::new(node, connection, met, own, true, shared.room.for_peer());
+            // A handshake that went through has shown a certificate.
+            let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
+            let room = shared.room.for_peer();
+            let link = Link::new(node, connection, met, own, true, room, proof);
             let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }
         }
@@ -187,7 +199,7 @@ fn replaced(shared: &Shared, ended: &Connection) -> Option<Dialed> {
     if !Close::Duplicate.is_told(&reason) {
         return None;
     }
-    let peer = tls::peer_name(ended).ok()?.node;
+    let peer = shared.tls.peer_name(ended).ok()?.node;
     Some(Dialed { link: shared.table.link(&peer), node: Some(peer) })
 }
 

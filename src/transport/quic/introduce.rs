@@ -3,6 +3,7 @@
 use quinn::{Connection, ConnectionError};
 
 use super::{
+    Shared,
     close::Close,
     frames::{Room, StreamFrames},
 };
@@ -43,11 +44,11 @@ pub(super) async fn dialing(
     node: &NodeLink,
     connection: &Connection,
     wanted: Option<&NodeId>,
-    room: &Room,
+    shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
-        let proved = tls::peer_name(connection)?.node;
-        let mut frames = open(node, connection, room).await?;
+        let proved = shared.tls.peer_name(connection)?.node;
+        let mut frames = open(node, connection, &shared.room).await?;
         frames.send(&Message::Hello(node.hello(Some(&proved)))).await?;
         frames.finish();
         match frames.receive().await? {
@@ -59,7 +60,7 @@ pub(super) async fn dialing(
         // Who accepts knows first that it has dialed itself.
         Err(Introduction::Connection(reason))
             if Close::Ourselves.is_told(&reason)
-                && tls::peer_name(connection).is_ok_and(|name| name.node == *node.node()) =>
+                && shared.tls.peer_name(connection).is_ok_and(|name| name.node == *node.node()) =>
         {
             Err(Unwelcome::Ourselves.into())
         }
@@ -71,12 +72,12 @@ pub(super) async fn dialing(
 pub(super) async fn accepting(
     node: &NodeLink,
     connection: &Connection,
-    room: &Room,
+    shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
-        let proved = tls::peer_name(connection)?.node;
+        let proved = shared.tls.peer_name(connection)?.node;
         let stream = connection.accept_bi().await.map_err(Introduction::Connection)?;
-        let mut frames = short(node, stream, room);
+        let mut frames = short(node, stream, &shared.room);
         let met = match frames.receive().await? {
             Some(Message::Hello(hello)) => node.meet(&hello, &proved, None)?,
             _ => return Err(Introduction::NoHello),

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Shared,
     close::{Close, STREAM_SHED},
+    expiry,
     frames::StreamFrames,
     gossip,
     table::{Link, Registered},
@@ -20,7 +21,6 @@ use crate::{
         message::{Call, Heartbeat},
         route::{Counter, Sign},
     },
-    tls::{self, Rejection},
     transport::{NodeLink, exchange::answer},
 };
 
@@ -29,8 +29,8 @@ const MALFORMED_MAX: u32 = 16;
 /// Most heartbeats of a peer that are taken, twice what it sends while it probes us: the queue of the
 /// detector has no bound of its own.
 const HEARTBEATS_PER_SECOND: f64 = 500.0;
-/// A certificate's end is looked for at least so often, since the wall clock may be set.
-const EXPIRY_LOOK: Duration = Duration::from_secs(600);
+/// What is on its way on a connection that was replaced has so long to arrive.
+const REPLACED_GRACE: Duration = Duration::from_secs(2);
 
 /// Takes a connection that has just been introduced; gives the one to be used for its peer.
 pub(super) fn adopt(
@@ -39,17 +39,26 @@ pub(super) fn adopt(
     spawner: &Spawner,
     link: Link,
 ) -> Option<Arc<Link>> {
-    match shared.table.register(node, link) {
-        Registered::Kept(link) => {
-            let met = link.met();
-            node.heard(&met.node, met.generation, Sign::Traffic, node.now());
-            let kept = Arc::clone(&link);
-            spawner.spawn(serve(Arc::clone(shared), node.clone(), spawner.clone(), kept));
-            Some(link)
+    let kept = match shared.table.register(node, link) {
+        Registered::Kept(link) => link,
+        Registered::Renewed(link, old) => {
+            spawner.spawn(retire(node.config().quic.exchange_timeout, old));
+            link
         }
-        Registered::Duplicate(link) => Some(link),
-        Registered::Stale | Registered::Ended => None,
-    }
+        Registered::Duplicate(link) => return Some(link),
+        Registered::Stale | Registered::Ended => return None,
+    };
+    let (met, link) = (kept.met(), Arc::clone(&kept));
+    node.heard(&met.node, met.generation, Sign::Traffic, node.now());
+    spawner.spawn(serve(Arc::clone(shared), node.clone(), spawner.clone(), link));
+    Some(kept)
+}
+
+/// Closes a connection that another one has taken the place of, once what is on its way has arrived.
+async fn retire(patience: Duration, link: Arc<Link>) {
+    let _ = tokio::time::timeout(patience, link.idle()).await;
+    tokio::time::sleep(REPLACED_GRACE).await;
+    Close::Duplicate.connection(&link.connection, "replaced by another connection");
 }
 
 /// Serves a connection until it ends.
@@ -59,14 +68,14 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
         reason = gossip::hear(&node, &link) => reason,
         reason = gossip::tell(&node, &link) => reason,
         reason = heartbeats(&node, &link) => reason,
-        reason = expiry(&node, &link) => reason,
+        reason = expiry::watch(&shared, &node, &spawner, &link) => reason,
     };
     shared.table.remove(&node, &link);
     let peer = link.node();
     if let Some(generation) = Close::later_life(&reason) {
         node.heard_of_self(generation);
     } else if let Some((label, words)) = Close::told(&reason) {
-        node.refused(peer, label, words);
+        node.cut(peer, true, label, words);
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");
     }
@@ -185,25 +194,6 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
         }
         if later {
             node.heard(link.node(), heartbeat.generation, Sign::Traffic, at);
-        }
-    }
-}
-
-/// A connection survives the end of its certificate, so we end it.
-async fn expiry(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
-    let connection = &link.connection;
-    loop {
-        let left = tls::peer_certificate(connection)
-            .ok()
-            .and_then(|certificate| certificate.expires_in(Clock::wall()));
-        match left {
-            Some(left) => tokio::time::sleep(left.min(EXPIRY_LOOK)).await,
-            None => {
-                Close::Expired.connection(connection, "your certificate has expired: renew it");
-                let reason = "its certificate has expired; renew it there (or correct our clock)";
-                node.refused(link.node(), Rejection::Expired.as_str(), reason);
-                return connection.closed().await;
-            }
         }
     }
 }

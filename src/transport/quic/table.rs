@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     close::Close,
+    expiry::Proof,
     frames::Room,
     life::{RENEWALS, frames_received},
 };
@@ -28,7 +29,6 @@ use crate::{
         route::Sign,
         time::Time,
     },
-    tls,
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
@@ -41,7 +41,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     node: NodeId,
     generation: AtomicU64,
-    dialed: bool,
+    pub(super) dialed: bool,
+    pub(super) proof: Proof,
     pub(super) room: Room,
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
@@ -85,17 +86,16 @@ impl Link {
         own: Generation,
         dialed: bool,
         room: Room,
+        proof: Proof,
     ) -> Self {
-        // Who has introduced itself has a certificate that names it.
-        let name = tls::peer_name(&connection);
-        let datacenter = name.map_or_else(|_| node.config().datacenter.clone(), |n| n.datacenter);
         Self {
             connection,
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
-            outbox: Outbox::new(node, met.node.clone(), &datacenter),
+            outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
             node: met.node,
+            proof,
             received: AtomicU64::new(0),
             expecting: AtomicBool::new(false),
             beaten: AtomicU64::new(0),
@@ -216,7 +216,7 @@ impl Link {
 
     /// Ends the connection with a peer that does not keep to the protocol.
     pub(super) fn cut_off(&self, node: &NodeLink, why: &impl fmt::Display) {
-        node.refused(&self.node, "misbehaviour", format!("cut off: {why}"));
+        node.cut(&self.node, false, "misbehaviour", format!("cut off: {why}"));
         Close::Misbehaviour.connection(&self.connection, &why.to_string());
     }
 
@@ -248,6 +248,9 @@ struct Inner {
 pub(super) enum Registered {
     /// It is the connection to this peer from now on.
     Kept(Arc<Link>),
+    /// It takes the place of the second, which has carried the same two until now, with certificates
+    /// that are not the present ones. What is on its way on that one is not lost.
+    Renewed(Arc<Link>, Arc<Link>),
     /// There was one already, which stays.
     Duplicate(Arc<Link>),
     /// The peer is of a life that has ended.
@@ -259,6 +262,11 @@ pub(super) enum Registered {
 impl Table {
     pub(super) fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
         self.lock().links.get(peer).filter(|link| link.is_open()).cloned()
+    }
+
+    /// Whether this is the connection to its peer, and not one that was replaced.
+    pub(super) fn is_current(&self, link: &Link) -> bool {
+        self.lock().links.get(&link.node).is_some_and(|known| known.is(link))
     }
 
     /// A connection that this node dialed to an address.
@@ -318,6 +326,13 @@ impl Table {
             if new_life > old_life {
                 // If the earlier life still runs, it is a twin, and has to learn of this one.
                 Close::outlived(&old.connection, new_life);
+            }
+            if new_life == old_life && old.dialed == link.dialed && old.proof != link.proof {
+                let old = Arc::clone(old);
+                inner.links.insert(link.node.clone(), Arc::clone(&link));
+                drop(inner);
+                self.changed.send_modify(|count| *count += 1);
+                return Registered::Renewed(link, old);
             }
             let keeps_old = overlay::keeps(node.node(), &link.node, old.dialed);
             if new_life == old_life && old.dialed != link.dialed && keeps_old {

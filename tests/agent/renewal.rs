@@ -1,0 +1,322 @@
+//! Certificates, keys and roots that are replaced, rotated, and let expire, while agents run.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::fs::symlink,
+    path::Path,
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+
+use gossipmonger::tls::{Authority, Existing, LeafOptions, PeerName};
+use serde_json::Value;
+
+use crate::harness::{Agent, Cluster, eventually, free_ports};
+
+// C87
+#[test]
+fn refuses_files_that_cannot_be_used_and_keeps_what_it_has() {
+    let cluster = Cluster::of(&["a", "b", "other"]);
+    cluster.run(&["ca", "init", "--cluster", "demo", "--dir", "foreign"]).succeeded();
+    let foreign = ["cert", "issue", "--ca", "foreign", "--node", "a", "--datacenter", "eu"];
+    cluster.run(&[&foreign[..], &["--dir", "stranger"]].concat()).succeeded();
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    b.awaits("a", "live");
+    let (before, dir) = (fingerprint(&a), cluster.dir("a"));
+    let (good, key) = (dir.join("node.pem"), dir.join("node.key"));
+    let (good, key) = (fs::read(good).unwrap(), fs::read(key).unwrap());
+    let put = |name: &str, from: &Path| fs::copy(from, dir.join(name)).map(drop).unwrap();
+    let restore = || {
+        fs::write(dir.join("node.pem"), &good).unwrap();
+        fs::write(dir.join("node.key"), &key).unwrap();
+        eventually("what is good again is good", || problem(&a).is_none());
+    };
+    for (count, (wrong, says)) in [
+        ("half", "no END"),
+        ("mismatch", "do not belong together"),
+        ("other", "this node is"),
+        ("foreign", "its own roots refuse the certificate"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        match wrong {
+            "half" => fs::write(dir.join("node.pem"), &good[..good.len() / 2]).unwrap(),
+            "mismatch" => put("node.pem", &cluster.dir("b").join("node.pem")),
+            "other" | "foreign" => {
+                let from = cluster.dir(if wrong == "other" { "other" } else { "stranger" });
+                put("node.key", &from.join("node.key"));
+                put("node.pem", &from.join("node.pem"));
+            }
+            _ => unreachable!(),
+        }
+        eventually(&format!("{wrong} is told"), || {
+            problem(&a).is_some_and(|problem| problem.contains(says))
+        });
+        assert_eq!(counter(&a, "certificates_refused"), count as u64 + 1, "{wrong}");
+        assert_eq!(fingerprint(&a), before, "{wrong}");
+        restore();
+    }
+    assert_eq!(counter(&a, "certificates_replaced"), 0);
+    let told = a.log().matches("new certificate, key or roots are refused").count();
+    assert_eq!(told, 4, "{}", a.log());
+    b.awaits("a", "live");
+}
+
+// C87
+#[test]
+fn takes_files_by_itself_also_behind_links_that_are_swapped() {
+    let cluster = Cluster::of(&["a", "b"]);
+    // As Kubernetes mounts a secret: each version a directory, one link to the present one.
+    let dir = cluster.dir("a");
+    let version = |name: &str| {
+        let into = dir.join(name);
+        fs::create_dir(&into).unwrap();
+        for file in ["node.pem", "node.key", "roots.pem"] {
+            fs::copy(dir.join(file), into.join(file)).unwrap();
+        }
+    };
+    version("..first");
+    symlink("..first", dir.join("..data")).unwrap();
+    for (link, file) in [("tls.crt", "node.pem"), ("tls.key", "node.key"), ("ca.crt", "roots.pem")]
+    {
+        symlink(Path::new("..data").join(file), dir.join(link)).unwrap();
+    }
+    cluster.configure("a", "certificate = \"tls.crt\"\nkey = \"tls.key\"\nroots = \"ca.crt\"\n");
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    b.awaits("a", "live");
+    let events = Watched::start(&b);
+    let before = fingerprint(&a);
+    reissue(&cluster, "a");
+    version("..second");
+    symlink("..second", dir.join("..new")).unwrap();
+    fs::rename(dir.join("..new"), dir.join("..data")).unwrap();
+    eventually("it is in force", || fingerprint(&a) != before);
+    assert_eq!(counter(&a, "certificates_replaced"), 1);
+    eventually("b knows until when it is valid", || {
+        let told = b.json(&["members", "--node", "a"])[0]["not_after"].clone();
+        told == a.json(&["info"])["certificate"]["not_after"]
+    });
+    // And one whose files are its own is issued anew.
+    let before = fingerprint(&b);
+    reissue(&cluster, "b");
+    eventually("b has its new one", || fingerprint(&b) != before);
+    a.awaits("b", "live");
+    events.saw_only_keys(&b);
+    // What the configuration says is another PKI's is not ours to renew.
+    let renew = ["cert", "renew", "--break-glass", "--ca", "pki", "--dir", "a"];
+    cluster.run(&renew).failed(2, &["tls.crt", "another PKI"]);
+}
+
+// C87
+#[test]
+fn the_authority_is_rotated_in_three_phases_and_nobody_notices() {
+    let cluster = Cluster::of(&["a", "b", "c"]);
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    let c = cluster.start("c", &["--seed", &a.address()]);
+    let agents = [&a, &b, &c];
+    for agent in agents {
+        ["a", "b", "c"].iter().for_each(|node| agent.awaits(node, "live"));
+    }
+    let events: Vec<_> = agents.iter().map(|agent| Watched::start(agent)).collect();
+    let status = |phase: &str, authorities: usize| {
+        let status = cluster.run(&["ca", "status", "--dir", "pki", "--json"]).succeeded().json();
+        assert_eq!(status["phase"], phase);
+        assert_eq!(status["authorities"].as_array().unwrap().len(), authorities);
+    };
+    let rotate = |more: &[&str]| cluster.run(&[&["ca", "rotate", "--dir", "pki"], more].concat());
+    let hand_out_roots = |replaced: u64| {
+        for (agent, node) in agents.iter().zip(["a", "b", "c"]) {
+            let roots = cluster.path().join("pki/roots.pem");
+            fs::copy(roots, cluster.dir(node).join("roots.pem")).unwrap();
+            agent.run(&["set", "round", &replaced.to_string()]).succeeded();
+        }
+        for agent in agents {
+            eventually("it is in force", || counter(agent, "certificates_replaced") == replaced);
+        }
+    };
+    status("settled", 1);
+    rotate(&["--phase", "switch"]).failed(1, &["out of turn", "--phase prepare"]);
+    let said = rotate(&[]).succeeded();
+    assert!(said.out.contains("copy pki/roots.pem"), "{}", said.out);
+    status("prepared", 2);
+    hand_out_roots(1);
+    rotate(&["--phase", "finish"]).failed(1, &["out of turn", "--phase switch"]);
+    rotate(&[]).succeeded();
+    status("switched", 2);
+    for node in ["a", "b", "c"] {
+        reissue(&cluster, node);
+    }
+    for agent in agents {
+        eventually("the leaf is replaced", || counter(agent, "certificates_replaced") == 2);
+    }
+    rotate(&["--phase", "finish"]).succeeded();
+    status("settled", 1);
+    hand_out_roots(3);
+    for (agent, events) in agents.iter().zip(events) {
+        for node in ["a", "b", "c"] {
+            eventually("the last write is everywhere", || {
+                agent.get(node, "round").as_deref() == Some("3")
+            });
+            assert_eq!(agent.state_of(node), "live");
+        }
+        let info = agent.json(&["info"]);
+        assert_eq!(info["refusals"], serde_json::json!({}), "{}", agent.log());
+        assert_eq!(info["counters"]["peers_suspected"], 0);
+        events.saw_only_keys(agent);
+    }
+}
+
+// C89
+#[test]
+fn a_cluster_whose_certificates_have_all_expired_is_renewed_by_hand() {
+    let cluster = Cluster::of(&["a", "b", "c"]);
+    let expiring = ["a", "b"];
+    expiring.iter().for_each(|node| issue_for(&cluster, node, Duration::from_secs(8)));
+    issue_for(&cluster, "c", Duration::ZERO);
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    a.awaits("b", "live");
+    a.run(&["set", "color", "green"]).succeeded();
+    eventually("b has it", || b.get("a", "color").is_some());
+    let life = |agent: &Agent| agent.json(&["info"])["generation"].clone();
+    let born = life(&a);
+    eventually("it is warned of", || {
+        let warning = a.json(&["info"])["certificate_warning"].clone();
+        warning.as_str().is_some_and(|told| told.starts_with("the certificate "))
+    });
+    eventually("it is warned of in the log", || a.log().contains("the certificate "));
+    for (agent, other) in [(&a, "b"), (&b, "a")] {
+        eventually("the connection is cut, and why", || {
+            agent.json(&["why", other])["cut"]["label"] == "expired"
+        });
+        let cut = agent.json(&["why", other])["cut"].clone();
+        assert!(cut["reason"].as_str().unwrap().contains("expired on 20"), "{cut}");
+        let said = agent.run(&["why", other]).succeeded().out;
+        assert!(said.contains("its connection was last cut"), "{said}");
+        agent.awaits(other, "dead");
+    }
+    let members = a.json(&["members", "--node", "a"]);
+    assert_eq!(members[0]["expires_soon"], true);
+    assert!(a.run(&["members"]).succeeded().out.contains(" ! "), "it is marked");
+    // One that does not run does not start either, and says what to do.
+    let start = cluster.run(&["agent", "--dir", "c"]);
+    start.failed(2, &["expired on", "cert renew --break-glass"]);
+    // Not by mistake, and not by any authority.
+    let renew = |node: &str, more: &[&str]| {
+        cluster.run(&[&["cert", "renew", "--ca", "pki", "--dir", node][..], more].concat())
+    };
+    renew("a", &[]).failed(2, &["--break-glass"]);
+    cluster.run(&["ca", "init", "--cluster", "other", "--dir", "other"]).succeeded();
+    let other = ["cert", "renew", "--break-glass", "--ca", "other", "--dir", "a"];
+    cluster.run(&other).failed(1, &["cluster other"]);
+    for node in ["a", "b", "c"] {
+        let renewed = renew(node, &["--break-glass", "--json"]).succeeded().json();
+        assert_eq!(renewed["certificate"]["name"], format!("spiffe://demo/eu/{node}"));
+    }
+    // Those that run are back by themselves, in the same life.
+    a.awaits("b", "live");
+    b.awaits("a", "live");
+    assert_eq!(life(&a), born);
+    let c = cluster.start("c", &["--seed", &a.address()]);
+    eventually("c has what there was", || c.get("a", "color").as_deref() == Some("green"));
+}
+
+// C89
+#[test]
+fn metrics_say_how_long_certificates_have_left() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let (_, port) = free_ports();
+    let a = cluster.start("a", &["--metrics", &format!("127.0.0.1:{port}")]);
+    // Of b's hour one part in three is left, and less.
+    let name = PeerName::from_uri("spiffe://demo/eu/b").unwrap();
+    let not_before = now() - Duration::from_secs(3_600);
+    let options = LeafOptions { not_before, ..LeafOptions::new(&name, Duration::from_secs(1_700)) };
+    let issued = Authority::load(&cluster.path().join("pki")).unwrap().issue_with(&options);
+    issued.unwrap().save(&cluster.dir("b"), Existing::Replace).unwrap();
+    let _b = cluster.start("b", &["--seed", &a.address()]);
+    a.awaits("b", "live");
+    eventually("it is counted", || {
+        scraped(port, "gossipmonger_certificates_expiring") == Some(1.0)
+    });
+    let own = scraped(port, "gossipmonger_certificate_expires_in_seconds").unwrap();
+    assert!((300.0 * 86_400.0..366.0 * 86_400.0).contains(&own), "{own}");
+    let first = scraped(port, "gossipmonger_certificate_expires_in_seconds_min").unwrap();
+    assert!((1_000.0..1_700.0).contains(&first), "{first}");
+    let info = a.json(&["info"]);
+    assert_eq!(info["certificates_expiring"], 1);
+    let warning = info["certificate_warning"].as_str().unwrap();
+    assert!(warning.starts_with("the certificate expires in 2"), "{warning}");
+    assert!(warning.contains("minutes on 1 node"), "{warning}");
+    eventually("it is logged", || a.log().contains("minutes on 1 node"));
+}
+
+/// What an agent tells of from now on.
+struct Watched(std::process::Child);
+
+impl Watched {
+    fn start(agent: &Agent) -> Self {
+        let out = agent.dir.join("events");
+        let file = fs::File::create(&out).unwrap();
+        let mut command = agent.command(&["events", "--json"]);
+        let child = command.stdout(file).stderr(Stdio::null()).spawn().unwrap();
+        eventually("it watches", || fs::read_to_string(&out).unwrap().contains("watching"));
+        Self(child)
+    }
+
+    /// Nobody has come, gone or been missed.
+    fn saw_only_keys(mut self, agent: &Agent) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        for line in fs::read_to_string(agent.dir.join("events")).unwrap().lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            let quiet = ["watching", "updated", "deleted"].map(Value::from);
+            assert!(quiet.contains(&event["event"]), "{line}");
+        }
+    }
+}
+
+fn fingerprint(agent: &Agent) -> String {
+    agent.json(&["info"])["certificate"]["fingerprint"].as_str().unwrap().to_owned()
+}
+
+fn problem(agent: &Agent) -> Option<String> {
+    agent.json(&["info"])["certificate_problem"].as_str().map(str::to_owned)
+}
+
+fn counter(agent: &Agent, name: &str) -> u64 {
+    agent.json(&["info"])["counters"][name].as_u64().unwrap()
+}
+
+fn reissue(cluster: &Cluster, node: &str) {
+    let line = ["cert", "issue", "--ca", "pki", "--datacenter", "eu", "--force"];
+    cluster.run(&[&line[..], &["--node", node, "--dir", node]].concat()).succeeded();
+}
+
+/// A certificate that is valid for so long from now on.
+fn issue_for(cluster: &Cluster, node: &str, validity: Duration) {
+    let name = PeerName::from_uri(&format!("spiffe://demo/eu/{node}")).unwrap();
+    let not_before = now() - Duration::from_secs(1);
+    let options = LeafOptions { not_before, ..LeafOptions::new(&name, validity) };
+    let issued = Authority::load(&cluster.path().join("pki")).unwrap().issue_with(&options);
+    issued.unwrap().save(&cluster.dir(node), Existing::Replace).unwrap();
+}
+
+fn scraped(port: u16, name: &str) -> Option<f64> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let line = text.lines().find(|line| line.split(' ').next() == Some(name))?;
+    line.split(' ').nth(1)?.parse().ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}

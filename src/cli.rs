@@ -23,6 +23,7 @@ mod keys;
 mod members;
 mod output;
 mod plot;
+mod revocations;
 mod simulate;
 mod stopwatch;
 mod throwaway;

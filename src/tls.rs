@@ -12,6 +12,7 @@ mod authority;
 mod identity;
 mod notary;
 mod refusal;
+mod revoked;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -39,6 +40,7 @@ pub use self::{
 };
 use crate::protocol::{
     id::{ClusterId, NodeId},
+    revocation::Revocations,
     sketch::SketchKey,
 };
 
@@ -92,7 +94,8 @@ impl Tls {
                 new: identity.name().to_uri(),
             });
         }
-        self.shared.store(Arc::new(State::new(identity, roots)?));
+        let revoked = Arc::clone(&now.revoked);
+        self.shared.store(Arc::new(State { revoked, ..State::new(identity, roots)? }));
         Ok(())
     }
 
@@ -216,6 +219,8 @@ struct State {
     sketch_key: SketchKey,
     /// Of the certificate; another one has another.
     revision: u64,
+    /// Of all states: a reload forgets nothing.
+    revoked: Arc<ArcSwap<Revocations>>,
 }
 
 impl State {
@@ -223,7 +228,7 @@ impl State {
         let sketch_key = roots.sketch_key(&identity.name().cluster);
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
         let revision = identity.revision();
-        Ok(Self { identity, chains, sketch_key, revision })
+        Ok(Self { identity, chains, sketch_key, revision, revoked: Arc::default() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! `ca init`, `cert issue` and `cert show`.
+//! `ca init`, `cert issue` and `cert show`; for what concerns revocations see beside this.
 
 use std::{
     net::IpAddr,
@@ -9,7 +9,7 @@ use std::{
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 
-use super::{admin::CertificateView, error::CliError, output};
+use super::{admin::CertificateView, error::CliError, output, revocations};
 use crate::{
     actors::clock::Clock,
     protocol::id::{ClusterId, Datacenter, NodeId},
@@ -61,6 +61,8 @@ enum CertCommand {
     Issue(Issue),
     /// Shows the certificates of a directory (--dir) or a file.
     Show(Show),
+    Revoke(revocations::Revoke),
+    Revocations(revocations::List),
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,9 +125,12 @@ pub(crate) fn ca(dir: Option<&Path>, args: Ca) -> Result<(), CliError> {
 }
 
 pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
+    let here = Path::new(".");
     match args.command {
         CertCommand::Issue(args) => issue(required(dir)?, args),
         CertCommand::Show(args) => show(dir, &args),
+        CertCommand::Revoke(args) => revocations::revoke(dir.unwrap_or(here), &args),
+        CertCommand::Revocations(args) => revocations::list(dir.unwrap_or(here), &args),
     }
 }
 

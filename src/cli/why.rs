@@ -9,12 +9,14 @@ use super::{
     client,
     error::CliError,
     output,
+    revocations::{RevocationView, Revoked},
 };
 use crate::{
     actors::clock::Clock,
     protocol::{
         id::NodeId,
         reason::{Evidence, Transition},
+        revocation::Revocations,
     },
     snapshot::Snapshot,
     tls::date,
@@ -39,6 +41,8 @@ pub(crate) struct WhyView {
     local: bool,
     /// Oldest first.
     changes: Vec<Change>,
+    /// Which of its certificates are revoked, if any are.
+    revoked: Option<RevocationView>,
 }
 
 /// One change of what is thought of a node.
@@ -98,8 +102,15 @@ pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
 
 impl WhyView {
     /// `None`: no such node is known.
-    pub(crate) fn new(snapshot: &Snapshot, node: &NodeId) -> Option<Self> {
-        let member = snapshot.member(node)?;
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        node: &NodeId,
+        revocations: &Revocations,
+    ) -> Option<Self> {
+        let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
+        let Some(member) = snapshot.member(node) else {
+            return revoked.map(|view| Self::gone(node, view));
+        };
         let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
         Some(Self {
             node: member.node,
@@ -107,12 +118,26 @@ impl WhyView {
             phi: rounded(member.phi),
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
+            revoked,
         })
+    }
+
+    /// Its certificate was revoked, and so it was forgotten.
+    fn gone(node: &NodeId, view: RevocationView) -> Self {
+        let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
+        Self { node: node.clone(), state, phi: 0.0, local: false, changes, revoked }
     }
 
     fn summary(&self) -> String {
         let Self { node, phi, .. } = self;
         let state = self.state.as_str();
+        if let (State::Revoked, Some(view)) = (self.state, &self.revoked) {
+            return format!(
+                "{node} is revoked: its certificates valid from {} or earlier are refused until {}, and \
+                 what was known of it is forgotten (authority {})",
+                view.cutoff, view.expires, view.issuer
+            );
+        }
         match self.changes.last() {
             _ if self.local => format!("{node} is this node itself"),
             None => format!("{node} is {state}; nothing has changed since this node met it"),
@@ -242,7 +267,9 @@ mod tests {
     #[test]
     fn refuses_to_explain_who_is_unknown() {
         let nobody = NodeId::new("nobody").unwrap();
-        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody).is_none());
+        assert!(
+            WhyView::new(&snapshot(Duration::ZERO), &nobody, &Revocations::default()).is_none()
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::{
     digest::DigestEntry,
     id::{Generation, Incarnation, NodeId, Version},
     overlay::NEIGHBOURS,
+    revocation::Revocation,
     verdict::Verdict,
 };
 
@@ -48,6 +49,10 @@ pub enum Gossip {
     Accusation(Accusation),
     /// Somebody is to be forgotten by all, by hand.
     Removal(Removal),
+    /// The sum of the sender's revocations: if it differs from ours, we know different ones.
+    RevocationSum(u64),
+    /// Statements of certificate authorities.
+    Revocations(RevocationList),
 }
 
 /// A question to those who should hear a node: do you? Everybody passes it on once.
@@ -97,6 +102,15 @@ pub struct Removal {
     pub generation: Generation,
     /// And up to which incarnation.
     pub incarnation: Incarnation,
+}
+
+/// Whose certificates are revoked. Everybody to whom a statement is new passes it on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RevocationList {
+    /// At most [`REVOCATIONS_MAX`](super::revocation::REVOCATIONS_MAX).
+    pub statements: Vec<Revocation>,
+    /// These are all that the sender knows: it wants to be told the others.
+    pub all: bool,
 }
 
 /// How far the sender's copy of one node reaches.

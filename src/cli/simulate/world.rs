@@ -440,7 +440,9 @@ impl World {
             | Gossip::Ask(_)
             | Gossip::Answer(_)
             | Gossip::Accusation(_)
-            | Gossip::Removal(_) => false,
+            | Gossip::Removal(_)
+            | Gossip::RevocationSum(_)
+            | Gossip::Revocations(_) => false,
         }
     }
 
@@ -668,6 +670,7 @@ impl World {
                 | Output::Unreachable(_)
                 | Output::Count(..)
                 | Output::Counted(..)
+                | Output::Revoked(_)
                 | Output::Persist(_) => {
                     continue;
                 }

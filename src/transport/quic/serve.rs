@@ -41,6 +41,11 @@ pub(super) fn adopt(
 ) -> Option<Arc<Link>> {
     match shared.table.register(node, link) {
         Registered::Kept(link) => {
+            // It may have been revoked while it introduced itself.
+            if link.close_if_revoked(node, &shared.tls, &node.revocations()) {
+                shared.table.remove(node, &link);
+                return None;
+            }
             let met = link.met();
             node.heard(&met.node, met.generation, Sign::Traffic, node.now());
             let kept = Arc::clone(&link);
@@ -66,6 +71,9 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     if let Some(generation) = Close::later_life(&reason) {
         node.heard_of_self(generation);
     } else if let Some((label, words)) = Close::told(&reason) {
+        if let Some(statement) = Close::revocation(&reason) {
+            node.told_revocation(peer, statement);
+        }
         node.refused(peer, label, words);
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");

@@ -9,6 +9,7 @@ mod harness;
 mod journal;
 mod refusals;
 mod restart;
+mod revocation;
 mod session;
 mod streams;
 mod why;

@@ -19,7 +19,7 @@ use std::{
 };
 
 use gossipmonger::{
-    ClusterId, Config, Datacenter, Generation, Gossipmonger, NodeId, Version,
+    ClusterId, Config, Datacenter, Generation, Gossipmonger, NodeId, Revocation, Version,
     store::{Change, EndpointKeys, Head, KnownPeer, Store, StoreError, Stored, StoredEntry},
     transport::memory::MemoryNetwork,
 };
@@ -182,6 +182,9 @@ fn encode(stored: &Stored) -> String {
         parts.extend(peer.addresses.iter().map(|address| text(address)));
         line(&parts);
     }
+    for statement in &stored.revocations {
+        line(&["revocation".into(), statement.to_text()]);
+    }
     if let Some(keys) = &stored.endpoint_keys {
         line(&["keys".into(), hex(&keys.reset), number(keys.connection_id)]);
     }
@@ -239,6 +242,9 @@ fn decode(text: &str) -> Option<Stored> {
                 let reset = bytes(reset)?.try_into().ok()?;
                 let connection_id = connection_id.parse().ok()?;
                 stored.endpoint_keys = Some(EndpointKeys { reset, connection_id });
+            }
+            ["revocation", statement] => {
+                stored.revocations.insert(Revocation::from_text(statement).ok()?);
             }
             _ => return None,
         }

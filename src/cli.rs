@@ -25,6 +25,7 @@ mod members;
 mod output;
 mod plot;
 mod renewal;
+mod revocations;
 mod simulate;
 mod stopwatch;
 mod throwaway;

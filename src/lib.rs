@@ -97,6 +97,7 @@ pub use protocol::{
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
     liveness::PeerState,
     replica::Write,
+    revocation::{Revocation, Revocations},
 };
 pub use snapshot::{Certificates, Member, Snapshot};
 

@@ -39,6 +39,7 @@ use crate::{
         liveness::PeerState,
         reason::History,
         replica::Write,
+        revocation::{Revocation, Revocations},
         route::{SchedulerInput, StorageInput},
     },
     snapshot::{Member, Snapshot},
@@ -310,6 +311,22 @@ impl Gossipmonger {
         }
     }
 
+    /// Whose certificates are revoked, as far as this node has heard.
+    #[must_use]
+    pub fn revocations(&self) -> Arc<Revocations> {
+        self.shared.revocations.load_full()
+    }
+
+    /// Takes a statement of an authority, [`Authority::revoke`](crate::tls::Authority::revoke): the
+    /// certificates that it is about are refused from now on, here and as soon as it is told by all
+    /// nodes; connections with their holders are closed. Returns when the store has it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if no trusted authority has signed it for this cluster.
+    pub async fn revoke(&self, statement: Revocation) -> Result<(), Error> {
+        self.write(0, || Writes::Revoke(Box::new(statement.clone()))).await.map(drop)
+    }
+
     /// Leaves on purpose: tells some peers, waits until they have acknowledged it, and ends. Returns
     /// how many have. The store remembers it: the node starts again only with [`Config::rejoin`].
     ///
@@ -464,6 +481,7 @@ impl Gossipmonger {
             clock: Clock::start(),
             routes: Routes::default(),
             transport: Arc::downgrade(&transport),
+            revocations: ArcSwap::default(),
             writer,
             maps: ArcSwap::from_pointee(Maps::new()),
             lives: ArcSwap::from_pointee(Lives::new()),

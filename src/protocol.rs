@@ -42,6 +42,7 @@ pub mod reason;
 pub mod record;
 pub mod repair;
 pub mod replica;
+pub mod revocation;
 pub mod route;
 pub mod scheduler;
 pub mod seal;

@@ -3,11 +3,16 @@
 //! A store is driven by one writer. It keeps this node's own keys, not the copies of others: those
 //! come back by gossip. A `set` is acknowledged when [`Store::commit`] has returned.
 
-use std::{collections::BTreeMap, fmt, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::SystemTime,
+};
 
 use crate::protocol::{
     entry::{Key, Value},
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
+    revocation::Revocation,
 };
 
 pub mod memory;
@@ -71,6 +76,10 @@ pub enum Change {
     ForgetPeer(NodeId),
     /// The endpoint's long-lived keys.
     EndpointKeys(EndpointKeys),
+    /// Certificates were revoked.
+    Revocation(Revocation),
+    /// A revocation says no more than others, or is over.
+    DropRevocation(Revocation),
 }
 
 /// Everything a store holds.
@@ -90,6 +99,8 @@ pub struct Stored {
     pub peers: BTreeMap<NodeId, KnownPeer>,
     /// The endpoint's long-lived keys.
     pub endpoint_keys: Option<EndpointKeys>,
+    /// Whose certificates are revoked. They were verified when they came.
+    pub revocations: BTreeSet<Revocation>,
 }
 
 /// Where a node's writes stand.
@@ -199,6 +210,12 @@ impl Stored {
                 self.peers.remove(node);
             }
             Change::EndpointKeys(keys) => self.endpoint_keys = Some(keys.clone()),
+            Change::Revocation(statement) => {
+                self.revocations.insert(statement.clone());
+            }
+            Change::DropRevocation(statement) => {
+                self.revocations.remove(statement);
+            }
         }
     }
 }

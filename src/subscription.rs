@@ -283,7 +283,7 @@ impl Told {
                 self.unreachable.insert(datacenter.clone())
             }
             Event::DatacenterReachable { datacenter } => self.unreachable.remove(datacenter),
-            Event::PeerChanged { .. } | Event::Error(_) => true,
+            Event::PeerChanged { .. } | Event::PeerRevoked { .. } | Event::Error(_) => true,
         }
     }
 

@@ -14,6 +14,7 @@ mod naming;
 mod notary;
 mod refusal;
 pub mod rotation;
+mod revoked;
 mod verifier;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -42,6 +43,7 @@ pub use self::{
 };
 use crate::protocol::{
     id::{ClusterId, NodeId},
+    revocation::Revocations,
     sketch::SketchKey,
 };
 
@@ -98,7 +100,8 @@ impl Tls {
                 new: identity.name().to_uri(),
             });
         }
-        self.shared.store(Arc::new(State::new(identity, roots)?));
+        let revoked = Arc::clone(&now.revoked);
+        self.shared.store(Arc::new(State { revoked, ..State::new(identity, roots)? }));
         self.reloads.send_modify(|count| *count += 1);
         Ok(())
     }
@@ -273,6 +276,8 @@ struct State {
     sketch_key: SketchKey,
     /// Of the certificate; another one has another.
     revision: u64,
+    /// Of all states: a reload forgets nothing.
+    revoked: Arc<ArcSwap<Revocations>>,
 }
 
 impl State {
@@ -280,7 +285,7 @@ impl State {
         let sketch_key = roots.sketch_key(&identity.name().cluster);
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
         let revision = identity.revision();
-        Ok(Self { identity, chains, sketch_key, revision })
+        Ok(Self { identity, chains, sketch_key, revision, revoked: Arc::default() })
     }
 }
 

@@ -22,9 +22,11 @@ use crate::{
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
+        gossip::{Gossip, RevocationList},
         id::{Datacenter, Generation, NodeId, Version},
         map::Signed,
         message::Hello,
+        revocation::{Authorities, Revocation, Revocations},
         route::{
             Counter, DetectorInput, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
@@ -101,6 +103,15 @@ pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
     fn validity(&self) -> Option<(u64, u64)> {
         None
     }
+
+    /// Who knows whose revocations count; `None`: nobody does, and none is taken.
+    fn authorities(&self) -> Option<Arc<dyn Authorities>> {
+        None
+    }
+
+    /// Closes the connections with those who have shown a certificate that these are about. It may be
+    /// called before [`start`](Self::start), and must not block.
+    fn revoke(&self, _node: &NodeLink, _revocations: &Arc<Revocations>) {}
 
     /// Starts its actor, linked to `supervisor`. Called again after the actor failed: connections
     /// should be kept.
@@ -267,6 +278,12 @@ impl NodeLink {
         })
     }
 
+    /// Whose certificates are revoked.
+    #[must_use]
+    pub fn revocations(&self) -> Arc<Revocations> {
+        self.shared.revocations.load_full()
+    }
+
     /// Where a peer says it can be dialed, best first.
     #[must_use]
     pub fn addresses(&self, peer: &NodeId) -> Vec<String> {
@@ -409,6 +426,14 @@ impl NodeLink {
     /// A stream with a peer broke off while it carried bulk.
     pub(crate) fn bulk_broken(&self, peer: &NodeId) {
         let input = StorageInput::BulkBroken(peer.clone());
+        self.shared.routes.storage.cast(StorageMessage::Input(input));
+    }
+
+    /// A peer has closed a connection and says that we are revoked; whether that is true, storage
+    /// finds out.
+    pub fn told_revocation(&self, peer: &NodeId, statement: Revocation) {
+        let list = RevocationList { statements: vec![statement], all: false };
+        let input = StorageInput::Gossip(peer.clone(), Box::new(Gossip::Revocations(list)));
         self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 

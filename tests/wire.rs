@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use gossipmonger::protocol::{
     delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
     digest::{Digest, DigestEntry},
-    gossip::{Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Removal, Wave},
+    gossip::{
+        Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Removal, RevocationList, Wave,
+    },
     id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
     message::{
         Call, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
         frame_len,
     },
     record::{NodeRecord, Status},
+    revocation::{IssuerId, Revocation},
     sketch::{CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cell, Cells},
     skim::skim,
     verdict::{Level, Verdict},
@@ -214,7 +217,7 @@ fn the_largest_hello_fits_what_is_read_before_an_introduction() {
 }
 
 /// In the order of [`examples`].
-const GOLDEN: [&str; 24] = [
+const GOLDEN: [&str; 26] = [
     "0000001501010470726f64026e31fd0068e5cf8b010000fa05",
     "0000001502010470726f64026e31fd0068e5cf8b010000fa00",
     "000000330301020161fd0068e5cf8b0100000102000100000b6e6f64652d322e64635f31fd0068e5cf8b010000fb2c01fb2d0196010000",
@@ -236,6 +239,8 @@ const GOLDEN: [&str; 24] = [
     "0000000e0601080162070161fb2c01016301",
     "0000000d06010901620702010201610163",
     "0000000706010a01620702",
+    "0000000606010bfb2c01",
+    "0000003006010c0101620909090909090909090909090909090909090909090909090909090909090909fb2c01fb900102010201",
     "0000000408010001",
     "00000016080101010161fd0068e5cf8b01000001020001000000",
     "00000066090101026e31fd0068e5cf8b01000001070302090a060100000109026575010d31302e302e302e313a373030300104726f6c65026462010101020102757301fcf0e2536501fc80243567030161040001760002c3a40500017601fbe80304676f6e6506010001",
@@ -295,6 +300,17 @@ fn examples() -> Vec<Message> {
             subject: id("b"),
             generation: Generation(7),
             incarnation: Incarnation(2),
+        })),
+        Message::Gossip(Gossip::RevocationSum(300)),
+        Message::Gossip(Gossip::Revocations(RevocationList {
+            statements: vec![Revocation {
+                node: id("b"),
+                issuer: IssuerId([9; 32]),
+                cutoff: 300,
+                expires: 400,
+                signature: vec![1, 2],
+            }],
+            all: true,
         })),
         Message::Pull { digest: None, all: true },
         Message::Pull { digest: Some(Digest { entries: vec![line("a", 1)] }), all: false },

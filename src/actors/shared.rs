@@ -28,6 +28,7 @@ use crate::{
         phi::PhiEstimate,
         reason::History,
         replica::NodeView,
+        revocation::Revocations,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
     snapshot::Snapshot,
@@ -69,6 +70,8 @@ pub(crate) struct Shared {
     pub(crate) routes: Routes,
     /// Kept by the supervisor, however long handles are kept.
     pub(crate) transport: Weak<dyn OpenTransport>,
+    /// Whose certificates are revoked.
+    pub(crate) revocations: ArcSwap<Revocations>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
@@ -169,8 +172,9 @@ impl Shared {
                 Output::Detector(input) => self.routes.detector.cast(input),
                 Output::Transport(input) => self.routes.transport.cast(input),
                 // Counted by the machine. One frame may carry a hundred thousand of them.
-                Output::Event(Event::Error(Problem::NewsRefused { .. }))
-                    if !self.may_tell_refusal() => {}
+                Output::Event(Event::Error(
+                    Problem::NewsRefused { .. } | Problem::RevocationRefused { .. },
+                )) if !self.may_tell_refusal() => {}
                 Output::Event(event) => self.tell(event),
                 Output::Protocol(event) => self.tell_protocol(event),
                 Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
@@ -180,6 +184,8 @@ impl Shared {
                 Output::Farewell(peers) => drop(self.farewell.send_replace(Some(peers))),
                 // Answered by the storage actor, which has been asked.
                 Output::Counted(..) => {}
+                // Seen to by the storage actor, before all else.
+                Output::Revoked(_) => {}
                 Output::Stop(problem) => self.stop(problem),
             }
         }
@@ -193,7 +199,9 @@ impl Shared {
             Event::Error(problem @ Problem::Connection { .. })
                 if !self.repeats.is_new(&problem.to_string(), self.clock.now()) => {}
             // Told by `stop`, louder.
-            Event::Error(Problem::Displaced { .. } | Problem::Failed { .. }) => {}
+            Event::Error(
+                Problem::Displaced { .. } | Problem::Revoked { .. } | Problem::Failed { .. },
+            ) => {}
             Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),
             _ => {}
         }

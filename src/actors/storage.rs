@@ -18,12 +18,14 @@ use crate::{
         liveness::PeerState,
         record::Status,
         replica::{Replica, Write, WriteError, Written},
+        revocation::Revocation,
         route::{Output, StorageInput},
         seal::{Notary, Seals},
         sketch::SketchKey,
         wave::Census,
     },
     store::{Change, StoreError},
+    transport::NodeLink,
 };
 
 /// What the storage actor can be sent.
@@ -44,6 +46,8 @@ pub(crate) enum StorageMessage {
 pub(crate) enum Writes {
     Batch(Vec<Write>),
     Tags(BTreeMap<String, String>),
+    /// Certificates are revoked.
+    Revoke(Box<Revocation>),
     /// The node leaves; a store that remembers it refuses the next start.
     Leave {
         remembered: bool,
@@ -85,8 +89,11 @@ impl Storage {
         let validity = shared.transport.upgrade().and_then(|transport| transport.validity());
         (config.record.not_before, config.record.not_after) = validity.unzip();
         let mut out = Vec::new();
-        let replica =
+        let mut replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
+        if let Some(authorities) = shared.transport.upgrade().and_then(|open| open.authorities()) {
+            replica.set_authorities(now, authorities, &mut out);
+        }
         // Nothing may be sent in a generation that could be taken again after a crash, so readers
         // and the transport see it only when it is durable.
         let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
@@ -158,6 +165,7 @@ impl State {
         match writes {
             Writes::Batch(batch) => self.replica.write(now, batch, out),
             Writes::Tags(tags) => self.replica.set_tags(now, tags, out),
+            Writes::Revoke(statement) => self.replica.revoke(now, *statement, out),
             Writes::Leave { remembered } => {
                 let mut written = self.replica.set_status(now, Status::Left, out);
                 written.persist.push(Change::Left(remembered));
@@ -206,6 +214,7 @@ impl State {
     /// Publishes what readers may see, then tells everybody: who hears of a change can read it.
     fn finish(&mut self, myself: &ActorRef<StorageMessage>, out: Vec<Output>) {
         let shared = Arc::clone(&self.shared);
+        self.enforce(&out);
         let _publishing = shared.publishing();
         if let Some(maps) = self.replica.view() {
             self.shared.maps.store(Arc::new(maps));
@@ -222,6 +231,17 @@ impl State {
         }
         if let Some(wait) = self.shared.route(out) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
+        }
+    }
+
+    /// Closes the doors to those who are revoked before anything is said of it.
+    fn enforce(&self, out: &[Output]) {
+        for output in out {
+            let Output::Revoked(revocations) = output else { continue };
+            self.shared.revocations.store(Arc::clone(revocations));
+            if let Some(transport) = self.shared.transport.upgrade() {
+                transport.revoke(&NodeLink::new(Arc::clone(&self.shared)), revocations);
+            }
         }
     }
 }

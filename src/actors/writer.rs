@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     counters::Counters,
-    protocol::{entry::Key, id::NodeId, route::Counter},
+    protocol::{entry::Key, id::NodeId, revocation::Revocation, route::Counter},
     store::{Change, Store, StoreError, Stored},
 };
 
@@ -69,6 +69,7 @@ enum Place {
     EndpointKeys,
     Key(Key),
     Peer(NodeId),
+    Revocation(Box<Revocation>),
 }
 
 impl Writer {
@@ -283,6 +284,9 @@ fn place(change: &Change) -> Place {
         Change::Put { key, .. } | Change::Remove(key) => Place::Key(key.clone()),
         Change::Peer(peer) => Place::Peer(peer.node.clone()),
         Change::ForgetPeer(node) => Place::Peer(node.clone()),
+        Change::Revocation(statement) | Change::DropRevocation(statement) => {
+            Place::Revocation(Box::new(statement.clone()))
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
         reason::Reason,
+        revocation,
     },
     snapshot::Member,
     tls::date,
@@ -85,6 +86,11 @@ pub(crate) enum Request {
     Remove { node: NodeId },
     /// Done: [`Reloaded`].
     Reload,
+    /// Done: [`Revoked`](super::revocations::Revoked). The statement is in hexadecimal; without it the
+    /// agent signs one, if it is an issuer.
+    Revoke { node: NodeId, statement: Option<String> },
+    /// Items: [`RevocationView`](super::revocations::RevocationView); done: [`Nothing`].
+    Revocations,
 }
 
 /// An answer's line.
@@ -175,6 +181,9 @@ pub(crate) enum State {
     Dead,
     /// Gone on purpose.
     Left,
+    /// Forgotten, since its certificate was revoked. Only `why` says so.
+    #[value(skip)]
+    Revoked,
 }
 
 /// The agent itself.
@@ -257,6 +266,11 @@ pub(crate) enum Happening {
     PeerLeft {
         peer: NodeId,
         cause: String,
+    },
+    PeerRevoked {
+        peer: NodeId,
+        /// By RFC 3339: certificates valid from then or earlier are refused.
+        cutoff: String,
     },
     PeerForgotten {
         peer: NodeId,
@@ -422,6 +436,7 @@ impl State {
             Self::Unreachable => "unreachable",
             Self::Dead => "dead",
             Self::Left => "left",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -455,6 +470,9 @@ impl From<Event> for Happening {
             }
             Event::PeerLeft { peer, reason } => {
                 Self::PeerLeft { peer, cause: reason.cause.as_str().to_owned() }
+            }
+            Event::PeerRevoked { peer, cutoff } => {
+                Self::PeerRevoked { peer, cutoff: revocation::date(cutoff) }
             }
             Event::PeerForgotten { peer } => Self::PeerForgotten { peer },
             Event::DatacenterUnreachable { datacenter } => {

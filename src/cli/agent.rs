@@ -172,7 +172,9 @@ async fn hang_up(agent: &Agent) {
 fn ended(problem: Option<Problem>) -> Result<(), CliError> {
     match problem {
         None => Ok(()),
-        Some(problem @ Problem::Displaced { .. }) => Err(CliError::new(Exit::Unwelcome, problem)),
+        Some(problem @ (Problem::Displaced { .. } | Problem::Revoked { .. })) => {
+            Err(CliError::new(Exit::Unwelcome, problem))
+        }
         Some(problem) => Err(CliError::failed(problem)),
     }
 }

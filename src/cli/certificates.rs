@@ -1,4 +1,4 @@
-//! `ca init`, `cert issue` and `cert show`; what comes later is in [`renewal`].
+//! `ca init`, `cert issue` and `cert show`; what comes later is in [`renewal`] and [`revocations`].
 
 use std::{
     net::IpAddr,
@@ -14,6 +14,7 @@ use super::{
     error::CliError,
     output,
     renewal::{self, Renew, Rotate, Status},
+    revocations,
 };
 use crate::{
     actors::clock::Clock,
@@ -72,6 +73,8 @@ enum CertCommand {
     Renew(Renew),
     /// Shows the certificates of a directory (--dir) or a file.
     Show(Show),
+    Revoke(revocations::Revoke),
+    Revocations(revocations::List),
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,10 +144,13 @@ fn init(dir: &Path, init: Init) -> Result<(), CliError> {
 }
 
 pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
+    let here = Path::new(".");
     match args.command {
         CertCommand::Issue(args) => issue(required(dir)?, args),
         CertCommand::Renew(args) => renewal::renew(required(dir)?, &args),
         CertCommand::Show(args) => show(dir, &args),
+        CertCommand::Revoke(args) => revocations::revoke(dir.unwrap_or(here), &args),
+        CertCommand::Revocations(args) => revocations::list(dir.unwrap_or(here), &args),
     }
 }
 

@@ -70,6 +70,9 @@ fn described(happening: &Happening) -> Option<String> {
             format!("{peer} is dead (phi {phi:.2}): it {}", blame.explained())
         }
         Happening::PeerLeft { peer, .. } => format!("{peer} has left"),
+        Happening::PeerRevoked { peer, cutoff } => {
+            format!("{peer} is revoked: its certificates of until {cutoff} are refused")
+        }
         Happening::PeerForgotten { peer } => format!("{peer} is forgotten"),
         Happening::DatacenterUnreachable { datacenter } => format!("{datacenter} is unreachable"),
         Happening::DatacenterReachable { datacenter } => format!("{datacenter} is reachable again"),

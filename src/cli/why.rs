@@ -9,6 +9,7 @@ use super::{
     client,
     error::CliError,
     output,
+    revocations::{RevocationView, Revoked},
 };
 use crate::{
     actors::clock::Clock,
@@ -16,6 +17,7 @@ use crate::{
     protocol::{
         id::NodeId,
         reason::{Evidence, Transition},
+        revocation::Revocations,
         time::Time,
     },
     snapshot::Snapshot,
@@ -43,6 +45,8 @@ pub(crate) struct WhyView {
     changes: Vec<Change>,
     /// Why the connection with it was last ended on purpose; `None` if it never was.
     cut: Option<CutView>,
+    /// Which of its certificates are revoked, if any are.
+    revoked: Option<RevocationView>,
 }
 
 /// A connection was ended on purpose.
@@ -117,8 +121,16 @@ pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
 
 impl WhyView {
     /// `None`: no such node is known.
-    pub(crate) fn new(snapshot: &Snapshot, node: &NodeId, cut: Option<Cut>) -> Option<Self> {
-        let member = snapshot.member(node)?;
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        node: &NodeId,
+        cut: Option<Cut>,
+        revocations: &Revocations,
+    ) -> Option<Self> {
+        let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
+        let Some(member) = snapshot.member(node) else {
+            return revoked.map(|view| Self::gone(node, view));
+        };
         let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
         Some(Self {
             node: member.node,
@@ -127,12 +139,26 @@ impl WhyView {
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
             cut: cut.map(|cut| CutView::new(snapshot, cut)),
+            revoked,
         })
+    }
+
+    /// Its certificate was revoked, and so it was forgotten.
+    fn gone(node: &NodeId, view: RevocationView) -> Self {
+        let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
+        Self { node: node.clone(), state, phi: 0.0, local: false, changes, cut: None, revoked }
     }
 
     fn summary(&self) -> String {
         let Self { node, phi, .. } = self;
         let state = self.state.as_str();
+        if let (State::Revoked, Some(view)) = (self.state, &self.revoked) {
+            return format!(
+                "{node} is revoked: its certificates valid from {} or earlier are refused until {}, and \
+                 what was known of it is forgotten (authority {})",
+                view.cutoff, view.expires, view.issuer
+            );
+        }
         match self.changes.last() {
             _ if self.local => format!("{node} is this node itself"),
             None => format!("{node} is {state}; nothing has changed since this node met it"),
@@ -283,7 +309,8 @@ mod tests {
     #[test]
     fn refuses_to_explain_who_is_unknown() {
         let nobody = NodeId::new("nobody").unwrap();
-        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, None).is_none());
+        let none = Revocations::default();
+        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, None, &none).is_none());
     }
 
     #[test]

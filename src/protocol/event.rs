@@ -9,6 +9,7 @@ use super::{
     id::{Datacenter, Generation, NodeId, Version},
     map::Refusal,
     reason::Reason,
+    revocation::{RevocationError, date},
 };
 
 /// Something happened that a user of the cluster cares about.
@@ -62,6 +63,14 @@ pub enum Event {
     PeerForgotten {
         /// The peer.
         peer: NodeId,
+    },
+    /// A peer's certificates were revoked; what was known of it is forgotten with the next events. It
+    /// may be a name that was not known.
+    PeerRevoked {
+        /// The peer.
+        peer: NodeId,
+        /// Revoked is what is valid from this moment or an earlier one, in seconds since 1970.
+        cutoff: u64,
     },
     /// Nobody of a datacenter answers those of ours who keep connections there: its peers are
     /// [`Unreachable`](super::liveness::PeerState::Unreachable), as far as they are not dead or gone.
@@ -162,6 +171,25 @@ pub enum Problem {
     Displaced {
         /// The generation of the other one.
         heard: Generation,
+    },
+    /// This node ends because its certificate was revoked.
+    #[error(
+        "this node's certificate was revoked by the cluster's authority (every one of its name that is \
+         valid from {} or earlier): ask the operator, who can issue a new one", date(*cutoff)
+    )]
+    Revoked {
+        /// Revoked is what is valid from this moment or an earlier one, in seconds since 1970.
+        cutoff: u64,
+    },
+    /// A peer told a revocation that does not count.
+    #[error("{from} told a revocation of {about} that was refused: {refusal}")]
+    RevocationRefused {
+        /// Who told it.
+        from: NodeId,
+        /// Whose certificates it was about.
+        about: NodeId,
+        /// Why it was refused.
+        refusal: RevocationError,
     },
     /// This node ends because an actor inside it fails again and again.
     #[error("the {actor} actor failed too often, at last: {reason}")]

@@ -14,6 +14,7 @@ use super::{
     id::{Generation, Incarnation, NodeId, Version},
     overlay::NEIGHBOURS,
     record::NodeRecord,
+    revocation::Revocation,
     seal::Seal,
     verdict::Verdict,
 };
@@ -52,6 +53,10 @@ pub enum Gossip {
     Removal(Removal),
     /// A node has signed two states as one.
     Equivocation(Box<Equivocation>),
+    /// The sum of the sender's revocations: if it differs from ours, we know different ones.
+    RevocationSum(u64),
+    /// Statements of certificate authorities.
+    Revocations(RevocationList),
 }
 
 /// Two heads of one node that it cannot have signed both and be honest: of the same life, the same version
@@ -128,6 +133,15 @@ pub struct Removal {
     pub generation: Generation,
     /// And up to which incarnation.
     pub incarnation: Incarnation,
+}
+
+/// Whose certificates are revoked. Everybody to whom a statement is new passes it on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RevocationList {
+    /// At most [`REVOCATIONS_MAX`](super::revocation::REVOCATIONS_MAX).
+    pub statements: Vec<Revocation>,
+    /// These are all that the sender knows: it wants to be told the others.
+    pub all: bool,
 }
 
 /// How far the sender's copy of one node reaches.

@@ -16,6 +16,7 @@ use super::{
     digest::Digest,
     gossip::{BEHIND_MAX, Gossip, OBSERVERS_MAX, OWNERS_MAX},
     id::{ClusterId, Generation, NodeId},
+    revocation::{REVOCATIONS_MAX, Revocation},
     sketch::{CELLS_MAX, Cells},
 };
 
@@ -335,7 +336,12 @@ fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
         Gossip::Prune(owners) => (owners.len(), OWNERS_MAX),
         Gossip::Echo(echo) => (echo.behind.len(), BEHIND_MAX),
         Gossip::Accusation(accusation) => (accusation.observers.len(), OBSERVERS_MAX),
+        Gossip::Revocations(told) => {
+            told.statements.iter().try_for_each(Revocation::check).map_err(WireError::Malformed)?;
+            (told.statements.len(), REVOCATIONS_MAX)
+        }
         Gossip::Root(_)
+        | Gossip::RevocationSum(_)
         | Gossip::Push(_)
         | Gossip::Wave(_)
         | Gossip::Ask(_)

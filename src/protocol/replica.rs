@@ -12,6 +12,7 @@ use std::{
 use imbl::OrdMap;
 
 use super::{
+    bucket::Bucket,
     bulk::Bulk,
     delta::{Delta, NodeDelta, entry_len_max},
     digest::{Digest, DigestEntry},
@@ -24,6 +25,7 @@ use super::{
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
     record::{NodeRecord, RecordError, Status, check_tags},
+    revocation::{Authorities, RevocationError, Revocations},
     route::{Counter, Output, SchedulerInput, StorageInput, TransportInput},
     seal::{Credential, Seals},
     sketch::Sketch,
@@ -42,6 +44,7 @@ mod news;
 mod opinion;
 mod reconciliation;
 mod sealing;
+mod revoking;
 mod serving;
 mod writing;
 
@@ -127,6 +130,12 @@ pub struct Replica {
     signer: Option<sealing::Signer>,
     /// Nodes that have signed two states as one.
     liars: BTreeSet<NodeId>,
+    /// Whose certificates are revoked, who knows whose word counts for that, and how often all of it
+    /// may be told.
+    revocations: Arc<Revocations>,
+    authorities: Option<Arc<dyn Authorities>>,
+    revocations_told: Bucket,
+    revocations_due: Time,
 }
 
 /// A peer was forgotten: up to here its news is old.
@@ -282,6 +291,9 @@ pub enum WriteError {
     /// Tags or addresses outside their limits.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A revocation that does not count.
+    #[error(transparent)]
+    Revocation(#[from] RevocationError),
 }
 
 impl Replica {
@@ -328,10 +340,17 @@ impl Replica {
             seals: None,
             signer: None,
             liars: BTreeSet::new(),
+            revocations: Arc::new(Revocations::restored(stored.revocations.iter().cloned())),
+            authorities: None,
+            revocations_told: Bucket::full(now, revoking::ANSWERS_PER_SECOND),
+            revocations_due: now,
             config,
         };
         this.own = this.restored(stored, now, wall);
         for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
+            if this.revocations.ends(node, view.generation) {
+                continue;
+            }
             this.copies.insert(node.clone(), Arc::new(NodeMap::from_view(view)));
             this.unmet.0.remove(node);
             this.changed.insert(node.clone());
@@ -340,6 +359,9 @@ impl Replica {
         let persist = this.write_record(record);
         this.sum_all();
         out.push(Output::Persist(persist));
+        if !this.revocations.is_empty() {
+            out.push(Output::Revoked(Arc::clone(&this.revocations)));
+        }
         this.tick(now, out);
         this
     }
@@ -442,6 +464,7 @@ impl Replica {
                         Gossip::Have(vec![Have { node, generation, version }]),
                         out,
                     );
+                    self.tell_revocation_sum(vec![peer.clone()], out);
                 }
                 self.push.linked(peer, up);
             }

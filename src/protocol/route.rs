@@ -11,6 +11,7 @@ use super::{
     gossip::{Answer, Ask, Gossip},
     id::{Datacenter, Generation, NodeId},
     record::Status,
+    revocation::Revocations,
     time::Time,
     verdict::Verdict,
     wave::Census,
@@ -44,7 +45,10 @@ pub enum Output {
     Farewell(usize),
     /// These datacenters cannot be reached: readers are to see it, before what is told of it.
     Unreachable(Arc<BTreeSet<Datacenter>>),
-    /// The node must end: [`Problem::Displaced`].
+    /// These are revoked from now on: whoever holds connections and verifies certificates is to see to
+    /// that before anything else that was said with it.
+    Revoked(Arc<Revocations>),
+    /// The node must end: [`Problem::Displaced`], [`Problem::Revoked`].
     Stop(Problem),
 }
 
@@ -386,11 +390,17 @@ pub enum Counter {
     CertificatesReplaced,
     /// Times that new ones were found and could not be used.
     CertificatesRefused,
+    /// Revocations that were new and are kept.
+    RevocationsTaken,
+    /// Revocations told by a peer that no trusted authority has signed.
+    RevocationsRefused,
+    /// News of a life that is revoked.
+    RevokedNewsRefused,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 51] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -439,6 +449,9 @@ impl Counter {
         Self::SketchesRefused,
         Self::CertificatesReplaced,
         Self::CertificatesRefused,
+        Self::RevocationsTaken,
+        Self::RevocationsRefused,
+        Self::RevokedNewsRefused,
     ];
 
     /// Its name in metrics and in `info`.
@@ -493,6 +506,9 @@ impl Counter {
             Self::SketchesRefused => "sketches_refused",
             Self::CertificatesReplaced => "certificates_replaced",
             Self::CertificatesRefused => "certificates_refused",
+            Self::RevocationsTaken => "revocations_taken",
+            Self::RevocationsRefused => "revocations_refused",
+            Self::RevokedNewsRefused => "revoked_news_refused",
         }
     }
 }

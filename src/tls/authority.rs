@@ -9,6 +9,7 @@ use std::{
     io::{self, Write},
     net::IpAddr,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +19,8 @@ use aws_lc_rs::{
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SanType, SerialNumber,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
+    SerialNumber, SigningKey,
 };
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
@@ -29,9 +31,13 @@ use super::{
         Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
         chain_from_pem, date, read,
     },
+    revoked::{issuer_id, seconds},
     rotation::{RotationPhase, roots_of},
 };
-use crate::protocol::id::{ClusterId, Datacenter, NodeId};
+use crate::protocol::{
+    id::{ClusterId, Datacenter, NodeId},
+    revocation::{Revocation, RevocationError, Revocations},
+};
 
 /// The names of the files that [`Authority::save`] and [`Issued::save`] write.
 pub mod file {
@@ -53,6 +59,8 @@ pub mod file {
     pub const OLD_AUTHORITY: &str = "ca-old.pem";
     /// Its private key.
     pub const OLD_AUTHORITY_KEY: &str = "ca-old.key";
+    /// Whose certificates the authority has revoked, in its own directory.
+    pub const REVOCATIONS: &str = "revocations.txt";
 }
 
 /// Which kind of key is made.
@@ -142,6 +150,8 @@ pub struct Authority {
     roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
+    /// Of these it issues nothing that they would be about.
+    revoked: Mutex<Revocations>,
 }
 
 impl Authority {
@@ -167,6 +177,7 @@ impl Authority {
             summary: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
             issuer: Issuer::new(params, key),
+            revoked: Mutex::default(),
         })
     }
 
@@ -185,9 +196,11 @@ impl Authority {
             .ok()
             .and_then(|pem| KeyPair::from_pem(pem).ok())
             .ok_or_else(|| LoadError::NoKey.in_file(&key_path))?;
-        let authority =
+        let loaded =
             Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path))?;
-        Ok(Self { roots_pem: roots_of(directory)?, ..authority })
+        let loaded = Self { roots_pem: roots_of(directory)?, ..loaded };
+        loaded.heed(revocations(directory)?);
+        Ok(loaded)
     }
 
     /// Writes certificate and key into a directory, which is made if need be.
@@ -235,6 +248,7 @@ impl Authority {
             return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
         }
         let key = generate(options.key)?;
+        let options = &self.after_cutoff(options);
         let params = leaf(options, options.not_after.min(self.summary.not_after))?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(made)?;
         Ok(Issued {
@@ -244,6 +258,63 @@ impl Authority {
             certificate: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
         })
+    }
+
+    /// States that all certificates of a node that were issued until `at` are revoked. It issues none
+    /// from now on that this would be about; [`Authority::save_revocations`] makes it remember that.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Make`] if it cannot sign.
+    pub fn revoke(&self, node: NodeId, at: SystemTime) -> Result<Revocation, AuthorityError> {
+        let mut revoked = self.revoked();
+        // What it issued since the last time may begin as late as that.
+        let earlier = revoked.cutoff(&node).map(|cutoff| cutoff + 1);
+        let mut statement = Revocation {
+            issuer: issuer_id(&self.issuer.key().subject_public_key_info()),
+            cutoff: seconds(at).max(earlier.unwrap_or_default()),
+            // No certificate of its outlives it.
+            expires: seconds(self.summary.not_after),
+            node,
+            signature: Vec::new(),
+        };
+        let message = statement.message(&self.cluster);
+        statement.signature = self.issuer.key().sign(&message).map_err(made)?;
+        revoked.merge(statement.clone());
+        Ok(statement)
+    }
+
+    /// Takes over statements that others have made: it issues no certificate that they are about.
+    pub fn heed(&self, statements: impl IntoIterator<Item = Revocation>) {
+        let mut revoked = self.revoked();
+        for statement in statements {
+            revoked.merge(statement);
+        }
+    }
+
+    /// Signs what another authority of the cluster has revoked, so that it still counts for those who
+    /// trust this one alone: for the rotation of authorities.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Make`] if it cannot sign.
+    pub fn countersign(&self, statement: &Revocation) -> Result<Revocation, AuthorityError> {
+        let issuer = issuer_id(&self.issuer.key().subject_public_key_info());
+        let expires = statement.expires.max(seconds(self.summary.not_after));
+        let mut ours = Revocation { issuer, expires, ..statement.clone() };
+        ours.signature = self.issuer.key().sign(&ours.message(&self.cluster)).map_err(made)?;
+        self.revoked().merge(ours.clone());
+        Ok(ours)
+    }
+
+    /// Adds what it knows to be revoked to the file in its directory.
+    ///
+    /// # Errors
+    /// [`AuthorityError`], naming the file, if what is there cannot be read, or not be replaced.
+    pub fn save_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
+        self.heed(revocations(directory)?);
+        let lines = self.revoked().iter().map(described).collect::<String>();
+        let text = format!("{REVOCATIONS_HEAD}{lines}");
+        let files = [(file::REVOCATIONS, text.as_str(), Audience::Anyone)];
+        save(directory, Existing::Replace, &files)
     }
 
     /// The cluster it issues for.
@@ -274,6 +345,21 @@ impl Authority {
         &self.summary
     }
 
+    /// The same for a name of which nothing is revoked; else valid only from after that.
+    fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
+        let revoked = self.revoked();
+        let names = options.uris.iter().filter_map(|uri| PeerName::from_uri(uri).ok());
+        let cutoff = names.filter_map(|name| revoked.cutoff(&name.node)).max();
+        let first = cutoff.map(|cutoff| SystemTime::UNIX_EPOCH + Duration::from_secs(cutoff + 1));
+        let not_before = first.map_or(options.not_before, |first| first.max(options.not_before));
+        LeafOptions { not_before, ..options.clone() }
+    }
+
+    fn revoked(&self) -> MutexGuard<'_, Revocations> {
+        // Nothing under the lock can panic half way.
+        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn from_parts(certificate_pem: &[u8], key: KeyPair) -> Result<Self, LoadError> {
         let certificate = chain_from_pem(certificate_pem)?.swap_remove(0);
         let summary = CertificateSummary::from_certificate(&certificate)?;
@@ -287,7 +373,8 @@ impl Authority {
             .map_err(|e| LoadError::Unsupported(rustls::Error::General(e.to_string())))?;
         let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
         let roots_pem = certificate_pem.clone();
-        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer })
+        let revoked = Mutex::default();
+        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer, revoked })
     }
 }
 
@@ -385,6 +472,14 @@ pub enum AuthorityError {
         /// How far the rotation is.
         phase: RotationPhase,
     },
+    /// The list of what was revoked is damaged.
+    #[error("{}: {error}; without it certificates could be issued that are revoked already", path.display())]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: RevocationError,
+    },
     /// A file could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -399,6 +494,24 @@ const fn next(phase: RotationPhase) -> &'static str {
         RotationPhase::Prepared => "ca rotate --phase switch",
         RotationPhase::Switched => "ca rotate --phase finish",
     }
+}
+
+/// What is in the directory of an authority about what it has revoked; most have nothing.
+fn revocations(directory: &Path) -> Result<Vec<Revocation>, AuthorityError> {
+    let path = directory.join(file::REVOCATIONS);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let bytes = read(&path, Audience::Anyone).map_err(|error| error.in_file(&path))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Revocation::list_from_text(&text).map_err(|error| AuthorityError::Revocations { path, error })
+}
+
+fn described(statement: &Revocation) -> String {
+    let date = |seconds| date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+    let Revocation { node, cutoff, expires, .. } = statement;
+    let text = statement.to_text();
+    format!("# {node}, valid from {} or earlier, until {}\n{text}\n", date(*cutoff), date(*expires))
 }
 
 fn leaf(options: &LeafOptions, not_after: SystemTime) -> Result<CertificateParams, AuthorityError> {
@@ -483,7 +596,6 @@ fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityError> {
 }
 
 fn has_key(certificate: &[u8], key: &KeyPair) -> bool {
-    use rcgen::PublicKeyData;
     use x509_parser::prelude::{FromDer, X509Certificate};
     X509Certificate::from_der(certificate)
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
@@ -565,6 +677,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
+const REVOCATIONS_HEAD: &str = "# Whose certificates this authority has revoked. Made by gossipmonger; lines may only be added.\n";
 const NO_RANDOMNESS: &str = "the system gives no randomness";
 const DRAFT_EXTENSION: &str = "draft";
 

@@ -73,8 +73,9 @@ impl Notary for Tls {
         let chain: Vec<_> =
             credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
-        check_name(leaf, &state.identity, &Expect::Node(node.clone()))
-            .map_err(|r| r.to_string())?;
+        // Not remembered: it may be revoked at any time.
+        let (expect, revoked) = (Expect::Node(node.clone()), state.revoked.load());
+        check_name(leaf, &state.identity, &expect, &revoked).map_err(|r| r.to_string())?;
         let known = Known::of(state.chains.roots_id(), &credential.chain);
         if !known.is_verified() {
             state

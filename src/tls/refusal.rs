@@ -275,6 +275,8 @@ impl Refusal {
         rustls::Error::InvalidCertificate(match self.reason {
             // Sent as access_denied, 0x31.
             Rejection::WrongCluster => CertificateError::ApplicationVerificationFailure,
+            // Sent as certificate_revoked, 0x2c.
+            Rejection::Revoked => CertificateError::Revoked,
             // Sent as bad_certificate, 0x2a, so that the peer can tell it from a wrong cluster.
             _ => CertificateError::NotValidForName,
         })

@@ -26,8 +26,9 @@ use super::{
     Expect, Shared, State,
     identity::{Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, read},
     refusal::{Refusal, Rejection, Verdict},
+    revoked::{self, AuthorityKey},
 };
-use crate::protocol::{id::ClusterId, sketch::SketchKey};
+use crate::protocol::{id::ClusterId, revocation::Revocations, sketch::SketchKey};
 
 /// The certificate authorities a node trusts: one, or several while they rotate.
 ///
@@ -37,6 +38,7 @@ use crate::protocol::{id::ClusterId, sketch::SketchKey};
 pub struct Roots {
     store: Arc<RootCertStore>,
     summaries: Vec<CertificateSummary>,
+    keys: Arc<[AuthorityKey]>,
 }
 
 impl Roots {
@@ -56,22 +58,28 @@ impl Roots {
     /// [`LoadError`] if there is none, or one that may not sign others.
     pub fn from_pem(pem: &[u8]) -> Result<Self, LoadError> {
         let mut store = RootCertStore::empty();
-        let mut summaries = Vec::new();
+        let (mut summaries, mut keys) = (Vec::new(), Vec::new());
         for certificate in chain_from_pem(pem)? {
             let summary = CertificateSummary::from_certificate(&certificate)?;
             if !summary.is_authority {
                 return Err(LoadError::NotAnAuthority { subject: summary.subject });
             }
+            keys.extend(AuthorityKey::of(&certificate));
             store.add(certificate).map_err(LoadError::Unsupported)?;
             summaries.push(summary);
         }
-        Ok(Self { store: Arc::new(store), summaries })
+        Ok(Self { store: Arc::new(store), summaries, keys: keys.into() })
     }
 
     /// What the roots' certificates say.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateSummary] {
         &self.summaries
+    }
+
+    /// The keys that revocations may be signed with.
+    pub(super) fn keys(&self) -> &[AuthorityKey] {
+        &self.keys
     }
 
     /// What the sketches of a cluster of this name are hashed with: equal on all its nodes, and hard to
@@ -157,6 +165,10 @@ impl Chains {
         &self.roots_id
     }
 
+    pub(super) const fn roots(&self) -> &Roots {
+        &self.roots
+    }
+
     pub(super) fn verify_acceptor(
         &self,
         leaf: &CertificateDer<'_>,
@@ -207,7 +219,8 @@ impl Verifier {
             self.verdict.refuse(Refusal::of_tls(&error));
             return Err(error);
         }
-        check_name(leaf, &state.identity, &self.expect).map_err(|refusal| {
+        let revoked = state.revoked.load();
+        check_name(leaf, &state.identity, &self.expect, &revoked).map_err(|refusal| {
             let error = refusal.to_tls();
             self.verdict.refuse(refusal);
             error
@@ -331,6 +344,7 @@ pub(super) fn check_name(
     leaf: &CertificateDer<'_>,
     ours: &Identity,
     expect: &Expect,
+    revoked: &Revocations,
 ) -> Result<(), Refusal> {
     let cluster = &ours.name().cluster;
     let name = PeerName::named(leaf, ours.naming())
@@ -344,7 +358,7 @@ pub(super) fn check_name(
             let detail = format!("it is {name}, we dialed {node}");
             Err(Refusal::by_us(Rejection::WrongName, detail))
         }
-        _ => Ok(()),
+        _ => revoked::check(&name.node, leaf, revoked),
     }
 }
 

@@ -24,7 +24,12 @@ use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
-    protocol::{route::TransportInput, seal::Notary, sketch::SketchKey},
+    protocol::{
+        revocation::{Authorities, Revocations},
+        route::TransportInput,
+        seal::Notary,
+        sketch::SketchKey,
+    },
     tls::{Identity, LoadError, ReloadError, Roots, Tls},
 };
 
@@ -197,6 +202,18 @@ impl OpenTransport for Open {
 
     fn validity(&self) -> Option<(u64, u64)> {
         Some(self.0.tls.validity())
+    }
+
+    fn authorities(&self) -> Option<Arc<dyn Authorities>> {
+        Some(Arc::new(self.0.tls.clone()))
+    }
+
+    fn revoke(&self, node: &NodeLink, revocations: &Arc<Revocations>) {
+        let mut links = Vec::new();
+        self.0.table.for_each(|link| links.push(Arc::clone(link)));
+        for link in links {
+            link.close_if_revoked(node, &self.0.tls, revocations);
+        }
     }
 
     fn start(

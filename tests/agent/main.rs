@@ -11,6 +11,7 @@ mod naming;
 mod refusals;
 mod renewal;
 mod restart;
+mod revocation;
 mod session;
 mod streams;
 mod why;

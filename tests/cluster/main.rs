@@ -12,5 +12,6 @@ mod mutual_tls;
 mod refusals;
 mod reset;
 mod restart;
+mod revocation;
 mod supervision;
 mod versions;

@@ -19,7 +19,7 @@ PATIENCE = 120.0  # seconds a state may take to come
 HOSTS_FILE = "hosts"  # of the lab: names of seeds, for agents that get their seeds by name
 
 STATES = {"peer_live": "live", "peer_suspect": "suspect", "peer_dead": "dead", "peer_left": "left",
-          "peer_forgotten": "forgotten"}
+          "peer_forgotten": "forgotten", "peer_revoked": "revoked"}
 
 # At a moment of the monotonic clock an observer said that a peer is in a state now; all that it said.
 Said = collections.namedtuple("Said", "at observer state peer event")

@@ -14,6 +14,7 @@ mod notary;
 mod overlay;
 mod reconciliation;
 mod repair;
+mod revocation;
 mod scheduling;
 mod seals;
 mod sketches;

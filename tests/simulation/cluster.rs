@@ -13,12 +13,14 @@ use gossipmonger::{
     protocol::{
         event::{Event, Problem},
         exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
+        gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
         liveness::{Liveness, LivenessConfig, PeerState},
         map::MapLimits,
         message::{Call, FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
         record::{NodeRecord, Status},
         replica::{NodeView, Replica, ReplicaConfig, Write, Written},
+        revocation::{Authorities, IssuerId, Revocation, RevocationError},
         route::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
@@ -99,6 +101,8 @@ pub(crate) struct Cluster {
     pub(crate) liars: BTreeMap<usize, Liar>,
     /// Who has said of whom that it has signed two states as one.
     pub(crate) equivocations: Vec<(usize, NodeId)>,
+    /// Those that do not listen to revocations.
+    pub(crate) deaf: BTreeSet<usize>,
     /// Processes that stand still, and until when.
     frozen: BTreeMap<usize, u64>,
     trace: DefaultHasher,
@@ -241,6 +245,7 @@ impl Cluster {
             names: BTreeMap::new(),
             liars: BTreeMap::new(),
             equivocations: Vec::new(),
+            deaf: BTreeSet::new(),
             frozen: BTreeMap::new(),
             trace: DefaultHasher::new(),
         }
@@ -332,6 +337,7 @@ impl Cluster {
             let notary = Arc::new(TestNotary::new(1));
             replica.set_seals(Some(Seals { notary, signing: Signing::Require }));
         }
+        replica.set_authorities(now, Arc::new(Authority), &mut out);
         // Nothing is sent before the new generation is on the disk.
         out.retain(|output| match output {
             Output::Persist(changes) => {
@@ -421,6 +427,48 @@ impl Cluster {
         let peer = NodeId::new(peer).expect("a label");
         let remove = Output::Storage(StorageInput::Remove(peer));
         self.input(slot, Machine::Storage, remove);
+    }
+
+    /// A person revokes the certificates that a peer has, at a node.
+    pub(crate) fn revoke(&mut self, slot: usize, peer: usize) {
+        let (now, seconds) = (self.local(slot), self.wall_seconds());
+        let statement = Revocation {
+            node: self.slots[peer].name.clone(),
+            issuer: IssuerId([0; 32]),
+            cutoff: seconds,
+            expires: seconds + 100_000,
+            signature: SIGNATURE.to_vec(),
+        };
+        let mut out = Vec::new();
+        let node = self.slots[slot].node.as_mut().expect("it runs");
+        let written = node.replica.revoke(now, statement, &mut out).expect("it is signed");
+        self.persist_written(slot, written);
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    fn wall_seconds(&self) -> u64 {
+        let wall = wall(self.now, 0).duration_since(SystemTime::UNIX_EPOCH);
+        wall.expect("after 1970").as_secs()
+    }
+
+    /// Closes the connections to those whose certificate is revoked, as a transport does.
+    fn cut_off_revoked(&mut self, slot: usize) {
+        for id in self.links_of(slot) {
+            let [one, other] = self.links[&id].slots;
+            if self.refuses(one, other) {
+                self.hang_up(id, slot);
+            }
+        }
+    }
+
+    /// Whether one of the two does not accept the certificate of the other.
+    fn refuses(&self, one: usize, other: usize) -> bool {
+        let bars = |by: usize, whom: usize| {
+            let node = self.slots[by].node.as_ref();
+            let name = &self.slots[whom].name;
+            node.is_some_and(|node| node.replica.revocations().cutoff(name).is_some())
+        };
+        bars(one, other) || bars(other, one)
     }
 
     /// A person removes one of those that a node thinks are gone.
@@ -609,6 +657,10 @@ impl Cluster {
                     continue;
                 }
                 Output::Counted(..) => continue,
+                Output::Revoked(_) => {
+                    self.cut_off_revoked(slot);
+                    continue;
+                }
                 Output::Persist(changes) => {
                     self.persist(slot, changes);
                     continue;
@@ -616,6 +668,10 @@ impl Cluster {
                 Output::Wake(after) => {
                     self.arm(slot, machine, after);
                     continue;
+                }
+                Output::Stop(Problem::Revoked { .. }) => {
+                    self.crash(slot);
+                    return;
                 }
                 Output::Stop(problem) => {
                     assert!(matches!(problem, Problem::Displaced { .. }), "{problem}");
@@ -906,7 +962,7 @@ impl Cluster {
         if !runs(0) {
             return;
         }
-        if !runs(1) {
+        if !runs(1) || self.refuses(slots[0], slots[1]) {
             let peer = self.slots[slots[1]].name.clone();
             let (slot, epoch) = (slots[0], epochs[0]);
             self.at(self.now + CONNECT_TIMEOUT, What::Undialed { slot, epoch, peer });
@@ -928,7 +984,9 @@ impl Cluster {
     fn connect(&mut self, slots: [usize; 2]) {
         let names = slots.map(|slot| self.slots[slot].name.clone());
         let epochs = slots.map(|slot| self.slots[slot].epoch);
-        if slots.iter().any(|slot| self.slots[*slot].node.is_none()) {
+        if slots.iter().any(|slot| self.slots[*slot].node.is_none())
+            || self.refuses(slots[0], slots[1])
+        {
             return;
         }
         for (n, &slot) in slots.iter().enumerate() {
@@ -1079,6 +1137,10 @@ impl Cluster {
         let Ok(Message::Gossip(gossip)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
             self.fail("what nodes say can be decoded")
         };
+        let revokes = matches!(gossip, Gossip::Revocations(_) | Gossip::RevocationSum(_));
+        if revokes && self.deaf.contains(&slot) {
+            return;
+        }
         let told = StorageInput::Gossip(from, Box::new(gossip));
         self.input(slot, Machine::Storage, Output::Storage(told));
     }
@@ -1092,7 +1154,7 @@ impl Cluster {
                 copy.record()?.addresses.first()?.clone()
             }
         };
-        let runs = |n: &usize| self.slots[*n].node.is_some();
+        let runs = |n: &usize| self.slots[*n].node.is_some() && !self.refuses(slot, *n);
         if let Some(named) = self.names.get(&address) {
             return Some(*named).filter(runs);
         }
@@ -1519,6 +1581,24 @@ fn scheduler_config(
         exchange_timeout: Duration::from_secs(15),
     }
 }
+
+/// Whose signature counts.
+#[derive(Debug)]
+struct Authority;
+
+impl Authorities for Authority {
+    fn verify(&self, statement: &Revocation) -> Result<(), RevocationError> {
+        let signed = statement.signature == SIGNATURE;
+        signed.then_some(()).ok_or(RevocationError::Forged(statement.issuer))
+    }
+
+    fn valid_from(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Nobody here tries to make it.
+const SIGNATURE: &[u8] = b"signed";
 
 fn wall(now: u64, skew: i64) -> SystemTime {
     let millis = i64::try_from(now / 1_000).unwrap() + EPOCH_MILLIS + skew;

@@ -19,6 +19,7 @@ mod network;
 #[path = "../protocol/notary.rs"]
 mod notary;
 mod oracle;
+mod revocation;
 mod scenarios;
 
 use std::{

@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gossipmonger::{
-    protocol::id::{ClusterId, Datacenter, Generation, NodeId, Version},
+    protocol::{
+        id::{ClusterId, Datacenter, Generation, NodeId, Version},
+        revocation::{IssuerId, Revocation},
+    },
     store::{Change, EndpointKeys, Head, KnownPeer, StoredEntry},
 };
 use proptest::{collection, option, prelude::*};
@@ -20,6 +23,8 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
         1 => node().prop_map(Change::ForgetPeer),
         1 => collection::btree_map("[a-z]{0,4}", any::<String>(), 0..3).prop_map(Change::Tags),
         1 => any::<bool>().prop_map(Change::Left),
+        1 => revocation().prop_map(Change::Revocation),
+        1 => revocation().prop_map(Change::DropRevocation),
         1 => (any::<[u8; 32]>(), any::<u64>()).prop_map(endpoint_keys),
         1 => node().prop_map(|node| Change::Identity {
             cluster: ClusterId::new("cluster").unwrap(),
@@ -31,6 +36,14 @@ pub(crate) fn change() -> impl Strategy<Value = Change> {
 /// Several commits of several changes each.
 pub(crate) fn commits() -> impl Strategy<Value = Vec<Vec<Change>>> {
     collection::vec(collection::vec(change(), 0..12), 1..8)
+}
+
+/// Of few nodes and times, so that they meet again.
+fn revocation() -> impl Strategy<Value = Revocation> {
+    (node(), 0..3_u64).prop_map(|(node, cutoff)| {
+        let (issuer, signature) = (IssuerId([7; 32]), vec![1; 64]);
+        Revocation { node, issuer, cutoff, expires: 9, signature }
+    })
 }
 
 fn key() -> impl Strategy<Value = String> {

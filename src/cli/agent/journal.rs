@@ -6,7 +6,7 @@ use crate::{
     actors::clock::Clock,
     cli::{expiry, why::names},
     node::Gossipmonger,
-    protocol::{event::Event, route::Counter},
+    protocol::{event::Event, revocation::date, route::Counter},
     subscription::{Events, SubscriptionError},
 };
 
@@ -97,6 +97,10 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::warn!(%peer, phi, by, "dead: it {}", reason.cause.as_sentence());
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
+        Event::PeerRevoked { peer, cutoff } => {
+            let valid_until = date(cutoff);
+            tracing::warn!(%peer, valid_until, "revoked: its certificates of until then are refused");
+        }
         Event::PeerForgotten { peer } => tracing::info!(%peer, "forgotten"),
         Event::DatacenterUnreachable { datacenter } => {
             let nodes = node.snapshot().members().filter(|m| m.datacenter == datacenter).count();

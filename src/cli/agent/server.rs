@@ -31,10 +31,11 @@ use crate::{
         },
         error::CliError,
         expiry,
+        revocations::{RevocationView, Revoked},
         why::WhyView,
     },
     node::Gossipmonger,
-    protocol::{entry::Key, event::Event, id::NodeId, replica::Write},
+    protocol::{entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation},
     snapshot::Snapshot,
     subscription::{Events, ProtocolEvents, SubscriptionError},
 };
@@ -171,6 +172,7 @@ impl Caller {
         match request {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
+            Request::Revocations => self.revocations(agent).await,
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
             Request::Events { protocol } => self.events(agent, protocol).await,
             request => match done(agent, request).await {
@@ -217,6 +219,13 @@ impl Caller {
     async fn members(&mut self, agent: &Agent) -> io::Result<()> {
         for member in agent.node.snapshot().members() {
             self.item(&MemberView::from(member)).await?;
+        }
+        self.done().await
+    }
+
+    async fn revocations(&mut self, agent: &Agent) -> io::Result<()> {
+        for statement in agent.node.revocations().iter() {
+            self.item(&RevocationView::from(statement)).await?;
         }
         self.done().await
     }
@@ -358,7 +367,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Delete { key } => line(Written { version: node.delete(key).await? }),
         Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
         Request::Why { node: peer } => {
-            let why = WhyView::new(&node.snapshot(), &peer, node.cut(&peer));
+            let why = WhyView::new(&node.snapshot(), &peer, node.cut(&peer), &node.revocations());
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),
@@ -372,11 +381,38 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             line(Nothing {})
         }
         Request::Reload => line(agent.reloader.reload().await?),
+        Request::Revoke { node: peer, statement } => line(revoke(node, &peer, statement).await?),
         Request::List { .. }
         | Request::Members
+        | Request::Revocations
         | Request::Watch { .. }
         | Request::Events { .. } => Err(CliError::failed("is answered by more than a line")),
     }
+}
+
+/// Takes a statement and tells it to all; signs it, if this agent may.
+async fn revoke(
+    node: &Gossipmonger,
+    peer: &NodeId,
+    statement: Option<String>,
+) -> Result<Revoked, CliError> {
+    if peer == node.node() {
+        return Err(CliError::usage(format!(
+            "this agent is {peer} itself, which would end before it had told anybody: say it to \
+             another agent"
+        )));
+    }
+    let Some(statement) = statement else {
+        return Err(CliError::usage(
+            "this agent is no issuer: give the authority's directory, with --ca DIR",
+        ));
+    };
+    let statement = Revocation::from_text(&statement).map_err(CliError::usage)?;
+    if statement.node != *peer {
+        return Err(CliError::usage(format!("the statement is about {}", statement.node)));
+    }
+    node.revoke(statement).await?;
+    Revoked::of(&node.revocations(), peer).ok_or_else(|| CliError::failed("nothing is revoked"))
 }
 
 fn line(done: impl Serialize) -> Result<serde_json::Value, CliError> {

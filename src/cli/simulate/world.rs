@@ -441,7 +441,9 @@ impl World {
             | Gossip::Answer(_)
             | Gossip::Accusation(_)
             | Gossip::Removal(_)
-            | Gossip::Equivocation(_) => false,
+            | Gossip::Equivocation(_)
+            | Gossip::RevocationSum(_)
+            | Gossip::Revocations(_) => false,
         }
     }
 
@@ -669,6 +671,7 @@ impl World {
                 | Output::Unreachable(_)
                 | Output::Count(..)
                 | Output::Counted(..)
+                | Output::Revoked(_)
                 | Output::Persist(_) => {
                     continue;
                 }

@@ -92,7 +92,7 @@ impl Replica {
     }
 
     /// `removed`: a person has said so, and until when that holds.
-    fn forget_until(
+    pub(super) fn forget_until(
         &mut self,
         now: Time,
         peer: &NodeId,
@@ -145,6 +145,7 @@ impl Replica {
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
         self.marks.retain(|_, mark| now < mark.until);
+        self.look_at_revocations(now, out);
         self.bulk.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);

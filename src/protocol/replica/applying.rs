@@ -44,6 +44,10 @@ impl Replica {
         if self.is_absurd(now, delta.generation) {
             return Outcome::Refused(Refusal::Malformed);
         }
+        if self.revocations.ends(&delta.node, delta.generation) {
+            self.refuse_revoked(from, out);
+            return Outcome::Ignored;
+        }
         let life = (delta.generation, delta.verdict.incarnation);
         if let Some(mark) = self.mark_against(now, from, &delta.node, life) {
             mark.recall(from, &delta.node, out);

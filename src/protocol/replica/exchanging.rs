@@ -90,7 +90,8 @@ impl Replica {
         from: &NodeId,
         theirs: &DigestEntry,
     ) -> Option<DigestEntry> {
-        let absurd = self.is_absurd(now, theirs.generation);
+        let absurd = self.is_absurd(now, theirs.generation)
+            || self.revocations.ends(&theirs.node, theirs.generation);
         let life = (theirs.generation, theirs.verdict.incarnation);
         if absurd || self.mark_against(now, from, &theirs.node, life).is_some() {
             return None;

@@ -145,6 +145,8 @@ impl Replica {
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
             Gossip::Removal(removal) => self.removed_by_others(now, removal, out),
             Gossip::Equivocation(evidence) => self.accuse_liar(Some(from), *evidence, out),
+            Gossip::RevocationSum(sum) => self.told_revocation_sum(now, from, sum, out),
+            Gossip::Revocations(told) => self.told_revocations(now, from, told, out),
         }
     }
 
@@ -224,6 +226,9 @@ impl Replica {
     }
 
     pub(super) fn lacks(&self, have: &Have) -> bool {
+        if self.revocations.ends(&have.node, have.generation) {
+            return false;
+        }
         let Some(map) = self.map_of(&have.node) else { return true };
         have.node != self.config.node
             && (have.generation, have.version) > (map.generation(), map.max_version())

@@ -50,6 +50,12 @@ impl Batch {
             Change::EndpointKeys(keys) => {
                 self.put(Kind::Meta, record::ENDPOINT_KEYS, &EndpointKeys::of(keys))
             }
+            Change::Revocation(statement) => {
+                self.put(Kind::Meta, &record::revocation(statement), &())
+            }
+            Change::DropRevocation(statement) => {
+                self.remove(Kind::Meta, &record::revocation(statement))
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     fault::Fault,
     record::{self, Kind, Summary},
 };
-use crate::store::Stored;
+use crate::{protocol::revocation::Revocation, store::Stored};
 
 /// The summary, once the format is known to be this version's.
 pub(super) fn summary(transaction: &ReadTransaction) -> Result<Summary, Fault> {
@@ -77,6 +77,11 @@ fn meta(stored: &mut Stored, key: &[u8], bytes: &[u8]) -> Result<(), Fault> {
         record::ENDPOINT_KEYS => {
             stored.endpoint_keys =
                 Some(record::decode::<record::EndpointKeys>(bytes)?.into_stored());
+        }
+        _ if key.starts_with(record::REVOCATION) => {
+            let statement = Revocation::decode(&key[record::REVOCATION.len()..])
+                .map_err(|error| Fault::Damaged(error.to_string()))?;
+            stored.revocations.insert(statement);
         }
         _ => {
             return Err(Fault::Damaged(format!(

@@ -16,6 +16,7 @@ use crate::{
     protocol::{
         entry::Value,
         id::{Datacenter, Generation, NodeId, Version},
+        revocation::Revocation,
     },
     store,
 };
@@ -37,6 +38,14 @@ pub(super) const TAGS: &[u8] = b"tags";
 pub(super) const LEFT: &[u8] = b"left";
 /// Key of the [`EndpointKeys`].
 pub(super) const ENDPOINT_KEYS: &[u8] = b"endpoint keys";
+
+/// How the key of a revocation begins; the whole statement follows, and the record is empty.
+pub(super) const REVOCATION: &[u8] = b"revocation ";
+
+/// The key of a revocation.
+pub(super) fn revocation(statement: &Revocation) -> Vec<u8> {
+    [REVOCATION, &statement.encode()].concat()
+}
 
 /// Keys and records are bytes to redb.
 pub(super) type Bytes = &'static [u8];

@@ -2,7 +2,13 @@
 
 use quinn::{Connection, ConnectionError, VarInt};
 
-use crate::{protocol::id::Generation, transport::Unwelcome};
+use crate::{
+    protocol::{
+        id::Generation,
+        revocation::{Revocation, date},
+    },
+    transport::Unwelcome,
+};
 
 /// Longest explanation of a peer that is shown to an operator, in characters.
 const WORDS_MAX: usize = 200;
@@ -32,6 +38,8 @@ pub(super) enum Close {
     Ourselves = 8,
     /// Neither end needs it any more, or one has too many.
     Unneeded = 9,
+    /// The peer's certificate was revoked.
+    Revoked = 10,
 }
 
 /// Why a stream is reset; only for those who read traces.
@@ -84,6 +92,24 @@ impl Close {
         old.then_some(Generation(generation))
     }
 
+    /// Closes a connection with one whose certificate was revoked. The words are for people, and end
+    /// with a zero; the statement follows, if it fits, so that an honest peer learns of it.
+    pub(super) fn revoked(connection: &Connection, cutoff: u64, statement: Option<&Revocation>) {
+        let words = format!("your certificates of until {} are revoked", date(cutoff));
+        let mut reason = words.into_bytes();
+        reason.push(0);
+        reason.extend(statement.into_iter().flat_map(Revocation::encode));
+        connection.close(VarInt::from_u32(Self::Revoked as u32), &reason);
+    }
+
+    /// The statement by which a peer has closed the connection, if there is one.
+    pub(super) fn revocation(error: &ConnectionError) -> Option<Revocation> {
+        let ConnectionError::ApplicationClosed(closed) = error else { return None };
+        let end = closed.reason.iter().position(|byte| *byte == 0)?;
+        let statement = Revocation::decode(&closed.reason[end + 1..]).ok();
+        statement.filter(|_| Self::Revoked.is_told(error))
+    }
+
     /// The label and the words of a peer that turned us away; `None` if that is not what happened.
     pub(super) fn told(error: &ConnectionError) -> Option<(&'static str, String)> {
         let ConnectionError::ApplicationClosed(closed) = error else { return None };
@@ -92,9 +118,11 @@ impl Close {
             (Self::Misbehaviour, "misbehaviour"),
             (Self::Expired, "expired"),
             (Self::Timeout, "timeout"),
+            (Self::Revoked, "revoked"),
         ];
         let (_, label) = labels.into_iter().find(|(code, _)| code.is_told(error))?;
-        let words = String::from_utf8_lossy(&closed.reason);
+        let words = closed.reason.split(|byte| *byte == 0).next().unwrap_or_default();
+        let words = String::from_utf8_lossy(words);
         let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect::<String>();
         Some((label, format!("the peer turned us away; it says: {words}")))
     }

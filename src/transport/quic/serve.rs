@@ -48,6 +48,11 @@ pub(super) fn adopt(
         Registered::Duplicate(link) => return Some(link),
         Registered::Stale | Registered::Ended => return None,
     };
+    // It may have been revoked while it introduced itself.
+    if kept.close_if_revoked(node, &shared.tls, &node.revocations()) {
+        shared.table.remove(node, &kept);
+        return None;
+    }
     let (met, link) = (kept.met(), Arc::clone(&kept));
     node.heard(&met.node, met.generation, Sign::Traffic, node.now());
     spawner.spawn(serve(Arc::clone(shared), node.clone(), spawner.clone(), link));
@@ -76,6 +81,9 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
         node.heard_of_self(generation);
     } else if let Some((label, words)) = Close::told(&reason) {
         node.cut(peer, true, label, words);
+        if let Some(statement) = Close::revocation(&reason) {
+            node.told_revocation(peer, statement);
+        }
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");
     }

@@ -26,9 +26,11 @@ use crate::{
         gossip::Gossip,
         id::{Generation, NodeId},
         overlay,
+        revocation::{Revocations, date},
         route::Sign,
         time::Time,
     },
+    tls::{self, Rejection, Tls},
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
@@ -220,6 +222,28 @@ impl Link {
         Close::Misbehaviour.connection(&self.connection, &why.to_string());
     }
 
+    /// Closes the connection if the certificate that the peer has shown was revoked since; says whether.
+    /// The statement goes with the close, since what else was on its way is dropped with it.
+    pub(super) fn close_if_revoked(
+        &self,
+        node: &NodeLink,
+        tls: &Tls,
+        revoked: &Revocations,
+    ) -> bool {
+        let Some(cutoff) = revoked.cutoff(&self.node) else { return false };
+        let certificate = tls::peer_certificate(&self.connection);
+        if !certificate.is_ok_and(|certificate| tls.is_revoked(&self.node, &certificate)) {
+            return false;
+        }
+        if self.is_open() {
+            let statement = revoked.of(&self.node).max_by_key(|statement| statement.cutoff);
+            Close::revoked(&self.connection, cutoff, statement);
+            let reason = format!("cut off: its certificates of until {} are revoked", date(cutoff));
+            node.refused(&self.node, Rejection::Revoked.as_str(), reason);
+        }
+        true
+    }
+
     fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
     }
@@ -297,8 +321,8 @@ impl Table {
     }
 
     /// Looks at all connections.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&Link)) {
-        self.lock().links.values().for_each(|link| look(link));
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Link>)) {
+        self.lock().links.values().for_each(&mut look);
     }
 
     /// Tells these peers, as far as they are connected.

@@ -1,0 +1,123 @@
+//! `cert revoke` and `cert revocations`: whose certificates are not to be accepted any more.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{admin::Request, client, error::CliError, output};
+use crate::{
+    actors::clock::Clock,
+    protocol::{
+        id::NodeId,
+        revocation::{Revocation, Revocations, date},
+    },
+    tls::Authority,
+};
+
+/// Revokes all certificates that a node has, everywhere and at once. It needs a running agent.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Revoke {
+    /// The node. It may have any state, and need not be known.
+    node: NodeId,
+    /// The directory of the authority that signs; without it the agent does, if it is an issuer.
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists whose certificates are revoked, as far as the agent has heard.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A statement, as it is shown.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RevocationView {
+    pub(crate) node: NodeId,
+    /// Revoked is what is valid from then or earlier, by RFC 3339.
+    pub(crate) cutoff: String,
+    /// Until when such a certificate may be valid.
+    pub(crate) expires: String,
+    /// SHA-256 of the authority's public key, in hexadecimal.
+    pub(crate) issuer: String,
+}
+
+/// The agent has revoked; what it knows now.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Revoked {
+    #[serde(flatten)]
+    pub(crate) view: RevocationView,
+    /// All statements, in hexadecimal: an authority is to know them.
+    pub(crate) statements: Vec<String>,
+}
+
+pub(crate) fn revoke(dir: &Path, args: &Revoke) -> Result<(), CliError> {
+    let authority = args.ca.as_ref().map(|ca| Authority::load(ca)).transpose()?;
+    let statement = match (&authority, &args.ca) {
+        (Some(authority), Some(ca)) => {
+            let statement = authority.revoke(args.node.clone(), Clock::wall())?;
+            // First of all: whatever comes now, it issues nothing that is revoked.
+            authority.save_revocations(ca)?;
+            Some(statement.to_text())
+        }
+        _ => None,
+    };
+    let request = Request::Revoke { node: args.node.clone(), statement };
+    let revoked: Revoked = client::call(dir, request)?;
+    if let (Some(authority), Some(ca)) = (&authority, &args.ca) {
+        // What other issuers have signed.
+        authority.heed(revoked.statements.iter().filter_map(|s| Revocation::from_text(s).ok()));
+        authority.save_revocations(ca)?;
+    }
+    if args.json {
+        return output::json(&revoked.view);
+    }
+    let RevocationView { node, cutoff, .. } = &revoked.view;
+    output::line(&format!(
+        "{node} is revoked: its certificates valid from {cutoff} or earlier are refused by all nodes\n\
+         that this one reaches, and by the others once they are back; it needs a new one to come back"
+    ))
+}
+
+pub(crate) fn list(dir: &Path, args: &List) -> Result<(), CliError> {
+    let revoked: Vec<RevocationView> = client::list(dir, Request::Revocations)?;
+    if args.json {
+        return output::json(&revoked);
+    }
+    let rows: Vec<_> = revoked
+        .iter()
+        .map(|view| {
+            let RevocationView { node, cutoff, expires, issuer } = view;
+            [node.to_string(), cutoff.clone(), expires.clone(), issuer[..ISSUER_SHOWN].to_owned()]
+        })
+        .collect();
+    output::table(["NODE", "VALID UNTIL", "KEPT UNTIL", "AUTHORITY"], &rows)
+}
+
+impl From<&Revocation> for RevocationView {
+    fn from(statement: &Revocation) -> Self {
+        Self {
+            node: statement.node.clone(),
+            cutoff: date(statement.cutoff),
+            expires: date(statement.expires),
+            issuer: statement.issuer.to_string(),
+        }
+    }
+}
+
+impl Revoked {
+    /// What has been revoked of a node; `None` if nothing.
+    pub(crate) fn of(revocations: &Revocations, node: &NodeId) -> Option<Self> {
+        let latest = revocations.of(node).max_by_key(|statement| statement.cutoff)?;
+        let statements = revocations.iter().map(Revocation::to_text).collect();
+        Some(Self { view: latest.into(), statements })
+    }
+}
+
+/// So much of an authority's name tells it from others.
+const ISSUER_SHOWN: usize = 16;

@@ -1,0 +1,255 @@
+//! Whose certificates are revoked: taken if an authority says so, told to all, and enforced.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{Replica, WriteError, Written, tell};
+use crate::protocol::{
+    event::{Event, Problem},
+    gossip::{Gossip, RevocationList},
+    id::{Generation, NodeId},
+    map::NodeMap,
+    revocation::{Authorities, Revocation, RevocationError, Revocations, first_life_after},
+    route::{Counter, Output},
+    seal::Credential,
+    time::Time,
+};
+use crate::store::Change;
+
+impl Replica {
+    /// Says whose signatures count from now on, and looks whether this node itself is revoked.
+    pub fn set_authorities(
+        &mut self,
+        now: Time,
+        authorities: Arc<dyn Authorities>,
+        out: &mut Vec<Output>,
+    ) {
+        authorities.enforce(&self.revocations);
+        self.authorities = Some(authorities);
+        self.look_at_self(now, out);
+    }
+
+    /// All statements that were taken.
+    #[must_use]
+    pub const fn revocations(&self) -> &Arc<Revocations> {
+        &self.revocations
+    }
+
+    /// Takes a statement from this node's operator. What is known already changes nothing.
+    ///
+    /// # Errors
+    /// [`WriteError::Revocation`] if it does not count.
+    pub fn revoke(
+        &mut self,
+        now: Time,
+        statement: Revocation,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        let version = self.own.max_version();
+        if self.revocations.covers(&statement) {
+            return Ok(Written { version, changed: false, persist: Vec::new() });
+        }
+        self.verify(now, &statement)?;
+        let persist = self.take_statements(now, None, vec![statement], out);
+        if persist.is_empty() {
+            return Err(RevocationError::Full.into());
+        }
+        Ok(Written { version, changed: true, persist })
+    }
+
+    /// A peer tells statements. With the first one that is forged the rest is dropped: no honest
+    /// node passes such on, and each costs a verification.
+    pub(super) fn told_revocations(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        told: RevocationList,
+        out: &mut Vec<Output>,
+    ) {
+        let mut fresh = Vec::new();
+        for statement in told.statements.iter().filter(|s| !self.revocations.covers(s)) {
+            match self.verify(now, statement) {
+                Ok(()) => fresh.push(statement.clone()),
+                // Nobody's fault: clocks differ.
+                Err(RevocationError::Expired) => {}
+                Err(refusal) => {
+                    let forged = matches!(refusal, RevocationError::Forged(_));
+                    let (from, about) = (from.clone(), statement.node.clone());
+                    let problem = Problem::RevocationRefused { from, about, refusal };
+                    out.push(Output::Count(Counter::RevocationsRefused, 1));
+                    out.push(Output::Event(Event::Error(problem)));
+                    if forged {
+                        break;
+                    }
+                }
+            }
+        }
+        let persist = self.take_statements(now, Some(from), fresh, out);
+        if !persist.is_empty() {
+            out.push(Output::Persist(persist));
+        }
+        let lacking = self.revocations.lacking(&told.statements);
+        if told.all && !lacking.is_empty() && self.may_tell_revocations(now) {
+            let list = RevocationList { statements: lacking, all: false };
+            tell(vec![from.clone()], Gossip::Revocations(list), out);
+        }
+    }
+
+    /// A peer says the sum of what it knows. If we know something else, it is told all of that, and
+    /// answers what is missing.
+    pub(super) fn told_revocation_sum(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        sum: u64,
+        out: &mut Vec<Output>,
+    ) {
+        if sum != self.revocations.sum() && self.may_tell_revocations(now) {
+            let statements = self.revocations.iter().cloned().collect();
+            let list = RevocationList { statements, all: true };
+            tell(vec![from.clone()], Gossip::Revocations(list), out);
+        }
+    }
+
+    /// Says the sum to these, if there is anything to be known.
+    pub(super) fn tell_revocation_sum(&self, to: Vec<NodeId>, out: &mut Vec<Output>) {
+        if !self.revocations.is_empty() && !to.is_empty() {
+            tell(to, Gossip::RevocationSum(self.revocations.sum()), out);
+        }
+    }
+
+    /// Somebody tells of a life that is revoked: it may not know that.
+    pub(super) fn refuse_revoked(&self, from: &NodeId, out: &mut Vec<Output>) {
+        out.push(Output::Count(Counter::RevokedNewsRefused, 1));
+        self.tell_revocation_sum(vec![from.clone()], out);
+    }
+
+    /// Now and then: drops what is about certificates that have all expired, and says the sum to all.
+    /// Told at once and compared with every new connection, nothing should be missing anywhere; but
+    /// who is told too much at once drops some.
+    pub(super) fn look_at_revocations(&mut self, now: Time, out: &mut Vec<Output>) {
+        if now < self.revocations_due {
+            return;
+        }
+        self.revocations_due = now + LOOK_INTERVAL;
+        let seconds = self.wall_seconds(now);
+        let over = Arc::make_mut(&mut self.revocations).expire(seconds);
+        if !over.is_empty() {
+            out.push(Output::Persist(over.into_iter().map(Change::DropRevocation).collect()));
+            self.enforce(out);
+        }
+        let links = self.push.links().cloned().collect();
+        self.tell_revocation_sum(links, out);
+    }
+
+    fn verify(&self, now: Time, statement: &Revocation) -> Result<(), RevocationError> {
+        if statement.expires < self.wall_seconds(now) {
+            return Err(RevocationError::Expired);
+        }
+        match &self.authorities {
+            Some(authorities) => authorities.verify(statement),
+            None => Err(RevocationError::UnknownIssuer(statement.issuer)),
+        }
+    }
+
+    /// Takes statements that count: tells everybody else, and enforces them. Returns what the store
+    /// has to keep.
+    fn take_statements(
+        &mut self,
+        now: Time,
+        from: Option<&NodeId>,
+        statements: Vec<Revocation>,
+        out: &mut Vec<Output>,
+    ) -> Vec<Change> {
+        let (mut fresh, mut persist, mut earlier) = (Vec::new(), Vec::new(), Vec::new());
+        for statement in statements {
+            let before = self.revocations.cutoff(&statement.node);
+            let union = Arc::make_mut(&mut self.revocations);
+            let Some(replaced) = union.merge(statement.clone()) else { continue };
+            persist.extend(replaced.into_iter().map(Change::DropRevocation));
+            persist.push(Change::Revocation(statement.clone()));
+            if before.is_none_or(|before| before < statement.cutoff) {
+                earlier.push(statement.node.clone());
+            }
+            fresh.push(statement);
+        }
+        if fresh.is_empty() {
+            return persist;
+        }
+        out.push(Output::Count(Counter::RevocationsTaken, fresh.len() as u64));
+        let to = self.push.links().filter(|peer| Some(*peer) != from).cloned().collect();
+        let list = RevocationList { statements: fresh, all: false };
+        tell(to, Gossip::Revocations(list), out);
+        self.enforce(out);
+        for node in earlier {
+            self.cut_off(now, &node, out);
+        }
+        persist
+    }
+
+    /// A node has a later cutoff than before: its life until then is over, here and at once.
+    fn cut_off(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
+        if *node == self.config.node {
+            return self.look_at_self(now, out);
+        }
+        let cutoff = self.revocations.cutoff(node).unwrap_or_default();
+        out.push(Output::Event(Event::PeerRevoked { peer: node.clone(), cutoff }));
+        let copy = self.copies.get(node);
+        if copy.is_some_and(|copy| self.is_over(node, copy)) {
+            self.forget_until(now, node, Some(now), out);
+        }
+    }
+
+    /// A node whose certificate is revoked ends. If it has a later one by now, only the life that it
+    /// began with the earlier one is over.
+    fn look_at_self(&mut self, now: Time, out: &mut Vec<Output>) {
+        let Some(cutoff) = self.revocations.cutoff(&self.config.node) else { return };
+        let Some(authorities) = &self.authorities else { return };
+        let over = self.revocations.ends(&self.config.node, self.own.generation());
+        if authorities.valid_from().map_or(over, |at| at <= cutoff) {
+            out.push(Output::Stop(Problem::Revoked { cutoff }));
+        } else if over {
+            let before = self.before(&self.config.node);
+            let by_clock = Generation(self.wall_seconds(now).saturating_mul(1_000));
+            self.own.renew_alone(by_clock.max(first_life_after(cutoff)));
+            let persist = self.write_record(self.own_record());
+            out.push(Output::Persist(persist));
+            self.touched_own(now, before, out);
+        }
+    }
+
+    /// Whether a life had begun by the cutoff, or is vouched for by a certificate of before.
+    fn is_over(&self, node: &NodeId, copy: &NodeMap) -> bool {
+        let refused = |credential: &Credential| {
+            let seals = self.seals.as_ref();
+            seals
+                .is_some_and(|seals| seals.notary.vet(node, copy.generation(), credential).is_err())
+        };
+        self.revocations.ends(node, copy.generation())
+            || copy.credential().is_some_and(|c| refused(c))
+    }
+
+    fn enforce(&self, out: &mut Vec<Output>) {
+        if let Some(authorities) = &self.authorities {
+            authorities.enforce(&self.revocations);
+        }
+        out.push(Output::Revoked(Arc::clone(&self.revocations)));
+    }
+
+    fn may_tell_revocations(&mut self, now: Time) -> bool {
+        self.revocations_told.pays(now, ANSWERS_PER_SECOND)
+    }
+
+    fn wall_seconds(&self, now: Time) -> u64 {
+        let wall = self.wall_origin + now.since_origin();
+        wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+}
+
+/// How often the whole set is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
+/// How many times in a second all statements are told to somebody who says another sum: they may take
+/// 640 kB. Who is not told comes again with its next sum.
+pub(super) const ANSWERS_PER_SECOND: f64 = 20.0;

@@ -56,6 +56,8 @@ pub struct NodeMap {
     tree: Option<Tree>,
     /// What was signed does not follow from what is here: it is to be told from the start.
     doubted: bool,
+    /// The owner signs, and nobody has told by what certificate: that goes where the record goes.
+    unvouched: bool,
 }
 
 /// What an owner has signed, with what was told beside it.
@@ -155,9 +157,12 @@ pub enum Refusal {
     /// whole map has been told again.
     #[error("news that does not fit what is here")]
     Mismatch,
-    /// Whose key signed it is not known, or not proved.
-    #[error("news signed with a key that its owner's certificate does not vouch for")]
+    /// Whose key signed it is not known.
+    #[error("news signed with a key that nobody has vouched for yet")]
     NoCredential,
+    /// Its certificate is not one of its owner's, or does not vouch for the key.
+    #[error("news signed with a key that its owner's certificate does not vouch for")]
+    BadCredential,
 }
 
 impl NodeMap {
@@ -328,6 +333,13 @@ impl NodeMap {
     /// Remembers whose key signs this life; `version`: that of the record it goes with.
     pub fn set_credential(&mut self, credential: Option<(Version, Arc<Credential>)>) {
         self.credential = credential;
+        self.unvouched = false;
+    }
+
+    /// The owner signs with a key that is not known here: whose it is, is asked for with the record. Says
+    /// whether that is new.
+    pub fn ask_for_credential(&mut self) -> bool {
+        !std::mem::replace(&mut self.unvouched, true)
     }
 
     /// Remembers what the owner has signed of this map as it is.
@@ -387,7 +399,7 @@ impl NodeMap {
             max_version: growing.max_version,
             horizon: growing.horizon(),
             gc_floor: growing.gc_floor,
-            record: self.record_version(),
+            record: if self.unvouched { Version::ZERO } else { self.record_version() },
             verdict: self.verdict(),
         }
     }
@@ -838,7 +850,8 @@ impl NodeMap {
         // What was said of the earlier life says nothing of this one.
         next.record = None;
         next.verdict = Verdict::default();
-        (next.credential, next.signed, next.doubted) = (None, None, false);
+        (next.credential, next.signed) = (None, None);
+        (next.doubted, next.unvouched) = (false, false);
         if let Some(staged) = &mut next.staged {
             staged.signed = None;
         }

@@ -773,7 +773,11 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
     // News that lost a race against other news is no fault of anybody.
     if matches!(
         refusal,
-        Refusal::Malformed | Refusal::TooLarge | Refusal::Unsigned | Refusal::Forged
+        Refusal::Malformed
+            | Refusal::TooLarge
+            | Refusal::Unsigned
+            | Refusal::Forged
+            | Refusal::BadCredential
     ) {
         let (from, about) = (from.clone(), delta.node.clone());
         out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));

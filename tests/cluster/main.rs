@@ -13,5 +13,6 @@ mod refusals;
 mod reset;
 mod restart;
 mod revocation;
+mod signed_heads;
 mod supervision;
 mod versions;

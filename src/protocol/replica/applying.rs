@@ -95,9 +95,7 @@ impl Replica {
                     self.copies.remove(&delta.node);
                     return Outcome::Refused(refusal);
                 }
-                if refusal == Refusal::Mismatch {
-                    self.doubt(before);
-                }
+                self.ask_for_more(refusal, before);
                 Outcome::Refused(refusal)
             }
         };

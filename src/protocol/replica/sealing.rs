@@ -144,7 +144,7 @@ impl Replica {
         let vetted = credential.is_sized()
             && seals.notary.vet(&delta.node, delta.generation, credential).is_ok();
         if !vetted {
-            return Err(Refusal::NoCredential);
+            return Err(Refusal::BadCredential);
         }
         Ok(Vetted::Signed(Some((sealed.seal.record, Arc::clone(credential)))))
     }
@@ -240,10 +240,16 @@ impl Replica {
         self.seals.is_some()
     }
 
-    /// What was told does not follow from the copy: all of it is to be told.
-    pub(super) fn doubt(&mut self, before: &Before) {
+    /// What was told cannot be judged by what is here: more is to be told.
+    pub(super) fn ask_for_more(&mut self, refusal: Refusal, before: &Before) {
         let Some(copy) = self.copies.get_mut(&before.line.node) else { return };
-        if Arc::make_mut(copy).doubt() {
+        let copy = Arc::make_mut(copy);
+        let is_new = match refusal {
+            Refusal::Mismatch => copy.doubt(),
+            Refusal::NoCredential => copy.ask_for_credential(),
+            _ => false,
+        };
+        if is_new {
             self.touched(before);
         }
     }

@@ -416,6 +416,9 @@ impl Liveness {
             (PeerState::Left, Cause::Left)
         } else if refuted && verdict.level == Level::Alive {
             let next = absolved(now, state, renewed, known, self.observed.get_mut(node));
+            if matches!(state, PeerState::Suspect | PeerState::Dead) && next == PeerState::Live {
+                out.push(renew(node));
+            }
             let cause = match (known, renewed) {
                 (false, _) => Cause::Vouched,
                 (_, true) => Cause::Renewed,
@@ -650,15 +653,16 @@ impl Liveness {
         }
         let Some(inquiry) = self.inquiries.get_mut(&subject) else { return };
         if answer.observer == subject && answer.hears {
-            return self.acquit(now, &subject);
+            return self.acquit(now, &subject, out);
         }
         inquiry.answer(answer.observer, answer.hears);
         self.decide(now, &subject, out);
     }
 
     /// The peer is there, and this node does not hear it: the way between them is broken.
-    fn acquit(&mut self, now: Time, node: &NodeId) {
+    fn acquit(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         self.inquiries.remove(node);
+        out.push(renew(node));
         if let Some(watch) = self.observed.get_mut(node) {
             watch.vouched(now);
         }
@@ -679,7 +683,7 @@ impl Liveness {
         let asker = Asker { node: &self.config.node, convinced, isolated, interval };
         let (cause, observers) = match inquiry.finding(now, asker, |node| self.misses(node)) {
             Finding::Open => return,
-            Finding::Heard => return self.acquit(now, node),
+            Finding::Heard => return self.acquit(now, node, out),
             Finding::Silent(observers) => (Cause::Quorum, observers),
             Finding::Alone => (Cause::Alone, [self.config.node.clone()].into()),
         };
@@ -1142,6 +1146,12 @@ const fn accused(state: PeerState, level: Level, told: bool, hears: bool) -> Pee
 
 fn witness(node: &NodeId, heard: bool) -> Output {
     Output::Scheduler(SchedulerInput::Witness { peer: node.clone(), heard })
+}
+
+/// It lives, and is not heard here: that may be for its connection, which has waited through an outage
+/// and goes on waiting.
+fn renew(node: &NodeId) -> Output {
+    Output::Transport(TransportInput::Renew(vec![node.clone()]))
 }
 
 /// Tells the scheduler and the subscribers.

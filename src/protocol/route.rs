@@ -264,6 +264,10 @@ pub enum TransportInput {
     },
     /// Connect to each of these, if there is no connection yet.
     Dial(Vec<NodeId>),
+    /// Each of these lives, by what it has others say, and is not heard here. If nothing has come over
+    /// its connection for long although something was to, another one is dialed in its place; a dial
+    /// that is under way begins anew.
+    Renew(Vec<NodeId>),
     /// Close the connection to each of these: neither end needs it any more, or there are too many.
     Close(Vec<NodeId>),
     /// Tell these peers, as far as they are connected.
@@ -352,6 +356,8 @@ pub enum Counter {
     FramesRefused,
     /// Connections opened to others.
     ConnectionsDialed,
+    /// Connections replaced since nothing came over them from a peer that lives.
+    ConnectionsRenewed,
     /// Connections accepted from others.
     ConnectionsAccepted,
     /// Dials that failed.
@@ -400,7 +406,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -430,6 +436,7 @@ impl Counter {
         Self::FramesMalformed,
         Self::FramesRefused,
         Self::ConnectionsDialed,
+        Self::ConnectionsRenewed,
         Self::ConnectionsAccepted,
         Self::DialsFailed,
         Self::DatagramsUnknown,
@@ -487,6 +494,7 @@ impl Counter {
             Self::FramesMalformed => "frames_malformed",
             Self::FramesRefused => "frames_refused",
             Self::ConnectionsDialed => "connections_dialed",
+            Self::ConnectionsRenewed => "connections_renewed",
             Self::ConnectionsAccepted => "connections_accepted",
             Self::DialsFailed => "dials_failed",
             Self::DatagramsUnknown => "datagrams_unknown",

@@ -195,7 +195,10 @@ impl Change {
             from: (*from).into(),
             to: (*to).into(),
             cause: reason.cause.as_str().to_owned(),
-            sentence: reason.cause.as_sentence().to_owned(),
+            sentence: match &reason.deed {
+                Some(deed) => format!("{} ({deed})", reason.cause.as_sentence()),
+                None => reason.cause.as_sentence().to_owned(),
+            },
             phi: rounded(reason.phi),
             observers: reason.observers.to_vec(),
             stall_ms: millis(reason.stall),

@@ -204,6 +204,7 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: DetectorInput, out: &mut Vec<Output>) {
         match input {
             DetectorInput::Tick => self.tick(now, out),
+            DetectorInput::CutOff(peer, deed) => self.cut_off(now, &peer, deed),
             DetectorInput::Member { peer, generation, status, verdict, observers } => {
                 self.member(now, &peer, Told { generation, status, verdict, observers }, out);
             }
@@ -491,6 +492,16 @@ impl Liveness {
             }
         }
         self.spread();
+    }
+
+    /// That is no change of what is thought of it: it lives. It is kept beside the changes, since it
+    /// explains those that follow.
+    fn cut_off(&mut self, now: Time, node: &NodeId, deed: Arc<str>) {
+        let Some(peer) = self.peers.get(node) else { return };
+        let reason = Arc::new(Reason { deed: Some(deed), ..Reason::of(Cause::CutOff) });
+        let transition = Transition { at: now, from: peer.state, to: peer.state, reason };
+        Arc::make_mut(self.histories.entry(node.clone()).or_default()).push(transition);
+        self.changed.insert(node.clone());
     }
 
     // --- what is heard
@@ -953,7 +964,8 @@ impl Liveness {
 
     /// Who agreed on the suspicion.
     fn suspected_by(&self, node: &NodeId) -> Arc<[NodeId]> {
-        let last = self.histories.get(node).and_then(|history| history.iter().next_back());
+        let changed = |transition: &&Transition| transition.from != transition.to;
+        let last = self.histories.get(node).and_then(|history| history.iter().rev().find(changed));
         last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
     }
 

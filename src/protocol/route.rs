@@ -162,6 +162,8 @@ pub enum Reach {
 pub enum DetectorInput {
     /// Time has passed.
     Tick,
+    /// The transport has cut a peer off since it does not keep to the protocol: what it has done.
+    CutOff(NodeId, Arc<str>),
     /// A peer's record says this.
     Member {
         /// The peer.
@@ -354,6 +356,10 @@ pub enum Counter {
     FramesMalformed,
     /// Frames that broke the order of the protocol or a limit.
     FramesRefused,
+    /// Frames, datagrams and exchanges dropped, since a peer sent more than it may.
+    FramesThrottled,
+    /// Times that a peer was cut off since it does not keep to the protocol.
+    PeersCutOff,
     /// Connections opened to others.
     ConnectionsDialed,
     /// Connections replaced since nothing came over them from a peer that lives.
@@ -406,7 +412,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 54] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -435,6 +441,8 @@ impl Counter {
         Self::GossipShed,
         Self::FramesMalformed,
         Self::FramesRefused,
+        Self::FramesThrottled,
+        Self::PeersCutOff,
         Self::ConnectionsDialed,
         Self::ConnectionsRenewed,
         Self::ConnectionsAccepted,
@@ -493,6 +501,8 @@ impl Counter {
             Self::GossipShed => "gossip_shed",
             Self::FramesMalformed => "frames_malformed",
             Self::FramesRefused => "frames_refused",
+            Self::FramesThrottled => "frames_throttled",
+            Self::PeersCutOff => "peers_cut_off",
             Self::ConnectionsDialed => "connections_dialed",
             Self::ConnectionsRenewed => "connections_renewed",
             Self::ConnectionsAccepted => "connections_accepted",

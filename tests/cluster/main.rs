@@ -2,7 +2,10 @@
 mod attacker;
 mod bulk;
 mod convergence;
+mod doors;
 mod expiry;
+#[path = "../../src/cli/bench/forge.rs"]
+mod forge;
 mod gossip;
 mod harness;
 mod hostile_datagrams;

@@ -66,6 +66,10 @@ async fn reach_peer(
     if let Some(link) = shared.table.fresh(node, peer) {
         return Dialed { node: Some(peer.clone()), link: Some(link) };
     }
+    if shared.conduct.barred(peer, node.now()).is_some() {
+        // It would be turned away, by us.
+        return NOBODY;
+    }
     let Some(claim) = shared.table.dialing(peer) else {
         shared.table.dialed(peer).await;
         let link = shared.table.link(peer);
@@ -199,8 +203,8 @@ async fn dial(
             let who = Some(met.node.clone());
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
-            let room = shared.room.for_peer();
-            let link = Link::new(node, connection, met, own, true, room, proof);
+            let limits = (shared.room.for_peer(), Arc::clone(&shared.conduct));
+            let link = Link::new(node, connection, met, own, true, limits, proof);
             let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }
         }

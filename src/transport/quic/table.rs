@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     close::Close,
+    conduct::Conduct,
     expiry::Proof,
     frames::Room,
     life::{RENEWALS, frames_received},
@@ -27,7 +28,7 @@ use crate::{
         id::{Generation, NodeId},
         overlay,
         revocation::{Revocations, date},
-        route::Sign,
+        route::{Counter, Sign},
         time::Time,
     },
     tls::{self, Rejection, Tls},
@@ -46,6 +47,7 @@ pub(super) struct Link {
     pub(super) dialed: bool,
     pub(super) proof: Proof,
     pub(super) room: Room,
+    conduct: Arc<Conduct>,
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
     received: AtomicU64,
@@ -89,7 +91,7 @@ impl Link {
         met: Met,
         own: Generation,
         dialed: bool,
-        room: Room,
+        (room, conduct): (Room, Arc<Conduct>),
         proof: Proof,
     ) -> Self {
         Self {
@@ -97,6 +99,7 @@ impl Link {
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
+            conduct,
             outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
             node: met.node,
             proof,
@@ -234,10 +237,26 @@ impl Link {
         }
     }
 
-    /// Ends the connection with a peer that does not keep to the protocol.
+    /// Ends the connection with a peer that does not keep to the protocol, and turns it away for a
+    /// while.
     pub(super) fn cut_off(&self, node: &NodeLink, why: &impl fmt::Display) {
+        let why = why.to_string();
+        if !self.is_open() {
+            // Several streams may say so at once.
+            return;
+        }
         node.cut(&self.node, false, "misbehaviour", format!("cut off: {why}"));
-        Close::Misbehaviour.connection(&self.connection, &why.to_string());
+        self.conduct.bar(&self.node, node.now(), node.config().quic.bar, &why);
+        node.cut_off(&self.node, &why);
+        Close::Misbehaviour.connection(&self.connection, &why);
+    }
+
+    /// Something of the peer was dropped, since it was beyond a limit; who goes on is cut off.
+    pub(super) fn throttle(&self, node: &NodeLink, what: &str) {
+        node.count(Counter::FramesThrottled);
+        if self.conduct.throttled(&self.node, node.now()) {
+            self.cut_off(node, &format!("{what}, again and again"));
+        }
     }
 
     /// Closes the connection if the certificate that the peer has shown was revoked since; says whether.

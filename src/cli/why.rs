@@ -317,6 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn a_deed_is_shown_with_what_followed_from_it() {
+        let reason = Reason {
+            deed: Some("more roots than 200 a second, again and again".into()),
+            ..Reason::of(Cause::CutOff)
+        };
+        let at = Time::from_origin(Duration::from_secs(10));
+        let (from, to, reason) = (PeerState::Live, PeerState::Live, Arc::new(reason));
+        let transition = Transition { at, from, to, reason };
+        let change = Change::new(&snapshot(Duration::from_secs(11)), &transition);
+        assert_eq!(
+            change.row()[8],
+            "did not keep to the protocol and was cut off by this node (more roots than 200 a \
+             second, again and again)"
+        );
+        assert_eq!(serde_json::to_value(&change).unwrap()["cause"], "cut_off");
+    }
+
+    #[test]
     fn a_change_is_shown_with_all_that_is_known_of_it() {
         let evidence = Evidence {
             silence: Duration::from_millis(1_234),

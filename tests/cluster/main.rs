@@ -12,6 +12,7 @@ mod hostile_datagrams;
 mod hostile_peer;
 mod membership;
 mod mutual_tls;
+mod outage;
 mod refusals;
 mod reset;
 mod restart;

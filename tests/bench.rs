@@ -78,7 +78,9 @@ fn flood_keeps_the_members_and_answers_little() {
 
 #[test]
 fn handshake_reports_what_it_costs() {
-    let report = bench(&["handshake", "--count", "5"]);
+    let output = gossipmonger(&["bench", "handshake", "--count", "5"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
+    assert_eq!(report["handshakes"], 5, "{report}");
     has(&report, &["cpu_us_both_ends", "wall_us", "wire_bytes"]);
 }
 

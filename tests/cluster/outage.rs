@@ -1,7 +1,7 @@
 //! An outage between two nodes that a third one hears all the time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -88,12 +88,12 @@ async fn pass_on(outer: Arc<UdpSocket>, there: SocketAddr, cut: Cut) {
     let mut datagram = vec![0; 65_536];
     loop {
         let Ok((len, from)) = outer.recv_from(&mut datagram).await else { continue };
-        if !inner.contains_key(&from) {
+        if let Entry::Vacant(new) = inner.entry(from) {
             let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
             socket.connect(there).await.unwrap();
             let (outer, back) = (Arc::clone(&outer), Arc::clone(&socket));
             tokio::spawn(pass_back(outer, back, from, Arc::clone(&cut)));
-            inner.insert(from, socket);
+            new.insert(socket);
         }
         let lost = *cut.lock().unwrap() == Some(from);
         if !lost {

@@ -187,6 +187,8 @@ async fn spawn(
     let transport = Arc::new(Bridled { inner, handed: Arc::clone(&handed) });
     let mut config = Config::with_transport(cluster, datacenter, node, transport);
     config.seeds = seeds;
+    // As many as there can be is what is measured.
+    config.quic.exchanges_per_peer = 1 << 20;
     let (node, _) = Gossipmonger::spawn(config).await.unwrap();
     let (link, transport) = handed.lock().unwrap().clone().unwrap();
     (node, link, transport)

@@ -147,6 +147,11 @@ pub struct QuicLimits {
     pub connections: usize,
     /// Exchanges answered at once, over all peers. Default 256; others are shed.
     pub exchanges: usize,
+    /// Exchanges a second that one peer may begin. Default 500; what it begins beyond is shed.
+    pub exchanges_per_peer: u32,
+    /// For how long a member is turned away that was cut off since it does not keep to the protocol.
+    /// Default 30 s.
+    pub bar: Duration,
     /// Bytes of the socket's buffers, each way. Default 4 MiB; 0 leaves the system's.
     pub socket_buffer: usize,
     /// Whether to use the kernel's segmentation offload. Default `true`.
@@ -317,6 +322,8 @@ impl Config {
         number("quic.handshakes_per_source", quic.handshakes_per_source as usize, 1..=1 << 20)?;
         number("quic.connections", quic.connections, 1..=100_000)?;
         number("quic.exchanges", quic.exchanges, 1..=65_536)?;
+        number("quic.exchanges_per_peer", quic.exchanges_per_peer as usize, 1..=1 << 20)?;
+        duration("quic.bar", quic.bar, Duration::ZERO..=MINUTE * 60)?;
         number("quic.socket_buffer", quic.socket_buffer, 0..=1 << 30)
     }
 }
@@ -349,6 +356,8 @@ impl Default for QuicLimits {
             handshakes_per_source: 512,
             connections: 11_000,
             exchanges: 256,
+            exchanges_per_peer: 500,
+            bar: Duration::from_secs(30),
             socket_buffer: 4 << 20,
             gso: true,
         }

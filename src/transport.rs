@@ -407,6 +407,12 @@ impl NodeLink {
         self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 
+    /// A peer was cut off since it does not keep to the protocol.
+    pub fn cut_off(&self, peer: &NodeId, why: &str) {
+        self.shared.count(Counter::PeersCutOff);
+        self.shared.routes.detector.cast(DetectorInput::CutOff(peer.clone(), why.into()));
+    }
+
     /// A peer that was to be dialed is not connected.
     pub fn dial_failed(&self, peer: &NodeId) {
         self.shared.routes.scheduler.cast(SchedulerInput::DialFailed(peer.clone()));

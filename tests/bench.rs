@@ -9,7 +9,9 @@ use serde_json::Value;
 
 #[test]
 fn refuses_unknown_flags() {
-    for scenario in ["join", "spread", "bulk", "fail", "throughput", "exchange", "flow"] {
+    for scenario in
+        ["join", "spread", "bulk", "fail", "throughput", "exchange", "flow", "flood", "handshake"]
+    {
         let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
         assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");
         assert!(output.stdout.is_empty(), "{scenario}: errors go to stderr");
@@ -28,6 +30,8 @@ fn refuses_what_it_cannot_measure() {
     refuses(&["bench", "exchange", "--delta-bytes", "3"], "--delta-bytes 3");
     refuses(&["bench", "flow", "--nodes", "1"], "--nodes 1");
     refuses(&["bench", "flow", "--load", "0"], "--load 0");
+    refuses(&["bench", "flood", "--rate", "0"], "--rate 0");
+    refuses(&["bench", "handshake", "--count", "0"], "--count 0");
 }
 
 #[test]
@@ -58,6 +62,26 @@ fn spread_reports_quantiles() {
     assert_eq!(report["all_ms"]["n"], 2, "{report}");
     assert_eq!(report["each_ms"]["n"], 4, "{report}");
     has(&report["all_ms"], &["p50", "p99", "max"]);
+}
+
+#[test]
+fn flood_keeps_the_members_and_answers_little() {
+    let report = bench(&["flood", "--nodes", "3", "--seconds", "1", "--rate", "500"]);
+    assert_eq!(report["still_full"], true, "{report}");
+    let figure = |name: &str| report[name].as_u64().unwrap();
+    assert!(figure("bytes_sent") > 0, "{report}");
+    assert!(figure("bytes_answered") <= 3 * figure("bytes_sent"), "{report}");
+    assert!(report["node_0"]["retried"].as_u64().unwrap() > 0, "{report}");
+    has(&report["during_ms"]["each"], &["p50", "p99", "max"]);
+    has(&report, &["p99_ratio", "initials_per_s", "cpu_cores", "cpu_cores_of_the_flood"]);
+}
+
+#[test]
+fn handshake_reports_what_it_costs() {
+    let output = gossipmonger(&["bench", "handshake", "--count", "5"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
+    assert_eq!(report["handshakes"], 5, "{report}");
+    has(&report, &["cpu_us_both_ends", "wall_us", "wire_bytes"]);
 }
 
 #[test]

@@ -16,7 +16,10 @@ mod bulk;
 mod cluster;
 mod exchange;
 mod fail;
+mod flood;
 mod flow;
+mod forge;
+mod handshake;
 pub(super) mod machine;
 mod scenario;
 mod statistics;
@@ -43,6 +46,10 @@ enum What {
     Throughput(throughput::Args),
     /// Exchanges a second, and bytes, between two nodes.
     Exchange(exchange::Args),
+    /// How a cluster fares while one node is flooded with handshakes that never go on.
+    Flood(flood::Args),
+    /// What a handshake costs both ends.
+    Handshake(handshake::Args),
     /// How stale copies are while more is written than gossip can carry, in virtual time.
     Flow(flow::Args),
 }
@@ -117,6 +124,8 @@ async fn measure(what: What) -> Result<Report, CliError> {
         What::Fail(common) => fail::fail(&common.check()?).await,
         What::Throughput(args) => throughput::throughput(&args).await,
         What::Exchange(args) => exchange::exchange(&args).await,
+        What::Flood(args) => flood::flood(args).await,
+        What::Handshake(args) => handshake::handshake(&args).await,
         What::Flow(args) => flow::flow(&args),
     }
 }

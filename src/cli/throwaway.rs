@@ -55,6 +55,11 @@ impl Credentials {
         Ok((Config::with_transport(name.cluster, name.datacenter, name.node, shared), transport))
     }
 
+    /// What a node shows, and whom it trusts.
+    pub(crate) fn parts(&self) -> Result<(Identity, Roots), CliError> {
+        Ok((self.identity()?, self.roots.clone()))
+    }
+
     fn identity(&self) -> Result<Identity, CliError> {
         let (certificate, key) = (&self.issued.certificate_pem, &self.issued.key_pem);
         Identity::from_pem(certificate.as_bytes(), key.as_bytes()).map_err(CliError::failed)

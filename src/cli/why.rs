@@ -195,7 +195,10 @@ impl Change {
             from: (*from).into(),
             to: (*to).into(),
             cause: reason.cause.as_str().to_owned(),
-            sentence: reason.cause.as_sentence().to_owned(),
+            sentence: match &reason.deed {
+                Some(deed) => format!("{} ({deed})", reason.cause.as_sentence()),
+                None => reason.cause.as_sentence().to_owned(),
+            },
             phi: rounded(reason.phi),
             observers: reason.observers.to_vec(),
             stall_ms: millis(reason.stall),
@@ -311,6 +314,24 @@ mod tests {
         let nobody = NodeId::new("nobody").unwrap();
         let none = Revocations::default();
         assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, None, &none).is_none());
+    }
+
+    #[test]
+    fn a_deed_is_shown_with_what_followed_from_it() {
+        let reason = Reason {
+            deed: Some("more roots than 200 a second, again and again".into()),
+            ..Reason::of(Cause::CutOff)
+        };
+        let at = Time::from_origin(Duration::from_secs(10));
+        let (from, to, reason) = (PeerState::Live, PeerState::Live, Arc::new(reason));
+        let transition = Transition { at, from, to, reason };
+        let change = Change::new(&snapshot(Duration::from_secs(11)), &transition);
+        assert_eq!(
+            change.row()[8],
+            "did not keep to the protocol and was cut off by this node (more roots than 200 a \
+             second, again and again)"
+        );
+        assert_eq!(serde_json::to_value(&change).unwrap()["cause"], "cut_off");
     }
 
     #[test]

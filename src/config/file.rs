@@ -158,6 +158,9 @@ pub struct QuicTable {
     pub handshakes_per_source: Option<u32>,
     pub connections: Option<usize>,
     pub exchanges: Option<usize>,
+    pub exchanges_per_peer: Option<u32>,
+    #[serde(deserialize_with = "duration")]
+    pub bar: Option<Duration>,
     pub socket_buffer: Option<usize>,
     pub gso: Option<bool>,
 }
@@ -257,7 +260,7 @@ impl ConfigFile {
         put_table!(restarts: most, window, back_off);
         put_table!(quic: handshake_timeout, exchange_timeout, idle_timeout, handshakes);
         put_table!(quic: retry_above, handshakes_per_source, connections, exchanges);
-        put_table!(quic: socket_buffer, gso);
+        put_table!(quic: exchanges_per_peer, bar, socket_buffer, gso);
         config
     }
 }

@@ -204,6 +204,7 @@ impl Liveness {
     pub fn handle(&mut self, now: Time, input: DetectorInput, out: &mut Vec<Output>) {
         match input {
             DetectorInput::Tick => self.tick(now, out),
+            DetectorInput::CutOff(peer, deed) => self.cut_off(now, &peer, deed),
             DetectorInput::Member { peer, generation, status, verdict, observers } => {
                 self.member(now, &peer, Told { generation, status, verdict, observers }, out);
             }
@@ -416,6 +417,9 @@ impl Liveness {
             (PeerState::Left, Cause::Left)
         } else if refuted && verdict.level == Level::Alive {
             let next = absolved(now, state, renewed, known, self.observed.get_mut(node));
+            if matches!(state, PeerState::Suspect | PeerState::Dead) && next == PeerState::Live {
+                out.push(renew(node));
+            }
             let cause = match (known, renewed) {
                 (false, _) => Cause::Vouched,
                 (_, true) => Cause::Renewed,
@@ -488,6 +492,16 @@ impl Liveness {
             }
         }
         self.spread();
+    }
+
+    /// That is no change of what is thought of it: it lives. It is kept beside the changes, since it
+    /// explains those that follow.
+    fn cut_off(&mut self, now: Time, node: &NodeId, deed: Arc<str>) {
+        let Some(peer) = self.peers.get(node) else { return };
+        let reason = Arc::new(Reason { deed: Some(deed), ..Reason::of(Cause::CutOff) });
+        let transition = Transition { at: now, from: peer.state, to: peer.state, reason };
+        Arc::make_mut(self.histories.entry(node.clone()).or_default()).push(transition);
+        self.changed.insert(node.clone());
     }
 
     // --- what is heard
@@ -650,15 +664,16 @@ impl Liveness {
         }
         let Some(inquiry) = self.inquiries.get_mut(&subject) else { return };
         if answer.observer == subject && answer.hears {
-            return self.acquit(now, &subject);
+            return self.acquit(now, &subject, out);
         }
         inquiry.answer(answer.observer, answer.hears);
         self.decide(now, &subject, out);
     }
 
     /// The peer is there, and this node does not hear it: the way between them is broken.
-    fn acquit(&mut self, now: Time, node: &NodeId) {
+    fn acquit(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         self.inquiries.remove(node);
+        out.push(renew(node));
         if let Some(watch) = self.observed.get_mut(node) {
             watch.vouched(now);
         }
@@ -679,7 +694,7 @@ impl Liveness {
         let asker = Asker { node: &self.config.node, convinced, isolated, interval };
         let (cause, observers) = match inquiry.finding(now, asker, |node| self.misses(node)) {
             Finding::Open => return,
-            Finding::Heard => return self.acquit(now, node),
+            Finding::Heard => return self.acquit(now, node, out),
             Finding::Silent(observers) => (Cause::Quorum, observers),
             Finding::Alone => (Cause::Alone, [self.config.node.clone()].into()),
         };
@@ -949,7 +964,8 @@ impl Liveness {
 
     /// Who agreed on the suspicion.
     fn suspected_by(&self, node: &NodeId) -> Arc<[NodeId]> {
-        let last = self.histories.get(node).and_then(|history| history.iter().next_back());
+        let changed = |transition: &&Transition| transition.from != transition.to;
+        let last = self.histories.get(node).and_then(|history| history.iter().rev().find(changed));
         last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
     }
 
@@ -1142,6 +1158,12 @@ const fn accused(state: PeerState, level: Level, told: bool, hears: bool) -> Pee
 
 fn witness(node: &NodeId, heard: bool) -> Output {
     Output::Scheduler(SchedulerInput::Witness { peer: node.clone(), heard })
+}
+
+/// It lives, and is not heard here: that may be for its connection, which has waited through an outage
+/// and goes on waiting.
+fn renew(node: &NodeId) -> Output {
+    Output::Transport(TransportInput::Renew(vec![node.clone()]))
 }
 
 /// Tells the scheduler and the subscribers.

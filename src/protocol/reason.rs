@@ -34,6 +34,8 @@ pub struct Reason {
     pub observers: Arc<[NodeId]>,
     /// For how long this process itself had stood still lately.
     pub stall: Duration,
+    /// What the peer has done, where the cause alone does not say so.
+    pub deed: Option<Arc<str>>,
 }
 
 /// What one node had heard of a peer, and on which path, when it judged it.
@@ -76,6 +78,8 @@ pub enum Cause {
     Unrefuted,
     /// It said that it leaves.
     Left,
+    /// It did not keep to the protocol, and this node cut it off. What is thought of it stays.
+    CutOff,
 }
 
 /// The last changes of one peer, oldest first.
@@ -87,7 +91,7 @@ impl Reason {
     #[must_use]
     pub fn of(cause: Cause) -> Self {
         let observers = Arc::default();
-        Self { cause, phi: 0.0, evidence: None, observers, stall: Duration::ZERO }
+        Self { cause, phi: 0.0, evidence: None, observers, stall: Duration::ZERO, deed: None }
     }
 }
 
@@ -105,6 +109,7 @@ impl Cause {
             Self::Told => "told",
             Self::Unrefuted => "unrefuted",
             Self::Left => "left",
+            Self::CutOff => "cut_off",
         }
     }
 
@@ -121,6 +126,7 @@ impl Cause {
             Self::Told => "is not heard, by what others agreed on",
             Self::Unrefuted => "has not refuted the suspicion in time",
             Self::Left => "said that it leaves",
+            Self::CutOff => "did not keep to the protocol and was cut off by this node",
         }
     }
 }

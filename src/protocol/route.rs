@@ -162,6 +162,8 @@ pub enum Reach {
 pub enum DetectorInput {
     /// Time has passed.
     Tick,
+    /// The transport has cut a peer off since it does not keep to the protocol: what it has done.
+    CutOff(NodeId, Arc<str>),
     /// A peer's record says this.
     Member {
         /// The peer.
@@ -264,6 +266,10 @@ pub enum TransportInput {
     },
     /// Connect to each of these, if there is no connection yet.
     Dial(Vec<NodeId>),
+    /// Each of these lives, by what it has others say, and is not heard here. If nothing has come over
+    /// its connection for long although something was to, another one is dialed in its place; a dial
+    /// that is under way begins anew.
+    Renew(Vec<NodeId>),
     /// Close the connection to each of these: neither end needs it any more, or there are too many.
     Close(Vec<NodeId>),
     /// Tell these peers, as far as they are connected.
@@ -350,8 +356,14 @@ pub enum Counter {
     FramesMalformed,
     /// Frames that broke the order of the protocol or a limit.
     FramesRefused,
+    /// Frames, datagrams and exchanges dropped, since a peer sent more than it may.
+    FramesThrottled,
+    /// Times that a peer was cut off since it does not keep to the protocol.
+    PeersCutOff,
     /// Connections opened to others.
     ConnectionsDialed,
+    /// Connections replaced since nothing came over them from a peer that lives.
+    ConnectionsRenewed,
     /// Connections accepted from others.
     ConnectionsAccepted,
     /// Dials that failed.
@@ -400,7 +412,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 54] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -429,7 +441,10 @@ impl Counter {
         Self::GossipShed,
         Self::FramesMalformed,
         Self::FramesRefused,
+        Self::FramesThrottled,
+        Self::PeersCutOff,
         Self::ConnectionsDialed,
+        Self::ConnectionsRenewed,
         Self::ConnectionsAccepted,
         Self::DialsFailed,
         Self::DatagramsUnknown,
@@ -486,7 +501,10 @@ impl Counter {
             Self::GossipShed => "gossip_shed",
             Self::FramesMalformed => "frames_malformed",
             Self::FramesRefused => "frames_refused",
+            Self::FramesThrottled => "frames_throttled",
+            Self::PeersCutOff => "peers_cut_off",
             Self::ConnectionsDialed => "connections_dialed",
+            Self::ConnectionsRenewed => "connections_renewed",
             Self::ConnectionsAccepted => "connections_accepted",
             Self::DialsFailed => "dials_failed",
             Self::DatagramsUnknown => "datagrams_unknown",

@@ -414,6 +414,10 @@ impl Watch {
     /// Whether this node is convinced that it is not there.
     #[must_use]
     pub fn convinces(&self, now: Time, scale: &Scale) -> bool {
+        // It has just been said to live: a new connection needs some time, on a busy machine much.
+        if self.doubts > 0 && now.since(self.since) < scale.interval * RECONNECT_INTERVALS {
+            return false;
+        }
         if !self.heard || self.miss.is_some() {
             let patience = f64::from(1 << self.doubts.min(GRAVE_DOUBTS))
                 * f64::from(1 + scale.health)
@@ -521,6 +525,9 @@ const SLACK: Duration = Duration::from_millis(5);
 const LOSS_GAIN: f64 = 1.0 / 32.0;
 /// The round trip is measured once in so many heartbeats.
 const MEASURE_BEATS: u32 = 32;
+/// For so many intervals nobody is missed for good who was said to live: that is how long a handshake
+/// may take, and then some.
+const RECONNECT_INTERVALS: u32 = 6;
 /// How often it takes twice as much to be convinced of the death of a peer that refutes us.
 const GRAVE_DOUBTS: u32 = 3;
 /// How far a peer that finds itself slow is believed.

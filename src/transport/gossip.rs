@@ -265,8 +265,8 @@ impl Ear {
         }
     }
 
-    /// Takes a frame, without its length. It returns when storage has dealt with it: until then
-    /// nothing more is to be read from this peer.
+    /// Takes a frame, without its length; says whether it was within what a peer may tell. It returns
+    /// when storage has dealt with it: until then nothing more is to be read from this peer.
     ///
     /// # Errors
     /// [`ExchangeError`] if the peer is to be cut off. What storage has no time for is no error: it is
@@ -276,12 +276,12 @@ impl Ear {
         node: &NodeLink,
         peer: &Met,
         frame: &[u8],
-    ) -> Result<(), ExchangeError> {
+    ) -> Result<bool, ExchangeError> {
         node.count(Counter::GossipReceived);
         if is_known(node, frame) && self.duplicates.pays(node.now(), DUPLICATES_PER_SECOND) {
             node.count(Counter::GossipDuplicates);
             self.life(node, peer);
-            return Ok(());
+            return Ok(true);
         }
         let gossip = match Message::decode(frame) {
             Ok(Message::Gossip(gossip)) => gossip,
@@ -295,17 +295,21 @@ impl Ear {
             }
         };
         watch(node, &peer.node, &gossip, false);
+        let mut within = true;
         match gossip {
             Gossip::Root(root) if self.roots.pays(node.now(), ROOTS_PER_SECOND) => {
                 node.root(&peer.node, root);
             }
-            Gossip::Root(_) => node.count(Counter::FramesRefused),
+            Gossip::Root(_) => {
+                node.count(Counter::FramesRefused);
+                within = false;
+            }
             // It fails while storage starts anew.
             gossip => drop(node.ask(&peer.node, Ask::Gossip(Box::new(gossip))).await),
         }
         // Only now: the frame may have introduced the very peer that sent it.
         self.life(node, peer);
-        Ok(())
+        Ok(within)
     }
 
     /// Every frame is a sign of life; of a flood of them the detector is told now and then.

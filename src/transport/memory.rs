@@ -253,6 +253,8 @@ impl Postman {
                 let near = state.node.node();
                 peers.iter().for_each(|peer| state.network.disconnect(near, peer));
             }
+            // Nothing waits on a connection here: one that is cut ends.
+            TransportInput::Renew(_) => {}
             TransportInput::Gossip { to, gossip } => state.tell(&to, &gossip),
             TransportInput::TellLinks => state.tell_links(),
             TransportInput::Forget(peer) => state.network.disconnect(state.node.node(), &peer),

@@ -10,7 +10,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,7 +20,10 @@ use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
-use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket, table::Table};
+use self::{
+    actor::Quic, close::Close, conduct::Conduct, frames::Room, noise::Noise, socket::Socket,
+    table::Table,
+};
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
@@ -37,6 +40,7 @@ mod accept;
 mod actor;
 mod admission;
 mod close;
+mod conduct;
 mod dial;
 mod expiry;
 mod frames;
@@ -50,14 +54,31 @@ mod socket;
 mod table;
 mod tasks;
 
+pub use conduct::{FORGIVEN_PER_SECOND, OFFENDERS_MAX, THROTTLED_MAX};
 pub use settings::BULK_WINDOW;
 
 /// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicTransport {
     tls: Tls,
     silent: Arc<AtomicBool>,
+    /// What was opened last.
+    open: Mutex<Weak<Shared>>,
     /// Kept so that a silent socket stays bound.
     sockets: Mutex<Vec<Arc<Socket>>>,
+}
+
+/// What a transport holds for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Handshakes under way that others have begun: at most [`QuicLimits::handshakes`], of about
+    /// 42 KiB each.
+    ///
+    /// [`QuicLimits::handshakes`]: crate::config::QuicLimits::handshakes
+    pub handshakes: usize,
+    /// Connections, from the first packet to the last: of members, of those whose handshake is under
+    /// way, and of those that have ended and are draining.
+    pub connections: usize,
 }
 
 impl QuicTransport {
@@ -67,7 +88,8 @@ impl QuicTransport {
     /// [`LoadError`] if they cannot be used.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         let tls = Tls::new(identity, roots)?;
-        Ok(Self { tls, silent: Arc::default(), sockets: Mutex::default() })
+        let (open, sockets) = (Mutex::default(), Mutex::default());
+        Ok(Self { tls, silent: Arc::default(), open, sockets })
     }
 
     /// Shows and trusts these from the next handshake on. Connections stay.
@@ -82,6 +104,16 @@ impl QuicTransport {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.tls.identity()
+    }
+
+    /// What is held for others at this moment; nothing if it is not open.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        open.map_or_else(Load::default, |shared| Load {
+            handshakes: shared.handshakes_max.saturating_sub(shared.handshakes.available_permits()),
+            connections: shared.connections(),
+        })
     }
 
     /// Drops everything from now on, both ways, while the sockets stay bound for as long as this
@@ -115,17 +147,21 @@ impl QuicTransport {
         }
         *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) =
             endpoints.iter().map(|(_, socket)| Arc::clone(socket)).collect();
-        Ok(Open(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             endpoints,
             server,
             dialing: settings::transport(config, true),
             tls: self.tls.clone(),
             table: Table::default(),
             handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
+            handshakes_max: config.quic.handshakes,
             exchanges: Arc::new(Semaphore::new(config.quic.exchanges)),
             dials: Arc::new(Semaphore::new(DIALS_MAX)),
             room: Room::default(),
-        })))
+            conduct: Arc::default(),
+        });
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&shared);
+        Ok(Open(shared))
     }
 
     fn check_names(&self, config: &Config) -> Result<(), TransportError> {
@@ -172,9 +208,11 @@ struct Shared {
     tls: Tls,
     table: Table,
     handshakes: Arc<Semaphore>,
+    handshakes_max: usize,
     exchanges: Arc<Semaphore>,
     dials: Arc<Semaphore>,
     room: Room,
+    conduct: Arc<Conduct>,
 }
 
 impl Shared {

@@ -408,7 +408,7 @@ async fn holds_no_more_connections_than_it_may() {
 }
 
 /// News of a node that are in order, until they are tampered with.
-fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
+pub(crate) fn news(node: &str, tamper: impl FnOnce(&mut NodeDelta)) -> NodeDelta {
     let entry = |n: u64| DeltaEntry {
         key: format!("key{n}").into(),
         version: Version(n),

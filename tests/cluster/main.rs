@@ -2,13 +2,17 @@
 mod attacker;
 mod bulk;
 mod convergence;
+mod doors;
 mod expiry;
+#[path = "../../src/cli/bench/forge.rs"]
+mod forge;
 mod gossip;
 mod harness;
 mod hostile_datagrams;
 mod hostile_peer;
 mod membership;
 mod mutual_tls;
+mod outage;
 mod refusals;
 mod reset;
 mod restart;

@@ -41,6 +41,8 @@ struct Stage {
     accused: Vec<(Time, NodeId, Verdict, Arc<[NodeId]>)>,
     probes: Vec<(Time, NodeId)>,
     beats: Vec<(Time, NodeId)>,
+    /// Whose connection is to be replaced.
+    renewed: Vec<NodeId>,
     counts: BTreeMap<Counter, u64>,
     /// Which bridges were said to be silent, or heard again.
     bridges: Vec<(Time, NodeId, bool)>,
@@ -82,6 +84,7 @@ impl Stage {
             accused: Vec::new(),
             probes: Vec::new(),
             beats: Vec::new(),
+            renewed: Vec::new(),
             counts: BTreeMap::new(),
             bridges: Vec::new(),
         }
@@ -207,6 +210,7 @@ impl Stage {
                     self.echo(&peer, Sign::Echo(number));
                 }
             }
+            Output::Transport(TransportInput::Renew(peers)) => self.renewed.extend(peers),
             Output::Storage(StorageInput::Ask(peer, _)) => {
                 self.asked.push((self.now, peer.clone()));
                 self.post(Duration::ZERO, DetectorInput::Asking(peer, self.observers()));
@@ -614,6 +618,22 @@ fn who_answers_itself_by_another_way_is_not_accused() {
     stage.answer("p", "p", true);
     stage.answer("d", "p", false).run(1_000);
     assert_eq!(stage.told("p"), ["live"]);
+    assert_eq!(stage.renewed, [node("p")]);
+}
+
+// C68
+#[test]
+fn who_has_just_refuted_is_not_accused_before_a_new_connection_had_its_time() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observers = Some(1);
+    stage.silence("p").run(1_500);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+    let known = stage.accused.len();
+    stage.member("p", 1, Status::Up, Verdict::alive(Incarnation(1))).run(5_900);
+    assert_eq!(stage.accused.len(), known, "a handshake may take five seconds");
+    // Nor for ever.
+    stage.run(20_000);
+    assert!(stage.accused.len() > known);
 }
 
 #[test]
@@ -778,6 +798,7 @@ fn who_refutes_a_suspicion_is_live_and_what_was_refuted_is_not_said_again() {
     assert_eq!(stage.last("p").reason.cause, Cause::Refuted);
     stage.member("p", 1, Status::Up, stale);
     assert_eq!(stage.state("p"), Some(PeerState::Live), "the suspicion came late");
+    assert_eq!(stage.renewed, [node("p")], "its connection may be what is dead");
     stage.run(30_000);
     let later = stage.accused.iter().filter(|(_, peer, ..)| *peer == node("p")).skip(1);
     assert!(

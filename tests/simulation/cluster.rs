@@ -874,6 +874,8 @@ impl Cluster {
             }
             TransportInput::Forget(peer) => self.close(slot, &peer),
             TransportInput::TellLinks => self.tell_links(slot),
+            // Connections of this network have no timers of their own.
+            TransportInput::Renew(_) => {}
             TransportInput::Gossip { to, gossip } => {
                 let bytes = gossip.encode().expect("what nodes say fits a frame");
                 for peer in to {

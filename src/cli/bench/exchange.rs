@@ -243,6 +243,8 @@ async fn start(
     config.seeds = seed.into_iter().collect();
     // Nothing but what we begin.
     config.gossip_interval = INTERVAL;
+    // As many as there can be is what is measured.
+    config.quic.exchanges_per_peer = 1 << 20;
     let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
     let reins = reins.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok((node, reins.ok_or_else(|| CliError::failed("the transport was not started"))?))

@@ -4,8 +4,13 @@ use std::time::Duration;
 
 use rand::RngExt;
 
+use serde_json::{Value, json};
+
 use super::{
-    Common, MIB, Report, SETTLE, cluster::value, join_all, machine, rounded, statistics::quantiles,
+    Cluster, Common, MIB, Report, SETTLE,
+    cluster::value,
+    join_all, machine, rounded,
+    statistics::{quantile, quantiles},
     until,
 };
 use crate::cli::{error::CliError, stopwatch::Stopwatch};
@@ -77,5 +82,62 @@ pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
     Ok(out)
 }
 
+/// How long changes took to be at each of the others, in milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    each: Vec<f64>,
+    all: Vec<f64>,
+    incomplete: usize,
+}
+
+impl Spread {
+    pub(super) fn report(&self) -> Value {
+        let (each, all) = (quantiles(self.each.clone()), quantiles(self.all.clone()));
+        json!({ "each": each, "all": all, "incomplete": self.incomplete })
+    }
+
+    /// Of a change at one other node.
+    pub(super) fn p99(&self) -> f64 {
+        let mut each = self.each.clone();
+        each.sort_by(f64::total_cmp);
+        quantile(&each, 0.99).unwrap_or(f64::NAN)
+    }
+}
+
+/// Changes for so long, by nodes in turn, as fast as one after the other may come; `version` goes on
+/// from call to call.
+pub(super) async fn spread_for(
+    cluster: &Cluster,
+    common: &Common,
+    length: Duration,
+    version: &mut u64,
+) -> Result<Spread, CliError> {
+    let (mut spread, whole) = (Spread::default(), Stopwatch::start());
+    while whole.elapsed() < length {
+        tokio::time::sleep(SHORT_PAUSE).await;
+        *version += 1;
+        let origin = *version as usize % common.nodes;
+        let Some(node) = cluster.node(origin) else { continue };
+        let mut left: Vec<_> = cluster.running().filter(|(index, _)| *index != origin).collect();
+        let watch = Stopwatch::start();
+        node.set("k", value(*version, common.value_bytes)).await.map_err(CliError::failed)?;
+        let done = until(&watch, common.timeout(), SHORT_POLL, || {
+            left.retain(|(_, node)| {
+                let has = cluster.has(node, origin, "k", *version);
+                spread.each.extend(has.then(|| watch.seconds() * 1e3));
+                !has
+            });
+            left.is_empty()
+        });
+        match done.await {
+            Some(seconds) => spread.all.push(seconds * 1e3),
+            None => spread.incomplete += 1,
+        }
+    }
+    Ok(spread)
+}
+
+const SHORT_PAUSE: Duration = Duration::from_millis(20);
+const SHORT_POLL: Duration = Duration::from_micros(500);
 const SPREAD_PAUSE_MS: u64 = 1_000;
 const SPREAD_POLL: Duration = Duration::from_millis(2);

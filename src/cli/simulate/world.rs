@@ -754,6 +754,8 @@ impl World {
                     self.close(node, peer);
                 }
             }
+            // Connections of this network have no timers of their own.
+            TransportInput::Renew(_) => {}
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
             TransportInput::Heartbeat { peers, health } if self.whole => {
                 for peer in peers.iter().filter_map(number) {

@@ -68,12 +68,15 @@ async fn handshake(
             node.count(Counter::ConnectionsAccepted);
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return };
-            let room = shared.room.for_peer();
-            let link = Link::new(&node, connection, met, own, false, room, proof);
+            let limits = (shared.room.for_peer(), Arc::clone(&shared.conduct));
+            let link = Link::new(&node, connection, met, own, false, limits, proof);
             serve::adopt(&shared, &node, &spawner, link);
         }
         Ok(Err(error)) => {
             node.count(Counter::HandshakesFailed);
+            if let Some(connection) = reached.filter(|_| error.is_misbehaviour()) {
+                offended(&shared, &node, &connection, &error);
+            }
             tell(&node, &remote.to_string(), &error, &verdict);
         }
         Err(_) => {
@@ -84,6 +87,13 @@ async fn handshake(
             }
         }
     }
+}
+
+/// Holds first words that are none against the one who has proved its name before.
+fn offended(shared: &Shared, node: &NodeLink, connection: &Connection, error: &Introduction) {
+    let Ok(name) = shared.tls.peer_name(connection) else { return };
+    shared.conduct.bar(&name.node, node.now(), node.config().quic.bar, &error.to_string());
+    node.cut_off(&name.node, &error.to_string());
 }
 
 /// Ends a connection whose peer has proved who it is, and then said nothing.
@@ -101,6 +111,7 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
         Introduction::Unwelcome(unwelcome) => node.refused(remote, unwelcome.as_str(), unwelcome),
         Introduction::Connection(reason) => tell_reason(node, remote, reason, verdict),
         Introduction::Frame(FrameError::Stalled) => node.refused(remote, TIMEOUT, error),
+        Introduction::Barred { .. } => node.refused(remote, "barred", error),
         Introduction::NoHello => {
             node.count(Counter::FramesRefused);
             node.refused(remote, "misbehaviour", error);

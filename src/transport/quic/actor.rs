@@ -73,6 +73,7 @@ impl Quic {
             TransportInput::Heartbeat { peers, health } => state.beat(&peers, health),
             TransportInput::Probe { probes, health } => state.probe(&probes, health),
             TransportInput::Dial(peers) => peers.into_iter().for_each(|peer| state.dial(peer)),
+            TransportInput::Renew(peers) => peers.into_iter().for_each(|peer| state.renew(peer)),
             TransportInput::Close(peers) => {
                 let links = peers.iter().filter_map(|peer| state.shared.table.link(peer));
                 links.for_each(|link| state.close(link));
@@ -140,7 +141,7 @@ impl State {
     fn datagram(&self, peer: &NodeId, datagram: Bytes) {
         let link = self.shared.table.link(peer);
         let sent = link.is_some_and(|link| {
-            link.expect();
+            link.expect(self.node.now());
             link.connection.send_datagram(datagram).is_ok()
         });
         self.node.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
@@ -168,6 +169,26 @@ impl State {
             if dialed.link.is_none() {
                 node.dial_failed(&peer);
             }
+        });
+    }
+
+    /// Others say that a peer lives. What waits for an answer of it since before it was given up may
+    /// wait for as long again: QUIC doubles its timeouts, and sends nothing new while its window is
+    /// full of what was lost.
+    fn renew(&self, peer: NodeId) {
+        if self.shared.table.hurry(&peer) {
+            return;
+        }
+        let stale = self.shared.table.link(&peer).filter(|link| link.is_stale(&self.node));
+        let Some(stale) = stale else { return };
+        self.node.count(Counter::ConnectionsRenewed);
+        tracing::debug!(node = %self.node.node(), %peer, "silent connection to a peer that lives");
+        let (shared, node) = (Arc::clone(&self.shared), self.node.clone());
+        let spawner = self.tasks.spawner();
+        self.tasks.spawner().spawn(async move {
+            // It stays until there is another one.
+            let _ = dial::reach(&shared, &node, &spawner, &Target::Peer(peer)).await;
+            drop(stale);
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quinn::{ClientConfig, Connection, Endpoint};
+use tokio::sync::Notify;
 
 use super::{
     Shared,
@@ -18,6 +19,7 @@ use crate::{
     protocol::{
         id::NodeId,
         route::{Counter, Target},
+        time::Time,
     },
     tls::{Expect, SERVER_NAME, Verdict},
     transport::{NodeLink, Unwelcome},
@@ -27,6 +29,9 @@ use crate::{
 const ATTEMPTS_MAX: usize = 8;
 /// How long a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A handshake is given so long before it is begun anew: until its first packet is repeated.
+const HURRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What came of dialing: the connection, and who answered, if anybody did.
 pub(super) struct Dialed {
@@ -47,7 +52,7 @@ pub(super) async fn reach(
         Target::Peer(peer) => reach_peer(shared, node, spawner, peer).await,
         Target::Address(address) => {
             let addresses = [address.clone()];
-            dial_any(shared, node, spawner, &addresses, None).await
+            dial_any(shared, node, spawner, &addresses, None, None).await
         }
     }
 }
@@ -58,15 +63,27 @@ async fn reach_peer(
     spawner: &Spawner,
     peer: &NodeId,
 ) -> Dialed {
-    if let Some(link) = shared.table.link(peer) {
+    if let Some(link) = shared.table.fresh(node, peer) {
         return Dialed { node: Some(peer.clone()), link: Some(link) };
     }
-    let Some(_claim) = shared.table.dialing(peer) else {
+    if shared.conduct.barred(peer, node.now()).is_some() {
+        // It would be turned away, by us.
+        return NOBODY;
+    }
+    let Some(claim) = shared.table.dialing(peer) else {
         shared.table.dialed(peer).await;
         let link = shared.table.link(peer);
         return Dialed { node: link.is_some().then(|| peer.clone()), link };
     };
-    dial_any(shared, node, spawner, &node.addresses(peer), Some(peer)).await
+    let (addresses, hurry) = (node.addresses(peer), Some(&*claim.hurry));
+    let dialed = dial_any(shared, node, spawner, &addresses, Some(peer), hurry).await;
+    match shared.table.link(peer) {
+        // What has waited for long may yet be answered.
+        Some(link) if dialed.link.is_none() => {
+            Dialed { node: Some(peer.clone()), link: Some(link) }
+        }
+        _ => dialed,
+    }
 }
 
 /// Dials a peer once more over which there is a connection already: either end has a new certificate.
@@ -84,10 +101,11 @@ async fn dial_any(
     spawner: &Spawner,
     addresses: &[String],
     wanted: Option<&NodeId>,
+    hurry: Option<&Notify>,
 ) -> Dialed {
     let Ok(_permit) = shared.dials.acquire().await else { return NOBODY };
     // Waiting for the claim or the permit may have taken a while.
-    if let Some(link) = wanted.and_then(|peer| shared.table.link(peer)) {
+    if let Some(link) = wanted.and_then(|peer| shared.table.fresh(node, peer)) {
         return Dialed { node: Some(link.node().clone()), link: Some(link) };
     }
     let mut tried = 0;
@@ -99,11 +117,18 @@ async fn dial_any(
                 return Dialed { link: None, node: answered };
             }
             // Whoever we dialed there answers there.
-            let met = shared.table.dialed_at(resolved).filter(|_| wanted.is_none());
+            let met = shared.table.dialed_at(node, resolved).filter(|_| wanted.is_none());
             if let Some(link) = met {
                 return Dialed { node: Some(link.node().clone()), link: Some(link) };
             }
-            let dialed = dial(shared, node, spawner, address, resolved, wanted).await;
+            let begun = node.now();
+            let dialed = tokio::select! {
+                biased;
+                dialed = dial(shared, node, spawner, address, resolved, wanted) => dialed,
+                () = told_to_hurry(node, hurry, begun) => {
+                    dial(shared, node, spawner, address, resolved, wanted).await
+                }
+            };
             if dialed.link.is_some() {
                 return dialed;
             }
@@ -111,6 +136,18 @@ async fn dial_any(
         }
     }
     Dialed { link: None, node: answered }
+}
+
+/// Until a handshake that has waited for an answer for a while is better begun anew: QUIC sends the
+/// first packet after 0, 1, 3 and 7 s, so one begun in an outage is late after it.
+async fn told_to_hurry(node: &NodeLink, hurry: Option<&Notify>, begun: Time) {
+    let Some(hurry) = hurry else { return std::future::pending().await };
+    loop {
+        hurry.notified().await;
+        if node.now().since(begun) >= HURRY_AFTER {
+            return;
+        }
+    }
 }
 
 async fn resolve(address: &str) -> Vec<SocketAddr> {
@@ -149,6 +186,7 @@ async fn dial(
     client.transport_config(Arc::clone(&shared.dialing));
     let remote = remote(name, address);
     let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
+    tracing::debug!(node = %node.node(), remote, "dialing");
     let introduced = async {
         let connecting = endpoint
             .connect_with(client, address, SERVER_NAME)
@@ -165,8 +203,8 @@ async fn dial(
             let who = Some(met.node.clone());
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
-            let room = shared.room.for_peer();
-            let link = Link::new(node, connection, met, own, true, room, proof);
+            let limits = (shared.room.for_peer(), Arc::clone(&shared.conduct));
+            let link = Link::new(node, connection, met, own, true, limits, proof);
             let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }
         }
@@ -176,6 +214,7 @@ async fn dial(
         },
         Err(_) => {
             node.count(Counter::DialsFailed);
+            tracing::debug!(node = %node.node(), remote, "no answer in time");
             if let Some(connection) = reached {
                 too_late(node, &remote, &connection);
             }

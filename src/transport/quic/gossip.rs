@@ -83,7 +83,9 @@ async fn listen(node: &NodeLink, link: &Link, stream: RecvStream) -> Result<(), 
         let frame = frames.next(node, link).await;
         let frame = frame.inspect_err(|error| frames::count(node, error))?;
         let Some(frame) = frame else { return Ok(()) };
-        ear.hear(node, &link.met(), &frame).await?;
+        if !ear.hear(node, &link.met(), &frame).await? {
+            link.throttle(node, "more roots than 200 a second");
+        }
     }
 }
 

@@ -1,12 +1,10 @@
 //! `Hello` and `Welcome`: the first stream of a connection, before anything else is said.
 
+use std::time::Duration;
+
 use quinn::{Connection, ConnectionError};
 
-use super::{
-    Shared,
-    close::Close,
-    frames::{Room, StreamFrames},
-};
+use super::{Shared, close::Close, frames::StreamFrames};
 use crate::{
     protocol::{
         id::NodeId,
@@ -34,9 +32,24 @@ pub(super) enum Introduction {
     /// The certificate names nobody; the verifier has let none such through.
     #[error("{0}")]
     Name(#[from] tls::NameError),
+    /// It was cut off a short while ago.
+    #[error("it was cut off for misbehaviour ({why}): it may try again in {} s", left.as_secs() + 1)]
+    Barred {
+        /// How long it is still turned away.
+        left: Duration,
+        /// For what it was cut off.
+        why: String,
+    },
     /// The peer's first words are no introduction.
     #[error("its first message is no introduction")]
     NoHello,
+}
+
+impl Introduction {
+    /// Whether the peer is to blame: it speaks, but not our protocol.
+    pub(super) const fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::NoHello | Self::Frame(FrameError::Wire(_)))
+    }
 }
 
 /// Introduces us, as the one who dialed.
@@ -47,8 +60,8 @@ pub(super) async fn dialing(
     shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
-        let proved = shared.tls.peer_name(connection)?.node;
-        let mut frames = open(node, connection, &shared.room).await?;
+        let proved = admit(node, connection, shared)?;
+        let mut frames = open(node, connection, shared).await?;
         frames.send(&Message::Hello(node.hello(Some(&proved)))).await?;
         frames.finish();
         match frames.receive().await? {
@@ -75,9 +88,9 @@ pub(super) async fn accepting(
     shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
-        let proved = shared.tls.peer_name(connection)?.node;
+        let proved = admit(node, connection, shared)?;
         let stream = connection.accept_bi().await.map_err(Introduction::Connection)?;
-        let mut frames = short(node, stream, &shared.room);
+        let mut frames = short(node, stream, shared);
         let met = match frames.receive().await? {
             Some(Message::Hello(hello)) => node.meet(&hello, &proved, None)?,
             _ => return Err(Introduction::NoHello),
@@ -94,21 +107,34 @@ pub(super) async fn accepting(
     settle(connection, introduced.await)
 }
 
+/// The name that its certificate proves, unless it is turned away by that name.
+fn admit(
+    node: &NodeLink,
+    connection: &Connection,
+    shared: &Shared,
+) -> Result<NodeId, Introduction> {
+    let proved = shared.tls.peer_name(connection)?.node;
+    match shared.conduct.barred(&proved, node.now()) {
+        Some((left, why)) => Err(Introduction::Barred { left, why }),
+        None => Ok(proved),
+    }
+}
+
 async fn open(
     node: &NodeLink,
     connection: &Connection,
-    room: &Room,
+    shared: &Shared,
 ) -> Result<StreamFrames, Introduction> {
     let stream = connection.open_bi().await.map_err(Introduction::Connection)?;
-    Ok(short(node, stream, room))
+    Ok(short(node, stream, shared))
 }
 
 fn short(
     node: &NodeLink,
     stream: (quinn::SendStream, quinn::RecvStream),
-    room: &Room,
+    shared: &Shared,
 ) -> StreamFrames {
-    let mut frames = StreamFrames::nameless(stream, room, node);
+    let mut frames = StreamFrames::nameless(stream, &shared.room, node);
     frames.max = HELLO_BYTES_MAX;
     frames.deadline = node.config().quic.handshake_timeout;
     frames

@@ -99,12 +99,18 @@ async fn streams(
 ) -> quinn::ConnectionError {
     // Counts, by its clones, the exchanges of this peer under way.
     let underway = Arc::new(());
+    let rate = f64::from(node.config().quic.exchanges_per_peer);
+    let mut bucket = Bucket::full(node.now(), rate);
     loop {
         let mut stream = match link.connection.accept_bi().await {
             Ok(stream) => stream,
             Err(reason) => return reason,
         };
-        match permit(shared, node, &underway) {
+        let pays = bucket.pays(node.now(), rate);
+        if !pays {
+            link.throttle(node, "more exchanges than it may begin in a second");
+        }
+        match permit(shared, node, &underway).filter(|_| pays) {
             Some(permit) => {
                 let (node, link, held) = (node.clone(), Arc::clone(link), Arc::clone(&underway));
                 spawner.spawn(async move {
@@ -160,6 +166,7 @@ async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
         let at = node.now();
         if !bucket.pays(at, HEARTBEATS_PER_SECOND) {
             node.count(Counter::FramesRefused);
+            link.throttle(node, "more heartbeats than 500 a second");
             continue;
         }
         let Ok(heartbeat) = Heartbeat::decode(&datagram) else {

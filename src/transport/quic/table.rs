@@ -1,7 +1,7 @@
 //! One connection per peer: which there is, which of two stays, who is being dialed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     net::SocketAddr,
     pin::pin,
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     close::Close,
+    conduct::Conduct,
     expiry::Proof,
     frames::Room,
     life::{RENEWALS, frames_received},
@@ -27,7 +28,7 @@ use crate::{
         id::{Generation, NodeId},
         overlay,
         revocation::{Revocations, date},
-        route::Sign,
+        route::{Counter, Sign},
         time::Time,
     },
     tls::{self, Rejection, Tls},
@@ -46,11 +47,14 @@ pub(super) struct Link {
     pub(super) dialed: bool,
     pub(super) proof: Proof,
     pub(super) room: Room,
+    conduct: Arc<Conduct>,
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
     received: AtomicU64,
     /// A heartbeat of ours may not have been acknowledged yet.
     expecting: AtomicBool,
+    /// When the first of those was sent, in microseconds since the origin; 0 if there is none.
+    unanswered: AtomicU64,
     /// When the last heartbeat came, in microseconds since the origin, and what was told of that.
     beaten: AtomicU64,
     beaten_told: AtomicU64,
@@ -87,7 +91,7 @@ impl Link {
         met: Met,
         own: Generation,
         dialed: bool,
-        room: Room,
+        (room, conduct): (Room, Arc<Conduct>),
         proof: Proof,
     ) -> Self {
         Self {
@@ -95,11 +99,13 @@ impl Link {
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
+            conduct,
             outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
             node: met.node,
             proof,
             received: AtomicU64::new(0),
             expecting: AtomicBool::new(false),
+            unanswered: AtomicU64::new(0),
             beaten: AtomicU64::new(0),
             beaten_told: AtomicU64::new(0),
             health: AtomicU8::new(0),
@@ -128,8 +134,7 @@ impl Link {
 
     /// A heartbeat came.
     pub(super) fn beaten(&self, at: Time) {
-        let micros = u64::try_from(at.since_origin().as_micros()).unwrap_or(u64::MAX);
-        self.beaten.store(micros, Ordering::Relaxed);
+        self.beaten.store(micros(at), Ordering::Relaxed);
     }
 
     /// Whether the peer finds itself slower or faster than it said before.
@@ -138,10 +143,25 @@ impl Link {
     }
 
     /// A heartbeat of ours is on its way: the acknowledgement is to be looked for.
-    pub(super) fn expect(&self) {
+    pub(super) fn expect(&self, now: Time) {
         let received = frames_received(&self.connection.stats());
-        self.received.store(received, Ordering::Relaxed);
+        if self.received.swap(received, Ordering::Relaxed) != received {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
         self.expecting.store(true, Ordering::Relaxed);
+        let first = |at| (at == 0).then(|| micros(now).max(1));
+        let _ = self.unanswered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first);
+    }
+
+    /// Whether heartbeats of ours have waited for an answer for so long that a new connection is
+    /// likely to give one sooner.
+    pub(super) fn is_stale(&self, node: &NodeLink) -> bool {
+        let since = self.unanswered.load(Ordering::Relaxed);
+        // What has come since the connections were last looked at counts as well.
+        since > 0
+            && node.now().since(Time::from_origin(Duration::from_micros(since)))
+                >= node.config().gossip_interval * STALE_INTERVALS
+            && frames_received(&self.connection.stats()) == self.received.load(Ordering::Relaxed)
     }
 
     /// What was received since the last call, and when. The connection itself is asked only if an
@@ -162,6 +182,7 @@ impl Link {
             progressed = self.received.swap(received, Ordering::Relaxed) != received;
             if progressed {
                 self.expecting.store(false, Ordering::Relaxed);
+                self.unanswered.store(0, Ordering::Relaxed);
             }
         }
         let beaten = self.beaten.load(Ordering::Relaxed);
@@ -216,10 +237,26 @@ impl Link {
         }
     }
 
-    /// Ends the connection with a peer that does not keep to the protocol.
+    /// Ends the connection with a peer that does not keep to the protocol, and turns it away for a
+    /// while.
     pub(super) fn cut_off(&self, node: &NodeLink, why: &impl fmt::Display) {
+        let why = why.to_string();
+        if !self.is_open() {
+            // Several streams may say so at once.
+            return;
+        }
         node.cut(&self.node, false, "misbehaviour", format!("cut off: {why}"));
-        Close::Misbehaviour.connection(&self.connection, &why.to_string());
+        self.conduct.bar(&self.node, node.now(), node.config().quic.bar, &why);
+        node.cut_off(&self.node, &why);
+        Close::Misbehaviour.connection(&self.connection, &why);
+    }
+
+    /// Something of the peer was dropped, since it was beyond a limit; who goes on is cut off.
+    pub(super) fn throttle(&self, node: &NodeLink, what: &str) {
+        node.count(Counter::FramesThrottled);
+        if self.conduct.throttled(&self.node, node.now()) {
+            self.cut_off(node, &format!("{what}, again and again"));
+        }
     }
 
     /// Closes the connection if the certificate that the peer has shown was revoked since; says whether.
@@ -264,7 +301,8 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Inner {
     links: BTreeMap<NodeId, Arc<Link>>,
-    dialing: BTreeSet<NodeId>,
+    /// Who is being dialed, and by what the one who does so is told to begin anew.
+    dialing: BTreeMap<NodeId, Arc<Notify>>,
 }
 
 /// What came of a connection that has just been introduced.
@@ -293,10 +331,18 @@ impl Table {
         self.lock().links.get(&link.node).is_some_and(|known| known.is(link))
     }
 
+    /// The connection to a peer, unless it has waited for too long: then another one is better.
+    pub(super) fn fresh(&self, node: &NodeLink, peer: &NodeId) -> Option<Arc<Link>> {
+        self.link(peer).filter(|link| !link.is_stale(node))
+    }
+
     /// A connection that this node dialed to an address.
-    pub(super) fn dialed_at(&self, address: SocketAddr) -> Option<Arc<Link>> {
+    pub(super) fn dialed_at(&self, node: &NodeLink, address: SocketAddr) -> Option<Arc<Link>> {
         let there = |link: &&Arc<Link>| {
-            link.dialed && link.is_open() && link.connection.remote_address() == address
+            link.dialed
+                && link.is_open()
+                && link.connection.remote_address() == address
+                && !link.is_stale(node)
         };
         self.lock().links.values().find(there).cloned()
     }
@@ -358,7 +404,8 @@ impl Table {
                 self.changed.send_modify(|count| *count += 1);
                 return Registered::Renewed(link, old);
             }
-            let keeps_old = overlay::keeps(node.node(), &link.node, old.dialed);
+            let keeps_old =
+                overlay::keeps(node.node(), &link.node, old.dialed) && !old.is_stale(node);
             if new_life == old_life && old.dialed != link.dialed && keeps_old {
                 Close::Duplicate.connection(&link.connection, "another connection stays");
                 return Registered::Duplicate(Arc::clone(old));
@@ -373,6 +420,7 @@ impl Table {
         }
         node.linked(&link.node, true, link.dialed);
         drop(inner);
+        tracing::debug!(node = %node.node(), peer = %link.node, dialed = link.dialed, replaced = before.is_some(), "connected");
         self.changed.send_modify(|count| *count += 1);
         Registered::Kept(link)
     }
@@ -390,14 +438,25 @@ impl Table {
 
     /// Claims the right to dial a peer; `None` if somebody does so already.
     pub(super) fn dialing<'a>(&'a self, peer: &NodeId) -> Option<Dialing<'a>> {
-        let claimed = self.lock().dialing.insert(peer.clone());
-        claimed.then(|| Dialing { table: self, peer: peer.clone() })
+        match self.lock().dialing.entry(peer.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(entry) => {
+                let hurry = Arc::clone(entry.insert(Arc::default()));
+                Some(Dialing { table: self, peer: peer.clone(), hurry })
+            }
+        }
+    }
+
+    /// Has whoever dials a peer begin anew; says whether somebody does.
+    pub(super) fn hurry(&self, peer: &NodeId) -> bool {
+        let inner = self.lock();
+        inner.dialing.get(peer).inspect(|hurry| hurry.notify_waiters()).is_some()
     }
 
     /// Waits until nobody dials the peer any more.
     pub(super) async fn dialed(&self, peer: &NodeId) {
         let mut changed = self.changed.subscribe();
-        while self.lock().dialing.contains(peer) {
+        while self.lock().dialing.contains_key(peer) {
             if changed.changed().await.is_err() {
                 return;
             }
@@ -415,6 +474,9 @@ impl Table {
 pub(super) struct Dialing<'a> {
     table: &'a Table,
     peer: NodeId,
+    /// Tells that the peer is known to live, so that a handshake which has waited for an answer is
+    /// better begun anew.
+    pub(super) hurry: Arc<Notify>,
 }
 
 impl Drop for Dialing<'_> {
@@ -424,6 +486,13 @@ impl Drop for Dialing<'_> {
     }
 }
 
+fn micros(at: Time) -> u64 {
+    u64::try_from(at.since_origin().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A connection on which nothing has come for so many intervals though something was to. QUIC tries
+/// less and less often then, and after an outage of ten seconds may be silent for ten more.
+const STALE_INTERVALS: u32 = 2;
 /// The weight of a look at the loss is its packets in so many: about a minute of heartbeats.
 const LOSS_PACKETS: f64 = 120.0;
 /// A change of the loss that is worth telling.

@@ -95,7 +95,7 @@ impl Link {
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
-            outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
+            outbox: Outbox::new(node, met.node.clone(), &proof.datacenter(node, &met.node)),
             node: met.node,
             proof,
             received: AtomicU64::new(0),

@@ -492,6 +492,14 @@ impl NodeLink {
         self.refused(peer, label, reason);
     }
 
+    /// Where a peer says that it is.
+    #[must_use]
+    pub(crate) fn datacenter(&self, peer: &NodeId) -> Option<Datacenter> {
+        let maps = self.shared.maps.load();
+        let record = maps.get(peer).and_then(|map| map.record.as_ref());
+        record.map(|(_, record)| record.datacenter.clone())
+    }
+
     /// Until when a peer says that its certificate is valid, in seconds since 1970; zero if it does not.
     #[must_use]
     pub(crate) fn not_after(&self, peer: &NodeId) -> u64 {

@@ -1,4 +1,4 @@
-//! `ca init`, `cert issue` and `cert show`; what comes later is in [`renewal`] and [`revocations`].
+//! `ca init`, `cert issue` and `cert show`; what comes later is in [`by_hand`] and [`revocations`].
 
 use std::{
     net::IpAddr,
@@ -11,10 +11,9 @@ use serde::Serialize;
 
 use super::{
     admin::CertificateView,
+    by_hand::{self, Renew, Rotate, Status},
     error::CliError,
-    output,
-    renewal::{self, Renew, Rotate, Status},
-    revocations,
+    output, revocations,
 };
 use crate::{
     actors::clock::Clock,
@@ -130,8 +129,8 @@ pub(crate) fn ca(dir: Option<&Path>, args: Ca) -> Result<(), CliError> {
     let dir = required(dir)?;
     match args.command {
         CaCommand::Init(args) => init(dir, args),
-        CaCommand::Rotate(args) => renewal::rotate(dir, &args),
-        CaCommand::Status(args) => renewal::status(dir, &args),
+        CaCommand::Rotate(args) => by_hand::rotate(dir, &args),
+        CaCommand::Status(args) => by_hand::status(dir, &args),
     }
 }
 
@@ -147,7 +146,7 @@ pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
     let here = Path::new(".");
     match args.command {
         CertCommand::Issue(args) => issue(required(dir)?, args),
-        CertCommand::Renew(args) => renewal::renew(required(dir)?, &args),
+        CertCommand::Renew(args) => by_hand::renew(required(dir)?, &args),
         CertCommand::Show(args) => show(dir, &args),
         CertCommand::Revoke(args) => revocations::revoke(dir.unwrap_or(here), &args),
         CertCommand::Revocations(args) => revocations::list(dir.unwrap_or(here), &args),

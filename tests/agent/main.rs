@@ -7,9 +7,10 @@ mod certificates;
 mod configuration;
 mod harness;
 mod journal;
+mod lifetime;
 mod naming;
 mod refusals;
-mod renewal;
+
 mod restart;
 mod revocation;
 mod session;

@@ -55,17 +55,21 @@ fn members_have_a_stable_shape() {
         "addresses",
         "tags",
         "local",
+        "not_after",
+        "expires_soon",
     ] {
         let at = rest.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} in {out}"));
         rest = &rest[at..];
     }
     let members: Value = serde_json::from_str(&out).unwrap();
     let member = &members[0];
-    assert_eq!(member.as_object().unwrap().len(), 11);
+    assert_eq!(member.as_object().unwrap().len(), 13);
     assert_eq!(member["node"], "a");
     assert_eq!(member["datacenter"], "eu");
     assert_eq!(member["state"], "live");
     assert_eq!(member["local"], true);
+    assert_eq!(member["expires_soon"], false);
+    assert!(member["not_after"].as_str().unwrap().ends_with('Z'));
     assert_eq!(member["tags"], json!({"role": "db"}));
     assert_eq!(member["address"], member["addresses"][0]);
     assert!(member["phi"].is_number() && member["generation"].as_u64().unwrap() > 1 << 40);

@@ -164,6 +164,58 @@ async fn every_leaf_and_the_authority_are_replaced_under_load_and_nobody_notices
     end(&nodes).await;
 }
 
+// C87
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_died_under_the_authority_before_is_no_trouble_to_those_who_come_after() {
+    let (old, new) = (authority(), authority());
+    let mut cluster = vec![Renewable::spawn(&old, "n0", HOUR, &[]).await];
+    for name in ["n1", "n2"] {
+        cluster.push(Renewable::spawn(&old, name, HOUR, &[&cluster[0]]).await);
+    }
+    let nodes: Vec<_> = cluster.iter().map(|one| one.node.clone()).collect();
+    all_live(&nodes).await;
+    nodes[2].set("k", "v").await.unwrap();
+    until("all have it", || nodes.iter().all(|node| node.get(&id("n2"), "k").is_some())).await;
+    cluster[2].transport.silence();
+    let (living, dead) = nodes.split_at(2);
+    until("it is dead", || living.iter().all(|node| node.dead_peers().len() == 1)).await;
+    for one in &cluster[..2] {
+        one.trust(&[&old, &new]);
+        one.take(&new, HOUR, &[&old, &new]);
+    }
+    for one in &cluster[..2] {
+        one.trust(&[&new]);
+    }
+    let late = Renewable::spawn(&new, "n3", HOUR, &[&cluster[0]]).await;
+    let mut told = late.node.subscribe();
+    let three = [living[0].clone(), living[1].clone(), late.node.clone()];
+    until("the late one is in", || three.iter().all(|node| node.live_peers().len() == 2)).await;
+    let beats = || late.count(Counter::HeartbeatsSent);
+    let before = beats();
+    for number in 1.. {
+        three[0].set("last", number.to_string()).await.unwrap();
+        until("it follows", || late.node.get_str(&id("n0"), "last") == Some(number.to_string()))
+            .await;
+        // Some rounds, in which the others might tell of the dead one.
+        if number >= 40 && beats() >= before + 40 {
+            break;
+        }
+    }
+    while let Ok(event) = tokio::time::timeout(Duration::ZERO, told.next()).await {
+        let event = event.expect("none is missed");
+        assert!(!matches!(event, Event::Error(_)), "{event:?}");
+    }
+    for node in &three {
+        assert_eq!(node.counters().get(Counter::NewsRefused), 0);
+        assert!(node.counters().refusals().is_empty(), "{:?}", node.counters().refusals());
+    }
+    // Those who had it keep it, and vouched for by nobody it comes to nobody else.
+    assert!(living.iter().all(|node| node.get(&id("n2"), "k").is_some()));
+    assert_eq!(late.node.snapshot().member(&id("n2")), None);
+    end(&three).await;
+    end(dead).await;
+}
+
 /// Whoever would notice.
 struct Witness {
     told: Vec<gossipmonger::subscription::Events>,

@@ -219,7 +219,7 @@ async fn ends_a_connection_whose_certificate_expires_meanwhile() {
     assert!(matches!(welcome, Some(Message::Welcome(_))), "{welcome:?}");
     assert_eq!(member.cut_off().await.0, EXPIRED);
     until("it is counted", || scene.refused("expired") == 1).await;
-    told.line("x", "the certificate of x expired on").await;
+    told.line("x", "the certificate of x expired on 20").await;
     scene.still_gossips().await;
     scene.end().await;
 }

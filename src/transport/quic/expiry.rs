@@ -15,7 +15,7 @@ use quinn::{Connection, ConnectionError};
 use super::{Shared, close::Close, dial, table::Link, tasks::Spawner};
 use crate::{
     actors::clock::Clock,
-    protocol::id::Datacenter,
+    protocol::id::{Datacenter, NodeId},
     tls::{self, CertificateSummary, Identity, Rejection, Tls, date},
     transport::NodeLink,
 };
@@ -25,8 +25,8 @@ use crate::{
 pub(super) struct Proof {
     ours: Shown,
     theirs: Shown,
-    /// Where the peer is, as its certificate says.
-    datacenter: Datacenter,
+    /// Where the peer is, if its certificate says it.
+    datacenter: Option<Datacenter>,
 }
 
 /// One certificate.
@@ -41,11 +41,15 @@ impl Proof {
     pub(super) fn new(tls: &Tls, ours: &Identity, connection: &Connection) -> Option<Self> {
         let theirs = Shown::new(&tls::peer_certificate(connection).ok()?);
         let datacenter = tls.peer_name(connection).ok()?.datacenter;
+        let datacenter = Some(datacenter).filter(|_| ours.naming().tells_datacenter());
         Some(Self { ours: Shown::new(ours.certificate()), theirs, datacenter })
     }
 
-    pub(super) const fn datacenter(&self) -> &Datacenter {
-        &self.datacenter
+    /// Where the peer is; where certificates do not say it, what the peer says counts.
+    pub(super) fn datacenter(&self, node: &NodeLink, peer: &NodeId) -> Datacenter {
+        let proved = self.datacenter.clone();
+        let told = || node.datacenter(peer).unwrap_or_else(|| node.config().datacenter.clone());
+        proved.unwrap_or_else(told)
     }
 
     /// When the first of the two ends.

@@ -100,7 +100,7 @@ impl Link {
             dialed,
             room,
             conduct,
-            outbox: Outbox::new(node, met.node.clone(), proof.datacenter()),
+            outbox: Outbox::new(node, met.node.clone(), &proof.datacenter(node, &met.node)),
             node: met.node,
             proof,
             received: AtomicU64::new(0),

@@ -46,13 +46,13 @@ pub(super) struct Status {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Renew {
-    /// The directory of the authority, on this machine.
-    #[arg(long, value_name = "DIR")]
-    ca: PathBuf,
     /// Renews from the authority's files, and asks nobody: also when the certificate, or every one of the
     /// cluster, has expired. Agents that run take the new certificate within seconds.
-    #[arg(long, required = true)]
+    #[arg(long, requires = "ca")]
     break_glass: bool,
+    /// The directory of the authority, on this machine.
+    #[arg(long, value_name = "DIR", requires = "break_glass")]
+    ca: Option<PathBuf>,
     /// The kind of key.
     #[arg(long, value_enum, default_value_t)]
     key: Key,
@@ -161,18 +161,25 @@ fn next(dir: &Path, phase: RotationPhase) -> String {
     }
 }
 
-/// Issues a certificate to the name that the directory's own has, expired or not.
+/// Renews the certificate in a directory.
 pub(super) fn renew(dir: &Path, args: &Renew) -> Result<(), CliError> {
+    match &args.ca {
+        Some(ca) if args.break_glass => break_glass(dir, ca, args),
+        _ => Err(CliError::usage("say from which files: --break-glass --ca DIR")),
+    }
+}
+
+/// Issues a certificate to the name that the directory's own has, expired or not.
+fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     refuse_foreign_files(dir)?;
     let path = dir.join(file::CERTIFICATE);
     let failed =
         |why: &dyn std::fmt::Display| CliError::failed(format!("{}: {why}", path.display()));
     let old = read(&path).map_err(|error| failed(&error))?.swap_remove(0);
     let name = old.name.map_err(|error| failed(&error))?;
-    let authority = Authority::load(&args.ca)?;
+    let authority = Authority::load(ca)?;
     if name.cluster != *authority.cluster() {
-        let ca = args.ca.display();
-        let whose = authority.cluster();
+        let (ca, whose) = (ca.display(), authority.cluster());
         return Err(failed(&format!(
             "it is of {name}, the authority in {ca} is of cluster {whose}"
         )));

@@ -30,6 +30,10 @@ pub(crate) struct Revoke {
 /// Lists whose certificates are revoked, as far as the agent has heard.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
+    /// Before that, tells the agent what the authority of this directory has revoked; after a rotation
+    /// that is also what the one before had.
+    #[arg(long, value_name = "DIR")]
+    ca: Option<PathBuf>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -85,6 +89,9 @@ pub(crate) fn revoke(dir: &Path, args: &Revoke) -> Result<(), CliError> {
 }
 
 pub(crate) fn list(dir: &Path, args: &List) -> Result<(), CliError> {
+    if let Some(ca) = &args.ca {
+        tell_all(dir, ca)?;
+    }
     let revoked: Vec<RevocationView> = client::list(dir, Request::Revocations)?;
     if args.json {
         return output::json(&revoked);
@@ -97,6 +104,18 @@ pub(crate) fn list(dir: &Path, args: &List) -> Result<(), CliError> {
         })
         .collect();
     output::table(["NODE", "VALID UNTIL", "KEPT UNTIL", "AUTHORITY"], &rows)
+}
+
+/// Hands the agent all that an authority has revoked.
+fn tell_all(dir: &Path, ca: &Path) -> Result<(), CliError> {
+    let authority = Authority::load(ca)?;
+    let statements = authority.statements()?;
+    authority.save_revocations(ca)?;
+    for statement in statements {
+        let (node, statement) = (statement.node.clone(), Some(statement.to_text()));
+        let _: Revoked = client::call(dir, Request::Revoke { node, statement })?;
+    }
+    Ok(())
 }
 
 impl From<&Revocation> for RevocationView {

@@ -129,7 +129,8 @@ impl WhyView {
     ) -> Option<Self> {
         let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
         let Some(member) = snapshot.member(node) else {
-            return revoked.map(|view| Self::gone(node, view));
+            let cut = cut.map(|cut| CutView::new(snapshot, cut));
+            return revoked.map(|view| Self::gone(node, view, cut));
         };
         let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
         Some(Self {
@@ -144,9 +145,9 @@ impl WhyView {
     }
 
     /// Its certificate was revoked, and so it was forgotten.
-    fn gone(node: &NodeId, view: RevocationView) -> Self {
+    fn gone(node: &NodeId, view: RevocationView, cut: Option<CutView>) -> Self {
         let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
-        Self { node: node.clone(), state, phi: 0.0, local: false, changes, cut: None, revoked }
+        Self { node: node.clone(), state, phi: 0.0, local: false, changes, cut, revoked }
     }
 
     fn summary(&self) -> String {

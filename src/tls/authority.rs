@@ -291,18 +291,26 @@ impl Authority {
         }
     }
 
-    /// Signs what another authority of the cluster has revoked, so that it still counts for those who
-    /// trust this one alone: for the rotation of authorities.
+    /// What it has revoked, and what another authority of the cluster had revoked before it: signed by
+    /// this one, so that it counts for those who trust this one alone.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign.
-    pub fn countersign(&self, statement: &Revocation) -> Result<Revocation, AuthorityError> {
+    pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
         let issuer = issuer_id(&self.issuer.key().subject_public_key_info());
-        let expires = statement.expires.max(seconds(self.summary.not_after));
-        let mut ours = Revocation { issuer, expires, ..statement.clone() };
-        ours.signature = self.issuer.key().sign(&ours.message(&self.cluster)).map_err(made)?;
-        self.revoked().merge(ours.clone());
-        Ok(ours)
+        let mut revoked = self.revoked();
+        let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
+        for statement in foreign {
+            let signed = |s: &Revocation| s.issuer == issuer && s.cutoff >= statement.cutoff;
+            if revoked.of(&statement.node).any(signed) {
+                continue;
+            }
+            let expires = statement.expires.max(seconds(self.summary.not_after));
+            let mut ours = Revocation { issuer, expires, ..statement };
+            ours.signature = self.issuer.key().sign(&ours.message(&self.cluster)).map_err(made)?;
+            revoked.merge(ours);
+        }
+        Ok(revoked.iter().filter(|statement| statement.issuer == issuer).cloned().collect())
     }
 
     /// Adds what it knows to be revoked to the file in its directory.
@@ -701,7 +709,10 @@ mod tests {
     use std::{collections::HashSet, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::tls::{Identity, Roots, now};
+    use crate::{
+        protocol::revocation::Authorities,
+        tls::{Identity, Roots, now},
+    };
 
     #[test]
     fn refuses_to_overwrite_an_authority_or_a_node() {
@@ -835,6 +846,26 @@ mod tests {
         let usage = leaf.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.server_auth && usage.client_auth && !usage.any);
         assert_eq!(leaf.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature only");
+    }
+
+    #[test]
+    fn signs_anew_what_the_authority_before_it_has_revoked() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (authority(), authority());
+        old.revoke(NodeId::new("a").unwrap(), now()).unwrap();
+        old.save_revocations(directory.path()).unwrap();
+        new.save(directory.path()).unwrap();
+        let loaded = Authority::load(directory.path()).unwrap();
+        let statements = loaded.statements().unwrap();
+        assert_eq!(statements.len(), 1);
+        let issued = issue(&loaded, "b");
+        let (pem, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
+        let roots = Roots::from_pem(new.certificate_pem().as_bytes()).unwrap();
+        let tls = crate::tls::Tls::new(Identity::from_pem(pem, key).unwrap(), roots).unwrap();
+        Authorities::verify(&tls, &statements[0]).unwrap();
+        assert_eq!(loaded.statements().unwrap(), statements, "once is enough");
+        let again = issue(&loaded, "a").certificate.not_before;
+        assert!(seconds(again) > statements[0].cutoff, "nothing is issued that is revoked");
     }
 
     #[test]

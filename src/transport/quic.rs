@@ -247,9 +247,7 @@ impl OpenTransport for Open {
     }
 
     fn revoke(&self, node: &NodeLink, revocations: &Arc<Revocations>) {
-        let mut links = Vec::new();
-        self.0.table.for_each(|link| links.push(Arc::clone(link)));
-        for link in links {
+        for link in self.0.table.all() {
             link.close_if_revoked(node, &self.0.tls, revocations);
         }
     }

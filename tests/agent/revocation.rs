@@ -59,6 +59,32 @@ fn who_is_revoked_ends_and_comes_back_only_with_a_new_certificate() {
     }
 }
 
+// C88
+#[test]
+fn an_authority_tells_again_what_it_has_revoked() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let pki = cluster.dir("pki").display().to_string();
+    let a = cluster.start("a", &[]);
+    for node in ["b", "x"] {
+        a.run(&["cert", "revoke", node, "--ca", &pki]).succeeded();
+    }
+    a.stop();
+    // All agents have lost what they knew, and the authority rotates.
+    fs::remove_file(cluster.dir("a").join("store.redb")).unwrap();
+    for phase in ["prepare", "switch", "finish"] {
+        cluster.run(&["ca", "rotate", "--dir", "pki", "--phase", phase]).succeeded();
+    }
+    fs::remove_file(cluster.dir("a").join("roots.pem")).unwrap();
+    let line = ["cert", "issue", "--ca", "pki", "--node", "a", "--dir", "a", "--force"];
+    cluster.run(&[&line[..], &["--datacenter", "eu"]].concat()).succeeded();
+    let a = cluster.start("a", &[]);
+    assert_eq!(a.json(&["cert", "revocations"]).as_array().unwrap().len(), 0);
+    let list = a.json(&["cert", "revocations", "--ca", &pki]);
+    let names: Vec<_> = list.as_array().unwrap().iter().map(|one| &one["node"]).collect();
+    assert_eq!(names, ["b", "x"]);
+    a.stop();
+}
+
 #[test]
 fn refuses_to_revoke_what_it_cannot_answer_for() {
     let cluster = Cluster::of(&["a"]);

@@ -93,6 +93,19 @@ async fn a_connection_that_is_up_is_closed_with_the_statement() {
     scene.end().await;
 }
 
+/// A connection that was renewed stays open for a while: by opening another one in time nobody keeps it.
+// C88
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_another_has_taken_the_place_of_is_closed_as_well() {
+    let mut scene = Scene::new(|_| {}).await;
+    // With another certificate each.
+    let (first, second) = (scene.introduced("x").await, scene.introduced("x").await);
+    scene.friend.revoke(revoke(&scene.cluster, "x")).await.unwrap();
+    assert_eq!((first.cut_off().await.0, second.cut_off().await.0), (REVOKED, REVOKED));
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
 // C88
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_goes_on_telling_of_the_revoked_is_not_believed() {

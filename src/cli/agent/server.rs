@@ -7,7 +7,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
@@ -381,7 +381,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             line(Nothing {})
         }
         Request::Reload => line(agent.reloader.reload().await?),
-        Request::Revoke { node: peer, statement } => line(revoke(node, &peer, statement).await?),
+        Request::Revoke { node: peer, statement } => line(revoke(agent, &peer, statement).await?),
         Request::List { .. }
         | Request::Members
         | Request::Revocations
@@ -392,16 +392,11 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
 
 /// Takes a statement and tells it to all; signs it, if this agent may.
 async fn revoke(
-    node: &Gossipmonger,
+    agent: &Agent,
     peer: &NodeId,
     statement: Option<String>,
 ) -> Result<Revoked, CliError> {
-    if peer == node.node() {
-        return Err(CliError::usage(format!(
-            "this agent is {peer} itself, which would end before it had told anybody: say it to \
-             another agent"
-        )));
-    }
+    let node = &agent.node;
     let Some(statement) = statement else {
         return Err(CliError::usage(
             "this agent is no issuer: give the authority's directory, with --ca DIR",
@@ -410,6 +405,14 @@ async fn revoke(
     let statement = Revocation::from_text(&statement).map_err(CliError::usage)?;
     if statement.node != *peer {
         return Err(CliError::usage(format!("the statement is about {}", statement.node)));
+    }
+    // About earlier certificates of its own it may be told.
+    let begins = agent.reloader.certificate().not_before.duration_since(SystemTime::UNIX_EPOCH);
+    if peer == node.node() && begins.unwrap_or_default().as_secs() <= statement.cutoff {
+        return Err(CliError::usage(format!(
+            "this agent is {peer} itself, which would end before it had told anybody: say it to \
+             another agent"
+        )));
     }
     node.revoke(statement).await?;
     Revoked::of(&node.revocations(), peer).ok_or_else(|| CliError::failed("nothing is revoked"))

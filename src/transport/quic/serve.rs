@@ -80,10 +80,10 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     if let Some(generation) = Close::later_life(&reason) {
         node.heard_of_self(generation);
     } else if let Some((label, words)) = Close::told(&reason) {
-        node.cut(peer, true, label, words);
         if let Some(statement) = Close::revocation(&reason) {
             node.told_revocation(peer, statement);
         }
+        node.cut(peer, true, label, words);
     } else if !Close::is_ordinary(&reason) {
         tracing::debug!(node = %node.node(), %peer, %reason, "connection lost");
     }

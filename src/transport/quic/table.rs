@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -276,7 +276,7 @@ impl Link {
             let statement = revoked.of(&self.node).max_by_key(|statement| statement.cutoff);
             Close::revoked(&self.connection, cutoff, statement);
             let reason = format!("cut off: its certificates of until {} are revoked", date(cutoff));
-            node.refused(&self.node, Rejection::Revoked.as_str(), reason);
+            node.cut(&self.node, false, Rejection::Revoked.as_str(), reason);
         }
         true
     }
@@ -303,6 +303,8 @@ struct Inner {
     links: BTreeMap<NodeId, Arc<Link>>,
     /// Who is being dialed, and by what the one who does so is told to begin anew.
     dialing: BTreeMap<NodeId, Arc<Notify>>,
+    /// Those that were renewed, as long as they are open.
+    retired: Vec<Weak<Link>>,
 }
 
 /// What came of a connection that has just been introduced.
@@ -366,9 +368,16 @@ impl Table {
         link.inspect(|link| node.linked(peer, true, link.dialed)).is_some()
     }
 
+    /// All connections with introduced peers, those included that another one has taken the place of.
+    pub(super) fn all(&self) -> Vec<Arc<Link>> {
+        let inner = self.lock();
+        let retired = inner.retired.iter().filter_map(Weak::upgrade);
+        inner.links.values().cloned().chain(retired).collect()
+    }
+
     /// Looks at all connections.
-    pub(super) fn for_each(&self, mut look: impl FnMut(&Arc<Link>)) {
-        self.lock().links.values().for_each(&mut look);
+    pub(super) fn for_each(&self, mut look: impl FnMut(&Link)) {
+        self.lock().links.values().for_each(|link| look(link));
     }
 
     /// Tells these peers, as far as they are connected.
@@ -399,6 +408,8 @@ impl Table {
             }
             if new_life == old_life && old.dialed == link.dialed && old.proof != link.proof {
                 let old = Arc::clone(old);
+                inner.retired.retain(|link| link.strong_count() > 0);
+                inner.retired.push(Arc::downgrade(&old));
                 inner.links.insert(link.node.clone(), Arc::clone(&link));
                 drop(inner);
                 self.changed.send_modify(|count| *count += 1);

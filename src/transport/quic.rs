@@ -6,6 +6,8 @@
 //! bidirectional stream; gossip goes on one long-lived stream each way; who dialed keeps the connection
 //! alive, which is the heartbeat. Endpoint, connections and keys outlive the
 //! actor; its tasks do not, and the next actor's tasks serve the same connections.
+//!
+//! By a protocol of their own, on the same port, [`clients`] may ask the node for something.
 
 use std::{
     fmt,
@@ -20,7 +22,15 @@ use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
-use self::{actor::Quic, close::Close, frames::Room, noise::Noise, socket::Socket, table::Table};
+use self::{
+    actor::Quic,
+    clients::{ClientHandler, Clients},
+    close::Close,
+    frames::Room,
+    noise::Noise,
+    socket::Socket,
+    table::Table,
+};
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
     config::Config,
@@ -30,12 +40,13 @@ use crate::{
         seal::Notary,
         sketch::SketchKey,
     },
-    tls::{Identity, LoadError, ReloadError, Roots, Tls},
+    tls::{ClientRoles, Identity, LoadError, ReloadError, Roots, Tls},
 };
 
 mod accept;
 mod actor;
 mod admission;
+pub mod clients;
 mod close;
 mod dial;
 mod expiry;
@@ -55,6 +66,7 @@ pub use settings::BULK_WINDOW;
 /// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicTransport {
     tls: Tls,
+    clients: Arc<Clients>,
     silent: Arc<AtomicBool>,
     /// Kept so that a silent socket stays bound.
     sockets: Mutex<Vec<Arc<Socket>>>,
@@ -67,15 +79,37 @@ impl QuicTransport {
     /// [`LoadError`] if they cannot be used.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         let tls = Tls::new(identity, roots)?;
-        Ok(Self { tls, silent: Arc::default(), sockets: Mutex::default() })
+        let (silent, sockets) = (Arc::default(), Mutex::default());
+        Ok(Self { tls, clients: Arc::default(), silent, sockets })
     }
 
-    /// Shows and trusts these from the next handshake on. Connections stay.
+    /// Shows and trusts these from the next handshake on. Connections of nodes stay; clients that the
+    /// new roots do not vouch for are sent away.
     ///
     /// # Errors
     /// [`ReloadError`] if they cannot be used, or name another node: nothing has changed.
     pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
-        self.tls.reload(identity, roots)
+        self.tls.reload(identity, roots)?;
+        self.recheck();
+        Ok(())
+    }
+
+    /// Lets clients in, and hands their requests over. Only the first handler counts; says whether it is
+    /// this one. Before, and without one, a client is refused as who speaks no common version.
+    pub fn serve_clients(&self, handler: Arc<dyn ClientHandler>) -> bool {
+        self.clients.handle(handler)
+    }
+
+    /// The roles of clients whose certificates do not say theirs. Who loses its role is sent away.
+    pub fn set_roles(&self, roles: ClientRoles) {
+        self.tls.set_roles(roles);
+        self.recheck();
+    }
+
+    /// Looks again at the certificates of those who are connected: whatever makes one be accepted has
+    /// changed.
+    fn recheck(&self) {
+        self.clients.recheck();
     }
 
     /// The identity shown at present.
@@ -120,6 +154,7 @@ impl QuicTransport {
             server,
             dialing: settings::transport(config, true),
             tls: self.tls.clone(),
+            clients: Arc::clone(&self.clients),
             table: Table::default(),
             handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
             exchanges: Arc::new(Semaphore::new(config.quic.exchanges)),
@@ -170,6 +205,7 @@ struct Shared {
     server: ServerConfig,
     dialing: Arc<TransportConfig>,
     tls: Tls,
+    clients: Arc<Clients>,
     table: Table,
     handshakes: Arc<Semaphore>,
     exchanges: Arc<Semaphore>,

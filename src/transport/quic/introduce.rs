@@ -12,7 +12,7 @@ use crate::{
         id::NodeId,
         message::{HELLO_BYTES_MAX, Message},
     },
-    tls,
+    tls::{self, ClientName},
     transport::{
         Met, NodeLink, Unwelcome,
         exchange::{FrameError, Frames},
@@ -34,6 +34,9 @@ pub(super) enum Introduction {
     /// The certificate names nobody; the verifier has let none such through.
     #[error("{0}")]
     Name(#[from] tls::NameError),
+    /// The peer has shown a client's certificate.
+    #[error("it shows {0}, a client's certificate: a client is never a node; issue it a node's")]
+    Client(ClientName),
     /// The peer's first words are no introduction.
     #[error("its first message is no introduction")]
     NoHello,
@@ -75,6 +78,9 @@ pub(super) async fn accepting(
     shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
+        if let Some(client) = tls::peer_certificate(connection)?.client {
+            return Err(Introduction::Client(client));
+        }
         let proved = shared.tls.peer_name(connection)?.node;
         let stream = connection.accept_bi().await.map_err(Introduction::Connection)?;
         let mut frames = short(node, stream, &shared.room);
@@ -126,6 +132,9 @@ fn settle(
         match &error {
             Introduction::Unwelcome(unwelcome) => {
                 Close::from(unwelcome).connection(connection, &unwelcome.to_string());
+            }
+            Introduction::Client(_) => {
+                Close::Unwelcome.connection(connection, "a client is never a node");
             }
             Introduction::Frame(FrameError::Stalled) => {
                 Close::Timeout.connection(connection, "no introduction in time");

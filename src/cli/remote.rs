@@ -209,7 +209,8 @@ impl Visit {
     pub(crate) fn write(&mut self, line: &[u8]) {
         // The stream is left open: its end would be that of who asks. An agent that refuses without
         // reading all of it stops the stream, and says why.
-        let _ = self.runtime.block_on(timeout(WRITE_TIMEOUT, self.send.write_all(line)));
+        let written = async { timeout(WRITE_TIMEOUT, self.send.write_all(line)).await };
+        let _ = self.runtime.block_on(written);
     }
 
     /// The next line of the answer; `None`: the agent has ended.

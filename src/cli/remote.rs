@@ -318,8 +318,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take to be handed over.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the agent may take to acknowledge the end.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long the end may take to be on its way.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(20);
 /// Addresses of one name that are tried.
 const ATTEMPTS_MAX: usize = 8;
 /// Longest explanation of an agent that is shown, in characters.

@@ -211,9 +211,13 @@ fn a_map_gives_roles_and_takes_them() {
     a.run(&["reload"]).succeeded();
     cluster.by(&a, "alice", &["set", "k", "x"]).failed(2, &["role read may not set"]);
     // What cannot be meant is refused, and everything stays.
-    for bad in ["\"alice\" = \"read\"", "\"spiffe://demo/x\" = \"root\"", "\"://\" = \"read\""] {
+    for (bad, says) in [
+        ("\"alice\" = \"read\"", "is the URI of a certificate"),
+        ("\"://\" = \"read\"", "no certificate has this URI"),
+        ("\"spiffe://demo/x\" = \"root\"", "unknown variant `root`"),
+    ] {
         cluster.configure("a", &format!("[clients]\n{bad}\n"));
-        a.run(&["reload"]).failed(2, &["clients"]);
+        a.run(&["reload"]).failed(2, &["gossipmonger", says]);
     }
     cluster.by(&a, "alice", &["members"]).succeeded();
 }

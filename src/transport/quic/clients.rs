@@ -131,7 +131,7 @@ pub(super) fn welcome(
     connection: Connection,
 ) {
     let chain = tls::peer_chain(&connection).unwrap_or_default();
-    let mut guest = Guest { shared: Arc::clone(shared), node: node.clone(), connection, chain };
+    let guest = Guest { shared: Arc::clone(shared), node: node.clone(), connection, chain };
     let client = match shared.tls.client(&guest.chain) {
         Ok(client) => client,
         Err(refusal) => return guest.send_away(&refusal),
@@ -158,7 +158,7 @@ struct Guest {
 }
 
 impl Guest {
-    async fn serve(&mut self, spawner: &Spawner) {
+    async fn serve(&self, spawner: &Spawner) {
         self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
         let mut recheck = self.shared.clients.recheck.subscribe();
         let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION));

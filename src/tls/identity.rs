@@ -183,7 +183,7 @@ impl fmt::Display for CertificateSummary {
             (Ok(name), _) => writeln!(f, "name         {name}")?,
             (Err(_), Some(client)) => writeln!(f, "name         {client}")?,
             (Err(_), None) if self.is_authority => {
-                writeln!(f, "name         (certificate authority)")?
+                writeln!(f, "name         (certificate authority)")?;
             }
             (Err(e), None) => writeln!(f, "name         none: {e}")?,
         }

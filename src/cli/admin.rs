@@ -570,6 +570,26 @@ mod tests {
         assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"set","key":"k"}"#).is_err());
     }
 
+    proptest::proptest! {
+        // C90
+        #[test]
+        fn never_panics_on_whatever_a_client_says(
+            bytes: Vec<u8>,
+            name in "[a-z_]{1,12}",
+            text in "[\"{}\\[\\]:,a-z0-9\\\\]{0,60}",
+        ) {
+            let _ = serde_json::from_slice::<Line>(&bytes);
+            for line in [
+                format!("{{\"v\":1,\"do\":\"{name}\",{text}}}"),
+                format!("{{\"v\":1,\"do\":\"set\",\"key\":{text},\"base64\":\"{text}\"}}"),
+            ] {
+                if let Ok(Line { request, .. }) = serde_json::from_str(&line) {
+                    let _ = (request.rule(), request.subject());
+                }
+            }
+        }
+    }
+
     #[test]
     fn refuses_base64_that_is_none() {
         assert!(Bytes::Base64("?".to_owned()).into_bytes().is_err());

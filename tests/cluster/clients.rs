@@ -11,7 +11,7 @@ use std::{
 };
 
 use gossipmonger::{
-    Gossipmonger,
+    Config, Gossipmonger,
     protocol::{
         digest::Digest,
         message::{Call, Heartbeat, Message},
@@ -213,7 +213,7 @@ async fn without_a_handler_there_is_nothing_for_clients() {
 async fn the_end_of_its_certificate_ends_a_clients_connection() {
     let house = House::new(true).await;
     let name = client_name("demo", "alice", Role::Watch);
-    let options = LeafOptions::client(&name, Duration::from_secs(3));
+    let options = LeafOptions::client(&name, 6 * SECOND);
     let issued = house.cluster.authority.issue_with(&options).unwrap();
     let client = house.dial(house.with(&issued)).await.unwrap();
     assert_eq!(client.echo(b"x").await.as_deref(), Some(&b"x"[..]));
@@ -275,6 +275,27 @@ async fn one_client_does_not_take_the_place_of_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_a_connection_for_nothing_is_sent_away() {
+    let house = House::tuned(true, |config| config.quic.idle_timeout = 3 * SECOND).await;
+    let alive = || {
+        let mut transport = TransportConfig::default();
+        transport.keep_alive_interval(Some(SECOND / 5));
+        transport
+    };
+    let busy = house.dial_with(house.client("busy", Role::Watch), alive()).await.unwrap();
+    let (mut send, mut receive) = busy.open().await;
+    send.write_all(b"x").await.unwrap();
+    let idle = house.dial_with(house.client("idle", Role::Watch), alive()).await.unwrap();
+    assert!(idle.echo(b"x").await.is_some());
+    let (code, words) = idle.cut_off().await;
+    assert_eq!((code, words.as_str()), (UNNEEDED, "idle for too long"));
+    // Whoever waits for an answer is not idle.
+    send.finish().unwrap();
+    assert_eq!(receive.read_to_end(10).await.unwrap(), b"x");
+    house.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_has_so_many_requests_under_way_and_no_more() {
     let house = House::new(true).await;
     let client = house.dial(house.client("alice", Role::Watch)).await.unwrap();
@@ -307,8 +328,13 @@ struct House {
 
 impl House {
     async fn new(served: bool) -> Self {
+        Self::tuned(served, |_| {}).await
+    }
+
+    async fn tuned(served: bool, tune: impl Fn(&mut Config)) -> Self {
         let cluster = Cluster::new("demo");
         let (mut config, transport) = with_transport(&cluster, "m");
+        tune(&mut config);
         // All that come here come from one address.
         config.quic.handshakes_per_source = 1_000;
         let asked = Arc::<AtomicUsize>::default();
@@ -351,8 +377,16 @@ impl House {
     }
 
     async fn dial(&self, tls: rustls::ClientConfig) -> Result<Member, quinn::ConnectionError> {
+        self.dial_with(tls, TransportConfig::default()).await
+    }
+
+    async fn dial_with(
+        &self,
+        tls: rustls::ClientConfig,
+        transport: TransportConfig,
+    ) -> Result<Member, quinn::ConnectionError> {
         let to: SocketAddr = self.node.addresses()[0].parse().unwrap();
-        Member::dial(tls, to, TransportConfig::default()).await
+        Member::dial(tls, to, transport).await
     }
 
     async fn end(self) {
@@ -419,4 +453,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// The close code for what nobody needs.
+const UNNEEDED: u64 = 9;
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);

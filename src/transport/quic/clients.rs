@@ -34,8 +34,9 @@ pub const CLIENTS_MAX: usize = 32;
 pub const CONNECTIONS_PER_CLIENT: usize = 8;
 /// Requests of one connection under way at once.
 pub const REQUESTS_PER_CONNECTION: usize = 8;
-/// A client without a request under way is sent away after this.
-pub const CLIENT_IDLE: Duration = Duration::from_secs(60);
+/// A client without a request under way is sent away after so many times the `idle_timeout` of
+/// [`QuicLimits`](crate::config::QuicLimits): it has kept its connection alive for nothing.
+pub const IDLE_TIMEOUTS: u32 = 2;
 /// Bytes on their way to us from one client.
 const RECEIVE_WINDOW: u32 = 512 << 10;
 /// The end of a certificate is looked for at least so often, since the wall clock may be set.
@@ -194,7 +195,8 @@ impl Guest {
             let permit = room.acquire().await;
             drop(permit);
             let next = self.connection.accept_bi();
-            match tokio::time::timeout(CLIENT_IDLE, next).await {
+            let patience = self.node.config().quic.idle_timeout * IDLE_TIMEOUTS;
+            match tokio::time::timeout(patience, next).await {
                 Ok(Ok(stream)) => return Some(Ok(stream)),
                 // The connection has ended, which the caller sees for itself.
                 Ok(Err(_)) => std::future::pending().await,

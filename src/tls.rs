@@ -216,7 +216,7 @@ impl Tls {
             .ok_or_else(|| Refusal::of_tls(&rustls::Error::NoCertificatesPresented))?;
         let chained = state.chains.verify_dialer(leaf, rest, UnixTime::now());
         chained.map_err(|error| Refusal::of_tls(&error))?;
-        Client::identify(leaf, &state.identity.name().cluster, &self.roles.load())
+        Client::identify(leaf, &state.identity, &self.roles.load(), &state.revoked.load())
     }
 
     /// [`Tls::dial`] for something else than quinn.

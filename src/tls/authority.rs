@@ -26,8 +26,9 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::role::ClientName;
+use super::role::{ClientName, revoked_by};
 use super::{
+    Naming,
     identity::{
         Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
         chain_from_pem, date, read,
@@ -368,8 +369,9 @@ impl Authority {
     /// The same for a name of which nothing is revoked; else valid only from after that.
     fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
         let revoked = self.revoked();
-        let names = options.uris.iter().filter_map(|uri| PeerName::from_uri(uri).ok());
-        let cutoff = names.filter_map(|name| revoked.cutoff(&name.node)).max();
+        let naming = Naming::default();
+        let names = options.uris.iter().filter_map(|uri| revoked_by(uri, &naming));
+        let cutoff = names.filter_map(|name| revoked.cutoff(&name)).max();
         let first = cutoff.map(|cutoff| SystemTime::UNIX_EPOCH + Duration::from_secs(cutoff + 1));
         let not_before = first.map_or(options.not_before, |first| first.max(options.not_before));
         LeafOptions { not_before, ..options.clone() }

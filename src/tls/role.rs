@@ -10,10 +10,15 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    identity::{NameError, SCHEME, only_uri, shown},
+    Naming,
+    identity::{Identity, NameError, SCHEME, only_uri, shown},
     refusal::{Refusal, Rejection},
+    revoked,
 };
-use crate::protocol::id::{ClientId, ClusterId};
+use crate::protocol::{
+    id::{ClientId, ClusterId, NodeId},
+    revocation::Revocations,
+};
 
 /// What a client may do at most. Each role includes those before it.
 #[derive(
@@ -144,15 +149,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Whose certificate this is, for a node of `cluster`. It proves nothing unless the chain was
+    /// Whose certificate this is, for a node with the identity `ours`. It proves nothing unless the chain was
     /// verified.
     pub(super) fn identify(
         leaf: &CertificateDer<'_>,
-        cluster: &ClusterId,
+        ours: &Identity,
         roles: &ClientRoles,
+        revoked: &Revocations,
     ) -> Result<Self, Refusal> {
         let refused = |reason, error: &dyn fmt::Display| Refusal::by_us(reason, error.to_string());
-        let uri = only_uri(leaf).map_err(|e| refused(Rejection::NoName, &e))?;
+        let (cluster, uri) = (&ours.name().cluster, only_uri(leaf));
+        let uri = uri.map_err(|e| refused(Rejection::NoName, &e))?;
+        if let Some(label) = revoked_by(&uri, ours.naming()) {
+            revoked::check(&label, leaf, revoked)?;
+        }
         let name = shown(&uri);
         if let Some(role) = roles.get(&uri) {
             return Ok(Self { name, role });
@@ -170,6 +180,15 @@ impl Client {
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.name)
+    }
+}
+
+/// The name by which the certificates of a URI are revoked: a node's or a client's own. Nodes and clients
+/// of one name are revoked together. Who has neither name can only lose its role.
+pub(super) fn revoked_by(uri: &str, naming: &Naming) -> Option<NodeId> {
+    match naming.read(uri) {
+        Ok(name) => Some(name.node),
+        Err(_) => NodeId::new(ClientName::from_uri(uri).ok()?.client.as_str()).ok(),
     }
 }
 

@@ -231,10 +231,9 @@ impl Verifier {
             return Err(error);
         }
         let revoked = state.revoked.load();
-        let cluster = &state.identity.name().cluster;
         let named = check_name(leaf, &state.identity, &self.expect, &revoked).or_else(|refusal| {
             let Some(roles) = &self.clients else { return Err(refusal) };
-            match Client::identify(leaf, cluster, &roles.load()) {
+            match Client::identify(leaf, &state.identity, &roles.load(), &revoked) {
                 Ok(_) => Ok(()),
                 // Who is neither is told what is wrong with it as a node.
                 Err(other) if other.reason == Rejection::NoRole => Err(refusal),

@@ -250,6 +250,7 @@ impl OpenTransport for Open {
         for link in links {
             link.close_if_revoked(node, &self.0.tls, revocations);
         }
+        self.0.clients.recheck();
     }
 
     fn start(

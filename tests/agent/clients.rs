@@ -238,6 +238,28 @@ fn a_reload_of_the_roots_sends_clients_away() {
     assert!(told.contains("turned us away"), "{told}");
 }
 
+/// A client is revoked by its name, by a client as well, and at once.
+#[test]
+fn a_revoked_client_is_sent_away_and_does_not_come_back() {
+    let cluster = Cluster::of(&["a"]);
+    cluster.client("w", "watch");
+    cluster.client("alice", "admin");
+    let a = cluster.start("a", &[]);
+    let (mut child, out) = cluster.watch(&a, "w");
+    eventually("it watches", || fs::read_to_string(&out).unwrap().contains("watching"));
+    cluster.by(&a, "alice", &["cert", "revoke", "w", "--ca", "pki"]).succeeded();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let told = fs::read_to_string(cluster.path().join("w.err")).unwrap();
+    assert!(told.contains("your certificate was revoked"), "{told}");
+    cluster.by(&a, "w", &["members"]).failed(2, &["our certificate was revoked"]);
+    assert!(a.json(&["info"])["refusals"]["revoked"].as_u64() >= Some(2));
+    cluster.by(&a, "alice", &["members"]).succeeded();
+    // A new certificate is another matter.
+    fs::remove_dir_all(cluster.dir("w")).unwrap();
+    cluster.client("w", "watch");
+    eventually("the new one is valid", || cluster.by(&a, "w", &["members"]).code == 0);
+}
+
 /// An agent does not start as a client.
 #[test]
 fn a_clients_certificate_makes_no_agent() {
@@ -294,6 +316,9 @@ impl Cluster {
             "delete" => &["delete", "color"],
             "change_tags" => &["tags", "set", "by=role"],
             "remove" => &["remove", "b"],
+            // Statements may be made by an authority that is on the client's machine.
+            "revoke" => &["cert", "revoke", "nobody", "--ca", "pki"],
+            "revocations" => &["cert", "revocations"],
             "watch" | "events" => return self.ask_for_more(agent, client, request),
             // Of one word in any case.
             other => &[other],

@@ -241,7 +241,7 @@ impl Guest {
     fn send_away(&self, refusal: &Refusal) {
         let (close, words) = match refusal.reason {
             Rejection::Expired => (Close::Expired, "your certificate has expired: renew it"),
-            Rejection::Revoked => (Close::Unwelcome, "your certificate was revoked"),
+            Rejection::Revoked => (Close::Revoked, "your certificate was revoked"),
             Rejection::NoRole => (Close::Unwelcome, NO_ROLE),
             _ => (Close::Unwelcome, "your certificate is not accepted any more"),
         };

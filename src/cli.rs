@@ -1,7 +1,7 @@
 //! The `gossipmonger` program: one file a group of subcommands.
 //!
 //! It is not part of the library's interface. Subcommands that concern a running agent talk to it
-//! over the Unix socket in its directory (`cli/admin.rs`); none of them talks to the network.
+//! over the Unix socket in its directory, or with `--agent` over QUIC (`cli/admin.rs`).
 
 use std::{
     path::{Path, PathBuf},
@@ -10,6 +10,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod access;
 mod admin;
 mod agent;
 mod bench;
@@ -26,6 +27,7 @@ mod members;
 mod output;
 mod plot;
 mod revocations;
+mod remote;
 mod simulate;
 mod stopwatch;
 mod throwaway;
@@ -33,6 +35,7 @@ mod watch;
 mod why;
 
 use error::{CliError, EXIT_CODES};
+use remote::Target;
 
 /// Runs the program.
 #[must_use]
@@ -50,6 +53,8 @@ struct Cli {
     /// The directory of the agent (default: the current one), or that certificates are written to.
     #[arg(long, global = true, value_name = "DIR", env = DIR_VARIABLE)]
     dir: Option<PathBuf>,
+    #[command(flatten)]
+    remote: remote::Flags,
     #[command(subcommand)]
     command: Command,
 }
@@ -87,22 +92,23 @@ enum Command {
 fn run(cli: Cli) -> Result<(), CliError> {
     let given = cli.dir.as_deref();
     let dir = given.unwrap_or_else(|| Path::new("."));
+    let agent = &Target::new(dir, cli.remote);
     match cli.command {
         Command::Ca(args) => certificates::ca(given, args),
-        Command::Cert(args) => certificates::cert(given, args),
+        Command::Cert(args) => certificates::cert(given, agent, args),
         Command::Agent(args) => agent::run(dir, *args),
-        Command::Set(args) => keys::set(dir, args),
-        Command::Delete(args) => keys::delete(dir, args),
-        Command::Get(args) => keys::get(dir, args),
-        Command::Members(args) => members::members(dir, &args),
-        Command::Info(args) => members::info(dir, &args),
-        Command::Watch(args) => watch::watch(dir, args),
-        Command::Events(args) => watch::events(dir, &args),
-        Command::Tags(args) => control::tags(dir, args),
-        Command::Why(args) => why::why(dir, args),
-        Command::Remove(args) => members::remove(dir, args),
-        Command::Reload(args) => control::reload(dir, &args),
-        Command::Leave(args) => control::leave(dir, &args),
+        Command::Set(args) => keys::set(agent, args),
+        Command::Delete(args) => keys::delete(agent, args),
+        Command::Get(args) => keys::get(agent, args),
+        Command::Members(args) => members::members(agent, &args),
+        Command::Info(args) => members::info(agent, &args),
+        Command::Watch(args) => watch::watch(agent, args),
+        Command::Events(args) => watch::events(agent, &args),
+        Command::Tags(args) => control::tags(agent, args),
+        Command::Why(args) => why::why(agent, args),
+        Command::Remove(args) => members::remove(agent, args),
+        Command::Reload(args) => control::reload(agent, &args),
+        Command::Leave(args) => control::leave(agent, &args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Simulate(args) => simulate::run(args),

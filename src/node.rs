@@ -347,6 +347,16 @@ impl Gossipmonger {
     }
 
     async fn depart(&self, remembered: bool) -> Result<usize, Error> {
+        let told = self.say_farewell(remembered).await;
+        if !matches!(told, Err(Error::Stopped { .. })) {
+            self.shutdown().await;
+        }
+        told
+    }
+
+    /// As [`leave`](Self::leave), but the node still runs, and does nothing more: for who has to say
+    /// over its connections what came of it. [`shutdown`](Self::shutdown) has to follow.
+    pub(crate) async fn say_farewell(&self, remembered: bool) -> Result<usize, Error> {
         let written = self.write(0, || Writes::Leave { remembered }).await;
         if let Err(stopped @ Error::Stopped { .. }) = written {
             return Err(stopped);
@@ -356,7 +366,6 @@ impl Gossipmonger {
         let told = async { farewell.wait_for(Option::is_some).await.ok().and_then(|told| *told) };
         let acknowledged = tokio::time::timeout(LEAVE_TIMEOUT, told).await;
         let acknowledged = acknowledged.ok().flatten().unwrap_or(0);
-        self.shutdown().await;
         written.map(|_| acknowledged)
     }
 

@@ -15,7 +15,9 @@ mod notary;
 mod refusal;
 pub mod rotation;
 mod revoked;
+mod role;
 mod verifier;
+mod visit;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -39,7 +41,9 @@ pub use self::{
     identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
     naming::{Naming, NamingError},
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
+    role::{Client, ClientName, ClientRoles, Role, UnknownRole},
     verifier::Roots,
+    visit::{ClientIdentity, Host, rustls_visit, visit},
 };
 use crate::protocol::{
     id::{ClusterId, NodeId},
@@ -49,6 +53,9 @@ use crate::protocol::{
 
 /// The protocol versions we speak, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
+
+/// The version of what clients speak: see [`Tls::accept_with_clients`].
+pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
 /// What to give [`quinn::Endpoint::connect_with`] as server name. It is neither sent nor compared.
 pub const SERVER_NAME: &str = "gossipmonger";
@@ -71,6 +78,7 @@ pub struct Tls {
     cluster: ClusterId,
     /// How often it was reloaded.
     reloads: Arc<watch::Sender<u64>>,
+    roles: Arc<ArcSwap<ClientRoles>>,
 }
 
 impl Tls {
@@ -84,7 +92,7 @@ impl Tls {
         let cluster = identity.name().cluster.clone();
         let state = State::new(identity, roots)?;
         let shared = Arc::new(ArcSwap::from_pointee(state));
-        Ok(Self { shared, cluster, reloads: Arc::default() })
+        Ok(Self { shared, cluster, reloads: Arc::default(), roles: Arc::default() })
     }
 
     /// Makes all handshakes from now on use another certificate and other roots. Connections that
@@ -179,6 +187,38 @@ impl Tls {
         (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 
+    /// As [`Tls::accept`], for clients as well: the handshake tells by its protocol ([`ALPN`] or
+    /// [`ADMIN_ALPN`]) what the peer wants to be, and its certificate what it may be. The two are
+    /// compared by the caller, after the handshake: see [`protocol`], [`peer_name`] and [`Tls::client`].
+    #[must_use]
+    pub fn accept_with_clients(&self) -> (Arc<QuicServerConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict.clone());
+        let mut config = self.server_with(verifier.or_clients(Arc::clone(&self.roles)));
+        config.alpn_protocols.push(ADMIN_ALPN.to_vec());
+        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// Gives roles to certificates that do not say theirs, in place of those before.
+    pub fn set_roles(&self, roles: ClientRoles) {
+        self.roles.store(Arc::new(roles));
+    }
+
+    /// Which client has shown this chain (the leaf first), and its role: by the roots, roles and dates
+    /// of this moment. What was true at the handshake need not be true any more.
+    ///
+    /// # Errors
+    /// The [`Refusal`] that it would meet if it came now.
+    pub fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Client, Refusal> {
+        let state = self.shared.load();
+        let (leaf, rest) = chain
+            .split_first()
+            .ok_or_else(|| Refusal::of_tls(&rustls::Error::NoCertificatesPresented))?;
+        let chained = state.chains.verify_dialer(leaf, rest, UnixTime::now());
+        chained.map_err(|error| Refusal::of_tls(&error))?;
+        Client::identify(leaf, &state.identity, &self.roles.load(), &state.revoked.load())
+    }
+
     /// [`Tls::dial`] for something else than quinn.
     #[must_use]
     pub fn rustls_client(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {
@@ -199,7 +239,10 @@ impl Tls {
     /// [`Tls::accept`] for something else than quinn.
     #[must_use]
     pub fn rustls_server(&self, verdict: Verdict) -> rustls::ServerConfig {
-        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
+        self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
+    }
+
+    fn server_with(&self, verifier: Verifier) -> rustls::ServerConfig {
         let mut config = rustls::ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect(TLS13_SUITES)
@@ -265,6 +308,14 @@ pub fn peer_chain(
 ) -> Result<Vec<CertificateDer<'static>>, NameError> {
     let identity = connection.peer_identity().ok_or(NameError::NoCertificate)?;
     identity.downcast().map(|chain| *chain).map_err(|_| NameError::NoCertificate)
+}
+
+/// Which protocol the two ends of a connection have agreed on; empty before the handshake is complete.
+#[must_use]
+pub fn protocol(connection: &quinn::Connection) -> Vec<u8> {
+    let data = connection.handshake_data();
+    let data = data.and_then(|any| any.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    data.and_then(|data| data.protocol).unwrap_or_default()
 }
 
 type Shared = Arc<ArcSwap<State>>;

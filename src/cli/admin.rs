@@ -1,7 +1,9 @@
 //! What the program and a running agent say to each other, over the Unix socket in the agent's
-//! directory. Not for the network: whoever can open the socket is the node's owner.
+//! directory, or over QUIC as a client with a certificate of its own. Whoever can open the socket is
+//! the node's owner; what a client may do its role says (`cli/access.rs`).
 //!
-//! Lines of JSON in UTF-8, each of at most [`LINE_BYTES_MAX`] bytes. A connection carries one request,
+//! Lines of JSON in UTF-8, each of at most [`LINE_BYTES_MAX`] bytes. A connection to the socket, or a
+//! bidirectional stream of a QUIC connection, carries one request,
 //!
 //! ```text
 //! {"v":1,"do":"set","key":"color","value":"green"}
@@ -93,6 +95,24 @@ pub(crate) enum Request {
     Revocations,
 }
 
+impl Request {
+    /// What it is about, for the log: a key, a node, names of tags.
+    pub(crate) fn subject(&self) -> String {
+        match self {
+            Self::Set { key, .. } | Self::Delete { key } => format!("{key:?}"),
+            Self::Get { node, key } => format!("{node} {key:?}"),
+            Self::List { node, .. }
+            | Self::Why { node }
+            | Self::Remove { node }
+            | Self::Revoke { node, .. } => node.to_string(),
+            Self::ChangeTags { set, delete } => {
+                format!("{:?}", set.keys().chain(delete).collect::<Vec<_>>())
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 /// An answer's line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -116,6 +136,8 @@ pub(crate) enum Code {
     Failed,
     Usage,
     NotFound,
+    /// The client's role does not permit it.
+    Forbidden,
 }
 
 /// The value of a key: `"value"` if it is UTF-8, otherwise `"base64"`.
@@ -222,7 +244,7 @@ pub(crate) struct Info {
 /// A certificate; dates by RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CertificateView {
-    /// The URI of the node; `None` for an authority.
+    /// The URI of the node or client; `None` for an authority.
     pub(crate) name: Option<String>,
     pub(crate) subject: String,
     pub(crate) issuer: String,
@@ -515,7 +537,7 @@ impl From<Failure> for CliError {
     fn from(failure: Failure) -> Self {
         let exit = match failure.code {
             Code::Failed => Exit::Failed,
-            Code::Usage => Exit::Usage,
+            Code::Usage | Code::Forbidden => Exit::Usage,
             Code::NotFound => Exit::NotFound,
         };
         Self::new(exit, failure.message)
@@ -546,6 +568,26 @@ mod tests {
     fn refuses_a_request_that_it_does_not_know() {
         assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"explode"}"#).is_err());
         assert!(serde_json::from_str::<Line>(r#"{"v":1,"do":"set","key":"k"}"#).is_err());
+    }
+
+    proptest::proptest! {
+        // C90
+        #[test]
+        fn never_panics_on_whatever_a_client_says(
+            bytes: Vec<u8>,
+            name in "[a-z_]{1,12}",
+            text in "[\"{}\\[\\]:,a-z0-9\\\\]{0,60}",
+        ) {
+            let _ = serde_json::from_slice::<Line>(&bytes);
+            for line in [
+                format!("{{\"v\":1,\"do\":\"{name}\",{text}}}"),
+                format!("{{\"v\":1,\"do\":\"set\",\"key\":{text},\"base64\":\"{text}\"}}"),
+            ] {
+                if let Ok(Line { request, .. }) = serde_json::from_str(&line) {
+                    let _ = (request.rule(), request.subject());
+                }
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub(crate) mod directory;
 mod files;
+mod desk;
 mod journal;
 mod logs;
 mod metrics;
@@ -22,6 +23,7 @@ use tokio::{
 };
 
 use self::{
+    desk::Desk,
     directory::Lock,
     logs::Logs,
     reload::Reloader,
@@ -58,6 +60,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     journal::check_identity(&identity, &roots);
     let trusted = reload::fingerprints(&roots);
     let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
+    transport.set_roles(settings.clients());
     let config = settings.config(dir, Arc::clone(&transport))?;
     let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
     let served = settings.metrics().map(|address| address.to_string());
@@ -69,12 +72,14 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     journal::started(&node, dir);
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
+    let clients = Arc::clone(&transport);
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let agent = Arc::new(Agent::new(dir, node, reloader, store, served));
     let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
+    clients.serve_clients(Arc::new(Desk::new(&agent)));
     notify(&[NotifyState::Ready]);
 
     let ended = signals.attend(&agent).await;

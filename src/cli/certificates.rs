@@ -13,14 +13,16 @@ use super::{
     admin::CertificateView,
     by_hand::{self, Renew, Rotate, Status},
     error::CliError,
-    output, revocations,
+    output,
+    remote::Target,
+    revocations,
 };
 use crate::{
     actors::clock::Clock,
-    protocol::id::{ClusterId, Datacenter, NodeId},
+    protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
     tls::{
         AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, CertificateSummary,
-        Existing, KeyKind, LEAF_VALIDITY, LeafOptions, PeerName, date, file,
+        ClientName, Existing, KeyKind, LEAF_VALIDITY, LeafOptions, PeerName, Role, date, file,
     },
 };
 
@@ -66,7 +68,7 @@ pub(crate) struct Cert {
 
 #[derive(Debug, clap::Subcommand)]
 enum CertCommand {
-    /// Issues a node's certificate and key into --dir, and puts the roots beside them.
+    /// Issues a node's or a client's certificate and key into --dir, and puts the roots beside them.
     Issue(Issue),
     /// Renews the certificate in --dir by hand.
     Renew(Renew),
@@ -82,11 +84,17 @@ struct Issue {
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
     /// The name of the node, unique in the cluster.
-    #[arg(long, value_name = "NAME")]
-    node: NodeId,
+    #[arg(long, value_name = "NAME", required_unless_present = "client")]
+    node: Option<NodeId>,
     /// The datacenter it is in.
-    #[arg(long, value_name = "NAME")]
-    datacenter: Datacenter,
+    #[arg(long, value_name = "NAME", requires = "node", required_unless_present = "client")]
+    datacenter: Option<Datacenter>,
+    /// Instead of a node: a person or program that may ask agents from other machines, by --agent.
+    #[arg(long, value_name = "NAME", conflicts_with = "node", requires = "role")]
+    client: Option<ClientId>,
+    /// What the client may do: read, watch or admin.
+    #[arg(long, value_name = "ROLE", requires = "client")]
+    role: Option<Role>,
     /// The kind of key.
     #[arg(long, value_enum, default_value_t)]
     key: Key,
@@ -142,37 +150,41 @@ fn init(dir: &Path, init: Init) -> Result<(), CliError> {
     made(dir, authority.certificate(), init.json)
 }
 
-pub(crate) fn cert(dir: Option<&Path>, args: Cert) -> Result<(), CliError> {
-    let here = Path::new(".");
+pub(crate) fn cert(dir: Option<&Path>, agent: &Target, args: Cert) -> Result<(), CliError> {
     match args.command {
         CertCommand::Issue(args) => issue(required(dir)?, args),
         CertCommand::Renew(args) => by_hand::renew(required(dir)?, &args),
         CertCommand::Show(args) => show(dir, &args),
-        CertCommand::Revoke(args) => revocations::revoke(dir.unwrap_or(here), &args),
-        CertCommand::Revocations(args) => revocations::list(dir.unwrap_or(here), &args),
+        CertCommand::Revoke(args) => revocations::revoke(agent, &args),
+        CertCommand::Revocations(args) => revocations::list(agent, &args),
     }
 }
 
 fn issue(dir: &Path, args: Issue) -> Result<(), CliError> {
     if dir.join(file::AUTHORITY_KEY).exists() {
         return Err(CliError::usage(format!(
-            "{} holds an authority's key, which no agent may have: choose another --dir for the node",
+            "{} holds an authority's key, which no agent may have: choose another --dir",
             dir.display()
         )));
     }
     let authority = Authority::load(&args.ca)?;
-    let name = PeerName {
-        cluster: authority.cluster().clone(),
-        datacenter: args.datacenter,
-        node: args.node,
-    };
+    let cluster = authority.cluster().clone();
     let validity = DAY * u32::try_from(args.days).unwrap_or(u32::MAX);
-    let options = LeafOptions {
-        key: args.key.into(),
-        dns_names: args.dns,
-        ip_addresses: args.ip,
-        ..LeafOptions::new(&name, validity)
+    let leaf = match (args.node, args.datacenter, args.client, args.role) {
+        (Some(node), Some(datacenter), ..) => {
+            LeafOptions::new(&PeerName { cluster, datacenter, node }, validity)
+        }
+        (_, _, Some(client), Some(role)) => {
+            LeafOptions::client(&ClientName { cluster, role, client }, validity)
+        }
+        _ => {
+            return Err(CliError::usage(
+                "say for whom: --node and --datacenter, or --client and --role",
+            ));
+        }
     };
+    let options =
+        LeafOptions { key: args.key.into(), dns_names: args.dns, ip_addresses: args.ip, ..leaf };
     let existing = if args.force { Existing::Replace } else { Existing::Refuse };
     let issued = authority.issue_with(&options)?;
     issued.save(dir, existing).map_err(|error| match error {
@@ -236,7 +248,7 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
 
 /// The certificates of an agent, or of an authority.
 fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let names = [file::CERTIFICATE, file::ROOTS, file::AUTHORITY];
+    let names = [file::CERTIFICATE, file::CLIENT_CERTIFICATE, file::ROOTS, file::AUTHORITY];
     let files: Vec<_> =
         names.iter().map(|name| dir.join(name)).filter(|file| file.exists()).collect();
     if files.is_empty() {
@@ -265,7 +277,10 @@ fn required(dir: Option<&Path>) -> Result<&Path, CliError> {
 impl From<&CertificateSummary> for CertificateView {
     fn from(summary: &CertificateSummary) -> Self {
         Self {
-            name: summary.name.as_ref().ok().map(PeerName::to_uri),
+            name: match (&summary.name, &summary.client) {
+                (Ok(name), _) => Some(name.to_uri()),
+                (Err(_), client) => client.as_ref().map(ClientName::to_uri),
+            },
             subject: summary.subject.clone(),
             issuer: summary.issuer.clone(),
             serial: summary.serial.clone(),

@@ -1,4 +1,5 @@
-//! The program's side of the socket. One request a connection; it waits, but not for ever.
+//! The program's side of the socket, or of a QUIC connection to another machine. One request each; it
+//! waits, but not for ever.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -12,93 +13,148 @@ use serde::de::DeserializeOwned;
 use super::{
     admin::{Answer, LINE_BYTES_MAX, Line, Nothing, Request, SOCKET, VERSION},
     error::{CliError, Exit},
+    remote::{Target, Visit},
 };
 
-/// Asks the agent in `dir` for one thing.
-pub(crate) fn call<D: DeserializeOwned>(dir: &Path, request: Request) -> Result<D, CliError> {
-    let mut client = Client::connect(dir)?;
-    client.stream.get_ref().set_read_timeout(Some(ANSWER_TIMEOUT))?;
+/// Asks an agent for one thing.
+pub(crate) fn call<D: DeserializeOwned>(
+    agent: impl Into<Target>,
+    request: Request,
+) -> Result<D, CliError> {
+    let mut client = Client::connect(&agent.into())?;
+    client.wait_at_most(Some(ANSWER_TIMEOUT))?;
     client.ask(request)?;
     match client.next::<Nothing, D>()? {
-        Answer::Done(done) => Ok(done),
-        Answer::Item(_) => Err(CliError::failed("the agent answered with more than was asked for")),
-        Answer::Error(failure) => Err(failure.into()),
+        Some(Answer::Done(done)) => Ok(done),
+        Some(Answer::Item(_)) => {
+            Err(CliError::failed("the agent answered with more than was asked for"))
+        }
+        Some(Answer::Error(failure)) => Err(failure.into()),
+        None => Err(ended()),
     }
 }
 
-/// Asks the agent in `dir` for many things, all that there are at the moment.
-pub(crate) fn list<I: DeserializeOwned>(dir: &Path, request: Request) -> Result<Vec<I>, CliError> {
+/// Asks an agent for many things, all that there are at the moment.
+pub(crate) fn list<I: DeserializeOwned>(
+    agent: impl Into<Target>,
+    request: Request,
+) -> Result<Vec<I>, CliError> {
     let mut items = Vec::new();
-    stream(dir, request, Some(ANSWER_TIMEOUT), |item| {
+    let take = |item| {
         items.push(item);
         Ok(())
-    })?;
-    Ok(items)
+    };
+    match stream(&agent.into(), request, Some(ANSWER_TIMEOUT), take)? {
+        End::Done => Ok(items),
+        End::Broken => Err(ended()),
+    }
 }
 
-/// Hands over what the agent in `dir` tells, until it ends.
+/// Hands over what an agent tells, until it ends.
 pub(crate) fn watch<I: DeserializeOwned>(
-    dir: &Path,
+    agent: impl Into<Target>,
     request: Request,
     take: impl FnMut(I) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    stream(dir, request, None, take)
+    stream(&agent.into(), request, None, take).map(drop)
+}
+
+/// How a stream has ended.
+enum End {
+    /// The answer is complete.
+    Done,
+    /// The agent on the other machine has ended, which ends what it tells as well.
+    Broken,
 }
 
 fn stream<I: DeserializeOwned>(
-    dir: &Path,
+    agent: &Target,
     request: Request,
     timeout: Option<Duration>,
     mut take: impl FnMut(I) -> Result<(), CliError>,
-) -> Result<(), CliError> {
-    let mut client = Client::connect(dir)?;
-    client.stream.get_ref().set_read_timeout(timeout)?;
+) -> Result<End, CliError> {
+    let mut client = Client::connect(agent)?;
+    client.wait_at_most(timeout)?;
     client.ask(request)?;
     loop {
         match client.next::<I, Nothing>()? {
-            Answer::Item(item) => take(item)?,
-            Answer::Done(_) => return Ok(()),
-            Answer::Error(failure) => return Err(failure.into()),
+            Some(Answer::Item(item)) => take(item)?,
+            Some(Answer::Done(_)) => return Ok(End::Done),
+            Some(Answer::Error(failure)) => return Err(failure.into()),
+            None => return Ok(End::Broken),
         }
     }
 }
 
-struct Client {
-    stream: BufReader<UnixStream>,
+enum Client {
+    Socket(BufReader<UnixStream>),
+    Visit(Box<Visit>),
 }
 
 impl Client {
-    fn connect(dir: &Path) -> Result<Self, CliError> {
+    fn connect(agent: &Target) -> Result<Self, CliError> {
+        let dir = match agent {
+            Target::Here(dir) => dir,
+            Target::There(remote) => return Ok(Self::Visit(Box::new(remote.visit()?))),
+        };
         let path = dir.join(SOCKET);
         let stream = UnixStream::connect(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => no_agent(dir),
             _ => CliError::failed(format!("{}: {error}", path.display())),
         })?;
-        Ok(Self { stream: BufReader::new(stream) })
+        Ok(Self::Socket(BufReader::new(stream)))
+    }
+
+    fn wait_at_most(&mut self, timeout: Option<Duration>) -> Result<(), CliError> {
+        match self {
+            Self::Socket(stream) => stream.get_ref().set_read_timeout(timeout)?,
+            Self::Visit(visit) => visit.wait_at_most(timeout),
+        }
+        Ok(())
     }
 
     fn ask(&mut self, request: Request) -> Result<(), CliError> {
         let line = Line { v: VERSION, request };
         let mut line = serde_json::to_string(&line).map_err(CliError::failed)?;
         line.push('\n');
+        let stream = match self {
+            Self::Socket(stream) => stream.get_mut(),
+            Self::Visit(visit) => {
+                visit.write(line.as_bytes());
+                return Ok(());
+            }
+        };
         // An agent that has refused without reading all of it has said why.
-        match self.stream.get_mut().write_all(line.as_bytes()) {
+        match stream.write_all(line.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(broken(&error)),
             _ => Ok(()),
         }
     }
 
-    fn next<I: DeserializeOwned, D: DeserializeOwned>(&mut self) -> Result<Answer<I, D>, CliError> {
-        let mut line = Vec::new();
-        let mut limited = self.stream.by_ref().take(LINE_BYTES_MAX as u64);
-        limited.read_until(b'\n', &mut line).map_err(|error| broken(&error))?;
-        if line.last() != Some(&b'\n') {
-            return Err(CliError::new(Exit::NoAgent, "the agent ended before it had answered"));
-        }
-        serde_json::from_slice(&line).map_err(|error| {
+    /// The next part of the answer; `None`: the agent on the other machine has ended.
+    fn next<I: DeserializeOwned, D: DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<Answer<I, D>>, CliError> {
+        let Some(line) = self.line()? else { return Ok(None) };
+        serde_json::from_slice(&line).map(Some).map_err(|error| {
             CliError::failed(format!("the agent's answer is not understood: {error}"))
         })
     }
+
+    fn line(&mut self) -> Result<Option<Vec<u8>>, CliError> {
+        let stream = match self {
+            Self::Socket(stream) => stream,
+            Self::Visit(visit) => return visit.line(),
+        };
+        let mut line = Vec::new();
+        let mut limited = stream.by_ref().take(LINE_BYTES_MAX as u64);
+        limited.read_until(b'\n', &mut line).map_err(|error| broken(&error))?;
+        if line.last() != Some(&b'\n') { Err(ended()) } else { Ok(Some(line)) }
+    }
+}
+
+fn ended() -> CliError {
+    CliError::new(Exit::NoAgent, "the agent ended before it had answered")
 }
 
 fn no_agent(dir: &Path) -> CliError {

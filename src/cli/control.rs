@@ -9,6 +9,7 @@ use super::{
     error::{CliError, Exit},
     members::tag,
     output,
+    remote::Target,
 };
 
 /// Leaves the cluster on purpose and ends the agent. It starts again only with --rejoin.
@@ -53,17 +54,19 @@ enum Change {
     },
 }
 
-pub(crate) fn leave(dir: &Path, args: &Leave) -> Result<(), CliError> {
-    let left: Left = client::call(dir, Request::Leave)?;
-    await_end(dir);
+pub(crate) fn leave(agent: &Target, args: &Leave) -> Result<(), CliError> {
+    let left: Left = client::call(agent, Request::Leave)?;
+    if let Target::Here(dir) = agent {
+        await_end(dir);
+    }
     if args.json {
         return output::json(&left);
     }
     output::line(&format!("left the cluster; acknowledged by {} of the others", left.acknowledged))
 }
 
-pub(crate) fn reload(dir: &Path, args: &Reload) -> Result<(), CliError> {
-    let reloaded: Reloaded = client::call(dir, Request::Reload)?;
+pub(crate) fn reload(agent: &Target, args: &Reload) -> Result<(), CliError> {
+    let reloaded: Reloaded = client::call(agent, Request::Reload)?;
     if args.json {
         return output::json(&reloaded);
     }
@@ -74,7 +77,7 @@ pub(crate) fn reload(dir: &Path, args: &Reload) -> Result<(), CliError> {
     ])
 }
 
-pub(crate) fn tags(dir: &Path, args: TagsArgs) -> Result<(), CliError> {
+pub(crate) fn tags(agent: &Target, args: TagsArgs) -> Result<(), CliError> {
     let request = match args.change {
         None => Request::Tags,
         Some(Change::Set { tags }) => {
@@ -84,7 +87,7 @@ pub(crate) fn tags(dir: &Path, args: TagsArgs) -> Result<(), CliError> {
             Request::ChangeTags { set: BTreeMap::new(), delete: names }
         }
     };
-    let Tags { tags } = client::call(dir, request)?;
+    let Tags { tags } = client::call(agent, request)?;
     if args.json {
         return output::json(&tags);
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use super::{
     client,
     error::CliError,
     output,
+    remote::Target,
 };
 use crate::protocol::{id::NodeId, replica::BATCH_BYTES_MAX};
 
@@ -62,7 +63,7 @@ pub(crate) struct Get {
     json: bool,
 }
 
-pub(crate) fn set(dir: &Path, args: Set) -> Result<(), CliError> {
+pub(crate) fn set(agent: &Target, args: Set) -> Result<(), CliError> {
     let value = match (&args.file, args.value) {
         (Some(file), _) => {
             let opened = File::open(file).and_then(read);
@@ -73,25 +74,25 @@ pub(crate) fn set(dir: &Path, args: Set) -> Result<(), CliError> {
     };
     let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let request = Request::Set { key: args.key, value: Bytes::of(&value), ttl_ms };
-    written(&client::call(dir, request)?, args.json)
+    written(&client::call(agent, request)?, args.json)
 }
 
-pub(crate) fn delete(dir: &Path, args: Delete) -> Result<(), CliError> {
-    written(&client::call(dir, Request::Delete { key: args.key })?, args.json)
+pub(crate) fn delete(agent: &Target, args: Delete) -> Result<(), CliError> {
+    written(&client::call(agent, Request::Delete { key: args.key })?, args.json)
 }
 
-pub(crate) fn get(dir: &Path, args: Get) -> Result<(), CliError> {
-    let Some(key) = args.key else { return list(dir, args) };
-    let entry: Entry = client::call(dir, Request::Get { node: args.node, key })?;
+pub(crate) fn get(agent: &Target, args: Get) -> Result<(), CliError> {
+    let Some(key) = args.key else { return list(agent, args) };
+    let entry: Entry = client::call(agent, Request::Get { node: args.node, key })?;
     if args.json {
         return output::json(&entry);
     }
     output::value(&entry.value.into_bytes()?, args.raw)
 }
 
-fn list(dir: &Path, args: Get) -> Result<(), CliError> {
+fn list(agent: &Target, args: Get) -> Result<(), CliError> {
     let request = Request::List { node: args.node, prefix: args.prefix };
-    let entries: Vec<Entry> = client::list(dir, request)?;
+    let entries: Vec<Entry> = client::list(agent, request)?;
     if args.json {
         return output::json(&entries);
     }

@@ -1,12 +1,13 @@
 //! `members`, `info` and `remove`: who is there, what this node is, and who is to be forgotten.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use super::{
     admin::{Info, MemberView, Nothing, Request, State},
     client,
     error::CliError,
     output,
+    remote::Target,
 };
 use crate::protocol::id::{Datacenter, NodeId};
 
@@ -48,8 +49,8 @@ pub(crate) struct Remove {
     json: bool,
 }
 
-pub(crate) fn members(dir: &Path, args: &Members) -> Result<(), CliError> {
-    let members: Vec<MemberView> = client::list(dir, Request::Members)?;
+pub(crate) fn members(agent: &Target, args: &Members) -> Result<(), CliError> {
+    let members: Vec<MemberView> = client::list(agent, Request::Members)?;
     let members: Vec<_> = members.into_iter().filter(|member| args.wants(member)).collect();
     if args.json {
         return output::json(&members);
@@ -66,8 +67,8 @@ pub(crate) fn members(dir: &Path, args: &Members) -> Result<(), CliError> {
     output::line(&format!("certificates to be renewed (!): {expiring}"))
 }
 
-pub(crate) fn info(dir: &Path, args: &InfoArgs) -> Result<(), CliError> {
-    let info: Info = client::call(dir, Request::Info)?;
+pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
+    let info: Info = client::call(agent, Request::Info)?;
     if args.json {
         return output::json(&info);
     }
@@ -107,8 +108,8 @@ fn counts(title: &'static str, counts: &BTreeMap<String, u64>) -> Vec<(&'static 
     lines
 }
 
-pub(crate) fn remove(dir: &Path, args: Remove) -> Result<(), CliError> {
-    let done: Nothing = client::call(dir, Request::Remove { node: args.node })?;
+pub(crate) fn remove(agent: &Target, args: Remove) -> Result<(), CliError> {
+    let done: Nothing = client::call(agent, Request::Remove { node: args.node })?;
     if args.json { output::json(&done) } else { Ok(()) }
 }
 

@@ -1,10 +1,10 @@
 //! `cert revoke` and `cert revocations`: whose certificates are not to be accepted any more.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{admin::Request, client, error::CliError, output};
+use super::{admin::Request, client, error::CliError, output, remote::Target};
 use crate::{
     actors::clock::Clock,
     protocol::{
@@ -60,7 +60,7 @@ pub(crate) struct Revoked {
     pub(crate) statements: Vec<String>,
 }
 
-pub(crate) fn revoke(dir: &Path, args: &Revoke) -> Result<(), CliError> {
+pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
     let authority = args.ca.as_ref().map(|ca| Authority::load(ca)).transpose()?;
     let statement = match (&authority, &args.ca) {
         (Some(authority), Some(ca)) => {
@@ -72,7 +72,7 @@ pub(crate) fn revoke(dir: &Path, args: &Revoke) -> Result<(), CliError> {
         _ => None,
     };
     let request = Request::Revoke { node: args.node.clone(), statement };
-    let revoked: Revoked = client::call(dir, request)?;
+    let revoked: Revoked = client::call(agent, request)?;
     if let (Some(authority), Some(ca)) = (&authority, &args.ca) {
         // What other issuers have signed.
         authority.heed(revoked.statements.iter().filter_map(|s| Revocation::from_text(s).ok()));
@@ -88,11 +88,11 @@ pub(crate) fn revoke(dir: &Path, args: &Revoke) -> Result<(), CliError> {
     ))
 }
 
-pub(crate) fn list(dir: &Path, args: &List) -> Result<(), CliError> {
+pub(crate) fn list(agent: &Target, args: &List) -> Result<(), CliError> {
     if let Some(ca) = &args.ca {
-        tell_all(dir, ca)?;
+        tell_all(agent, ca)?;
     }
-    let revoked: Vec<RevocationView> = client::list(dir, Request::Revocations)?;
+    let revoked: Vec<RevocationView> = client::list(agent, Request::Revocations)?;
     if args.json {
         return output::json(&revoked);
     }
@@ -107,13 +107,13 @@ pub(crate) fn list(dir: &Path, args: &List) -> Result<(), CliError> {
 }
 
 /// Hands the agent all that an authority has revoked.
-fn tell_all(dir: &Path, ca: &Path) -> Result<(), CliError> {
+fn tell_all(agent: &Target, ca: &std::path::Path) -> Result<(), CliError> {
     let authority = Authority::load(ca)?;
     let statements = authority.statements()?;
     authority.save_revocations(ca)?;
     for statement in statements {
         let (node, statement) = (statement.node.clone(), Some(statement.to_text()));
-        let _: Revoked = client::call(dir, Request::Revoke { node, statement })?;
+        let _: Revoked = client::call(agent, Request::Revoke { node, statement })?;
     }
     Ok(())
 }

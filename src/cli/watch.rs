@@ -1,13 +1,12 @@
 //! `watch` and `events`: what happens, a line each, until the agent ends or the reader has enough.
 
-use std::path::Path;
-
 use super::{
     admin::{Happening, Request},
     client,
     error::CliError,
     keys::shown,
     output,
+    remote::Target,
 };
 
 /// Prints changes of all nodes' keys as they arrive.
@@ -35,16 +34,16 @@ pub(crate) struct Events {
     json: bool,
 }
 
-pub(crate) fn watch(dir: &Path, args: Watch) -> Result<(), CliError> {
+pub(crate) fn watch(agent: &Target, args: Watch) -> Result<(), CliError> {
     let request = Request::Watch { prefix: args.prefix, existing: args.existing };
     output::end_with_the_reader();
-    client::watch(dir, request, |happening| print(&happening, args.json))
+    client::watch(agent, request, |happening| print(&happening, args.json))
 }
 
-pub(crate) fn events(dir: &Path, args: &Events) -> Result<(), CliError> {
+pub(crate) fn events(agent: &Target, args: &Events) -> Result<(), CliError> {
     let request = Request::Events { protocol: args.protocol };
     output::end_with_the_reader();
-    client::watch(dir, request, |happening| print(&happening, args.json))
+    client::watch(agent, request, |happening| print(&happening, args.json))
 }
 
 fn print(happening: &Happening, json: bool) -> Result<(), CliError> {

@@ -1,6 +1,6 @@
 //! `why`: what has changed in what is thought of a peer, and for which reasons.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +9,7 @@ use super::{
     client,
     error::CliError,
     output,
+    remote::Target,
     revocations::{RevocationView, Revoked},
 };
 use crate::{
@@ -100,8 +101,8 @@ enum Connection {
     None,
 }
 
-pub(crate) fn why(dir: &Path, args: Why) -> Result<(), CliError> {
-    let why: WhyView = client::call(dir, Request::Why { node: args.node })?;
+pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
+    let why: WhyView = client::call(agent, Request::Why { node: args.node })?;
     if args.json {
         return output::json(&why);
     }

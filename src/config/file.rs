@@ -10,8 +10,13 @@ use std::{
 use serde::{Deserialize, Deserializer};
 
 use super::{Config, ConfigError};
-use crate::protocol::id::{ClusterId, Datacenter};
-use crate::protocol::seal::Signing;
+use crate::{
+    protocol::{
+        id::{ClusterId, Datacenter},
+        seal::Signing,
+    },
+    tls::Role,
+};
 
 /// Environment variables of this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
 /// `GOSSIPMONGER_SEEDS=a:7101,b:7101`, `GOSSIPMONGER_LIMITS__KEYS=1000` for a key in a table.
@@ -45,6 +50,8 @@ pub struct ConfigFile {
     pub log: Option<String>,
     /// `text` or `json`.
     pub log_format: Option<LogFormat>,
+    /// Roles of clients' certificates that do not say theirs: their URI, and `read`, `watch` or `admin`.
+    pub clients: Option<BTreeMap<String, Role>>,
     /// See [`Config::tags`].
     pub tags: Option<BTreeMap<String, String>>,
     /// See [`Config::listen`].

@@ -135,6 +135,11 @@ label!(
     "cluster"
 );
 label!(
+    /// Names a person or program that asks nodes for something without being one.
+    ClientId,
+    "client"
+);
+label!(
     /// Names one node, unique in its cluster; its certificate proves it.
     NodeId,
     "node"

@@ -408,11 +408,17 @@ pub enum Counter {
     RevocationsRefused,
     /// News of a life that is revoked.
     RevokedNewsRefused,
+    /// Clients let in.
+    ClientsAccepted,
+    /// Requests of clients.
+    ClientRequests,
+    /// Requests that their client's role does not permit.
+    ClientRequestsRefused,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 57] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -467,6 +473,9 @@ impl Counter {
         Self::RevocationsTaken,
         Self::RevocationsRefused,
         Self::RevokedNewsRefused,
+        Self::ClientsAccepted,
+        Self::ClientRequests,
+        Self::ClientRequestsRefused,
     ];
 
     /// Its name in metrics and in `info`.
@@ -527,6 +536,9 @@ impl Counter {
             Self::RevocationsTaken => "revocations_taken",
             Self::RevocationsRefused => "revocations_refused",
             Self::RevokedNewsRefused => "revoked_news_refused",
+            Self::ClientsAccepted => "clients_accepted",
+            Self::ClientRequests => "client_requests",
+            Self::ClientRequestsRefused => "client_requests_refused",
         }
     }
 }

@@ -26,7 +26,9 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::role::{ClientName, revoked_by};
 use super::{
+    Naming,
     identity::{
         Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
         chain_from_pem, date, read,
@@ -47,6 +49,10 @@ pub mod file {
     pub const AUTHORITY_KEY: &str = "ca.key";
     /// A node's certificate, in the node's directory.
     pub const CERTIFICATE: &str = "node.pem";
+    /// A client's certificate, in its own directory.
+    pub const CLIENT_CERTIFICATE: &str = "client.pem";
+    /// A client's private key.
+    pub const CLIENT_KEY: &str = "client.key";
     /// A node's private key.
     pub const KEY: &str = "node.key";
     /// The certificates of the authorities a node trusts.
@@ -135,6 +141,21 @@ impl LeafOptions {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             usages: vec![Usage::Server, Usage::Client],
+            not_before: now - BACKDATE,
+            not_after: now.checked_add(validity).unwrap_or(now + AUTHORITY_VALIDITY),
+            key: KeyKind::default(),
+        }
+    }
+
+    /// A client's certificate, which is good for dialing alone.
+    #[must_use]
+    pub fn client(name: &ClientName, validity: Duration) -> Self {
+        let now = super::now();
+        Self {
+            uris: vec![name.to_uri()],
+            dns_names: Vec::new(),
+            ip_addresses: Vec::new(),
+            usages: vec![Usage::Client],
             not_before: now - BACKDATE,
             not_after: now.checked_add(validity).unwrap_or(now + AUTHORITY_VALIDITY),
             key: KeyKind::default(),
@@ -356,8 +377,9 @@ impl Authority {
     /// The same for a name of which nothing is revoked; else valid only from after that.
     fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
         let revoked = self.revoked();
-        let names = options.uris.iter().filter_map(|uri| PeerName::from_uri(uri).ok());
-        let cutoff = names.filter_map(|name| revoked.cutoff(&name.node)).max();
+        let naming = Naming::default();
+        let names = options.uris.iter().filter_map(|uri| revoked_by(uri, &naming));
+        let cutoff = names.filter_map(|name| revoked.cutoff(&name)).max();
         let first = cutoff.map(|cutoff| SystemTime::UNIX_EPOCH + Duration::from_secs(cutoff + 1));
         let not_before = first.map_or(options.not_before, |first| first.max(options.not_before));
         LeafOptions { not_before, ..options.clone() }
@@ -409,7 +431,8 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// Writes certificate, key and roots into a node's directory, which is made if need be.
+    /// Writes certificate, key and roots into a node's directory, or a client's by other names, which
+    /// is made if need be.
     ///
     /// The key is made readable for its owner only. Replacing swaps each file whole, the key first:
     /// who loads the directory in between finds that key and certificate do not belong together,
@@ -419,9 +442,13 @@ impl Issued {
     /// # Errors
     /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
     pub fn save(&self, directory: &Path, existing: Existing) -> Result<(), AuthorityError> {
+        let (key, certificate) = match self.certificate.client {
+            Some(_) => (file::CLIENT_KEY, file::CLIENT_CERTIFICATE),
+            None => (file::KEY, file::CERTIFICATE),
+        };
         let mut files: Vec<NewFile<'_>> = vec![
-            (file::KEY, &self.key_pem, Audience::OwnerOnly),
-            (file::CERTIFICATE, &self.certificate_pem, Audience::Anyone),
+            (key, &self.key_pem, Audience::OwnerOnly),
+            (certificate, &self.certificate_pem, Audience::Anyone),
         ];
         if !directory.join(file::ROOTS).exists() {
             files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));

@@ -28,7 +28,7 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
-use super::naming::Naming;
+use super::{naming::Naming, role::ClientName};
 use crate::protocol::id::{ClusterId, Datacenter, NodeId};
 
 /// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
@@ -142,6 +142,8 @@ pub struct CertificateSummary {
     pub fingerprint: String,
     /// Whether it may sign other certificates.
     pub is_authority: bool,
+    /// The client it names, if it names no node but one of those.
+    pub client: Option<ClientName>,
 }
 
 impl CertificateSummary {
@@ -161,6 +163,10 @@ impl CertificateSummary {
             not_after: system_time(parsed.validity().not_after)?,
             fingerprint: hex(sha256.as_ref()),
             is_authority: parsed.is_ca(),
+            client: match uris(&parsed).as_deref() {
+                Ok([uri]) => ClientName::from_uri(uri).ok(),
+                _ => None,
+            },
         })
     }
 
@@ -173,10 +179,13 @@ impl CertificateSummary {
 
 impl fmt::Display for CertificateSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Ok(name) => writeln!(f, "name         {name}")?,
-            Err(_) if self.is_authority => writeln!(f, "name         (certificate authority)")?,
-            Err(e) => writeln!(f, "name         none: {e}")?,
+        match (&self.name, &self.client) {
+            (Ok(name), _) => writeln!(f, "name         {name}")?,
+            (Err(_), Some(client)) => writeln!(f, "name         {client}")?,
+            (Err(_), None) if self.is_authority => {
+                writeln!(f, "name         (certificate authority)")?;
+            }
+            (Err(e), None) => writeln!(f, "name         none: {e}")?,
         }
         writeln!(f, "subject      {}", self.subject)?;
         writeln!(f, "issuer       {}", self.issuer)?;
@@ -388,7 +397,7 @@ impl LoadError {
         Self::InFile { path: path.to_owned(), error: Box::new(self) }
     }
 
-    fn from_rustls(error: rustls::Error) -> Self {
+    pub(super) fn from_rustls(error: rustls::Error) -> Self {
         match error {
             rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
                 Self::Mismatch
@@ -447,7 +456,7 @@ pub(super) fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
     Ok(chain)
 }
 
-fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
+pub(super) fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
     match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) if is_encrypted(pem) => Err(LoadError::EncryptedKey),
@@ -476,6 +485,15 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
         Ok(([], parsed)) => Ok(parsed),
         Ok(_) => Err(NameError::Malformed("bytes follow it".to_owned())),
         Err(e) => Err(NameError::Malformed(e.to_string())),
+    }
+}
+
+/// The one URI name of a certificate, whatever it says.
+pub(super) fn only_uri(certificate: &CertificateDer<'_>) -> Result<String, NameError> {
+    match uris(&parse(certificate)?)?[..] {
+        [] => Err(NameError::NoUri),
+        [uri] => Ok(uri.to_owned()),
+        ref several => Err(NameError::SeveralUris(several.len())),
     }
 }
 

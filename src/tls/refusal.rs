@@ -41,6 +41,10 @@ pub enum Rejection {
     WrongName,
     /// The certificate is of another cluster.
     WrongCluster,
+    /// The certificate is a client's, which is never a node.
+    ClientCertificate,
+    /// The certificate gives its holder no role as a client.
+    NoRole,
     /// The two have no version of the gossip protocol in common.
     NoCommonVersion,
     /// A frame claimed to be of another node than the certificate says. The transport finds this
@@ -52,7 +56,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every one, so that counters can be made before the first refusal.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::BadSignature,
@@ -63,6 +67,8 @@ impl Rejection {
         Self::NoName,
         Self::WrongName,
         Self::WrongCluster,
+        Self::ClientCertificate,
+        Self::NoRole,
         Self::NoCommonVersion,
         Self::Impostor,
         Self::Other,
@@ -82,6 +88,8 @@ impl Rejection {
             Self::NoName => "no_name",
             Self::WrongName => "wrong_name",
             Self::WrongCluster => "wrong_cluster",
+            Self::ClientCertificate => "client_certificate",
+            Self::NoRole => "no_role",
             Self::NoCommonVersion => "no_common_version",
             Self::Impostor => "impostor",
             Self::Other => "other",
@@ -166,6 +174,12 @@ impl Rejection {
             Self::WrongCluster => {
                 "its certificate is of another cluster; correct our seeds or its certificate"
             }
+            Self::ClientCertificate => {
+                "its certificate is a client's, which may ask nodes but is never one; issue it a node's"
+            }
+            Self::NoRole => {
+                "its certificate gives it no role as a client; issue one by: cert issue --client NAME --role ROLE, or name its URI in the table [clients]"
+            }
             Self::NoCommonVersion => {
                 "we have no version of the protocol in common; bring both to neighbouring releases"
             }
@@ -203,6 +217,12 @@ impl Rejection {
             }
             Self::WrongCluster => {
                 "our certificate is of another cluster than its; correct the seeds or our certificate"
+            }
+            Self::ClientCertificate => {
+                "our certificate is a client's, which is never a node; get a node's"
+            }
+            Self::NoRole => {
+                "our certificate gives us no role there; get one by: cert issue --client NAME --role ROLE, or let the agent's table [clients] name our URI"
             }
             Self::NoCommonVersion => {
                 "we have no version of the protocol in common; bring both to neighbouring releases"

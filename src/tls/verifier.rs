@@ -5,6 +5,7 @@
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -24,9 +25,12 @@ use rustls::{
 
 use super::{
     Expect, Shared, State,
-    identity::{Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, read},
+    identity::{
+        Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, only_uri, read,
+    },
     refusal::{Refusal, Rejection, Verdict},
     revoked::{self, AuthorityKey},
+    role::{Client, ClientName, ClientRoles},
 };
 use crate::protocol::{id::ClusterId, revocation::Revocations, sketch::SketchKey};
 
@@ -199,6 +203,8 @@ impl Chains {
 pub(super) struct Verifier {
     shared: Shared,
     expect: Expect,
+    /// Clients are accepted as well.
+    clients: Option<Arc<ArcSwap<ClientRoles>>>,
     verdict: Verdict,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -206,7 +212,12 @@ pub(super) struct Verifier {
 impl Verifier {
     pub(super) fn new(shared: Shared, expect: Expect, verdict: Verdict) -> Self {
         let algorithms = super::provider().signature_verification_algorithms;
-        Self { shared, expect, verdict, algorithms }
+        Self { shared, expect, clients: None, verdict, algorithms }
+    }
+
+    /// Accepts clients as well, with the roles that these are at the moment of the handshake.
+    pub(super) fn or_clients(self, roles: Arc<ArcSwap<ClientRoles>>) -> Self {
+        Self { clients: Some(roles), ..self }
     }
 
     fn judge(
@@ -220,7 +231,16 @@ impl Verifier {
             return Err(error);
         }
         let revoked = state.revoked.load();
-        check_name(leaf, &state.identity, &self.expect, &revoked).map_err(|refusal| {
+        let named = check_name(leaf, &state.identity, &self.expect, &revoked).or_else(|refusal| {
+            let Some(roles) = &self.clients else { return Err(refusal) };
+            match Client::identify(leaf, &state.identity, &roles.load(), &revoked) {
+                Ok(_) => Ok(()),
+                // Who is neither is told what is wrong with it as a node.
+                Err(other) if other.reason == Rejection::NoRole => Err(refusal),
+                Err(other) => Err(other),
+            }
+        });
+        named.map_err(|refusal| {
             let error = refusal.to_tls();
             self.verdict.refuse(refusal);
             error
@@ -347,8 +367,12 @@ pub(super) fn check_name(
     revoked: &Revocations,
 ) -> Result<(), Refusal> {
     let cluster = &ours.name().cluster;
-    let name = PeerName::named(leaf, ours.naming())
-        .map_err(|e| Refusal::by_us(Rejection::NoName, e.to_string()))?;
+    let name = PeerName::named(leaf, ours.naming()).map_err(|e| {
+        match only_uri(leaf).ok().filter(|uri| ClientName::from_uri(uri).is_ok()) {
+            Some(uri) => Refusal::by_us(Rejection::ClientCertificate, format!("it is {uri}")),
+            None => Refusal::by_us(Rejection::NoName, e.to_string()),
+        }
+    })?;
     if name.cluster != *cluster {
         let detail = format!("it is {name}, our cluster is {cluster}");
         return Err(Refusal::by_us(Rejection::WrongCluster, detail));
@@ -363,6 +387,6 @@ pub(super) fn check_name(
 }
 
 /// Not reachable: both configurations offer TLS 1.3 only.
-fn no_tls12() -> rustls::Error {
+pub(super) fn no_tls12() -> rustls::Error {
     rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic)
 }

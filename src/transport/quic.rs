@@ -6,6 +6,8 @@
 //! bidirectional stream; gossip goes on one long-lived stream each way; who dialed keeps the connection
 //! alive, which is the heartbeat. Endpoint, connections and keys outlive the
 //! actor; its tasks do not, and the next actor's tasks serve the same connections.
+//!
+//! By a protocol of their own, on the same port, [`clients`] may ask the node for something.
 
 use std::{
     fmt,
@@ -21,7 +23,13 @@ use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::sync::Semaphore;
 
 use self::{
-    actor::Quic, close::Close, conduct::Conduct, frames::Room, noise::Noise, socket::Socket,
+    actor::Quic,
+    clients::{ClientHandler, Clients},
+    close::Close,
+    conduct::Conduct,
+    frames::Room,
+    noise::Noise,
+    socket::Socket,
     table::Table,
 };
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
@@ -33,12 +41,13 @@ use crate::{
         seal::Notary,
         sketch::SketchKey,
     },
-    tls::{Identity, LoadError, ReloadError, Roots, Tls},
+    tls::{ClientRoles, Identity, LoadError, ReloadError, Roots, Tls},
 };
 
 mod accept;
 mod actor;
 mod admission;
+pub mod clients;
 mod close;
 mod conduct;
 mod dial;
@@ -60,6 +69,7 @@ pub use settings::BULK_WINDOW;
 /// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicTransport {
     tls: Tls,
+    clients: Arc<Clients>,
     silent: Arc<AtomicBool>,
     /// What was opened last.
     open: Mutex<Weak<Shared>>,
@@ -88,16 +98,37 @@ impl QuicTransport {
     /// [`LoadError`] if they cannot be used.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         let tls = Tls::new(identity, roots)?;
-        let (open, sockets) = (Mutex::default(), Mutex::default());
-        Ok(Self { tls, silent: Arc::default(), open, sockets })
+        let (silent, open, sockets) = (Arc::default(), Mutex::default(), Mutex::default());
+        Ok(Self { tls, clients: Arc::default(), silent, open, sockets })
     }
 
-    /// Shows and trusts these from the next handshake on. Connections stay.
+    /// Shows and trusts these from the next handshake on. Connections of nodes stay; clients that the
+    /// new roots do not vouch for are sent away.
     ///
     /// # Errors
     /// [`ReloadError`] if they cannot be used, or name another node: nothing has changed.
     pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
-        self.tls.reload(identity, roots)
+        self.tls.reload(identity, roots)?;
+        self.recheck();
+        Ok(())
+    }
+
+    /// Lets clients in, and hands their requests over. Only the first handler counts; says whether it is
+    /// this one. Before, and without one, a client is refused as who speaks no common version.
+    pub fn serve_clients(&self, handler: Arc<dyn ClientHandler>) -> bool {
+        self.clients.handle(handler)
+    }
+
+    /// The roles of clients whose certificates do not say theirs. Who loses its role is sent away.
+    pub fn set_roles(&self, roles: ClientRoles) {
+        self.tls.set_roles(roles);
+        self.recheck();
+    }
+
+    /// Looks again at the certificates of those who are connected: whatever makes one be accepted has
+    /// changed.
+    fn recheck(&self) {
+        self.clients.recheck();
     }
 
     /// The identity shown at present.
@@ -152,6 +183,7 @@ impl QuicTransport {
             server,
             dialing: settings::transport(config, true),
             tls: self.tls.clone(),
+            clients: Arc::clone(&self.clients),
             table: Table::default(),
             handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
             handshakes_max: config.quic.handshakes,
@@ -206,6 +238,7 @@ struct Shared {
     server: ServerConfig,
     dialing: Arc<TransportConfig>,
     tls: Tls,
+    clients: Arc<Clients>,
     table: Table,
     handshakes: Arc<Semaphore>,
     handshakes_max: usize,
@@ -250,6 +283,7 @@ impl OpenTransport for Open {
         for link in self.0.table.all() {
             link.close_if_revoked(node, &self.0.tls, revocations);
         }
+        self.0.clients.recheck();
     }
 
     fn start(

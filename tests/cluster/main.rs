@@ -1,6 +1,8 @@
 //! Nodes over real QUIC on loopback.
 mod attacker;
 mod bulk;
+mod certs;
+mod clients;
 mod convergence;
 mod doors;
 mod expiry;

@@ -172,6 +172,9 @@ impl Reloader {
         self.transport.reload(identity, roots).map_err(CliError::failed)?;
         self.node.counters().add(Counter::CertificatesReplaced, u64::from(replaced));
         self.problem.store(None);
+        if put("clients", current.settings.clients() != settings.clients()) {
+            self.transport.set_roles(settings.clients());
+        }
         current.roots = roots_now;
         if put("log", current.settings.log() != settings.log()) {
             self.logs.set(filter);

@@ -1,4 +1,5 @@
-//! The agent's side of the socket: see [`admin`](crate::cli::admin). One task a connection.
+//! The agent's side of the socket: see [`admin`](crate::cli::admin). One task a connection. What it does
+//! with a request it does for clients as well: see [`desk`](super::desk).
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{
-        UnixListener, UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
@@ -26,8 +24,8 @@ use crate::{
     actors::clock::Clock,
     cli::{
         admin::{
-            Answer, Bytes, CertificateView, Entry, Happening, Info, LINE_BYTES_MAX, Left, Line,
-            MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
+            Answer, Bytes, CertificateView, Code, Entry, Failure, Happening, Info, LINE_BYTES_MAX,
+            Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
         },
         error::CliError,
         expiry,
@@ -35,9 +33,14 @@ use crate::{
         why::WhyView,
     },
     node::Gossipmonger,
-    protocol::{entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation},
+    protocol::{
+        entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation,
+        route::Counter,
+    },
     snapshot::Snapshot,
     subscription::{Events, ProtocolEvents, SubscriptionError},
+    tls::Role,
+    transport::quic::clients::Visitor,
 };
 
 /// What requests are about.
@@ -49,6 +52,8 @@ pub(super) struct Agent {
     store: String,
     metrics: Option<String>,
     watchers: Arc<Semaphore>,
+    /// For long requests of clients.
+    long_requests: Semaphore,
 }
 
 impl Agent {
@@ -60,7 +65,8 @@ impl Agent {
         metrics: Option<String>,
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
-        Self { dir: dir.to_owned(), node, reloader, store, metrics, watchers }
+        let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
+        Self { dir: dir.to_owned(), node, reloader, store, metrics, watchers, long_requests }
     }
 }
 
@@ -149,26 +155,70 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 /// Answers one connection. Whatever goes wrong with it is its own loss.
 async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePermit) {
     let (from, to) = stream.into_split();
-    let mut caller = Caller { from: BufReader::new(from), to };
+    let mut caller = Caller::new(from, to, Who::Owner);
     if let Err(error) = caller.serve(&agent).await {
         tracing::debug!("a connection to the socket broke: {error}");
     }
     drop(permit);
 }
 
-/// Who has connected.
-struct Caller {
-    from: BufReader<OwnedReadHalf>,
-    to: OwnedWriteHalf,
+/// Who asks.
+#[derive(Debug)]
+pub(super) enum Who {
+    /// The owner of the directory, who may do everything.
+    Owner,
+    /// Somebody with a role, from anywhere.
+    Client(Visitor),
 }
 
-impl Caller {
-    async fn serve(&mut self, agent: &Agent) -> io::Result<()> {
-        let request = match tokio::time::timeout(REQUEST_TIMEOUT, self.read()).await {
+/// Who has connected.
+pub(super) struct Caller<R, W> {
+    from: BufReader<R>,
+    to: W,
+    who: Who,
+    /// The node is to end when the answer has arrived.
+    leaves: bool,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
+    pub(super) fn new(from: R, to: W, who: Who) -> Self {
+        Self { from: BufReader::new(from), to, who, leaves: false }
+    }
+
+    /// Where answers went, and whether the node is to end.
+    pub(super) fn into_parts(self) -> (W, bool) {
+        (self.to, self.leaves)
+    }
+
+    /// Answers one request.
+    pub(super) async fn serve(&mut self, agent: &Agent) -> io::Result<()> {
+        let request = match tokio::time::timeout(REQUEST_TIMEOUT, self.read(agent)).await {
             Ok(Ok(request)) => request,
             Ok(Err(refused)) => return self.fail(&refused).await,
             Err(_) => return self.fail(&CliError::usage("no request within the time")).await,
         };
+        let Who::Client(visitor) = &self.who else { return self.respond(agent, request).await };
+        let (rule, Visitor { client, remote, .. }) = (request.rule(), visitor.clone());
+        let (name, role) = (rule.name, client.role);
+        if let Err(forbidden) = rule.permits(role) {
+            agent.node.counters().add(Counter::ClientRequestsRefused, 1);
+            tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
+            let message = forbidden.to_string();
+            return self.failed(Failure { code: Code::Forbidden, message }).await;
+        }
+        if rule.changes() {
+            let subject = request.subject();
+            tracing::info!(%client, %role, %remote, request = name, subject, "a client asks");
+        } else {
+            tracing::debug!(%client, %role, %remote, request = name, "a client asks");
+        }
+        match request {
+            Request::Leave => self.leave(agent).await,
+            request => self.respond(agent, request).await,
+        }
+    }
+
+    async fn respond(&mut self, agent: &Agent, request: Request) -> io::Result<()> {
         match request {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
@@ -182,17 +232,45 @@ impl Caller {
         }
     }
 
-    async fn read(&mut self) -> Result<Request, CliError> {
+    /// The node's end is put off until the answer has arrived.
+    async fn leave(&mut self, agent: &Agent) -> io::Result<()> {
+        let told = agent.node.say_farewell(true).await;
+        self.leaves = !matches!(told, Err(crate::error::Error::Stopped { .. }));
+        match told {
+            Ok(acknowledged) => self.send(&Answer::<Nothing, _>::Done(Left { acknowledged })).await,
+            Err(error) => self.fail(&error.into()).await,
+        }
+    }
+
+    /// A line. Of clients only some may hand in long ones at once, and only who may change something
+    /// at all.
+    async fn line(&mut self, agent: &Agent) -> Result<Vec<u8>, CliError> {
+        let (first, most) = match &self.who {
+            Who::Owner => (LINE_BYTES_MAX, LINE_BYTES_MAX),
+            Who::Client(visitor) if visitor.client.role.permits(Role::Admin) => {
+                (SHORT_REQUEST_BYTES, LINE_BYTES_MAX)
+            }
+            Who::Client(_) => (SHORT_REQUEST_BYTES, SHORT_REQUEST_BYTES),
+        };
+        let mut line = Vec::new();
+        (&mut self.from).take(first as u64).read_until(b'\n', &mut line).await?;
+        if line.len() == first && line.last() != Some(&b'\n') && first < most {
+            let _turn = agent.long_requests.acquire().await.map_err(CliError::failed)?;
+            let rest = (most - first) as u64;
+            (&mut self.from).take(rest).read_until(b'\n', &mut line).await?;
+        }
+        if line.last() != Some(&b'\n') {
+            return Err(CliError::usage(format!("a request is a line of at most {most} bytes")));
+        }
+        Ok(line)
+    }
+
+    async fn read(&mut self, agent: &Agent) -> Result<Request, CliError> {
         #[derive(Deserialize)]
         struct Version {
             v: u32,
         }
-        let mut line = Vec::new();
-        let mut limited = (&mut self.from).take(LINE_BYTES_MAX as u64);
-        limited.read_until(b'\n', &mut line).await?;
-        if line.last() != Some(&b'\n') {
-            return Err(CliError::usage(format!("a request is a line of {LINE_BYTES_MAX} bytes")));
-        }
+        let line = self.line(agent).await?;
         let unknown = |error| CliError::usage(format!("the request is not understood: {error}"));
         let Version { v } = serde_json::from_slice(&line).map_err(unknown)?;
         if v != VERSION {
@@ -284,7 +362,11 @@ impl Caller {
     }
 
     async fn fail(&mut self, error: &CliError) -> io::Result<()> {
-        self.send(&Answer::<Nothing, Nothing>::Error(error.into())).await
+        self.failed(error.into()).await
+    }
+
+    async fn failed(&mut self, failure: Failure) -> io::Result<()> {
+        self.send(&Answer::<Nothing, Nothing>::Error(failure)).await
     }
 
     /// Writes a line to somebody who waits for it.
@@ -479,6 +561,10 @@ fn info(agent: &Agent) -> Info {
 const CONNECTIONS_MAX: usize = 64;
 /// Most of them that may watch, so that those who watch shut nobody else out.
 const WATCHERS_MAX: usize = 32;
+/// Longest request of a client that has no long ones to make.
+const SHORT_REQUEST_BYTES: usize = 64 << 10;
+/// Longer requests of all clients taken in at once: each may need as much memory as the longest line.
+const LONG_REQUESTS_MAX: usize = 2;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read a line of its answer.

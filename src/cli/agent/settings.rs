@@ -13,10 +13,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::directory::{CONFIG, STORE, how_to_make};
 use crate::{
-    cli::{DIR_VARIABLE, error::CliError, members::tag},
+    cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
     config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{Identity, Naming, Roots, file},
+    tls::{ClientRoles, Identity, Naming, Roots, file},
     transport::quic::QuicTransport,
 };
 
@@ -98,6 +98,7 @@ impl Settings {
         let mut settings = Self { file: file.map_err(|error: FileError| CliError::usage(error))? };
         settings.overlay(flags);
         settings.check_metrics()?;
+        settings.check_clients()?;
         Ok(settings)
     }
 
@@ -163,6 +164,11 @@ impl Settings {
         self.file.tags.clone().unwrap_or_default()
     }
 
+    /// The roles of clients whose certificates do not say theirs.
+    pub(super) fn clients(&self) -> ClientRoles {
+        self.file.clients.clone().unwrap_or_default().into_iter().collect()
+    }
+
     pub(super) fn log(&self) -> &str {
         self.file.log.as_deref().unwrap_or("info")
     }
@@ -209,6 +215,27 @@ impl Settings {
         }
     }
 
+    /// A URI that no certificate can have gives nobody a role, and was meant for somebody.
+    fn check_clients(&self) -> Result<(), CliError> {
+        let clients = self.file.clients.iter().flatten();
+        for (uri, role) in clients {
+            let Some((scheme, rest)) = uri.split_once("://") else {
+                return Err(CliError::usage(format!(
+                    "clients: {uri:?} = \"{role}\" is refused: the key is the URI of a certificate, such \
+                     as spiffe://demo/ns/ops/sa/alice"
+                )));
+            };
+            let printable = uri.chars().all(|c| c.is_ascii_graphic());
+            if scheme.is_empty() || rest.is_empty() || !printable || uri.len() > CLIENT_URI_MAX {
+                return Err(CliError::usage(format!(
+                    "clients: {uri:?} = \"{role}\" is refused: no certificate has this URI; at most \
+                     {CLIENT_URI_MAX} printable characters of ASCII are allowed"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Metrics are served to whoever asks, so only to this machine.
     fn check_metrics(&self) -> Result<(), CliError> {
         match self.file.metrics {
@@ -241,7 +268,7 @@ fn environment(
         let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else {
             continue;
         };
-        if name == DIR_VARIABLE {
+        if name == DIR_VARIABLE || REMOTE_VARIABLES.contains(&name) {
             continue;
         }
         let Ok(value) = value.into_string() else {
@@ -251,6 +278,9 @@ fn environment(
     }
     Ok(ours)
 }
+
+/// A SPIFFE id may have 2,048 bytes.
+const CLIENT_URI_MAX: usize = 2_048;
 
 fn preset() -> impl TypedValueParser<Value = Preset> {
     PossibleValuesParser::new(["local", "lan", "wan"]).map(|name| match name.as_str() {

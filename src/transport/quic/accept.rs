@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{
     Shared,
     admission::Admission,
+    clients,
     close::Close,
     expiry::Proof,
     introduce::{self, Introduction},
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     protocol::route::Counter,
-    tls::{self, Verdict},
+    tls::{self, Rejection, Verdict},
     transport::{NodeLink, exchange::FrameError},
 };
 
@@ -50,7 +51,11 @@ async fn handshake(
     _permit: OwnedSemaphorePermit,
 ) {
     let remote = incoming.remote_address();
-    let (crypto, verdict) = shared.tls.accept();
+    let (crypto, verdict) = if shared.clients.are_served() {
+        shared.tls.accept_with_clients()
+    } else {
+        shared.tls.accept()
+    };
     let mut server = shared.server.clone();
     server.crypto = crypto;
     let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
@@ -59,12 +64,16 @@ async fn handshake(
             incoming.accept_with(Arc::new(server)).map_err(Introduction::Connection)?;
         let connection = connecting.await.map_err(Introduction::Connection)?;
         reached = Some(connection.clone());
+        if clients::is_client(&connection) {
+            return Ok((connection, None));
+        }
         let met = introduce::accepting(&node, &connection, &shared).await?;
-        Ok::<_, Introduction>((connection, met))
+        Ok::<_, Introduction>((connection, Some(met)))
     };
     let deadline = node.config().quic.handshake_timeout;
     match tokio::time::timeout(deadline, introduced).await {
-        Ok(Ok((connection, met))) => {
+        Ok(Ok((connection, None))) => clients::welcome(&shared, &node, &spawner, connection),
+        Ok(Ok((connection, Some(met)))) => {
             node.count(Counter::ConnectionsAccepted);
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return };
@@ -112,6 +121,9 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
         Introduction::Connection(reason) => tell_reason(node, remote, reason, verdict),
         Introduction::Frame(FrameError::Stalled) => node.refused(remote, TIMEOUT, error),
         Introduction::Barred { .. } => node.refused(remote, "barred", error),
+        Introduction::Client(_) => {
+            node.refused(remote, Rejection::ClientCertificate.as_str(), error);
+        }
         Introduction::NoHello => {
             node.count(Counter::FramesRefused);
             node.refused(remote, "misbehaviour", error);

@@ -40,6 +40,8 @@ pub(super) enum Close {
     Unneeded = 9,
     /// The peer's certificate was revoked.
     Revoked = 10,
+    /// A client more than are allowed at once.
+    Busy = 11,
 }
 
 /// Why a stream is reset; only for those who read traces.

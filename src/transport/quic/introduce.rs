@@ -10,7 +10,7 @@ use crate::{
         id::NodeId,
         message::{HELLO_BYTES_MAX, Message},
     },
-    tls,
+    tls::{self, ClientName},
     transport::{
         Met, NodeLink, Unwelcome,
         exchange::{FrameError, Frames},
@@ -40,6 +40,9 @@ pub(super) enum Introduction {
         /// For what it was cut off.
         why: String,
     },
+    /// The peer has shown a client's certificate.
+    #[error("it shows {0}, a client's certificate: a client is never a node; issue it a node's")]
+    Client(ClientName),
     /// The peer's first words are no introduction.
     #[error("its first message is no introduction")]
     NoHello,
@@ -88,6 +91,9 @@ pub(super) async fn accepting(
     shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
+        if let Some(client) = tls::peer_certificate(connection)?.client {
+            return Err(Introduction::Client(client));
+        }
         let proved = admit(node, connection, shared)?;
         let stream = connection.accept_bi().await.map_err(Introduction::Connection)?;
         let mut frames = short(node, stream, shared);
@@ -152,6 +158,9 @@ fn settle(
         match &error {
             Introduction::Unwelcome(unwelcome) => {
                 Close::from(unwelcome).connection(connection, &unwelcome.to_string());
+            }
+            Introduction::Client(_) => {
+                Close::Unwelcome.connection(connection, "a client is never a node");
             }
             Introduction::Frame(FrameError::Stalled) => {
                 Close::Timeout.connection(connection, "no introduction in time");

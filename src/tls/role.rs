@@ -1,0 +1,247 @@
+//! Who may ask a node for something without being one: clients, and the role of each.
+//!
+//! A client's certificate has one URI, `spiffe://<cluster>/client/<role>/<name>`: four parts where a
+//! node's has three, so none is ever read as the other. For a PKI that cannot make such URIs a map
+//! gives roles to URIs of any form. What a role may do is not decided here: who serves clients knows
+//! its requests.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    Naming,
+    identity::{Identity, NameError, SCHEME, only_uri, shown},
+    refusal::{Refusal, Rejection},
+    revoked,
+};
+use crate::protocol::{
+    id::{ClientId, ClusterId, NodeId},
+    revocation::Revocations,
+};
+
+/// What a client may do at most. Each role includes those before it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Ask for what a node knows at the moment.
+    Read,
+    /// Be told of changes as well, for as long as it stays.
+    Watch,
+    /// Change something: keys, tags, members, the node itself.
+    Admin,
+}
+
+impl Role {
+    /// All of them, the least first.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Watch, Self::Admin];
+
+    /// Its name in URIs, files and messages.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Watch => "watch",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether who has this role may do what needs that one.
+    #[must_use]
+    pub fn permits(self, needed: Self) -> bool {
+        self >= needed
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        let known = Self::ALL.into_iter().find(|role| role.as_str() == text);
+        known.ok_or_else(|| UnknownRole(shown(text)))
+    }
+}
+
+/// No such role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no role: there are read, watch and admin")]
+pub struct UnknownRole(String);
+
+/// Who a client's certificate says its holder is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientName {
+    /// The cluster; the trust domain in SPIFFE's words.
+    pub cluster: ClusterId,
+    /// What it may do.
+    pub role: Role,
+    /// The person or program.
+    pub client: ClientId,
+}
+
+impl ClientName {
+    /// Reads a URI of the form `spiffe://<cluster>/client/<role>/<name>`.
+    ///
+    /// # Errors
+    /// [`NameError::BadUri`], which names the URI and what is wrong with it.
+    pub fn from_uri(uri: &str) -> Result<Self, NameError> {
+        let bad =
+            |why: &dyn fmt::Display| NameError::BadUri { uri: shown(uri), why: why.to_string() };
+        let path =
+            uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
+        let parts: Vec<&str> = path.splitn(5, '/').collect();
+        let [cluster, CLIENT, role, client] = parts[..] else {
+            return Err(bad(&"it does not have the parts cluster, \"client\", role and name"));
+        };
+        Ok(Self {
+            cluster: ClusterId::new(cluster).map_err(|e| bad(&e))?,
+            role: role.parse().map_err(|e: UnknownRole| bad(&e))?,
+            client: ClientId::new(client).map_err(|e| bad(&e))?,
+        })
+    }
+
+    /// The name as the URI that a certificate carries.
+    #[must_use]
+    pub fn to_uri(&self) -> String {
+        format!("{SCHEME}{}/{CLIENT}/{}/{}", self.cluster, self.role, self.client)
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.to_uri())
+    }
+}
+
+/// The roles of certificates that do not say theirs: by their one URI, compared exactly. What stands
+/// here counts before what a URI says itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientRoles(BTreeMap<String, Role>);
+
+impl ClientRoles {
+    /// The role of this URI.
+    #[must_use]
+    pub fn get(&self, uri: &str) -> Option<Role> {
+        self.0.get(uri).copied()
+    }
+}
+
+impl FromIterator<(String, Role)> for ClientRoles {
+    fn from_iter<I: IntoIterator<Item = (String, Role)>>(roles: I) -> Self {
+        Self(roles.into_iter().collect())
+    }
+}
+
+/// A client that has proved who it is, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// The one URI of its certificate, at most 200 characters of it, without control characters.
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+impl Client {
+    /// Whose certificate this is, for a node with the identity `ours`. It proves nothing unless the chain was
+    /// verified.
+    pub(super) fn identify(
+        leaf: &CertificateDer<'_>,
+        ours: &Identity,
+        roles: &ClientRoles,
+        revoked: &Revocations,
+    ) -> Result<Self, Refusal> {
+        let refused = |reason, error: &dyn fmt::Display| Refusal::by_us(reason, error.to_string());
+        let (cluster, uri) = (&ours.name().cluster, only_uri(leaf));
+        let uri = uri.map_err(|e| refused(Rejection::NoName, &e))?;
+        if let Some(label) = revoked_by(&uri, ours.naming()) {
+            revoked::check(&label, leaf, revoked)?;
+        }
+        let name = shown(&uri);
+        if let Some(role) = roles.get(&uri) {
+            return Ok(Self { name, role });
+        }
+        let client = ClientName::from_uri(&uri)
+            .map_err(|_| refused(Rejection::NoRole, &format!("it is {name}")))?;
+        if client.cluster != *cluster {
+            let detail = format!("it is {name}, our cluster is {cluster}");
+            return Err(Refusal::by_us(Rejection::WrongCluster, detail));
+        }
+        Ok(Self { name, role: client.role })
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.name)
+    }
+}
+
+/// The name by which the certificates of a URI are revoked: a node's or a client's own. Nodes and clients
+/// of one name are revoked together. Who has neither name can only lose its role.
+pub(super) fn revoked_by(uri: &str, naming: &Naming) -> Option<NodeId> {
+    match naming.read(uri) {
+        Ok(name) => Some(name.node),
+        Err(_) => NodeId::new(ClientName::from_uri(uri).ok()?.client.as_str()).ok(),
+    }
+}
+
+/// What stands in a client's URI where a node's has its datacenter.
+const CLIENT: &str = "client";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::PeerName;
+
+    #[test]
+    fn refuses_uris_that_are_not_a_clients_name() {
+        for bad in [
+            "",
+            "spiffe://demo/eu/a",
+            "spiffe://demo/client/admin",
+            "spiffe://demo/client/admin/",
+            "spiffe://demo/client//alice",
+            "spiffe://demo/client/root/alice",
+            "spiffe://demo/client/Admin/alice",
+            "spiffe://demo/client/admin/alice/b",
+            "spiffe://demo/clients/admin/alice",
+            "spiffe://demo/Client/admin/alice",
+            "spiffe:///client/admin/alice",
+            "spiffe://demo/client/admin/Alice",
+            "spiffe://demo/client/admin/%61",
+            "https://demo/client/admin/alice",
+        ] {
+            let error = ClientName::from_uri(bad).unwrap_err();
+            assert!(matches!(error, NameError::BadUri { .. }), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_uri_is_both_a_nodes_and_a_clients() {
+        let client = "spiffe://demo/client/admin/alice";
+        assert_eq!(ClientName::from_uri(client).unwrap().to_uri(), client);
+        assert!(PeerName::from_uri(client).is_err());
+        // A node in a datacenter of this name is a node.
+        let node = "spiffe://demo/client/admin";
+        assert!(PeerName::from_uri(node).is_ok() && ClientName::from_uri(node).is_err());
+    }
+
+    #[test]
+    fn each_role_includes_those_before_it() {
+        for (have, permitted) in [(Role::Read, 1), (Role::Watch, 2), (Role::Admin, 3)] {
+            let permits = Role::ALL.map(|needed| have.permits(needed));
+            assert_eq!(permits.iter().filter(|permits| **permits).count(), permitted);
+            assert!(permits[0]);
+            assert_eq!(have.as_str().parse(), Ok(have));
+        }
+        let error = "root".parse::<Role>().unwrap_err().to_string();
+        assert_eq!(error, "\"root\" is no role: there are read, watch and admin");
+    }
+}

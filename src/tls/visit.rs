@@ -1,0 +1,243 @@
+//! The other side of [`role`](super::role): what a client shows to a node, and which node it accepts.
+//!
+//! It has no part in the cluster: it is not accepted as a node, and accepts nodes only.
+
+use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::{
+    DigitallySignedStruct, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::WebPkiSupportedAlgorithms,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+use super::{
+    ADMIN_ALPN, INITIAL_SUITE, TLS13_SUITES,
+    identity::{
+        Audience, CertificateSummary, LoadError, PeerName, SCHEME, chain_from_pem, date,
+        key_from_pem, only_uri, read,
+    },
+    refusal::{Refusal, Rejection, Verdict},
+    verifier::{Chains, Roots},
+};
+use crate::protocol::id::{ClusterId, NodeId};
+
+/// The certificate chain a client shows, with its private key. Whether it has a role only nodes know.
+#[derive(Clone)]
+pub struct ClientIdentity {
+    uri: Option<String>,
+    summary: CertificateSummary,
+    certified: Arc<CertifiedKey>,
+}
+
+impl ClientIdentity {
+    /// Loads a certificate chain (the leaf first) and its private key from two PEM files.
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem_files`](super::Identity::from_pem_files), but for the name.
+    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
+        let chain =
+            read(certificate, Audience::Anyone).map_err(|error| error.in_file(certificate))?;
+        let key_pem = read(key, Audience::OwnerOnly).map_err(|error| error.in_file(key))?;
+        let key_der = key_from_pem(&key_pem).map_err(|error| error.in_file(key))?;
+        chain_from_pem(&chain)
+            .and_then(|chain| Self::new(chain, key_der, super::now()))
+            .map_err(|error| error.in_file(certificate))
+    }
+
+    /// Reads a certificate chain (the leaf first) and its private key from PEM text.
+    ///
+    /// # Errors
+    /// As [`ClientIdentity::from_pem_files`], without the files.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, LoadError> {
+        Self::from_pem_at(certificate, key, super::now())
+    }
+
+    /// As [`ClientIdentity::from_pem`] on a host whose clock shows `now`.
+    ///
+    /// # Errors
+    /// As [`ClientIdentity::from_pem`].
+    pub fn from_pem_at(certificate: &[u8], key: &[u8], now: SystemTime) -> Result<Self, LoadError> {
+        Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, now)
+    }
+
+    /// What its leaf certificate says.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateSummary {
+        &self.summary
+    }
+
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: rustls::pki_types::PrivateKeyDer<'static>,
+        now: SystemTime,
+    ) -> Result<Self, LoadError> {
+        let leaf = chain.first().ok_or(LoadError::NoCertificate)?;
+        let summary = CertificateSummary::from_certificate(leaf)?;
+        if now > summary.not_after {
+            return Err(LoadError::Expired { not_after: date(summary.not_after) });
+        }
+        let uri = only_uri(leaf).ok();
+        let certified = CertifiedKey::from_der(chain, key, &super::provider())
+            .map_err(LoadError::from_rustls)?;
+        Ok(Self { uri, summary, certified: Arc::new(certified) })
+    }
+
+    /// The trust domain of its URI.
+    fn cluster(&self) -> Option<ClusterId> {
+        let path = self.uri.as_deref()?.strip_prefix(SCHEME)?;
+        ClusterId::new(path.split('/').next()?).ok()
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientIdentity")
+            .field("uri", &self.uri)
+            .field("fingerprint", &self.summary.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which node a client accepts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Host {
+    /// Any node of the cluster that the client's own URI names; of any if it names none.
+    AnyNode,
+    /// This node of that cluster.
+    Node(NodeId),
+    /// The holder of a certificate whose one URI is exactly this.
+    Uri(String),
+}
+
+/// A client's TLS: for dialing one node, over [`ADMIN_ALPN`].
+///
+/// # Errors
+/// [`LoadError::Unsupported`] if rustls cannot use the roots.
+pub fn visit(
+    client: &ClientIdentity,
+    roots: Roots,
+    host: Host,
+) -> Result<(Arc<QuicClientConfig>, Verdict), LoadError> {
+    let verdict = Verdict::default();
+    let config = rustls_visit(client, roots, host, verdict.clone())?;
+    Ok((Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict))
+}
+
+/// [`visit`] for something else than quinn.
+///
+/// # Errors
+/// As [`visit`].
+pub fn rustls_visit(
+    client: &ClientIdentity,
+    roots: Roots,
+    host: Host,
+    verdict: Verdict,
+) -> Result<rustls::ClientConfig, LoadError> {
+    let verifier = HostVerifier {
+        chains: Chains::new(roots).map_err(LoadError::Unsupported)?,
+        cluster: client.cluster(),
+        host,
+        verdict,
+        algorithms: super::provider().signature_verification_algorithms,
+    };
+    let mut config = rustls::ClientConfig::builder_with_provider(super::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect(TLS13_SUITES)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(
+            &client.certified,
+        ))));
+    config.alpn_protocols = vec![ADMIN_ALPN.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.enable_sni = false;
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct HostVerifier {
+    chains: Chains,
+    cluster: Option<ClusterId>,
+    host: Host,
+    verdict: Verdict,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl HostVerifier {
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
+        let refused = |reason, detail| Err(Refusal::by_us(reason, detail));
+        let no_name =
+            |error: super::NameError| Refusal::by_us(Rejection::NoName, error.to_string());
+        if let Host::Uri(wanted) = &self.host {
+            let uri = only_uri(leaf).map_err(no_name)?;
+            if uri != *wanted {
+                return refused(Rejection::WrongName, format!("it is {uri}, expected {wanted}"));
+            }
+            return Ok(());
+        }
+        let name = PeerName::from_certificate(leaf).map_err(no_name)?;
+        if let Some(cluster) = &self.cluster
+            && name.cluster != *cluster
+        {
+            let detail = format!("it is {name}, our cluster is {cluster}");
+            return refused(Rejection::WrongCluster, detail);
+        }
+        match &self.host {
+            Host::Node(wanted) if name.node != *wanted => {
+                refused(Rejection::WrongName, format!("it is {name}, expected {wanted}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for HostVerifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _host: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.chains
+            .verify_acceptor(leaf, rest, now)
+            .inspect_err(|error| self.verdict.refuse(Refusal::of_tls(error)))?;
+        self.check(leaf).map_err(|refusal| {
+            let error = refusal.to_tls();
+            self.verdict.refuse(refusal);
+            error
+        })?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(super::verifier::no_tls12())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+            .inspect_err(|error| self.verdict.refuse(Refusal::of_tls(error)))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

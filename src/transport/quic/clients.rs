@@ -1,0 +1,257 @@
+//! Clients: connections that ask this node for something, and are no part of the cluster.
+//!
+//! They come by their own protocol on the node's own port. Whatever a client says goes to the
+//! [`ClientHandler`], a stream a request; nothing of it reaches the gossip. Nothing here knows what a
+//! request is. Without a handler clients are turned away in the handshake.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, watch};
+
+use super::{
+    Shared,
+    close::{Close, STREAM_SHED},
+    tasks::Spawner,
+};
+use crate::{
+    actors::clock::Clock,
+    protocol::route::Counter,
+    tls::{self, ADMIN_ALPN, CertificateSummary, Client, Refusal, Rejection},
+    transport::{BoxFuture, NodeLink},
+};
+
+/// Clients connected at once.
+pub const CLIENTS_MAX: usize = 32;
+/// Connections of one client, so that one cannot shut out the others.
+pub const CONNECTIONS_PER_CLIENT: usize = 8;
+/// Requests of one connection under way at once.
+pub const REQUESTS_PER_CONNECTION: usize = 8;
+/// A client without a request under way is sent away after so many times the `idle_timeout` of
+/// [`QuicLimits`](crate::config::QuicLimits): it has kept its connection alive for nothing.
+pub const IDLE_TIMEOUTS: u32 = 2;
+/// Bytes on their way to us from one client.
+const RECEIVE_WINDOW: u32 = 512 << 10;
+/// The end of a certificate is looked for at least so often, since the wall clock may be set.
+const EXPIRY_LOOK: Duration = Duration::from_secs(600);
+/// The label of clients beyond what is allowed at once.
+const TOO_MANY: &str = "clients_max";
+
+/// What a node does for clients; see [`QuicTransport::serve_clients`](super::QuicTransport::serve_clients).
+pub trait ClientHandler: fmt::Debug + Send + Sync + 'static {
+    /// Answers one request: a stream that a client has opened. Who it is, is true at this moment; when
+    /// that ends, the connection is closed and with it the stream.
+    fn answer(&self, visitor: Visitor, stream: (SendStream, RecvStream)) -> BoxFuture<'static, ()>;
+}
+
+/// A client, and where it is.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Visitor {
+    /// Who it is, and its role.
+    pub client: Client,
+    /// Its address. It proves nothing.
+    pub remote: SocketAddr,
+}
+
+/// What one node has for clients.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    handler: OnceLock<Arc<dyn ClientHandler>>,
+    /// Connections by the client's name.
+    connected: Mutex<BTreeMap<String, usize>>,
+    /// Changes when everybody's certificate is to be looked at again.
+    recheck: watch::Sender<u64>,
+}
+
+impl Clients {
+    /// Serves clients from now on. Only the first handler counts.
+    pub(super) fn handle(&self, handler: Arc<dyn ClientHandler>) -> bool {
+        self.handler.set(handler).is_ok()
+    }
+
+    /// Whether there is anything for clients here.
+    pub(super) fn are_served(&self) -> bool {
+        self.handler.get().is_some()
+    }
+
+    /// Looks at the certificates of all that are connected again: roots, roles or revocations have
+    /// changed.
+    pub(super) fn recheck(&self) {
+        self.recheck.send_modify(|times| *times += 1);
+    }
+
+    /// Takes a place; `None` if there is none for this client.
+    fn enter(self: &Arc<Self>, name: &str) -> Option<Place> {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = connected.get(name).copied().unwrap_or(0);
+        if own >= CONNECTIONS_PER_CLIENT || connected.values().sum::<usize>() >= CLIENTS_MAX {
+            return None;
+        }
+        connected.insert(name.to_owned(), own + 1);
+        Some(Place { clients: Arc::clone(self), name: name.to_owned() })
+    }
+}
+
+/// The place of one connection; given back when dropped.
+#[derive(Debug)]
+struct Place {
+    clients: Arc<Clients>,
+    name: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut connected = self.clients.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = connected.get_mut(&self.name) {
+            *own -= 1;
+            if *own == 0 {
+                connected.remove(&self.name);
+            }
+        }
+    }
+}
+
+/// Whether a peer has come as a client.
+pub(super) fn is_client(connection: &Connection) -> bool {
+    tls::protocol(connection) == ADMIN_ALPN
+}
+
+/// Serves a client until it goes, or may not stay.
+pub(super) fn welcome(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    connection: Connection,
+) {
+    let chain = tls::peer_chain(&connection).unwrap_or_default();
+    let guest = Guest { shared: Arc::clone(shared), node: node.clone(), connection, chain };
+    let client = match shared.tls.client(&guest.chain) {
+        Ok(client) => client,
+        Err(refusal) => return guest.send_away(&refusal),
+    };
+    let Some(place) = shared.clients.enter(&client.name) else {
+        let reason = format!("{client} is one client too many: {CLIENTS_MAX} may be connected");
+        node.refused(guest.connection.remote_address(), TOO_MANY, reason);
+        return Close::Busy.connection(&guest.connection, "too many clients: come again later");
+    };
+    node.count(Counter::ClientsAccepted);
+    let own = spawner.clone();
+    spawner.spawn(async move {
+        guest.serve(&own).await;
+        drop(place);
+    });
+}
+
+/// One connection of a client.
+struct Guest {
+    shared: Arc<Shared>,
+    node: NodeLink,
+    connection: Connection,
+    chain: Vec<CertificateDer<'static>>,
+}
+
+impl Guest {
+    async fn serve(&self, spawner: &Spawner) {
+        self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
+        let mut recheck = self.shared.clients.recheck.subscribe();
+        let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION));
+        loop {
+            let stream = tokio::select! {
+                stream = self.request(&room) => stream,
+                _ = recheck.changed() => None,
+                () = self.expiry() => None,
+                _ = self.connection.closed() => return,
+            };
+            // Asked each time: what was so at the handshake may not be so any more.
+            let client = match self.shared.tls.client(&self.chain) {
+                Ok(client) => client,
+                Err(refusal) => return self.send_away(&refusal),
+            };
+            match stream {
+                Some(Ok(stream)) => self.answer(spawner, client, stream, &room),
+                Some(Err(Idle)) => {
+                    return Close::Unneeded.connection(&self.connection, "idle for too long");
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// The next request, when there is room for it.
+    async fn request(
+        &self,
+        room: &Arc<Semaphore>,
+    ) -> Option<Result<(SendStream, RecvStream), Idle>> {
+        loop {
+            let idle = room.available_permits() == REQUESTS_PER_CONNECTION;
+            let permit = room.acquire().await;
+            drop(permit);
+            let next = self.connection.accept_bi();
+            let patience = self.node.config().quic.idle_timeout * IDLE_TIMEOUTS;
+            match tokio::time::timeout(patience, next).await {
+                Ok(Ok(stream)) => return Some(Ok(stream)),
+                // The connection has ended, which the caller sees for itself.
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) if idle && room.available_permits() == REQUESTS_PER_CONNECTION => {
+                    return Some(Err(Idle));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn answer(
+        &self,
+        spawner: &Spawner,
+        client: Client,
+        mut stream: (SendStream, RecvStream),
+        room: &Arc<Semaphore>,
+    ) {
+        let handler = self.shared.clients.handler.get();
+        let permit = Arc::clone(room).try_acquire_owned();
+        let (Some(handler), Ok(permit)) = (handler, permit) else {
+            let _ = stream.0.reset(STREAM_SHED);
+            let _ = stream.1.stop(STREAM_SHED);
+            return;
+        };
+        self.node.count(Counter::ClientRequests);
+        let visitor = Visitor { client, remote: self.connection.remote_address() };
+        let answered = handler.answer(visitor, stream);
+        spawner.spawn(async move {
+            answered.await;
+            drop(permit);
+        });
+    }
+
+    /// Returns when the certificate has expired, or sooner.
+    async fn expiry(&self) {
+        let leaf = self.chain.first().map(CertificateSummary::from_certificate);
+        let left = leaf.and_then(Result::ok).and_then(|leaf| leaf.expires_in(Clock::wall()));
+        tokio::time::sleep(left.unwrap_or_default().min(EXPIRY_LOOK)).await;
+    }
+
+    fn send_away(&self, refusal: &Refusal) {
+        let (close, words) = match refusal.reason {
+            Rejection::Expired => (Close::Expired, "your certificate has expired: renew it"),
+            Rejection::Revoked => (Close::Revoked, "your certificate was revoked"),
+            Rejection::NoRole => (Close::Unwelcome, NO_ROLE),
+            _ => (Close::Unwelcome, "your certificate is not accepted any more"),
+        };
+        self.node.refused(self.connection.remote_address(), refusal.reason.as_str(), refusal);
+        close.connection(&self.connection, words);
+    }
+}
+
+/// A client without a request for too long.
+struct Idle;
+
+const NO_ROLE: &str = "your certificate gives you no role: get one by cert issue --client NAME \
+                       --role ROLE, or let the agent's table [clients] name its URI";

@@ -408,11 +408,15 @@ pub enum Counter {
     RevocationsRefused,
     /// News of a life that is revoked.
     RevokedNewsRefused,
+    /// Certificates given to those who joined by a token.
+    CertificatesIssued,
+    /// Certificates given to members for the one they had.
+    CertificatesRenewed,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 56] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -467,6 +471,8 @@ impl Counter {
         Self::RevocationsTaken,
         Self::RevocationsRefused,
         Self::RevokedNewsRefused,
+        Self::CertificatesIssued,
+        Self::CertificatesRenewed,
     ];
 
     /// Its name in metrics and in `info`.
@@ -527,6 +533,8 @@ impl Counter {
             Self::RevocationsTaken => "revocations_taken",
             Self::RevocationsRefused => "revocations_refused",
             Self::RevokedNewsRefused => "revoked_news_refused",
+            Self::CertificatesIssued => "certificates_issued",
+            Self::CertificatesRenewed => "certificates_renewed",
         }
     }
 }

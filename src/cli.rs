@@ -1,7 +1,8 @@
 //! The `gossipmonger` program: one file a group of subcommands.
 //!
 //! It is not part of the library's interface. Subcommands that concern a running agent talk to it
-//! over the Unix socket in its directory (`cli/admin.rs`); none of them talks to the network.
+//! over the Unix socket in its directory (`cli/admin.rs`); but for `join` and
+//! `cert renew` none of them talks to the network.
 
 use std::{
     path::{Path, PathBuf},
@@ -21,6 +22,7 @@ mod demo;
 mod error;
 mod expiry;
 mod experiment;
+mod join;
 mod keys;
 mod members;
 mod output;
@@ -29,6 +31,7 @@ mod revocations;
 mod simulate;
 mod stopwatch;
 mod throwaway;
+mod token;
 mod watch;
 mod why;
 
@@ -58,6 +61,8 @@ struct Cli {
 enum Command {
     Ca(certificates::Ca),
     Cert(certificates::Cert),
+    Join(join::Args),
+    Token(token::Token),
     Agent(Box<agent::Args>),
     Set(keys::Set),
     Delete(keys::Delete),
@@ -90,6 +95,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Ca(args) => certificates::ca(given, args),
         Command::Cert(args) => certificates::cert(given, args),
+        Command::Join(args) => join::run(given, args),
+        Command::Token(args) => token::token(dir, args),
         Command::Agent(args) => agent::run(dir, *args),
         Command::Set(args) => keys::set(dir, args),
         Command::Delete(args) => keys::delete(dir, args),

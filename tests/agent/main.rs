@@ -6,11 +6,12 @@
 mod certificates;
 mod configuration;
 mod harness;
+mod joining;
 mod journal;
 mod lifetime;
 mod naming;
 mod refusals;
-
+mod renewing;
 mod restart;
 mod revocation;
 mod session;

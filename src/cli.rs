@@ -22,6 +22,7 @@ mod demo;
 mod error;
 mod expiry;
 mod experiment;
+mod join;
 mod keys;
 mod members;
 mod output;
@@ -31,6 +32,7 @@ mod remote;
 mod simulate;
 mod stopwatch;
 mod throwaway;
+mod token;
 mod watch;
 mod why;
 
@@ -63,6 +65,8 @@ struct Cli {
 enum Command {
     Ca(certificates::Ca),
     Cert(certificates::Cert),
+    Join(join::Args),
+    Token(token::Token),
     Agent(Box<agent::Args>),
     Set(keys::Set),
     Delete(keys::Delete),
@@ -96,6 +100,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Ca(args) => certificates::ca(given, args),
         Command::Cert(args) => certificates::cert(given, agent, args),
+        Command::Join(args) => join::run(given, args),
+        Command::Token(args) => token::token(dir, args),
         Command::Agent(args) => agent::run(dir, *args),
         Command::Set(args) => keys::set(agent, args),
         Command::Delete(args) => keys::delete(agent, args),

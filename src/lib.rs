@@ -64,7 +64,8 @@
 //!
 //! # Features
 //!
-//! `default-features = false` is the library alone. `redb` adds a store in a file. `cli` (the
+//! `default-features = false` is the library alone. `redb` adds a store in a file, `issuer` what gives
+//! certificates out by token and renews them. `cli` (the
 //! default) is the program. `cluster` and `async-trait` are needed, and do nothing else, when
 //! something in the dependency graph turns on the ractor feature of that name.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -82,6 +83,8 @@ mod actors;
 pub mod cli;
 pub mod transport;
 pub mod tls;
+#[cfg(feature = "issuer")]
+pub mod issuer;
 pub mod store;
 pub mod counters;
 mod cuts;

@@ -10,6 +10,8 @@
 
 mod authority;
 mod identity;
+#[cfg(feature = "issuer")]
+mod issuing;
 mod naming;
 mod notary;
 mod refusal;
@@ -32,6 +34,10 @@ use rustls::{
 use tokio::sync::watch;
 
 pub(crate) use self::identity::date;
+#[cfg(feature = "issuer")]
+pub(crate) use self::issuing::{
+    Pin, Pinned, Requested, Unpinned, pem_of, read_secret, strangers, write_secret,
+};
 use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
     authority::{
@@ -369,7 +375,8 @@ fn alpn() -> Vec<Vec<u8>> {
 }
 
 const TLS13_SUITES: &str = "aws-lc-rs has the suites of TLS 1.3";
-const INITIAL_SUITE: &str = "aws-lc-rs has AES-128-GCM, which protects QUIC's first packets";
+pub(crate) const INITIAL_SUITE: &str =
+    "aws-lc-rs has AES-128-GCM, which protects QUIC's first packets";
 
 #[cfg(test)]
 mod tests {

@@ -10,8 +10,7 @@ use crate::tls::Role;
 pub(crate) enum Needs {
     /// A client of this role, or of one that includes it.
     Role(Role),
-    /// The socket: no client may do it.
-    #[allow(dead_code, reason = "a request that would make members of clients belongs here")]
+    /// The socket: no client may do it, since it would make members of clients.
     Socket,
 }
 
@@ -52,6 +51,10 @@ impl Request {
             Self::Remove { .. } => ("remove", Needs::Role(Role::Admin)),
             Self::Revoke { .. } => ("revoke", Needs::Role(Role::Admin)),
             Self::Reload => ("reload", Needs::Role(Role::Admin)),
+            Self::CreateToken { .. } => ("create_token", Needs::Socket),
+            Self::Tokens => ("tokens", Needs::Socket),
+            Self::RevokeToken { .. } => ("revoke_token", Needs::Socket),
+            Self::Renew => ("renew", Needs::Socket),
             Self::Leave => ("leave", Needs::Role(Role::Admin)),
         };
         Rule { name, needs }
@@ -140,6 +143,8 @@ mod tests {
             "watch" => json!({"do": name, "prefix": "", "existing": false}),
             "events" => json!({"do": name, "protocol": false}),
             "change_tags" => json!({"do": name, "set": {}, "delete": []}),
+            "create_token" => json!({"do": name, "ttl_ms": 1_000, "uses": 1}),
+            "revoke_token" => json!({"do": name, "id": "x"}),
             "why" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
             _ => json!({"do": name}),
         };

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{CliError, Exit};
 use crate::{
     actors::clock::Clock,
+    issuer::TokenView,
     protocol::{
         entry::{Key, Value},
         event::{Event, ProtocolEvent},
@@ -93,6 +94,14 @@ pub(crate) enum Request {
     Revoke { node: NodeId, statement: Option<String> },
     /// Items: [`RevocationView`](super::revocations::RevocationView); done: [`Nothing`].
     Revocations,
+    /// Done: [`TokenMade`].
+    CreateToken { node: Option<NodeId>, datacenter: Option<Datacenter>, ttl_ms: u64, uses: u32 },
+    /// Done: [`Tokens`].
+    Tokens,
+    /// Done: [`TokenRow`].
+    RevokeToken { id: String },
+    /// Done: [`Renewed`].
+    Renew,
 }
 
 impl Request {
@@ -380,6 +389,43 @@ pub(crate) struct Reloaded {
     pub(crate) restart_needed: Vec<String>,
 }
 
+/// A new token.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TokenMade {
+    /// Whoever reads it may join.
+    pub(crate) token: String,
+    #[serde(flatten)]
+    pub(crate) row: TokenRow,
+}
+
+/// A token; dates by RFC 3339.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct TokenRow {
+    pub(crate) id: String,
+    /// `good`, `used`, `expired` or `revoked`.
+    pub(crate) state: String,
+    pub(crate) node: Option<NodeId>,
+    pub(crate) datacenter: Option<Datacenter>,
+    pub(crate) created: String,
+    pub(crate) expires: String,
+    pub(crate) uses: u32,
+    pub(crate) used: u32,
+    /// The last few nodes that it let in.
+    pub(crate) by: Vec<NodeId>,
+}
+
+/// All tokens.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    pub(crate) tokens: Vec<TokenRow>,
+}
+
+/// The node has a new certificate.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Renewed {
+    pub(crate) certificate: CertificateView,
+}
+
 /// Nothing to say.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Nothing {}
@@ -445,6 +491,22 @@ impl From<Member> for MemberView {
             expires_soon,
             tags: member.tags,
             local: member.local,
+        }
+    }
+}
+
+impl From<TokenView> for TokenRow {
+    fn from(view: TokenView) -> Self {
+        Self {
+            id: view.id.to_string(),
+            state: view.state.as_str().to_owned(),
+            node: view.terms.node,
+            datacenter: view.terms.datacenter,
+            created: date(view.created),
+            expires: date(view.expires),
+            uses: view.terms.uses,
+            used: view.used,
+            by: view.by,
         }
     }
 }

@@ -6,10 +6,12 @@
 pub(crate) mod directory;
 mod files;
 mod desk;
+mod issuing;
 mod journal;
 mod logs;
 mod metrics;
 mod reload;
+pub(crate) mod renewal;
 mod server;
 mod settings;
 
@@ -27,6 +29,7 @@ use self::{
     directory::Lock,
     logs::Logs,
     reload::Reloader,
+    renewal::Renewal,
     server::{Agent, Server},
     settings::{Flags, Settings},
 };
@@ -57,11 +60,13 @@ pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
 async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let (identity, roots) = settings.credentials(dir)?;
+    let name = identity.name().clone();
     journal::check_identity(&identity, &roots);
     let trusted = reload::fingerprints(&roots);
     let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
     let config = settings.config(dir, Arc::clone(&transport))?;
+    let door = issuing::Prepared::bind(&settings, dir, &config.listen, name)?;
     let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
     let served = settings.metrics().map(|address| address.to_string());
     let store =
@@ -73,8 +78,11 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
     let clients = Arc::clone(&transport);
+    let issuing = door.map(|door| door.open(transport.tls(), node.clone()));
+    let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
-    let agent = Arc::new(Agent::new(dir, node, reloader, store, served));
+    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));
+    let renewing = tokio::spawn(renewal::keep(Arc::clone(&agent)));
     let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
@@ -83,7 +91,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     notify(&[NotifyState::Ready]);
 
     let ended = signals.attend(&agent).await;
-    [company, files, expiry].iter().for_each(JoinHandle::abort);
+    [company, files, expiry, renewing].iter().for_each(JoinHandle::abort);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };

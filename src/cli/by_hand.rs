@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    admin::CertificateView,
-    agent::directory::CONFIG,
+    admin::{CertificateView, Renewed, Request},
+    agent::{directory::CONFIG, renewal::renew_alone},
     certificates::{DAY, Key, days, made, read, valid_days},
-    error::CliError,
+    client,
+    error::{CliError, Exit},
     output,
 };
 use crate::{
@@ -165,7 +166,7 @@ fn next(dir: &Path, phase: RotationPhase) -> String {
 pub(super) fn renew(dir: &Path, args: &Renew) -> Result<(), CliError> {
     match &args.ca {
         Some(ca) if args.break_glass => break_glass(dir, ca, args),
-        _ => Err(CliError::usage("say from which files: --break-glass --ca DIR")),
+        _ => renew_from_issuer(dir, args),
     }
 }
 
@@ -191,6 +192,19 @@ fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     rotation::replace_roots(&dir.join(file::ROOTS), authority.roots_pem())?;
     issued.save(dir, Existing::Replace)?;
     made(dir, &issued.certificate, args.json)
+}
+
+/// By the agent if one runs there, otherwise by this process.
+fn renew_from_issuer(dir: &Path, args: &Renew) -> Result<(), CliError> {
+    let certificate = match client::call::<Renewed>(dir, Request::Renew) {
+        Ok(renewed) => renewed.certificate,
+        Err(error) if error.exit() == Exit::NoAgent => renew_alone(dir)?,
+        Err(error) => return Err(error),
+    };
+    if args.json {
+        return output::json(&Renewed { certificate });
+    }
+    output::line(&format!("renewed; valid until {}", certificate.not_after))
 }
 
 /// Files that the configuration says are elsewhere are somebody else's to replace.

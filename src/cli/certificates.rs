@@ -70,7 +70,7 @@ pub(crate) struct Cert {
 enum CertCommand {
     /// Issues a node's or a client's certificate and key into --dir, and puts the roots beside them.
     Issue(Issue),
-    /// Renews the certificate in --dir by hand.
+    /// Renews the certificate in --dir now: from an issuer, or from the authority's files.
     Renew(Renew),
     /// Shows the certificates of a directory (--dir) or a file.
     Show(Show),

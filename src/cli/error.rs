@@ -22,8 +22,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// No agent runs in the directory.
     NoAgent = 4,
-    /// The agent must not join: it has left on purpose, another process uses its name, or its
-    /// certificate was revoked.
+    /// The node must not join: it has left on purpose, another process uses its name, its certificate
+    /// was revoked, or an issuer refused it.
     Unwelcome = 5,
     /// It was ended by hand before there was a verdict.
     Interrupted = 130,
@@ -37,8 +37,8 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  no such key, tag or node
   4  no agent runs in the directory
-  5  the agent must not join: it has left on purpose, another process uses its name, or its
-     certificate was revoked";
+  5  the node must not join: it has left on purpose, another process uses its name, its certificate
+     was revoked, or an issuer refused it";
 
 /// A command failed.
 #[derive(Debug)]

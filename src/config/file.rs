@@ -52,6 +52,15 @@ pub struct ConfigFile {
     pub log_format: Option<LogFormat>,
     /// Roles of clients' certificates that do not say theirs: their URI, and `read`, `watch` or `admin`.
     pub clients: Option<BTreeMap<String, Role>>,
+    /// The directory of the cluster's authority (`ca.pem`, `ca.key`): this node issues certificates.
+    pub issuer: Option<PathBuf>,
+    /// Where those who join knock. Default: each address of `listen`, one port further.
+    pub issuer_listen: Option<Vec<SocketAddr>>,
+    /// How long the certificates that are issued here are valid. Default 72 h.
+    #[serde(deserialize_with = "duration")]
+    pub issuer_validity: Option<Duration>,
+    /// The doors (`host:port`) of issuers, where this node renews its certificate.
+    pub issuers: Option<Vec<String>>,
     /// See [`Config::tags`].
     pub tags: Option<BTreeMap<String, String>>,
     /// See [`Config::listen`].
@@ -275,7 +284,7 @@ impl ConfigFile {
 /// Sets a key, or `table__key`, from the environment: a TOML value, or else a string; a list is
 /// separated by commas.
 fn overlay(table: &mut toml::Table, name: &str, key: &str, value: &str) -> Result<(), FileError> {
-    let listed = matches!(key, "listen" | "advertise" | "seeds");
+    let listed = matches!(key, "listen" | "advertise" | "seeds" | "issuer_listen" | "issuers");
     let strings = |text: &str| {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         toml::Value::Array(parts.map(|part| toml::Value::String(part.to_owned())).collect())

@@ -414,11 +414,15 @@ pub enum Counter {
     ClientRequests,
     /// Requests that their client's role does not permit.
     ClientRequestsRefused,
+    /// Certificates given to those who joined by a token.
+    CertificatesIssued,
+    /// Certificates given to members for the one they had.
+    CertificatesRenewed,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 59] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -476,6 +480,8 @@ impl Counter {
         Self::ClientsAccepted,
         Self::ClientRequests,
         Self::ClientRequestsRefused,
+        Self::CertificatesIssued,
+        Self::CertificatesRenewed,
     ];
 
     /// Its name in metrics and in `info`.
@@ -539,6 +545,8 @@ impl Counter {
             Self::ClientsAccepted => "clients_accepted",
             Self::ClientRequests => "client_requests",
             Self::ClientRequestsRefused => "client_requests_refused",
+            Self::CertificatesIssued => "certificates_issued",
+            Self::CertificatesRenewed => "certificates_renewed",
         }
     }
 }

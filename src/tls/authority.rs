@@ -18,11 +18,11 @@ use aws_lc_rs::{
     signature::Ed25519KeyPair,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType,
-    SerialNumber, SigningKey,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
 };
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -265,13 +265,8 @@ impl Authority {
     /// [`AuthorityError::Expired`] if the authority itself has expired; [`AuthorityError::Make`] if
     /// a name or a date cannot stand in a certificate.
     pub fn issue_with(&self, options: &LeafOptions) -> Result<Issued, AuthorityError> {
-        if super::now() > self.summary.not_after {
-            return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
-        }
         let key = generate(options.key)?;
-        let options = &self.after_cutoff(options);
-        let params = leaf(options, options.not_after.min(self.summary.not_after))?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(made)?;
+        let certificate = self.sign(options, &key)?;
         Ok(Issued {
             certificate_pem: certificate.pem(),
             key_pem: Zeroizing::new(key.serialize_pem()),
@@ -346,6 +341,20 @@ impl Authority {
         save(directory, Existing::Replace, &files)
     }
 
+    /// Issues whatever the options say for somebody else's key, given as the DER of its
+    /// SubjectPublicKeyInfo. Whether they hold the private key is for the caller to know.
+    ///
+    /// # Errors
+    /// As [`Authority::issue_with`]; [`AuthorityError::Make`] also if the key is of an unknown kind.
+    pub fn certify(
+        &self,
+        options: &LeafOptions,
+        public_key: &[u8],
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let key = SubjectPublicKeyInfo::from_der(public_key).map_err(made)?;
+        Ok(self.sign(options, &key)?.der().clone())
+    }
+
     /// The cluster it issues for.
     #[must_use]
     pub fn cluster(&self) -> &ClusterId {
@@ -388,6 +397,20 @@ impl Authority {
     fn revoked(&self) -> MutexGuard<'_, Revocations> {
         // Nothing under the lock can panic half way.
         self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one place where a leaf is signed.
+    fn sign(
+        &self,
+        options: &LeafOptions,
+        key: &impl PublicKeyData,
+    ) -> Result<Certificate, AuthorityError> {
+        if super::now() > self.summary.not_after {
+            return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
+        }
+        let options = &self.after_cutoff(options);
+        let params = leaf(options, options.not_after.min(self.summary.not_after))?;
+        params.signed_by(key, &self.issuer).map_err(made)
     }
 
     fn from_parts(certificate_pem: &[u8], key: KeyPair) -> Result<Self, LoadError> {
@@ -595,7 +618,7 @@ fn common_name(name: &str) -> DistinguishedName {
     subject
 }
 
-fn generate(kind: KeyKind) -> Result<KeyPair, AuthorityError> {
+pub(super) fn generate(kind: KeyKind) -> Result<KeyPair, AuthorityError> {
     match kind {
         KeyKind::Ed25519 => generate_ed25519(),
         KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(made),
@@ -636,7 +659,7 @@ fn has_key(certificate: &[u8], key: &KeyPair) -> bool {
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
 
-fn made(error: rcgen::Error) -> AuthorityError {
+pub(super) fn made(error: rcgen::Error) -> AuthorityError {
     AuthorityError::Make(error.to_string())
 }
 

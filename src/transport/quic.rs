@@ -147,6 +147,12 @@ impl QuicTransport {
         })
     }
 
+    /// What is shown and trusted at present, and after every reload.
+    #[cfg(feature = "cli")]
+    pub(crate) fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+
     /// Drops everything from now on, both ways, while the sockets stay bound for as long as this
     /// value lives: a crashed host, as peers see it. For tests and benchmarks.
     pub fn silence(&self) {

@@ -7,11 +7,12 @@ mod certificates;
 mod clients;
 mod configuration;
 mod harness;
+mod joining;
 mod journal;
 mod lifetime;
 mod naming;
 mod refusals;
-
+mod renewing;
 mod restart;
 mod revocation;
 mod session;

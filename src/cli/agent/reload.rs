@@ -127,6 +127,11 @@ impl Reloader {
         self.problem.load().as_deref().cloned()
     }
 
+    /// The configuration as it is now.
+    pub(super) fn settings(&self) -> Result<Settings, CliError> {
+        Settings::read(&self.dir, &self.flags)
+    }
+
     /// The certificate shown to peers.
     pub(super) fn certificate(&self) -> CertificateSummary {
         self.transport.identity().certificate().clone()
@@ -209,7 +214,7 @@ fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     compare!(gossip_fanout, dead_peer_phi, max_deltas_per_gossip, max_delta_bytes);
     compare!(minimum_live_peers, signing, peers_max, tombstone_grace, forget_after, event_queue);
     compare!(write_queue_bytes, push_bytes_per_second, wan_bytes_per_second);
-    compare!(limits, restarts, quic);
+    compare!(limits, restarts, quic, issuer, issuer_listen, issuer_validity);
     keys
 }
 

@@ -19,7 +19,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::reload::{self, Reloader};
+use super::{
+    issuing::Issuing,
+    reload::{self, Reloader},
+    renewal::Renewal,
+};
 use crate::{
     actors::clock::Clock,
     cli::{
@@ -32,6 +36,7 @@ use crate::{
         revocations::{RevocationView, Revoked},
         why::WhyView,
     },
+    issuer::Terms,
     node::Gossipmonger,
     protocol::{
         entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation,
@@ -49,6 +54,8 @@ pub(super) struct Agent {
     dir: PathBuf,
     pub(super) node: Gossipmonger,
     pub(super) reloader: Reloader,
+    pub(super) renewal: Renewal,
+    issuing: Option<Issuing>,
     store: String,
     metrics: Option<String>,
     watchers: Arc<Semaphore>,
@@ -61,12 +68,35 @@ impl Agent {
         dir: &Path,
         node: Gossipmonger,
         reloader: Reloader,
+        renewal: Renewal,
+        issuing: Option<Issuing>,
         store: String,
         metrics: Option<String>,
     ) -> Self {
         let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
         let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
-        Self { dir: dir.to_owned(), node, reloader, store, metrics, watchers, long_requests }
+        Self {
+            dir: dir.to_owned(),
+            node,
+            reloader,
+            renewal,
+            issuing,
+            store,
+            metrics,
+            watchers,
+            long_requests,
+        }
+    }
+}
+
+impl Agent {
+    fn issuing(&self) -> Result<&Issuing, CliError> {
+        self.issuing.as_ref().ok_or_else(|| {
+            CliError::usage(
+                "this agent issues nothing: ask one that runs with --issuer, or start this one with \
+                 --issuer PKI-DIR (the directory of `ca init`)",
+            )
+        })
     }
 }
 
@@ -464,6 +494,13 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         }
         Request::Reload => line(agent.reloader.reload().await?),
         Request::Revoke { node: peer, statement } => line(revoke(agent, &peer, statement).await?),
+        Request::CreateToken { node, datacenter, ttl_ms, uses } => {
+            let ttl = Duration::from_millis(ttl_ms);
+            line(agent.issuing()?.create(Terms { node, datacenter, ttl, uses }).await?)
+        }
+        Request::Tokens => line(agent.issuing()?.list().await?),
+        Request::RevokeToken { id } => line(agent.issuing()?.revoke(&id).await?),
+        Request::Renew => line(agent.renewal.renew(&agent.reloader).await?),
         Request::List { .. }
         | Request::Members
         | Request::Revocations
@@ -479,25 +516,34 @@ async fn revoke(
     statement: Option<String>,
 ) -> Result<Revoked, CliError> {
     let node = &agent.node;
-    let Some(statement) = statement else {
-        return Err(CliError::usage(
-            "this agent is no issuer: give the authority's directory, with --ca DIR",
-        ));
+    let statement = match (statement, &agent.issuing) {
+        (Some(statement), _) => Revocation::from_text(&statement).map_err(CliError::usage)?,
+        // Nothing is signed that could not be told.
+        (None, Some(_)) if peer == node.node() => return Err(revokes_itself(peer)),
+        (None, Some(issuing)) => issuing.revoke_node(peer.clone()).await?,
+        (None, None) => {
+            return Err(CliError::usage(
+                "this agent is no issuer: give the authority's directory, with --ca DIR",
+            ));
+        }
     };
-    let statement = Revocation::from_text(&statement).map_err(CliError::usage)?;
     if statement.node != *peer {
         return Err(CliError::usage(format!("the statement is about {}", statement.node)));
     }
     // About earlier certificates of its own it may be told.
     let begins = agent.reloader.certificate().not_before.duration_since(SystemTime::UNIX_EPOCH);
     if peer == node.node() && begins.unwrap_or_default().as_secs() <= statement.cutoff {
-        return Err(CliError::usage(format!(
-            "this agent is {peer} itself, which would end before it had told anybody: say it to \
-             another agent"
-        )));
+        return Err(revokes_itself(peer));
     }
     node.revoke(statement).await?;
     Revoked::of(&node.revocations(), peer).ok_or_else(|| CliError::failed("nothing is revoked"))
+}
+
+fn revokes_itself(peer: &NodeId) -> CliError {
+    CliError::usage(format!(
+        "this agent is {peer} itself, which would end before it had told anybody: say it to another \
+         agent"
+    ))
 }
 
 fn line(done: impl Serialize) -> Result<serde_json::Value, CliError> {

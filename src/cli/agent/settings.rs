@@ -16,7 +16,7 @@ use crate::{
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
     config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{ClientRoles, Identity, Naming, Roots, file},
+    tls::{ClientRoles, Identity, LEAF_VALIDITY_AUTOMATED, Naming, Roots, file},
     transport::quic::QuicTransport,
 };
 
@@ -69,6 +69,16 @@ pub(crate) struct Flags {
     /// Loopback address where Prometheus metrics are served.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    /// Directory of the cluster's authority: this agent gives out certificates by token.
+    #[arg(long, value_name = "PKI-DIR")]
+    issuer: Option<PathBuf>,
+    /// Address where those who join knock; may be given several times. Default: one port further than
+    /// --listen.
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+    issuer_listen: Vec<SocketAddr>,
+    /// How long the certificates that this agent gives out are valid (`72h`).
+    #[arg(long = "validity", value_name = "TIME", value_parser = humantime::parse_duration)]
+    issuer_validity: Option<Duration>,
     /// What is logged: error, warn, info, debug, trace, or directives of the tracing crate.
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -144,6 +154,42 @@ impl Settings {
         ]
     }
 
+    /// Where the roots are.
+    pub(super) fn roots(&self, dir: &Path) -> PathBuf {
+        dir.join(self.file.roots.as_deref().unwrap_or_else(|| Path::new(file::ROOTS)))
+    }
+
+    /// The authority's directory, if this agent is to issue.
+    pub(super) fn issuer(&self, dir: &Path) -> Option<PathBuf> {
+        self.file.issuer.as_ref().map(|issuer| dir.join(issuer))
+    }
+
+    /// How long what this agent issues is valid.
+    pub(super) fn issuer_validity(&self) -> Duration {
+        self.file.issuer_validity.unwrap_or(LEAF_VALIDITY_AUTOMATED)
+    }
+
+    /// Where those who join knock, if the gossip is at these addresses.
+    pub(super) fn issuer_listen(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+        self.file.issuer_listen.clone().unwrap_or_else(|| {
+            let next = |address: &SocketAddr| match address.port() {
+                0 | u16::MAX => SocketAddr::new(address.ip(), 0),
+                port => SocketAddr::new(address.ip(), port + 1),
+            };
+            listen.iter().map(next).collect()
+        })
+    }
+
+    /// The issuers where this node renews its certificate.
+    pub(super) fn issuers(&self) -> &[String] {
+        self.file.issuers.as_deref().unwrap_or_default()
+    }
+
+    /// Whether certificate and key are files that something else writes.
+    pub(super) const fn has_other_files(&self) -> bool {
+        self.file.certificate.is_some() || self.file.key.is_some()
+    }
+
     /// The node's configuration, checked; opens the store.
     pub(super) fn config(
         &self,
@@ -207,6 +253,9 @@ impl Settings {
         over(&mut file.key, flags.key.map(from_here));
         over(&mut file.roots, flags.roots.map(from_here));
         over(&mut file.metrics, flags.metrics);
+        over(&mut file.issuer, flags.issuer.map(from_here));
+        over(&mut file.issuer_listen, Some(flags.issuer_listen).filter(|list| !list.is_empty()));
+        over(&mut file.issuer_validity, flags.issuer_validity);
         over(&mut file.log, flags.log);
         over(&mut file.log_format, flags.log_format);
         over(&mut file.rejoin, flags.rejoin.then_some(true));

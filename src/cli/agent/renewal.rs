@@ -1,0 +1,179 @@
+//! The agent's certificate is renewed while it runs: from an issuer, after two thirds of its lifetime,
+//! with a new key, and put in force without a connection being dropped.
+//!
+//! Only a certificate in the directory's own files is renewed here. Files that the configuration names
+//! are somebody else's to renew.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rand::{RngExt, seq::SliceRandom};
+use tokio::{runtime::Runtime, sync::Mutex};
+
+use super::{
+    directory::Lock,
+    issuing::Issuing,
+    reload::Reloader,
+    server::Agent,
+    settings::{Flags, Settings},
+};
+use crate::{
+    actors::clock::Clock,
+    cli::{
+        admin::{CertificateView, Renewed},
+        error::{CliError, Exit},
+    },
+    issuer::{self, ClaimError},
+    tls::{CertificateSummary, Existing, date},
+};
+
+/// Renews, once at a time.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    dir: PathBuf,
+    /// The door of this process, if it has one.
+    own: Option<String>,
+    one_at_a_time: Mutex<()>,
+}
+
+impl Renewal {
+    pub(super) fn new(dir: &Path, issuing: Option<&Issuing>) -> Self {
+        let own = issuing.and_then(Issuing::own).map(str::to_owned);
+        Self { dir: dir.to_owned(), own, one_at_a_time: Mutex::new(()) }
+    }
+
+    /// Renews now, and puts it in force.
+    pub(super) async fn renew(&self, reloader: &Reloader) -> Result<Renewed, CliError> {
+        let _one_at_a_time = self.one_at_a_time.lock().await;
+        let settings = reloader.settings()?;
+        let certificate = renew(&self.dir, &settings, self.issuers(&settings)).await?;
+        reloader.renew().await?;
+        Ok(Renewed { certificate })
+    }
+
+    fn issuers(&self, settings: &Settings) -> Vec<String> {
+        settings.issuers().iter().chain(&self.own).cloned().collect()
+    }
+
+    /// Whether there is anything to renew by.
+    fn is_possible(&self, settings: &Settings) -> bool {
+        !settings.has_other_files() && !self.issuers(settings).is_empty()
+    }
+}
+
+/// Renews whenever it is time, until it is aborted.
+pub(super) async fn keep(agent: Arc<Agent>) {
+    loop {
+        let certificate = agent.reloader.certificate();
+        let due = due(&certificate);
+        await_wall(&agent, due, &certificate).await;
+        if agent.reloader.certificate().fingerprint != certificate.fingerprint {
+            // Somebody else was faster.
+            continue;
+        }
+        match attempt(&agent).await {
+            Ok(()) => {}
+            Err(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+/// Waits for a time by the wall clock, which may be set or stand still meanwhile, or for another
+/// certificate.
+async fn await_wall(agent: &Agent, due: SystemTime, certificate: &CertificateSummary) {
+    while let Ok(remaining) = due.duration_since(Clock::wall()) {
+        tokio::time::sleep(remaining.min(LOOK_AGAIN)).await;
+        if agent.reloader.certificate().fingerprint != certificate.fingerprint {
+            return;
+        }
+    }
+}
+
+/// Tries once; `Err`: to be tried again after this long.
+async fn attempt(agent: &Agent) -> Result<(), Duration> {
+    let certificate = agent.reloader.certificate();
+    match agent.reloader.settings() {
+        Ok(settings) if agent.renewal.is_possible(&settings) => {}
+        // That there is nobody to ask is no news each time; a configuration that does not hold is
+        // told when it is used.
+        _ => return Err(LOOK_AGAIN),
+    }
+    match agent.renewal.renew(&agent.reloader).await {
+        Ok(Renewed { certificate }) => {
+            tracing::info!(until = certificate.not_after, "certificate renewed");
+            Ok(())
+        }
+        Err(error) => {
+            let pause = pause(&certificate);
+            let again = humantime::format_duration(Duration::from_secs(pause.as_secs().max(1)));
+            tracing::warn!(
+                until = date(certificate.not_after),
+                "the certificate could not be renewed, the next attempt is in {again}: {error}"
+            );
+            Err(pause)
+        }
+    }
+}
+
+/// After two thirds of the lifetime, and a little later that is different on each node.
+fn due(certificate: &CertificateSummary) -> SystemTime {
+    let spread = issuer::lifetime(certificate) / SPREAD_PARTS;
+    issuer::renewal_due(certificate) + spread.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// Twenty attempts or so in what is left of the lifetime.
+fn pause(certificate: &CertificateSummary) -> Duration {
+    let part = (issuer::lifetime(certificate) / PAUSE_PARTS).clamp(PAUSE_MIN, PAUSE_MAX);
+    part.mul_f64(rand::rng().random_range(0.5..1.5))
+}
+
+/// Renews the certificate of a directory where no agent runs.
+pub(crate) fn renew_alone(dir: &Path) -> Result<CertificateView, CliError> {
+    super::directory::check(dir)?;
+    let settings = Settings::read(dir, &Flags::default())?;
+    let _lock = Lock::take(dir)?;
+    let issuers = settings.issuers().to_vec();
+    Runtime::new()?.block_on(renew(dir, &settings, issuers))
+}
+
+/// Gets a new certificate, and writes it over the one in the directory.
+async fn renew(
+    dir: &Path,
+    settings: &Settings,
+    mut issuers: Vec<String>,
+) -> Result<CertificateView, CliError> {
+    if settings.has_other_files() {
+        return Err(CliError::usage(
+            "`certificate` or `key` in the configuration names files of somebody else's: renew them \
+             there",
+        ));
+    }
+    issuers.shuffle(&mut rand::rng());
+    let (identity, roots) = settings.credentials(dir)?;
+    let key = identity.key_kind();
+    let issued = issuer::renew(identity, &roots, &issuers, key).await?;
+    issued.save(dir, Existing::Replace)?;
+    Ok(CertificateView::from(&issued.certificate))
+}
+
+impl From<ClaimError> for CliError {
+    fn from(error: ClaimError) -> Self {
+        match &error {
+            ClaimError::Nobody => Self::usage(error),
+            _ if error.is_refusal() => Self::new(Exit::Unwelcome, error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// The configuration and the clock are looked at again after so long at the latest.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Nodes that got their certificates together spread their renewals over this part of the lifetime.
+const SPREAD_PARTS: u32 = 30;
+/// A pause between attempts is this part of the lifetime, within the two limits.
+const PAUSE_PARTS: u32 = 60;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(600);

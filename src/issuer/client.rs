@@ -1,0 +1,443 @@
+//! Who knocks at an issuer's door: a machine with a token, or a member with a certificate.
+//!
+//! An answer is believed only if it fits what was asked: a certificate of our key and our name, signed
+//! by an authority we know, and to a token the issuer's proof that it knows the secret too.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, TransportErrorCode, VarInt,
+    crypto::rustls::QuicClientConfig,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::{
+    ISSUERS_MAX, is_door,
+    request::{
+        ANSWER_BYTES_MAX, Answer, Exported, Granted, JOIN_ALPN, Join, PublicKey, Refused, Request,
+    },
+    server,
+    token::Token,
+};
+use crate::{
+    actors::clock::Clock,
+    protocol::id::{Datacenter, NodeId},
+    tls::{
+        self, AuthorityError, Identity, Issued, KeyKind, LoadError, Pin, Pinned, Refusal,
+        Requested, Roots, SERVER_NAME, Tls, Unpinned, Verdict, pem_of,
+    },
+};
+
+/// What a joiner wants to be, where the token does not fix it.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// Its name.
+    pub node: Option<NodeId>,
+    /// Its datacenter; that of the issuer if nobody says.
+    pub datacenter: Option<Datacenter>,
+    /// Its kind of key.
+    pub key: KeyKind,
+}
+
+/// What a joiner has got.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// Certificate, key and roots.
+    pub issued: Issued,
+    /// Where the issuer gossips, on the host that was asked.
+    pub gossip_port: u16,
+    /// The address of the issuer's door.
+    pub door: SocketAddr,
+    /// Doors (`host:port`) of further issuers.
+    pub issuers: Vec<String>,
+    /// Our own address on the way there.
+    pub local: IpAddr,
+}
+
+/// There is no certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// The host has no address.
+    #[error("the host {host} cannot be resolved: {why}")]
+    Unknown {
+        /// The host, or the address.
+        host: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Nobody answers.
+    #[error(
+        "no issuer answers at {address} (UDP): {why}; does an agent with --issuer run there, and does UDP reach it?"
+    )]
+    Unreachable {
+        /// The door.
+        address: String,
+        /// What happened.
+        why: String,
+    },
+    /// The issuer is busy, or does not look at us for a while.
+    #[error(
+        "the issuer at {0} turned us away unheard: it is busy, or this address has failed too often; wait a minute"
+    )]
+    TurnedAway(String),
+    /// Another authority than the token pins.
+    #[error(
+        "{address} does not show the authority that the token pins: it is another cluster's issuer, its authority has changed since, or somebody is in between; nothing was sent to it"
+    )]
+    WrongPin {
+        /// The door.
+        address: String,
+    },
+    /// The handshake failed for another reason.
+    #[error("{address}: {refusal}")]
+    Handshake {
+        /// The door.
+        address: String,
+        /// Who refused whom, and why.
+        refusal: Refusal,
+    },
+    /// The issuer refused.
+    #[error("the issuer at {address} refused: {why}{}", aside(.detail))]
+    Refused {
+        /// The door.
+        address: String,
+        /// Why.
+        why: Refused,
+        /// What more it said.
+        detail: String,
+    },
+    /// The answer does not fit what was asked.
+    #[error("{address} gave an answer that cannot be used: {why}")]
+    Answer {
+        /// The door.
+        address: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// No key could be made.
+    #[error(transparent)]
+    Key(#[from] AuthorityError),
+    /// Our own certificate cannot be used.
+    #[error(transparent)]
+    Own(#[from] LoadError),
+    /// There is nobody to ask.
+    #[error("no issuer is known: `issuers` in the configuration names none")]
+    Nobody,
+}
+
+impl ClaimError {
+    /// Whether the other side said no, which it will say again.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::WrongPin { .. }
+                | Self::Handshake { .. }
+                | Self::Answer { .. }
+        )
+    }
+}
+
+/// Gets a first certificate from the issuer on `host`. In a tokio runtime.
+///
+/// # Errors
+/// [`ClaimError`]. The token may have been used up only if the answer was lost.
+pub async fn join(token: &Token, host: &str, asked: &Asked) -> Result<Joined, ClaimError> {
+    let mut last = ClaimError::Nobody;
+    for door in resolve(&place(host, token.port())).await? {
+        match join_at(token, door, asked).await {
+            Err(error @ (ClaimError::Unreachable { .. } | ClaimError::TurnedAway(_))) => {
+                last = error;
+            }
+            decided => return decided,
+        }
+    }
+    Err(last)
+}
+
+async fn join_at(token: &Token, door: SocketAddr, asked: &Asked) -> Result<Joined, ClaimError> {
+    let verifier = Arc::new(Pinned::new(token.pin()));
+    let config = tls::strangers(Arc::clone(&verifier), JOIN_ALPN);
+    let explain = |error: &ConnectionError| match verifier.refused() {
+        Some(Unpinned::Foreign) => ClaimError::WrongPin { address: door.to_string() },
+        Some(Unpinned::Unusable(refusal)) => {
+            ClaimError::Handshake { address: door.to_string(), refusal: refusal.clone() }
+        }
+        None => broken(&door, error, &Verdict::default()),
+    };
+    let call = Call::dial(door, config, &explain).await?;
+    let joined = call.join(token, asked).await;
+    call.end().await;
+    joined
+}
+
+/// Gets a further certificate of the same name from the first of the issuers that gives one. In a
+/// tokio runtime.
+///
+/// # Errors
+/// [`ClaimError`] of the last one asked.
+pub async fn renew(
+    identity: Identity,
+    roots: &Roots,
+    issuers: &[String],
+    key: KeyKind,
+) -> Result<Issued, ClaimError> {
+    let mut last = ClaimError::Nobody;
+    let tls = Tls::new(identity, roots.clone())?;
+    for issuer in issuers {
+        let doors = match resolve(issuer).await {
+            Ok(doors) => doors,
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        };
+        for door in doors {
+            match renew_at(&tls, roots, door, key).await {
+                Ok(issued) => return Ok(issued),
+                Err(error) => last = error,
+            }
+        }
+    }
+    Err(last)
+}
+
+async fn renew_at(
+    tls: &Tls,
+    roots: &Roots,
+    door: SocketAddr,
+    key: KeyKind,
+) -> Result<Issued, ClaimError> {
+    let verdict = Verdict::default();
+    let config = tls.member(JOIN_ALPN, verdict.clone());
+    let call = Call::dial(door, config, &|error| broken(&door, error, &verdict)).await?;
+    let renewed = call.renew(tls, roots, key, &verdict).await;
+    call.end().await;
+    renewed
+}
+
+/// A connection to a door.
+struct Call {
+    door: SocketAddr,
+    connection: Connection,
+    endpoint: Endpoint,
+}
+
+impl Call {
+    async fn dial(
+        door: SocketAddr,
+        tls: rustls::ClientConfig,
+        explain: &(dyn Fn(&ConnectionError) -> ClaimError + Sync),
+    ) -> Result<Self, ClaimError> {
+        let unreachable = |why: &dyn fmt::Display| ClaimError::Unreachable {
+            address: door.to_string(),
+            why: why.to_string(),
+        };
+        let crypto = QuicClientConfig::try_from(tls).expect(tls::INITIAL_SUITE);
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(server::transport());
+        let endpoint = Endpoint::client(unspecified(door)).map_err(|e| unreachable(&e))?;
+        let connecting =
+            endpoint.connect_with(config, door, SERVER_NAME).map_err(|e| unreachable(&e))?;
+        match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
+            Ok(Ok(connection)) => Ok(Self { door, connection, endpoint }),
+            Ok(Err(error)) => {
+                // So that the other side learns why.
+                idle(&endpoint).await;
+                Err(explain(&error))
+            }
+            Err(_) => Err(unreachable(&"no answer in time")),
+        }
+    }
+
+    async fn join(&self, token: &Token, asked: &Asked) -> Result<Joined, ClaimError> {
+        let requested = Requested::new(asked.key)?;
+        let exported = self.exported()?;
+        let mut join = Join {
+            token: token.id(),
+            node: asked.node.clone(),
+            datacenter: asked.datacenter.clone(),
+            csr: requested.csr.clone(),
+            proof: [0; 32],
+        };
+        join.prove(&token.key(), &exported);
+        let granted = self.ask(&Request::Join(join), &Verdict::default()).await?;
+        if !granted.is_proved(&token.key(), &exported) {
+            return Err(self.bad("it does not know the token's secret"));
+        }
+        let roots = granted.roots.iter().map(|root| CertificateDer::from(root.as_slice()));
+        if !roots.clone().any(|root| Pin::of(&root) == Some(token.pin())) {
+            return Err(self.bad("its roots lack the authority that the token pins"));
+        }
+        let roots_pem: String = roots.map(|root| pem_of(&root)).collect();
+        let roots = Roots::from_pem(roots_pem.as_bytes()).map_err(|e| self.bad(e))?;
+        let issued = self.accept(requested, &granted, roots_pem, &roots)?;
+        let name = issued.certificate.name.clone().map_err(|e| self.bad(e))?;
+        let other = asked.node.as_ref().is_some_and(|node| *node != name.node)
+            || asked.datacenter.as_ref().is_some_and(|datacenter| *datacenter != name.datacenter);
+        if other {
+            return Err(self.bad(format!("it is of {name}, which was not asked for")));
+        }
+        let (gossip_port, local) = (granted.gossip_port, local_address(self.door));
+        let mut issuers = granted.issuers;
+        issuers.retain(|door| is_door(door));
+        issuers.truncate(ISSUERS_MAX);
+        Ok(Joined { issued, gossip_port, door: self.door, issuers, local })
+    }
+
+    async fn renew(
+        &self,
+        tls: &Tls,
+        roots: &Roots,
+        key: KeyKind,
+        verdict: &Verdict,
+    ) -> Result<Issued, ClaimError> {
+        let requested = Requested::new(key)?;
+        let request = Request::Renew { csr: requested.csr.clone() };
+        let granted = self.ask(&request, verdict).await?;
+        // The roots in the answer are not taken: no proof of the authority's stands behind them.
+        let issued = self.accept(requested, &granted, String::new(), roots)?;
+        if issued.certificate.name.as_ref() != Ok(tls.identity().name()) {
+            return Err(self.bad("the certificate is not of this node"));
+        }
+        Ok(issued)
+    }
+
+    fn exported(&self) -> Result<Exported, ClaimError> {
+        Exported::of(&self.connection).ok_or_else(|| self.bad("TLS gives no exporter"))
+    }
+
+    /// Asks, and reads the whole answer.
+    async fn ask(&self, request: &Request, verdict: &Verdict) -> Result<Granted, ClaimError> {
+        let asked = async {
+            let (mut send, mut receive) = self.connection.open_bi().await?;
+            // One that refuses early has said why: that is in the answer, or in the close.
+            let _ = send.write_all(&request.encode()).await;
+            let _ = send.finish();
+            match receive.read_to_end(ANSWER_BYTES_MAX).await {
+                Ok(answer) => Ok(answer),
+                Err(_) => Err(self.connection.closed().await),
+            }
+        };
+        let answer = match tokio::time::timeout(ANSWER_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(broken(&self.door, &error, verdict)),
+            Err(_) => return Err(self.bad("none in time")),
+        };
+        match Answer::decode(&answer).map_err(|e| self.bad(e))? {
+            Answer::Granted(granted) => Ok(granted),
+            Answer::Refused(why, detail) => {
+                let detail = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+                Err(ClaimError::Refused { address: self.door.to_string(), why, detail })
+            }
+        }
+    }
+
+    /// Checks a certificate against the key that was sent and the roots.
+    fn accept(
+        &self,
+        requested: Requested,
+        granted: &Granted,
+        roots_pem: String,
+        roots: &Roots,
+    ) -> Result<Issued, ClaimError> {
+        let key = PublicKey::from_csr(&requested.csr).map_err(|e| self.bad(e))?;
+        let certificate = CertificateDer::from(granted.certificate.clone());
+        if !key.is_of(&certificate) {
+            return Err(self.bad("the certificate is of another key"));
+        }
+        let issued = requested.issued(&certificate, roots_pem).map_err(|e| self.bad(e))?;
+        let (chain, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
+        let identity = Identity::from_pem(chain, key).map_err(|e| self.bad(e))?;
+        roots.check(&identity, Clock::wall()).map_err(|e| self.bad(e))?;
+        Ok(issued)
+    }
+
+    /// Ends it, so that the other side knows.
+    async fn end(self) {
+        self.connection.close(VarInt::from_u32(0), b"");
+        idle(&self.endpoint).await;
+    }
+
+    fn bad(&self, why: impl fmt::Display) -> ClaimError {
+        ClaimError::Answer { address: self.door.to_string(), why: why.to_string() }
+    }
+}
+
+/// Waits until what is to be sent has been.
+async fn idle(endpoint: &Endpoint) {
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
+}
+
+fn broken(door: &SocketAddr, error: &ConnectionError, verdict: &Verdict) -> ClaimError {
+    let address = door.to_string();
+    match error {
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            ClaimError::TurnedAway(address)
+        }
+        error => match verdict.refusal(error) {
+            Some(refusal) => ClaimError::Handshake { address, refusal },
+            None => ClaimError::Unreachable { address, why: error.to_string() },
+        },
+    }
+}
+
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, ClaimError> {
+    let unknown = |why: String| ClaimError::Unknown { host: address.to_owned(), why };
+    let found = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(address)).await;
+    let found = found.map_err(|_| unknown("no answer in time".to_owned()))?;
+    let mut doors: Vec<_> = found.map_err(|e| unknown(e.to_string()))?.collect();
+    doors.dedup();
+    doors.truncate(ADDRESSES_MAX);
+    if doors.is_empty() {
+        return Err(unknown("it has no address".to_owned()));
+    }
+    Ok(doors)
+}
+
+/// A host and a port as one text.
+pub(crate) fn place(host: &str, port: u16) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
+fn unspecified(towards: SocketAddr) -> SocketAddr {
+    match towards {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Which of our addresses the system would send from; nothing is sent.
+fn local_address(towards: SocketAddr) -> IpAddr {
+    let socket = UdpSocket::bind(unspecified(towards)).and_then(|socket| {
+        socket.connect(towards)?;
+        socket.local_addr()
+    });
+    socket.map_or_else(|_| unspecified(towards).ip(), |address| address.ip())
+}
+
+fn aside(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}
+
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 4;
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a handshake, per address.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an answer: longer than the issuer takes to give up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
+/// How long a close may take to be sent.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,451 @@
+//! The issuer's door: a UDP port of its own, where those knock who have no certificate yet.
+//!
+//! Whoever knocks has proved its address first (a Retry costs less than a look at it), spends one of
+//! its source's attempts, which it gets back if it is granted something, and has one request and one
+//! deadline. Why somebody was refused is told to him, counted, and logged.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use quinn::{
+    ConnectionError, Endpoint, EndpointConfig, Incoming, ReadToEndError, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+};
+use rustls::{
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+
+use super::{
+    Issuer,
+    ledger::Denied,
+    request::{
+        ANSWER_BYTES_MAX, Answer, Exported, Granted, JOIN_ALPN, REQUEST_BYTES_MAX, Refused, Request,
+    },
+};
+use crate::{
+    actors::clock::Clock,
+    protocol::{id::NodeId, time::Time},
+    tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},
+};
+
+/// Connections served at once; others are turned away.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// From the first packet to the answer.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Attempts a minute from one address, or IPv6 network of 64 bits, that lead to nothing.
+pub const ATTEMPTS_PER_MINUTE: u32 = 60;
+
+/// Source addresses remembered at once.
+pub const SOURCES_MAX: usize = 4_096;
+
+/// What an issuer has to know of the cluster it issues for, and whom it tells what it does.
+pub trait Cluster: fmt::Debug + Send + Sync + 'static {
+    /// Whether a node of this name is in the cluster, and neither dead nor gone.
+    fn lives(&self, node: &NodeId) -> bool;
+    /// The UDP port where this node gossips.
+    fn gossip_port(&self) -> u16;
+    /// The authorities that are trusted here now, PEM; the issuer's own need not be among them.
+    fn roots_pem(&self) -> String;
+    /// The doors (`host:port`) of other issuers that this node knows.
+    fn issuers(&self) -> Vec<String>;
+    /// Somebody was refused; the label is for a counter.
+    fn refused(&self, source: SocketAddr, label: &'static str, detail: &str);
+    /// A certificate was given to this node, for a token or for its certificate before.
+    fn granted(&self, source: SocketAddr, name: &PeerName, renewal: bool);
+}
+
+/// The bound port.
+#[derive(Debug)]
+pub struct Door {
+    endpoints: Vec<Endpoint>,
+    addresses: Vec<SocketAddr>,
+}
+
+/// The port cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for those who join: {error}")]
+pub struct DoorError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl Door {
+    /// Binds the addresses; one with port 0 gets the port of the first. In a tokio runtime.
+    ///
+    /// # Errors
+    /// [`DoorError`], naming the address.
+    pub fn bind(addresses: &[SocketAddr]) -> Result<Self, DoorError> {
+        let mut door = Self { endpoints: Vec::new(), addresses: Vec::new() };
+        for address in addresses {
+            let mut address = *address;
+            if let (0, Some(first)) = (address.port(), door.addresses.first()) {
+                address.set_port(first.port());
+            }
+            let failed = |error| DoorError { address, error };
+            let socket = bind(address).map_err(failed)?;
+            let runtime = Arc::new(TokioRuntime);
+            let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime);
+            let endpoint = endpoint.map_err(failed)?;
+            door.addresses.push(endpoint.local_addr().map_err(failed)?);
+            door.endpoints.push(endpoint);
+        }
+        Ok(door)
+    }
+
+    /// Where it is bound.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The port that tokens name: that of the first address.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.addresses.first().map_or(0, SocketAddr::port)
+    }
+
+    /// Serves until this is dropped. `tls`: of the node; its roots say who is a member.
+    pub async fn serve(self, issuer: Arc<Issuer>, tls: Tls, cluster: Arc<dyn Cluster>) {
+        let desk = Arc::new(Desk {
+            issuer,
+            tls,
+            cluster,
+            sources: Mutex::default(),
+            clock: Clock::start(),
+            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        });
+        let mut doors = JoinSet::new();
+        for endpoint in self.endpoints {
+            let config = desk.server_config(Verdict::default());
+            endpoint.set_server_config(Some(config));
+            doors.spawn(attend(Arc::clone(&desk), endpoint));
+        }
+        while doors.join_next().await.is_some() {}
+    }
+}
+
+async fn attend(desk: Arc<Desk>, endpoint: Endpoint) {
+    let mut visits = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = visits.join_next() => {}
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { return };
+                if let Some((incoming, permit)) = desk.admit(incoming) {
+                    visits.spawn(Arc::clone(&desk).visit(incoming, permit));
+                }
+            }
+        }
+    }
+}
+
+/// Who answers.
+struct Desk {
+    issuer: Arc<Issuer>,
+    tls: Tls,
+    cluster: Arc<dyn Cluster>,
+    sources: Mutex<Sources>,
+    clock: Clock,
+    room: Arc<Semaphore>,
+}
+
+impl Desk {
+    /// Lets a handshake begin, or turns it away.
+    fn admit(&self, incoming: Incoming) -> Option<(Incoming, OwnedSemaphorePermit)> {
+        if !incoming.remote_address_validated() && incoming.may_retry() {
+            // It fails only for what may not be retried.
+            let _ = incoming.retry();
+            return None;
+        }
+        let source = incoming.remote_address();
+        if !self.sources().pays(source.ip(), self.clock.now()) {
+            self.cluster.refused(source, RATE_LIMITED, "too many attempts within a minute");
+            incoming.refuse();
+            return None;
+        }
+        match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(permit) => Some((incoming, permit)),
+            Err(_) => {
+                self.cluster.refused(source, BUSY, "too many are being served");
+                incoming.refuse();
+                None
+            }
+        }
+    }
+
+    async fn visit(self: Arc<Self>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+        let source = incoming.remote_address();
+        let verdict = Verdict::default();
+        let config = self.server_config(verdict.clone());
+        let served = async {
+            let connection = incoming.accept_with(Arc::new(config))?.await?;
+            self.converse(&connection).await
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => self.broken(source, &error, &verdict),
+            Err(_) => self.cluster.refused(source, TIMEOUT, "no whole request in time"),
+        }
+    }
+
+    /// One request, one answer.
+    async fn converse(
+        self: &Arc<Self>,
+        connection: &quinn::Connection,
+    ) -> Result<(), ConnectionError> {
+        let (mut send, mut receive) = connection.accept_bi().await?;
+        let request = match receive.read_to_end(REQUEST_BYTES_MAX).await {
+            Ok(bytes) => Request::decode(&bytes).map_err(|e| Denied::new(Refused::BadRequest, e)),
+            Err(ReadToEndError::TooLong) => Err(Denied::new(
+                Refused::BadRequest,
+                format!("a request has {REQUEST_BYTES_MAX} bytes at most"),
+            )),
+            Err(ReadToEndError::Read(_)) => return Err(connection.closed().await),
+        };
+        let answer = match request {
+            Ok(request) => self.answer(connection, request).await,
+            Err(denied) => Err(denied),
+        };
+        let answer = self.tell(connection.remote_address(), answer).encode();
+        debug_assert!(answer.len() <= ANSWER_BYTES_MAX);
+        if send.write_all(&answer).await.is_ok() && send.finish().is_ok() {
+            // It closes when it has read the answer.
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.closed()).await;
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        connection: &quinn::Connection,
+        request: Request,
+    ) -> Result<(Granted, PeerName, bool), Denied> {
+        let member = tls::peer_name(connection);
+        let exported = Exported::of(connection);
+        let desk = Arc::clone(self);
+        let decided = tokio::task::spawn_blocking(move || match request {
+            Request::Join(join) => {
+                let exported =
+                    exported.ok_or_else(|| Denied::new(Refused::Unable, "no exporter"))?;
+                let (granted, name) = desk.issuer.grant(&join, &exported, desk.cluster.as_ref())?;
+                Ok((granted, name, false))
+            }
+            Request::Renew { csr } => {
+                let name = member.map_err(|e| Denied::new(Refused::NoCertificate, e))?;
+                let granted = desk.issuer.regrant(&name, &csr, desk.cluster.as_ref())?;
+                Ok((granted, name, true))
+            }
+        });
+        decided.await.unwrap_or_else(|_| Err(Denied::new(Refused::Unable, "it failed inside")))
+    }
+
+    /// Counts and logs what is answered.
+    fn tell(
+        &self,
+        source: SocketAddr,
+        answer: Result<(Granted, PeerName, bool), Denied>,
+    ) -> Answer {
+        match answer {
+            Ok((granted, name, renewal)) => {
+                self.sources().gives_back(source.ip());
+                self.cluster.granted(source, &name, renewal);
+                Answer::Granted(granted)
+            }
+            Err(Denied { why, detail }) => {
+                let told =
+                    if detail.is_empty() { why.to_string() } else { format!("{why}: {detail}") };
+                self.cluster.refused(source, why.as_str(), &told);
+                // What is wrong inside is no business of strangers.
+                let detail = if why == Refused::Unable { String::new() } else { detail };
+                Answer::Refused(why, detail.chars().take(DETAIL_CHARS_MAX).collect())
+            }
+        }
+    }
+
+    /// Counts and logs what ended before there was an answer.
+    fn broken(&self, source: SocketAddr, error: &ConnectionError, verdict: &Verdict) {
+        match verdict.refusal(error) {
+            Some(refusal)
+                if refusal.by == RefusedBy::Peer
+                    && refusal.reason == Rejection::UnknownAuthority =>
+            {
+                let detail = "it does not accept this authority: its token is of another one";
+                self.cluster.refused(source, WRONG_PIN, detail);
+            }
+            Some(refusal) => {
+                self.cluster.refused(source, refusal.reason.as_str(), &refusal.to_string());
+            }
+            None => self.cluster.refused(source, BROKEN, &error.to_string()),
+        }
+    }
+
+    fn server_config(&self, verdict: Verdict) -> ServerConfig {
+        let shown = Arc::new(Showing(Arc::clone(&self.issuer)));
+        let crypto = self.tls.door(shown, JOIN_ALPN, verdict);
+        let crypto = QuicServerConfig::try_from(crypto).expect(tls::INITIAL_SUITE);
+        let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+        config
+            .transport_config(transport())
+            .migration(false)
+            .max_incoming(CONNECTIONS_MAX)
+            .incoming_buffer_size(INCOMING_BUFFER)
+            .incoming_buffer_size_total(INCOMING_BUFFER * CONNECTIONS_MAX as u64);
+        config
+    }
+
+    fn sources(&self) -> std::sync::MutexGuard<'_, Sources> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One stream each way, little of everything.
+pub(super) fn transport() -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(2 * ANSWER_BYTES_MAX as u32))
+        .stream_receive_window(VarInt::from_u32(ANSWER_BYTES_MAX as u32))
+        .send_window(2 * ANSWER_BYTES_MAX as u64)
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(None)
+        .max_idle_timeout(Some(VarInt::from_u32(REQUEST_TIMEOUT.as_millis() as u32).into()));
+    Arc::new(transport)
+}
+
+fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // So that an IPv4 socket of the same port can be bound beside it.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Shows the door's certificate as it is at the moment of each handshake.
+#[derive(Debug)]
+struct Showing(Arc<Issuer>);
+
+impl ResolvesServerCert for Showing {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match self.0.shown() {
+            Ok(shown) => Some(Arc::clone(&shown.certified)),
+            Err(error) => {
+                tracing::error!("nobody can join: {error}");
+                None
+            }
+        }
+    }
+}
+
+/// How many attempts each source has left.
+#[derive(Debug, Default)]
+struct Sources(BTreeMap<IpAddr, Purse>);
+
+#[derive(Clone, Copy, Debug)]
+struct Purse {
+    left: f64,
+    at: Time,
+}
+
+impl Sources {
+    /// Spends an attempt, if there is one.
+    fn pays(&mut self, source: IpAddr, now: Time) -> bool {
+        if self.0.len() >= SOURCES_MAX {
+            self.0.retain(|_, purse| purse.at(now) < f64::from(ATTEMPTS_PER_MINUTE));
+            // All of these have spent lately; then all begin anew, and the room has to hold.
+            if self.0.len() >= SOURCES_MAX {
+                self.0.clear();
+            }
+        }
+        let full = Purse { left: f64::from(ATTEMPTS_PER_MINUTE), at: now };
+        let purse = self.0.entry(network(source)).or_insert(full);
+        *purse = Purse { left: purse.at(now), at: now };
+        let pays = purse.left >= 1.0;
+        purse.left -= f64::from(u8::from(pays));
+        pays
+    }
+
+    /// The attempt was none: something was granted.
+    fn gives_back(&mut self, source: IpAddr) {
+        if let Some(purse) = self.0.get_mut(&network(source)) {
+            purse.left = (purse.left + 1.0).min(f64::from(ATTEMPTS_PER_MINUTE));
+        }
+    }
+}
+
+impl Purse {
+    fn at(&self, now: Time) -> f64 {
+        let most = f64::from(ATTEMPTS_PER_MINUTE);
+        (self.left + now.since(self.at).as_secs_f64() * most / 60.0).min(most)
+    }
+}
+
+/// Whoever has one IPv6 address has 2^64 of them.
+fn network(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+/// How long an asker may take to read its answer.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes of packets held for one handshake that has not been looked at.
+const INCOMING_BUFFER: u64 = 16 << 10;
+/// Longest detail that a refused asker is told, in characters.
+const DETAIL_CHARS_MAX: usize = 200;
+// Labels of what is refused without an answer.
+const RATE_LIMITED: &str = "join_rate_limited";
+const BUSY: &str = "join_busy";
+const TIMEOUT: &str = "join_timeout";
+const WRONG_PIN: &str = "join_wrong_pin";
+const BROKEN: &str = "join_broken";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_a_source_that_has_spent_its_minute() {
+        let mut sources = Sources::default();
+        let (now, greedy) = (Time::ZERO, "10.0.0.1".parse().unwrap());
+        let spent = (0..200).filter(|_| sources.pays(greedy, now)).count();
+        assert_eq!(spent, 60);
+        assert!(sources.pays("10.0.0.2".parse().unwrap(), now));
+        sources.gives_back(greedy);
+        assert!(sources.pays(greedy, now) && !sources.pays(greedy, now));
+        assert!(sources.pays(greedy, now + Duration::from_secs(1)));
+        assert!(!sources.pays(greedy, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn takes_a_network_of_ipv6_as_one_source_and_remembers_a_limited_number() {
+        let mut sources = Sources::default();
+        let network = |n: u128| IpAddr::from((n << 64).to_be_bytes());
+        while sources.pays(network(1), Time::ZERO) {}
+        assert!(!sources.pays("0:0:0:1::77".parse().unwrap(), Time::ZERO));
+        for n in 0..3 * SOURCES_MAX as u128 {
+            sources.pays(network(n), Time::ZERO);
+            assert!(sources.0.len() <= SOURCES_MAX);
+        }
+    }
+}

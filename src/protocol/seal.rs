@@ -171,8 +171,11 @@ impl Credential {
 /// Signs heads.
 pub struct LifeSigner {
     key: LifeKey,
-    sign: Box<dyn Fn(&Hash) -> Option<Signature> + Send + Sync>,
+    sign: Box<Sign>,
 }
+
+/// Signs a head, if it can.
+type Sign = dyn Fn(&Hash) -> Option<Signature> + Send + Sync;
 
 impl LifeSigner {
     /// From 32 random bytes, which nobody else may know.

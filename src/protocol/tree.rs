@@ -593,7 +593,7 @@ mod tests {
             let left: Vec<_> = entries.iter().rev().map(|(v, k)| leaf(*v, *k)).collect();
             prop_assert_eq!(grown.root(), tree(&left).root());
             prop_assert_eq!(grown.len(), left.len());
-            let mut sorted = left.clone();
+            let mut sorted = left;
             sorted.sort_unstable_by_key(Leaf::place);
             prop_assert_eq!(grown.root(), Tree { top: Node::of(&sorted) }.root());
         }

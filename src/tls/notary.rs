@@ -93,8 +93,8 @@ impl Notary for Tls {
         let provider = super::provider();
         let algorithms = provider.signature_verification_algorithms.mapping.iter();
         let (_, algorithms) = algorithms
-            .filter(|(known, _)| *known == scheme && SCHEMES.contains(known))
-            .next()
+            .into_iter()
+            .find(|(known, _)| *known == scheme && SCHEMES.contains(known))
             .ok_or("a signature of a kind that is not known")?;
         let end = webpki::EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
         let verifies = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {

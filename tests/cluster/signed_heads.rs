@@ -199,7 +199,7 @@ impl Owner {
     }
 
     /// The same, with another value, signed with the same key.
-    fn sign_another(&mut self, news: &NodeDelta) -> NodeDelta {
+    fn sign_another(&self, news: &NodeDelta) -> NodeDelta {
         let (node, own): (&NodeId, _) = (self.replica.node(), self.replica.own());
         let content = |value: &str| Content::Value { value: value.into(), expires: None };
         let entries: Vec<_> = own

@@ -186,7 +186,7 @@ fn takes_nothing_back_when_forged_news_comes_upon_what_is_here() {
     let before = reader.copy(&node("a")).unwrap().entries().clone();
     set(&mut owner, "color", "red");
     let honest = told(&mut owner, &reader);
-    let mut forged = honest.clone();
+    let mut forged = honest;
     forged.entries.insert(0, value("shape", forged.from.0 + 1, "square"));
     forged.entries[1].version = forged.to;
     assert_eq!(refused(&take(&mut reader, "x", forged)), []);

@@ -53,6 +53,7 @@ impl News {
         }
         let ancestor = |(g, v): (u8, u8)| (Generation(g.into()), Version(v.into()));
         NodeDelta {
+            sealed: None,
             node: name(self.node),
             generation: Generation(self.generation.into()),
             ancestry: self.ancestry.into_iter().take(10).map(ancestor).collect(),

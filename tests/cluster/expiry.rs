@@ -181,13 +181,16 @@ async fn who_died_under_the_authority_before_is_no_trouble_to_those_who_come_aft
     cluster[2].transport.silence();
     let (living, dead) = nodes.split_at(2);
     until("it is dead", || living.iter().all(|node| node.dead_peers().len() == 1)).await;
-    for one in &cluster[..2] {
-        one.trust(&[&old, &new]);
-        one.take(&new, HOUR, &[&old, &new]);
-    }
-    for one in &cluster[..2] {
-        one.trust(&[&new]);
-    }
+    cluster[..2].iter().for_each(|one| one.trust(&[&old, &new]));
+    cluster[..2].iter().for_each(|one| one.take(&new, HOUR * 2, &[&old, &new]));
+    until("each knows the new certificate of the other", || {
+        let told = |node: &Gossipmonger, of: &str| node.snapshot().member(&id(of))?.not_after;
+        let later = now() + HOUR + HOUR / 2;
+        let knows = |node, of| told(node, of).is_some_and(|until| until > later);
+        living.iter().all(|node| knows(node, "n0") && knows(node, "n1"))
+    })
+    .await;
+    cluster[..2].iter().for_each(|one| one.trust(&[&new]));
     let late = Renewable::spawn(&new, "n3", HOUR, &[&cluster[0]]).await;
     let mut told = late.node.subscribe();
     let three = [living[0].clone(), living[1].clone(), late.node.clone()];

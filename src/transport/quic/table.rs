@@ -406,7 +406,9 @@ impl Table {
                 // If the earlier life still runs, it is a twin, and has to learn of this one.
                 Close::outlived(&old.connection, new_life);
             }
-            if new_life == old_life && old.dialed == link.dialed && old.proof != link.proof {
+            // On one that is silent what is on its way may well be lost.
+            let renewed = old.dialed == link.dialed && old.proof != link.proof;
+            if new_life == old_life && renewed && !old.is_stale(node) {
                 let old = Arc::clone(old);
                 inner.retired.retain(|link| link.strong_count() > 0);
                 inner.retired.push(Arc::downgrade(&old));

@@ -101,7 +101,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Ca(args) => certificates::ca(given, args),
         Command::Cert(args) => certificates::cert(given, agent, args),
         Command::Join(args) => join::run(given, args),
-        Command::Token(args) => token::token(dir, args),
+        Command::Token(args) => token::token(agent.here()?, args),
         Command::Agent(args) => agent::run(dir, *args),
         Command::Set(args) => keys::set(agent, args),
         Command::Delete(args) => keys::delete(agent, args),

@@ -108,8 +108,9 @@ mod tests {
         let refused = rule.permits(Role::Read).unwrap_err().to_string();
         assert_eq!(refused, "role read may not delete; needs admin");
         assert!(rule.changes() && rule.permits(Role::Admin).is_ok());
-        let refused = Rule { name: "x", needs: Needs::Socket }.permits(Role::Admin).unwrap_err();
-        assert!(refused.to_string().starts_with("x is not for clients"), "{refused}");
+        // Whoever has a token becomes a node, which no client may.
+        let refused = request("create_token").rule().permits(Role::Admin).unwrap_err();
+        assert!(refused.to_string().starts_with("create_token is not for clients"), "{refused}");
     }
 
     /// Rows of the form "| `name` | ... | role |" below the heading.

@@ -76,7 +76,6 @@ impl Target {
     }
 
     /// The directory, for what only the owner of an agent may do.
-    #[allow(dead_code, reason = "for commands whose request is for the socket alone")]
     pub(crate) fn here(&self) -> Result<&Path, CliError> {
         match self {
             Self::Here(dir) => Ok(dir),

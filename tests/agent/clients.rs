@@ -122,6 +122,15 @@ fn refuses_whoever_is_no_client_of_this_cluster() {
     }
 }
 
+/// Whoever has a token becomes a node.
+#[test]
+fn a_client_makes_no_tokens() {
+    let cluster = Cluster::new();
+    cluster.client("alice", "admin");
+    let line = ["--agent", "127.0.0.1:1", "--cert", "alice", "token", "create"];
+    cluster.run(&line).failed(2, &["on the agent's own machine", "--dir"]);
+}
+
 #[test]
 fn refuses_an_agent_that_is_not_the_one_expected() {
     let cluster = Cluster::of(&["a"]);

@@ -247,6 +247,7 @@ impl NodeMap {
             && self.verdict() >= delta.verdict
             && self.staged.is_none()
             && !self.doubted
+            && !self.unvouched
     }
 
     /// News that says no more than what is thought of the owner.
@@ -331,15 +332,16 @@ impl NodeMap {
     }
 
     /// Remembers whose key signs this life; `version`: that of the record it goes with.
-    pub fn set_credential(&mut self, credential: Option<(Version, Arc<Credential>)>) {
+    /// Says whether it had been asked for.
+    pub fn set_credential(&mut self, credential: Option<(Version, Arc<Credential>)>) -> bool {
         self.credential = credential;
-        self.unvouched = false;
+        std::mem::replace(&mut self.unvouched, false)
     }
 
     /// The owner signs with a key that is not known here: whose it is, is asked for with the record. Says
     /// whether that is new.
     pub fn ask_for_credential(&mut self) -> bool {
-        !std::mem::replace(&mut self.unvouched, true)
+        self.credential.is_none() && !std::mem::replace(&mut self.unvouched, true)
     }
 
     /// Remembers what the owner has signed of this map as it is.

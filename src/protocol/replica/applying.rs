@@ -74,20 +74,24 @@ impl Replica {
         }
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
         let earlier = copy.record().cloned();
+        // A credential that was asked for has come.
+        let mut answered = false;
         let applied = match vetted {
             Err(refusal) => Err(refusal),
             Ok(Vetted::Verdict) => Ok(Applied::default()),
             Ok(Vetted::Bare) => copy.apply(now, delta, &self.config.limits),
             Ok(Vetted::Signed(credential)) => {
                 let applied = copy.apply(now, delta, &self.config.limits);
-                if applied.is_ok() && credential.is_some() {
-                    copy.set_credential(credential);
-                }
+                let vouched = applied.is_ok() && credential.is_some();
+                answered = vouched && copy.set_credential(credential);
                 applied
             }
         };
         // What is thought of a node does not depend on how much of its keys is here.
         let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
+        if answered {
+            self.touched(before);
+        }
         let outcome = match applied {
             Ok(applied) => self.applied(delta, earlier.as_deref(), applied, before, out),
             Err(refusal) => {
@@ -95,7 +99,7 @@ impl Replica {
                     self.copies.remove(&delta.node);
                     return Outcome::Refused(refusal);
                 }
-                self.ask_for_more(refusal, before);
+                self.ask_for_more(refusal, delta, before);
                 Outcome::Refused(refusal)
             }
         };

@@ -98,6 +98,9 @@ impl Replica {
     pub(super) fn vet(&self, delta: &NodeDelta, out: &mut Vec<Output>) -> Result<Vetted, Refusal> {
         let Some(seals) = &self.seals else { return Ok(Vetted::Bare) };
         let copy = self.copies.get(&delta.node).map(Arc::as_ref);
+        if copy.is_some_and(|copy| copy.generation() > delta.generation) {
+            return Err(Refusal::OldGeneration);
+        }
         let copy = copy.filter(|copy| copy.generation() == delta.generation);
         let Some(sealed) = &delta.sealed else {
             let says_no_more = copy.is_some_and(|copy| {
@@ -241,8 +244,12 @@ impl Replica {
     }
 
     /// What was told cannot be judged by what is here: more is to be told.
-    pub(super) fn ask_for_more(&mut self, refusal: Refusal, before: &Before) {
-        let Some(copy) = self.copies.get_mut(&before.line.node) else { return };
+    pub(super) fn ask_for_more(&mut self, refusal: Refusal, delta: &NodeDelta, before: &Before) {
+        let Some(copy) = self.copies.get_mut(&delta.node) else { return };
+        // Of another life all is told anyway.
+        if copy.generation() != delta.generation {
+            return;
+        }
         let copy = Arc::make_mut(copy);
         let is_new = match refusal {
             Refusal::Mismatch => copy.doubt(),

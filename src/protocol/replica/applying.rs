@@ -80,8 +80,10 @@ impl Replica {
             Ok(Vetted::Bare) => copy.apply(now, delta, &self.config.limits),
             Ok(Vetted::Signed(credential)) => {
                 let applied = copy.apply(now, delta, &self.config.limits);
-                if applied.is_ok() && credential.is_some() {
-                    copy.set_credential(credential);
+                if applied.is_ok()
+                    && let Some(credential) = credential
+                {
+                    copy.vouch(credential);
                 }
                 applied
             }
@@ -95,7 +97,7 @@ impl Replica {
                     self.copies.remove(&delta.node);
                     return Outcome::Refused(refusal);
                 }
-                self.ask_for_more(refusal, before);
+                self.ask_for_more(now, refusal, before);
                 Outcome::Refused(refusal)
             }
         };

@@ -241,11 +241,11 @@ impl Replica {
     }
 
     /// What was told cannot be judged by what is here: more is to be told.
-    pub(super) fn ask_for_more(&mut self, refusal: Refusal, before: &Before) {
+    pub(super) fn ask_for_more(&mut self, now: Time, refusal: Refusal, before: &Before) {
         let Some(copy) = self.copies.get_mut(&before.line.node) else { return };
         let copy = Arc::make_mut(copy);
         let is_new = match refusal {
-            Refusal::Mismatch => copy.doubt(),
+            Refusal::Mismatch => copy.doubt(now),
             Refusal::NoCredential => copy.ask_for_credential(),
             _ => false,
         };

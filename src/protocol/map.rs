@@ -56,6 +56,8 @@ pub struct NodeMap {
     tree: Option<Tree>,
     /// What was signed does not follow from what is here: it is to be told from the start.
     doubted: bool,
+    /// When that last was so.
+    doubted_at: Option<Time>,
     /// The owner signs, and nobody has told by what certificate: that goes where the record goes.
     unvouched: bool,
 }
@@ -247,7 +249,7 @@ impl NodeMap {
             && self.verdict() >= delta.verdict
             && self.staged.is_none()
             && !self.doubted
-            && !self.unvouched
+            && !(self.unvouched && delta.sealed.is_some())
     }
 
     /// News that says no more than what is thought of the owner.
@@ -338,6 +340,14 @@ impl NodeMap {
         std::mem::replace(&mut self.unvouched, false)
     }
 
+    /// Takes over whose key signs this life, as it was told, unless a later one is known: whoever
+    /// brings back the one before would have all that is signed since look forged.
+    /// Says whether it had been asked for.
+    pub fn vouch(&mut self, told: (Version, Arc<Credential>)) -> bool {
+        let is_later = self.credential.as_ref().is_none_or(|(known, _)| *known < told.0);
+        is_later && self.set_credential(Some(told))
+    }
+
     /// The owner signs with a key that is not known here: whose it is, is asked for with the record. Says
     /// whether that is new.
     pub fn ask_for_credential(&mut self) -> bool {
@@ -352,8 +362,17 @@ impl NodeMap {
 
     /// What was signed does not follow from what is here: from now on all of it is asked for, and
     /// replaces this once it is whole. Says whether that is new.
-    pub fn doubt(&mut self) -> bool {
-        !std::mem::replace(&mut self.doubted, true)
+    ///
+    /// Any relay can bring this about with a signature that it has spoiled the news of, for a few bytes,
+    /// and a map may be large: more than once within [`DOUBT_INTERVAL`] it is not asked for.
+    pub fn doubt(&mut self, now: Time) -> bool {
+        if self.doubted_at.is_some_and(|at| now < at + DOUBT_INTERVAL) {
+            return false;
+        }
+        self.doubted_at = Some(now);
+        // What grew beside it does not fit either.
+        let grew = self.staged.take().is_some();
+        !std::mem::replace(&mut self.doubted, true) || grew
     }
 
     /// Whether this copy is all that its digest entry says and no more: nothing is staged beside it,
@@ -853,7 +872,8 @@ impl NodeMap {
         next.record = None;
         next.verdict = Verdict::default();
         (next.credential, next.signed) = (None, None);
-        (next.doubted, next.unvouched) = (false, false);
+        // What is doubted stays so: the new life goes on from it.
+        next.unvouched = false;
         if let Some(staged) = &mut next.staged {
             staged.signed = None;
         }
@@ -941,6 +961,7 @@ impl NodeMap {
         let taken = self.take_entries(now, delta);
         if self.root() == sealed.seal.root {
             self.set_seal(Some(sealed.seal));
+            self.doubted = false;
             return Ok(taken);
         }
         let from_nothing = undo.max_version == Version::ZERO;
@@ -1057,8 +1078,8 @@ impl NodeMap {
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
             applied.changes = differences(&self.entries, &staged.entries, now);
             let (record, verdict) = (self.record.take(), self.verdict);
-            let credential = self.credential.take();
-            *self = Self { record, verdict, credential, doubted: false, ..*staged };
+            let (credential, doubted_at) = (self.credential.take(), self.doubted_at);
+            *self = Self { record, verdict, credential, doubted: false, doubted_at, ..*staged };
         }
     }
 }
@@ -1177,3 +1198,5 @@ fn local_entry(now: Time, news: &DeltaEntry) -> Entry {
 const COPY_KEYS_FACTOR: usize = 4;
 /// The same for the bytes of what was and what is; a tombstone has none but its key's.
 const COPY_BYTES_FACTOR: usize = 4;
+/// A map whose news did not fit is told once more from the start, but not more often than this.
+pub const DOUBT_INTERVAL: Duration = Duration::from_secs(30);

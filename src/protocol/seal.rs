@@ -256,6 +256,35 @@ pub trait Notary: fmt::Debug + Send + Sync {
         generation: Generation,
         credential: &Credential,
     ) -> Result<(), String>;
+
+    /// Whether a node may be taken up by what introduces it: a head that is signed with the key of a
+    /// credential, and that credential. Whoever finds out the same again may remember it. Returns the
+    /// credential, or an equal one that is here already.
+    ///
+    /// # Errors
+    /// [`Objection`].
+    fn introduce(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        credential: &Arc<Credential>,
+        head: (&Hash, &Signature),
+    ) -> Result<Arc<Credential>, Objection> {
+        if !credential.key.verifies(head.0, head.1) {
+            return Err(Objection::Signature);
+        }
+        let vetted = credential.is_sized() && self.vet(node, generation, credential).is_ok();
+        if vetted { Ok(Arc::clone(credential)) } else { Err(Objection::Credential) }
+    }
+}
+
+/// What is wrong with an introduction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objection {
+    /// The head is not signed with that key.
+    Signature,
+    /// The credential is not one of this node.
+    Credential,
 }
 
 /// What a node does about signatures: a cluster goes from unsigned to signed by these, a node at a time.

@@ -1,8 +1,8 @@
 //! Certificates that vouch for the keys which sign heads: see [`seal`](crate::protocol::seal).
 
 use std::{
-    collections::HashSet,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::{Expect, Tls, identity::CertificateSummary, verifier::check_name};
 use crate::protocol::{
     id::{ClusterId, Generation, NodeId},
-    seal::{Credential, LifeKey, LifeSigner, Notary, Signature},
+    seal::{Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
     tree::Hash,
 };
 
@@ -73,17 +73,11 @@ impl Notary for Tls {
         let chain: Vec<_> =
             credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let (leaf, rest) = chain.split_first().ok_or("no certificate")?;
-        // Not remembered: it may be revoked at any time.
-        let (expect, revoked) = (Expect::Node(node.clone()), state.revoked.load());
-        check_name(leaf, &state.identity, &expect, &revoked).map_err(|r| r.to_string())?;
-        let known = Known::of(state.chains.roots_id(), &credential.chain);
-        if !known.is_verified() {
-            state
-                .chains
-                .verify_acceptor(leaf, rest, within_validity(leaf)?)
-                .map_err(|error| error.to_string())?;
-            known.remember();
-        }
+        self.check_certificate(node, credential)?;
+        state
+            .chains
+            .verify_acceptor(leaf, rest, within_validity(leaf)?)
+            .map_err(|error| error.to_string())?;
         if credential.scheme == 0 {
             let own = credential.signature.is_empty() && ed25519_key(leaf) == Some(credential.key);
             return if own { Ok(()) } else { Err("the key is not the certificate's".to_owned()) };
@@ -106,43 +100,90 @@ impl Notary for Tls {
             Err("the key was not signed with the certificate's".to_owned())
         }
     }
+
+    fn introduce(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        credential: &Arc<Credential>,
+        head: (&Hash, &Signature),
+    ) -> Result<Arc<Credential>, Objection> {
+        if !credential.is_sized() {
+            return Err(Objection::Credential);
+        }
+        let roots = *self.shared.load().chains.roots_id();
+        let known = Known::of(&roots, node, generation, credential, head);
+        if let Some(same) = known.find() {
+            // Not remembered: it may be revoked at any time.
+            let fits = self.check_certificate(node, credential).is_ok();
+            return if fits { Ok(same) } else { Err(Objection::Credential) };
+        }
+        if !credential.key.verifies(head.0, head.1) {
+            return Err(Objection::Signature);
+        }
+        self.vet(node, generation, credential).map_err(|_| Objection::Credential)?;
+        known.remember(credential);
+        Ok(Arc::clone(credential))
+    }
 }
 
-/// A chain and the roots that it was verified with. That it leads to them does not change, so it is
-/// found out once: not again when its node starts anew, nor by each node of a process.
+impl Tls {
+    /// Whether a certificate names this node of our cluster, and is not revoked.
+    fn check_certificate(&self, node: &NodeId, credential: &Credential) -> Result<(), String> {
+        let state = self.shared.load();
+        let leaf = credential.chain.first().ok_or("no certificate")?;
+        let (expect, revoked) = (Expect::Node(node.clone()), state.revoked.load());
+        let leaf = CertificateDer::from(leaf.as_slice());
+        check_name(&leaf, &state.identity, &expect, &revoked).map_err(|r| r.to_string())
+    }
+}
+
+/// What introduces a life of a node, and the roots that it was verified with. That does not change, so it
+/// is found out once: not again when somebody else tells of it after it was forgotten, nor by each node
+/// of a process, which also keep one copy of it together.
 #[derive(PartialEq, Eq, Hash)]
 struct Known([u8; 32]);
 
 impl Known {
-    fn of(roots: &[u8; 32], chain: &[Vec<u8>]) -> Self {
+    fn of(
+        roots: &[u8; 32],
+        node: &NodeId,
+        generation: Generation,
+        credential: &Credential,
+        (head, signature): (&Hash, &Signature),
+    ) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(roots);
-        for certificate in chain {
-            hasher.update(&(certificate.len() as u64).to_le_bytes()).update(certificate);
+        hasher.update(roots).update(&head.0).update(&signature.0);
+        hasher.update(&generation.0.to_le_bytes()).update(&credential.key.0);
+        hasher.update(&credential.scheme.to_le_bytes());
+        let chain = credential.chain.iter().map(Vec::as_slice);
+        for part in chain.chain([&credential.signature[..], node.as_str().as_bytes()]) {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         Self(*hasher.finalize().as_bytes())
     }
 
-    fn is_verified(&self) -> bool {
-        lock().contains(self)
+    fn find(&self) -> Option<Arc<Credential>> {
+        verified().get(self).cloned()
     }
 
-    fn remember(self) {
-        let mut verified = lock();
+    fn remember(self, credential: &Arc<Credential>) {
+        let mut verified = verified();
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
         }
-        verified.insert(self);
+        verified.insert(self, Arc::clone(credential));
     }
 }
 
-fn lock() -> MutexGuard<'static, HashSet<Known>> {
-    static VERIFIED: LazyLock<Mutex<HashSet<Known>>> = LazyLock::new(Mutex::default);
+fn verified() -> MutexGuard<'static, HashMap<Known, Arc<Credential>>> {
+    static VERIFIED: LazyLock<Mutex<HashMap<Known, Arc<Credential>>>> =
+        LazyLock::new(Mutex::default);
     // Nothing under the lock can panic half way.
     VERIFIED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Chains remembered to lead to their roots.
+/// Introductions remembered.
 const VERIFIED_MAX: usize = 16_384;
 
 /// The key of a certificate, if it is Ed25519 (RFC 8410).

@@ -1,6 +1,8 @@
 //! A certificate authority without certificates, for tests of the pure part: who knows its secret can
 //! vouch for any node, and everybody can check.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use gossipmonger::{
     ClusterId, Generation, NodeId,
     protocol::seal::{Credential, LifeKey, LifeSigner, Notary},
@@ -10,11 +12,21 @@ use gossipmonger::{
 pub(crate) struct TestNotary {
     cluster: ClusterId,
     secret: [u8; 32],
+    revision: AtomicU64,
 }
 
 impl TestNotary {
     pub(crate) fn new(secret: u8) -> Self {
-        Self { cluster: ClusterId::new("test").unwrap(), secret: [secret; 32] }
+        Self {
+            cluster: ClusterId::new("test").unwrap(),
+            secret: [secret; 32],
+            revision: AtomicU64::new(1),
+        }
+    }
+
+    /// From now on there is another certificate, and with it another key.
+    pub(crate) fn renew(&self) {
+        self.revision.fetch_add(1, Ordering::Relaxed);
     }
 
     fn signature(&self, node: &NodeId, generation: Generation, key: &LifeKey) -> Vec<u8> {
@@ -28,13 +40,14 @@ impl Notary for TestNotary {
         &self.cluster
     }
 
-    /// The same key each time, so that a run can be repeated.
+    /// The same key each time for one certificate, so that a run can be repeated.
     fn begin(
         &self,
         node: &NodeId,
         generation: Generation,
     ) -> Result<(LifeSigner, Credential), String> {
-        let signer = LifeSigner::from_seed(&[7; 32]).map_err(|error| error.to_string())?;
+        let signer = LifeSigner::from_seed(&[6 + self.revision() as u8; 32])
+            .map_err(|error| error.to_string())?;
         let signature = self.signature(node, generation, &signer.key());
         let chain = vec![node.as_str().as_bytes().to_vec()];
         let credential = Credential { key: signer.key(), chain, scheme: 1, signature };
@@ -42,7 +55,7 @@ impl Notary for TestNotary {
     }
 
     fn revision(&self) -> u64 {
-        1
+        self.revision.load(Ordering::Relaxed)
     }
 
     fn vet(

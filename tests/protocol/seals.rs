@@ -201,6 +201,53 @@ fn takes_nothing_back_when_forged_news_comes_upon_what_is_here() {
 }
 
 #[test]
+fn a_relay_that_spoils_news_has_a_map_told_again_now_and_then_at_most() {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    exchange(&mut reader, &mut owner, at(1));
+    let asks_for_all = |reader: &Replica| {
+        let (digest, _) = reader.lines(&[node("a")], &[]);
+        digest.get(&node("a")).unwrap().max_version == Version::ZERO
+    };
+    let spoil = |owner: &mut Replica, reader: &mut Replica| {
+        set(owner, "shape", "round");
+        delete(owner, at(1), "shape");
+        let good = told(owner, reader);
+        let entries = vec![value("shape", good.to.0, "square")];
+        take(reader, "x", NodeDelta { entries, ..good.clone() });
+        good
+    };
+    let good = spoil(&mut owner, &mut reader);
+    assert!(asks_for_all(&reader));
+    // What is right shows that what is here was right as well.
+    take(&mut reader, "y", good);
+    assert!(!asks_for_all(&reader));
+    let good = spoil(&mut owner, &mut reader);
+    assert!(!asks_for_all(&reader), "not again at once");
+    take(&mut reader, "y", good);
+    assert_eq!(reader.copy(&node("a")).unwrap().max_version(), owner.own().max_version());
+}
+
+#[test]
+fn a_relay_cannot_bring_back_the_credential_of_before() {
+    let notary = Arc::new(TestNotary::new(1));
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    owner.set_seals(Some(Seals { notary: notary.clone(), signing: Signing::Require }));
+    set(&mut owner, "color", "green");
+    let old = told(&mut owner, &reader);
+    notary.renew();
+    owner.renew_credential(at(1), &mut Vec::new());
+    exchange(&mut reader, &mut owner, at(1));
+    // A graver verdict, which nobody signs, makes news of it.
+    let verdict = Verdict { incarnation: Incarnation(0), level: Level::Dead };
+    assert_eq!(refused(&take(&mut reader, "x", NodeDelta { verdict, ..old })), []);
+    set(&mut owner, "color", "red");
+    let news = told(&mut owner, &reader);
+    assert_eq!(refused(&take(&mut reader, "y", news)), []);
+    assert_eq!(seen(&reader, "a", "color", at(2)).as_deref(), Some("red"));
+}
+
+#[test]
 fn a_state_above_64_kib_comes_in_parts_each_of_which_is_proved() {
     let (mut owner, mut reader) = (signed("a"), signed("b"));
     for n in 0..400 {

@@ -82,8 +82,11 @@ impl Replica {
             Ok(Vetted::Bare) => copy.apply(now, delta, &self.config.limits),
             Ok(Vetted::Signed(credential)) => {
                 let applied = copy.apply(now, delta, &self.config.limits);
-                let vouched = applied.is_ok() && credential.is_some();
-                answered = vouched && copy.set_credential(credential);
+                if applied.is_ok()
+                    && let Some(credential) = credential
+                {
+                    answered = copy.vouch(credential);
+                }
                 applied
             }
         };
@@ -99,7 +102,7 @@ impl Replica {
                     self.copies.remove(&delta.node);
                     return Outcome::Refused(refusal);
                 }
-                self.ask_for_more(refusal, delta, before);
+                self.ask_for_more(now, refusal, delta, before);
                 Outcome::Refused(refusal)
             }
         };

@@ -11,7 +11,7 @@ use crate::protocol::{
     map::{NodeMap, Refusal, Signed},
     record::NodeRecord,
     route::{Counter, Output},
-    seal::{Credential, Head, LifeSigner, Seal, Seals, Signing},
+    seal::{Credential, Head, LifeSigner, Objection, Seal, Seals, Signing},
     time::Time,
 };
 
@@ -136,20 +136,19 @@ impl Replica {
             root: sealed.seal.root,
         };
         let digest = head.digest(seals.notary.cluster());
+        let signed = (&digest, &sealed.seal.signature);
         out.push(Output::Count(Counter::SealsVerified, 1));
-        if !credential.key.verifies(&digest, &sealed.seal.signature) {
-            return Err(Refusal::Forged);
-        }
         if vetted {
-            return Ok(Vetted::Signed(None));
+            let signed = credential.key.verifies(signed.0, signed.1);
+            return if signed { Ok(Vetted::Signed(None)) } else { Err(Refusal::Forged) };
         }
         out.push(Output::Count(Counter::CredentialsVetted, 1));
-        let vetted = credential.is_sized()
-            && seals.notary.vet(&delta.node, delta.generation, credential).is_ok();
-        if !vetted {
-            return Err(Refusal::BadCredential);
+        let taken = seals.notary.introduce(&delta.node, delta.generation, credential, signed);
+        match taken {
+            Ok(credential) => Ok(Vetted::Signed(Some((sealed.seal.record, credential)))),
+            Err(Objection::Signature) => Err(Refusal::Forged),
+            Err(Objection::Credential) => Err(Refusal::BadCredential),
         }
-        Ok(Vetted::Signed(Some((sealed.seal.record, Arc::clone(credential)))))
     }
 
     /// Whether what came is another thing than what is here, though the owner has signed both.
@@ -244,7 +243,13 @@ impl Replica {
     }
 
     /// What was told cannot be judged by what is here: more is to be told.
-    pub(super) fn ask_for_more(&mut self, refusal: Refusal, delta: &NodeDelta, before: &Before) {
+    pub(super) fn ask_for_more(
+        &mut self,
+        now: Time,
+        refusal: Refusal,
+        delta: &NodeDelta,
+        before: &Before,
+    ) {
         let Some(copy) = self.copies.get_mut(&delta.node) else { return };
         // Of another life all is told anyway.
         if copy.generation() != delta.generation {
@@ -252,7 +257,7 @@ impl Replica {
         }
         let copy = Arc::make_mut(copy);
         let is_new = match refusal {
-            Refusal::Mismatch => copy.doubt(),
+            Refusal::Mismatch => copy.doubt(now),
             Refusal::NoCredential => copy.ask_for_credential(),
             _ => false,
         };

@@ -85,6 +85,16 @@ fn handshake_reports_what_it_costs() {
 }
 
 #[test]
+fn heads_reports_what_taking_up_nodes_costs() {
+    let output = gossipmonger(&["bench", "heads", "--nodes", "5"]);
+    let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
+    assert_eq!(report["nodes"], 5, "{report}");
+    for kind in ["signed", "unsigned"] {
+        has(&report[kind], &["cpu_s", "cpu_us_per_node"]);
+    }
+}
+
+#[test]
 fn bulk_delivers_every_key() {
     let report = bench(&["bulk", "--keys", "500"]);
     assert_eq!(report["complete"], true, "{report}");

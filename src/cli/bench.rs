@@ -20,6 +20,7 @@ mod flood;
 mod flow;
 mod forge;
 mod handshake;
+mod heads;
 pub(super) mod machine;
 mod scenario;
 mod statistics;
@@ -50,6 +51,8 @@ enum What {
     Flood(flood::Args),
     /// What a handshake costs both ends.
     Handshake(handshake::Args),
+    /// What it costs to take up nodes that sign what they say, beside nodes that do not.
+    Heads(heads::Args),
     /// How stale copies are while more is written than gossip can carry, in virtual time.
     Flow(flow::Args),
 }
@@ -126,6 +129,7 @@ async fn measure(what: What) -> Result<Report, CliError> {
         What::Exchange(args) => exchange::exchange(&args).await,
         What::Flood(args) => flood::flood(args).await,
         What::Handshake(args) => handshake::handshake(&args).await,
+        What::Heads(args) => heads::heads(&args),
         What::Flow(args) => flow::flow(&args),
     }
 }

@@ -1,0 +1,101 @@
+//! What signed heads cost who knows nobody yet: many nodes' maps, each with its certificate and the
+//! signature of its owner, taken by one node; and the same unsigned.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use imbl::OrdMap;
+use serde_json::json;
+
+use super::{Report, in_range, machine, rounded};
+use crate::{
+    cli::{error::CliError, throwaway::Throwaway},
+    config::Config,
+    protocol::{
+        delta::Delta,
+        digest::Digest,
+        id::NodeId,
+        replica::{Replica, Write},
+        seal::{Seals, Signing},
+        sketch::SketchKey,
+        time::Time,
+    },
+    store::Stored,
+    tls::Tls,
+};
+
+/// The arguments of `heads`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// How many nodes are taken up.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    nodes: usize,
+    /// Keys of each, of 100 bytes.
+    #[arg(long, default_value_t = 1, value_name = "K")]
+    keys: usize,
+}
+
+/// Measures the CPU time of one thread.
+pub(super) fn heads(args: &Args) -> Result<Report, CliError> {
+    in_range("nodes", args.nodes, 1, 30_000)?;
+    in_range("keys", args.keys, 0, 1_000)?;
+    let authority = Throwaway::new("bench")?;
+    let mut report = Report::new();
+    for (name, signing) in [("unsigned", Signing::Off), ("signed", Signing::Require)] {
+        let mut reader = replica(&authority, "reader", signing)?;
+        let mut news = Vec::with_capacity(args.nodes);
+        for index in 0..args.nodes {
+            news.push(told(&authority, &format!("node-{index}"), args.keys, signing)?);
+        }
+        let (from, mut out) = (NodeId::new("node-0").map_err(CliError::failed)?, Vec::new());
+        let before = machine::cpu_seconds();
+        for delta in &news {
+            reader.apply(Time::ZERO, &from, delta, &mut out);
+            out.clear();
+        }
+        let cpu = machine::cpu_seconds() - before;
+        if reader.peer_count() != args.nodes {
+            let count = reader.peer_count();
+            return Err(CliError::failed(format!("{count} of {} were taken up", args.nodes)));
+        }
+        let each = cpu * 1e6 / args.nodes as f64;
+        let figures = json!({ "cpu_s": rounded(cpu, 3), "cpu_us_per_node": rounded(each, 1) });
+        report.insert(name.into(), figures);
+    }
+    report.insert("scenario".into(), "heads".into());
+    report.insert("nodes".into(), args.nodes.into());
+    report.insert("keys".into(), args.keys.into());
+    Ok(report)
+}
+
+/// All that a node says of itself.
+fn told(
+    authority: &Throwaway,
+    name: &str,
+    keys: usize,
+    signing: Signing,
+) -> Result<Delta, CliError> {
+    let mut owner = replica(authority, name, signing)?;
+    for key in 0..keys {
+        let write = Write::set(format!("key-{key}"), vec![7; 100]);
+        owner.write(Time::ZERO, vec![write], &mut Vec::new()).map_err(CliError::failed)?;
+    }
+    let asks = NodeId::new("reader").map_err(CliError::failed)?;
+    Ok(owner.answer(Time::ZERO, &asks, &Digest::default(), &mut Vec::new()).1)
+}
+
+fn replica(authority: &Throwaway, name: &str, signing: Signing) -> Result<Replica, CliError> {
+    let (identity, roots) = authority.issue(name, "here")?.parts()?;
+    let tls = Tls::new(identity.clone(), roots.clone()).map_err(CliError::failed)?;
+    let mut config = Config::new(identity, roots).map_err(CliError::failed)?;
+    config.peers_max = 32_000;
+    let (stored, none) = (Stored::default(), OrdMap::new());
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+    let config = config.replica(SketchKey([0; 16]));
+    let mut replica =
+        Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut Vec::new());
+    replica.set_seals(Some(Seals { notary: Arc::new(tls), signing }));
+    Ok(replica)
+}

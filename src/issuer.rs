@@ -208,13 +208,20 @@ impl Issuer {
         })
     }
 
-    /// A further certificate of the same name.
+    /// A further certificate of the same name, for the one that is valid `since` then.
     fn regrant(
         &self,
         name: &PeerName,
+        since: SystemTime,
         csr: &[u8],
         cluster: &dyn Cluster,
     ) -> Result<Granted, Denied> {
+        // The directory may know of a revocation that the handshake has not heard of yet, and what is
+        // issued now would begin after it.
+        let authority = Authority::load(&self.directory).map_err(unable)?;
+        if authority.has_revoked(&name.node, since) {
+            return Err(Denied::new(Refused::NoCertificate, "this one is revoked"));
+        }
         self.certify(name, csr, Clock::wall(), cluster)
     }
 

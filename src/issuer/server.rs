@@ -233,7 +233,8 @@ impl Desk {
         connection: &quinn::Connection,
         request: Request,
     ) -> Result<(Granted, PeerName, bool), Denied> {
-        let member = tls::peer_name(connection);
+        let member =
+            tls::peer_certificate(connection).and_then(|shown| Ok((shown.name?, shown.not_before)));
         let exported = Exported::of(connection);
         let desk = Arc::clone(self);
         let decided = tokio::task::spawn_blocking(move || match request {
@@ -244,8 +245,8 @@ impl Desk {
                 Ok((granted, name, false))
             }
             Request::Renew { csr } => {
-                let name = member.map_err(|e| Denied::new(Refused::NoCertificate, e))?;
-                let granted = desk.issuer.regrant(&name, &csr, desk.cluster.as_ref())?;
+                let (name, since) = member.map_err(|e| Denied::new(Refused::NoCertificate, e))?;
+                let granted = desk.issuer.regrant(&name, since, &csr, desk.cluster.as_ref())?;
                 Ok((granted, name, true))
             }
         });

@@ -227,6 +227,18 @@ async fn renews_nobody_without_a_certificate_or_with_one_of_another_authority() 
     bench.until_told("bad_signature").await;
 }
 
+// C88
+#[tokio::test]
+async fn renews_nobody_whose_certificate_its_authority_has_revoked() {
+    let bench = Bench::start();
+    let stolen = bench.join(&bench.token(terms()), "b").await.unwrap().issued;
+    // Nothing of it has reached the gossip: the handshake still goes through.
+    bench.issuer.revoke_node(node("b")).unwrap();
+    let error = bench.renew(&stolen, KeyKind::Ed25519).await.unwrap_err();
+    assert!(matches!(error, ClaimError::Refused { why: Refused::NoCertificate, .. }), "{error}");
+    assert_eq!(bench.told(), ["renew_no_certificate"]);
+}
+
 #[tokio::test]
 async fn gives_a_short_certificate_most_of_its_life_before_it_is_due() {
     let bench = Bench::start();

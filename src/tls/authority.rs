@@ -383,6 +383,12 @@ impl Authority {
         &self.summary
     }
 
+    /// Whether it knows a certificate of this name, valid since then, to be revoked.
+    #[cfg(feature = "issuer")]
+    pub(crate) fn has_revoked(&self, node: &NodeId, since: SystemTime) -> bool {
+        self.revoked().revokes(node, seconds(since))
+    }
+
     /// The same for a name of which nothing is revoked; else valid only from after that.
     fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
         let revoked = self.revoked();

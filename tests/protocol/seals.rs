@@ -21,7 +21,7 @@ use gossipmonger::{
         tree::Hash,
         verdict::{Level, Verdict},
     },
-    store::Stored,
+    store::{Stored, StoredEntry},
 };
 
 // C85
@@ -226,6 +226,34 @@ fn a_relay_that_spoils_news_has_a_map_told_again_now_and_then_at_most() {
     assert!(!asks_for_all(&reader), "not again at once");
     take(&mut reader, "y", good);
     assert_eq!(reader.copy(&node("a")).unwrap().max_version(), owner.own().max_version());
+}
+
+#[test]
+fn a_copy_that_does_not_fit_gives_way_to_the_next_life() {
+    let mut reader = signed("b");
+    // Its key was in use twice, and the reader has the state that was given up.
+    let (mut one, mut other) = (signed("a"), signed("a"));
+    set(&mut one, "color", "green");
+    set(&mut other, "color", "red");
+    exchange(&mut reader, &mut one, at(1));
+    set(&mut other, "shape", "round");
+    let mut stored = Stored::default();
+    let own = other.own();
+    stored.head.generation = own.generation();
+    stored.head.max_version = own.max_version();
+    for (key, entry) in own.entries() {
+        let value = entry.visible(at(1)).cloned();
+        let entry = StoredEntry { version: entry.version, value, expires: None };
+        stored.entries.insert(key.clone(), entry);
+    }
+    let mut owner = start(ReplicaConfig { delta_bytes: 64 << 10, ..config("a") }, stored);
+    owner.set_seals(seals(1, Signing::Require));
+    assert!(owner.own().ancestry().iter().any(|(life, _)| *life == one.own().generation()));
+    exchange(&mut reader, &mut owner, at(2));
+    exchange(&mut reader, &mut owner, at(3));
+    assert_eq!(seen(&reader, "a", "color", at(3)).as_deref(), Some("red"));
+    assert_eq!(seen(&reader, "a", "shape", at(3)).as_deref(), Some("round"));
+    assert_eq!(reader.root(), owner.root());
 }
 
 #[test]

@@ -251,8 +251,9 @@ impl Replica {
         before: &Before,
     ) {
         let Some(copy) = self.copies.get_mut(&delta.node) else { return };
-        // Of another life all is told anyway.
-        if copy.generation() != delta.generation {
+        // The credential of another life is told with it anyway. What does not fit may be what is here,
+        // though, and the next life goes on from that.
+        if refusal != Refusal::Mismatch && copy.generation() != delta.generation {
             return;
         }
         let copy = Arc::make_mut(copy);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -116,6 +116,7 @@ impl Notary for Tls {
         if let Some(same) = known.find() {
             // Not remembered: it may be revoked at any time.
             let fits = self.check_certificate(node, credential).is_ok();
+            let same = same.upgrade().unwrap_or_else(|| Arc::clone(credential));
             return if fits { Ok(same) } else { Err(Objection::Credential) };
         }
         if !credential.key.verifies(head.0, head.1) {
@@ -163,7 +164,7 @@ impl Known {
         Self(*hasher.finalize().as_bytes())
     }
 
-    fn find(&self) -> Option<Arc<Credential>> {
+    fn find(&self) -> Option<Weak<Credential>> {
         verified().get(self).cloned()
     }
 
@@ -172,12 +173,13 @@ impl Known {
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
         }
-        verified.insert(self, Arc::clone(credential));
+        verified.insert(self, Arc::downgrade(credential));
     }
 }
 
-fn verified() -> MutexGuard<'static, HashMap<Known, Arc<Credential>>> {
-    static VERIFIED: LazyLock<Mutex<HashMap<Known, Arc<Credential>>>> =
+/// Chains may be long, and a member can have as many lives as it likes: only what is in use is held.
+fn verified() -> MutexGuard<'static, HashMap<Known, Weak<Credential>>> {
+    static VERIFIED: LazyLock<Mutex<HashMap<Known, Weak<Credential>>>> =
         LazyLock::new(Mutex::default);
     // Nothing under the lock can panic half way.
     VERIFIED.lock().unwrap_or_else(PoisonError::into_inner)

@@ -334,6 +334,9 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`], naming the file, if what is there cannot be read, or not be replaced.
     pub fn save_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
+        // Others may add to it at the same moment: what they have written must not get lost.
+        // Where a directory cannot be locked there is one issuer.
+        let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
         self.heed(revocations(directory)?);
         let lines = self.revoked().iter().map(described).collect::<String>();
         let text = format!("{REVOCATIONS_HEAD}{lines}");
@@ -902,6 +905,24 @@ mod tests {
         let usage = leaf.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.server_auth && usage.client_auth && !usage.any);
         assert_eq!(leaf.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature only");
+    }
+
+    #[test]
+    fn remembers_what_several_revoke_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        authority().save(directory.path()).unwrap();
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let directory = directory.path();
+                scope.spawn(move || {
+                    let authority = Authority::load(directory).unwrap();
+                    let node = NodeId::new(&format!("n{n}")).unwrap();
+                    authority.revoke(node, now()).unwrap();
+                    authority.save_revocations(directory).unwrap();
+                });
+            }
+        });
+        assert_eq!(revocations(directory.path()).unwrap().len(), 8);
     }
 
     #[test]

@@ -390,12 +390,18 @@ pub(crate) struct Reloaded {
 }
 
 /// A new token.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct TokenMade {
     /// Whoever reads it may join.
     pub(crate) token: String,
     #[serde(flatten)]
     pub(crate) row: TokenRow,
+}
+
+impl std::fmt::Debug for TokenMade {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenMade").field("row", &self.row).finish_non_exhaustive()
+    }
 }
 
 /// A token; dates by RFC 3339.

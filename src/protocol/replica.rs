@@ -128,6 +128,8 @@ pub struct Replica {
     /// What signatures are made and verified with, if there are any in this cluster.
     seals: Option<Seals>,
     signer: Option<sealing::Signer>,
+    /// The life, and the certificate that cannot vouch for it.
+    unable_to_sign: Option<(Generation, u64)>,
     /// Nodes that have signed two states as one.
     liars: BTreeSet<NodeId>,
     /// Whose certificates are revoked, who knows whose word counts for that, and how often all of it
@@ -339,6 +341,7 @@ impl Replica {
             armed: None,
             seals: None,
             signer: None,
+            unable_to_sign: None,
             liars: BTreeSet::new(),
             revocations: Arc::new(Revocations::restored(stored.revocations.iter().cloned())),
             authorities: None,

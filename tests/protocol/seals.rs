@@ -257,6 +257,32 @@ fn a_copy_that_does_not_fit_gives_way_to_the_next_life() {
 }
 
 #[test]
+fn a_certificate_that_cannot_sign_changes_nothing() {
+    let notary = Arc::new(TestNotary::new(1));
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    owner.set_seals(Some(Seals { notary: notary.clone(), signing: Signing::Require }));
+    exchange(&mut reader, &mut owner, at(1));
+    let version = owner.own().max_version();
+    notary.fail(true);
+    notary.renew();
+    let mut out = Vec::new();
+    for _ in 0..3 {
+        owner.renew_credential(at(1), &mut out);
+    }
+    assert_eq!((out.len(), owner.own().max_version()), (0, version));
+    // The one before still vouches for what is new.
+    set(&mut owner, "color", "green");
+    exchange(&mut reader, &mut owner, at(1));
+    assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("green"));
+    notary.fail(false);
+    notary.renew();
+    owner.renew_credential(at(2), &mut out);
+    assert!(owner.own().record_version() > version);
+    exchange(&mut reader, &mut owner, at(2));
+    assert_eq!(reader.root(), owner.root());
+}
+
+#[test]
 fn a_relay_cannot_bring_back_the_credential_of_before() {
     let notary = Arc::new(TestNotary::new(1));
     let (mut owner, mut reader) = (signed("a"), signed("b"));

@@ -42,8 +42,9 @@ impl Replica {
         };
         let generation = self.own.generation();
         let has_key = self.signer.as_ref().is_some_and(|signer| signer.of.0 == generation);
-        if !has_key && !self.begin_to_sign(&seals) {
-            return;
+        if !has_key {
+            let Some((signer, credential)) = self.begin_to_sign(&seals) else { return };
+            self.sign_with(signer, credential);
         }
         if self.own.signed().is_some() && self.own.is_whole() {
             return;
@@ -58,23 +59,28 @@ impl Replica {
         self.own.set_seal(Some(Seal { upto, record, root, signature }));
     }
 
-    /// Takes a key for this life, or has it vouched for by another certificate.
-    fn begin_to_sign(&mut self, seals: &Seals) -> bool {
+    /// Makes a key for this life, or has it vouched for by another certificate. What a certificate is
+    /// not good for once it is not good for later.
+    fn begin_to_sign(&mut self, seals: &Seals) -> Option<(Signer, Credential)> {
         let of = (self.own.generation(), seals.notary.revision());
-        let made = seals.notary.begin(&self.config.node, of.0);
-        match made {
-            Ok((signer, credential)) => {
-                // Whoever has the record has the credential.
-                let version = self.own.record_version();
-                self.own.set_credential(Some((version, Arc::new(credential))));
-                self.signer = Some(Signer { signer, of });
-                true
-            }
+        if self.unable_to_sign == Some(of) {
+            return None;
+        }
+        match seals.notary.begin(&self.config.node, of.0) {
+            Ok((signer, credential)) => Some((Signer { signer, of }, credential)),
             Err(reason) => {
-                tracing::error!(%reason, "what this node tells cannot be signed");
-                false
+                tracing::error!(%reason, "what this node tells cannot be signed by its certificate");
+                self.unable_to_sign = Some(of);
+                None
             }
         }
+    }
+
+    fn sign_with(&mut self, signer: Signer, credential: Credential) {
+        // Whoever has the record has the credential.
+        let version = self.own.record_version();
+        self.own.set_credential(Some((version, Arc::new(credential))));
+        self.signer = Some(signer);
     }
 
     /// The certificate has changed: others are to have this life vouched for by the new one.
@@ -84,9 +90,11 @@ impl Replica {
         if self.signer.as_ref().is_none_or(|signer| signer.of.1 == revision) {
             return;
         }
+        // Else the one before goes on to vouch for it.
+        let Some((signer, credential)) = self.begin_to_sign(&seals) else { return };
         let before = self.before(&self.config.node);
         let persist = self.write_record(self.own_record());
-        self.begin_to_sign(&seals);
+        self.sign_with(signer, credential);
         out.push(Output::Persist(persist));
         self.touched_own(now, before, out);
     }

@@ -25,6 +25,15 @@
 //! run of writes per node, publishes the new snapshot, tells the subscribers, and sends back what was
 //! wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
 //!
+//! # One signature
+//!
+//! Before storage tells of its own map it signs a *head*: life, version, floor, record, and the root of a
+//! Merkle tree over all entries. The head goes with the news, and who takes the news applies it, makes the
+//! same tree and compares; a part that a budget has cut is proved by the hashes beside it. So nobody who
+//! passes news on can forge it or leave something out, and a copy is told to others only as far as its
+//! owner has signed it. The certificate that vouches for the key goes where the record goes. Statements of
+//! the authority that revoke certificates travel apart from all maps, and are kept by everybody.
+//!
 //! # One death
 //!
 //! On each edge of the overlay one end sends a heartbeat in every interval, and whatever arrives from a
@@ -59,7 +68,8 @@
 //! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free
 //!    prefixes, and a batch is one version, which readers see whole or not at all.
 //! 7. Every start of a process is a new generation; a version is never used twice.
-//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process.
+//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. All
+//!    that they share is which introductions of nodes have been verified already.
 //! 9. Bad input from the network never panics, never stops an actor, and is counted.
 //!
 //! # Features

@@ -14,7 +14,8 @@
 //! ([`datacenters`]). A machine is told something and the present
 //! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
 //! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
-//! logic that ships. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
+//! logic that ships. What an owner says is signed ([`seal`]) as the root of a [`tree`] of its entries;
+//! whose certificate counts no more is a [`revocation`]. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
 //! little as the difference, [`bulk`] who sends whom what is too
 //! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 

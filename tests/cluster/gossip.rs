@@ -3,21 +3,19 @@
 use std::time::{Duration, Instant};
 
 use gossipmonger::{
-    Config, Datacenter, Generation, Gossipmonger, PeerState, Version,
+    Config, Generation, Gossipmonger, PeerState, Version,
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::Digest,
         gossip::Gossip,
-        id::Incarnation,
         message::{FRAME_BYTES_MAX, Message},
-        record::{NodeRecord, Status},
         verdict::Verdict,
     },
 };
 use quinn::{RecvStream, TransportConfig, VarInt};
 
 use crate::{
-    attacker::{MISBEHAVIOUR, Scene, frame, raw_frame, refused, with_transport},
+    attacker::{MISBEHAVIOUR, Scene, frame, raw_frame, record, refused, with_transport},
     harness::{Cluster, PATIENCE, all_live, id, until},
 };
 
@@ -239,17 +237,7 @@ fn push(from: u64, to: u64) -> Message {
         version: Version(n + 1),
         content: DeltaContent::Value { value: "value".into(), ttl_ms: None },
     };
-    let record = NodeRecord {
-        datacenter: Datacenter::new("dc1").unwrap(),
-        addresses: vec!["127.0.0.1:9".to_owned()],
-        tags: [].into(),
-        wire: (1, 1),
-        status: Status::Up,
-        incarnation: Incarnation::ZERO,
-        severed: [].into(),
-        not_before: None,
-        not_after: None,
-    };
+    let record = record();
     let node = NodeDelta {
         sealed: None,
         node: id("x"),

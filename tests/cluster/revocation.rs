@@ -11,9 +11,8 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, NodeDelta},
         gossip::{Gossip, RevocationList},
-        id::{ClusterId, Datacenter, Incarnation, Version},
+        id::{ClusterId, Datacenter, Version},
         message::Message,
-        record::{NodeRecord, Status},
         revocation::IssuerId,
         verdict::Verdict,
     },
@@ -22,7 +21,7 @@ use gossipmonger::{
 use quinn::{ConnectionError, TransportConfig, TransportErrorCode};
 
 use crate::{
-    attacker::{Member, Scene, client, frame, hello, refused},
+    attacker::{Member, Scene, client, frame, hello, record, refused},
     harness::{Cluster, PATIENCE, all_live, id, until},
     membership::end,
 };
@@ -276,17 +275,7 @@ fn told(statements: Vec<Revocation>) -> Message {
 
 /// What a relay tells of a node in a life that began long ago.
 fn news_of(node: &str, version: u64) -> Message {
-    let record = NodeRecord {
-        datacenter: Datacenter::new("dc1").unwrap(),
-        addresses: vec!["127.0.0.1:9".to_owned()],
-        tags: [].into(),
-        wire: (1, 1),
-        status: Status::Up,
-        incarnation: Incarnation::ZERO,
-        severed: [].into(),
-        not_before: None,
-        not_after: None,
-    };
+    let record = record();
     let node = NodeDelta {
         node: id(node),
         generation: Generation(1_000),

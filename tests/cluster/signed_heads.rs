@@ -6,16 +6,15 @@ use std::{
 };
 
 use gossipmonger::{
-    Datacenter, Gossipmonger,
+    Gossipmonger,
     protocol::{
         delta::{Delta, DeltaContent, NodeDelta},
         digest::{Digest, DigestEntry},
         entry::{Content, Entry},
         gossip::Gossip,
-        id::{Incarnation, NodeId},
+        id::NodeId,
         map::MapLimits,
         message::Message,
-        record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig, Write},
         seal::{Head, Notary, Seals, Signing},
         sketch::SketchKey,
@@ -28,7 +27,7 @@ use gossipmonger::{
 use quinn::{SendStream, TransportConfig};
 
 use crate::{
-    attacker::{Member, Scene, frame, hello, tls},
+    attacker::{Member, Scene, frame, hello, record, tls},
     harness::{Cluster, all_live, id, until},
 };
 
@@ -50,7 +49,7 @@ async fn takes_of_a_relay_nothing_but_what_the_owner_has_signed() {
     less.entries.pop();
     let bare = NodeDelta { sealed: None, ..honest.clone() };
     let mut framed = honest.clone();
-    framed.record.as_mut().unwrap().1.addresses = vec!["127.0.0.1:9".to_owned()];
+    framed.record.as_mut().unwrap().1.addresses = vec!["127.0.0.1:2".to_owned()];
     let mut stranger = Owner::new(&Cluster::new("demo"), "v");
     stranger.set("color", "black");
     for (count, bad) in [forged, less, bare, framed, stranger.told()].into_iter().enumerate() {
@@ -151,17 +150,7 @@ struct Owner {
 impl Owner {
     fn new(cluster: &Cluster, name: &str) -> Self {
         let tls = tls(cluster.identity(name));
-        let record = NodeRecord {
-            datacenter: Datacenter::new("dc1").unwrap(),
-            addresses: vec!["127.0.0.1:1".to_owned()],
-            tags: [].into(),
-            wire: (1, 1),
-            status: Status::Up,
-            incarnation: Incarnation::ZERO,
-            severed: [].into(),
-            not_before: None,
-            not_after: None,
-        };
+        let record = record();
         let limits = MapLimits { keys: 100, bytes: 1 << 20, key_bytes: 100, value_bytes: 1_000 };
         let config = ReplicaConfig {
             node: id(name),

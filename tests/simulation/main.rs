@@ -17,7 +17,7 @@ mod failures;
 mod faults;
 mod network;
 #[path = "../protocol/notary.rs"]
-#[allow(dead_code, reason = "nobody renews a certificate in these runs")]
+#[expect(dead_code, reason = "nobody renews a certificate in these runs")]
 mod notary;
 mod oracle;
 mod revocation;

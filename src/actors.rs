@@ -19,6 +19,7 @@ pub(crate) mod detector;
 pub(crate) mod repeats;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
+pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod supervisor;
 pub(crate) mod timer;

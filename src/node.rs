@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use rand::Rng;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::JoinHandle,
 };
 
@@ -23,6 +23,7 @@ use crate::{
         clock::Clock,
         repeats::Repeats,
         shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
+        slot::Slot,
         storage::{StorageMessage, Writes},
         supervisor::{Arguments, Root},
         writer::Writer,
@@ -361,11 +362,9 @@ impl Gossipmonger {
         if let Err(stopped @ Error::Stopped { .. }) = written {
             return Err(stopped);
         }
-        let mut farewell = self.shared.farewell.subscribe();
         self.shared.routes.scheduler.cast(SchedulerInput::Leave);
-        let told = async { farewell.wait_for(Option::is_some).await.ok().and_then(|told| *told) };
-        let acknowledged = tokio::time::timeout(LEAVE_TIMEOUT, told).await;
-        let acknowledged = acknowledged.ok().flatten().unwrap_or(0);
+        let told = tokio::time::timeout(LEAVE_TIMEOUT, self.shared.farewell.wait()).await;
+        let acknowledged = told.unwrap_or(0);
         written.map(|_| acknowledged)
     }
 
@@ -378,15 +377,13 @@ impl Gossipmonger {
 
     /// Waits until the node has ended, and says why unless it was asked to.
     pub async fn ended(&self) -> Option<Problem> {
-        let mut ended = self.shared.ended.subscribe();
-        // The sender lives as long as `self`.
-        let _ = ended.wait_for(|ended| *ended).await;
+        self.shared.ended.wait().await;
         self.problem()
     }
 
     pub(crate) fn problem(&self) -> Option<Problem> {
-        match &*self.shared.ending.borrow() {
-            Some(Ending::Problem(problem)) => Some(problem.clone()),
+        match self.shared.ending.get() {
+            Some(Ending::Problem(problem)) => Some(problem),
             _ => None,
         }
     }
@@ -394,11 +391,9 @@ impl Gossipmonger {
     // --- writing
 
     async fn write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
-        let mut ending = self.shared.ending.subscribe();
-        let stopped = || Err(Error::Stopped { reason: self.problem() });
         tokio::select! {
             biased;
-            _ = ending.wait_for(Option::is_some) => stopped(),
+            _ = self.shared.ending.wait() => Err(Error::Stopped { reason: self.problem() }),
             written = tokio::time::timeout(CALL_TIMEOUT, self.try_write(bytes, writes)) => {
                 written.unwrap_or(Err(Error::Timeout(CALL_TIMEOUT)))
             }
@@ -420,7 +415,7 @@ impl Gossipmonger {
             {
                 return answer;
             }
-            storage = route.after(&storage).await.ok_or_else(stopped)?;
+            storage = route.after(&storage).await;
         }
     }
 
@@ -504,13 +499,13 @@ impl Gossipmonger {
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
             budgets: Budgets::new(&config),
             publishing: Mutex::default(),
-            ending: watch::Sender::new(None),
-            ended: watch::Sender::new(false),
+            ending: Slot::default(),
+            ended: Slot::default(),
             refusals: Mutex::default(),
             cuts: Cuts::default(),
             repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
-            farewell: watch::Sender::new(None),
+            farewell: Slot::default(),
             config,
         });
         let arguments = Arguments {
@@ -532,7 +527,7 @@ impl Gossipmonger {
             if tokio::time::timeout(STORE_TIMEOUT, ended.writer.close()).await.is_err() {
                 tracing::error!("the store is still busy: it is not given back");
             }
-            ended.ended.send_replace(true);
+            ended.ended.set(());
         });
         Ok((Self { shared, root: root.get_cell() }, running))
     }

@@ -148,11 +148,10 @@ async fn next<E: Clone>(
     shared: &Shared,
     events: &mut broadcast::Receiver<E>,
 ) -> Result<E, SubscriptionError> {
-    let mut ended = shared.ended.subscribe();
     let received = tokio::select! {
         biased;
         received = events.recv() => received,
-        _ = ended.wait_for(|ended| *ended) => events.try_recv().map_err(|error| match error {
+        () = shared.ended.wait() => events.try_recv().map_err(|error| match error {
             broadcast::error::TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
             _ => RecvError::Closed,
         }),

@@ -12,10 +12,11 @@ use std::{
 use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::{Semaphore, broadcast};
 
 use super::{
-    channel::Channel, clock::Clock, repeats::Repeats, storage::StorageMessage, writer::Writer,
+    channel::Channel, clock::Clock, repeats::Repeats, slot::Slot, storage::StorageMessage,
+    writer::Writer,
 };
 use crate::{
     config::Config,
@@ -91,9 +92,9 @@ pub(crate) struct Shared {
     /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
     pub(crate) publishing: Mutex<()>,
     /// Why the node ends, once it does.
-    pub(crate) ending: watch::Sender<Option<Ending>>,
+    pub(crate) ending: Slot<Ending>,
     /// The node has ended, and given everything back.
-    pub(crate) ended: watch::Sender<bool>,
+    pub(crate) ended: Slot<()>,
     /// The second in which refusals were last told, and how many.
     pub(crate) refusals: Mutex<(u64, u32)>,
     /// Why connections were last ended on purpose.
@@ -103,7 +104,7 @@ pub(crate) struct Shared {
     /// This process has taken a later generation because its name was heard.
     pub(crate) renewed: AtomicBool,
     /// How many peers have acknowledged that this node leaves, once all have answered.
-    pub(crate) farewell: watch::Sender<Option<usize>>,
+    pub(crate) farewell: Slot<usize>,
 }
 
 /// Why a node ends.
@@ -126,38 +127,34 @@ pub(crate) struct Routes {
 
 /// Where to reach an actor that may be restarted at any time.
 #[derive(Debug)]
-pub(crate) struct Route<M>(watch::Sender<Option<ActorRef<M>>>);
+pub(crate) struct Route<M>(Slot<ActorRef<M>>);
 
 impl<M> Default for Route<M> {
     fn default() -> Self {
-        Self(watch::Sender::new(None))
+        Self(Slot::default())
     }
 }
 
 impl<M: Message> Route<M> {
     pub(crate) fn set(&self, actor: ActorRef<M>) {
-        self.0.send_replace(Some(actor));
+        self.0.set(actor);
     }
 
     /// Casts. A message that comes while the actor restarts is lost: each actor starts from what the
     /// others have published, and what is lost of a round is made up for by the next.
     pub(crate) fn cast(&self, message: M) {
-        if let Some(actor) = &*self.0.borrow() {
+        if let Some(actor) = self.0.get() {
             let _ = actor.cast(message);
         }
     }
 
     pub(crate) fn current(&self) -> Option<ActorRef<M>> {
-        self.0.borrow().clone()
+        self.0.get()
     }
 
     /// The actor that comes after the one that has failed.
-    pub(crate) async fn after(&self, failed: &ActorRef<M>) -> Option<ActorRef<M>> {
-        let mut routes = self.0.subscribe();
-        let next = |actor: &Option<ActorRef<M>>| {
-            actor.as_ref().is_some_and(|actor| actor.get_id() != failed.get_id())
-        };
-        routes.wait_for(next).await.ok()?.clone()
+    pub(crate) async fn after(&self, failed: &ActorRef<M>) -> ActorRef<M> {
+        self.0.wait_for(|actor| actor.get_id() != failed.get_id()).await
     }
 }
 
@@ -181,7 +178,7 @@ impl Shared {
                 Output::Persist(changes) => self.writer.write(changes, None),
                 Output::Wake(wait) => wake = Some(wait),
                 Output::Count(counter, times) => self.counters.add(counter, times),
-                Output::Farewell(peers) => drop(self.farewell.send_replace(Some(peers))),
+                Output::Farewell(peers) => self.farewell.set(peers),
                 // Answered by the storage actor, which has been asked.
                 Output::Counted(..) => {}
                 // Seen to by the storage actor, before all else.
@@ -237,13 +234,7 @@ impl Shared {
 
     /// Ends the node; the first reason counts.
     pub(crate) fn end(&self, ending: Ending) {
-        self.ending.send_if_modified(|reason| {
-            let first = reason.is_none();
-            if first {
-                *reason = Some(ending);
-            }
-            first
-        });
+        self.ending.set_first(ending);
     }
 
     /// Whether one more refusal is to be told in this second.

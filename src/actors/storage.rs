@@ -251,9 +251,8 @@ async fn unless_ending<T>(
     shared: &Shared,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, ActorProcessingErr> {
-    let mut ending = shared.ending.subscribe();
     tokio::select! {
         result = call => Ok(result?),
-        _ = ending.wait_for(Option::is_some) => Err("the node ends".into()),
+        _ = shared.ending.wait() => Err("the node ends".into()),
     }
 }

@@ -74,10 +74,8 @@ impl Root {
         let shared = Arc::clone(&state.arguments.shared);
         // Ends with the root: casting to an actor that is gone fails.
         tokio::spawn(async move {
-            let mut ending = shared.ending.subscribe();
-            if ending.wait_for(Option::is_some).await.is_ok() {
-                let _ = myself.cast(RootMessage::End);
-            }
+            shared.ending.wait().await;
+            let _ = myself.cast(RootMessage::End);
         });
         Ok(state)
     }
@@ -170,7 +168,7 @@ impl State {
         myself: &ActorRef<RootMessage>,
     ) -> Result<(), ActorProcessingErr> {
         let shared = &self.arguments.shared;
-        if shared.ending.borrow().is_some() {
+        if shared.ending.is_set() {
             return Ok(());
         }
         let (limits, now) = (shared.config.restarts, shared.clock.now());
@@ -193,7 +191,7 @@ impl State {
         part: Part,
         myself: &ActorRef<RootMessage>,
     ) -> Result<(), ActorProcessingErr> {
-        if self.arguments.shared.ending.borrow().is_some() {
+        if self.arguments.shared.ending.is_set() {
             return Ok(());
         }
         match self.start(part, myself).await {
@@ -211,8 +209,7 @@ impl State {
 
     /// Ends as asked; a failure is the user's supervisor's to see.
     async fn end(&mut self, myself: &ActorRef<RootMessage>) -> Result<(), ActorProcessingErr> {
-        let ending = self.arguments.shared.ending.borrow().clone();
-        match ending {
+        match self.arguments.shared.ending.get() {
             None | Some(Ending::Asked) => {
                 myself.stop(None);
                 Ok(())

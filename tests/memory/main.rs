@@ -1,6 +1,7 @@
 //! Whole nodes over the in-memory transport, most of them under paused time.
 mod api;
 mod datacenters;
+mod ends;
 mod harness;
 mod limits;
 mod membership;

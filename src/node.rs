@@ -45,7 +45,7 @@ use crate::{
     },
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
-    subscription::{Delivery, Events, PrefixEvents, ProtocolEvents, feed},
+    subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
     transport::{OpenTransport, Opening, budget::Budgets},
 };
 
@@ -251,13 +251,30 @@ impl Gossipmonger {
         Events::new(&self.shared)
     }
 
+    /// The present state, and exactly the events that follow it. [`subscribe`](Self::subscribe) and
+    /// [`snapshot`](Self::snapshot) called one after the other would repeat or miss a change between
+    /// the two.
+    #[must_use]
+    pub fn subscribe_with_snapshot(&self) -> (Snapshot, Events) {
+        let (snapshot, events) = self.shared.cut();
+        (snapshot, Events::of(&self.shared, events))
+    }
+
+    /// The keys of all live nodes that begin with `prefix`, this node's included: first every present
+    /// one, then every change. When a node dies or leaves, its keys go.
+    #[must_use]
+    pub fn watch_live(&self, prefix: &str) -> LiveKeys {
+        LiveKeys::new(&self.shared, prefix)
+    }
+
     /// What passes between nodes, from now on. It costs a copy of every digest and delta.
     #[must_use]
     pub fn subscribe_protocol(&self) -> ProtocolEvents {
         ProtocolEvents::new(&self.shared)
     }
 
-    /// Changes, from now on, of all nodes' keys that begin with `prefix`.
+    /// Changes, from now on, of all nodes' keys that begin with `prefix`, whatever the state of their
+    /// owners. See also [`watch_live`](Self::watch_live).
     #[must_use]
     pub fn watch_prefix(&self, prefix: &str) -> PrefixEvents {
         PrefixEvents::new(&self.shared, prefix)

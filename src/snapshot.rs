@@ -94,10 +94,7 @@ impl Snapshot {
     /// The names of those that may be counted on, this node's own included; cheaper than to describe
     /// them all.
     pub fn live(&self) -> impl Iterator<Item = &NodeId> {
-        let live = |(node, map): &(&NodeId, &Arc<NodeView>)| {
-            map.record.as_ref().is_some_and(|(_, record)| self.state(node, record).is_live())
-        };
-        self.maps.iter().filter(live).map(|(node, _)| node)
+        self.maps.iter().filter(|(node, map)| self.is_live(node, map)).map(|(node, _)| node)
     }
 
     /// Why a peer is thought to be what it is: the last changes of that, oldest first. `None` if
@@ -117,6 +114,13 @@ impl Snapshot {
     #[must_use]
     pub fn get(&self, node: &NodeId, key: &str) -> Option<&Value> {
         self.maps.get(node)?.entries.get(key)?.visible(self.now)
+    }
+
+    /// The value of `key` at each live node that has it, by the node's name, this node included: who
+    /// offers a service, and where. Nodes that are dead, have left or cannot be reached are left out;
+    /// [`get`](Self::get) still shows their keys until they are forgotten.
+    pub fn live_with<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a NodeId, &'a Value)> {
+        self.live().filter_map(move |node| Some((node, self.get(node, key)?)))
     }
 
     /// A node's keys that begin with `prefix`, in order, with their values. An empty prefix is all.
@@ -195,6 +199,10 @@ impl Snapshot {
             not_after: record.not_after.and_then(date),
             local,
         })
+    }
+
+    pub(crate) fn is_live(&self, node: &NodeId, map: &NodeView) -> bool {
+        map.record.as_ref().is_some_and(|(_, record)| self.state(node, record).is_live())
     }
 
     fn state(&self, node: &NodeId, record: &NodeRecord) -> PeerState {

@@ -1,5 +1,7 @@
 //! How changes reach those who want to know: bounded streams that say when they lag, and actors.
 
+mod live;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -24,6 +26,8 @@ use crate::{
     },
     snapshot::Snapshot,
 };
+
+pub use live::LiveKeys;
 
 /// Why there is no next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +56,9 @@ pub struct ProtocolEvents {
     shared: Arc<Shared>,
 }
 
-/// Changes of all nodes' keys that begin with a prefix.
+/// Changes of all nodes' keys that begin with a prefix, whatever the state of their owners: keys of a
+/// node that is dead or has left stay until it is forgotten. For the keys of the nodes that can be
+/// used now, with the present ones first: [`LiveKeys`].
 #[derive(Debug)]
 pub struct PrefixEvents {
     events: Events,
@@ -89,10 +95,14 @@ impl Message for Delivery {}
 
 impl Events {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self { events: shared.events.subscribe(), shared: Arc::clone(shared) }
+        Self::of(shared, shared.events.subscribe())
     }
 
-    /// Waits for the next event.
+    pub(crate) fn of(shared: &Arc<Shared>, events: broadcast::Receiver<Event>) -> Self {
+        Self { events, shared: Arc::clone(shared) }
+    }
+
+    /// Waits for the next event. Cancel safe: an event is taken only by a call that returns it.
     ///
     /// # Errors
     /// [`SubscriptionError::Lagged`], and then it goes on; [`SubscriptionError::Ended`] for good.

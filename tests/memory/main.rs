@@ -4,6 +4,7 @@ mod datacenters;
 mod ends;
 mod harness;
 mod limits;
+mod live_keys;
 mod membership;
 mod propagation;
 mod reconciliation;

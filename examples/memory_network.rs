@@ -48,7 +48,7 @@ async fn main() -> Result<(), Any> {
     // A minute later, which takes no time.
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(b.live_peers().len(), 1);
-    a.leave().await?;
+    a.decommission().await?;
     while !matches!(events.next().await?, Event::PeerLeft { .. }) {}
     b.shutdown().await;
     Ok(())

@@ -112,7 +112,9 @@ impl Registry {
         myself: ActorRef<ToRegistry>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        state.node.leave().await?;
+        // Tells the peers, and the next start joins again; `decommission` would refuse it. If the
+        // node has ended by itself there is nothing to do.
+        let _ = state.node.leave_for_now().await;
         // ractor kills the children of an actor that does not wait for them.
         myself.stop_children_and_wait(None, None).await;
         Ok(())

@@ -37,8 +37,12 @@ pub enum SpawnError {
         /// And in which cluster.
         cluster: ClusterId,
     },
-    /// The node left on purpose and was not asked to join again.
-    #[error("this node has left the cluster on purpose: start it with rejoin to join again")]
+    /// The node was taken out for good ([`decommission`](crate::Gossipmonger::decommission)), and
+    /// [`Config::rejoin`](crate::Config::rejoin) is not set.
+    #[error(
+        "this node was taken out of the cluster for good: to join again start it with \
+         `Config::rejoin` set (the agent: --rejoin)"
+    )]
     HasLeft,
     /// The transport cannot be opened.
     #[error(transparent)]

@@ -65,10 +65,32 @@ impl Gossipmonger {
         Self::start(config, None).await
     }
 
-    /// Starts a node as a child of `supervisor`. Actors inside are restarted inside; when that does
-    /// not help, or the node is displaced, the supervisor sees one `ActorFailed`. When the
-    /// supervisor stops it has to wait for its children (ractor's `stop_children_and_wait`), or the
-    /// node is cut off without closing its connections.
+    /// Starts a node as a child of `supervisor`. The node restarts its own actors; if that does not
+    /// help, or another process displaces the node, the supervisor receives one `ActorFailed`.
+    ///
+    /// ractor kills the children of an actor that stops, and a killed node closes no connection: its
+    /// peers detect a failure. So the supervisor's `post_stop` has to do two things, as in the example
+    /// `supervised`:
+    ///
+    /// ```no_run
+    /// # use ractor::{Actor, ActorProcessingErr, ActorRef};
+    /// # struct Service;
+    /// # struct State { node: gossipmonger::Gossipmonger }
+    /// #[ractor::actor(message = u64, state = State, arguments = State)]
+    /// impl Service {
+    /// #   async fn pre_start(&self, _: ActorRef<u64>, state: State) -> Result<State, ActorProcessingErr> { Ok(state) }
+    ///     async fn post_stop(
+    ///         &self,
+    ///         myself: ActorRef<u64>,
+    ///         state: &mut State,
+    ///     ) -> Result<(), ActorProcessingErr> {
+    ///         // Tells the peers; the next start joins again. If the node has ended already, fine.
+    ///         let _ = state.node.leave_for_now().await;
+    ///         myself.stop_children_and_wait(None, None).await;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`SpawnError`]; then nothing is left behind.
@@ -345,23 +367,29 @@ impl Gossipmonger {
         self.write(0, || Writes::Revoke(Box::new(statement.clone()))).await.map(drop)
     }
 
-    /// Leaves on purpose: tells some peers, waits until they have acknowledged it, and ends. Returns
-    /// how many have. The store remembers it: the node starts again only with [`Config::rejoin`].
+    /// Leaves and may come back: for a planned restart and for the `post_stop` of the actor that owns
+    /// the node. Some peers are informed, so that nobody has to detect a failure; then the node ends.
+    /// Returns how many peers have acknowledged it. The next start joins again.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the node had ended before. After any other error it has left and ended
+    /// all the same.
+    #[doc(alias = "leave")]
+    pub async fn leave_for_now(&self) -> Result<usize, Error> {
+        self.depart(false).await
+    }
+
+    /// Takes the node out for good, as the program's `leave` does: as
+    /// [`leave_for_now`](Self::leave_for_now), and the store remembers it. The next start with that
+    /// store is refused ([`SpawnError::HasLeft`]) unless [`Config::rejoin`] is set, so do not call
+    /// this when a service merely stops.
     ///
     /// # Errors
     /// [`Error::NotDurable`] or [`Error::Timeout`] if the store does not remember it: the node has
     /// left and ended all the same, but would join again. [`Error::Stopped`] if it had ended before.
-    pub async fn leave(&self) -> Result<usize, Error> {
+    #[doc(alias = "leave")]
+    pub async fn decommission(&self) -> Result<usize, Error> {
         self.depart(true).await
-    }
-
-    /// As [`leave`](Self::leave), but the store does not remember it: the next start joins again.
-    /// For a planned restart, which is to alarm nobody.
-    ///
-    /// # Errors
-    /// As [`leave`](Self::leave).
-    pub async fn leave_for_now(&self) -> Result<usize, Error> {
-        self.depart(false).await
     }
 
     async fn depart(&self, remembered: bool) -> Result<usize, Error> {
@@ -372,7 +400,7 @@ impl Gossipmonger {
         told
     }
 
-    /// As [`leave`](Self::leave), but the node still runs, and does nothing more: for who has to say
+    /// As [`decommission`](Self::decommission), but the node still runs, and does nothing more: for who has to say
     /// over its connections what came of it. [`shutdown`](Self::shutdown) has to follow.
     pub(crate) async fn say_farewell(&self, remembered: bool) -> Result<usize, Error> {
         let written = self.write(0, || Writes::Leave { remembered }).await;

@@ -54,7 +54,7 @@ async fn many_join_through_one_seed() {
     nodes.extend(joining.join_all().await);
     all_live(&nodes).await;
     let leaver = nodes.pop().unwrap();
-    assert_eq!(leaver.leave().await.unwrap(), 3, "peers that acknowledged");
+    assert_eq!(leaver.decommission().await.unwrap(), 3, "peers that acknowledged");
     until("everybody knows that it has left", || {
         nodes.iter().all(|node| {
             node.snapshot().member(leaver.node()).is_some_and(|m| m.state == PeerState::Left)

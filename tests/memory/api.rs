@@ -22,7 +22,7 @@ fn every_future_of_the_handle_can_move_between_threads() {
         check(&node.set_many(Vec::new()));
         check(&node.delete("k"));
         check(&node.set_tags([].into()));
-        check(&node.leave());
+        check(&node.decommission());
         check(&node.shutdown());
         check(&node.ended());
         check(&node.subscribe().next());

@@ -61,7 +61,7 @@ async fn refuses_to_write_after_the_end() {
     let node = Lab::default().spawn("a", &[]).await;
     node.shutdown().await;
     assert!(matches!(node.set("k", "v").await, Err(Error::Stopped { reason: None })));
-    assert!(matches!(node.leave().await, Err(Error::Stopped { reason: None })));
+    assert!(matches!(node.decommission().await, Err(Error::Stopped { reason: None })));
     assert_eq!(node.get(node.node(), "k"), None);
 }
 

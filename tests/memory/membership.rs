@@ -20,7 +20,7 @@ async fn refuses_to_start_after_leaving_unless_told_to_rejoin() {
     };
     let b = Gossipmonger::spawn(config()).await.unwrap().0;
     all_live(&[&a, &b]).await;
-    assert_eq!(b.leave().await.unwrap(), 1);
+    assert_eq!(b.decommission().await.unwrap(), 1);
     let refused = Gossipmonger::spawn(config()).await.unwrap_err();
     assert!(matches!(refused, SpawnError::HasLeft), "{refused}");
     let mut again = config();
@@ -59,7 +59,7 @@ async fn who_leaves_is_left_and_never_dead() {
     let c = lab.spawn("c", &["a"]).await;
     all_live(&[&a, &b, &c]).await;
     let mut events = a.subscribe();
-    assert_eq!(c.leave().await.unwrap(), 2);
+    assert_eq!(c.decommission().await.unwrap(), 2);
     let state = |node: &Gossipmonger| node.snapshot().member(c.node()).unwrap().state;
     until("both know", || state(&a) == PeerState::Left && state(&b) == PeerState::Left).await;
     tokio::time::sleep(Duration::from_secs(60)).await;

@@ -112,7 +112,7 @@ async fn leaving_with_a_failing_store_leaves() {
     let b = lab.spawn("b", &["a"]).await;
     all_live(&[&a, &b]).await;
     storage.fails.store(true, Ordering::SeqCst);
-    assert!(matches!(a.leave().await, Err(Error::NotDurable(_))));
+    assert!(matches!(a.decommission().await, Err(Error::NotDurable(_))));
     assert!(matches!(a.set("k", "v").await, Err(Error::Stopped { .. })));
     until("b knows", || b.live_peers().is_empty() && b.dead_peers().is_empty()).await;
 }

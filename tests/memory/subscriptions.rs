@@ -119,7 +119,7 @@ async fn an_actor_sees_the_same_before_and_after_a_join() {
     assert_eq!(early.seen().live, [id("b")]);
     let first = late.events.lock().unwrap()[0].clone();
     assert!(!matches!(first, Event::Deleted { .. }), "{first:?}");
-    b.leave().await.unwrap();
+    b.decommission().await.unwrap();
     until("both see it leave", || early.seen().live.is_empty() && late.seen().live.is_empty())
         .await;
     let left = |mirror: &Mirror| {

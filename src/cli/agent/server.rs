@@ -483,7 +483,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),
-        Request::Leave => line(Left { acknowledged: node.leave().await? }),
+        Request::Leave => line(Left { acknowledged: node.decommission().await? }),
         Request::Tags => line(Tags { tags: reload::own_tags(node) }),
         Request::ChangeTags { set, delete } => {
             line(Tags { tags: agent.reloader.change_tags(set, &delete).await? })

@@ -16,6 +16,7 @@
 pub(crate) mod channel;
 pub(crate) mod clock;
 pub(crate) mod detector;
+mod features;
 pub(crate) mod repeats;
 pub(crate) mod scheduler;
 pub(crate) mod shared;

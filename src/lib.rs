@@ -74,10 +74,15 @@
 //!
 //! # Features
 //!
-//! `default-features = false` is the library alone. `redb` adds a store in a file, `issuer` what gives
-//! certificates out by token and renews them. `cli` (the
-//! default) is the program. `cluster` and `async-trait` are needed, and do nothing else, when
-//! something in the dependency graph turns on the ractor feature of that name.
+//! `default-features = false` is the library alone. `redb` adds a store in a file, `issuer` issues
+//! certificates by token and renews them. `cli` (the default) is the program.
+//!
+//! Enable `cluster` if any package in your build enables ractor's feature `cluster`; it has no other
+//! effect. Without it the compiler reports some forty errors in this crate, among them
+//! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and *"ractor's feature
+//! `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's `cluster` your own
+//! message types need `impl ractor::Message for Msg {}` too. ractor's feature `async-trait` needs
+//! nothing of this crate.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod node;

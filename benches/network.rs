@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,17 +18,22 @@ use gossipmonger::{
         message::Message,
         route::{Counter, Target, TransportInput},
     },
-    tls::{Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls},
+    tls::{
+        Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls,
+        peer_name,
+    },
     transport::{
         BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError, quic::QuicTransport,
     },
 };
-use quinn::{ClientConfig, Endpoint, ServerConfig, VarInt};
-use ractor::{ActorCell, ActorRef, SpawnErr};
+use quinn::{ClientConfig, ConnectionError, Endpoint, ServerConfig, VarInt};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::runtime::Runtime;
 
 /// Bytes of the value that each exchange carries; 0: it carries nothing but digests.
 const UPDATES: [usize; 3] = [0, 100, 65_536];
+/// The accepting end knows who has dialed.
+const CHECKED: VarInt = VarInt::from_u32(7);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A whole handshake, both certificates checked, over sockets that are there already.
@@ -44,8 +52,9 @@ fn handshake(c: &mut Criterion) {
     runtime.spawn(async move {
         while let Some(incoming) = server.accept().await {
             tokio::spawn(async move {
-                if let Ok(connection) = incoming.await {
-                    connection.closed().await;
+                let connection = incoming.await.unwrap();
+                if peer_name(&connection).is_ok_and(|name| name.node.as_str() == "b") {
+                    connection.close(CHECKED, b"");
                 }
             });
         }
@@ -55,7 +64,12 @@ fn handshake(c: &mut Criterion) {
         b.to_async(&runtime).iter(|| async {
             let config = ClientConfig::new(dialer.dial(Expect::AnyNode).0);
             let dialed = client.connect_with(config, address, SERVER_NAME).unwrap().await.unwrap();
-            dialed.close(VarInt::from_u32(0), b"");
+            assert!(peer_name(&dialed).is_ok());
+            // The other end has checked our certificate when it closes, and not before.
+            match dialed.closed().await {
+                ConnectionError::ApplicationClosed(close) => assert_eq!(close.error_code, CHECKED),
+                other => panic!("the other end did not finish: {other}"),
+            }
         });
     });
 }
@@ -91,11 +105,16 @@ impl Pair {
         let (from, link, transport) = spawn(&authority, "a", to.addresses().to_vec()).await;
         let pair = Self { from, to, link, transport };
         pair.until(|| pair.from.live_peers().len() + pair.to.live_peers().len() == 2).await;
+        // From now on news travels in exchanges and not otherwise.
+        QUIET.store(true, Ordering::Relaxed);
         pair
     }
 
     async fn exchange(&self, times: u64, bytes: usize) -> Duration {
         let mut spent = Duration::ZERO;
+        let counted = |counter| self.to.counters().get(counter);
+        let (answered, applied) = (Counter::ExchangesAnswered, Counter::EntriesApplied);
+        let before = (counted(answered), counted(applied), counted(Counter::GossipReceived));
         for _ in 0..times {
             let version = match bytes {
                 0 => None,
@@ -114,6 +133,10 @@ impl Pair {
             .await;
             spent += began.elapsed();
         }
+        self.until(|| counted(answered) >= before.0 + times).await;
+        let wanted = if bytes == 0 { 0 } else { times };
+        assert!(counted(applied) >= before.1 + wanted, "an exchange brought no update");
+        assert_eq!(counted(Counter::GossipReceived), before.2, "updates came otherwise");
         spent
     }
 
@@ -143,7 +166,7 @@ impl Pair {
 }
 
 fn fresh_value(bytes: usize) -> Vec<u8> {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut value = COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes().to_vec();
     value.resize(bytes, 0);
@@ -245,14 +268,44 @@ impl OpenTransport for OpenBridled {
         supervisor: ActorCell,
     ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
         Box::pin(async move {
-            let actor = self.inner.start(node.clone(), supervisor).await?;
+            let actor = self.inner.start(node.clone(), supervisor.clone()).await?;
             *self.handed.lock().unwrap() = Some((node, actor.clone()));
-            Ok(actor)
+            Ok(Actor::spawn_linked(None, Gate, actor, supervisor).await?.0)
         })
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.inner.close()
+    }
+}
+
+/// Whether news is held back that nodes would push; set once the two have met.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Hands on everything but what is pushed while it is quiet.
+#[derive(Debug)]
+struct Gate;
+
+#[ractor::actor(message = TransportInput, state = ActorRef<TransportInput>, arguments = ActorRef<TransportInput>)]
+impl Gate {
+    async fn pre_start(
+        &self,
+        _: ActorRef<TransportInput>,
+        inner: ActorRef<TransportInput>,
+    ) -> Result<ActorRef<TransportInput>, ActorProcessingErr> {
+        Ok(inner)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<TransportInput>,
+        input: TransportInput,
+        inner: &mut ActorRef<TransportInput>,
+    ) -> Result<(), ActorProcessingErr> {
+        if matches!(input, TransportInput::Gossip { .. }) && QUIET.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Ok(inner.cast(input)?)
     }
 }
 

@@ -73,10 +73,14 @@ fn digests(c: &mut Criterion) {
                 replica.digest()
             });
         });
+        let line = replica.digest().get(&node(0)).map(|line| line.max_version);
+        assert_eq!(line, Some(Version(version)), "every change was taken up");
         let theirs = replica.digest();
         group.bench_function(BenchmarkId::new("compare", nodes), |b| {
             b.iter(|| replica.answer(now(), &node(0), &theirs, &mut Vec::new()));
         });
+        let (wants, delta) = replica.answer(now(), &node(0), &theirs, &mut Vec::new());
+        assert!(wants.entries.is_empty() && delta.nodes.is_empty(), "both say the same");
     }
     group.finish();
 }
@@ -91,6 +95,8 @@ fn deltas(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(format!("{keys}x{bytes}")), |b| {
             b.iter(|| owner.answer(now(), &node(0), &nothing, &mut Vec::new()));
         });
+        let (_, last) = owner.answer(now(), &node(0), &nothing, &mut Vec::new());
+        assert_eq!((last.len(), last.more), (keys, false), "each answer has all of it");
     }
     group.finish();
 }
@@ -100,6 +106,10 @@ fn apply(c: &mut Criterion) {
     let mut group = c.benchmark_group("apply");
     for (keys, bytes) in DELTAS {
         let delta = delta(keys, bytes);
+        let mut reader = replica("b");
+        reader.apply(now(), &node(0), &delta, &mut Vec::new());
+        let taken: usize = reader.peers().map(|(_, copy)| copy.entries().len()).sum();
+        assert_eq!(taken, keys, "a replica takes all of it up");
         group.throughput(Throughput::Bytes(frame_len(&Message::Ack { delta: delta.clone() })));
         group.bench_function(BenchmarkId::from_parameter(format!("{keys}x{bytes}")), |b| {
             b.iter_batched(
@@ -140,6 +150,8 @@ fn sketches(c: &mut Criterion) {
     }
     let wanted = cells_wanted(&ours, &theirs);
     let batch = theirs.batch(0, wanted);
+    let found = Decoder::new(ours.clone()).take(&batch);
+    assert!(matches!(found, Progress::Done(_)), "20 symbols are found: {found:?}");
     group.bench_function(BenchmarkId::new("decode20", format!("{wanted}cells")), |b| {
         b.iter(|| Decoder::new(ours.clone()).take(black_box(&batch)));
     });
@@ -178,6 +190,7 @@ fn phi(c: &mut Criterion) {
     (0..INTERVALS_MAX).for_each(|_| window.heartbeat(beat()));
     c.bench_function("phi/heartbeat", |b| b.iter(|| window.heartbeat(beat())));
     let late = Time::from_origin(beat().since_origin() + INTERVAL * 3);
+    assert!(window.phi(late) > 0.0, "it is late");
     c.bench_function("phi/level", |b| b.iter(|| window.phi(black_box(late))));
 }
 

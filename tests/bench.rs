@@ -9,9 +9,18 @@ use serde_json::Value;
 
 #[test]
 fn refuses_unknown_flags() {
-    for scenario in
-        ["join", "spread", "bulk", "fail", "throughput", "exchange", "flow", "flood", "handshake"]
-    {
+    for scenario in [
+        "join",
+        "spread",
+        "bulk",
+        "fail",
+        "throughput",
+        "exchange",
+        "flow",
+        "flood",
+        "handshake",
+        "heads",
+    ] {
         let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
         assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");
         assert!(output.stdout.is_empty(), "{scenario}: errors go to stderr");
@@ -21,13 +30,21 @@ fn refuses_unknown_flags() {
 
 #[test]
 fn refuses_what_it_cannot_measure() {
-    refuses(&["bench", "join", "--nodes", "0"], "--nodes 0");
+    refuses(&["bench", "join", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "join", "--seconds", "0"], "--seconds 0");
+    refuses(&["bench", "spread", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "spread", "--reps", "0"], "--reps 0");
+    refuses(&["bench", "fail", "--nodes", "7"], "--nodes 7");
+    refuses(&["bench", "fail", "--timeout", "0"], "--timeout 0");
+    refuses(&["bench", "spread", "--rate", "100"], "--rate");
     refuses(&["bench", "bulk", "--keys", "0"], "--keys 0");
     refuses(&["bench", "bulk", "--state-mib", "257"], "--state-mib 257");
     refuses(&["bench", "bulk", "--state-mib", "1", "--keys", "1"], "--keys");
     refuses(&["bench", "bulk", "--mode", "reliable"], "--mode reliable");
     refuses(&["bench", "throughput", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "throughput", "--steps-max", "0"], "--steps-max 0");
     refuses(&["bench", "exchange", "--delta-bytes", "3"], "--delta-bytes 3");
+    refuses(&["bench", "exchange", "--seconds", "0"], "--seconds 0");
     refuses(&["bench", "flow", "--nodes", "1"], "--nodes 1");
     refuses(&["bench", "flow", "--load", "0"], "--load 0");
     refuses(&["bench", "flood", "--rate", "0"], "--rate 0");
@@ -45,13 +62,15 @@ fn refuses_a_demo_that_cannot_work() {
 
 #[test]
 fn join_reports_times_and_costs() {
-    let report = bench(&["join", "--nodes", "3", "--seconds", "1"]);
+    let report = bench(&["join", "--nodes", "3", "--seconds", "2"]);
     assert!(report["join_s"].is_number(), "{report}");
+    assert!(report["join_dials_per_node"].as_f64() > Some(0.0), "somebody dialed: {report}");
     assert_eq!(report["still_full_after_idle"], true, "{report}");
     has(&report, &["start_s", "join_cpu_s", "join_wire_bytes_per_node", "rss_baseline_mib"]);
     has(&report, &["idle_s", "idle_cpu_s_per_node_s", "idle_cpu_cores", "idle_udp_rcvbuf_errors"]);
     has(&report, &["idle_wire_bytes_per_node_s", "idle_wire_packets_per_node_s"]);
-    has(&report, &["rss_mib", "rss_kib_per_node"]);
+    has(&report, &["rss_mib", "rss_kib_per_node", "join_lag_ms"]);
+    has_work(&report, "join");
 }
 
 #[test]
@@ -81,6 +100,7 @@ fn handshake_reports_what_it_costs() {
     let output = gossipmonger(&["bench", "handshake", "--count", "5"]);
     let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
     assert_eq!(report["handshakes"], 5, "{report}");
+    assert_eq!(report["checked_by_both_ends"], 5, "{report}");
     has(&report, &["cpu_us_both_ends", "wall_us", "wire_bytes"]);
 }
 
@@ -92,6 +112,8 @@ fn heads_reports_what_taking_up_nodes_costs() {
     for kind in ["signed", "unsigned"] {
         has(&report[kind], &["cpu_s", "cpu_us_per_node"]);
     }
+    assert_eq!(report["signed"]["seals_verified"], 5, "{report}");
+    assert_eq!(report["unsigned"]["seals_verified"], 0, "{report}");
 }
 
 #[test]
@@ -124,7 +146,7 @@ fn bulk_reports_what_a_large_state_costs() {
 
 #[test]
 fn fail_reports_who_noticed_when() {
-    let report = bench(&["fail", "--nodes", "7", "--warmup", "2", "--interval-ms", "200"]);
+    let report = bench(&["fail", "--nodes", "8", "--warmup", "2", "--interval-ms", "200"]);
     for (stop, already, falsely) in [
         ("fail1", "already_dead_pairs", "false_deaths"),
         ("fail5", "already_dead_pairs", "false_deaths"),
@@ -141,6 +163,8 @@ fn fail_reports_who_noticed_when() {
     has(&report, &["false_deaths_warmup", "false_deaths_total", "false_death_targets"]);
     has(&report, &["false_suspicions_warmup", "false_suspicions_total"]);
     has(&report, &["false_suspicion_targets", "events_missed", "poll_ms"]);
+    has_work(&report, "join");
+    has_work(&report, "fail");
 }
 
 #[test]
@@ -161,14 +185,46 @@ fn throughput_reports_every_step() {
     assert_eq!(report["updates_per_s"], 0.0, "nothing is everywhere within no time: {report}");
     let step = &report["steps"][0];
     has(step, &["asked_per_s", "reached_per_s", "passes", "staleness_ms", "unseen"]);
+    has(step, &["made_per_s", "followed", "replaced", "unchanged_updates", "behind_pairs"]);
     has(step, &["cpu_s_per_s", "cpu_us_per_update", "wire_bytes_per_update", "copies_per_update"]);
+}
+
+#[test]
+fn every_step_of_throughput_moves_values_of_its_own() {
+    let report = bench(&[
+        "throughput",
+        "--nodes",
+        "3",
+        "--seconds",
+        "1",
+        "--start-rate",
+        "20",
+        "--refine",
+        "0",
+        "--steps-max",
+        "3",
+        "--staleness-ms",
+        "60000",
+    ]);
+    let steps = report["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 3, "{report}");
+    for step in steps {
+        assert_eq!(step["void"], Value::Null, "{step}");
+        let copies = step["copies_per_update"].as_f64().unwrap();
+        assert!(copies >= 1.0, "values that were there already travel nowhere: {step}");
+    }
 }
 
 #[test]
 fn exchange_reports_rates() {
     for bytes in ["0", "1000"] {
         let report = bench(&["exchange", "--seconds", "1", "--delta-bytes", bytes]);
-        assert!(report["exchanges"].as_u64() > Some(0), "{report}");
+        let exchanges = report["exchanges"].as_u64();
+        assert!(exchanges > Some(0), "{report}");
+        assert!(report["answered"].as_u64() >= exchanges, "{report}");
+        if bytes != "0" {
+            assert!(report["entries_applied"].as_u64() >= exchanges, "each brings one: {report}");
+        }
         has(&report, &["exchanges_per_s", "payload_mib_per_s", "wire_mib_per_s"]);
         has(&report, &["wire_bytes_per_exchange", "cpu_us_per_exchange"]);
     }
@@ -184,7 +240,6 @@ fn flow_reports_every_scheme_and_draws_it() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
     assert_eq!(report["scenario"], "flow", "{report}");
-    has(&report, &["nodes", "keys", "budget_entries", "load", "seed", "writes_per_s"]);
     has(&report, &["staleness_s_max", "subject"]);
     for scheme in ["newest_first", "oldest_first", "breadth", "depth", "ours_unlimited", "ours"] {
         has(&report[scheme], &["staleness_s_max", "staleness_s_mean", "stale_entries"]);
@@ -243,6 +298,13 @@ fn bench(arguments: &[&str]) -> Value {
     has(&report, &["subject", "settings", "load_before", "udp_rcvbuf_errors", "cpu_s_total"]);
     has(&report, &["rss_end_mib"]);
     report
+}
+
+/// What a phase took, by node.
+fn has_work(report: &Value, phase: &str) {
+    for work in ["dials", "dials_failed", "gossip_duplicates", "repairs", "inquiries"] {
+        has(report, &[&format!("{phase}_{work}_per_node")]);
+    }
 }
 
 fn has(report: &Value, keys: &[&str]) {

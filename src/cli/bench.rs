@@ -3,28 +3,41 @@
 //! `join`, `spread`, `bulk` and `fail` have the command line and the output by which other cluster
 //! libraries are measured beside this one; `throughput`, `exchange` and `flow` are our own. Each prints
 //! one JSON object as its last line. docs/benchmarks.md says what the figures mean.
+//!
+//! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
 
 use std::time::Duration;
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use self::cluster::{Cluster, Settings};
+use self::{
+    cluster::{Cluster, Settings},
+    counts::Counts,
+    faults::Faults,
+    lag::Lag,
+};
 use super::{error::CliError, stopwatch::Stopwatch};
 
 mod bulk;
 mod cluster;
+mod counts;
 mod exchange;
 mod fail;
+mod faults;
 mod flood;
 mod flow;
 mod forge;
 mod handshake;
 mod heads;
+mod lag;
 pub(super) mod machine;
+mod quiet;
 mod scenario;
 mod statistics;
 mod throughput;
+mod trial;
+mod values;
 
 /// The arguments of `bench`.
 #[derive(clap::Args, Debug)]
@@ -98,7 +111,7 @@ struct Common {
 /// Measures, and prints the result as one line of JSON.
 ///
 /// # Errors
-/// Exit 2 for arguments out of range, 1 for nodes that cannot start.
+/// Exit 2 for arguments out of range; 1 for nodes that cannot start, and for a measurement that is void.
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
@@ -113,18 +126,19 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     out.insert("udp_rcvbuf_errors".into(), errors.into());
     out.insert("cpu_s_total".into(), rounded(machine::cpu_seconds(), 2));
     out.insert("rss_end_mib".into(), rounded(machine::resident_bytes() as f64 / MIB, 1));
+    let counts = Faults::check(&out);
     println!("{}", Value::Object(out));
-    Ok(())
+    counts
 }
 
 type Report = Map<String, Value>;
 
 async fn measure(what: What) -> Result<Report, CliError> {
     match what {
-        What::Join(common) => scenario::join(&common.check()?).await,
-        What::Spread(common) => scenario::spread(&common.check()?).await,
+        What::Join(common) => scenario::join(&common.check(2)?).await,
+        What::Spread(common) => scenario::spread(&common.check(2)?).await,
         What::Bulk(args) => bulk::bulk(&args).await,
-        What::Fail(common) => fail::fail(&common.check()?).await,
+        What::Fail(common) => fail::fail(&common.check(fail::NODES_MIN)?).await,
         What::Throughput(args) => throughput::throughput(&args).await,
         What::Exchange(args) => exchange::exchange(&args).await,
         What::Flood(args) => flood::flood(args).await,
@@ -135,15 +149,20 @@ async fn measure(what: What) -> Result<Report, CliError> {
 }
 
 impl Common {
-    fn check(self) -> Result<Self, CliError> {
+    /// With at least so many nodes.
+    fn check(self, nodes_min: usize) -> Result<Self, CliError> {
         if let Some(mode) = self.mode.as_deref().filter(|mode| *mode != "default") {
             return Err(CliError::usage(format!(
                 "--mode {mode} is unknown: there is only one way"
             )));
         }
-        in_range("nodes", self.nodes, 1, NODES_MAX)?;
+        in_range("nodes", self.nodes, nodes_min, NODES_MAX)?;
         in_range("keys", self.keys, 1, 1_000_000)?;
-        in_range("value-bytes", self.value_bytes, 16, 1 << 20)?;
+        in_range("value-bytes", self.value_bytes, values::NUMBER_DIGITS, 1 << 20)?;
+        in_range("reps", self.reps, 1, 1_000_000)?;
+        seconds_in_range("seconds", self.seconds, 1)?;
+        seconds_in_range("timeout", self.timeout, 1)?;
+        seconds_in_range("warmup", self.warmup, 0)?;
         Ok(self)
     }
 
@@ -175,6 +194,10 @@ fn in_range(name: &str, value: usize, least: usize, most: usize) -> Result<(), C
     Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed")))
 }
 
+fn seconds_in_range(name: &str, seconds: u64, least: usize) -> Result<(), CliError> {
+    in_range(name, usize::try_from(seconds).unwrap_or(usize::MAX), least, SECONDS_MAX)
+}
+
 /// Starts all nodes, node 0 as seed of the others, and waits until all have all for live.
 async fn join_all(common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
     join_first(common.nodes, common, out).await
@@ -186,7 +209,7 @@ async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<C
     let resident = machine::resident_bytes();
     let cpu = machine::cpu_seconds();
     let wire = machine::loopback();
-    let watch = Stopwatch::start();
+    let (watch, lag) = (Stopwatch::start(), Lag::watch());
     for index in 0..nodes {
         cluster.start(index).await?;
         if common.stagger_ms > 0 {
@@ -201,6 +224,8 @@ async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<C
     let bytes = machine::loopback().since(&wire).bytes / nodes as u64;
     out.insert("join_wire_bytes_per_node".into(), bytes.into());
     out.insert("rss_baseline_mib".into(), rounded(resident as f64 / MIB, 1));
+    out.insert("join_lag_ms".into(), lag.end());
+    report_work("join", nodes, &cluster.counts(), out);
     if joined.is_none() {
         let counts = cluster.live_counts();
         let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
@@ -208,6 +233,12 @@ async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<C
         out.insert("live_at_timeout_mean".into(), rounded(mean, 1));
     }
     Ok(cluster)
+}
+
+/// What the nodes did in this phase, into the report and for people.
+fn report_work(phase: &str, nodes: usize, counts: &Counts, out: &mut Report) {
+    counts.report_per_node(phase, nodes, out);
+    println!("{phase}: {}", counts.describe_per_node(nodes));
 }
 
 /// Polls until it is so. Returns the seconds on `watch` then; `None` if that took too long.
@@ -237,6 +268,7 @@ fn rounded(value: f64, digits: i32) -> Value {
 const WORKERS: usize = 2;
 const BASE_PORT: u16 = 20_000;
 const NODES_MAX: usize = 1_000;
+const SECONDS_MAX: usize = 86_400;
 const JOIN_POLL: Duration = Duration::from_millis(5);
 /// The tail of the joining passes before anything else is measured.
 const SETTLE: Duration = Duration::from_secs(2);

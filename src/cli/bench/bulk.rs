@@ -6,14 +6,20 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    Common, MIB, Report, SETTLE, cluster::Cluster, cluster::value, in_range, join_first, machine,
-    rounded, statistics::quantiles, until,
+    Common, MIB, Report, SETTLE,
+    cluster::Cluster,
+    faults::Faults,
+    in_range, join_first, machine, rounded,
+    statistics::quantiles,
+    until,
+    values::{fresh, number_of},
 };
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch},
     node::Gossipmonger,
     protocol::{
         delta::entry_len_max,
+        entry::Value,
         id::NodeId,
         replica::{BATCH_BYTES_MAX, Write},
         route::Counter,
@@ -47,7 +53,7 @@ pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     let mut cluster = join_first(nodes - usize::from(late), &common, &mut out).await?;
     tokio::time::sleep(SETTLE).await;
     let before = machine::resident_bytes();
-    let batches = batches(keys, common.value_bytes);
+    let (numbers, batches) = batches(keys, common.value_bytes);
     if late {
         set_bulk(cluster.node(0), batches.clone()).await?;
         let all = || (1..nodes - 1).all(|index| held(&cluster, index) >= keys);
@@ -85,6 +91,7 @@ pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     let seconds = done.unwrap_or_else(|| watch.seconds());
     let arrived = receivers.clone().map(|index| held(&cluster, index)).min().unwrap_or(0);
     let entries = received(&cluster) - entries;
+    let right = receivers.clone().map(|index| right(&cluster, index, &numbers)).sum();
     let mib = |bytes: u64| rounded(bytes as f64 / MIB, 1);
     out.insert("keys".into(), keys.into());
     out.insert("value_bytes".into(), common.value_bytes.into());
@@ -112,8 +119,40 @@ pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     out.insert("longest_storage_step_ms".into(), rounded(longest, 2));
     out.insert("bulk_in_flight_max".into(), seen.in_flight.into());
     out.insert("silence_ms".into(), quantiles(seen.silences(&cluster)));
-    out.insert("counters".into(), cluster.counters());
+    out.insert("counters".into(), cluster.counters_json());
+    let moved = Moved { wanted: keys * receivers.len(), right, entries, complete: done.is_some() };
+    let mut faults = moved.faults();
+    faults.require_joined(&out);
+    faults.judge(&mut out, &FIGURES);
     Ok(out)
+}
+
+/// What was moved, over all receivers.
+#[derive(Clone, Copy, Debug)]
+struct Moved {
+    wanted: usize,
+    /// Values found at the end that are those that were set.
+    right: usize,
+    /// Entries that came, those known already included.
+    entries: u64,
+    complete: bool,
+}
+
+impl Moved {
+    /// All of it has to have come, over the network and not otherwise.
+    fn faults(&self) -> Faults {
+        let Self { wanted, right, entries, complete } = *self;
+        let mut faults = Faults::default();
+        faults.require(wanted > 0, || "nothing was to be moved".to_owned());
+        faults.require(complete, || "the state did not arrive in time".to_owned());
+        faults.require(right == wanted, || {
+            format!("{right} of {wanted} values at the receivers are those that were set")
+        });
+        faults.require(entries >= wanted as u64, || {
+            format!("{wanted} values need as many entries, {entries} came")
+        });
+        faults
+    }
 }
 
 impl Args {
@@ -121,10 +160,10 @@ impl Args {
     fn check(&self) -> Result<(Common, usize), CliError> {
         in_range("bystanders", self.bystanders, 0, 98)?;
         let common = Common { nodes: self.bystanders + 2, ..self.common.clone() };
-        let Some(mib) = self.state_mib else { return Ok((common.clone().check()?, common.keys)) };
+        let Some(mib) = self.state_mib else { return Ok((common.clone().check(2)?, common.keys)) };
         in_range("state-mib", mib, 1, 256)?;
         let keys = ((mib << 20) / (KEY_BYTES + common.value_bytes)).max(1);
-        Ok((Common { keys, ..common }.check()?, keys))
+        Ok((Common { keys, ..common }.check(2)?, keys))
     }
 }
 
@@ -179,20 +218,36 @@ fn received(cluster: &Cluster) -> u64 {
     cluster.running().map(|(_, node)| counted(node)).sum()
 }
 
-/// In batches as large as they may be.
-fn batches(keys: usize, bytes: usize) -> Vec<Vec<Write>> {
-    let (mut batches, mut size) = (vec![Vec::new()], 0);
+/// In batches as large as they may be, with the numbers of the values in the order of the keys.
+fn batches(keys: usize, bytes: usize) -> (Vec<u64>, Vec<Vec<Write>>) {
+    let (mut batches, mut size, mut numbers) = (vec![Vec::new()], 0, Vec::with_capacity(keys));
     for index in 0..keys {
-        let (key, value) = (format!("key-{index:08}"), value(index as u64, bytes));
-        let len = entry_len_max(key.len(), value.len());
+        let (key, value) = (key(index), fresh(bytes));
+        let len = entry_len_max(key.len(), value.text.len());
         if size + len > BATCH_BYTES_MAX {
             batches.push(Vec::new());
             size = 0;
         }
         size += len;
-        batches.last_mut().expect("one from the start").push(Write::set(key, value));
+        numbers.push(value.number);
+        batches.last_mut().expect("one from the start").push(Write::set(key, value.text));
     }
-    batches
+    (numbers, batches)
+}
+
+fn key(index: usize) -> String {
+    format!("key-{index:08}")
+}
+
+/// How many values of the first node this one holds as they were set.
+fn right(cluster: &Cluster, index: usize, numbers: &[u64]) -> usize {
+    let Some(node) = cluster.node(index) else { return 0 };
+    let (snapshot, owner) = (node.snapshot(), cluster.name(0));
+    let is_right = |(index, number): &(usize, &u64)| {
+        let value = snapshot.get(owner, &key(*index)).and_then(Value::as_str);
+        value.and_then(number_of) == Some(**number)
+    };
+    numbers.iter().enumerate().filter(is_right).count()
 }
 
 async fn set_bulk(node: Option<&Gossipmonger>, batches: Vec<Vec<Write>>) -> Result<(), CliError> {
@@ -206,3 +261,33 @@ async fn set_bulk(node: Option<&Gossipmonger>, batches: Vec<Vec<Write>>) -> Resu
 /// Of `key-00000000`.
 const KEY_BYTES: usize = 12;
 const POLL: Duration = Duration::from_millis(2);
+/// What is void if not all of it came. What did come is still told.
+const FIGURES: [&str; 8] = [
+    "bulk_s",
+    "keys_per_s",
+    "mb_per_s",
+    "bulk_cpu_s",
+    "bulk_wire_bytes",
+    "bulk_wire_packets",
+    "copies",
+    "wire_copies",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_that_did_not_bring_every_value_is_void() {
+        let good = Moved { wanted: 10, right: 10, entries: 10, complete: true };
+        assert!(good.faults().is_empty());
+        for void in [
+            Moved { wanted: 0, right: 0, ..good },
+            Moved { right: 9, ..good },
+            Moved { entries: 0, ..good },
+            Moved { complete: false, ..good },
+        ] {
+            assert!(!void.faults().is_empty(), "{void:?}");
+        }
+    }
+}

@@ -1,11 +1,16 @@
 //! The nodes that are measured, all in this process, each whole: its own certificate, endpoint and
 //! actors, and the default settings but for the interval.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::{Value as Json, json};
 
+use super::{counts::Counts, values::number_of};
 use crate::{
     cli::{
         error::CliError,
@@ -129,14 +134,20 @@ impl Cluster {
         running.filter_map(|(index, node)| Some((index, &node.as_ref()?.node)))
     }
 
-    /// Whether all that run have each other for live.
+    /// Whether all nodes that run have each other for live.
     pub(super) fn is_full(&self) -> bool {
-        let running = self.running().count();
-        self.running().all(|(_, node)| node.snapshot().live().count() >= running)
+        let running: Vec<_> = self.running().map(|(index, _)| self.name(index)).collect();
+        // Counting is cheap, and nearly always enough to say no.
+        self.running().all(|(_, node)| node.snapshot().live().count() >= running.len())
+            && self.running().all(|(_, node)| {
+                let snapshot = node.snapshot();
+                let live: BTreeSet<_> = snapshot.live().collect();
+                running.iter().all(|name| live.contains(name))
+            })
     }
 
     /// What all running nodes have counted, together; what is zero is left out.
-    pub(super) fn counters(&self) -> Json {
+    pub(super) fn counters_json(&self) -> Json {
         let mut sums = BTreeMap::<String, u64>::new();
         for (_, node) in self.running() {
             let refusals = node.counters().refusals().into_iter();
@@ -156,11 +167,16 @@ impl Cluster {
         self.running().map(|(_, node)| node.snapshot().live().count()).collect()
     }
 
-    /// Whether a node has this key of another at this version of [`value`] or a later one.
-    pub(super) fn has(&self, node: &Gossipmonger, origin: usize, key: &str, version: u64) -> bool {
+    /// What all running nodes have counted, together.
+    pub(super) fn counts(&self) -> Counts {
+        Counts::of(self.running().map(|(_, node)| node))
+    }
+
+    /// Whether a node shows this value of another's key, by its number, or a later one.
+    pub(super) fn has(&self, node: &Gossipmonger, origin: usize, key: &str, number: u64) -> bool {
         let snapshot = node.snapshot();
         let value = snapshot.get(self.name(origin), key);
-        value.and_then(Value::as_str).and_then(version_of).is_some_and(|found| found >= version)
+        value.and_then(Value::as_str).and_then(number_of).is_some_and(|found| found >= number)
     }
 
     /// Silences a node: no close, no answer, and its socket stays bound.
@@ -179,33 +195,6 @@ impl Node {
     }
 }
 
-/// A version number and noise after it, so that nobody gains by compressing.
-pub(super) fn value(version: u64, bytes: usize) -> String {
-    let mut value = format!("{version:0VERSION_DIGITS$x}");
-    let mut noise = vec![0; bytes.saturating_sub(VERSION_DIGITS)];
-    SmallRng::seed_from_u64(version).fill(noise.as_mut_slice());
-    value.extend(noise.into_iter().map(|byte| char::from(b'0' + byte % 64)));
-    value
-}
-
-fn version_of(value: &str) -> Option<u64> {
-    u64::from_str_radix(value.get(..VERSION_DIGITS)?, 16).ok()
-}
-
-const VERSION_DIGITS: usize = 16;
 /// What [`Config`] says.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const HANDSHAKES_PER_SOURCE: u32 = 100_000;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_carries_its_version() {
-        let value = value(0xBEEF, 100);
-        assert_eq!(value.len(), 100);
-        assert_eq!(version_of(&value), Some(0xBEEF));
-        assert_eq!(version_of("short"), None);
-    }
-}

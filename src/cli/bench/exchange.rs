@@ -2,31 +2,38 @@
 //!
 //! With `--delta-bytes` every exchange carries one update of that size; without, both know all that
 //! the other knows, and what is measured is the digests' way. Our own gossip waits: a transport
-//! around the real one is told when to begin.
+//! around the real one is told when to begin, and pushes nothing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use ractor::{ActorCell, ActorRef, SpawnErr};
 use serde_json::json;
 
-use super::{BASE_PORT, MIB, Report, cluster::value, in_range, machine, rounded, until};
+use super::{
+    BASE_PORT, MIB, Report,
+    counts::Counts,
+    faults::Faults,
+    in_range, machine,
+    quiet::{Quiet, Reins},
+    rounded, seconds_in_range, until,
+    values::{NUMBER_DIGITS, fresh, number_of},
+};
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch, throwaway::Throwaway},
     node::Gossipmonger,
     protocol::{
         delta::{Delta, NodeDelta},
         digest::Digest,
+        entry::Value,
         exchange::{Ask, Reply, Summary},
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
-        message::WIRE_MAJOR,
+        message::{Message, WIRE_MAJOR},
         record::{NodeRecord, Status},
         route::{Counter, Target, TransportInput},
     },
-    transport::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError},
 };
 
 /// The arguments of `bench exchange`.
@@ -54,23 +61,45 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
     in_range("digest-entries", args.digest_entries, 2, 10_000)?;
     in_range("concurrency", args.concurrency, 1, 1_000)?;
     if args.delta_bytes > 0 {
-        in_range("delta-bytes", args.delta_bytes, 16, 1 << 20)?;
+        in_range("delta-bytes", args.delta_bytes, NUMBER_DIGITS, 1 << 20)?;
     }
+    seconds_in_range("seconds", args.seconds, 1)?;
     let pair = Pair::start(args).await?;
     // The first ones open the connection and grow its windows.
     pair.run(args, WARM_UP).await?;
-    let (cpu, wire, failed) = (machine::cpu_seconds(), machine::loopback(), pair.failed());
+    let (cpu, wire) = (machine::cpu_seconds(), machine::loopback());
+    let (near, far) = (Counts::of([&pair.from]), Counts::of([&pair.to]));
     let watch = Stopwatch::start();
     let done = pair.run(args, Duration::from_secs(args.seconds)).await?;
     let seconds = watch.seconds();
     let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
+    let near = Counts::of([&pair.from]).since(&near);
+    // What is on its way to the other end's counters.
+    let answered = || Counts::of([&pair.to]).since(&far).get(Counter::ExchangesAnswered) >= done;
+    until(&Stopwatch::start(), DRAIN, POLL, answered).await;
+    let far = Counts::of([&pair.to]).since(&far);
+    let syn = Message::Syn { digest: (*pair.digest().await?).clone() };
+    let syn = syn.encode().map_err(CliError::failed)?.len();
+    let ran = Ran {
+        done,
+        failed: near.get(Counter::ExchangesFailed),
+        answered: far.get(Counter::ExchangesAnswered),
+        entries: far.get(Counter::EntriesApplied),
+        pushed: far.get(Counter::GossipReceived),
+        updates: args.delta_bytes > 0,
+        wire_bytes: wire.bytes,
+        least_bytes: (syn + args.delta_bytes) as u64,
+    };
     let mut out = Report::new();
     let each = |total: f64| total / done.max(1) as f64;
     out.insert("scenario".into(), "exchange".into());
     out.insert("digest_entries".into(), args.digest_entries.into());
     out.insert("delta_bytes".into(), args.delta_bytes.into());
     out.insert("exchanges".into(), done.into());
-    out.insert("failed".into(), (pair.failed() - failed).into());
+    out.insert("failed".into(), ran.failed.into());
+    out.insert("answered".into(), ran.answered.into());
+    out.insert("entries_applied".into(), ran.entries.into());
+    out.insert("digest_bytes".into(), syn.into());
     out.insert("exchanges_per_s".into(), rounded(done as f64 / seconds, 1));
     out.insert(
         "payload_mib_per_s".into(),
@@ -84,7 +113,50 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
         "settings".into(),
         json!({ "transport": "quic, mutual tls 1.3", "concurrency": args.concurrency }),
     );
+    out.insert("pushes_held_back".into(), pair.reins.dropped().into());
+    ran.faults().judge(&mut out, &FIGURES);
     Ok(out)
+}
+
+/// What both ends have counted.
+#[derive(Clone, Copy, Debug)]
+struct Ran {
+    /// As the one who begins.
+    done: u64,
+    failed: u64,
+    answered: u64,
+    /// Applied by the one who answers.
+    entries: u64,
+    /// Frames of gossip that came to it outside of exchanges.
+    pushed: u64,
+    /// Whether each exchange carries an update.
+    updates: bool,
+    wire_bytes: u64,
+    /// That each exchange needs: a digest, and the update.
+    least_bytes: u64,
+}
+
+impl Ran {
+    /// Both ends have to have run each exchange, and it has to have carried what it is said to carry.
+    fn faults(&self) -> Faults {
+        let Self { done, failed, answered, entries, pushed, .. } = *self;
+        let mut faults = Faults::default();
+        faults.require(done > 0, || "no exchange went through".to_owned());
+        faults.require(failed == 0, || format!("{failed} exchanges failed"));
+        faults
+            .require(answered >= done, || format!("{answered} of {done} exchanges were answered"));
+        faults.require(!self.updates || entries >= done, || {
+            format!("{done} exchanges brought {entries} updates")
+        });
+        faults.require(!self.updates || pushed == 0, || {
+            format!("{pushed} frames came outside of exchanges, and may have brought updates")
+        });
+        let least = done * self.least_bytes;
+        faults.require(self.wire_bytes >= least, || {
+            format!("{done} exchanges need {least} bytes, {} passed", self.wire_bytes)
+        });
+        faults
+    }
 }
 
 /// Two nodes that gossip only when they are told to.
@@ -92,13 +164,6 @@ struct Pair {
     from: Gossipmonger,
     to: Gossipmonger,
     reins: Reins,
-}
-
-/// What the transport of a node was started with.
-#[derive(Clone, Debug)]
-struct Reins {
-    node: NodeLink,
-    actor: ActorRef<TransportInput>,
 }
 
 impl Pair {
@@ -115,7 +180,12 @@ impl Pair {
         for (reins, peer) in [(&near, to.node()), (&far, from.node())] {
             let known = reins.node.ask(peer, Ask::Apply { delta: Arc::clone(&delta) }).await;
             known.map_err(CliError::failed)?;
+            reins.push_nothing();
         }
+        let count = args.digest_entries;
+        let known = || [&from, &to].iter().all(|node| node.snapshot().peers().count() + 1 >= count);
+        let known = until(&Stopwatch::start(), JOIN_TIMEOUT, POLL, known).await;
+        known.ok_or_else(|| CliError::failed("the two nodes did not take up the strangers"))?;
         Ok(Self { from, to, reins: near })
     }
 
@@ -148,24 +218,31 @@ impl Pair {
 
     async fn run_updates(&self, bytes: usize, time: Duration) -> Result<u64, CliError> {
         let watch = Stopwatch::start();
-        let mut done = 0;
+        let first = self.initiated();
         let mut events = self.to.subscribe();
         while watch.elapsed() < time {
-            let version = self.from.set("k", value(done, bytes)).await.map_err(CliError::failed)?;
+            let (value, ended) = (fresh(bytes), self.ended());
+            self.from.set("k", value.text).await.map_err(CliError::failed)?;
             self.begin(&self.digest().await?)?;
+            let shows = || {
+                let snapshot = self.to.snapshot();
+                let shown = snapshot.get(self.from.node(), "k").and_then(Value::as_str);
+                shown.and_then(number_of) == Some(value.number)
+            };
             let came = async {
-                while self.to.snapshot().version(self.from.node()).is_none_or(|(_, v)| v < version)
-                {
+                while !shows() {
                     events.next().await.map_err(CliError::failed)?;
+                }
+                while self.ended() == ended {
+                    tokio::task::yield_now().await;
                 }
                 Ok::<(), CliError>(())
             };
             tokio::time::timeout(DRAIN, came)
                 .await
                 .map_err(|_| CliError::failed("an update that does not arrive"))??;
-            done += 1;
         }
-        Ok(done)
+        Ok(self.initiated() - first)
     }
 
     async fn digest(&self) -> Result<Arc<Digest>, CliError> {
@@ -237,8 +314,8 @@ async fn start(
     seed: Option<String>,
 ) -> Result<(Gossipmonger, Reins), CliError> {
     let (mut config, transport) = authority.issue(name, "here")?.config()?;
-    let reins = Arc::default();
-    config.transport = Arc::new(Bridled { inner: transport, reins: Arc::clone(&reins) });
+    let (transport, handed) = Quiet::new(transport);
+    config.transport = Arc::new(transport);
     config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
     config.seeds = seed.into_iter().collect();
     // Nothing but what we begin.
@@ -246,65 +323,52 @@ async fn start(
     // As many as there can be is what is measured.
     config.quic.exchanges_per_peer = 1 << 20;
     let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
-    let reins = reins.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let reins = Reins::of(&handed);
     Ok((node, reins.ok_or_else(|| CliError::failed("the transport was not started"))?))
 }
 
-type Handed = Arc<Mutex<Option<Reins>>>;
-
-/// A transport that hands out what it was started with.
-#[derive(Debug)]
-struct Bridled<T> {
-    inner: Arc<T>,
-    reins: Handed,
-}
-
-#[derive(Debug)]
-struct OpenBridled {
-    inner: Arc<dyn OpenTransport>,
-    reins: Handed,
-}
-
-impl<T: Transport> Transport for Bridled<T> {
-    fn open<'a>(
-        &'a self,
-        opening: Opening<'a>,
-    ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
-        Box::pin(async move {
-            let inner = self.inner.open(opening).await?;
-            let open: Arc<dyn OpenTransport> =
-                Arc::new(OpenBridled { inner, reins: Arc::clone(&self.reins) });
-            Ok(open)
-        })
-    }
-}
-
-impl OpenTransport for OpenBridled {
-    fn addresses(&self) -> Vec<String> {
-        self.inner.addresses()
-    }
-
-    fn start(
-        &self,
-        node: NodeLink,
-        supervisor: ActorCell,
-    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
-        Box::pin(async move {
-            let actor = self.inner.start(node.clone(), supervisor).await?;
-            let reins = Reins { node, actor: actor.clone() };
-            *self.reins.lock().unwrap_or_else(PoisonError::into_inner) = Some(reins);
-            Ok(actor)
-        })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
-}
-
+const FIGURES: [&str; 6] = [
+    "exchanges_per_s",
+    "payload_mib_per_s",
+    "wire_mib_per_s",
+    "wire_bytes_per_exchange",
+    "wire_packets_per_exchange",
+    "cpu_us_per_exchange",
+];
 /// The longest there is.
 const INTERVAL: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(5);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exchanges_that_moved_nothing_are_void() {
+        let good = Ran {
+            done: 10,
+            failed: 0,
+            answered: 10,
+            entries: 10,
+            pushed: 0,
+            updates: true,
+            wire_bytes: 1_000,
+            least_bytes: 100,
+        };
+        assert!(good.faults().is_empty());
+        assert!(Ran { updates: false, entries: 0, ..good }.faults().is_empty(), "digests alone");
+        for void in [
+            Ran { done: 0, ..good },
+            Ran { failed: 1, ..good },
+            Ran { answered: 9, ..good },
+            Ran { entries: 9, ..good },
+            Ran { pushed: 1, ..good },
+            Ran { wire_bytes: 999, ..good },
+        ] {
+            assert!(!void.faults().is_empty(), "{void:?}");
+        }
+    }
+}

@@ -15,7 +15,9 @@ use tokio::{
 use super::{
     Common, Report,
     cluster::{Cluster, Indices},
-    join_all, rounded,
+    counts::Counts,
+    faults::Faults,
+    join_all, report_work, rounded,
 };
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch},
@@ -32,12 +34,17 @@ pub(super) async fn fail(common: &Common) -> Result<Report, CliError> {
     views.follow_for(Duration::from_secs(common.warmup)).await;
     out.insert("false_deaths_warmup".into(), views.falsely.deaths.into());
     out.insert("false_suspicions_warmup".into(), views.falsely.suspicions.into());
-    for count in [1, 5] {
+    let before = Counters::of(&cluster);
+    let mut faults = Faults::default();
+    faults.require_joined(&out);
+    faults.judge(&mut out, &[]);
+    for count in STOPS {
         let stopped = stop(&mut cluster, &mut views, count, common.timeout()).await;
-        out.insert(format!("suspect{count}"), stopped.suspect);
-        out.insert(format!("fail{count}"), stopped.dead);
+        stopped.report(count, &mut out);
         views.follow_for(PAUSE).await;
     }
+    let (nodes, counts) = before.since(&cluster);
+    report_work("fail", nodes, &counts, &mut out);
     out.insert("false_deaths_total".into(), views.falsely.deaths.into());
     out.insert("false_death_targets".into(), views.falsely.dead.len().into());
     out.insert("false_suspicions_total".into(), views.falsely.suspicions.into());
@@ -45,14 +52,73 @@ pub(super) async fn fail(common: &Common) -> Result<Report, CliError> {
     // Others look at the views that often; here every node tells what it thinks when it does.
     out.insert("poll_ms".into(), 0.into());
     out.insert("events_missed".into(), views.missed.into());
-    out.insert("counters".into(), cluster.counters());
+    out.insert("counters".into(), cluster.counters_json());
     Ok(out)
 }
 
+/// What each node has counted so far.
+struct Counters(Vec<Counts>);
+
+impl Counters {
+    fn of(cluster: &Cluster) -> Self {
+        Self(cluster.running().map(|(_, node)| Counts::of([node])).collect())
+    }
+
+    /// How many nodes still run, and what those have counted since.
+    fn since(&self, cluster: &Cluster) -> (usize, Counts) {
+        let running = || cluster.running().filter(|(index, _)| *index < self.0.len());
+        let earlier = Counts::sum(running().map(|(index, _)| &self.0[index]));
+        (running().count(), Counts::of(running().map(|(_, node)| node)).since(&earlier))
+    }
+}
+
 /// What came of one stop: when they were suspected at the least, and when they were dead.
+#[derive(Clone, Debug)]
 struct Stopped {
-    suspect: Value,
-    dead: Value,
+    victims: usize,
+    suspect: Noticed,
+    dead: Noticed,
+    false_suspicions: usize,
+    false_deaths: usize,
+}
+
+impl Stopped {
+    fn report(&self, count: usize, out: &mut Report) {
+        let (mut suspect, mut dead) = (
+            self.suspect.describe("already_suspect_pairs"),
+            self.dead.describe("already_dead_pairs"),
+        );
+        suspect.insert("false_suspicions".into(), self.false_suspicions.into());
+        dead.insert("false_deaths".into(), self.false_deaths.into());
+        let figures = ["first_s", "all_s"];
+        for (part, noticed) in [(&mut suspect, &self.suspect), (&mut dead, &self.dead)] {
+            let faults = self.faults(count, noticed);
+            faults.judge(part, &figures);
+            faults.judge(out, &[]);
+            if noticed.already > 0 {
+                // Somebody thought so before the stop.
+                part.insert("first_s".into(), Value::Null);
+            }
+        }
+        out.insert(format!("suspect{count}"), suspect.into());
+        out.insert(format!("fail{count}"), dead.into());
+    }
+
+    /// Nodes have to have been stopped, and all others have to have noticed it after that.
+    fn faults(&self, count: usize, noticed: &Noticed) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(self.victims == count, || {
+            format!("{} of {count} nodes were stopped", self.victims)
+        });
+        let Noticed { pairs, already, noticed: held, all, .. } = *noticed;
+        faults.require(already < pairs, || {
+            format!("nobody was left who could notice that {count} stopped")
+        });
+        faults.require(all.is_some(), || {
+            format!("{held} of {pairs} views noticed in time that {count} stopped")
+        });
+        faults
+    }
 }
 
 async fn stop(
@@ -77,17 +143,13 @@ async fn stop(
             noticed.update(at.saturating_sub(begun), views.held(&victims, noticed.thought));
         }
     }
-    let suspicions = views.falsely.suspicions - suspicions;
-    let deaths = views.falsely.deaths - deaths;
-    let mut suspect = suspect.describe("already_suspect_pairs");
-    suspect.insert("false_suspicions".into(), suspicions.into());
-    let mut dead = dead.describe("already_dead_pairs");
-    dead.insert("false_deaths".into(), deaths.into());
-    Stopped { suspect: suspect.into(), dead: dead.into() }
+    let false_suspicions = views.falsely.suspicions - suspicions;
+    let false_deaths = views.falsely.deaths - deaths;
+    Stopped { victims: victims.len(), suspect, dead, false_suspicions, false_deaths }
 }
 
 /// When it was noticed by the first, and when by all, that some have stopped.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Noticed {
     thought: Thought,
     pairs: usize,
@@ -294,5 +356,61 @@ impl Teller {
     }
 }
 
+/// So many nodes are stopped, one after the other and at once.
+const STOPS: [usize; 2] = [1, 5];
+/// The seed, all that are stopped, and one more to notice it.
+pub(super) const NODES_MIN: usize = 8;
 /// The survivors settle before the next stop.
 const PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noticed(pairs: usize, already: usize, seen: usize) -> Noticed {
+        let mut noticed = Noticed::new(Thought::Dead, pairs, already);
+        if seen > already {
+            noticed.update(Duration::from_secs(1), seen);
+        }
+        noticed
+    }
+
+    fn void(victims: usize, noticed: Noticed) -> bool {
+        let (suspect, dead) = (noticed.clone(), noticed);
+        let stopped = Stopped { victims, suspect, dead, false_suspicions: 0, false_deaths: 0 };
+        let mut out = Report::new();
+        stopped.report(5, &mut out);
+        let none = out["fail5"]["all_s"].is_null();
+        assert_eq!(
+            none,
+            Faults::check(&out).is_err(),
+            "void without a figure, and only then: {out:?}"
+        );
+        none
+    }
+
+    #[test]
+    fn a_stop_that_stopped_nobody_or_that_nobody_noticed_is_void() {
+        assert!(!void(5, noticed(10, 0, 10)));
+        assert!(void(5, noticed(10, 0, 9)), "one has not noticed");
+        assert!(void(2, noticed(10, 0, 10)), "three run on");
+        assert!(void(0, noticed(0, 0, 0)), "nobody was stopped");
+        assert!(void(5, noticed(10, 10, 10)), "all thought so before");
+    }
+
+    #[test]
+    fn who_noticed_first_is_null_if_somebody_thought_so_before() {
+        let suspect = noticed(10, 1, 10);
+        let stopped = Stopped {
+            victims: 5,
+            dead: noticed(10, 0, 10),
+            suspect,
+            false_suspicions: 0,
+            false_deaths: 0,
+        };
+        let mut out = Report::new();
+        stopped.report(5, &mut out);
+        assert!(out["suspect5"]["first_s"].is_null() && out["suspect5"]["all_s"].is_number());
+        assert!(out["fail5"]["first_s"].is_number());
+    }
+}

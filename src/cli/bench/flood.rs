@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::json;
 
-use super::{Common, Report, SETTLE, forge::Forge, in_range, join_all, machine, rounded, scenario};
+use super::{
+    Common, Report, SETTLE, counts::Counts, faults::Faults, forge::Forge, in_range, join_all,
+    machine, rounded, scenario,
+};
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch, throwaway::Throwaway},
     protocol::route::Counter,
@@ -36,31 +39,36 @@ pub(super) struct Args {
 pub(super) async fn flood(args: Args) -> Result<Report, CliError> {
     in_range("rate", args.rate, 1, 1_000_000)?;
     in_range("addresses", args.addresses, 1, ADDRESSES_MAX)?;
-    let common = args.common.check()?;
+    let common = args.common.check(2)?;
     let mut out = common.report("flood");
     let forge = Arc::new(forge().await?);
     let cluster = join_all(&common, &mut out).await?;
     tokio::time::sleep(SETTLE).await;
-    let mut version = 0;
     let quiet = Duration::from_secs(common.seconds);
-    let before = scenario::spread_for(&cluster, &common, quiet, &mut version).await?;
+    let applied = || cluster.counts().get(Counter::EntriesApplied);
+    let first = applied();
+    let before = scenario::spread_for(&cluster, &common, quiet).await?;
+    let mut faults = before.faults(common.nodes, applied() - first);
     let target = cluster.node(0).ok_or_else(|| CliError::failed("node 0 is gone"))?;
     let address = target.addresses().first().and_then(|address| address.parse().ok());
     let address: SocketAddr = address.ok_or_else(|| CliError::failed("node 0 has no address"))?;
     let suspected = total(&cluster, Counter::PeersSuspected);
     let (cpu, errors) = (machine::cpu_seconds(), machine::udp_receive_errors());
-    let watch = Stopwatch::start();
+    let (counts, first, watch) = (Counts::of([target]), applied(), Stopwatch::start());
     let attack = Attack::begin(forge, address, args.rate, args.addresses)?;
-    let during = scenario::spread_for(&cluster, &common, quiet, &mut version).await?;
+    let during = scenario::spread_for(&cluster, &common, quiet).await?;
     let sent = attack.end();
     let seconds = watch.seconds();
-    let count = |counter| target.counters().get(counter);
+    faults.append(during.faults(common.nodes, applied() - first));
+    let counts = Counts::of([target]).since(&counts);
+    let count = |counter| counts.get(counter);
     out.insert("before_ms".into(), before.report());
     out.insert("during_ms".into(), during.report());
     let ratio = during.p99() / before.p99().max(f64::EPSILON);
     out.insert("p99_ratio".into(), rounded(ratio, 2));
     out.insert("flood_s".into(), rounded(seconds, 1));
     out.insert("initials_per_s".into(), rounded(sent.flights as f64 / seconds, 0));
+    out.insert("initials_unsent".into(), sent.unsent.into());
     out.insert("bytes_sent".into(), sent.bytes.into());
     out.insert("bytes_answered".into(), sent.answered.into());
     let answered = sent.answered as f64 / sent.bytes.max(1) as f64;
@@ -73,12 +81,17 @@ pub(super) async fn flood(args: Args) -> Result<Report, CliError> {
             "failed": count(Counter::HandshakesFailed),
         }),
     );
-    out.insert("flood_udp_rcvbuf_errors".into(), (machine::udp_receive_errors() - errors).into());
+    let errors = machine::udp_receive_errors().saturating_sub(errors);
+    out.insert("flood_udp_rcvbuf_errors".into(), errors.into());
     out.insert("cpu_cores".into(), rounded((machine::cpu_seconds() - cpu) / seconds, 2));
     out.insert("cpu_cores_of_the_flood".into(), rounded(sent.cpu / seconds, 2));
     let suspected = total(&cluster, Counter::PeersSuspected) - suspected;
     out.insert("suspected".into(), suspected.into());
     out.insert("still_full".into(), cluster.is_full().into());
+    let met = [Counter::HandshakesRetried, Counter::HandshakesShed, Counter::HandshakesFailed];
+    faults.append(sent.faults(met.into_iter().map(count).sum()));
+    faults.require_joined(&out);
+    faults.judge(&mut out, &FIGURES);
     Ok(out)
 }
 
@@ -115,11 +128,30 @@ struct Attack {
 /// What a flood has sent, and got.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
+    /// Those of which every datagram was handed to the network.
     flights: u64,
+    /// Those of which some datagram was not.
+    unsent: u64,
     bytes: u64,
     answered: u64,
     /// Seconds of the thread's own.
     cpu: f64,
+}
+
+impl Sent {
+    /// A flood has to have reached its target, which met so many of the handshakes.
+    fn faults(&self, met: u64) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(self.flights > 0, || "no handshake was begun".to_owned());
+        faults.require(met > 0, || {
+            format!("node 0 met none of {} handshakes that were begun", self.flights)
+        });
+        // A datagram of a first flight has 1,200 bytes at the least (RFC 9000 section 14.1).
+        faults.require(self.bytes >= self.flights * INITIAL_BYTES_MIN, || {
+            format!("{} first flights do not fit {} bytes", self.flights, self.bytes)
+        });
+        faults
+    }
 }
 
 impl Attack {
@@ -163,14 +195,18 @@ fn rain(
     let mut answer = [0; 2_048];
     while !over.load(Ordering::Relaxed) {
         let due = (watch.seconds() * rate as f64) as u64;
-        while sent.flights < due {
+        while sent.flights + sent.unsent < due && !over.load(Ordering::Relaxed) {
             let number = FLIGHTS.fetch_add(1, Ordering::Relaxed);
-            let socket = &sockets[sent.flights as usize % sockets.len()];
-            for datagram in forge.flight(number).into_iter().flatten() {
+            let socket = &sockets[number as usize % sockets.len()];
+            let mut whole = true;
+            let flight = forge.flight(number).unwrap_or_default();
+            for datagram in &flight {
                 // What finds no room is lost, as on any network.
-                sent.bytes += socket.send_to(&datagram, to).unwrap_or(0) as u64;
+                let bytes = socket.send_to(datagram, to).unwrap_or(0);
+                sent.bytes += bytes as u64;
+                whole &= bytes == datagram.len();
             }
-            sent.flights += 1;
+            *(if whole && !flight.is_empty() { &mut sent.flights } else { &mut sent.unsent }) += 1;
             // Whatever was answered to this address before.
             while let Ok(received) = socket.recv(&mut answer) {
                 sent.answered += received as u64;
@@ -192,8 +228,31 @@ fn rain(
     sent
 }
 
+const FIGURES: [&str; 6] = [
+    "during_ms",
+    "p99_ratio",
+    "initials_per_s",
+    "amplification",
+    "cpu_cores",
+    "cpu_cores_of_the_flood",
+];
+const INITIAL_BYTES_MIN: u64 = 1_200;
 /// The last byte of their addresses is not to run out.
 const ADDRESSES_MAX: usize = 4_000;
 const RECORDING: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(1);
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_that_did_not_reach_its_target_is_void() {
+        let sent = Sent { flights: 2, bytes: 4_800, ..Sent::default() };
+        assert!(sent.faults(2).is_empty());
+        assert!(!sent.faults(0).is_empty(), "the target met none");
+        assert!(!Sent::default().faults(2).is_empty(), "none were sent");
+        assert!(!Sent { bytes: 0, ..sent }.faults(2).is_empty(), "they had no bytes");
+    }
+}

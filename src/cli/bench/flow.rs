@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Report, in_range, rounded};
+use super::{Report, faults::Faults, in_range, rounded};
 use crate::cli::{
     error::CliError,
     experiment::{self, Sample, Scheme, Settings, Summary},
@@ -57,7 +57,24 @@ pub(super) fn flow(args: &Args) -> Result<Report, CliError> {
     if let Some(dir) = &args.plot {
         draw(dir, &settings, &runs)?;
     }
-    Ok(report(args, &settings, &runs))
+    let mut out = report(args, &settings, &runs);
+    for (scheme, samples, summary) in &runs {
+        let name = scheme.name().replace('-', "_");
+        faults(&name, samples, summary).judge(&mut out, &[&name, "staleness_s_max"]);
+    }
+    Ok(out)
+}
+
+/// Under each scheme something has to have been written and told, and copies have to have lacked it.
+fn faults(scheme: &str, samples: &[Sample], summary: &Summary) -> Faults {
+    let mut faults = Faults::default();
+    let Summary { told_per_s, max_s, written_max_s, .. } = *summary;
+    faults.require(!samples.is_empty(), || format!("{scheme}: nobody looked at the copies"));
+    faults.require(told_per_s > 0.0, || format!("{scheme}: nothing was told"));
+    faults.require(max_s > 0.0 && written_max_s > 0.0, || {
+        format!("{scheme}: no copy lacked anything, so nothing was written")
+    });
+    faults
 }
 
 type Run = (Scheme, Vec<Sample>, Summary);
@@ -131,3 +148,24 @@ const LOAD_MIN: f64 = 0.1;
 const LOAD_MAX: f64 = 20.0;
 const HEAD: &str = "                  since it was told, s       stale     onset       since it was written, s    told
                         max      mean    entries     max, s          max         mean     a second";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_experiment_in_which_nothing_was_written_is_void() {
+        let settings = Settings { nodes: 4, load: vec![(1.0, 60)], ..Settings::paper(1.0, 1) };
+        let samples = experiment::run(Scheme::Ours, &settings).unwrap();
+        let summary = || Summary::new(&settings, &samples);
+        assert!(faults("ours", &samples, &summary()).is_empty());
+        assert!(!faults("ours", &[], &summary()).is_empty(), "nobody looked");
+        for void in [
+            Summary { told_per_s: 0.0, ..summary() },
+            Summary { max_s: 0.0, ..summary() },
+            Summary { written_max_s: 0.0, ..summary() },
+        ] {
+            assert!(!faults("ours", &samples, &void).is_empty(), "{void:?}");
+        }
+    }
+}

@@ -7,9 +7,9 @@ use std::{
 };
 
 use imbl::OrdMap;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Report, in_range, machine, rounded};
+use super::{Report, faults::Faults, in_range, machine, rounded};
 use crate::{
     cli::{error::CliError, throwaway::Throwaway},
     config::Config,
@@ -18,6 +18,7 @@ use crate::{
         digest::Digest,
         id::NodeId,
         replica::{Replica, Write},
+        route::{Counter, Output},
         seal::{Seals, Signing},
         sketch::SketchKey,
         time::Time,
@@ -50,24 +51,68 @@ pub(super) fn heads(args: &Args) -> Result<Report, CliError> {
             news.push(told(&authority, &format!("node-{index}"), args.keys, signing)?);
         }
         let (from, mut out) = (NodeId::new("node-0").map_err(CliError::failed)?, Vec::new());
-        let before = machine::cpu_seconds();
+        let mut taken = Taken { signed: signing == Signing::Require, ..Taken::default() };
+        let before = machine::thread_cpu_seconds();
         for delta in &news {
             reader.apply(Time::ZERO, &from, delta, &mut out);
-            out.clear();
+            out.drain(..).for_each(|output| taken.count(&output));
         }
-        let cpu = machine::cpu_seconds() - before;
-        if reader.peer_count() != args.nodes {
-            let count = reader.peer_count();
-            return Err(CliError::failed(format!("{count} of {} were taken up", args.nodes)));
-        }
+        let cpu = machine::thread_cpu_seconds() - before;
+        taken.nodes = reader.peer_count();
+        taken.keys = reader.peers().map(|(_, copy)| copy.entries().len()).sum();
+        taken.faults(args.nodes, args.nodes * args.keys).judge(&mut report, &[]);
         let each = cpu * 1e6 / args.nodes as f64;
-        let figures = json!({ "cpu_s": rounded(cpu, 3), "cpu_us_per_node": rounded(each, 1) });
+        let figures = json!({
+            "cpu_s": rounded(cpu, 3),
+            "cpu_us_per_node": rounded(each, 1),
+            "seals_verified": taken.seals,
+            "certificates_checked": taken.certificates,
+            "entries": taken.keys,
+        });
         report.insert(name.into(), figures);
+        if Faults::check(&report).is_err() {
+            report.insert(name.into(), Value::Null);
+        }
     }
     report.insert("scenario".into(), "heads".into());
     report.insert("nodes".into(), args.nodes.into());
     report.insert("keys".into(), args.keys.into());
     Ok(report)
+}
+
+/// What the reader has taken up, and checked for it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    signed: bool,
+    nodes: usize,
+    keys: usize,
+    seals: u64,
+    certificates: u64,
+}
+
+impl Taken {
+    const fn count(&mut self, output: &Output) {
+        match output {
+            Output::Count(Counter::SealsVerified, times) => self.seals += *times,
+            Output::Count(Counter::CredentialsVetted, times) => self.certificates += *times,
+            _ => {}
+        }
+    }
+
+    /// Every map has to have been taken up whole, and its signature checked if there is one.
+    fn faults(&self, nodes: usize, keys: usize) -> Faults {
+        let mut faults = Faults::default();
+        faults.require(self.nodes == nodes, || format!("{} of {nodes} were taken up", self.nodes));
+        faults.require(self.keys == keys, || format!("{} of {keys} keys were taken up", self.keys));
+        let wanted = if self.signed { nodes as u64 } else { 0 };
+        let Self { seals, certificates, .. } = *self;
+        faults.require(seals == wanted && certificates == wanted, || {
+            format!(
+                "{wanted} heads are signed: {seals} signatures, {certificates} certificates checked"
+            )
+        });
+        faults
+    }
 }
 
 /// All that a node says of itself.
@@ -98,4 +143,24 @@ fn replica(authority: &Throwaway, name: &str, signing: Signing) -> Result<Replic
         Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut Vec::new());
     replica.set_seals(Some(Seals { notary: Arc::new(tls), signing }));
     Ok(replica)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_that_were_not_taken_up_or_not_verified_are_void() {
+        let good = Taken { signed: true, nodes: 5, keys: 10, seals: 5, certificates: 5 };
+        assert!(good.faults(5, 10).is_empty());
+        for void in [
+            Taken { nodes: 4, ..good },
+            Taken { keys: 9, ..good },
+            Taken { seals: 0, ..good },
+            Taken { certificates: 4, ..good },
+            Taken { signed: false, ..good },
+        ] {
+            assert!(!void.faults(5, 10).is_empty(), "{void:?}");
+        }
+    }
 }

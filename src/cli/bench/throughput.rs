@@ -1,31 +1,24 @@
 //! The highest rate of updates, over all nodes, at which nearly all are everywhere within a second.
 //!
-//! Every node writes at its share of the rate, one key at a time. An update is stale for as long as
-//! one node lacks it. The rate is doubled until it is too high, then the middle is tried a few times.
+//! The rate is doubled until it is too high, then the middle is tried a few times. Each rate is one
+//! [`trial`] of its own. A trial in which updates took no version ends the search, and the result is void.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
-use tokio::{
-    task::JoinSet,
-    time::{MissedTickBehavior, interval},
-};
 
 use super::{
     BASE_PORT, Report, SETTLE,
-    cluster::{Cluster, Settings, value},
-    in_range, machine, rounded,
+    cluster::{Cluster, Settings},
+    faults::Faults,
+    in_range, rounded,
     statistics::quantile,
+    trial::{self, Plan, Trial},
     until,
 };
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch},
-    node::Gossipmonger,
-    protocol::{id::Version, route::Counter},
+    protocol::route::Counter,
 };
 
 /// The arguments of `bench throughput`.
@@ -55,6 +48,9 @@ pub(super) struct Args {
     /// How often the middle between the best and the lowest failing rate is tried.
     #[arg(long, default_value_t = 3, value_name = "R")]
     refine: usize,
+    /// How many rates are tried at most.
+    #[arg(long, default_value_t = 24, value_name = "M")]
+    steps_max: usize,
     /// The first node's port, the others' follow; 0 takes any free ones.
     #[arg(long, default_value_t = BASE_PORT, value_name = "PORT")]
     base_port: u16,
@@ -70,21 +66,29 @@ pub(super) async fn throughput(args: &Args) -> Result<Report, CliError> {
     };
     let mut cluster = Cluster::new(settings)?;
     cluster.start_all().await?;
-    let joined = until(&Stopwatch::start(), JOIN_TIMEOUT, POLL_MIN, || cluster.is_full()).await;
+    let joined = until(&Stopwatch::start(), JOIN_TIMEOUT, POLL, || cluster.is_full()).await;
     joined.ok_or_else(|| CliError::failed("the nodes did not find each other"))?;
     tokio::time::sleep(SETTLE).await;
     let steps = search(&cluster, args).await;
-    let best =
-        steps.iter().filter(|step| step.passes(args)).max_by(|a, b| a.asked.total_cmp(&b.asked));
+    let passing = steps.iter().filter(|step| step.passes(args.staleness_ms));
+    let best = passing.max_by(|a, b| a.trial.asked.total_cmp(&b.trial.asked));
     let mut out = best.map_or_else(Report::new, |best| best.describe(args));
     out.insert("scenario".into(), "throughput".into());
     out.insert("nodes".into(), args.nodes.into());
     out.insert("value_bytes".into(), args.value_bytes.into());
     out.insert("settings".into(), settings.describe());
-    let rate = best.map_or(0.0, |best| best.reached);
+    let rate = best.map_or(0.0, |best| best.trial.delivered_per_s());
     out.insert("updates_per_s".into(), rounded(rate, 0));
-    let steps = steps.iter().map(|step| Json::Object(step.describe(args))).collect();
-    out.insert("steps".into(), Json::Array(steps));
+    out.insert(
+        "steps".into(),
+        steps.iter().map(|step| Json::Object(step.describe(args))).collect(),
+    );
+    let mut faults = Faults::default();
+    faults.require(!steps.is_empty(), || "no rate was tried".to_owned());
+    faults.judge(&mut out, &["updates_per_s"]);
+    for step in &steps {
+        step.trial.faults().judge(&mut out, &["updates_per_s"]);
+    }
     Ok(out)
 }
 
@@ -94,6 +98,7 @@ impl Args {
         in_range("value-bytes", self.value_bytes, 16, 1 << 20)?;
         in_range("keys", self.keys, 1, 1_000_000)?;
         in_range("refine", self.refine, 0, 16)?;
+        in_range("steps-max", self.steps_max, 1, STEPS_MAX)?;
         in_range("seconds", usize::try_from(self.seconds).unwrap_or(usize::MAX), 1, 3_600)?;
         if (1.0..=RATE_MAX).contains(&self.start_rate) {
             return Ok(());
@@ -108,11 +113,24 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
     let (mut good, mut bad) = (None, None);
     let mut rate = args.start_rate;
     let mut refined = 0;
-    while refined <= args.refine && (1.0..=RATE_MAX).contains(&rate) {
-        let step = try_rate(cluster, args, rate).await;
+    while refined <= args.refine && steps.len() < args.steps_max && (1.0..=RATE_MAX).contains(&rate)
+    {
+        let plan = Plan {
+            rate,
+            keys: args.keys as u64,
+            bytes: args.value_bytes,
+            lead_in: LEAD_IN,
+            seconds: args.seconds as f64,
+            drain: DRAIN,
+            followed: FOLLOWED,
+        };
+        let step = Step::new(trial::run(cluster, plan).await);
         eprintln!("{}", Json::Object(step.describe(args)));
-        let passes = step.passes(args);
+        let (passes, void) = (step.passes(args.staleness_ms), step.is_void());
         steps.push(step);
+        if void {
+            break;
+        }
         // What was too much has to be dealt with before the next one.
         tokio::time::sleep(SETTLE).await;
         *(if passes { &mut good } else { &mut bad }) = Some(rate);
@@ -132,202 +150,113 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
 /// One rate, tried.
 #[derive(Debug)]
 struct Step {
-    asked: f64,
-    reached: f64,
-    /// In milliseconds, sorted; infinite if it was not seen everywhere.
+    trial: Trial,
+    /// Milliseconds of what was shown itself, sorted; infinite if it was not seen everywhere.
     staleness: Vec<f64>,
-    unseen: usize,
-    cpu_per_second: f64,
-    cpu_per_update: f64,
-    bytes_per_update: f64,
-    copies_per_update: f64,
 }
 
 impl Step {
-    fn passes(&self, args: &Args) -> bool {
+    fn new(trial: Trial) -> Self {
+        let mut staleness = trial.shown.clone();
+        staleness.extend(std::iter::repeat_n(f64::INFINITY, trial.unseen));
+        staleness.sort_by(f64::total_cmp);
+        Self { trial, staleness }
+    }
+
+    fn is_void(&self) -> bool {
+        !self.trial.faults().is_empty()
+    }
+
+    /// Whether the rate was carried: it was reached, nothing was refused, all of it came, and nearly all
+    /// in time.
+    fn passes(&self, staleness_ms: u64) -> bool {
         let stale = quantile(&self.staleness, 0.99);
-        let fresh = stale.is_some_and(|stale| stale <= args.staleness_ms as f64);
-        fresh && self.reached >= REACHED_MIN * self.asked
+        let fresh = stale.is_some_and(|stale| stale <= staleness_ms as f64);
+        let Trial { asked, refused, unseen, behind_pairs, .. } = self.trial;
+        let came = refused == 0 && unseen == 0 && behind_pairs == 0;
+        let reached = self.trial.delivered_per_s() >= REACHED_MIN * asked;
+        !self.is_void() && fresh && came && reached
     }
 
     fn describe(&self, args: &Args) -> Report {
-        let stale = |part| match quantile(&self.staleness, part) {
+        let Self { trial, staleness } = self;
+        let stale = |part| match quantile(staleness, part) {
             Some(stale) if stale.is_finite() => rounded(stale, 1),
             _ => Json::Null,
         };
+        let count = |counter| trial.per_update(trial.counts.get(counter) as f64);
+        let stale = json!({ "p50": stale(0.5), "p99": stale(0.99), "max": stale(1.0), "n": staleness.len() });
+        let bytes = trial.per_update(trial.wire.bytes as f64);
         let entries = [
-            ("asked_per_s", rounded(self.asked, 0)),
-            ("reached_per_s", rounded(self.reached, 0)),
-            ("passes", self.passes(args).into()),
-            (
-                "staleness_ms",
-                json!({ "p50": stale(0.5), "p99": stale(0.99), "max": stale(1.0), "n": self.staleness.len() }),
-            ),
-            ("unseen", self.unseen.into()),
-            ("cpu_s_per_s", rounded(self.cpu_per_second, 3)),
-            ("cpu_us_per_update", rounded(self.cpu_per_update * 1e6, 1)),
-            ("wire_bytes_per_update", rounded(self.bytes_per_update, 1)),
-            ("copies_per_update", rounded(self.copies_per_update, 2)),
+            ("asked_per_s", rounded(trial.asked, 0)),
+            ("reached_per_s", rounded(trial.delivered_per_s(), 0)),
+            ("made_per_s", rounded(trial.made_per_s(), 0)),
+            ("passes", self.passes(args.staleness_ms).into()),
+            ("staleness_ms", stale),
+            ("followed", trial.followed().into()),
+            ("unseen", trial.unseen.into()),
+            ("replaced", trial.replaced.len().into()),
+            ("unchanged_updates", trial.unchanged.into()),
+            ("refused_updates", trial.refused.into()),
+            ("behind_pairs", trial.behind_pairs.into()),
+            ("cpu_s_per_s", rounded(trial.cpu / trial.seconds, 3)),
+            ("cpu_us_per_update", rounded(trial.per_update(trial.cpu * 1e6), 1)),
+            ("wire_bytes_per_update", rounded(bytes, 1)),
+            ("copies_per_update", rounded(count(Counter::EntriesReceived), 2)),
+            ("applied_per_update", rounded(count(Counter::EntriesApplied), 2)),
         ];
-        entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let mut out: Report =
+            entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        trial.faults().judge(&mut out, &FIGURES);
+        out
     }
 }
 
-/// The updates of one node that are not everywhere yet, oldest first, each with its time.
-type Waiting = Arc<Mutex<VecDeque<(Version, f64)>>>;
-
-async fn try_rate(cluster: &Cluster, args: &Args, rate: f64) -> Step {
-    let watch = Stopwatch::start();
-    let end = LEAD_IN + args.seconds as f64;
-    let share = rate / args.nodes as f64;
-    let mut writers = JoinSet::new();
-    let mut waiting = Vec::new();
-    for (index, node) in cluster.running() {
-        let mine = Waiting::default();
-        waiting.push((index, Arc::clone(&mine)));
-        let load = Load { share, end, keys: args.keys, bytes: args.value_bytes };
-        writers.spawn(write(node.clone(), load, watch, mine));
-    }
-    let poll = if args.nodes > POLL_NODES { POLL_MAX } else { POLL_MIN };
-    let mut seen = Vec::new();
-    let (mut before, mut after) = (None, None);
-    loop {
-        tokio::time::sleep(poll).await;
-        look(cluster, &waiting, &watch, &mut seen);
-        let now = watch.seconds();
-        if now >= LEAD_IN && before.is_none() {
-            before = Some(Usage::now(cluster, now));
-        }
-        if now >= end && after.is_none() {
-            after = Some(Usage::now(cluster, now));
-        }
-        let left = waiting.iter().any(|(_, waiting)| !lock(waiting).is_empty());
-        if now >= end + DRAIN || now >= end && !left && writers.is_empty() {
-            break;
-        }
-        while writers.try_join_next().is_some() {}
-    }
-    writers.shutdown().await;
-    let unseen = waiting
-        .iter()
-        .map(|(_, waiting)| lock(waiting).iter().filter(|(_, at)| *at >= LEAD_IN).count());
-    let now = || Usage::now(cluster, watch.seconds());
-    let (before, after) = (before.unwrap_or_else(now), after.unwrap_or_else(now));
-    summarize(rate, &before, &after, seen, unseen.sum())
-}
-
-fn summarize(asked: f64, before: &Usage, after: &Usage, seen: Vec<f64>, unseen: usize) -> Step {
-    let seconds = after.at - before.at;
-    let mut staleness = seen;
-    staleness.extend(std::iter::repeat_n(f64::INFINITY, unseen));
-    staleness.sort_by(f64::total_cmp);
-    let updates = (staleness.len() as f64).max(1.0);
-    let cpu = after.cpu - before.cpu;
-    Step {
-        asked,
-        reached: staleness.len() as f64 / seconds,
-        unseen,
-        cpu_per_second: cpu / seconds,
-        cpu_per_update: cpu / updates,
-        bytes_per_update: after.wire.since(&before.wire).bytes as f64 / updates,
-        copies_per_update: (after.copies - before.copies) as f64 / updates,
-        staleness,
-    }
-}
-
-/// What has been used up so far.
-#[derive(Clone, Copy, Debug)]
-struct Usage {
-    at: f64,
-    cpu: f64,
-    wire: machine::Wire,
-    copies: u64,
-}
-
-impl Usage {
-    fn now(cluster: &Cluster, at: f64) -> Self {
-        let received = |node: &Gossipmonger| node.counters().get(Counter::EntriesReceived);
-        let copies = cluster.running().map(|(_, node)| received(node)).sum();
-        Self { at, cpu: machine::cpu_seconds(), wire: machine::loopback(), copies }
-    }
-}
-
-/// What one node writes.
-#[derive(Clone, Copy, Debug)]
-struct Load {
-    /// A second.
-    share: f64,
-    /// Until then.
-    end: f64,
-    keys: usize,
-    bytes: usize,
-}
-
-/// Writes what is due by now, again and again.
-async fn write(node: Gossipmonger, load: Load, watch: Stopwatch, waiting: Waiting) {
-    let mut ticks = interval(WRITE_TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut made = 0_u64;
-    loop {
-        ticks.tick().await;
-        let due = (watch.seconds().min(load.end) * load.share) as u64;
-        while made < due {
-            let now = watch.seconds();
-            if now >= load.end {
-                return;
-            }
-            made += 1;
-            let key = format!("key-{:08}", made % load.keys as u64);
-            match node.set(key, value(made, load.bytes)).await {
-                Ok(version) => lock(&waiting).push_back((version, now)),
-                Err(error) => {
-                    tracing::warn!(node = %node.node(), %error, "an update was refused");
-                    return;
-                }
-            }
-        }
-        if watch.seconds() >= load.end {
-            return;
-        }
-    }
-}
-
-/// Takes out what is everywhere by now.
-fn look(cluster: &Cluster, waiting: &[(usize, Waiting)], watch: &Stopwatch, seen: &mut Vec<f64>) {
-    let snapshots: Vec<_> = cluster.running().map(|(_, node)| node.snapshot()).collect();
-    let now = watch.seconds();
-    for (owner, waiting) in waiting {
-        let name = cluster.name(*owner);
-        let everywhere =
-            snapshots.iter().map(|s| s.version(name).map_or(Version::ZERO, |(_, v)| v));
-        let everywhere = everywhere.min().unwrap_or(Version::ZERO);
-        let mut waiting = lock(waiting);
-        while let Some((version, at)) = waiting.front().copied()
-            && version <= everywhere
-        {
-            waiting.pop_front();
-            if at >= LEAD_IN {
-                seen.push((now - at) * 1e3);
-            }
-        }
-    }
-}
-
-fn lock(waiting: &Waiting) -> MutexGuard<'_, VecDeque<(Version, f64)>> {
-    // Nothing under the lock can panic half way.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
+/// What is void if updates were none.
+const FIGURES: [&str; 7] = [
+    "reached_per_s",
+    "staleness_ms",
+    "cpu_s_per_s",
+    "cpu_us_per_update",
+    "wire_bytes_per_update",
+    "copies_per_update",
+    "applied_per_update",
+];
 /// Seconds at each rate before it counts.
 const LEAD_IN: f64 = 1.0;
 /// Seconds to wait for what is on its way at the end.
 const DRAIN: f64 = 5.0;
+/// Updates a second that are followed.
+const FOLLOWED: f64 = 500.0;
 /// A rate has been tried if this part of it was reached.
 const REACHED_MIN: f64 = 0.95;
 const RATE_MAX: f64 = 1e7;
-const WRITE_TICK: Duration = Duration::from_millis(5);
-const POLL_MIN: Duration = Duration::from_millis(5);
-const POLL_MAX: Duration = Duration::from_millis(20);
-/// From more nodes than this on, it is looked less often.
-const POLL_NODES: usize = 20;
+const STEPS_MAX: usize = 64;
+const POLL: Duration = Duration::from_millis(5);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(120);
+
+#[cfg(test)]
+mod tests {
+    use super::{super::trial::tests::good, *};
+
+    #[test]
+    fn a_step_in_which_updates_took_no_version_fails_and_has_no_figures() {
+        let void = Step::new(Trial { unchanged: 10, updates: 0, ..good() });
+        assert!(void.is_void() && !void.passes(1_000));
+        let mut out = Report::new();
+        void.trial.faults().judge(&mut out, &FIGURES);
+        assert!(out["reached_per_s"].is_null() && Faults::check(&out).is_err(), "{out:?}");
+    }
+
+    #[test]
+    fn a_step_passes_only_if_every_followed_update_came_itself() {
+        let passes = |trial| Step::new(trial).passes(1_000);
+        assert!(passes(good()));
+        assert!(!passes(Trial { unseen: 1, ..good() }), "one did not come");
+        assert!(!passes(Trial { behind_pairs: 1, ..good() }), "a copy lacks the last one");
+        assert!(!passes(Trial { refused: 1, ..good() }), "a node refused one");
+        assert!(!passes(Trial { replaced: vec![1.0; 2], ..good() }), "half were replaced before");
+        assert!(!passes(Trial { shown: vec![1_500.0, 4.0], ..good() }), "one came late");
+        assert!(!passes(Trial { asked: 20.0, ..good() }), "half of the rate was reached");
+    }
+}

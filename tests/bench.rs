@@ -12,6 +12,7 @@ fn refuses_unknown_flags() {
     for scenario in [
         "join",
         "spread",
+        "load",
         "bulk",
         "fail",
         "throughput",
@@ -34,6 +35,11 @@ fn refuses_what_it_cannot_measure() {
     refuses(&["bench", "join", "--seconds", "0"], "--seconds 0");
     refuses(&["bench", "spread", "--nodes", "1"], "--nodes 1");
     refuses(&["bench", "spread", "--reps", "0"], "--reps 0");
+    refuses(&["bench", "load", "--nodes", "1"], "--nodes 1");
+    refuses(&["bench", "load", "--rate", "0"], "--rate 0");
+    refuses(&["bench", "load", "--rate", "NaN"], "--rate NaN");
+    refuses(&["bench", "load", "--value-bytes", "15"], "--value-bytes 15");
+    refuses(&["bench", "load", "--mode", "V1"], "--mode V1");
     refuses(&["bench", "fail", "--nodes", "7"], "--nodes 7");
     refuses(&["bench", "fail", "--timeout", "0"], "--timeout 0");
     refuses(&["bench", "spread", "--rate", "100"], "--rate");
@@ -71,6 +77,22 @@ fn join_reports_times_and_costs() {
     has(&report, &["idle_wire_bytes_per_node_s", "idle_wire_packets_per_node_s"]);
     has(&report, &["rss_mib", "rss_kib_per_node", "join_lag_ms"]);
     has_work(&report, "join");
+}
+
+#[test]
+fn load_reports_what_all_libraries_report() {
+    let report = bench(&["load", "--nodes", "3", "--seconds", "2", "--rate", "30"]);
+    assert_eq!(report["asked_per_s"], 30.0, "{report}");
+    assert!(report["reached_per_s"].as_f64() > Some(0.0), "{report}");
+    assert_eq!(report["unseen_samples"], 0, "{report}");
+    assert_eq!(report["unchanged_updates"], 0, "every update takes a version: {report}");
+    assert!(report["copies_per_update"].as_f64() >= Some(1.0), "values crossed the wire: {report}");
+    has(&report["staleness_ms"], &["p50", "p99", "max", "n"]);
+    has(&report, &["join_s", "start_s", "join_cpu_s", "cpu_s_per_s", "cpu_us_per_update"]);
+    has(&report, &["wire_bytes_per_update", "wire_bytes_per_node_s", "wire_packets_per_node_s"]);
+    has(&report, &["replaced_samples", "behind_pairs", "refused_updates", "applied_per_update"]);
+    has(&report, &["gossip_received_per_update", "gossip_duplicates_per_update"]);
+    has(&report, &["seals_verified_per_update", "repairs_per_update", "lag_ms"]);
 }
 
 #[test]
@@ -240,6 +262,7 @@ fn flow_reports_every_scheme_and_draws_it() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("nothing but one object");
     assert_eq!(report["scenario"], "flow", "{report}");
+    has(&report, &["nodes", "keys", "budget_entries", "load", "seed", "writes_per_s"]);
     has(&report, &["staleness_s_max", "subject"]);
     for scheme in ["newest_first", "oldest_first", "breadth", "depth", "ours_unlimited", "ours"] {
         has(&report[scheme], &["staleness_s_max", "staleness_s_mean", "stale_entries"]);

@@ -1,6 +1,6 @@
 //! `gossipmonger bench`: how fast this is.
 //!
-//! `join`, `spread`, `bulk` and `fail` have the command line and the output by which other cluster
+//! `join`, `spread`, `load`, `bulk` and `fail` have the command line and the output by which other cluster
 //! libraries are measured beside this one; `throughput`, `exchange` and `flow` are our own. Each prints
 //! one JSON object as its last line. docs/benchmarks.md says what the figures mean.
 //!
@@ -31,6 +31,7 @@ mod forge;
 mod handshake;
 mod heads;
 mod lag;
+mod load;
 pub(super) mod machine;
 mod quiet;
 mod scenario;
@@ -52,6 +53,8 @@ enum What {
     Join(Common),
     /// Time until a change is everywhere.
     Spread(Common),
+    /// A steady load of updates: how soon each is at all other nodes, and what it costs.
+    Load(load::Args),
     /// Time until many keys of one node are at another.
     Bulk(bulk::Args),
     /// Time until nodes that fall silent are dead for all, and false deaths.
@@ -137,6 +140,7 @@ async fn measure(what: What) -> Result<Report, CliError> {
     match what {
         What::Join(common) => scenario::join(&common.check(2)?).await,
         What::Spread(common) => scenario::spread(&common.check(2)?).await,
+        What::Load(args) => load::load(args).await,
         What::Bulk(args) => bulk::bulk(&args).await,
         What::Fail(common) => fail::fail(&common.check(fail::NODES_MIN)?).await,
         What::Throughput(args) => throughput::throughput(&args).await,

@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 
 mod access;
 mod admin;
@@ -42,7 +42,9 @@ use remote::Target;
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command.refuse_what_it_ignores(&matches).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -53,7 +55,7 @@ pub fn main() -> ExitCode {
 #[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
 struct Cli {
     /// The directory of the agent (default: the current one), or that certificates are written to.
-    #[arg(long, global = true, value_name = "DIR", env = DIR_VARIABLE)]
+    #[arg(long, global = true, help_heading = remote::HEADING, value_name = "DIR", env = DIR_VARIABLE)]
     dir: Option<PathBuf>,
     #[command(flatten)]
     remote: remote::Flags,
@@ -80,17 +82,68 @@ enum Command {
     Remove(members::Remove),
     Reload(control::Reload),
     Leave(control::Leave),
-    /// Starts a cluster on loopback, to look at.
+    /// Start a cluster on loopback, to look at.
     Demo(demo::Args),
-    /// Measures how fast this is.
+    /// Measure how fast this is.
     Bench(bench::Args),
-    /// Runs a cluster of any size in virtual time.
+    /// Run a cluster of any size in virtual time.
     Simulate(simulate::Args),
-    /// Prints the completions for a shell.
+    /// Print the completions for a shell.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+}
+
+impl Command {
+    /// Whether it asks an agent, on this machine or another.
+    const fn asks_an_agent(&self) -> bool {
+        match self {
+            Self::Ca(_)
+            | Self::Join(_)
+            | Self::Agent(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::Simulate(_)
+            | Self::Completions { .. } => false,
+            Self::Cert(args) => args.asks_an_agent(),
+            // `token` says itself that it is for the agent's own machine.
+            Self::Token(_)
+            | Self::Set(_)
+            | Self::Delete(_)
+            | Self::Get(_)
+            | Self::Members(_)
+            | Self::Info(_)
+            | Self::Watch(_)
+            | Self::Events(_)
+            | Self::Tags(_)
+            | Self::Why(_)
+            | Self::Remove(_)
+            | Self::Reload(_)
+            | Self::Leave(_) => true,
+        }
+    }
+
+    /// A flag that would change nothing is refused: its user thinks that it does. Environment variables
+    /// are for all commands, so they are ignored where they change nothing.
+    fn refuse_what_it_ignores(&self, matches: &ArgMatches) -> Result<(), CliError> {
+        let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if !self.asks_an_agent()
+            && let Some(flag) = remote::FLAGS.iter().find(|id| given(id))
+        {
+            return Err(CliError::usage(format!(
+                "--{flag} is for commands that ask an agent; this one works on this machine alone"
+            )));
+        }
+        if matches!(
+            self,
+            Self::Demo(_) | Self::Bench(_) | Self::Simulate(_) | Self::Completions { .. }
+        ) && given(&"dir")
+        {
+            return Err(CliError::usage("this command has no directory: leave --dir out"));
+        }
+        Ok(())
+    }
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
@@ -138,6 +191,31 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn refuses_flags_that_would_change_nothing() {
+        let refused = |line: &str| {
+            let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            cli.command.refuse_what_it_ignores(&matches).err().map(|error| error.to_string())
+        };
+        for line in [
+            "gossipmonger --agent x:1 ca init --cluster c --dir d",
+            "gossipmonger ca init --cluster c --dir d --agent x:1",
+            "gossipmonger cert show --expect a",
+            "gossipmonger agent --cert d",
+            "gossipmonger demo --dir d",
+        ] {
+            assert!(refused(line).is_some(), "{line}");
+        }
+        for line in [
+            "gossipmonger members --agent x:1 --cert d --expect a",
+            "gossipmonger --agent x:1 --client-key k cert revoke b",
+            "gossipmonger cert show --dir d",
+        ] {
+            assert_eq!(refused(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Rotate {
     #[arg(long, value_enum)]
     phase: Option<Phase>,
     /// The kind of key of the new authority.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
     /// How long the new authority is valid.
     #[arg(long, value_name = "N", default_value_t = days(AUTHORITY_VALIDITY), value_parser = valid_days())]
@@ -55,7 +55,7 @@ pub(super) struct Renew {
     #[arg(long, value_name = "DIR", requires = "break_glass")]
     ca: Option<PathBuf>,
     /// The kind of key.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
     /// How long it is valid.
     #[arg(long, value_name = "N", default_value_t = days(LEAF_VALIDITY), value_parser = valid_days())]

@@ -48,8 +48,8 @@ struct Init {
     /// The name of the cluster: a-z, 0-9, '.', '_' and '-'.
     #[arg(long, value_name = "NAME")]
     cluster: ClusterId,
-    /// The kind of key.
-    #[arg(long, value_enum, default_value_t)]
+    /// The kind of the new key.
+    #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
     /// How long it is valid.
     #[arg(long, value_name = "N", default_value_t = days(AUTHORITY_VALIDITY), value_parser = valid_days())]
@@ -95,8 +95,8 @@ struct Issue {
     /// What the client may do: read, watch or admin.
     #[arg(long, value_name = "ROLE", requires = "client")]
     role: Option<Role>,
-    /// The kind of key.
-    #[arg(long, value_enum, default_value_t)]
+    /// The kind of the new key.
+    #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
     /// How long it is valid.
     #[arg(long, value_name = "N", default_value_t = days(LEAF_VALIDITY), value_parser = valid_days())]
@@ -148,6 +148,13 @@ fn init(dir: &Path, init: Init) -> Result<(), CliError> {
     let authority = Authority::create(init.cluster, &options)?;
     authority.save(dir)?;
     made(dir, authority.certificate(), init.json)
+}
+
+impl Cert {
+    /// Whether it asks an agent.
+    pub(crate) const fn asks_an_agent(&self) -> bool {
+        matches!(self.command, CertCommand::Revoke(_) | CertCommand::Revocations(_))
+    }
 }
 
 pub(crate) fn cert(dir: Option<&Path>, agent: &Target, args: Cert) -> Result<(), CliError> {
@@ -229,8 +236,8 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
     };
     let mut shown = Vec::new();
     for file in files {
-        let certificates = read(&file)
-            .map_err(|error| CliError::failed(format!("{}: {error}", file.display())))?;
+        let certificates =
+            read(&file).map_err(|error| CliError::usage(format!("{}: {error}", file.display())))?;
         shown.extend(certificates.into_iter().map(|certificate| (file.clone(), certificate)));
     }
     if args.json {
@@ -253,7 +260,7 @@ fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
         names.iter().map(|name| dir.join(name)).filter(|file| file.exists()).collect();
     if files.is_empty() {
         let dir = dir.display();
-        return Err(CliError::failed(format!("{dir} has none of {}", names.join(", "))));
+        return Err(CliError::usage(format!("{dir} has none of {}", names.join(", "))));
     }
     Ok(files)
 }

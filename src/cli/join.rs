@@ -49,7 +49,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
     advertise: Vec<String>,
     /// The kind of key.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
     /// Prints JSON.
     #[arg(long)]

@@ -31,27 +31,30 @@ const KEY: &str = "GOSSIPMONGER_AGENT_KEY";
 const ROOTS: &str = "GOSSIPMONGER_AGENT_ROOTS";
 const EXPECT: &str = "GOSSIPMONGER_AGENT_EXPECT";
 
+/// The flags of [`Flags`], by their ids.
+pub(crate) const FLAGS: [&str; 5] = ["agent", "cert", "client-key", "client-roots", "expect"];
+/// Over them in `--help`.
+pub(crate) const HEADING: &str = "Connection";
+
 /// Where to ask, if not in a directory of this machine.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Flags {
-    /// Asks the agent at this address, on any machine, instead of the one in --dir.
-    #[arg(long, global = true, value_name = "HOST:PORT", env = AGENT)]
+    /// Ask the agent at this address, on any machine, instead of the one in --dir.
+    #[arg(long, global = true, help_heading = HEADING, value_name = "HOST:PORT", env = AGENT)]
     agent: Option<String>,
     /// With --agent: the client's certificate, or the directory that `cert issue --client` has written
     /// (default: --dir).
-    #[arg(long, global = true, value_name = "DIR|FILE", env = CERT)]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "DIR|FILE", env = CERT)]
     cert: Option<PathBuf>,
-    /// With --agent, before the command: the client's private key (default: beside the certificate,
-    /// ending in .key).
-    #[arg(long, id = "client key", value_name = "FILE", env = KEY)]
+    /// With --agent: the client's private key (default: beside the certificate, ending in .key).
+    #[arg(long = "client-key", id = "client-key", global = true, help_heading = HEADING, value_name = "FILE", env = KEY)]
     key: Option<PathBuf>,
-    /// With --agent, before the command: the authorities whose nodes are accepted (default: roots.pem
-    /// beside the certificate).
-    #[arg(long, id = "client roots", value_name = "FILE", env = ROOTS)]
+    /// With --agent: the authorities whose nodes are accepted (default: roots.pem beside the certificate).
+    #[arg(long = "client-roots", id = "client-roots", global = true, help_heading = HEADING, value_name = "FILE", env = ROOTS)]
     roots: Option<PathBuf>,
     /// With --agent: which node has to answer, by its name or its certificate's URI (default: any node
     /// of the cluster).
-    #[arg(long, global = true, value_name = "NODE|URI", env = EXPECT)]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "NODE|URI", env = EXPECT)]
     expect: Option<String>,
 }
 

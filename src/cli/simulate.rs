@@ -88,7 +88,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
     cut: Duration,
     /// Everything that is left to chance follows from this number.
-    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    #[arg(long = "random-seed", alias = "seed", default_value_t = 1, value_name = "NUMBER")]
     seed: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]

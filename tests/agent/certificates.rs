@@ -29,8 +29,8 @@ fn refuses_what_cannot_stand_in_a_certificate() {
     issue(&["--node", "a", "--ip", "here"]).failed(2, &["--ip"]);
     let line = ["cert", "issue", "--ca", "none", "--node", "a", "--datacenter", "eu", "--dir", "a"];
     cluster.run(&line).failed(1, &["none/ca.pem"]);
-    cluster.run(&["cert", "show", "--dir", "pki/none"]).failed(1, &["pki/none", "node.pem"]);
-    cluster.run(&["cert", "show", "pki/ca.key"]).failed(1, &["pki/ca.key", "no certificate"]);
+    cluster.run(&["cert", "show", "--dir", "pki/none"]).failed(2, &["pki/none", "node.pem"]);
+    cluster.run(&["cert", "show", "pki/ca.key"]).failed(2, &["pki/ca.key", "no certificate"]);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn takes_days_names_and_kind_of_key() {
         "b",
         "--days",
         "2",
-        "--key",
+        "--key-type",
         "p256",
         "--dns",
         "b.example.org",

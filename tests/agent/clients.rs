@@ -181,7 +181,7 @@ fn takes_the_place_and_the_papers_from_the_environment_or_from_files() {
     for (from, to) in [("client.pem", "c.pem"), ("client.key", "k"), ("roots.pem", "r")] {
         fs::rename(cluster.dir("alice").join(from), cluster.path().join(to)).unwrap();
     }
-    let files = ["--cert", "c.pem", "--key", "k", "--roots", "r"];
+    let files = ["--cert", "c.pem", "--client-key", "k", "--client-roots", "r"];
     cluster.at(&a, &[&files[..], &["members"]].concat()).succeeded();
     cluster.at(&a, &["--cert", "c.pem", "members"]).failed(2, &["c.key"]);
     // An agent is not irritated by them.

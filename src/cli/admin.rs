@@ -181,7 +181,8 @@ pub(crate) struct MemberView {
     /// The first of `addresses`.
     pub(crate) address: Option<String>,
     pub(crate) state: State,
-    pub(crate) phi: f64,
+    /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
+    pub(crate) phi: Option<f64>,
     pub(crate) version: Version,
     pub(crate) generation: Generation,
     pub(crate) keys: usize,
@@ -488,7 +489,7 @@ impl From<Member> for MemberView {
             datacenter: member.datacenter,
             address: member.addresses.first().cloned(),
             state: member.state.into(),
-            phi: rounded(member.phi),
+            phi: measured(member.state, member.phi),
             version: member.version,
             generation: member.generation,
             keys: member.keys,
@@ -624,6 +625,15 @@ impl From<&CliError> for Failure {
 }
 
 /// Three digits are enough for a person, and keep lines short.
+/// The level of suspicion, where one is measured: not of a node that is dead, has left or cannot be
+/// reached.
+pub(crate) fn measured(state: PeerState, phi: f64) -> Option<f64> {
+    match state {
+        PeerState::Dead | PeerState::Left | PeerState::Unreachable => None,
+        _ => Some(rounded(phi)),
+    }
+}
+
 pub(crate) fn rounded(phi: f64) -> f64 {
     (phi * 1000.0).round() / 1000.0
 }

@@ -11,8 +11,12 @@ use super::{
 };
 use crate::protocol::id::{Datacenter, NodeId};
 
-/// Lists the nodes of the cluster, as this agent sees them.
+/// List the nodes of the cluster, as this agent sees them.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir a members --state live --tag role=db
+  gossipmonger --agent 10.0.0.1:7101 --cert alice members --json")]
 pub(crate) struct Members {
     /// Only those in this state; may be given several times.
     #[arg(long)]
@@ -31,7 +35,7 @@ pub(crate) struct Members {
     json: bool,
 }
 
-/// Shows what this agent is and has counted.
+/// Show what this agent is and has counted.
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
     /// Prints JSON.
@@ -39,7 +43,7 @@ pub(crate) struct InfoArgs {
     json: bool,
 }
 
-/// Forgets a dead, departed or unreachable node and its keys, everywhere.
+/// Forget a dead, departed or unreachable node and its keys, everywhere.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Remove {
     /// The node.
@@ -84,12 +88,22 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("tags", output::tags(&info.tags)),
         ("members", members.collect::<Vec<_>>().join(", ")),
         ("certificate", format!("valid until {}", info.certificate.not_after)),
-        ("new certificate", info.certificate_problem.unwrap_or_else(|| "-".to_owned())),
-        ("expiry", info.certificate_warning.unwrap_or_else(|| "-".to_owned())),
+    ];
+    pairs.extend(info.certificate_problem.map(|problem| ("certificate files", problem)));
+    pairs.extend(info.certificate_warning.map(|warning| ("certificate expiry", warning)));
+    let health = match info.health {
+        0 => "0 (not delayed)".to_owned(),
+        late => format!("{late} (this agent is delayed, and waits longer for others)"),
+    };
+    pairs.extend([
+        ("seeds", if info.seeds.is_empty() { "-".to_owned() } else { info.seeds.join(", ") }),
+        ("gossip interval", format!("{} ms", info.gossip_interval_ms)),
+        ("dead peer phi", info.dead_peer_phi.to_string()),
+        ("health", health),
         ("store", info.store),
         ("metrics", info.metrics.unwrap_or_else(|| "-".to_owned())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
-    ];
+    ]);
     pairs.extend(counts("counters", &info.counters));
     pairs.extend(counts("refusals", &info.refusals));
     output::pairs(&pairs)
@@ -130,12 +144,9 @@ impl Members {
     }
 }
 
-/// Nobody is suspected who has said goodbye, or whose whole datacenter is silent.
-fn suspicion(member: &MemberView) -> String {
-    match member.state {
-        State::Left | State::Unreachable => "-".to_owned(),
-        _ => format!("{:.2}", member.phi),
-    }
+/// The level of suspicion; a dash where this agent measures none.
+pub(crate) fn suspicion(phi: Option<f64>) -> String {
+    phi.map_or_else(|| "-".to_owned(), |phi| format!("{phi:.2}"))
 }
 
 /// When its certificate expires, to the day or to the second; marked if it is to be renewed.
@@ -153,7 +164,7 @@ fn row(member: &MemberView) -> [String; 9] {
         format!("{}{mine}", member.node),
         member.datacenter.to_string(),
         member.state.as_str().to_owned(),
-        suspicion(member),
+        suspicion(member.phi),
         output::cell(member.address.as_deref().unwrap_or("-")),
         member.version.to_string(),
         member.keys.to_string(),

@@ -46,7 +46,8 @@ pub(crate) fn end_with_the_reader() {
     });
 }
 
-/// Prints rows under a header, columns aligned; nothing but the header if there are none.
+/// Prints rows under a header, columns aligned; nothing but the header if there are none. On a
+/// terminal that is too narrow each row becomes a block of lines, `COLUMN  value`, instead.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: &[[String; N]],
@@ -57,6 +58,10 @@ pub(crate) fn table<const N: usize>(
             *width = (*width).max(cell.chars().count());
         }
     }
+    let all = widths.iter().sum::<usize>() + GAP * N.saturating_sub(1);
+    if terminal_width().is_some_and(|width| all > width) {
+        return blocks(header, rows);
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let header = header.map(str::to_owned);
     for row in std::iter::once(&header).chain(rows) {
@@ -64,6 +69,28 @@ pub(crate) fn table<const N: usize>(
         writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
     }
     Ok(out.flush()?)
+}
+
+/// Prints each row as lines of `COLUMN  value`, with an empty line between rows. Empty cells and dashes
+/// are left out.
+fn blocks<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> Result<(), CliError> {
+    for (index, row) in rows.iter().enumerate() {
+        if index > 0 {
+            line("")?;
+        }
+        let filled = header.iter().zip(row).filter(|(_, cell)| !matches!(cell.as_str(), "" | "-"));
+        pairs(&filled.map(|(name, cell)| (*name, cell.clone())).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// How many columns the terminal has; `None` if the output is no terminal.
+fn terminal_width() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let (columns, _) = ratatui::crossterm::terminal::size().ok()?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
 /// Prints names and what they stand for, aligned.
@@ -120,6 +147,8 @@ pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>)
     if tags.is_empty() { "-".to_owned() } else { cell(&tags.join(",")) }
 }
 
+/// Spaces between two columns.
+const GAP: usize = 2;
 /// Longer texts are cut in tables.
 const CELL_CHARS_MAX: usize = 80;
 

@@ -1,11 +1,11 @@
 //! `why`: what has changed in what is thought of a peer, and for which reasons.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    admin::{Request, State, rounded},
+    admin::{Request, State, measured, rounded},
     client,
     error::CliError,
     output,
@@ -17,6 +17,7 @@ use crate::{
     cuts::Cut,
     protocol::{
         id::NodeId,
+        phi::LOSS_MIN,
         reason::{Evidence, Transition},
         revocation::Revocations,
         time::Time,
@@ -25,8 +26,12 @@ use crate::{
     tls::date,
 };
 
-/// Says why a node is thought to be live, suspect or dead: the last changes, each with its reason.
+/// Show why a node is live, suspect or dead: the last state changes, each with its evidence.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir a why b
+  gossipmonger --dir a why b --json")]
 pub(crate) struct Why {
     /// The node.
     node: NodeId,
@@ -40,7 +45,8 @@ pub(crate) struct Why {
 pub(crate) struct WhyView {
     node: NodeId,
     state: State,
-    phi: f64,
+    /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
+    phi: Option<f64>,
     local: bool,
     /// Oldest first.
     changes: Vec<Change>,
@@ -65,7 +71,7 @@ struct CutView {
 /// One change of what is thought of a node.
 #[derive(Debug, Serialize, Deserialize)]
 struct Change {
-    /// By RFC 3339, from the age and the present wall clock of the agent.
+    /// By RFC 3339 with milliseconds, from the age and the present wall clock of the agent.
     at: String,
     age_ms: u64,
     from: State,
@@ -88,7 +94,8 @@ struct EvidenceView {
     silence_ms: f64,
     connection: Connection,
     rtt_ms: Option<f64>,
-    loss: f64,
+    /// The part of the packets that is lost; `None`: none was measured.
+    loss: Option<f64>,
     unanswered_probes: u32,
 }
 
@@ -137,7 +144,7 @@ impl WhyView {
         Some(Self {
             node: member.node,
             state: member.state.into(),
-            phi: rounded(member.phi),
+            phi: measured(member.state, member.phi),
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
             cut: cut.map(|cut| CutView::new(snapshot, cut)),
@@ -148,7 +155,7 @@ impl WhyView {
     /// Its certificate was revoked, and so it was forgotten.
     fn gone(node: &NodeId, view: RevocationView, cut: Option<CutView>) -> Self {
         let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
-        Self { node: node.clone(), state, phi: 0.0, local: false, changes, cut, revoked }
+        Self { node: node.clone(), state, phi: None, local: false, changes, cut, revoked }
     }
 
     fn summary(&self) -> String {
@@ -166,7 +173,8 @@ impl WhyView {
             None => format!("{node} is {state}; nothing has changed since this node met it"),
             Some(last) => {
                 let Change { sentence, at, .. } = last;
-                format!("{node} is {state} since {at}, phi {phi:.2}: it {sentence}")
+                let phi = phi.map_or_else(String::new, |phi| format!(", phi {phi:.2}"));
+                format!("{node} is {state} since {at}{phi}: it {sentence}")
             }
         }
     }
@@ -216,7 +224,7 @@ impl Change {
             format!("{} -> {}", self.from.as_str(), self.to.as_str()),
             format!("{:.2}", self.phi),
             evidence.map_or_else(|| "-".to_owned(), |seen| shown_time(seen.silence_ms)),
-            evidence.map_or_else(|| "not observed here".to_owned(), EvidenceView::path),
+            evidence.map_or_else(|| "-".to_owned(), EvidenceView::path),
             if self.stall_ms > 0.0 { shown_time(self.stall_ms) } else { "-".to_owned() },
             names(&self.observers),
             self.sentence.clone(),
@@ -235,7 +243,8 @@ impl EvidenceView {
                 None => Connection::None,
             },
             rtt_ms: evidence.rtt.map(millis),
-            loss: rounded(evidence.loss),
+            // The least that phi assumes is no measurement.
+            loss: Some(evidence.loss).filter(|loss| *loss > LOSS_MIN).map(rounded),
             unanswered_probes: evidence.probes,
         }
     }
@@ -252,7 +261,9 @@ impl EvidenceView {
         if let Some(rtt) = self.rtt_ms {
             path.push_str(&format!(", rtt {rtt} ms"));
         }
-        path.push_str(&format!(", loss {:.1} %", self.loss * 100.0));
+        if let Some(loss) = self.loss {
+            path.push_str(&format!(", loss {:.1} %", loss * 100.0));
+        }
         if self.unanswered_probes > 0 {
             path.push_str(&format!(", {} probes unanswered", self.unanswered_probes));
         }
@@ -271,8 +282,14 @@ pub(crate) fn names(nodes: &[NodeId]) -> String {
 /// When something was, by the present wall clock, and for how many milliseconds that has been so.
 fn when(snapshot: &Snapshot, at: Time) -> (String, u64) {
     let age = snapshot.now().since(at);
-    let wall = Clock::wall().checked_sub(age).map(date).unwrap_or_default();
+    let wall = Clock::wall().checked_sub(age).map(moment).unwrap_or_default();
     (wall, u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// RFC 3339 with milliseconds: several changes of one second are in order with the log.
+fn moment(at: SystemTime) -> String {
+    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    format!("{}.{millis:03}Z", date(at).trim_end_matches('Z'))
 }
 
 fn millis(time: Duration) -> f64 {
@@ -337,13 +354,37 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_that_was_not_measured_is_not_shown() {
+        let evidence = |loss| Evidence {
+            silence: Duration::ZERO,
+            heard: true,
+            dialed: Some(false),
+            rtt: None,
+            loss,
+            probes: 0,
+        };
+        assert_eq!(EvidenceView::new(&evidence(LOSS_MIN)).path(), "accepted");
+        assert_eq!(EvidenceView::new(&evidence(0.02)).path(), "accepted, loss 2.0 %");
+        let json = serde_json::to_value(EvidenceView::new(&evidence(LOSS_MIN))).unwrap();
+        assert_eq!(json["loss"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn times_of_one_second_can_be_ordered() {
+        let at =
+            |millis: u64| moment(UNIX_EPOCH + Duration::from_millis(1_795_883_134_000 + millis));
+        assert_eq!(at(40), "2026-11-28T16:25:34.040Z");
+        assert!(at(40) < at(100) && at(100) < at(999));
+    }
+
+    #[test]
     fn a_change_is_shown_with_all_that_is_known_of_it() {
         let evidence = Evidence {
             silence: Duration::from_millis(1_234),
             heard: true,
             dialed: Some(true),
             rtt: Some(Duration::from_micros(400)),
-            loss: 0.01,
+            loss: 0.05,
             probes: 5,
         };
         let reason = Reason {
@@ -370,7 +411,7 @@ mod tests {
                 "live -> suspect",
                 "8.91",
                 "1.2 s",
-                "dialed, rtt 0.4 ms, loss 1.0 %, 5 probes unanswered",
+                "dialed, rtt 0.4 ms, loss 5.0 %, 5 probes unanswered",
                 "300 ms",
                 "a, c",
                 why

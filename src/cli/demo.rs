@@ -19,7 +19,10 @@ use self::{
     screen::Screen,
     stage::LOCAL_MAX,
 };
-use super::error::{CliError, Exit};
+use super::{
+    error::{CliError, Exit},
+    output,
+};
 
 mod account;
 mod log;
@@ -52,7 +55,7 @@ pub(crate) struct Args {
 /// Runs the demo.
 ///
 /// # Errors
-/// Exit 1 with what was missing, 2 if the arguments make no sense, 130 if it was cut short by hand.
+/// Exit 1 with what was missing, 2 if the arguments make no sense, 130 after Ctrl-C or SIGTERM.
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     args.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -91,13 +94,17 @@ async fn perform(args: Args) -> Result<(), CliError> {
     let mut play = Play::begin(&args)?;
     let ran = watch(&mut play, &mut view).await;
     drop(view);
-    let cut = ran?;
+    let end = ran?;
     play.end().await;
-    play.account().print(play.elapsed(), cut)?;
-    if cut {
-        let after = play.elapsed().as_secs_f64();
-        let message = format!("cut short after {after:.0} s, before the verdict");
-        return Err(CliError::new(Exit::Interrupted, message));
+    play.account().print(play.elapsed(), end != End::Played)?;
+    let after = play.elapsed().as_secs_f64();
+    match end {
+        End::Played => {}
+        End::Quit => return output::line(&format!("ended by hand after {after:.0} s")),
+        End::Signal => {
+            let message = format!("cut short after {after:.0} s, before the verdict");
+            return Err(CliError::new(Exit::Interrupted, message));
+        }
     }
     match play.verdict() {
         [] => Ok(()),
@@ -105,8 +112,19 @@ async fn perform(args: Args) -> Result<(), CliError> {
     }
 }
 
-/// Plays it to the end. Returns whether it was cut short by hand.
-async fn watch(play: &mut Play, view: &mut View) -> Result<bool, CliError> {
+/// How the play ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It was played to the end.
+    Played,
+    /// `q` or Esc: the way out that the screen names.
+    Quit,
+    /// Ctrl-C or SIGTERM.
+    Signal,
+}
+
+/// Plays it to the end, or until it is ended by hand.
+async fn watch(play: &mut Play, view: &mut View) -> Result<End, CliError> {
     let (mut interrupt, mut terminate) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let mut ticks = interval(TICK);
@@ -117,15 +135,15 @@ async fn watch(play: &mut Play, view: &mut View) -> Result<bool, CliError> {
             _ = ticks.tick() => {
                 if play.step().await? == Progress::Done {
                     view.show(play)?;
-                    return Ok(false);
+                    return Ok(End::Played);
                 }
             }
-            _ = interrupt.recv() => return Ok(true),
-            _ = terminate.recv() => return Ok(true),
+            _ = interrupt.recv() => return Ok(End::Signal),
+            _ = terminate.recv() => return Ok(End::Signal),
         }
         view.show(play)?;
-        if view.wants_to_quit()? {
-            return Ok(true);
+        if let Some(end) = view.wants_to_end()? {
+            return Ok(end);
         }
     }
 }
@@ -158,20 +176,20 @@ impl View {
         }
     }
 
-    fn wants_to_quit(&self) -> io::Result<bool> {
+    fn wants_to_end(&self) -> io::Result<Option<End>> {
         match self {
-            Self::Plain => Ok(false),
-            Self::Screen(screen) => screen.wants_to_quit(),
+            Self::Plain => Ok(None),
+            Self::Screen(screen) => screen.wants_to_end(),
         }
     }
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all nodes converged, and the death and the return were seen by all
+  0    all nodes converged, and the death and the return were seen by all; or ended by q or Esc
   1    they were not; the last line says what was missing
   2    the command line is wrong
-  130  cut short by q, Esc, Ctrl-C or SIGTERM, before the verdict";
+  130  cut short by Ctrl-C or SIGTERM, before the verdict";
 
 /// All nodes are connected with all others: 64 of them hold 2,016 connections.
 const NODES_MAX: usize = 64;

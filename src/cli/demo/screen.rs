@@ -12,6 +12,7 @@ use ratatui::{
 };
 
 use super::{
+    End,
     account::{Account, Change, shown},
     log::{self, Kind, Log},
     play::{self, Play},
@@ -46,16 +47,16 @@ impl Screen {
         Ok(())
     }
 
-    /// Whether a key says so. It never waits.
-    pub(super) fn wants_to_quit(&self) -> io::Result<bool> {
+    /// Whether a key ends the demo. It never waits.
+    pub(super) fn wants_to_end(&self) -> io::Result<Option<End>> {
         while event::poll(Duration::ZERO)? {
             if let Event::Key(key) = event::read()?
-                && quits(key)
+                && let Some(end) = ends(key)
             {
-                return Ok(true);
+                return Ok(Some(end));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -71,27 +72,30 @@ impl fmt::Debug for Screen {
     }
 }
 
-fn quits(key: KeyEvent) -> bool {
+fn ends(key: KeyEvent) -> Option<End> {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
-    key.kind != KeyEventKind::Release
-        && match key.code {
-            KeyCode::Char('q' | 'Q') | KeyCode::Esc => true,
-            KeyCode::Char('c' | 'd') => control,
-            _ => false,
-        }
+    match key.code {
+        _ if key.kind == KeyEventKind::Release => None,
+        KeyCode::Char('q' | 'Q') | KeyCode::Esc => Some(End::Quit),
+        // The terminal is in raw mode: Ctrl-C arrives as a key.
+        KeyCode::Char('c') if control => Some(End::Signal),
+        KeyCode::Char('d') if control => Some(End::Quit),
+        _ => None,
+    }
 }
 
 fn draw(frame: &mut Frame<'_>, play: &Play, log: &Log) {
     let rows = play.rows();
     let datacenters = play.datacenters();
     let wanted = saturating(rows.len() + datacenters + NODES_FRAME);
-    let events_min = if frame.area().height > TALL { EVENTS_MIN_TALL } else { EVENTS_MIN };
+    // The nodes come first: events get what is left, and at least the last one.
+    let room = frame.area().height.saturating_sub(HEAD + EVENTS_MIN);
     let areas = Layout::vertical([
         Constraint::Length(1),
         Constraint::Length(1),
         Constraint::Length(1),
-        Constraint::Max(wanted),
-        Constraint::Min(events_min),
+        Constraint::Length(wanted.min(room)),
+        Constraint::Min(EVENTS_MIN),
     ])
     .split(frame.area());
     frame.render_widget(title(play), areas[0]);
@@ -158,6 +162,7 @@ fn step(name: &str, detail: &str, done: bool) -> Vec<Span<'static>> {
 fn nodes(frame: &mut Frame<'_>, area: Rect, rows: &[play::Row]) {
     let room = usize::from(area.height).saturating_sub(NODES_FRAME);
     let (shown, hidden) = fitting(rows, room);
+    let shown_columns = columns(area.width);
     let mut lines = Vec::new();
     let mut datacenter = None;
     for row in shown {
@@ -165,16 +170,18 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, rows: &[play::Row]) {
             datacenter = Some(&row.datacenter);
             lines.push(Row::new([row.datacenter.clone()]).style(Style::new().bold().cyan()));
         }
-        lines.push(node(row));
+        let mut cells = node(row);
+        cells.truncate(shown_columns);
+        lines.push(Row::new(cells));
     }
     let header =
-        Row::new(["node", "state", "live at", "phi", "version", "keys", "copies", "last change"])
-            .style(Style::new().add_modifier(Modifier::DIM));
+        Row::new(NAMES[..shown_columns].to_vec()).style(Style::new().add_modifier(Modifier::DIM));
     let hidden =
         if hidden > 0 { format!(", {hidden} more have no room here") } else { String::new() };
     let block = Block::new().borders(Borders::TOP).title(format!(" nodes{hidden} "));
-    let table =
-        Table::new(lines, COLUMNS).header(header).block(block.padding(Padding::horizontal(1)));
+    let table = Table::new(lines, COLUMNS[..shown_columns].to_vec())
+        .header(header)
+        .block(block.padding(Padding::horizontal(1)));
     frame.render_widget(table, area);
 }
 
@@ -201,11 +208,25 @@ fn ordinal(row: &play::Row) -> (usize, &str) {
     (row.node.as_str().len(), row.node.as_str())
 }
 
-fn node(row: &play::Row) -> Row<'static> {
+/// How many columns fit: a column is shown whole or not at all.
+fn columns(width: u16) -> usize {
+    let mut left = width.saturating_sub(PADDING);
+    let mut shown = 0;
+    for width in WIDTHS {
+        if left < width {
+            break;
+        }
+        left = left.saturating_sub(width + 1);
+        shown += 1;
+    }
+    shown.max(1)
+}
+
+fn node(row: &play::Row) -> Vec<Line<'static>> {
     let (state, color) = state(row);
     let of = |count: usize| format!("{count} of {}", row.others);
     let phi = if row.others == 0 { Line::from("") } else { bar(row.phi) };
-    Row::new([
+    vec![
         Line::from(format!("  {}", row.node)),
         Line::styled(state, color),
         Line::from(of(row.live)),
@@ -217,7 +238,7 @@ fn node(row: &play::Row) -> Row<'static> {
             if row.copies < row.others { Color::Yellow } else { Color::Reset },
         ),
         Line::styled(row.last_write.clone().unwrap_or_default(), Modifier::DIM),
-    ])
+    ]
 }
 
 fn state(row: &play::Row) -> (&'static str, Color) {
@@ -297,27 +318,53 @@ fn saturating(lines: usize) -> u16 {
     u16::try_from(lines).unwrap_or(u16::MAX)
 }
 
+const NAMES: [&str; 8] =
+    ["node", "state", "live at", "phi", "version", "keys", "copies", "last change"];
+const WIDTHS: [u16; 8] = [9, 9, 8, 12, 7, 4, 8, 10];
 const COLUMNS: [Constraint; 8] = [
-    Constraint::Length(9),
-    Constraint::Length(9),
-    Constraint::Length(8),
-    Constraint::Length(12),
-    Constraint::Length(7),
-    Constraint::Length(4),
-    Constraint::Length(8),
-    Constraint::Min(10),
+    Constraint::Length(WIDTHS[0]),
+    Constraint::Length(WIDTHS[1]),
+    Constraint::Length(WIDTHS[2]),
+    Constraint::Length(WIDTHS[3]),
+    Constraint::Length(WIDTHS[4]),
+    Constraint::Length(WIDTHS[5]),
+    Constraint::Length(WIDTHS[6]),
+    Constraint::Min(WIDTHS[7]),
 ];
+/// A space at each side of the table.
+const PADDING: u16 = 2;
 /// A rule with the title, and the columns' names.
 const NODES_FRAME: usize = 2;
 /// A rule above and one below.
 const EVENTS_FRAME: usize = 2;
-const EVENTS_MIN: u16 = 8;
-/// From more lines than this on, more of them are for the events.
-const TALL: u16 = 30;
-const EVENTS_MIN_TALL: u16 = 14;
+/// Title, progress and steps.
+const HEAD: u16 = 3;
+/// The last event and its frame.
+const EVENTS_MIN: u16 = 3;
 const BAR_WIDTH: usize = 6;
 const NAME_WIDTH: usize = 7;
 const WHAT_WIDTH: usize = 28;
 /// What the preset says.
 const DEAD_PEER_PHI: f64 = 8.0;
 const REDRAW: Duration = Duration::from_millis(90);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_shown_whole_or_not_at_all() {
+        assert_eq!(columns(60), 6, "a terminal of 60 columns has no room for the copies");
+        assert_eq!(columns(80), 8);
+        assert_eq!(columns(1), 1);
+    }
+
+    #[test]
+    fn q_is_a_way_out_and_ctrl_c_an_interruption() {
+        let key = |code, modifiers| ends(KeyEvent::new(code, modifiers));
+        assert_eq!(key(KeyCode::Char('q'), KeyModifiers::NONE), Some(End::Quit));
+        assert_eq!(key(KeyCode::Esc, KeyModifiers::NONE), Some(End::Quit));
+        assert_eq!(key(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(End::Signal));
+        assert_eq!(key(KeyCode::Char('c'), KeyModifiers::NONE), None);
+    }
+}

@@ -78,7 +78,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
     let clients = Arc::clone(&transport);
-    let issuing = door.map(|door| door.open(transport.tls(), node.clone()));
+    let issuing = door.map(|door| door.open(dir, transport.tls(), node.clone()));
     let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));

@@ -12,7 +12,7 @@ use super::{
     remote::Target,
 };
 
-/// Leaves the cluster on purpose and ends the agent. It starts again only with --rejoin.
+/// Take this node out of the cluster for good and end the agent. It starts again only with --rejoin.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Leave {
     /// Prints JSON.
@@ -20,7 +20,7 @@ pub(crate) struct Leave {
     json: bool,
 }
 
-/// Makes the agent read its certificate, roots, tags and log level again, as SIGHUP does.
+/// Make the agent read its certificate, roots, tags and log level again, as SIGHUP does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reload {
     /// Prints JSON.
@@ -28,7 +28,7 @@ pub(crate) struct Reload {
     json: bool,
 }
 
-/// Shows this node's tags, or changes them.
+/// Show this node's tags, or change them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TagsArgs {
     #[command(subcommand)]

@@ -16,13 +16,17 @@ use super::{
 };
 use crate::protocol::{id::NodeId, replica::BATCH_BYTES_MAX};
 
-/// Sets a key of this node; done when the store has it.
+/// Set a key of this node; done when the store has it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir a set color green
+  gossipmonger --dir a set config --file config.json --ttl 1h")]
 pub(crate) struct Set {
     /// The key.
     key: String,
     /// Its value; `-` reads it from standard input.
-    #[arg(allow_negative_numbers = true, required_unless_present = "file")]
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
     /// Reads the value from a file.
     #[arg(long, value_name = "FILE", conflicts_with = "value")]
@@ -35,7 +39,7 @@ pub(crate) struct Set {
     json: bool,
 }
 
-/// Deletes a key of this node.
+/// Delete a key of this node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     /// The key.
@@ -45,8 +49,12 @@ pub(crate) struct Delete {
     json: bool,
 }
 
-/// Prints the value of a node's key, or lists a node's keys.
+/// Print the value of a node's key, or list a node's keys.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir b get a color
+  gossipmonger --dir b get a --prefix service/ --json")]
 pub(crate) struct Get {
     /// Whose key.
     node: NodeId,
@@ -70,7 +78,12 @@ pub(crate) fn set(agent: &Target, args: Set) -> Result<(), CliError> {
             opened.map_err(|error| CliError::usage(format!("{}: {error}", file.display())))?
         }
         (None, Some(value)) if value != "-" => value.into_bytes(),
-        (None, _) => read(io::stdin().lock()).map_err(CliError::usage)?,
+        (None, Some(_)) => read(io::stdin().lock()).map_err(CliError::usage)?,
+        (None, None) => {
+            return Err(CliError::usage(
+                "the value is missing: give it after the key, `-` to read standard input, or --file FILE",
+            ));
+        }
     };
     let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     let request = Request::Set { key: args.key, value: Bytes::of(&value), ttl_ms };

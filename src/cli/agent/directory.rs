@@ -31,7 +31,8 @@ pub(crate) fn how_to_make(dir: &Path) -> String {
     let dir = dir.display();
     format!(
         "make it with:\n  gossipmonger ca init --cluster NAME --dir pki    (once a cluster)\n  \
-         gossipmonger cert issue --ca pki --node NAME --datacenter NAME --dir {dir}"
+         gossipmonger cert issue --ca pki --node NAME --datacenter NAME --dir {dir}\nor, with a token of an \
+         agent that issues:\n  gossipmonger join TOKEN HOST --dir {dir}"
     )
 }
 

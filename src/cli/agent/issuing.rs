@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
@@ -43,20 +44,26 @@ impl Prepared {
         let issuer = Issuer::open(&pki, name, settings.issuer_validity())?;
         let addresses = settings.issuer_listen(listen);
         check_ports(&addresses)?;
-        let door = Door::bind(&addresses).map_err(CliError::failed)?;
+        let door = Door::bind(&addresses).map_err(|error| {
+            CliError::failed(format!(
+                "{error}; the issuer listens one port above the gossip port unless --issuer-listen names \
+                 another address"
+            ))
+        })?;
         let (roots, issuers) = (settings.roots(dir), settings.issuers().to_vec());
         Ok(Some(Self { issuer, door, roots, issuers }))
     }
 
     /// Lets in whoever has a token, from now on.
-    pub(super) fn open(self, tls: Tls, node: Gossipmonger) -> Issuing {
+    pub(super) fn open(self, dir: &Path, tls: Tls, node: Gossipmonger) -> Issuing {
         let (issuer, port) = (Arc::new(self.issuer), self.door.port());
         let addresses: Vec<_> = self.door.addresses().iter().map(ToString::to_string).collect();
-        let validity = humantime::format_duration(issuer.validity()).to_string();
+        let validity = in_hours(issuer.validity());
         tracing::info!(
             addresses = addresses.join(", "),
             validity,
-            "gives out certificates; make a token with: gossipmonger token create"
+            "issues certificates; make a token with: gossipmonger --dir {} token create",
+            dir.display()
         );
         let own = self.door.addresses().first().map(|address| reachable(*address).to_string());
         let view = View {
@@ -192,6 +199,14 @@ impl Cluster for View {
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("View").finish_non_exhaustive()
+    }
+}
+
+/// As the documents write it: `72h`, not `3days`.
+fn in_hours(validity: Duration) -> String {
+    match validity.as_secs() {
+        seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
+        _ => humantime::format_duration(validity).to_string(),
     }
 }
 

@@ -227,7 +227,14 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Ok(Err(refused)) => return self.fail(&refused).await,
             Err(_) => return self.fail(&CliError::usage("no request within the time")).await,
         };
-        let Who::Client(visitor) = &self.who else { return self.respond(agent, request).await };
+        let Who::Client(visitor) = &self.who else {
+            let rule = request.rule();
+            if rule.changes() {
+                let (request, subject) = (rule.name, request.subject());
+                tracing::info!(request, subject, "the owner of the socket asks");
+            }
+            return self.respond(agent, request).await;
+        };
         let (rule, Visitor { client, remote, .. }) = (request.rule(), visitor.clone());
         let (name, role) = (rule.name, client.role);
         if let Err(forbidden) = rule.permits(role) {

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, ordmap::DiffItem};
 
 use super::{
     delta::{ANCESTRY_MAX, DeltaContent, DeltaEntry, NodeDelta, entry_len_max},
@@ -35,7 +35,8 @@ pub struct NodeMap {
     entries: OrdMap<Key, Entry>,
     by_version: BTreeSet<(Version, Key)>,
     bytes: usize,
-    tombstones: usize,
+    /// The entries that are tombstones, by version: the floor rises past some of them at a time.
+    dead: BTreeSet<(Version, Key)>,
     /// The last write that replaced a part of a batch whose other part still stands. The owner finds
     /// it, by the next two; copies are told.
     torn: Version,
@@ -60,6 +61,8 @@ pub struct NodeMap {
     doubted_at: Option<Time>,
     /// The owner signs, and nobody has told by what certificate: that goes where the record goes.
     unvouched: bool,
+    /// Entries looked at so far to apply news.
+    examined: u64,
 }
 
 /// What an owner has signed, with what was told beside it.
@@ -390,14 +393,21 @@ impl NodeMap {
 
     /// How many of the entries are tombstones.
     #[must_use]
-    pub const fn tombstones(&self) -> usize {
-        self.tombstones
+    pub fn tombstones(&self) -> usize {
+        self.dead.len()
     }
 
     /// Keys that are not deleted.
     #[must_use]
     pub fn live_keys(&self) -> usize {
-        self.entries.len() - self.tombstones
+        self.entries.len() - self.dead.len()
+    }
+
+    /// How many entries were looked at so far to apply news, refused news included: what the news has
+    /// cost. A count for as long as this map lives in memory.
+    #[must_use]
+    pub const fn examined(&self) -> u64 {
+        self.examined
     }
 
     /// Bytes of keys and values together.
@@ -527,18 +537,14 @@ impl NodeMap {
     /// Raises the floor and drops the tombstones up to it; returns their keys.
     pub fn collect(&mut self, floor: Version) -> Vec<Key> {
         self.gc_floor = self.gc_floor.max(floor);
-        let entries = &self.entries;
-        let dead = |(_, key): &&(Version, Key)| entries.get(key).is_some_and(Entry::is_tombstone);
         let upto = (self.gc_floor.next(), Key::from(""));
-        let keys: Vec<_> = self.by_version.range(..upto).filter(dead).cloned().collect();
-        keys.into_iter()
-            .map(|(version, key)| {
-                self.take(&key);
-                self.by_version.remove(&(version, key.clone()));
-                self.torn_keys.remove(&key);
-                key
-            })
-            .collect()
+        let keys: Vec<_> = self.dead.range(..upto).map(|(_, key)| key.clone()).collect();
+        self.examined += keys.len() as u64;
+        for key in &keys {
+            self.take(key);
+            self.torn_keys.remove(key);
+        }
+        keys
     }
 
     /// Applies news of the owner.
@@ -560,10 +566,10 @@ impl NodeMap {
         if self.max_version >= self.torn {
             self.shown = None;
             if hidden {
-                applied.changes = differences(&before.entries, &self.entries, now);
+                applied.changes = self.differences(&before.entries, &self.entries.clone(), now);
             }
         } else if applied.forgotten {
-            applied.changes = differences(&before.entries, &OrdMap::new(), now);
+            applied.changes = self.differences(&before.entries, &OrdMap::new(), now);
             self.shown = Some(Box::default());
         } else {
             applied.changes.clear();
@@ -780,27 +786,35 @@ impl NodeMap {
     /// Returns the version of the write that this one replaces.
     fn put(&mut self, key: Key, entry: Entry) -> Option<Version> {
         self.bytes += key.as_str().len() + entry.value_len();
-        self.tombstones += usize::from(entry.is_tombstone());
+        if entry.is_tombstone() {
+            self.dead.insert((entry.version, key.clone()));
+        }
         if let Some(tree) = &mut self.tree {
             tree.insert(Leaf::new(key.as_str(), &entry));
         }
         self.by_version.insert((entry.version, key.clone()));
         // One descent where looking before would be two: a million keys come at once.
         let version = entry.version;
+        let is_dead = entry.is_tombstone();
         let old = self.entries.insert(key.clone(), entry)?;
+        if old.is_tombstone() && !(is_dead && old.version == version) {
+            self.dead.remove(&(old.version, key.clone()));
+        }
         self.took(&key, &old, (old.version != version).then_some(old.version))
     }
 
     /// Removes a key; returns the version that it was written at.
     fn take(&mut self, key: &Key) -> Option<Version> {
         let old = self.entries.remove(key)?;
+        if old.is_tombstone() {
+            self.dead.remove(&(old.version, key.clone()));
+        }
         self.took(key, &old, Some(old.version))
     }
 
     /// Accounts for an entry that is gone; `listed`: the version that it is still listed under.
     fn took(&mut self, key: &Key, old: &Entry, listed: Option<Version>) -> Option<Version> {
         self.bytes -= key.as_str().len() + old.value_len();
-        self.tombstones -= usize::from(old.is_tombstone());
         if let Some(tree) = &mut self.tree {
             tree.remove(&Leaf::new(key.as_str(), old));
         }
@@ -815,7 +829,8 @@ impl NodeMap {
         first.is_some_and(|(found, _)| *found == version)
     }
 
-    /// The owner has started anew: keep the copy if the new life continues it, else forget it.
+    /// The owner has started anew: keep the copy if the new life continues it, else forget it. A life
+    /// that continues a large map costs no more than what it changes of it: an owner may begin many.
     fn apply_new_life(
         &mut self,
         now: Time,
@@ -826,29 +841,37 @@ impl NodeMap {
         if delta.record.is_none() {
             return Err(Refusal::Gap);
         }
-        let mut next = self.continued_by(delta);
-        let forgotten = next.max_version == Version::ZERO;
-        let mut applied = match next.take_in(now, delta, limits) {
-            // A copy that the new life continues may still be behind its floor.
-            Err(Refusal::Gap | Refusal::Collected) if !next.entries.is_empty() => {
-                return Err(Refusal::Gap);
+        let (entries, examined) = (self.entries.clone(), self.examined);
+        let before = self.begin_life(delta);
+        self.examined = examined;
+        let forgotten = self.max_version == Version::ZERO;
+        let mut applied = match self.take_in(now, delta, limits) {
+            Ok(applied) => applied,
+            Err(refusal) => {
+                // A copy that the new life continues may still be behind its floor.
+                let behind = matches!(refusal, Refusal::Gap | Refusal::Collected)
+                    && !self.entries.is_empty();
+                let examined = self.examined;
+                self.end_life(before);
+                self.examined = examined;
+                return Err(if behind { Refusal::Gap } else { refusal });
             }
-            other => other?,
         };
-        applied.changes = differences(&self.entries, &next.entries, now);
+        applied.changes = self.differences(&entries, &self.entries.clone(), now);
         applied.generation = true;
         applied.advanced = true;
         applied.forgotten = forgotten;
-        *self = next;
         Ok(applied)
     }
 
-    /// What the new life continues of this copy, told of in its name. The sender goes by our digest,
-    /// so of a copy that is being replaced the part that grows must not be lost.
-    fn continued_by(&self, delta: &NodeDelta) -> Self {
-        let kept = |map: &Self| {
+    /// Goes on in the life that is told of, with what it continues of this copy. The sender goes by our
+    /// digest, so of a copy that is being replaced the part that grows must not be lost. Returns what
+    /// [`NodeMap::end_life`] needs.
+    fn begin_life(&mut self, delta: &NodeDelta) -> Before {
+        let generation = self.generation;
+        let continues = |map: &Self| {
             let line = DigestEntry {
-                generation: self.generation,
+                generation,
                 max_version: map.max_version,
                 horizon: map.horizon(),
                 gc_floor: map.gc_floor,
@@ -856,28 +879,81 @@ impl NodeMap {
             };
             continued(&line, &delta.ancestry, delta.gc_floor)
         };
-        let staged = self.staged.as_deref().filter(|staged| kept(staged));
-        let mut next = match (kept(self), staged) {
-            (true, staged) => Self { staged: staged.cloned().map(Box::new), ..self.clone() },
-            (false, Some(staged)) => staged.clone(),
-            (false, None) => Self::default(),
+        let (goes_on, mut staged) = (continues(self), self.staged.take());
+        let staged_goes_on = staged.as_deref().is_some_and(continues);
+        let staged_life = staged
+            .as_deref_mut()
+            .filter(|_| staged_goes_on)
+            .map(|staged| staged.exchange_life(Life::of(delta)));
+        if goes_on {
+            // What is doubted stays so: the new life goes on from it.
+            let life = self.exchange_life(Life::of(delta));
+            if staged_goes_on {
+                self.staged = staged;
+                return Before { life, replaced: None, staged_life, dropped: None };
+            }
+            return Before { life, replaced: None, staged_life, dropped: staged };
+        }
+        let (next, dropped) = match (staged, staged_goes_on) {
+            (Some(staged), true) => (*staged, None),
+            (staged, _) => {
+                let mut next = Self::default();
+                next.exchange_life(Life::of(delta));
+                (next, staged)
+            }
         };
-        if let Some(staged) = &mut next.staged {
-            staged.generation = delta.generation;
-            staged.ancestry.clone_from(&delta.ancestry);
+        let replaced = Some(Box::new(std::mem::replace(self, next)));
+        Before { life: Life::default(), replaced, staged_life, dropped }
+    }
+
+    /// Takes back [`NodeMap::begin_life`].
+    fn end_life(&mut self, before: Before) {
+        let Before { life, replaced, staged_life, dropped } = before;
+        let grew = match replaced {
+            Some(replaced) => Some(Box::new(std::mem::replace(self, *replaced))),
+            None => {
+                self.exchange_life(life);
+                self.staged.take()
+            }
+        };
+        self.staged = match staged_life {
+            Some(life) => grew.map(|mut grew| {
+                grew.exchange_life(life);
+                grew
+            }),
+            None => dropped,
+        };
+    }
+
+    fn exchange_life(&mut self, life: Life) -> Life {
+        Life {
+            generation: std::mem::replace(&mut self.generation, life.generation),
+            ancestry: std::mem::replace(&mut self.ancestry, life.ancestry),
+            record: std::mem::replace(&mut self.record, life.record),
+            verdict: std::mem::replace(&mut self.verdict, life.verdict),
+            credential: std::mem::replace(&mut self.credential, life.credential),
+            signed: std::mem::replace(&mut self.signed, life.signed),
+            unvouched: std::mem::replace(&mut self.unvouched, life.unvouched),
         }
-        next.generation = delta.generation;
-        next.ancestry.clone_from(&delta.ancestry);
-        // What was said of the earlier life says nothing of this one.
-        next.record = None;
-        next.verdict = Verdict::default();
-        (next.credential, next.signed) = (None, None);
-        // What is doubted stays so: the new life goes on from it.
-        next.unvouched = false;
-        if let Some(staged) = &mut next.staged {
-            staged.signed = None;
+    }
+
+    /// What a reader notices when one state of this map replaces another, in version order. What the
+    /// two have in common is not looked at.
+    fn differences(
+        &mut self,
+        old: &OrdMap<Key, Entry>,
+        new: &OrdMap<Key, Entry>,
+        now: Time,
+    ) -> Vec<KeyChange> {
+        let mut changes = Vec::new();
+        for item in old.diff(new) {
+            self.examined += 1;
+            changes.extend(visible_change(item, now));
         }
-        next
+        changes.sort_by_key(|change| match change {
+            KeyChange::Updated(_, _, version) | KeyChange::Deleted(_, version) => *version,
+        });
+        changes
     }
 
     /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
@@ -899,7 +975,9 @@ impl NodeMap {
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
         let mut fresh = Self::new(self.generation, self.ancestry.clone());
-        fresh.grow(now, delta, limits)?;
+        let grown = fresh.grow(now, delta, limits);
+        self.examined += std::mem::take(&mut fresh.examined);
+        grown?;
         self.staged = Some(Box::new(fresh));
         let mut applied = Applied { advanced: true, ..Applied::default() };
         applied.record = self.take_record(delta);
@@ -916,6 +994,7 @@ impl NodeMap {
         let mut applied = Applied::default();
         if let Some(mut staged) = self.staged.take() {
             let grown = staged.grow(now, delta, limits);
+            self.examined += std::mem::take(&mut staged.examined);
             self.staged = Some(staged);
             applied.advanced = grown?.1;
             applied.record = self.take_record(delta);
@@ -951,6 +1030,7 @@ impl NodeMap {
             return Err(Refusal::Collected);
         }
         if delta.to < sealed.seal.upto {
+            self.examined += delta.entries.len() as u64;
             prove(now, delta, sealed)?;
             return Ok(self.take_entries(now, delta));
         }
@@ -958,6 +1038,7 @@ impl NodeMap {
             return Ok((Vec::new(), false));
         }
         let undo = self.undo(delta);
+        self.examined += undo.replaced.len() as u64;
         let taken = self.take_entries(now, delta);
         if self.root() == sealed.seal.root {
             self.set_seal(Some(sealed.seal));
@@ -973,6 +1054,7 @@ impl NodeMap {
     fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
         let before = (self.max_version, self.gc_floor);
         let mut changes = Vec::new();
+        self.examined += delta.entries.len() as u64;
         for entry in delta.entries.iter().filter(|e| e.version > before.0) {
             changes.extend(self.grow_by(now, entry));
         }
@@ -996,10 +1078,11 @@ impl NodeMap {
             news.map(|e| (e.key.clone(), self.entries.get(&e.key).cloned())).collect();
         if delta.gc_floor > self.gc_floor {
             let upto = (delta.gc_floor.next(), Key::from(""));
-            replaced.extend(self.by_version.range(..upto).filter_map(|(_, key)| {
-                let entry = self.entries.get(key).filter(|entry| entry.is_tombstone())?;
-                Some((key.clone(), Some(entry.clone())))
-            }));
+            replaced.extend(
+                self.dead.range(..upto).filter_map(|(_, key)| {
+                    Some((key.clone(), Some(self.entries.get(key)?.clone())))
+                }),
+            );
         }
         let Self { max_version, told_at, torn, gc_floor, .. } = *self;
         Undo { replaced, max_version, told_at, torn, gc_floor }
@@ -1076,10 +1159,11 @@ impl NodeMap {
             staged.max_version >= staged.gc_floor && staged.max_version >= self.max_version
         };
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
-            applied.changes = differences(&self.entries, &staged.entries, now);
-            let (record, verdict) = (self.record.take(), self.verdict);
+            applied.changes = self.differences(&self.entries.clone(), &staged.entries, now);
+            let (record, verdict, examined) = (self.record.take(), self.verdict, self.examined);
             let (credential, doubted_at) = (self.credential.take(), self.doubted_at);
-            *self = Self { record, verdict, credential, doubted: false, doubted_at, ..*staged };
+            let doubted = false;
+            *self = Self { record, verdict, credential, doubted, doubted_at, examined, ..*staged };
         }
     }
 }
@@ -1093,6 +1177,39 @@ fn continued(copy: &DigestEntry, ancestry: &[(Generation, Version)], floor: Vers
     let whole = copy.max_version >= copy.gc_floor || copy.gc_floor <= floor;
     let of = |(g, v): &(Generation, Version)| *g == copy.generation && copy.horizon <= *v;
     whole && ancestry.iter().any(of)
+}
+
+/// What a map holds of one life of its owner alone: the next life says all of it anew.
+#[derive(Debug, Default)]
+struct Life {
+    generation: Generation,
+    ancestry: Vec<(Generation, Version)>,
+    record: Option<(Version, Arc<NodeRecord>)>,
+    verdict: Verdict,
+    credential: Option<(Version, Arc<Credential>)>,
+    signed: Option<Arc<Signed>>,
+    unvouched: bool,
+}
+
+impl Life {
+    /// The life that is told of, of which nothing else is known yet: what was said of the earlier life
+    /// says nothing of this one.
+    fn of(delta: &NodeDelta) -> Self {
+        let (generation, ancestry) = (delta.generation, delta.ancestry.clone());
+        Self { generation, ancestry, ..Self::default() }
+    }
+}
+
+/// What is needed to be again as before a life was begun.
+struct Before {
+    /// What the copy held of the earlier life, if it goes on.
+    life: Life,
+    /// The copy, if it does not.
+    replaced: Option<Box<NodeMap>>,
+    /// What the copy that grows held of the earlier life, if that one goes on.
+    staged_life: Option<Life>,
+    /// The copy that grew, if it does not.
+    dropped: Option<Box<NodeMap>>,
 }
 
 /// What is needed to be again as before news was taken.
@@ -1145,30 +1262,24 @@ fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     }
 }
 
-/// What a reader notices when one map replaces another, in version order.
-fn differences(old: &OrdMap<Key, Entry>, new: &OrdMap<Key, Entry>, now: Time) -> Vec<KeyChange> {
-    let mut changes = Vec::new();
-    for (key, entry) in new {
-        let before = old.get(key).and_then(|e| e.visible(now));
-        match entry.visible(now) {
-            Some(value) if before != Some(value) => {
-                changes.push(KeyChange::Updated(key.clone(), value.clone(), entry.version));
-            }
-            None if entry.is_tombstone() && old.get(key).is_some_and(|e| !e.is_tombstone()) => {
-                changes.push(KeyChange::Deleted(key.clone(), entry.version));
-            }
-            _ => {}
+/// What a reader notices of one entry that came, went or was replaced.
+fn visible_change(item: DiffItem<'_, '_, Key, Entry>, now: Time) -> Option<KeyChange> {
+    let (key, before, entry) = match item {
+        DiffItem::Add(key, entry) => (key, None, entry),
+        DiffItem::Update { old, new } => (new.0, Some(old.1), new.1),
+        DiffItem::Remove(key, entry) => {
+            return (!entry.is_tombstone()).then(|| KeyChange::Deleted(key.clone(), entry.version));
         }
-    }
-    for (key, entry) in old {
-        if !entry.is_tombstone() && !new.contains_key(key) {
-            changes.push(KeyChange::Deleted(key.clone(), entry.version));
+    };
+    match entry.visible(now) {
+        Some(value) if before.and_then(|before| before.visible(now)) != Some(value) => {
+            Some(KeyChange::Updated(key.clone(), value.clone(), entry.version))
         }
+        None if entry.is_tombstone() && before.is_some_and(|before| !before.is_tombstone()) => {
+            Some(KeyChange::Deleted(key.clone(), entry.version))
+        }
+        _ => None,
     }
-    changes.sort_by_key(|change| match change {
-        KeyChange::Updated(_, _, version) | KeyChange::Deleted(_, version) => *version,
-    });
-    changes
 }
 
 fn wire_entry(now: Time, key: &Key, entry: &Entry) -> DeltaEntry {

@@ -1,6 +1,7 @@
 //! The machines one by one, through their public doors: what copies accept, what deltas hold, who is
 //! thought to be live. Time is a parameter; every message goes through its bytes.
 
+mod costs;
 mod datacenters;
 mod deletes;
 mod detection;

@@ -10,6 +10,7 @@ mod issuing;
 mod journal;
 mod logs;
 mod metrics;
+mod places;
 mod reload;
 pub(crate) mod renewal;
 mod server;

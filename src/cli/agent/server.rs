@@ -17,10 +17,12 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::Instant,
 };
 
 use super::{
     issuing::Issuing,
+    places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
     reload::{self, Reloader},
     renewal::Renewal,
 };
@@ -58,7 +60,7 @@ pub(super) struct Agent {
     issuing: Option<Issuing>,
     store: String,
     metrics: Option<String>,
-    watchers: Arc<Semaphore>,
+    watchers: Watchers,
     /// For long requests of clients.
     long_requests: Semaphore,
 }
@@ -73,7 +75,7 @@ impl Agent {
         store: String,
         metrics: Option<String>,
     ) -> Self {
-        let watchers = Arc::new(Semaphore::new(WATCHERS_MAX));
+        let watchers = Watchers::default();
         let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
         Self {
             dir: dir.to_owned(),
@@ -208,11 +210,14 @@ pub(super) struct Caller<R, W> {
     who: Who,
     /// The node is to end when the answer has arrived.
     leaves: bool,
+    /// When the answer was begun, and how many bytes of it are written.
+    begun: Option<Instant>,
+    written: usize,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     pub(super) fn new(from: R, to: W, who: Who) -> Self {
-        Self { from: BufReader::new(from), to, who, leaves: false }
+        Self { from: BufReader::new(from), to, who, leaves: false, begun: None, written: 0 }
     }
 
     /// Where answers went, and whether the node is to end.
@@ -346,7 +351,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     async fn watch(&mut self, agent: &Agent, prefix: String, existing: bool) -> io::Result<()> {
-        let Ok(_permit) = agent.watchers.try_acquire() else { return self.too_many().await };
+        let Some(_place) = agent.watchers.take(self.client()) else {
+            return self.too_many().await;
+        };
         let feed = Feed { events: agent.node.subscribe(), protocol: None, prefix: Some(prefix) };
         self.item(&Happening::Watching).await?;
         if existing {
@@ -359,7 +366,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     async fn events(&mut self, agent: &Agent, protocol: bool) -> io::Result<()> {
-        let Ok(_permit) = agent.watchers.try_acquire() else { return self.too_many().await };
+        let Some(_place) = agent.watchers.take(self.client()) else {
+            return self.too_many().await;
+        };
         let protocol = protocol.then(|| agent.node.subscribe_protocol());
         let feed = Feed { events: agent.node.subscribe(), protocol, prefix: None };
         self.item(&Happening::Watching).await?;
@@ -369,6 +378,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     /// Tells what happens until the node ends or the caller is gone. It is told at the caller's pace:
     /// what it cannot take in time is dropped before it comes here.
     async fn follow(&mut self, mut feed: Feed) -> io::Result<()> {
+        // What was there already is told; from now on nothing is held for the caller but its place.
+        (self.begun, self.written) = (None, 0);
         loop {
             let happening = tokio::select! {
                 happening = feed.next() => happening,
@@ -386,7 +397,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 
     async fn too_many(&mut self) -> io::Result<()> {
-        let message = format!("{WATCHERS_MAX} watch already, more are not allowed: end some first");
+        let message = format!(
+            "as many watch already as may: {WATCHERS_MAX}, of clients {CLIENT_WATCHERS_MAX}, of one \
+             client {WATCHERS_PER_CLIENT}; end some first"
+        );
         self.fail(&CliError::failed(message)).await
     }
 
@@ -406,14 +420,26 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.send(&Answer::<Nothing, Nothing>::Error(failure)).await
     }
 
-    /// Writes a line to somebody who waits for it.
+    /// The name of the client that asks; `None` for the owner.
+    fn client(&self) -> Option<&str> {
+        match &self.who {
+            Who::Owner => None,
+            Who::Client(visitor) => Some(&visitor.client.name),
+        }
+    }
+
+    /// Writes a line to somebody who waits for it. The whole answer has to be taken at a useful rate, not
+    /// only each line in time.
     async fn send(&mut self, line: &impl Serialize) -> io::Result<()> {
-        tokio::time::timeout(SEND_TIMEOUT, self.write(line)).await?
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        let all = answer_time(SEND_TIMEOUT, self.written).saturating_sub(begun.elapsed());
+        tokio::time::timeout(SEND_TIMEOUT.min(all), self.write(line)).await?
     }
 
     async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut line = serde_json::to_vec(line)?;
         line.push(b'\n');
+        self.written = self.written.saturating_add(line.len());
         self.to.write_all(&line).await
     }
 }
@@ -612,8 +638,6 @@ fn info(agent: &Agent) -> Info {
 
 /// Most connections at once; further ones wait until there is room.
 const CONNECTIONS_MAX: usize = 64;
-/// Most of them that may watch, so that those who watch shut nobody else out.
-const WATCHERS_MAX: usize = 32;
 /// Longest request of a client that has no long ones to make.
 const SHORT_REQUEST_BYTES: usize = 64 << 10;
 /// Longer requests of all clients taken in at once: each may need as much memory as the longest line.

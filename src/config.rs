@@ -6,6 +6,7 @@ use std::{
 
 use crate::{
     protocol::{
+        digest::PEERS_MAX,
         entry::KEY_BYTES_MAX,
         id::{ClusterId, Datacenter, NodeId},
         record,
@@ -428,8 +429,6 @@ fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
 
 /// A value is one version, so it has to fit into a frame with what surrounds it.
 const VALUE_BYTES_MAX: usize = 4 << 20;
-/// A digest of so many nodes with the longest names fits into a frame beside the largest delta.
-const PEERS_MAX: usize = 32_000;
 /// Least and most of a budget, in bytes a second.
 const BUDGET_MIN: usize = 64 << 10;
 const BUDGET_MAX: usize = 16 << 30;

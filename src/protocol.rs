@@ -32,6 +32,7 @@ pub mod gossip;
 pub mod id;
 pub mod inquiry;
 pub mod links;
+pub(crate) mod list;
 pub mod liveness;
 pub mod map;
 pub mod message;

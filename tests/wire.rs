@@ -4,18 +4,22 @@
 use std::collections::BTreeMap;
 
 use gossipmonger::protocol::{
-    delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
-    digest::{Digest, DigestEntry},
+    delta::{
+        ANCESTRY_MAX, Delta, DeltaContent, DeltaEntry, NODE_ENTRIES_MAX, NodeDelta, entry_len_max,
+    },
+    digest::{Digest, DigestEntry, LINES_MAX},
     gossip::{
-        Accusation, Answer, Ask, Echo, Gossip, Have, OBSERVERS_MAX, Removal, RevocationList, Wave,
+        Accusation, Answer, Ask, BEHIND_MAX, Echo, Gossip, Have, OBSERVERS_MAX, OWNERS_MAX,
+        Removal, RevocationList, Wave,
     },
     id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
     message::{
-        Call, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, WireError,
-        frame_len,
+        Call, DECODE_BYTES_MAX, FRAME_BYTES_MAX, HELLO_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES,
+        Message, WireError, frame_len,
     },
-    record::{NodeRecord, Status},
-    revocation::{IssuerId, Revocation},
+    record::{ADDRESSES_MAX, NodeRecord, SEVERED_MAX, Status, TAGS_MAX},
+    replica::BATCH_BYTES_MAX,
+    revocation::{IssuerId, REVOCATIONS_MAX, Revocation},
     sketch::{CELLS_MAX, CELLS_PER_MESSAGE_MAX, Cell, Cells},
     skim::skim,
     verdict::{Level, Verdict},
@@ -95,7 +99,7 @@ fn refuses_more_differences_than_a_sketch_can_tell() {
     let lines = Digest { entries: (0..CELLS_MAX).map(name).collect() };
     let differ = |unknown| frame_of(&Message::Differ { lines: lines.clone(), unknown });
     assert!(Message::decode(&differ(Vec::new())).is_ok());
-    assert_eq!(refused(&differ(vec![1])), "malformed message: 4097 lines differ, at most 4096 may");
+    assert!(refused(&differ(vec![1])).contains("a list of 1, at most 0 are allowed"));
     let cells = vec![Cell::default(); CELLS_PER_MESSAGE_MAX + 1];
     let cells = Message::Cells(Cells { first: 0, symbols: 0, cells });
     assert!(refused(&frame_of(&cells)).contains("513 cells in a message, at most 512"));
@@ -135,6 +139,118 @@ fn refuses_to_make_room_for_what_a_few_bytes_claim() {
     }
 }
 
+/// The start of each message up to the count of a list, with a count of one too many and no items.
+#[test]
+fn refuses_a_list_by_its_count_before_it_decodes_it() {
+    let news: &[u8] = &[5, 1, 1, 1, b'a', 1, 0, 0, 1, 1, 0, 0, 0, 0];
+    let record = [news, &[1, 1, 2, b'e', b'u']].concat();
+    let starts: [(&[u8], usize); 18] = [
+        (&[3, 1], LINES_MAX),
+        (&[4, 1], LINES_MAX),
+        (&[8, 1, 1], LINES_MAX),
+        (&[5, 1], LINES_MAX),
+        (&[9, 1], LINES_MAX),
+        (&[5, 1, 1, 1, b'a', 1], ANCESTRY_MAX),
+        (&[news, &[0]].concat(), NODE_ENTRIES_MAX),
+        (&record, ADDRESSES_MAX),
+        (&[&record[..], &[0]].concat(), TAGS_MAX),
+        (&[&record[..], &[0, 0, 1, 1, 0, 0]].concat(), SEVERED_MAX),
+        (&[12, 1], CELLS_MAX),
+        (&[12, 1, 0], CELLS_MAX),
+        (&[6, 1, 2], OWNERS_MAX),
+        (&[6, 1, 3], OWNERS_MAX),
+        (&[6, 1, 4], OWNERS_MAX),
+        (&[6, 1, 6, 1, b'a', 1, 1, 0], BEHIND_MAX),
+        (&[6, 1, 9, 1, b'b', 7, 2, 1], OBSERVERS_MAX),
+        (&[6, 1, 13], REVOCATIONS_MAX),
+    ];
+    for (start, max) in starts {
+        let error = refused(&[start, &varint(max + 1)].concat());
+        let expected = format!("a list of {}, at most {max} are allowed", max + 1);
+        assert!(error.contains(&expected), "{start:?}: {error}");
+        let error = refused(&[start, &varint(max)].concat());
+        assert!(!error.contains("at most"), "{start:?}: {error}");
+    }
+}
+
+fn varint(number: usize) -> Vec<u8> {
+    bincode::encode_to_vec(number as u64, bincode::config::standard()).unwrap()
+}
+
+#[test]
+fn refuses_news_of_one_node_twice() {
+    let Message::Ack { delta } = (Message::Ack { delta: delta() }) else { unreachable!() };
+    let nodes = vec![delta.nodes[0].clone(), delta.nodes[0].clone()];
+    let twice = Delta { nodes, more: false };
+    for message in [
+        Message::Ack { delta: twice.clone() },
+        Message::More { delta: twice.clone() },
+        Message::SynAck { wants: Digest::default(), delta: twice.clone() },
+        Message::Gossip(Gossip::Push(twice)),
+    ] {
+        let error = refused(&frame_of(&message));
+        assert!(error.contains("news of one node twice"), "{error}");
+    }
+}
+
+/// News of so many nodes with so many writes each, of the shortest that there are.
+fn shortest(nodes: usize, entries: usize) -> Delta {
+    let entry = |n: usize| DeltaEntry {
+        key: "k".into(),
+        version: Version(1 + n as u64 % 200),
+        content: DeltaContent::Tombstone,
+    };
+    let news = |n: usize| NodeDelta {
+        node: id(&format!("n{n}")),
+        ancestry: Vec::new(),
+        record: None,
+        entries: (0..entries).map(entry).collect(),
+        ..delta().nodes[0].clone()
+    };
+    Delta { nodes: (0..nodes).map(news).collect(), more: false }
+}
+
+/// What news takes in memory: what lies in lists, and what lies behind pointers.
+fn memory(delta: &Delta) -> usize {
+    let behind = |len: usize| 2 * size_of::<usize>() + len;
+    let entry = |entry: &DeltaEntry| {
+        size_of::<DeltaEntry>() + behind(entry.key.as_str().len()) + behind(entry.value_len())
+    };
+    let news = |news: &NodeDelta| {
+        let entries: usize = news.entries.iter().map(entry).sum();
+        size_of::<NodeDelta>() + behind(64) + entries
+    };
+    delta.nodes.iter().map(news).sum()
+}
+
+#[test]
+fn news_that_is_decoded_takes_no_more_memory_than_a_frame_may() {
+    let mut largest = 0;
+    for (nodes, entries) in
+        [(1, NODE_ENTRIES_MAX), (3, 100_000), (10, 100_000), (15, 130_000), (32_000, 5)]
+    {
+        let frame = frame_of(&Message::More { delta: shortest(nodes, entries) });
+        assert!(frame.len() <= FRAME_BYTES_MAX);
+        match Message::decode(&frame) {
+            Ok(Message::More { delta }) => largest = largest.max(memory(&delta)),
+            refused => assert!(refused.unwrap_err().to_string().contains("Limit")),
+        }
+    }
+    assert!(largest > DECODE_BYTES_MAX / 4, "none of them was large: {largest}");
+    assert!(largest <= DECODE_BYTES_MAX, "{largest} bytes");
+}
+
+#[test]
+fn decodes_the_largest_batch_with_the_shortest_keys() {
+    let key = |n: usize| format!("{n:05x}");
+    let count = BATCH_BYTES_MAX / entry_len_max(key(0).len(), 1);
+    let content = || DeltaContent::Value { value: "v".into(), ttl_ms: Some(1_000) };
+    let entry = |n| DeltaEntry { key: key(n).into(), version: Version(9), content: content() };
+    let news = NodeDelta { entries: (0..count).map(entry).collect(), ..delta().nodes[0].clone() };
+    let message = Message::More { delta: Delta { nodes: vec![news], more: false } };
+    assert_eq!(Message::decode(&frame_of(&message)), Ok(message));
+}
+
 // C90
 #[test]
 fn refuses_a_length_beyond_what_is_allowed_here() {
@@ -169,7 +285,7 @@ fn refuses_an_accusation_that_names_everybody() {
     let frame = |count| frame_of(&Message::Gossip(Gossip::Accusation(accusation(count))));
     assert!(Message::decode(&frame(OBSERVERS_MAX)).is_ok());
     let many = refused(&frame(OBSERVERS_MAX + 1));
-    assert_eq!(many, "malformed message: 21 nodes named, at most 20 may be");
+    assert!(many.contains("a list of 21, at most 20 are allowed"), "{many}");
 }
 
 #[test]
@@ -548,7 +664,11 @@ fn any_digest() -> impl Strategy<Value = Digest> {
 }
 
 fn any_delta() -> impl Strategy<Value = Delta> {
-    (vec(any_node_delta(), 0..4), any::<bool>()).prop_map(|(nodes, more)| Delta { nodes, more })
+    (vec(any_node_delta(), 0..4), any::<bool>()).prop_map(|(mut nodes, more)| {
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        nodes.dedup_by(|a, b| a.node == b.node);
+        Delta { nodes, more }
+    })
 }
 
 fn any_node_delta() -> impl Strategy<Value = NodeDelta> {

@@ -1,11 +1,14 @@
 //! What a digest lacks: per node a gap-free run of writes in version order, cut to a byte budget.
 
-use bincode::{Decode, Encode};
+use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
+    digest::LINES_MAX,
     entry::{Key, Value},
     id::{Generation, NodeId, Version},
+    list::few,
     record::NodeRecord,
+    replica::BATCH_BYTES_MAX,
     seal::Sealed,
     verdict::Verdict,
 };
@@ -13,8 +16,17 @@ use super::{
 /// Most past generations that travel with a copy; an older copy is sent again from the start.
 pub const ANCESTRY_MAX: usize = 8;
 
+/// Most nodes of whose news one turn of a machine judges: each may cost the verification of a certificate
+/// and of a signature. What is told of more is judged in further turns, between which others get theirs.
+pub const TURN_NODES_MAX: usize = 32;
+/// Most writes in one turn, unless a single node's news has more.
+pub const TURN_ENTRIES_MAX: usize = 10_000;
+/// Most writes in the news of one node: those of the largest batch, which cannot be split, with the
+/// shortest keys. No delta has more.
+pub const NODE_ENTRIES_MAX: usize = BATCH_BYTES_MAX / (ENTRY_FIXED_BYTES_MAX + 1);
+
 /// News of one or several nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct Delta {
     /// One per node with news, each at most once.
     pub nodes: Vec<NodeDelta>,
@@ -23,7 +35,7 @@ pub struct Delta {
 }
 
 /// News of one node: all that is live of its writes in `(from, to]`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct NodeDelta {
     /// The owner of the writes.
     pub node: NodeId,
@@ -77,6 +89,39 @@ pub enum DeltaContent {
     Tombstone,
 }
 
+impl<C> Decode<C> for Delta {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        let delta = Self { nodes: few(from, LINES_MAX)?, more: Decode::decode(from)? };
+        if delta.tells_each_once() {
+            Ok(delta)
+        } else {
+            Err(DecodeError::OtherString("news of one node twice".to_owned()))
+        }
+    }
+}
+
+impl<C> Decode<C> for NodeDelta {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self {
+            node: Decode::decode(from)?,
+            generation: Decode::decode(from)?,
+            ancestry: few(from, ANCESTRY_MAX)?,
+            from: Decode::decode(from)?,
+            to: Decode::decode(from)?,
+            horizon: Decode::decode(from)?,
+            torn: Decode::decode(from)?,
+            gc_floor: Decode::decode(from)?,
+            verdict: Decode::decode(from)?,
+            record: Decode::decode(from)?,
+            entries: few(from, NODE_ENTRIES_MAX)?,
+            sealed: Decode::decode(from)?,
+        })
+    }
+}
+
+impl_borrow_decode!(Delta);
+impl_borrow_decode!(NodeDelta);
+
 impl Delta {
     /// Whether it tells nothing.
     #[must_use]
@@ -87,9 +132,37 @@ impl Delta {
     /// An upper bound of its bytes on the wire.
     #[must_use]
     pub fn encoded_len_max(&self) -> usize {
-        let entries =
-            |node: &NodeDelta| node.entries.iter().map(DeltaEntry::encoded_len_max).sum::<usize>();
-        self.nodes.iter().map(|node| node.header_len_max() + entries(node)).sum()
+        self.nodes.iter().map(NodeDelta::encoded_len_max).sum()
+    }
+
+    /// The same news in parts, each of it for one turn of a machine; the last one is cut if this is.
+    #[must_use]
+    pub fn turns(self) -> Vec<Self> {
+        let (more, mut turns, mut entries) = (self.more, vec![Self::default()], 0);
+        for news in self.nodes {
+            let Some(last) = turns.last_mut() else { continue };
+            let full = last.nodes.len() >= TURN_NODES_MAX
+                || entries + news.entries.len() > TURN_ENTRIES_MAX;
+            entries = if full { 0 } else { entries } + news.entries.len();
+            if full && !last.nodes.is_empty() {
+                last.more = true;
+                turns.push(Self { nodes: vec![news], more: false });
+            } else {
+                last.nodes.push(news);
+            }
+        }
+        if let Some(last) = turns.last_mut() {
+            last.more = more;
+        }
+        turns
+    }
+
+    /// Whether it tells of each node once.
+    #[must_use]
+    pub fn tells_each_once(&self) -> bool {
+        let mut nodes: Vec<_> = self.nodes.iter().map(|news| &news.node).collect();
+        nodes.sort_unstable();
+        nodes.windows(2).all(|pair| pair[0] != pair[1])
     }
 
     /// How many writes it carries.
@@ -100,6 +173,13 @@ impl Delta {
 }
 
 impl NodeDelta {
+    /// An upper bound of its bytes on the wire.
+    #[must_use]
+    pub fn encoded_len_max(&self) -> usize {
+        let entries: usize = self.entries.iter().map(DeltaEntry::encoded_len_max).sum();
+        self.header_len_max() + entries
+    }
+
     /// An upper bound of the bytes of all but the entries.
     #[must_use]
     pub fn header_len_max(&self) -> usize {

@@ -1,15 +1,22 @@
 //! What a node knows, one line per node: the first message of an exchange.
 
-use bincode::{Decode, Encode};
+use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
     delta::Delta,
     id::{Generation, Incarnation, NodeId, Version},
+    list::few,
     verdict::Verdict,
 };
 
+/// Most nodes that any node may know: a digest of so many with the longest names fits into a frame beside
+/// the largest delta.
+pub const PEERS_MAX: usize = 32_000;
+/// Most lines of a digest: all that a node may know, and itself.
+pub const LINES_MAX: usize = PEERS_MAX + 1;
+
 /// How far a node's copies reach, sorted by node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct Digest {
     /// One per node it knows, itself included.
     pub entries: Vec<DigestEntry>,
@@ -33,6 +40,14 @@ pub struct DigestEntry {
     /// What is thought of the owner in this life.
     pub verdict: Verdict,
 }
+
+impl<C> Decode<C> for Digest {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self { entries: few(from, LINES_MAX)? })
+    }
+}
+
+impl_borrow_decode!(Digest);
 
 impl Digest {
     /// The entry of `node`.

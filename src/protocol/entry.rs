@@ -9,7 +9,7 @@ use bincode::{
     impl_borrow_decode,
 };
 
-use super::{id::Version, time::Time};
+use super::{id::Version, list::SHARED_BYTES, time::Time};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
@@ -147,6 +147,7 @@ fn decode_bytes<D: Decoder, T>(
     let len = u64::decode(decoder)?;
     let len = usize::try_from(len).map_err(|_| DecodeError::OutsideUsizeRange(len))?;
     decoder.claim_container_read::<u8>(len)?;
+    decoder.claim_bytes_read(SHARED_BYTES)?;
     if let Some(bytes) = decoder.reader().peek_read(len) {
         let taken = take(bytes);
         decoder.reader().consume(len);

@@ -6,15 +6,16 @@
 //! be had (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
 //! [`Gossip::Graft`], [`Gossip::Prune`].
 
-use bincode::{Decode, Encode};
+use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
-    delta::Delta,
+    delta::{ANCESTRY_MAX, Delta},
     digest::DigestEntry,
     id::{Generation, Incarnation, NodeId, Version},
+    list::few,
     overlay::NEIGHBOURS,
     record::NodeRecord,
-    revocation::Revocation,
+    revocation::{REVOCATIONS_MAX, Revocation},
     seal::Seal,
     verdict::Verdict,
 };
@@ -27,7 +28,7 @@ pub const BEHIND_MAX: usize = 100;
 pub const OBSERVERS_MAX: usize = 2 * NEIGHBOURS;
 
 /// One frame between neighbours.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub enum Gossip {
     /// The sum of what the sender knows: if it differs from ours, we know different things.
     Root(u64),
@@ -72,7 +73,7 @@ pub struct Equivocation {
 }
 
 /// All that an owner has signed at once, and its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct SignedHead {
     /// The lives that this one continues.
     pub ancestry: Vec<(Generation, Version)>,
@@ -111,7 +112,7 @@ pub struct Answer {
 }
 
 /// What some agreed to think of a node. Everybody to whom it is new passes it on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct Accusation {
     /// Of whom.
     pub subject: NodeId,
@@ -136,7 +137,7 @@ pub struct Removal {
 }
 
 /// Whose certificates are revoked. Everybody to whom a statement is new passes it on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct RevocationList {
     /// At most [`REVOCATIONS_MAX`](super::revocation::REVOCATIONS_MAX).
     pub statements: Vec<Revocation>,
@@ -171,7 +172,7 @@ pub struct Wave {
 }
 
 /// What a node and all behind it answer to a wave.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct Echo {
     /// Who asked.
     pub origin: NodeId,
@@ -197,6 +198,78 @@ pub enum Class {
     /// What a node lacks that is far behind.
     Bulk,
 }
+
+// Derived, these would decode a list of any length before anybody looks at its limit.
+
+impl<C> Decode<C> for Gossip {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(match u32::decode(from)? {
+            0 => Self::Root(Decode::decode(from)?),
+            1 => Self::Push(Decode::decode(from)?),
+            2 => Self::Have(few(from, OWNERS_MAX)?),
+            3 => Self::Graft(few(from, OWNERS_MAX)?),
+            4 => Self::Prune(few(from, OWNERS_MAX)?),
+            5 => Self::Wave(Decode::decode(from)?),
+            6 => Self::Echo(Decode::decode(from)?),
+            7 => Self::Ask(Decode::decode(from)?),
+            8 => Self::Answer(Decode::decode(from)?),
+            9 => Self::Accusation(Decode::decode(from)?),
+            10 => Self::Removal(Decode::decode(from)?),
+            11 => Self::Equivocation(Decode::decode(from)?),
+            12 => Self::RevocationSum(Decode::decode(from)?),
+            13 => Self::Revocations(Decode::decode(from)?),
+            kind => return Err(DecodeError::OtherString(format!("unknown gossip {kind}"))),
+        })
+    }
+}
+
+impl<C> Decode<C> for SignedHead {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self {
+            ancestry: few(from, ANCESTRY_MAX)?,
+            gc_floor: Decode::decode(from)?,
+            torn: Decode::decode(from)?,
+            record: Decode::decode(from)?,
+            seal: Decode::decode(from)?,
+        })
+    }
+}
+
+impl<C> Decode<C> for Accusation {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self {
+            subject: Decode::decode(from)?,
+            generation: Decode::decode(from)?,
+            verdict: Decode::decode(from)?,
+            observers: few(from, OBSERVERS_MAX)?,
+        })
+    }
+}
+
+impl<C> Decode<C> for RevocationList {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self { statements: few(from, REVOCATIONS_MAX)?, all: Decode::decode(from)? })
+    }
+}
+
+impl<C> Decode<C> for Echo {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self {
+            origin: Decode::decode(from)?,
+            id: Decode::decode(from)?,
+            have: Decode::decode(from)?,
+            lack: Decode::decode(from)?,
+            behind: few(from, BEHIND_MAX)?,
+            complete: Decode::decode(from)?,
+        })
+    }
+}
+
+impl_borrow_decode!(Gossip);
+impl_borrow_decode!(SignedHead);
+impl_borrow_decode!(Accusation);
+impl_borrow_decode!(RevocationList);
+impl_borrow_decode!(Echo);
 
 impl Gossip {
     /// Which traffic it is.

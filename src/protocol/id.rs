@@ -16,6 +16,8 @@ use bincode::{
     error::{DecodeError, EncodeError},
 };
 
+use super::list::SHARED_BYTES;
+
 /// Longest node, datacenter or cluster name, in bytes.
 pub const LABEL_MAX: usize = 63;
 
@@ -113,6 +115,7 @@ macro_rules! label {
 
         impl<C> Decode<C> for $name {
             fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+                from.claim_bytes_read(LABEL_BYTES)?;
                 let label = String::decode(from)?;
                 Self::new(&label).map_err(|e| DecodeError::OtherString(e.to_string()))
             }
@@ -122,6 +125,7 @@ macro_rules! label {
             fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
                 from: &mut D,
             ) -> Result<Self, DecodeError> {
+                from.claim_bytes_read(LABEL_BYTES)?;
                 let label = <&str>::borrow_decode(from)?;
                 Self::new(label).map_err(|e| DecodeError::OtherString(e.to_string()))
             }
@@ -158,6 +162,9 @@ struct Label(Arc<Text>);
 /// Padded with zeros, which sort before all that a label may hold, so that eight bytes at a time can
 /// be compared; the last byte is the length.
 struct Text([u8; LABEL_MAX + 1]);
+
+/// What a name takes in memory behind its pointer, which is what its decoder claims.
+const LABEL_BYTES: usize = LABEL_MAX + 1 + SHARED_BYTES;
 
 impl Label {
     fn new(label: &str) -> Option<Self> {

@@ -3,20 +3,21 @@
 //! A frame on a stream is four bytes of length (big endian, of what follows), one byte of kind, one
 //! byte of version of that kind, and the message in bincode's standard encoding (variable-length
 //! little-endian integers). A datagram is the same without the length. The length is checked before
-//! anything is allocated, the decoder may not allocate more than [`DECODE_BYTES_MAX`], and what is
-//! left over after decoding is an error.
+//! anything is allocated, the decoder may not allocate more than [`DECODE_BYTES_MAX`], a list with a
+//! limit of its own is refused by its count, and what is left over after decoding is an error.
 //!
 //! The encoding cannot skip fields, so a message changes by a new version of its kind, whose decoder
 //! ships one release before its encoder. The major version of all is in the ALPN.
 
-use bincode::{Decode, Encode, config};
+use bincode::{Decode, Encode, config, de::Decoder, error::DecodeError};
 
 use super::{
-    delta::{ANCESTRY_MAX, Delta},
+    delta::Delta,
     digest::Digest,
-    gossip::{BEHIND_MAX, Gossip, OBSERVERS_MAX, OWNERS_MAX},
+    gossip::Gossip,
     id::{ClusterId, Generation, NodeId},
-    revocation::{REVOCATIONS_MAX, Revocation},
+    list::few,
+    revocation::Revocation,
     sketch::{CELLS_MAX, Cells},
 };
 
@@ -199,12 +200,12 @@ impl Message {
                 Self::SynAck { wants: sorted(wants)?, delta }
             }
             (KIND_ACK, VERSION) => Self::Ack { delta: whole(body)? },
-            (KIND_GOSSIP, VERSION) => Self::Gossip(bounded(whole(body)?)?),
+            (KIND_GOSSIP, VERSION) => Self::Gossip(checked(whole(body)?)?),
             (KIND_CELLS, VERSION) => Self::Cells(whole(body)?),
             (KIND_FURTHER, VERSION) => Self::Further { cells: whole(body)? },
             (KIND_DIFFER, VERSION) => {
-                let (lines, unknown): (Digest, Vec<u32>) = whole(body)?;
-                Self::Differ { lines: few(sorted(lines)?, unknown.len())?, unknown }
+                let Differing { lines, unknown } = whole(body)?;
+                Self::Differ { lines: sorted(lines)?, unknown }
             }
             (KIND_FULL, VERSION) => {
                 whole::<()>(body)?;
@@ -319,44 +320,25 @@ fn sorted(digest: Digest) -> Result<Digest, WireError> {
     }
 }
 
-/// A sketch tells of no more differences than it may have cells.
-fn few(lines: Digest, unknown: usize) -> Result<Digest, WireError> {
-    let len = lines.entries.len() + unknown;
-    if len <= CELLS_MAX {
-        Ok(lines)
-    } else {
-        Err(WireError::Malformed(format!("{len} lines differ, at most {CELLS_MAX} may")))
+/// The lines of [`Message::Differ`]. A sketch tells of no more differences than it may have cells.
+struct Differing {
+    lines: Digest,
+    unknown: Vec<u32>,
+}
+
+impl Decode<()> for Differing {
+    fn decode<D: Decoder<Context = ()>>(from: &mut D) -> Result<Self, DecodeError> {
+        let lines = Digest { entries: few(from, CELLS_MAX)? };
+        let unknown = few(from, CELLS_MAX - lines.entries.len())?;
+        Ok(Self { lines, unknown })
     }
 }
 
-fn bounded(gossip: Gossip) -> Result<Gossip, WireError> {
-    let (len, max) = match &gossip {
-        Gossip::Have(owners) => (owners.len(), OWNERS_MAX),
-        Gossip::Graft(owners) => (owners.len(), OWNERS_MAX),
-        Gossip::Prune(owners) => (owners.len(), OWNERS_MAX),
-        Gossip::Echo(echo) => (echo.behind.len(), BEHIND_MAX),
-        Gossip::Accusation(accusation) => (accusation.observers.len(), OBSERVERS_MAX),
-        Gossip::Revocations(told) => {
-            told.statements.iter().try_for_each(Revocation::check).map_err(WireError::Malformed)?;
-            (told.statements.len(), REVOCATIONS_MAX)
-        }
-        Gossip::Root(_)
-        | Gossip::RevocationSum(_)
-        | Gossip::Push(_)
-        | Gossip::Wave(_)
-        | Gossip::Ask(_)
-        | Gossip::Answer(_)
-        | Gossip::Removal(_) => (0, 0),
-        Gossip::Equivocation(evidence) => {
-            let longest = evidence.heads.iter().map(|head| head.ancestry.len()).max();
-            (longest.unwrap_or(0), ANCESTRY_MAX)
-        }
-    };
-    if len <= max {
-        Ok(gossip)
-    } else {
-        Err(WireError::Malformed(format!("{len} nodes named, at most {max} may be")))
+fn checked(gossip: Gossip) -> Result<Gossip, WireError> {
+    if let Gossip::Revocations(told) = &gossip {
+        told.statements.iter().try_for_each(Revocation::check).map_err(WireError::Malformed)?;
     }
+    Ok(gossip)
 }
 
 /// How every frame of [`Message::Gossip`] begins.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode};
+use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
     id::{Datacenter, Incarnation},
+    list::{few, few_by, few_of},
     overlay::NEIGHBOURS,
 };
 
@@ -23,7 +24,7 @@ pub const TAG_VALUE_BYTES_MAX: usize = 256;
 pub const SEVERED_MAX: usize = NEIGHBOURS;
 
 /// A node's record: written by the node alone, replicated like a key of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct NodeRecord {
     /// The datacenter its certificate names.
     pub datacenter: Datacenter,
@@ -45,6 +46,24 @@ pub struct NodeRecord {
     /// Until when its certificate is valid, in seconds since 1970; `None` if it has none.
     pub not_after: Option<u64>,
 }
+
+impl<C> Decode<C> for NodeRecord {
+    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+        Ok(Self {
+            datacenter: Decode::decode(from)?,
+            addresses: few(from, ADDRESSES_MAX)?,
+            tags: few_by(from, TAGS_MAX)?,
+            wire: Decode::decode(from)?,
+            status: Decode::decode(from)?,
+            incarnation: Decode::decode(from)?,
+            severed: few_of(from, SEVERED_MAX)?,
+            not_before: Decode::decode(from)?,
+            not_after: Decode::decode(from)?,
+        })
+    }
+}
+
+impl_borrow_decode!(NodeRecord);
 
 /// Whether a node means to stay in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]

@@ -1,0 +1,50 @@
+//! Lists from the network whose most is known: a count beyond it is refused before anything is decoded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bincode::{Decode, de::Decoder, error::DecodeError};
+
+/// Decodes a list of at most `max` items.
+pub(crate) fn few<C, T: Decode<C>, D: Decoder<Context = C>>(
+    from: &mut D,
+    max: usize,
+) -> Result<Vec<T>, DecodeError> {
+    let len = count(from, max)?;
+    from.claim_container_read::<T>(len)?;
+    let mut items = Vec::with_capacity(len);
+    // What is claimed for the items is not given back, as bincode does: an item claims what is behind its
+    // pointers, but neither these nor what it has not.
+    for _ in 0..len {
+        items.push(T::decode(from)?);
+    }
+    Ok(items)
+}
+
+/// Decodes a set of at most `max` items.
+pub(crate) fn few_of<C, T: Decode<C> + Ord, D: Decoder<Context = C>>(
+    from: &mut D,
+    max: usize,
+) -> Result<BTreeSet<T>, DecodeError> {
+    Ok(few(from, max)?.into_iter().collect())
+}
+
+/// Decodes a map of at most `max` items.
+pub(crate) fn few_by<C, K: Decode<C> + Ord, V: Decode<C>, D: Decoder<Context = C>>(
+    from: &mut D,
+    max: usize,
+) -> Result<BTreeMap<K, V>, DecodeError> {
+    Ok(few::<C, (K, V), D>(from, max)?.into_iter().collect())
+}
+
+fn count<C, D: Decoder<Context = C>>(from: &mut D, max: usize) -> Result<usize, DecodeError> {
+    let len = u64::decode(from)?;
+    match usize::try_from(len) {
+        Ok(len) if len <= max => Ok(len),
+        _ => Err(DecodeError::OtherString(format!("a list of {len}, at most {max} are allowed"))),
+    }
+}
+
+/// What a piece of memory behind a pointer of its own takes beside its contents: two counts, and what
+/// the allocator keeps. The decoder claims it, so that many short texts do not take many times what
+/// [`DECODE_BYTES_MAX`](super::message::DECODE_BYTES_MAX) says.
+pub(crate) const SHARED_BYTES: usize = 32;

@@ -42,6 +42,20 @@ impl Bucket {
         self.tokens_at(now, rate) >= rate * BURST_SECONDS
     }
 
+    /// Whether it holds as much as may be saved up.
+    pub(crate) fn holds(&self, now: Time, rate: f64, most: f64) -> bool {
+        self.tokens + now.since(self.at).as_secs_f64() * rate >= most
+    }
+
+    /// Spends so many at once, if there are as many.
+    pub(crate) fn pays_for(&mut self, now: Time, rate: f64, most: f64, price: f64) -> bool {
+        let earned = now.since(self.at).as_secs_f64() * rate;
+        let tokens = (self.tokens + earned).min(most);
+        let pays = tokens >= price;
+        *self = Self { tokens: if pays { tokens - price } else { tokens }, at: now };
+        pays
+    }
+
     /// Spends an amount, be it into debt.
     pub(crate) fn charge(&mut self, now: Time, rate: f64, amount: f64) {
         *self = Self { tokens: self.tokens_at(now, rate) - amount, at: now };

@@ -21,21 +21,40 @@ use super::{
 pub const FEEDS_MAX: usize = 32;
 /// A pull or a feed without progress for so long is over.
 pub const LEASE: Duration = Duration::from_secs(10);
+/// The least useful rate of a pull, in bytes a second: that of a frame on its way. A pull that is slower
+/// is given up once it has lasted for [`LEASE`], since nobody else is pulled from meanwhile.
+pub const PULL_BYTES_PER_SECOND_MIN: usize = 32 << 10;
+/// A peer whose pull was given up is not pulled from again for so long: the others come first.
+pub const PULL_PAUSE: Duration = Duration::from_secs(60);
 
 /// The pull and the feeds of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Bulk {
     pulling: Option<Pull>,
+    /// Whose pull was given up as too slow, and until when it is not pulled from again.
+    slow: BTreeMap<NodeId, Time>,
     feeds: BTreeMap<NodeId, Feed>,
 }
 
 #[derive(Clone, Debug)]
 struct Pull {
     from: NodeId,
+    /// When it began, and how many useful bytes it has brought.
+    begun: Time,
+    bytes: usize,
     /// When there was progress last.
     at: Time,
     /// Whose map is under way, as far as is known.
     of: Option<NodeId>,
+}
+
+impl Pull {
+    /// Whether it brings less than a thin path would.
+    fn is_slow(&self, now: Time) -> bool {
+        let lasted = now.since(self.begun);
+        let least = lasted.as_secs_f64() * PULL_BYTES_PER_SECOND_MIN as f64;
+        lasted >= LEASE && (self.bytes as f64) < least
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -49,11 +68,14 @@ struct Feed {
 }
 
 impl Bulk {
-    /// Takes the right to pull from a peer, unless a pull is under way.
+    /// Takes the right to pull from a peer, unless a pull is under way, or that peer was too slow a short
+    /// while ago.
     pub fn begin_pull(&mut self, now: Time, from: &NodeId) -> bool {
-        let free = !self.is_pulling(now);
+        self.slow.retain(|_, until| now < *until);
+        let free = !self.is_pulling(now) && !self.slow.contains_key(from);
         if free {
-            self.pulling = Some(Pull { from: from.clone(), at: now, of: None });
+            let from = from.clone();
+            self.pulling = Some(Pull { from, begun: now, bytes: 0, at: now, of: None });
         }
         free
     }
@@ -71,14 +93,30 @@ impl Bulk {
         of_it && self.is_pulling(now)
     }
 
-    /// A part of what was pulled from a peer has come.
-    pub fn pulled(&mut self, now: Time, from: &NodeId, delta: &Delta, last: bool) {
-        let Some(pull) = self.pulling.as_mut().filter(|pull| pull.from == *from) else { return };
+    /// A part of what was pulled from a peer has come, so many bytes of it useful. Says whether the pull
+    /// may go on: a peer that drips is given up, and the others are pulled from first.
+    pub fn pulled(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        delta: &Delta,
+        useful: usize,
+        last: bool,
+    ) -> bool {
+        let Some(pull) = self.pulling.as_mut().filter(|pull| pull.from == *from) else {
+            return true;
+        };
         pull.at = now;
+        pull.bytes = pull.bytes.saturating_add(useful);
         pull.of = delta.nodes.last().map(|news| news.node.clone());
-        if last {
+        let slow = pull.is_slow(now);
+        if slow && self.slow.len() < FEEDS_MAX {
+            self.slow.insert(from.clone(), now + PULL_PAUSE);
+        }
+        if last || slow {
             self.pulling = None;
         }
+        !slow
     }
 
     /// Whether a peer that asks may be fed.
@@ -127,6 +165,7 @@ impl Bulk {
     /// Drops what is over.
     pub fn tidy(&mut self, now: Time) {
         self.feeds.retain(|_, feed| feed.counts(now));
+        self.slow.retain(|_, until| now < *until);
     }
 }
 

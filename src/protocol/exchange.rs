@@ -127,6 +127,40 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// The same in parts, each of it for one turn of storage: what one frame holds is not to keep it
+    /// from others for long. The answer is that to the last part, unless one before it is
+    /// [`Reply::Took`]`(false)`.
+    #[must_use]
+    pub fn turns(self) -> Vec<Self> {
+        let parts = |delta: Arc<Delta>| {
+            Arc::unwrap_or_clone(delta).turns().into_iter().map(Arc::new).collect::<Vec<_>>()
+        };
+        match self {
+            Self::Apply { delta } => {
+                parts(delta).into_iter().map(|delta| Self::Apply { delta }).collect()
+            }
+            Self::Take { delta } => {
+                parts(delta).into_iter().map(|delta| Self::Take { delta }).collect()
+            }
+            Self::Merge { wants, delta } => {
+                let mut parts = parts(delta);
+                let last = parts.pop().unwrap_or_default();
+                let before = parts.into_iter().map(|delta| Self::Apply { delta });
+                before.chain([Self::Merge { wants, delta: last }]).collect()
+            }
+            Self::Gossip(gossip) => match *gossip {
+                Gossip::Push(delta) => {
+                    let parts = delta.turns().into_iter();
+                    parts.map(|delta| Self::Gossip(Box::new(Gossip::Push(delta)))).collect()
+                }
+                gossip => vec![Self::Gossip(Box::new(gossip))],
+            },
+            ask => vec![ask],
+        }
+    }
+}
+
 /// What storage answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {

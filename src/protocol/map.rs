@@ -170,6 +170,27 @@ pub enum Refusal {
     BadCredential,
 }
 
+impl Refusal {
+    /// What news refused for this costs who sent it, of what may be dropped of it
+    /// ([`THROTTLED_MAX`](crate::transport::quic::THROTTLED_MAX)): by the work that it was, and only
+    /// where no honest member sends it, but for one whose limits or certificate authorities differ.
+    #[must_use]
+    pub const fn price(self) -> u32 {
+        match self {
+            // A signature, or a tree, was verified in vain.
+            Self::Forged => 4,
+            Self::BadCredential | Self::Malformed | Self::TooLarge => 1,
+            // It was not looked at, or lost a race against other news.
+            Self::Unsigned
+            | Self::OldGeneration
+            | Self::Gap
+            | Self::Collected
+            | Self::Mismatch
+            | Self::NoCredential => 0,
+        }
+    }
+}
+
 impl NodeMap {
     /// An empty map in this generation.
     #[must_use]
@@ -227,14 +248,20 @@ impl NodeMap {
         self.verdict.max(own)
     }
 
-    /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
-    /// thought already; says whether it was.
-    pub fn judge(&mut self, verdict: Verdict) -> bool {
+    /// Whether this is graver than what is thought of the owner already, and may be true.
+    #[must_use]
+    pub fn is_graver(&self, verdict: Verdict) -> bool {
         // Whoever signs says by itself which incarnation it is in.
         let signs = self.credential.is_some();
         let own = self.record().map_or(Incarnation::ZERO, |record| record.incarnation);
         let last = if signs { own } else { INCARNATION_MAX };
-        let graver = verdict > self.verdict() && verdict.incarnation <= last;
+        verdict > self.verdict() && verdict.incarnation <= last
+    }
+
+    /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
+    /// thought already; says whether it was.
+    pub fn judge(&mut self, verdict: Verdict) -> bool {
+        let graver = self.is_graver(verdict);
         if graver {
             self.verdict = verdict;
         }

@@ -318,6 +318,19 @@ impl Push {
         }
     }
 
+    /// Whether news for a peer waits for its connection already.
+    #[must_use]
+    pub fn is_congested(&self, peer: &NodeId) -> bool {
+        self.links.get(peer).is_some_and(|link| link.congested)
+    }
+
+    /// A peer is to be told what comes after this line, once its connection takes it.
+    pub fn owe(&mut self, peer: &NodeId, since: &DigestEntry) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.owe(since);
+        }
+    }
+
     /// Whether an exchange with a peer may be begun because it asks for more than can be told at once.
     /// It may ask as often as it likes.
     pub fn may_begin(&mut self, now: Time, peer: &NodeId) -> bool {

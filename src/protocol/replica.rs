@@ -26,7 +26,7 @@ use super::{
     questions::Questions,
     record::{NodeRecord, RecordError, Status, check_tags},
     revocation::{Authorities, RevocationError, Revocations},
-    route::{Counter, Output, SchedulerInput, StorageInput, TransportInput},
+    route::{Counter, Misconduct, Output, SchedulerInput, StorageInput, TransportInput},
     seal::{Credential, Seals},
     sketch::Sketch,
     sketch::SketchKey,
@@ -42,12 +42,14 @@ mod census;
 mod exchanging;
 mod news;
 mod opinion;
+mod quotas;
 mod reconciliation;
 mod sealing;
 mod revoking;
 mod serving;
 mod writing;
 
+pub use quotas::{LIVES_PER_MINUTE, LIVES_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX};
 pub use reconciliation::SKETCH_LINES_MIN;
 
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
@@ -132,6 +134,8 @@ pub struct Replica {
     unable_to_sign: Option<(Generation, u64)>,
     /// Nodes that have signed two states as one.
     liars: BTreeSet<NodeId>,
+    /// What others may still have this node do: begin other lives of theirs, take verdicts over.
+    quotas: quotas::Quotas,
     /// Whose certificates are revoked, who knows whose word counts for that, and how often all of it
     /// may be told.
     revocations: Arc<Revocations>,
@@ -343,6 +347,7 @@ impl Replica {
             signer: None,
             unable_to_sign: None,
             liars: BTreeSet::new(),
+            quotas: quotas::Quotas::default(),
             revocations: Arc::new(Revocations::restored(stored.revocations.iter().cloned())),
             authorities: None,
             revocations_told: Bucket::full(now, revoking::ANSWERS_PER_SECOND),
@@ -625,19 +630,31 @@ impl Replica {
         (theirs, delta)
     }
 
-    /// Applies what was pulled from a peer. Returns whether there was any use in it: not if all of it
-    /// was refused.
+    /// Applies what was pulled from a peer. Returns whether the pull is to go on: not if all of it was
+    /// refused, nor if the peer is too slow ([`PULL_BYTES_PER_SECOND_MIN`]).
+    ///
+    /// [`PULL_BYTES_PER_SECOND_MIN`]: super::bulk::PULL_BYTES_PER_SECOND_MIN
     pub fn take(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) -> bool {
+        let reach = |this: &Self, node: &NodeId| {
+            let line = this.line(node);
+            (line.generation, line.max_version)
+        };
+        let before: Vec<_> = news.nodes.iter().map(|delta| reach(self, &delta.node)).collect();
         self.apply(now, from, news, out);
-        let useful = news.nodes.iter().any(|delta| {
-            let copy =
-                self.copies.get(&delta.node).map(|copy| copy.digest_entry(delta.node.clone()));
-            copy.is_some_and(|copy| {
-                (copy.generation, copy.max_version) >= (delta.generation, delta.to)
-            })
-        });
-        self.bulk.pulled(now, from, news, !(news.more && useful));
-        useful
+        let (mut useful, mut bytes) = (false, 0);
+        for (delta, before) in news.nodes.iter().zip(before) {
+            let after = reach(self, &delta.node);
+            useful |=
+                self.copies.contains_key(&delta.node) && after >= (delta.generation, delta.to);
+            if after > before {
+                bytes += delta.encoded_len_max();
+            }
+        }
+        let goes_on = self.bulk.pulled(now, from, news, bytes, !(news.more && useful));
+        if !goes_on {
+            out.push(Output::Count(Counter::PullsGivenUp, 1));
+        }
+        useful && goes_on
     }
 
     /// Applies news, node by node. What would break a copy is refused, counted and told.
@@ -771,8 +788,18 @@ fn origin(now: Time, wall: SystemTime) -> SystemTime {
     wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
+/// Holds the price of news that was refused against the one who sent it.
+fn hold_against(peer: &NodeId, price: u32, out: &mut Vec<Output>) {
+    if price > 0 {
+        let (peer, why) = (peer.clone(), Misconduct::RefusedNews);
+        out.push(Output::Transport(TransportInput::HoldAgainst { peer, price, why }));
+    }
+}
+
+/// Refuses news, and holds its price against the one who sent it.
 fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {
     out.push(Output::Count(Counter::NewsRefused, 1));
+    hold_against(from, refusal.price(), out);
     // News that lost a race against other news is no fault of anybody.
     if matches!(
         refusal,

@@ -279,10 +279,36 @@ pub enum TransportInput {
         /// What.
         gossip: Arc<Gossip>,
     },
+    /// A peer has made this node do work in vain: hold it against the peer, over all of its connections.
+    HoldAgainst {
+        /// Against whom.
+        peer: NodeId,
+        /// How much, of what may be dropped of a peer until it is cut off.
+        price: u32,
+        /// For what.
+        why: Misconduct,
+    },
     /// Tell storage and the scheduler of every connection there is: one of them has started anew.
     TellLinks,
     /// Close what there is with this peer: it was forgotten.
     Forget(NodeId),
+}
+
+/// What is held against a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misconduct {
+    /// News that no honest member sends, and that was refused.
+    RefusedNews,
+}
+
+impl Misconduct {
+    /// What the peer sent.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RefusedNews => "news that was refused",
+        }
+    }
 }
 
 /// Whom to run an exchange with.
@@ -313,6 +339,14 @@ pub enum Counter {
     EntriesApplied,
     /// News refused: it would have broken a copy.
     NewsRefused,
+    /// Entries looked at to apply news of others: what the news has cost.
+    EntriesExamined,
+    /// Lives of others not taken up yet, since they began too many in a while.
+    LivesShed,
+    /// Verdicts about others not taken over yet, since a peer told too many in a while.
+    VerdictsShed,
+    /// Pulls given up, since their peer was too slow.
+    PullsGivenUp,
     /// Signatures of heads verified.
     SealsVerified,
     /// Certificates of others looked at, with what they vouch for.
@@ -422,7 +456,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 63] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -430,6 +464,10 @@ impl Counter {
         Self::EntriesReceived,
         Self::EntriesApplied,
         Self::NewsRefused,
+        Self::EntriesExamined,
+        Self::LivesShed,
+        Self::VerdictsShed,
+        Self::PullsGivenUp,
         Self::SealsVerified,
         Self::CredentialsVetted,
         Self::Equivocations,
@@ -495,6 +533,10 @@ impl Counter {
             Self::EntriesReceived => "entries_received",
             Self::EntriesApplied => "entries_applied",
             Self::NewsRefused => "news_refused",
+            Self::EntriesExamined => "entries_examined",
+            Self::LivesShed => "lives_shed",
+            Self::VerdictsShed => "verdicts_shed",
+            Self::PullsGivenUp => "pulls_given_up",
             Self::SealsVerified => "seals_verified",
             Self::CredentialsVetted => "credentials_vetted",
             Self::Equivocations => "equivocations",

@@ -256,6 +256,8 @@ impl Postman {
             // Nothing waits on a connection here: one that is cut ends.
             TransportInput::Renew(_) => {}
             TransportInput::Gossip { to, gossip } => state.tell(&to, &gossip),
+            // Nobody is cut off here.
+            TransportInput::HoldAgainst { .. } => {}
             TransportInput::TellLinks => state.tell_links(),
             TransportInput::Forget(peer) => state.network.disconnect(state.node.node(), &peer),
         }

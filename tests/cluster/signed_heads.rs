@@ -13,22 +13,23 @@ use gossipmonger::{
         entry::{Content, Entry},
         gossip::Gossip,
         id::NodeId,
-        map::MapLimits,
+        map::{MapLimits, Refusal},
         message::Message,
         replica::{Replica, ReplicaConfig, Write},
-        seal::{Head, Notary, Seals, Signing},
+        seal::{Head, Notary, Seals, Signature, Signing},
         sketch::SketchKey,
         time::Time,
         tree::Tree,
     },
     store::Stored,
     tls::Tls,
+    transport::quic::THROTTLED_MAX,
 };
 use quinn::{SendStream, TransportConfig};
 
 use crate::{
-    attacker::{Member, Scene, frame, hello, record, tls},
-    harness::{Cluster, all_live, id, until},
+    attacker::{MISBEHAVIOUR, Member, Scene, frame, hello, record, tls},
+    harness::{Cluster, PATIENCE, all_live, id, until},
 };
 
 // C85
@@ -104,6 +105,33 @@ async fn a_member_that_tells_two_nodes_different_things_is_reported_by_both() {
         until("it is reported", || node.counters().all()["equivocations"] == 1).await;
         assert_eq!(node.get_str(&id("x"), "color").as_deref(), Some("green"));
     }
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cuts_off_a_member_that_goes_on_to_tell_forged_news() {
+    let mut scene = Scene::with(Signing::Require, |_| {}).await;
+    let mut owner = Owner::new(&scene.cluster, "v");
+    owner.set("color", "green");
+    let member = scene.introduced("x").await;
+    let mut stream = member.connection.open_uni().await.unwrap();
+    let first = owner.told();
+    push(&mut stream, first.clone()).await;
+    until("it is taken", || seen(&scene.node, "color").as_deref() == Some("green")).await;
+    owner.set("color", "red");
+    let mut forged = owner.told_since(scene_line(&first));
+    forged.sealed.as_mut().unwrap().seal.signature = Signature([7; 64]);
+    let delta = Delta { nodes: vec![forged], more: false };
+    let bytes = frame(&Message::Gossip(Gossip::Push(delta))).repeat(10);
+    let flood = async { while stream.write_all(&bytes).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, flood).await.expect("never cut off");
+    let (code, words) = member.cut_off().await;
+    assert_eq!(code, MISBEHAVIOUR);
+    assert!(words.contains("news that was refused"), "{words}");
+    let least = THROTTLED_MAX as u64 / u64::from(Refusal::Forged.price());
+    assert!(scene.count("news_refused") >= least, "it was given no patience");
+    assert_eq!(seen(&scene.node, "color").as_deref(), Some("green"));
     scene.still_gossips().await;
     scene.end().await;
 }

@@ -1,12 +1,31 @@
 //! What news costs whoever is told it: counted, since times depend on the machine.
 
-use gossipmonger::protocol::{
-    delta::{DeltaEntry, NodeDelta},
-    id::{Generation, Version},
-    replica::Replica,
+use std::sync::Arc;
+
+use gossipmonger::{
+    protocol::{
+        bulk::PULL_BYTES_PER_SECOND_MIN,
+        delta::{Delta, DeltaEntry, NodeDelta, TURN_NODES_MAX},
+        digest::{Digest, DigestEntry},
+        exchange::Ask,
+        gossip::{Equivocation, Gossip, SignedHead},
+        id::{Generation, Version},
+        map::Refusal,
+        replica::{LIVES_PER_MINUTE, LIVES_SAVED_MAX, Replica, ReplicaConfig, VERDICTS_SAVED_MAX},
+        route::{Counter, Output, StorageInput, TransportInput},
+        seal::{Seal, Seals, Signature, Signing},
+        tree::Hash,
+        verdict::{Level, Verdict},
+    },
+    store::Stored,
 };
 
-use crate::support::{at, news, node, record, replica, seen, told, tombstone, value};
+use crate::{
+    notary::TestNotary,
+    support::{
+        at, config, exchange, news, node, record, replica, seen, set, start, told, tombstone, value,
+    },
+};
 
 /// Keys of the large map.
 const KEYS: u64 = 2_000;
@@ -102,4 +121,260 @@ fn a_batch_that_was_hidden_and_shows_costs_what_it_changes() {
     let looked = examined(&mut reader, rest);
     assert!(looked <= FEW, "{looked} entries were looked at");
     assert_eq!(seen(&reader, "x", "k1", at(1)).as_deref(), Some("w"));
+}
+
+// --- one frame, one turn
+
+/// What is counted in `out`.
+fn counted(out: &[Output], counter: Counter) -> u64 {
+    let counts = out.iter().filter_map(|output| match output {
+        Output::Count(of, times) if *of == counter => Some(*times),
+        _ => None,
+    });
+    counts.sum()
+}
+
+/// What is held against a peer in `out`.
+fn held_against(out: &[Output], who: &str) -> u32 {
+    let prices = out.iter().filter_map(|output| match output {
+        Output::Transport(TransportInput::HoldAgainst { peer, price, .. })
+            if *peer == node(who) =>
+        {
+            Some(*price)
+        }
+        _ => None,
+    });
+    prices.sum()
+}
+
+fn serve(reader: &mut Replica, from: &str, ask: Ask) -> Vec<Output> {
+    let mut out = Vec::new();
+    reader.serve(at(1), &node(from), ask, &mut out);
+    out
+}
+
+fn gossip(reader: &mut Replica, from: &str, gossip: Gossip) -> Vec<Output> {
+    serve(reader, from, Ask::Gossip(Box::new(gossip)))
+}
+
+fn signing(name: &str) -> Replica {
+    let mut replica = replica(name);
+    let notary = Arc::new(TestNotary::new(1));
+    replica.set_seals(Some(Seals { notary, signing: Signing::Require }));
+    replica
+}
+
+/// Introductions of so many nodes, each with a signature that is wrong.
+fn forged(count: usize) -> Delta {
+    let mut owner = signing("v");
+    set(&mut owner, "color", "green");
+    let digest = Digest { entries: vec![DigestEntry::unknown(node("v"))] };
+    let (_, mut told) = owner.answer(at(1), &node("z"), &digest, &mut Vec::new());
+    let mut one = told.nodes.pop().unwrap();
+    one.sealed.as_mut().unwrap().seal.signature = Signature([7; 64]);
+    let named = |n| NodeDelta { node: node(&format!("n{n}")), ..one.clone() };
+    Delta { nodes: (0..count).map(named).collect(), more: false }
+}
+
+#[test]
+fn no_turn_verifies_more_than_so_many_signatures_whatever_a_frame_holds() {
+    let count = 1_000;
+    let asks: [fn(Delta) -> Ask; 4] = [
+        |delta| Ask::Gossip(Box::new(Gossip::Push(delta))),
+        |delta| Ask::Apply { delta: Arc::new(delta) },
+        |delta| Ask::Merge { wants: Digest::default(), delta: Arc::new(delta) },
+        |delta| Ask::Take { delta: Arc::new(delta) },
+    ];
+    for ask in asks {
+        let (mut reader, mut all) = (signing("m"), 0);
+        for turn in ask(forged(count)).turns() {
+            let out = serve(&mut reader, "x", turn);
+            let verified = counted(&out, Counter::SealsVerified);
+            assert!(verified <= TURN_NODES_MAX as u64, "{verified} in one turn");
+            // Each of it was in vain, and is held against the one who sent it.
+            let price = u64::from(held_against(&out, "x"));
+            assert_eq!(price, verified * u64::from(Refusal::Forged.price()));
+            all += verified;
+        }
+        assert_eq!(all, count as u64);
+    }
+}
+
+#[test]
+fn a_turn_takes_all_of_an_honest_delta_and_parts_of_no_nodes_news() {
+    let delta = |nodes: u64, entries: u64| {
+        let entries: Vec<_> = (1..=entries).map(|n| value(&format!("k{n}"), n, "v")).collect();
+        let one = |n| NodeDelta { entries: entries.clone(), ..news(&format!("n{n}"), 0, KEYS, 0) };
+        Delta { nodes: (0..nodes).map(one).collect(), more: true }
+    };
+    for (nodes, entries, turns) in
+        [(0, 0, 1), (1, 100_000, 1), (32, 10, 1), (33, 10, 2), (4, 3_000, 2)]
+    {
+        let whole = delta(nodes, entries);
+        let parts = whole.clone().turns();
+        assert_eq!(parts.len(), turns, "{nodes} nodes of {entries}");
+        assert!(parts.iter().all(|part| part.more));
+        let joined: Vec<_> = parts.into_iter().flat_map(|part| part.nodes).collect();
+        assert_eq!(joined, whole.nodes);
+    }
+}
+
+#[test]
+fn evidence_that_proves_nothing_is_held_against_who_shows_it() {
+    let (mut owner, mut reader) = (signing("v"), signing("m"));
+    set(&mut owner, "color", "green");
+    exchange(&mut reader, &mut owner, at(1));
+    let (own, seal) = (owner.own(), owner.own().signed().unwrap().seal);
+    let head = |root| SignedHead {
+        ancestry: Vec::new(),
+        gc_floor: own.gc_floor(),
+        torn: own.torn(),
+        record: None,
+        seal: Seal { root, ..seal },
+    };
+    let heads = [head(seal.root), head(Hash([7; 32]))];
+    let evidence = Equivocation { node: node("v"), generation: own.generation(), heads };
+    let out = gossip(&mut reader, "x", Gossip::Equivocation(Box::new(evidence)));
+    assert_eq!(held_against(&out, "x"), Refusal::Forged.price());
+    assert_eq!(counted(&out, Counter::Equivocations), 0);
+}
+
+#[test]
+fn news_that_lost_a_race_is_held_against_nobody() {
+    let mut reader = large();
+    let gap = NodeDelta { record: None, ..news("x", KEYS + 5, KEYS + 6, 0) };
+    for news in [gap, NodeDelta { generation: Generation(1), ..news("x", 0, 1, 0) }] {
+        let out = told(&mut reader, "y", news);
+        assert_eq!(counted(&out, Counter::NewsRefused), 1);
+        assert_eq!(held_against(&out, "y"), 0);
+    }
+}
+
+// --- what floods
+
+#[test]
+fn takes_up_no_more_lives_of_a_node_in_a_minute_than_so_many() {
+    let mut reader = replica("m");
+    told(&mut reader, "x", news("x", 0, 1, 0));
+    let life = |n: u64| NodeDelta { generation: Generation(1_000 + n), ..news("x", 0, 1, 0) };
+    let mut shed = 0;
+    for n in 1..=200 {
+        shed += counted(&told(&mut reader, "y", life(n)), Counter::LivesShed);
+    }
+    assert_eq!(200 - shed, u64::from(LIVES_SAVED_MAX));
+    // It comes again with an exchange, and is taken once there is room; others are not concerned.
+    let mut out = Vec::new();
+    let delta = Delta { nodes: vec![life(200)], more: false };
+    let later = at(1 + 60 / u64::from(LIVES_PER_MINUTE));
+    reader.apply(later, &node("y"), &delta, &mut out);
+    assert_eq!(counted(&out, Counter::LivesShed), 0);
+    assert_eq!(reader.copy(&node("x")).unwrap().generation(), Generation(1_200));
+    assert_eq!(counted(&told(&mut reader, "y", news("z", 0, 1, 0)), Counter::LivesShed), 0);
+}
+
+#[test]
+fn one_frame_of_verdicts_makes_no_more_than_so_many_nodes_refute() {
+    let count = 3 * VERDICTS_SAVED_MAX;
+    let mut reader = start(ReplicaConfig { peers_max: 10_000, ..config("m") }, Stored::default());
+    let mut out = Vec::new();
+    let introduced = (0..count).map(|n| news(&format!("n{n}"), 0, 1, 0)).collect();
+    reader.apply(at(1), &node("y"), &Delta { nodes: introduced, more: false }, &mut out);
+    let dead = Verdict { level: Level::Dead, ..Verdict::default() };
+    let judged =
+        |n: u32| NodeDelta { record: None, verdict: dead, ..news(&format!("n{n}"), 0, 0, 0) };
+    let frame = || Delta { nodes: (0..count).map(judged).collect(), more: false };
+    let out = gossip(&mut reader, "x", Gossip::Push(frame()));
+    let dead_now = |reader: &Replica| {
+        reader.peers().filter(|(_, copy)| copy.verdict().level == Level::Dead).count()
+    };
+    assert_eq!(dead_now(&reader), VERDICTS_SAVED_MAX as usize);
+    assert_eq!(counted(&out, Counter::VerdictsShed), u64::from(count - VERDICTS_SAVED_MAX));
+    // What another one tells is not its debt.
+    gossip(&mut reader, "z", Gossip::Push(frame()));
+    assert_eq!(dead_now(&reader), 2 * VERDICTS_SAVED_MAX as usize);
+}
+
+// --- what is asked for
+
+#[test]
+fn asks_for_no_more_unknown_nodes_than_it_may_know() {
+    let mut reader = replica("m");
+    told(&mut reader, "x", news("x", 0, 1, 0));
+    let line = |n| DigestEntry {
+        generation: Generation(1),
+        max_version: Version(1),
+        ..DigestEntry::unknown(node(&format!("n{n:06}")))
+    };
+    let mut entries: Vec<_> = (0..20_000).map(line).collect();
+    // One that is known, behind all of them.
+    let known = DigestEntry { generation: Generation(2_000), ..DigestEntry::unknown(node("x")) };
+    entries.push(known);
+    let digest = Digest { entries };
+    let (wants, _) = reader.answer(at(2), &node("y"), &digest, &mut Vec::new());
+    assert_eq!(wants.entries.len(), config("m").peers_max);
+    assert_eq!(wants.entries.last().unwrap().node, node("x"));
+}
+
+#[test]
+fn a_graft_of_a_peer_that_does_not_take_what_it_is_told_is_not_cut_for_it() {
+    let mut reader = large();
+    let link = |input| {
+        let mut out = Vec::new();
+        move |reader: &mut Replica| {
+            reader.handle(at(1), input, &mut out);
+            out
+        }
+    };
+    link(StorageInput::Linked(node("y"), true))(&mut reader);
+    link(StorageInput::Congested(node("y"), true))(&mut reader);
+    let graft = || Gossip::Graft(vec![DigestEntry::unknown(node("x")); 1_000]);
+    let pushed = |out: &[Output]| {
+        let pushes = out.iter().filter_map(|output| match output {
+            Output::Transport(TransportInput::Gossip { gossip, .. }) => match &**gossip {
+                Gossip::Push(delta) => Some(delta.nodes.len()),
+                _ => None,
+            },
+            _ => None,
+        });
+        pushes.sum::<usize>()
+    };
+    assert_eq!(pushed(&gossip(&mut reader, "y", graft())), 0);
+    let out = link(StorageInput::Congested(node("y"), false))(&mut reader);
+    assert_eq!(pushed(&out), 1, "it is told once there is room");
+    assert_eq!(pushed(&gossip(&mut reader, "y", graft())), 1, "each node once");
+}
+
+#[test]
+fn a_pull_that_drips_is_given_up_and_others_are_pulled_from_first() {
+    let mut reader = replica("m");
+    let pulls =
+        |reader: &mut Replica, now, from: &str| reader.pull(now, &node(from), None).is_some();
+    let part = |n: u64| Delta {
+        nodes: vec![NodeDelta { entries: vec![value("k", n + 1, "v")], ..news("x", n, n + 1, 0) }],
+        more: true,
+    };
+    assert!(pulls(&mut reader, at(1), "x"));
+    let mut goes_on = Vec::new();
+    for n in 0..4 {
+        let now = at(1 + 4 * n);
+        goes_on.push(reader.take(now, &node("x"), &part(n), &mut Vec::new()));
+        assert!(n > 2 || !pulls(&mut reader, now, "y"), "one at a time");
+    }
+    assert_eq!(goes_on, [true, true, true, false]);
+    assert!(!pulls(&mut reader, at(14), "x"), "it was too slow");
+    assert!(pulls(&mut reader, at(14), "y"));
+}
+
+#[test]
+fn a_pull_over_a_thin_path_goes_on() {
+    let mut reader = replica("m");
+    assert!(reader.pull(at(1), &node("x"), None).is_some());
+    let bytes = "v".repeat(2 * PULL_BYTES_PER_SECOND_MIN);
+    for n in 0..60 {
+        let entries = vec![value(&format!("k{n}"), n + 1, &bytes)];
+        let nodes = vec![NodeDelta { entries, ..news("x", n, n + 1, 0) }];
+        let news = Delta { nodes, more: true };
+        assert!(reader.take(at(1 + n), &node("x"), &news, &mut Vec::new()), "after {n} s");
+        assert!(!reader.take(at(1 + n), &node("y"), &Delta::default(), &mut Vec::new()));
+    }
 }

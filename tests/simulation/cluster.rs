@@ -876,6 +876,8 @@ impl Cluster {
             TransportInput::TellLinks => self.tell_links(slot),
             // Connections of this network have no timers of their own.
             TransportInput::Renew(_) => {}
+            // Nobody is cut off here.
+            TransportInput::HoldAgainst { .. } => {}
             TransportInput::Gossip { to, gossip } => {
                 let bytes = gossip.encode().expect("what nodes say fits a frame");
                 for peer in to {

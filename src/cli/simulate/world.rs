@@ -756,6 +756,8 @@ impl World {
             }
             // Connections of this network have no timers of their own.
             TransportInput::Renew(_) => {}
+            // Nobody is cut off here.
+            TransportInput::HoldAgainst { .. } => {}
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
             TransportInput::Heartbeat { peers, health } if self.whole => {
                 for peer in peers.iter().filter_map(number) {

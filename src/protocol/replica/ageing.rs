@@ -147,6 +147,7 @@ impl Replica {
         self.marks.retain(|_, mark| now < mark.until);
         self.look_at_revocations(now, out);
         self.bulk.tidy(now);
+        self.quotas.tidy(now);
         self.forget_unmet(now, out);
         self.wake(now, out);
     }

@@ -8,10 +8,11 @@ use crate::protocol::{
     digest::DigestEntry,
     event::{Event, ProtocolEvent},
     id::NodeId,
-    map::{Applied, KeyChange, Refusal},
+    map::{Applied, KeyChange, NodeMap, Refusal},
     record::{NodeRecord, Status},
     route::{Counter, Output, Reach, SchedulerInput},
     time::Time,
+    verdict::Level,
 };
 use crate::store::{Change, KnownPeer};
 
@@ -65,15 +66,23 @@ impl Replica {
             return Outcome::Ignored;
         }
         if self.copies.get(&delta.node).is_some_and(|copy| copy.covers(delta)) {
-            self.equivocates(delta, out);
+            self.equivocates(from, delta, out);
             return Outcome::Known;
+        }
+        // Before anything is verified. What comes too soon comes again with a later exchange.
+        let begins = |copy: &Arc<NodeMap>| delta.generation > copy.generation();
+        if self.copies.get(&delta.node).is_some_and(begins)
+            && !self.quotas.may_begin(now, &delta.node)
+        {
+            out.push(Output::Count(Counter::LivesShed, 1));
+            return Outcome::Ignored;
         }
         let vetted = self.vet(delta, out);
         if !known && let Err(refusal) = vetted {
             return Outcome::Refused(refusal);
         }
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
-        let earlier = copy.record().cloned();
+        let (earlier, examined) = (copy.record().cloned(), copy.examined());
         // A credential that was asked for has come.
         let mut answered = false;
         let applied = match vetted {
@@ -90,8 +99,15 @@ impl Replica {
                 applied
             }
         };
+        out.push(Output::Count(Counter::EntriesExamined, copy.examined() - examined));
         // What is thought of a node does not depend on how much of its keys is here.
-        let judged = copy.generation() == delta.generation && copy.judge(delta.verdict);
+        let graver = copy.generation() == delta.generation && copy.is_graver(delta.verdict);
+        let accuses = graver && known && delta.verdict.level > Level::Alive;
+        let may_judge = !accuses || self.quotas.may_judge(now, from);
+        if !may_judge {
+            out.push(Output::Count(Counter::VerdictsShed, 1));
+        }
+        let judged = graver && may_judge && copy.judge(delta.verdict);
         if answered {
             self.touched(before);
         }

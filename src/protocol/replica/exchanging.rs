@@ -75,12 +75,18 @@ impl Replica {
 
     /// Of what a peer's digest offers, what we lack.
     pub(super) fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
-        let entries = digest
-            .entries
-            .iter()
-            .filter(|theirs| theirs.node != self.config.node)
-            .filter_map(|theirs| self.want(now, from, theirs))
-            .collect();
+        // Of nodes that are not known no more are asked for than may be known.
+        let mut room = self.config.peers_max.saturating_sub(self.copies.len());
+        let mut entries = Vec::new();
+        for theirs in digest.entries.iter().filter(|theirs| theirs.node != self.config.node) {
+            let known = self.copies.contains_key(&theirs.node);
+            if (known || room > 0)
+                && let Some(ours) = self.want(now, from, theirs)
+            {
+                room -= usize::from(!known);
+                entries.push(ours);
+            }
+        }
         Digest { entries }
     }
 

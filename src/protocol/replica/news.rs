@@ -1,5 +1,7 @@
 //! What is new here as it is told, and what others tell unasked.
 
+use std::collections::BTreeSet;
+
 use super::{Outcome, Replica, hand_out, refused, relayed, tell};
 use crate::protocol::{
     delta::{Delta, DeltaEntry},
@@ -144,7 +146,7 @@ impl Replica {
             Gossip::Answer(answer) => self.answered(now, answer, out),
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
             Gossip::Removal(removal) => self.removed_by_others(now, removal, out),
-            Gossip::Equivocation(evidence) => self.accuse_liar(Some(from), *evidence, out),
+            Gossip::Equivocation(evidence) => self.accuse_liar(from, Some(from), *evidence, out),
             Gossip::RevocationSum(sum) => self.told_revocation_sum(now, from, sum, out),
             Gossip::Revocations(told) => self.told_revocations(now, from, told, out),
         }
@@ -205,12 +207,19 @@ impl Replica {
     ) {
         lines.iter().for_each(|line| self.push.grafted(from, &line.node));
         self.seal_own();
-        let told = |line: &DigestEntry| {
+        let mut named = BTreeSet::new();
+        let mut told = |line: &DigestEntry| {
             line.node != *from
+                && named.insert(line.node.clone())
                 && !self.retired.contains(&line.node)
                 && !self.bulk.is_feeding(now, from, &line.node)
         };
-        let lacking = lines.into_iter().filter(told).filter(|line| {
+        // It has not taken what it was told before: this waits with it, and is cut once there is room.
+        if self.push.is_congested(from) {
+            lines.iter().filter(|line| told(line)).for_each(|line| self.push.owe(from, line));
+            return;
+        }
+        let lacking = lines.into_iter().filter(|line| told(line)).filter(|line| {
             self.map_of(&line.node).is_some_and(|map| map.staleness(line).is_some())
         });
         let lacking: Vec<_> = lacking.collect();

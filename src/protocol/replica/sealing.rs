@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, Replica, tell};
+use super::{Before, Replica, hold_against, tell};
 use crate::protocol::{
     delta::NodeDelta,
     event::{Event, Problem},
@@ -160,7 +160,7 @@ impl Replica {
     }
 
     /// Whether what came is another thing than what is here, though the owner has signed both.
-    pub(super) fn equivocates(&mut self, delta: &NodeDelta, out: &mut Vec<Output>) {
+    pub(super) fn equivocates(&mut self, from: &NodeId, delta: &NodeDelta, out: &mut Vec<Output>) {
         let Some(sealed) = &delta.sealed else { return };
         let Some(copy) = self.copies.get(&delta.node) else { return };
         let Some(signed) = copy.signed().filter(|_| copy.generation() == delta.generation) else {
@@ -184,12 +184,14 @@ impl Replica {
         let other = Signed { seal: sealed.seal, gc_floor: delta.gc_floor, torn: delta.torn };
         let (node, generation) = (delta.node.clone(), delta.generation);
         let heads = [head(signed), head(&other)];
-        self.accuse_liar(None, Equivocation { node, generation, heads }, out);
+        self.accuse_liar(from, None, Equivocation { node, generation, heads }, out);
     }
 
-    /// Somebody shows two states that a node has signed as one. If that is so, all others are shown it.
+    /// `by` shows two states that a node has signed as one. If that is so, all others are shown it; `from`
+    /// is who knows it already. If not, two signatures were verified in vain.
     pub(super) fn accuse_liar(
         &mut self,
+        by: &NodeId,
         from: Option<&NodeId>,
         evidence: Equivocation,
         out: &mut Vec<Output>,
@@ -219,12 +221,12 @@ impl Replica {
             };
             key.verifies(&signed.digest(seals.notary.cluster()), &head.seal.signature)
         };
-        let proves = place(one) == place(other)
-            && one.seal.root != other.seal.root
-            && verifies(one)
-            && verifies(other);
-        if !proves {
+        if place(one) != place(other) || one.seal.root == other.seal.root {
             return;
+        }
+        out.push(Output::Count(Counter::SealsVerified, 2));
+        if !verifies(one) || !verifies(other) {
+            return hold_against(by, Refusal::Forged.price(), out);
         }
         self.liars.insert(node.clone());
         out.push(Output::Count(Counter::Equivocations, 1));

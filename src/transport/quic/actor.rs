@@ -22,7 +22,7 @@ use crate::{
         exchange::Summary,
         id::NodeId,
         message::{Call, Heartbeat},
-        route::{Counter, Target, TransportInput},
+        route::{Counter, Misconduct, Target, TransportInput},
     },
     transport::{NodeLink, exchange::initiate},
 };
@@ -81,6 +81,9 @@ impl Quic {
             TransportInput::Gossip { to, gossip } => {
                 state.shared.table.gossip(&state.node, &to, &gossip);
             }
+            TransportInput::HoldAgainst { peer, price, why } => {
+                state.hold_against(&peer, price, why);
+            }
             TransportInput::TellLinks => drop(state.shared.table.tell(&state.node)),
             TransportInput::Forget(peer) => {
                 if let Some(link) = state.shared.table.link(&peer) {
@@ -113,6 +116,18 @@ impl State {
             }
             node.ended(target, dialed.node, done);
         });
+    }
+
+    /// Holds something against a peer, also if it has closed its connection meanwhile.
+    fn hold_against(&self, peer: &NodeId, price: u32, why: Misconduct) {
+        let (node, what) = (&self.node, why.as_str());
+        match self.shared.table.link(peer) {
+            Some(link) => link.hold_against(node, price, what),
+            None if self.shared.conduct.throttled(peer, node.now(), price) => {
+                self.shared.conduct.bar(peer, node.now(), node.config().quic.bar, what);
+            }
+            None => {}
+        }
     }
 
     /// Sends a heartbeat to each of these. That QUIC acknowledges it is their life.

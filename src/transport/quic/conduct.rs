@@ -15,7 +15,8 @@ use std::{
 
 use crate::protocol::{bucket::Bucket, id::NodeId, time::Time};
 
-/// So much beyond its limits is dropped until a member is cut off: heartbeats, roots, exchanges.
+/// So much beyond its limits is dropped until a member is cut off: heartbeats, roots, exchanges. News that
+/// no honest member sends counts by what it has cost ([`Refusal::price`](crate::protocol::map::Refusal::price)).
 pub const THROTTLED_MAX: f64 = 2_000.0;
 /// So much of it is forgiven in a second.
 pub const FORGIVEN_PER_SECOND: f64 = 50.0;
@@ -35,12 +36,12 @@ struct Offender {
 }
 
 impl Conduct {
-    /// Something of this member was dropped, since it was beyond a limit. Says whether that was once
-    /// too often.
-    pub(super) fn throttled(&self, peer: &NodeId, now: Time) -> bool {
+    /// Something of this member was dropped, since it was beyond a limit, or was work in vain, at this
+    /// price. Says whether that was once too often.
+    pub(super) fn throttled(&self, peer: &NodeId, now: Time, price: u32) -> bool {
         let mut offenders = self.lock();
         let offender = offender(&mut offenders, peer, now);
-        !offender.patience.pays_of(now, FORGIVEN_PER_SECOND, THROTTLED_MAX)
+        !offender.patience.pays_for(now, FORGIVEN_PER_SECOND, THROTTLED_MAX, f64::from(price))
     }
 
     /// It was cut off for this, and may try again after so long.
@@ -87,6 +88,7 @@ fn offender<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::map::Refusal;
 
     fn node(name: &str) -> NodeId {
         NodeId::new(name).unwrap()
@@ -95,14 +97,23 @@ mod tests {
     #[test]
     fn cuts_off_who_goes_on_and_forgives_who_does_not() {
         let (conduct, now) = (Conduct::default(), Time::ZERO);
-        let patient = (0..10_000).take_while(|_| !conduct.throttled(&node("x"), now)).count();
+        let patient = (0..10_000).take_while(|_| !conduct.throttled(&node("x"), now, 1)).count();
         assert_eq!(patient, 2_000);
-        assert!(!conduct.throttled(&node("y"), now), "each for itself");
+        assert!(!conduct.throttled(&node("y"), now, 1), "each for itself");
         let mut now = now;
         for _ in 0..10_000 {
             now = now + Duration::from_millis(20);
-            assert!(!conduct.throttled(&node("z"), now));
+            assert!(!conduct.throttled(&node("z"), now, 1));
         }
+    }
+
+    #[test]
+    fn cuts_off_sooner_whose_news_costs_more() {
+        let (conduct, now) = (Conduct::default(), Time::ZERO);
+        let price = Refusal::Forged.price();
+        let patient =
+            (0..10_000).take_while(|_| !conduct.throttled(&node("x"), now, price)).count();
+        assert_eq!(patient, 2_000 / price as usize);
     }
 
     #[test]
@@ -114,7 +125,7 @@ mod tests {
         assert_eq!(conduct.barred(&node("x"), later), Some((left, "it drips".to_owned())));
         assert_eq!(conduct.barred(&node("y"), later), None);
         assert_eq!(conduct.barred(&node("x"), now + Duration::from_secs(30)), None);
-        assert!(!conduct.throttled(&node("x"), now + Duration::from_secs(30)));
+        assert!(!conduct.throttled(&node("x"), now + Duration::from_secs(30), 1));
     }
 
     #[test]

@@ -254,7 +254,12 @@ impl Link {
     /// Something of the peer was dropped, since it was beyond a limit; who goes on is cut off.
     pub(super) fn throttle(&self, node: &NodeLink, what: &str) {
         node.count(Counter::FramesThrottled);
-        if self.conduct.throttled(&self.node, node.now()) {
+        self.hold_against(node, 1, what);
+    }
+
+    /// The peer has used up so much of what may be dropped of it; who has used up all is cut off.
+    pub(super) fn hold_against(&self, node: &NodeLink, price: u32, what: &str) {
+        if self.conduct.throttled(&self.node, node.now(), price) {
             self.cut_off(node, &format!("{what}, again and again"));
         }
     }

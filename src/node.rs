@@ -46,7 +46,7 @@ use crate::{
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
-    transport::{OpenTransport, Opening, budget::Budgets},
+    transport::{OpenTransport, Opening, budget::Budgets, share::Shares},
 };
 
 /// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
@@ -543,6 +543,7 @@ impl Gossipmonger {
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
             budgets: Budgets::new(&config),
+            shares: Shares::default(),
             publishing: Mutex::default(),
             ending: Slot::default(),
             ended: Slot::default(),

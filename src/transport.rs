@@ -8,12 +8,12 @@
 //! arrive in order or not at all; for every target of a round the end is reported
 //! ([`NodeLink::ended`]); what peers can make it hold has a limit.
 
-use std::{fmt, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use ractor::{ActorCell, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
-use self::budget::Allowance;
+use self::{budget::Allowance, share::Share};
 use crate::{
     actors::{clock::Clock, shared::Shared, storage::StorageMessage},
     config::Config,
@@ -43,6 +43,9 @@ pub mod exchange;
 pub mod gossip;
 pub mod memory;
 pub mod quic;
+pub(crate) mod share;
+
+pub use share::{GRAFTS_PER_SECOND, HEARTBEATS_PER_SECOND, ROOTS_PER_SECOND};
 
 #[cfg(feature = "cluster")]
 impl ractor::Message for TransportInput {}
@@ -449,18 +452,32 @@ impl NodeLink {
         self.shared.routes.scheduler.cast(SchedulerInput::Ended { target, node, ok });
     }
 
-    /// Asks storage, for an exchange with `peer`.
+    /// Asks storage, for an exchange with `peer`, in as many turns as the question is worth
+    /// ([`Ask::turns`]). Of one peer one question at a time lies before storage, on whatever streams it
+    /// asks, however long that takes, and also if nobody waits for the answer any more: so what waits there
+    /// is bounded by the number of peers.
     ///
     /// # Errors
-    /// [`Unavailable`] if it does not answer within [`ASK_TIMEOUT`].
+    /// [`Unavailable`] if storage restarts or has ended.
     pub async fn ask(&self, peer: &NodeId, ask: Ask) -> Result<Reply, Unavailable> {
-        let storage = self.shared.routes.storage.current().ok_or(Unavailable)?;
-        let (reply, answer) = oneshot::channel();
-        storage.cast(StorageMessage::Ask(peer.clone(), ask, reply)).map_err(|_| Unavailable)?;
-        match tokio::time::timeout(ASK_TIMEOUT, answer).await {
-            Ok(Ok(reply)) => Ok(reply),
-            _ => Err(Unavailable),
+        let turn = Arc::new(self.share(peer).ask().await);
+        let mut last = Err(Unavailable);
+        for part in ask.turns() {
+            let storage = self.shared.routes.storage.current().ok_or(Unavailable)?;
+            let (reply, answer) = oneshot::channel();
+            let message = StorageMessage::Ask(peer.clone(), part, reply, Arc::clone(&turn));
+            storage.cast(message).map_err(|_| Unavailable)?;
+            last = answer.await.map_err(|_| Unavailable);
+            if matches!(last, Err(_) | Ok(Reply::Took(false))) {
+                break;
+            }
         }
+        last
+    }
+
+    /// What a peer may use up, over all of its connections.
+    pub(crate) fn share(&self, peer: &NodeId) -> Arc<Share> {
+        self.shared.shares.of(peer, self.now())
     }
 
     /// Counts.
@@ -524,5 +541,3 @@ impl NodeLink {
 pub const REFUSALS_TOLD_MAX: u32 = 10;
 /// What this version can do beyond the wire's major version.
 const FEATURES: u64 = 0;
-/// Storage answers from memory; if it takes longer than this it is gone.
-pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);

@@ -33,7 +33,7 @@ use crate::{
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     },
     snapshot::Snapshot,
-    transport::{OpenTransport, REFUSALS_TOLD_MAX, budget::Budgets},
+    transport::{OpenTransport, REFUSALS_TOLD_MAX, budget::Budgets, share::Shares},
 };
 
 /// The maps as readers see them.
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) write_room: Arc<Semaphore>,
     /// How many bytes may go where.
     pub(crate) budgets: Budgets,
+    /// What each peer may use up.
+    pub(crate) shares: Shares,
     /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
     pub(crate) publishing: Mutex<()>,
     /// Why the node ends, once it does.

@@ -37,8 +37,8 @@ pub(crate) enum StorageMessage {
     Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
     /// A caller asks who has a version; for so long.
     Count(Version, Duration, oneshot::Sender<Census>),
-    /// An exchange with this peer asks.
-    Ask(NodeId, Ask, oneshot::Sender<Reply>),
+    /// An exchange with this peer asks; the peer's turn ends when the answer is there.
+    Ask(NodeId, Ask, oneshot::Sender<Reply>, Arc<OwnedSemaphorePermit>),
 }
 
 /// What a caller can write.
@@ -137,11 +137,12 @@ impl Storage {
                 state.counts.insert(id, reply);
                 state.finish(&myself, out);
             }
-            StorageMessage::Ask(peer, ask, reply) => {
+            StorageMessage::Ask(peer, ask, reply, turn) => {
                 let answer = state.answer(&peer, ask, &mut out);
                 state.finish(&myself, out);
                 // The exchange may have broken off meanwhile.
                 let _ = reply.send(answer);
+                drop(turn);
             }
         }
         state.shared.counters.storage_step(state.shared.clock.now().since(begun));

@@ -7,7 +7,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -18,15 +18,14 @@ use super::{
     Met, NodeLink,
     budget::Allowance,
     exchange::{ExchangeError, FrameError},
+    share::{Share, Traffic},
 };
 use crate::protocol::{
-    bucket::Bucket,
     event::ProtocolEvent,
     exchange::{Ask, Breach},
     gossip::{Class, Gossip},
     id::{Datacenter, NodeId},
     message::{Message, WireError},
-    push::FLOODS_PER_SECOND,
     route::{Counter, Sign},
     skim::skim,
     time::Time,
@@ -41,9 +40,6 @@ pub const STATE_BYTES_MAX: usize = 256 << 10;
 pub const LIVENESS_FRAMES_MAX: usize = 8_192;
 /// See [`LIVENESS_FRAMES_MAX`].
 pub const LIVENESS_BYTES_MAX: usize = 1 << 20;
-/// Most roots of a peer that are passed on, far more than there are rounds: the queue of the
-/// scheduler has no bound of its own.
-const ROOTS_PER_SECOND: f64 = 200.0;
 
 /// Queues gossip for each of these: it is encoded once.
 pub fn tell<'a>(node: &NodeLink, gossip: &Gossip, to: impl IntoIterator<Item = &'a Outbox>) {
@@ -248,25 +244,21 @@ impl Lane {
 /// Hears one peer.
 #[derive(Debug)]
 pub struct Ear {
-    roots: Bucket,
-    duplicates: Bucket,
+    share: Arc<Share>,
     /// When the detector was last told.
     told: Option<Time>,
 }
 
 impl Ear {
-    /// Nothing has been heard yet.
+    /// For what this peer tells, on whatever connection.
     #[must_use]
-    pub fn new(now: Time) -> Self {
-        Self {
-            roots: Bucket::full(now, ROOTS_PER_SECOND),
-            duplicates: Bucket::full(now, DUPLICATES_PER_SECOND),
-            told: None,
-        }
+    pub fn new(node: &NodeLink, peer: &NodeId) -> Self {
+        Self { share: node.share(peer), told: None }
     }
 
     /// Takes a frame, without its length; says whether it was within what a peer may tell. It returns
-    /// when storage has dealt with it: until then nothing more is to be read from this peer.
+    /// when storage has dealt with it, however long that takes: until then nothing more is to be read from
+    /// this peer.
     ///
     /// # Errors
     /// [`ExchangeError`] if the peer is to be cut off. What storage has no time for is no error: it is
@@ -278,11 +270,12 @@ impl Ear {
         frame: &[u8],
     ) -> Result<bool, ExchangeError> {
         node.count(Counter::GossipReceived);
-        if is_known(node, frame) && self.duplicates.pays(node.now(), DUPLICATES_PER_SECOND) {
+        if is_known(node, frame) && self.share.pays(node.now(), Traffic::Duplicate) {
             node.count(Counter::GossipDuplicates);
             self.life(node, peer);
             return Ok(true);
         }
+        let _decoded = self.share.decode().await;
         let gossip = match Message::decode(frame) {
             Ok(Message::Gossip(gossip)) => gossip,
             Ok(_) => {
@@ -297,10 +290,13 @@ impl Ear {
         watch(node, &peer.node, &gossip, false);
         let mut within = true;
         match gossip {
-            Gossip::Root(root) if self.roots.pays(node.now(), ROOTS_PER_SECOND) => {
+            Gossip::Root(root) if self.share.pays(node.now(), Traffic::Root) => {
                 node.root(&peer.node, root);
             }
-            Gossip::Root(_) => {
+            Gossip::Graft(lines) if self.share.pays(node.now(), Traffic::Graft) => {
+                drop(node.ask(&peer.node, Ask::Gossip(Box::new(Gossip::Graft(lines)))).await);
+            }
+            Gossip::Root(_) | Gossip::Graft(_) => {
                 node.count(Counter::FramesRefused);
                 within = false;
             }
@@ -342,9 +338,6 @@ fn watch(node: &NodeLink, peer: &NodeId, gossip: &Gossip, sent: bool) {
     }
 }
 
-/// What comes twice more often than news floods has come along a tree, one of whose edges storage
-/// has to prune: it is handed on.
-const DUPLICATES_PER_SECOND: f64 = FLOODS_PER_SECOND as f64;
 /// How often in an interval the detector is told of a peer that talks all the time.
 const LIVES_PER_INTERVAL: u32 = 8;
 

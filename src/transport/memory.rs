@@ -349,7 +349,7 @@ async fn beat(network: &MemoryNetwork, node: &NodeLink, peer: &NodeId, heartbeat
 
 /// Tells one peer what waits for it, for as long as the two are connected.
 async fn tell(network: MemoryNetwork, node: NodeLink, there: NodeLink, outbox: Arc<Outbox>) {
-    let mut ear = Ear::new(there.now());
+    let mut ear = Ear::new(&there, node.node());
     loop {
         let mut batch = vec![outbox.next(&node).await.1];
         // What waits has waited together.

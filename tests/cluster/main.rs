@@ -4,6 +4,7 @@ mod bulk;
 mod certs;
 mod clients;
 mod convergence;
+mod costs;
 mod doors;
 mod expiry;
 #[path = "../../src/cli/bench/forge.rs"]

@@ -77,7 +77,8 @@ async fn handshake(
             node.count(Counter::ConnectionsAccepted);
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return };
-            let limits = (shared.room.for_peer(), Arc::clone(&shared.conduct));
+            let share = node.share(&met.node);
+            let limits = (shared.room.for_peer(&share), share, Arc::clone(&shared.conduct));
             let link = Link::new(&node, connection, met, own, false, limits, proof);
             serve::adopt(&shared, &node, &spawner, link);
         }

@@ -203,7 +203,8 @@ async fn dial(
             let who = Some(met.node.clone());
             // A handshake that went through has shown a certificate.
             let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
-            let limits = (shared.room.for_peer(), Arc::clone(&shared.conduct));
+            let share = node.share(&met.node);
+            let limits = (shared.room.for_peer(&share), share, Arc::clone(&shared.conduct));
             let link = Link::new(node, connection, met, own, true, limits, proof);
             let link = serve::adopt(shared, node, spawner, link);
             Dialed { link, node: who }

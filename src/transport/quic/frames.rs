@@ -27,6 +27,7 @@ use crate::{
         NodeLink,
         budget::Allowance,
         exchange::{FrameError, Frames},
+        share::Share,
     },
 };
 
@@ -74,10 +75,13 @@ impl Default for Room {
 }
 
 impl Room {
-    /// The same room with a turn for another peer.
-    pub(super) fn for_peer(&self) -> Self {
-        let way = |way: &Way| Way { turn: Arc::new(Semaphore::new(1)), ..way.clone() };
-        Self { inbound: way(&self.inbound), outbound: way(&self.outbound) }
+    /// The same room with the turns of another peer.
+    pub(super) fn for_peer(&self, share: &Share) -> Self {
+        let way = |way: &Way, turn: &Arc<Semaphore>| Way { turn: Arc::clone(turn), ..way.clone() };
+        Self {
+            inbound: way(&self.inbound, &share.inbound),
+            outbound: way(&self.outbound, &share.outbound),
+        }
     }
 }
 
@@ -104,13 +108,18 @@ pub(super) struct StreamFrames {
     pub(super) node: NodeLink,
     /// What may be sent to the peer, once it is known who it is.
     allowance: Option<Allowance>,
+    /// What the peer may use up, once it is known who it is.
+    share: Option<Arc<Share>>,
+    /// A frame of the peer's was decoded and is being dealt with: no other one is held decoded.
+    decoded: Option<OwnedSemaphorePermit>,
 }
 
 impl StreamFrames {
     /// For an exchange on an introduced connection.
     pub(super) fn new(stream: (SendStream, RecvStream), link: &Link, node: &NodeLink) -> Self {
         let allowance = Some(link.outbox.allowance().clone());
-        Self { allowance, ..Self::nameless(stream, &link.room, node) }
+        let share = Some(Arc::clone(&link.share));
+        Self { allowance, share, ..Self::nameless(stream, &link.room, node) }
     }
 
     /// Before the peer has introduced itself.
@@ -121,11 +130,13 @@ impl StreamFrames {
     ) -> Self {
         let deadline = node.config().quic.exchange_timeout;
         let (room, node) = (room.clone(), node.clone());
-        Self { send, receive, deadline, max: FRAME_BYTES_MAX, room, node, allowance: None }
+        let (max, allowance, share, decoded) = (FRAME_BYTES_MAX, None, None, None);
+        Self { send, receive, deadline, max, room, node, allowance, share, decoded }
     }
 
     /// Ends our direction of the stream.
     pub(super) fn finish(&mut self) {
+        self.decoded = None;
         // It fails if the stream is gone, which is as good.
         let _ = self.send.finish();
     }
@@ -155,6 +166,9 @@ impl StreamFrames {
         let _room = within(self.deadline, self.room.inbound.take(len)).await?;
         let whole = self.deadline + travel_time(len);
         let frame = within(whole, self.body(len)).await??;
+        if let Some(share) = &self.share {
+            self.decoded = Some(share.decode().await);
+        }
         Ok(Some(Message::decode(&frame)?))
     }
 
@@ -191,12 +205,14 @@ impl StreamFrames {
 
 impl Frames for StreamFrames {
     async fn send(&mut self, message: &Message) -> Result<(), FrameError> {
+        self.decoded = None;
         let frame = message.encode()?;
         let _room = within(self.deadline, self.room.outbound.take(frame.len())).await?;
         within(self.deadline + travel_time(frame.len()), self.write(&frame)).await?
     }
 
     async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
+        self.decoded = None;
         self.read().await.inspect_err(|error| count(&self.node, error))
     }
 }

@@ -78,13 +78,14 @@ pub(super) async fn hear(node: &NodeLink, link: &Link) -> ConnectionError {
 }
 
 async fn listen(node: &NodeLink, link: &Link, stream: RecvStream) -> Result<(), ExchangeError> {
-    let (mut ear, mut frames) = (Ear::new(node.now()), Incoming { stream, chunk: Bytes::new() });
+    let mut ear = Ear::new(node, link.node());
+    let mut frames = Incoming { stream, chunk: Bytes::new() };
     loop {
         let frame = frames.next(node, link).await;
         let frame = frame.inspect_err(|error| frames::count(node, error))?;
         let Some(frame) = frame else { return Ok(()) };
         if !ear.hear(node, &link.met(), &frame).await? {
-            link.throttle(node, "more roots than 200 a second");
+            link.throttle(node, "more roots than 200 a second, or more grafts than 100");
         }
     }
 }

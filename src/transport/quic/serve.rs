@@ -11,24 +11,24 @@ use super::{
     expiry,
     frames::StreamFrames,
     gossip,
-    table::{Link, Registered},
+    table::{Link, REPLACED, Registered},
     tasks::Spawner,
 };
 use crate::{
     actors::clock::Clock,
     protocol::{
-        bucket::Bucket,
         message::{Call, Heartbeat},
         route::{Counter, Sign},
     },
-    transport::{NodeLink, exchange::answer},
+    transport::{
+        NodeLink,
+        exchange::answer,
+        share::{Share, Traffic},
+    },
 };
 
 /// Datagrams that are no heartbeats until a peer is cut off.
 const MALFORMED_MAX: u32 = 16;
-/// Most heartbeats of a peer that are taken, twice what it sends while it probes us: the queue of the
-/// detector has no bound of its own.
-const HEARTBEATS_PER_SECOND: f64 = 500.0;
 /// What is on its way on a connection that was replaced has so long to arrive.
 const REPLACED_GRACE: Duration = Duration::from_secs(2);
 
@@ -63,7 +63,7 @@ pub(super) fn adopt(
 async fn retire(patience: Duration, link: Arc<Link>) {
     let _ = tokio::time::timeout(patience, link.idle()).await;
     tokio::time::sleep(REPLACED_GRACE).await;
-    Close::Duplicate.connection(&link.connection, "replaced by another connection");
+    Close::Duplicate.connection(&link.connection, REPLACED);
 }
 
 /// Serves a connection until it ends.
@@ -97,25 +97,22 @@ async fn streams(
     spawner: &Spawner,
     link: &Arc<Link>,
 ) -> quinn::ConnectionError {
-    // Counts, by its clones, the exchanges of this peer under way.
-    let underway = Arc::new(());
-    let rate = f64::from(node.config().quic.exchanges_per_peer);
-    let mut bucket = Bucket::full(node.now(), rate);
+    let rate = Traffic::Exchange(node.config().quic.exchanges_per_peer);
     loop {
         let mut stream = match link.connection.accept_bi().await {
             Ok(stream) => stream,
             Err(reason) => return reason,
         };
-        let pays = bucket.pays(node.now(), rate);
+        let pays = link.share.pays(node.now(), rate);
         if !pays {
             link.throttle(node, "more exchanges than it may begin in a second");
         }
-        match permit(shared, node, &underway).filter(|_| pays) {
+        match permit(shared, node, &link.share).filter(|_| pays) {
             Some(permit) => {
-                let (node, link, held) = (node.clone(), Arc::clone(link), Arc::clone(&underway));
+                let (node, link) = (node.clone(), Arc::clone(link));
                 spawner.spawn(async move {
                     answer_one(node, link, stream).await;
-                    drop((permit, held));
+                    drop(permit);
                 });
             }
             None => {
@@ -127,14 +124,19 @@ async fn streams(
     }
 }
 
-/// Half of the room is for peers that have no exchange under way, so that a few who open many and
-/// finish none do not keep out the others.
-fn permit(shared: &Shared, node: &NodeLink, underway: &Arc<()>) -> Option<OwnedSemaphorePermit> {
+/// Half of the room is for peers that have no exchange under way, on whatever connection, so that a few
+/// who open many and finish none do not keep out the others.
+fn permit(
+    shared: &Shared,
+    node: &NodeLink,
+    share: &Share,
+) -> Option<(OwnedSemaphorePermit, Arc<()>)> {
     let reserved = node.config().quic.exchanges / 2;
-    let first = Arc::strong_count(underway) == 1;
+    let (held, first) = share.answer();
     (first || shared.exchanges.available_permits() > reserved)
         .then(|| Arc::clone(&shared.exchanges).try_acquire_owned().ok())
         .flatten()
+        .map(|permit| (permit, held))
 }
 
 async fn answer_one(node: NodeLink, link: Arc<Link>, stream: (SendStream, RecvStream)) {
@@ -157,14 +159,13 @@ async fn answer_one(node: NodeLink, link: Arc<Link>, stream: (SendStream, RecvSt
 
 async fn heartbeats(node: &NodeLink, link: &Link) -> quinn::ConnectionError {
     let mut malformed = 0;
-    let mut bucket = Bucket::full(node.now(), HEARTBEATS_PER_SECOND);
     loop {
         let datagram = match link.connection.read_datagram().await {
             Ok(datagram) => datagram,
             Err(reason) => return reason,
         };
         let at = node.now();
-        if !bucket.pays(at, HEARTBEATS_PER_SECOND) {
+        if !link.share.pays(at, Traffic::Heartbeat) {
             node.count(Counter::FramesRefused);
             link.throttle(node, "more heartbeats than 500 a second");
             continue;

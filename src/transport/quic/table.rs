@@ -35,6 +35,7 @@ use crate::{
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
+        share::Share,
     },
 };
 
@@ -47,6 +48,8 @@ pub(super) struct Link {
     pub(super) dialed: bool,
     pub(super) proof: Proof,
     pub(super) room: Room,
+    /// What the peer may use up, over all of its connections.
+    pub(super) share: Arc<Share>,
     conduct: Arc<Conduct>,
     pub(super) outbox: Outbox,
     /// Frames received when that was last asked for.
@@ -91,7 +94,7 @@ impl Link {
         met: Met,
         own: Generation,
         dialed: bool,
-        (room, conduct): (Room, Arc<Conduct>),
+        (room, share, conduct): (Room, Arc<Share>, Arc<Conduct>),
         proof: Proof,
     ) -> Self {
         Self {
@@ -99,6 +102,7 @@ impl Link {
             generation: AtomicU64::new(met.generation.0),
             dialed,
             room,
+            share,
             conduct,
             outbox: Outbox::new(node, met.node.clone(), &proof.datacenter(node, &met.node)),
             node: met.node,
@@ -308,8 +312,8 @@ struct Inner {
     links: BTreeMap<NodeId, Arc<Link>>,
     /// Who is being dialed, and by what the one who does so is told to begin anew.
     dialing: BTreeMap<NodeId, Arc<Notify>>,
-    /// Those that were renewed, as long as they are open.
-    retired: Vec<Weak<Link>>,
+    /// Those that were renewed, as long as they are open: of each peer the last one.
+    retired: BTreeMap<NodeId, Weak<Link>>,
 }
 
 /// What came of a connection that has just been introduced.
@@ -376,7 +380,7 @@ impl Table {
     /// All connections with introduced peers, those included that another one has taken the place of.
     pub(super) fn all(&self) -> Vec<Arc<Link>> {
         let inner = self.lock();
-        let retired = inner.retired.iter().filter_map(Weak::upgrade);
+        let retired = inner.retired.values().filter_map(Weak::upgrade);
         inner.links.values().cloned().chain(retired).collect()
     }
 
@@ -415,8 +419,12 @@ impl Table {
             let renewed = old.dialed == link.dialed && old.proof != link.proof;
             if new_life == old_life && renewed && !old.is_stale(node) {
                 let old = Arc::clone(old);
-                inner.retired.retain(|link| link.strong_count() > 0);
-                inner.retired.push(Arc::downgrade(&old));
+                inner.retired.retain(|_, link| link.strong_count() > 0);
+                let before = inner.retired.insert(link.node.clone(), Arc::downgrade(&old));
+                // A peer that renews again while the one before is on its way to its end gives that up.
+                if let Some(before) = before.and_then(|before| before.upgrade()) {
+                    Close::Duplicate.connection(&before.connection, REPLACED);
+                }
                 inner.links.insert(link.node.clone(), Arc::clone(&link));
                 drop(inner);
                 self.changed.send_modify(|count| *count += 1);
@@ -428,7 +436,7 @@ impl Table {
                 Close::Duplicate.connection(&link.connection, "another connection stays");
                 return Registered::Duplicate(Arc::clone(old));
             }
-            Close::Duplicate.connection(&old.connection, "replaced by another connection");
+            Close::Duplicate.connection(&old.connection, REPLACED);
         }
         let before = inner.links.insert(link.node.clone(), Arc::clone(&link));
         // Under the lock, so that it is told in the order in which it comes about.
@@ -508,6 +516,8 @@ fn micros(at: Time) -> u64 {
     u64::try_from(at.since_origin().as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Why a connection is closed that another one has taken the place of.
+pub(super) const REPLACED: &str = "replaced by another connection";
 /// A connection on which nothing has come for so many intervals though something was to. QUIC tries
 /// less and less often then, and after an outage of ten seconds may be silent for ten more.
 const STALE_INTERVALS: u32 = 2;

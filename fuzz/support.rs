@@ -10,6 +10,7 @@ use gossipmonger::{
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::Digest,
+        exchange::Ask,
         gossip::Gossip,
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
         map::{MapLimits, NodeMap},
@@ -145,6 +146,40 @@ impl Watched {
     pub fn pass(&mut self, millis: u16) {
         self.now = self.now + Duration::from_millis(millis.into());
         self.cast(StorageInput::Tick);
+    }
+
+    /// Entries of all copies together, at most: of each what it was and what replaces it.
+    pub const ENTRIES_MAX: usize = 3 * 2 * 4 * LIMITS.keys;
+
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    pub fn wait(&mut self, millis: u16) {
+        self.now = self.now + Duration::from_millis(millis.into());
+    }
+
+    /// One turn for what an exchange or a frame asks; what the replica says.
+    pub fn serve(&mut self, from: u8, ask: Ask) -> Vec<Output> {
+        let mut out = Vec::new();
+        self.replica.serve(self.now, &name(from), ask, &mut out);
+        out
+    }
+
+    /// One turn for what another machine says; what the replica says.
+    pub fn turn(&mut self, input: StorageInput) -> Vec<Output> {
+        if let StorageInput::Forget(peer) | StorageInput::Remove(peer) = &input {
+            self.seen.remove(peer);
+        }
+        let mut out = Vec::new();
+        self.replica.handle(self.now, input, &mut out);
+        out
+    }
+
+    /// What a turn said is done.
+    pub fn settle_with(&mut self, out: Vec<Output>) {
+        self.out.extend(out);
+        self.settle();
     }
 
     pub fn cast(&mut self, input: StorageInput) {

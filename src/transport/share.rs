@@ -187,6 +187,22 @@ mod tests {
         assert_eq!((first, second), (true, false));
     }
 
+    #[tokio::test]
+    async fn one_question_and_one_decoded_frame_at_a_time_whatever_the_connection() {
+        let (shares, now) = (Shares::default(), Time::ZERO);
+        let (asked, decoded) =
+            tokio::join!(async { shares.of(&node("x"), now).ask().await }, async {
+                shares.of(&node("x"), now).decode().await
+            },);
+        let free = |name: &str| {
+            let share = shares.of(&node(name), now);
+            (share.asking.available_permits(), share.decoding.available_permits())
+        };
+        assert_eq!((free("x"), free("y")), ((0, 0), (1, 1)));
+        drop((asked, decoded));
+        assert_eq!(free("x"), (1, 1));
+    }
+
     #[test]
     fn keeps_no_share_that_is_whole_again() {
         let (shares, mut now) = (Shares::default(), Time::ZERO);

@@ -159,9 +159,13 @@ fn gossip(reader: &mut Replica, from: &str, gossip: Gossip) -> Vec<Output> {
 
 fn signing(name: &str) -> Replica {
     let mut replica = replica(name);
+    seal(&mut replica);
+    replica
+}
+
+fn seal(replica: &mut Replica) {
     let notary = Arc::new(TestNotary::new(1));
     replica.set_seals(Some(Seals { notary, signing: Signing::Require }));
-    replica
 }
 
 /// Introductions of so many nodes, each with a signature that is wrong.
@@ -270,6 +274,31 @@ fn takes_up_no_more_lives_of_a_node_in_a_minute_than_so_many() {
     assert_eq!(counted(&out, Counter::LivesShed), 0);
     assert_eq!(reader.copy(&node("x")).unwrap().generation(), Generation(1_200));
     assert_eq!(counted(&told(&mut reader, "y", news("z", 0, 1, 0)), Counter::LivesShed), 0);
+}
+
+#[test]
+fn lives_that_others_make_up_keep_no_node_from_its_own() {
+    let (mut owner, mut reader) = (signing("v"), signing("m"));
+    set(&mut owner, "color", "green");
+    exchange(&mut reader, &mut owner, at(1));
+    let digest = Digest { entries: vec![DigestEntry::unknown(node("v"))] };
+    let (_, mut told_of) = owner.answer(at(1), &node("z"), &digest, &mut Vec::new());
+    let real = told_of.nodes.pop().unwrap();
+    for n in 0..4 * u64::from(LIVES_SAVED_MAX) {
+        let made_up = NodeDelta { generation: Generation(2_000 + n), ..real.clone() };
+        let out = told(&mut reader, "x", made_up);
+        assert_eq!(
+            (counted(&out, Counter::NewsRefused), counted(&out, Counter::LivesShed)),
+            (1, 0)
+        );
+    }
+    // The node was started again.
+    let mut stored = Stored::default();
+    stored.head.generation = owner.own().generation();
+    let mut again = start(config("v"), stored);
+    seal(&mut again);
+    exchange(&mut reader, &mut again, at(2));
+    assert_eq!(reader.copy(&node("v")).unwrap().generation(), Generation(1_001));
 }
 
 #[test]

@@ -111,6 +111,9 @@ impl Replica {
         if answered {
             self.touched(before);
         }
+        if known && applied.as_ref().is_ok_and(|applied| applied.generation) {
+            self.quotas.began(now, &delta.node);
+        }
         let outcome = match applied {
             Ok(applied) => self.applied(delta, earlier.as_deref(), applied, before, out),
             Err(refusal) => {

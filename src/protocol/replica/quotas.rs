@@ -28,9 +28,18 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// Whether another life of this node may be taken up; counts it.
-    pub(super) fn may_begin(&mut self, now: Time, node: &NodeId) -> bool {
-        spends(&mut self.lives, now, node, LIFE_RATE, f64::from(LIVES_SAVED_MAX))
+    /// Whether another life of this node may be taken up.
+    pub(super) fn may_begin(&self, now: Time, node: &NodeId) -> bool {
+        match self.lives.get(node) {
+            Some(saved) => saved.holds(now, LIFE_RATE, 1.0),
+            None => self.lives.len() < SPENDERS_MAX,
+        }
+    }
+
+    /// Another life of this node was taken up. A life that was refused does not count: who makes one up
+    /// must not keep the node from beginning its own.
+    pub(super) fn began(&mut self, now: Time, node: &NodeId) {
+        let _ = spends(&mut self.lives, now, node, LIFE_RATE, f64::from(LIVES_SAVED_MAX));
     }
 
     /// Whether a verdict that this peer tells may be taken over; counts it.

@@ -103,10 +103,12 @@ pub mod issuer;
 pub mod store;
 pub mod counters;
 mod cuts;
+mod foreign;
 
 pub use config::Config;
 pub use cuts::{CUTS_MAX, Cut};
 pub use error::{Error, SpawnError};
+pub use foreign::Foreign;
 pub use node::Gossipmonger;
 pub use propagation::{Audience, Propagation};
 pub use protocol::{

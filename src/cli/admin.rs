@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{CliError, Exit};
 use crate::{
     actors::clock::Clock,
+    foreign::Foreign,
     issuer::TokenView,
     protocol::{
         entry::{Key, Value},
@@ -135,7 +136,7 @@ pub(crate) enum Answer<I, D> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) code: Code,
-    pub(crate) message: String,
+    pub(crate) message: Foreign,
 }
 
 /// Why a request failed.
@@ -179,18 +180,18 @@ pub(crate) struct MemberView {
     pub(crate) node: NodeId,
     pub(crate) datacenter: Datacenter,
     /// The first of `addresses`.
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<Foreign>,
     pub(crate) state: State,
     /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
     pub(crate) phi: Option<f64>,
     pub(crate) version: Version,
     pub(crate) generation: Generation,
     pub(crate) keys: usize,
-    pub(crate) addresses: Vec<String>,
+    pub(crate) addresses: Vec<Foreign>,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) local: bool,
     /// Until when its certificate is valid, by RFC 3339.
-    pub(crate) not_after: Option<String>,
+    pub(crate) not_after: Option<Foreign>,
     /// The certificate is to be renewed.
     pub(crate) expires_soon: bool,
 }
@@ -224,17 +225,17 @@ pub(crate) struct Info {
     pub(crate) node: NodeId,
     pub(crate) cluster: ClusterId,
     pub(crate) datacenter: Datacenter,
-    pub(crate) addresses: Vec<String>,
+    pub(crate) addresses: Vec<Foreign>,
     pub(crate) generation: Generation,
     pub(crate) version: Version,
     pub(crate) keys: usize,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) members: BTreeMap<State, usize>,
-    pub(crate) program: String,
+    pub(crate) program: Foreign,
     pub(crate) pid: u32,
     pub(crate) directory: String,
-    pub(crate) store: String,
-    pub(crate) metrics: Option<String>,
+    pub(crate) store: Foreign,
+    pub(crate) metrics: Option<Foreign>,
     pub(crate) gossip_interval_ms: u64,
     pub(crate) dead_peer_phi: f64,
     /// How slow the agent finds itself; 0 is as it should be.
@@ -242,11 +243,11 @@ pub(crate) struct Info {
     pub(crate) seeds: Vec<String>,
     pub(crate) certificate: CertificateView,
     /// Why the certificate, key and roots that are in the files now are not in force.
-    pub(crate) certificate_problem: Option<String>,
+    pub(crate) certificate_problem: Option<Foreign>,
     /// On how many nodes the certificate is to be renewed.
     pub(crate) certificates_expiring: usize,
     /// What is to be done about that.
-    pub(crate) certificate_warning: Option<String>,
+    pub(crate) certificate_warning: Option<Foreign>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<String, u64>,
 }
@@ -255,14 +256,14 @@ pub(crate) struct Info {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CertificateView {
     /// The URI of the node or client; `None` for an authority.
-    pub(crate) name: Option<String>,
-    pub(crate) subject: String,
-    pub(crate) issuer: String,
-    pub(crate) serial: String,
-    pub(crate) not_before: String,
-    pub(crate) not_after: String,
+    pub(crate) name: Option<Foreign>,
+    pub(crate) subject: Foreign,
+    pub(crate) issuer: Foreign,
+    pub(crate) serial: Foreign,
+    pub(crate) not_before: Foreign,
+    pub(crate) not_after: Foreign,
     /// SHA-256 of the whole certificate, in hexadecimal.
-    pub(crate) fingerprint: String,
+    pub(crate) fingerprint: Foreign,
     pub(crate) authority: bool,
 }
 
@@ -361,9 +362,9 @@ pub(crate) enum Happening {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Blame {
     /// [`Cause::as_str`].
-    pub(crate) cause: String,
+    pub(crate) cause: Foreign,
     /// The cause as a sentence, with the peer as its subject.
-    pub(crate) sentence: String,
+    pub(crate) sentence: Foreign,
     /// Those who agreed on it.
     pub(crate) observers: Vec<NodeId>,
 }
@@ -408,13 +409,13 @@ impl std::fmt::Debug for TokenMade {
 /// A token; dates by RFC 3339.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct TokenRow {
-    pub(crate) id: String,
+    pub(crate) id: Foreign,
     /// `good`, `used`, `expired` or `revoked`.
-    pub(crate) state: String,
+    pub(crate) state: Foreign,
     pub(crate) node: Option<NodeId>,
     pub(crate) datacenter: Option<Datacenter>,
-    pub(crate) created: String,
-    pub(crate) expires: String,
+    pub(crate) created: Foreign,
+    pub(crate) expires: Foreign,
     pub(crate) uses: u32,
     pub(crate) used: u32,
     /// The last few nodes that it let in.
@@ -465,8 +466,8 @@ impl Entry {
 impl Blame {
     fn of(reason: &Reason) -> Self {
         Self {
-            cause: reason.cause.as_str().to_owned(),
-            sentence: reason.cause.as_sentence().to_owned(),
+            cause: reason.cause.as_str().into(),
+            sentence: reason.cause.as_sentence().into(),
             observers: reason.observers.to_vec(),
         }
     }
@@ -474,7 +475,7 @@ impl Blame {
     /// For people.
     pub(crate) fn explained(&self) -> String {
         if self.observers.is_empty() {
-            self.sentence.clone()
+            self.sentence.to_string()
         } else {
             format!("{} (by {})", self.sentence, super::why::names(&self.observers))
         }
@@ -487,14 +488,14 @@ impl From<Member> for MemberView {
         Self {
             node: member.node,
             datacenter: member.datacenter,
-            address: member.addresses.first().cloned(),
+            address: member.addresses.first().map(|address| address.as_str().into()),
             state: member.state.into(),
             phi: measured(member.state, member.phi),
             version: member.version,
             generation: member.generation,
             keys: member.keys,
-            addresses: member.addresses,
-            not_after: member.not_after.map(date),
+            addresses: member.addresses.into_iter().map(Foreign::from).collect(),
+            not_after: member.not_after.map(|until| date(until).into()),
             expires_soon,
             tags: member.tags,
             local: member.local,
@@ -505,12 +506,12 @@ impl From<Member> for MemberView {
 impl From<TokenView> for TokenRow {
     fn from(view: TokenView) -> Self {
         Self {
-            id: view.id.to_string(),
-            state: view.state.as_str().to_owned(),
+            id: view.id.to_string().into(),
+            state: view.state.as_str().into(),
             node: view.terms.node,
             datacenter: view.terms.datacenter,
-            created: date(view.created),
-            expires: date(view.expires),
+            created: date(view.created).into(),
+            expires: date(view.expires).into(),
             uses: view.terms.uses,
             used: view.used,
             by: view.by,
@@ -620,7 +621,7 @@ impl From<&CliError> for Failure {
             Exit::NotFound => Code::NotFound,
             _ => Code::Failed,
         };
-        Self { code, message: error.to_string() }
+        Self { code, message: error.to_string().into() }
     }
 }
 

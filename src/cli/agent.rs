@@ -8,6 +8,7 @@ mod files;
 mod desk;
 mod issuing;
 mod journal;
+mod lines;
 mod logs;
 mod metrics;
 mod places;

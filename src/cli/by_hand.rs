@@ -139,7 +139,7 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
     };
     let authorities: Vec<_> = found.iter().enumerate().map(line).collect();
     let phase = format!("{:12} {phase}", "phase");
-    output::line(&format!("{phase}\n{}\n{:12} {roots}\n{next}", authorities.join("\n"), "roots"))
+    output::lines(&format!("{phase}\n{}\n{:12} {roots}\n{next}", authorities.join("\n"), "roots"))
 }
 
 /// What the operator is to do next.

@@ -218,7 +218,7 @@ pub(super) fn made(
     if json {
         return output::json(&Made { directory, certificate: certificate.into() });
     }
-    output::line(&format!("{certificate}\nwritten to   {directory}"))
+    output::lines(&format!("{certificate}\nwritten to   {directory}"))
 }
 
 #[derive(Serialize)]
@@ -250,7 +250,7 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
     let shown = shown
         .iter()
         .map(|(file, certificate)| format!("file         {}\n{certificate}", file.display()));
-    output::line(&shown.collect::<Vec<_>>().join("\n\n"))
+    output::lines(&shown.collect::<Vec<_>>().join("\n\n"))
 }
 
 /// The certificates of an agent, or of an authority.
@@ -285,15 +285,15 @@ impl From<&CertificateSummary> for CertificateView {
     fn from(summary: &CertificateSummary) -> Self {
         Self {
             name: match (&summary.name, &summary.client) {
-                (Ok(name), _) => Some(name.to_uri()),
-                (Err(_), client) => client.as_ref().map(ClientName::to_uri),
+                (Ok(name), _) => Some(name.to_uri().into()),
+                (Err(_), client) => client.as_ref().map(|client| client.to_uri().into()),
             },
-            subject: summary.subject.clone(),
-            issuer: summary.issuer.clone(),
-            serial: summary.serial.clone(),
-            not_before: date(summary.not_before),
-            not_after: date(summary.not_after),
-            fingerprint: summary.fingerprint.clone(),
+            subject: summary.subject.as_str().into(),
+            issuer: summary.issuer.as_str().into(),
+            serial: summary.serial.as_str().into(),
+            not_before: date(summary.not_before).into(),
+            not_after: date(summary.not_after).into(),
+            fingerprint: summary.fingerprint.as_str().into(),
             authority: summary.is_authority,
         }
     }

@@ -15,6 +15,7 @@ use super::{
     error::{CliError, Exit},
     remote::{Target, Visit},
 };
+use crate::foreign::Foreign;
 
 /// Asks an agent for one thing.
 pub(crate) fn call<D: DeserializeOwned>(
@@ -137,7 +138,8 @@ impl Client {
     ) -> Result<Option<Answer<I, D>>, CliError> {
         let Some(line) = self.line()? else { return Ok(None) };
         serde_json::from_slice(&line).map(Some).map_err(|error| {
-            CliError::failed(format!("the agent's answer is not understood: {error}"))
+            let why = Foreign::from(error.to_string()).cut(WORDS_MAX);
+            CliError::failed(format!("the agent's answer is not understood: {why}"))
         })
     }
 
@@ -177,3 +179,5 @@ fn broken(error: &io::Error) -> CliError {
 
 /// How long an answer may take; the agent itself gives up a call after half of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest explanation of why an answer is not understood, in characters: it repeats parts of the answer.
+const WORDS_MAX: usize = 200;

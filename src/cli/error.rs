@@ -1,11 +1,8 @@
 //! How a command fails: one line for people, one exit code for scripts.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{fmt, io, process::ExitCode};
 
+use super::output;
 use crate::error::Error;
 
 /// What the exit code of the program says.
@@ -74,7 +71,7 @@ impl CliError {
     /// Tells the user, and says what to exit with.
     pub(crate) fn report(&self) -> ExitCode {
         if self.exit != Exit::Done {
-            let _ = writeln!(io::stderr(), "gossipmonger: {self}");
+            output::note(&self.message);
         }
         ExitCode::from(self.exit as u8)
     }

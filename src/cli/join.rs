@@ -231,7 +231,7 @@ fn tell(dir: &Path, joined: &Joined, json: bool) -> Result<(), CliError> {
     if json {
         return output::json(&Told { directory, certificate: certificate.into() });
     }
-    output::line(&format!(
+    output::lines(&format!(
         "{certificate}\nwritten to   {directory}\nstart it with: gossipmonger agent --dir {directory}"
     ))
 }

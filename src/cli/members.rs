@@ -9,7 +9,10 @@ use super::{
     output,
     remote::Target,
 };
-use crate::protocol::id::{Datacenter, NodeId};
+use crate::{
+    foreign::Foreign,
+    protocol::id::{Datacenter, NodeId},
+};
 
 /// List the nodes of the cluster, as this agent sees them.
 #[derive(Debug, clap::Args)]
@@ -81,7 +84,7 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("node", info.node.to_string()),
         ("cluster", info.cluster.to_string()),
         ("datacenter", info.datacenter.to_string()),
-        ("addresses", info.addresses.join(", ")),
+        ("addresses", output::joined(&info.addresses)),
         ("generation", info.generation.to_string()),
         ("version", info.version.to_string()),
         ("keys", info.keys.to_string()),
@@ -89,8 +92,11 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("members", members.collect::<Vec<_>>().join(", ")),
         ("certificate", format!("valid until {}", info.certificate.not_after)),
     ];
-    pairs.extend(info.certificate_problem.map(|problem| ("certificate files", problem)));
-    pairs.extend(info.certificate_warning.map(|warning| ("certificate expiry", warning)));
+    pairs
+        .extend(info.certificate_problem.map(|problem| ("certificate files", problem.to_string())));
+    pairs.extend(
+        info.certificate_warning.map(|warning| ("certificate expiry", warning.to_string())),
+    );
     let health = match info.health {
         0 => "0 (not delayed)".to_owned(),
         late => format!("{late} (this agent is delayed, and waits longer for others)"),
@@ -100,8 +106,8 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("gossip interval", format!("{} ms", info.gossip_interval_ms)),
         ("dead peer phi", info.dead_peer_phi.to_string()),
         ("health", health),
-        ("store", info.store),
-        ("metrics", info.metrics.unwrap_or_else(|| "-".to_owned())),
+        ("store", info.store.to_string()),
+        ("metrics", output::or_dash(info.metrics.as_ref())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
     ]);
     pairs.extend(counts("counters", &info.counters));
@@ -152,8 +158,8 @@ pub(crate) fn suspicion(phi: Option<f64>) -> String {
 /// When its certificate expires, to the day or to the second; marked if it is to be renewed.
 fn expiry(member: &MemberView) -> String {
     let Some(until) = &member.not_after else { return "-".to_owned() };
-    match until.split_once('T') {
-        Some((day, _)) if !member.expires_soon => day.to_owned(),
+    match until.unescaped().split_once('T') {
+        Some((day, _)) if !member.expires_soon => Foreign::from(day).to_string(),
         _ => format!("{until} !"),
     }
 }
@@ -165,7 +171,7 @@ fn row(member: &MemberView) -> [String; 9] {
         member.datacenter.to_string(),
         member.state.as_str().to_owned(),
         suspicion(member.phi),
-        output::cell(member.address.as_deref().unwrap_or("-")),
+        output::cell(member.address.as_ref().map_or("-", Foreign::unescaped)),
         member.version.to_string(),
         member.keys.to_string(),
         expiry(member),

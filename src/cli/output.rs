@@ -1,7 +1,7 @@
 //! What is printed: JSON for programs, aligned columns for people.
 //!
-//! Keys, values and tags come from other nodes: what is meant for a terminal is printed without
-//! control characters.
+//! Output may contain untrusted text: keys, values, tags, names in certificates, answers of an agent. All text for
+//! standard output leaves through this file, which escapes it ([`foreign`]).
 
 use std::io::{self, IsTerminal, Write};
 
@@ -12,18 +12,34 @@ use rustix::{
 use serde::Serialize;
 
 use super::error::{CliError, Exit};
+use crate::foreign::{self, Foreign};
 
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), CliError> {
-    let line = serde_json::to_string(value).map_err(CliError::failed)?;
-    self::line(&line)
+    let json = serde_json::to_string(value).map_err(CliError::failed)?;
+    printed(&foreign::json_escaped(&json))
 }
 
-/// Prints a line.
+/// Prints one line; a line end in it is escaped.
 pub(crate) fn line(line: &str) -> Result<(), CliError> {
+    printed(&foreign::escaped(line))
+}
+
+/// Prints several lines. Untrusted text in them must be a [`Foreign`], which has no line end.
+pub(crate) fn lines(lines: &str) -> Result<(), CliError> {
+    printed(&foreign::escaped_lines(lines))
+}
+
+fn printed(safe: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{line}")?;
+    writeln!(out, "{safe}")?;
     Ok(out.flush()?)
+}
+
+/// Prints a note or an error on standard error. Untrusted text in it must be a [`Foreign`], which has no line end.
+pub(crate) fn note(note: &str) {
+    // A closed standard error is no failure.
+    let _ = writeln!(io::stderr(), "gossipmonger: {}", foreign::escaped_lines(note));
 }
 
 /// Ends the program when nobody reads its output any more (`watch | head -1`). A write would say so
@@ -66,7 +82,8 @@ pub(crate) fn table<const N: usize>(
     let header = header.map(str::to_owned);
     for row in std::iter::once(&header).chain(rows) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        let row = cells.collect::<Vec<_>>().join("  ");
+        writeln!(out, "{}", foreign::escaped(row.trim_end()))?;
     }
     Ok(out.flush()?)
 }
@@ -98,12 +115,13 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> Result<(), CliError> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = io::BufWriter::new(io::stdout().lock());
     for (name, value) in pairs {
-        writeln!(out, "{}", format!("{name:width$}  {value}").trim_end())?;
+        let pair = format!("{name:width$}  {value}");
+        writeln!(out, "{}", foreign::escaped(pair.trim_end()))?;
     }
     Ok(out.flush()?)
 }
 
-/// Prints a value as it is, without control characters if it is for a terminal. `raw`: not even a
+/// Prints a value as it is, with its control characters escaped if it is for a terminal. `raw`: not even a
 /// newline is added.
 pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
@@ -111,7 +129,7 @@ pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
         out.write_all(bytes)?;
     } else {
         match std::str::from_utf8(bytes) {
-            Ok(text) if out.is_terminal() => writeln!(out, "{}", printable(text))?,
+            Ok(text) if out.is_terminal() => writeln!(out, "{}", foreign::escaped_lines(text))?,
             Err(_) if out.is_terminal() => writeln!(out, "({} bytes, use --raw)", bytes.len())?,
             _ => {
                 out.write_all(bytes)?;
@@ -122,23 +140,23 @@ pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
     Ok(out.flush()?)
 }
 
-/// Text of others without control characters, save line ends and tabs.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && !matches!(c, '\n' | '\t') { '\u{fffd}' } else { c };
-    text.chars().map(shown).collect()
-}
-
-/// Text of others for one cell: one line, not too long.
+/// Untrusted text for one cell: one line of limited length.
 pub(crate) fn cell(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(CELL_CHARS_MAX)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut shown = Foreign::from(text).cut(CELL_CHARS_MAX).to_string();
     if text.chars().nth(CELL_CHARS_MAX).is_some() {
         shown.push('…');
     }
     shown
+}
+
+/// Untrusted texts, separated by commas.
+pub(crate) fn joined(texts: &[Foreign]) -> String {
+    texts.iter().map(Foreign::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Untrusted text, or a dash if there is none.
+pub(crate) fn or_dash(text: Option<&Foreign>) -> String {
+    text.map_or_else(|| "-".to_owned(), Foreign::to_string)
 }
 
 /// Tags as `name=value,...`, or a dash.
@@ -158,8 +176,7 @@ mod tests {
 
     #[test]
     fn shows_no_control_characters_of_others() {
-        assert_eq!(cell("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
-        assert_eq!(printable("a\u{1b}c\nb"), "a\u{fffd}c\nb");
+        assert_eq!(cell("a\u{1b}[2Jb\n\u{202e}"), "a\\u{1b}[2Jb\\n\\u{202e}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! An agent on another machine: where it is, and as whom it is asked.
 
 use std::{
+    io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,6 +20,7 @@ use super::{
     error::{CliError, Exit},
 };
 use crate::{
+    foreign::Foreign,
     protocol::id::NodeId,
     tls::{self, ClientIdentity, Host, Roots, SERVER_NAME, Verdict, file},
 };
@@ -239,7 +241,8 @@ impl Visit {
             Some(reason) if is_end(&reason) => Ok(None),
             Some(reason) => Err(explained(&self.address, &reason, &self.verdict)),
             None => {
-                let why = read.err().map_or_else(String::new, |error| format!(": {error}"));
+                let why = |error: io::Error| format!(": {}", Foreign::from(error.to_string()));
+                let why = read.err().map_or_else(String::new, why);
                 let address = &self.address;
                 Err(CliError::failed(format!("the agent at {address} broke off its answer{why}")))
             }
@@ -295,15 +298,16 @@ fn explained(address: &str, reason: &ConnectionError, verdict: &Verdict) -> CliE
     }
     match reason {
         ConnectionError::ApplicationClosed(closed) => {
-            let words = String::from_utf8_lossy(&closed.reason);
-            let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
+            let words = Foreign::lossy(&closed.reason).cut(WORDS_MAX);
             CliError::usage(format!("the agent at {address} turned us away; it says: {words}"))
         }
         ConnectionError::TimedOut => silent(address),
-        other => CliError::new(
-            Exit::NoAgent,
-            format!("the connection to the agent at {address} broke: {other}"),
-        ),
+        other => {
+            // It may quote the other end, which need not have a certificate.
+            let why = Foreign::from(other.to_string()).cut(WORDS_MAX);
+            let broke = format!("the connection to the agent at {address} broke: {why}");
+            CliError::new(Exit::NoAgent, broke)
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     },
     tls::Authority,
 };
+    foreign::Foreign,
 
 /// Revokes all certificates that a node has, everywhere and at once. It needs a running agent.
 #[derive(Debug, clap::Args)]
@@ -44,11 +45,11 @@ pub(crate) struct List {
 pub(crate) struct RevocationView {
     pub(crate) node: NodeId,
     /// Revoked is what is valid from then or earlier, by RFC 3339.
-    pub(crate) cutoff: String,
+    pub(crate) cutoff: Foreign,
     /// Until when such a certificate may be valid.
-    pub(crate) expires: String,
+    pub(crate) expires: Foreign,
     /// SHA-256 of the authority's public key, in hexadecimal.
-    pub(crate) issuer: String,
+    pub(crate) issuer: Foreign,
 }
 
 /// The agent has revoked; what it knows now.
@@ -82,7 +83,7 @@ pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
         return output::json(&revoked.view);
     }
     let RevocationView { node, cutoff, .. } = &revoked.view;
-    output::line(&format!(
+    output::lines(&format!(
         "{node} is revoked: its certificates valid from {cutoff} or earlier are refused by all nodes\n\
          that this one reaches, and by the others once they are back; it needs a new one to come back"
     ))
@@ -100,7 +101,8 @@ pub(crate) fn list(agent: &Target, args: &List) -> Result<(), CliError> {
         .iter()
         .map(|view| {
             let RevocationView { node, cutoff, expires, issuer } = view;
-            [node.to_string(), cutoff.clone(), expires.clone(), issuer[..ISSUER_SHOWN].to_owned()]
+            let issuer = issuer.clone().cut(ISSUER_SHOWN);
+            [node.to_string(), cutoff.to_string(), expires.to_string(), issuer.to_string()]
         })
         .collect();
     output::table(["NODE", "VALID UNTIL", "KEPT UNTIL", "AUTHORITY"], &rows)
@@ -122,9 +124,9 @@ impl From<&Revocation> for RevocationView {
     fn from(statement: &Revocation) -> Self {
         Self {
             node: statement.node.clone(),
-            cutoff: date(statement.cutoff),
-            expires: date(statement.expires),
-            issuer: statement.issuer.to_string(),
+            cutoff: date(statement.cutoff).into(),
+            expires: date(statement.expires).into(),
+            issuer: statement.issuer.to_string().into(),
         }
     }
 }

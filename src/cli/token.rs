@@ -73,7 +73,7 @@ fn made(dir: &Path, args: Create, json: bool) -> Result<(), CliError> {
     }
     let row = &made.row;
     let times = if row.uses == 1 { "once".to_owned() } else { format!("{} times", row.uses) };
-    output::line(&format!(
+    output::lines(&format!(
         "token {} for {}, good {times}, until {}\nuse it with: gossipmonger join TOKEN SEED-HOST --dir DIR",
         row.id,
         whom(row),
@@ -91,7 +91,7 @@ fn list(dir: &Path, json: bool) -> Result<(), CliError> {
         let by: Vec<_> = row.by.iter().map(NodeId::as_str).collect();
         let by = if by.is_empty() { "-".to_owned() } else { output::cell(&by.join(",")) };
         let used = format!("{}/{}", row.used, row.uses);
-        [row.id.clone(), row.state.clone(), whom(row), used, row.expires.clone(), by]
+        [row.id.to_string(), row.state.to_string(), whom(row), used, row.expires.to_string(), by]
     });
     let header = ["ID", "STATE", "FOR", "USED", "EXPIRES", "BY"];
     output::table(header, &rows.collect::<Vec<_>>())

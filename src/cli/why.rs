@@ -15,6 +15,7 @@ use super::{
 use crate::{
     actors::clock::Clock,
     cuts::Cut,
+    foreign::Foreign,
     protocol::{
         id::NodeId,
         phi::LOSS_MIN,
@@ -59,26 +60,26 @@ pub(crate) struct WhyView {
 /// A connection was ended on purpose.
 #[derive(Debug, Serialize, Deserialize)]
 struct CutView {
-    at: String,
+    at: Foreign,
     age_ms: u64,
     /// Whether the node ended it, and not this agent.
     by_peer: bool,
     /// As it is counted among the refusals.
-    label: String,
-    reason: String,
+    label: Foreign,
+    reason: Foreign,
 }
 
 /// One change of what is thought of a node.
 #[derive(Debug, Serialize, Deserialize)]
 struct Change {
     /// By RFC 3339 with milliseconds, from the age and the present wall clock of the agent.
-    at: String,
+    at: Foreign,
     age_ms: u64,
     from: State,
     to: State,
-    cause: String,
+    cause: Foreign,
     /// The cause as a sentence, with the node as its subject.
-    sentence: String,
+    sentence: Foreign,
     phi: f64,
     observers: Vec<NodeId>,
     /// For how long the agent itself had stood still shortly before.
@@ -184,7 +185,7 @@ impl CutView {
     fn new(snapshot: &Snapshot, cut: Cut) -> Self {
         let Cut { at, by_peer, label, reason } = cut;
         let (at, age_ms) = when(snapshot, at);
-        Self { at, age_ms, by_peer, label: label.to_owned(), reason }
+        Self { at, age_ms, by_peer, label: label.into(), reason: reason.into() }
     }
 
     fn sentence(&self) -> String {
@@ -204,10 +205,10 @@ impl Change {
             age_ms,
             from: (*from).into(),
             to: (*to).into(),
-            cause: reason.cause.as_str().to_owned(),
+            cause: reason.cause.as_str().into(),
             sentence: match &reason.deed {
-                Some(deed) => format!("{} ({deed})", reason.cause.as_sentence()),
-                None => reason.cause.as_sentence().to_owned(),
+                Some(deed) => format!("{} ({deed})", reason.cause.as_sentence()).into(),
+                None => reason.cause.as_sentence().into(),
             },
             phi: rounded(reason.phi),
             observers: reason.observers.to_vec(),
@@ -219,7 +220,7 @@ impl Change {
     fn row(&self) -> [String; 9] {
         let evidence = self.evidence.as_ref();
         [
-            self.at.clone(),
+            self.at.to_string(),
             shown_time(self.age_ms as f64),
             format!("{} -> {}", self.from.as_str(), self.to.as_str()),
             format!("{:.2}", self.phi),
@@ -227,7 +228,7 @@ impl Change {
             evidence.map_or_else(|| "-".to_owned(), EvidenceView::path),
             if self.stall_ms > 0.0 { shown_time(self.stall_ms) } else { "-".to_owned() },
             names(&self.observers),
-            self.sentence.clone(),
+            self.sentence.to_string(),
         ]
     }
 }
@@ -280,10 +281,10 @@ pub(crate) fn names(nodes: &[NodeId]) -> String {
 }
 
 /// When something was, by the present wall clock, and for how many milliseconds that has been so.
-fn when(snapshot: &Snapshot, at: Time) -> (String, u64) {
+fn when(snapshot: &Snapshot, at: Time) -> (Foreign, u64) {
     let age = snapshot.now().since(at);
     let wall = Clock::wall().checked_sub(age).map(moment).unwrap_or_default();
-    (wall, u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+    (wall.into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// RFC 3339 with milliseconds: several changes of one second are in order with the log.

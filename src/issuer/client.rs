@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     actors::clock::Clock,
+    foreign::Foreign,
     protocol::id::{Datacenter, NodeId},
     tls::{
         self, AuthorityError, Identity, Issued, KeyKind, LoadError, Pin, Pinned, Refusal,
@@ -78,8 +79,8 @@ pub enum ClaimError {
     Unreachable {
         /// The door.
         address: String,
-        /// What happened.
-        why: String,
+        /// What happened; it may hold words of whoever has answered.
+        why: Foreign,
     },
     /// The issuer is busy, or does not look at us for a while.
     #[error(
@@ -110,7 +111,7 @@ pub enum ClaimError {
         /// Why.
         why: Refused,
         /// What more it said.
-        detail: String,
+        detail: Foreign,
     },
     /// The answer does not fit what was asked.
     #[error("{address} gave an answer that cannot be used: {why}")]
@@ -118,7 +119,7 @@ pub enum ClaimError {
         /// The door.
         address: String,
         /// What is wrong with it.
-        why: String,
+        why: Foreign,
     },
     /// No key could be made.
     #[error(transparent)]
@@ -238,7 +239,7 @@ impl Call {
     ) -> Result<Self, ClaimError> {
         let unreachable = |why: &dyn fmt::Display| ClaimError::Unreachable {
             address: door.to_string(),
-            why: why.to_string(),
+            why: why.to_string().into(),
         };
         let crypto = QuicClientConfig::try_from(tls).expect(tls::INITIAL_SUITE);
         let mut config = ClientConfig::new(Arc::new(crypto));
@@ -334,7 +335,7 @@ impl Call {
         match Answer::decode(&answer).map_err(|e| self.bad(e))? {
             Answer::Granted(granted) => Ok(granted),
             Answer::Refused(why, detail) => {
-                let detail = detail.chars().filter(|c| !c.is_control()).take(200).collect();
+                let detail = Foreign::from(detail).cut(WORDS_MAX);
                 Err(ClaimError::Refused { address: self.door.to_string(), why, detail })
             }
         }
@@ -370,7 +371,8 @@ impl Call {
     }
 
     fn bad(&self, why: impl fmt::Display) -> ClaimError {
-        ClaimError::Answer { address: self.door.to_string(), why: why.to_string() }
+        let why = Foreign::from(why.to_string()).cut(WORDS_MAX);
+        ClaimError::Answer { address: self.door.to_string(), why }
     }
 }
 
@@ -389,7 +391,10 @@ fn broken(door: &SocketAddr, error: &ConnectionError, verdict: &Verdict) -> Clai
         }
         error => match verdict.refusal(error) {
             Some(refusal) => ClaimError::Handshake { address, refusal },
-            None => ClaimError::Unreachable { address, why: error.to_string() },
+            None => {
+                let why = Foreign::from(error.to_string()).cut(WORDS_MAX);
+                ClaimError::Unreachable { address, why }
+            }
         },
     }
 }
@@ -431,10 +436,12 @@ fn local_address(towards: SocketAddr) -> IpAddr {
     socket.map_or_else(|_| unspecified(towards).ip(), |address| address.ip())
 }
 
-fn aside(detail: &str) -> String {
+fn aside(detail: &Foreign) -> String {
     if detail.is_empty() { String::new() } else { format!(" ({detail})") }
 }
 
+/// Longest words of the other side that are repeated, in characters.
+const WORDS_MAX: usize = 200;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     actors::clock::Clock,
+    foreign::Foreign,
     protocol::{id::NodeId, time::Time},
     tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},
 };
@@ -61,8 +62,8 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
     fn roots_pem(&self) -> String;
     /// The doors (`host:port`) of other issuers that this node knows.
     fn issuers(&self) -> Vec<String>;
-    /// Somebody was refused; the label is for a counter.
-    fn refused(&self, source: SocketAddr, label: &'static str, detail: &str);
+    /// Somebody was refused; the label is for a counter. The detail may hold words of that visitor.
+    fn refused(&self, source: SocketAddr, label: &'static str, detail: &Foreign);
     /// A certificate was given to this node, for a token or for its certificate before.
     fn granted(&self, source: SocketAddr, name: &PeerName, renewal: bool);
 }
@@ -172,14 +173,14 @@ impl Desk {
         }
         let source = incoming.remote_address();
         if !self.sources().pays(source.ip(), self.clock.now()) {
-            self.cluster.refused(source, RATE_LIMITED, "too many attempts within a minute");
+            self.refused(source, RATE_LIMITED, "too many attempts within a minute");
             incoming.refuse();
             return None;
         }
         match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => Some((incoming, permit)),
             Err(_) => {
-                self.cluster.refused(source, BUSY, "too many are being served");
+                self.refused(source, BUSY, "too many are being served");
                 incoming.refuse();
                 None
             }
@@ -197,7 +198,7 @@ impl Desk {
         match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => self.broken(source, &error, &verdict),
-            Err(_) => self.cluster.refused(source, TIMEOUT, "no whole request in time"),
+            Err(_) => self.refused(source, TIMEOUT, "no whole request in time"),
         }
     }
 
@@ -268,7 +269,7 @@ impl Desk {
             Err(Denied { why, detail }) => {
                 let told =
                     if detail.is_empty() { why.to_string() } else { format!("{why}: {detail}") };
-                self.cluster.refused(source, why.as_str(), &told);
+                self.refused(source, why.as_str(), &told);
                 // What is wrong inside is no business of strangers.
                 let detail = if why == Refused::Unable { String::new() } else { detail };
                 Answer::Refused(why, detail.chars().take(DETAIL_CHARS_MAX).collect())
@@ -284,13 +285,17 @@ impl Desk {
                     && refusal.reason == Rejection::UnknownAuthority =>
             {
                 let detail = "it does not accept this authority: its token is of another one";
-                self.cluster.refused(source, WRONG_PIN, detail);
+                self.refused(source, WRONG_PIN, detail);
             }
             Some(refusal) => {
-                self.cluster.refused(source, refusal.reason.as_str(), &refusal.to_string());
+                self.refused(source, refusal.reason.as_str(), &refusal.to_string());
             }
-            None => self.cluster.refused(source, BROKEN, &error.to_string()),
+            None => self.refused(source, BROKEN, &error.to_string()),
         }
+    }
+
+    fn refused(&self, source: SocketAddr, label: &'static str, detail: &str) {
+        self.cluster.refused(source, label, &Foreign::from(detail).cut(LOGGED_CHARS_MAX));
     }
 
     fn server_config(&self, verdict: Verdict) -> ServerConfig {
@@ -414,6 +419,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 const INCOMING_BUFFER: u64 = 16 << 10;
 /// Longest detail that a refused asker is told, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
+/// Longest detail that is logged, in characters: a visitor says a part of it.
+const LOGGED_CHARS_MAX: usize = 400;
 // Labels of what is refused without an answer.
 const RATE_LIMITED: &str = "join_rate_limited";
 const BUSY: &str = "join_busy";

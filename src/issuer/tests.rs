@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::{server::transport, *};
 use crate::{
+    foreign::Foreign,
     protocol::id::{ClusterId, Datacenter, NodeId},
     tls::{AuthorityOptions, Issued, KeyKind, Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers},
 };
@@ -295,7 +296,7 @@ impl Cluster for Told {
         vec!["d.example.org:7102".to_owned(), "no door".to_owned()]
     }
 
-    fn refused(&self, _source: SocketAddr, label: &'static str, _detail: &str) {
+    fn refused(&self, _source: SocketAddr, label: &'static str, _detail: &Foreign) {
         self.refused.lock().unwrap().push(label);
     }
 

@@ -29,7 +29,10 @@ use x509_parser::{
 use zeroize::Zeroizing;
 
 use super::{naming::Naming, role::ClientName};
-use crate::protocol::id::{ClusterId, Datacenter, NodeId};
+use crate::{
+    foreign::{Foreign, is_unsafe},
+    protocol::id::{ClusterId, Datacenter, NodeId},
+};
 
 /// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
 /// certificates is 8 kB.
@@ -185,10 +188,10 @@ impl fmt::Display for CertificateSummary {
             (Err(_), None) if self.is_authority => {
                 writeln!(f, "name         (certificate authority)")?;
             }
-            (Err(e), None) => writeln!(f, "name         none: {e}")?,
+            (Err(e), None) => writeln!(f, "name         none: {}", Foreign::from(e.to_string()))?,
         }
-        writeln!(f, "subject      {}", self.subject)?;
-        writeln!(f, "issuer       {}", self.issuer)?;
+        writeln!(f, "subject      {}", Foreign::from(self.subject.as_str()))?;
+        writeln!(f, "issuer       {}", Foreign::from(self.issuer.as_str()))?;
         writeln!(f, "serial       {}", self.serial)?;
         writeln!(f, "valid from   {}", date(self.not_before))?;
         writeln!(f, "valid until  {}", date(self.not_after))?;
@@ -560,7 +563,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The start of a foreign text, so that an error message stays one line.
 pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(URI_SHOWN_MAX).collect()
+    text.chars().filter(|c| !is_unsafe(*c)).take(URI_SHOWN_MAX).collect()
 }
 
 pub(super) const SCHEME: &str = "spiffe://";

@@ -15,6 +15,7 @@ use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
 use super::identity::date;
+use crate::foreign::Foreign;
 
 /// Why a peer was refused; [`Rejection::as_str`] is the label of its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -258,8 +259,8 @@ pub struct Refusal {
     /// Why.
     pub reason: Rejection,
     /// More about it, possibly empty: names, dates, or the words of the other side (at most
-    /// [`DETAIL_MAX`] printable characters, and to be believed no more than the peer).
-    pub detail: String,
+    /// [`DETAIL_MAX`] characters, and to be believed no more than the peer).
+    pub detail: Foreign,
 }
 
 impl Refusal {
@@ -269,20 +270,21 @@ impl Refusal {
     #[must_use]
     pub fn of(ended: &ConnectionError) -> Option<Self> {
         let (by, code, text) = match ended {
-            ConnectionError::TransportError(e) => (RefusedBy::Us, e.code, printable(&e.reason)),
+            ConnectionError::TransportError(e) => {
+                (RefusedBy::Us, e.code, Foreign::from(&*e.reason))
+            }
             ConnectionError::ConnectionClosed(close) => {
-                let text = String::from_utf8_lossy(&close.reason);
-                (RefusedBy::Peer, close.error_code, printable(&text))
+                (RefusedBy::Peer, close.error_code, Foreign::lossy(&close.reason))
             }
             _ => return None,
         };
         let alert = alert(u64::from(code))?;
-        let reason = Rejection::of_alert(alert, &text);
-        Some(Self { by, reason, detail: text })
+        let reason = Rejection::of_alert(alert, text.unescaped());
+        Some(Self { by, reason, detail: text.cut(DETAIL_MAX) })
     }
 
     pub(super) fn by_us(reason: Rejection, detail: String) -> Self {
-        Self { by: RefusedBy::Us, reason, detail }
+        Self { by: RefusedBy::Us, reason, detail: Foreign::from(detail).cut(DETAIL_MAX) }
     }
 
     /// What our verification found wrong with a peer's certificate chain.
@@ -309,10 +311,10 @@ impl fmt::Display for Refusal {
             RefusedBy::Us => write!(f, "we refused the peer: {}", self.reason.seen_by_refuser())?,
             RefusedBy::Peer => write!(f, "the peer refused us: {}", self.reason.seen_by_refused())?,
         }
-        match (self.by, self.detail.as_str()) {
-            (_, "") => Ok(()),
-            (RefusedBy::Us, detail) => write!(f, " ({detail})"),
-            (RefusedBy::Peer, detail) => write!(f, " (it says: {detail})"),
+        match self.by {
+            _ if self.detail.is_empty() => Ok(()),
+            RefusedBy::Us => write!(f, " ({})", self.detail),
+            RefusedBy::Peer => write!(f, " (it says: {})", self.detail),
         }
     }
 }
@@ -353,7 +355,7 @@ fn described(error: &rustls::Error) -> String {
             not_before,
             ..
         }) => format!("it is valid from {}", day(not_before)),
-        other => printable(&other.to_string()),
+        other => other.to_string(),
     }
 }
 
@@ -361,11 +363,6 @@ fn described(error: &rustls::Error) -> String {
 fn alert(code: u64) -> Option<AlertDescription> {
     let alert = u8::try_from(code.checked_sub(CRYPTO_ERROR_FIRST)?).ok()?;
     Some(AlertDescription::from(alert))
-}
-
-/// A foreign text that can neither fill the log nor write to the terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(DETAIL_MAX).collect()
 }
 
 /// Longest detail of a refusal, in characters.
@@ -397,11 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn repeats_only_the_printable_start_of_what_a_peer_says() {
+    fn repeats_only_the_start_of_what_a_peer_says_and_escapes_it() {
         let hostile = format!("\u{1b}[2J\r\n{}", "\u{e4}".repeat(100_000));
         let refusal = Refusal::of(&told(TransportErrorCode::crypto(0x30), &hostile)).unwrap();
-        assert_eq!(refusal.detail.chars().count(), DETAIL_MAX);
-        assert!(refusal.detail.starts_with("[2J\u{e4}"), "{}", refusal.detail);
+        assert_eq!(refusal.detail.unescaped().chars().count(), DETAIL_MAX);
+        let shown = refusal.to_string();
+        assert!(shown.contains("(it says: \\u{1b}[2J\\r\\n\u{e4}"), "{shown}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::cli::error::CliError;
+use crate::{cli::error::CliError, foreign::Foreign};
 
 /// The configuration; it may be missing.
 pub(crate) const CONFIG: &str = "gossipmonger.toml";
@@ -74,7 +74,7 @@ fn note(file: &mut File) -> std::io::Result<()> {
 fn taken(dir: &Path, file: &mut File) -> CliError {
     let mut pid = String::new();
     let _ = file.take(PID_BYTES_MAX).read_to_string(&mut pid);
-    let pid = pid.trim();
+    let pid = Foreign::from(pid.trim());
     let by = if pid.is_empty() { String::new() } else { format!(" (process {pid})") };
     CliError::failed(format!(
         "an agent{by} runs in {} already: stop it first, or give this one a directory of its own",

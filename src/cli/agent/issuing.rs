@@ -18,6 +18,7 @@ use crate::{
         admin::{TokenMade, TokenRow, Tokens},
         error::CliError,
     },
+    foreign::Foreign,
     issuer::{Cluster, Door, Issuer, IssuerError, LedgerError, Terms, TokenId},
     node::Gossipmonger,
     protocol::{id::NodeId, liveness::PeerState, revocation::Revocation, route::Counter},
@@ -97,7 +98,7 @@ impl Issuing {
         let port = self.port;
         let (token, view) = self.ask(move |issuer| issuer.create(&terms, port)).await?;
         let row = TokenRow::from(view);
-        tracing::info!(id = row.id, expires = row.expires, uses = row.uses, "token made");
+        tracing::info!(id = %row.id, expires = %row.expires, uses = row.uses, "token made");
         Ok(TokenMade { token: token.to_text().to_string(), row })
     }
 
@@ -175,7 +176,7 @@ impl Cluster for View {
         self.issuers.clone()
     }
 
-    fn refused(&self, source: SocketAddr, label: &'static str, detail: &str) {
+    fn refused(&self, source: SocketAddr, label: &'static str, detail: &Foreign) {
         self.node.counters().refuse(label);
         let line = format!("{} {detail}", source.ip());
         if self.told.is_new(&line, self.clock.now()) {

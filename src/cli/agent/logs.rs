@@ -9,7 +9,10 @@ use tracing_subscriber::{
     EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
 
-use super::settings::Settings;
+use super::{
+    lines::{Form, OneLine},
+    settings::Settings,
+};
 use crate::{cli::error::CliError, config::LogFormat};
 
 /// The running log.
@@ -22,13 +25,18 @@ impl Logs {
     pub(super) fn start(settings: &Settings) -> Result<Self, CliError> {
         let (filter, handle) = reload::Layer::new(filter(settings.log())?);
         let registry = tracing_subscriber::registry().with(filter);
-        let lines =
-            tracing_subscriber::fmt::layer().with_writer(io::stderr).log_internal_errors(false);
-        let started = match settings.file.log_format.unwrap_or_default() {
-            LogFormat::Text => {
-                let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                registry.with(lines.with_ansi(colors).with_target(false)).try_init()
-            }
+        let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let format = settings.file.log_format.unwrap_or_default();
+        let form = match format {
+            LogFormat::Text if colors => Form::Colored,
+            LogFormat::Text => Form::Plain,
+            LogFormat::Json => Form::Json,
+        };
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(OneLine::new(form, io::stderr))
+            .log_internal_errors(false);
+        let started = match format {
+            LogFormat::Text => registry.with(lines.with_ansi(colors).with_target(false)).try_init(),
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         };
         started.map_err(CliError::failed)?;

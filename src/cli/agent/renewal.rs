@@ -103,7 +103,7 @@ async fn attempt(agent: &Agent) -> Result<(), Duration> {
     }
     match agent.renewal.renew(&agent.reloader).await {
         Ok(Renewed { certificate }) => {
-            tracing::info!(until = certificate.not_after, "certificate renewed");
+            tracing::info!(until = %certificate.not_after, "certificate renewed");
             Ok(())
         }
         Err(error) => {

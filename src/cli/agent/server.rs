@@ -38,6 +38,7 @@ use crate::{
         revocations::{RevocationView, Revoked},
         why::WhyView,
     },
+    foreign::Foreign,
     issuer::Terms,
     node::Gossipmonger,
     protocol::{
@@ -245,7 +246,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         if let Err(forbidden) = rule.permits(role) {
             agent.node.counters().add(Counter::ClientRequestsRefused, 1);
             tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
-            let message = forbidden.to_string();
+            let message = forbidden.to_string().into();
             return self.failed(Failure { code: Code::Forbidden, message }).await;
         }
         if rule.changes() {
@@ -612,25 +613,25 @@ fn info(agent: &Agent) -> Info {
         node: node.node().clone(),
         cluster: node.cluster().clone(),
         datacenter: node.datacenter().clone(),
-        addresses: node.addresses().to_vec(),
+        addresses: node.addresses().iter().map(|address| address.as_str().into()).collect(),
         generation,
         version,
         keys: snapshot.held_keys(node.node()),
         tags: reload::own_tags(node),
         members,
-        program: env!("CARGO_PKG_VERSION").to_owned(),
+        program: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
         directory: agent.dir.display().to_string(),
-        store: agent.store.clone(),
-        metrics: agent.metrics.clone(),
+        store: agent.store.as_str().into(),
+        metrics: agent.metrics.clone().map(Foreign::from),
         gossip_interval_ms: u64::try_from(config.gossip_interval.as_millis()).unwrap_or(u64::MAX),
         dead_peer_phi: config.dead_peer_phi,
         health: node.health(),
         seeds: config.seeds.clone(),
         certificate: CertificateView::from(&agent.reloader.certificate()),
-        certificate_problem: agent.reloader.problem(),
+        certificate_problem: agent.reloader.problem().map(Foreign::from),
         certificates_expiring: certificates.expiring,
-        certificate_warning: expiry::warning(&certificates, now),
+        certificate_warning: expiry::warning(&certificates, now).map(Foreign::from),
         counters: counts(node.counters().all()),
         refusals: counts(node.counters().refusals()),
     }

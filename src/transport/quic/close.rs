@@ -3,6 +3,7 @@
 use quinn::{Connection, ConnectionError, VarInt};
 
 use crate::{
+    foreign::Foreign,
     protocol::{
         id::Generation,
         revocation::{Revocation, date},
@@ -124,8 +125,7 @@ impl Close {
         ];
         let (_, label) = labels.into_iter().find(|(code, _)| code.is_told(error))?;
         let words = closed.reason.split(|byte| *byte == 0).next().unwrap_or_default();
-        let words = String::from_utf8_lossy(words);
-        let words = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect::<String>();
+        let words = Foreign::lossy(words).cut(WORDS_MAX);
         Some((label, format!("the peer turned us away; it says: {words}")))
     }
 }

@@ -1,19 +1,25 @@
 //! `cert revoke` and `cert revocations`: whose certificates are not to be accepted any more.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{admin::Request, client, error::CliError, output, remote::Target};
+use super::{
+    admin::Request,
+    client,
+    error::{CliError, Exit},
+    output,
+    remote::Target,
+};
 use crate::{
     actors::clock::Clock,
+    foreign::Foreign,
     protocol::{
         id::NodeId,
-        revocation::{Revocation, Revocations, date},
+        revocation::{REVOCATIONS_MAX, Revocation, Revocations, date},
     },
     tls::Authority,
 };
-    foreign::Foreign,
 
 /// Revokes all certificates that a node has, everywhere and at once. It needs a running agent.
 #[derive(Debug, clap::Args)]
@@ -68,25 +74,47 @@ pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
             let statement = authority.revoke(args.node.clone(), Clock::wall())?;
             // First of all: whatever comes now, it issues nothing that is revoked.
             authority.save_revocations(ca)?;
-            Some(statement.to_text())
+            Some(statement)
         }
         _ => None,
     };
-    let request = Request::Revoke { node: args.node.clone(), statement };
+    let text = statement.as_ref().map(Revocation::to_text);
+    let request = Request::Revoke { node: args.node.clone(), statement: text };
     let revoked: Revoked = client::call(agent, request)?;
     if let (Some(authority), Some(ca)) = (&authority, &args.ca) {
-        // What other issuers have signed.
-        authority.heed(revoked.statements.iter().filter_map(|s| Revocation::from_text(s).ok()));
-        authority.save_revocations(ca)?;
+        take_over(authority, ca, &revoked)?;
+    }
+    // A statement that was signed here does not need the agent's word.
+    let view = statement.as_ref().map_or(revoked.view, RevocationView::from);
+    if view.node != args.node {
+        let (asked, node) = (&args.node, &view.node);
+        return Err(CliError::failed(format!(
+            "the agent was asked to revoke {asked}, and answered about {node}"
+        )));
     }
     if args.json {
-        return output::json(&revoked.view);
+        return output::json(&view);
     }
-    let RevocationView { node, cutoff, .. } = &revoked.view;
+    let RevocationView { node, cutoff, .. } = &view;
     output::lines(&format!(
         "{node} is revoked: its certificates valid from {cutoff} or earlier are refused by all nodes\n\
          that this one reaches, and by the others once they are back; it needs a new one to come back"
     ))
+}
+
+/// Adds the statements of other issuers, from the agent's answer, to the authority's list, if an authority of the
+/// directory has signed them. A note names those that are not verified and not added.
+fn take_over(authority: &Authority, ca: &Path, revoked: &Revoked) -> Result<(), CliError> {
+    let told = revoked.statements.iter().take(REVOCATIONS_MAX);
+    let refused = authority.heed(told.filter_map(|text| Revocation::from_text(text).ok()));
+    authority.save_revocations(ca)?;
+    if let Some((first, why)) = refused.first() {
+        let (number, node, ca) = (refused.len(), &first.node, ca.display());
+        output::note(&format!(
+            "{number} revocations in the agent's answer are not verified and not added to {ca}; the first is of {node}: {why}"
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn list(agent: &Target, args: &List) -> Result<(), CliError> {
@@ -109,15 +137,21 @@ pub(crate) fn list(agent: &Target, args: &List) -> Result<(), CliError> {
 }
 
 /// Hands the agent all that an authority has revoked.
-fn tell_all(agent: &Target, ca: &std::path::Path) -> Result<(), CliError> {
+fn tell_all(agent: &Target, ca: &Path) -> Result<(), CliError> {
     let authority = Authority::load(ca)?;
     let statements = authority.statements()?;
     authority.save_revocations(ca)?;
+    let mut refused = Ok(());
+    // A statement that is refused does not stop the others.
     for statement in statements {
         let (node, statement) = (statement.node.clone(), Some(statement.to_text()));
-        let _: Revoked = client::call(agent, Request::Revoke { node, statement })?;
+        let told = client::call::<Revoked>(agent, Request::Revoke { node, statement });
+        match told {
+            Err(error) if error.exit() == Exit::NoAgent => return Err(error),
+            told => refused = refused.and(told.map(drop)),
+        }
     }
-    Ok(())
+    refused
 }
 
 impl From<&Revocation> for RevocationView {

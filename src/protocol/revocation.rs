@@ -29,6 +29,9 @@ pub const SIGNATURE_BYTES_MAX: usize = 512;
 pub const STATEMENT_BYTES_MAX: usize = 63 + 32 + 2 * 9 + SIGNATURE_BYTES_MAX + 4;
 /// For how long after its end a statement is still kept, in seconds: clocks may be so far apart.
 pub const LINGER: u64 = 3_600;
+/// How far in the future a cutoff may be, in seconds: more than clocks differ by. A statement with a later cutoff
+/// revokes certificates that do not exist yet; it is neither accepted nor signed.
+pub const CUTOFF_AHEAD_MAX: u64 = 300;
 
 /// A statement of a certificate authority: a node's certificates of until then are revoked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -84,6 +87,12 @@ pub enum RevocationError {
     /// Every certificate that it could be about has expired.
     #[error("the revocation ended, with the last certificate it can be about, before now")]
     Expired,
+    /// Its cutoff is too far in the future.
+    #[error(
+        "the cutoff of the revocation, {}, is more than {} s in the future: compare the clock of this machine \
+         with the clock of the authority's machine", date(*.0), CUTOFF_AHEAD_MAX
+    )]
+    Ahead(u64),
     /// So many that end later are known that there is no room.
     #[error("{REVOCATIONS_MAX} revocations that end later are known, more are not kept")]
     Full,
@@ -182,6 +191,17 @@ impl Revocation {
         }
         if self.cutoff > SECONDS_MAX || self.expires > SECONDS_MAX {
             return Err("a time beyond the year 9999".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Refuses a statement whose cutoff is more than [`CUTOFF_AHEAD_MAX`] after now (in seconds since 1970).
+    ///
+    /// # Errors
+    /// [`RevocationError::Ahead`].
+    pub const fn check_cutoff(&self, now: u64) -> Result<(), RevocationError> {
+        if self.cutoff > now.saturating_add(CUTOFF_AHEAD_MAX) {
+            return Err(RevocationError::Ahead(self.cutoff));
         }
         Ok(())
     }

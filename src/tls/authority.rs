@@ -33,12 +33,12 @@ use super::{
         Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
         chain_from_pem, date, read,
     },
-    revoked::{issuer_id, seconds},
+    revoked::{self, AuthorityKey, issuer_id, seconds},
     rotation::{RotationPhase, roots_of},
 };
 use crate::protocol::{
     id::{ClusterId, Datacenter, NodeId},
-    revocation::{Revocation, RevocationError, Revocations},
+    revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
 };
 
 /// The names of the files that [`Authority::save`] and [`Issued::save`] write.
@@ -171,7 +171,9 @@ pub struct Authority {
     roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
-    /// Of these it issues nothing that they would be about.
+    /// Whose statements it takes: its own, and those of the other one while two rotate.
+    authorities: Vec<AuthorityKey>,
+    /// It issues nothing that these are about. One of `authorities` has signed each.
     revoked: Mutex<Revocations>,
 }
 
@@ -195,6 +197,7 @@ impl Authority {
             cluster,
             certificate_pem: certificate.pem(),
             roots_pem: certificate.pem(),
+            authorities: AuthorityKey::of(certificate.der()).into_iter().collect(),
             summary: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
             issuer: Issuer::new(params, key),
@@ -202,11 +205,12 @@ impl Authority {
         })
     }
 
-    /// Loads what [`Authority::save`] wrote.
+    /// Loads what [`Authority::save`] wrote, and what it has revoked.
     ///
     /// # Errors
     /// [`AuthorityError::Load`], naming the file, if one is missing or damaged, if others than the
     /// owner may read the key, or if key and certificate do not belong together.
+    /// [`AuthorityError::Unsigned`] if no authority of the directory has signed a line of the list.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
         let certificate_path = directory.join(file::AUTHORITY);
         let key_path = directory.join(file::AUTHORITY_KEY);
@@ -219,8 +223,10 @@ impl Authority {
             .ok_or_else(|| LoadError::NoKey.in_file(&key_path))?;
         let loaded =
             Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path))?;
-        let loaded = Self { roots_pem: roots_of(directory)?, ..loaded };
-        loaded.heed(revocations(directory)?);
+        let roots_pem = roots_of(directory)?;
+        let authorities = keys_of(&roots_pem)?;
+        let loaded = Self { roots_pem, authorities, ..loaded };
+        loaded.merge_file(directory)?;
         Ok(loaded)
     }
 
@@ -280,53 +286,113 @@ impl Authority {
     /// from now on that this would be about; [`Authority::save_revocations`] makes it remember that.
     ///
     /// # Errors
-    /// [`AuthorityError::Make`] if it cannot sign.
+    /// [`AuthorityError::Make`] if it cannot sign; [`AuthorityError::Ahead`] if the cutoff would be more than
+    /// [`CUTOFF_AHEAD_MAX`] after now.
     pub fn revoke(&self, node: NodeId, at: SystemTime) -> Result<Revocation, AuthorityError> {
         let mut revoked = self.revoked();
         // What it issued since the last time may begin as late as that.
         let earlier = revoked.cutoff(&node).map(|cutoff| cutoff + 1);
         let mut statement = Revocation {
-            issuer: issuer_id(&self.issuer.key().subject_public_key_info()),
+            issuer: self.id(),
             cutoff: seconds(at).max(earlier.unwrap_or_default()),
             // No certificate of its outlives it.
             expires: seconds(self.summary.not_after),
             node,
             signature: Vec::new(),
         };
-        let message = statement.message(&self.cluster);
-        statement.signature = self.issuer.key().sign(&message).map_err(made)?;
+        statement.check_cutoff(seconds(super::now())).map_err(AuthorityError::Ahead)?;
+        self.seal(&mut statement)?;
         revoked.merge(statement.clone());
         Ok(statement)
     }
 
-    /// Takes over statements that others have made: it issues no certificate that they are about.
-    pub fn heed(&self, statements: impl IntoIterator<Item = Revocation>) {
-        let mut revoked = self.revoked();
+    /// Takes over statements of somebody who says that authorities of the cluster have made them: it issues no
+    /// certificate that they are about. Returns those that it does not take, unless it knows as much already.
+    pub fn heed(
+        &self,
+        statements: impl IntoIterator<Item = Revocation>,
+    ) -> Vec<(Revocation, RevocationError)> {
+        let (mut revoked, now) = (self.revoked(), seconds(super::now()));
+        let mut refused = Vec::new();
         for statement in statements {
-            revoked.merge(statement);
+            match self.check(&statement).and_then(|()| statement.check_cutoff(now)) {
+                Ok(()) => drop(revoked.merge(statement)),
+                Err(error) => refused.push((statement, error)),
+            }
         }
+        refused.retain(|(statement, _)| !reaches(&revoked, statement));
+        refused
     }
 
-    /// What it has revoked, and what another authority of the cluster had revoked before it: signed by
-    /// this one, so that it counts for those who trust this one alone.
+    /// What it has revoked, and what another authority of the directory has revoked: signed by this one, so that
+    /// it counts for those who trust this one alone. What neither has signed is left out.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign.
     pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
-        let issuer = issuer_id(&self.issuer.key().subject_public_key_info());
+        let issuer = self.id();
+        let latest = seconds(super::now()).saturating_add(CUTOFF_AHEAD_MAX);
         let mut revoked = self.revoked();
         let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
         for statement in foreign {
-            let signed = |s: &Revocation| s.issuer == issuer && s.cutoff >= statement.cutoff;
-            if revoked.of(&statement.node).any(signed) {
+            // It was signed when the clock was ahead. What is issued after now begins later still.
+            let cutoff = statement.cutoff.min(latest);
+            let signed = |s: &Revocation| s.issuer == issuer && s.cutoff >= cutoff;
+            if revoked.of(&statement.node).any(signed) || self.check(&statement).is_err() {
                 continue;
             }
             let expires = statement.expires.max(seconds(self.summary.not_after));
-            let mut ours = Revocation { issuer, expires, ..statement };
-            ours.signature = self.issuer.key().sign(&ours.message(&self.cluster)).map_err(made)?;
+            let mut ours = Revocation { issuer, cutoff, expires, ..statement };
+            self.seal(&mut ours)?;
             revoked.merge(ours);
         }
         Ok(revoked.iter().filter(|statement| statement.issuer == issuer).cloned().collect())
+    }
+
+    /// Signs by this authority whatever the other one of its directory has revoked, and keeps that: the other
+    /// one may go then.
+    pub(super) fn take_over_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
+        if self.statements()?.is_empty() { Ok(()) } else { self.save_revocations(directory) }
+    }
+
+    /// Its name in statements.
+    fn id(&self) -> IssuerId {
+        issuer_id(&self.issuer.key().subject_public_key_info())
+    }
+
+    fn seal(&self, statement: &mut Revocation) -> Result<(), AuthorityError> {
+        let message = statement.message(&self.cluster);
+        statement.signature = self.issuer.key().sign(&message).map_err(made)?;
+        Ok(())
+    }
+
+    /// Whether an authority of the directory has signed it.
+    fn check(&self, statement: &Revocation) -> Result<(), RevocationError> {
+        revoked::verify(&self.authorities, &self.cluster, statement)
+    }
+
+    /// Takes over the list in its directory, as far as an authority of the directory has signed it. One that has
+    /// gone leaves lines behind, which another one has signed anew; any other line is refused with the list.
+    fn merge_file(&self, directory: &Path) -> Result<(), AuthorityError> {
+        // As it is now: an authority may have come since this one was loaded.
+        let authorities = keys_of(&roots_of(directory)?)?;
+        let listed = revocations(directory)?;
+        let mut revoked = self.revoked();
+        let mut unsigned = Vec::new();
+        for statement in listed {
+            match revoked::verify(&authorities, &self.cluster, &statement) {
+                Ok(()) => drop(revoked.merge(statement)),
+                Err(error) => unsigned.push((statement, error)),
+            }
+        }
+        match unsigned.into_iter().find(|(statement, _)| !reaches(&revoked, statement)) {
+            Some((statement, _)) => Err(AuthorityError::Unsigned {
+                path: directory.join(file::REVOCATIONS),
+                node: statement.node,
+                issuer: statement.issuer,
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Adds what it knows to be revoked to the file in its directory.
@@ -337,7 +403,7 @@ impl Authority {
         // Others may add to it at the same moment: what they have written must not get lost.
         // Where a directory cannot be locked there is one issuer.
         let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
-        self.heed(revocations(directory)?);
+        self.merge_file(directory)?;
         let lines = self.revoked().iter().map(described).collect::<String>();
         let text = format!("{REVOCATIONS_HEAD}{lines}");
         let files = [(file::REVOCATIONS, text.as_str(), Audience::Anyone)];
@@ -435,8 +501,9 @@ impl Authority {
             .map_err(|e| LoadError::Unsupported(rustls::Error::General(e.to_string())))?;
         let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
         let roots_pem = certificate_pem.clone();
+        let authorities = AuthorityKey::of(&certificate).into_iter().collect();
         let revoked = Mutex::default();
-        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer, revoked })
+        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer, authorities, revoked })
     }
 }
 
@@ -547,6 +614,25 @@ pub enum AuthorityError {
         /// What is wrong with it.
         error: RevocationError,
     },
+    /// The list of what was revoked has a line that no authority of the directory has signed.
+    #[error(
+        "{}: the revocation of {node} was signed by no authority of this directory (it names {issuer}): put that \
+         authority's certificate beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY
+    )]
+    Unsigned {
+        /// The file.
+        path: PathBuf,
+        /// Whose certificates the line is about.
+        node: NodeId,
+        /// The authority that it names.
+        issuer: IssuerId,
+    },
+    /// A revocation is not signed, since the cutoff would be in the future: of the clock of this machine, or of a
+    /// revocation that was signed while that clock was ahead.
+    #[error(
+        "{0}; a revocation of this node that was signed before may be the reason: see revocations.txt"
+    )]
+    Ahead(RevocationError),
     /// A file could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -572,6 +658,16 @@ fn revocations(directory: &Path) -> Result<Vec<Revocation>, AuthorityError> {
     let bytes = read(&path, Audience::Anyone).map_err(|error| error.in_file(&path))?;
     let text = String::from_utf8_lossy(&bytes);
     Revocation::list_from_text(&text).map_err(|error| AuthorityError::Revocations { path, error })
+}
+
+/// The keys of the authorities in a bundle.
+fn keys_of(roots_pem: &str) -> Result<Vec<AuthorityKey>, AuthorityError> {
+    Ok(chain_from_pem(roots_pem.as_bytes())?.iter().filter_map(AuthorityKey::of).collect())
+}
+
+/// Whether certificates of this node that begin as late are revoked by these.
+fn reaches(revoked: &Revocations, statement: &Revocation) -> bool {
+    revoked.cutoff(&statement.node).is_some_and(|cutoff| cutoff >= statement.cutoff)
 }
 
 fn described(statement: &Revocation) -> String {
@@ -926,23 +1022,109 @@ mod tests {
     }
 
     #[test]
+    fn takes_and_signs_nothing_that_no_authority_of_its_directory_has_signed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, foreign) = (authority(), authority());
+        ours.save(directory.path()).unwrap();
+        let a = NodeId::new("a").unwrap();
+        let theirs = foreign.revoke(a.clone(), now()).unwrap();
+        let renamed = Revocation { issuer: ours.id(), ..theirs.clone() };
+        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a.clone(), now()).unwrap() };
+        let fresh = Authority::load(directory.path()).unwrap();
+        let refused = fresh.heed([theirs, renamed, far]);
+        let why: Vec<_> = refused.into_iter().map(|(_, why)| why).collect();
+        assert!(
+            matches!(
+                why[..],
+                [
+                    RevocationError::UnknownIssuer(_),
+                    RevocationError::Forged(_),
+                    RevocationError::Forged(_)
+                ]
+            ),
+            "{why:?}"
+        );
+        fresh.save_revocations(directory.path()).unwrap();
+        assert_eq!(
+            (fresh.statements().unwrap().len(), revocations(directory.path()).unwrap().len()),
+            (0, 0)
+        );
+        assert!(issue(&fresh, "a").certificate.not_before < now(), "it issues as before");
+    }
+
+    #[test]
+    fn neither_takes_nor_signs_a_cutoff_in_the_future() {
+        let (ours, far) = (authority(), now() + Duration::from_secs(CUTOFF_AHEAD_MAX + 60));
+        let a = NodeId::new("a").unwrap();
+        let error = ours.revoke(a.clone(), far).unwrap_err().to_string();
+        assert!(error.contains("compare the clock"), "{error}");
+        // By the same key, on a machine whose clock is wrong.
+        let mut statement = ours.revoke(a.clone(), now()).unwrap();
+        statement.cutoff = seconds(far);
+        ours.seal(&mut statement).unwrap();
+        let refused = ours.heed([statement.clone()]);
+        assert!(matches!(refused[..], [(_, RevocationError::Ahead(_))]), "{refused:?}");
+        assert!(ours.revoked().cutoff(&a).unwrap() < statement.cutoff);
+    }
+
+    #[test]
+    fn refuses_a_list_with_a_line_that_nobody_in_its_directory_has_signed_and_names_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (ours, foreign) = (authority(), authority());
+        ours.save(directory.path()).unwrap();
+        let theirs = foreign.revoke(NodeId::new("b").unwrap(), now()).unwrap();
+        let list = directory.path().join(file::REVOCATIONS);
+        fs::write(&list, format!("{}\n", theirs.to_text())).unwrap();
+        let error = Authority::load(directory.path()).unwrap_err().to_string();
+        for part in
+            ["revocations.txt: the revocation of b", "ca-old.pem", &theirs.issuer.to_string()]
+        {
+            assert!(error.contains(part), "{error}");
+        }
+        // It is one of the cluster's that was here before.
+        fs::write(directory.path().join(file::OLD_AUTHORITY), foreign.certificate_pem()).unwrap();
+        assert_eq!(Authority::load(directory.path()).unwrap().statements().unwrap().len(), 1);
+    }
+
+    #[test]
     fn signs_anew_what_the_authority_before_it_has_revoked() {
         let directory = tempfile::tempdir().unwrap();
-        let (old, new) = (authority(), authority());
+        let dir = directory.path();
+        let options = AuthorityOptions::default();
+        authority().save(dir).unwrap();
+        let old = Authority::load(dir).unwrap();
+        crate::tls::rotation::prepare(dir, &options).unwrap();
         old.revoke(NodeId::new("a").unwrap(), now()).unwrap();
-        old.save_revocations(directory.path()).unwrap();
-        new.save(directory.path()).unwrap();
-        let loaded = Authority::load(directory.path()).unwrap();
+        old.save_revocations(dir).unwrap();
+        crate::tls::rotation::switch(dir).unwrap();
+        // By who has the old one still.
+        old.revoke(NodeId::new("c").unwrap(), now()).unwrap();
+        old.save_revocations(dir).unwrap();
+        crate::tls::rotation::finish(dir).unwrap();
+
+        let loaded = Authority::load(dir).unwrap();
         let statements = loaded.statements().unwrap();
-        assert_eq!(statements.len(), 1);
+        assert_eq!(statements.len(), 2);
         let issued = issue(&loaded, "b");
         let (pem, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
-        let roots = Roots::from_pem(new.certificate_pem().as_bytes()).unwrap();
+        let roots = Roots::from_pem(loaded.certificate_pem().as_bytes()).unwrap();
         let tls = crate::tls::Tls::new(Identity::from_pem(pem, key).unwrap(), roots).unwrap();
-        Authorities::verify(&tls, &statements[0]).unwrap();
+        for statement in &statements {
+            Authorities::verify(&tls, statement).unwrap();
+        }
         assert_eq!(loaded.statements().unwrap(), statements, "once is enough");
-        let again = issue(&loaded, "a").certificate.not_before;
-        assert!(seconds(again) > statements[0].cutoff, "nothing is issued that is revoked");
+        for statement in statements {
+            let again = issue(&loaded, statement.node.as_str()).certificate.not_before;
+            assert!(seconds(again) > statement.cutoff, "nothing is issued that is revoked");
+        }
+        // A further one takes over from this one, and the lines of the first are not in the way.
+        for phase in [crate::tls::rotation::switch, crate::tls::rotation::finish] {
+            if RotationPhase::of(dir) == RotationPhase::Settled {
+                crate::tls::rotation::prepare(dir, &options).unwrap();
+            }
+            phase(dir).unwrap();
+        }
+        assert_eq!(Authority::load(dir).unwrap().statements().unwrap().len(), 2);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     refusal::{Refusal, Rejection},
 };
 use crate::protocol::{
-    id::NodeId,
+    id::{ClusterId, NodeId},
     revocation::{self, Authorities, IssuerId, Revocation, RevocationError, Revocations},
 };
 
@@ -52,6 +52,23 @@ impl AuthorityKey {
     }
 }
 
+/// Checks that one of these authorities has signed the statement for this cluster.
+pub(super) fn verify(
+    keys: &[AuthorityKey],
+    cluster: &ClusterId,
+    statement: &Revocation,
+) -> Result<(), RevocationError> {
+    let (message, issuer) = (statement.message(cluster), statement.issuer);
+    let mut keys = keys.iter().filter(|key| key.id == issuer).peekable();
+    if keys.peek().is_none() {
+        return Err(RevocationError::UnknownIssuer(issuer));
+    }
+    match keys.any(|key| key.has_signed(&message, &statement.signature)) {
+        true => Ok(()),
+        false => Err(RevocationError::Forged(issuer)),
+    }
+}
+
 /// The name of the authority with this public key, a `SubjectPublicKeyInfo`.
 pub(super) fn issuer_id(spki: &[u8]) -> IssuerId {
     let mut id = [0; 32];
@@ -76,16 +93,7 @@ impl Tls {
 impl Authorities for Tls {
     fn verify(&self, statement: &Revocation) -> Result<(), RevocationError> {
         let state = self.shared.load();
-        let message = statement.message(&state.identity.name().cluster);
-        let issuer = statement.issuer;
-        let mut keys = state.chains.roots().keys().iter().filter(|key| key.id == issuer).peekable();
-        if keys.peek().is_none() {
-            return Err(RevocationError::UnknownIssuer(issuer));
-        }
-        match keys.any(|key| key.has_signed(&message, &statement.signature)) {
-            true => Ok(()),
-            false => Err(RevocationError::Forged(issuer)),
-        }
+        verify(state.chains.roots().keys(), &state.identity.name().cluster, statement)
     }
 
     fn valid_from(&self) -> Option<u64> {
@@ -146,7 +154,7 @@ mod tests {
     use super::*;
     use crate::{
         protocol::{
-            id::{ClusterId, Datacenter, Generation},
+            id::{Datacenter, Generation},
             seal::Notary,
         },
         tls::{Authority, AuthorityOptions, Identity, KeyKind, Roots, now},

@@ -122,7 +122,7 @@ pub fn switch(directory: &Path) -> Result<(), AuthorityError> {
     let path = |name: &str| directory.join(name);
     match phase {
         RotationPhase::Settled => return Err(out_of_turn("switch", phase)),
-        RotationPhase::Switched => return put_bundle(directory),
+        RotationPhase::Switched => return settle(directory),
         RotationPhase::Prepared => {}
     }
     if path(file::NEXT_AUTHORITY_KEY).exists() {
@@ -138,7 +138,12 @@ pub fn switch(directory: &Path) -> Result<(), AuthorityError> {
         rename(&path(file::NEXT_AUTHORITY_KEY), &path(file::AUTHORITY_KEY))?;
     }
     rename(&path(file::NEXT_AUTHORITY), &path(file::AUTHORITY))?;
-    Authority::load(directory)?;
+    settle(directory)
+}
+
+/// Ends the switch: the new authority signs the revocations of the old one.
+fn settle(directory: &Path) -> Result<(), AuthorityError> {
+    Authority::load(directory)?.take_over_revocations(directory)?;
     put_bundle(directory)
 }
 
@@ -151,6 +156,8 @@ pub fn finish(directory: &Path) -> Result<(), AuthorityError> {
     if phase != RotationPhase::Switched {
         return Err(out_of_turn("finish", phase));
     }
+    // Revocations that the old authority has signed since the switch cannot be verified without it.
+    Authority::load(directory)?.take_over_revocations(directory)?;
     for name in [file::OLD_AUTHORITY_KEY, file::OLD_AUTHORITY] {
         let path = directory.join(name);
         match fs::remove_file(&path) {

@@ -2,7 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     net::{TcpListener, UdpSocket},
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -208,6 +210,21 @@ impl Said {
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
     }
+}
+
+/// Answers every request on the socket of a directory with this line, as a hostile agent would.
+pub(crate) fn hostile_agent(dir: &Path, answer: &Value) {
+    let listener = UnixListener::bind(dir.join("gossipmonger.sock")).unwrap();
+    let answer = format!("{answer}\n");
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+            // Who has seen enough may have gone.
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
 }
 
 /// Polls until it is so.

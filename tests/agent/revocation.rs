@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::harness::{Cluster, eventually};
+use gossipmonger::protocol::revocation::{IssuerId, Revocation};
+use serde_json::json;
+
+use crate::harness::{Cluster, eventually, hostile_agent};
 
 // C88
 #[test]
@@ -55,6 +58,53 @@ fn who_is_revoked_ends_and_comes_back_only_with_a_new_certificate() {
     }
     back.awaits("a", "live");
     for agent in [back, b, a] {
+        agent.stop();
+    }
+}
+
+#[test]
+fn an_authority_neither_stores_nor_signs_revocations_that_an_agent_made_up() {
+    let cluster = Cluster::of(&["a", "b", "c", "victim"]);
+    let pki = cluster.dir("pki").display().to_string();
+    let victim = cluster.start("victim", &[]);
+    let c = cluster.start("c", &["--seed", &victim.address()]);
+    c.awaits("victim", "live");
+    // The operator revokes b through the agent of a, which is hostile.
+    let forged = |node: &str, cutoff| Revocation {
+        node: node.parse().unwrap(),
+        issuer: IssuerId([7; 32]),
+        cutoff,
+        expires: 5_000_000_000,
+        signature: vec![0; 64],
+    };
+    let statements =
+        [forged("victim", 4_000_000_000), forged("c", 1_900_000_000)].map(|s| s.to_text());
+    let done = json!({"node": "b", "cutoff": "x", "expires": "x", "issuer": "x", "statements": statements});
+    hostile_agent(&cluster.dir("a"), &json!({ "done": done }));
+    let said = cluster.run(&["--dir", "a", "cert", "revoke", "b", "--ca", "pki"]).succeeded();
+    assert!(said.out.starts_with("b is revoked: its certificates valid from 20"), "{}", said.out);
+    assert!(
+        said.err.contains("2 revocations in the agent's answer are not verified"),
+        "{}",
+        said.err
+    );
+    let kept = fs::read_to_string(cluster.path().join("pki/revocations.txt")).unwrap();
+    let about: Vec<_> = kept.lines().filter(|line| line.contains("valid from")).collect();
+    assert!(matches!(about[..], [only] if only.starts_with("# b,")), "{kept}");
+
+    // The authority issues certificates that are valid now, and signs the revocation of b alone.
+    let line = ["cert", "issue", "--ca", "pki", "--node", "victim", "--datacenter", "eu"];
+    cluster.run(&[&line[..], &["--dir", "again"]].concat()).succeeded();
+    let shown = cluster.run(&["cert", "show", "again/node.pem", "--json"]).succeeded().json();
+    assert!(shown[0]["not_before"].as_str().unwrap() < "2090", "{shown}");
+    let told = c.json(&["cert", "revocations", "--ca", &pki]);
+    let names: Vec<_> = told.as_array().unwrap().iter().map(|one| &one["node"]).collect();
+    assert_eq!(names, ["b"]);
+    assert_eq!(c.state_of("victim"), "live");
+    // An answer about another node is an error.
+    let said = cluster.run(&["--dir", "a", "cert", "revoke", "c"]);
+    said.failed(1, &["was asked to revoke c, and answered about b"]);
+    for agent in [c, victim] {
         agent.stop();
     }
 }

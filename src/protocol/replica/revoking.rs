@@ -149,9 +149,11 @@ impl Replica {
             return Err(RevocationError::Expired);
         }
         match &self.authorities {
-            Some(authorities) => authorities.verify(statement),
-            None => Err(RevocationError::UnknownIssuer(statement.issuer)),
+            Some(authorities) => authorities.verify(statement)?,
+            None => return Err(RevocationError::UnknownIssuer(statement.issuer)),
         }
+        // After the signature, so that a forged statement is reported as forged.
+        statement.check_cutoff(self.wall_seconds(now))
     }
 
     /// Takes statements that count: tells everybody else, and enforces them. Returns what the store

@@ -1,6 +1,9 @@
 //! `ca rotate`, `ca status` and `cert renew`: what is done by hand to certificates that are in use.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde::Serialize;
 
@@ -15,9 +18,11 @@ use super::{
 use crate::{
     actors::clock::Clock,
     config::ConfigFile,
+    foreign::Foreign,
+    protocol::id::{Datacenter, NodeId},
     tls::{
-        AUTHORITY_VALIDITY, Authority, AuthorityOptions, CertificateSummary, Existing,
-        LEAF_VALIDITY, LeafOptions, date, file,
+        AUTHORITY_VALIDITY, Authority, AuthorityOptions, CertificateSummary, Existing, Identity,
+        LEAF_VALIDITY, LeafOptions, PeerName, Roots, date, file,
         rotation::{self, RotationPhase},
     },
 };
@@ -54,6 +59,12 @@ pub(super) struct Renew {
     /// The directory of the authority, on this machine.
     #[arg(long, value_name = "DIR", requires = "break_glass")]
     ca: Option<PathBuf>,
+    /// The name of the node in --dir; with --datacenter, also replaces a certificate that cannot be verified.
+    #[arg(long, value_name = "NAME", requires = "break_glass")]
+    node: Option<NodeId>,
+    /// The datacenter of the node in --dir.
+    #[arg(long, value_name = "NAME", requires = "break_glass")]
+    datacenter: Option<Datacenter>,
     /// The kind of key.
     #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
     key: Key,
@@ -170,19 +181,19 @@ pub(super) fn renew(dir: &Path, args: &Renew) -> Result<(), CliError> {
     }
 }
 
-/// Issues a certificate to the name that the directory's own has, expired or not.
+/// Issues a certificate to the node of the directory, whose certificate may have expired.
 fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     refuse_foreign_files(dir)?;
-    let path = dir.join(file::CERTIFICATE);
-    let failed =
-        |why: &dyn std::fmt::Display| CliError::failed(format!("{}: {why}", path.display()));
-    let old = read(&path).map_err(|error| failed(&error))?.swap_remove(0);
-    let name = old.name.map_err(|error| failed(&error))?;
     let authority = Authority::load(ca)?;
-    if name.cluster != *authority.cluster() {
-        let (ca, whose) = (ca.display(), authority.cluster());
-        return Err(failed(&format!(
-            "it is of {name}, the authority in {ca} is of cluster {whose}"
+    let (name, since) = own_name(dir, ca, &authority, args)?;
+    if authority.has_revoked(&name.node, since) {
+        return Err(CliError::failed(format!(
+            "the certificate of {name} is revoked; if the node is to come back: gossipmonger cert issue --ca {} \
+             --node {} --datacenter {} --dir {} --force",
+            ca.display(),
+            name.node,
+            name.datacenter,
+            dir.display()
         )));
     }
     let validity = DAY * u32::try_from(args.days).unwrap_or(u32::MAX);
@@ -192,6 +203,52 @@ fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     rotation::replace_roots(&dir.join(file::ROOTS), authority.roots_pem())?;
     issued.save(dir, Existing::Replace)?;
     made(dir, &issued.certificate, args.json)
+}
+
+/// The name in the directory's certificate, and since when that is valid. The file alone proves nothing: an authority
+/// of `ca` must have signed it and the directory's key must be its key, or the operator states the same name.
+fn own_name(
+    dir: &Path,
+    ca: &Path,
+    authority: &Authority,
+    args: &Renew,
+) -> Result<(PeerName, SystemTime), CliError> {
+    let path = dir.join(file::CERTIFICATE);
+    let failed = |why: &dyn std::fmt::Display| {
+        CliError::failed(format!("{}: {}", path.display(), Foreign::from(why.to_string())))
+    };
+    let old = read(&path).map_err(|error| failed(&error))?.swap_remove(0);
+    let since = old.not_before;
+    let name = old.name.map_err(|error| failed(&error))?;
+    if name.cluster != *authority.cluster() {
+        let (ca, whose) = (ca.display(), authority.cluster());
+        return Err(failed(&format!(
+            "it is of {name}, the authority in {ca} is of cluster {whose}"
+        )));
+    }
+    if args.node.as_ref().is_some_and(|node| *node != name.node)
+        || args.datacenter.as_ref().is_some_and(|datacenter| *datacenter != name.datacenter)
+    {
+        return Err(failed(&format!("it is of {name}, which is not the name given")));
+    }
+    let said = args.node.is_some() && args.datacenter.is_some();
+    match prove(dir, authority, since) {
+        Err(why) if !said => Err(failed(&format!(
+            "it does not prove the name of this directory's node: {why}; if the name in it, {name}, is right, state it \
+             with --node NAME --datacenter NAME"
+        ))),
+        _ => Ok((name, since)),
+    }
+}
+
+/// Checks that certificate and key of a directory belong together and that our authority has signed the certificate,
+/// as of the time when it began: it may have expired since.
+fn prove(dir: &Path, authority: &Authority, since: SystemTime) -> Result<(), String> {
+    let roots = Roots::from_pem(authority.roots_pem().as_bytes()).map_err(|e| e.to_string())?;
+    let (certificate, key) = (dir.join(file::CERTIFICATE), dir.join(file::KEY));
+    let identity =
+        Identity::from_pem_files_at(&certificate, &key, since).map_err(|e| e.to_string())?;
+    roots.check(&identity, since).map_err(|refusal| refusal.reason.to_string())
 }
 
 /// By the agent if one runs there, otherwise by this process.

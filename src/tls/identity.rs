@@ -248,6 +248,18 @@ impl Identity {
         Self::from_pem_at(certificate, key, super::now())
     }
 
+    /// As [`Identity::from_pem_files`] on a host whose clock shows `now`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn from_pem_files_at(
+        certificate: &Path,
+        key: &Path,
+        now: SystemTime,
+    ) -> Result<Self, LoadError> {
+        let chain = read(certificate, Audience::Anyone).map_err(|e| e.in_file(certificate))?;
+        let secret = read(key, Audience::OwnerOnly).map_err(|e| e.in_file(key))?;
+        Self::from_pem_at(&chain, &secret, now)
+    }
+
     /// As [`Identity::from_pem`] on a host whose clock shows `now`.
     ///
     /// # Errors

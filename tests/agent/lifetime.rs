@@ -13,7 +13,7 @@ use std::{
 use gossipmonger::tls::{Authority, Existing, LeafOptions, PeerName};
 use serde_json::Value;
 
-use crate::harness::{Agent, Cluster, eventually, free_ports};
+use crate::harness::{Agent, Cluster, Said, eventually, free_ports};
 
 // C87
 #[test]
@@ -225,6 +225,50 @@ fn a_cluster_whose_certificates_have_all_expired_is_renewed_by_hand() {
     assert_eq!(life(&a), born);
     let c = cluster.start("c", &["--seed", &a.address()]);
     eventually("c has what there was", || c.get("a", "color").as_deref() == Some("green"));
+}
+
+#[test]
+fn break_glass_refuses_a_name_that_only_a_file_states() {
+    let cluster = Cluster::of(&["b", "victim"]);
+    let renew = |more: &[&str]| {
+        let line = ["cert", "renew", "--break-glass", "--ca", "pki", "--dir", "b", "--json"];
+        cluster.run(&[&line[..], more].concat())
+    };
+    let key = fs::read(cluster.dir("b").join("node.key")).unwrap();
+    let name = |said: Said| said.succeeded().json()["certificate"]["name"].clone();
+    // Signed by another authority of the same name; signed by the right one, but with another key in the directory.
+    cluster.run(&["ca", "init", "--cluster", "demo", "--dir", "evil"]).succeeded();
+    let line = ["cert", "issue", "--ca", "evil", "--node", "victim", "--datacenter", "eu"];
+    cluster.run(&[&line[..], &["--dir", "e"]].concat()).succeeded();
+    for (from, key_too, why) in
+        [("e", true, "bad_signature"), ("victim", false, "do not belong together")]
+    {
+        for file in ["node.pem", "node.key"].iter().take(if key_too { 2 } else { 1 }) {
+            fs::copy(cluster.dir(from).join(file), cluster.dir("b").join(file)).unwrap();
+        }
+        renew(&[]).failed(1, &["b/node.pem", why, "--node NAME", "spiffe://demo/eu/victim"]);
+        renew(&["--node", "victim"]).failed(1, &["--datacenter NAME"]);
+        renew(&["--node", "b", "--datacenter", "eu"]).failed(1, &["which is not the name given"]);
+        renew(&["--node", "victim", "--datacenter", "us"])
+            .failed(1, &["which is not the name given"]);
+        fs::write(cluster.dir("b").join("node.key"), &key).unwrap();
+    }
+    // Without a key the operator states the name.
+    fs::remove_file(cluster.dir("victim").join("node.key")).unwrap();
+    let line = ["cert", "renew", "--break-glass", "--ca", "pki", "--dir", "victim", "--json"];
+    cluster.run(&line).failed(1, &["node.key", "--node NAME"]);
+    let said = cluster.run(&[&line[..], &["--node", "victim", "--datacenter", "eu"]].concat());
+    assert_eq!(name(said), "spiffe://demo/eu/victim");
+    // Signed by the old authority during a rotation.
+    for phase in ["prepare", "switch"] {
+        cluster.run(&["ca", "rotate", "--dir", "pki", "--phase", phase]).succeeded();
+        assert_eq!(name(cluster.run(&line)), "spiffe://demo/eu/victim");
+    }
+    // A revoked certificate is not renewed.
+    let pki = Authority::load(&cluster.path().join("pki")).unwrap();
+    pki.revoke("victim".parse().unwrap(), now()).unwrap();
+    pki.save_revocations(&cluster.path().join("pki")).unwrap();
+    cluster.run(&line).failed(1, &["is revoked", "cert issue"]);
 }
 
 // C89

@@ -9,7 +9,10 @@ use std::{
     io::{self, Write},
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -171,9 +174,9 @@ pub struct Authority {
     roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
-    /// Whose statements it takes: its own, and those of the other one while two rotate.
+    /// The keys whose statements count: its own, and those of the other authorities of its directory.
     authorities: Vec<AuthorityKey>,
-    /// It issues nothing that these are about. One of `authorities` has signed each.
+    /// It issues no certificate that these revoke. One of `authorities` has signed each of them.
     revoked: Mutex<Revocations>,
 }
 
@@ -306,8 +309,8 @@ impl Authority {
         Ok(statement)
     }
 
-    /// Takes over statements of somebody who says that authorities of the cluster have made them: it issues no
-    /// certificate that they are about. Returns those that it does not take, unless it knows as much already.
+    /// Adds statements of unknown origin, as far as an authority of the directory has signed them: it issues no
+    /// certificate that they revoke. Returns the statements that are not added, unless the known ones cover them.
     pub fn heed(
         &self,
         statements: impl IntoIterator<Item = Revocation>,
@@ -324,8 +327,8 @@ impl Authority {
         refused
     }
 
-    /// What it has revoked, and what another authority of the directory has revoked: signed by this one, so that
-    /// it counts for those who trust this one alone. What neither has signed is left out.
+    /// The statements of this authority and those of the other authorities of its directory, all signed by this one,
+    /// so that they count for nodes that trust this one alone. Statements that cannot be verified are left out.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign.
@@ -335,7 +338,7 @@ impl Authority {
         let mut revoked = self.revoked();
         let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
         for statement in foreign {
-            // It was signed when the clock was ahead. What is issued after now begins later still.
+            // A later cutoff was signed while a clock was ahead.
             let cutoff = statement.cutoff.min(latest);
             let signed = |s: &Revocation| s.issuer == issuer && s.cutoff >= cutoff;
             if revoked.of(&statement.node).any(signed) || self.check(&statement).is_err() {
@@ -349,8 +352,7 @@ impl Authority {
         Ok(revoked.iter().filter(|statement| statement.issuer == issuer).cloned().collect())
     }
 
-    /// Signs by this authority whatever the other one of its directory has revoked, and keeps that: the other
-    /// one may go then.
+    /// Signs and stores the statements of the other authorities of its directory, so that those can be removed.
     pub(super) fn take_over_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
         if self.statements()?.is_empty() { Ok(()) } else { self.save_revocations(directory) }
     }
@@ -371,10 +373,10 @@ impl Authority {
         revoked::verify(&self.authorities, &self.cluster, statement)
     }
 
-    /// Takes over the list in its directory, as far as an authority of the directory has signed it. One that has
-    /// gone leaves lines behind, which another one has signed anew; any other line is refused with the list.
+    /// Adds the list in its directory. A line that cannot be verified is skipped if a verified one covers it, as after
+    /// a rotation; otherwise the whole list is refused.
     fn merge_file(&self, directory: &Path) -> Result<(), AuthorityError> {
-        // As it is now: an authority may have come since this one was loaded.
+        // Read again: a rotation may have added an authority since this one was loaded.
         let authorities = keys_of(&roots_of(directory)?)?;
         let listed = revocations(directory)?;
         let mut revoked = self.revoked();
@@ -549,6 +551,11 @@ impl Issued {
             (key, &self.key_pem, Audience::OwnerOnly),
             (certificate, &self.certificate_pem, Audience::Anyone),
         ];
+        make_directory(directory)
+            .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
+        // Two processes that replace the files at once would leave the key of one and the certificate of the other.
+        // Where a directory cannot be locked, one process renews.
+        let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
         if !directory.join(file::ROOTS).exists() {
             files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));
         }
@@ -614,10 +621,10 @@ pub enum AuthorityError {
         /// What is wrong with it.
         error: RevocationError,
     },
-    /// The list of what was revoked has a line that no authority of the directory has signed.
+    /// No authority of the directory has signed a line of the list of revocations.
     #[error(
-        "{}: the revocation of {node} was signed by no authority of this directory (it names {issuer}): put that \
-         authority's certificate beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY
+        "{}: no authority of this directory has signed the revocation of {node} (it names authority {issuer}): put \
+         the certificate of that authority beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY
     )]
     Unsigned {
         /// The file.
@@ -627,11 +634,8 @@ pub enum AuthorityError {
         /// The authority that it names.
         issuer: IssuerId,
     },
-    /// A revocation is not signed, since the cutoff would be in the future: of the clock of this machine, or of a
-    /// revocation that was signed while that clock was ahead.
-    #[error(
-        "{0}; a revocation of this node that was signed before may be the reason: see revocations.txt"
-    )]
+    /// A revocation is not signed, since its cutoff would be too far in the future.
+    #[error("{0}; or an earlier revocation of this node has such a cutoff: see revocations.txt")]
     Ahead(RevocationError),
     /// A file could not be loaded.
     #[error(transparent)]
@@ -665,7 +669,7 @@ fn keys_of(roots_pem: &str) -> Result<Vec<AuthorityKey>, AuthorityError> {
     Ok(chain_from_pem(roots_pem.as_bytes())?.iter().filter_map(AuthorityKey::of).collect())
 }
 
-/// Whether certificates of this node that begin as late are revoked by these.
+/// Whether these revoke all certificates that the statement revokes.
 fn reaches(revoked: &Revocations, statement: &Revocation) -> bool {
     revoked.cutoff(&statement.node).is_some_and(|cutoff| cutoff >= statement.cutoff)
 }
@@ -798,13 +802,24 @@ pub(super) fn write(
     if existing == Existing::Refuse {
         return fill(create(path, audience)?, text);
     }
-    let draft = path.with_extension(DRAFT_EXTENSION);
-    // Left behind by a crash; nobody reads it.
-    match fs::remove_file(&draft) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => fill(create(&draft, audience)?, text)?,
+    let draft = draft_of(path);
+    let renamed = create(&draft, audience)
+        .and_then(|file| fill(file, text))
+        .and_then(|()| fs::rename(&draft, path));
+    if renamed.is_err() {
+        // It may contain a part of a key.
+        let _ = fs::remove_file(&draft);
     }
-    fs::rename(&draft, path)
+    renamed
+}
+
+/// A draft name that is unique per file, process and write, so that no writer renames the draft of another.
+fn draft_of(path: &Path) -> PathBuf {
+    static DRAFTS: AtomicU64 = AtomicU64::new(0);
+    let (process, draft) = (std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{process}-{draft}.{DRAFT_EXTENSION}"));
+    path.with_file_name(name)
 }
 
 fn fill(mut file: fs::File, text: &str) -> io::Result<()> {
@@ -956,6 +971,36 @@ mod tests {
     }
 
     #[test]
+    fn concurrent_replacements_leave_a_certificate_with_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = authority();
+        issue(&ca, "a").save(directory.path(), Existing::Refuse).unwrap();
+        for _ in 0..10 {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        issue(&ca, "a").save(directory.path(), Existing::Replace).unwrap()
+                    });
+                }
+            });
+            load_node(directory.path());
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "no drafts");
+    }
+
+    #[test]
+    fn a_draft_has_a_name_of_its_own_and_is_removed_after_a_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths = [file::KEY, file::CERTIFICATE].map(|name| directory.path().join(name));
+        let drafts: HashSet<_> = paths.iter().chain(&paths).map(|path| draft_of(path)).collect();
+        assert_eq!(drafts.len(), 4);
+        // A directory is in its place.
+        fs::create_dir(&paths[0]).unwrap();
+        write(&paths[0], "key", Audience::OwnerOnly, Existing::Replace).unwrap_err();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn replaces_a_certificate_but_not_the_roots() {
         let directory = tempfile::tempdir().unwrap();
         let (old, new) = (authority(), authority());
@@ -1022,7 +1067,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_and_signs_nothing_that_no_authority_of_its_directory_has_signed() {
+    fn refuses_statements_that_no_authority_of_its_directory_has_signed() {
         let directory = tempfile::tempdir().unwrap();
         let (ours, foreign) = (authority(), authority());
         ours.save(directory.path()).unwrap();
@@ -1053,12 +1098,12 @@ mod tests {
     }
 
     #[test]
-    fn neither_takes_nor_signs_a_cutoff_in_the_future() {
+    fn neither_accepts_nor_signs_a_cutoff_in_the_future() {
         let (ours, far) = (authority(), now() + Duration::from_secs(CUTOFF_AHEAD_MAX + 60));
         let a = NodeId::new("a").unwrap();
         let error = ours.revoke(a.clone(), far).unwrap_err().to_string();
         assert!(error.contains("compare the clock"), "{error}");
-        // By the same key, on a machine whose clock is wrong.
+        // Signed with the same key on a machine whose clock is ahead.
         let mut statement = ours.revoke(a.clone(), now()).unwrap();
         statement.cutoff = seconds(far);
         ours.seal(&mut statement).unwrap();
@@ -1068,7 +1113,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_list_with_a_line_that_nobody_in_its_directory_has_signed_and_names_it() {
+    fn refuses_a_list_with_a_line_that_no_authority_of_its_directory_has_signed() {
         let directory = tempfile::tempdir().unwrap();
         let (ours, foreign) = (authority(), authority());
         ours.save(directory.path()).unwrap();
@@ -1076,12 +1121,15 @@ mod tests {
         let list = directory.path().join(file::REVOCATIONS);
         fs::write(&list, format!("{}\n", theirs.to_text())).unwrap();
         let error = Authority::load(directory.path()).unwrap_err().to_string();
-        for part in
-            ["revocations.txt: the revocation of b", "ca-old.pem", &theirs.issuer.to_string()]
-        {
+        for part in [
+            "revocations.txt: no authority",
+            "the revocation of b",
+            "ca-old.pem",
+            &theirs.issuer.to_string(),
+        ] {
             assert!(error.contains(part), "{error}");
         }
-        // It is one of the cluster's that was here before.
+        // With the certificate of that authority the list is accepted.
         fs::write(directory.path().join(file::OLD_AUTHORITY), foreign.certificate_pem()).unwrap();
         assert_eq!(Authority::load(directory.path()).unwrap().statements().unwrap().len(), 1);
     }
@@ -1097,7 +1145,7 @@ mod tests {
         old.revoke(NodeId::new("a").unwrap(), now()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::tls::rotation::switch(dir).unwrap();
-        // By who has the old one still.
+        // By a process that still has the old one.
         old.revoke(NodeId::new("c").unwrap(), now()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::tls::rotation::finish(dir).unwrap();
@@ -1117,7 +1165,7 @@ mod tests {
             let again = issue(&loaded, statement.node.as_str()).certificate.not_before;
             assert!(seconds(again) > statement.cutoff, "nothing is issued that is revoked");
         }
-        // A further one takes over from this one, and the lines of the first are not in the way.
+        // After a further rotation the lines of the first authority do not matter.
         for phase in [crate::tls::rotation::switch, crate::tls::rotation::finish] {
             if RotationPhase::of(dir) == RotationPhase::Settled {
                 crate::tls::rotation::prepare(dir, &options).unwrap();

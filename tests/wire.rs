@@ -632,11 +632,11 @@ fn any_cell() -> impl Strategy<Value = Cell> {
 }
 
 fn any_node() -> impl Strategy<Value = NodeId> {
-    "[a-z0-9._-]{1,63}".prop_map(|name| NodeId::new(&name).unwrap())
+    "[a-z0-9_-][a-z0-9._-]{0,62}".prop_map(|name| NodeId::new(&name).unwrap())
 }
 
 fn any_hello() -> impl Strategy<Value = Hello> {
-    ("[a-z0-9._-]{1,63}", any_node(), any::<[u64; 3]>()).prop_map(
+    ("[a-z0-9_-][a-z0-9._-]{0,62}", any_node(), any::<[u64; 3]>()).prop_map(
         |(cluster, node, [generation, known, features])| Hello {
             cluster: ClusterId::new(&cluster).unwrap(),
             node,

@@ -1,8 +1,10 @@
 //! `ca init`, `cert issue` and `cert show`; what comes later is in [`by_hand`] and [`revocations`].
 
 use std::{
+    fmt,
     net::IpAddr,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -46,7 +48,7 @@ enum CaCommand {
 #[derive(Debug, clap::Args)]
 struct Init {
     /// The name of the cluster: a-z, 0-9, '.', '_' and '-'.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = new_name::<ClusterId>)]
     cluster: ClusterId,
     /// The kind of the new key.
     #[arg(long = "key-type", alias = "key", value_enum, default_value_t)]
@@ -84,13 +86,13 @@ struct Issue {
     #[arg(long, value_name = "DIR")]
     ca: PathBuf,
     /// The name of the node, unique in the cluster.
-    #[arg(long, value_name = "NAME", required_unless_present = "client")]
+    #[arg(long, value_name = "NAME", required_unless_present = "client", value_parser = new_name::<NodeId>)]
     node: Option<NodeId>,
     /// The datacenter it is in.
-    #[arg(long, value_name = "NAME", requires = "node", required_unless_present = "client")]
+    #[arg(long, value_name = "NAME", requires = "node", required_unless_present = "client", value_parser = new_name::<Datacenter>)]
     datacenter: Option<Datacenter>,
     /// Instead of a node: a person or program that may ask agents from other machines, by --agent.
-    #[arg(long, value_name = "NAME", conflicts_with = "node", requires = "role")]
+    #[arg(long, value_name = "NAME", conflicts_with = "node", requires = "role", value_parser = new_name::<ClientId>)]
     client: Option<ClientId>,
     /// What the client may do: read, watch or admin.
     #[arg(long, value_name = "ROLE", requires = "client")]
@@ -311,6 +313,16 @@ impl From<Key> for KeyKind {
 impl From<AuthorityError> for CliError {
     fn from(error: AuthorityError) -> Self {
         Self::failed(error)
+    }
+}
+
+/// Parses a new name. Commands would take a name that begins with '-' for an option.
+pub(super) fn new_name<N: FromStr<Err: fmt::Display>>(text: &str) -> Result<N, String> {
+    match text {
+        text if text.starts_with('-') => {
+            Err(format!("{text:?} begins with '-'; choose another name"))
+        }
+        text => text.parse().map_err(|error: N::Err| error.to_string()),
     }
 }
 

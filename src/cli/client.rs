@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt, net::UnixStream},
     path::Path,
     time::Duration,
 };
@@ -103,6 +103,7 @@ impl Client {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => no_agent(dir),
             _ => CliError::failed(format!("{}: {error}", path.display())),
         })?;
+        check_owner(&stream, dir)?;
         Ok(Self::Socket(BufReader::new(stream)))
     }
 
@@ -155,6 +156,36 @@ impl Client {
     }
 }
 
+/// Refuses a socket that another user has put into the directory, since the client believes the answers.
+fn check_owner(stream: &UnixStream, dir: &Path) -> Result<(), CliError> {
+    let ours = UnixStream::pair().and_then(|(one, _)| owner(&one))?;
+    let (theirs, of_dir) = (owner(stream)?, dir.metadata()?.uid());
+    if may_answer(ours, theirs, of_dir) {
+        return Ok(());
+    }
+    Err(CliError::failed(format!(
+        "the socket in {} belongs to a process of user {theirs}, not to yours; nothing was sent to it: choose the \
+         directory of your own agent with --dir",
+        dir.display()
+    )))
+}
+
+/// Whether the client trusts a process of user `theirs`: our own user, root, and for root the owner of the directory.
+const fn may_answer(ours: u32, theirs: u32, of_dir: u32) -> bool {
+    theirs == ours || theirs == ROOT || (ours == ROOT && theirs == of_dir)
+}
+
+/// The user whose process is at the other end.
+fn owner(stream: &UnixStream) -> io::Result<u32> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let _entered = runtime.enter();
+    // The clone shares the mode of the socket, so reset it afterwards.
+    stream.set_nonblocking(true)?;
+    let owner = tokio::net::UnixStream::from_std(stream.try_clone()?)?.peer_cred()?.uid();
+    stream.set_nonblocking(false)?;
+    Ok(owner)
+}
+
 fn ended() -> CliError {
     CliError::new(Exit::NoAgent, "the agent ended before it had answered")
 }
@@ -179,5 +210,29 @@ fn broken(error: &io::Error) -> CliError {
 
 /// How long an answer may take; the agent itself gives up a call after half of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// Longest explanation of why an answer is not understood, in characters: it repeats parts of the answer.
+/// Longest parse error that is printed, in characters: it quotes the answer.
 const WORDS_MAX: usize = 200;
+/// The user id of root.
+const ROOT: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_the_process_of_another_user() {
+        let (us, other, service) = (1000, 1001, 999);
+        assert!(!may_answer(us, other, us) && !may_answer(us, other, other));
+        assert!(!may_answer(ROOT, other, ROOT) && !may_answer(ROOT, other, service));
+        assert!(may_answer(us, us, us) && may_answer(us, ROOT, ROOT));
+        assert!(may_answer(ROOT, ROOT, service) && may_answer(ROOT, service, service));
+    }
+
+    #[test]
+    fn accepts_the_process_of_its_own_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, _other) = UnixStream::pair().unwrap();
+        assert_eq!(owner(&one).unwrap(), directory.path().metadata().unwrap().uid());
+        check_owner(&one, directory.path()).unwrap();
+    }
+}

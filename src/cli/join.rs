@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use super::{
     admin::CertificateView,
     agent::directory::{CONFIG, LOCK, Lock},
-    certificates::Key,
+    certificates::{Key, new_name},
     error::CliError,
     output,
 };
@@ -36,10 +36,10 @@ pub(crate) struct Args {
     #[arg(value_name = "SEED")]
     seed: String,
     /// The name of this node, if the token does not fix it.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = new_name::<NodeId>)]
     node: Option<NodeId>,
     /// The datacenter it is in, if the token does not fix it. Default: that of the issuer.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = new_name::<Datacenter>)]
     datacenter: Option<Datacenter>,
     /// Address that the agent is to listen on; may be given several times. Default: this machine's
     /// address on the way to the seed, with the seed's port; on loopback any free port.

@@ -4,6 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::{
     admin::{Request, TokenMade, TokenRow, Tokens},
+    certificates::new_name,
     client,
     error::CliError,
     output,
@@ -36,10 +37,10 @@ enum TokenCommand {
 #[derive(Debug, clap::Args)]
 struct Create {
     /// The only node that it lets in; it is good once then.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = new_name::<NodeId>)]
     node: Option<NodeId>,
     /// The only datacenter that it lets a node into.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = new_name::<Datacenter>)]
     datacenter: Option<Datacenter>,
     /// How long it is good.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1h")]

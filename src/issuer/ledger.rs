@@ -348,6 +348,7 @@ impl Book {
 
     /// What is over long since goes; what is over goes if there is no room.
     fn make_room(&mut self, now: SystemTime) -> Result<(), LedgerError> {
+        // Cannot overflow: times are limited to the year 9999.
         self.token.retain(|entry| time(entry.expires) + KEPT_AFTER > now);
         while self.token.len() >= TOKENS_MAX {
             let over = |entry: &Entry| entry.state(now) != TokenState::Good;
@@ -481,6 +482,13 @@ impl Entry {
             .or(join.node.as_ref())
             .ok_or_else(|| Denied::new(Refused::NameNeeded, "say --node NAME"))?;
         let chosen = self.datacenter.as_ref().or(join.datacenter.as_ref()).unwrap_or(datacenter);
+        for name in [node.as_str(), chosen.as_str()] {
+            if name.starts_with('-') {
+                let detail =
+                    format!("{name} begins with '-', so commands would take it for an option");
+                return Err(Denied::new(Refused::WrongName, detail));
+            }
+        }
         Ok((node.clone(), chosen.clone()))
     }
 
@@ -523,9 +531,12 @@ fn seconds(time: SystemTime) -> u64 {
 
 /// A time that a damaged file puts out of range is long ago.
 fn time(seconds: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    time.filter(|_| seconds <= SECONDS_MAX).unwrap_or(UNIX_EPOCH)
 }
 
+/// The end of the year 9999: later times would overflow.
+const SECONDS_MAX: u64 = 253_402_300_799;
 const LOCK_FILE: &str = "tokens.lock";
 const HEADER: &str =
     "# Join tokens of this authority, written by gossipmonger. Who can read the keys can join.\n\n";
@@ -541,10 +552,43 @@ const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
     use crate::tls::Pin;
+
+    #[test]
+    fn treats_a_time_that_is_out_of_range_as_long_ago() {
+        for seconds in
+            [SECONDS_MAX + 1, i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX - 1, u64::MAX]
+        {
+            let (directory, ledger) = ledger();
+            let good = token();
+            ledger.add(&good, &terms(), NOW).unwrap();
+            let path = directory.path().join(TOKENS_FILE);
+            let text = fs::read_to_string(&path).unwrap();
+            let line = |name| text.lines().find(|line| line.starts_with(name)).unwrap();
+            let times = [line("expires"), line("created")];
+            let damaged = times.iter().fold(text.clone(), |text, line| {
+                let name = line.split(' ').next().unwrap();
+                text.replace(line, &format!("{name} = {seconds}"))
+            });
+            fs::write(&path, damaged).unwrap();
+            // TOML has no numbers above this one.
+            if seconds > i64::MAX as u64 {
+                assert!(matches!(ledger.list(NOW), Err(LedgerError::Damaged { .. })), "{seconds}");
+                continue;
+            }
+            assert_eq!(ledger.list(NOW).unwrap()[0].state, TokenState::Expired, "{seconds}");
+            let later = NOW + 2 * KEPT_AFTER;
+            ledger.add(&token(), &terms(), later).unwrap();
+            assert_eq!(
+                ledger.list(later).unwrap().len(),
+                1,
+                "tokens that are long over are removed"
+            );
+        }
+    }
 
     #[test]
     fn refuses_terms_out_of_range() {
@@ -659,18 +703,18 @@ mod tests {
         let token = token();
         ledger.add(&token, &terms(), NOW).unwrap();
         let file = directory.path().join(TOKENS_FILE);
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains(token.to_text().trim_start_matches("gmj1_")), "{text}");
         let again = Ledger::open(directory.path()).unwrap();
         assert_eq!(again.list(NOW).unwrap(), ledger.list(NOW).unwrap());
         assert_eq!(take(&again, &token, claim("b"), NOW), "b");
 
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let error = Ledger::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        std::fs::write(&file, "[[token]]\nkey = \"SECRET\"\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&file, "[[token]]\nkey = \"SECRET\"\n").unwrap();
         let error = Ledger::open(directory.path()).unwrap_err().to_string();
         assert!(error.contains("tokens.toml") && !error.contains("SECRET"), "{error}");
     }

@@ -21,9 +21,11 @@ use super::list::SHARED_BYTES;
 /// Longest node, datacenter or cluster name, in bytes.
 pub const LABEL_MAX: usize = 63;
 
-/// A name was not a label: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`.
+/// A name was not a label: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, and neither `.` nor `..`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {value:?} is not a label: 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed")]
+#[error(
+    "{what} {value:?} is not a label: 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed, but not . or .."
+)]
 pub struct InvalidLabel {
     what: &'static str,
     value: String,
@@ -41,7 +43,7 @@ macro_rules! label {
             /// Parses a label.
             ///
             /// # Errors
-            /// [`InvalidLabel`] unless it is 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`.
+            /// [`InvalidLabel`] unless it is 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, and neither `.` nor `..`.
             pub fn new(label: &str) -> Result<Self, InvalidLabel> {
                 match Label::new(label) {
                     Some(label) => Ok(Self(label)),
@@ -222,8 +224,10 @@ impl Hash for Label {
     }
 }
 
+/// SPIFFE forbids `.` and `..` as path segments, and in file names they mean other directories.
 fn is_label(label: &str) -> bool {
     (1..=LABEL_MAX).contains(&label.len())
+        && !matches!(label, "." | "..")
         && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
@@ -297,7 +301,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_label() {
-        for bad in ["", "A", "a b", "a/b", "ä", &"x".repeat(64)] {
+        for bad in ["", ".", "..", "A", "a b", "a/b", "ä", &"x".repeat(64)] {
             assert!(NodeId::new(bad).is_err(), "{bad:?}");
         }
         let error = Datacenter::new("EU").unwrap_err().to_string();
@@ -307,7 +311,9 @@ mod tests {
     #[test]
     fn accepts_a_label_of_the_longest_length() {
         assert_eq!(NodeId::new(&"x".repeat(LABEL_MAX)).unwrap().as_str().len(), 63);
-        assert!(ClusterId::new("a-b_c.9").is_ok());
+        for good in ["a-b_c.9", "...", ".a", "a."] {
+            assert!(ClusterId::new(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

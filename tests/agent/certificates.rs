@@ -25,6 +25,10 @@ fn refuses_what_cannot_stand_in_a_certificate() {
         cluster.run(&[&line[..], more].concat())
     };
     issue(&["--node", "Not-A-Label"]).failed(2, &["Not-A-Label", "a-z"]);
+    for no_segment in [".", ".."] {
+        issue(&["--node", no_segment]).failed(2, &["is not a label"]);
+    }
+    issue(&["--node=-x"]).failed(2, &["begins with '-'"]);
     issue(&["--node", "a", "--days", "0"]).failed(2, &["--days"]);
     issue(&["--node", "a", "--ip", "here"]).failed(2, &["--ip"]);
     let line = ["cert", "issue", "--ca", "none", "--node", "a", "--datacenter", "eu", "--dir", "a"];

@@ -48,6 +48,8 @@ fn refuses_terms_out_of_range() {
     create(&["--uses", "0"]).failed(2, &["uses"]);
     create(&["--node", "b", "--uses", "2"]).failed(2, &["for a node it is good once"]);
     create(&["--node", "Not A Label"]).failed(2, &["Not A Label"]);
+    create(&["--node=-x"]).failed(2, &["begins with '-'"]);
+    create(&["--datacenter", ".."]).failed(2, &["is not a label"]);
     a.run(&["token", "revoke", "xyz"]).failed(2, &["hexadecimal"]);
     a.run(&["token", "revoke", "0123456789abcdef"]).failed(3, &["no token 0123456789abcdef"]);
 }

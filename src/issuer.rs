@@ -9,6 +9,7 @@
 
 mod client;
 mod ledger;
+mod places;
 mod request;
 mod server;
 mod token;
@@ -30,6 +31,7 @@ pub use self::{
         LedgerError, NAME_HELD, TOKENS_FILE, TOKENS_MAX, TTL_MAX, Terms, TokenState, TokenView,
         USES_MAX,
     },
+    places::{MEMBERS_MAX, PLACES_PER_MEMBER, VISITORS_MAX, VISITORS_PER_SOURCE},
     request::{
         ANSWER_BYTES_MAX, Answer, CsrError, Granted, JOIN_ALPN, Join, PublicKey, REQUEST_BYTES_MAX,
         Refused, Request, Unreadable,

@@ -79,7 +79,7 @@ pub enum ClaimError {
     Unreachable {
         /// The door.
         address: String,
-        /// What happened; it may hold words of whoever has answered.
+        /// What happened; it may quote the other end.
         why: Foreign,
     },
     /// The issuer is busy, or does not look at us for a while.
@@ -385,8 +385,13 @@ fn broken(door: &SocketAddr, error: &ConnectionError, verdict: &Verdict) -> Clai
     let address = door.to_string();
     match error {
         ConnectionError::ConnectionClosed(close)
-            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+            // APPLICATION_ERROR: the issuer gave our place to another visitor during the handshake.
+            if [TransportErrorCode::CONNECTION_REFUSED, TransportErrorCode::APPLICATION_ERROR]
+                .contains(&close.error_code) =>
         {
+            ClaimError::TurnedAway(address)
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == server::GIVE_WAY => {
             ClaimError::TurnedAway(address)
         }
         error => match verdict.refusal(error) {
@@ -440,7 +445,7 @@ fn aside(detail: &Foreign) -> String {
     if detail.is_empty() { String::new() } else { format!(" ({detail})") }
 }
 
-/// Longest words of the other side that are repeated, in characters.
+/// Longest text of the other end that an error quotes, in characters.
 const WORDS_MAX: usize = 200;
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;

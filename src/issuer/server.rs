@@ -1,8 +1,8 @@
 //! The issuer's door: a UDP port of its own, where those knock who have no certificate yet.
 //!
 //! Whoever knocks has proved its address first (a Retry costs less than a look at it), spends one of
-//! its source's attempts, which it gets back if it is granted something, and has one request and one
-//! deadline. Why somebody was refused is told to him, counted, and logged.
+//! its source's attempts, which it gets back if it is granted something, takes a place ([`places`](super::places)), and has
+//! one request and one deadline. The reason of a refusal is sent to the visitor, counted, and logged.
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +21,12 @@ use rustls::{
     sign::CertifiedKey,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-};
+use tokio::{sync::oneshot, task::JoinSet};
 
 use super::{
     Issuer,
     ledger::Denied,
+    places::{Full, MEMBERS_MAX, Places, VISITORS_MAX},
     request::{
         ANSWER_BYTES_MAX, Answer, Exported, Granted, JOIN_ALPN, REQUEST_BYTES_MAX, Refused, Request,
     },
@@ -40,8 +38,8 @@ use crate::{
     tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},
 };
 
-/// Connections served at once; others are turned away.
-pub const CONNECTIONS_MAX: usize = 64;
+/// Connections served at once, of visitors and of members.
+pub const CONNECTIONS_MAX: usize = VISITORS_MAX + MEMBERS_MAX;
 
 /// From the first packet to the answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -62,7 +60,7 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
     fn roots_pem(&self) -> String;
     /// The doors (`host:port`) of other issuers that this node knows.
     fn issuers(&self) -> Vec<String>;
-    /// Somebody was refused; the label is for a counter. The detail may hold words of that visitor.
+    /// A visitor was refused; the label is for a counter. The detail may quote the visitor.
     fn refused(&self, source: SocketAddr, label: &'static str, detail: &Foreign);
     /// A certificate was given to this node, for a token or for its certificate before.
     fn granted(&self, source: SocketAddr, name: &PeerName, renewal: bool);
@@ -126,7 +124,7 @@ impl Door {
             cluster,
             sources: Mutex::default(),
             clock: Clock::start(),
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            places: Mutex::default(),
         });
         let mut doors = JoinSet::new();
         for endpoint in self.endpoints {
@@ -145,8 +143,8 @@ async fn attend(desk: Arc<Desk>, endpoint: Endpoint) {
             Some(_) = visits.join_next() => {}
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { return };
-                if let Some((incoming, permit)) = desk.admit(incoming) {
-                    visits.spawn(Arc::clone(&desk).visit(incoming, permit));
+                if let Some((incoming, seat)) = desk.admit(incoming) {
+                    visits.spawn(Arc::clone(&desk).visit(incoming, seat));
                 }
             }
         }
@@ -160,12 +158,25 @@ struct Desk {
     cluster: Arc<dyn Cluster>,
     sources: Mutex<Sources>,
     clock: Clock,
-    room: Arc<Semaphore>,
+    places: Mutex<Places<oneshot::Sender<()>>>,
+}
+
+/// A place that a visitor has; dropping it makes the place free.
+struct Seat {
+    desk: Arc<Desk>,
+    number: u64,
+    gives_way: oneshot::Receiver<()>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.desk.places().leave(self.number);
+    }
 }
 
 impl Desk {
     /// Lets a handshake begin, or turns it away.
-    fn admit(&self, incoming: Incoming) -> Option<(Incoming, OwnedSemaphorePermit)> {
+    fn admit(self: &Arc<Self>, incoming: Incoming) -> Option<(Incoming, Seat)> {
         if !incoming.remote_address_validated() && incoming.may_retry() {
             // It fails only for what may not be retried.
             let _ = incoming.retry();
@@ -177,9 +188,14 @@ impl Desk {
             incoming.refuse();
             return None;
         }
-        match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(permit) => Some((incoming, permit)),
-            Err(_) => {
+        let (leave, gives_way) = oneshot::channel();
+        let entered = self.places().enter(network(source.ip()), leave);
+        match entered {
+            Ok((number, gone)) => {
+                send_away(gone);
+                Some((incoming, Seat { desk: Arc::clone(self), number, gives_way }))
+            }
+            Err(Full) => {
                 self.refused(source, BUSY, "too many are being served");
                 incoming.refuse();
                 None
@@ -187,18 +203,48 @@ impl Desk {
         }
     }
 
-    async fn visit(self: Arc<Self>, incoming: Incoming, _permit: OwnedSemaphorePermit) {
+    async fn visit(self: Arc<Self>, incoming: Incoming, mut seat: Seat) {
         let source = incoming.remote_address();
         let verdict = Verdict::default();
         let config = self.server_config(verdict.clone());
-        let served = async {
-            let connection = incoming.accept_with(Arc::new(config))?.await?;
-            self.converse(&connection).await
-        };
+        let served = self.serve(incoming, config, &mut seat);
         match tokio::time::timeout(REQUEST_TIMEOUT, served).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(Served::Answered)) => {}
+            Ok(Ok(Served::GaveWay)) => {
+                self.refused(
+                    source,
+                    GAVE_WAY,
+                    "it had sent no request when another visitor needed its place",
+                );
+            }
             Ok(Err(error)) => self.broken(source, &error, &verdict),
             Err(_) => self.refused(source, TIMEOUT, "no whole request in time"),
+        }
+    }
+
+    /// The handshake, one request, one answer; ends early if another visitor gets the place.
+    async fn serve(
+        self: &Arc<Self>,
+        incoming: Incoming,
+        config: ServerConfig,
+        seat: &mut Seat,
+    ) -> Result<Served, ConnectionError> {
+        let number = seat.number;
+        let connecting = incoming.accept_with(Arc::new(config))?;
+        let connection = tokio::select! {
+            connection = connecting => connection?,
+            _ = &mut seat.gives_way => return Ok(Served::GaveWay),
+        };
+        if let Ok(member) = tls::peer_certificate(&connection).and_then(|shown| shown.name) {
+            let gone = self.places().prove(number, &member.node);
+            send_away(gone);
+        }
+        tokio::select! {
+            conversed = self.converse(&connection, number) => conversed.map(|()| Served::Answered),
+            _ = &mut seat.gives_way => {
+                connection.close(GIVE_WAY, b"another visitor needs this place; send the request at once");
+                Ok(Served::GaveWay)
+            }
         }
     }
 
@@ -206,6 +252,7 @@ impl Desk {
     async fn converse(
         self: &Arc<Self>,
         connection: &quinn::Connection,
+        number: u64,
     ) -> Result<(), ConnectionError> {
         let (mut send, mut receive) = connection.accept_bi().await?;
         let request = match receive.read_to_end(REQUEST_BYTES_MAX).await {
@@ -216,10 +263,13 @@ impl Desk {
             )),
             Err(ReadToEndError::Read(_)) => return Err(connection.closed().await),
         };
+        self.places().set_busy(number, true);
         let answer = match request {
             Ok(request) => self.answer(connection, request).await,
             Err(denied) => Err(denied),
         };
+        // A grant must reach the visitor; a refusal may be lost.
+        self.places().set_busy(number, answer.is_ok());
         let answer = self.tell(connection.remote_address(), answer).encode();
         debug_assert!(answer.len() <= ANSWER_BYTES_MAX);
         if send.write_all(&answer).await.is_ok() && send.finish().is_ok() {
@@ -312,8 +362,27 @@ impl Desk {
         config
     }
 
+    fn places(&self) -> std::sync::MutexGuard<'_, Places<oneshot::Sender<()>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sources(&self) -> std::sync::MutexGuard<'_, Sources> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a visit ended.
+enum Served {
+    /// The request was answered.
+    Answered,
+    /// Another visitor got its place.
+    GaveWay,
+}
+
+/// Ends the visit that gives way, unless it has ended already.
+fn send_away(gone: Option<oneshot::Sender<()>>) {
+    if let Some(leave) = gone {
+        let _ = leave.send(());
     }
 }
 
@@ -413,17 +482,20 @@ fn network(source: IpAddr) -> IpAddr {
     }
 }
 
+/// The application error code of the close that tells a visitor that another one gets its place.
+pub(super) const GIVE_WAY: VarInt = VarInt::from_u32(1);
 /// How long an asker may take to read its answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of packets held for one handshake that has not been looked at.
 const INCOMING_BUFFER: u64 = 16 << 10;
 /// Longest detail that a refused asker is told, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Longest detail that is logged, in characters: a visitor says a part of it.
+/// Longest detail that is logged, in characters: it may quote the visitor.
 const LOGGED_CHARS_MAX: usize = 400;
 // Labels of what is refused without an answer.
 const RATE_LIMITED: &str = "join_rate_limited";
 const BUSY: &str = "join_busy";
+const GAVE_WAY: &str = "join_gave_way";
 const TIMEOUT: &str = "join_timeout";
 const WRONG_PIN: &str = "join_wrong_pin";
 const BROKEN: &str = "join_broken";

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Mutex};
 
-use quinn::{ClientConfig, Connection, Endpoint, crypto::rustls::QuicClientConfig};
+use quinn::{ClientConfig, Connection, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -134,6 +134,52 @@ async fn refuses_junk_and_what_is_too_long() {
     }
     assert_eq!(bench.told(), ["join_bad_request"; 4]);
     bench.join(&token, "b").await.unwrap();
+}
+
+#[tokio::test]
+async fn silent_visitors_keep_no_joiner_and_no_member_out() {
+    let bench = Bench::start();
+    let member = bench.join(&bench.token(terms()), "m").await.unwrap().issued;
+    // As many as all places together, from many sources.
+    let mut silent = Vec::new();
+    for source in 0..CONNECTIONS_MAX / VISITORS_PER_SOURCE {
+        for _ in 0..VISITORS_PER_SOURCE {
+            silent.push(bench.stranger_of(&format!("127.0.1.{}:0", source + 1)).await);
+        }
+    }
+    bench.renew(&member, KeyKind::Ed25519).await.unwrap();
+    bench.join(&bench.token(terms()), "b").await.unwrap();
+    assert!(!bench.told().contains(&"join_busy"), "{:?}", bench.told());
+}
+
+#[tokio::test]
+async fn one_source_has_a_few_places_at_once() {
+    let bench = Bench::start();
+    let mut silent = Vec::new();
+    for _ in 0..VISITORS_PER_SOURCE + 2 {
+        silent.push(bench.stranger_of("127.0.1.1:0").await);
+    }
+    for (_, connection) in &silent[..2] {
+        // The oldest give way, and learn why.
+        let ended = connection.closed().await;
+        assert!(ended.to_string().contains("another visitor"), "{ended}");
+    }
+    assert!(silent[2..].iter().all(|(_, connection)| connection.close_reason().is_none()));
+    assert_eq!(bench.told(), ["join_gave_way"; 2]);
+}
+
+#[tokio::test]
+async fn the_close_reason_of_a_visitor_is_escaped() {
+    let bench = Bench::start();
+    let (endpoint, connection) = bench.stranger_of("127.0.0.1:0").await;
+    connection
+        .close(VarInt::from_u32(0), b"\x1b[2J\n2026-01-01T00:00:00Z  INFO certificate issued");
+    endpoint.wait_idle().await;
+    bench.until_told("join_broken").await;
+    let details = bench.cluster.details.lock().unwrap().clone();
+    assert!(details[0].unescaped().contains('\n'), "{details:?}");
+    let shown = details[0].to_string();
+    assert!(shown.contains("\\u{1b}[2J\\n2026") && !shown.contains('\n'), "{shown}");
 }
 
 #[tokio::test]
@@ -276,6 +322,7 @@ struct Bench {
 struct Told {
     living: Mutex<BTreeSet<String>>,
     refused: Mutex<Vec<&'static str>>,
+    details: Mutex<Vec<Foreign>>,
     granted: Mutex<Vec<(String, bool)>>,
 }
 
@@ -296,8 +343,9 @@ impl Cluster for Told {
         vec!["d.example.org:7102".to_owned(), "no door".to_owned()]
     }
 
-    fn refused(&self, _source: SocketAddr, label: &'static str, _detail: &Foreign) {
+    fn refused(&self, _source: SocketAddr, label: &'static str, detail: &Foreign) {
         self.refused.lock().unwrap().push(label);
+        self.details.lock().unwrap().push(detail.clone());
     }
 
     fn granted(&self, _source: SocketAddr, name: &PeerName, renewal: bool) {
@@ -360,6 +408,16 @@ impl Bench {
         config.transport_config(transport());
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         endpoint.connect_with(config, self.door, SERVER_NAME).unwrap().await.unwrap()
+    }
+
+    /// A connection from this address, without token and certificate.
+    async fn stranger_of(&self, address: &str) -> (Endpoint, Connection) {
+        let tls = strangers(Arc::new(Pinned::new(self.stranger().pin())), JOIN_ALPN);
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(transport());
+        let endpoint = Endpoint::client(address.parse().unwrap()).unwrap();
+        let connecting = endpoint.connect_with(config, self.door, SERVER_NAME).unwrap();
+        (endpoint, connecting.await.unwrap())
     }
 
     /// A door that gives everybody the same answer.

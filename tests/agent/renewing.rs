@@ -3,6 +3,7 @@
 use std::fs;
 
 use crate::{
+    foreign::stranger,
     harness::{Agent, Cluster, eventually, free_ports},
     joining::{issuing, token},
 };
@@ -28,6 +29,24 @@ fn an_agent_renews_after_two_thirds_and_nobody_is_missed() {
     // Connections may be made anew with it, but nobody is missed meanwhile.
     let log = a.log() + &b.log();
     assert!(!log.contains("suspect") && log.contains("certificate renewed"), "{log}");
+}
+
+#[test]
+fn strangers_at_the_door_keep_no_member_from_renewing() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let door = format!("127.0.0.1:{}", free_ports().0);
+    let a = cluster.start("a", &["--issuer", "pki", "--issuer-listen", &door]);
+    cluster.configure("b", &format!("issuers = [{door:?}]\n"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut held = Vec::new();
+    for address in ["127.0.0.2:0", "127.0.0.3:0"] {
+        for _ in 0..45 {
+            held.push(runtime.block_on(stranger(address, &door)));
+        }
+    }
+    cluster.run(&["--dir", "b", "cert", "renew"]).succeeded();
+    let refusals = a.json(&["info"])["refusals"].clone();
+    assert!(refusals["join_gave_way"].as_u64() > Some(0), "{refusals}");
 }
 
 #[test]

@@ -104,9 +104,11 @@ pub mod store;
 pub mod counters;
 mod cuts;
 mod foreign;
+mod dials;
 
 pub use config::Config;
 pub use cuts::{CUTS_MAX, Cut};
+pub use dials::{DIALED_ADDRESSES_MAX, DialFailure};
 pub use error::{Error, SpawnError};
 pub use foreign::Foreign;
 pub use node::Gossipmonger;

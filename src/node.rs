@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     counters::Counters,
     cuts::{Cut, Cuts},
+    dials::{DialFailure, DialFailures},
     error::{Error, SpawnError},
     protocol::{
         delta::entry_len_max,
@@ -57,7 +58,11 @@ pub struct Gossipmonger {
 }
 
 impl Gossipmonger {
-    /// Starts a node. The join handle ends when the node has ended and all is given back.
+    /// Starts a node. The join handle ends when the node has ended and all is given back: its addresses
+    /// are free and its store is closed. Aborting it ends nothing but the waiting.
+    ///
+    /// A node lives in the runtime that it is started in, and ends with it. Calls on a handle that
+    /// outlives the runtime fail with [`Error::Stopped`].
     ///
     /// # Errors
     /// [`SpawnError`]; then nothing is left behind.
@@ -259,6 +264,14 @@ impl Gossipmonger {
         self.shared.cuts.get(peer)
     }
 
+    /// Why nobody was reached at an address when it was last dialed, by each way that was tried: from each
+    /// address of this node and to each address that the name has. `address`: a seed, or one that a peer
+    /// advertises. Empty if somebody answered, or nobody has dialed it.
+    #[must_use]
+    pub fn dial_failures(&self, address: &str) -> Vec<DialFailure> {
+        self.shared.dials.get(address)
+    }
+
     /// How slow this node finds itself, by its own timers and by answers that came late, up to
     /// [`HEALTH_MAX`](crate::protocol::liveness::HEALTH_MAX): it is as patient with others as it is
     /// slow. 0 is as it should be.
@@ -335,11 +348,12 @@ impl Gossipmonger {
     /// whoever hears it keeps it meanwhile.
     ///
     /// # Errors
-    /// [`Error::UnknownPeer`], or [`Error::PeerIsLive`]: nothing has changed.
+    /// [`Error::UnknownPeer`], [`Error::PeerIsLive`] or [`Error::Stopped`]: nothing has changed.
     pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
         let state = self.snapshot().member(peer).map(|member| member.state);
         match state {
             // Never this node itself: it may have left, but it is still here.
+            _ if self.shared.ending.is_set() => Err(self.stopped()),
             Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
             Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
                 let input = StorageInput::Remove(peer.clone());
@@ -436,21 +450,34 @@ impl Gossipmonger {
     // --- writing
 
     async fn write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
+        let written = async {
+            let written = tokio::time::timeout(CALL_TIMEOUT, self.try_write(bytes, writes)).await;
+            written.unwrap_or(Err(Error::Timeout(CALL_TIMEOUT)))
+        };
+        self.unless_ended(written).await
+    }
+
+    /// What `call` returns, unless the node ends first: then nobody may be left to answer it.
+    pub(crate) async fn unless_ended<T>(
+        &self,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         tokio::select! {
             biased;
-            _ = self.shared.ending.wait() => Err(Error::Stopped { reason: self.problem() }),
-            written = tokio::time::timeout(CALL_TIMEOUT, self.try_write(bytes, writes)) => {
-                written.unwrap_or(Err(Error::Timeout(CALL_TIMEOUT)))
-            }
+            _ = self.shared.ending.wait() => Err(self.stopped()),
+            done = call => done,
         }
+    }
+
+    fn stopped(&self) -> Error {
+        Error::Stopped { reason: self.problem() }
     }
 
     /// A storage actor that fails before it answers is followed by another; the write is made again,
     /// which takes no second version if it was kept.
     async fn try_write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
-        let stopped = || Error::Stopped { reason: self.problem() };
         let route = &self.shared.routes.storage;
-        let mut storage = route.current().ok_or_else(stopped)?;
+        let mut storage = route.current().ok_or_else(|| self.stopped())?;
         loop {
             let permit = self.room(bytes).await;
             let (reply, answer) = oneshot::channel();
@@ -549,6 +576,7 @@ impl Gossipmonger {
             ended: Slot::default(),
             refusals: Mutex::default(),
             cuts: Cuts::default(),
+            dials: DialFailures::default(),
             repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
             farewell: Slot::default(),
@@ -564,18 +592,50 @@ impl Gossipmonger {
             None => Actor::spawn(None, Root, arguments).await,
         };
         let (root, running) = spawned.map_err(|error| SpawnError::Actor(error.to_string()))?;
-        let ended = Arc::clone(&shared);
-        let running = tokio::spawn(async move {
+        let unfinished = Unfinished { shared: Arc::clone(&shared), transport };
+        tokio::spawn(async move {
+            let Unfinished { shared, transport } = &unfinished;
             // However the root ends: stopped, failed or killed.
             let _ = running.await;
-            ended.end(Ending::Asked);
+            shared.end(Ending::Asked);
             transport.close().await;
-            if tokio::time::timeout(STORE_TIMEOUT, ended.writer.close()).await.is_err() {
-                tracing::error!("the store is still busy: it is not given back");
+            if tokio::time::timeout(STORE_TIMEOUT, shared.writer.close()).await.is_err() {
+                tracing::error!("{STORE_BUSY}");
             }
-            ended.ended.set(());
+            shared.ended.set(());
         });
-        Ok((Self { shared, root: root.get_cell() }, running))
+        let waiting = Arc::clone(&shared);
+        let ended = tokio::spawn(async move { waiting.ended.wait().await });
+        Ok((Self { shared, root: root.get_cell() }, ended))
+    }
+}
+
+/// Gives back what a node holds if its runtime goes before it: then no task is left that could.
+struct Unfinished {
+    shared: Arc<Shared>,
+    transport: Arc<dyn OpenTransport>,
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.shared.ended.is_set() {
+            return;
+        }
+        self.shared.end(Ending::Asked);
+        self.transport.release();
+        let shared = Arc::clone(&self.shared);
+        // The store may take a while, and a runtime that goes is not to be held up by it.
+        let give_back = std::thread::Builder::new().name("gossipmonger-end".to_owned());
+        let begun = give_back.spawn(move || {
+            if !shared.writer.close_within(STORE_TIMEOUT) {
+                tracing::error!("{STORE_BUSY}");
+            }
+            shared.ended.set(());
+        });
+        if begun.is_err() {
+            self.shared.writer.close_within(Duration::ZERO);
+            self.shared.ended.set(());
+        }
     }
 }
 
@@ -666,6 +726,8 @@ impl Shared {
 
 /// How long a call may take, back-pressure of the store included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the log says of a store that does not end.
+const STORE_BUSY: &str = "the store is still busy: it is not given back";
 /// How long the end of a node waits for a store that is busy.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving waits for peers to acknowledge it.

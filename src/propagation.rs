@@ -52,6 +52,15 @@ impl Gossipmonger {
         audience: Audience,
         timeout: Duration,
     ) -> Result<Propagation, Error> {
+        self.unless_ended(self.ask_until(version, audience, timeout)).await
+    }
+
+    async fn ask_until(
+        &self,
+        version: Version,
+        audience: Audience,
+        timeout: Duration,
+    ) -> Result<Propagation, Error> {
         let clock = self.shared.clock;
         let deadline = clock.now() + timeout;
         let mut pause = PAUSE_MIN;
@@ -75,7 +84,7 @@ impl Gossipmonger {
     /// # Errors
     /// [`Error::Stopped`] if the node has ended.
     pub async fn peers_behind(&self, version: Version) -> Result<Propagation, Error> {
-        self.propagation(version, WAVE_TIMEOUT).await
+        self.unless_ended(self.propagation(version, WAVE_TIMEOUT)).await
     }
 
     async fn propagation(

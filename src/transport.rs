@@ -19,6 +19,7 @@ use crate::{
     config::Config,
     counters::Counters,
     cuts::Cut,
+    dials::DialFailure,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
@@ -126,6 +127,10 @@ pub trait OpenTransport: fmt::Debug + Send + Sync + 'static {
 
     /// Ends all connections, telling the peers, and gives back what `open` took.
     fn close(&self) -> BoxFuture<'_, ()>;
+
+    /// Gives back what `open` took, at once and without a word to the peers: the runtime in which it was
+    /// opened has gone. Without a method of its own that is left to the last reference.
+    fn release(&self) {}
 }
 
 /// A transport could not be opened.
@@ -507,6 +512,11 @@ impl NodeLink {
         let (at, reason) = (self.now(), why.to_string());
         self.shared.cuts.note(peer, Cut { at, by_peer, label, reason: reason.clone() });
         self.refused(peer, label, reason);
+    }
+
+    /// Keeps what came of dialing these addresses, for those who ask why nobody is connected there.
+    pub(crate) fn note_dials(&self, addresses: &[String], failures: Vec<DialFailure>) {
+        self.shared.dials.note(addresses, failures);
     }
 
     /// Where a peer says that it is.

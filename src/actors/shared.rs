@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     counters::Counters,
     cuts::Cuts,
+    dials::DialFailures,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         id::{Datacenter, NodeId},
@@ -101,6 +102,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Mutex<(u64, u32)>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
+    /// Why addresses could not be reached.
+    pub(crate) dials: DialFailures,
     /// What the log was told lately.
     pub(crate) repeats: Repeats,
     /// This process has taken a later generation because its name was heard.

@@ -57,6 +57,8 @@ struct Waiting {
     acks: Vec<Ack>,
     loads: Vec<oneshot::Sender<Result<Stored, StoreError>>>,
     closed: bool,
+    /// The thread has let go of the store.
+    over: bool,
 }
 
 /// What a change is about: a later change of the same place takes the place of the earlier.
@@ -95,6 +97,7 @@ impl Writer {
                 keeper.serve(work);
             }
             drop(keeper);
+            theirs.end();
             drop(running);
         })?;
         Ok(Self::Thread { inbox, over })
@@ -109,6 +112,21 @@ impl Writer {
                 while over.changed().await.is_ok() {}
             }
             Self::Instant(keeper) => drop(lock(keeper).take()),
+        }
+    }
+
+    /// As [`close`](Self::close), for a thread that may wait: for `patience` at most. Says whether the
+    /// store is let go of.
+    pub(crate) fn close_within(&self, patience: Duration) -> bool {
+        match self {
+            Self::Thread { inbox, .. } => {
+                inbox.close();
+                inbox.is_over_within(patience)
+            }
+            Self::Instant(keeper) => {
+                drop(lock(keeper).take());
+                true
+            }
         }
     }
 
@@ -198,7 +216,18 @@ impl std::fmt::Debug for Keeper {
 impl Inbox {
     fn close(&self) {
         self.lock().closed = true;
-        self.arrived.notify_one();
+        self.arrived.notify_all();
+    }
+
+    fn end(&self) {
+        self.lock().over = true;
+        self.arrived.notify_all();
+    }
+
+    fn is_over_within(&self, patience: Duration) -> bool {
+        let waits = |waiting: &mut Waiting| !waiting.over;
+        let waited = self.arrived.wait_timeout_while(self.lock(), patience, waits);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
     /// Leaves work for the thread; gives it back if it comes too late.

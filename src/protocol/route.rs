@@ -404,6 +404,11 @@ pub enum Counter {
     DialsFailed,
     /// Datagrams that belong to no connection and begin none: noise.
     DatagramsUnknown,
+    /// Packets that the system refused to send, for example because no route leads from the socket to
+    /// their address.
+    PacketsUnsent,
+    /// Times that the system failed to receive; the socket pauses then.
+    ReceiveFailures,
     /// Handshakes refused before any work was spent on them.
     HandshakesShed,
     /// Handshakes answered with Retry.
@@ -456,7 +461,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 65] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -496,6 +501,8 @@ impl Counter {
         Self::ConnectionsAccepted,
         Self::DialsFailed,
         Self::DatagramsUnknown,
+        Self::PacketsUnsent,
+        Self::ReceiveFailures,
         Self::HandshakesShed,
         Self::HandshakesRetried,
         Self::HandshakesFailed,
@@ -565,6 +572,8 @@ impl Counter {
             Self::ConnectionsAccepted => "connections_accepted",
             Self::DialsFailed => "dials_failed",
             Self::DatagramsUnknown => "datagrams_unknown",
+            Self::PacketsUnsent => "packets_unsent",
+            Self::ReceiveFailures => "receive_failures",
             Self::HandshakesShed => "handshakes_shed",
             Self::HandshakesRetried => "handshakes_retried",
             Self::HandshakesFailed => "handshakes_failed",

@@ -206,10 +206,14 @@ impl OpenTransport for Open {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
+        self.release();
+        Box::pin(async {})
+    }
+
+    fn release(&self) {
         let mut hub = self.network.hub();
         hub.nodes.remove(&MemoryNetwork::address(&self.node));
         hub.isolate(&self.node);
-        Box::pin(async {})
     }
 }
 

@@ -20,7 +20,7 @@ use std::{
 
 use quinn::{Endpoint, ServerConfig, TokioRuntime, TransportConfig};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use self::{
     actor::Quic,
@@ -29,7 +29,7 @@ use self::{
     conduct::Conduct,
     frames::Room,
     noise::Noise,
-    socket::Socket,
+    socket::{Socket, Unsent},
     table::Table,
 };
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
@@ -47,6 +47,7 @@ use crate::{
 mod accept;
 mod actor;
 mod admission;
+mod candidates;
 pub mod clients;
 mod close;
 mod conduct;
@@ -164,10 +165,12 @@ impl QuicTransport {
         self.check_names(config)?;
         let server = settings::server(&self.tls, config, settings::transport(config, false));
         let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
+        let unsent = Arc::new(Notify::new());
         let bind = |address: &std::net::SocketAddr| {
-            let noise =
-                Noise::new(opening.endpoint_keys.connection_id, Arc::clone(opening.counters));
-            Socket::bind(*address, buffer, gso, Arc::clone(&self.silent), noise).map(Arc::new)
+            let (silent, counters) = (Arc::clone(&self.silent), Arc::clone(opening.counters));
+            let noise = Noise::new(opening.endpoint_keys.connection_id, Arc::clone(&counters));
+            let unsent = Unsent::new(counters, Arc::clone(&unsent));
+            Socket::bind(*address, buffer, gso, silent, noise, unsent).map(Arc::new)
         };
         // All before the first endpoint: a socket alone is given back at once if the next one fails.
         let sockets = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
@@ -195,6 +198,8 @@ impl QuicTransport {
             handshakes_max: config.quic.handshakes,
             exchanges: Arc::new(Semaphore::new(config.quic.exchanges)),
             dials: Arc::new(Semaphore::new(DIALS_MAX)),
+            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
+            unsent,
             room: Room::default(),
             conduct: Arc::default(),
         });
@@ -250,6 +255,10 @@ struct Shared {
     handshakes_max: usize,
     exchanges: Arc<Semaphore>,
     dials: Arc<Semaphore>,
+    /// For questions to the system which addresses a name has.
+    names: Arc<Semaphore>,
+    /// Tells that the system has refused a packet.
+    unsent: Arc<Notify>,
     room: Room,
     conduct: Arc<Conduct>,
 }
@@ -304,6 +313,10 @@ impl OpenTransport for Open {
         })
     }
 
+    fn release(&self) {
+        self.0.endpoints.iter().for_each(|(_, socket)| socket.release());
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             for (endpoint, _) in &self.0.endpoints {
@@ -312,7 +325,9 @@ impl OpenTransport for Open {
             for (endpoint, socket) in &self.0.endpoints {
                 // Peers that are gone do not acknowledge the close.
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
-                socket.release();
+                if tokio::time::timeout(RELEASE_TIMEOUT, socket.released()).await.is_err() {
+                    tracing::error!(address = %socket.address(), "the address is still in use");
+                }
             }
         })
     }
@@ -329,5 +344,9 @@ impl Drop for QuicTransport {
 
 /// Dials of one node under way at once.
 const DIALS_MAX: usize = 32;
+/// Questions for the addresses of names under way at once. Each takes a thread until the system answers.
+const RESOLVES_MAX: usize = 32;
 /// How long closing waits for peers to acknowledge it.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long closing waits for those who are in the middle of using a socket.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);

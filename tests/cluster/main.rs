@@ -5,7 +5,9 @@ mod certs;
 mod clients;
 mod convergence;
 mod costs;
+mod dialing;
 mod doors;
+mod ends;
 mod expiry;
 #[path = "../../src/cli/bench/forge.rs"]
 mod forge;

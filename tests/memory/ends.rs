@@ -2,6 +2,7 @@
 //! of its own and is watched from outside it.
 
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::{
         Arc,
@@ -12,9 +13,15 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::{Error, Gossipmonger};
+use gossipmonger::{
+    Audience, Error, Gossipmonger,
+    protocol::id::Version,
+    store::{Change, Store, StoreError, Stored, memory::MemoryStore},
+    subscription::SubscriptionError,
+};
+use tokio::runtime::Runtime;
 
-use crate::harness::{Lab, PATIENCE};
+use crate::harness::{Lab, PATIENCE, id};
 
 /// Writes that are under way when a node ends.
 const WRITES: usize = 1_000;
@@ -24,9 +31,7 @@ const WRITES: usize = 1_000;
 fn watched<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
     let (done, finished) = mpsc::channel();
     let running = std::thread::spawn(move || {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        runtime.unwrap().block_on(work());
+        runtime().block_on(work());
         // Nobody listens any more if it took too long.
         let _ = done.send(());
     });
@@ -34,6 +39,10 @@ fn watched<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("the process hangs"),
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => running.join().unwrap(),
     }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 async fn written_or_stopped(node: Gossipmonger, key: String) {
@@ -88,5 +97,71 @@ fn an_end_while_writes_are_under_way_returns() {
                 write.await.unwrap();
             }
         }
+    });
+}
+
+/// A store that says when it is let go of.
+#[derive(Debug)]
+struct Lent {
+    inner: MemoryStore,
+    _gone: mpsc::Sender<()>,
+}
+
+impl Store for Lent {
+    fn load(&self) -> Result<Stored, StoreError> {
+        self.inner.load()
+    }
+
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
+        self.inner.commit(changes)
+    }
+}
+
+#[test]
+fn a_handle_that_outlives_its_runtime_is_refused_and_the_store_is_given_back() {
+    let (sender, gone) = mpsc::channel();
+    let (first, lab) = (runtime(), Lab::default());
+    let mut config = lab.config("a");
+    config.storage = Arc::new(Lent { inner: MemoryStore::new(), _gone: sender });
+    let (node, join) = first.block_on(Gossipmonger::spawn(config)).unwrap();
+    let (mut events, mut prefix) = (node.subscribe(), node.watch_prefix(""));
+    // A wait that is under way when the runtime goes.
+    let waiting = std::thread::spawn({
+        let node = node.clone();
+        move || runtime().block_on(node.ended())
+    });
+    drop(first);
+    watched(move || async move {
+        let stopped = |result: Result<(), Error>| {
+            assert!(matches!(result, Err(Error::Stopped { reason: None })), "{result:?}");
+        };
+        let all = Audience::All;
+        stopped(node.set("k", "v").await.map(drop));
+        stopped(node.set_tags(BTreeMap::new()).await.map(drop));
+        stopped(node.await_propagated(Version(1), all, PATIENCE).await.map(drop));
+        stopped(node.peers_behind(Version(1)).await.map(drop));
+        stopped(node.remove(&id("b")));
+        stopped(node.decommission().await.map(drop));
+        assert_eq!(events.next().await.unwrap_err(), SubscriptionError::Ended);
+        assert_eq!(prefix.next().await.unwrap_err(), SubscriptionError::Ended);
+        assert!(join.await.unwrap_err().is_cancelled());
+        node.shutdown().await;
+        assert_eq!(node.ended().await, None);
+        // The handle is still there.
+        assert_eq!(gone.try_recv(), Err(mpsc::TryRecvError::Disconnected), "the store is kept");
+    });
+    assert_eq!(waiting.join().unwrap(), None);
+}
+
+#[test]
+fn a_wait_for_the_end_that_is_aborted_ends_nothing() {
+    watched(|| async {
+        let lab = Lab::default();
+        let (node, join) = Gossipmonger::spawn(lab.config("a")).await.unwrap();
+        join.abort();
+        assert!(join.await.unwrap_err().is_cancelled());
+        node.set("k", "v").await.unwrap();
+        node.shutdown().await;
+        assert!(matches!(node.set("k", "w").await, Err(Error::Stopped { .. })));
     });
 }

@@ -98,3 +98,39 @@ async fn refused_news_is_told_some_times_a_second_and_no_more() {
     let counted = b.counters().get(Counter::NewsRefused);
     assert!((10..=60).contains(&told) && counted > 200, "{told} of {counted}");
 }
+
+#[test]
+fn refuses_addresses_that_can_never_be_dialed_and_says_why() {
+    let lab = Lab::default();
+    let check = |key: &str, address: &str| {
+        let mut config = lab.config("a");
+        match key {
+            "seeds" => config.seeds = vec!["b:7101".to_owned(), address.to_owned()],
+            _ => config.advertise = vec![address.to_owned()],
+        }
+        config.check().map_err(|error| error.to_string())
+    };
+    for (address, why) in [
+        ("http://a:7101", "a URL is not expected"),
+        ("a:7101;b:7101", "one address is expected"),
+        ("a:7101,b:7101", "one address is expected"),
+        ("2001:db8::5", "an IPv6 address needs brackets"),
+        ("2001:db8::5:7101", "an IPv6 address needs brackets"),
+        ("[fe80::1%eth0]:7101", "the number of the interface is expected"),
+        ("[a]:7101", "in brackets an IPv6 address is expected"),
+        ("a_b.-c..d:7101", "neither an IP address nor the name of a host"),
+        ("user@a:7101", "neither an IP address nor the name of a host"),
+        ("a:0", "a port of 1 to 65535"),
+        ("0.0.0.0:7101", "unspecified"),
+    ] {
+        for key in ["seeds", "advertise"] {
+            let refused = check(key, address).unwrap_err();
+            assert!(refused.starts_with(&format!("{key} = {address:?} is refused")), "{refused}");
+            assert!(refused.contains(why), "{why:?} is missing in: {refused}");
+        }
+    }
+    for address in ["a:1", "n_1.example.org.:7101", "10.0.0.1:1", "[::1]:7101", "[fe80::1%2]:7101"]
+    {
+        assert_eq!(check("seeds", address), Ok(()));
+    }
+}

@@ -1,32 +1,40 @@
 //! Those whom we dial.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
 
-use quinn::{ClientConfig, Connection, Endpoint};
-use tokio::sync::Notify;
+use quinn::{ClientConfig, Connection};
+use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     Shared,
     accept::{tell, too_late},
+    candidates::{self, CANDIDATES_MAX, Candidate},
     close::Close,
     expiry::Proof,
     introduce::{self, Introduction},
     serve,
+    socket::Socket,
     table::Link,
     tasks::Spawner,
 };
 use crate::{
+    dials::DialFailure,
     protocol::{
-        id::NodeId,
+        id::{Generation, NodeId},
         route::{Counter, Target},
         time::Time,
     },
-    tls::{Expect, SERVER_NAME, Verdict},
+    tls::{Expect, Identity, SERVER_NAME, Verdict},
     transport::{NodeLink, Unwelcome},
 };
 
-/// Addresses tried for one target, names resolved.
-const ATTEMPTS_MAX: usize = 8;
+/// How much later than the way before it the next way to a target is tried, unless that has failed.
+const STAGGER: Duration = Duration::from_millis(500);
 /// How long a name may take to be resolved.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -90,11 +98,11 @@ async fn reach_peer(
 pub(super) async fn renew(shared: Arc<Shared>, node: NodeLink, spawner: Spawner, link: Arc<Link>) {
     let (peer, address) = (link.node(), link.connection.remote_address());
     if let Some(_claim) = shared.table.dialing(peer) {
-        dial(&shared, &node, &spawner, &address.to_string(), address, Some(peer)).await;
+        race(&shared, &node, &spawner, &[address.to_string()], Some(peer), None).await;
     }
 }
 
-/// Tries addresses in turn until somebody welcomes us.
+/// Tries addresses until somebody welcomes us.
 async fn dial_any(
     shared: &Arc<Shared>,
     node: &NodeLink,
@@ -108,34 +116,318 @@ async fn dial_any(
     if let Some(link) = wanted.and_then(|peer| shared.table.fresh(node, peer)) {
         return Dialed { node: Some(link.node().clone()), link: Some(link) };
     }
-    let mut tried = 0;
-    let mut answered = None;
+    race(shared, node, spawner, addresses, wanted, hurry).await
+}
+
+/// Dials by all ways to the addresses, each a little later than the one before, and keeps why they led
+/// nowhere.
+async fn race(
+    shared: &Arc<Shared>,
+    node: &NodeLink,
+    spawner: &Spawner,
+    addresses: &[String],
+    wanted: Option<&NodeId>,
+    hurry: Option<&Notify>,
+) -> Dialed {
+    let mut race = Race {
+        shared,
+        node,
+        spawner,
+        wanted,
+        names: JoinSet::new(),
+        waiting: Vec::new(),
+        running: JoinSet::new(),
+        begun: Vec::new(),
+        last: node.now(),
+        tried: 0,
+        failures: Vec::new(),
+        answered: None,
+    };
     for address in addresses {
-        for resolved in resolve(address).await {
-            tried += 1;
-            if tried > ATTEMPTS_MAX {
-                return Dialed { link: None, node: answered };
-            }
-            // Whoever we dialed there answers there.
-            let met = shared.table.dialed_at(node, resolved).filter(|_| wanted.is_none());
-            if let Some(link) = met {
-                return Dialed { node: Some(link.node().clone()), link: Some(link) };
-            }
-            let begun = node.now();
-            let dialed = tokio::select! {
-                biased;
-                dialed = dial(shared, node, spawner, address, resolved, wanted) => dialed,
-                () = told_to_hurry(node, hurry, begun) => {
-                    dial(shared, node, spawner, address, resolved, wanted).await
-                }
-            };
-            if dialed.link.is_some() {
-                return dialed;
-            }
-            answered = answered.or(dialed.node);
+        match address.parse() {
+            Ok(to) => race.add(address, to),
+            Err(_) => drop(race.names.spawn(resolve(Arc::clone(shared), address.clone()))),
         }
     }
-    Dialed { link: None, node: answered }
+    let dialed = race.run(hurry).await;
+    let failures = if dialed.link.is_some() { Vec::new() } else { race.failures };
+    node.note_dials(addresses, failures);
+    dialed
+}
+
+/// The ways to one target, and how far we are with them.
+struct Race<'a> {
+    shared: &'a Arc<Shared>,
+    node: &'a NodeLink,
+    spawner: &'a Spawner,
+    wanted: Option<&'a NodeId>,
+    names: JoinSet<(String, Result<Vec<SocketAddr>, String>)>,
+    /// By rank.
+    waiting: Vec<Candidate>,
+    running: JoinSet<Attempt>,
+    /// Those of `running`.
+    begun: Vec<Candidate>,
+    /// When the last one was begun.
+    last: Time,
+    tried: usize,
+    failures: Vec<DialFailure>,
+    /// Who has answered.
+    answered: Option<NodeId>,
+}
+
+/// A handshake that has ended.
+struct Attempt {
+    way: Candidate,
+    begun: Time,
+    own: Generation,
+    shown: Identity,
+    verdict: Verdict,
+    result: Result<Connection, Failure>,
+}
+
+/// What a race waits for.
+enum Step {
+    Named(String, Result<Vec<SocketAddr>, String>),
+    Ended(Box<Attempt>),
+    /// The next one may be begun.
+    Next,
+    /// Those that have waited are better begun anew.
+    Again,
+    /// A packet was refused by the system.
+    Unsent,
+    /// A task of ours panicked or was cancelled.
+    Lost,
+}
+
+impl Race<'_> {
+    async fn run(&mut self, mut hurry: Option<&Notify>) -> Dialed {
+        let (mut next, unsent) = (true, &self.shared.unsent);
+        loop {
+            let noted = unsent.notified();
+            tokio::pin!(noted);
+            noted.as_mut().enable();
+            if (next || self.running.is_empty() || self.nothing_leaves())
+                && let Some(dialed) = self.begin_next()
+            {
+                return dialed;
+            }
+            next = false;
+            if self.running.is_empty() && self.names.is_empty() {
+                return Dialed { link: None, node: self.answered.take() };
+            }
+            let wait = STAGGER.saturating_sub(self.node.now().since(self.last));
+            let step = tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => {
+                    ended.map_or(Step::Lost, |attempt| Step::Ended(Box::new(attempt)))
+                }
+                Some(named) = self.names.join_next() => {
+                    named.map_or(Step::Lost, |(name, found)| Step::Named(name, found))
+                }
+                () = told_to_hurry(self.node, hurry, self.last) => Step::Again,
+                () = noted => Step::Unsent,
+                () = tokio::time::sleep(wait), if !self.waiting.is_empty() => Step::Next,
+            };
+            match step {
+                Step::Next => next = true,
+                Step::Unsent => {}
+                Step::Named(name, Ok(found)) => {
+                    found.into_iter().for_each(|to| self.add(&name, to));
+                }
+                Step::Named(name, Err(reason)) => self.fails(&name, None, None, reason),
+                Step::Ended(attempt) => {
+                    self.begun.retain(|way| *way != attempt.way);
+                    if let Some(dialed) = self.settle(*attempt, &mut hurry).await {
+                        return dialed;
+                    }
+                }
+                Step::Again => {
+                    hurry = None;
+                    self.running = JoinSet::new();
+                    let again = std::mem::take(&mut self.begun);
+                    self.wait_for(again);
+                }
+                // What it was to do has failed.
+                Step::Lost if self.running.is_empty() => self.begun.clear(),
+                Step::Lost => {}
+            }
+        }
+    }
+
+    /// Takes all ways to an address.
+    fn add(&mut self, address: &str, to: SocketAddr) {
+        let sockets: Vec<_> =
+            self.shared.endpoints.iter().map(|(_, socket)| socket.address()).collect();
+        let source = if sockets.len() > 1 { candidates::source(to) } else { None };
+        let ways = Candidate::all(address, to, &sockets, source);
+        if ways.is_empty() {
+            let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+            let reason = format!("this node listens on no {family} address");
+            self.fails(address, Some(to), None, reason);
+        }
+        let room = CANDIDATES_MAX.saturating_sub(self.tried);
+        self.tried += ways.len().min(room);
+        self.waiting.extend(ways.into_iter().take(room));
+        self.waiting.sort_by_key(|way| way.rank);
+    }
+
+    fn wait_for(&mut self, again: Vec<Candidate>) {
+        self.waiting.splice(0..0, again);
+    }
+
+    /// Whether the system has refused the packets of all that run.
+    fn nothing_leaves(&self) -> bool {
+        let refused = |way: &Candidate| self.socket(way).why_unsent(way.to).is_some();
+        !self.waiting.is_empty() && self.begun.iter().all(refused)
+    }
+
+    fn socket(&self, way: &Candidate) -> &Socket {
+        &self.shared.endpoints[way.socket].1
+    }
+
+    /// Begins the next handshake, if one is left; gives the connection that there is already.
+    fn begin_next(&mut self) -> Option<Dialed> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let (shared, node, way) = (self.shared, self.node, self.waiting.remove(0));
+        // Whoever we dialed there answers there.
+        let met = shared.table.dialed_at(node, way.to).filter(|_| self.wanted.is_none());
+        if let Some(link) = met {
+            return Some(Dialed { node: Some(link.node().clone()), link: Some(link) });
+        }
+        self.last = node.now();
+        let (own, shown, begun) = (node.generation(), shared.tls.identity(), self.last);
+        let (crypto, verdict) = shared.tls.dial(match self.wanted {
+            Some(peer) => Expect::Node(peer.clone()),
+            None => Expect::AnyNode,
+        });
+        let mut client = ClientConfig::new(crypto);
+        client.transport_config(Arc::clone(&shared.dialing));
+        self.socket(&way).forget_unsent(way.to);
+        let from = self.socket(&way).address();
+        tracing::debug!(node = %node.node(), remote = remote(&way), %from, "dialing");
+        let connecting = shared.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);
+        let deadline = node.config().quic.handshake_timeout;
+        self.begun.push(way.clone());
+        self.running.spawn(async move {
+            let result = match connecting {
+                Err(error) => Err(Failure::Unreachable(error.to_string())),
+                Ok(connecting) => match tokio::time::timeout(deadline, connecting).await {
+                    Ok(connected) => connected.map_err(|e| Introduction::Connection(e).into()),
+                    Err(_) => Err(Failure::Silent(deadline)),
+                },
+            };
+            Attempt { way, begun, own, shown, verdict, result }
+        });
+        None
+    }
+
+    /// Introduces us where a handshake went through.
+    async fn settle(&mut self, attempt: Attempt, hurry: &mut Option<&Notify>) -> Option<Dialed> {
+        let Attempt { way, begun, own, shown, verdict, result } = attempt;
+        let (shared, node) = (self.shared, self.node);
+        let connection = match result {
+            Ok(connection) => connection,
+            Err(failure) => return self.failed(&way, &failure, &verdict, None),
+        };
+        let patience = node.config().quic.handshake_timeout;
+        let left = patience.saturating_sub(node.now().since(begun));
+        let introduction = introduce::dialing(node, &connection, self.wanted, shared);
+        let introduced = tokio::select! {
+            biased;
+            introduced = tokio::time::timeout(left, introduction) => introduced,
+            () = told_to_hurry(node, *hurry, begun) => {
+                *hurry = None;
+                self.wait_for(vec![way]);
+                return None;
+            }
+        };
+        match introduced {
+            Ok(Ok(met)) => {
+                node.count(Counter::ConnectionsDialed);
+                let who = Some(met.node.clone());
+                // A handshake that went through has shown a certificate.
+                let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else {
+                    return Some(NOBODY);
+                };
+                let share = node.share(&met.node);
+                let limits = (shared.room.for_peer(&share), share, Arc::clone(&shared.conduct));
+                let link = Link::new(node, connection, met, own, true, limits, proof);
+                let link = serve::adopt(shared, node, self.spawner, link);
+                Some(Dialed { link, node: who })
+            }
+            Ok(Err(introduction)) => {
+                self.failed(&way, &introduction.into(), &verdict, Some(&connection))
+            }
+            Err(_) => {
+                node.count(Counter::DialsFailed);
+                too_late(node, &remote(&way), &connection);
+                let reason = format!("it did not introduce itself within {patience:?}");
+                self.fails(&way.address, Some(way.to), Some(&way), reason);
+                self.answers(&way);
+                None
+            }
+        }
+    }
+
+    /// What comes of a way that led nowhere: mostly nothing.
+    fn failed(
+        &mut self,
+        way: &Candidate,
+        failure: &Failure,
+        verdict: &Verdict,
+        reached: Option<&Connection>,
+    ) -> Option<Dialed> {
+        let (node, remote) = (self.node, remote(way));
+        if let Some(dialed) = reached.and_then(|ended| replaced(self.shared, ended)) {
+            return Some(dialed);
+        }
+        let reason = match failure {
+            // Our own address among the seeds is no fault.
+            Failure::Introduction(Introduction::Unwelcome(Unwelcome::Ourselves)) => {
+                self.answered.get_or_insert_with(|| node.node().clone());
+                self.answers(way);
+                return None;
+            }
+            Failure::Introduction(introduction) => {
+                tell(node, &remote, introduction, verdict);
+                self.answers(way);
+                words(introduction, verdict)
+            }
+            Failure::Silent(_) => match self.socket(way).why_unsent(way.to) {
+                Some(reason) => format!("the system refuses to send there: {reason}"),
+                None => failure.to_string(),
+            },
+            Failure::Unreachable(_) => failure.to_string(),
+        };
+        node.count(Counter::DialsFailed);
+        self.fails(&way.address, Some(way.to), Some(way), reason);
+        None
+    }
+
+    /// Somebody has answered at this address: no other socket gets another answer.
+    fn answers(&mut self, answered: &Candidate) {
+        self.waiting.retain(|way| way.to != answered.to);
+    }
+
+    /// Keeps why a way led nowhere.
+    fn fails(
+        &mut self,
+        address: &str,
+        to: Option<SocketAddr>,
+        way: Option<&Candidate>,
+        reason: String,
+    ) {
+        if way.is_none() {
+            self.node.count(Counter::DialsFailed);
+        }
+        let from = way.map(|way| self.socket(way).address());
+        let at = self.node.now();
+        let failure = DialFailure { at, address: address.to_owned(), to, from, reason };
+        tracing::debug!(node = %self.node.node(), "cannot be dialed: {failure}");
+        self.failures.push(failure);
+    }
 }
 
 /// Until a handshake that has waited for an answer for a while is better begun anew: QUIC sends the
@@ -150,84 +442,37 @@ async fn told_to_hurry(node: &NodeLink, hurry: Option<&Notify>, begun: Time) {
     }
 }
 
-async fn resolve(address: &str) -> Vec<SocketAddr> {
-    let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(address)).await;
-    match resolved {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => {
-            tracing::debug!(address, %error, "cannot be resolved");
-            Vec::new()
-        }
-        Err(_) => {
-            tracing::debug!(address, "not resolved in time");
-            Vec::new()
-        }
-    }
-}
-
-async fn dial(
-    shared: &Arc<Shared>,
-    node: &NodeLink,
-    spawner: &Spawner,
-    name: &str,
-    address: SocketAddr,
-    wanted: Option<&NodeId>,
-) -> Dialed {
-    let Some(endpoint) = endpoint_for(shared, address) else {
-        node.count(Counter::DialsFailed);
-        tracing::debug!(node = %node.node(), %address, "we listen on no address of that family");
-        return NOBODY;
+/// Asks the system for the addresses of a name, on a thread where it may block. The thread goes on when
+/// it takes too long, and keeps its permit.
+async fn resolve(shared: Arc<Shared>, name: String) -> (String, Result<Vec<SocketAddr>, String>) {
+    let asked = async {
+        let Ok(permit) = Arc::clone(&shared.names).acquire_owned().await else {
+            return Ok(Vec::new());
+        };
+        let name = name.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let found = name.to_socket_addrs()?;
+            Ok(found.take(CANDIDATES_MAX).collect())
+        });
+        found.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
     };
-    let (crypto, verdict) = shared.tls.dial(match wanted {
-        Some(peer) => Expect::Node(peer.clone()),
-        None => Expect::AnyNode,
-    });
-    let mut client = ClientConfig::new(crypto);
-    client.transport_config(Arc::clone(&shared.dialing));
-    let remote = remote(name, address);
-    let (mut reached, own, shown) = (None, node.generation(), shared.tls.identity());
-    tracing::debug!(node = %node.node(), remote, "dialing");
-    let introduced = async {
-        let connecting = endpoint
-            .connect_with(client, address, SERVER_NAME)
-            .map_err(|error| Failure::Unreachable(error.to_string()))?;
-        let connection = connecting.await.map_err(Introduction::Connection)?;
-        reached = Some(connection.clone());
-        let met = introduce::dialing(node, &connection, wanted, shared).await?;
-        Ok::<_, Failure>((connection, met))
-    };
-    let deadline = node.config().quic.handshake_timeout;
-    match tokio::time::timeout(deadline, introduced).await {
-        Ok(Ok((connection, met))) => {
-            node.count(Counter::ConnectionsDialed);
-            let who = Some(met.node.clone());
-            // A handshake that went through has shown a certificate.
-            let Some(proof) = Proof::new(&shared.tls, &shown, &connection) else { return NOBODY };
-            let share = node.share(&met.node);
-            let limits = (shared.room.for_peer(&share), share, Arc::clone(&shared.conduct));
-            let link = Link::new(node, connection, met, own, true, limits, proof);
-            let link = serve::adopt(shared, node, spawner, link);
-            Dialed { link, node: who }
-        }
-        Ok(Err(failure)) => match reached.and_then(|ended| replaced(shared, &ended)) {
-            Some(dialed) => dialed,
-            None => failed(node, &remote, &failure, &verdict),
-        },
+    let found = match tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(format!("the name does not resolve: {error}")),
         Err(_) => {
-            node.count(Counter::DialsFailed);
-            tracing::debug!(node = %node.node(), remote, "no answer in time");
-            if let Some(connection) = reached {
-                too_late(node, &remote, &connection);
-            }
-            NOBODY
+            Err(format!("no answer within {RESOLVE_TIMEOUT:?} to which address the name has"))
         }
-    }
+    };
+    (name, found)
 }
 
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
     Unreachable(String),
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
     #[error("{0}")]
     Introduction(#[from] Introduction),
 }
@@ -244,33 +489,17 @@ fn replaced(shared: &Shared, ended: &Connection) -> Option<Dialed> {
 }
 
 /// The address as it was given, and what it was resolved to.
-fn remote(name: &str, address: SocketAddr) -> String {
-    let shown = address.to_string();
-    if name == shown { shown } else { format!("{name} ({shown})") }
+fn remote(way: &Candidate) -> String {
+    let (name, shown) = (&way.address, way.to.to_string());
+    if *name == shown { shown } else { format!("{name} ({shown})") }
 }
 
-fn failed(node: &NodeLink, remote: &str, failure: &Failure, verdict: &Verdict) -> Dialed {
-    match failure {
-        // Our own address among the seeds is no fault.
-        Failure::Introduction(Introduction::Unwelcome(Unwelcome::Ourselves)) => {
-            Dialed { link: None, node: Some(node.node().clone()) }
-        }
-        Failure::Introduction(introduction) => {
-            node.count(Counter::DialsFailed);
-            tell(node, remote, introduction, verdict);
-            NOBODY
-        }
-        Failure::Unreachable(reason) => {
-            node.count(Counter::DialsFailed);
-            tracing::debug!(node = %node.node(), remote, reason, "cannot be dialed");
-            NOBODY
-        }
+/// Why an introduction failed, for an operator.
+fn words(introduction: &Introduction, verdict: &Verdict) -> String {
+    let Introduction::Connection(reason) = introduction else { return introduction.to_string() };
+    match (verdict.refusal(reason), Close::told(reason)) {
+        (Some(refusal), _) => refusal.to_string(),
+        (None, Some((_, words))) => words,
+        (None, None) => reason.to_string(),
     }
-}
-
-/// An endpoint of the address's family.
-fn endpoint_for(shared: &Shared, address: SocketAddr) -> Option<Endpoint> {
-    let mut endpoints = shared.endpoints.iter();
-    let found = endpoints.find(|(_, socket)| socket.address().is_ipv4() == address.is_ipv4());
-    found.map(|(endpoint, _)| endpoint.clone())
 }

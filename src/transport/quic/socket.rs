@@ -1,36 +1,97 @@
-//! The UDP socket under an endpoint: it can be given back at a given moment, and it can fall silent.
+//! The UDP socket under an endpoint. Unlike quinn's own it can be given back at a given moment, it can fall
+//! silent, and it keeps why the system refused to send to an address.
 
 use std::{
-    io::{self, IoSliceMut},
+    collections::VecDeque,
+    fmt,
+    io::{self, ErrorKind, IoSliceMut},
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
 use quinn::{
-    AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller,
-    udp::{RecvMeta, Transmit},
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit, UdpSocketState},
 };
 use socket2::{Domain, Protocol, Socket as Socket2, Type};
+use tokio::{
+    io::Interest,
+    sync::{Notify, watch},
+    time::Sleep,
+};
 
 use super::noise::Noise;
-use crate::transport::TransportError;
+use crate::{counters::Counters, protocol::route::Counter, transport::TransportError};
+
+/// Most addresses for which the reason of a refused packet is kept; beyond that the oldest is dropped.
+const UNSENT_MAX: usize = 64;
+/// The pause after the system has failed to receive, for example because it has no memory left.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     address: SocketAddr,
-    inner: ArcSwapOption<Arc<dyn AsyncUdpSocket>>,
+    inner: ArcSwapOption<Bound>,
     silent: Arc<AtomicBool>,
     gso: bool,
     noise: Noise,
+    unsent: Unsent,
     /// How much more than single packets was sent lately: see [`BUSY`].
     load: AtomicU32,
+    /// Runs after a failure to receive.
+    pause: Mutex<Option<Pin<Box<Sleep>>>>,
+}
+
+/// Packets that the system has refused to send.
+#[derive(Debug)]
+pub(super) struct Unsent {
+    /// Why, by address, oldest first.
+    reasons: Mutex<VecDeque<(SocketAddr, String)>>,
+    counters: Arc<Counters>,
+    noted: Arc<Notify>,
+}
+
+impl Unsent {
+    /// `noted` is told of each new reason.
+    pub(super) fn new(counters: Arc<Counters>, noted: Arc<Notify>) -> Self {
+        Self { reasons: Mutex::default(), counters, noted }
+    }
+
+    /// A lost packet is the business of the connection, which sends it again: nothing else fails.
+    fn note(&self, to: SocketAddr, error: &io::Error) {
+        self.counters.add(Counter::PacketsUnsent, 1);
+        let mut reasons = self.lock();
+        if reasons.iter().any(|(address, _)| *address == to) {
+            return;
+        }
+        if reasons.len() >= UNSENT_MAX {
+            reasons.pop_front();
+        }
+        reasons.push_back((to, error.to_string()));
+        drop(reasons);
+        self.noted.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(SocketAddr, String)>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The system's socket.
+#[derive(Debug)]
+struct Bound {
+    io: tokio::net::UdpSocket,
+    state: UdpSocketState,
+    /// Closed after `io`, since fields are dropped in this order.
+    gone: watch::Sender<()>,
 }
 
 impl Socket {
@@ -41,16 +102,16 @@ impl Socket {
         gso: bool,
         silent: Arc<AtomicBool>,
         noise: Noise,
+        unsent: Unsent,
     ) -> Result<Self, TransportError> {
-        let bound = bind(address, buffer).and_then(|socket| TokioRuntime.wrap_udp_socket(socket));
         let refused = |error: io::Error| TransportError::Bind {
             address: address.to_string(),
             reason: error.to_string(),
         };
-        let inner = bound.map_err(refused)?;
-        let address = inner.local_addr().map_err(refused)?;
-        let (inner, load) = (ArcSwapOption::from_pointee(inner), AtomicU32::new(0));
-        Ok(Self { address, inner, silent, gso, noise, load })
+        let bound = bind(address, buffer).and_then(Bound::new).map_err(refused)?;
+        let address = bound.io.local_addr().map_err(refused)?;
+        let (inner, load) = (ArcSwapOption::from_pointee(bound), AtomicU32::new(0));
+        Ok(Self { address, inner, silent, gso, noise, unsent, load, pause: Mutex::default() })
     }
 
     /// Where it is bound.
@@ -60,18 +121,70 @@ impl Socket {
 
     /// Gives the address back to the system, unless the socket is silent: then it stays bound.
     pub(super) fn release(&self) {
-        if !self.silent.load(Ordering::Relaxed) {
-            self.inner.store(None);
+        drop(self.take());
+    }
+
+    /// As [`release`](Self::release), and waits until the system has it.
+    pub(super) async fn released(&self) {
+        let Some(bound) = self.take() else { return };
+        let mut gone = bound.gone.subscribe();
+        drop(bound);
+        // Somebody may be in the middle of a call.
+        while gone.changed().await.is_ok() {}
+    }
+
+    fn take(&self) -> Option<Arc<Bound>> {
+        if self.silent.load(Ordering::Relaxed) { None } else { self.inner.swap(None) }
+    }
+
+    /// Forgets why packets to an address were refused.
+    pub(super) fn forget_unsent(&self, to: SocketAddr) {
+        self.unsent.lock().retain(|(address, _)| *address != to);
+    }
+
+    /// Why the system refused a packet to an address since the last
+    /// [`forget_unsent`](Self::forget_unsent).
+    pub(super) fn why_unsent(&self, to: SocketAddr) -> Option<String> {
+        let reasons = self.unsent.lock();
+        reasons.iter().find(|(address, _)| *address == to).map(|(_, reason)| reason.clone())
+    }
+
+    /// Whether the pause after a failure to receive is over, or there is none.
+    fn poll_pause(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sleep) = &mut *pause {
+            ready!(sleep.as_mut().poll(cx));
+            *pause = None;
         }
+        Poll::Ready(())
+    }
+
+    fn begin_pause(&self) {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        *pause = Some(Box::pin(tokio::time::sleep(RECEIVE_PAUSE)));
+    }
+}
+
+impl Bound {
+    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let io = tokio::net::UdpSocket::from_std(socket)?;
+        Ok(Self { io, state, gone: watch::Sender::new(()) })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let send = || self.state.try_send((&self.io).into(), transmit);
+        self.io.try_io(Interest::WRITABLE, send)
+    }
+
+    fn is_writable(&self) -> bool {
+        self.io.try_io(Interest::WRITABLE, || Ok(())).is_ok()
     }
 }
 
 impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        match self.inner.load_full() {
-            Some(inner) => (*inner).clone().create_io_poller(),
-            None => Box::pin(Released),
-        }
+        Box::pin(Poller { socket: self, waiting: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
@@ -80,9 +193,16 @@ impl AsyncUdpSocket for Socket {
         let full = u32::try_from(transmit.contents.len() / FULL_BYTES).unwrap_or(LOAD_MAX);
         let next = if full > 0 { (load + full).min(LOAD_MAX) } else { load.saturating_sub(1) };
         self.load.store(next, Ordering::Relaxed);
-        match &*self.inner.load() {
-            Some(inner) if !self.silent.load(Ordering::Relaxed) => inner.try_send(transmit),
-            _ => Ok(()),
+        let bound = self.inner.load();
+        let Some(bound) = bound.as_deref().filter(|_| !self.silent.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
+        match bound.try_send(transmit) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                self.unsent.note(transmit.destination, &error);
+                Ok(())
+            }
+            sent => sent,
         }
     }
 
@@ -92,14 +212,24 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let inner = self.inner.load();
-        let Some(inner) = &*inner else { return Poll::Pending };
+        let bound = self.inner.load();
+        let Some(bound) = bound.as_deref() else { return Poll::Pending };
         loop {
-            let received = inner.poll_recv(cx, bufs, meta);
-            let Poll::Ready(Ok(count)) = received else { return received };
-            if !self.silent.load(Ordering::Relaxed) {
-                self.noise.count(&bufs[..count], &meta[..count]);
-                return received;
+            ready!(self.poll_pause(cx));
+            ready!(bound.io.poll_recv_ready(cx))?;
+            let receive = || bound.state.recv((&bound.io).into(), bufs, meta);
+            match bound.io.try_io(Interest::READABLE, receive) {
+                Ok(count) if !self.silent.load(Ordering::Relaxed) => {
+                    self.noise.count(&bufs[..count], &meta[..count]);
+                    return Poll::Ready(Ok(count));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                // Handed to quinn it would end the endpoint, and tried again at once it would spin.
+                Err(_) => {
+                    self.unsent.counters.add(Counter::ReceiveFailures, 1);
+                    self.begin_pause();
+                }
             }
         }
     }
@@ -109,30 +239,51 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        match &*self.inner.load() {
-            Some(inner) if self.gso && self.load.load(Ordering::Relaxed) >= BUSY => {
-                inner.max_transmit_segments()
+        match self.inner.load().as_deref() {
+            Some(bound) if self.gso && self.load.load(Ordering::Relaxed) >= BUSY => {
+                bound.state.max_gso_segments()
             }
             _ => 1,
         }
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.load().as_ref().map_or(1, |inner| inner.max_receive_segments())
+        self.inner.load().as_deref().map_or(1, |bound| bound.state.gro_segments())
     }
 
     fn may_fragment(&self) -> bool {
-        self.inner.load().as_ref().is_none_or(|inner| inner.may_fragment())
+        self.inner.load().as_deref().is_none_or(|bound| bound.state.may_fragment())
     }
 }
 
-/// Whoever still wants to write to a released socket may; it goes nowhere.
-#[derive(Debug)]
-struct Released;
+/// Waits until the socket takes a packet. It holds the system's socket only while it waits: a connection
+/// that has ended keeps its poller for as long as it drains, which must not keep the address bound.
+struct Poller {
+    socket: Arc<Socket>,
+    waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
+}
 
-impl UdpPoller for Released {
-    fn poll_writable(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waiting.is_none() {
+            match self.socket.inner.load_full() {
+                Some(bound) if !bound.is_writable() => {
+                    self.waiting = Some(Box::pin(async move { bound.io.writable().await }));
+                }
+                // What is written to a socket that was given back goes nowhere.
+                _ => return Poll::Ready(Ok(())),
+            }
+        }
+        let waited = self.waiting.as_mut().map(|waiting| waiting.as_mut().poll(cx));
+        let Some(Poll::Ready(result)) = waited else { return Poll::Pending };
+        self.waiting = None;
+        Poll::Ready(result)
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller").field("waits", &self.waiting.is_some()).finish_non_exhaustive()
     }
 }
 

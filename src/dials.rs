@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use crate::protocol::time::Time;
+use crate::{foreign, protocol::time::Time};
 
 /// Most addresses of which failures are kept; beyond that the oldest is dropped.
 pub const DIALED_ADDRESSES_MAX: usize = 1_024;
@@ -32,14 +32,15 @@ pub struct DialFailure {
 
 impl fmt::Display for DialFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)?;
+        write!(f, "{}", foreign::escaped(&self.address))?;
         if let Some(to) = self.to.filter(|to| to.to_string() != self.address) {
             write!(f, " ({to})")?;
         }
         if let Some(from) = self.from {
             write!(f, " from {from}")?;
         }
-        write!(f, ": {}", self.reason)
+        // A peer that closes a connection says why in its own words.
+        write!(f, ": {}", foreign::escaped(&self.reason))
     }
 }
 

@@ -21,7 +21,10 @@ use std::collections::BTreeMap;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::error::{CliError, Exit};
+use super::{
+    error::{CliError, Exit},
+    why::DialView,
+};
 use crate::{
     actors::clock::Clock,
     foreign::Foreign,
@@ -241,6 +244,9 @@ pub(crate) struct Info {
     /// How slow the agent finds itself; 0 is as it should be.
     pub(crate) health: u32,
     pub(crate) seeds: Vec<String>,
+    /// Why seeds were not reached when they were last dialed: each way that was tried.
+    #[serde(default)]
+    pub(crate) seed_failures: Vec<DialView>,
     pub(crate) certificate: CertificateView,
     /// Why the certificate, key and roots that are in the files now are not in force.
     pub(crate) certificate_problem: Option<Foreign>,

@@ -11,11 +11,13 @@ mod journal;
 mod lines;
 mod logs;
 mod metrics;
+mod offload;
 mod places;
 mod reload;
 pub(crate) mod renewal;
 mod server;
 mod settings;
+mod spool;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -30,6 +32,7 @@ use self::{
     desk::Desk,
     directory::Lock,
     logs::Logs,
+    offload::{FILE_TIMEOUT, offload},
     reload::Reloader,
     renewal::Renewal,
     server::{Agent, Server},
@@ -37,7 +40,11 @@ use self::{
 };
 use super::error::{CliError, Exit};
 use crate::{
-    error::SpawnError, node::Gossipmonger, protocol::event::Problem, transport::quic::QuicTransport,
+    error::SpawnError,
+    node::Gossipmonger,
+    protocol::event::Problem,
+    tls::{Identity, Roots},
+    transport::quic::QuicTransport,
 };
 
 /// Runs a node from its directory, until it is told to stop.
@@ -51,9 +58,16 @@ pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
     directory::check(dir)?;
     let settings = Settings::read(dir, &args.flags)?;
     let logs = Logs::start(&settings)?;
+    let spool = logs.spool().clone();
+    let ended = run_logged(dir, args.flags, settings, logs);
+    spool.flush(FLUSH_TIMEOUT);
+    ended
+}
+
+fn run_logged(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
     let lock = Lock::take(dir)?;
     let runtime = Runtime::new()?;
-    let ended = runtime.block_on(serve(dir, args.flags, settings, logs));
+    let ended = runtime.block_on(serve(dir, flags, settings, logs));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     drop(lock);
     ended
@@ -61,7 +75,8 @@ pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
 
 async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let (identity, roots) = settings.credentials(dir)?;
+    let (settings, credentials) = read_credentials(dir, settings).await;
+    let (identity, roots) = credentials?;
     let name = identity.name().clone();
     journal::check_identity(&identity, &roots);
     let trusted = reload::fingerprints(&roots);
@@ -90,7 +105,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     clients.serve_clients(Arc::new(Desk::new(&agent)));
-    notify(&[NotifyState::Ready]);
+    notify(vec![NotifyState::Ready]).await;
 
     let ended = signals.attend(&agent).await;
     [company, files, expiry, renewing].iter().for_each(JoinHandle::abort);
@@ -133,7 +148,7 @@ impl Signals {
                 _ = self.hangup.recv() => hang_up(agent).await,
             }
         }
-        notify(&[NotifyState::Stopping]);
+        notify(vec![NotifyState::Stopping]).await;
         tracing::info!("leaving; a second signal ends this at once");
         tokio::select! {
             () = leave(&agent.node) => Some(ended(agent.node.ended().await)),
@@ -176,12 +191,12 @@ async fn leave(node: &Gossipmonger) {
 async fn hang_up(agent: &Agent) {
     match NotifyState::monotonic_usec_now() {
         // In one message: systemd wants to know which of several reloads this is.
-        Ok(now) => notify(&[NotifyState::Reloading, now]),
-        Err(_) => notify(&[NotifyState::Reloading]),
+        Ok(now) => notify(vec![NotifyState::Reloading, now]).await,
+        Err(_) => notify(vec![NotifyState::Reloading]).await,
     }
     // The reloader has logged what came of it.
     let _ = agent.reloader.reload().await;
-    notify(&[NotifyState::Ready]);
+    notify(vec![NotifyState::Ready]).await;
 }
 
 fn ended(problem: Option<Problem>) -> Result<(), CliError> {
@@ -194,9 +209,25 @@ fn ended(problem: Option<Problem>) -> Result<(), CliError> {
     }
 }
 
+/// Loads certificate, key and roots, as the settings say, which are given back.
+async fn read_credentials(
+    dir: &Path,
+    settings: Settings,
+) -> (Settings, Result<(Identity, Roots), CliError>) {
+    let (dir, these) = (dir.to_owned(), settings.clone());
+    let read = offload(CREDENTIALS, FILE_TIMEOUT, move || these.credentials(&dir));
+    (settings, read.await)
+}
+
 /// Tells systemd, if it is there.
-fn notify(state: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(state);
+async fn notify(state: Vec<NotifyState<'static>>) {
+    let told = move || {
+        let _ = sd_notify::notify(&state);
+        Ok(())
+    };
+    if let Err(error) = offload("systemd's socket", NOTIFY_TIMEOUT, told).await {
+        tracing::warn!("systemd was not told: {error}");
+    }
 }
 
 impl From<SpawnError> for CliError {
@@ -216,5 +247,11 @@ impl From<SpawnError> for CliError {
 const ECHO_TIME: Duration = Duration::from_millis(250);
 /// How long answers on their way may take after the node has ended.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long lines of the log may take to be written at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long systemd may take to take a message.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// What is said of files that are waited for.
+const CREDENTIALS: &str = "reading certificate, key and roots";
 /// How long a file system call under way may hold up the end.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);

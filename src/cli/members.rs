@@ -110,6 +110,7 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("metrics", output::or_dash(info.metrics.as_ref())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
     ]);
+    pairs.extend(info.seed_failures.iter().map(|failure| ("seed failure", failure.sentence())));
     pairs.extend(counts("counters", &info.counters));
     pairs.extend(counts("refusals", &info.refusals));
     output::pairs(&pairs)

@@ -3,7 +3,12 @@
 //! Output may contain untrusted text: keys, values, tags, names in certificates, answers of an agent. All text for
 //! standard output leaves through this file, which escapes it ([`foreign`]).
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -38,9 +43,21 @@ fn printed(safe: &str) -> Result<(), CliError> {
 
 /// Prints a note or an error on standard error. Untrusted text in it must be a [`Foreign`], which has no line end.
 pub(crate) fn note(note: &str) {
-    // A closed standard error is no failure.
-    let _ = writeln!(io::stderr(), "gossipmonger: {}", foreign::escaped_lines(note));
+    let line = format!("gossipmonger: {}\n", foreign::escaped_lines(note));
+    let (written, waits) = mpsc::channel();
+    let write = move || {
+        // A closed standard error is no failure.
+        let _ = io::stderr().write_all(line.as_bytes());
+        let _ = written.send(());
+    };
+    // What reads standard error may stand still: that must not keep the process from ending.
+    if thread::Builder::new().spawn(write).is_ok() {
+        let _ = waits.recv_timeout(NOTE_TIMEOUT);
+    }
 }
+
+/// How long standard error may take to take a note.
+const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Ends the program when nobody reads its output any more (`watch | head -1`). A write would say so
 /// too, but the next may be hours away.

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     actors::clock::Clock,
     cuts::Cut,
+    dials::DialFailure,
     foreign::Foreign,
     protocol::{
         id::NodeId,
@@ -53,6 +54,9 @@ pub(crate) struct WhyView {
     changes: Vec<Change>,
     /// Why the connection with it was last ended on purpose; `None` if it never was.
     cut: Option<CutView>,
+    /// Why it was not reached when it was last dialed: each way that was tried.
+    #[serde(default)]
+    dials: Vec<DialView>,
     /// Which of its certificates are revoked, if any are.
     revoked: Option<RevocationView>,
 }
@@ -67,6 +71,22 @@ struct CutView {
     /// As it is counted among the refusals.
     label: Foreign,
     reason: Foreign,
+}
+
+/// A way to an address led nowhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DialView {
+    at: Foreign,
+    age_ms: u64,
+    /// As it was configured or advertised.
+    address: Foreign,
+    /// What it was resolved to.
+    to: Option<Foreign>,
+    /// The address of the agent that it was dialed from.
+    from: Option<Foreign>,
+    reason: Foreign,
+    /// All of it as a sentence.
+    sentence: Foreign,
 }
 
 /// One change of what is thought of a node.
@@ -118,6 +138,9 @@ pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
     if let Some(cut) = &why.cut {
         output::line(&cut.sentence())?;
     }
+    for dial in &why.dials {
+        output::line(&dial.sentence())?;
+    }
     if why.changes.is_empty() {
         return Ok(());
     }
@@ -134,6 +157,7 @@ impl WhyView {
         snapshot: &Snapshot,
         node: &NodeId,
         cut: Option<Cut>,
+        dials: Vec<DialView>,
         revocations: &Revocations,
     ) -> Option<Self> {
         let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
@@ -149,6 +173,7 @@ impl WhyView {
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
             cut: cut.map(|cut| CutView::new(snapshot, cut)),
+            dials,
             revoked,
         })
     }
@@ -156,7 +181,8 @@ impl WhyView {
     /// Its certificate was revoked, and so it was forgotten.
     fn gone(node: &NodeId, view: RevocationView, cut: Option<CutView>) -> Self {
         let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
-        Self { node: node.clone(), state, phi: None, local: false, changes, cut, revoked }
+        let dials = Vec::new();
+        Self { node: node.clone(), state, phi: None, local: false, changes, cut, dials, revoked }
     }
 
     fn summary(&self) -> String {
@@ -193,6 +219,26 @@ impl CutView {
         let by = if self.by_peer { "it" } else { "this node" };
         let ago = shown_time(*age_ms as f64);
         format!("its connection was last cut {ago} ago by {by} ({label}): {reason}")
+    }
+}
+
+impl DialView {
+    pub(crate) fn new(snapshot: &Snapshot, failure: &DialFailure) -> Self {
+        let (at, age_ms) = when(snapshot, failure.at);
+        Self {
+            at,
+            age_ms,
+            address: failure.address.clone().into(),
+            to: failure.to.map(|to| to.to_string().into()),
+            from: failure.from.map(|from| from.to_string().into()),
+            reason: failure.reason.clone().into(),
+            sentence: failure.to_string().into(),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn sentence(&self) -> String {
+        format!("not reached {} ago at {}", shown_time(self.age_ms as f64), self.sentence)
     }
 }
 

@@ -91,9 +91,15 @@ impl Cluster {
     }
 
     /// Starts a node by any command, and waits until it answers.
-    pub(crate) fn start_by(&self, node: &str, mut command: Command) -> Agent {
+    pub(crate) fn start_by(&self, node: &str, command: Command) -> Agent {
+        let log = self.dir(node).join("log");
+        let log = fs::File::options().create(true).append(true).open(log).unwrap();
+        self.start_logging(node, command, log.into())
+    }
+
+    /// As [`start_by`](Self::start_by), with its log somewhere else.
+    pub(crate) fn start_logging(&self, node: &str, mut command: Command, log: Stdio) -> Agent {
         let dir = self.dir(node);
-        let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut agent = Agent { child: Some(command.spawn().unwrap()), dir };
         eventually(&format!("{node} answers"), || {

@@ -12,6 +12,7 @@ mod joining;
 mod journal;
 mod lifetime;
 mod naming;
+mod outside;
 mod refusals;
 mod renewing;
 mod restart;

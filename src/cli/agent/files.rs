@@ -5,11 +5,20 @@
 //! stopped changing. Files that cannot be used may be on their way still, so they are tried again for
 //! some seconds before that is said; what is in force stays in force.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::{self, Metadata},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::MissedTickBehavior;
 
-use super::server::Agent;
+use super::{
+    offload::{FILE_TIMEOUT, offload},
+    server::Agent,
+};
 
 /// Watches until the task is aborted.
 pub(super) async fn watch(agent: Arc<Agent>) {
@@ -19,7 +28,17 @@ pub(super) async fn watch(agent: Arc<Agent>) {
     let mut watch = Watch::default();
     loop {
         looks.tick().await;
-        let stamps = Stamps::of(&agent.reloader.credential_files().await).await;
+        let files = agent.reloader.credential_files().await;
+        let look = move || Ok(Stamps::of(&files));
+        let stamps = match offload(LOOKING, FILE_TIMEOUT, look).await {
+            Ok(stamps) => stamps,
+            Err(error) => {
+                agent.reloader.refuse(&error);
+                // Loaded anew when they answer again: that takes back what was just said.
+                watch = Watch::default();
+                continue;
+            }
+        };
         if !watch.is_to_be_tried(stamps) {
             continue;
         }
@@ -75,11 +94,11 @@ impl Watch {
 struct Stamps([Option<[i128; 7]>; 3]);
 
 impl Stamps {
-    async fn of(files: &[PathBuf; 3]) -> Self {
+    fn of(files: &[PathBuf; 3]) -> Self {
         let mut stamps = [None; 3];
         for (stamp, file) in stamps.iter_mut().zip(files) {
             // Follows links: whatever is behind them now has another inode than what was.
-            *stamp = tokio::fs::metadata(file).await.ok().as_ref().map(Self::one);
+            *stamp = fs::metadata(file).ok().as_ref().map(Self::one);
         }
         Self(stamps)
     }
@@ -97,6 +116,8 @@ impl Stamps {
     }
 }
 
+/// What is said of files that are waited for.
+const LOOKING: &str = "looking at certificate, key and roots";
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// So often files that cannot be used are tried, a look apart, before it is told.
@@ -141,8 +162,8 @@ mod tests {
         assert!(!watch.failed());
     }
 
-    #[tokio::test]
-    async fn sees_a_link_that_is_swapped() {
+    #[test]
+    fn sees_a_link_that_is_swapped() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for version in ["one", "two"] {
@@ -151,10 +172,10 @@ mod tests {
         }
         std::os::unix::fs::symlink("one", path("data")).unwrap();
         let files = ["data/node.pem", "none", "none"].map(path);
-        let before = Stamps::of(&files).await;
-        assert_eq!(before, Stamps::of(&files).await);
+        let before = Stamps::of(&files);
+        assert_eq!(before, Stamps::of(&files));
         std::os::unix::fs::symlink("two", path("new")).unwrap();
         std::fs::rename(path("new"), path("data")).unwrap();
-        assert_ne!(before, Stamps::of(&files).await);
+        assert_ne!(before, Stamps::of(&files));
     }
 }

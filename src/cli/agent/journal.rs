@@ -49,11 +49,18 @@ pub(super) async fn miss_company(node: Gossipmonger) {
             return;
         }
         let dials_failed = node.counters().get(Counter::DialsFailed);
+        let failures = node.config().seeds.iter().flat_map(|seed| node.dial_failures(seed));
+        let mut failures: Vec<_> = failures.map(|failure| failure.to_string()).collect();
+        let more = failures.len().saturating_sub(FAILURES_TOLD_MAX);
+        failures.truncate(FAILURES_TOLD_MAX);
+        if more > 0 {
+            failures.push(format!("{more} more"));
+        }
         tracing::warn!(
             seeds,
             dials_failed,
-            "no other node has been heard yet: does one run there, and does UDP reach it? \
-             (--log debug tells of every attempt)"
+            "no other node has been heard yet: does one run there, and does UDP reach it? {}",
+            failures.join("; ")
         );
         patience = (patience * 4).min(PATIENCE_MAX);
     }
@@ -129,6 +136,8 @@ pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls
 /// How often is looked for certificates that expire.
 const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(86_400);
+/// Ways to seeds of which it is said why they led nowhere; `info` has them all.
+const FAILURES_TOLD_MAX: usize = 8;
 /// So many rounds of silence are no reason to warn.
 const LONELY_ROUNDS: u32 = 10;
 /// It is said again no later than after this long.

@@ -1,4 +1,5 @@
-//! The agent's log: to standard error, for people or as JSON; its level can be changed.
+//! The agent's log: to standard error, for people or as JSON; its level can be changed. No line is waited
+//! for: see [`spool`](super::spool).
 
 use std::{
     fmt,
@@ -12,6 +13,7 @@ use tracing_subscriber::{
 use super::{
     lines::{Form, OneLine},
     settings::Settings,
+    spool::Spool,
 };
 use crate::{cli::error::CliError, config::LogFormat};
 
@@ -19,6 +21,7 @@ use crate::{cli::error::CliError, config::LogFormat};
 #[derive(Debug)]
 pub(super) struct Logs {
     filter: reload::Handle<EnvFilter, Registry>,
+    spool: Spool,
 }
 
 impl Logs {
@@ -32,15 +35,29 @@ impl Logs {
             LogFormat::Text => Form::Plain,
             LogFormat::Json => Form::Json,
         };
+        let spool = Spool::start(io::stderr(), |dropped| {
+            tracing::warn!(
+                dropped,
+                "log lines were dropped: standard error was not read for a while"
+            );
+        })?;
+        let queue = spool.clone();
         let lines = tracing_subscriber::fmt::layer()
-            .with_writer(OneLine::new(form, io::stderr))
+            .with_writer(OneLine::new(form, move || queue.clone()))
             .log_internal_errors(false);
         let started = match format {
             LogFormat::Text => registry.with(lines.with_ansi(colors).with_target(false)).try_init(),
             LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
         };
         started.map_err(CliError::failed)?;
-        Ok(Self { filter: handle })
+        // Rust's own hook writes to standard error, and waits for it.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+        Ok(Self { filter: handle, spool })
+    }
+
+    /// Lines on their way to standard error.
+    pub(super) const fn spool(&self) -> &Spool {
+        &self.spool
     }
 
     /// Logs by another level from now on.

@@ -57,7 +57,7 @@ impl Exporter {
 /// Brings all numbers up to date. `seen`: groups of members that were there once.
 fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
     let node = &agent.node;
-    for (name, times) in node.counters().all() {
+    for (name, times) in agent.counters() {
         counter!(format!("gossipmonger_{name}_total")).absolute(times);
     }
     for (reason, times) in node.counters().refusals() {

@@ -13,6 +13,8 @@ use tokio::sync::Mutex;
 use super::{
     journal,
     logs::{self, Logs},
+    offload::{FILE_TIMEOUT, offload},
+    read_credentials,
     settings::{Flags, Settings},
 };
 use crate::{
@@ -88,7 +90,8 @@ impl Reloader {
     /// an error all is as before.
     pub(super) async fn renew(&self) -> Result<(), CliError> {
         let mut current = self.current.lock().await;
-        let (identity, roots) = current.settings.credentials(&self.dir)?;
+        let (_, credentials) = read_credentials(&self.dir, current.settings.clone()).await;
+        let (identity, roots) = credentials?;
         let roots_now = fingerprints(&roots);
         let same = self.certificate().fingerprint == identity.certificate().fingerprint;
         if !same || current.roots != roots_now {
@@ -128,8 +131,15 @@ impl Reloader {
     }
 
     /// The configuration as it is now.
-    pub(super) fn settings(&self) -> Result<Settings, CliError> {
-        Settings::read(&self.dir, &self.flags)
+    pub(super) async fn settings(&self) -> Result<Settings, CliError> {
+        let (dir, flags) = (self.dir.clone(), self.flags.clone());
+        let read = move || Settings::read(&dir, &flags);
+        offload("reading the configuration", FILE_TIMEOUT, read).await
+    }
+
+    /// Lines of the log that were dropped.
+    pub(super) fn log_lines_dropped(&self) -> u64 {
+        self.logs.spool().dropped()
     }
 
     /// The certificate shown to peers.
@@ -157,8 +167,9 @@ impl Reloader {
 
     async fn try_reload(&self) -> Result<Reloaded, CliError> {
         let mut current = self.current.lock().await;
-        let settings = Settings::read(&self.dir, &self.flags)?;
-        let (identity, roots) = settings.credentials(&self.dir)?;
+        let settings = self.settings().await?;
+        let (settings, credentials) = read_credentials(&self.dir, settings).await;
+        let (identity, roots) = credentials?;
         let filter = logs::filter(settings.log())?;
         record::check_tags(&settings.tags()).map_err(CliError::usage)?;
         journal::check_identity(&identity, &roots);

@@ -16,6 +16,8 @@ use tokio::{runtime::Runtime, sync::Mutex};
 use super::{
     directory::Lock,
     issuing::Issuing,
+    offload::{FILE_TIMEOUT, offload},
+    read_credentials,
     reload::Reloader,
     server::Agent,
     settings::{Flags, Settings},
@@ -48,7 +50,7 @@ impl Renewal {
     /// Renews now, and puts it in force.
     pub(super) async fn renew(&self, reloader: &Reloader) -> Result<Renewed, CliError> {
         let _one_at_a_time = self.one_at_a_time.lock().await;
-        let settings = reloader.settings()?;
+        let settings = reloader.settings().await?;
         let certificate = renew(&self.dir, &settings, self.issuers(&settings)).await?;
         reloader.renew().await?;
         Ok(Renewed { certificate })
@@ -95,7 +97,7 @@ async fn await_wall(agent: &Agent, due: SystemTime, certificate: &CertificateSum
 /// Tries once; `Err`: to be tried again after this long.
 async fn attempt(agent: &Agent) -> Result<(), Duration> {
     let certificate = agent.reloader.certificate();
-    match agent.reloader.settings() {
+    match agent.reloader.settings().await {
         Ok(settings) if agent.renewal.is_possible(&settings) => {}
         // That there is nobody to ask is no news each time; a configuration that does not hold is
         // told when it is used.
@@ -152,11 +154,16 @@ async fn renew(
         ));
     }
     issuers.shuffle(&mut rand::rng());
-    let (identity, roots) = settings.credentials(dir)?;
+    let (_, credentials) = read_credentials(dir, settings.clone()).await;
+    let (identity, roots) = credentials?;
     let key = identity.key_kind();
     let issued = issuer::renew(identity, &roots, &issuers, key).await?;
-    issued.save(dir, Existing::Replace)?;
-    Ok(CertificateView::from(&issued.certificate))
+    let dir = dir.to_owned();
+    let save = move || {
+        issued.save(&dir, Existing::Replace)?;
+        Ok(CertificateView::from(&issued.certificate))
+    };
+    offload("writing the new certificate", FILE_TIMEOUT, save).await
 }
 
 impl From<ClaimError> for CliError {

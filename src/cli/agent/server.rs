@@ -36,7 +36,7 @@ use crate::{
         error::CliError,
         expiry,
         revocations::{RevocationView, Revoked},
-        why::WhyView,
+        why::{DialView, WhyView},
     },
     foreign::Foreign,
     issuer::Terms,
@@ -93,6 +93,21 @@ impl Agent {
 }
 
 impl Agent {
+    /// What the node has counted, and what this process has.
+    pub(super) fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut counters = self.node.counters().all();
+        counters.insert("log_lines_dropped", self.reloader.log_lines_dropped());
+        counters
+    }
+
+    /// Why seeds of this node were not reached when they were last dialed.
+    fn seed_failures(&self) -> Vec<DialView> {
+        let snapshot = self.node.snapshot();
+        let failures =
+            self.node.config().seeds.iter().flat_map(|seed| self.node.dial_failures(seed));
+        failures.map(|failure| DialView::new(&snapshot, &failure)).collect()
+    }
+
     fn issuing(&self) -> Result<&Issuing, CliError> {
         self.issuing.as_ref().ok_or_else(|| {
             CliError::usage(
@@ -513,7 +528,11 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Delete { key } => line(Written { version: node.delete(key).await? }),
         Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
         Request::Why { node: peer } => {
-            let why = WhyView::new(&node.snapshot(), &peer, node.cut(&peer), &node.revocations());
+            let snapshot = node.snapshot();
+            let addresses = snapshot.member(&peer).map(|member| member.addresses);
+            let dials = addresses.iter().flatten().flat_map(|address| node.dial_failures(address));
+            let dials = dials.map(|failure| DialView::new(&snapshot, &failure)).collect();
+            let why = WhyView::new(&snapshot, &peer, node.cut(&peer), dials, &node.revocations());
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),
@@ -632,7 +651,8 @@ fn info(agent: &Agent) -> Info {
         certificate_problem: agent.reloader.problem().map(Foreign::from),
         certificates_expiring: certificates.expiring,
         certificate_warning: expiry::warning(&certificates, now).map(Foreign::from),
-        counters: counts(node.counters().all()),
+        seed_failures: agent.seed_failures(),
+        counters: counts(agent.counters()),
         refusals: counts(node.counters().refusals()),
     }
 }

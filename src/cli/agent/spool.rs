@@ -1,0 +1,219 @@
+//! Log lines on their way to standard error.
+//!
+//! Whatever reads standard error may stand still: a container runtime, a pager, a terminal after Ctrl-S.
+//! A thread of its own writes there, so that this stops no thread of the runtime. Lines wait in a queue of
+//! bounded size; lines that find no room are dropped and counted, and the log says so when the reader
+//! goes on.
+
+use std::{
+    collections::VecDeque,
+    io::{self, ErrorKind, Write},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Most bytes of lines that wait. As many again may be on their way to a reader that stands still.
+const QUEUE_BYTES_MAX: usize = 1 << 20;
+/// The pause after standard error has said that it would block. Somebody who shares the pipe has made it
+/// non-blocking.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+
+/// The queue. Writing to it queues one line and never blocks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spool(Arc<Queue>);
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines taken out of the queue are being written.
+    writing: bool,
+    /// Lines dropped for want of room that the log does not mention yet.
+    untold: u64,
+}
+
+impl Spool {
+    /// Starts the thread that writes to `out` for as long as the process runs. It calls `tell` with the
+    /// number of lines dropped, once `out` has taken what waited.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub(super) fn start(
+        out: impl Write + Send + 'static,
+        tell: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
+        let lines = Self::default();
+        let queue = Arc::clone(&lines.0);
+        thread::Builder::new().name("gossipmonger-log".to_owned()).spawn(move || {
+            queue.write_all(out, tell);
+        })?;
+        Ok(lines)
+    }
+
+    /// Lines dropped so far, because there was no room for them or standard error took none.
+    pub(super) fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all lines are written, for `patience` at most. Says whether they are.
+    pub(super) fn flush(&self, patience: Duration) -> bool {
+        let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
+        let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Queue {
+    fn push(&self, line: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.bytes + line.len() > QUEUE_BYTES_MAX {
+            waiting.untold += 1;
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        waiting.bytes += line.len();
+        waiting.lines.push_back(line.to_vec());
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    fn write_all(&self, mut out: impl Write, tell: impl Fn(u64)) {
+        loop {
+            let (lines, untold) = self.take();
+            for line in lines {
+                if write_line(&mut out, &line).is_err() {
+                    // The log cannot say so: nobody would read that either.
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            if untold > 0 {
+                tell(untold);
+            }
+            self.lock().writing = false;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for lines and takes all there are, with the number of those dropped before.
+    fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
+        let idle = |waiting: &mut Waiting| waiting.lines.is_empty();
+        let waiting = self.changed.wait_while(self.lock(), idle);
+        let mut waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        waiting.writing = true;
+        waiting.bytes = 0;
+        (std::mem::take(&mut waiting.lines), std::mem::take(&mut waiting.untold))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing under the lock can panic half way.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => line = &line[written..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A reader that takes a write only when it is let.
+    struct Gate {
+        allowed: mpsc::Receiver<()>,
+        written: mpsc::Sender<Vec<u8>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Once nobody holds it back any more it takes everything.
+            let _ = self.allowed.recv();
+            self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_for_a_reader_that_stands_still_are_dropped_and_counted() {
+        let ((allow, allowed), (written, read)) = (mpsc::channel(), mpsc::channel());
+        let (told, tells) = mpsc::channel();
+        let mut lines =
+            Spool::start(Gate { allowed, written }, move |dropped| told.send(dropped).unwrap())
+                .unwrap();
+        let line = |n: u64| format!("{n:>1023}\n").into_bytes();
+        let most = 3 * (QUEUE_BYTES_MAX as u64 >> 10);
+        for n in 0..most {
+            assert_eq!(lines.write(&line(n)).unwrap(), 1024);
+        }
+        let dropped = lines.dropped();
+        assert!(dropped >= most / 3, "{dropped} of {most} lines dropped");
+        assert!(!lines.flush(Duration::from_millis(1)), "nothing was read");
+        drop(allow);
+        assert_eq!(tells.recv_timeout(PATIENCE), Ok(dropped));
+        assert!(lines.flush(PATIENCE));
+        assert_eq!(lines.dropped(), dropped);
+        let read: Vec<_> = read.try_iter().collect();
+        assert_eq!(read.len() as u64, most - dropped);
+        assert!(read.iter().zip(0..).all(|(read, n)| *read == line(n)), "the oldest, in order");
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_counted_and_not_told() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(ErrorKind::BrokenPipe.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut lines = Spool::start(Closed, |_| panic!("told of a line that nobody can read"));
+        let lines = lines.as_mut().unwrap();
+        for _ in 0..3 {
+            lines.write_all(b"line\n").unwrap();
+            assert!(Spool::flush(lines, PATIENCE));
+        }
+        assert_eq!(lines.dropped(), 3);
+    }
+}

@@ -129,6 +129,23 @@ fn tags_spread_and_stay_over_a_restart() {
 }
 
 #[test]
+fn connections_for_metrics_that_say_nothing_keep_nobody_out_for_long() {
+    let cluster = Cluster::of(&["a"]);
+    let (_, port) = free_ports();
+    let address = format!("127.0.0.1:{port}");
+    let a = cluster.start("a", &["--metrics", &address]);
+    let silent: Vec<_> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    // Some of them are let go of each time, until it is this one's turn.
+    assert!(http_get(&address).contains("gossipmonger_members"));
+    a.run(&["info"]).succeeded();
+    drop(silent);
+    let page = ask(&address, "GET /nosuch");
+    assert!(page.starts_with("HTTP/1.1 404 "), "{page}");
+    let page = ask(&address, "POST /metrics");
+    assert!(page.starts_with("HTTP/1.1 405 "), "{page}");
+}
+
+#[test]
 fn metrics_are_served_on_loopback() {
     let cluster = Cluster::of(&["a"]);
     let address = format!("127.0.0.1:{}", free_ports().1);
@@ -176,9 +193,12 @@ fn tag(agent: &Agent, node: &str, name: &str) -> Option<String> {
 }
 
 fn http_get(address: &str) -> String {
+    ask(address, "GET /metrics")
+}
+
+fn ask(address: &str, what: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
-        .unwrap();
+    write!(stream, "{what} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     page

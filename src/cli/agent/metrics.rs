@@ -8,10 +8,10 @@ use std::{
 };
 
 use ::metrics::{counter, gauge, with_local_recorder};
-use metrics_exporter_prometheus::{ExporterFuture, PrometheusBuilder, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::task::JoinHandle;
 
-use super::server::Agent;
+use super::{scrapes::Scrapes, server::Agent};
 use crate::{
     actors::clock::Clock,
     cli::{admin::State, error::CliError},
@@ -20,7 +20,7 @@ use crate::{
 /// The bound HTTP address, and where the numbers are kept. Not the process's global recorder.
 pub(super) struct Exporter {
     recorder: PrometheusRecorder,
-    http: ExporterFuture,
+    scrapes: Scrapes,
 }
 
 /// Members by state and datacenter.
@@ -28,15 +28,16 @@ type Groups = BTreeMap<(State, String), usize>;
 
 impl Exporter {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, CliError> {
-        let built = PrometheusBuilder::new().with_http_listener(address).build();
-        let (recorder, http) =
-            built.map_err(|error| CliError::failed(format!("metrics = {address}: {error}")))?;
-        Ok(Self { recorder, http })
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let scrapes = Scrapes::bind(address)
+            .map_err(|error| CliError::failed(format!("metrics = {address}: {error}")))?;
+        Ok(Self { recorder, scrapes })
     }
 
     /// Serves until the task is aborted.
     pub(super) fn serve(self, agent: Arc<Agent>) -> JoinHandle<()> {
-        let Self { recorder, http } = self;
+        let Self { recorder, scrapes } = self;
+        let page = recorder.handle();
         tokio::spawn(async move {
             let refresh = async {
                 let mut seen = BTreeSet::new();
@@ -48,7 +49,7 @@ impl Exporter {
             };
             tokio::select! {
                 () = refresh => {}
-                _ = http => tracing::error!("metrics are no longer served"),
+                () = scrapes.serve(page) => {}
             }
         })
     }

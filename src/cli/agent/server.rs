@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     issuing::Issuing,
+    pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
     reload::{self, Reloader},
     renewal::Renewal,
@@ -167,14 +168,12 @@ impl Server {
     /// The next connection of the owner, when there is room for it.
     async fn accept(&self, room: &Arc<Semaphore>) -> (UnixStream, OwnedSemaphorePermit) {
         let permit = Arc::clone(room).acquire_owned().await.expect("is never closed");
+        let mut pause = Pause::default();
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) if self.is_owner(&stream) => return (stream, permit),
                 Ok(_) => tracing::warn!("another user's connection to the socket was refused"),
-                Err(error) => {
-                    tracing::warn!("the socket cannot accept: {error}");
-                    tokio::time::sleep(ACCEPT_WAIT).await;
-                }
+                Err(error) => pause.after("the socket", &error).await,
             }
         }
     }
@@ -667,8 +666,6 @@ const LONG_REQUESTS_MAX: usize = 2;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read a line of its answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// The pause after the system has refused to accept (no file descriptors left, for example).
-const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// `sun_path` of Linux has 108 bytes with its zero; that of the BSDs and macOS 104.
 const PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 /// The user who may do everything anyway.

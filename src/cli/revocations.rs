@@ -148,7 +148,8 @@ fn tell_all(agent: &Target, ca: &Path) -> Result<(), CliError> {
         let told = client::call::<Revoked>(agent, Request::Revoke { node, statement });
         match told {
             Err(error) if error.exit() == Exit::NoAgent => return Err(error),
-            told => refused = refused.and(told.map(drop)),
+            Err(error) if refused.is_ok() => refused = Err(error),
+            _ => {}
         }
     }
     refused

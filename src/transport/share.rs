@@ -131,7 +131,8 @@ impl Share {
     pub(crate) fn pays(&self, now: Time, traffic: Traffic) -> bool {
         let rate = f64::from(traffic.rate());
         let mut rates = self.rates();
-        let known = rates.0[traffic.place()].get_or_insert((Bucket::full(now, rate), rate));
+        let place = &mut rates.0[traffic.place()];
+        let known = place.get_or_insert_with(|| (Bucket::full(now, rate), rate));
         known.1 = rate;
         known.0.pays(now, rate)
     }

@@ -17,7 +17,6 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::Instant,
 };
 
 use super::{
@@ -44,7 +43,7 @@ use crate::{
     node::Gossipmonger,
     protocol::{
         entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation,
-        route::Counter,
+        route::Counter, time::Time,
     },
     snapshot::Snapshot,
     subscription::{Events, ProtocolEvents, SubscriptionError},
@@ -226,7 +225,7 @@ pub(super) struct Caller<R, W> {
     /// The node is to end when the answer has arrived.
     leaves: bool,
     /// When the answer was begun, and how many bytes of it are written.
-    begun: Option<Instant>,
+    begun: Option<(Clock, Time)>,
     written: usize,
 }
 
@@ -446,8 +445,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     /// Writes a line to somebody who waits for it. The whole answer has to be taken at a useful rate, not
     /// only each line in time.
     async fn send(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let begun = *self.begun.get_or_insert_with(Instant::now);
-        let all = answer_time(SEND_TIMEOUT, self.written).saturating_sub(begun.elapsed());
+        let (clock, begun) = *self.begun.get_or_insert_with(|| {
+            let clock = Clock::start();
+            (clock, clock.now())
+        });
+        let taken = clock.now().since(begun);
+        let all = answer_time(SEND_TIMEOUT, self.written).saturating_sub(taken);
         tokio::time::timeout(SEND_TIMEOUT.min(all), self.write(line)).await?
     }
 

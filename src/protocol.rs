@@ -15,12 +15,14 @@
 //! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
 //! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
 //! logic that ships. What an owner says is signed ([`seal`]) as the root of a [`tree`] of its entries;
-//! whose certificate counts no more is a [`revocation`]. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
+//! whose certificate counts no more is a [`revocation`]; what has to be proved
+//! before the words of others change anything is in [`claim`]. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
 //! little as the difference, [`bulk`] who sends whom what is too
 //! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
 pub(crate) mod bucket;
 pub mod bulk;
+pub mod claim;
 pub mod datacenters;
 pub mod delta;
 pub mod digest;

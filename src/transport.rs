@@ -21,6 +21,8 @@ use crate::{
     cuts::Cut,
     dials::DialFailure,
     protocol::{
+        claim::Heard,
+        delta::{Delta, NodeDelta},
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
         gossip::{Gossip, RevocationList},
@@ -353,25 +355,46 @@ impl NodeLink {
         if hello.generation.is_absurd(Clock::wall()) {
             return Err(Unwelcome::Absurd(hello.generation));
         }
-        self.heard_of_self(hello.known);
+        self.told_of_self(&hello.node, hello.known);
         Ok(Met { node: hello.node.clone(), generation: hello.generation })
     }
 
     fn meet_own_name(&self, generation: Generation) -> Unwelcome {
         match generation.cmp(&self.generation()) {
             std::cmp::Ordering::Equal => return Unwelcome::Ourselves,
-            std::cmp::Ordering::Greater => self.heard_of_self(generation),
+            std::cmp::Ordering::Greater => self.heard_of_self(generation, Heard::Present),
             std::cmp::Ordering::Less => {}
         }
         Unwelcome::Twin
     }
 
-    /// A peer knows this node in a later life than its own: see [`Problem::NameConflict`].
-    pub fn heard_of_self(&self, generation: Generation) {
+    /// A peer that has proved its name says that it knows this node in a later life than its own. That
+    /// is no proof: see [`Claim`](crate::protocol::claim::Claim).
+    pub fn told_of_self(&self, by: &NodeId, generation: Generation) {
+        self.heard_of_self(generation, Heard::Said(by.clone()));
+    }
+
+    fn heard_of_self(&self, generation: Generation, by: Heard) {
         if generation > self.generation() {
-            let input = StorageInput::HeardOfSelf(generation);
+            let input = StorageInput::HeardOfSelf(generation, by);
             self.shared.routes.storage.cast(StorageMessage::Input(input));
         }
+    }
+
+    /// What the key of a peer has signed in a later life than this, if that is known here: by it a
+    /// process of an earlier life knows that it has lost its store, or that another one has its name.
+    #[must_use]
+    pub fn later_life_of(&self, peer: &NodeId, than: Generation) -> Option<NodeDelta> {
+        let maps = self.shared.maps.load();
+        let map = maps.get(peer).filter(|map| map.generation > than)?;
+        map.signed_head(peer)
+    }
+
+    /// A peer has shown that on the first stream of a connection; whether it is true, storage finds out.
+    pub fn shown_later_life(&self, by: &NodeId, head: NodeDelta) {
+        let news = Gossip::Push(Delta { nodes: vec![head], more: false });
+        let input = StorageInput::Gossip(by.clone(), Box::new(news));
+        self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 
     /// The peer itself was heard, at `at`, over a connection that it opened in this life.
@@ -490,6 +513,12 @@ impl NodeLink {
         self.shared.count(counter);
     }
 
+    /// Counts an end of a connection whose peer has proved no name: what it says is no reason to do or
+    /// to tell anything.
+    pub fn unproved(&self) {
+        self.shared.counters.refuse(UNPROVED);
+    }
+
     /// Counts somebody who could not be connected or was turned away, and tells the operator: of
     /// the first [`REFUSALS_TOLD_MAX`] in a second, so that a flood fills no log.
     pub fn refused(
@@ -547,6 +576,8 @@ impl NodeLink {
     }
 }
 
+/// The label of a connection that was ended with words of somebody who has proved no name.
+pub const UNPROVED: &str = "unproved";
 /// Refusals, of connections and of news, told to the operator in one second; all are counted.
 pub const REFUSALS_TOLD_MAX: u32 = 10;
 /// What this version can do beyond the wire's major version.

@@ -163,6 +163,20 @@ pub enum Problem {
         /// The generation in use until then.
         ours: Generation,
     },
+    /// A member says that a later life of this node's name is known, and does not prove it. Nothing is
+    /// done about it.
+    #[error(
+        "{from} says that it knows a later life of this node, generation {heard} (ours is {ours}), and \
+         shows nothing that this node's key has signed: ignored; if that goes on, look at {from}"
+    )]
+    ClaimUnproved {
+        /// Who says so.
+        from: NodeId,
+        /// The generation that it says it knows.
+        heard: Generation,
+        /// The generation in use.
+        ours: Generation,
+    },
     /// This node ends because another process uses its name.
     #[error(
         "displaced by another process that uses this node's name (its generation {heard}); \

@@ -283,12 +283,25 @@ counter!(
 );
 
 impl Generation {
+    /// The life that begins when the wall clock shows this.
+    #[must_use]
+    pub fn of(wall: SystemTime) -> Self {
+        let millis = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self(u64::try_from(millis).unwrap_or(u64::MAX))
+    }
+
+    /// The last life that is believed of anybody when the wall clock shows this.
+    #[must_use]
+    pub fn last(wall: SystemTime) -> Self {
+        let ahead = u64::try_from(GENERATION_AHEAD_MAX.as_millis()).unwrap_or(u64::MAX);
+        Self(Self::of(wall).0.saturating_add(ahead))
+    }
+
     /// Whether it is so far in the future that no clock, however wrong, has given it: who took one
     /// near the end of the numbers could never start again.
     #[must_use]
     pub fn is_absurd(self, wall: SystemTime) -> bool {
-        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u128::from(self.0) > since.saturating_add(GENERATION_AHEAD_MAX).as_millis()
+        self > Self::last(wall)
     }
 }
 

@@ -76,6 +76,35 @@ pub struct Signed {
     pub torn: Version,
 }
 
+impl Signed {
+    /// This head of a life, with what is needed to verify it, as news that tells no entry.
+    #[must_use]
+    pub fn head(
+        &self,
+        node: &NodeId,
+        (generation, ancestry): (Generation, &[(Generation, Version)]),
+        record: Option<(Version, &NodeRecord)>,
+        credential: &Arc<Credential>,
+    ) -> Option<NodeDelta> {
+        let (version, record) = record.filter(|(version, _)| *version == self.seal.record)?;
+        let (seal, credential) = (self.seal, Some(Arc::clone(credential)));
+        Some(NodeDelta {
+            node: node.clone(),
+            generation,
+            ancestry: ancestry.to_vec(),
+            from: Version::ZERO,
+            to: Version::ZERO,
+            horizon: Version::ZERO,
+            torn: self.torn,
+            gc_floor: self.gc_floor,
+            verdict: Verdict::default(),
+            record: Some((version, record.clone())),
+            entries: Vec::new(),
+            sealed: Some(Box::new(Sealed { seal, credential, proof: Default::default() })),
+        })
+    }
+}
+
 /// A state of a copy in which every batch is whole.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
@@ -299,6 +328,15 @@ impl NodeMap {
             entries: Vec::new(),
             sealed: None,
         }
+    }
+
+    /// What the owner last signed of this life, without its entries: by that alone its key is known to
+    /// have lived in it. `None` if it signs nothing, or its record has changed since.
+    #[must_use]
+    pub fn signed_head(&self, node: &NodeId) -> Option<NodeDelta> {
+        let record = self.record.as_ref().map(|(version, record)| (*version, &**record));
+        let signed = self.signed.as_deref()?;
+        signed.head(node, (self.generation, &self.ancestry), record, self.credential()?)
     }
 
     /// Whose key signs this life.

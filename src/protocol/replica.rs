@@ -14,6 +14,7 @@ use imbl::OrdMap;
 use super::{
     bucket::Bucket,
     bulk::Bulk,
+    claim::OwnName,
     delta::{Delta, NodeDelta, entry_len_max},
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key, Value},
@@ -54,6 +55,10 @@ pub use reconciliation::SKETCH_LINES_MIN;
 
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Signatures under this node's own name that are looked at in a second: more than come while a node
+/// finds out that it has lost its store, and few for whoever forges them.
+const OWN_HEADS_PER_SECOND: f64 = 16.0;
 
 /// What the owner's map and the copies may hold, and for how long.
 #[derive(Clone, Debug)]
@@ -105,8 +110,10 @@ pub struct Replica {
     changed: BTreeSet<NodeId>,
     /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
     wall_origin: SystemTime,
-    /// This process has already taken a newer generation because its name was heard.
-    renewed: bool,
+    /// What was said of this node's own name, and what was done about it.
+    own_name: OwnName,
+    /// How many signatures under this node's own name may still be looked at.
+    own_heads: Bucket,
     /// What is to be told to whom.
     push: Push,
     /// How fast own writes are pushed; the own line before the first that waits, and until when at most.
@@ -331,7 +338,8 @@ impl Replica {
             view: OrdMap::new(),
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
-            renewed,
+            own_name: OwnName::new(renewed),
+            own_heads: Bucket::full(now, OWN_HEADS_PER_SECOND),
             push: Push::new(now),
             flow: Flow::new(FlowConfig { interval: writing::FLOW_INTERVAL }, now),
             held: None,
@@ -429,10 +437,16 @@ impl Replica {
         self.copies.len()
     }
 
-    /// Whether this life has taken a newer generation because its name was heard.
+    /// Whether this process has begun a later life since its name was heard, with a proof.
     #[must_use]
     pub const fn renewed(&self) -> bool {
-        self.renewed
+        self.own_name.renewed()
+    }
+
+    /// The same, with a proof or upon what several members said.
+    #[must_use]
+    pub const fn has_answered_for_its_name(&self) -> bool {
+        self.own_name.has_answered()
     }
 
     /// Says what the wall clock shows now. It may have been set since the start: a machine without a
@@ -447,8 +461,10 @@ impl Replica {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
             // Every peer that is up to date says our own generation.
-            StorageInput::HeardOfSelf(generation) if generation <= self.own.generation() => {}
-            StorageInput::HeardOfSelf(generation) => self.heard_of_self(now, generation, out),
+            StorageInput::HeardOfSelf(generation, _) if generation <= self.own.generation() => {}
+            StorageInput::HeardOfSelf(generation, by) => {
+                self.heard_of_self(now, generation, by, out);
+            }
             StorageInput::Back(peer) => self.confront(&peer, out),
             StorageInput::Accuse(peer, generation, verdict, observers) => {
                 self.accuse(&peer, generation, verdict, &observers, out);
@@ -579,7 +595,7 @@ impl Replica {
         digest: &Digest,
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
-        self.look_for_self(now, digest, out);
+        self.look_for_self(now, from, digest, out);
         self.remind(now, from, digest, out);
         let wants = self.wants(now, from, digest);
         let delta = self.tell_peer(now, from, digest, true);
@@ -595,7 +611,7 @@ impl Replica {
         news: &Delta,
         out: &mut Vec<Output>,
     ) -> Delta {
-        self.look_for_self(now, wants, out);
+        self.look_for_self(now, from, wants, out);
         self.remind(now, from, wants, out);
         self.apply(now, from, news, out);
         self.tell_peer(now, from, wants, false)
@@ -690,8 +706,7 @@ impl Replica {
 
     fn restored(&mut self, stored: Stored, now: Time, wall: SystemTime) -> NodeMap {
         let head = stored.head;
-        let millis = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let by_clock = Generation(u64::try_from(millis).unwrap_or(u64::MAX));
+        let by_clock = Generation::of(wall);
         let mut map = NodeMap::new(head.generation, head.ancestry);
         for (key, entry) in stored.entries {
             self.restore_entry(&mut map, now, wall, key, entry);
@@ -735,6 +750,16 @@ impl Replica {
         let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
         dead.sort_unstable();
         dead
+    }
+}
+
+impl NodeView {
+    /// As [`NodeMap::signed_head`].
+    #[must_use]
+    pub fn signed_head(&self, node: &NodeId) -> Option<NodeDelta> {
+        let record = self.record.as_ref().map(|(version, record)| (*version, &**record));
+        let (signed, (_, credential)) = (self.signed.as_deref()?, self.credential.as_ref()?);
+        signed.head(node, (self.generation, &self.ancestry), record, credential)
     }
 }
 

@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
+    claim::Heard,
     event::{Event, Problem, ProtocolEvent},
     exchange::Summary,
     gossip::{Answer, Ask, Gossip},
@@ -59,8 +60,8 @@ pub enum StorageInput {
     Tick,
     /// Hand the transport a digest for these.
     BeginRound(Vec<Target>),
-    /// A peer says that it knows our name at this generation.
-    HeardOfSelf(Generation),
+    /// There is said to be a later life of our own name.
+    HeardOfSelf(Generation, Heard),
     /// A peer was heard that is said to be suspect or dead: tell it, so that it can refute that.
     Back(NodeId),
     /// A dead peer is no longer to be told of.
@@ -357,8 +358,10 @@ pub enum Counter {
     UnknownPeers,
     /// Nodes not taken up, since as many as allowed are known.
     PeersShed,
-    /// Times that this node's name was heard at a generation not ours.
+    /// Times that a later life of this node's own name was heard of, with enough proof to follow it.
     NameConflicts,
+    /// Claims that would have ended, begun or moved a node, and were not proved.
+    ClaimsUnproved,
     /// Commits that the store failed.
     StoreFailures,
     /// Events that nobody could take in time.
@@ -461,7 +464,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -479,6 +482,7 @@ impl Counter {
         Self::UnknownPeers,
         Self::PeersShed,
         Self::NameConflicts,
+        Self::ClaimsUnproved,
         Self::StoreFailures,
         Self::EventsLagged,
         Self::HeartbeatsSent,
@@ -550,6 +554,7 @@ impl Counter {
             Self::UnknownPeers => "unknown_peers",
             Self::PeersShed => "peers_shed",
             Self::NameConflicts => "name_conflicts",
+            Self::ClaimsUnproved => "claims_unproved",
             Self::StoreFailures => "store_failures",
             Self::EventsLagged => "events_lagged",
             Self::HeartbeatsSent => "heartbeats_sent",

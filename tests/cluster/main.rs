@@ -13,6 +13,7 @@ mod expiry;
 mod forge;
 mod gossip;
 mod harness;
+mod hearsay;
 mod hostile_datagrams;
 mod hostile_peer;
 mod membership;

@@ -15,6 +15,7 @@ use gossipmonger::{
         id::NodeId,
         map::{MapLimits, Refusal},
         message::Message,
+        record::NodeRecord,
         replica::{Replica, ReplicaConfig, Write},
         seal::{Head, Notary, Seals, Signature, Signing},
         sketch::SketchKey,
@@ -22,7 +23,7 @@ use gossipmonger::{
         tree::Tree,
     },
     store::Stored,
-    tls::Tls,
+    tls::{Identity, Roots, Tls},
     transport::quic::THROTTLED_MAX,
 };
 use quinn::{SendStream, TransportConfig};
@@ -170,15 +171,30 @@ async fn a_cluster_goes_from_unsigned_to_signed_without_a_stop() {
 }
 
 /// A node that is not there itself: what it has signed is carried by others.
-struct Owner {
+pub(crate) struct Owner {
     replica: Replica,
     tls: Tls,
 }
 
 impl Owner {
     fn new(cluster: &Cluster, name: &str) -> Self {
-        let tls = tls(cluster.identity(name));
-        let record = record();
+        Self::with(cluster, name, |_| {})
+    }
+
+    pub(crate) fn with(cluster: &Cluster, name: &str, change: impl Fn(&mut NodeRecord)) -> Self {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        Self::of(cluster.identity(name), name, wall, change)
+    }
+
+    pub(crate) fn of(
+        who: (Identity, Roots),
+        name: &str,
+        wall: SystemTime,
+        change: impl Fn(&mut NodeRecord),
+    ) -> Self {
+        let tls = tls(who);
+        let mut record = record();
+        change(&mut record);
         let limits = MapLimits { keys: 100, bytes: 1 << 20, key_bytes: 100, value_bytes: 1_000 };
         let config = ReplicaConfig {
             node: id(name),
@@ -191,7 +207,6 @@ impl Owner {
             forget_after: Duration::from_secs(60),
             sketch_key: SketchKey([0; 16]),
         };
-        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         let (stored, mut out) = (Stored::default(), Vec::new());
         let none = imbl::OrdMap::new();
         let mut replica = Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut out);
@@ -200,12 +215,12 @@ impl Owner {
         Self { replica, tls }
     }
 
-    fn set(&mut self, key: &str, value: &str) {
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
         self.replica.write(Time::ZERO, vec![Write::set(key, value)], &mut Vec::new()).unwrap();
     }
 
     /// All of it.
-    fn told(&mut self) -> NodeDelta {
+    pub(crate) fn told(&mut self) -> NodeDelta {
         self.told_since(DigestEntry::unknown(self.replica.node().clone()))
     }
 
@@ -260,7 +275,7 @@ fn scene_line(news: &NodeDelta) -> DigestEntry {
     }
 }
 
-async fn push(stream: &mut SendStream, news: NodeDelta) {
+pub(crate) async fn push(stream: &mut SendStream, news: NodeDelta) {
     let delta = Delta { nodes: vec![news], more: false };
     stream.write_all(&frame(&Message::Gossip(Gossip::Push(delta)))).await.unwrap();
 }

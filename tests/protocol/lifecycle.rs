@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use gossipmonger::{
     protocol::{
-        delta::NodeDelta,
+        claim::{ANSWER_STEP, HEARSAY_AHEAD_MAX_MS, HEARSAY_LIVES_MAX, Heard},
+        delta::{Delta, NodeDelta},
         digest::{Digest, DigestEntry},
         event::{Event, Problem},
         gossip::{Gossip, Removal},
@@ -15,13 +17,17 @@ use gossipmonger::{
         record::Status,
         replica::{Replica, ReplicaConfig, Write},
         route::{Counter, DetectorInput, Output, StorageInput, TransportInput},
+        seal::{Seals, Signing},
         verdict::{Level, Verdict},
     },
     store::{Change, KnownPeer, Stored},
 };
 
-use crate::support::{
-    at, config, exchange, news, node, record, replica, seen, set, start, told, value, write,
+use crate::{
+    notary::TestNotary,
+    support::{
+        at, config, exchange, news, node, record, replica, seen, set, start, told, value, write,
+    },
 };
 
 /// What a store holds of a node now.
@@ -325,23 +331,26 @@ fn an_up_to_date_peer_is_no_name_conflict() {
     let mut owner = replica("owner");
     let ours = owner.own().generation();
     let mut out = Vec::new();
-    owner.handle(at(1), StorageInput::HeardOfSelf(Generation::ZERO), &mut out);
-    owner.handle(at(1), StorageInput::HeardOfSelf(ours), &mut out);
+    for generation in [Generation::ZERO, ours] {
+        let said = Heard::Said(node("peer"));
+        owner.handle(at(1), StorageInput::HeardOfSelf(generation, said), &mut out);
+    }
     assert!(out.is_empty() && owner.own().generation() == ours);
 }
 
 // C50
 #[test]
-fn the_first_word_of_a_later_self_renews_and_the_second_ends() {
+fn of_a_process_with_its_name_the_first_word_renews_and_the_second_ends() {
     let mut owner = replica("owner");
     set(&mut owner, "key", "1");
     let mut out = Vec::new();
-    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(5_000)), &mut out);
-    assert_eq!((owner.own().generation(), conflicts(&out)), (Generation(5_001), 1));
+    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(5_000), Heard::Present), &mut out);
+    let renewed = Generation(5_000 + ANSWER_STEP);
+    assert_eq!((owner.own().generation(), conflicts(&out)), (renewed, 1));
     assert!(!stops(&out));
     assert!(out.iter().any(|o| matches!(o, Output::Count(Counter::NameConflicts, 1))));
     assert_eq!(seen(&owner, "owner", "key", at(1)).unwrap(), "1");
-    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(5_002)), &mut out);
+    owner.handle(at(1), StorageInput::HeardOfSelf(Generation(9_000), Heard::Present), &mut out);
     assert!(stops(&out));
 }
 
@@ -349,8 +358,11 @@ fn the_first_word_of_a_later_self_renews_and_the_second_ends() {
 #[test]
 fn of_twins_exactly_one_ends_and_both_are_told() {
     for order in 0..8_u32 {
-        let mut relay = replica("relay");
-        let mut twins = [start_at("twin", 10), start_at("twin", 20)];
+        let (mut relay, mut twins) =
+            (replica("relay"), [start_at("twin", 10), start_at("twin", 20)]);
+        for replica in twins.iter_mut().chain([&mut relay]) {
+            replica.set_seals(Some(seals()));
+        }
         let mut out = [Vec::new(), Vec::new()];
         let mut ended = [false, false];
         for turn in 0..20_u32 {
@@ -378,6 +390,43 @@ fn of_twins_exactly_one_ends_and_both_are_told() {
     }
 }
 
+fn seals() -> Seals {
+    Seals { notary: Arc::new(TestNotary::new(1)), signing: Signing::Require }
+}
+
+// C50
+#[test]
+fn nobody_ends_a_node_by_words_alone_wherever_they_stand() {
+    for seals in [None, Some(seals())] {
+        let mut owner = replica("owner");
+        owner.set_seals(seals);
+        let (mut out, signed) = (Vec::new(), owner.knows_seals());
+        let before = owner.own().generation();
+        for n in 0..100 {
+            let generation = Generation(2_000 + n * 10_000);
+            let liar = node(&format!("liar-{}", n % 5));
+            let known = StorageInput::HeardOfSelf(generation, Heard::Said(liar.clone()));
+            owner.handle(at(1), known, &mut out);
+            let line = DigestEntry { generation, ..DigestEntry::unknown(node("owner")) };
+            owner.answer(at(1), &liar, &Digest { entries: vec![line] }, &mut out);
+            let bare = NodeDelta { generation, ..news("owner", 0, 1, 0) };
+            let delta = Delta { nodes: vec![bare.clone()], more: false };
+            owner.apply(at(1), &liar, &delta, &mut out);
+            let pushed = Box::new(Gossip::Push(delta));
+            owner.handle(at(1), StorageInput::Gossip(liar, pushed), &mut out);
+        }
+        assert!(!stops(&out), "signed: {signed}");
+        let lives = if signed { 0 } else { HEARSAY_LIVES_MAX as usize };
+        assert_eq!(conflicts(&out), lives, "signed: {signed}");
+        let jumped = owner.own().generation().0 - before.0;
+        assert!(jumped <= lives as u64 * (HEARSAY_AHEAD_MAX_MS + ANSWER_STEP));
+        let told = out.iter().filter(|output| {
+            matches!(output, Output::Event(Event::Error(Problem::ClaimUnproved { .. })))
+        });
+        assert!(told.count() >= 5, "who says so is told");
+    }
+}
+
 fn start_at(name: &str, seconds: u64) -> Replica {
     let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let (stored, copies) = (Stored::default(), imbl::OrdMap::new());
@@ -394,7 +443,8 @@ fn after_a_conflict_no_copy_of_the_other_is_taken_for_ours() {
     write(&mut one, at(1), vec![Write::set("more", "1"), Write::set("and", "1")]);
     // `one` reaches as far as the copy of `other`, in the same generation, and now hears of it.
     let ours = one.own().generation();
-    one.handle(at(1), StorageInput::HeardOfSelf(ours.next()), &mut Vec::new());
+    let other_is_there = StorageInput::HeardOfSelf(ours.next(), Heard::Present);
+    one.handle(at(1), other_is_there, &mut Vec::new());
     exchange(&mut one, &mut reader, at(1));
     assert_eq!(seen(&reader, "twin", "key", at(1)).unwrap(), "of one");
 }
@@ -409,7 +459,10 @@ fn a_peer_that_knows_more_of_us_says_so_when_we_ask() {
     told(&mut relay, "owner", later);
     let mut owner = replica("owner");
     let outcome = exchange(&mut owner, &mut relay, at(1));
-    assert_eq!((conflicts(&outcome.outputs[0]), owner.own().generation()), (1, Generation(7_001)));
+    assert_eq!(
+        (conflicts(&outcome.outputs[0]), owner.own().generation()),
+        (1, Generation(7_000 + ANSWER_STEP))
+    );
 }
 
 #[test]
@@ -538,7 +591,7 @@ fn a_generation_that_no_clock_can_have_given_is_not_believed() {
     let mut out = Vec::new();
     let (wants, _) = victim.answer(at(1), &liar, &digest, &mut out);
     assert!(wants.entries.is_empty(), "nothing of an absurd life is wanted: {wants:?}");
-    victim.handle(at(1), StorageInput::HeardOfSelf(absurd), &mut out);
+    victim.handle(at(1), StorageInput::HeardOfSelf(absurd, Heard::Said(liar.clone())), &mut out);
     let mut forged = news("other", 0, 1, 0);
     forged.generation = absurd;
     let forged = gossipmonger::protocol::delta::Delta { nodes: vec![forged], more: false };

@@ -11,6 +11,7 @@ use std::{
 
 use gossipmonger::{
     protocol::{
+        claim::Heard,
         event::{Event, Problem},
         exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
         gossip::Gossip,
@@ -974,7 +975,7 @@ impl Cluster {
         }
         for (here, there) in [(slots[0], slots[1]), (slots[1], slots[0])] {
             let hello = self.hello(there, here);
-            let known = StorageInput::HeardOfSelf(hello.known);
+            let known = StorageInput::HeardOfSelf(hello.known, Heard::Said(hello.node.clone()));
             self.input(here, Machine::Storage, Output::Storage(known));
             if self.slots[here].node.is_none() || self.slots[there].node.is_none() {
                 return;
@@ -1275,7 +1276,7 @@ impl Cluster {
         let opening = exchange.opening.take_if(|_| side == Side::Initiator);
         let [initiator, responder] = exchange.slots;
         let slot = if side == Side::Initiator { initiator } else { responder };
-        let known = StorageInput::HeardOfSelf(hello.known);
+        let known = StorageInput::HeardOfSelf(hello.known, Heard::Said(hello.node.clone()));
         self.input(slot, Machine::Storage, Output::Storage(known));
         if self.slots[slot].node.is_none() {
             return;

@@ -33,7 +33,8 @@ fn state(cluster: &Cluster, reader: usize, peer: &str) -> Option<PeerState> {
 #[test]
 fn of_two_processes_with_one_name_exactly_one_ends() {
     for seed in 0..20 {
-        let mut cluster = Cluster::new(seed, 4, Settings::roomy(), Network::perfect());
+        let settings = Settings { signed: true, ..Settings::roomy() };
+        let mut cluster = Cluster::new(seed, 4, settings, Network::perfect());
         cluster.twins = true;
         cluster.slots[3].name = cluster.slots[2].name.clone();
         (0..3).for_each(|slot| cluster.boot(slot));
@@ -58,18 +59,21 @@ fn of_two_processes_with_one_name_exactly_one_ends() {
 // C46
 #[test]
 fn a_node_without_its_disk_and_its_clock_comes_back() {
-    let mut cluster = running(3, Settings::roomy());
-    cluster.write(2, vec![Write::set("old", "1")]);
-    cluster.run_until(secs(60), Cluster::converged);
-    cluster.crash(2);
-    cluster.wipe_only(2);
-    cluster.slots[2].skew = -10_000_000;
-    cluster.boot(2);
-    cluster.write(2, vec![Write::set("new", "1")]);
-    cluster.run_until(secs(60), Cluster::converged);
-    assert!(cluster.node(2).replica.renewed());
-    let copy = cluster.node(0).replica.copy(&cluster.slots[2].name).unwrap();
-    assert!(copy.entries().contains_key("new") && !copy.entries().contains_key("old"));
+    for signed in [false, true] {
+        let mut cluster = running(5, Settings { signed, ..Settings::roomy() });
+        cluster.write(2, vec![Write::set("old", "1")]);
+        cluster.run_until(secs(60), Cluster::converged);
+        cluster.crash(2);
+        cluster.wipe_only(2);
+        cluster.slots[2].skew = -10_000_000;
+        cluster.boot(2);
+        cluster.write(2, vec![Write::set("new", "1")]);
+        cluster.run_until(secs(60), Cluster::converged);
+        assert!(cluster.node(2).replica.has_answered_for_its_name());
+        assert_eq!(cluster.node(2).replica.renewed(), signed, "with a proof where there is one");
+        let copy = cluster.node(0).replica.copy(&cluster.slots[2].name).unwrap();
+        assert!(copy.entries().contains_key("new") && !copy.entries().contains_key("old"));
+    }
 }
 
 // C74 C77

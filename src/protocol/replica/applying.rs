@@ -35,12 +35,7 @@ impl Replica {
     ) -> Outcome {
         out.push(Output::Count(Counter::EntriesReceived, delta.entries.len() as u64));
         if delta.node == self.config.node {
-            // A relay may know more of us than we do, but only we write our map.
-            if delta.generation > self.own.generation() {
-                self.heard_of_self(now, delta.generation, out);
-            }
-            self.judged_by_others(now, delta.generation, delta.verdict, out);
-            return Outcome::Ignored;
+            return self.told_of_self(now, from, delta, out);
         }
         if self.is_absurd(now, delta.generation) {
             return Outcome::Refused(Refusal::Malformed);

@@ -2,12 +2,14 @@
 
 use super::{Occasion, Replica};
 use crate::protocol::{
-    delta::Delta,
+    claim::{Heads, Heard, Ruling, Standing},
+    delta::{Delta, NodeDelta},
     digest::{Digest, DigestEntry},
     event::{Event, Problem},
     id::{Generation, NodeId, Version},
     map::{Budget, NodeMap},
     route::{Counter, Output, Target, TransportInput},
+    seal::Signing,
     time::Time,
 };
 
@@ -17,14 +19,19 @@ impl Replica {
         out.push(Output::Transport(TransportInput::Round { targets, summary }));
     }
 
-    pub(super) fn look_for_self(&mut self, now: Time, digest: &Digest, out: &mut Vec<Output>) {
+    /// What a peer's digest says of this node.
+    pub(super) fn look_for_self(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        digest: &Digest,
+        out: &mut Vec<Output>,
+    ) {
         let Some(entry) = digest.get(&self.config.node) else { return };
         self.judged_by_others(now, entry.generation, entry.verdict, out);
         self.inherit_floor(now, entry.generation, entry.gc_floor, out);
-        let later =
-            entry.generation == self.own.generation() && entry.max_version > self.own.max_version();
-        if entry.generation > self.own.generation() || later {
-            self.heard_of_self(now, entry.generation, out);
+        if self.is_later_self(entry.generation, entry.max_version) {
+            self.heard_of_self(now, entry.generation, Heard::Said(from.clone()), out);
         }
     }
 
@@ -44,29 +51,70 @@ impl Replica {
         }
     }
 
-    /// Somebody has a later state of ours than we do. The first time that may be our own past, with
-    /// its store lost or the clock set back: take a later generation. The second time it is a twin.
-    pub(super) fn heard_of_self(&mut self, now: Time, heard: Generation, out: &mut Vec<Output>) {
+    /// Whether this is a later state of this node's name than its own.
+    pub(super) fn is_later_self(&self, generation: Generation, version: Version) -> bool {
+        (generation, version) > (self.own.generation(), self.own.max_version())
+    }
+
+    /// A later state of this node's name is said to be known. It may be our own past, with the store
+    /// lost or the clock set back: then a later life begins. Or it is another process with our name:
+    /// then one of the two ends. What is needed for either, [`Claim`](crate::protocol::claim::Claim)
+    /// says.
+    pub(super) fn heard_of_self(
+        &mut self,
+        now: Time,
+        heard: Generation,
+        by: Heard,
+        out: &mut Vec<Output>,
+    ) {
         let ours = self.own.generation();
-        if heard < ours {
-            return;
+        let from = match &by {
+            Heard::Said(from) => Some(from.clone()),
+            Heard::Signed | Heard::Present => None,
+        };
+        match self.own_name.judge(heard, by, &self.standing(now)) {
+            Ruling::Known => {}
+            Ruling::TooFar => out.push(Output::Count(Counter::NewsRefused, 1)),
+            Ruling::Unproved { tell } => {
+                out.push(Output::Count(Counter::ClaimsUnproved, 1));
+                if let Some(from) = from.filter(|_| tell) {
+                    let claim = Problem::ClaimUnproved { from, heard, ours };
+                    out.push(Output::Event(Event::Error(claim)));
+                }
+            }
+            Ruling::End => {
+                out.push(Output::Count(Counter::NameConflicts, 1));
+                out.push(Output::Stop(Problem::Displaced { heard }));
+            }
+            Ruling::Renew(generation) => {
+                out.push(Output::Count(Counter::NameConflicts, 1));
+                let before = self.before(&self.config.node);
+                self.own.renew_alone(generation);
+                let persist = self.write_record(self.own_record());
+                out.push(Output::Persist(persist));
+                out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
+                self.touched_own(now, before, out);
+            }
         }
-        if self.is_absurd(now, heard) {
-            out.push(Output::Count(Counter::NewsRefused, 1));
-            return;
+    }
+
+    fn standing(&self, now: Time) -> Standing {
+        let wall = self.wall_origin + now.since_origin();
+        Standing {
+            ours: self.own.generation(),
+            clock: Generation::of(wall),
+            last: Generation::last(wall),
+            heads: self.heads(),
+            members: self.copies.keys().filter(|node| !self.is_gone(node)).count(),
         }
-        out.push(Output::Count(Counter::NameConflicts, 1));
-        if self.renewed {
-            out.push(Output::Stop(Problem::Displaced { heard }));
-            return;
+    }
+
+    /// Whether what members say of themselves has to be signed.
+    pub(super) fn heads(&self) -> Heads {
+        match &self.seals {
+            Some(seals) if seals.signing == Signing::Require => Heads::Signed,
+            _ => Heads::Unsigned,
         }
-        self.renewed = true;
-        let before = self.before(&self.config.node);
-        self.own.renew_alone(heard.next());
-        let persist = self.write_record(self.own_record());
-        out.push(Output::Persist(persist));
-        out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
-        self.touched_own(now, before, out);
     }
 
     pub(super) fn is_absurd(&self, now: Time, generation: Generation) -> bool {
@@ -78,7 +126,14 @@ impl Replica {
         // Of nodes that are not known no more are asked for than may be known.
         let mut room = self.config.peers_max.saturating_sub(self.copies.len());
         let mut entries = Vec::new();
-        for theirs in digest.entries.iter().filter(|theirs| theirs.node != self.config.node) {
+        for theirs in &digest.entries {
+            if theirs.node == self.config.node {
+                // By our line the peer sees what to show us of the later life that it knows.
+                let later = self.is_later_self(theirs.generation, theirs.max_version)
+                    && !self.is_absurd(now, theirs.generation);
+                entries.extend(later.then(|| self.own.digest_entry(theirs.node.clone())));
+                continue;
+            }
             let known = self.copies.contains_key(&theirs.node);
             if (known || room > 0)
                 && let Some(ours) = self.want(now, from, theirs)
@@ -132,11 +187,20 @@ impl Replica {
         self.seal_own();
         let fed = self.bulk.fed(now, peer, theirs);
         let is_fed = fed.is_some();
-        let delta = self.lacking(now, peer, theirs, all, Occasion::Told { fed });
+        let mut delta = self.lacking(now, peer, theirs, all, Occasion::Told { fed });
         if !is_fed {
             self.bulk.told(now, peer, &delta, false);
         }
+        delta.nodes.extend(self.later_life_of(peer, theirs));
         delta
+    }
+
+    /// A peer says less of itself than is known here: what its key has signed of that, by which alone
+    /// it can know that this is true.
+    fn later_life_of(&self, peer: &NodeId, theirs: &Digest) -> Option<NodeDelta> {
+        let (line, copy) = (theirs.get(peer)?, self.copies.get(peer)?);
+        let later = (copy.generation(), copy.max_version()) > (line.generation, line.max_version);
+        later.then(|| copy.signed_head(peer)).flatten()
     }
 
     /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the

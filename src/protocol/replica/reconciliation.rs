@@ -69,7 +69,7 @@ impl Replica {
         unknown: &[u32],
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
-        self.look_for_self(now, lines, out);
+        self.look_for_self(now, from, lines, out);
         self.remind(now, from, lines, out);
         let wants = self.wants(now, from, lines);
         let (found, _) = self.told_by(unknown);

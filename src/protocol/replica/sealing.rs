@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Before, Replica, hold_against, tell};
+use super::{Before, OWN_HEADS_PER_SECOND, Outcome, Replica, hold_against, tell};
 use crate::protocol::{
+    claim::Heard,
     delta::NodeDelta,
     event::{Event, Problem},
     gossip::{Equivocation, Gossip, SignedHead},
@@ -154,6 +155,70 @@ impl Replica {
         let taken = seals.notary.introduce(&delta.node, delta.generation, credential, signed);
         match taken {
             Ok(credential) => Ok(Vetted::Signed(Some((sealed.seal.record, credential)))),
+            Err(Objection::Signature) => Err(Refusal::Forged),
+            Err(Objection::Credential) => Err(Refusal::BadCredential),
+        }
+    }
+
+    /// News of this node's own name. Only we write our map: all that it can say is that there is a later
+    /// life than ours, and what others think of this one.
+    pub(super) fn told_of_self(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        delta: &NodeDelta,
+        out: &mut Vec<Output>,
+    ) -> Outcome {
+        self.judged_by_others(now, delta.generation, delta.verdict, out);
+        let upto = delta.sealed.as_ref().map_or(delta.to, |sealed| sealed.seal.upto);
+        let later = delta.generation > self.own.generation()
+            || (delta.sealed.is_some() && self.is_later_self(delta.generation, upto));
+        if !later {
+            return Outcome::Ignored;
+        }
+        let by = match self.vet_own_name(now, delta, out) {
+            Ok(true) => Heard::Signed,
+            Ok(false) => Heard::Said(from.clone()),
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        self.heard_of_self(now, delta.generation, by, out);
+        Outcome::Ignored
+    }
+
+    /// Whether this is a head that a key has signed for which a certificate of our name vouches.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it is signed, and not by such a key.
+    fn vet_own_name(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, Refusal> {
+        let (Some(seals), Some(sealed)) = (&self.seals, &delta.sealed) else { return Ok(false) };
+        let Some(credential) = &sealed.credential else { return Ok(false) };
+        if self.is_absurd(now, delta.generation) {
+            return Err(Refusal::Malformed);
+        }
+        if !self.own_heads.pays(now, OWN_HEADS_PER_SECOND) {
+            return Ok(false);
+        }
+        let head = Head {
+            node: &delta.node,
+            generation: delta.generation,
+            ancestry: &delta.ancestry,
+            max_version: sealed.seal.upto,
+            gc_floor: delta.gc_floor,
+            torn: delta.torn,
+            record: told_record(delta, None, sealed.seal.record)?,
+            root: sealed.seal.root,
+        };
+        out.push(Output::Count(Counter::SealsVerified, 1));
+        out.push(Output::Count(Counter::CredentialsVetted, 1));
+        let digest = head.digest(seals.notary.cluster());
+        let signed = (&digest, &sealed.seal.signature);
+        match seals.notary.introduce(&delta.node, delta.generation, credential, signed) {
+            Ok(_) => Ok(true),
             Err(Objection::Signature) => Err(Refusal::Forged),
             Err(Objection::Credential) => Err(Refusal::BadCredential),
         }

@@ -17,8 +17,8 @@ use super::{
     tasks::Spawner,
 };
 use crate::{
-    protocol::route::Counter,
-    tls::{self, Rejection, Verdict},
+    protocol::{id::NodeId, route::Counter},
+    tls::{self, RefusedBy, Rejection, Verdict},
     transport::{NodeLink, exchange::FrameError},
 };
 
@@ -119,7 +119,8 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
     match error {
         Introduction::Unwelcome(crate::transport::Unwelcome::Ourselves) => {}
         Introduction::Unwelcome(unwelcome) => node.refused(remote, unwelcome.as_str(), unwelcome),
-        Introduction::Connection(reason) => tell_reason(node, remote, reason, verdict),
+        Introduction::Connection(reason) => tell_unproved(node, remote, reason, verdict),
+        Introduction::Ended { by, reason } => tell_reason(node, remote, by, reason, verdict),
         Introduction::Frame(FrameError::Stalled) => node.refused(remote, TIMEOUT, error),
         Introduction::Barred { .. } => node.refused(remote, "barred", error),
         Introduction::Client(_) => {
@@ -135,9 +136,33 @@ pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict:
     }
 }
 
-fn tell_reason(node: &NodeLink, remote: &str, reason: &ConnectionError, verdict: &Verdict) {
+/// Of somebody who has proved no name only our own verifier's word is told; what it says itself is
+/// counted.
+fn tell_unproved(node: &NodeLink, remote: &str, reason: &ConnectionError, verdict: &Verdict) {
+    match verdict.refusal(reason) {
+        Some(refusal) if refusal.by == RefusedBy::Us => {
+            node.refused(remote, refusal.reason.as_str(), refusal);
+        }
+        None if Close::is_our_end(reason) => {
+            tracing::debug!(node = %node.node(), remote, %reason, "no connection");
+        }
+        _ => {
+            node.unproved();
+            tracing::debug!(node = %node.node(), remote, "ended by somebody who has proved no name");
+        }
+    }
+}
+
+/// What a node that has proved its name says.
+fn tell_reason(
+    node: &NodeLink,
+    remote: &str,
+    by: &NodeId,
+    reason: &ConnectionError,
+    verdict: &Verdict,
+) {
     if let Some(generation) = Close::later_life(reason) {
-        node.heard_of_self(generation);
+        node.told_of_self(by, generation);
     } else if let Some(refusal) = verdict.refusal(reason) {
         node.refused(remote, refusal.reason.as_str(), refusal);
     } else if let Some((label, words)) = Close::told(reason) {

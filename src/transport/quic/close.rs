@@ -1,4 +1,9 @@
 //! Why one end closes a connection: application close codes and the words that go with them.
+//!
+//! Who may say it is not looked at here. Before the end of the handshake anybody can close a connection
+//! with any code and words (quinn takes an application close in an Initial packet, which RFC 9000,
+//! section 12.5 forbids), so only the close of a peer that has proved that it is a node is read: see
+//! [`Introduction::Ended`](super::introduce::Introduction::Ended).
 
 use quinn::{Connection, ConnectionError, VarInt};
 
@@ -78,6 +83,14 @@ impl Close {
             ConnectionError::LocallyClosed | ConnectionError::Reset => true,
             _ => false,
         }
+    }
+
+    /// Whether the end was found at this end, and not told by the other one.
+    pub(super) const fn is_our_end(error: &ConnectionError) -> bool {
+        !matches!(
+            error,
+            ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_)
+        )
     }
 
     /// Closes a connection of an earlier life than the one known. The words carry that life, since

@@ -7,6 +7,8 @@ use quinn::{Connection, ConnectionError};
 use super::{Shared, close::Close, frames::StreamFrames};
 use crate::{
     protocol::{
+        delta::Delta,
+        gossip::Gossip,
         id::NodeId,
         message::{HELLO_BYTES_MAX, Message},
     },
@@ -17,15 +19,27 @@ use crate::{
     },
 };
 
+/// Longest frame that shows a later life: a record and a chain of certificates within their limits.
+const LATER_LIFE_BYTES_MAX: usize = 64 << 10;
+
 /// A handshake that went through, and yet the two are not connected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Introduction {
     /// We turn the peer away.
     #[error("{0}")]
     Unwelcome(#[from] Unwelcome),
-    /// The connection ended meanwhile.
+    /// The connection ended before its peer had proved that it is a node. What it says in the close may
+    /// be of anybody: an Initial packet with a close can be made without any certificate.
     #[error("{0}")]
     Connection(ConnectionError),
+    /// A node that has proved its name ended the connection.
+    #[error("{reason}")]
+    Ended {
+        /// Who.
+        by: NodeId,
+        /// How.
+        reason: ConnectionError,
+    },
     /// The peer does not speak our protocol.
     #[error("{0}")]
     Frame(#[from] FrameError),
@@ -67,20 +81,34 @@ pub(super) async fn dialing(
         let mut frames = open(node, connection, shared).await?;
         frames.send(&Message::Hello(node.hello(Some(&proved)))).await?;
         frames.finish();
-        match frames.receive().await? {
-            Some(Message::Welcome(hello)) => Ok(node.meet(&hello, &proved, wanted)?),
-            _ => Err(Introduction::NoHello),
+        let Some(Message::Welcome(hello)) = frames.receive().await? else {
+            return Err(Introduction::NoHello);
+        };
+        let met = node.meet(&hello, &proved, wanted)?;
+        if hello.known > node.generation() {
+            hear_of_later_life(node, &proved, &mut frames).await;
         }
+        Ok(met)
     };
-    match settle(connection, introduced.await) {
+    match settle(connection, shared, introduced.await) {
         // Who accepts knows first that it has dialed itself.
-        Err(Introduction::Connection(reason))
-            if Close::Ourselves.is_told(&reason)
-                && shared.tls.peer_name(connection).is_ok_and(|name| name.node == *node.node()) =>
+        Err(Introduction::Ended { by, reason })
+            if Close::Ourselves.is_told(&reason) && by == *node.node() =>
         {
             Err(Unwelcome::Ourselves.into())
         }
         other => other,
+    }
+}
+
+/// Who knows a later life of ours shows, after its welcome, what our key has signed in it. It closes the
+/// connection right after that, and if nothing comes the connection is as good as before.
+async fn hear_of_later_life(node: &NodeLink, from: &NodeId, frames: &mut StreamFrames) {
+    frames.max = LATER_LIFE_BYTES_MAX;
+    if let Ok(Some(Message::Gossip(Gossip::Push(mut news)))) = frames.receive().await
+        && let Some(head) = news.nodes.pop().filter(|head| head.node == *node.node())
+    {
+        node.shown_later_life(from, head);
     }
 }
 
@@ -102,6 +130,10 @@ pub(super) async fn accepting(
             _ => return Err(Introduction::NoHello),
         };
         frames.send(&Message::Welcome(node.hello(Some(&met.node)))).await?;
+        if let Some(head) = node.later_life_of(&met.node, met.generation) {
+            let news = Delta { nodes: vec![head], more: false };
+            frames.send(&Message::Gossip(Gossip::Push(news))).await?;
+        }
         frames.finish();
         if met.generation < node.known(&met.node) {
             // Its connection is about to be closed, and our welcome, which tells it of the later
@@ -110,7 +142,7 @@ pub(super) async fn accepting(
         }
         Ok(met)
     };
-    settle(connection, introduced.await)
+    settle(connection, shared, introduced.await)
 }
 
 /// The name that its certificate proves, unless it is turned away by that name.
@@ -146,14 +178,18 @@ fn short(
     frames
 }
 
-/// Says why, and prefers the reason of a connection that has ended to that of its stream.
+/// Says why, and prefers the reason for which a node has ended the connection to that of its stream.
 fn settle(
     connection: &Connection,
+    shared: &Shared,
     introduced: Result<Met, Introduction>,
 ) -> Result<Met, Introduction> {
     introduced.map_err(|error| {
         if let Some(reason) = connection.close_reason() {
-            return Introduction::Connection(reason);
+            return match shared.tls.peer_name(connection) {
+                Ok(name) => Introduction::Ended { by: name.node, reason },
+                Err(_) => error,
+            };
         }
         match &error {
             Introduction::Unwelcome(unwelcome) => {

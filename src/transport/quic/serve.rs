@@ -78,7 +78,7 @@ pub(super) async fn serve(shared: Arc<Shared>, node: NodeLink, spawner: Spawner,
     shared.table.remove(&node, &link);
     let peer = link.node();
     if let Some(generation) = Close::later_life(&reason) {
-        node.heard_of_self(generation);
+        node.told_of_self(peer, generation);
     } else if let Some((label, words)) = Close::told(&reason) {
         if let Some(statement) = Close::revocation(&reason) {
             node.told_revocation(peer, statement);

@@ -7,7 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::id::{Generation, NodeId};
+use super::{
+    id::{Datacenter, Generation, NodeId},
+    seal::Certified,
+};
 
 /// What a peer can say that ends, begins, revokes, removes or moves a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +92,32 @@ impl Claim {
     #[must_use]
     pub fn is_proved_by(self, heads: Heads, proof: Proof) -> bool {
         self.needs(heads).contains(&proof)
+    }
+}
+
+impl Certified {
+    /// Whether this certificate vouches for a life that began then. `clock`: what the clock shows now.
+    ///
+    /// A life that begins after the end of a certificate is none of it: whoever has the key of one that
+    /// has expired could go on in its node's name for ever. A certificate may be younger than the life,
+    /// since a renewed one goes on to vouch for it; but it has to be valid by now.
+    #[must_use]
+    pub fn vouches_for(&self, life: Generation, clock: Generation) -> bool {
+        let millis = |seconds: u64| seconds.saturating_mul(1_000);
+        life.0 <= millis(self.not_after).saturating_add(LIFE_SLACK_MS)
+            && millis(self.not_before) <= clock.0.saturating_add(LIFE_SLACK_MS)
+    }
+
+    /// Whether a life that the other certificate vouched for may be vouched for by this one from now on.
+    #[must_use]
+    pub const fn succeeds(&self, before: &Self) -> bool {
+        self.not_before >= before.not_before
+    }
+
+    /// Whether a node of this certificate may say that it is there.
+    #[must_use]
+    pub fn places(&self, datacenter: &Datacenter) -> bool {
+        self.datacenter.as_ref().is_none_or(|proved| proved == datacenter)
     }
 }
 
@@ -231,6 +260,9 @@ fn after(heard: Generation) -> Generation {
     Generation(heard.0.saturating_add(ANSWER_STEP))
 }
 
+/// How far clocks may be apart when a life is compared with the dates of a certificate, in milliseconds:
+/// what Kerberos allows (RFC 4120, section 1.6).
+pub const LIFE_SLACK_MS: u64 = 300_000;
 /// How far the life that a process begins is after the one it has heard of: two that have one name know
 /// by it that the other one lives. Starts of one process do not lie so far apart by chance.
 pub const ANSWER_STEP: u64 = 1_021;
@@ -348,6 +380,32 @@ mod tests {
             let second = name.judge(Generation(9_999), Heard::Present, &at(2_000, heads, 5));
             assert_eq!(second, Ruling::End);
         }
+    }
+
+    #[test]
+    fn a_certificate_vouches_for_no_life_that_began_after_its_end() {
+        let certified = Certified { not_before: 1_000, not_after: 2_000, datacenter: None };
+        let vouches = |life, clock| certified.vouches_for(Generation(life), Generation(clock));
+        assert!(!vouches(2_000_000 + LIFE_SLACK_MS + 1, 1_500_000));
+        assert!(vouches(2_000_000 + LIFE_SLACK_MS, 1_500_000));
+        // What it has vouched for, it has, also long after.
+        assert!(vouches(1_999_000, 90_000_000));
+        // It was renewed since, and is valid by now; or not yet.
+        assert!(vouches(500_000, 1_500_000));
+        assert!(!vouches(500_000, 1_000_000 - LIFE_SLACK_MS - 1));
+    }
+
+    #[test]
+    fn a_life_goes_on_with_no_older_certificate_and_a_node_is_where_its_certificate_says() {
+        let at = |not_before, place: Option<&str>| {
+            let datacenter = place.map(|name| Datacenter::new(name).unwrap());
+            Certified { not_before, not_after: 9_000, datacenter }
+        };
+        assert!(!at(999, None).succeeds(&at(1_000, None)));
+        assert!(at(1_000, None).succeeds(&at(1_000, None)));
+        let there = Datacenter::new("there").unwrap();
+        assert!(!at(0, Some("here")).places(&there));
+        assert!(at(0, Some("there")).places(&there) && at(0, None).places(&there));
     }
 
     #[test]

@@ -197,6 +197,11 @@ pub enum Refusal {
     /// Its certificate is not one of its owner's, or does not vouch for the key.
     #[error("news signed with a key that its owner's certificate does not vouch for")]
     BadCredential,
+    /// Its record says another datacenter than its certificate, or than before in the same life.
+    #[error(
+        "a record of another datacenter than its owner's certificate, or its record of before, says"
+    )]
+    Misplaced,
 }
 
 impl Refusal {
@@ -208,7 +213,7 @@ impl Refusal {
         match self {
             // A signature, or a tree, was verified in vain.
             Self::Forged => 4,
-            Self::BadCredential | Self::Malformed | Self::TooLarge => 1,
+            Self::BadCredential | Self::Malformed | Self::Misplaced | Self::TooLarge => 1,
             // It was not looked at, or lost a race against other news.
             Self::Unsigned
             | Self::OldGeneration

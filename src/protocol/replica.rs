@@ -833,6 +833,7 @@ fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Out
             | Refusal::Unsigned
             | Refusal::Forged
             | Refusal::BadCredential
+            | Refusal::Misplaced
     ) {
         let (from, about) = (from.clone(), delta.node.clone());
         out.push(Output::Event(Event::Error(Problem::NewsRefused { from, about, refusal })));

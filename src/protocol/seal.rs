@@ -8,7 +8,9 @@
 //! life. A [`Credential`] says whose it is: the node's certificate, and, of a key made for a life, a
 //! signature with the certificate's key over it. It goes where the record goes.
 //!
-//! A certificate that expires later ends connections, not what was said before: a head has no date.
+//! A certificate that expires later ends connections, not what was said before: a head has no date. But it
+//! vouches for no life that begins after its end, and a life that is vouched for anew goes on with no older
+//! certificate: see [`claim`](super::claim).
 
 use std::{fmt, sync::Arc};
 
@@ -16,7 +18,7 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use bincode::{Decode, Encode};
 
 use super::{
-    id::{ClusterId, Generation, NodeId, Version},
+    id::{ClusterId, Datacenter, Generation, NodeId, Version},
     record::NodeRecord,
     tree::{Hash, Proof},
 };
@@ -79,6 +81,17 @@ pub struct Credential {
     pub scheme: u16,
     /// With the certificate's key, over [`Credential::statement`]; none over that key itself.
     pub signature: Vec<u8>,
+}
+
+/// What the certificate of a credential says of its node, as far as it counts for what is signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// Valid from, in seconds since 1970.
+    pub not_before: u64,
+    /// Valid until, in seconds since 1970.
+    pub not_after: u64,
+    /// Where the node is; `None` if certificates of this cluster do not say it.
+    pub datacenter: Option<Datacenter>,
 }
 
 /// All that a signature of an owner vouches for.
@@ -256,6 +269,10 @@ pub trait Notary: fmt::Debug + Send + Sync {
         generation: Generation,
         credential: &Credential,
     ) -> Result<(), String>;
+
+    /// What the certificate of a credential says of its node; `None` if it says nothing that counts. It
+    /// need not have been vetted.
+    fn certified(&self, credential: &Credential) -> Option<Certified>;
 
     /// Whether a node may be taken up by what introduces it: a head that is signed with the key of a
     /// credential, and that credential. Whoever finds out the same again may remember it. Returns the

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -13,10 +13,10 @@ use rustls::{
 };
 use zeroize::Zeroizing;
 
-use super::{Expect, Tls, identity::CertificateSummary, verifier::check_name};
+use super::{Expect, PeerName, Tls, identity::CertificateSummary, verifier::check_name};
 use crate::protocol::{
     id::{ClusterId, Generation, NodeId},
-    seal::{Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
+    seal::{Certified, Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
     tree::Hash,
 };
 
@@ -99,6 +99,22 @@ impl Notary for Tls {
         } else {
             Err("the key was not signed with the certificate's".to_owned())
         }
+    }
+
+    fn certified(&self, credential: &Credential) -> Option<Certified> {
+        let leaf = CertificateDer::from(credential.chain.first()?.as_slice());
+        let summary = CertificateSummary::from_certificate(&leaf).ok()?;
+        let seconds = |at: SystemTime| {
+            at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+        };
+        let state = self.shared.load();
+        let naming = state.identity.naming();
+        let name = PeerName::named(&leaf, naming).ok().filter(|_| naming.tells_datacenter());
+        Some(Certified {
+            not_before: seconds(summary.not_before),
+            not_after: seconds(summary.not_after),
+            datacenter: name.map(|name| name.datacenter),
+        })
     }
 
     fn introduce(
@@ -197,12 +213,12 @@ fn ed25519_key(leaf: &CertificateDer<'_>) -> Option<LifeKey> {
 }
 
 /// Now, or the nearest moment at which a certificate is valid: what it has vouched for, it has, also
-/// after it has expired.
+/// after it has expired. For which lives it can vouch, the replica judges by its dates.
 fn within_validity(leaf: &CertificateDer<'_>) -> Result<UnixTime, String> {
     let summary = CertificateSummary::from_certificate(leaf).map_err(|error| error.to_string())?;
     // The last second is still valid; both ends are whole seconds.
     let at = super::now().min(summary.not_after).max(summary.not_before);
-    let since = at.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     Ok(UnixTime::since_unix_epoch(since))
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Budgets {
     local: Datacenter,
     push: f64,
     wan: f64,
-    /// One for each datacenter that a peer was met of, which a certificate has to prove.
-    wans: Mutex<BTreeMap<Datacenter, Arc<Budget>>>,
+    /// One for each datacenter that a peer was met of; those beyond [`WANS_MAX`] share one.
+    wans: Mutex<BTreeMap<Option<Datacenter>, Arc<Budget>>>,
 }
 
 /// Bytes a second.
@@ -55,7 +55,9 @@ impl Budgets {
     pub(crate) fn allowance(&self, datacenter: &Datacenter, now: Time) -> Allowance {
         let wan = (*datacenter != self.local).then(|| {
             let mut wans = self.wans.lock().unwrap_or_else(PoisonError::into_inner);
-            let wan = wans.entry(datacenter.clone());
+            let name = Some(datacenter.clone());
+            let room = wans.len() < WANS_MAX || wans.contains_key(&name);
+            let wan = wans.entry(name.filter(|_| room));
             Arc::clone(wan.or_insert_with(|| Arc::new(Budget::new(self.wan, now))))
         });
         Allowance { push: Arc::new(Budget::new(self.push, now)), wan }
@@ -109,6 +111,9 @@ impl Budget {
     }
 }
 
+/// Most datacenters with a budget of their own. Where certificates do not name the datacenter a member
+/// names it itself, and could have as many budgets as it makes up names.
+const WANS_MAX: usize = 256;
 /// Timers are no finer than this.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 
@@ -162,6 +167,17 @@ mod tests {
         assert!(other.wait(now, Class::State).is_some());
         let elsewhere = budgets.allowance(&Datacenter::new("elsewhere").unwrap(), now);
         assert_eq!(elsewhere.wait(now, Class::State), None);
+    }
+
+    #[test]
+    fn made_up_datacenters_share_one_budget_beyond_the_limit() {
+        let (budgets, now) = (budgets(), Time::ZERO);
+        let met = |n: usize| budgets.allowance(&Datacenter::new(&format!("d{n}")).unwrap(), now);
+        let allowances: Vec<_> = (0..2 * WANS_MAX).map(met).collect();
+        assert_eq!(budgets.wans.lock().unwrap().len(), WANS_MAX + 1);
+        allowances[WANS_MAX].charge(now, Class::State, 4 * RATE);
+        assert!(allowances[2 * WANS_MAX - 1].wait(now, Class::State).is_some());
+        assert_eq!(allowances[0].wait(now, Class::State), None);
     }
 
     fn allowance(datacenter: &str) -> Allowance {

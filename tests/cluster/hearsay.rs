@@ -1,6 +1,7 @@
 //! Words that are no proof: of somebody without a name, of a client, of a member about another.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -10,17 +11,18 @@ use gossipmonger::{
     Config, Event, Generation, Gossipmonger,
     protocol::{
         claim::ANSWER_STEP,
-        delta::{Delta, NodeDelta},
+        delta::NodeDelta,
         digest::{Digest, DigestEntry},
         event::Problem,
-        gossip::Gossip,
         id::Version,
         message::Message,
+        record::NodeRecord,
         seal::Signing,
         verdict::Verdict as NodeVerdict,
     },
     tls::{
-        ALPN, ClientIdentity, ClientName, Host, LeafOptions, Role, Roots, Verdict, rustls_visit,
+        ALPN, ClientIdentity, ClientName, Host, Identity, LeafOptions, PeerName, Role, Roots,
+        SERVER_NAME, Verdict, rustls_visit,
     },
     transport::{
         BoxFuture,
@@ -31,10 +33,11 @@ use gossipmonger::{
     },
 };
 use quinn::{RecvStream, SendStream, TransportConfig, VarInt};
+use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version as QuicVersion};
 
 use crate::{
     attacker::{Member, Scene, frame, hello, refused},
-    harness::{Cluster, id, until},
+    harness::{Cluster, PATIENCE, id, until},
     signed_heads::{Owner, push},
 };
 
@@ -61,13 +64,22 @@ async fn what_somebody_says_who_has_shown_no_certificate_changes_nothing_but_a_c
         (APPLICATION_CLOSE, vec![1], b"it is a member of another cluster".to_vec()),
         (CONNECTION_CLOSE, alert, b"your certificate was revoked".to_vec()),
     ];
-    for (n, (kind, code, words)) in closes.iter().enumerate() {
-        let packet = initial([n as u8 + 1; 8], *kind, code, words);
-        socket.send_to(&packet, scene.address()).unwrap();
-        let counted = n as u64 + 1;
-        until("it is counted", || scene.refused("unproved") == counted).await;
+    let mut sent = 0;
+    for (kind, code, words) in &closes {
+        for in_handshake in [false, true] {
+            sent += 1;
+            let dcid = [sent; 8];
+            if in_handshake {
+                handshake(&scene, dcid, *kind, code, words);
+            } else {
+                let packet = initial(dcid, *kind, code, words);
+                socket.send_to(&packet, scene.address()).unwrap();
+            }
+            let counted = u64::from(sent);
+            until("it is counted", || scene.refused("unproved") == counted).await;
+        }
     }
-    assert_eq!(scene.node.counters().refusals(), [("unproved", 5)].into());
+    assert_eq!(scene.node.counters().refusals(), [("unproved", 10)].into());
     assert_eq!((life(&scene.node), scene.count("name_conflicts")), (before, 0));
     assert_eq!(told.all(), [], "nothing is told of it");
     scene.still_gossips().await;
@@ -137,8 +149,9 @@ async fn a_member_begins_and_ends_no_life_of_another_node_by_what_it_says() {
     claims(2).await;
     // In news without a signature.
     let mut stream = member.connection.open_uni().await.unwrap();
-    let delta = Delta { nodes: vec![bare(2), bare(3)], more: false };
-    stream.write_all(&frame(&Message::Gossip(Gossip::Push(delta)))).await.unwrap();
+    for n in 2..4 {
+        push(&mut stream, bare(n)).await;
+    }
     claims(4).await;
     // By the close of a connection over which it has introduced itself.
     let words = format!("a later life of you is known: generation {}", ahead(31));
@@ -193,6 +206,65 @@ async fn a_later_life_that_the_nodes_own_name_has_signed_is_followed_and_one_tha
     scene.friend.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_has_expired_vouches_for_no_life_that_begins_today() {
+    let mut scene = Scene::with(Signing::Require, |_| {}).await;
+    let owner = scene.cluster.spawn("v", &[&scene.node]).await;
+    owner.set("color", "green").await.unwrap();
+    let color = |node: &Gossipmonger| node.get_str(&id("v"), "color");
+    until("v is known", || color(&scene.node).as_deref() == Some("green")).await;
+    until("to both", || color(&scene.friend).as_deref() == Some("green")).await;
+    // Its certificate of last month was stolen, and a member carries what the thief says.
+    let (day, now) = (Duration::from_secs(86_400), SystemTime::now());
+    let name = PeerName::from_uri("spiffe://demo/dc1/v").unwrap();
+    let (not_before, not_after) = (now - 30 * day, now - 27 * day);
+    let options = LeafOptions { not_before, not_after, ..LeafOptions::new(&name, day) };
+    let issued = scene.cluster.authority.issue_with(&options).unwrap();
+    let (pem, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
+    let identity = Identity::from_pem_at(pem, key, now - 29 * day).unwrap();
+    let stolen = (identity, Roots::from_pem(issued.roots_pem.as_bytes()).unwrap());
+    let member = scene.introduced("x").await;
+    let mut stream = member.connection.open_uni().await.unwrap();
+    let mut black = async |refused, begins| {
+        let mut thief = Owner::of(stolen.clone(), "v", begins, |_| {});
+        thief.set("color", "black");
+        push(&mut stream, thief.told()).await;
+        scene.counts("news_refused", refused).await;
+    };
+    black(1, now).await;
+    owner.shutdown().await;
+    // Nor once the owner is down and nobody contradicts.
+    black(2, SystemTime::now() + Duration::from_secs(5)).await;
+    for node in [&scene.node, &scene.friend] {
+        assert_ne!(color(node).as_deref(), Some("black"));
+    }
+    assert_eq!(owner.counters().all()["name_conflicts"], 0, "it has met no conflict of names");
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_is_in_no_other_datacenter_than_its_certificate_says() {
+    let mut scene = Scene::with(Signing::Require, |_| {}).await;
+    let elsewhere = |record: &mut NodeRecord| record.datacenter = "elsewhere".parse().unwrap();
+    let wall = SystemTime::now();
+    let mut owner = Owner::of(scene.cluster.identity("x"), "x", wall, elsewhere);
+    owner.set("k", "v");
+    let member = scene.introduced("x").await;
+    let mut stream = member.connection.open_uni().await.unwrap();
+    push(&mut stream, owner.told()).await;
+    scene.counts("news_refused", 1).await;
+    assert!(scene.node.snapshot().member(&id("x")).is_none());
+    // The same where its certificate says so.
+    let identity = scene.cluster.identity_in("elsewhere", "y");
+    let mut owner = Owner::of(identity, "y", wall, elsewhere);
+    push(&mut stream, owner.told()).await;
+    let place = || scene.node.snapshot().member(&id("y")).map(|member| member.datacenter);
+    until("it is there", || place().is_some_and(|place| place.as_str() == "elsewhere")).await;
+    scene.still_gossips().await;
+    scene.end().await;
+}
+
 fn life(node: &Gossipmonger) -> Generation {
     node.snapshot().member(node.node()).unwrap().generation
 }
@@ -223,24 +295,148 @@ fn bare(n: u64) -> NodeDelta {
 /// One Initial packet, whose keys follow from a connection id that the sender chooses (RFC 9001, section
 /// 5.2), with a close in it.
 fn initial(dcid: [u8; 8], kind: u8, code: &[u8], words: &[u8]) -> Vec<u8> {
-    use rustls::quic::{Keys, Version};
+    let mut payload = close(kind, code, words);
+    payload.resize(INITIAL_BYTES, 0);
+    seal(&initial_keys(&dcid).local, (INITIAL, 0), &dcid, payload)
+}
+
+/// One Handshake packet with a close in it, of a client that has shown no certificate: it has agreed on
+/// keys with the node, as anybody can.
+fn handshake(scene: &Scene, dcid: [u8; 8], kind: u8, code: &[u8], words: &[u8]) {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(scene.address()).unwrap();
+    let (tls, name) = (Arc::new(scene.member("x")), SERVER_NAME.try_into().unwrap());
+    // The one transport parameter that has to be there: our connection id.
+    let parameters = [&[0x0f, 8], &SOURCE[..]].concat();
+    let mut client = ClientConnection::new(tls, QuicVersion::V1, name, parameters).unwrap();
+    let (keys, mut hello) = (initial_keys(&dcid), Vec::new());
+    client.write_hs(&mut hello);
+    for (number, part) in hello.chunks(INITIAL_BYTES / 2).enumerate() {
+        let offset = four(number * INITIAL_BYTES / 2);
+        let mut payload = [&[CRYPTO], &offset[..], &four(part.len())[..], part].concat();
+        payload.resize(INITIAL_BYTES, 0);
+        let packet = seal(&keys.local, (INITIAL, u32::try_from(number).unwrap()), &dcid, payload);
+        socket.send(&packet).unwrap();
+    }
+    let (mut parts, mut read, mut datagram) = (BTreeMap::new(), 0, vec![0; 2_000]);
+    loop {
+        let len = socket.recv(&mut datagram).unwrap();
+        let Some((source, payload)) = open(&keys.remote, &mut datagram[..len]) else { continue };
+        crypto(&payload, &mut parts);
+        while let Some(part) = parts.remove(&read) {
+            read += part.len();
+            client.read_hs(&part).unwrap();
+        }
+        if let Some(KeyChange::Handshake { keys }) = client.write_hs(&mut Vec::new()) {
+            let packet = seal(&keys.local, (HANDSHAKE, 0), &source, close(kind, code, words));
+            socket.send(&packet).unwrap();
+            return;
+        }
+    }
+}
+
+fn close(kind: u8, code: &[u8], words: &[u8]) -> Vec<u8> {
+    [&[kind], code, &four(words.len()), words].concat()
+}
+
+fn initial_keys(dcid: &[u8]) -> Keys {
     let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256.tls13().unwrap();
-    let keys = Keys::initial(Version::V1, suite, suite.quic.unwrap(), &dcid, rustls::Side::Client);
-    let four = |len: usize| (len as u32 | 0x8000_0000).to_be_bytes();
-    let mut payload = [&[kind], code, &four(words.len()), words].concat();
-    payload.resize(1_200, 0);
-    let mut packet = [&[0xc3, 0, 0, 0, 1, 8], &dcid[..], &[8], &[7; 8], &[0]].concat();
-    packet.extend(four(4 + payload.len() + 16));
+    Keys::initial(QuicVersion::V1, suite, suite.quic.unwrap(), dcid, rustls::Side::Client)
+}
+
+/// A packet with a long header (RFC 9000, section 17.2), protected.
+fn seal(
+    keys: &DirectionalKeys,
+    (kind, number): (u8, u32),
+    dcid: &[u8],
+    mut payload: Vec<u8>,
+) -> Vec<u8> {
+    let length = u8::try_from(dcid.len()).unwrap();
+    let token: &[u8] = if kind == INITIAL { &[0] } else { &[] };
+    let mut packet = [&[kind, 0, 0, 0, 1, length], dcid, &[8], &SOURCE, token].concat();
+    packet.extend(four(4 + payload.len() + TAG_BYTES));
     let at = packet.len();
-    packet.extend([0, 0, 0, 0]);
-    let tag = keys.local.packet.encrypt_in_place(0, &packet, &mut payload).unwrap();
+    packet.extend(number.to_be_bytes());
+    let tag = keys.packet.encrypt_in_place(number.into(), &packet, &mut payload).unwrap();
     packet.extend(&payload);
     packet.extend(tag.as_ref());
     let sample: Vec<u8> = packet[at + 4..at + 20].to_vec();
     let (head, rest) = packet.split_at_mut(at);
-    keys.local.header.encrypt_in_place(&sample, &mut head[0], &mut rest[..4]).unwrap();
+    keys.header.encrypt_in_place(&sample, &mut head[0], &mut rest[..4]).unwrap();
     packet
 }
+
+/// The source and the frames of the Initial packet that a datagram begins with, if it begins with one.
+fn open(keys: &DirectionalKeys, datagram: &mut [u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    if datagram[0] & 0xf0 != INITIAL & 0xf0 {
+        return None;
+    }
+    let mut at = 6 + usize::from(datagram[5]);
+    let source = datagram[at + 1..at + 1 + usize::from(datagram[at])].to_vec();
+    at += 1 + source.len();
+    // Servers send no token.
+    assert_eq!(number(datagram, &mut at), 0);
+    let length = number(datagram, &mut at);
+    let (head, rest) = datagram.split_at_mut(at);
+    let sample: Vec<u8> = rest[4..20].to_vec();
+    keys.header.decrypt_in_place(&sample, &mut head[0], &mut rest[..4]).ok()?;
+    let digits = usize::from(head[0] & 3) + 1;
+    let packet = rest[..digits].iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let header = [&*head, &rest[..digits]].concat();
+    let payload = keys.packet.decrypt_in_place(packet, &header, &mut rest[digits..length]).ok()?;
+    Some((source, payload.to_vec()))
+}
+
+/// The parts of the handshake in the frames of a packet, by their place.
+fn crypto(payload: &[u8], parts: &mut BTreeMap<usize, Vec<u8>>) {
+    let mut at = 0;
+    while at < payload.len() {
+        let kind = payload[at];
+        at += 1;
+        match kind {
+            // Padding, and a ping.
+            0 | 1 => {}
+            CRYPTO => {
+                let (offset, len) = (number(payload, &mut at), number(payload, &mut at));
+                parts.insert(offset, payload[at..at + len].to_vec());
+                at += len;
+            }
+            ACK => {
+                let [_, _, ranges, _] = [(); 4].map(|()| number(payload, &mut at));
+                for _ in 0..2 * ranges {
+                    number(payload, &mut at);
+                }
+            }
+            other => panic!("a frame of kind {other:#x}"),
+        }
+    }
+}
+
+/// A variable-length integer (RFC 9000, section 16).
+fn number(bytes: &[u8], at: &mut usize) -> usize {
+    let len = 1 << (bytes[*at] >> 6);
+    let first = usize::from(bytes[*at] & 0x3f);
+    let rest = &bytes[*at + 1..*at + len];
+    *at += len;
+    rest.iter().fold(first, |number, byte| number << 8 | usize::from(*byte))
+}
+
+/// The same, in four bytes.
+fn four(number: usize) -> [u8; 4] {
+    (u32::try_from(number).unwrap() | 0x8000_0000).to_be_bytes()
+}
+
+/// Kinds of packets, with a number of four bytes, and of frames.
+const INITIAL: u8 = 0xc3;
+const HANDSHAKE: u8 = 0xe3;
+const ACK: u8 = 2;
+const CRYPTO: u8 = 6;
+/// A client pads its first packets to this at least.
+const INITIAL_BYTES: usize = 1_200;
+const TAG_BYTES: usize = 16;
+/// The connection id of whoever makes such packets.
+const SOURCE: [u8; 8] = [7; 8];
 
 /// What the operator of a node is told.
 struct Told(Arc<Mutex<Vec<Problem>>>);

@@ -207,8 +207,7 @@ fn a_mark_ends() {
     told(&mut reader, "owner", news("owner", 0, 5, 0));
     reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
     reader.handle(at(102), StorageInput::Tick, &mut Vec::new());
-    let delta =
-        gossipmonger::protocol::delta::Delta { nodes: vec![news("owner", 0, 9, 0)], more: false };
+    let delta = Delta { nodes: vec![news("owner", 0, 9, 0)], more: false };
     reader.apply(at(102), &node("relay"), &delta, &mut Vec::new());
     assert!(reader.copy(&node("owner")).is_some());
 }
@@ -573,7 +572,7 @@ fn a_clock_that_was_wrong_at_the_start_does_not_shut_out_the_others_for_good() {
     let today = SystemTime::UNIX_EPOCH + Duration::from_secs(60 * 365 * 86_400);
     let mut told = news("other", 0, 1, 0);
     told.generation = Generation(60 * 365 * 86_400 * 1_000);
-    let told = gossipmonger::protocol::delta::Delta { nodes: vec![told], more: false };
+    let told = Delta { nodes: vec![told], more: false };
     early.apply(at(1), &peer, &told, &mut Vec::new());
     assert!(early.copy(&peer).is_none());
     early.set_wall(at(2), today);
@@ -594,7 +593,7 @@ fn a_generation_that_no_clock_can_have_given_is_not_believed() {
     victim.handle(at(1), StorageInput::HeardOfSelf(absurd, Heard::Said(liar.clone())), &mut out);
     let mut forged = news("other", 0, 1, 0);
     forged.generation = absurd;
-    let forged = gossipmonger::protocol::delta::Delta { nodes: vec![forged], more: false };
+    let forged = Delta { nodes: vec![forged], more: false };
     victim.apply(at(1), &liar, &forged, &mut out);
     assert!(victim.copy(&node("other")).is_none());
     assert_eq!(victim.own().generation(), ours);

@@ -1,6 +1,9 @@
 //! Signed heads: what a relay may do to news, and that none of it gets in.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use crate::{
     notary::TestNotary,
@@ -12,12 +15,12 @@ use gossipmonger::{
         delta::{Delta, DeltaContent, NodeDelta},
         event::{Event, Problem},
         gossip::Gossip,
-        id::{Incarnation, Version},
+        id::{Generation, Incarnation, Version},
         map::Refusal,
         record::Status,
         replica::{Replica, ReplicaConfig, Write},
         route::{Output, StorageInput, TransportInput},
-        seal::{Credential, LifeKey, Seals, Signature, Signing},
+        seal::{Certified, Credential, LifeKey, Notary, Seals, Signature, Signing},
         tree::Hash,
         verdict::{Level, Verdict},
     },
@@ -92,7 +95,7 @@ fn refuses_a_record_that_a_relay_has_changed() {
         |news: &mut NodeDelta| news.record.as_mut().unwrap().1.incarnation = Incarnation(9),
         |news: &mut NodeDelta| news.gc_floor = Version(1),
         |news: &mut NodeDelta| news.torn = Version(1),
-        |news: &mut NodeDelta| news.ancestry = vec![(gossipmonger::Generation(1), Version(1))],
+        |news: &mut NodeDelta| news.ancestry = vec![(Generation(1), Version(1))],
         |news: &mut NodeDelta| news.generation = news.generation.next(),
         |news: &mut NodeDelta| news.node = node("c"),
     ];
@@ -302,6 +305,84 @@ fn a_relay_cannot_bring_back_the_credential_of_before() {
 }
 
 #[test]
+fn a_life_is_vouched_for_by_no_certificate_that_had_ended_or_is_not_valid_yet() {
+    for (from, until, right) in
+        [(0, 600, false), (1_000, 9_000, false), (0, 700, true), (300, 9_000, true)]
+    {
+        let mut reader = signed("b");
+        let (notary, mut owner) = certified("a", 1_000, dates(from, until, None));
+        set(&mut owner, "color", "green");
+        let news = told(&mut owner, &reader);
+        let taken = refused(&take(&mut reader, "x", news));
+        let expected: &[Refusal] = if right { &[] } else { &[Refusal::BadCredential] };
+        assert_eq!(taken, expected, "{from} to {until}, {}", notary.revision());
+    }
+}
+
+#[test]
+fn a_life_goes_on_with_no_older_certificate_than_before() {
+    for (from, right) in [(99, false), (100, true), (150, true)] {
+        let mut reader = signed("b");
+        let (notary, mut owner) = certified("a", 1_000, dates(100, 9_000, None));
+        set(&mut owner, "color", "green");
+        let news = told(&mut owner, &reader);
+        assert_eq!(refused(&take(&mut reader, "x", news)), []);
+        notary.renew();
+        notary.shows(dates(from, 9_000, None));
+        owner.renew_credential(at(1), &mut Vec::new());
+        set(&mut owner, "color", "red");
+        let news = told(&mut owner, &reader);
+        let taken = refused(&take(&mut reader, "x", news));
+        let expected: &[Refusal] = if right { &[] } else { &[Refusal::BadCredential] };
+        assert_eq!(taken, expected, "from {from}");
+    }
+}
+
+#[test]
+fn a_record_says_no_other_datacenter_than_the_certificate() {
+    for (place, right) in [(Some("dc2"), false), (Some("dc1"), true), (None, true)] {
+        let mut reader = signed("b");
+        let (_, mut owner) = certified("a", 1_000, dates(0, 9_000, place));
+        let news = told(&mut owner, &reader);
+        let taken = refused(&take(&mut reader, "x", news));
+        let expected: &[Refusal] = if right { &[] } else { &[Refusal::Misplaced] };
+        assert_eq!(taken, expected, "{place:?}");
+    }
+}
+
+#[test]
+fn a_node_moves_to_no_other_datacenter_in_one_life() {
+    let mut reader = with("b", Signing::Off);
+    let record = |version, place: &str, generation| {
+        let mut news = crate::support::news("a", 0, version, 0);
+        let mut record = crate::support::record("a:1");
+        record.datacenter = place.parse().unwrap();
+        news.generation = Generation(generation);
+        NodeDelta { record: Some((Version(version), record)), ..news }
+    };
+    assert_eq!(refused(&take(&mut reader, "a", record(1, "dc1", 1_000))), []);
+    let moved = refused(&take(&mut reader, "a", record(2, "dc2", 1_000)));
+    assert_eq!(moved, [Refusal::Misplaced]);
+    assert_eq!(refused(&take(&mut reader, "a", record(2, "dc2", 2_000))), []);
+}
+
+fn dates(not_before: u64, not_after: u64, place: Option<&str>) -> Certified {
+    let datacenter = place.map(|name| name.parse().unwrap());
+    Certified { not_before, not_after, datacenter }
+}
+
+/// A node whose life begins so many seconds after 1970, by a certificate that says this.
+fn certified(name: &str, seconds: u64, says: Certified) -> (Arc<TestNotary>, Replica) {
+    let (notary, wall) = (Arc::new(TestNotary::new(1)), UNIX_EPOCH + Duration::from_secs(seconds));
+    notary.shows(says);
+    let (stored, none) = (Stored::default(), imbl::OrdMap::new());
+    let mut out = Vec::new();
+    let mut replica = Replica::start(config(name), stored, &none, false, at(0), wall, &mut out);
+    replica.set_seals(Some(Seals { notary: notary.clone(), signing: Signing::Require }));
+    (notary, replica)
+}
+
+#[test]
 fn a_state_above_64_kib_comes_in_parts_each_of_which_is_proved() {
     let (mut owner, mut reader) = (signed("a"), signed("b"));
     for n in 0..400 {
@@ -395,7 +476,7 @@ fn a_storage_that_starts_anew_still_has_what_others_have_signed() {
     set(&mut owner, "color", "green");
     exchange(&mut relay, &mut owner, at(1));
     let views = relay.view().unwrap();
-    let wall = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(2);
+    let wall = UNIX_EPOCH + Duration::from_secs(2);
     let mut out = Vec::new();
     let mut relay =
         Replica::start(config("b"), Stored::default(), &views, false, at(2), wall, &mut out);

@@ -1,6 +1,9 @@
 //! What the agent notes in its log: who comes and goes. Problems the node logs itself.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use crate::{
     actors::clock::Clock,
@@ -25,14 +28,45 @@ pub(super) fn started(node: &Gossipmonger, dir: &Path) {
 
 /// Notes who comes and goes, until the node ends.
 pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
+    let (begun, mut changes) = (Instant::now(), Changes::default());
     loop {
         match events.next().await {
+            Ok(Event::PeerChanged { peer, generation }) => {
+                if let Some(left_out) = changes.tells(begun.elapsed().as_secs()) {
+                    tracing::info!(
+                        %peer, %generation, left_out, "tags, addresses or generation changed"
+                    );
+                }
+            }
             Ok(event) => note(&node, event),
             Err(SubscriptionError::Lagged(missed)) => {
                 tracing::warn!(missed, "events came faster than they could be logged");
             }
             Err(SubscriptionError::Ended) => return,
         }
+    }
+}
+
+/// How many changes of members were told in this second: a member changes its record as often as it likes.
+#[derive(Debug, Default)]
+struct Changes {
+    second: u64,
+    told: u32,
+    left_out: u64,
+}
+
+impl Changes {
+    /// How many were left out before this one; `None` if this one is left out.
+    fn tells(&mut self, second: u64) -> Option<u64> {
+        if self.second != second {
+            (self.second, self.told) = (second, 0);
+        }
+        if self.told >= CHANGES_PER_SECOND {
+            self.left_out += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.left_out))
     }
 }
 
@@ -114,9 +148,8 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::warn!(%datacenter, nodes, "nobody there is heard any more: unreachable");
         }
         Event::DatacenterReachable { datacenter } => tracing::info!(%datacenter, "reachable again"),
-        Event::PeerChanged { peer, generation } => {
-            tracing::info!(%peer, %generation, "tags, addresses or generation changed");
-        }
+        // See `keep`.
+        Event::PeerChanged { .. } => {}
         Event::Updated { .. } | Event::Deleted { .. } | Event::Error(_) => {}
     }
 }
@@ -133,6 +166,8 @@ pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls
     }
 }
 
+/// Changes of members that are noted in one second.
+const CHANGES_PER_SECOND: u32 = 10;
 /// How often is looked for certificates that expire.
 const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -142,3 +177,17 @@ const FAILURES_TOLD_MAX: usize = 8;
 const LONELY_ROUNDS: u32 = 10;
 /// It is said again no later than after this long.
 const PATIENCE_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_so_many_changes_in_a_second_and_says_how_many_it_left_out() {
+        let mut changes = Changes::default();
+        let told = (0..1_000).filter(|_| changes.tells(7).is_some()).count();
+        assert_eq!(told, CHANGES_PER_SECOND as usize);
+        assert_eq!(changes.tells(8), Some(1_000 - u64::from(CHANGES_PER_SECOND)));
+        assert_eq!(changes.tells(8), Some(0));
+    }
+}

@@ -26,6 +26,26 @@ pub(super) struct Exporter {
 /// Members by state and datacenter.
 type Groups = BTreeMap<(State, String), usize>;
 
+/// What there was once: a series that is gone goes on as zero.
+#[derive(Debug, Default)]
+struct Seen {
+    datacenters: BTreeSet<String>,
+    groups: BTreeSet<(State, String)>,
+}
+
+impl Seen {
+    /// The label of a datacenter. Where certificates do not name it a member names it itself, so that
+    /// those beyond the limit share one label.
+    fn label(&mut self, datacenter: &str) -> String {
+        let known = self.datacenters.contains(datacenter);
+        if !known && self.datacenters.len() >= DATACENTERS_MAX {
+            return OTHER.to_owned();
+        }
+        self.datacenters.insert(datacenter.to_owned());
+        datacenter.to_owned()
+    }
+}
+
 impl Exporter {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, CliError> {
         let recorder = PrometheusBuilder::new().build_recorder();
@@ -40,7 +60,7 @@ impl Exporter {
         let page = recorder.handle();
         tokio::spawn(async move {
             let refresh = async {
-                let mut seen = BTreeSet::new();
+                let mut seen = Seen::default();
                 let mut ticks = tokio::time::interval(REFRESH);
                 loop {
                     ticks.tick().await;
@@ -55,8 +75,8 @@ impl Exporter {
     }
 }
 
-/// Brings all numbers up to date. `seen`: groups of members that were there once.
-fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
+/// Brings all numbers up to date.
+fn record(agent: &Agent, seen: &mut Seen) {
     let node = &agent.node;
     for (name, times) in agent.counters() {
         counter!(format!("gossipmonger_{name}_total")).absolute(times);
@@ -69,10 +89,11 @@ fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
     let mut phi = 0.0_f64;
     for member in snapshot.members() {
         phi = phi.max(member.phi);
-        *groups.entry((member.state.into(), member.datacenter.to_string())).or_default() += 1;
+        let datacenter = seen.label(member.datacenter.as_str());
+        *groups.entry((member.state.into(), datacenter)).or_default() += 1;
     }
-    seen.extend(groups.keys().cloned());
-    for (state, datacenter) in &*seen {
+    seen.groups.extend(groups.keys().cloned());
+    for (state, datacenter) in &seen.groups {
         let number = groups.get(&(*state, datacenter.clone())).copied().unwrap_or(0);
         let labels = [("state", state.as_str().to_owned()), ("datacenter", datacenter.clone())];
         gauge!("gossipmonger_members", &labels).set(number as f64);
@@ -101,3 +122,22 @@ fn record(agent: &Agent, seen: &mut BTreeSet<(State, String)>) {
 
 /// Far more often than anybody scrapes.
 const REFRESH: Duration = Duration::from_secs(1);
+/// Most datacenters with a label of their own.
+const DATACENTERS_MAX: usize = 256;
+/// The label of all others; no datacenter is called so, since a name has no parentheses.
+const OTHER: &str = "(other)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_datacenters_share_one_label_beyond_the_limit() {
+        let mut seen = Seen::default();
+        for n in 0..10 * DATACENTERS_MAX {
+            seen.label(&format!("d{n}"));
+        }
+        assert_eq!(seen.datacenters.len(), DATACENTERS_MAX);
+        assert_eq!((seen.label("d0"), seen.label("another")), ("d0".into(), OTHER.into()));
+    }
+}

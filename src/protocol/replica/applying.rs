@@ -64,6 +64,9 @@ impl Replica {
             self.equivocates(from, delta, out);
             return Outcome::Known;
         }
+        if self.has_moved(delta) {
+            return Outcome::Refused(Refusal::Misplaced);
+        }
         // Before anything is verified. What comes too soon comes again with a later exchange.
         let begins = |copy: &Arc<NodeMap>| delta.generation > copy.generation();
         if self.copies.get(&delta.node).is_some_and(begins)
@@ -72,7 +75,7 @@ impl Replica {
             out.push(Output::Count(Counter::LivesShed, 1));
             return Outcome::Ignored;
         }
-        let vetted = self.vet(delta, out);
+        let vetted = self.vet(now, delta, out);
         if !known && let Err(refusal) = vetted {
             return Outcome::Refused(refusal);
         }
@@ -132,6 +135,15 @@ impl Replica {
             return if matches!(outcome, Outcome::Known) { Outcome::News } else { outcome };
         }
         outcome
+    }
+
+    /// Whether a node says that it is in another datacenter than before, in one life. That is fixed
+    /// when a process starts, and each change of it costs all others: the overlay is made anew.
+    fn has_moved(&self, delta: &NodeDelta) -> bool {
+        let Some((_, told)) = &delta.record else { return false };
+        let copy = self.copies.get(&delta.node);
+        let copy = copy.filter(|copy| copy.generation() == delta.generation);
+        copy.and_then(|copy| copy.record()).is_some_and(|here| here.datacenter != told.datacenter)
     }
 
     pub(super) fn applied(

@@ -99,14 +99,26 @@ impl Replica {
     }
 
     fn standing(&self, now: Time) -> Standing {
-        let wall = self.wall_origin + now.since_origin();
+        let last = Generation::last(self.wall_origin + now.since_origin());
         Standing {
             ours: self.own.generation(),
-            clock: Generation::of(wall),
-            last: Generation::last(wall),
+            clock: self.clock(now),
+            last: self.own_end().map_or(last, |end| end.min(last)),
             heads: self.heads(),
             members: self.copies.keys().filter(|node| !self.is_gone(node)).count(),
         }
+    }
+
+    /// The life that the clock gives now.
+    pub(super) fn clock(&self, now: Time) -> Generation {
+        Generation::of(self.wall_origin + now.since_origin())
+    }
+
+    /// The last life that this node's certificate can vouch for: nobody would follow it further.
+    fn own_end(&self) -> Option<Generation> {
+        let credential = self.own.credential()?;
+        let certified = self.seals.as_ref()?.notary.certified(credential)?;
+        Some(Generation(certified.not_after.saturating_mul(1_000)))
     }
 
     /// Whether what members say of themselves has to be signed.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Before, OWN_HEADS_PER_SECOND, Outcome, Replica, hold_against, tell};
 use crate::protocol::{
-    claim::Heard,
+    claim::{Claim, Heard, Proof},
     delta::NodeDelta,
     event::{Event, Problem},
     gossip::{Equivocation, Gossip, SignedHead},
@@ -104,7 +104,12 @@ impl Replica {
     ///
     /// # Errors
     /// [`Refusal`], of which [`Refusal::Gap`] is nobody's fault.
-    pub(super) fn vet(&self, delta: &NodeDelta, out: &mut Vec<Output>) -> Result<Vetted, Refusal> {
+    pub(super) fn vet(
+        &self,
+        now: Time,
+        delta: &NodeDelta,
+        out: &mut Vec<Output>,
+    ) -> Result<Vetted, Refusal> {
         let Some(seals) = &self.seals else { return Ok(Vetted::Bare) };
         let copy = self.copies.get(&delta.node).map(Arc::as_ref);
         if copy.is_some_and(|copy| copy.generation() > delta.generation) {
@@ -119,7 +124,8 @@ impl Replica {
                     && delta.gc_floor <= copy.gc_floor()
             });
             let signs = copy.is_some_and(|copy| copy.credential().is_some());
-            return match (says_no_more, signs || seals.signing == Signing::Require) {
+            let bare = Claim::NewLife.is_proved_by(self.heads(), Proof::Member);
+            return match (says_no_more, signs || !bare) {
                 (true, true) => Ok(Vetted::Verdict),
                 (false, true) => Err(Refusal::Unsigned),
                 (_, false) => Ok(Vetted::Bare),
@@ -148,16 +154,42 @@ impl Replica {
         let signed = (&digest, &sealed.seal.signature);
         out.push(Output::Count(Counter::SealsVerified, 1));
         if vetted {
-            let signed = credential.key.verifies(signed.0, signed.1);
-            return if signed { Ok(Vetted::Signed(None)) } else { Err(Refusal::Forged) };
+            if !credential.key.verifies(signed.0, signed.1) {
+                return Err(Refusal::Forged);
+            }
+            placed(seals, credential, delta)?;
+            return Ok(Vetted::Signed(None));
         }
         out.push(Output::Count(Counter::CredentialsVetted, 1));
         let taken = seals.notary.introduce(&delta.node, delta.generation, credential, signed);
-        match taken {
-            Ok(credential) => Ok(Vetted::Signed(Some((sealed.seal.record, credential)))),
-            Err(Objection::Signature) => Err(Refusal::Forged),
-            Err(Objection::Credential) => Err(Refusal::BadCredential),
-        }
+        let taken = taken.map_err(|objection| match objection {
+            Objection::Signature => Refusal::Forged,
+            Objection::Credential => Refusal::BadCredential,
+        })?;
+        placed(seals, &taken, delta)?;
+        let before = copy.and_then(NodeMap::credential_version);
+        // What is older than the credential here changes nothing; a slow relay may bring it.
+        let before = before.filter(|(version, _)| *version < sealed.seal.record);
+        self.vouches(now, seals, (&taken, delta.generation), before.as_ref().map(|(_, c)| &**c))?;
+        Ok(Vetted::Signed(Some((sealed.seal.record, taken))))
+    }
+
+    /// Whether the certificate of a credential vouches for a life, and goes on with it after another.
+    ///
+    /// # Errors
+    /// [`Refusal::BadCredential`].
+    fn vouches(
+        &self,
+        now: Time,
+        seals: &Seals,
+        (credential, life): (&Credential, Generation),
+        before: Option<&Credential>,
+    ) -> Result<(), Refusal> {
+        let Some(certified) = seals.notary.certified(credential) else { return Ok(()) };
+        let before = before.and_then(|before| seals.notary.certified(before));
+        let vouches = certified.vouches_for(life, self.clock(now))
+            && before.is_none_or(|before| certified.succeeds(&before));
+        if vouches { Ok(()) } else { Err(Refusal::BadCredential) }
     }
 
     /// News of this node's own name. Only we write our map: all that it can say is that there is a later
@@ -218,7 +250,10 @@ impl Replica {
         let digest = head.digest(seals.notary.cluster());
         let signed = (&digest, &sealed.seal.signature);
         match seals.notary.introduce(&delta.node, delta.generation, credential, signed) {
-            Ok(_) => Ok(true),
+            Ok(taken) => {
+                let life = (&*taken, delta.generation);
+                self.vouches(now, seals, life, None).map(|()| true)
+            }
             Err(Objection::Signature) => Err(Refusal::Forged),
             Err(Objection::Credential) => Err(Refusal::BadCredential),
         }
@@ -340,6 +375,18 @@ impl Replica {
         if is_new {
             self.touched(before);
         }
+    }
+}
+
+/// Whether the record that is told says the datacenter that the certificate says.
+///
+/// # Errors
+/// [`Refusal::Misplaced`].
+fn placed(seals: &Seals, credential: &Credential, delta: &NodeDelta) -> Result<(), Refusal> {
+    let Some((_, record)) = &delta.record else { return Ok(()) };
+    match seals.notary.certified(credential) {
+        Some(certified) if !certified.places(&record.datacenter) => Err(Refusal::Misplaced),
+        _ => Ok(()),
     }
 }
 

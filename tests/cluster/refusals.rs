@@ -131,7 +131,8 @@ async fn refuses_seeds_with_the_wrong_papers_before_it_says_anything() {
             "is of another cluster",
             accepting(identity(&issue(ours, "staging", 0, 1), 0)),
         ),
-        ("no_common_version", "no version of the protocol in common", other_version),
+        // It ends the handshake before it shows a certificate.
+        ("unproved", "no version of the protocol in common", other_version),
     ];
     let mut config = cluster.config("m");
     let (heard, mut seeds) = (Heard::default(), Vec::new());

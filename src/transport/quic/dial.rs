@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quinn::{ClientConfig, Connection};
+use quinn::{ClientConfig, Connection, ConnectionError};
 use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
@@ -29,8 +29,8 @@ use crate::{
         route::{Counter, Target},
         time::Time,
     },
-    tls::{Expect, Identity, SERVER_NAME, Verdict},
-    transport::{NodeLink, Unwelcome},
+    tls::{Expect, Identity, Refusal, RefusedBy, Rejection, SERVER_NAME, Verdict},
+    transport::{NodeLink, UNPROVED, Unwelcome},
 };
 
 /// How much later than the way before it the next way to a target is tried, unless that has failed.
@@ -40,6 +40,11 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A handshake is given so long before it is begun anew: until its first packet is repeated.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why somebody there may not talk to us.
+const OTHER_VERSION: &str = "somebody there, who has proved no name, ended the handshake and says \
+     that it has no version of the protocol in common with us; if it is a node of this cluster, bring both to \
+     neighbouring releases";
 
 /// What came of dialing: the connection, and who answered, if anybody did.
 pub(super) struct Dialed {
@@ -390,6 +395,13 @@ impl Race<'_> {
                 self.answers(way);
                 return None;
             }
+            Failure::Introduction(Introduction::Connection(reason))
+                if is_of_another_version(reason) =>
+            {
+                node.refused(&remote, UNPROVED, OTHER_VERSION);
+                self.answers(way);
+                OTHER_VERSION.to_owned()
+            }
             Failure::Introduction(introduction) => {
                 tell(node, &remote, introduction, verdict);
                 self.answers(way);
@@ -496,10 +508,28 @@ fn remote(way: &Candidate) -> String {
 
 /// Why an introduction failed, for an operator.
 fn words(introduction: &Introduction, verdict: &Verdict) -> String {
-    let Introduction::Connection(reason) = introduction else { return introduction.to_string() };
-    match (verdict.refusal(reason), Close::told(reason)) {
-        (Some(refusal), _) => refusal.to_string(),
-        (None, Some((_, words))) => words,
-        (None, None) => reason.to_string(),
+    match introduction {
+        Introduction::Connection(reason) => match verdict.refusal(reason) {
+            Some(refusal) if refusal.by == RefusedBy::Us => refusal.to_string(),
+            _ if Close::is_our_end(reason) => reason.to_string(),
+            // Its words prove nothing.
+            _ => "somebody there, who has proved no name, ended the handshake".to_owned(),
+        },
+        Introduction::Ended { reason, .. } => {
+            match (verdict.refusal(reason), Close::told(reason)) {
+                (Some(refusal), _) => refusal.to_string(),
+                (None, Some((_, words))) => words,
+                (None, None) => reason.to_string(),
+            }
+        }
+        other => other.to_string(),
     }
+}
+
+/// Who has no version of the protocol in common with us says so before it shows a certificate. Where we
+/// have dialed that is worth telling all the same, as what it is: nobody proved it.
+fn is_of_another_version(reason: &ConnectionError) -> bool {
+    Refusal::of(reason).is_some_and(|refusal| {
+        refusal.by == RefusedBy::Peer && refusal.reason == Rejection::NoCommonVersion
+    })
 }

@@ -143,7 +143,7 @@ pub enum Ruling {
         /// holds a proof does not.
         tell: bool,
     },
-    /// Nothing: no clock can have given that life, or it is too far ahead for hearsay.
+    /// Nothing: no clock can have given that life, or our certificate cannot vouch for a later one.
     TooFar,
     /// A life is begun that is later than this one.
     Renew(Generation),
@@ -202,14 +202,14 @@ impl OwnName {
         if heard < at.ours {
             return Ruling::Known;
         }
-        if heard > at.last {
-            return Ruling::TooFar;
-        }
         let proof = match by {
             Heard::Said(member) => return self.said(heard, member, at),
             Heard::Signed => Proof::Signed,
             Heard::Present => Proof::Present,
         };
+        if heard > at.last {
+            return Ruling::TooFar;
+        }
         // A signature has no date: the life may be one of our own past. But a life that is exactly one
         // step after ours answers it, and another state of ours was written by another process.
         let answers = heard == after(at.ours) || heard == at.ours;
@@ -232,8 +232,14 @@ impl OwnName {
             return Ruling::Unproved { tell: false };
         }
         let claim = self.said.entry(member).or_default();
-        *claim = (heard, claim.1.saturating_add(1));
+        claim.1 = claim.1.saturating_add(1);
         let unproved = Ruling::Unproved { tell: claim.1 == CLAIMS_TOLERATED };
+        // What is too far ahead is remembered against the member, and says nothing of our lives.
+        let far = at.clock.max(at.ours).0.saturating_add(HEARSAY_AHEAD_MAX_MS);
+        if heard.0 > far || heard > at.last {
+            return unproved;
+        }
+        claim.0 = heard;
         if !Claim::LaterLife.is_proved_by(at.heads, Proof::Several)
             || self.hearsay >= HEARSAY_LIVES_MAX
         {
@@ -246,9 +252,6 @@ impl OwnName {
         let Some(life) = known.get(needed - 1).copied().filter(|life| *life >= at.ours) else {
             return unproved;
         };
-        if life.0 > at.clock.max(at.ours).0.saturating_add(HEARSAY_AHEAD_MAX_MS) {
-            return Ruling::TooFar;
-        }
         self.hearsay += 1;
         self.said.clear();
         Ruling::Renew(after(life))
@@ -343,7 +346,7 @@ mod tests {
         let mut ours = 10;
         assert_eq!(
             said(&mut name, "a", ours + DAY + 1, &at(ours, Heads::Unsigned, 1)),
-            Ruling::TooFar
+            Ruling::Unproved { tell: false }
         );
         for _ in 0..HEARSAY_LIVES_MAX {
             let ruling = said(&mut name, "a", ours + 1, &at(ours, Heads::Unsigned, 1));

@@ -183,10 +183,13 @@ impl Watched {
     }
 
     pub fn cast(&mut self, input: StorageInput) {
-        if let StorageInput::Forget(peer) | StorageInput::Remove(peer) = &input {
+        if let StorageInput::Forget(peer) | StorageInput::Remove { peer, .. } = &input {
             self.seen.remove(peer);
         }
         self.replica.handle(self.now, input, &mut self.out);
+        // It may have stood still for too long, and dropped all copies.
+        let replica = &self.replica;
+        self.seen.retain(|peer, _| replica.copy(peer).is_some());
     }
 
     /// Somebody tells this unasked.

@@ -105,6 +105,7 @@ pub mod counters;
 mod cuts;
 mod foreign;
 mod dials;
+mod latest;
 
 pub use config::Config;
 pub use cuts::{CUTS_MAX, Cut};

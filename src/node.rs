@@ -33,6 +33,7 @@ use crate::{
     cuts::{Cut, Cuts},
     dials::{DialFailure, DialFailures},
     error::{Error, SpawnError},
+    latest::Latest,
     protocol::{
         delta::entry_len_max,
         entry::{Key, Value},
@@ -43,6 +44,7 @@ use crate::{
         replica::Write,
         revocation::{Revocation, Revocations},
         route::{SchedulerInput, StorageInput},
+        time::Time,
     },
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
@@ -272,6 +274,14 @@ impl Gossipmonger {
         self.shared.dials.get(address)
     }
 
+    /// When a peer was last removed before its time, on the clock of [`Snapshot::now`], and who told this
+    /// node so; `None` in its place if it was asked here. `None` if it was not removed, or that is long
+    /// ago.
+    #[must_use]
+    pub fn removal(&self, peer: &NodeId) -> Option<(Time, Option<NodeId>)> {
+        self.shared.removals.get(peer)
+    }
+
     /// How slow this node finds itself, by its own timers and by answers that came late, up to
     /// [`HEALTH_MAX`](crate::protocol::liveness::HEALTH_MAX): it is as patient with others as it is
     /// slow. 0 is as it should be.
@@ -343,9 +353,9 @@ impl Gossipmonger {
     }
 
     /// Forgets a dead, departed or unreachable peer and its keys before its time, at this node and at
-    /// all others, also at those that are cut off now and come back within
-    /// [`forget_after`](Config::forget_after). If it lives after all it refutes that and is back;
-    /// whoever hears it keeps it meanwhile.
+    /// all others whose own detector has found it dead or departed, also at those that are cut off now
+    /// and come back within [`MARK_MAX`](crate::protocol::replica::MARK_MAX). If it lives after all it
+    /// refutes that and is back; nodes that hear it keep it meanwhile.
     ///
     /// # Errors
     /// [`Error::UnknownPeer`], [`Error::PeerIsLive`] or [`Error::Stopped`]: nothing has changed.
@@ -356,7 +366,7 @@ impl Gossipmonger {
             _ if self.shared.ending.is_set() => Err(self.stopped()),
             Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
             Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
-                let input = StorageInput::Remove(peer.clone());
+                let input = StorageInput::Remove { peer: peer.clone(), by: None };
                 self.shared.routes.storage.cast(StorageMessage::Input(input));
                 Ok(())
             }
@@ -577,6 +587,7 @@ impl Gossipmonger {
             refusals: Mutex::default(),
             cuts: Cuts::default(),
             dials: DialFailures::default(),
+            removals: Latest::default(),
             repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
             farewell: Slot::default(),

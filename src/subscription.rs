@@ -292,7 +292,10 @@ impl Told {
                 self.unreachable.insert(datacenter.clone())
             }
             Event::DatacenterReachable { datacenter } => self.unreachable.remove(datacenter),
-            Event::PeerChanged { .. } | Event::PeerRevoked { .. } | Event::Error(_) => true,
+            Event::PeerChanged { .. }
+            | Event::PeerRemoved { .. }
+            | Event::PeerRevoked { .. }
+            | Event::Error(_) => true,
         }
     }
 

@@ -93,7 +93,9 @@ fuzz_target!(|steps: Vec<Step>| {
             }
             Step::Back(peer) => watched.cast(StorageInput::Back(name(peer))),
             Step::Retire(peer) => watched.cast(StorageInput::Retire(name(peer))),
-            Step::Remove(peer) => watched.cast(StorageInput::Remove(name(peer))),
+            Step::Remove(peer) => {
+                watched.cast(StorageInput::Remove { peer: name(peer), by: None });
+            }
             Step::Removed(from, subject, generation, incarnation) => {
                 let (subject, generation) = (name(subject), Generation(generation.into()));
                 let incarnation = Incarnation(incarnation.into());

@@ -23,6 +23,7 @@ use crate::{
     counters::Counters,
     cuts::Cuts,
     dials::DialFailures,
+    latest::Latest,
     protocol::{
         event::{Event, Problem, ProtocolEvent},
         id::{Datacenter, NodeId},
@@ -104,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) cuts: Cuts,
     /// Why addresses could not be reached.
     pub(crate) dials: DialFailures,
+    /// Which peers were last removed, and who told this node so; `None` if it was asked here.
+    pub(crate) removals: Latest<Option<NodeId>>,
     /// What the log was told lately.
     pub(crate) repeats: Repeats,
     /// This process has taken a later generation because its name was heard.
@@ -205,6 +208,9 @@ impl Shared {
                 Problem::Displaced { .. } | Problem::Revoked { .. } | Problem::Failed { .. },
             ) => {}
             Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),
+            Event::PeerRemoved { peer, by } => {
+                self.removals.note(peer, self.clock.now(), by.clone());
+            }
             _ => {}
         }
         self.events.send(event);

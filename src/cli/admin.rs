@@ -220,6 +220,9 @@ pub(crate) enum State {
     /// Forgotten, since its certificate was revoked. Only `why` says so.
     #[value(skip)]
     Revoked,
+    /// Forgotten, since it was removed. Only `why` says so.
+    #[value(skip)]
+    Removed,
 }
 
 /// The agent itself.
@@ -305,6 +308,11 @@ pub(crate) enum Happening {
     PeerLeft {
         peer: NodeId,
         cause: String,
+    },
+    PeerRemoved {
+        peer: NodeId,
+        /// Who told the agent so; `None`: it was removed there.
+        by: Option<NodeId>,
     },
     PeerRevoked {
         peer: NodeId,
@@ -535,6 +543,7 @@ impl State {
             Self::Dead => "dead",
             Self::Left => "left",
             Self::Revoked => "revoked",
+            Self::Removed => "removed",
         }
     }
 }
@@ -569,6 +578,7 @@ impl From<Event> for Happening {
             Event::PeerLeft { peer, reason } => {
                 Self::PeerLeft { peer, cause: reason.cause.as_str().to_owned() }
             }
+            Event::PeerRemoved { peer, by } => Self::PeerRemoved { peer, by },
             Event::PeerRevoked { peer, cutoff } => {
                 Self::PeerRevoked { peer, cutoff: revocation::date(cutoff) }
             }

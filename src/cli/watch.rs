@@ -69,6 +69,12 @@ fn described(happening: &Happening) -> Option<String> {
             format!("{peer} is dead (phi {phi:.2}): it {}", blame.explained())
         }
         Happening::PeerLeft { peer, .. } => format!("{peer} has left"),
+        Happening::PeerRemoved { peer, by: Some(by) } => {
+            format!("{peer} is removed: {by} says that it was removed or forgotten there")
+        }
+        Happening::PeerRemoved { peer, by: None } => {
+            format!("{peer} is removed, as was asked here")
+        }
         Happening::PeerRevoked { peer, cutoff } => {
             format!("{peer} is revoked: its certificates of until {cutoff} are refused")
         }

@@ -57,8 +57,30 @@ pub(crate) struct WhyView {
     /// Why it was not reached when it was last dialed: each way that was tried.
     #[serde(default)]
     dials: Vec<DialView>,
+    /// When it was last removed before its time; `None` if it never was.
+    removed: Option<RemovedView>,
     /// Which of its certificates are revoked, if any are.
     revoked: Option<RevocationView>,
+}
+
+/// What the agent remembers of a node, whether the node is known now or not.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Why the connection with it was last ended on purpose.
+    pub(crate) cut: Option<Cut>,
+    /// Why it was not reached when it was last dialed.
+    pub(crate) dials: Vec<DialView>,
+    /// When it was last removed, and who told the agent so; `None` if it was asked there.
+    pub(crate) removal: Option<(Time, Option<NodeId>)>,
+}
+
+/// A node was removed.
+#[derive(Debug, Serialize, Deserialize)]
+struct RemovedView {
+    at: Foreign,
+    age_ms: u64,
+    /// Who told the agent so; `None`: it was asked there.
+    by: Option<NodeId>,
 }
 
 /// A connection was ended on purpose.
@@ -141,6 +163,9 @@ pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
     for dial in &why.dials {
         output::line(&dial.sentence())?;
     }
+    if let Some(removed) = &why.removed {
+        output::line(&removed.sentence())?;
+    }
     if why.changes.is_empty() {
         return Ok(());
     }
@@ -156,14 +181,30 @@ impl WhyView {
     pub(crate) fn new(
         snapshot: &Snapshot,
         node: &NodeId,
-        cut: Option<Cut>,
-        dials: Vec<DialView>,
+        past: Past,
         revocations: &Revocations,
     ) -> Option<Self> {
         let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
+        let cut = past.cut.map(|cut| CutView::new(snapshot, cut));
+        let removed = past.removal.map(|removal| RemovedView::new(snapshot, removal));
         let Some(member) = snapshot.member(node) else {
-            let cut = cut.map(|cut| CutView::new(snapshot, cut));
-            return revoked.map(|view| Self::gone(node, view, cut));
+            let state = match (&revoked, &removed) {
+                (Some(_), _) => State::Revoked,
+                (None, Some(_)) => State::Removed,
+                (None, None) => return None,
+            };
+            let (node, changes) = (node.clone(), Vec::new());
+            return Some(Self {
+                node,
+                state,
+                phi: None,
+                local: false,
+                changes,
+                cut,
+                dials: past.dials,
+                removed,
+                revoked,
+            });
         };
         let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
         Some(Self {
@@ -172,17 +213,11 @@ impl WhyView {
             phi: measured(member.state, member.phi),
             local: member.local,
             changes: changes.map(|change| Change::new(snapshot, change)).collect(),
-            cut: cut.map(|cut| CutView::new(snapshot, cut)),
-            dials,
+            cut,
+            dials: past.dials,
+            removed,
             revoked,
         })
-    }
-
-    /// Its certificate was revoked, and so it was forgotten.
-    fn gone(node: &NodeId, view: RevocationView, cut: Option<CutView>) -> Self {
-        let (state, changes, revoked) = (State::Revoked, Vec::new(), Some(view));
-        let dials = Vec::new();
-        Self { node: node.clone(), state, phi: None, local: false, changes, cut, dials, revoked }
     }
 
     fn summary(&self) -> String {
@@ -194,6 +229,9 @@ impl WhyView {
                  what was known of it is forgotten (authority {})",
                 view.cutoff, view.expires, view.issuer
             );
+        }
+        if self.state == State::Removed {
+            return format!("{node} is not known: it was removed, and forgotten before its time");
         }
         match self.changes.last() {
             _ if self.local => format!("{node} is this node itself"),
@@ -239,6 +277,21 @@ impl DialView {
     /// For people.
     pub(crate) fn sentence(&self) -> String {
         format!("not reached {} ago at {}", shown_time(self.age_ms as f64), self.sentence)
+    }
+}
+
+impl RemovedView {
+    fn new(snapshot: &Snapshot, (at, by): (Time, Option<NodeId>)) -> Self {
+        let (at, age_ms) = when(snapshot, at);
+        Self { at, age_ms, by }
+    }
+
+    fn sentence(&self) -> String {
+        let ago = shown_time(self.age_ms as f64);
+        match &self.by {
+            Some(by) => format!("it was last removed {ago} ago: {by} told this agent so"),
+            None => format!("it was last removed {ago} ago, as was asked at this agent"),
+        }
     }
 }
 
@@ -379,7 +432,22 @@ mod tests {
     fn refuses_to_explain_who_is_unknown() {
         let nobody = NodeId::new("nobody").unwrap();
         let none = Revocations::default();
-        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, None, &none).is_none());
+        let past = Past::default();
+        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, past, &none).is_none());
+    }
+
+    #[test]
+    fn says_who_has_told_of_the_removal_of_a_node_that_is_not_known_any_more() {
+        let (node, none) = (NodeId::new("c").unwrap(), Revocations::default());
+        let removal = Some((Time::from_origin(Duration::from_secs(4)), NodeId::new("b").ok()));
+        let past = Past { removal, ..Past::default() };
+        let why = WhyView::new(&snapshot(Duration::from_secs(10)), &node, past, &none).unwrap();
+        assert_eq!(
+            why.removed.as_ref().unwrap().sentence(),
+            "it was last removed 6.0 s ago: b told this agent so"
+        );
+        let json = serde_json::to_value(&why).unwrap();
+        assert_eq!((&json["state"], &json["removed"]["by"]), (&"removed".into(), &"b".into()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a node tells those who subscribe.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     delta::Delta,
@@ -63,6 +63,14 @@ pub enum Event {
     PeerForgotten {
         /// The peer.
         peer: NodeId,
+    },
+    /// A dead or departed peer was removed: it is forgotten, with the next event, before its time.
+    PeerRemoved {
+        /// The peer.
+        peer: NodeId,
+        /// Who told this node so. That node need not have removed it itself, it may have been told, or
+        /// have forgotten it. `None` if it was removed at this node.
+        by: Option<NodeId>,
     },
     /// A peer's certificates were revoked; what was known of it is forgotten with the next events. It
     /// may be a name that was not known.
@@ -176,6 +184,18 @@ pub enum Problem {
         heard: Generation,
         /// The generation in use.
         ours: Generation,
+    },
+    /// This process stood still for longer than the others keep a dead node. What it knew of others is
+    /// dropped, and asked for anew.
+    #[error(
+        "this process stood still for {} s, longer than forget_after: what it knew of {peers} nodes \
+         is dropped, and they are asked anew", slept.as_secs()
+    )]
+    Overslept {
+        /// For how long.
+        slept: Duration,
+        /// How many peers it knew.
+        peers: usize,
     },
     /// This node ends because another process uses its name.
     #[error(

@@ -244,13 +244,13 @@ impl Liveness {
                 }
                 self.tick(now, out);
             }
-            DetectorInput::Removal(peer, generation) => {
+            DetectorInput::Removal { peer, generation, by } => {
                 let life = self.peers.get(&peer).filter(|life| life.generation == generation);
                 out.extend(life.map(|life| {
                     if life.is_gone() {
-                        Output::Storage(StorageInput::Remove(peer))
+                        Output::Storage(StorageInput::Remove { peer, by: Some(by) })
                     } else {
-                        Output::Scheduler(SchedulerInput::Removal(peer))
+                        Output::Scheduler(SchedulerInput::Removal { peer, by })
                     }
                 }));
             }

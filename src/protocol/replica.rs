@@ -21,7 +21,7 @@ use super::{
     event::{Event, Problem},
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX},
-    id::{Generation, Incarnation, NodeId, Version},
+    id::{Generation, NodeId, Version},
     map::{Budget, MapLimits, NodeMap, Refusal, Signed},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
@@ -41,6 +41,7 @@ mod ageing;
 mod applying;
 mod census;
 mod exchanging;
+mod marks;
 mod news;
 mod opinion;
 mod quotas;
@@ -50,6 +51,8 @@ mod revoking;
 mod serving;
 mod writing;
 
+use marks::Marks;
+pub use marks::{MARK_MAX, MARKS_MAX};
 pub use quotas::{LIVES_PER_MINUTE, LIVES_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX};
 pub use reconciliation::SKETCH_LINES_MIN;
 
@@ -77,8 +80,7 @@ pub struct ReplicaConfig {
     pub delta_entries: usize,
     /// How long a tombstone is kept at least.
     pub tombstone_grace: Duration,
-    /// How long the name of a forgotten peer is remembered, so that it is not taken up again from
-    /// hearsay; ten minutes at most, unless it was removed by hand.
+    /// How long a dead peer is kept. A node that stood still for longer drops what it knew of others.
     pub forget_after: Duration,
     /// What the cluster's sketches are hashed with. Nodes with different keys exchange full digests.
     pub sketch_key: SketchKey,
@@ -94,8 +96,8 @@ pub struct Replica {
     pool: Option<Arc<dyn CopyPool>>,
     /// Peers no longer told of, soon to be forgotten.
     retired: BTreeSet<NodeId>,
-    /// Peers forgotten, whose news is refused for a while.
-    marks: BTreeMap<NodeId, Mark>,
+    /// Peers forgotten or removed, whose old news is refused.
+    marks: Marks,
     /// Peers of an earlier run that have not been met in this one, and until when the store keeps them.
     unmet: (BTreeSet<NodeId>, Time),
     /// Own tombstones, oldest first, and when each may be collected.
@@ -149,17 +151,6 @@ pub struct Replica {
     authorities: Option<Arc<dyn Authorities>>,
     revocations_told: Bucket,
     revocations_due: Time,
-}
-
-/// A peer was forgotten: up to here its news is old.
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    generation: Generation,
-    incarnation: Incarnation,
-    /// Until when it is refused.
-    until: Time,
-    /// A person has said so: then all who still know it are to hear that, itself included.
-    removed: bool,
 }
 
 /// Where nodes in one process find equal copies of a peer's map, so that they keep one together.
@@ -328,7 +319,7 @@ impl Replica {
             copies: BTreeMap::new(),
             pool: None,
             retired: BTreeSet::new(),
-            marks: BTreeMap::new(),
+            marks: Marks::default(),
             unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
             tombstones: VecDeque::new(),
             expiries: BTreeSet::new(),
@@ -457,6 +448,7 @@ impl Replica {
 
     /// Does what a cast says.
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
+        self.drop_if_overslept(now, out);
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
@@ -473,7 +465,7 @@ impl Replica {
             StorageInput::Answer(ask, hears) => self.answer_question(ask, hears, out),
             StorageInput::Retire(peer) => self.retire(peer),
             StorageInput::Forget(peer) => self.forget(now, &peer, out),
-            StorageInput::Remove(peer) => self.remove(now, &peer, out),
+            StorageInput::Remove { peer, by } => self.remove(now, &peer, by, out),
             StorageInput::Linked(peer, up) => {
                 if !up {
                     let swells = self.waves.unlinked(now, &peer);
@@ -596,7 +588,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(now, from, digest, out);
-        self.remind(now, from, digest, out);
+        self.remind(from, digest, out);
         let wants = self.wants(now, from, digest);
         let delta = self.tell_peer(now, from, digest, true);
         (wants, delta)
@@ -612,7 +604,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> Delta {
         self.look_for_self(now, from, wants, out);
-        self.remind(now, from, wants, out);
+        self.remind(from, wants, out);
         self.apply(now, from, news, out);
         self.tell_peer(now, from, wants, false)
     }

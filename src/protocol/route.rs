@@ -68,8 +68,13 @@ pub enum StorageInput {
     Retire(NodeId),
     /// A dead peer is to be forgotten.
     Forget(NodeId),
-    /// A peer that is not there is to be forgotten by everybody, since a person says so.
-    Remove(NodeId),
+    /// A peer that is not there is to be forgotten by everybody.
+    Remove {
+        /// The peer.
+        peer: NodeId,
+        /// Who told this node so; `None` if a person says so here.
+        by: Option<NodeId>,
+    },
     /// A stream with a peer broke off while it carried bulk.
     BulkBroken(NodeId),
     /// The detector is convinced of this, in this life of the peer, and so are these.
@@ -111,8 +116,13 @@ pub enum SchedulerInput {
     },
     /// A peer's record says that it is cut off from these datacenters.
     Severed(NodeId, BTreeSet<Datacenter>),
-    /// A person says that a peer is to be forgotten that is not known to be dead.
-    Removal(NodeId),
+    /// A peer is said to have been removed that is not known to be dead.
+    Removal {
+        /// The peer.
+        peer: NodeId,
+        /// Who says so.
+        by: NodeId,
+    },
     /// A peer was forgotten that may be there all the same, cut off from here: where it was.
     Remember(NodeId, Vec<String>),
     /// A peer was forgotten.
@@ -224,8 +234,15 @@ pub enum DetectorInput {
     ///
     /// [`TICKS_PER_INTERVAL`]: super::liveness::TICKS_PER_INTERVAL
     HeardAll(Vec<(NodeId, Generation, Sign, Time)>),
-    /// A person says that a peer is to be forgotten, in this life of it.
-    Removal(NodeId, Generation),
+    /// A peer is said to have been removed, or forgotten elsewhere.
+    Removal {
+        /// The peer.
+        peer: NodeId,
+        /// Its life, as it is known here.
+        generation: Generation,
+        /// Who says so.
+        by: NodeId,
+    },
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }
@@ -450,6 +467,13 @@ pub enum Counter {
     RevocationsRefused,
     /// News of a life that is revoked.
     RevokedNewsRefused,
+    /// News of a life that was forgotten or removed here.
+    ForgottenNewsRefused,
+    /// Marks of forgotten lives dropped, since there were more than
+    /// [`MARKS_MAX`](super::replica::MARKS_MAX).
+    MarksDropped,
+    /// Dead or departed peers forgotten because another node said that they were removed.
+    RemovalsFollowed,
     /// Clients let in.
     ClientsAccepted,
     /// Requests of clients.
@@ -464,7 +488,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 66] = [
+    pub const ALL: [Self; 69] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -526,6 +550,9 @@ impl Counter {
         Self::RevocationsTaken,
         Self::RevocationsRefused,
         Self::RevokedNewsRefused,
+        Self::ForgottenNewsRefused,
+        Self::MarksDropped,
+        Self::RemovalsFollowed,
         Self::ClientsAccepted,
         Self::ClientRequests,
         Self::ClientRequestsRefused,
@@ -598,6 +625,9 @@ impl Counter {
             Self::RevocationsTaken => "revocations_taken",
             Self::RevocationsRefused => "revocations_refused",
             Self::RevokedNewsRefused => "revoked_news_refused",
+            Self::ForgottenNewsRefused => "forgotten_news_refused",
+            Self::MarksDropped => "marks_dropped",
+            Self::RemovalsFollowed => "removals_followed",
             Self::ClientsAccepted => "clients_accepted",
             Self::ClientRequests => "client_requests",
             Self::ClientRequestsRefused => "client_requests_refused",

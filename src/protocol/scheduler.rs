@@ -204,7 +204,7 @@ impl Scheduler {
                 self.datacenters.said(peer, from);
                 self.members_changed = true;
             }
-            SchedulerInput::Removal(peer) => self.removed_by_hand(peer, out),
+            SchedulerInput::Removal { peer, by } => self.removed_by_others(peer, by, out),
             SchedulerInput::Remember(peer, addresses) => self.remember(&peer, addresses),
             SchedulerInput::Forgotten(peer) => self.forgotten(now, &peer),
             SchedulerInput::Linked { peer, up: true, dialed } => {
@@ -412,11 +412,11 @@ impl Scheduler {
     }
 
     /// Whom nobody here can say anything about is believed to be gone.
-    fn removed_by_hand(&self, node: NodeId, out: &mut Vec<Output>) {
+    fn removed_by_others(&self, node: NodeId, by: NodeId, out: &mut Vec<Output>) {
         let unreachable = self.datacenters.unreachable();
         let at = self.peers.get(&node).map(|peer| self.overlay.name(peer.datacenter));
         if at.is_some_and(|at| unreachable.contains(at)) {
-            out.push(Output::Storage(StorageInput::Remove(node)));
+            out.push(Output::Storage(StorageInput::Remove { peer: node, by: Some(by) }));
         }
     }
 

@@ -745,9 +745,15 @@ fn questions_are_rationed() {
 fn who_is_removed_by_others_is_forgotten_if_it_is_not_heard_here() {
     let told = |stage: &mut Stage| {
         let mut out = Vec::new();
-        let removal = DetectorInput::Removal(node("p"), Generation(1));
+        let (peer, by) = (node("p"), node("q"));
+        let removal = DetectorInput::Removal { peer, generation: Generation(1), by };
         stage.liveness.handle(stage.now, removal, &mut out);
-        out.iter().any(|o| matches!(o, Output::Storage(StorageInput::Remove(_))))
+        let told = |by: &Option<NodeId>| *by == Some(node("q"));
+        let remove = |o: &Output| match o {
+            Output::Storage(StorageInput::Remove { by, .. }) => told(by),
+            _ => false,
+        };
+        out.iter().any(remove)
     };
     let mut stage = Stage::among(&["p"]);
     assert!(!told(&mut stage), "it is live");

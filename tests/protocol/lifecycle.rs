@@ -12,6 +12,7 @@ use gossipmonger::{
         delta::{Delta, NodeDelta},
         digest::{Digest, DigestEntry},
         event::{Event, Problem},
+        exchange::Ask,
         gossip::{Gossip, Removal},
         id::{Generation, Incarnation, NodeId, Version},
         record::Status,
@@ -26,7 +27,8 @@ use gossipmonger::{
 use crate::{
     notary::TestNotary,
     support::{
-        at, config, exchange, news, node, record, replica, seen, set, start, told, value, write,
+        at, config, exchange, news, node, record, replica, seen, set, start, told, told_at, value,
+        write,
     },
 };
 
@@ -196,20 +198,47 @@ fn who_was_forgotten_comes_back_only_by_itself_or_in_a_new_life() {
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
     reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
-    told(&mut reader, "owner", news("owner", 0, 9, 0));
-    assert!(reader.copy(&node("owner")).is_some(), "it speaks for itself");
+    // It speaks for itself, and hears that it was forgotten.
+    let out = told(&mut reader, "owner", news("owner", 0, 9, 0));
+    assert_eq!(removals(&out), [(vec![node("owner")], removal("owner", 0))]);
+    let mut refuted = news("owner", 0, 9, 0);
+    refuted.record.as_mut().unwrap().1.incarnation = Incarnation(1);
+    told(&mut reader, "owner", refuted);
+    assert!(reader.copy(&node("owner")).is_some(), "it has refuted that");
+}
+
+#[test]
+fn who_lost_its_store_and_has_a_clock_behind_is_known_again_when_it_speaks_for_itself() {
+    let mut reader = replica("reader");
+    told(&mut reader, "owner", news("owner", 0, 5, 0));
+    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
+    let early = || NodeDelta { generation: Generation(900), ..news("owner", 0, 2, 0) };
+    told(&mut reader, "relay", early());
+    assert!(reader.copy(&node("owner")).is_none(), "hearsay");
+    told(&mut reader, "owner", early());
+    assert!(reader.copy(&node("owner")).is_some());
 }
 
 // C51
 #[test]
-fn a_mark_ends() {
-    let mut reader = replica("reader");
-    told(&mut reader, "owner", news("owner", 0, 5, 0));
-    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
-    reader.handle(at(102), StorageInput::Tick, &mut Vec::new());
-    let delta = Delta { nodes: vec![news("owner", 0, 9, 0)], more: false };
-    reader.apply(at(102), &node("relay"), &delta, &mut Vec::new());
-    assert!(reader.copy(&node("owner")).is_some());
+fn no_relay_brings_back_the_last_life_of_one_that_was_forgotten_or_removed() {
+    let remove_owner = StorageInput::Remove { peer: node("owner"), by: None };
+    for gone in [StorageInput::Forget(node("owner")), remove_owner] {
+        let mut reader = replica("reader");
+        told(&mut reader, "owner", news("owner", 0, 5, 0));
+        reader.handle(at(1), gone.clone(), &mut Vec::new());
+        // Ten minutes, an hour, a week later, again and again.
+        for later in [602, 3_600, 86_400, 7 * 86_400] {
+            reader.handle(at(later), StorageInput::Tick, &mut Vec::new());
+            told_at(&mut reader, at(later), "relay", news("owner", 0, 9, 0));
+            assert!(reader.copy(&node("owner")).is_none(), "{gone:?}: back after {later} s");
+            // The verdict that comes with news is not signed.
+            let mut raised = news("owner", 0, 9, 0);
+            raised.verdict = Verdict::alive(Incarnation(7));
+            told_at(&mut reader, at(later), "relay", raised);
+            assert!(reader.copy(&node("owner")).is_none(), "{gone:?}: back by a raised verdict");
+        }
+    }
 }
 
 /// What it tells that somebody was removed, and whom.
@@ -226,7 +255,7 @@ fn removals(out: &[Output]) -> Vec<(Vec<NodeId>, Removal)> {
 
 fn remove(replica: &mut Replica, name: &str) -> Vec<Output> {
     let mut out = Vec::new();
-    replica.handle(at(1), StorageInput::Remove(node(name)), &mut out);
+    replica.handle(at(1), StorageInput::Remove { peer: node(name), by: None }, &mut out);
     out
 }
 
@@ -302,7 +331,8 @@ fn whether_a_removal_is_followed_is_the_detectors_to_say() {
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
     let asks = |out: &[Output]| {
-        let asked = DetectorInput::Removal(node("owner"), Generation(1_000));
+        let (peer, by) = (node("owner"), node("relay"));
+        let asked = DetectorInput::Removal { peer, generation: Generation(1_000), by };
         out.iter().any(|o| matches!(o, Output::Detector(input) if *input == asked))
     };
     assert!(asks(&hear(&mut reader, "relay", removal("owner", 0))));
@@ -314,6 +344,86 @@ fn whether_a_removal_is_followed_is_the_detectors_to_say() {
     told(&mut reader, "owner", refuted);
     assert!(!asks(&hear(&mut reader, "relay", removal("owner", 0))), "it was refuted");
     assert!(hear(&mut reader, "relay", removal("stranger", 0)).is_empty());
+}
+
+/// What the detector is told is thought of the owner, last.
+fn level_of_owner(out: &[Output]) -> Option<Level> {
+    let level = |output: &Output| match output {
+        Output::Detector(DetectorInput::Member { peer, verdict, .. }) if *peer == node("owner") => {
+            Some(verdict.level)
+        }
+        _ => None,
+    };
+    out.iter().rev().find_map(level)
+}
+
+#[test]
+fn a_life_that_others_have_forgotten_is_called_dead_so_that_it_can_refute_that() {
+    // The life that is known here, and an earlier one: all others know only later ones.
+    for generation in [1_000, 900] {
+        let mut reader = replica("reader");
+        let life = NodeDelta { generation: Generation(generation), ..news("owner", 0, 5, 0) };
+        told(&mut reader, "owner", life);
+        let out = hear(&mut reader, "relay", removal("owner", 0));
+        assert_eq!(level_of_owner(&out), Some(Level::Dead), "generation {generation}");
+        assert!(reader.copy(&node("owner")).is_some(), "its own detector has not found it gone");
+        let told = |o: &Output| matches!(o, Output::Event(Event::PeerForgotten { .. }));
+        assert!(!out.iter().any(told));
+    }
+    let mut reader = replica("reader");
+    let later = NodeDelta { generation: Generation(1_001), ..news("owner", 0, 5, 0) };
+    told(&mut reader, "owner", later);
+    let out = hear(&mut reader, "relay", removal("owner", 0));
+    assert_eq!(level_of_owner(&out), None, "a later life is none of what was removed");
+}
+
+#[test]
+fn a_removal_that_is_followed_says_who_told_it_and_is_counted() {
+    for by in [None, Some(node("relay"))] {
+        let mut reader = replica("reader");
+        reader.handle(at(1), StorageInput::Linked(node("relay"), true), &mut Vec::new());
+        reader.handle(at(1), StorageInput::Linked(node("third"), true), &mut Vec::new());
+        told(&mut reader, "owner", news("owner", 0, 5, 0));
+        let mut out = Vec::new();
+        let remove = StorageInput::Remove { peer: node("owner"), by: by.clone() };
+        reader.handle(at(1), remove.clone(), &mut out);
+        // Whoever told it need not hear it.
+        let to: Vec<_> = removals(&out).into_iter().flat_map(|(to, _)| to).collect();
+        let others = by.is_none().then(|| node("relay"));
+        assert_eq!(to, others.into_iter().chain([node("third")]).collect::<Vec<_>>());
+        let removed = Event::PeerRemoved { peer: node("owner"), by: by.clone() };
+        assert!(out.iter().any(|o| matches!(o, Output::Event(event) if *event == removed)));
+        let counted = |o: &Output| matches!(o, Output::Count(Counter::RemovalsFollowed, 1));
+        assert_eq!(out.iter().any(counted), by.is_some());
+        let mut out = Vec::new();
+        reader.handle(at(1), remove, &mut out);
+        let told = |o: &Output| matches!(o, Output::Event(_));
+        assert!(!out.iter().any(told), "it is gone already");
+    }
+}
+
+#[test]
+fn who_stood_still_for_longer_than_forget_after_drops_what_it_knew_of_others() {
+    let mut sleeper = replica("sleeper");
+    told(&mut sleeper, "owner", news("owner", 0, 5, 0));
+    // It is called as late as a node may be that others have not forgotten.
+    let mut out = Vec::new();
+    sleeper.handle(at(60 + 99), StorageInput::Tick, &mut out);
+    assert!(sleeper.copy(&node("owner")).is_some());
+    let digest = sleeper.digest();
+    let ask = Ask::Answer { digest };
+    sleeper.serve(at(159 + 60 + 101), &node("relay"), ask, &mut out);
+    assert!(sleeper.copy(&node("owner")).is_none());
+    let overslept = |output: &&Output| {
+        let event = |problem: &Problem| matches!(problem, Problem::Overslept { peers: 1, .. });
+        matches!(output, Output::Event(Event::Error(problem)) if event(problem))
+    };
+    assert_eq!(out.iter().filter(overslept).count(), 1);
+    let known: Vec<_> = sleeper.digest().entries.iter().map(|line| line.node.clone()).collect();
+    assert_eq!(known, [node("sleeper")], "it tells of nobody else");
+    // A node that lives is known again as soon as anybody tells of it.
+    told_at(&mut sleeper, at(320), "relay", news("owner", 0, 5, 0));
+    assert!(sleeper.copy(&node("owner")).is_some());
 }
 
 #[test]

@@ -426,7 +426,7 @@ impl Cluster {
     /// A person removes a peer, at a node.
     pub(crate) fn remove(&mut self, slot: usize, peer: &str) {
         let peer = NodeId::new(peer).expect("a label");
-        let remove = Output::Storage(StorageInput::Remove(peer));
+        let remove = Output::Storage(StorageInput::Remove { peer, by: None });
         self.input(slot, Machine::Storage, remove);
     }
 

@@ -20,6 +20,7 @@ mod network;
 #[expect(dead_code, reason = "nobody renews a certificate in these runs")]
 mod notary;
 mod oracle;
+mod returning;
 mod revocation;
 mod scenarios;
 

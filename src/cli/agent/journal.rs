@@ -138,6 +138,12 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::warn!(%peer, phi, by, "dead: it {}", reason.cause.as_sentence());
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
+        Event::PeerRemoved { peer, by: Some(by) } => {
+            tracing::info!(%peer, told_by = %by, "removed: another node says that it was removed");
+        }
+        Event::PeerRemoved { peer, by: None } => {
+            tracing::info!(%peer, "removed, as was asked at this node");
+        }
         Event::PeerRevoked { peer, cutoff } => {
             let valid_until = date(cutoff);
             tracing::warn!(%peer, valid_until, "revoked: its certificates of until then are refused");

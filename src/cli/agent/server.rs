@@ -36,7 +36,7 @@ use crate::{
         error::CliError,
         expiry,
         revocations::{RevocationView, Revoked},
-        why::{DialView, WhyView},
+        why::{DialView, Past, WhyView},
     },
     foreign::Foreign,
     issuer::Terms,
@@ -534,7 +534,8 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             let addresses = snapshot.member(&peer).map(|member| member.addresses);
             let dials = addresses.iter().flatten().flat_map(|address| node.dial_failures(address));
             let dials = dials.map(|failure| DialView::new(&snapshot, &failure)).collect();
-            let why = WhyView::new(&snapshot, &peer, node.cut(&peer), dials, &node.revocations());
+            let past = Past { cut: node.cut(&peer), dials, removal: node.removal(&peer) };
+            let why = WhyView::new(&snapshot, &peer, past, &node.revocations());
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),

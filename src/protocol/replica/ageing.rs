@@ -2,73 +2,91 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Mark, Replica, Write, Written, opinion::REFUTE_INTERVAL, tell};
+use super::{Replica, Write, Written, marks::Mark, opinion::REFUTE_INTERVAL, tell};
 use crate::protocol::{
     digest::Digest,
-    event::Event,
+    event::{Event, Problem},
     gossip::{Gossip, Removal},
-    id::{Generation, Incarnation, NodeId, Version},
+    id::{NodeId, Version},
     map::NodeMap,
     record::Status,
-    route::{DetectorInput, Output, SchedulerInput, TransportInput},
+    route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     time::Time,
     verdict::{Level, Verdict},
 };
 use crate::store::Change;
 
 impl Replica {
-    /// Whether `from` tells of a life that was forgotten a short while ago. Who tells of itself is
-    /// there, unless it was removed and does not know that yet.
-    pub(super) fn mark_against(
-        &self,
-        now: Time,
-        from: &NodeId,
-        node: &NodeId,
-        life: (Generation, Incarnation),
-    ) -> Option<Mark> {
-        let old = |mark: &&Mark| life <= (mark.generation, mark.incarnation) && now < mark.until;
-        self.marks.get(node).filter(old).filter(|mark| mark.removed || node != from).copied()
-    }
-
-    /// Tells a peer which of those that it knows were removed.
-    pub(super) fn remind(&self, now: Time, from: &NodeId, digest: &Digest, out: &mut Vec<Output>) {
-        for node in self.marks.keys() {
-            let Some(line) = digest.get(node) else { continue };
-            let life = (line.generation, line.verdict.incarnation);
-            if let Some(mark) = self.mark_against(now, from, node, life) {
-                mark.recall(from, node, out);
-            }
+    /// Tells a peer which of those that it tells of were forgotten or removed here. Whoever of them
+    /// lives hears it from that peer, or from this node, and refutes it.
+    pub(super) fn remind(&self, from: &NodeId, digest: &Digest, out: &mut Vec<Output>) {
+        for (node, mark) in self.marks.named_in(from, digest).into_iter().take(REMINDERS_MAX) {
+            mark.recall(from, node, out);
         }
     }
 
-    /// A person says that a peer is to be forgotten: here, and by all who do not hear it.
-    pub(super) fn remove(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+    /// A peer is to be forgotten here and by all who do not hear it: a person says so at this node, or
+    /// at another one, from which `by` has told it.
+    pub(super) fn remove(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        by: Option<NodeId>,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(copy) = self.copies.get(peer) {
             let (generation, incarnation) = (copy.generation(), copy.verdict().incarnation);
-            let to = self.push.links().cloned().collect();
-            let subject = peer.clone();
+            let others = self.push.links().filter(|link| Some(*link) != by.as_ref());
+            let (to, subject) = (others.cloned().collect(), peer.clone());
             tell(to, Gossip::Removal(Removal { subject, generation, incarnation }), out);
+            if by.is_some() {
+                out.push(Output::Count(Counter::RemovalsFollowed, 1));
+            }
+            out.push(Output::Event(Event::PeerRemoved { peer: peer.clone(), by }));
         }
-        self.forget_until(now, peer, Some(now + self.config.forget_after), out);
+        self.mark(now, peer, out);
+        self.drop_copy(peer, false, out);
     }
 
-    /// Another node says so. Whether this node knows better is the detector's to say.
-    pub(super) fn removed_by_others(&mut self, now: Time, removal: Removal, out: &mut Vec<Output>) {
+    /// Another node says that a life was removed, or forgotten there. This node forgets it only if its
+    /// own detector has found it gone. Otherwise the life is called dead: a node that lives refutes
+    /// that, and a dead one does not stay live here because all others have forgotten it.
+    pub(super) fn removed_by_others(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        removal: Removal,
+        out: &mut Vec<Output>,
+    ) {
         let Removal { subject, generation, incarnation } = &removal;
         let (generation, incarnation) = (*generation, *incarnation);
         if *subject == self.config.node {
             let verdict = Verdict { incarnation, level: Level::Dead };
             return self.judged_by_others(now, generation, verdict, out);
         }
-        let Some(copy) = self.copies.get(subject) else { return };
-        if copy.generation() != generation || copy.verdict().incarnation > incarnation {
+        let before = self.before(subject);
+        let Some(copy) = self.copies.get_mut(subject) else { return };
+        let known = (copy.generation(), copy.verdict().incarnation);
+        if known > (generation, incarnation) {
             return;
         }
         let subject = subject.clone();
+        let dead = Verdict { incarnation: known.1, level: Level::Dead };
+        let graver = copy.is_graver(dead);
+        let may_judge = graver && self.quotas.may_judge(now, from);
+        if graver && !may_judge {
+            out.push(Output::Count(Counter::VerdictsShed, 1));
+        }
+        let judged = may_judge && Arc::make_mut(copy).judge(dead);
         if self.push.is_linked(&subject) {
             tell(vec![subject.clone()], Gossip::Removal(removal), out);
         }
-        out.push(Output::Detector(DetectorInput::Removal(subject, generation)));
+        let (peer, by) = (subject.clone(), from.clone());
+        out.push(Output::Detector(DetectorInput::Removal { peer, generation: known.0, by }));
+        if judged {
+            self.touched(&before);
+            self.tell_detector(&subject, out);
+        }
     }
 
     /// Whether a peer is dead or has left.
@@ -87,18 +105,43 @@ impl Replica {
         }
     }
 
+    /// Forgets a peer, and marks its life as gone.
     pub(super) fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
-        self.forget_until(now, peer, None, out);
+        self.mark(now, peer, out);
+        self.drop_copy(peer, true, out);
     }
 
-    /// `removed`: a person has said so, and until when that holds.
-    pub(super) fn forget_until(
-        &mut self,
-        now: Time,
-        peer: &NodeId,
-        removed: Option<Time>,
-        out: &mut Vec<Output>,
-    ) {
+    fn mark(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+        let Some(copy) = self.copies.get(peer) else { return };
+        let life = (copy.generation(), copy.verdict().incarnation);
+        let dropped = self.marks.insert(now, peer, life);
+        if dropped > 0 {
+            out.push(Output::Count(Counter::MarksDropped, dropped));
+        }
+    }
+
+    /// Drops all that is known of others if this process stood still for as long as it takes the others
+    /// to forget a dead node: what it would tell them is older than that. It learns who is there as a
+    /// node does that starts.
+    pub(super) fn drop_if_overslept(&mut self, now: Time, out: &mut Vec<Output>) {
+        let slept = self.armed.map_or(Duration::ZERO, |due| now.since(due));
+        if slept < self.config.forget_after {
+            return;
+        }
+        // The call that was asked for is on its way.
+        self.armed = Some(now);
+        let peers: Vec<_> = self.copies.keys().cloned().collect();
+        if peers.is_empty() {
+            return;
+        }
+        let problem = Problem::Overslept { slept, peers: peers.len() };
+        out.push(Output::Event(Event::Error(problem)));
+        peers.iter().for_each(|peer| self.drop_copy(peer, true, out));
+    }
+
+    /// Drops what is known of a peer. `remember`: it may be there all the same, cut off from here, and
+    /// is dialed now and then where it was.
+    pub(super) fn drop_copy(&mut self, peer: &NodeId, remember: bool, out: &mut Vec<Output>) {
         // Even if nothing is left to forget here: who asked has to hear that it is gone.
         out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
@@ -107,16 +150,7 @@ impl Replica {
         self.retired.remove(peer);
         self.observers.remove(peer);
         self.touched(&before);
-        let until = removed.unwrap_or_else(|| now + self.config.forget_after.min(MARK_MAX));
-        let (generation, incarnation) = (copy.generation(), copy.verdict().incarnation);
-        let mark = Mark { generation, incarnation, until, removed: removed.is_some() };
-        self.marks.insert(peer.clone(), mark);
-        while self.marks.len() > self.config.peers_max {
-            let first = self.marks.iter().min_by_key(|(_, mark)| mark.until);
-            let Some(node) = first.map(|(node, _)| node.clone()) else { break };
-            self.marks.remove(&node);
-        }
-        let cut_off = copy.record().filter(|r| removed.is_none() && r.status != Status::Left);
+        let cut_off = copy.record().filter(|r| remember && r.status != Status::Left);
         if let Some(record) = cut_off {
             let addresses = record.addresses.clone();
             out.push(Output::Scheduler(SchedulerInput::Remember(peer.clone(), addresses)));
@@ -144,7 +178,7 @@ impl Replica {
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
-        self.marks.retain(|_, mark| now < mark.until);
+        self.marks.expire(now);
         self.look_at_revocations(now, out);
         self.bulk.tidy(now);
         self.quotas.tidy(now);
@@ -166,7 +200,7 @@ impl Replica {
         let next = [
             self.expiries.first().map(|(at, _)| *at),
             self.tombstones.front().map(|(_, due)| *due),
-            self.marks.values().map(|mark| mark.until).min(),
+            self.marks.next_expiry(),
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
         let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
@@ -247,24 +281,20 @@ impl Replica {
 }
 
 impl Mark {
-    /// Tells whoever does not know it that this peer was removed.
+    /// Tells a peer that knows this life, or lives it, that it was forgotten.
     pub(super) fn recall(self, from: &NodeId, subject: &NodeId, out: &mut Vec<Output>) {
         let Self { generation, incarnation, .. } = self;
-        if self.removed {
-            let subject = subject.clone();
-            let removal = Removal { subject, generation, incarnation };
-            tell(vec![from.clone()], Gossip::Removal(removal), out);
-        }
+        let subject = subject.clone();
+        let removal = Removal { subject, generation, incarnation };
+        tell(vec![from.clone()], Gossip::Removal(removal), out);
     }
 }
 
 /// Bounds of the time between two looks at what expires.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
-/// A mark outlives the moment until everybody has noticed a death, since the dead are not told of
-/// anew after that, but not by much: it also keeps out, unless they speak for themselves, those who
-/// were cut off for so long that everybody forgot them.
-const MARK_MAX: Duration = Duration::from_secs(600);
+/// Most forgotten nodes that a peer is reminded of at a time; the next exchange tells the others.
+const REMINDERS_MAX: usize = 256;
 /// How often within one grace the floor may rise.
 const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and

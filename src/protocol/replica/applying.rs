@@ -44,8 +44,14 @@ impl Replica {
             self.refuse_revoked(from, out);
             return Outcome::Ignored;
         }
-        let life = (delta.generation, delta.verdict.incarnation);
-        if let Some(mark) = self.mark_against(now, from, &delta.node, life) {
+        // The owner signs its record; the verdict is what others think.
+        let incarnation = match &delta.record {
+            Some((_, record)) => record.incarnation,
+            None => delta.verdict.incarnation,
+        };
+        let life = (delta.generation, incarnation);
+        if let Some(mark) = self.marks.against(from, &delta.node, life) {
+            out.push(Output::Count(Counter::ForgottenNewsRefused, 1));
             mark.recall(from, &delta.node, out);
             return Outcome::Ignored;
         }

@@ -166,7 +166,7 @@ impl Replica {
         let absurd = self.is_absurd(now, theirs.generation)
             || self.revocations.ends(&theirs.node, theirs.generation);
         let life = (theirs.generation, theirs.verdict.incarnation);
-        if absurd || self.mark_against(now, from, &theirs.node, life).is_some() {
+        if absurd || self.marks.against(from, &theirs.node, life).is_some() {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {

@@ -145,7 +145,7 @@ impl Replica {
             Gossip::Ask(ask) => self.asked_about(now, from, ask, out),
             Gossip::Answer(answer) => self.answered(now, answer, out),
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
-            Gossip::Removal(removal) => self.removed_by_others(now, removal, out),
+            Gossip::Removal(removal) => self.removed_by_others(now, from, removal, out),
             Gossip::Equivocation(evidence) => self.accuse_liar(from, Some(from), *evidence, out),
             Gossip::RevocationSum(sum) => self.told_revocation_sum(now, from, sum, out),
             Gossip::Revocations(told) => self.told_revocations(now, from, told, out),

@@ -70,7 +70,7 @@ impl Replica {
         out: &mut Vec<Output>,
     ) -> (Digest, Delta) {
         self.look_for_self(now, from, lines, out);
-        self.remind(now, from, lines, out);
+        self.remind(from, lines, out);
         let wants = self.wants(now, from, lines);
         let (found, _) = self.told_by(unknown);
         let mut about = lines.clone();

@@ -200,7 +200,7 @@ impl Replica {
         out.push(Output::Event(Event::PeerRevoked { peer: node.clone(), cutoff }));
         let copy = self.copies.get(node);
         if copy.is_some_and(|copy| self.is_over(node, copy)) {
-            self.forget_until(now, node, Some(now), out);
+            self.drop_copy(node, false, out);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::protocol::{
 impl Replica {
     /// Answers an exchange with `peer`.
     pub fn serve(&mut self, now: Time, peer: &NodeId, ask: Ask, out: &mut Vec<Output>) -> Reply {
+        self.drop_if_overslept(now, out);
         match ask {
             Ask::Digest => Reply::Digest(self.digest()),
             Ask::Answer { digest } => {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use rand::Rng;
 use tokio::{
@@ -37,7 +37,7 @@ use crate::{
     protocol::{
         delta::entry_len_max,
         entry::{Key, Value},
-        event::{Event, Problem},
+        event::{Behind, Event, Problem},
         id::{ClusterId, Datacenter, NodeId, Version},
         liveness::PeerState,
         reason::History,
@@ -274,6 +274,13 @@ impl Gossipmonger {
         self.shared.dials.get(address)
     }
 
+    /// What this node came back without at its start, by what its peers say; `None` if none of them says
+    /// so.
+    #[must_use]
+    pub fn behind(&self) -> Option<Arc<Behind>> {
+        self.shared.behind.load_full()
+    }
+
     /// When a peer was last removed before its time, on the clock of [`Snapshot::now`], and who told this
     /// node so; `None` in its place if it was asked here. `None` if it was not removed, or that is long
     /// ago.
@@ -406,7 +413,9 @@ impl Gossipmonger {
     /// Takes the node out for good, as the program's `leave` does: as
     /// [`leave_for_now`](Self::leave_for_now), and the store remembers it. The next start with that
     /// store is refused ([`SpawnError::HasLeft`]) unless [`Config::rejoin`] is set, so do not call
-    /// this when a service merely stops.
+    /// this when a service merely stops. Only this store remembers it: from a copy from before the
+    /// node starts as if it had not left, and the others report that
+    /// ([`PeerReturned`](crate::Event::PeerReturned)). To keep a node out, revoke its certificate.
     ///
     /// # Errors
     /// [`Error::NotDurable`] or [`Error::Timeout`] if the store does not remember it: the node has
@@ -587,6 +596,7 @@ impl Gossipmonger {
             refusals: Mutex::default(),
             cuts: Cuts::default(),
             dials: DialFailures::default(),
+            behind: ArcSwapOption::empty(),
             removals: Latest::default(),
             repeats: Repeats::default(),
             renewed: AtomicBool::new(false),

@@ -46,6 +46,7 @@ pub mod reason;
 pub mod record;
 pub mod repair;
 pub mod replica;
+pub mod returning;
 pub mod revocation;
 pub mod route;
 pub mod scheduler;

@@ -293,6 +293,7 @@ impl Told {
             }
             Event::DatacenterReachable { datacenter } => self.unreachable.remove(datacenter),
             Event::PeerChanged { .. }
+            | Event::PeerReturned { .. }
             | Event::PeerRemoved { .. }
             | Event::PeerRevoked { .. }
             | Event::Error(_) => true,
@@ -309,7 +310,7 @@ impl Told {
 }
 
 fn state_event(peer: &NodeId, state: PeerState, snapshot: &Snapshot) -> Option<Event> {
-    let last = snapshot.why(peer).and_then(|history| history.iter().next_back());
+    let last = snapshot.why(peer).and_then(|history| history.last_change());
     let reason = last.filter(|last| last.to == state).map(|last| Arc::clone(&last.reason));
     let reason = reason.unwrap_or_else(|| Arc::new(Reason::of(Cause::Vouched)));
     let peer = peer.clone();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast};
@@ -25,7 +25,7 @@ use crate::{
     dials::DialFailures,
     latest::Latest,
     protocol::{
-        event::{Event, Problem, ProtocolEvent},
+        event::{Behind, Event, Problem, ProtocolEvent},
         id::{Datacenter, NodeId},
         liveness::PeerLife,
         phi::PhiEstimate,
@@ -105,6 +105,8 @@ pub(crate) struct Shared {
     pub(crate) cuts: Cuts,
     /// Why addresses could not be reached.
     pub(crate) dials: DialFailures,
+    /// The most that somebody says that this node came back without.
+    pub(crate) behind: ArcSwapOption<Behind>,
     /// Which peers were last removed, and who told this node so; `None` if it was asked here.
     pub(crate) removals: Latest<Option<NodeId>>,
     /// What the log was told lately.
@@ -207,7 +209,12 @@ impl Shared {
             Event::Error(
                 Problem::Displaced { .. } | Problem::Revoked { .. } | Problem::Failed { .. },
             ) => {}
-            Event::Error(problem) => tracing::warn!(node = %self.config.node, "{problem}"),
+            Event::Error(problem) => {
+                if let Problem::Behind(behind) = problem {
+                    self.behind.store(Some(Arc::new(behind.clone())));
+                }
+                tracing::warn!(node = %self.config.node, "{problem}");
+            }
             Event::PeerRemoved { peer, by } => {
                 self.removals.note(peer, self.clock.now(), by.clone());
             }

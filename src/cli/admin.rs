@@ -31,10 +31,11 @@ use crate::{
     issuer::TokenView,
     protocol::{
         entry::{Key, Value},
-        event::{Event, ProtocolEvent},
+        event::{Behind, Event, ProtocolEvent},
         id::{ClusterId, Datacenter, Generation, NodeId, Version},
         liveness::PeerState,
         reason::Reason,
+        returning::Returned,
         revocation,
     },
     snapshot::Member,
@@ -257,8 +258,19 @@ pub(crate) struct Info {
     pub(crate) certificates_expiring: usize,
     /// What is to be done about that.
     pub(crate) certificate_warning: Option<Foreign>,
+    /// What the store does not have of what the agent had written; `None` if nobody says so.
+    pub(crate) behind: Option<BehindView>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<String, u64>,
+}
+
+/// What a peer says that the agent came back without.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct BehindView {
+    /// The life that the peer knew.
+    pub(crate) generation: Generation,
+    pub(crate) versions: u64,
+    pub(crate) told_by: NodeId,
 }
 
 /// A certificate; dates by RFC 3339.
@@ -308,6 +320,18 @@ pub(crate) enum Happening {
     PeerLeft {
         peer: NodeId,
         cause: String,
+    },
+    PeerReturned {
+        peer: NodeId,
+        generation: Generation,
+        /// `after_leaving`, `behind` or `twice`.
+        how: Foreign,
+        /// The same as a sentence, with the node as its subject.
+        sentence: Foreign,
+        /// The life that was known; null after leaving.
+        earlier: Option<Generation>,
+        /// How many versions of it are lost; null unless it is behind.
+        versions: Option<u64>,
     },
     PeerRemoved {
         peer: NodeId,
@@ -561,6 +585,20 @@ impl From<PeerState> for State {
     }
 }
 
+impl BehindView {
+    pub(crate) fn new(behind: &Behind) -> Self {
+        let Behind { generation, versions, told_by, .. } = behind.clone();
+        Self { generation, versions, told_by }
+    }
+
+    pub(crate) fn sentence(self) -> String {
+        let Self { generation, versions, told_by } = self;
+        format!(
+            "{versions} versions of generation {generation}, which {told_by} knew (see the log)"
+        )
+    }
+}
+
 impl From<Event> for Happening {
     fn from(event: Event) -> Self {
         match event {
@@ -577,6 +615,15 @@ impl From<Event> for Happening {
             }
             Event::PeerLeft { peer, reason } => {
                 Self::PeerLeft { peer, cause: reason.cause.as_str().to_owned() }
+            }
+            Event::PeerReturned { peer, generation, how } => {
+                let (earlier, versions) = match how {
+                    Returned::Behind { earlier, versions } => (Some(earlier), Some(versions)),
+                    Returned::Twice { earlier } => (Some(earlier), None),
+                    Returned::AfterLeaving => (None, None),
+                };
+                let (how, sentence) = (how.as_str().into(), how.to_string().into());
+                Self::PeerReturned { peer, generation, how, sentence, earlier, versions }
             }
             Event::PeerRemoved { peer, by } => Self::PeerRemoved { peer, by },
             Event::PeerRevoked { peer, cutoff } => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    admin::{Info, MemberView, Nothing, Request, State},
+    admin::{BehindView, Info, MemberView, Nothing, Request, State},
     client,
     error::CliError,
     output,
@@ -107,6 +107,7 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("dead peer phi", info.dead_peer_phi.to_string()),
         ("health", health),
         ("store", info.store.to_string()),
+        ("lost", info.behind.map_or_else(|| "-".to_owned(), BehindView::sentence)),
         ("metrics", output::or_dash(info.metrics.as_ref())),
         ("program", format!("{}, pid {}", info.program, info.pid)),
     ]);

@@ -69,6 +69,7 @@ fn described(happening: &Happening) -> Option<String> {
             format!("{peer} is dead (phi {phi:.2}): it {}", blame.explained())
         }
         Happening::PeerLeft { peer, .. } => format!("{peer} has left"),
+        Happening::PeerReturned { peer, sentence, .. } => format!("{peer} {sentence}"),
         Happening::PeerRemoved { peer, by: Some(by) } => {
             format!("{peer} is removed: {by} says that it was removed or forgotten there")
         }

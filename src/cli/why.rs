@@ -233,8 +233,10 @@ impl WhyView {
         if self.state == State::Removed {
             return format!("{node} is not known: it was removed, and forgotten before its time");
         }
-        match self.changes.last() {
+        // What follows in the table says what else it has done.
+        match self.changes.iter().rev().find(|change| change.from != change.to) {
             _ if self.local => format!("{node} is this node itself"),
+            None if !self.changes.is_empty() => format!("{node} is {state} since this node met it"),
             None => format!("{node} is {state}; nothing has changed since this node met it"),
             Some(last) => {
                 let Change { sentence, at, .. } = last;

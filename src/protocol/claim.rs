@@ -259,7 +259,7 @@ impl OwnName {
 }
 
 /// The life that is begun when `heard` was heard of.
-fn after(heard: Generation) -> Generation {
+pub(super) fn after(heard: Generation) -> Generation {
     Generation(heard.0.saturating_add(ANSWER_STEP))
 }
 

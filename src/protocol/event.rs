@@ -9,6 +9,7 @@ use super::{
     id::{Datacenter, Generation, NodeId, Version},
     map::Refusal,
     reason::Reason,
+    returning::Returned,
     revocation::{RevocationError, date},
 };
 
@@ -63,6 +64,15 @@ pub enum Event {
     PeerForgotten {
         /// The peer.
         peer: NodeId,
+    },
+    /// A peer came back in a way that an operator should look at.
+    PeerReturned {
+        /// The peer.
+        peer: NodeId,
+        /// Its present generation.
+        generation: Generation,
+        /// In which way.
+        how: Returned,
     },
     /// A dead or departed peer was removed: it is forgotten, with the next event, before its time.
     PeerRemoved {
@@ -185,6 +195,9 @@ pub enum Problem {
         /// The generation in use.
         ours: Generation,
     },
+    /// This node came back with less than it had.
+    #[error("{0}")]
+    Behind(Behind),
     /// This process stood still for longer than the others keep a dead node. What it knew of others is
     /// dropped, and asked for anew.
     #[error(
@@ -241,6 +254,24 @@ pub enum Problem {
         /// What it said.
         reason: String,
     },
+}
+
+/// What a peer says that this node had written in an earlier life and its store does not have. It changes
+/// nothing: a peer can say what it likes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{told_by} knew {versions} versions of this node's generation {generation} that its store does not \
+     have: the store was restored from an older copy, or lost writes, or another process had this name; \
+     what was written in them is gone"
+)]
+#[non_exhaustive]
+pub struct Behind {
+    /// The life that the peer knew.
+    pub generation: Generation,
+    /// How many versions of it the store does not have.
+    pub versions: u64,
+    /// Who says so.
+    pub told_by: NodeId,
 }
 
 /// What passes between nodes, for those who watch the protocol.

@@ -26,6 +26,7 @@ use super::{
     phi::PhiEstimate,
     reason::{Cause, History, Reason, Transition},
     record::Status,
+    returning::{Return, Returned},
     route::{
         Counter, DetectorInput, Output, Reach, SchedulerInput, Sign, StorageInput, TransportInput,
     },
@@ -254,6 +255,7 @@ impl Liveness {
                     }
                 }));
             }
+            DetectorInput::Returned(peer, how) => self.returned(now, &peer, &how, out),
             DetectorInput::Forgotten(peer) => {
                 self.peers.remove(&peer);
                 self.observed.remove(&peer);
@@ -497,8 +499,63 @@ impl Liveness {
     /// That is no change of what is thought of it: it lives. It is kept beside the changes, since it
     /// explains those that follow.
     fn cut_off(&mut self, now: Time, node: &NodeId, deed: Arc<str>) {
+        self.note(now, node, Cause::CutOff, deed);
+    }
+
+    /// A peer is in another life, or at another address: says what is odd about that.
+    fn returned(&mut self, now: Time, node: &NodeId, how: &Return, out: &mut Vec<Output>) {
         let Some(peer) = self.peers.get(node) else { return };
-        let reason = Arc::new(Reason { deed: Some(deed), ..Reason::of(Cause::CutOff) });
+        let Return { earlier, generation, .. } = *how;
+        let (known, state, interval) =
+            (peer.generation, peer.state, self.config.heartbeat_interval);
+        let watch = self.observed.get(node);
+        let overlaps = watch.is_some_and(|watch| {
+            if known == earlier { watch.is_heard_lately(now, interval) } else { watch.overlaps() }
+        });
+        let there = matches!(state, PeerState::Live | PeerState::Suspect) && overlaps;
+        let lives = format!("generation {generation} after {earlier}");
+        let place = how
+            .moved
+            .as_ref()
+            .map(|(from, to)| format!("at {} instead of {}", to.join(", "), from.join(", ")));
+        let (cause, deed) = match place {
+            None => (Cause::Renewed, lives),
+            Some(place) if generation > earlier => (Cause::Renewed, format!("{lives}, {place}")),
+            Some(place) => (Cause::Moved, place),
+        };
+        self.note(now, node, cause, deed.into());
+        if how.had_left && how.lost > 0 {
+            self.tell_return(now, node, generation, Returned::AfterLeaving, out);
+        }
+        if how.lost_keys {
+            out.push(Output::Count(Counter::PeersBehind, 1));
+            let behind = Returned::Behind { earlier, versions: how.lost };
+            self.tell_return(now, node, generation, behind, out);
+        }
+        let elsewhere = generation > earlier && how.moved.is_some() && there;
+        if how.is_conflict || elsewhere {
+            out.push(Output::Count(Counter::PeersTwice, 1));
+            self.tell_return(now, node, generation, Returned::Twice { earlier }, out);
+        }
+    }
+
+    fn tell_return(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        generation: Generation,
+        how: Returned,
+        out: &mut Vec<Output>,
+    ) {
+        self.note(now, node, how.cause(), how.detail().into());
+        let peer = node.clone();
+        out.push(Output::Event(Event::PeerReturned { peer, generation, how }));
+    }
+
+    /// Keeps what a peer has done beside the changes of what is thought of it.
+    fn note(&mut self, now: Time, node: &NodeId, cause: Cause, deed: Arc<str>) {
+        let Some(peer) = self.peers.get(node) else { return };
+        let reason = Arc::new(Reason { deed: Some(deed), ..Reason::of(cause) });
         let transition = Transition { at: now, from: peer.state, to: peer.state, reason };
         Arc::make_mut(self.histories.entry(node.clone()).or_default()).push(transition);
         self.changed.insert(node.clone());
@@ -554,7 +611,7 @@ impl Liveness {
         // Nobody has introduced it yet, or its connection is of an earlier life.
         let Some(peer) = self.peers.get_mut(node) else { return };
         if generation < peer.generation {
-            return;
+            return self.heard_earlier(now, node, generation, at, out);
         }
         let watch = self.observed.get_mut(node);
         // Nothing follows from most of what is heard.
@@ -607,6 +664,26 @@ impl Liveness {
             self.enter(now, node, PeerState::Live, Cause::Heard, Arc::default(), out);
         }
         self.note_defiance(node);
+    }
+
+    /// A connection of an earlier life than the one known is closed; if that life is heard all the same,
+    /// two processes use one name.
+    fn heard_earlier(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        earlier: Generation,
+        at: Time,
+        out: &mut Vec<Output>,
+    ) {
+        let (Some(peer), Some(watch)) = (self.peers.get(node), self.observed.get_mut(node)) else {
+            return;
+        };
+        let generation = peer.generation;
+        if watch.hears_earlier(at, self.config.heartbeat_interval) {
+            out.push(Output::Count(Counter::PeersTwice, 1));
+            self.tell_return(now, node, generation, Returned::Twice { earlier }, out);
+        }
     }
 
     /// It may be that others say of a peer what this node does not believe.
@@ -964,8 +1041,7 @@ impl Liveness {
 
     /// Who agreed on the suspicion.
     fn suspected_by(&self, node: &NodeId) -> Arc<[NodeId]> {
-        let changed = |transition: &&Transition| transition.from != transition.to;
-        let last = self.histories.get(node).and_then(|history| history.iter().rev().find(changed));
+        let last = self.histories.get(node).and_then(|history| history.last_change());
         last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
     }
 

@@ -617,6 +617,12 @@ impl NodeMap {
         keys
     }
 
+    /// Whether there are writes after this version, deletions included.
+    #[must_use]
+    pub fn has_writes_after(&self, version: Version) -> bool {
+        self.by_version.range((version.next(), Key::from(""))..).next().is_some()
+    }
+
     /// Applies news of the owner.
     ///
     /// When the sender has dropped tombstones that this copy still needs, the owner's whole map is

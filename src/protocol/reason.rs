@@ -6,6 +6,9 @@ use super::{id::NodeId, liveness::PeerState, time::Time};
 
 /// Most changes of one peer that are kept.
 pub const TRANSITIONS_MAX: usize = 32;
+/// Most of them that change nothing of what is thought of the peer, so that a peer that begins one life
+/// after another, or moves without end, does not push the others out.
+pub const NOTES_MAX: usize = 16;
 
 /// One change of what is thought of a peer.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,11 +83,28 @@ pub enum Cause {
     Left,
     /// It did not keep to the protocol, and this node cut it off. What is thought of it stays.
     CutOff,
+    /// It is at another address. What is thought of it stays.
+    Moved,
+    /// It came back in a way that an operator should look at:
+    /// [`Returned`](super::returning::Returned). What is thought of it stays.
+    AfterLeaving,
+    /// The same.
+    Behind,
+    /// The same.
+    Twice,
 }
 
 /// The last changes of one peer, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History(VecDeque<Transition>);
+
+impl Transition {
+    /// Whether what is thought of the peer is the same as before.
+    #[must_use]
+    pub fn is_note(&self) -> bool {
+        self.from == self.to
+    }
+}
 
 impl Reason {
     /// A reason that needs no evidence.
@@ -110,6 +130,10 @@ impl Cause {
             Self::Unrefuted => "unrefuted",
             Self::Left => "left",
             Self::CutOff => "cut_off",
+            Self::Moved => "moved",
+            Self::AfterLeaving => "after_leaving",
+            Self::Behind => "behind",
+            Self::Twice => "twice",
         }
     }
 
@@ -127,6 +151,10 @@ impl Cause {
             Self::Unrefuted => "has not refuted the suspicion in time",
             Self::Left => "said that it leaves",
             Self::CutOff => "did not keep to the protocol and was cut off by this node",
+            Self::Moved => "is at another address",
+            Self::AfterLeaving => "is back although it had left on purpose",
+            Self::Behind => "is back with less than it had",
+            Self::Twice => "seems to run twice",
         }
     }
 }
@@ -138,12 +166,23 @@ impl fmt::Display for Cause {
 }
 
 impl History {
-    /// Adds a change; the oldest is dropped beyond [`TRANSITIONS_MAX`].
+    /// Adds a change; the oldest is dropped beyond [`TRANSITIONS_MAX`], the oldest note beyond
+    /// [`NOTES_MAX`].
     pub fn push(&mut self, transition: Transition) {
-        if self.0.len() == TRANSITIONS_MAX {
-            self.0.pop_front();
-        }
+        let notes = || self.0.iter().filter(|known| known.is_note()).count();
+        let dropped = if transition.is_note() && notes() >= NOTES_MAX {
+            self.0.iter().position(Transition::is_note)
+        } else {
+            (self.0.len() >= TRANSITIONS_MAX).then_some(0)
+        };
+        dropped.and_then(|oldest| self.0.remove(oldest));
         self.0.push_back(transition);
+    }
+
+    /// The last one that has changed what is thought of the peer.
+    #[must_use]
+    pub fn last_change(&self) -> Option<&Transition> {
+        self.0.iter().rev().find(|transition| !transition.is_note())
     }
 
     /// The changes, oldest first.
@@ -161,5 +200,27 @@ impl History {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transition(second: u64, to: PeerState) -> Transition {
+        let (at, reason) = (Duration::from_secs(second), Arc::new(Reason::of(Cause::Moved)));
+        Transition { at: Time::from_origin(at), from: PeerState::Live, to, reason }
+    }
+
+    #[test]
+    fn notes_push_out_notes_and_not_the_changes() {
+        let mut history = History::default();
+        history.push(transition(0, PeerState::Suspect));
+        (1..100).for_each(|second| history.push(transition(second, PeerState::Live)));
+        assert_eq!(history.len(), NOTES_MAX + 1);
+        assert_eq!(history.last_change(), Some(&transition(0, PeerState::Suspect)));
+        assert_eq!(history.iter().last(), Some(&transition(99, PeerState::Live)));
+        (100..200).for_each(|second| history.push(transition(second, PeerState::Dead)));
+        assert_eq!(history.len(), TRANSITIONS_MAX);
     }
 }

@@ -47,6 +47,7 @@ mod opinion;
 mod quotas;
 mod reconciliation;
 mod sealing;
+mod returned;
 mod revoking;
 mod serving;
 mod writing;
@@ -145,6 +146,8 @@ pub struct Replica {
     liars: BTreeSet<NodeId>,
     /// What others may still have this node do: begin other lives of theirs, take verdicts over.
     quotas: quotas::Quotas,
+    /// Who came back with less than it had, and what others say of this node's own past.
+    returned: returned::ReturnedPeers,
     /// Whose certificates are revoked, who knows whose word counts for that, and how often all of it
     /// may be told.
     revocations: Arc<Revocations>,
@@ -347,6 +350,7 @@ impl Replica {
             unable_to_sign: None,
             liars: BTreeSet::new(),
             quotas: quotas::Quotas::default(),
+            returned: returned::ReturnedPeers::default(),
             revocations: Arc::new(Revocations::restored(stored.revocations.iter().cloned())),
             authorities: None,
             revocations_told: Bucket::full(now, revoking::ANSWERS_PER_SECOND),
@@ -481,6 +485,7 @@ impl Replica {
                         out,
                     );
                     self.tell_revocation_sum(vec![peer.clone()], out);
+                    self.tell_past(&peer, out);
                 }
                 self.push.linked(peer, up);
             }

@@ -12,6 +12,7 @@ use super::{
     gossip::{Answer, Ask, Gossip},
     id::{Datacenter, Generation, NodeId},
     record::Status,
+    returning::Return,
     revocation::Revocations,
     time::Time,
     verdict::Verdict,
@@ -243,6 +244,9 @@ pub enum DetectorInput {
         /// Who says so.
         by: NodeId,
     },
+    /// A peer is in another life than the one that was known, or at another address; said before what
+    /// its new record says.
+    Returned(NodeId, Arc<Return>),
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }
@@ -467,6 +471,12 @@ pub enum Counter {
     RevocationsRefused,
     /// News of a life that is revoked.
     RevokedNewsRefused,
+    /// Peers that came back with less than they had.
+    PeersBehind,
+    /// Peers that seem to run twice.
+    PeersTwice,
+    /// Times that a peer said that this node came back with less than it had.
+    BehindTold,
     /// News of a life that was forgotten or removed here.
     ForgottenNewsRefused,
     /// Marks of forgotten lives dropped, since there were more than
@@ -488,7 +498,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 72] = [
         Self::ExchangesInitiated,
         Self::ExchangesAnswered,
         Self::ExchangesFailed,
@@ -550,6 +560,9 @@ impl Counter {
         Self::RevocationsTaken,
         Self::RevocationsRefused,
         Self::RevokedNewsRefused,
+        Self::PeersBehind,
+        Self::PeersTwice,
+        Self::BehindTold,
         Self::ForgottenNewsRefused,
         Self::MarksDropped,
         Self::RemovalsFollowed,
@@ -625,6 +638,9 @@ impl Counter {
             Self::RevocationsTaken => "revocations_taken",
             Self::RevocationsRefused => "revocations_refused",
             Self::RevokedNewsRefused => "revoked_news_refused",
+            Self::PeersBehind => "peers_behind",
+            Self::PeersTwice => "peers_twice",
+            Self::BehindTold => "behind_told",
             Self::ForgottenNewsRefused => "forgotten_news_refused",
             Self::MarksDropped => "marks_dropped",
             Self::RemovalsFollowed => "removals_followed",

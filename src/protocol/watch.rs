@@ -90,6 +90,10 @@ pub struct Watch {
     answered: Time,
     /// That it is not was told to those who keep the bridges.
     reported: bool,
+    /// When its present life was learned of, as long as nothing of an earlier one was heard since.
+    renewed: Option<Time>,
+    /// Whether the earlier life was still heard then.
+    overlaps: bool,
 }
 
 /// Something was missed, and nothing has been heard since.
@@ -131,14 +135,38 @@ impl Watch {
             miss: None,
             answered: now,
             reported: false,
+            renewed: None,
+            overlaps: false,
         }
     }
 
     /// The peer lives anew: what was heard before means nothing, the connections stay as they are
     /// told.
     pub fn renew(&mut self, now: Time, interval: Duration) {
+        let (renewed, overlaps) = (Some(now), self.is_heard_lately(now, interval));
         let Self { link, slot, reported, judged, .. } = *self;
-        *self = Self { link, slot, reported, ..Self::new(now, interval, judged) };
+        let fresh = Self::new(now, interval, judged);
+        *self = Self { link, slot, reported, renewed, overlaps, ..fresh };
+    }
+
+    /// Whether it was heard here within the last intervals, and is not missed.
+    #[must_use]
+    pub fn is_heard_lately(&self, now: Time, interval: Duration) -> bool {
+        let silence = self.window.silence(now);
+        self.heard && self.miss.is_none() && silence <= interval * OVERLAP_INTERVALS
+    }
+
+    /// Whether the earlier life was still heard when the present one was learned of.
+    #[must_use]
+    pub const fn overlaps(&self) -> bool {
+        self.overlaps
+    }
+
+    /// Something of an earlier life was heard. Says whether that life goes on beside the present one:
+    /// what was on its way has arrived. It says so once for each life.
+    pub fn hears_earlier(&mut self, at: Time, interval: Duration) -> bool {
+        let goes_on = |since: &mut Time| at >= *since + interval * OVERLAP_INTERVALS;
+        self.renewed.take_if(goes_on).is_some()
     }
 
     /// Whether this node has a voice in what becomes of the peer.
@@ -517,6 +545,8 @@ fn answer_wait(rtt: Option<Duration>, scale: &Scale, peer_health: u8) -> Duratio
 
 /// A bridge is silent when nothing has come over it for so many intervals: some probes were lost then.
 const SILENT_INTERVALS: u32 = 2;
+/// A life that was heard within so many intervals goes on; what a life has sent arrives within them.
+const OVERLAP_INTERVALS: u32 = 2;
 /// As long as nothing has been measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(50);
 /// Beyond the round trip and the delay of the acknowledgement.

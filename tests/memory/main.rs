@@ -9,5 +9,6 @@ mod membership;
 mod propagation;
 mod reconciliation;
 mod store;
+mod returning;
 mod subscriptions;
 mod supervision;

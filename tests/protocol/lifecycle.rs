@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What a store holds of a node now.
-fn stored(replica: &Replica) -> Stored {
+pub(crate) fn stored(replica: &Replica) -> Stored {
     let mut stored = Stored::default();
     let own = replica.own();
     stored.head.generation = own.generation();

@@ -15,6 +15,7 @@ mod notary;
 mod overlay;
 mod reconciliation;
 mod repair;
+mod returning;
 mod revocation;
 mod scheduling;
 mod seals;

@@ -138,6 +138,9 @@ fn note(node: &Gossipmonger, event: Event) {
             tracing::warn!(%peer, phi, by, "dead: it {}", reason.cause.as_sentence());
         }
         Event::PeerLeft { peer, .. } => tracing::info!(%peer, "left on purpose"),
+        Event::PeerReturned { peer, generation, how } => {
+            tracing::warn!(%peer, %generation, "{how}");
+        }
         Event::PeerRemoved { peer, by: Some(by) } => {
             tracing::info!(%peer, told_by = %by, "removed: another node says that it was removed");
         }

@@ -30,8 +30,9 @@ use crate::{
     actors::clock::Clock,
     cli::{
         admin::{
-            Answer, Bytes, CertificateView, Code, Entry, Failure, Happening, Info, LINE_BYTES_MAX,
-            Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION, Written,
+            Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, Info,
+            LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION,
+            Written,
         },
         error::CliError,
         expiry,
@@ -654,6 +655,7 @@ fn info(agent: &Agent) -> Info {
         certificate_problem: agent.reloader.problem().map(Foreign::from),
         certificates_expiring: certificates.expiring,
         certificate_warning: expiry::warning(&certificates, now).map(Foreign::from),
+        behind: node.behind().map(|behind| BehindView::new(&behind)),
         seed_failures: agent.seed_failures(),
         counters: counts(agent.counters()),
         refusals: counts(node.counters().refusals()),

@@ -129,6 +129,7 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
             (Kind::Dead, peer, "is dead".to_owned(), Some(reason.phi))
         }
         Event::PeerLeft { peer, .. } => (Kind::Live, peer, "has left".to_owned(), None),
+        Event::PeerReturned { peer, how, .. } => (Kind::Trouble, peer, how.to_string(), None),
         Event::PeerRemoved { peer, .. } => (Kind::Dead, peer, "is removed".to_owned(), None),
         Event::PeerRevoked { peer, .. } => (Kind::Dead, peer, "is revoked".to_owned(), None),
         Event::PeerForgotten { peer } => (Kind::Dead, peer, "is forgotten".to_owned(), None),

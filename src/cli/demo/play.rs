@@ -424,6 +424,7 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
         Event::PeerSuspect { peer, reason } => format!("misses {peer} (phi {:.1})", reason.phi),
         Event::PeerDead { peer, reason } => format!("sees {peer} dead (phi {:.1})", reason.phi),
         Event::PeerLeft { peer, .. } => format!("sees {peer} leave"),
+        Event::PeerReturned { peer, how, .. } => format!("reports that {peer} {how}"),
         Event::PeerRemoved { peer, .. } => format!("removes {peer}"),
         Event::PeerRevoked { peer, .. } => format!("cuts off {peer}, which is revoked"),
         Event::PeerForgotten { peer } => format!("forgets {peer}"),

@@ -10,6 +10,7 @@ use crate::protocol::{
     id::NodeId,
     map::{Applied, KeyChange, NodeMap, Refusal},
     record::{NodeRecord, Status},
+    returning::Return,
     route::{Counter, Output, Reach, SchedulerInput},
     time::Time,
     verdict::Level,
@@ -87,6 +88,7 @@ impl Replica {
         }
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
         let (earlier, examined) = (copy.record().cloned(), copy.examined());
+        let (returned, reach) = (Return::of(copy, delta), copy.max_version());
         // A credential that was asked for has come.
         let mut answered = false;
         let applied = match vetted {
@@ -119,7 +121,13 @@ impl Replica {
             self.quotas.began(now, &delta.node);
         }
         let outcome = match applied {
-            Ok(applied) => self.applied(delta, earlier.as_deref(), applied, before, out),
+            Ok(applied) => {
+                // Before the detector hears what the new record says.
+                if let Some(how) = returned.filter(|_| applied.generation || applied.record) {
+                    self.returned(&delta.node, how, reach, out);
+                }
+                self.applied(delta, earlier.as_deref(), applied, before, out)
+            }
             Err(refusal) => {
                 if !known {
                     self.copies.remove(&delta.node);

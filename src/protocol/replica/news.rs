@@ -128,7 +128,9 @@ impl Replica {
             Gossip::Push(news) => self.pushed(now, from, &news, out),
             Gossip::Have(haves) => {
                 for have in haves {
-                    if self.lacks(&have) {
+                    if have.node == self.config.node {
+                        self.told_of_past(from, &have, out);
+                    } else if self.lacks(&have) {
                         let known = self.map_of(&have.node);
                         let known = known.is_some_and(|map| map.generation() == have.generation);
                         self.push.heard_of(now, from, have, known);

@@ -49,7 +49,7 @@ fn answers_of_an_agent_do_not_control_the_terminal() {
         (1, 1, &["members"], failed(WORDS)),
         (3, 1, &["get", "b", "key"], failed("not_found")),
         (0, 4, &["why", "b"], json!({ "done": why })),
-        (0, 17, &["info"], json!({ "done": info })),
+        (0, 21, &["info"], json!({ "done": info })),
         (0, 3, &["token", "create"], json!({ "done": token })),
         (0, 1, &["cert", "renew"], json!({"done": {"certificate": certificate}})),
         (0, 2, &["cert", "revoke", "b"], json!({ "done": revoked })),

@@ -325,7 +325,9 @@ fn bench(arguments: &[&str]) -> Value {
 
 /// What a phase took, by node.
 fn has_work(report: &Value, phase: &str) {
-    for work in ["dials", "dials_failed", "gossip_duplicates", "repairs", "inquiries"] {
+    for work in
+        ["dials", "dials_failed", "gossip_duplicates", "news_repeated", "repairs", "inquiries"]
+    {
         has(report, &[&format!("{phase}_{work}_per_node")]);
     }
 }

@@ -43,7 +43,7 @@ impl Counts {
     }
 
     /// What the work cost by its parts, each divided by `by`: name and figure.
-    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 10] {
+    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 11] {
         let sum = |counters: &[Counter]| {
             counters.iter().map(|counter| self.get(*counter)).sum::<u64>() as f64 / by
         };
@@ -53,8 +53,10 @@ impl Counts {
             ("handshakes_failed", sum(&[Counter::HandshakesFailed])),
             ("gossip_sent", sum(&[Counter::GossipSent])),
             ("gossip_received", sum(&[Counter::GossipReceived])),
-            // Some are told apart before they are decoded, the others after.
-            ("gossip_duplicates", sum(&[Counter::GossipDuplicates, Counter::PushesRepeated])),
+            // Frames that were dropped before they were decoded, since they had nothing new.
+            ("gossip_duplicates", sum(&[Counter::GossipDuplicates])),
+            // Items of the other frames that had nothing new: a frame has many.
+            ("news_repeated", sum(&[Counter::PushesRepeated])),
             ("repairs", sum(&[Counter::ExchangesInitiated, Counter::Grafts])),
             ("exchanges_failed", sum(&[Counter::ExchangesFailed])),
             ("inquiries", sum(&[Counter::Inquiries])),
@@ -76,12 +78,13 @@ impl Counts {
             work.iter().find(|(known, _)| *known == name).map_or(0.0, |(_, figure)| *figure)
         };
         format!(
-            "{:.1} dials ({:.1} failed), {:.1} duplicates of {:.1} gossip messages, {:.1} repairs, \
-             {:.1} inquiries per node",
+            "{:.1} dials ({:.1} failed), {:.1} gossip messages ({:.1} duplicates), {:.1} items of the \
+             others known already, {:.1} repairs, {:.1} inquiries per node",
             figure("dials"),
             figure("dials_failed"),
-            figure("gossip_duplicates"),
             figure("gossip_received"),
+            figure("gossip_duplicates"),
+            figure("news_repeated"),
             figure("repairs"),
             figure("inquiries"),
         )
@@ -91,6 +94,13 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_without_news_and_items_without_news_are_counted_apart() {
+        let counts = [(Counter::GossipDuplicates, 2), (Counter::PushesRepeated, 50)];
+        let work: BTreeMap<_, _> = Counts(counts.into_iter().collect()).work(1.0).into();
+        assert_eq!((work["gossip_duplicates"], work["news_repeated"]), (2.0, 50.0));
+    }
 
     #[test]
     fn work_is_what_was_counted_since_divided_by_the_nodes() {

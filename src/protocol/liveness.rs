@@ -45,6 +45,9 @@ pub const HEALTH_MAX: u32 = 8;
 pub const ASKS_MAX: f64 = 10.0;
 /// See [`ASKS_MAX`].
 pub const ASKS_PER_INTERVAL: f64 = 2.0;
+/// For so many times as long as a suspect has to refute that, what was heard here counts more than what
+/// others or storage say; and after that time a suspicion ends, whoever has a voice.
+pub const DEFIANCE: u32 = 5;
 /// Most questions of others about one peer that wait to be answered.
 pub const QUESTIONS_MAX: usize = 8;
 
@@ -122,8 +125,10 @@ pub struct Liveness {
     asks: Bucket,
     /// Dead or left, to be forgotten some day.
     gone: BTreeSet<NodeId>,
-    /// Heard here though they are said to be dead, which they have not refuted.
+    /// Heard here though others accuse them, which they have not refuted.
     defied: BTreeSet<NodeId>,
+    /// Heard here in a life that storage does not know yet.
+    ahead: BTreeMap<NodeId, Ahead>,
     suspects: BTreeSet<NodeId>,
     /// Few nodes judge each other here: see [`Scale::few`].
     few: bool,
@@ -187,6 +192,7 @@ impl Liveness {
             asks: Bucket::holding(Time::ZERO, ASKS_MAX),
             gone: BTreeSet::new(),
             defied: BTreeSet::new(),
+            ahead: BTreeMap::new(),
             suspects: BTreeSet::new(),
             few: false,
             histories: BTreeMap::new(),
@@ -261,6 +267,7 @@ impl Liveness {
                 self.observed.remove(&peer);
                 self.gone.remove(&peer);
                 self.defied.remove(&peer);
+                self.ahead.remove(&peer);
                 self.suspects.remove(&peer);
                 self.histories.remove(&peer);
                 self.drop_questions(&peer);
@@ -339,6 +346,7 @@ impl Liveness {
         self.peers = members.into_iter().map(|(node, life)| (node, met(life))).collect();
         self.whom = Some(Whom { judged: Arc::new([]), witnessed: Arc::new([]) });
         (self.observed, self.gone) = (BTreeMap::new(), BTreeSet::new());
+        self.ahead.clear();
     }
 
     /// Whether all who are to be heard are, and nobody is gone: then ticks do nothing as long as that
@@ -350,6 +358,7 @@ impl Liveness {
         let live = |node| self.peers.get(node).is_some_and(well);
         self.gone.is_empty()
             && self.defied.is_empty()
+            && self.ahead.is_empty()
             && self.health.score == 0
             && self.observed.iter().all(|(node, watch)| watch.is_settled() && live(node))
     }
@@ -393,8 +402,14 @@ impl Liveness {
         let known = self.peers.contains_key(node);
         let peer = self.peers.entry(node.clone()).or_insert_with(|| Peer::unheard(now, generation));
         if generation < peer.generation {
+            let ahead = Ahead::of(generation, status, verdict, now);
+            let known = self.ahead.entry(node.clone()).or_insert(ahead);
+            if generation >= known.generation {
+                *known = Ahead { heard: known.heard, ..ahead };
+            }
             return;
         }
+        self.ahead.remove(node);
         let incarnation = u32::try_from(verdict.incarnation.0).unwrap_or(u32::MAX);
         let renewed = generation > peer.generation;
         let refuted = renewed || !known || incarnation > peer.incarnation;
@@ -613,6 +628,9 @@ impl Liveness {
         if generation < peer.generation {
             return self.heard_earlier(now, node, generation, at, out);
         }
+        if let Some(ahead) = self.ahead.get_mut(node) {
+            ahead.heard = ahead.heard.max(at);
+        }
         let watch = self.observed.get_mut(node);
         // Nothing follows from most of what is heard.
         let well = (peer.state, peer.level) == (PeerState::Live, Level::Alive);
@@ -625,6 +643,9 @@ impl Liveness {
         let asked = self.questions.contains_key(node);
         let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_doubted());
         if generation > peer.generation {
+            // A second life that storage does not know either changes nothing of what it knows.
+            let told = Ahead { heard: at, ..peer.as_told() };
+            self.ahead.entry(node.clone()).or_insert(told).heard = at;
             peer.generation = generation;
             self.changed.insert(node.clone());
             (peer.incarnation, peer.level) = (0, Level::Alive);
@@ -688,8 +709,7 @@ impl Liveness {
 
     /// It may be that others say of a peer what this node does not believe.
     fn note_defiance(&mut self, node: &NodeId) {
-        let defied = |peer: &Peer| peer.level == Level::Dead && !peer.is_gone();
-        if self.peers.get(node).is_some_and(defied) {
+        if self.peers.get(node).is_some_and(Peer::is_defied) {
             self.defied.insert(node.clone());
         }
     }
@@ -896,6 +916,7 @@ impl Liveness {
             self.miss_bridges(now, out);
             self.convict(now, out);
             self.yield_to_the_others(now, out);
+            self.give_up_unknown_lives(now, out);
             self.age(now, out);
         }
         self.wake(now, out);
@@ -972,24 +993,28 @@ impl Liveness {
     }
 
     /// Those whose suspicion was not refuted in time are dead. One of its observers says so first, so
-    /// that not all do at once.
+    /// that not all do at once. Every suspicion ends, also if those who raised it are gone or have no
+    /// voice any more: then the others call the suspect dead, later.
     fn convict(&mut self, now: Time, out: &mut Vec<Output>) {
         self.follow(now, out);
         let mut convicted = Vec::new();
         for node in &self.suspects {
-            let (Some(watch), Some(peer)) = (self.observed.get(node), self.peers.get(node)) else {
+            let (watch, Some(peer)) = (self.observed.get(node), self.peers.get(node)) else {
                 continue;
             };
-            let unheard = || watch.last_heard().is_none_or(|at| at < peer.since);
-            let silent = watch.is_missing() || unheard();
-            if !watch.is_judged() || !silent {
+            let heard = watch.filter(|watch| !watch.is_missing()).and_then(Watch::last_heard);
+            if heard.is_some_and(|at| at >= peer.since) {
                 continue;
             }
             let observers = self.suspected_by(node);
             let place = observers.iter().position(|observer| *observer == self.config.node);
             let place = u32::try_from(place.unwrap_or(observers.len())).unwrap_or(u32::MAX);
             let turn = self.config.heartbeat_interval / TICKS_PER_INTERVAL * place.min(TURNS_MAX);
-            if now.since(peer.since) >= self.config.suspicion + turn {
+            let patience = match watch {
+                Some(watch) if watch.is_judged() => self.config.suspicion + turn,
+                Some(_) | None => self.config.suspicion * DEFIANCE,
+            };
+            if now.since(peer.since) >= patience {
                 convicted.push((node.clone(), observers));
             }
         }
@@ -1013,28 +1038,61 @@ impl Liveness {
         }
     }
 
-    /// Whom this node has heard, but has no voice about: who is there refutes what the others say. If that
-    /// does not happen, and nothing is heard any more, the others are right.
+    /// Whom this node has heard, but has no voice about: a peer that is there refutes what the others say.
+    /// If that does not happen, and nothing is heard any more, the others are right.
     fn yield_to_the_others(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut over = Vec::new();
         let patience = self.config.suspicion * DEFIANCE;
         for node in &self.defied {
             let peer = self.peers.get(node);
-            match peer.filter(|peer| peer.level == Level::Dead && !peer.is_gone()) {
-                None => over.push((node.clone(), false)),
+            match peer.filter(|peer| peer.is_defied()) {
+                None => over.push((node.clone(), None)),
                 Some(_) if self.role(node) == Some(true) => {}
                 Some(peer) => {
                     let heard = self.observed.get(node).map_or(peer.since, Watch::last_answer);
                     if now.since(heard.max(peer.since)) >= patience {
-                        over.push((node.clone(), true));
+                        over.push((node.clone(), peer.accused_as()));
                     }
                 }
             }
         }
-        for (node, dead) in over {
+        for (node, state) in over {
             self.defied.remove(&node);
-            if dead {
-                self.enter(now, &node, PeerState::Dead, Cause::Told, Arc::default(), out);
+            if let Some(state) = state {
+                self.enter(now, &node, state, Cause::Told, Arc::default(), out);
+            }
+            self.note_defiance(&node);
+        }
+    }
+
+    /// A life of which no news has come, and which is not heard any more, is as if it had never been
+    /// heard: what storage says of the peer holds again. Otherwise nobody could judge it, since those
+    /// who are asked about a life that they do not know say nothing.
+    fn give_up_unknown_lives(&mut self, now: Time, out: &mut Vec<Output>) {
+        let patience = self.config.suspicion * DEFIANCE;
+        let silent = |ahead: &Ahead| now.since(ahead.heard) >= patience;
+        let silent = self.ahead.iter().filter(|(_, ahead)| silent(ahead));
+        let silent: Vec<_> = silent.map(|(node, ahead)| (node.clone(), *ahead)).collect();
+        for (node, told) in silent {
+            self.ahead.remove(&node);
+            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            (peer.generation, peer.incarnation, peer.level) =
+                (told.generation, told.incarnation, told.level);
+            let (state, next) =
+                (peer.state, if told.left { Some(PeerState::Left) } else { peer.accused_as() });
+            self.changed.insert(node.clone());
+            self.drop_questions(&node);
+            if let Some(watch) = self.observed.get_mut(&node) {
+                watch.renew(now, self.config.heartbeat_interval);
+            }
+            match next {
+                Some(next) => self.enter(now, &node, next, Cause::Told, Arc::default(), out),
+                // The life before it has ended as well.
+                None if state == PeerState::Dead => {
+                    let observers = self.suspected_by(&node);
+                    self.accuse(now, &node, Level::Dead, Cause::Unrefuted, observers, out);
+                }
+                None => {}
             }
         }
     }
@@ -1077,6 +1135,7 @@ impl Liveness {
         self.last_tick = Some(now);
         self.observed.values_mut().for_each(|watch| watch.excuse(stalled, now));
         self.inquiries.values_mut().for_each(|inquiry| inquiry.excuse(stalled, now));
+        self.ahead.values_mut().for_each(|ahead| ahead.heard = (ahead.heard + stalled).min(now));
         // A suspect could not be heard to refute that.
         for node in &self.suspects {
             let Some(peer) = self.peers.get_mut(node) else { continue };
@@ -1134,6 +1193,24 @@ impl Liveness {
     }
 }
 
+/// What storage says of a peer that this node has heard in a later life.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    generation: Generation,
+    incarnation: u32,
+    level: Level,
+    left: bool,
+    /// When the later life was last heard.
+    heard: Time,
+}
+
+impl Ahead {
+    fn of(generation: Generation, status: Status, verdict: Verdict, heard: Time) -> Self {
+        let incarnation = u32::try_from(verdict.incarnation.0).unwrap_or(u32::MAX);
+        Self { generation, incarnation, level: verdict.level, left: status == Status::Left, heard }
+    }
+}
+
 /// What another node asks.
 #[derive(Debug)]
 struct Question {
@@ -1179,6 +1256,31 @@ impl Peer {
 
     const fn is_gone(&self) -> bool {
         matches!(self.state, PeerState::Dead | PeerState::Left)
+    }
+
+    /// Whether others accuse it and this node thinks better of it.
+    fn is_defied(&self) -> bool {
+        match self.level {
+            Level::Alive => false,
+            Level::Suspect => !self.is_gone() && self.state != PeerState::Suspect,
+            Level::Dead => !self.is_gone(),
+        }
+    }
+
+    /// What it is by what others accuse it of, if they do.
+    const fn accused_as(&self) -> Option<PeerState> {
+        match self.level {
+            Level::Alive => None,
+            Level::Suspect => Some(PeerState::Suspect),
+            Level::Dead => Some(PeerState::Dead),
+        }
+    }
+
+    /// What storage says of it, as long as nothing else was heard.
+    fn as_told(&self) -> Ahead {
+        let Self { generation, incarnation, level, .. } = *self;
+        let left = self.state == PeerState::Left;
+        Ahead { generation, incarnation, level, left, heard: Time::ZERO }
     }
 
     /// What to accuse it of: what it has refuted already is not said again.
@@ -1292,9 +1394,6 @@ const FEW_MAX: usize = 4;
 const STALL_MIN: Duration = Duration::from_millis(10);
 /// For so many intervals a stall is told with every verdict.
 const STALL_MEMORY: u32 = 10;
-/// For so many times as long as a suspect has to refute that, what is heard counts more than what others
-/// say.
-const DEFIANCE: u32 = 5;
 /// No wait is shorter.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// An observer waits for at most so many others to say that a suspect is dead.

@@ -304,6 +304,11 @@ impl Stage {
         self.liveness.life(&node(name)).map(|life| life.state)
     }
 
+    /// The life that the state of a peer is about.
+    fn generation(&self, name: &str) -> u64 {
+        self.liveness.life(&node(name)).unwrap().generation.0
+    }
+
     /// The events of one peer.
     fn told(&self, name: &str) -> Vec<&'static str> {
         let about = |event: &Event| match event {
@@ -710,6 +715,81 @@ fn who_was_heard_once_since_it_was_called_dead_is_given_up_again() {
         stage.member("p", 1, Status::Up, refuted).run(30_000);
         assert_eq!(stage.state("p"), Some(PeerState::Live));
     }
+}
+
+/// A node that ends in the moment after it has introduced itself, or one whose news is lost.
+#[test]
+fn a_life_of_which_no_news_comes_is_given_up_once_it_is_silent() {
+    for (observed, left) in [(true, false), (false, false), (true, true), (false, true)] {
+        let mut stage = Stage::among(&["p", "q"]);
+        stage.silence("p").observe(&["q"], if observed { &["p"] } else { &[] }).run(3_000);
+        let over = Verdict { incarnation: Incarnation(0), level: Level::Dead };
+        let (status, verdict, state) = match left {
+            true => (Status::Left, Verdict::default(), PeerState::Left),
+            false => (Status::Up, over, PeerState::Dead),
+        };
+        stage.member("p", 1, status, verdict).run(3_000);
+        assert_eq!(stage.state("p"), Some(state));
+        stage.hear("p", 2).run(5_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Live), "its news may be on the way");
+        assert_eq!(stage.generation("p"), 2);
+        stage.run(10_000);
+        assert_eq!(stage.state("p"), Some(state), "observed: {observed}");
+        assert_eq!(stage.generation("p"), 1, "that is the life that storage knows");
+        // Once there is news of that life, it holds.
+        stage.hear("p", 2).introduce("p", 2).run(30_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Live));
+        assert_eq!(stage.generation("p"), 2);
+    }
+}
+
+#[test]
+fn what_storage_says_last_of_the_life_that_it_knows_counts() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observe(&["q"], &["p"]).silence("p").hear("p", 2).run(1_000);
+    let dead = Verdict { incarnation: Incarnation(3), level: Level::Dead };
+    stage.member("p", 1, Status::Up, dead).run(1_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Live), "that is not about this life");
+    stage.run(12_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+    assert_eq!(stage.generation("p"), 1);
+}
+
+#[test]
+fn a_life_of_which_no_news_comes_is_live_as_long_as_it_is_heard() {
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.peer("p").generation = Generation(2);
+    stage.run(60_000);
+    assert_eq!((stage.state("p"), stage.generation("p")), (Some(PeerState::Live), 2));
+}
+
+/// The accusers are gone, or others are there again to judge, who know nothing of it.
+#[test]
+fn a_suspicion_ends_also_without_a_voice() {
+    let suspect = Verdict { incarnation: Incarnation(0), level: Level::Suspect };
+    // This node has a voice when it begins to suspect, and loses it.
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.silence("p").run_until(|stage| stage.state("p") == Some(PeerState::Suspect));
+    stage.observe(&["q"], &["p"]).run(9_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Suspect), "others may know better");
+    stage.run(2_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
+    assert!(stage.accuses("p"), "storage is to know what the detector thinks");
+    // It never had one: somebody else has begun, and is gone.
+    for witnessed in [&["p"][..], &[]] {
+        let mut stage = Stage::among(&["p", "q"]);
+        stage.observe(&["q"], witnessed).silence("p").run(5_000);
+        stage.member("p", 1, Status::Up, suspect).run(9_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Suspect));
+        stage.run(2_000);
+        assert_eq!(stage.state("p"), Some(PeerState::Dead), "{witnessed:?}");
+    }
+    // Others suspected it while it was heard here; then it fell silent.
+    let mut stage = Stage::among(&["p", "q"]);
+    stage.observe(&["q"], &["p"]).member("p", 1, Status::Up, suspect).run(2_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Live), "it is heard");
+    stage.silence("p").run(25_000);
+    assert_eq!(stage.state("p"), Some(PeerState::Dead));
 }
 
 #[test]

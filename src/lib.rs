@@ -66,7 +66,8 @@
 //! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was
 //!    dropped. Mailboxes have none of their own: what fills them is limited where it comes from.
 //! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free
-//!    prefixes, and a batch is one version, which readers see whole or not at all.
+//!    prefixes, and a batch is one version, which readers see whole or not at all. Equal roots mean equal
+//!    copies: a copy that is a part, told by a peer that reaches further, is in no root until it is complete.
 //! 7. Every start of a process is a new generation; a version is never used twice.
 //! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. All
 //!    that they share is which introductions of nodes have been verified already.

@@ -92,6 +92,14 @@ impl Digest {
 }
 
 impl DigestEntry {
+    /// Whether the copy is a part: whoever told it had come further than it reaches and left out what was
+    /// overwritten on the way, so that two parts with this line may hold different keys. A copy without a
+    /// part is a state that its owner was in at this version, and the line tells which one.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.horizon > self.max_version
+    }
+
     /// The line of a node that nothing is known of.
     #[must_use]
     pub const fn unknown(node: NodeId) -> Self {

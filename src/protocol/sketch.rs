@@ -69,7 +69,8 @@ impl SketchKey {
     }
 
     /// What stands for a line: all of it but the horizon, which tells how a copy came about and not
-    /// what is in it.
+    /// what is in it. The caller MUST NOT put the line of a [part](DigestEntry::is_part) into a sketch:
+    /// equal sums mean equal copies, and such a line does not tell what the copy holds.
     #[must_use]
     pub fn symbol(&self, line: &DigestEntry) -> Symbol {
         let name = self.name(&line.node);
@@ -253,6 +254,13 @@ mod tests {
         let line = line("a");
         let other = DigestEntry { horizon: Version(9), ..line.clone() };
         assert_eq!(key().symbol(&line), key().symbol(&other));
+    }
+
+    #[test]
+    fn a_line_is_of_a_part_if_it_was_told_by_somebody_further() {
+        let line = line("a");
+        assert!(!DigestEntry { horizon: line.max_version, ..line.clone() }.is_part());
+        assert!(DigestEntry { horizon: Version(3), ..line }.is_part());
     }
 
     /// Two machines must put a symbol into the same cells, whatever they are.

@@ -576,7 +576,8 @@ fn reborn(name: &str, life: u64, now: u64) -> Replica {
 /// The sums that are kept up to date must be those of the lines.
 fn made_anew(replica: &mut Replica) -> Sketch {
     let (key, digest) = (replica.sketch().key(), replica.digest());
-    Sketch::collect(key, CELLS_CACHED, digest.entries.iter().map(|line| key.symbol(line)))
+    let whole = digest.entries.iter().filter(|line| !line.is_part());
+    Sketch::collect(key, CELLS_CACHED, whole.map(|line| key.symbol(line)))
 }
 
 /// All of what a node knows: the lines, and the keys behind them.

@@ -302,6 +302,50 @@ fn an_exchange_leaves_both_equal() {
 }
 
 // C15
+/// One was told before a key was replaced, the other after, and neither was told what replaced it.
+#[test]
+fn copies_that_reach_as_far_and_lack_different_keys_are_in_no_sum() {
+    let one_at_a_time = ReplicaConfig { delta_entries: 1, ..config("owner") };
+    let mut owner = start(one_at_a_time, Stored::default());
+    let (mut early, mut late) = (replica("early"), replica("late"));
+    let mut peers = 0;
+    let mut tell = |owner: &mut Replica, reader: &mut Replica, upto: u64| {
+        while reach(reader, "owner").is_none_or(|(reach, _)| reach < upto) {
+            let (lines, _) = reader.lines(&[node("owner")], &[]);
+            // Another one each time: who was told a part is to pull the rest.
+            peers += 1;
+            let peer = node(&format!("peer-{peers}"));
+            let (_, news) = owner.answer(at(1), &peer, &lines, &mut Vec::new());
+            let news = news.nodes.into_iter().find(|news| news.node == node("owner")).unwrap();
+            told(reader, "owner", news);
+        }
+    };
+    exchange(&mut early, &mut late, at(1));
+    ["a", "replaced", "b"].iter().for_each(|key| {
+        set(&mut owner, key, "old");
+    });
+    tell(&mut owner, &mut early, 4);
+    set(&mut owner, "c", "new");
+    set(&mut owner, "replaced", "new");
+    tell(&mut owner, &mut early, 5);
+    tell(&mut owner, &mut late, 5);
+    // The owner is gone.
+    let line = |replica: &Replica| replica.lines(&[node("owner")], &[]).0;
+    assert_eq!(line(&early), line(&late), "by their lines they are equal");
+    assert_eq!(seen(&early, "owner", "replaced", at(1)).as_deref(), Some("old"));
+    assert_eq!(seen(&late, "owner", "replaced", at(1)), None, "and they are not");
+    assert!(line(&early).entries[0].is_part());
+    let symbols = [&early, &late].map(|replica| replica.sketch().symbols());
+    assert_eq!(symbols, [2, 2], "their own lines and each other's");
+    // Once one of them has all of it, it counts, and the other gets it.
+    tell(&mut owner, &mut early, 6);
+    assert_eq!(early.sketch().symbols(), 3);
+    assert_ne!(early.root(), late.root());
+    exchange(&mut late, &mut early, at(2));
+    assert_eq!(early.root(), late.root());
+    assert_eq!(seen(&late, "owner", "replaced", at(2)).as_deref(), Some("new"));
+}
+
 #[test]
 fn a_floor_at_the_reach_of_a_copy_does_not_reset_it() {
     let mut reader = replica("reader");

@@ -418,6 +418,35 @@ fn a_state_above_64_kib_comes_in_parts_each_of_which_is_proved() {
     assert_eq!(third.copy(&node("a")).unwrap().entries(), owner.own().entries());
 }
 
+/// What is in a part does not follow from how far it reaches: nobody can be shown it, and it is in no sum.
+#[test]
+fn parts_that_nobody_can_complete_are_compared_with_nobodys() {
+    let mut owner = signed("a");
+    for n in 0..400 {
+        write(&mut owner, at(1), vec![Write::set(format!("key-{n}"), vec![n as u8; 1_000])]);
+    }
+    let (mut b, mut c) = (signed("b"), signed("c"));
+    exchange(&mut b, &mut c, at(1));
+    let first = told(&mut owner, &b);
+    take(&mut b, "a", first.clone());
+    take(&mut c, "a", first);
+    let second = told(&mut owner, &c);
+    take(&mut c, "a", second);
+    let reach = |replica: &Replica| replica.copy(&node("a")).unwrap().max_version();
+    assert!(reach(&b) < reach(&c) && reach(&c) < owner.own().max_version());
+    assert_eq!(b.root(), c.root(), "their owner is gone, and no exchange could mend it");
+    // Who has all of it differs from them, and mends them.
+    let mut d = signed("d");
+    exchange(&mut d, &mut owner, at(2));
+    assert_ne!(d.root(), b.root());
+    for one in [&mut b, &mut c] {
+        exchange(one, &mut d, at(2));
+        assert_eq!(one.copy(&node("a")).unwrap().entries(), owner.own().entries());
+    }
+    exchange(&mut b, &mut c, at(3));
+    assert_eq!(b.root(), c.root());
+}
+
 #[test]
 fn reports_a_node_that_has_signed_two_states_as_one() {
     let mut reader = signed("b");

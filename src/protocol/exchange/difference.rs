@@ -154,5 +154,6 @@ fn ids(symbols: &[Symbol]) -> Vec<u32> {
 /// A sketch with four times the cells, and at least so many.
 fn deeper(sketch: &Sketch, digest: &Digest, least: usize) -> Sketch {
     let (key, cells) = (sketch.key(), least.max(4 * sketch.cells().len()));
-    Sketch::collect(key, cells, digest.entries.iter().map(|line| key.symbol(line)))
+    let whole = digest.entries.iter().filter(|line| !line.is_part());
+    Sketch::collect(key, cells, whole.map(|line| key.symbol(line)))
 }

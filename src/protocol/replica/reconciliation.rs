@@ -35,7 +35,9 @@ impl Replica {
         }
     }
 
-    /// The sums of all lines of the digest.
+    /// The sums of all lines of the digest but those of parts, so that equal sums mean equal copies.
+    /// While a part is being completed the sums of those who have more differ from ours; a part that
+    /// nobody has more of is compared with nobody's.
     #[must_use]
     pub fn sketch(&self) -> Sketch {
         self.sketch.clone()
@@ -44,7 +46,8 @@ impl Replica {
     /// Sums all lines anew.
     pub(super) fn sum_all(&mut self) {
         let (key, digest) = (self.config.sketch_key, self.digest());
-        let symbols = digest.entries.iter().map(|line| key.symbol(line));
+        let whole = digest.entries.iter().filter(|line| !line.is_part());
+        let symbols = whole.map(|line| key.symbol(line));
         self.sketch = Sketch::collect(key, CELLS_CACHED, symbols);
     }
 

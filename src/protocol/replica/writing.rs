@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{BATCH_BYTES_MAX, Before, Replica, Write, WriteError};
 use crate::protocol::{
+    digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
     event::Event,
     id::{NodeId, Version},
@@ -198,8 +199,10 @@ impl Replica {
         self.digest = None;
         let key = self.config.sketch_key;
         let node = &before.line.node;
-        let old = before.told.then(|| key.symbol(&before.line));
-        let new = self.is_told_of(node).then(|| key.symbol(&self.line(node)));
+        let summed =
+            |told: bool, line: &DigestEntry| (told && !line.is_part()).then(|| key.symbol(line));
+        let old = summed(before.told, &before.line);
+        let new = summed(self.is_told_of(node), &self.line(node));
         if old != new {
             old.into_iter().for_each(|symbol| self.sketch.remove(symbol));
             new.into_iter().for_each(|symbol| self.sketch.insert(symbol));

@@ -16,8 +16,8 @@ use gossipmonger::{
         exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
         gossip::Gossip,
         id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
-        liveness::{Liveness, LivenessConfig, PeerState},
-        map::MapLimits,
+        liveness::{DEFIANCE, Liveness, LivenessConfig, PeerState},
+        map::{MapLimits, NodeMap},
         message::{Call, FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
         record::{NodeRecord, Status},
         replica::{NodeView, Replica, ReplicaConfig, Write, Written},
@@ -107,6 +107,8 @@ pub(crate) struct Cluster {
     /// Processes that stand still, and until when.
     frozen: BTreeMap<usize, u64>,
     trace: DefaultHasher,
+    /// What was done to the cluster, oldest first, for a failure message.
+    history: Vec<String>,
 }
 
 /// A machine that a node may run on, with its disk.
@@ -249,6 +251,7 @@ impl Cluster {
             deaf: BTreeSet::new(),
             frozen: BTreeMap::new(),
             trace: DefaultHasher::new(),
+            history: Vec::new(),
         }
     }
 
@@ -264,7 +267,18 @@ impl Cluster {
 
     /// Ends the run: something that was promised does not hold.
     pub(crate) fn fail(&self, what: impl std::fmt::Display) -> ! {
-        panic!("SEED={} after {:?}: {what}{}", self.seed, self.now(), self.picture());
+        let (seed, now, picture) = (self.seed, self.now(), self.picture());
+        panic!("SEED={seed} after {now:?}: {what}{picture}\n  {}", self.history.join("\n  "));
+    }
+
+    /// What was done to the cluster, oldest first.
+    pub(crate) fn history(&self) -> &[String] {
+        &self.history
+    }
+
+    /// Remembers what is done to the cluster, so that a failure shows how it came about.
+    pub(crate) fn note(&mut self, what: impl std::fmt::Display) {
+        self.history.push(format!("{:?} {what}", self.now()));
     }
 
     // --- processes
@@ -275,13 +289,16 @@ impl Cluster {
         assert!(at.node.is_none(), "it runs already");
         at.epoch += 1;
         at.displaced = false;
+        let (address, datacenter, skew) = (at.address.clone(), at.datacenter.clone(), at.skew);
+        self.note(format_args!("boot {slot} at {address} in {datacenter}, clock {skew} ms ahead"));
+        let at = &mut self.slots[slot];
         let seeds = self.settings.seeds.iter().map(|n| format!("host-{n}:1"));
         let seeds = seeds.chain(self.names.keys().cloned()).collect();
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let scheduler = scheduler_config(&self.settings, at, seeds, candidates);
         let liveness = LivenessConfig {
             node: at.name.clone(),
-            suspicion: INTERVAL * 2,
+            suspicion: SUSPICION,
             heartbeat_interval: INTERVAL,
             dead_peer_phi: 8.0,
             join_grace: Duration::from_secs(10),
@@ -306,6 +323,7 @@ impl Cluster {
 
     /// The storage actor of a process fails and starts again, on the disk and on what readers saw.
     pub(crate) fn restart_storage(&mut self, slot: usize) {
+        self.note(format_args!("restart the storage of {slot}"));
         self.lose_unsynced(slot);
         let now = self.local(slot);
         let node = self.node(slot);
@@ -362,6 +380,7 @@ impl Cluster {
 
     /// Ends a process without any notice. What was not on the disk is lost, from some commit on.
     pub(crate) fn crash(&mut self, slot: usize) {
+        self.note(format_args!("crash {slot}"));
         self.lose_unsynced(slot);
         self.slots[slot].node = None;
     }
@@ -377,6 +396,7 @@ impl Cluster {
 
     /// Ends a process; everything is on the disk.
     pub(crate) fn stop(&mut self, slot: usize) {
+        self.note(format_args!("stop {slot}"));
         while !self.slots[slot].unsynced.is_empty() {
             self.sync_one(slot);
         }
@@ -415,6 +435,7 @@ impl Cluster {
 
     /// Writes a batch on a node.
     pub(crate) fn write(&mut self, slot: usize, batch: Vec<Write>) {
+        self.note(format_args!("write {:?} at {slot}", Brief(&batch)));
         let now = self.local(slot);
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
@@ -425,6 +446,7 @@ impl Cluster {
 
     /// A person removes a peer, at a node.
     pub(crate) fn remove(&mut self, slot: usize, peer: &str) {
+        self.note(format_args!("remove {peer} at {slot}"));
         let peer = NodeId::new(peer).expect("a label");
         let remove = Output::Storage(StorageInput::Remove { peer, by: None });
         self.input(slot, Machine::Storage, remove);
@@ -485,6 +507,7 @@ impl Cluster {
     pub(crate) fn tag(&mut self, slot: usize, name: &str, value: &str) {
         let now = self.local(slot);
         let mut out = Vec::new();
+        self.note(format_args!("tag {name} {value} at {slot}"));
         let node = self.slots[slot].node.as_mut().expect("it runs");
         let tags = BTreeMap::from([(name.to_owned(), value.to_owned())]);
         let written = node.replica.set_tags(now, tags, &mut out).expect("within its limits");
@@ -494,6 +517,7 @@ impl Cluster {
 
     /// A node says that it leaves, and ends once some peers have heard it.
     pub(crate) fn leave(&mut self, slot: usize) {
+        self.note(format_args!("leave {slot}"));
         let now = self.local(slot);
         let mut out = Vec::new();
         let node = self.slots[slot].node.as_mut().expect("it runs");
@@ -519,6 +543,8 @@ impl Cluster {
             self.happen(what);
         }
         self.now = end;
+        self.promise(self.suspicions_end());
+        self.promise(self.equal_sums_are_of_equal_copies());
     }
 
     /// Lets time pass until `reached`, or fails after `deadline`.
@@ -536,6 +562,20 @@ impl Cluster {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Lets time pass until something is so for the first time, looking after each event, or fails after a
+    /// minute.
+    pub(crate) fn run_to(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let end = self.now + 60_000_000;
+        while !reached(self) {
+            if self.now >= end {
+                self.fail(format!("never came to this: {what}"));
+            }
+            let next = self.queue.peek().map_or(end, |Reverse(next)| next.at);
+            self.run_for(Duration::from_micros(next.saturating_sub(self.now)));
+        }
+        self.note(what);
     }
 
     /// Stops a process as SIGSTOP does: what is sent to it waits until it goes on.
@@ -1412,6 +1452,7 @@ impl Cluster {
                 self.thinks_live(reader, owner)?;
             }
             self.thinks_no_ghost_live(reader)?;
+            self.agrees_with_itself(reader)?;
             let unreachable = self.node(reader).scheduler.unreachable();
             if !unreachable.is_empty() {
                 return Err(format!("n{reader} cannot reach {unreachable:?}"));
@@ -1438,7 +1479,7 @@ impl Cluster {
         let Some(copy) = self.node(reader).replica.copy(name) else {
             return Err(format!("{who}: nothing is known"));
         };
-        let line = |map: &gossipmonger::protocol::map::NodeMap| map.digest_entry(name.clone());
+        let line = |map: &NodeMap| map.digest_entry(name.clone());
         if line(copy) != line(own) {
             return Err(format!("{who}: {:?}, own {:?}", line(copy), line(own)));
         }
@@ -1459,6 +1500,70 @@ impl Cluster {
         if right { Ok(()) } else { Err(format!("n{reader} thinks {name} {life:?}")) }
     }
 
+    /// The detector and the storage of a process agree on who there is and in which life.
+    fn agrees_with_itself(&self, reader: usize) -> Result<(), String> {
+        let node = self.node(reader);
+        let stored: Vec<_> =
+            node.replica.peers().map(|(peer, copy)| (peer, copy.generation())).collect();
+        let judged: Vec<_> =
+            node.liveness.lives().map(|(peer, life)| (peer, life.generation)).collect();
+        if stored == judged {
+            return Ok(());
+        }
+        Err(format!("n{reader} holds copies of {stored:?} and judges {judged:?}"))
+    }
+
+    /// Nobody is suspect for longer than a suspicion may last: it is refuted, or the suspect is dead.
+    fn suspicions_end(&self) -> Result<(), String> {
+        for reader in self.running().into_iter().filter(|slot| !self.frozen.contains_key(slot)) {
+            let now = self.local(reader);
+            let suspects = self.node(reader).liveness.lives();
+            for (peer, life) in suspects.filter(|(_, life)| life.state == PeerState::Suspect) {
+                let age = now.since(life.since);
+                if age > SUSPICION * DEFIANCE + INTERVAL {
+                    return Err(format!("n{reader} suspects {peer} for {age:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Two who sum up the same hold the same.
+    fn equal_sums_are_of_equal_copies(&self) -> Result<(), String> {
+        let mut holders: BTreeMap<u64, usize> = BTreeMap::new();
+        for reader in self.running() {
+            let (sum, twins) = (self.node(reader).replica.root(), self.twins);
+            let first = *holders.entry(sum).or_insert(reader);
+            if first == reader || twins || !self.liars.is_empty() {
+                continue;
+            }
+            for (owner, copy) in self.node(reader).replica.peers() {
+                let Some(other) = self.node(first).replica.copy(owner) else { continue };
+                let part = |copy: &NodeMap| copy.digest_entry(owner.clone()).is_part();
+                // What is about to be forgotten is in no sum either.
+                let fades = |slot: usize| {
+                    let life = self.node(slot).liveness.life(owner);
+                    self.settings.forget_after < Duration::from_secs(1_000)
+                        && life.is_some_and(|life| !life.state.is_live())
+                };
+                if part(copy) || part(other) || fades(first) || fades(reader) {
+                    continue;
+                }
+                let same =
+                    copy.generation() == other.generation() && contents(copy) == contents(other);
+                if !same {
+                    let [one, two] = [copy, other].map(|copy| {
+                        let line = copy.digest_entry(owner.clone());
+                        format!("{line:?} {:?}", contents(copy))
+                    });
+                    let who = format!("n{first} and n{reader} have one sum");
+                    return Err(format!("{who} and hold of {owner}: {two} and {one}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn thinks_no_ghost_live(&self, reader: usize) -> Result<(), String> {
         let names: BTreeSet<_> = self.running().iter().map(|&n| &self.slots[n].name).collect();
         for (peer, life) in self.node(reader).liveness.lives() {
@@ -1470,24 +1575,28 @@ impl Cluster {
         Ok(())
     }
 
-    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten.
+    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten. If all
+    /// of them hold parts, nobody is there to complete them.
     fn agree_on_the_gone(&self) -> Result<(), String> {
         if self.settings.forget_after < Duration::from_secs(1_000) {
             return Ok(());
         }
         let running = self.running();
         let names: BTreeSet<_> = running.iter().map(|&n| &self.slots[n].name).collect();
-        let mut held = BTreeMap::new();
+        let mut held: BTreeMap<NodeId, Vec<_>> = BTreeMap::new();
         for &reader in &running {
             let peers = self.node(reader).replica.peers();
             for (peer, copy) in peers.filter(|(peer, _)| !names.contains(peer)) {
-                let contents = (copy.digest_entry(peer.clone()), contents(copy));
-                if *held.entry(peer.clone()).or_insert_with(|| contents.clone()) != contents {
-                    let before = &held[peer];
-                    return Err(format!(
-                        "n{reader} holds something else of {peer}, which is gone: {contents:?} {before:?}"
-                    ));
-                }
+                let line = copy.digest_entry(peer.clone());
+                held.entry(peer.clone()).or_default().push((line, contents(copy)));
+            }
+        }
+        for (peer, copies) in held {
+            let all_parts = copies.iter().all(|(line, _)| line.is_part());
+            let first = &copies[0];
+            let other = copies.iter().find(|copy| *copy != first && !all_parts);
+            if let Some(other) = other {
+                return Err(format!("of {peer}, which is gone, are held {first:?} and {other:?}"));
             }
         }
         Ok(())
@@ -1527,10 +1636,26 @@ impl Exchange {
     }
 }
 
+/// A batch without its values.
+struct Brief<'a>(&'a [Write]);
+
+impl std::fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let one = |write: &Write| match (&write.value, write.ttl) {
+            (None, _) => format!("delete {}", write.key),
+            (Some(value), None) => format!("set {} to {} bytes", write.key, value.len()),
+            (Some(value), Some(ttl)) => {
+                format!("set {} to {} bytes for {ttl:?}", write.key, value.len())
+            }
+        };
+        f.write_str(&self.0.iter().map(one).collect::<Vec<_>>().join(", "))
+    }
+}
+
 /// Everything but the time at which values expire, which each node tells by its own clock.
 type Contents = Vec<(String, Version, Option<Vec<u8>>)>;
 
-fn contents(map: &gossipmonger::protocol::map::NodeMap) -> Contents {
+fn contents(map: &NodeMap) -> Contents {
     use gossipmonger::protocol::entry::Content;
     map.entries()
         .iter()
@@ -1612,6 +1737,8 @@ fn wall(now: u64, skew: i64) -> SystemTime {
 
 /// Between two rounds, and between two heartbeats.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How long a suspect has to refute that.
+const SUSPICION: Duration = Duration::from_secs(2);
 /// After so long nobody answers at an address, in microseconds.
 const CONNECT_TIMEOUT: u64 = 1_000_000;
 /// How often a connection is looked at whether anything gets through, in microseconds.

@@ -10,16 +10,17 @@ use crate::{
     network::Network,
 };
 
-/// One random life of a small cluster; returns its trace.
+/// One random life of a small cluster; returns it as it is in the end.
 ///
 /// For a while everything may happen. Then the network heals, crashed nodes return or do not, nobody
 /// writes any more, and the nodes have to agree.
-pub(crate) fn random_life(seed: u64) -> u64 {
+pub(crate) fn random_life(seed: u64) -> Cluster {
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = rng.random_range(2..=5);
     let settings = Settings { signed: seed % 2 == 1, ..random_settings(&mut rng) };
     let network = Network::random(&mut rng);
     let mut cluster = Cluster::new(seed, count, settings, network);
+    cluster.note(format!("{:?} {:?}", cluster.settings, cluster.network));
     // Drawn apart: where the nodes are does not change what happens to them.
     let mut map = SmallRng::seed_from_u64(!seed);
     let places = map.random_range(1..=3);
@@ -33,7 +34,7 @@ pub(crate) fn random_life(seed: u64) -> u64 {
         cluster.run_for(Duration::from_millis(random_pause(&mut rng)));
     }
     settle(&mut cluster, &mut rng);
-    cluster.trace()
+    cluster
 }
 
 fn datacenter(number: u32) -> Datacenter {
@@ -73,9 +74,13 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
         60..70 => partition(cluster, rng),
         70..73 => {
             let other = rng.random_range(0..cluster.slots.len());
+            cluster.note(format_args!("cut {slot} -> {other}"));
             cluster.network.cut_one_way(slot, other);
         }
-        73..83 => cluster.network.heal(),
+        73..83 => {
+            cluster.note("heal");
+            cluster.network.heal();
+        }
         83..92 => cluster.crash(slot),
         92..93 => cluster.stop(slot),
         93..94 => cluster.restart_storage(slot),
@@ -119,12 +124,16 @@ fn partition(cluster: &mut Cluster, rng: &mut SmallRng) {
     let all = 0..cluster.slots.len();
     let one: Vec<_> = all.clone().filter(|_| rng.random_bool(0.5)).collect();
     let other: Vec<_> = all.filter(|n| !one.contains(n)).collect();
+    cluster.note(format_args!("cut {one:?} from {other:?}"));
     cluster.network.cut(&one, &other);
 }
 
 fn restart(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
     match rng.random_range(0..10) {
-        0..2 => cluster.wipe(slot),
+        0..2 => {
+            cluster.note(format_args!("wipe {slot}"));
+            cluster.wipe(slot);
+        }
         2..4 => cluster.slots[slot].skew -= rng.random_range(0..10_000_000),
         // The seeds stay where they are.
         4..6 if slot > 1 => {
@@ -136,6 +145,7 @@ fn restart(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
 }
 
 fn settle(cluster: &mut Cluster, rng: &mut SmallRng) {
+    cluster.note("all heals");
     cluster.network.heal();
     cluster.network.breakage = cluster.network.breakage.min(0.01);
     cluster.network.loss = cluster.network.loss.min(0.02);

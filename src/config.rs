@@ -23,6 +23,8 @@ use crate::{
 };
 
 mod file;
+mod known;
+pub(crate) mod links;
 mod machines;
 
 pub use file::{

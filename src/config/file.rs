@@ -9,7 +9,11 @@ use std::{
 
 use serde::{Deserialize, Deserializer};
 
-use super::{Config, ConfigError};
+use super::{
+    Config, ConfigError,
+    known::{self, Unknown},
+    links,
+};
 use crate::{
     protocol::{
         id::{ClusterId, Datacenter},
@@ -35,6 +39,9 @@ pub struct ConfigFile {
     pub key: Option<PathBuf>,
     /// File of the cluster's CA certificates, PEM. Default `roots.pem` beside the file.
     pub roots: Option<PathBuf>,
+    /// Whether the agent waits at its start for certificate, key and roots that can be used. Default: it
+    /// ends at once if they cannot.
+    pub wait_for_certificate: Option<bool>,
     /// How the URI of a certificate names cluster, datacenter and node: see
     /// [`Naming`](crate::tls::Naming). Default `spiffe://{cluster}/{datacenter}/{node}`.
     pub identity: Option<String>,
@@ -193,6 +200,17 @@ pub enum FileError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file is a symbolic link to a file that is not there.
+    #[error(
+        "{} is a link to {}, which is not there: mount or make that file, or remove the link",
+        file.display(), target.display()
+    )]
+    Dangling {
+        /// The link.
+        file: PathBuf,
+        /// What it points to.
+        target: PathBuf,
+    },
     /// A key is unknown, or its value is of the wrong kind.
     #[error("{origin}: {reason}")]
     Parse {
@@ -220,12 +238,18 @@ impl ConfigFile {
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, FileError> {
-        let text = std::fs::read_to_string(file)
-            .map_err(|source| FileError::Read { file: file.to_owned(), source })?;
+        let text =
+            std::fs::read_to_string(file).map_err(|source| match std::fs::read_link(file) {
+                Ok(target) if source.kind() == std::io::ErrorKind::NotFound => {
+                    FileError::Dangling { file: file.to_owned(), target }
+                }
+                _ => FileError::Read { file: file.to_owned(), source },
+            })?;
         Self::parse(&text, &file.display().to_string(), environment)
     }
 
-    /// The same for text that came from `origin`.
+    /// The same for text that came from `origin`. Variables that Kubernetes and Docker set for a service
+    /// called `gossipmonger` are ignored, and so are empty ones; spaces around a value do not count.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -234,19 +258,21 @@ impl ConfigFile {
         origin: &str,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, FileError> {
-        let parsed: Result<Self, _> = toml::from_str(text);
-        let refused = |error: toml::de::Error| FileError::Parse {
-            origin: origin.to_owned(),
-            reason: error.to_string().trim_end().to_owned(),
-        };
-        parsed.map_err(refused)?;
-        let mut table: toml::Table = toml::from_str(text).map_err(refused)?;
+        let refused = |reason: String| FileError::Parse { origin: origin.to_owned(), reason };
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| refused(words(&error)))?;
+        if let Some(unknown) = known::unknown(&table) {
+            return Err(refused(format!("{}{unknown}", line_of(text, &unknown))));
+        }
+        toml::from_str::<Self>(text).map_err(|error| refused(words(&error)))?;
         for (name, value) in environment {
-            if let Some(key) = name.strip_prefix(ENV_PREFIX) {
-                overlay(&mut table, &name, &key.to_lowercase(), &value)?;
+            let value = value.trim();
+            let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
+            if !value.is_empty() && !links::is_service_link(key, value) {
+                overlay(&mut table, &name, &key.to_lowercase(), value)?;
             }
         }
-        Self::deserialize(table).map_err(refused)
+        Self::deserialize(table).map_err(|error| refused(words(&error)))
     }
 
     /// Puts what the file says over `config`, the preset first.
@@ -281,31 +307,61 @@ impl ConfigFile {
     }
 }
 
-/// Sets a key, or `table__key`, from the environment: a TOML value, or else a string; a list is
-/// separated by commas.
+/// Sets a key, or `table__key`, from the environment. A value is text where the key takes text, and
+/// otherwise a TOML value; a list is separated by commas.
 fn overlay(table: &mut toml::Table, name: &str, key: &str, value: &str) -> Result<(), FileError> {
+    let refused = |reason: String| FileError::Parse {
+        origin: format!("environment variable {name}"),
+        reason,
+    };
     let listed = matches!(key, "listen" | "advertise" | "seeds" | "issuer_listen" | "issuers");
     let strings = |text: &str| {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         toml::Value::Array(parts.map(|part| toml::Value::String(part.to_owned())).collect())
     };
-    let literal = || {
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-        parsed.ok().and_then(|mut table| table.remove("value"))
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+    let literal = parsed.ok().and_then(|mut table| table.remove("value"));
+    let text = toml::Value::String(value.to_owned());
+    // The best first: what is quoted is text without its quotes, `12` is text for a tag and a number
+    // for a limit.
+    let candidates = match literal {
+        _ if listed && !value.starts_with('[') => vec![strings(value)],
+        Some(quoted @ toml::Value::String(_)) => vec![quoted],
+        Some(other) => vec![text, other],
+        None => vec![text],
     };
-    let value = if listed && !value.trim_start().starts_with('[') {
-        strings(value)
-    } else {
-        literal().unwrap_or_else(|| toml::Value::String(value.to_owned()))
+    let mut reason = String::new();
+    for value in candidates {
+        let mut alone = toml::Table::new();
+        insert(&mut alone, key, value.clone());
+        if let Some(unknown) = known::unknown(&alone) {
+            return Err(refused(format!("{unknown}")));
+        }
+        match ConfigFile::deserialize(alone) {
+            Ok(_) => {
+                insert(table, key, value);
+                return Ok(());
+            }
+            Err(error) => reason = words(&error),
+        }
+    }
+    Err(refused(reason))
+}
+
+/// What is wrong with a text, without the line break at its end.
+fn words(error: &toml::de::Error) -> String {
+    error.to_string().trim_end().to_owned()
+}
+
+/// Where a file has a key that is unknown, for people: `line 3: `.
+fn line_of(text: &str, unknown: &Unknown) -> String {
+    let named = |line: &str| {
+        let name = line.trim_start().trim_start_matches(['[', '"', ' ']);
+        let rest = name.strip_prefix(unknown.name.as_str());
+        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
-    let mut alone = toml::Table::new();
-    insert(&mut alone, key, value.clone());
-    ConfigFile::deserialize(alone).map_err(|error| FileError::Parse {
-        origin: format!("environment variable {name}"),
-        reason: error.to_string().trim_end().to_owned(),
-    })?;
-    insert(table, key, value);
-    Ok(())
+    let line = text.lines().position(named);
+    line.map_or_else(String::new, |line| format!("line {}: ", line + 1))
 }
 
 fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
@@ -354,6 +410,115 @@ mod tests {
         assert!(error.contains("handshake"), "{error}");
         let error = refusal("", &[("GOSSIPMONGER_SEED", "a:1")]);
         assert!(error.contains("GOSSIPMONGER_SEED"), "{error}");
+    }
+
+    #[test]
+    fn suggests_the_key_that_was_meant() {
+        for (text, says) in [
+            (
+                "preset = \"lan\"\ngosip_interval = \"1s\"\n",
+                "line 2: unknown key gosip_interval; did you mean gossip_interval?",
+            ),
+            ("[limits]\nkey = 1\n", "line 2: unknown key limits.key; did you mean limits.keys?"),
+            ("[limit]\nkeys = 1\n", "line 1: unknown key limit; did you mean limits?"),
+            (
+                "colour = \"red\"\n",
+                "line 1: unknown key colour; the keys are listed in docs/cli.md",
+            ),
+        ] {
+            let error = refusal(text, &[]);
+            assert!(error.starts_with(&format!("gossipmonger.toml: {says}")), "{error}");
+        }
+        let error = refusal("", &[("GOSSIPMONGER_SEED", "a:1")]);
+        assert!(error.contains("unknown key seed; did you mean seeds?"), "{error}");
+        let error = refusal("", &[("GOSSIPMONGER_LIMITS__KEY", "1")]);
+        assert!(error.contains("did you mean limits.keys?"), "{error}");
+    }
+
+    #[test]
+    fn refuses_a_variable_that_only_resembles_a_service_link() {
+        for (name, value) in [
+            ("GOSSIPMONGER_PORT", "7101"),
+            ("GOSSIPMONGER_PORTS", "tcp://10.96.0.7:7101"),
+            ("GOSSIPMONGER_SERVICE", "10.96.0.7"),
+            ("GOSSIPMONGER_PORT_7101_UDPX", "udp://10.96.0.7:7101"),
+            ("GOSSIPMONGER_PORT_X_UDP", "udp://10.96.0.7:7101"),
+        ] {
+            assert!(refusal("", &[(name, value)]).contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn ignores_what_kubernetes_and_docker_set_for_a_service_of_this_name() {
+        let file = parse(
+            "",
+            &[
+                ("GOSSIPMONGER_SERVICE_HOST", "10.96.0.7"),
+                ("GOSSIPMONGER_SERVICE_PORT", "7101"),
+                ("GOSSIPMONGER_SERVICE_PORT_GOSSIP", "7101"),
+                ("GOSSIPMONGER_PORT", "udp://10.96.0.7:7101"),
+                ("GOSSIPMONGER_PORT_7101_UDP", "udp://10.96.0.7:7101"),
+                ("GOSSIPMONGER_PORT_7101_UDP_PROTO", "udp"),
+                ("GOSSIPMONGER_PORT_7101_UDP_PORT", "7101"),
+                ("GOSSIPMONGER_PORT_7101_UDP_ADDR", "10.96.0.7"),
+                ("GOSSIPMONGER_METRICS_SERVICE_HOST", "10.96.0.8"),
+                ("GOSSIPMONGER_METRICS_SERVICE_PORT", "9100"),
+                ("GOSSIPMONGER_METRICS_PORT", "tcp://10.96.0.8:9100"),
+                ("GOSSIPMONGER_METRICS_PORT_9100_TCP_ADDR", "10.96.0.8"),
+            ],
+        );
+        assert_eq!(file.unwrap(), ConfigFile::default());
+    }
+
+    #[test]
+    fn text_from_the_environment_is_text_whatever_it_looks_like() {
+        for (given, tag) in [
+            ("12", "12"),
+            ("1.10", "1.10"),
+            ("true", "true"),
+            ("007", "007"),
+            ("2026-01-02", "2026-01-02"),
+            ("[1]", "[1]"),
+            ("\"12\"", "12"),
+            (" db ", "db"),
+        ] {
+            let file = parse("", &[("GOSSIPMONGER_TAGS__RACK", given)]).unwrap();
+            assert_eq!(file.tags.unwrap()["rack"], tag, "{given}");
+        }
+        let file = parse("", &[("GOSSIPMONGER_CLUSTER", "12"), ("GOSSIPMONGER_STORE", "7")]);
+        let file = file.unwrap();
+        assert_eq!(file.cluster.unwrap().as_str(), "12");
+        assert_eq!(file.store, Some(PathBuf::from("7")));
+        let file =
+            parse("", &[("GOSSIPMONGER_REJOIN", "true"), ("GOSSIPMONGER_DEAD_PEER_PHI", "9")]);
+        let file = file.unwrap();
+        assert_eq!((file.rejoin, file.dead_peer_phi), (Some(true), Some(9.0)));
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set_and_spaces_around_a_value_do_not_count() {
+        for key in known::keys(None) {
+            for empty in ["", " "] {
+                let name = format!("GOSSIPMONGER_{}", key.to_uppercase());
+                assert_eq!(parse("", &[(&name, empty)]).unwrap(), ConfigFile::default(), "{key}");
+            }
+        }
+        let file = parse("", &[("GOSSIPMONGER_STORE", "memory "), ("GOSSIPMONGER_LOG", " info")]);
+        let file = file.unwrap();
+        assert_eq!((file.store, file.log), (Some("memory".into()), Some("info".to_owned())));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn refuses_a_link_to_a_file_that_is_not_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gossipmonger.toml");
+        std::os::unix::fs::symlink("/nonexistent/gossipmonger.toml", &file).unwrap();
+        let error = ConfigFile::read(&file, []).unwrap_err().to_string();
+        assert!(
+            error.contains("is a link to /nonexistent/gossipmonger.toml, which is not there"),
+            "{error}"
+        );
     }
 
     #[test]

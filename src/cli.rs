@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
 #[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
 struct Cli {
     /// The directory of the agent (default: the current one), or that certificates are written to.
-    #[arg(long, global = true, help_heading = remote::HEADING, value_name = "DIR", env = DIR_VARIABLE)]
+    #[arg(long, global = true, help_heading = remote::HEADING, value_name = "DIR", env = DIR_VARIABLE, value_parser = remote::path())]
     dir: Option<PathBuf>,
     #[command(flatten)]
     remote: remote::Flags,
@@ -147,7 +147,8 @@ impl Command {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    let given = cli.dir.as_deref();
+    // An empty variable is as good as none.
+    let given = cli.dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
     let dir = given.unwrap_or_else(|| Path::new("."));
     let agent = &Target::new(dir, cli.remote);
     match cli.command {

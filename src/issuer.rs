@@ -67,10 +67,10 @@ pub fn renewal_due(certificate: &CertificateSummary) -> SystemTime {
     certificate.not_before + lifetime(certificate) * 2 / 3
 }
 
-/// The whole time that a certificate is valid.
+/// The whole time that a certificate is valid, with the chain that it stands in.
 #[must_use]
 pub fn lifetime(certificate: &CertificateSummary) -> Duration {
-    certificate.not_after.duration_since(certificate.not_before).unwrap_or_default()
+    certificate.expires.duration_since(certificate.not_before).unwrap_or_default()
 }
 
 /// One that gives out certificates.

@@ -6,14 +6,18 @@
 //!
 //! TLS looks at dates only during a handshake. A live connection survives the expiry of both
 //! certificates and a reload: who holds connections closes them at
-//! [`CertificateSummary::not_after`], see [`peer_certificate`].
+//! [`CertificateSummary::expires`], see [`Tls::summary`].
 
 mod authority;
 mod identity;
 #[cfg(feature = "issuer")]
 mod issuing;
+mod kind;
 mod naming;
 mod notary;
+mod pem;
+#[cfg(all(test, unix, feature = "cli"))]
+mod real_world;
 mod refusal;
 pub mod rotation;
 mod revoked;
@@ -33,7 +37,9 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-pub(crate) use self::identity::date;
+#[cfg(feature = "cli")]
+pub(crate) use self::identity::summaries_of;
+pub(crate) use self::identity::{chain_fingerprint, date};
 #[cfg(feature = "issuer")]
 pub(crate) use self::issuing::{
     Pin, Pinned, Requested, Unpinned, pem_of, read_secret, strangers, write_secret,
@@ -48,7 +54,7 @@ pub use self::{
     naming::{Naming, NamingError},
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     role::{Client, ClientName, ClientRoles, Role, UnknownRole},
-    verifier::Roots,
+    verifier::{Roots, Standing},
     visit::{ClientIdentity, Host, rustls_visit, visit},
 };
 use crate::protocol::{
@@ -90,7 +96,7 @@ pub struct Tls {
 impl Tls {
     /// A node that shows `identity` and accepts the nodes of its cluster that `roots` vouch for.
     ///
-    /// Whether the own roots would accept the own identity is not asked here: see [`Roots::check`].
+    /// Whether the own roots would accept the own identity is not asked here: see [`Roots::judge`].
     ///
     /// # Errors
     /// [`LoadError::Unsupported`] if rustls cannot use the roots.
@@ -137,12 +143,31 @@ impl Tls {
         self.shared.load().sketch_key
     }
 
-    /// From when and until when what we show at this moment is valid, in seconds since 1970.
+    /// What the leaf says that we show at this moment, and when its chain ends by our roots.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateSummary {
+        let state = self.shared.load();
+        CertificateSummary { expires: state.expires, ..state.identity.certificate().clone() }
+    }
+
+    /// From when and until when what we show at this moment is valid, in seconds since 1970. It ends with
+    /// the first of its chain.
     #[must_use]
     pub fn validity(&self) -> (u64, u64) {
         let state = self.shared.load();
         let certificate = state.identity.certificate();
-        (unix_seconds(certificate.not_before), unix_seconds(certificate.not_after))
+        (unix_seconds(certificate.not_before), unix_seconds(state.expires))
+    }
+
+    /// What the leaf of a chain says (the leaf first), and when the chain ends by the roots of this moment.
+    ///
+    /// # Errors
+    /// [`NameError`] if there is none, or it cannot be read.
+    pub fn summary(&self, chain: &[CertificateDer<'_>]) -> Result<CertificateSummary, NameError> {
+        let leaf = chain.first().ok_or(NameError::NoCertificate)?;
+        let summary = CertificateSummary::from_certificate(leaf)?;
+        let end = self.shared.load().chains.end(chain, now());
+        Ok(CertificateSummary { expires: end.map_or(summary.not_after, |end| end.at), ..summary })
     }
 
     /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
@@ -296,7 +321,7 @@ pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> 
     peer_certificate(connection)?.name
 }
 
-/// What the certificate of a connected peer says, among others until when it is valid.
+/// What the certificate of a connected peer says. Its end is that of the leaf alone: see [`Tls::summary`].
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
@@ -331,6 +356,8 @@ struct State {
     identity: Identity,
     chains: Chains,
     sketch_key: SketchKey,
+    /// When the chain of the identity ends by the roots.
+    expires: SystemTime,
     /// Of the certificate; another one has another.
     revision: u64,
     /// Of all states: a reload forgets nothing.
@@ -342,7 +369,9 @@ impl State {
         let sketch_key = roots.sketch_key(&identity.name().cluster);
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
         let revision = identity.revision();
-        Ok(Self { identity, chains, sketch_key, revision, revoked: Arc::default() })
+        let end = chains.end(identity.chain(), now());
+        let expires = end.map_or(identity.certificate().not_after, |end| end.at);
+        Ok(Self { identity, chains, sketch_key, expires, revision, revoked: Arc::default() })
     }
 }
 

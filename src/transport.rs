@@ -520,10 +520,23 @@ impl NodeLink {
     }
 
     /// Counts somebody who could not be connected or was turned away, and tells the operator: of
-    /// the first [`REFUSALS_TOLD_MAX`] in a second, so that a flood fills no log.
+    /// the first [`REFUSALS_TOLD_MAX`] in a second, so that a flood fills no log. The log has the same
+    /// `label` of the same peer once in ten minutes, whatever the reason says beside it.
     pub fn refused(
         &self,
         remote: impl fmt::Display,
+        label: &'static str,
+        reason: impl fmt::Display,
+    ) {
+        let remote = remote.to_string();
+        self.refused_of(&remote.clone(), remote, label, reason);
+    }
+
+    /// As [`refused`](Self::refused), of a `peer` that comes from another `remote` address each time.
+    pub(crate) fn refused_of(
+        &self,
+        peer: &str,
+        remote: String,
         label: &'static str,
         reason: impl fmt::Display,
     ) {
@@ -531,8 +544,12 @@ impl NodeLink {
         if !self.shared.may_tell_refusal() {
             return;
         }
-        let (remote, reason) = (remote.to_string(), reason.to_string());
-        self.shared.tell(Event::Error(Problem::Connection { remote, reason }));
+        let problem = Problem::Connection { remote, reason: reason.to_string() };
+        // A peer that is refused comes again every few seconds.
+        if self.shared.repeats.is_new(label, peer, self.now()) {
+            tracing::warn!(node = %self.node(), "{problem}");
+        }
+        self.shared.tell(Event::Error(problem));
     }
 
     /// As [`refused`](Self::refused), of a peer whose connection ended for it: that is also kept for

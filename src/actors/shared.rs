@@ -202,12 +202,12 @@ impl Shared {
     /// Tells the subscribers, and the log what an operator should see.
     pub(crate) fn tell(&self, event: Event) {
         match &event {
-            // It is tried again every few seconds.
-            Event::Error(problem @ Problem::Connection { .. })
-                if !self.repeats.is_new(&problem.to_string(), self.clock.now()) => {}
-            // Told by `stop`, louder.
+            // The log has it from who has found it; or `stop` tells it, louder.
             Event::Error(
-                Problem::Displaced { .. } | Problem::Revoked { .. } | Problem::Failed { .. },
+                Problem::Connection { .. }
+                | Problem::Displaced { .. }
+                | Problem::Revoked { .. }
+                | Problem::Failed { .. },
             ) => {}
             Event::Error(problem) => {
                 if let Problem::Behind(behind) = problem {

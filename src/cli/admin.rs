@@ -152,6 +152,8 @@ pub(crate) enum Code {
     NotFound,
     /// The client's role does not permit it.
     Forbidden,
+    /// Certificate, key or roots cannot be used.
+    Credentials,
 }
 
 /// The value of a key: `"value"` if it is UTF-8, otherwise `"base64"`.
@@ -283,6 +285,8 @@ pub(crate) struct CertificateView {
     pub(crate) serial: Foreign,
     pub(crate) not_before: Foreign,
     pub(crate) not_after: Foreign,
+    /// When its chain ends: `not_after`, or when an intermediate above it ends before that.
+    pub(crate) expires: Foreign,
     /// SHA-256 of the whole certificate, in hexadecimal.
     pub(crate) fingerprint: Foreign,
     pub(crate) authority: bool,
@@ -672,6 +676,7 @@ impl From<Failure> for CliError {
             Code::Failed => Exit::Failed,
             Code::Usage | Code::Forbidden => Exit::Usage,
             Code::NotFound => Exit::NotFound,
+            Code::Credentials => Exit::Credentials,
         };
         Self::new(exit, failure.message)
     }
@@ -682,6 +687,7 @@ impl From<&CliError> for Failure {
         let code = match error.exit() {
             Exit::Usage => Code::Usage,
             Exit::NotFound => Code::NotFound,
+            Exit::Credentials => Code::Credentials,
             _ => Code::Failed,
         };
         Self { code, message: error.to_string().into() }

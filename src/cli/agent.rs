@@ -20,6 +20,7 @@ mod scrapes;
 mod server;
 mod settings;
 mod spool;
+mod waiting;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -38,15 +39,11 @@ use self::{
     reload::Reloader,
     renewal::Renewal,
     server::{Agent, Server},
-    settings::{Flags, Settings},
+    settings::{Credentials, Flags, Settings},
 };
 use super::error::{CliError, Exit};
 use crate::{
-    error::SpawnError,
-    node::Gossipmonger,
-    protocol::event::Problem,
-    tls::{Identity, Roots},
-    transport::quic::QuicTransport,
+    error::SpawnError, node::Gossipmonger, protocol::event::Problem, transport::quic::QuicTransport,
 };
 
 /// Runs a node from its directory, until it is told to stop.
@@ -57,9 +54,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
-    directory::check(dir)?;
     let settings = Settings::read(dir, &args.flags)?;
     let logs = Logs::start(&settings)?;
+    settings.tell_ignored();
     let spool = logs.spool().clone();
     let ended = run_logged(dir, args.flags, settings, logs);
     spool.flush(FLUSH_TIMEOUT);
@@ -67,20 +64,41 @@ pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
 }
 
 fn run_logged(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
-    let lock = Lock::take(dir)?;
     let runtime = Runtime::new()?;
-    let ended = runtime.block_on(serve(dir, flags, settings, logs));
+    let mut lock = None;
+    let ended = runtime.block_on(start(dir, flags, settings, logs, &mut lock));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     drop(lock);
     ended
 }
 
-async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
+/// Runs from the moment on when certificate, key and roots can be used.
+async fn start(
+    dir: &Path,
+    flags: Flags,
+    settings: Settings,
+    logs: Logs,
+    lock: &mut Option<Lock>,
+) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let (settings, credentials) = read_credentials(dir, settings).await;
-    let (identity, roots) = credentials?;
+    let ready = waiting::credentials(dir, &flags, settings, &logs, &mut signals).await?;
+    let Some((settings, credentials)) = ready else { return Ok(()) };
+    // Not before: a directory that is no node's gets no lock.
+    *lock = Some(Lock::take(dir)?);
+    serve(dir, flags, settings, credentials, logs, signals).await
+}
+
+async fn serve(
+    dir: &Path,
+    flags: Flags,
+    settings: Settings,
+    credentials: Credentials,
+    logs: Logs,
+    mut signals: Signals,
+) -> Result<(), CliError> {
+    journal::warn_of(&credentials);
+    let Credentials { identity, roots, .. } = credentials;
     let name = identity.name().clone();
-    journal::check_identity(&identity, &roots);
     let trusted = reload::fingerprints(&roots);
     let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
@@ -107,7 +125,7 @@ async fn serve(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resu
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     clients.serve_clients(Arc::new(Desk::new(&agent)));
-    notify(vec![NotifyState::Ready]).await;
+    notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
 
     let ended = signals.attend(&agent).await;
     [company, files, expiry, renewing].iter().for_each(JoinHandle::abort);
@@ -211,14 +229,10 @@ fn ended(problem: Option<Problem>) -> Result<(), CliError> {
     }
 }
 
-/// Loads certificate, key and roots, as the settings say, which are given back.
-async fn read_credentials(
-    dir: &Path,
-    settings: Settings,
-) -> (Settings, Result<(Identity, Roots), CliError>) {
-    let (dir, these) = (dir.to_owned(), settings.clone());
-    let read = offload(CREDENTIALS, FILE_TIMEOUT, move || these.credentials(&dir));
-    (settings, read.await)
+/// Loads and judges certificate, key and roots, as the settings say.
+async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials, CliError> {
+    let dir = dir.to_owned();
+    offload(CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
 }
 
 /// Tells systemd, if it is there.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     admin::{CertificateView, Renewed, Request},
     agent::{directory::CONFIG, renewal::renew_alone},
-    certificates::{DAY, Key, days, made, read, valid_days},
+    certificates::{DAY, Key, days, made, valid_days},
     client,
     error::{CliError, Exit},
     output,
@@ -24,6 +24,7 @@ use crate::{
         AUTHORITY_VALIDITY, Authority, AuthorityOptions, CertificateSummary, Existing, Identity,
         LEAF_VALIDITY, LeafOptions, PeerName, Roots, date, file,
         rotation::{self, RotationPhase},
+        summaries_of,
     },
 };
 
@@ -217,7 +218,7 @@ fn own_name(
     let failed = |why: &dyn std::fmt::Display| {
         CliError::failed(format!("{}: {}", path.display(), Foreign::from(why.to_string())))
     };
-    let old = read(&path).map_err(|error| failed(&error))?.swap_remove(0);
+    let old = summaries_of(&path).map_err(CliError::failed)?.swap_remove(0);
     let since = old.not_before;
     let name = old.name.map_err(|error| failed(&error))?;
     if name.cluster != *authority.cluster() {
@@ -261,7 +262,7 @@ fn renew_from_issuer(dir: &Path, args: &Renew) -> Result<(), CliError> {
     if args.json {
         return output::json(&Renewed { certificate });
     }
-    output::line(&format!("renewed; valid until {}", certificate.not_after))
+    output::line(&format!("renewed; valid until {}", certificate.expires))
 }
 
 /// Files that the configuration says are elsewhere are somebody else's to replace.

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rustls_pki_types::{CertificateDer, pem::PemObject};
 use serde::Serialize;
 
 use super::{
@@ -25,6 +24,7 @@ use crate::{
     tls::{
         AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, CertificateSummary,
         ClientName, Existing, KeyKind, LEAF_VALIDITY, LeafOptions, PeerName, Role, date, file,
+        summaries_of,
     },
 };
 
@@ -238,8 +238,7 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
     };
     let mut shown = Vec::new();
     for file in files {
-        let certificates =
-            read(&file).map_err(|error| CliError::usage(format!("{}: {error}", file.display())))?;
+        let certificates = summaries_of(&file).map_err(CliError::usage)?;
         shown.extend(certificates.into_iter().map(|certificate| (file.clone(), certificate)));
     }
     if args.json {
@@ -267,18 +266,6 @@ fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     Ok(files)
 }
 
-pub(super) fn read(file: &Path) -> Result<Vec<CertificateSummary>, Box<dyn std::error::Error>> {
-    let pem = std::fs::read(file)?;
-    let mut certificates = Vec::new();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        certificates.push(CertificateSummary::from_certificate(&certificate?)?);
-    }
-    if certificates.is_empty() {
-        return Err("contains no certificate (no BEGIN CERTIFICATE in PEM)".into());
-    }
-    Ok(certificates)
-}
-
 fn required(dir: Option<&Path>) -> Result<&Path, CliError> {
     dir.ok_or_else(|| CliError::usage("say where: --dir DIR is needed here"))
 }
@@ -295,6 +282,7 @@ impl From<&CertificateSummary> for CertificateView {
             serial: summary.serial.as_str().into(),
             not_before: date(summary.not_before).into(),
             not_after: date(summary.not_after).into(),
+            expires: date(summary.expires).into(),
             fingerprint: summary.fingerprint.as_str().into(),
             authority: summary.is_authority,
         }

@@ -22,6 +22,8 @@ pub(crate) enum Exit {
     /// The node must not join: it has left on purpose, another process uses its name, its certificate
     /// was revoked, or an issuer refused it.
     Unwelcome = 5,
+    /// The certificate, the key or the roots are missing, or cannot be used as they are now.
+    Credentials = 6,
     /// It was ended by hand before there was a verdict.
     Interrupted = 130,
 }
@@ -35,7 +37,9 @@ Exit codes:
   3  no such key, tag or node
   4  no agent runs in the directory
   5  the node must not join: it has left on purpose, another process uses its name, its certificate
-     was revoked, or an issuer refused it";
+     was revoked, or an issuer refused it
+  6  the certificate, the key or the roots of the agent are missing or cannot be used: it may be started
+     again when they are there";
 
 /// A command failed.
 #[derive(Debug)]
@@ -58,6 +62,11 @@ impl CliError {
     /// There is no such key, tag or node.
     pub(crate) fn not_found(message: impl fmt::Display) -> Self {
         Self::new(Exit::NotFound, message)
+    }
+
+    /// Certificate, key or roots cannot be used.
+    pub(crate) fn credentials(message: impl fmt::Display) -> Self {
+        Self::new(Exit::Credentials, message)
     }
 
     pub(crate) const fn exit(&self) -> Exit {

@@ -90,7 +90,7 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
         ("keys", info.keys.to_string()),
         ("tags", output::tags(&info.tags)),
         ("members", members.collect::<Vec<_>>().join(", ")),
-        ("certificate", format!("valid until {}", info.certificate.not_after)),
+        ("certificate", format!("valid until {}", info.certificate.expires)),
     ];
     pairs
         .extend(info.certificate_problem.map(|problem| ("certificate files", problem.to_string())));

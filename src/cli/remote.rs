@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
@@ -46,18 +47,38 @@ pub(crate) struct Flags {
     agent: Option<String>,
     /// With --agent: the client's certificate, or the directory that `cert issue --client` has written
     /// (default: --dir).
-    #[arg(long, global = true, help_heading = HEADING, value_name = "DIR|FILE", env = CERT)]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "DIR|FILE", env = CERT, value_parser = path())]
     cert: Option<PathBuf>,
     /// With --agent: the client's private key (default: beside the certificate, ending in .key).
-    #[arg(long = "client-key", id = "client-key", global = true, help_heading = HEADING, value_name = "FILE", env = KEY)]
+    #[arg(long = "client-key", id = "client-key", global = true, help_heading = HEADING, value_name = "FILE", env = KEY, value_parser = path())]
     key: Option<PathBuf>,
     /// With --agent: the authorities whose nodes are accepted (default: roots.pem beside the certificate).
-    #[arg(long = "client-roots", id = "client-roots", global = true, help_heading = HEADING, value_name = "FILE", env = ROOTS)]
+    #[arg(long = "client-roots", id = "client-roots", global = true, help_heading = HEADING, value_name = "FILE", env = ROOTS, value_parser = path())]
     roots: Option<PathBuf>,
     /// With --agent: which node has to answer, by its name or its certificate's URI (default: any node
     /// of the cluster).
     #[arg(long, global = true, help_heading = HEADING, value_name = "NODE|URI", env = EXPECT)]
     expect: Option<String>,
+}
+
+/// A path that may be empty, as a variable may be.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Flags {
+    /// An empty variable is as good as none.
+    fn without_empty(self) -> Self {
+        let text = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
+        let path = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
+        Self {
+            agent: text(self.agent),
+            cert: path(self.cert),
+            key: path(self.key),
+            roots: path(self.roots),
+            expect: text(self.expect),
+        }
+    }
 }
 
 /// The agent that a command is about.
@@ -71,6 +92,7 @@ pub(crate) enum Target {
 
 impl Target {
     pub(crate) fn new(dir: &Path, flags: Flags) -> Self {
+        let flags = flags.without_empty();
         match flags.agent.clone() {
             None => Self::Here(dir.to_owned()),
             Some(address) => {

@@ -33,9 +33,10 @@ use super::role::{ClientName, revoked_by};
 use super::{
     Naming,
     identity::{
-        Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri,
-        chain_from_pem, date, read,
+        Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri, date,
+        read,
     },
+    pem::chain_from_pem,
     revoked::{self, AuthorityKey, issuer_id, seconds},
     rotation::{RotationPhase, roots_of},
 };
@@ -500,7 +501,7 @@ impl Authority {
             return Err(LoadError::Mismatch);
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, key)
-            .map_err(|e| LoadError::Unsupported(rustls::Error::General(e.to_string())))?;
+            .map_err(|_| LoadError::Unsupported(rustls::CertificateError::BadEncoding.into()))?;
         let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
         let roots_pem = certificate_pem.clone();
         let authorities = AuthorityKey::of(&certificate).into_iter().collect();

@@ -14,10 +14,7 @@ use std::{
 };
 
 use rustls::{
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -28,7 +25,13 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
-use super::{naming::Naming, role::ClientName};
+use super::{
+    kind::{self, ALLOWED, Holder},
+    naming::Naming,
+    pem::{chain_from_pem, key_from_pem},
+    refusal::words,
+    role::ClientName,
+};
 use crate::{
     foreign::{Foreign, is_unsafe},
     protocol::id::{ClusterId, Datacenter, NodeId},
@@ -141,6 +144,9 @@ pub struct CertificateSummary {
     /// Not valid after this. TLS looks at it only during a handshake: a live connection survives
     /// it, so whoever holds connections must set a timer.
     pub not_after: SystemTime,
+    /// When the chain that it was read with ends: `not_after`, or the end of an intermediate above it
+    /// that ends first. Of a certificate that was read alone it is `not_after`.
+    pub expires: SystemTime,
     /// SHA-256 of the whole certificate in hexadecimal.
     pub fingerprint: String,
     /// Whether it may sign other certificates.
@@ -157,13 +163,15 @@ impl CertificateSummary {
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
         let parsed = parse(certificate)?;
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+        let not_after = system_time(parsed.validity().not_after)?;
         Ok(Self {
             name: PeerName::from_parsed(&parsed, &Naming::default()),
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
+            subject: shown(&parsed.subject().to_string()),
+            issuer: shown(&parsed.issuer().to_string()),
             serial: hex(parsed.raw_serial()),
             not_before: system_time(parsed.validity().not_before)?,
-            not_after: system_time(parsed.validity().not_after)?,
+            not_after,
+            expires: not_after,
             fingerprint: hex(sha256.as_ref()),
             is_authority: parsed.is_ca(),
             client: match uris(&parsed).as_deref() {
@@ -173,10 +181,44 @@ impl CertificateSummary {
         })
     }
 
-    /// How long it is still valid; `None` once it has expired.
+    /// Reads the certificates of a file, the leaf first, and when each ends with those above it. Which
+    /// is above which is told by their names alone.
+    ///
+    /// # Errors
+    /// [`NameError::Malformed`] if one is no certificate.
+    #[cfg(feature = "cli")]
+    pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Self>, NameError> {
+        let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let mut summaries =
+            chain.iter().map(Self::from_certificate).collect::<Result<Vec<_>, _>>()?;
+        // Of several of one name the one that lasts longest counts: a peer takes it as well.
+        let above = |at: usize| {
+            let issuer = parsed[at].issuer().as_raw();
+            let signs = |other: &usize| {
+                let (subject, signer) = (parsed[*other].subject().as_raw(), &parsed[*other]);
+                subject == issuer && signer.issuer().as_raw() != subject && signer.is_ca()
+            };
+            (0..parsed.len()).filter(signs).max_by_key(|other| summaries[*other].not_after)
+        };
+        let mut expires = Vec::with_capacity(summaries.len());
+        for place in 0..summaries.len() {
+            let (mut at, mut end) = (place, summaries[place].not_after);
+            for _ in 0..CHAIN_DEPTH_MAX {
+                let Some(next) = above(at) else { break };
+                (at, end) = (next, end.min(summaries[next].not_after));
+            }
+            expires.push(end);
+        }
+        for (summary, expires) in summaries.iter_mut().zip(expires) {
+            summary.expires = expires;
+        }
+        Ok(summaries)
+    }
+
+    /// How long it and its chain are still valid; `None` once they have expired.
     #[must_use]
     pub fn expires_in(&self, now: SystemTime) -> Option<Duration> {
-        self.not_after.duration_since(now).ok()
+        self.expires.duration_since(now).ok()
     }
 }
 
@@ -195,6 +237,10 @@ impl fmt::Display for CertificateSummary {
         writeln!(f, "serial       {}", self.serial)?;
         writeln!(f, "valid from   {}", date(self.not_before))?;
         writeln!(f, "valid until  {}", date(self.not_after))?;
+        if self.expires < self.not_after {
+            let end = date(self.expires);
+            writeln!(f, "expires      {end}: an intermediate certificate above it ends first")?;
+        }
         write!(f, "sha256       {}", self.fingerprint)
     }
 }
@@ -237,7 +283,10 @@ impl Identity {
         let key_der = read(key, Audience::OwnerOnly)
             .and_then(|pem| key_from_pem(&pem))
             .map_err(|e| e.in_file(key))?;
-        Self::new(chain, key_der, naming, now).map_err(|e| e.in_file(certificate))
+        Self::new(chain, key_der, naming, now).map_err(|error| match error {
+            LoadError::Key => error.in_file(key),
+            error => error.in_file(certificate),
+        })
     }
 
     /// Reads a certificate chain (the leaf first) and its private key from PEM text.
@@ -280,7 +329,8 @@ impl Identity {
         &self.naming
     }
 
-    /// What our leaf certificate says.
+    /// What our leaf certificate says. Its end is that of the leaf alone: how long the chain is accepted
+    /// depends on the roots, see [`Tls::certificate`](super::Tls::certificate).
     #[must_use]
     pub fn certificate(&self) -> &CertificateSummary {
         &self.summary
@@ -292,10 +342,18 @@ impl Identity {
         &self.certified.cert
     }
 
-    /// Another number for another certificate.
+    /// Another number for another chain.
     pub(super) fn revision(&self) -> u64 {
-        let hash = self.chain().first().map_or([0; 32], |leaf| *blake3::hash(leaf).as_bytes());
-        hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+        let mut hasher = blake3::Hasher::new();
+        for certificate in self.chain() {
+            hasher.update(certificate);
+        }
+        hasher
+            .finalize()
+            .as_bytes()
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
     pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
@@ -311,6 +369,7 @@ impl Identity {
         now: SystemTime,
     ) -> Result<Self, LoadError> {
         let leaf = chain.first().ok_or(LoadError::NoCertificate)?;
+        check_order(&chain)?;
         let name = PeerName::named(leaf, naming)?;
         let summary = CertificateSummary {
             name: Ok(name.clone()),
@@ -319,6 +378,7 @@ impl Identity {
         if now > summary.not_after {
             return Err(LoadError::Expired { not_after: date(summary.not_after) });
         }
+        check_kinds(&chain, Holder::Node)?;
         let certified = CertifiedKey::from_der(chain, key, &super::provider())
             .map_err(LoadError::from_rustls)?;
         let naming = naming.clone();
@@ -370,6 +430,72 @@ pub enum LoadError {
     /// No private key in the file.
     #[error("contains no private key (PKCS#8, SEC1 or PKCS#1 in PEM)")]
     NoKey,
+    /// What is in the file is certificates or a key, but not in PEM as it is read here.
+    #[error("{0}")]
+    Form(&'static str),
+    /// The first certificate is not the leaf.
+    #[error(
+        "the first certificate ({first}) is an authority's, and the leaf ({leaf}) is number {place}: put the \
+         leaf first, then the intermediates"
+    )]
+    LeafNotFirst {
+        /// The subject of the first one.
+        first: String,
+        /// The subject of the leaf.
+        leaf: String,
+        /// Where it stands, from 1 on.
+        place: usize,
+    },
+    /// The leaf may sign other certificates.
+    #[error(
+        "the certificate of {subject} is an authority's (CA:true), which nobody accepts as a node's or a \
+         client's: issue one with CA:false"
+    )]
+    LeafIsAuthority {
+        /// Its subject.
+        subject: String,
+    },
+    /// The key of a certificate is of a kind that is not accepted.
+    #[error(
+        "the key in the certificate of {subject} is {kind}; allowed are {ALLOWED}: issue one with such a key"
+    )]
+    KeyKind {
+        /// The certificate's subject.
+        subject: String,
+        /// What the key is.
+        kind: String,
+    },
+    /// A certificate is signed by way of a broken hash.
+    #[error(
+        "the certificate of {subject} is signed with {hash}, which nobody accepts: have its authority sign \
+         it with SHA-256 or better"
+    )]
+    WeakSignature {
+        /// The certificate's subject.
+        subject: String,
+        /// The hash.
+        hash: &'static str,
+    },
+    /// The private key is damaged.
+    #[error(
+        "the private key cannot be used for TLS: it is damaged, or of another kind than {ALLOWED}; put the \
+         key of this certificate there, or issue both anew"
+    )]
+    Key,
+    /// A certificate above the leaf has expired.
+    #[error(
+        "the intermediate certificate of {subject} expired on {not_after}, and the node's certificate with \
+         it: get one whose chain has the intermediate that took its place"
+    )]
+    IssuerExpired {
+        /// Its subject.
+        subject: String,
+        /// When, by RFC 3339.
+        not_after: String,
+    },
+    /// Peers with the same roots would refuse the certificate.
+    #[error("its own roots refuse the certificate: {}", .0.seen_by_itself())]
+    Refused(super::Rejection),
     /// The private key is encrypted with a passphrase.
     #[error(
         "the private key is encrypted with a passphrase, which is not supported; decrypt it with: openssl pkey -in FILE -out NEW"
@@ -402,8 +528,8 @@ pub enum LoadError {
         /// Its subject.
         subject: String,
     },
-    /// Rustls does not support this key or certificate.
-    #[error("cannot be used for TLS: {0}")]
+    /// Rustls does not support this certificate.
+    #[error("cannot be used for TLS: {}", words(.0))]
     Unsupported(rustls::Error),
 }
 
@@ -417,9 +543,37 @@ impl LoadError {
             rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
                 Self::Mismatch
             }
-            other => Self::Unsupported(other),
+            _ => Self::Key,
         }
     }
+}
+
+/// Refuses a chain whose first certificate is no leaf.
+pub(super) fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), LoadError> {
+    let Some(Ok(first)) = chain.first().map(parse) else { return Ok(()) };
+    if !first.is_ca() {
+        return Ok(());
+    }
+    let parsed = || chain.iter().map(parse);
+    let subject = |one: &X509Certificate<'_>| shown(&one.subject().to_string());
+    let leaf = parsed().position(|one| one.is_ok_and(|one| !one.is_ca()));
+    Err(match leaf.and_then(|place| Some((place, parsed().nth(place)?.ok()?))) {
+        Some((place, leaf)) => LoadError::LeafNotFirst {
+            first: subject(&first),
+            leaf: subject(&leaf),
+            place: place + 1,
+        },
+        None => LoadError::LeafIsAuthority { subject: subject(&first) },
+    })
+}
+
+/// Refuses a chain with keys or signatures that nobody accepts. `holder`: of the leaf.
+pub(super) fn check_kinds(chain: &[CertificateDer<'_>], holder: Holder) -> Result<(), LoadError> {
+    for (place, certificate) in chain.iter().enumerate() {
+        let holder = if place == 0 { holder } else { Holder::Other };
+        kind::check(&parse(certificate)?, holder)?;
+    }
+    Ok(())
 }
 
 /// Who may have access to a file.
@@ -461,46 +615,38 @@ fn refuse_exposed(_: &File, _: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-pub(super) fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let chain = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| damaged(&e))?;
-    if chain.is_empty() {
-        return Err(LoadError::NoCertificate);
-    }
-    Ok(chain)
-}
-
-pub(super) fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadError> {
-    match PrivateKeyDer::from_pem_slice(pem) {
-        Ok(key) => Ok(key),
-        Err(pem::Error::NoItemsFound) if is_encrypted(pem) => Err(LoadError::EncryptedKey),
-        Err(pem::Error::NoItemsFound) => Err(LoadError::NoKey),
-        Err(e) => Err(damaged(&e)),
-    }
-}
-
-fn is_encrypted(pem: &[u8]) -> bool {
-    let marker = b"BEGIN ENCRYPTED PRIVATE KEY";
-    pem.windows(marker.len()).any(|window| window == marker)
-}
-
-/// Says what is wrong without quoting the file: it may be a key.
-fn damaged(error: &pem::Error) -> LoadError {
-    LoadError::Pem(match error {
-        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
-        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is damaged",
-        pem::Error::Base64Decode(_) => "the base64 of a section is damaged",
-        _ => "a section cannot be read",
-    })
-}
-
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, NameError> {
+pub(super) fn parse<'a>(
+    certificate: &'a CertificateDer<'_>,
+) -> Result<X509Certificate<'a>, NameError> {
     match X509Certificate::from_der(certificate) {
         Ok(([], parsed)) => Ok(parsed),
         Ok(_) => Err(NameError::Malformed("bytes follow it".to_owned())),
-        Err(e) => Err(NameError::Malformed(e.to_string())),
+        Err(_) => Err(NameError::Malformed("it is damaged, or no X.509 certificate".to_owned())),
     }
+}
+
+/// From when and until when a certificate alone is valid; `None` if it cannot be read.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
+    let parsed = parse(certificate).ok()?;
+    let validity = parsed.validity();
+    Some((system_time(validity.not_before).ok()?, system_time(validity.not_after).ok()?))
+}
+
+/// SHA-256 of a chain in hexadecimal; of a single certificate that of the certificate.
+pub(crate) fn chain_fingerprint(chain: &[CertificateDer<'_>]) -> String {
+    let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    chain.iter().for_each(|certificate| digest.update(certificate));
+    hex(digest.finish().as_ref())
+}
+
+/// What the certificates of a PEM file say, in their order.
+#[cfg(feature = "cli")]
+pub(crate) fn summaries_of(path: &Path) -> Result<Vec<CertificateSummary>, LoadError> {
+    let summaries = || {
+        let chain = chain_from_pem(&read(path, Audience::Anyone)?)?;
+        Ok(CertificateSummary::of_chain(&chain)?)
+    };
+    summaries().map_err(|error: LoadError| error.in_file(path))
 }
 
 /// The one URI name of a certificate, whatever it says.
@@ -582,6 +728,9 @@ pub(super) const SCHEME: &str = "spiffe://";
 const WANTED: &str = "it needs exactly one, spiffe://<cluster>/<datacenter>/<node>";
 /// Three labels of the longest length, the scheme and two slashes are 200 characters.
 const URI_SHOWN_MAX: usize = 200;
+/// So many certificates above a leaf are looked at.
+#[cfg(feature = "cli")]
+const CHAIN_DEPTH_MAX: usize = 8;
 
 #[cfg(all(test, unix))]
 mod tests {

@@ -35,6 +35,7 @@ use super::{
     authority::{generate, made, write},
     identity::{Audience, Identity, read},
     provider,
+    refusal::on_wire,
     verifier::Verifier,
 };
 
@@ -148,14 +149,15 @@ impl ServerCertVerifier for Pinned {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(leaf, rest, now).inspect_err(|error| {
-            let refusal = Refusal::of_tls(error);
+        self.check(leaf, rest, now).map_err(|error| {
+            let refusal = Refusal::of_tls(&error);
             let foreign = [Rejection::UnknownAuthority, Rejection::BadSignature];
             let _ = self.refused.set(if foreign.contains(&refusal.reason) {
                 Unpinned::Foreign
             } else {
                 Unpinned::Unusable(refusal)
             });
+            on_wire(error)
         })?;
         Ok(ServerCertVerified::assertion())
     }

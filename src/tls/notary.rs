@@ -3,17 +3,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
-use rustls::{
-    SignatureScheme,
-    pki_types::{CertificateDer, UnixTime},
-};
+use rustls::{SignatureScheme, pki_types::CertificateDer};
 use zeroize::Zeroizing;
 
-use super::{Expect, PeerName, Tls, identity::CertificateSummary, verifier::check_name};
+use super::{Expect, PeerName, Refusal, Tls, identity::CertificateSummary, verifier::check_name};
 use crate::protocol::{
     id::{ClusterId, Generation, NodeId},
     seal::{Certified, Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
@@ -34,7 +31,7 @@ impl Notary for Tls {
         let certified = state.identity.certified();
         let chain: Vec<_> = state.identity.chain().iter().map(|der| der.to_vec()).collect();
         let signer = certified.key.choose_scheme(SCHEMES).ok_or(
-            "the certificate's key makes no signature that TLS 1.3 knows: use Ed25519, ECDSA or RSA",
+            "the certificate's key cannot sign: use Ed25519, ECDSA P-256 or P-384, or RSA",
         )?;
         let own = chain.first().and_then(|leaf| ed25519_key(&CertificateDer::from(&leaf[..])));
         let (life, scheme, signature) = if let Some(key) = own {
@@ -48,7 +45,9 @@ impl Notary for Tls {
             SystemRandom::new().fill(&mut *seed).map_err(|_| "the system gives no random bytes")?;
             let life = LifeSigner::from_seed(&seed).map_err(|error| error.to_string())?;
             let statement = Credential::statement(&self.cluster, node, generation, &life.key());
-            let signature = signer.sign(&statement).map_err(|error| error.to_string())?;
+            let signature = signer
+                .sign(&statement)
+                .map_err(|_| "the certificate's key does not sign".to_owned())?;
             (life, u16::from(signer.scheme()), signature)
         };
         let credential = Credential { key: life.key(), chain, scheme, signature };
@@ -76,8 +75,8 @@ impl Notary for Tls {
         self.check_certificate(node, credential)?;
         state
             .chains
-            .verify_acceptor(leaf, rest, within_validity(leaf)?)
-            .map_err(|error| error.to_string())?;
+            .verify_acceptor_once(leaf, rest, super::now())
+            .map_err(|error| Refusal::of_tls(&error).to_string())?;
         if credential.scheme == 0 {
             let own = credential.signature.is_empty() && ed25519_key(leaf) == Some(credential.key);
             return if own { Ok(()) } else { Err("the key is not the certificate's".to_owned()) };
@@ -90,7 +89,8 @@ impl Notary for Tls {
             .into_iter()
             .find(|(known, _)| *known == scheme && SCHEMES.contains(known))
             .ok_or("a signature of a kind that is not known")?;
-        let end = webpki::EndEntityCert::try_from(leaf).map_err(|error| error.to_string())?;
+        let end = webpki::EndEntityCert::try_from(leaf)
+            .map_err(|_| "the certificate cannot be read".to_owned())?;
         let verifies = |algorithm: &&dyn rustls::pki_types::SignatureVerificationAlgorithm| {
             end.verify_signature(*algorithm, &statement, &credential.signature).is_ok()
         };
@@ -102,17 +102,21 @@ impl Notary for Tls {
     }
 
     fn certified(&self, credential: &Credential) -> Option<Certified> {
-        let leaf = CertificateDer::from(credential.chain.first()?.as_slice());
-        let summary = CertificateSummary::from_certificate(&leaf).ok()?;
+        let chain: Vec<_> =
+            credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let leaf = chain.first()?;
+        let summary = CertificateSummary::from_certificate(leaf).ok()?;
         let seconds = |at: SystemTime| {
             at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
         };
         let state = self.shared.load();
         let naming = state.identity.naming();
-        let name = PeerName::named(&leaf, naming).ok().filter(|_| naming.tells_datacenter());
+        let name = PeerName::named(leaf, naming).ok().filter(|_| naming.tells_datacenter());
+        // A key whose chain has ended vouches for no life that begins later.
+        let end = state.chains.last_end(&chain, super::now()).unwrap_or(summary.not_after);
         Some(Certified {
             not_before: seconds(summary.not_before),
-            not_after: seconds(summary.not_after),
+            not_after: seconds(end),
             datacenter: name.map(|name| name.datacenter),
         })
     }
@@ -210,16 +214,6 @@ fn ed25519_key(leaf: &CertificateDer<'_>) -> Option<LifeKey> {
     let info = end.subject_public_key_info();
     let key = info.as_ref().strip_prefix(&ED25519_INFO[..])?;
     key.try_into().map(LifeKey).ok()
-}
-
-/// Now, or the nearest moment at which a certificate is valid: what it has vouched for, it has, also
-/// after it has expired. For which lives it can vouch, the replica judges by its dates.
-fn within_validity(leaf: &CertificateDer<'_>) -> Result<UnixTime, String> {
-    let summary = CertificateSummary::from_certificate(leaf).map_err(|error| error.to_string())?;
-    // The last second is still valid; both ends are whole seconds.
-    let at = super::now().min(summary.not_after).max(summary.not_before);
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    Ok(UnixTime::since_unix_epoch(since))
 }
 
 /// How the public key information of an Ed25519 key begins; the 32 bytes of the key follow.

@@ -36,6 +36,14 @@ pub enum Rejection {
     Revoked,
     /// The certificate's extended key usage forbids this side of a connection.
     WrongPurpose,
+    /// The certificate is an authority's (CA:true).
+    IsAuthority,
+    /// The certificate was signed by one that is no authority's.
+    NotByAuthority,
+    /// A certificate has a key or signature of a kind that is not accepted.
+    BadKind,
+    /// A certificate is damaged, or has critical extensions that are not known.
+    Malformed,
     /// The certificate has not exactly one URI that names a node.
     NoName,
     /// The certificate is another node's than the one that was dialed.
@@ -57,7 +65,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every one, so that counters can be made before the first refusal.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 19] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
         Self::BadSignature,
@@ -65,6 +73,10 @@ impl Rejection {
         Self::NotYetValid,
         Self::Revoked,
         Self::WrongPurpose,
+        Self::IsAuthority,
+        Self::NotByAuthority,
+        Self::BadKind,
+        Self::Malformed,
         Self::NoName,
         Self::WrongName,
         Self::WrongCluster,
@@ -86,6 +98,10 @@ impl Rejection {
             Self::NotYetValid => "not_yet_valid",
             Self::Revoked => "revoked",
             Self::WrongPurpose => "wrong_purpose",
+            Self::IsAuthority => "is_authority",
+            Self::NotByAuthority => "not_by_authority",
+            Self::BadKind => "bad_kind",
+            Self::Malformed => "malformed",
             Self::NoName => "no_name",
             Self::WrongName => "wrong_name",
             Self::WrongCluster => "wrong_cluster",
@@ -122,20 +138,33 @@ impl Rejection {
             }
             CertificateError::ApplicationVerificationFailure => Self::WrongCluster,
             CertificateError::NotValidForName => Self::WrongName,
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                Self::BadKind
+            }
+            CertificateError::BadEncoding | CertificateError::UnhandledCriticalExtension => {
+                Self::Malformed
+            }
+            CertificateError::Other(other) => match other.0.downcast_ref() {
+                Some(webpki::Error::CaUsedAsEndEntity) => Self::IsAuthority,
+                Some(
+                    webpki::Error::EndEntityUsedAsCa | webpki::Error::PathLenConstraintViolated,
+                ) => Self::NotByAuthority,
+                Some(_) => Self::Malformed,
+                None => Self::Other,
+            },
             _ => Self::Other,
         }
     }
 
     /// What a TLS alert says. Several reasons share a code: the text that the refuser sent along
     /// tells expired from not yet valid; a missing name is seen as a wrong one.
-    fn of_alert(alert: AlertDescription, text: &str) -> Self {
+    fn of_alert(alert: AlertDescription, text: &[u8]) -> Self {
         match alert {
             AlertDescription::CertificateRequired => Self::NoCertificate,
             AlertDescription::UnknownCA => Self::UnknownAuthority,
             AlertDescription::DecryptError => Self::BadSignature,
-            AlertDescription::CertificateExpired if text.contains(NOT_YET_VALID_TEXT) => {
-                Self::NotYetValid
-            }
+            AlertDescription::CertificateExpired if text == not_yet_valid() => Self::NotYetValid,
             AlertDescription::CertificateExpired => Self::Expired,
             AlertDescription::CertificateRevoked => Self::Revoked,
             AlertDescription::UnsupportedCertificate => Self::WrongPurpose,
@@ -187,7 +216,21 @@ impl Rejection {
             Self::Impostor => {
                 "it spoke as another node than its certificate says; correct its configured name, or treat it as compromised"
             }
-            Self::Other => "the TLS handshake failed",
+            Self::IsAuthority => {
+                "its certificate is an authority's (CA:true); issue it one with CA:false"
+            }
+            Self::NotByAuthority => {
+                "its certificate was signed by one that is no authority's, or that may sign authorities no further; issue it one by this cluster's authority"
+            }
+            Self::BadKind => {
+                "its certificate, or one above it, has a key or a signature of a kind that is not accepted (such as SHA-1); issue it one with Ed25519, ECDSA P-256 or P-384, or RSA from 2048 bits"
+            }
+            Self::Malformed => {
+                "its certificate, or one above it, is damaged or asks for what is not known here; issue it one by this cluster's authority"
+            }
+            Self::Other => {
+                "the TLS handshake failed, but not for its certificate; look whether another program or version dials from there"
+            }
         }
     }
 
@@ -231,7 +274,46 @@ impl Rejection {
             Self::Impostor => {
                 "we spoke as another node than our certificate says; correct the configured name"
             }
-            Self::Other => "the TLS handshake failed",
+            Self::IsAuthority => {
+                "our certificate is an authority's (CA:true); get one with CA:false"
+            }
+            Self::NotByAuthority => {
+                "our certificate was signed by one that is no authority's; get one from the authority it trusts"
+            }
+            Self::BadKind => {
+                "our certificate, or one above it, has a key or a signature of a kind it does not accept; get one with Ed25519, ECDSA P-256 or P-384, or RSA from 2048 bits"
+            }
+            Self::Malformed => {
+                "our certificate is damaged or asks for what it does not know; look with: cert show"
+            }
+            Self::Other => {
+                "the TLS handshake failed for a reason that its log and counters tell; look at our certificate with: cert show"
+            }
+        }
+    }
+
+    /// The same of a certificate that the node's own roots refuse, for its operator.
+    pub(super) const fn seen_by_itself(self) -> &'static str {
+        match self {
+            Self::UnknownAuthority => {
+                "no root has signed it, nor an intermediate in its file: put the root that did into the roots, or the missing intermediate behind the leaf"
+            }
+            Self::BadSignature => {
+                "a root has the name of its authority, but not the key that signed it: an authority of that name was made twice; put the right root there, or get a certificate from this one"
+            }
+            Self::WrongPurpose => {
+                "its extended key usage has not both serverAuth and clientAuth; issue one with both, or without the extension"
+            }
+            Self::IsAuthority => "it is an authority's (CA:true); issue one with CA:false",
+            Self::NotByAuthority => {
+                "it, or one above it, was signed by a certificate that is no authority's, or that may sign authorities no further; get one from an authority"
+            }
+            Self::BadKind => {
+                "it, or one above it, has a key or a signature of a kind that is not accepted; issue it with Ed25519, ECDSA P-256 or P-384, or RSA from 2048 bits, and SHA-256 or better"
+            }
+            _ => {
+                "a certificate of its chain is damaged, or asks for what is not known here; issue it anew"
+            }
         }
     }
 }
@@ -258,8 +340,8 @@ pub struct Refusal {
     pub by: RefusedBy,
     /// Why.
     pub reason: Rejection,
-    /// More about it, possibly empty: names, dates, or the words of the other side (at most
-    /// [`DETAIL_MAX`] characters, and to be believed no more than the peer).
+    /// More about it, possibly empty: names and dates that our verifier has seen, or the number of an
+    /// alert that tells nothing else.
     pub detail: Foreign,
 }
 
@@ -270,17 +352,20 @@ impl Refusal {
     #[must_use]
     pub fn of(ended: &ConnectionError) -> Option<Self> {
         let (by, code, text) = match ended {
-            ConnectionError::TransportError(e) => {
-                (RefusedBy::Us, e.code, Foreign::from(&*e.reason))
-            }
+            ConnectionError::TransportError(e) => (RefusedBy::Us, e.code, e.reason.as_bytes()),
             ConnectionError::ConnectionClosed(close) => {
-                (RefusedBy::Peer, close.error_code, Foreign::lossy(&close.reason))
+                (RefusedBy::Peer, close.error_code, &close.reason[..])
             }
             _ => return None,
         };
         let alert = alert(u64::from(code))?;
-        let reason = Rejection::of_alert(alert, text.unescaped());
-        Some(Self { by, reason, detail: text.cut(DETAIL_MAX) })
+        let reason = Rejection::of_alert(alert, text);
+        // The words that came along are those of a library, ours or the peer's, for its programmers.
+        let detail = match reason {
+            Rejection::Other => format!("TLS alert {}", u8::from(alert)),
+            _ => String::new(),
+        };
+        Some(Self { by, reason, detail: detail.into() })
     }
 
     pub(super) fn by_us(reason: Rejection, detail: String) -> Self {
@@ -311,11 +396,7 @@ impl fmt::Display for Refusal {
             RefusedBy::Us => write!(f, "we refused the peer: {}", self.reason.seen_by_refuser())?,
             RefusedBy::Peer => write!(f, "the peer refused us: {}", self.reason.seen_by_refused())?,
         }
-        match self.by {
-            _ if self.detail.is_empty() => Ok(()),
-            RefusedBy::Us => write!(f, " ({})", self.detail),
-            RefusedBy::Peer => write!(f, " (it says: {})", self.detail),
-        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, " ({})", self.detail) }
     }
 }
 
@@ -338,7 +419,7 @@ impl Verdict {
     }
 }
 
-/// The detail of an error, with dates as people read them.
+/// The dates of an error, as people read them; empty if it has none.
 fn described(error: &rustls::Error) -> String {
     let day = |time: &rustls::pki_types::UnixTime| {
         UNIX_EPOCH
@@ -355,8 +436,40 @@ fn described(error: &rustls::Error) -> String {
             not_before,
             ..
         }) => format!("it is valid from {}", day(not_before)),
-        other => other.to_string(),
+        _ => String::new(),
     }
+}
+
+/// What is wrong with a certificate of one's own, for an operator.
+pub(super) fn words(error: &rustls::Error) -> &'static str {
+    Rejection::of_tls(error).seen_by_itself()
+}
+
+/// The error to end a handshake with: its alert is all that the peer reads, and its text crosses the wire
+/// as it is. So it has no dates, which differ each time, and no alert that means something else there.
+pub(super) fn on_wire(error: rustls::Error) -> rustls::Error {
+    let certificate = match error {
+        rustls::Error::InvalidCertificate(certificate) => certificate,
+        other => return other,
+    };
+    rustls::Error::InvalidCertificate(match Rejection::of_certificate(&certificate) {
+        Rejection::Expired => CertificateError::Expired,
+        Rejection::NotYetValid => CertificateError::NotValidYet,
+        // Sent as certificate_unknown, 0x2e: that of rustls means a wrong signature elsewhere.
+        Rejection::BadKind => CertificateError::Other(rustls::OtherError(Arc::new(BadKind))),
+        _ => certificate,
+    })
+}
+
+/// See [`on_wire`].
+#[derive(Debug, thiserror::Error)]
+#[error("a key or a signature of a kind that is not accepted")]
+struct BadKind;
+
+/// The text beside the alert by which a certificate that is not valid yet is refused; the alert alone says
+/// `certificate_expired`.
+fn not_yet_valid() -> Vec<u8> {
+    rustls::Error::InvalidCertificate(CertificateError::NotValidYet).to_string().into_bytes()
 }
 
 /// The TLS alert in a QUIC error code, RFC 9001 section 4.8.
@@ -365,12 +478,10 @@ fn alert(code: u64) -> Option<AlertDescription> {
     Some(AlertDescription::from(alert))
 }
 
-/// Longest detail of a refusal, in characters.
+/// Longest detail of a refusal, in characters: it may have names of a peer's certificate in it.
 pub const DETAIL_MAX: usize = 200;
 
 const CRYPTO_ERROR_FIRST: u64 = 0x100;
-/// From the text of rustls' error, which quinn sends along.
-const NOT_YET_VALID_TEXT: &str = "not valid yet";
 
 #[cfg(test)]
 mod tests {
@@ -394,12 +505,84 @@ mod tests {
     }
 
     #[test]
-    fn repeats_only_the_start_of_what_a_peer_says_and_escapes_it() {
+    fn repeats_no_word_of_what_a_peer_says() {
         let hostile = format!("\u{1b}[2J\r\n{}", "\u{e4}".repeat(100_000));
-        let refusal = Refusal::of(&told(TransportErrorCode::crypto(0x30), &hostile)).unwrap();
-        assert_eq!(refusal.detail.unescaped().chars().count(), DETAIL_MAX);
-        let shown = refusal.to_string();
-        assert!(shown.contains("(it says: \\u{1b}[2J\\r\\n\u{e4}"), "{shown}");
+        for alert in 0..=255 {
+            let refusal = Refusal::of(&told(TransportErrorCode::crypto(alert), &hostile)).unwrap();
+            let text = refusal.to_string();
+            assert!(text.len() < 400 && text.chars().all(|c| !c.is_control() && c != '\u{e4}'));
+            assert_eq!(refusal.detail.is_empty(), refusal.reason != Rejection::Other, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_no_word_of_a_library_and_no_time_that_differs_each_time() {
+        use rustls::pki_types::UnixTime;
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let expired = |time| CertificateError::ExpiredContext { time, not_after: at(1_000_000) };
+        let early = |time| CertificateError::NotValidYetContext { time, not_before: at(3_000_000) };
+        let webpki =
+            |error: webpki::Error| CertificateError::Other(rustls::OtherError(Arc::new(error)));
+        for (one, later, reason) in [
+            (expired(at(2_000_000)), expired(at(2_000_009)), Rejection::Expired),
+            (early(at(2_000_000)), early(at(2_000_009)), Rejection::NotYetValid),
+            (
+                CertificateError::UnknownIssuer,
+                CertificateError::UnknownIssuer,
+                Rejection::UnknownAuthority,
+            ),
+            (CertificateError::BadEncoding, CertificateError::BadEncoding, Rejection::Malformed),
+            (
+                webpki(webpki::Error::CaUsedAsEndEntity),
+                webpki(webpki::Error::CaUsedAsEndEntity),
+                Rejection::IsAuthority,
+            ),
+            (
+                webpki(webpki::Error::EndEntityUsedAsCa),
+                webpki(webpki::Error::EndEntityUsedAsCa),
+                Rejection::NotByAuthority,
+            ),
+            (
+                CertificateError::UnsupportedSignatureAlgorithmContext {
+                    signature_algorithm_id: vec![6, 9],
+                    supported_algorithms: Vec::new(),
+                },
+                CertificateError::UnsupportedSignatureAlgorithmContext {
+                    signature_algorithm_id: vec![6, 9],
+                    supported_algorithms: Vec::new(),
+                },
+                Rejection::BadKind,
+            ),
+        ] {
+            let [one, later] = [one, later].map(rustls::Error::InvalidCertificate);
+            let refusal = Refusal::of_tls(&one);
+            assert_eq!((refusal.reason, &refusal), (reason, &Refusal::of_tls(&later)));
+            let text = refusal.to_string();
+            for word in [
+                "peer certificate",
+                "UnixTime",
+                "OtherError",
+                "Context",
+                "seconds",
+                "[6, 9]",
+                "Unknown",
+            ] {
+                assert!(!text.contains(word), "{word} is in: {text}");
+            }
+            let sent = on_wire(one).to_string();
+            assert_eq!(sent, on_wire(later).to_string());
+        }
+    }
+
+    #[test]
+    fn tells_not_yet_valid_from_expired_at_both_ends() {
+        let early = CertificateError::NotValidYetContext {
+            time: rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1)),
+            not_before: rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(2)),
+        };
+        let sent = on_wire(rustls::Error::InvalidCertificate(early)).to_string();
+        let refusal = Refusal::of(&told(TransportErrorCode::crypto(0x2d), &sent)).unwrap();
+        assert_eq!(refusal.reason, Rejection::NotYetValid);
     }
 
     #[test]
@@ -433,7 +616,8 @@ mod tests {
             assert!(by_us.to_string().starts_with("we refused the peer: "), "{by_us}");
             assert!(by_us.to_string().ends_with(" (why)"), "{by_us}");
             assert!(by_peer.to_string().starts_with("the peer refused us: "), "{by_peer}");
-            assert!(by_peer.to_string().ends_with(" (it says: why)"), "{by_peer}");
+            assert!(by_peer.to_string().ends_with(" (why)"), "{by_peer}");
+            assert!(!reason.seen_by_itself().is_empty());
         }
     }
 

@@ -219,7 +219,7 @@ mod tests {
         }
         assert!(openssl(&["dgst", "-sha256", "-sign", &key, "-out", &signature, &at("message")]));
         let pem = std::fs::read(pem).unwrap();
-        let root = crate::tls::identity::chain_from_pem(&pem).unwrap().swap_remove(0);
+        let root = crate::tls::pem::chain_from_pem(&pem).unwrap().swap_remove(0);
         let signature = std::fs::read(signature).unwrap();
         let key = AuthorityKey::of(&root).unwrap();
         assert!(key.has_signed(b"message", &signature));
@@ -267,7 +267,7 @@ mod tests {
 
     fn certificate(authority: &Authority) -> CertificateDer<'static> {
         let pem = authority.certificate_pem().as_bytes();
-        crate::tls::identity::chain_from_pem(pem).unwrap().swap_remove(0)
+        crate::tls::pem::chain_from_pem(pem).unwrap().swap_remove(0)
     }
 
     fn issued(authority: &Authority, name: &str) -> (String, String, CertificateSummary) {

@@ -13,7 +13,8 @@ use std::{
 use super::{
     authority::{Authority, AuthorityError, AuthorityOptions, Existing, write},
     file,
-    identity::{Audience, CertificateSummary, chain_from_pem, read},
+    identity::{Audience, CertificateSummary, read},
+    pem::chain_from_pem,
     verifier::Roots,
 };
 

@@ -3,7 +3,12 @@
 //! The chain is verified by rustls and webpki; only what they have passed is parsed for its name.
 //! Nothing here looks at host names or addresses.
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
@@ -26,9 +31,12 @@ use rustls::{
 use super::{
     Expect, Shared, State,
     identity::{
-        Audience, CertificateSummary, Identity, LoadError, PeerName, chain_from_pem, only_uri, read,
+        Audience, CertificateSummary, Identity, LoadError, PeerName, date, only_uri, parse, read,
+        shown, validity,
     },
-    refusal::{Refusal, Rejection, Verdict},
+    kind::{self, Holder},
+    pem::chain_from_pem,
+    refusal::{Refusal, Rejection, Verdict, on_wire},
     revoked::{self, AuthorityKey},
     role::{Client, ClientName, ClientRoles},
 };
@@ -68,6 +76,7 @@ impl Roots {
             if !summary.is_authority {
                 return Err(LoadError::NotAnAuthority { subject: summary.subject });
             }
+            kind::check_key(&parse(&certificate)?, Holder::Other)?;
             keys.extend(AuthorityKey::of(&certificate));
             store.add(certificate).map_err(LoadError::Unsupported)?;
             summaries.push(summary);
@@ -107,23 +116,68 @@ impl Roots {
 
     /// Whether peers with these roots would accept this identity at `now`.
     ///
-    /// Worth a warning at start: a node that its own roots refuse was mostly given the wrong files.
-    ///
     /// # Errors
     /// The [`Refusal`] that such a peer would report.
     pub fn check(&self, identity: &Identity, now: SystemTime) -> Result<(), Refusal> {
         let chains = Chains::new(self.clone()).map_err(|e| Refusal::of_tls(&e))?;
-        let now = UnixTime::since_unix_epoch(
-            now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
-        );
-        let (leaf, rest) = identity
-            .chain()
-            .split_first()
-            .ok_or_else(|| Refusal::of_tls(&rustls::Error::NoCertificatesPresented))?;
-        chains
-            .verify_acceptor(leaf, rest, now)
-            .and_then(|()| chains.verify_dialer(leaf, rest, now))
-            .map_err(|e| Refusal::of_tls(&e))
+        chains.check(identity.chain(), now).map_err(|e| Refusal::of_tls(&e))
+    }
+
+    /// Judges the chain of a node that has these roots: whether its peers, who have the same, accept it,
+    /// and until when. A node that they refuse was mostly given the wrong files.
+    ///
+    /// A certificate that is not valid yet is let through: on a host that starts before its clock is
+    /// set, that repairs itself. The [`Standing`] says so.
+    ///
+    /// # Errors
+    /// [`LoadError`], which says what is wrong and what to do.
+    pub fn judge(&self, identity: &Identity, now: SystemTime) -> Result<Standing, LoadError> {
+        let chains = Chains::new(self.clone()).map_err(LoadError::Unsupported)?;
+        let chain = identity.chain();
+        let early = match chains.check(chain, now) {
+            Ok(()) => false,
+            Err(error) => match Rejection::of_tls(&error) {
+                Rejection::NotYetValid => true,
+                Rejection::Expired => return Err(ended(chain, now)),
+                other => return Err(LoadError::Refused(other)),
+            },
+        };
+        let end = chains.end(chain, now);
+        let subject =
+            |place: usize| Some(shown(&parse(chain.get(place)?).ok()?.subject().to_string()));
+        Ok(Standing {
+            early,
+            expires: end.map_or(identity.certificate().not_after, |end| end.at),
+            outlived: end.filter(|end| end.of > 0).and_then(|end| subject(end.of)),
+        })
+    }
+}
+
+/// What [`Roots::judge`] has found of a chain that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It is not valid yet, by the clock of this host.
+    pub early: bool,
+    /// When the chain ends: with the leaf, or with an intermediate that ends before it.
+    pub expires: SystemTime,
+    /// The subject of that intermediate, if there is one.
+    pub outlived: Option<String>,
+}
+
+/// Which certificate of a chain has ended at `now`.
+fn ended(chain: &[CertificateDer<'_>], now: SystemTime) -> LoadError {
+    let ends = chain.iter().enumerate().filter_map(|(place, one)| Some((place, validity(one)?.1)));
+    let over = ends.filter(|(_, end)| *end < now).max_by_key(|(_, end)| *end);
+    match over {
+        Some((0, end)) => LoadError::Expired { not_after: date(end) },
+        Some((place, end)) => LoadError::IssuerExpired {
+            subject: parse(&chain[place]).map_or_else(
+                |_| "an unreadable certificate".to_owned(),
+                |parsed| shown(&parsed.subject().to_string()),
+            ),
+            not_after: date(end),
+        },
+        None => LoadError::Refused(Rejection::Other),
     }
 }
 
@@ -188,6 +242,72 @@ impl Chains {
         )
     }
 
+    /// Whether a chain is accepted on both sides of a connection.
+    fn check(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), rustls::Error> {
+        let (leaf, rest) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verify_acceptor(leaf, rest, unix(now))
+            .and_then(|()| self.verify_dialer(leaf, rest, unix(now)))
+    }
+
+    /// Until when a chain is accepted that is so at `now`: until the end of the leaf, or of an intermediate
+    /// without which no path leads to a root. `None`: the leaf cannot be read.
+    pub(super) fn end(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Option<End> {
+        let (leaf, rest) = chain.split_first()?;
+        let (_, leaf_end) = validity(leaf)?;
+        let above = rest
+            .iter()
+            .enumerate()
+            .filter_map(|(place, one)| Some(End { at: validity(one)?.1, of: place + 1 }));
+        let mut ends: Vec<_> = above.filter(|end| end.at >= now && end.at < leaf_end).collect();
+        ends.sort_unstable_by_key(|end| end.at);
+        ends.dedup_by_key(|end| end.at);
+        ends.truncate(ENDS_MAX);
+        let is_last = |end: &End| {
+            let after = unix(end.at + Duration::from_secs(1));
+            self.verify_acceptor(leaf, rest, after).is_err()
+        };
+        ends.into_iter().find(is_last).or(Some(End { at: leaf_end, of: 0 }))
+    }
+
+    /// Verifies a chain now, or at the nearest moment at which it was valid: what it has vouched for, it
+    /// has, also after it has ended. Returns that moment.
+    pub(super) fn verify_acceptor_once(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<SystemTime, rustls::Error> {
+        let malformed = rustls::Error::InvalidCertificate(rustls::CertificateError::BadEncoding);
+        let (begin, end) = validity(leaf).ok_or(malformed)?;
+        // The last second is still valid; both ends are whole seconds.
+        let at = now.min(end).max(begin);
+        let Err(error) = self.verify_acceptor(leaf, rest, unix(at)) else { return Ok(at) };
+        if Rejection::of_tls(&error) != Rejection::Expired {
+            return Err(error);
+        }
+        let mut ends: Vec<_> = rest.iter().filter_map(|one| Some(validity(one)?.1)).collect();
+        ends.retain(|end| (begin..at).contains(end));
+        ends.sort_unstable();
+        ends.dedup();
+        let was = |end: &SystemTime| self.verify_acceptor(leaf, rest, unix(*end)).is_ok();
+        ends.into_iter().rev().take(ENDS_MAX).find(was).ok_or(error)
+    }
+
+    /// Until when a chain is or was accepted. `None`: it never was, or cannot be read.
+    pub(super) fn last_end(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let (leaf, rest) = chain.split_first()?;
+        let (_, leaf_end) = validity(leaf)?;
+        if rest.iter().all(|one| validity(one).is_none_or(|(_, end)| end >= leaf_end)) {
+            return Some(leaf_end);
+        }
+        let at = self.verify_acceptor_once(leaf, rest, now).ok()?;
+        Some(self.end(chain, at)?.at)
+    }
+
     pub(super) fn verify_dialer(
         &self,
         leaf: &CertificateDer<'_>,
@@ -196,6 +316,23 @@ impl Chains {
     ) -> Result<(), rustls::Error> {
         self.dialers.verify_client_cert(leaf, rest, now).map(drop)
     }
+}
+
+/// The end of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    /// When: the last second in which it is valid.
+    pub(super) at: SystemTime,
+    /// The place of the certificate that ends it; 0 is the leaf.
+    pub(super) of: usize,
+}
+
+/// So many ends of intermediates are tried, so that a long chain costs a peer no more than a few
+/// signatures.
+const ENDS_MAX: usize = 4;
+
+fn unix(time: SystemTime) -> UnixTime {
+    UnixTime::since_unix_epoch(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Verifies the peer of one handshake, with the roots as they are at that moment.
@@ -228,7 +365,7 @@ impl Verifier {
         let state = self.shared.load();
         if let Err(error) = chain(&state) {
             self.verdict.refuse(Refusal::of_tls(&error));
-            return Err(error);
+            return Err(on_wire(error));
         }
         let revoked = state.revoked.load();
         let named = check_name(leaf, &state.identity, &self.expect, &revoked).or_else(|refusal| {
@@ -255,7 +392,7 @@ impl Verifier {
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
             .inspect_err(|error| {
-                let detail = format!("it does not hold the certificate's private key: {error}");
+                let detail = "it does not hold the certificate's private key".to_owned();
                 self.verdict.refuse(Refusal::by_us(Rejection::of_tls(error), detail));
             })
     }

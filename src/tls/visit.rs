@@ -19,10 +19,12 @@ use rustls::{
 use super::{
     ADMIN_ALPN, INITIAL_SUITE, TLS13_SUITES,
     identity::{
-        Audience, CertificateSummary, LoadError, PeerName, SCHEME, chain_from_pem, date,
-        key_from_pem, only_uri, read,
+        Audience, CertificateSummary, LoadError, PeerName, SCHEME, check_kinds, check_order, date,
+        only_uri, read,
     },
-    refusal::{Refusal, Rejection, Verdict},
+    kind::Holder,
+    pem::{chain_from_pem, key_from_pem},
+    refusal::{Refusal, Rejection, Verdict, on_wire},
     verifier::{Chains, Roots},
 };
 use crate::protocol::id::{ClusterId, NodeId};
@@ -45,9 +47,12 @@ impl ClientIdentity {
             read(certificate, Audience::Anyone).map_err(|error| error.in_file(certificate))?;
         let key_pem = read(key, Audience::OwnerOnly).map_err(|error| error.in_file(key))?;
         let key_der = key_from_pem(&key_pem).map_err(|error| error.in_file(key))?;
-        chain_from_pem(&chain)
-            .and_then(|chain| Self::new(chain, key_der, super::now()))
-            .map_err(|error| error.in_file(certificate))
+        chain_from_pem(&chain).and_then(|chain| Self::new(chain, key_der, super::now())).map_err(
+            |error| match error {
+                LoadError::Key => error.in_file(key),
+                error => error.in_file(certificate),
+            },
+        )
     }
 
     /// Reads a certificate chain (the leaf first) and its private key from PEM text.
@@ -78,10 +83,12 @@ impl ClientIdentity {
         now: SystemTime,
     ) -> Result<Self, LoadError> {
         let leaf = chain.first().ok_or(LoadError::NoCertificate)?;
+        check_order(&chain)?;
         let summary = CertificateSummary::from_certificate(leaf)?;
         if now > summary.not_after {
             return Err(LoadError::Expired { not_after: date(summary.not_after) });
         }
+        check_kinds(&chain, Holder::Other)?;
         let uri = only_uri(leaf).ok();
         let certified = CertifiedKey::from_der(chain, key, &super::provider())
             .map_err(LoadError::from_rustls)?;
@@ -207,9 +214,10 @@ impl ServerCertVerifier for HostVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.chains
-            .verify_acceptor(leaf, rest, now)
-            .inspect_err(|error| self.verdict.refuse(Refusal::of_tls(error)))?;
+        self.chains.verify_acceptor(leaf, rest, now).map_err(|error| {
+            self.verdict.refuse(Refusal::of_tls(&error));
+            on_wire(error)
+        })?;
         self.check(leaf).map_err(|refusal| {
             let error = refusal.to_tls();
             self.verdict.refuse(refusal);

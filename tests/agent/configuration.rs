@@ -97,7 +97,7 @@ fn a_reload_that_is_refused_changes_nothing() {
     cluster.configure("a", "");
     let other = ["cert", "issue", "--ca", "pki", "--node", "b", "--datacenter", "eu", "--dir", "a"];
     cluster.run(&[&other[..], &["--force"]].concat()).succeeded();
-    a.run(&["reload"]).failed(1, &["spiffe://demo/eu/b", "this node is spiffe://demo/eu/a"]);
+    a.run(&["reload"]).failed(6, &["spiffe://demo/eu/b", "this node is spiffe://demo/eu/a"]);
     assert_eq!(a.json(&["info"])["certificate"], before);
     a.signal("HUP");
     eventually("the log tells it", || a.log().contains("nothing reloaded"));
@@ -106,6 +106,31 @@ fn a_reload_that_is_refused_changes_nothing() {
     renew(&cluster);
     let table = a.run(&["reload"]).succeeded().out;
     assert!(table.contains("certificate"), "{table}");
+}
+
+#[test]
+fn variables_of_a_kubernetes_service_are_ignored_with_one_line() {
+    let cluster = Cluster::of(&["a"]);
+    let mut command = cluster.command(&["agent", "--dir", "a"]);
+    command.env("GOSSIPMONGER_PORT", "udp://10.96.0.7:7101");
+    command.env("GOSSIPMONGER_SERVICE_HOST", "10.96.0.7");
+    command.env("GOSSIPMONGER_PORT_7101_UDP_ADDR", "10.96.0.7");
+    command.env("GOSSIPMONGER_METRICS_SERVICE_PORT", "9100");
+    // Empty means not set, and a tag is text.
+    for empty in ["METRICS", "STORE", "CERTIFICATE", "LISTEN", "SEEDS", "LOG", "GOSSIP_INTERVAL"] {
+        command.env(format!("GOSSIPMONGER_{empty}"), "");
+    }
+    command.env("GOSSIPMONGER_TAGS__RACK", "12");
+    let agent = cluster.start_by("a", command);
+    assert_eq!(agent.json(&["tags"]), json!({"rack": "12"}));
+    let log = agent.log();
+    let lines = log.lines().filter(|line| line.contains("GOSSIPMONGER_PORT")).collect::<Vec<_>>();
+    assert!(matches!(lines[..], [line] if line.contains("enableServiceLinks")), "{log}");
+    let mut command = cluster.command(&["--dir", "a", "info"]);
+    for empty in ["AGENT", "AGENT_CERT", "AGENT_KEY", "AGENT_ROOTS", "AGENT_EXPECT"] {
+        command.env(format!("GOSSIPMONGER_{empty}"), "");
+    }
+    crate::harness::said(command).succeeded();
 }
 
 // C95

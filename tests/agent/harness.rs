@@ -92,27 +92,43 @@ impl Cluster {
 
     /// Starts a node by any command, and waits until it answers.
     pub(crate) fn start_by(&self, node: &str, command: Command) -> Agent {
+        let mut agent = self.spawn_by(node, command);
+        agent.awaits_answer();
+        agent
+    }
+
+    /// Starts a node by any command.
+    pub(crate) fn spawn_by(&self, node: &str, command: Command) -> Agent {
         let log = self.dir(node).join("log");
         let log = fs::File::options().create(true).append(true).open(log).unwrap();
-        self.start_logging(node, command, log.into())
+        self.spawn_logging(node, command, log.into())
     }
 
     /// As [`start_by`](Self::start_by), with its log somewhere else.
-    pub(crate) fn start_logging(&self, node: &str, mut command: Command, log: Stdio) -> Agent {
+    pub(crate) fn start_logging(&self, node: &str, command: Command, log: Stdio) -> Agent {
+        let mut agent = self.spawn_logging(node, command, log);
+        agent.awaits_answer();
+        agent
+    }
+
+    fn spawn_logging(&self, node: &str, mut command: Command, log: Stdio) -> Agent {
         let dir = self.dir(node);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let mut agent = Agent { child: Some(command.spawn().unwrap()), dir };
-        eventually(&format!("{node} answers"), || {
-            if let Some(status) = agent.child.as_mut().unwrap().try_wait().unwrap() {
-                panic!("agent {node} has ended ({status}): {}", agent.log());
-            }
-            agent.run(&["info"]).code == 0
-        });
-        agent
+        Agent { child: Some(command.spawn().unwrap()), dir }
     }
 }
 
 impl Agent {
+    /// Waits until it answers.
+    pub(crate) fn awaits_answer(&mut self) {
+        eventually(&format!("{} answers", self.dir.display()), || {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                panic!("the agent in {} has ended ({status}): {}", self.dir.display(), self.log());
+            }
+            self.run(&["info"]).code == 0
+        });
+    }
+
     /// Runs a command about this agent.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         said(self.command(arguments))

@@ -4,13 +4,16 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     process::Stdio,
     time::{Duration, SystemTime},
 };
 
 use gossipmonger::tls::{Authority, Existing, LeafOptions, PeerName};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+};
 use serde_json::Value;
 
 use crate::harness::{Agent, Cluster, Said, eventually, free_ports};
@@ -206,7 +209,7 @@ fn a_cluster_whose_certificates_have_all_expired_is_renewed_by_hand() {
     assert!(a.run(&["members"]).succeeded().out.contains(" ! "), "it is marked");
     // One that does not run does not start either, and says what to do.
     let start = cluster.run(&["agent", "--dir", "c"]);
-    start.failed(2, &["expired on", "cert renew --break-glass"]);
+    start.failed(6, &["expired on", "cert renew --break-glass"]);
     // Not by mistake, and not by any authority.
     let renew = |node: &str, more: &[&str]| {
         cluster.run(&[&["cert", "renew", "--ca", "pki", "--dir", node][..], more].concat())
@@ -271,6 +274,77 @@ fn break_glass_refuses_a_name_that_only_a_file_states() {
     cluster.run(&line).failed(1, &["is revoked", "cert issue"]);
 }
 
+#[test]
+fn a_reload_refuses_what_the_watcher_of_the_files_refuses() {
+    let cluster = Cluster::of(&["a"]);
+    cluster.run(&["ca", "init", "--cluster", "demo", "--dir", "foreign"]).succeeded();
+    cluster.configure("a", "log = \"info\"\n");
+    let a = cluster.start("a", &[]);
+    let (before, dir) = (fingerprint(&a), cluster.dir("a"));
+    fs::copy(cluster.path().join("foreign/ca.pem"), dir.join("roots.pem")).unwrap();
+    let says = "its own roots refuse the certificate";
+    eventually("the watcher refuses it", || problem(&a).is_some_and(|told| told.contains(says)));
+    // With it come changes that would be taken alone.
+    cluster.configure("a", "log = \"warn\"\n[tags]\nrole = \"db\"\n");
+    let refused = problem(&a);
+    a.run(&["reload"]).failed(6, &["node.pem", says]);
+    a.signal("HUP");
+    eventually("the hangup is refused", || a.log().matches("nothing reloaded").count() == 2);
+    assert_eq!(problem(&a), refused, "it stays until it is put right");
+    assert_eq!(fingerprint(&a), before);
+    assert_eq!(counter(&a, "certificates_replaced"), 0);
+    assert_eq!(a.json(&["tags"]), serde_json::json!({}), "nothing was changed");
+    // Still with the roots of before.
+    cluster.issue("b");
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    b.awaits("a", "live");
+    fs::copy(cluster.path().join("pki/ca.pem"), dir.join("roots.pem")).unwrap();
+    let reloaded = a.json(&["reload"]);
+    assert_eq!(reloaded["applied"], serde_json::json!(["log", "tags"]));
+    assert_eq!(problem(&a), None);
+}
+
+#[test]
+fn a_chain_ends_with_its_intermediate_wherever_its_end_is_told() {
+    let cluster = Cluster::of(&["b"]);
+    let pki = Chain::new();
+    let end = now() + Duration::from_secs(20 * 86_400);
+    pki.write(&cluster, "a", end, end + Duration::from_secs(300 * 86_400));
+    let (_, port) = free_ports();
+    let a = cluster.start("a", &["--metrics", &format!("127.0.0.1:{port}")]);
+    let info = a.json(&["info"]);
+    let told = info["certificate"]["expires"].as_str().unwrap().to_owned();
+    assert_ne!(told, info["certificate"]["not_after"].as_str().unwrap());
+    let shown = a.json(&["cert", "show"]);
+    assert_eq!(shown[0]["expires"], told.as_str());
+    assert_eq!(shown[1]["expires"], told.as_str());
+    assert!(a.run(&["cert", "show"]).succeeded().out.contains("ends first"));
+    eventually("it says so of itself", || {
+        a.json(&["members", "--node", "a"])[0]["not_after"] == told.as_str()
+    });
+    eventually("metrics have it", || {
+        let left = scraped(port, "gossipmonger_certificate_expires_in_seconds");
+        left.is_some_and(|left| (19.0 * 86_400.0..20.0 * 86_400.0).contains(&left))
+    });
+    let log = a.log();
+    assert!(log.contains("outlives the intermediate certificate of CN=intermediate"), "{log}");
+    // Another intermediate alone is taken as a new certificate, by the watcher.
+    let before = fingerprint(&a);
+    pki.renew_intermediate(&cluster, "a", end + Duration::from_secs(10 * 86_400));
+    eventually("it is in force", || counter(&a, "certificates_replaced") == 1);
+    assert_eq!(fingerprint(&a), before);
+    assert_ne!(a.json(&["info"])["certificate"]["expires"], told.as_str());
+    // One that has ended is refused, by the start as well.
+    let file = cluster.dir("a").join("node.pem");
+    pki.renew_intermediate(&cluster, "a", now() - Duration::from_secs(9));
+    eventually("it is refused", || {
+        problem(&a).is_some_and(|told| told.contains("CN=intermediate expired on"))
+    });
+    a.stop();
+    let start = cluster.run(&["agent", "--dir", "a"]);
+    start.failed(6, &[&file.file_name().unwrap().to_string_lossy(), "CN=intermediate expired on"]);
+}
+
 // C89
 #[test]
 fn metrics_say_how_long_certificates_have_left() {
@@ -298,6 +372,59 @@ fn metrics_say_how_long_certificates_have_left() {
     assert!(warning.starts_with("the certificate expires in 2"), "{warning}");
     assert!(warning.contains("minutes on 1 node"), "{warning}");
     eventually("it is logged", || a.log().contains("minutes on 1 node"));
+}
+
+/// A root and an intermediate of its own, by which a node's certificate is signed.
+struct Chain {
+    root: Issuer<'static, KeyPair>,
+    root_pem: String,
+    intermediate: KeyPair,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let (key, intermediate) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let root = Self::params("root", now() + Duration::from_secs(400 * 86_400));
+        let root_pem = root.self_signed(&key).unwrap().pem();
+        Self { root: Issuer::new(root, key), root_pem, intermediate }
+    }
+
+    /// Puts a leaf below the intermediate into a node's directory, with both ends.
+    fn write(&self, cluster: &Cluster, node: &str, intermediate: SystemTime, leaf: SystemTime) {
+        let dir = cluster.dir(node);
+        fs::create_dir_all(&dir).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = Self::params(node, leaf);
+        params.is_ca = IsCa::ExplicitNoCa;
+        let uri = format!("spiffe://demo/eu/{node}");
+        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        let issuer = Issuer::new(Self::params("intermediate", intermediate), &self.intermediate);
+        let pem = params.signed_by(&key, &issuer).unwrap().pem();
+        fs::write(dir.join("node.key"), key.serialize_pem()).unwrap();
+        fs::set_permissions(dir.join("node.key"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(dir.join("roots.pem"), &self.root_pem).unwrap();
+        fs::write(dir.join("leaf"), pem).unwrap();
+        self.renew_intermediate(cluster, node, intermediate);
+    }
+
+    fn renew_intermediate(&self, cluster: &Cluster, node: &str, until: SystemTime) {
+        let dir = cluster.dir(node);
+        let params = Self::params("intermediate", until);
+        let intermediate = params.signed_by(&self.intermediate, &self.root).unwrap().pem();
+        let leaf = fs::read_to_string(dir.join("leaf")).unwrap();
+        fs::write(dir.join("node.new"), leaf + &intermediate).unwrap();
+        fs::rename(dir.join("node.new"), dir.join("node.pem")).unwrap();
+    }
+
+    fn params(name: &str, until: SystemTime) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = (now() - Duration::from_secs(86_400)).into();
+        params.not_after = until.into();
+        params
+    }
 }
 
 /// What an agent tells of from now on.

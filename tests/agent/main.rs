@@ -19,4 +19,5 @@ mod restart;
 mod revocation;
 mod session;
 mod streams;
+mod waiting;
 mod why;

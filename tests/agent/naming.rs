@@ -41,7 +41,7 @@ fn nodes_of_a_pki_with_ids_of_another_shape_find_each_other() {
     cluster.configure("tiny", identity);
     drop(tiny);
     let line = ["agent", "--dir", "tiny"];
-    cluster.run(&line).failed(2, &["spiffe://example.org/prod/tiny", "{datacenter}"]);
+    cluster.run(&line).failed(6, &["spiffe://example.org/prod/tiny", "{datacenter}"]);
     cluster.configure("tiny", "identity = \"spiffe://{cluster}/{node}\"\n");
     cluster.run(&line).failed(2, &["no datacenter"]);
     cluster.configure("tiny", "cluster = \"demo\"\n");

@@ -19,9 +19,13 @@ fn refuses_a_command_line_it_does_not_know() {
 fn refuses_a_directory_without_a_certificate_and_says_how_to_make_one() {
     let cluster = Cluster::new();
     let how = ["gossipmonger ca init", "gossipmonger cert issue", "--dir a"];
-    cluster.run(&["agent", "--dir", "a"]).failed(2, &["no directory a"]).failed(2, &how);
+    cluster.run(&["agent", "--dir", "a"]).failed(6, &["no directory a"]).failed(6, &how);
     fs::create_dir(cluster.dir("a")).unwrap();
-    cluster.run(&["agent", "--dir", "a"]).failed(2, &["a/node.pem"]).failed(2, &how);
+    cluster.run(&["agent", "--dir", "a"]).failed(6, &["a/node.pem"]).failed(6, &how);
+    let renew = ["cert", "renew", "--dir", "a"];
+    cluster.run(&renew).failed(6, &["a/node.pem"]);
+    let left: Vec<_> = fs::read_dir(cluster.dir("a")).unwrap().collect();
+    assert!(left.is_empty(), "nothing is left behind: {left:?}");
 }
 
 #[test]
@@ -30,7 +34,7 @@ fn refuses_a_key_that_others_may_read() {
     let key = cluster.dir("a").join("node.key");
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
-    cluster.run(&["agent", "--dir", "a"]).failed(2, &["node.key", "mode 644", "chmod 600"]);
+    cluster.run(&["agent", "--dir", "a"]).failed(6, &["node.key", "mode 644", "chmod 600"]);
 }
 
 // C96
@@ -43,7 +47,38 @@ fn refuses_an_unknown_key_of_the_configuration() {
     cluster.configure("a", "");
     let mut command = cluster.command(&["agent", "--dir", "a"]);
     command.env("GOSSIPMONGER_SEED", "x:1");
-    crate::harness::said(command).failed(2, &["GOSSIPMONGER_SEED"]);
+    crate::harness::said(command).failed(2, &["GOSSIPMONGER_SEED", "did you mean seeds?"]);
+    // A link to what is not mounted yet is no missing file.
+    let config = cluster.dir("a").join("gossipmonger.toml");
+    fs::remove_file(&config).unwrap();
+    std::os::unix::fs::symlink("/nonexistent/gossipmonger.toml", &config).unwrap();
+    cluster
+        .run(&["agent", "--dir", "a"])
+        .failed(2, &["a/gossipmonger.toml is a link to /nonexistent"]);
+}
+
+#[test]
+fn refuses_values_out_of_range_and_names_where_they_were_set() {
+    let cluster = Cluster::of(&["a"]);
+    cluster.configure("a", "gossip_interval = \"1ms\"\n");
+    let run = || cluster.command(&["agent", "--dir", "a"]);
+    crate::harness::said(run()).failed(2, &["a/gossipmonger.toml: gossip_interval = 1ms"]);
+    let mut command = run();
+    command.env("GOSSIPMONGER_GOSSIP_INTERVAL", "2ms");
+    let says = ["environment variable GOSSIPMONGER_GOSSIP_INTERVAL: gossip_interval = 2ms"];
+    crate::harness::said(command).failed(2, &says);
+    let mut command = run();
+    command.arg("--gossip-interval").arg("3ms");
+    crate::harness::said(command).failed(2, &["--gossip-interval: gossip_interval = 3ms"]);
+    cluster.configure("a", "[limits]\nkeys = 0\n");
+    crate::harness::said(run()).failed(2, &["a/gossipmonger.toml: limits.keys = 0"]);
+    cluster.configure("a", "");
+    for (key, value) in [("METRICS", "0.0.0.0:9100"), ("LOG", "loud"), ("IDENTITY", "https://x")] {
+        let mut command = run();
+        command.env(format!("GOSSIPMONGER_{key}"), value);
+        let variable = format!("environment variable GOSSIPMONGER_{key}: ");
+        crate::harness::said(command).failed(2, &[&variable, value]);
+    }
 }
 
 #[test]

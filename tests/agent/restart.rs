@@ -65,7 +65,7 @@ fn systemd_is_told_when_it_is_ready_reloads_and_stops() {
     let mut command = cluster.command(&["agent", "--dir", "a"]);
     command.env("NOTIFY_SOCKET", &path);
     let a = cluster.start_by("a", command);
-    assert_eq!(next().trim(), "READY=1");
+    assert_eq!(next().trim(), "READY=1\nSTATUS=running");
     a.signal("HUP");
     assert!(next().starts_with("RELOADING=1\nMONOTONIC_USEC="));
     assert_eq!(next().trim(), "READY=1");

@@ -13,6 +13,9 @@ use gossipmonger::{
     tls::{Authority, AuthorityOptions, Identity, LeafOptions, PeerName, Roots},
     transport::quic::QuicTransport,
 };
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -34,8 +37,16 @@ impl Renewable {
         validity: Duration,
         seeds: &[&Self],
     ) -> Self {
-        let identity = identity(authority, name, validity);
-        let transport = Arc::new(QuicTransport::new(identity, roots(&[authority])).unwrap());
+        Self::spawn_as(name, identity(authority, name, validity), roots(&[authority]), seeds).await
+    }
+
+    async fn spawn_as(
+        name: &'static str,
+        identity: Identity,
+        roots: Roots,
+        seeds: &[&Self],
+    ) -> Self {
+        let transport = Arc::new(QuicTransport::new(identity, roots).unwrap());
         let mut config = Config::with_quic(Arc::clone(&transport)).local();
         config.gossip_interval = Duration::from_millis(100);
         config.event_queue = 1 << 16;
@@ -91,6 +102,32 @@ async fn a_connection_ends_with_the_certificate_and_both_ends_say_why() {
     b.take(&authority, HOUR, &[&authority]);
     all_live(&[a.node.clone(), b.node.clone()]).await;
     assert_eq!(a.node.snapshot().version(&id("b")).unwrap().0, before);
+    end(&[a.node, b.node]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_ends_with_the_first_certificate_of_a_chain() {
+    let pki = Chain::new();
+    let a = Renewable::spawn_as("a", pki.identity("a", HOUR), pki.roots(), &[]).await;
+    let b = Renewable::spawn_as("b", pki.identity("b", HOUR), pki.roots(), &[&a]).await;
+    all_live(&[a.node.clone(), b.node.clone()]).await;
+    let short = pki.identity("b", Duration::from_secs(6));
+    let leaf_ends = short.certificate().not_after;
+    b.transport.reload(short, pki.roots()).unwrap();
+    until("a knows when b's chain ends", || {
+        let told = a.node.snapshot().member(&id("b")).and_then(|b| b.not_after);
+        told.is_some_and(|told| told < leaf_ends)
+    })
+    .await;
+    for (one, other) in [(&a, &b), (&b, &a)] {
+        until("the connection is cut", || one.node.cut(other.node.node()).is_some()).await;
+        let cut = one.node.cut(other.node.node()).unwrap();
+        assert_eq!(cut.label, "expired", "{cut:?}");
+        assert!(cut.reason.contains("the certificate of b expired on 20"), "{cut:?}");
+    }
+    until("nobody lets it in", || a.node.dead_peers().len() == 1).await;
+    b.transport.reload(pki.identity("b", HOUR), pki.roots()).unwrap();
+    all_live(&[a.node.clone(), b.node.clone()]).await;
     end(&[a.node, b.node]).await;
 }
 
@@ -325,6 +362,49 @@ fn authority() -> Authority {
 fn roots(authorities: &[&Authority]) -> Roots {
     let pem: String = authorities.iter().map(|one| one.certificate_pem()).collect();
     Roots::from_pem(pem.as_bytes()).unwrap()
+}
+
+/// A root whose intermediates end before the leaves below them.
+struct Chain {
+    root: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Chain {
+    fn new() -> Self {
+        let (key, params) = (KeyPair::generate().unwrap(), Self::params("root", 24 * HOUR));
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { root: Issuer::new(params, key), pem }
+    }
+
+    /// A node whose leaf is valid for a day, and whose intermediate for so long.
+    fn identity(&self, node: &str, intermediate: Duration) -> Identity {
+        let (above, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let params = Self::params("intermediate", intermediate);
+        let intermediate = params.signed_by(&above, &self.root).unwrap().pem();
+        let issuer = Issuer::new(params, above);
+        let mut leaf = Self::params(node, 24 * HOUR);
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        let uri = format!("spiffe://demo/dc1/{node}");
+        leaf.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        let leaf = leaf.signed_by(&key, &issuer).unwrap().pem();
+        Identity::from_pem((leaf + &intermediate).as_bytes(), key.serialize_pem().as_bytes())
+            .unwrap()
+    }
+
+    fn roots(&self) -> Roots {
+        Roots::from_pem(self.pem.as_bytes()).unwrap()
+    }
+
+    fn params(name: &str, validity: Duration) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params.not_before, params.not_after) =
+            ((now() - Duration::from_secs(1)).into(), (now() + validity).into());
+        params
+    }
 }
 
 fn identity(authority: &Authority, node: &str, validity: Duration) -> Identity {

@@ -18,12 +18,16 @@ pub(crate) const LOCK: &str = "gossipmonger.lock";
 /// The store.
 pub(crate) const STORE: &str = "store.redb";
 
-/// Refuses what is no directory.
+/// Refuses what is no directory; it may be mounted later.
 pub(crate) fn check(dir: &Path) -> Result<(), CliError> {
     if dir.is_dir() {
         return Ok(());
     }
-    Err(CliError::usage(format!("there is no directory {0}; {1}", dir.display(), how_to_make(dir))))
+    Err(CliError::credentials(format!(
+        "there is no directory {0}; {1}",
+        dir.display(),
+        how_to_make(dir)
+    )))
 }
 
 /// What to run to make an agent's directory.

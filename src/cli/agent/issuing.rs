@@ -44,7 +44,7 @@ impl Prepared {
         let Some(pki) = settings.issuer(dir) else { return Ok(None) };
         let issuer = Issuer::open(&pki, name, settings.issuer_validity())?;
         let addresses = settings.issuer_listen(listen);
-        check_ports(&addresses)?;
+        check_ports(&addresses).map_err(|why| settings.refused("issuer_listen", why))?;
         let door = Door::bind(&addresses).map_err(|error| {
             CliError::failed(format!(
                 "{error}; the issuer listens one port above the gossip port unless --issuer-listen names \
@@ -178,8 +178,7 @@ impl Cluster for View {
 
     fn refused(&self, source: SocketAddr, label: &'static str, detail: &Foreign) {
         self.node.counters().refuse(label);
-        let line = format!("{} {detail}", source.ip());
-        if self.told.is_new(&line, self.clock.now()) {
+        if self.told.is_new(label, &source.ip().to_string(), self.clock.now()) {
             tracing::warn!(%source, reason = label, "gave no certificate: {detail}");
         } else {
             tracing::debug!(%source, reason = label, "gave no certificate: {detail}");
@@ -212,16 +211,16 @@ fn in_hours(validity: Duration) -> String {
 }
 
 /// A token names one port.
-fn check_ports(addresses: &[SocketAddr]) -> Result<(), CliError> {
+fn check_ports(addresses: &[SocketAddr]) -> Result<(), &'static str> {
     let others = addresses.iter().skip(1).map(SocketAddr::port);
     let first = addresses.first().map_or(0, SocketAddr::port);
     if others.into_iter().all(|port| port == 0 || port == first) {
         return Ok(());
     }
-    Err(CliError::usage(
+    Err(
         "issuer_listen is refused: a token names one port, so all its addresses need the same (or name \
          them all, if those of listen have several)",
-    ))
+    )
 }
 
 /// Nobody can dial an unspecified address.

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::settings::Credentials;
 use crate::{
     actors::clock::Clock,
     cli::{expiry, why::names},
     node::Gossipmonger,
     protocol::{event::Event, revocation::date, route::Counter},
     subscription::{Events, SubscriptionError},
+    tls::date as certificate_date,
 };
 
 /// Notes that the node runs, and where.
@@ -168,10 +170,24 @@ fn hundredths(phi: f64) -> f64 {
     (phi * 100.0).round() / 100.0
 }
 
-/// Warns of a certificate that this node's own roots refuse: mostly somebody has mixed up files.
-pub(super) fn check_identity(identity: &crate::tls::Identity, roots: &crate::tls::Roots) {
-    if let Err(refusal) = roots.check(identity, Clock::wall()) {
-        tracing::warn!("peers with the same roots will refuse this node's certificate: {refusal}");
+/// Warns of what does no harm yet to a certificate that is put in force.
+pub(super) fn warn_of(credentials: &Credentials) {
+    let Credentials { identity, standing, .. } = credentials;
+    let certificate = identity.certificate();
+    if standing.early {
+        tracing::warn!(
+            not_before = certificate_date(certificate.not_before),
+            "the certificate is not valid yet, and peers refuse it until then: look at the clock of this \
+             host, and of the authority's"
+        );
+    }
+    if let Some(intermediate) = &standing.outlived {
+        tracing::warn!(
+            expires = certificate_date(standing.expires),
+            not_after = certificate_date(certificate.not_after),
+            "the certificate outlives the intermediate certificate of {intermediate}, and ends with it: \
+             renew the intermediate first, then this one"
+        );
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Logs {
 
 impl Logs {
     pub(super) fn start(settings: &Settings) -> Result<Self, CliError> {
-        let (filter, handle) = reload::Layer::new(filter(settings.log())?);
+        let (filter, handle) = reload::Layer::new(settings.log_filter()?);
         let registry = tracing_subscriber::registry().with(filter);
         let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let format = settings.file.log_format.unwrap_or_default();

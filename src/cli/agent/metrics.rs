@@ -105,12 +105,12 @@ fn record(agent: &Agent, seen: &mut Seen) {
         Err(past) => -past.duration().as_secs_f64(),
     };
     gauge!("gossipmonger_certificate_expires_in_seconds")
-        .set(left(agent.reloader.certificate().not_after));
+        .set(left(agent.reloader.certificate().expires));
     if let Some(first) = certificates.first {
         gauge!("gossipmonger_certificate_expires_in_seconds_min").set(left(first));
     }
     gauge!("gossipmonger_certificates_expiring").set(certificates.expiring as f64);
-    let expiry = agent.reloader.certificate().not_after.duration_since(UNIX_EPOCH);
+    let expiry = agent.reloader.certificate().expires.duration_since(UNIX_EPOCH);
     gauge!("gossipmonger_phi_max").set(phi);
     gauge!("gossipmonger_health").set(f64::from(node.health()));
     gauge!("gossipmonger_keys").set(snapshot.held_keys(node.node()) as f64);

@@ -12,18 +12,17 @@ use tokio::sync::Mutex;
 
 use super::{
     journal,
-    logs::{self, Logs},
+    logs::Logs,
     offload::{FILE_TIMEOUT, offload},
     read_credentials,
-    settings::{Flags, Settings},
+    settings::{Credentials, Flags, Settings},
 };
 use crate::{
-    actors::clock::Clock,
     cli::{admin::Reloaded, error::CliError},
     config::ConfigFile,
     node::Gossipmonger,
-    protocol::{record, route::Counter},
-    tls::{CertificateSummary, Roots, date},
+    protocol::route::Counter,
+    tls::{CertificateSummary, Identity, Roots, chain_fingerprint, date},
     transport::quic::QuicTransport,
 };
 
@@ -90,29 +89,56 @@ impl Reloader {
     /// an error all is as before.
     pub(super) async fn renew(&self) -> Result<(), CliError> {
         let mut current = self.current.lock().await;
-        let (_, credentials) = read_credentials(&self.dir, current.settings.clone()).await;
-        let (identity, roots) = credentials?;
-        let roots_now = fingerprints(&roots);
-        let same = self.certificate().fingerprint == identity.certificate().fingerprint;
-        if !same || current.roots != roots_now {
-            // Peers have the same roots, or will have them.
-            roots.check(&identity, Clock::wall()).map_err(|refusal| {
-                CliError::failed(format!("its own roots refuse the certificate: {refusal}"))
-            })?;
-            self.transport.reload(identity, roots).map_err(CliError::failed)?;
-            let names =
-                |file: &BTreeSet<String>| file.iter().cloned().collect::<Vec<_>>().join(", ");
+        let new = self.judged(&current, current.settings.clone()).await?;
+        if new.is_other() {
+            let (roots, roots_now) = (new.roots_now.clone(), self.put_in_force(new)?);
             tracing::info!(
-                not_after = date(self.certificate().not_after),
+                not_after = date(self.certificate().expires),
                 fingerprint = self.certificate().fingerprint,
-                roots = names(&roots_now),
+                roots = roots.into_iter().collect::<Vec<_>>().join(", "),
                 "certificate, key or roots were replaced; connections stay"
             );
             current.roots = roots_now;
-            self.node.counters().add(Counter::CertificatesReplaced, 1);
         }
         self.problem.store(None);
         Ok(())
+    }
+
+    /// What is in the files, if it may be put in force. This is the one judgement of it: the watcher of
+    /// the files and `reload` take and refuse the same.
+    async fn judged(&self, current: &Current, settings: Settings) -> Result<New, CliError> {
+        let credentials = read_credentials(&self.dir, settings).await?;
+        let shown = self.transport.identity();
+        let (certificate, roots_now) =
+            (!is_same(&shown, &credentials.identity), fingerprints(&credentials.roots));
+        let new = New { certificate, roots: current.roots != roots_now, roots_now, credentials };
+        let summary = new.credentials.identity.certificate();
+        if new.credentials.standing.early && certificate {
+            return Err(CliError::credentials(format!(
+                "the certificate is valid from {} only: look at the clock of this host, and of the \
+                 authority's",
+                date(summary.not_before)
+            )));
+        }
+        let (ours, theirs) = (shown.name(), new.credentials.identity.name());
+        if ours != theirs {
+            return Err(CliError::credentials(format!(
+                "the new certificate is of {theirs}, this node is {ours}; put its own certificate back, \
+                 or restart the node under its new name"
+            )));
+        }
+        Ok(new)
+    }
+
+    /// Shows and trusts what was judged; returns the roots.
+    fn put_in_force(&self, new: New) -> Result<BTreeSet<String>, CliError> {
+        if new.is_other() {
+            journal::warn_of(&new.credentials);
+            self.node.counters().add(Counter::CertificatesReplaced, 1);
+        }
+        let Credentials { identity, roots, .. } = new.credentials;
+        self.transport.reload(identity, roots).map_err(CliError::credentials)?;
+        Ok(new.roots_now)
     }
 
     /// Tells, once, that what is in the files cannot be put in force.
@@ -142,9 +168,9 @@ impl Reloader {
         self.logs.spool().dropped()
     }
 
-    /// The certificate shown to peers.
+    /// The certificate shown to peers, and when its chain ends.
     pub(super) fn certificate(&self) -> CertificateSummary {
-        self.transport.identity().certificate().clone()
+        self.transport.tls().certificate()
     }
 
     /// Changes some tags; returns all of them.
@@ -168,34 +194,25 @@ impl Reloader {
     async fn try_reload(&self) -> Result<Reloaded, CliError> {
         let mut current = self.current.lock().await;
         let settings = self.settings().await?;
-        let (settings, credentials) = read_credentials(&self.dir, settings).await;
-        let (identity, roots) = credentials?;
-        let filter = logs::filter(settings.log())?;
-        record::check_tags(&settings.tags()).map_err(CliError::usage)?;
-        journal::check_identity(&identity, &roots);
+        let new = self.judged(&current, settings.clone()).await?;
+        let filter = settings.log_filter()?;
+        let tags = settings.checked_tags()?;
 
         let mut applied = Vec::new();
         let mut put = |name: &str, changed: bool| {
             applied.extend(changed.then(|| name.to_owned()));
             changed
         };
-        let roots_now = fingerprints(&roots);
-        let renewed = put(
-            "certificate",
-            self.certificate().fingerprint != identity.certificate().fingerprint,
-        );
-        let replaced = put("roots", current.roots != roots_now) || renewed;
-        self.transport.reload(identity, roots).map_err(CliError::failed)?;
-        self.node.counters().add(Counter::CertificatesReplaced, u64::from(replaced));
+        put("certificate", new.certificate);
+        put("roots", new.roots);
+        current.roots = self.put_in_force(new)?;
         self.problem.store(None);
         if put("clients", current.settings.clients() != settings.clients()) {
             self.transport.set_roles(settings.clients());
         }
-        current.roots = roots_now;
         if put("log", current.settings.log() != settings.log()) {
             self.logs.set(filter);
         }
-        let tags = settings.tags();
         if put("tags", current.settings.tags() != tags) {
             self.node.set_tags(tags).await?;
         }
@@ -203,6 +220,27 @@ impl Reloader {
         current.settings = settings;
         Ok(Reloaded { applied, restart_needed })
     }
+}
+
+/// What is in the files.
+struct New {
+    credentials: Credentials,
+    /// Whether the certificates are others than those in force.
+    certificate: bool,
+    /// Whether the roots are.
+    roots: bool,
+    roots_now: BTreeSet<String>,
+}
+
+impl New {
+    const fn is_other(&self) -> bool {
+        self.certificate || self.roots
+    }
+}
+
+/// Whether two show the same chain: an intermediate is renewed without the leaf.
+fn is_same(one: &Identity, other: &Identity) -> bool {
+    chain_fingerprint(one.chain()) == chain_fingerprint(other.chain())
 }
 
 pub(super) fn own_tags(node: &Gossipmonger) -> BTreeMap<String, String> {

@@ -14,10 +14,10 @@ use rand::{RngExt, seq::SliceRandom};
 use tokio::{runtime::Runtime, sync::Mutex};
 
 use super::{
+    CREDENTIALS,
     directory::Lock,
     issuing::Issuing,
     offload::{FILE_TIMEOUT, offload},
-    read_credentials,
     reload::Reloader,
     server::Agent,
     settings::{Flags, Settings},
@@ -136,6 +136,8 @@ fn pause(certificate: &CertificateSummary) -> Duration {
 pub(crate) fn renew_alone(dir: &Path) -> Result<CertificateView, CliError> {
     super::directory::check(dir)?;
     let settings = Settings::read(dir, &Flags::default())?;
+    // Before the lock, which is left only in a node's directory.
+    settings.files(dir)?;
     let _lock = Lock::take(dir)?;
     let issuers = settings.issuers().to_vec();
     Runtime::new()?.block_on(renew(dir, &settings, issuers))
@@ -154,8 +156,9 @@ async fn renew(
         ));
     }
     issuers.shuffle(&mut rand::rng());
-    let (_, credentials) = read_credentials(dir, settings.clone()).await;
-    let (identity, roots) = credentials?;
+    let (here, these) = (dir.to_owned(), settings.clone());
+    let read = move || these.files(&here);
+    let (identity, roots) = offload(CREDENTIALS, FILE_TIMEOUT, read).await?;
     let key = identity.key_kind();
     let issued = issuer::renew(identity, &roots, &issuers, key).await?;
     let dir = dir.to_owned();

@@ -1,8 +1,9 @@
 //! What an agent is to be: its file, over it the environment, over that the flags.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,13 +11,19 @@ use std::{
 };
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use tracing_subscriber::EnvFilter;
 
-use super::directory::{CONFIG, STORE, how_to_make};
+use super::{
+    directory::{self, CONFIG, STORE, how_to_make},
+    logs,
+};
 use crate::{
+    actors::clock::Clock,
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
-    config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
+    config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
+    protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{ClientRoles, Identity, LEAF_VALIDITY_AUTOMATED, Naming, Roots, file},
+    tls::{ClientRoles, Identity, LEAF_VALIDITY_AUTOMATED, Naming, Roots, Standing, file},
     transport::quic::QuicTransport,
 };
 
@@ -66,6 +73,9 @@ pub(crate) struct Flags {
     /// File of the roots.
     #[arg(long, value_name = "FILE")]
     roots: Option<PathBuf>,
+    /// Wait at the start until certificate, key and roots are there and can be used.
+    #[arg(long)]
+    wait_for_certificate: bool,
     /// Loopback address where Prometheus metrics are served.
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
@@ -94,47 +104,128 @@ pub(crate) struct Flags {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(super) file: ConfigFile,
+    origins: Origins,
+    /// Variables of our prefix that somebody else sets, and nobody means for us.
+    ignored: Vec<String>,
+}
+
+/// Where keys were set, for those who have to mend one.
+#[derive(Clone, Debug, Default)]
+struct Origins {
+    path: PathBuf,
+    in_file: toml::Table,
+    variables: BTreeSet<String>,
+    flags: BTreeMap<&'static str, &'static str>,
+}
+
+/// What a node shows and trusts, judged: what is not refused here is put in force, by the start of the
+/// agent, by the watcher of the files, and by `reload`.
+#[derive(Debug)]
+pub(crate) struct Credentials {
+    pub(super) identity: Identity,
+    pub(super) roots: Roots,
+    pub(super) standing: Standing,
 }
 
 impl Settings {
     /// Reads file and environment, and puts the flags over them.
     pub(super) fn read(dir: &Path, flags: &Flags) -> Result<Self, CliError> {
         let path = dir.join(CONFIG);
-        let environment = environment(std::env::vars_os())?;
-        let file = match path.try_exists() {
-            Ok(false) => ConfigFile::parse("", CONFIG, environment),
-            _ => ConfigFile::read(&path, environment),
+        let (environment, ignored) = environment(std::env::vars_os())?;
+        let variables = environment.iter().map(|(name, _)| name.clone()).collect();
+        // A link to what is not there is there.
+        let missing = path.symlink_metadata().is_err_and(|error| {
+            matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        });
+        let file = if missing {
+            ConfigFile::parse("", CONFIG, environment)
+        } else {
+            ConfigFile::read(&path, environment)
         };
-        let mut settings = Self { file: file.map_err(|error: FileError| CliError::usage(error))? };
+        let file = file.map_err(|error: FileError| CliError::usage(error))?;
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let in_file = toml::from_str(&text).unwrap_or_default();
+        let origins = Origins { path, in_file, variables, flags: BTreeMap::new() };
+        let mut settings = Self { file, origins, ignored };
         settings.overlay(flags);
+        settings.check_paths()?;
         settings.check_metrics()?;
         settings.check_clients()?;
         Ok(settings)
     }
 
-    /// Loads the certificate, the key and the roots.
-    pub(super) fn credentials(&self, dir: &Path) -> Result<(Identity, Roots), CliError> {
+    /// Says which variables were left alone.
+    pub(super) fn tell_ignored(&self) {
+        if !self.ignored.is_empty() {
+            let variables = self.ignored.join(", ");
+            tracing::info!(
+                variables,
+                "ignored: Kubernetes or Docker sets these for a service of this name \
+                 (enableServiceLinks: false keeps them out)"
+            );
+        }
+    }
+
+    /// Whether the agent is to wait at its start for files that can be used.
+    pub(super) fn waits_for_certificate(&self) -> bool {
+        self.file.wait_for_certificate.unwrap_or(false)
+    }
+
+    /// Loads the certificate, the key and the roots, and judges the whole chain by them.
+    pub(super) fn credentials(&self, dir: &Path) -> Result<Credentials, CliError> {
+        let (identity, roots) = self.files(dir)?;
+        let [certificate, ..] = self.credential_files(dir);
+        let standing = roots.judge(&identity, Clock::wall());
+        let standing = standing.map_err(|error| {
+            CliError::credentials(format!("{}: {error}", certificate.display()))
+        })?;
+        Ok(Credentials { identity, roots, standing })
+    }
+
+    /// Loads the certificate, the key and the roots; whether the roots accept the certificate is not asked.
+    pub(super) fn files(&self, dir: &Path) -> Result<(Identity, Roots), CliError> {
+        directory::check(dir)?;
+        let naming = self.naming()?;
         let [certificate, key, roots] = self.credential_files(dir);
         if let Some(missing) = [&certificate, &key, &roots].into_iter().find(|file| !file.exists())
         {
             let missing = missing.display();
-            return Err(CliError::usage(format!("there is no {missing}; {}", how_to_make(dir))));
+            return Err(CliError::credentials(format!(
+                "there is no {missing}; {}",
+                how_to_make(dir)
+            )));
         }
-        let naming = self.naming()?;
         let identity = Identity::from_pem_files_named(&certificate, &key, &naming);
-        let identity = identity.map_err(CliError::usage)?;
-        let roots = Roots::from_pem_file(&roots).map_err(CliError::usage)?;
+        let identity = identity.map_err(CliError::credentials)?;
+        let roots = Roots::from_pem_file(&roots).map_err(CliError::credentials)?;
         Ok((identity, roots))
+    }
+
+    /// A refusal that names where the key was set.
+    pub(super) fn refused(&self, key: &str, error: impl fmt::Display) -> CliError {
+        CliError::usage(format!("{}: {error}", self.origins.of(key)))
+    }
+
+    /// What is logged.
+    pub(super) fn log_filter(&self) -> Result<EnvFilter, CliError> {
+        logs::filter(self.log()).map_err(|error| self.refused("log", error))
+    }
+
+    /// The tags, if a node may have them.
+    pub(super) fn checked_tags(&self) -> Result<BTreeMap<String, String>, CliError> {
+        let tags = self.tags();
+        record::check_tags(&tags).map_err(|error| self.refused("tags", error))?;
+        Ok(tags)
     }
 
     /// How certificates name nodes.
     fn naming(&self) -> Result<Naming, CliError> {
         let ConfigFile { identity, cluster, datacenter, .. } = &self.file;
         match identity {
-            Some(template) => {
-                Naming::new(template, cluster.clone(), datacenter.clone()).map_err(CliError::usage)
-            }
-            None if cluster.is_some() || datacenter.is_some() => Err(CliError::usage(
+            Some(template) => Naming::new(template, cluster.clone(), datacenter.clone())
+                .map_err(|error| self.refused("identity", error)),
+            None if cluster.is_some() || datacenter.is_some() => Err(self.refused(
+                if cluster.is_some() { "cluster" } else { "datacenter" },
                 "cluster and datacenter are what the certificate says; where it says neither, identity \
                  has to say how it names nodes",
             )),
@@ -197,7 +288,9 @@ impl Settings {
         transport: Arc<QuicTransport>,
     ) -> Result<Config, CliError> {
         let mut config = self.file.apply(Config::with_quic(transport));
-        config.check().map_err(CliError::usage)?;
+        config.check().map_err(|source| {
+            CliError::usage(FileError::Range { origin: self.origins.of(source.key), source })
+        })?;
         config.storage = self.storage(dir)?;
         Ok(config)
     }
@@ -237,31 +330,63 @@ impl Settings {
 
     fn overlay(&mut self, flags: &Flags) {
         let flags = flags.clone();
-        let list = |list: Vec<String>| Some(list).filter(|list| !list.is_empty());
-        let file = &mut self.file;
-        over(&mut file.listen, Some(flags.listen).filter(|list| !list.is_empty()));
-        over(&mut file.seeds, list(flags.seeds));
-        over(&mut file.advertise, list(flags.advertise));
-        over(&mut file.preset, flags.preset);
-        over(&mut file.gossip_interval, flags.gossip_interval);
-        over(&mut file.gossip_fanout, flags.gossip_fanout);
-        over(&mut file.dead_peer_phi, flags.dead_peer_phi);
-        over(&mut file.minimum_live_peers, flags.minimum_live_peers);
-        over(&mut file.forget_after, flags.forget_after);
-        over(&mut file.store, flags.store.map(from_here));
-        over(&mut file.certificate, flags.certificate.map(from_here));
-        over(&mut file.key, flags.key.map(from_here));
-        over(&mut file.roots, flags.roots.map(from_here));
-        over(&mut file.metrics, flags.metrics);
-        over(&mut file.issuer, flags.issuer.map(from_here));
-        over(&mut file.issuer_listen, Some(flags.issuer_listen).filter(|list| !list.is_empty()));
-        over(&mut file.issuer_validity, flags.issuer_validity);
-        over(&mut file.log, flags.log);
-        over(&mut file.log_format, flags.log_format);
-        over(&mut file.rejoin, flags.rejoin.then_some(true));
+        let (file, origins) = (&mut self.file, &mut self.origins);
+        macro_rules! over {
+            ($($key:ident $flag:literal $value:expr;)*) => {
+                $(if let Some(value) = $value {
+                    file.$key = Some(value);
+                    origins.flags.insert(stringify!($key), $flag);
+                })*
+            };
+        }
+        over! {
+            listen "--listen" some(flags.listen);
+            seeds "--seed" some(flags.seeds);
+            advertise "--advertise" some(flags.advertise);
+            preset "--preset" flags.preset;
+            gossip_interval "--gossip-interval" flags.gossip_interval;
+            gossip_fanout "--gossip-fanout" flags.gossip_fanout;
+            dead_peer_phi "--dead-peer-phi" flags.dead_peer_phi;
+            minimum_live_peers "--minimum-live-peers" flags.minimum_live_peers;
+            forget_after "--forget-after" flags.forget_after;
+            store "--store" flags.store.map(from_here);
+            certificate "--certificate" flags.certificate.map(from_here);
+            key "--key" flags.key.map(from_here);
+            roots "--roots" flags.roots.map(from_here);
+            wait_for_certificate "--wait-for-certificate" flags.wait_for_certificate.then_some(true);
+            metrics "--metrics" flags.metrics;
+            issuer "--issuer" flags.issuer.map(from_here);
+            issuer_listen "--issuer-listen" some(flags.issuer_listen);
+            issuer_validity "--validity" flags.issuer_validity;
+            log "--log" flags.log;
+            log_format "--log-format" flags.log_format;
+            rejoin "--rejoin" flags.rejoin.then_some(true);
+        }
         if !flags.tags.is_empty() {
             file.tags.get_or_insert_default().extend(flags.tags);
+            origins.flags.insert("tags", "--tag");
         }
+    }
+
+    /// A path that begins or ends with a space was hardly meant, and `memory ` would be a file.
+    fn check_paths(&self) -> Result<(), CliError> {
+        let ConfigFile { store, certificate, key, roots, issuer, .. } = &self.file;
+        for (name, path) in [
+            ("store", store),
+            ("certificate", certificate),
+            ("key", key),
+            ("roots", roots),
+            ("issuer", issuer),
+        ] {
+            let Some(text) = path.as_ref().and_then(|path| path.to_str()) else { continue };
+            if text.trim() != text || text.is_empty() {
+                return Err(self.refused(
+                    name,
+                    format!("{name} = {text:?} is refused: a path is not empty, and has no space at its ends"),
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// A URI that no certificate can have gives nobody a role, and was meant for somebody.
@@ -269,14 +394,14 @@ impl Settings {
         let clients = self.file.clients.iter().flatten();
         for (uri, role) in clients {
             let Some((scheme, rest)) = uri.split_once("://") else {
-                return Err(CliError::usage(format!(
+                return Err(self.refused("clients", format!(
                     "clients: {uri:?} = \"{role}\" is refused: the key is the URI of a certificate, such \
                      as spiffe://demo/ns/ops/sa/alice"
                 )));
             };
             let printable = uri.chars().all(|c| c.is_ascii_graphic());
             if scheme.is_empty() || rest.is_empty() || !printable || uri.len() > CLIENT_URI_MAX {
-                return Err(CliError::usage(format!(
+                return Err(self.refused("clients", format!(
                     "clients: {uri:?} = \"{role}\" is refused: no certificate has this URI; at most \
                      {CLIENT_URI_MAX} printable characters of ASCII are allowed"
                 )));
@@ -288,7 +413,7 @@ impl Settings {
     /// Metrics are served to whoever asks, so only to this machine.
     fn check_metrics(&self) -> Result<(), CliError> {
         match self.file.metrics {
-            Some(address) if !address.ip().is_loopback() => Err(CliError::usage(format!(
+            Some(address) if !address.ip().is_loopback() => Err(self.refused("metrics", format!(
                 "metrics = {address} is refused: only a loopback address is allowed, since anybody \
                  who reaches it may read; put an authenticating proxy before it"
             ))),
@@ -297,10 +422,34 @@ impl Settings {
     }
 }
 
-fn over<T>(setting: &mut Option<T>, flag: Option<T>) {
-    if flag.is_some() {
-        *setting = flag;
+impl Origins {
+    /// The flag, the variable or the file that a key (`limits.keys`) was set in.
+    fn of(&self, key: &str) -> String {
+        if let Some(flag) = self.flags.get(key) {
+            return (*flag).to_owned();
+        }
+        let name = format!("{ENV_PREFIX}{}", key.replace('.', "__").to_uppercase());
+        let below = format!("{name}__");
+        let variable = self.variables.iter().find(|set| **set == name || set.starts_with(&below));
+        if let Some(variable) = variable {
+            return format!("environment variable {variable}");
+        }
+        let mut parts = key.split('.');
+        let outer = parts.next().and_then(|part| self.in_file.get(part));
+        let found = match parts.next() {
+            Some(inner) => outer.and_then(|table| table.get(inner)),
+            None => outer,
+        };
+        match found {
+            Some(_) => self.path.display().to_string(),
+            None => "by default, or by the preset".to_owned(),
+        }
     }
+}
+
+/// A list, if it was given.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    Some(list).filter(|list| !list.is_empty())
 }
 
 /// A path on the command line is meant from where the command was typed, in the file from there.
@@ -308,11 +457,12 @@ fn from_here(path: PathBuf) -> PathBuf {
     if path.as_os_str() == "memory" { path } else { std::path::absolute(&path).unwrap_or(path) }
 }
 
-/// The environment variables that are ours.
+/// The environment variables that are ours, and the names of those that only look so. Empty ones count as
+/// not set.
 fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<Vec<(String, String)>, CliError> {
-    let mut ours = Vec::new();
+) -> Result<(Vec<(String, String)>, Vec<String>), CliError> {
+    let (mut ours, mut ignored) = (Vec::new(), Vec::new());
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else {
             continue;
@@ -323,9 +473,14 @@ fn environment(
         let Ok(value) = value.into_string() else {
             return Err(CliError::usage(format!("environment variable {name} is not UTF-8")));
         };
-        ours.push((name.to_owned(), value));
+        if links::is_service_link(&name[ENV_PREFIX.len()..], &value) {
+            ignored.push(name.to_owned());
+        } else if !value.trim().is_empty() {
+            ours.push((name.to_owned(), value));
+        }
     }
-    Ok(ours)
+    ignored.sort_unstable();
+    Ok((ours, ignored))
 }
 
 /// A SPIFFE id may have 2,048 bytes.
@@ -349,16 +504,48 @@ mod tests {
     use super::*;
 
     fn settings(text: &str, flags: Flags) -> Settings {
-        let mut settings = Settings { file: ConfigFile::parse(text, CONFIG, []).unwrap() };
+        let file = ConfigFile::parse(text, CONFIG, []).unwrap();
+        let (path, in_file) = (CONFIG.into(), toml::from_str(text).unwrap());
+        let origins = Origins { path, in_file, ..Origins::default() };
+        let mut settings = Settings { file, origins, ignored: Vec::new() };
         settings.overlay(&flags);
         settings
+    }
+
+    #[test]
+    fn names_where_a_key_was_set() {
+        let flags = Flags { gossip_fanout: Some(99), ..Flags::default() };
+        let mut settings = settings("gossip_interval = \"1ms\"\n[limits]\nkeys = 0\n", flags);
+        settings.origins.variables =
+            ["GOSSIPMONGER_QUIC__BAR", "GOSSIPMONGER_TAGS__RACK"].map(str::to_owned).into();
+        for (key, origin) in [
+            ("gossip_fanout", "--gossip-fanout"),
+            ("gossip_interval", "gossipmonger.toml"),
+            ("limits.keys", "gossipmonger.toml"),
+            ("limits.key_bytes", "by default, or by the preset"),
+            ("quic.bar", "environment variable GOSSIPMONGER_QUIC__BAR"),
+            ("tags", "environment variable GOSSIPMONGER_TAGS__RACK"),
+        ] {
+            assert_eq!(settings.origins.of(key), origin, "{key}");
+        }
+    }
+
+    #[test]
+    fn refuses_a_path_that_is_empty_or_has_spaces_at_its_ends() {
+        for text in ["store = \"memory \"\n", "store = \"\"\n", "key = \" node.key\"\n"] {
+            let error = settings(text, Flags::default()).check_paths().unwrap_err().to_string();
+            assert!(error.starts_with("gossipmonger.toml: ") && error.contains("space"), "{error}");
+        }
+        let flags = Flags { store: Some("memory ".into()), ..Flags::default() };
+        assert!(settings("", flags).check_paths().is_err());
+        assert!(settings("store = \"memory\"\n", Flags::default()).check_paths().is_ok());
     }
 
     #[test]
     fn refuses_metrics_for_everybody() {
         let flags = Flags { metrics: Some(([0, 0, 0, 0], 9100).into()), ..Flags::default() };
         let error = settings("", flags).check_metrics().unwrap_err().to_string();
-        assert!(error.starts_with("metrics = 0.0.0.0:9100 is refused"), "{error}");
+        assert!(error.starts_with("--metrics: metrics = 0.0.0.0:9100 is refused"), "{error}");
         let flags = Flags { metrics: Some(([127, 0, 0, 1], 9100).into()), ..Flags::default() };
         assert!(settings("", flags).check_metrics().is_ok());
     }

@@ -87,7 +87,8 @@ async fn handshake(
             if let Some(connection) = reached.filter(|_| error.is_misbehaviour()) {
                 offended(&shared, &node, &connection, &error);
             }
-            tell(&node, &remote.to_string(), &error, &verdict);
+            let (peer, remote) = (remote.ip().to_string(), remote.to_string());
+            tell(&node, Remote { peer: &peer, shown: &remote }, &error, &verdict);
         }
         Err(_) => {
             node.count(Counter::HandshakesFailed);
@@ -114,41 +115,49 @@ pub(super) fn too_late(node: &NodeLink, remote: &str, connection: &Connection) {
     node.refused(remote, TIMEOUT, reason);
 }
 
+/// The other end of a connection that has failed.
+#[derive(Clone, Copy)]
+pub(super) struct Remote<'a> {
+    /// What is the same when it comes again: of one that has dialed, not its port.
+    pub(super) peer: &'a str,
+    /// For people.
+    pub(super) shown: &'a str,
+}
+
 /// Counts why somebody is not connected, and tells the operator what he can do something about.
-pub(super) fn tell(node: &NodeLink, remote: &str, error: &Introduction, verdict: &Verdict) {
+pub(super) fn tell(node: &NodeLink, remote: Remote<'_>, error: &Introduction, verdict: &Verdict) {
+    let refused = |label, reason: &dyn std::fmt::Display| {
+        node.refused_of(remote.peer, remote.shown.to_owned(), label, reason);
+    };
     match error {
         Introduction::Unwelcome(crate::transport::Unwelcome::Ourselves) => {}
-        Introduction::Unwelcome(unwelcome) => node.refused(remote, unwelcome.as_str(), unwelcome),
+        Introduction::Unwelcome(unwelcome) => refused(unwelcome.as_str(), unwelcome),
         Introduction::Connection(reason) => tell_unproved(node, remote, reason, verdict),
         Introduction::Ended { by, reason } => tell_reason(node, remote, by, reason, verdict),
-        Introduction::Frame(FrameError::Stalled) => node.refused(remote, TIMEOUT, error),
-        Introduction::Barred { .. } => node.refused(remote, "barred", error),
-        Introduction::Client(_) => {
-            node.refused(remote, Rejection::ClientCertificate.as_str(), error);
-        }
+        Introduction::Frame(FrameError::Stalled) => refused(TIMEOUT, error),
+        Introduction::Barred { .. } => refused("barred", error),
+        Introduction::Client(_) => refused(Rejection::ClientCertificate.as_str(), error),
         Introduction::NoHello => {
             node.count(Counter::FramesRefused);
-            node.refused(remote, "misbehaviour", error);
+            refused("misbehaviour", error);
         }
-        Introduction::Frame(_) | Introduction::Name(_) => {
-            node.refused(remote, "misbehaviour", error);
-        }
+        Introduction::Frame(_) | Introduction::Name(_) => refused("misbehaviour", error),
     }
 }
 
 /// Of somebody who has proved no name only our own verifier's word is told; what it says itself is
 /// counted.
-fn tell_unproved(node: &NodeLink, remote: &str, reason: &ConnectionError, verdict: &Verdict) {
+fn tell_unproved(node: &NodeLink, remote: Remote<'_>, reason: &ConnectionError, verdict: &Verdict) {
     match verdict.refusal(reason) {
         Some(refusal) if refusal.by == RefusedBy::Us => {
-            node.refused(remote, refusal.reason.as_str(), refusal);
+            node.refused_of(remote.peer, remote.shown.to_owned(), refusal.reason.as_str(), refusal);
         }
         None if Close::is_our_end(reason) => {
-            tracing::debug!(node = %node.node(), remote, %reason, "no connection");
+            tracing::debug!(node = %node.node(), remote = remote.shown, %reason, "no connection");
         }
         _ => {
             node.unproved();
-            tracing::debug!(node = %node.node(), remote, "ended by somebody who has proved no name");
+            tracing::debug!(node = %node.node(), remote = remote.shown, "ended by somebody who has proved no name");
         }
     }
 }
@@ -156,18 +165,19 @@ fn tell_unproved(node: &NodeLink, remote: &str, reason: &ConnectionError, verdic
 /// What a node that has proved its name says.
 fn tell_reason(
     node: &NodeLink,
-    remote: &str,
+    remote: Remote<'_>,
     by: &NodeId,
     reason: &ConnectionError,
     verdict: &Verdict,
 ) {
+    let Remote { peer, shown } = remote;
     if let Some(generation) = Close::later_life(reason) {
         node.told_of_self(by, generation);
     } else if let Some(refusal) = verdict.refusal(reason) {
-        node.refused(remote, refusal.reason.as_str(), refusal);
+        node.refused_of(peer, shown.to_owned(), refusal.reason.as_str(), refusal);
     } else if let Some((label, words)) = Close::told(reason) {
-        node.refused(remote, label, words);
+        node.refused_of(peer, shown.to_owned(), label, words);
     } else if !Close::is_ordinary(reason) {
-        tracing::debug!(node = %node.node(), remote, %reason, "no connection");
+        tracing::debug!(node = %node.node(), remote = shown, %reason, "no connection");
     }
 }

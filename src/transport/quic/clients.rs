@@ -24,7 +24,7 @@ use super::{
 use crate::{
     actors::clock::Clock,
     protocol::route::Counter,
-    tls::{self, ADMIN_ALPN, CertificateSummary, Client, Refusal, Rejection},
+    tls::{self, ADMIN_ALPN, Client, Refusal, Rejection},
     transport::{BoxFuture, NodeLink},
 };
 
@@ -139,7 +139,7 @@ pub(super) fn welcome(
     };
     let Some(place) = shared.clients.enter(&client.name) else {
         let reason = format!("{client} is one client too many: {CLIENTS_MAX} may be connected");
-        node.refused(guest.connection.remote_address(), TOO_MANY, reason);
+        node.refused_of(&client.name, guest.remote(), TOO_MANY, reason);
         return Close::Busy.connection(&guest.connection, "too many clients: come again later");
     };
     node.count(Counter::ClientsAccepted);
@@ -233,9 +233,13 @@ impl Guest {
 
     /// Returns when the certificate has expired, or sooner.
     async fn expiry(&self) {
-        let leaf = self.chain.first().map(CertificateSummary::from_certificate);
-        let left = leaf.and_then(Result::ok).and_then(|leaf| leaf.expires_in(Clock::wall()));
+        let certificate = self.shared.tls.summary(&self.chain).ok();
+        let left = certificate.and_then(|certificate| certificate.expires_in(Clock::wall()));
         tokio::time::sleep(left.unwrap_or_default().min(EXPIRY_LOOK)).await;
+    }
+
+    fn remote(&self) -> String {
+        self.connection.remote_address().to_string()
     }
 
     fn send_away(&self, refusal: &Refusal) {
@@ -245,7 +249,9 @@ impl Guest {
             Rejection::NoRole => (Close::Unwelcome, NO_ROLE),
             _ => (Close::Unwelcome, "your certificate is not accepted any more"),
         };
-        self.node.refused(self.connection.remote_address(), refusal.reason.as_str(), refusal);
+        // Its port is another one each time.
+        let peer = self.connection.remote_address().ip().to_string();
+        self.node.refused_of(&peer, self.remote(), refusal.reason.as_str(), refusal);
         close.connection(&self.connection, words);
     }
 }

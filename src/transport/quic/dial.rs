@@ -12,7 +12,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use super::{
     Shared,
-    accept::{tell, too_late},
+    accept::{Remote, tell, too_late},
     candidates::{self, CANDIDATES_MAX, Candidate},
     close::Close,
     expiry::Proof,
@@ -403,7 +403,8 @@ impl Race<'_> {
                 OTHER_VERSION.to_owned()
             }
             Failure::Introduction(introduction) => {
-                tell(node, &remote, introduction, verdict);
+                let remote = Remote { peer: &remote, shown: &remote };
+                tell(node, remote, introduction, verdict);
                 self.answers(way);
                 words(introduction, verdict)
             }

@@ -11,12 +11,13 @@ use std::{
 };
 
 use quinn::{Connection, ConnectionError};
+use rustls::pki_types::CertificateDer;
 
 use super::{Shared, close::Close, dial, table::Link, tasks::Spawner};
 use crate::{
     actors::clock::Clock,
     protocol::id::{Datacenter, NodeId},
-    tls::{self, CertificateSummary, Identity, Rejection, Tls, date},
+    tls::{self, Identity, Rejection, Tls, date},
     transport::NodeLink,
 };
 
@@ -29,20 +30,21 @@ pub(super) struct Proof {
     datacenter: Option<Datacenter>,
 }
 
-/// One certificate.
+/// One certificate, with its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shown {
     fingerprint: String,
-    not_after: SystemTime,
+    /// When the first of the chain ends.
+    expires: SystemTime,
 }
 
 impl Proof {
     /// `ours`: what this node has shown. `None`: the peer has shown nothing, which no handshake allows.
     pub(super) fn new(tls: &Tls, ours: &Identity, connection: &Connection) -> Option<Self> {
-        let theirs = Shown::new(&tls::peer_certificate(connection).ok()?);
+        let theirs = Shown::new(tls, &tls::peer_chain(connection).ok()?)?;
         let datacenter = tls.peer_name(connection).ok()?.datacenter;
         let datacenter = Some(datacenter).filter(|_| ours.naming().tells_datacenter());
-        Some(Self { ours: Shown::new(ours.certificate()), theirs, datacenter })
+        Some(Self { ours: Shown::new(tls, ours.chain())?, theirs, datacenter })
     }
 
     /// Where the peer is; where certificates do not say it, what the peer says counts.
@@ -54,14 +56,14 @@ impl Proof {
 
     /// When the first of the two ends.
     fn ends(&self) -> SystemTime {
-        self.ours.not_after.min(self.theirs.not_after)
+        self.ours.expires.min(self.theirs.expires)
     }
 }
 
 impl Shown {
-    fn new(certificate: &CertificateSummary) -> Self {
-        let CertificateSummary { fingerprint, not_after, .. } = certificate.clone();
-        Self { fingerprint, not_after }
+    fn new(tls: &Tls, chain: &[CertificateDer<'_>]) -> Option<Self> {
+        let expires = tls.summary(chain).ok()?.expires;
+        Some(Self { fingerprint: tls::chain_fingerprint(chain), expires })
     }
 }
 
@@ -93,7 +95,8 @@ pub(super) async fn watch(
         // The other end may be the one that is to dial again: it has some looks of its own for that.
         doubts = if refusal.is_some() { doubts + 1 } else { 0 };
         if let Some(refusal) = refusal.filter(|_| doubts > DOUBTS_MAX) {
-            let words = format!("your certificate is not accepted any more: {}", refusal.detail);
+            let (label, detail) = (refusal.reason.as_str(), &refusal.detail);
+            let words = format!("your certificate is not accepted any more: {label} {detail}");
             Close::Unwelcome.connection(&link.connection, &words);
             node.cut(link.node(), false, refusal.reason.as_str(), refusal);
             break;
@@ -113,11 +116,11 @@ pub(super) async fn watch(
 
 /// Closes a connection at the end of a certificate, be it ours: the peer does so as well.
 fn expired(node: &NodeLink, link: &Link, now: SystemTime) {
-    let theirs = now > link.proof.theirs.not_after;
+    let theirs = now > link.proof.theirs.expires;
     let (whose, end) = if theirs {
-        (link.node(), link.proof.theirs.not_after)
+        (link.node(), link.proof.theirs.expires)
     } else {
-        (node.node(), link.proof.ours.not_after)
+        (node.node(), link.proof.ours.expires)
     };
     let words = format!("the certificate of {whose} expired on {}: renew it", date(end));
     Close::Expired.connection(&link.connection, &words);
@@ -128,8 +131,8 @@ fn expired(node: &NodeLink, link: &Link, now: SystemTime) {
 /// valid. One that lies about that costs a handshake each time we look.
 fn is_outdated(shared: &Shared, node: &NodeLink, link: &Link) -> bool {
     let ours = shared.tls.identity();
-    let theirs = link.proof.theirs.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
-    ours.certificate().fingerprint != link.proof.ours.fingerprint
+    let theirs = link.proof.theirs.expires.duration_since(UNIX_EPOCH).unwrap_or_default();
+    tls::chain_fingerprint(ours.chain()) != link.proof.ours.fingerprint
         || node.not_after(link.node()) > theirs.as_secs()
 }
 

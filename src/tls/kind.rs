@@ -1,0 +1,85 @@
+//! Which kinds of keys and signatures certificates may have.
+//!
+//! A key that TLS could use is not enough for a node: its news are signed with it as well. What would be
+//! refused by every peer, or would make half a member, is refused when it is loaded.
+
+use x509_parser::{
+    certificate::X509Certificate, public_key::PublicKey, x509::SubjectPublicKeyInfo,
+};
+
+use super::identity::{LoadError, shown};
+
+/// What a node's key may be.
+pub(super) const ALLOWED: &str = "Ed25519, ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";
+
+/// Whose certificate it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    /// A node's: it signs what the node tells.
+    Node,
+    /// A client's or an authority's, which is good for handshakes and for certificates.
+    Other,
+}
+
+/// Refuses a certificate whose key or signature nobody accepts.
+pub(super) fn check(certificate: &X509Certificate<'_>, holder: Holder) -> Result<(), LoadError> {
+    check_key(certificate, holder)?;
+    // What a root says of itself nobody looks at.
+    let itself = certificate.subject().as_raw() == certificate.issuer().as_raw();
+    let signature = certificate.signature_algorithm.algorithm.to_id_string();
+    match WEAK.iter().find(|(oid, _)| *oid == signature).filter(|_| !itself) {
+        Some((_, hash)) => Err(LoadError::WeakSignature { subject: subject(certificate), hash }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a certificate whose key nobody accepts. Of a root only the key counts.
+pub(super) fn check_key(
+    certificate: &X509Certificate<'_>,
+    holder: Holder,
+) -> Result<(), LoadError> {
+    let (allowed, kind) = key(certificate.public_key());
+    if allowed || (holder == Holder::Other && kind == P521) {
+        return Ok(());
+    }
+    Err(LoadError::KeyKind { subject: subject(certificate), kind })
+}
+
+fn subject(certificate: &X509Certificate<'_>) -> String {
+    shown(&certificate.subject().to_string())
+}
+
+/// Whether a node may have such a key, and what it is.
+fn key(key: &SubjectPublicKeyInfo<'_>) -> (bool, String) {
+    let curve = || key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    match key.algorithm.algorithm.to_id_string().as_str() {
+        "1.3.101.112" => (true, "Ed25519".to_owned()),
+        "1.3.101.113" => (false, "Ed448".to_owned()),
+        "1.2.840.113549.1.1.1" => match key.parsed() {
+            Ok(PublicKey::RSA(rsa)) => {
+                let bits = rsa.key_size();
+                ((2_048..=8_192).contains(&bits), format!("RSA of {bits} bits"))
+            }
+            _ => (false, "RSA that is damaged".to_owned()),
+        },
+        "1.2.840.113549.1.1.10" => (false, "RSA for PSS alone".to_owned()),
+        "1.2.840.10040.4.1" => (false, "DSA".to_owned()),
+        "1.2.840.10045.2.1" => match curve().map(|oid| oid.to_id_string()).as_deref() {
+            Some("1.2.840.10045.3.1.7") => (true, "ECDSA P-256".to_owned()),
+            Some("1.3.132.0.34") => (true, "ECDSA P-384".to_owned()),
+            Some("1.3.132.0.35") => (false, P521.to_owned()),
+            _ => (false, "ECDSA on another curve".to_owned()),
+        },
+        _ => (false, "of another kind".to_owned()),
+    }
+}
+
+const P521: &str = "ECDSA P-521";
+/// Algorithms of signatures whose hash is broken.
+const WEAK: [(&str, &str); 5] = [
+    ("1.2.840.113549.1.1.4", "MD5"),
+    ("1.2.840.113549.1.1.5", "SHA-1"),
+    ("1.3.14.3.2.29", "SHA-1"),
+    ("1.2.840.10045.4.1", "SHA-1"),
+    ("1.2.840.10040.4.3", "SHA-1"),
+];

@@ -305,7 +305,7 @@ impl Config {
         number("advertise", self.advertise.len(), 0..=record::ADDRESSES_MAX)?;
         let named = [("advertise", &self.advertise), ("seeds", &self.seeds)];
         for (key, addresses) in named {
-            addresses.iter().try_for_each(|address| host_and_port(key, address))?;
+            addresses.iter().try_for_each(|address| check_address(key, address))?;
         }
         let unspecified = self.listen.iter().find(|address| address.ip().is_unspecified());
         match unspecified {
@@ -411,7 +411,8 @@ fn duration(
     Err(ConfigError { key, value: shown(value), allowed })
 }
 
-fn host_and_port(key: &'static str, address: &str) -> Result<(), ConfigError> {
+/// Refuses an address that nobody can dial.
+pub(crate) fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError> {
     let refused = |allowed: String| ConfigError { key, value: format!("{address:?}"), allowed };
     let parts = address.rsplit_once(':');
     let good = parts.is_some_and(|(host, port)| {

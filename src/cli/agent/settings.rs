@@ -20,7 +20,7 @@ use super::{
 use crate::{
     actors::clock::Clock,
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
-    config::{Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
+    config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
     tls::{ClientRoles, Identity, LEAF_VALIDITY_AUTOMATED, Naming, Roots, Standing, file},
@@ -151,6 +151,7 @@ impl Settings {
         settings.check_paths()?;
         settings.check_metrics()?;
         settings.check_clients()?;
+        settings.check_issuers()?;
         Ok(settings)
     }
 
@@ -410,6 +411,12 @@ impl Settings {
         Ok(())
     }
 
+    fn check_issuers(&self) -> Result<(), CliError> {
+        let checked =
+            self.issuers().iter().try_for_each(|door| config::check_address("issuers", door));
+        checked.map_err(|error| self.refused("issuers", error))
+    }
+
     /// Metrics are served to whoever asks, so only to this machine.
     fn check_metrics(&self) -> Result<(), CliError> {
         match self.file.metrics {
@@ -548,6 +555,20 @@ mod tests {
         assert!(error.starts_with("--metrics: metrics = 0.0.0.0:9100 is refused"), "{error}");
         let flags = Flags { metrics: Some(([127, 0, 0, 1], 9100).into()), ..Flags::default() };
         assert!(settings("", flags).check_metrics().is_ok());
+    }
+
+    #[test]
+    fn refuses_an_issuer_that_nobody_can_dial() {
+        let check = |door: &str| {
+            settings(&format!("issuers = [\"a:7102\", \"{door}\"]\n"), Flags::default())
+                .check_issuers()
+                .map_err(|error| error.to_string())
+        };
+        let error = check("https://b:7102").unwrap_err();
+        let refused = "gossipmonger.toml: issuers = \"https://b:7102\" is refused: a URL";
+        assert!(error.starts_with(refused), "{error}");
+        assert!(check("b").is_err() && check("b:0").is_err());
+        assert_eq!(check("[::1]:7102"), Ok(()));
     }
 
     #[test]

@@ -62,7 +62,7 @@ const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Ends the program when nobody reads its output any more (`watch | head -1`). A write would say so
 /// too, but the next may be hours away.
 pub(crate) fn end_with_the_reader() {
-    std::thread::spawn(|| {
+    thread::spawn(|| {
         let out = io::stdout();
         let gone = PollFlags::ERR | PollFlags::HUP;
         loop {

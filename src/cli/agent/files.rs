@@ -167,15 +167,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         for version in ["one", "two"] {
-            std::fs::create_dir(path(version)).unwrap();
-            std::fs::write(path(version).join("node.pem"), "same").unwrap();
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("node.pem"), "same").unwrap();
         }
         std::os::unix::fs::symlink("one", path("data")).unwrap();
         let files = ["data/node.pem", "none", "none"].map(path);
         let before = Stamps::of(&files);
         assert_eq!(before, Stamps::of(&files));
         std::os::unix::fs::symlink("two", path("new")).unwrap();
-        std::fs::rename(path("new"), path("data")).unwrap();
+        fs::rename(path("new"), path("data")).unwrap();
         assert_ne!(before, Stamps::of(&files));
     }
 }

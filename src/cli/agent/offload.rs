@@ -61,7 +61,7 @@ mod tests {
                 "{error}"
             );
             if n + 1 < CALLS_MAX {
-                assert_eq!(offload("node.pem", FILE_TIMEOUT, || Ok(n)).await.unwrap(), n);
+                assert_eq!(offload("node.pem", FILE_TIMEOUT, move || Ok(n)).await.unwrap(), n);
             }
         }
         assert!(offload("node.pem", soon, || Ok(0)).await.is_err(), "one more thread was taken");

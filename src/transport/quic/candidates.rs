@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn no_socket_of_another_family_is_tried() {
-        assert_eq!(sockets("[::1]:1", &["127.0.0.1:1", "10.0.0.1:1"], None), []);
+        assert!(sockets("[::1]:1", &["127.0.0.1:1", "10.0.0.1:1"], None).is_empty());
         assert_eq!(sockets("[::1]:1", &["127.0.0.1:1", "[::]:1"], None), [1]);
     }
 

@@ -143,5 +143,7 @@ fn a_suspicion_ends_though_the_accuser_has_lost_its_voice() {
     }
     assert!(suspects(&cluster), "not yet convicted");
     cluster.run_until(secs(30), Cluster::converged);
-    assert_eq!(state(&cluster, 3, 2), None, "once it is dead, n3 heeds that it was removed");
+    // Once it is dead for n3, n3 may hear that it was removed, and forget it.
+    let over = state(&cluster, 3, 2);
+    assert!(matches!(over, None | Some(PeerState::Dead)), "{over:?}");
 }

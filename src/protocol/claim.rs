@@ -96,22 +96,32 @@ impl Claim {
 }
 
 impl Certified {
-    /// Whether this certificate vouches for a life that began then. `clock`: what the clock shows now.
-    ///
-    /// A life that begins after the end of a certificate is none of it: whoever has the key of one that
-    /// has expired could go on in its node's name for ever. A certificate may be younger than the life,
-    /// since a renewed one goes on to vouch for it; but it has to be valid by now.
+    /// Whether this certificate can vouch for a life that began then: not for one that began after its
+    /// end, or whoever has the key of one that has expired could go on in its node's name for ever. It
+    /// may be younger than the life, since a renewed one goes on to vouch for it.
     #[must_use]
-    pub fn vouches_for(&self, life: Generation, clock: Generation) -> bool {
-        let millis = |seconds: u64| seconds.saturating_mul(1_000);
-        life.0 <= millis(self.not_after).saturating_add(LIFE_SLACK_MS)
-            && millis(self.not_before) <= clock.0.saturating_add(LIFE_SLACK_MS)
+    pub fn reaches(&self, life: Generation) -> bool {
+        life <= self.last_life()
     }
 
-    /// Whether a life that the other certificate vouched for may be vouched for by this one from now on.
+    /// The last life that it can vouch for.
+    #[must_use]
+    pub fn last_life(&self) -> Generation {
+        Generation(self.not_after.saturating_mul(1_000).saturating_add(LIFE_SLACK_MS))
+    }
+
+    /// Whether it has become valid. `clock`: what the clock shows now.
+    #[must_use]
+    pub fn has_begun(&self, clock: Generation) -> bool {
+        self.not_before.saturating_mul(1_000) <= clock.0.saturating_add(LIFE_SLACK_MS)
+    }
+
+    /// Whether what the other certificate vouched for may be vouched for by this one from now on: it began
+    /// no earlier, or ends no earlier. A certificate that has been renewed since is neither, so whoever
+    /// has its key says nothing more in its node's name, not even in a life that began before its end.
     #[must_use]
     pub const fn succeeds(&self, before: &Self) -> bool {
-        self.not_before >= before.not_before
+        self.not_before >= before.not_before || self.not_after >= before.not_after
     }
 
     /// Whether a node of this certificate may say that it is there.
@@ -128,6 +138,9 @@ pub enum Heard {
     Said(NodeId),
     /// A head of that life is signed with a key that a certificate of our name vouches for.
     Signed,
+    /// The same, but the certificate is one from before that of this process: it shows a past of ours at
+    /// most, or who has its key, never that another process has our name now.
+    SignedBefore,
     /// A process with a certificate of our name has introduced itself in that life.
     Present,
 }
@@ -173,6 +186,8 @@ pub struct OwnName {
     proved: u32,
     /// Lives begun upon hearsay.
     hearsay: u32,
+    /// Lives begun upon heads that an earlier certificate of ours vouches for.
+    past: u32,
     /// The latest life that each member has said it knows, and how often.
     said: BTreeMap<NodeId, (Generation, u32)>,
 }
@@ -204,6 +219,7 @@ impl OwnName {
         }
         let proof = match by {
             Heard::Said(member) => return self.said(heard, member, at),
+            Heard::SignedBefore => return self.signed_before(heard, at),
             Heard::Signed => Proof::Signed,
             Heard::Present => Proof::Present,
         };
@@ -223,6 +239,19 @@ impl OwnName {
         }
         self.proved += 1;
         self.said.clear();
+        Ruling::Renew(after(heard))
+    }
+
+    /// An earlier certificate of ours vouches for it: it may be our past, so a later life begins, a few
+    /// times. Its end limits how far that goes.
+    fn signed_before(&mut self, heard: Generation, at: &Standing) -> Ruling {
+        if heard > at.last {
+            return Ruling::TooFar;
+        }
+        if self.past >= PAST_LIVES_MAX || !Claim::LaterLife.is_proved_by(at.heads, Proof::Signed) {
+            return Ruling::Unproved { tell: false };
+        }
+        self.past += 1;
         Ruling::Renew(after(heard))
     }
 
@@ -280,6 +309,8 @@ pub const HEARSAY_AHEAD_MAX_MS: u64 = 86_400_000;
 /// Lives that a process begins upon signed heads of lives that need not be of now: a node that has lost
 /// its store may hear of one life of its past from each side of a partition. At the next one it ends.
 pub const PROVED_LIVES_MAX: u32 = 8;
+/// Lives that a process begins upon heads that only an earlier certificate of its name vouches for.
+pub const PAST_LIVES_MAX: u32 = 8;
 /// Claims of one member that are not told to the operator: one that holds a proof shows it with the first.
 pub const CLAIMS_TOLERATED: u32 = 3;
 /// Members whose claims about this node's name are remembered.
@@ -375,6 +406,23 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_certificate_ends_nobody_however_often_it_answers() {
+        let mut name = OwnName::default();
+        let mut ours = 10;
+        for _ in 0..PAST_LIVES_MAX {
+            // Exactly what a twin would answer.
+            let heard = after(Generation(ours));
+            let ruling = name.judge(heard, Heard::SignedBefore, &at(ours, Heads::Signed, 5));
+            assert_eq!(ruling, Ruling::Renew(after(heard)));
+            ours = after(heard).0;
+        }
+        let heard = after(Generation(ours));
+        let ruling = name.judge(heard, Heard::SignedBefore, &at(ours, Heads::Signed, 5));
+        assert_eq!(ruling, Ruling::Unproved { tell: false });
+        assert!(!name.renewed(), "nothing proves that another process lives");
+    }
+
+    #[test]
     fn of_a_process_with_its_certificate_the_first_word_renews_and_the_second_ends() {
         for heads in [Heads::Signed, Heads::Unsigned] {
             let mut name = OwnName::default();
@@ -388,24 +436,28 @@ mod tests {
     #[test]
     fn a_certificate_vouches_for_no_life_that_began_after_its_end() {
         let certified = Certified { not_before: 1_000, not_after: 2_000, datacenter: None };
-        let vouches = |life, clock| certified.vouches_for(Generation(life), Generation(clock));
-        assert!(!vouches(2_000_000 + LIFE_SLACK_MS + 1, 1_500_000));
-        assert!(vouches(2_000_000 + LIFE_SLACK_MS, 1_500_000));
-        // What it has vouched for, it has, also long after.
-        assert!(vouches(1_999_000, 90_000_000));
-        // It was renewed since, and is valid by now; or not yet.
-        assert!(vouches(500_000, 1_500_000));
-        assert!(!vouches(500_000, 1_000_000 - LIFE_SLACK_MS - 1));
+        assert!(!certified.reaches(Generation(2_000_000 + LIFE_SLACK_MS + 1)));
+        assert!(certified.reaches(Generation(2_000_000 + LIFE_SLACK_MS)));
+        // It was renewed since the life began, and is valid by now; or not yet.
+        assert!(certified.reaches(Generation(500_000)));
+        assert!(certified.has_begun(Generation(1_000_000 - LIFE_SLACK_MS)));
+        assert!(!certified.has_begun(Generation(1_000_000 - LIFE_SLACK_MS - 1)));
     }
 
     #[test]
     fn a_life_goes_on_with_no_older_certificate_and_a_node_is_where_its_certificate_says() {
+        let dates = |not_before, not_after| Certified { not_before, not_after, datacenter: None };
+        assert!(!dates(999, 8_999).succeeds(&dates(1_000, 9_000)));
+        assert!(dates(1_000, 9_000).succeeds(&dates(1_000, 9_000)));
+        assert!(dates(1_001, 2_000).succeeds(&dates(1_000, 9_000)), "a shorter one, issued later");
+        assert!(
+            dates(999, 9_001).succeeds(&dates(1_000, 9_000)),
+            "a longer one, backdated further"
+        );
         let at = |not_before, place: Option<&str>| {
             let datacenter = place.map(|name| Datacenter::new(name).unwrap());
             Certified { not_before, not_after: 9_000, datacenter }
         };
-        assert!(!at(999, None).succeeds(&at(1_000, None)));
-        assert!(at(1_000, None).succeeds(&at(1_000, None)));
         let there = Datacenter::new("there").unwrap();
         assert!(!at(0, Some("here")).places(&there));
         assert!(at(0, Some("there")).places(&there) && at(0, None).places(&there));

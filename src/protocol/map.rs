@@ -197,6 +197,9 @@ pub enum Refusal {
     /// Its certificate is not one of its owner's, or does not vouch for the key.
     #[error("news signed with a key that its owner's certificate does not vouch for")]
     BadCredential,
+    /// Its certificate is older than one that its owner has shown since, or is not valid yet.
+    #[error("news signed with a certificate that its owner has replaced, or that is not valid yet")]
+    Untimely,
     /// Its record says another datacenter than its certificate, or than before in the same life.
     #[error(
         "a record of another datacenter than its owner's certificate, or its record of before, says"
@@ -213,9 +216,12 @@ impl Refusal {
         match self {
             // A signature, or a tree, was verified in vain.
             Self::Forged => 4,
-            Self::BadCredential | Self::Malformed | Self::Misplaced | Self::TooLarge => 1,
-            // It was not looked at, or lost a race against other news.
+            Self::BadCredential | Self::Malformed | Self::TooLarge => 1,
+            // It was not looked at, or lost a race against other news, or is the fault of its owner alone:
+            // what a relay holds depends on what came to it first.
             Self::Unsigned
+            | Self::Untimely
+            | Self::Misplaced
             | Self::OldGeneration
             | Self::Gap
             | Self::Collected

@@ -70,7 +70,7 @@ impl Replica {
         let ours = self.own.generation();
         let from = match &by {
             Heard::Said(from) => Some(from.clone()),
-            Heard::Signed | Heard::Present => None,
+            Heard::Signed | Heard::SignedBefore | Heard::Present => None,
         };
         match self.own_name.judge(heard, by, &self.standing(now)) {
             Ruling::Known => {}
@@ -118,7 +118,7 @@ impl Replica {
     fn own_end(&self) -> Option<Generation> {
         let credential = self.own.credential()?;
         let certified = self.seals.as_ref()?.notary.certified(credential)?;
-        Some(Generation(certified.not_after.saturating_mul(1_000)))
+        Some(certified.last_life())
     }
 
     /// Whether what members say of themselves has to be signed.

@@ -115,6 +115,8 @@ impl Replica {
         if copy.is_some_and(|copy| copy.generation() > delta.generation) {
             return Err(Refusal::OldGeneration);
         }
+        // Whose key has vouched for this node so far, in whatever life.
+        let shown = copy.and_then(NodeMap::credential);
         let copy = copy.filter(|copy| copy.generation() == delta.generation);
         let Some(sealed) = &delta.sealed else {
             let says_no_more = copy.is_some_and(|copy| {
@@ -167,17 +169,15 @@ impl Replica {
             Objection::Credential => Refusal::BadCredential,
         })?;
         placed(seals, &taken, delta)?;
-        let before = copy.and_then(NodeMap::credential_version);
-        // What is older than the credential here changes nothing; a slow relay may bring it.
-        let before = before.filter(|(version, _)| *version < sealed.seal.record);
-        self.vouches(now, seals, (&taken, delta.generation), before.as_ref().map(|(_, c)| &**c))?;
+        // Also what changes no credential here could change entries.
+        self.vouches(now, seals, (&taken, delta.generation), shown.map(|known| &**known))?;
         Ok(Vetted::Signed(Some((sealed.seal.record, taken))))
     }
 
-    /// Whether the certificate of a credential vouches for a life, and goes on with it after another.
+    /// Whether the certificate of a credential vouches for a life, now and after the one shown before.
     ///
     /// # Errors
-    /// [`Refusal::BadCredential`].
+    /// [`Refusal::BadCredential`]: it never can. [`Refusal::Untimely`]: not now, or not any more.
     fn vouches(
         &self,
         now: Time,
@@ -186,10 +186,13 @@ impl Replica {
         before: Option<&Credential>,
     ) -> Result<(), Refusal> {
         let Some(certified) = seals.notary.certified(credential) else { return Ok(()) };
+        if !certified.reaches(life) {
+            return Err(Refusal::BadCredential);
+        }
         let before = before.and_then(|before| seals.notary.certified(before));
-        let vouches = certified.vouches_for(life, self.clock(now))
+        let timely = certified.has_begun(self.clock(now))
             && before.is_none_or(|before| certified.succeeds(&before));
-        if vouches { Ok(()) } else { Err(Refusal::BadCredential) }
+        if timely { Ok(()) } else { Err(Refusal::Untimely) }
     }
 
     /// News of this node's own name. Only we write our map: all that it can say is that there is a later
@@ -209,15 +212,15 @@ impl Replica {
             return Outcome::Ignored;
         }
         let by = match self.vet_own_name(now, delta, out) {
-            Ok(true) => Heard::Signed,
-            Ok(false) => Heard::Said(from.clone()),
+            Ok(Some(signed)) => signed,
+            Ok(None) => Heard::Said(from.clone()),
             Err(refusal) => return Outcome::Refused(refusal),
         };
         self.heard_of_self(now, delta.generation, by, out);
         Outcome::Ignored
     }
 
-    /// Whether this is a head that a key has signed for which a certificate of our name vouches.
+    /// How a head of our name is signed, if it is with a key for which a certificate of our name vouches.
     ///
     /// # Errors
     /// [`Refusal`]: it is signed, and not by such a key.
@@ -226,14 +229,14 @@ impl Replica {
         now: Time,
         delta: &NodeDelta,
         out: &mut Vec<Output>,
-    ) -> Result<bool, Refusal> {
-        let (Some(seals), Some(sealed)) = (&self.seals, &delta.sealed) else { return Ok(false) };
-        let Some(credential) = &sealed.credential else { return Ok(false) };
+    ) -> Result<Option<Heard>, Refusal> {
+        let (Some(seals), Some(sealed)) = (&self.seals, &delta.sealed) else { return Ok(None) };
+        let Some(credential) = &sealed.credential else { return Ok(None) };
         if self.is_absurd(now, delta.generation) {
             return Err(Refusal::Malformed);
         }
         if !self.own_heads.pays(now, OWN_HEADS_PER_SECOND) {
-            return Ok(false);
+            return Ok(None);
         }
         let head = Head {
             node: &delta.node,
@@ -252,7 +255,12 @@ impl Replica {
         match seals.notary.introduce(&delta.node, delta.generation, credential, signed) {
             Ok(taken) => {
                 let life = (&*taken, delta.generation);
-                self.vouches(now, seals, life, None).map(|()| true)
+                self.vouches(now, seals, life, None)?;
+                let own = self.own.credential().map(|known| &**known);
+                Ok(Some(match self.vouches(now, seals, life, own) {
+                    Ok(()) => Heard::Signed,
+                    Err(_) => Heard::SignedBefore,
+                }))
             }
             Err(Objection::Signature) => Err(Refusal::Forged),
             Err(Objection::Credential) => Err(Refusal::BadCredential),

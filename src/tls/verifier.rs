@@ -147,7 +147,7 @@ impl Roots {
             |place: usize| Some(shown(&parse(chain.get(place)?).ok()?.subject().to_string()));
         Ok(Standing {
             early,
-            expires: end.map_or(identity.certificate().not_after, |end| end.at),
+            expires: end.map_or_else(|| identity.certificate().not_after, |end| end.at),
             outlived: end.filter(|end| end.of > 0).and_then(|end| subject(end.of)),
         })
     }
@@ -254,6 +254,9 @@ impl Chains {
     pub(super) fn end(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Option<End> {
         let (leaf, rest) = chain.split_first()?;
         let (_, leaf_end) = validity(leaf)?;
+        // Verifiers count whole seconds: in the second after an end the chain is still accepted, and its
+        // end is that one all the same.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix(now).as_secs());
         let above = rest
             .iter()
             .enumerate()

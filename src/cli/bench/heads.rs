@@ -1,16 +1,14 @@
 //! What signed heads cost who knows nobody yet: many nodes' maps, each with its certificate and the
 //! signature of its owner, taken by one node; and the same unsigned.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
 use imbl::OrdMap;
 use serde_json::{Value, json};
 
 use super::{Report, faults::Faults, in_range, machine, rounded};
 use crate::{
+    actors::clock::Clock,
     cli::{error::CliError, throwaway::Throwaway},
     config::Config,
     protocol::{
@@ -137,10 +135,10 @@ fn replica(authority: &Throwaway, name: &str, signing: Signing) -> Result<Replic
     let mut config = Config::new(identity, roots).map_err(CliError::failed)?;
     config.peers_max = 32_000;
     let (stored, none) = (Stored::default(), OrdMap::new());
-    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     let config = config.replica(SketchKey([0; 16]));
-    let mut replica =
-        Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut Vec::new());
+    // A certificate vouches for no generation before it is valid.
+    let (wall, mut out) = (Clock::wall(), Vec::new());
+    let mut replica = Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut out);
     replica.set_seals(Some(Seals { notary: Arc::new(tls), signing }));
     Ok(replica)
 }

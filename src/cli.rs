@@ -135,11 +135,7 @@ impl Command {
                 "--{flag} is for commands that ask an agent; this one works on this machine alone"
             )));
         }
-        if matches!(
-            self,
-            Self::Demo(_) | Self::Bench(_) | Self::Simulate(_) | Self::Completions { .. }
-        ) && given(&"dir")
-        {
+        if matches!(self, Self::Demo(_) | Self::Bench(_) | Self::Simulate(_)) && given(&"dir") {
             return Err(CliError::usage("this command has no directory: leave --dir out"));
         }
         Ok(())

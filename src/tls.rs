@@ -370,7 +370,7 @@ impl State {
         let chains = Chains::new(roots).map_err(LoadError::Unsupported)?;
         let revision = identity.revision();
         let end = chains.end(identity.chain(), now());
-        let expires = end.map_or(identity.certificate().not_after, |end| end.at);
+        let expires = end.map_or_else(|| identity.certificate().not_after, |end| end.at);
         Ok(Self { identity, chains, sketch_key, expires, revision, revoked: Arc::default() })
     }
 }

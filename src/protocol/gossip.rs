@@ -139,7 +139,7 @@ pub struct Removal {
 /// Whose certificates are revoked. Everybody to whom a statement is new passes it on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct RevocationList {
-    /// At most [`REVOCATIONS_MAX`](super::revocation::REVOCATIONS_MAX).
+    /// At most [`REVOCATIONS_MAX`].
     pub statements: Vec<Revocation>,
     /// These are all that the sender knows: it wants to be told the others.
     pub all: bool,

@@ -980,7 +980,7 @@ mod tests {
             std::thread::scope(|scope| {
                 for _ in 0..4 {
                     scope.spawn(|| {
-                        issue(&ca, "a").save(directory.path(), Existing::Replace).unwrap()
+                        issue(&ca, "a").save(directory.path(), Existing::Replace).unwrap();
                     });
                 }
             });
@@ -1075,7 +1075,7 @@ mod tests {
         let a = NodeId::new("a").unwrap();
         let theirs = foreign.revoke(a.clone(), now()).unwrap();
         let renamed = Revocation { issuer: ours.id(), ..theirs.clone() };
-        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a.clone(), now()).unwrap() };
+        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a, now()).unwrap() };
         let fresh = Authority::load(directory.path()).unwrap();
         let refused = fresh.heed([theirs, renamed, far]);
         let why: Vec<_> = refused.into_iter().map(|(_, why)| why).collect();

@@ -26,7 +26,8 @@ const WORDS: &str =
 fn answers_of_an_agent_do_not_control_the_terminal() {
     let cluster = Cluster::new();
     let certificate = json!({"name": WORDS, "subject": WORDS, "issuer": WORDS, "serial": WORDS,
-        "not_before": WORDS, "not_after": WORDS, "fingerprint": WORDS, "authority": false});
+        "not_before": WORDS, "not_after": WORDS, "expires": WORDS, "fingerprint": WORDS,
+        "authority": false});
     let revocation = json!({"node": "b", "cutoff": WORDS, "expires": WORDS, "issuer": "\u{9b}é"});
     let change = json!({"at": WORDS, "age_ms": 1, "from": "live", "to": "dead", "cause": WORDS,
         "sentence": WORDS, "phi": 1.0, "observers": [], "stall_ms": 0.0, "evidence": null});
@@ -37,7 +38,7 @@ fn answers_of_an_agent_do_not_control_the_terminal() {
         "generation": 1, "version": 1, "keys": 1, "tags": {WORDS: WORDS}, "members": {}, "program": WORDS,
         "pid": 1, "directory": WORDS, "store": WORDS, "metrics": WORDS, "gossip_interval_ms": 1,
         "dead_peer_phi": 1.0, "health": 0, "seeds": [WORDS], "certificate": certificate,
-        "certificate_problem": WORDS, "certificates_expiring": 0, "certificate_warning": WORDS,
+        "certificate_problem": WORDS, "seed_failures": [], "behind": null, "certificates_expiring": 0, "certificate_warning": WORDS,
         "counters": {WORDS: 1}, "refusals": {WORDS: 1}});
     let token = json!({"token": WORDS, "id": WORDS, "state": WORDS, "node": null, "datacenter": null,
         "created": WORDS, "expires": WORDS, "uses": 1, "used": 0, "by": []});
@@ -49,7 +50,7 @@ fn answers_of_an_agent_do_not_control_the_terminal() {
         (1, 1, &["members"], failed(WORDS)),
         (3, 1, &["get", "b", "key"], failed("not_found")),
         (0, 4, &["why", "b"], json!({ "done": why })),
-        (0, 21, &["info"], json!({ "done": info })),
+        (0, 22, &["info"], json!({ "done": info })),
         (0, 3, &["token", "create"], json!({ "done": token })),
         (0, 1, &["cert", "renew"], json!({"done": {"certificate": certificate}})),
         (0, 2, &["cert", "revoke", "b"], json!({ "done": revoked })),

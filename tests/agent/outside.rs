@@ -47,7 +47,7 @@ fn an_end_is_not_held_up_by_a_log_that_nobody_reads() {
     a.signal("TERM");
     assert_eq!(a.ended(), 0);
     // The reason of a failure is the last line.
-    let mut command = cluster.command(&["agent", "--dir", "nowhere"]);
+    let mut command = cluster.command(&["agent", "--dir", "a", "--gossip-fanout", "0"]);
     let mut failing = command.stderr(Stdio::from(log)).spawn().unwrap();
     eventually("it ends", || failing.try_wait().unwrap().is_some());
     assert_eq!(failing.wait().unwrap().code(), Some(2));

@@ -11,7 +11,7 @@ fn refuses_a_command_line_it_does_not_know() {
     cluster.run(&["explode"]).failed(2, &["explode"]);
     cluster.run(&["agent", "--dir", "a", "--preset", "moon"]).failed(2, &["moon", "local"]);
     cluster.run(&["agent", "--dir", "a", "--listen", "here"]).failed(2, &["here", "--listen"]);
-    cluster.run(&["--dir", "a", "set", "key"]).failed(2, &["<VALUE>"]);
+    cluster.run(&["--dir", "a", "set", "key"]).failed(2, &["the value is missing", "--file"]);
     cluster.run(&["ca", "init", "--cluster", "other"]).failed(2, &["--dir DIR is needed"]);
 }
 

@@ -77,7 +77,12 @@ async fn what_one_peer_takes_to_its_grave_another_sends() {
     let keeper = cluster.spawn("keeper", &[&owner]).await;
     until("the keeper has all", || keeper.snapshot().held_keys(owner.node()) == KEYS).await;
     let late = cluster.spawn("late", &[&owner]).await;
-    until("it has begun", || late.snapshot().held_keys(owner.node()) > 0).await;
+    // Who has heard of nobody but its seed could ask nobody after the end of that.
+    until("it has begun, and knows the keeper", || {
+        late.snapshot().held_keys(owner.node()) > 0
+            && late.snapshot().member(keeper.node()).is_some()
+    })
+    .await;
     owner.shutdown().await;
     println!("{} keys when the owner ended", late.snapshot().held_keys(owner.node()));
     until("it has all", || late.snapshot().held_keys(owner.node()) == KEYS).await;

@@ -103,7 +103,7 @@ async fn refuses_a_certificate_that_a_node_signed() {
     let forger = Tls::new(identity, roots(&[&ca])).unwrap();
 
     let end = handshake(client_of(&forger, Expect::AnyNode), &node(&ca, "c")).await;
-    end.acceptor_refuses(Rejection::Other);
+    end.acceptor_refuses(Rejection::NotByAuthority);
     end.dialer_is_told(Rejection::Other);
 }
 

@@ -24,8 +24,11 @@ use crate::{
     support::{at, config, exchange, news, node, record, replica, set, start, told},
 };
 
+/// To whom this is sent.
+type Sent = (Vec<NodeId>, Vec<Have>);
+
 /// What the detector is told of returns, and what the returned are told of their past.
-fn returns(out: &[Output]) -> (Vec<Arc<Return>>, Vec<(Vec<NodeId>, Vec<Have>)>) {
+fn returns(out: &[Output]) -> (Vec<Arc<Return>>, Vec<Sent>) {
     let (mut returns, mut pasts) = (Vec::new(), Vec::new());
     for output in out {
         match output {

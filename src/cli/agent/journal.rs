@@ -1,9 +1,6 @@
 //! What the agent notes in its log: who comes and goes. Problems the node logs itself.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use super::settings::Credentials;
 use crate::{
@@ -30,11 +27,11 @@ pub(super) fn started(node: &Gossipmonger, dir: &Path) {
 
 /// Notes who comes and goes, until the node ends.
 pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
-    let (begun, mut changes) = (Instant::now(), Changes::default());
+    let (clock, mut changes) = (Clock::start(), Changes::default());
     loop {
         match events.next().await {
             Ok(Event::PeerChanged { peer, generation }) => {
-                if let Some(left_out) = changes.tells(begun.elapsed().as_secs()) {
+                if let Some(left_out) = changes.tells(clock.now().since_origin().as_secs()) {
                     tracing::info!(
                         %peer, %generation, left_out, "tags, addresses or generation changed"
                     );

@@ -130,10 +130,10 @@ mod tests {
         };
         match form {
             Form::Plain => {
-                tracing::subscriber::with_default(registry.with(lines.with_ansi(false)), log)
+                tracing::subscriber::with_default(registry.with(lines.with_ansi(false)), log);
             }
             Form::Colored => {
-                tracing::subscriber::with_default(registry.with(lines.with_ansi(true)), log)
+                tracing::subscriber::with_default(registry.with(lines.with_ansi(true)), log);
             }
             Form::Json => {
                 let lines = lines.json().flatten_event(true);

@@ -464,11 +464,13 @@ fn from_here(path: PathBuf) -> PathBuf {
     if path.as_os_str() == "memory" { path } else { std::path::absolute(&path).unwrap_or(path) }
 }
 
-/// The environment variables that are ours, and the names of those that only look so. Empty ones count as
-/// not set.
+/// The environment variables that are ours, with their values, and the names of those that only look so.
+type Environment = (Vec<(String, String)>, Vec<String>);
+
+/// Sorts the environment variables. Empty ones count as not set.
 fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
-) -> Result<(Vec<(String, String)>, Vec<String>), CliError> {
+) -> Result<Environment, CliError> {
     let (mut ours, mut ignored) = (Vec::new(), Vec::new());
     for (name, value) in variables {
         let Some(name) = name.to_str().filter(|name| name.starts_with(ENV_PREFIX)) else {

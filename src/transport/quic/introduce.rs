@@ -184,25 +184,27 @@ fn settle(
     shared: &Shared,
     introduced: Result<Met, Introduction>,
 ) -> Result<Met, Introduction> {
-    introduced.map_err(|error| {
-        if let Some(reason) = connection.close_reason() {
-            return match shared.tls.peer_name(connection) {
-                Ok(name) => Introduction::Ended { by: name.node, reason },
-                Err(_) => error,
-            };
+    let error = match introduced {
+        Ok(met) => return Ok(met),
+        Err(error) => error,
+    };
+    if let Some(reason) = connection.close_reason() {
+        return Err(match shared.tls.peer_name(connection) {
+            Ok(name) => Introduction::Ended { by: name.node, reason },
+            Err(_) => error,
+        });
+    }
+    match &error {
+        Introduction::Unwelcome(unwelcome) => {
+            Close::from(unwelcome).connection(connection, &unwelcome.to_string());
         }
-        match &error {
-            Introduction::Unwelcome(unwelcome) => {
-                Close::from(unwelcome).connection(connection, &unwelcome.to_string());
-            }
-            Introduction::Client(_) => {
-                Close::Unwelcome.connection(connection, "a client is never a node");
-            }
-            Introduction::Frame(FrameError::Stalled) => {
-                Close::Timeout.connection(connection, "no introduction in time");
-            }
-            other => Close::Misbehaviour.connection(connection, &other.to_string()),
+        Introduction::Client(_) => {
+            Close::Unwelcome.connection(connection, "a client is never a node");
         }
-        error
-    })
+        Introduction::Frame(FrameError::Stalled) => {
+            Close::Timeout.connection(connection, "no introduction in time");
+        }
+        other => Close::Misbehaviour.connection(connection, &other.to_string()),
+    }
+    Err(error)
 }

@@ -243,8 +243,12 @@ impl Shared {
         self.protocol_events.is_heard()
     }
 
-    /// Ends the node because it cannot go on.
+    /// Ends the node because it cannot go on. Only the first problem is told: until the actors have
+    /// stopped, a machine can come to the same conclusion again.
     pub(crate) fn stop(&self, problem: Problem) {
+        if let Some(Ending::Problem(_)) = self.ending.get() {
+            return;
+        }
         tracing::error!(node = %self.config.node, "{problem}");
         self.tell(Event::Error(problem.clone()));
         self.end(Ending::Problem(problem));

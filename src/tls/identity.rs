@@ -115,13 +115,19 @@ pub enum NameError {
     /// More than one URI among the subject alternative names.
     #[error("the certificate has {0} URI names; {WANTED}")]
     SeveralUris(usize),
-    /// The one URI is not a node's name.
-    #[error("the certificate's URI name {uri:?} is not a node's name: {why}; {WANTED}")]
+    /// The one URI is not a name of the kind that is needed.
+    #[error(
+        "the certificate's URI name {uri:?} is not a {of}'s name: {why}; it needs one as {wanted}"
+    )]
     BadUri {
         /// The start of the URI.
         uri: String,
+        /// Whose name it should be: `node` or `client`.
+        of: &'static str,
         /// What is wrong with it.
         why: String,
+        /// The form that is needed.
+        wanted: String,
     },
     /// The connection has no certificate of the peer: its handshake is not complete.
     #[error("the peer has shown no certificate (yet)")]

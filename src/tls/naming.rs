@@ -76,14 +76,18 @@ impl Naming {
     /// # Errors
     /// [`NameError::BadUri`] if it does not fit from end to end.
     pub fn read(&self, uri: &str) -> Result<PeerName, NameError> {
-        let bad =
-            |why: &dyn fmt::Display| NameError::BadUri { uri: shown(uri), why: why.to_string() };
+        let bad = |why: &dyn fmt::Display| NameError::BadUri {
+            uri: shown(uri),
+            of: "node",
+            why: why.to_string(),
+            wanted: self.to_string(),
+        };
         let path =
             uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
         // Looked at no further than it may be long.
         let found: Vec<_> = path.splitn(self.parts.len() + 1, '/').collect();
         if found.len() != self.parts.len() {
-            return Err(bad(&format!("it does not have the parts of {self}")));
+            return Err(bad(&format!("it does not consist of {} parts", self.parts.len())));
         }
         if let [_, "client", _, _] = found[..] {
             return Err(bad(&"it is the name of a client"));
@@ -99,7 +103,7 @@ impl Naming {
                 Part::Node => node = Some(NodeId::new(text).map_err(|e| bad(&e))?),
             }
         }
-        let missing = || bad(&format!("it does not have the parts of {self}"));
+        let missing = || bad(&"it does not say all three");
         Ok(PeerName {
             cluster: cluster.ok_or_else(missing)?,
             datacenter: datacenter.ok_or_else(missing)?,

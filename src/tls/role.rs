@@ -92,8 +92,12 @@ impl ClientName {
     /// # Errors
     /// [`NameError::BadUri`], which names the URI and what is wrong with it.
     pub fn from_uri(uri: &str) -> Result<Self, NameError> {
-        let bad =
-            |why: &dyn fmt::Display| NameError::BadUri { uri: shown(uri), why: why.to_string() };
+        let bad = |why: &dyn fmt::Display| NameError::BadUri {
+            uri: shown(uri),
+            of: "client",
+            why: why.to_string(),
+            wanted: format!("{SCHEME}<cluster>/{CLIENT}/<role>/<name>"),
+        };
         let path =
             uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
         let parts: Vec<&str> = path.splitn(5, '/').collect();

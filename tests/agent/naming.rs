@@ -73,7 +73,8 @@ fn what_an_id_does_not_say_the_configuration_says() {
     assert_eq!(a.json(&["info"])["cluster"], "demo");
     // The other trust domain of the same authority.
     cluster.configure("c", &config("eu"));
-    cluster.run(&["agent", "--dir", "c"]).failed(2, &["spiffe://test.example.org/agent/c"]);
+    let says = ["spiffe://test.example.org/agent/c", "spiffe://prod.example.org/agent/{node}"];
+    cluster.run(&["agent", "--dir", "c"]).failed(6, &says);
 }
 
 /// Makes a chain in `chain`, and puts what a node needs into its directory.

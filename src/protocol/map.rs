@@ -1253,12 +1253,11 @@ impl NodeMap {
 /// Whether a life with this ancestry and floor continues a copy of an earlier one.
 ///
 /// It does not if those who told the copy had seen writes that the owner then lost in a crash: they
-/// left out what those had overwritten, which is in force again. Nor if it is incomplete below a floor
-/// that was lost as well.
+/// left out what those had overwritten, which is in force again. Nor if the owner lost the floor of the
+/// copy as well: the owner's tombstones that the copy has dropped are part of what the owner signs.
 fn continued(copy: &DigestEntry, ancestry: &[(Generation, Version)], floor: Version) -> bool {
-    let whole = copy.max_version >= copy.gc_floor || copy.gc_floor <= floor;
     let of = |(g, v): &(Generation, Version)| *g == copy.generation && copy.horizon <= *v;
-    whole && ancestry.iter().any(of)
+    copy.gc_floor <= floor && ancestry.iter().any(of)
 }
 
 /// What a map holds of one life of its owner alone: the next life says all of it anew.

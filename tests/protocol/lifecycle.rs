@@ -21,7 +21,7 @@ use gossipmonger::{
         seal::{Seals, Signing},
         verdict::{Level, Verdict},
     },
-    store::{Change, KnownPeer, Stored},
+    store::{Change, KnownPeer, Stored, StoredEntry},
 };
 
 use crate::{
@@ -42,8 +42,7 @@ pub(crate) fn stored(replica: &Replica) -> Stored {
     stored.head.ancestry = own.ancestry().to_vec();
     for (key, entry) in own.entries() {
         let value = entry.visible(at(0)).cloned();
-        let entry =
-            gossipmonger::store::StoredEntry { version: entry.version, value, expires: None };
+        let entry = StoredEntry { version: entry.version, value, expires: None };
         stored.entries.insert(key.clone(), entry);
     }
     stored
@@ -642,10 +641,14 @@ fn a_floor_lost_in_a_crash_does_not_lock_an_incomplete_copy_out() {
     disk.head.generation = Generation(1_000);
     disk.head.max_version = Version(10);
     disk.head.gc_floor = Version(4);
+    let value = Some(gossipmonger::Value::from("1"));
+    let kept = StoredEntry { version: Version(3), value, expires: None };
+    disk.entries.insert(gossipmonger::Key::from("key"), kept);
     let mut owner = start(config("owner"), disk);
     set(&mut owner, "new", "1");
     exchange(&mut reader, &mut owner, at(2));
     assert_eq!(reader.copy(&node("owner")).unwrap().entries(), owner.own().entries());
+    assert_eq!(owner.own().gc_floor(), Version(7), "it drops what it had dropped before");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    lifecycle::stored,
     notary::TestNotary,
     support::{at, config, delete, exchange, node, seen, set, start, tombstone, value, write},
 };
@@ -257,6 +258,47 @@ fn a_copy_that_does_not_fit_gives_way_to_the_next_life() {
     assert_eq!(seen(&reader, "a", "color", at(3)).as_deref(), Some("red"));
     assert_eq!(seen(&reader, "a", "shape", at(3)).as_deref(), Some("round"));
     assert_eq!(reader.root(), owner.root());
+}
+
+/// An owner whose store lost, in a crash, that tombstones were dropped, and a reader that was told so.
+fn with_a_lost_floor() -> (Replica, Replica) {
+    let (mut owner, mut reader) = (signed("a"), signed("b"));
+    set(&mut owner, "color", "green");
+    set(&mut owner, "shape", "round");
+    delete(&mut owner, at(1), "shape");
+    let disk = stored(&owner);
+    owner.handle(at(10_000), StorageInput::Tick, &mut Vec::new());
+    exchange(&mut reader, &mut owner, at(10_000));
+    let floor = reader.copy(&node("a")).unwrap().gc_floor();
+    assert!(floor > Version::ZERO && floor == owner.own().gc_floor());
+    let mut owner = start(ReplicaConfig { delta_bytes: 64 << 10, ..config("a") }, disk);
+    owner.set_seals(seals(1, Signing::Require));
+    assert_eq!(owner.own().gc_floor(), Version::ZERO);
+    (owner, reader)
+}
+
+// C46
+#[test]
+fn an_owner_takes_over_the_floor_that_it_lost_in_a_crash() {
+    let (mut owner, mut reader) = with_a_lost_floor();
+    exchange(&mut reader, &mut owner, at(2));
+    let copy = reader.copy(&node("a")).unwrap();
+    assert_eq!(copy.generation(), owner.own().generation());
+    assert_eq!(copy.gc_floor(), owner.own().gc_floor());
+    assert!(copy.gc_floor() > Version::ZERO);
+}
+
+// C46
+#[test]
+fn a_floor_that_its_owner_lost_in_a_crash_keeps_no_copy_in_the_life_before() {
+    let (mut owner, mut reader) = with_a_lost_floor();
+    // A third tells of the new life: it has never heard of that floor.
+    let mut third = signed("c");
+    exchange(&mut third, &mut owner, at(2));
+    exchange(&mut reader, &mut third, at(2));
+    let copy = reader.copy(&node("a")).unwrap();
+    assert_eq!(copy.generation(), owner.own().generation());
+    assert_eq!(seen(&reader, "a", "color", at(2)).as_deref(), Some("green"));
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Replica {
     }
 
     /// An earlier life of ours had dropped these tombstones already, and told so, and then lost the
-    /// record of that in a crash: it stays so, or copies would differ from us for ever.
+    /// record of that in a crash: it stays so, or each copy of that life would be told the whole map.
     fn inherit_floor(
         &mut self,
         now: Time,
@@ -44,9 +44,9 @@ impl Replica {
         floor: Version,
         out: &mut Vec<Output>,
     ) {
-        let inherited = self.own.ancestry().iter().map(|(_, upto)| *upto).max();
-        let ours = generation == self.own.generation() && Some(floor) <= inherited;
-        if ours && floor > self.own.gc_floor() {
+        let continues =
+            |(life, upto): &(Generation, Version)| *life == generation && floor <= *upto;
+        if floor > self.own.gc_floor() && self.own.ancestry().iter().any(continues) {
             self.drop_tombstones(now, floor, out);
         }
     }

@@ -163,6 +163,7 @@ impl Watched {
     pub fn serve(&mut self, from: u8, ask: Ask) -> Vec<Output> {
         let mut out = Vec::new();
         self.replica.serve(self.now, &name(from), ask, &mut out);
+        self.forget_the_dropped();
         out
     }
 
@@ -173,7 +174,15 @@ impl Watched {
         }
         let mut out = Vec::new();
         self.replica.handle(self.now, input, &mut out);
+        self.forget_the_dropped();
         out
+    }
+
+    /// A replica may drop copies by itself: when it has stood still for too long, or at a removal. Later
+    /// news of their owners begins from nothing.
+    fn forget_the_dropped(&mut self) {
+        let replica = &self.replica;
+        self.seen.retain(|peer, _| replica.copy(peer).is_some());
     }
 
     /// What a turn said is done.
@@ -183,13 +192,8 @@ impl Watched {
     }
 
     pub fn cast(&mut self, input: StorageInput) {
-        if let StorageInput::Forget(peer) | StorageInput::Remove { peer, .. } = &input {
-            self.seen.remove(peer);
-        }
-        self.replica.handle(self.now, input, &mut self.out);
-        // It may have stood still for too long, and dropped all copies.
-        let replica = &self.replica;
-        self.seen.retain(|peer, _| replica.copy(peer).is_some());
+        let out = self.turn(input);
+        self.out.extend(out);
     }
 
     /// Somebody tells this unasked.

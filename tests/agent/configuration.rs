@@ -192,6 +192,11 @@ fn metrics_are_served_on_loopback() {
     ] {
         assert!(page.contains(line), "{line} is missing in {page}");
     }
+    // What `promtool check metrics` asks for.
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    for name in types.filter_map(|line| line.split(' ').next()) {
+        assert!(page.contains(&format!("# HELP {name} ")), "{name} has no help text in {page}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use ::metrics::{counter, gauge, with_local_recorder};
+use ::metrics::{counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::task::JoinHandle;
 
@@ -15,6 +15,7 @@ use super::{scrapes::Scrapes, server::Agent};
 use crate::{
     actors::clock::Clock,
     cli::{admin::State, error::CliError},
+    protocol::counter::Counter,
 };
 
 /// The bound HTTP address, and where the numbers are kept. Not the process's global recorder.
@@ -59,6 +60,7 @@ impl Exporter {
         let Self { recorder, scrapes } = self;
         let page = recorder.handle();
         tokio::spawn(async move {
+            with_local_recorder(&recorder, describe);
             let refresh = async {
                 let mut seen = Seen::default();
                 let mut ticks = tokio::time::interval(REFRESH);
@@ -74,6 +76,46 @@ impl Exporter {
         })
     }
 }
+
+/// Gives each number its help text.
+fn describe() {
+    for counter in Counter::ALL {
+        describe_counter!(format!("gossipmonger_{}_total", counter.as_str()), counter.help());
+    }
+    for (name, help) in COUNTERS {
+        describe_counter!(name, help);
+    }
+    for (name, help) in GAUGES {
+        describe_gauge!(name, help);
+    }
+}
+
+/// What is counted beside [`Counter`].
+const COUNTERS: [(&str, &str); 2] = [
+    ("gossipmonger_log_lines_dropped_total", "Lines of the log dropped, since nobody took them."),
+    ("gossipmonger_refusals_total", "Connections refused, by either side, by the reason."),
+];
+const GAUGES: [(&str, &str); 10] = [
+    ("gossipmonger_members", "Members that this node knows, itself included."),
+    (
+        "gossipmonger_certificate_expires_in_seconds",
+        "Seconds until the first certificate in this node's chain expires; negative once it has.",
+    ),
+    (
+        "gossipmonger_certificate_expires_in_seconds_min",
+        "The same of the certificate of a member that expires first.",
+    ),
+    ("gossipmonger_certificates_expiring", "Members whose certificates expire soon."),
+    ("gossipmonger_phi_max", "The highest suspicion level (phi) that this node has of a peer."),
+    ("gossipmonger_health", "How slow this node finds itself: 0 is healthy."),
+    ("gossipmonger_keys", "Keys that this node publishes, deleted ones included."),
+    ("gossipmonger_generation", "The generation of this node's present life."),
+    ("gossipmonger_version", "The version of this node's last write."),
+    (
+        "gossipmonger_certificate_not_after_seconds",
+        "When the first certificate in this node's chain expires, in seconds since 1970.",
+    ),
+];
 
 /// Brings all numbers up to date.
 fn record(agent: &Agent, seen: &mut Seen) {

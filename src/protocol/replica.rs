@@ -54,15 +54,14 @@ mod writing;
 
 use marks::Marks;
 pub use marks::{MARK_MAX, MARKS_MAX};
-pub use quotas::{LIVES_PER_MINUTE, LIVES_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX};
+pub use quotas::{
+    LIVES_PER_MINUTE, LIVES_SAVED_MAX, OWN_HEADS_PER_SECOND, OWN_HEADS_SAVED_MAX,
+    VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX,
+};
 pub use reconciliation::SKETCH_LINES_MIN;
 
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
-
-/// Signatures under this node's own name that are looked at in a second: more than come while a node
-/// finds out that it has lost its store, and few for whoever forges them.
-const OWN_HEADS_PER_SECOND: f64 = 16.0;
 
 /// What the owner's map and the copies may hold, and for how long.
 #[derive(Clone, Debug)]
@@ -115,8 +114,6 @@ pub struct Replica {
     wall_origin: SystemTime,
     /// What was said of this node's own name, and what was done about it.
     own_name: OwnName,
-    /// How many signatures under this node's own name may still be looked at.
-    own_heads: Bucket,
     /// What is to be told to whom.
     push: Push,
     /// How fast own writes are pushed; the own line before the first that waits, and until when at most.
@@ -333,7 +330,6 @@ impl Replica {
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
             own_name: OwnName::new(renewed),
-            own_heads: Bucket::full(now, OWN_HEADS_PER_SECOND),
             push: Push::new(now),
             flow: Flow::new(FlowConfig { interval: writing::FLOW_INTERVAL }, now),
             held: None,

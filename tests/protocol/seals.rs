@@ -19,8 +19,8 @@ use gossipmonger::{
         id::{Generation, Incarnation, Version},
         map::Refusal,
         record::Status,
-        replica::{Replica, ReplicaConfig, Write},
-        route::{Output, StorageInput, TransportInput},
+        replica::{OWN_HEADS_SAVED_MAX, Replica, ReplicaConfig, Write},
+        route::{Counter, Output, StorageInput, TransportInput},
         seal::{Certified, Credential, LifeKey, Notary, Seals, Signature, Signing},
         tree::Hash,
         verdict::{Level, Verdict},
@@ -415,6 +415,26 @@ fn a_certificate_that_was_replaced_begins_no_life_and_ends_no_node() {
     let news = told(&mut owner, &reader);
     assert_eq!(refused(&take(&mut reader, "x", news)), []);
     assert_eq!(seen(&reader, "a", "color", at(1)).as_deref(), Some("red"));
+}
+
+#[test]
+fn a_peer_that_shows_many_forged_heads_of_a_nodes_own_name_hides_no_true_one() {
+    let (_, mut owner) = certified("a", 1_000, dates(0, 9_000, None));
+    let (_, mut later) = certified("a", 2_000, dates(0, 9_000, None));
+    set(&mut later, "color", "red");
+    let shown = told(&mut later, &signed("c"));
+    let mut forged = shown.clone();
+    forged.sealed.as_mut().unwrap().seal.signature = Signature([7; 64]);
+    let verified = |out: &[Output]| {
+        let count = |output: &&Output| matches!(output, Output::Count(Counter::SealsVerified, _));
+        out.iter().filter(count).count() as u32
+    };
+    let tries = 10 * OWN_HEADS_SAVED_MAX;
+    let cost: u32 = (0..tries).map(|_| verified(&take(&mut owner, "liar", forged.clone()))).sum();
+    assert_eq!(cost, OWN_HEADS_SAVED_MAX);
+    assert!(owner.own().generation() < shown.generation);
+    take(&mut owner, "b", shown.clone());
+    assert!(owner.own().generation() > shown.generation, "it goes on after its past");
 }
 
 #[test]

@@ -16,6 +16,11 @@ pub const LIVES_SAVED_MAX: u32 = 24;
 pub const VERDICTS_PER_SECOND: u32 = 64;
 /// So many may be saved up: a datacenter that is gone is told of at once.
 pub const VERDICTS_SAVED_MAX: u32 = 256;
+/// Signed heads of this node's own name that are verified in a second for one peer. An honest peer shows one
+/// with each exchange at most; what comes sooner counts as hearsay.
+pub const OWN_HEADS_PER_SECOND: u32 = 4;
+/// So many may be saved up.
+pub const OWN_HEADS_SAVED_MAX: u32 = 8;
 
 /// Most nodes of each that have spent something lately: as many as may be known.
 pub(super) const SPENDERS_MAX: usize = PEERS_MAX;
@@ -25,6 +30,7 @@ pub(super) const SPENDERS_MAX: usize = PEERS_MAX;
 pub(super) struct Quotas {
     lives: BTreeMap<NodeId, Bucket>,
     verdicts: BTreeMap<NodeId, Bucket>,
+    own_heads: BTreeMap<NodeId, Bucket>,
 }
 
 impl Quotas {
@@ -48,11 +54,20 @@ impl Quotas {
         spends(&mut self.verdicts, now, from, rate, f64::from(VERDICTS_SAVED_MAX))
     }
 
+    /// Whether a head of this node's own name that this peer tells may be verified; counts it. One peer
+    /// that shows many does not keep what another one proves from being seen.
+    pub(super) fn may_show(&mut self, now: Time, from: &NodeId) -> bool {
+        let rate = f64::from(OWN_HEADS_PER_SECOND);
+        spends(&mut self.own_heads, now, from, rate, f64::from(OWN_HEADS_SAVED_MAX))
+    }
+
     /// Drops what says nothing any more: nodes that are not known, and peers that have saved all.
     pub(super) fn tidy(&mut self, now: Time) {
         self.lives.retain(|_, saved| !saved.holds(now, LIFE_RATE, f64::from(LIVES_SAVED_MAX)));
         let rate = f64::from(VERDICTS_PER_SECOND);
         self.verdicts.retain(|_, saved| !saved.holds(now, rate, f64::from(VERDICTS_SAVED_MAX)));
+        let rate = f64::from(OWN_HEADS_PER_SECOND);
+        self.own_heads.retain(|_, saved| !saved.holds(now, rate, f64::from(OWN_HEADS_SAVED_MAX)));
     }
 }
 

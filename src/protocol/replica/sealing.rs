@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, OWN_HEADS_PER_SECOND, Outcome, Replica, hold_against, tell};
+use super::{Before, Outcome, Replica, hold_against, tell};
 use crate::protocol::{
     claim::{Claim, Heard, Proof},
     delta::NodeDelta,
@@ -211,7 +211,7 @@ impl Replica {
         if !later {
             return Outcome::Ignored;
         }
-        let by = match self.vet_own_name(now, delta, out) {
+        let by = match self.vet_own_name(now, from, delta, out) {
             Ok(Some(signed)) => signed,
             Ok(None) => Heard::Said(from.clone()),
             Err(refusal) => return Outcome::Refused(refusal),
@@ -227,6 +227,7 @@ impl Replica {
     fn vet_own_name(
         &mut self,
         now: Time,
+        from: &NodeId,
         delta: &NodeDelta,
         out: &mut Vec<Output>,
     ) -> Result<Option<Heard>, Refusal> {
@@ -235,7 +236,7 @@ impl Replica {
         if self.is_absurd(now, delta.generation) {
             return Err(Refusal::Malformed);
         }
-        if !self.own_heads.pays(now, OWN_HEADS_PER_SECOND) {
+        if !self.quotas.may_show(now, from) {
             return Ok(None);
         }
         let head = Head {

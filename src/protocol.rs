@@ -23,6 +23,7 @@
 pub(crate) mod bucket;
 pub mod bulk;
 pub mod claim;
+pub mod counter;
 pub mod datacenters;
 pub mod delta;
 pub mod digest;

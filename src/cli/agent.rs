@@ -126,9 +126,10 @@ async fn serve(
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     clients.serve_clients(Arc::new(Desk::new(&agent)));
     notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
+    let watchdog = tokio::spawn(keep_alive());
 
     let ended = signals.attend(&agent).await;
-    [company, files, expiry, renewing].iter().for_each(JoinHandle::abort);
+    [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };
@@ -235,6 +236,17 @@ async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials,
     offload(CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
 }
 
+/// Tells systemd's watchdog that the runtime makes progress, three times as often as it asks for: a runtime
+/// whose threads all wait for something stops telling.
+async fn keep_alive() {
+    let Some(most) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval((most / 3).max(WATCHDOG_PERIOD_MIN));
+    loop {
+        ticks.tick().await;
+        notify(vec![NotifyState::Watchdog]).await;
+    }
+}
+
 /// Tells systemd, if it is there.
 async fn notify(state: Vec<NotifyState<'static>>) {
     let told = move || {
@@ -267,6 +279,8 @@ const REST_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long systemd may take to take a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Whatever watchdog is asked for, it is told no more often than this.
+const WATCHDOG_PERIOD_MIN: Duration = Duration::from_millis(100);
 /// What is said of files that are waited for.
 const CREDENTIALS: &str = "reading certificate, key and roots";
 /// How long a file system call under way may hold up the end.

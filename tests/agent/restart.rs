@@ -74,6 +74,24 @@ fn systemd_is_told_when_it_is_ready_reloads_and_stops() {
 }
 
 #[test]
+fn the_watchdog_of_systemd_is_told_again_and_again() {
+    let cluster = Cluster::of(&["a"]);
+    let path = cluster.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let mut command = cluster.command(&["agent", "--dir", "a"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000");
+    let a = cluster.start_by("a", command);
+    let mut buffer = [0; 1024];
+    let mut told = 0;
+    while told < 3 {
+        let length = socket.recv(&mut buffer).unwrap();
+        told += usize::from(buffer[..length].starts_with(b"WATCHDOG=1"));
+    }
+    a.stop();
+}
+
+#[test]
 fn an_interrupt_ends_it_as_well() {
     let cluster = Cluster::of(&["a"]);
     let a = cluster.start("a", &[]);

@@ -9,12 +9,10 @@
 //! ```
 //!
 //! Casts go anywhere, through [`shared::Shared::route`]; calls go only into storage, and storage
-//! calls nobody, so mailboxes cannot wait for each other in a circle. This is the only place that
-//! reads the clock. What has to outlive an actor (the store, the transport's endpoint, what readers
+//! calls nobody, so mailboxes cannot wait for each other in a circle. What has to outlive an actor (the store, the transport's endpoint, what readers
 //! see, the routes) belongs to the supervisor and is shared.
 
 pub(crate) mod channel;
-pub(crate) mod clock;
 pub(crate) mod detector;
 mod features;
 pub(crate) mod repeats;

@@ -47,8 +47,8 @@ use self::{
     request::Exported,
 };
 use crate::{
-    actors::clock::Clock,
-    protocol::{record::ADDRESS_BYTES_MAX, revocation::Revocation},
+    clock::Clock,
+    protocol::{id::NodeId, record::ADDRESS_BYTES_MAX, revocation::Revocation},
     tls::{
         Authority, AuthorityError, BACKDATE, CertificateSummary, Identity, LeafOptions, PeerName,
         Pin, Usage, file,
@@ -183,7 +183,7 @@ impl Issuer {
     ///
     /// # Errors
     /// [`IssuerError`].
-    pub fn revoke_node(&self, node: crate::NodeId) -> Result<Revocation, IssuerError> {
+    pub fn revoke_node(&self, node: NodeId) -> Result<Revocation, IssuerError> {
         let authority = Authority::load(&self.directory)?;
         let statement = authority.revoke(node.clone(), Clock::wall())?;
         authority.save_revocations(&self.directory)?;
@@ -201,7 +201,7 @@ impl Issuer {
     ) -> Result<(Granted, PeerName), Denied> {
         let now = Clock::wall();
         let claim = Claim { join, exported, datacenter: &self.name.datacenter, now };
-        let lives = |node: &crate::NodeId| cluster.lives(node);
+        let lives = |node: &NodeId| cluster.lives(node);
         self.ledger.claim(&claim, lives, |node, datacenter, key| {
             let name = PeerName { cluster: self.name.cluster.clone(), datacenter, node };
             let mut granted = self.certify(&name, &join.csr, now, cluster)?;

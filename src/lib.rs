@@ -94,6 +94,7 @@ mod propagation;
 pub mod subscription;
 pub mod protocol;
 mod actors;
+mod clock;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

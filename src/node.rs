@@ -20,7 +20,6 @@ use tokio::{
 use crate::{
     actors::{
         channel::Channel,
-        clock::Clock,
         repeats::Repeats,
         shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
         slot::Slot,
@@ -28,6 +27,7 @@ use crate::{
         supervisor::{Arguments, Root},
         writer::Writer,
     },
+    clock::Clock,
     config::Config,
     counters::Counters,
     cuts::{Cut, Cuts},
@@ -49,6 +49,7 @@ use crate::{
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
+    tls::PeerName,
     transport::{OpenTransport, Opening, budget::Budgets, share::Shares},
 };
 
@@ -548,7 +549,12 @@ impl Gossipmonger {
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         let (stored, keys) = prepare_store(&config, &writer).await?;
-        let opening = Opening::new(&config, &keys, &counters);
+        let name = PeerName {
+            cluster: config.cluster.clone(),
+            datacenter: config.datacenter.clone(),
+            node: config.node.clone(),
+        };
+        let opening = Opening::new(name, (&config.listen, config.quic), &keys, &counters);
         let transport = config.transport.open(opening).await?;
         let open = Arc::clone(&transport);
         let started =
@@ -588,7 +594,11 @@ impl Gossipmonger {
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
-            budgets: Budgets::new(&config),
+            budgets: Budgets::new(
+                config.datacenter.clone(),
+                config.push_bytes_per_second,
+                config.wan_bytes_per_second,
+            ),
             shares: Shares::default(),
             publishing: Mutex::default(),
             ending: Slot::default(),

@@ -5,12 +5,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::{
-    Error, Gossipmonger,
     actors::storage::StorageMessage,
+    error::Error,
+    node::Gossipmonger,
     protocol::{
         id::{NodeId, Version},
+        liveness::PeerState,
         wave::Census,
     },
+    snapshot::Member,
 };
 
 /// How many nodes are to have a version; the one that wrote it counts.
@@ -117,8 +120,8 @@ impl Gossipmonger {
     }
 }
 
-fn stays(member: &crate::Member) -> bool {
-    member.state != crate::PeerState::Left
+fn stays(member: &Member) -> bool {
+    member.state != PeerState::Left
 }
 
 /// How long one question may be out.

@@ -27,6 +27,7 @@ pub mod counter;
 pub mod datacenters;
 pub mod delta;
 pub mod digest;
+pub mod durable;
 pub mod entry;
 pub mod event;
 pub mod exchange;

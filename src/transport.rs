@@ -8,14 +8,15 @@
 //! arrive in order or not at all; for every target of a round the end is reported
 //! ([`NodeLink::ended`]); what peers can make it hold has a limit.
 
-use std::{fmt, pin::Pin, sync::Arc};
+use std::{fmt, net::SocketAddr, pin::Pin, sync::Arc};
 
 use ractor::{ActorCell, ActorRef, SpawnErr};
 use tokio::sync::oneshot;
 
-use self::{budget::Allowance, share::Share};
+use self::{budget::Allowance, limits::QuicLimits, share::Share};
 use crate::{
-    actors::{clock::Clock, shared::Shared, storage::StorageMessage},
+    actors::{shared::Shared, storage::StorageMessage},
+    clock::Clock,
     config::Config,
     counters::Counters,
     cuts::Cut,
@@ -39,11 +40,13 @@ use crate::{
         time::Time,
     },
     store::EndpointKeys,
+    tls::PeerName,
 };
 
 pub(crate) mod budget;
 pub mod exchange;
 pub mod gossip;
+pub mod limits;
 pub mod memory;
 pub mod quic;
 pub(crate) mod share;
@@ -69,8 +72,12 @@ pub trait Transport: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Opening<'a> {
-    /// The node's configuration.
-    pub config: &'a Config,
+    /// The node's name.
+    pub name: PeerName,
+    /// Where to listen: at least one address.
+    pub listen: &'a [SocketAddr],
+    /// What is allowed.
+    pub limits: QuicLimits,
     /// Secrets that stay the same over restarts.
     pub endpoint_keys: &'a EndpointKeys,
     /// Where to count.
@@ -79,11 +86,12 @@ pub struct Opening<'a> {
 
 impl<'a> Opening<'a> {
     pub(crate) fn new(
-        config: &'a Config,
+        name: PeerName,
+        (listen, limits): (&'a [SocketAddr], QuicLimits),
         endpoint_keys: &'a EndpointKeys,
         counters: &'a Arc<Counters>,
     ) -> Self {
-        Self { config, endpoint_keys, counters }
+        Self { name, listen, limits, endpoint_keys, counters }
     }
 }
 

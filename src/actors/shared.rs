@@ -15,10 +15,10 @@ use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast};
 
 use super::{
-    channel::Channel, clock::Clock, repeats::Repeats, slot::Slot, storage::StorageMessage,
-    writer::Writer,
+    channel::Channel, repeats::Repeats, slot::Slot, storage::StorageMessage, writer::Writer,
 };
 use crate::{
+    clock::Clock,
     config::Config,
     counters::Counters,
     cuts::Cuts,

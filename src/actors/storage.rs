@@ -9,8 +9,9 @@ use std::{
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{clock::Clock, shared::Shared, timer::Timer};
+use super::{shared::Shared, timer::Timer};
 use crate::{
+    clock::Clock,
     error::Error,
     protocol::{
         exchange::{Ask, Reply},

@@ -26,7 +26,7 @@ use super::{
     why::DialView,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     foreign::Foreign,
     issuer::TokenView,
     protocol::{

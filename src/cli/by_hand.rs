@@ -16,7 +16,7 @@ use super::{
     output,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     config::ConfigFile,
     foreign::Foreign,
     protocol::id::{Datacenter, NodeId},

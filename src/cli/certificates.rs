@@ -19,7 +19,7 @@ use super::{
     revocations,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
     tls::{
         AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, CertificateSummary,

@@ -12,7 +12,7 @@ use super::{
     remote::Target,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     foreign::Foreign,
     protocol::{
         id::NodeId,

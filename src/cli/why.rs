@@ -13,7 +13,7 @@ use super::{
     revocations::{RevocationView, Revoked},
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     cuts::Cut,
     dials::DialFailure,
     foreign::Foreign,

@@ -25,7 +25,7 @@ use super::{
     token::Token,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     foreign::Foreign,
     protocol::id::{Datacenter, NodeId},
     tls::{

@@ -32,7 +32,7 @@ use super::{
     },
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     foreign::Foreign,
     protocol::{id::NodeId, time::Time},
     tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},

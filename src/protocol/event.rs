@@ -195,6 +195,12 @@ pub enum Problem {
         /// The generation in use.
         ours: Generation,
     },
+    /// This node cannot sign what it publishes. Peers that require signatures refuse it.
+    #[error("what this node publishes cannot be signed with its certificate: {reason}")]
+    Unsigned {
+        /// What is wrong with the certificate or its key.
+        reason: String,
+    },
     /// This node came back with less than it had.
     #[error("{0}")]
     Behind(Behind),

@@ -35,7 +35,7 @@ use super::{
     verdict::Verdict,
     wave::Waves,
 };
-use crate::store::{Change, Stored, StoredEntry};
+use crate::protocol::durable::{Change, Stored, StoredEntry};
 
 mod ageing;
 mod applying;
@@ -139,6 +139,8 @@ pub struct Replica {
     signer: Option<sealing::Signer>,
     /// The life, and the certificate that cannot vouch for it.
     unable_to_sign: Option<(Generation, u64)>,
+    /// What went wrong and is told with the next input.
+    untold: Option<Problem>,
     /// Nodes that have signed two states as one.
     liars: BTreeSet<NodeId>,
     /// What others may still have this node do: begin other lives of theirs, take verdicts over.
@@ -344,6 +346,7 @@ impl Replica {
             seals: None,
             signer: None,
             unable_to_sign: None,
+            untold: None,
             liars: BTreeSet::new(),
             quotas: quotas::Quotas::default(),
             returned: returned::ReturnedPeers::default(),
@@ -449,6 +452,7 @@ impl Replica {
     /// Does what a cast says.
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
         self.drop_if_overslept(now, out);
+        out.extend(self.untold.take().map(|problem| Output::Event(Event::Error(problem))));
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
@@ -561,6 +565,12 @@ impl Replica {
         let persist = self.write_record(NodeRecord { status, ..self.own_record() });
         self.touched_own(now, before, out);
         Written { version: self.own.max_version(), changed: true, persist }
+    }
+
+    /// Whether the digest has a line of this peer: it has none once the peer is about to be forgotten.
+    #[must_use]
+    pub fn lists(&self, peer: &NodeId) -> bool {
+        self.copies.contains_key(peer) && !self.retired.contains(peer)
     }
 
     /// How far all maps reach.

@@ -19,7 +19,7 @@ use super::{
     verdict::Verdict,
     wave::Census,
 };
-use crate::store::Change;
+use crate::protocol::durable::Change;
 
 /// One thing to be done, and by whom.
 #[derive(Clone, Debug)]

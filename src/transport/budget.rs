@@ -12,10 +12,7 @@ use std::{
 };
 
 use crate::protocol::bucket::{BURST_SECONDS, Bucket};
-use crate::{
-    config::Config,
-    protocol::{gossip::Class, id::Datacenter, time::Time},
-};
+use crate::protocol::{gossip::Class, id::Datacenter, time::Time};
 
 /// The budgets of one node.
 #[derive(Debug)]
@@ -42,13 +39,9 @@ pub(crate) struct Allowance {
 }
 
 impl Budgets {
-    pub(crate) fn new(config: &Config) -> Self {
-        Self {
-            local: config.datacenter.clone(),
-            push: config.push_bytes_per_second as f64,
-            wan: config.wan_bytes_per_second as f64,
-            wans: Mutex::default(),
-        }
+    /// `push` and `wan` in bytes a second: what may go to one peer, and to all of another datacenter.
+    pub(crate) fn new(local: Datacenter, push: usize, wan: usize) -> Self {
+        Self { local, push: push as f64, wan: wan as f64, wans: Mutex::default() }
     }
 
     /// What may go to a new peer of this datacenter.

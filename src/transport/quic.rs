@@ -34,14 +34,13 @@ use self::{
 };
 use super::{BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError};
 use crate::{
-    config::Config,
     protocol::{
         revocation::{Authorities, Revocations},
         route::TransportInput,
         seal::Notary,
         sketch::SketchKey,
     },
-    tls::{ClientRoles, Identity, LoadError, ReloadError, Roots, Tls},
+    tls::{ClientRoles, Identity, LoadError, PeerName, ReloadError, Roots, Tls},
 };
 
 mod accept;
@@ -85,7 +84,7 @@ pub struct Load {
     /// Handshakes under way that others have begun: at most [`QuicLimits::handshakes`], of about
     /// 42 KiB each.
     ///
-    /// [`QuicLimits::handshakes`]: crate::config::QuicLimits::handshakes
+    /// [`QuicLimits::handshakes`]: crate::transport::limits::QuicLimits::handshakes
     pub handshakes: usize,
     /// Connections, from the first packet to the last: of members, of those whose handshake is under
     /// way, and of those that have ended and are draining.
@@ -161,10 +160,10 @@ impl QuicTransport {
     }
 
     fn bind(&self, opening: &Opening<'_>) -> Result<Open, TransportError> {
-        let config = opening.config;
-        self.check_names(config)?;
-        let server = settings::server(&self.tls, config, settings::transport(config, false));
-        let (buffer, gso) = (config.quic.socket_buffer, config.quic.gso);
+        let limits = &opening.limits;
+        self.check_name(&opening.name)?;
+        let server = settings::server(&self.tls, limits, settings::transport(limits, false));
+        let (buffer, gso) = (limits.socket_buffer, limits.gso);
         let unsent = Arc::new(Notify::new());
         let bind = |address: &std::net::SocketAddr| {
             let (silent, counters) = (Arc::clone(&self.silent), Arc::clone(opening.counters));
@@ -173,7 +172,7 @@ impl QuicTransport {
             Socket::bind(*address, buffer, gso, silent, noise, unsent).map(Arc::new)
         };
         // All before the first endpoint: a socket alone is given back at once if the next one fails.
-        let sockets = config.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let sockets = opening.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let mut endpoints = Vec::new();
         for socket in sockets {
             let endpoint = Endpoint::new_with_abstract_socket(
@@ -190,13 +189,13 @@ impl QuicTransport {
         let shared = Arc::new(Shared {
             endpoints,
             server,
-            dialing: settings::transport(config, true),
+            dialing: settings::transport(limits, true),
             tls: self.tls.clone(),
             clients: Arc::clone(&self.clients),
             table: Table::default(),
-            handshakes: Arc::new(Semaphore::new(config.quic.handshakes)),
-            handshakes_max: config.quic.handshakes,
-            exchanges: Arc::new(Semaphore::new(config.quic.exchanges)),
+            handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+            handshakes_max: limits.handshakes,
+            exchanges: Arc::new(Semaphore::new(limits.exchanges)),
             dials: Arc::new(Semaphore::new(DIALS_MAX)),
             names: Arc::new(Semaphore::new(RESOLVES_MAX)),
             unsent,
@@ -207,17 +206,17 @@ impl QuicTransport {
         Ok(Open(shared))
     }
 
-    fn check_names(&self, config: &Config) -> Result<(), TransportError> {
+    fn check_name(&self, configured: &PeerName) -> Result<(), TransportError> {
         let identity = self.tls.identity();
-        let name = identity.name();
-        let same = (&name.cluster, &name.datacenter, &name.node)
-            == (&config.cluster, &config.datacenter, &config.node);
-        if same {
+        if identity.name() == configured {
             return Ok(());
         }
         Err(TransportError::Identity(format!(
-            "the certificate is of {name}, the configuration says {}/{}/{}",
-            config.cluster, config.datacenter, config.node
+            "the certificate is of {}, the configuration says {}/{}/{}",
+            identity.name(),
+            configured.cluster,
+            configured.datacenter,
+            configured.node
         )))
     }
 }

@@ -315,6 +315,14 @@ fn a_certificate_that_cannot_sign_changes_nothing() {
         owner.renew_credential(at(1), &mut out);
     }
     assert_eq!((out.len(), owner.own().max_version()), (0, version));
+    for expected in [1, 0] {
+        let mut told = Vec::new();
+        owner.handle(at(1), StorageInput::TellRoot, &mut told);
+        let unsigned = |output: &&Output| {
+            matches!(output, Output::Event(Event::Error(Problem::Unsigned { .. })))
+        };
+        assert_eq!(told.iter().filter(unsigned).count(), expected, "told once: {told:?}");
+    }
     // The one before still vouches for what is new.
     set(&mut owner, "color", "green");
     exchange(&mut reader, &mut owner, at(1));

@@ -13,11 +13,12 @@ use tokio::task::JoinHandle;
 
 use super::settings::Settings;
 use crate::{
-    actors::{clock::Clock, repeats::Repeats},
+    actors::repeats::Repeats,
     cli::{
         admin::{TokenMade, TokenRow, Tokens},
         error::CliError,
     },
+    clock::Clock,
     foreign::Foreign,
     issuer::{Cluster, Door, Issuer, IssuerError, LedgerError, Terms, TokenId},
     node::Gossipmonger,

@@ -4,8 +4,8 @@ use std::{path::Path, time::Duration};
 
 use super::settings::Credentials;
 use crate::{
-    actors::clock::Clock,
     cli::{expiry, why::names},
+    clock::Clock,
     node::Gossipmonger,
     protocol::{event::Event, revocation::date, route::Counter},
     subscription::{Events, SubscriptionError},

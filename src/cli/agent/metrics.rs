@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::{scrapes::Scrapes, server::Agent};
 use crate::{
-    actors::clock::Clock,
     cli::{admin::State, error::CliError},
+    clock::Clock,
     protocol::counter::Counter,
 };
 

@@ -23,11 +23,11 @@ use super::{
     settings::{Flags, Settings},
 };
 use crate::{
-    actors::clock::Clock,
     cli::{
         admin::{CertificateView, Renewed},
         error::{CliError, Exit},
     },
+    clock::Clock,
     issuer::{self, ClaimError},
     tls::{CertificateSummary, Existing, date},
 };

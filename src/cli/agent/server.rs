@@ -27,7 +27,6 @@ use super::{
     renewal::Renewal,
 };
 use crate::{
-    actors::clock::Clock,
     cli::{
         admin::{
             Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, Info,
@@ -39,6 +38,7 @@ use crate::{
         revocations::{RevocationView, Revoked},
         why::{DialView, Past, WhyView},
     },
+    clock::Clock,
     foreign::Foreign,
     issuer::Terms,
     node::Gossipmonger,

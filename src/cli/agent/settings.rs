@@ -18,8 +18,8 @@ use super::{
     logs,
 };
 use crate::{
-    actors::clock::Clock,
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
+    clock::Clock,
     config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},

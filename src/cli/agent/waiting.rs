@@ -18,8 +18,8 @@ use super::{
     stop,
 };
 use crate::{
-    actors::clock::Clock,
     cli::error::{CliError, Exit},
+    clock::Clock,
     protocol::time::Time,
 };
 

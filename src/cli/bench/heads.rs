@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Report, faults::Faults, in_range, machine, rounded};
 use crate::{
-    actors::clock::Clock,
     cli::{error::CliError, throwaway::Throwaway},
+    clock::Clock,
     config::Config,
     protocol::{
         delta::Delta,

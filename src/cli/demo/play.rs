@@ -23,7 +23,7 @@ use crate::{
         id::{NodeId, Version},
         liveness::PeerState,
     },
-    snapshot::Snapshot,
+    snapshot::{Member, Snapshot},
 };
 
 /// The demo under way.
@@ -339,12 +339,11 @@ impl Play {
         let others: Vec<_> = snapshots.iter().filter(|(other, _)| *other != name).collect();
         let members: Vec<_> = others.iter().filter_map(|(_, copy)| copy.member(name)).collect();
         let count = |state| members.iter().filter(|member| member.state == state).count();
-        let latest = |member: &&crate::Member| (member.generation, member.version);
+        let latest = |member: &&Member| (member.generation, member.version);
         let best = own.and_then(|own| own.member(name));
         let best = best.or_else(|| members.iter().max_by_key(latest).cloned());
-        let reached = |member: &&crate::Member| {
-            best.as_ref().map(|best| latest(&best)) == Some(latest(member))
-        };
+        let reached =
+            |member: &&Member| best.as_ref().map(|best| latest(&best)) == Some(latest(member));
         let last = self.account.writes.iter().rev().find(|write| write.change.node == *name);
         Row {
             node: name.clone(),

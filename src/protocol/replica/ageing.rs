@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Replica, Write, Written, marks::Mark, opinion::REFUTE_INTERVAL, tell};
+use crate::protocol::durable::Change;
 use crate::protocol::{
     digest::Digest,
     event::{Event, Problem},
@@ -14,7 +15,6 @@ use crate::protocol::{
     time::Time,
     verdict::{Level, Verdict},
 };
-use crate::store::Change;
 
 impl Replica {
     /// Tells a peer which of those that it tells of were forgotten or removed here. Whoever of them

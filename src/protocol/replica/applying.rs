@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Before, Outcome, Replica, sealing::Vetted};
+use crate::protocol::durable::{Change, KnownPeer};
 use crate::protocol::{
     delta::NodeDelta,
     digest::DigestEntry,
@@ -15,7 +16,6 @@ use crate::protocol::{
     time::Time,
     verdict::Level,
 };
-use crate::store::{Change, KnownPeer};
 
 impl Replica {
     /// The line of a node in our digest.

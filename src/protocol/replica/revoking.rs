@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{Replica, WriteError, Written, tell};
+use crate::protocol::durable::Change;
 use crate::protocol::{
     event::{Event, Problem},
     gossip::{Gossip, RevocationList},
@@ -16,7 +17,6 @@ use crate::protocol::{
     seal::Credential,
     time::Time,
 };
-use crate::store::Change;
 
 impl Replica {
     /// Says whose signatures count from now on, and looks whether this node itself is revoked.

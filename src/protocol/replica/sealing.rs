@@ -54,7 +54,8 @@ impl Replica {
         let root = self.own.root();
         let head = self.own.head(&self.config.node, root);
         let Some(signature) = signer.signer.sign(&head.digest(seals.notary.cluster())) else {
-            return tracing::error!("what this node tells cannot be signed: its key does not sign");
+            let of = signer.of;
+            return self.cannot_sign(of, "its key does not sign".to_owned());
         };
         let (upto, record) = (self.own.max_version(), self.own.record_version());
         self.own.set_seal(Some(Seal { upto, record, root, signature }));
@@ -70,10 +71,17 @@ impl Replica {
         match seals.notary.begin(&self.config.node, of.0) {
             Ok((signer, credential)) => Some((Signer { signer, of }, credential)),
             Err(reason) => {
-                tracing::error!(%reason, "what this node tells cannot be signed by its certificate");
-                self.unable_to_sign = Some(of);
+                self.cannot_sign(of, reason);
                 None
             }
+        }
+    }
+
+    /// Told once for each life and certificate, with the next input.
+    fn cannot_sign(&mut self, of: (Generation, u64), reason: String) {
+        if self.unable_to_sign != Some(of) {
+            self.unable_to_sign = Some(of);
+            self.untold = Some(Problem::Unsigned { reason });
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{BATCH_BYTES_MAX, Before, Replica, Write, WriteError};
+use crate::protocol::durable::{Change, Head, StoredEntry};
 use crate::protocol::{
     digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
@@ -12,7 +13,6 @@ use crate::protocol::{
     route::Output,
     time::Time,
 };
-use crate::store::{Change, Head, StoredEntry};
 
 impl Replica {
     pub(super) fn check_write(&self, write: &Write) -> Result<(), WriteError> {

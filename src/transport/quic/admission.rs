@@ -13,9 +13,8 @@ use quinn::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    config::QuicLimits,
     protocol::{bucket::Bucket, route::Counter, time::Time},
-    transport::NodeLink,
+    transport::{NodeLink, limits::QuicLimits},
 };
 
 /// Source addresses remembered at once.

@@ -22,7 +22,7 @@ use super::{
     tasks::Spawner,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     protocol::route::Counter,
     tls::{self, ADMIN_ALPN, Client, Refusal, Rejection},
     transport::{BoxFuture, NodeLink},
@@ -35,7 +35,7 @@ pub const CONNECTIONS_PER_CLIENT: usize = 8;
 /// Requests of one connection under way at once.
 pub const REQUESTS_PER_CONNECTION: usize = 8;
 /// A client without a request under way is sent away after so many times the `idle_timeout` of
-/// [`QuicLimits`](crate::config::QuicLimits): it has kept its connection alive for nothing.
+/// [`QuicLimits`](crate::transport::limits::QuicLimits): it has kept its connection alive for nothing.
 pub const IDLE_TIMEOUTS: u32 = 2;
 /// Bytes on their way to us from one client.
 const RECEIVE_WINDOW: u32 = 512 << 10;

@@ -3,7 +3,7 @@
 //! Floods are throttled first: what comes beyond a named limit is dropped, and counted against the
 //! one who sent it. Who goes on is cut off. Who sends what is no message at all is cut off at once,
 //! since no version of this program does so by accident. Either may try again after
-//! [`QuicLimits::bar`](crate::config::QuicLimits::bar). It goes by the name that the certificate
+//! [`QuicLimits::bar`](crate::transport::limits::QuicLimits::bar). It goes by the name that the certificate
 //! proves: another address or another connection changes nothing. It is no verdict on whether the
 //! member lives.
 

@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{Shared, close::Close, dial, table::Link, tasks::Spawner};
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     protocol::id::{Datacenter, NodeId},
     tls::{self, Identity, Rejection, Tls, date},
     transport::NodeLink,

@@ -15,7 +15,7 @@ use super::{
     tasks::Spawner,
 };
 use crate::{
-    actors::clock::Clock,
+    clock::Clock,
     protocol::{
         message::{Call, Heartbeat},
         route::{Counter, Sign},

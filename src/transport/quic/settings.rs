@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 
-use crate::{config::Config, store::EndpointKeys, tls::Tls};
+use crate::{store::EndpointKeys, tls::Tls, transport::limits::QuicLimits};
 
 /// Exchanges a peer may have open at once on one connection.
 pub(super) const STREAMS_PER_PEER: u32 = 32;
@@ -38,22 +38,26 @@ pub(super) fn endpoint(keys: &EndpointKeys) -> EndpointConfig {
     config
 }
 
-pub(super) fn server(tls: &Tls, config: &Config, transport: Arc<TransportConfig>) -> ServerConfig {
+pub(super) fn server(
+    tls: &Tls,
+    limits: &QuicLimits,
+    transport: Arc<TransportConfig>,
+) -> ServerConfig {
     let (crypto, _) = tls.accept();
     let mut server = ServerConfig::with_crypto(crypto);
     server
         .transport_config(transport)
         // A peer that moves dials again; a connection that moves is a way to be abused.
         .migration(false)
-        .max_incoming(config.quic.handshakes)
+        .max_incoming(limits.handshakes)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
     server
 }
 
-pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> {
+pub(super) fn transport(limits: &QuicLimits, dialing: bool) -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
-    let idle = config.quic.idle_timeout;
+    let idle = limits.idle_timeout;
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS))
@@ -62,7 +66,7 @@ pub(super) fn transport(config: &Config, dialing: bool) -> Arc<TransportConfig> 
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .enable_segmentation_offload(config.quic.gso)
+        .enable_segmentation_offload(limits.gso)
         // Probing for larger packets costs 11 kB a connection, and has its own failures.
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(idle_timeout(idle)));

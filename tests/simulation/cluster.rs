@@ -12,6 +12,7 @@ use std::{
 use gossipmonger::{
     protocol::{
         claim::Heard,
+        digest::DigestEntry,
         event::{Event, Problem},
         exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
         gossip::Gossip,
@@ -1539,18 +1540,15 @@ impl Cluster {
             }
             for (owner, copy) in self.node(reader).replica.peers() {
                 let Some(other) = self.node(first).replica.copy(owner) else { continue };
-                let part = |copy: &NodeMap| copy.digest_entry(owner.clone()).is_part();
-                // What is about to be forgotten is in no sum either.
-                let fades = |slot: usize| {
-                    let life = self.node(slot).liveness.life(owner);
-                    self.settings.forget_after < Duration::from_secs(1_000)
-                        && life.is_some_and(|life| !life.state.is_live())
-                };
-                if part(copy) || part(other) || fades(first) || fades(reader) {
-                    continue;
-                }
                 let same =
                     copy.generation() == other.generation() && contents(copy) == contents(other);
+                let part = |copy: &NodeMap| copy.digest_entry(owner.clone()).is_part();
+                // A part is in no sum, nor what is about to be forgotten, which no digest lists.
+                let is_summed = |slot: usize| {
+                    let replica = &self.node(slot).replica;
+                    replica.lists(owner) && !replica.copy(owner).is_none_or(part)
+                };
+                let same = same || !is_summed(first) || !is_summed(reader);
                 if !same {
                     let [one, two] = [copy, other].map(|copy| {
                         let line = copy.digest_entry(owner.clone());
@@ -1575,8 +1573,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten. If all
-    /// of them hold parts, nobody is there to complete them.
+    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten. A part is
+    /// excused if no whole copy reaches as far as what it is a part of: nobody is there to complete it.
     fn agree_on_the_gone(&self) -> Result<(), String> {
         if self.settings.forget_after < Duration::from_secs(1_000) {
             return Ok(());
@@ -1592,9 +1590,13 @@ impl Cluster {
             }
         }
         for (peer, copies) in held {
-            let all_parts = copies.iter().all(|(line, _)| line.is_part());
-            let first = &copies[0];
-            let other = copies.iter().find(|copy| *copy != first && !all_parts);
+            let whole = copies.iter().filter(|(line, _)| !line.is_part());
+            let first = whole.clone().max_by_key(|(line, _)| (line.generation, line.max_version));
+            let Some(first) = first else { continue };
+            let reach = (first.0.generation, first.0.max_version);
+            let excused =
+                |line: &DigestEntry| line.is_part() && (line.generation, line.horizon) > reach;
+            let other = copies.iter().find(|copy| *copy != first && !excused(&copy.0));
             if let Some(other) = other {
                 return Err(format!("of {peer}, which is gone, are held {first:?} and {other:?}"));
             }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use ractor::{ActorProcessingErr, ActorRef};
+use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{shared::Shared, timer::Timer};
@@ -92,6 +93,9 @@ impl Storage {
         let mut out = Vec::new();
         let mut replica =
             Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
+        let mut secret = [0; 32];
+        rand::rng().fill_bytes(&mut secret);
+        replica.set_secret(secret);
         if let Some(authorities) = shared.transport.upgrade().and_then(|open| open.authorities()) {
             replica.set_authorities(now, authorities, &mut out);
         }

@@ -142,6 +142,8 @@ counters! {
     Inquiries => "inquiries",
     /// Questions and answers of others not passed on, since there were too many.
     QuestionsShed => "questions_shed",
+    /// Waves not passed on, since the peer that told them had told too many.
+    WavesShed => "waves_shed",
     /// Accusations by nodes that do not observe the accused.
     AccusationsRefused => "accusations_refused",
     /// Exchanges in which a sketch told what differs.

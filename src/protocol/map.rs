@@ -924,9 +924,14 @@ impl NodeMap {
             return Err(Refusal::Gap);
         }
         let (entries, examined) = (self.entries.clone(), self.examined);
+        // Readers keep what they see of a life that goes on, even if its map is told again from the start.
+        let horizon = self.horizon();
+        let of =
+            |(life, upto): &(Generation, Version)| *life == self.generation && horizon <= *upto;
+        let goes_on = delta.ancestry.iter().any(of);
         let before = self.begin_life(delta);
         self.examined = examined;
-        let forgotten = self.max_version == Version::ZERO;
+        let forgotten = self.max_version == Version::ZERO && !goes_on;
         let mut applied = match self.take_in(now, delta, limits) {
             Ok(applied) => applied,
             Err(refusal) => {

@@ -20,11 +20,12 @@ pub const RELAYS_PER_SECOND: f64 = 500.0;
 /// The questions that have passed here.
 #[derive(Debug)]
 pub struct Questions {
-    /// By subject and asker: the last round, who told us, and when.
-    seen: BTreeMap<(NodeId, NodeId), (u64, NodeId, Time)>,
-    /// The last questions of this node, by subject.
-    own: BTreeMap<NodeId, u64>,
+    /// By subject, asker and number: who told us, and when.
+    seen: BTreeMap<(NodeId, NodeId, u64), (NodeId, Time)>,
+    /// The last questions of this node, by subject: the how manieth, and its number.
+    own: BTreeMap<NodeId, (u64, u64)>,
     asked: u64,
+    key: [u8; 32],
     relays: Bucket,
 }
 
@@ -33,17 +34,26 @@ impl Questions {
     #[must_use]
     pub const fn new(now: Time) -> Self {
         let relays = Bucket::holding(now, RELAYS_PER_SECOND);
-        Self { seen: BTreeMap::new(), own: BTreeMap::new(), asked: 0, relays }
+        Self { seen: BTreeMap::new(), own: BTreeMap::new(), asked: 0, key: [0; 32], relays }
     }
 
-    /// This node asks: the number of the question, larger than all before in this life of us and the
-    /// earlier ones.
+    /// What the numbers of questions are made of. Nobody else may know it.
+    pub const fn set_key(&mut self, key: [u8; 32]) {
+        self.key = key;
+    }
+
+    /// This node asks: the number of the question. Others cannot guess it: who could would ask in this
+    /// node's name first, and the question would pass nobody and its answers come to nobody.
     pub fn ask(&mut self, subject: NodeId, own: Generation) -> u64 {
         self.asked += 1;
-        let round = (own.0 << ROUND_BITS).wrapping_add(self.asked);
-        self.own.insert(subject, round);
+        let mut hash = blake3::Hasher::new_keyed(&self.key);
+        hash.update(&own.0.to_le_bytes()).update(&self.asked.to_le_bytes());
+        let mut number = [0; 8];
+        hash.finalize_xof().fill(&mut number);
+        let round = u64::from_le_bytes(number);
+        self.own.insert(subject, (self.asked, round));
         if self.own.len() > OWN_MAX
-            && let Some((oldest, _)) = self.own.iter().min_by_key(|(_, round)| **round)
+            && let Some((oldest, _)) = self.own.iter().min_by_key(|(_, (asked, _))| *asked)
         {
             let oldest = oldest.clone();
             self.own.remove(&oldest);
@@ -55,34 +65,30 @@ impl Questions {
     /// question says nothing to it.
     #[must_use]
     pub fn is_asked(&self, ask: &Ask) -> bool {
-        self.own.get(&ask.subject) == Some(&ask.round)
+        self.own.get(&ask.subject).is_some_and(|(_, round)| *round == ask.round)
     }
 
     /// Whether a question has not passed here.
     #[must_use]
     pub fn is_new(&self, ask: &Ask) -> bool {
-        let key = (ask.subject.clone(), ask.asker.clone());
-        self.seen.get(&key).is_none_or(|(round, ..)| *round < ask.round)
+        !self.seen.contains_key(&key(ask))
     }
 
     /// The way of a question is remembered.
     pub fn remember(&mut self, now: Time, from: &NodeId, ask: &Ask) {
-        let key = (ask.subject.clone(), ask.asker.clone());
-        if self.seen.len() >= QUESTIONS_MAX && !self.seen.contains_key(&key) {
-            let oldest = self.seen.iter().min_by_key(|(_, (_, _, at))| *at);
+        if self.seen.len() >= QUESTIONS_MAX {
+            let oldest = self.seen.iter().min_by_key(|(_, (_, at))| *at);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 self.seen.remove(&oldest);
             }
         }
-        self.seen.insert(key, (ask.round, from.clone(), now));
+        self.seen.insert(key(ask), (from.clone(), now));
     }
 
     /// To whom an answer goes next.
     #[must_use]
     pub fn way_back(&self, answer: &Answer) -> Option<&NodeId> {
-        let Answer { ask, .. } = answer;
-        let (round, from, _) = self.seen.get(&(ask.subject.clone(), ask.asker.clone()))?;
-        (*round == ask.round).then_some(from)
+        self.seen.get(&key(&answer.ask)).map(|(from, _)| from)
     }
 
     /// Whether one more may be passed on.
@@ -91,5 +97,6 @@ impl Questions {
     }
 }
 
-/// A life in milliseconds takes the upper bits, so that a later one asks with larger numbers.
-const ROUND_BITS: u32 = 20;
+fn key(ask: &Ask) -> (NodeId, NodeId, u64) {
+    (ask.subject.clone(), ask.asker.clone(), ask.round)
+}

@@ -55,8 +55,9 @@ mod writing;
 use marks::Marks;
 pub use marks::{MARK_MAX, MARKS_MAX};
 pub use quotas::{
-    LIVES_PER_MINUTE, LIVES_SAVED_MAX, OWN_HEADS_PER_SECOND, OWN_HEADS_SAVED_MAX,
-    VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX,
+    ACCUSATIONS_PER_SECOND, ACCUSATIONS_SAVED_MAX, LIVES_PER_MINUTE, LIVES_SAVED_MAX,
+    OWN_HEADS_PER_SECOND, OWN_HEADS_SAVED_MAX, RELAYS_PER_PEER, REVOCATIONS_PER_SECOND,
+    REVOCATIONS_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX, WAVES_PER_PEER,
 };
 pub use reconciliation::SKETCH_LINES_MIN;
 
@@ -112,6 +113,8 @@ pub struct Replica {
     changed: BTreeSet<NodeId>,
     /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
     wall_origin: SystemTime,
+    /// By how much the wall clock has gone ahead of the monotonic one, where that is enough to be told.
+    suspended: Duration,
     /// What was said of this node's own name, and what was done about it.
     own_name: OwnName,
     /// What is to be told to whom.
@@ -132,6 +135,10 @@ pub struct Replica {
     /// What others say of this life and is not refuted yet, and when something last was.
     accused: Option<(Generation, Verdict)>,
     refuted: Option<Time>,
+    /// When a life was last begun because of what others said.
+    forced: Option<Time>,
+    /// When a floor that was lost was last taken over.
+    inherited: Option<Time>,
     /// When this is called again.
     armed: Option<Time>,
     /// What signatures are made and verified with, if there are any in this cluster.
@@ -331,6 +338,7 @@ impl Replica {
             view: OrdMap::new(),
             changed: BTreeSet::new(),
             wall_origin: origin(now, wall),
+            suspended: Duration::ZERO,
             own_name: OwnName::new(renewed),
             push: Push::new(now),
             flow: Flow::new(FlowConfig { interval: writing::FLOW_INTERVAL }, now),
@@ -342,6 +350,8 @@ impl Replica {
             questions: Questions::new(now),
             accused: None,
             refuted: None,
+            forced: None,
+            inherited: None,
             armed: None,
             seals: None,
             signer: None,
@@ -443,10 +453,21 @@ impl Replica {
         self.own_name.has_answered()
     }
 
+    /// Gives what the numbers of this node's questions are made of: 32 random bytes that nobody else knows.
+    pub const fn set_secret(&mut self, secret: [u8; 32]) {
+        self.questions.set_key(secret);
+    }
+
     /// Says what the wall clock shows now. It may have been set since the start: a machine without a
     /// battery begins in 1970, where every generation of others lies absurdly far ahead.
     pub fn set_wall(&mut self, now: Time, wall: SystemTime) {
-        self.wall_origin = origin(now, wall);
+        let origin = origin(now, wall);
+        // The monotonic clock may stand still while the machine is suspended. The other one goes on.
+        let ahead = origin.duration_since(self.wall_origin).unwrap_or_default();
+        if ahead >= self.config.forget_after {
+            self.suspended = ahead;
+        }
+        self.wall_origin = origin;
     }
 
     /// Does what a cast says.

@@ -136,6 +136,19 @@ impl Waves {
         self.join(now, Wave { patience_ms, ..wave }, Some(from.clone()), own, links)
     }
 
+    /// Whether this node takes part in a wave, or did so a moment ago.
+    #[must_use]
+    pub fn is_known(&self, wave: &Wave) -> bool {
+        let key = (wave.origin.clone(), wave.id);
+        self.out.contains_key(&key) || self.over.contains(&key)
+    }
+
+    /// The answer to a wave that this node does not take part in: not all were reached.
+    #[must_use]
+    pub fn decline(from: &NodeId, wave: Wave) -> Vec<Swell> {
+        vec![nobody(from, (wave.origin, wave.id), false)]
+    }
+
     /// A peer answered.
     pub fn echo(&mut self, now: Time, from: &NodeId, echo: Echo) -> Vec<Swell> {
         self.forget(now);

@@ -8,14 +8,19 @@ use gossipmonger::{
         delta::{Delta, DeltaEntry, NodeDelta, TURN_NODES_MAX},
         digest::{Digest, DigestEntry},
         exchange::Ask,
-        gossip::{Equivocation, Gossip, SignedHead},
-        id::{Generation, Version},
+        gossip::{Accusation, Ask as Question, Equivocation, Gossip, Removal, SignedHead, Wave},
+        id::{Generation, Incarnation, Version},
         map::Refusal,
-        replica::{LIVES_PER_MINUTE, LIVES_SAVED_MAX, Replica, ReplicaConfig, VERDICTS_SAVED_MAX},
-        route::{Counter, Output, StorageInput, TransportInput},
+        overlay::ring_neighbours,
+        questions::Questions,
+        replica::{
+            ACCUSATIONS_SAVED_MAX, LIVES_PER_MINUTE, LIVES_SAVED_MAX, Replica, ReplicaConfig,
+            VERDICTS_SAVED_MAX, WAVES_PER_PEER,
+        },
+        route::{Counter, DetectorInput, Output, StorageInput, TransportInput},
         seal::{Seal, Seals, Signature, Signing},
         tree::Hash,
-        verdict::{Level, Verdict},
+        verdict::{INCARNATION_MAX, Level, Verdict},
     },
     store::Stored,
 };
@@ -321,6 +326,128 @@ fn one_frame_of_verdicts_makes_no_more_than_so_many_nodes_refute() {
     // What another one tells is not its debt.
     gossip(&mut reader, "z", Gossip::Push(frame()));
     assert_eq!(dead_now(&reader), 2 * VERDICTS_SAVED_MAX as usize);
+}
+
+/// What `x` says at this second about `m`: dead in the last incarnation there is.
+fn called_dead(reader: &mut Replica, seconds: u64) -> Vec<Output> {
+    let (subject, generation) = (node("m"), reader.own().generation());
+    let removal = Removal { subject, generation, incarnation: INCARNATION_MAX };
+    let mut out = Vec::new();
+    let gossip = Ask::Gossip(Box::new(Gossip::Removal(removal)));
+    reader.serve(at(seconds), &node("x"), gossip, &mut out);
+    out
+}
+
+#[test]
+fn nobody_forces_a_node_that_signs_into_another_incarnation_or_life() {
+    let mut reader = signing("m");
+    let before = (reader.own().generation(), reader.own().max_version());
+    for seconds in 1..60 {
+        let out = called_dead(&mut reader, seconds);
+        assert_eq!(counted(&out, Counter::ClaimsUnproved), 1);
+    }
+    assert_eq!((reader.own().generation(), reader.own().max_version()), before);
+}
+
+#[test]
+fn a_node_is_forced_into_fewer_lives_than_others_take_up() {
+    let mut reader = replica("m");
+    let lives = |reader: &Replica| reader.own().generation();
+    let mut forced = 0;
+    for seconds in 1..=600 {
+        let before = lives(&reader);
+        called_dead(&mut reader, seconds);
+        forced += u32::from(lives(&reader) != before);
+    }
+    assert_eq!(forced, 60);
+    assert!(forced < 10 * LIVES_PER_MINUTE);
+}
+
+#[test]
+fn accusations_of_one_peer_are_passed_on_so_often_and_those_of_another_as_well() {
+    let mut reader = replica("m");
+    for link in ["x", "z"] {
+        reader.handle(at(1), StorageInput::Linked(node(link), true), &mut Vec::new());
+    }
+    const NODES: u32 = 20;
+    let count = ACCUSATIONS_SAVED_MAX + 10;
+    let introduced = (0..NODES).map(|n| news(&format!("n{n}"), 0, 1, 0)).collect();
+    reader.apply(at(1), &node("y"), &Delta { nodes: introduced, more: false }, &mut Vec::new());
+    let observers = |n: u32| -> Vec<_> {
+        let subject = node(&format!("n{n}"));
+        let fellows = (0..NODES).filter(|other| *other != n);
+        let all: Vec<_> =
+            fellows.map(|other| node(&format!("n{other}"))).chain([node("m")]).collect();
+        ring_neighbours(&subject, all.iter(), 1).into_iter().cloned().collect()
+    };
+    let observers = [observers(0), observers(1)];
+    let accuse = |reader: &mut Replica, from: &str, n: usize, incarnation: u64| {
+        let (subject, observers) = (node(&format!("n{n}")), observers[n].clone());
+        let verdict = Verdict { incarnation: Incarnation(incarnation), level: Level::Suspect };
+        let generation = Generation(1_000);
+        let accusation = Accusation { subject, generation, verdict, observers };
+        gossip(reader, from, Gossip::Accusation(accusation))
+    };
+    let mut refused = 0;
+    for incarnation in 1..=count {
+        let out = accuse(&mut reader, "x", 0, incarnation.into());
+        refused += counted(&out, Counter::AccusationsRefused);
+    }
+    assert_eq!(refused, 10);
+    let out = accuse(&mut reader, "z", 1, 1);
+    assert_eq!(counted(&out, Counter::AccusationsRefused), 0, "that is not its debt");
+}
+
+#[test]
+fn waves_of_one_peer_leave_room_for_those_of_another() {
+    let mut reader = replica("m");
+    let wave = |reader: &mut Replica, from: &str, id: u64| {
+        let origin = node(from);
+        let (generation, version) = (Generation(1), Version(1));
+        let wave = Wave { origin, id, generation, version, patience_ms: 1_000 };
+        counted(&gossip(reader, from, Gossip::Wave(wave)), Counter::WavesShed)
+    };
+    let shed: u64 = (0..u64::from(2 * WAVES_PER_PEER)).map(|id| wave(&mut reader, "x", id)).sum();
+    assert_eq!(shed, u64::from(WAVES_PER_PEER));
+    assert_eq!(wave(&mut reader, "z", 1), 0);
+}
+
+#[test]
+fn a_question_in_the_name_of_another_hides_none_of_its_own() {
+    let mut reader = replica("m");
+    for name in ["subject", "asker", "x"] {
+        told(&mut reader, name, news(name, 0, 1, 0));
+    }
+    let question = |round| {
+        let (subject, generation) = (node("subject"), Generation(1_000));
+        Question { subject, generation, asker: node("asker"), round }
+    };
+    for round in [u64::MAX, 0, 1] {
+        gossip(&mut reader, "x", Gossip::Ask(question(round)));
+    }
+    let true_one = question(77);
+    let out = gossip(&mut reader, "asker", Gossip::Ask(true_one.clone()));
+    let asked = |output: &Output| matches!(output, Output::Detector(DetectorInput::Asked(ask, _)) if *ask == true_one);
+    assert!(out.iter().any(asked), "{out:?}");
+    let mut out = Vec::new();
+    reader.handle(at(1), StorageInput::Answer(true_one.clone(), true), &mut out);
+    let answers = |output: &Output| {
+        matches!(output, Output::Transport(TransportInput::Gossip { to, gossip })
+            if *to == [node("asker")] && matches!(&**gossip, Gossip::Answer(_)))
+    };
+    assert!(out.iter().any(answers), "{out:?}");
+}
+
+#[test]
+fn nobody_who_has_seen_the_numbers_of_questions_knows_the_next_one() {
+    let numbers = |key: u8| {
+        let mut questions = Questions::new(at(1));
+        questions.set_key([key; 32]);
+        (0..3).map(|_| questions.ask(node("subject"), Generation(1))).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(1), numbers(1));
+    let shared = numbers(1).into_iter().filter(|number| numbers(2).contains(number));
+    assert_eq!(shared.count(), 0, "without the key");
 }
 
 // --- what is asked for

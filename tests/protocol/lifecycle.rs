@@ -326,6 +326,21 @@ fn who_lives_refutes_its_removal() {
 
 // C51
 #[test]
+fn a_node_that_is_back_in_an_earlier_life_is_told_of_its_removal_and_not_judged_for_it() {
+    // Its store was lost and its clock is behind: the others have marked a later life.
+    let mut relay = replica("relay");
+    relay.handle(at(1), StorageInput::Linked(node("owner"), true), &mut Vec::new());
+    let early = NodeDelta { generation: Generation(10), ..news("owner", 0, 5, 0) };
+    told(&mut relay, "owner", early);
+    for _ in 0..3 {
+        let out = hear(&mut relay, "marked", removal("owner", 0));
+        assert_eq!(removals(&out), [(vec![node("owner")], removal("owner", 0))]);
+        assert_eq!(relay.copy(&node("owner")).unwrap().verdict(), Verdict::default());
+    }
+}
+
+// C51
+#[test]
 fn whether_a_removal_is_followed_is_the_detectors_to_say() {
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
@@ -399,6 +414,25 @@ fn a_removal_that_is_followed_says_who_told_it_and_is_counted() {
         let told = |o: &Output| matches!(o, Output::Event(_));
         assert!(!out.iter().any(told), "it is gone already");
     }
+}
+
+#[test]
+fn a_machine_that_was_suspended_for_longer_than_forget_after_drops_what_it_knew_of_others() {
+    let mut sleeper = replica("sleeper");
+    told(&mut sleeper, "owner", news("owner", 0, 5, 0));
+    let wall = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    // The monotonic clock has stood still; the other one shows how long that was.
+    sleeper.set_wall(at(3), wall(2 + 99));
+    sleeper.handle(at(3), StorageInput::Tick, &mut Vec::new());
+    assert!(sleeper.copy(&node("owner")).is_some());
+    sleeper.set_wall(at(4), wall(2 + 99 + 101));
+    let mut out = Vec::new();
+    sleeper.handle(at(4), StorageInput::Tick, &mut out);
+    assert!(sleeper.copy(&node("owner")).is_none());
+    let overslept = |output: &&Output| {
+        matches!(output, Output::Event(Event::Error(Problem::Overslept { peers: 1, .. })))
+    };
+    assert_eq!(out.iter().filter(overslept).count(), 1);
 }
 
 #[test]

@@ -260,21 +260,31 @@ fn a_copy_that_does_not_fit_gives_way_to_the_next_life() {
     assert_eq!(reader.root(), owner.root());
 }
 
+/// More than one small delta holds.
+const LATER_KEYS: usize = 50;
+
 /// An owner whose store lost, in a crash, that tombstones were dropped, and a reader that was told so.
 fn with_a_lost_floor() -> (Replica, Replica) {
     let (mut owner, mut reader) = (signed("a"), signed("b"));
     set(&mut owner, "color", "green");
     set(&mut owner, "shape", "round");
     delete(&mut owner, at(1), "shape");
+    (0..LATER_KEYS).for_each(|n| _ = set(&mut owner, &format!("later{n}"), "here"));
     let disk = stored(&owner);
     owner.handle(at(10_000), StorageInput::Tick, &mut Vec::new());
     exchange(&mut reader, &mut owner, at(10_000));
     let floor = reader.copy(&node("a")).unwrap().gc_floor();
     assert!(floor > Version::ZERO && floor == owner.own().gc_floor());
-    let mut owner = start(ReplicaConfig { delta_bytes: 64 << 10, ..config("a") }, disk);
-    owner.set_seals(seals(1, Signing::Require));
+    let owner = small("a", disk);
     assert_eq!(owner.own().gc_floor(), Version::ZERO);
     (owner, reader)
+}
+
+/// One that signs, and says little at a time.
+fn small(name: &str, stored: Stored) -> Replica {
+    let mut replica = start(ReplicaConfig { delta_bytes: 1_500, ..config(name) }, stored);
+    replica.set_seals(seals(1, Signing::Require));
+    replica
 }
 
 // C46
@@ -299,6 +309,48 @@ fn a_floor_that_its_owner_lost_in_a_crash_keeps_no_copy_in_the_life_before() {
     let copy = reader.copy(&node("a")).unwrap();
     assert_eq!(copy.generation(), owner.own().generation());
     assert_eq!(seen(&reader, "a", "color", at(2)).as_deref(), Some("green"));
+}
+
+// C46
+#[test]
+fn readers_lose_no_key_while_a_life_whose_floor_was_lost_is_told_in_parts() {
+    // By the owner when the reader asks for what it lacks, and by a third, who cannot know the floor.
+    for by_owner in [true, false] {
+        let (mut owner, mut reader) = with_a_lost_floor();
+        let mut third = small("c", Stored::default());
+        exchange(&mut third, &mut owner, at(2));
+        let mut teller = if by_owner { owner } else { third };
+        reader.handle(at(3), StorageInput::Linked(teller.node().clone(), true), &mut Vec::new());
+        let mut parts = 0;
+        loop {
+            let line = reader.copy(&node("a")).unwrap().digest_entry(node("a"));
+            let mut out = Vec::new();
+            let graft = Box::new(Gossip::Graft(vec![line]));
+            teller.handle(at(3), StorageInput::Gossip(node("b"), graft), &mut out);
+            let Some(news) = out.into_iter().find_map(pushed) else { break };
+            parts += 1;
+            let gossip = Box::new(Gossip::Push(news));
+            let mut out = Vec::new();
+            reader.handle(at(3), StorageInput::Gossip(teller.node().clone(), gossip), &mut out);
+            let deleted = |output: &&Output| matches!(output, Output::Event(Event::Deleted { .. }));
+            assert_eq!(out.iter().filter(deleted).count(), 0, "{out:?}");
+        }
+        assert!(parts > usize::from(!by_owner), "{parts} parts");
+        assert!(reader.copy(&node("a")).unwrap().generation() > Generation(1_000));
+        for key in ["color", "later7", "later49"] {
+            assert!(seen(&reader, "a", key, at(3)).is_some(), "{key}");
+        }
+    }
+}
+
+fn pushed(output: Output) -> Option<Delta> {
+    match output {
+        Output::Transport(TransportInput::Gossip { gossip, .. }) => match &*gossip {
+            Gossip::Push(delta) => Some(delta.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 #[test]

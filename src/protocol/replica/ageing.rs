@@ -2,9 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Replica, Write, Written, marks::Mark, opinion::REFUTE_INTERVAL, tell};
+use super::{Replica, Write, Written, marks::Mark, opinion::REFUTE_INTERVAL, quotas::Quota, tell};
 use crate::protocol::durable::Change;
 use crate::protocol::{
+    claim::Heard,
     digest::Digest,
     event::{Event, Problem},
     gossip::{Gossip, Removal},
@@ -62,7 +63,11 @@ impl Replica {
         let (generation, incarnation) = (*generation, *incarnation);
         if *subject == self.config.node {
             let verdict = Verdict { incarnation, level: Level::Dead };
-            return self.judged_by_others(now, generation, verdict, out);
+            self.judged_by_others(now, generation, verdict, out);
+            if generation > self.own.generation() {
+                self.heard_of_self(now, generation, Heard::Said(from.clone()), out);
+            }
+            return;
         }
         let before = self.before(subject);
         let Some(copy) = self.copies.get_mut(subject) else { return };
@@ -71,9 +76,14 @@ impl Replica {
             return;
         }
         let subject = subject.clone();
+        // It is about a later life than the one that speaks with this node itself: a node whose store was
+        // lost and whose clock is behind. It has to hear that, and has nothing to refute.
+        if known.0 < generation && self.push.is_linked(&subject) {
+            return tell(vec![subject], Gossip::Removal(removal), out);
+        }
         let dead = Verdict { incarnation: known.1, level: Level::Dead };
         let graver = copy.is_graver(dead);
-        let may_judge = graver && self.quotas.may_judge(now, from);
+        let may_judge = graver && self.quotas.may(now, Quota::Verdicts, from);
         if graver && !may_judge {
             out.push(Output::Count(Counter::VerdictsShed, 1));
         }
@@ -124,7 +134,8 @@ impl Replica {
     /// to forget a dead node: what it would tell them is older than that. It learns who is there as a
     /// node does that starts.
     pub(super) fn drop_if_overslept(&mut self, now: Time, out: &mut Vec<Output>) {
-        let slept = self.armed.map_or(Duration::ZERO, |due| now.since(due));
+        let overdue = self.armed.map_or(Duration::ZERO, |due| now.since(due));
+        let slept = overdue.max(std::mem::take(&mut self.suspended));
         if slept < self.config.forget_after {
             return;
         }
@@ -247,10 +258,15 @@ impl Replica {
     /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
     /// behind it, from the start: if it rose with every deletion, a large map would never be through.
     pub(super) fn collection(&self, now: Time) -> Time {
-        let step = (self.config.tombstone_grace / COLLECTIONS_PER_GRACE).as_micros().max(1);
+        let step = self.collection_step().as_micros().max(1);
         let due = (now + self.config.tombstone_grace).since_origin().as_micros();
         let due = u64::try_from(due.next_multiple_of(step)).unwrap_or(u64::MAX);
         Time::from_origin(Duration::from_micros(due))
+    }
+
+    /// Least time between two rises of the floor.
+    pub(super) fn collection_step(&self) -> Duration {
+        self.config.tombstone_grace / COLLECTIONS_PER_GRACE
     }
 
     /// How many tombstones have to go before their time, many at once for the same reason.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica, sealing::Vetted};
+use super::{Before, Outcome, Replica, quotas::Quota, sealing::Vetted};
 use crate::protocol::durable::{Change, KnownPeer};
 use crate::protocol::{
     delta::NodeDelta,
@@ -109,7 +109,7 @@ impl Replica {
         // What is thought of a node does not depend on how much of its keys is here.
         let graver = copy.generation() == delta.generation && copy.is_graver(delta.verdict);
         let accuses = graver && known && delta.verdict.level > Level::Alive;
-        let may_judge = !accuses || self.quotas.may_judge(now, from);
+        let may_judge = !accuses || self.quotas.may(now, Quota::Verdicts, from);
         if !may_judge {
             out.push(Output::Count(Counter::VerdictsShed, 1));
         }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Replica, tell};
+use super::{Replica, quotas::Quota, tell};
 use crate::protocol::{
     gossip::{Gossip, Wave},
     id::{NodeId, Version},
-    route::Output,
+    route::{Counter, Output},
     time::Time,
-    wave::{Census, Swell},
+    wave::{Census, Swell, Waves},
 };
 
 impl Replica {
@@ -41,7 +41,14 @@ impl Replica {
             complete: true,
         };
         let links = self.asked();
-        let swells = self.waves.wave(now, from, wave, own, links);
+        // Who has taken its share of the waves is told that not all were reached.
+        let may = self.waves.is_known(&wave) || self.quotas.may(now, Quota::Waves, from);
+        let swells = if may {
+            self.waves.wave(now, from, wave, own, links)
+        } else {
+            out.push(Output::Count(Counter::WavesShed, 1));
+            Waves::decline(from, wave)
+        };
         self.swell(now, swells, out);
     }
 

@@ -37,7 +37,7 @@ impl Replica {
 
     /// An earlier life of ours had dropped these tombstones already, and told so, and then lost the
     /// record of that in a crash: it stays so, or each copy of that life would be told the whole map.
-    fn inherit_floor(
+    pub(super) fn inherit_floor(
         &mut self,
         now: Time,
         generation: Generation,
@@ -46,7 +46,9 @@ impl Replica {
     ) {
         let continues =
             |(life, upto): &(Generation, Version)| *life == generation && floor <= *upto;
-        if floor > self.own.gc_floor() && self.own.ancestry().iter().any(continues) {
+        let due = self.inherited.is_none_or(|at| now.since(at) >= self.collection_step());
+        if due && floor > self.own.gc_floor() && self.own.ancestry().iter().any(continues) {
+            self.inherited = Some(now);
             self.drop_tombstones(now, floor, out);
         }
     }

@@ -145,7 +145,7 @@ impl Replica {
                 self.swell(now, swells, out);
             }
             Gossip::Ask(ask) => self.asked_about(now, from, ask, out),
-            Gossip::Answer(answer) => self.answered(now, answer, out),
+            Gossip::Answer(answer) => self.answered(now, from, answer, out),
             Gossip::Accusation(accusation) => self.accused_by_others(now, from, accusation, out),
             Gossip::Removal(removal) => self.removed_by_others(now, from, removal, out),
             Gossip::Equivocation(evidence) => self.accuse_liar(from, Some(from), *evidence, out),
@@ -208,6 +208,9 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         lines.iter().for_each(|line| self.push.grafted(from, &line.node));
+        if let Some(line) = lines.iter().find(|line| line.node == self.config.node) {
+            self.inherit_floor(now, line.generation, line.gc_floor, out);
+        }
         self.seal_own();
         let mut named = BTreeSet::new();
         let mut told = |line: &DigestEntry| {

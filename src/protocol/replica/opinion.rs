@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Replica, tell};
+use super::{Replica, quotas::Quota, tell};
 use crate::protocol::{
+    claim::Heads,
     delta::Delta,
     gossip::{Accusation, Answer, Ask, Gossip, OBSERVERS_MAX},
     id::{Datacenter, Generation, Incarnation, NodeId},
@@ -61,7 +62,7 @@ impl Replica {
         if !news {
             return;
         }
-        if self.may_accuse(&accusation) {
+        if self.may_accuse(&accusation) && self.quotas.may(now, Quota::Accusations, from) {
             self.take_accusation(Some(from), accusation, out);
         } else {
             out.push(Output::Count(Counter::AccusationsRefused, 1));
@@ -158,7 +159,7 @@ impl Replica {
         if ask.asker == self.config.node || !sound || !self.questions.is_new(&ask) {
             return;
         }
-        if !self.questions.may_relay(now) {
+        if !self.may_relay(now, from) {
             return out.push(Output::Count(Counter::QuestionsShed, 1));
         }
         self.questions.remember(now, from, &ask);
@@ -184,7 +185,13 @@ impl Replica {
     }
 
     /// Somebody answers a question of ours, or of another.
-    pub(super) fn answered(&mut self, now: Time, answer: Answer, out: &mut Vec<Output>) {
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        answer: Answer,
+        out: &mut Vec<Output>,
+    ) {
         if answer.ask.asker == self.config.node {
             if !self.questions.is_asked(&answer.ask) {
                 return;
@@ -200,10 +207,15 @@ impl Replica {
             return;
         }
         let Some(to) = self.questions.way_back(&answer).cloned() else { return };
-        if !self.questions.may_relay(now) {
+        if !self.may_relay(now, from) {
             return out.push(Output::Count(Counter::QuestionsShed, 1));
         }
         tell(vec![to], Gossip::Answer(answer), out);
+    }
+
+    /// Whether a question or an answer of this peer may be passed on: it may take half of what may pass.
+    fn may_relay(&mut self, now: Time, from: &NodeId) -> bool {
+        self.quotas.may(now, Quota::Relays, from) && self.questions.may_relay(now)
     }
 
     /// Tells a peer what is said of it, so that it can refute that.
@@ -267,18 +279,28 @@ impl Replica {
         if generation != self.own.generation() || verdict <= ours || left || absurd {
             return;
         }
+        // Where heads are signed, nobody believes a verdict about an incarnation that this node has not
+        // signed: there is nothing to be refuted.
+        if self.heads() == Heads::Signed && verdict.incarnation > record.incarnation {
+            return out.push(Output::Count(Counter::ClaimsUnproved, 1));
+        }
         if self.refuted.is_some_and(|at| now.since(at) < REFUTE_INTERVAL) {
             self.accused = self.accused.max(Some((generation, verdict)));
             return self.arm(now, out);
         }
-        self.refuted = Some(now);
-        let before = self.before(&self.config.node);
         let incarnation = match verdict.level {
             Level::Alive => verdict.incarnation,
             Level::Suspect | Level::Dead => verdict.incarnation.next(),
         };
-        // Nothing is beyond the last incarnation but another life.
-        let incarnation = if incarnation > INCARNATION_MAX {
+        // Nothing is beyond the last incarnation but another life, of which others take up a few a minute.
+        let renews = incarnation > INCARNATION_MAX;
+        if renews && self.forced.is_some_and(|at| now.since(at) < FORCED_INTERVAL) {
+            return out.push(Output::Count(Counter::ClaimsUnproved, 1));
+        }
+        self.refuted = Some(now);
+        let before = self.before(&self.config.node);
+        let incarnation = if renews {
+            self.forced = Some(now);
             self.own.renew(generation.next());
             Incarnation::ZERO
         } else {
@@ -294,3 +316,8 @@ impl Replica {
 /// Least time between two refutations, each of which floods: a member that accuses without end is not
 /// to set the pace. Between a suspicion and a conviction there are some rounds.
 pub(super) const REFUTE_INTERVAL: Duration = Duration::from_millis(200);
+/// Least time between two lives that this node begins because others say that it is dead in the last
+/// incarnation there is: half as often as others take up new lives ([`LIVES_PER_MINUTE`]).
+///
+/// [`LIVES_PER_MINUTE`]: super::LIVES_PER_MINUTE
+pub(super) const FORCED_INTERVAL: Duration = Duration::from_secs(10);

@@ -22,15 +22,62 @@ pub const OWN_HEADS_PER_SECOND: u32 = 4;
 /// So many may be saved up.
 pub const OWN_HEADS_SAVED_MAX: u32 = 8;
 
+/// Accusations of others that are passed on for one peer in a second. All who are told one pass it on, and
+/// the accused answers to everybody. What comes sooner comes with later exchanges.
+pub const ACCUSATIONS_PER_SECOND: u32 = 64;
+/// So many may be saved up: a datacenter that is gone is told of at once.
+pub const ACCUSATIONS_SAVED_MAX: u32 = 4_096;
+/// Answers to one peer in a second that says another sum of the revocations: each tells all of them.
+pub const REVOCATIONS_PER_SECOND: u32 = 1;
+/// So many may be saved up.
+pub const REVOCATIONS_SAVED_MAX: u32 = 4;
+/// Waves that one peer may have passed on in a second: half of all.
+pub const WAVES_PER_PEER: u32 = crate::protocol::wave::WAVES_PER_SECOND / 2;
+/// Questions and answers that are passed on for one peer in a second: half of all.
+pub const RELAYS_PER_PEER: u32 = 250;
+
+/// What one peer may have this node do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Quota {
+    /// Verdicts about others that are taken over from its news.
+    Verdicts,
+    /// Signed heads of this node's own name that are verified. One peer that shows many does not keep
+    /// what another one proves from being seen.
+    OwnHeads,
+    /// Accusations of others that are passed on.
+    Accusations,
+    /// Answers with all revocations.
+    Revocations,
+    /// Waves that are joined.
+    Waves,
+    /// Questions and answers that are passed on.
+    Relays,
+}
+
+impl Quota {
+    const ALL: u32 = 6;
+
+    /// How many in a second, and how many are saved up at most.
+    const fn limits(self) -> (u32, u32) {
+        match self {
+            Self::Verdicts => (VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX),
+            Self::OwnHeads => (OWN_HEADS_PER_SECOND, OWN_HEADS_SAVED_MAX),
+            Self::Accusations => (ACCUSATIONS_PER_SECOND, ACCUSATIONS_SAVED_MAX),
+            Self::Revocations => (REVOCATIONS_PER_SECOND, REVOCATIONS_SAVED_MAX),
+            Self::Waves => (WAVES_PER_PEER, WAVES_PER_PEER),
+            Self::Relays => (RELAYS_PER_PEER, RELAYS_PER_PEER),
+        }
+    }
+}
+
 /// Most nodes of each that have spent something lately: as many as may be known.
-pub(super) const SPENDERS_MAX: usize = PEERS_MAX;
+const SPENDERS_MAX: usize = PEERS_MAX;
 
 /// By whom; who has spent nothing lately is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     lives: BTreeMap<NodeId, Bucket>,
-    verdicts: BTreeMap<NodeId, Bucket>,
-    own_heads: BTreeMap<NodeId, Bucket>,
+    peers: BTreeMap<(Quota, NodeId), Bucket>,
 }
 
 impl Quotas {
@@ -45,44 +92,35 @@ impl Quotas {
     /// Another life of this node was taken up. A life that was refused does not count: who makes one up
     /// must not keep the node from beginning its own.
     pub(super) fn began(&mut self, now: Time, node: &NodeId) {
-        let _ = spends(&mut self.lives, now, node, LIFE_RATE, f64::from(LIVES_SAVED_MAX));
+        if self.lives.len() >= SPENDERS_MAX && !self.lives.contains_key(node) {
+            return;
+        }
+        let most = f64::from(LIVES_SAVED_MAX);
+        let saved = self.lives.entry(node.clone()).or_insert_with(|| Bucket::holding(now, most));
+        saved.pays_of(now, LIFE_RATE, most);
     }
 
-    /// Whether a verdict that this peer tells may be taken over; counts it.
-    pub(super) fn may_judge(&mut self, now: Time, from: &NodeId) -> bool {
-        let rate = f64::from(VERDICTS_PER_SECOND);
-        spends(&mut self.verdicts, now, from, rate, f64::from(VERDICTS_SAVED_MAX))
-    }
-
-    /// Whether a head of this node's own name that this peer tells may be verified; counts it. One peer
-    /// that shows many does not keep what another one proves from being seen.
-    pub(super) fn may_show(&mut self, now: Time, from: &NodeId) -> bool {
-        let rate = f64::from(OWN_HEADS_PER_SECOND);
-        spends(&mut self.own_heads, now, from, rate, f64::from(OWN_HEADS_SAVED_MAX))
+    /// Whether this peer may have it done once more; counts it.
+    pub(super) fn may(&mut self, now: Time, quota: Quota, from: &NodeId) -> bool {
+        let (rate, most) = quota.limits();
+        let (rate, most) = (f64::from(rate), f64::from(most));
+        let key = (quota, from.clone());
+        let spenders = SPENDERS_MAX * Quota::ALL as usize;
+        if self.peers.len() >= spenders && !self.peers.contains_key(&key) {
+            return false;
+        }
+        let saved = self.peers.entry(key).or_insert_with(|| Bucket::holding(now, most));
+        saved.pays_of(now, rate, most)
     }
 
     /// Drops what says nothing any more: nodes that are not known, and peers that have saved all.
     pub(super) fn tidy(&mut self, now: Time) {
         self.lives.retain(|_, saved| !saved.holds(now, LIFE_RATE, f64::from(LIVES_SAVED_MAX)));
-        let rate = f64::from(VERDICTS_PER_SECOND);
-        self.verdicts.retain(|_, saved| !saved.holds(now, rate, f64::from(VERDICTS_SAVED_MAX)));
-        let rate = f64::from(OWN_HEADS_PER_SECOND);
-        self.own_heads.retain(|_, saved| !saved.holds(now, rate, f64::from(OWN_HEADS_SAVED_MAX)));
+        self.peers.retain(|(quota, _), saved| {
+            let (rate, most) = quota.limits();
+            !saved.holds(now, f64::from(rate), f64::from(most))
+        });
     }
-}
-
-fn spends(
-    saved: &mut BTreeMap<NodeId, Bucket>,
-    now: Time,
-    who: &NodeId,
-    rate: f64,
-    most: f64,
-) -> bool {
-    if saved.len() >= SPENDERS_MAX && !saved.contains_key(who) {
-        return false;
-    }
-    let saved = saved.entry(who.clone()).or_insert_with(|| Bucket::holding(now, most));
-    saved.pays_of(now, rate, most)
 }
 
 const LIFE_RATE: f64 = LIVES_PER_MINUTE as f64 / 60.0;

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Replica, WriteError, Written, tell};
+use super::{Replica, WriteError, Written, hold_against, quotas::Quota, tell};
 use crate::protocol::durable::Change;
 use crate::protocol::{
     event::{Event, Problem},
     gossip::{Gossip, RevocationList},
     id::{Generation, NodeId},
-    map::NodeMap,
+    map::{NodeMap, Refusal},
     revocation::{Authorities, Revocation, RevocationError, Revocations, first_life_after},
     route::{Counter, Output},
     seal::Credential,
@@ -68,7 +68,7 @@ impl Replica {
         told: RevocationList,
         out: &mut Vec<Output>,
     ) {
-        let mut fresh = Vec::new();
+        let (mut fresh, mut refused) = (Vec::new(), 0);
         for statement in told.statements.iter().filter(|s| !self.revocations.covers(s)) {
             match self.verify(now, statement) {
                 Ok(()) => fresh.push(statement.clone()),
@@ -76,11 +76,15 @@ impl Replica {
                 Err(RevocationError::Expired) => {}
                 Err(refusal) => {
                     let forged = matches!(refusal, RevocationError::Forged(_));
-                    let (from, about) = (from.clone(), statement.node.clone());
-                    let problem = Problem::RevocationRefused { from, about, refusal };
+                    let (by, about) = (from.clone(), statement.node.clone());
+                    let problem = Problem::RevocationRefused { from: by, about, refusal };
                     out.push(Output::Count(Counter::RevocationsRefused, 1));
-                    out.push(Output::Event(Event::Error(problem)));
+                    refused += 1;
+                    if refused == 1 || forged {
+                        out.push(Output::Event(Event::Error(problem)));
+                    }
                     if forged {
+                        hold_against(from, Refusal::Forged.price(), out);
                         break;
                     }
                 }
@@ -91,7 +95,7 @@ impl Replica {
             out.push(Output::Persist(persist));
         }
         let lacking = self.revocations.lacking(&told.statements);
-        if told.all && !lacking.is_empty() && self.may_tell_revocations(now) {
+        if told.all && !lacking.is_empty() && self.may_tell_revocations(now, from) {
             let list = RevocationList { statements: lacking, all: false };
             tell(vec![from.clone()], Gossip::Revocations(list), out);
         }
@@ -106,7 +110,7 @@ impl Replica {
         sum: u64,
         out: &mut Vec<Output>,
     ) {
-        if sum != self.revocations.sum() && self.may_tell_revocations(now) {
+        if sum != self.revocations.sum() && self.may_tell_revocations(now, from) {
             let statements = self.revocations.iter().cloned().collect();
             let list = RevocationList { statements, all: true };
             tell(vec![from.clone()], Gossip::Revocations(list), out);
@@ -240,8 +244,9 @@ impl Replica {
         out.push(Output::Revoked(Arc::clone(&self.revocations)));
     }
 
-    fn may_tell_revocations(&mut self, now: Time) -> bool {
-        self.revocations_told.pays(now, ANSWERS_PER_SECOND)
+    fn may_tell_revocations(&mut self, now: Time, to: &NodeId) -> bool {
+        self.quotas.may(now, Quota::Revocations, to)
+            && self.revocations_told.pays(now, ANSWERS_PER_SECOND)
     }
 
     fn wall_seconds(&self, now: Time) -> u64 {

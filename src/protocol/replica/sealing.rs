@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica, hold_against, tell};
+use super::{Before, Outcome, Replica, hold_against, quotas::Quota, tell};
 use crate::protocol::{
     claim::{Claim, Heard, Proof},
     delta::NodeDelta,
@@ -244,7 +244,7 @@ impl Replica {
         if self.is_absurd(now, delta.generation) {
             return Err(Refusal::Malformed);
         }
-        if !self.quotas.may_show(now, from) {
+        if !self.quotas.may(now, Quota::OwnHeads, from) {
             return Ok(None);
         }
         let head = Head {

@@ -528,7 +528,8 @@ impl NodeLink {
     }
 
     /// Counts somebody who could not be connected or was turned away, and tells the operator: of
-    /// the first [`REFUSALS_TOLD_MAX`] in a second, so that a flood fills no log. The log has the same
+    /// the first [`REFUSALS_TOLD_MAX`] in a second that are new, and of as many that come again, so that a
+    /// flood fills no log. The log has the same
     /// `label` of the same peer once in ten minutes, whatever the reason says beside it.
     pub fn refused(
         &self,
@@ -549,12 +550,13 @@ impl NodeLink {
         reason: impl fmt::Display,
     ) {
         self.shared.counters.refuse(label);
-        if !self.shared.may_tell_refusal() {
+        // A peer that is refused comes again every few seconds.
+        let is_new = self.shared.repeats.is_new(label, peer, self.now());
+        if !self.shared.may_tell_refusal(is_new) {
             return;
         }
         let problem = Problem::Connection { remote, reason: reason.to_string() };
-        // A peer that is refused comes again every few seconds.
-        if self.shared.repeats.is_new(label, peer, self.now()) {
+        if is_new {
             tracing::warn!(node = %self.node(), "{problem}");
         }
         self.shared.tell(Event::Error(problem));

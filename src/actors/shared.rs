@@ -99,8 +99,9 @@ pub(crate) struct Shared {
     pub(crate) ending: Slot<Ending>,
     /// The node has ended, and given everything back.
     pub(crate) ended: Slot<()>,
-    /// The second in which refusals were last told, and how many.
-    pub(crate) refusals: Mutex<(u64, u32)>,
+    /// The second in which refusals were last told, and how many: of those that come again, and of those
+    /// that are new.
+    pub(crate) refusals: Mutex<[(u64, u32); 2]>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
     /// Why addresses could not be reached.
@@ -179,9 +180,7 @@ impl Shared {
                 Output::Detector(input) => self.routes.detector.cast(input),
                 Output::Transport(input) => self.routes.transport.cast(input),
                 // Counted by the machine. One frame may carry a hundred thousand of them.
-                Output::Event(Event::Error(
-                    Problem::NewsRefused { .. } | Problem::RevocationRefused { .. },
-                )) if !self.may_tell_refusal() => {}
+                Output::Event(Event::Error(problem)) if !self.may_tell(&problem) => {}
                 Output::Event(event) => self.tell(event),
                 Output::Protocol(event) => self.tell_protocol(event),
                 Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
@@ -259,15 +258,28 @@ impl Shared {
         self.ending.set_first(ending);
     }
 
-    /// Whether one more refusal is to be told in this second.
-    pub(crate) fn may_tell_refusal(&self) -> bool {
+    /// Whether what a peer sent is to be told as refused: once in a while for each kind and peer. All of
+    /// it is counted.
+    fn may_tell(&self, problem: &Problem) -> bool {
+        let (label, from) = match problem {
+            Problem::NewsRefused { from, .. } => ("news", from),
+            Problem::RevocationRefused { from, .. } => ("revocation", from),
+            _ => return true,
+        };
+        self.repeats.is_new(label, from.as_str(), self.clock.now()) && self.may_tell_refusal(true)
+    }
+
+    /// Whether one more refusal is to be told in this second. One peer that is refused again and again
+    /// takes no room from what is new.
+    pub(crate) fn may_tell_refusal(&self, is_new: bool) -> bool {
         let second = self.clock.now().since_origin().as_secs();
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if refusals.0 != second {
-            *refusals = (second, 0);
+        let told = &mut refusals[usize::from(is_new)];
+        if told.0 != second {
+            *told = (second, 0);
         }
-        refusals.1 = refusals.1.saturating_add(1);
-        refusals.1 <= REFUSALS_TOLD_MAX
+        told.1 = told.1.saturating_add(1);
+        told.1 <= REFUSALS_TOLD_MAX
     }
 
     pub(crate) fn renewed(&self) -> bool {

@@ -1,113 +1,149 @@
-//! Secure cluster membership and shared state: Scuttlebutt gossip and phi-accrual failure detection
-//! over mutually authenticated QUIC, in [ractor] actors.
+//! Secure cluster membership and shared state: Scuttlebutt gossip and phi-accrual failure detection over
+//! mutually authenticated QUIC, in [ractor] actors.
 //!
-//! Every node keeps its own key/values and a copy of every other node's; the copies converge. A
-//! failure detector says who is live. A certificate says who a node is. Start with [`Gossipmonger`]
-//! and [`Config`].
+//! ```no_run
+//! use gossipmonger::{Config, Gossipmonger, tls::{Identity, Roots}};
 //!
-//! [ractor]: https://docs.rs/ractor
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::from_pem_files("a/node.pem".as_ref(), "a/node.key".as_ref())?;
+//! let mut config = Config::new(identity, Roots::from_pem_file("a/roots.pem".as_ref())?)?;
+//! config.seeds = vec!["seed.example:7101".into()];
+//! let (node, running) = Gossipmonger::spawn(config).await?;
 //!
-//! # One change
+//! node.set("service/web", "10.0.0.1:80").await?; // every other node gets a copy
+//! for (peer, address) in node.snapshot().live_with("service/web") {
+//!     println!("{peer}: {address:?}");
+//! }
+//! node.leave_for_now().await?;
+//! running.await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
-//! A `set` is applied by storage, and in the same turn cut as a *delta* from the map and told to all
-//! linked peers: the ten neighbours or so that the overlay computes from the member list. Whoever it
-//! is new to passes it on once; what does not connect to a copy is asked for, never skipped. Large or
-//! frequent news goes along a tree per owner, and the other edges only say that there is some.
+//! Every node owns a key/value map, and holds a copy of every other node's; the copies converge. A failure
+//! detector says which nodes are alive. A certificate says who a node is. `docs/concepts.md` in the
+//! repository defines each term.
 //!
-//! # One exchange
+//! # What to read first
 //!
-//! Every `gossip_interval` neighbours compare the *root*, one number that sums up all they know, if
-//! it has changed. Whoever differs twice in a row repairs that. Storage gives a *digest*: for each node
-//! known, how far its copy reaches; or, of many nodes, a sketch from which the peer works out the lines
-//! that differ. The transport opens a QUIC stream to the peer and sends it
-//! (`Syn`, `Cells`). The peer's storage compares and answers (`SynAck`) with a *delta*, what the digest lacks,
-//! oldest writes first, and with what it wants itself. Our storage applies the delta, a gap-free
-//! run of writes per node, publishes the new snapshot, tells the subscribers, and sends back what was
-//! wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
+//! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
+//! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: what changes.
+//! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
+//! 4. [`tls`]: certificates, authorities, revocation. `issuer` (a feature): certificates by token.
+//! 5. [`store`]: what survives a restart. [`transport`]: how nodes reach each other.
+//! 6. [`protocol`]: the rules themselves, for those who want to know how it works. It has no promise of
+//!    compatibility.
 //!
-//! # One signature
+//! # Architecture
 //!
-//! Before storage tells of its own map it signs a *head*: life, version, floor, record, and the root of a
-//! Merkle tree over all entries. The head goes with the news, and who takes the news applies it, makes the
-//! same tree and compares; a part that a budget has cut is proved by the hashes beside it. So nobody who
-//! passes news on can forge it or leave something out, and a copy is told to others only as far as its
-//! owner has signed it. The certificate that vouches for the key goes where the record goes. Statements of
-//! the authority that revoke certificates travel apart from all maps, and are kept by everybody.
+//! The rules are state machines without IO, clock or global random numbers. One actor drives each of them,
+//! and one table ([`protocol::route`]) says which output goes to which actor.
 //!
-//! # One death
+//! ```text
+//!   your code ── Gossipmonger (handle) ── snapshots, subscriptions
+//!                      │
+//!                  supervisor             one child in your supervision tree
+//!        ┌─────────────┼──────────────┬──────────────────┐
+//!     storage       detector      scheduler          transport ── connections ── QUIC
+//!   (replica)     (liveness)    (whom to talk to)        │
+//!        │                                          TLS: who is who
+//!     writer ── Store
+//! ```
 //!
-//! On each edge of the overlay one end sends a heartbeat in every interval, and whatever arrives from a
-//! neighbour is a sign of its life: the transport reports it to the detector. A heartbeat that is not
-//! answered, or not there in time, is a miss. From then on the neighbour is probed every few
-//! milliseconds, and the others who should hear it are asked to do the same. Each unanswered probe adds
-//! to *phi* what it is worth on a path that loses so many packets; at `dead_peer_phi` one observer is
-//! convinced. Once enough observers are, the neighbour is *suspect* before everybody: an accusation
-//! names them and travels like a change. The accused refutes it if it lives, by raising its
-//! incarnation; if it does not within two intervals it is *dead*. Time in which this process itself
-//! stood still counts against nobody, and whoever finds itself slow is patient. What led to each
-//! verdict is kept: [`Gossipmonger::why`]. A death is for its own datacenter to find; of one that no
-//! bridge leads to any more the nodes are *unreachable*, neither live nor dead.
+//! # How a change spreads
 //!
-//! # Layers
+//! Storage applies a `set`, cuts a *delta* from the map in the same turn, and sends it to all linked peers: about
+//! ten neighbours, which the overlay computes from the member list. Each node passes news on once. A node that
+//! receives news which does not connect to its copy asks for what is missing. Large or frequent news goes along
+//! a tree per owner; the other connections only announce it.
 //!
-//! [`protocol`] has the rules, as machines without IO, clock or global random numbers; actors around
-//! them are the shell; [`Gossipmonger`] is the handle. What can be replaced is a trait: [`store`] for
-//! what survives a restart, [`transport`] for how nodes reach each other. [`tls`] has certificates.
+//! # How an exchange repairs differences
+//!
+//! Every `gossip_interval` neighbours compare *roots*: one number that sums up all a node knows. If two
+//! consecutive comparisons differ, the node starts an exchange. Storage gives a *digest*, which says for each
+//! node how far its copy reaches; among many nodes it gives a sketch, from which the peer computes the lines that
+//! differ. The transport opens a QUIC stream to the peer and sends it (`Syn`, `Cells`). The peer's storage
+//! answers (`SynAck`) with a *delta*, which has what the digest lacks, oldest writes first, and with what it
+//! wants itself. This node applies the delta, publishes a new snapshot, notifies subscribers, and sends what the
+//! peer wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
+//!
+//! # What is signed
+//!
+//! Before storage sends its own map it signs a *head*: generation, version, floor, record, and the root of a
+//! Merkle tree over all entries. A node that receives the news applies it, computes the same tree and compares;
+//! the hashes beside a part prove that part. So a relay cannot forge, roll back or omit entries, and a copy is
+//! passed on only as far as its owner has signed it. The certificate that vouches for the key travels with the
+//! record. Revocations are signed by the authority; they travel apart from all maps, and every node keeps them.
+//!
+//! # How a failure is found
+//!
+//! On each connection of the overlay one end sends a heartbeat in every interval, and everything that arrives
+//! from a neighbour is a sign of its life: the transport reports it to the detector. A heartbeat that is late or
+//! not acknowledged is a miss. From then on the detector probes the neighbour every few milliseconds, and asks
+//! the other observers to do the same. Each unanswered probe adds to *phi* what it is worth on a path that loses
+//! so many packets; at `dead_peer_phi` one observer is convinced. When a quorum of observers is convinced, the
+//! neighbour is *suspect*: an accusation names the observers and travels like a change. A peer that lives refutes
+//! the accusation by raising its incarnation. If it does not within two intervals, it is *dead*. Time in which
+//! this process itself stood still counts against nobody, and a node that finds itself slow is patient.
+//! [`Gossipmonger::why`] shows the evidence for every state change. Failures are detected inside the node's own
+//! datacenter. If no bridge to a datacenter responds, its nodes are *unreachable*: neither live nor dead.
 //!
 //! # Invariants
 //!
-//! 1. Nothing below [`protocol`] reads a clock, a socket or a global random number generator.
-//! 2. Calls go only into storage, and storage calls nobody. Casts find their target through one
+//! 1. Nothing in [`protocol`] reads a clock, a socket or a global random number generator.
+//! 2. Calls between actors go only into storage, and storage calls no actor. Casts find their target through one
 //!    routing table.
-//! 3. No actor awaits the network in a handler, but the root, for a limited time, when it stops.
-//!    Tasks do; they are owned by their actor and report.
-//! 4. The certificate, not the frame, says who speaks. A peer relays other nodes' maps; it never
-//!    changes ours.
-//! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was
-//!    dropped. Mailboxes have none of their own: what fills them is limited where it comes from.
-//! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free
-//!    prefixes, and a batch is one version, which readers see whole or not at all. Equal roots mean equal
-//!    copies: a copy that is a part, told by a peer that reaches further, is in no root until it is complete.
-//! 7. Every start of a process is a new generation; a version is never used twice.
-//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. All
-//!    that they share is which introductions of nodes have been verified already.
+//! 3. No actor awaits the network in a handler. Tasks do; each is owned by an actor and reports to it. The
+//!    exception is the supervisor, for a limited time, when the node stops.
+//! 4. The certificate, not the frame, says who speaks. A peer relays other nodes' maps; it never changes ours.
+//! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was dropped.
+//!    Mailboxes have no limit of their own: what fills them is limited at its source.
+//! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free prefixes. A batch
+//!    is one version, and readers see all of it or nothing. Equal roots mean equal copies: a copy that is a part,
+//!    sent by a peer that reaches further, is in no root until it is complete.
+//! 7. Every start of a process is a new generation. A version is never used twice.
+//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. All that they
+//!    share is which introductions of nodes have been verified already.
 //! 9. Bad input from the network never panics, never stops an actor, and is counted.
 //!
 //! # Features
 //!
-//! `default-features = false` is the library alone. `redb` adds a store in a file, `issuer` issues
-//! certificates by token and renews them. `cli` (the default) is the program.
+//! `default-features = false` is the library alone. `redb` adds a store in a file; `issuer` issues certificates by
+//! token and renews them. `cli` (the default) is the program.
 //!
-//! Enable `cluster` if any package in your build enables ractor's feature `cluster`; it has no other
+//! Enable `cluster` if any crate in your dependency graph enables ractor's feature `cluster`; it has no other
 //! effect. Without it the compiler reports some forty errors in this crate, among them
 //! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and *"ractor's feature
 //! `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's `cluster` your own
 //! message types need `impl ractor::Message for Msg {}` too. ractor's feature `async-trait` needs
 //! nothing of this crate.
+//!
+//! [ractor]: https://docs.rs/ractor
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// In reading order.
 mod node;
 pub mod config;
 pub mod error;
 mod snapshot;
-mod propagation;
 pub mod subscription;
+mod propagation;
+pub mod tls;
+pub mod store;
+pub mod transport;
 pub mod protocol;
 mod actors;
 mod clock;
+pub mod counters;
+mod cuts;
+mod dials;
+mod foreign;
+mod latest;
+#[cfg(feature = "issuer")]
+pub mod issuer;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
-pub mod transport;
-pub mod tls;
-#[cfg(feature = "issuer")]
-pub mod issuer;
-pub mod store;
-pub mod counters;
-mod cuts;
-mod foreign;
-mod dials;
-mod latest;
 
 pub use config::Config;
 pub use cuts::{CUTS_MAX, Cut};

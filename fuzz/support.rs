@@ -169,7 +169,7 @@ impl Watched {
 
     /// One turn for what another machine says; what the replica says.
     pub fn turn(&mut self, input: StorageInput) -> Vec<Output> {
-        if let StorageInput::Forget(peer) | StorageInput::Remove { peer, .. } = &input {
+        if let StorageInput::Forget(peer, _) | StorageInput::Remove { peer, .. } = &input {
             self.seen.remove(peer);
         }
         let mut out = Vec::new();

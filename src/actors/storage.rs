@@ -187,7 +187,11 @@ impl State {
         for (peer, life) in &**self.shared.lives.load() {
             let over = matches!(life.state, PeerState::Dead | PeerState::Left);
             if over && now.since(life.since) >= self.shared.config.forget_after / 2 {
-                self.replica.handle(now, StorageInput::Retire(peer.clone()), &mut out);
+                self.replica.handle(
+                    now,
+                    StorageInput::Retire(peer.clone(), life.generation),
+                    &mut out,
+                );
             }
         }
         self.finish(myself, out);

@@ -1184,10 +1184,10 @@ impl Liveness {
             let Some(peer) = self.peers.get_mut(node) else { continue };
             let age = now.since(peer.since);
             if age >= self.config.forget_after {
-                out.push(Output::Storage(StorageInput::Forget(node.clone())));
+                out.push(Output::Storage(StorageInput::Forget(node.clone(), peer.generation)));
             } else if age >= self.config.forget_after / 2 && !peer.retired {
                 peer.retired = true;
-                out.push(Output::Storage(StorageInput::Retire(node.clone())));
+                out.push(Output::Storage(StorageInput::Retire(node.clone(), peer.generation)));
             }
         }
     }

@@ -488,8 +488,8 @@ impl Replica {
             }
             StorageInput::Ask(peer, generation) => self.ask(peer, generation, out),
             StorageInput::Answer(ask, hears) => self.answer_question(ask, hears, out),
-            StorageInput::Retire(peer) => self.retire(peer),
-            StorageInput::Forget(peer) => self.forget(now, &peer, out),
+            StorageInput::Retire(peer, generation) => self.retire(peer, generation),
+            StorageInput::Forget(peer, generation) => self.forget(now, &peer, generation, out),
             StorageInput::Remove { peer, by } => self.remove(now, &peer, by, out),
             StorageInput::Linked(peer, up) => {
                 if !up {

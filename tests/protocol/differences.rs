@@ -554,10 +554,18 @@ impl World {
                 self.sides[*side].handle(now, accuse, &mut out);
             }
             Op::Retire { owner, side } => {
-                self.sides[*side].handle(now, StorageInput::Retire(name(owner)), &mut out);
+                self.sides[*side].handle(
+                    now,
+                    StorageInput::Retire(name(owner), Generation(u64::MAX)),
+                    &mut out,
+                );
             }
             Op::Forget { owner, side } => {
-                self.sides[*side].handle(now, StorageInput::Forget(name(owner)), &mut out);
+                self.sides[*side].handle(
+                    now,
+                    StorageInput::Forget(name(owner), Generation(u64::MAX)),
+                    &mut out,
+                );
             }
             Op::SetOwn { side, key } => {
                 let write = Write::set(format!("k{key}"), value);

@@ -101,11 +101,25 @@ fn refuses_a_verdict_beyond_the_last_incarnation() {
 }
 
 #[test]
+fn what_is_decided_of_a_dead_life_does_not_befall_the_next_one() {
+    // The detector decided while the news of the next life was on its way to it.
+    for late in [
+        StorageInput::Retire(node("b"), Generation(1_000)),
+        StorageInput::Forget(node("b"), Generation(1_000)),
+    ] {
+        let mut a = replica("a");
+        told(&mut a, "b", NodeDelta { generation: Generation(1_001), ..news("b", 0, 1, 0) });
+        handle(&mut a, at(1), late);
+        assert!(a.lists(&node("b")));
+    }
+}
+
+#[test]
 fn whoever_refutes_its_death_is_told_of_again() {
     let mut a = replica("a");
     let dead = Verdict { incarnation: Incarnation(0), level: Level::Dead };
     told(&mut a, "b", NodeDelta { verdict: dead, ..news("b", 0, 1, 0) });
-    handle(&mut a, at(1), StorageInput::Retire(node("b")));
+    handle(&mut a, at(1), StorageInput::Retire(node("b"), Generation(1_000)));
     assert!(a.digest().get(&node("b")).is_none());
     // Others have heard it.
     let mut refuting = record("b:1");

@@ -181,7 +181,7 @@ fn who_was_forgotten_comes_back_only_by_itself_or_in_a_new_life() {
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
     let mut out = Vec::new();
-    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut out);
+    reader.handle(at(1), StorageInput::Forget(node("owner"), Generation(1_000)), &mut out);
     assert!(out.iter().any(|o| matches!(o, Output::Event(Event::PeerForgotten { .. }))));
     told(&mut reader, "relay", news("owner", 0, 9, 0));
     assert!(reader.copy(&node("owner")).is_none(), "hearsay");
@@ -196,7 +196,7 @@ fn who_was_forgotten_comes_back_only_by_itself_or_in_a_new_life() {
 
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
-    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
+    reader.handle(at(1), StorageInput::Forget(node("owner"), Generation(1_000)), &mut Vec::new());
     // It speaks for itself, and hears that it was forgotten.
     let out = told(&mut reader, "owner", news("owner", 0, 9, 0));
     assert_eq!(removals(&out), [(vec![node("owner")], removal("owner", 0))]);
@@ -210,7 +210,7 @@ fn who_was_forgotten_comes_back_only_by_itself_or_in_a_new_life() {
 fn who_lost_its_store_and_has_a_clock_behind_is_known_again_when_it_speaks_for_itself() {
     let mut reader = replica("reader");
     told(&mut reader, "owner", news("owner", 0, 5, 0));
-    reader.handle(at(1), StorageInput::Forget(node("owner")), &mut Vec::new());
+    reader.handle(at(1), StorageInput::Forget(node("owner"), Generation(1_000)), &mut Vec::new());
     let early = || NodeDelta { generation: Generation(900), ..news("owner", 0, 2, 0) };
     told(&mut reader, "relay", early());
     assert!(reader.copy(&node("owner")).is_none(), "hearsay");
@@ -222,7 +222,7 @@ fn who_lost_its_store_and_has_a_clock_behind_is_known_again_when_it_speaks_for_i
 #[test]
 fn no_relay_brings_back_the_last_life_of_one_that_was_forgotten_or_removed() {
     let remove_owner = StorageInput::Remove { peer: node("owner"), by: None };
-    for gone in [StorageInput::Forget(node("owner")), remove_owner] {
+    for gone in [StorageInput::Forget(node("owner"), Generation(1_000)), remove_owner] {
         let mut reader = replica("reader");
         told(&mut reader, "owner", news("owner", 0, 5, 0));
         reader.handle(at(1), gone.clone(), &mut Vec::new());
@@ -462,7 +462,11 @@ fn who_stood_still_for_longer_than_forget_after_drops_what_it_knew_of_others() {
 #[test]
 fn who_asks_to_forget_a_stranger_hears_that_it_is_gone() {
     let mut out = Vec::new();
-    replica("reader").handle(at(1), StorageInput::Forget(node("stranger")), &mut out);
+    replica("reader").handle(
+        at(1),
+        StorageInput::Forget(node("stranger"), Generation(1_000)),
+        &mut out,
+    );
     let gone = DetectorInput::Forgotten(node("stranger"));
     assert!(out.iter().any(|o| matches!(o, Output::Detector(input) if *input == gone)));
     assert!(!out.iter().any(|o| matches!(o, Output::Event(_))));

@@ -9,7 +9,7 @@ use crate::protocol::{
     digest::Digest,
     event::{Event, Problem},
     gossip::{Gossip, Removal},
-    id::{NodeId, Version},
+    id::{Generation, NodeId, Version},
     map::NodeMap,
     record::Status,
     route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
@@ -108,15 +108,29 @@ impl Replica {
         self.copies.get(node).is_some_and(over)
     }
 
-    pub(super) fn retire(&mut self, peer: NodeId) {
+    pub(super) fn retire(&mut self, peer: NodeId, generation: Generation) {
         let before = self.before(&peer);
-        if self.copies.contains_key(&peer) && self.retired.insert(peer) {
+        if self.has_ended(&peer, generation) && self.retired.insert(peer) {
             self.sum_up(&before);
         }
     }
 
+    /// Whether there is a copy of this generation of a peer or of an earlier one.
+    fn has_ended(&self, peer: &NodeId, generation: Generation) -> bool {
+        self.copies.get(peer).is_some_and(|copy| copy.generation() <= generation)
+    }
+
     /// Forgets a peer, and marks its life as gone.
-    pub(super) fn forget(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
+    pub(super) fn forget(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        generation: Generation,
+        out: &mut Vec<Output>,
+    ) {
+        if self.copies.contains_key(peer) && !self.has_ended(peer, generation) {
+            return;
+        }
         self.mark(now, peer, out);
         self.drop_copy(peer, true, out);
     }

@@ -70,9 +70,7 @@ impl State {
         let mut out = Vec::new();
         self.liveness.handle(now, input, &mut out);
         let shared = Arc::clone(&self.shared);
-        let _publishing = shared.publishing();
-        self.publish(now);
-        if let Some(wait) = self.shared.route(out) {
+        if let Some(wait) = shared.publish(out, || self.publish(now)) {
             self.timer.set(myself, wait, || DetectorInput::Tick);
         }
     }

@@ -64,10 +64,9 @@ impl State {
     fn handle(&mut self, myself: &ActorRef<SchedulerInput>, input: SchedulerInput) {
         let mut out = Vec::new();
         self.scheduler.handle(self.shared.clock.now(), input, &mut out);
-        let shared = Arc::clone(&self.shared);
         let published = out.iter().any(|output| matches!(output, Output::Unreachable(_)));
-        let _publishing = published.then(|| shared.publishing());
-        if let Some(wait) = self.shared.route(out) {
+        let wait = if published { self.shared.publish(out, || {}) } else { self.shared.route(out) };
+        if let Some(wait) = wait {
             self.timer.set(myself, wait, || SchedulerInput::Tick);
         }
     }

@@ -170,6 +170,32 @@ impl<M: Message> Route<M> {
 }
 
 impl Shared {
+    /// Makes what readers see and the events that tell of it visible in one step, for [`Shared::cut`]. Then
+    /// does the rest that a machine said is to be done; returns when it wants to be called again.
+    ///
+    /// Under the lock nothing is called that is not ours: a store or a log that subscribes would wait for
+    /// itself, and a slow one would stop all who subscribe.
+    pub(crate) fn publish(&self, outputs: Vec<Output>, view: impl FnOnce()) -> Option<Duration> {
+        let is_seen = |output: &Output| matches!(output, Output::Event(_) | Output::Unreachable(_));
+        let (seen, rest): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_seen);
+        let mut problems = Vec::new();
+        {
+            let _publishing = self.publishing();
+            view();
+            for output in seen {
+                match output {
+                    Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
+                    // Counted by the machine. One frame may carry a hundred thousand of them.
+                    Output::Event(Event::Error(problem)) if !self.may_tell(&problem) => {}
+                    Output::Event(event) => problems.extend(self.announce(event)),
+                    _ => {}
+                }
+            }
+        }
+        problems.iter().for_each(|problem| self.log(problem));
+        self.route(rest)
+    }
+
     /// Delivers what a machine said is to be done; returns when it wants to be called again.
     pub(crate) fn route(&self, outputs: Vec<Output>) -> Option<Duration> {
         let mut wake = None;
@@ -179,8 +205,6 @@ impl Shared {
                 Output::Scheduler(input) => self.routes.scheduler.cast(input),
                 Output::Detector(input) => self.routes.detector.cast(input),
                 Output::Transport(input) => self.routes.transport.cast(input),
-                // Counted by the machine. One frame may carry a hundred thousand of them.
-                Output::Event(Event::Error(problem)) if !self.may_tell(&problem) => {}
                 Output::Event(event) => self.tell(event),
                 Output::Protocol(event) => self.tell_protocol(event),
                 Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
@@ -200,26 +224,39 @@ impl Shared {
 
     /// Tells the subscribers, and the log what an operator should see.
     pub(crate) fn tell(&self, event: Event) {
-        match &event {
+        if let Some(problem) = self.announce(event) {
+            self.log(&problem);
+        }
+    }
+
+    /// Tells the subscribers; returns what is to be logged as well.
+    fn announce(&self, event: Event) -> Option<Problem> {
+        let logged = match &event {
             // The log has it from who has found it; or `stop` tells it, louder.
             Event::Error(
                 Problem::Connection { .. }
                 | Problem::Displaced { .. }
                 | Problem::Revoked { .. }
                 | Problem::Failed { .. },
-            ) => {}
+            ) => None,
             Event::Error(problem) => {
                 if let Problem::Behind(behind) = problem {
                     self.behind.store(Some(Arc::new(behind.clone())));
                 }
-                tracing::warn!(node = %self.config.node, "{problem}");
+                Some(problem.clone())
             }
             Event::PeerRemoved { peer, by } => {
                 self.removals.note(peer, self.clock.now(), by.clone());
+                None
             }
-            _ => {}
-        }
+            _ => None,
+        };
         self.events.send(event);
+        logged
+    }
+
+    fn log(&self, problem: &Problem) {
+        tracing::warn!(node = %self.config.node, "{problem}");
     }
 
     /// Keeps [`Shared::cut`] from seeing half of what is being published.

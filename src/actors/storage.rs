@@ -225,22 +225,24 @@ impl State {
     fn finish(&mut self, myself: &ActorRef<StorageMessage>, out: Vec<Output>) {
         let shared = Arc::clone(&self.shared);
         self.enforce(&out);
-        let _publishing = shared.publishing();
-        if let Some(maps) = self.replica.view() {
-            self.shared.maps.store(Arc::new(maps));
-        }
         if self.replica.renewed() {
             self.shared.renewed.store(true, Ordering::Release);
         }
-        for output in &out {
-            if let Output::Counted(id, census) = output
-                && let Some(reply) = self.counts.remove(id)
-            {
-                let _ = reply.send(census.clone());
+        let counted = out.iter().filter_map(|output| match output {
+            Output::Counted(id, census) => Some((self.counts.remove(id)?, census.clone())),
+            _ => None,
+        });
+        let counted: Vec<_> = counted.collect();
+        let view = || {
+            if let Some(maps) = self.replica.view() {
+                shared.maps.store(Arc::new(maps));
             }
-        }
-        if let Some(wait) = self.shared.route(out) {
+        };
+        if let Some(wait) = shared.publish(out, view) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
+        }
+        for (reply, census) in counted {
+            let _ = reply.send(census);
         }
     }
 

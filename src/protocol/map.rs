@@ -623,6 +623,12 @@ impl NodeMap {
         keys
     }
 
+    /// Whether another copy grows beside this one and will replace it. The digest tells of that one.
+    #[must_use]
+    pub const fn is_told_anew(&self) -> bool {
+        self.staged.is_some()
+    }
+
     /// Whether there are writes after this version, deletions included.
     #[must_use]
     pub fn has_writes_after(&self, version: Version) -> bool {

@@ -79,7 +79,7 @@ fn refuses_times_that_make_no_sense_together() {
 
 /// All are counted, but a flood of bad news must not become a flood of log lines.
 #[tokio::test(start_paused = true)]
-async fn refused_news_is_told_some_times_a_second_and_no_more() {
+async fn refused_news_of_a_peer_is_told_once_in_a_while() {
     let lab = Lab::default();
     let [mut a, mut b] = ["a", "b"].map(|name| lab.config(name));
     a.gossip_interval = Duration::from_millis(10);
@@ -96,7 +96,7 @@ async fn refused_news_is_told_some_times_a_second_and_no_more() {
     let refused = |event: &Event| matches!(event, Event::Error(Problem::NewsRefused { .. }));
     let told = drain(&mut events).await.into_iter().filter(refused).count();
     let counted = b.counters().get(Counter::NewsRefused);
-    assert!((10..=60).contains(&told) && counted > 200, "{told} of {counted}");
+    assert!(told == 1 && counted > 200, "{told} of {counted}");
 }
 
 #[test]

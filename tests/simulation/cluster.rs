@@ -1542,8 +1542,11 @@ impl Cluster {
                 let Some(other) = self.node(first).replica.copy(owner) else { continue };
                 let same =
                     copy.generation() == other.generation() && contents(copy) == contents(other);
-                let part = |copy: &NodeMap| copy.digest_entry(owner.clone()).is_part();
-                // A part is in no sum, nor what is about to be forgotten, which no digest lists.
+                let part = |copy: &NodeMap| {
+                    copy.is_told_anew() || copy.digest_entry(owner.clone()).is_part()
+                };
+                // Of a copy that is told anew the sum has the one that grows. A part is in no sum, nor
+                // what is about to be forgotten, which no digest lists.
                 let is_summed = |slot: usize| {
                     let replica = &self.node(slot).replica;
                     replica.lists(owner) && !replica.copy(owner).is_none_or(part)

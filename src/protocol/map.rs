@@ -930,14 +930,9 @@ impl NodeMap {
             return Err(Refusal::Gap);
         }
         let (entries, examined) = (self.entries.clone(), self.examined);
-        // Readers keep what they see of a life that goes on, even if its map is told again from the start.
-        let horizon = self.horizon();
-        let of =
-            |(life, upto): &(Generation, Version)| *life == self.generation && horizon <= *upto;
-        let goes_on = delta.ancestry.iter().any(of);
         let before = self.begin_life(delta);
         self.examined = examined;
-        let forgotten = self.max_version == Version::ZERO && !goes_on;
+        let forgotten = self.max_version == Version::ZERO;
         let mut applied = match self.take_in(now, delta, limits) {
             Ok(applied) => applied,
             Err(refusal) => {
@@ -963,13 +958,7 @@ impl NodeMap {
     fn begin_life(&mut self, delta: &NodeDelta) -> Before {
         let generation = self.generation;
         let continues = |map: &Self| {
-            let line = DigestEntry {
-                generation,
-                max_version: map.max_version,
-                horizon: map.horizon(),
-                gc_floor: map.gc_floor,
-                ..DigestEntry::unknown(delta.node.clone())
-            };
+            let line = DigestEntry { generation, ..map.digest_line(&delta.node) };
             continued(&line, &delta.ancestry, delta.gc_floor)
         };
         let (goes_on, mut staged) = (continues(self), self.staged.take());
@@ -987,6 +976,21 @@ impl NodeMap {
             }
             return Before { life, replaced: None, staged_life, dropped: staged };
         }
+        // The owner has lost the floor alone: readers keep this copy until the map, which is told again from
+        // the start, has come as far.
+        if is_ancestor(&self.digest_line(&delta.node), &delta.ancestry) {
+            let life = self.exchange_life(Life::of(delta));
+            let (grows, dropped) = match staged {
+                Some(staged) if staged_goes_on => (staged, None),
+                staged => {
+                    let mut fresh = Self::default();
+                    fresh.exchange_life(Life::of(delta));
+                    (Box::new(fresh), staged)
+                }
+            };
+            self.staged = Some(grows);
+            return Before { life, replaced: None, staged_life, dropped };
+        }
         let (next, dropped) = match (staged, staged_goes_on) {
             (Some(staged), true) => (*staged, None),
             (staged, _) => {
@@ -997,6 +1001,17 @@ impl NodeMap {
         };
         let replaced = Some(Box::new(std::mem::replace(self, next)));
         Before { life: Life::default(), replaced, staged_life, dropped }
+    }
+
+    /// How far this copy itself reaches, whatever grows beside it.
+    fn digest_line(&self, node: &NodeId) -> DigestEntry {
+        DigestEntry {
+            generation: self.generation,
+            max_version: self.max_version,
+            horizon: self.horizon(),
+            gc_floor: self.gc_floor,
+            ..DigestEntry::unknown(node.clone())
+        }
     }
 
     /// Takes back [`NodeMap::begin_life`].
@@ -1267,8 +1282,12 @@ impl NodeMap {
 /// left out what those had overwritten, which is in force again. Nor if the owner lost the floor of the
 /// copy as well: the owner's tombstones that the copy has dropped are part of what the owner signs.
 fn continued(copy: &DigestEntry, ancestry: &[(Generation, Version)], floor: Version) -> bool {
-    let of = |(g, v): &(Generation, Version)| *g == copy.generation && copy.horizon <= *v;
-    copy.gc_floor <= floor && ancestry.iter().any(of)
+    copy.gc_floor <= floor && is_ancestor(copy, ancestry)
+}
+
+/// Whether the owner still had all that those who told this copy had seen.
+fn is_ancestor(copy: &DigestEntry, ancestry: &[(Generation, Version)]) -> bool {
+    ancestry.iter().any(|(life, upto)| *life == copy.generation && copy.horizon <= *upto)
 }
 
 /// What a map holds of one life of its owner alone: the next life says all of it anew.

@@ -16,10 +16,11 @@ mod token;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwapOption;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
@@ -80,7 +81,8 @@ pub struct Issuer {
     name: PeerName,
     validity: Duration,
     ledger: Ledger,
-    shown: Mutex<Option<Arc<Shown>>>,
+    /// `None`: the door is shut, since the directory cannot be read.
+    shown: ArcSwapOption<Shown>,
 }
 
 /// What the door shows, and until when.
@@ -141,7 +143,9 @@ impl Issuer {
             return Err(IssuerError::Validity(validity));
         }
         let (directory, ledger) = (directory.to_owned(), Ledger::open(directory)?);
-        Ok(Self { directory, name, validity, ledger, shown: Mutex::default() })
+        let issuer = Self { directory, name, validity, ledger, shown: ArcSwapOption::empty() };
+        issuer.look()?;
+        Ok(issuer)
     }
 
     /// How long its certificates are valid.
@@ -155,7 +159,7 @@ impl Issuer {
     /// # Errors
     /// [`IssuerError`], among others for terms out of range.
     pub fn create(&self, terms: &Terms, port: u16) -> Result<(Token, TokenView), IssuerError> {
-        let pin = self.shown()?.pin;
+        let pin = self.look()?.pin;
         let token = Token::generate(self.name.node.clone(), port, pin);
         let token = token.ok_or(IssuerError::NoRandomness)?;
         let view = self.ledger.add(&token, terms, Clock::wall())?;
@@ -260,22 +264,31 @@ impl Issuer {
     }
 
     /// What the door shows at this moment: a certificate of this node for nothing but this, of the
-    /// authority that is in the directory now.
-    fn shown(&self) -> Result<Arc<Shown>, IssuerError> {
+    /// authority that was in the directory at the last look. It waits for nothing.
+    fn shown(&self) -> Option<Arc<Shown>> {
+        self.shown.load_full()
+    }
+
+    /// Looks into the directory, and makes what the door shows anew if the authority is another one or it
+    /// is time. It waits for files, for as long as they take.
+    fn look(&self) -> Result<Arc<Shown>, IssuerError> {
         let now = Clock::wall();
         let metadata = std::fs::metadata(self.directory.join(file::AUTHORITY)).ok();
         let authority =
             metadata.map_or((0, None), |metadata| (metadata.len(), metadata.modified().ok()));
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*shown {
-            Some(shown) if now < shown.until && shown.authority == authority => {
-                Ok(Arc::clone(shown))
-            }
+        match self.shown() {
+            Some(shown) if now < shown.until && shown.authority == authority => Ok(shown),
             _ => {
                 let made = Arc::new(self.show(authority, now)?);
-                Ok(Arc::clone(shown.insert(made)))
+                self.shown.store(Some(Arc::clone(&made)));
+                Ok(made)
             }
         }
+    }
+
+    /// Shows nothing any more, until a look succeeds.
+    fn shut(&self) {
+        self.shown.store(None);
     }
 
     fn show(

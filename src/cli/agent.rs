@@ -35,7 +35,7 @@ use self::{
     desk::Desk,
     directory::Lock,
     logs::Logs,
-    offload::{FILE_TIMEOUT, offload},
+    offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
     reload::Reloader,
     renewal::Renewal,
     server::{Agent, Server},
@@ -233,7 +233,7 @@ fn ended(problem: Option<Problem>) -> Result<(), CliError> {
 /// Loads and judges certificate, key and roots, as the settings say.
 async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials, CliError> {
     let dir = dir.to_owned();
-    offload(CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
+    offload(&FILES, CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
 }
 
 /// Tells systemd's watchdog that the runtime makes progress, three times as often as it asks for: a runtime
@@ -253,7 +253,7 @@ async fn notify(state: Vec<NotifyState<'static>>) {
         let _ = sd_notify::notify(&state);
         Ok(())
     };
-    if let Err(error) = offload("systemd's socket", NOTIFY_TIMEOUT, told).await {
+    if let Err(error) = offload(&SYSTEMD, "systemd's socket", NOTIFY_TIMEOUT, told).await {
         tracing::warn!("systemd was not told: {error}");
     }
 }

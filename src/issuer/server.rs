@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,7 +22,10 @@ use rustls::{
     sign::CertifiedKey,
 };
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::JoinSet,
+};
 
 use super::{
     Issuer,
@@ -125,7 +129,10 @@ impl Door {
             sources: Mutex::default(),
             clock: Clock::start(),
             places: Mutex::default(),
+            deciding: Arc::new(Semaphore::new(DECISIONS_MAX)),
         });
+        let mut looking = JoinSet::new();
+        looking.spawn(keep_looking(Arc::clone(&desk.issuer)));
         let mut doors = JoinSet::new();
         for endpoint in self.endpoints {
             let config = desk.server_config(Verdict::default());
@@ -151,6 +158,49 @@ async fn attend(desk: Arc<Desk>, endpoint: Endpoint) {
     }
 }
 
+/// Keeps what the door shows up to date, and the door shut while the authority's directory cannot be read.
+/// Handshakes wait for no file: strangers begin them.
+async fn keep_looking(issuer: Arc<Issuer>) {
+    let room = Arc::new(Semaphore::new(LOOKS_MAX));
+    let mut shut: Option<String> = None;
+    loop {
+        let why = look(&issuer, &room).await.err();
+        if let Some(why) = &why {
+            issuer.shut();
+            if shut.as_ref() != Some(why) {
+                tracing::error!("nobody can join or renew here, the door is shut: {why}");
+            }
+        } else if shut.is_some() {
+            tracing::info!("the authority can be read again, the door is open");
+        }
+        shut = why;
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Looks once, on a thread that may hang.
+async fn look(issuer: &Arc<Issuer>, room: &Arc<Semaphore>) -> Result<(), String> {
+    let looked = async {
+        let permit = Arc::clone(room).acquire_owned().await.map_err(|e| e.to_string())?;
+        let issuer = Arc::clone(issuer);
+        let looked = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            issuer.look().map(drop)
+        });
+        looked.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    };
+    let looked = tokio::time::timeout(LOOK_TIMEOUT, looked).await;
+    looked.unwrap_or_else(|_| Err(hangs(&issuer.directory, LOOK_TIMEOUT)))
+}
+
+fn hangs(directory: &Path, patience: Duration) -> String {
+    format!(
+        "{}: no answer from the system within {patience:?}; is it on a file system that hangs, or is there \
+         a pipe?",
+        directory.display()
+    )
+}
+
 /// Who answers.
 struct Desk {
     issuer: Arc<Issuer>,
@@ -159,6 +209,8 @@ struct Desk {
     sources: Mutex<Sources>,
     clock: Clock,
     places: Mutex<Places<oneshot::Sender<()>>>,
+    /// For decisions under way, those included that nobody waits for any more.
+    deciding: Arc<Semaphore>,
 }
 
 /// A place that a visitor has; dropping it makes the place free.
@@ -288,7 +340,7 @@ impl Desk {
             tls::peer_certificate(connection).and_then(|shown| Ok((shown.name?, shown.not_before)));
         let exported = Exported::of(connection);
         let desk = Arc::clone(self);
-        let decided = tokio::task::spawn_blocking(move || match request {
+        let decide = move || match request {
             Request::Join(join) => {
                 let exported =
                     exported.ok_or_else(|| Denied::new(Refused::Unable, "no exporter"))?;
@@ -300,8 +352,23 @@ impl Desk {
                 let granted = desk.issuer.regrant(&name, since, &csr, desk.cluster.as_ref())?;
                 Ok((granted, name, true))
             }
-        });
-        decided.await.unwrap_or_else(|_| Err(Denied::new(Refused::Unable, "it failed inside")))
+        };
+        let inside = |_| Denied::new(Refused::Unable, "it failed inside");
+        let decided = async {
+            let permit = Arc::clone(&self.deciding).acquire_owned().await;
+            let permit = permit.map_err(|e| Denied::new(Refused::Unable, e))?;
+            let decided = tokio::task::spawn_blocking(move || {
+                // The thread has it until the system answers.
+                let _permit = permit;
+                decide()
+            });
+            decided.await.map_err(inside)?
+        };
+        let decided = tokio::time::timeout(DECISION_TIMEOUT, decided).await;
+        decided.unwrap_or_else(|_| {
+            let why = hangs(&self.issuer.directory, DECISION_TIMEOUT);
+            Err(Denied::new(Refused::Unable, why))
+        })
     }
 
     /// Counts and logs what is answered.
@@ -412,19 +479,13 @@ fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Shows the door's certificate as it is at the moment of each handshake.
+/// Shows the door's certificate as it is at the moment of each handshake; none while the door is shut.
 #[derive(Debug)]
 struct Showing(Arc<Issuer>);
 
 impl ResolvesServerCert for Showing {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        match self.0.shown() {
-            Ok(shown) => Some(Arc::clone(&shown.certified)),
-            Err(error) => {
-                tracing::error!("nobody can join: {error}");
-                None
-            }
-        }
+        self.0.shown().map(|shown| Arc::clone(&shown.certified))
     }
 }
 
@@ -484,6 +545,17 @@ fn network(source: IpAddr) -> IpAddr {
 
 /// The application error code of the close that tells a visitor that another one gets its place.
 pub(super) const GIVE_WAY: VarInt = VarInt::from_u32(1);
+/// How often the door looks into the authority's directory.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a look may take before the door is shut.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Looks under way at once, those included that nobody waits for any more. Each takes a thread until the
+/// system answers.
+const LOOKS_MAX: usize = 4;
+/// Requests decided at once; each takes a thread in the same way.
+const DECISIONS_MAX: usize = 8;
+/// How long the files may take over one request: shorter than [`REQUEST_TIMEOUT`], so that the visitor is told.
+const DECISION_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long an asker may take to read its answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of packets held for one handshake that has not been looked at.

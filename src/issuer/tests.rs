@@ -376,7 +376,7 @@ impl Bench {
 
     /// A token of this authority and door that was never made.
     fn stranger(&self) -> Token {
-        Token::generate(node("a"), self.door.port(), self.issuer.shown().unwrap().pin).unwrap()
+        Token::generate(node("a"), self.door.port(), self.issuer.look().unwrap().pin).unwrap()
     }
 
     fn roots(&self) -> String {
@@ -422,7 +422,7 @@ impl Bench {
 
     /// A door that gives everybody the same answer.
     fn answer_with(&self, answer: Answer) -> (u16, JoinHandle<()>) {
-        let shown = self.issuer.shown().unwrap();
+        let shown = self.issuer.look().unwrap();
         #[derive(Debug)]
         struct One(Arc<CertifiedKey>);
         impl rustls::server::ResolvesServerCert for One {

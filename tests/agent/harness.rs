@@ -260,6 +260,22 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Puts a named pipe in the place of a file: whoever opens it waits for ever, as on a file system that
+/// hangs. Says so, and `false`, where there is no mkfifo(1).
+pub(crate) fn hangs(file: &Path) -> bool {
+    let _ = fs::remove_file(file);
+    match Command::new("mkfifo").arg(file).status() {
+        Ok(status) => {
+            assert!(status.success(), "mkfifo {}", file.display());
+            true
+        }
+        Err(error) => {
+            eprintln!("SKIPPED: mkfifo cannot be run: {error}");
+            false
+        }
+    }
+}
+
 /// A UDP and a TCP port of loopback that were free a moment ago.
 pub(crate) fn free_ports() -> (u16, u16) {
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,8 @@
 //! `token` and `join`: a machine gets in by a token, and all the ways in which it does not.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, thread};
 
-use crate::harness::{Agent, Cluster, Said, eventually, free_ports};
+use crate::harness::{Agent, Cluster, Said, eventually, free_ports, hangs};
 
 #[test]
 fn refuses_a_token_that_is_none() {
@@ -37,6 +37,43 @@ fn refuses_to_issue_without_an_authority_or_where_nobody_issues() {
     a.run(&["token", "list"]).failed(2, &["--issuer"]);
     drop(a);
     cluster.run(&["--dir", "a", "token", "list"]).failed(4, &["no agent runs in a"]);
+}
+
+#[test]
+fn an_issuer_whose_directory_hangs_shuts_its_door_and_runs_on() {
+    let cluster = Cluster::of(&["a"]);
+    let a = issuing(&cluster, "a");
+    let token = token(&a, &["--node", "b"]);
+    let ca = cluster.path().join("pki/ca.pem");
+    let good = fs::read(&ca).unwrap();
+    if !hangs(&ca) {
+        return;
+    }
+    let knock = |n: u32| {
+        let mut command =
+            cluster.command(&["join", &token, "127.0.0.1", "--dir", &format!("j{n}")]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut knocking: Vec<_> = (0..4).map(knock).collect();
+    eventually("it says so", || a.log().contains("the door is shut"));
+    a.run(&["info"]).succeeded();
+    a.run(&["token", "create"]).failed(1, &["no answer from the system"]);
+    let shut = |times: usize| a.log().matches("the door is shut").count() == times;
+    assert!(shut(1) && a.log().contains("pki: no answer from the system"), "{}", a.log());
+    for child in &mut knocking {
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    // Lets go of whoever still waits, as a file system does that answers again.
+    let pipe = fs::File::options().read(true).write(true).open(&ca).unwrap();
+    fs::write(cluster.path().join("pki/new"), good).unwrap();
+    fs::rename(cluster.path().join("pki/new"), &ca).unwrap();
+    drop(pipe);
+    eventually("it is open again", || a.log().contains("the door is open"));
+    join(&cluster, &token, &[]).succeeded();
+    hangs(&ca);
+    eventually("it is shut again", || shut(2));
+    a.stop();
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
 use tokio::time::MissedTickBehavior;
 
 use super::{
-    offload::{FILE_TIMEOUT, offload},
+    offload::{FILE_TIMEOUT, FILES, offload},
     server::Agent,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn watch(agent: Arc<Agent>) {
         looks.tick().await;
         let files = agent.reloader.credential_files().await;
         let look = move || Ok(Stamps::of(&files));
-        let stamps = match offload(LOOKING, FILE_TIMEOUT, look).await {
+        let stamps = match offload(&FILES, LOOKING, FILE_TIMEOUT, look).await {
             Ok(stamps) => stamps,
             Err(error) => {
                 agent.reloader.refuse(&error);

@@ -11,7 +11,10 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use super::settings::Settings;
+use super::{
+    offload::{AUTHORITY, FILE_TIMEOUT, offload},
+    settings::Settings,
+};
 use crate::{
     actors::repeats::Repeats,
     cli::{
@@ -120,14 +123,14 @@ impl Issuing {
         self.ask(move |issuer| issuer.revoke_node(node)).await
     }
 
-    /// Files are waited for elsewhere.
+    /// Files are waited for elsewhere, and not for ever.
     async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Issuer) -> Result<T, IssuerError> + Send + 'static,
     ) -> Result<T, CliError> {
         let issuer = Arc::clone(&self.issuer);
-        let asked = tokio::task::spawn_blocking(move || ask(&issuer)).await;
-        Ok(asked.map_err(CliError::failed)??)
+        let asked = move || Ok(ask(&issuer)?);
+        offload(&AUTHORITY, "the directory of the authority", FILE_TIMEOUT, asked).await
     }
 }
 

@@ -10,11 +10,26 @@ use crate::cli::error::CliError;
 
 /// How long files are waited for.
 pub(super) const FILE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls under way at once, those included that nobody waits for any more. Each takes a thread until
-/// the system answers.
+/// Calls of one kind under way at once, those included that nobody waits for any more. Each takes a thread
+/// until the system answers.
 const CALLS_MAX: usize = 8;
 
-static CALLS: Semaphore = Semaphore::const_new(CALLS_MAX);
+/// What is called. Each kind has threads of its own, so that one that hangs holds up no other.
+#[derive(Debug)]
+pub(super) struct Calls(Semaphore);
+
+impl Calls {
+    const fn new() -> Self {
+        Self(Semaphore::const_new(CALLS_MAX))
+    }
+}
+
+/// Files of the agent's directory, and those that its configuration names.
+pub(super) static FILES: Calls = Calls::new();
+/// The directory of the authority.
+pub(super) static AUTHORITY: Calls = Calls::new();
+/// systemd's socket. Its watchdog has to hear from us whatever else hangs.
+pub(super) static SYSTEMD: Calls = Calls::new();
 
 /// Runs `call` and waits for it for `patience` at most; then it goes on, and nobody hears of it. `what`:
 /// what is waited for, as the beginning of a sentence.
@@ -22,12 +37,13 @@ static CALLS: Semaphore = Semaphore::const_new(CALLS_MAX);
 /// # Errors
 /// What `call` fails with, or that it takes too long.
 pub(super) async fn offload<T: Send + 'static>(
+    calls: &'static Calls,
     what: &'static str,
     patience: Duration,
     call: impl FnOnce() -> Result<T, CliError> + Send + 'static,
 ) -> Result<T, CliError> {
     let called = async {
-        let permit = CALLS.acquire().await.map_err(CliError::failed)?;
+        let permit = calls.0.acquire().await.map_err(CliError::failed)?;
         let called = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             call()
@@ -55,17 +71,23 @@ mod tests {
         let (releases, hangs): (Vec<_>, Vec<_>) =
             (0..CALLS_MAX).map(|_| mpsc::channel::<()>()).unzip();
         for (n, let_go) in hangs.into_iter().enumerate() {
-            let error = offload("node.pem", soon, hang(let_go)).await.unwrap_err().to_string();
+            let error = offload(&FILES, "node.pem", soon, hang(let_go)).await;
+            let error = error.unwrap_err().to_string();
             assert!(
                 error.starts_with("node.pem: no answer from the system within 20ms"),
                 "{error}"
             );
             if n + 1 < CALLS_MAX {
-                assert_eq!(offload("node.pem", FILE_TIMEOUT, move || Ok(n)).await.unwrap(), n);
+                assert_eq!(
+                    offload(&FILES, "node.pem", FILE_TIMEOUT, move || Ok(n)).await.unwrap(),
+                    n
+                );
             }
         }
-        assert!(offload("node.pem", soon, || Ok(0)).await.is_err(), "one more thread was taken");
+        let more = offload(&FILES, "node.pem", soon, || Ok(0)).await;
+        assert!(more.is_err(), "one more thread was taken");
+        assert_eq!(offload(&SYSTEMD, "the socket", FILE_TIMEOUT, || Ok(2)).await.unwrap(), 2);
         drop(releases);
-        assert_eq!(offload("node.pem", FILE_TIMEOUT, || Ok(1)).await.unwrap(), 1);
+        assert_eq!(offload(&FILES, "node.pem", FILE_TIMEOUT, || Ok(1)).await.unwrap(), 1);
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::{
     journal,
     logs::Logs,
-    offload::{FILE_TIMEOUT, offload},
+    offload::{FILE_TIMEOUT, FILES, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
 };
@@ -160,7 +160,7 @@ impl Reloader {
     pub(super) async fn settings(&self) -> Result<Settings, CliError> {
         let (dir, flags) = (self.dir.clone(), self.flags.clone());
         let read = move || Settings::read(&dir, &flags);
-        offload("reading the configuration", FILE_TIMEOUT, read).await
+        offload(&FILES, "reading the configuration", FILE_TIMEOUT, read).await
     }
 
     /// Lines of the log that were dropped.

@@ -17,7 +17,7 @@ use super::{
     CREDENTIALS,
     directory::Lock,
     issuing::Issuing,
-    offload::{FILE_TIMEOUT, offload},
+    offload::{FILE_TIMEOUT, FILES, offload},
     reload::Reloader,
     server::Agent,
     settings::{Flags, Settings},
@@ -158,7 +158,7 @@ async fn renew(
     issuers.shuffle(&mut rand::rng());
     let (here, these) = (dir.to_owned(), settings.clone());
     let read = move || these.files(&here);
-    let (identity, roots) = offload(CREDENTIALS, FILE_TIMEOUT, read).await?;
+    let (identity, roots) = offload(&FILES, CREDENTIALS, FILE_TIMEOUT, read).await?;
     let key = identity.key_kind();
     let issued = issuer::renew(identity, &roots, &issuers, key).await?;
     let dir = dir.to_owned();
@@ -166,7 +166,7 @@ async fn renew(
         issued.save(&dir, Existing::Replace)?;
         Ok(CertificateView::from(&issued.certificate))
     };
-    offload("writing the new certificate", FILE_TIMEOUT, save).await
+    offload(&FILES, "writing the new certificate", FILE_TIMEOUT, save).await
 }
 
 impl From<ClaimError> for CliError {

@@ -12,7 +12,7 @@ use sd_notify::NotifyState;
 use super::{
     NOTIFY_TIMEOUT, Signals,
     logs::Logs,
-    offload::{FILE_TIMEOUT, offload},
+    offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
     stop,
@@ -60,7 +60,7 @@ pub(super) async fn credentials(
         // The directory, and the configuration in it, may have come with the rest.
         let (here, these) = (dir.to_owned(), flags.clone());
         let read = move || Settings::read(&here, &these);
-        let read = offload("reading the configuration", FILE_TIMEOUT, read).await?;
+        let read = offload(&FILES, "reading the configuration", FILE_TIMEOUT, read).await?;
         if read.log() != settings.log() {
             logs.set(read.log_filter()?);
         }
@@ -75,7 +75,7 @@ async fn tell_systemd(status: String) {
         let _ = sd_notify::notify(&state);
         Ok(())
     };
-    if let Err(error) = offload("systemd's socket", NOTIFY_TIMEOUT, told).await {
+    if let Err(error) = offload(&SYSTEMD, "systemd's socket", NOTIFY_TIMEOUT, told).await {
         tracing::warn!("systemd was not told: {error}");
     }
 }

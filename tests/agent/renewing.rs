@@ -1,6 +1,11 @@
 //! Certificates are renewed while their agents run.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
+
+use gossipmonger::tls::{Authority, AuthorityOptions};
 
 use crate::{
     foreign::stranger,
@@ -29,6 +34,26 @@ fn an_agent_renews_after_two_thirds_and_nobody_is_missed() {
     // Connections may be made anew with it, but nobody is missed meanwhile.
     let log = a.log() + &b.log();
     assert!(!log.contains("suspect") && log.contains("certificate renewed"), "{log}");
+}
+
+#[test]
+fn renews_with_pauses_while_the_authority_ends() {
+    let cluster = Cluster::new();
+    let (pki, now) = (cluster.path().join("pki"), now());
+    fs::remove_dir_all(&pki).unwrap();
+    let options = AuthorityOptions {
+        not_after: now + Duration::from_secs(600),
+        ..AuthorityOptions::default()
+    };
+    Authority::create("demo".parse().unwrap(), &options).unwrap().save(&pki).unwrap();
+    cluster.issue("a");
+    let a = cluster.start("a", &["--issuer", "pki"]);
+    eventually("it says so", || a.log().contains("ca rotate --dir PKI-DIR"));
+    for _ in 0..10 {
+        a.run(&["info"]).succeeded();
+    }
+    let renewed = a.json(&["info"])["counters"]["certificates_renewed"].as_u64().unwrap();
+    assert!(renewed <= 2, "{renewed} times within a moment");
 }
 
 #[test]
@@ -154,4 +179,9 @@ fn fingerprint_of(info: &serde_json::Value) -> String {
 
 fn key(cluster: &Cluster) -> String {
     fs::read_to_string(cluster.dir("b").join("node.key")).unwrap()
+}
+
+#[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }

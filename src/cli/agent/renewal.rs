@@ -68,16 +68,31 @@ impl Renewal {
 
 /// Renews whenever it is time, until it is aborted.
 pub(super) async fn keep(agent: Arc<Agent>) {
+    let (mut received, mut told) = (None, None);
     loop {
         let certificate = agent.reloader.certificate();
-        let due = due(&certificate);
+        let begin = match &received {
+            Some((fingerprint, at)) if *fingerprint == certificate.fingerprint => *at,
+            _ => certificate.not_before,
+        };
+        let due = due(&certificate, begin);
         await_wall(&agent, due, &certificate).await;
         if agent.reloader.certificate().fingerprint != certificate.fingerprint {
             // Somebody else was faster.
             continue;
         }
         match attempt(&agent).await {
-            Ok(()) => {}
+            Ok(()) => {
+                let (new, now) = (agent.reloader.certificate(), Clock::wall());
+                if let Some(flaw) = flaw(&certificate, &new, now) {
+                    if told != Some(new.expires) {
+                        tracing::warn!(until = date(new.expires), "{flaw}");
+                        told = Some(new.expires);
+                    }
+                    tokio::time::sleep(pause(&certificate)).await;
+                }
+                received = Some((new.fingerprint, now));
+            }
             Err(pause) => tokio::time::sleep(pause).await,
         }
     }
@@ -120,10 +135,33 @@ async fn attempt(agent: &Agent) -> Result<(), Duration> {
     }
 }
 
-/// After two thirds of the lifetime, and a little later that is different on each node.
-fn due(certificate: &CertificateSummary) -> SystemTime {
-    let spread = issuer::lifetime(certificate) / SPREAD_PARTS;
-    issuer::renewal_due(certificate) + spread.mul_f64(rand::rng().random_range(0.0..1.0))
+/// After two thirds of the lifetime from `begin` on, and a little later that is different on each node.
+/// A certificate begins before it is issued; of one that this process got it is known when that was.
+fn due(certificate: &CertificateSummary, begin: SystemTime) -> SystemTime {
+    let lifetime = certificate.expires.duration_since(begin).unwrap_or_default();
+    let spread = lifetime / SPREAD_PARTS;
+    begin + lifetime * 2 / 3 + spread.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// Why a new certificate, received now, is no reason to ask for the next one without a pause.
+fn flaw(
+    old: &CertificateSummary,
+    new: &CertificateSummary,
+    now: SystemTime,
+) -> Option<&'static str> {
+    if new.expires <= old.expires {
+        Some(
+            "the new certificate lasts no longer than the one before: the issuer's authority ends then; \
+             make a new authority there with `gossipmonger ca rotate --dir PKI-DIR`",
+        )
+    } else if new.expires <= now {
+        Some(
+            "the new certificate has expired already: look at the clock of this host, and of the \
+             issuer's",
+        )
+    } else {
+        None
+    }
 }
 
 /// Twenty attempts or so in what is left of the lifetime.
@@ -187,3 +225,26 @@ const SPREAD_PARTS: u32 = 30;
 const PAUSE_PARTS: u32 = 60;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{Authority, AuthorityOptions, LeafOptions, PeerName};
+
+    #[test]
+    fn a_certificate_that_gains_nothing_is_no_reason_to_ask_again_at_once() {
+        let cluster = "demo".parse().unwrap();
+        let authority = Authority::create(cluster, &AuthorityOptions::default()).unwrap();
+        let name = PeerName::from_uri("spiffe://demo/eu/a").unwrap();
+        let hour = Duration::from_secs(3_600);
+        let old = authority.issue_with(&LeafOptions::new(&name, hour)).unwrap().certificate;
+        let (now, until) = (Clock::wall(), |expires| CertificateSummary { expires, ..old.clone() });
+        assert!(flaw(&old, &old, now).unwrap().contains("ca rotate"));
+        assert_eq!(flaw(&old, &until(old.expires + hour), now), None);
+        let late = old.expires + 2 * hour;
+        assert!(flaw(&old, &until(old.expires + hour), late).unwrap().contains("clock"));
+        // Half an hour before the authority's end two thirds of the backdated lifetime are over.
+        let short = until(now + hour / 2);
+        assert!(due(&short, now) > now + hour / 4);
+    }
+}

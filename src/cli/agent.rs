@@ -22,7 +22,7 @@ mod settings;
 mod spool;
 mod waiting;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -43,7 +43,8 @@ use self::{
 };
 use super::error::{CliError, Exit};
 use crate::{
-    error::SpawnError, node::Gossipmonger, protocol::event::Problem, transport::quic::QuicTransport,
+    config::Config, error::SpawnError, node::Gossipmonger, protocol::event::Problem,
+    transport::quic::QuicTransport,
 };
 
 /// Runs a node from its directory, until it is told to stop.
@@ -81,21 +82,65 @@ async fn start(
     lock: &mut Option<Lock>,
 ) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let ready = waiting::credentials(dir, &flags, settings, &logs, &mut signals).await?;
-    let Some((settings, credentials)) = ready else { return Ok(()) };
-    // Not before: a directory that is no node's gets no lock.
-    *lock = Some(Lock::take(dir)?);
-    serve(dir, flags, settings, credentials, logs, signals).await
+    let Signals { terminate, interrupt, hangup } = &mut signals;
+    let begun = tokio::select! {
+        biased;
+        begun = begin(dir, &flags, settings, &logs, hangup, lock) => begun?,
+        () = stop(terminate, interrupt) => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
+    serve(dir, flags, begun, logs, signals).await
 }
 
-async fn serve(
-    dir: &Path,
-    flags: Flags,
+/// A node that runs, and what is bound for it.
+struct Begun {
+    node: Gossipmonger,
+    running: JoinHandle<()>,
     settings: Settings,
+    bound: Bound,
+}
+
+/// What a node needs of the system, apart from its gossip.
+struct Bound {
+    transport: Arc<QuicTransport>,
+    trusted: BTreeSet<String>,
+    door: Option<issuing::Prepared>,
+    metrics: Option<metrics::Exporter>,
+    server: Server,
+}
+
+/// Starts the node when certificate, key and roots can be used. It may be dropped at any moment: whatever
+/// waits for the system does so on threads that nobody waits for.
+async fn begin(
+    dir: &Path,
+    flags: &Flags,
+    settings: Settings,
+    logs: &Logs,
+    hangup: &mut Signal,
+    lock: &mut Option<Lock>,
+) -> Result<Begun, CliError> {
+    tracing::debug!("reading certificate, key and roots");
+    let (settings, credentials) = waiting::credentials(dir, flags, settings, logs, hangup).await?;
+    // Not before: a directory that is no node's gets no lock.
+    let here = dir.to_owned();
+    let taken = move || Lock::take(&here);
+    *lock = Some(offload(&FILES, "taking the directory's lock", FILE_TIMEOUT, taken).await?);
+    let (here, these) = (dir.to_owned(), settings.clone());
+    // A large store takes its time.
+    let bound = tokio::task::spawn_blocking(move || bind(&here, &these, credentials)).await;
+    let (config, bound) = bound.map_err(CliError::failed)??;
+    let (node, running) = Gossipmonger::spawn(config).await?;
+    Ok(Begun { node, running, settings, bound })
+}
+
+/// Opens the store, and binds what is not the gossip's. In a tokio runtime, on a thread that may block.
+fn bind(
+    dir: &Path,
+    settings: &Settings,
     credentials: Credentials,
-    logs: Logs,
-    mut signals: Signals,
-) -> Result<(), CliError> {
+) -> Result<(Config, Bound), CliError> {
     journal::warn_of(&credentials);
     let Credentials { identity, roots, .. } = credentials;
     let name = identity.name().clone();
@@ -103,14 +148,24 @@ async fn serve(
     let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
     let config = settings.config(dir, Arc::clone(&transport))?;
-    let door = issuing::Prepared::bind(&settings, dir, &config.listen, name)?;
+    let door = issuing::Prepared::bind(settings, dir, &config.listen, name)?;
     let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
+    let server = Server::bind(dir)?;
+    Ok((config, Bound { transport, trusted, door, metrics, server }))
+}
+
+async fn serve(
+    dir: &Path,
+    flags: Flags,
+    begun: Begun,
+    logs: Logs,
+    mut signals: Signals,
+) -> Result<(), CliError> {
+    let Begun { node, running, settings, bound } = begun;
+    let Bound { transport, trusted, door, metrics, server } = bound;
     let served = settings.metrics().map(|address| address.to_string());
     let store =
         settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
-    let server = Server::bind(dir)?;
-
-    let (node, running) = Gossipmonger::spawn(config).await?;
     journal::started(&node, dir);
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
@@ -162,13 +217,23 @@ impl Signals {
 
     /// Does what the signals say, until the node has ended; `None`: it is not to be waited for.
     async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
+        let mut hanging_up = None;
+        let mut again = false;
         loop {
             tokio::select! {
                 problem = agent.node.ended() => return Some(ended(problem)),
                 () = stop(&mut self.terminate, &mut self.interrupt) => break,
-                _ = self.hangup.recv() => hang_up(agent).await,
+                _ = self.hangup.recv() => match hanging_up {
+                    // What it has read may be what was there before.
+                    Some(_) => again = true,
+                    None => hanging_up = Some(Box::pin(hang_up(agent))),
+                },
+                () = done(&mut hanging_up) => {
+                    hanging_up = std::mem::take(&mut again).then(|| Box::pin(hang_up(agent)));
+                }
             }
         }
+        drop(hanging_up);
         notify(vec![NotifyState::Stopping]).await;
         tracing::info!("leaving; a second signal ends this at once");
         tokio::select! {
@@ -198,6 +263,14 @@ async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
+/// Waits for the end of what is under way, if anything is.
+async fn done(under_way: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Leaves until the next start.
 async fn leave(node: &Gossipmonger) {
     match node.leave_for_now().await {
@@ -210,6 +283,7 @@ async fn leave(node: &Gossipmonger) {
 }
 
 async fn hang_up(agent: &Agent) {
+    tracing::info!("told to reload by SIGHUP");
     match NotifyState::monotonic_usec_now() {
         // In one message: systemd wants to know which of several reloads this is.
         Ok(now) => notify(vec![NotifyState::Reloading, now]).await,

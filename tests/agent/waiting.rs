@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::net::UnixDatagram, sync::mpsc, thread, time::Duration};
 
-use crate::harness::{Cluster, eventually};
+use crate::harness::{Cluster, eventually, hangs};
 
 #[test]
 fn ends_at_once_with_a_code_of_its_own_unless_it_is_told_to_wait() {
@@ -87,4 +87,30 @@ fn ends_when_it_is_told_to_while_it_waits() {
     eventually("it waits", || agent.log().contains("waiting for a certificate"));
     agent.stop();
     assert!(!cluster.dir("a").join("gossipmonger.lock").exists());
+}
+
+#[test]
+fn ends_when_it_is_told_to_while_a_file_hangs_at_the_start() {
+    let cluster = Cluster::of(&["a"]);
+    if !hangs(&cluster.dir("a").join("node.pem")) {
+        return;
+    }
+    let agent = cluster.spawn_by("a", cluster.command(&["agent", "--dir", "a", "--log", "debug"]));
+    eventually("it reads", || agent.log().contains("reading certificate, key and roots"));
+    agent.stop();
+}
+
+#[test]
+fn ends_when_it_is_told_to_while_it_reloads() {
+    let cluster = Cluster::of(&["a"]);
+    let a = cluster.start("a", &[]);
+    if !hangs(&cluster.dir("a").join("roots.pem")) {
+        return;
+    }
+    a.signal("HUP");
+    eventually("it reloads", || a.log().contains("told to reload by SIGHUP"));
+    let log = cluster.dir("a").join("log");
+    a.stop();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("nothing reloaded"), "it waited for the files first: {log}");
 }

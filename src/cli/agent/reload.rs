@@ -36,7 +36,10 @@ pub(super) struct Reloader {
     node: Gossipmonger,
     /// What the node was started with.
     started: ConfigFile,
+    /// Not held while the node is waited for: whoever looks at the files needs it.
     current: Mutex<Current>,
+    /// Held by whoever reloads or changes tags.
+    turns: Mutex<()>,
     /// Why what is in the files of certificate, key and roots is not in force.
     problem: ArcSwapOption<String>,
 }
@@ -59,9 +62,9 @@ impl Reloader {
         node: Gossipmonger,
     ) -> Self {
         let started = settings.file.clone();
-        let current = Mutex::new(Current { settings, roots });
+        let (current, turns) = (Mutex::new(Current { settings, roots }), Mutex::default());
         let (dir, problem) = (dir.to_owned(), ArcSwapOption::empty());
-        Self { dir, flags, transport, logs, node, started, current, problem }
+        Self { dir, flags, transport, logs, node, started, current, turns, problem }
     }
 
     /// Reads everything again. After an error all is as before.
@@ -179,7 +182,7 @@ impl Reloader {
         set: BTreeMap<String, String>,
         delete: &[String],
     ) -> Result<BTreeMap<String, String>, CliError> {
-        let _one_at_a_time = self.current.lock().await;
+        let _one_at_a_time = self.turns.lock().await;
         let mut tags = own_tags(&self.node);
         for name in delete {
             if tags.remove(name).is_none() {
@@ -192,6 +195,7 @@ impl Reloader {
     }
 
     async fn try_reload(&self) -> Result<Reloaded, CliError> {
+        let _one_at_a_time = self.turns.lock().await;
         let mut current = self.current.lock().await;
         let settings = self.settings().await?;
         let new = self.judged(&current, settings.clone()).await?;
@@ -213,11 +217,13 @@ impl Reloader {
         if put("log", current.settings.log() != settings.log()) {
             self.logs.set(filter);
         }
-        if put("tags", current.settings.tags() != tags) {
-            self.node.set_tags(tags).await?;
-        }
+        let other_tags = put("tags", current.settings.tags() != tags);
         let restart_needed = differing(&self.started, &settings.file);
         current.settings = settings;
+        drop(current);
+        if other_tags {
+            self.node.set_tags(tags).await?;
+        }
         Ok(Reloaded { applied, restart_needed })
     }
 }

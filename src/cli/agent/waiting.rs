@@ -8,14 +8,14 @@
 use std::{path::Path, time::Duration};
 
 use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
 
 use super::{
-    NOTIFY_TIMEOUT, Signals,
+    NOTIFY_TIMEOUT,
     logs::Logs,
     offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
-    stop,
 };
 use crate::{
     cli::error::{CliError, Exit},
@@ -23,19 +23,19 @@ use crate::{
     protocol::time::Time,
 };
 
-/// Loads what the agent is to start with. `None`: it was told to stop before that was there.
+/// Loads what the agent is to start with. It may be dropped at any moment.
 pub(super) async fn credentials(
     dir: &Path,
     flags: &Flags,
     mut settings: Settings,
     logs: &Logs,
-    signals: &mut Signals,
-) -> Result<Option<(Settings, Credentials)>, CliError> {
+    hangup: &mut Signal,
+) -> Result<(Settings, Credentials), CliError> {
     let (clock, mut told, mut status) =
         (Clock::start(), Told::new(TELL_AGAIN), Told::new(STATUS_AGAIN));
     loop {
         let error = match read_credentials(dir, settings.clone()).await {
-            Ok(credentials) => return Ok(Some((settings, credentials))),
+            Ok(credentials) => return Ok((settings, credentials)),
             Err(error) => error,
         };
         if error.exit() != Exit::Credentials || !settings.waits_for_certificate() {
@@ -51,11 +51,7 @@ pub(super) async fn credentials(
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
-            _ = signals.hangup.recv() => {}
-            () = stop(&mut signals.terminate, &mut signals.interrupt) => {
-                tracing::info!("stopped while it waited for a certificate");
-                return Ok(None);
-            }
+            _ = hangup.recv() => {}
         }
         // The directory, and the configuration in it, may have come with the rest.
         let (here, these) = (dir.to_owned(), flags.clone());

@@ -40,6 +40,7 @@ use self::{
     renewal::Renewal,
     server::{Agent, Server},
     settings::{Credentials, Flags, Settings},
+    waiting::Ready,
 };
 use super::error::{CliError, Exit};
 use crate::{
@@ -122,33 +123,31 @@ async fn begin(
     lock: &mut Option<Lock>,
 ) -> Result<Begun, CliError> {
     tracing::debug!("reading certificate, key and roots");
-    let (settings, credentials) = waiting::credentials(dir, flags, settings, logs, hangup).await?;
+    let (settings, ready) = waiting::ready(dir, flags, settings, logs, hangup).await?;
     // Not before: a directory that is no node's gets no lock.
     let here = dir.to_owned();
     let taken = move || Lock::take(&here);
     *lock = Some(offload(&FILES, "taking the directory's lock", FILE_TIMEOUT, taken).await?);
     let (here, these) = (dir.to_owned(), settings.clone());
     // A large store takes its time.
-    let bound = tokio::task::spawn_blocking(move || bind(&here, &these, credentials)).await;
+    let bound = tokio::task::spawn_blocking(move || bind(&here, &these, ready)).await;
     let (config, bound) = bound.map_err(CliError::failed)??;
     let (node, running) = Gossipmonger::spawn(config).await?;
     Ok(Begun { node, running, settings, bound })
 }
 
 /// Opens the store, and binds what is not the gossip's. In a tokio runtime, on a thread that may block.
-fn bind(
-    dir: &Path,
-    settings: &Settings,
-    credentials: Credentials,
-) -> Result<(Config, Bound), CliError> {
+fn bind(dir: &Path, settings: &Settings, ready: Ready) -> Result<(Config, Bound), CliError> {
+    let Ready { credentials, issuer } = ready;
     journal::warn_of(&credentials);
     let Credentials { identity, roots, .. } = credentials;
-    let name = identity.name().clone();
     let trusted = reload::fingerprints(&roots);
     let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
     let config = settings.config(dir, Arc::clone(&transport))?;
-    let door = issuing::Prepared::bind(settings, dir, &config.listen, name)?;
+    let door = issuer
+        .map(|issuer| issuing::Prepared::bind(issuer, settings, dir, &config.listen))
+        .transpose()?;
     let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
     let server = Server::bind(dir)?;
     Ok((config, Bound { transport, trusted, door, metrics, server }))

@@ -6,7 +6,7 @@ use super::{
     admin::{Left, Reloaded, Request, Tags},
     agent::directory::Lock,
     client,
-    error::{CliError, Exit},
+    error::CliError,
     members::tag,
     output,
     remote::Target,
@@ -98,10 +98,10 @@ pub(crate) fn tags(agent: &Target, args: TagsArgs) -> Result<(), CliError> {
 /// Waits until the agent has given the directory back, so that the next one can be started at once.
 fn await_end(dir: &Path) {
     for _ in 0..END_POLLS {
-        match Lock::take(dir) {
-            Err(error) if error.exit() == Exit::Failed => thread::sleep(END_POLL),
-            _ => return,
+        if !Lock::is_taken(dir) {
+            return;
         }
+        thread::sleep(END_POLL);
     }
 }
 

@@ -25,7 +25,7 @@ fn refuses_a_token_that_is_none() {
 fn refuses_to_issue_without_an_authority_or_where_nobody_issues() {
     let cluster = Cluster::of(&["a"]);
     let agent = ["agent", "--dir", "a", "--issuer", "nowhere"];
-    cluster.run(&agent).failed(2, &["nowhere/ca.pem"]);
+    cluster.run(&agent).failed(6, &["nowhere/ca.pem"]);
     cluster
         .run(&["agent", "--dir", "a", "--issuer", "pki", "--validity", "1s"])
         .failed(2, &["10s"]);

@@ -37,7 +37,38 @@ fn refuses_a_configuration_that_is_wrong_at_once_although_it_waits() {
     let agent = cluster.spawn_by("a", cluster.command(&["agent", "--dir", "a"]));
     eventually("it waits", || agent.log().contains("waiting for a certificate"));
     cluster.configure("a", "colour = \"red\"\n");
+    let log = cluster.dir("a").join("log");
     assert_eq!(agent.ended(), 2);
+    // Not by the first look, which may have come while it was written.
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains("unknown key colour") && log.contains("times in a row"), "{log}");
+}
+
+#[test]
+fn waits_for_the_authority_that_it_is_to_issue_by() {
+    let cluster = Cluster::of(&["a"]);
+    let line = ["agent", "--dir", "a", "--preset", "local", "--issuer", "pki"];
+    let (pki, ca) = (cluster.path().join("pki"), cluster.path().join("pki/ca.pem"));
+    fs::rename(&pki, cluster.path().join("elsewhere")).unwrap();
+    cluster.run(&line).failed(6, &["pki/ca.pem"]);
+    let line = [&line[..], &["--wait-for-certificate"]].concat();
+    let mut agent = cluster.spawn_by("a", cluster.command(&line));
+    eventually("it waits", || agent.log().contains("pki/ca.pem"));
+    // Half of it is written first.
+    let good = fs::read(cluster.path().join("elsewhere/ca.pem")).unwrap();
+    fs::write(cluster.path().join("elsewhere/ca.pem"), &good[..good.len() / 2]).unwrap();
+    fs::rename(cluster.path().join("elsewhere"), &pki).unwrap();
+    fs::write(&ca, good).unwrap();
+    agent.awaits_answer();
+    agent.run(&["token", "create"]).succeeded();
+    agent.stop();
+}
+
+#[test]
+fn a_lock_that_cannot_be_written_is_no_wrong_configuration() {
+    let cluster = Cluster::of(&["a"]);
+    fs::create_dir(cluster.dir("a").join("gossipmonger.lock")).unwrap();
+    cluster.run(&["agent", "--dir", "a"]).failed(1, &["gossipmonger.lock"]);
 }
 
 #[test]

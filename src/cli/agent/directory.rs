@@ -50,7 +50,7 @@ impl Lock {
     /// Takes the directory, and notes in the lock who has it. Waits a moment for one that is ending.
     pub(crate) fn take(dir: &Path) -> Result<Self, CliError> {
         let path = dir.join(LOCK);
-        let failed = |error| CliError::usage(format!("{}: {error}", path.display()));
+        let failed = |error| CliError::failed(format!("{}: {error}", path.display()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).map_err(failed)?;
@@ -66,6 +66,12 @@ impl Lock {
         }
         note(&mut file).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+
+    /// Whether somebody has the directory; `false` as well if that cannot be told.
+    pub(crate) fn is_taken(dir: &Path) -> bool {
+        let lock = File::options().read(true).write(true).open(dir.join(LOCK));
+        lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 }
 

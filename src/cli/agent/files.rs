@@ -121,7 +121,7 @@ const LOOKING: &str = "looking at certificate, key and roots";
 /// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// So often files that cannot be used are tried, a look apart, before it is told.
-const FAILURES: u32 = 4;
+pub(super) const FAILURES: u32 = 4;
 /// After that they are tried again this many looks apart: a certificate may become valid.
 const RETRY_LOOKS: u32 = 30;
 

@@ -29,6 +29,16 @@ use crate::{
     tls::{PeerName, Tls},
 };
 
+/// Opens the authority's directory; `None`: this agent is not to issue. It waits for files.
+pub(super) fn open(
+    settings: &Settings,
+    dir: &Path,
+    name: PeerName,
+) -> Result<Option<Issuer>, CliError> {
+    let Some(pki) = settings.issuer(dir) else { return Ok(None) };
+    Ok(Some(Issuer::open(&pki, name, settings.issuer_validity())?))
+}
+
 /// An issuer whose port is bound and not yet open.
 pub(super) struct Prepared {
     issuer: Issuer,
@@ -38,15 +48,13 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// `None`: this agent is not to issue. `listen`: where it gossips.
+    /// `listen`: where it gossips.
     pub(super) fn bind(
+        issuer: Issuer,
         settings: &Settings,
         dir: &Path,
         listen: &[SocketAddr],
-        name: PeerName,
-    ) -> Result<Option<Self>, CliError> {
-        let Some(pki) = settings.issuer(dir) else { return Ok(None) };
-        let issuer = Issuer::open(&pki, name, settings.issuer_validity())?;
+    ) -> Result<Self, CliError> {
         let addresses = settings.issuer_listen(listen);
         check_ports(&addresses).map_err(|why| settings.refused("issuer_listen", why))?;
         let door = Door::bind(&addresses).map_err(|error| {
@@ -56,7 +64,7 @@ impl Prepared {
             ))
         })?;
         let (roots, issuers) = (settings.roots(dir), settings.issuers().to_vec());
-        Ok(Some(Self { issuer, door, roots, issuers }))
+        Ok(Self { issuer, door, roots, issuers })
     }
 
     /// Lets in whoever has a token, from now on.
@@ -145,8 +153,10 @@ impl From<IssuerError> for CliError {
         match error {
             IssuerError::Ledger(LedgerError::Unknown(_)) => Self::not_found(error),
             IssuerError::Ledger(LedgerError::Terms) => Self::usage(error),
+            // It may be mounted, or written to its end, in a moment.
+            IssuerError::Authority(_) => Self::credentials(error),
+            IssuerError::OtherCluster { .. } | IssuerError::Validity(_) => Self::usage(error),
             IssuerError::Ledger(_) | IssuerError::NoRandomness => Self::failed(error),
-            _ => Self::usage(error),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! What writes certificate, key and roots may start after the agent, or renew them after the machine was
 //! off for longer than a certificate lives. An agent that was told to (`wait_for_certificate`) looks at the
 //! files once a second until they can be used, as one that runs does. A configuration that is wrong is
-//! refused at once all the same: nobody but its author will mend it.
+//! refused all the same: at once at the start, and as soon as it has stayed so for some looks if it becomes
+//! so later. Nobody but its author will mend it.
 
 use std::{path::Path, time::Duration};
 
@@ -11,56 +12,122 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
 
 use super::{
-    NOTIFY_TIMEOUT,
+    CREDENTIALS, NOTIFY_TIMEOUT,
+    files::FAILURES,
+    issuing,
     logs::Logs,
     offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
-    read_credentials,
     settings::{Credentials, Flags, Settings},
 };
 use crate::{
     cli::error::{CliError, Exit},
     clock::Clock,
+    issuer::Issuer,
     protocol::time::Time,
 };
 
+/// What an agent starts with, judged.
+pub(super) struct Ready {
+    pub(super) credentials: Credentials,
+    /// If it is to issue.
+    pub(super) issuer: Option<Issuer>,
+}
+
 /// Loads what the agent is to start with. It may be dropped at any moment.
-pub(super) async fn credentials(
+pub(super) async fn ready(
     dir: &Path,
     flags: &Flags,
     mut settings: Settings,
     logs: &Logs,
     hangup: &mut Signal,
-) -> Result<(Settings, Credentials), CliError> {
+) -> Result<(Settings, Ready), CliError> {
     let (clock, mut told, mut status) =
         (Clock::start(), Told::new(TELL_AGAIN), Told::new(STATUS_AGAIN));
+    let (mut again, mut refused, mut refusals) = (false, None, Refusals::default());
     loop {
-        let error = match read_credentials(dir, settings.clone()).await {
-            Ok(credentials) => return Ok((settings, credentials)),
-            Err(error) => error,
+        let (what, mut error) = match refused.take() {
+            Some(error) => ("a configuration", error),
+            None => match load(dir, settings.clone()).await {
+                Ok(ready) => return Ok((settings, ready)),
+                Err(error) => ("a certificate, key and roots", error),
+            },
         };
-        if error.exit() != Exit::Credentials || !settings.waits_for_certificate() {
+        let may_pass = match error.exit() {
+            Exit::Credentials => {
+                refusals = Refusals::default();
+                true
+            }
+            Exit::Usage if again => {
+                let may_pass = refusals.may_pass(&error);
+                if !may_pass {
+                    error =
+                        CliError::usage(format!("{error} (refused so {FAILURES} times in a row)"));
+                }
+                may_pass
+            }
+            _ => false,
+        };
+        if !may_pass || !settings.waits_for_certificate() {
             return Err(error);
         }
         let reason = error.to_string();
         if told.is_to_be_told(&reason, clock.now()) {
-            tracing::warn!("waiting for a certificate, key and roots that can be used: {reason}");
+            tracing::warn!("waiting for {what} that can be used: {reason}");
         }
         if status.is_to_be_told(&reason, clock.now()) {
             let line = reason.lines().next().unwrap_or_default();
-            tell_systemd(format!("waiting for a certificate: {line}")).await;
+            let what = what.split(',').next().unwrap_or_default();
+            tell_systemd(format!("waiting for {what}: {line}")).await;
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             _ = hangup.recv() => {}
         }
+        again = true;
         // The directory, and the configuration in it, may have come with the rest.
         let (here, these) = (dir.to_owned(), flags.clone());
-        let read = move || Settings::read(&here, &these);
-        let read = offload(&FILES, "reading the configuration", FILE_TIMEOUT, read).await?;
-        if read.log() != settings.log() {
-            logs.set(read.log_filter()?);
+        let read = move || {
+            let read = Settings::read(&here, &these)?;
+            Ok((read.log_filter()?, read))
+        };
+        match offload(&FILES, "reading the configuration", FILE_TIMEOUT, read).await {
+            Ok((filter, read)) => {
+                if read.log() != settings.log() {
+                    logs.set(filter);
+                }
+                settings = read;
+            }
+            Err(error) => refused = Some(error),
         }
-        settings = read;
+    }
+}
+
+/// Loads and judges certificate, key and roots, and the authority if this agent is to issue.
+async fn load(dir: &Path, settings: Settings) -> Result<Ready, CliError> {
+    let dir = dir.to_owned();
+    let load = move || {
+        let credentials = settings.credentials(&dir)?;
+        let issuer = issuing::open(&settings, &dir, credentials.identity.name().clone())?;
+        Ok(Ready { credentials, issuer })
+    };
+    offload(&FILES, CREDENTIALS, FILE_TIMEOUT, load).await
+}
+
+/// Refusals of a configuration that is looked at again: one that is being written is refused in another
+/// way a moment later, or is not.
+#[derive(Debug, Default)]
+struct Refusals {
+    last: String,
+    times: u32,
+}
+
+impl Refusals {
+    /// Whether it may yet be that the configuration is being written.
+    fn may_pass(&mut self, error: &CliError) -> bool {
+        let error = error.to_string();
+        self.times = if self.last == error { self.times + 1 } else { 1 };
+        self.last = error;
+        self.times < FAILURES
     }
 }
 

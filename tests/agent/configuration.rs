@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    process::Command,
 };
 
 use serde_json::json;
@@ -151,6 +152,28 @@ fn tags_spread_and_stay_over_a_restart() {
     assert_eq!(a.json(&["tags"]), json!({"zone": "1", "disk": "ssd"}));
     assert_eq!(a.run(&["tags"]).succeeded().out, "TAG   VALUE\ndisk  ssd\nzone  1\n");
     a.run(&["tags", "set", &format!("k={}", "v".repeat(300))]).failed(2, &["256 bytes"]);
+}
+
+#[test]
+fn tags_that_the_store_cannot_keep_are_reloaded_with_a_warning() {
+    let cluster = Cluster::of(&["a"]);
+    let mut command = Command::new("sh");
+    // Writes beyond the limit fail, as on a disk that is full.
+    let line = "trap '' XFSZ; ulimit -f 8192; exec \"$0\" agent --dir a --preset local --log error";
+    command.current_dir(cluster.path()).args(["-c", line, env!("CARGO_BIN_EXE_gossipmonger")]);
+    let a = cluster.start_by("a", command);
+    let (value, mut n) = ("x".repeat(60_000), 0);
+    eventually("the store is full", || {
+        n += 1;
+        let said = a.run(&["set", &format!("key{n}"), &value]);
+        said.code != 0 && said.err.contains("not yet durable")
+    });
+    cluster.configure("a", "[tags]\nrole = \"db\"\n");
+    assert_eq!(a.json(&["reload"])["applied"], serde_json::json!(["tags"]));
+    assert_eq!(a.json(&["tags"]), serde_json::json!({"role": "db"}));
+    // It is in force, so there is nothing to do a second time.
+    assert_eq!(a.json(&["reload"])["applied"], serde_json::json!([]));
+    assert!(!a.log().contains("nothing reloaded"), "{}", a.log());
 }
 
 #[test]

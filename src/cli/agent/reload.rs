@@ -20,6 +20,7 @@ use super::{
 use crate::{
     cli::{admin::Reloaded, error::CliError},
     config::ConfigFile,
+    error::Error,
     node::Gossipmonger,
     protocol::route::Counter,
     tls::{CertificateSummary, Identity, Roots, chain_fingerprint, date},
@@ -49,6 +50,8 @@ pub(super) struct Reloader {
 struct Current {
     settings: Settings,
     roots: BTreeSet<String>,
+    /// How often certificate, key and roots were put in force since the start.
+    changes: u64,
 }
 
 impl Reloader {
@@ -62,25 +65,34 @@ impl Reloader {
         node: Gossipmonger,
     ) -> Self {
         let started = settings.file.clone();
-        let (current, turns) = (Mutex::new(Current { settings, roots }), Mutex::default());
+        let (current, turns) =
+            (Mutex::new(Current { settings, roots, changes: 0 }), Mutex::default());
         let (dir, problem) = (dir.to_owned(), ArcSwapOption::empty());
         Self { dir, flags, transport, logs, node, started, current, turns, problem }
     }
 
-    /// Reads everything again. After an error all is as before.
+    /// Reads everything again. After an error all is as before, or the error says what is not.
     pub(super) async fn reload(&self) -> Result<Reloaded, CliError> {
-        let reloaded = self.try_reload().await;
-        match &reloaded {
-            Ok(Reloaded { applied, restart_needed }) => {
+        let mut applied = Vec::new();
+        match self.try_reload(&mut applied).await {
+            Ok(restart_needed) => {
                 tracing::info!(applied = applied.join(", "), "reloaded");
                 if !restart_needed.is_empty() {
                     let keys = restart_needed.join(", ");
                     tracing::warn!("changed, but in force only after a restart: {keys}");
                 }
+                Ok(Reloaded { applied, restart_needed })
             }
-            Err(error) => tracing::error!("nothing reloaded: {error}"),
+            Err(error) if applied.is_empty() => {
+                tracing::error!("nothing reloaded: {error}");
+                Err(error)
+            }
+            Err(error) => {
+                let partly = format!("nothing reloaded but {}: {error}", applied.join(", "));
+                tracing::error!("{partly}");
+                Err(CliError::new(error.exit(), partly))
+            }
         }
-        reloaded
     }
 
     /// Where certificate, key and roots are.
@@ -102,6 +114,7 @@ impl Reloader {
                 "certificate, key or roots were replaced; connections stay"
             );
             current.roots = roots_now;
+            current.changes += 1;
         }
         self.problem.store(None);
         Ok(())
@@ -194,37 +207,62 @@ impl Reloader {
         Ok(tags)
     }
 
-    async fn try_reload(&self) -> Result<Reloaded, CliError> {
+    /// Notes what it has put in force. Returns what needs a restart.
+    async fn try_reload(&self, applied: &mut Vec<String>) -> Result<Vec<String>, CliError> {
         let _one_at_a_time = self.turns.lock().await;
-        let mut current = self.current.lock().await;
-        let settings = self.settings().await?;
+        let current = self.current.lock().await;
+        let mut settings = self.settings().await?;
         let new = self.judged(&current, settings.clone()).await?;
         let filter = settings.log_filter()?;
-        let tags = settings.checked_tags()?;
+        let (tags, old) = (settings.checked_tags()?, current.settings.tags());
+        let judged_at = current.changes;
+        drop(current);
 
-        let mut applied = Vec::new();
+        // First, since the node may refuse them yet.
+        if tags != old {
+            if !self.set_tags(tags).await? {
+                // The next reload sets them again.
+                settings.file.tags = Some(old);
+            }
+            applied.push("tags".to_owned());
+        }
+        let mut current = self.current.lock().await;
+        current.settings.file.tags.clone_from(&settings.file.tags);
+        let mut more = Vec::new();
         let mut put = |name: &str, changed: bool| {
-            applied.extend(changed.then(|| name.to_owned()));
+            more.extend(changed.then(|| name.to_owned()));
             changed
         };
         put("certificate", new.certificate);
         put("roots", new.roots);
-        current.roots = self.put_in_force(new)?;
-        self.problem.store(None);
+        // Otherwise the watcher of the files was faster, and what it has put in force is newer.
+        if current.changes == judged_at {
+            current.roots = self.put_in_force(new)?;
+            current.changes += 1;
+            self.problem.store(None);
+        }
         if put("clients", current.settings.clients() != settings.clients()) {
             self.transport.set_roles(settings.clients());
         }
         if put("log", current.settings.log() != settings.log()) {
             self.logs.set(filter);
         }
-        let other_tags = put("tags", current.settings.tags() != tags);
         let restart_needed = differing(&self.started, &settings.file);
         current.settings = settings;
-        drop(current);
-        if other_tags {
-            self.node.set_tags(tags).await?;
+        applied.splice(0..0, more);
+        Ok(restart_needed)
+    }
+
+    /// Says whether it is sure that the tags are set.
+    async fn set_tags(&self, tags: BTreeMap<String, String>) -> Result<bool, CliError> {
+        match self.node.set_tags(tags).await {
+            Ok(_) => Ok(true),
+            Err(error @ (Error::NotDurable(_) | Error::Timeout(_))) => {
+                tracing::warn!("the tags of the configuration: {error}");
+                Ok(matches!(error, Error::NotDurable(_)))
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(Reloaded { applied, restart_needed })
     }
 }
 

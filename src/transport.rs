@@ -575,6 +575,11 @@ impl NodeLink {
         self.shared.dials.note(addresses, failures);
     }
 
+    /// Whether failures of an earlier attempt at one of these addresses are kept.
+    pub(crate) fn has_dial_failures(&self, addresses: &[String]) -> bool {
+        addresses.iter().any(|address| !self.shared.dials.get(address).is_empty())
+    }
+
     /// Where a peer says that it is.
     #[must_use]
     pub(crate) fn datacenter(&self, peer: &NodeId) -> Option<Datacenter> {

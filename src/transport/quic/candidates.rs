@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// Ways tried for one target. It is enough for 8 addresses and two networks.
 pub(super) const CANDIDATES_MAX: usize = 16;
+/// Addresses of one target that are looked at, resolved ones. Each has as many ways as there are sockets.
+pub(super) const ADDRESSES_MAX: usize = 64;
 
 /// One way to dial a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,67 @@ impl Candidate {
         let ways = sockets.into_iter().enumerate();
         ways.map(|(rank, (socket, _))| Self { address: address.to_owned(), to, socket, rank })
             .collect()
+    }
+}
+
+/// The ways to one target that are left, in the order in which they are tried: the likeliest way to each
+/// address, then the second one to each, and so on.
+#[derive(Debug, Default)]
+pub(super) struct Ways {
+    left: Vec<Candidate>,
+    addresses: usize,
+    begun: usize,
+}
+
+impl Ways {
+    /// Takes all ways to one more address; `false`: there are too many already.
+    pub(super) fn add(&mut self, ways: Vec<Candidate>) -> bool {
+        if self.addresses >= ADDRESSES_MAX {
+            return false;
+        }
+        self.addresses += 1;
+        self.left.extend(ways);
+        self.left.sort_by_key(|way| way.rank);
+        true
+    }
+
+    /// Takes ways that were begun and are to be begun anew, before all others.
+    pub(super) fn again(&mut self, ways: Vec<Candidate>) {
+        self.begun -= ways.len();
+        self.left.splice(0..0, ways);
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The next one to be begun.
+    pub(super) fn next(&mut self) -> Option<Candidate> {
+        if self.left.is_empty() || self.begun >= CANDIDATES_MAX {
+            return None;
+        }
+        self.begun += 1;
+        Some(self.left.remove(0))
+    }
+
+    /// Drops what is not tried any more, since as many as allowed were begun: the first one of each
+    /// address.
+    pub(super) fn left_out(&mut self) -> Vec<Candidate> {
+        if self.begun < CANDIDATES_MAX {
+            return Vec::new();
+        }
+        let mut firsts: Vec<Candidate> = Vec::new();
+        for way in std::mem::take(&mut self.left) {
+            if firsts.iter().all(|first| first.to != way.to) {
+                firsts.push(way);
+            }
+        }
+        firsts
+    }
+
+    /// No other way to this address is tried.
+    pub(super) fn answers(&mut self, to: SocketAddr) {
+        self.left.retain(|way| way.to != to);
     }
 }
 
@@ -73,6 +136,39 @@ mod tests {
     fn no_socket_of_another_family_is_tried() {
         assert!(sockets("[::1]:1", &["127.0.0.1:1", "10.0.0.1:1"], None).is_empty());
         assert_eq!(sockets("[::1]:1", &["127.0.0.1:1", "[::]:1"], None), [1]);
+    }
+
+    #[test]
+    fn every_address_is_tried_by_its_likeliest_way_before_any_is_tried_by_another() {
+        let sockets: Vec<SocketAddr> = (1..=8).map(|n| ([10, 0, n, 1], 1).into()).collect();
+        let mut ways = Ways::default();
+        let addresses: Vec<SocketAddr> = (1..=4).map(|n| ([10, 9, 9, n], 1).into()).collect();
+        for to in &addresses {
+            assert!(ways.add(Candidate::all("name:1", *to, &sockets, None)));
+        }
+        let begun: Vec<_> = std::iter::from_fn(|| ways.next()).collect();
+        assert_eq!(begun.len(), CANDIDATES_MAX);
+        for (round, ways) in begun.chunks(addresses.len()).enumerate() {
+            assert!(ways.iter().all(|way| way.rank == round), "{ways:?}");
+            assert!(ways.iter().map(|way| way.to).eq(addresses.iter().copied()), "{ways:?}");
+        }
+        let left_out = ways.left_out();
+        assert!(left_out.iter().map(|way| way.to).eq(addresses.iter().copied()));
+        // One that is begun anew is not counted twice.
+        ways.again(vec![begun[0].clone()]);
+        assert!(ways.left_out().is_empty());
+        assert_eq!(ways.next().as_ref(), Some(&begun[0]));
+        assert_eq!((ways.next(), ways.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn a_target_has_no_more_than_so_many_addresses() {
+        let (mut ways, sockets) = (Ways::default(), [([127, 0, 0, 1], 1).into()]);
+        let mut add = |n: usize| {
+            let to = ([127, 0, 0, 1], u16::try_from(n + 1).unwrap()).into();
+            ways.add(Candidate::all("a:1", to, &sockets, None))
+        };
+        assert_eq!((0..2 * ADDRESSES_MAX).filter(|n| add(*n)).count(), ADDRESSES_MAX);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use super::{
     Shared,
     accept::{Remote, tell, too_late},
-    candidates::{self, CANDIDATES_MAX, Candidate},
+    candidates::{self, ADDRESSES_MAX, CANDIDATES_MAX, Candidate, Ways},
     close::Close,
     expiry::Proof,
     introduce::{self, Introduction},
@@ -138,13 +138,14 @@ async fn race(
         shared,
         node,
         spawner,
+        addresses,
+        unheard_of: !node.has_dial_failures(addresses),
         wanted,
         names: JoinSet::new(),
-        waiting: Vec::new(),
+        waiting: Ways::default(),
         running: JoinSet::new(),
         begun: Vec::new(),
         last: node.now(),
-        tried: 0,
         failures: Vec::new(),
         answered: None,
     };
@@ -165,16 +166,17 @@ struct Race<'a> {
     shared: &'a Arc<Shared>,
     node: &'a NodeLink,
     spawner: &'a Spawner,
+    addresses: &'a [String],
+    /// Nothing is kept of an earlier attempt.
+    unheard_of: bool,
     wanted: Option<&'a NodeId>,
     names: JoinSet<(String, Result<Vec<SocketAddr>, String>)>,
-    /// By rank.
-    waiting: Vec<Candidate>,
+    waiting: Ways,
     running: JoinSet<Attempt>,
     /// Those of `running`.
     begun: Vec<Candidate>,
     /// When the last one was begun.
     last: Time,
-    tried: usize,
     failures: Vec<DialFailure>,
     /// Who has answered.
     answered: Option<NodeId>,
@@ -249,8 +251,7 @@ impl Race<'_> {
                 Step::Again => {
                     hurry = None;
                     self.running = JoinSet::new();
-                    let again = std::mem::take(&mut self.begun);
-                    self.wait_for(again);
+                    self.waiting.again(std::mem::take(&mut self.begun));
                 }
                 // What it was to do has failed.
                 Step::Lost if self.running.is_empty() => self.begun.clear(),
@@ -268,16 +269,13 @@ impl Race<'_> {
         if ways.is_empty() {
             let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
             let reason = format!("this node listens on no {family} address");
-            self.fails(address, Some(to), None, reason);
+            return self.fails(address, Some(to), None, reason);
         }
-        let room = CANDIDATES_MAX.saturating_sub(self.tried);
-        self.tried += ways.len().min(room);
-        self.waiting.extend(ways.into_iter().take(room));
-        self.waiting.sort_by_key(|way| way.rank);
-    }
-
-    fn wait_for(&mut self, again: Vec<Candidate>) {
-        self.waiting.splice(0..0, again);
+        let first = ways.first().cloned();
+        if !self.waiting.add(ways) {
+            let reason = format!("not tried: the target has more than {ADDRESSES_MAX} addresses");
+            self.fails(address, Some(to), first.as_ref(), reason);
+        }
     }
 
     /// Whether the system has refused the packets of all that run.
@@ -292,10 +290,17 @@ impl Race<'_> {
 
     /// Begins the next handshake, if one is left; gives the connection that there is already.
     fn begin_next(&mut self) -> Option<Dialed> {
-        if self.waiting.is_empty() {
+        let Some(way) = self.waiting.next() else {
+            for way in self.waiting.left_out() {
+                let reason = format!(
+                    "not tried from here and from the sockets after it: {CANDIDATES_MAX} ways are tried for \
+                     one target"
+                );
+                self.fails(&way.address, Some(way.to), Some(&way), reason);
+            }
             return None;
-        }
-        let (shared, node, way) = (self.shared, self.node, self.waiting.remove(0));
+        };
+        let (shared, node) = (self.shared, self.node);
         // Whoever we dialed there answers there.
         let met = shared.table.dialed_at(node, way.to).filter(|_| self.wanted.is_none());
         if let Some(link) = met {
@@ -344,7 +349,7 @@ impl Race<'_> {
             introduced = tokio::time::timeout(left, introduction) => introduced,
             () = told_to_hurry(node, *hurry, begun) => {
                 *hurry = None;
-                self.wait_for(vec![way]);
+                self.waiting.again(vec![way]);
                 return None;
             }
         };
@@ -421,7 +426,7 @@ impl Race<'_> {
 
     /// Somebody has answered at this address: no other socket gets another answer.
     fn answers(&mut self, answered: &Candidate) {
-        self.waiting.retain(|way| way.to != answered.to);
+        self.waiting.answers(answered.to);
     }
 
     /// Keeps why a way led nowhere.
@@ -440,6 +445,10 @@ impl Race<'_> {
         let failure = DialFailure { at, address: address.to_owned(), to, from, reason };
         tracing::debug!(node = %self.node.node(), "cannot be dialed: {failure}");
         self.failures.push(failure);
+        if self.unheard_of {
+            // The other ways may take long to fail, and until then there would be no reason at all.
+            self.node.note_dials(self.addresses, self.failures.clone());
+        }
     }
 }
 
@@ -466,7 +475,7 @@ async fn resolve(shared: Arc<Shared>, name: String) -> (String, Result<Vec<Socke
         let found = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let found = name.to_socket_addrs()?;
-            Ok(found.take(CANDIDATES_MAX).collect())
+            Ok(found.take(ADDRESSES_MAX).collect())
         });
         found.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
     };

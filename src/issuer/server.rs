@@ -14,14 +14,13 @@ use std::{
 };
 
 use quinn::{
-    ConnectionError, Endpoint, EndpointConfig, Incoming, ReadToEndError, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt, crypto::rustls::QuicServerConfig,
+    ConnectionError, Incoming, ReadToEndError, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::QuicServerConfig,
 };
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     sync::{Semaphore, oneshot},
     task::JoinSet,
@@ -40,6 +39,7 @@ use crate::{
     foreign::Foreign,
     protocol::{id::NodeId, time::Time},
     tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},
+    transport::quic::socket::Lone,
 };
 
 /// Connections served at once, of visitors and of members.
@@ -73,7 +73,7 @@ pub trait Cluster: fmt::Debug + Send + Sync + 'static {
 /// The bound port.
 #[derive(Debug)]
 pub struct Door {
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<Lone>,
     addresses: Vec<SocketAddr>,
 }
 
@@ -98,12 +98,9 @@ impl Door {
                 address.set_port(first.port());
             }
             let failed = |error| DoorError { address, error };
-            let socket = bind(address).map_err(failed)?;
-            let runtime = Arc::new(TokioRuntime);
-            let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime);
-            let endpoint = endpoint.map_err(failed)?;
-            door.addresses.push(endpoint.local_addr().map_err(failed)?);
-            door.endpoints.push(endpoint);
+            let bound = Lone::bind(address).map_err(failed)?;
+            door.addresses.push(bound.address());
+            door.endpoints.push(bound);
         }
         Ok(door)
     }
@@ -134,22 +131,29 @@ impl Door {
         let mut looking = JoinSet::new();
         looking.spawn(keep_looking(Arc::clone(&desk.issuer)));
         let mut doors = JoinSet::new();
-        for endpoint in self.endpoints {
+        for bound in self.endpoints {
             let config = desk.server_config(Verdict::default());
-            endpoint.set_server_config(Some(config));
-            doors.spawn(attend(Arc::clone(&desk), endpoint));
+            bound.endpoint.set_server_config(Some(config));
+            doors.spawn(attend(Arc::clone(&desk), bound));
         }
         while doors.join_next().await.is_some() {}
     }
 }
 
-async fn attend(desk: Arc<Desk>, endpoint: Endpoint) {
+async fn attend(desk: Arc<Desk>, bound: Lone) {
     let mut visits = JoinSet::new();
     loop {
         tokio::select! {
             Some(_) = visits.join_next() => {}
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { return };
+            incoming = bound.endpoint.accept() => {
+                let Some(incoming) = incoming else {
+                    let address = bound.address();
+                    tracing::error!(
+                        "the issuer's door at {address} has ended: start the agent again to let anybody join \
+                         or renew there"
+                    );
+                    return;
+                };
                 if let Some((incoming, seat)) = desk.admit(incoming) {
                     visits.spawn(Arc::clone(&desk).visit(incoming, seat));
                 }
@@ -466,17 +470,6 @@ pub(super) fn transport() -> Arc<TransportConfig> {
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(VarInt::from_u32(REQUEST_TIMEOUT.as_millis() as u32).into()));
     Arc::new(transport)
-}
-
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        // So that an IPv4 socket of the same port can be bound beside it.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 /// Shows the door's certificate as it is at the moment of each handshake; none while the door is shut.

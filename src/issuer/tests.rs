@@ -308,6 +308,20 @@ fn refuses_to_issue_for_another_cluster_or_for_no_time() {
     assert!(matches!(error, IssuerError::Validity(_)), "{error}");
 }
 
+#[tokio::test]
+async fn a_door_that_ends_gives_its_port_back_although_somebody_is_in_it() {
+    let bench = Bench::start();
+    let (door, _visitor) = (bench.door, bench.stranger_of("127.0.0.1:0").await);
+    std::net::UdpSocket::bind(door).unwrap_err();
+    drop(bench);
+    let free = async {
+        while std::net::UdpSocket::bind(door).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, free).await.expect("the port is free");
+}
+
 /// An issuer with an open door, and the cluster it believes in.
 struct Bench {
     directory: Arc<TempDir>,

@@ -59,7 +59,7 @@ mod life;
 mod noise;
 mod serve;
 mod settings;
-mod socket;
+pub(crate) mod socket;
 mod table;
 mod tasks;
 
@@ -169,7 +169,7 @@ impl QuicTransport {
             let (silent, counters) = (Arc::clone(&self.silent), Arc::clone(opening.counters));
             let noise = Noise::new(opening.endpoint_keys.connection_id, Arc::clone(&counters));
             let unsent = Unsent::new(counters, Arc::clone(&unsent));
-            Socket::bind(*address, buffer, gso, silent, noise, unsent).map(Arc::new)
+            Socket::bind(*address, buffer, gso, silent, Some(noise), unsent).map(Arc::new)
         };
         // All before the first endpoint: a socket alone is given back at once if the next one fails.
         let sockets = opening.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;

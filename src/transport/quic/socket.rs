@@ -42,7 +42,8 @@ pub(super) struct Socket {
     inner: ArcSwapOption<Bound>,
     silent: Arc<AtomicBool>,
     gso: bool,
-    noise: Noise,
+    /// `None`: nobody counts it.
+    noise: Option<Noise>,
     unsent: Unsent,
     /// How much more than single packets was sent lately: see [`BUSY`].
     load: AtomicU32,
@@ -101,7 +102,7 @@ impl Socket {
         buffer: usize,
         gso: bool,
         silent: Arc<AtomicBool>,
-        noise: Noise,
+        noise: Option<Noise>,
         unsent: Unsent,
     ) -> Result<Self, TransportError> {
         let refused = |error: io::Error| TransportError::Bind {
@@ -109,7 +110,17 @@ impl Socket {
             reason: error.to_string(),
         };
         let bound = bind(address, buffer).and_then(Bound::new).map_err(refused)?;
-        let address = bound.io.local_addr().map_err(refused)?;
+        Self::on(bound, gso, silent, noise, unsent).map_err(refused)
+    }
+
+    fn on(
+        bound: Bound,
+        gso: bool,
+        silent: Arc<AtomicBool>,
+        noise: Option<Noise>,
+        unsent: Unsent,
+    ) -> io::Result<Self> {
+        let address = bound.io.local_addr()?;
         let (inner, load) = (ArcSwapOption::from_pointee(bound), AtomicU32::new(0));
         Ok(Self { address, inner, silent, gso, noise, unsent, load, pause: Mutex::default() })
     }
@@ -220,7 +231,9 @@ impl AsyncUdpSocket for Socket {
             let receive = || bound.state.recv((&bound.io).into(), bufs, meta);
             match bound.io.try_io(Interest::READABLE, receive) {
                 Ok(count) if !self.silent.load(Ordering::Relaxed) => {
-                    self.noise.count(&bufs[..count], &meta[..count]);
+                    if let Some(noise) = &self.noise {
+                        noise.count(&bufs[..count], &meta[..count]);
+                    }
                     return Poll::Ready(Ok(count));
                 }
                 Ok(_) => {}
@@ -294,6 +307,44 @@ const BUSY: u32 = 192;
 const LOAD_MAX: u32 = 2 * BUSY;
 /// What is at least so long is a full packet.
 const FULL_BYTES: usize = 1_200;
+
+/// An endpoint on a socket of this kind, for another protocol than the gossip. Dropping it gives the address
+/// back to the system.
+#[cfg(feature = "issuer")]
+#[derive(Debug)]
+pub(crate) struct Lone {
+    pub(crate) endpoint: quinn::Endpoint,
+    socket: Arc<Socket>,
+}
+
+#[cfg(feature = "issuer")]
+impl Lone {
+    /// Binds `address`, in a tokio runtime.
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+        let unsent = Unsent::new(Arc::default(), Arc::default());
+        let bound = bind(address, 0).and_then(Bound::new)?;
+        let socket = Arc::new(Socket::on(bound, false, Arc::default(), None, unsent)?);
+        let endpoint = quinn::Endpoint::new_with_abstract_socket(
+            quinn::EndpointConfig::default(),
+            None,
+            Arc::clone(&socket) as Arc<dyn AsyncUdpSocket>,
+            Arc::new(quinn::TokioRuntime),
+        )?;
+        Ok(Self { endpoint, socket })
+    }
+
+    /// Where it is bound.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.address()
+    }
+}
+
+#[cfg(feature = "issuer")]
+impl Drop for Lone {
+    fn drop(&mut self) {
+        self.socket.release();
+    }
+}
 
 fn bind(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
     let socket = Socket2::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;

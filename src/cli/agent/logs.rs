@@ -13,7 +13,7 @@ use tracing_subscriber::{
 use super::{
     lines::{Form, OneLine},
     settings::Settings,
-    spool::Spool,
+    spool::{Lost, Spool},
 };
 use crate::{cli::error::CliError, config::LogFormat};
 
@@ -35,11 +35,19 @@ impl Logs {
             LogFormat::Text => Form::Plain,
             LogFormat::Json => Form::Json,
         };
-        let spool = Spool::start(io::stderr(), |dropped| {
-            tracing::warn!(
-                dropped,
-                "log lines were dropped: standard error was not read for a while"
-            );
+        let spool = Spool::start(io::stderr(), |Lost { dropped, failed }| {
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "log lines were dropped: standard error was not read for a while"
+                );
+            }
+            if failed > 0 {
+                tracing::warn!(
+                    failed,
+                    "log lines were lost: standard error could not be written; is its disk full?"
+                );
+            }
         })?;
         let queue = spool.clone();
         let lines = tracing_subscriber::fmt::layer()

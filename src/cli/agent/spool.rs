@@ -2,8 +2,8 @@
 //!
 //! Whatever reads standard error may stand still: a container runtime, a pager, a terminal after Ctrl-S.
 //! A thread of its own writes there, so that this stops no thread of the runtime. Lines wait in a queue of
-//! bounded size; lines that find no room are dropped and counted, and the log says so when the reader
-//! goes on.
+//! bounded size; lines that find no room are dropped and counted, and so are those that cannot be written.
+//! The log says so when standard error takes lines again.
 
 use std::{
     collections::VecDeque,
@@ -43,15 +43,24 @@ struct Waiting {
     untold: u64,
 }
 
+/// Lines that nobody will read, since the last time that this was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// There was no room for them.
+    pub(super) dropped: u64,
+    /// The system refused to write them, or all of them.
+    pub(super) failed: u64,
+}
+
 impl Spool {
     /// Starts the thread that writes to `out` for as long as the process runs. It calls `tell` with the
-    /// number of lines dropped, once `out` has taken what waited.
+    /// lines lost, once `out` has taken what waited.
     ///
     /// # Errors
     /// The system has no thread to give.
     pub(super) fn start(
         out: impl Write + Send + 'static,
-        tell: impl Fn(u64) + Send + 'static,
+        tell: impl Fn(Lost) + Send + 'static,
     ) -> io::Result<Self> {
         let lines = Self::default();
         let queue = Arc::clone(&lines.0);
@@ -99,17 +108,22 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn write_all(&self, mut out: impl Write, tell: impl Fn(u64)) {
+    fn write_all(&self, out: impl Write, tell: impl Fn(Lost)) {
+        let (mut out, mut lost) = (Lines { out, half: false }, Lost::default());
         loop {
-            let (lines, untold) = self.take();
+            let (lines, dropped) = self.take();
+            lost.dropped += dropped;
+            let mut takes = true;
             for line in lines {
-                if write_line(&mut out, &line).is_err() {
-                    // The log cannot say so: nobody would read that either.
+                takes = out.write(&line).is_ok();
+                if !takes {
+                    lost.failed += 1;
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            if untold > 0 {
-                tell(untold);
+            // Not before: nobody would read that either.
+            if takes && lost != Lost::default() {
+                tell(std::mem::take(&mut lost));
             }
             self.lock().writing = false;
             self.changed.notify_all();
@@ -132,17 +146,37 @@ impl Queue {
     }
 }
 
-fn write_line(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
-    while !line.is_empty() {
-        match out.write(line) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => line = &line[written..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
-            Err(error) => return Err(error),
+/// Where lines go.
+struct Lines<W> {
+    out: W,
+    /// It has taken a line in part: the next one must not stand behind it.
+    half: bool,
+}
+
+impl<W: Write> Lines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.half {
+            self.write_part(b"\n")?;
+            self.half = false;
         }
+        self.write_part(line)
     }
-    out.flush()
+
+    fn write_part(&mut self, mut line: &[u8]) -> io::Result<()> {
+        while !line.is_empty() {
+            match self.out.write(line) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    line = &line[written..];
+                    self.half = !line.is_empty();
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(FULL_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.flush()
+    }
 }
 
 #[cfg(test)]
@@ -188,12 +222,46 @@ mod tests {
         assert!(dropped >= most / 3, "{dropped} of {most} lines dropped");
         assert!(!lines.flush(Duration::from_millis(1)), "nothing was read");
         drop(allow);
-        assert_eq!(tells.recv_timeout(PATIENCE), Ok(dropped));
+        assert_eq!(tells.recv_timeout(PATIENCE), Ok(Lost { dropped, failed: 0 }));
         assert!(lines.flush(PATIENCE));
         assert_eq!(lines.dropped(), dropped);
         let read: Vec<_> = read.try_iter().collect();
         assert_eq!(read.len() as u64, most - dropped);
         assert!(read.iter().zip(0..).all(|(read, n)| *read == line(n)), "the oldest, in order");
+    }
+
+    #[test]
+    fn half_a_line_is_ended_and_what_was_lost_is_told_when_there_is_room_again() {
+        /// A disk that is full for three writes, after half a line.
+        #[derive(Clone, Default)]
+        struct Disk(Arc<Mutex<(usize, String)>>);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let mut disk = self.0.lock().unwrap();
+                disk.0 += 1;
+                let taken = match disk.0 {
+                    1 => bytes.len() / 2,
+                    2..=4 => return Err(ErrorKind::StorageFull.into()),
+                    _ => bytes.len(),
+                };
+                disk.1.push_str(std::str::from_utf8(&bytes[..taken]).unwrap());
+                Ok(taken)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (disk, (told, tells)) = (Disk::default(), mpsc::channel());
+        let tell = move |lost| told.send(lost).unwrap();
+        let mut lines = Spool::start(disk.clone(), tell).unwrap();
+        for line in ["one!\n", "two\n", "three\n", "four\n"] {
+            lines.write_all(line.as_bytes()).unwrap();
+            assert!(Spool::flush(&lines, PATIENCE));
+        }
+        assert_eq!(disk.0.lock().unwrap().1, "on\nfour\n");
+        assert_eq!(tells.recv_timeout(PATIENCE), Ok(Lost { dropped: 0, failed: 3 }));
+        assert_eq!(lines.dropped(), 3);
     }
 
     #[test]

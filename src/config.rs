@@ -272,6 +272,7 @@ impl Config {
             allowed: error.to_string(),
         })?;
         number("listen", self.listen.len(), 1..=8)?;
+        check_listen("listen", &self.listen)?;
         number("seeds", self.seeds.len(), 0..=1_000)?;
         number("advertise", self.advertise.len(), 0..=record::ADDRESSES_MAX)?;
         let named = [("advertise", &self.advertise), ("seeds", &self.seeds)];
@@ -361,6 +362,22 @@ fn duration(
     let shown = |d: Duration| humantime::format_duration(d).to_string();
     let allowed = format!("{} to {} is allowed", shown(*range.start()), shown(*range.end()));
     Err(ConfigError { key, value: shown(value), allowed })
+}
+
+/// Refuses addresses that no socket can be bound to, or no second one.
+pub(crate) fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
+    let refused = |address: &SocketAddr, allowed: &str| {
+        Err(ConfigError { key, value: address.to_string(), allowed: allowed.to_owned() })
+    };
+    for (n, address) in addresses.iter().enumerate() {
+        if address.ip().is_multicast() {
+            return refused(address, "a multicast address is nobody's own: name one of this host");
+        }
+        if address.port() != 0 && addresses[..n].contains(address) {
+            return refused(address, "each address may be named once");
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an address that nobody can dial.

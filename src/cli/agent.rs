@@ -162,7 +162,7 @@ async fn serve(
 ) -> Result<(), CliError> {
     let Begun { node, running, settings, bound } = begun;
     let Bound { transport, trusted, door, metrics, server } = bound;
-    let served = settings.metrics().map(|address| address.to_string());
+    let served = metrics.as_ref().map(|metrics| metrics.address().to_string());
     let store =
         settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
     journal::started(&node, dir);

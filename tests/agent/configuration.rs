@@ -155,6 +155,14 @@ fn tags_spread_and_stay_over_a_restart() {
 }
 
 #[test]
+fn info_shows_the_port_where_the_metrics_are() {
+    let cluster = Cluster::of(&["a"]);
+    let a = cluster.start("a", &["--metrics", "127.0.0.1:0"]);
+    let shown = a.json(&["info"])["metrics"].as_str().unwrap().to_owned();
+    TcpStream::connect(&shown).unwrap_or_else(|error| panic!("{shown}: {error}"));
+}
+
+#[test]
 fn tags_that_the_store_cannot_keep_are_reloaded_with_a_warning() {
     let cluster = Cluster::of(&["a"]);
     let mut command = Command::new("sh");

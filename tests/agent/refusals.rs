@@ -29,6 +29,38 @@ fn refuses_a_directory_without_a_certificate_and_says_how_to_make_one() {
 }
 
 #[test]
+fn advises_to_make_files_only_where_none_is() {
+    let cluster = Cluster::of(&["a"]);
+    let (dir, key) = (cluster.dir("a"), cluster.dir("a").join("node.key"));
+    fs::rename(&key, dir.join("aside")).unwrap();
+    let said = cluster.run(&["agent", "--dir", "a"]).failed(6, &["there is no a/node.key"]);
+    assert!(!said.err.contains("cert issue"), "it would write over the rest: {}", said.err);
+    // Not a directory that may be read: who cannot see a file does not know that it is missing.
+    std::os::unix::fs::symlink("node.key", &key).unwrap();
+    let said = cluster.run(&["agent", "--dir", "a"]).failed(6, &["a/node.key: "]);
+    assert!(!said.err.contains("there is no"), "{}", said.err);
+}
+
+#[test]
+fn refuses_addresses_and_stores_that_cannot_be_used() {
+    let cluster = Cluster::of(&["a"]);
+    let refused = |more: &[&str], says: &[&str]| {
+        let line = [&["agent", "--dir", "a"][..], more].concat();
+        drop(cluster.run(&line).failed(2, says));
+    };
+    let twice = "127.0.0.1:7101,127.0.0.1:7101";
+    refused(&["--listen", twice], &["--listen: ", "127.0.0.1:7101", "once"]);
+    refused(&["--listen", "224.0.0.1:7101"], &["--listen: ", "224.0.0.1:7101", "multicast"]);
+    let issuer = ["--issuer", "pki", "--issuer-listen"];
+    refused(&[&issuer[..], &[twice]].concat(), &["--issuer-listen: ", "once"]);
+    refused(&["--validity", "1h"], &["--validity is refused without --issuer"]);
+    refused(&["--issuer-listen", "127.0.0.1:0"], &["--issuer-listen is refused without"]);
+    for store in ["/dev/full", "."] {
+        refused(&["--store", store], &["--store: ", "no regular file", "memory"]);
+    }
+}
+
+#[test]
 fn refuses_a_key_that_others_may_read() {
     let cluster = Cluster::of(&["a"]);
     let key = cluster.dir("a").join("node.key");

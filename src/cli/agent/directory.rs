@@ -1,8 +1,8 @@
 //! The agent's directory: what is in it, and that one agent has it at a time.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, Write},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
     thread,
@@ -20,14 +20,41 @@ pub(crate) const STORE: &str = "store.redb";
 
 /// Refuses what is no directory; it may be mounted later.
 pub(crate) fn check(dir: &Path) -> Result<(), CliError> {
-    if dir.is_dir() {
-        return Ok(());
+    match fs::metadata(dir) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Err(error) if !is_absence(&error) => Err(unreachable(dir, &error)),
+        _ => Err(CliError::credentials(format!("there is no directory {}", dir.display()))),
     }
-    Err(CliError::credentials(format!(
-        "there is no directory {0}; {1}",
-        dir.display(),
-        how_to_make(dir)
-    )))
+}
+
+/// Refuses a file of the agent that is not there, or cannot be got at, which is not the same.
+pub(crate) fn check_file(file: &Path) -> Result<(), CliError> {
+    match fs::metadata(file) {
+        Ok(_) => Ok(()),
+        Err(error) if is_absence(&error) => {
+            Err(CliError::credentials(format!("there is no {}", file.display())))
+        }
+        Err(error) => Err(unreachable(file, &error)),
+    }
+}
+
+/// Whether something is certainly not there.
+pub(crate) fn is_absent(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|error| is_absence(&error))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn unreachable(path: &Path, error: &io::Error) -> CliError {
+    let whose = match error.kind() {
+        ErrorKind::PermissionDenied => {
+            "; may the user that runs the agent read all directories above it?"
+        }
+        _ => "",
+    };
+    CliError::credentials(format!("{}: {error}{whose}", path.display()))
 }
 
 /// What to run to make an agent's directory.
@@ -75,7 +102,7 @@ impl Lock {
     }
 }
 
-fn note(file: &mut File) -> std::io::Result<()> {
+fn note(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())

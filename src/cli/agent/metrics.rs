@@ -22,6 +22,7 @@ use crate::{
 pub(super) struct Exporter {
     recorder: PrometheusRecorder,
     scrapes: Scrapes,
+    address: SocketAddr,
 }
 
 /// Members by state and datacenter.
@@ -50,14 +51,20 @@ impl Seen {
 impl Exporter {
     pub(super) fn bind(address: SocketAddr) -> Result<Self, CliError> {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let scrapes = Scrapes::bind(address)
-            .map_err(|error| CliError::failed(format!("metrics = {address}: {error}")))?;
-        Ok(Self { recorder, scrapes })
+        let failed = |error| CliError::failed(format!("metrics = {address}: {error}"));
+        let scrapes = Scrapes::bind(address).map_err(failed)?;
+        let address = scrapes.address().map_err(failed)?;
+        Ok(Self { recorder, scrapes, address })
+    }
+
+    /// Where it is bound.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Serves until the task is aborted.
     pub(super) fn serve(self, agent: Arc<Agent>) -> JoinHandle<()> {
-        let Self { recorder, scrapes } = self;
+        let Self { recorder, scrapes, .. } = self;
         let page = recorder.handle();
         tokio::spawn(async move {
             with_local_recorder(&recorder, describe);

@@ -35,6 +35,11 @@ impl Scrapes {
         Ok(Self(TcpListener::from_std(listener)?))
     }
 
+    /// Where it is bound.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
     /// Serves until the task is aborted.
     pub(super) async fn serve(self, page: PrometheusHandle) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));

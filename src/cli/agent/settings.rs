@@ -152,6 +152,8 @@ impl Settings {
         settings.check_metrics()?;
         settings.check_clients()?;
         settings.check_issuers()?;
+        settings.check_issuing()?;
+        settings.check_store(dir)?;
         Ok(settings)
     }
 
@@ -188,18 +190,21 @@ impl Settings {
         directory::check(dir)?;
         let naming = self.naming()?;
         let [certificate, key, roots] = self.credential_files(dir);
-        if let Some(missing) = [&certificate, &key, &roots].into_iter().find(|file| !file.exists())
-        {
-            let missing = missing.display();
-            return Err(CliError::credentials(format!(
-                "there is no {missing}; {}",
-                how_to_make(dir)
-            )));
-        }
+        [&certificate, &key, &roots]
+            .into_iter()
+            .try_for_each(|file| directory::check_file(file))?;
         let identity = Identity::from_pem_files_named(&certificate, &key, &naming);
         let identity = identity.map_err(CliError::credentials)?;
         let roots = Roots::from_pem_file(&roots).map_err(CliError::credentials)?;
         Ok((identity, roots))
+    }
+
+    /// What to run before an agent can start here; `None` if something is there, or may be: it could be
+    /// lost by that.
+    pub(super) fn advice(&self, dir: &Path) -> Option<String> {
+        let nothing = directory::is_absent(dir)
+            || self.credential_files(dir).iter().all(|file| directory::is_absent(file));
+        nothing.then(|| how_to_make(dir))
     }
 
     /// A refusal that names where the key was set.
@@ -415,6 +420,32 @@ impl Settings {
         let checked =
             self.issuers().iter().try_for_each(|door| config::check_address("issuers", door));
         checked.map_err(|error| self.refused("issuers", error))
+    }
+
+    /// On the command line nobody means nothing by it. A file or an environment may be shared by several
+    /// agents, of which one issues.
+    fn check_issuing(&self) -> Result<(), CliError> {
+        for key in ["issuer_listen", "issuer_validity"] {
+            if let Some(flag) = self.origins.flags.get(key).filter(|_| self.file.issuer.is_none()) {
+                return Err(CliError::usage(format!(
+                    "{flag} is refused without --issuer PKI-DIR: this agent issues nothing"
+                )));
+            }
+        }
+        let doors = self.file.issuer_listen.as_deref().unwrap_or_default();
+        config::check_listen("issuer_listen", doors)
+            .map_err(|error| self.refused("issuer_listen", error))
+    }
+
+    /// What is there in the place of the store has to be a file.
+    fn check_store(&self, dir: &Path) -> Result<(), CliError> {
+        match self.store(dir).map(|path| (std::fs::metadata(&path), path)) {
+            Some((Ok(found), path)) if !found.is_file() => Err(self.refused("store", format!(
+                "store = {path:?} is refused: it is no regular file; name a file of this agent's own, or \
+                 memory for none"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Metrics are served to whoever asks, so only to this machine.

@@ -72,7 +72,9 @@ pub(super) async fn ready(
         }
         let reason = error.to_string();
         if told.is_to_be_told(&reason, clock.now()) {
-            tracing::warn!("waiting for {what} that can be used: {reason}");
+            // The rest is for a terminal.
+            let line = reason.lines().next().unwrap_or_default();
+            tracing::warn!("waiting for {what} that can be used: {line}");
         }
         if status.is_to_be_told(&reason, clock.now()) {
             let line = reason.lines().next().unwrap_or_default();
@@ -106,7 +108,11 @@ pub(super) async fn ready(
 async fn load(dir: &Path, settings: Settings) -> Result<Ready, CliError> {
     let dir = dir.to_owned();
     let load = move || {
-        let credentials = settings.credentials(&dir)?;
+        let credentials =
+            settings.credentials(&dir).map_err(|error| match settings.advice(&dir) {
+                Some(advice) => CliError::new(error.exit(), format!("{error}\n{advice}")),
+                None => error,
+            })?;
         let issuer = issuing::open(&settings, &dir, credentials.identity.name().clone())?;
         Ok(Ready { credentials, issuer })
     };

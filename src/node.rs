@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use rand::Rng;
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     task::JoinHandle,
 };
@@ -58,6 +59,8 @@ use crate::{
 pub struct Gossipmonger {
     pub(crate) shared: Arc<Shared>,
     root: ActorCell,
+    /// The node lives in this one; a caller may be in none.
+    runtime: Handle,
 }
 
 impl Gossipmonger {
@@ -344,7 +347,7 @@ impl Gossipmonger {
         M: Message + From<Delivery>,
     {
         let from = self.shared.cut();
-        tokio::spawn(feed(Arc::clone(&self.shared), from, actor))
+        self.runtime.spawn(feed(Arc::clone(&self.shared), from, actor))
     }
 
     /// What this node has counted since its start.
@@ -637,7 +640,7 @@ impl Gossipmonger {
         });
         let waiting = Arc::clone(&shared);
         let ended = tokio::spawn(async move { waiting.ended.wait().await });
-        Ok((Self { shared, root: root.get_cell() }, ended))
+        Ok((Self { shared, root: root.get_cell(), runtime: Handle::current() }, ended))
     }
 }
 

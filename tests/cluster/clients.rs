@@ -25,8 +25,8 @@ use gossipmonger::{
         quic::{
             QuicTransport,
             clients::{
-                CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler, REQUESTS_PER_CONNECTION,
-                Visitor,
+                ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler,
+                REQUESTS_PER_CONNECTION, Visitor,
             },
         },
     },
@@ -252,7 +252,7 @@ async fn one_client_does_not_take_the_place_of_all() {
         assert!(enter("greedy").await);
     }
     assert!(!enter("greedy").await, "its own are all it may have");
-    let others = (CLIENTS_MAX - CONNECTIONS_PER_CLIENT) / 4;
+    let others = (CLIENTS_MAX - ADMIN_PLACES - CONNECTIONS_PER_CLIENT) / 4;
     for n in 0..others {
         for _ in 0..4 {
             assert!(enter(&format!("c{n}")).await);

@@ -181,6 +181,18 @@ async fn an_actor_that_falls_behind_is_brought_up_to_date() {
     until("it has the change", || mirror.matches(&a)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_actor_is_subscribed_also_by_who_is_in_no_runtime() {
+    let node = Lab::default().spawn("a", &[]).await;
+    let mirror = Mirror { events: Arc::default(), gate: Arc::new(Semaphore::new(1)) };
+    let arguments = (Arc::clone(&mirror.events), Arc::clone(&mirror.gate));
+    let (actor, _) = Actor::spawn(None, Recorder, arguments).await.unwrap();
+    let here = node.clone();
+    std::thread::spawn(move || drop(here.subscribe_actor(actor))).join().unwrap();
+    node.set("k", "v").await.unwrap();
+    until("it has the key", || mirror.matches(&node)).await;
+}
+
 /// What an actor makes of the events it is sent.
 struct Mirror {
     events: Arc<Mutex<Vec<Event>>>,

@@ -27,6 +27,7 @@ use super::{
     renewal::Renewal,
 };
 use crate::{
+    actors::repeats::Repeats,
     cli::{
         admin::{
             Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, Info,
@@ -65,6 +66,9 @@ pub(super) struct Agent {
     watchers: Watchers,
     /// For long requests of clients.
     long_requests: Semaphore,
+    /// What was said of clients that asked for what they may not.
+    told: Repeats,
+    clock: Clock,
 }
 
 impl Agent {
@@ -89,6 +93,8 @@ impl Agent {
             metrics,
             watchers,
             long_requests,
+            told: Repeats::default(),
+            clock: Clock::start(),
         }
     }
 }
@@ -259,7 +265,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         let (name, role) = (rule.name, client.role);
         if let Err(forbidden) = rule.permits(role) {
             agent.node.counters().add(Counter::ClientRequestsRefused, 1);
-            tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
+            if agent.told.is_new(name, &client.name, agent.clock.now()) {
+                tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
+            } else {
+                tracing::debug!(%client, %remote, "a client was refused: {forbidden}");
+            }
             let message = forbidden.to_string().into();
             return self.failed(Failure { code: Code::Forbidden, message }).await;
         }

@@ -24,12 +24,15 @@ use super::{
 use crate::{
     clock::Clock,
     protocol::route::Counter,
-    tls::{self, ADMIN_ALPN, Client, Refusal, Rejection},
+    tls::{self, ADMIN_ALPN, Client, Refusal, Rejection, Role},
     transport::{BoxFuture, NodeLink},
 };
 
 /// Clients connected at once.
 pub const CLIENTS_MAX: usize = 32;
+/// Of these, the places that only clients of role `admin` may take: those that may only read or watch cannot
+/// keep an operator out.
+pub const ADMIN_PLACES: usize = 8;
 /// Connections of one client, so that one cannot shut out the others.
 pub const CONNECTIONS_PER_CLIENT: usize = 8;
 /// Requests of one connection under way at once.
@@ -65,10 +68,18 @@ pub struct Visitor {
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     handler: OnceLock<Arc<dyn ClientHandler>>,
-    /// Connections by the client's name.
-    connected: Mutex<BTreeMap<String, usize>>,
+    connected: Mutex<Connected>,
     /// Changes when everybody's certificate is to be looked at again.
     recheck: watch::Sender<u64>,
+}
+
+/// How many connections there are.
+#[derive(Debug, Default)]
+struct Connected {
+    /// By the client's name.
+    by_name: BTreeMap<String, usize>,
+    /// Of clients that came with another role than `admin`.
+    others: usize,
 }
 
 impl Clients {
@@ -88,15 +99,21 @@ impl Clients {
         self.recheck.send_modify(|times| *times += 1);
     }
 
-    /// Takes a place; `None` if there is none for this client.
-    fn enter(self: &Arc<Self>, name: &str) -> Option<Place> {
+    /// Takes a place; `None` if there is none for this client in this role.
+    fn enter(self: &Arc<Self>, name: &str, role: Role) -> Option<Place> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = connected.get(name).copied().unwrap_or(0);
-        if own >= CONNECTIONS_PER_CLIENT || connected.values().sum::<usize>() >= CLIENTS_MAX {
+        let other = !role.permits(Role::Admin);
+        let own = connected.by_name.get(name).copied().unwrap_or(0);
+        let all = connected.by_name.values().sum::<usize>();
+        if own >= CONNECTIONS_PER_CLIENT
+            || all >= CLIENTS_MAX
+            || other && connected.others >= CLIENTS_MAX - ADMIN_PLACES
+        {
             return None;
         }
-        connected.insert(name.to_owned(), own + 1);
-        Some(Place { clients: Arc::clone(self), name: name.to_owned() })
+        connected.by_name.insert(name.to_owned(), own + 1);
+        connected.others += usize::from(other);
+        Some(Place { clients: Arc::clone(self), name: name.to_owned(), other })
     }
 }
 
@@ -105,17 +122,20 @@ impl Clients {
 struct Place {
     clients: Arc<Clients>,
     name: String,
+    /// It counts among the others, whatever role the client has by now.
+    other: bool,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut connected = self.clients.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = connected.get_mut(&self.name) {
+        if let Some(own) = connected.by_name.get_mut(&self.name) {
             *own -= 1;
             if *own == 0 {
-                connected.remove(&self.name);
+                connected.by_name.remove(&self.name);
             }
         }
+        connected.others -= usize::from(self.other);
     }
 }
 
@@ -137,8 +157,11 @@ pub(super) fn welcome(
         Ok(client) => client,
         Err(refusal) => return guest.send_away(&refusal),
     };
-    let Some(place) = shared.clients.enter(&client.name) else {
-        let reason = format!("{client} is one client too many: {CLIENTS_MAX} may be connected");
+    let Some(place) = shared.clients.enter(&client.name, client.role) else {
+        let reason = format!(
+            "{client} is one client too many: {CLIENTS_MAX} may be connected, {ADMIN_PLACES} of them only of \
+             role admin, and {CONNECTIONS_PER_CLIENT} times the same"
+        );
         node.refused_of(&client.name, guest.remote(), TOO_MANY, reason);
         return Close::Busy.connection(&guest.connection, "too many clients: come again later");
     };
@@ -261,3 +284,27 @@ struct Idle;
 
 const NO_ROLE: &str = "your certificate gives you no role: get one by cert issue --client NAME \
                        --role ROLE, or let the agent's table [clients] name its URI";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_may_only_read_keep_no_operator_out() {
+        let clients = Arc::new(Clients::default());
+        let mut held = Vec::new();
+        for client in ["a", "b", "c", "d"] {
+            held.extend((0..CONNECTIONS_PER_CLIENT).map(|_| clients.enter(client, Role::Read)));
+        }
+        assert_eq!(held.iter().flatten().count(), CLIENTS_MAX - ADMIN_PLACES);
+        assert!(clients.enter("e", Role::Watch).is_none());
+        let own = |n: usize| (0..n).filter_map(|_| clients.enter("op", Role::Admin)).collect();
+        let operator: Vec<_> = own(CONNECTIONS_PER_CLIENT + 1);
+        assert_eq!(operator.len(), CONNECTIONS_PER_CLIENT);
+        drop(held);
+        assert!(clients.enter("e", Role::Watch).is_some());
+        drop(operator);
+        let connected = clients.connected.lock().unwrap();
+        assert!(connected.by_name.is_empty() && connected.others == 0, "{connected:?}");
+    }
+}

@@ -364,6 +364,16 @@ fn duration(
     Err(ConfigError { key, value: shown(value), allowed })
 }
 
+/// What a socket can be bound to, for those who wrote something else.
+pub(crate) const SOCKET_ADDRESS: &str =
+    "write IP:PORT, such as 10.0.0.1:7101 or [::1]:7101; a name is not taken here";
+
+/// Reads an address for a socket from the command line.
+#[cfg(feature = "cli")]
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
+}
+
 /// Refuses addresses that no socket can be bound to, or no second one.
 pub(crate) fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
     let refused = |address: &SocketAddr, allowed: &str| {

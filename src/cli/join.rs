@@ -21,6 +21,7 @@ use super::{
     output,
 };
 use crate::{
+    config,
     issuer::{self, Asked, Joined, Token},
     protocol::id::{Datacenter, NodeId},
     tls::{Existing, file},
@@ -43,7 +44,7 @@ pub(crate) struct Args {
     datacenter: Option<Datacenter>,
     /// Address that the agent is to listen on; may be given several times. Default: this machine's
     /// address on the way to the seed, with the seed's port; on loopback any free port.
-    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',', value_parser = config::socket_address)]
     listen: Vec<SocketAddr>,
     /// Address or name (HOST:PORT) where others reach it; may be given several times.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
@@ -78,7 +79,12 @@ fn read_token(given: &str) -> Result<zeroize::Zeroizing<String>, CliError> {
     let mut token = zeroize::Zeroizing::new(given.to_owned());
     if given == "-" {
         token.clear();
-        io::stdin().lock().read_line(&mut token)?;
+        io::stdin().lock().read_line(&mut token).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => {
+                CliError::usage("what came on standard input is no token: it is no text")
+            }
+            _ => error.into(),
+        })?;
     }
     Ok(token)
 }

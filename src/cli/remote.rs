@@ -21,6 +21,7 @@ use super::{
     error::{CliError, Exit},
 };
 use crate::{
+    config,
     foreign::Foreign,
     protocol::id::NodeId,
     tls::{self, ClientIdentity, Host, Roots, SERVER_NAME, Verdict, file},
@@ -187,7 +188,10 @@ impl Remote {
         let addresses = match resolved {
             Ok(Ok(addresses)) => addresses.take(ATTEMPTS_MAX).collect::<Vec<_>>(),
             Ok(Err(error)) => {
-                return Err(CliError::usage(format!("--agent {}: {error}", self.address)));
+                // What is no HOST:PORT has no better reason than that.
+                let refused = config::check_address("agent", &self.address).err();
+                let why = refused.map_or_else(|| error.to_string(), |refused| refused.allowed);
+                return Err(CliError::usage(format!("--agent {} is refused: {why}", self.address)));
             }
             Err(_) => {
                 let address = &self.address;

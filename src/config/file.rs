@@ -243,6 +243,10 @@ impl ConfigFile {
                 Ok(target) if source.kind() == std::io::ErrorKind::NotFound => {
                     FileError::Dangling { file: file.to_owned(), target }
                 }
+                _ if source.kind() == std::io::ErrorKind::InvalidData => FileError::Parse {
+                    origin: file.display().to_string(),
+                    reason: "is no UTF-8 text: write it again as plain text".to_owned(),
+                },
                 _ => FileError::Read { file: file.to_owned(), source },
             })?;
         Self::parse(&text, &file.display().to_string(), environment)
@@ -350,7 +354,8 @@ fn overlay(table: &mut toml::Table, name: &str, key: &str, value: &str) -> Resul
 
 /// What is wrong with a text, without the line break at its end.
 fn words(error: &toml::de::Error) -> String {
-    error.to_string().trim_end().to_owned()
+    // The standard library's words, which say neither what is wrong nor what to write.
+    error.to_string().trim_end().replace("invalid socket address syntax", super::SOCKET_ADDRESS)
 }
 
 /// Where a file has a key that is unknown, for people: `line 3: `.

@@ -162,7 +162,7 @@ fn says_what_is_missing() {
     let line = ["--agent", "127.0.0.1:1", "--dir", "a", "info"];
     cluster.run(&line).failed(2, &["a/client.pem", "--cert DIR"]);
     let line = ["--agent", "nowhere", "--cert", "alice", "info"];
-    cluster.run(&line).failed(2, &["--agent nowhere"]);
+    cluster.run(&line).failed(2, &["--agent nowhere is refused: host:port with a port"]);
     let issue = |more: &[&str]| {
         cluster.run(&[&["cert", "issue", "--ca", "pki", "--dir", "x"][..], more].concat())
     };

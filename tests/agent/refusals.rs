@@ -61,6 +61,29 @@ fn refuses_addresses_and_stores_that_cannot_be_used() {
 }
 
 #[test]
+fn says_what_to_write_where_a_library_would_only_refuse() {
+    let cluster = Cluster::of(&["a"]);
+    let agent = ["agent", "--dir", "a"];
+    let how = ["write IP:PORT, such as 10.0.0.1:7101"];
+    for flag in ["--listen", "--metrics", "--issuer-listen"] {
+        cluster.run(&[&agent[..], &[flag, "host:7101"]].concat()).failed(2, &how);
+    }
+    cluster.configure("a", "listen = [\"host:7101\"]\n");
+    cluster.run(&agent).failed(2, &how).failed(2, &["a/gossipmonger.toml"]);
+    cluster.configure("a", "");
+    let mut command = cluster.command(&agent);
+    command.env("GOSSIPMONGER_LISTEN", "host:7101");
+    crate::harness::said(command).failed(2, &how).failed(2, &["GOSSIPMONGER_LISTEN"]);
+    fs::write(cluster.dir("a").join("gossipmonger.toml"), [0xff, 0xfe, b'x']).unwrap();
+    cluster.run(&agent).failed(2, &["a/gossipmonger.toml: is no UTF-8 text"]);
+    cluster.configure("a", "");
+    let store = cluster.dir("a").join("store.redb");
+    fs::write(&store, "x".repeat(8_192)).unwrap();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o600)).unwrap();
+    cluster.run(&agent).failed(1, &["store.redb: damaged: this is no store of gossipmonger"]);
+}
+
+#[test]
 fn refuses_a_key_that_others_may_read() {
     let cluster = Cluster::of(&["a"]);
     let key = cluster.dir("a").join("node.key");

@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Flags {
     /// Address to listen on; may be given several times. Default 127.0.0.1 and any free port.
-    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address, value_delimiter = ',')]
     listen: Vec<SocketAddr>,
     /// Address or name (HOST:PORT) of some node of the cluster; may be given several times.
     #[arg(long = "seed", value_name = "HOST:PORT", value_delimiter = ',')]
@@ -77,14 +77,14 @@ pub(crate) struct Flags {
     #[arg(long)]
     wait_for_certificate: bool,
     /// Loopback address where Prometheus metrics are served.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address)]
     metrics: Option<SocketAddr>,
     /// Directory of the cluster's authority: this agent gives out certificates by token.
     #[arg(long, value_name = "PKI-DIR")]
     issuer: Option<PathBuf>,
     /// Address where those who join knock; may be given several times. Default: one port further than
     /// --listen.
-    #[arg(long, value_name = "ADDR:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address, value_delimiter = ',')]
     issuer_listen: Vec<SocketAddr>,
     /// How long the certificates that this agent gives out are valid (`72h`).
     #[arg(long = "validity", value_name = "TIME", value_parser = humantime::parse_duration)]

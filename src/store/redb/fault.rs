@@ -33,7 +33,10 @@ impl Fault {
             Self::Damaged(reason) => return StoreError::Damaged { location, reason },
             Self::Redb(error) if is_locked(&error) => return StoreError::InUse { location },
             Self::Redb(error) if is_damage(&error) => {
-                return StoreError::Damaged { location, reason: error.to_string() };
+                let reason = error.to_string();
+                let reason =
+                    if reason.contains("magic number") { NO_STORE.to_owned() } else { reason };
+                return StoreError::Damaged { location, reason };
             }
             Self::Redb(redb::Error::Io(error)) => error.to_string(),
             Self::Redb(error) => error.to_string(),
@@ -100,6 +103,9 @@ fn is_damage(error: &redb::Error) -> bool {
         _ => false,
     }
 }
+
+/// What the beginning of a file says that redb has not made.
+const NO_STORE: &str = "this is no store of gossipmonger, or its beginning was written over";
 
 #[cfg(test)]
 mod tests {

@@ -165,7 +165,7 @@ impl Transport for MemoryTransport {
         &'a self,
         opening: Opening<'a>,
     ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
-        let node = opening.name.node.clone();
+        let node = opening.name.node;
         let network = self.network.clone();
         Box::pin(async move {
             let open: Arc<dyn OpenTransport> = Arc::new(Open { network, node });

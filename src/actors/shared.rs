@@ -176,11 +176,19 @@ impl Shared {
     /// Under the lock nothing is called that is not ours: a store or a log that subscribes would wait for
     /// itself, and a slow one would stop all who subscribe.
     pub(crate) fn publish(&self, outputs: Vec<Output>, view: impl FnOnce()) -> Option<Duration> {
-        let is_seen = |output: &Output| matches!(output, Output::Event(_) | Output::Unreachable(_));
+        // Who sees the state finds it counted.
+        let is_seen = |output: &Output| {
+            matches!(output, Output::Event(_) | Output::Unreachable(_) | Output::Count(..))
+        };
         let (seen, rest): (Vec<_>, Vec<_>) = outputs.into_iter().partition(is_seen);
         let mut problems = Vec::new();
         {
             let _publishing = self.publishing();
+            for output in &seen {
+                if let Output::Count(counter, times) = output {
+                    self.counters.add(*counter, *times);
+                }
+            }
             view();
             for output in seen {
                 match output {

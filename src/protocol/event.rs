@@ -207,8 +207,9 @@ pub enum Problem {
     /// This process stood still for longer than the others keep a dead node. What it knew of others is
     /// dropped, and asked for anew.
     #[error(
-        "this process stood still for {} s, longer than forget_after: what it knew of {peers} nodes \
-         is dropped, and they are asked anew", slept.as_secs()
+        "this process stood still, its machine was suspended or its clock was set ahead, by {} s, which is \
+         longer than forget_after: what it knew of {peers} nodes is dropped, and they are asked anew",
+        slept.as_secs()
     )]
     Overslept {
         /// For how long.

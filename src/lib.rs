@@ -46,7 +46,7 @@
 //!        ┌─────────────┼──────────────┬──────────────────┐
 //!     storage       detector      scheduler          transport ── connections ── QUIC
 //!   (replica)     (liveness)    (whom to talk to)        │
-//!        │                                          TLS: who is who
+//!        │                                          TLS: identities
 //!     writer ── Store
 //! ```
 //!

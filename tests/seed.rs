@@ -38,7 +38,7 @@ fn config(network: &MemoryNetwork, name: &str, seeds: &[&str], storage: Arc<dyn 
     config
 }
 
-/// A storage module of one's own, which fails when it is told to.
+/// A custom storage module that fails on request.
 #[derive(Debug, Default)]
 struct Own {
     kept: MemoryStore,

@@ -124,7 +124,7 @@ async fn begin(
 ) -> Result<Begun, CliError> {
     tracing::debug!("reading certificate, key and roots");
     let (settings, ready) = waiting::ready(dir, flags, settings, logs, hangup).await?;
-    // Not before: a directory that is no node's gets no lock.
+    // Not before: the agent leaves no lock in a directory that is not a node's.
     let here = dir.to_owned();
     let taken = move || Lock::take(&here);
     *lock = Some(offload(&FILES, "taking the directory's lock", FILE_TIMEOUT, taken).await?);
@@ -352,7 +352,7 @@ const REST_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long systemd may take to take a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Whatever watchdog is asked for, it is told no more often than this.
+/// The shortest time between two messages to the watchdog.
 const WATCHDOG_PERIOD_MIN: Duration = Duration::from_millis(100);
 /// What is said of files that are waited for.
 const CREDENTIALS: &str = "reading certificate, key and roots";

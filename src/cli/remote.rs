@@ -188,7 +188,7 @@ impl Remote {
         let addresses = match resolved {
             Ok(Ok(addresses)) => addresses.take(ATTEMPTS_MAX).collect::<Vec<_>>(),
             Ok(Err(error)) => {
-                // What is no HOST:PORT has no better reason than that.
+                // An address that is not HOST:PORT has no better reason.
                 let refused = config::check_address("agent", &self.address).err();
                 let why = refused.map_or_else(|| error.to_string(), |refused| refused.allowed);
                 return Err(CliError::usage(format!("--agent {} is refused: {why}", self.address)));

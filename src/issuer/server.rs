@@ -547,7 +547,7 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOKS_MAX: usize = 4;
 /// Requests decided at once; each takes a thread in the same way.
 const DECISIONS_MAX: usize = 8;
-/// How long the files may take over one request: shorter than [`REQUEST_TIMEOUT`], so that the visitor is told.
+/// How long the files may take for one request: shorter than [`REQUEST_TIMEOUT`], so that the client gets an answer.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(7);
 /// How long an asker may take to read its answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);

@@ -976,8 +976,8 @@ impl NodeMap {
             }
             return Before { life, replaced: None, staged_life, dropped: staged };
         }
-        // The owner has lost the floor alone: readers keep this copy until the map, which is told again from
-        // the start, has come as far.
+        // The owner has lost only the floor: readers keep this copy until the map, which is sent again from
+        // the start, reaches as far.
         if is_ancestor(&self.digest_line(&delta.node), &delta.ancestry) {
             let life = self.exchange_life(Life::of(delta));
             let (grows, dropped) = match staged {

@@ -146,7 +146,7 @@ pub struct Replica {
     signer: Option<sealing::Signer>,
     /// The life, and the certificate that cannot vouch for it.
     unable_to_sign: Option<(Generation, u64)>,
-    /// What went wrong and is told with the next input.
+    /// A problem to report with the next input.
     untold: Option<Problem>,
     /// Nodes that have signed two states as one.
     liars: BTreeSet<NodeId>,

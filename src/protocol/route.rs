@@ -66,10 +66,10 @@ pub enum StorageInput {
     HeardOfSelf(Generation, Heard),
     /// A peer was heard that is said to be suspect or dead: tell it, so that it can refute that.
     Back(NodeId),
-    /// A peer that is dead in this generation is no longer to be told of. A later one is not meant: it may
-    /// have begun while this was on its way.
+    /// Leave a peer that is dead in this generation out of digests. A later generation is not meant: it may
+    /// have begun while this message was on its way.
     Retire(NodeId, Generation),
-    /// A peer that is dead in this generation is to be forgotten; a later one is not meant.
+    /// Forget a peer that is dead in this generation; a later one is not meant.
     Forget(NodeId, Generation),
     /// A peer that is not there is to be forgotten by everybody.
     Remove {

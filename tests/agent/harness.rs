@@ -260,7 +260,7 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Puts a named pipe in the place of a file: whoever opens it waits for ever, as on a file system that
+/// Puts a named pipe in the place of a file: a process that opens it waits for ever, as on a file system that
 /// hangs. Says so, and `false`, where there is no mkfifo(1).
 pub(crate) fn hangs(file: &Path) -> bool {
     let _ = fs::remove_file(file);

@@ -64,7 +64,7 @@ fn an_issuer_whose_directory_hangs_shuts_its_door_and_runs_on() {
         let _ = child.kill();
         child.wait().unwrap();
     }
-    // Lets go of whoever still waits, as a file system does that answers again.
+    // Lets the waiting threads go, as a file system does that answers again.
     let pipe = fs::File::options().read(true).write(true).open(&ca).unwrap();
     fs::write(cluster.path().join("pki/new"), good).unwrap();
     fs::rename(cluster.path().join("pki/new"), &ca).unwrap();

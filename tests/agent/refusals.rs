@@ -80,7 +80,9 @@ fn says_what_to_write_where_a_library_would_only_refuse() {
     let store = cluster.dir("a").join("store.redb");
     fs::write(&store, "x".repeat(8_192)).unwrap();
     fs::set_permissions(&store, fs::Permissions::from_mode(0o600)).unwrap();
-    cluster.run(&agent).failed(1, &["store.redb: damaged: this is no store of gossipmonger"]);
+    cluster
+        .run(&agent)
+        .failed(1, &["store.redb: damaged: this file is not a store of gossipmonger"]);
 }
 
 #[test]

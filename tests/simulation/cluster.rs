@@ -1545,8 +1545,8 @@ impl Cluster {
                 let part = |copy: &NodeMap| {
                     copy.is_told_anew() || copy.digest_entry(owner.clone()).is_part()
                 };
-                // Of a copy that is told anew the sum has the one that grows. A part is in no sum, nor
-                // what is about to be forgotten, which no digest lists.
+                // If a copy is being replaced, the sum has the replacement. Parts and copies that are about
+                // to be forgotten are in no sum.
                 let is_summed = |slot: usize| {
                     let replica = &self.node(slot).replica;
                     replica.lists(owner) && !replica.copy(owner).is_none_or(part)

@@ -37,9 +37,9 @@ pub(super) struct Reloader {
     node: Gossipmonger,
     /// What the node was started with.
     started: ConfigFile,
-    /// Not held while the node is waited for: whoever looks at the files needs it.
+    /// Never held across a call to the node: the task that watches the files needs it.
     current: Mutex<Current>,
-    /// Held by whoever reloads or changes tags.
+    /// Held during a reload and while tags change.
     turns: Mutex<()>,
     /// Why what is in the files of certificate, key and roots is not in force.
     problem: ArcSwapOption<String>,

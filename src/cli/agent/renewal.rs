@@ -143,7 +143,7 @@ fn due(certificate: &CertificateSummary, begin: SystemTime) -> SystemTime {
     begin + lifetime * 2 / 3 + spread.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
-/// Why a new certificate, received now, is no reason to ask for the next one without a pause.
+/// Why the next certificate should not be requested without a pause.
 fn flaw(
     old: &CertificateSummary,
     new: &CertificateSummary,

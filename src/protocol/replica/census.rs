@@ -41,7 +41,7 @@ impl Replica {
             complete: true,
         };
         let links = self.asked();
-        // Who has taken its share of the waves is told that not all were reached.
+        // A peer that has used up its share gets the answer that not all nodes were reached.
         let may = self.waves.is_known(&wave) || self.quotas.may(now, Quota::Waves, from);
         let swells = if may {
             self.waves.wave(now, from, wave, own, links)

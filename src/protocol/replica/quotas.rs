@@ -14,7 +14,7 @@ pub const LIVES_SAVED_MAX: u32 = 24;
 /// limit one frame about all nodes makes each of them flood. What comes sooner comes with later
 /// exchanges; an accusation with its observers is not counted here.
 pub const VERDICTS_PER_SECOND: u32 = 64;
-/// So many may be saved up: a datacenter that is gone is told of at once.
+/// So many may be saved up: a lost datacenter causes many at once.
 pub const VERDICTS_SAVED_MAX: u32 = 256;
 /// Signed heads of this node's own name that are verified in a second for one peer. An honest peer shows one
 /// with each exchange at most; what comes sooner counts as hearsay.
@@ -22,10 +22,10 @@ pub const OWN_HEADS_PER_SECOND: u32 = 4;
 /// So many may be saved up.
 pub const OWN_HEADS_SAVED_MAX: u32 = 8;
 
-/// Accusations of others that are passed on for one peer in a second. All who are told one pass it on, and
+/// Accusations of others that are passed on for one peer in a second. Every node that receives one passes it on, and
 /// the accused answers to everybody. What comes sooner comes with later exchanges.
 pub const ACCUSATIONS_PER_SECOND: u32 = 64;
-/// So many may be saved up: a datacenter that is gone is told of at once.
+/// So many may be saved up: a lost datacenter causes many at once.
 pub const ACCUSATIONS_SAVED_MAX: u32 = 4_096;
 /// Answers to one peer in a second that says another sum of the revocations: each tells all of them.
 pub const REVOCATIONS_PER_SECOND: u32 = 1;

@@ -105,7 +105,7 @@ fn is_damage(error: &redb::Error) -> bool {
 }
 
 /// What the beginning of a file says that redb has not made.
-const NO_STORE: &str = "this is no store of gossipmonger, or its beginning was written over";
+const NO_STORE: &str = "this file is not a store of gossipmonger, or its beginning was overwritten";
 
 #[cfg(test)]
 mod tests {

@@ -55,7 +55,8 @@ pub(super) enum Quota {
 }
 
 impl Quota {
-    const ALL: u32 = 6;
+    /// How many kinds there are.
+    const KINDS: usize = 6;
 
     /// How many in a second, and how many are saved up at most.
     const fn limits(self) -> (u32, u32) {
@@ -105,7 +106,7 @@ impl Quotas {
         let (rate, most) = quota.limits();
         let (rate, most) = (f64::from(rate), f64::from(most));
         let key = (quota, from.clone());
-        let spenders = SPENDERS_MAX * Quota::ALL as usize;
+        let spenders = SPENDERS_MAX * Quota::KINDS;
         if self.peers.len() >= spenders && !self.peers.contains_key(&key) {
             return false;
         }

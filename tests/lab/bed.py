@@ -1,6 +1,6 @@
-"""What the experiments in the lab share: agents, each a process in a network namespace of its own.
+"""Shared parts of the experiments in the lab: agents, each a process in a network namespace of its own.
 
-Nothing in here judges; the scripts beside it do.
+This module judges nothing; the scripts beside it do.
 """
 import collections
 import itertools
@@ -15,13 +15,13 @@ import threading
 import time
 
 PORT = 7101
-PATIENCE = 120.0  # seconds a state may take to come
-HOSTS_FILE = "hosts"  # of the lab: names of seeds, for agents that get their seeds by name
+PATIENCE = 120.0  # seconds within which an expected state must be reached
+HOSTS_FILE = "hosts"  # in the lab's directory: names of seeds, for agents that get their seeds by name
 
 STATES = {"peer_live": "live", "peer_suspect": "suspect", "peer_dead": "dead", "peer_left": "left",
           "peer_forgotten": "forgotten", "peer_revoked": "revoked"}
 
-# At a moment of the monotonic clock an observer said that a peer is in a state now; all that it said.
+# An observer's event: at this moment of the monotonic clock it reported a peer in a state.
 Said = collections.namedtuple("Said", "at observer state peer event")
 
 
@@ -30,10 +30,10 @@ class Failed(Exception):
 
 
 class Lab:
-    """The namespaces, and the agents in them. A node is named after the host where it is at first."""
+    """The namespaces, and the agents in them. A node is named after the host on which it starts first."""
 
     def __init__(self, netlab, binary, dcs, hosts, spare=0):
-        """`spare`: hosts in each datacenter at first without an agent."""
+        """`spare`: number of hosts in each datacenter that have no agent at first."""
         self.netlab, self.binary = os.path.abspath(netlab), os.path.abspath(binary)
         self.dcs, self.size = dcs, hosts + spare
         self.name = f"gm{os.getpid()}"
@@ -75,8 +75,8 @@ class Lab:
         return {node: self.host_addresses[host] for node, host in self.hosts.items()}
 
     def name_seeds(self):
-        """Has the names of the seeds stand for where they are now, also for agents that run."""
-        # In place: the file itself is what the agents have mounted.
+        """Makes the names of the seeds resolve to their current addresses, also for running agents."""
+        # Written in place, since the agents have mounted this very file.
         with open(os.path.join(self.root, HOSTS_FILE), "w") as names:
             names.write("127.0.0.1 localhost\n")
             for seed in self.seeds:
@@ -86,7 +86,7 @@ class Lab:
         """Starts an agent; `named`: it gets its seeds by name, not by address."""
         binary = [self.binary]
         if named:
-            # The namespace has its mounts to itself.
+            # Mounts are private to the namespace.
             mounts = 'mount --bind "$0" /etc/hosts && exec "$@"'
             binary = ["sh", "-c", mounts, os.path.join(self.root, HOSTS_FILE), *binary]
         command = [sys.executable, self.netlab, "--lab", self.name, "exec", self.hosts[node], "--",
@@ -105,7 +105,7 @@ class Lab:
         return node in self.agents and self.agents[node].poll() is None
 
     def kill(self, node):
-        """kill -9. Returns when, on the monotonic clock."""
+        """Kills an agent with kill -9. Returns the time on the monotonic clock."""
         begun = time.monotonic()
         self.agents[node].kill()
         self.agents[node].wait()
@@ -128,7 +128,7 @@ class Lab:
         self.run("--dir", self.dir(node), "set", key, value)
 
     def until(self, what, holds, patience=PATIENCE):
-        """Waits until `holds` has nothing to object. Returns the seconds it took."""
+        """Waits until `holds` returns no objection. Returns the seconds it took."""
         begun = time.monotonic()
         missing = None
         while time.monotonic() - begun < patience:
@@ -141,7 +141,7 @@ class Lab:
         raise Failed(f"not within {patience:.0f} s: {what}: {missing}")
 
     def agree(self, nodes, begun):
-        """Seconds since `begun` until every node has been seen to have all of them for live, and still has."""
+        """Returns the seconds since `begun` until every node considered all of them live, and still does."""
         waits = list(nodes)
         while time.monotonic() - begun < PATIENCE:
             waits = [at for at in waits if self.see([at], nodes, "live")]
@@ -150,10 +150,10 @@ class Lab:
                 waits = [at for at in nodes if self.see([at], nodes, "live")]
                 if not waits:
                     return took
-        raise Failed(f"not one view again within {PATIENCE:.0f} s: {self.see(nodes, nodes, 'live')}")
+        raise Failed(f"not the same view again within {PATIENCE:.0f} s: {self.see(nodes, nodes, 'live')}")
 
     def see(self, observers, targets, *accepted):
-        """What keeps the observers from seeing every target in one of these states, if anything does."""
+        """Returns why the observers do not see every target in one of these states, or None if they do."""
         for at in observers:
             states = self.states(at)
             wrong = {t: states.get(t) for t in targets if states.get(t) not in accepted}
@@ -178,9 +178,9 @@ class Lab:
 
 
 class Watch(threading.Thread):
-    """Reads what the agents say of each other, from their own events, and when.
+    """Reads from the agents' own events what they report about each other, and when.
 
-    The moments are those of reading: some tenths of a millisecond after the agent has said it.
+    The moments are those of reading, some tenths of a millisecond after the agent wrote the event.
     """
 
     def __init__(self, lab):
@@ -193,7 +193,7 @@ class Watch(threading.Thread):
         self.start()
 
     def follow(self, node, patience=PATIENCE):
-        """Reads the events of an agent that was just started, from its first moment on, if it can be."""
+        """Reads the events of an agent that was just started, if possible from its first moment on."""
         begun = time.monotonic()
         while time.monotonic() - begun < patience:
             command = [self.lab.binary, "--dir", self.lab.dir(node), "events", "--json"]
@@ -208,7 +208,7 @@ class Watch(threading.Thread):
             if not self.lab.runs(node):
                 raise Failed(f"the agent {node} has ended")
             time.sleep(0.02)
-        raise Failed(f"{node} has not told its events within {patience:.0f} s")
+        raise Failed(f"{node} has not reported its events within {patience:.0f} s")
 
     def run(self):
         while True:
@@ -233,24 +233,24 @@ class Watch(threading.Thread):
             self.news.notify_all()
 
     def since(self, moment):
-        """What was said since then."""
+        """Returns the events since then."""
         with self.news:
             return [said for said in self.said if said.at >= moment]
 
     def accusations(self, since, of=None, but=(), by=None):
-        """Who was said to be suspect or dead since then; `of`: only these, `but`: not these."""
+        """Returns the reports since then that a peer is suspect or dead; `of`: only these peers, `but`: not these."""
         return [said for said in self.since(since)
                 if said.state in ("suspect", "dead") and said.peer not in but
                 and (of is None or said.peer in of) and (by is None or said.observer in by)]
 
     def write(self, path):
-        """All that was said, a line of JSON each."""
+        """Writes all events, a line of JSON each."""
         with self.news, open(path, "w") as lines:
             for said in self.said:
                 lines.write(json.dumps({"at": round(said.at, 4), "observer": said.observer, **said.event}) + "\n")
 
     def wait(self, observers, peer, states, since, patience):
-        """When each of the observers first said so, in seconds since then; `None`: not in time."""
+        """Returns when each observer first reported this, in seconds since then; `None`: not in time."""
         end = since + patience
         found = {}
         with self.news:
@@ -264,7 +264,7 @@ class Watch(threading.Thread):
                 self.news.wait(left)
 
     def close(self):
-        """Ends the readers; the agents go on."""
+        """Ends the readers; the agents keep running."""
         for stream in self.streams.values():
             if stream.poll() is None:
                 stream.kill()

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Failure detection among three datacenters of three agents: how soon, and that nobody else is blamed.
+"""Failure detection among three datacenters of three agents: detection times and false accusations.
 
 Every agent is a process of its own in a network namespace of its own, 40 ms away from other
-datacenters; every packet is lost with a probability of 1 %, also inside a datacenter. What agents say of
-each other is read from their own events. Each experiment begins with one view and ends with one view.
+datacenters; every packet is lost with a probability of 1 %, also inside a datacenter. The script reads
+from the agents' own events what they report about each other. Before and after each experiment all agents
+consider all others live (one view).
 
 Needs root and the lab that gives the namespaces (--netlab); `clock` needs libfaketime and is skipped
-without it. The last line is a JSON object. Exit status 0 only if no bar was missed.
+without it. The last line is a JSON object. Exit status 0 only if every bound was met.
 """
 import argparse
 import collections
@@ -25,13 +26,13 @@ sys.dont_write_bytecode = True
 from bed import PATIENCE, PORT, Failed, Lab, Watch
 
 DCS, HOSTS, SPARE = 3, 3, 1
-LOSS = 0.01  # of every packet, if an experiment does not say otherwise
-SETTLE = 3.0  # seconds for which the view has to have been one before anything is done
+LOSS = 0.01  # of every packet, unless an experiment sets another
+SETTLE = 3.0  # seconds of one view before an experiment begins
 
 SUSPECT_P50, SUSPECT_P99 = 0.5, 1.0  # seconds from kill -9 until its datacenter suspects it
-LIVE_AGAIN = 10.0  # seconds until a node that can be reached again is live at all
+LIVE_AGAIN = 10.0  # seconds until all consider a reachable node live again
 ONE_VIEW = 15.0  # seconds from a heal until there is one view
-DETECT = 20.0  # seconds within which those that are gone have to be noticed
+DETECT = 20.0  # seconds within which a failure must be detected
 
 
 class Skipped(Exception):
@@ -39,7 +40,7 @@ class Skipped(Exception):
 
 
 class Bed:
-    """The lab, what was seen in it, and the bars."""
+    """The lab, the observations in it, and the bounds."""
 
     def __init__(self, arguments):
         self.arguments = arguments
@@ -49,11 +50,11 @@ class Bed:
         self.missed = []
 
     def soon(self, what, seconds, bound):
-        """What may take so long, or longer where the machine is said to be slow."""
+        """Checks that a step took at most `bound` seconds, times `--slack` for a slow machine."""
         self.bar(f"seconds {what}", seconds, bound * self.arguments.slack)
 
     def bar(self, what, seen, bound):
-        """What has to be at most so much."""
+        """Checks that a figure is at most `bound`."""
         met = seen is not None and seen <= bound
         shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else seen
         print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound}", flush=True)
@@ -61,16 +62,16 @@ class Bed:
             self.missed.append(f"{what}: {shown}, more than {bound}")
 
     def blames(self, what, accusations):
-        """Nobody may have been accused."""
+        """Checks that there were no accusations."""
         for said in accusations[:10]:
-            print(f"  {said.observer} has said that {said.peer} is {said.state}", flush=True)
-        self.bar(f"{what}: times that somebody was accused who should not be", len(accusations), 0)
+            print(f"  {said.observer} reported {said.peer} as {said.state}", flush=True)
+        self.bar(f"{what}: false accusations", len(accusations), 0)
 
     def others(self, *but):
         return [node for node in self.nodes if node not in but]
 
     def inside(self, node):
-        """The others of its datacenter."""
+        """Returns the other nodes of its datacenter."""
         return [other for other in self.others(node) if other[:3] == node[:3]]
 
     # --- agents
@@ -84,7 +85,7 @@ class Bed:
         self.start(node, *flags, environment=environment)
 
     def one_view(self, what, begun=None):
-        """Waits until all have all for live. Returns the seconds since `begun`."""
+        """Waits until all consider all live. Returns the seconds since `begun`."""
         begun = time.monotonic() if begun is None else begun
         took = self.lab.agree(self.nodes, begun)
         print(f"ok: {what}: one view ({took:.1f} s)", flush=True)
@@ -93,11 +94,11 @@ class Bed:
     # --- the network
 
     def lose(self, share=LOSS):
-        """Every packet is lost so often."""
+        """Sets the loss of every link."""
         self.lab.net("loss", "all", "all", f"{share * 100:.4f}%")
 
     def heal(self):
-        """Returns the moment before."""
+        """Removes all impairments but the usual loss. Returns the moment before."""
         begun = time.monotonic()
         self.lab.net("heal")
         self.lose()
@@ -107,7 +108,7 @@ class Bed:
         time.sleep(wait)
 
     def restore(self):
-        """Everybody runs where it belongs, nothing is in the way, and there is one view."""
+        """Restores the state before an experiment: all agents run, all links work, and there is one view."""
         self.heal()
         for node in self.nodes:
             if not self.lab.runs(node):
@@ -116,7 +117,7 @@ class Bed:
         self.settle()
 
     def begin_anew(self):
-        """What an experiment has broken is not the next one's affair."""
+        """Restarts all agents, so that a failed experiment does not affect the next one."""
         self.heal()
         for node in self.nodes:
             if self.lab.runs(node):
@@ -127,15 +128,15 @@ class Bed:
             self.start(node)
 
 
-# --- experiments: each returns what it has seen
+# --- experiments: each returns its observations
 
 
 def kill(bed):
-    """kill -9 of one agent, again and again, at 1 % loss: until the others of its datacenter suspect it."""
+    """kill -9 of one agent, repeatedly, at 1 % loss: the time until the others of its datacenter suspect it."""
     suspected, dead, back, false = [], [], [], 0
     for attempt in range(bed.arguments.tries):
         victim = bed.nodes[attempt % len(bed.nodes)]
-        # Somewhere between two heartbeats.
+        # A random moment between two heartbeats.
         time.sleep(random.uniform(1.0, 2.0))
         begun = bed.lab.kill(victim)
         bad = ("suspect", "dead")
@@ -151,14 +152,14 @@ def kill(bed):
               f"back after {listed([back[-1]])}; others accused: {len(others)}", flush=True)
     bed.soon("from kill -9 until its datacenter suspects it, p50", quantile(suspected, 0.5), SUSPECT_P50)
     bed.soon("from kill -9 until its datacenter suspects it, p99", quantile(suspected, 0.99), SUSPECT_P99)
-    bed.bar("kill -9: tries in which not all found it dead", sum(d is None for d in dead), 0)
-    bed.bar("kill -9: times that somebody was accused who should not be", false, 0)
+    bed.bar("kill -9: tries in which some node did not find it dead", sum(d is None for d in dead), 0)
+    bed.bar("kill -9: false accusations", false, 0)
     return {"tries": len(suspected), "suspect_s": summary(suspected), "dead_everywhere_s": summary(dead),
             "back_s": summary(back), "false_accusations": false}
 
 
 def loss(bed):
-    """5 % loss on every link, for a while: nobody dies."""
+    """5 % loss on every link, for a while: no node is called dead."""
     bed.lose(0.05)
     begun, told = time.monotonic(), 0
     end = begun + bed.arguments.seconds
@@ -166,7 +167,7 @@ def loss(bed):
         time.sleep(min(60.0, max(0.0, end - time.monotonic())))
         accusations = bed.watch.accusations(begun)
         for said in accusations[told:]:
-            print(f"  after {said.at - begun:.1f} s: {said.observer} has said that {said.peer} is {said.state}", flush=True)
+            print(f"  after {said.at - begun:.1f} s: {said.observer} reported {said.peer} as {said.state}", flush=True)
         told = len(accusations)
     accusations = bed.watch.accusations(begun)
     suspicions = [said for said in accusations if said.state == "suspect"]
@@ -179,7 +180,7 @@ def loss(bed):
 
 
 def half_loss(bed):
-    """Every second packet is lost, everywhere: nobody dies."""
+    """Every second packet is lost on every link: no node is called dead."""
     bed.lose(0.5)
     begun = time.monotonic()
     time.sleep(bed.arguments.spell)
@@ -191,32 +192,32 @@ def half_loss(bed):
 
 
 def lossy_node(bed):
-    """80 % loss on one node's link, both ways: nobody else is blamed."""
+    """80 % loss on one node's link, both ways: no other node is accused."""
     return bad_link(bed, "80 % loss on one link", lambda victim: bed.lab.net("loss", victim, "80%"))
 
 
 def lossy_ingress(bed):
-    """80 % of what one node is sent is lost: nobody else is blamed."""
+    """80 % of the packets sent to one node are lost: no other node is accused."""
     return bad_link(bed, "80 % ingress loss on one node", lambda victim: bed.lab.net("loss", "--oneway", "all", victim, "80%"))
 
 
 def no_inbound(bed):
-    """Nothing reaches one node, which is heard by all: it may live or not, but nobody else is blamed."""
+    """One node receives nothing, but all hear it: it may be live or dead, but no other node is accused."""
     return bad_link(bed, "no inbound", lambda victim: bed.lab.net("cut", "--oneway", "all", victim))
 
 
 def no_outbound(bed):
-    """One node hears all and is heard by nobody."""
+    """One node hears all others, but no other node hears it: no other node is accused."""
     return bad_link(bed, "no outbound", lambda victim: bed.lab.net("cut", "--oneway", victim), gone=True)
 
 
 def isolated(bed):
-    """One node is cut off altogether."""
+    """One node is cut off in both directions: no other node is accused."""
     return bad_link(bed, "cut off", lambda victim: bed.lab.net("cut", victim), gone=True)
 
 
 def bad_link(bed, what, impair, gone=False):
-    """Only the victim of it may be accused, and none of the others hangs together with it."""
+    """Impairs the link of one node: only that node may be accused by the others."""
     victim = "dc2h2"
     begun = time.monotonic()
     impair(victim)
@@ -229,7 +230,7 @@ def bad_link(bed, what, impair, gone=False):
 
 
 def flip(bed):
-    """Nothing reaches one node for 20 s, then all does for 20 s, and so on."""
+    """One node receives nothing for 20 s, then everything for 20 s, and so on."""
     victim, half = "dc2h2", bed.arguments.flip
     begun = time.monotonic()
     for _ in range(bed.arguments.cycles):
@@ -241,40 +242,40 @@ def flip(bed):
 
 
 def aftermath(bed, what, victim, begun):
-    """Heals, waits for one view, and judges what the healthy have said."""
+    """Heals, waits for one view, and judges the reports of the healthy nodes."""
     during, deaths = changes(bed, victim, begun), changes(bed, victim, begun, "dead")
     healed = bed.heal()
     bed.soon(f"from the heal to one view, {what}", bed.one_view(what, healed), ONE_VIEW)
     bed.settle()
     healthy = bed.others(victim)
-    bed.blames(f"{what}, in the views of the healthy", bed.watch.accusations(begun, but=[victim], by=healthy))
+    bed.blames(f"{what}, in the views of healthy nodes", bed.watch.accusations(begun, but=[victim], by=healthy))
     by_it = bed.watch.accusations(begun, but=[victim], by=[victim])
     return {"changes_per_healthy_view": during, "deaths_per_healthy_view": deaths, "accused_by_it": count(said.state for said in by_it)}
 
 
 def changes(bed, victim, begun, *states):
-    """How often the state of the victim has changed (to one of these), in the healthy view in which it did most."""
+    """Returns how often the victim changed state (to one of these), for the healthy node that saw most changes."""
     seen = collections.Counter(said.observer for said in bed.watch.since(begun)
                                if said.peer == victim != said.observer and (not states or said.state in states))
     return max(seen.values(), default=0)
 
 
 def forgotten(bed):
-    """One node is alone for so long that all have forgotten it, and it its datacenter: it comes back by itself.
+    """One node is cut off until all have forgotten it, and it has forgotten its datacenter: it comes back by itself.
 
-    Of other datacenters nobody dies for it, so it forgets nobody there.
+    It reports no deaths in other datacenters, so it forgets no node there.
     """
     victim, keep = "dc3h3", "12s"
     healthy = bed.others(victim)
     for node in bed.nodes:
         bed.restart(node, "--forget-after", keep)
-    bed.one_view("agents that forget soon")
+    bed.one_view("agents with a short --forget-after")
     bed.settle()
     begun = time.monotonic()
     bed.lab.net("cut", victim)
     bed.lab.until("alone: it has forgotten its datacenter", lambda: known(bed, [victim], bed.inside(victim)))
     bed.lab.until("alone: all others have forgotten it", lambda: known(bed, healthy, [victim]))
-    bed.blames("alone, in the views of the healthy", bed.watch.accusations(begun, but=[victim], by=healthy))
+    bed.blames("alone, in the views of healthy nodes", bed.watch.accusations(begun, but=[victim], by=healthy))
     took = bed.one_view("alone", bed.heal())
     bed.soon("from the heal to one view, alone", took, 60.0)
     for node in bed.nodes:
@@ -283,12 +284,12 @@ def forgotten(bed):
 
 
 def known(bed, observers, targets):
-    """Who still knows one of them, if anybody does."""
+    """Returns which observers still know one of the targets."""
     return {at: found for at in observers if (found := sorted(set(targets) & set(bed.lab.states(at))))}
 
 
 def pair(bed):
-    """Two nodes cannot hear each other, but all others hear both: nobody is blamed."""
+    """Two nodes cannot hear each other, but all others hear both: no node is accused."""
     report = {}
     for a, b in (("dc1h1", "dc1h2"), ("dc1h3", "dc2h3"), ("dc1h1", "dc2h1")):
         for oneway in ([], ["--oneway"]):
@@ -305,7 +306,7 @@ def pair(bed):
 
 
 def pause(bed):
-    """SIGSTOP of one agent, later SIGCONT: it accuses nobody, nobody else is accused, and it is back."""
+    """SIGSTOP of one agent, later SIGCONT: it accuses no node, no other node is accused, and it is back."""
     report = {}
     for seconds in bed.arguments.pauses:
         victim, what = "dc3h2", f"stopped for {seconds:g} s"
@@ -315,7 +316,7 @@ def pause(bed):
         resumed = time.monotonic()
         bed.lab.agents[victim].send_signal(signal.SIGCONT)
         back = bed.one_view(what, resumed)
-        bed.soon(f"until it is live at all, {what}", back, LIVE_AGAIN)
+        bed.soon(f"until all consider it live, {what}", back, LIVE_AGAIN)
         bed.settle(5.0)
         bed.blames(what, bed.watch.accusations(begun, but=[victim]))
         said = count(said.state for said in bed.watch.accusations(begun, of=[victim]))
@@ -324,22 +325,22 @@ def pause(bed):
 
 
 def halves(bed):
-    """Two halves, through the middle of a datacenter, cut and healed, and then two others: one view."""
+    """A partition through the middle of a datacenter, healed, and then another one: one view."""
     nodes, report = bed.nodes, {}
     for name, half in (("first", nodes[:4]), ("second", [*nodes[:2], *nodes[3:5]])):
         rest = [node for node in nodes if node not in half]
         for a, b in boundary(half, rest):
             bed.lab.net("cut", a, b)
-        # A datacenter that cannot be reached at all is not dead.
+        # If no node of a datacenter can be reached, its nodes are unreachable, not dead.
         gone = ("dead", "unreachable")
-        took = bed.lab.until(f"{name} partition: neither half has the other",
+        took = bed.lab.until(f"{name} partition: each half finds the other dead or unreachable",
                              lambda: bed.lab.see(half, rest, *gone) or bed.lab.see(rest, half, *gone), DETECT * 2)
-        bed.lab.until(f"{name} partition: each half has itself",
+        bed.lab.until(f"{name} partition: each half considers itself live",
                       lambda: bed.lab.see(half, half, "live") or bed.lab.see(rest, rest, "live"), DETECT)
-        # Who starts meanwhile is in its half at once, and in the other one after the heal.
+        # A node that starts meanwhile is in its half at once, and in the other half after the heal.
         joins = half[-1]
         bed.restart(joins)
-        bed.lab.until(f"{name} partition: its half has {joins} back", lambda: bed.lab.see(half, half, "live"))
+        bed.lab.until(f"{name} partition: its half considers {joins} live again", lambda: bed.lab.see(half, half, "live"))
         healed = bed.heal()
         one = bed.one_view(f"{name} partition", healed)
         bed.soon(f"from the heal to one view, {name} partition", one, ONE_VIEW)
@@ -351,7 +352,7 @@ def halves(bed):
 
 
 def boundary(half, rest):
-    """What is to be cut between two halves, whole datacenters at once where it can be."""
+    """Returns the pairs to cut between two halves, whole datacenters at once where possible."""
     def parts(side):
         for dc in sorted({node[:3] for node in side}):
             inside = [node for node in side if node[:3] == dc]
@@ -377,17 +378,17 @@ def clock(bed):
         show(offset, step)
         bed.settle(bed.arguments.spell / 2)
         bed.blames(f"the wall clock shows {step}", bed.watch.accusations(begun))
-        # Also who connects anew does not mind.
+        # A node that restarts is not affected either.
         killed = time.monotonic()
         bed.restart(other)
         back = bed.one_view(f"restart of {other} at {step}")
-        bed.soon(f"until a node that restarts is live at all, the wall clock shows {step}", back, LIVE_AGAIN)
+        bed.soon(f"until all consider a restarted node live, the wall clock shows {step}", back, LIVE_AGAIN)
         bed.settle()
         bed.blames(f"the wall clock shows {step}, a restart", bed.watch.accusations(killed, but=[other]))
         report[step] = {"back_s": round(back, 2)}
     with open(bed.lab.log(victim), errors="replace") as lines:
         hours = {line[11:13] for line in lines if line[:2] == "20"}
-    # Or the experiment has tried nothing.
+    # Otherwise the experiment has tested nothing.
     bed.bar("the wall clock: jumps that the agent's log does not show", max(0, 3 - len(hours)), 0)
     bed.restart(victim)
     bed.one_view("without libfaketime")
@@ -401,7 +402,7 @@ def show(path, offset):
 
 
 def restart(bed):
-    """kill -9 and restart on the same address, before and after it was found dead: nobody else is blamed."""
+    """kill -9 and restart on the same address, before and after it was found dead: no other node is accused."""
     report = {}
     for what, wait in (("at once", 0.0), ("when suspect", 1.0), ("when dead", 6.0)):
         victim = "dc1h2"
@@ -411,12 +412,12 @@ def restart(bed):
         bed.start(victim)
         started = time.monotonic()
         back = bed.one_view(f"restarted {what}", started)
-        bed.soon(f"until it is live at all, restarted {what}", back, LIVE_AGAIN)
+        bed.soon(f"until all consider it live, restarted {what}", back, LIVE_AGAIN)
         bed.lab.until(f"restarted {what}: its new generation is known", lambda: next(
             (at for at in bed.nodes if bed.lab.members(at)[victim]["generation"] <= before), None))
         bed.settle()
         bed.blames(f"restarted {what}", bed.watch.accusations(begun, but=[victim]))
-        # What was said of the life before has to be over now.
+        # Accusations of the earlier generation must have ended by now.
         bed.blames(f"restarted {what}, it lives", bed.watch.accusations(started + back, of=[victim]))
         report[what] = {"back_s": round(back, 2)}
     return report
@@ -431,7 +432,7 @@ def move(bed):
         bed.lab.hosts[victim] = host
         bed.start(victim)
         back = bed.one_view(f"moved {what}")
-        bed.soon(f"until it is live at all, moved {what}", back, LIVE_AGAIN)
+        bed.soon(f"until all consider it live, moved {what}", back, LIVE_AGAIN)
         address = f"{bed.lab.addresses[victim]}:{PORT}"
         bed.lab.until(f"moved {what}: all know its address", lambda: next(
             (at for at in bed.nodes if bed.lab.members(at)[victim]["address"] != address), None))
@@ -442,12 +443,12 @@ def move(bed):
 
 
 def seeds(bed):
-    """All seeds come back under other addresses while all but one are down: it finds them by name."""
+    """All agents but one are down, and the seeds come back at other addresses: the remaining one finds them by name."""
     survivor, report = "dc2h2", {}
     for what, host in (("moved", 4), ("moved back", 1)):
         for node in bed.others(survivor):
             bed.lab.kill(node)
-        bed.lab.until(f"seeds {what}: it has nobody", lambda: bed.lab.see([survivor], bed.others(survivor), "dead", "unreachable"))
+        bed.lab.until(f"seeds {what}: it considers no other node live", lambda: bed.lab.see([survivor], bed.others(survivor), "dead", "unreachable"))
         for seed in bed.lab.seeds:
             bed.lab.hosts[seed] = f"{seed[:3]}h{host}"
         bed.lab.name_seeds()
@@ -456,7 +457,7 @@ def seeds(bed):
         together = [survivor, *bed.lab.seeds]
         begun = time.monotonic()
         took = bed.lab.agree(together, begun)
-        # Names are asked for again and again, but not all the time.
+        # Agents resolve names repeatedly, but not all the time.
         bed.soon(f"until it has found them under their new addresses, seeds {what}", took, 60.0)
         for node in bed.others(*together):
             bed.start(node)
@@ -476,12 +477,12 @@ EXPERIMENTS = {
 
 
 def worst(times):
-    """The latest of these; `None` if one of them never came."""
+    """Returns the latest of these; `None` if one of them never came."""
     return None if None in times.values() else max(times.values())
 
 
 def quantile(values, share):
-    """By nearest rank; what never came is the worst."""
+    """Returns a quantile by nearest rank; a time that never came counts as the worst."""
     ordered = sorted(math.inf if value is None else value for value in values)
     found = ordered[max(0, math.ceil(share * len(ordered)) - 1)]
     return None if found == math.inf else found
@@ -500,11 +501,11 @@ def count(things):
     return dict(collections.Counter(things).most_common(20))
 
 
-# --- all of it
+# --- running the experiments
 
 
 def experiment(bed, name):
-    """Runs one; returns what it has seen, and has what it missed noted."""
+    """Runs one experiment; returns its observations, and records the bounds that it missed."""
     print(f"--- {name}: {EXPERIMENTS[name].__doc__}", flush=True)
     missed, report = len(bed.missed), {}
     try:
@@ -528,15 +529,15 @@ def main():
     parser.add_argument("--binary", required=True)
     parser.add_argument("--tries", type=int, default=30, help="of kill (%(default)s)")
     parser.add_argument("--minutes", type=float, default=2.0, help="of loss (%(default)s)")
-    parser.add_argument("--hours", type=float, default=0.0, help="of loss, on top")
+    parser.add_argument("--hours", type=float, default=0.0, help="of loss, in addition")
     parser.add_argument("--spell", type=float, default=30.0, help="seconds for which a link is bad (%(default)s)")
     parser.add_argument("--pauses", type=float, nargs="+", default=[1.0, 3.0, 10.0, 30.0],
                         help="seconds for which an agent is stopped (%(default)s)")
     parser.add_argument("--flip", type=float, default=20.0, help="seconds on, and off (%(default)s)")
     parser.add_argument("--cycles", type=int, default=3, help="of flip (%(default)s)")
     parser.add_argument("--slack", type=float, default=1.0,
-                        help="how many times as long as they may things may take (%(default)s)")
-    parser.add_argument("--keep", metavar="DIR", help="leave the agents' logs and events there")
+                        help="factor by which every time bound is multiplied (%(default)s)")
+    parser.add_argument("--keep", metavar="DIR", help="copy the agents' logs and events to DIR")
     arguments = parser.parse_args()
     arguments.seconds = 60.0 * arguments.minutes + 3600.0 * arguments.hours
     unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
@@ -547,7 +548,7 @@ def main():
 
 def run(bed, arguments):
     broken, reports = True, {}
-    # The lab is taken down on SIGTERM, too.
+    # SIGTERM takes the lab down, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bed.lab.up("--wan-delay", "40ms")

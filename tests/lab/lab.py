@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Three datacenters of five agents on one machine: what crosses between them, cut, heal, kill -9, restart.
+"""Three datacenters of five agents on one machine: traffic between them, partition, heal, kill -9, restart.
 
 Every agent is a process of its own in a network namespace of its own; between datacenters there are
-40 ms each way and 1 % loss. What crosses is counted at the router, in bytes of IP packets, as they
-leave their datacenter: those that are lost afterwards have been paid for as well.
+40 ms each way and 1 % loss. The router counts traffic in bytes of IP packets, as they leave their
+datacenter, so packets that are lost afterwards count as well.
 Needs root and the lab that gives the namespaces (--netlab).
-Exit status 0 only if every step came true and every figure is within its bound.
+Exit status 0 only if every step succeeded and every figure is within its bound.
 """
 import argparse
 import itertools
@@ -18,25 +18,25 @@ import time
 from bed import PATIENCE, Failed, Lab
 
 DCS, HOSTS = 3, 5
-SETTLE = 8.0  # seconds after the last start: what joining alone needed is closed by then
-IDLE = 15.0  # seconds for which nothing is written
+SETTLE = 8.0  # seconds after the last start: connections needed only for joining are closed by then
+IDLE = 15.0  # seconds without writes
 UPDATES, UPDATE_BYTES, SPACING = 20, 100, 0.5
-HEAL_BOUND = 5.0  # seconds from the heal until all have one view
-CUT_BOUND = 15.0  # seconds from the cut until both sides know of it: five of silence, and what asking 15 agents takes
+HEAL_BOUND = 5.0  # seconds from the heal until all agents have the same view
+CUT_BOUND = 15.0  # seconds from the partition until both sides report it: five of silence, and the time to ask 15 agents
 
-# Two bridges join each two datacenters: 6 connections of about 130 B/s, both directions together. All 75
-# pairs of nodes of different datacenters would take 10 kB/s.
+# Two bridges connect each pair of datacenters: 6 connections of about 130 B/s, both directions together. All
+# 75 pairs of nodes of different datacenters would take 10 kB/s.
 IDLE_BOUND = 2500.0  # bytes a second
-# An update this small is told on every bridge, by both of its ends if they have it at the same time: 12 times
-# some 250 bytes, and roots and acknowledgements. Among all pairs 75 would tell it.
+# An update this small is sent on every bridge, by both of its ends if they have it at the same time: 12 times
+# some 250 bytes, and roots and acknowledgements. Without bridges all 75 pairs would send it.
 UPDATE_BOUND = 8000.0  # bytes an update
 
 
 class Datacenters(Lab):
-    """The lab of this scenario: its router counts what crosses."""
+    """The lab of this scenario. Its router counts the traffic between datacenters."""
 
     def count(self):
-        """Has the router count what each node sends to each of another datacenter, before it is lost or cut."""
+        """Makes the router count what each node sends to each node of another datacenter, before loss and cuts."""
         pairs = [(a, b) for a, b in itertools.permutations(self.nodes, 2) if a[:3] != b[:3]]
         rules = [f"-A PREROUTING -s {self.addresses[a]} -d {self.addresses[b]}" for a, b in pairs]
         self.core("iptables-restore", stdin="\n".join(["*raw", ":PREROUTING ACCEPT", *rules, "COMMIT", ""]))
@@ -49,14 +49,14 @@ class Datacenters(Lab):
         return done.stdout
 
     def crossed(self):
-        """Bytes since `count`, by (sender, receiver)."""
+        """Returns the bytes since `count`, by (sender, receiver)."""
         names = {address: node for node, address in self.addresses.items()}
         rule = re.compile(r"^\[\d+:(\d+)\] -A PREROUTING -s ([\d.]+)/32 -d ([\d.]+)/32", re.M)
         found = rule.findall(self.core("iptables-save", "-c", "-t", "raw"))
         return {(names[a], names[b]): int(count) for count, a, b in found}
 
     def have(self, observers, values):
-        """What keeps the observers from having every (node, key): value, if anything does."""
+        """Returns why the observers do not have every (node, key): value, or None if they do."""
         owners = {node for node, _ in values}
         for at in observers:
             found = {(node, key): value for node in owners for key, value in self.keys(at, node).items()}
@@ -66,7 +66,7 @@ class Datacenters(Lab):
         return None
 
     def deaths(self):
-        """How often one of the agents has called another dead."""
+        """Returns how often an agent called another dead, by the logs."""
         count = 0
         for node in self.nodes:
             with open(self.log(node), errors="replace") as lines:
@@ -85,7 +85,7 @@ def scenario(lab, heals):
     for node in nodes[:: HOSTS + 1]:
         lab.set(node, "color", f"of-{node}")
         values[node, "color"] = f"of-{node}"
-    lab.until("what one in each datacenter has set is read at all", lambda: lab.have(nodes, values))
+    lab.until("all nodes read the key that one node of each datacenter has set", lambda: lab.have(nodes, values))
 
     idle = traffic_at_rest(lab)
     traffic_of_updates(lab, values, idle)
@@ -103,7 +103,7 @@ def scenario(lab, heals):
 
 
 def traffic_at_rest(lab):
-    """Bytes a second between datacenters."""
+    """Returns the bytes a second between datacenters."""
     time.sleep(SETTLE)
     spent, begun = lab.crossed(), time.monotonic()
     time.sleep(IDLE)
@@ -127,16 +127,16 @@ def traffic_of_updates(lab, values, idle):
         values[writer, key] = value
         time.sleep(max(0.0, begun + (update + 1) * SPACING - time.monotonic()))
     last = {(writer, key): values[writer, key]}
-    lab.until("updates: the last one is at all", lambda: lab.have(lab.nodes, last))
-    # What followed from the last one is counted as well.
+    lab.until("updates: the last one is on all nodes", lambda: lab.have(lab.nodes, last))
+    # Also count the traffic that follows the last update.
     time.sleep(2.0)
     took = time.monotonic() - begun
     spent = difference(spent, lab.crossed())
     each = (sum(spent.values()) - idle * took) / UPDATES
     pairs = ", ".join(f"{pair} {count}" for pair, count in by_datacenters(spent).items())
-    within(f"{UPDATES} updates of {UPDATE_BYTES} bytes, bytes between datacenters for each, less idle",
+    within(f"{UPDATES} updates of {UPDATE_BYTES} bytes, bytes between datacenters for each, without idle traffic",
            each, UPDATE_BOUND, f"with idle in {took:.0f} s: {pairs}")
-    lab.until("updates: all are at all", lambda: lab.have(lab.nodes, values))
+    lab.until("updates: all are on all nodes", lambda: lab.have(lab.nodes, values))
 
 
 def cut_and_heal(lab, values, datacenter):
@@ -146,25 +146,25 @@ def cut_and_heal(lab, values, datacenter):
     deaths = lab.deaths()
     begun = time.monotonic()
     lab.net("cut", datacenter)
-    lab.until(f"{datacenter}, cut off, cannot reach the rest", lambda: lab.see(inside, outside, "unreachable"))
-    lab.until("the rest cannot reach it", lambda: lab.see(outside, inside, "unreachable"))
-    within("seconds from the cut until both sides know of it", time.monotonic() - begun, CUT_BOUND, datacenter)
-    lab.until("each part still sees its own", lambda: lab.see(inside, inside, "live") or lab.see(outside, outside, "live"))
+    lab.until(f"{datacenter}, cut off, reports the rest unreachable", lambda: lab.see(inside, outside, "unreachable"))
+    lab.until("the rest reports it unreachable", lambda: lab.see(outside, inside, "unreachable"))
+    within("seconds from the partition until both sides report it", time.monotonic() - begun, CUT_BOUND, datacenter)
+    lab.until("each part still considers its own nodes live", lambda: lab.see(inside, inside, "live") or lab.see(outside, outside, "live"))
     here, there = inside[0], outside[0]
     for node in (here, there):
         values[node, "cut"] = f"{datacenter}-at-{node}"
         lab.set(node, "cut", values[node, "cut"])
-    lab.until("each part goes on by itself", lambda: lab.have(inside, {(here, "cut"): values[here, "cut"]})
+    lab.until("each part still spreads its own writes", lambda: lab.have(inside, {(here, "cut"): values[here, "cut"]})
               or lab.have(outside, {(there, "cut"): values[there, "cut"]}))
-    # Before the command, which takes a while: rather too much than too little.
+    # Taken before the command, which takes a while: the figure is rather too large than too small.
     begun = time.monotonic()
     lab.net("heal")
-    within("seconds from the heal until all have one view", lab.agree(nodes, begun), HEAL_BOUND, datacenter)
-    lab.until("healed: all have what was set on either side", lambda: lab.have(nodes, {
+    within("seconds from the heal until all have the same view", lab.agree(nodes, begun), HEAL_BOUND, datacenter)
+    lab.until("healed: all nodes have the writes of both sides", lambda: lab.have(nodes, {
         (node, "cut"): values[node, "cut"] for node in (here, there)}))
     if lab.deaths() != deaths:
         raise Failed(f"a node was called dead while {datacenter} was cut off: see the logs")
-    print("ok: nobody was called dead for it", flush=True)
+    print("ok: no node was called dead", flush=True)
 
 
 def kill_and_restart(lab, values):
@@ -174,12 +174,12 @@ def kill_and_restart(lab, values):
     lab.agents[victim].send_signal(signal.SIGKILL)
     lab.agents[victim].wait()
     lab.until("kill -9: all see it dead", lambda: lab.see(rest, [victim], "dead"))
-    lab.until("and have said so", lambda: None if lab.deaths() - deaths >= len(rest) else "some logs do not tell of it")
+    lab.until("kill -9: all have logged the death", lambda: None if lab.deaths() - deaths >= len(rest) else "some logs do not show it")
     lab.set("dc1h2", "meanwhile", "yes")
     values["dc1h2", "meanwhile"] = "yes"
     lab.start(victim)
     lab.until("restarted: all see it live", lambda: lab.see(nodes, nodes, "live"))
-    lab.until("restarted: it has kept its keys, and has the others'", lambda: lab.have(nodes, values))
+    lab.until("restarted: it has kept its keys, and has those of the others", lambda: lab.have(nodes, values))
 
 
 def difference(before, after):
@@ -187,7 +187,7 @@ def difference(before, after):
 
 
 def by_datacenters(spent):
-    """Bytes by pair of datacenters, both directions together."""
+    """Returns the bytes by pair of datacenters, both directions together."""
     pairs = {}
     for (a, b), count in sorted(spent.items()):
         pair = "-".join(sorted((a[:3], b[:3])))

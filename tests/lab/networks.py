@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Agents that listen on several addresses, of which some lead nowhere: loopback before the network, and two
-networks of which one fails.
+"""Agents that listen on several addresses, some of which do not work: loopback before the network, and two
+networks, one of which fails.
 
 Two agents, each in a network namespace of its own, and two links between them. Needs root and iproute2.
-Exit status 0 only if every step came true.
+Exit status 0 only if every step succeeded.
 """
 import argparse
 import json
@@ -19,7 +19,7 @@ from bed import PATIENCE, PORT, Failed
 
 SIDES = ("a", "b")
 LINKS = (1, 2)
-BLIND = 20.0  # seconds a node may take to find the link that is left: those of the failed one time out first
+BLIND = 20.0  # seconds a node may take to find the remaining link: connections on the failed one time out first
 
 
 def host(side, link):
@@ -99,7 +99,7 @@ class Pair:
 
 
 def loopback_first(pair):
-    """A socket of loopback cannot send to another network, and the first one is such."""
+    """The first socket is on loopback, and cannot send to another network."""
     for side, other in (("a", "b"), ("b", "a")):
         pair.start(side, "--listen", f"127.0.0.1:{PORT}", "--listen", f"{host(side, 1)}:{PORT}",
                    "--advertise", f"{host(side, 1)}:{PORT}", "--seed", f"{host(other, 1)}:{PORT}")
@@ -116,7 +116,7 @@ def one_network_fails(pair):
     pair.until("two networks: they see each other", pair.see_each_other)
     for down in LINKS:
         pair.link("a", down, "down")
-        # Over the other link they still reach each other, or do so again soon.
+        # They still reach each other over the other link, or soon will.
         time.sleep(5.0)
         pair.until(f"link {down} has failed: they see each other over the other one", pair.see_each_other, BLIND)
         pair.link("a", down, "up")

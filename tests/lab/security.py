@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Security among three datacenters of three agents, 40 ms apart: how soon who is revoked is cut off.
+"""Security among three datacenters of three agents, 40 ms apart: how soon a revoked node is disconnected.
 
-Every agent is a process of its own in a network namespace of its own. What agents say is read from
-their own events. Needs root and the lab that gives the namespaces (--netlab). The last line is a JSON
-object. Exit status 0 only if no bar was missed.
+Every agent is a process of its own in a network namespace of its own. The script reads the agents'
+reports from their own events. Needs root and the lab that gives the namespaces (--netlab). The last line is a JSON
+object. Exit status 0 only if every bound was met.
 """
 import argparse
 import json
@@ -18,12 +18,12 @@ sys.dont_write_bytecode = True
 from bed import PATIENCE, Failed, Lab, Watch
 
 DCS, HOSTS = 3, 3
-CUT_OFF = 2.0  # seconds from the command until everybody has cut off who is revoked
-REFUSED = 30.0  # seconds within which one that tries to come back has to be refused
+CUT_OFF = 2.0  # seconds from the command until all nodes have disconnected the revoked node
+REFUSED = 30.0  # seconds within which a revoked node that tries to come back must be refused
 
 
 class Bed:
-    """The lab, what was seen in it, and the bars."""
+    """The lab, the observations in it, and the bounds."""
 
     def __init__(self, arguments):
         self.arguments = arguments
@@ -33,7 +33,7 @@ class Bed:
         self.missed = []
 
     def soon(self, what, seconds, bound):
-        """What may take so long, or longer where the machine is said to be slow."""
+        """Checks that a step took at most `bound` seconds, times `--slack` for a slow machine."""
         bound *= self.arguments.slack
         met = seconds is not None and seconds <= bound
         shown = "never" if seconds is None else f"{seconds:.3f}"
@@ -59,7 +59,7 @@ class Bed:
 
 
 def revoke(bed):
-    """One of each datacenter is revoked, at an agent of another one; then it gets a new certificate."""
+    """An agent of another datacenter revokes one node of each; then the node gets a new certificate."""
     lab, seconds, ends = bed.lab, [], []
     for victim, at in [("dc1h2", "dc3h3"), ("dc2h3", "dc1h1"), ("dc3h1", "dc2h1")]:
         others = [node for node in bed.nodes if node != victim]
@@ -68,12 +68,12 @@ def revoke(bed):
         command = time.monotonic() - begun
         said = bed.watch.wait(others, victim, ("revoked",), begun, PATIENCE)
         worst = max(said.values()) if None not in said.values() else None
-        bed.soon(f"until everybody has cut off {victim} (the command took {command:.3f})", worst, CUT_OFF)
+        bed.soon(f"until all nodes have disconnected {victim} (the command took {command:.3f})", worst, CUT_OFF)
         seconds.append(worst)
         try:
             code = lab.agents[victim].wait(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            raise Failed(f"{victim} goes on though it is revoked")
+            raise Failed(f"{victim} keeps running although it is revoked")
         ends.append(time.monotonic() - begun)
         if code != 5:
             bed.missed.append(f"{victim} ended with {code}, not with 5")
@@ -81,12 +81,12 @@ def revoke(bed):
         if known:
             bed.missed.append(f"{known} still list {victim}")
 
-        # It tries to come back with what it had, and without what it had learned.
+        # It tries to come back with its old certificate and without its store.
         os.remove(os.path.join(lab.dir(victim), "store.redb"))
         before = {node: bed.refusals(node) for node in others}
         lab.start(victim)
         lab.until(f"{victim} is refused", lambda: None if any(
-            bed.refusals(node) > before[node] for node in others) else "nobody refused it", REFUSED)
+            bed.refusals(node) > before[node] for node in others) else "no node refused it", REFUSED)
         known = [node for node in others if victim in lab.states(node)]
         if known:
             bed.missed.append(f"{known} list {victim} again")
@@ -108,8 +108,8 @@ def main():
     parser.add_argument("--netlab", required=True)
     parser.add_argument("--binary", required=True)
     parser.add_argument("--slack", type=float, default=1.0,
-                        help="how many times as long as they may things may take (%(default)s)")
-    parser.add_argument("--keep", metavar="DIR", help="leave the agents' logs and events there")
+                        help="factor by which every time bound is multiplied (%(default)s)")
+    parser.add_argument("--keep", metavar="DIR", help="copy the agents' logs and events to DIR")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
     if unknown:
@@ -119,7 +119,7 @@ def main():
 
 def run(bed, arguments):
     broken, reports = True, {}
-    # The lab is taken down on SIGTERM, too.
+    # SIGTERM takes the lab down, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         bed.lab.up("--wan-delay", "40ms")

@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes a chain with GnuTLS's certtool alone: a root, an intermediate and one node's leaf with any
-# SPIFFE id, as an existing PKI would that knows nothing of gossipmonger.
+# SPIFFE id, like an existing PKI that was not made for gossipmonger.
 #
 #   gnutls-chain.sh DIRECTORY NAME URI
 #
-# Root and intermediate are made once per directory. It writes NAME.pem (the leaf, then the
-# intermediate) and NAME.key; roots.pem is for everybody.
+# It makes root and intermediate once per directory, and writes NAME.pem (the leaf, then the
+# intermediate) and NAME.key; roots.pem is the same for all nodes.
 set -eu
 umask 077
 

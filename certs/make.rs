@@ -1,5 +1,5 @@
-//! Makes every certificate that the tests need, good and bad: see `certs/README.md`, which says of each
-//! what becomes of it. `examples/certs.rs` is the command, `tests/cluster/certs.rs` the proof.
+//! Makes every certificate that the tests need, good and bad. `certs/README.md` lists the result that each
+//! must have, `examples/certs.rs` is the command, and `tests/cluster/certs.rs` the test.
 
 use std::{
     error::Error,

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes a chain with the openssl command alone, as any existing PKI would: a root, an intermediate
-# and one node's leaf. Shows what gossipmonger asks of a certificate, and is what the tests use.
+# Makes a chain with the openssl command alone, like an existing PKI: a root, an intermediate and one
+# node's leaf. It shows what gossipmonger requires of a certificate; the tests use it.
 #
 #   openssl-chain.sh DIRECTORY KIND CLUSTER DATACENTER NODE [URI]      KIND is p256 or rsa
 #
-# Root and intermediate are made once per directory. For each node it writes NODE.pem (the leaf,
-# then the intermediate) and NODE.key; roots.pem is for everybody. URI: a SPIFFE id of another shape.
+# It makes root and intermediate once per directory. For each node it writes NODE.pem (the leaf, then
+# the intermediate) and NODE.key; roots.pem is the same for all nodes. URI: a SPIFFE id of another form.
 set -eu
 umask 077
 
@@ -13,7 +13,7 @@ umask 077
 dir=$1 kind=$2 cluster=$3 datacenter=$4 node=$5
 uri=${6:-spiffe://$cluster/$datacenter/$node}
 
-# SEC1 for P-256 and PKCS#1 for RSA: the older key formats, which tools still write.
+# SEC1 for P-256 and PKCS#1 for RSA: the older key formats, which some tools still write.
 make_key() {
     case $kind in
         p256) openssl ecparam -name prime256v1 -genkey -out "$1" ;;
@@ -37,7 +37,7 @@ request() { openssl req -new -sha256 -config minimal.cnf -key "$1.key" -subj "/C
 
 mkdir -p "$dir"
 cd "$dir"
-# No system-wide openssl.cnf is asked, so that every host makes the same.
+# It ignores the system-wide openssl.cnf, so that every host makes the same certificates.
 printf '[req]\ndistinguished_name = dn\n[dn]\n' > minimal.cnf
 
 if [ ! -e roots.pem ]; then

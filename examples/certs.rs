@@ -1,8 +1,8 @@
-//! Makes every certificate that the tests need, good and bad, into a directory:
+//! Makes every certificate that the tests need, good and bad, in a directory:
 //!
 //!     cargo run --example certs -- DIR
 //!
-//! Without DIR it makes them somewhere and throws them away. `certs/README.md` says what each is for.
+//! Without DIR it uses a temporary directory and deletes it. `certs/README.md` describes each of them.
 
 #[path = "../certs/make.rs"]
 mod make;

@@ -1,10 +1,10 @@
-//! A store of one's own: the whole state in one file, replaced by every commit.
+//! A custom store: the whole state in one file, which every commit replaces.
 //!
-//! It suits small states: every commit writes all of it. What it promises: after a commit the new
-//! state is on the disk, after a crash at any moment the file holds the state before or after a
-//! commit and never a mixture, and a damaged file is refused. What it does not: it keeps nobody from
-//! opening the file twice. The shipped store behind the feature `redb` does, and writes only what
-//! changed.
+//! It suits small states, since every commit writes all of it. It promises that the new state is on
+//! the disk after a commit, that after a crash at any moment the file holds the state before or after
+//! a commit and never a mixture, and that a damaged file is refused. It does not prevent a second
+//! process from opening the file. The shipped store behind the feature `redb` prevents that, and
+//! writes only the changes.
 //!
 //!     cargo run --no-default-features --example own_store
 
@@ -103,8 +103,8 @@ impl FileStore {
         Ok(Self { path: path.to_owned(), stored: Mutex::new(stored) })
     }
 
-    /// Written beside the old file and synced before it takes its place; then the directory, since
-    /// the new name is an entry of it.
+    /// Writes the new file beside the old one, syncs it and renames it; then syncs the directory,
+    /// which holds the new name.
     fn replace(&self, text: &str) -> io::Result<()> {
         let beside = self.path.with_extension("new");
         let mut file = File::create(&beside)?;
@@ -125,7 +125,7 @@ impl Store for FileStore {
 
     fn commit(&self, changes: &[Change]) -> Result<(), StoreError> {
         let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
-        // On a copy: what a commit failed to keep must not be seen by a later load.
+        // On a copy: a later load must not see the changes of a failed commit.
         let mut next = stored.clone();
         changes.iter().for_each(|change| next.apply(change));
         let body = encode(&next);
@@ -140,7 +140,7 @@ fn failed(path: &Path, error: &io::Error) -> StoreError {
     StoreError::Io { location: path.display().to_string(), reason: error.to_string() }
 }
 
-/// FNV-1a of 64 bits: finds accidents, not malice.
+/// FNV-1a of 64 bits: it detects accidental damage, not manipulation.
 fn checksum(text: &str) -> String {
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, hash))
@@ -252,7 +252,7 @@ fn decode(text: &str) -> Option<Stored> {
     Some(stored)
 }
 
-/// Never empty, so that every part of a line is there; a value of no bytes is `.`.
+/// Never empty, so that a line always has all its parts; an empty value is `.`.
 fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().map(|byte| format!("{byte:02x}"));
     if bytes.is_empty() { ".".into() } else { digits.collect() }

@@ -1,8 +1,8 @@
 //! A node inside a ractor supervision tree.
 //!
-//! `Registry` is the supervisor: the node is one child of it. It publishes where its service listens
-//! and keeps a list of everybody else's, from the events that the node sends it. Two such services
-//! run here, with certificates of a throwaway authority; one ends, and the other notices.
+//! `Registry` is the supervisor, and the node is its child. It publishes the address of its service,
+//! and keeps a list of the other services from the events that the node sends it. The example runs two
+//! such services with certificates of a temporary CA. One ends, and the other one notices.
 //!
 //!     cargo run --no-default-features --example supervised
 
@@ -34,7 +34,7 @@ async fn run() -> Result<(), Any> {
     until(&db, |services| services.get("web").is_some_and(|at| at == "10.0.0.1:80")).await?;
     until(&web, |services| services.get("db").is_some_and(|at| at == "10.0.0.2:5432")).await?;
 
-    // Its supervisor stops, and with it the node: it leaves, so that nobody has to miss it first.
+    // The supervisor stops its node. The node leaves, so no other node has to detect a failure.
     db.stop(None);
     db_runs.await?;
     until(&web, BTreeMap::is_empty).await?;
@@ -54,7 +54,7 @@ fn config(authority: &Authority, name: &str, seeds: Vec<String>) -> Result<Confi
     Ok(config)
 }
 
-/// Asks until the answer is as it should be; `run` as a whole has a deadline.
+/// Asks until the answer is the expected one; `run` as a whole has a deadline.
 async fn until(
     registry: &ActorRef<ToRegistry>,
     holds: impl Fn(&BTreeMap<String, String>) -> bool,
@@ -65,17 +65,17 @@ async fn until(
     Ok(())
 }
 
-/// Knows where everybody's service is.
+/// Knows the addresses of all services.
 struct Registry;
 
 enum ToRegistry {
-    /// Our service listens here.
+    /// Announces the address of our service.
     Announce(String),
-    /// Where are the services of the others that are there?
+    /// Asks for the services of the other live nodes.
     Services(RpcReplyPort<BTreeMap<String, String>>),
-    /// Where can our node be joined?
+    /// Asks for the addresses at which other nodes join ours.
     Seeds(RpcReplyPort<Vec<String>>),
-    /// The node says that something happened.
+    /// An event of the node.
     Cluster(Delivery),
 }
 
@@ -85,7 +85,7 @@ impl From<Delivery> for ToRegistry {
     }
 }
 
-// Needed where something in the dependency graph turns on ractor's own `cluster` feature.
+// Needed if any crate in the dependency graph enables ractor's own `cluster` feature.
 #[cfg(feature = "cluster")]
 impl ractor::Message for ToRegistry {}
 
@@ -102,7 +102,7 @@ impl Registry {
         config: Config,
     ) -> Result<State, ActorProcessingErr> {
         let (node, _) = Gossipmonger::spawn_linked(config, myself.get_cell()).await?;
-        // First everything that is known already, then every change.
+        // Delivers the present members and keys first, then every change.
         node.subscribe_actor(myself);
         Ok(State { node, services: BTreeMap::new() })
     }
@@ -112,8 +112,8 @@ impl Registry {
         myself: ActorRef<ToRegistry>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        // Tells the peers, and the next start joins again; `decommission` would refuse it. If the
-        // node has ended by itself there is nothing to do.
+        // Informs the peers; the next start joins again (after `decommission` it would be refused). If
+        // the node has already ended, there is nothing to do.
         let _ = state.node.leave_for_now().await;
         // ractor kills the children of an actor that does not wait for them.
         myself.stop_children_and_wait(None, None).await;
@@ -144,8 +144,8 @@ impl Registry {
         _: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            // The node restarts what fails inside it. What comes here is final: displaced by another
-            // process of the same name, say. This service is of no use without it.
+            // The node restarts its own actors. A failure that arrives here is final, for example
+            // because another process of the same name displaced the node. The service ends with it.
             SupervisionEvent::ActorFailed(_, error) => Err(error),
             _ => Ok(()),
         }
@@ -164,7 +164,7 @@ impl State {
             }
             Event::PeerLive { peer, .. } => {
                 println!("{us}: {peer} is there");
-                // It may come back with the keys that are known already.
+                // The node may come back with keys that are already known.
                 if let Some(address) = self.node.get_str(peer, "service/address") {
                     self.services.insert(peer.to_string(), address);
                 }

@@ -42,17 +42,17 @@ async fn run(file: &Path) -> Result<(), Any> {
     node.set("bytes", vec![0, 10, 255]).await?;
     node.delete("color").await?;
     node.set_with_ttl("size", "large", Duration::from_secs(3_600)).await?;
-    let (first_life, version) = node.snapshot().version(node.node()).ok_or("no version")?;
+    let (first_generation, version) = node.snapshot().version(node.node()).ok_or("no version")?;
     node.shutdown().await;
 
     let (node, _) = Gossipmonger::spawn(config(file)?).await?;
-    let (second_life, _) = node.snapshot().version(node.node()).ok_or("no version")?;
-    assert!(second_life > first_life, "every start is a new life");
+    let (second_generation, _) = node.snapshot().version(node.node()).ok_or("no version")?;
+    assert!(second_generation > first_generation, "every start begins a new generation");
     assert_eq!(node.get(node.node(), "color"), None);
     assert_eq!(node.get_str(node.node(), "size").as_deref(), Some("large"));
     assert_eq!(node.get(node.node(), "bytes").as_deref(), Some(&[0, 10, 255][..]));
     node.shutdown().await;
-    println!("a second life continued the first at version {}", version.0);
+    println!("a second generation continued the first at version {}", version.0);
 
     let mut damaged = fs::read(file)?;
     let middle = damaged.len() / 2;

@@ -16,10 +16,11 @@ use gossipmonger::{
         map::{MapLimits, NodeMap},
         message::{LENGTH_BYTES, Message},
         record::{NodeRecord, Status},
-        replica::{Replica, ReplicaConfig, Write},
+        replica::{Replica, ReplicaConfig},
         route::{Output, StorageInput},
         sketch::SketchKey,
         time::Time,
+        write::Write,
     },
     store::Stored,
 };
@@ -252,7 +253,7 @@ impl Watched {
 
 fn start(
     stored: Stored,
-    copies: &OrdMap<NodeId, std::sync::Arc<gossipmonger::protocol::replica::NodeView>>,
+    copies: &OrdMap<NodeId, std::sync::Arc<gossipmonger::protocol::view::NodeView>>,
     renewed: bool,
     now: Time,
     out: &mut Vec<Output>,

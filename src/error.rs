@@ -6,7 +6,7 @@ use crate::{
     protocol::{
         event::Problem,
         id::{ClusterId, NodeId, Version},
-        replica::WriteError,
+        write::WriteError,
     },
     store::StoreError,
     transport::TransportError,

@@ -156,9 +156,9 @@ pub use protocol::{
     entry::{Key, Value},
     event::{Event, Problem, ProtocolEvent},
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
-    liveness::PeerState,
-    replica::Write,
     revocation::{Revocation, Revocations},
+    state::PeerState,
+    write::Write,
 };
 pub use snapshot::{Certificates, Member, Snapshot};
 

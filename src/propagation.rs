@@ -10,7 +10,7 @@ use crate::{
     node::Gossipmonger,
     protocol::{
         id::{NodeId, Version},
-        liveness::PeerState,
+        state::PeerState,
         wave::Census,
     },
     snapshot::Member,

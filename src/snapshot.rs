@@ -11,11 +11,11 @@ use crate::{
     protocol::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},
-        liveness::PeerState,
         reason::History,
         record::{NodeRecord, Status},
-        replica::NodeView,
+        state::PeerState,
         time::Time,
+        view::NodeView,
     },
 };
 

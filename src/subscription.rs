@@ -20,9 +20,9 @@ use crate::{
         entry::{Content, Entry, Key, Value},
         event::{Event, ProtocolEvent},
         id::{Datacenter, Generation, NodeId, Version},
-        liveness::PeerState,
         reason::{Cause, Reason},
         route::Counter,
+        state::PeerState,
     },
     snapshot::Snapshot,
 };

@@ -7,8 +7,8 @@ use ractor::{ActorProcessingErr, ActorRef};
 use super::{shared::Shared, timer::Timer};
 use crate::protocol::{
     self,
-    liveness::PeerState,
     route::{Output, Reach, SchedulerInput, Target},
+    state::PeerState,
 };
 
 #[cfg(feature = "cluster")]

@@ -414,8 +414,8 @@ mod tests {
 
     use super::*;
     use crate::protocol::{
-        liveness::PeerState,
         reason::{Cause, Reason},
+        state::PeerState,
     };
 
     fn snapshot(now: Duration) -> Snapshot {

@@ -91,7 +91,7 @@ pub enum Event {
         cutoff: u64,
     },
     /// Nobody of a datacenter answers those of ours who keep connections there: its peers are
-    /// [`Unreachable`](super::liveness::PeerState::Unreachable), as far as they are not dead or gone.
+    /// [`Unreachable`](super::state::PeerState::Unreachable), as far as they are not dead or gone.
     /// No event is told of each.
     DatacenterUnreachable {
         /// Which one.

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
-use super::{id::NodeId, liveness::PeerState, time::Time};
+use super::{id::NodeId, state::PeerState, time::Time};
 
 /// Most changes of one peer that are kept.
 pub const TRANSITIONS_MAX: usize = 32;

@@ -15,25 +15,27 @@ use super::{
     bucket::Bucket,
     bulk::Bulk,
     claim::OwnName,
-    delta::{Delta, NodeDelta, entry_len_max},
+    delta::{Delta, NodeDelta},
     digest::{Digest, DigestEntry},
-    entry::{Content, Entry, Key, Value},
+    entry::{Content, Entry, Key},
     event::{Event, Problem},
     flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX},
     id::{Generation, NodeId, Version},
-    map::{Budget, MapLimits, NodeMap, Refusal, Signed},
+    map::{Budget, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
-    record::{NodeRecord, RecordError, Status, check_tags},
-    revocation::{Authorities, RevocationError, Revocations},
+    record::{NodeRecord, Status, check_tags},
+    revocation::{Authorities, Revocations},
     route::{Counter, Misconduct, Output, SchedulerInput, StorageInput, TransportInput},
-    seal::{Credential, Seals},
+    seal::Seals,
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
     verdict::Verdict,
+    view::NodeView,
     wave::Waves,
+    write::{Write, WriteError, Written},
 };
 use crate::protocol::durable::{Change, Stored, StoredEntry};
 
@@ -169,144 +171,6 @@ pub trait CopyPool: std::fmt::Debug + Send + Sync {
     /// Copies of one owner are equal if generation, reach, horizon, floor, record and verdict are,
     /// unless [`NodeMap::is_settled`] denies it.
     fn share(&self, owner: &NodeId, copy: &mut Arc<NodeMap>);
-}
-
-/// One node's map as readers see it: immutable and cheap to clone.
-#[derive(Clone, Debug)]
-pub struct NodeView {
-    /// The owner's life.
-    pub generation: Generation,
-    /// Earlier lives that this one continues.
-    pub ancestry: Vec<(Generation, Version)>,
-    /// Every live entry up to here is in `entries`.
-    pub max_version: Version,
-    /// How far those had got who told it: below here it may lack what was overwritten since.
-    pub horizon: Version,
-    /// The last write that replaced a part of a batch whose other part still stands.
-    pub torn: Version,
-    /// Up to which version tombstones are gone.
-    pub gc_floor: Version,
-    /// The owner's record and its version.
-    pub record: Option<(Version, Arc<NodeRecord>)>,
-    /// What is thought of the owner in this life.
-    pub verdict: Verdict,
-    /// All entries, tombstones included.
-    pub entries: OrdMap<Key, Entry>,
-    /// How many of them are not tombstones.
-    pub live_keys: usize,
-    /// Whose key signs this life, and the version of the record that came with it.
-    pub credential: Option<(Version, Arc<Credential>)>,
-    /// What the owner last signed of it.
-    pub signed: Option<Arc<Signed>>,
-}
-
-/// One write of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Write {
-    /// The key.
-    pub key: Key,
-    /// The value; `None` deletes the key.
-    pub value: Option<Value>,
-    /// How long the value stays; `None`: until it is overwritten or deleted.
-    pub ttl: Option<Duration>,
-}
-
-impl Write {
-    /// Sets a key.
-    pub fn set(key: impl Into<Key>, value: impl Into<Value>) -> Self {
-        Self { key: key.into(), value: Some(value.into()), ttl: None }
-    }
-
-    /// Deletes a key.
-    pub fn delete(key: impl Into<Key>) -> Self {
-        Self { key: key.into(), value: None, ttl: None }
-    }
-
-    /// An upper bound of its bytes on the wire.
-    fn encoded_len_max(&self) -> usize {
-        entry_len_max(self.key.as_str().len(), self.value.as_ref().map_or(0, |value| value.len()))
-    }
-
-    /// The same, gone after `ttl`.
-    #[must_use]
-    pub fn with_ttl(self, ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), ..self }
-    }
-}
-
-/// What a batch did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
-    /// The version it took, or, if it changed nothing, that of the last write.
-    pub version: Version,
-    /// Whether it changed anything.
-    pub changed: bool,
-    /// What the store has to keep before the write is acknowledged.
-    pub persist: Vec<Change>,
-}
-
-/// A write was refused. Nothing was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WriteError {
-    /// The key is empty or too long.
-    #[error("key of {len} bytes refused: 1 to {max} are allowed (limit key_bytes)")]
-    Key {
-        /// Its length, in bytes.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The value is too long.
-    #[error(
-        "value of {len} bytes for key {key:?} refused: at most {max} are allowed (limit value_bytes)"
-    )]
-    Value {
-        /// Whose value.
-        key: Key,
-        /// Its length, in bytes.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The node would have too many keys.
-    #[error("refused: the node would hold {len} keys, at most {max} are allowed (limit keys)")]
-    Keys {
-        /// How many it would be.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The node would hold too much.
-    #[error(
-        "refused: the node would hold {len} bytes, at most {max} are allowed (limit state_bytes)"
-    )]
-    State {
-        /// How many bytes it would be.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// The batch is too large to become visible at once.
-    #[error("batch of {len} bytes refused: at most {max} are allowed (limit BATCH_BYTES_MAX)")]
-    Batch {
-        /// Its bytes, what frames add included.
-        len: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A time to live of zero.
-    #[error("ttl of zero for key {key:?} refused: delete the key instead")]
-    Ttl {
-        /// The key.
-        key: Key,
-    },
-    /// Tags or addresses outside their limits.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// A revocation that does not count.
-    #[error(transparent)]
-    Revocation(#[from] RevocationError),
 }
 
 impl Replica {
@@ -774,62 +638,6 @@ impl Replica {
         let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
         dead.sort_unstable();
         dead
-    }
-}
-
-impl NodeView {
-    /// As [`NodeMap::signed_head`].
-    #[must_use]
-    pub fn signed_head(&self, node: &NodeId) -> Option<NodeDelta> {
-        let record = self.record.as_ref().map(|(version, record)| (*version, &**record));
-        let (signed, (_, credential)) = (self.signed.as_deref()?, self.credential.as_ref()?);
-        signed.head(node, (self.generation, &self.ancestry), record, credential)
-    }
-}
-
-impl NodeMap {
-    /// The map as readers see it.
-    #[must_use]
-    pub fn view(&self) -> NodeView {
-        let shown = self.shown();
-        NodeView {
-            generation: self.generation(),
-            ancestry: self.ancestry().to_vec(),
-            max_version: shown.max_version,
-            horizon: self.horizon(),
-            torn: self.torn(),
-            gc_floor: shown.gc_floor,
-            record: self.record().map(|record| (self.record_version(), Arc::clone(record))),
-            verdict: self.verdict(),
-            entries: shown.entries,
-            live_keys: shown.live_keys,
-            credential: self.credential_version(),
-            signed: self.signed().cloned(),
-        }
-    }
-
-    /// The map that readers saw.
-    #[must_use]
-    pub fn from_view(view: &NodeView) -> Self {
-        let mut map = Self::new(view.generation, view.ancestry.clone());
-        for (key, entry) in &view.entries {
-            map.write(key.clone(), entry.clone());
-        }
-        if let Some((version, record)) = &view.record {
-            map.restore_record(*version, Arc::clone(record));
-        }
-        map.restore(view.max_version, view.gc_floor);
-        map.restore_horizon(view.horizon);
-        map.restore_torn(view.torn);
-        map.judge(view.verdict);
-        map.set_credential(view.credential.clone());
-        // What is shown may be less than what was signed; then it is asked for again.
-        if let Some(signed) = &view.signed
-            && map.root() == signed.seal.root
-        {
-            map.set_seal(Some(signed.seal));
-        }
-        map
     }
 }
 

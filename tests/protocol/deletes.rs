@@ -6,9 +6,10 @@ use gossipmonger::protocol::{
     entry::Key,
     event::Event,
     id::Version,
-    replica::{Replica, ReplicaConfig, Write},
+    replica::{Replica, ReplicaConfig},
     route::StorageInput,
     time::Time,
+    write::Write,
 };
 
 use crate::support::{

@@ -14,10 +14,11 @@ use gossipmonger::protocol::{
     event::Event,
     gossip::{Answer, Ask},
     id::{Generation, Incarnation, NodeId},
-    liveness::{HEALTH_MAX, Liveness, LivenessConfig, PeerState},
+    liveness::{HEALTH_MAX, Liveness, LivenessConfig},
     reason::{Cause, TRANSITIONS_MAX, Transition},
     record::Status,
     route::{Counter, DetectorInput, Output, SchedulerInput, Sign, StorageInput, TransportInput},
+    state::PeerState,
     time::Time,
     verdict::{Level, Verdict},
 };

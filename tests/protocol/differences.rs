@@ -14,11 +14,12 @@ use gossipmonger::{
         id::{Generation, Incarnation, NodeId, Version},
         map::NodeMap,
         message::{LENGTH_BYTES, Message},
-        replica::{Replica, ReplicaConfig, SKETCH_LINES_MIN, Write},
+        replica::{Replica, ReplicaConfig, SKETCH_LINES_MIN},
         route::{Counter, StorageInput},
         sketch::{CELLS_CACHED, CELLS_FIRST, CELLS_MAX, Cell, Cells, Sketch, SketchKey, Symbol},
         time::Time,
         verdict::{Level, Verdict},
+        write::Write,
     },
     store::Stored,
 };

@@ -11,8 +11,9 @@ use gossipmonger::protocol::{
     id::{NodeId, Version},
     map::MapLimits,
     message::Message,
-    replica::{Replica, ReplicaConfig, Write},
+    replica::{Replica, ReplicaConfig},
     route::{Output, StorageInput, TransportInput},
+    write::Write,
 };
 
 use crate::support::{LIMITS, at, config, exchange, news, node, replica, set, start};

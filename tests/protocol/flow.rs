@@ -7,9 +7,10 @@ use gossipmonger::protocol::{
     gossip::Gossip,
     push::CROWDED_AFTER,
     record::Status,
-    replica::{Replica, Write},
+    replica::Replica,
     route::{Output, StorageInput, TransportInput},
     time::Time,
+    write::Write,
 };
 
 use crate::support::{at, node, replica};

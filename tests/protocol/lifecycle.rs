@@ -16,10 +16,11 @@ use gossipmonger::{
         gossip::{Gossip, Removal},
         id::{Generation, Incarnation, NodeId, Version},
         record::Status,
-        replica::{Replica, ReplicaConfig, Write},
+        replica::{Replica, ReplicaConfig},
         route::{Counter, DetectorInput, Output, StorageInput, TransportInput},
         seal::{Seals, Signing},
         verdict::{Level, Verdict},
+        write::Write,
     },
     store::{Change, KnownPeer, Stored, StoredEntry},
 };

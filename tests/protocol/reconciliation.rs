@@ -8,9 +8,10 @@ use gossipmonger::{
         id::{Generation, NodeId, Version},
         map::MapLimits,
         message::{LENGTH_BYTES, Message},
-        replica::{BATCH_BYTES_MAX, Replica, ReplicaConfig, Write, WriteError},
+        replica::{BATCH_BYTES_MAX, Replica, ReplicaConfig},
         route::{Counter, DetectorInput, Output, StorageInput},
         verdict::Verdict,
+        write::{Write, WriteError},
     },
     store::Stored,
 };

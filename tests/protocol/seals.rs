@@ -19,11 +19,12 @@ use gossipmonger::{
         id::{Generation, Incarnation, Version},
         map::Refusal,
         record::Status,
-        replica::{OWN_HEADS_SAVED_MAX, Replica, ReplicaConfig, Write},
+        replica::{OWN_HEADS_SAVED_MAX, Replica, ReplicaConfig},
         route::{Counter, Output, StorageInput, TransportInput},
         seal::{Certified, Credential, LifeKey, Notary, Seals, Signature, Signing},
         tree::Hash,
         verdict::{Level, Verdict},
+        write::Write,
     },
     store::{Stored, StoredEntry},
 };

@@ -11,10 +11,10 @@ use gossipmonger::{
         id::{ClusterId, Incarnation, Version},
         map::NodeMap,
         message::Message,
-        replica::Write,
         seal::{Head, Notary},
         tree::Tree,
         verdict::Verdict,
+        write::Write,
     },
 };
 use rand::{RngExt, rngs::SmallRng};

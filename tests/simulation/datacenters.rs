@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use gossipmonger::protocol::{
     event::Event,
     id::{Datacenter, NodeId},
-    liveness::PeerState,
-    replica::Write,
+    state::PeerState,
+    write::Write,
 };
 
 use crate::{

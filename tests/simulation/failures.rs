@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use gossipmonger::protocol::{event::Event, id::NodeId, liveness::PeerState, replica::Write};
+use gossipmonger::protocol::{event::Event, id::NodeId, state::PeerState, write::Write};
 use rand::{SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
 use crate::{

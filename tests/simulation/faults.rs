@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::protocol::{id::Datacenter, map::MapLimits, replica::Write};
+use gossipmonger::protocol::{id::Datacenter, map::MapLimits, write::Write};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
 use crate::{

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{
     id::{Datacenter, NodeId},
-    liveness::PeerState,
+    state::PeerState,
 };
 
 use crate::{

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use gossipmonger::protocol::{
     entry::{Content, Entry, Key, Value},
     id::{Generation, NodeId, Version},
-    replica::NodeView,
+    view::NodeView,
 };
 
 /// All writes ever made.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::protocol::{event::Event, id::NodeId, replica::Write};
+use gossipmonger::protocol::{event::Event, id::NodeId, write::Write};
 
 use crate::{
     cluster::{Cluster, Settings},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::protocol::{id::NodeId, liveness::PeerState, replica::Write};
+use gossipmonger::protocol::{id::NodeId, state::PeerState, write::Write};
 
 use crate::{
     cluster::{Cluster, Settings},

@@ -25,7 +25,7 @@ use crate::{
     foreign::Foreign,
     issuer::{Cluster, Door, Issuer, IssuerError, LedgerError, Terms, TokenId},
     node::Gossipmonger,
-    protocol::{id::NodeId, liveness::PeerState, revocation::Revocation, route::Counter},
+    protocol::{id::NodeId, revocation::Revocation, route::Counter, state::PeerState},
     tls::{PeerName, Tls},
 };
 

@@ -44,8 +44,8 @@ use crate::{
     issuer::Terms,
     node::Gossipmonger,
     protocol::{
-        entry::Key, event::Event, id::NodeId, replica::Write, revocation::Revocation,
-        route::Counter, time::Time,
+        entry::Key, event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time,
+        write::Write,
     },
     snapshot::Snapshot,
     subscription::{Events, ProtocolEvents, SubscriptionError},

@@ -18,12 +18,8 @@ use crate::{
     cli::{error::CliError, stopwatch::Stopwatch},
     node::Gossipmonger,
     protocol::{
-        delta::entry_len_max,
-        entry::Value,
-        id::NodeId,
-        replica::{BATCH_BYTES_MAX, Write},
-        route::Counter,
-        time::Time,
+        delta::entry_len_max, entry::Value, id::NodeId, replica::BATCH_BYTES_MAX, route::Counter,
+        time::Time, write::Write,
     },
 };
 

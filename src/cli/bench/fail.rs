@@ -22,7 +22,7 @@ use super::{
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch},
     node::Gossipmonger,
-    protocol::{event::Event, id::NodeId, liveness::PeerState},
+    protocol::{event::Event, id::NodeId, state::PeerState},
     subscription::{Events, SubscriptionError},
 };
 

@@ -21,7 +21,7 @@ use crate::{
         entry::{Key, Value},
         event::Event,
         id::{NodeId, Version},
-        liveness::PeerState,
+        state::PeerState,
     },
     snapshot::{Member, Snapshot},
 };

@@ -17,9 +17,10 @@ use crate::{
         map::MapLimits,
         message::WIRE_MAJOR,
         record::{NodeRecord, Status},
-        replica::{Replica, ReplicaConfig, Write},
+        replica::{Replica, ReplicaConfig},
         sketch::SketchKey,
         time::Time,
+        write::Write,
     },
     store::Stored,
 };

@@ -33,11 +33,11 @@ use crate::{
         map::Budget,
         message::{Call, Message},
         overlay,
-        replica::Write,
         route::{
             DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
         },
         skim::SKIM_BYTES_MAX,
+        write::Write,
     },
     transport::memory::MemoryNetwork,
 };

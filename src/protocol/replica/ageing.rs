@@ -2,8 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Replica, Write, Written, marks::Mark, opinion::REFUTE_INTERVAL, quotas::Quota, tell};
-use crate::protocol::durable::Change;
+use super::{Replica, marks::Mark, opinion::REFUTE_INTERVAL, quotas::Quota, tell};
 use crate::protocol::{
     claim::Heard,
     digest::Digest,
@@ -15,6 +14,10 @@ use crate::protocol::{
     route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     time::Time,
     verdict::{Level, Verdict},
+};
+use crate::protocol::{
+    durable::Change,
+    write::{Write, Written},
 };
 
 impl Replica {

@@ -5,8 +5,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Replica, WriteError, Written, hold_against, quotas::Quota, tell};
-use crate::protocol::durable::Change;
+use super::{Replica, hold_against, quotas::Quota, tell};
+use crate::protocol::{
+    durable::Change,
+    write::{WriteError, Written},
+};
 use crate::protocol::{
     event::{Event, Problem},
     gossip::{Gossip, RevocationList},

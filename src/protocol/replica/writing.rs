@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BATCH_BYTES_MAX, Before, Replica, Write, WriteError};
-use crate::protocol::durable::{Change, Head, StoredEntry};
+use super::{BATCH_BYTES_MAX, Before, Replica};
 use crate::protocol::{
     digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
@@ -12,6 +11,10 @@ use crate::protocol::{
     record::NodeRecord,
     route::Output,
     time::Time,
+};
+use crate::protocol::{
+    durable::{Change, Head, StoredEntry},
+    write::{Write, WriteError},
 };
 
 impl Replica {

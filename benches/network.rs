@@ -18,12 +18,10 @@ use gossipmonger::{
         message::Message,
         route::{Counter, Target, TransportInput},
     },
-    tls::{
-        Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls,
-        peer_name,
-    },
+    tls::{Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls},
     transport::{
-        BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError, quic::QuicTransport,
+        BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError,
+        quic::{QuicTransport, peer::peer_name},
     },
 };
 use quinn::{ClientConfig, ConnectionError, Endpoint, ServerConfig, VarInt};

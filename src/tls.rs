@@ -2,7 +2,7 @@
 //!
 //! No tickets, no resumption and no 0-RTT: each would let a peer in without looking at its
 //! certificate again. No process-wide default provider either, so that a program may have another.
-//! The certificate says who a peer is ([`peer_name`]); a host name or an address never does.
+//! The certificate says who a peer is ([`PeerName`]); a host name or an address never does.
 //!
 //! TLS looks at dates only during a handshake. A live connection survives the expiry of both
 //! certificates and a reload: who holds connections closes them at
@@ -28,7 +28,6 @@ mod visit;
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::{
     client::Resumption,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -55,7 +54,7 @@ pub use self::{
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
     role::{Client, ClientName, ClientRoles, Role, UnknownRole},
     verifier::{Roots, Standing},
-    visit::{ClientIdentity, Host, rustls_visit, visit},
+    visit::{ClientIdentity, Host, rustls_visit},
 };
 use crate::protocol::{
     id::{ClusterId, NodeId},
@@ -66,10 +65,10 @@ use crate::protocol::{
 /// The protocol versions we speak, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
 
-/// The version of what clients speak: see [`Tls::accept_with_clients`].
+/// The version of what clients speak: see [`Tls::rustls_server_with_clients`].
 pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
-/// What to give [`quinn::Endpoint::connect_with`] as server name. It is neither sent nor compared.
+/// What to dial as server name. It is neither sent nor compared.
 pub const SERVER_NAME: &str = "gossipmonger";
 
 /// Whom a dialer expects at the other end; a node of our own cluster in any case.
@@ -170,25 +169,24 @@ impl Tls {
         Ok(CertificateSummary { expires: end.map_or(summary.not_after, |end| end.at), ..summary })
     }
 
-    /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
+    /// The name that the leaf of a chain (the leaf first) proves, of the form of our cluster's names.
     ///
     /// # Errors
-    /// [`NameError::NoCertificate`] before the handshake is complete.
-    pub fn peer_name(&self, connection: &quinn::Connection) -> Result<PeerName, NameError> {
-        let chain = peer_chain(connection)?;
+    /// [`NameError`] if there is none, or it names no node.
+    pub fn name_of(&self, chain: &[CertificateDer<'_>]) -> Result<PeerName, NameError> {
         let leaf = chain.first().ok_or(NameError::NoCertificate)?;
         PeerName::named(leaf, self.shared.load().identity.naming())
     }
 
-    /// Looks again at the certificates that a connected peer has shown: by the roots and the date of this
+    /// Verifies a chain that a peer has shown (the leaf first) again: by the roots and the date of this
     /// moment, which need not be those of the handshake. `dialed`: it was the peer that accepted.
     ///
     /// # Errors
     /// The [`Refusal`] that it would meet if it came now.
-    pub fn review(&self, connection: &quinn::Connection, dialed: bool) -> Result<(), Refusal> {
-        let nothing = || Refusal::of_tls(&rustls::Error::NoCertificatesPresented);
-        let chain = peer_chain(connection).map_err(|_| nothing())?;
-        let (leaf, rest) = chain.split_first().ok_or_else(nothing)?;
+    pub fn verify_again(&self, chain: &[CertificateDer<'_>], dialed: bool) -> Result<(), Refusal> {
+        let (leaf, rest) = chain
+            .split_first()
+            .ok_or_else(|| Refusal::of_tls(&rustls::Error::NoCertificatesPresented))?;
         let state = self.shared.load();
         let verified = if dialed {
             state.chains.verify_acceptor(leaf, rest, UnixTime::now())
@@ -196,38 +194,6 @@ impl Tls {
             state.chains.verify_dialer(leaf, rest, UnixTime::now())
         };
         verified.map_err(|error| Refusal::of_tls(&error))
-    }
-
-    /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
-    #[must_use]
-    pub fn dial(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
-        let verdict = Verdict::default();
-        let config = self.rustls_client(expect, verdict.clone());
-        (Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
-    }
-
-    /// For accepting one peer, and what our verifier finds.
-    ///
-    /// The endpoint gets one (`quinn::ServerConfig::with_crypto(crypto)`) that serves all; who
-    /// wants exact refusals gives each `Incoming` its own: a clone of that configuration with
-    /// another `crypto`, passed to `accept_with`. Making one takes less than a microsecond.
-    #[must_use]
-    pub fn accept(&self) -> (Arc<QuicServerConfig>, Verdict) {
-        let verdict = Verdict::default();
-        let config = self.rustls_server(verdict.clone());
-        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
-    }
-
-    /// As [`Tls::accept`], for clients as well: the handshake tells by its protocol ([`ALPN`] or
-    /// [`ADMIN_ALPN`]) what the peer wants to be, and its certificate what it may be. The two are
-    /// compared by the caller, after the handshake: see [`protocol`], [`peer_name`] and [`Tls::client`].
-    #[must_use]
-    pub fn accept_with_clients(&self) -> (Arc<QuicServerConfig>, Verdict) {
-        let verdict = Verdict::default();
-        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict.clone());
-        let mut config = self.server_with(verifier.or_clients(Arc::clone(&self.roles)));
-        config.alpn_protocols.push(ADMIN_ALPN.to_vec());
-        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 
     /// Gives roles to certificates that do not say theirs, in place of those before.
@@ -250,7 +216,7 @@ impl Tls {
         Client::identify(leaf, &state.identity, &self.roles.load(), &state.revoked.load())
     }
 
-    /// [`Tls::dial`] for something else than quinn.
+    /// For dialing one peer. `verdict` gets what our verifier finds.
     #[must_use]
     pub fn rustls_client(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {
         let verifier = Verifier::new(self.shared.clone(), expect, verdict);
@@ -267,10 +233,21 @@ impl Tls {
         config
     }
 
-    /// [`Tls::accept`] for something else than quinn.
+    /// For accepting one peer. `verdict` gets what our verifier finds.
     #[must_use]
     pub fn rustls_server(&self, verdict: Verdict) -> rustls::ServerConfig {
         self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
+    }
+
+    /// As [`Tls::rustls_server`], for clients as well: the handshake tells by its protocol ([`ALPN`] or
+    /// [`ADMIN_ALPN`]) what the peer wants to be, and its certificate what it may be. The two are
+    /// compared by the caller, after the handshake.
+    #[must_use]
+    pub fn rustls_server_with_clients(&self, verdict: Verdict) -> rustls::ServerConfig {
+        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
+        let mut config = self.server_with(verifier.or_clients(Arc::clone(&self.roles)));
+        config.alpn_protocols.push(ADMIN_ALPN.to_vec());
+        config
     }
 
     fn server_with(&self, verifier: Verifier) -> rustls::ServerConfig {
@@ -310,43 +287,6 @@ pub enum ReloadError {
     /// The files cannot be used.
     #[error(transparent)]
     Load(#[from] LoadError),
-}
-
-/// The name that the certificate of a connected peer proves, of our own form: see [`Tls::peer_name`] for
-/// any other.
-///
-/// # Errors
-/// [`NameError::NoCertificate`] before the handshake is complete.
-pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> {
-    peer_certificate(connection)?.name
-}
-
-/// What the certificate of a connected peer says. Its end is that of the leaf alone: see [`Tls::summary`].
-///
-/// # Errors
-/// [`NameError::NoCertificate`] before the handshake is complete.
-pub fn peer_certificate(connection: &quinn::Connection) -> Result<CertificateSummary, NameError> {
-    let chain = peer_chain(connection)?;
-    CertificateSummary::from_certificate(chain.first().ok_or(NameError::NoCertificate)?)
-}
-
-/// The certificates that a connected peer has shown, the leaf first.
-///
-/// # Errors
-/// [`NameError::NoCertificate`] before the handshake is complete.
-pub fn peer_chain(
-    connection: &quinn::Connection,
-) -> Result<Vec<CertificateDer<'static>>, NameError> {
-    let identity = connection.peer_identity().ok_or(NameError::NoCertificate)?;
-    identity.downcast().map(|chain| *chain).map_err(|_| NameError::NoCertificate)
-}
-
-/// Which protocol the two ends of a connection have agreed on; empty before the handshake is complete.
-#[must_use]
-pub fn protocol(connection: &quinn::Connection) -> Vec<u8> {
-    let data = connection.handshake_data();
-    let data = data.and_then(|any| any.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
-    data.and_then(|data| data.protocol).unwrap_or_default()
 }
 
 type Shared = Arc<ArcSwap<State>>;
@@ -404,8 +344,6 @@ fn alpn() -> Vec<Vec<u8>> {
 }
 
 const TLS13_SUITES: &str = "aws-lc-rs has the suites of TLS 1.3";
-pub(crate) const INITIAL_SUITE: &str =
-    "aws-lc-rs has AES-128-GCM, which protects QUIC's first packets";
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,8 @@ use crate::{
     config,
     foreign::Foreign,
     protocol::id::NodeId,
-    tls::{self, ClientIdentity, Host, Roots, SERVER_NAME, Verdict, file},
+    tls::{ClientIdentity, Host, Roots, SERVER_NAME, Verdict, file},
+    transport::quic::crypto,
 };
 
 /// The environment variables of [`Flags`]. They are none of an agent's.
@@ -168,7 +169,7 @@ impl Remote {
     pub(crate) fn visit(&self) -> Result<Visit, CliError> {
         let (identity, roots) = self.identity()?;
         let (crypto, verdict) =
-            tls::visit(&identity, roots, self.host()?).map_err(CliError::usage)?;
+            crypto::visit(&identity, roots, self.host()?).map_err(CliError::usage)?;
         let mut config = ClientConfig::new(crypto);
         let mut transport = quinn::TransportConfig::default();
         transport

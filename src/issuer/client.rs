@@ -32,6 +32,7 @@ use crate::{
         self, AuthorityError, Identity, Issued, KeyKind, LoadError, Pin, Pinned, Refusal,
         Requested, Roots, SERVER_NAME, Tls, Unpinned, Verdict, pem_of,
     },
+    transport::quic::crypto,
 };
 
 /// What a joiner wants to be, where the token does not fix it.
@@ -241,7 +242,7 @@ impl Call {
             address: door.to_string(),
             why: why.to_string().into(),
         };
-        let crypto = QuicClientConfig::try_from(tls).expect(tls::INITIAL_SUITE);
+        let crypto = QuicClientConfig::try_from(tls).expect(crypto::INITIAL_SUITE);
         let mut config = ClientConfig::new(Arc::new(crypto));
         config.transport_config(server::transport());
         let endpoint = Endpoint::client(unspecified(door)).map_err(|e| unreachable(&e))?;

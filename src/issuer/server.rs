@@ -38,8 +38,8 @@ use crate::{
     clock::Clock,
     foreign::Foreign,
     protocol::{id::NodeId, time::Time},
-    tls::{self, PeerName, RefusedBy, Rejection, Tls, Verdict},
-    transport::quic::socket::Lone,
+    tls::{PeerName, RefusedBy, Rejection, Tls, Verdict},
+    transport::quic::{crypto, peer, socket::Lone},
 };
 
 /// Connections served at once, of visitors and of members.
@@ -291,7 +291,7 @@ impl Desk {
             connection = connecting => connection?,
             _ = &mut seat.gives_way => return Ok(Served::GaveWay),
         };
-        if let Ok(member) = tls::peer_certificate(&connection).and_then(|shown| shown.name) {
+        if let Ok(member) = peer::peer_certificate(&connection).and_then(|shown| shown.name) {
             let gone = self.places().prove(number, &member.node);
             send_away(gone);
         }
@@ -340,8 +340,8 @@ impl Desk {
         connection: &quinn::Connection,
         request: Request,
     ) -> Result<(Granted, PeerName, bool), Denied> {
-        let member =
-            tls::peer_certificate(connection).and_then(|shown| Ok((shown.name?, shown.not_before)));
+        let member = peer::peer_certificate(connection)
+            .and_then(|shown| Ok((shown.name?, shown.not_before)));
         let exported = Exported::of(connection);
         let desk = Arc::clone(self);
         let decide = move || match request {
@@ -422,7 +422,7 @@ impl Desk {
     fn server_config(&self, verdict: Verdict) -> ServerConfig {
         let shown = Arc::new(Showing(Arc::clone(&self.issuer)));
         let crypto = self.tls.door(shown, JOIN_ALPN, verdict);
-        let crypto = QuicServerConfig::try_from(crypto).expect(tls::INITIAL_SUITE);
+        let crypto = QuicServerConfig::try_from(crypto).expect(crypto::INITIAL_SUITE);
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
         config
             .transport_config(transport())

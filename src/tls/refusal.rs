@@ -1,9 +1,7 @@
 //! Why a handshake was refused, by whom, and what the operator can do about it.
 //!
 //! The side that refuses knows exactly, from its own verifier ([`Verdict`]). The other side sees one
-//! alert code in the frame that closes the connection ([`Refusal::of`]). The dialer's
-//! `connect().await` returns `Ok` even if the acceptor then refuses its certificate, so the dialer
-//! must also look at `Connection::close_reason()`.
+//! alert code and a text ([`Refusal::of_alert`]).
 
 use std::{
     fmt,
@@ -11,7 +9,6 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use quinn::ConnectionError;
 use rustls::{AlertDescription, CertificateError};
 
 use super::identity::date;
@@ -346,29 +343,19 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads why a connection ended; `None` if no handshake was refused.
-    ///
-    /// Good for both sides and for [`quinn::Connection::close_reason`].
+    /// What the code and the text of an alert say. `alert`: the TLS alert, RFC 8446 section 6.
     #[must_use]
-    pub fn of(ended: &ConnectionError) -> Option<Self> {
-        let (by, code, text) = match ended {
-            ConnectionError::TransportError(e) => (RefusedBy::Us, e.code, e.reason.as_bytes()),
-            ConnectionError::ConnectionClosed(close) => {
-                (RefusedBy::Peer, close.error_code, &close.reason[..])
-            }
-            _ => return None,
-        };
-        let alert = alert(u64::from(code))?;
-        let reason = Rejection::of_alert(alert, text);
+    pub fn of_alert(by: RefusedBy, alert: u8, text: &[u8]) -> Self {
+        let reason = Rejection::of_alert(AlertDescription::from(alert), text);
         // The words that came along are those of a library, ours or the peer's, for its programmers.
         let detail = match reason {
-            Rejection::Other => format!("TLS alert {}", u8::from(alert)),
+            Rejection::Other => format!("TLS alert {alert}"),
             _ => String::new(),
         };
-        Some(Self { by, reason, detail: detail.into() })
+        Self { by, reason, detail: detail.into() }
     }
 
-    pub(super) fn by_us(reason: Rejection, detail: String) -> Self {
+    pub(crate) fn by_us(reason: Rejection, detail: String) -> Self {
         Self { by: RefusedBy::Us, reason, detail: Foreign::from(detail).cut(DETAIL_MAX) }
     }
 
@@ -407,14 +394,14 @@ impl fmt::Display for Refusal {
 pub struct Verdict(Arc<OnceLock<Refusal>>);
 
 impl Verdict {
-    /// Reads why the connection of this handshake ended; `None` if no handshake was refused.
+    /// The refusal of our own verifier; `None` if it has refused nothing.
     #[must_use]
-    pub fn refusal(&self, ended: &ConnectionError) -> Option<Refusal> {
-        self.0.get().cloned().or_else(|| Refusal::of(ended))
+    pub fn ours(&self) -> Option<&Refusal> {
+        self.0.get()
     }
 
     /// The first refusal stays: it is the one that ended the handshake.
-    pub(super) fn refuse(&self, refusal: Refusal) {
+    pub(crate) fn refuse(&self, refusal: Refusal) {
         let _ = self.0.set(refusal);
     }
 }
@@ -472,48 +459,14 @@ fn not_yet_valid() -> Vec<u8> {
     rustls::Error::InvalidCertificate(CertificateError::NotValidYet).to_string().into_bytes()
 }
 
-/// The TLS alert in a QUIC error code, RFC 9001 section 4.8.
-fn alert(code: u64) -> Option<AlertDescription> {
-    let alert = u8::try_from(code.checked_sub(CRYPTO_ERROR_FIRST)?).ok()?;
-    Some(AlertDescription::from(alert))
-}
-
 /// Longest detail of a refusal, in characters: it may have names of a peer's certificate in it.
 pub const DETAIL_MAX: usize = 200;
-
-const CRYPTO_ERROR_FIRST: u64 = 0x100;
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
-    use quinn::{ApplicationClose, ConnectionClose, TransportErrorCode};
-
     use super::*;
-
-    #[test]
-    fn says_nothing_of_ends_that_are_no_refusal() {
-        let closed = ApplicationClose { error_code: 0x131_u32.into(), reason: "".into() };
-        for ended in [
-            ConnectionError::TimedOut,
-            ConnectionError::Reset,
-            ConnectionError::ApplicationClosed(closed),
-            told(TransportErrorCode::FLOW_CONTROL_ERROR, ""),
-        ] {
-            assert_eq!(Refusal::of(&ended), None, "{ended}");
-        }
-    }
-
-    #[test]
-    fn repeats_no_word_of_what_a_peer_says() {
-        let hostile = format!("\u{1b}[2J\r\n{}", "\u{e4}".repeat(100_000));
-        for alert in 0..=255 {
-            let refusal = Refusal::of(&told(TransportErrorCode::crypto(alert), &hostile)).unwrap();
-            let text = refusal.to_string();
-            assert!(text.len() < 400 && text.chars().all(|c| !c.is_control() && c != '\u{e4}'));
-            assert_eq!(refusal.detail.is_empty(), refusal.reason != Rejection::Other, "{text}");
-        }
-    }
 
     #[test]
     fn says_no_word_of_a_library_and_no_time_that_differs_each_time() {
@@ -581,29 +534,8 @@ mod tests {
             not_before: rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(2)),
         };
         let sent = on_wire(rustls::Error::InvalidCertificate(early)).to_string();
-        let refusal = Refusal::of(&told(TransportErrorCode::crypto(0x2d), &sent)).unwrap();
+        let refusal = Refusal::of_alert(RefusedBy::Peer, 0x2d, sent.as_bytes());
         assert_eq!(refusal.reason, Rejection::NotYetValid);
-    }
-
-    #[test]
-    fn reads_every_code_that_a_peer_can_send() {
-        for (alert, reason) in [
-            (0x74, Rejection::NoCertificate),
-            (0x30, Rejection::UnknownAuthority),
-            (0x33, Rejection::BadSignature),
-            (0x2d, Rejection::Expired),
-            (0x2c, Rejection::Revoked),
-            (0x31, Rejection::WrongCluster),
-            (0x2b, Rejection::WrongPurpose),
-            (0x2a, Rejection::WrongName),
-            (0x78, Rejection::NoCommonVersion),
-            (0x2e, Rejection::Other),
-            (0x00, Rejection::Other),
-            (0xff, Rejection::Other),
-        ] {
-            let refusal = Refusal::of(&told(TransportErrorCode::crypto(alert), "")).unwrap();
-            assert_eq!((refusal.by, refusal.reason), (RefusedBy::Peer, reason), "{alert:#x}");
-        }
     }
 
     #[test]
@@ -619,23 +551,5 @@ mod tests {
             assert!(by_peer.to_string().ends_with(" (why)"), "{by_peer}");
             assert!(!reason.seen_by_itself().is_empty());
         }
-    }
-
-    #[test]
-    fn keeps_the_first_verdict_of_a_handshake() {
-        let verdict = Verdict::default();
-        let ended = told(TransportErrorCode::crypto(0x30), "");
-        assert_eq!(verdict.refusal(&ended).unwrap().by, RefusedBy::Peer);
-        verdict.refuse(Refusal::by_us(Rejection::NoName, String::new()));
-        verdict.refuse(Refusal::by_us(Rejection::Other, String::new()));
-        assert_eq!(verdict.refusal(&ended).unwrap().reason, Rejection::NoName);
-    }
-
-    fn told(error_code: TransportErrorCode, reason: &str) -> ConnectionError {
-        ConnectionError::ConnectionClosed(ConnectionClose {
-            error_code,
-            frame_type: None,
-            reason: reason.to_owned().into(),
-        })
     }
 }

@@ -4,7 +4,6 @@
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
-use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{
     DigitallySignedStruct, SignatureScheme,
     client::{
@@ -17,7 +16,7 @@ use rustls::{
 };
 
 use super::{
-    ADMIN_ALPN, INITIAL_SUITE, TLS13_SUITES,
+    ADMIN_ALPN, TLS13_SUITES,
     identity::{
         Audience, CertificateSummary, LoadError, PeerName, SCHEME, check_kinds, check_order, date,
         only_uri, read,
@@ -126,20 +125,6 @@ pub enum Host {
 ///
 /// # Errors
 /// [`LoadError::Unsupported`] if rustls cannot use the roots.
-pub fn visit(
-    client: &ClientIdentity,
-    roots: Roots,
-    host: Host,
-) -> Result<(Arc<QuicClientConfig>, Verdict), LoadError> {
-    let verdict = Verdict::default();
-    let config = rustls_visit(client, roots, host, verdict.clone())?;
-    Ok((Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict))
-}
-
-/// [`visit`] for something else than quinn.
-///
-/// # Errors
-/// As [`visit`].
 pub fn rustls_visit(
     client: &ClientIdentity,
     roots: Roots,

@@ -15,6 +15,7 @@ use gossipmonger::{
         LeafOptions, PeerName, Refusal, RefusedBy, Rejection, Roots, SERVER_NAME, Tls, Usage,
         Verdict,
     },
+    transport::quic::peer,
 };
 use quinn::{
     Connection, ConnectionError, Endpoint,
@@ -241,9 +242,9 @@ async fn lets_the_right_certificates_in() {
         let b = tls(&ca.issue_with(&options).unwrap(), &ca);
         let a = node(&ca, "a");
         let pair = Pair::connect(client_of(&a, expect("b")), &b).await;
-        assert_eq!(tls::peer_name(&pair.dialer).unwrap(), name("demo", "b"));
-        assert_eq!(tls::peer_name(&pair.acceptor).unwrap(), name("demo", "a"));
-        let seen = tls::peer_certificate(&pair.acceptor).unwrap();
+        assert_eq!(peer::peer_name(&pair.dialer).unwrap(), name("demo", "b"));
+        assert_eq!(peer::peer_name(&pair.acceptor).unwrap(), name("demo", "a"));
+        let seen = peer::peer_certificate(&pair.acceptor).unwrap();
         assert_eq!(seen, *a.identity().certificate());
         pair.carries_data().await;
     }
@@ -294,11 +295,11 @@ async fn reload_switches_new_handshakes_and_keeps_old_connections() {
     }
     b.reload(identity(&issue(&new, "demo", "b")), roots(&[&old, &new])).unwrap();
     let mixed = Pair::over(client.clone(), &server).await;
-    assert_eq!(tls::peer_certificate(&mixed.dialer).unwrap(), *b.identity().certificate());
+    assert_eq!(peer::peer_certificate(&mixed.dialer).unwrap(), *b.identity().certificate());
     a.reload(identity(&issue(&new, "demo", "a")), roots(&[&new])).unwrap();
     b.reload(b.identity(), roots(&[&new])).unwrap();
     let after = Pair::over(client, &server).await;
-    assert_eq!(tls::peer_certificate(&after.acceptor).unwrap(), *a.identity().certificate());
+    assert_eq!(peer::peer_certificate(&after.acceptor).unwrap(), *a.identity().certificate());
 
     for pair in [before, mixed, after] {
         pair.carries_data().await;
@@ -319,7 +320,7 @@ async fn lets_a_chain_made_by_openssl_in_both_ways() {
         let b = openssl_node(directory.path(), kind, "b");
         for (dialer, acceptor, expected) in [(&a, &b, "b"), (&b, &a, "a")] {
             let pair = Pair::connect(client_of(dialer, expect(expected)), acceptor).await;
-            assert_eq!(tls::peer_name(&pair.dialer).unwrap(), name("demo", expected));
+            assert_eq!(peer::peer_name(&pair.dialer).unwrap(), name("demo", expected));
             pair.carries_data().await;
         }
         // Not everything that openssl signs gets in.

@@ -14,7 +14,8 @@ use serde_json::json;
 use super::{Report, faults::Faults, in_range, machine, rounded};
 use crate::{
     cli::{error::CliError, stopwatch::Stopwatch, throwaway::Throwaway},
-    tls::{Expect, SERVER_NAME, Tls, peer_name},
+    tls::{Expect, SERVER_NAME, Tls},
+    transport::quic::peer::peer_name,
 };
 
 /// The arguments of `handshake`.

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     protocol::{id::NodeId, route::Counter},
-    tls::{self, RefusedBy, Rejection, Verdict},
-    transport::{NodeLink, exchange::FrameError},
+    tls::{RefusedBy, Rejection, Verdict},
+    transport::{NodeLink, exchange::FrameError, quic::peer},
 };
 
 /// The label of a handshake that took too long.
@@ -110,7 +110,8 @@ fn offended(shared: &Shared, node: &NodeLink, connection: &Connection, error: &I
 /// Ends a connection whose peer has proved who it is, and then said nothing.
 pub(super) fn too_late(node: &NodeLink, remote: &str, connection: &Connection) {
     Close::Timeout.connection(connection, "no introduction in time");
-    let name = tls::peer_name(connection).map_or_else(|_| "it".to_owned(), |name| name.to_string());
+    let name =
+        peer::peer_name(connection).map_or_else(|_| "it".to_owned(), |name| name.to_string());
     let reason = format!("{name} did not introduce itself in time; it hangs or is overloaded");
     node.refused(remote, TIMEOUT, reason);
 }

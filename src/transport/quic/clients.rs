@@ -24,8 +24,8 @@ use super::{
 use crate::{
     clock::Clock,
     protocol::route::Counter,
-    tls::{self, ADMIN_ALPN, Client, Refusal, Rejection, Role},
-    transport::{BoxFuture, NodeLink},
+    tls::{ADMIN_ALPN, Client, Refusal, Rejection, Role},
+    transport::{BoxFuture, NodeLink, quic::peer},
 };
 
 /// Clients connected at once.
@@ -141,7 +141,7 @@ impl Drop for Place {
 
 /// Whether a peer has come as a client.
 pub(super) fn is_client(connection: &Connection) -> bool {
-    tls::protocol(connection) == ADMIN_ALPN
+    peer::protocol(connection) == ADMIN_ALPN
 }
 
 /// Serves a client until it goes, or may not stay.
@@ -151,7 +151,7 @@ pub(super) fn welcome(
     spawner: &Spawner,
     connection: Connection,
 ) {
-    let chain = tls::peer_chain(&connection).unwrap_or_default();
+    let chain = peer::peer_chain(&connection).unwrap_or_default();
     let guest = Guest { shared: Arc::clone(shared), node: node.clone(), connection, chain };
     let client = match shared.tls.client(&guest.chain) {
         Ok(client) => client,

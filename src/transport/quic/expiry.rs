@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     protocol::id::{Datacenter, NodeId},
     tls::{self, Identity, Rejection, Tls, date},
-    transport::NodeLink,
+    transport::{NodeLink, quic::peer},
 };
 
 /// By what the two ends of a connection have proved who they are.
@@ -41,7 +41,7 @@ struct Shown {
 impl Proof {
     /// `ours`: what this node has shown. `None`: the peer has shown nothing, which no handshake allows.
     pub(super) fn new(tls: &Tls, ours: &Identity, connection: &Connection) -> Option<Self> {
-        let theirs = Shown::new(tls, &tls::peer_chain(connection).ok()?)?;
+        let theirs = Shown::new(tls, &peer::peer_chain(connection).ok()?)?;
         let datacenter = tls.peer_name(connection).ok()?.datacenter;
         let datacenter = Some(datacenter).filter(|_| ours.naming().tells_datacenter());
         Some(Self { ours: Shown::new(tls, ours.chain())?, theirs, datacenter })

@@ -16,6 +16,7 @@ use crate::{
     transport::{
         Met, NodeLink, Unwelcome,
         exchange::{FrameError, Frames},
+        quic::peer,
     },
 };
 
@@ -119,7 +120,7 @@ pub(super) async fn accepting(
     shared: &Shared,
 ) -> Result<Met, Introduction> {
     let introduced = async {
-        if let Some(client) = tls::peer_certificate(connection)?.client {
+        if let Some(client) = peer::peer_certificate(connection)?.client {
             return Err(Introduction::Client(client));
         }
         let proved = admit(node, connection, shared)?;

@@ -31,10 +31,11 @@ use crate::{
         route::{Counter, Sign},
         time::Time,
     },
-    tls::{self, Rejection, Tls},
+    tls::{Rejection, Tls},
     transport::{
         Met, NodeLink,
         gossip::{self, Outbox},
+        quic::peer,
         share::Share,
     },
 };
@@ -277,7 +278,7 @@ impl Link {
         revoked: &Revocations,
     ) -> bool {
         let Some(cutoff) = revoked.cutoff(&self.node) else { return false };
-        let certificate = tls::peer_certificate(&self.connection);
+        let certificate = peer::peer_certificate(&self.connection);
         if !certificate.is_ok_and(|certificate| tls.is_revoked(&self.node, &certificate)) {
             return false;
         }

@@ -1,0 +1,57 @@
+//! TLS as quinn takes it.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+
+use crate::tls::{ClientIdentity, Expect, Host, LoadError, Roots, Tls, Verdict, rustls_visit};
+
+impl Tls {
+    /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
+    #[must_use]
+    pub fn dial(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_client(expect, verdict.clone());
+        (Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// For accepting one peer, and what our verifier finds.
+    ///
+    /// The endpoint gets one (`quinn::ServerConfig::with_crypto(crypto)`) that serves all; who
+    /// wants exact refusals gives each `Incoming` its own: a clone of that configuration with
+    /// another `crypto`, passed to `accept_with`. Making one takes less than a microsecond.
+    #[must_use]
+    pub fn accept(&self) -> (Arc<QuicServerConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_server(verdict.clone());
+        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// As [`Tls::accept`], for clients as well: the handshake tells by its protocol ([`ALPN`](crate::tls::ALPN) or
+    /// [`ADMIN_ALPN`](crate::tls::ADMIN_ALPN)) what the peer wants to be, and its certificate what it may be. The two are
+    /// compared by the caller, after the handshake: see [`protocol`](super::peer::protocol),
+    /// [`peer_name`](super::peer::peer_name) and [`Tls::client`].
+    #[must_use]
+    pub fn accept_with_clients(&self) -> (Arc<QuicServerConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_server_with_clients(verdict.clone());
+        (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+}
+
+/// A client's TLS: for dialing one node, over [`ADMIN_ALPN`](crate::tls::ADMIN_ALPN).
+///
+/// # Errors
+/// [`LoadError::Unsupported`] if rustls cannot use the roots.
+pub fn visit(
+    client: &ClientIdentity,
+    roots: Roots,
+    host: Host,
+) -> Result<(Arc<QuicClientConfig>, Verdict), LoadError> {
+    let verdict = Verdict::default();
+    let config = rustls_visit(client, roots, host, verdict.clone())?;
+    Ok((Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict))
+}
+
+pub(crate) const INITIAL_SUITE: &str =
+    "aws-lc-rs has AES-128-GCM, which protects QUIC's first packets";

@@ -1,0 +1,60 @@
+//! What the peer of a connection has shown: its certificates, and the protocol that it speaks.
+
+use rustls_pki_types::CertificateDer;
+
+use crate::tls::{CertificateSummary, NameError, PeerName, Refusal, Tls};
+
+impl Tls {
+    /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
+    ///
+    /// # Errors
+    /// [`NameError::NoCertificate`] before the handshake is complete.
+    pub fn peer_name(&self, connection: &quinn::Connection) -> Result<PeerName, NameError> {
+        self.name_of(&peer_chain(connection)?)
+    }
+
+    /// Looks again at the certificates that a connected peer has shown: see [`Tls::verify_again`].
+    ///
+    /// # Errors
+    /// The [`Refusal`] that it would meet if it came now.
+    pub fn review(&self, connection: &quinn::Connection, dialed: bool) -> Result<(), Refusal> {
+        self.verify_again(&peer_chain(connection).unwrap_or_default(), dialed)
+    }
+}
+
+/// The name that the certificate of a connected peer proves, of our own form: see [`Tls::peer_name`] for
+/// any other.
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> {
+    peer_certificate(connection)?.name
+}
+
+/// What the certificate of a connected peer says. Its end is that of the leaf alone: see [`Tls::summary`].
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_certificate(connection: &quinn::Connection) -> Result<CertificateSummary, NameError> {
+    let chain = peer_chain(connection)?;
+    CertificateSummary::from_certificate(chain.first().ok_or(NameError::NoCertificate)?)
+}
+
+/// The certificates that a connected peer has shown, the leaf first.
+///
+/// # Errors
+/// [`NameError::NoCertificate`] before the handshake is complete.
+pub fn peer_chain(
+    connection: &quinn::Connection,
+) -> Result<Vec<CertificateDer<'static>>, NameError> {
+    let identity = connection.peer_identity().ok_or(NameError::NoCertificate)?;
+    identity.downcast().map(|chain| *chain).map_err(|_| NameError::NoCertificate)
+}
+
+/// Which protocol the two ends of a connection have agreed on; empty before the handshake is complete.
+#[must_use]
+pub fn protocol(connection: &quinn::Connection) -> Vec<u8> {
+    let data = connection.handshake_data();
+    let data = data.and_then(|any| any.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
+    data.and_then(|data| data.protocol).unwrap_or_default()
+}

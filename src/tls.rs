@@ -9,13 +9,17 @@
 //! [`CertificateSummary::expires`], see [`Tls::summary`].
 
 mod authority;
+pub(crate) mod certificate;
+pub(crate) mod client;
+pub(crate) mod files;
 mod identity;
 #[cfg(feature = "issuer")]
 mod issuing;
 mod kind;
+pub(crate) mod name;
 mod naming;
 mod notary;
-mod pem;
+pub(crate) mod pem;
 #[cfg(all(test, unix, feature = "cli"))]
 mod real_world;
 mod refusal;
@@ -36,23 +40,27 @@ use rustls::{
 };
 use tokio::sync::watch;
 
-#[cfg(feature = "cli")]
-pub(crate) use self::identity::summaries_of;
-pub(crate) use self::identity::{chain_fingerprint, date};
+pub(crate) use self::certificate::{chain_fingerprint, date};
 #[cfg(feature = "issuer")]
 pub(crate) use self::issuing::{
     Pin, Pinned, Requested, Unpinned, pem_of, read_secret, strangers, write_secret,
 };
+#[cfg(feature = "cli")]
+pub(crate) use self::pem::summaries_of;
 use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
     authority::{
         AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, BACKDATE, Existing,
         Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
     },
-    identity::{CertificateSummary, Identity, LoadError, NameError, PEM_FILE_MAX, PeerName},
+    certificate::CertificateSummary,
+    client::Client,
+    files::{LoadError, PEM_FILE_MAX},
+    identity::Identity,
+    name::{NameError, PeerName},
     naming::{Naming, NamingError},
     refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
-    role::{Client, ClientName, ClientRoles, Role, UnknownRole},
+    role::{ClientName, ClientRoles, Role, UnknownRole},
     verifier::{Roots, Standing},
     visit::{ClientIdentity, Host, rustls_visit},
 };

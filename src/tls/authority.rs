@@ -29,17 +29,16 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::role::{ClientName, revoked_by};
 use super::{
     Naming,
-    identity::{
-        Audience, CertificateSummary, LoadError, PeerName, authority_cluster, authority_uri, date,
-        read,
-    },
+    certificate::{CertificateSummary, authority_cluster, authority_uri, date},
+    files::{Audience, LoadError, read},
+    name::PeerName,
     pem::chain_from_pem,
     revoked::{self, AuthorityKey, issuer_id, seconds},
     rotation::{RotationPhase, roots_of},
 };
+use super::{client::revoked_by, role::ClientName};
 use crate::protocol::{
     id::{ClusterId, Datacenter, NodeId},
     revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},

@@ -3,14 +3,12 @@
 //! A key that TLS could use is not enough for a node: its news are signed with it as well. What would be
 //! refused by every peer, or would make half a member, is refused when it is loaded.
 
+use rustls::pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate, public_key::PublicKey, x509::SubjectPublicKeyInfo,
 };
 
-use super::identity::{LoadError, shown};
-
-/// What a node's key may be.
-pub(super) const ALLOWED: &str = "Ed25519, ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";
+use super::{certificate::parse, files::LoadError, name::shown};
 
 /// Whose certificate it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +20,7 @@ pub(super) enum Holder {
 }
 
 /// Refuses a certificate whose key or signature nobody accepts.
-pub(super) fn check(certificate: &X509Certificate<'_>, holder: Holder) -> Result<(), LoadError> {
+fn check(certificate: &X509Certificate<'_>, holder: Holder) -> Result<(), LoadError> {
     check_key(certificate, holder)?;
     // What a root says of itself nobody looks at.
     let itself = certificate.subject().as_raw() == certificate.issuer().as_raw();
@@ -43,6 +41,34 @@ pub(super) fn check_key(
         return Ok(());
     }
     Err(LoadError::KeyKind { subject: subject(certificate), kind })
+}
+
+/// Refuses a chain whose first certificate is no leaf.
+pub(super) fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), LoadError> {
+    let Some(Ok(first)) = chain.first().map(parse) else { return Ok(()) };
+    if !first.is_ca() {
+        return Ok(());
+    }
+    let parsed = || chain.iter().map(parse);
+    let subject = |one: &X509Certificate<'_>| shown(&one.subject().to_string());
+    let leaf = parsed().position(|one| one.is_ok_and(|one| !one.is_ca()));
+    Err(match leaf.and_then(|place| Some((place, parsed().nth(place)?.ok()?))) {
+        Some((place, leaf)) => LoadError::LeafNotFirst {
+            first: subject(&first),
+            leaf: subject(&leaf),
+            place: place + 1,
+        },
+        None => LoadError::LeafIsAuthority { subject: subject(&first) },
+    })
+}
+
+/// Refuses a chain with keys or signatures that nobody accepts. `holder`: of the leaf.
+pub(super) fn check_kinds(chain: &[CertificateDer<'_>], holder: Holder) -> Result<(), LoadError> {
+    for (place, certificate) in chain.iter().enumerate() {
+        let holder = if place == 0 { holder } else { Holder::Other };
+        check(&parse(certificate)?, holder)?;
+    }
+    Ok(())
 }
 
 fn subject(certificate: &X509Certificate<'_>) -> String {

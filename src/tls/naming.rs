@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::identity::{NameError, PeerName, SCHEME, shown};
+use super::name::{NameError, PeerName, SCHEME, shown};
 use crate::protocol::id::{ClusterId, Datacenter, NodeId};
 
 /// Where cluster, datacenter and node stand in a certificate's URI.
@@ -115,6 +115,16 @@ impl Naming {
     #[must_use]
     pub const fn tells_datacenter(&self) -> bool {
         self.datacenter.is_none()
+    }
+}
+
+impl PeerName {
+    /// Reads a URI of the form `spiffe://<cluster>/<datacenter>/<node>`.
+    ///
+    /// # Errors
+    /// [`NameError::BadUri`], which names the URI and what is wrong with it.
+    pub fn from_uri(uri: &str) -> Result<Self, NameError> {
+        Naming::default().read(uri)
     }
 }
 

@@ -10,7 +10,9 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use rustls::{SignatureScheme, pki_types::CertificateDer};
 use zeroize::Zeroizing;
 
-use super::{Expect, PeerName, Refusal, Tls, identity::CertificateSummary, verifier::check_name};
+use super::{
+    Expect, PeerName, Refusal, Tls, certificate::CertificateSummary, verifier::check_name,
+};
 use crate::protocol::{
     id::{ClusterId, Generation, NodeId},
     seal::{Certified, Credential, LifeKey, LifeSigner, Notary, Objection, Signature},

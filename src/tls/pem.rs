@@ -3,15 +3,23 @@
 //! The parser skips whatever does not look like a section, so a leaf behind a byte order mark would be
 //! left out without a word. What people and their tools do to PEM files is looked for first.
 
+#[cfg(feature = "cli")]
+use std::path::Path;
+
 use rustls::pki_types::{
     CertificateDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 
-use super::identity::LoadError;
+use super::files::LoadError;
+#[cfg(feature = "cli")]
+use super::{
+    certificate::CertificateSummary,
+    files::{Audience, read},
+};
 
 /// Reads all certificates of a text.
-pub(super) fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+pub(crate) fn chain_from_pem(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, LoadError> {
     check(pem)?;
     for (begin, why) in
         [(&b"-----BEGIN TRUSTED CERTIFICATE"[..], TRUSTED), (b"-----BEGIN X509 CERTIFICATE", X509)]
@@ -42,6 +50,16 @@ pub(super) fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadErr
         Err(pem::Error::NoItemsFound) => Err(LoadError::NoKey),
         Err(e) => Err(damaged(&e)),
     }
+}
+
+/// What the certificates of a PEM file say, in their order.
+#[cfg(feature = "cli")]
+pub(crate) fn summaries_of(path: &Path) -> Result<Vec<CertificateSummary>, LoadError> {
+    let summaries = || {
+        let chain = chain_from_pem(&read(path, Audience::Anyone)?)?;
+        Ok(CertificateSummary::of_chain(&chain)?)
+    };
+    summaries().map_err(|error: LoadError| error.in_file(path))
 }
 
 /// Refuses text in which a section would be overlooked.

@@ -16,7 +16,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
 
-use super::{CertificateSummary, Identity, LoadError, Roots, Tls, identity::summaries_of, now};
+use super::{CertificateSummary, Identity, LoadError, Roots, Tls, now, pem::summaries_of};
 use crate::protocol::{
     id::{Generation, NodeId},
     seal::Notary,

@@ -11,7 +11,7 @@ use std::{
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::identity::date;
+use super::certificate::date;
 use crate::foreign::Foreign;
 
 /// Why a peer was refused; [`Rejection::as_str`] is the label of its counter.

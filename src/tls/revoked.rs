@@ -15,7 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
     Tls,
-    identity::{CertificateSummary, date},
+    certificate::{CertificateSummary, date},
     refusal::{Refusal, Rejection},
 };
 use crate::protocol::{

@@ -7,18 +7,8 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use rustls::pki_types::CertificateDer;
-
-use super::{
-    Naming,
-    identity::{Identity, NameError, SCHEME, only_uri, shown},
-    refusal::{Refusal, Rejection},
-    revoked,
-};
-use crate::protocol::{
-    id::{ClientId, ClusterId, NodeId},
-    revocation::Revocations,
-};
+use super::name::{NameError, SCHEME, shown};
+use crate::protocol::id::{ClientId, ClusterId};
 
 /// What a client may do at most. Each role includes those before it.
 #[derive(
@@ -140,59 +130,6 @@ impl ClientRoles {
 impl FromIterator<(String, Role)> for ClientRoles {
     fn from_iter<I: IntoIterator<Item = (String, Role)>>(roles: I) -> Self {
         Self(roles.into_iter().collect())
-    }
-}
-
-/// A client that has proved who it is, and what it may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
-    /// The one URI of its certificate, at most 200 characters of it, without control characters.
-    pub name: String,
-    /// What it may do.
-    pub role: Role,
-}
-
-impl Client {
-    /// Whose certificate this is, for a node with the identity `ours`. It proves nothing unless the chain was
-    /// verified.
-    pub(super) fn identify(
-        leaf: &CertificateDer<'_>,
-        ours: &Identity,
-        roles: &ClientRoles,
-        revoked: &Revocations,
-    ) -> Result<Self, Refusal> {
-        let refused = |reason, error: &dyn fmt::Display| Refusal::by_us(reason, error.to_string());
-        let (cluster, uri) = (&ours.name().cluster, only_uri(leaf));
-        let uri = uri.map_err(|e| refused(Rejection::NoName, &e))?;
-        if let Some(label) = revoked_by(&uri, ours.naming()) {
-            revoked::check(&label, leaf, revoked)?;
-        }
-        let name = shown(&uri);
-        if let Some(role) = roles.get(&uri) {
-            return Ok(Self { name, role });
-        }
-        let client = ClientName::from_uri(&uri)
-            .map_err(|_| refused(Rejection::NoRole, &format!("it is {name}")))?;
-        if client.cluster != *cluster {
-            let detail = format!("it is {name}, our cluster is {cluster}");
-            return Err(Refusal::by_us(Rejection::WrongCluster, detail));
-        }
-        Ok(Self { name, role: client.role })
-    }
-}
-
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.name)
-    }
-}
-
-/// The name by which the certificates of a URI are revoked: a node's or a client's own. Nodes and clients
-/// of one name are revoked together. Who has neither name can only lose its role.
-pub(super) fn revoked_by(uri: &str, naming: &Naming) -> Option<NodeId> {
-    match naming.read(uri) {
-        Ok(name) => Some(name.node),
-        Err(_) => NodeId::new(ClientName::from_uri(uri).ok()?.client.as_str()).ok(),
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
 
 use super::{
     authority::{Authority, AuthorityError, AuthorityOptions, Existing, write},
+    certificate::CertificateSummary,
     file,
-    identity::{Audience, CertificateSummary, read},
+    files::{Audience, read},
     pem::chain_from_pem,
     verifier::Roots,
 };

@@ -30,15 +30,16 @@ use rustls::{
 
 use super::{
     Expect, Shared, State,
-    identity::{
-        Audience, CertificateSummary, Identity, LoadError, PeerName, date, only_uri, parse, read,
-        shown, validity,
-    },
+    certificate::{CertificateSummary, date, only_uri, parse, validity},
+    client::Client,
+    files::{Audience, LoadError, read},
+    identity::Identity,
     kind::{self, Holder},
+    name::{PeerName, shown},
     pem::chain_from_pem,
     refusal::{Refusal, Rejection, Verdict, on_wire},
     revoked::{self, AuthorityKey},
-    role::{Client, ClientName, ClientRoles},
+    role::{ClientName, ClientRoles},
 };
 use crate::protocol::{id::ClusterId, revocation::Revocations, sketch::SketchKey};
 

@@ -17,11 +17,10 @@ use rustls::{
 
 use super::{
     ADMIN_ALPN, TLS13_SUITES,
-    identity::{
-        Audience, CertificateSummary, LoadError, PeerName, SCHEME, check_kinds, check_order, date,
-        only_uri, read,
-    },
-    kind::Holder,
+    certificate::{CertificateSummary, date, only_uri},
+    files::{Audience, LoadError, read},
+    kind::{Holder, check_kinds, check_order},
+    name::{PeerName, SCHEME},
     pem::{chain_from_pem, key_from_pem},
     refusal::{Refusal, Rejection, Verdict, on_wire},
     verifier::{Chains, Roots},

@@ -1,0 +1,213 @@
+//! Files of certificates and keys: how they are read, and why one cannot be used.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+use super::{
+    name::NameError,
+    refusal::{Rejection, words},
+};
+
+/// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
+/// certificates is 8 kB.
+pub const PEM_FILE_MAX: u64 = 1024 * 1024;
+
+/// A certificate, key or roots file cannot be used. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// One of the others, in this file.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: Box<Self>,
+    },
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// The file is larger than [`PEM_FILE_MAX`].
+    #[error(
+        "is larger than {PEM_FILE_MAX} bytes, so it is not a PEM file of certificates or a key"
+    )]
+    TooLarge,
+    /// The private key is not private.
+    #[error("this private key may be used by others than its owner (mode {mode:03o}); run: chmod 600 {}", path.display())]
+    KeyExposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// No certificate in the file.
+    #[error("contains no certificate (no BEGIN CERTIFICATE in PEM)")]
+    NoCertificate,
+    /// No private key in the file.
+    #[error("contains no private key (PKCS#8, SEC1 or PKCS#1 in PEM)")]
+    NoKey,
+    /// What is in the file is certificates or a key, but not in PEM as it is read here.
+    #[error("{0}")]
+    Form(&'static str),
+    /// The first certificate is not the leaf.
+    #[error(
+        "the first certificate ({first}) is an authority's, and the leaf ({leaf}) is number {place}: put the \
+         leaf first, then the intermediates"
+    )]
+    LeafNotFirst {
+        /// The subject of the first one.
+        first: String,
+        /// The subject of the leaf.
+        leaf: String,
+        /// Where it stands, from 1 on.
+        place: usize,
+    },
+    /// The leaf may sign other certificates.
+    #[error(
+        "the certificate of {subject} is an authority's (CA:true), which nobody accepts as a node's or a \
+         client's: issue one with CA:false"
+    )]
+    LeafIsAuthority {
+        /// Its subject.
+        subject: String,
+    },
+    /// The key of a certificate is of a kind that is not accepted.
+    #[error(
+        "the key in the certificate of {subject} is {kind}; allowed are {ALLOWED}: issue one with such a key"
+    )]
+    KeyKind {
+        /// The certificate's subject.
+        subject: String,
+        /// What the key is.
+        kind: String,
+    },
+    /// A certificate is signed by way of a broken hash.
+    #[error(
+        "the certificate of {subject} is signed with {hash}, which nobody accepts: have its authority sign \
+         it with SHA-256 or better"
+    )]
+    WeakSignature {
+        /// The certificate's subject.
+        subject: String,
+        /// The hash.
+        hash: &'static str,
+    },
+    /// The private key is damaged.
+    #[error(
+        "the private key cannot be used for TLS: it is damaged, or of another kind than {ALLOWED}; put the \
+         key of this certificate there, or issue both anew"
+    )]
+    Key,
+    /// A certificate above the leaf has expired.
+    #[error(
+        "the intermediate certificate of {subject} expired on {not_after}, and the node's certificate with \
+         it: get one whose chain has the intermediate that took its place"
+    )]
+    IssuerExpired {
+        /// Its subject.
+        subject: String,
+        /// When, by RFC 3339.
+        not_after: String,
+    },
+    /// Peers with the same roots would refuse the certificate.
+    #[error("its own roots refuse the certificate: {}", .0.seen_by_itself())]
+    Refused(Rejection),
+    /// The private key is encrypted with a passphrase.
+    #[error(
+        "the private key is encrypted with a passphrase, which is not supported; decrypt it with: openssl pkey -in FILE -out NEW"
+    )]
+    EncryptedKey,
+    /// The file is damaged.
+    #[error("is not valid PEM: {0}")]
+    Pem(&'static str),
+    /// Key and certificate do not belong together.
+    #[error(
+        "the certificate and the private key do not belong together: the certificate is of another key"
+    )]
+    Mismatch,
+    /// Our own certificate has expired, so every peer would refuse us.
+    #[error(
+        "the certificate expired on {not_after}; issue a new one (with the authority's files: cert renew --break-glass)"
+    )]
+    Expired {
+        /// When, by RFC 3339.
+        not_after: String,
+    },
+    /// Our own certificate does not name a node.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A certificate given as a root may not sign others.
+    #[error(
+        "the certificate of {subject:?} is not a certificate authority's; roots are the certificates that sign nodes' certificates"
+    )]
+    NotAnAuthority {
+        /// Its subject.
+        subject: String,
+    },
+    /// Rustls does not support this certificate.
+    #[error("cannot be used for TLS: {}", words(.0))]
+    Unsupported(rustls::Error),
+}
+
+impl LoadError {
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        Self::InFile { path: path.to_owned(), error: Box::new(self) }
+    }
+
+    pub(super) fn from_rustls(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+                Self::Mismatch
+            }
+            _ => Self::Key,
+        }
+    }
+}
+
+/// Who may have access to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    Anyone,
+    OwnerOnly,
+}
+
+/// Reads a whole file. The permissions are those of the opened file, not of whatever has the name
+/// a moment later.
+pub(crate) fn read(path: &Path, audience: Audience) -> Result<Zeroizing<Vec<u8>>, LoadError> {
+    let file = File::open(path)?;
+    if audience == Audience::OwnerOnly {
+        refuse_exposed(&file, path)?;
+    }
+    // Room for all of it at once: a vector that grows leaves copies behind.
+    let room = file.metadata()?.len().min(PEM_FILE_MAX) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
+    file.take(PEM_FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > PEM_FILE_MAX {
+        return Err(LoadError::TooLarge);
+    }
+    Ok(bytes)
+}
+
+#[cfg(unix)]
+fn refuse_exposed(file: &File, path: &Path) -> Result<(), LoadError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(LoadError::KeyExposed { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_: &File, _: &Path) -> Result<(), LoadError> {
+    Ok(())
+}
+
+/// What a node's key may be.
+const ALLOWED: &str = "Ed25519, ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";

@@ -13,12 +13,13 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
+    pki::{Authority, AuthorityOptions, LEAF_VALIDITY},
     protocol::{
         exchange::{Ask, Reply, Summary},
         message::Message,
         route::{Counter, Target, TransportInput},
     },
-    tls::{Authority, AuthorityOptions, Expect, Identity, LEAF_VALIDITY, Roots, SERVER_NAME, Tls},
+    tls::{Expect, Identity, Roots, SERVER_NAME, Tls},
     transport::{
         BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError,
         quic::{QuicTransport, peer::peer_name},

@@ -11,10 +11,8 @@ use std::{
 
 use gossipmonger::{
     ClusterId,
-    tls::{
-        Authority, AuthorityOptions, ClientName, Existing, KeyKind, LeafOptions, PeerName, Role,
-        Usage,
-    },
+    pki::{Authority, AuthorityOptions, Existing, KeyKind, LeafOptions, Usage},
+    tls::{ClientName, PeerName, Role},
 };
 
 /// Makes all of them below `dir`: `pki`, and a directory for each certificate. What is there already

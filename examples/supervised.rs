@@ -10,8 +10,9 @@ use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId,
+    pki::{Authority, AuthorityOptions},
     subscription::Delivery,
-    tls::{Authority, AuthorityOptions, Identity, Roots},
+    tls::{Identity, Roots},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, call_t, cast};
 

@@ -49,11 +49,9 @@ use self::{
 };
 use crate::{
     clock::Clock,
+    pki::{Authority, AuthorityError, BACKDATE, LeafOptions, Pin, Usage, file},
     protocol::{id::NodeId, record::ADDRESS_BYTES_MAX, revocation::Revocation},
-    tls::{
-        Authority, AuthorityError, BACKDATE, CertificateSummary, Identity, LeafOptions, PeerName,
-        Pin, Usage, file,
-    },
+    tls::{CertificateSummary, Identity, PeerName},
 };
 
 /// Shortest lifetime of a certificate that an issuer may be told to give: for tests.

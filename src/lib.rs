@@ -29,7 +29,8 @@
 //! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
 //! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: what changes.
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
-//! 4. [`tls`]: certificates, authorities, revocation. `issuer` (a feature): certificates by token.
+//! 4. [`tls`]: certificates, and who is accepted. [`pki`]: an authority of one's own. `issuer` (a feature):
+//!    certificates by token.
 //! 5. [`store`]: what survives a restart. [`transport`]: how nodes reach each other.
 //! 6. [`protocol`]: the rules themselves, for those who want to know how it works. It has no promise of
 //!    compatibility.
@@ -129,6 +130,7 @@ mod snapshot;
 pub mod subscription;
 mod propagation;
 pub mod tls;
+pub mod pki;
 pub mod store;
 pub mod transport;
 pub mod protocol;

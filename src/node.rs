@@ -392,7 +392,7 @@ impl Gossipmonger {
         self.shared.revocations.load_full()
     }
 
-    /// Takes a statement of an authority, [`Authority::revoke`](crate::tls::Authority::revoke): the
+    /// Takes a statement of an authority, [`Authority::revoke`](crate::pki::Authority::revoke): the
     /// certificates that it is about are refused from now on, here and as soon as it is told by all
     /// nodes; connections with their holders are closed. Returns when the store has it.
     ///

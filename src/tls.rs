@@ -8,25 +8,19 @@
 //! certificates and a reload: who holds connections closes them at
 //! [`CertificateSummary::expires`], see [`Tls::summary`].
 
-mod authority;
 pub(crate) mod certificate;
 pub(crate) mod client;
 pub(crate) mod files;
-mod identity;
-#[cfg(feature = "issuer")]
-mod issuing;
-mod kind;
+pub(crate) mod identity;
+pub(crate) mod kind;
 pub(crate) mod name;
 mod naming;
 mod notary;
 pub(crate) mod pem;
-#[cfg(all(test, unix, feature = "cli"))]
-mod real_world;
-mod refusal;
-pub mod rotation;
-mod revoked;
-mod role;
-mod verifier;
+pub(crate) mod refusal;
+pub(crate) mod revoked;
+pub(crate) mod role;
+pub(crate) mod verifier;
 mod visit;
 
 use std::{fmt, sync::Arc, time::SystemTime};
@@ -41,18 +35,10 @@ use rustls::{
 use tokio::sync::watch;
 
 pub(crate) use self::certificate::{chain_fingerprint, date};
-#[cfg(feature = "issuer")]
-pub(crate) use self::issuing::{
-    Pin, Pinned, Requested, Unpinned, pem_of, read_secret, strangers, write_secret,
-};
 #[cfg(feature = "cli")]
 pub(crate) use self::pem::summaries_of;
 use self::verifier::{Chains, Shown, Verifier};
 pub use self::{
-    authority::{
-        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, BACKDATE, Existing,
-        Issued, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
-    },
     certificate::CertificateSummary,
     client::Client,
     files::{LoadError, PEM_FILE_MAX},
@@ -93,7 +79,7 @@ pub enum Expect {
 /// Clones share one state: a reload through any of them is seen by all.
 #[derive(Clone)]
 pub struct Tls {
-    shared: Shared,
+    pub(crate) shared: Shared,
     cluster: ClusterId,
     /// How often it was reloaded.
     reloads: Arc<watch::Sender<u64>>,
@@ -297,10 +283,10 @@ pub enum ReloadError {
     Load(#[from] LoadError),
 }
 
-type Shared = Arc<ArcSwap<State>>;
+pub(crate) type Shared = Arc<ArcSwap<State>>;
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     identity: Identity,
     chains: Chains,
     sketch_key: SketchKey,
@@ -324,7 +310,7 @@ impl State {
 }
 
 /// The one provider, with the groups named so that no feature flag elsewhere can reorder them.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         kx_groups: vec![
             aws_lc_rs::kx_group::X25519MLKEM768,
@@ -338,7 +324,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// The wall clock. rustls reads it in every handshake to look at dates; what we say about dates
 /// has to agree with that.
 #[expect(clippy::disallowed_methods, reason = "certificates' dates are wall time, as in rustls")]
-fn now() -> SystemTime {
+pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
@@ -351,7 +337,7 @@ fn alpn() -> Vec<Vec<u8>> {
     ALPN.iter().map(|version| version.to_vec()).collect()
 }
 
-const TLS13_SUITES: &str = "aws-lc-rs has the suites of TLS 1.3";
+pub(crate) const TLS13_SUITES: &str = "aws-lc-rs has the suites of TLS 1.3";
 
 #[cfg(test)]
 mod tests {
@@ -363,7 +349,10 @@ mod tests {
     };
 
     use super::*;
-    use crate::protocol::id::{ClusterId, Datacenter};
+    use crate::{
+        pki::{Authority, AuthorityOptions},
+        protocol::id::{ClusterId, Datacenter},
+    };
 
     #[test]
     fn refuses_to_become_another_node_by_a_reload() {

@@ -5,8 +5,9 @@ use std::{sync::LazyLock, time::Duration};
 
 use gossipmonger::{
     issuer::PublicKey,
+    pki::{Authority, AuthorityOptions, LeafOptions},
     protocol::id::ClusterId,
-    tls::{Authority, AuthorityOptions, CertificateSummary, LeafOptions, PeerName},
+    tls::{CertificateSummary, PeerName},
 };
 use libfuzzer_sys::fuzz_target;
 

@@ -19,13 +19,13 @@ use crate::{
     clock::Clock,
     config::ConfigFile,
     foreign::Foreign,
-    protocol::id::{Datacenter, NodeId},
-    tls::{
-        AUTHORITY_VALIDITY, Authority, AuthorityOptions, CertificateSummary, Existing, Identity,
-        LEAF_VALIDITY, LeafOptions, PeerName, Roots, date, file,
+    pki::{
+        AUTHORITY_VALIDITY, Authority, AuthorityOptions, Existing, LEAF_VALIDITY, LeafOptions,
+        file,
         rotation::{self, RotationPhase},
-        summaries_of,
     },
+    protocol::id::{Datacenter, NodeId},
+    tls::{CertificateSummary, Identity, PeerName, Roots, date, summaries_of},
 };
 
 #[derive(Debug, clap::Args)]

@@ -20,12 +20,12 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
-    tls::{
-        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, CertificateSummary,
-        ClientName, Existing, KeyKind, LEAF_VALIDITY, LeafOptions, PeerName, Role, date, file,
-        summaries_of,
+    pki::{
+        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, Existing, KeyKind,
+        LEAF_VALIDITY, LeafOptions, file,
     },
+    protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
+    tls::{CertificateSummary, ClientName, PeerName, Role, date, summaries_of},
 };
 
 /// Makes a certificate authority for a cluster, and replaces it.

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     config,
     issuer::{self, Asked, Joined, Token},
+    pki::{Existing, file},
     protocol::id::{Datacenter, NodeId},
-    tls::{Existing, file},
 };
 
 /// Joins a cluster: gets a certificate for a token and writes what an agent needs into --dir.

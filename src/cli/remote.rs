@@ -23,8 +23,9 @@ use super::{
 use crate::{
     config,
     foreign::Foreign,
+    pki::file,
     protocol::id::NodeId,
-    tls::{ClientIdentity, Host, Roots, SERVER_NAME, Verdict, file},
+    tls::{ClientIdentity, Host, Roots, SERVER_NAME, Verdict},
     transport::quic::crypto,
 };
 

@@ -14,11 +14,11 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
+    pki::Authority,
     protocol::{
         id::NodeId,
         revocation::{REVOCATIONS_MAX, Revocation, Revocations, date},
     },
-    tls::Authority,
 };
 
 /// Revokes all certificates that a node has, everywhere and at once. It needs a running agent.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::error::CliError;
 use crate::{
     config::Config,
+    pki::{Authority, AuthorityOptions, Issued, LEAF_VALIDITY_AUTOMATED},
     protocol::id::{ClusterId, Datacenter, NodeId},
-    tls::{Authority, AuthorityOptions, Identity, Issued, LEAF_VALIDITY_AUTOMATED, Roots},
+    tls::{Identity, Roots},
     transport::quic::QuicTransport,
 };
 

@@ -27,11 +27,9 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
+    pki::{self, AuthorityError, Issued, KeyKind, Pin, Pinned, Requested, Unpinned, pem_of},
     protocol::id::{Datacenter, NodeId},
-    tls::{
-        self, AuthorityError, Identity, Issued, KeyKind, LoadError, Pin, Pinned, Refusal,
-        Requested, Roots, SERVER_NAME, Tls, Unpinned, Verdict, pem_of,
-    },
+    tls::{Identity, LoadError, Refusal, Roots, SERVER_NAME, Tls, Verdict},
     transport::quic::crypto,
 };
 
@@ -166,7 +164,7 @@ pub async fn join(token: &Token, host: &str, asked: &Asked) -> Result<Joined, Cl
 
 async fn join_at(token: &Token, door: SocketAddr, asked: &Asked) -> Result<Joined, ClaimError> {
     let verifier = Arc::new(Pinned::new(token.pin()));
-    let config = tls::strangers(Arc::clone(&verifier), JOIN_ALPN);
+    let config = pki::strangers(Arc::clone(&verifier), JOIN_ALPN);
     let explain = |error: &ConnectionError| match verifier.refused() {
         Some(Unpinned::Foreign) => ClaimError::WrongPin { address: door.to_string() },
         Some(Unpinned::Unusable(refusal)) => {

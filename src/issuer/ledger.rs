@@ -20,8 +20,9 @@ use super::{
     token::{ProofKey, Token, TokenId, from_hex, to_hex},
 };
 use crate::{
+    pki::{read_secret, write_secret},
     protocol::id::{Datacenter, NodeId},
-    tls::{LoadError, read_secret, write_secret},
+    tls::LoadError,
 };
 
 /// The name of the file in the authority's directory.
@@ -555,7 +556,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::tls::Pin;
+    use crate::pki::Pin;
 
     #[test]
     fn treats_a_time_that_is_out_of_range_as_long_ago() {

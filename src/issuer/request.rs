@@ -323,7 +323,7 @@ mod tests {
     use super::*;
     use crate::{
         issuer::token::Token,
-        tls::{KeyKind, Pin, Requested},
+        pki::{KeyKind, Pin, Requested},
     };
 
     #[test]

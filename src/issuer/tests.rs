@@ -10,8 +10,9 @@ use tokio::task::JoinHandle;
 use super::{server::transport, *};
 use crate::{
     foreign::Foreign,
+    pki::{AuthorityOptions, Issued, KeyKind, Pinned, strangers},
     protocol::id::{ClusterId, Datacenter, NodeId},
-    tls::{AuthorityOptions, Issued, KeyKind, Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers},
+    tls::{Roots, SERVER_NAME, Tls, Verdict},
 };
 
 #[tokio::test]
@@ -295,7 +296,7 @@ async fn gives_a_short_certificate_most_of_its_life_before_it_is_due() {
     assert!(whole >= VALIDITY && whole <= VALIDITY * 21 / 20 + Duration::from_secs(1));
     let due = renewal_due(&certificate);
     assert!(due > Clock::wall() && certificate.not_after.duration_since(due).unwrap() < whole / 2);
-    assert_eq!(backdate(crate::tls::LEAF_VALIDITY_AUTOMATED), BACKDATE);
+    assert_eq!(backdate(crate::pki::LEAF_VALIDITY_AUTOMATED), BACKDATE);
 }
 
 #[test]
@@ -505,7 +506,7 @@ fn claim(token: &Token, csr: Vec<u8>) -> Join {
 }
 
 fn csr() -> Vec<u8> {
-    crate::tls::Requested::new(KeyKind::Ed25519).unwrap().csr
+    crate::pki::Requested::new(KeyKind::Ed25519).unwrap().csr
 }
 
 fn terms() -> Terms {

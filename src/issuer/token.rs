@@ -15,7 +15,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bincode::{Decode, Encode};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{protocol::id::NodeId, tls::Pin};
+use crate::{pki::Pin, protocol::id::NodeId};
 
 /// Longest text of a token, in characters.
 pub const TOKEN_CHARS_MAX: usize = 200;

@@ -127,7 +127,7 @@ impl Identity {
             .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
-    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
+    pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 
@@ -179,8 +179,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        pki::{Authority, AuthorityOptions, Issued, LeafOptions},
         protocol::id::ClusterId,
-        tls::{Authority, AuthorityOptions, Issued, LeafOptions, NameError, PEM_FILE_MAX, now},
+        tls::{NameError, PEM_FILE_MAX, now},
     };
 
     #[test]
@@ -410,7 +411,7 @@ mod tests {
     fn files() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let paths = (directory.path().join("node.pem"), directory.path().join("node.key"));
-        issued("a").save(directory.path(), crate::tls::Existing::Refuse).unwrap();
+        issued("a").save(directory.path(), crate::pki::Existing::Refuse).unwrap();
         (directory, paths.0, paths.1)
     }
 }

@@ -25,7 +25,7 @@ use crate::protocol::{
 
 /// The public key of an authority.
 #[derive(Clone, Debug)]
-pub(super) struct AuthorityKey {
+pub(crate) struct AuthorityKey {
     id: IssuerId,
     /// The contents of its `AlgorithmIdentifier`.
     algorithm: Vec<u8>,
@@ -34,7 +34,7 @@ pub(super) struct AuthorityKey {
 
 impl AuthorityKey {
     /// The key of a certificate; `None` if it is none that signatures could be verified with.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let spki = parsed.public_key().raw;
         let (contents, _) = der(SEQUENCE, spki)?;
@@ -53,7 +53,7 @@ impl AuthorityKey {
 }
 
 /// Checks that one of these authorities has signed the statement for this cluster.
-pub(super) fn verify(
+pub(crate) fn verify(
     keys: &[AuthorityKey],
     cluster: &ClusterId,
     statement: &Revocation,
@@ -70,7 +70,7 @@ pub(super) fn verify(
 }
 
 /// The name of the authority with this public key, a `SubjectPublicKeyInfo`.
-pub(super) fn issuer_id(spki: &[u8]) -> IssuerId {
+pub(crate) fn issuer_id(spki: &[u8]) -> IssuerId {
     let mut id = [0; 32];
     id.copy_from_slice(digest::digest(&digest::SHA256, spki).as_ref());
     IssuerId(id)
@@ -125,7 +125,7 @@ pub(super) fn check(
     Err(Refusal::by_us(Rejection::Revoked, detail))
 }
 
-pub(super) fn seconds(time: SystemTime) -> u64 {
+pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -153,11 +153,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        pki::{Authority, AuthorityOptions, KeyKind},
         protocol::{
             id::{Datacenter, Generation},
             seal::Notary,
         },
-        tls::{Authority, AuthorityOptions, Identity, KeyKind, Roots, now},
+        tls::{Identity, Roots, now},
     };
 
     #[test]

@@ -341,7 +341,7 @@ fn unix(time: SystemTime) -> UnixTime {
 
 /// Verifies the peer of one handshake, with the roots as they are at that moment.
 #[derive(Debug)]
-pub(super) struct Verifier {
+pub(crate) struct Verifier {
     shared: Shared,
     expect: Expect,
     /// Clients are accepted as well.
@@ -351,7 +351,7 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    pub(super) fn new(shared: Shared, expect: Expect, verdict: Verdict) -> Self {
+    pub(crate) fn new(shared: Shared, expect: Expect, verdict: Verdict) -> Self {
         let algorithms = super::provider().signature_verification_algorithms;
         Self { shared, expect, clients: None, verdict, algorithms }
     }
@@ -528,6 +528,6 @@ pub(super) fn check_name(
 }
 
 /// Not reachable: both configurations offer TLS 1.3 only.
-pub(super) fn no_tls12() -> rustls::Error {
+pub(crate) fn no_tls12() -> rustls::Error {
     rustls::Error::PeerIncompatible(rustls::PeerIncompatible::Tls13RequiredForQuic)
 }

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gossipmonger::tls::{Authority, Existing, LeafOptions, PeerName};
+use gossipmonger::{
+    pki::{Authority, Existing, LeafOptions},
+    tls::PeerName,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
 };

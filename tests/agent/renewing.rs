@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use gossipmonger::tls::{Authority, AuthorityOptions};
+use gossipmonger::pki::{Authority, AuthorityOptions};
 
 use crate::{
     foreign::stranger,

@@ -12,13 +12,14 @@ use std::{
 
 use gossipmonger::{
     Config, Gossipmonger,
+    pki::{Issued, LeafOptions, Usage},
     protocol::{
         digest::Digest,
         message::{Call, Heartbeat, Message},
     },
     tls::{
-        ADMIN_ALPN, ALPN, ClientIdentity, ClientName, ClientRoles, Expect, Host, Issued,
-        LeafOptions, Role, Roots, Tls, Usage, Verdict, rustls_visit,
+        ADMIN_ALPN, ALPN, ClientIdentity, ClientName, ClientRoles, Expect, Host, Role, Roots, Tls,
+        Verdict, rustls_visit,
     },
     transport::{
         BoxFuture,

@@ -8,9 +8,10 @@ use std::{
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger,
+    pki::{Authority, AuthorityOptions, LeafOptions},
     protocol::route::Counter,
     subscription::SubscriptionError,
-    tls::{Authority, AuthorityOptions, Identity, LeafOptions, PeerName, Roots},
+    tls::{Identity, PeerName, Roots},
     transport::quic::QuicTransport,
 };
 use rcgen::{

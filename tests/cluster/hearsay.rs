@@ -9,6 +9,7 @@ use std::{
 
 use gossipmonger::{
     Config, Event, Generation, Gossipmonger,
+    pki::LeafOptions,
     protocol::{
         claim::ANSWER_STEP,
         delta::NodeDelta,
@@ -21,8 +22,8 @@ use gossipmonger::{
         verdict::Verdict as NodeVerdict,
     },
     tls::{
-        ALPN, ClientIdentity, ClientName, Host, Identity, LeafOptions, PeerName, Role, Roots,
-        SERVER_NAME, Verdict, rustls_visit,
+        ALPN, ClientIdentity, ClientName, Host, Identity, PeerName, Role, Roots, SERVER_NAME,
+        Verdict, rustls_visit,
     },
     transport::{
         BoxFuture,

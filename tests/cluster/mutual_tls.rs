@@ -9,11 +9,12 @@ use std::{
 };
 
 use gossipmonger::{
+    pki::{
+        Authority, AuthorityOptions, Existing, Issued, KeyKind, LEAF_VALIDITY, LeafOptions, Usage,
+    },
     protocol::id::{ClusterId, Datacenter, NodeId},
     tls::{
-        self, Authority, AuthorityOptions, Expect, Identity, Issued, KeyKind, LEAF_VALIDITY,
-        LeafOptions, PeerName, Refusal, RefusedBy, Rejection, Roots, SERVER_NAME, Tls, Usage,
-        Verdict,
+        Expect, Identity, PeerName, Refusal, RefusedBy, Rejection, Roots, SERVER_NAME, Tls, Verdict,
     },
     transport::quic::peer,
 };
@@ -341,7 +342,7 @@ fn openssl_reads_and_verifies_what_our_authority_issues() {
         let ca = Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap();
         let options = LeafOptions { key, ..LeafOptions::new(&name("demo", "a"), LEAF_VALIDITY) };
         let issued = ca.issue_with(&options).unwrap();
-        issued.save(directory.path(), tls::Existing::Refuse).unwrap();
+        issued.save(directory.path(), Existing::Refuse).unwrap();
         let openssl = |arguments: &[&str]| {
             let output = Command::new("openssl")
                 .args(arguments)

@@ -8,13 +8,12 @@ use std::{
 
 use gossipmonger::{
     Event, Gossipmonger, Problem,
+    pki::{Authority, AuthorityOptions, Issued, LeafOptions},
     protocol::{
         digest::Digest,
         message::{Hello, Message},
     },
-    tls::{
-        Authority, AuthorityOptions, Identity, Issued, LeafOptions, PeerName, Roots, Tls, Verdict,
-    },
+    tls::{Identity, PeerName, Roots, Tls, Verdict},
 };
 use quinn::{Endpoint, TransportConfig};
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};

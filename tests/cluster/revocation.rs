@@ -8,6 +8,7 @@ use std::{
 
 use gossipmonger::{
     Event, Generation, Gossipmonger, Problem, Revocation,
+    pki::{Authority, AuthorityOptions, KeyKind},
     protocol::{
         delta::{Delta, NodeDelta},
         gossip::{Gossip, RevocationList},
@@ -16,7 +17,7 @@ use gossipmonger::{
         revocation::IssuerId,
         verdict::Verdict,
     },
-    tls::{Authority, AuthorityOptions, Identity, KeyKind, Roots},
+    tls::{Identity, Roots},
 };
 use quinn::{ConnectionError, TransportConfig, TransportErrorCode};
 

@@ -29,7 +29,8 @@ use crate::{
     },
     clock::Clock,
     issuer::{self, ClaimError},
-    tls::{CertificateSummary, Existing, date},
+    pki::Existing,
+    tls::{CertificateSummary, date},
 };
 
 /// Renews, once at a time.
@@ -229,7 +230,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(600);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::{Authority, AuthorityOptions, LeafOptions, PeerName};
+    use crate::{
+        pki::{Authority, AuthorityOptions, LeafOptions},
+        tls::PeerName,
+    };
 
     #[test]
     fn a_certificate_that_gains_nothing_is_no_reason_to_ask_again_at_once() {

@@ -21,9 +21,10 @@ use crate::{
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
     clock::Clock,
     config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
+    pki::{LEAF_VALIDITY_AUTOMATED, file},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{ClientRoles, Identity, LEAF_VALIDITY_AUTOMATED, Naming, Roots, Standing, file},
+    tls::{ClientRoles, Identity, Naming, Roots, Standing},
     transport::quic::QuicTransport,
 };
 

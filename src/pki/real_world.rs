@@ -16,10 +16,15 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
 
-use super::{CertificateSummary, Identity, LoadError, Roots, Tls, now, pem::summaries_of};
-use crate::protocol::{
-    id::{Generation, NodeId},
-    seal::Notary,
+use crate::{
+    protocol::{
+        id::{Generation, NodeId},
+        seal::Notary,
+    },
+    tls::{
+        CertificateSummary, Identity, LoadError, Roots, Tls, now, pem::summaries_of,
+        revoked::seconds,
+    },
 };
 
 #[test]
@@ -205,7 +210,7 @@ fn a_chain_ends_with_the_first_of_its_certificates() {
     let tls = Tls::new(identity.clone(), roots).unwrap();
     assert_eq!(tls.certificate().expires, end);
     assert_eq!(tls.summary(identity.chain()).unwrap().expires, end);
-    assert_eq!(tls.validity().1, super::unix_seconds(end));
+    assert_eq!(tls.validity().1, seconds(end));
     let shown = CertificateSummary::of_chain(identity.chain()).unwrap();
     assert_eq!((shown[0].expires, shown[1].expires), (end, end));
     assert!(shown[0].to_string().contains("ends first"), "{}", shown[0]);
@@ -245,7 +250,7 @@ fn what_a_chain_has_vouched_for_it_has_after_an_intermediate_ended() {
     tls.vet(&node, generation, &credential).unwrap();
     // But for no life that begins after that, although the leaf is valid for long.
     let certified = tls.certified(&credential).unwrap();
-    assert!(certified.not_after < super::unix_seconds(now()));
+    assert!(certified.not_after < seconds(now()));
     let foreign = Pki::new().files().load().unwrap();
     let foreign = Tls::new(foreign.0, foreign.1).unwrap();
     assert!(foreign.vet(&node, generation, &credential).is_err());

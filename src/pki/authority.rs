@@ -29,20 +29,20 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::{
+use super::rotation::{RotationPhase, roots_of};
+use crate::protocol::{
+    id::{ClusterId, Datacenter, NodeId},
+    revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
+};
+use crate::tls::{
     Naming,
     certificate::{CertificateSummary, authority_cluster, authority_uri, date},
     files::{Audience, LoadError, read},
     name::PeerName,
     pem::chain_from_pem,
     revoked::{self, AuthorityKey, issuer_id, seconds},
-    rotation::{RotationPhase, roots_of},
 };
-use super::{client::revoked_by, role::ClientName};
-use crate::protocol::{
-    id::{ClusterId, Datacenter, NodeId},
-    revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
-};
+use crate::tls::{client::revoked_by, role::ClientName};
 
 /// The names of the files that [`Authority::save`] and [`Issued::save`] write.
 pub mod file {
@@ -96,7 +96,7 @@ pub struct AuthorityOptions {
 impl Default for AuthorityOptions {
     /// Ed25519, from [`BACKDATE`] ago until [`AUTHORITY_VALIDITY`] from now.
     fn default() -> Self {
-        let now = super::now();
+        let now = crate::tls::now();
         Self {
             key: KeyKind::default(),
             not_before: now - BACKDATE,
@@ -138,7 +138,7 @@ impl LeafOptions {
     /// A node's certificate: from [`BACKDATE`] ago until `validity` from now.
     #[must_use]
     pub fn new(name: &PeerName, validity: Duration) -> Self {
-        let now = super::now();
+        let now = crate::tls::now();
         Self {
             uris: vec![name.to_uri()],
             dns_names: Vec::new(),
@@ -153,7 +153,7 @@ impl LeafOptions {
     /// A client's certificate, which is good for dialing alone.
     #[must_use]
     pub fn client(name: &ClientName, validity: Duration) -> Self {
-        let now = super::now();
+        let now = crate::tls::now();
         Self {
             uris: vec![name.to_uri()],
             dns_names: Vec::new(),
@@ -303,7 +303,7 @@ impl Authority {
             node,
             signature: Vec::new(),
         };
-        statement.check_cutoff(seconds(super::now())).map_err(AuthorityError::Ahead)?;
+        statement.check_cutoff(seconds(crate::tls::now())).map_err(AuthorityError::Ahead)?;
         self.seal(&mut statement)?;
         revoked.merge(statement.clone());
         Ok(statement)
@@ -315,7 +315,7 @@ impl Authority {
         &self,
         statements: impl IntoIterator<Item = Revocation>,
     ) -> Vec<(Revocation, RevocationError)> {
-        let (mut revoked, now) = (self.revoked(), seconds(super::now()));
+        let (mut revoked, now) = (self.revoked(), seconds(crate::tls::now()));
         let mut refused = Vec::new();
         for statement in statements {
             match self.check(&statement).and_then(|()| statement.check_cutoff(now)) {
@@ -334,7 +334,7 @@ impl Authority {
     /// [`AuthorityError::Make`] if it cannot sign.
     pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
         let issuer = self.id();
-        let latest = seconds(super::now()).saturating_add(CUTOFF_AHEAD_MAX);
+        let latest = seconds(crate::tls::now()).saturating_add(CUTOFF_AHEAD_MAX);
         let mut revoked = self.revoked();
         let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
         for statement in foreign {
@@ -482,7 +482,7 @@ impl Authority {
         options: &LeafOptions,
         key: &impl PublicKeyData,
     ) -> Result<Certificate, AuthorityError> {
-        if super::now() > self.summary.not_after {
+        if crate::tls::now() > self.summary.not_after {
             return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
         }
         let options = &self.after_cutoff(options);
@@ -1141,14 +1141,14 @@ mod tests {
         let options = AuthorityOptions::default();
         authority().save(dir).unwrap();
         let old = Authority::load(dir).unwrap();
-        crate::tls::rotation::prepare(dir, &options).unwrap();
+        crate::pki::rotation::prepare(dir, &options).unwrap();
         old.revoke(NodeId::new("a").unwrap(), now()).unwrap();
         old.save_revocations(dir).unwrap();
-        crate::tls::rotation::switch(dir).unwrap();
+        crate::pki::rotation::switch(dir).unwrap();
         // By a process that still has the old one.
         old.revoke(NodeId::new("c").unwrap(), now()).unwrap();
         old.save_revocations(dir).unwrap();
-        crate::tls::rotation::finish(dir).unwrap();
+        crate::pki::rotation::finish(dir).unwrap();
 
         let loaded = Authority::load(dir).unwrap();
         let statements = loaded.statements().unwrap();
@@ -1166,9 +1166,9 @@ mod tests {
             assert!(seconds(again) > statement.cutoff, "nothing is issued that is revoked");
         }
         // After a further rotation the lines of the first authority do not matter.
-        for phase in [crate::tls::rotation::switch, crate::tls::rotation::finish] {
+        for phase in [crate::pki::rotation::switch, crate::pki::rotation::finish] {
             if RotationPhase::of(dir) == RotationPhase::Settled {
-                crate::tls::rotation::prepare(dir, &options).unwrap();
+                crate::pki::rotation::prepare(dir, &options).unwrap();
             }
             phase(dir).unwrap();
         }

@@ -30,9 +30,11 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{
-    AuthorityError, Existing, Expect, Issued, KeyKind, LoadError, Refusal, Rejection, TLS13_SUITES,
-    Tls, Verdict,
+    AuthorityError, Existing, Issued, KeyKind,
     authority::{generate, made, write},
+};
+use crate::tls::{
+    Expect, LoadError, Refusal, Rejection, TLS13_SUITES, Tls, Verdict,
     files::{Audience, read},
     identity::Identity,
     provider,
@@ -169,7 +171,7 @@ impl ServerCertVerifier for Pinned {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(super::verifier::no_tls12())
+        Err(crate::tls::verifier::no_tls12())
     }
 
     fn verify_tls13_signature(

@@ -12,8 +12,10 @@ use std::{
 
 use super::{
     authority::{Authority, AuthorityError, AuthorityOptions, Existing, write},
-    certificate::CertificateSummary,
     file,
+};
+use crate::tls::{
+    certificate::CertificateSummary,
     files::{Audience, read},
     pem::chain_from_pem,
     verifier::Roots,
@@ -180,7 +182,8 @@ pub fn authorities_in(directory: &Path) -> Result<Vec<CertificateSummary>, Autho
     let mut found = Vec::new();
     for certificate in chain_from_pem(roots_of(directory)?.as_bytes())? {
         found.push(
-            CertificateSummary::from_certificate(&certificate).map_err(super::LoadError::from)?,
+            CertificateSummary::from_certificate(&certificate)
+                .map_err(crate::tls::LoadError::from)?,
         );
     }
     Ok(found)
@@ -212,8 +215,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        pki::{Issued, LEAF_VALIDITY},
         protocol::id::{ClusterId, Datacenter, NodeId},
-        tls::{Identity, Issued, LEAF_VALIDITY, now},
+        tls::{Identity, now},
     };
 
     #[test]

@@ -143,6 +143,9 @@ mod foreign;
 mod latest;
 #[cfg(feature = "issuer")]
 pub mod issuer;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod sim;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;

@@ -21,6 +21,7 @@ const FLOORS: [(usize, &[&str]); 7] = [
     (3, &["transport"]),
     (4, &["pki"]),
     (5, &["actors", "config", "error", "node", "propagation", "snapshot", "subscription"]),
+    (6, &["sim"]),
     (7, &["issuer"]),
     // The program, until it is a package of its own.
     (8, &["cli", "bin"]),

@@ -1,7 +1,7 @@
 //! `gossipmonger simulate`: the machines that ship, at any size, in virtual time.
 //!
 //! Storage, failure detector and scheduler of every node are the ones that an agent runs; only the
-//! transport is a model (`simulate/network.rs`), and nothing is encoded, only measured. It is for
+//! transport is a model ([`sim`](crate::sim)), and nothing is encoded, only measured. It is for
 //! those who plan a cluster: what it will cost, how fast news will be, what a cut does. It refuses to
 //! say anything of processors and of bandwidth: those are for `gossipmonger bench`.
 
@@ -13,18 +13,8 @@ use serde_json::Value;
 use super::error::CliError;
 
 mod failures;
-mod faults;
-mod network;
-mod node;
-mod pool;
-mod queue;
 mod report;
 mod scenario;
-mod size;
-#[cfg(test)]
-mod tests;
-mod warm;
-mod world;
 
 use failures::{Fault, Setup};
 use report::Report;

@@ -12,11 +12,9 @@ use serde_json::{Map, Value, json};
 use super::{
     super::plot::{Axis, Chart},
     Plan,
-    faults::Faults,
-    network::Network,
-    queue::micros,
     report::{rounded, spread},
 };
+use crate::sim::{faults::Faults, network::Network, queue::micros};
 
 mod gossiped;
 mod ours;

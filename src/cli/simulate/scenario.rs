@@ -14,11 +14,9 @@ use super::{
         experiment,
     },
     Plan,
-    network::Network,
     report::{Report, Spread},
-    warm,
-    world::World,
 };
+use crate::sim::{network::Network, node::Machines, warm, world::World};
 
 /// An idle cluster: what it costs.
 pub(super) fn idle(plan: &Plan) -> Report {
@@ -133,7 +131,7 @@ pub(super) fn join(plan: &Plan) -> Report {
     }
 }
 
-fn lists(machines: &super::node::Machines) -> usize {
+fn lists(machines: &Machines) -> usize {
     machines.replica.peer_count()
 }
 

@@ -11,10 +11,10 @@ use std::rc::Rc;
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::index::sample};
 
 use super::{
-    super::{faults::Faults, network::Network, queue::Queue},
     outcome::{Figures, Tally, Views, mark},
     rules::{LEVELS, RULES, Rule, Tick, Window},
 };
+use crate::sim::{faults::Faults, network::Network, queue::Queue};
 
 /// A run of the model.
 #[derive(Debug)]

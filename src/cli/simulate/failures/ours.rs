@@ -5,13 +5,13 @@ use std::time::Duration;
 use rand::RngExt;
 
 use super::{
-    super::{
-        super::bench::machine::cpu_seconds,
-        warm,
-        world::{Seen, Sighting, World},
-    },
+    super::super::bench::machine::cpu_seconds,
     Experiment, micros,
     outcome::{Figures, Tally, Views, mark},
+};
+use crate::sim::{
+    warm,
+    world::{Seen, Sighting, World},
 };
 
 /// What only our rule has.

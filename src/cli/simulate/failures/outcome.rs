@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::super::faults::Faults;
+use crate::sim::faults::Faults;
 
 /// What one rule said at one threshold.
 #[derive(Debug)]

@@ -19,27 +19,27 @@ use crate::{
 
 /// The machines of a running node.
 #[derive(Debug)]
-pub(super) struct Machines {
-    pub(super) replica: Replica,
-    pub(super) liveness: Liveness,
-    pub(super) scheduler: Scheduler,
+pub struct Machines {
+    pub replica: Replica,
+    pub liveness: Liveness,
+    pub scheduler: Scheduler,
     /// When it started, in microseconds.
-    pub(super) booted: u64,
+    pub booted: u64,
     /// Which wake-up of each machine counts.
-    pub(super) wakes: [u32; 3],
+    pub wakes: [u32; 3],
     /// When the detector judges next; ticks that would do nothing are left out.
-    pub(super) rest: Option<u64>,
+    pub rest: Option<u64>,
     /// The root with which the scheduler is not called before something happens.
-    pub(super) drowsy: Option<u64>,
+    pub drowsy: Option<u64>,
     /// Connections, by the number of the peer.
-    pub(super) links: Vec<(u32, u32)>,
+    pub links: Vec<(u32, u32)>,
     /// What was received since the connections were last looked at.
-    pub(super) news: News,
+    pub news: News,
 }
 
 /// Which machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Machine {
+pub enum Machine {
     Storage,
     Detector,
     Scheduler,
@@ -73,25 +73,25 @@ impl Machines {
     }
 
     /// The node's own clock, which began when it started.
-    pub(super) fn clock(&self, now: u64) -> Time {
+    pub fn clock(&self, now: u64) -> Time {
         Time::from_origin(Duration::from_micros(now.saturating_sub(self.booted)))
     }
 
     /// The connection to a peer.
-    pub(super) fn link(&self, peer: u32) -> Option<u32> {
+    pub fn link(&self, peer: u32) -> Option<u32> {
         let at = self.links.binary_search_by_key(&peer, |(peer, _)| *peer).ok()?;
         Some(self.links[at].1)
     }
 
     /// Takes a connection, in the place of one to the same peer.
-    pub(super) fn insert_link(&mut self, peer: u32, connection: u32) {
+    pub fn insert_link(&mut self, peer: u32, connection: u32) {
         match self.links.binary_search_by_key(&peer, |(peer, _)| *peer) {
             Ok(at) => self.links[at].1 = connection,
             Err(at) => self.links.insert(at, (peer, connection)),
         }
     }
 
-    pub(super) fn remove_link(&mut self, peer: u32) {
+    pub fn remove_link(&mut self, peer: u32) {
         if let Ok(at) = self.links.binary_search_by_key(&peer, |(peer, _)| *peer) {
             self.links.remove(at);
         }
@@ -99,7 +99,7 @@ impl Machines {
 }
 
 /// The number of a node in its name.
-pub(super) fn number(name: &NodeId) -> Option<u32> {
+pub fn number(name: &NodeId) -> Option<u32> {
     name.as_str().strip_prefix('n')?.parse().ok()
 }
 

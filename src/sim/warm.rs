@@ -15,7 +15,7 @@ use crate::protocol::{
 };
 
 /// Starts the first `count` nodes as if they had met long ago.
-pub(super) fn start(world: &mut World, count: u32) {
+pub fn start(world: &mut World, count: u32) {
     know_all(world, count, count);
     // Nothing is scheduled yet: time passes, and each takes the neighbours that it has computed.
     world.run_for(REST);
@@ -25,7 +25,7 @@ pub(super) fn start(world: &mut World, count: u32) {
 }
 
 /// Puts `count` nodes in place, of which the first few know all others.
-pub(super) fn know_all(world: &mut World, count: u32, few: u32) {
+pub fn know_all(world: &mut World, count: u32, few: u32) {
     let mut copies = BTreeMap::new();
     for node in 0..count {
         drop(world.install(node));

@@ -66,11 +66,11 @@ pub(super) struct Acknowledgement {
 
 /// What a node received since it last looked at its connections: from whom, when, and whether that
 /// was a heartbeat.
-pub(in super::super) type News = Vec<(u32, u64, bool)>;
+pub type News = Vec<(u32, u64, bool)>;
 
 impl World {
     /// From now on heartbeats are packets like others, and nothing is left out.
-    pub(in super::super) const fn send_heartbeats(&mut self) {
+    pub const fn send_heartbeats(&mut self) {
         (self.whole, self.elide) = (true, false);
     }
 

@@ -11,7 +11,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 mod beats;
 
-pub(super) use beats::News;
+pub use beats::News;
 use beats::{Acknowledgement, End, Packet};
 
 use super::{
@@ -44,12 +44,12 @@ use crate::{
 
 /// A run.
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) network: Network,
-    pub(super) tally: Tally,
-    pub(super) nodes: Vec<Node>,
+pub struct World {
+    pub network: Network,
+    pub tally: Tally,
+    pub nodes: Vec<Node>,
     /// What the memory of this process grew by when they were started.
-    pub(super) bytes_per_pair: f64,
+    pub bytes_per_pair: f64,
     rng: SmallRng,
     queue: Queue<What>,
     pool: Arc<Pool>,
@@ -69,21 +69,21 @@ pub(super) struct World {
     /// What nodes thought of each other, if anybody wants to know.
     sightings: Option<Vec<Sighting>>,
     #[cfg(test)]
-    pub(super) trace: Vec<String>,
+    pub trace: Vec<String>,
 }
 
 /// A node changed its mind about another.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sighting {
-    pub(super) at: u64,
-    pub(super) observer: u32,
-    pub(super) subject: u32,
-    pub(super) seen: Seen,
+pub struct Sighting {
+    pub at: u64,
+    pub observer: u32,
+    pub subject: u32,
+    pub seen: Seen,
 }
 
 /// What one node thinks of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Seen {
+pub enum Seen {
     Live,
     Suspect,
     /// Dead, or gone on purpose.
@@ -92,26 +92,26 @@ pub(super) enum Seen {
 
 /// A place for a node.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) name: NodeId,
+pub struct Node {
+    pub name: NodeId,
     /// Counts the processes that ran here.
     epoch: u32,
-    pub(super) machines: Option<Box<Machines>>,
+    pub machines: Option<Box<Machines>>,
     /// When it crashed.
     crashed: Option<u64>,
 }
 
 /// What is counted besides bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     /// Frames between datacenters with what is watched, or that steer it.
-    pub(super) wan_messages: u64,
+    pub wan_messages: u64,
     /// Frames with what is watched, anywhere.
-    pub(super) payloads: u64,
+    pub payloads: u64,
     /// Connections opened.
-    pub(super) handshakes: u64,
+    pub handshakes: u64,
     /// Exchanges of digests begun.
-    pub(super) exchanges: u64,
+    pub exchanges: u64,
 }
 
 /// A write whose spreading is watched.
@@ -228,7 +228,7 @@ struct Exchange {
 
 impl World {
     /// `sites`: the datacenter of each node. None runs yet.
-    pub(super) fn new(seed: u64, sites: &[u16], seeds: Vec<u32>, network: Network) -> Self {
+    pub fn new(seed: u64, sites: &[u16], seeds: Vec<u32>, network: Network) -> Self {
         let digits = sites.len().max(2).ilog10() as usize + 1;
         let name = |n| NodeId::new(&format!("n{n:0digits$}")).expect("a label");
         let nodes = (0..sites.len()).map(|n| Node {
@@ -271,47 +271,47 @@ impl World {
 
     /// Whether what does nothing is left out, as it is unless this says otherwise.
     #[cfg(test)]
-    pub(super) const fn leave_out(&mut self, elide: bool) {
+    pub const fn leave_out(&mut self, elide: bool) {
         self.elide = elide;
     }
 
     /// Changes the settings of all nodes that are not in place yet.
-    pub(super) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
     }
 
     /// Notes from now on what nodes think of each other.
-    pub(super) fn watch_verdicts(&mut self) {
+    pub fn watch_verdicts(&mut self) {
         self.sightings = Some(Vec::new());
     }
 
     /// What was noted.
-    pub(super) fn sightings(&self) -> &[Sighting] {
+    pub fn sightings(&self) -> &[Sighting] {
         self.sightings.as_deref().unwrap_or_default()
     }
 
     /// Virtual time, in microseconds.
-    pub(super) const fn now(&self) -> u64 {
+    pub const fn now(&self) -> u64 {
         self.queue.now()
     }
 
-    pub(super) const fn rng(&mut self) -> &mut SmallRng {
+    pub const fn rng(&mut self) -> &mut SmallRng {
         &mut self.rng
     }
 
     /// Where the seeds are reached, and who they are.
-    pub(super) fn seeds(&self) -> Vec<(String, NodeId)> {
+    pub fn seeds(&self) -> Vec<(String, NodeId)> {
         let seed = |n: &u32| (address(*n), self.nodes[*n as usize].name.clone());
         self.seeds.iter().map(seed).collect()
     }
 
     /// The machines of a node that runs.
-    pub(super) fn machines(&self, node: u32) -> Option<&Machines> {
+    pub fn machines(&self, node: u32) -> Option<&Machines> {
         self.nodes[node as usize].machines.as_deref()
     }
 
     /// The nodes that run.
-    pub(super) fn running(&self) -> impl Iterator<Item = u32> {
+    pub fn running(&self) -> impl Iterator<Item = u32> {
         let all = self.nodes.iter().zip(0..);
         all.filter(|(node, _)| node.machines.is_some()).map(|(_, n)| n)
     }
@@ -319,14 +319,14 @@ impl World {
     // --- processes
 
     /// Starts a node that knows nobody but the seeds.
-    pub(super) fn boot(&mut self, node: u32) {
+    pub fn boot(&mut self, node: u32) {
         let out = self.install(node);
         self.deliver(node, Machine::Storage, out);
         self.set_going(node);
     }
 
     /// Puts the machines of a node in place; they have not been woken yet.
-    pub(super) fn install(&mut self, node: u32) -> Vec<Output> {
+    pub fn install(&mut self, node: u32) -> Vec<Output> {
         let (now, seed) = (self.origin(), self.rng.random());
         let mut out = Vec::new();
         let mut config = self.config.clone();
@@ -343,7 +343,7 @@ impl World {
     }
 
     /// Wakes the machines of a node for the first time.
-    pub(super) fn set_going(&mut self, node: u32) {
+    pub fn set_going(&mut self, node: u32) {
         self.input(node, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
         self.input(node, Machine::Detector, Output::Detector(DetectorInput::Tick));
         if self.whole {
@@ -352,7 +352,7 @@ impl World {
     }
 
     /// Ends a node without any notice.
-    pub(super) fn crash(&mut self, node: u32) {
+    pub fn crash(&mut self, node: u32) {
         let now = self.now();
         self.settle_beats(node);
         let Some(machines) = self.nodes[node as usize].machines.take() else { return };
@@ -369,7 +369,7 @@ impl World {
     // --- callers
 
     /// Sets a key on a node.
-    pub(super) fn set(&mut self, node: u32, key: &str, value: &[u8]) -> Option<Version> {
+    pub fn set(&mut self, node: u32, key: &str, value: &[u8]) -> Option<Version> {
         let now = self.now();
         let machines = self.nodes[node as usize].machines.as_mut()?;
         let mut out = Vec::new();
@@ -380,7 +380,7 @@ impl World {
     }
 
     /// Sets a key, and notes from now on who has it.
-    pub(super) fn set_watched(&mut self, node: u32, key: &str, value: &[u8]) {
+    pub fn set_watched(&mut self, node: u32, key: &str, value: &[u8]) {
         let begun = self.now();
         let Some(next) = self.machines(node).map(|m| m.replica.own().next_version()) else {
             return;
@@ -393,13 +393,13 @@ impl World {
     }
 
     /// Whether all who run have all that is watched.
-    pub(super) fn is_everywhere(&self) -> bool {
+    pub fn is_everywhere(&self) -> bool {
         self.watched.iter().all(|watched| watched.left == 0)
     }
 
     /// For each write that was watched, after how many microseconds each running node but the writer
     /// had it. Watching ends.
-    pub(super) fn arrivals(&mut self) -> Vec<Vec<Option<u64>>> {
+    pub fn arrivals(&mut self) -> Vec<Vec<Option<u64>>> {
         let watched = std::mem::take(&mut self.watched);
         let of = |w: &Watched| {
             let others = self.running().filter(|node| *node != w.owner);
@@ -450,7 +450,7 @@ impl World {
     // --- two nodes apart from all others
 
     /// Has some nodes write a key, and tells only one of it.
-    pub(super) fn write_apart(&mut self, writers: &[u32], to: u32, value: &str) {
+    pub fn write_apart(&mut self, writers: &[u32], to: u32, value: &str) {
         let now = self.now();
         for writer in writers {
             let name = self.nodes[*writer as usize].name.clone();
@@ -474,7 +474,7 @@ impl World {
     }
 
     /// Runs an exchange between two nodes at once, and says what it took.
-    pub(super) fn reconcile(&mut self, one: u32, other: u32) -> Reconciled {
+    pub fn reconcile(&mut self, one: u32, other: u32) -> Reconciled {
         let mut bytes = Reconciled::default();
         let Some(machines) = self.nodes[one as usize].machines.as_mut() else { return bytes };
         let (initiator, opening) = machines.replica.summary().open();
@@ -510,7 +510,7 @@ impl World {
     }
 
     /// Whether two nodes know the same.
-    pub(super) fn agree(&self, one: u32, other: u32) -> bool {
+    pub fn agree(&self, one: u32, other: u32) -> bool {
         let root = |node| self.machines(node).map(|m| m.replica.sketch().root());
         root(one) == root(other)
     }
@@ -518,19 +518,19 @@ impl World {
     // --- time
 
     /// Lets everything happen that is due within `span`.
-    pub(super) fn run_for(&mut self, span: Duration) {
+    pub fn run_for(&mut self, span: Duration) {
         self.run_to(self.now() + micros(span));
     }
 
     /// Lets everything happen that is due by `end`.
-    pub(super) fn run_to(&mut self, end: u64) {
+    pub fn run_to(&mut self, end: u64) {
         while let Some(what) = self.queue.next(end) {
             self.happen(what);
         }
     }
 
     /// Lets time pass until `reached`, looking every `step`; says whether it was before `deadline`.
-    pub(super) fn run_until(
+    pub fn run_until(
         &mut self,
         step: Duration,
         deadline: Duration,
@@ -616,12 +616,12 @@ impl World {
 
     // --- the routing table
 
-    pub(super) fn input(&mut self, node: u32, machine: Machine, output: Output) {
+    pub fn input(&mut self, node: u32, machine: Machine, output: Output) {
         self.deliver(node, machine, vec![output]);
     }
 
     /// Delivers what a machine said, and what the others say to that, in order.
-    pub(super) fn deliver(&mut self, node: u32, machine: Machine, out: Vec<Output>) {
+    pub fn deliver(&mut self, node: u32, machine: Machine, out: Vec<Output>) {
         let mut queue: VecDeque<_> = out.into_iter().map(|output| (machine, output)).collect();
         let mut out = Vec::new();
         while let Some((machine, output)) = queue.pop_front() {
@@ -841,13 +841,13 @@ impl World {
     }
 
     /// Whether a node wants a connection to a peer.
-    pub(super) fn is_neighbour(&self, node: u32, peer: u32) -> bool {
+    pub fn is_neighbour(&self, node: u32, peer: u32) -> bool {
         let peer = &self.nodes[peer as usize].name;
         self.machines(node).is_some_and(|m| m.scheduler.neighbours().contains(peer))
     }
 
     /// Tells the scheduler of a node something; only whom it wants to be observed is passed on.
-    pub(super) fn ask_scheduler(&mut self, node: u32, input: SchedulerInput) {
+    pub fn ask_scheduler(&mut self, node: u32, input: SchedulerInput) {
         let now = self.now();
         let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
         let mut out = Vec::new();
@@ -857,7 +857,7 @@ impl World {
     }
 
     /// Puts a connection in place that has been there for long.
-    pub(super) fn connect(&mut self, node: u32, peer: u32) {
+    pub fn connect(&mut self, node: u32, peer: u32) {
         let now = self.now();
         let connection = self.new_connection(node, peer, None);
         let c = &mut self.connections[connection as usize];
@@ -1239,7 +1239,7 @@ impl World {
     }
 
     /// Separates the nodes for which `side` holds from the others.
-    pub(super) fn cut(&mut self, side: impl Fn(u32) -> bool) {
+    pub fn cut(&mut self, side: impl Fn(u32) -> bool) {
         self.network.cut(side);
         for connection in 0..self.connections.len() as u32 {
             let [a, b] = self.connections[connection as usize].ends;
@@ -1251,7 +1251,7 @@ impl World {
 
     /// Everybody reaches everybody again. What connections that still stand held back is sent at their
     /// next probe: those come at growing distances, up to as long again as the cut took.
-    pub(super) fn heal(&mut self, took: Duration) {
+    pub fn heal(&mut self, took: Duration) {
         self.network.heal();
         let backed_off = micros(took).min(micros(self.config.quic.idle_timeout) / 2);
         for n in 0..self.connections.len() {
@@ -1269,7 +1269,7 @@ impl World {
     }
 
     /// Counts everything that has been sent so far.
-    pub(super) fn settle_accounts(&mut self) {
+    pub fn settle_accounts(&mut self) {
         (0..self.connections.len() as u32).for_each(|c| self.count_heartbeats(c));
     }
 
@@ -1442,11 +1442,11 @@ impl Exchange {
 
 /// What two nodes told each other in an exchange, frames included.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reconciled {
+pub struct Reconciled {
     /// Bytes until both knew what differs.
-    pub(super) found: usize,
+    pub found: usize,
     /// Bytes of what was wanted and told then.
-    pub(super) told: usize,
+    pub told: usize,
 }
 
 impl Reconciled {

@@ -11,7 +11,7 @@ use super::queue::micros;
 
 /// The faults of all nodes. Times are in microseconds of the run.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     nodes: Vec<Trouble>,
 }
 
@@ -39,12 +39,12 @@ struct Deaf {
 
 impl Faults {
     /// Nothing befalls `count` nodes.
-    pub(super) fn none(count: u32) -> Self {
+    pub fn none(count: u32) -> Self {
         Self { nodes: vec![Trouble::default(); count as usize] }
     }
 
     /// `groups` times, `apart` from each other, `each` of the nodes crash at once.
-    pub(super) fn crash(&mut self, seed: u64, from: u64, groups: u32, each: u32, apart: Duration) {
+    pub fn crash(&mut self, seed: u64, from: u64, groups: u32, each: u32, apart: Duration) {
         let mut rng = SmallRng::seed_from_u64(seed ^ DRAW);
         let victims = sample(&mut rng, self.nodes.len(), (groups * each) as usize);
         for (nth, victim) in victims.into_iter().enumerate() {
@@ -56,19 +56,19 @@ impl Faults {
     }
 
     /// `count` nodes lose this part of what is sent to them.
-    pub(super) fn deafen(&mut self, seed: u64, from: u64, count: u32, loss: f64) {
+    pub fn deafen(&mut self, seed: u64, from: u64, count: u32, loss: f64) {
         let deaf = Deaf { loss, from, on: u64::MAX, off: 0 };
         self.pick(seed, count, |trouble, _| trouble.deaf = Some(deaf));
     }
 
     /// `count` nodes hear nothing for `span`, then everything for `span`, and so on.
-    pub(super) fn flip(&mut self, seed: u64, from: u64, count: u32, span: Duration) {
+    pub fn flip(&mut self, seed: u64, from: u64, count: u32, span: Duration) {
         let deaf = Deaf { loss: 1.0, from, on: micros(span), off: micros(span) };
         self.pick(seed, count, |trouble, _| trouble.deaf = Some(deaf));
     }
 
     /// The processes of `count` nodes stand still for `still`, run for `run`, and so on until `end`.
-    pub(super) fn slow(
+    pub fn slow(
         &mut self,
         seed: u64,
         from: u64,
@@ -86,7 +86,7 @@ impl Faults {
 
     /// The process of every node that is not slow anyway pauses `per_hour` times an hour, for `mean`
     /// in the mean; both times are exponentially distributed.
-    pub(super) fn pause_all(&mut self, seed: u64, end: u64, per_hour: f64, mean: Duration) {
+    pub fn pause_all(&mut self, seed: u64, end: u64, per_hour: f64, mean: Duration) {
         if per_hour <= 0.0 {
             return;
         }
@@ -111,7 +111,7 @@ impl Faults {
     }
 
     /// The same, so much later.
-    pub(super) fn later(&self, by: u64) -> Self {
+    pub fn later(&self, by: u64) -> Self {
         let mut later = self.clone();
         for trouble in &mut later.nodes {
             trouble.crash.iter_mut().for_each(|at| *at += by);
@@ -125,17 +125,17 @@ impl Faults {
     }
 
     /// Whether a node is to be found out.
-    pub(super) fn is_faulty(&self, node: u32) -> bool {
+    pub fn is_faulty(&self, node: u32) -> bool {
         self.nodes.get(node as usize).is_some_and(|trouble| trouble.faulty)
     }
 
     /// When a node crashes.
-    pub(super) fn crash_of(&self, node: u32) -> Option<u64> {
+    pub fn crash_of(&self, node: u32) -> Option<u64> {
         self.nodes.get(node as usize)?.crash
     }
 
     /// All crashes, in the order of their times.
-    pub(super) fn crashes(&self) -> Vec<(u64, u32)> {
+    pub fn crashes(&self) -> Vec<(u64, u32)> {
         let all = self.nodes.iter().zip(0..);
         let mut crashes: Vec<_> =
             all.filter_map(|(trouble, node)| Some((trouble.crash?, node))).collect();
@@ -144,14 +144,14 @@ impl Faults {
     }
 
     /// Until when the process of a node stands still that does so now.
-    pub(super) fn stalled(&self, node: u32, now: u64) -> Option<u64> {
+    pub fn stalled(&self, node: u32, now: u64) -> Option<u64> {
         let stalls = &self.nodes.get(node as usize)?.stalls;
         let (_, until) = stalls[..stalls.partition_point(|(from, _)| *from <= now)].last()?;
         (now < *until).then_some(*until)
     }
 
     /// Part of the packets lost on the way to a node, besides those that any way loses.
-    pub(super) fn deafness(&self, node: u32, now: u64) -> f64 {
+    pub fn deafness(&self, node: u32, now: u64) -> f64 {
         let deaf = self.nodes.get(node as usize).and_then(|trouble| trouble.deaf);
         deaf.map_or(0.0, |deaf| if deaf.holds(now) { deaf.loss } else { 0.0 })
     }

@@ -12,7 +12,7 @@ use super::faults::Faults;
 
 /// What all nodes of a run are connected by.
 #[derive(Clone, Debug)]
-pub(super) struct Network {
+pub struct Network {
     /// Which heartbeats are lost follows from it.
     salt: u64,
     /// One way between datacenters, in microseconds.
@@ -26,78 +26,78 @@ pub(super) struct Network {
     /// Which side of the cut each node is on, while there is one.
     sides: Option<Vec<bool>>,
     /// What was sent so far.
-    pub(super) sent: Sent,
+    pub sent: Sent,
 }
 
 /// Packets, each counted once, with their IP and UDP headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Sent {
-    pub(super) bytes: u64,
-    pub(super) packets: u64,
+pub struct Sent {
+    pub bytes: u64,
+    pub packets: u64,
     /// Those of the bytes that went between datacenters.
-    pub(super) wan_bytes: u64,
+    pub wan_bytes: u64,
 }
 
 impl Network {
-    pub(super) fn new(seed: u64, wan_rtt: u64, loss: f64, sites: Vec<u16>) -> Self {
+    pub fn new(seed: u64, wan_rtt: u64, loss: f64, sites: Vec<u16>) -> Self {
         let (sent, faults) = (Sent::default(), Faults::default());
         Self { salt: seed, wan: wan_rtt / 2, loss, sites, faults, sides: None, sent }
     }
 
     /// Makes these nodes deaf, at these times.
-    pub(super) fn afflict(&mut self, faults: Faults) {
+    pub fn afflict(&mut self, faults: Faults) {
         self.faults = faults;
     }
 
     /// What befalls the nodes.
-    pub(super) const fn faults(&self) -> &Faults {
+    pub const fn faults(&self) -> &Faults {
         &self.faults
     }
 
     /// How many nodes there may be.
-    pub(super) const fn nodes(&self) -> u32 {
+    pub const fn nodes(&self) -> u32 {
         self.sites.len() as u32
     }
 
     /// The datacenter of a node.
-    pub(super) fn site(&self, node: u32) -> u16 {
+    pub fn site(&self, node: u32) -> u16 {
         self.sites[node as usize]
     }
 
     /// Whether two nodes are in different datacenters.
-    pub(super) fn is_wan(&self, from: u32, to: u32) -> bool {
+    pub fn is_wan(&self, from: u32, to: u32) -> bool {
         self.site(from) != self.site(to)
     }
 
     /// Separates the nodes for which `side` holds from the others.
-    pub(super) fn cut(&mut self, side: impl Fn(u32) -> bool) {
+    pub fn cut(&mut self, side: impl Fn(u32) -> bool) {
         self.sides = Some((0..self.sites.len() as u32).map(side).collect());
     }
 
     /// Everybody reaches everybody again.
-    pub(super) fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.sides = None;
     }
 
     /// Whether anything gets from one node to another, in both directions.
-    pub(super) fn reaches(&self, from: u32, to: u32) -> bool {
+    pub fn reaches(&self, from: u32, to: u32) -> bool {
         self.sides.as_ref().is_none_or(|sides| sides[from as usize] == sides[to as usize])
     }
 
     /// One way, without what varies, in microseconds.
-    pub(super) fn one_way(&self, from: u32, to: u32) -> u64 {
+    pub fn one_way(&self, from: u32, to: u32) -> u64 {
         if self.is_wan(from, to) { self.wan.max(LAN) } else { LAN }
     }
 
     /// A packet's way, with what varies: a tenth of the way inside a datacenter, a hundredth between.
-    pub(super) fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
+    pub fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
         let way = self.one_way(from, to);
         let varies = if self.is_wan(from, to) { way / 100 } else { way / 10 };
         way + rng.random_range(0..=varies)
     }
 
     /// Whether a packet to a node that is sent now gets lost.
-    pub(super) fn is_lost(&self, rng: &mut SmallRng, now: u64, to: u32) -> bool {
+    pub fn is_lost(&self, rng: &mut SmallRng, now: u64, to: u32) -> bool {
         let loss = self.loss_to(now, to);
         loss > 0.0 && rng.random_bool(loss)
     }
@@ -109,14 +109,14 @@ impl Network {
 
     /// After how long without an acknowledgement a packet is sent again (RFC 9002 section 6.2.1, with
     /// a round trip that varies by an eighth).
-    pub(super) fn probe_timeout(&self, from: u32, to: u32) -> u64 {
+    pub fn probe_timeout(&self, from: u32, to: u32) -> u64 {
         let rtt = 2 * self.one_way(from, to);
         rtt + (rtt / 2).max(GRANULARITY) + ACK_DELAY
     }
 
     /// Sends `len` bytes on a stream of a connection; says after how long all of them have arrived,
     /// unless they never do. The caller has seen to it that the other end is there.
-    pub(super) fn stream(
+    pub fn stream(
         &mut self,
         rng: &mut SmallRng,
         now: u64,
@@ -171,7 +171,7 @@ impl Network {
     }
 
     /// Counts the `nth` heartbeat on a connection, what QUIC sends if it is lost, and the acknowledgement.
-    pub(super) fn count_heartbeat(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
+    pub fn count_heartbeat(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
         let [from, to] = ends;
         self.count(from, to, HEARTBEAT_FRAME, 1 + self.losses(connection, nth));
         self.count(to, from, ACK_FRAME, 1);
@@ -189,7 +189,7 @@ impl Network {
 
     /// A handshake with certificates on both sides. Says after how long the accepter, and after how
     /// long the dialer has been introduced to the other; nothing if that takes too long.
-    pub(super) fn handshake(
+    pub fn handshake(
         &mut self,
         rng: &mut SmallRng,
         start: u64,
@@ -222,18 +222,18 @@ impl Network {
     }
 
     /// Packets that get no answer: to one who is gone.
-    pub(super) fn unanswered(&mut self, from: u32, to: u32, bytes: u64, packets: usize) {
+    pub fn unanswered(&mut self, from: u32, to: u32, bytes: u64, packets: usize) {
         self.add(from, to, bytes, packets);
     }
 
     /// Says that a connection ends.
-    pub(super) fn close(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
+    pub fn close(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
         self.count(from, to, CLOSE_FRAME, 1);
         self.travel(rng, from, to)
     }
 
     /// Counts packets with `body` bytes in them.
-    pub(super) fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
+    pub fn count(&mut self, from: u32, to: u32, body: usize, packets: usize) {
         self.add(from, to, ((body + PACKET_HEADERS) * packets) as u64, packets);
     }
 
@@ -248,7 +248,7 @@ impl Network {
 
 impl Sent {
     /// What was sent since an earlier reading.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub fn since(self, earlier: Self) -> Self {
         Self {
             bytes: self.bytes - earlier.bytes,
             packets: self.packets - earlier.packets,
@@ -266,11 +266,11 @@ const STREAM_BYTES: usize = 1_165;
 /// Type, stream id 2, offset 3, length 2.
 const STREAM_HEADER: usize = 8;
 /// Type, largest 2, delay 2, count, first range, and three counts for ECN, of 2 mostly.
-pub(super) const ACK_FRAME: usize = 12;
+pub const ACK_FRAME: usize = 12;
 /// Type, length, and a heartbeat of usual length: kind, version, generation 9, number 3, call, health.
-pub(super) const HEARTBEAT_FRAME: usize = 18;
+pub const HEARTBEAT_FRAME: usize = 18;
 /// Type, and what pads a packet to the least length.
-pub(super) const PING_FRAME: usize = 3;
+pub const PING_FRAME: usize = 3;
 /// One that is lost as often has been given up.
 const LOSSES_MAX: usize = 8;
 /// Type, code, reason.

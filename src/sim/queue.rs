@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
 /// Events to come, on a clock in microseconds.
 #[derive(Debug)]
-pub(super) struct Queue<E> {
+pub struct Queue<E> {
     heap: BinaryHeap<Reverse<Due<E>>>,
     scheduled: u64,
     now: u64,
@@ -19,28 +19,28 @@ type Due<E> = (u64, u32, u64, Slot<E>);
 struct Slot<E>(E);
 
 impl<E> Queue<E> {
-    pub(super) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self { heap: BinaryHeap::new(), scheduled: 0, now: 0 }
     }
 
     /// The time of the event that was taken last, or of the end of the last span.
-    pub(super) const fn now(&self) -> u64 {
+    pub const fn now(&self) -> u64 {
         self.now
     }
 
     /// Schedules an event; what is late happens now.
-    pub(super) fn at(&mut self, at: u64, event: E) {
+    pub fn at(&mut self, at: u64, event: E) {
         self.ranked(at, 0, event);
     }
 
     /// The same, for events whose order within one time must not depend on when they were scheduled.
-    pub(super) fn ranked(&mut self, at: u64, rank: u32, event: E) {
+    pub fn ranked(&mut self, at: u64, rank: u32, event: E) {
         self.scheduled += 1;
         self.heap.push(Reverse((at.max(self.now), rank, self.scheduled, Slot(event))));
     }
 
     /// Takes the next event that is due by `end`; if there is none, it is `end` now.
-    pub(super) fn next(&mut self, end: u64) -> Option<E> {
+    pub fn next(&mut self, end: u64) -> Option<E> {
         if self.heap.peek().is_some_and(|Reverse((at, ..))| *at <= end) {
             let Reverse((at, _, _, Slot(event))) = self.heap.pop()?;
             self.now = at;
@@ -72,7 +72,7 @@ impl<E> Ord for Slot<E> {
 }
 
 /// A span on that clock.
-pub(super) fn micros(span: Duration) -> u64 {
+pub fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 

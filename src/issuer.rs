@@ -49,9 +49,9 @@ use self::{
 };
 use crate::{
     clock::Clock,
-    pki::{Authority, AuthorityError, BACKDATE, LeafOptions, Pin, Usage, file},
+    pki::{Authority, AuthorityError, BACKDATE, LeafOptions, Usage, file},
     protocol::{id::NodeId, record::ADDRESS_BYTES_MAX, revocation::Revocation},
-    tls::{CertificateSummary, Identity, PeerName},
+    tls::{CertificateSummary, Identity, PeerName, Pin},
 };
 
 /// Shortest lifetime of a certificate that an issuer may be told to give: for tests.

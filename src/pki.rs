@@ -1,20 +1,34 @@
-//! A certificate authority of one's own: it issues certificates, revokes them, and is replaced.
+//! A certificate authority of one's own: it makes certificates, takes them back, and is replaced.
 //!
 //! It is for clusters without a PKI. What a node does with certificates, whoever issued them, is in
 //! [`tls`](crate::tls).
 
 mod authority;
+mod directory;
+mod error;
+pub mod file;
+mod files;
+mod issued;
 #[cfg(feature = "issuer")]
 mod issuing;
+mod leaf;
+mod phase;
 #[cfg(all(test, unix, feature = "cli"))]
 mod real_world;
 pub mod rotation;
 
-pub use self::authority::{
-    AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, BACKDATE, Existing, Issued,
-    KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions, Usage, file,
+pub use self::{
+    authority::{Authority, AuthorityOptions},
+    error::AuthorityError,
+    files::Existing,
+    issued::Issued,
+    leaf::{
+        AUTHORITY_VALIDITY, BACKDATE, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions,
+        Usage,
+    },
 };
 #[cfg(feature = "issuer")]
-pub(crate) use self::issuing::{
-    Pin, Pinned, Requested, Unpinned, pem_of, read_secret, strangers, write_secret,
+pub(crate) use self::{
+    files::{read_secret, write_secret},
+    issuing::{Requested, pem_of},
 };

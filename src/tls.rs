@@ -10,6 +10,8 @@
 
 pub(crate) mod certificate;
 pub(crate) mod client;
+#[cfg(feature = "issuer")]
+pub(crate) mod door;
 pub(crate) mod files;
 pub(crate) mod identity;
 pub(crate) mod kind;
@@ -35,6 +37,8 @@ use rustls::{
 use tokio::sync::watch;
 
 pub(crate) use self::certificate::{chain_fingerprint, date};
+#[cfg(feature = "issuer")]
+pub(crate) use self::door::{Pin, Pinned, Unpinned, strangers};
 #[cfg(feature = "cli")]
 pub(crate) use self::pem::summaries_of;
 use self::verifier::{Chains, Shown, Verifier};

@@ -27,9 +27,12 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
-    pki::{self, AuthorityError, Issued, KeyKind, Pin, Pinned, Requested, Unpinned, pem_of},
+    pki::{AuthorityError, Issued, KeyKind, Requested, pem_of},
     protocol::id::{Datacenter, NodeId},
-    tls::{Identity, LoadError, Refusal, Roots, SERVER_NAME, Tls, Verdict},
+    tls::{
+        Identity, LoadError, Pin, Pinned, Refusal, Roots, SERVER_NAME, Tls, Unpinned, Verdict,
+        strangers,
+    },
     transport::quic::crypto,
 };
 
@@ -164,7 +167,7 @@ pub async fn join(token: &Token, host: &str, asked: &Asked) -> Result<Joined, Cl
 
 async fn join_at(token: &Token, door: SocketAddr, asked: &Asked) -> Result<Joined, ClaimError> {
     let verifier = Arc::new(Pinned::new(token.pin()));
-    let config = pki::strangers(Arc::clone(&verifier), JOIN_ALPN);
+    let config = strangers(Arc::clone(&verifier), JOIN_ALPN);
     let explain = |error: &ConnectionError| match verifier.refused() {
         Some(Unpinned::Foreign) => ClaimError::WrongPin { address: door.to_string() },
         Some(Unpinned::Unusable(refusal)) => {

@@ -556,7 +556,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
-    use crate::pki::Pin;
+    use crate::tls::Pin;
 
     #[test]
     fn treats_a_time_that_is_out_of_range_as_long_ago() {

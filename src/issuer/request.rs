@@ -323,7 +323,8 @@ mod tests {
     use super::*;
     use crate::{
         issuer::token::Token,
-        pki::{KeyKind, Pin, Requested},
+        pki::{KeyKind, Requested},
+        tls::Pin,
     };
 
     #[test]

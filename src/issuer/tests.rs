@@ -10,9 +10,9 @@ use tokio::task::JoinHandle;
 use super::{server::transport, *};
 use crate::{
     foreign::Foreign,
-    pki::{AuthorityOptions, Issued, KeyKind, Pinned, strangers},
+    pki::{AuthorityOptions, Issued, KeyKind},
     protocol::id::{ClusterId, Datacenter, NodeId},
-    tls::{Roots, SERVER_NAME, Tls, Verdict},
+    tls::{Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers},
 };
 
 #[tokio::test]

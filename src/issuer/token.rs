@@ -15,7 +15,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bincode::{Decode, Encode};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{pki::Pin, protocol::id::NodeId};
+use crate::{protocol::id::NodeId, tls::Pin};
 
 /// Longest text of a token, in characters.
 pub const TOKEN_CHARS_MAX: usize = 200;

@@ -4,83 +4,46 @@
 //! well. It refuses to overwrite a key, and it signs nothing but leaves.
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    fmt, fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::{
-    rand::{SecureRandom, SystemRandom},
-    signature::Ed25519KeyPair,
-};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519, PublicKeyData, SanType, SerialNumber, SigningKey, SubjectPublicKeyInfo,
+    BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SigningKey, SubjectPublicKeyInfo,
 };
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use time::OffsetDateTime;
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::rotation::{RotationPhase, roots_of};
-use crate::protocol::{
-    id::{ClusterId, Datacenter, NodeId},
-    revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
+use super::{
+    directory::{keys_of, revocations, roots_of},
+    error::{AuthorityError, made},
+    file,
+    files::{Existing, save},
+    issued::Issued,
+    leaf::{
+        AUTHORITY_VALIDITY, BACKDATE, KeyKind, LeafOptions, calendar, common_name, generate, leaf,
+        random_serial, uri,
+    },
 };
-use crate::tls::{
-    Naming,
-    certificate::{CertificateSummary, authority_cluster, authority_uri, date},
-    files::{Audience, LoadError, read},
-    name::PeerName,
-    pem::chain_from_pem,
-    revoked::{self, AuthorityKey, issuer_id, seconds},
+use crate::{
+    clock::Clock,
+    protocol::{
+        id::{ClusterId, Datacenter, NodeId},
+        revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
+    },
+    tls::{
+        Naming,
+        certificate::{CertificateSummary, authority_cluster, authority_uri, date},
+        client::revoked_by,
+        files::{Audience, LoadError, read},
+        name::PeerName,
+        pem::chain_from_pem,
+        revoked::{self, AuthorityKey, issuer_id, seconds},
+    },
 };
-use crate::tls::{client::revoked_by, role::ClientName};
-
-/// The names of the files that [`Authority::save`] and [`Issued::save`] write.
-pub mod file {
-    /// The authority's certificate, in its own directory.
-    pub const AUTHORITY: &str = "ca.pem";
-    /// The authority's private key.
-    pub const AUTHORITY_KEY: &str = "ca.key";
-    /// A node's certificate, in the node's directory.
-    pub const CERTIFICATE: &str = "node.pem";
-    /// A client's certificate, in its own directory.
-    pub const CLIENT_CERTIFICATE: &str = "client.pem";
-    /// A client's private key.
-    pub const CLIENT_KEY: &str = "client.key";
-    /// A node's private key.
-    pub const KEY: &str = "node.key";
-    /// The certificates of the authorities a node trusts.
-    pub const ROOTS: &str = "roots.pem";
-    /// The authority that is to follow, while they rotate.
-    pub const NEXT_AUTHORITY: &str = "ca-next.pem";
-    /// Its private key.
-    pub const NEXT_AUTHORITY_KEY: &str = "ca-next.key";
-    /// The authority that was before, while they rotate.
-    pub const OLD_AUTHORITY: &str = "ca-old.pem";
-    /// Its private key.
-    pub const OLD_AUTHORITY_KEY: &str = "ca-old.key";
-    /// Whose certificates the authority has revoked, in its own directory.
-    pub const REVOCATIONS: &str = "revocations.txt";
-}
-
-/// Which kind of key is made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub enum KeyKind {
-    /// Small, fast, and every signature has one length.
-    #[default]
-    Ed25519,
-    /// For tools that do not know Ed25519.
-    P256,
-}
 
 /// How an authority is made.
 #[derive(Debug, Clone)]
@@ -96,72 +59,11 @@ pub struct AuthorityOptions {
 impl Default for AuthorityOptions {
     /// Ed25519, from [`BACKDATE`] ago until [`AUTHORITY_VALIDITY`] from now.
     fn default() -> Self {
-        let now = crate::tls::now();
+        let now = Clock::wall();
         Self {
             key: KeyKind::default(),
             not_before: now - BACKDATE,
             not_after: now + AUTHORITY_VALIDITY,
-        }
-    }
-}
-
-/// What a certificate may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Usage {
-    /// Accepting connections.
-    Server,
-    /// Dialing.
-    Client,
-}
-
-/// What is to stand in a leaf certificate. [`LeafOptions::new`] is what a node needs; the fields
-/// are open for extra names, and for tests that need a wrong certificate.
-#[derive(Debug, Clone)]
-pub struct LeafOptions {
-    /// The URI names: for a node its [`PeerName`] and nothing else.
-    pub uris: Vec<String>,
-    /// DNS names, for other users of the certificate; gossipmonger does not look at them.
-    pub dns_names: Vec<String>,
-    /// IP addresses, likewise.
-    pub ip_addresses: Vec<IpAddr>,
-    /// The extended key usage; empty leaves the extension out, which permits everything.
-    pub usages: Vec<Usage>,
-    /// Valid from then on.
-    pub not_before: SystemTime,
-    /// Valid until then, or until the authority expires if that is earlier.
-    pub not_after: SystemTime,
-    /// Which kind of key is made for it.
-    pub key: KeyKind,
-}
-
-impl LeafOptions {
-    /// A node's certificate: from [`BACKDATE`] ago until `validity` from now.
-    #[must_use]
-    pub fn new(name: &PeerName, validity: Duration) -> Self {
-        let now = crate::tls::now();
-        Self {
-            uris: vec![name.to_uri()],
-            dns_names: Vec::new(),
-            ip_addresses: Vec::new(),
-            usages: vec![Usage::Server, Usage::Client],
-            not_before: now - BACKDATE,
-            not_after: now.checked_add(validity).unwrap_or(now + AUTHORITY_VALIDITY),
-            key: KeyKind::default(),
-        }
-    }
-
-    /// A client's certificate, which is good for dialing alone.
-    #[must_use]
-    pub fn client(name: &ClientName, validity: Duration) -> Self {
-        let now = crate::tls::now();
-        Self {
-            uris: vec![name.to_uri()],
-            dns_names: Vec::new(),
-            ip_addresses: Vec::new(),
-            usages: vec![Usage::Client],
-            not_before: now - BACKDATE,
-            not_after: now.checked_add(validity).unwrap_or(now + AUTHORITY_VALIDITY),
-            key: KeyKind::default(),
         }
     }
 }
@@ -303,7 +205,7 @@ impl Authority {
             node,
             signature: Vec::new(),
         };
-        statement.check_cutoff(seconds(crate::tls::now())).map_err(AuthorityError::Ahead)?;
+        statement.check_cutoff(seconds(Clock::wall())).map_err(AuthorityError::Ahead)?;
         self.seal(&mut statement)?;
         revoked.merge(statement.clone());
         Ok(statement)
@@ -315,7 +217,7 @@ impl Authority {
         &self,
         statements: impl IntoIterator<Item = Revocation>,
     ) -> Vec<(Revocation, RevocationError)> {
-        let (mut revoked, now) = (self.revoked(), seconds(crate::tls::now()));
+        let (mut revoked, now) = (self.revoked(), seconds(Clock::wall()));
         let mut refused = Vec::new();
         for statement in statements {
             match self.check(&statement).and_then(|()| statement.check_cutoff(now)) {
@@ -334,7 +236,7 @@ impl Authority {
     /// [`AuthorityError::Make`] if it cannot sign.
     pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
         let issuer = self.id();
-        let latest = seconds(crate::tls::now()).saturating_add(CUTOFF_AHEAD_MAX);
+        let latest = seconds(Clock::wall()).saturating_add(CUTOFF_AHEAD_MAX);
         let mut revoked = self.revoked();
         let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
         for statement in foreign {
@@ -482,7 +384,7 @@ impl Authority {
         options: &LeafOptions,
         key: &impl PublicKeyData,
     ) -> Result<Certificate, AuthorityError> {
-        if crate::tls::now() > self.summary.not_after {
+        if Clock::wall() > self.summary.not_after {
             return Err(AuthorityError::Expired { not_after: date(self.summary.not_after) });
         }
         let options = &self.after_cutoff(options);
@@ -518,157 +420,6 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A new certificate with its private key, not yet written anywhere.
-#[derive(Clone)]
-pub struct Issued {
-    /// The certificate in PEM.
-    pub certificate_pem: String,
-    /// The private key in PEM, PKCS#8.
-    pub key_pem: Zeroizing<String>,
-    /// The certificate of the authority in PEM; of both while two rotate.
-    pub roots_pem: String,
-    /// What the certificate says.
-    pub certificate: CertificateSummary,
-}
-
-impl Issued {
-    /// Writes certificate, key and roots into a node's directory, or a client's by other names, which
-    /// is made if need be.
-    ///
-    /// The key is made readable for its owner only. Replacing swaps each file whole, the key first:
-    /// who loads the directory in between finds that key and certificate do not belong together,
-    /// keeps what it has, and loads again. The roots are written only if there are none, so that
-    /// a renewal does not undo a rotation of roots.
-    ///
-    /// # Errors
-    /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
-    pub fn save(&self, directory: &Path, existing: Existing) -> Result<(), AuthorityError> {
-        let (key, certificate) = match self.certificate.client {
-            Some(_) => (file::CLIENT_KEY, file::CLIENT_CERTIFICATE),
-            None => (file::KEY, file::CERTIFICATE),
-        };
-        let mut files: Vec<NewFile<'_>> = vec![
-            (key, &self.key_pem, Audience::OwnerOnly),
-            (certificate, &self.certificate_pem, Audience::Anyone),
-        ];
-        make_directory(directory)
-            .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
-        // Two processes that replace the files at once would leave the key of one and the certificate of the other.
-        // Where a directory cannot be locked, one process renews.
-        let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
-        if !directory.join(file::ROOTS).exists() {
-            files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));
-        }
-        save(directory, existing, &files)
-    }
-}
-
-impl fmt::Debug for Issued {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
-    }
-}
-
-/// What to do with files that are there already.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Existing {
-    /// Refuse, and write nothing.
-    Refuse,
-    /// Replace them, each whole.
-    Replace,
-}
-
-/// An authority could not be made, kept or used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AuthorityError {
-    /// The file is there already; nothing was written.
-    #[error("{} exists already and is not overwritten; move it away, or choose another directory", path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file could not be written.
-    #[error("{} cannot be written: {error}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        error: io::Error,
-    },
-    /// The authority's own certificate has expired.
-    #[error(
-        "the authority expired on {not_after}; make a new one and let the nodes trust both while certificates are replaced"
-    )]
-    Expired {
-        /// When, by RFC 3339.
-        not_after: String,
-    },
-    /// A phase of a rotation is not the next one. Nothing has changed.
-    #[error("{wanted} is out of turn: the authority is {phase}; next is: {}", next(*.phase))]
-    Phase {
-        /// What was asked for.
-        wanted: &'static str,
-        /// How far the rotation is.
-        phase: RotationPhase,
-    },
-    /// The list of what was revoked is damaged.
-    #[error("{}: {error}; without it certificates could be issued that are revoked already", path.display())]
-    Revocations {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: RevocationError,
-    },
-    /// No authority of the directory has signed a line of the list of revocations.
-    #[error(
-        "{}: no authority of this directory has signed the revocation of {node} (it names authority {issuer}): put \
-         the certificate of that authority beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY
-    )]
-    Unsigned {
-        /// The file.
-        path: PathBuf,
-        /// Whose certificates the line is about.
-        node: NodeId,
-        /// The authority that it names.
-        issuer: IssuerId,
-    },
-    /// A revocation is not signed, since its cutoff would be too far in the future.
-    #[error("{0}; or an earlier revocation of this node has such a cutoff: see revocations.txt")]
-    Ahead(RevocationError),
-    /// A file could not be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// A certificate could not be made.
-    #[error("the certificate cannot be made: {0}")]
-    Make(String),
-}
-
-const fn next(phase: RotationPhase) -> &'static str {
-    match phase {
-        RotationPhase::Settled => "ca rotate --phase prepare",
-        RotationPhase::Prepared => "ca rotate --phase switch",
-        RotationPhase::Switched => "ca rotate --phase finish",
-    }
-}
-
-/// What is in the directory of an authority about what it has revoked; most have nothing.
-fn revocations(directory: &Path) -> Result<Vec<Revocation>, AuthorityError> {
-    let path = directory.join(file::REVOCATIONS);
-    if !path.exists() {
-        return Ok(Vec::new());
-    }
-    let bytes = read(&path, Audience::Anyone).map_err(|error| error.in_file(&path))?;
-    let text = String::from_utf8_lossy(&bytes);
-    Revocation::list_from_text(&text).map_err(|error| AuthorityError::Revocations { path, error })
-}
-
-/// The keys of the authorities in a bundle.
-fn keys_of(roots_pem: &str) -> Result<Vec<AuthorityKey>, AuthorityError> {
-    Ok(chain_from_pem(roots_pem.as_bytes())?.iter().filter_map(AuthorityKey::of).collect())
-}
-
 /// Whether these revoke all certificates that the statement revokes.
 fn reaches(revoked: &Revocations, statement: &Revocation) -> bool {
     revoked.cutoff(&statement.node).is_some_and(|cutoff| cutoff >= statement.cutoff)
@@ -681,198 +432,13 @@ fn described(statement: &Revocation) -> String {
     format!("# {node}, valid from {} or earlier, until {}\n{text}\n", date(*cutoff), date(*expires))
 }
 
-fn leaf(options: &LeafOptions, not_after: SystemTime) -> Result<CertificateParams, AuthorityError> {
-    let mut params = CertificateParams::default();
-    let subject =
-        options.uris.first().map_or("no name", |uri| uri.rsplit('/').next().unwrap_or(uri));
-    params.distinguished_name = common_name(subject);
-    params.subject_alt_names = alternative_names(options)?;
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = options.usages.iter().map(|usage| purpose(*usage)).collect();
-    params.use_authority_key_identifier_extension = true;
-    params.serial_number = Some(random_serial()?);
-    params.not_before = calendar(options.not_before)?;
-    params.not_after = calendar(not_after)?;
-    Ok(params)
-}
-
-fn alternative_names(options: &LeafOptions) -> Result<Vec<SanType>, AuthorityError> {
-    let mut names = Vec::new();
-    for name in &options.uris {
-        names.push(uri(name)?);
-    }
-    for name in &options.dns_names {
-        names.push(SanType::DnsName(name.as_str().try_into().map_err(made)?));
-    }
-    names.extend(options.ip_addresses.iter().map(|address| SanType::IpAddress(*address)));
-    Ok(names)
-}
-
-fn uri(uri: &str) -> Result<SanType, AuthorityError> {
-    Ok(SanType::URI(uri.try_into().map_err(made)?))
-}
-
-fn purpose(usage: Usage) -> ExtendedKeyUsagePurpose {
-    match usage {
-        Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
-    }
-}
-
-/// The subject is for people only. X.520 bounds a common name to 64 characters.
-fn common_name(name: &str) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::CommonName, name.chars().take(64).collect::<String>());
-    subject
-}
-
-pub(super) fn generate(kind: KeyKind) -> Result<KeyPair, AuthorityError> {
-    match kind {
-        KeyKind::Ed25519 => generate_ed25519(),
-        KeyKind::P256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(made),
-    }
-}
-
-/// In PKCS#8 version 1: OpenSSL 3.0 does not read the version 2 that rcgen would write.
-fn generate_ed25519() -> Result<KeyPair, AuthorityError> {
-    let der = Ed25519KeyPair::generate()
-        .and_then(|key| key.to_pkcs8v1())
-        .map_err(|_| AuthorityError::Make(NO_RANDOMNESS.to_owned()))?;
-    let der = PrivatePkcs8KeyDer::from(der.as_ref());
-    KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(made)
-}
-
-/// 20 bytes are the most that RFC 5280 section 4.1.2.2 allows; the number must be positive, and
-/// the bit below the sign keeps its length constant. 158 bits are random.
-fn random_serial() -> Result<SerialNumber, AuthorityError> {
-    let mut serial = [0; 20];
-    SystemRandom::new()
-        .fill(&mut serial)
-        .map_err(|_| AuthorityError::Make(NO_RANDOMNESS.to_owned()))?;
-    serial[0] = serial[0] & 0x3f | 0x40;
-    Ok(SerialNumber::from_slice(&serial))
-}
-
-/// Years from 1950 to 9999 can stand in a certificate, RFC 5280 section 4.1.2.5.
-fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityError> {
-    let out_of_range = || AuthorityError::Make(format!("{} is out of range", date(time)));
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| out_of_range())?;
-    let seconds = i64::try_from(since.as_secs()).map_err(|_| out_of_range())?;
-    OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| out_of_range())
-}
-
 fn has_key(certificate: &[u8], key: &KeyPair) -> bool {
     use x509_parser::prelude::{FromDer, X509Certificate};
     X509Certificate::from_der(certificate)
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
 
-pub(super) fn made(error: rcgen::Error) -> AuthorityError {
-    AuthorityError::Make(error.to_string())
-}
-
-type NewFile<'a> = (&'static str, &'a str, Audience);
-
-fn save(directory: &Path, existing: Existing, files: &[NewFile<'_>]) -> Result<(), AuthorityError> {
-    make_directory(directory)
-        .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
-    if existing == Existing::Refuse
-        && let Some(path) = files.iter().map(|f| directory.join(f.0)).find(|path| path.exists())
-    {
-        return Err(AuthorityError::Exists { path });
-    }
-    for (name, text, audience) in files {
-        let path = directory.join(name);
-        write(&path, text, *audience, existing).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => AuthorityError::Exists { path },
-            _ => AuthorityError::Write { path, error },
-        })?;
-    }
-    Ok(())
-}
-
-/// Replacing writes a draft first and then gives it the name: nobody sees half of it.
-pub(super) fn write(
-    path: &Path,
-    text: &str,
-    audience: Audience,
-    existing: Existing,
-) -> io::Result<()> {
-    if existing == Existing::Refuse {
-        return fill(create(path, audience)?, text);
-    }
-    let draft = draft_of(path);
-    let renamed = create(&draft, audience)
-        .and_then(|file| fill(file, text))
-        .and_then(|()| fs::rename(&draft, path));
-    if renamed.is_err() {
-        // It may contain a part of a key.
-        let _ = fs::remove_file(&draft);
-    }
-    renamed
-}
-
-/// A draft name that is unique per file, process and write, so that no writer renames the draft of another.
-fn draft_of(path: &Path) -> PathBuf {
-    static DRAFTS: AtomicU64 = AtomicU64::new(0);
-    let (process, draft) = (std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{process}-{draft}.{DRAFT_EXTENSION}"));
-    path.with_file_name(name)
-}
-
-fn fill(mut file: fs::File, text: &str) -> io::Result<()> {
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-/// Made with its permissions, not given them afterwards: there is no moment at which others can
-/// open the key.
-#[cfg(unix)]
-fn create(path: &Path, audience: Audience) -> io::Result<fs::File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mode = match audience {
-        Audience::OwnerOnly => 0o600,
-        Audience::Anyone => 0o644,
-    };
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
-}
-
-#[cfg(not(unix))]
-fn create(path: &Path, _: Audience) -> io::Result<fs::File> {
-    OpenOptions::new().write(true).create_new(true).open(path)
-}
-
-#[cfg(unix)]
-fn make_directory(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-#[cfg(not(unix))]
-fn make_directory(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)
-}
-
 const REVOCATIONS_HEAD: &str = "# Whose certificates this authority has revoked. Made by gossipmonger; lines may only be added.\n";
-const NO_RANDOMNESS: &str = "the system gives no randomness";
-const DRAFT_EXTENSION: &str = "draft";
-
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How far before now a certificate begins: hosts' clocks may be this far apart.
-pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
-
-/// How long an authority lasts: ten years, as long as kubeadm's.
-pub const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3650);
-
-/// How long a certificate lasts that is renewed by hand: a year, as kubeadm's and Consul's. Shorter
-/// means more mornings on which a cluster does not reconnect because somebody forgot.
-pub const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
-
-/// How long a certificate lasts that a machine renews: so short that a stolen one is soon useless.
-pub const LEAF_VALIDITY_AUTOMATED: Duration = DAY.saturating_mul(3);
 
 #[cfg(all(test, unix))]
 mod tests {
@@ -880,9 +446,12 @@ mod tests {
 
     use super::*;
     use crate::{
+        pki::phase::RotationPhase,
         protocol::revocation::Authorities,
-        tls::{Identity, Roots, now},
+        tls::{Identity, Roots},
     };
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[test]
     fn refuses_to_overwrite_an_authority_or_a_node() {
@@ -934,7 +503,7 @@ mod tests {
 
     #[test]
     fn refuses_to_issue_when_it_has_expired() {
-        let now = now();
+        let now = Clock::wall();
         let options = AuthorityOptions {
             not_before: now - 2 * DAY,
             not_after: now - DAY,
@@ -989,18 +558,6 @@ mod tests {
     }
 
     #[test]
-    fn a_draft_has_a_name_of_its_own_and_is_removed_after_a_failure() {
-        let directory = tempfile::tempdir().unwrap();
-        let paths = [file::KEY, file::CERTIFICATE].map(|name| directory.path().join(name));
-        let drafts: HashSet<_> = paths.iter().chain(&paths).map(|path| draft_of(path)).collect();
-        assert_eq!(drafts.len(), 4);
-        // A directory is in its place.
-        fs::create_dir(&paths[0]).unwrap();
-        write(&paths[0], "key", Audience::OwnerOnly, Existing::Replace).unwrap_err();
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
     fn replaces_a_certificate_but_not_the_roots() {
         let directory = tempfile::tempdir().unwrap();
         let (old, new) = (authority(), authority());
@@ -1024,7 +581,7 @@ mod tests {
             assert_eq!(loaded.cluster(), made.cluster());
             issue(&loaded, "a").save(directory.path(), Existing::Refuse).unwrap();
             let roots = Roots::from_pem(made.certificate_pem().as_bytes()).unwrap();
-            roots.check(&load_node(directory.path()), now()).unwrap();
+            roots.check(&load_node(directory.path()), Clock::wall()).unwrap();
         }
     }
 
@@ -1039,7 +596,7 @@ mod tests {
             )
             .unwrap();
         assert_eq!(issued.certificate.not_after, ca.certificate().not_after);
-        assert!(issued.certificate.not_before <= now() - BACKDATE);
+        assert!(issued.certificate.not_before <= Clock::wall() - BACKDATE);
         assert!(!issued.certificate.is_authority);
         let chain = chain_from_pem(issued.certificate_pem.as_bytes()).unwrap();
         let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
@@ -1058,7 +615,7 @@ mod tests {
                 scope.spawn(move || {
                     let authority = Authority::load(directory).unwrap();
                     let node = NodeId::new(&format!("n{n}")).unwrap();
-                    authority.revoke(node, now()).unwrap();
+                    authority.revoke(node, Clock::wall()).unwrap();
                     authority.save_revocations(directory).unwrap();
                 });
             }
@@ -1072,9 +629,9 @@ mod tests {
         let (ours, foreign) = (authority(), authority());
         ours.save(directory.path()).unwrap();
         let a = NodeId::new("a").unwrap();
-        let theirs = foreign.revoke(a.clone(), now()).unwrap();
+        let theirs = foreign.revoke(a.clone(), Clock::wall()).unwrap();
         let renamed = Revocation { issuer: ours.id(), ..theirs.clone() };
-        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a, now()).unwrap() };
+        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a, Clock::wall()).unwrap() };
         let fresh = Authority::load(directory.path()).unwrap();
         let refused = fresh.heed([theirs, renamed, far]);
         let why: Vec<_> = refused.into_iter().map(|(_, why)| why).collect();
@@ -1094,17 +651,17 @@ mod tests {
             (fresh.statements().unwrap().len(), revocations(directory.path()).unwrap().len()),
             (0, 0)
         );
-        assert!(issue(&fresh, "a").certificate.not_before < now(), "it issues as before");
+        assert!(issue(&fresh, "a").certificate.not_before < Clock::wall(), "it issues as before");
     }
 
     #[test]
     fn neither_accepts_nor_signs_a_cutoff_in_the_future() {
-        let (ours, far) = (authority(), now() + Duration::from_secs(CUTOFF_AHEAD_MAX + 60));
+        let (ours, far) = (authority(), Clock::wall() + Duration::from_secs(CUTOFF_AHEAD_MAX + 60));
         let a = NodeId::new("a").unwrap();
         let error = ours.revoke(a.clone(), far).unwrap_err().to_string();
         assert!(error.contains("compare the clock"), "{error}");
         // Signed with the same key on a machine whose clock is ahead.
-        let mut statement = ours.revoke(a.clone(), now()).unwrap();
+        let mut statement = ours.revoke(a.clone(), Clock::wall()).unwrap();
         statement.cutoff = seconds(far);
         ours.seal(&mut statement).unwrap();
         let refused = ours.heed([statement.clone()]);
@@ -1117,7 +674,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (ours, foreign) = (authority(), authority());
         ours.save(directory.path()).unwrap();
-        let theirs = foreign.revoke(NodeId::new("b").unwrap(), now()).unwrap();
+        let theirs = foreign.revoke(NodeId::new("b").unwrap(), Clock::wall()).unwrap();
         let list = directory.path().join(file::REVOCATIONS);
         fs::write(&list, format!("{}\n", theirs.to_text())).unwrap();
         let error = Authority::load(directory.path()).unwrap_err().to_string();
@@ -1142,11 +699,11 @@ mod tests {
         authority().save(dir).unwrap();
         let old = Authority::load(dir).unwrap();
         crate::pki::rotation::prepare(dir, &options).unwrap();
-        old.revoke(NodeId::new("a").unwrap(), now()).unwrap();
+        old.revoke(NodeId::new("a").unwrap(), Clock::wall()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::pki::rotation::switch(dir).unwrap();
         // By a process that still has the old one.
-        old.revoke(NodeId::new("c").unwrap(), now()).unwrap();
+        old.revoke(NodeId::new("c").unwrap(), Clock::wall()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::pki::rotation::finish(dir).unwrap();
 

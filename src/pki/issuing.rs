@@ -1,237 +1,15 @@
-//! TLS where certificates are given out: the issuer's door, who knocks with a token, who renews.
-//!
-//! A door shows a certificate together with its authority, so that who has nothing but the hash of
-//! the authority's public key can verify it. A certificate of the dialer is asked for, not demanded;
-//! one that is shown must be a member's.
+//! Keys that are made where they are used, and the requests for certificates of them.
 
-use std::{
-    io,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
-
-use aws_lc_rs::digest;
 use rcgen::{CertificateParams, DistinguishedName};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName as TlsName, RootCertStore, SignatureScheme,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_cert_signed_by_trust_anchor,
-    },
-    crypto::WebPkiSupportedAlgorithms,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    server::{
-        NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
-};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{
-    AuthorityError, Existing, Issued, KeyKind,
-    authority::{generate, made, write},
+    error::{AuthorityError, made},
+    issued::Issued,
+    leaf::{KeyKind, generate},
 };
-use crate::tls::{
-    Expect, LoadError, Refusal, Rejection, TLS13_SUITES, Tls, Verdict,
-    files::{Audience, read},
-    identity::Identity,
-    provider,
-    refusal::on_wire,
-    verifier::Verifier,
-};
-
-/// SHA-256 of an authority's SubjectPublicKeyInfo, as kubeadm's discovery hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pin(pub(crate) [u8; 32]);
-
-impl Pin {
-    /// That of a certificate; `None` if it is none.
-    pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-        let hash = digest::digest(&digest::SHA256, parsed.public_key().raw);
-        Some(Self(hash.as_ref().try_into().ok()?))
-    }
-}
-
-impl Tls {
-    /// For a door: shows what `shown` says, asks for a member's certificate and does without one.
-    pub(crate) fn door(
-        &self,
-        shown: Arc<dyn ResolvesServerCert>,
-        alpn: &[u8],
-        verdict: Verdict,
-    ) -> rustls::ServerConfig {
-        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect(TLS13_SUITES)
-            .with_client_cert_verifier(Arc::new(Optional(verifier)))
-            .with_cert_resolver(shown);
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        config
-    }
-
-    /// For a member that dials a door.
-    pub(crate) fn member(&self, alpn: &[u8], verdict: Verdict) -> rustls::ClientConfig {
-        let mut config = self.rustls_client(Expect::AnyNode, verdict);
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config
-    }
-}
-
-/// For somebody without a certificate who dials a door and knows its authority's pin.
-pub(crate) fn strangers(verifier: Arc<Pinned>, alpn: &[u8]) -> rustls::ClientConfig {
-    let mut config = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .expect(TLS13_SUITES)
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
-    config.enable_sni = false;
-    config
-}
-
-/// Accepts a certificate that the authority with one public key has signed.
-#[derive(Debug)]
-pub(crate) struct Pinned {
-    pin: Pin,
-    algorithms: WebPkiSupportedAlgorithms,
-    refused: OnceLock<Unpinned>,
-}
-
-/// Why a door's certificate was refused.
-#[derive(Clone, Debug)]
-pub(crate) enum Unpinned {
-    /// The pinned authority did not sign it.
-    Foreign,
-    /// Something else is wrong with it: its dates, mostly.
-    Unusable(Refusal),
-}
-
-impl Pinned {
-    pub(crate) fn new(pin: Pin) -> Self {
-        let algorithms = provider().signature_verification_algorithms;
-        Self { pin, algorithms, refused: OnceLock::new() }
-    }
-
-    /// Why the certificate was refused; `None`: it was not, or none has come.
-    pub(crate) fn refused(&self) -> Option<&Unpinned> {
-        self.refused.get()
-    }
-
-    fn check(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let authority = rest.iter().find(|shown| Pin::of(shown) == Some(self.pin)).ok_or({
-            rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)
-        })?;
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned())?;
-        let leaf = ParsedCertificate::try_from(leaf)?;
-        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, self.algorithms.all)
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        _host: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.check(leaf, rest, now).map_err(|error| {
-            let refusal = Refusal::of_tls(&error);
-            let foreign = [Rejection::UnknownAuthority, Rejection::BadSignature];
-            let _ = self.refused.set(if foreign.contains(&refusal.reason) {
-                Unpinned::Foreign
-            } else {
-                Unpinned::Unusable(refusal)
-            });
-            on_wire(error)
-        })?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(crate::tls::verifier::no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// A verifier of members that lets those pass who show nothing.
-#[derive(Debug)]
-struct Optional(Verifier);
-
-impl ClientCertVerifier for Optional {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[TlsName] {
-        ClientCertVerifier::root_hint_subjects(&self.0)
-    }
-
-    fn verify_client_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        rest: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.0.verify_client_cert(leaf, rest, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls12_signature(&self.0, message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        ClientCertVerifier::verify_tls13_signature(&self.0, message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ClientCertVerifier::supported_verify_schemes(&self.0)
-    }
-}
+use crate::tls::{files::LoadError, identity::Identity};
 
 /// A new private key, and a request (PKCS #10) for a certificate of it. The request names nobody: an
 /// issuer takes nothing but the key from it.
@@ -278,15 +56,10 @@ impl Identity {
     /// Which kind of key it has, of the kinds that are made here.
     #[cfg(any(feature = "cli", test))]
     pub(crate) fn key_kind(&self) -> KeyKind {
-        match self.certified().key.algorithm() {
+        match self.shown().key.algorithm() {
             rustls::SignatureAlgorithm::ECDSA => KeyKind::P256,
             _ => KeyKind::Ed25519,
         }
-    }
-
-    /// For a resolver.
-    pub(crate) fn shown(&self) -> Arc<rustls::sign::CertifiedKey> {
-        Arc::clone(self.certified())
     }
 }
 
@@ -301,20 +74,6 @@ pub(crate) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     }
     pem.push_str("-----END CERTIFICATE-----\n");
     pem
-}
-
-/// Reads a file that only its owner may read.
-pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, LoadError> {
-    read(path, Audience::OwnerOnly).map_err(|error| error.in_file(path))
-}
-
-/// Writes a file that only its owner may read, whole or not at all, and on the disk when this returns.
-pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
-    write(path, text, Audience::OwnerOnly, Existing::Replace)?;
-    match path.parent() {
-        Some(directory) if cfg!(unix) => std::fs::File::open(directory)?.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 /// RFC 7468 section 2.

@@ -6,83 +6,24 @@
 //! interrupted is run again. How far it is, the files say; nothing else is kept.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use super::{
-    authority::{Authority, AuthorityError, AuthorityOptions, Existing, write},
+    authority::{Authority, AuthorityOptions},
+    error::AuthorityError,
     file,
+    files::{Existing, write},
+};
+pub use super::{
+    directory::{authorities_in, roots_of},
+    phase::RotationPhase,
 };
 use crate::tls::{
-    certificate::CertificateSummary,
     files::{Audience, read},
-    pem::chain_from_pem,
     verifier::Roots,
 };
-
-/// How far an authority's directory is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RotationPhase {
-    /// One authority, and no other in sight.
-    Settled,
-    /// The new one is made: nodes are to get both as roots.
-    Prepared,
-    /// The new one issues: nodes are to get certificates of it.
-    Switched,
-}
-
-impl RotationPhase {
-    /// Reads how far a directory is.
-    #[must_use]
-    pub fn of(directory: &Path) -> Self {
-        // The order is that in which the last step of each phase makes it so.
-        if directory.join(file::NEXT_AUTHORITY).exists() {
-            Self::Prepared
-        } else if directory.join(file::OLD_AUTHORITY).exists() {
-            Self::Switched
-        } else {
-            Self::Settled
-        }
-    }
-
-    /// One word for it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Settled => "settled",
-            Self::Prepared => "prepared",
-            Self::Switched => "switched",
-        }
-    }
-}
-
-impl fmt::Display for RotationPhase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// The roots that nodes should have at present, in PEM: both authorities while they rotate.
-///
-/// # Errors
-/// [`AuthorityError::Load`], naming the file.
-pub fn roots_of(directory: &Path) -> Result<String, AuthorityError> {
-    let mut bundle = String::new();
-    for name in [file::AUTHORITY, file::NEXT_AUTHORITY, file::OLD_AUTHORITY] {
-        let path = directory.join(name);
-        if name == file::AUTHORITY || path.exists() {
-            let pem = read(&path, Audience::Anyone).map_err(|error| error.in_file(&path))?;
-            let pem = String::from_utf8_lossy(&pem).into_owned();
-            // Interrupted in between, one of them is there under two names.
-            if !bundle.contains(pem.trim()) {
-                bundle.push_str(pem.trim());
-                bundle.push('\n');
-            }
-        }
-    }
-    Ok(bundle)
-}
 
 /// Puts other roots into a node's roots file, whole, if they are not what it has; says whether. What is no
 /// certificate authority's is refused. The agent finds them by itself.
@@ -174,21 +115,6 @@ pub fn finish(directory: &Path) -> Result<(), AuthorityError> {
     put_bundle(directory)
 }
 
-/// What the certificates of the authorities in a directory say, the one that issues first.
-///
-/// # Errors
-/// As [`roots_of`].
-pub fn authorities_in(directory: &Path) -> Result<Vec<CertificateSummary>, AuthorityError> {
-    let mut found = Vec::new();
-    for certificate in chain_from_pem(roots_of(directory)?.as_bytes())? {
-        found.push(
-            CertificateSummary::from_certificate(&certificate)
-                .map_err(crate::tls::LoadError::from)?,
-        );
-    }
-    Ok(found)
-}
-
 fn put_bundle(directory: &Path) -> Result<(), AuthorityError> {
     replace_roots(&directory.join(file::ROOTS), &roots_of(directory)?).map(drop)
 }
@@ -215,9 +141,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        clock::Clock,
         pki::{Issued, LEAF_VALIDITY},
         protocol::id::{ClusterId, Datacenter, NodeId},
-        tls::{Identity, now},
+        tls::{CertificateSummary, Identity},
     };
 
     #[test]
@@ -317,7 +244,7 @@ mod tests {
         let roots = Roots::from_pem_file(&directory.join(file::ROOTS)).unwrap();
         let accepts = |issued: &&Issued| {
             let (certificate, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
-            roots.check(&Identity::from_pem(certificate, key).unwrap(), now()).is_ok()
+            roots.check(&Identity::from_pem(certificate, key).unwrap(), Clock::wall()).is_ok()
         };
         issued.iter().map(accepts).collect()
     }

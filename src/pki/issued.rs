@@ -1,0 +1,63 @@
+//! A certificate that an authority has issued, with its private key.
+
+use std::{fmt, fs, path::Path};
+
+use zeroize::Zeroizing;
+
+use super::{
+    error::AuthorityError,
+    file,
+    files::{Existing, NewFile, make_directory, save},
+};
+use crate::tls::{certificate::CertificateSummary, files::Audience};
+
+/// A new certificate with its private key, not yet written anywhere.
+#[derive(Clone)]
+pub struct Issued {
+    /// The certificate in PEM.
+    pub certificate_pem: String,
+    /// The private key in PEM, PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// The certificate of the authority in PEM; of both while two rotate.
+    pub roots_pem: String,
+    /// What the certificate says.
+    pub certificate: CertificateSummary,
+}
+
+impl Issued {
+    /// Writes certificate, key and roots into a node's directory, or a client's by other names, which
+    /// is made if need be.
+    ///
+    /// The key is made readable for its owner only. Replacing swaps each file whole, the key first:
+    /// who loads the directory in between finds that key and certificate do not belong together,
+    /// keeps what it has, and loads again. The roots are written only if there are none, so that
+    /// a renewal does not undo a rotation of roots.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
+    pub fn save(&self, directory: &Path, existing: Existing) -> Result<(), AuthorityError> {
+        let (key, certificate) = match self.certificate.client {
+            Some(_) => (file::CLIENT_KEY, file::CLIENT_CERTIFICATE),
+            None => (file::KEY, file::CERTIFICATE),
+        };
+        let mut files: Vec<NewFile<'_>> = vec![
+            (key, &self.key_pem, Audience::OwnerOnly),
+            (certificate, &self.certificate_pem, Audience::Anyone),
+        ];
+        make_directory(directory)
+            .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
+        // Two processes that replace the files at once would leave the key of one and the certificate of the other.
+        // Where a directory cannot be locked, one process renews.
+        let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
+        if !directory.join(file::ROOTS).exists() {
+            files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));
+        }
+        save(directory, existing, &files)
+    }
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}

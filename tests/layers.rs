@@ -15,7 +15,7 @@ use syn::{
 };
 
 /// The modules directly below `src`, by floor.
-const FLOORS: [(usize, &[&str]); 7] = [
+const FLOORS: &[(usize, &[&str])] = &[
     (1, &["protocol", "foreign"]),
     (2, &["tls", "store", "clock", "counters", "latest", "cuts", "dials"]),
     (3, &["transport"]),

@@ -21,6 +21,8 @@ impl Clock {
         Time::from_origin(ORIGIN + self.0.elapsed())
     }
 
+    /// The wall clock. rustls reads it in every handshake to look at dates; what is said of the dates of
+    /// certificates has to agree with that.
     pub(crate) fn wall() -> SystemTime {
         SystemTime::now()
     }

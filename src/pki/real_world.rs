@@ -17,13 +17,13 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use time::OffsetDateTime;
 
 use crate::{
+    clock::Clock,
     protocol::{
         id::{Generation, NodeId},
         seal::Notary,
     },
     tls::{
-        CertificateSummary, Identity, LoadError, Roots, Tls, now, pem::summaries_of,
-        revoked::seconds,
+        CertificateSummary, Identity, LoadError, Roots, Tls, pem::summaries_of, revoked::seconds,
     },
 };
 
@@ -178,7 +178,7 @@ fn refuses_a_chain_that_its_own_roots_refuse_and_says_why() {
     files.write("node.pem", pki.leaf_pem.as_bytes());
     let refused = |files: &Files| {
         let (identity, roots) = files.load().unwrap();
-        roots.judge(&identity, now()).unwrap_err().to_string()
+        roots.judge(&identity, Clock::wall()).unwrap_err().to_string()
     };
     assert!(
         refused(&files).contains("missing intermediate behind the leaf"),
@@ -198,10 +198,10 @@ fn refuses_a_chain_that_its_own_roots_refuse_and_says_why() {
 fn a_chain_ends_with_the_first_of_its_certificates() {
     let pki = Pki::new().with_intermediate_until(HOUR);
     let (identity, roots) = pki.files().load().unwrap();
-    let standing = roots.judge(&identity, now()).unwrap();
+    let standing = roots.judge(&identity, Clock::wall()).unwrap();
     assert_eq!(standing.outlived.as_deref(), Some("CN=intermediate"));
     let end = standing.expires;
-    assert!(end < now() + HOUR && end > now() + HOUR - Duration::from_secs(60));
+    assert!(end < Clock::wall() + HOUR && end > Clock::wall() + HOUR - Duration::from_secs(60));
     assert!(identity.certificate().not_after > end + HOUR);
     roots.judge(&identity, end).unwrap();
     let error = roots.judge(&identity, end + Duration::from_secs(1)).unwrap_err().to_string();
@@ -225,8 +225,10 @@ fn a_chain_lasts_as_long_as_any_path_to_a_root() {
     files
         .write("node.pem", format!("{}{}{renewed}", pki.leaf_pem, pki.intermediate_pem).as_bytes());
     let (identity, roots) = files.load().unwrap();
-    let standing = roots.judge(&identity, now()).unwrap();
-    assert!(standing.expires > now() + 2 * HOUR && standing.expires < now() + 4 * HOUR);
+    let standing = roots.judge(&identity, Clock::wall()).unwrap();
+    assert!(
+        standing.expires > Clock::wall() + 2 * HOUR && standing.expires < Clock::wall() + 4 * HOUR
+    );
     assert_eq!(
         CertificateSummary::of_chain(identity.chain()).unwrap()[0].expires,
         standing.expires
@@ -234,7 +236,7 @@ fn a_chain_lasts_as_long_as_any_path_to_a_root() {
     // Where the intermediate is a root itself, its end is not looked at.
     files.write("roots.pem", pki.intermediate_pem.as_bytes());
     let (identity, roots) = files.load().unwrap();
-    let standing = roots.judge(&identity, now()).unwrap();
+    let standing = roots.judge(&identity, Clock::wall()).unwrap();
     assert_eq!(standing.expires, identity.certificate().not_after);
     assert_eq!(standing.outlived, None);
 }
@@ -243,14 +245,14 @@ fn a_chain_lasts_as_long_as_any_path_to_a_root() {
 fn what_a_chain_has_vouched_for_it_has_after_an_intermediate_ended() {
     let pki = Pki::new().with_intermediate_until(Duration::ZERO);
     let (identity, roots) = pki.files().load().unwrap();
-    assert!(roots.judge(&identity, now()).is_err(), "it has ended");
+    assert!(roots.judge(&identity, Clock::wall()).is_err(), "it has ended");
     let tls = Tls::new(identity, roots).unwrap();
     let (node, generation) = (NodeId::new("x").unwrap(), Generation(1));
     let (_, credential) = tls.begin(&node, generation).unwrap();
     tls.vet(&node, generation, &credential).unwrap();
     // But for no life that begins after that, although the leaf is valid for long.
     let certified = tls.certified(&credential).unwrap();
-    assert!(certified.not_after < seconds(now()));
+    assert!(certified.not_after < seconds(Clock::wall()));
     let foreign = Pki::new().files().load().unwrap();
     let foreign = Tls::new(foreign.0, foreign.1).unwrap();
     assert!(foreign.vet(&node, generation, &credential).is_err());
@@ -400,8 +402,8 @@ fn params(name: &str, authority: bool, left: Duration) -> CertificateParams {
     params.is_ca =
         if authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
     let calendar = |time: SystemTime| OffsetDateTime::from(time);
-    params.not_before = calendar(now() - 24 * HOUR);
-    params.not_after = calendar(now() + left - Duration::from_secs(5));
+    params.not_before = calendar(Clock::wall() - 24 * HOUR);
+    params.not_after = calendar(Clock::wall() + left - Duration::from_secs(5));
     params
 }
 

@@ -22,7 +22,7 @@ pub use super::{
 };
 use crate::tls::{
     files::{Audience, read},
-    verifier::Roots,
+    roots::Roots,
 };
 
 /// Puts other roots into a node's roots file, whole, if they are not what it has; says whether. What is no

@@ -24,8 +24,12 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Expect, Refusal, Rejection, TLS13_SUITES, Tls, Verdict, identity::Identity, provider,
-    refusal::on_wire, verifier::Verifier,
+    config::Tls,
+    identity::Identity,
+    provider::{TLS13_SUITES, provider},
+    refusal::{Refusal, Rejection, Verdict, on_wire},
+    state::Expect,
+    verifier::{Verifier, no_tls12},
 };
 
 /// SHA-256 of an authority's SubjectPublicKeyInfo, as kubeadm's discovery hash.
@@ -164,7 +168,7 @@ impl ServerCertVerifier for Pinned {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(crate::tls::verifier::no_tls12())
+        Err(no_tls12())
     }
 
     fn verify_tls13_signature(

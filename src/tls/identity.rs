@@ -14,7 +14,9 @@ use super::{
     name::PeerName,
     naming::Naming,
     pem::{chain_from_pem, key_from_pem},
+    provider::provider,
 };
+use crate::clock::Clock;
 
 /// The certificate chain a node shows, with its private key.
 #[derive(Clone)]
@@ -47,7 +49,7 @@ impl Identity {
         key: &Path,
         naming: &Naming,
     ) -> Result<Self, LoadError> {
-        let now = super::now();
+        let now = Clock::wall();
         let chain = read(certificate, Audience::Anyone)
             .and_then(|pem| chain_from_pem(&pem))
             .map_err(|e| e.in_file(certificate))?;
@@ -65,7 +67,7 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_pem_files`], without the files.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, LoadError> {
-        Self::from_pem_at(certificate, key, super::now())
+        Self::from_pem_at(certificate, key, Clock::wall())
     }
 
     /// As [`Identity::from_pem_files`] on a host whose clock shows `now`.
@@ -127,7 +129,7 @@ impl Identity {
             .fold(0, |number, byte| number << 8 | u64::from(*byte))
     }
 
-    pub(crate) fn certified(&self) -> &Arc<CertifiedKey> {
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
         &self.certified
     }
 
@@ -150,8 +152,8 @@ impl Identity {
             return Err(LoadError::Expired { not_after: date(summary.not_after) });
         }
         check_kinds(&chain, Holder::Node)?;
-        let certified = CertifiedKey::from_der(chain, key, &super::provider())
-            .map_err(LoadError::from_rustls)?;
+        let certified =
+            CertifiedKey::from_der(chain, key, &provider()).map_err(LoadError::from_rustls)?;
         let naming = naming.clone();
         Ok(Self { name, naming, summary, certified: Arc::new(certified) })
     }
@@ -181,7 +183,7 @@ mod tests {
     use crate::{
         pki::{Authority, AuthorityOptions, Issued, LeafOptions},
         protocol::id::ClusterId,
-        tls::{NameError, PEM_FILE_MAX, now},
+        tls::{NameError, PEM_FILE_MAX},
     };
 
     #[test]
@@ -320,7 +322,7 @@ mod tests {
 
     #[test]
     fn loads_a_certificate_that_becomes_valid_later() {
-        let not_before = now() + Duration::from_secs(1000);
+        let not_before = Clock::wall() + Duration::from_secs(1000);
         let early = issue(&LeafOptions { not_before, ..options("a") });
         assert!(load(&early.certificate_pem, &early.key_pem).is_ok());
     }

@@ -11,12 +11,16 @@ use rustls::{SignatureScheme, pki_types::CertificateDer};
 use zeroize::Zeroizing;
 
 use super::{
-    Expect, PeerName, Refusal, Tls, certificate::CertificateSummary, verifier::check_name,
+    certificate::CertificateSummary, config::Tls, name::PeerName, provider::provider,
+    refusal::Refusal, state::Expect, verifier::check_name,
 };
-use crate::protocol::{
-    id::{ClusterId, Generation, NodeId},
-    seal::{Certified, Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
-    tree::Hash,
+use crate::{
+    clock::Clock,
+    protocol::{
+        id::{ClusterId, Generation, NodeId},
+        seal::{Certified, Credential, LifeKey, LifeSigner, Notary, Objection, Signature},
+        tree::Hash,
+    },
 };
 
 impl Notary for Tls {
@@ -77,7 +81,7 @@ impl Notary for Tls {
         self.check_certificate(node, credential)?;
         state
             .chains
-            .verify_acceptor_once(leaf, rest, super::now())
+            .verify_acceptor_once(leaf, rest, Clock::wall())
             .map_err(|error| Refusal::of_tls(&error).to_string())?;
         if credential.scheme == 0 {
             let own = credential.signature.is_empty() && ed25519_key(leaf) == Some(credential.key);
@@ -85,7 +89,7 @@ impl Notary for Tls {
         }
         let statement = Credential::statement(&self.cluster, node, generation, &credential.key);
         let scheme = SignatureScheme::from(credential.scheme);
-        let provider = super::provider();
+        let provider = provider();
         let algorithms = provider.signature_verification_algorithms.mapping.iter();
         let (_, algorithms) = algorithms
             .into_iter()
@@ -115,7 +119,7 @@ impl Notary for Tls {
         let naming = state.identity.naming();
         let name = PeerName::named(leaf, naming).ok().filter(|_| naming.tells_datacenter());
         // A key whose chain has ended vouches for no life that begins later.
-        let end = state.chains.last_end(&chain, super::now()).unwrap_or(summary.not_after);
+        let end = state.chains.last_end(&chain, Clock::wall()).unwrap_or(summary.not_after);
         Some(Certified {
             not_before: seconds(summary.not_before),
             not_after: seconds(end),

@@ -434,7 +434,7 @@ pub(super) fn words(error: &rustls::Error) -> &'static str {
 
 /// The error to end a handshake with: its alert is all that the peer reads, and its text crosses the wire
 /// as it is. So it has no dates, which differ each time, and no alert that means something else there.
-pub(crate) fn on_wire(error: rustls::Error) -> rustls::Error {
+pub(super) fn on_wire(error: rustls::Error) -> rustls::Error {
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
         other => return other,

@@ -4,23 +4,20 @@
 //! its key is for, by any algorithm that its certificate could be verified with. Intermediate
 //! authorities are not asked.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{
-    Tls,
     certificate::{CertificateSummary, date},
+    provider::provider,
     refusal::{Refusal, Rejection},
 };
 use crate::protocol::{
     id::{ClusterId, NodeId},
-    revocation::{self, Authorities, IssuerId, Revocation, RevocationError, Revocations},
+    revocation::{self, IssuerId, Revocation, RevocationError, Revocations},
 };
 
 /// The public key of an authority.
@@ -45,7 +42,7 @@ impl AuthorityKey {
     }
 
     fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
-        let all = super::provider().signature_verification_algorithms.all;
+        let all = provider().signature_verification_algorithms.all;
         let mut fitting =
             all.iter().filter(|one| one.public_key_alg_id().as_ref() == self.algorithm);
         fitting.any(|one| one.verify_signature(&self.key, message, signature).is_ok())
@@ -74,35 +71,6 @@ pub(crate) fn issuer_id(spki: &[u8]) -> IssuerId {
     let mut id = [0; 32];
     id.copy_from_slice(digest::digest(&digest::SHA256, spki).as_ref());
     IssuerId(id)
-}
-
-impl Tls {
-    /// Refuses, in all handshakes from now on, the certificates that these are about. Connections that
-    /// are up stay up: see [`Tls::is_revoked`].
-    pub fn revoke(&self, revocations: Arc<Revocations>) {
-        self.shared.load().revoked.store(revocations);
-    }
-
-    /// Whether a certificate of this node was revoked.
-    #[must_use]
-    pub fn is_revoked(&self, node: &NodeId, certificate: &CertificateSummary) -> bool {
-        self.shared.load().revoked.load().revokes(node, seconds(certificate.not_before))
-    }
-}
-
-impl Authorities for Tls {
-    fn verify(&self, statement: &Revocation) -> Result<(), RevocationError> {
-        let state = self.shared.load();
-        verify(state.chains.roots().keys(), &state.identity.name().cluster, statement)
-    }
-
-    fn valid_from(&self) -> Option<u64> {
-        Some(seconds(self.shared.load().identity.certificate().not_before))
-    }
-
-    fn enforce(&self, revocations: &Arc<Revocations>) {
-        self.revoke(Arc::clone(revocations));
-    }
 }
 
 /// Refuses a certificate that was revoked, of a node whose name it has proved.
@@ -149,16 +117,18 @@ const BIT_STRING: u8 = 0x03;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     use super::*;
     use crate::{
+        clock::Clock,
         pki::{Authority, AuthorityOptions, KeyKind},
         protocol::{
             id::{Datacenter, Generation},
+            revocation::Authorities,
             seal::Notary,
         },
-        tls::{Identity, Roots, now},
+        tls::{Identity, Roots, Tls},
     };
 
     #[test]
@@ -166,9 +136,9 @@ mod tests {
         let (ours, foreign) =
             (authority("demo", KeyKind::Ed25519), authority("demo", KeyKind::P256));
         let tls = tls(&ours, "a");
-        let theirs = foreign.revoke(node("b"), now()).unwrap();
+        let theirs = foreign.revoke(node("b"), Clock::wall()).unwrap();
         assert_eq!(tls.verify(&theirs), Err(RevocationError::UnknownIssuer(theirs.issuer)));
-        let true_one = ours.revoke(node("b"), now()).unwrap();
+        let true_one = ours.revoke(node("b"), Clock::wall()).unwrap();
         let forged = Revocation { issuer: true_one.issuer, ..theirs };
         assert_eq!(tls.verify(&forged), Err(RevocationError::Forged(forged.issuer)));
         let mut renamed = true_one.clone();
@@ -180,7 +150,7 @@ mod tests {
     #[test]
     fn refuses_a_statement_for_another_cluster() {
         let ours = authority("demo", KeyKind::Ed25519);
-        let statement = ours.revoke(node("b"), now()).unwrap();
+        let statement = ours.revoke(node("b"), Clock::wall()).unwrap();
         let key = AuthorityKey::of(&certificate(&ours)).unwrap();
         let message = |name| statement.message(&ClusterId::new(name).unwrap());
         assert!(key.has_signed(&message("demo"), &statement.signature));
@@ -195,7 +165,7 @@ mod tests {
         let pem = [old.certificate_pem(), new.certificate_pem()].concat();
         let tls = Tls::new(identity, Roots::from_pem(pem.as_bytes()).unwrap()).unwrap();
         for authority in [&old, &new] {
-            tls.verify(&authority.revoke(node("b"), now()).unwrap()).unwrap();
+            tls.verify(&authority.revoke(node("b"), Clock::wall()).unwrap()).unwrap();
         }
     }
 
@@ -232,7 +202,7 @@ mod tests {
         let ours = authority("demo", KeyKind::Ed25519);
         let tls = tls(&ours, "a");
         let before = issued(&ours, "b").2;
-        let statement = ours.revoke(node("b"), now()).unwrap();
+        let statement = ours.revoke(node("b"), Clock::wall()).unwrap();
         tls.revoke(Arc::new(Revocations::restored([statement])));
         let (b, c) = (node("b"), node("c"));
         assert!(tls.is_revoked(&b, &before));
@@ -253,7 +223,7 @@ mod tests {
         let later = Generation(u64::MAX / 2);
         let (_, credential) = b.begin(&node("b"), later).unwrap();
         a.vet(&node("b"), later, &credential).unwrap();
-        let statement = ours.revoke(node("b"), now()).unwrap();
+        let statement = ours.revoke(node("b"), Clock::wall()).unwrap();
         a.revoke(Arc::new(Revocations::restored([statement])));
         let refused = a.vet(&node("b"), later, &credential).unwrap_err();
         assert!(refused.contains("are revoked"), "{refused}");

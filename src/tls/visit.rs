@@ -16,16 +16,20 @@ use rustls::{
 };
 
 use super::{
-    ADMIN_ALPN, TLS13_SUITES,
     certificate::{CertificateSummary, date, only_uri},
     files::{Audience, LoadError, read},
     kind::{Holder, check_kinds, check_order},
     name::{PeerName, SCHEME},
     pem::{chain_from_pem, key_from_pem},
+    provider::{ADMIN_ALPN, TLS13_SUITES, provider},
     refusal::{Refusal, Rejection, Verdict, on_wire},
-    verifier::{Chains, Roots},
+    roots::{Chains, Roots},
+    verifier::no_tls12,
 };
-use crate::protocol::id::{ClusterId, NodeId};
+use crate::{
+    clock::Clock,
+    protocol::id::{ClusterId, NodeId},
+};
 
 /// The certificate chain a client shows, with its private key. Whether it has a role only nodes know.
 #[derive(Clone)]
@@ -45,7 +49,7 @@ impl ClientIdentity {
             read(certificate, Audience::Anyone).map_err(|error| error.in_file(certificate))?;
         let key_pem = read(key, Audience::OwnerOnly).map_err(|error| error.in_file(key))?;
         let key_der = key_from_pem(&key_pem).map_err(|error| error.in_file(key))?;
-        chain_from_pem(&chain).and_then(|chain| Self::new(chain, key_der, super::now())).map_err(
+        chain_from_pem(&chain).and_then(|chain| Self::new(chain, key_der, Clock::wall())).map_err(
             |error| match error {
                 LoadError::Key => error.in_file(key),
                 error => error.in_file(certificate),
@@ -58,7 +62,7 @@ impl ClientIdentity {
     /// # Errors
     /// As [`ClientIdentity::from_pem_files`], without the files.
     pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, LoadError> {
-        Self::from_pem_at(certificate, key, super::now())
+        Self::from_pem_at(certificate, key, Clock::wall())
     }
 
     /// As [`ClientIdentity::from_pem`] on a host whose clock shows `now`.
@@ -88,8 +92,8 @@ impl ClientIdentity {
         }
         check_kinds(&chain, Holder::Other)?;
         let uri = only_uri(leaf).ok();
-        let certified = CertifiedKey::from_der(chain, key, &super::provider())
-            .map_err(LoadError::from_rustls)?;
+        let certified =
+            CertifiedKey::from_der(chain, key, &provider()).map_err(LoadError::from_rustls)?;
         Ok(Self { uri, summary, certified: Arc::new(certified) })
     }
 
@@ -135,9 +139,9 @@ pub fn rustls_visit(
         cluster: client.cluster(),
         host,
         verdict,
-        algorithms: super::provider().signature_verification_algorithms,
+        algorithms: provider().signature_verification_algorithms,
     };
-    let mut config = rustls::ClientConfig::builder_with_provider(super::provider())
+    let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect(TLS13_SUITES)
         .dangerous()
@@ -216,7 +220,7 @@ impl ServerCertVerifier for HostVerifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(super::verifier::no_tls12())
+        Err(no_tls12())
     }
 
     fn verify_tls13_signature(

@@ -26,12 +26,13 @@ pub use crate::transport::limits::QuicLimits;
 
 mod file;
 mod known;
-pub(crate) mod links;
+mod links;
 mod machines;
 
 pub use file::{
     ConfigFile, ENV_PREFIX, FileError, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable,
 };
+pub use links::is_service_link;
 
 /// How a node is to behave. Start from [`Config::new`], apply a preset, change fields.
 ///
@@ -369,13 +370,18 @@ pub(crate) const SOCKET_ADDRESS: &str =
     "write IP:PORT, such as 10.0.0.1:7101 or [::1]:7101; a name is not taken here";
 
 /// Reads an address for a socket from the command line.
-#[cfg(feature = "cli")]
-pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+///
+/// # Errors
+/// What to write instead.
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
 }
 
-/// Refuses addresses that no socket can be bound to, or no second one.
-pub(crate) fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
+/// Refuses addresses that no socket can be bound to, or no second one. `key`: the setting they are from.
+///
+/// # Errors
+/// The first such address, and why.
+pub fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), ConfigError> {
     let refused = |address: &SocketAddr, allowed: &str| {
         Err(ConfigError { key, value: address.to_string(), allowed: allowed.to_owned() })
     };

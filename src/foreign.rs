@@ -5,10 +5,12 @@
 
 use std::{borrow::Cow, fmt};
 
+use serde::{Deserialize, Serialize};
+
 /// Untrusted text. Both `Display` and `Debug` escape control characters (C0, C1 and DEL), line ends, bidirectional
 /// marks and zero-width characters (`\n`, `\u{1b}`), so the text is one line of visible characters.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "cli", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Foreign(String);
 
 impl Foreign {
@@ -65,21 +67,22 @@ impl fmt::Debug for Foreign {
 }
 
 /// One line of visible characters: every other character is escaped.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn escaped(text: &str) -> Cow<'_, str> {
     replaced(text, is_unsafe, |c| c.escape_default().to_string())
 }
 
 /// The same for text of several lines: line ends and tabs stay.
-#[cfg(feature = "cli")]
-pub(crate) fn escaped_lines(text: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     let is_unsafe = |c| is_unsafe(c) && !matches!(c, '\n' | '\t');
     replaced(text, is_unsafe, |c| c.escape_default().to_string())
 }
 
 /// The same for one line of JSON, as `\u` escapes, so the value stays the same: JSON has such characters only
 /// within strings.
-#[cfg(feature = "cli")]
-pub(crate) fn json_escaped(json: &str) -> Cow<'_, str> {
+#[must_use]
+pub fn json_escaped(json: &str) -> Cow<'_, str> {
     replaced(json, is_unsafe, |c| {
         c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect()
     })
@@ -102,7 +105,8 @@ fn replaced(
 }
 
 /// Whether a character controls a terminal, ends a line or is invisible.
-pub(crate) fn is_unsafe(c: char) -> bool {
+#[must_use]
+pub fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             // Soft hyphen, Arabic letter mark, Mongolian vowel separator.
@@ -166,7 +170,6 @@ mod tests {
         assert_eq!(Foreign::lossy(b"a\xff").to_string(), "a\u{fffd}");
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn json_keeps_its_value_and_has_no_unsafe_character() {
         for c in UNSAFE {
@@ -178,7 +181,6 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "cli")]
     #[test]
     fn text_of_several_lines_keeps_its_lines() {
         assert_eq!(escaped_lines("a\n\tb\u{1b}"), "a\n\tb\\u{1b}");

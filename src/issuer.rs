@@ -24,10 +24,8 @@ use arc_swap::ArcSwapOption;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 
-#[cfg(feature = "cli")]
-pub(crate) use self::client::place;
 pub use self::{
-    client::{Asked, ClaimError, Joined, join, renew},
+    client::{Asked, ClaimError, Joined, host_and_port, join, renew},
     ledger::{
         LedgerError, NAME_HELD, TOKENS_FILE, TOKENS_MAX, TTL_MAX, Terms, TokenState, TokenView,
         USES_MAX,

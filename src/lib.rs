@@ -139,7 +139,7 @@ mod clock;
 pub mod counters;
 mod cuts;
 mod dials;
-mod foreign;
+pub mod foreign;
 mod latest;
 #[cfg(feature = "issuer")]
 pub mod issuer;
@@ -165,7 +165,7 @@ pub use protocol::{
     state::PeerState,
     write::Write,
 };
-pub use snapshot::{Certificates, Member, Snapshot};
+pub use snapshot::{Certificates, Entry, Member, Snapshot};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

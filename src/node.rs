@@ -437,9 +437,16 @@ impl Gossipmonger {
         told
     }
 
-    /// As [`decommission`](Self::decommission), but the node still runs, and does nothing more: for who has to say
-    /// over its connections what came of it. [`shutdown`](Self::shutdown) has to follow.
-    pub(crate) async fn say_farewell(&self, remembered: bool) -> Result<usize, Error> {
+    /// As [`decommission`](Self::decommission), but keeps the node's connections, so that the result can be sent
+    /// over one of them. The node does nothing else any more: call [`shutdown`](Self::shutdown) afterwards.
+    ///
+    /// # Errors
+    /// As [`decommission`](Self::decommission).
+    pub async fn announce_decommission(&self) -> Result<usize, Error> {
+        self.say_farewell(true).await
+    }
+
+    async fn say_farewell(&self, remembered: bool) -> Result<usize, Error> {
         let written = self.write(0, || Writes::Leave { remembered }).await;
         if let Err(stopped @ Error::Stopped { .. }) = written {
             return Err(stopped);

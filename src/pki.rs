@@ -13,7 +13,7 @@ mod issued;
 mod issuing;
 mod leaf;
 mod phase;
-#[cfg(all(test, unix, feature = "cli"))]
+#[cfg(all(test, unix))]
 mod real_world;
 pub mod rotation;
 

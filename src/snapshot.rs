@@ -62,7 +62,38 @@ pub struct Member {
     pub local: bool,
 }
 
+/// A key that a node has set, in [`Snapshot::entries`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Entry<'a> {
+    /// The node that owns it.
+    pub node: &'a NodeId,
+    /// The key.
+    pub key: &'a Key,
+    /// Its value.
+    pub value: &'a Value,
+    /// Of the process of the owner.
+    pub generation: Generation,
+    /// Of the write that set it.
+    pub version: Version,
+}
+
 impl Snapshot {
+    /// A snapshot in which nobody is known, for tests of code that takes one.
+    #[cfg(feature = "testkit")]
+    #[must_use]
+    pub fn empty(local: NodeId, now: Time) -> Self {
+        Self {
+            local,
+            now,
+            maps: Arc::default(),
+            lives: Arc::default(),
+            histories: Arc::default(),
+            estimates: Arc::default(),
+            unreachable: Arc::default(),
+        }
+    }
+
     /// The node that took it.
     #[must_use]
     pub const fn local(&self) -> &NodeId {
@@ -134,6 +165,31 @@ impl Snapshot {
             .flat_map(move |map| map.entries.range(Key::from(prefix)..))
             .take_while(move |(key, _)| key.as_str().starts_with(prefix))
             .filter_map(|(key, entry)| Some((key, entry.visible(self.now)?)))
+    }
+
+    /// The visible entries of all nodes whose keys begin with `prefix`, by node and key, with the version of each.
+    pub fn entries<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = Entry<'a>> {
+        self.maps.iter().flat_map(move |(node, map)| {
+            map.entries
+                .range(Key::from(prefix)..)
+                .take_while(move |(key, _)| key.as_str().starts_with(prefix))
+                .filter_map(move |(key, entry)| {
+                    let value = entry.visible(self.now)?;
+                    Some(Entry {
+                        node,
+                        key,
+                        value,
+                        generation: map.generation,
+                        version: entry.version,
+                    })
+                })
+        })
+    }
+
+    /// When this node last heard a peer, on the clock of [`now`](Self::now). `None` if it does not observe it.
+    #[must_use]
+    pub fn last_heard(&self, peer: &NodeId) -> Option<Time> {
+        Some(self.estimates.get(peer)?.last_heard)
     }
 
     /// How many keys of a node are visible. It counts them.

@@ -30,13 +30,11 @@ mod state;
 mod verifier;
 mod visit;
 
-pub(crate) use self::certificate::{chain_fingerprint, date};
+pub(crate) use self::certificate::chain_fingerprint;
 #[cfg(feature = "issuer")]
 pub(crate) use self::door::{Pin, Pinned, Unpinned, strangers};
-#[cfg(feature = "cli")]
-pub(crate) use self::pem::summaries_of;
 pub use self::{
-    certificate::CertificateSummary,
+    certificate::{CertificateSummary, date},
     client::Client,
     config::{ReloadError, Tls},
     files::{LoadError, PEM_FILE_MAX},

@@ -56,11 +56,6 @@ impl Estimates {
         let at = self.0.binary_search_by(|(node, _)| node.cmp(peer)).ok()?;
         Some(&self.0[at].1)
     }
-
-    #[cfg(feature = "cli")]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &(NodeId, PhiEstimate)> {
-        self.0.iter()
-    }
 }
 
 /// Why it thinks so.

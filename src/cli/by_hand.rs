@@ -25,7 +25,7 @@ use crate::{
         rotation::{self, RotationPhase},
     },
     protocol::id::{Datacenter, NodeId},
-    tls::{CertificateSummary, Identity, PeerName, Roots, date, summaries_of},
+    tls::{CertificateSummary, Identity, PeerName, Roots, date},
 };
 
 #[derive(Debug, clap::Args)]
@@ -218,7 +218,7 @@ fn own_name(
     let failed = |why: &dyn std::fmt::Display| {
         CliError::failed(format!("{}: {}", path.display(), Foreign::from(why.to_string())))
     };
-    let old = summaries_of(&path).map_err(CliError::failed)?.swap_remove(0);
+    let old = CertificateSummary::from_pem_file(&path).map_err(CliError::failed)?.swap_remove(0);
     let since = old.not_before;
     let name = old.name.map_err(|error| failed(&error))?;
     if name.cluster != *authority.cluster() {

@@ -25,7 +25,7 @@ use crate::{
         LEAF_VALIDITY, LeafOptions, file,
     },
     protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
-    tls::{CertificateSummary, ClientName, PeerName, Role, date, summaries_of},
+    tls::{CertificateSummary, ClientName, PeerName, Role, date},
 };
 
 /// Makes a certificate authority for a cluster, and replaces it.
@@ -238,7 +238,7 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
     };
     let mut shown = Vec::new();
     for file in files {
-        let certificates = summaries_of(&file).map_err(CliError::usage)?;
+        let certificates = CertificateSummary::from_pem_file(&file).map_err(CliError::usage)?;
         shown.extend(certificates.into_iter().map(|certificate| (file.clone(), certificate)));
     }
     if args.json {

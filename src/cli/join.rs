@@ -213,9 +213,9 @@ fn configuration(args: &Args, seed: &Seed, token: &Token, joined: &Joined) -> St
     if !args.advertise.is_empty() {
         text.push_str(&format!("advertise = {}\n", strings(args.advertise.clone())));
     }
-    let gossip = issuer::place(&seed.host, seed.port.unwrap_or(joined.gossip_port));
+    let gossip = issuer::host_and_port(&seed.host, seed.port.unwrap_or(joined.gossip_port));
     text.push_str(&format!("seeds = {}\n", strings(vec![gossip])));
-    let door = issuer::place(&seed.host, token.port());
+    let door = issuer::host_and_port(&seed.host, token.port());
     text.push_str("# Where the certificate is renewed.\n");
     let mut doors = vec![door];
     doors.extend(

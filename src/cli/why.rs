@@ -410,8 +410,6 @@ fn shown_time(millis: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::protocol::{
         reason::{Cause, Reason},
@@ -419,15 +417,7 @@ mod tests {
     };
 
     fn snapshot(now: Duration) -> Snapshot {
-        Snapshot {
-            local: NodeId::new("a").unwrap(),
-            now: Time::from_origin(now),
-            maps: Arc::default(),
-            lives: Arc::default(),
-            histories: Arc::default(),
-            estimates: Arc::default(),
-            unreachable: Arc::default(),
-        }
+        Snapshot::empty(NodeId::new("a").unwrap(), Time::from_origin(now))
     }
 
     #[test]

@@ -154,7 +154,7 @@ impl ClaimError {
 /// [`ClaimError`]. The token may have been used up only if the answer was lost.
 pub async fn join(token: &Token, host: &str, asked: &Asked) -> Result<Joined, ClaimError> {
     let mut last = ClaimError::Nobody;
-    for door in resolve(&place(host, token.port())).await? {
+    for door in resolve(&host_and_port(host, token.port())).await? {
         match join_at(token, door, asked).await {
             Err(error @ (ClaimError::Unreachable { .. } | ClaimError::TurnedAway(_))) => {
                 last = error;
@@ -419,8 +419,9 @@ async fn resolve(address: &str) -> Result<Vec<SocketAddr>, ClaimError> {
     Ok(doors)
 }
 
-/// A host and a port as one text.
-pub(crate) fn place(host: &str, port: u16) -> String {
+/// `HOST:PORT`, with brackets around the host if it is an IPv6 address.
+#[must_use]
+pub fn host_and_port(host: &str, port: u16) -> String {
     match host.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]:{port}"),
         Err(_) => format!("{host}:{port}"),

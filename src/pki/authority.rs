@@ -356,9 +356,9 @@ impl Authority {
         &self.summary
     }
 
-    /// Whether it knows a certificate of this name, valid since then, to be revoked.
-    #[cfg(feature = "issuer")]
-    pub(crate) fn has_revoked(&self, node: &NodeId, since: SystemTime) -> bool {
+    /// Whether it has revoked the certificates of this node that are valid from `since` on.
+    #[must_use]
+    pub fn has_revoked(&self, node: &NodeId, since: SystemTime) -> bool {
         self.revoked().revokes(node, seconds(since))
     }
 

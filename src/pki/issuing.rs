@@ -54,8 +54,8 @@ impl Identity {
     }
 
     /// Which kind of key it has, of the kinds that are made here.
-    #[cfg(any(feature = "cli", test))]
-    pub(crate) fn key_kind(&self) -> KeyKind {
+    #[must_use]
+    pub fn key_kind(&self) -> KeyKind {
         match self.shown().key.algorithm() {
             rustls::SignatureAlgorithm::ECDSA => KeyKind::P256,
             _ => KeyKind::Ed25519,

@@ -22,9 +22,7 @@ use crate::{
         id::{Generation, NodeId},
         seal::Notary,
     },
-    tls::{
-        CertificateSummary, Identity, LoadError, Roots, Tls, pem::summaries_of, revoked::seconds,
-    },
+    tls::{CertificateSummary, Identity, LoadError, Roots, Tls, revoked::seconds},
 };
 
 #[test]
@@ -164,7 +162,8 @@ fn refuses_files_as_people_make_them_and_says_what_is_wrong_and_what_to_do() {
             && !what.contains("first")
             && !what.contains("before the leaf")
         {
-            let shown = summaries_of(&files.path(name)).unwrap_err().to_string();
+            let shown =
+                CertificateSummary::from_pem_file(&files.path(name)).unwrap_err().to_string();
             assert!(says.iter().all(|part| shown.contains(part)), "cert show, {what}: {shown}");
         }
     }

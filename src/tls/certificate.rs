@@ -78,7 +78,6 @@ impl CertificateSummary {
     ///
     /// # Errors
     /// [`NameError::Malformed`] if one is no certificate.
-    #[cfg(feature = "cli")]
     pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Self>, NameError> {
         let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let mut summaries =
@@ -246,7 +245,8 @@ fn system_time(time: ASN1Time) -> Result<SystemTime, NameError> {
 }
 
 /// A date by RFC 3339 in whole seconds, UTC.
-pub(crate) fn date(time: SystemTime) -> String {
+#[must_use]
+pub fn date(time: SystemTime) -> String {
     let seconds = match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_secs()).map_or(i64::MIN, |s| -s),
@@ -262,5 +262,4 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// So many certificates above a leaf are looked at.
-#[cfg(feature = "cli")]
 const CHAIN_DEPTH_MAX: usize = 8;

@@ -71,8 +71,10 @@ impl Identity {
     }
 
     /// As [`Identity::from_pem_files`] on a host whose clock shows `now`.
-    #[cfg(feature = "cli")]
-    pub(crate) fn from_pem_files_at(
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem_files`].
+    pub fn from_pem_files_at(
         certificate: &Path,
         key: &Path,
         now: SystemTime,

@@ -3,7 +3,6 @@
 //! The parser skips whatever does not look like a section, so a leaf behind a byte order mark would be
 //! left out without a word. What people and their tools do to PEM files is looked for first.
 
-#[cfg(feature = "cli")]
 use std::path::Path;
 
 use rustls::pki_types::{
@@ -11,11 +10,9 @@ use rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-use super::files::LoadError;
-#[cfg(feature = "cli")]
 use super::{
     certificate::CertificateSummary,
-    files::{Audience, read},
+    files::{Audience, LoadError, read},
 };
 
 /// Reads all certificates of a text.
@@ -52,14 +49,19 @@ pub(super) fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadErr
     }
 }
 
-/// What the certificates of a PEM file say, in their order.
-#[cfg(feature = "cli")]
-pub(crate) fn summaries_of(path: &Path) -> Result<Vec<CertificateSummary>, LoadError> {
-    let summaries = || {
-        let chain = chain_from_pem(&read(path, Audience::Anyone)?)?;
-        Ok(CertificateSummary::of_chain(&chain)?)
-    };
-    summaries().map_err(|error: LoadError| error.in_file(path))
+impl CertificateSummary {
+    /// Reads all certificates of a PEM file, in their order. Each ends no later than those of the file that have
+    /// signed it; which has signed which is decided by their names alone.
+    ///
+    /// # Errors
+    /// [`LoadError`] if the file cannot be read or has none.
+    pub fn from_pem_file(path: &Path) -> Result<Vec<Self>, LoadError> {
+        let summaries = || {
+            let chain = chain_from_pem(&read(path, Audience::Anyone)?)?;
+            Ok(Self::of_chain(&chain)?)
+        };
+        summaries().map_err(|error: LoadError| error.in_file(path))
+    }
 }
 
 /// Refuses text in which a section would be overlooked.

@@ -151,8 +151,8 @@ impl QuicTransport {
     }
 
     /// What is shown and trusted at present, and after every reload.
-    #[cfg(feature = "cli")]
-    pub(crate) fn tls(&self) -> Tls {
+    #[must_use]
+    pub fn tls(&self) -> Tls {
         self.tls.clone()
     }
 

@@ -23,7 +23,7 @@ use crate::{
     error::Error,
     node::Gossipmonger,
     protocol::route::Counter,
-    tls::{CertificateSummary, Identity, Roots, chain_fingerprint, date},
+    tls::{CertificateSummary, Identity, Roots, date},
     transport::quic::QuicTransport,
 };
 
@@ -284,7 +284,7 @@ impl New {
 
 /// Whether two show the same chain: an intermediate is renewed without the leaf.
 fn is_same(one: &Identity, other: &Identity) -> bool {
-    chain_fingerprint(one.chain()) == chain_fingerprint(other.chain())
+    one.chain() == other.chain()
 }
 
 pub(super) fn own_tags(node: &Gossipmonger) -> BTreeMap<String, String> {

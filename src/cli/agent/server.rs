@@ -44,8 +44,7 @@ use crate::{
     issuer::Terms,
     node::Gossipmonger,
     protocol::{
-        entry::Key, event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time,
-        write::Write,
+        event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time, write::Write,
     },
     snapshot::Snapshot,
     subscription::{Events, ProtocolEvents, SubscriptionError},
@@ -301,7 +300,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
 
     /// The node's end is put off until the answer has arrived.
     async fn leave(&mut self, agent: &Agent) -> io::Result<()> {
-        let told = agent.node.say_farewell(true).await;
+        let told = agent.node.announce_decommission().await;
         self.leaves = !matches!(told, Err(crate::error::Error::Stopped { .. }));
         match told {
             Ok(acknowledged) => self.send(&Answer::<Nothing, _>::Done(Left { acknowledged })).await,
@@ -510,18 +509,12 @@ impl Feed {
     /// What is there already, as if it were just set.
     fn existing<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Happening> + 'a {
         let prefix = self.prefix.as_deref().unwrap_or_default();
-        snapshot.maps.iter().flat_map(move |(node, map)| {
-            let found = map.entries.range(Key::from(prefix)..);
-            let found = found.take_while(move |(key, _)| key.as_str().starts_with(prefix));
-            found.filter_map(move |(key, entry)| {
-                Some(Happening::Updated {
-                    peer: node.clone(),
-                    key: key.to_string(),
-                    value: Bytes::of(entry.visible(snapshot.now)?),
-                    generation: map.generation,
-                    version: entry.version,
-                })
-            })
+        snapshot.entries(prefix).map(|entry| Happening::Updated {
+            peer: entry.node.clone(),
+            key: entry.key.to_string(),
+            value: Bytes::of(entry.value),
+            generation: entry.generation,
+            version: entry.version,
         })
     }
 }

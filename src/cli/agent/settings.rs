@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cli::{DIR_VARIABLE, error::CliError, members::tag, remote::REMOTE_VARIABLES},
     clock::Clock,
-    config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, links},
+    config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
     pki::{LEAF_VALIDITY_AUTOMATED, file},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
@@ -514,7 +514,7 @@ fn environment(
         let Ok(value) = value.into_string() else {
             return Err(CliError::usage(format!("environment variable {name} is not UTF-8")));
         };
-        if links::is_service_link(&name[ENV_PREFIX.len()..], &value) {
+        if config::is_service_link(&name[ENV_PREFIX.len()..], &value) {
             ignored.push(name.to_owned());
         } else if !value.trim().is_empty() {
             ours.push((name.to_owned(), value));

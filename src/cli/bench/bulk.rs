@@ -183,9 +183,10 @@ impl Seen {
         let taken: u64 = count(Counter::BulkBytesTaken);
         self.in_flight = self.in_flight.max(sent.saturating_sub(taken));
         for (index, node) in cluster.running() {
-            for (peer, estimate) in node.snapshot().estimates.iter() {
-                let heard = estimate.last_heard;
-                let before = self.heard.insert((index, peer.clone()), heard).unwrap_or(heard);
+            let snapshot = node.snapshot();
+            for peer in snapshot.peers().map(|member| member.node) {
+                let Some(heard) = snapshot.last_heard(&peer) else { continue };
+                let before = self.heard.insert((index, peer), heard).unwrap_or(heard);
                 self.silences.extend((heard > before).then(|| millis(heard.since(before))));
             }
         }

@@ -1,7 +1,7 @@
 //! Two nodes over the in-memory transport, under paused time: how to test an application that embeds
 //! a node. A minute of cluster life takes milliseconds, and every run is the same.
 //!
-//!     cargo run --no-default-features --example memory_network
+//!     cargo run --example memory_network
 
 use std::{error::Error, time::Duration};
 

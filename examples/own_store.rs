@@ -6,7 +6,7 @@
 //! process from opening the file. The shipped store behind the feature `redb` prevents that, and
 //! writes only the changes.
 //!
-//!     cargo run --no-default-features --example own_store
+//!     cargo run --example own_store
 
 use std::{
     error::Error,

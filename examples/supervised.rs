@@ -4,7 +4,7 @@
 //! and keeps a list of the other services from the events that the node sends it. The example runs two
 //! such services with certificates of a temporary CA. One ends, and the other one notices.
 //!
-//!     cargo run --no-default-features --example supervised
+//!     cargo run --example supervised
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 

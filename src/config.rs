@@ -396,8 +396,11 @@ pub fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), C
     Ok(())
 }
 
-/// Refuses an address that nobody can dial.
-pub(crate) fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError> {
+/// Refuses an address that nobody can dial. `key`: the setting it is from.
+///
+/// # Errors
+/// The address, and what is allowed.
+pub fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError> {
     let refused = |allowed: String| ConfigError { key, value: format!("{address:?}"), allowed };
     let parts = address.rsplit_once(':');
     let good = parts.is_some_and(|(host, port)| {

@@ -109,8 +109,9 @@
 //!
 //! # Features
 //!
-//! `default-features = false` is the library alone. `redb` adds a store in a file; `issuer` issues certificates by
-//! token and renews them. `cli` (the default) is the program.
+//! No feature is on by default. `redb` adds a store in a file; `issuer` issues certificates by token and renews
+//! them; `testkit` adds what tests need: a simulator of whole clusters, which has no semantic versioning. The
+//! program `gossipmonger` is a package of its own, `gossipmonger-cli`.
 //!
 //! Enable `cluster` if any crate in your dependency graph enables ractor's feature `cluster`; it has no other
 //! effect. Without it the compiler reports some forty errors in this crate, among them
@@ -146,9 +147,6 @@ pub mod issuer;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod sim;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
 
 pub use config::Config;
 pub use cuts::{CUTS_MAX, Cut};

@@ -23,8 +23,6 @@ const FLOORS: &[(usize, &[&str])] = &[
     (5, &["actors", "config", "error", "node", "propagation", "snapshot", "subscription"]),
     (6, &["sim"]),
     (7, &["issuer"]),
-    // The program, until it is a package of its own.
-    (8, &["cli", "bin"]),
 ];
 
 /// From which floor on a file may name a crate.

@@ -15,7 +15,10 @@ use crate::protocol::{
 };
 
 impl Config {
-    pub(crate) fn replica(&self, sketch_key: SketchKey) -> ReplicaConfig {
+    /// How storage is set up. For the benchmarks; it has no semantic versioning.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn replica(&self, sketch_key: SketchKey) -> ReplicaConfig {
         ReplicaConfig {
             node: self.node.clone(),
             record: NodeRecord {

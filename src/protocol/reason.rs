@@ -42,7 +42,7 @@ pub struct Reason {
 }
 
 /// What one node had heard of a peer, and on which path, when it judged it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Evidence {
     /// How long nothing had been heard.

@@ -9,7 +9,7 @@ mod dialing;
 mod doors;
 mod ends;
 mod expiry;
-#[path = "../../src/cli/bench/forge.rs"]
+#[path = "../../cli/src/bench/forge.rs"]
 mod forge;
 mod gossip;
 mod harness;

@@ -1,0 +1,155 @@
+//! What each role of a client may ask an agent for. The owner of the socket may do everything.
+//!
+//! The table in `docs/cli.md` is this one; a test compares them.
+
+use gossipmonger::tls::Role;
+
+use super::admin::Request;
+
+/// What a request needs when it comes from another machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// A client of this role, or of one that includes it.
+    Role(Role),
+    /// The socket: no client may do it, since it would make members of clients.
+    Socket,
+}
+
+/// A request's name, and what it needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rule {
+    pub(crate) name: &'static str,
+    pub(crate) needs: Needs,
+}
+
+/// The refusal of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Forbidden {
+    /// The role is too little.
+    #[error("role {role} may not {name}; needs {needed}")]
+    Role { role: Role, name: &'static str, needed: Role },
+    /// No role is enough.
+    #[error("{name} is not for clients: run it on the agent's own machine, with --dir")]
+    Socket { name: &'static str },
+}
+
+impl Request {
+    /// The whole table. A request of a new kind does not compile until it has its row.
+    pub(crate) const fn rule(&self) -> Rule {
+        let (name, needs) = match self {
+            Self::Get { .. } => ("get", Needs::Role(Role::Read)),
+            Self::List { .. } => ("list", Needs::Role(Role::Read)),
+            Self::Members => ("members", Needs::Role(Role::Read)),
+            Self::Why { .. } => ("why", Needs::Role(Role::Read)),
+            Self::Info => ("info", Needs::Role(Role::Read)),
+            Self::Tags => ("tags", Needs::Role(Role::Read)),
+            Self::Revocations => ("revocations", Needs::Role(Role::Read)),
+            Self::Watch { .. } => ("watch", Needs::Role(Role::Watch)),
+            Self::Events { .. } => ("events", Needs::Role(Role::Watch)),
+            Self::Set { .. } => ("set", Needs::Role(Role::Admin)),
+            Self::Delete { .. } => ("delete", Needs::Role(Role::Admin)),
+            Self::ChangeTags { .. } => ("change_tags", Needs::Role(Role::Admin)),
+            Self::Remove { .. } => ("remove", Needs::Role(Role::Admin)),
+            Self::Revoke { .. } => ("revoke", Needs::Role(Role::Admin)),
+            Self::Reload => ("reload", Needs::Role(Role::Admin)),
+            Self::CreateToken { .. } => ("create_token", Needs::Socket),
+            Self::Tokens => ("tokens", Needs::Socket),
+            Self::RevokeToken { .. } => ("revoke_token", Needs::Socket),
+            Self::Renew => ("renew", Needs::Socket),
+            Self::Leave => ("leave", Needs::Role(Role::Admin)),
+        };
+        Rule { name, needs }
+    }
+}
+
+impl Rule {
+    /// Whether a client of this role may ask for it.
+    pub(crate) fn permits(self, role: Role) -> Result<(), Forbidden> {
+        let name = self.name;
+        match self.needs {
+            Needs::Role(needed) if role.permits(needed) => Ok(()),
+            Needs::Role(needed) => Err(Forbidden::Role { role, name, needed }),
+            Needs::Socket => Err(Forbidden::Socket { name }),
+        }
+    }
+
+    /// Whether it changes something, so that it is to be known who has asked for it.
+    pub(crate) fn changes(self) -> bool {
+        !matches!(self.needs, Needs::Role(Role::Read | Role::Watch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_documented_table_is_the_one_in_force() {
+        let documented = documented();
+        let names: Vec<_> = documented.keys().cloned().collect();
+        assert_eq!(names, all_names(), "docs/cli.md has another set of requests");
+        for (name, needs) in documented {
+            let rule = request(&name).rule();
+            assert_eq!(rule.name, name);
+            let needed = match rule.needs {
+                Needs::Role(role) => role.as_str(),
+                Needs::Socket => "socket",
+            };
+            assert_eq!(needed, needs, "{name}");
+        }
+    }
+
+    #[test]
+    fn says_which_role_is_missing() {
+        let rule = Request::Delete { key: "k".to_owned() }.rule();
+        let refused = rule.permits(Role::Read).unwrap_err().to_string();
+        assert_eq!(refused, "role read may not delete; needs admin");
+        assert!(rule.changes() && rule.permits(Role::Admin).is_ok());
+        // Whoever has a token becomes a node, which no client may.
+        let refused = request("create_token").rule().permits(Role::Admin).unwrap_err();
+        assert!(refused.to_string().starts_with("create_token is not for clients"), "{refused}");
+    }
+
+    /// Rows of the form "| `name` | ... | role |" below the heading.
+    fn documented() -> BTreeMap<String, String> {
+        let docs = include_str!("../../docs/cli.md");
+        let (_, table) = docs.split_once("| request |").expect("docs/cli.md has the table");
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| {
+            let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+            (cells[0].trim_matches('`').to_owned(), cells[cells.len() - 1].to_owned())
+        })
+        .collect()
+    }
+
+    /// All requests there are, from what the parser says it would have understood.
+    fn all_names() -> Vec<String> {
+        let error = serde_json::from_value::<Request>(json!({"do": "?"})).unwrap_err().to_string();
+        let mut names: Vec<_> = error.split('`').skip(3).step_by(2).map(str::to_owned).collect();
+        assert!(names.len() > 10, "{error}");
+        names.sort();
+        names
+    }
+
+    /// A request of this name, as it is on the wire.
+    fn request(name: &str) -> Request {
+        let request = match name {
+            "set" => json!({"do": name, "key": "k", "value": "v"}),
+            "delete" => json!({"do": name, "key": "k"}),
+            "get" => json!({"do": name, "node": "n", "key": "k"}),
+            "list" => json!({"do": name, "node": "n", "prefix": ""}),
+            "watch" => json!({"do": name, "prefix": "", "existing": false}),
+            "events" => json!({"do": name, "protocol": false}),
+            "change_tags" => json!({"do": name, "set": {}, "delete": []}),
+            "create_token" => json!({"do": name, "ttl_ms": 1_000, "uses": 1}),
+            "revoke_token" => json!({"do": name, "id": "x"}),
+            "why" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
+            _ => json!({"do": name}),
+        };
+        serde_json::from_value(request).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}

@@ -1,0 +1,360 @@
+//! `agent`: one node, from one directory, until it is told to stop.
+//!
+//! SIGTERM and SIGINT tell the peers that the node leaves and end it; the next start joins again.
+//! That is for restarts: nobody is alarmed. Only `leave` is remembered.
+
+pub(crate) mod directory;
+mod files;
+mod desk;
+mod issuing;
+mod journal;
+mod lines;
+mod logs;
+mod metrics;
+mod offload;
+mod pause;
+mod places;
+mod reload;
+pub(crate) mod renewal;
+mod scrapes;
+mod server;
+mod settings;
+mod spool;
+mod waiting;
+
+use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
+
+use gossipmonger::{
+    Gossipmonger, config::Config, error::SpawnError, protocol::event::Problem,
+    transport::quic::QuicTransport,
+};
+use sd_notify::NotifyState;
+use tokio::{
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+
+use self::{
+    desk::Desk,
+    directory::Lock,
+    logs::Logs,
+    offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
+    reload::Reloader,
+    renewal::Renewal,
+    server::{Agent, Server},
+    settings::{Credentials, Flags, Settings},
+    waiting::Ready,
+};
+use super::error::{CliError, Exit};
+
+/// Runs a node from its directory, until it is told to stop.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    let settings = Settings::read(dir, &args.flags)?;
+    let logs = Logs::start(&settings)?;
+    settings.tell_ignored();
+    let spool = logs.spool().clone();
+    let ended = run_logged(dir, args.flags, settings, logs);
+    spool.flush(FLUSH_TIMEOUT);
+    ended
+}
+
+fn run_logged(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
+    let runtime = Runtime::new()?;
+    let mut lock = None;
+    let ended = runtime.block_on(start(dir, flags, settings, logs, &mut lock));
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
+    drop(lock);
+    ended
+}
+
+/// Runs from the moment on when certificate, key and roots can be used.
+async fn start(
+    dir: &Path,
+    flags: Flags,
+    settings: Settings,
+    logs: Logs,
+    lock: &mut Option<Lock>,
+) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let Signals { terminate, interrupt, hangup } = &mut signals;
+    let begun = tokio::select! {
+        biased;
+        begun = begin(dir, &flags, settings, &logs, hangup, lock) => begun?,
+        () = stop(terminate, interrupt) => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
+    serve(dir, flags, begun, logs, signals).await
+}
+
+/// A node that runs, and what is bound for it.
+struct Begun {
+    node: Gossipmonger,
+    running: JoinHandle<()>,
+    settings: Settings,
+    bound: Bound,
+}
+
+/// What a node needs of the system, apart from its gossip.
+struct Bound {
+    transport: Arc<QuicTransport>,
+    trusted: BTreeSet<String>,
+    door: Option<issuing::Prepared>,
+    metrics: Option<metrics::Exporter>,
+    server: Server,
+}
+
+/// Starts the node when certificate, key and roots can be used. It may be dropped at any moment: whatever
+/// waits for the system does so on threads that nobody waits for.
+async fn begin(
+    dir: &Path,
+    flags: &Flags,
+    settings: Settings,
+    logs: &Logs,
+    hangup: &mut Signal,
+    lock: &mut Option<Lock>,
+) -> Result<Begun, CliError> {
+    tracing::debug!("reading certificate, key and roots");
+    let (settings, ready) = waiting::ready(dir, flags, settings, logs, hangup).await?;
+    // Not before: the agent leaves no lock in a directory that is not a node's.
+    let here = dir.to_owned();
+    let taken = move || Lock::take(&here);
+    *lock = Some(offload(&FILES, "taking the directory's lock", FILE_TIMEOUT, taken).await?);
+    let (here, these) = (dir.to_owned(), settings.clone());
+    // A large store takes its time.
+    let bound = tokio::task::spawn_blocking(move || bind(&here, &these, ready)).await;
+    let (config, bound) = bound.map_err(CliError::failed)??;
+    let (node, running) = Gossipmonger::spawn(config).await?;
+    Ok(Begun { node, running, settings, bound })
+}
+
+/// Opens the store, and binds what is not the gossip's. In a tokio runtime, on a thread that may block.
+fn bind(dir: &Path, settings: &Settings, ready: Ready) -> Result<(Config, Bound), CliError> {
+    let Ready { credentials, issuer } = ready;
+    journal::warn_of(&credentials);
+    let Credentials { identity, roots, .. } = credentials;
+    let trusted = reload::fingerprints(&roots);
+    let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
+    transport.set_roles(settings.clients());
+    let config = settings.config(dir, Arc::clone(&transport))?;
+    let door = issuer
+        .map(|issuer| issuing::Prepared::bind(issuer, settings, dir, &config.listen))
+        .transpose()?;
+    let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
+    let server = Server::bind(dir)?;
+    Ok((config, Bound { transport, trusted, door, metrics, server }))
+}
+
+async fn serve(
+    dir: &Path,
+    flags: Flags,
+    begun: Begun,
+    logs: Logs,
+    mut signals: Signals,
+) -> Result<(), CliError> {
+    let Begun { node, running, settings, bound } = begun;
+    let Bound { transport, trusted, door, metrics, server } = bound;
+    let served = metrics.as_ref().map(|metrics| metrics.address().to_string());
+    let store =
+        settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
+    journal::started(&node, dir);
+    let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
+    let company = tokio::spawn(journal::miss_company(node.clone()));
+    let clients = Arc::clone(&transport);
+    let issuing = door.map(|door| door.open(dir, transport.tls(), node.clone()));
+    let renewal = Renewal::new(dir, issuing.as_ref());
+    let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
+    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));
+    let renewing = tokio::spawn(renewal::keep(Arc::clone(&agent)));
+    let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
+    let server = tokio::spawn(server.serve(Arc::clone(&agent)));
+    let files = tokio::spawn(files::watch(Arc::clone(&agent)));
+    let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
+    clients.serve_clients(Arc::new(Desk::new(&agent)));
+    notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
+    let watchdog = tokio::spawn(keep_alive());
+
+    let ended = signals.attend(&agent).await;
+    [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
+    let Some(ended) = ended else {
+        return Err(CliError::failed("ended at once by a second signal"));
+    };
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
+    // Those who have asked are answered, watchers see the end, the journal has it all.
+    let rest = async { (running.await, server.await, events.await) };
+    if tokio::time::timeout(REST_TIMEOUT, rest).await.is_err() {
+        tracing::warn!("not everything ended in time");
+    }
+    ended
+}
+
+/// What the system may tell the agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Does what the signals say, until the node has ended; `None`: it is not to be waited for.
+    async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
+        let mut hanging_up = None;
+        let mut again = false;
+        loop {
+            tokio::select! {
+                problem = agent.node.ended() => return Some(ended(problem)),
+                () = stop(&mut self.terminate, &mut self.interrupt) => break,
+                _ = self.hangup.recv() => match hanging_up {
+                    // What it has read may be what was there before.
+                    Some(_) => again = true,
+                    None => hanging_up = Some(Box::pin(hang_up(agent))),
+                },
+                () = done(&mut hanging_up) => {
+                    hanging_up = std::mem::take(&mut again).then(|| Box::pin(hang_up(agent)));
+                }
+            }
+        }
+        drop(hanging_up);
+        notify(vec![NotifyState::Stopping]).await;
+        tracing::info!("leaving; a second signal ends this at once");
+        tokio::select! {
+            () = leave(&agent.node) => Some(ended(agent.node.ended().await)),
+            () = self.stop_again() => None,
+        }
+    }
+
+    /// Waits for a second signal. What comes with the first is the same wish: wrappers such as
+    /// `timeout` signal the process, and then its group.
+    async fn stop_again(&mut self) {
+        let echoes = async {
+            loop {
+                stop(&mut self.terminate, &mut self.interrupt).await;
+            }
+        };
+        let _: Result<(), _> = tokio::time::timeout(ECHO_TIME, echoes).await;
+        stop(&mut self.terminate, &mut self.interrupt).await;
+    }
+}
+
+/// Waits for one of the signals that end an agent.
+async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Waits for the end of what is under way, if anything is.
+async fn done(under_way: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
+    match under_way {
+        Some(under_way) => under_way.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Leaves until the next start.
+async fn leave(node: &Gossipmonger) {
+    match node.leave_for_now().await {
+        Ok(acknowledged) => tracing::info!(acknowledged, "left until the next start"),
+        Err(error) => {
+            tracing::warn!("stopped without having told the peers: {error}");
+            node.shutdown().await;
+        }
+    }
+}
+
+async fn hang_up(agent: &Agent) {
+    tracing::info!("told to reload by SIGHUP");
+    match NotifyState::monotonic_usec_now() {
+        // In one message: systemd wants to know which of several reloads this is.
+        Ok(now) => notify(vec![NotifyState::Reloading, now]).await,
+        Err(_) => notify(vec![NotifyState::Reloading]).await,
+    }
+    // The reloader has logged what came of it.
+    let _ = agent.reloader.reload().await;
+    notify(vec![NotifyState::Ready]).await;
+}
+
+fn ended(problem: Option<Problem>) -> Result<(), CliError> {
+    match problem {
+        None => Ok(()),
+        Some(problem @ (Problem::Displaced { .. } | Problem::Revoked { .. })) => {
+            Err(CliError::new(Exit::Unwelcome, problem))
+        }
+        Some(problem) => Err(CliError::failed(problem)),
+    }
+}
+
+/// Loads and judges certificate, key and roots, as the settings say.
+async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials, CliError> {
+    let dir = dir.to_owned();
+    offload(&FILES, CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
+}
+
+/// Tells systemd's watchdog that the runtime makes progress, three times as often as it asks for: a runtime
+/// whose threads all wait for something stops telling.
+async fn keep_alive() {
+    let Some(most) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = tokio::time::interval((most / 3).max(WATCHDOG_PERIOD_MIN));
+    loop {
+        ticks.tick().await;
+        notify(vec![NotifyState::Watchdog]).await;
+    }
+}
+
+/// Tells systemd, if it is there.
+async fn notify(state: Vec<NotifyState<'static>>) {
+    let told = move || {
+        let _ = sd_notify::notify(&state);
+        Ok(())
+    };
+    if let Err(error) = offload(&SYSTEMD, "systemd's socket", NOTIFY_TIMEOUT, told).await {
+        tracing::warn!("systemd was not told: {error}");
+    }
+}
+
+impl From<SpawnError> for CliError {
+    fn from(error: SpawnError) -> Self {
+        match &error {
+            SpawnError::Config(_) => Self::usage(error),
+            SpawnError::HasLeft => Self::new(
+                Exit::Unwelcome,
+                "this node has left the cluster on purpose: start it with --rejoin to join again",
+            ),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+/// Signals so close together are one.
+const ECHO_TIME: Duration = Duration::from_millis(250);
+/// How long answers on their way may take after the node has ended.
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long lines of the log may take to be written at the end.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long systemd may take to take a message.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
+/// The shortest time between two messages to the watchdog.
+const WATCHDOG_PERIOD_MIN: Duration = Duration::from_millis(100);
+/// What is said of files that are waited for.
+const CREDENTIALS: &str = "reading certificate, key and roots";
+/// How long a file system call under way may hold up the end.
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);

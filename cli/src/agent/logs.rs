@@ -1,0 +1,121 @@
+//! The agent's log: to standard error, for people or as JSON; its level can be changed. No line is waited
+//! for: see [`spool`](super::spool).
+
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+};
+
+use gossipmonger::config::LogFormat;
+use tracing_subscriber::{
+    EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
+
+use super::{
+    lines::{Form, OneLine},
+    settings::Settings,
+    spool::{Lost, Spool},
+};
+use crate::error::CliError;
+
+/// The running log.
+#[derive(Debug)]
+pub(super) struct Logs {
+    filter: reload::Handle<EnvFilter, Registry>,
+    spool: Spool,
+}
+
+impl Logs {
+    pub(super) fn start(settings: &Settings) -> Result<Self, CliError> {
+        let (filter, handle) = reload::Layer::new(settings.log_filter()?);
+        let registry = tracing_subscriber::registry().with(filter);
+        let colors = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let format = settings.file.log_format.unwrap_or_default();
+        let form = match format {
+            LogFormat::Json => Form::Json,
+            _ if colors => Form::Colored,
+            _ => Form::Plain,
+        };
+        let spool = Spool::start(io::stderr(), |Lost { dropped, failed }| {
+            if dropped > 0 {
+                tracing::warn!(
+                    dropped,
+                    "log lines were dropped: standard error was not read for a while"
+                );
+            }
+            if failed > 0 {
+                tracing::warn!(
+                    failed,
+                    "log lines were lost: standard error could not be written; is its disk full?"
+                );
+            }
+        })?;
+        let queue = spool.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(OneLine::new(form, move || queue.clone()))
+            .log_internal_errors(false);
+        let started = match format {
+            LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+            _ => registry.with(lines.with_ansi(colors).with_target(false)).try_init(),
+        };
+        started.map_err(CliError::failed)?;
+        // Rust's own hook writes to standard error, and waits for it.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+        Ok(Self { filter: handle, spool })
+    }
+
+    /// Lines on their way to standard error.
+    pub(super) const fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Logs by another level from now on.
+    pub(super) fn set(&self, filter: EnvFilter) {
+        // It fails only if the log has gone.
+        let _ = self.filter.reload(filter);
+    }
+}
+
+/// A level is meant for this program; of its libraries only warnings are shown then.
+pub(super) fn filter(log: &str) -> Result<EnvFilter, CliError> {
+    let level = log.parse::<tracing::Level>().is_ok() || log == "off";
+    let directives = if level { format!("warn,gossipmonger={log}") } else { log.to_owned() };
+    let directives = if log == "off" { log.to_owned() } else { directives };
+    let refused = |why: &dyn fmt::Display| {
+        CliError::usage(format!(
+            "log = {log:?} is refused: error, warn, info, debug, trace, off or directives of the \
+             tracing crate are allowed: {why}"
+        ))
+    };
+    // The tracing crate would take a misspelt level for a target and show nothing else.
+    let misspelt = |word: &&str| word.parse::<LevelFilter>().is_err() && !word.contains(['=', '[']);
+    let words: Vec<&str> = directives.split(',').map(str::trim).collect();
+    if let Some(word) = words.iter().copied().find(misspelt) {
+        return Err(refused(&format!(
+            "{word:?} is no level, and a target needs one ({word}=debug)"
+        )));
+    }
+    EnvFilter::try_new(words.join(",")).map_err(|error| refused(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_is_no_level() {
+        let error = filter("gossipmonger=loud").unwrap_err().to_string();
+        assert!(error.starts_with("log = \"gossipmonger=loud\" is refused"), "{error}");
+        let error = filter("verbose").unwrap_err().to_string();
+        assert!(error.contains("\"verbose\" is no level"), "{error}");
+        assert!(filter("info,quinn").is_err());
+    }
+
+    #[test]
+    fn a_level_is_meant_for_this_program() {
+        assert_eq!(filter("debug").unwrap().to_string(), "gossipmonger=debug,warn");
+        assert_eq!(filter("off").unwrap().to_string(), "off");
+        assert_eq!(filter("quinn=trace").unwrap().to_string(), "quinn=trace");
+        assert_eq!(filter("warn, quinn=trace").unwrap().to_string(), "quinn=trace,warn");
+    }
+}

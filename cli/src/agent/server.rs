@@ -1,0 +1,680 @@
+//! The agent's side of the socket: see [`admin`](crate::admin). One task a connection. What it does
+//! with a request it does for clients as well: see [`desk`](super::desk).
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use gossipmonger::{
+    Gossipmonger, Snapshot,
+    foreign::Foreign,
+    issuer::Terms,
+    protocol::{
+        event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time, write::Write,
+    },
+    subscription::{Events, ProtocolEvents, SubscriptionError},
+    tls::Role,
+    transport::quic::clients::Visitor,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    net::{UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+
+use super::{
+    issuing::Issuing,
+    pause::Pause,
+    places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
+    reload::{self, Reloader},
+    renewal::Renewal,
+};
+use crate::{
+    admin::{
+        Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, Info,
+        LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION,
+        Written,
+    },
+    clock::Clock,
+    error::CliError,
+    expiry,
+    repeats::Repeats,
+    revocations::{RevocationView, Revoked},
+    why::{DialView, Past, WhyView},
+};
+
+/// What requests are about.
+#[derive(Debug)]
+pub(super) struct Agent {
+    dir: PathBuf,
+    pub(super) node: Gossipmonger,
+    pub(super) reloader: Reloader,
+    pub(super) renewal: Renewal,
+    issuing: Option<Issuing>,
+    store: String,
+    metrics: Option<String>,
+    watchers: Watchers,
+    /// For long requests of clients.
+    long_requests: Semaphore,
+    /// What was said of clients that asked for what they may not.
+    told: Repeats,
+    clock: Clock,
+}
+
+impl Agent {
+    pub(super) fn new(
+        dir: &Path,
+        node: Gossipmonger,
+        reloader: Reloader,
+        renewal: Renewal,
+        issuing: Option<Issuing>,
+        store: String,
+        metrics: Option<String>,
+    ) -> Self {
+        let watchers = Watchers::default();
+        let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
+        Self {
+            dir: dir.to_owned(),
+            node,
+            reloader,
+            renewal,
+            issuing,
+            store,
+            metrics,
+            watchers,
+            long_requests,
+            told: Repeats::default(),
+            clock: Clock::start(),
+        }
+    }
+}
+
+impl Agent {
+    /// What the node has counted, and what this process has.
+    pub(super) fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut counters = self.node.counters().all();
+        counters.insert("log_lines_dropped", self.reloader.log_lines_dropped());
+        counters
+    }
+
+    /// Why seeds of this node were not reached when they were last dialed.
+    fn seed_failures(&self) -> Vec<DialView> {
+        let snapshot = self.node.snapshot();
+        let failures =
+            self.node.config().seeds.iter().flat_map(|seed| self.node.dial_failures(seed));
+        failures.map(|failure| DialView::new(&snapshot, &failure)).collect()
+    }
+
+    fn issuing(&self) -> Result<&Issuing, CliError> {
+        self.issuing.as_ref().ok_or_else(|| {
+            CliError::usage(
+                "this agent issues nothing: ask one that runs with --issuer, or start this one with \
+                 --issuer PKI-DIR (the directory of `ca init`)",
+            )
+        })
+    }
+}
+
+/// The bound socket; the file goes with it.
+#[derive(Debug)]
+pub(super) struct Server {
+    listener: UnixListener,
+    path: PathBuf,
+    owner: u32,
+}
+
+impl Server {
+    /// Binds the socket for the owner alone. The caller has the directory's lock, so a socket that is
+    /// there is of an agent that is gone.
+    pub(super) fn bind(dir: &Path) -> Result<Self, CliError> {
+        let path = dir.join(SOCKET);
+        let failed = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
+        let bytes = path.as_os_str().len();
+        if bytes > PATH_BYTES_MAX {
+            return Err(CliError::usage(format!(
+                "the path {} has {bytes} bytes, a Unix socket's may have {PATH_BYTES_MAX}: choose a \
+                 shorter --dir, or change into it and say --dir .",
+                path.display()
+            )));
+        }
+        remove_stale(&path).map_err(failed)?;
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let owner = fs::metadata(&path).map_err(failed)?.uid();
+        Ok(Self { listener, path, owner })
+    }
+
+    /// Serves until the node has ended, and then until those who have asked are answered.
+    pub(super) async fn serve(self, agent: Arc<Agent>) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = agent.node.ended() => break,
+                Some(_) = connections.join_next() => {}
+                (stream, permit) = self.accept(&room) => {
+                    connections.spawn(answer(Arc::clone(&agent), stream, permit));
+                }
+            }
+        }
+        while connections.join_next().await.is_some() {}
+    }
+
+    /// The next connection of the owner, when there is room for it.
+    async fn accept(&self, room: &Arc<Semaphore>) -> (UnixStream, OwnedSemaphorePermit) {
+        let permit = Arc::clone(room).acquire_owned().await.expect("is never closed");
+        let mut pause = Pause::default();
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) if self.is_owner(&stream) => return (stream, permit),
+                Ok(_) => tracing::warn!("another user's connection to the socket was refused"),
+                Err(error) => pause.after("the socket", &error).await,
+            }
+        }
+    }
+
+    /// Between bind and chmod others could connect, so the mode is not all.
+    fn is_owner(&self, stream: &UnixStream) -> bool {
+        stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == ROOT)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(ErrorKind::AlreadyExists, "is there, and is no socket")),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Answers one connection. Whatever goes wrong with it is its own loss.
+async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePermit) {
+    let (from, to) = stream.into_split();
+    let mut caller = Caller::new(from, to, Who::Owner);
+    if let Err(error) = caller.serve(&agent).await {
+        tracing::debug!("a connection to the socket broke: {error}");
+    }
+    drop(permit);
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub(super) enum Who {
+    /// The owner of the directory, who may do everything.
+    Owner,
+    /// Somebody with a role, from anywhere.
+    Client(Visitor),
+}
+
+/// Who has connected.
+pub(super) struct Caller<R, W> {
+    from: BufReader<R>,
+    to: W,
+    who: Who,
+    /// The node is to end when the answer has arrived.
+    leaves: bool,
+    /// When the answer was begun, and how many bytes of it are written.
+    begun: Option<(Clock, Time)>,
+    written: usize,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
+    pub(super) fn new(from: R, to: W, who: Who) -> Self {
+        Self { from: BufReader::new(from), to, who, leaves: false, begun: None, written: 0 }
+    }
+
+    /// Where answers went, and whether the node is to end.
+    pub(super) fn into_parts(self) -> (W, bool) {
+        (self.to, self.leaves)
+    }
+
+    /// Answers one request.
+    pub(super) async fn serve(&mut self, agent: &Agent) -> io::Result<()> {
+        let request = match tokio::time::timeout(REQUEST_TIMEOUT, self.read(agent)).await {
+            Ok(Ok(request)) => request,
+            Ok(Err(refused)) => return self.fail(&refused).await,
+            Err(_) => return self.fail(&CliError::usage("no request within the time")).await,
+        };
+        let Who::Client(visitor) = &self.who else {
+            let rule = request.rule();
+            if rule.changes() {
+                let (request, subject) = (rule.name, request.subject());
+                tracing::info!(request, subject, "the owner of the socket asks");
+            }
+            return self.respond(agent, request).await;
+        };
+        let (rule, Visitor { client, remote, .. }) = (request.rule(), visitor.clone());
+        let (name, role) = (rule.name, client.role);
+        if let Err(forbidden) = rule.permits(role) {
+            agent.node.counters().add(Counter::ClientRequestsRefused, 1);
+            if agent.told.is_new(name, &client.name, agent.clock.now()) {
+                tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
+            } else {
+                tracing::debug!(%client, %remote, "a client was refused: {forbidden}");
+            }
+            let message = forbidden.to_string().into();
+            return self.failed(Failure { code: Code::Forbidden, message }).await;
+        }
+        if rule.changes() {
+            let subject = request.subject();
+            tracing::info!(%client, %role, %remote, request = name, subject, "a client asks");
+        } else {
+            tracing::debug!(%client, %role, %remote, request = name, "a client asks");
+        }
+        match request {
+            Request::Leave => self.leave(agent).await,
+            request => self.respond(agent, request).await,
+        }
+    }
+
+    async fn respond(&mut self, agent: &Agent, request: Request) -> io::Result<()> {
+        match request {
+            Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
+            Request::Members => self.members(agent).await,
+            Request::Revocations => self.revocations(agent).await,
+            Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
+            Request::Events { protocol } => self.events(agent, protocol).await,
+            request => match done(agent, request).await {
+                Ok(line) => self.send(&line).await,
+                Err(error) => self.fail(&error).await,
+            },
+        }
+    }
+
+    /// The node's end is put off until the answer has arrived.
+    async fn leave(&mut self, agent: &Agent) -> io::Result<()> {
+        let told = agent.node.announce_decommission().await;
+        self.leaves = !matches!(told, Err(gossipmonger::error::Error::Stopped { .. }));
+        match told {
+            Ok(acknowledged) => self.send(&Answer::<Nothing, _>::Done(Left { acknowledged })).await,
+            Err(error) => self.fail(&error.into()).await,
+        }
+    }
+
+    /// A line. Of clients only some may hand in long ones at once, and only who may change something
+    /// at all.
+    async fn line(&mut self, agent: &Agent) -> Result<Vec<u8>, CliError> {
+        let (first, most) = match &self.who {
+            Who::Owner => (LINE_BYTES_MAX, LINE_BYTES_MAX),
+            Who::Client(visitor) if visitor.client.role.permits(Role::Admin) => {
+                (SHORT_REQUEST_BYTES, LINE_BYTES_MAX)
+            }
+            Who::Client(_) => (SHORT_REQUEST_BYTES, SHORT_REQUEST_BYTES),
+        };
+        let mut line = Vec::new();
+        (&mut self.from).take(first as u64).read_until(b'\n', &mut line).await?;
+        if line.len() == first && line.last() != Some(&b'\n') && first < most {
+            let _turn = agent.long_requests.acquire().await.map_err(CliError::failed)?;
+            let rest = (most - first) as u64;
+            (&mut self.from).take(rest).read_until(b'\n', &mut line).await?;
+        }
+        if line.last() != Some(&b'\n') {
+            return Err(CliError::usage(format!("a request is a line of at most {most} bytes")));
+        }
+        Ok(line)
+    }
+
+    async fn read(&mut self, agent: &Agent) -> Result<Request, CliError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u32,
+        }
+        let line = self.line(agent).await?;
+        let unknown = |error| CliError::usage(format!("the request is not understood: {error}"));
+        let Version { v } = serde_json::from_slice(&line).map_err(unknown)?;
+        if v != VERSION {
+            return Err(CliError::usage(format!(
+                "the request is of version {v}, this agent speaks version {VERSION}: use the program \
+                 that the agent was started with"
+            )));
+        }
+        let Line { request, .. } = serde_json::from_slice(&line).map_err(unknown)?;
+        Ok(request)
+    }
+
+    async fn list(&mut self, agent: &Agent, node: &NodeId, prefix: &str) -> io::Result<()> {
+        let snapshot = agent.node.snapshot();
+        if snapshot.member(node).is_none() {
+            return self.fail(&unknown_node(node)).await;
+        }
+        for (key, value) in snapshot.prefix(node, prefix) {
+            self.item(&Entry::new(node, key, value)).await?;
+        }
+        self.done().await
+    }
+
+    async fn members(&mut self, agent: &Agent) -> io::Result<()> {
+        for member in agent.node.snapshot().members() {
+            self.item(&MemberView::from(member)).await?;
+        }
+        self.done().await
+    }
+
+    async fn revocations(&mut self, agent: &Agent) -> io::Result<()> {
+        for statement in agent.node.revocations().iter() {
+            self.item(&RevocationView::from(statement)).await?;
+        }
+        self.done().await
+    }
+
+    async fn watch(&mut self, agent: &Agent, prefix: String, existing: bool) -> io::Result<()> {
+        let Some(_place) = agent.watchers.take(self.client()) else {
+            return self.too_many().await;
+        };
+        let feed = Feed { events: agent.node.subscribe(), protocol: None, prefix: Some(prefix) };
+        self.item(&Happening::Watching).await?;
+        if existing {
+            let snapshot = agent.node.snapshot();
+            for happening in feed.existing(&snapshot) {
+                self.item(&happening).await?;
+            }
+        }
+        self.follow(feed).await
+    }
+
+    async fn events(&mut self, agent: &Agent, protocol: bool) -> io::Result<()> {
+        let Some(_place) = agent.watchers.take(self.client()) else {
+            return self.too_many().await;
+        };
+        let protocol = protocol.then(|| agent.node.subscribe_protocol());
+        let feed = Feed { events: agent.node.subscribe(), protocol, prefix: None };
+        self.item(&Happening::Watching).await?;
+        self.follow(feed).await
+    }
+
+    /// Tells what happens until the node ends or the caller is gone. It is told at the caller's pace:
+    /// what it cannot take in time is dropped before it comes here.
+    async fn follow(&mut self, mut feed: Feed) -> io::Result<()> {
+        // What was there already is told; from now on nothing is held for the caller but its place.
+        (self.begun, self.written) = (None, 0);
+        loop {
+            let happening = tokio::select! {
+                happening = feed.next() => happening,
+                // It has asked already, so this is its end.
+                _ = self.from.fill_buf() => return Ok(()),
+            };
+            match happening {
+                Ok(happening) => self.write(&Answer::<_, Nothing>::Item(happening)).await?,
+                Err(SubscriptionError::Lagged(missed)) => {
+                    self.write(&Answer::<_, Nothing>::Item(Happening::Lagged { missed })).await?;
+                }
+                Err(_) => return self.done().await,
+            }
+        }
+    }
+
+    async fn too_many(&mut self) -> io::Result<()> {
+        let message = format!(
+            "as many watch already as may: {WATCHERS_MAX}, of clients {CLIENT_WATCHERS_MAX}, of one \
+             client {WATCHERS_PER_CLIENT}; end some first"
+        );
+        self.fail(&CliError::failed(message)).await
+    }
+
+    async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
+        self.send(&Answer::<_, Nothing>::Item(item)).await
+    }
+
+    async fn done(&mut self) -> io::Result<()> {
+        self.send(&Answer::<Nothing, _>::Done(Nothing {})).await
+    }
+
+    async fn fail(&mut self, error: &CliError) -> io::Result<()> {
+        self.failed(error.into()).await
+    }
+
+    async fn failed(&mut self, failure: Failure) -> io::Result<()> {
+        self.send(&Answer::<Nothing, Nothing>::Error(failure)).await
+    }
+
+    /// The name of the client that asks; `None` for the owner.
+    fn client(&self) -> Option<&str> {
+        match &self.who {
+            Who::Owner => None,
+            Who::Client(visitor) => Some(&visitor.client.name),
+        }
+    }
+
+    /// Writes a line to somebody who waits for it. The whole answer has to be taken at a useful rate, not
+    /// only each line in time.
+    async fn send(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let (clock, begun) = *self.begun.get_or_insert_with(|| {
+            let clock = Clock::start();
+            (clock, clock.now())
+        });
+        let taken = clock.now().since(begun);
+        let all = answer_time(SEND_TIMEOUT, self.written).saturating_sub(taken);
+        tokio::time::timeout(SEND_TIMEOUT.min(all), self.write(line)).await?
+    }
+
+    async fn write(&mut self, line: &impl Serialize) -> io::Result<()> {
+        let mut line = serde_json::to_vec(line)?;
+        line.push(b'\n');
+        self.written = self.written.saturating_add(line.len());
+        self.to.write_all(&line).await
+    }
+}
+
+/// What somebody watches.
+struct Feed {
+    events: Events,
+    protocol: Option<ProtocolEvents>,
+    /// Only changes of keys that begin with this.
+    prefix: Option<String>,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Result<Happening, SubscriptionError> {
+        loop {
+            let event = match &mut self.protocol {
+                None => self.events.next().await?,
+                Some(protocol) => tokio::select! {
+                    event = self.events.next() => event?,
+                    passed = protocol.next() => return Ok(passed?.into()),
+                },
+            };
+            if self.wants(&event) {
+                return Ok(event.into());
+            }
+        }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        let Some(prefix) = &self.prefix else { return true };
+        match event {
+            Event::Updated { key, .. } | Event::Deleted { key, .. } => {
+                key.as_str().starts_with(prefix)
+            }
+            _ => false,
+        }
+    }
+
+    /// What is there already, as if it were just set.
+    fn existing<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Happening> + 'a {
+        let prefix = self.prefix.as_deref().unwrap_or_default();
+        snapshot.entries(prefix).map(|entry| Happening::Updated {
+            peer: entry.node.clone(),
+            key: entry.key.to_string(),
+            value: Bytes::of(entry.value),
+            generation: entry.generation,
+            version: entry.version,
+        })
+    }
+}
+
+/// Does what is answered by one line; the line.
+async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliError> {
+    let node = &agent.node;
+    match request {
+        Request::Set { key, value, ttl_ms } => {
+            let write = Write::set(key, value.into_bytes()?);
+            let write = match ttl_ms {
+                Some(ttl) => write.with_ttl(Duration::from_millis(ttl)),
+                None => write,
+            };
+            line(Written { version: node.set_many(vec![write]).await? })
+        }
+        Request::Delete { key } => line(Written { version: node.delete(key).await? }),
+        Request::Get { node: owner, key } => line(get(&node.snapshot(), &owner, &key)?),
+        Request::Why { node: peer } => {
+            let snapshot = node.snapshot();
+            let addresses = snapshot.member(&peer).map(|member| member.addresses);
+            let dials = addresses.iter().flatten().flat_map(|address| node.dial_failures(address));
+            let dials = dials.map(|failure| DialView::new(&snapshot, &failure)).collect();
+            let past = Past { cut: node.cut(&peer), dials, removal: node.removal(&peer) };
+            let why = WhyView::new(&snapshot, &peer, past, &node.revocations());
+            line(why.ok_or_else(|| unknown_node(&peer))?)
+        }
+        Request::Info => line(info(agent)),
+        Request::Leave => line(Left { acknowledged: node.decommission().await? }),
+        Request::Tags => line(Tags { tags: reload::own_tags(node) }),
+        Request::ChangeTags { set, delete } => {
+            line(Tags { tags: agent.reloader.change_tags(set, &delete).await? })
+        }
+        Request::Remove { node: peer } => {
+            node.remove(&peer)?;
+            line(Nothing {})
+        }
+        Request::Reload => line(agent.reloader.reload().await?),
+        Request::Revoke { node: peer, statement } => line(revoke(agent, &peer, statement).await?),
+        Request::CreateToken { node, datacenter, ttl_ms, uses } => {
+            let ttl = Duration::from_millis(ttl_ms);
+            line(agent.issuing()?.create(Terms { node, datacenter, ttl, uses }).await?)
+        }
+        Request::Tokens => line(agent.issuing()?.list().await?),
+        Request::RevokeToken { id } => line(agent.issuing()?.revoke(&id).await?),
+        Request::Renew => line(agent.renewal.renew(&agent.reloader).await?),
+        Request::List { .. }
+        | Request::Members
+        | Request::Revocations
+        | Request::Watch { .. }
+        | Request::Events { .. } => Err(CliError::failed("is answered by more than a line")),
+    }
+}
+
+/// Takes a statement and tells it to all; signs it, if this agent may.
+async fn revoke(
+    agent: &Agent,
+    peer: &NodeId,
+    statement: Option<String>,
+) -> Result<Revoked, CliError> {
+    let node = &agent.node;
+    let statement = match (statement, &agent.issuing) {
+        (Some(statement), _) => Revocation::from_text(&statement).map_err(CliError::usage)?,
+        // Nothing is signed that could not be told.
+        (None, Some(_)) if peer == node.node() => return Err(revokes_itself(peer)),
+        (None, Some(issuing)) => issuing.revoke_node(peer.clone()).await?,
+        (None, None) => {
+            return Err(CliError::usage(
+                "this agent is no issuer: give the authority's directory, with --ca DIR",
+            ));
+        }
+    };
+    if statement.node != *peer {
+        return Err(CliError::usage(format!("the statement is about {}", statement.node)));
+    }
+    // About earlier certificates of its own it may be told.
+    let begins = agent.reloader.certificate().not_before.duration_since(SystemTime::UNIX_EPOCH);
+    if peer == node.node() && begins.unwrap_or_default().as_secs() <= statement.cutoff {
+        return Err(revokes_itself(peer));
+    }
+    node.revoke(statement).await?;
+    Revoked::of(&node.revocations(), peer).ok_or_else(|| CliError::failed("nothing is revoked"))
+}
+
+fn revokes_itself(peer: &NodeId) -> CliError {
+    CliError::usage(format!(
+        "this agent is {peer} itself, which would end before it had told anybody: say it to another \
+         agent"
+    ))
+}
+
+fn line(done: impl Serialize) -> Result<serde_json::Value, CliError> {
+    serde_json::to_value(Answer::<Nothing, _>::Done(done)).map_err(CliError::failed)
+}
+
+fn get(snapshot: &Snapshot, owner: &NodeId, key: &str) -> Result<Entry, CliError> {
+    match snapshot.get(owner, key) {
+        Some(value) => Ok(Entry::new(owner, &key.into(), value)),
+        None if snapshot.member(owner).is_none() => Err(unknown_node(owner)),
+        None => Err(CliError::not_found(format!("node {owner} has no key {key:?}"))),
+    }
+}
+
+fn unknown_node(node: &NodeId) -> CliError {
+    CliError::not_found(format!("no node {node} is known"))
+}
+
+fn info(agent: &Agent) -> Info {
+    let node = &agent.node;
+    let snapshot = node.snapshot();
+    let mut members = BTreeMap::new();
+    for member in snapshot.members() {
+        *members.entry(State::from(member.state)).or_default() += 1;
+    }
+    let (generation, version) = snapshot.version(node.node()).unwrap_or_default();
+    let (config, now) = (node.config(), Clock::wall());
+    let certificates = snapshot.certificates(now);
+    let counts = |counts: BTreeMap<&'static str, u64>| {
+        counts.into_iter().map(|(name, times)| (name.to_owned(), times)).collect()
+    };
+    Info {
+        node: node.node().clone(),
+        cluster: node.cluster().clone(),
+        datacenter: node.datacenter().clone(),
+        addresses: node.addresses().iter().map(|address| address.as_str().into()).collect(),
+        generation,
+        version,
+        keys: snapshot.held_keys(node.node()),
+        tags: reload::own_tags(node),
+        members,
+        program: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        directory: agent.dir.display().to_string(),
+        store: agent.store.as_str().into(),
+        metrics: agent.metrics.clone().map(Foreign::from),
+        gossip_interval_ms: u64::try_from(config.gossip_interval.as_millis()).unwrap_or(u64::MAX),
+        dead_peer_phi: config.dead_peer_phi,
+        health: node.health(),
+        seeds: config.seeds.clone(),
+        certificate: CertificateView::from(&agent.reloader.certificate()),
+        certificate_problem: agent.reloader.problem().map(Foreign::from),
+        certificates_expiring: certificates.expiring,
+        certificate_warning: expiry::warning(&certificates, now).map(Foreign::from),
+        behind: node.behind().map(|behind| BehindView::new(&behind)),
+        seed_failures: agent.seed_failures(),
+        counters: counts(agent.counters()),
+        refusals: counts(node.counters().refusals()),
+    }
+}
+
+/// Most connections at once; further ones wait until there is room.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest request of a client that has no long ones to make.
+const SHORT_REQUEST_BYTES: usize = 64 << 10;
+/// Longer requests of all clients taken in at once: each may need as much memory as the longest line.
+const LONG_REQUESTS_MAX: usize = 2;
+/// How long a request may take to arrive.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may take to read a line of its answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// `sun_path` of Linux has 108 bytes with its zero; that of the BSDs and macOS 104.
+const PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// The user who may do everything anyway.
+const ROOT: u32 = 0;

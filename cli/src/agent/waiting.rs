@@ -1,0 +1,201 @@
+//! The start of an agent whose certificate is not there yet.
+//!
+//! What writes certificate, key and roots may start after the agent, or renew them after the machine was
+//! off for longer than a certificate lives. An agent that was told to (`wait_for_certificate`) looks at the
+//! files once a second until they can be used, as one that runs does. A configuration that is wrong is
+//! refused all the same: at once at the start, and as soon as it has stayed so for some looks if it becomes
+//! so later. Nobody but its author will mend it.
+
+use std::{path::Path, time::Duration};
+
+use gossipmonger::{issuer::Issuer, protocol::time::Time};
+use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
+
+use super::{
+    CREDENTIALS, NOTIFY_TIMEOUT,
+    files::FAILURES,
+    issuing,
+    logs::Logs,
+    offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
+    settings::{Credentials, Flags, Settings},
+};
+use crate::{
+    clock::Clock,
+    error::{CliError, Exit},
+};
+
+/// What an agent starts with, judged.
+pub(super) struct Ready {
+    pub(super) credentials: Credentials,
+    /// If it is to issue.
+    pub(super) issuer: Option<Issuer>,
+}
+
+/// Loads what the agent is to start with. It may be dropped at any moment.
+pub(super) async fn ready(
+    dir: &Path,
+    flags: &Flags,
+    mut settings: Settings,
+    logs: &Logs,
+    hangup: &mut Signal,
+) -> Result<(Settings, Ready), CliError> {
+    let (clock, mut told, mut status) =
+        (Clock::start(), Told::new(TELL_AGAIN), Told::new(STATUS_AGAIN));
+    let (mut again, mut refused, mut refusals) = (false, None, Refusals::default());
+    loop {
+        let (what, mut error) = match refused.take() {
+            Some(error) => ("a configuration", error),
+            None => match load(dir, settings.clone()).await {
+                Ok(ready) => return Ok((settings, ready)),
+                Err(error) => ("a certificate, key and roots", error),
+            },
+        };
+        let may_pass = match error.exit() {
+            Exit::Credentials => {
+                refusals = Refusals::default();
+                true
+            }
+            Exit::Usage if again => {
+                let may_pass = refusals.may_pass(&error);
+                if !may_pass {
+                    error =
+                        CliError::usage(format!("{error} (refused so {FAILURES} times in a row)"));
+                }
+                may_pass
+            }
+            _ => false,
+        };
+        if !may_pass || !settings.waits_for_certificate() {
+            return Err(error);
+        }
+        let reason = error.to_string();
+        if told.is_to_be_told(&reason, clock.now()) {
+            // The rest is for a terminal.
+            let line = reason.lines().next().unwrap_or_default();
+            tracing::warn!("waiting for {what} that can be used: {line}");
+        }
+        if status.is_to_be_told(&reason, clock.now()) {
+            let line = reason.lines().next().unwrap_or_default();
+            let what = what.split(',').next().unwrap_or_default();
+            tell_systemd(format!("waiting for {what}: {line}")).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = hangup.recv() => {}
+        }
+        again = true;
+        // The directory, and the configuration in it, may have come with the rest.
+        let (here, these) = (dir.to_owned(), flags.clone());
+        let read = move || {
+            let read = Settings::read(&here, &these)?;
+            Ok((read.log_filter()?, read))
+        };
+        match offload(&FILES, "reading the configuration", FILE_TIMEOUT, read).await {
+            Ok((filter, read)) => {
+                if read.log() != settings.log() {
+                    logs.set(filter);
+                }
+                settings = read;
+            }
+            Err(error) => refused = Some(error),
+        }
+    }
+}
+
+/// Loads and judges certificate, key and roots, and the authority if this agent is to issue.
+async fn load(dir: &Path, settings: Settings) -> Result<Ready, CliError> {
+    let dir = dir.to_owned();
+    let load = move || {
+        let credentials =
+            settings.credentials(&dir).map_err(|error| match settings.advice(&dir) {
+                Some(advice) => CliError::new(error.exit(), format!("{error}\n{advice}")),
+                None => error,
+            })?;
+        let issuer = issuing::open(&settings, &dir, credentials.identity.name().clone())?;
+        Ok(Ready { credentials, issuer })
+    };
+    offload(&FILES, CREDENTIALS, FILE_TIMEOUT, load).await
+}
+
+/// Refusals of a configuration that is looked at again: one that is being written is refused in another
+/// way a moment later, or is not.
+#[derive(Debug, Default)]
+struct Refusals {
+    last: String,
+    times: u32,
+}
+
+impl Refusals {
+    /// Whether it may yet be that the configuration is being written.
+    fn may_pass(&mut self, error: &CliError) -> bool {
+        let error = error.to_string();
+        self.times = if self.last == error { self.times + 1 } else { 1 };
+        self.last = error;
+        self.times < FAILURES
+    }
+}
+
+/// Says what is waited for, and asks for more time.
+async fn tell_systemd(status: String) {
+    let told = move || {
+        let state = [NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)];
+        let _ = sd_notify::notify(&state);
+        Ok(())
+    };
+    if let Err(error) = offload(&SYSTEMD, "systemd's socket", NOTIFY_TIMEOUT, told).await {
+        tracing::warn!("systemd was not told: {error}");
+    }
+}
+
+/// What was told of the wait: each reason once, and again after a while.
+#[derive(Debug)]
+struct Told {
+    again: Duration,
+    last: Option<(String, Time)>,
+}
+
+impl Told {
+    const fn new(again: Duration) -> Self {
+        Self { again, last: None }
+    }
+
+    fn is_to_be_told(&mut self, reason: &str, now: Time) -> bool {
+        let due = self.last.as_ref().is_none_or(|(told, at)| {
+            let since = now.since(*at);
+            since >= self.again || (told != reason && since >= TELL_MIN)
+        });
+        if due {
+            self.last = Some((reason.to_owned(), now));
+        }
+        due
+    }
+}
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// systemd is asked for so much more time each time that it is told something.
+const EXTENSION_USEC: u32 = 30_000_000;
+/// systemd is told the same reason again after this long, well before that time is over.
+const STATUS_AGAIN: Duration = Duration::from_secs(10);
+/// Files that are being written change their faults quickly: no more lines than one in this time.
+const TELL_MIN: Duration = Duration::from_secs(10);
+/// The same reason is told again after this long.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_reason_once_and_again_after_a_while() {
+        let mut told = Told::new(TELL_AGAIN);
+        let at = |seconds| Time::from_origin(Duration::from_secs(seconds));
+        assert!(told.is_to_be_told("no key", at(1)));
+        assert!(!told.is_to_be_told("no key", at(2)));
+        assert!(!told.is_to_be_told("mismatch", at(3)), "not a line a second");
+        assert!(told.is_to_be_told("mismatch", at(11)));
+        assert!(!told.is_to_be_told("mismatch", at(610)));
+        assert!(told.is_to_be_told("mismatch", at(611)));
+    }
+}

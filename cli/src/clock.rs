@@ -1,0 +1,29 @@
+//! The only readings of the clocks.
+#![allow(clippy::disallowed_methods, reason = "this is where the clocks are read")]
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use gossipmonger::protocol::time::Time;
+
+/// The monotonic clock of one node; it follows tokio's paused time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    /// Starts at [`ORIGIN`], so that what happened before the start can be expressed.
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        Time::from_origin(ORIGIN + self.0.elapsed())
+    }
+
+    pub(crate) fn wall() -> SystemTime {
+        SystemTime::now()
+    }
+}
+
+const ORIGIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,139 @@
+//! `set`, `delete` and `get`: the node's own keys are written, everybody's are read.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+    time::Duration,
+};
+
+use gossipmonger::protocol::{id::NodeId, replica::BATCH_BYTES_MAX};
+
+use super::{
+    admin::{Bytes, Entry, Request, Written},
+    client,
+    error::CliError,
+    output,
+    remote::Target,
+};
+
+/// Set a key of this node; done when the store has it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir a set color green
+  gossipmonger --dir a set config --file config.json --ttl 1h")]
+pub(crate) struct Set {
+    /// The key.
+    key: String,
+    /// Its value; `-` reads it from standard input.
+    #[arg(allow_negative_numbers = true)]
+    value: Option<String>,
+    /// Reads the value from a file.
+    #[arg(long, value_name = "FILE", conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// The key is gone after this long (`10s`, `5m`).
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Delete a key of this node.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// The key.
+    key: String,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print the value of a node's key, or list a node's keys.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir b get a color
+  gossipmonger --dir b get a --prefix service/ --json")]
+pub(crate) struct Get {
+    /// Whose key.
+    node: NodeId,
+    /// The key; without it all are listed.
+    key: Option<String>,
+    /// Lists only keys that begin with this.
+    #[arg(long, conflicts_with = "key", default_value = "")]
+    prefix: String,
+    /// Prints the value's bytes and nothing else, not even a newline.
+    #[arg(long, requires = "key", conflicts_with = "json")]
+    raw: bool,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn set(agent: &Target, args: Set) -> Result<(), CliError> {
+    let value = match (&args.file, args.value) {
+        (Some(file), _) => {
+            let opened = File::open(file).and_then(read);
+            opened.map_err(|error| CliError::usage(format!("{}: {error}", file.display())))?
+        }
+        (None, Some(value)) if value != "-" => value.into_bytes(),
+        (None, Some(_)) => read(io::stdin().lock()).map_err(CliError::usage)?,
+        (None, None) => {
+            return Err(CliError::usage(
+                "the value is missing: give it after the key, `-` to read standard input, or --file FILE",
+            ));
+        }
+    };
+    let ttl_ms = args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    let request = Request::Set { key: args.key, value: Bytes::of(&value), ttl_ms };
+    written(&client::call(agent, request)?, args.json)
+}
+
+pub(crate) fn delete(agent: &Target, args: Delete) -> Result<(), CliError> {
+    written(&client::call(agent, Request::Delete { key: args.key })?, args.json)
+}
+
+pub(crate) fn get(agent: &Target, args: Get) -> Result<(), CliError> {
+    let Some(key) = args.key else { return list(agent, args) };
+    let entry: Entry = client::call(agent, Request::Get { node: args.node, key })?;
+    if args.json {
+        return output::json(&entry);
+    }
+    output::value(&entry.value.into_bytes()?, args.raw)
+}
+
+fn list(agent: &Target, args: Get) -> Result<(), CliError> {
+    let request = Request::List { node: args.node, prefix: args.prefix };
+    let entries: Vec<Entry> = client::list(agent, request)?;
+    if args.json {
+        return output::json(&entries);
+    }
+    let rows: Vec<_> =
+        entries.iter().map(|entry| [output::cell(&entry.key), shown(&entry.value)]).collect();
+    output::table(["KEY", "VALUE"], &rows)
+}
+
+/// A value for one cell or line.
+pub(crate) fn shown(value: &Bytes) -> String {
+    match value {
+        Bytes::Text(text) => output::cell(text),
+        Bytes::Base64(text) => format!("({} bytes)", text.trim_end_matches('=').len() * 3 / 4),
+    }
+}
+
+/// Nothing is said to people: no news is good news.
+fn written(written: &Written, json: bool) -> Result<(), CliError> {
+    if json { output::json(written) } else { Ok(()) }
+}
+
+/// Reads a value, and no more than any value may have.
+fn read(from: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(BATCH_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > BATCH_BYTES_MAX {
+        return Err(io::Error::other(format!("is larger than {BATCH_BYTES_MAX} bytes")));
+    }
+    Ok(bytes)
+}

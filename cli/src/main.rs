@@ -1,0 +1,225 @@
+//! The `gossipmonger` program: one file a group of subcommands.
+//!
+//! Subcommands that concern a running agent talk to it over the Unix socket in its directory, or with `--agent`
+//! over QUIC (`admin.rs`).
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+
+mod access;
+mod admin;
+mod agent;
+mod bench;
+mod by_hand;
+mod certificates;
+mod client;
+mod clock;
+mod control;
+mod demo;
+mod error;
+mod expiry;
+mod experiment;
+mod join;
+mod keys;
+mod members;
+mod output;
+mod plot;
+mod repeats;
+mod revocations;
+mod remote;
+mod simulate;
+mod stopwatch;
+mod throwaway;
+mod token;
+mod watch;
+mod why;
+
+use error::{CliError, EXIT_CODES};
+use remote::Target;
+
+fn main() -> ExitCode {
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command.refuse_what_it_ignores(&matches).and_then(|()| run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+/// Cluster membership and shared state over mutually authenticated QUIC.
+#[derive(Debug, Parser)]
+#[command(name = "gossipmonger", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// The directory of the agent (default: the current one), or that certificates are written to.
+    #[arg(long, global = true, help_heading = remote::HEADING, value_name = "DIR", env = DIR_VARIABLE, value_parser = remote::path())]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    remote: remote::Flags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ca(certificates::Ca),
+    Cert(certificates::Cert),
+    Join(join::Args),
+    Token(token::Token),
+    Agent(Box<agent::Args>),
+    Set(keys::Set),
+    Delete(keys::Delete),
+    Get(keys::Get),
+    Members(members::Members),
+    Info(members::InfoArgs),
+    Watch(watch::Watch),
+    Events(watch::Events),
+    Tags(control::TagsArgs),
+    Why(why::Why),
+    Remove(members::Remove),
+    Reload(control::Reload),
+    Leave(control::Leave),
+    /// Start a cluster on loopback, to look at.
+    Demo(demo::Args),
+    /// Measure how fast this is.
+    Bench(bench::Args),
+    /// Run a cluster of any size in virtual time.
+    Simulate(simulate::Args),
+    /// Print the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+impl Command {
+    /// Whether it asks an agent, on this machine or another.
+    const fn asks_an_agent(&self) -> bool {
+        match self {
+            Self::Ca(_)
+            | Self::Join(_)
+            | Self::Agent(_)
+            | Self::Demo(_)
+            | Self::Bench(_)
+            | Self::Simulate(_)
+            | Self::Completions { .. } => false,
+            Self::Cert(args) => args.asks_an_agent(),
+            // `token` says itself that it is for the agent's own machine.
+            Self::Token(_)
+            | Self::Set(_)
+            | Self::Delete(_)
+            | Self::Get(_)
+            | Self::Members(_)
+            | Self::Info(_)
+            | Self::Watch(_)
+            | Self::Events(_)
+            | Self::Tags(_)
+            | Self::Why(_)
+            | Self::Remove(_)
+            | Self::Reload(_)
+            | Self::Leave(_) => true,
+        }
+    }
+
+    /// A flag that would change nothing is refused: its user thinks that it does. Environment variables
+    /// are for all commands, so they are ignored where they change nothing.
+    fn refuse_what_it_ignores(&self, matches: &ArgMatches) -> Result<(), CliError> {
+        let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
+        if !self.asks_an_agent()
+            && let Some(flag) = remote::FLAGS.iter().find(|id| given(id))
+        {
+            return Err(CliError::usage(format!(
+                "--{flag} is for commands that ask an agent; this one works on this machine alone"
+            )));
+        }
+        if matches!(self, Self::Demo(_) | Self::Bench(_) | Self::Simulate(_)) && given(&"dir") {
+            return Err(CliError::usage("this command has no directory: leave --dir out"));
+        }
+        Ok(())
+    }
+}
+
+fn run(cli: Cli) -> Result<(), CliError> {
+    // An empty variable is as good as none.
+    let given = cli.dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
+    let dir = given.unwrap_or_else(|| Path::new("."));
+    let agent = &Target::new(dir, cli.remote);
+    match cli.command {
+        Command::Ca(args) => certificates::ca(given, args),
+        Command::Cert(args) => certificates::cert(given, agent, args),
+        Command::Join(args) => join::run(given, args),
+        Command::Token(args) => token::token(agent.here()?, args),
+        Command::Agent(args) => agent::run(dir, *args),
+        Command::Set(args) => keys::set(agent, args),
+        Command::Delete(args) => keys::delete(agent, args),
+        Command::Get(args) => keys::get(agent, args),
+        Command::Members(args) => members::members(agent, &args),
+        Command::Info(args) => members::info(agent, &args),
+        Command::Watch(args) => watch::watch(agent, args),
+        Command::Events(args) => watch::events(agent, &args),
+        Command::Tags(args) => control::tags(agent, args),
+        Command::Why(args) => why::why(agent, args),
+        Command::Remove(args) => members::remove(agent, args),
+        Command::Reload(args) => control::reload(agent, &args),
+        Command::Leave(args) => control::leave(agent, &args),
+        Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Simulate(args) => simulate::run(args),
+        Command::Completions { shell } => completions(shell),
+    }
+}
+
+fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "gossipmonger", &mut script);
+    output::value(&script, true)
+}
+
+/// Stands for `--dir`.
+const DIR_VARIABLE: &str = "GOSSIPMONGER_DIR";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn refuses_flags_that_would_change_nothing() {
+        let refused = |line: &str| {
+            let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
+            let cli = Cli::from_arg_matches(&matches).unwrap();
+            cli.command.refuse_what_it_ignores(&matches).err().map(|error| error.to_string())
+        };
+        for line in [
+            "gossipmonger --agent x:1 ca init --cluster c --dir d",
+            "gossipmonger ca init --cluster c --dir d --agent x:1",
+            "gossipmonger cert show --expect a",
+            "gossipmonger agent --cert d",
+            "gossipmonger demo --dir d",
+        ] {
+            assert!(refused(line).is_some(), "{line}");
+        }
+        for line in [
+            "gossipmonger members --agent x:1 --cert d --expect a",
+            "gossipmonger --agent x:1 --client-key k cert revoke b",
+            "gossipmonger cert show --dir d",
+        ] {
+            assert_eq!(refused(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn takes_the_directory_before_and_after_the_command() {
+        for line in ["gossipmonger --dir a members", "gossipmonger members --dir a"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.dir, Some(PathBuf::from("a")));
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! `gossipmonger simulate`: the machines that ship, at any size, in virtual time.
+//!
+//! Storage, failure detector and scheduler of every node are the ones that an agent runs; only the
+//! transport is a model ([`sim`](gossipmonger::sim)), and nothing is encoded, only measured. It is for
+//! those who plan a cluster: what it will cost, how fast news will be, what a cut does. It refuses to
+//! say anything of processors and of bandwidth: those are for `gossipmonger bench`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::error::CliError;
+
+mod failures;
+mod report;
+mod scenario;
+
+use failures::{Fault, Setup};
+use report::Report;
+
+/// The arguments of `simulate`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// What happens.
+    #[arg(long, value_enum, default_value_t = Scenario::Spread)]
+    scenario: Scenario,
+    /// How many nodes.
+    #[arg(long, default_value_t = 1_000, value_name = "N")]
+    nodes: u32,
+    /// How many datacenters they are spread over.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    datacenters: u16,
+    /// Round trip between datacenters; inside one it is half a millisecond.
+    #[arg(long, default_value = "80ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    wan_rtt: Duration,
+    /// Part of the packets that is lost.
+    #[arg(long, default_value = "1%", value_name = "PERCENT", value_parser = percentage)]
+    loss: f64,
+    /// Part of the nodes that has just died (spread).
+    #[arg(long, default_value = "10%", value_name = "PERCENT", value_parser = percentage)]
+    dead: f64,
+    /// How many of the nodes join the others at once; 0: a fifth of them (join).
+    #[arg(long, default_value_t = 0, value_name = "J")]
+    joiners: u32,
+    /// Bytes of the value that is written (spread). Above 512 it goes along the tree of its writer.
+    #[arg(long, default_value_t = 100, value_name = "B")]
+    value_bytes: usize,
+    /// How many nodes write, each often enough before the deaths that its tree has formed; 0: any
+    /// node, without a word before (spread).
+    #[arg(long, default_value_t = 0, value_name = "W")]
+    writers: u32,
+    /// How many updates are watched (spread), differences reconciled (reconcile), or times that nodes
+    /// crash, as long as no more than a quarter of them has (failures).
+    #[arg(long, default_value_t = 20, value_name = "R")]
+    runs: u32,
+    /// How long a cluster is looked at, in virtual time: 10 s by default (idle), or as long as each
+    /// experiment takes, which is 2 min for a fault that lasts (failures).
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+    /// The gossip interval of all nodes.
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// What goes wrong (failures).
+    #[arg(long, value_enum, default_value_t = Fault::Crash)]
+    fault: Fault,
+    /// How many nodes it befalls; 0: one that crashes, or one in a hundred (failures).
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    stopped: u32,
+    /// How often an hour the process of every node stands still, for half a second in the mean
+    /// (failures).
+    #[arg(long, default_value_t = 0, value_name = "P")]
+    pauses: u32,
+    /// Leave out the rules of others (failures).
+    #[arg(long)]
+    ours: bool,
+    /// How long the network is cut (heal).
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
+    cut: Duration,
+    /// Everything that is left to chance follows from this number.
+    #[arg(long = "random-seed", alias = "seed", default_value_t = 1, value_name = "NUMBER")]
+    seed: u64,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Draw the curve of the run into this file.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Nothing: what it costs to stay together.
+    Idle,
+    /// Updates, just after some nodes died.
+    Spread,
+    /// A fifth of the nodes joins the others at once.
+    Join,
+    /// One datacenter is cut off, and comes back.
+    Heal,
+    /// Twice as much is written as gossip can carry: the experiment of the Scuttlebutt paper, with its
+    /// 128 nodes.
+    Overload,
+    /// Two nodes know all others; of ten of those one knows more.
+    Reconcile,
+    /// Nodes crash, or cannot hear, or are slow: who notices, and who is wronged, by our rule and by
+    /// those of others.
+    Failures,
+}
+
+/// What is to be run, checked.
+#[derive(Clone, Debug)]
+struct Plan {
+    nodes: u32,
+    datacenters: u16,
+    wan_rtt: Duration,
+    loss: f64,
+    dead: f64,
+    joiners: u32,
+    value_bytes: usize,
+    writers: u32,
+    runs: u32,
+    seconds: u64,
+    interval: Duration,
+    cut: Duration,
+    seed: u64,
+}
+
+/// Runs a scenario and prints what came out.
+///
+/// # Errors
+/// Exit 2 for arguments out of range, 1 if the plot cannot be written.
+pub(crate) fn run(args: Args) -> Result<(), CliError> {
+    let plan = args.plan()?;
+    let report = match args.scenario {
+        Scenario::Idle => scenario::idle(&plan),
+        Scenario::Spread => scenario::spread(&plan),
+        Scenario::Join => scenario::join(&plan),
+        Scenario::Heal => scenario::heal(&plan),
+        Scenario::Overload => scenario::overload(&plan)?,
+        Scenario::Reconcile => scenario::reconcile(&plan),
+        Scenario::Failures => {
+            Report { failures: failures::run(&plan, &args.setup()?), ..Report::default() }
+        }
+    };
+    args.print(&report);
+    match (&args.plot, report.chart(&args.title())) {
+        (Some(file), Some(chart)) => chart.write_svg(file),
+        (Some(_), None) => Err(CliError::usage("this scenario has no curve: leave out --plot")),
+        (None, _) => Ok(()),
+    }
+}
+
+impl Args {
+    fn plan(&self) -> Result<Plan, CliError> {
+        let least = if self.scenario == Scenario::Reconcile { RECONCILED_MIN } else { 2 };
+        within("nodes", u64::from(self.nodes), least, NODES_MAX)?;
+        within("datacenters", u64::from(self.datacenters), 1, u64::from(self.nodes))?;
+        within("runs", u64::from(self.runs), 1, 10_000)?;
+        within("joiners", u64::from(self.joiners), 0, u64::from(self.nodes) - 1)?;
+        within("writers", u64::from(self.writers), 0, 100)?;
+        within("value-bytes", self.value_bytes as u64, 0, 1 << 20)?;
+        let time = self.time.unwrap_or(TIME);
+        within("time", time.as_secs(), 1, 86_400)?;
+        let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
+        within("interval", interval, 50, 60_000)?;
+        within("cut", self.cut.as_secs(), 1, 86_400)?;
+        within("wan-rtt", u64::try_from(self.wan_rtt.as_millis()).unwrap_or(u64::MAX), 0, 2_000)?;
+        if self.loss > LOSS_MAX {
+            let loss = self.loss * 100.0;
+            return Err(CliError::usage(format!(
+                "--loss {loss}% is refused: 0% to 50% is allowed"
+            )));
+        }
+        Ok(Plan {
+            nodes: self.nodes,
+            datacenters: self.datacenters,
+            wan_rtt: self.wan_rtt,
+            loss: self.loss,
+            dead: self.dead,
+            joiners: self.joiners,
+            value_bytes: self.value_bytes,
+            writers: self.writers,
+            runs: self.runs,
+            seconds: time.as_secs(),
+            interval: self.interval,
+            cut: self.cut,
+            seed: self.seed,
+        })
+    }
+
+    fn setup(&self) -> Result<Setup, CliError> {
+        if !self.ours {
+            within("nodes", u64::from(self.nodes), 2, COMPARED_MAX)?;
+        }
+        within("stopped", u64::from(self.stopped), 0, u64::from(self.nodes) - 2)?;
+        within("pauses", u64::from(self.pauses), 0, 3_600)?;
+        if self.fault == Fault::All && self.plot.is_some() {
+            return Err(CliError::usage("--plot draws one experiment: say which with --fault"));
+        }
+        if matches!(self.fault, Fault::Join | Fault::None) && self.stopped > 0 {
+            return Err(CliError::usage("--stopped says nothing here: this fault befalls nobody"));
+        }
+        Ok(Setup {
+            fault: self.fault,
+            stopped: self.stopped,
+            time: self.time,
+            pauses: f64::from(self.pauses),
+            only_ours: self.ours,
+            thresholds: self.plot.is_some(),
+        })
+    }
+
+    fn title(&self) -> String {
+        let name = self.scenario.to_possible_value();
+        let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
+        if self.scenario == Scenario::Overload {
+            return format!("{name}, 128 nodes, seed {}", self.seed);
+        }
+        let (nodes, sites, loss) = (self.nodes, self.datacenters, self.loss * 100.0);
+        let rtt = humantime::format_duration(self.wan_rtt);
+        format!(
+            "{name}, {nodes} nodes in {sites} datacenters {rtt} apart, {loss}% of packets lost, seed {}",
+            self.seed
+        )
+    }
+
+    fn print(&self, report: &Report) {
+        if self.json {
+            let mut out = report.to_json();
+            let name = self.scenario.to_possible_value();
+            out.insert("scenario".into(), name.map_or(Value::Null, |n| n.get_name().into()));
+            out.insert("nodes".into(), self.nodes.into());
+            out.insert("seed".into(), self.seed.into());
+            println!("{}", Value::Object(out));
+            return;
+        }
+        println!("{}", self.title());
+        let rows = report.rows();
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        rows.iter().for_each(|(name, value)| println!("{name:width$}  {value}"));
+    }
+}
+
+impl Plan {
+    /// The datacenter of each node: they are dealt out in turn.
+    fn sites(&self) -> Vec<u16> {
+        (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()
+    }
+
+    /// The first few nodes of each datacenter are everybody's seeds.
+    fn seeds(&self, running: u32) -> Vec<u32> {
+        (0..(u32::from(self.datacenters) * SEEDS_PER_DATACENTER).min(running)).collect()
+    }
+}
+
+/// A percentage: `1%`, `0.5%`.
+fn percentage(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').and_then(|n| n.trim().parse::<f64>().ok());
+    match number {
+        Some(percent) if (0.0..=100.0).contains(&percent) => Ok(percent / 100.0),
+        _ => Err("give a percentage from 0% to 100%, such as 1% or 0.5%".to_owned()),
+    }
+}
+
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), CliError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed")))
+}
+
+/// A node knows a line of each other one: 32,000 take what a large machine has.
+const NODES_MAX: u64 = 32_000;
+/// In the models of others each node has a window for each: 40 bytes for a pair.
+const COMPARED_MAX: u64 = 5_000;
+/// How long an idle cluster is looked at.
+const TIME: Duration = Duration::from_secs(10);
+/// Two, and ten that differ.
+const RECONCILED_MIN: u64 = 12;
+/// With more nothing is to be learned of a cluster but that it does not work.
+const LOSS_MAX: f64 = 0.5;
+const SEEDS_PER_DATACENTER: u32 = 3;

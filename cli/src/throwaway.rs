@@ -1,0 +1,69 @@
+//! A cluster that lives and dies with this process: its authority is never written anywhere.
+
+use std::sync::Arc;
+
+use gossipmonger::{
+    config::Config,
+    pki::{Authority, AuthorityOptions, Issued, LEAF_VALIDITY_AUTOMATED},
+    protocol::id::{ClusterId, Datacenter, NodeId},
+    tls::{Identity, Roots},
+    transport::quic::QuicTransport,
+};
+
+use super::error::CliError;
+
+/// The authority of such a cluster.
+#[derive(Debug)]
+pub(crate) struct Throwaway {
+    authority: Authority,
+    roots: Roots,
+}
+
+/// A node's name, certificate and key.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    issued: Issued,
+    roots: Roots,
+}
+
+impl Throwaway {
+    /// Makes a new authority.
+    pub(crate) fn new(cluster: &str) -> Result<Self, CliError> {
+        let cluster = ClusterId::new(cluster).map_err(CliError::failed)?;
+        let authority =
+            Authority::create(cluster, &AuthorityOptions::default()).map_err(CliError::failed)?;
+        let roots = Roots::from_pem(authority.certificate_pem().as_bytes());
+        Ok(Self { authority, roots: roots.map_err(CliError::failed)? })
+    }
+
+    /// Issues a node's certificate.
+    pub(crate) fn issue(&self, node: &str, datacenter: &str) -> Result<Credentials, CliError> {
+        let node = NodeId::new(node).map_err(CliError::failed)?;
+        let datacenter = Datacenter::new(datacenter).map_err(CliError::failed)?;
+        let issued = self.authority.issue(node, datacenter, LEAF_VALIDITY_AUTOMATED);
+        Ok(Credentials { issued: issued.map_err(CliError::failed)?, roots: self.roots.clone() })
+    }
+}
+
+impl Credentials {
+    /// The default configuration of this node, on loopback, and its transport, by which it can be
+    /// silenced.
+    pub(crate) fn config(&self) -> Result<(Config, Arc<QuicTransport>), CliError> {
+        let identity = self.identity()?;
+        let name = identity.name().clone();
+        let transport = QuicTransport::new(identity, self.roots.clone());
+        let transport = Arc::new(transport.map_err(CliError::failed)?);
+        let shared = Arc::clone(&transport);
+        Ok((Config::with_transport(name.cluster, name.datacenter, name.node, shared), transport))
+    }
+
+    /// What a node shows, and whom it trusts.
+    pub(crate) fn parts(&self) -> Result<(Identity, Roots), CliError> {
+        Ok((self.identity()?, self.roots.clone()))
+    }
+
+    fn identity(&self) -> Result<Identity, CliError> {
+        let (certificate, key) = (&self.issued.certificate_pem, &self.issued.key_pem);
+        Identity::from_pem(certificate.as_bytes(), key.as_bytes()).map_err(CliError::failed)
+    }
+}

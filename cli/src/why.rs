@@ -1,0 +1,523 @@
+//! `why`: what has changed in what is thought of a peer, and for which reasons.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gossipmonger::{
+    Cut, DialFailure, Snapshot,
+    foreign::Foreign,
+    protocol::{
+        id::NodeId,
+        phi::LOSS_MIN,
+        reason::{Evidence, Transition},
+        revocation::Revocations,
+        time::Time,
+    },
+    tls::date,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    admin::{Request, State, measured, rounded},
+    client,
+    error::CliError,
+    output,
+    remote::Target,
+    revocations::{RevocationView, Revoked},
+};
+use crate::clock::Clock;
+
+/// Show why a node is live, suspect or dead: the last state changes, each with its evidence.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  gossipmonger --dir a why b
+  gossipmonger --dir a why b --json")]
+pub(crate) struct Why {
+    /// The node.
+    node: NodeId,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is thought of a node, and how that has come.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WhyView {
+    node: NodeId,
+    state: State,
+    /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
+    phi: Option<f64>,
+    local: bool,
+    /// Oldest first.
+    changes: Vec<Change>,
+    /// Why the connection with it was last ended on purpose; `None` if it never was.
+    cut: Option<CutView>,
+    /// Why it was not reached when it was last dialed: each way that was tried.
+    #[serde(default)]
+    dials: Vec<DialView>,
+    /// When it was last removed before its time; `None` if it never was.
+    removed: Option<RemovedView>,
+    /// Which of its certificates are revoked, if any are.
+    revoked: Option<RevocationView>,
+}
+
+/// What the agent remembers of a node, whether the node is known now or not.
+#[derive(Debug, Default)]
+pub(crate) struct Past {
+    /// Why the connection with it was last ended on purpose.
+    pub(crate) cut: Option<Cut>,
+    /// Why it was not reached when it was last dialed.
+    pub(crate) dials: Vec<DialView>,
+    /// When it was last removed, and who told the agent so; `None` if it was asked there.
+    pub(crate) removal: Option<(Time, Option<NodeId>)>,
+}
+
+/// A node was removed.
+#[derive(Debug, Serialize, Deserialize)]
+struct RemovedView {
+    at: Foreign,
+    age_ms: u64,
+    /// Who told the agent so; `None`: it was asked there.
+    by: Option<NodeId>,
+}
+
+/// A connection was ended on purpose.
+#[derive(Debug, Serialize, Deserialize)]
+struct CutView {
+    at: Foreign,
+    age_ms: u64,
+    /// Whether the node ended it, and not this agent.
+    by_peer: bool,
+    /// As it is counted among the refusals.
+    label: Foreign,
+    reason: Foreign,
+}
+
+/// A way to an address led nowhere.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct DialView {
+    at: Foreign,
+    age_ms: u64,
+    /// As it was configured or advertised.
+    address: Foreign,
+    /// What it was resolved to.
+    to: Option<Foreign>,
+    /// The address of the agent that it was dialed from.
+    from: Option<Foreign>,
+    reason: Foreign,
+    /// All of it as a sentence.
+    sentence: Foreign,
+}
+
+/// One change of what is thought of a node.
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    /// By RFC 3339 with milliseconds, from the age and the present wall clock of the agent.
+    at: Foreign,
+    age_ms: u64,
+    from: State,
+    to: State,
+    cause: Foreign,
+    /// The cause as a sentence, with the node as its subject.
+    sentence: Foreign,
+    phi: f64,
+    observers: Vec<NodeId>,
+    /// For how long the agent itself had stood still shortly before.
+    stall_ms: f64,
+    /// `None`: the agent does not hear the node itself, it was told.
+    evidence: Option<EvidenceView>,
+}
+
+/// What the agent itself had heard.
+#[derive(Debug, Serialize, Deserialize)]
+struct EvidenceView {
+    heard: bool,
+    silence_ms: f64,
+    connection: Connection,
+    rtt_ms: Option<f64>,
+    /// The part of the packets that is lost; `None`: none was measured.
+    loss: Option<f64>,
+    unanswered_probes: u32,
+}
+
+/// Who has begun the connection on which it should have been heard.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Connection {
+    Dialed,
+    Accepted,
+    None,
+}
+
+pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
+    let why: WhyView = client::call(agent, Request::Why { node: args.node })?;
+    if args.json {
+        return output::json(&why);
+    }
+    output::line(&why.summary())?;
+    if let Some(cut) = &why.cut {
+        output::line(&cut.sentence())?;
+    }
+    for dial in &why.dials {
+        output::line(&dial.sentence())?;
+    }
+    if let Some(removed) = &why.removed {
+        output::line(&removed.sentence())?;
+    }
+    if why.changes.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = why.changes.iter().map(Change::row).collect();
+    output::table(
+        ["WHEN", "AGO", "CHANGE", "PHI", "SILENCE", "PATH", "STALL", "OBSERVERS", "WHY"],
+        &rows,
+    )
+}
+
+impl WhyView {
+    /// `None`: no such node is known.
+    pub(crate) fn new(
+        snapshot: &Snapshot,
+        node: &NodeId,
+        past: Past,
+        revocations: &Revocations,
+    ) -> Option<Self> {
+        let revoked = Revoked::of(revocations, node).map(|revoked| revoked.view);
+        let cut = past.cut.map(|cut| CutView::new(snapshot, cut));
+        let removed = past.removal.map(|removal| RemovedView::new(snapshot, removal));
+        let Some(member) = snapshot.member(node) else {
+            let state = match (&revoked, &removed) {
+                (Some(_), _) => State::Revoked,
+                (None, Some(_)) => State::Removed,
+                (None, None) => return None,
+            };
+            let (node, changes) = (node.clone(), Vec::new());
+            return Some(Self {
+                node,
+                state,
+                phi: None,
+                local: false,
+                changes,
+                cut,
+                dials: past.dials,
+                removed,
+                revoked,
+            });
+        };
+        let changes = snapshot.why(node).into_iter().flat_map(|history| history.iter());
+        Some(Self {
+            node: member.node,
+            state: member.state.into(),
+            phi: measured(member.state, member.phi),
+            local: member.local,
+            changes: changes.map(|change| Change::new(snapshot, change)).collect(),
+            cut,
+            dials: past.dials,
+            removed,
+            revoked,
+        })
+    }
+
+    fn summary(&self) -> String {
+        let Self { node, phi, .. } = self;
+        let state = self.state.as_str();
+        if let (State::Revoked, Some(view)) = (self.state, &self.revoked) {
+            return format!(
+                "{node} is revoked: its certificates valid from {} or earlier are refused until {}, and \
+                 what was known of it is forgotten (authority {})",
+                view.cutoff, view.expires, view.issuer
+            );
+        }
+        if self.state == State::Removed {
+            return format!("{node} is not known: it was removed, and forgotten before its time");
+        }
+        // What follows in the table says what else it has done.
+        match self.changes.iter().rev().find(|change| change.from != change.to) {
+            _ if self.local => format!("{node} is this node itself"),
+            None if !self.changes.is_empty() => format!("{node} is {state} since this node met it"),
+            None => format!("{node} is {state}; nothing has changed since this node met it"),
+            Some(last) => {
+                let Change { sentence, at, .. } = last;
+                let phi = phi.map_or_else(String::new, |phi| format!(", phi {phi:.2}"));
+                format!("{node} is {state} since {at}{phi}: it {sentence}")
+            }
+        }
+    }
+}
+
+impl CutView {
+    fn new(snapshot: &Snapshot, cut: Cut) -> Self {
+        let Cut { at, by_peer, label, reason, .. } = cut;
+        let (at, age_ms) = when(snapshot, at);
+        Self { at, age_ms, by_peer, label: label.into(), reason: reason.into() }
+    }
+
+    fn sentence(&self) -> String {
+        let Self { age_ms, label, reason, .. } = self;
+        let by = if self.by_peer { "it" } else { "this node" };
+        let ago = shown_time(*age_ms as f64);
+        format!("its connection was last cut {ago} ago by {by} ({label}): {reason}")
+    }
+}
+
+impl DialView {
+    pub(crate) fn new(snapshot: &Snapshot, failure: &DialFailure) -> Self {
+        let (at, age_ms) = when(snapshot, failure.at);
+        Self {
+            at,
+            age_ms,
+            address: failure.address.clone().into(),
+            to: failure.to.map(|to| to.to_string().into()),
+            from: failure.from.map(|from| from.to_string().into()),
+            reason: failure.reason.clone().into(),
+            sentence: failure.to_string().into(),
+        }
+    }
+
+    /// For people.
+    pub(crate) fn sentence(&self) -> String {
+        format!("not reached {} ago at {}", shown_time(self.age_ms as f64), self.sentence)
+    }
+}
+
+impl RemovedView {
+    fn new(snapshot: &Snapshot, (at, by): (Time, Option<NodeId>)) -> Self {
+        let (at, age_ms) = when(snapshot, at);
+        Self { at, age_ms, by }
+    }
+
+    fn sentence(&self) -> String {
+        let ago = shown_time(self.age_ms as f64);
+        match &self.by {
+            Some(by) => format!("it was last removed {ago} ago: {by} told this agent so"),
+            None => format!("it was last removed {ago} ago, as was asked at this agent"),
+        }
+    }
+}
+
+impl Change {
+    fn new(snapshot: &Snapshot, transition: &Transition) -> Self {
+        let Transition { at, from, to, reason } = transition;
+        let (at, age_ms) = when(snapshot, *at);
+        Self {
+            at,
+            age_ms,
+            from: (*from).into(),
+            to: (*to).into(),
+            cause: reason.cause.as_str().into(),
+            sentence: match &reason.deed {
+                Some(deed) => format!("{} ({deed})", reason.cause.as_sentence()).into(),
+                None => reason.cause.as_sentence().into(),
+            },
+            phi: rounded(reason.phi),
+            observers: reason.observers.to_vec(),
+            stall_ms: millis(reason.stall),
+            evidence: reason.evidence.as_ref().map(EvidenceView::new),
+        }
+    }
+
+    fn row(&self) -> [String; 9] {
+        let evidence = self.evidence.as_ref();
+        [
+            self.at.to_string(),
+            shown_time(self.age_ms as f64),
+            format!("{} -> {}", self.from.as_str(), self.to.as_str()),
+            format!("{:.2}", self.phi),
+            evidence.map_or_else(|| "-".to_owned(), |seen| shown_time(seen.silence_ms)),
+            evidence.map_or_else(|| "-".to_owned(), EvidenceView::path),
+            if self.stall_ms > 0.0 { shown_time(self.stall_ms) } else { "-".to_owned() },
+            names(&self.observers),
+            self.sentence.to_string(),
+        ]
+    }
+}
+
+impl EvidenceView {
+    fn new(evidence: &Evidence) -> Self {
+        Self {
+            heard: evidence.heard,
+            silence_ms: millis(evidence.silence),
+            connection: match evidence.dialed {
+                Some(true) => Connection::Dialed,
+                Some(false) => Connection::Accepted,
+                None => Connection::None,
+            },
+            rtt_ms: evidence.rtt.map(millis),
+            // The least that phi assumes is no measurement.
+            loss: Some(evidence.loss).filter(|loss| *loss > LOSS_MIN).map(rounded),
+            unanswered_probes: evidence.probes,
+        }
+    }
+
+    fn path(&self) -> String {
+        let mut path = match self.connection {
+            Connection::Dialed => "dialed".to_owned(),
+            Connection::Accepted => "accepted".to_owned(),
+            Connection::None => "no connection".to_owned(),
+        };
+        if !self.heard {
+            path.push_str(", never heard");
+        }
+        if let Some(rtt) = self.rtt_ms {
+            path.push_str(&format!(", rtt {rtt} ms"));
+        }
+        if let Some(loss) = self.loss {
+            path.push_str(&format!(", loss {:.1} %", loss * 100.0));
+        }
+        if self.unanswered_probes > 0 {
+            path.push_str(&format!(", {} probes unanswered", self.unanswered_probes));
+        }
+        path
+    }
+}
+
+/// Names with commas, or a dash.
+pub(crate) fn names(nodes: &[NodeId]) -> String {
+    if nodes.is_empty() {
+        return "-".to_owned();
+    }
+    nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// When something was, by the present wall clock, and for how many milliseconds that has been so.
+fn when(snapshot: &Snapshot, at: Time) -> (Foreign, u64) {
+    let age = snapshot.now().since(at);
+    let wall = Clock::wall().checked_sub(age).map(moment).unwrap_or_default();
+    (wall.into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// RFC 3339 with milliseconds: several changes of one second are in order with the log.
+fn moment(at: SystemTime) -> String {
+    let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
+    format!("{}.{millis:03}Z", date(at).trim_end_matches('Z'))
+}
+
+fn millis(time: Duration) -> f64 {
+    rounded(time.as_secs_f64() * 1000.0)
+}
+
+fn shown_time(millis: f64) -> String {
+    let seconds = millis / 1000.0;
+    match seconds {
+        0.0..1.0 => format!("{millis:.0} ms"),
+        1.0..120.0 => format!("{seconds:.1} s"),
+        120.0..7200.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use gossipmonger::protocol::{
+        reason::{Cause, Reason},
+        state::PeerState,
+    };
+
+    fn snapshot(now: Duration) -> Snapshot {
+        Snapshot::empty(NodeId::new("a").unwrap(), Time::from_origin(now))
+    }
+
+    #[test]
+    fn refuses_to_explain_who_is_unknown() {
+        let nobody = NodeId::new("nobody").unwrap();
+        let none = Revocations::default();
+        let past = Past::default();
+        assert!(WhyView::new(&snapshot(Duration::ZERO), &nobody, past, &none).is_none());
+    }
+
+    #[test]
+    fn says_who_has_told_of_the_removal_of_a_node_that_is_not_known_any_more() {
+        let (node, none) = (NodeId::new("c").unwrap(), Revocations::default());
+        let removal = Some((Time::from_origin(Duration::from_secs(4)), NodeId::new("b").ok()));
+        let past = Past { removal, ..Past::default() };
+        let why = WhyView::new(&snapshot(Duration::from_secs(10)), &node, past, &none).unwrap();
+        assert_eq!(
+            why.removed.as_ref().unwrap().sentence(),
+            "it was last removed 6.0 s ago: b told this agent so"
+        );
+        let json = serde_json::to_value(&why).unwrap();
+        assert_eq!((&json["state"], &json["removed"]["by"]), (&"removed".into(), &"b".into()));
+    }
+
+    #[test]
+    fn a_deed_is_shown_with_what_followed_from_it() {
+        let mut reason = Reason::of(Cause::CutOff);
+        reason.deed = Some("more roots than 200 a second, again and again".into());
+        let at = Time::from_origin(Duration::from_secs(10));
+        let (from, to, reason) = (PeerState::Live, PeerState::Live, Arc::new(reason));
+        let transition = Transition { at, from, to, reason };
+        let change = Change::new(&snapshot(Duration::from_secs(11)), &transition);
+        assert_eq!(
+            change.row()[8],
+            "did not keep to the protocol and was cut off by this node (more roots than 200 a \
+             second, again and again)"
+        );
+        assert_eq!(serde_json::to_value(&change).unwrap()["cause"], "cut_off");
+    }
+
+    #[test]
+    fn a_loss_that_was_not_measured_is_not_shown() {
+        let evidence = |loss| {
+            let mut evidence = Evidence::default();
+            (evidence.heard, evidence.dialed, evidence.loss) = (true, Some(false), loss);
+            evidence
+        };
+        assert_eq!(EvidenceView::new(&evidence(LOSS_MIN)).path(), "accepted");
+        assert_eq!(EvidenceView::new(&evidence(0.02)).path(), "accepted, loss 2.0 %");
+        let json = serde_json::to_value(EvidenceView::new(&evidence(LOSS_MIN))).unwrap();
+        assert_eq!(json["loss"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn times_of_one_second_can_be_ordered() {
+        let at =
+            |millis: u64| moment(UNIX_EPOCH + Duration::from_millis(1_795_883_134_000 + millis));
+        assert_eq!(at(40), "2026-11-28T16:25:34.040Z");
+        assert!(at(40) < at(100) && at(100) < at(999));
+    }
+
+    #[test]
+    fn a_change_is_shown_with_all_that_is_known_of_it() {
+        let mut evidence = Evidence::default();
+        evidence.silence = Duration::from_millis(1_234);
+        evidence.heard = true;
+        evidence.dialed = Some(true);
+        evidence.rtt = Some(Duration::from_micros(400));
+        evidence.loss = 0.05;
+        evidence.probes = 5;
+        let mut reason = Reason::of(Cause::Quorum);
+        reason.phi = 8.914;
+        reason.evidence = Some(evidence);
+        reason.observers = ["a", "c"].map(|name| NodeId::new(name).unwrap()).into();
+        reason.stall = Duration::from_millis(300);
+        let transition = Transition {
+            at: Time::from_origin(Duration::from_secs(10)),
+            from: PeerState::Live,
+            to: PeerState::Suspect,
+            reason: Arc::new(reason),
+        };
+        let change = Change::new(&snapshot(Duration::from_secs(100)), &transition);
+        assert_eq!(change.age_ms, 90_000);
+        let row = change.row();
+        let why = "is not heard by enough of those who should hear it";
+        assert_eq!(
+            row[1..],
+            [
+                "90.0 s",
+                "live -> suspect",
+                "8.91",
+                "1.2 s",
+                "dialed, rtt 0.4 ms, loss 5.0 %, 5 probes unanswered",
+                "300 ms",
+                "a, c",
+                why
+            ]
+        );
+        let json = serde_json::to_value(&change).unwrap();
+        assert_eq!(json["evidence"]["connection"], "dialed");
+        assert_eq!(json["cause"], "quorum");
+    }
+}

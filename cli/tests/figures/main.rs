@@ -1,0 +1,4 @@
+//! What the program measures and simulates, as a user runs it.
+
+mod bench;
+mod simulate;

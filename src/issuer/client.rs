@@ -17,11 +17,11 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 
 use super::{
-    ISSUERS_MAX, is_door,
+    connection::{GIVE_WAY, transport},
     request::{
-        ANSWER_BYTES_MAX, Answer, Exported, Granted, JOIN_ALPN, Join, PublicKey, Refused, Request,
+        ANSWER_BYTES_MAX, Answer, Exported, Granted, ISSUERS_MAX, JOIN_ALPN, Join, PublicKey,
+        Refused, Request, is_door,
     },
-    server,
     token::Token,
 };
 use crate::{
@@ -245,7 +245,7 @@ impl Call {
         };
         let crypto = QuicClientConfig::try_from(tls).expect(crypto::INITIAL_SUITE);
         let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(server::transport());
+        config.transport_config(transport());
         let endpoint = Endpoint::client(unspecified(door)).map_err(|e| unreachable(&e))?;
         let connecting =
             endpoint.connect_with(config, door, SERVER_NAME).map_err(|e| unreachable(&e))?;
@@ -393,7 +393,7 @@ fn broken(door: &SocketAddr, error: &ConnectionError, verdict: &Verdict) -> Clai
         {
             ClaimError::TurnedAway(address)
         }
-        ConnectionError::ApplicationClosed(close) if close.error_code == server::GIVE_WAY => {
+        ConnectionError::ApplicationClosed(close) if close.error_code == GIVE_WAY => {
             ClaimError::TurnedAway(address)
         }
         error => match verdict.refusal(error) {

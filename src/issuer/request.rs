@@ -13,7 +13,10 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
 use super::token::{PROOF_BYTES, ProofKey, TokenId};
-use crate::protocol::id::{Datacenter, NodeId};
+use crate::protocol::{
+    id::{Datacenter, NodeId},
+    record::ADDRESS_BYTES_MAX,
+};
 
 /// The protocol of a door; the number is its major version.
 pub const JOIN_ALPN: &[u8] = b"gossipmonger-join/1";
@@ -23,6 +26,9 @@ pub const REQUEST_BYTES_MAX: usize = 4 << 10;
 
 /// Longest answer, in bytes: a certificate and up to some twenty roots.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// Most further issuers that an answer names.
+pub(super) const ISSUERS_MAX: usize = 7;
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -289,6 +295,16 @@ pub enum CsrError {
     /// Its signature is not of its key.
     #[error("it is not signed by its own key")]
     Unsigned,
+}
+
+/// Whether a text can be dialed as `host:port`.
+pub(super) fn is_door(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:%[]".contains(c);
+    text.len() <= ADDRESS_BYTES_MAX
+        && text.chars().all(plain)
+        && text.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+        })
 }
 
 fn encode(message: &impl Encode) -> Vec<u8> {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, io,
+    io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -14,8 +14,7 @@ use std::{
 };
 
 use quinn::{
-    ConnectionError, Incoming, ReadToEndError, ServerConfig, TransportConfig, VarInt,
-    crypto::rustls::QuicServerConfig,
+    ConnectionError, Incoming, ReadToEndError, ServerConfig, crypto::rustls::QuicServerConfig,
 };
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
@@ -27,7 +26,9 @@ use tokio::{
 };
 
 use super::{
-    Issuer,
+    cluster::Cluster,
+    connection::{GIVE_WAY, REQUEST_TIMEOUT, transport},
+    grant::Issuer,
     ledger::Denied,
     places::{Full, MEMBERS_MAX, Places, VISITORS_MAX},
     request::{
@@ -37,7 +38,7 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
-    protocol::{id::NodeId, time::Time},
+    protocol::time::Time,
     tls::{PeerName, RefusedBy, Rejection, Tls, Verdict},
     transport::quic::{crypto, peer, socket::Lone},
 };
@@ -45,30 +46,11 @@ use crate::{
 /// Connections served at once, of visitors and of members.
 pub const CONNECTIONS_MAX: usize = VISITORS_MAX + MEMBERS_MAX;
 
-/// From the first packet to the answer.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Attempts a minute from one address, or IPv6 network of 64 bits, that lead to nothing.
 pub const ATTEMPTS_PER_MINUTE: u32 = 60;
 
 /// Source addresses remembered at once.
 pub const SOURCES_MAX: usize = 4_096;
-
-/// What an issuer has to know of the cluster it issues for, and whom it tells what it does.
-pub trait Cluster: fmt::Debug + Send + Sync + 'static {
-    /// Whether a node of this name is in the cluster, and neither dead nor gone.
-    fn lives(&self, node: &NodeId) -> bool;
-    /// The UDP port where this node gossips.
-    fn gossip_port(&self) -> u16;
-    /// The authorities that are trusted here now, PEM; the issuer's own need not be among them.
-    fn roots_pem(&self) -> String;
-    /// The doors (`host:port`) of other issuers that this node knows.
-    fn issuers(&self) -> Vec<String>;
-    /// A visitor was refused; the label is for a counter. The detail may quote the visitor.
-    fn refused(&self, source: SocketAddr, label: &'static str, detail: &Foreign);
-    /// A certificate was given to this node, for a token or for its certificate before.
-    fn granted(&self, source: SocketAddr, name: &PeerName, renewal: bool);
-}
 
 /// The bound port.
 #[derive(Debug)]
@@ -457,21 +439,6 @@ fn send_away(gone: Option<oneshot::Sender<()>>) {
     }
 }
 
-/// One stream each way, little of everything.
-pub(super) fn transport() -> Arc<TransportConfig> {
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .receive_window(VarInt::from_u32(2 * ANSWER_BYTES_MAX as u32))
-        .stream_receive_window(VarInt::from_u32(ANSWER_BYTES_MAX as u32))
-        .send_window(2 * ANSWER_BYTES_MAX as u64)
-        .datagram_receive_buffer_size(None)
-        .mtu_discovery_config(None)
-        .max_idle_timeout(Some(VarInt::from_u32(REQUEST_TIMEOUT.as_millis() as u32).into()));
-    Arc::new(transport)
-}
-
 /// Shows the door's certificate as it is at the moment of each handshake; none while the door is shut.
 #[derive(Debug)]
 struct Showing(Arc<Issuer>);
@@ -536,8 +503,6 @@ fn network(source: IpAddr) -> IpAddr {
     }
 }
 
-/// The application error code of the close that tells a visitor that another one gets its place.
-pub(super) const GIVE_WAY: VarInt = VarInt::from_u32(1);
 /// How often the door looks into the authority's directory.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a look may take before the door is shut.

@@ -1,18 +1,27 @@
 //! A real door on loopback, and those who knock: honest ones, and attackers.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Mutex};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use quinn::{ClientConfig, Connection, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, SanType};
+use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::{server::transport, *};
+use super::{connection::transport, grant::backdate, request::Exported, *};
 use crate::{
+    clock::Clock,
     foreign::Foreign,
-    pki::{AuthorityOptions, Issued, KeyKind},
+    pki::{Authority, AuthorityOptions, BACKDATE, Issued, KeyKind, LeafOptions},
     protocol::id::{ClusterId, Datacenter, NodeId},
-    tls::{Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers},
+    tls::{
+        CertificateSummary, Identity, PeerName, Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers,
+    },
 };
 
 #[tokio::test]

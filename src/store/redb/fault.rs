@@ -7,7 +7,6 @@ use std::{
     path::Path,
 };
 
-use super::record::FORMAT_VERSION;
 use crate::store::StoreError;
 
 /// A [`StoreError`] without its location.
@@ -15,8 +14,8 @@ use crate::store::StoreError;
 pub(super) enum Fault {
     /// A check failed.
     Damaged(String),
-    /// Another version of this program wrote it.
-    Format(u32),
+    /// Another version of this program wrote it, in another format than the one that this version reads.
+    Format { written: u32, read: u32 },
     /// Others than the owner may use the file; its mode.
     Exposed(u32),
     /// Encoding failed.
@@ -41,8 +40,8 @@ impl Fault {
             Self::Redb(redb::Error::Io(error)) => error.to_string(),
             Self::Redb(error) => error.to_string(),
             Self::Encode(error) => error.to_string(),
-            Self::Format(version) => format!(
-                "written in format {version}, and this version reads {FORMAT_VERSION}; run the one that wrote it"
+            Self::Format { written, read } => format!(
+                "written in format {written}, and this version reads {read}; run the one that wrote it"
             ),
             Self::Exposed(mode) => format!(
                 "its mode {mode:o} lets others at the secrets in it; run chmod 600 {location}"

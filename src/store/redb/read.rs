@@ -14,7 +14,7 @@ pub(super) fn summary(transaction: &ReadTransaction) -> Result<Summary, Fault> {
     let format = table.get(record::FORMAT)?.ok_or_else(|| missing("format"))?;
     match record::open::<u32>(Kind::Meta, record::FORMAT, format.value())? {
         record::FORMAT_VERSION => {}
-        other => return Err(Fault::Format(other)),
+        written => return Err(Fault::Format { written, read: record::FORMAT_VERSION }),
     }
     let summary = table.get(record::SUMMARY)?.ok_or_else(|| missing("summary"))?;
     record::open(Kind::Meta, record::SUMMARY, summary.value())

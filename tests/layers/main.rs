@@ -1,5 +1,5 @@
-//! The floors of the library: a module uses its own floor and lower ones, and each floor names only the
-//! crates that it may name.
+//! The floors of the library: a module uses its own floor and lower ones, each floor names only the
+//! crates that it may name, and files do not import each other in circles.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,12 +7,10 @@ use std::{
     path::Path,
 };
 
-use proc_macro2::{TokenStream, TokenTree};
-use syn::{
-    Attribute, File, Item, Macro, UseTree,
-    meta::ParseNestedMeta,
-    visit::{self, Visit},
-};
+use names::{Names, PathUse};
+
+mod cycles;
+mod names;
 
 /// The modules directly below `src`, by floor.
 const FLOORS: &[(usize, &[&str])] = &[
@@ -104,13 +102,12 @@ fn judge(file: &str, text: &str) -> BTreeSet<String> {
         .flat_map(|(floor, modules)| modules.iter().map(|module| (*module, *floor)))
         .collect();
     let own = *floors.get(module).unwrap_or_else(|| panic!("{module} stands on no floor"));
-    let mut names = Names::default();
-    let parsed: File = syn::parse_str(text).unwrap_or_else(|error| panic!("{file}: {error}"));
-    names.visit_file(&parsed);
-    names
-        .paths
+    let parsed = syn::parse_str(text).unwrap_or_else(|error| panic!("{file}: {error}"));
+    Names::of(&parsed, &[])
+        .uses
         .into_iter()
-        .filter_map(|path| {
+        .filter(|PathUse { path, .. }| path.len() > 1)
+        .filter_map(|PathUse { path, .. }| {
             let (first, second) = (path[0].as_str(), path.get(1).map_or("", String::as_str));
             let refused = match first {
                 "crate" => floors.get(second).is_none_or(|floor| *floor > own),
@@ -121,115 +118,4 @@ fn judge(file: &str, text: &str) -> BTreeSet<String> {
             refused.then(|| if two { format!("{first}::{second}") } else { first.to_owned() })
         })
         .collect()
-}
-
-/// The first two names of every path of a file, tests left out.
-#[derive(Default)]
-struct Names {
-    paths: BTreeSet<Vec<String>>,
-}
-
-impl Names {
-    fn tree(&mut self, before: &[String], tree: &UseTree) {
-        let with = |name: String| [before, &[name]].concat();
-        match tree {
-            UseTree::Path(path) => self.tree(&with(path.ident.to_string()), &path.tree),
-            UseTree::Name(name) => self.note(with(name.ident.to_string())),
-            UseTree::Rename(rename) => self.note(with(rename.ident.to_string())),
-            UseTree::Glob(_) => self.note(before.to_vec()),
-            UseTree::Group(group) => {
-                group.items.iter().for_each(|tree| self.tree(before, tree));
-            }
-        }
-    }
-
-    fn note(&mut self, mut path: Vec<String>) {
-        path.truncate(2);
-        self.paths.insert(path);
-    }
-
-    /// What a macro is given cannot be parsed: every `a::b` counts.
-    fn tokens(&mut self, tokens: TokenStream) {
-        let mut path: Vec<String> = Vec::new();
-        let mut colons = 0;
-        for token in tokens {
-            match token {
-                TokenTree::Ident(name) if colons == 2 && !path.is_empty() => {
-                    path.push(name.to_string());
-                    colons = 0;
-                    continue;
-                }
-                TokenTree::Punct(mark) if mark.as_char() == ':' => {
-                    colons += 1;
-                    continue;
-                }
-                TokenTree::Ident(name) => {
-                    self.end(std::mem::replace(&mut path, vec![name.to_string()]));
-                    colons = 0;
-                    continue;
-                }
-                TokenTree::Group(group) => self.tokens(group.stream()),
-                _ => {}
-            }
-            self.end(std::mem::take(&mut path));
-            colons = 0;
-        }
-        self.end(path);
-    }
-
-    fn end(&mut self, path: Vec<String>) {
-        if path.len() > 1 {
-            self.note(path);
-        }
-    }
-}
-
-impl Visit<'_> for Names {
-    fn visit_item(&mut self, item: &Item) {
-        let attributes: &[Attribute] = match item {
-            Item::Mod(module) => &module.attrs,
-            Item::Use(used) => &used.attrs,
-            Item::Fn(function) => &function.attrs,
-            Item::Impl(block) => &block.attrs,
-            _ => &[],
-        };
-        if !attributes.iter().any(is_test) {
-            visit::visit_item(self, item);
-        }
-    }
-
-    fn visit_item_use(&mut self, item: &syn::ItemUse) {
-        self.tree(&[], &item.tree);
-    }
-
-    fn visit_path(&mut self, path: &syn::Path) {
-        let names: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        // A single name is a local one, or was imported.
-        if names.len() > 1 {
-            self.note(names);
-        }
-        visit::visit_path(self, path);
-    }
-
-    fn visit_macro(&mut self, found: &Macro) {
-        self.visit_path(&found.path);
-        self.tokens(found.tokens.clone());
-    }
-}
-
-fn is_test(attribute: &Attribute) -> bool {
-    fn needs_test(meta: &ParseNestedMeta<'_>, test: &mut bool) -> syn::Result<()> {
-        if meta.path.is_ident("test") {
-            *test = true;
-        } else if meta.path.is_ident("all") {
-            meta.parse_nested_meta(|inner| needs_test(&inner, test))?;
-        }
-        Ok(())
-    }
-    let mut test = false;
-    if attribute.path().is_ident("cfg") {
-        // What is not understood (`feature = "x"`) ends the search: `test` stands first.
-        let _ = attribute.parse_nested_meta(|meta| needs_test(&meta, &mut test));
-    }
-    test
 }

@@ -1,56 +1,18 @@
 //! What a caller can be refused, whose fault it is, and whether anything has changed.
 
 use crate::{
-    config::ConfigError,
     propagation::Propagation,
     protocol::{
         event::Problem,
-        id::{ClusterId, NodeId, Version},
+        id::{NodeId, Version},
         write::WriteError,
     },
     store::StoreError,
-    transport::TransportError,
 };
 
-/// A node could not be started. Nothing is left behind.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SpawnError {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The store cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The store is of another node.
-    #[error(
-        "the store is of node {stored_node} in cluster {stored_cluster}, this is {node} in \
-         {cluster}: use another store, or the right certificate"
-    )]
-    ForeignStore {
-        /// Whose store it is.
-        stored_node: NodeId,
-        /// And of which cluster.
-        stored_cluster: ClusterId,
-        /// Who wants to use it.
-        node: NodeId,
-        /// And in which cluster.
-        cluster: ClusterId,
-    },
-    /// The node was taken out for good ([`decommission`](crate::Gossipmonger::decommission)), and
-    /// [`Config::rejoin`](crate::Config::rejoin) is not set.
-    #[error(
-        "this node was taken out of the cluster for good: to join again start it with \
-         `Config::rejoin` set (the agent: --rejoin)"
-    )]
-    HasLeft,
-    /// The transport cannot be opened.
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    /// An actor failed to start.
-    #[error("the node failed to start: {0}")]
-    Actor(String),
-}
+mod spawn;
+
+pub use self::spawn::SpawnError;
 
 /// A call failed.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -18,6 +18,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+mod propagated;
+
 use crate::{
     actors::{
         channel::Channel,

@@ -8,7 +8,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::file::{ConfigFile, LimitsTable, QuicTable, RestartsTable};
+use super::tables::{ConfigFile, LimitsTable, QuicTable, RestartsTable};
 
 /// A key that there is not.
 #[derive(Debug)]

@@ -1,0 +1,212 @@
+//! The copy that grows beside another one and will replace it, and the lives that a copy goes through.
+
+use crate::protocol::{
+    delta::NodeDelta, digest::DigestEntry, id::Version, record::Status, time::Time,
+};
+
+use super::{
+    Applied, MapLimits, NodeMap, Refusal,
+    life::{Life, continued, is_ancestor},
+};
+
+impl NodeMap {
+    /// Whether what grows here does not reach its floor, the owner is gone, and the sender, who has not
+    /// come to that floor, tells all it has.
+    pub(super) fn is_stuck(&self, delta: &NodeDelta) -> bool {
+        let growing = self.staged.as_deref().unwrap_or(self);
+        delta.from == Version::ZERO
+            && growing.max_version < growing.gc_floor
+            && delta.gc_floor < growing.gc_floor
+            && (self.is_owner_gone(delta.verdict)
+                || delta.record.as_ref().is_some_and(|(_, r)| r.status == Status::Left))
+    }
+
+    /// Gives up what cannot be completed for what the sender has.
+    pub(super) fn begin_again(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        if self.max_version < self.gc_floor && delta.gc_floor < self.gc_floor {
+            return self.apply_reset(now, delta, limits);
+        }
+        let staged = self.staged.take();
+        let taken = self.take_news(now, delta, limits);
+        if taken.is_err() {
+            self.staged = staged;
+        }
+        taken.map(|applied| Applied { advanced: true, ..applied })
+    }
+
+    /// The owner has started anew: keep the copy if the new life continues it, else forget it. A life
+    /// that continues a large map costs no more than what it changes of it: an owner may begin many.
+    pub(super) fn apply_new_life(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        // It goes on from a part of this life that is not here.
+        if delta.record.is_none() {
+            return Err(Refusal::Gap);
+        }
+        let (entries, examined) = (self.entries.clone(), self.examined);
+        let before = self.begin_life(delta);
+        self.examined = examined;
+        let forgotten = self.max_version == Version::ZERO;
+        let mut applied = match self.take_in(now, delta, limits) {
+            Ok(applied) => applied,
+            Err(refusal) => {
+                // A copy that the new life continues may still be behind its floor.
+                let behind = matches!(refusal, Refusal::Gap | Refusal::Collected)
+                    && !self.entries.is_empty();
+                let examined = self.examined;
+                self.end_life(before);
+                self.examined = examined;
+                return Err(if behind { Refusal::Gap } else { refusal });
+            }
+        };
+        applied.changes = self.differences(&entries, &self.entries.clone(), now);
+        applied.generation = true;
+        applied.advanced = true;
+        applied.forgotten = forgotten;
+        Ok(applied)
+    }
+
+    /// Goes on in the life that is told of, with what it continues of this copy. The sender goes by our
+    /// digest, so of a copy that is being replaced the part that grows must not be lost. Returns what
+    /// [`NodeMap::end_life`] needs.
+    fn begin_life(&mut self, delta: &NodeDelta) -> Before {
+        let generation = self.generation;
+        let continues = |map: &Self| {
+            let line = DigestEntry { generation, ..map.digest_line(&delta.node) };
+            continued(&line, &delta.ancestry, delta.gc_floor)
+        };
+        let (goes_on, mut staged) = (continues(self), self.staged.take());
+        let staged_goes_on = staged.as_deref().is_some_and(continues);
+        let staged_life = staged
+            .as_deref_mut()
+            .filter(|_| staged_goes_on)
+            .map(|staged| staged.exchange_life(Life::of(delta)));
+        if goes_on {
+            // What is doubted stays so: the new life goes on from it.
+            let life = self.exchange_life(Life::of(delta));
+            if staged_goes_on {
+                self.staged = staged;
+                return Before { life, replaced: None, staged_life, dropped: None };
+            }
+            return Before { life, replaced: None, staged_life, dropped: staged };
+        }
+        // The owner has lost only the floor: readers keep this copy until the map, which is sent again from
+        // the start, reaches as far.
+        if is_ancestor(&self.digest_line(&delta.node), &delta.ancestry) {
+            let life = self.exchange_life(Life::of(delta));
+            let (grows, dropped) = match staged {
+                Some(staged) if staged_goes_on => (staged, None),
+                staged => {
+                    let mut fresh = Self::default();
+                    fresh.exchange_life(Life::of(delta));
+                    (Box::new(fresh), staged)
+                }
+            };
+            self.staged = Some(grows);
+            return Before { life, replaced: None, staged_life, dropped };
+        }
+        let (next, dropped) = match (staged, staged_goes_on) {
+            (Some(staged), true) => (*staged, None),
+            (staged, _) => {
+                let mut next = Self::default();
+                next.exchange_life(Life::of(delta));
+                (next, staged)
+            }
+        };
+        let replaced = Some(Box::new(std::mem::replace(self, next)));
+        Before { life: Life::default(), replaced, staged_life, dropped }
+    }
+
+    /// Takes back [`NodeMap::begin_life`].
+    fn end_life(&mut self, before: Before) {
+        let Before { life, replaced, staged_life, dropped } = before;
+        let grew = match replaced {
+            Some(replaced) => Some(Box::new(std::mem::replace(self, *replaced))),
+            None => {
+                self.exchange_life(life);
+                self.staged.take()
+            }
+        };
+        self.staged = match staged_life {
+            Some(life) => grew.map(|mut grew| {
+                grew.exchange_life(life);
+                grew
+            }),
+            None => dropped,
+        };
+    }
+
+    fn exchange_life(&mut self, life: Life) -> Life {
+        Life {
+            generation: std::mem::replace(&mut self.generation, life.generation),
+            ancestry: std::mem::replace(&mut self.ancestry, life.ancestry),
+            record: std::mem::replace(&mut self.record, life.record),
+            verdict: std::mem::replace(&mut self.verdict, life.verdict),
+            credential: std::mem::replace(&mut self.credential, life.credential),
+            signed: std::mem::replace(&mut self.signed, life.signed),
+            unvouched: std::mem::replace(&mut self.unvouched, life.unvouched),
+        }
+    }
+
+    /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
+    pub(super) fn needs_reset(&self, delta: &NodeDelta) -> bool {
+        let growing = self.staged.as_deref().unwrap_or(self);
+        if delta.from == Version::ZERO && self.doubted && self.staged.is_none() {
+            return true;
+        }
+        delta.from == Version::ZERO
+            && self.max_version > Version::ZERO
+            && delta.gc_floor > growing.max_version
+            && delta.gc_floor > growing.gc_floor
+    }
+
+    pub(super) fn apply_reset(
+        &mut self,
+        now: Time,
+        delta: &NodeDelta,
+        limits: &MapLimits,
+    ) -> Result<Applied, Refusal> {
+        let mut fresh = Self::new(self.generation, self.ancestry.clone());
+        let grown = fresh.grow(now, delta, limits);
+        self.examined += std::mem::take(&mut fresh.examined);
+        grown?;
+        self.staged = Some(Box::new(fresh));
+        let mut applied = Applied { advanced: true, ..Applied::default() };
+        applied.record = self.take_record(delta);
+        self.commit_staged(now, &mut applied);
+        Ok(applied)
+    }
+
+    pub(super) fn commit_staged(&mut self, now: Time, applied: &mut Applied) {
+        let reached = |staged: &Self| {
+            staged.max_version >= staged.gc_floor && staged.max_version >= self.max_version
+        };
+        if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
+            applied.changes = self.differences(&self.entries.clone(), &staged.entries, now);
+            let (record, verdict, examined) = (self.record.take(), self.verdict, self.examined);
+            let (credential, doubted_at) = (self.credential.take(), self.doubted_at);
+            let doubted = false;
+            *self = Self { record, verdict, credential, doubted, doubted_at, examined, ..*staged };
+        }
+    }
+}
+
+/// What is needed to be again as before a life was begun.
+struct Before {
+    /// What the copy held of the earlier life, if it goes on.
+    life: Life,
+    /// The copy, if it does not.
+    replaced: Option<Box<NodeMap>>,
+    /// What the copy that grows held of the earlier life, if that one goes on.
+    staged_life: Option<Life>,
+    /// The copy that grew, if it does not.
+    dropped: Option<Box<NodeMap>>,
+}

@@ -15,6 +15,7 @@ use super::{
     Applied, KeyChange, MapLimits, NodeMap, Refusal,
     applied::visible_change,
     checking::{check, prove},
+    reach::Reach,
     wire::local_entry,
 };
 
@@ -35,10 +36,11 @@ impl NodeMap {
     ) -> Result<Applied, Refusal> {
         let (hidden, before) = (self.shown.is_some(), self.shown());
         let mut applied = self.take_in(now, delta, limits)?;
-        if self.max_version >= self.torn {
+        if self.reach.max_version >= self.reach.torn {
             self.shown = None;
             if hidden {
-                applied.changes = self.differences(&before.entries, &self.entries.clone(), now);
+                applied.changes =
+                    self.differences(&before.entries, &self.entries.all().clone(), now);
             }
         } else if applied.forgotten {
             applied.changes = self.differences(&before.entries, &OrdMap::new(), now);
@@ -57,10 +59,10 @@ impl NodeMap {
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
         check(delta, limits)?;
-        if delta.generation < self.generation {
+        if delta.generation < self.life.generation {
             return Err(Refusal::OldGeneration);
         }
-        if delta.generation > self.generation {
+        if delta.generation > self.life.generation {
             return self.apply_new_life(now, delta, limits);
         }
         if self.is_stuck(delta) {
@@ -109,20 +111,20 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<(Vec<KeyChange>, bool), Refusal> {
-        if delta.from > self.max_version {
+        if delta.from > self.reach.max_version {
             return Err(Refusal::Gap);
         }
-        let empty = self.max_version == Version::ZERO && self.entries.is_empty();
-        let floors_agree = self.max_version >= delta.gc_floor.max(self.gc_floor)
-            || self.gc_floor == delta.gc_floor
-            || (empty && delta.gc_floor >= self.gc_floor);
+        let empty = self.reach.max_version == Version::ZERO && self.entries.is_empty();
+        let floors_agree = self.reach.max_version >= delta.gc_floor.max(self.reach.gc_floor)
+            || self.reach.gc_floor == delta.gc_floor
+            || (empty && delta.gc_floor >= self.reach.gc_floor);
         if !floors_agree {
             return Err(Refusal::Collected);
         }
         self.check_room(delta, limits)?;
         let Some(sealed) = &delta.sealed else { return Ok(self.take_entries(now, delta)) };
         // What is here has gone further in the meantime.
-        if delta.gc_floor < self.gc_floor {
+        if delta.gc_floor < self.reach.gc_floor {
             return Err(Refusal::Collected);
         }
         if delta.to < sealed.seal.upto {
@@ -130,7 +132,7 @@ impl NodeMap {
             prove(now, delta, sealed)?;
             return Ok(self.take_entries(now, delta));
         }
-        if delta.to < self.max_version {
+        if delta.to < self.reach.max_version {
             return Ok((Vec::new(), false));
         }
         let undo = self.undo(delta);
@@ -138,63 +140,58 @@ impl NodeMap {
         let taken = self.take_entries(now, delta);
         if self.root() == sealed.seal.root {
             self.set_seal(Some(sealed.seal));
-            self.doubted = false;
+            self.doubt = self.doubt.settled();
             return Ok(taken);
         }
-        let from_nothing = undo.max_version == Version::ZERO;
+        let from_nothing = undo.reach.max_version == Version::ZERO;
         self.take_back(undo);
         Err(if from_nothing { Refusal::Forged } else { Refusal::Mismatch })
     }
 
     /// Takes over news that may be taken.
     fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
-        let before = (self.max_version, self.gc_floor);
+        let before = (self.reach.max_version, self.reach.gc_floor);
         let mut changes = Vec::new();
         self.examined += delta.entries.len() as u64;
         for entry in delta.entries.iter().filter(|e| e.version > before.0) {
             changes.extend(self.grow_by(now, entry));
         }
         if delta.to > before.0 {
-            self.max_version = delta.to;
+            self.reach.max_version = delta.to;
             // How far the sender had got, or the owner when it signed.
             let horizon = delta.sealed.as_ref().map_or(delta.horizon, |sealed| sealed.seal.upto);
-            self.told_at = self.told_at.max(horizon);
-            self.torn = self.torn.max(delta.torn);
+            self.reach.told_at = self.reach.told_at.max(horizon);
+            self.reach.torn = self.reach.torn.max(delta.torn);
         }
-        if delta.gc_floor > self.gc_floor {
+        if delta.gc_floor > self.reach.gc_floor {
             self.collect(delta.gc_floor);
         }
-        (changes, (self.max_version, self.gc_floor) != before)
+        (changes, (self.reach.max_version, self.reach.gc_floor) != before)
     }
 
     /// What [`NodeMap::take_entries`] is going to change.
     fn undo(&self, delta: &NodeDelta) -> Undo {
-        let news = delta.entries.iter().filter(|entry| entry.version > self.max_version);
+        let news = delta.entries.iter().filter(|entry| entry.version > self.reach.max_version);
         let mut replaced: Vec<_> =
             news.map(|e| (e.key.clone(), self.entries.get(&e.key).cloned())).collect();
-        if delta.gc_floor > self.gc_floor {
-            let upto = (delta.gc_floor.next(), Key::from(""));
+        if delta.gc_floor > self.reach.gc_floor {
             replaced.extend(
-                self.dead.range(..upto).filter_map(|(_, key)| {
-                    Some((key.clone(), Some(self.entries.get(key)?.clone())))
-                }),
+                self.entries
+                    .dead_upto(delta.gc_floor)
+                    .filter_map(|key| Some((key.clone(), Some(self.entries.get(key)?.clone())))),
             );
         }
-        let Self { max_version, told_at, torn, gc_floor, .. } = *self;
-        Undo { replaced, max_version, told_at, torn, gc_floor }
+        Undo { replaced, reach: self.reach }
     }
 
     fn take_back(&mut self, undo: Undo) {
         for (key, entry) in undo.replaced {
             match entry {
-                Some(entry) => drop(self.put(key, entry)),
-                None => drop(self.take(&key)),
+                Some(entry) => drop(self.entries.put(key, entry)),
+                None => drop(self.entries.take(&key)),
             }
         }
-        self.max_version = undo.max_version;
-        self.told_at = undo.told_at;
-        self.torn = undo.torn;
-        self.gc_floor = undo.gc_floor;
+        self.reach = undo.reach;
     }
 
     fn grow_by(&mut self, now: Time, news: &DeltaEntry) -> Option<KeyChange> {
@@ -208,10 +205,10 @@ impl NodeMap {
             }
             None => None,
         };
-        if entry.is_tombstone() && entry.version <= self.gc_floor {
-            let _ = self.take(&news.key);
+        if entry.is_tombstone() && entry.version <= self.reach.gc_floor {
+            let _ = self.entries.take(&news.key);
         } else {
-            let _ = self.put(news.key.clone(), entry);
+            let _ = self.entries.put(news.key.clone(), entry);
         }
         change
     }
@@ -222,11 +219,11 @@ impl NodeMap {
         let sizes = delta.entries.iter().map(|entry| entry.key.as_str().len() + entry.value_len());
         // Far from the limits nobody has to look what is replaced.
         if self.entries.len() + delta.entries.len() <= keys_max
-            && self.bytes + sizes.sum::<usize>() <= bytes_max
+            && self.entries.bytes() + sizes.sum::<usize>() <= bytes_max
         {
             return Ok(());
         }
-        let (mut keys, mut bytes) = (self.entries.len(), self.bytes);
+        let (mut keys, mut bytes) = (self.entries.len(), self.entries.bytes());
         for entry in &delta.entries {
             let old = self.entries.get(&entry.key);
             keys += usize::from(old.is_none());
@@ -243,7 +240,7 @@ impl NodeMap {
     pub(super) fn take_record(&mut self, delta: &NodeDelta) -> bool {
         match &delta.record {
             Some((version, record)) if *version > self.record_version() => {
-                self.record = Some((*version, Arc::new(record.clone())));
+                self.life.record = Some((*version, Arc::new(record.clone())));
                 true
             }
             _ => false,
@@ -274,10 +271,7 @@ impl NodeMap {
 struct Undo {
     /// What each key held.
     replaced: Vec<(Key, Option<Entry>)>,
-    max_version: Version,
-    told_at: Version,
-    torn: Version,
-    gc_floor: Version,
+    reach: Reach,
 }
 
 /// While a copy catches up it holds what the owner held before and what it holds now: of each so many

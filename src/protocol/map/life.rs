@@ -14,14 +14,20 @@ use crate::protocol::{
 use super::signed::Signed;
 
 /// What a map holds of one life of its owner alone: the next life says all of it anew.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Life {
     pub(super) generation: Generation,
+    /// Earlier lives that this one continues, newest first.
     pub(super) ancestry: Vec<(Generation, Version)>,
     pub(super) record: Option<(Version, Arc<NodeRecord>)>,
+    /// The gravest that was heard of this life.
     pub(super) verdict: Verdict,
+    /// Whose key signs this life, and the version of the record that came with it; nobody, if the owner
+    /// signs nothing.
     pub(super) credential: Option<(Version, Arc<Credential>)>,
+    /// What the owner last signed of what is here.
     pub(super) signed: Option<Arc<Signed>>,
+    /// The owner signs, and nobody has told by what certificate: that goes where the record goes.
     pub(super) unvouched: bool,
 }
 

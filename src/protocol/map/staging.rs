@@ -1,5 +1,7 @@
 //! The copy that grows beside another one and will replace it, and the lives that a copy goes through.
 
+use std::mem;
+
 use crate::protocol::{
     delta::NodeDelta, digest::DigestEntry, id::Version, record::Status, time::Time,
 };
@@ -15,8 +17,8 @@ impl NodeMap {
     pub(super) fn is_stuck(&self, delta: &NodeDelta) -> bool {
         let growing = self.staged.as_deref().unwrap_or(self);
         delta.from == Version::ZERO
-            && growing.max_version < growing.gc_floor
-            && delta.gc_floor < growing.gc_floor
+            && growing.reach.max_version < growing.reach.gc_floor
+            && delta.gc_floor < growing.reach.gc_floor
             && (self.is_owner_gone(delta.verdict)
                 || delta.record.as_ref().is_some_and(|(_, r)| r.status == Status::Left))
     }
@@ -28,7 +30,7 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
-        if self.max_version < self.gc_floor && delta.gc_floor < self.gc_floor {
+        if self.reach.max_version < self.reach.gc_floor && delta.gc_floor < self.reach.gc_floor {
             return self.apply_reset(now, delta, limits);
         }
         let staged = self.staged.take();
@@ -51,10 +53,10 @@ impl NodeMap {
         if delta.record.is_none() {
             return Err(Refusal::Gap);
         }
-        let (entries, examined) = (self.entries.clone(), self.examined);
+        let (entries, examined) = (self.entries.all().clone(), self.examined);
         let before = self.begin_life(delta);
         self.examined = examined;
-        let forgotten = self.max_version == Version::ZERO;
+        let forgotten = self.reach.max_version == Version::ZERO;
         let mut applied = match self.take_in(now, delta, limits) {
             Ok(applied) => applied,
             Err(refusal) => {
@@ -67,7 +69,7 @@ impl NodeMap {
                 return Err(if behind { Refusal::Gap } else { refusal });
             }
         };
-        applied.changes = self.differences(&entries, &self.entries.clone(), now);
+        applied.changes = self.differences(&entries, &self.entries.all().clone(), now);
         applied.generation = true;
         applied.advanced = true;
         applied.forgotten = forgotten;
@@ -78,7 +80,7 @@ impl NodeMap {
     /// digest, so of a copy that is being replaced the part that grows must not be lost. Returns what
     /// [`NodeMap::end_life`] needs.
     fn begin_life(&mut self, delta: &NodeDelta) -> Before {
-        let generation = self.generation;
+        let generation = self.life.generation;
         let continues = |map: &Self| {
             let line = DigestEntry { generation, ..map.digest_line(&delta.node) };
             continued(&line, &delta.ancestry, delta.gc_floor)
@@ -88,10 +90,10 @@ impl NodeMap {
         let staged_life = staged
             .as_deref_mut()
             .filter(|_| staged_goes_on)
-            .map(|staged| staged.exchange_life(Life::of(delta)));
+            .map(|staged| mem::replace(&mut staged.life, Life::of(delta)));
         if goes_on {
             // What is doubted stays so: the new life goes on from it.
-            let life = self.exchange_life(Life::of(delta));
+            let life = mem::replace(&mut self.life, Life::of(delta));
             if staged_goes_on {
                 self.staged = staged;
                 return Before { life, replaced: None, staged_life, dropped: None };
@@ -101,12 +103,11 @@ impl NodeMap {
         // The owner has lost only the floor: readers keep this copy until the map, which is sent again from
         // the start, reaches as far.
         if is_ancestor(&self.digest_line(&delta.node), &delta.ancestry) {
-            let life = self.exchange_life(Life::of(delta));
+            let life = mem::replace(&mut self.life, Life::of(delta));
             let (grows, dropped) = match staged {
                 Some(staged) if staged_goes_on => (staged, None),
                 staged => {
-                    let mut fresh = Self::default();
-                    fresh.exchange_life(Life::of(delta));
+                    let fresh = Self { life: Life::of(delta), ..Self::default() };
                     (Box::new(fresh), staged)
                 }
             };
@@ -115,13 +116,9 @@ impl NodeMap {
         }
         let (next, dropped) = match (staged, staged_goes_on) {
             (Some(staged), true) => (*staged, None),
-            (staged, _) => {
-                let mut next = Self::default();
-                next.exchange_life(Life::of(delta));
-                (next, staged)
-            }
+            (staged, _) => (Self { life: Life::of(delta), ..Self::default() }, staged),
         };
-        let replaced = Some(Box::new(std::mem::replace(self, next)));
+        let replaced = Some(Box::new(mem::replace(self, next)));
         Before { life: Life::default(), replaced, staged_life, dropped }
     }
 
@@ -129,43 +126,31 @@ impl NodeMap {
     fn end_life(&mut self, before: Before) {
         let Before { life, replaced, staged_life, dropped } = before;
         let grew = match replaced {
-            Some(replaced) => Some(Box::new(std::mem::replace(self, *replaced))),
+            Some(replaced) => Some(Box::new(mem::replace(self, *replaced))),
             None => {
-                self.exchange_life(life);
+                self.life = life;
                 self.staged.take()
             }
         };
         self.staged = match staged_life {
             Some(life) => grew.map(|mut grew| {
-                grew.exchange_life(life);
+                grew.life = life;
                 grew
             }),
             None => dropped,
         };
     }
 
-    fn exchange_life(&mut self, life: Life) -> Life {
-        Life {
-            generation: std::mem::replace(&mut self.generation, life.generation),
-            ancestry: std::mem::replace(&mut self.ancestry, life.ancestry),
-            record: std::mem::replace(&mut self.record, life.record),
-            verdict: std::mem::replace(&mut self.verdict, life.verdict),
-            credential: std::mem::replace(&mut self.credential, life.credential),
-            signed: std::mem::replace(&mut self.signed, life.signed),
-            unvouched: std::mem::replace(&mut self.unvouched, life.unvouched),
-        }
-    }
-
     /// Whether the sender starts from nothing because it has dropped tombstones that we lack.
     pub(super) fn needs_reset(&self, delta: &NodeDelta) -> bool {
         let growing = self.staged.as_deref().unwrap_or(self);
-        if delta.from == Version::ZERO && self.doubted && self.staged.is_none() {
+        if delta.from == Version::ZERO && self.doubt.stands() && self.staged.is_none() {
             return true;
         }
         delta.from == Version::ZERO
-            && self.max_version > Version::ZERO
-            && delta.gc_floor > growing.max_version
-            && delta.gc_floor > growing.gc_floor
+            && self.reach.max_version > Version::ZERO
+            && delta.gc_floor > growing.reach.max_version
+            && delta.gc_floor > growing.reach.gc_floor
     }
 
     pub(super) fn apply_reset(
@@ -174,9 +159,9 @@ impl NodeMap {
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
-        let mut fresh = Self::new(self.generation, self.ancestry.clone());
+        let mut fresh = Self::new(self.life.generation, self.life.ancestry.clone());
         let grown = fresh.grow(now, delta, limits);
-        self.examined += std::mem::take(&mut fresh.examined);
+        self.examined += mem::take(&mut fresh.examined);
         grown?;
         self.staged = Some(Box::new(fresh));
         let mut applied = Applied { advanced: true, ..Applied::default() };
@@ -187,14 +172,17 @@ impl NodeMap {
 
     pub(super) fn commit_staged(&mut self, now: Time, applied: &mut Applied) {
         let reached = |staged: &Self| {
-            staged.max_version >= staged.gc_floor && staged.max_version >= self.max_version
+            staged.reach.max_version >= staged.reach.gc_floor
+                && staged.reach.max_version >= self.reach.max_version
         };
         if let Some(staged) = self.staged.take_if(|staged| reached(staged)) {
-            applied.changes = self.differences(&self.entries.clone(), &staged.entries, now);
-            let (record, verdict, examined) = (self.record.take(), self.verdict, self.examined);
-            let (credential, doubted_at) = (self.credential.take(), self.doubted_at);
-            let doubted = false;
-            *self = Self { record, verdict, credential, doubted, doubted_at, examined, ..*staged };
+            applied.changes =
+                self.differences(&self.entries.all().clone(), staged.entries.all(), now);
+            let (record, credential) = (self.life.record.take(), self.life.credential.take());
+            let (verdict, doubt) = (self.life.verdict, self.doubt.settled());
+            let staged = *staged;
+            let life = Life { record, verdict, credential, ..staged.life };
+            *self = Self { life, doubt, examined: self.examined, ..staged };
         }
     }
 }

@@ -3,7 +3,6 @@
 use crate::protocol::{
     delta::{NodeDelta, entry_len_max},
     digest::DigestEntry,
-    entry::Key,
     id::{NodeId, Version},
     record::Status,
     time::Time,
@@ -17,14 +16,14 @@ impl NodeMap {
     #[must_use]
     pub fn covers(&self, delta: &NodeDelta) -> bool {
         let record = delta.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
-        self.generation == delta.generation
-            && self.max_version >= delta.to
-            && self.gc_floor >= delta.gc_floor
+        self.life.generation == delta.generation
+            && self.reach.max_version >= delta.to
+            && self.reach.gc_floor >= delta.gc_floor
             && self.record_version() >= record
             && self.verdict() >= delta.verdict
             && self.staged.is_none()
-            && !self.doubted
-            && !(self.unvouched && delta.sealed.is_some())
+            && !self.doubt.stands()
+            && !(self.life.unvouched && delta.sealed.is_some())
     }
 
     /// News that says no more than what is thought of the owner.
@@ -32,7 +31,7 @@ impl NodeMap {
     pub fn judgement(&self, node: NodeId) -> NodeDelta {
         NodeDelta {
             node,
-            generation: self.generation,
+            generation: self.life.generation,
             ancestry: Vec::new(),
             from: Version::ZERO,
             to: Version::ZERO,
@@ -50,17 +49,17 @@ impl NodeMap {
     #[must_use]
     pub fn digest_entry(&self, node: NodeId) -> DigestEntry {
         let growing = self.staged.as_deref().unwrap_or(self);
-        if self.doubted && self.staged.is_none() {
-            let (generation, verdict) = (self.generation, self.verdict());
+        if self.doubt.stands() && self.staged.is_none() {
+            let (generation, verdict) = (self.life.generation, self.verdict());
             return DigestEntry { generation, verdict, ..DigestEntry::unknown(node) };
         }
         DigestEntry {
             node,
-            generation: self.generation,
-            max_version: growing.max_version,
+            generation: self.life.generation,
+            max_version: growing.reach.max_version,
             horizon: growing.horizon(),
-            gc_floor: growing.gc_floor,
-            record: if self.unvouched { Version::ZERO } else { self.record_version() },
+            gc_floor: growing.reach.gc_floor,
+            record: if self.life.unvouched { Version::ZERO } else { self.record_version() },
             verdict: self.verdict(),
         }
     }
@@ -72,7 +71,7 @@ impl NodeMap {
             return self.has_verdict(theirs).then_some(0);
         }
         let from = self.start(theirs)?;
-        self.has_news(theirs, from).then(|| self.max_version.0.saturating_sub(from.0))
+        self.has_news(theirs, from).then(|| self.reach.max_version.0.saturating_sub(from.0))
     }
 
     /// What `theirs` lacks, as much as fits; `None` if there is no news or no room for any.
@@ -101,7 +100,7 @@ impl NodeMap {
         budget.bytes = budget.bytes.saturating_sub(header);
         let cut = self.fill(now, &mut delta, budget);
         budget.untouched = false;
-        if let (true, Some(sealed), Some(tree)) = (cut, &mut delta.sealed, &self.tree) {
+        if let (true, Some(sealed), Some(tree)) = (cut, &mut delta.sealed, self.entries.tree()) {
             sealed.proof = tree.prove(delta.from, delta.to);
             budget.bytes = budget.bytes.saturating_sub(sealed.proof.encoded_len_max());
         }
@@ -110,7 +109,7 @@ impl NodeMap {
 
     /// From which version on `theirs` has to be told; `None` if this map cannot help it.
     fn start(&self, theirs: &DigestEntry) -> Option<Version> {
-        if theirs.generation > self.generation {
+        if theirs.generation > self.life.generation {
             return None;
         }
         let (reach, floor) = if self.continues(theirs) {
@@ -118,9 +117,9 @@ impl NodeMap {
         } else {
             (Version::ZERO, Version::ZERO)
         };
-        if reach >= self.gc_floor.max(floor) || floor == self.gc_floor {
+        if reach >= self.reach.gc_floor.max(floor) || floor == self.reach.gc_floor {
             Some(reach)
-        } else if self.gc_floor > floor || self.is_owner_gone(self.verdict()) {
+        } else if self.reach.gc_floor > floor || self.is_owner_gone(self.verdict()) {
             // What the copy was being completed from may have gone with the owner: then this map is as
             // good as any.
             Some(Version::ZERO)
@@ -136,39 +135,40 @@ impl NodeMap {
 
     /// Whether a copy is a prefix of this map.
     fn continues(&self, copy: &DigestEntry) -> bool {
-        copy.generation == self.generation || continued(copy, &self.ancestry, self.gc_floor)
+        copy.generation == self.life.generation
+            || continued(copy, &self.life.ancestry, self.reach.gc_floor)
     }
 
     /// Whether what is thought of the owner is graver than what the holder of a copy of this life thinks.
     fn has_verdict(&self, theirs: &DigestEntry) -> bool {
-        self.generation == theirs.generation && self.verdict() > theirs.verdict
+        self.life.generation == theirs.generation && self.verdict() > theirs.verdict
     }
 
     fn has_news(&self, theirs: &DigestEntry, from: Version) -> bool {
-        self.max_version > from
-            || self.generation != theirs.generation
+        self.reach.max_version > from
+            || self.life.generation != theirs.generation
             || self.record_version() > theirs.record
             || self.verdict() > theirs.verdict
-            || (self.gc_floor > theirs.gc_floor && from >= self.gc_floor)
+            || (self.reach.gc_floor > theirs.gc_floor && from >= self.reach.gc_floor)
     }
 
     fn header(&self, theirs: &DigestEntry, from: Version) -> NodeDelta {
-        let known_life = theirs.generation == self.generation;
+        let known_life = theirs.generation == self.life.generation;
         let record_known = known_life && theirs.record >= self.record_version();
         NodeDelta {
             node: theirs.node.clone(),
-            generation: self.generation,
-            ancestry: if known_life { Vec::new() } else { self.ancestry.clone() },
+            generation: self.life.generation,
+            ancestry: if known_life { Vec::new() } else { self.life.ancestry.clone() },
             from,
-            to: from.max(self.max_version),
+            to: from.max(self.reach.max_version),
             horizon: from.max(self.horizon()),
-            torn: self.torn,
-            gc_floor: self.gc_floor,
+            torn: self.reach.torn,
+            gc_floor: self.reach.gc_floor,
             verdict: self.verdict(),
             record: if record_known {
                 None
             } else {
-                self.record.as_ref().map(|(version, record)| (*version, (**record).clone()))
+                self.life.record.as_ref().map(|(version, record)| (*version, (**record).clone()))
             },
             entries: Vec::new(),
             sealed: self.sealed(theirs, from, known_life),
@@ -177,8 +177,7 @@ impl NodeMap {
 
     /// Puts in whole versions, oldest first, while there is room; says whether it stopped early.
     fn fill(&self, now: Time, delta: &mut NodeDelta, budget: &mut Budget) -> bool {
-        // The empty key sorts before all others.
-        let mut writes = self.by_version.range((delta.from.next(), Key::from(""))..).peekable();
+        let mut writes = self.entries.after(delta.from).peekable();
         let mut whole = delta.from;
         while let Some((version, _)) = writes.peek() {
             let version = *version;
@@ -207,10 +206,10 @@ impl NodeMap {
     /// How far this copy itself reaches, whatever grows beside it.
     pub(super) fn digest_line(&self, node: &NodeId) -> DigestEntry {
         DigestEntry {
-            generation: self.generation,
-            max_version: self.max_version,
+            generation: self.life.generation,
+            max_version: self.reach.max_version,
             horizon: self.horizon(),
-            gc_floor: self.gc_floor,
+            gc_floor: self.reach.gc_floor,
             ..DigestEntry::unknown(node.clone())
         }
     }

@@ -36,9 +36,8 @@ use super::{
     watch::{Scale, Watch},
 };
 
-/// How often silence is judged within one heartbeat interval, as long as nobody is missed. Heartbeats
-/// are spread over these ticks.
-pub const TICKS_PER_INTERVAL: u32 = 10;
+pub use super::watch::TICKS_PER_INTERVAL;
+
 /// How slow a node may find itself at most (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018,
 /// section IV-A).
 pub const HEALTH_MAX: u32 = 8;

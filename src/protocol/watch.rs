@@ -6,15 +6,27 @@
 //! did not, is a miss: from then on the peer is probed in quick succession, until it is heard or the
 //! improbability of so much bad luck, phi, is beyond what this node believes in.
 
-use std::{collections::VecDeque, iter::repeat, ops::Range, time::Duration};
+use std::{iter::repeat, ops::Range, time::Duration};
 
 use super::{
-    liveness::TICKS_PER_INTERVAL,
-    phi::{LOSS_MAX, LOSS_MIN, PHI_MAX, PhiEstimate, PhiWindow},
+    phi::{PHI_MAX, PhiEstimate, PhiWindow},
     reason::Evidence,
     route::Sign,
     time::Time,
 };
+
+mod edge;
+mod miss;
+mod path;
+mod renewal;
+
+pub use edge::TICKS_PER_INTERVAL;
+pub use miss::{PROBES_MAX, QUICK_PROBES};
+
+use edge::Edge;
+use miss::Miss;
+use path::Path;
+use renewal::Renewal;
 
 /// How long an answer is waited for beyond the round trip, before anything is missed: QUIC delays an
 /// acknowledgement by 25 ms (RFC 9000 section 18.2), and repeats what was lost after some more.
@@ -23,10 +35,6 @@ pub const ACK_DELAY: Duration = Duration::from_millis(25);
 pub const PROBE_SPACING: Duration = Duration::from_millis(5);
 /// See [`PROBE_SPACING`].
 pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(3);
-/// Probes sent quickly; those after them come once in a tenth of an interval.
-pub const QUICK_PROBES: u32 = 24;
-/// Most probes whose answers are waited for at a time.
-pub const PROBES_MAX: usize = 64;
 /// A peer that refutes us again and again is given up to 32 times as long before it is missed.
 pub const DOUBTS_MAX: u32 = 5;
 
@@ -68,46 +76,18 @@ pub struct Watch {
     doubts: u32,
     /// Whether this node has a voice in what becomes of it.
     judged: bool,
-    /// Whether there is a connection, and whether this end dialed it.
-    link: Option<bool>,
-    /// The tick in an interval in which its heartbeat is sent.
-    slot: u64,
-    /// When the last heartbeat was sent, and the first one of those that are unanswered.
-    sent: Option<Time>,
-    unanswered: Option<Time>,
-    rtt: Option<Duration>,
-    measuring: Option<(u64, Time)>,
-    /// The way has become longer than is known, as an answer came late: it is measured until it is.
-    longer: bool,
+    edge: Edge,
+    path: Path,
     /// When it was last told what is said of it.
     confronted: Option<Time>,
-    beats: u32,
-    loss: f64,
-    misses: f64,
+    /// How slow the peer finds itself.
     health: u8,
     miss: Option<Box<Miss>>,
     /// When it was last heard here, whatever others say.
     answered: Time,
     /// That it is not was told to those who keep the bridges.
     reported: bool,
-    /// When its present life was learned of, as long as nothing of an earlier one was heard since.
-    renewed: Option<Time>,
-    /// Whether the earlier life was still heard then.
-    overlaps: bool,
-}
-
-/// Something was missed, and nothing has been heard since.
-#[derive(Debug)]
-struct Miss {
-    since: Time,
-    /// Something was missed here; or else another node has asked, which says nothing of our path.
-    ours: bool,
-    probes: VecDeque<(u64, Time)>,
-    /// Probes that have lapsed; if they are answered after all, the way is longer than was known.
-    late: VecDeque<(u64, Time)>,
-    sent: u32,
-    next: Time,
-    lapsed: u32,
+    renewal: Renewal,
 }
 
 impl Watch {
@@ -120,33 +100,23 @@ impl Watch {
             heard: false,
             doubts: 0,
             judged,
-            link: None,
-            slot: 0,
-            sent: None,
-            unanswered: None,
-            rtt: None,
-            measuring: None,
-            longer: false,
+            edge: Edge::default(),
+            path: Path::new(),
             confronted: None,
-            beats: 0,
-            loss: LOSS_MIN,
-            misses: 0.0,
             health: 0,
             miss: None,
             answered: now,
             reported: false,
-            renewed: None,
-            overlaps: false,
+            renewal: Renewal::default(),
         }
     }
 
     /// The peer lives anew: what was heard before means nothing, the connections stay as they are
     /// told.
     pub fn renew(&mut self, now: Time, interval: Duration) {
-        let (renewed, overlaps) = (Some(now), self.is_heard_lately(now, interval));
-        let Self { link, slot, reported, judged, .. } = *self;
-        let fresh = Self::new(now, interval, judged);
-        *self = Self { link, slot, reported, renewed, overlaps, ..fresh };
+        let renewal = Renewal::new(now, self.is_heard_lately(now, interval));
+        let (edge, reported) = (self.edge.unused(), self.reported);
+        *self = Self { edge, reported, renewal, ..Self::new(now, interval, self.judged) };
     }
 
     /// Whether it was heard here within the last intervals, and is not missed.
@@ -159,14 +129,13 @@ impl Watch {
     /// Whether the earlier life was still heard when the present one was learned of.
     #[must_use]
     pub const fn overlaps(&self) -> bool {
-        self.overlaps
+        self.renewal.overlaps()
     }
 
     /// Something of an earlier life was heard. Says whether that life goes on beside the present one:
     /// what was on its way has arrived. It says so once for each life.
     pub fn hears_earlier(&mut self, at: Time, interval: Duration) -> bool {
-        let goes_on = |since: &mut Time| at >= *since + interval * OVERLAP_INTERVALS;
-        self.renewed.take_if(goes_on).is_some()
+        self.renewal.hears_earlier(at, interval * OVERLAP_INTERVALS)
     }
 
     /// Whether this node has a voice in what becomes of the peer.
@@ -182,38 +151,38 @@ impl Watch {
 
     /// There is a connection, or there is none any more.
     pub fn linked(&mut self, up: bool, dialed: bool) {
-        self.link = up.then_some(dialed);
-        (self.sent, self.unanswered, self.measuring) = (None, None, None);
+        self.edge.linked(up, dialed);
+        self.path.break_off();
     }
 
     /// Whether heartbeats are this end's to send.
     #[must_use]
     pub const fn is_ours_to_beat(&self) -> bool {
-        matches!(self.link, Some(true))
+        self.edge.is_ours_to_beat()
     }
 
     /// In which tick of an interval they are sent, if they are ours to send.
     #[must_use]
     pub const fn slot(&self) -> Option<u64> {
-        if self.is_ours_to_beat() { Some(self.slot) } else { None }
+        self.edge.slot()
     }
 
     /// Whether it is heard as usual and the round trip is known: nothing is to be sent but heartbeats.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
-        self.heard && self.miss.is_none() && self.rtt.is_some()
+        self.heard && self.miss.is_none() && self.path.rtt().is_some()
     }
 
     /// In which tick of an interval they are.
     pub const fn set_slot(&mut self, slot: u64) {
-        self.slot = slot;
+        self.edge.set_slot(slot);
     }
 
     /// What the connection has measured. While nothing is heard everything is lost: that says nothing
     /// of the path.
     pub const fn set_loss(&mut self, loss: f64) {
         if self.miss.is_none() {
-            self.loss = loss;
+            self.path.set_loss(loss);
         }
     }
 
@@ -248,13 +217,13 @@ impl Watch {
     /// Whether a probe was not answered in time either, so that more than a packet was late.
     #[must_use]
     pub fn is_doubted(&self) -> bool {
-        self.miss.as_ref().is_some_and(|miss| miss.lapsed > 0)
+        self.miss.as_ref().is_some_and(|miss| miss.lapsed() > 0)
     }
 
     /// Since when.
     #[must_use]
     pub fn missing_since(&self) -> Option<Time> {
-        self.miss.as_ref().map(|miss| miss.since)
+        self.miss.as_ref().map(|miss| miss.since())
     }
 
     /// When it was last heard.
@@ -300,28 +269,28 @@ impl Watch {
     pub fn hear(&mut self, sign: Sign, at: Time) {
         if let Sign::Echo(number) = sign {
             let miss = self.miss.as_deref();
-            let waiting = miss.into_iter().flat_map(|miss| &miss.probes).chain(&self.measuring);
-            let late = miss.into_iter().flat_map(|miss| &miss.late);
-            let mut probes = waiting.zip(repeat(false)).chain(late.zip(repeat(true)));
-            if let Some((&(_, when), late)) = probes.find(|((sent, _), _)| *sent == number) {
-                self.longer |= late;
-                self.measure(at.since(when));
+            let waiting = miss.into_iter().flat_map(Miss::waiting).chain(self.path.measuring());
+            let late = miss.into_iter().flat_map(Miss::late);
+            let found = waiting
+                .zip(repeat(false))
+                .chain(late.zip(repeat(true)))
+                .find(|((sent, _), _)| *sent == number);
+            if let Some((when, late)) = found.map(|((_, when), late)| (*when, late)) {
+                self.path.measure(at.since(when), late);
             }
         }
         if let Some(miss) = &self.miss {
-            if at >= miss.since {
-                if miss.ours {
-                    self.misses += (1.0 - self.misses) * LOSS_GAIN;
+            if at >= miss.since() {
+                if miss.is_ours() {
+                    self.path.missed();
                 }
                 self.miss = None;
             }
-        } else if self.unanswered.is_some() || sign == Sign::Heartbeat {
+        } else if self.edge.unanswered().is_some() || sign == Sign::Heartbeat {
             // At either end of the edge that is once in an interval.
-            self.misses -= self.misses * LOSS_GAIN;
+            self.path.kept();
         }
-        if self.unanswered.is_some_and(|sent| at >= sent) {
-            self.unanswered = None;
-        }
+        self.edge.answered(at);
         self.heard = true;
         self.answered = self.answered.max(at);
         self.doubts = 0;
@@ -337,7 +306,8 @@ impl Watch {
         self.window.pause();
         self.window.heard(now);
         self.since = now;
-        (self.miss, self.unanswered) = (None, None);
+        self.miss = None;
+        self.edge.acquit();
     }
 
     /// Whether it is to be told now what is said of it, so that it can refute that.
@@ -360,11 +330,10 @@ impl Watch {
         self.since = later(self.since);
         self.answered = later(self.answered);
         self.window.excuse(stalled, now);
-        self.unanswered = self.unanswered.map(later);
-        self.measuring = None;
+        self.edge.excuse(stalled, now);
+        self.path.break_off();
         if let Some(miss) = &mut self.miss {
-            let sent = miss.probes.iter_mut().chain(&mut miss.late);
-            sent.for_each(|(_, at)| *at = later(*at));
+            miss.excuse(stalled, now);
         }
     }
 
@@ -373,37 +342,24 @@ impl Watch {
     pub fn tick(&mut self, now: Time, ticks: Range<u64>, number: u64, scale: &Scale) -> Due {
         let mut due = Due::default();
         let whole = !ticks.is_empty();
-        let slot = |tick| tick % PER_INTERVAL as u64 == self.slot;
-        let ours = self.is_ours_to_beat() && ticks.take(PER_INTERVAL).any(slot);
+        let ours = self.edge.is_due(ticks);
         if ours || (whole && self.is_between_beats(now, scale)) {
             due.beat = true;
-            self.sent = Some(now);
-            self.unanswered = self.unanswered.or(Some(now));
-            self.beats = self.beats.wrapping_add(1);
+            self.edge.beat(now);
         }
-        if self.miss.as_ref().is_none_or(|miss| !miss.ours) && self.is_overdue(now, scale) {
+        if self.miss.as_ref().is_none_or(|miss| !miss.is_ours()) && self.is_overdue(now, scale) {
             self.begin_miss(now, true);
         }
         if let Some(miss) = &mut self.miss {
-            let wait = answer_wait(self.rtt, scale, self.health);
-            while miss.probes.front().is_some_and(|(_, at)| now.since(*at) >= wait) {
-                miss.late.extend(miss.probes.pop_front());
-                miss.lapsed = miss.lapsed.saturating_add(1);
-                if miss.late.len() > PROBES_MAX {
-                    miss.late.pop_front();
-                }
-            }
-            if self.link.is_some() && now >= miss.next && miss.probes.len() < PROBES_MAX {
+            let rtt = self.path.rtt();
+            miss.lapse(now, answer_wait(rtt, scale, self.health));
+            if self.edge.is_up() && miss.is_due(now) {
                 due.probe = true;
-                miss.probes.push_back((number, now));
-                miss.sent = miss.sent.saturating_add(1);
-                let slow = miss.sent >= QUICK_PROBES;
-                let spacing = spacing(self.rtt, scale);
-                miss.next = now + if slow { spacing.max(scale.interval / 10) } else { spacing };
+                miss.probe(now, number, spacing(rtt, scale), scale.interval / 10);
             }
-        } else if whole && self.link.is_some() && self.is_to_be_measured(now, scale) {
+        } else if whole && self.edge.is_up() && self.is_to_be_measured(now, scale) {
             due.probe = true;
-            self.measuring = Some((number, now));
+            self.path.begin(number, now);
         }
         due
     }
@@ -412,9 +368,8 @@ impl Watch {
     #[must_use]
     pub fn next_look(&self, scale: &Scale) -> Option<Time> {
         let miss = self.miss.as_ref()?;
-        let lapse =
-            miss.probes.front().map(|(_, at)| *at + answer_wait(self.rtt, scale, self.health));
-        let probe = self.link.is_some().then_some(miss.next);
+        let lapse = miss.next_lapse(answer_wait(self.path.rtt(), scale, self.health));
+        let probe = self.edge.is_up().then_some(miss.next());
         [lapse, probe].into_iter().flatten().min()
     }
 
@@ -424,9 +379,7 @@ impl Watch {
     }
 
     fn begin_miss(&mut self, since: Time, ours: bool) {
-        let (probes, late) = (VecDeque::new(), VecDeque::new());
-        let miss = || Box::new(Miss { since, ours, probes, late, sent: 0, next: since, lapsed: 0 });
-        self.miss.get_or_insert_with(miss).ours |= ours;
+        self.miss.get_or_insert_with(|| Box::new(Miss::new(since))).note(ours);
     }
 
     /// The level of suspicion.
@@ -460,8 +413,8 @@ impl Watch {
     /// How its silence is judged.
     #[must_use]
     pub fn estimate(&self) -> PhiEstimate {
-        let lapsed = self.miss.as_ref().map_or(0, |miss| miss.lapsed);
-        PhiEstimate { loss: self.path_loss(), lapsed, ..self.window.estimate() }
+        let lapsed = self.miss.as_ref().map_or(0, |miss| miss.lapsed());
+        PhiEstimate { loss: self.path.loss(), lapsed, ..self.window.estimate() }
     }
 
     /// What there is to be said for a judgement.
@@ -470,10 +423,10 @@ impl Watch {
         Evidence {
             silence: if self.heard { self.window.silence(now) } else { now.since(self.since) },
             heard: self.heard,
-            dialed: self.link,
-            rtt: self.rtt,
-            loss: self.path_loss(),
-            probes: self.miss.as_ref().map_or(0, |miss| miss.lapsed),
+            dialed: self.edge.dialed(),
+            rtt: self.path.rtt(),
+            loss: self.path.loss(),
+            probes: self.miss.as_ref().map_or(0, |miss| miss.lapsed()),
         }
     }
 
@@ -483,14 +436,9 @@ impl Watch {
         let sent = |at: Time| now.since(at) < half + scale.interval / 4;
         scale.few
             && self.judged
-            && self.link == Some(false)
+            && self.edge.dialed() == Some(false)
             && self.window.last_heartbeat().is_some_and(|at| now.since(at) >= half)
-            && !self.sent.is_some_and(sent)
-    }
-
-    fn path_loss(&self) -> f64 {
-        // What was missed though QUIC sent it again is one way in two.
-        self.loss.max(1.0 - (1.0 - self.misses).sqrt()).clamp(LOSS_MIN, LOSS_MAX)
+            && !self.edge.sent().is_some_and(sent)
     }
 
     /// Whether it should have been heard by now.
@@ -502,33 +450,21 @@ impl Watch {
         }
         // Who has refuted us is not asked for at each heartbeat.
         let unanswered = |sent| self.doubts == 0 && now.since(sent) >= patience;
-        self.unanswered.is_some_and(unanswered)
+        self.edge.unanswered().is_some_and(unanswered)
             || self.window.silence(now) >= (scale.interval + patience) * doubted
+    }
+
+    fn is_to_be_measured(&self, now: Time, scale: &Scale) -> bool {
+        let with_beat = self.edge.sent().is_none_or(|sent| sent == now);
+        let often = self.is_ours_to_beat() && self.edge.beats() % MEASURE_BEATS == 1;
+        self.path.is_to_be_measured(now, scale.interval, with_beat, often)
     }
 
     /// How late an answer may be.
     fn patience(&self, scale: &Scale) -> Duration {
-        let rtt = self.rtt.unwrap_or(RTT_UNKNOWN);
+        let rtt = self.path.rtt().unwrap_or(RTT_UNKNOWN);
         let answered = rtt + rtt / 2 + ACK_DELAY + SLACK;
         answered.max(scale.interval / 10) * (1 + scale.health)
-    }
-
-    fn measure(&mut self, rtt: Duration) {
-        self.measuring = None;
-        let known = self.rtt.unwrap_or(rtt);
-        self.longer &= rtt > known + known / 2;
-        // Delays add up, nothing is ever early: a shorter one is believed at once.
-        self.rtt = Some(if rtt > known { known + (rtt - known) / 4 } else { rtt });
-    }
-
-    fn is_to_be_measured(&self, now: Time, scale: &Scale) -> bool {
-        let waits = |(_, at): (u64, Time)| now.since(at) < scale.interval;
-        if self.measuring.is_some_and(waits) {
-            return false;
-        }
-        let with_beat = self.sent.is_none_or(|sent| sent == now);
-        let often = self.is_ours_to_beat() && self.beats % MEASURE_BEATS == 1;
-        self.longer || (with_beat && (self.rtt.is_none() || often))
     }
 }
 
@@ -551,8 +487,6 @@ const OVERLAP_INTERVALS: u32 = 2;
 const RTT_UNKNOWN: Duration = Duration::from_millis(50);
 /// Beyond the round trip and the delay of the acknowledgement.
 const SLACK: Duration = Duration::from_millis(5);
-/// The weight of one heartbeat in the part that is missed.
-const LOSS_GAIN: f64 = 1.0 / 32.0;
 /// The round trip is measured once in so many heartbeats.
 const MEASURE_BEATS: u32 = 32;
 /// For so many intervals nobody is missed for good who was said to live: that is how long a handshake
@@ -562,4 +496,3 @@ const RECONNECT_INTERVALS: u32 = 6;
 const GRAVE_DOUBTS: u32 = 3;
 /// How far a peer that finds itself slow is believed.
 const PEER_HEALTH_MAX: u8 = 2;
-const PER_INTERVAL: usize = TICKS_PER_INTERVAL as usize;

@@ -1,0 +1,107 @@
+//! The probes to a peer of which something was missed.
+
+use std::{collections::VecDeque, time::Duration};
+
+use crate::protocol::time::Time;
+
+/// Probes sent quickly; those after them come once in a tenth of an interval.
+pub const QUICK_PROBES: u32 = 24;
+/// Most probes whose answers are waited for at a time.
+pub const PROBES_MAX: usize = 64;
+
+/// Something was missed, and nothing has been heard since.
+#[derive(Debug)]
+pub(super) struct Miss {
+    since: Time,
+    /// Something was missed here; or else another node has asked, which says nothing of our path.
+    ours: bool,
+    probes: VecDeque<(u64, Time)>,
+    /// Probes that have lapsed; if they are answered after all, the way is longer than was known.
+    late: VecDeque<(u64, Time)>,
+    sent: u32,
+    next: Time,
+    lapsed: u32,
+}
+
+impl Miss {
+    /// It is to be probed from now on.
+    pub(super) const fn new(since: Time) -> Self {
+        Self {
+            since,
+            ours: false,
+            probes: VecDeque::new(),
+            late: VecDeque::new(),
+            sent: 0,
+            next: since,
+            lapsed: 0,
+        }
+    }
+
+    pub(super) const fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Whether something was missed here.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Something was missed here, if so.
+    pub(super) const fn note(&mut self, ours: bool) {
+        self.ours |= ours;
+    }
+
+    /// How many probes were not answered in time.
+    pub(super) const fn lapsed(&self) -> u32 {
+        self.lapsed
+    }
+
+    /// The probes whose answers are waited for.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &(u64, Time)> {
+        self.probes.iter()
+    }
+
+    /// Those that have lapsed.
+    pub(super) fn late(&self) -> impl Iterator<Item = &(u64, Time)> {
+        self.late.iter()
+    }
+
+    /// Gives up the probes that have been waited for so long.
+    pub(super) fn lapse(&mut self, now: Time, wait: Duration) {
+        while self.probes.front().is_some_and(|(_, at)| now.since(*at) >= wait) {
+            self.late.extend(self.probes.pop_front());
+            self.lapsed = self.lapsed.saturating_add(1);
+            if self.late.len() > PROBES_MAX {
+                self.late.pop_front();
+            }
+        }
+    }
+
+    /// Whether it is time for another probe.
+    pub(super) fn is_due(&self, now: Time) -> bool {
+        now >= self.next && self.probes.len() < PROBES_MAX
+    }
+
+    /// A probe is sent. The next one comes after `spacing`, or once many were in vain after `slow`.
+    pub(super) fn probe(&mut self, now: Time, number: u64, spacing: Duration, slow: Duration) {
+        self.probes.push_back((number, now));
+        self.sent = self.sent.saturating_add(1);
+        self.next = now + if self.sent >= QUICK_PROBES { spacing.max(slow) } else { spacing };
+    }
+
+    /// When the next probe is due.
+    pub(super) const fn next(&self) -> Time {
+        self.next
+    }
+
+    /// When the first probe that is waited for lapses.
+    pub(super) fn next_lapse(&self, wait: Duration) -> Option<Time> {
+        self.probes.front().map(|(_, at)| *at + wait)
+    }
+
+    /// Takes time out of the waiting.
+    pub(super) fn excuse(&mut self, stalled: Duration, now: Time) {
+        let sent = self.probes.iter_mut().chain(&mut self.late);
+        sent.for_each(|(_, at)| *at = (*at + stalled).min(now));
+    }
+}

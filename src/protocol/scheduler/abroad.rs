@@ -1,0 +1,232 @@
+//! Whom this node hears in other datacenters, and which of these cannot be reached.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::members::Members;
+use crate::protocol::{
+    datacenters::Datacenters,
+    id::{Datacenter, NodeId},
+    links::Links,
+    overlay::{DatacenterIndex, FELLOWS_MIN, Overlay},
+    time::Time,
+};
+
+/// What is known of other datacenters.
+#[derive(Debug)]
+pub(super) struct Abroad {
+    datacenters: Datacenters,
+    /// Who is not heard, of those whom this node only listens to; and if another one of that datacenter
+    /// has answered since, from when on this one's silence counts by itself.
+    missed: BTreeMap<NodeId, Option<Time>>,
+    /// Whom this node hears in other datacenters may have changed, or who is to be heard.
+    heard_changed: bool,
+    /// Who is there, or what they say they are cut off from.
+    members_changed: bool,
+}
+
+impl Abroad {
+    /// All datacenters can be reached.
+    pub(super) fn new(gossip_interval: Duration) -> Self {
+        Self {
+            datacenters: Datacenters::new(gossip_interval),
+            missed: BTreeMap::new(),
+            heard_changed: false,
+            members_changed: false,
+        }
+    }
+
+    /// Takes over what was known before.
+    pub(super) fn restore(
+        &mut self,
+        unreachable: Arc<BTreeSet<Datacenter>>,
+        severed: BTreeSet<Datacenter>,
+    ) {
+        self.datacenters.restore(unreachable, severed);
+        self.members_changed = true;
+    }
+
+    /// The datacenters that cannot be reached.
+    pub(super) const fn unreachable(&self) -> &Arc<BTreeSet<Datacenter>> {
+        self.datacenters.unreachable()
+    }
+
+    /// From which datacenters this node has said that it is cut off.
+    pub(super) const fn told(&self) -> &BTreeSet<Datacenter> {
+        self.datacenters.told()
+    }
+
+    pub(super) fn due(&self) -> Option<Time> {
+        self.datacenters.due()
+    }
+
+    /// Whether everybody is heard.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.datacenters.is_at_rest() && self.missed.is_empty()
+    }
+
+    /// Who is there may have changed.
+    pub(super) const fn members_changed(&mut self, changed: bool) {
+        self.members_changed |= changed;
+    }
+
+    /// Whom this node hears, or is to hear, may have changed.
+    pub(super) const fn hearing_changed(&mut self, changed: bool) {
+        self.heard_changed |= changed;
+    }
+
+    /// Whether that is to be looked at.
+    pub(super) const fn has_hearing_changed(&self) -> bool {
+        self.heard_changed
+    }
+
+    /// A round begins.
+    pub(super) fn begin_round(&mut self) {
+        self.heard_changed |= !self.missed.is_empty();
+    }
+
+    /// A peer says from which datacenters it is cut off.
+    pub(super) fn said(&mut self, peer: NodeId, from: BTreeSet<Datacenter>) {
+        self.datacenters.said(peer, from);
+        self.members_changed = true;
+    }
+
+    /// Nobody speaks of a peer any more.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.datacenters.forgotten(node);
+        self.missed.remove(node);
+    }
+
+    /// A peer is not missed any more.
+    pub(super) fn acquit(&mut self, node: &NodeId) {
+        self.missed.remove(node);
+    }
+
+    /// What was missed says nothing any more.
+    pub(super) fn interrupt(&mut self) {
+        self.missed.clear();
+        self.heard_changed = true;
+    }
+
+    /// Only these are listened to.
+    pub(super) fn listen_to(&mut self, is_heard: impl Fn(&NodeId) -> bool) {
+        self.missed.retain(|node, _| is_heard(node));
+    }
+
+    /// Whether a peer is missed.
+    pub(super) fn misses(&self, node: &NodeId) -> bool {
+        self.missed.contains_key(node)
+    }
+
+    /// Whether a peer is missed though another one there has answered for long enough.
+    pub(super) fn misses_alone(&self, node: &NodeId, now: Time) -> bool {
+        self.missed.get(node).copied().flatten().is_some_and(|from| from <= now)
+    }
+
+    /// A peer that this node only listens to is not heard any more.
+    pub(super) fn miss(&mut self, node: NodeId, members: &Members) {
+        // It may have answered before another one's silence was to count, and is silent itself now.
+        let place = members.place(&node);
+        for (other, from) in &mut self.missed {
+            if members.place(other) == place {
+                *from = None;
+            }
+        }
+        self.missed.insert(node, None);
+    }
+
+    /// A peer has answered just now. `interval`: the time between two rounds.
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        node: &NodeId,
+        members: &Members,
+        interval: Duration,
+    ) {
+        self.missed.remove(node);
+        let Some(place) = members.place(node) else { return };
+        if place == Overlay::HOME {
+            return;
+        }
+        self.heard_changed = true;
+        self.datacenters.answered(now, members.overlay().name(place));
+        for (other, from) in &mut self.missed {
+            if members.place(other) == Some(place) {
+                // After a cut they do not all answer at the same moment.
+                from.get_or_insert(now + interval * ANSWER_PATIENCE);
+            }
+        }
+    }
+
+    /// Looks which datacenters are heard.
+    pub(super) fn hear(&mut self, now: Time, members: &Members, links: &Links) {
+        self.heard_changed = false;
+        let mut heard = BTreeMap::new();
+        for node in links.wanted() {
+            let Some(peer) = members.get(node) else { continue };
+            if peer.datacenter != Overlay::HOME {
+                let missed = peer.suspected || self.missed.contains_key(node);
+                let hears = links.has(node) && !missed;
+                let name = members.overlay().name(peer.datacenter);
+                *heard.entry(name.clone()).or_default() |= hears;
+            }
+        }
+        self.datacenters.bridged(now, &heard);
+    }
+
+    /// Time passes. Says from which datacenters this node is cut off, if these are not the same as
+    /// before.
+    pub(super) fn tick(&mut self, now: Time, members: &Members) -> Option<BTreeSet<Datacenter>> {
+        let overlay = members.overlay();
+        let single = |name: &Datacenter| {
+            overlay.inhabited().any(|at| overlay.name(at) == name && overlay.members(at) == 1)
+        };
+        let severed = self.datacenters.tick(now, single);
+        self.members_changed |= severed.is_some();
+        severed
+    }
+
+    /// Says which datacenters cannot be reached any more, and which can again.
+    pub(super) fn assess(
+        &mut self,
+        members: &Members,
+    ) -> Option<(Vec<Datacenter>, Vec<Datacenter>)> {
+        if !std::mem::take(&mut self.members_changed) || self.datacenters.is_whole() {
+            return None;
+        }
+        let others = members.iter().filter_map(|(node, peer)| Some((node, peer.site()?)));
+        let (lost, found) = self.datacenters.assess(members.overlay(), others);
+        (!lost.is_empty() || !found.is_empty()).then_some((lost, found))
+    }
+
+    /// The datacenters where somebody else is to be tried, and who is to be tried again: where no
+    /// neighbour is heard, and where one of two is missed.
+    pub(super) fn doubted(
+        &self,
+        now: Time,
+        members: &Members,
+    ) -> (BTreeSet<DatacenterIndex>, Vec<&NodeId>) {
+        let overlay = members.overlay();
+        let by_name = |name: &Datacenter| overlay.inhabited().find(|at| overlay.name(*at) == name);
+        let mut doubted: BTreeSet<_> = self.datacenters.doubted(now).filter_map(by_name).collect();
+        let few =
+            |node: &NodeId| members.place(node).filter(|at| overlay.members(*at) == FELLOWS_MIN);
+        let mut again = Vec::new();
+        for (node, from) in &self.missed {
+            match (few(node), from) {
+                (None, _) => {}
+                (Some(place), None) => {
+                    doubted.insert(place);
+                }
+                (Some(_), Some(_)) => again.push(node),
+            }
+        }
+        (doubted, again)
+    }
+}
+
+/// Rounds that the other one of two is given to answer, when one has.
+const ANSWER_PATIENCE: u32 = 2;

@@ -1,0 +1,106 @@
+//! When the rounds are, and what this process has time for in them.
+
+use std::time::Duration;
+
+use rand::{RngExt, rngs::SmallRng};
+
+use crate::protocol::time::Time;
+
+/// The rounds of one node.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    interval: Duration,
+    next: Time,
+    begun: bool,
+    /// The last round began much later than it was to.
+    late: bool,
+    /// Links that may still be compared at once in this round.
+    at_once: usize,
+}
+
+impl Rounds {
+    /// The first round is due at once.
+    pub(super) const fn new(now: Time, interval: Duration) -> Self {
+        Self { interval, next: now, begun: false, late: false, at_once: AT_ONCE_MAX }
+    }
+
+    /// When the next round is due.
+    pub(super) const fn due(&self) -> Time {
+        self.next
+    }
+
+    /// Whether there was a round yet.
+    pub(super) const fn have_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Begins a round, if one is due.
+    pub(super) fn begin(&mut self, now: Time, rng: &mut SmallRng) -> bool {
+        if now < self.next {
+            return false;
+        }
+        // Who cannot keep its own time has no time for what can wait.
+        self.late = now.since(self.next) > self.interval / LATE;
+        self.next = self.following(now, rng);
+        self.begun = true;
+        self.at_once = if self.late { 0 } else { AT_ONCE_MAX };
+        true
+    }
+
+    /// The first rounds of nodes that start together are soon out of step.
+    fn following(&self, now: Time, rng: &mut SmallRng) -> Time {
+        if !self.begun {
+            return now + self.interval.mul_f64(rng.random_range(0.5..1.0));
+        }
+        // A stalled process does not make up for the rounds it missed.
+        let next = self.next + self.interval;
+        if next > now { next } else { now + self.interval }
+    }
+
+    /// The next round is no later than this.
+    pub(super) fn hurry(&mut self, at: Time) {
+        self.next = self.next.min(at);
+    }
+
+    /// Whether the last round began much later than it was to.
+    pub(super) const fn is_late(&self) -> bool {
+        self.late
+    }
+
+    /// How many links may still be compared at once in this round.
+    pub(super) const fn at_once(&self) -> usize {
+        self.at_once
+    }
+
+    /// So many were.
+    pub(super) const fn compared(&mut self, count: usize) {
+        self.at_once -= count;
+    }
+
+    /// When the round so many rounds after the next one is.
+    pub(super) fn after(&self, rounds: u32) -> Time {
+        self.next + self.interval * rounds
+    }
+
+    /// The first round that is not before this.
+    pub(super) fn not_before(&self, due: Time) -> Time {
+        let rounds = due.since(self.next).as_micros().div_ceil(self.interval.as_micros());
+        self.after(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// Leaves out a round if it was before `now`, or, if `inclusive`, is due now.
+    pub(super) fn skip(&mut self, now: Time, inclusive: bool) -> bool {
+        let skips = self.next < now || (inclusive && self.next == now);
+        if skips {
+            self.next = self.next + self.interval;
+            self.at_once = AT_ONCE_MAX;
+        }
+        skips
+    }
+}
+
+/// A round that is later than a fourth of the interval repairs nothing: this process has too little of
+/// the processor, and exchanges would take more of it.
+const LATE: u32 = 4;
+/// New neighbours that are compared with at once, within one round.
+const AT_ONCE_MAX: usize = 1;

@@ -1,0 +1,168 @@
+//! Whom exchanges are under way with, and whom they have failed with.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use rand::{RngExt, rngs::SmallRng};
+
+use crate::protocol::{id::NodeId, route::Target, time::Time};
+
+/// Most exchanges of one node's own making under way at once.
+pub const IN_FLIGHT_MAX: usize = 64;
+
+/// What came of exchanges, by whom they were begun with.
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    in_flight: BTreeMap<Target, Time>,
+    failures: BTreeMap<Target, Failures>,
+    /// Which node answered at an address, this one included, and when.
+    answered: BTreeMap<String, (NodeId, Time)>,
+    /// Where those were who are forgotten, the last ones: they may have forgotten us as well.
+    remembered: VecDeque<(NodeId, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failures {
+    count: u32,
+    last: Time,
+    /// Part of the wait that is waited, so that nodes that failed together try apart.
+    jitter: f64,
+}
+
+/// What the wait after a failure is measured by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Time between two rounds.
+    pub(super) interval: Duration,
+    /// Too few peers are live, or there is no connection: a seed may be all there is.
+    pub(super) short: bool,
+}
+
+impl Targets {
+    /// Exchanges with these begin.
+    pub(super) fn begin(&mut self, now: Time, targets: &[Target]) {
+        self.in_flight.extend(targets.iter().map(|target| (target.clone(), now)));
+    }
+
+    /// How many exchanges may still be begun.
+    pub(super) fn room(&self) -> usize {
+        IN_FLIGHT_MAX.saturating_sub(self.in_flight.len())
+    }
+
+    /// Whom exchanges are under way with.
+    pub(super) fn in_flight(&self) -> impl Iterator<Item = &Target> {
+        self.in_flight.keys()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    pub(super) fn is_in_flight(&self, target: &Target) -> bool {
+        self.in_flight.contains_key(target)
+    }
+
+    /// Exchanges that nobody reported the end of do not count any more.
+    pub(super) fn expire(&mut self, now: Time, timeout: Duration) {
+        self.in_flight.retain(|_, begun| now.since(*begun) < timeout);
+    }
+
+    /// Nobody will report the end of any exchange.
+    pub(super) fn interrupt(&mut self) {
+        self.in_flight.clear();
+    }
+
+    /// An exchange has ended.
+    pub(super) fn ended(&mut self, target: &Target) {
+        self.in_flight.remove(target);
+    }
+
+    /// This node answers at an address.
+    pub(super) fn answered(&mut self, now: Time, address: String, node: NodeId) {
+        self.answered.insert(address, (node, now));
+    }
+
+    /// Which node answered at an address last, and when.
+    pub(super) fn answerer(&self, address: &str) -> Option<&(NodeId, Time)> {
+        self.answered.get(address)
+    }
+
+    /// Whether somebody has ever answered at an address.
+    pub(super) fn has_answered(&self, address: &str) -> bool {
+        self.answered.contains_key(address)
+    }
+
+    /// It may be tried at any time.
+    pub(super) fn succeeded(&mut self, target: &Target) {
+        self.failures.remove(target);
+    }
+
+    /// It is tried again later.
+    pub(super) fn failed(&mut self, now: Time, target: Target, rng: &mut SmallRng) {
+        let count = self.failures.get(&target).map_or(0, |failures| failures.count) + 1;
+        let jitter = rng.random_range(0.5..1.0);
+        self.failures.insert(target, Failures { count, last: now, jitter });
+    }
+
+    /// There is news of a peer.
+    pub(super) fn reached(&mut self, node: NodeId) {
+        self.remembered.retain(|(known, _)| *known != node);
+        self.failures.remove(&Target::Peer(node));
+    }
+
+    /// Nobody speaks of a peer any more.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.failures.remove(&Target::Peer(node.clone()));
+    }
+
+    /// Two that have forgotten each other would not meet again if no seed is there any more.
+    pub(super) fn remember(&mut self, node: &NodeId, addresses: Vec<String>, seeds: &[String]) {
+        self.remembered.retain(|(known, _)| known != node);
+        self.remembered.extend(addresses.into_iter().map(|address| (node.clone(), address)));
+        while self.remembered.len() > REMEMBERED_MAX {
+            let Some((_, address)) = self.remembered.pop_front() else { break };
+            if !seeds.contains(&address) {
+                self.answered.remove(&address);
+                self.failures.remove(&Target::Address(address));
+            }
+        }
+    }
+
+    /// Where those were who are forgotten.
+    pub(super) fn remembered(&self) -> impl Iterator<Item = &String> {
+        self.remembered.iter().map(|(_, address)| address)
+    }
+
+    /// Whether nothing is under way with it, and it has not failed lately.
+    pub(super) fn is_free(&self, now: Time, target: &Target, pace: Pace) -> bool {
+        !self.in_flight.contains_key(target)
+            && self
+                .failures
+                .get(target)
+                .is_none_or(|failures| now.since(failures.last) >= failures.back_off(target, pace))
+    }
+}
+
+impl Failures {
+    /// How long to wait after the last one.
+    fn back_off(self, target: &Target, pace: Pace) -> Duration {
+        let doublings = match target {
+            Target::Peer(_) => PEER_DOUBLINGS_MAX,
+            Target::Address(_) if pace.short => NEEDED_SEED_DOUBLINGS_MAX,
+            Target::Address(_) => SEED_DOUBLINGS_MAX,
+        };
+        let rounds = 1_u32 << (self.count - 1).min(doublings);
+        (pace.interval * rounds).mul_f64(self.jitter)
+    }
+}
+
+/// Addresses of forgotten peers that are tried like seeds.
+const REMEMBERED_MAX: usize = 64;
+/// A peer that fails is tried again after at most 4 rounds.
+const PEER_DOUBLINGS_MAX: u32 = 2;
+/// A seed that fails is tried again after at most 4 rounds while too few peers are live, since it
+/// may be all there is, and after at most 32 rounds otherwise.
+const NEEDED_SEED_DOUBLINGS_MAX: u32 = 2;
+const SEED_DOUBLINGS_MAX: u32 = 5;

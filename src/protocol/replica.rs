@@ -4,7 +4,7 @@
 //! everybody else's are changed by news alone, and only as [`NodeMap::apply`] allows.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,57 +12,74 @@ use std::{
 use imbl::OrdMap;
 
 use super::{
-    bucket::Bucket,
     bulk::Bulk,
     claim::OwnName,
     delta::{Delta, NodeDelta},
     digest::{Digest, DigestEntry},
     entry::{Content, Entry, Key},
     event::{Event, Problem},
-    flow::{Flow, FlowConfig},
     gossip::{Gossip, Have, OWNERS_MAX},
-    id::{Generation, NodeId, Version},
+    id::{Generation, NodeId},
     map::{Budget, MapLimits, NodeMap, Refusal},
     push::{FLOOD_BYTES_MAX, Fresh, Item, Push, Told},
     questions::Questions,
     record::{NodeRecord, Status, check_tags},
-    revocation::{Authorities, Revocations},
     route::{Counter, Misconduct, Output, SchedulerInput, StorageInput, TransportInput},
-    seal::Seals,
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
-    verdict::Verdict,
     view::NodeView,
     wave::Waves,
     write::{Write, WriteError, Written},
 };
 use crate::protocol::durable::{Change, Stored, StoredEntry};
 
+mod accusations;
 mod ageing;
 mod applying;
 mod census;
+mod clock;
 mod exchanging;
+mod forgotten;
 mod marks;
 mod news;
 mod opinion;
+mod own;
+mod published;
 mod quotas;
 mod reconciliation;
-mod sealing;
 mod returned;
+mod returning;
+mod revoked;
 mod revoking;
+mod sealing;
 mod serving;
+mod signing;
+mod tombstones;
 mod writing;
 
-use marks::Marks;
+use accusations::Accusations;
+use clock::Clock;
+use forgotten::Forgotten;
+use own::{Expiries, Own, Pace};
+pub use published::CopyPool;
+use published::Published;
+use quotas::Quotas;
+use returned::ReturnedPeers;
+use revoked::Revoked;
+use signing::Signing;
+use tombstones::Tombstones;
+
 pub use marks::{MARK_MAX, MARKS_MAX};
 pub use quotas::{
     ACCUSATIONS_PER_SECOND, ACCUSATIONS_SAVED_MAX, LIVES_PER_MINUTE, LIVES_SAVED_MAX,
     OWN_HEADS_PER_SECOND, OWN_HEADS_SAVED_MAX, RELAYS_PER_PEER, REVOCATIONS_PER_SECOND,
     REVOCATIONS_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX, WAVES_PER_PEER,
 };
-pub use reconciliation::SKETCH_LINES_MIN;
 
+/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 490 bytes, and
+/// the sketch one more way across the network; the lines of 64 nodes take 1,700.
+pub const SKETCH_LINES_MIN: usize = 64;
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
@@ -93,84 +110,25 @@ pub struct ReplicaConfig {
 #[derive(Debug)]
 pub struct Replica {
     config: ReplicaConfig,
-    own: NodeMap,
+    own: Own,
     copies: BTreeMap<NodeId, Arc<NodeMap>>,
-    /// Where equal copies of other nodes in this process are; who shares them has no readers.
-    pool: Option<Arc<dyn CopyPool>>,
-    /// Peers no longer told of, soon to be forgotten.
-    retired: BTreeSet<NodeId>,
-    /// Peers forgotten or removed, whose old news is refused.
-    marks: Marks,
-    /// Peers of an earlier run that have not been met in this one, and until when the store keeps them.
-    unmet: (BTreeSet<NodeId>, Time),
-    /// Own tombstones, oldest first, and when each may be collected.
-    tombstones: VecDeque<(Version, Time)>,
-    /// Own keys that expire, earliest first.
-    expiries: BTreeSet<(Time, Key)>,
-    digest: Option<Arc<Digest>>,
-    /// The sums of its lines, kept up to date with every change.
-    sketch: Sketch,
-    bulk: Bulk,
-    view: OrdMap<NodeId, Arc<NodeView>>,
-    changed: BTreeSet<NodeId>,
-    /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
-    wall_origin: SystemTime,
-    /// By how much the wall clock has gone ahead of the monotonic one, where that is enough to be told.
-    suspended: Duration,
-    /// What was said of this node's own name, and what was done about it.
-    own_name: OwnName,
+    forgotten: Forgotten,
+    published: Published,
+    clock: Clock,
     /// What is to be told to whom.
     push: Push,
-    /// How fast own writes are pushed; the own line before the first that waits, and until when at most.
-    flow: Flow,
-    held: Option<(DigestEntry, Time)>,
+    bulk: Bulk,
     /// Who has which version, while that is being asked.
     waves: Waves,
-    /// The wave that asks whether tombstones may go, the version it asks about, when the last one was
-    /// sent, and how long to wait for the next.
-    collecting: Option<(u64, Version)>,
-    collected: (Time, Duration),
-    /// Who agreed on what is thought of a peer, as far as that was told.
-    observers: BTreeMap<NodeId, (Verdict, Arc<[NodeId]>)>,
     /// Who asks who hears whom.
     questions: Questions,
-    /// What others say of this life and is not refuted yet, and when something last was.
-    accused: Option<(Generation, Verdict)>,
-    refuted: Option<Time>,
-    /// When a life was last begun because of what others said.
-    forced: Option<Time>,
-    /// When a floor that was lost was last taken over.
-    inherited: Option<Time>,
-    /// When this is called again.
-    armed: Option<Time>,
-    /// What signatures are made and verified with, if there are any in this cluster.
-    seals: Option<Seals>,
-    signer: Option<sealing::Signer>,
-    /// The life, and the certificate that cannot vouch for it.
-    unable_to_sign: Option<(Generation, u64)>,
-    /// A problem to report with the next input.
-    untold: Option<Problem>,
-    /// Nodes that have signed two states as one.
-    liars: BTreeSet<NodeId>,
+    accusations: Accusations,
+    signing: Signing,
+    revoked: Revoked,
     /// What others may still have this node do: begin other lives of theirs, take verdicts over.
-    quotas: quotas::Quotas,
+    quotas: Quotas,
     /// Who came back with less than it had, and what others say of this node's own past.
-    returned: returned::ReturnedPeers,
-    /// Whose certificates are revoked, who knows whose word counts for that, and how often all of it
-    /// may be told.
-    revocations: Arc<Revocations>,
-    authorities: Option<Arc<dyn Authorities>>,
-    revocations_told: Bucket,
-    revocations_due: Time,
-}
-
-/// Where nodes in one process find equal copies of a peer's map, so that they keep one together.
-pub trait CopyPool: std::fmt::Debug + Send + Sync {
-    /// Replaces `copy` by an equal one of another node, or keeps it for others to find.
-    ///
-    /// Copies of one owner are equal if generation, reach, horizon, floor, record and verdict are,
-    /// unless [`NodeMap::is_settled`] denies it.
-    fn share(&self, owner: &NodeId, copy: &mut Arc<NodeMap>);
+    returned: ReturnedPeers,
 }
 
 impl Replica {
@@ -187,64 +145,46 @@ impl Replica {
         wall: SystemTime,
         out: &mut Vec<Output>,
     ) -> Self {
+        let unmet = stored.peers.keys().cloned().collect();
+        let own = Own {
+            map: NodeMap::default(),
+            name: OwnName::new(renewed),
+            expiries: Expiries::default(),
+            tombstones: Tombstones::new(now, config.tombstone_grace, config.limits.keys),
+            pace: Pace::new(now),
+        };
         let mut this = Self {
-            own: NodeMap::default(),
+            own,
             copies: BTreeMap::new(),
-            pool: None,
-            retired: BTreeSet::new(),
-            marks: Marks::default(),
-            unmet: (stored.peers.keys().cloned().collect(), now + config.forget_after),
-            tombstones: VecDeque::new(),
-            expiries: BTreeSet::new(),
-            digest: None,
-            sketch: Sketch::new(config.sketch_key),
-            bulk: Bulk::default(),
-            view: OrdMap::new(),
-            changed: BTreeSet::new(),
-            wall_origin: origin(now, wall),
-            suspended: Duration::ZERO,
-            own_name: OwnName::new(renewed),
+            forgotten: Forgotten::new(unmet, now + config.forget_after),
+            published: Published::new(config.sketch_key),
+            clock: Clock::new(now, wall, config.forget_after),
             push: Push::new(now),
-            flow: Flow::new(FlowConfig { interval: writing::FLOW_INTERVAL }, now),
-            held: None,
+            bulk: Bulk::default(),
             waves: Waves::default(),
-            collecting: None,
-            collected: (now, census::COLLECT_INTERVAL),
-            observers: BTreeMap::new(),
             questions: Questions::new(now),
-            accused: None,
-            refuted: None,
-            forced: None,
-            inherited: None,
-            armed: None,
-            seals: None,
-            signer: None,
-            unable_to_sign: None,
-            untold: None,
-            liars: BTreeSet::new(),
-            quotas: quotas::Quotas::default(),
-            returned: returned::ReturnedPeers::default(),
-            revocations: Arc::new(Revocations::restored(stored.revocations.iter().cloned())),
-            authorities: None,
-            revocations_told: Bucket::full(now, revoking::ANSWERS_PER_SECOND),
-            revocations_due: now,
+            accusations: Accusations::default(),
+            signing: Signing::default(),
+            revoked: Revoked::new(now, stored.revocations.iter().cloned()),
+            quotas: Quotas::default(),
+            returned: ReturnedPeers::default(),
             config,
         };
-        this.own = this.restored(stored, now, wall);
+        this.own.map = this.restored(stored, now, wall);
         for (node, view) in copies.iter().filter(|(node, _)| **node != this.config.node) {
-            if this.revocations.ends(node, view.generation) {
+            if this.revoked.union.ends(node, view.generation) {
                 continue;
             }
             this.copies.insert(node.clone(), Arc::new(NodeMap::from_view(view)));
-            this.unmet.0.remove(node);
-            this.changed.insert(node.clone());
+            this.forgotten.met(node);
+            this.published.show(node.clone());
         }
         let record = this.config.record.clone();
         let persist = this.write_record(record);
         this.sum_all();
         out.push(Output::Persist(persist));
-        if !this.revocations.is_empty() {
-            out.push(Output::Revoked(Arc::clone(&this.revocations)));
+        if !this.revoked.union.is_empty() {
+            out.push(Output::Revoked(Arc::clone(&this.revoked.union)));
         }
         this.tick(now, out);
         this
@@ -259,7 +199,7 @@ impl Replica {
     /// This node's own map.
     #[must_use]
     pub const fn own(&self) -> &NodeMap {
-        &self.own
+        &self.own.map
     }
 
     /// The copy of a peer's map.
@@ -277,9 +217,9 @@ impl Replica {
     /// of them and this node's own line, if it is known.
     pub fn adopt(&mut self, copies: BTreeMap<NodeId, Arc<NodeMap>>, sums: Option<Sketch>) {
         self.copies = copies;
-        self.digest = None;
+        self.published.outdate();
         match sums {
-            Some(sums) => self.sketch = sums,
+            Some(sums) => self.published.set_sketch(sums),
             None => self.sum_all(),
         }
     }
@@ -288,15 +228,13 @@ impl Replica {
     /// nothing is kept for readers: [`Replica::view`] shows no change, and a digest is made anew each
     /// time. For those who run thousands of nodes in one process.
     pub fn share_copies(&mut self, pool: Arc<dyn CopyPool>) {
-        self.pool = Some(pool);
-        self.changed.clear();
-        self.digest = None;
+        self.published.share(pool);
     }
 
     /// The sum of all that is known here.
     #[must_use]
     pub const fn root(&self) -> u64 {
-        self.sketch.root()
+        self.published.sketch().root()
     }
 
     /// How many peers are known.
@@ -308,13 +246,13 @@ impl Replica {
     /// Whether this process has begun a later life since its name was heard, with a proof.
     #[must_use]
     pub const fn renewed(&self) -> bool {
-        self.own_name.renewed()
+        self.own.name.renewed()
     }
 
     /// The same, with a proof or upon what several members said.
     #[must_use]
     pub const fn has_answered_for_its_name(&self) -> bool {
-        self.own_name.has_answered()
+        self.own.name.has_answered()
     }
 
     /// Gives what the numbers of this node's questions are made of: 32 random bytes that nobody else knows.
@@ -325,24 +263,19 @@ impl Replica {
     /// Says what the wall clock shows now. It may have been set since the start: a machine without a
     /// battery begins in 1970, where every generation of others lies absurdly far ahead.
     pub fn set_wall(&mut self, now: Time, wall: SystemTime) {
-        let origin = origin(now, wall);
-        // The monotonic clock may stand still while the machine is suspended. The other one goes on.
-        let ahead = origin.duration_since(self.wall_origin).unwrap_or_default();
-        if ahead >= self.config.forget_after {
-            self.suspended = ahead;
-        }
-        self.wall_origin = origin;
+        self.clock.set_wall(now, wall);
     }
 
     /// Does what a cast says.
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
         self.drop_if_overslept(now, out);
-        out.extend(self.untold.take().map(|problem| Output::Event(Event::Error(problem))));
+        out.extend(self.signing.take_untold().map(|problem| Output::Event(Event::Error(problem))));
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
             // Every peer that is up to date says our own generation.
-            StorageInput::HeardOfSelf(generation, _) if generation <= self.own.generation() => {}
+            StorageInput::HeardOfSelf(generation, _) if generation <= self.own.map.generation() => {
+            }
             StorageInput::HeardOfSelf(generation, by) => {
                 self.heard_of_self(now, generation, by, out);
             }
@@ -362,7 +295,7 @@ impl Replica {
                 }
                 // This life may have begun, or gone on, while nobody could be told.
                 if up {
-                    let (node, map) = (self.config.node.clone(), &self.own);
+                    let (node, map) = (self.config.node.clone(), &self.own.map);
                     let (generation, version) = (map.generation(), map.max_version());
                     tell(
                         vec![peer.clone()],
@@ -377,7 +310,9 @@ impl Replica {
             StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
             StorageInput::Gossip(from, gossip) => self.gossip(now, &from, *gossip, out),
             StorageInput::TellRoot => {
-                out.push(Output::Scheduler(SchedulerInput::OwnRoot(self.sketch.root())));
+                out.push(Output::Scheduler(SchedulerInput::OwnRoot(
+                    self.published.sketch().root(),
+                )));
             }
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
@@ -400,12 +335,12 @@ impl Replica {
         batch.iter().try_for_each(|write| self.check_write(write))?;
         let batch = self.without_idle(now, batch);
         if batch.is_empty() {
-            let version = self.own.max_version();
+            let version = self.own.map.max_version();
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
         self.check_room(&batch)?;
         let before = self.before(&self.config.node);
-        let version = self.own.next_version();
+        let version = self.own.map.next_version();
         let mut persist = Vec::with_capacity(batch.len() + 1);
         let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
         let entries = batch.len();
@@ -433,14 +368,14 @@ impl Replica {
         check_tags(&tags)?;
         let old = self.own_record();
         if old.tags == tags {
-            let version = self.own.max_version();
+            let version = self.own.map.max_version();
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
         let before = self.before(&self.config.node);
         let mut persist = self.write_record(NodeRecord { tags: tags.clone(), ..old });
         persist.push(Change::Tags(tags));
         self.touched_own(now, before, out);
-        Ok(Written { version: self.own.max_version(), changed: true, persist })
+        Ok(Written { version: self.own.map.max_version(), changed: true, persist })
     }
 
     /// Says that the node is leaving, or has left. Whether a later start is to remember it, the caller
@@ -449,29 +384,29 @@ impl Replica {
         let before = self.before(&self.config.node);
         let persist = self.write_record(NodeRecord { status, ..self.own_record() });
         self.touched_own(now, before, out);
-        Written { version: self.own.max_version(), changed: true, persist }
+        Written { version: self.own.map.max_version(), changed: true, persist }
     }
 
     /// Whether the digest has a line of this peer: it has none once the peer is about to be forgotten.
     #[must_use]
     pub fn lists(&self, peer: &NodeId) -> bool {
-        self.copies.contains_key(peer) && !self.retired.contains(peer)
+        self.copies.contains_key(peer) && !self.forgotten.is_retired(peer)
     }
 
     /// How far all maps reach.
     #[must_use]
     pub fn digest(&mut self) -> Arc<Digest> {
-        if let Some(digest) = &self.digest {
+        if let Some(digest) = self.published.digest() {
             return Arc::clone(digest);
         }
-        let told = self.copies.iter().filter(|(node, _)| !self.retired.contains(*node));
+        let told = self.copies.iter().filter(|(node, _)| !self.forgotten.is_retired(*node));
         let mut entries: Vec<_> = told
             .map(|(node, map)| map.digest_entry(node.clone()))
-            .chain([self.own.digest_entry(self.config.node.clone())])
+            .chain([self.own.map.digest_entry(self.config.node.clone())])
             .collect();
         entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
         let digest = Arc::new(Digest { entries });
-        self.digest = self.pool.is_none().then(|| Arc::clone(&digest));
+        self.published.set_digest(&digest);
         digest
     }
 
@@ -578,16 +513,15 @@ impl Replica {
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.
     pub fn view(&mut self) -> Option<OrdMap<NodeId, Arc<NodeView>>> {
-        if self.changed.is_empty() {
+        let changed = self.published.take_changed();
+        if changed.is_empty() {
             return None;
         }
-        for node in std::mem::take(&mut self.changed) {
-            match self.map_of(&node).map(NodeMap::view) {
-                Some(view) => self.view.insert(node, Arc::new(view)),
-                None => self.view.remove(&node),
-            };
+        for node in changed {
+            let view = self.map_of(&node).map(NodeMap::view);
+            self.published.set_view(node, view);
         }
-        Some(self.view.clone())
+        Some(self.published.view().clone())
     }
 
     // --- starting
@@ -601,7 +535,7 @@ impl Replica {
         }
         map.restore(head.max_version, head.gc_floor);
         map.forget_batches();
-        self.tombstones = VecDeque::from(self.tombstones_of(&map, now));
+        self.own.tombstones.restore(now, &map);
         if head.generation == Generation::ZERO {
             return NodeMap::new(by_clock.max(Generation(1)), Vec::new());
         }
@@ -622,7 +556,7 @@ impl Replica {
     ) {
         let expires = entry.expires.map(|at| now + at.duration_since(wall).unwrap_or_default());
         if let Some(at) = expires {
-            self.expiries.insert((at, key.clone()));
+            self.own.expiries.insert(at, key.clone());
         }
         let content = match entry.value {
             Some(value) => Content::Value { value, expires },
@@ -630,19 +564,6 @@ impl Replica {
         };
         map.write(key, Entry { version: entry.version, content });
     }
-
-    /// The grace of what was deleted before the restart begins anew.
-    fn tombstones_of(&self, map: &NodeMap, now: Time) -> Vec<(Version, Time)> {
-        let due = self.collection(now);
-        let dead = map.entries().iter().filter(|(_, entry)| entry.is_tombstone());
-        let mut dead: Vec<_> = dead.map(|(_, entry)| (entry.version, due)).collect();
-        dead.sort_unstable();
-        dead
-    }
-}
-
-fn origin(now: Time, wall: SystemTime) -> SystemTime {
-    wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// Holds the price of news that was refused against the one who sent it.

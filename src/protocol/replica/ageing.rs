@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Replica, marks::Mark, opinion::REFUTE_INTERVAL, quotas::Quota, tell};
+use super::{Replica, marks::Mark, quotas::Quota, tell};
 use crate::protocol::{
     claim::Heard,
     digest::Digest,
@@ -24,7 +24,9 @@ impl Replica {
     /// Tells a peer which of those that it tells of were forgotten or removed here. Whoever of them
     /// lives hears it from that peer, or from this node, and refutes it.
     pub(super) fn remind(&self, from: &NodeId, digest: &Digest, out: &mut Vec<Output>) {
-        for (node, mark) in self.marks.named_in(from, digest).into_iter().take(REMINDERS_MAX) {
+        for (node, mark) in
+            self.forgotten.marks.named_in(from, digest).into_iter().take(REMINDERS_MAX)
+        {
             mark.recall(from, node, out);
         }
     }
@@ -67,7 +69,7 @@ impl Replica {
         if *subject == self.config.node {
             let verdict = Verdict { incarnation, level: Level::Dead };
             self.judged_by_others(now, generation, verdict, out);
-            if generation > self.own.generation() {
+            if generation > self.own.map.generation() {
                 self.heard_of_self(now, generation, Heard::Said(from.clone()), out);
             }
             return;
@@ -113,7 +115,7 @@ impl Replica {
 
     pub(super) fn retire(&mut self, peer: NodeId, generation: Generation) {
         let before = self.before(&peer);
-        if self.has_ended(&peer, generation) && self.retired.insert(peer) {
+        if self.has_ended(&peer, generation) && self.forgotten.retire(peer) {
             self.sum_up(&before);
         }
     }
@@ -141,7 +143,7 @@ impl Replica {
     fn mark(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
         let Some(copy) = self.copies.get(peer) else { return };
         let life = (copy.generation(), copy.verdict().incarnation);
-        let dropped = self.marks.insert(now, peer, life);
+        let dropped = self.forgotten.marks.insert(now, peer, life);
         if dropped > 0 {
             out.push(Output::Count(Counter::MarksDropped, dropped));
         }
@@ -151,13 +153,7 @@ impl Replica {
     /// to forget a dead node: what it would tell them is older than that. It learns who is there as a
     /// node does that starts.
     pub(super) fn drop_if_overslept(&mut self, now: Time, out: &mut Vec<Output>) {
-        let overdue = self.armed.map_or(Duration::ZERO, |due| now.since(due));
-        let slept = overdue.max(std::mem::take(&mut self.suspended));
-        if slept < self.config.forget_after {
-            return;
-        }
-        // The call that was asked for is on its way.
-        self.armed = Some(now);
+        let Some(slept) = self.clock.slept(now) else { return };
         let peers: Vec<_> = self.copies.keys().cloned().collect();
         if peers.is_empty() {
             return;
@@ -175,8 +171,8 @@ impl Replica {
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         let before = self.before(peer);
         let Some(copy) = self.copies.remove(peer) else { return };
-        self.retired.remove(peer);
-        self.observers.remove(peer);
+        self.forgotten.take_back(peer);
+        self.accusations.forget(peer);
         self.touched(&before);
         let cut_off = copy.record().filter(|r| remember && r.status != Status::Left);
         if let Some(record) = cut_off {
@@ -197,53 +193,44 @@ impl Replica {
     }
 
     pub(super) fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
-        self.armed = None;
+        self.clock.called();
         self.expire(now, out);
         self.collect(now, out);
-        if let Some((generation, verdict)) = self.accused.take() {
+        if let Some((generation, verdict)) = self.accusations.take_against_us() {
             self.judged_by_others(now, generation, verdict, out);
         }
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
         self.ask_to_collect(now, out);
-        self.marks.expire(now);
+        self.forgotten.marks.expire(now);
         self.look_at_revocations(now, out);
         self.bulk.tidy(now);
         self.quotas.tidy(now);
-        self.forget_unmet(now, out);
-        self.wake(now, out);
-    }
-
-    /// Whom only the store knows nobody else will forget: it would grow with every restart.
-    pub(super) fn forget_unmet(&mut self, now: Time, out: &mut Vec<Output>) {
-        if now < self.unmet.1 || self.unmet.0.is_empty() {
-            return;
+        let unmet = self.forgotten.take_unmet(now);
+        if !unmet.is_empty() {
+            out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
         }
-        let unmet = std::mem::take(&mut self.unmet.0);
-        out.push(Output::Persist(unmet.into_iter().map(Change::ForgetPeer).collect()));
+        self.wake(now, out);
     }
 
     /// Asks to be called when something expires, may be collected or is to be told next.
     pub(super) fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
         let next = [
-            self.expiries.first().map(|(at, _)| *at),
-            self.tombstones.front().map(|(_, due)| *due),
-            self.marks.next_expiry(),
+            self.own.expiries.next(),
+            self.own.tombstones.due(),
+            self.forgotten.marks.next_expiry(),
         ];
         let wait = next.into_iter().flatten().min().map_or(TICK_MAX, |at| at.since(now));
-        let wait = if self.excess_tombstones() > 0 { TICK_MIN } else { wait };
+        let wait = if self.own.tombstones.are_too_many() { TICK_MIN } else { wait };
         self.arm_at(now, now + wait.clamp(TICK_MIN, TICK_MAX), out);
         self.arm(now, out);
     }
 
     /// Asks to be called when there is something to be told or asked.
     pub(super) fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
-        let asks = !self.tombstones.is_empty()
-            && self.collecting.is_none()
-            && self.push.links().next().is_some();
-        let collecting = asks.then(|| self.collected.0 + self.collected.1);
-        let (held, refutes) = (self.held_until(now), self.accused.and(self.refuted));
-        let refutes = refutes.map(|at| at + REFUTE_INTERVAL);
+        let linked = self.push.links().next().is_some();
+        let collecting = self.own.tombstones.next_question().filter(|_| linked);
+        let (held, refutes) = (self.own.pace.held_until(now), self.accusations.due());
         let dues = [self.push.due(now), self.waves.due(), collecting, held, refutes];
         for due in dues.into_iter().flatten() {
             self.arm_at(now, due, out);
@@ -251,61 +238,30 @@ impl Replica {
     }
 
     pub(super) fn arm_at(&mut self, now: Time, due: Time, out: &mut Vec<Output>) {
-        // A call that has been asked for and is overdue is on its way.
-        if self.armed.is_none_or(|armed| due < armed) {
-            self.armed = Some(due);
-            out.push(Output::Wake(due.since(now)));
-        }
+        out.extend(self.clock.arm(now, due).map(Output::Wake));
     }
 
     /// Turns own keys that have expired into tombstones: one version for all of them.
     pub(super) fn expire(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut batch = Vec::new();
         while batch.len() < EXPIRIES_PER_TICK_MAX
-            && self.expiries.first().is_some_and(|(at, _)| *at <= now)
+            && let Some(key) = self.own.expiries.pop_due(now)
         {
-            batch.extend(self.expiries.pop_first().map(|(_, key)| Write::delete(key)));
+            batch.push(Write::delete(key));
         }
         if let Ok(Written { changed: true, persist, .. }) = self.write(now, batch, out) {
             out.push(Output::Persist(persist));
         }
     }
 
-    /// When a tombstone of now may be collected: after the grace, together with those that come a
-    /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
-    /// behind it, from the start: if it rose with every deletion, a large map would never be through.
-    pub(super) fn collection(&self, now: Time) -> Time {
-        let step = self.collection_step().as_micros().max(1);
-        let due = (now + self.config.tombstone_grace).since_origin().as_micros();
-        let due = u64::try_from(due.next_multiple_of(step)).unwrap_or(u64::MAX);
-        Time::from_origin(Duration::from_micros(due))
-    }
-
-    /// Least time between two rises of the floor.
-    pub(super) fn collection_step(&self) -> Duration {
-        self.config.tombstone_grace / COLLECTIONS_PER_GRACE
-    }
-
-    /// How many tombstones have to go before their time, many at once for the same reason.
-    pub(super) fn excess_tombstones(&self) -> usize {
-        let (held, max) = (self.tombstones.len(), self.config.limits.keys);
-        if held > max { held - max / 2 } else { 0 }
-    }
-
     pub(super) fn collect(&mut self, now: Time, out: &mut Vec<Output>) {
-        let mut floor = None;
-        let mut excess = self.excess_tombstones();
-        while self.tombstones.front().is_some_and(|(_, due)| *due <= now) || excess > 0 {
-            excess = excess.saturating_sub(1);
-            floor = self.tombstones.pop_front().map(|(version, _)| version);
-        }
-        let Some(floor) = floor else { return };
+        let Some(floor) = self.own.tombstones.take_due(now) else { return };
         self.raise_floor(now, floor, out);
     }
 
     pub(super) fn raise_floor(&mut self, now: Time, floor: Version, out: &mut Vec<Output>) {
         let before = self.before(&self.config.node);
-        let removed = self.own.collect(floor);
+        let removed = self.own.map.collect(floor);
         self.touched_own(now, before, out);
         let mut persist: Vec<_> = removed.into_iter().map(Change::Remove).collect();
         persist.push(Change::Head(self.head()));
@@ -328,8 +284,6 @@ const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
 /// Most forgotten nodes that a peer is reminded of at a time; the next exchange tells the others.
 const REMINDERS_MAX: usize = 256;
-/// How often within one grace the floor may rise.
-const COLLECTIONS_PER_GRACE: u32 = 4;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`].
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;

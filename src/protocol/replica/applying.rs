@@ -41,7 +41,7 @@ impl Replica {
         if self.is_absurd(now, delta.generation) {
             return Outcome::Refused(Refusal::Malformed);
         }
-        if self.revocations.ends(&delta.node, delta.generation) {
+        if self.revoked.union.ends(&delta.node, delta.generation) {
             self.refuse_revoked(from, out);
             return Outcome::Ignored;
         }
@@ -51,7 +51,7 @@ impl Replica {
             None => delta.verdict.incarnation,
         };
         let life = (delta.generation, incarnation);
-        if let Some(mark) = self.marks.against(from, &delta.node, life) {
+        if let Some(mark) = self.forgotten.marks.against(from, &delta.node, life) {
             out.push(Output::Count(Counter::ForgottenNewsRefused, 1));
             mark.recall(from, &delta.node, out);
             return Outcome::Ignored;
@@ -174,15 +174,15 @@ impl Replica {
             return Outcome::Known;
         }
         if applied.generation {
-            self.marks.remove(peer);
+            self.forgotten.marks.remove(peer);
         }
         // It lives anew, or has refuted that it is dead: the others tell of it again.
         if applied.generation || (applied.record && !self.is_gone(peer)) {
-            self.retired.remove(peer);
+            self.forgotten.take_back(peer);
         }
         self.touched(before);
         if applied.generation || applied.record {
-            self.unmet.0.remove(peer);
+            self.forgotten.met(peer);
             self.introduce(peer, earlier, applied.generation, out);
         }
         out.push(Output::Count(Counter::EntriesApplied, delta.entries.len() as u64));

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Replica, quotas::Quota, tell};
+use super::{Replica, quotas::Quota, tell, tombstones::COLLECT_INTERVAL};
 use crate::protocol::{
     gossip::{Gossip, Wave},
     id::{NodeId, Version},
@@ -21,7 +21,7 @@ impl Replica {
         patience: Duration,
         out: &mut Vec<Output>,
     ) -> u64 {
-        let about = (self.own.generation(), version);
+        let about = (self.own.map.generation(), version);
         let links = self.asked();
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.swell(now, swells, out);
@@ -62,12 +62,9 @@ impl Replica {
             match swell {
                 Swell::Pass(to, wave) => tell(to, Gossip::Wave(wave), out),
                 Swell::Answer(to, echo) => tell(vec![to], Gossip::Echo(echo), out),
-                Swell::Over(id, census) => match self.collecting {
-                    Some((asked, version)) if asked == id => {
-                        self.collecting = None;
-                        self.collect_passed(now, version, &census, out);
-                    }
-                    _ => out.push(Output::Counted(id, census)),
+                Swell::Over(id, census) => match self.own.tombstones.answered(id) {
+                    Some(version) => self.collect_passed(now, version, &census, out),
+                    None => out.push(Output::Counted(id, census)),
                 },
             }
         }
@@ -75,19 +72,15 @@ impl Replica {
 
     /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
     pub(super) fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
-        let due = now >= self.collected.0 + self.collected.1;
-        let Some((version, _)) = self.tombstones.back() else { return };
-        if !due || self.collecting.is_some() || self.push.links().next().is_none() {
+        if self.push.links().next().is_none() {
             return;
         }
-        let version = *version;
-        // Each asks everybody: what is in vain is tried less and less often.
-        self.collected = (now, (self.collected.1 * 2).min(COLLECT_INTERVAL_MAX));
-        let about = (self.own.generation(), version);
+        let Some(version) = self.own.tombstones.begin_question(now) else { return };
+        let about = (self.own.map.generation(), version);
         let links = self.asked();
         let patience = COLLECT_INTERVAL / 2;
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
-        self.collecting = Some((id, version));
+        self.own.tombstones.ask(id, version);
         self.swell(now, swells, out);
     }
 
@@ -104,19 +97,13 @@ impl Replica {
         if !census.complete || census.lack > 0 || census.have < live {
             return;
         }
-        self.collected.1 = COLLECT_INTERVAL;
+        self.own.tombstones.passed();
         self.drop_tombstones(now, version, out);
     }
 
     /// Drops all tombstones up to a version.
     pub(super) fn drop_tombstones(&mut self, now: Time, upto: Version, out: &mut Vec<Output>) {
-        while self.tombstones.front().is_some_and(|(at, _)| *at <= upto) {
-            self.tombstones.pop_front();
-        }
+        self.own.tombstones.drop_upto(upto);
         self.raise_floor(now, upto, out);
     }
 }
-
-/// How often it is asked whether everybody has passed the tombstones.
-pub(super) const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
-pub(super) const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);

@@ -46,16 +46,16 @@ impl Replica {
     ) {
         let continues =
             |(life, upto): &(Generation, Version)| *life == generation && floor <= *upto;
-        let due = self.inherited.is_none_or(|at| now.since(at) >= self.collection_step());
-        if due && floor > self.own.gc_floor() && self.own.ancestry().iter().any(continues) {
-            self.inherited = Some(now);
+        let due = self.own.tombstones.may_inherit(now);
+        if due && floor > self.own.map.gc_floor() && self.own.map.ancestry().iter().any(continues) {
+            self.own.tombstones.inherit(now);
             self.drop_tombstones(now, floor, out);
         }
     }
 
     /// Whether this is a later state of this node's name than its own.
     pub(super) fn is_later_self(&self, generation: Generation, version: Version) -> bool {
-        (generation, version) > (self.own.generation(), self.own.max_version())
+        (generation, version) > (self.own.map.generation(), self.own.map.max_version())
     }
 
     /// A later state of this node's name is said to be known. It may be our own past, with the store
@@ -69,12 +69,12 @@ impl Replica {
         by: Heard,
         out: &mut Vec<Output>,
     ) {
-        let ours = self.own.generation();
+        let ours = self.own.map.generation();
         let from = match &by {
             Heard::Said(from) => Some(from.clone()),
             Heard::Signed | Heard::SignedBefore | Heard::Present => None,
         };
-        match self.own_name.judge(heard, by, &self.standing(now)) {
+        match self.own.name.judge(heard, by, &self.standing(now)) {
             Ruling::Known => {}
             Ruling::TooFar => out.push(Output::Count(Counter::NewsRefused, 1)),
             Ruling::Unproved { tell } => {
@@ -91,7 +91,7 @@ impl Replica {
             Ruling::Renew(generation) => {
                 out.push(Output::Count(Counter::NameConflicts, 1));
                 let before = self.before(&self.config.node);
-                self.own.renew_alone(generation);
+                self.own.map.renew_alone(generation);
                 let persist = self.write_record(self.own_record());
                 out.push(Output::Persist(persist));
                 out.push(Output::Event(Event::Error(Problem::NameConflict { heard, ours })));
@@ -101,38 +101,33 @@ impl Replica {
     }
 
     fn standing(&self, now: Time) -> Standing {
-        let last = Generation::last(self.wall_origin + now.since_origin());
+        let last = Generation::last(self.clock.wall(now));
         Standing {
-            ours: self.own.generation(),
-            clock: self.clock(now),
+            ours: self.own.map.generation(),
+            clock: self.clock.generation(now),
             last: self.own_end().map_or(last, |end| end.min(last)),
             heads: self.heads(),
             members: self.copies.keys().filter(|node| !self.is_gone(node)).count(),
         }
     }
 
-    /// The life that the clock gives now.
-    pub(super) fn clock(&self, now: Time) -> Generation {
-        Generation::of(self.wall_origin + now.since_origin())
-    }
-
     /// The last life that this node's certificate can vouch for: nobody would follow it further.
     fn own_end(&self) -> Option<Generation> {
-        let credential = self.own.credential()?;
-        let certified = self.seals.as_ref()?.notary.certified(credential)?;
+        let credential = self.own.map.credential()?;
+        let certified = self.signing.seals.as_ref()?.notary.certified(credential)?;
         Some(certified.last_life())
     }
 
     /// Whether what members say of themselves has to be signed.
     pub(super) fn heads(&self) -> Heads {
-        match &self.seals {
+        match &self.signing.seals {
             Some(seals) if seals.signing == Signing::Require => Heads::Signed,
             _ => Heads::Unsigned,
         }
     }
 
     pub(super) fn is_absurd(&self, now: Time, generation: Generation) -> bool {
-        generation.is_absurd(self.wall_origin + now.since_origin())
+        generation.is_absurd(self.clock.wall(now))
     }
 
     /// Of what a peer's digest offers, what we lack.
@@ -145,7 +140,7 @@ impl Replica {
                 // By our line the peer sees what to show us of the later life that it knows.
                 let later = self.is_later_self(theirs.generation, theirs.max_version)
                     && !self.is_absurd(now, theirs.generation);
-                entries.extend(later.then(|| self.own.digest_entry(theirs.node.clone())));
+                entries.extend(later.then(|| self.own.map.digest_entry(theirs.node.clone())));
                 continue;
             }
             let known = self.copies.contains_key(&theirs.node);
@@ -166,9 +161,9 @@ impl Replica {
         theirs: &DigestEntry,
     ) -> Option<DigestEntry> {
         let absurd = self.is_absurd(now, theirs.generation)
-            || self.revocations.ends(&theirs.node, theirs.generation);
+            || self.revoked.union.ends(&theirs.node, theirs.generation);
         let life = (theirs.generation, theirs.verdict.incarnation);
-        if absurd || self.marks.against(from, &theirs.node, life).is_some() {
+        if absurd || self.forgotten.marks.against(from, &theirs.node, life).is_some() {
             return None;
         }
         let Some(copy) = self.copies.get(&theirs.node) else {
@@ -250,7 +245,7 @@ impl Replica {
         if all {
             let nodes = self.copies.keys().chain([&self.config.node]);
             nodes
-                .filter(|node| *node != peer && !self.retired.contains(*node))
+                .filter(|node| *node != peer && !self.forgotten.is_retired(*node))
                 .map(|node| match theirs.get(node) {
                     Some(entry) => entry.clone(),
                     None => DigestEntry::unknown(node.clone()),
@@ -299,7 +294,7 @@ impl Replica {
     }
 
     pub(super) fn map_of(&self, node: &NodeId) -> Option<&NodeMap> {
-        if *node == self.config.node { Some(&self.own) } else { self.copy(node) }
+        if *node == self.config.node { Some(&self.own.map) } else { self.copy(node) }
     }
 }
 

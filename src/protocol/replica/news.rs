@@ -18,9 +18,7 @@ use crate::protocol::{
 impl Replica {
     /// Tells what is new, if it is time to, and asks for what others have and has not come.
     pub(super) fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.held_until(now).is_some_and(|at| at <= now)
-            && let Some((since, _)) = self.held.take()
-        {
+        if let Some(since) = self.own.pace.release_due(now) {
             self.push.note(since, None, false);
         }
         let fresh = self.push.take(now);
@@ -49,14 +47,7 @@ impl Replica {
     pub(super) fn pace(&mut self, now: Time, items: &[Item]) {
         let own = items.iter().filter(|item| item.delta.node == self.config.node);
         let entries: usize = own.map(|item| item.delta.entries.len()).sum();
-        if entries > 0 {
-            self.flow.sent(now, entries, usize::from(self.held.is_some()));
-        }
-        if self.push.is_crowded(now) {
-            self.flow.overflowed(now);
-        } else {
-            self.flow.fitted(now);
-        }
+        self.own.pace.sent(now, entries, self.push.is_crowded(now));
     }
 
     /// Cuts the news from the maps as they are now. What does not fit follows.
@@ -66,7 +57,7 @@ impl Replica {
         let mut items = Vec::with_capacity(fresh.len());
         for fresh in fresh {
             let node = &fresh.since.node;
-            if self.retired.contains(node) {
+            if self.forgotten.is_retired(node) {
                 continue;
             }
             let Some(map) = self.map_of(node) else { continue };
@@ -216,7 +207,7 @@ impl Replica {
         let mut told = |line: &DigestEntry| {
             line.node != *from
                 && named.insert(line.node.clone())
-                && !self.retired.contains(&line.node)
+                && !self.forgotten.is_retired(&line.node)
                 && !self.bulk.is_feeding(now, from, &line.node)
         };
         // It has not taken what it was told before: this waits with it, and is cut once there is room.
@@ -240,7 +231,7 @@ impl Replica {
     }
 
     pub(super) fn lacks(&self, have: &Have) -> bool {
-        if self.revocations.ends(&have.node, have.generation) {
+        if self.revoked.union.ends(&have.node, have.generation) {
             return false;
         }
         let Some(map) = self.map_of(&have.node) else { return true };

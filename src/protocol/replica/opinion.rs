@@ -1,6 +1,6 @@
 //! What is thought of others, and of us: accusations, and their refutation.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Replica, quotas::Quota, tell};
 use crate::protocol::{
@@ -21,8 +21,7 @@ impl Replica {
         let Some(map) = self.copies.get(peer) else { return };
         let Some(record) = map.record() else { return };
         let (generation, status, verdict) = (map.generation(), record.status, map.verdict());
-        let named = self.observers.get(peer).filter(|(about, _)| *about == verdict);
-        let observers = named.map_or_else(Arc::default, |(_, observers)| Arc::clone(observers));
+        let observers = self.accusations.observers(peer, verdict);
         let peer = peer.clone();
         let member = DetectorInput::Member { peer, generation, status, verdict, observers };
         out.push(Output::Detector(member));
@@ -82,7 +81,7 @@ impl Replica {
             return;
         }
         self.touched(&before);
-        self.observers.insert(subject.clone(), (*verdict, observers.as_slice().into()));
+        self.accusations.agree(subject.clone(), *verdict, observers);
         self.tell_detector(subject, out);
         let to = self.push.links().filter(|peer| Some(*peer) != from).cloned().collect();
         tell(to, Gossip::Accusation(accusation), out);
@@ -112,7 +111,7 @@ impl Replica {
         let there = self.map_of(subject).and_then(place);
         let others = self.copies.iter().filter(|(node, _)| !self.is_gone(node));
         let all =
-            others.map(|(node, copy)| (node, &**copy)).chain([(&self.config.node, &self.own)]);
+            others.map(|(node, copy)| (node, &**copy)).chain([(&self.config.node, &self.own.map)]);
         let subject = subject.clone();
         all.filter(move |(node, map)| **node != subject && place(map) == there)
             .map(|(node, _)| node)
@@ -132,7 +131,7 @@ impl Replica {
             let near = overlay::ring_neighbours(&subject, fellows.into_iter(), 1);
             Some(near.into_iter().cloned().collect())
         };
-        let round = self.questions.ask(subject.clone(), self.own.generation());
+        let round = self.questions.ask(subject.clone(), self.own.map.generation());
         let asker = self.config.node.clone();
         let to = self.push.links().filter(|peer| **peer != subject).cloned().collect();
         let ask = Ask { subject: subject.clone(), generation, asker, round };
@@ -151,7 +150,7 @@ impl Replica {
         let ours = ask.subject == self.config.node;
         let sound = |copy: &Arc<NodeMap>| copy.generation() == ask.generation;
         let sound = if ours {
-            ask.generation == self.own.generation()
+            ask.generation == self.own.map.generation()
         } else {
             self.copies.get(&ask.subject).is_some_and(sound) && !self.is_gone(&ask.subject)
         };
@@ -221,7 +220,7 @@ impl Replica {
     /// Tells a peer what is said of it, so that it can refute that.
     pub(super) fn confront(&mut self, peer: &NodeId, out: &mut Vec<Output>) {
         let before = self.before(peer);
-        if self.retired.remove(peer) {
+        if self.forgotten.take_back(peer) {
             self.sum_up(&before);
         }
         let Some(copy) = self.copies.get(peer).filter(|copy| copy.verdict().level > Level::Alive)
@@ -276,7 +275,7 @@ impl Replica {
         let ours = Verdict::alive(record.incarnation);
         let absurd = verdict.incarnation > INCARNATION_MAX;
         let left = record.status == Status::Left;
-        if generation != self.own.generation() || verdict <= ours || left || absurd {
+        if generation != self.own.map.generation() || verdict <= ours || left || absurd {
             return;
         }
         // Where heads are signed, nobody believes a verdict about an incarnation that this node has not
@@ -284,8 +283,8 @@ impl Replica {
         if self.heads() == Heads::Signed && verdict.incarnation > record.incarnation {
             return out.push(Output::Count(Counter::ClaimsUnproved, 1));
         }
-        if self.refuted.is_some_and(|at| now.since(at) < REFUTE_INTERVAL) {
-            self.accused = self.accused.max(Some((generation, verdict)));
+        if !self.accusations.may_refute(now) {
+            self.accusations.put_off(generation, verdict);
             return self.arm(now, out);
         }
         let incarnation = match verdict.level {
@@ -294,14 +293,13 @@ impl Replica {
         };
         // Nothing is beyond the last incarnation but another life, of which others take up a few a minute.
         let renews = incarnation > INCARNATION_MAX;
-        if renews && self.forced.is_some_and(|at| now.since(at) < FORCED_INTERVAL) {
+        if renews && !self.accusations.may_begin_life(now) {
             return out.push(Output::Count(Counter::ClaimsUnproved, 1));
         }
-        self.refuted = Some(now);
+        self.accusations.refute(now, renews);
         let before = self.before(&self.config.node);
         let incarnation = if renews {
-            self.forced = Some(now);
-            self.own.renew(generation.next());
+            self.own.map.renew(generation.next());
             Incarnation::ZERO
         } else {
             incarnation
@@ -312,12 +310,3 @@ impl Replica {
         self.touched_own(now, before, out);
     }
 }
-
-/// Least time between two refutations, each of which floods: a member that accuses without end is not
-/// to set the pace. Between a suspicion and a conviction there are some rounds.
-pub(super) const REFUTE_INTERVAL: Duration = Duration::from_millis(200);
-/// Least time between two lives that this node begins because others say that it is dead in the last
-/// incarnation there is: half as often as others take up new lives ([`LIVES_PER_MINUTE`]).
-///
-/// [`LIVES_PER_MINUTE`]: super::LIVES_PER_MINUTE
-pub(super) const FORCED_INTERVAL: Duration = Duration::from_secs(10);

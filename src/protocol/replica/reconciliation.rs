@@ -1,6 +1,6 @@
 //! Exchanges about some lines only: those that a sketch has shown to differ.
 
-use super::Replica;
+use super::{Replica, SKETCH_LINES_MIN};
 use crate::protocol::{
     delta::Delta,
     digest::{Digest, DigestEntry},
@@ -11,16 +11,12 @@ use crate::protocol::{
     time::Time,
 };
 
-/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 490 bytes, and
-/// the sketch one more way across the network; the lines of 64 nodes take 1,700.
-pub const SKETCH_LINES_MIN: usize = 64;
-
 impl Replica {
     /// What to open an exchange with.
     #[must_use]
     pub fn summary(&mut self) -> Summary {
         // One line of our own.
-        if self.copies.len() < SKETCH_LINES_MIN + self.retired.len() {
+        if self.copies.len() < SKETCH_LINES_MIN + self.forgotten.retired() {
             Summary::Digest(self.digest())
         } else {
             Summary::Sketch(self.sketch())
@@ -40,7 +36,7 @@ impl Replica {
     /// nobody has more of is compared with nobody's.
     #[must_use]
     pub fn sketch(&self) -> Sketch {
-        self.sketch.clone()
+        self.published.sketch().clone()
     }
 
     /// Sums all lines anew.
@@ -48,7 +44,7 @@ impl Replica {
         let (key, digest) = (self.config.sketch_key, self.digest());
         let whole = digest.entries.iter().filter(|line| !line.is_part());
         let symbols = whole.map(|line| key.symbol(line));
-        self.sketch = Sketch::collect(key, CELLS_CACHED, symbols);
+        self.published.set_sketch(Sketch::collect(key, CELLS_CACHED, symbols));
     }
 
     /// Our lines of these nodes, known or not, and of the nodes that these ids stand for; and the ids
@@ -77,7 +73,7 @@ impl Replica {
         let wants = self.wants(now, from, lines);
         let (found, _) = self.told_by(unknown);
         let mut about = lines.clone();
-        about.entries.retain(|line| !self.retired.contains(&line.node));
+        about.entries.retain(|line| !self.forgotten.is_retired(&line.node));
         let unlisted = found.into_iter().filter(|node| lines.get(node).is_none());
         about.entries.extend(unlisted.map(DigestEntry::unknown));
         let delta = self.tell_peer(now, from, &about, false);
@@ -93,7 +89,7 @@ impl Replica {
         ids.sort_unstable();
         ids.dedup();
         let key = self.config.sketch_key;
-        let told = self.copies.keys().filter(|node| !self.retired.contains(*node));
+        let told = self.copies.keys().filter(|node| !self.forgotten.is_retired(*node));
         let mut found = Vec::new();
         for node in told.chain([&self.config.node]) {
             let id = key.id(node);

@@ -1,15 +1,8 @@
-//! Nodes that come back with less than they had: they are told, and this node hears it of itself.
+//! What is kept of nodes that came back with less than they had, this one included.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use super::{Replica, tell};
-use crate::protocol::{
-    event::{Behind, Event, Problem},
-    gossip::{Gossip, Have},
-    id::{NodeId, Version},
-    returning::{Return, kept},
-    route::{Counter, DetectorInput, Output},
-};
+use crate::protocol::{gossip::Have, id::NodeId};
 
 /// Who came back with less than it had.
 #[derive(Debug, Default)]
@@ -20,56 +13,33 @@ pub(super) struct ReturnedPeers {
     told: (u64, u32),
 }
 
-impl Replica {
-    /// A peer is in another life, or at another address. `known`: how far the earlier life was known.
-    pub(super) fn returned(
-        &mut self,
-        peer: &NodeId,
-        how: Return,
-        known: Version,
-        out: &mut Vec<Output>,
-    ) {
-        self.returned.behind.retain(|have| have.node != *peer);
-        if how.lost_keys {
-            let node = peer.clone();
-            let past = Have { node, generation: how.earlier, version: known };
-            self.returned.behind.push_back(past);
-            if self.returned.behind.len() > BEHIND_MAX {
-                self.returned.behind.pop_front();
-            }
-            if self.push.is_linked(peer) {
-                self.tell_past(peer, out);
-            }
-        }
-        out.push(Output::Detector(DetectorInput::Returned(peer.clone(), Arc::new(how))));
+impl ReturnedPeers {
+    /// What was known of the earlier life of a peer that it came back without.
+    pub(super) fn past(&self, peer: &NodeId) -> Option<&Have> {
+        self.behind.iter().find(|have| have.node == *peer)
     }
 
-    /// Tells a peer what was known of its earlier life that it came back without.
-    pub(super) fn tell_past(&self, peer: &NodeId, out: &mut Vec<Output>) {
-        let past = self.returned.behind.iter().find(|have| have.node == *peer);
-        if let Some(past) = past {
-            tell(vec![peer.clone()], Gossip::Have(vec![past.clone()]), out);
+    /// A peer came back without this.
+    pub(super) fn remember(&mut self, past: Have) {
+        self.behind.push_back(past);
+        if self.behind.len() > BEHIND_MAX {
+            self.behind.pop_front();
         }
     }
 
-    /// A peer says how far it knew this node in an earlier life. That is reported, and changes nothing.
-    pub(super) fn told_of_past(&mut self, from: &NodeId, past: &Have, out: &mut Vec<Output>) {
-        let (generation, known) = (past.generation, past.version);
-        if generation >= self.own.generation() {
-            return;
+    /// A peer is in another life.
+    pub(super) fn forget(&mut self, peer: &NodeId) {
+        self.behind.retain(|have| have.node != *peer);
+    }
+
+    /// Somebody says that this node has lost so many versions. Says whether that is to be reported.
+    pub(super) const fn reports(&mut self, versions: u64) -> bool {
+        let (most, reports) = self.told;
+        let reported = versions > most && reports < BEHIND_REPORTS_MAX;
+        if reported {
+            self.told = (versions, reports + 1);
         }
-        let kept = kept((generation, known), self.own.ancestry(), self.own.max_version());
-        let versions = known.0.saturating_sub(kept.0);
-        if versions == 0 {
-            return;
-        }
-        out.push(Output::Count(Counter::BehindTold, 1));
-        let (most, reports) = self.returned.told;
-        if versions > most && reports < BEHIND_REPORTS_MAX {
-            self.returned.told = (versions, reports + 1);
-            let behind = Behind { generation, versions, told_by: from.clone() };
-            out.push(Output::Event(Event::Error(Problem::Behind(behind))));
-        }
+        reported
     }
 }
 

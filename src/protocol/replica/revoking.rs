@@ -1,9 +1,6 @@
 //! Whose certificates are revoked: taken if an authority says so, told to all, and enforced.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::sync::Arc;
 
 use super::{Replica, hold_against, quotas::Quota, tell};
 use crate::protocol::{
@@ -29,15 +26,15 @@ impl Replica {
         authorities: Arc<dyn Authorities>,
         out: &mut Vec<Output>,
     ) {
-        authorities.enforce(&self.revocations);
-        self.authorities = Some(authorities);
+        authorities.enforce(&self.revoked.union);
+        self.revoked.authorities = Some(authorities);
         self.look_at_self(now, out);
     }
 
     /// All statements that were taken.
     #[must_use]
     pub const fn revocations(&self) -> &Arc<Revocations> {
-        &self.revocations
+        &self.revoked.union
     }
 
     /// Takes a statement from this node's operator. What is known already changes nothing.
@@ -50,11 +47,11 @@ impl Replica {
         statement: Revocation,
         out: &mut Vec<Output>,
     ) -> Result<Written, WriteError> {
-        let version = self.own.max_version();
-        if self.revocations.covers(&statement) {
+        let version = self.own.map.max_version();
+        if self.revoked.union.covers(&statement) {
             return Ok(Written { version, changed: false, persist: Vec::new() });
         }
-        self.verify(now, &statement)?;
+        self.revoked.verify(self.clock.wall_seconds(now), &statement)?;
         let persist = self.take_statements(now, None, vec![statement], out);
         if persist.is_empty() {
             return Err(RevocationError::Full.into());
@@ -72,8 +69,8 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let (mut fresh, mut refused) = (Vec::new(), 0);
-        for statement in told.statements.iter().filter(|s| !self.revocations.covers(s)) {
-            match self.verify(now, statement) {
+        for statement in told.statements.iter().filter(|s| !self.revoked.union.covers(s)) {
+            match self.revoked.verify(self.clock.wall_seconds(now), statement) {
                 Ok(()) => fresh.push(statement.clone()),
                 // Nobody's fault: clocks differ.
                 Err(RevocationError::Expired) => {}
@@ -97,7 +94,7 @@ impl Replica {
         if !persist.is_empty() {
             out.push(Output::Persist(persist));
         }
-        let lacking = self.revocations.lacking(&told.statements);
+        let lacking = self.revoked.union.lacking(&told.statements);
         if told.all && !lacking.is_empty() && self.may_tell_revocations(now, from) {
             let list = RevocationList { statements: lacking, all: false };
             tell(vec![from.clone()], Gossip::Revocations(list), out);
@@ -113,8 +110,8 @@ impl Replica {
         sum: u64,
         out: &mut Vec<Output>,
     ) {
-        if sum != self.revocations.sum() && self.may_tell_revocations(now, from) {
-            let statements = self.revocations.iter().cloned().collect();
+        if sum != self.revoked.union.sum() && self.may_tell_revocations(now, from) {
+            let statements = self.revoked.union.iter().cloned().collect();
             let list = RevocationList { statements, all: true };
             tell(vec![from.clone()], Gossip::Revocations(list), out);
         }
@@ -122,8 +119,8 @@ impl Replica {
 
     /// Says the sum to these, if there is anything to be known.
     pub(super) fn tell_revocation_sum(&self, to: Vec<NodeId>, out: &mut Vec<Output>) {
-        if !self.revocations.is_empty() && !to.is_empty() {
-            tell(to, Gossip::RevocationSum(self.revocations.sum()), out);
+        if !self.revoked.union.is_empty() && !to.is_empty() {
+            tell(to, Gossip::RevocationSum(self.revoked.union.sum()), out);
         }
     }
 
@@ -137,30 +134,17 @@ impl Replica {
     /// Told at once and compared with every new connection, nothing should be missing anywhere; but
     /// who is told too much at once drops some.
     pub(super) fn look_at_revocations(&mut self, now: Time, out: &mut Vec<Output>) {
-        if now < self.revocations_due {
+        if !self.revoked.is_due(now) {
             return;
         }
-        self.revocations_due = now + LOOK_INTERVAL;
-        let seconds = self.wall_seconds(now);
-        let over = Arc::make_mut(&mut self.revocations).expire(seconds);
+        let seconds = self.clock.wall_seconds(now);
+        let over = Arc::make_mut(&mut self.revoked.union).expire(seconds);
         if !over.is_empty() {
             out.push(Output::Persist(over.into_iter().map(Change::DropRevocation).collect()));
             self.enforce(out);
         }
         let links = self.push.links().cloned().collect();
         self.tell_revocation_sum(links, out);
-    }
-
-    fn verify(&self, now: Time, statement: &Revocation) -> Result<(), RevocationError> {
-        if statement.expires < self.wall_seconds(now) {
-            return Err(RevocationError::Expired);
-        }
-        match &self.authorities {
-            Some(authorities) => authorities.verify(statement)?,
-            None => return Err(RevocationError::UnknownIssuer(statement.issuer)),
-        }
-        // After the signature, so that a forged statement is reported as forged.
-        statement.check_cutoff(self.wall_seconds(now))
     }
 
     /// Takes statements that count: tells everybody else, and enforces them. Returns what the store
@@ -174,8 +158,8 @@ impl Replica {
     ) -> Vec<Change> {
         let (mut fresh, mut persist, mut earlier) = (Vec::new(), Vec::new(), Vec::new());
         for statement in statements {
-            let before = self.revocations.cutoff(&statement.node);
-            let union = Arc::make_mut(&mut self.revocations);
+            let before = self.revoked.union.cutoff(&statement.node);
+            let union = Arc::make_mut(&mut self.revoked.union);
             let Some(replaced) = union.merge(statement.clone()) else { continue };
             persist.extend(replaced.into_iter().map(Change::DropRevocation));
             persist.push(Change::Revocation(statement.clone()));
@@ -203,7 +187,7 @@ impl Replica {
         if *node == self.config.node {
             return self.look_at_self(now, out);
         }
-        let cutoff = self.revocations.cutoff(node).unwrap_or_default();
+        let cutoff = self.revoked.union.cutoff(node).unwrap_or_default();
         out.push(Output::Event(Event::PeerRevoked { peer: node.clone(), cutoff }));
         let copy = self.copies.get(node);
         if copy.is_some_and(|copy| self.is_over(node, copy)) {
@@ -214,15 +198,15 @@ impl Replica {
     /// A node whose certificate is revoked ends. If it has a later one by now, only the life that it
     /// began with the earlier one is over.
     fn look_at_self(&mut self, now: Time, out: &mut Vec<Output>) {
-        let Some(cutoff) = self.revocations.cutoff(&self.config.node) else { return };
-        let Some(authorities) = &self.authorities else { return };
-        let over = self.revocations.ends(&self.config.node, self.own.generation());
+        let Some(cutoff) = self.revoked.union.cutoff(&self.config.node) else { return };
+        let Some(authorities) = &self.revoked.authorities else { return };
+        let over = self.revoked.union.ends(&self.config.node, self.own.map.generation());
         if authorities.valid_from().map_or(over, |at| at <= cutoff) {
             out.push(Output::Stop(Problem::Revoked { cutoff }));
         } else if over {
             let before = self.before(&self.config.node);
-            let by_clock = Generation(self.wall_seconds(now).saturating_mul(1_000));
-            self.own.renew_alone(by_clock.max(first_life_after(cutoff)));
+            let by_clock = Generation(self.clock.wall_seconds(now).saturating_mul(1_000));
+            self.own.map.renew_alone(by_clock.max(first_life_after(cutoff)));
             let persist = self.write_record(self.own_record());
             out.push(Output::Persist(persist));
             self.touched_own(now, before, out);
@@ -232,34 +216,22 @@ impl Replica {
     /// Whether a life had begun by the cutoff, or is vouched for by a certificate of before.
     fn is_over(&self, node: &NodeId, copy: &NodeMap) -> bool {
         let refused = |credential: &Credential| {
-            let seals = self.seals.as_ref();
+            let seals = self.signing.seals.as_ref();
             seals
                 .is_some_and(|seals| seals.notary.vet(node, copy.generation(), credential).is_err())
         };
-        self.revocations.ends(node, copy.generation())
+        self.revoked.union.ends(node, copy.generation())
             || copy.credential().is_some_and(|c| refused(c))
     }
 
     fn enforce(&self, out: &mut Vec<Output>) {
-        if let Some(authorities) = &self.authorities {
-            authorities.enforce(&self.revocations);
+        if let Some(authorities) = &self.revoked.authorities {
+            authorities.enforce(&self.revoked.union);
         }
-        out.push(Output::Revoked(Arc::clone(&self.revocations)));
+        out.push(Output::Revoked(Arc::clone(&self.revoked.union)));
     }
 
     fn may_tell_revocations(&mut self, now: Time, to: &NodeId) -> bool {
-        self.quotas.may(now, Quota::Revocations, to)
-            && self.revocations_told.pays(now, ANSWERS_PER_SECOND)
-    }
-
-    fn wall_seconds(&self, now: Time) -> u64 {
-        let wall = self.wall_origin + now.since_origin();
-        wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+        self.quotas.may(now, Quota::Revocations, to) && self.revoked.may_tell(now)
     }
 }
-
-/// How often the whole set is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(60);
-/// How many times in a second all statements are told to somebody who says another sum: they may take
-/// 640 kB. Who is not told comes again with its next sum.
-pub(super) const ANSWERS_PER_SECOND: f64 = 20.0;

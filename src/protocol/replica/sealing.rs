@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica, hold_against, quotas::Quota, tell};
+use super::{Before, Outcome, Replica, hold_against, quotas::Quota, signing::Signer, tell};
 use crate::protocol::{
     claim::{Claim, Heard, Proof},
     delta::NodeDelta,
@@ -12,17 +12,9 @@ use crate::protocol::{
     map::{NodeMap, Refusal, Signed},
     record::NodeRecord,
     route::{Counter, Output},
-    seal::{Credential, Head, LifeSigner, Objection, Seal, Seals, Signing},
+    seal::{Credential, Head, Objection, Seal, Seals, Signing},
     time::Time,
 };
-
-/// This node's own signatures.
-#[derive(Debug)]
-pub(super) struct Signer {
-    signer: LifeSigner,
-    /// Of which life, and by which certificate it is vouched for.
-    of: (Generation, u64),
-}
 
 /// What comes of looking at the signature of news.
 #[derive(Debug)]
@@ -38,65 +30,57 @@ pub(super) enum Vetted {
 impl Replica {
     /// Has what is here of this node signed, if it signs, and has changed since.
     pub(super) fn seal_own(&mut self) {
-        let Some(seals) = self.seals.clone().filter(|seals| seals.signing != Signing::Off) else {
+        let Some(seals) = self.signing.seals.clone().filter(|seals| seals.signing != Signing::Off)
+        else {
             return;
         };
-        let generation = self.own.generation();
-        let has_key = self.signer.as_ref().is_some_and(|signer| signer.of.0 == generation);
-        if !has_key {
+        let generation = self.own.map.generation();
+        if !self.signing.has_key(generation) {
             let Some((signer, credential)) = self.begin_to_sign(&seals) else { return };
             self.sign_with(signer, credential);
         }
-        if self.own.signed().is_some() && self.own.is_whole() {
+        if self.own.map.signed().is_some() && self.own.map.is_whole() {
             return;
         }
-        let Some(signer) = &self.signer else { return };
-        let root = self.own.root();
-        let head = self.own.head(&self.config.node, root);
+        let Some(signer) = self.signing.signer() else { return };
+        let root = self.own.map.root();
+        let head = self.own.map.head(&self.config.node, root);
         let Some(signature) = signer.signer.sign(&head.digest(seals.notary.cluster())) else {
             let of = signer.of;
-            return self.cannot_sign(of, "its key does not sign".to_owned());
+            return self.signing.fail(of, "its key does not sign".to_owned());
         };
-        let (upto, record) = (self.own.max_version(), self.own.record_version());
-        self.own.set_seal(Some(Seal { upto, record, root, signature }));
+        let (upto, record) = (self.own.map.max_version(), self.own.map.record_version());
+        self.own.map.set_seal(Some(Seal { upto, record, root, signature }));
     }
 
     /// Makes a key for this life, or has it vouched for by another certificate. What a certificate is
     /// not good for once it is not good for later.
     fn begin_to_sign(&mut self, seals: &Seals) -> Option<(Signer, Credential)> {
-        let of = (self.own.generation(), seals.notary.revision());
-        if self.unable_to_sign == Some(of) {
+        let of = (self.own.map.generation(), seals.notary.revision());
+        if self.signing.is_unable(of) {
             return None;
         }
         match seals.notary.begin(&self.config.node, of.0) {
             Ok((signer, credential)) => Some((Signer { signer, of }, credential)),
             Err(reason) => {
-                self.cannot_sign(of, reason);
+                self.signing.fail(of, reason);
                 None
             }
         }
     }
 
-    /// Told once for each life and certificate, with the next input.
-    fn cannot_sign(&mut self, of: (Generation, u64), reason: String) {
-        if self.unable_to_sign != Some(of) {
-            self.unable_to_sign = Some(of);
-            self.untold = Some(Problem::Unsigned { reason });
-        }
-    }
-
     fn sign_with(&mut self, signer: Signer, credential: Credential) {
         // Whoever has the record has the credential.
-        let version = self.own.record_version();
-        self.own.set_credential(Some((version, Arc::new(credential))));
-        self.signer = Some(signer);
+        let version = self.own.map.record_version();
+        self.own.map.set_credential(Some((version, Arc::new(credential))));
+        self.signing.set_signer(signer);
     }
 
     /// The certificate has changed: others are to have this life vouched for by the new one.
     pub fn renew_credential(&mut self, now: Time, out: &mut Vec<Output>) {
-        let Some(seals) = self.seals.clone() else { return };
+        let Some(seals) = self.signing.seals.clone() else { return };
         let revision = seals.notary.revision();
-        if self.signer.as_ref().is_none_or(|signer| signer.of.1 == revision) {
+        if !self.signing.is_outdated(revision) {
             return;
         }
         // Else the one before goes on to vouch for it.
@@ -118,7 +102,7 @@ impl Replica {
         delta: &NodeDelta,
         out: &mut Vec<Output>,
     ) -> Result<Vetted, Refusal> {
-        let Some(seals) = &self.seals else { return Ok(Vetted::Bare) };
+        let Some(seals) = &self.signing.seals else { return Ok(Vetted::Bare) };
         let copy = self.copies.get(&delta.node).map(Arc::as_ref);
         if copy.is_some_and(|copy| copy.generation() > delta.generation) {
             return Err(Refusal::OldGeneration);
@@ -198,7 +182,7 @@ impl Replica {
             return Err(Refusal::BadCredential);
         }
         let before = before.and_then(|before| seals.notary.certified(before));
-        let timely = certified.has_begun(self.clock(now))
+        let timely = certified.has_begun(self.clock.generation(now))
             && before.is_none_or(|before| certified.succeeds(&before));
         if timely { Ok(()) } else { Err(Refusal::Untimely) }
     }
@@ -214,7 +198,7 @@ impl Replica {
     ) -> Outcome {
         self.judged_by_others(now, delta.generation, delta.verdict, out);
         let upto = delta.sealed.as_ref().map_or(delta.to, |sealed| sealed.seal.upto);
-        let later = delta.generation > self.own.generation()
+        let later = delta.generation > self.own.map.generation()
             || (delta.sealed.is_some() && self.is_later_self(delta.generation, upto));
         if !later {
             return Outcome::Ignored;
@@ -239,7 +223,9 @@ impl Replica {
         delta: &NodeDelta,
         out: &mut Vec<Output>,
     ) -> Result<Option<Heard>, Refusal> {
-        let (Some(seals), Some(sealed)) = (&self.seals, &delta.sealed) else { return Ok(None) };
+        let (Some(seals), Some(sealed)) = (&self.signing.seals, &delta.sealed) else {
+            return Ok(None);
+        };
         let Some(credential) = &sealed.credential else { return Ok(None) };
         if self.is_absurd(now, delta.generation) {
             return Err(Refusal::Malformed);
@@ -265,7 +251,7 @@ impl Replica {
             Ok(taken) => {
                 let life = (&*taken, delta.generation);
                 self.vouches(now, seals, life, None)?;
-                let own = self.own.credential().map(|known| &**known);
+                let own = self.own.map.credential().map(|known| &**known);
                 Ok(Some(match self.vouches(now, seals, life, own) {
                     Ok(()) => Heard::Signed,
                     Err(_) => Heard::SignedBefore,
@@ -284,7 +270,7 @@ impl Replica {
             return;
         };
         let same = (signed.seal.upto, signed.gc_floor) == (sealed.seal.upto, delta.gc_floor);
-        if !same || signed.seal.root == sealed.seal.root || self.liars.contains(&delta.node) {
+        if !same || signed.seal.root == sealed.seal.root || self.signing.is_liar(&delta.node) {
             return;
         }
         let record = |version| {
@@ -314,10 +300,10 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let node = &evidence.node;
-        if self.liars.contains(node) || self.liars.len() >= LIARS_MAX {
+        if self.signing.is_liar(node) || !self.signing.may_find_liar() {
             return;
         }
-        let Some(seals) = &self.seals else { return };
+        let Some(seals) = &self.signing.seals else { return };
         let copy = self.map_of(node).filter(|copy| copy.generation() == evidence.generation);
         let Some(key) = copy.and_then(NodeMap::credential).map(|credential| credential.key) else {
             return;
@@ -345,7 +331,7 @@ impl Replica {
         if !verifies(one) || !verifies(other) {
             return hold_against(by, Refusal::Forged.price(), out);
         }
-        self.liars.insert(node.clone());
+        self.signing.found_liar(node.clone());
         out.push(Output::Count(Counter::Equivocations, 1));
         let peer = node.clone();
         out.push(Output::Event(Event::Error(Problem::Equivocation { peer })));
@@ -360,13 +346,13 @@ impl Replica {
 impl Replica {
     /// From now on what this node tells is signed, and what it is told verified, as this says.
     pub fn set_seals(&mut self, seals: Option<Seals>) {
-        self.seals = seals;
+        self.signing.seals = seals;
     }
 
     /// Whether anything is signed or verified.
     #[must_use]
     pub const fn knows_seals(&self) -> bool {
-        self.seals.is_some()
+        self.signing.seals.is_some()
     }
 
     /// What was told cannot be judged by what is here: more is to be told.
@@ -419,6 +405,3 @@ fn told_record<'a>(
     let record = told.or(here).filter(|(version, _)| *version == signed);
     record.map(Some).ok_or(Refusal::Gap)
 }
-
-/// Nodes remembered to have signed two states as one.
-const LIARS_MAX: usize = 1_024;

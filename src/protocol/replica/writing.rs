@@ -1,7 +1,5 @@
 //! This node's own writes: what is refused, what takes a version, what the store has to keep.
 
-use std::time::Duration;
-
 use super::{BATCH_BYTES_MAX, Before, Replica};
 use crate::protocol::{
     digest::DigestEntry,
@@ -21,7 +19,7 @@ impl Replica {
     pub(super) fn check_write(&self, write: &Write) -> Result<(), WriteError> {
         let (key, limits) = (&write.key, &self.config.limits);
         // What is here can be deleted, also if the limits were higher when it was written.
-        if write.value.is_none() && self.own.entries().contains_key(key) {
+        if write.value.is_none() && self.own.map.entries().contains_key(key) {
             return Ok(());
         }
         let len = key.as_str().len();
@@ -55,7 +53,7 @@ impl Replica {
     }
 
     pub(super) fn is_idle(&self, now: Time, write: &Write) -> bool {
-        match (self.own.entries().get(&write.key), &write.value) {
+        match (self.own.map.entries().get(&write.key), &write.value) {
             (None, None) => true,
             (Some(old), None) => old.is_tombstone(),
             (Some(old), Some(value)) => {
@@ -68,7 +66,7 @@ impl Replica {
 
     pub(super) fn check_room(&self, batch: &[Write]) -> Result<(), WriteError> {
         let limits = &self.config.limits;
-        let (mut keys, mut bytes) = (self.own.live_keys(), self.own.bytes());
+        let (mut keys, mut bytes) = (self.own.map.live_keys(), self.own.map.bytes());
         let batch_bytes: usize = batch.iter().map(Write::encoded_len_max).sum();
         if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
             return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
@@ -80,17 +78,17 @@ impl Replica {
         for write in batch {
             let key = write.key.as_str().len();
             let value = write.value.as_ref().map_or(0, |value| value.len());
-            let old = self.own.entries().get(&write.key);
+            let old = self.own.map.entries().get(&write.key);
             bytes = (bytes + value).saturating_sub(old.map_or(0, Entry::value_len));
             bytes += if old.is_none() { key } else { 0 };
             keys += usize::from(write.value.is_some());
             keys -= usize::from(old.is_some_and(|old| !old.is_tombstone()));
         }
         let grows = |now: usize, before: usize, max| now > max && now > before;
-        if grows(keys, self.own.live_keys(), limits.keys) {
+        if grows(keys, self.own.map.live_keys(), limits.keys) {
             return Err(WriteError::Keys { len: keys, max: limits.keys });
         }
-        if grows(bytes, self.own.bytes(), limits.bytes) {
+        if grows(bytes, self.own.map.bytes(), limits.bytes) {
             return Err(WriteError::State { len: bytes, max: limits.bytes });
         }
         Ok(())
@@ -105,34 +103,22 @@ impl Replica {
     ) -> Change {
         let Write { key, value, ttl } = write;
         let expires = ttl.map(|ttl| now + ttl);
-        self.expect_expiry(&key, expires);
+        self.own.expiries.replace(&self.own.map, &key, expires);
         let content = match value.clone() {
             Some(value) => Content::Value { value, expires },
             None => Content::Tombstone,
         };
         if value.is_none() {
-            self.tombstones.push_back((version, self.collection(now)));
+            self.own.tombstones.push(now, version);
         }
         out.push(Output::Event(self.own_event(&key, value.as_ref(), version)));
-        self.own.write(key.clone(), Entry { version, content });
-        let expires = expires.and_then(|at| self.wall_origin.checked_add(at.since_origin()));
+        self.own.map.write(key.clone(), Entry { version, content });
+        let expires = expires.and_then(|at| self.clock.wall_then(at));
         Change::Put { key, entry: StoredEntry { version, value, expires } }
     }
 
-    pub(super) fn expect_expiry(&mut self, key: &Key, expires: Option<Time>) {
-        if !self.expiries.is_empty()
-            && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
-                self.own.entries().get(key)
-        {
-            self.expiries.remove(&(*at, key.clone()));
-        }
-        if let Some(at) = expires {
-            self.expiries.insert((at, key.clone()));
-        }
-    }
-
     pub(super) fn own_event(&self, key: &Key, value: Option<&Value>, version: Version) -> Event {
-        let (peer, generation) = (self.config.node.clone(), self.own.generation());
+        let (peer, generation) = (self.config.node.clone(), self.own.map.generation());
         match value.cloned() {
             Some(value) => Event::Updated { peer, key: key.clone(), value, generation, version },
             None => Event::Deleted { peer, key: key.clone(), generation, version },
@@ -140,30 +126,33 @@ impl Replica {
     }
 
     pub(super) fn own_record(&self) -> NodeRecord {
-        self.own.record().map_or_else(|| self.config.record.clone(), |record| (**record).clone())
+        self.own
+            .map
+            .record()
+            .map_or_else(|| self.config.record.clone(), |record| (**record).clone())
     }
 
     pub(super) fn write_record(&mut self, record: NodeRecord) -> Vec<Change> {
-        let version = self.own.next_version();
-        self.own.write_record(version, record);
-        self.digest = None;
-        self.shown_anew(self.config.node.clone());
+        let version = self.own.map.next_version();
+        self.own.map.write_record(version, record);
+        self.published.outdate();
+        self.published.touched(self.config.node.clone(), &mut self.copies);
         vec![Change::Head(self.head())]
     }
 
     pub(super) fn head(&self) -> Head {
         Head {
-            generation: self.own.generation(),
-            max_version: self.own.max_version(),
-            gc_floor: self.own.gc_floor(),
-            ancestry: self.own.ancestry().to_vec(),
+            generation: self.own.map.generation(),
+            max_version: self.own.map.max_version(),
+            gc_floor: self.own.map.gc_floor(),
+            ancestry: self.own.map.ancestry().to_vec(),
         }
     }
 
     /// The own map has changed: readers and peers are to see it. `before`: its line before that.
     pub(super) fn touched_own(&mut self, now: Time, before: Before, out: &mut Vec<Output>) {
         self.touched(&before);
-        let since = self.held.take().map_or(before.line, |(since, _)| since);
+        let since = self.own.pace.release().unwrap_or(before.line);
         self.push.note(since, None, false);
         self.tell_news(now, out);
     }
@@ -177,39 +166,30 @@ impl Replica {
         entries: usize,
         out: &mut Vec<Output>,
     ) {
-        self.flow.wrote(now, entries, usize::from(self.held.is_some()));
-        if self.flow.may_send(now) {
+        if self.own.pace.wrote(now, entries) {
             return self.touched_own(now, before, out);
         }
         self.touched(&before);
-        self.held.get_or_insert((before.line, now + HOLD_MAX));
+        self.own.pace.hold(now, before.line);
         self.arm(now, out);
-    }
-
-    /// When own writes that wait may be pushed.
-    pub(super) fn held_until(&self, now: Time) -> Option<Time> {
-        self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
     }
 
     /// A node's map has changed, or is gone: readers and sums are to follow.
     pub(super) fn touched(&mut self, before: &Before) {
         self.sum_up(before);
-        self.shown_anew(before.line.node.clone());
+        self.published.touched(before.line.node.clone(), &mut self.copies);
     }
 
     /// Replaces a line in the sums of all lines.
     pub(super) fn sum_up(&mut self, before: &Before) {
-        self.digest = None;
+        self.published.outdate();
         let key = self.config.sketch_key;
         let node = &before.line.node;
         let summed =
             |told: bool, line: &DigestEntry| (told && !line.is_part()).then(|| key.symbol(line));
         let old = summed(before.told, &before.line);
         let new = summed(self.is_told_of(node), &self.line(node));
-        if old != new {
-            old.into_iter().for_each(|symbol| self.sketch.remove(symbol));
-            new.into_iter().for_each(|symbol| self.sketch.insert(symbol));
-        }
+        self.published.replace(old, new);
     }
 
     /// A node's line as it is now.
@@ -220,24 +200,6 @@ impl Replica {
     /// Whether a node is in our digest.
     pub(super) fn is_told_of(&self, node: &NodeId) -> bool {
         *node == self.config.node
-            || (self.copies.contains_key(node) && !self.retired.contains(node))
-    }
-
-    pub(super) fn shown_anew(&mut self, node: NodeId) {
-        match &self.pool {
-            None => {
-                self.changed.insert(node);
-            }
-            Some(pool) => {
-                if let Some(copy) = self.copies.get_mut(&node) {
-                    pool.share(&node, copy);
-                }
-            }
-        }
+            || (self.copies.contains_key(node) && !self.forgotten.is_retired(node))
     }
 }
-
-/// How often the flow control changes what may be told: as often as the paper's nodes gossip.
-pub(super) const FLOW_INTERVAL: Duration = Duration::from_secs(1);
-/// Own writes wait no longer than this to be pushed: by then the comparison of roots tells them.
-const HOLD_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,89 @@
+//! When this machine is called, what the wall clock shows, and whether this process slept.
+
+use std::{
+    mem,
+    time::{Duration, SystemTime},
+};
+
+use crate::protocol::{id::Generation, time::Time};
+
+/// The two clocks of one node.
+#[derive(Debug)]
+pub(super) struct Clock {
+    /// When this is called again.
+    armed: Option<Time>,
+    /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
+    origin: SystemTime,
+    /// By how much the wall clock has gone ahead of the monotonic one, where that is enough to be told.
+    suspended: Duration,
+    /// What is enough.
+    patience: Duration,
+}
+
+impl Clock {
+    pub(super) fn new(now: Time, wall: SystemTime, patience: Duration) -> Self {
+        Self { armed: None, origin: origin(now, wall), suspended: Duration::ZERO, patience }
+    }
+
+    /// The wall clock shows this now.
+    pub(super) fn set_wall(&mut self, now: Time, wall: SystemTime) {
+        let origin = origin(now, wall);
+        // The monotonic clock may stand still while the machine is suspended. The other one goes on.
+        let ahead = origin.duration_since(self.origin).unwrap_or_default();
+        if ahead >= self.patience {
+            self.suspended = ahead;
+        }
+        self.origin = origin;
+    }
+
+    /// What the wall clock shows.
+    pub(super) fn wall(&self, at: Time) -> SystemTime {
+        self.origin + at.since_origin()
+    }
+
+    /// What it will show, if it can.
+    pub(super) fn wall_then(&self, at: Time) -> Option<SystemTime> {
+        self.origin.checked_add(at.since_origin())
+    }
+
+    /// The same in seconds since 1970.
+    pub(super) fn wall_seconds(&self, now: Time) -> u64 {
+        self.wall(now).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    /// The life that the clock gives now.
+    pub(super) fn generation(&self, now: Time) -> Generation {
+        Generation::of(self.wall(now))
+    }
+
+    /// For how long this process slept, if it was for so long that it is to be told.
+    pub(super) fn slept(&mut self, now: Time) -> Option<Duration> {
+        let overdue = self.armed.map_or(Duration::ZERO, |due| now.since(due));
+        let slept = overdue.max(mem::take(&mut self.suspended));
+        if slept < self.patience {
+            return None;
+        }
+        // The call that was asked for is on its way.
+        self.armed = Some(now);
+        Some(slept)
+    }
+
+    /// This is called, as it had asked for.
+    pub(super) const fn called(&mut self) {
+        self.armed = None;
+    }
+
+    /// Asks for a call at this time, unless it comes sooner anyway. Returns how long to wait for it.
+    pub(super) fn arm(&mut self, now: Time, due: Time) -> Option<Duration> {
+        // A call that has been asked for and is overdue is on its way.
+        let sooner = self.armed.is_none_or(|armed| due < armed);
+        sooner.then(|| {
+            self.armed = Some(due);
+            due.since(now)
+        })
+    }
+}
+
+fn origin(now: Time, wall: SystemTime) -> SystemTime {
+    wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,118 @@
+//! This node's own map, and what goes with it alone.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::tombstones::Tombstones;
+use crate::protocol::{
+    claim::OwnName,
+    digest::DigestEntry,
+    entry::{Content, Entry, Key},
+    flow::{Flow, FlowConfig},
+    map::NodeMap,
+    time::Time,
+};
+
+/// What only the owner of a map has.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) map: NodeMap,
+    /// What was said of this node's own name, and what was done about it.
+    pub(super) name: OwnName,
+    pub(super) expiries: Expiries,
+    pub(super) tombstones: Tombstones,
+    pub(super) pace: Pace,
+}
+
+/// Own keys that expire, earliest first.
+#[derive(Debug, Default)]
+pub(super) struct Expiries(BTreeSet<(Time, Key)>);
+
+impl Expiries {
+    /// When the next one expires.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.0.first().map(|(at, _)| *at)
+    }
+
+    /// A key expires at this time.
+    pub(super) fn insert(&mut self, at: Time, key: Key) {
+        self.0.insert((at, key));
+    }
+
+    /// A key is written, and expires at another time from now on, or not at all. `map`: as it was
+    /// before that.
+    pub(super) fn replace(&mut self, map: &NodeMap, key: &Key, expires: Option<Time>) {
+        if !self.0.is_empty()
+            && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
+                map.entries().get(key)
+        {
+            self.0.remove(&(*at, key.clone()));
+        }
+        if let Some(at) = expires {
+            self.0.insert((at, key.clone()));
+        }
+    }
+
+    /// Takes the next key that has expired.
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<Key> {
+        let due = self.0.first().is_some_and(|(at, _)| *at <= now);
+        if due { self.0.pop_first().map(|(_, key)| key) } else { None }
+    }
+}
+
+/// How fast own writes are pushed.
+#[derive(Debug)]
+pub(super) struct Pace {
+    flow: Flow,
+    /// The own line before the first write that waits, and until when it does at most.
+    held: Option<(DigestEntry, Time)>,
+}
+
+impl Pace {
+    /// Nothing was written yet.
+    pub(super) fn new(now: Time) -> Self {
+        Self { flow: Flow::new(FlowConfig { interval: FLOW_INTERVAL }, now), held: None }
+    }
+
+    /// So many entries were written. Says whether they may be pushed now.
+    pub(super) fn wrote(&mut self, now: Time, entries: usize) -> bool {
+        self.flow.wrote(now, entries, usize::from(self.held.is_some()));
+        self.flow.may_send(now)
+    }
+
+    /// What was written waits. `line`: the own line before that.
+    pub(super) fn hold(&mut self, now: Time, line: DigestEntry) {
+        self.held.get_or_insert((line, now + HOLD_MAX));
+    }
+
+    /// When what waits may be pushed.
+    pub(super) fn held_until(&self, now: Time) -> Option<Time> {
+        self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
+    }
+
+    /// What waits is pushed, if anything does. Returns the own line before it.
+    pub(super) fn release(&mut self) -> Option<DigestEntry> {
+        self.held.take().map(|(line, _)| line)
+    }
+
+    /// The same, if it is time to.
+    pub(super) fn release_due(&mut self, now: Time) -> Option<DigestEntry> {
+        if self.held_until(now).is_some_and(|at| at <= now) { self.release() } else { None }
+    }
+
+    /// So many own entries were pushed. `crowded`: the links could not take all that was.
+    pub(super) fn sent(&mut self, now: Time, entries: usize, crowded: bool) {
+        if entries > 0 {
+            self.flow.sent(now, entries, usize::from(self.held.is_some()));
+        }
+        if crowded {
+            self.flow.overflowed(now);
+        } else {
+            self.flow.fitted(now);
+        }
+    }
+}
+
+/// How often the flow control changes what may be told: as often as the paper's nodes gossip.
+const FLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Own writes wait no longer than this to be pushed: by then the comparison of roots tells them.
+const HOLD_MAX: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 //! The opening of an exchange by a sketch: both sides, until it is known which lines differ.
 
-use super::{Ask, Breach, Step};
+use super::step::{Ask, Breach, Step};
 use crate::protocol::{
     digest::Digest,
     message::Message,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Ask, BROKEN, Breach, CHUNKS_MAX, Reply, Step};
+use super::step::{Ask, BROKEN, Breach, CHUNKS_MAX, Reply, Step};
 use crate::protocol::{digest::Digest, id::NodeId, message::Message};
 
 /// One pull, from the side of the one who lacks or of the one who has.

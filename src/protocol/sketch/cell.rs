@@ -8,8 +8,18 @@ use bincode::{
     impl_borrow_decode,
 };
 
-use super::Symbol;
+use super::symbol::Symbol;
 
+/// How many cells are kept up to date with every change: 128 are enough to find about 85
+/// differences, and a change touches nine of them.
+pub const CELLS_CACHED: usize = 128;
+/// How many cells open a reconciliation: enough for 20 differences in every second case.
+pub const CELLS_FIRST: usize = 32;
+/// How many more are asked for at least.
+pub const CELLS_MORE: usize = 8;
+/// Most cells of one sketch: enough for about 3,000 differences in 62 KB, a fourth of the digest of
+/// 10,000 lines that is sent instead if they are not.
+pub const CELLS_MAX: usize = 4_096;
 /// Most cells of one message.
 pub const CELLS_PER_MESSAGE_MAX: usize = 512;
 

@@ -3,8 +3,10 @@
 //! Any cells may come: the work is bounded for each, and it ends.
 
 use super::{
-    CELLS_FIRST, CELLS_MAX, CELLS_MORE, CELLS_PER_MESSAGE_MAX, Cell, Cells, Sketch, Symbol,
+    cell::{CELLS_FIRST, CELLS_MAX, CELLS_MORE, CELLS_PER_MESSAGE_MAX, Cell, Cells},
     indices::Indices,
+    sums::Sketch,
+    symbol::Symbol,
 };
 
 /// Takes a peer's cells as they arrive.

@@ -1,6 +1,6 @@
 //! Into which cells a symbol goes, in integers alone, so that all machines agree.
 
-use super::CELLS_MAX;
+use super::cell::CELLS_MAX;
 
 /// The numbers of a symbol's cells, rising from 0, below [`CELLS_MAX`].
 ///

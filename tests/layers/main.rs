@@ -10,6 +10,7 @@ use std::{
 use names::{Names, PathUse};
 
 mod cycles;
+mod fields;
 mod names;
 
 /// The modules directly below `src`, by floor.

@@ -3,12 +3,11 @@
 use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
-    digest::LINES_MAX,
+    digest::{Digest, DigestEntry, LINES_MAX},
     entry::{Key, Value},
     id::{Generation, NodeId, Version},
     list::few,
     record::NodeRecord,
-    replica::BATCH_BYTES_MAX,
     seal::Sealed,
     verdict::Verdict,
 };
@@ -21,6 +20,8 @@ pub const ANCESTRY_MAX: usize = 8;
 pub const TURN_NODES_MAX: usize = 32;
 /// Most writes in one turn, unless a single node's news has more.
 pub const TURN_ENTRIES_MAX: usize = 10_000;
+/// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
+pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Most writes in the news of one node: those of the largest batch, which cannot be split, with the
 /// shortest keys. No delta has more.
 pub const NODE_ENTRIES_MAX: usize = BATCH_BYTES_MAX / (ENTRY_FIXED_BYTES_MAX + 1);
@@ -121,6 +122,35 @@ impl<C> Decode<C> for NodeDelta {
 
 impl_borrow_decode!(Delta);
 impl_borrow_decode!(NodeDelta);
+
+impl Digest {
+    /// How far they reach with this delta, if all of it is applied.
+    pub fn advance(&mut self, delta: &Delta) {
+        for news in &delta.nodes {
+            let mut line = DigestEntry {
+                generation: news.generation,
+                max_version: news.to,
+                horizon: news.horizon,
+                gc_floor: news.gc_floor,
+                record: news.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+                verdict: news.verdict,
+                ..DigestEntry::unknown(news.node.clone())
+            };
+            match self.entries.binary_search_by(|entry| entry.node.cmp(&news.node)) {
+                Ok(at) => {
+                    let before = &self.entries[at];
+                    if before.generation == line.generation {
+                        line.horizon = line.horizon.max(before.horizon);
+                        line.record = line.record.max(before.record);
+                        line.verdict = line.verdict.max(before.verdict);
+                    }
+                    self.entries[at] = line;
+                }
+                Err(at) => self.entries.insert(at, line),
+            }
+        }
+    }
+}
 
 impl Delta {
     /// Whether it tells nothing.

@@ -3,7 +3,6 @@
 use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
 use super::{
-    delta::Delta,
     id::{Generation, Incarnation, NodeId, Version},
     list::few,
     verdict::Verdict,
@@ -55,33 +54,6 @@ impl Digest {
     pub fn get(&self, node: &NodeId) -> Option<&DigestEntry> {
         let at = self.entries.binary_search_by(|e| e.node.cmp(node)).ok()?;
         self.entries.get(at)
-    }
-
-    /// How far they reach with this delta, if all of it is applied.
-    pub fn advance(&mut self, delta: &Delta) {
-        for news in &delta.nodes {
-            let mut line = DigestEntry {
-                generation: news.generation,
-                max_version: news.to,
-                horizon: news.horizon,
-                gc_floor: news.gc_floor,
-                record: news.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
-                verdict: news.verdict,
-                ..DigestEntry::unknown(news.node.clone())
-            };
-            match self.entries.binary_search_by(|entry| entry.node.cmp(&news.node)) {
-                Ok(at) => {
-                    let before = &self.entries[at];
-                    if before.generation == line.generation {
-                        line.horizon = line.horizon.max(before.horizon);
-                        line.record = line.record.max(before.record);
-                        line.verdict = line.verdict.max(before.verdict);
-                    }
-                    self.entries[at] = line;
-                }
-                Err(at) => self.entries.insert(at, line),
-            }
-        }
     }
 
     /// Whether it is sorted by node without repetition; one from the network may not be.

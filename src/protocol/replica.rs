@@ -70,6 +70,7 @@ use revoked::Revoked;
 use signing::Signing;
 use tombstones::Tombstones;
 
+pub use super::delta::BATCH_BYTES_MAX;
 pub use marks::{MARK_MAX, MARKS_MAX};
 pub use quotas::{
     ACCUSATIONS_PER_SECOND, ACCUSATIONS_SAVED_MAX, LIVES_PER_MINUTE, LIVES_SAVED_MAX,
@@ -80,8 +81,6 @@ pub use quotas::{
 /// How many lines a digest has at least when a sketch is sent instead: 32 cells take 490 bytes, and
 /// the sketch one more way across the network; the lines of 64 nodes take 1,700.
 pub const SKETCH_LINES_MIN: usize = 64;
-/// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
-pub const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// What the owner's map and the copies may hold, and for how long.
 #[derive(Clone, Debug)]

@@ -29,56 +29,56 @@ pub enum Step {
 /// A call into storage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
-    /// [`Replica::digest`](super::replica::Replica::digest).
+    /// [`Replica::digest`](crate::protocol::replica::Replica::digest).
     Digest,
-    /// [`Replica::answer`](super::replica::Replica::answer).
+    /// [`Replica::answer`](crate::protocol::replica::Replica::answer).
     Answer {
         /// The peer's.
         digest: Arc<Digest>,
     },
-    /// [`Replica::merge`](super::replica::Replica::merge).
+    /// [`Replica::merge`](crate::protocol::replica::Replica::merge).
     Merge {
         /// What the peer wants.
         wants: Digest,
         /// Its news.
         delta: Arc<Delta>,
     },
-    /// [`Replica::apply`](super::replica::Replica::apply).
+    /// [`Replica::apply`](crate::protocol::replica::Replica::apply).
     Apply {
         /// The peer's news.
         delta: Arc<Delta>,
     },
     /// No part of an exchange: what the peer tells unasked.
     Gossip(Box<Gossip>),
-    /// [`Replica::sketch`](super::replica::Replica::sketch).
+    /// [`Replica::sketch`](crate::protocol::replica::Replica::sketch).
     Sketch,
-    /// [`Replica::lines`](super::replica::Replica::lines).
+    /// [`Replica::lines`](crate::protocol::replica::Replica::lines).
     Lines {
         /// Of these nodes, known or not.
         nodes: Arc<[NodeId]>,
         /// And of those known nodes that these stand for.
         ids: Arc<[u32]>,
     },
-    /// [`Replica::answer_lines`](super::replica::Replica::answer_lines).
+    /// [`Replica::answer_lines`](crate::protocol::replica::Replica::answer_lines).
     AnswerLines {
         /// Some lines of the peer's digest.
         lines: Arc<Digest>,
         /// What stands for nodes that the peer does not know.
         unknown: Arc<[u32]>,
     },
-    /// [`Replica::pull`](super::replica::Replica::pull).
+    /// [`Replica::pull`](crate::protocol::replica::Replica::pull).
     Pull {
         /// What these nodes are asked about; `None`: everybody.
         about: Option<Arc<[NodeId]>>,
     },
-    /// [`Replica::feed`](super::replica::Replica::feed).
+    /// [`Replica::feed`](crate::protocol::replica::Replica::feed).
     Feed {
         /// How far the peer will be once it has all that it was sent.
         digest: Digest,
         /// Nodes that are not listed are unknown to it; otherwise they are not asked about.
         all: bool,
     },
-    /// [`Replica::take`](super::replica::Replica::take).
+    /// [`Replica::take`](crate::protocol::replica::Replica::take).
     Take {
         /// What was pulled.
         delta: Arc<Delta>,
@@ -180,7 +180,7 @@ pub trait Half {
     /// The message is on its way, after [`Step::Send`].
     fn sent(&mut self) -> Step;
     /// Whether it carries bulk just now: if it breaks off, storage is to be told
-    /// ([`StorageInput::BulkBroken`](super::route::StorageInput::BulkBroken)).
+    /// ([`StorageInput::BulkBroken`](crate::protocol::route::StorageInput::BulkBroken)).
     fn is_bulk(&self) -> bool;
     /// What is to be counted since the last call; asked after each of the above.
     fn counted(&mut self) -> Option<Counter>;

@@ -285,5 +285,5 @@ const TICK_MAX: Duration = Duration::from_secs(60);
 /// Most forgotten nodes that a peer is reminded of at a time; the next exchange tells the others.
 const REMINDERS_MAX: usize = 256;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
-/// a batch at most [`BATCH_BYTES_MAX`].
+/// a batch at most [`BATCH_BYTES_MAX`](super::BATCH_BYTES_MAX).
 const EXPIRIES_PER_TICK_MAX: usize = 4_096;

@@ -21,8 +21,10 @@
 //! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
 
 pub(crate) mod bucket;
+mod budget;
 pub mod bulk;
 pub mod claim;
+pub mod close;
 pub mod counter;
 pub mod datacenters;
 pub mod delta;
@@ -40,10 +42,14 @@ pub(crate) mod list;
 pub mod liveness;
 pub mod map;
 pub mod message;
+pub mod outbox;
 pub mod overlay;
+pub mod peering;
+pub mod penalties;
 pub mod phi;
 pub mod push;
 pub mod questions;
+pub mod rates;
 pub mod reason;
 pub mod record;
 pub mod repair;
@@ -53,6 +59,7 @@ pub mod revocation;
 pub mod route;
 pub mod scheduler;
 pub mod seal;
+pub mod session;
 pub mod sketch;
 pub mod skim;
 pub mod state;

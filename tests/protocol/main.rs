@@ -13,6 +13,7 @@ mod lifecycle;
 mod links;
 mod notary;
 mod overlay;
+mod peering;
 mod reconciliation;
 mod repair;
 mod returning;

@@ -71,7 +71,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// What news refused for this costs who sent it, of what may be dropped of it
-    /// ([`THROTTLED_MAX`](crate::transport::quic::THROTTLED_MAX)): by the work that it was, and only
+    /// ([`THROTTLED_MAX`](crate::protocol::penalties::THROTTLED_MAX)): by the work that it was, and only
     /// where no honest member sends it, but for one whose limits or certificate authorities differ.
     #[must_use]
     pub const fn price(self) -> u32 {

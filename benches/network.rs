@@ -3,30 +3,25 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
+    net::quic::peer::peer_name,
     pki::{Authority, AuthorityOptions, LEAF_VALIDITY},
     protocol::{
         exchange::{Ask, Reply, Summary},
         message::Message,
-        route::{Counter, Target, TransportInput},
+        route::{Counter, Target},
+        seal::Signing,
     },
+    reins::Reins,
     tls::{Expect, Identity, Roots, SERVER_NAME, Tls},
-    transport::{
-        BoxFuture, NodeLink, OpenTransport, Opening, Transport, TransportError,
-        quic::{QuicTransport, peer::peer_name},
-    },
 };
 use quinn::{ClientConfig, ConnectionError, Endpoint, ServerConfig, VarInt};
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
 use tokio::runtime::Runtime;
 
 /// Bytes of the value that each exchange carries; 0: it carries nothing but digests.
@@ -93,19 +88,19 @@ fn exchange(c: &mut Criterion) {
 struct Pair {
     from: Gossipmonger,
     to: Gossipmonger,
-    link: NodeLink,
-    transport: ActorRef<TransportInput>,
+    reins: Reins,
 }
 
 impl Pair {
     async fn start() -> Self {
         let authority = authority();
-        let (to, ..) = spawn(&authority, "b", Vec::new()).await;
-        let (from, link, transport) = spawn(&authority, "a", to.addresses().to_vec()).await;
-        let pair = Self { from, to, link, transport };
+        let to = spawn(&authority, "b", Vec::new()).await;
+        let from = spawn(&authority, "a", to.addresses().to_vec()).await;
+        let pair = Self { reins: Reins::of(&from), from, to };
         pair.until(|| pair.from.live_peers().len() + pair.to.live_peers().len() == 2).await;
         // From now on news travels in exchanges and not otherwise.
-        QUIET.store(true, Ordering::Relaxed);
+        pair.reins.push_nothing();
+        Reins::of(&pair.to).push_nothing();
         pair
     }
 
@@ -121,10 +116,7 @@ impl Pair {
             };
             let began = now();
             let (ended, digest) = (self.ended(), self.digest().await);
-            let targets = vec![Target::Peer(self.to.node().clone())];
-            self.transport
-                .cast(TransportInput::Round { targets, summary: Summary::Digest(digest) })
-                .unwrap();
+            self.reins.begin(Target::Peer(self.to.node().clone()), Summary::Digest(digest));
             self.until(|| {
                 let known = self.to.snapshot().version(self.from.node()).map(|(_, known)| known);
                 self.ended() > ended && known >= version
@@ -144,8 +136,8 @@ impl Pair {
     }
 
     async fn digest(&self) -> Arc<gossipmonger::protocol::digest::Digest> {
-        match self.link.ask(self.to.node(), Ask::Digest).await {
-            Ok(Reply::Digest(digest)) => digest,
+        match self.reins.ask(self.to.node(), Ask::Digest).await {
+            Some(Reply::Digest(digest)) => digest,
             other => panic!("{other:?}"),
         }
     }
@@ -197,115 +189,15 @@ fn credentials(authority: &Authority, name: &str) -> (Identity, Roots) {
     (identity, Roots::from_pem(issued.roots_pem.as_bytes()).unwrap())
 }
 
-async fn spawn(
-    authority: &Authority,
-    name: &str,
-    seeds: Vec<String>,
-) -> (Gossipmonger, NodeLink, ActorRef<TransportInput>) {
+async fn spawn(authority: &Authority, name: &str, seeds: Vec<String>) -> Gossipmonger {
     let (identity, roots) = credentials(authority, name);
-    let PeerNameParts { cluster, datacenter, node } = parts(&identity);
-    let handed = Handed::default();
-    let inner = QuicTransport::new(identity, roots).unwrap();
-    let transport = Arc::new(Bridled { inner, handed: Arc::clone(&handed) });
-    let mut config = Config::with_transport(cluster, datacenter, node, transport);
+    let mut config = Config::new(identity, roots).unwrap();
     config.seeds = seeds;
+    // An exchange is measured, no signature.
+    config.signing = Signing::Off;
     // As many as there can be is what is measured.
     config.quic.exchanges_per_peer = 1 << 20;
-    let (node, _) = Gossipmonger::spawn(config).await.unwrap();
-    let (link, transport) = handed.lock().unwrap().clone().unwrap();
-    (node, link, transport)
-}
-
-struct PeerNameParts {
-    cluster: ClusterId,
-    datacenter: Datacenter,
-    node: NodeId,
-}
-
-fn parts(identity: &Identity) -> PeerNameParts {
-    let name = identity.name().clone();
-    PeerNameParts { cluster: name.cluster, datacenter: name.datacenter, node: name.node }
-}
-
-type Handed = Arc<Mutex<Option<(NodeLink, ActorRef<TransportInput>)>>>;
-
-/// A transport that hands out what it was started with.
-#[derive(Debug)]
-struct Bridled {
-    inner: QuicTransport,
-    handed: Handed,
-}
-
-#[derive(Debug)]
-struct OpenBridled {
-    inner: Arc<dyn OpenTransport>,
-    handed: Handed,
-}
-
-impl Transport for Bridled {
-    fn open<'a>(
-        &'a self,
-        opening: Opening<'a>,
-    ) -> BoxFuture<'a, Result<Arc<dyn OpenTransport>, TransportError>> {
-        Box::pin(async move {
-            let inner = self.inner.open(opening).await?;
-            let open: Arc<dyn OpenTransport> =
-                Arc::new(OpenBridled { inner, handed: Arc::clone(&self.handed) });
-            Ok(open)
-        })
-    }
-}
-
-impl OpenTransport for OpenBridled {
-    fn addresses(&self) -> Vec<String> {
-        self.inner.addresses()
-    }
-
-    fn start(
-        &self,
-        node: NodeLink,
-        supervisor: ActorCell,
-    ) -> BoxFuture<'_, Result<ActorRef<TransportInput>, SpawnErr>> {
-        Box::pin(async move {
-            let actor = self.inner.start(node.clone(), supervisor.clone()).await?;
-            *self.handed.lock().unwrap() = Some((node, actor.clone()));
-            Ok(Actor::spawn_linked(None, Gate, actor, supervisor).await?.0)
-        })
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.inner.close()
-    }
-}
-
-/// Whether news is held back that nodes would push; set once the two have met.
-static QUIET: AtomicBool = AtomicBool::new(false);
-
-/// Hands on everything but what is pushed while it is quiet.
-#[derive(Debug)]
-struct Gate;
-
-#[ractor::actor(message = TransportInput, state = ActorRef<TransportInput>, arguments = ActorRef<TransportInput>)]
-impl Gate {
-    async fn pre_start(
-        &self,
-        _: ActorRef<TransportInput>,
-        inner: ActorRef<TransportInput>,
-    ) -> Result<ActorRef<TransportInput>, ActorProcessingErr> {
-        Ok(inner)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<TransportInput>,
-        input: TransportInput,
-        inner: &mut ActorRef<TransportInput>,
-    ) -> Result<(), ActorProcessingErr> {
-        if matches!(input, TransportInput::Gossip { .. }) && QUIET.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        Ok(inner.cast(input)?)
-    }
+    Gossipmonger::spawn(config).await.unwrap().0
 }
 
 criterion_group!(benches, handshake, exchange);

@@ -6,7 +6,7 @@
 use std::{error::Error, time::Duration};
 
 use gossipmonger::{
-    ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId, transport::memory::MemoryNetwork,
+    ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId, net::memory::MemoryNetwork,
 };
 
 type Any = Box<dyn Error + Send + Sync>;
@@ -56,7 +56,6 @@ async fn main() -> Result<(), Any> {
 
 fn config(network: &MemoryNetwork, name: &str) -> Result<Config, Any> {
     let (cluster, datacenter) = (ClusterId::new("test")?, Datacenter::new("here")?);
-    let config =
-        Config::with_transport(cluster, datacenter, NodeId::new(name)?, network.transport());
+    let config = Config::with_transport(cluster, datacenter, NodeId::new(name)?, network.place());
     Ok(config.local())
 }

@@ -20,8 +20,8 @@ use std::{
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Generation, Gossipmonger, NodeId, Revocation, Version,
+    net::memory::MemoryNetwork,
     store::{Change, EndpointKeys, Head, KnownPeer, Store, StoreError, Stored, StoredEntry},
-    transport::memory::MemoryNetwork,
 };
 
 type Any = Box<dyn Error + Send + Sync>;
@@ -66,7 +66,7 @@ async fn run(file: &Path) -> Result<(), Any> {
 }
 
 fn config(file: &Path) -> Result<Config, Any> {
-    let network = MemoryNetwork::new().transport();
+    let network = MemoryNetwork::new().place();
     let (cluster, datacenter) = (ClusterId::new("test")?, Datacenter::new("here")?);
     let mut config = Config::with_transport(cluster, datacenter, NodeId::new("a")?, network);
     config.storage = std::sync::Arc::new(FileStore::open(file)?);

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use crate::{
+    net::{Network, quic::QuicNetwork},
     protocol::{
         entry::KEY_BYTES_MAX,
         id::{ClusterId, Datacenter, NodeId},
@@ -10,10 +11,9 @@ use crate::{
     },
     store::{Store, memory::MemoryStore},
     tls::{Identity, LoadError, Roots},
-    transport::{Transport, quic::QuicTransport},
 };
 
-pub use crate::transport::limits::QuicLimits;
+pub use crate::net::limits::QuicLimits;
 
 mod address;
 mod check;
@@ -107,7 +107,7 @@ pub struct Config {
     /// The original's `storage`. Default: in memory.
     pub storage: Arc<dyn Store>,
     /// The original's `transport`. Default: QUIC with mutual TLS.
-    pub transport: Arc<dyn Transport>,
+    pub transport: Arc<dyn Network>,
 }
 
 /// What one node may hold.
@@ -142,12 +142,12 @@ impl Config {
     /// # Errors
     /// [`LoadError`] if the two cannot be used.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
-        Ok(Self::with_quic(Arc::new(QuicTransport::new(identity, roots)?)))
+        Ok(Self::with_quic(Arc::new(QuicNetwork::new(identity, roots)?)))
     }
 
     /// The same, with a transport that the caller keeps a hold of: to reload its identity.
     #[must_use]
-    pub fn with_quic(transport: Arc<QuicTransport>) -> Self {
+    pub fn with_quic(transport: Arc<QuicNetwork>) -> Self {
         let name = transport.identity().name().clone();
         Self::with_transport(name.cluster, name.datacenter, name.node, transport)
     }
@@ -158,7 +158,7 @@ impl Config {
         cluster: ClusterId,
         datacenter: Datacenter,
         node: NodeId,
-        transport: Arc<dyn Transport>,
+        transport: Arc<dyn Network>,
     ) -> Self {
         Self {
             cluster,

@@ -31,7 +31,7 @@
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
 //! 4. [`tls`]: certificates, and who is accepted. [`pki`]: an authority of one's own. `issuer` (a feature):
 //!    certificates by token.
-//! 5. [`store`]: what survives a restart. [`transport`]: how nodes reach each other.
+//! 5. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
 //! 6. [`protocol`]: the rules themselves, for those who want to know how it works. It has no promise of
 //!    compatibility.
 //!
@@ -133,7 +133,7 @@ mod propagation;
 pub mod tls;
 pub mod pki;
 pub mod store;
-pub mod transport;
+pub mod net;
 pub mod protocol;
 mod actors;
 mod clock;
@@ -153,7 +153,10 @@ pub use cuts::{CUTS_MAX, Cut};
 pub use dials::{DIALED_ADDRESSES_MAX, DialFailure};
 pub use error::{Error, SpawnError};
 pub use foreign::Foreign;
-pub use node::Gossipmonger;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub use node::reins;
+pub use node::{Gossipmonger, clients};
 pub use propagation::{Audience, Propagation};
 pub use protocol::{
     entry::{Key, Value},

@@ -1,5 +1,13 @@
 //! The handle of a running node: [`Gossipmonger`].
 
+pub mod clients;
+pub(crate) mod host;
+pub(crate) mod links;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod reins;
+pub(crate) mod transport;
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -37,14 +45,22 @@ use crate::{
     dials::{DialFailure, DialFailures},
     error::{Error, SpawnError},
     latest::Latest,
+    net::{Endpoint, Opening, Protocol},
+    node::{
+        clients::ClientHandler,
+        links::{Links, share::Shares},
+    },
     protocol::{
+        close::Close,
         delta::entry_len_max,
         entry::{Key, Value},
         event::{Behind, Event, Problem},
         id::{ClusterId, Datacenter, NodeId, Version},
+        peering::PeeringConfig,
         reason::History,
         revocation::{Revocation, Revocations},
         route::{SchedulerInput, StorageInput},
+        session::Session,
         state::PeerState,
         time::Time,
         write::Write,
@@ -53,7 +69,6 @@ use crate::{
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
     tls::PeerName,
-    transport::{OpenTransport, Opening, budget::Budgets, share::Shares},
 };
 
 /// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
@@ -459,6 +474,16 @@ impl Gossipmonger {
         written.map(|_| acknowledged)
     }
 
+    /// Accepts clients from now on, and hands their requests to `handler`. Only the first handler counts; says whether
+    /// it is this one. Without a handler a client is refused in the handshake.
+    pub fn serve_clients(&self, handler: Arc<dyn ClientHandler>) -> bool {
+        let first = self.shared.clients.handle(handler);
+        if let Some(endpoint) = self.shared.endpoint.upgrade().filter(|_| first) {
+            endpoint.admit(Protocol::Clients);
+        }
+        first
+    }
+
     /// Ends the node without leaving: connections are closed, writes made durable. Others find it
     /// dead after a while. Calling it again does no harm.
     pub async fn shutdown(&self) {
@@ -567,12 +592,12 @@ impl Gossipmonger {
             node: config.node.clone(),
         };
         let opening = Opening::new(name, (&config.listen, config.quic), &keys, &counters);
-        let transport = config.transport.open(opening).await?;
-        let open = Arc::clone(&transport);
+        let endpoint = config.transport.open(opening).await?;
+        let open = Arc::clone(&endpoint);
         let started =
             Self::start_actors(config, counters, events, writer, stored, open, supervisor).await;
         if started.is_err() {
-            transport.close().await;
+            shut(&*endpoint).await;
         }
         started
     }
@@ -583,17 +608,17 @@ impl Gossipmonger {
         events: Arc<Channel<Event>>,
         writer: Arc<Writer>,
         stored: Stored,
-        transport: Arc<dyn OpenTransport>,
+        endpoint: Arc<dyn Endpoint>,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         if config.advertise.is_empty() {
-            config.advertise = transport.addresses();
+            config.advertise = endpoint.addresses();
         }
         let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let shared = Arc::new(Shared {
             clock: Clock::start(),
             routes: Routes::default(),
-            transport: Arc::downgrade(&transport),
+            endpoint: Arc::downgrade(&endpoint),
             revocations: ArcSwap::default(),
             writer,
             maps: ArcSwap::from_pointee(Maps::new()),
@@ -606,11 +631,11 @@ impl Gossipmonger {
             protocol_events: Channel::new(PROTOCOL_EVENTS),
             counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
-            budgets: Budgets::new(
-                config.datacenter.clone(),
-                config.push_bytes_per_second,
-                config.wan_bytes_per_second,
-            ),
+            session: Session::new(config.cluster.clone(), config.node.clone()),
+            links: Links::new(peering(&config), config.quic.exchanges),
+            clients: Arc::default(),
+            #[cfg(feature = "testkit")]
+            switch: reins::Switch::default(),
             shares: Shares::default(),
             publishing: Mutex::default(),
             ending: Slot::default(),
@@ -625,23 +650,20 @@ impl Gossipmonger {
             farewell: Slot::default(),
             config,
         });
-        let arguments = Arguments {
-            shared: Arc::clone(&shared),
-            transport: Arc::clone(&transport),
-            candidates,
-        };
+        let arguments =
+            Arguments { shared: Arc::clone(&shared), endpoint: Arc::clone(&endpoint), candidates };
         let spawned = match supervisor {
             Some(supervisor) => Actor::spawn_linked(None, Root, arguments, supervisor).await,
             None => Actor::spawn(None, Root, arguments).await,
         };
         let (root, running) = spawned.map_err(|error| SpawnError::Actor(error.to_string()))?;
-        let unfinished = Unfinished { shared: Arc::clone(&shared), transport };
+        let unfinished = Unfinished { shared: Arc::clone(&shared), endpoint };
         tokio::spawn(async move {
-            let Unfinished { shared, transport } = &unfinished;
+            let Unfinished { shared, endpoint } = &unfinished;
             // However the root ends: stopped, failed or killed.
             let _ = running.await;
             shared.end(Ending::Asked);
-            transport.close().await;
+            shut(&**endpoint).await;
             if tokio::time::timeout(STORE_TIMEOUT, shared.writer.close()).await.is_err() {
                 tracing::error!("{STORE_BUSY}");
             }
@@ -656,7 +678,7 @@ impl Gossipmonger {
 /// Gives back what a node holds if its runtime goes before it: then no task is left that could.
 struct Unfinished {
     shared: Arc<Shared>,
-    transport: Arc<dyn OpenTransport>,
+    endpoint: Arc<dyn Endpoint>,
 }
 
 impl Drop for Unfinished {
@@ -665,7 +687,7 @@ impl Drop for Unfinished {
             return;
         }
         self.shared.end(Ending::Asked);
-        self.transport.release();
+        self.endpoint.release();
         let shared = Arc::clone(&self.shared);
         // The store may take a while, and a runtime that goes is not to be held up by it.
         let give_back = std::thread::Builder::new().name("gossipmonger-end".to_owned());
@@ -745,6 +767,23 @@ async fn prepare_store(
     writer.write(changes, None);
     writer.flush().await?;
     Ok((stored, keys))
+}
+
+/// Ends all connections, telling the peers, and gives back the addresses.
+pub(crate) async fn shut(endpoint: &dyn Endpoint) {
+    endpoint.close(Close::Shutdown as u32, b"shutting down").await;
+}
+
+/// What the machine of the connections has to know of the configuration.
+fn peering(config: &Config) -> PeeringConfig {
+    PeeringConfig {
+        node: config.node.clone(),
+        datacenter: config.datacenter.clone(),
+        gossip_interval: config.gossip_interval,
+        bar: config.quic.bar,
+        push_bytes_per_second: config.push_bytes_per_second,
+        wan_bytes_per_second: config.wan_bytes_per_second,
+    }
 }
 
 fn random_keys() -> EndpointKeys {

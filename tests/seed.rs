@@ -13,8 +13,8 @@ use std::{
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId, PeerState, Problem, ProtocolEvent,
     Write,
+    net::memory::MemoryNetwork,
     store::{Change, Store, StoreError, Stored, memory::MemoryStore},
-    transport::memory::MemoryNetwork,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ fn id(name: &str) -> NodeId {
 fn config(network: &MemoryNetwork, name: &str, seeds: &[&str], storage: Arc<dyn Store>) -> Config {
     let (cluster, datacenter) = (ClusterId::new("demo").unwrap(), Datacenter::new("eu").unwrap());
     // `peerInfo.id`, and `options.transport`.
-    let mut config = Config::with_transport(cluster, datacenter, id(name), network.transport());
+    let mut config = Config::with_transport(cluster, datacenter, id(name), network.place());
     config.dead_peer_phi = 8.0;
     config.gossip_interval = Duration::from_millis(100);
     config.max_deltas_per_gossip = 5;

@@ -25,8 +25,8 @@ mod waiting;
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Gossipmonger, config::Config, error::SpawnError, protocol::event::Problem,
-    transport::quic::QuicTransport,
+    Gossipmonger, config::Config, error::SpawnError, net::quic::QuicNetwork,
+    protocol::event::Problem,
 };
 use sd_notify::NotifyState;
 use tokio::{
@@ -105,7 +105,7 @@ struct Begun {
 
 /// What a node needs of the system, apart from its gossip.
 struct Bound {
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
     trusted: BTreeSet<String>,
     door: Option<issuing::Prepared>,
     metrics: Option<metrics::Exporter>,
@@ -142,7 +142,7 @@ fn bind(dir: &Path, settings: &Settings, ready: Ready) -> Result<(Config, Bound)
     journal::warn_of(&credentials);
     let Credentials { identity, roots, .. } = credentials;
     let trusted = reload::fingerprints(&roots);
-    let transport = Arc::new(QuicTransport::new(identity, roots).map_err(CliError::usage)?);
+    let transport = Arc::new(QuicNetwork::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
     let config = settings.config(dir, Arc::clone(&transport))?;
     let door = issuer
@@ -168,7 +168,6 @@ async fn serve(
     journal::started(&node, dir);
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
-    let clients = Arc::clone(&transport);
     let issuing = door.map(|door| door.open(dir, transport.tls(), node.clone()));
     let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
@@ -178,7 +177,7 @@ async fn serve(
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
-    clients.serve_clients(Arc::new(Desk::new(&agent)));
+    agent.node.serve_clients(Arc::new(Desk::new(&agent)));
     notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
     let watchdog = tokio::spawn(keep_alive());
 

@@ -33,7 +33,6 @@ mod heads;
 mod lag;
 mod load;
 pub(super) mod machine;
-mod quiet;
 mod scenario;
 mod statistics;
 mod throughput;

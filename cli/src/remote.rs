@@ -12,10 +12,10 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use gossipmonger::{
     config,
     foreign::Foreign,
+    net::quic::crypto,
     pki::file,
     protocol::id::NodeId,
     tls::{ClientIdentity, Host, Roots, SERVER_NAME, Verdict},
-    transport::quic::crypto,
 };
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::{

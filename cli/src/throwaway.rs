@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use gossipmonger::{
     config::Config,
+    net::quic::QuicNetwork,
     pki::{Authority, AuthorityOptions, Issued, LEAF_VALIDITY_AUTOMATED},
     protocol::id::{ClusterId, Datacenter, NodeId},
     tls::{Identity, Roots},
-    transport::quic::QuicTransport,
 };
 
 use super::error::CliError;
@@ -48,10 +48,10 @@ impl Throwaway {
 impl Credentials {
     /// The default configuration of this node, on loopback, and its transport, by which it can be
     /// silenced.
-    pub(crate) fn config(&self) -> Result<(Config, Arc<QuicTransport>), CliError> {
+    pub(crate) fn config(&self) -> Result<(Config, Arc<QuicNetwork>), CliError> {
         let identity = self.identity()?;
         let name = identity.name().clone();
-        let transport = QuicTransport::new(identity, self.roots.clone());
+        let transport = QuicNetwork::new(identity, self.roots.clone());
         let transport = Arc::new(transport.map_err(CliError::failed)?);
         let shared = Arc::clone(&transport);
         Ok((Config::with_transport(name.cluster, name.datacenter, name.node, shared), transport))

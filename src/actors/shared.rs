@@ -24,6 +24,12 @@ use crate::{
     cuts::Cuts,
     dials::DialFailures,
     latest::Latest,
+    net::Endpoint,
+    node::{
+        clients::Clients,
+        host::REFUSALS_TOLD_MAX,
+        links::{Links, share::Shares},
+    },
     protocol::{
         event::{Behind, Event, Problem, ProtocolEvent},
         id::{Datacenter, NodeId},
@@ -31,11 +37,11 @@ use crate::{
         reason::History,
         revocation::Revocations,
         route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
+        session::Session,
         state::PeerLife,
         view::NodeView,
     },
     snapshot::Snapshot,
-    transport::{OpenTransport, REFUSALS_TOLD_MAX, budget::Budgets, share::Shares},
 };
 
 /// The maps as readers see them.
@@ -67,7 +73,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) routes: Routes,
     /// Kept by the supervisor, however long handles are kept.
-    pub(crate) transport: Weak<dyn OpenTransport>,
+    pub(crate) endpoint: Weak<dyn Endpoint>,
     /// Whose certificates are revoked.
     pub(crate) revocations: ArcSwap<Revocations>,
     pub(crate) writer: Arc<Writer>,
@@ -84,9 +90,14 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
     pub(crate) write_room: Arc<Semaphore>,
-    /// How many bytes may go where.
-    pub(crate) budgets: Budgets,
-    /// What each peer may use up.
+    /// How it introduces itself, and judges those who do.
+    pub(crate) session: Session,
+    /// Its connections.
+    pub(crate) links: Links,
+    pub(crate) clients: Arc<Clients>,
+    #[cfg(feature = "testkit")]
+    pub(crate) switch: crate::node::reins::Switch,
+    /// What each peer may hold.
     pub(crate) shares: Shares,
     /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
     pub(crate) publishing: Mutex<()>,
@@ -201,28 +212,30 @@ impl Shared {
 
     /// Delivers what a machine said is to be done; returns when it wants to be called again.
     pub(crate) fn route(&self, outputs: Vec<Output>) -> Option<Duration> {
-        let mut wake = None;
-        for output in outputs {
-            match output {
-                Output::Storage(input) => self.routes.storage.cast(StorageMessage::Input(input)),
-                Output::Scheduler(input) => self.routes.scheduler.cast(input),
-                Output::Detector(input) => self.routes.detector.cast(input),
-                Output::Transport(input) => self.routes.transport.cast(input),
-                Output::Event(event) => self.tell(event),
-                Output::Protocol(event) => self.tell_protocol(event),
-                Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
-                Output::Persist(changes) => self.writer.write(changes, None),
-                Output::Wake(wait) => wake = Some(wait),
-                Output::Count(counter, times) => self.counters.add(counter, times),
-                Output::Farewell(peers) => self.farewell.set(peers),
-                // Answered by the storage actor, which has been asked.
-                Output::Counted(..) => {}
-                // Seen to by the storage actor, before all else.
-                Output::Revoked(_) => {}
-                Output::Stop(problem) => self.stop(problem),
-            }
+        outputs.into_iter().filter_map(|output| self.deliver(output)).last()
+    }
+
+    /// Delivers one thing that a machine said; returns when it wants to be called again, if it was that.
+    pub(crate) fn deliver(&self, output: Output) -> Option<Duration> {
+        match output {
+            Output::Storage(input) => self.routes.storage.cast(StorageMessage::Input(input)),
+            Output::Scheduler(input) => self.routes.scheduler.cast(input),
+            Output::Detector(input) => self.routes.detector.cast(input),
+            Output::Transport(input) => self.routes.transport.cast(input),
+            Output::Event(event) => self.tell(event),
+            Output::Protocol(event) => self.tell_protocol(event),
+            Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
+            Output::Persist(changes) => self.writer.write(changes, None),
+            Output::Wake(wait) => return Some(wait),
+            Output::Count(counter, times) => self.counters.add(counter, times),
+            Output::Farewell(peers) => self.farewell.set(peers),
+            // Answered by the storage actor, which has been asked.
+            Output::Counted(..) => {}
+            // Seen to by the storage actor, before all else.
+            Output::Revoked(_) => {}
+            Output::Stop(problem) => self.stop(problem),
         }
-        wake
+        None
     }
 
     /// Tells the subscribers, and the log what an operator should see.

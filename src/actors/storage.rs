@@ -14,6 +14,7 @@ use super::{shared::Shared, timer::Timer};
 use crate::{
     clock::Clock,
     error::Error,
+    node::{host::Host, links::close_revoked},
     protocol::{
         exchange::{Ask, Reply},
         id::{NodeId, Version},
@@ -24,11 +25,12 @@ use crate::{
         seal::{Notary, Seals},
         sketch::SketchKey,
         state::PeerState,
+        time::Time,
         wave::Census,
         write::{Write, WriteError, Written},
     },
     store::{Change, StoreError},
-    transport::NodeLink,
+    tls::Tls,
 };
 
 /// What the storage actor can be sent.
@@ -89,7 +91,7 @@ impl Storage {
             // Left meanwhile: an actor that failed after that must not take it back.
             config.record.status = record.status;
         }
-        let validity = shared.transport.upgrade().and_then(|transport| transport.validity());
+        let validity = tls(&shared).map(|tls| tls.validity());
         (config.record.not_before, config.record.not_after) = validity.unzip();
         let mut out = Vec::new();
         let mut replica =
@@ -97,8 +99,8 @@ impl Storage {
         let mut secret = [0; 32];
         rand::rng().fill_bytes(&mut secret);
         replica.set_secret(secret);
-        if let Some(authorities) = shared.transport.upgrade().and_then(|open| open.authorities()) {
-            replica.set_authorities(now, authorities, &mut out);
+        if let Some(tls) = tls(&shared) {
+            replica.set_authorities(now, Arc::new(tls), &mut out);
         }
         // Nothing may be sent in a generation that could be taken again after a crash, so readers
         // and the transport see it only when it is durable.
@@ -121,11 +123,7 @@ impl Storage {
     ) -> Result<(), ActorProcessingErr> {
         let (mut out, begun) = (Vec::new(), state.shared.clock.now());
         state.replica.set_wall(begun, Clock::wall());
-        if let Some(transport) = state.shared.transport.upgrade() {
-            state.replica.set_sketch_key(transport.sketch_key());
-            state.replica.set_validity(begun, transport.validity(), &mut out);
-            state.learn_to_sign(transport.notary(), &mut out);
-        }
+        state.learn_certificates(begun, &mut out);
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -157,9 +155,12 @@ impl Storage {
 }
 
 impl State {
-    /// Takes over who vouches for keys, and has this life vouched for anew when its certificate changes.
-    fn learn_to_sign(&mut self, notary: Option<Arc<dyn Notary>>, out: &mut Vec<Output>) {
-        let Some(notary) = notary else { return };
+    /// Takes over what the certificates say at present, and has this life vouched for anew when its own one changes.
+    fn learn_certificates(&mut self, now: Time, out: &mut Vec<Output>) {
+        let Some(tls) = tls(&self.shared) else { return };
+        self.replica.set_sketch_key(tls.sketch_key());
+        self.replica.set_validity(now, Some(tls.validity()), out);
+        let notary: Arc<dyn Notary> = Arc::new(tls);
         if !self.replica.knows_seals() {
             let signing = self.shared.config.signing;
             self.replica.set_seals(Some(Seals { notary, signing }));
@@ -252,11 +253,17 @@ impl State {
         for output in out {
             let Output::Revoked(revocations) = output else { continue };
             self.shared.revocations.store(Arc::clone(revocations));
-            if let Some(transport) = self.shared.transport.upgrade() {
-                transport.revoke(&NodeLink::new(Arc::clone(&self.shared)), revocations);
+            if let Some(tls) = tls(&self.shared) {
+                close_revoked(&Host::new(Arc::clone(&self.shared)), &tls, revocations);
+                self.shared.clients.recheck();
             }
         }
     }
+}
+
+/// What the node shows and whom it accepts, as long as it is connected to a network with certificates.
+fn tls(shared: &Shared) -> Option<Tls> {
+    shared.endpoint.upgrade()?.tls().cloned()
 }
 
 /// The root waits for this actor's start: a disk that hangs must not keep the node from ending.

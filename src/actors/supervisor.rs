@@ -12,12 +12,13 @@ use super::{
     storage::Storage,
 };
 use crate::{
+    net::Endpoint,
+    node::{host::Host, shut, transport::Transport},
     protocol::{
         event::{Event, Problem},
         route::{Counter, SchedulerInput, TransportInput},
         time::Time,
     },
-    transport::{NodeLink, OpenTransport},
 };
 
 /// What the root can be sent.
@@ -47,7 +48,7 @@ pub(crate) struct Root;
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) transport: Arc<dyn OpenTransport>,
+    pub(crate) endpoint: Arc<dyn Endpoint>,
     /// Addresses of peers known from an earlier run.
     pub(crate) candidates: Vec<String>,
 }
@@ -131,8 +132,10 @@ impl State {
             Part::Storage => Actor::spawn_linked(None, Storage, shared, root).await?.0.get_cell(),
             Part::Detector => Actor::spawn_linked(None, Detector, shared, root).await?.0.get_cell(),
             Part::Transport => {
-                let node = NodeLink::new(Arc::clone(&shared));
-                let actor = self.arguments.transport.start(node, root).await?;
+                let (host, endpoint) =
+                    (Host::new(Arc::clone(&shared)), Arc::clone(&self.arguments.endpoint));
+                let (actor, _) =
+                    Actor::spawn_linked(None, Transport, (host, endpoint), root).await?;
                 shared.routes.transport.set(actor.clone());
                 actor.get_cell()
             }
@@ -229,7 +232,7 @@ impl State {
                 let _ = child.stop_and_wait(None, timeout).await;
             }
         }
-        if tokio::time::timeout(STOP_TIMEOUT, self.arguments.transport.close()).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, shut(&*self.arguments.endpoint)).await.is_err() {
             tracing::warn!("the transport did not close in time");
         }
         myself.stop_children_and_wait(None, timeout).await;

@@ -2,9 +2,9 @@
 
 use crate::{
     config::ConfigError,
+    net::NetworkError,
     protocol::id::{ClusterId, NodeId},
     store::StoreError,
-    transport::TransportError,
 };
 
 /// A node could not be started. Nothing is left behind.
@@ -41,7 +41,7 @@ pub enum SpawnError {
     HasLeft,
     /// The transport cannot be opened.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Transport(#[from] NetworkError),
     /// An actor failed to start.
     #[error("the node failed to start: {0}")]
     Actor(String),

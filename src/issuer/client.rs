@@ -27,13 +27,13 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
+    net::quic::crypto,
     pki::{AuthorityError, Issued, KeyKind, Requested, pem_of},
     protocol::id::{Datacenter, NodeId},
     tls::{
         Identity, LoadError, Pin, Pinned, Refusal, Roots, SERVER_NAME, Tls, Unpinned, Verdict,
         strangers,
     },
-    transport::quic::crypto,
 };
 
 /// What a joiner wants to be, where the token does not fix it.

@@ -38,9 +38,9 @@ use super::{
 use crate::{
     clock::Clock,
     foreign::Foreign,
+    net::quic::{crypto, peer, socket::Lone},
     protocol::time::Time,
     tls::{PeerName, RefusedBy, Rejection, Tls, Verdict},
-    transport::quic::{crypto, peer, socket::Lone},
 };
 
 /// Connections served at once, of visitors and of members.

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    net::memory::MemoryNetwork,
     protocol::{
         delta::{Delta, NodeDelta},
         event::Event,
@@ -39,7 +40,6 @@ use crate::{
         skim::SKIM_BYTES_MAX,
         write::Write,
     },
-    transport::memory::MemoryNetwork,
 };
 
 /// A run.
@@ -242,7 +242,7 @@ impl World {
             ClusterId::new("simulated").expect("a label"),
             Datacenter::new("dc").expect("a label"),
             nodes[0].name.clone(),
-            MemoryNetwork::new().transport(),
+            MemoryNetwork::new().place(),
         );
         config.peers_max = config.peers_max.max(sites.len());
         config.seeds = seeds.iter().map(|n| address(*n)).collect();

@@ -74,7 +74,7 @@ impl Tls {
         Ok(())
     }
 
-    /// Changes with every reload.
+    /// Changes with every reload and every change of roles.
     pub(crate) fn reloads(&self) -> watch::Receiver<u64> {
         self.reloads.subscribe()
     }
@@ -148,6 +148,7 @@ impl Tls {
     /// Gives roles to certificates that do not say theirs, in place of those before.
     pub fn set_roles(&self, roles: ClientRoles) {
         self.roles.store(Arc::new(roles));
+        self.reloads.send_modify(|count| *count += 1);
     }
 
     /// Which client has shown this chain (the leaf first), and its role: by the roots, roles and dates

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::{
-    Event, Gossipmonger, Write, protocol::route::Counter, transport::quic::BULK_WINDOW,
-};
+use gossipmonger::{Event, Gossipmonger, Write, net::quic::BULK_WINDOW, protocol::route::Counter};
 
 use crate::{
     harness::{Cluster, all_live, id, until},

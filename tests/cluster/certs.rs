@@ -15,17 +15,12 @@ use std::{
 
 use gossipmonger::{
     Config, Gossipmonger,
+    clients::{ClientHandler, Visitor},
+    net::{BoxFuture, Stream, quic::QuicNetwork, read_to_end},
     protocol::message::Message,
     tls::{ADMIN_ALPN, ALPN, ClientIdentity, Host, Identity, Roots, Verdict, rustls_visit},
-    transport::{
-        BoxFuture,
-        quic::{
-            QuicTransport,
-            clients::{ClientHandler, Visitor},
-        },
-    },
 };
-use quinn::{RecvStream, SendStream, TransportConfig};
+use quinn::TransportConfig;
 
 use crate::{
     attacker::{Member, hello, refused},
@@ -95,11 +90,12 @@ async fn node(dir: &Path) -> Gossipmonger {
     let good = dir.join("good");
     let identity = Identity::from_pem_files(&good.join("node.pem"), &good.join("node.key"));
     let roots = Roots::from_pem_file(&dir.join("roots.pem")).unwrap();
-    let transport = Arc::new(QuicTransport::new(identity.unwrap(), roots).unwrap());
-    transport.serve_clients(Arc::new(SaysTheRole));
+    let transport = Arc::new(QuicNetwork::new(identity.unwrap(), roots).unwrap());
     let mut config = Config::with_quic(transport).local();
     config.quic.handshakes_per_source = 1_000;
-    Gossipmonger::spawn(config).await.unwrap().0
+    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    node.serve_clients(Arc::new(SaysTheRole));
+    node
 }
 
 /// Answers each request with the role of who asks.
@@ -107,16 +103,12 @@ async fn node(dir: &Path) -> Gossipmonger {
 struct SaysTheRole;
 
 impl ClientHandler for SaysTheRole {
-    fn answer(
-        &self,
-        visitor: Visitor,
-        (mut send, mut receive): (SendStream, RecvStream),
-    ) -> BoxFuture<'static, ()> {
+    fn answer(&self, visitor: Visitor, (mut send, mut receive): Stream) -> BoxFuture<'static, ()> {
         Box::pin(async move {
-            let _ = receive.read_to_end(100).await;
-            let _ = send.write_all(visitor.client.role.as_str().as_bytes()).await;
-            let _ = send.finish();
-            let _ = send.stopped().await;
+            let _ = read_to_end(receive.as_mut(), 100).await;
+            let _ = send.write(&mut [visitor.client.role.as_str().into()]).await;
+            send.finish();
+            send.delivered().await;
         })
     }
 }

@@ -12,6 +12,11 @@ use std::{
 
 use gossipmonger::{
     Config, Gossipmonger,
+    clients::{
+        ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler, REQUESTS_PER_CONNECTION,
+        Visitor,
+    },
+    net::{BoxFuture, Stream, quic::QuicNetwork, read_to_end},
     pki::{Issued, LeafOptions, Usage},
     protocol::{
         digest::Digest,
@@ -21,18 +26,8 @@ use gossipmonger::{
         ADMIN_ALPN, ALPN, ClientIdentity, ClientName, ClientRoles, Expect, Host, Role, Roots, Tls,
         Verdict, rustls_visit,
     },
-    transport::{
-        BoxFuture,
-        quic::{
-            QuicTransport,
-            clients::{
-                ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler,
-                REQUESTS_PER_CONNECTION, Visitor,
-            },
-        },
-    },
 };
-use quinn::{RecvStream, SendStream, TransportConfig};
+use quinn::TransportConfig;
 use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -323,7 +318,7 @@ async fn a_client_has_so_many_requests_under_way_and_no_more() {
 struct House {
     cluster: Cluster,
     node: Gossipmonger,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
     asked: Arc<AtomicUsize>,
 }
 
@@ -339,10 +334,10 @@ impl House {
         // All that come here come from one address.
         config.quic.handshakes_per_source = 1_000;
         let asked = Arc::<AtomicUsize>::default();
-        if served {
-            assert!(transport.serve_clients(Arc::new(Echo(Arc::clone(&asked)))));
-        }
         let node = Gossipmonger::spawn(config).await.unwrap().0;
+        if served {
+            assert!(node.serve_clients(Arc::new(Echo(Arc::clone(&asked)))));
+        }
         Self { cluster, node, transport, asked }
     }
 
@@ -410,18 +405,17 @@ impl Member {
 struct Echo(Arc<AtomicUsize>);
 
 impl ClientHandler for Echo {
-    fn answer(
-        &self,
-        visitor: Visitor,
-        (mut send, mut receive): (SendStream, RecvStream),
-    ) -> BoxFuture<'static, ()> {
-        assert!(visitor.remote.ip().is_loopback() && visitor.client.name.starts_with("spiffe://"));
+    fn answer(&self, visitor: Visitor, (mut send, mut receive): Stream) -> BoxFuture<'static, ()> {
+        assert!(
+            visitor.remote.starts_with("127.0.0.1:")
+                && visitor.client.name.starts_with("spiffe://")
+        );
         self.0.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
-            if let Ok(request) = receive.read_to_end(1_000).await {
-                let _ = send.write_all(&request).await;
-                let _ = send.finish();
-                let _ = send.stopped().await;
+            if let Ok(request) = read_to_end(receive.as_mut(), 1_000).await {
+                let _ = send.write(&mut [request.into()]).await;
+                send.finish();
+                send.delivered().await;
             }
         })
     }

@@ -9,6 +9,7 @@ use std::{
 
 use gossipmonger::{
     Config, Generation,
+    protocol::penalties::THROTTLED_MAX,
     protocol::{
         delta::Delta,
         digest::Digest,
@@ -16,7 +17,6 @@ use gossipmonger::{
         message::{Call, Heartbeat, Message},
         reason::{Cause, Reason},
     },
-    transport::quic::THROTTLED_MAX,
 };
 use quinn::TransportConfig;
 

@@ -8,11 +8,11 @@ use std::{
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger,
+    net::quic::QuicNetwork,
     pki::{Authority, AuthorityOptions, LeafOptions},
     protocol::route::Counter,
     subscription::SubscriptionError,
     tls::{Identity, PeerName, Roots},
-    transport::quic::QuicTransport,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
@@ -28,7 +28,7 @@ use crate::{
 struct Renewable {
     name: &'static str,
     node: Gossipmonger,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
 }
 
 impl Renewable {
@@ -47,7 +47,7 @@ impl Renewable {
         roots: Roots,
         seeds: &[&Self],
     ) -> Self {
-        let transport = Arc::new(QuicTransport::new(identity, roots).unwrap());
+        let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
         let mut config = Config::with_quic(Arc::clone(&transport)).local();
         config.gossip_interval = Duration::from_millis(100);
         config.event_queue = 1 << 16;

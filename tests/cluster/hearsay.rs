@@ -9,6 +9,8 @@ use std::{
 
 use gossipmonger::{
     Config, Event, Generation, Gossipmonger,
+    clients::{ClientHandler, Visitor},
+    net::{BoxFuture, Stream, quic::QuicNetwork},
     pki::LeafOptions,
     protocol::{
         claim::ANSWER_STEP,
@@ -25,15 +27,8 @@ use gossipmonger::{
         ALPN, ClientIdentity, ClientName, Host, Identity, PeerName, Role, Roots, SERVER_NAME,
         Verdict, rustls_visit,
     },
-    transport::{
-        BoxFuture,
-        quic::{
-            QuicTransport,
-            clients::{ClientHandler, Visitor},
-        },
-    },
 };
-use quinn::{RecvStream, SendStream, TransportConfig, VarInt};
+use quinn::{TransportConfig, VarInt};
 use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version as QuicVersion};
 
 use crate::{
@@ -106,11 +101,11 @@ async fn who_breaks_off_the_handshake_is_no_peer_that_refuses_us() {
 async fn a_client_that_may_read_ends_no_node_by_the_close_of_its_connection() {
     let cluster = Cluster::new("demo");
     let (identity, roots) = cluster.identity("m");
-    let transport = Arc::new(QuicTransport::new(identity, roots).unwrap());
+    let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
     let mut config = Config::with_quic(Arc::clone(&transport)).local();
     config.gossip_interval = Duration::from_millis(100);
-    transport.serve_clients(Arc::new(Nothing));
     let node = Gossipmonger::spawn(config).await.unwrap().0;
+    node.serve_clients(Arc::new(Nothing));
     let (before, to): (_, SocketAddr) = (life(&node), node.addresses()[0].parse().unwrap());
     let (role, client) = (Role::Read, "alice".parse().unwrap());
     let name = ClientName { cluster: "demo".parse().unwrap(), role, client };
@@ -465,7 +460,7 @@ impl Told {
 struct Nothing;
 
 impl ClientHandler for Nothing {
-    fn answer(&self, _: Visitor, _: (SendStream, RecvStream)) -> BoxFuture<'static, ()> {
+    fn answer(&self, _: Visitor, _: Stream) -> BoxFuture<'static, ()> {
         Box::pin(async {})
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use gossipmonger::{
+    net::quic::peer,
     pki::{
         Authority, AuthorityOptions, Existing, Issued, KeyKind, LEAF_VALIDITY, LeafOptions, Usage,
     },
@@ -16,7 +17,6 @@ use gossipmonger::{
     tls::{
         Expect, Identity, PeerName, Refusal, RefusedBy, Rejection, Roots, SERVER_NAME, Tls, Verdict,
     },
-    transport::quic::peer,
 };
 use quinn::{
     Connection, ConnectionError, Endpoint,

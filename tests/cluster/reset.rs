@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Gossipmonger, SpawnError, protocol::message::Message, store::memory::MemoryStore,
-    transport::TransportError,
+    Gossipmonger, SpawnError, net::NetworkError, protocol::message::Message,
+    store::memory::MemoryStore,
 };
 use quinn::{ConnectionError, TransportConfig};
 use tokio::sync::Barrier;
@@ -43,7 +43,7 @@ async fn tells_peers_of_the_life_before_that_it_is_over() {
     let again = tokio::time::timeout(PATIENCE, async {
         loop {
             match start(address).await {
-                Err(SpawnError::Transport(TransportError::Bind { .. })) => {
+                Err(SpawnError::Transport(NetworkError::Bind { .. })) => {
                     tokio::task::yield_now().await;
                 }
                 started => return started.unwrap(),

@@ -4,9 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gossipmonger::{
     Config, Gossipmonger,
+    net::quic::QuicNetwork,
     protocol::route::Counter,
     store::{Change, EndpointKeys, Store, StoreError, Stored},
-    transport::quic::QuicTransport,
 };
 
 use crate::{
@@ -119,14 +119,14 @@ async fn a_restart_is_noticed_by_a_stateless_reset() {
 /// A node that can be made to vanish without a word.
 struct Crashing {
     node: Gossipmonger,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
     keys: Arc<KeysOnly>,
 }
 
 impl Crashing {
     async fn spawn(cluster: &Cluster, name: &str, seed: &Gossipmonger) -> Self {
         let (identity, roots) = cluster.identity(name);
-        let transport = Arc::new(QuicTransport::new(identity, roots).unwrap());
+        let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
         let keys = Arc::new(KeysOnly::default());
         let mut config = Config::with_quic(Arc::clone(&transport)).local();
         config.gossip_interval = Duration::from_millis(100);

@@ -7,6 +7,7 @@ use std::{
 
 use gossipmonger::{
     Gossipmonger,
+    protocol::penalties::THROTTLED_MAX,
     protocol::{
         delta::{Delta, DeltaContent, NodeDelta},
         digest::{Digest, DigestEntry},
@@ -25,7 +26,6 @@ use gossipmonger::{
     },
     store::Stored,
     tls::{Identity, Roots, Tls},
-    transport::quic::THROTTLED_MAX,
 };
 use quinn::{SendStream, TransportConfig};
 

@@ -10,9 +10,9 @@ use std::{
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId,
+    net::memory::MemoryNetwork,
     store::{Change, Store, StoreError, Stored, memory::MemoryStore},
     subscription::{Events, SubscriptionError},
-    transport::memory::MemoryNetwork,
 };
 
 /// How long a state may take to come, in virtual time where it is paused.
@@ -32,7 +32,7 @@ impl Lab {
     pub(crate) fn config_in(&self, datacenter: &str, name: &str) -> Config {
         let cluster = ClusterId::new("test").unwrap();
         let datacenter = Datacenter::new(datacenter).unwrap();
-        Config::with_transport(cluster, datacenter, id(name), self.network.transport()).local()
+        Config::with_transport(cluster, datacenter, id(name), self.network.place()).local()
     }
 
     /// A node that begins with the seeds.

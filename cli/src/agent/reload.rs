@@ -12,9 +12,9 @@ use gossipmonger::{
     Gossipmonger,
     config::ConfigFile,
     error::Error,
+    net::quic::QuicNetwork,
     protocol::route::Counter,
     tls::{CertificateSummary, Identity, Roots, date},
-    transport::quic::QuicTransport,
 };
 use tokio::sync::Mutex;
 
@@ -32,7 +32,7 @@ use crate::{admin::Reloaded, error::CliError};
 pub(super) struct Reloader {
     dir: PathBuf,
     flags: Flags,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
     logs: Logs,
     node: Gossipmonger,
     /// What the node was started with.
@@ -60,7 +60,7 @@ impl Reloader {
         flags: Flags,
         settings: Settings,
         roots: BTreeSet<String>,
-        transport: Arc<QuicTransport>,
+        transport: Arc<QuicNetwork>,
         logs: Logs,
         node: Gossipmonger,
     ) -> Self {

@@ -13,6 +13,7 @@ use std::{
 
 use gossipmonger::{
     Gossipmonger, Snapshot,
+    clients::Visitor,
     foreign::Foreign,
     issuer::Terms,
     protocol::{
@@ -20,7 +21,6 @@ use gossipmonger::{
     },
     subscription::{Events, ProtocolEvents, SubscriptionError},
     tls::Role,
-    transport::quic::clients::Visitor,
 };
 use serde::{Deserialize, Serialize};
 use tokio::{

@@ -13,11 +13,11 @@ use std::{
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use gossipmonger::{
     config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
+    net::quic::QuicNetwork,
     pki::{LEAF_VALIDITY_AUTOMATED, file},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
     tls::{ClientRoles, Identity, Naming, Roots, Standing},
-    transport::quic::QuicTransport,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -291,7 +291,7 @@ impl Settings {
     pub(super) fn config(
         &self,
         dir: &Path,
-        transport: Arc<QuicTransport>,
+        transport: Arc<QuicNetwork>,
     ) -> Result<Config, CliError> {
         let mut config = self.file.apply(Config::with_quic(transport));
         config.check().map_err(|source| {

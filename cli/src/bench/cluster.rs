@@ -11,8 +11,8 @@ use std::{
 use gossipmonger::{
     Gossipmonger,
     config::Config,
+    net::quic::QuicNetwork,
     protocol::{entry::Value, id::NodeId},
-    transport::quic::QuicTransport,
 };
 use serde_json::{Value as Json, json};
 
@@ -44,14 +44,14 @@ pub(super) struct Cluster {
     indices: Arc<Indices>,
     nodes: Vec<Option<Node>>,
     /// Of nodes that were stopped: their sockets stay bound.
-    silenced: Vec<Arc<QuicTransport>>,
+    silenced: Vec<Arc<QuicNetwork>>,
 }
 
 /// One node.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub(super) node: Gossipmonger,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
 }
 
 impl Settings {

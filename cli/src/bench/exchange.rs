@@ -1,8 +1,8 @@
 //! How many exchanges two nodes complete a second, and how many bytes that moves.
 //!
 //! With `--delta-bytes` every exchange carries one update of that size; without, both know all that
-//! the other knows, and what is measured is the digests' way. Our own gossip waits: a transport
-//! around the real one is told when to begin, and pushes nothing.
+//! the other knows, and what is measured is the digests' way. The nodes push nothing meanwhile, and begin an
+//! exchange only when they are told to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,8 +20,10 @@ use gossipmonger::{
         id::{Datacenter, Generation, Incarnation, NodeId, Version},
         message::{Message, WIRE_MAJOR},
         record::{NodeRecord, Status},
-        route::{Counter, Target, TransportInput},
+        route::{Counter, Target},
+        seal::Signing,
     },
+    reins::Reins,
 };
 use serde_json::json;
 
@@ -29,9 +31,7 @@ use super::{
     BASE_PORT, MIB, Report,
     counts::Counts,
     faults::Faults,
-    in_range, machine,
-    quiet::{Quiet, Reins},
-    rounded, seconds_in_range, until,
+    in_range, machine, rounded, seconds_in_range, until,
     values::{NUMBER_DIGITS, fresh, number_of},
 };
 use crate::{error::CliError, stopwatch::Stopwatch, throwaway::Throwaway};
@@ -113,7 +113,7 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
         "settings".into(),
         json!({ "transport": "quic, mutual tls 1.3", "concurrency": args.concurrency }),
     );
-    out.insert("pushes_held_back".into(), pair.reins.dropped().into());
+    out.insert("pushes_held_back".into(), pair.reins.held_back().into());
     ran.faults().judge(&mut out, &FIGURES);
     Ok(out)
 }
@@ -178,8 +178,8 @@ impl Pair {
         met.ok_or_else(|| CliError::failed("the two nodes did not find each other"))?;
         let delta = Arc::new(strangers(args.digest_entries - 2)?);
         for (reins, peer) in [(&near, to.node()), (&far, from.node())] {
-            let known = reins.node.ask(peer, Ask::Apply { delta: Arc::clone(&delta) }).await;
-            known.map_err(CliError::failed)?;
+            let known = reins.ask(peer, Ask::Apply { delta: Arc::clone(&delta) }).await;
+            known.ok_or_else(|| CliError::failed("storage does not answer"))?;
             reins.push_nothing();
         }
         let count = args.digest_entries;
@@ -204,7 +204,7 @@ impl Pair {
         while watch.elapsed() < time {
             let ended = self.ended() - first;
             while begun < ended + concurrency {
-                self.begin(&digest)?;
+                self.begin(&digest);
                 begun += 1;
             }
             tokio::task::yield_now().await;
@@ -223,7 +223,7 @@ impl Pair {
         while watch.elapsed() < time {
             let (value, ended) = (fresh(bytes), self.ended());
             self.from.set("k", value.text).await.map_err(CliError::failed)?;
-            self.begin(&self.digest().await?)?;
+            self.begin(&self.digest().await?);
             let shows = || {
                 let snapshot = self.to.snapshot();
                 let shown = snapshot.get(self.from.node(), "k").and_then(Value::as_str);
@@ -246,16 +246,15 @@ impl Pair {
     }
 
     async fn digest(&self) -> Result<Arc<Digest>, CliError> {
-        match self.reins.node.ask(self.to.node(), Ask::Digest).await {
-            Ok(Reply::Digest(digest)) => Ok(digest),
+        match self.reins.ask(self.to.node(), Ask::Digest).await {
+            Some(Reply::Digest(digest)) => Ok(digest),
             _ => Err(CliError::failed("storage gives no digest")),
         }
     }
 
-    fn begin(&self, digest: &Arc<Digest>) -> Result<(), CliError> {
-        let targets = vec![Target::Peer(self.to.node().clone())];
-        let round = TransportInput::Round { targets, summary: Summary::Digest(Arc::clone(digest)) };
-        self.reins.actor.cast(round).map_err(CliError::failed)
+    fn begin(&self, digest: &Arc<Digest>) {
+        let target = Target::Peer(self.to.node().clone());
+        self.reins.begin(target, Summary::Digest(Arc::clone(digest)));
     }
 
     fn initiated(&self) -> u64 {
@@ -313,9 +312,9 @@ async fn start(
     port: u16,
     seed: Option<String>,
 ) -> Result<(Gossipmonger, Reins), CliError> {
-    let (mut config, transport) = authority.issue(name, "here")?.config()?;
-    let (transport, handed) = Quiet::new(transport);
-    config.transport = Arc::new(transport);
+    let (mut config, _) = authority.issue(name, "here")?.config()?;
+    // The strangers of the digest have signed nothing.
+    config.signing = Signing::Off;
     config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
     config.seeds = seed.into_iter().collect();
     // Nothing but what we begin.
@@ -323,8 +322,8 @@ async fn start(
     // As many as there can be is what is measured.
     config.quic.exchanges_per_peer = 1 << 20;
     let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
-    let reins = Reins::of(&handed);
-    Ok((node, reins.ok_or_else(|| CliError::failed("the transport was not started"))?))
+    let reins = Reins::of(&node);
+    Ok((node, reins))
 }
 
 const FIGURES: [&str; 6] = [

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gossipmonger::{
     Gossipmonger, Snapshot,
+    net::quic::QuicNetwork,
     protocol::{event::Event, id::NodeId},
     store::{Store, memory::MemoryStore},
     subscription::{Events, SubscriptionError},
-    transport::quic::QuicTransport,
 };
 use tokio::{
     sync::mpsc,
@@ -51,13 +51,13 @@ struct Place {
     life: u64,
     running: Option<Running>,
     /// The last life, while it is being taken down, and the socket that it keeps bound.
-    ending: Option<JoinHandle<Arc<QuicTransport>>>,
+    ending: Option<JoinHandle<Arc<QuicNetwork>>>,
 }
 
 #[derive(Debug)]
 struct Running {
     node: Gossipmonger,
-    transport: Arc<QuicTransport>,
+    transport: Arc<QuicNetwork>,
 }
 
 impl Stage {
@@ -178,7 +178,7 @@ impl Stage {
 }
 
 impl Running {
-    async fn end(self) -> Arc<QuicTransport> {
+    async fn end(self) -> Arc<QuicNetwork> {
         self.node.shutdown().await;
         self.transport
     }

@@ -6,21 +6,21 @@ use tokio::task::JoinSet;
 
 /// Owns the tasks.
 #[derive(Debug, Default)]
-pub(super) struct Tasks(Arc<Mutex<JoinSet<()>>>);
+pub(crate) struct Tasks(Arc<Mutex<JoinSet<()>>>);
 
 /// Starts tasks, also from within one.
 #[derive(Clone, Debug)]
-pub(super) struct Spawner(Weak<Mutex<JoinSet<()>>>);
+pub(crate) struct Spawner(Weak<Mutex<JoinSet<()>>>);
 
 impl Tasks {
-    pub(super) fn spawner(&self) -> Spawner {
+    pub(crate) fn spawner(&self) -> Spawner {
         Spawner(Arc::downgrade(&self.0))
     }
 }
 
 impl Spawner {
     /// Starts a task; nothing happens if the actor is gone.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(tasks) = self.0.upgrade() {
             let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
             while tasks.try_join_next().is_some() {}

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 
-use crate::{store::EndpointKeys, tls::Tls, transport::limits::QuicLimits};
+use crate::{net::limits::QuicLimits, store::EndpointKeys, tls::Tls};
 
 /// Exchanges a peer may have open at once on one connection.
 pub(super) const STREAMS_PER_PEER: u32 = 32;

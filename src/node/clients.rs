@@ -7,25 +7,18 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-use quinn::{Connection, RecvStream, SendStream, VarInt};
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 
-use super::{
-    Shared,
-    close::{Close, STREAM_SHED},
-    tasks::Spawner,
-};
+use super::links::{Context, STREAM_SHED, close_with};
 use crate::{
     clock::Clock,
-    protocol::route::Counter,
-    tls::{ADMIN_ALPN, Client, Refusal, Rejection, Role},
-    transport::{BoxFuture, NodeLink, quic::peer},
+    net::{BoxFuture, Connection, Stream},
+    protocol::{close::Close, route::Counter},
+    tls::{Client, Refusal, Rejection, Role, Tls},
 };
 
 /// Clients connected at once.
@@ -38,7 +31,7 @@ pub const CONNECTIONS_PER_CLIENT: usize = 8;
 /// Requests of one connection under way at once.
 pub const REQUESTS_PER_CONNECTION: usize = 8;
 /// A client without a request under way is sent away after so many times the `idle_timeout` of
-/// [`QuicLimits`](crate::transport::limits::QuicLimits): it has kept its connection alive for nothing.
+/// [`QuicLimits`](crate::net::limits::QuicLimits): it has kept its connection alive for nothing.
 pub const IDLE_TIMEOUTS: u32 = 2;
 /// Bytes on their way to us from one client.
 const RECEIVE_WINDOW: u32 = 512 << 10;
@@ -47,11 +40,12 @@ const EXPIRY_LOOK: Duration = Duration::from_secs(600);
 /// The label of clients beyond what is allowed at once.
 const TOO_MANY: &str = "clients_max";
 
-/// What a node does for clients; see [`QuicTransport::serve_clients`](super::QuicTransport::serve_clients).
+/// What a node does for clients; see
+/// [`Gossipmonger::serve_clients`](crate::Gossipmonger::serve_clients).
 pub trait ClientHandler: fmt::Debug + Send + Sync + 'static {
-    /// Answers one request: a stream that a client has opened. Who it is, is true at this moment; when
-    /// that ends, the connection is closed and with it the stream.
-    fn answer(&self, visitor: Visitor, stream: (SendStream, RecvStream)) -> BoxFuture<'static, ()>;
+    /// Answers one request: a stream that a client has opened. The client's identity is verified at this moment; when
+    /// it stops being valid, the connection is closed and with it the stream.
+    fn answer(&self, visitor: Visitor, stream: Stream) -> BoxFuture<'static, ()>;
 }
 
 /// A client, and where it is.
@@ -61,12 +55,12 @@ pub struct Visitor {
     /// Who it is, and its role.
     pub client: Client,
     /// Its address. It proves nothing.
-    pub remote: SocketAddr,
+    pub remote: String,
 }
 
 /// What one node has for clients.
 #[derive(Debug, Default)]
-pub(super) struct Clients {
+pub(crate) struct Clients {
     handler: OnceLock<Arc<dyn ClientHandler>>,
     connected: Mutex<Connected>,
     /// Changes when everybody's certificate is to be looked at again.
@@ -84,18 +78,13 @@ struct Connected {
 
 impl Clients {
     /// Serves clients from now on. Only the first handler counts.
-    pub(super) fn handle(&self, handler: Arc<dyn ClientHandler>) -> bool {
+    pub(crate) fn handle(&self, handler: Arc<dyn ClientHandler>) -> bool {
         self.handler.set(handler).is_ok()
-    }
-
-    /// Whether there is anything for clients here.
-    pub(super) fn are_served(&self) -> bool {
-        self.handler.get().is_some()
     }
 
     /// Looks at the certificates of all that are connected again: roots, roles or revocations have
     /// changed.
-    pub(super) fn recheck(&self) {
+    pub(crate) fn recheck(&self) {
         self.recheck.send_modify(|times| *times += 1);
     }
 
@@ -139,69 +128,62 @@ impl Drop for Place {
     }
 }
 
-/// Whether a peer has come as a client.
-pub(super) fn is_client(connection: &Connection) -> bool {
-    peer::protocol(connection) == ADMIN_ALPN
-}
-
 /// Serves a client until it goes, or may not stay.
-pub(super) fn welcome(
-    shared: &Arc<Shared>,
-    node: &NodeLink,
-    spawner: &Spawner,
-    connection: Connection,
-) {
-    let chain = peer::peer_chain(&connection).unwrap_or_default();
-    let guest = Guest { shared: Arc::clone(shared), node: node.clone(), connection, chain };
-    let client = match shared.tls.client(&guest.chain) {
+pub(crate) fn welcome(context: &Context, connection: Arc<dyn Connection>) {
+    let Some(tls) = context.endpoint.tls().cloned() else { return };
+    let (host, clients) = (context.host.clone(), context.host.clients());
+    let guest = Guest { context: context.clone(), tls, connection };
+    let client = match guest.identify() {
         Ok(client) => client,
         Err(refusal) => return guest.send_away(&refusal),
     };
-    let Some(place) = shared.clients.enter(&client.name, client.role) else {
+    let Some(place) = clients.enter(&client.name, client.role) else {
         let reason = format!(
             "{client} is one client too many: {CLIENTS_MAX} may be connected, {ADMIN_PLACES} of them only of \
              role admin, and {CONNECTIONS_PER_CLIENT} times the same"
         );
-        node.refused_of(&client.name, guest.remote(), TOO_MANY, reason);
-        return Close::Busy.connection(&guest.connection, "too many clients: come again later");
+        host.refused_of(&client.name, guest.connection.remote(), TOO_MANY, reason);
+        let words = "too many clients: come again later";
+        return close_with(guest.connection.as_ref(), Close::Busy, words);
     };
-    node.count(Counter::ClientsAccepted);
-    let own = spawner.clone();
-    spawner.spawn(async move {
-        guest.serve(&own).await;
+    host.count(Counter::ClientsAccepted);
+    context.spawner.spawn(async move {
+        guest.serve().await;
         drop(place);
     });
 }
 
 /// One connection of a client.
 struct Guest {
-    shared: Arc<Shared>,
-    node: NodeLink,
-    connection: Connection,
-    chain: Vec<CertificateDer<'static>>,
+    context: Context,
+    tls: Tls,
+    connection: Arc<dyn Connection>,
 }
 
 impl Guest {
-    async fn serve(&self, spawner: &Spawner) {
-        self.connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW));
-        let mut recheck = self.shared.clients.recheck.subscribe();
+    async fn serve(&self) {
+        self.connection.set_receive_window(RECEIVE_WINDOW);
+        let mut recheck = self.context.host.clients().recheck.subscribe();
+        let mut reloads = self.tls.reloads();
         let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION));
         loop {
             let stream = tokio::select! {
                 stream = self.request(&room) => stream,
                 _ = recheck.changed() => None,
+                _ = reloads.changed() => None,
                 () = self.expiry() => None,
                 _ = self.connection.closed() => return,
             };
             // Asked each time: what was so at the handshake may not be so any more.
-            let client = match self.shared.tls.client(&self.chain) {
+            let client = match self.identify() {
                 Ok(client) => client,
                 Err(refusal) => return self.send_away(&refusal),
             };
             match stream {
-                Some(Ok(stream)) => self.answer(spawner, client, stream, &room),
+                Some(Ok(stream)) => self.answer(client, stream, &room),
                 Some(Err(Idle)) => {
-                    return Close::Unneeded.connection(&self.connection, "idle for too long");
+                    let words = "idle for too long";
+                    return close_with(self.connection.as_ref(), Close::Unneeded, words);
                 }
                 None => {}
             }
@@ -209,16 +191,13 @@ impl Guest {
     }
 
     /// The next request, when there is room for it.
-    async fn request(
-        &self,
-        room: &Arc<Semaphore>,
-    ) -> Option<Result<(SendStream, RecvStream), Idle>> {
+    async fn request(&self, room: &Arc<Semaphore>) -> Option<Result<Stream, Idle>> {
         loop {
             let idle = room.available_permits() == REQUESTS_PER_CONNECTION;
             let permit = room.acquire().await;
             drop(permit);
-            let next = self.connection.accept_bi();
-            let patience = self.node.config().quic.idle_timeout * IDLE_TIMEOUTS;
+            let next = self.connection.accept();
+            let patience = self.context.host.config().quic.idle_timeout * IDLE_TIMEOUTS;
             match tokio::time::timeout(patience, next).await {
                 Ok(Ok(stream)) => return Some(Ok(stream)),
                 // The connection has ended, which the caller sees for itself.
@@ -231,38 +210,33 @@ impl Guest {
         }
     }
 
-    fn answer(
-        &self,
-        spawner: &Spawner,
-        client: Client,
-        mut stream: (SendStream, RecvStream),
-        room: &Arc<Semaphore>,
-    ) {
-        let handler = self.shared.clients.handler.get();
+    fn answer(&self, client: Client, mut stream: Stream, room: &Arc<Semaphore>) {
+        let host = &self.context.host;
+        let handler = host.clients().handler.get();
         let permit = Arc::clone(room).try_acquire_owned();
         let (Some(handler), Ok(permit)) = (handler, permit) else {
-            let _ = stream.0.reset(STREAM_SHED);
-            let _ = stream.1.stop(STREAM_SHED);
-            return;
+            stream.0.reset(STREAM_SHED);
+            return stream.1.stop(STREAM_SHED);
         };
-        self.node.count(Counter::ClientRequests);
-        let visitor = Visitor { client, remote: self.connection.remote_address() };
+        host.count(Counter::ClientRequests);
+        let visitor = Visitor { client, remote: self.connection.remote() };
         let answered = handler.answer(visitor, stream);
-        spawner.spawn(async move {
+        self.context.spawner.spawn(async move {
             answered.await;
             drop(permit);
         });
     }
 
-    /// Returns when the certificate has expired, or sooner.
-    async fn expiry(&self) {
-        let certificate = self.shared.tls.summary(&self.chain).ok();
-        let left = certificate.and_then(|certificate| certificate.expires_in(Clock::wall()));
-        tokio::time::sleep(left.unwrap_or_default().min(EXPIRY_LOOK)).await;
+    /// The client, by the roots, roles and dates of this moment.
+    fn identify(&self) -> Result<Client, Refusal> {
+        self.tls.client(&self.connection.peer().chain)
     }
 
-    fn remote(&self) -> String {
-        self.connection.remote_address().to_string()
+    /// Returns when the certificate has expired, or sooner.
+    async fn expiry(&self) {
+        let expires = self.connection.peer().proof.theirs.expires;
+        let left = expires.and_then(|end| end.duration_since(Clock::wall()).ok());
+        tokio::time::sleep(left.unwrap_or_default().min(EXPIRY_LOOK)).await;
     }
 
     fn send_away(&self, refusal: &Refusal) {
@@ -272,10 +246,11 @@ impl Guest {
             Rejection::NoRole => (Close::Unwelcome, NO_ROLE),
             _ => (Close::Unwelcome, "your certificate is not accepted any more"),
         };
+        let remote = self.connection.remote();
         // Its port is another one each time.
-        let peer = self.connection.remote_address().ip().to_string();
-        self.node.refused_of(&peer, self.remote(), refusal.reason.as_str(), refusal);
-        close.connection(&self.connection, words);
+        let peer = remote.rsplit_once(':').map_or(&*remote, |(host, _)| host).to_owned();
+        self.context.host.refused_of(&peer, remote, refusal.reason.as_str(), refusal);
+        close_with(self.connection.as_ref(), close, words);
     }
 }
 

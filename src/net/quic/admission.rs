@@ -12,9 +12,10 @@ use std::{
 use quinn::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::super::limits::QuicLimits;
 use crate::{
-    protocol::{bucket::Bucket, route::Counter, time::Time},
-    transport::{NodeLink, limits::QuicLimits},
+    counters::Counters,
+    protocol::{bucket::Bucket, counter::Counter, time::Time},
 };
 
 /// Source addresses remembered at once.
@@ -39,11 +40,12 @@ impl Admission {
         &mut self,
         incoming: Incoming,
         connections: usize,
-        node: &NodeLink,
+        now: Time,
+        counters: &Counters,
     ) -> Option<(Incoming, OwnedSemaphorePermit)> {
         let busy = self.limits.handshakes.saturating_sub(self.permits.available_permits());
         if busy >= self.limits.retry_above && incoming.may_retry() {
-            node.count(Counter::HandshakesRetried);
+            counters.add(Counter::HandshakesRetried, 1);
             // It fails only for what may not be retried.
             let _ = incoming.retry();
             return None;
@@ -53,11 +55,11 @@ impl Admission {
         // Who has proved its address pays from its own purse; a forged one cannot empty it, since
         // under pressure it is asked to prove itself first.
         match permit {
-            Some(permit) if room && self.pays(incoming.remote_address().ip(), node.now()) => {
+            Some(permit) if room && self.pays(incoming.remote_address().ip(), now) => {
                 Some((incoming, permit))
             }
             _ => {
-                node.count(Counter::HandshakesShed);
+                counters.add(Counter::HandshakesShed, 1);
                 incoming.refuse();
                 None
             }

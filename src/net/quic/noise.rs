@@ -8,7 +8,7 @@ use std::{io::IoSliceMut, sync::Arc};
 use quinn::udp::RecvMeta;
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator};
 
-use crate::{counters::Counters, protocol::route::Counter};
+use crate::{counters::Counters, protocol::counter::Counter};
 
 /// Tells noise from traffic by the shape of datagrams and by the connection ids we have given out.
 pub(super) struct Noise {

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::noise::Noise;
-use crate::{counters::Counters, protocol::route::Counter, transport::TransportError};
+use crate::{counters::Counters, net::NetworkError, protocol::counter::Counter};
 
 /// Most addresses for which the reason of a refused packet is kept; beyond that the oldest is dropped.
 const UNSENT_MAX: usize = 64;
@@ -104,8 +104,8 @@ impl Socket {
         silent: Arc<AtomicBool>,
         noise: Option<Noise>,
         unsent: Unsent,
-    ) -> Result<Self, TransportError> {
-        let refused = |error: io::Error| TransportError::Bind {
+    ) -> Result<Self, NetworkError> {
+        let refused = |error: io::Error| NetworkError::Bind {
             address: address.to_string(),
             reason: error.to_string(),
         };

@@ -1,0 +1,583 @@
+//! Nodes of one process, without a network: for tests, and as an example of what a [`Network`] has to do.
+//!
+//! Every frame still goes through the codec, so what passes here passes on the wire. There is no socket, so it runs
+//! under tokio's paused time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Mutex as Turn, mpsc, watch};
+
+use super::{
+    BoxFuture, Connection, Dial, Dialed, Ended, Endpoint, Incoming, Network, NetworkError, Opening,
+    Peer, Proof, Protocol, ReceiveStream, SendStream, Shown, Stream, StreamError, Way,
+};
+use crate::{protocol::id::NodeId, tls::PeerName};
+
+/// A network within this process. Each node gets a [`MemoryPlace`] in it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryNetwork(Arc<Mutex<Hub>>);
+
+#[derive(Debug, Default)]
+struct Hub {
+    /// By address.
+    open: BTreeMap<String, Arc<Port>>,
+    cuts: BTreeSet<(NodeId, NodeId)>,
+    delay: Duration,
+}
+
+/// Where one node is reached.
+#[derive(Debug)]
+struct Port {
+    name: PeerName,
+    dialers: mpsc::Sender<Arc<dyn Connection>>,
+    /// Its connections, so that they end with it.
+    wires: Mutex<Vec<Arc<Wire>>>,
+}
+
+/// One node's place in a [`MemoryNetwork`].
+#[derive(Debug)]
+pub struct MemoryPlace {
+    network: MemoryNetwork,
+}
+
+impl MemoryNetwork {
+    /// A network without nodes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A place for one node: it is reached at [`MemoryNetwork::address`] of its name.
+    #[must_use]
+    pub fn place(&self) -> Arc<MemoryPlace> {
+        Arc::new(MemoryPlace { network: self.clone() })
+    }
+
+    /// The address of a node, to be used as a seed.
+    #[must_use]
+    pub fn address(node: &NodeId) -> String {
+        format!("{node}:1")
+    }
+
+    /// Drops everything from `from` to `to` from now on. A connection between the two breaks at the first thing sent
+    /// that way.
+    pub fn cut(&self, from: &NodeId, to: &NodeId) {
+        self.hub().cuts.insert((from.clone(), to.clone()));
+    }
+
+    /// Mends all cuts.
+    pub fn heal(&self) {
+        self.hub().cuts.clear();
+    }
+
+    /// How long everything that is sent takes from now on.
+    pub fn set_delay(&self, delay: Duration) {
+        self.hub().delay = delay;
+    }
+
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        lock(&self.0)
+    }
+
+    /// The delay from one node to another; `None` if nothing gets through.
+    fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
+        let hub = self.hub();
+        (!hub.cuts.contains(&(from.clone(), to.clone()))).then_some(hub.delay)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under the lock can panic half way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Network for MemoryPlace {
+    fn open<'a>(
+        &'a self,
+        opening: Opening<'a>,
+    ) -> BoxFuture<'a, Result<Arc<dyn Endpoint>, NetworkError>> {
+        let (dialers, accepted) = mpsc::channel(DIALERS_MAX);
+        let address = MemoryNetwork::address(&opening.name.node);
+        let port = Arc::new(Port { name: opening.name, dialers, wires: Mutex::default() });
+        // Another process of that name takes its address.
+        let before = self.network.hub().open.insert(address.clone(), Arc::clone(&port));
+        before.iter().for_each(|before| before.close(0, b"another process has its address"));
+        let network = self.network.clone();
+        let endpoint = MemoryEndpoint { network, address, port, accepted: Turn::new(accepted) };
+        Box::pin(async move { Ok(Arc::new(endpoint) as Arc<dyn Endpoint>) })
+    }
+}
+
+impl Port {
+    fn close(&self, code: u32, words: &[u8]) {
+        for wire in lock(&self.wires).drain(..) {
+            wire.close(&self.name.node, code, words);
+        }
+    }
+
+    fn add(&self, wire: &Arc<Wire>) {
+        let mut wires = lock(&self.wires);
+        wires.retain(|wire| wire.end.borrow().is_none());
+        wires.push(Arc::clone(wire));
+    }
+}
+
+/// The endpoint of one node.
+#[derive(Debug)]
+struct MemoryEndpoint {
+    network: MemoryNetwork,
+    address: String,
+    port: Arc<Port>,
+    accepted: Turn<mpsc::Receiver<Arc<dyn Connection>>>,
+}
+
+impl Endpoint for MemoryEndpoint {
+    fn addresses(&self) -> Vec<String> {
+        vec![self.address.clone()]
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Incoming>> {
+        Box::pin(async {
+            let connection = self.accepted.lock().await.recv().await?;
+            Some(Incoming {
+                remote: connection.remote(),
+                host: connection.remote(),
+                handshake: Box::pin(async move { Ok(connection) }),
+                place: Box::new(()),
+            })
+        })
+    }
+
+    fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial> {
+        Box::new(MemoryDial {
+            network: self.network.clone(),
+            from: Arc::clone(&self.port),
+            left: to.iter().cloned().collect(),
+            about: None,
+            expected: expected.cloned(),
+        })
+    }
+
+    fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()> {
+        self.leave(code, words);
+        Box::pin(async {})
+    }
+
+    fn release(&self) {
+        self.leave(0, b"");
+    }
+}
+
+impl MemoryEndpoint {
+    fn leave(&self, code: u32, words: &[u8]) {
+        let mut hub = self.network.hub();
+        if hub.open.get(&self.address).is_some_and(|port| Arc::ptr_eq(port, &self.port)) {
+            hub.open.remove(&self.address);
+        }
+        drop(hub);
+        self.port.close(code, words);
+    }
+}
+
+/// Dialing the addresses of one target, one after the other.
+struct MemoryDial {
+    network: MemoryNetwork,
+    from: Arc<Port>,
+    left: VecDeque<String>,
+    about: Option<Way>,
+    expected: Option<NodeId>,
+}
+
+impl MemoryDial {
+    async fn connect(&self, way: Way) -> Dialed {
+        let port = self.network.hub().open.get(&way.address).cloned();
+        let Some(port) = port else {
+            return Dialed::Failed(way, "nobody is there".to_owned());
+        };
+        let (here, there) = (&self.from.name, &port.name);
+        if self.expected.as_ref().is_some_and(|expected| *expected != there.node) {
+            return Dialed::Failed(way, format!("{} is there", there.node));
+        }
+        let forth = self.network.path(&here.node, &there.node);
+        let back = self.network.path(&there.node, &here.node);
+        let (Some(forth), Some(back)) = (forth, back) else {
+            return Dialed::Failed(way, "nothing gets through".to_owned());
+        };
+        pause(forth + back).await;
+        let (dialer, accepter) = connected(&self.network, [here, there]);
+        self.from.add(&dialer.wire);
+        port.add(&dialer.wire);
+        match port.dialers.try_send(accepter) {
+            Ok(()) => Dialed::Reached(way, dialer),
+            Err(_) => Dialed::Failed(way, "it accepts no more".to_owned()),
+        }
+    }
+}
+
+impl Dial for MemoryDial {
+    fn next(&mut self) -> BoxFuture<'_, Option<Dialed>> {
+        Box::pin(async {
+            if let Some(way) = self.about.clone() {
+                let dialed = self.connect(way).await;
+                self.about = None;
+                return Some(dialed);
+            }
+            let address = self.left.pop_front()?;
+            let way = Way { address, to: None, from: None };
+            self.about = Some(way.clone());
+            Some(Dialed::About(way))
+        })
+    }
+
+    fn answered(&mut self, way: &Way) {
+        self.left.retain(|address| *address != way.address);
+        self.about = self.about.take().filter(|about| about != way);
+    }
+
+    fn again(&mut self, way: Option<&Way>) {
+        self.left.extend(way.map(|way| way.address.clone()));
+    }
+
+    fn since_last(&self) -> Duration {
+        // A handshake takes no longer than its path.
+        Duration::ZERO
+    }
+}
+
+/// What both ends of a connection share.
+#[derive(Debug)]
+struct Wire {
+    network: MemoryNetwork,
+    /// Who has closed it, and how; nobody if it was cut.
+    end: watch::Sender<Option<Close>>,
+    /// Things that have arrived at each end, acknowledgements included.
+    received: [AtomicU64; 2],
+    sent: [AtomicU64; 2],
+}
+
+#[derive(Clone, Debug)]
+struct Close {
+    by: Option<NodeId>,
+    code: u32,
+    words: Bytes,
+}
+
+impl Wire {
+    fn close(&self, by: &NodeId, code: u32, words: &[u8]) {
+        self.end(Close { by: Some(by.clone()), code, words: Bytes::copy_from_slice(words) });
+    }
+
+    fn end(&self, close: Close) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(close);
+            first
+        });
+    }
+}
+
+/// One end of a connection.
+struct End {
+    wire: Arc<Wire>,
+    side: usize,
+    own: NodeId,
+    peer: Peer,
+    name: NodeId,
+    streams: (mpsc::Sender<Stream>, Turn<mpsc::Receiver<Stream>>),
+    one_way: (mpsc::Sender<Box<dyn ReceiveStream>>, Turn<mpsc::Receiver<Box<dyn ReceiveStream>>>),
+    datagrams: (mpsc::Sender<Bytes>, Turn<mpsc::Receiver<Bytes>>),
+}
+
+/// A connection of these two; the first one has dialed.
+fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<End>) {
+    let wire = Arc::new(Wire {
+        network: network.clone(),
+        end: watch::Sender::new(None),
+        received: Default::default(),
+        sent: Default::default(),
+    });
+    let (streams, streams_back) = crossed(STREAMS_MAX);
+    let (one_way, one_way_back) = crossed(STREAMS_MAX);
+    let (datagrams, datagrams_back) = crossed(DATAGRAMS_MAX);
+    let end = |side: usize, streams, one_way, datagrams| {
+        let (own, peer) = (names[side], names[1 - side]);
+        Arc::new(End {
+            wire: Arc::clone(&wire),
+            side,
+            own: own.node.clone(),
+            peer: proved(peer),
+            name: peer.node.clone(),
+            streams,
+            one_way,
+            datagrams,
+        })
+    };
+    (end(0, streams, one_way, datagrams), end(1, streams_back, one_way_back, datagrams_back))
+}
+
+type Crossed<T> = (mpsc::Sender<T>, Turn<mpsc::Receiver<T>>);
+
+/// What each end sends the other one receives.
+fn crossed<T>(most: usize) -> (Crossed<T>, Crossed<T>) {
+    let ((out, far), (back, near)) = (mpsc::channel(most), mpsc::channel(most));
+    ((out, Turn::new(near)), (back, Turn::new(far)))
+}
+
+fn proved(name: &PeerName) -> Peer {
+    let nothing = || Shown { fingerprint: String::new(), expires: None };
+    Peer {
+        name: Some(name.clone()),
+        client: None,
+        datacenter: Some(name.datacenter.clone()),
+        chain: Vec::new(),
+        proof: Proof { ours: nothing(), theirs: nothing() },
+    }
+}
+
+async fn pause(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+impl End {
+    fn reason(&self) -> Option<Ended> {
+        let end = self.wire.end.borrow().clone()?;
+        Some(match end.by {
+            Some(by) if by == self.own => Ended::Here,
+            Some(_) => Ended::Closed { code: u64::from(end.code), words: end.words },
+            None => Ended::Lost("nothing gets through".to_owned()),
+        })
+    }
+
+    /// What `wait` returns, unless the connection ends first.
+    async fn unless_ended<T>(&self, wait: impl Future<Output = Option<T>>) -> Result<T, Ended> {
+        let waited = tokio::select! {
+            biased;
+            waited = wait => waited,
+            ended = self.closed() => return Err(ended),
+        };
+        match waited {
+            Some(waited) => Ok(waited),
+            None => Err(self.closed().await),
+        }
+    }
+}
+
+/// Takes as long as the path does, counts at the other end, and acknowledges.
+async fn travel(wire: &Arc<Wire>, side: usize, [from, to]: [&NodeId; 2]) -> bool {
+    let Some(delay) = wire.network.path(from, to) else {
+        wire.end(Close { by: None, code: 0, words: Bytes::new() });
+        return false;
+    };
+    wire.sent[side].fetch_add(1, Ordering::Relaxed);
+    pause(delay).await;
+    if wire.end.borrow().is_some() {
+        return false;
+    }
+    wire.received[1 - side].fetch_add(1, Ordering::Relaxed);
+    let Some(back) = wire.network.path(to, from) else { return true };
+    let acknowledge = {
+        let wire = Arc::clone(wire);
+        move || wire.received[side].fetch_add(1, Ordering::Relaxed)
+    };
+    if back.is_zero() {
+        acknowledge();
+    } else {
+        tokio::spawn(async move {
+            pause(back).await;
+            acknowledge();
+        });
+    }
+    true
+}
+
+impl Connection for End {
+    fn protocol(&self) -> Protocol {
+        Protocol::Gossip
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn remote(&self) -> String {
+        MemoryNetwork::address(&self.name)
+    }
+
+    fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
+        Box::pin(async {
+            let (forth, back) = (mpsc::channel(CHUNKS_MAX), mpsc::channel(CHUNKS_MAX));
+            let near: Stream = (self.sender(forth.0), Box::new(Receiver(Some(back.1))));
+            let far: Stream = (self.far_sender(back.0), Box::new(Receiver(Some(forth.1))));
+            self.unless_ended(async { self.streams.0.send(far).await.ok() }).await?;
+            Ok(near)
+        })
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
+        Box::pin(self.unless_ended(async { self.streams.1.lock().await.recv().await }))
+    }
+
+    fn open_one_way(&self) -> BoxFuture<'_, Result<Box<dyn SendStream>, Ended>> {
+        Box::pin(async {
+            let (out, far) = mpsc::channel(CHUNKS_MAX);
+            let far: Box<dyn ReceiveStream> = Box::new(Receiver(Some(far)));
+            self.unless_ended(async { self.one_way.0.send(far).await.ok() }).await?;
+            Ok(self.sender(out))
+        })
+    }
+
+    fn accept_one_way(&self) -> BoxFuture<'_, Result<Box<dyn ReceiveStream>, Ended>> {
+        Box::pin(self.unless_ended(async { self.one_way.1.lock().await.recv().await }))
+    }
+
+    fn send_datagram(&self, datagram: Bytes) -> bool {
+        if self.reason().is_some() {
+            return false;
+        }
+        let (wire, side, out) = (Arc::clone(&self.wire), self.side, self.datagrams.0.clone());
+        let (own, name) = (self.own.clone(), self.name.clone());
+        if wire.network.path(&own, &name).is_none() {
+            wire.end(Close { by: None, code: 0, words: Bytes::new() });
+            return false;
+        }
+        tokio::spawn(async move {
+            if travel(&wire, side, [&own, &name]).await {
+                // One that finds no room is lost.
+                let _ = out.try_send(datagram);
+            }
+        });
+        true
+    }
+
+    fn receive_datagram(&self) -> BoxFuture<'_, Result<Bytes, Ended>> {
+        Box::pin(self.unless_ended(async { self.datagrams.1.lock().await.recv().await }))
+    }
+
+    fn received(&self) -> u64 {
+        self.wire.received[self.side].load(Ordering::Relaxed)
+    }
+
+    fn packets(&self) -> (u64, u64) {
+        (self.wire.sent[self.side].load(Ordering::Relaxed), 0)
+    }
+
+    fn close(&self, code: u32, words: &[u8]) {
+        self.wire.close(&self.own, code, words);
+    }
+
+    fn ended(&self) -> Option<Ended> {
+        self.reason()
+    }
+
+    fn is_open(&self) -> bool {
+        self.wire.end.borrow().is_none()
+    }
+
+    fn closed(&self) -> BoxFuture<'_, Ended> {
+        Box::pin(async {
+            let mut end = self.wire.end.subscribe();
+            // The sender is part of the wire, which this end holds.
+            let _ = end.wait_for(Option::is_some).await;
+            self.reason().unwrap_or(Ended::Here)
+        })
+    }
+}
+
+impl End {
+    fn sender(&self, out: mpsc::Sender<Bytes>) -> Box<dyn SendStream> {
+        let names = [self.own.clone(), self.name.clone()];
+        Box::new(Sender { wire: Arc::clone(&self.wire), side: self.side, names, out: Some(out) })
+    }
+
+    fn far_sender(&self, out: mpsc::Sender<Bytes>) -> Box<dyn SendStream> {
+        let (side, names) = (1 - self.side, [self.name.clone(), self.own.clone()]);
+        Box::new(Sender { wire: Arc::clone(&self.wire), side, names, out: Some(out) })
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.wire.close(&self.own, 0, b"");
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("End").field("peer", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Sender {
+    wire: Arc<Wire>,
+    side: usize,
+    names: [NodeId; 2],
+    out: Option<mpsc::Sender<Bytes>>,
+}
+
+impl SendStream for Sender {
+    fn write<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), StreamError>> {
+        Box::pin(async {
+            let lost = || StreamError::Stream("nothing gets through".to_owned());
+            if !travel(&self.wire, self.side, [&self.names[0], &self.names[1]]).await {
+                return Err(lost());
+            }
+            let out = self.out.as_ref().ok_or_else(lost)?;
+            for chunk in chunks {
+                let chunk = std::mem::take(chunk);
+                out.send(chunk).await.map_err(|_| StreamError::Stream("stopped".to_owned()))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn finish(&mut self) {
+        self.out = None;
+    }
+
+    fn delivered(&mut self) -> BoxFuture<'_, ()> {
+        // What was handed over has arrived.
+        Box::pin(async {})
+    }
+
+    fn reset(&mut self, _code: u32) {
+        self.out = None;
+    }
+}
+
+#[derive(Debug)]
+struct Receiver(Option<mpsc::Receiver<Bytes>>);
+
+impl ReceiveStream for Receiver {
+    fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Bytes>, StreamError>> {
+        let _ = most;
+        Box::pin(async {
+            let stopped = || StreamError::Stream("stopped".to_owned());
+            Ok(self.0.as_mut().ok_or_else(stopped)?.recv().await)
+        })
+    }
+
+    fn stop(&mut self, _code: u32) {
+        self.0 = None;
+    }
+}
+
+/// Peers that wait to be accepted.
+const DIALERS_MAX: usize = 1_024;
+/// Streams of one kind that wait to be accepted on one connection.
+const STREAMS_MAX: usize = 32;
+/// Datagrams on one connection that were not read yet; further ones are lost.
+const DATAGRAMS_MAX: usize = 1_024;
+/// Chunks of one stream that were not read yet.
+const CHUNKS_MAX: usize = 32;

@@ -1,0 +1,279 @@
+//! The network that nodes use: QUIC with mutual TLS 1.3 on one UDP socket per address.
+//!
+//! The certificate is the identity of a node, never its address. An accepted handshake proves little to the dialer,
+//! whose own certificate may be refused after it: so a caller regards a peer as connected only after the peer has
+//! answered on a stream. The endpoint, its connections and its keys outlive the actor that uses them.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use quinn::{TokioRuntime, VarInt};
+use tokio::sync::{Notify, Semaphore};
+
+use self::{
+    admission::Admission,
+    dial::Race,
+    noise::Noise,
+    opened::{Opened, RESOLVES_MAX},
+    socket::{Socket, Unsent},
+};
+use super::{BoxFuture, Dial, Endpoint, Incoming, Network, NetworkError, Opening, Protocol};
+use crate::{
+    clock::Clock,
+    protocol::id::NodeId,
+    tls::{ClientRoles, Identity, LoadError, PeerName, ReloadError, Roots, Tls},
+};
+
+mod admission;
+mod candidates;
+mod connection;
+pub mod crypto;
+mod dial;
+mod noise;
+mod opened;
+pub mod peer;
+mod refusal;
+mod settings;
+pub(crate) mod socket;
+
+pub use settings::BULK_WINDOW;
+
+/// QUIC with mutual TLS 1.3, for one node.
+pub struct QuicNetwork {
+    tls: Tls,
+    silent: Arc<AtomicBool>,
+    /// What was opened last.
+    open: Mutex<Weak<Opened>>,
+    /// Kept so that a silent socket stays bound.
+    sockets: Mutex<Vec<Arc<Socket>>>,
+}
+
+/// What an endpoint holds for others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Load {
+    /// Handshakes under way that others have begun: at most [`QuicLimits::handshakes`](super::limits::QuicLimits::handshakes), of about 42 KiB each.
+    pub handshakes: usize,
+    /// Connections, from the first packet to the last: of members, of those whose handshake is under way, and of
+    /// those that have ended and are draining.
+    pub connections: usize,
+}
+
+impl QuicNetwork {
+    /// A network that shows this identity and trusts these roots.
+    ///
+    /// # Errors
+    /// [`LoadError`] if they cannot be used.
+    pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
+        let tls = Tls::new(identity, roots)?;
+        let (silent, open, sockets) = (Arc::default(), Mutex::default(), Mutex::default());
+        Ok(Self { tls, silent, open, sockets })
+    }
+
+    /// Shows and trusts these from the next handshake on. Connections of nodes stay, and are renewed; clients that
+    /// the new roots do not vouch for are disconnected.
+    ///
+    /// # Errors
+    /// [`ReloadError`] if they cannot be used, or name another node: nothing has changed.
+    pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
+        self.tls.reload(identity, roots)
+    }
+
+    /// The roles of clients whose certificates do not say theirs. A client that loses its role is disconnected.
+    pub fn set_roles(&self, roles: ClientRoles) {
+        self.tls.set_roles(roles);
+    }
+
+    /// The identity shown at present.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.tls.identity()
+    }
+
+    /// What is held for others at this moment; nothing if it is not open.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        open.map_or_else(Load::default, |open| Load {
+            handshakes: open.handshakes_max.saturating_sub(open.handshakes.available_permits()),
+            connections: open.connections(),
+        })
+    }
+
+    /// What is shown and trusted at present, and after every reload.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+
+    /// Drops everything from now on, both ways, while the sockets stay bound for as long as this value lives: a
+    /// crashed host, as peers see it. For tests and benchmarks.
+    pub fn silence(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    fn bind(&self, opening: &Opening<'_>) -> Result<QuicEndpoint, NetworkError> {
+        let limits = &opening.limits;
+        self.check_name(&opening.name)?;
+        let server = settings::server(&self.tls, limits, settings::transport(limits, false));
+        let (buffer, gso) = (limits.socket_buffer, limits.gso);
+        let unsent = Arc::new(Notify::new());
+        let bind = |address: &SocketAddr| {
+            let (silent, counters) = (Arc::clone(&self.silent), Arc::clone(opening.counters));
+            let noise = Noise::new(opening.endpoint_keys.connection_id, Arc::clone(&counters));
+            let unsent = Unsent::new(counters, Arc::clone(&unsent));
+            Socket::bind(*address, buffer, gso, silent, Some(noise), unsent).map(Arc::new)
+        };
+        // All before the first endpoint: a socket alone is given back at once if the next one fails.
+        let sockets = opening.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut endpoints = Vec::new();
+        for socket in sockets {
+            let endpoint = quinn::Endpoint::new_with_abstract_socket(
+                settings::endpoint(opening.endpoint_keys),
+                Some(server.clone()),
+                Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
+                Arc::new(TokioRuntime),
+            )
+            .map_err(|error| NetworkError::Other(error.to_string()))?;
+            endpoints.push((endpoint, socket));
+        }
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) =
+            endpoints.iter().map(|(_, socket)| Arc::clone(socket)).collect();
+        let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+        let admissions = endpoints.iter().map(|_| Admission::new(*limits, Arc::clone(&handshakes)));
+        let opened = Arc::new(Opened {
+            admissions: Mutex::new(admissions.collect()),
+            endpoints,
+            server,
+            dialing: settings::transport(limits, true),
+            tls: self.tls.clone(),
+            with_clients: AtomicBool::new(false),
+            handshakes,
+            handshakes_max: limits.handshakes,
+            handshake_timeout: limits.handshake_timeout,
+            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
+            unsent,
+            counters: Arc::clone(opening.counters),
+            clock: Clock::start(),
+        });
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&opened);
+        Ok(QuicEndpoint(opened))
+    }
+
+    fn check_name(&self, configured: &PeerName) -> Result<(), NetworkError> {
+        let identity = self.tls.identity();
+        if identity.name() == configured {
+            return Ok(());
+        }
+        Err(NetworkError::Identity(format!(
+            "the certificate is of {}, the configuration says {}/{}/{}",
+            identity.name(),
+            configured.cluster,
+            configured.datacenter,
+            configured.node
+        )))
+    }
+}
+
+impl fmt::Debug for QuicNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicNetwork")
+            .field("name", self.tls.identity().name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Network for QuicNetwork {
+    fn open<'a>(
+        &'a self,
+        opening: Opening<'a>,
+    ) -> BoxFuture<'a, Result<Arc<dyn Endpoint>, NetworkError>> {
+        Box::pin(async move {
+            let open: Arc<dyn Endpoint> = Arc::new(self.bind(&opening)?);
+            Ok(open)
+        })
+    }
+}
+
+impl Drop for QuicNetwork {
+    fn drop(&mut self) {
+        // A silent socket has stayed bound for as long as this value.
+        self.silent.store(false, Ordering::Relaxed);
+        let sockets = self.sockets.get_mut().unwrap_or_else(PoisonError::into_inner);
+        sockets.iter().for_each(|socket| socket.release());
+    }
+}
+
+/// The endpoint of one node.
+#[derive(Debug)]
+struct QuicEndpoint(Arc<Opened>);
+
+impl Endpoint for QuicEndpoint {
+    fn addresses(&self) -> Vec<String> {
+        self.0.endpoints.iter().map(|(_, socket)| socket.address().to_string()).collect()
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        Some(&self.0.tls)
+    }
+
+    fn admit(&self, protocol: Protocol) {
+        if protocol == Protocol::Clients {
+            self.0.with_clients.store(true, Ordering::Release);
+        }
+    }
+
+    fn accept(&self) -> BoxFuture<'_, Option<Incoming>> {
+        Box::pin(async {
+            let opened = &self.0;
+            loop {
+                let (index, incoming) = opened.incoming().await?;
+                let (connections, now) = (opened.connections(), opened.clock.now());
+                let mut admissions =
+                    opened.admissions.lock().unwrap_or_else(PoisonError::into_inner);
+                let admitted =
+                    admissions[index].admit(incoming, connections, now, &opened.counters);
+                drop(admissions);
+                if let Some((incoming, permit)) = admitted {
+                    return Some(opened.begin(incoming, Box::new(permit)));
+                }
+            }
+        })
+    }
+
+    fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial> {
+        Box::new(Race::new(&self.0, to, expected))
+    }
+
+    fn release(&self) {
+        self.0.endpoints.iter().for_each(|(_, socket)| socket.release());
+    }
+
+    fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            for (endpoint, _) in &self.0.endpoints {
+                endpoint.close(VarInt::from_u32(code), words);
+            }
+            for (endpoint, socket) in &self.0.endpoints {
+                // Peers that are gone do not acknowledge the close.
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, pin!(endpoint.wait_idle())).await;
+                if tokio::time::timeout(RELEASE_TIMEOUT, socket.released()).await.is_err() {
+                    tracing::error!(address = %socket.address(), "the address is still in use");
+                }
+            }
+        })
+    }
+}
+
+/// How long closing waits for peers to acknowledge it.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long closing waits for tasks that are in the middle of using a socket.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);

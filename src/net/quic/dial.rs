@@ -1,0 +1,310 @@
+//! Dialing one target: every way from each socket to each of its addresses, each a little later than the one
+//! before.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+    time::Duration,
+};
+
+use quinn::ClientConfig;
+use tokio::task::JoinSet;
+
+use super::{
+    candidates::{self, ADDRESSES_MAX, CANDIDATES_MAX, Candidate, Ways},
+    connection::{self, QuicConnection},
+    opened::Opened,
+    socket::Socket,
+};
+use crate::{
+    clock::Clock,
+    net::{BoxFuture, Connection, Dial, Dialed, Ended, Way},
+    protocol::{id::NodeId, time::Time},
+    tls::{Expect, SERVER_NAME},
+};
+
+/// How much later than the way before it the next way to a target is tried, unless that one has failed.
+const STAGGER: Duration = Duration::from_millis(500);
+/// How long the resolution of a name may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The ways to one target, and how far the handshakes are.
+pub(super) struct Race {
+    opened: Arc<Opened>,
+    expected: Option<NodeId>,
+    clock: Clock,
+    names: JoinSet<(String, Result<Vec<SocketAddr>, String>)>,
+    waiting: Ways,
+    /// The one that is about to begin, once the caller agrees.
+    about: Option<Candidate>,
+    running: JoinSet<Attempt>,
+    /// Those of `running`, and those that went through.
+    begun: Vec<Candidate>,
+    /// When the last one was begun.
+    last: Time,
+    /// The next one may begin although others run.
+    next: bool,
+    found: VecDeque<Dialed>,
+}
+
+/// A handshake that has ended.
+struct Attempt {
+    way: Candidate,
+    result: Result<Arc<dyn Connection>, Failure>,
+}
+
+enum Failure {
+    /// The system does not let us send there.
+    Unreachable(String),
+    /// No answer within so long.
+    Silent(Duration),
+    Ended(Ended),
+}
+
+/// What a race waits for.
+enum Step {
+    Named(String, Result<Vec<SocketAddr>, String>),
+    Ended(Attempt),
+    /// The next one may be begun.
+    Next,
+    /// A packet was refused by the system.
+    Unsent,
+    /// A task of ours panicked or was cancelled.
+    Lost,
+}
+
+impl Race {
+    pub(super) fn new(opened: &Arc<Opened>, to: &[String], expected: Option<&NodeId>) -> Self {
+        let clock = Clock::start();
+        let mut race = Self {
+            opened: Arc::clone(opened),
+            expected: expected.cloned(),
+            clock,
+            names: JoinSet::new(),
+            waiting: Ways::default(),
+            about: None,
+            running: JoinSet::new(),
+            begun: Vec::new(),
+            last: clock.now(),
+            next: true,
+            found: VecDeque::new(),
+        };
+        for address in to {
+            match address.parse() {
+                Ok(to) => race.add(address, to),
+                Err(_) => drop(race.names.spawn(resolve(Arc::clone(opened), address.clone()))),
+            }
+        }
+        race
+    }
+
+    async fn step(&mut self) -> Option<Dialed> {
+        loop {
+            let opened = Arc::clone(&self.opened);
+            let noted = opened.unsent.notified();
+            tokio::pin!(noted);
+            noted.as_mut().enable();
+            if let Some(way) = self.about.take() {
+                self.begin(way);
+            } else if self.next || self.running.is_empty() || self.nothing_leaves() {
+                if let Some(way) = self.waiting.next() {
+                    let about = self.way(&way);
+                    self.about = Some(way);
+                    return Some(Dialed::About(about));
+                }
+                self.leave_out();
+            }
+            self.next = false;
+            if let Some(found) = self.found.pop_front() {
+                return Some(found);
+            }
+            if self.running.is_empty() && self.names.is_empty() {
+                return None;
+            }
+            let wait = STAGGER.saturating_sub(self.since_last());
+            let step = tokio::select! {
+                biased;
+                Some(ended) = self.running.join_next() => ended.map_or(Step::Lost, Step::Ended),
+                Some(named) = self.names.join_next() => {
+                    named.map_or(Step::Lost, |(name, found)| Step::Named(name, found))
+                }
+                () = noted => Step::Unsent,
+                () = tokio::time::sleep(wait), if !self.waiting.is_empty() => Step::Next,
+            };
+            match step {
+                Step::Next => self.next = true,
+                Step::Unsent => {}
+                Step::Named(name, Ok(found)) => {
+                    found.into_iter().for_each(|to| self.add(&name, to));
+                }
+                Step::Named(address, Err(reason)) => {
+                    let way = Way { address, to: None, from: None };
+                    self.found.push_back(Dialed::Failed(way, reason));
+                }
+                Step::Ended(attempt) => {
+                    let ended = self.settle(attempt);
+                    self.found.push_back(ended);
+                }
+                // What it was to do has failed.
+                Step::Lost if self.running.is_empty() => self.begun.clear(),
+                Step::Lost => {}
+            }
+        }
+    }
+
+    /// Takes all ways to an address.
+    fn add(&mut self, address: &str, to: SocketAddr) {
+        let sockets: Vec<_> =
+            self.opened.endpoints.iter().map(|(_, socket)| socket.address()).collect();
+        let source = if sockets.len() > 1 { candidates::source(to) } else { None };
+        let ways = Candidate::all(address, to, &sockets, source);
+        let Some(first) = ways.first().cloned() else {
+            let family = if to.is_ipv4() { "IPv4" } else { "IPv6" };
+            let reason = format!("this node listens on no {family} address");
+            let way = Way { address: address.to_owned(), to: Some(to), from: None };
+            return self.found.push_back(Dialed::Failed(way, reason));
+        };
+        if !self.waiting.add(ways) {
+            let reason = format!("not tried: the target has more than {ADDRESSES_MAX} addresses");
+            self.found.push_back(Dialed::Untried(self.way(&first), reason));
+        }
+    }
+
+    /// Says which ways are not tried, since as many as allowed were begun.
+    fn leave_out(&mut self) {
+        for way in self.waiting.left_out() {
+            let reason = format!(
+                "not tried from here and from the sockets after it: {CANDIDATES_MAX} ways are tried for \
+                 one target"
+            );
+            self.found.push_back(Dialed::Untried(self.way(&way), reason));
+        }
+    }
+
+    /// Whether the system has refused the packets of all that run.
+    fn nothing_leaves(&self) -> bool {
+        let refused = |way: &Candidate| self.socket(way).why_unsent(way.to).is_some();
+        !self.waiting.is_empty() && self.begun.iter().all(refused)
+    }
+
+    fn socket(&self, way: &Candidate) -> &Socket {
+        &self.opened.endpoints[way.socket].1
+    }
+
+    fn way(&self, way: &Candidate) -> Way {
+        let from = Some(self.socket(way).address());
+        Way { address: way.address.clone(), to: Some(way.to), from }
+    }
+
+    fn begin(&mut self, way: Candidate) {
+        self.last = self.clock.now();
+        let opened = Arc::clone(&self.opened);
+        let shown = opened.tls.identity();
+        let (crypto, verdict) = opened.tls.dial(match &self.expected {
+            Some(peer) => Expect::Node(peer.clone()),
+            None => Expect::AnyNode,
+        });
+        let mut client = ClientConfig::new(crypto);
+        client.transport_config(Arc::clone(&opened.dialing));
+        self.socket(&way).forget_unsent(way.to);
+        tracing::debug!(remote = %way.to, from = %self.socket(&way).address(), "dialing");
+        let connecting = opened.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);
+        let deadline = opened.handshake_timeout;
+        self.begun.push(way.clone());
+        self.running.spawn(async move {
+            let result = match connecting {
+                Err(error) => Err(Failure::Unreachable(error.to_string())),
+                Ok(connecting) => match tokio::time::timeout(deadline, connecting).await {
+                    Ok(Ok(connected)) => {
+                        QuicConnection::new(connected, &opened.tls, &shown, verdict)
+                            .map_err(Failure::Ended)
+                    }
+                    Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),
+                    Err(_) => Err(Failure::Silent(deadline)),
+                },
+            };
+            Attempt { way, result }
+        });
+    }
+
+    fn settle(&mut self, attempt: Attempt) -> Dialed {
+        let Attempt { way, result } = attempt;
+        let shown = self.way(&way);
+        self.begun.retain(|begun| *begun != way);
+        match result {
+            Ok(connection) => Dialed::Reached(shown, connection),
+            Err(Failure::Ended(ended)) => Dialed::Refused(shown, ended),
+            Err(Failure::Unreachable(reason)) => Dialed::Failed(shown, reason),
+            Err(Failure::Silent(deadline)) => {
+                let reason = match self.socket(&way).why_unsent(way.to) {
+                    Some(reason) => format!("the system refuses to send there: {reason}"),
+                    None => format!("no answer within {deadline:?}"),
+                };
+                Dialed::Failed(shown, reason)
+            }
+        }
+    }
+}
+
+impl Dial for Race {
+    fn next(&mut self) -> BoxFuture<'_, Option<Dialed>> {
+        Box::pin(self.step())
+    }
+
+    fn answered(&mut self, way: &Way) {
+        let Some(at) = way.to else { return };
+        self.about = self.about.take().filter(|way| way.to != at);
+        self.waiting.answers(at);
+    }
+
+    fn again(&mut self, way: Option<&Way>) {
+        let again = match way {
+            Some(way) => {
+                let (Some(to), Some(from)) = (way.to, way.from) else { return };
+                let sockets = self.opened.endpoints.iter();
+                let socket = sockets.map(|(_, socket)| socket.address()).position(|at| at == from);
+                let address = way.address.clone();
+                socket
+                    .map(|socket| Candidate { address, to, socket, rank: 0 })
+                    .into_iter()
+                    .collect()
+            }
+            None => {
+                self.running = JoinSet::new();
+                std::mem::take(&mut self.begun)
+            }
+        };
+        self.waiting.again(again);
+    }
+
+    fn since_last(&self) -> Duration {
+        self.clock.now().since(self.last)
+    }
+}
+
+/// Asks the system for the addresses of a name, on a thread where it may block. The thread goes on when it takes
+/// too long, and keeps its permit.
+async fn resolve(opened: Arc<Opened>, name: String) -> (String, Result<Vec<SocketAddr>, String>) {
+    let asked = async {
+        let Ok(permit) = Arc::clone(&opened.names).acquire_owned().await else {
+            return Ok(Vec::new());
+        };
+        let name = name.clone();
+        let found = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let found = name.to_socket_addrs()?;
+            Ok(found.take(ADDRESSES_MAX).collect())
+        });
+        found.await.unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+    };
+    let found = match tokio::time::timeout(RESOLVE_TIMEOUT, asked).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(format!("the name does not resolve: {error}")),
+        Err(_) => {
+            Err(format!("no answer within {RESOLVE_TIMEOUT:?} to which address the name has"))
+        }
+    };
+    (name, found)
+}

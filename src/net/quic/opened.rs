@@ -1,0 +1,94 @@
+//! What an open endpoint holds.
+
+use std::{
+    fmt,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use quinn::{ServerConfig, TransportConfig};
+use tokio::sync::{Notify, Semaphore};
+
+use super::{
+    super::{Incoming, Place},
+    admission::Admission,
+    connection::{self, QuicConnection},
+    socket::Socket,
+};
+use crate::{clock::Clock, counters::Counters, tls::Tls};
+
+/// What is open.
+pub(super) struct Opened {
+    pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
+    /// One for each endpoint.
+    pub(super) admissions: Mutex<Vec<Admission>>,
+    pub(super) server: ServerConfig,
+    pub(super) dialing: Arc<TransportConfig>,
+    pub(super) tls: Tls,
+    /// Clients are accepted.
+    pub(super) with_clients: AtomicBool,
+    pub(super) handshakes: Arc<Semaphore>,
+    pub(super) handshakes_max: usize,
+    pub(super) handshake_timeout: Duration,
+    /// For questions to the system which addresses a name has.
+    pub(super) names: Arc<Semaphore>,
+    /// Tells that the system has refused a packet.
+    pub(super) unsent: Arc<Notify>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) clock: Clock,
+}
+
+impl Opened {
+    /// Connections of all endpoints, from the first packet to the last.
+    pub(super) fn connections(&self) -> usize {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
+    }
+
+    /// The next packet of a peer that is none of those known, and the endpoint at which it came.
+    pub(super) async fn incoming(&self) -> Option<(usize, quinn::Incoming)> {
+        let mut waiting: Vec<Pin<Box<_>>> =
+            self.endpoints.iter().map(|(endpoint, _)| Box::pin(endpoint.accept())).collect();
+        std::future::poll_fn(|context| {
+            for (index, accept) in waiting.iter_mut().enumerate() {
+                if let Poll::Ready(incoming) = accept.as_mut().poll(context) {
+                    return Poll::Ready(incoming.map(|incoming| (index, incoming)));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    pub(super) fn begin(&self, incoming: quinn::Incoming, place: Place) -> Incoming {
+        let remote = incoming.remote_address();
+        let (crypto, verdict) = if self.with_clients.load(Ordering::Acquire) {
+            self.tls.accept_with_clients()
+        } else {
+            self.tls.accept()
+        };
+        let mut server = self.server.clone();
+        server.crypto = crypto;
+        let (tls, shown) = (self.tls.clone(), self.tls.identity());
+        let handshake = Box::pin(async move {
+            let end = |error| connection::end(&error, &verdict);
+            let connecting = incoming.accept_with(Arc::new(server)).map_err(end)?;
+            let connected = connecting.await.map_err(end)?;
+            QuicConnection::new(connected, &tls, &shown, verdict)
+        });
+        Incoming { remote: remote.to_string(), host: remote.ip().to_string(), handshake, place }
+    }
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+/// Questions for the addresses of names under way at once. Each takes a thread until the system answers.
+pub(super) const RESOLVES_MAX: usize = 32;

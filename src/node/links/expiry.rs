@@ -1,0 +1,96 @@
+//! The end of certificates: TLS looks at them in a handshake only, and a connection outlives them.
+//!
+//! So when either end has a new certificate, the end that dialed dials again, and the new connection takes the place of
+//! the old one: nobody is missed and nothing is lost. A connection whose certificates have ended, or are of an authority
+//! that is no longer trusted, is closed. Nothing here waits for long: the wall clock may be set, and files may be
+//! replaced, at any time.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use super::{super::host::Host, Context, close_with, link::Link, reach};
+use crate::{
+    clock::Clock,
+    net::Ended,
+    protocol::close::Close,
+    tls::{self, Rejection, Tls, date},
+};
+
+/// Renews the connection while it can be, and closes it when it has to be.
+pub(super) async fn watch(context: &Context, link: &Arc<Link>) -> Ended {
+    if let Some(tls) = context.endpoint.tls() {
+        look(context, tls, link).await;
+    }
+    link.connection.closed().await
+}
+
+async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
+    let host = &context.host;
+    let proof = &link.connection.peer().proof;
+    let (mut doubts, mut reloads) = (0, tls.reloads());
+    while host.links().is_current(link) {
+        let now = Clock::wall();
+        let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
+        let Ok(left) = ends.map_or(Ok(Duration::MAX), |end| end.duration_since(now)) else {
+            return expired(host, link, now);
+        };
+        let refusal = tls.verify_again(&link.connection.peer().chain, link.dialed).err();
+        // A clock that was set back is no fault of the peer.
+        let refusal = refusal.filter(|refusal| refusal.reason != Rejection::NotYetValid);
+        if link.dialed && (refusal.is_some() || is_outdated(host, tls, link)) {
+            context.spawner.spawn(reach::renew(context.clone(), Arc::clone(link)));
+        }
+        // The other end may be the one that is to dial again: it has some looks of its own for that.
+        doubts = if refusal.is_some() { doubts + 1 } else { 0 };
+        if let Some(refusal) = refusal.filter(|_| doubts > DOUBTS_MAX) {
+            let (label, detail) = (refusal.reason.as_str(), &refusal.detail);
+            let words = format!("your certificate is not accepted any more: {label} {detail}");
+            close_with(link.connection.as_ref(), Close::Unwelcome, &words);
+            return host.cut(&link.peer, false, refusal.reason.as_str(), refusal);
+        }
+        let pause = (left / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
+        tokio::select! {
+            () = tokio::time::sleep(pause.min(left.saturating_add(LOOK_MIN))) => {}
+            // All connections look then, but need not do so in the same moment.
+            _ = reloads.changed() => {
+                let spread = pause.min(RELOAD_SPREAD).mul_f64(rand::random());
+                tokio::time::sleep(spread).await;
+            }
+        }
+    }
+}
+
+/// Closes a connection at the end of a certificate, also if it is ours: the peer does so as well.
+fn expired(host: &Host, link: &Link, now: SystemTime) {
+    let proof = &link.connection.peer().proof;
+    let theirs = proof.theirs.expires.is_some_and(|end| now > end);
+    let (whose, end) =
+        if theirs { (&link.peer, proof.theirs.expires) } else { (host.node(), proof.ours.expires) };
+    let end = end.map_or_else(String::new, date);
+    let words = format!("the certificate of {whose} expired on {end}: renew it");
+    close_with(link.connection.as_ref(), Close::Expired, &words);
+    host.cut(&link.peer, false, Rejection::Expired.as_str(), words);
+}
+
+/// Whether an end has another certificate by now: ours is known, the peer says until when its own is valid. One that
+/// lies about that costs a handshake each time we look.
+fn is_outdated(host: &Host, tls: &Tls, link: &Link) -> bool {
+    let proof = &link.connection.peer().proof;
+    let ours = tls.identity();
+    let theirs = proof.theirs.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+    tls::chain_fingerprint(ours.chain()) != proof.ours.fingerprint
+        || host.not_after(&link.peer) > theirs.unwrap_or_default().as_secs()
+}
+
+/// A connection is looked at so often in the time that its certificates have left.
+const LOOKS: u32 = 16;
+/// A certificate that is not accepted any more is let pass in so many looks, and not in the next.
+const DOUBTS_MAX: u32 = 3;
+/// After a reload the connections are looked at within this time.
+const RELOAD_SPREAD: Duration = Duration::from_secs(1);
+/// It is looked at no more often than this,
+const LOOK_MIN: Duration = Duration::from_millis(50);
+/// and at least so often.
+const LOOK_MAX: Duration = Duration::from_secs(20);

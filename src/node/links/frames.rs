@@ -1,0 +1,341 @@
+//! Frames on a stream: length, limit, deadline, room.
+//!
+//! The length is checked before anything is allocated, and memory grows with what has really arrived. Frames of up
+//! to [`SHORT_BYTES`], which is all but long values and batches, are held back by nothing but the limit on
+//! exchanges. Longer ones share [`LONG_BYTES_MAX`] in each direction, and of one peer one at a time: a peer that lies
+//! about a length or stalls is in its own way first. Room is taken once per frame, before its first byte and never
+//! for a second frame while one is held, so nobody waits for room while holding some that another waits for.
+//!
+//! A frame has to begin within the deadline, every [`CHUNK_BYTES`] of it have to move within the deadline, and all of
+//! it has to move at [`BYTES_PER_SECOND_MIN`]: a thin path passes, a peer that sends a byte now and then does not.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{super::host::Host, link::Link, share::Share};
+use crate::{
+    net::{ReceiveStream, SendStream, Stream, StreamError},
+    protocol::{
+        message::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, WireError, frame_len},
+        peering::PeeringInput,
+        route::Counter,
+    },
+};
+
+/// Frames up to this length need no room.
+const SHORT_BYTES: usize = 512 << 10;
+/// Most bytes of longer frames on their way in one direction, over all peers of one node.
+const LONG_BYTES_MAX: usize = 64 << 20;
+/// The least rate of a frame on its way. With it 256 KiB may take 18 s at the default deadline, and the longest frame
+/// less than five minutes.
+const BYTES_PER_SECOND_MIN: usize = 32 << 10;
+/// Moved at once.
+pub(super) const CHUNK_BYTES: usize = 64 << 10;
+/// The unit in which room is counted, in bytes.
+const UNIT: usize = 1 << 10;
+/// Why a stream is reset; only for those who read traces.
+pub(crate) const STREAM_SHED: u32 = 1;
+/// See [`STREAM_SHED`]: the exchange broke off.
+const STREAM_BROKEN: u32 = 2;
+
+/// A frame did not come through.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FrameError {
+    /// The peer sent bytes that are no message.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The stream or the connection is gone.
+    #[error("{0}")]
+    Lost(String),
+    /// Nothing moved for too long.
+    #[error("nothing moved within the exchange timeout")]
+    Stalled,
+}
+
+impl From<StreamError> for FrameError {
+    fn from(error: StreamError) -> Self {
+        Self::Lost(error.to_string())
+    }
+}
+
+/// Room for long frames, both ways.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    inbound: Way,
+    outbound: Way,
+}
+
+/// Room in one direction: what all share, and the turn of one peer.
+#[derive(Clone, Debug)]
+struct Way {
+    shared: Arc<Semaphore>,
+    turn: Arc<Semaphore>,
+}
+
+/// Room taken; given back when dropped.
+#[derive(Debug)]
+struct Taken {
+    _shared: OwnedSemaphorePermit,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let way = || Way {
+            shared: Arc::new(Semaphore::new(LONG_BYTES_MAX / UNIT)),
+            turn: Arc::new(Semaphore::new(1)),
+        };
+        Self { inbound: way(), outbound: way() }
+    }
+}
+
+impl Room {
+    /// The same room with the turns of another peer.
+    pub(super) fn for_peer(&self, share: &Share) -> Self {
+        let way = |way: &Way, turn: &Arc<Semaphore>| Way { turn: Arc::clone(turn), ..way.clone() };
+        Self {
+            inbound: way(&self.inbound, &share.inbound),
+            outbound: way(&self.outbound, &share.outbound),
+        }
+    }
+}
+
+impl Way {
+    /// Waits for room. The peer's own turn comes first, so that it waits there without holding any.
+    async fn take(&self, bytes: usize) -> Option<Taken> {
+        if bytes <= SHORT_BYTES {
+            return None;
+        }
+        let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
+        let turn = Arc::clone(&self.turn).acquire_owned().await.expect(NEVER_CLOSED);
+        let shared = Arc::clone(&self.shared).acquire_many_owned(units).await.expect(NEVER_CLOSED);
+        Some(Taken { _shared: shared, _turn: turn })
+    }
+}
+
+/// The bytes that arrive on a stream. Most frames arrive whole, and are not copied.
+#[derive(Debug)]
+struct Reader {
+    stream: Box<dyn ReceiveStream>,
+    /// Received, and not yet taken.
+    chunk: Bytes,
+}
+
+impl Reader {
+    /// So many bytes, and memory for no more than have really arrived. `None` if the stream ends before the first
+    /// one.
+    async fn take(&mut self, len: usize) -> Result<Option<Bytes>, FrameError> {
+        if len > 0 && self.chunk.is_empty() && !self.receive().await? {
+            return Ok(None);
+        }
+        if self.chunk.len() >= len {
+            return Ok(Some(self.chunk.split_to(len)));
+        }
+        let mut taken = Vec::new();
+        loop {
+            let missing = len - taken.len();
+            let part = self.chunk.split_to(missing.min(self.chunk.len()));
+            taken.extend_from_slice(&part);
+            if taken.len() == len {
+                return Ok(Some(taken.into()));
+            }
+            if !self.receive().await? {
+                return Err(FrameError::Lost("the stream ended within a frame".to_owned()));
+            }
+        }
+    }
+
+    /// The same, of which every [`CHUNK_BYTES`] have to come within the deadline.
+    async fn body(&mut self, len: usize, deadline: Duration) -> Result<Bytes, FrameError> {
+        if len <= CHUNK_BYTES {
+            return within(deadline, self.take(len)).await??.ok_or_else(cut_short);
+        }
+        let mut body = Vec::new();
+        while body.len() < len {
+            let part = self.take(CHUNK_BYTES.min(len - body.len()));
+            body.extend_from_slice(&within(deadline, part).await??.ok_or_else(cut_short)?);
+        }
+        Ok(body.into())
+    }
+
+    /// Waits for more bytes; `false` at the end of the stream.
+    async fn receive(&mut self) -> Result<bool, FrameError> {
+        let chunk = self.stream.read(CHUNK_BYTES).await?;
+        let more = chunk.is_some();
+        self.chunk = chunk.unwrap_or_default();
+        Ok(more)
+    }
+}
+
+fn cut_short() -> FrameError {
+    FrameError::Lost("the stream ended within a frame".to_owned())
+}
+
+/// The frames of gossip that a peer sends on one stream.
+#[derive(Debug)]
+pub(super) struct Incoming(Reader);
+
+impl Incoming {
+    pub(super) fn new(stream: Box<dyn ReceiveStream>) -> Self {
+        Self(Reader { stream, chunk: Bytes::new() })
+    }
+
+    /// The next frame, without its length; `None` at the end of the stream. It may be long in coming, but once it has
+    /// begun it has to move on.
+    pub(super) async fn next(
+        &mut self,
+        host: &Host,
+        link: &Link,
+    ) -> Result<Option<Bytes>, FrameError> {
+        if self.0.chunk.is_empty() && !self.0.receive().await? {
+            return Ok(None);
+        }
+        let deadline = host.config().quic.exchange_timeout;
+        let length = within(deadline, self.0.take(LENGTH_BYTES)).await??.ok_or_else(cut_short)?;
+        let length = length[..].try_into().expect("so many bytes were asked for");
+        let len = frame_len(length, FRAME_BYTES_MAX)?;
+        if self.0.chunk.len() >= len {
+            return Ok(Some(self.0.chunk.split_to(len)));
+        }
+        let _room = within(deadline, link.room.inbound.take(len)).await?;
+        let whole = deadline + travel_time(len);
+        Ok(Some(within(whole, self.0.take(len)).await??.ok_or_else(cut_short)?))
+    }
+}
+
+/// One stream both ways, of frames.
+pub(super) struct StreamFrames {
+    send: Box<dyn SendStream>,
+    receive: Reader,
+    pub(super) deadline: Duration,
+    pub(super) max: usize,
+    room: Room,
+    host: Host,
+    /// The connection, once it is known who the peer is.
+    link: Option<Arc<Link>>,
+    /// A frame of the peer was decoded and is being dealt with: no other one is held decoded.
+    decoded: Option<OwnedSemaphorePermit>,
+}
+
+impl StreamFrames {
+    /// For an exchange with an admitted peer.
+    pub(super) fn new(stream: Stream, link: &Arc<Link>, host: &Host) -> Self {
+        Self { link: Some(Arc::clone(link)), ..Self::with_room(stream, link.room.clone(), host) }
+    }
+
+    /// Before the peer has introduced itself.
+    pub(super) fn nameless(stream: Stream, host: &Host) -> Self {
+        Self::with_room(stream, host.links().room.clone(), host)
+    }
+
+    fn with_room((send, receive): Stream, room: Room, host: &Host) -> Self {
+        Self {
+            send,
+            receive: Reader { stream: receive, chunk: Bytes::new() },
+            deadline: host.config().quic.exchange_timeout,
+            max: FRAME_BYTES_MAX,
+            room,
+            host: host.clone(),
+            link: None,
+            decoded: None,
+        }
+    }
+
+    /// Ends our direction of the stream.
+    pub(super) fn finish(&mut self) {
+        self.decoded = None;
+        self.send.finish();
+    }
+
+    /// Waits until the peer has received all that was sent.
+    pub(super) async fn delivered(&mut self) {
+        self.send.delivered().await;
+    }
+
+    /// Ends our direction of the stream, and waits until the peer has received all of it.
+    pub(super) async fn finished(mut self) {
+        self.finish();
+        let _ = within(self.deadline, self.send.delivered()).await;
+    }
+
+    /// Gives the stream up. What a peer has not read would otherwise stay in memory for as long as the connection:
+    /// dropping a stream finishes it.
+    pub(super) fn abort(mut self) {
+        self.send.reset(STREAM_BROKEN);
+        self.receive.stream.stop(STREAM_BROKEN);
+    }
+
+    /// Sends a frame.
+    pub(super) async fn send(&mut self, message: &Message) -> Result<(), FrameError> {
+        self.decoded = None;
+        let frame = Bytes::from(message.encode()?);
+        let _room = within(self.deadline, self.room.outbound.take(frame.len())).await?;
+        within(self.deadline + travel_time(frame.len()), self.write(frame)).await?
+    }
+
+    /// The next frame; `None` when the peer has ended the stream between two frames.
+    pub(super) async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
+        self.decoded = None;
+        self.read().await.inspect_err(|error| count(&self.host, error))
+    }
+
+    async fn read(&mut self) -> Result<Option<Message>, FrameError> {
+        let length = within(self.deadline, self.receive.take(LENGTH_BYTES)).await??;
+        let Some(length) = length else { return Ok(None) };
+        let length = length[..].try_into().expect("so many bytes were asked for");
+        let len = frame_len(length, self.max)?;
+        let _room = within(self.deadline, self.room.inbound.take(len)).await?;
+        let whole = self.deadline + travel_time(len);
+        let frame = within(whole, self.receive.body(len, self.deadline)).await??;
+        if let Some(link) = &self.link {
+            self.decoded = Some(link.share.decode().await);
+        }
+        Ok(Some(Message::decode(&frame)?))
+    }
+
+    async fn write(&mut self, mut frame: Bytes) -> Result<(), FrameError> {
+        while !frame.is_empty() {
+            let chunk = frame.split_to(CHUNK_BYTES.min(frame.len()));
+            self.afford(chunk.len()).await;
+            within(self.deadline, self.send.write(&mut [chunk])).await??;
+        }
+        Ok(())
+    }
+
+    /// Waits for the budget between datacenters.
+    async fn afford(&self, bytes: usize) {
+        let Some(link) = &self.link else { return };
+        let links = self.host.links();
+        while let Some(wait) = links.bulk_waits(&self.host, link) {
+            tokio::time::sleep(wait).await;
+        }
+        links.handle(&self.host, PeeringInput::Bulk(link.id, bytes));
+    }
+}
+
+/// Counts bytes that are no message.
+pub(super) fn count(host: &Host, error: &FrameError) {
+    if let FrameError::Wire(wire) = error {
+        host.count(match wire {
+            WireError::TooLong { .. } => Counter::FramesRefused,
+            _ => Counter::FramesMalformed,
+        });
+    }
+}
+
+pub(super) async fn within<T>(
+    deadline: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, FrameError> {
+    tokio::time::timeout(deadline, work).await.map_err(|_| FrameError::Stalled)
+}
+
+/// How long bytes may be on their way at the least rate.
+fn travel_time(bytes: usize) -> Duration {
+    // At most FRAME_BYTES_MAX, far below what 32 bits hold.
+    Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
+}
+
+const NEVER_CLOSED: &str = "the semaphore is never closed";

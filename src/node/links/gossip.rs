@@ -1,0 +1,65 @@
+//! What becomes of a frame of gossip that a peer has sent.
+
+use super::{super::host::Host, exchange::ExchangeError, frames::FrameError, link::Link};
+use crate::protocol::{
+    event::ProtocolEvent,
+    exchange::{Ask, Breach},
+    gossip::Gossip,
+    message::Message,
+    peering::PeeringInput,
+    rates::Traffic,
+    route::Counter,
+    skim::skim,
+};
+
+/// Takes a frame, without its length. It returns when storage has dealt with it, however long that takes: until then
+/// nothing more is to be read from this peer.
+///
+/// # Errors
+/// [`ExchangeError`] if the peer is to be disconnected. What storage has no time for is no error: reconciliation makes
+/// up for it.
+pub(super) async fn hear(host: &Host, link: &Link, frame: &[u8]) -> Result<(), ExchangeError> {
+    let links = host.links();
+    host.count(Counter::GossipReceived);
+    if is_known(host, frame) && links.admits(host, link, Traffic::Duplicate) {
+        host.count(Counter::GossipDuplicates);
+        links.handle(host, PeeringInput::Frame(link.id));
+        return Ok(());
+    }
+    let _decoded = link.share.decode().await;
+    let gossip = match Message::decode(frame) {
+        Ok(Message::Gossip(gossip)) => gossip,
+        Ok(_) => {
+            host.count(Counter::FramesRefused);
+            return Err(Breach::Order.into());
+        }
+        Err(error) => {
+            host.count(Counter::FramesMalformed);
+            return Err(FrameError::from(error).into());
+        }
+    };
+    if let Gossip::Push(delta) = &gossip
+        && host.is_watched()
+    {
+        let (peer, delta) = (link.peer.clone(), delta.clone().into());
+        host.tell_protocol(ProtocolEvent::DeltasReceived { peer, delta });
+    }
+    match gossip {
+        Gossip::Root(root) => {
+            if links.admits(host, link, Traffic::Root) {
+                host.root(&link.peer, root);
+            }
+        }
+        Gossip::Graft(_) if !links.admits(host, link, Traffic::Graft) => {}
+        // It fails while storage starts anew.
+        gossip => drop(host.ask(&link.peer, Ask::Gossip(Box::new(gossip))).await),
+    }
+    // Only now: the frame may have introduced the very peer that sent it.
+    links.handle(host, PeeringInput::Frame(link.id));
+    Ok(())
+}
+
+/// Whether a frame is news that readers of this node have already.
+fn is_known(host: &Host, frame: &[u8]) -> bool {
+    skim(frame).is_some_and(|headings| headings.iter().all(|heading| host.has(heading)))
+}

@@ -1,0 +1,222 @@
+//! `Hello` and `Welcome`: the first stream of a connection, before anything else is said.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    super::host::Host,
+    close_with,
+    frames::{FrameError, StreamFrames},
+};
+use crate::{
+    foreign::Foreign,
+    net::{Connection, Ended, Stream},
+    protocol::{
+        close::{Close, Closed},
+        delta::Delta,
+        gossip::Gossip,
+        id::NodeId,
+        message::{HELLO_BYTES_MAX, Message},
+        session::{Met, Unwelcome},
+    },
+    tls::ClientName,
+};
+
+/// Longest frame that shows a later generation: a record and a chain of certificates within their limits.
+const LATER_BYTES_MAX: usize = 64 << 10;
+/// Longest explanation of a peer that is shown to an operator, in characters.
+const WORDS_MAX: usize = 200;
+
+/// A handshake that went through, and yet the two are not connected.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Introduction {
+    /// We reject the peer.
+    #[error("{0}")]
+    Unwelcome(#[from] Unwelcome),
+    /// The connection ended before its peer had proved that it is a node. What it says in the close may be anybody's:
+    /// an Initial packet with a close can be made without any certificate.
+    #[error("{0}")]
+    Connection(Ended),
+    /// A node that has proved its name ended the connection.
+    #[error("{reason}")]
+    Ended {
+        /// Who.
+        by: NodeId,
+        /// How.
+        reason: Ended,
+    },
+    /// The peer does not speak our protocol.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// The certificate names no node; the verifier has let no such certificate through.
+    #[error("its certificate names no node")]
+    Nameless,
+    /// It was disconnected a short while ago.
+    #[error("it was cut off for misbehaviour ({why}): it may try again in {} s", left.as_secs() + 1)]
+    Barred {
+        /// How long it is still refused.
+        left: Duration,
+        /// For what it was disconnected.
+        why: String,
+    },
+    /// The peer has shown a client's certificate.
+    #[error("it shows {0}, a client's certificate: a client is never a node; issue it a node's")]
+    Client(ClientName),
+    /// The first message of the peer is no introduction.
+    #[error("its first message is no introduction")]
+    NoHello,
+}
+
+impl Introduction {
+    /// Whether the peer is to blame: it speaks, but not our protocol.
+    pub(super) const fn is_misbehaviour(&self) -> bool {
+        matches!(self, Self::NoHello | Self::Frame(FrameError::Wire(_)))
+    }
+}
+
+/// Introduces this node, which has dialed.
+pub(super) async fn dialing(
+    host: &Host,
+    connection: &Arc<dyn Connection>,
+    wanted: Option<&NodeId>,
+) -> Result<Met, Introduction> {
+    let introduced = async {
+        let proved = admit(host, connection)?;
+        let stream = connection.open().await.map_err(Introduction::Connection)?;
+        let mut frames = short(host, stream);
+        frames.send(&Message::Hello(host.hello(Some(&proved)))).await?;
+        frames.finish();
+        let Some(Message::Welcome(hello)) = frames.receive().await? else {
+            return Err(Introduction::NoHello);
+        };
+        let met = host.meet(&hello, &proved, wanted)?;
+        if hello.known > host.generation() {
+            hear_of_later_generation(host, &proved, &mut frames).await;
+        }
+        Ok(met)
+    };
+    match settle(connection, introduced.await) {
+        // The accepting end knows first that it has dialed itself.
+        Err(Introduction::Ended { by, reason })
+            if closed(&reason).is_some_and(|closed| closed.is(Close::Ourselves))
+                && by == *host.node() =>
+        {
+            Err(Unwelcome::Ourselves.into())
+        }
+        other => other,
+    }
+}
+
+/// A peer that knows a later generation of ours shows, after its welcome, what our key has signed in it. It closes the
+/// connection right after that, and if nothing comes the connection is as good as before.
+async fn hear_of_later_generation(host: &Host, from: &NodeId, frames: &mut StreamFrames) {
+    frames.max = LATER_BYTES_MAX;
+    if let Ok(Some(Message::Gossip(Gossip::Push(mut news)))) = frames.receive().await
+        && let Some(head) = news.nodes.pop().filter(|head| head.node == *host.node())
+    {
+        host.shown_later_generation(from, head);
+    }
+}
+
+/// Hears the peer that has dialed us, and introduces this node.
+pub(super) async fn accepting(
+    host: &Host,
+    connection: &Arc<dyn Connection>,
+) -> Result<Met, Introduction> {
+    let introduced = async {
+        let proved = admit(host, connection)?;
+        let stream = connection.accept().await.map_err(Introduction::Connection)?;
+        let mut frames = short(host, stream);
+        let met = match frames.receive().await? {
+            Some(Message::Hello(hello)) => host.meet(&hello, &proved, None)?,
+            _ => return Err(Introduction::NoHello),
+        };
+        frames.send(&Message::Welcome(host.hello(Some(&met.node)))).await?;
+        if let Some(head) = host.later_generation_of(&met.node, met.generation) {
+            let news = Delta { nodes: vec![head], more: false };
+            frames.send(&Message::Gossip(Gossip::Push(news))).await?;
+        }
+        frames.finish();
+        if met.generation < host.known(&met.node) {
+            // Its connection is about to be closed, and our welcome, which tells it of the later generation, would go
+            // with it: an older twin would dial for ever and never learn why.
+            frames.delivered().await;
+        }
+        Ok(met)
+    };
+    settle(connection, introduced.await)
+}
+
+/// The name that the handshake has proved, unless it is refused by that name.
+fn admit(host: &Host, connection: &Arc<dyn Connection>) -> Result<NodeId, Introduction> {
+    let peer = connection.peer();
+    if let Some(client) = &peer.client {
+        return Err(Introduction::Client(client.clone()));
+    }
+    let proved = peer.name.as_ref().ok_or(Introduction::Nameless)?.node.clone();
+    match host.links().barred(host, &proved) {
+        Some((left, why)) => Err(Introduction::Barred { left, why }),
+        None => Ok(proved),
+    }
+}
+
+fn short(host: &Host, stream: Stream) -> StreamFrames {
+    let mut frames = StreamFrames::nameless(stream, host);
+    frames.max = HELLO_BYTES_MAX;
+    frames.deadline = host.config().quic.handshake_timeout;
+    frames
+}
+
+/// Says why, and prefers the reason for which a node has ended the connection to that of its stream.
+fn settle(
+    connection: &Arc<dyn Connection>,
+    introduced: Result<Met, Introduction>,
+) -> Result<Met, Introduction> {
+    let error = match introduced {
+        Ok(met) => return Ok(met),
+        Err(error) => error,
+    };
+    if let Some(reason) = connection.ended() {
+        return Err(match &connection.peer().name {
+            Some(name) => Introduction::Ended { by: name.node.clone(), reason },
+            None => error,
+        });
+    }
+    let connection = connection.as_ref();
+    match &error {
+        Introduction::Unwelcome(unwelcome) => {
+            close_with(connection, Close::from(unwelcome), &unwelcome.to_string());
+        }
+        Introduction::Client(_) => {
+            close_with(connection, Close::Unwelcome, "a client is never a node");
+        }
+        Introduction::Frame(FrameError::Stalled) => {
+            close_with(connection, Close::Timeout, "no introduction in time");
+        }
+        other => close_with(connection, Close::Misbehaviour, &other.to_string()),
+    }
+    Err(error)
+}
+
+/// How a peer that has proved its name closed a connection, if it did.
+pub(super) fn closed(ended: &Ended) -> Option<Closed<'_>> {
+    match ended {
+        Ended::Closed { code, words } => Some(Closed { code: *code, words }),
+        _ => None,
+    }
+}
+
+/// The label for counting and the words for an operator, if a peer that has proved its name has rejected this node.
+pub(super) fn rejection(ended: &Ended) -> Option<(&'static str, String)> {
+    let closed = closed(ended)?;
+    let (label, words) = closed.rejection()?;
+    let words = Foreign::lossy(words).cut(WORDS_MAX);
+    Some((label, format!("the peer turned us away; it says: {words}")))
+}
+
+/// Whether connections end like this every day.
+pub(super) fn is_ordinary(ended: &Ended) -> bool {
+    match ended {
+        Ended::Here | Ended::Reset => true,
+        ended => closed(ended).is_some_and(|closed| closed.is_ordinary()),
+    }
+}

@@ -1,0 +1,87 @@
+//! One connection to a member, as its tasks see it. What the connection means is kept by
+//! [`Peering`](crate::protocol::peering::Peering).
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio::sync::Notify;
+
+use super::{frames::Room, share::Share};
+use crate::{
+    net::Connection,
+    protocol::{id::NodeId, peering::ConnectionId},
+};
+
+/// A connection to a peer that was admitted.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) id: ConnectionId,
+    pub(super) connection: Arc<dyn Connection>,
+    pub(super) peer: NodeId,
+    pub(super) dialed: bool,
+    pub(super) room: Room,
+    /// What the peer may use up, over all of its connections.
+    pub(super) share: Arc<Share>,
+    /// Frames wait to be sent.
+    pub(super) filled: Notify,
+    /// Exchanges under way on this connection, and the end of the last one.
+    exchanges: AtomicU32,
+    idle: Notify,
+}
+
+/// An exchange under way; over when dropped.
+#[derive(Debug)]
+pub(super) struct Underway(Arc<Link>);
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        if self.0.exchanges.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(
+        id: ConnectionId,
+        connection: Arc<dyn Connection>,
+        peer: NodeId,
+        dialed: bool,
+        (room, share): (Room, Arc<Share>),
+    ) -> Self {
+        Self {
+            id,
+            connection,
+            peer,
+            dialed,
+            room,
+            share,
+            filled: Notify::new(),
+            exchanges: AtomicU32::new(0),
+            idle: Notify::new(),
+        }
+    }
+
+    /// An exchange begins: the connection is not to be closed in the middle of it.
+    pub(super) fn begin(self: &Arc<Self>) -> Underway {
+        self.exchanges.fetch_add(1, Ordering::AcqRel);
+        Underway(Arc::clone(self))
+    }
+
+    /// Waits until no exchange is under way.
+    pub(super) async fn idle(&self) {
+        loop {
+            let mut ended = pin!(self.idle.notified());
+            ended.as_mut().enable();
+            if self.exchanges.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}

@@ -1,0 +1,352 @@
+//! Peers that this node dials.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Notify;
+
+use super::{
+    super::host::{Host, UNPROVED},
+    Context,
+    accept::{Remote, tell, too_late},
+    introduce::{self, Introduction, closed, rejection},
+    link::Link,
+    serve,
+};
+use crate::{
+    dials::DialFailure,
+    net::{Connection, Dial, Dialed as Next, Ended, Way},
+    protocol::{
+        close::Close,
+        id::{Generation, NodeId},
+        route::{Counter, Target},
+        session::Unwelcome,
+        time::Time,
+    },
+    tls::{RefusedBy, Rejection},
+};
+
+/// A handshake is given so long before it is begun anew: until its first packet is repeated.
+const HURRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why the peer may not talk to us.
+const OTHER_VERSION: &str = "somebody there, who has proved no name, ended the handshake and says \
+     that it has no version of the protocol in common with us; if it is a node of this cluster, bring both to \
+     neighbouring releases";
+
+/// What came of dialing: the connection, and the node that answered, if one did.
+pub(super) struct Dialed {
+    pub(super) link: Option<Arc<Link>>,
+    pub(super) node: Option<NodeId>,
+}
+
+const NOBODY: Dialed = Dialed { link: None, node: None };
+
+impl Dialed {
+    fn to(link: Arc<Link>) -> Self {
+        Self { node: Some(link.peer.clone()), link: Some(link) }
+    }
+}
+
+/// Connects to a peer; what comes of it is told whatever happens.
+pub(crate) fn dial(context: &Context, peer: NodeId) {
+    let own = context.clone();
+    context.spawner.spawn(async move {
+        let dialed = reach(&own, &Target::Peer(peer.clone())).await;
+        if dialed.link.is_none() {
+            own.host.dial_failed(&peer);
+        }
+    });
+}
+
+/// Others say that a peer lives. What waits for an answer of it since before it was given up may wait for as long
+/// again: QUIC doubles its timeouts, and sends nothing new while its window is full of what was lost. So a handshake
+/// is begun anew, or else another connection is dialed in place of a `stale` one.
+pub(crate) fn hurry(context: &Context, peer: NodeId, stale: bool) {
+    if context.links().hurry(&peer) || !stale {
+        return;
+    }
+    context.host.count(Counter::ConnectionsRenewed);
+    tracing::debug!(node = %context.host.node(), %peer, "silent connection to a peer that lives");
+    let own = context.clone();
+    // The silent one stays until there is another one.
+    context.spawner.spawn(async move { drop(reach(&own, &Target::Peer(peer)).await) });
+}
+
+/// The connection to a target: the one there is, or a new one.
+pub(super) async fn reach(context: &Context, target: &Target) -> Dialed {
+    match target {
+        Target::Peer(peer) => reach_peer(context, peer).await,
+        Target::Address(address) => dial_any(context, &[address.clone()], None, None).await,
+    }
+}
+
+async fn reach_peer(context: &Context, peer: &NodeId) -> Dialed {
+    let (links, host) = (context.links(), &context.host);
+    if let Some(link) = links.fresh(host, peer) {
+        return Dialed::to(link);
+    }
+    if links.barred(host, peer).is_some() {
+        // It would be refused, by us.
+        return NOBODY;
+    }
+    let Some(claim) = links.dialing(peer) else {
+        links.dialed(peer).await;
+        return links.link(host, peer).map_or(NOBODY, Dialed::to);
+    };
+    let (addresses, hurry) = (host.addresses(peer), Some(&*claim.hurry));
+    let dialed = dial_any(context, &addresses, Some(peer), hurry).await;
+    match links.link(host, peer) {
+        // What has waited for long may yet be answered.
+        Some(link) if dialed.link.is_none() => Dialed::to(link),
+        _ => dialed,
+    }
+}
+
+/// Dials a peer once more over which there is a connection already: either end has a new certificate.
+pub(super) async fn renew(context: Context, link: Arc<Link>) {
+    let address = link.connection.remote();
+    if let Some(_claim) = context.links().dialing(&link.peer) {
+        race(&context, &[address], Some(&link.peer), None).await;
+    }
+}
+
+/// Tries addresses until a node welcomes us.
+async fn dial_any(
+    context: &Context,
+    addresses: &[String],
+    wanted: Option<&NodeId>,
+    hurry: Option<&Notify>,
+) -> Dialed {
+    let (links, host) = (context.links(), &context.host);
+    let Ok(_permit) = links.dials.acquire().await else { return NOBODY };
+    // Waiting for the claim or the permit may have taken a while.
+    if let Some(link) = wanted.and_then(|peer| links.fresh(host, peer)) {
+        return Dialed::to(link);
+    }
+    race(context, addresses, wanted, hurry).await
+}
+
+/// Dials by all ways to the addresses, and keeps why they led nowhere.
+async fn race(
+    context: &Context,
+    addresses: &[String],
+    wanted: Option<&NodeId>,
+    hurry: Option<&Notify>,
+) -> Dialed {
+    let host = &context.host;
+    let mut race = Race {
+        context,
+        addresses,
+        unheard_of: !host.has_dial_failures(addresses),
+        wanted,
+        own: host.generation(),
+        dial: context.endpoint.dial(addresses, wanted),
+        failures: Vec::new(),
+        answered: None,
+    };
+    let dialed = race.run(hurry).await;
+    let failures = if dialed.link.is_some() { Vec::new() } else { race.failures };
+    host.note_dials(addresses, failures);
+    dialed
+}
+
+/// One target, and what is known of the ways to it.
+struct Race<'a> {
+    context: &'a Context,
+    addresses: &'a [String],
+    /// No failure is kept of an earlier attempt.
+    unheard_of: bool,
+    wanted: Option<&'a NodeId>,
+    /// The generation of this node when it began.
+    own: Generation,
+    dial: Box<dyn Dial>,
+    failures: Vec<DialFailure>,
+    /// The node that has answered.
+    answered: Option<NodeId>,
+}
+
+impl Race<'_> {
+    async fn run(&mut self, mut hurry: Option<&Notify>) -> Dialed {
+        loop {
+            let begun = self.begun();
+            let next = tokio::select! {
+                biased;
+                next = self.dial.next() => next,
+                () = told_to_hurry(&self.context.host, hurry, begun) => {
+                    hurry = None;
+                    self.dial.again(None);
+                    continue;
+                }
+            };
+            let Some(next) = next else {
+                return Dialed { link: None, node: self.answered.take() };
+            };
+            let dialed = match next {
+                Next::About(way) => self.known(&way),
+                Next::Reached(way, connection) => self.introduce(way, connection, &mut hurry).await,
+                Next::Refused(way, ended) => {
+                    self.failed(&way, &Introduction::Connection(ended), None)
+                }
+                Next::Failed(way, reason) => {
+                    self.context.host.count(Counter::DialsFailed);
+                    self.fails(&way, reason);
+                    None
+                }
+                Next::Untried(way, reason) => {
+                    self.fails(&way, reason);
+                    None
+                }
+            };
+            if let Some(dialed) = dialed {
+                return dialed;
+            }
+        }
+    }
+
+    /// When the last handshake was begun.
+    fn begun(&self) -> Time {
+        let now = self.context.host.now();
+        Time::from_origin(now.since_origin().saturating_sub(self.dial.since_last()))
+    }
+
+    /// The node that this node has dialed there before answers there.
+    fn known(&self, way: &Way) -> Option<Dialed> {
+        let (links, host) = (self.context.links(), &self.context.host);
+        let link = links.dialed_at(host, &way.remote()).filter(|_| self.wanted.is_none())?;
+        Some(Dialed::to(link))
+    }
+
+    /// Introduces this node where a handshake went through.
+    async fn introduce(
+        &mut self,
+        way: Way,
+        connection: Arc<dyn Connection>,
+        hurry: &mut Option<&Notify>,
+    ) -> Option<Dialed> {
+        let host = &self.context.host;
+        let patience = host.config().quic.handshake_timeout;
+        let begun = self.begun();
+        let introduction = introduce::dialing(host, &connection, self.wanted);
+        let introduced = tokio::select! {
+            biased;
+            introduced = tokio::time::timeout(patience, introduction) => introduced,
+            () = told_to_hurry(host, *hurry, begun) => {
+                *hurry = None;
+                self.dial.again(Some(&way));
+                return None;
+            }
+        };
+        match introduced {
+            Ok(Ok(met)) => {
+                host.count(Counter::ConnectionsDialed);
+                let node = Some(met.node.clone());
+                let link = serve::adopt(self.context, connection, met, self.own, true);
+                Some(Dialed { link, node })
+            }
+            Ok(Err(introduction)) => self.failed(&way, &introduction, Some(&connection)),
+            Err(_) => {
+                host.count(Counter::DialsFailed);
+                too_late(host, &way.to_string(), connection.as_ref());
+                let reason = format!("it did not introduce itself within {patience:?}");
+                self.fails(&way, reason);
+                self.dial.answered(&way);
+                None
+            }
+        }
+    }
+
+    /// What comes of a way that led nowhere: mostly nothing.
+    fn failed(
+        &mut self,
+        way: &Way,
+        introduction: &Introduction,
+        reached: Option<&Arc<dyn Connection>>,
+    ) -> Option<Dialed> {
+        let host = &self.context.host;
+        if let Some(dialed) = reached.and_then(|ended| self.replaced(ended.as_ref())) {
+            return Some(dialed);
+        }
+        let shown = way.to_string();
+        let reason = match introduction {
+            // Our own address among the seeds is no fault.
+            Introduction::Unwelcome(Unwelcome::Ourselves) => {
+                self.answered.get_or_insert_with(|| host.node().clone());
+                self.dial.answered(way);
+                return None;
+            }
+            Introduction::Connection(ended) if is_of_another_version(ended) => {
+                host.refused(&shown, UNPROVED, OTHER_VERSION);
+                OTHER_VERSION.to_owned()
+            }
+            introduction => {
+                tell(host, Remote { peer: &shown, shown: &shown }, introduction);
+                words(introduction)
+            }
+        };
+        self.dial.answered(way);
+        host.count(Counter::DialsFailed);
+        self.fails(way, reason);
+        None
+    }
+
+    /// The peer has closed the connection in favour of the one that it dialed at the same time: its welcome may not
+    /// have arrived, and yet it answers here.
+    fn replaced(&self, connection: &dyn Connection) -> Option<Dialed> {
+        let ended = connection.ended()?;
+        closed(&ended).filter(|closed| closed.is(Close::Duplicate))?;
+        let peer = connection.peer().name.as_ref()?.node.clone();
+        let link = self.context.links().link(&self.context.host, &peer);
+        Some(Dialed { link, node: Some(peer) })
+    }
+
+    /// Keeps why a way led nowhere.
+    fn fails(&mut self, way: &Way, reason: String) {
+        let host = &self.context.host;
+        let address = way.address.clone();
+        let failure = DialFailure { at: host.now(), address, to: way.to, from: way.from, reason };
+        tracing::debug!(node = %host.node(), "cannot be dialed: {failure}");
+        self.failures.push(failure);
+        if self.unheard_of {
+            // The other ways may take long to fail, and until then there would be no reason at all.
+            host.note_dials(self.addresses, self.failures.clone());
+        }
+    }
+}
+
+/// Until a handshake that has waited for an answer for a while is better begun anew: QUIC sends the first packet after
+/// 0, 1, 3 and 7 s, so one begun in an outage is late after it.
+async fn told_to_hurry(host: &Host, hurry: Option<&Notify>, begun: Time) {
+    let Some(hurry) = hurry else { return std::future::pending().await };
+    loop {
+        hurry.notified().await;
+        if host.now().since(begun) >= HURRY_AFTER {
+            return;
+        }
+    }
+}
+
+/// Why an introduction failed, for an operator.
+fn words(introduction: &Introduction) -> String {
+    match introduction {
+        Introduction::Connection(ended) => match ended.refusal() {
+            Some(refusal) if refusal.by == RefusedBy::Us => refusal.to_string(),
+            _ if ended.is_our_end() => ended.to_string(),
+            // Its words prove nothing.
+            _ => "somebody there, who has proved no name, ended the handshake".to_owned(),
+        },
+        Introduction::Ended { reason, .. } => match (reason.refusal(), rejection(reason)) {
+            (Some(refusal), _) => refusal.to_string(),
+            (None, Some((_, words))) => words,
+            (None, None) => reason.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// A peer that has no version of the protocol in common with us says so before it shows a certificate. Where we have
+/// dialed that is worth telling all the same, as what it is: nobody proved it.
+fn is_of_another_version(ended: &Ended) -> bool {
+    ended.refusal().is_some_and(|refusal| {
+        refusal.by == RefusedBy::Peer && refusal.reason == Rejection::NoCommonVersion
+    })
+}

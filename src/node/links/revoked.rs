@@ -1,0 +1,35 @@
+//! Connections with peers whose certificates were revoked.
+
+use super::{super::host::Host, close, link::Link};
+use crate::{
+    protocol::{
+        close::Close,
+        revocation::{Revocations, date},
+    },
+    tls::{CertificateSummary, Rejection, Tls},
+};
+
+/// Closes all connections with members that have shown a revoked certificate.
+pub(crate) fn close_revoked(host: &Host, tls: &Tls, revoked: &Revocations) {
+    for link in host.links().all() {
+        close_if_revoked(host, tls, &link, revoked);
+    }
+}
+
+/// Closes the connection if the certificate that the peer has shown was revoked since; says whether. The statement
+/// goes with the close, since what else was on its way is dropped with it.
+pub(super) fn close_if_revoked(host: &Host, tls: &Tls, link: &Link, revoked: &Revocations) -> bool {
+    let Some(cutoff) = revoked.cutoff(&link.peer) else { return false };
+    let leaf = link.connection.peer().chain.first();
+    let certificate = leaf.and_then(|leaf| CertificateSummary::from_certificate(leaf).ok());
+    if !certificate.is_some_and(|certificate| tls.is_revoked(&link.peer, &certificate)) {
+        return false;
+    }
+    if link.connection.is_open() {
+        let statement = revoked.of(&link.peer).max_by_key(|statement| statement.cutoff);
+        close(link.connection.as_ref(), &Close::revoked(cutoff, statement));
+        let reason = format!("cut off: its certificates of until {} are revoked", date(cutoff));
+        host.cut(&link.peer, false, Rejection::Revoked.as_str(), reason);
+    }
+    true
+}

@@ -1,0 +1,163 @@
+//! One connection after its introduction: its exchanges, its heartbeats, its end.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{
+    Context, Registered, close_with, exchange, expiry,
+    frames::STREAM_SHED,
+    introduce::{closed, is_ordinary, rejection},
+    link::Link,
+    revoked::close_if_revoked,
+    streams,
+};
+use crate::{
+    net::{Connection, Ended},
+    protocol::{
+        close::{Close, Closing},
+        id::Generation,
+        peering::{ConnectionId, PeeringInput, REPLACED},
+        rates::Traffic,
+        route::Counter,
+        session::Met,
+    },
+};
+
+/// What is on its way on a connection that was replaced has so long to arrive.
+const REPLACED_GRACE: Duration = Duration::from_secs(2);
+
+/// Takes a connection whose peer was admitted; returns the one to be used for its peer.
+pub(super) fn adopt(
+    context: &Context,
+    connection: Arc<dyn Connection>,
+    met: Met,
+    own: Generation,
+    dialed: bool,
+) -> Option<Arc<Link>> {
+    let (links, host) = (context.links(), &context.host);
+    let link = match links.register(host, connection, met, own, dialed) {
+        Registered::Kept(link) => link,
+        Registered::Renewed(link, old) => {
+            if let Some(old) = old {
+                context.spawner.spawn(retire(host.config().quic.exchange_timeout, old));
+            }
+            link
+        }
+        Registered::Duplicate(link) => return link,
+        Registered::Gone => return None,
+    };
+    tracing::debug!(node = %host.node(), peer = %link.peer, dialed, "connected");
+    // It may have been revoked while it introduced itself.
+    if let Some(tls) = context.endpoint.tls()
+        && close_if_revoked(host, tls, &link, &host.revocations())
+    {
+        links.ended(host, &link);
+        return None;
+    }
+    links.handle(host, PeeringInput::Frame(link.id));
+    context.spawner.spawn(serve(context.clone(), Arc::clone(&link)));
+    Some(link)
+}
+
+/// Serves the connections that the actor before this one has left.
+pub(crate) fn resume(context: &Context) {
+    for link in context.links().open(&context.host) {
+        context.spawner.spawn(serve(context.clone(), link));
+    }
+}
+
+/// Closes a connection when no exchange is under way on it any more: the last frame of one would be lost with it.
+pub(crate) fn finish(context: &Context, connection: ConnectionId, closing: Closing) {
+    let link = context.links().lock().link(connection);
+    let Some(link) = link else { return };
+    let patience = context.host.config().quic.exchange_timeout;
+    context.spawner.spawn(async move {
+        let _ = tokio::time::timeout(patience, link.idle()).await;
+        super::close(link.connection.as_ref(), &closing);
+    });
+}
+
+/// Closes a connection that another one has replaced, once what is on its way has arrived.
+async fn retire(patience: Duration, link: Arc<Link>) {
+    let _ = tokio::time::timeout(patience, link.idle()).await;
+    tokio::time::sleep(REPLACED_GRACE).await;
+    close_with(link.connection.as_ref(), Close::Duplicate, REPLACED);
+}
+
+/// Serves a connection until it ends.
+async fn serve(context: Context, link: Arc<Link>) {
+    let host = &context.host;
+    let ended = tokio::select! {
+        ended = exchanges(&context, &link) => ended,
+        ended = streams::hear(host, &link) => ended,
+        ended = streams::send(host, &link) => ended,
+        ended = datagrams(&context, &link) => ended,
+        ended = expiry::watch(&context, &link) => ended,
+    };
+    host.links().ended(host, &link);
+    let peer = &link.peer;
+    let closed = closed(&ended);
+    if let Some(generation) = closed.and_then(|closed| closed.later_generation()) {
+        host.told_of_self(peer, generation);
+    } else if let Some((label, words)) = rejection(&ended) {
+        if let Some(statement) = closed.and_then(|closed| closed.revocation()) {
+            host.told_revocation(peer, statement);
+        }
+        host.cut(peer, true, label, words);
+    } else if !is_ordinary(&ended) {
+        tracing::debug!(node = %host.node(), %peer, reason = %ended, "connection lost");
+    }
+}
+
+/// Answers exchanges. One that finds no room is shed: the peer comes again. A peer has one in any case before another
+/// has its second: what is open already says how many it may open.
+async fn exchanges(context: &Context, link: &Arc<Link>) -> Ended {
+    let host = &context.host;
+    let rate = Traffic::Exchange(host.config().quic.exchanges_per_peer);
+    loop {
+        let mut stream = match link.connection.accept().await {
+            Ok(stream) => stream,
+            Err(ended) => return ended,
+        };
+        let admitted = host.links().admits(host, link, rate);
+        match permit(context, link).filter(|_| admitted) {
+            Some(permit) => {
+                let (host, link) = (host.clone(), Arc::clone(link));
+                context.spawner.spawn(async move {
+                    exchange::answer(&host, &link, stream).await;
+                    drop(permit);
+                });
+            }
+            None => {
+                host.count(Counter::ExchangesShed);
+                stream.0.reset(STREAM_SHED);
+                stream.1.stop(STREAM_SHED);
+            }
+        }
+    }
+}
+
+/// Half of the room is for peers that have no exchange under way, on whatever connection, so that a few peers that open
+/// many and finish none do not keep out the others.
+fn permit(context: &Context, link: &Link) -> Option<(OwnedSemaphorePermit, Arc<()>)> {
+    let exchanges = &context.links().exchanges;
+    let reserved = context.host.config().quic.exchanges / 2;
+    let (held, first) = link.share.answer();
+    (first || exchanges.available_permits() > reserved)
+        .then(|| Arc::clone(exchanges).try_acquire_owned().ok())
+        .flatten()
+        .map(|permit| (permit, held))
+}
+
+async fn datagrams(context: &Context, link: &Link) -> Ended {
+    loop {
+        match link.connection.receive_datagram().await {
+            Ok(datagram) => {
+                let input = PeeringInput::Datagram(link.id, datagram);
+                context.links().handle(&context.host, input);
+            }
+            Err(ended) => return ended,
+        }
+    }
+}

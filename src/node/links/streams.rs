@@ -1,0 +1,102 @@
+//! The streams for gossip: one from each end of a connection, opened with the first frame.
+
+use bytes::Bytes;
+
+use super::{
+    super::host::Host,
+    exchange::ExchangeError,
+    frames::{self, Incoming},
+    gossip,
+    link::Link,
+};
+use crate::{
+    net::{Ended, ReceiveStream, SendStream, StreamError},
+    protocol::{peering::Next, route::Counter},
+};
+
+/// Sends the peer what waits for it, until the connection ends.
+pub(super) async fn send(host: &Host, link: &Link) -> Ended {
+    let mut batch = Vec::new();
+    let mut stream: Option<Box<dyn SendStream>> = None;
+    loop {
+        if batch.is_empty() {
+            batch.push(next(host, link).await);
+        }
+        if stream.is_none() {
+            // A peer need not let us open it: then all waits here, within the limits of the queue.
+            match link.connection.open_one_way().await {
+                Ok(mut opened) => {
+                    opened.set_priority(PRIORITY);
+                    stream = Some(opened);
+                }
+                Err(ended) => return ended,
+            }
+        }
+        // What waits has waited together.
+        let mut bytes: usize = batch.iter().map(Bytes::len).sum();
+        while bytes < BATCH_BYTES
+            && let Next::Frame(_, frame) = host.links().next(host, link)
+        {
+            bytes += frame.len();
+            batch.push(frame);
+        }
+        let Some(opened) = &mut stream else { continue };
+        host.counters().add(Counter::GossipSent, batch.len() as u64);
+        match opened.write(&mut batch).await {
+            Ok(()) => batch = Vec::new(),
+            Err(StreamError::Connection(ended)) => return ended,
+            // The task that read it has ended there, and another one comes: reconciliation makes up for what was on
+            // its way.
+            Err(StreamError::Stream(_)) => (stream, batch) = (None, Vec::new()),
+        }
+    }
+}
+
+/// The next frame, once one waits and there is budget for it. Only one task of a connection waits for it.
+async fn next(host: &Host, link: &Link) -> Bytes {
+    loop {
+        match host.links().next(host, link) {
+            Next::Frame(_, frame) => return frame,
+            Next::Nothing => link.filled.notified().await,
+            // Liveness frames may come meanwhile, and need not wait.
+            Next::Wait(pause) => drop(tokio::time::timeout(pause, link.filled.notified()).await),
+        }
+    }
+}
+
+/// Hears what the peer sends, until the connection ends.
+pub(super) async fn hear(host: &Host, link: &Link) -> Ended {
+    loop {
+        let stream = match link.connection.accept_one_way().await {
+            Ok(stream) => stream,
+            Err(ended) => return ended,
+        };
+        // Boxed, since most of the time most connections wait here.
+        if let Err(error) = Box::pin(listen(host, link, stream)).await {
+            if error.is_misbehaviour() {
+                host.links().misbehaved(host, link, &error);
+            } else {
+                tracing::debug!(node = %host.node(), peer = %link.peer, %error, "gossip lost");
+            }
+        }
+    }
+}
+
+async fn listen(
+    host: &Host,
+    link: &Link,
+    stream: Box<dyn ReceiveStream>,
+) -> Result<(), ExchangeError> {
+    let mut incoming = Incoming::new(stream);
+    loop {
+        let frame = incoming.next(host, link).await;
+        let frame = frame.inspect_err(|error| frames::count(host, error))?;
+        let Some(frame) = frame else { return Ok(()) };
+        gossip::hear(host, link, &frame).await?;
+    }
+}
+
+/// Above that of exchanges, which is zero: news and liveness are not to wait for bulk.
+const PRIORITY: i32 = 1;
+/// Handed to the connection at once.
+const BATCH_BYTES: usize = 32 << 10;

@@ -1,0 +1,116 @@
+//! The actor of the fourth machine: it takes what the others want of the network, and owns the tasks of all
+//! connections, which call the machine directly.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{ActorProcessingErr, ActorRef};
+use tokio::time::MissedTickBehavior;
+
+use super::{
+    host::Host,
+    links::{self, Context, Said, tasks::Tasks},
+};
+use crate::{
+    net::Endpoint,
+    protocol::{
+        liveness::TICKS_PER_INTERVAL,
+        outbox::Encoded,
+        peering::{PeeringInput, PeeringOutput},
+        route::{Counter, TransportInput},
+    },
+};
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for TransportInput {}
+
+/// The connections are looked at no more often than this.
+const LOOK_MIN: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub(crate) struct Transport;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    context: Context,
+    /// Ends with the actor.
+    _tasks: Tasks,
+}
+
+#[ractor::actor(message = TransportInput, state = State, arguments = (Host, Arc<dyn Endpoint>))]
+impl Transport {
+    async fn pre_start(
+        &self,
+        _: ActorRef<TransportInput>,
+        (host, endpoint): (Host, Arc<dyn Endpoint>),
+    ) -> Result<State, ActorProcessingErr> {
+        let tasks = Tasks::default();
+        let context = Context { host, endpoint, spawner: tasks.spawner() };
+        context.spawner.spawn(links::accept::accept(context.clone()));
+        context.spawner.spawn(look(context.host.clone()));
+        // The connections of the actor before this one.
+        links::resume(&context);
+        Ok(State { context, _tasks: tasks })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<TransportInput>,
+        input: TransportInput,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        #[cfg(feature = "testkit")]
+        if state.context.host.switch().holds(&input) {
+            return Ok(());
+        }
+        if let Some(input) = prepare(&state.context.host, input) {
+            let said = state.context.host.links().handle(&state.context.host, input);
+            state.carry_out(said);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn carry_out(&self, said: Said) {
+        for output in said.rest {
+            match output {
+                PeeringOutput::Exchange(target, summary) => {
+                    links::begin(&self.context, target, summary);
+                }
+                PeeringOutput::Dial(peer) => links::dial(&self.context, peer),
+                PeeringOutput::Hurry { peer, stale } => links::hurry(&self.context, peer, stale),
+                PeeringOutput::Finish(connection, closing) => {
+                    links::finish(&self.context, connection, closing);
+                }
+                // Delivered already.
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Encodes gossip before the lock is taken.
+fn prepare(host: &Host, input: TransportInput) -> Option<PeeringInput> {
+    let TransportInput::Gossip { to, gossip } = input else {
+        return Some(PeeringInput::Transport(input));
+    };
+    match Encoded::new(&gossip) {
+        Ok(encoded) => Some(PeeringInput::Send { to, gossip, encoded }),
+        Err(error) => {
+            tracing::warn!(node = %host.node(), %error, "gossip that cannot be told");
+            host.count(Counter::GossipShed);
+            None
+        }
+    }
+}
+
+/// Has the machine look at all connections, for as long as the actor lives.
+async fn look(host: Host) {
+    let interval = host.config().gossip_interval;
+    let mut looks = tokio::time::interval((interval / TICKS_PER_INTERVAL).max(LOOK_MIN));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        host.links().handle(&host, PeeringInput::Look);
+    }
+}

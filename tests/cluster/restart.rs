@@ -15,7 +15,6 @@ use crate::{
 };
 
 // C46
-#[cfg(feature = "redb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_goes_on_from_its_file_without_sending_everything_again() {
     use gossipmonger::{Event, Write, store::redb::RedbStore};

@@ -177,7 +177,6 @@ async fn refuses_statements_that_no_authority_of_ours_has_signed() {
 }
 
 // C88
-#[cfg(feature = "redb")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_store_brings_nobody_back() {
     use gossipmonger::store::redb::RedbStore;

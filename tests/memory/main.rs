@@ -10,5 +10,6 @@ mod propagation;
 mod reconciliation;
 mod store;
 mod returning;
+mod seed;
 mod subscriptions;
 mod supervision;

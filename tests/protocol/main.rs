@@ -1,5 +1,6 @@
 //! The machines one by one, through their public doors: what copies accept, what deltas hold, who is
-//! thought to be live. Time is a parameter; every message goes through its bytes.
+//! thought to be live. Time is a parameter; every message goes through its bytes. The bytes themselves (`wire`)
+//! and what stores do (`store`) are here as well: one binary is linked once.
 
 mod costs;
 mod datacenters;
@@ -21,4 +22,6 @@ mod revocation;
 mod scheduling;
 mod seals;
 mod sketches;
+mod store;
 mod support;
+mod wire;

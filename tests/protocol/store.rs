@@ -2,8 +2,7 @@
 //! `Stored` in memory, after every commit, after kill -9, and after the disk tore or changed the file.
 
 mod contract;
-#[cfg(all(feature = "redb", unix))]
+#[cfg(unix)]
 mod killed;
 mod sample;
-#[cfg(feature = "redb")]
 mod torn;

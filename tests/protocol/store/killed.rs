@@ -17,7 +17,7 @@ use gossipmonger::{
 use rand::RngExt;
 use tempfile::TempDir;
 
-use crate::sample;
+use super::sample;
 
 #[test]
 fn keeps_every_acknowledged_commit_and_no_half_one() {
@@ -27,7 +27,7 @@ fn keeps_every_acknowledged_commit_and_no_half_one() {
     let mut reached = 0;
     for _ in 0..KILLS {
         let lines = random.random_range(1..20);
-        let acknowledged = run("killed::child_commits", &path, lines);
+        let acknowledged = run("store::killed::child_commits", &path, lines);
         let stored = RedbStore::open(&path).unwrap().load().unwrap();
         let found = stored.head.max_version.0;
         // The next one may have been done, and not yet said.
@@ -43,7 +43,8 @@ fn leaves_a_whole_store_or_none_when_killed_while_making_it() {
     let mut random = sample::random();
     for _ in 0..KILLS {
         let directory = TempDir::new().unwrap();
-        let made = run("killed::child_makes_stores", directory.path(), random.random_range(1..8));
+        let made =
+            run("store::killed::child_makes_stores", directory.path(), random.random_range(1..8));
         for number in 1..=made + 1 {
             let path = directory.path().join(number.to_string());
             let stored = RedbStore::open(path).unwrap().load().unwrap();

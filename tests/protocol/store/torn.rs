@@ -15,7 +15,7 @@ use gossipmonger::{
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-use crate::sample;
+use super::sample;
 
 // C98
 #[test]

@@ -3,7 +3,7 @@
 use gossipmonger::store::{Change, Store, Stored, memory::MemoryStore};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
-use crate::sample;
+use super::sample;
 
 /// Commits to `store`, an empty one, what it also applies in memory; both must agree after every
 /// commit and after every `reopen`, which does with the store what a restart would.
@@ -33,7 +33,6 @@ proptest! {
     }
 }
 
-#[cfg(feature = "redb")]
 mod redb {
     use std::fs;
 

@@ -10,7 +10,6 @@ use gossipmonger::{
     store::{Change, EndpointKeys, Head, KnownPeer, StoredEntry},
 };
 use proptest::{collection, option, prelude::*};
-#[cfg(feature = "redb")]
 use rand::{SeedableRng, rngs::StdRng};
 
 /// Any change, of few keys and peers, so that they meet again.
@@ -102,7 +101,6 @@ fn endpoint_keys((half, connection_id): ([u8; 32], u64)) -> Change {
 
 /// Random numbers for what proptest does not drive, by the number in the variable `SEED` or a new one.
 /// The seed is printed, and so shown if the test fails.
-#[cfg(feature = "redb")]
 pub(crate) fn random() -> StdRng {
     let seed = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("SEED={seed}");
@@ -110,7 +108,6 @@ pub(crate) fn random() -> StdRng {
 }
 
 /// Writes a file that only its owner may read, as the store's are.
-#[cfg(feature = "redb")]
 pub(crate) fn write_private(path: &std::path::Path, content: &[u8]) {
     std::fs::write(path, content).unwrap();
     #[cfg(unix)]

@@ -18,6 +18,12 @@ type Due<E> = (u64, u32, u64, Slot<E>);
 #[derive(Debug)]
 struct Slot<E>(E);
 
+impl<E> Default for Queue<E> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<E> Queue<E> {
     pub const fn new() -> Self {
         Self { heap: BinaryHeap::new(), scheduled: 0, now: 0 }

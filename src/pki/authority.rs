@@ -154,8 +154,8 @@ impl Authority {
         )
     }
 
-    /// Issues a node's certificate with a key made for it; [`LEAF_VALIDITY`] is for hands,
-    /// [`LEAF_VALIDITY_AUTOMATED`] for machines.
+    /// Issues a node's certificate with a key made for it; [`LEAF_VALIDITY`](super::LEAF_VALIDITY) is for hands,
+    /// [`LEAF_VALIDITY_AUTOMATED`](super::LEAF_VALIDITY_AUTOMATED) for machines.
     ///
     /// # Errors
     /// As [`Authority::issue_with`].

@@ -189,7 +189,7 @@ impl Tls {
         self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
     }
 
-    /// As [`Tls::rustls_server`], for clients as well: the handshake tells by its protocol ([`ALPN`] or
+    /// As [`Tls::rustls_server`], for clients as well: the handshake tells by its protocol ([`ALPN`](super::ALPN) or
     /// [`ADMIN_ALPN`]) what the peer wants to be, and its certificate what it may be. The two are
     /// compared by the caller, after the handshake.
     #[must_use]

@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 /// The protocol versions we speak, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
 
-/// The version of what clients speak: see [`Tls::rustls_server_with_clients`].
+/// The version of what clients speak: see [`Tls::rustls_server_with_clients`](super::Tls::rustls_server_with_clients).
 pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
 /// What to dial as server name. It is neither sent nor compared.

@@ -7,18 +7,19 @@
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
 //! [`sketch`] tells which lines differ, and only those are compared.
 //!
-//! Three machines do it: [`replica`] holds the maps and tells what is new ([`push`]), [`liveness`]
-//! judges who is live, by what this node hears ([`watch`], [`phi`]) and by what others answer
-//! ([`inquiry`], [`questions`]), [`scheduler`] decides which connections there are ([`overlay`],
-//! [`links`]), with whom to compare what is known ([`repair`]) and which datacenters cannot be reached
-//! ([`datacenters`]). A machine is told something and the present
-//! [`time`], and says what is to be done and by whom ([`route`]). The actors of this crate deliver that,
-//! and so do the simulator in `tests/simulation` and `gossipmonger simulate`, which therefore run the
-//! logic that ships. What an owner says is signed ([`seal`]) as the root of a [`tree`] of its entries;
-//! whose certificate counts no more is a [`revocation`]; what has to be proved
-//! before the words of others change anything is in [`claim`]. [`exchange`] has the two halves of one exchange, [`sketch`] what makes it cost as
-//! little as the difference, [`bulk`] who sends whom what is too
-//! much for it, [`gossip`] what neighbours tell unasked, [`message`] the bytes.
+//! Three machines do the work. [`replica`] holds the maps and reports what is new ([`push`]). [`liveness`]
+//! judges which peers are alive, from what this node hears ([`watch`], [`phi`]) and from what other nodes
+//! answer ([`inquiry`], [`questions`]). [`scheduler`] decides which connections exist ([`overlay`],
+//! [`links`]), with which peers to compare state ([`repair`]) and which datacenters are unreachable
+//! ([`datacenters`]). A machine takes an input and the present [`time`], and returns the actions to take and
+//! their receivers ([`route`]). The actors of this crate deliver them, and so do the simulator in
+//! `tests/simulation` and `gossipmonger simulate`, which therefore run the logic that ships.
+//!
+//! An owner signs its state ([`seal`]) as the root of a [`tree`] of its entries. A [`revocation`] ends the
+//! validity of a certificate. [`claim`] checks the proof that a statement from a peer needs before it changes
+//! anything. [`exchange`] has the two halves of one exchange, [`sketch`] makes its cost follow the size of
+//! the difference, [`bulk`] decides which node sends which part of a difference that is too large for it,
+//! [`gossip`] has the frames that neighbours send unasked, [`message`] the bytes.
 
 pub(crate) mod bucket;
 mod budget;

@@ -1,4 +1,4 @@
-//! What a node tells those who subscribe.
+//! The events that a node sends to its subscribers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use super::{
     revocation::{RevocationError, date},
 };
 
-/// Something happened that a user of the cluster cares about.
+/// An event of interest to a user of the cluster.
 ///
-/// Events of one peer come in the order in which they happened. The snapshot already shows what an
-/// event tells when the event arrives.
+/// Events of one peer come in the order in which they happened. When an event arrives, the snapshot already
+/// shows the change.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer became known (the original's `new peer`). It is not live before it has been heard.
+    /// A peer became known (the original's `new peer`). It is not live until it has been heard.
     NewPeer {
         /// The peer.
         peer: NodeId,
@@ -29,7 +29,7 @@ pub enum Event {
     PeerChanged {
         /// The peer.
         peer: NodeId,
-        /// Its present generation; a new one means that it has restarted.
+        /// Its present generation; a new one means that the peer has restarted.
         generation: Generation,
     },
     /// A peer was heard, for the first time or again (the original's `peer live`).
@@ -39,14 +39,14 @@ pub enum Event {
         /// Why.
         reason: Arc<Reason>,
     },
-    /// A peer is not heard by enough of those who should hear it. It may refute that.
+    /// A quorum of observers does not hear a peer. The peer may refute the suspicion.
     PeerSuspect {
         /// The peer.
         peer: NodeId,
         /// Why, and the level of suspicion at that moment.
         reason: Arc<Reason>,
     },
-    /// A peer is thought to be dead (the original's `peer dead`): it has not refuted the suspicion.
+    /// A peer is considered dead (the original's `peer dead`): it has not refuted the suspicion.
     PeerDead {
         /// The peer.
         peer: NodeId,
@@ -74,36 +74,38 @@ pub enum Event {
         /// In which way.
         how: Returned,
     },
-    /// A dead or departed peer was removed: it is forgotten, with the next event, before its time.
+    /// A dead or departed peer was removed: it is forgotten early, with the next event.
     PeerRemoved {
         /// The peer.
         peer: NodeId,
-        /// Who told this node so. That node need not have removed it itself, it may have been told, or
-        /// have forgotten it. `None` if it was removed at this node.
+        /// The node that reported the removal to this node. That node may itself have received the report, or
+        /// have forgotten the peer. `None` if the peer was removed at this node.
         by: Option<NodeId>,
     },
-    /// A peer's certificates were revoked; what was known of it is forgotten with the next events. It
-    /// may be a name that was not known.
+    /// A peer's certificates were revoked; its state is forgotten with the next events. The name may have
+    /// been unknown before.
     PeerRevoked {
         /// The peer.
         peer: NodeId,
-        /// Revoked is what is valid from this moment or an earlier one, in seconds since 1970.
+        /// All certificates that are valid from this moment or an earlier one are revoked, in seconds since
+        /// 1970.
         cutoff: u64,
     },
-    /// Nobody of a datacenter answers those of ours who keep connections there: its peers are
-    /// [`Unreachable`](super::state::PeerState::Unreachable), as far as they are not dead or gone.
-    /// No event is told of each.
+    /// No node of a datacenter answers those of our nodes that have bridges to it: its peers are
+    /// [`Unreachable`](super::state::PeerState::Unreachable), unless they are dead or gone. There is no event
+    /// for each of these peers.
     DatacenterUnreachable {
         /// Which one.
         datacenter: Datacenter,
     },
-    /// A datacenter can be reached again: its peers are what they were before. Or none of them is left.
+    /// A datacenter can be reached again, and its peers have their former states again; or none of its peers
+    /// is left.
     DatacenterReachable {
         /// Which one.
         datacenter: Datacenter,
     },
-    /// A key has a new value (the original's `update`). Own writes are told too: compare `peer` with
-    /// the local name to leave them out.
+    /// A key has a new value (the original's `update`). Own writes are reported too: compare `peer` with the
+    /// local name to leave them out.
     Updated {
         /// Whose key.
         peer: NodeId,
@@ -116,7 +118,7 @@ pub enum Event {
         /// The version it was written at.
         version: Version,
     },
-    /// A key has no value any more.
+    /// A key was deleted, or its value went away with its generation.
     Deleted {
         /// Whose key.
         peer: NodeId,
@@ -135,18 +137,18 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// A peer sent news that would have broken a copy; it was not applied.
+    /// A peer sent state that would have broken a copy; it was not applied.
     #[error("{from} sent news of {about} that was refused: {refusal}")]
     NewsRefused {
         /// Who sent it.
         from: NodeId,
-        /// Whose keys it was about.
+        /// The owner of that state.
         about: NodeId,
         /// Why it was refused.
         refusal: Refusal,
     },
-    /// A node has signed two states of its map as one: it, or who has its key, tells different nodes
-    /// different things.
+    /// A node has signed two states of its map as one: the node, or a holder of its key, sends different
+    /// state to different nodes.
     #[error(
         "{peer} has signed two different states as the same version: it lies, or its key is in other \
          hands; revoke its certificate"
@@ -155,40 +157,40 @@ pub enum Problem {
         /// Who has signed both.
         peer: NodeId,
     },
-    /// Somebody could not be connected, or was turned away.
+    /// A connection to a peer failed, or was refused.
     #[error("{remote}: {reason}")]
     Connection {
         /// The peer's name or address.
         remote: String,
-        /// What happened and whose fault it is.
+        /// What happened, and whose fault it is.
         reason: String,
     },
-    /// The store failed: what was written since is in memory and gossiped, but not yet durable.
+    /// The store failed: writes since then are in memory and gossiped, but not yet durable.
     #[error("{reason}")]
     Store {
-        /// What the store said.
+        /// What the store reported.
         reason: String,
     },
-    /// Another process uses this node's name, or a later run of it was known. This node has taken a
-    /// newer generation; if the other one does so too, one of them ends.
+    /// Another process uses this node's name, or a later run of this node was known. This node has taken a
+    /// newer generation; if the other process does the same, one of the two ends.
     #[error(
         "generation {heard} of this node's own name was heard, ours was {ours}: either its state \
          was lost, or two processes use one name; check for a second agent with this certificate"
     )]
     NameConflict {
-        /// The generation heard of.
+        /// The generation that was reported.
         heard: Generation,
         /// The generation in use until then.
         ours: Generation,
     },
-    /// A member says that a later life of this node's name is known, and does not prove it. Nothing is
-    /// done about it.
+    /// A member says that a later generation of this node's name is known, but does not prove it. The node
+    /// does nothing about it.
     #[error(
         "{from} says that it knows a later life of this node, generation {heard} (ours is {ours}), and \
          shows nothing that this node's key has signed: ignored; if that goes on, look at {from}"
     )]
     ClaimUnproved {
-        /// Who says so.
+        /// The member that says so.
         from: NodeId,
         /// The generation that it says it knows.
         heard: Generation,
@@ -201,11 +203,11 @@ pub enum Problem {
         /// What is wrong with the certificate or its key.
         reason: String,
     },
-    /// This node came back with less than it had.
+    /// This node came back with less state than it had.
     #[error("{0}")]
     Behind(Behind),
-    /// This process stood still for longer than the others keep a dead node. What it knew of others is
-    /// dropped, and asked for anew.
+    /// This process stood still for longer than the others keep a dead node. It drops its state of other
+    /// nodes and asks for it again.
     #[error(
         "this process stood still, its machine was suspended or its clock was set ahead, by {} s, which is \
          longer than forget_after: what it knew of {peers} nodes is dropped, and they are asked anew",
@@ -232,25 +234,26 @@ pub enum Problem {
          valid from {} or earlier): ask the operator, who can issue a new one", date(*cutoff)
     )]
     Revoked {
-        /// Revoked is what is valid from this moment or an earlier one, in seconds since 1970.
+        /// All certificates that are valid from this moment or an earlier one are revoked, in seconds since
+        /// 1970.
         cutoff: u64,
     },
-    /// A peer told a revocation that does not count.
+    /// A peer sent a revocation that is not valid.
     #[error("{from} told a revocation of {about} that was refused: {refusal}")]
     RevocationRefused {
-        /// Who told it.
+        /// The peer that sent it.
         from: NodeId,
         /// Whose certificates it was about.
         about: NodeId,
         /// Why it was refused.
         refusal: RevocationError,
     },
-    /// This node ends because an actor inside it fails again and again.
+    /// This node ends because one of its actors fails again and again.
     #[error("the {actor} actor failed too often, at last: {reason}")]
     Failed {
         /// Which one.
         actor: &'static str,
-        /// What it said.
+        /// What it reported.
         reason: String,
     },
     /// An actor inside the node failed and was restarted.
@@ -258,13 +261,13 @@ pub enum Problem {
     ActorRestarted {
         /// Which one.
         actor: &'static str,
-        /// What it said.
+        /// What it reported.
         reason: String,
     },
 }
 
-/// What a peer says that this node had written in an earlier life and its store does not have. It changes
-/// nothing: a peer can say what it likes.
+/// Versions that, according to a peer, this node wrote in an earlier generation, and that its store does not
+/// have. The report changes nothing: a peer can claim anything.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{told_by} knew {versions} versions of this node's generation {generation} that its store does not \
@@ -273,11 +276,11 @@ pub enum Problem {
 )]
 #[non_exhaustive]
 pub struct Behind {
-    /// The life that the peer knew.
+    /// The generation that the peer knew.
     pub generation: Generation,
     /// How many versions of it the store does not have.
     pub versions: u64,
-    /// Who says so.
+    /// The peer that says so.
     pub told_by: NodeId,
 }
 

@@ -1,4 +1,4 @@
-//! Names and counters, each in a type of its own so that none is mistaken for another.
+//! Names and counters, each in a type of its own so that they cannot be confused.
 
 use std::{
     cmp::Ordering,
@@ -21,7 +21,7 @@ use super::list::SHARED_BYTES;
 /// Longest node, datacenter or cluster name, in bytes.
 pub const LABEL_MAX: usize = 63;
 
-/// A name was not a label: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, and neither `.` nor `..`.
+/// A name was not a label: 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, but not `.` or `..`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{what} {value:?} is not a label: 1 to 63 of a-z, 0-9, '.', '_' and '-' are allowed, but not . or .."
@@ -43,7 +43,7 @@ macro_rules! label {
             /// Parses a label.
             ///
             /// # Errors
-            /// [`InvalidLabel`] unless it is 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, and neither `.` nor `..`.
+            /// [`InvalidLabel`] unless it is 1 to 63 of `a-z`, `0-9`, `.`, `_`, `-`, but not `.` or `..`.
             pub fn new(label: &str) -> Result<Self, InvalidLabel> {
                 match Label::new(label) {
                     Some(label) => Ok(Self(label)),
@@ -141,7 +141,7 @@ label!(
     "cluster"
 );
 label!(
-    /// Names a person or program that asks nodes for something without being one.
+    /// Names a person or program that sends requests to nodes without being a member.
     ClientId,
     "client"
 );
@@ -156,16 +156,16 @@ label!(
     "datacenter"
 );
 
-/// The text of a name, behind one pointer: tables with a line per node and peer are what a node's
-/// memory consists of in a large cluster. Compares and hashes as the text does.
+/// The text of a name, behind one pointer: in a large cluster most of a node's memory is tables with a line
+/// per node and peer. Compares and hashes as the text does.
 #[derive(Clone)]
 struct Label(Arc<Text>);
 
-/// Padded with zeros, which sort before all that a label may hold, so that eight bytes at a time can
-/// be compared; the last byte is the length.
+/// Padded with zeros, which sort before every byte of a label, so that eight bytes at a time can be compared;
+/// the last byte is the length.
 struct Text([u8; LABEL_MAX + 1]);
 
-/// What a name takes in memory behind its pointer, which is what its decoder claims.
+/// The size of a name in memory behind its pointer, which its decoder claims.
 const LABEL_BYTES: usize = LABEL_MAX + 1 + SHARED_BYTES;
 
 impl Label {
@@ -231,7 +231,7 @@ fn is_label(label: &str) -> bool {
         && label.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
 
-/// The start of a refused name, so that an error message stays one line.
+/// The start of a rejected name, so that an error message stays one line.
 fn shown(label: &str) -> String {
     label.chars().take(LABEL_MAX + 1).collect()
 }
@@ -269,8 +269,8 @@ macro_rules! counter {
 }
 
 counter!(
-    /// One life of a node's process: the milliseconds of the wall clock at its start, or one more
-    /// than the stored one if that is larger. It sorts before [`Version`].
+    /// One generation of a node: the milliseconds of the wall clock at the start of its process, or one more
+    /// than the stored generation if that is larger. It sorts before [`Version`].
     Generation
 );
 counter!(
@@ -278,27 +278,27 @@ counter!(
     Version
 );
 counter!(
-    /// How often, within one generation, a node has refuted what others said of it.
+    /// How often, within one generation, a node has refuted suspicions of it.
     Incarnation
 );
 
 impl Generation {
-    /// The life that begins when the wall clock shows this.
+    /// The generation that begins when the wall clock shows this.
     #[must_use]
     pub fn of(wall: SystemTime) -> Self {
         let millis = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         Self(u64::try_from(millis).unwrap_or(u64::MAX))
     }
 
-    /// The last life that is believed of anybody when the wall clock shows this.
+    /// The last generation that a node accepts of any peer when the wall clock shows this.
     #[must_use]
     pub fn last(wall: SystemTime) -> Self {
         let ahead = u64::try_from(GENERATION_AHEAD_MAX.as_millis()).unwrap_or(u64::MAX);
         Self(Self::of(wall).0.saturating_add(ahead))
     }
 
-    /// Whether it is so far in the future that no clock, however wrong, has given it: who took one
-    /// near the end of the numbers could never start again.
+    /// Whether it is so far in the future that no clock, however wrong, has produced it: a node that took a
+    /// generation near the end of the numbers could never start again.
     #[must_use]
     pub fn is_absurd(self, wall: SystemTime) -> bool {
         self > Self::last(wall)

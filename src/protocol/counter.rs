@@ -1,6 +1,6 @@
-//! What a node counts.
+//! The counters of a node.
 
-/// Defines [`Counter`] from one list: each with what it means, which is also its help text in metrics.
+/// Defines [`Counter`] from one list: each counter with its meaning, which is also its help text in metrics.
 macro_rules! counters {
     ($($(#[doc = $line:literal])+ $counter:ident => $name:literal,)+) => {
         /// What is counted. Each is monotonic for the life of the process.

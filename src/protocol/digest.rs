@@ -1,4 +1,4 @@
-//! What a node knows, one line per node: the first message of an exchange.
+//! The state that a node holds, one line per node: the first message of an exchange.
 
 use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
@@ -8,8 +8,8 @@ use super::{
     verdict::Verdict,
 };
 
-/// Most nodes that any node may know: a digest of so many with the longest names fits into a frame beside
-/// the largest delta.
+/// Most nodes that a node may know: a digest of this many lines with the longest names fits into a frame
+/// beside the largest delta.
 pub const PEERS_MAX: usize = 32_000;
 /// Most lines of a digest: all that a node may know, and itself.
 pub const LINES_MAX: usize = PEERS_MAX + 1;
@@ -17,26 +17,26 @@ pub const LINES_MAX: usize = PEERS_MAX + 1;
 /// How far a node's copies reach, sorted by node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct Digest {
-    /// One per node it knows, itself included.
+    /// One per known node, including itself.
     pub entries: Vec<DigestEntry>,
 }
 
 /// How far one copy reaches.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct DigestEntry {
-    /// Whose keys are copied.
+    /// The owner of the copied keys.
     pub node: NodeId,
-    /// The owner's life the copy is of; [`Generation::ZERO`] if there is no copy at all.
+    /// The owner's generation that the copy is of; [`Generation::ZERO`] without a copy.
     pub generation: Generation,
     /// Every live entry up to this version is in the copy.
     pub max_version: Version,
-    /// How far those had got who told it: below here it may lack what was overwritten since.
+    /// How far the senders of this copy had got: below here it may lack entries that were overwritten since.
     pub horizon: Version,
-    /// Up to which version tombstones are gone from it.
+    /// Up to which version the copy has dropped tombstones.
     pub gc_floor: Version,
     /// The version of the owner's record in the copy.
     pub record: Version,
-    /// What is thought of the owner in this life.
+    /// The cluster's verdict on the owner in this generation.
     pub verdict: Verdict,
 }
 
@@ -64,15 +64,15 @@ impl Digest {
 }
 
 impl DigestEntry {
-    /// Whether the copy is a part: whoever told it had come further than it reaches and left out what was
-    /// overwritten on the way, so that two parts with this line may hold different keys. A copy without a
-    /// part is a state that its owner was in at this version, and the line tells which one.
+    /// Whether the copy is a part: its sender had more versions than the copy reaches and left out entries
+    /// that were overwritten in them, so that two parts with this line may hold different keys. A copy that
+    /// is not a part is a state of its owner at this version, and the line identifies that state.
     #[must_use]
     pub fn is_part(&self) -> bool {
         self.horizon > self.max_version
     }
 
-    /// The line of a node that nothing is known of.
+    /// The line of a node of which nothing is known.
     #[must_use]
     pub const fn unknown(node: NodeId) -> Self {
         Self {

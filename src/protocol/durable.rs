@@ -1,5 +1,5 @@
-//! What a node has to know again after a restart, as data: the changes that a machine asks for, and what
-//! they add up to. A store keeps them.
+//! The state that a node needs after a restart, as data: the changes that a machine asks for, and their sum.
+//! A store keeps them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,13 +23,13 @@ pub enum Change {
         /// The node.
         node: NodeId,
     },
-    /// Where the node's writes stand.
+    /// How far the node's writes reach.
     Head(Head),
     /// A key was written or deleted.
     Put {
         /// The key.
         key: Key,
-        /// What it holds now.
+        /// What the key holds now.
         entry: StoredEntry,
     },
     /// A tombstone was collected: the key is to be removed.
@@ -46,7 +46,7 @@ pub enum Change {
     EndpointKeys(EndpointKeys),
     /// Certificates were revoked.
     Revocation(Revocation),
-    /// A revocation says no more than others, or is over.
+    /// A revocation is covered by others, or is over.
     DropRevocation(Revocation),
 }
 
@@ -59,7 +59,7 @@ pub struct Stored {
     pub head: Head,
     /// The node's own keys, tombstones included.
     pub entries: BTreeMap<Key, StoredEntry>,
-    /// Tags set while the node ran; `None`: those of the configuration hold.
+    /// Tags set while the node ran; `None`: those of the configuration apply.
     pub tags: Option<BTreeMap<String, String>>,
     /// Whether the node left on purpose.
     pub left: bool,
@@ -67,11 +67,11 @@ pub struct Stored {
     pub peers: BTreeMap<NodeId, KnownPeer>,
     /// The endpoint's long-lived keys.
     pub endpoint_keys: Option<EndpointKeys>,
-    /// Whose certificates are revoked. They were verified when they came.
+    /// The revocations known. Their signatures were verified when they arrived.
     pub revocations: BTreeSet<Revocation>,
 }
 
-/// Where a node's writes stand.
+/// How far a node's writes reach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The generation of the last run.
@@ -84,7 +84,7 @@ pub struct Head {
     pub ancestry: Vec<(Generation, Version)>,
 }
 
-/// One key's state, with times on the wall clock, since no other clock survives a restart.
+/// One key's state, with times on the wall clock, since other clocks do not survive a restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredEntry {
     /// When it was written, in the order of writes.
@@ -106,11 +106,11 @@ pub struct KnownPeer {
     pub addresses: Vec<String>,
     /// The last generation heard of.
     pub generation: Generation,
-    /// Whether it had said that it leaves.
+    /// Whether it had announced that it leaves.
     pub dead: bool,
 }
 
-/// Secrets that let peers notice a restart at once (RFC 9000 section 10.3). Random, private.
+/// Secrets by which peers notice a restart at once (RFC 9000 section 10.3). Random, private.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EndpointKeys {
     /// Key of the stateless reset tokens.
@@ -126,7 +126,7 @@ impl fmt::Debug for EndpointKeys {
 }
 
 impl Stored {
-    /// Applies one change in memory; what a store that keeps a `Stored` does for each.
+    /// Applies one change in memory, for a store that keeps a `Stored`.
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Identity { cluster, node } => {

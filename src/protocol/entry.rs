@@ -113,7 +113,7 @@ impl<const N: usize> From<&[u8; N]> for Value {
 }
 
 impl fmt::Debug for Value {
-    /// The text if it is short text, else the length: values may be a mebibyte, or secret.
+    /// The text if it is short text, otherwise the length: a value may be a mebibyte long, or secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.as_str() {
             Some(text) if text.len() <= 64 => fmt::Debug::fmt(text, f),
@@ -122,7 +122,7 @@ impl fmt::Debug for Value {
     }
 }
 
-// Derived, each would be copied twice: into a vector, and from there to where it stays.
+// A derived decoder would copy each value twice: into a vector, and from there to its final place.
 impl_borrow_decode!(Key);
 impl_borrow_decode!(Value);
 
@@ -139,7 +139,7 @@ impl<C> Decode<C> for Value {
     }
 }
 
-/// Hands over the bytes of a string or a slice of bytes where they lie.
+/// Passes on the bytes of a string or a slice of bytes without copying them first.
 fn decode_bytes<D: Decoder, T>(
     decoder: &mut D,
     take: impl Fn(&[u8]) -> T,
@@ -153,29 +153,29 @@ fn decode_bytes<D: Decoder, T>(
         decoder.reader().consume(len);
         return Ok(taken);
     }
-    // It lies in pieces, or ends too early.
+    // The bytes lie in pieces, or end too early.
     let mut bytes = vec![0; len];
     decoder.reader().read(&mut bytes)?;
     Ok(take(&bytes))
 }
 
-/// What the owner last wrote under a key.
+/// The owner's last write of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// When it was written, in the owner's order.
     pub version: Version,
-    /// What was written.
+    /// The content of the write.
     pub content: Content,
 }
 
-/// A value, or that there is none.
+/// A value, or a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A value.
     Value {
         /// Its bytes.
         value: Value,
-        /// From when on it is hidden, on this node's clock; `None`: never.
+        /// The time, on this node's clock, from which the value is hidden; `None`: never.
         expires: Option<Time>,
     },
     /// The key was deleted.

@@ -284,7 +284,7 @@ pub struct Behind {
     pub told_by: NodeId,
 }
 
-/// What passes between nodes, for those who watch the protocol.
+/// Messages between nodes, for those who watch the protocol.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ProtocolEvent {
@@ -316,7 +316,7 @@ pub enum ProtocolEvent {
         /// What.
         delta: Arc<Delta>,
     },
-    /// News of a node that nobody has introduced (the original's `unknown peer`); it was ignored.
+    /// State of a node that has not been introduced (the original's `unknown peer`); it was ignored.
     UnknownPeer {
         /// The node.
         peer: NodeId,

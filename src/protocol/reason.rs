@@ -1,4 +1,4 @@
-//! Why a peer is thought to be what it is: kept for every change, so that each verdict can be explained.
+//! The reasons of a peer's state transitions: kept for every change, so that each verdict can be explained.
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
@@ -6,18 +6,18 @@ use super::{id::NodeId, state::PeerState, time::Time};
 
 /// Most changes of one peer that are kept.
 pub const TRANSITIONS_MAX: usize = 32;
-/// Most of them that change nothing of what is thought of the peer, so that a peer that begins one life
-/// after another, or moves without end, does not push the others out.
+/// Most notes, which are transitions that leave the state of the peer as it is: a peer that begins one
+/// generation after another, or keeps moving, must not push the other transitions out.
 pub const NOTES_MAX: usize = 16;
 
-/// One change of what is thought of a peer.
+/// One state transition of a peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transition {
     /// When, on the monotonic clock of this node.
     pub at: Time,
-    /// What was thought before.
+    /// The state before.
     pub from: PeerState,
-    /// What is thought since.
+    /// The state since then.
     pub to: PeerState,
     /// Why.
     pub reason: Arc<Reason>,
@@ -27,21 +27,21 @@ pub struct Transition {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Reason {
-    /// What brought it about.
+    /// The cause of the transition.
     pub cause: Cause,
     /// The level of suspicion at that moment; 0 if this node does not hear the peer itself.
     pub phi: f64,
-    /// What this node itself had of the peer, if it is to hear it.
+    /// What this node itself had heard of the peer, if it is an observer of the peer.
     pub evidence: Option<Evidence>,
-    /// Those who agreed that it is silent.
+    /// The observers that agreed that the peer is silent.
     pub observers: Arc<[NodeId]>,
     /// For how long this process itself had stood still lately.
     pub stall: Duration,
-    /// What the peer has done, where the cause alone does not say so.
+    /// The offence of the peer, if the cause alone does not name it.
     pub deed: Option<Arc<str>>,
 }
 
-/// What one node had heard of a peer, and on which path, when it judged it.
+/// What one node had heard of a peer, and on which path, when it judged the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Evidence {
@@ -59,7 +59,7 @@ pub struct Evidence {
     pub probes: u32,
 }
 
-/// What brings a change about.
+/// The cause of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
@@ -67,13 +67,13 @@ pub enum Cause {
     Heard,
     /// Another node has heard it.
     Vouched,
-    /// It has started anew.
+    /// The peer has restarted.
     Renewed,
-    /// It has refuted what was said of it.
+    /// The peer has refuted the suspicion.
     Refuted,
-    /// Enough of those who should hear it do not.
+    /// A quorum of observers does not hear the peer.
     Quorum,
-    /// This node does not hear it, and nobody answered who could have.
+    /// This node does not hear the peer, and no other observer answered.
     Alone,
     /// Others agreed that they do not hear it.
     Told,
@@ -81,12 +81,12 @@ pub enum Cause {
     Unrefuted,
     /// It said that it leaves.
     Left,
-    /// It did not keep to the protocol, and this node cut it off. What is thought of it stays.
+    /// The peer violated the protocol, and this node disconnected it. Its state stays.
     CutOff,
-    /// It is at another address. What is thought of it stays.
+    /// The peer is at another address. Its state stays.
     Moved,
-    /// It came back in a way that an operator should look at:
-    /// [`Returned`](super::returning::Returned). What is thought of it stays.
+    /// The peer came back in a way that an operator should look at: [`Returned`](super::returning::Returned).
+    /// Its state stays.
     AfterLeaving,
     /// The same.
     Behind,
@@ -94,12 +94,12 @@ pub enum Cause {
     Twice,
 }
 
-/// The last changes of one peer, oldest first.
+/// The latest state transitions of one peer, oldest first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History(VecDeque<Transition>);
 
 impl Transition {
-    /// Whether what is thought of the peer is the same as before.
+    /// Whether the state of the peer is the same as before.
     #[must_use]
     pub fn is_note(&self) -> bool {
         self.from == self.to
@@ -179,7 +179,7 @@ impl History {
         self.0.push_back(transition);
     }
 
-    /// The last one that has changed what is thought of the peer.
+    /// The latest transition that has changed the state of the peer.
     #[must_use]
     pub fn last_change(&self) -> Option<&Transition> {
         self.0.iter().rev().find(|transition| !transition.is_note())

@@ -1,4 +1,4 @@
-//! What a node says of itself besides its keys: where it is, how to reach it, what it is for.
+//! What a node publishes about itself beside its keys: its datacenter, addresses, tags and status.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub const TAGS_MAX: usize = 64;
 pub const TAG_NAME_BYTES_MAX: usize = 64;
 /// Longest tag value, in bytes.
 pub const TAG_VALUE_BYTES_MAX: usize = 256;
-/// Most datacenters a node may say it is cut off from: it has bridges to no more.
+/// Most datacenters with which a node may report lost contact: it has bridges to no more.
 pub const SEVERED_MAX: usize = NEIGHBOURS;
 
 /// A node's record: written by the node alone, replicated like a key of its own.
@@ -30,20 +30,20 @@ pub struct NodeRecord {
     pub datacenter: Datacenter,
     /// Where it can be dialed, best first: `host:port` each.
     pub addresses: Vec<String>,
-    /// What its operator calls it: role, zone, anything.
+    /// The operator's labels for it: role, zone, anything.
     pub tags: BTreeMap<String, String>,
     /// Oldest and newest major wire version it speaks.
     pub wire: (u16, u16),
-    /// Whether it means to stay.
+    /// Whether it intends to stay.
     pub status: Status,
-    /// How often it has refuted what others said of it, in this generation.
+    /// How often it has refuted suspicions of it, in this generation.
     pub incarnation: Incarnation,
-    /// The datacenters that it is an end of bridges to and has heard nobody of for a while. If all ends
-    /// of its datacenter say so, that one is unreachable from there.
+    /// The datacenters to which it has bridges and of which it has heard no node for a while. If all nodes of
+    /// its datacenter with such bridges agree, that datacenter is unreachable from there.
     pub severed: BTreeSet<Datacenter>,
-    /// From when on its certificate is valid, in seconds since 1970; `None` if it has none.
+    /// The start of its certificate's validity, in seconds since 1970; `None` if it has no certificate.
     pub not_before: Option<u64>,
-    /// Until when its certificate is valid, in seconds since 1970; `None` if it has none.
+    /// The end of its certificate's validity, in seconds since 1970; `None` if it has no certificate.
     pub not_after: Option<u64>,
 }
 
@@ -65,7 +65,7 @@ impl<C> Decode<C> for NodeRecord {
 
 impl_borrow_decode!(NodeRecord);
 
-/// Whether a node means to stay in the cluster.
+/// Whether a node intends to stay in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum Status {
     /// It takes part.
@@ -91,7 +91,7 @@ pub enum RecordError {
          values of at most {TAG_VALUE_BYTES_MAX} bytes"
     )]
     Tags,
-    /// Cut off from more datacenters than it can have bridges to.
+    /// Lost contact with more datacenters than it can have bridges to.
     #[error("at most {SEVERED_MAX} datacenters may be cut off from a node")]
     Severed,
 }
@@ -100,15 +100,15 @@ impl NodeRecord {
     /// Checks the limits above.
     ///
     /// # Errors
-    /// [`RecordError`] names the limit that does not hold.
+    /// [`RecordError`] names the exceeded limit.
     pub fn check(&self) -> Result<(), RecordError> {
         check_addresses(&self.addresses)?;
         check_tags(&self.tags)?;
         if self.severed.len() <= SEVERED_MAX { Ok(()) } else { Err(RecordError::Severed) }
     }
 
-    /// Whether another one says the same of its node as a member; which datacenters it hears and until
-    /// when its certificate is valid changes without the node having done anything.
+    /// Whether another record says the same of its node as a member. The datacenters that a node hears and
+    /// the dates of its certificate do not count: they change without an action of the node.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         let Self { severed, not_before, not_after, .. } = other.clone();

@@ -1,7 +1,7 @@
-//! Where the machines' outputs go: the one routing table, shared by actors and simulator.
+//! The receivers of the machines' outputs: the one routing table, shared by actors and simulator.
 //!
-//! A machine never calls another. It says what is to happen and to whom; the shell that drives it
-//! delivers. Whoever adds a rule adds it to a machine, so that the simulator runs it too.
+//! A machine never calls another. It returns the actions and their receivers; the shell that drives it
+//! delivers them. A new rule belongs in a machine, so that the simulator runs it too.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::protocol::durable::Change;
 
-/// One thing to be done, and by whom.
+/// One action, and its receiver.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// To the storage machine ([`Replica`](super::replica::Replica)).
@@ -30,107 +30,109 @@ pub enum Output {
     Scheduler(SchedulerInput),
     /// To the failure detector ([`Liveness`](super::liveness::Liveness)).
     Detector(DetectorInput),
-    /// To the transport, which is all that touches the network.
+    /// To the transport, the only part that touches the network.
     Transport(TransportInput),
     /// To the subscribers.
     Event(Event),
     /// To those who watch the protocol.
     Protocol(ProtocolEvent),
-    /// To the store, in this order; nobody waits for it.
+    /// To the store, in this order; no caller waits for it.
     Persist(Vec<Change>),
-    /// Call the machine that said this again, with `Tick`, after so long. A later one replaces it.
+    /// Call the machine that returned this again, with `Tick`, after this long. A later one replaces it.
     Wake(Duration),
     /// Count it.
     Count(Counter, u64),
-    /// A question who has a version ([`Replica::count`](super::replica::Replica::count)) is over.
+    /// A wave that counts the nodes with a version ([`Replica::count`](super::replica::Replica::count)) is
+    /// over.
     Counted(u64, Census),
-    /// So many peers have acknowledged that this node leaves; there is nobody left to be told.
+    /// This many peers have acknowledged that this node leaves; no peer is left to be sent it.
     Farewell(usize),
-    /// These datacenters cannot be reached: readers are to see it, before what is told of it.
+    /// These datacenters are unreachable: readers have to see it before the outputs that follow from it.
     Unreachable(Arc<BTreeSet<Datacenter>>),
-    /// These are revoked from now on: whoever holds connections and verifies certificates is to see to
-    /// that before anything else that was said with it.
+    /// These are revoked from now on: the parts that hold connections and verify certificates have to enforce
+    /// it before any other output that was returned with it.
     Revoked(Arc<Revocations>),
     /// The node must end: [`Problem::Displaced`], [`Problem::Revoked`].
     Stop(Problem),
 }
 
-/// What storage is told; what it is asked are methods of [`Replica`](super::replica::Replica).
+/// The messages to storage; requests that it answers are methods of [`Replica`](super::replica::Replica).
 #[derive(Clone, Debug)]
 pub enum StorageInput {
     /// Time has passed: expire, collect.
     Tick,
     /// Hand the transport a digest for these.
     BeginRound(Vec<Target>),
-    /// There is said to be a later life of our own name.
+    /// A later generation of our own name was reported.
     HeardOfSelf(Generation, Heard),
-    /// A peer was heard that is said to be suspect or dead: tell it, so that it can refute that.
+    /// This node heard a peer that is reported suspect or dead: send the peer that report, so that it can
+    /// refute it.
     Back(NodeId),
-    /// Leave a peer that is dead in this generation out of digests. A later generation is not meant: it may
-    /// have begun while this message was on its way.
+    /// Leave a peer that is dead in this generation out of digests. A later generation stays: it may have
+    /// begun while this message was on its way.
     Retire(NodeId, Generation),
-    /// Forget a peer that is dead in this generation; a later one is not meant.
+    /// Forget a peer that is dead in this generation; a later generation stays.
     Forget(NodeId, Generation),
-    /// A peer that is not there is to be forgotten by everybody.
+    /// All nodes are to forget a peer that is gone.
     Remove {
         /// The peer.
         peer: NodeId,
-        /// Who told this node so; `None` if a person says so here.
+        /// The node that reported it; `None` if a person requested it here.
         by: Option<NodeId>,
     },
     /// A stream with a peer broke off while it carried bulk.
     BulkBroken(NodeId),
-    /// The detector is convinced of this, in this life of the peer, and so are these.
+    /// The detector is convinced of this verdict on this generation of the peer, and so are these observers.
     Accuse(NodeId, Generation, Verdict, Arc<[NodeId]>),
-    /// This node does not hear a peer in this life: ask who should hear it.
+    /// This node does not hear this generation of a peer: ask its observers.
     Ask(NodeId, Generation),
-    /// Answer a question about a peer: whether this node hears it.
+    /// Answer a question about a peer: whether this node hears the peer.
     Answer(Ask, bool),
-    /// There is a connection to a peer on which news can be told, or there is none any more.
+    /// A connection to a peer can carry updates now, or no longer.
     Linked(NodeId, bool),
-    /// News for a peer waits for its connection (`true`: what is new for it is to be joined and kept
-    /// here), or does so no longer.
+    /// Updates for a peer wait for its connection (`true`: storage joins what is new for the peer and keeps
+    /// it), or no longer wait.
     Congested(NodeId, bool),
-    /// A peer told this unasked.
+    /// A peer sent this unasked.
     Gossip(NodeId, Box<Gossip>),
     /// Tell the scheduler the root.
     TellRoot,
-    /// Say in our record that we are cut off from these datacenters, and from no others.
+    /// Publish in our record that we have lost contact with these datacenters, and with no others.
     Severed(BTreeSet<Datacenter>),
 }
 
-/// What the scheduler is told.
+/// The messages to the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SchedulerInput {
     /// Time has passed.
     Tick,
-    /// A peer is known, with this much hope of reaching it.
+    /// A peer is known, with this chance of reaching it.
     Peer(NodeId, Reach),
-    /// A peer is in this datacenter; said before it is told how to be reached.
+    /// A peer is in this datacenter; sent before its addresses.
     Located(NodeId, Datacenter),
     /// A peer is suspected, or no longer.
     Suspected(NodeId, bool),
-    /// A peer of another datacenter whom this node only listens to is not heard any more, or is again.
+    /// A peer of another datacenter that this node only listens to is not heard any more, or is heard again.
     Witness {
         /// The peer.
         peer: NodeId,
         /// Whether it is heard.
         heard: bool,
     },
-    /// A peer's record says that it is cut off from these datacenters.
+    /// A peer's record says that it has lost contact with these datacenters.
     Severed(NodeId, BTreeSet<Datacenter>),
-    /// A peer is said to have been removed that is not known to be dead.
+    /// A peer that is not known to be dead was reported as removed.
     Removal {
         /// The peer.
         peer: NodeId,
-        /// Who says so.
+        /// The node that reports it.
         by: NodeId,
     },
-    /// A peer was forgotten that may be there all the same, cut off from here: where it was.
+    /// A peer was forgotten that may still live on the other side of a partition: its last known place.
     Remember(NodeId, Vec<String>),
     /// A peer was forgotten.
     Forgotten(NodeId),
-    /// There is a connection to a peer, or there is none any more. `dialed`: it was ours to begin.
+    /// A connection to a peer was opened or closed. `dialed`: this node was the one to dial.
     Linked {
         /// The peer.
         peer: NodeId,
@@ -139,24 +141,24 @@ pub enum SchedulerInput {
         /// Whether this end dialed it.
         dialed: bool,
     },
-    /// A peer could not be dialed.
+    /// Dialing a peer failed.
     DialFailed(NodeId),
-    /// What a peer says is the sum of what it knows.
+    /// The root that a peer reports for the state that it holds.
     Root(NodeId, u64),
-    /// The sum of what this node knows.
+    /// The root of the state that this node holds.
     OwnRoot(u64),
     /// An exchange ended.
     Ended {
         /// With whom.
         target: Target,
-        /// Who answered, if anybody did; it may be this node itself.
+        /// The node that answered, if any; it may be this node itself.
         node: Option<NodeId>,
         /// Whether it went through.
         ok: bool,
     },
-    /// Another actor has started anew: whatever was under way may never be reported.
+    /// Another actor has restarted: exchanges that were under way may never be reported as ended.
     Interrupted,
-    /// The node is leaving: tell some peers, then say nothing more.
+    /// The node is leaving: send it to some peers, then send nothing more.
     Leave,
 }
 
@@ -171,35 +173,35 @@ pub enum Reach {
     Dead,
 }
 
-/// What the failure detector is told.
+/// The messages to the failure detector.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DetectorInput {
     /// Time has passed.
     Tick,
-    /// The transport has cut a peer off since it does not keep to the protocol: what it has done.
+    /// The transport has disconnected a peer for a protocol violation: the offence.
     CutOff(NodeId, Arc<str>),
     /// A peer's record says this.
     Member {
         /// The peer.
         peer: NodeId,
-        /// Its present life.
+        /// Its present generation.
         generation: Generation,
         /// Whether it means to stay.
         status: Status,
-        /// What the cluster thinks of it.
+        /// The cluster's verdict on it.
         verdict: Verdict,
-        /// Those who agreed on that, as far as they were named.
+        /// The observers that agreed on the verdict, as far as they were named.
         observers: Arc<[NodeId]>,
     },
-    /// Whom this node has to hear itself; of the others it is told.
+    /// The peers that this node observes itself; it receives reports about the others.
     Observe {
-        /// Those whose silence it has a voice in.
+        /// The peers about whose silence this node has a vote.
         judged: Arc<[NodeId]>,
-        /// Those whom others judge, of their own datacenter; when one is silent, they are asked, and
-        /// the scheduler is told.
+        /// The peers that only nodes of their own datacenter judge; when one of these peers is silent, those
+        /// nodes are asked, and the scheduler is informed.
         witnessed: Arc<[NodeId]>,
     },
-    /// There is a connection to a peer, or there is none any more. `dialed`: this end did.
+    /// A connection to a peer was opened or closed. `dialed`: this end dialed it.
     Linked {
         /// The peer.
         peer: NodeId,
@@ -208,70 +210,70 @@ pub enum DetectorInput {
         /// Whether this end dialed it, and so sends the heartbeats.
         dialed: bool,
     },
-    /// The part of the packets to a peer that is lost, as its connection has measured.
+    /// The share of packets to a peer that is lost, as its connection has measured.
     Loss(NodeId, f64),
     /// How slow a peer finds itself.
     Health(NodeId, u8),
-    /// Another node does not hear a peer: hear it now, and answer. Whether it is in the peer's
-    /// datacenter.
+    /// Another node does not hear a peer: probe the peer now, and answer. The flag: whether that node is in
+    /// the peer's datacenter.
     Asked(Ask, bool),
-    /// Who is to be asked about a peer that this node asks about, this node included if it has a
-    /// voice; `None` if that cannot be said.
+    /// The observers to ask about a peer that this node asks about, including this node if it has a vote;
+    /// `None` if they are unknown.
     Asking(NodeId, Option<Arc<[NodeId]>>),
-    /// Somebody answers what this node has asked.
+    /// A node answers a question of this node.
     Answered(Answer),
-    /// The transport heard from the peer itself, in this life of it, at this time.
+    /// The transport heard from the peer itself, in this generation, at this time.
     Heard {
         /// The peer.
         peer: NodeId,
         /// The generation its connection was opened with.
         generation: Generation,
-        /// What was heard.
+        /// The kind of sign of life.
         sign: Sign,
-        /// When the packet was read, which may be a while ago.
+        /// When the packet was read, which may have been a while ago.
         at: Time,
     },
-    /// The transport has looked at all connections, as it does [`TICKS_PER_INTERVAL`] times in a
-    /// heartbeat interval, and has heard these since the last time, each in this life of it and at
-    /// about this time. It is a tick as well.
+    /// The transport has looked at all connections, as it does [`TICKS_PER_INTERVAL`] times in a heartbeat
+    /// interval, and has heard these peers since the last time, each in this generation and at about this
+    /// time. It is a tick as well.
     ///
     /// [`TICKS_PER_INTERVAL`]: super::liveness::TICKS_PER_INTERVAL
     HeardAll(Vec<(NodeId, Generation, Sign, Time)>),
-    /// A peer is said to have been removed, or forgotten elsewhere.
+    /// A peer was reported as removed, or as forgotten elsewhere.
     Removal {
         /// The peer.
         peer: NodeId,
-        /// Its life, as it is known here.
+        /// Its generation, as it is known here.
         generation: Generation,
-        /// Who says so.
+        /// The node that reports it.
         by: NodeId,
     },
-    /// A peer is in another life than the one that was known, or at another address; said before what
-    /// its new record says.
+    /// A peer is in another generation than the known one, or at another address; sent before the contents of
+    /// its new record.
     Returned(NodeId, Arc<Return>),
     /// The peer is gone from storage.
     Forgotten(NodeId),
 }
 
-/// What kind of sign of life it was.
+/// The kind of a sign of life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
-    /// A heartbeat: its intervals say what is usual.
+    /// A heartbeat: its intervals show what is usual.
     Heartbeat,
-    /// Anything else that only the peer itself can have sent.
+    /// Any other packet that only the peer itself can have sent.
     Traffic,
     /// The echo of the probe with this number.
     Echo(u64),
 }
 
-/// What the transport is told.
+/// The messages to the transport.
 #[derive(Clone, Debug)]
 pub enum TransportInput {
     /// Run an exchange with each of these.
     Round {
         /// With whom.
         targets: Vec<Target>,
-        /// What to open it with.
+        /// The first message of the exchange.
         summary: Summary,
     },
     /// Send each of these a heartbeat, if it is connected.
@@ -290,38 +292,39 @@ pub enum TransportInput {
     },
     /// Connect to each of these, if there is no connection yet.
     Dial(Vec<NodeId>),
-    /// Each of these lives, by what it has others say, and is not heard here. If nothing has come over
-    /// its connection for long although something was to, another one is dialed in its place; a dial
-    /// that is under way begins anew.
+    /// Each of these peers lives, according to others, but is not heard here. If nothing has come over its
+    /// connection for long although something should have, the transport dials another one in its place; a
+    /// dial that is under way starts again.
     Renew(Vec<NodeId>),
-    /// Close the connection to each of these: neither end needs it any more, or there are too many.
+    /// Close the connection to each of these: neither end needs it any more, or the node has too many.
     Close(Vec<NodeId>),
-    /// Tell these peers, as far as they are connected.
+    /// Send a frame to these peers, as far as they are connected.
     Gossip {
         /// Whom.
         to: Vec<NodeId>,
-        /// What.
+        /// The frame.
         gossip: Arc<Gossip>,
     },
-    /// A peer has made this node do work in vain: hold it against the peer, over all of its connections.
+    /// A peer has caused this node useless work: count it as an offence of the peer, over all of its
+    /// connections.
     HoldAgainst {
         /// Against whom.
         peer: NodeId,
-        /// How much, of what may be dropped of a peer until it is cut off.
+        /// How much, as a share of the traffic of a peer that may be dropped before the peer is disconnected.
         price: u32,
-        /// For what.
+        /// The offence.
         why: Misconduct,
     },
-    /// Tell storage and the scheduler of every connection there is: one of them has started anew.
+    /// Report every open connection to storage and the scheduler: one of them has restarted.
     TellLinks,
-    /// Close what there is with this peer: it was forgotten.
+    /// Close all connections with this peer: it was forgotten.
     Forget(NodeId),
 }
 
-/// What is held against a peer.
+/// An offence of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misconduct {
-    /// News that no honest member sends, and that was refused.
+    /// Updates that no honest member sends, and that were refused.
     RefusedNews,
 }
 
@@ -340,6 +343,6 @@ impl Misconduct {
 pub enum Target {
     /// A known peer.
     Peer(NodeId),
-    /// Whoever answers at this address: a seed, or a peer known from the store.
+    /// Any node that answers at this address: a seed, or a peer known from the store.
     Address(String),
 }

@@ -1,8 +1,8 @@
-//! What is thought of a peer.
+//! The state of a peer.
 
 use super::{id::Generation, time::Time};
 
-/// What is thought of a peer.
+/// The state of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum PeerState {
@@ -12,8 +12,8 @@ pub enum PeerState {
     Live,
     /// Missed for longer than usual.
     Suspect,
-    /// Neither live nor dead, as far as anybody can tell: nobody of its datacenter is heard. The
-    /// detector itself never says so ([`datacenters`](super::datacenters)).
+    /// Neither live nor dead: no node of its datacenter is heard, so its state is unknown. The detector
+    /// itself never reports this state ([`datacenters`](super::datacenters)).
     Unreachable,
     /// Missed for too long.
     Dead,
@@ -22,17 +22,17 @@ pub enum PeerState {
 }
 
 impl PeerState {
-    /// Whether the peer may be counted on: live, or missed for a moment only.
+    /// Whether the peer may be counted on: live, or missed only for a moment.
     #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, Self::Live | Self::Suspect)
     }
 }
 
-/// What is thought of a peer, and why.
+/// The state of a peer, and why.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PeerLife {
-    /// What is thought of it.
+    /// The state.
     pub state: PeerState,
     /// Since when.
     pub since: Time,

@@ -1,9 +1,9 @@
-//! A reading of some monotonic clock, handed in by whoever drives the machines.
+//! A reading of some monotonic clock, passed in by the caller of the machines.
 
 use std::{fmt, ops::Add, time::Duration};
 
-/// Time since an arbitrary origin, in microseconds. Only differences mean anything, and only
-/// between readings of one node.
+/// Time since an arbitrary origin, in microseconds. Only differences between readings of one node have a
+/// meaning.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 

@@ -17,29 +17,29 @@ use super::{
 /// One node's map as readers see it: immutable and cheap to clone.
 #[derive(Clone, Debug)]
 pub struct NodeView {
-    /// The owner's life.
+    /// The owner's generation.
     pub generation: Generation,
-    /// Earlier lives that this one continues.
+    /// Earlier generations that this one continues.
     pub ancestry: Vec<(Generation, Version)>,
-    /// Every live entry up to here is in `entries`.
+    /// Every live entry up to this version is in `entries`.
     pub max_version: Version,
-    /// How far those had got who told it: below here it may lack what was overwritten since.
+    /// How far the senders of this copy had got: below here it may lack entries that were overwritten since.
     pub horizon: Version,
-    /// The last write that replaced a part of a batch whose other part still stands.
+    /// The last write that replaced one part of a batch while another part still stands.
     pub torn: Version,
-    /// Up to which version tombstones are gone.
+    /// Up to which version tombstones have been dropped.
     pub gc_floor: Version,
     /// The owner's record and its version.
     pub record: Option<(Version, Arc<NodeRecord>)>,
-    /// What is thought of the owner in this life.
+    /// The cluster's verdict on the owner in this generation.
     pub verdict: Verdict,
     /// All entries, tombstones included.
     pub entries: OrdMap<Key, Entry>,
     /// How many of them are not tombstones.
     pub live_keys: usize,
-    /// Whose key signs this life, and the version of the record that came with it.
+    /// The holder of the key that signs this generation, and the version of the record that came with it.
     pub credential: Option<(Version, Arc<Credential>)>,
-    /// What the owner last signed of it.
+    /// The owner's latest signed head.
     pub signed: Option<Arc<Signed>>,
 }
 
@@ -89,7 +89,7 @@ impl NodeMap {
         map.restore_torn(view.torn);
         map.judge(view.verdict);
         map.set_credential(view.credential.clone());
-        // What is shown may be less than what was signed; then it is asked for again.
+        // The copy that readers see may hold less than was signed; then it is asked for again.
         if let Some(signed) = &view.signed
             && map.root() == signed.seal.root
         {

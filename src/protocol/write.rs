@@ -1,4 +1,4 @@
-//! What an owner writes, what that did, and why it was refused.
+//! An owner's writes, their results, and the reasons to refuse them.
 
 use std::time::Duration;
 
@@ -45,10 +45,10 @@ impl Write {
     }
 }
 
-/// What a batch did.
+/// The result of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The version it took, or, if it changed nothing, that of the last write.
+    /// The version of the batch or, if it changed nothing, that of the last write.
     pub version: Version,
     /// Whether it changed anything.
     pub changed: bool,
@@ -115,7 +115,7 @@ pub enum WriteError {
     /// Tags or addresses outside their limits.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// A revocation that does not count.
+    /// A revocation that is not valid.
     #[error(transparent)]
     Revocation(#[from] RevocationError),
 }

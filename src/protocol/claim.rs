@@ -1,9 +1,9 @@
-//! What has to be proved before the words of others change anything: one table, and the machine that
-//! judges what is said of this node's own name.
+//! The proof that a peer's statement needs before it changes anything: one table, and the machine that judges
+//! claims about this node's own name.
 //!
-//! A claim is a sentence that can end a node, begin a life of it, revoke, remove or move a node. Who
-//! says it proves at most its own name by its certificate: that proves nothing about others.
-//! [`Claim::is_proved_by`] says what does.
+//! A claim is a statement that can end a node, begin a generation of it, revoke, remove or move a node. The
+//! speaker's certificate proves only the speaker's own name, and nothing about others.
+//! [`Claim::is_proved_by`] lists the sufficient proofs.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use super::{
     seal::Certified,
 };
 
-/// What a peer can say that ends, begins, revokes, removes or moves a node.
+/// The statements of a peer that end, begin, revoke, remove or move a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// "A later life of your name is known": the node begins a life after that one.
+    /// "A later generation of your name is known": the node begins a generation after that one.
     LaterLife,
     /// "Another process has your name": the node ends.
     Twin,
-    /// "This node has begun a life": its copy begins anew.
+    /// "This node has begun a generation": its copy begins again.
     NewLife,
     /// "This node is in that datacenter."
     Datacenter,
@@ -31,19 +31,20 @@ pub enum Claim {
     Accusation,
 }
 
-/// What stands behind a claim.
+/// The proof behind a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// Nothing: the speaker has proved no name. The close of a connection before the end of its
-    /// handshake is of this kind.
+    /// None: the speaker has proved no name. The close of a connection before the end of its handshake is of
+    /// this kind.
     Nobody,
-    /// One member says so. Its certificate proves its name, not what it says.
+    /// One member says so. Its certificate proves its name, not its statement.
     Member,
     /// Several members say so, each over a connection of its own.
     Several,
-    /// The node that it is about has signed it, with a key that a certificate of its name vouches for.
+    /// The node that the claim is about has signed it, with a key for which a certificate of its name
+    /// vouches.
     Signed,
-    /// The certificate of the node that it is about says so.
+    /// The certificate of the node that the claim is about says so.
     Certificate,
     /// Another process shows a certificate of that name at this moment, over a connection.
     Present,
@@ -54,9 +55,9 @@ pub enum Proof {
 /// Whether the heads of maps have to be signed: the configuration's `signing = "require"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heads {
-    /// All are, and what is not signed is refused.
+    /// All heads are signed, and unsigned ones are refused.
     Signed,
-    /// They need not be.
+    /// Heads may be unsigned.
     Unsigned,
 }
 
@@ -72,7 +73,7 @@ impl Claim {
         Self::Accusation,
     ];
 
-    /// The proofs of which one is needed. `SECURITY.md` has the same table.
+    /// The proofs of which one is sufficient. `SECURITY.md` has the same table.
     #[must_use]
     pub const fn needs(self, heads: Heads) -> &'static [Proof] {
         match (self, heads) {
@@ -96,82 +97,84 @@ impl Claim {
 }
 
 impl Certified {
-    /// Whether this certificate can vouch for a life that began then: not for one that began after its
-    /// end, or whoever has the key of one that has expired could go on in its node's name for ever. It
-    /// may be younger than the life, since a renewed one goes on to vouch for it.
+    /// Whether this certificate can vouch for a generation that began then. It cannot if the generation began
+    /// after its end: otherwise a holder of the key of an expired certificate could act in its node's name
+    /// for ever. The certificate may be younger than the generation, since a renewed one continues to vouch
+    /// for it.
     #[must_use]
     pub fn reaches(&self, life: Generation) -> bool {
         life <= self.last_life()
     }
 
-    /// The last life that it can vouch for.
+    /// The last generation for which it can vouch.
     #[must_use]
     pub fn last_life(&self) -> Generation {
         Generation(self.not_after.saturating_mul(1_000).saturating_add(LIFE_SLACK_MS))
     }
 
-    /// Whether it has become valid. `clock`: what the clock shows now.
+    /// Whether it has become valid. `clock`: the present time of the clock.
     #[must_use]
     pub fn has_begun(&self, clock: Generation) -> bool {
         self.not_before.saturating_mul(1_000) <= clock.0.saturating_add(LIFE_SLACK_MS)
     }
 
-    /// Whether what the other certificate vouched for may be vouched for by this one from now on: it began
-    /// no earlier, or ends no earlier. A certificate that has been renewed since is neither, so whoever
-    /// has its key says nothing more in its node's name, not even in a life that began before its end.
+    /// Whether this certificate may from now on replace the other one: it began no earlier, or ends no
+    /// earlier. Neither is true of a certificate that has been renewed since, so a holder of its key cannot
+    /// act in its node's name any more, not even in a generation that began before its end.
     #[must_use]
     pub const fn succeeds(&self, before: &Self) -> bool {
         self.not_before >= before.not_before || self.not_after >= before.not_after
     }
 
-    /// Whether a node of this certificate may say that it is there.
+    /// Whether a node of this certificate may announce its presence.
     #[must_use]
     pub fn places(&self, datacenter: &Datacenter) -> bool {
         self.datacenter.as_ref().is_none_or(|proved| proved == datacenter)
     }
 }
 
-/// How this node has come to know of a later life of its own name.
+/// How this node has learned of a later generation of its own name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// This member says so.
     Said(NodeId),
-    /// A head of that life is signed with a key that a certificate of our name vouches for.
+    /// A head of that generation is signed with a key for which a certificate of our name vouches.
     Signed,
-    /// The same, but the certificate is one from before that of this process: it shows a past of ours at
-    /// most, or who has its key, never that another process has our name now.
+    /// The same, but the certificate is older than that of this process: it shows a past of ours at most, or
+    /// a holder of its key, but not that another process uses our name now.
     SignedBefore,
-    /// A process with a certificate of our name has introduced itself in that life.
+    /// A process with a certificate of our name has introduced itself in that generation.
     Present,
 }
 
-/// What is done about it.
+/// The reaction of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ruling {
-    /// Nothing: it is no later life.
+    /// None: the generation is not a later one.
     Known,
     /// Nothing: it is not proved.
     Unproved {
-        /// Whether it is worth telling: this member says so again and again, which an honest one that
+        /// Whether to report it: this member repeats the claim, which an honest member with a proof does not
+        /// do.
         /// holds a proof does not.
         tell: bool,
     },
-    /// Nothing: no clock can have given that life, or our certificate cannot vouch for a later one.
+    /// None: no clock can have produced that generation, or our certificate cannot vouch for a later one.
     TooFar,
-    /// A life is begun that is later than this one.
+    /// The node begins a generation that is later than this one.
     Renew(Generation),
-    /// This node ends: another process has its name now.
+    /// This node ends: another process uses its name now.
     End,
 }
 
-/// Where this node stands when it hears a claim about its name.
+/// The state of this node when it receives a claim about its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
-    /// Its present life.
+    /// Its present generation.
     pub ours: Generation,
-    /// The life that its clock would give now.
+    /// The generation that its clock would yield now.
     pub clock: Generation,
-    /// The last life that is believed of anybody.
+    /// The last generation that is accepted of any node.
     pub last: Generation,
     /// Whether heads have to be signed.
     pub heads: Heads,
@@ -179,40 +182,40 @@ pub struct Standing {
     pub members: usize,
 }
 
-/// Judges what is said of this node's own name.
+/// Judges claims about this node's own name.
 #[derive(Clone, Debug, Default)]
 pub struct OwnName {
-    /// Lives begun upon a proof.
+    /// Generations begun after a proof.
     proved: u32,
-    /// Lives begun upon hearsay.
+    /// Generations begun after hearsay.
     hearsay: u32,
-    /// Lives begun upon heads that an earlier certificate of ours vouches for.
+    /// Generations begun after heads for which an earlier certificate of ours vouches.
     past: u32,
-    /// The latest life that each member has said it knows, and how often.
+    /// The latest generation that each member claims to know, and the number of its claims.
     said: BTreeMap<NodeId, (Generation, u32)>,
 }
 
 impl OwnName {
-    /// `renewed`: this process has begun a life upon a proof before.
+    /// `renewed`: this process has begun a generation after a proof before.
     #[must_use]
     pub fn new(renewed: bool) -> Self {
         Self { proved: u32::from(renewed), ..Self::default() }
     }
 
-    /// Whether this process has begun a life upon a proof.
+    /// Whether this process has begun a generation after a proof.
     #[must_use]
     pub const fn renewed(&self) -> bool {
         self.proved > 0
     }
 
-    /// Whether this process has begun a life for what it heard, proved or not.
+    /// Whether this process has begun a generation because of a claim, proved or not.
     #[must_use]
     pub const fn has_answered(&self) -> bool {
         self.proved > 0 || self.hearsay > 0
     }
 
-    /// Judges a claim that there is a life `heard` of this node's name, or in the same life a later
-    /// state than its own.
+    /// Judges a claim that there is a generation `heard` of this node's name, or in the same generation a
+    /// later state than its own.
     pub fn judge(&mut self, heard: Generation, by: Heard, at: &Standing) -> Ruling {
         if heard < at.ours {
             return Ruling::Known;
@@ -226,8 +229,8 @@ impl OwnName {
         if heard > at.last {
             return Ruling::TooFar;
         }
-        // A signature has no date: the life may be one of our own past. But a life that is exactly one
-        // step after ours answers it, and another state of ours was written by another process.
+        // A signature has no date: the generation may be one of our own past. But a generation that is
+        // exactly one step after ours answers it, and another state of ours was written by another process.
         let answers = heard == after(at.ours) || heard == at.ours;
         let now = proof == Proof::Present || answers;
         let ends = now || self.proved >= PROVED_LIVES_MAX;
@@ -242,8 +245,8 @@ impl OwnName {
         Ruling::Renew(after(heard))
     }
 
-    /// An earlier certificate of ours vouches for it: it may be our past, so a later life begins, a few
-    /// times. Its end limits how far that goes.
+    /// An earlier certificate of ours vouches for it: it may be our past, so a later generation begins, a few
+    /// times. The end of that certificate limits how far this goes.
     fn signed_before(&mut self, heard: Generation, at: &Standing) -> Ruling {
         if heard > at.last {
             return Ruling::TooFar;
@@ -255,7 +258,8 @@ impl OwnName {
         Ruling::Renew(after(heard))
     }
 
-    /// A member says so. Where heads are signed, that is nothing; else several have to.
+    /// A member says so. Where heads are signed, this has no effect; otherwise several members have to say
+    /// so.
     fn said(&mut self, heard: Generation, member: NodeId, at: &Standing) -> Ruling {
         if !self.said.contains_key(&member) && self.said.len() >= WITNESSES_MAX {
             return Ruling::Unproved { tell: false };
@@ -263,7 +267,7 @@ impl OwnName {
         let claim = self.said.entry(member).or_default();
         claim.1 = claim.1.saturating_add(1);
         let unproved = Ruling::Unproved { tell: claim.1 == CLAIMS_TOLERATED };
-        // What is too far ahead is remembered against the member, and says nothing of our lives.
+        // A generation too far ahead is counted against the member, and has no effect on our generations.
         let far = at.clock.max(at.ours).0.saturating_add(HEARSAY_AHEAD_MAX_MS);
         if heard.0 > far || heard > at.last {
             return unproved;
@@ -274,7 +278,7 @@ impl OwnName {
         {
             return unproved;
         }
-        // The latest life that enough of them know: one who lies alone does not say how far it goes.
+        // The latest generation that enough members claim to know: a single liar cannot choose it.
         let mut known: Vec<_> = self.said.values().map(|(life, _)| *life).collect();
         known.sort_unstable_by(|a, b| b.cmp(a));
         let needed = at.members.clamp(1, SEVERAL);
@@ -287,31 +291,32 @@ impl OwnName {
     }
 }
 
-/// The life that is begun when `heard` was heard of.
+/// The generation to begin after `heard` was reported.
 pub(super) fn after(heard: Generation) -> Generation {
     Generation(heard.0.saturating_add(ANSWER_STEP))
 }
 
-/// How far clocks may be apart when a life is compared with the dates of a certificate, in milliseconds:
-/// what Kerberos allows (RFC 4120, section 1.6).
+/// The largest difference between clocks when a generation is compared with the dates of a certificate, in
+/// milliseconds: the tolerance of Kerberos (RFC 4120, section 1.6).
 pub const LIFE_SLACK_MS: u64 = 300_000;
-/// How far the life that a process begins is after the one it has heard of: two that have one name know
-/// by it that the other one lives. Starts of one process do not lie so far apart by chance.
+/// The distance from a reported generation to the one that a process begins because of it: by this distance
+/// two processes with one name detect that the other one lives. Starts of one process are never that far
+/// apart by chance.
 pub const ANSWER_STEP: u64 = 1_021;
-/// Members that have to say that a later life of this node is known, where heads need not be signed;
-/// all that it knows, if those are fewer.
+/// Members that have to claim that a later generation of this node is known, where heads may be unsigned; all
+/// that it knows, if those are fewer.
 pub const SEVERAL: usize = 3;
-/// Lives that a process begins upon hearsay. After that it needs a proof.
+/// Generations that a process begins after hearsay. After these it needs a proof.
 pub const HEARSAY_LIVES_MAX: u32 = 2;
-/// How far ahead of its clock, and of its present life, a node follows hearsay, in milliseconds: a day,
+/// How far ahead of its clock, and of its present generation, a node follows hearsay, in milliseconds: a day,
 /// which is more than a wrong time zone.
 pub const HEARSAY_AHEAD_MAX_MS: u64 = 86_400_000;
-/// Lives that a process begins upon signed heads of lives that need not be of now: a node that has lost
-/// its store may hear of one life of its past from each side of a partition. At the next one it ends.
+/// Generations that a process begins after signed heads of generations that may be old: a node that has lost
+/// its store may hear of one generation of its past from each side of a partition. At the next one it ends.
 pub const PROVED_LIVES_MAX: u32 = 8;
-/// Lives that a process begins upon heads that only an earlier certificate of its name vouches for.
+/// Generations that a process begins after heads for which only an earlier certificate of its name vouches.
 pub const PAST_LIVES_MAX: u32 = 8;
-/// Claims of one member that are not told to the operator: one that holds a proof shows it with the first.
+/// Claims of one member that are not reported to the operator: a member with a proof shows it with the first.
 pub const CLAIMS_TOLERATED: u32 = 3;
 /// Members whose claims about this node's name are remembered.
 pub const WITNESSES_MAX: usize = 64;
@@ -394,7 +399,7 @@ mod tests {
     fn past_lives_that_it_signed_end_nobody_and_one_that_answers_does() {
         let mut name = OwnName::default();
         let mut ours = 10;
-        // Two sides of a healed partition, and a third.
+        // Two sides of a healed partition, and a third side.
         for past in [5_000, 9_000, 20_000] {
             let ruling = name.judge(Generation(past), Heard::Signed, &at(ours, Heads::Signed, 5));
             ours = after(Generation(past)).0;
@@ -410,7 +415,7 @@ mod tests {
         let mut name = OwnName::default();
         let mut ours = 10;
         for _ in 0..PAST_LIVES_MAX {
-            // Exactly what a twin would answer.
+            // Exactly the answer of a twin.
             let heard = after(Generation(ours));
             let ruling = name.judge(heard, Heard::SignedBefore, &at(ours, Heads::Signed, 5));
             assert_eq!(ruling, Ruling::Renew(after(heard)));
@@ -438,7 +443,7 @@ mod tests {
         let certified = Certified { not_before: 1_000, not_after: 2_000, datacenter: None };
         assert!(!certified.reaches(Generation(2_000_000 + LIFE_SLACK_MS + 1)));
         assert!(certified.reaches(Generation(2_000_000 + LIFE_SLACK_MS)));
-        // It was renewed since the life began, and is valid by now; or not yet.
+        // It was renewed after the generation began, and is valid by now; or not yet.
         assert!(certified.reaches(Generation(500_000)));
         assert!(certified.has_begun(Generation(1_000_000 - LIFE_SLACK_MS)));
         assert!(!certified.has_begun(Generation(1_000_000 - LIFE_SLACK_MS - 1)));

@@ -7,9 +7,9 @@
 //!     Ack{delta}              ------->        storage applies
 //! ```
 //!
-//! In a large cluster a full digest says mostly what the other knows as well. There the initiator
-//! opens with a [`sketch`](super::sketch), and only the lines that differ are told. If they are too
-//! many, the responder says `Full`, and the exchange is the one above.
+//! In a large cluster most of a full digest is already known to the other side. There the initiator opens
+//! with a [`sketch`](super::sketch), and only the lines that differ are sent. If they are too many, the
+//! responder says `Full`, and the exchange is the one above.
 //!
 //! ```text
 //!     Cells                   ------->        decodes
@@ -52,7 +52,7 @@ pub use step::{Ask, Breach, CHUNKS_MAX, Half, Reply, Step};
 
 use step::{BROKEN, named};
 
-/// What an exchange is opened with.
+/// The opening of an exchange.
 #[derive(Clone, Debug)]
 pub enum Summary {
     /// All lines.
@@ -73,7 +73,7 @@ pub struct Initiator {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Cells are told until the peer knows what differs.
+    /// Cells are sent until the peer knows the difference.
     Telling,
     /// The lines that differ are being answered.
     Answering,
@@ -81,9 +81,9 @@ enum Phase {
     Answered,
     /// Opened with all lines.
     Opened,
-    /// Both are being told what one delta is enough for.
+    /// Both sides receive what fits into one delta.
     Closing,
-    /// We pull what it was too small for.
+    /// We pull the rest, which did not fit into it.
     First,
     /// The peer does.
     Second,
@@ -101,7 +101,7 @@ pub struct Responder {
     counted: Option<Counter>,
 }
 
-/// What the peer has to send before the stream may end.
+/// The messages that the peer has to send before the stream may end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Owed {
     /// The start.
@@ -109,26 +109,26 @@ enum Owed {
     Start,
     /// More cells, or all lines.
     Cells,
-    /// All lines: it has been told that cells will not do.
+    /// All lines: it was asked for the full digest instead of cells.
     Syn,
     /// The answer to the lines that differ.
     SynAck,
-    /// What we want.
+    /// The delta that we want.
     Ack,
-    /// Nothing: both have been told.
+    /// None: both have received their deltas.
     Closing,
-    /// Whether it pulls what one delta was too small for.
+    /// Whether it pulls the rest, which did not fit into one delta.
     First,
-    /// What we pull.
+    /// The delta that we pull.
     Second,
     /// Nothing: nothing differs.
     Nothing,
 }
 
-/// What was too much for one delta.
+/// The rest that did not fit into one delta.
 #[derive(Clone, Debug, Default)]
 struct Rest {
-    /// Whose lines differ, if it is about these alone.
+    /// The nodes whose lines differ, if the exchange is about these alone.
     about: Option<Vec<NodeId>>,
     /// The peer has more for us.
     ours: bool,
@@ -155,7 +155,7 @@ impl Initiator {
         (Self::new(Phase::Opened, None), Step::Send(syn))
     }
 
-    /// Opens an exchange about what differs from this sketch.
+    /// Opens an exchange about the differences from this sketch.
     #[must_use]
     pub fn compare(sketch: Sketch) -> (Self, Step) {
         let (teller, step) = Teller::open(sketch);
@@ -250,7 +250,7 @@ impl Half for Initiator {
 }
 
 impl Initiator {
-    /// The peer knows what differs, and tells its lines.
+    /// The peer knows the difference, and sends its lines.
     fn differ(&mut self, lines: Digest, unknown: Vec<u32>) -> Step {
         if lines.entries.is_empty() && unknown.is_empty() {
             return Step::Done;
@@ -289,7 +289,7 @@ impl Responder {
         Self::default()
     }
 
-    /// Whether the stream may end here: nothing has been asked that was not answered.
+    /// Whether the stream may end here: every request was answered.
     #[must_use]
     pub fn may_end(&self) -> bool {
         match self.owed {
@@ -410,7 +410,7 @@ impl Responder {
         }
     }
 
-    /// Tells our lines of those that differ; the peer answers them as we would answer its digest.
+    /// Sends our lines of those that differ; the peer answers them as we would answer its digest.
     fn differ(&mut self, lines: Digest, unknown: Vec<u32>) -> Step {
         let nothing = lines.entries.is_empty() && unknown.is_empty();
         self.owed = if nothing { Owed::Nothing } else { Owed::SynAck };

@@ -1,9 +1,9 @@
-//! What neighbours tell each other unasked, on one stream per direction of a connection: news, and
-//! what keeps its spreading cheap.
+//! The frames that neighbours send each other unasked, on one stream per direction of a connection: updates,
+//! and the messages that keep spreading them cheap.
 //!
-//! News goes to all neighbours at once and is passed on once by whoever it is new to (flooding).
-//! Large or frequent news goes only along the edges of a tree, the others carry a note that it is to
-//! be had (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
+//! An update goes to all neighbours at once, and each node to which it is new passes it on once (flooding).
+//! Large or frequent updates go only along the edges of a tree; the other edges carry a note that an update
+//! is available (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
 //! [`Gossip::Graft`], [`Gossip::Prune`].
 
 use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
@@ -30,54 +30,55 @@ pub const OBSERVERS_MAX: usize = 2 * NEIGHBOURS;
 /// One frame between neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub enum Gossip {
-    /// The sum of what the sender knows: if it differs from ours, we know different things.
+    /// The root of the sender's state: if it differs from ours, our copies differ.
     Root(u64),
-    /// News. What does not connect to what the receiver has is asked for, never skipped.
+    /// An update. If it does not connect to the receiver's copy, the receiver asks for the missing versions
+    /// and never skips them.
     Push(Delta),
-    /// News that is to be had from the sender.
+    /// Updates that the sender can supply.
     Have(Vec<Have>),
-    /// Send me what I lack of these, and from now on all news of them.
+    /// Asks for the missing versions of these owners, and for all their updates from now on.
     Graft(Vec<DigestEntry>),
-    /// I have the news of these from somebody else: tell me only that there is some.
+    /// The sender receives updates of these owners from another node: only notes from now on.
     Prune(Vec<NodeId>),
-    /// Who has this version? Pass it on, and answer for all behind you.
+    /// Asks which nodes have this version. The receiver passes it on, and answers for all nodes behind it.
     Wave(Wave),
     /// The answer to a wave.
     Echo(Echo),
-    /// Who hears this node?
+    /// Asks which nodes hear this node.
     Ask(Ask),
-    /// The answer of one who should hear it.
+    /// The answer of an observer.
     Answer(Answer),
-    /// What some agreed to think of a node.
+    /// The verdict of a quorum on a node.
     Accusation(Accusation),
-    /// Somebody is to be forgotten by all, by hand.
+    /// An operator asks all nodes to forget a node.
     Removal(Removal),
     /// A node has signed two states as one.
     Equivocation(Box<Equivocation>),
-    /// The sum of the sender's revocations: if it differs from ours, we know different ones.
+    /// The sum of the sender's revocations: if it differs from ours, our sets differ.
     RevocationSum(u64),
     /// Statements of certificate authorities.
     Revocations(RevocationList),
 }
 
-/// Two heads of one node that it cannot have signed both and be honest: of the same life, the same version
-/// and the same floor, with different roots. Everybody to whom it is new passes it on.
+/// Two heads of one node that an honest node cannot both have signed: of the same generation, version and
+/// floor, with different roots. Each node to which they are new passes them on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Equivocation {
-    /// Who has signed both.
+    /// The node that has signed both.
     pub node: NodeId,
-    /// In which life.
+    /// Its generation.
     pub generation: Generation,
     /// The two.
     pub heads: [SignedHead; 2],
 }
 
-/// All that an owner has signed at once, and its signature.
+/// All that an owner has signed together, and its signature.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct SignedHead {
-    /// The lives that this one continues.
+    /// The earlier generations that this one continues.
     pub ancestry: Vec<(Generation, Version)>,
-    /// Up to which version tombstones are gone.
+    /// Up to which version tombstones have been dropped.
     pub gc_floor: Version,
     /// The last write that replaced a part of a batch.
     pub torn: Version,
@@ -87,83 +88,83 @@ pub struct SignedHead {
     pub seal: Seal,
 }
 
-/// A question to those who should hear a node: do you? Everybody passes it on once.
+/// Asks the observers of a node whether they hear it. Each node passes the question on once.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Ask {
-    /// Who is not heard.
+    /// The node that is not heard.
     pub subject: NodeId,
-    /// In which life.
+    /// Its generation.
     pub generation: Generation,
-    /// Who asks.
+    /// The node that asks.
     pub asker: NodeId,
-    /// Counts the questions of the asker, over all its lives.
+    /// Counts the questions of the asker, over all its generations.
     pub round: u64,
 }
 
 /// An answer, which goes back the way that the question came.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Answer {
-    /// What was asked.
+    /// The question.
     pub ask: Ask,
-    /// Who answers; it may be the subject itself.
+    /// The node that answers; it may be the subject itself.
     pub observer: NodeId,
     /// Whether it hears the subject.
     pub hears: bool,
 }
 
-/// What some agreed to think of a node. Everybody to whom it is new passes it on.
+/// The verdict of a quorum on a node. Each node to which it is new passes it on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct Accusation {
     /// Of whom.
     pub subject: NodeId,
-    /// In which life.
+    /// Its generation.
     pub generation: Generation,
-    /// What is thought of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// Who does not hear it; at most [`OBSERVERS_MAX`].
+    /// The observers that do not hear it; at most [`OBSERVERS_MAX`].
     pub observers: Vec<NodeId>,
 }
 
-/// A node is to be forgotten by all, since a person says so. Whoever hears it does not; and it undoes
-/// that by a later incarnation, if it lives after all.
+/// All nodes are to forget a node, at the request of a person. The node itself ignores this; if it lives
+/// after all, it refutes it with a later incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Removal {
-    /// Who.
+    /// The node.
     pub subject: NodeId,
-    /// In which life.
+    /// Its generation.
     pub generation: Generation,
     /// And up to which incarnation.
     pub incarnation: Incarnation,
 }
 
-/// Whose certificates are revoked. Everybody to whom a statement is new passes it on.
+/// Revocations of certificates. Each node to which a statement is new passes it on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct RevocationList {
     /// At most [`REVOCATIONS_MAX`].
     pub statements: Vec<Revocation>,
-    /// These are all that the sender knows: it wants to be told the others.
+    /// The statements are all that the sender knows: it asks for the others.
     pub all: bool,
 }
 
 /// How far the sender's copy of one node reaches.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Have {
-    /// Whose keys.
+    /// The owner of the keys.
     pub node: NodeId,
-    /// The owner's life.
+    /// The owner's generation.
     pub generation: Generation,
     /// Up to which version.
     pub version: Version,
 }
 
-/// A question to everybody: who has my version? (The echo algorithm, Chang, 1982.)
+/// Asks all nodes which of them have the origin's version. (The echo algorithm, Chang, 1982.)
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Wave {
-    /// Who asks; the version is one of its own.
+    /// The node that asks; the version is one of its own.
     pub origin: NodeId,
-    /// Counts the waves of the origin in its present life.
+    /// Counts the waves of the origin in its present generation.
     pub id: u64,
-    /// The origin's life.
+    /// The origin's generation.
     pub generation: Generation,
     /// The version asked for.
     pub version: Version,
@@ -171,10 +172,10 @@ pub struct Wave {
     pub patience_ms: u32,
 }
 
-/// What a node and all behind it answer to a wave.
+/// The answer of a node, and of all nodes behind it, to a wave.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct Echo {
-    /// Who asked.
+    /// The node that asked.
     pub origin: NodeId,
     /// Which wave.
     pub id: u64,
@@ -184,22 +185,22 @@ pub struct Echo {
     pub lack: u32,
     /// Some of those, at most [`BEHIND_MAX`].
     pub behind: Vec<NodeId>,
-    /// Everybody behind it has answered it in time.
+    /// All nodes behind it have answered it in time.
     pub complete: bool,
 }
 
-/// Which traffic goes first when there is not enough room for all.
+/// The priority classes: which traffic goes first when there is not enough room for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Who is there and who is not; roots, waves and what steers the spreading.
+    /// Membership and liveness; roots, waves and the messages that steer the spreading.
     Liveness,
     /// News.
     State,
-    /// What a node lacks that is far behind.
+    /// The missing state of a node that is far behind.
     Bulk,
 }
 
-// Derived, these would decode a list of any length before anybody looks at its limit.
+// Derived, these would decode a list of any length before its limit is checked.
 
 impl<C> Decode<C> for Gossip {
     fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {

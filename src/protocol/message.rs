@@ -1,4 +1,4 @@
-//! What travels between nodes, and the one place that turns it into bytes and back.
+//! The messages between nodes, and the only code that encodes and decodes them.
 //!
 //! A frame on a stream is four bytes of length (big endian, of what follows), one byte of kind, one
 //! byte of version of that kind, and the message in bincode's standard encoding (variable-length
@@ -21,7 +21,7 @@ use super::{
     sketch::{CELLS_MAX, Cells},
 };
 
-/// Most bytes of one frame after its length: a delta budget, or a batch that cannot be split.
+/// Most bytes of one frame after its length: a delta budget, or a batch that must not be split.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Most bytes of a frame before a peer has introduced itself.
 pub const HELLO_BYTES_MAX: usize = 4 << 10;
@@ -37,89 +37,89 @@ pub const WIRE_MAJOR: u16 = 1;
 pub enum Message {
     /// The dialer introduces itself.
     Hello(Hello),
-    /// The accepter does so too; only now are the two connected.
+    /// The accepter introduces itself too; only then are the two connected.
     Welcome(Hello),
-    /// Opens an exchange: what I know.
+    /// Opens an exchange: the sender's digest.
     Syn {
         /// How far my copies reach.
         digest: Digest,
     },
-    /// Answers: what I want, and what you lack.
+    /// Answers: the lines of what the responder lacks, and the delta that the initiator lacks.
     SynAck {
-        /// Of what you know, where I am behind.
+        /// The lines of the receiver's digest in which the sender is behind.
         wants: Digest,
-        /// What you lack.
+        /// The delta that the receiver lacks.
         delta: Delta,
     },
-    /// Closes: what you want.
+    /// Closes: the delta that the responder wants.
     Ack {
-        /// What you want.
+        /// The delta that the responder wants.
         delta: Delta,
     },
     /// Unasked, on the stream for it.
     Gossip(Gossip),
-    /// Opens an exchange, or goes on with its opening: what I know, summed up.
+    /// Opens an exchange, or continues the opening: the sketch of the sender's digest.
     Cells(Cells),
     /// Asks for more cells.
     Further {
         /// How many.
         cells: u32,
     },
-    /// Answers cells: where we differ.
+    /// Answers cells: the difference.
     Differ {
-        /// My lines of those that differ.
+        /// The sender's lines of those that differ.
         lines: Digest,
-        /// What stands for those that you alone know.
+        /// The symbols of the lines that only the receiver knows.
         unknown: Vec<u32>,
     },
-    /// Answers cells: we differ so much that the digest costs less.
+    /// Answers cells: the two differ so much that the digest costs less.
     Full,
-    /// Asks for all that a delta was too small for: see [`bulk`](super::bulk).
+    /// Requests everything that did not fit into a delta: see [`bulk`](super::bulk).
     Pull {
-        /// How far my copies reach; `None`: I get it elsewhere.
+        /// How far the sender's copies reach; `None`: it gets the rest from another node.
         digest: Option<Digest>,
-        /// These are all that I know, not some that are asked about.
+        /// The lines are all that the sender knows, not only some that are in question.
         all: bool,
     },
-    /// A part of what was asked for.
+    /// A part of the requested state.
     More {
-        /// What you lack.
+        /// The delta that the receiver lacks.
         delta: Delta,
     },
 }
 
-/// Who speaks, in which life, and what it can do.
+/// The sender's name, generation and capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Hello {
-    /// The cluster; never state before this is known to agree.
+    /// The cluster; no state is exchanged before both ends agree on it.
     pub cluster: ClusterId,
-    /// The sender; its certificate must say the same.
+    /// The sender; its certificate must name the same.
     pub node: NodeId,
-    /// The sender's present life.
+    /// The sender's present generation.
     pub generation: Generation,
-    /// The latest life of the receiver that the sender knows; zero if none.
+    /// The latest generation of the receiver that the sender knows; zero if none.
     pub known: Generation,
-    /// What it can do beyond the wire's major version, a bit each. Unknown bits are ignored.
+    /// The sender's capabilities beyond the wire's major version, a bit each. Unknown bits are ignored.
     pub features: u64,
 }
 
 /// A sign of life, as a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Heartbeat {
-    /// The sender's present life.
+    /// The sender's present generation.
     pub generation: Generation,
-    /// Counts the sender's heartbeats in this life; an echo repeats that of the probe.
+    /// Counts the sender's heartbeats in this generation; an echo repeats the number of the probe.
     pub sequence: u64,
-    /// What the receiver is to do about it.
+    /// How the receiver is to answer.
     pub call: Call,
-    /// How slow the sender finds itself: see [`HEALTH_MAX`](super::liveness::HEALTH_MAX).
+    /// How slow the sender considers itself: see [`HEALTH_MAX`](super::liveness::HEALTH_MAX).
     pub health: u8,
 }
 
-/// What a heartbeat asks for.
+/// The answer that a heartbeat asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub enum Call {
-    /// Nothing: QUIC acknowledges it some time.
+    /// No answer: QUIC acknowledges it at some time.
     #[default]
     Beat,
     /// An echo, at once.
@@ -254,7 +254,7 @@ impl Heartbeat {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut datagram = vec![KIND_HEARTBEAT, VERSION];
-        // Two integers: there is nothing in it that could fail to encode.
+        // A heartbeat is a few integers: encoding it cannot fail.
         let _ = append(self, &mut datagram);
         datagram
     }
@@ -272,7 +272,7 @@ impl Heartbeat {
     }
 }
 
-/// The length of the frame that follows, checked against what is allowed here.
+/// The length of the frame that follows, checked against the limit that applies here.
 ///
 /// # Errors
 /// [`WireError::TooLong`].
@@ -320,7 +320,7 @@ fn sorted(digest: Digest) -> Result<Digest, WireError> {
     }
 }
 
-/// The lines of [`Message::Differ`]. A sketch tells of no more differences than it may have cells.
+/// The lines of [`Message::Differ`]. A sketch yields at most as many differences as it may have cells.
 struct Differing {
     lines: Digest,
     unknown: Vec<u32>,

@@ -1,11 +1,11 @@
-//! Who is not to be let in any more: statements that a certificate authority has signed, and their union.
+//! Revocations: statements signed by a certificate authority that end the certificates of a name, and their
+//! union.
 //!
-//! A statement names a node and a cutoff: every certificate of that name that is valid from the cutoff
-//! or earlier is revoked, and so is every life of the node that had begun by then. Whoever is issued a
-//! certificate after that is welcome again. Statements are only ever added, until their last
-//! certificate has expired: who merges them in whatever order comes to the same set, and nobody can
-//! take one back. Whether a signature counts is not decided here ([`Authorities`]); nothing here reads a
-//! certificate or a clock.
+//! A statement names a node and a cutoff: every certificate of that name that is valid from the cutoff or
+//! earlier is revoked, and so is every generation of the node that had begun by then. A node that is issued a
+//! certificate after that is accepted again. Statements are only ever added, until their last certificate has
+//! expired: nodes that merge them in any order get the same set, and no node can withdraw one.
+//! [`Authorities`] decides whether a signature counts; this module reads no certificate and no clock.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,30 +19,32 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::id::{ClusterId, Generation, NodeId};
 
-/// Most statements that are kept: with keys of Ed25519 they take 200 kB, with RSA of 4096 bits 640 kB.
-/// Beyond it those go that expire first.
+/// Most statements that are kept: with keys of Ed25519 they take 200 kB, with RSA of 4096 bits 640 kB. Beyond
+/// it the statements that expire first are dropped.
 pub const REVOCATIONS_MAX: usize = 1_024;
 /// Longest signature, in bytes: that of an RSA key of 4096 bits.
 pub const SIGNATURE_BYTES_MAX: usize = 512;
 /// Longest statement, in bytes: a name of 63, an issuer of 32, two times of 9, a signature, and 4 of
 /// lengths.
 pub const STATEMENT_BYTES_MAX: usize = 63 + 32 + 2 * 9 + SIGNATURE_BYTES_MAX + 4;
-/// For how long after its end a statement is still kept, in seconds: clocks may be so far apart.
+/// How long a statement is kept after its end, in seconds: clocks may differ by this much.
 pub const LINGER: u64 = 3_600;
 /// How far in the future a cutoff may be, in seconds: more than clocks differ by. A statement with a later cutoff
 /// revokes certificates that do not exist yet; it is neither accepted nor signed.
 pub const CUTOFF_AHEAD_MAX: u64 = 300;
 
-/// A statement of a certificate authority: a node's certificates of until then are revoked.
+/// A statement of a certificate authority: the certificates of a node that are valid from the cutoff or
+/// earlier are revoked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Revocation {
-    /// Whose certificates.
+    /// The name in the certificates.
     pub node: NodeId,
     /// Which authority says so.
     pub issuer: IssuerId,
-    /// Revoked is what is valid from this moment or an earlier one, in seconds since 1970.
+    /// The cutoff: certificates that are valid from this moment or an earlier one are revoked, in seconds
+    /// since 1970.
     pub cutoff: u64,
-    /// Until when such a certificate may be valid, in seconds since 1970.
+    /// The latest possible end of such a certificate, in seconds since 1970.
     pub expires: u64,
     /// The authority's signature of [`Revocation::message`]; at most [`SIGNATURE_BYTES_MAX`].
     pub signature: Vec<u8>,
@@ -52,7 +54,7 @@ pub struct Revocation {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct IssuerId(pub [u8; 32]);
 
-/// What knows which authorities are trusted at present.
+/// The view of which authorities are trusted at present.
 pub trait Authorities: fmt::Debug + Send + Sync {
     /// Whether an authority that is trusted now has signed this for our cluster.
     ///
@@ -60,11 +62,11 @@ pub trait Authorities: fmt::Debug + Send + Sync {
     /// [`RevocationError::UnknownIssuer`] or [`RevocationError::Forged`].
     fn verify(&self, statement: &Revocation) -> Result<(), RevocationError>;
 
-    /// Since when this node's own certificate is valid, in seconds since 1970; `None` if it has none:
-    /// then the beginning of its life counts.
+    /// The start of the validity of this node's own certificate, in seconds since 1970; `None` if it has
+    /// none: then the beginning of its generation counts.
     fn valid_from(&self) -> Option<u64>;
 
-    /// From now on, at once, certificates that these are about are refused.
+    /// Refuses the certificates that these are about, from now on and at once.
     fn enforce(&self, _revocations: &Arc<Revocations>) {}
 }
 
@@ -75,7 +77,7 @@ pub enum RevocationError {
     /// The bytes are no statement.
     #[error("these bytes are no revocation: {0}")]
     Malformed(String),
-    /// It is of an authority that is not trusted (any more).
+    /// The authority that signed it is not trusted (any more).
     #[error(
         "the revocation is of authority {0}, which is not among our roots: sign it with the key of an \
          authority that is"
@@ -93,13 +95,13 @@ pub enum RevocationError {
          with the clock of the authority's machine", date(*.0), CUTOFF_AHEAD_MAX
     )]
     Ahead(u64),
-    /// So many that end later are known that there is no room.
+    /// The set is full of statements that end later.
     #[error("{REVOCATIONS_MAX} revocations that end later are known, more are not kept")]
     Full,
 }
 
 impl Revocation {
-    /// What is signed: no other use of the key can be mistaken for it, nor another cluster's.
+    /// The signed bytes: they cannot be confused with another use of the key, or with another cluster.
     #[must_use]
     pub fn message(&self, cluster: &ClusterId) -> Vec<u8> {
         let mut message = LABEL.to_vec();
@@ -119,7 +121,7 @@ impl Revocation {
         bincode::encode_to_vec(self, config::standard()).expect("a vector takes any bytes")
     }
 
-    /// The statement in these bytes; whether it is true, [`Authorities`] say.
+    /// Decodes a statement; [`Authorities`] decides whether it is true.
     ///
     /// # Errors
     /// [`RevocationError::Malformed`]. It never panics.
@@ -183,7 +185,7 @@ impl Revocation {
         Ok(list)
     }
 
-    /// Checks the limits of one that was decoded as a part of something else.
+    /// Checks the limits of a statement that was decoded as a part of another message.
     pub(crate) fn check(&self) -> Result<(), String> {
         let len = self.signature.len();
         if len > SIGNATURE_BYTES_MAX {
@@ -206,8 +208,8 @@ impl Revocation {
         Ok(())
     }
 
-    /// Whether nothing is lost if the other one is kept instead. Of two that say the same of the same
-    /// authority (signatures of ECDSA are random) the lesser signature goes.
+    /// Whether nothing is lost if the other one is kept instead. Of two with the same content from the same
+    /// authority (signatures of ECDSA are random) the one with the lesser signature is dropped.
     fn is_covered_by(&self, other: &Self) -> bool {
         let times = |s: &Self| (s.cutoff, s.expires);
         (&self.node, self.issuer) == (&other.node, other.issuer)
@@ -233,7 +235,7 @@ impl fmt::Debug for IssuerId {
     }
 }
 
-/// The union of all statements that were taken.
+/// The union of all accepted statements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Revocations {
     statements: BTreeSet<Revocation>,
@@ -243,7 +245,8 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Takes over what a store has kept, without asking who has signed it: that was asked before.
+    /// Takes over the statements of a store without verifying their signatures: they were verified on
+    /// arrival.
     #[must_use]
     pub fn restored(statements: impl IntoIterator<Item = Revocation>) -> Self {
         let mut this = Self::default();
@@ -253,7 +256,7 @@ impl Revocations {
         this
     }
 
-    /// Adds one, unless it says nothing new. Returns those that it takes the place of.
+    /// Adds a statement, unless it adds nothing new. Returns those that it replaces.
     pub fn merge(&mut self, statement: Revocation) -> Option<Vec<Revocation>> {
         if self.covers(&statement) {
             return None;
@@ -281,7 +284,7 @@ impl Revocations {
         over
     }
 
-    /// Whether a statement is here, or one that says more.
+    /// Whether this statement, or one that covers it, is in the set.
     #[must_use]
     pub fn covers(&self, statement: &Revocation) -> bool {
         self.of(&statement.node).any(|known| statement.is_covered_by(known))
@@ -299,7 +302,7 @@ impl Revocations {
         self.cutoff(node).is_some_and(|cutoff| valid_from <= cutoff)
     }
 
-    /// Whether a life of this node had begun by the cutoff.
+    /// Whether a generation of this node had begun by the cutoff.
     #[must_use]
     pub fn ends(&self, node: &NodeId, generation: Generation) -> bool {
         self.cutoff(node).is_some_and(|cutoff| generation < first_life_after(cutoff))
@@ -322,7 +325,7 @@ impl Revocations {
         self.statements.range(lowest..).take_while(move |statement| statement.node == *node)
     }
 
-    /// Those that somebody lacks who has these.
+    /// The statements that a holder of these lacks.
     #[must_use]
     pub fn lacking(&self, theirs: &[Revocation]) -> Vec<Revocation> {
         let mut known: BTreeMap<&NodeId, Vec<&Revocation>> = BTreeMap::new();
@@ -340,13 +343,13 @@ impl Revocations {
         self.statements.len()
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.statements.is_empty()
     }
 
-    /// Equal sums, equal sets: no more is needed than that, since nobody but an authority can add one.
+    /// Equal sums mean equal sets: a weak sum is enough, since only an authority can add a statement.
     #[must_use]
     pub const fn sum(&self) -> u64 {
         self.sum
@@ -371,12 +374,12 @@ impl Revocations {
     }
 }
 
-/// What one statement adds to the sum.
+/// The contribution of one statement to the sum.
 fn term(statement: &Revocation) -> u64 {
     SipHasher24::new().hash(&statement.encode())
 }
 
-/// The first life that began after a cutoff: lives are counted in milliseconds.
+/// The first generation that began after a cutoff: generations are counted in milliseconds.
 #[must_use]
 pub const fn first_life_after(cutoff: u64) -> Generation {
     Generation(cutoff.saturating_add(1).saturating_mul(1_000))
@@ -399,9 +402,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// What the signature is for.
+/// The purpose of the signature.
 const LABEL: &[u8] = b"gossipmonger 1 revocation\0";
-/// The end of the year 9999, as of certificates (RFC 5280 section 4.1.2.5).
+/// The end of the year 9999, as in certificates (RFC 5280 section 4.1.2.5).
 const SECONDS_MAX: u64 = 253_402_300_799;
 
 #[cfg(test)]
@@ -473,7 +476,7 @@ mod tests {
             Revocation { signature: vec![9], ..statement("b", 1, 1, 1) },
         ];
         let union = Revocations::restored(all.clone());
-        // The first says less than the second; the last two say the same.
+        // The second covers the first; the last two have the same content.
         assert_eq!(union.len(), 4);
         for shift in 0..all.len() {
             let mut turned = all.clone();

@@ -1,16 +1,16 @@
-//! Signed heads: by them whoever relays a node's map can neither forge, nor roll back, nor leave out.
+//! Signed heads: a relay cannot forge, roll back or omit entries of another node's map.
 //!
-//! Each time that its map has changed and is to be told, the owner signs its [`Head`]: the life, how
-//! far the map reaches and is collected, the record, and the root of the [tree](super::tree) of all
-//! entries. The signature travels with the news as a [`Seal`]; a copy keeps the last one and passes it
-//! on, so that it can tell others nothing but what the owner has signed. Heads are signed with an
-//! Ed25519 key (RFC 8032): the certificate's own, or, where that is of another kind, one made for one
-//! life. A [`Credential`] says whose it is: the node's certificate, and, of a key made for a life, a
-//! signature with the certificate's key over it. It goes where the record goes.
+//! Each time its map has changed and is to be sent, the owner signs its [`Head`]: the generation, how far the
+//! map reaches and is collected, the record, and the root of the [tree](super::tree) of all entries. The
+//! signature travels with the update as a [`Seal`]. A copy keeps the last seal and passes it on, so that it
+//! can send others only what the owner has signed. Heads are signed with an Ed25519 key (RFC 8032): the key
+//! of the certificate or, if that key is of another kind, a key made for one generation. A [`Credential`]
+//! proves the holder of the key: it has the node's certificate and, for a key made for a generation, a
+//! signature over that key with the certificate's key. It travels with the record.
 //!
-//! A certificate that expires later ends connections, not what was said before: a head has no date. But it
-//! vouches for no life that begins after its end, and a life that is vouched for anew goes on with no older
-//! certificate: see [`claim`](super::claim).
+//! When a certificate expires, connections end, but earlier statements stay: a head has no date. But a
+//! certificate does not vouch for a generation that begins after its end, and a generation with a renewed
+//! certificate does not go back to an older one: see [`claim`](super::claim).
 
 use std::{fmt, sync::Arc};
 
@@ -38,10 +38,10 @@ pub struct Signature(pub [u8; 64]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct LifeKey(pub [u8; 32]);
 
-/// What an owner has signed of its map, without what is told beside it anyway.
+/// The signed part of a map, without the fields that are sent beside it anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Seal {
-    /// The map reached up to here. News that was cut does not reach it.
+    /// The map reached up to this version. An update that was cut short does not reach it.
     pub upto: Version,
     /// The version of the record then.
     pub record: Version,
@@ -51,46 +51,46 @@ pub struct Seal {
     pub signature: Signature,
 }
 
-/// What comes with news of a node that signs.
+/// The signature that comes with an update of a node that signs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Sealed {
-    /// What the owner has signed.
+    /// The signed head.
     pub seal: Seal,
-    /// Whose key that was, if the receiver's record is older than it.
+    /// The credential of the key, if the receiver's record is older than it.
     pub credential: Option<Arc<Credential>>,
-    /// If the news was cut: that of these versions it tells all that there is.
+    /// If the update was cut short: the proof that it has all entries of these versions.
     pub proof: Proof,
 }
 
 impl Sealed {
-    /// An upper bound of its bytes on the wire, but for the proof, which is made last.
+    /// An upper bound of its bytes on the wire, except for the proof, which is made last.
     #[must_use]
     pub fn header_len_max(credential: Option<&Credential>) -> usize {
         SEAL_BYTES_MAX + credential.map_or(0, Credential::encoded_len_max)
     }
 }
 
-/// Whose the key of a life is.
+/// Proves the holder of a generation's key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Credential {
-    /// The key that signs the heads of this life.
+    /// The key that signs the heads of this generation.
     pub key: LifeKey,
     /// The node's certificate, then intermediates, in DER.
     pub chain: Vec<Vec<u8>>,
     /// The kind of the signature, by RFC 8446, section 4.2.3; 0 if the key is the certificate's own.
     pub scheme: u16,
-    /// With the certificate's key, over [`Credential::statement`]; none over that key itself.
+    /// With the certificate's key, over [`Credential::statement`]; absent if that key itself signs the heads.
     pub signature: Vec<u8>,
 }
 
-/// What the certificate of a credential says of its node, as far as it counts for what is signed.
+/// The statements of a credential's certificate about its node, as far as signatures depend on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certified {
     /// Valid from, in seconds since 1970.
     pub not_before: u64,
     /// Valid until, in seconds since 1970.
     pub not_after: u64,
-    /// Where the node is; `None` if certificates of this cluster do not say it.
+    /// The datacenter of the node; `None` if certificates of this cluster do not name it.
     pub datacenter: Option<Datacenter>,
 }
 
@@ -99,13 +99,13 @@ pub struct Certified {
 pub struct Head<'a> {
     /// The owner.
     pub node: &'a NodeId,
-    /// Its life.
+    /// Its generation.
     pub generation: Generation,
-    /// The lives that this one continues.
+    /// The earlier generations that this one continues.
     pub ancestry: &'a [(Generation, Version)],
     /// How far the map reaches.
     pub max_version: Version,
-    /// Up to which version tombstones are gone.
+    /// Up to which version tombstones have been dropped.
     pub gc_floor: Version,
     /// The last write that replaced a part of a batch.
     pub torn: Version,
@@ -116,7 +116,7 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// What is signed: a hash that no other kind of statement can have.
+    /// The signed bytes: a hash that no other kind of statement can have.
     #[must_use]
     pub fn digest(&self, cluster: &ClusterId) -> Hash {
         let mut hasher = blake3::Hasher::new_derive_key(HEAD_CONTEXT);
@@ -147,7 +147,7 @@ impl Head<'_> {
 }
 
 impl Credential {
-    /// What the certificate's key signs: that this key speaks for this life of this node.
+    /// The bytes that the certificate's key signs: that this key speaks for this generation of this node.
     #[must_use]
     pub fn statement(
         cluster: &ClusterId,
@@ -191,7 +191,7 @@ pub struct LifeSigner {
 type Sign = dyn Fn(&Hash) -> Option<Signature> + Send + Sync;
 
 impl LifeSigner {
-    /// From 32 random bytes, which nobody else may know.
+    /// Makes a key from 32 random bytes, which must stay secret.
     ///
     /// # Errors
     /// [`Unusable`] if they are not a seed.
@@ -205,7 +205,7 @@ impl LifeSigner {
         Ok(Self::new(LifeKey(key), sign))
     }
 
-    /// One whose key is elsewhere.
+    /// A key that is held elsewhere.
     pub fn new(
         key: LifeKey,
         sign: impl Fn(&Hash) -> Option<Signature> + Send + Sync + 'static,
@@ -213,13 +213,13 @@ impl LifeSigner {
         Self { key, sign: Box::new(sign) }
     }
 
-    /// The key that the signatures are verified with.
+    /// The key that verifies the signatures.
     #[must_use]
     pub const fn key(&self) -> LifeKey {
         self.key
     }
 
-    /// Signs a head; `None` if the key cannot be used just now.
+    /// Signs a head; `None` if the key cannot be used at the moment.
     #[must_use]
     pub fn sign(&self, digest: &Hash) -> Option<Signature> {
         (self.sign)(digest)
@@ -239,30 +239,30 @@ impl LifeKey {
 #[error("these bytes are no Ed25519 seed")]
 pub struct Unusable;
 
-/// Whom certificates are shown to: what makes and judges [`Credential`]s.
+/// The view of the certificates: makes and judges [`Credential`]s.
 pub trait Notary: fmt::Debug + Send + Sync {
     /// The cluster.
     fn cluster(&self) -> &ClusterId;
 
-    /// The key that signs a life of this node, and what says so.
+    /// The key that signs a generation of this node, and the credential that proves it.
     ///
     /// # Errors
-    /// What keeps it from that.
+    /// The reason why there is none.
     fn begin(
         &self,
         node: &NodeId,
         generation: Generation,
     ) -> Result<(LifeSigner, Credential), String>;
 
-    /// Another number each time that this node's certificate has changed: then the key of the present
-    /// life is to be vouched for anew, since the authority of the old certificate may go.
+    /// A number that changes each time that this node's certificate has changed. Then the key of the present
+    /// generation needs a new credential, since the authority of the old certificate may go.
     fn revision(&self) -> u64;
 
-    /// Whether a credential is one of this life of this node, by a certificate that our roots vouch
-    /// for and that is not revoked. It may have expired since.
+    /// Whether a credential is for this generation of this node, with a certificate that chains to our roots
+    /// and is not revoked. It may have expired since.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why it is not.
     fn vet(
         &self,
         node: &NodeId,
@@ -270,13 +270,13 @@ pub trait Notary: fmt::Debug + Send + Sync {
         credential: &Credential,
     ) -> Result<(), String>;
 
-    /// What the certificate of a credential says of its node; `None` if it says nothing that counts. It
-    /// need not have been vetted.
+    /// The statements of a credential's certificate about its node; `None` if it has none that count. The
+    /// credential may be unchecked.
     fn certified(&self, credential: &Credential) -> Option<Certified>;
 
-    /// Whether a node may be taken up by what introduces it: a head that is signed with the key of a
-    /// credential, and that credential. Whoever finds out the same again may remember it. Returns the
-    /// credential, or an equal one that is here already.
+    /// Whether a node may be accepted by its introduction: a head that is signed with the key of a
+    /// credential, and that credential. An implementation may cache the result. Returns the credential, or an
+    /// equal one that is here already.
     ///
     /// # Errors
     /// [`Objection`].
@@ -295,34 +295,34 @@ pub trait Notary: fmt::Debug + Send + Sync {
     }
 }
 
-/// What is wrong with an introduction.
+/// The reason why an introduction is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objection {
     /// The head is not signed with that key.
     Signature,
-    /// The credential is not one of this node.
+    /// The credential is for another node.
     Credential,
 }
 
-/// What a node does about signatures: a cluster goes from unsigned to signed by these, a node at a time.
+/// How a node uses signatures: these let a cluster move from unsigned to signed, a node at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Signing {
-    /// Signs nothing; verifies what others have signed.
+    /// Signs nothing; verifies the signatures of others.
     Off,
-    /// Signs its own; takes what others have not signed.
+    /// Signs its own state; accepts unsigned state of others.
     Prefer,
-    /// Signs its own; refuses what others have not signed.
+    /// Signs its own state; refuses unsigned state of others.
     #[default]
     Require,
 }
 
-/// What a replica signs and verifies with.
+/// What a replica uses to sign and verify.
 #[derive(Clone, Debug)]
 pub struct Seals {
-    /// Who knows the certificates.
+    /// The view of the certificates.
     pub notary: Arc<dyn Notary>,
-    /// What is asked of others.
+    /// The requirement on others.
     pub signing: Signing,
 }
 
@@ -345,6 +345,6 @@ fn encoded(record: &NodeRecord) -> Vec<u8> {
 
 /// Two versions (18), two options (2), root and signature.
 const SEAL_BYTES_MAX: usize = 20 + 32 + 64;
-/// What the two kinds of statements begin with.
+/// The prefixes of the two kinds of statements.
 const HEAD_CONTEXT: &str = "gossipmonger 1 signed head of a node's map";
 const CREDENTIAL_CONTEXT: &[u8] = b"gossipmonger 1 key of a life\0";

@@ -1,17 +1,17 @@
-//! What each role of a client may ask an agent for. The owner of the socket may do everything.
+//! What a client of each role may ask an agent for. The owner of the socket may do everything.
 //!
-//! The table in `docs/cli.md` is this one; a test compares them.
+//! This is the table in `docs/cli.md`; a test compares them.
 
 use gossipmonger::tls::Role;
 
 use super::admin::Request;
 
-/// What a request needs when it comes from another machine.
+/// What a request needs if it comes from another machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// A client of this role, or of one that includes it.
+    /// A client of this role, or of a role that includes it.
     Role(Role),
-    /// The socket: no client may do it, since it would make members of clients.
+    /// The socket: no client may do it, since it would make clients members.
     Socket,
 }
 
@@ -22,19 +22,19 @@ pub(crate) struct Rule {
     pub(crate) needs: Needs,
 }
 
-/// The refusal of a request.
+/// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Forbidden {
-    /// The role is too little.
+    /// The role does not suffice.
     #[error("role {role} may not {name}; needs {needed}")]
     Role { role: Role, name: &'static str, needed: Role },
-    /// No role is enough.
+    /// No role suffices.
     #[error("{name} is not for clients: run it on the agent's own machine, with --dir")]
     Socket { name: &'static str },
 }
 
 impl Request {
-    /// The whole table. A request of a new kind does not compile until it has its row.
+    /// The whole table. A new kind of request does not compile until it has its row.
     pub(crate) const fn rule(&self) -> Rule {
         let (name, needs) = match self {
             Self::Get { .. } => ("get", Needs::Role(Role::Read)),
@@ -63,7 +63,7 @@ impl Request {
 }
 
 impl Rule {
-    /// Whether a client of this role may ask for it.
+    /// Whether a client of this role may make this request.
     pub(crate) fn permits(self, role: Role) -> Result<(), Forbidden> {
         let name = self.name;
         match self.needs {
@@ -73,7 +73,7 @@ impl Rule {
         }
     }
 
-    /// Whether it changes something, so that it is to be known who has asked for it.
+    /// Whether the request changes something: then the log names the client.
     pub(crate) fn changes(self) -> bool {
         !matches!(self.needs, Needs::Role(Role::Read | Role::Watch))
     }
@@ -109,12 +109,12 @@ mod tests {
         let refused = rule.permits(Role::Read).unwrap_err().to_string();
         assert_eq!(refused, "role read may not delete; needs admin");
         assert!(rule.changes() && rule.permits(Role::Admin).is_ok());
-        // Whoever has a token becomes a node, which no client may.
+        // A token makes its holder a node, and a client must not become one.
         let refused = request("create_token").rule().permits(Role::Admin).unwrap_err();
         assert!(refused.to_string().starts_with("create_token is not for clients"), "{refused}");
     }
 
-    /// Rows of the form "| `name` | ... | role |" below the heading.
+    /// The rows of the form "| `name` | ... | role |" below the heading.
     fn documented() -> BTreeMap<String, String> {
         let docs = include_str!("../../docs/cli.md");
         let (_, table) = docs.split_once("| request |").expect("docs/cli.md has the table");
@@ -126,7 +126,7 @@ mod tests {
         .collect()
     }
 
-    /// All requests there are, from what the parser says it would have understood.
+    /// The names of all requests, taken from the list in the parser's error.
     fn all_names() -> Vec<String> {
         let error = serde_json::from_value::<Request>(json!({"do": "?"})).unwrap_err().to_string();
         let mut names: Vec<_> = error.split('`').skip(3).step_by(2).map(str::to_owned).collect();
@@ -135,7 +135,7 @@ mod tests {
         names
     }
 
-    /// A request of this name, as it is on the wire.
+    /// A request of this name, in the form that is sent.
     fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),

@@ -1,6 +1,6 @@
-//! What the program and a running agent say to each other, over the Unix socket in the agent's
-//! directory, or over QUIC as a client with a certificate of its own. Whoever can open the socket is
-//! the node's owner; what a client may do its role says (`access.rs`).
+//! The protocol between the program and a running agent, over the Unix socket in the agent's directory, or over QUIC as
+//! a client with its own certificate. Any process that can open the socket counts as the node's owner; the role of a
+//! client limits what it may do (`access.rs`).
 //!
 //! Lines of JSON in UTF-8, each of at most [`LINE_BYTES_MAX`] bytes. A connection to the socket, or a
 //! bidirectional stream of a QUIC connection, carries one request,
@@ -10,11 +10,11 @@
 //! ```
 //!
 //! and its answer: any number of `{"item":...}`, then one `{"done":...}` or
-//! `{"error":{"code":"not_found","message":"..."}}`. What stands in `item` and `done` is what the
-//! program prints with `--json`, so it is described once, in `docs/cli.md`.
+//! `{"error":{"code":"not_found","message":"..."}}`. `item` and `done` contain what the program prints with `--json`,
+//! so `docs/cli.md` describes both.
 //!
-//! Who reads `watch` or `events` too slowly gets `{"item":{"event":"lagged","missed":N}}` and the
-//! next event: the agent holds no more for it than `event_queue`.
+//! A reader that is too slow for `watch` or `events` gets `{"item":{"event":"lagged","missed":N}}` and the next event:
+//! the agent queues no more for it than `event_queue`.
 
 use std::collections::BTreeMap;
 
@@ -42,9 +42,9 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// The version of this protocol; another one is refused.
+/// The version of this protocol; the agent refuses any other.
 pub(crate) const VERSION: u32 = 1;
-/// Longest line: the largest value allowed (4 MiB), each of its bytes escaped as six, and the rest.
+/// The longest line: the largest value allowed (4 MiB), each byte of it escaped as six, and the rest.
 pub(crate) const LINE_BYTES_MAX: usize = 6 * (4 << 20) + (64 << 10);
 /// The name of the socket in the agent's directory.
 pub(crate) const SOCKET: &str = "gossipmonger.sock";
@@ -57,7 +57,7 @@ pub(crate) struct Line {
     pub(crate) request: Request,
 }
 
-/// What the agent can be asked.
+/// A request to the agent.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub(crate) enum Request {
@@ -94,8 +94,8 @@ pub(crate) enum Request {
     Remove { node: NodeId },
     /// Done: [`Reloaded`].
     Reload,
-    /// Done: [`Revoked`](super::revocations::Revoked). The statement is in hexadecimal; without it the
-    /// agent signs one, if it is an issuer.
+    /// Done: [`Revoked`](super::revocations::Revoked). The statement is in hexadecimal; without one the agent signs
+    /// one, if it is an issuer.
     Revoke { node: NodeId, statement: Option<String> },
     /// Items: [`RevocationView`](super::revocations::RevocationView); done: [`Nothing`].
     Revocations,
@@ -110,7 +110,7 @@ pub(crate) enum Request {
 }
 
 impl Request {
-    /// What it is about, for the log: a key, a node, names of tags.
+    /// The subject of the request, for the log: a key, a node, names of tags.
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Set { key, .. } | Self::Delete { key } => format!("{key:?}"),
@@ -152,7 +152,7 @@ pub(crate) enum Code {
     NotFound,
     /// The client's role does not permit it.
     Forbidden,
-    /// Certificate, key or roots cannot be used.
+    /// The certificate, the key or the roots cannot be used.
     Credentials,
 }
 
@@ -165,13 +165,13 @@ pub(crate) enum Bytes {
     Base64(String),
 }
 
-/// A write was kept.
+/// A write was stored.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) version: Version,
 }
 
-/// A key.
+/// A key and its value.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) node: NodeId,
@@ -188,7 +188,7 @@ pub(crate) struct MemberView {
     /// The first of `addresses`.
     pub(crate) address: Option<Foreign>,
     pub(crate) state: State,
-    /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
+    /// `None`: the agent measures none, since the node is dead, has left or is unreachable.
     pub(crate) phi: Option<f64>,
     pub(crate) version: Version,
     pub(crate) generation: Generation,
@@ -198,7 +198,7 @@ pub(crate) struct MemberView {
     pub(crate) local: bool,
     /// Until when its certificate is valid, by RFC 3339.
     pub(crate) not_after: Option<Foreign>,
-    /// The certificate is to be renewed.
+    /// The certificate must be renewed soon.
     pub(crate) expires_soon: bool,
 }
 
@@ -247,29 +247,29 @@ pub(crate) struct Info {
     pub(crate) metrics: Option<Foreign>,
     pub(crate) gossip_interval_ms: u64,
     pub(crate) dead_peer_phi: f64,
-    /// How slow the agent finds itself; 0 is as it should be.
+    /// How slow the agent finds itself; 0 is normal.
     pub(crate) health: u32,
     pub(crate) seeds: Vec<String>,
-    /// Why seeds were not reached when they were last dialed: each way that was tried.
+    /// Why seeds were not reached when they were last dialed: one entry for each way that was tried.
     #[serde(default)]
     pub(crate) seed_failures: Vec<DialView>,
     pub(crate) certificate: CertificateView,
-    /// Why the certificate, key and roots that are in the files now are not in force.
+    /// Why the certificate, key and roots in the files are not active.
     pub(crate) certificate_problem: Option<Foreign>,
-    /// On how many nodes the certificate is to be renewed.
+    /// The number of nodes whose certificates must be renewed soon.
     pub(crate) certificates_expiring: usize,
-    /// What is to be done about that.
+    /// What to do about them.
     pub(crate) certificate_warning: Option<Foreign>,
-    /// What the store does not have of what the agent had written; `None` if nobody says so.
+    /// The writes of the agent that its store lost; `None` if no peer reports any.
     pub(crate) behind: Option<BehindView>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<String, u64>,
 }
 
-/// What a peer says that the agent came back without.
+/// What the agent lost, as a peer reports it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct BehindView {
-    /// The life that the peer knew.
+    /// The generation that the peer knew.
     pub(crate) generation: Generation,
     pub(crate) versions: u64,
     pub(crate) told_by: NodeId,
@@ -278,25 +278,25 @@ pub(crate) struct BehindView {
 /// A certificate; dates by RFC 3339.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CertificateView {
-    /// The URI of the node or client; `None` for an authority.
+    /// The URI of the node or client; `None` for a CA.
     pub(crate) name: Option<Foreign>,
     pub(crate) subject: Foreign,
     pub(crate) issuer: Foreign,
     pub(crate) serial: Foreign,
     pub(crate) not_before: Foreign,
     pub(crate) not_after: Foreign,
-    /// When its chain ends: `not_after`, or when an intermediate above it ends before that.
+    /// When its chain expires: at `not_after`, or earlier if an intermediate above it expires earlier.
     pub(crate) expires: Foreign,
     /// SHA-256 of the whole certificate, in hexadecimal.
     pub(crate) fingerprint: Foreign,
     pub(crate) authority: bool,
 }
 
-/// Something happened.
+/// An event.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Happening {
-    /// From here on nothing is missed. Always the first.
+    /// From here on the stream misses nothing. Always the first.
     Watching,
     NewPeer {
         peer: NodeId,
@@ -332,19 +332,19 @@ pub(crate) enum Happening {
         how: Foreign,
         /// The same as a sentence, with the node as its subject.
         sentence: Foreign,
-        /// The life that was known; null after leaving.
+        /// The generation that was known; null after leaving.
         earlier: Option<Generation>,
-        /// How many versions of it are lost; null unless it is behind.
+        /// How many versions of it are lost; null unless `how` is `behind`.
         versions: Option<u64>,
     },
     PeerRemoved {
         peer: NodeId,
-        /// Who told the agent so; `None`: it was removed there.
+        /// The node that reported it; `None`: it was removed at this agent.
         by: Option<NodeId>,
     },
     PeerRevoked {
         peer: NodeId,
-        /// By RFC 3339: certificates valid from then or earlier are refused.
+        /// By RFC 3339: nodes refuse certificates that are valid from then or earlier.
         cutoff: String,
     },
     PeerForgotten {
@@ -373,7 +373,7 @@ pub(crate) enum Happening {
     Error {
         message: String,
     },
-    /// So many events were missed, because the reader was too slow.
+    /// The reader missed this many events, because it was too slow.
     Lagged {
         missed: u64,
     },
@@ -400,21 +400,21 @@ pub(crate) enum Happening {
     },
 }
 
-/// Why a node is thought to be silent, and by whom.
+/// Why a node is considered silent, and by which nodes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Blame {
     /// [`Cause::as_str`].
     pub(crate) cause: Foreign,
     /// The cause as a sentence, with the peer as its subject.
     pub(crate) sentence: Foreign,
-    /// Those who agreed on it.
+    /// The nodes that agreed on it.
     pub(crate) observers: Vec<NodeId>,
 }
 
 /// The node has left.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Left {
-    /// How many peers have acknowledged it.
+    /// How many peers have acknowledged the message.
     pub(crate) acknowledged: usize,
 }
 
@@ -427,7 +427,7 @@ pub(crate) struct Tags {
 /// What a reload did.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Reloaded {
-    /// What has changed and is in force.
+    /// What has changed and is active.
     pub(crate) applied: Vec<String>,
     /// What has changed and needs a restart.
     pub(crate) restart_needed: Vec<String>,
@@ -436,7 +436,7 @@ pub(crate) struct Reloaded {
 /// A new token.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct TokenMade {
-    /// Whoever reads it may join.
+    /// A secret: its holder may join.
     pub(crate) token: String,
     #[serde(flatten)]
     pub(crate) row: TokenRow,
@@ -460,7 +460,7 @@ pub(crate) struct TokenRow {
     pub(crate) expires: Foreign,
     pub(crate) uses: u32,
     pub(crate) used: u32,
-    /// The last few nodes that it let in.
+    /// The last nodes that it admitted.
     pub(crate) by: Vec<NodeId>,
 }
 
@@ -470,13 +470,13 @@ pub(crate) struct Tokens {
     pub(crate) tokens: Vec<TokenRow>,
 }
 
-/// The node has a new certificate.
+/// The agent has a new certificate.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Renewed {
     pub(crate) certificate: CertificateView,
 }
 
-/// Nothing to say.
+/// An answer without content.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Nothing {}
 
@@ -488,7 +488,7 @@ impl Bytes {
         }
     }
 
-    /// The bytes; fails if the base64 is none.
+    /// The bytes; fails if the base64 is invalid.
     pub(crate) fn into_bytes(self) -> Result<Vec<u8>, CliError> {
         match self {
             Self::Text(text) => Ok(text.into_bytes()),
@@ -514,7 +514,7 @@ impl Blame {
         }
     }
 
-    /// For people.
+    /// The explanation for people.
     pub(crate) fn explained(&self) -> String {
         if self.observers.is_empty() {
             self.sentence.to_string()
@@ -697,9 +697,8 @@ impl From<&CliError> for Failure {
     }
 }
 
-/// Three digits are enough for a person, and keep lines short.
-/// The level of suspicion, where one is measured: not of a node that is dead, has left or cannot be
-/// reached.
+/// The level of suspicion, if the agent measures one: it measures none for a node that is dead, has left or is
+/// unreachable.
 pub(crate) fn measured(state: PeerState, phi: f64) -> Option<f64> {
     match state {
         PeerState::Dead | PeerState::Left | PeerState::Unreachable => None,
@@ -707,6 +706,7 @@ pub(crate) fn measured(state: PeerState, phi: f64) -> Option<f64> {
     }
 }
 
+/// Three digits are enough for a person, and keep lines short.
 pub(crate) fn rounded(phi: f64) -> f64 {
     (phi * 1000.0).round() / 1000.0
 }

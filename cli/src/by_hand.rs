@@ -1,4 +1,4 @@
-//! `ca rotate`, `ca status` and `cert renew`: what is done by hand to certificates that are in use.
+//! `ca rotate`, `ca status` and `cert renew`: manual operations on certificates in use.
 
 use std::{
     path::{Path, PathBuf},
@@ -113,12 +113,12 @@ pub(super) fn status(dir: &Path, args: &Status) -> Result<(), CliError> {
     show(dir, args.json)
 }
 
-/// What `ca rotate` and `ca status` end with.
+/// The last part of the output of `ca rotate` and `ca status`.
 #[derive(Serialize)]
 struct Standing {
     directory: String,
     phase: &'static str,
-    /// The one that issues first.
+    /// The CA that issues is the first.
     authorities: Vec<CertificateView>,
     roots: String,
     next: String,
@@ -154,7 +154,7 @@ fn show(dir: &Path, json: bool) -> Result<(), CliError> {
     output::lines(&format!("{phase}\n{}\n{:12} {roots}\n{next}", authorities.join("\n"), "roots"))
 }
 
-/// What the operator is to do next.
+/// What the operator must do next.
 fn next(dir: &Path, phase: RotationPhase) -> String {
     let (dir, roots) = (dir.display(), dir.join(file::ROOTS));
     let roots = roots.display();
@@ -182,7 +182,7 @@ pub(super) fn renew(dir: &Path, args: &Renew) -> Result<(), CliError> {
     }
 }
 
-/// Issues a certificate to the node of the directory, whose certificate may have expired.
+/// Issues a certificate to the node of the directory; its old certificate may have expired.
 fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     refuse_foreign_files(dir)?;
     let authority = Authority::load(ca)?;
@@ -200,14 +200,14 @@ fn break_glass(dir: &Path, ca: &Path, args: &Renew) -> Result<(), CliError> {
     let validity = DAY * u32::try_from(args.days).unwrap_or(u32::MAX);
     let options = LeafOptions { key: args.key.into(), ..LeafOptions::new(&name, validity) };
     let issued = authority.issue_with(&options)?;
-    // First: nothing that is in force becomes worse by it.
+    // First: this step breaks nothing that is active.
     rotation::replace_roots(&dir.join(file::ROOTS), authority.roots_pem())?;
     issued.save(dir, Existing::Replace)?;
     made(dir, &issued.certificate, args.json)
 }
 
-/// The name in the directory's certificate, and since when that is valid. The file alone proves nothing: an authority
-/// of `ca` must have signed it and the directory's key must be its key, or the operator states the same name.
+/// The name in the directory's certificate, and the start of its validity. The file alone proves nothing: a CA of `ca`
+/// must have signed it and the directory's key must be its key, or the operator states the same name.
 fn own_name(
     dir: &Path,
     ca: &Path,
@@ -242,8 +242,8 @@ fn own_name(
     }
 }
 
-/// Checks that certificate and key of a directory belong together and that our authority has signed the certificate,
-/// as of the time when it began: it may have expired since.
+/// Checks that certificate and key of a directory belong together and that the CA has signed the certificate, as of the
+/// start of its validity: it may have expired since.
 fn prove(dir: &Path, authority: &Authority, since: SystemTime) -> Result<(), String> {
     let roots = Roots::from_pem(authority.roots_pem().as_bytes()).map_err(|e| e.to_string())?;
     let (certificate, key) = (dir.join(file::CERTIFICATE), dir.join(file::KEY));
@@ -252,7 +252,7 @@ fn prove(dir: &Path, authority: &Authority, since: SystemTime) -> Result<(), Str
     roots.check(&identity, since).map_err(|refusal| refusal.reason.to_string())
 }
 
-/// By the agent if one runs there, otherwise by this process.
+/// The agent renews if one runs there, otherwise this process.
 fn renew_from_issuer(dir: &Path, args: &Renew) -> Result<(), CliError> {
     let certificate = match client::call::<Renewed>(dir, Request::Renew) {
         Ok(renewed) => renewed.certificate,
@@ -265,7 +265,7 @@ fn renew_from_issuer(dir: &Path, args: &Renew) -> Result<(), CliError> {
     output::line(&format!("renewed; valid until {}", certificate.expires))
 }
 
-/// Files that the configuration says are elsewhere are somebody else's to replace.
+/// Refuses if the configuration places the files elsewhere: then another PKI replaces them.
 fn refuse_foreign_files(dir: &Path) -> Result<(), CliError> {
     let path = dir.join(CONFIG);
     if !path.exists() {

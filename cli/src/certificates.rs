@@ -1,4 +1,4 @@
-//! `ca init`, `cert issue` and `cert show`; what comes later is in [`by_hand`] and [`revocations`].
+//! `ca init`, `cert issue` and `cert show`; later operations are in [`by_hand`] and [`revocations`].
 
 use std::{
     fmt,
@@ -153,7 +153,7 @@ fn init(dir: &Path, init: Init) -> Result<(), CliError> {
 }
 
 impl Cert {
-    /// Whether it asks an agent.
+    /// Whether the command sends a request to an agent.
     pub(crate) const fn asks_an_agent(&self) -> bool {
         matches!(self.command, CertCommand::Revoke(_) | CertCommand::Revocations(_))
     }
@@ -254,7 +254,7 @@ fn show(dir: Option<&Path>, args: &Show) -> Result<(), CliError> {
     output::lines(&shown.collect::<Vec<_>>().join("\n\n"))
 }
 
-/// The certificates of an agent, or of an authority.
+/// The certificates of an agent, or of a CA.
 fn in_directory(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     let names = [file::CERTIFICATE, file::CLIENT_CERTIFICATE, file::ROOTS, file::AUTHORITY];
     let files: Vec<_> =
@@ -323,5 +323,5 @@ pub(super) const fn days(time: Duration) -> u64 {
 }
 
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
-/// A hundred years: longer dates are mistakes.
+/// A hundred years: longer periods are mistakes.
 const DAYS_MAX: u64 = 36_500;

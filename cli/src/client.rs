@@ -1,5 +1,5 @@
-//! The program's side of the socket, or of a QUIC connection to another machine. One request each; it
-//! waits, but not for ever.
+//! The program's end of the socket, or of a QUIC connection to another machine. One request for each connection; the
+//! program waits for the answer, with a limit.
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -17,7 +17,7 @@ use super::{
     remote::{Target, Visit},
 };
 
-/// Asks an agent for one thing.
+/// Sends a request that has one answer.
 pub(crate) fn call<D: DeserializeOwned>(
     agent: impl Into<Target>,
     request: Request,
@@ -35,7 +35,7 @@ pub(crate) fn call<D: DeserializeOwned>(
     }
 }
 
-/// Asks an agent for many things, all that there are at the moment.
+/// Sends a request whose answer is a list of the present items.
 pub(crate) fn list<I: DeserializeOwned>(
     agent: impl Into<Target>,
     request: Request,
@@ -51,7 +51,7 @@ pub(crate) fn list<I: DeserializeOwned>(
     }
 }
 
-/// Hands over what an agent tells, until it ends.
+/// Passes on the items of an answer until it ends.
 pub(crate) fn watch<I: DeserializeOwned>(
     agent: impl Into<Target>,
     request: Request,
@@ -60,11 +60,11 @@ pub(crate) fn watch<I: DeserializeOwned>(
     stream(&agent.into(), request, None, take).map(drop)
 }
 
-/// How a stream has ended.
+/// How an answer has ended.
 enum End {
     /// The answer is complete.
     Done,
-    /// The agent on the other machine has ended, which ends what it tells as well.
+    /// The agent on the other machine has ended, and its answer with it.
     Broken,
 }
 
@@ -126,7 +126,7 @@ impl Client {
                 return Ok(());
             }
         };
-        // An agent that has refused without reading all of it has said why.
+        // An agent that refused before it read everything has sent the reason.
         match stream.write_all(line.as_bytes()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(broken(&error)),
             _ => Ok(()),
@@ -156,7 +156,7 @@ impl Client {
     }
 }
 
-/// Refuses a socket that another user has put into the directory, since the client believes the answers.
+/// Refuses a socket that another user has put into the directory, since the client trusts the answers.
 fn check_owner(stream: &UnixStream, dir: &Path) -> Result<(), CliError> {
     let ours = UnixStream::pair().and_then(|(one, _)| owner(&one))?;
     let (theirs, of_dir) = (owner(stream)?, dir.metadata()?.uid());
@@ -198,7 +198,8 @@ fn no_agent(dir: &Path) -> CliError {
     )
 }
 
-/// Not through `From<io::Error>`: a broken pipe is the reader's end there, the agent's here.
+/// Not through `From<io::Error>`: there a broken pipe means that the reader of the output ended, here that the agent
+/// did.
 fn broken(error: &io::Error) -> CliError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
@@ -208,7 +209,7 @@ fn broken(error: &io::Error) -> CliError {
     }
 }
 
-/// How long an answer may take; the agent itself gives up a call after half of it.
+/// The time limit for an answer; the agent itself gives up a call after half of it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest parse error that is printed, in characters: it quotes the answer.
 const WORDS_MAX: usize = 200;

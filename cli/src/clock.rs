@@ -12,7 +12,7 @@ use gossipmonger::protocol::time::Time;
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// Starts at [`ORIGIN`], so that what happened before the start can be expressed.
+    /// Starts at [`ORIGIN`], so that times before the start can be expressed.
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }

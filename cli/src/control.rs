@@ -1,4 +1,4 @@
-//! `leave`, `tags` and `reload`: what changes the node itself.
+//! `leave`, `tags` and `reload`: commands that change the node itself.
 
 use std::{collections::BTreeMap, path::Path, thread, time::Duration};
 
@@ -95,7 +95,7 @@ pub(crate) fn tags(agent: &Target, args: TagsArgs) -> Result<(), CliError> {
     output::table(["TAG", "VALUE"], &rows.collect::<Vec<_>>())
 }
 
-/// Waits until the agent has given the directory back, so that the next one can be started at once.
+/// Waits until the agent has released the directory, so that the next one can start at once.
 fn await_end(dir: &Path) {
     for _ in 0..END_POLLS {
         if !Lock::is_taken(dir) {
@@ -106,5 +106,5 @@ fn await_end(dir: &Path) {
 }
 
 const END_POLL: Duration = Duration::from_millis(20);
-/// Ten seconds: longer than the node takes to stop.
+/// Ten seconds: more than the node takes to stop.
 const END_POLLS: usize = 500;

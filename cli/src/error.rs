@@ -6,7 +6,7 @@ use gossipmonger::error::Error;
 
 use super::output;
 
-/// What the exit code of the program says.
+/// The meaning of the program's exit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Exit {
@@ -20,12 +20,12 @@ pub(crate) enum Exit {
     NotFound = 3,
     /// No agent runs in the directory.
     NoAgent = 4,
-    /// The node must not join: it has left on purpose, another process uses its name, its certificate
-    /// was revoked, or an issuer refused it.
+    /// The node must not join: it has left on purpose, another process uses its name, its certificate was revoked, or
+    /// an issuer refused it.
     Unwelcome = 5,
     /// The certificate, the key or the roots are missing, or cannot be used as they are now.
     Credentials = 6,
-    /// It was ended by hand before there was a verdict.
+    /// The user ended it before there was a verdict.
     Interrupted = 130,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct CliError {
 }
 
 impl CliError {
-    /// It failed for a reason that has no code of its own.
+    /// It failed for a reason without a code of its own.
     pub(crate) fn failed(message: impl fmt::Display) -> Self {
         Self::new(Exit::Failed, message)
     }
@@ -78,7 +78,7 @@ impl CliError {
         Self { exit, message: message.to_string() }
     }
 
-    /// Tells the user, and says what to exit with.
+    /// Prints the error, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if self.exit != Exit::Done {
             output::note(&self.message);
@@ -104,7 +104,7 @@ impl From<Error> for CliError {
 }
 
 impl From<io::Error> for CliError {
-    /// Who reads our output may have seen enough: that is no failure (`members | head -1`).
+    /// The reader of the output may have seen enough (`members | head -1`): that is not a failure.
     fn from(error: io::Error) -> Self {
         let exit =
             if error.kind() == io::ErrorKind::BrokenPipe { Exit::Done } else { Exit::Failed };

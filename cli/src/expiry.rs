@@ -1,4 +1,4 @@
-//! How the end of certificates is told to people: how long it is away, and on how many nodes.
+//! How commands show the expiry of certificates: the time left, and the number of nodes.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ pub(crate) fn left(until: SystemTime, now: SystemTime) -> String {
     }
 }
 
-/// What is to be warned of; `None`: nothing.
+/// The warning for the operator; `None`: there is no reason for one.
 pub(crate) fn warning(certificates: &Certificates, now: SystemTime) -> Option<String> {
     let first = certificates.first.filter(|_| certificates.expiring > 0)?;
     let nodes = match certificates.expiring {
@@ -24,7 +24,7 @@ pub(crate) fn warning(certificates: &Certificates, now: SystemTime) -> Option<St
     Some(format!("the certificate {expires} {when} on {nodes}: see members, and renew it there"))
 }
 
-/// In the largest unit of which there are two, or the smallest.
+/// In the largest unit of which there are at least two, or in the smallest.
 fn rough(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];

@@ -1,6 +1,6 @@
-//! `join`: from a token and a host to a directory that an agent starts in.
+//! `join`: makes a directory for an agent from a token and a host.
 //!
-//! Nothing that is there is overwritten, and after a failure nothing of it is left behind.
+//! It overwrites nothing that exists, and after a failure it removes what it made.
 
 use std::{
     fs::{self, OpenOptions},
@@ -74,7 +74,7 @@ pub(crate) fn run(dir: Option<&Path>, args: Args) -> Result<(), CliError> {
     tell(dir, &joined, args.json)
 }
 
-/// Not by clap: its message would repeat the secret.
+/// clap does not parse the token: its message would repeat the secret.
 fn read_token(given: &str) -> Result<zeroize::Zeroizing<String>, CliError> {
     let mut token = zeroize::Zeroizing::new(given.to_owned());
     if given == "-" {
@@ -89,7 +89,7 @@ fn read_token(given: &str) -> Result<zeroize::Zeroizing<String>, CliError> {
     Ok(token)
 }
 
-/// The host of the issuer; the port of its gossip, if somebody says.
+/// The host of the issuer, and the port of its gossip if it is known.
 #[derive(Debug, PartialEq)]
 struct Seed {
     host: String,
@@ -125,7 +125,7 @@ impl Seed {
     }
 }
 
-/// The directory to be filled. Until it is kept, whatever was made in it goes again.
+/// The directory to fill. Unless it is kept, everything made in it is removed again.
 struct Place {
     dir: PathBuf,
     made: Vec<PathBuf>,
@@ -134,7 +134,7 @@ struct Place {
 }
 
 impl Place {
-    /// Makes sure, before anybody is asked, that it can be written and that nothing is there.
+    /// Checks, before any request is sent, that the directory can be written and that its files do not exist.
     fn claim(dir: &Path) -> Result<Self, CliError> {
         let made_dir = !dir.exists();
         if made_dir {
@@ -159,7 +159,7 @@ impl Place {
         Ok(place)
     }
 
-    /// The configuration last: without it nobody takes this for a node that has joined.
+    /// Writes the configuration last: without it the directory does not look like that of a joined node.
     fn write(&mut self, joined: &Joined, config: &str) -> Result<(), CliError> {
         for name in [file::KEY, file::CERTIFICATE, file::ROOTS, CONFIG] {
             self.made.push(self.dir.join(name));

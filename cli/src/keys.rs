@@ -1,4 +1,4 @@
-//! `set`, `delete` and `get`: the node's own keys are written, everybody's are read.
+//! `set`, `delete` and `get`: they write the node's own keys and read the keys of every node.
 
 use std::{
     fs::File,
@@ -123,12 +123,12 @@ pub(crate) fn shown(value: &Bytes) -> String {
     }
 }
 
-/// Nothing is said to people: no news is good news.
+/// For people it prints nothing: success is silent.
 fn written(written: &Written, json: bool) -> Result<(), CliError> {
     if json { output::json(written) } else { Ok(()) }
 }
 
-/// Reads a value, and no more than any value may have.
+/// Reads a value, up to the size limit of values.
 fn read(from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(BATCH_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! The `gossipmonger` program: one file a group of subcommands.
+//! The `gossipmonger` program: one file for each group of subcommands.
 //!
 //! Subcommands that concern a running agent talk to it over the Unix socket in its directory, or with `--agent`
 //! over QUIC (`admin.rs`).
@@ -96,7 +96,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it asks an agent, on this machine or another.
+    /// Whether the command sends a request to an agent, on this machine or another.
     const fn asks_an_agent(&self) -> bool {
         match self {
             Self::Ca(_)
@@ -107,7 +107,7 @@ impl Command {
             | Self::Simulate(_)
             | Self::Completions { .. } => false,
             Self::Cert(args) => args.asks_an_agent(),
-            // `token` says itself that it is for the agent's own machine.
+            // `token` itself reports that it is for the agent's own machine.
             Self::Token(_)
             | Self::Set(_)
             | Self::Delete(_)
@@ -124,8 +124,8 @@ impl Command {
         }
     }
 
-    /// A flag that would change nothing is refused: its user thinks that it does. Environment variables
-    /// are for all commands, so they are ignored where they change nothing.
+    /// Refuses a flag that would have no effect, since its user expects one. Environment variables apply to all
+    /// commands, so they are ignored where they have no effect.
     fn refuse_what_it_ignores(&self, matches: &ArgMatches) -> Result<(), CliError> {
         let given = |id: &&str| matches.value_source(id) == Some(ValueSource::CommandLine);
         if !self.asks_an_agent()
@@ -143,7 +143,7 @@ impl Command {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    // An empty variable is as good as none.
+    // An empty variable counts as unset.
     let given = cli.dir.as_deref().filter(|dir| !dir.as_os_str().is_empty());
     let dir = given.unwrap_or_else(|| Path::new("."));
     let agent = &Target::new(dir, cli.remote);
@@ -178,7 +178,7 @@ fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
     output::value(&script, true)
 }
 
-/// Stands for `--dir`.
+/// The default of `--dir`.
 const DIR_VARIABLE: &str = "GOSSIPMONGER_DIR";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `members`, `info` and `remove`: who is there, what this node is, and who is to be forgotten.
+//! `members`, `info` and `remove`: they list the members, describe this node, and make the cluster forget a node.
 
 use std::collections::BTreeMap;
 
@@ -118,7 +118,7 @@ pub(crate) fn info(agent: &Target, args: &InfoArgs) -> Result<(), CliError> {
     output::pairs(&pairs)
 }
 
-/// What has been counted, a line each.
+/// The counters, one a line.
 fn counts(title: &'static str, counts: &BTreeMap<String, u64>) -> Vec<(&'static str, String)> {
     let counted = || counts.iter().filter(|(_, times)| **times > 0);
     let width = counted().map(|(_, times)| times.to_string().len()).max().unwrap_or(1);
@@ -158,7 +158,7 @@ pub(crate) fn suspicion(phi: Option<f64>) -> String {
     phi.map_or_else(|| "-".to_owned(), |phi| format!("{phi:.2}"))
 }
 
-/// When its certificate expires, to the day or to the second; marked if it is to be renewed.
+/// When its certificate expires, to the day or to the second; marked if it must be renewed soon.
 fn expiry(member: &MemberView) -> String {
     let Some(until) = &member.not_after else { return "-".to_owned() };
     match until.unescaped().split_once('T') {

@@ -1,7 +1,7 @@
-//! What is printed: JSON for programs, aligned columns for people.
+//! The output: JSON for programs, aligned columns for people.
 //!
-//! Output may contain untrusted text: keys, values, tags, names in certificates, answers of an agent. All text for
-//! standard output leaves through this file, which escapes it ([`foreign`]).
+//! It may contain untrusted text: keys, values, tags, names in certificates, answers of an agent. All text for standard
+//! output passes through this file, which escapes it ([`foreign`]).
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -46,21 +46,21 @@ pub(crate) fn note(note: &str) {
     let line = format!("gossipmonger: {}\n", foreign::escaped_lines(note));
     let (written, waits) = mpsc::channel();
     let write = move || {
-        // A closed standard error is no failure.
+        // A closed standard error is not a failure.
         let _ = io::stderr().write_all(line.as_bytes());
         let _ = written.send(());
     };
-    // What reads standard error may stand still: that must not keep the process from ending.
+    // The reader of standard error may hang: that must not keep the process from ending.
     if thread::Builder::new().spawn(write).is_ok() {
         let _ = waits.recv_timeout(NOTE_TIMEOUT);
     }
 }
 
-/// How long standard error may take to take a note.
+/// How long a note may take to be written to standard error.
 const NOTE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Ends the program when nobody reads its output any more (`watch | head -1`). A write would say so
-/// too, but the next may be hours away.
+/// Ends the program when the reader of its output is gone (`watch | head -1`). A write would fail then too, but the
+/// next one may be hours away.
 pub(crate) fn end_with_the_reader() {
     thread::spawn(|| {
         let out = io::stdout();
@@ -72,15 +72,15 @@ pub(crate) fn end_with_the_reader() {
                     std::process::exit(Exit::Done as i32)
                 }
                 Err(Errno::INTR) => {}
-                // A file has always a reader.
+                // A file always has a reader.
                 _ => return,
             }
         }
     });
 }
 
-/// Prints rows under a header, columns aligned; nothing but the header if there are none. On a
-/// terminal that is too narrow each row becomes a block of lines, `COLUMN  value`, instead.
+/// Prints rows under a header, columns aligned; only the header if there are no rows. If the terminal is too narrow,
+/// each row becomes a block of lines, `COLUMN  value`.
 pub(crate) fn table<const N: usize>(
     header: [&str; N],
     rows: &[[String; N]],
@@ -118,7 +118,7 @@ fn blocks<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> Result<(),
     Ok(())
 }
 
-/// How many columns the terminal has; `None` if the output is no terminal.
+/// The number of columns of the terminal; `None` if the output is not a terminal.
 fn terminal_width() -> Option<usize> {
     if !io::stdout().is_terminal() {
         return None;
@@ -127,7 +127,7 @@ fn terminal_width() -> Option<usize> {
     Some(usize::from(columns)).filter(|columns| *columns > 0)
 }
 
-/// Prints names and what they stand for, aligned.
+/// Prints names and their values, aligned.
 pub(crate) fn pairs(pairs: &[(&str, String)]) -> Result<(), CliError> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -138,8 +138,8 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> Result<(), CliError> {
     Ok(out.flush()?)
 }
 
-/// Prints a value as it is, with its control characters escaped if it is for a terminal. `raw`: not even a
-/// newline is added.
+/// Prints a value unchanged, except that control characters are escaped for a terminal. `raw`: without the final
+/// newline too.
 pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     if raw {
@@ -184,7 +184,7 @@ pub(crate) fn tags<'a>(tags: impl IntoIterator<Item = (&'a String, &'a String)>)
 
 /// Spaces between two columns.
 const GAP: usize = 2;
-/// Longer texts are cut in tables.
+/// Tables cut longer texts.
 const CELL_CHARS_MAX: usize = 80;
 
 #[cfg(test)]

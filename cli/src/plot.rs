@@ -1,7 +1,7 @@
 //! Line charts as SVG files, for the benchmarks and the simulator.
 //!
-//! One picture: a title, two axes, some named lines. Text is left to whoever shows the file: no font
-//! is looked for or measured here, so it works where none is installed.
+//! One picture: a title, two axes, some named lines. The program that shows the file renders the text: no font is
+//! looked up or measured here, so it works where none is installed.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -24,7 +24,7 @@ pub(crate) struct Chart {
     series: Vec<Series>,
 }
 
-/// What is along an edge of a chart.
+/// The axis along an edge of a chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     label: String,
@@ -39,12 +39,12 @@ struct Series {
 }
 
 impl Axis {
-    /// With equal steps, from zero on unless a value is below.
+    /// With equal steps, starting at zero unless a value is below.
     pub(crate) fn linear(label: impl Into<String>) -> Self {
         Self { label: label.into(), log: false }
     }
 
-    /// With a power of ten a step. What is not above zero is drawn at the lower edge.
+    /// One power of ten for each step. Values that are not above zero are drawn at the lower edge.
     pub(crate) fn log(label: impl Into<String>) -> Self {
         Self { label: label.into(), log: true }
     }
@@ -56,7 +56,7 @@ impl Chart {
         Self { title: title.into(), x, y, series: Vec::new() }
     }
 
-    /// Adds a line through `points`, in that order. Points that are no finite numbers are left out.
+    /// Adds a line through `points`, in that order. Points that are not finite are left out.
     #[must_use]
     pub(crate) fn line(
         mut self,
@@ -135,7 +135,7 @@ impl Chart {
 /// What drawing into an SVG file returns.
 type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
-/// How values are placed along an edge: as they are, or by their logarithm.
+/// How values are placed along an edge: linearly, or by their logarithm.
 #[derive(Clone, Debug)]
 struct Scale {
     log: bool,
@@ -205,7 +205,7 @@ impl Ranged for Scale {
 
 impl ValueFormatter<f64> for Scale {
     fn format_ext(&self, value: &f64) -> String {
-        // No more digits than a tick has: 0.30000000000000004 is 0.3.
+        // No more digits than a tick needs: 0.30000000000000004 is 0.3.
         let text = format!("{value:.DIGITS$}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     }
@@ -232,7 +232,7 @@ const X_LABELS_PX: i32 = 44;
 const Y_LABELS_PX: i32 = 70;
 /// Digits behind the point of a tick's label.
 const DIGITS: usize = 6;
-/// Eight that stay apart for those who see few colours (Okabe and Ito, "Color universal design").
+/// Eight colours that people with colour blindness can tell apart (Okabe and Ito, "Color universal design").
 const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

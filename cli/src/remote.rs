@@ -1,4 +1,4 @@
-//! An agent on another machine: where it is, and as whom it is asked.
+//! An agent on another machine: its address, and the identity with which the client connects.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ use super::{
     error::{CliError, Exit},
 };
 
-/// The environment variables of [`Flags`]. They are none of an agent's.
+/// The environment variables of [`Flags`]. An agent ignores them.
 pub(crate) const REMOTE_VARIABLES: [&str; 5] = [AGENT, CERT, KEY, ROOTS, EXPECT];
 const AGENT: &str = "GOSSIPMONGER_AGENT";
 const CERT: &str = "GOSSIPMONGER_AGENT_CERT";
@@ -39,7 +39,7 @@ const EXPECT: &str = "GOSSIPMONGER_AGENT_EXPECT";
 
 /// The flags of [`Flags`], by their ids.
 pub(crate) const FLAGS: [&str; 5] = ["agent", "cert", "client-key", "client-roots", "expect"];
-/// Over them in `--help`.
+/// Their heading in `--help`.
 pub(crate) const HEADING: &str = "Connection";
 
 /// Where to ask, if not in a directory of this machine.
@@ -64,13 +64,13 @@ pub(crate) struct Flags {
     expect: Option<String>,
 }
 
-/// A path that may be empty, as a variable may be.
+/// A path that may be empty, since a variable may be.
 pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
 impl Flags {
-    /// An empty variable is as good as none.
+    /// Treats an empty variable as unset.
     fn without_empty(self) -> Self {
         let text = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
         let path = |path: Option<PathBuf>| path.filter(|path| !path.as_os_str().is_empty());
@@ -84,12 +84,12 @@ impl Flags {
     }
 }
 
-/// The agent that a command is about.
+/// The agent that a command addresses.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
-    /// In a directory of this machine, asked over its socket.
+    /// In a directory of this machine, reached over its socket.
     Here(PathBuf),
-    /// Anywhere, asked over QUIC.
+    /// On any machine, reached over QUIC.
     There(Box<Remote>),
 }
 
@@ -105,7 +105,7 @@ impl Target {
         }
     }
 
-    /// The directory, for what only the owner of an agent may do.
+    /// The directory, for requests that only the owner of an agent may make.
     pub(crate) fn here(&self) -> Result<&Path, CliError> {
         match self {
             Self::Here(dir) => Ok(dir),
@@ -129,7 +129,7 @@ impl From<&Self> for Target {
     }
 }
 
-/// An agent to be asked over QUIC.
+/// An agent that is reached over QUIC.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
     address: String,
@@ -206,7 +206,7 @@ impl Remote {
                 Ok(Ok(reached)) => return Ok(reached),
                 Ok(Err(Failure::Connection(reason))) => {
                     last = explained(&self.address, &reason, verdict);
-                    // Who answers and refuses will not think otherwise at its other address.
+                    // An agent that refuses at one address also refuses at its others.
                     if last.exit() == Exit::Usage {
                         return Err(last);
                     }
@@ -232,15 +232,15 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// How long a line may take to come; `None`: as long as it likes.
+    /// Limits the time that a line may take to arrive; `None`: no limit.
     pub(crate) fn wait_at_most(&mut self, patience: Option<Duration>) {
         self.patience = patience;
     }
 
-    /// Sends a request. What is wrong with it the answer says.
+    /// Sends a request. If it is wrong, the answer says so.
     pub(crate) fn write(&mut self, line: &[u8]) {
-        // The stream is left open: its end would be that of who asks. An agent that refuses without
-        // reading all of it stops the stream, and says why.
+        // The stream stays open: its end would mean that the client has ended. An agent that refuses before it has read
+        // everything stops the stream, and sends the reason.
         let written = async { timeout(WRITE_TIMEOUT, self.send.write_all(line)).await };
         let _ = self.runtime.block_on(written);
     }
@@ -279,7 +279,7 @@ impl Visit {
 }
 
 impl Drop for Visit {
-    /// Tells the agent, so that the place is free at once.
+    /// Closes the connection explicitly, so that its place is free at once.
     fn drop(&mut self) {
         self.connection.close(VarInt::from_u32(0), b"done");
         let gone = async { timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await };
@@ -313,7 +313,7 @@ async fn connect(address: SocketAddr, config: &ClientConfig) -> Result<Reached, 
     Ok(Reached { endpoint, connection, send, receive })
 }
 
-/// Whether the agent has ended, as agents do.
+/// Whether the agent has ended in an orderly way.
 fn is_end(reason: &ConnectionError) -> bool {
     matches!(reason, ConnectionError::ApplicationClosed(closed)
         if closed.error_code == VarInt::from_u32(0))
@@ -331,7 +331,7 @@ fn explained(address: &str, reason: &ConnectionError, verdict: &Verdict) -> CliE
         }
         ConnectionError::TimedOut => silent(address),
         other => {
-            // It may quote the other end, which need not have a certificate.
+            // It may quote the other end, which may have no certificate.
             let why = Foreign::from(other.to_string()).cut(WORDS_MAX);
             let broke = format!("the connection to the agent at {address} broke: {why}");
             CliError::new(Exit::NoAgent, broke)
@@ -346,15 +346,15 @@ fn silent(address: &str) -> CliError {
     )
 }
 
-/// A connection in use is kept alive, since a quiet `watch` may be quiet for days.
+/// A connection in use is kept alive, since `watch` may have nothing to report for days.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// How long an address may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a request may take to be handed over.
+/// How long the sending of a request may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the end may take to be on its way.
+/// How long the sending of the close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(20);
-/// Addresses of one name that are tried.
+/// How many addresses of one name are tried.
 const ATTEMPTS_MAX: usize = 8;
 /// Longest explanation of an agent that is shown, in characters.
 const WORDS_MAX: usize = 200;

@@ -1,4 +1,4 @@
-//! `cert revoke` and `cert revocations`: whose certificates are not to be accepted any more.
+//! `cert revoke` and `cert revocations`: which certificates are no longer accepted.
 
 use std::path::{Path, PathBuf};
 
@@ -46,15 +46,15 @@ pub(crate) struct List {
     json: bool,
 }
 
-/// A statement, as it is shown.
+/// A statement, as the program shows it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct RevocationView {
     pub(crate) node: NodeId,
-    /// Revoked is what is valid from then or earlier, by RFC 3339.
+    /// Certificates valid from then or earlier are revoked, by RFC 3339.
     pub(crate) cutoff: Foreign,
     /// Until when such a certificate may be valid.
     pub(crate) expires: Foreign,
-    /// SHA-256 of the authority's public key, in hexadecimal.
+    /// SHA-256 of the CA's public key, in hexadecimal.
     pub(crate) issuer: Foreign,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct RevocationView {
 pub(crate) struct Revoked {
     #[serde(flatten)]
     pub(crate) view: RevocationView,
-    /// All statements, in hexadecimal: an authority is to know them.
+    /// All statements, in hexadecimal, for the CA's list.
     pub(crate) statements: Vec<String>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
     let statement = match (&authority, &args.ca) {
         (Some(authority), Some(ca)) => {
             let statement = authority.revoke(args.node.clone(), Clock::wall())?;
-            // First of all: whatever comes now, it issues nothing that is revoked.
+            // First: whatever happens now, the CA issues nothing that is revoked.
             authority.save_revocations(ca)?;
             Some(statement)
         }
@@ -84,7 +84,7 @@ pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
     if let (Some(authority), Some(ca)) = (&authority, &args.ca) {
         take_over(authority, ca, &revoked)?;
     }
-    // A statement that was signed here does not need the agent's word.
+    // A statement that was signed here needs no confirmation from the agent.
     let view = statement.as_ref().map_or(revoked.view, RevocationView::from);
     if view.node != args.node {
         let (asked, node) = (&args.node, &view.node);
@@ -102,8 +102,8 @@ pub(crate) fn revoke(agent: &Target, args: &Revoke) -> Result<(), CliError> {
     ))
 }
 
-/// Adds the statements of other issuers, from the agent's answer, to the authority's list, if an authority of the
-/// directory has signed them. A note names those that are not verified and not added.
+/// Adds the statements of other issuers, from the agent's answer, to the CA's list, if a CA of the directory has signed
+/// them. A note names those that are not verified and not added.
 fn take_over(authority: &Authority, ca: &Path, revoked: &Revoked) -> Result<(), CliError> {
     let told = revoked.statements.iter().take(REVOCATIONS_MAX);
     let refused = authority.heed(told.filter_map(|text| Revocation::from_text(text).ok()));
@@ -136,7 +136,7 @@ pub(crate) fn list(agent: &Target, args: &List) -> Result<(), CliError> {
     output::table(["NODE", "VALID UNTIL", "KEPT UNTIL", "AUTHORITY"], &rows)
 }
 
-/// Hands the agent all that an authority has revoked.
+/// Sends the agent all revocations of a CA.
 fn tell_all(agent: &Target, ca: &Path) -> Result<(), CliError> {
     let authority = Authority::load(ca)?;
     let statements = authority.statements()?;
@@ -167,7 +167,7 @@ impl From<&Revocation> for RevocationView {
 }
 
 impl Revoked {
-    /// What has been revoked of a node; `None` if nothing.
+    /// The revocation of a node; `None` if there is none.
     pub(crate) fn of(revocations: &Revocations, node: &NodeId) -> Option<Self> {
         let latest = revocations.of(node).max_by_key(|statement| statement.cutoff)?;
         let statements = revocations.iter().map(Revocation::to_text).collect();
@@ -175,5 +175,5 @@ impl Revoked {
     }
 }
 
-/// So much of an authority's name tells it from others.
+/// This many characters distinguish the name of a CA from others.
 const ISSUER_SHOWN: usize = 16;

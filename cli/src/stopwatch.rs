@@ -1,9 +1,9 @@
-//! Time for the eyes of people: how long something took. Nodes have a clock of their own.
+//! Elapsed time, shown to people. Nodes have a clock of their own.
 #![allow(clippy::disallowed_methods, reason = "measures for people, decides nothing in a node")]
 
 use std::time::{Duration, Instant};
 
-/// Runs from its start on.
+/// Runs from its creation on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
 

@@ -1,4 +1,4 @@
-//! A cluster that lives and dies with this process: its authority is never written anywhere.
+//! A cluster that exists only in this process: its CA is never written to a disk.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use gossipmonger::{
 
 use super::error::CliError;
 
-/// The authority of such a cluster.
+/// The CA of such a cluster.
 #[derive(Debug)]
 pub(crate) struct Throwaway {
     authority: Authority,
@@ -27,7 +27,7 @@ pub(crate) struct Credentials {
 }
 
 impl Throwaway {
-    /// Makes a new authority.
+    /// Makes a new CA.
     pub(crate) fn new(cluster: &str) -> Result<Self, CliError> {
         let cluster = ClusterId::new(cluster).map_err(CliError::failed)?;
         let authority =
@@ -46,8 +46,7 @@ impl Throwaway {
 }
 
 impl Credentials {
-    /// The default configuration of this node, on loopback, and its transport, by which it can be
-    /// silenced.
+    /// The default configuration of this node, on loopback, and its network, which can silence the node.
     pub(crate) fn config(&self) -> Result<(Config, Arc<QuicNetwork>), CliError> {
         let identity = self.identity()?;
         let name = identity.name().clone();
@@ -57,7 +56,7 @@ impl Credentials {
         Ok((Config::with_transport(name.cluster, name.datacenter, name.node, shared), transport))
     }
 
-    /// What a node shows, and whom it trusts.
+    /// The node's own identity, and the CAs that it trusts.
     pub(crate) fn parts(&self) -> Result<(Identity, Roots), CliError> {
         Ok((self.identity()?, self.roots.clone()))
     }

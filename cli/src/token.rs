@@ -1,4 +1,4 @@
-//! `token create`, `token list` and `token revoke`: asked of an agent that issues.
+//! `token create`, `token list` and `token revoke`: requests to an agent that is an issuer.
 
 use std::{path::Path, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `watch` and `events`: what happens, a line each, until the agent ends or the reader has enough.
+//! `watch` and `events`: prints events, one a line, until the agent ends or the reader stops.
 
 use super::{
     admin::{Happening, Request},
@@ -53,7 +53,7 @@ fn print(happening: &Happening, json: bool) -> Result<(), CliError> {
     described(happening).map_or(Ok(()), |line| output::line(&line))
 }
 
-/// An event for people; `None`: nothing worth a line.
+/// An event for people; `None`: it is not worth a line.
 fn described(happening: &Happening) -> Option<String> {
     Some(match happening {
         Happening::Watching => return None,

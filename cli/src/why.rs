@@ -1,4 +1,4 @@
-//! `why`: what has changed in what is thought of a peer, and for which reasons.
+//! `why`: the state transitions of a peer as this agent sees it, and their reasons.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -40,35 +40,35 @@ pub(crate) struct Why {
     json: bool,
 }
 
-/// What is thought of a node, and how that has come.
+/// The state of a node, and how it came about.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct WhyView {
     node: NodeId,
     state: State,
-    /// `None`: the agent measures none, since the node is dead, has left or cannot be reached.
+    /// `None`: the agent measures none, since the node is dead, has left or is unreachable.
     phi: Option<f64>,
     local: bool,
     /// Oldest first.
     changes: Vec<Change>,
-    /// Why the connection with it was last ended on purpose; `None` if it never was.
+    /// Why the connection with it was last closed on purpose; `None` if it never was.
     cut: Option<CutView>,
-    /// Why it was not reached when it was last dialed: each way that was tried.
+    /// Why it was not reached when it was last dialed: one entry for each way that was tried.
     #[serde(default)]
     dials: Vec<DialView>,
-    /// When it was last removed before its time; `None` if it never was.
+    /// When it was last removed before `forget_after`; `None` if it never was.
     removed: Option<RemovedView>,
     /// Which of its certificates are revoked, if any are.
     revoked: Option<RevocationView>,
 }
 
-/// What the agent remembers of a node, whether the node is known now or not.
+/// What the agent remembers of a node, whether it knows the node now or not.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
-    /// Why the connection with it was last ended on purpose.
+    /// Why the connection with it was last closed on purpose.
     pub(crate) cut: Option<Cut>,
     /// Why it was not reached when it was last dialed.
     pub(crate) dials: Vec<DialView>,
-    /// When it was last removed, and who told the agent so; `None` if it was asked there.
+    /// When it was last removed, and the node that reported it; `None` if an operator asked this agent.
     pub(crate) removal: Option<(Time, Option<NodeId>)>,
 }
 
@@ -77,23 +77,23 @@ pub(crate) struct Past {
 struct RemovedView {
     at: Foreign,
     age_ms: u64,
-    /// Who told the agent so; `None`: it was asked there.
+    /// The node that reported it; `None`: an operator asked this agent.
     by: Option<NodeId>,
 }
 
-/// A connection was ended on purpose.
+/// A connection was closed on purpose.
 #[derive(Debug, Serialize, Deserialize)]
 struct CutView {
     at: Foreign,
     age_ms: u64,
-    /// Whether the node ended it, and not this agent.
+    /// Whether the node closed it, not this agent.
     by_peer: bool,
-    /// As it is counted among the refusals.
+    /// The label under which refusals are counted.
     label: Foreign,
     reason: Foreign,
 }
 
-/// A way to an address led nowhere.
+/// An attempt to reach an address failed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DialView {
     at: Foreign,
@@ -102,17 +102,17 @@ pub(crate) struct DialView {
     address: Foreign,
     /// What it was resolved to.
     to: Option<Foreign>,
-    /// The address of the agent that it was dialed from.
+    /// The address of the agent from which it dialed.
     from: Option<Foreign>,
     reason: Foreign,
-    /// All of it as a sentence.
+    /// The whole attempt as a sentence.
     sentence: Foreign,
 }
 
-/// One change of what is thought of a node.
+/// One state transition of a node.
 #[derive(Debug, Serialize, Deserialize)]
 struct Change {
-    /// By RFC 3339 with milliseconds, from the age and the present wall clock of the agent.
+    /// By RFC 3339 with milliseconds, computed from the age and the agent's present wall clock.
     at: Foreign,
     age_ms: u64,
     from: State,
@@ -122,25 +122,25 @@ struct Change {
     sentence: Foreign,
     phi: f64,
     observers: Vec<NodeId>,
-    /// For how long the agent itself had stood still shortly before.
+    /// How long the agent itself had stood still shortly before.
     stall_ms: f64,
-    /// `None`: the agent does not hear the node itself, it was told.
+    /// `None`: the agent does not hear the node itself; others reported it.
     evidence: Option<EvidenceView>,
 }
 
-/// What the agent itself had heard.
+/// What the agent itself heard.
 #[derive(Debug, Serialize, Deserialize)]
 struct EvidenceView {
     heard: bool,
     silence_ms: f64,
     connection: Connection,
     rtt_ms: Option<f64>,
-    /// The part of the packets that is lost; `None`: none was measured.
+    /// The part of the packets that is lost; `None`: it was not measured.
     loss: Option<f64>,
     unanswered_probes: u32,
 }
 
-/// Who has begun the connection on which it should have been heard.
+/// Which end dialed the connection that should have carried signs of life.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Connection {
@@ -231,7 +231,7 @@ impl WhyView {
         if self.state == State::Removed {
             return format!("{node} is not known: it was removed, and forgotten before its time");
         }
-        // What follows in the table says what else it has done.
+        // The table below shows the rest of its history.
         match self.changes.iter().rev().find(|change| change.from != change.to) {
             _ if self.local => format!("{node} is this node itself"),
             None if !self.changes.is_empty() => format!("{node} is {state} since this node met it"),
@@ -274,7 +274,7 @@ impl DialView {
         }
     }
 
-    /// For people.
+    /// The explanation for people.
     pub(crate) fn sentence(&self) -> String {
         format!("not reached {} ago at {}", shown_time(self.age_ms as f64), self.sentence)
     }
@@ -343,7 +343,7 @@ impl EvidenceView {
                 None => Connection::None,
             },
             rtt_ms: evidence.rtt.map(millis),
-            // The least that phi assumes is no measurement.
+            // The minimum that phi assumes is not a measurement.
             loss: Some(evidence.loss).filter(|loss| *loss > LOSS_MIN).map(rounded),
             unanswered_probes: evidence.probes,
         }
@@ -371,7 +371,7 @@ impl EvidenceView {
     }
 }
 
-/// Names with commas, or a dash.
+/// Names separated by commas, or a dash.
 pub(crate) fn names(nodes: &[NodeId]) -> String {
     if nodes.is_empty() {
         return "-".to_owned();
@@ -379,14 +379,14 @@ pub(crate) fn names(nodes: &[NodeId]) -> String {
     nodes.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// When something was, by the present wall clock, and for how many milliseconds that has been so.
+/// When something happened, by the present wall clock, and how many milliseconds ago.
 fn when(snapshot: &Snapshot, at: Time) -> (Foreign, u64) {
     let age = snapshot.now().since(at);
     let wall = Clock::wall().checked_sub(age).map(moment).unwrap_or_default();
     (wall.into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// RFC 3339 with milliseconds: several changes of one second are in order with the log.
+/// RFC 3339 with milliseconds: several changes within one second can be ordered against the log.
 fn moment(at: SystemTime) -> String {
     let millis = at.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_millis();
     format!("{}.{millis:03}Z", date(at).trim_end_matches('Z'))

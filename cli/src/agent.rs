@@ -1,7 +1,7 @@
-//! `agent`: one node, from one directory, until it is told to stop.
+//! `agent`: runs one node from one directory until it is told to stop.
 //!
-//! SIGTERM and SIGINT tell the peers that the node leaves and end it; the next start joins again.
-//! That is for restarts: nobody is alarmed. Only `leave` is remembered.
+//! On SIGTERM and SIGINT the node announces to its peers that it leaves, and ends; the next start joins again. That is
+//! for restarts: nobody is alarmed. Only `leave` is recorded for later starts.
 
 pub(crate) mod directory;
 mod files;
@@ -74,7 +74,7 @@ fn run_logged(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Resul
     ended
 }
 
-/// Runs from the moment on when certificate, key and roots can be used.
+/// Starts the node, and runs it from the moment on when certificate, key and roots can be used.
 async fn start(
     dir: &Path,
     flags: Flags,
@@ -95,7 +95,7 @@ async fn start(
     serve(dir, flags, begun, logs, signals).await
 }
 
-/// A node that runs, and what is bound for it.
+/// A node that runs, and the resources bound for it.
 struct Begun {
     node: Gossipmonger,
     running: JoinHandle<()>,
@@ -103,7 +103,7 @@ struct Begun {
     bound: Bound,
 }
 
-/// What a node needs of the system, apart from its gossip.
+/// The resources that a node needs apart from its gossip.
 struct Bound {
     transport: Arc<QuicNetwork>,
     trusted: BTreeSet<String>,
@@ -112,8 +112,8 @@ struct Bound {
     server: Server,
 }
 
-/// Starts the node when certificate, key and roots can be used. It may be dropped at any moment: whatever
-/// waits for the system does so on threads that nobody waits for.
+/// Starts the node when certificate, key and roots can be used. The future may be dropped at any moment: calls that
+/// wait for the system run on threads that nobody joins.
 async fn begin(
     dir: &Path,
     flags: &Flags,
@@ -124,19 +124,19 @@ async fn begin(
 ) -> Result<Begun, CliError> {
     tracing::debug!("reading certificate, key and roots");
     let (settings, ready) = waiting::ready(dir, flags, settings, logs, hangup).await?;
-    // Not before: the agent leaves no lock in a directory that is not a node's.
+    // Not earlier: the agent leaves no lock in a directory that is not a node's.
     let here = dir.to_owned();
     let taken = move || Lock::take(&here);
     *lock = Some(offload(&FILES, "taking the directory's lock", FILE_TIMEOUT, taken).await?);
     let (here, these) = (dir.to_owned(), settings.clone());
-    // A large store takes its time.
+    // A large store takes a while.
     let bound = tokio::task::spawn_blocking(move || bind(&here, &these, ready)).await;
     let (config, bound) = bound.map_err(CliError::failed)??;
     let (node, running) = Gossipmonger::spawn(config).await?;
     Ok(Begun { node, running, settings, bound })
 }
 
-/// Opens the store, and binds what is not the gossip's. In a tokio runtime, on a thread that may block.
+/// Opens the store, and binds everything except the gossip's sockets. In a tokio runtime, on a thread that may block.
 fn bind(dir: &Path, settings: &Settings, ready: Ready) -> Result<(Config, Bound), CliError> {
     let Ready { credentials, issuer } = ready;
     journal::warn_of(&credentials);
@@ -189,7 +189,7 @@ async fn serve(
     if let Some(metrics) = metrics {
         metrics.abort();
     }
-    // Those who have asked are answered, watchers see the end, the journal has it all.
+    // Open requests are answered, watchers see the end, and the journal is complete.
     let rest = async { (running.await, server.await, events.await) };
     if tokio::time::timeout(REST_TIMEOUT, rest).await.is_err() {
         tracing::warn!("not everything ended in time");
@@ -197,7 +197,7 @@ async fn serve(
     ended
 }
 
-/// What the system may tell the agent.
+/// The signals that the agent handles.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -213,7 +213,7 @@ impl Signals {
         })
     }
 
-    /// Does what the signals say, until the node has ended; `None`: it is not to be waited for.
+    /// Acts on the signals until the node has ended; `None`: do not wait for the node.
     async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
         let mut hanging_up = None;
         let mut again = false;
@@ -222,7 +222,7 @@ impl Signals {
                 problem = agent.node.ended() => return Some(ended(problem)),
                 () = stop(&mut self.terminate, &mut self.interrupt) => break,
                 _ = self.hangup.recv() => match hanging_up {
-                    // What it has read may be what was there before.
+                    // The reload that is running may have read the files before they changed.
                     Some(_) => again = true,
                     None => hanging_up = Some(Box::pin(hang_up(agent))),
                 },
@@ -240,7 +240,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a second signal. What comes with the first is the same wish: wrappers such as
+    /// Waits for a second signal. A signal right after the first is part of the same request: wrappers such as
     /// `timeout` signal the process, and then its group.
     async fn stop_again(&mut self) {
         let echoes = async {
@@ -261,7 +261,7 @@ async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-/// Waits for the end of what is under way, if anything is.
+/// Waits for the end of the future, if there is one.
 async fn done(under_way: &mut Option<Pin<Box<impl Future<Output = ()>>>>) {
     match under_way {
         Some(under_way) => under_way.await,
@@ -283,11 +283,11 @@ async fn leave(node: &Gossipmonger) {
 async fn hang_up(agent: &Agent) {
     tracing::info!("told to reload by SIGHUP");
     match NotifyState::monotonic_usec_now() {
-        // In one message: systemd wants to know which of several reloads this is.
+        // In one message: systemd needs it to tell several reloads apart.
         Ok(now) => notify(vec![NotifyState::Reloading, now]).await,
         Err(_) => notify(vec![NotifyState::Reloading]).await,
     }
-    // The reloader has logged what came of it.
+    // The reloader has logged the result.
     let _ = agent.reloader.reload().await;
     notify(vec![NotifyState::Ready]).await;
 }
@@ -302,14 +302,14 @@ fn ended(problem: Option<Problem>) -> Result<(), CliError> {
     }
 }
 
-/// Loads and judges certificate, key and roots, as the settings say.
+/// Loads and judges certificate, key and roots according to the settings.
 async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials, CliError> {
     let dir = dir.to_owned();
     offload(&FILES, CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
 }
 
-/// Tells systemd's watchdog that the runtime makes progress, three times as often as it asks for: a runtime
-/// whose threads all wait for something stops telling.
+/// Reports to systemd's watchdog that the runtime makes progress, three times as often as it asks for: if all threads
+/// of the runtime are blocked, the reports stop.
 async fn keep_alive() {
     let Some(most) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = tokio::time::interval((most / 3).max(WATCHDOG_PERIOD_MIN));
@@ -319,7 +319,7 @@ async fn keep_alive() {
     }
 }
 
-/// Tells systemd, if it is there.
+/// Sends a message to systemd, if it is there.
 async fn notify(state: Vec<NotifyState<'static>>) {
     let told = move || {
         let _ = sd_notify::notify(&state);
@@ -343,17 +343,17 @@ impl From<SpawnError> for CliError {
     }
 }
 
-/// Signals so close together are one.
+/// Signals so close together count as one.
 const ECHO_TIME: Duration = Duration::from_millis(250);
-/// How long answers on their way may take after the node has ended.
+/// How long answers in progress may take after the node has ended.
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long lines of the log may take to be written at the end.
+/// How long the last lines of the log may take to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long systemd may take to take a message.
+/// How long systemd may take to receive a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 /// The shortest time between two messages to the watchdog.
 const WATCHDOG_PERIOD_MIN: Duration = Duration::from_millis(100);
-/// What is said of files that are waited for.
+/// How messages call the reading of these files.
 const CREDENTIALS: &str = "reading certificate, key and roots";
-/// How long a file system call under way may hold up the end.
+/// How long a file system call in progress may delay the end.
 const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);

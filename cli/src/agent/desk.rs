@@ -1,4 +1,4 @@
-//! The agent's side for clients of other machines: what the socket serves, as far as a role permits.
+//! The agent's end for clients on other machines: what the socket serves, as far as the client's role permits.
 
 use std::{
     convert::Infallible,
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, 
 
 use super::server::{Agent, Caller, Who};
 
-/// Serves clients for as long as the agent is there.
+/// Serves clients as long as the agent runs.
 pub(super) struct Desk(Weak<Agent>);
 
 impl Desk {
@@ -63,7 +63,7 @@ impl ClientHandler for Desk {
                     send.finish();
                     let _ = tokio::time::timeout(TAKE_TIMEOUT, send.delivered()).await;
                     if leaves {
-                        // Only now: the connection goes with the node, and the answer would go with it.
+                        // Not earlier: the connection ends with the node, and the answer would be lost.
                         agent.node.shutdown().await;
                     }
                 }
@@ -72,7 +72,7 @@ impl ClientHandler for Desk {
     }
 }
 
-/// Brings what the client sends to the caller, until either ends.
+/// Copies what the client sends to the caller, until either ends.
 async fn bring(mut receive: Box<dyn ReceiveStream>, mut to: WriteHalf<DuplexStream>) {
     while let Ok(Some(chunk)) = receive.read(PIPE_BYTES).await {
         if to.write_all(&chunk).await.is_err() {
@@ -82,7 +82,7 @@ async fn bring(mut receive: Box<dyn ReceiveStream>, mut to: WriteHalf<DuplexStre
     let _ = to.shutdown().await;
 }
 
-/// Delivers what the caller answers to the client; says whether all of it could be handed over.
+/// Copies what the caller answers to the client; says whether all of it could be sent.
 async fn deliver(mut from: ReadHalf<DuplexStream>, send: &mut dyn SendStream) -> bool {
     let mut buffer = BytesMut::with_capacity(PIPE_BYTES);
     while let Ok(1..) = from.read_buf(&mut buffer).await {

@@ -1,4 +1,4 @@
-//! The agent's directory: what is in it, and that one agent has it at a time.
+//! The files of an agent's directory, and the lock that admits one agent at a time.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -15,12 +15,12 @@ use crate::error::CliError;
 
 /// The configuration; it may be missing.
 pub(crate) const CONFIG: &str = "gossipmonger.toml";
-/// Held by the agent as long as it runs.
+/// Held by the agent while it runs.
 pub(crate) const LOCK: &str = "gossipmonger.lock";
 /// The store.
 pub(crate) const STORE: &str = "store.redb";
 
-/// Refuses what is no directory; it may be mounted later.
+/// Refuses a path that is not a directory; it may be mounted later.
 pub(crate) fn check(dir: &Path) -> Result<(), CliError> {
     match fs::metadata(dir) {
         Ok(found) if found.is_dir() => Ok(()),
@@ -29,7 +29,7 @@ pub(crate) fn check(dir: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Refuses a file of the agent that is not there, or cannot be got at, which is not the same.
+/// Refuses a file of the agent that does not exist, or that cannot be accessed, which is a different error.
 pub(crate) fn check_file(file: &Path) -> Result<(), CliError> {
     match fs::metadata(file) {
         Ok(_) => Ok(()),
@@ -40,7 +40,7 @@ pub(crate) fn check_file(file: &Path) -> Result<(), CliError> {
     }
 }
 
-/// Whether something is certainly not there.
+/// Whether the path certainly does not exist.
 pub(crate) fn is_absent(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|error| is_absence(&error))
 }
@@ -59,7 +59,7 @@ fn unreachable(path: &Path, error: &io::Error) -> CliError {
     CliError::credentials(format!("{}: {error}{whose}", path.display()))
 }
 
-/// What to run to make an agent's directory.
+/// The command that makes an agent's directory.
 pub(crate) fn how_to_make(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -69,14 +69,14 @@ pub(crate) fn how_to_make(dir: &Path) -> String {
     )
 }
 
-/// The directory is this process's as long as this lives; the system releases it with the process.
+/// This process has the directory while this lives; the system releases it with the process.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the directory, and notes in the lock who has it. Waits a moment for one that is ending.
+    /// Takes the directory, and writes into the lock which process has it. Waits a moment for an agent that is ending.
     pub(crate) fn take(dir: &Path) -> Result<Self, CliError> {
         let path = dir.join(LOCK);
         let failed = |error| CliError::failed(format!("{}: {error}", path.display()));
@@ -97,7 +97,7 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// Whether somebody has the directory; `false` as well if that cannot be told.
+    /// Whether another process has the directory; also `false` if that cannot be determined.
     pub(crate) fn is_taken(dir: &Path) -> bool {
         let lock = File::options().read(true).write(true).open(dir.join(LOCK));
         lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))

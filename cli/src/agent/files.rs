@@ -1,9 +1,9 @@
-//! Watches the files of certificate, key and roots, which anything may replace at any time.
+//! Watches the files of certificate, key and roots, which any program may replace at any time.
 //!
-//! They are looked at, not subscribed to: that works on every file system, through symbolic links that
-//! are swapped (as Kubernetes and SPIRE do), and needs no one to tell us. They are loaded when they have
-//! stopped changing. Files that cannot be used may be on their way still, so they are tried again for
-//! some seconds before that is said; what is in force stays in force.
+//! The agent polls them, instead of subscribing to changes: that works on every file system, through symbolic links
+//! that are swapped (as Kubernetes and SPIRE do), and needs no notification. It loads them when they have stopped
+//! changing. Files that cannot be used may still be incomplete, so it tries again for some seconds before it reports
+//! them; the active credentials stay active.
 
 use std::{
     fs::{self, Metadata},
@@ -24,7 +24,7 @@ use super::{
 pub(super) async fn watch(agent: Arc<Agent>) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // What has changed while the node started is found by the first look.
+    // The first look finds what changed while the node started.
     let mut watch = Watch::default();
     loop {
         looks.tick().await;
@@ -34,7 +34,7 @@ pub(super) async fn watch(agent: Arc<Agent>) {
             Ok(stamps) => stamps,
             Err(error) => {
                 agent.reloader.refuse(&error);
-                // Loaded anew when they answer again: that takes back what was just said.
+                // Loaded again when the files answer again: that withdraws the report.
                 watch = Watch::default();
                 continue;
             }
@@ -53,19 +53,19 @@ pub(super) async fn watch(agent: Arc<Agent>) {
     }
 }
 
-/// What was seen of the files, and what came of it.
+/// What was seen of the files, and the result.
 #[derive(Debug, Default)]
 struct Watch {
     seen: Stamps,
-    /// Looks since they have last changed or were last tried to no avail.
+    /// Looks since the files last changed or were last tried without success.
     quiet: u32,
-    /// How often the present ones could not be used.
+    /// How often the present files could not be used.
     failures: u32,
     settled: bool,
 }
 
 impl Watch {
-    /// Takes how the files look now; says whether they are to be loaded.
+    /// Takes the present stamps; says whether the files must be loaded.
     fn is_to_be_tried(&mut self, stamps: Stamps) -> bool {
         if stamps != self.seen {
             *self = Self { seen: stamps, ..Self::default() };
@@ -76,12 +76,12 @@ impl Watch {
         !self.settled && self.quiet >= wait
     }
 
-    /// What is in the files is in force.
+    /// The content of the files is active.
     fn settle(&mut self) {
         self.settled = true;
     }
 
-    /// It cannot be used; says whether that is to be told.
+    /// The files cannot be used; says whether to report that.
     fn failed(&mut self) -> bool {
         self.quiet = 0;
         self.failures = self.failures.saturating_add(1);
@@ -89,7 +89,7 @@ impl Watch {
     }
 }
 
-/// How the files look from outside; of one that is not there, nothing.
+/// The metadata of the files; nothing for a file that does not exist.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Stamps([Option<[i128; 7]>; 3]);
 
@@ -97,7 +97,7 @@ impl Stamps {
     fn of(files: &[PathBuf; 3]) -> Self {
         let mut stamps = [None; 3];
         for (stamp, file) in stamps.iter_mut().zip(files) {
-            // Follows links: whatever is behind them now has another inode than what was.
+            // Follows links: a file that replaced the target has another inode.
             *stamp = fs::metadata(file).ok().as_ref().map(Self::one);
         }
         Self(stamps)
@@ -116,11 +116,11 @@ impl Stamps {
     }
 }
 
-/// What is said of files that are waited for.
+/// How messages call this.
 const LOOKING: &str = "looking at certificate, key and roots";
-/// How often the files are looked at.
+/// How often the agent looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
-/// So often files that cannot be used are tried, a look apart, before it is told.
+/// Files that cannot be used are tried this many times, one look apart, before the agent reports them.
 pub(super) const FAILURES: u32 = 4;
 /// After that they are tried again this many looks apart: a certificate may become valid.
 const RETRY_LOOKS: u32 = 30;
@@ -157,7 +157,7 @@ mod tests {
         let waits = (1..).find(|_| watch.is_to_be_tried(stamps(1)));
         assert_eq!(waits, Some(RETRY_LOOKS));
         assert!(watch.failed());
-        // Others are tried at once.
+        // Other files are tried at once.
         assert!(!watch.is_to_be_tried(stamps(2)) && watch.is_to_be_tried(stamps(2)));
         assert!(!watch.failed());
     }

@@ -1,5 +1,5 @@
-//! An agent that gives out certificates: what it tells the issuer of the cluster, and what the socket
-//! asks of it.
+//! An agent that issues certificates: what it tells the issuer about the cluster, and the requests of the socket about
+//! tokens and revocations.
 
 use std::{
     fmt,
@@ -29,7 +29,7 @@ use crate::{
     repeats::Repeats,
 };
 
-/// Opens the authority's directory; `None`: this agent is not to issue. It waits for files.
+/// Opens the CA's directory; `None`: this agent is not an issuer. It waits for files.
 pub(super) fn open(
     settings: &Settings,
     dir: &Path,
@@ -39,7 +39,7 @@ pub(super) fn open(
     Ok(Some(Issuer::open(&pki, name, settings.issuer_validity())?))
 }
 
-/// An issuer whose port is bound and not yet open.
+/// An issuer whose port is bound, but does not accept connections yet.
 pub(super) struct Prepared {
     issuer: Issuer,
     door: Door,
@@ -48,7 +48,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// `listen`: where it gossips.
+    /// `listen`: the addresses of the gossip.
     pub(super) fn bind(
         issuer: Issuer,
         settings: &Settings,
@@ -67,7 +67,7 @@ impl Prepared {
         Ok(Self { issuer, door, roots, issuers })
     }
 
-    /// Lets in whoever has a token, from now on.
+    /// Accepts machines that show a token, from now on.
     pub(super) fn open(self, dir: &Path, tls: Tls, node: Gossipmonger) -> Issuing {
         let (issuer, port) = (Arc::new(self.issuer), self.door.port());
         let addresses: Vec<_> = self.door.addresses().iter().map(ToString::to_string).collect();
@@ -91,7 +91,7 @@ impl Prepared {
     }
 }
 
-/// A running issuer; it ends with this.
+/// A running issuer; dropping this ends it.
 #[derive(Debug)]
 pub(super) struct Issuing {
     issuer: Arc<Issuer>,
@@ -101,7 +101,7 @@ pub(super) struct Issuing {
 }
 
 impl Issuing {
-    /// Where this process itself reaches the door.
+    /// Where this process itself reaches its issuer.
     pub(super) fn own(&self) -> Option<&str> {
         self.own.as_deref()
     }
@@ -126,12 +126,12 @@ impl Issuing {
         Ok(view.into())
     }
 
-    /// Signs that a node is revoked.
+    /// Signs the revocation of a node.
     pub(super) async fn revoke_node(&self, node: NodeId) -> Result<Revocation, CliError> {
         self.ask(move |issuer| issuer.revoke_node(node)).await
     }
 
-    /// Files are waited for elsewhere, and not for ever.
+    /// Files are accessed on another thread, with a time limit.
     async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Issuer) -> Result<T, IssuerError> + Send + 'static,
@@ -153,7 +153,7 @@ impl From<IssuerError> for CliError {
         match error {
             IssuerError::Ledger(LedgerError::Unknown(_)) => Self::not_found(error),
             IssuerError::Ledger(LedgerError::Terms) => Self::usage(error),
-            // It may be mounted, or written to its end, in a moment.
+            // The directory may be mounted, or its files completed, in a moment.
             IssuerError::Authority(_) => Self::credentials(error),
             IssuerError::OtherCluster { .. } | IssuerError::Validity(_) => Self::usage(error),
             _ => Self::failed(error),
@@ -171,7 +171,8 @@ struct View {
 }
 
 impl Cluster for View {
-    /// One that nobody hears may live behind a cut; only the dead and those who left make room.
+    /// A node that nobody hears may live on the other side of a partition; only dead nodes and nodes that left make
+    /// room.
     fn lives(&self, node: &NodeId) -> bool {
         let member = self.node.snapshot().member(node);
         member.is_some_and(|member| !matches!(member.state, PeerState::Dead | PeerState::Left))
@@ -216,7 +217,7 @@ impl fmt::Debug for View {
     }
 }
 
-/// As the documents write it: `72h`, not `3days`.
+/// In the notation of the documents: `72h`, not `3days`.
 fn in_hours(validity: Duration) -> String {
     match validity.as_secs() {
         seconds if seconds % 3_600 == 0 => format!("{}h", seconds / 3_600),
@@ -237,7 +238,7 @@ fn check_ports(addresses: &[SocketAddr]) -> Result<(), &'static str> {
     )
 }
 
-/// Nobody can dial an unspecified address.
+/// Nobody can dial an unspecified address, so this is the loopback address instead.
 fn reachable(bound: SocketAddr) -> SocketAddr {
     match bound {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),

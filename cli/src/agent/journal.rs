@@ -1,4 +1,4 @@
-//! What the agent notes in its log: who comes and goes. Problems the node logs itself.
+//! What the agent logs: members that come and go. The node logs its problems itself.
 
 use std::{path::Path, time::Duration};
 
@@ -12,7 +12,7 @@ use gossipmonger::{
 use super::settings::Credentials;
 use crate::{clock::Clock, expiry, why::names};
 
-/// Notes that the node runs, and where.
+/// Logs that the node runs, and its addresses.
 pub(super) fn started(node: &Gossipmonger, dir: &Path) {
     let addresses = node.addresses().join(", ");
     tracing::info!(
@@ -25,7 +25,7 @@ pub(super) fn started(node: &Gossipmonger, dir: &Path) {
     }
 }
 
-/// Notes who comes and goes, until the node ends.
+/// Logs members that come and go, until the node ends.
 pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
     let (clock, mut changes) = (Clock::start(), Changes::default());
     loop {
@@ -46,7 +46,7 @@ pub(super) async fn keep(node: Gossipmonger, mut events: Events) {
     }
 }
 
-/// How many changes of members were told in this second: a member changes its record as often as it likes.
+/// How many changes of members were logged in this second: a member may change its record any number of times.
 #[derive(Debug, Default)]
 struct Changes {
     second: u64,
@@ -69,7 +69,7 @@ impl Changes {
     }
 }
 
-/// Warns while nobody is heard from the start on: a wrong seed is silent otherwise.
+/// Warns while the node has heard no peer since its start: a wrong seed would otherwise go unnoticed.
 pub(super) async fn miss_company(node: Gossipmonger) {
     let ours = node.addresses();
     let mut seeds = node.config().seeds.clone();
@@ -99,8 +99,8 @@ pub(super) async fn miss_company(node: Gossipmonger) {
     }
 }
 
-/// Warns of certificates that should have been renewed, here and on other nodes: when there are more or
-/// fewer of them, and once a day. One that is renewed at the last moment is not worth a warning.
+/// Warns of certificates that should have been renewed, here and on other nodes: when their number changes, and once a
+/// day. A certificate that is renewed at the last moment is not worth a warning.
 pub(super) async fn watch_expiry(node: Gossipmonger) {
     let (mut before, mut warned, mut looks) = (0, 0, 0);
     loop {
@@ -161,12 +161,12 @@ fn note(node: &Gossipmonger, event: Event) {
     }
 }
 
-/// More digits of a level of suspicion say nothing.
+/// More digits of a level of suspicion mean nothing.
 fn hundredths(phi: f64) -> f64 {
     (phi * 100.0).round() / 100.0
 }
 
-/// Warns of what does no harm yet to a certificate that is put in force.
+/// Warns of flaws of a certificate that becomes active, if they do no harm yet.
 pub(super) fn warn_of(credentials: &Credentials) {
     let Credentials { identity, standing, .. } = credentials;
     let certificate = identity.certificate();
@@ -187,16 +187,16 @@ pub(super) fn warn_of(credentials: &Credentials) {
     }
 }
 
-/// Changes of members that are noted in one second.
+/// Changes of members that are logged in one second.
 const CHANGES_PER_SECOND: u32 = 10;
-/// How often is looked for certificates that expire.
+/// How often the agent looks for certificates that expire.
 const EXPIRY_LOOK: Duration = Duration::from_secs(5);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Ways to seeds of which it is said why they led nowhere; `info` has them all.
+/// The log explains at most this many failed ways to seeds; `info` has them all.
 const FAILURES_TOLD_MAX: usize = 8;
-/// So many rounds of silence are no reason to warn.
+/// Fewer rounds of silence are no reason for a warning.
 const LONELY_ROUNDS: u32 = 10;
-/// It is said again no later than after this long.
+/// The warning is repeated at least this often.
 const PATIENCE_MAX: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
-        // With one call as well: other writers may use the same file.
+        // With one call as well: other writers may write to the same file.
         self.inner.write_all(format!("{}\n", safe(text, self.form)).as_bytes())?;
         Ok(event.len())
     }
@@ -87,7 +87,7 @@ fn colored(text: &str) -> String {
     safe
 }
 
-/// What a sequence for a color begins with; digits and an `m` follow.
+/// The beginning of a sequence for a color; digits and an `m` follow.
 const COLOR: &str = "\u{1b}[";
 /// Longest digits of a color.
 const COLOR_BYTES_MAX: usize = 16;
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// What stands in the log after these words, as a message, as a field and as an error, and another event.
+    /// What the log contains after these words, as a message, as a field and as an error, and after another event.
     fn logged(form: Form) -> String {
         let written = Written::default();
         let place = written.clone();

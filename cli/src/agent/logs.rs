@@ -1,5 +1,5 @@
-//! The agent's log: to standard error, for people or as JSON; its level can be changed. No line is waited
-//! for: see [`spool`](super::spool).
+//! The agent's log: to standard error, for people or as JSON; its level can be changed. No thread waits for a line to
+//! be written: see [`spool`](super::spool).
 
 use std::{
     fmt,
@@ -59,24 +59,24 @@ impl Logs {
             _ => registry.with(lines.with_ansi(colors).with_target(false)).try_init(),
         };
         started.map_err(CliError::failed)?;
-        // Rust's own hook writes to standard error, and waits for it.
+        // Rust's own hook writes to standard error, and blocks on it.
         std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
         Ok(Self { filter: handle, spool })
     }
 
-    /// Lines on their way to standard error.
+    /// Lines that wait for standard error.
     pub(super) const fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Logs by another level from now on.
+    /// Logs at another level from now on.
     pub(super) fn set(&self, filter: EnvFilter) {
-        // It fails only if the log has gone.
+        // It fails only if the log is gone.
         let _ = self.filter.reload(filter);
     }
 }
 
-/// A level is meant for this program; of its libraries only warnings are shown then.
+/// A level applies to this program; of its libraries only warnings are shown then.
 pub(super) fn filter(log: &str) -> Result<EnvFilter, CliError> {
     let level = log.parse::<tracing::Level>().is_ok() || log == "off";
     let directives = if level { format!("warn,gossipmonger={log}") } else { log.to_owned() };

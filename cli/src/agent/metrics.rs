@@ -1,4 +1,4 @@
-//! What Prometheus is told: all that the node counts, and how the cluster looks from here.
+//! The metrics for Prometheus: all counters of the node, and the cluster as this node sees it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::{scrapes::Scrapes, server::Agent};
 use crate::{admin::State, clock::Clock, error::CliError};
 
-/// The bound HTTP address, and where the numbers are kept. Not the process's global recorder.
+/// The bound HTTP address, and the recorder of the numbers. It is not the process's global recorder.
 pub(super) struct Exporter {
     recorder: PrometheusRecorder,
     scrapes: Scrapes,
@@ -25,7 +25,7 @@ pub(super) struct Exporter {
 /// Members by state and datacenter.
 type Groups = BTreeMap<(State, String), usize>;
 
-/// What there was once: a series that is gone goes on as zero.
+/// The series that existed once: a series that ends continues as zero.
 #[derive(Debug, Default)]
 struct Seen {
     datacenters: BTreeSet<String>,
@@ -33,8 +33,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// The label of a datacenter. Where certificates do not name it a member names it itself, so that
-    /// those beyond the limit share one label.
+    /// The label of a datacenter. If certificates do not name datacenters, a member names its own, so those beyond the
+    /// limit share one label.
     fn label(&mut self, datacenter: &str) -> String {
         let known = self.datacenters.contains(datacenter);
         if !known && self.datacenters.len() >= DATACENTERS_MAX {
@@ -54,7 +54,7 @@ impl Exporter {
         Ok(Self { recorder, scrapes, address })
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
@@ -94,7 +94,7 @@ fn describe() {
     }
 }
 
-/// What is counted beside [`Counter`].
+/// The counters beside [`Counter`].
 const COUNTERS: [(&str, &str); 2] = [
     ("gossipmonger_log_lines_dropped_total", "Lines of the log dropped, since nobody took them."),
     ("gossipmonger_refusals_total", "Connections refused, by either side, by the reason."),
@@ -121,7 +121,7 @@ const GAUGES: [(&str, &str); 10] = [
     ),
 ];
 
-/// Brings all numbers up to date.
+/// Updates all numbers.
 fn record(agent: &Agent, seen: &mut Seen) {
     let node = &agent.node;
     for (name, times) in agent.counters() {
@@ -166,11 +166,11 @@ fn record(agent: &Agent, seen: &mut Seen) {
         .set(expiry.map_or(0.0, |expiry| expiry.as_secs_f64()));
 }
 
-/// Far more often than anybody scrapes.
+/// Far more often than any scraper asks.
 const REFRESH: Duration = Duration::from_secs(1);
 /// Most datacenters with a label of their own.
 const DATACENTERS_MAX: usize = 256;
-/// The label of all others; no datacenter is called so, since a name has no parentheses.
+/// The label of all others; no datacenter has this name, since a name has no parentheses.
 const OTHER: &str = "(other)";
 
 #[cfg(test)]

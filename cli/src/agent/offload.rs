@@ -1,6 +1,5 @@
-//! Calls that wait for something outside the process that may hang: a network file system, a pipe in the
-//! place of a file, systemd's socket. They run on threads where they may block, and are waited for only so
-//! long.
+//! Calls to systems outside the process that may hang: a network file system, a pipe in the place of a file, systemd's
+//! socket. They run on threads that may block, and the caller waits for a limited time.
 
 use std::time::Duration;
 
@@ -8,13 +7,13 @@ use tokio::sync::Semaphore;
 
 use crate::error::CliError;
 
-/// How long files are waited for.
+/// How long the agent waits for files.
 pub(super) const FILE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls of one kind under way at once, those included that nobody waits for any more. Each takes a thread
-/// until the system answers.
+/// Calls of one kind in progress at once, including those that no caller waits for any more. Each takes a thread until
+/// the system answers.
 const CALLS_MAX: usize = 8;
 
-/// What is called. Each kind has threads of its own, so that one that hangs holds up no other.
+/// The kinds of calls. Each kind has threads of its own, so that a call that hangs delays no other kind.
 #[derive(Debug)]
 pub(super) struct Calls(Semaphore);
 
@@ -26,16 +25,16 @@ impl Calls {
 
 /// Files of the agent's directory, and those that its configuration names.
 pub(super) static FILES: Calls = Calls::new();
-/// The directory of the authority.
+/// The directory of the CA.
 pub(super) static AUTHORITY: Calls = Calls::new();
-/// systemd's socket. Its watchdog has to hear from us whatever else hangs.
+/// systemd's socket. Its watchdog must receive our reports, whatever else hangs.
 pub(super) static SYSTEMD: Calls = Calls::new();
 
-/// Runs `call` and waits for it for `patience` at most; then it goes on, and nobody hears of it. `what`:
-/// what is waited for, as the beginning of a sentence.
+/// Runs `call` and waits at most `patience` for it; after that the call goes on, and its result is dropped. `what`:
+/// what the agent waits for, as the beginning of a sentence.
 ///
 /// # Errors
-/// What `call` fails with, or that it takes too long.
+/// The error of `call`, or that it takes too long.
 pub(super) async fn offload<T: Send + 'static>(
     calls: &'static Calls,
     what: &'static str,

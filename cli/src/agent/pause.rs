@@ -1,5 +1,5 @@
-//! Pauses after failures to accept a connection. Most of them last, such as a lack of file descriptors:
-//! tried again at once they would fill a core and the log.
+//! Pauses after failures to accept a connection. Most failures persist, such as a lack of file descriptors: retries
+//! without a pause would fill a core and the log.
 
 use std::{io, time::Duration};
 
@@ -8,7 +8,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// The next pause. Begin with a new one after each success.
+/// The next pause. Start with a new one after each success.
 #[derive(Debug)]
 pub(super) struct Pause(Duration);
 
@@ -19,7 +19,7 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// Says that `what` cannot accept, and waits.
+    /// Logs that `what` cannot accept, and waits.
     pub(super) async fn after(&mut self, what: &str, error: &io::Error) {
         tracing::warn!("{what} cannot accept, the next attempt is in {:?}: {error}", self.0);
         tokio::time::sleep(self.0).await;

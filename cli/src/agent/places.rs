@@ -1,4 +1,4 @@
-//! What one caller may hold for long: a place among those who watch, and the time for an answer.
+//! What one caller may hold for a long time: a place among the watchers, and the time for an answer.
 
 use std::{
     collections::BTreeMap,
@@ -6,17 +6,17 @@ use std::{
     time::Duration,
 };
 
-/// Most callers that watch at once, so that those who watch shut nobody else out.
+/// Most callers that watch at once, so that watchers shut out no other caller.
 pub(super) const WATCHERS_MAX: usize = 32;
-/// Most of them that are clients: the other places are for the owner of the directory.
+/// Most clients among them: the other places are for the owner of the directory.
 pub(super) const CLIENT_WATCHERS_MAX: usize = 24;
-/// Most of them that are one client, on all of its connections.
+/// Most watchers of one client, on all of its connections.
 pub(super) const WATCHERS_PER_CLIENT: usize = 8;
-/// The least rate at which a caller takes an answer of many lines, in bytes a second: what is told is a
-/// state of the whole cluster, which stays in memory until it is.
+/// The least rate at which a caller takes an answer of many lines, in bytes a second: the answer is a state of the
+/// whole cluster, which stays in memory until the answer is sent.
 pub(super) const ANSWER_BYTES_PER_SECOND_MIN: usize = 32 << 10;
 
-/// The places of those who watch.
+/// The places of the watchers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watchers(Arc<Mutex<Taken>>);
 
@@ -26,7 +26,7 @@ struct Taken {
     clients: BTreeMap<String, usize>,
 }
 
-/// A place; given back when dropped.
+/// A place; returned when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     watchers: Watchers,
@@ -34,8 +34,7 @@ pub(super) struct Place {
 }
 
 impl Watchers {
-    /// A place for the client of this name, or for the owner; `None` if it has as many as it may, or all
-    /// are taken.
+    /// A place for the client of this name, or for the owner; `None` if the client has its maximum, or all are taken.
     pub(super) fn take(&self, client: Option<&str>) -> Option<Place> {
         let mut taken = self.lock();
         let clients: usize = taken.clients.values().sum();
@@ -57,7 +56,7 @@ impl Watchers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
-        // Nothing under the lock can panic half way.
+        // No code under the lock can panic halfway.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,8 +75,7 @@ impl Drop for Place {
     }
 }
 
-/// How long an answer of which so many bytes have been written may have taken, with this much patience for
-/// one line.
+/// The time limit for an answer after this many bytes, if one line may take `patience`.
 pub(super) fn answer_time(patience: Duration, written: usize) -> Duration {
     let seconds = written as f64 / ANSWER_BYTES_PER_SECOND_MIN as f64;
     patience + Duration::from_secs_f64(seconds)
@@ -109,7 +107,7 @@ mod tests {
     #[test]
     fn an_answer_that_drips_is_given_up_and_one_that_moves_is_not() {
         let patience = Duration::from_secs(30);
-        // A line each 29 seconds.
+        // One line every 29 seconds.
         let dripping = (1..1_000_u32).take_while(|lines| {
             Duration::from_secs(29) * *lines <= answer_time(patience, 200 * *lines as usize)
         });

@@ -1,5 +1,5 @@
-//! What can be changed while the agent runs: certificate, key and roots, tags of the file, log level.
-//! Everything is read and checked before any of it is put in force.
+//! What can be changed while the agent runs: certificate, key and roots, tags of the file, log level. Everything is
+//! read and checked before any of it becomes active.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,22 +35,22 @@ pub(super) struct Reloader {
     transport: Arc<QuicNetwork>,
     logs: Logs,
     node: Gossipmonger,
-    /// What the node was started with.
+    /// The configuration at the start of the node.
     started: ConfigFile,
     /// Never held across a call to the node: the task that watches the files needs it.
     current: Mutex<Current>,
     /// Held during a reload and while tags change.
     turns: Mutex<()>,
-    /// Why what is in the files of certificate, key and roots is not in force.
+    /// Why the certificate, key and roots in the files are not active.
     problem: ArcSwapOption<String>,
 }
 
-/// What is in force.
+/// What is active.
 #[derive(Debug)]
 struct Current {
     settings: Settings,
     roots: BTreeSet<String>,
-    /// How often certificate, key and roots were put in force since the start.
+    /// How often certificate, key and roots were activated since the start.
     changes: u64,
 }
 
@@ -71,7 +71,7 @@ impl Reloader {
         Self { dir, flags, transport, logs, node, started, current, turns, problem }
     }
 
-    /// Reads everything again. After an error all is as before, or the error says what is not.
+    /// Reads everything again. After an error nothing has changed, unless the error says what has.
     pub(super) async fn reload(&self) -> Result<Reloaded, CliError> {
         let mut applied = Vec::new();
         match self.try_reload(&mut applied).await {
@@ -95,13 +95,13 @@ impl Reloader {
         }
     }
 
-    /// Where certificate, key and roots are.
+    /// The paths of certificate, key and roots.
     pub(super) async fn credential_files(&self) -> [PathBuf; 3] {
         self.current.lock().await.settings.credential_files(&self.dir)
     }
 
-    /// Puts certificate, key and roots in force as they are in their files now, if they have changed. After
-    /// an error all is as before.
+    /// Activates certificate, key and roots as they are in their files now, if they have changed. After an error
+    /// nothing has changed.
     pub(super) async fn renew(&self) -> Result<(), CliError> {
         let mut current = self.current.lock().await;
         let new = self.judged(&current, current.settings.clone()).await?;
@@ -120,8 +120,8 @@ impl Reloader {
         Ok(())
     }
 
-    /// What is in the files, if it may be put in force. This is the one judgement of it: the watcher of
-    /// the files and `reload` take and refuse the same.
+    /// The content of the files, if it may become active. Only this function decides that, so the watcher of the files
+    /// and `reload` accept and refuse the same.
     async fn judged(&self, current: &Current, settings: Settings) -> Result<New, CliError> {
         let credentials = read_credentials(&self.dir, settings).await?;
         let shown = self.transport.identity();
@@ -146,7 +146,7 @@ impl Reloader {
         Ok(new)
     }
 
-    /// Shows and trusts what was judged; returns the roots.
+    /// Activates what was judged; returns the roots.
     fn put_in_force(&self, new: New) -> Result<BTreeSet<String>, CliError> {
         if new.is_other() {
             journal::warn_of(&new.credentials);
@@ -157,7 +157,7 @@ impl Reloader {
         Ok(new.roots_now)
     }
 
-    /// Tells, once, that what is in the files cannot be put in force.
+    /// Reports, once, that the content of the files cannot become active.
     pub(super) fn refuse(&self, error: &CliError) {
         let problem = format!("{error}; the one in force stays");
         if self.problem.load().as_deref() != Some(&problem) {
@@ -167,7 +167,7 @@ impl Reloader {
         }
     }
 
-    /// Why what is in the files is not in force.
+    /// Why the content of the files is not active.
     pub(super) fn problem(&self) -> Option<String> {
         self.problem.load().as_deref().cloned()
     }
@@ -184,7 +184,7 @@ impl Reloader {
         self.logs.spool().dropped()
     }
 
-    /// The certificate shown to peers, and when its chain ends.
+    /// The certificate shown to peers, and when its chain expires.
     pub(super) fn certificate(&self) -> CertificateSummary {
         self.transport.tls().certificate()
     }
@@ -207,7 +207,7 @@ impl Reloader {
         Ok(tags)
     }
 
-    /// Notes what it has put in force. Returns what needs a restart.
+    /// Adds what it has activated to `applied`. Returns what needs a restart.
     async fn try_reload(&self, applied: &mut Vec<String>) -> Result<Vec<String>, CliError> {
         let _one_at_a_time = self.turns.lock().await;
         let current = self.current.lock().await;
@@ -218,7 +218,7 @@ impl Reloader {
         let judged_at = current.changes;
         drop(current);
 
-        // First, since the node may refuse them yet.
+        // First, since the node may still refuse the tags.
         if tags != old {
             if !self.set_tags(tags).await? {
                 // The next reload sets them again.
@@ -235,7 +235,7 @@ impl Reloader {
         };
         put("certificate", new.certificate);
         put("roots", new.roots);
-        // Otherwise the watcher of the files was faster, and what it has put in force is newer.
+        // Otherwise the watcher of the files was faster, and what it activated is newer.
         if current.changes == judged_at {
             current.roots = self.put_in_force(new)?;
             current.changes += 1;
@@ -253,7 +253,7 @@ impl Reloader {
         Ok(restart_needed)
     }
 
-    /// Says whether it is sure that the tags are set.
+    /// Returns whether the tags are certainly set.
     async fn set_tags(&self, tags: BTreeMap<String, String>) -> Result<bool, CliError> {
         match self.node.set_tags(tags).await {
             Ok(_) => Ok(true),
@@ -266,12 +266,12 @@ impl Reloader {
     }
 }
 
-/// What is in the files.
+/// The content of the files.
 struct New {
     credentials: Credentials,
-    /// Whether the certificates are others than those in force.
+    /// Whether the certificates differ from the active ones.
     certificate: bool,
-    /// Whether the roots are.
+    /// Whether the roots do.
     roots: bool,
     roots_now: BTreeSet<String>,
 }
@@ -282,7 +282,7 @@ impl New {
     }
 }
 
-/// Whether two show the same chain: an intermediate is renewed without the leaf.
+/// Whether two identities have the same chain: an intermediate is renewed without the leaf.
 fn is_same(one: &Identity, other: &Identity) -> bool {
     one.chain() == other.chain()
 }
@@ -295,7 +295,7 @@ pub(super) fn fingerprints(roots: &Roots) -> BTreeSet<String> {
     roots.certificates().iter().map(|root| root.fingerprint.clone()).collect()
 }
 
-/// The keys that differ, of those that need a restart.
+/// The keys that differ, among those that need a restart.
 fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     let mut keys = Vec::new();
     macro_rules! compare {

@@ -1,8 +1,8 @@
-//! The agent's certificate is renewed while it runs: from an issuer, after two thirds of its lifetime,
-//! with a new key, and put in force without a connection being dropped.
+//! Renews the agent's certificate while it runs: from an issuer, after two thirds of its lifetime, with a new key. It
+//! becomes active without a dropped connection.
 //!
-//! Only a certificate in the directory's own files is renewed here. Files that the configuration names
-//! are somebody else's to renew.
+//! The agent renews only a certificate in the directory's own files. If the configuration names other files, another
+//! program renews them.
 
 use std::{
     path::{Path, PathBuf},
@@ -33,11 +33,11 @@ use crate::{
     error::{CliError, Exit},
 };
 
-/// Renews, once at a time.
+/// Renews, one renewal at a time.
 #[derive(Debug)]
 pub(super) struct Renewal {
     dir: PathBuf,
-    /// The door of this process, if it has one.
+    /// The issuer of this process, if it has one.
     own: Option<String>,
     one_at_a_time: Mutex<()>,
 }
@@ -48,7 +48,7 @@ impl Renewal {
         Self { dir: dir.to_owned(), own, one_at_a_time: Mutex::new(()) }
     }
 
-    /// Renews now, and puts it in force.
+    /// Renews now, and activates the new certificate.
     pub(super) async fn renew(&self, reloader: &Reloader) -> Result<Renewed, CliError> {
         let _one_at_a_time = self.one_at_a_time.lock().await;
         let settings = reloader.settings().await?;
@@ -61,13 +61,13 @@ impl Renewal {
         settings.issuers().iter().chain(&self.own).cloned().collect()
     }
 
-    /// Whether there is anything to renew by.
+    /// Whether the agent has what it needs to renew.
     fn is_possible(&self, settings: &Settings) -> bool {
         !settings.has_other_files() && !self.issuers(settings).is_empty()
     }
 }
 
-/// Renews whenever it is time, until it is aborted.
+/// Renews whenever it is due, until it is aborted.
 pub(super) async fn keep(agent: Arc<Agent>) {
     let (mut received, mut told) = (None, None);
     loop {
@@ -79,7 +79,7 @@ pub(super) async fn keep(agent: Arc<Agent>) {
         let due = due(&certificate, begin);
         await_wall(&agent, due, &certificate).await;
         if agent.reloader.certificate().fingerprint != certificate.fingerprint {
-            // Somebody else was faster.
+            // Another renewal was faster.
             continue;
         }
         match attempt(&agent).await {
@@ -99,8 +99,7 @@ pub(super) async fn keep(agent: Arc<Agent>) {
     }
 }
 
-/// Waits for a time by the wall clock, which may be set or stand still meanwhile, or for another
-/// certificate.
+/// Waits for a time of the wall clock, which may be set or stand still meanwhile, or for another certificate.
 async fn await_wall(agent: &Agent, due: SystemTime, certificate: &CertificateSummary) {
     while let Ok(remaining) = due.duration_since(Clock::wall()) {
         tokio::time::sleep(remaining.min(LOOK_AGAIN)).await;
@@ -110,13 +109,12 @@ async fn await_wall(agent: &Agent, due: SystemTime, certificate: &CertificateSum
     }
 }
 
-/// Tries once; `Err`: to be tried again after this long.
+/// Tries once; `Err`: the pause before the next attempt.
 async fn attempt(agent: &Agent) -> Result<(), Duration> {
     let certificate = agent.reloader.certificate();
     match agent.reloader.settings().await {
         Ok(settings) if agent.renewal.is_possible(&settings) => {}
-        // That there is nobody to ask is no news each time; a configuration that does not hold is
-        // told when it is used.
+        // A missing issuer need not be reported each time, and a broken configuration is reported when it is used.
         _ => return Err(LOOK_AGAIN),
     }
     match agent.renewal.renew(&agent.reloader).await {
@@ -136,15 +134,15 @@ async fn attempt(agent: &Agent) -> Result<(), Duration> {
     }
 }
 
-/// After two thirds of the lifetime from `begin` on, and a little later that is different on each node.
-/// A certificate begins before it is issued; of one that this process got it is known when that was.
+/// After two thirds of the lifetime from `begin` on, and a little later, by an amount that differs on each node. A
+/// certificate is backdated; if this process got it, the time of issue is known.
 fn due(certificate: &CertificateSummary, begin: SystemTime) -> SystemTime {
     let lifetime = certificate.expires.duration_since(begin).unwrap_or_default();
     let spread = lifetime / SPREAD_PARTS;
     begin + lifetime * 2 / 3 + spread.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
-/// Why the next certificate should not be requested without a pause.
+/// Why the agent should pause before it requests the next certificate.
 fn flaw(
     old: &CertificateSummary,
     new: &CertificateSummary,
@@ -165,24 +163,24 @@ fn flaw(
     }
 }
 
-/// Twenty attempts or so in what is left of the lifetime.
+/// About twenty attempts in the remaining lifetime.
 fn pause(certificate: &CertificateSummary) -> Duration {
     let part = (issuer::lifetime(certificate) / PAUSE_PARTS).clamp(PAUSE_MIN, PAUSE_MAX);
     part.mul_f64(rand::rng().random_range(0.5..1.5))
 }
 
-/// Renews the certificate of a directory where no agent runs.
+/// Renews the certificate of a directory in which no agent runs.
 pub(crate) fn renew_alone(dir: &Path) -> Result<CertificateView, CliError> {
     super::directory::check(dir)?;
     let settings = Settings::read(dir, &Flags::default())?;
-    // Before the lock, which is left only in a node's directory.
+    // Before the lock, which must remain only in a node's directory.
     settings.files(dir)?;
     let _lock = Lock::take(dir)?;
     let issuers = settings.issuers().to_vec();
     Runtime::new()?.block_on(renew(dir, &settings, issuers))
 }
 
-/// Gets a new certificate, and writes it over the one in the directory.
+/// Requests a new certificate, and replaces the one in the directory.
 async fn renew(
     dir: &Path,
     settings: &Settings,
@@ -218,11 +216,11 @@ impl From<ClaimError> for CliError {
     }
 }
 
-/// The configuration and the clock are looked at again after so long at the latest.
+/// The agent looks at the configuration and the clock again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Nodes that got their certificates together spread their renewals over this part of the lifetime.
 const SPREAD_PARTS: u32 = 30;
-/// A pause between attempts is this part of the lifetime, within the two limits.
+/// The pause between attempts is this part of the lifetime, within the two limits.
 const PAUSE_PARTS: u32 = 60;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(600);
@@ -247,7 +245,7 @@ mod tests {
         assert_eq!(flaw(&old, &until(old.expires + hour), now), None);
         let late = old.expires + 2 * hour;
         assert!(flaw(&old, &until(old.expires + hour), late).unwrap().contains("clock"));
-        // Half an hour before the authority's end two thirds of the backdated lifetime are over.
+        // Half an hour before the CA expires, two thirds of the backdated lifetime are over.
         let short = until(now + hour / 2);
         assert!(due(&short, now) > now + hour / 4);
     }

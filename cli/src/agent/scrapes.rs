@@ -1,5 +1,4 @@
-//! The metrics over HTTP: a page for each connection, a limited number of connections, a limited time for
-//! each.
+//! The metrics over HTTP: one page for each connection, with a limit on connections and on the time of each.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,9 +12,9 @@ use tokio::{
 
 use super::pause::Pause;
 
-/// Connections at once; further ones wait until there is room.
+/// Connections at once; further ones wait for a free place.
 const CONNECTIONS_MAX: usize = 16;
-/// How long one may take, from its first byte to the last one of the answer.
+/// The time limit from its first byte to the last one of the answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest head of a request.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -28,14 +27,14 @@ impl Scrapes {
     /// Binds the address, within a runtime.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self(TcpListener::from_std(listener)?))
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub(super) fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
@@ -52,7 +51,7 @@ impl Scrapes {
                     pause = Pause::default();
                     let page = page.clone();
                     connections.spawn(async move {
-                        // Whatever goes wrong with it is its own loss.
+                        // An error affects only this connection.
                         let _ = tokio::time::timeout(TIMEOUT, answer(stream, &page)).await;
                         drop(permit);
                     });

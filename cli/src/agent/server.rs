@@ -1,5 +1,5 @@
-//! The agent's side of the socket: see [`admin`](crate::admin). One task a connection. What it does
-//! with a request it does for clients as well: see [`desk`](super::desk).
+//! The agent's end of the socket: see [`admin`](crate::admin). One task for each connection. Requests of clients are
+//! handled by the same code: see [`desk`](super::desk).
 
 use std::{
     collections::BTreeMap,
@@ -51,7 +51,7 @@ use crate::{
     why::{DialView, Past, WhyView},
 };
 
-/// What requests are about.
+/// The agent's state that requests use.
 #[derive(Debug)]
 pub(super) struct Agent {
     dir: PathBuf,
@@ -62,9 +62,9 @@ pub(super) struct Agent {
     store: String,
     metrics: Option<String>,
     watchers: Watchers,
-    /// For long requests of clients.
+    /// Limits long requests of clients.
     long_requests: Semaphore,
-    /// What was said of clients that asked for what they may not.
+    /// What was logged about clients that requested more than they may.
     told: Repeats,
     clock: Clock,
 }
@@ -98,7 +98,7 @@ impl Agent {
 }
 
 impl Agent {
-    /// What the node has counted, and what this process has.
+    /// The counters of the node and of this process.
     pub(super) fn counters(&self) -> BTreeMap<&'static str, u64> {
         let mut counters = self.node.counters().all();
         counters.insert("log_lines_dropped", self.reloader.log_lines_dropped());
@@ -123,7 +123,7 @@ impl Agent {
     }
 }
 
-/// The bound socket; the file goes with it.
+/// The bound socket; dropping it removes the file.
 #[derive(Debug)]
 pub(super) struct Server {
     listener: UnixListener,
@@ -132,8 +132,8 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Binds the socket for the owner alone. The caller has the directory's lock, so a socket that is
-    /// there is of an agent that is gone.
+    /// Binds the socket for the owner alone. The caller has the directory's lock, so an existing socket belongs to an
+    /// agent that has ended.
     pub(super) fn bind(dir: &Path) -> Result<Self, CliError> {
         let path = dir.join(SOCKET);
         let failed = |error: io::Error| CliError::failed(format!("{}: {error}", path.display()));
@@ -152,7 +152,7 @@ impl Server {
         Ok(Self { listener, path, owner })
     }
 
-    /// Serves until the node has ended, and then until those who have asked are answered.
+    /// Serves until the node has ended, and then until all open requests are answered.
     pub(super) async fn serve(self, agent: Arc<Agent>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
@@ -169,7 +169,7 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The next connection of the owner, when there is room for it.
+    /// The next connection of the owner, once there is a free place.
     async fn accept(&self, room: &Arc<Semaphore>) -> (UnixStream, OwnedSemaphorePermit) {
         let permit = Arc::clone(room).acquire_owned().await.expect("is never closed");
         let mut pause = Pause::default();
@@ -182,7 +182,7 @@ impl Server {
         }
     }
 
-    /// Between bind and chmod others could connect, so the mode is not all.
+    /// Between bind and chmod other users could connect, so the mode alone is not enough.
     fn is_owner(&self, stream: &UnixStream) -> bool {
         stream.peer_cred().is_ok_and(|peer| peer.uid() == self.owner || peer.uid() == ROOT)
     }
@@ -203,7 +203,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Answers one connection. Whatever goes wrong with it is its own loss.
+/// Answers one connection. An error affects only this connection.
 async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePermit) {
     let (from, to) = stream.into_split();
     let mut caller = Caller::new(from, to, Who::Owner);
@@ -213,23 +213,23 @@ async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePer
     drop(permit);
 }
 
-/// Who asks.
+/// Who makes a request.
 #[derive(Debug)]
 pub(super) enum Who {
     /// The owner of the directory, who may do everything.
     Owner,
-    /// Somebody with a role, from anywhere.
+    /// A client with a role, from any address.
     Client(Visitor),
 }
 
-/// Who has connected.
+/// A connection that makes a request.
 pub(super) struct Caller<R, W> {
     from: BufReader<R>,
     to: W,
     who: Who,
-    /// The node is to end when the answer has arrived.
+    /// The node must end when the answer has arrived.
     leaves: bool,
-    /// When the answer was begun, and how many bytes of it are written.
+    /// When the answer began, and how many bytes of it are written.
     begun: Option<(Clock, Time)>,
     written: usize,
 }
@@ -239,7 +239,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         Self { from: BufReader::new(from), to, who, leaves: false, begun: None, written: 0 }
     }
 
-    /// Where answers went, and whether the node is to end.
+    /// Where the answers went, and whether the node must end.
     pub(super) fn into_parts(self) -> (W, bool) {
         (self.to, self.leaves)
     }
@@ -297,7 +297,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         }
     }
 
-    /// The node's end is put off until the answer has arrived.
+    /// The end of the node is delayed until the answer has arrived.
     async fn leave(&mut self, agent: &Agent) -> io::Result<()> {
         let told = agent.node.announce_decommission().await;
         self.leaves = !matches!(told, Err(gossipmonger::error::Error::Stopped { .. }));
@@ -307,8 +307,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         }
     }
 
-    /// A line. Of clients only some may hand in long ones at once, and only who may change something
-    /// at all.
+    /// A line. Only a limited number of clients may send long ones at once, and only clients that may make changes.
     async fn line(&mut self, agent: &Agent) -> Result<Vec<u8>, CliError> {
         let (first, most) = match &self.who {
             Who::Owner => (LINE_BYTES_MAX, LINE_BYTES_MAX),
@@ -398,15 +397,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.follow(feed).await
     }
 
-    /// Tells what happens until the node ends or the caller is gone. It is told at the caller's pace:
-    /// what it cannot take in time is dropped before it comes here.
+    /// Sends events until the node ends or the caller is gone. The caller sets the pace: the subscription drops what
+    /// the caller cannot take in time.
     async fn follow(&mut self, mut feed: Feed) -> io::Result<()> {
-        // What was there already is told; from now on nothing is held for the caller but its place.
+        // The existing state is sent; from now on the caller holds only its place.
         (self.begun, self.written) = (None, 0);
         loop {
             let happening = tokio::select! {
                 happening = feed.next() => happening,
-                // It has asked already, so this is its end.
+                // It has made its request already, so this is its end.
                 _ = self.from.fill_buf() => return Ok(()),
             };
             match happening {
@@ -443,7 +442,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.send(&Answer::<Nothing, Nothing>::Error(failure)).await
     }
 
-    /// The name of the client that asks; `None` for the owner.
+    /// The name of the client that makes the request; `None` for the owner.
     fn client(&self) -> Option<&str> {
         match &self.who {
             Who::Owner => None,
@@ -451,8 +450,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         }
     }
 
-    /// Writes a line to somebody who waits for it. The whole answer has to be taken at a useful rate, not
-    /// only each line in time.
+    /// Writes a line to a caller that waits for it. The caller must take the whole answer at a useful rate, not only
+    /// each line in time.
     async fn send(&mut self, line: &impl Serialize) -> io::Result<()> {
         let (clock, begun) = *self.begun.get_or_insert_with(|| {
             let clock = Clock::start();
@@ -471,11 +470,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     }
 }
 
-/// What somebody watches.
+/// What a caller watches.
 struct Feed {
     events: Events,
     protocol: Option<ProtocolEvents>,
-    /// Only changes of keys that begin with this.
+    /// Only changes of keys with this prefix.
     prefix: Option<String>,
 }
 
@@ -505,7 +504,7 @@ impl Feed {
         }
     }
 
-    /// What is there already, as if it were just set.
+    /// The existing keys, in the form of events.
     fn existing<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Happening> + 'a {
         let prefix = self.prefix.as_deref().unwrap_or_default();
         snapshot.entries(prefix).map(|entry| Happening::Updated {
@@ -518,7 +517,7 @@ impl Feed {
     }
 }
 
-/// Does what is answered by one line; the line.
+/// Handles a request that is answered by one line; returns the line.
 async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliError> {
     let node = &agent.node;
     match request {
@@ -568,7 +567,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
     }
 }
 
-/// Takes a statement and tells it to all; signs it, if this agent may.
+/// Takes a statement and sends it to all nodes; signs it, if this agent may.
 async fn revoke(
     agent: &Agent,
     peer: &NodeId,
@@ -577,7 +576,7 @@ async fn revoke(
     let node = &agent.node;
     let statement = match (statement, &agent.issuing) {
         (Some(statement), _) => Revocation::from_text(&statement).map_err(CliError::usage)?,
-        // Nothing is signed that could not be told.
+        // The agent signs nothing that it could not send.
         (None, Some(_)) if peer == node.node() => return Err(revokes_itself(peer)),
         (None, Some(issuing)) => issuing.revoke_node(peer.clone()).await?,
         (None, None) => {
@@ -589,7 +588,7 @@ async fn revoke(
     if statement.node != *peer {
         return Err(CliError::usage(format!("the statement is about {}", statement.node)));
     }
-    // About earlier certificates of its own it may be told.
+    // A node accepts revocations of its own earlier certificates.
     let begins = agent.reloader.certificate().not_before.duration_since(SystemTime::UNIX_EPOCH);
     if peer == node.node() && begins.unwrap_or_default().as_secs() <= statement.cutoff {
         return Err(revokes_itself(peer));
@@ -666,15 +665,15 @@ fn info(agent: &Agent) -> Info {
 
 /// Most connections at once; further ones wait until there is room.
 const CONNECTIONS_MAX: usize = 64;
-/// Longest request of a client that has no long ones to make.
+/// Longest request of a client that makes no long ones.
 const SHORT_REQUEST_BYTES: usize = 64 << 10;
-/// Longer requests of all clients taken in at once: each may need as much memory as the longest line.
+/// Longer requests of all clients that are read at once: each may need as much memory as the longest line.
 const LONG_REQUESTS_MAX: usize = 2;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a caller may take to read a line of its answer.
+/// How long a caller may take to read one line of its answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// `sun_path` of Linux has 108 bytes with its zero; that of the BSDs and macOS 104.
+/// `sun_path` has 108 bytes on Linux, including the zero, and 104 on the BSDs and macOS.
 const PATH_BYTES_MAX: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-/// The user who may do everything anyway.
+/// The user that may do everything anyway.
 const ROOT: u32 = 0;

@@ -1,4 +1,4 @@
-//! What an agent is to be: its file, over it the environment, over that the flags.
+//! The settings of an agent: its file, overridden by the environment, overridden by the flags.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -100,16 +100,16 @@ pub(crate) struct Flags {
     rejoin: bool,
 }
 
-/// What holds: the file, the environment and the flags, in this order.
+/// The resulting settings: the file, the environment and the flags, in this order.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(super) file: ConfigFile,
     origins: Origins,
-    /// Variables of our prefix that somebody else sets, and nobody means for us.
+    /// Variables with our prefix that were set for another purpose.
     ignored: Vec<String>,
 }
 
-/// Where keys were set, for those who have to mend one.
+/// Where each key was set, so that an error can name the place.
 #[derive(Clone, Debug, Default)]
 struct Origins {
     path: PathBuf,
@@ -118,8 +118,8 @@ struct Origins {
     flags: BTreeMap<&'static str, &'static str>,
 }
 
-/// What a node shows and trusts, judged: what is not refused here is put in force, by the start of the
-/// agent, by the watcher of the files, and by `reload`.
+/// What a node shows and trusts, judged: the start of the agent, the watcher of the files and `reload` activate
+/// whatever is not refused here.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(super) identity: Identity,
@@ -128,12 +128,12 @@ pub(crate) struct Credentials {
 }
 
 impl Settings {
-    /// Reads file and environment, and puts the flags over them.
+    /// Reads the file and the environment, and overrides them by the flags.
     pub(super) fn read(dir: &Path, flags: &Flags) -> Result<Self, CliError> {
         let path = dir.join(CONFIG);
         let (environment, ignored) = environment(std::env::vars_os())?;
         let variables = environment.iter().map(|(name, _)| name.clone()).collect();
-        // A link to what is not there is there.
+        // A dangling link counts as present.
         let missing = path.symlink_metadata().is_err_and(|error| {
             matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
         });
@@ -157,7 +157,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Says which variables were left alone.
+    /// Logs which variables were ignored.
     pub(super) fn tell_ignored(&self) {
         if !self.ignored.is_empty() {
             let variables = self.ignored.join(", ");
@@ -169,7 +169,7 @@ impl Settings {
         }
     }
 
-    /// Whether the agent is to wait at its start for files that can be used.
+    /// Whether the agent waits at its start for files that can be used.
     pub(super) fn waits_for_certificate(&self) -> bool {
         self.file.wait_for_certificate.unwrap_or(false)
     }
@@ -185,7 +185,7 @@ impl Settings {
         Ok(Credentials { identity, roots, standing })
     }
 
-    /// Loads the certificate, the key and the roots; whether the roots accept the certificate is not asked.
+    /// Loads the certificate, the key and the roots; does not check whether the roots accept the certificate.
     pub(super) fn files(&self, dir: &Path) -> Result<(Identity, Roots), CliError> {
         directory::check(dir)?;
         let naming = self.naming()?;
@@ -199,8 +199,8 @@ impl Settings {
         Ok((identity, roots))
     }
 
-    /// What to run before an agent can start here; `None` if something is there, or may be: it could be
-    /// lost by that.
+    /// The command that must run before an agent can start here; `None` if a file exists, or may exist: the command
+    /// could destroy it.
     pub(super) fn advice(&self, dir: &Path) -> Option<String> {
         let nothing = directory::is_absent(dir)
             || self.credential_files(dir).iter().all(|file| directory::is_absent(file));
@@ -212,12 +212,12 @@ impl Settings {
         CliError::usage(format!("{}: {error}", self.origins.of(key)))
     }
 
-    /// What is logged.
+    /// The filter of the log.
     pub(super) fn log_filter(&self) -> Result<EnvFilter, CliError> {
         logs::filter(self.log()).map_err(|error| self.refused("log", error))
     }
 
-    /// The tags, if a node may have them.
+    /// The tags, if they are valid for a node.
     pub(super) fn checked_tags(&self) -> Result<BTreeMap<String, String>, CliError> {
         let tags = self.tags();
         record::check_tags(&tags).map_err(|error| self.refused("tags", error))?;
@@ -239,7 +239,7 @@ impl Settings {
         }
     }
 
-    /// Where certificate, key and roots are.
+    /// The paths of certificate, key and roots.
     pub(super) fn credential_files(&self, dir: &Path) -> [PathBuf; 3] {
         let place = |given: &Option<PathBuf>, name: &str| {
             dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
@@ -251,22 +251,22 @@ impl Settings {
         ]
     }
 
-    /// Where the roots are.
+    /// The path of the roots.
     pub(super) fn roots(&self, dir: &Path) -> PathBuf {
         dir.join(self.file.roots.as_deref().unwrap_or_else(|| Path::new(file::ROOTS)))
     }
 
-    /// The authority's directory, if this agent is to issue.
+    /// The CA's directory, if this agent is an issuer.
     pub(super) fn issuer(&self, dir: &Path) -> Option<PathBuf> {
         self.file.issuer.as_ref().map(|issuer| dir.join(issuer))
     }
 
-    /// How long what this agent issues is valid.
+    /// The lifetime of certificates that this agent issues.
     pub(super) fn issuer_validity(&self) -> Duration {
         self.file.issuer_validity.unwrap_or(LEAF_VALIDITY_AUTOMATED)
     }
 
-    /// Where those who join knock, if the gossip is at these addresses.
+    /// Where the issuer listens, if the gossip listens at these addresses.
     pub(super) fn issuer_listen(&self, listen: &[SocketAddr]) -> Vec<SocketAddr> {
         self.file.issuer_listen.clone().unwrap_or_else(|| {
             let next = |address: &SocketAddr| match address.port() {
@@ -282,7 +282,7 @@ impl Settings {
         self.file.issuers.as_deref().unwrap_or_default()
     }
 
-    /// Whether certificate and key are files that something else writes.
+    /// Whether another program writes certificate and key.
     pub(super) const fn has_other_files(&self) -> bool {
         self.file.certificate.is_some() || self.file.key.is_some()
     }
@@ -309,7 +309,7 @@ impl Settings {
         self.file.tags.clone().unwrap_or_default()
     }
 
-    /// The roles of clients whose certificates do not say theirs.
+    /// The roles of clients whose certificates do not name one.
     pub(super) fn clients(&self) -> ClientRoles {
         self.file.clients.clone().unwrap_or_default().into_iter().collect()
     }
@@ -318,7 +318,7 @@ impl Settings {
         self.file.log.as_deref().unwrap_or("info")
     }
 
-    /// Where the store is; `None`: in memory.
+    /// The path of the store; `None`: in memory.
     pub(super) fn store(&self, dir: &Path) -> Option<PathBuf> {
         match &self.file.store {
             Some(path) if path.as_os_str() == "memory" => None,
@@ -374,7 +374,7 @@ impl Settings {
         }
     }
 
-    /// A path that begins or ends with a space was hardly meant, and `memory ` would be a file.
+    /// A path that begins or ends with a space is probably a mistake, and `memory ` would be a file.
     fn check_paths(&self) -> Result<(), CliError> {
         let ConfigFile { store, certificate, key, roots, issuer, .. } = &self.file;
         for (name, path) in [
@@ -395,7 +395,7 @@ impl Settings {
         Ok(())
     }
 
-    /// A URI that no certificate can have gives nobody a role, and was meant for somebody.
+    /// A URI that no certificate can have gives no client a role, so it is a mistake.
     fn check_clients(&self) -> Result<(), CliError> {
         let clients = self.file.clients.iter().flatten();
         for (uri, role) in clients {
@@ -422,8 +422,8 @@ impl Settings {
         checked.map_err(|error| self.refused("issuers", error))
     }
 
-    /// On the command line nobody means nothing by it. A file or an environment may be shared by several
-    /// agents, of which one issues.
+    /// On the command line such a flag would have no effect, so it is a mistake. A file or an environment may be shared
+    /// by several agents, one of which issues.
     fn check_issuing(&self) -> Result<(), CliError> {
         for key in ["issuer_listen", "issuer_validity"] {
             if let Some(flag) = self.origins.flags.get(key).filter(|_| self.file.issuer.is_none()) {
@@ -437,7 +437,7 @@ impl Settings {
             .map_err(|error| self.refused("issuer_listen", error))
     }
 
-    /// What is there in the place of the store has to be a file.
+    /// If the store's path exists, it must be a regular file.
     fn check_store(&self, dir: &Path) -> Result<(), CliError> {
         match self.store(dir).map(|path| (std::fs::metadata(&path), path)) {
             Some((Ok(found), path)) if !found.is_file() => Err(self.refused("store", format!(
@@ -448,7 +448,7 @@ impl Settings {
         }
     }
 
-    /// Metrics are served to whoever asks, so only to this machine.
+    /// Metrics are served without authentication, so only to this machine.
     fn check_metrics(&self) -> Result<(), CliError> {
         match self.file.metrics {
             Some(address) if !address.ip().is_loopback() => Err(self.refused("metrics", format!(
@@ -461,7 +461,7 @@ impl Settings {
 }
 
 impl Origins {
-    /// The flag, the variable or the file that a key (`limits.keys`) was set in.
+    /// The flag, the variable or the file that set a key (`limits.keys`).
     fn of(&self, key: &str) -> String {
         if let Some(flag) = self.flags.get(key) {
             return (*flag).to_owned();
@@ -490,15 +490,15 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
     Some(list).filter(|list| !list.is_empty())
 }
 
-/// A path on the command line is meant from where the command was typed, in the file from there.
+/// A path on the command line is relative to the current directory, one in the file to the directory of the file.
 fn from_here(path: PathBuf) -> PathBuf {
     if path.as_os_str() == "memory" { path } else { std::path::absolute(&path).unwrap_or(path) }
 }
 
-/// The environment variables that are ours, with their values, and the names of those that only look so.
+/// The environment variables of the agent, with their values, and the names of those that only look like them.
 type Environment = (Vec<(String, String)>, Vec<String>);
 
-/// Sorts the environment variables. Empty ones count as not set.
+/// Sorts the environment variables. Empty ones count as unset.
 fn environment(
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Environment, CliError> {

@@ -1,9 +1,9 @@
 //! Log lines on their way to standard error.
 //!
-//! Whatever reads standard error may stand still: a container runtime, a pager, a terminal after Ctrl-S.
-//! A thread of its own writes there, so that this stops no thread of the runtime. Lines wait in a queue of
-//! bounded size; lines that find no room are dropped and counted, and so are those that cannot be written.
-//! The log says so when standard error takes lines again.
+//! The reader of standard error may hang: a container runtime, a pager, a terminal after Ctrl-S. A separate thread
+//! writes there, so that no thread of the runtime hangs with it. Lines wait in a queue of bounded size; lines that find
+//! no room are dropped and counted, and so are those that cannot be written. The log reports them when standard error
+//! accepts lines again.
 
 use std::{
     collections::VecDeque,
@@ -16,9 +16,9 @@ use std::{
     time::Duration,
 };
 
-/// Most bytes of lines that wait. As many again may be on their way to a reader that stands still.
+/// Most bytes of lines that wait. As many again may be on their way to a reader that hangs.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
-/// The pause after standard error has said that it would block. Somebody who shares the pipe has made it
+/// The pause after standard error has reported that it would block. Another process that shares the pipe has made it
 /// non-blocking.
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,27 +37,27 @@ struct Queue {
 struct Waiting {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
-    /// Lines taken out of the queue are being written.
+    /// Lines taken from the queue are being written.
     writing: bool,
-    /// Lines dropped for want of room that the log does not mention yet.
+    /// Lines dropped for lack of room that the log has not reported yet.
     untold: u64,
 }
 
-/// Lines that nobody will read, since the last time that this was told.
+/// Lines lost since the last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lost {
     /// There was no room for them.
     pub(super) dropped: u64,
-    /// The system refused to write them, or all of them.
+    /// The system refused to write them, at least in part.
     pub(super) failed: u64,
 }
 
 impl Spool {
-    /// Starts the thread that writes to `out` for as long as the process runs. It calls `tell` with the
-    /// lines lost, once `out` has taken what waited.
+    /// Starts the thread that writes to `out` as long as the process runs. It calls `tell` with the lines lost, once
+    /// `out` has accepted the lines that waited.
     ///
     /// # Errors
-    /// The system has no thread to give.
+    /// The system cannot start a thread.
     pub(super) fn start(
         out: impl Write + Send + 'static,
         tell: impl Fn(Lost) + Send + 'static,
@@ -70,12 +70,12 @@ impl Spool {
         Ok(lines)
     }
 
-    /// Lines dropped so far, because there was no room for them or standard error took none.
+    /// Lines dropped so far, because there was no room for them or standard error accepted none.
     pub(super) fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until all lines are written, for `patience` at most. Says whether they are.
+    /// Waits until all lines are written, at most `patience`. Returns whether they are.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();
         let waited = self.0.changed.wait_timeout_while(self.0.lock(), patience, busy);
@@ -121,7 +121,7 @@ impl Queue {
                     self.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            // Not before: nobody would read that either.
+            // Not earlier: that report would be lost too.
             if takes && lost != Lost::default() {
                 tell(std::mem::take(&mut lost));
             }
@@ -130,7 +130,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and takes all there are, with the number of those dropped before.
+    /// Waits for lines and takes all of them, with the number of those dropped before.
     fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
         let idle = |waiting: &mut Waiting| waiting.lines.is_empty();
         let waiting = self.changed.wait_while(self.lock(), idle);
@@ -141,15 +141,15 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing under the lock can panic half way.
+        // No code under the lock can panic halfway.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Where lines go.
+/// The destination of lines.
 struct Lines<W> {
     out: W,
-    /// It has taken a line in part: the next one must not stand behind it.
+    /// It has accepted part of a line: the next line must not be appended to it.
     half: bool,
 }
 
@@ -187,7 +187,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A reader that takes a write only when it is let.
+    /// A reader that accepts a write only when the test allows it.
     struct Gate {
         allowed: mpsc::Receiver<()>,
         written: mpsc::Sender<Vec<u8>>,
@@ -195,7 +195,7 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Once nobody holds it back any more it takes everything.
+            // Without a sender the gate accepts everything.
             let _ = self.allowed.recv();
             self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
             Ok(bytes.len())

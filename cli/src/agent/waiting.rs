@@ -1,10 +1,10 @@
-//! The start of an agent whose certificate is not there yet.
+//! The start of an agent whose certificate does not exist yet.
 //!
-//! What writes certificate, key and roots may start after the agent, or renew them after the machine was
-//! off for longer than a certificate lives. An agent that was told to (`wait_for_certificate`) looks at the
-//! files once a second until they can be used, as one that runs does. A configuration that is wrong is
-//! refused all the same: at once at the start, and as soon as it has stayed so for some looks if it becomes
-//! so later. Nobody but its author will mend it.
+//! The program that writes certificate, key and roots may start after the agent, or renew them after the machine was
+//! off for longer than a certificate's lifetime. With `wait_for_certificate` the agent looks at the files once a second
+//! until they can be used, as a running agent does. It still refuses a wrong configuration: at once at the start, and
+//! after some looks if the configuration becomes wrong later. Waiting does not help there: only its author can correct
+//! it.
 
 use std::{path::Path, time::Duration};
 
@@ -28,11 +28,11 @@ use crate::{
 /// What an agent starts with, judged.
 pub(super) struct Ready {
     pub(super) credentials: Credentials,
-    /// If it is to issue.
+    /// If the agent is an issuer.
     pub(super) issuer: Option<Issuer>,
 }
 
-/// Loads what the agent is to start with. It may be dropped at any moment.
+/// Loads what the agent starts with. The future may be dropped at any moment.
 pub(super) async fn ready(
     dir: &Path,
     flags: &Flags,
@@ -85,7 +85,7 @@ pub(super) async fn ready(
             _ = hangup.recv() => {}
         }
         again = true;
-        // The directory, and the configuration in it, may have come with the rest.
+        // The directory, and the configuration in it, may have been created together with the files.
         let (here, these) = (dir.to_owned(), flags.clone());
         let read = move || {
             let read = Settings::read(&here, &these)?;
@@ -103,7 +103,7 @@ pub(super) async fn ready(
     }
 }
 
-/// Loads and judges certificate, key and roots, and the authority if this agent is to issue.
+/// Loads and judges certificate, key and roots, and the CA if this agent is an issuer.
 async fn load(dir: &Path, settings: Settings) -> Result<Ready, CliError> {
     let dir = dir.to_owned();
     let load = move || {
@@ -118,8 +118,8 @@ async fn load(dir: &Path, settings: Settings) -> Result<Ready, CliError> {
     offload(&FILES, CREDENTIALS, FILE_TIMEOUT, load).await
 }
 
-/// Refusals of a configuration that is looked at again: one that is being written is refused in another
-/// way a moment later, or is not.
+/// Refusals of a configuration that is read again: one that is being written is refused for another reason a moment
+/// later, or not at all.
 #[derive(Debug, Default)]
 struct Refusals {
     last: String,
@@ -127,7 +127,7 @@ struct Refusals {
 }
 
 impl Refusals {
-    /// Whether it may yet be that the configuration is being written.
+    /// Whether the configuration may still be in the middle of being written.
     fn may_pass(&mut self, error: &CliError) -> bool {
         let error = error.to_string();
         self.times = if self.last == error { self.times + 1 } else { 1 };
@@ -136,7 +136,7 @@ impl Refusals {
     }
 }
 
-/// Says what is waited for, and asks for more time.
+/// Reports what the agent waits for, and asks for more time.
 async fn tell_systemd(status: String) {
     let told = move || {
         let state = [NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(EXTENSION_USEC)];
@@ -148,7 +148,7 @@ async fn tell_systemd(status: String) {
     }
 }
 
-/// What was told of the wait: each reason once, and again after a while.
+/// What was reported of the wait: each reason once, and again after a while.
 #[derive(Debug)]
 struct Told {
     again: Duration,
@@ -172,15 +172,15 @@ impl Told {
     }
 }
 
-/// How often the files are looked at.
+/// How often the agent looks at the files.
 const LOOK: Duration = Duration::from_secs(1);
-/// systemd is asked for so much more time each time that it is told something.
+/// The agent asks systemd for this much more time with each message.
 const EXTENSION_USEC: u32 = 30_000_000;
-/// systemd is told the same reason again after this long, well before that time is over.
+/// The agent sends systemd the same reason again after this long, well before that time is over.
 const STATUS_AGAIN: Duration = Duration::from_secs(10);
-/// Files that are being written change their faults quickly: no more lines than one in this time.
+/// The faults of files that are being written change quickly: at most one line in this time.
 const TELL_MIN: Duration = Duration::from_secs(10);
-/// The same reason is told again after this long.
+/// The same reason is logged again after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
 
 #[cfg(test)]

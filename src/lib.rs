@@ -20,20 +20,19 @@
 //! # }
 //! ```
 //!
-//! Every node owns a key/value map, and holds a copy of every other node's; the copies converge. A failure
-//! detector says which nodes are alive. A certificate says who a node is. `docs/concepts.md` in the
-//! repository defines each term.
+//! Every node owns a key/value map and holds a copy of every other node's map; the copies converge. A
+//! failure detector reports which nodes are alive. A node's certificate proves its name.
+//! `docs/concepts.md` in the repository defines each term.
 //!
 //! # What to read first
 //!
 //! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
-//! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: what changes.
+//! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: the changes.
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
-//! 4. [`tls`]: certificates, and who is accepted. [`pki`]: an authority of one's own. `issuer` (a feature):
-//!    certificates by token.
+//! 4. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
+//!    feature): certificates by token.
 //! 5. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
-//! 6. [`protocol`]: the rules themselves, for those who want to know how it works. It has no promise of
-//!    compatibility.
+//! 6. [`protocol`]: the rules themselves, if you want to know how it works. It has no promise of compatibility.
 //!
 //! # Architecture
 //!
@@ -54,38 +53,39 @@
 //! # How a change spreads
 //!
 //! Storage applies a `set`, cuts a *delta* from the map in the same turn, and sends it to all linked peers: about
-//! ten neighbours, which the overlay computes from the member list. Each node passes news on once. A node that
-//! receives news which does not connect to its copy asks for what is missing. Large or frequent news goes along
-//! a tree per owner; the other connections only announce it.
+//! ten neighbours, which the overlay computes from the member list. Each node passes news on once. If a node
+//! receives news that does not connect to its copy, it asks for what is missing. Large or frequent news goes
+//! along a tree per owner; the other connections only announce it.
 //!
 //! # How an exchange repairs differences
 //!
 //! Every `gossip_interval` neighbours compare *roots*: one number that sums up all a node knows. If two
-//! consecutive comparisons differ, the node starts an exchange. Storage gives a *digest*, which says for each
-//! node how far its copy reaches; among many nodes it gives a sketch, from which the peer computes the lines that
+//! consecutive comparisons differ, the node starts an exchange. Its storage gives a *digest*: for each node, how
+//! far its copy reaches. If there are many nodes it gives a sketch, from which the peer computes the lines that
 //! differ. The transport opens a QUIC stream to the peer and sends it (`Syn`, `Cells`). The peer's storage
-//! answers (`SynAck`) with a *delta*, which has what the digest lacks, oldest writes first, and with what it
-//! wants itself. This node applies the delta, publishes a new snapshot, notifies subscribers, and sends what the
+//! answers (`SynAck`) with a *delta*, the writes that the digest lacks, oldest first, and with what the peer
+//! itself wants. This node applies the delta, publishes a new snapshot, notifies subscribers, and sends what the
 //! peer wanted (`Ack`). If a budget cut a delta, the rest is pulled on the same stream at once.
 //!
 //! # What is signed
 //!
 //! Before storage sends its own map it signs a *head*: generation, version, floor, record, and the root of a
 //! Merkle tree over all entries. A node that receives the news applies it, computes the same tree and compares;
-//! the hashes beside a part prove that part. So a relay cannot forge, roll back or omit entries, and a copy is
-//! passed on only as far as its owner has signed it. The certificate that vouches for the key travels with the
-//! record. Revocations are signed by the authority; they travel apart from all maps, and every node keeps them.
+//! the hashes beside a part prove that part. So a relay cannot forge, roll back or omit entries, and a node
+//! passes a copy on only as far as its owner has signed it. The certificate that vouches for the key travels
+//! with the record. Revocations are signed by the authority; they travel apart from all maps, and every node
+//! keeps them.
 //!
-//! # How a failure is found
+//! # How a failure is detected
 //!
-//! On each connection of the overlay one end sends a heartbeat in every interval, and everything that arrives
-//! from a neighbour is a sign of its life: the transport reports it to the detector. A heartbeat that is late or
-//! not acknowledged is a miss. From then on the detector probes the neighbour every few milliseconds, and asks
-//! the other observers to do the same. Each unanswered probe adds to *phi* what it is worth on a path that loses
-//! so many packets; at `dead_peer_phi` one observer is convinced. When a quorum of observers is convinced, the
-//! neighbour is *suspect*: an accusation names the observers and travels like a change. A peer that lives refutes
-//! the accusation by raising its incarnation. If it does not within two intervals, it is *dead*. Time in which
-//! this process itself stood still counts against nobody, and a node that finds itself slow is patient.
+//! On each connection of the overlay one end sends a heartbeat in every interval. Everything that arrives from a
+//! neighbour is a sign of life: the transport reports it to the detector. A heartbeat that is late or not
+//! acknowledged is a miss. From then on the detector probes the neighbour every few milliseconds, and asks the
+//! other observers to do the same. Each unanswered probe raises *phi*, by an amount that depends on the packet
+//! loss of the path; at `dead_peer_phi` one observer is convinced. When a quorum of observers is convinced, the
+//! neighbour is *suspect*: an accusation names the observers and spreads like a change. A live peer refutes the
+//! accusation by raising its incarnation. If it does not within two intervals, it is *dead*. Time in which this
+//! process itself stood still counts against no peer, and a node that finds itself slow is patient.
 //! [`Gossipmonger::why`] shows the evidence for every state change. Failures are detected inside the node's own
 //! datacenter. If no bridge to a datacenter responds, its nodes are *unreachable*: neither live nor dead.
 //!
@@ -95,16 +95,16 @@
 //! 2. Calls between actors go only into storage, and storage calls no actor. Casts find their target through one
 //!    routing table.
 //! 3. No actor awaits the network in a handler. Tasks do; each is owned by an actor and reports to it. The
-//!    exception is the supervisor, for a limited time, when the node stops.
-//! 4. The certificate, not the frame, says who speaks. A peer relays other nodes' maps; it never changes ours.
+//!    exception is the supervisor, which does so for a limited time when the node stops.
+//! 4. The certificate, not the frame, identifies the sender. A peer relays other nodes' maps; it never changes ours.
 //! 5. Every queue, frame, delta, window and retry has a named limit, and a counter for what was dropped.
-//!    Mailboxes have no limit of their own: what fills them is limited at its source.
+//!    Mailboxes have no limit of their own: their sources are limited instead.
 //! 6. The largest version of a copy is a complete summary of it: deltas are applied as gap-free prefixes. A batch
-//!    is one version, and readers see all of it or nothing. Equal roots mean equal copies: a copy that is a part,
-//!    sent by a peer that reaches further, is in no root until it is complete.
+//!    is one version, and readers see all of it or nothing. Equal roots mean equal copies: a part, sent by a peer
+//!    that reaches further, enters no root until it is complete.
 //! 7. Every start of a process is a new generation. A version is never used twice.
-//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. All that they
-//!    share is which introductions of nodes have been verified already.
+//! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. They share only
+//!    the list of node introductions that have been verified already.
 //! 9. Bad input from the network never panics, never stops an actor, and is counted.
 //!
 //! # Features
@@ -115,10 +115,9 @@
 //!
 //! Enable `cluster` if any crate in your dependency graph enables ractor's feature `cluster`; it has no other
 //! effect. Without it the compiler reports some forty errors in this crate, among them
-//! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and *"ractor's feature
-//! `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's `cluster` your own
-//! message types need `impl ractor::Message for Msg {}` too. ractor's feature `async-trait` needs
-//! nothing of this crate.
+//! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and
+//! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's
+//! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's feature `async-trait` needs no feature of this crate.
 //!
 //! [ractor]: https://docs.rs/ractor
 #![cfg_attr(docsrs, feature(doc_cfg))]

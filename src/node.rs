@@ -71,24 +71,25 @@ use crate::{
     tls::PeerName,
 };
 
-/// A running node. Cheap to clone; the node ends when it is told to, not when handles are dropped.
+/// A running node. Cheap to clone. Dropping handles does not end the node; a call does.
 #[derive(Clone, Debug)]
 pub struct Gossipmonger {
     pub(crate) shared: Arc<Shared>,
     root: ActorCell,
-    /// The node lives in this one; a caller may be in none.
+    /// The runtime of the node; a caller may be outside any runtime.
     runtime: Handle,
 }
 
 impl Gossipmonger {
-    /// Starts a node. The join handle ends when the node has ended and all is given back: its addresses
-    /// are free and its store is closed. Aborting it ends nothing but the waiting.
+    /// Starts a node. The join handle completes when the node has ended and released everything: its
+    /// addresses are free and its store is closed. Aborting the join handle ends only the wait, not the
+    /// node.
     ///
     /// A node lives in the runtime that it is started in, and ends with it. Calls on a handle that
     /// outlives the runtime fail with [`Error::Stopped`].
     ///
     /// # Errors
-    /// [`SpawnError`]; then nothing is left behind.
+    /// [`SpawnError`]; then everything is released.
     pub async fn spawn(config: Config) -> Result<(Self, JoinHandle<()>), SpawnError> {
         Self::start(config, None).await
     }
@@ -121,7 +122,7 @@ impl Gossipmonger {
     /// ```
     ///
     /// # Errors
-    /// [`SpawnError`]; then nothing is left behind.
+    /// [`SpawnError`]; then everything is released.
     pub async fn spawn_linked(
         config: Config,
         supervisor: ActorCell,
@@ -135,35 +136,36 @@ impl Gossipmonger {
         &self.shared.config.node
     }
 
-    /// The cluster it is in.
+    /// The cluster of this node.
     #[must_use]
     pub fn cluster(&self) -> &ClusterId {
         &self.shared.config.cluster
     }
 
-    /// Where it is.
+    /// The datacenter of this node.
     #[must_use]
     pub fn datacenter(&self) -> &Datacenter {
         &self.shared.config.datacenter
     }
 
-    /// Where others are told to dial it.
+    /// The addresses at which other nodes dial this one.
     #[must_use]
     pub fn addresses(&self) -> &[String] {
         &self.shared.config.advertise
     }
 
-    /// The node's root actor, to be monitored or stopped as any other.
+    /// The node's root actor, which you can monitor or stop like any other.
     #[must_use]
     pub const fn cell(&self) -> &ActorCell {
         &self.root
     }
 
-    /// Sets a key; the original's `update`. Returns when the store has it, with its version: it is
-    /// gossiped at once, whatever the store takes. The same value again takes no version.
+    /// Sets a key; the original's `update`. Returns its version once the store has it. The write is
+    /// gossiped at once, without waiting for the store. Setting the same value again takes no
+    /// version.
     ///
     /// # Errors
-    /// [`Error::Refused`] names the limit; the others say whether anything has changed.
+    /// [`Error::Refused`] names the limit; the other errors say whether anything has changed.
     pub async fn set(
         &self,
         key: impl Into<Key>,
@@ -172,7 +174,7 @@ impl Gossipmonger {
         self.set_many(vec![Write::set(key, value)]).await
     }
 
-    /// Sets a key for a while: after `ttl` nobody sees it any more.
+    /// Sets a key that expires: after `ttl` no reader sees it any more.
     ///
     /// # Errors
     /// As [`set`](Self::set).
@@ -185,7 +187,7 @@ impl Gossipmonger {
         self.set_many(vec![Write::set(key, value).with_ttl(ttl)]).await
     }
 
-    /// Deletes a key. Deleting what is not there takes no version.
+    /// Deletes a key. Deleting a missing key takes no version.
     ///
     /// # Errors
     /// As [`set`](Self::set).
@@ -193,15 +195,14 @@ impl Gossipmonger {
         self.set_many(vec![Write::delete(key)]).await
     }
 
-    /// Writes a batch: everywhere, all of it becomes visible at once or none of it. Of several writes
-    /// of one key the last counts. At most
+    /// Writes a batch: on every node, all of it becomes visible at once. If a key is written several
+    /// times, the last write counts. At most
     /// [`BATCH_BYTES_MAX`](crate::protocol::replica::BATCH_BYTES_MAX) bytes.
     ///
-    /// What was overwritten since is not sent any more. A node that is far behind, and catches up in
-    /// several steps, would for a moment have a batch without those of its keys that a later write,
-    /// which it does not have yet, has replaced: until it has that too, its readers see this node's
-    /// keys as they were before. So who overwrites parts of batches faster than a peer can follow is
-    /// seen by that peer as it last was.
+    /// Overwritten values are not resent. A peer that catches up in several steps therefore keeps
+    /// showing this node's previous keys until it has every write that replaced part of the batch.
+    /// If you overwrite parts of batches faster than a peer can follow, that peer's view of this
+    /// node stays at its last complete state.
     ///
     /// # Errors
     /// As [`set`](Self::set).
@@ -240,19 +241,19 @@ impl Gossipmonger {
         snapshot.prefix(node, prefix).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// All that is known now. It asks nobody and takes no lock.
+    /// All that is known now. The call takes no lock and asks no actor.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.shared.snapshot()
     }
 
-    /// Everybody else that is known.
+    /// All other nodes that are known.
     #[must_use]
     pub fn peers(&self) -> Vec<Member> {
         self.snapshot().peers().collect()
     }
 
-    /// The peers that are live, or missed for a moment only.
+    /// The peers that are live, also those that have missed heartbeats only just now.
     #[must_use]
     pub fn live_peers(&self) -> Vec<Member> {
         self.snapshot().peers().filter(Member::is_live).collect()
@@ -264,55 +265,54 @@ impl Gossipmonger {
         self.snapshot().peers().filter(|peer| peer.state == PeerState::Dead).collect()
     }
 
-    /// How improbable a peer's silence is, on the scale of `dead_peer_phi`; `None` if it is unknown,
-    /// or if this node does not hear it itself but is told of it by others.
+    /// How improbable a peer's silence is, on the scale of `dead_peer_phi`. `None` if the peer is
+    /// unknown, or if this node does not observe it itself but receives its state from others.
     #[must_use]
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
         Some(self.shared.estimates.load().get(peer)?.phi(now))
     }
 
-    /// Why a peer is thought to be what it is: the last changes of that, oldest first, each with what
-    /// was known then. `None` if nothing has changed since it was met. How long ago each was:
-    /// [`Snapshot::now`].
+    /// Why a peer is in its present state: the latest state transitions, oldest first, each with the
+    /// evidence for it. `None` if the state has not changed since the peer became known. For the age
+    /// of each see [`Snapshot::now`].
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<Arc<History>> {
         self.shared.histories.load().get(peer).cloned()
     }
 
-    /// Why the connection with a peer was last ended on purpose, by either end: an expired certificate,
-    /// a breach of the protocol. `None` if it never was, or that is long ago.
+    /// Why either end last closed the connection with a peer on purpose: an expired certificate, a
+    /// protocol violation. `None` if that has not happened, or happened long ago.
     #[must_use]
     pub fn cut(&self, peer: &NodeId) -> Option<Cut> {
         self.shared.cuts.get(peer)
     }
 
-    /// Why nobody was reached at an address when it was last dialed, by each way that was tried: from each
-    /// address of this node and to each address that the name has. `address`: a seed, or one that a peer
-    /// advertises. Empty if somebody answered, or nobody has dialed it.
+    /// Why the last dial of an address failed, for each path that was tried: from each address of this
+    /// node to each address that the name resolves to. `address`: a seed, or one that a peer advertises.
+    /// Empty if the dial succeeded, or the address was not dialed.
     #[must_use]
     pub fn dial_failures(&self, address: &str) -> Vec<DialFailure> {
         self.shared.dials.get(address)
     }
 
-    /// What this node came back without at its start, by what its peers say; `None` if none of them says
-    /// so.
+    /// What this node had lost at its start, as its peers report; `None` if no peer reports a loss.
     #[must_use]
     pub fn behind(&self) -> Option<Arc<Behind>> {
         self.shared.behind.load_full()
     }
 
-    /// When a peer was last removed before its time, on the clock of [`Snapshot::now`], and who told this
-    /// node so; `None` in its place if it was asked here. `None` if it was not removed, or that is long
-    /// ago.
+    /// When a peer was last removed by an operator, on the clock of [`Snapshot::now`], and which node
+    /// sent the removal; `None` in its place if the call was made at this node. `None` if the peer was
+    /// not removed, or was removed long ago.
     #[must_use]
     pub fn removal(&self, peer: &NodeId) -> Option<(Time, Option<NodeId>)> {
         self.shared.removals.get(peer)
     }
 
-    /// How slow this node finds itself, by its own timers and by answers that came late, up to
-    /// [`HEALTH_MAX`](crate::protocol::liveness::HEALTH_MAX): it is as patient with others as it is
-    /// slow. 0 is as it should be.
+    /// How slow this node finds itself, by its own timers and by late answers, up to
+    /// [`HEALTH_MAX`](crate::protocol::liveness::HEALTH_MAX). The slower it is, the more patient it
+    /// is with others. 0 is normal.
     #[must_use]
     pub fn health(&self) -> u32 {
         self.shared.health.load(Ordering::Relaxed)
@@ -324,29 +324,29 @@ impl Gossipmonger {
         Events::new(&self.shared)
     }
 
-    /// The present state, and exactly the events that follow it. [`subscribe`](Self::subscribe) and
-    /// [`snapshot`](Self::snapshot) called one after the other would repeat or miss a change between
-    /// the two.
+    /// The present state, and exactly the events that follow it. Calling
+    /// [`subscribe`](Self::subscribe) and [`snapshot`](Self::snapshot) one after the other would
+    /// repeat or miss a change between the two.
     #[must_use]
     pub fn subscribe_with_snapshot(&self) -> (Snapshot, Events) {
         let (snapshot, events) = self.shared.cut();
         (snapshot, Events::of(&self.shared, events))
     }
 
-    /// The keys of all live nodes that begin with `prefix`, this node's included: first every present
-    /// one, then every change. When a node dies or leaves, its keys go.
+    /// The keys of all live nodes, including this one, that begin with `prefix`: first the present
+    /// ones, then every change. When a node dies or leaves, its keys are removed.
     #[must_use]
     pub fn watch_live(&self, prefix: &str) -> LiveKeys {
         LiveKeys::new(&self.shared, prefix)
     }
 
-    /// What passes between nodes, from now on. It costs a copy of every digest and delta.
+    /// The protocol messages between nodes, from now on. It costs a copy of every digest and delta.
     #[must_use]
     pub fn subscribe_protocol(&self) -> ProtocolEvents {
         ProtocolEvents::new(&self.shared)
     }
 
-    /// Changes, from now on, of all nodes' keys that begin with `prefix`, whatever the state of their
+    /// Changes, from now on, of all nodes' keys that begin with `prefix`, in any state of their
     /// owners. See also [`watch_live`](Self::watch_live).
     #[must_use]
     pub fn watch_prefix(&self, prefix: &str) -> PrefixEvents {
@@ -354,11 +354,11 @@ impl Gossipmonger {
     }
 
     /// Sends `actor` the present state, as events, and then every event. At most
-    /// [`Config::event_queue`] wait in its mailbox; an actor that falls behind by more than as many
-    /// again is brought up to date from the snapshot: it may miss values that were replaced
-    /// meanwhile, never the last one.
+    /// [`Config::event_queue`] events wait in its mailbox. An actor that falls behind by more than
+    /// as many again is brought up to date from the snapshot: it may miss values that were replaced
+    /// meanwhile, but not the last one.
     ///
-    /// It ends with the actor or the node, or when the returned handle is aborted.
+    /// The subscription ends with the actor or the node, or when the returned handle is aborted.
     pub fn subscribe_actor<M>(&self, actor: ActorRef<M>) -> JoinHandle<()>
     where
         M: Message + From<Delivery>,
@@ -373,24 +373,24 @@ impl Gossipmonger {
         &self.shared.counters
     }
 
-    /// The configuration in force. Its `storage` is a stand-in: the node has taken the store, and
-    /// lets go of it when it ends.
+    /// The active configuration. Its `storage` is a stand-in: the node owns the store, and releases
+    /// it when it ends.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
     }
 
-    /// Forgets a dead, departed or unreachable peer and its keys before its time, at this node and at
-    /// all others whose own detector has found it dead or departed, also at those that are cut off now
-    /// and come back within [`MARK_MAX`](crate::protocol::replica::MARK_MAX). If it lives after all it
-    /// refutes that and is back; nodes that hear it keep it meanwhile.
+    /// Removes a dead, departed or unreachable peer and its keys before `forget_after`, at this node
+    /// and at all others whose own detector considers it dead or departed. Nodes that are disconnected
+    /// now and return within [`MARK_MAX`](crate::protocol::replica::MARK_MAX) remove it as well. A
+    /// peer that is alive refutes the removal and is back; nodes that hear it keep it meanwhile.
     ///
     /// # Errors
-    /// [`Error::UnknownPeer`], [`Error::PeerIsLive`] or [`Error::Stopped`]: nothing has changed.
+    /// [`Error::UnknownPeer`], [`Error::PeerIsLive`] or [`Error::Stopped`]; then nothing has changed.
     pub fn remove(&self, peer: &NodeId) -> Result<(), Error> {
         let state = self.snapshot().member(peer).map(|member| member.state);
         match state {
-            // Never this node itself: it may have left, but it is still here.
+            // Not for this node itself: it may have left, but it still runs.
             _ if self.shared.ending.is_set() => Err(self.stopped()),
             Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
             Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
@@ -403,44 +403,45 @@ impl Gossipmonger {
         }
     }
 
-    /// Whose certificates are revoked, as far as this node has heard.
+    /// The revoked certificates, as far as this node knows.
     #[must_use]
     pub fn revocations(&self) -> Arc<Revocations> {
         self.shared.revocations.load_full()
     }
 
-    /// Takes a statement of an authority, [`Authority::revoke`](crate::pki::Authority::revoke): the
-    /// certificates that it is about are refused from now on, here and as soon as it is told by all
-    /// nodes; connections with their holders are closed. Returns when the store has it.
+    /// Takes a statement of an authority, [`Authority::revoke`](crate::pki::Authority::revoke).
+    /// From now on this node refuses the certificates that the statement covers, and every other
+    /// node does once it receives the statement; connections with their holders are closed. Returns
+    /// when the store has the statement.
     ///
     /// # Errors
-    /// [`Error::Refused`] if no trusted authority has signed it for this cluster.
+    /// [`Error::Refused`] if the statement is not signed by a trusted authority for this cluster.
     pub async fn revoke(&self, statement: Revocation) -> Result<(), Error> {
         self.write(0, || Writes::Revoke(Box::new(statement.clone()))).await.map(drop)
     }
 
-    /// Leaves and may come back: for a planned restart and for the `post_stop` of the actor that owns
-    /// the node. Some peers are informed, so that nobody has to detect a failure; then the node ends.
-    /// Returns how many peers have acknowledged it. The next start joins again.
+    /// Leaves temporarily: for a planned restart and for the `post_stop` of the actor that owns the
+    /// node. The node informs some peers, so that the cluster need not detect a failure, and then
+    /// ends. Returns how many peers have acknowledged it. The next start joins again.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the node had ended before. After any other error it has left and ended
-    /// all the same.
+    /// as well.
     #[doc(alias = "leave")]
     pub async fn leave_for_now(&self) -> Result<usize, Error> {
         self.depart(false).await
     }
 
-    /// Takes the node out for good, as the program's `leave` does: as
-    /// [`leave_for_now`](Self::leave_for_now), and the store remembers it. The next start with that
+    /// Takes the node out for good, like the program's `leave`: as
+    /// [`leave_for_now`](Self::leave_for_now), and the store records it. The next start with that
     /// store is refused ([`SpawnError::HasLeft`]) unless [`Config::rejoin`] is set, so do not call
-    /// this when a service merely stops. Only this store remembers it: from a copy from before the
-    /// node starts as if it had not left, and the others report that
+    /// this when a service merely stops. Only this store records it: started from an older copy of
+    /// the store, the node joins as if it had not left, and the others report that
     /// ([`PeerReturned`](crate::Event::PeerReturned)). To keep a node out, revoke its certificate.
     ///
     /// # Errors
-    /// [`Error::NotDurable`] or [`Error::Timeout`] if the store does not remember it: the node has
-    /// left and ended all the same, but would join again. [`Error::Stopped`] if it had ended before.
+    /// [`Error::NotDurable`] or [`Error::Timeout`] if the store did not record it: the node has left
+    /// and ended, but would join again. [`Error::Stopped`] if it had ended before.
     #[doc(alias = "leave")]
     pub async fn decommission(&self) -> Result<usize, Error> {
         self.depart(true).await
@@ -455,7 +456,7 @@ impl Gossipmonger {
     }
 
     /// As [`decommission`](Self::decommission), but keeps the node's connections, so that the result can be sent
-    /// over one of them. The node does nothing else any more: call [`shutdown`](Self::shutdown) afterwards.
+    /// over one of them. The node does no other work afterwards: call [`shutdown`](Self::shutdown) next.
     ///
     /// # Errors
     /// As [`decommission`](Self::decommission).
@@ -474,8 +475,8 @@ impl Gossipmonger {
         written.map(|_| acknowledged)
     }
 
-    /// Accepts clients from now on, and hands their requests to `handler`. Only the first handler counts; says whether
-    /// it is this one. Without a handler a client is refused in the handshake.
+    /// Accepts clients from now on, and passes their requests to `handler`. Only the first handler counts; returns
+    /// whether it is this one. Without a handler a client is refused in the handshake.
     pub fn serve_clients(&self, handler: Arc<dyn ClientHandler>) -> bool {
         let first = self.shared.clients.handle(handler);
         if let Some(endpoint) = self.shared.endpoint.upgrade().filter(|_| first) {
@@ -484,14 +485,14 @@ impl Gossipmonger {
         first
     }
 
-    /// Ends the node without leaving: connections are closed, writes made durable. Others find it
-    /// dead after a while. Calling it again does no harm.
+    /// Ends the node without leaving: closes its connections and makes writes durable. The other
+    /// nodes detect a failure after a while. Repeated calls are harmless.
     pub async fn shutdown(&self) {
         self.shared.end(Ending::Asked);
         self.ended().await;
     }
 
-    /// Waits until the node has ended, and says why unless it was asked to.
+    /// Waits until the node has ended, and returns the cause unless the end was requested.
     pub async fn ended(&self) -> Option<Problem> {
         self.shared.ended.wait().await;
         self.problem()
@@ -514,7 +515,7 @@ impl Gossipmonger {
         self.unless_ended(written).await
     }
 
-    /// What `call` returns, unless the node ends first: then nobody may be left to answer it.
+    /// The result of `call`, unless the node ends first: then the actor that would answer may be gone.
     pub(crate) async fn unless_ended<T>(
         &self,
         call: impl Future<Output = Result<T, Error>>,
@@ -530,8 +531,8 @@ impl Gossipmonger {
         Error::Stopped { reason: self.problem() }
     }
 
-    /// A storage actor that fails before it answers is followed by another; the write is made again,
-    /// which takes no second version if it was kept.
+    /// If a storage actor fails before it answers, another one takes its place; the write is made
+    /// again, which takes no second version if the first was kept.
     async fn try_write(&self, bytes: usize, writes: impl Fn() -> Writes) -> Result<Version, Error> {
         let route = &self.shared.routes.storage;
         let mut storage = route.current().ok_or_else(|| self.stopped())?;
@@ -565,14 +566,14 @@ impl Gossipmonger {
         config.check()?;
         let counters = Arc::new(Counters::default());
         let events = Arc::new(Channel::new(config.event_queue));
-        // The writer alone holds the store, so that it is given back when the node has ended, however
-        // long handles of it are kept.
+        // Only the writer holds the store. So the store is released when the node has ended, however
+        // long handles of the node are kept.
         let lent: Arc<dyn Store> = Arc::new(Lent(format!("{:?}", config.storage)));
         let storage = std::mem::replace(&mut config.storage, lent);
         let writer = Arc::new(start_writer(storage, &config, &counters, &events)?);
         let started = Self::open(config, counters, events, Arc::clone(&writer), supervisor).await;
         if started.is_err() {
-            // The store is the caller's again.
+            // The store belongs to the caller again.
             writer.close().await;
         }
         started
@@ -660,7 +661,7 @@ impl Gossipmonger {
         let unfinished = Unfinished { shared: Arc::clone(&shared), endpoint };
         tokio::spawn(async move {
             let Unfinished { shared, endpoint } = &unfinished;
-            // However the root ends: stopped, failed or killed.
+            // In every case of the root's end: stopped, failed or killed.
             let _ = running.await;
             shared.end(Ending::Asked);
             shut(&**endpoint).await;
@@ -675,7 +676,7 @@ impl Gossipmonger {
     }
 }
 
-/// Gives back what a node holds if its runtime goes before it: then no task is left that could.
+/// Releases what a node holds if its runtime ends first: then no task is left to do it.
 struct Unfinished {
     shared: Arc<Shared>,
     endpoint: Arc<dyn Endpoint>,
@@ -689,7 +690,7 @@ impl Drop for Unfinished {
         self.shared.end(Ending::Asked);
         self.endpoint.release();
         let shared = Arc::clone(&self.shared);
-        // The store may take a while, and a runtime that goes is not to be held up by it.
+        // The store may take a while, and must not delay the end of the runtime.
         let give_back = std::thread::Builder::new().name("gossipmonger-end".to_owned());
         let begun = give_back.spawn(move || {
             if !shared.writer.close_within(STORE_TIMEOUT) {
@@ -704,7 +705,7 @@ impl Drop for Unfinished {
     }
 }
 
-/// What stands in a running node's configuration for its store.
+/// The placeholder for the store in a running node's configuration.
 #[derive(Debug)]
 #[expect(dead_code, reason = "the description is for Debug")]
 struct Lent(String);
@@ -742,7 +743,7 @@ fn start_writer(
         .map_err(|error| SpawnError::Actor(format!("no thread for the store: {error}")))
 }
 
-/// Checks that the store is ours, and notes in it what has to be there before the node starts.
+/// Checks that the store belongs to this node, and writes what it must contain before the node starts.
 async fn prepare_store(
     config: &Config,
     writer: &Writer,
@@ -769,12 +770,12 @@ async fn prepare_store(
     Ok((stored, keys))
 }
 
-/// Ends all connections, telling the peers, and gives back the addresses.
+/// Ends all connections, informs the peers, and releases the addresses.
 pub(crate) async fn shut(endpoint: &dyn Endpoint) {
     endpoint.close(Close::Shutdown as u32, b"shutting down").await;
 }
 
-/// What the machine of the connections has to know of the configuration.
+/// The settings that the peering machine takes from the configuration.
 fn peering(config: &Config) -> PeeringConfig {
     PeeringConfig {
         node: config.node.clone(),
@@ -806,13 +807,13 @@ impl Shared {
     }
 }
 
-/// How long a call may take, back-pressure of the store included.
+/// How long a call may take, including back-pressure of the store.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// What the log says of a store that does not end.
+/// The log line about a store that does not close.
 const STORE_BUSY: &str = "the store is still busy: it is not given back";
-/// How long the end of a node waits for a store that is busy.
+/// How long the end of a node waits for a busy store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving waits for peers to acknowledge it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Protocol events held for a subscriber that does not take them.
+/// Protocol events queued for a subscriber that does not read them.
 const PROTOCOL_EVENTS: usize = 1_024;

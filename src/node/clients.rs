@@ -1,8 +1,8 @@
-//! Clients: connections that ask this node for something, and are no part of the cluster.
+//! Clients: connections that send this node requests, and are not part of the cluster.
 //!
-//! They come by their own protocol on the node's own port. Whatever a client says goes to the
-//! [`ClientHandler`], a stream a request; nothing of it reaches the gossip. Nothing here knows what a
-//! request is. Without a handler clients are turned away in the handshake.
+//! They use their own protocol (ALPN) on the node's own port. Every request goes to the
+//! [`ClientHandler`], one stream per request; none of it reaches the gossip. This module does not
+//! interpret requests. Without a handler clients are refused in the handshake.
 
 use std::{
     collections::BTreeMap,
@@ -23,21 +23,21 @@ use crate::{
 
 /// Clients connected at once.
 pub const CLIENTS_MAX: usize = 32;
-/// Of these, the places that only clients of role `admin` may take: those that may only read or watch cannot
+/// Of these, the places reserved for clients of role `admin`: clients that may only read or watch cannot
 /// keep an operator out.
 pub const ADMIN_PLACES: usize = 8;
-/// Connections of one client, so that one cannot shut out the others.
+/// Connections of one client, so that one client cannot shut out the others.
 pub const CONNECTIONS_PER_CLIENT: usize = 8;
-/// Requests of one connection under way at once.
+/// Concurrent requests on one connection.
 pub const REQUESTS_PER_CONNECTION: usize = 8;
-/// A client without a request under way is sent away after so many times the `idle_timeout` of
-/// [`QuicLimits`](crate::net::limits::QuicLimits): it has kept its connection alive for nothing.
+/// A client without an open request is disconnected after this many times the `idle_timeout` of
+/// [`QuicLimits`](crate::net::limits::QuicLimits): it has kept its connection alive without use.
 pub const IDLE_TIMEOUTS: u32 = 2;
-/// Bytes on their way to us from one client.
+/// Bytes in flight to this node from one client.
 const RECEIVE_WINDOW: u32 = 512 << 10;
-/// The end of a certificate is looked for at least so often, since the wall clock may be set.
+/// A certificate's expiry is checked at least this often, since the wall clock may be set.
 const EXPIRY_LOOK: Duration = Duration::from_secs(600);
-/// The label of clients beyond what is allowed at once.
+/// The label of clients refused because of the limit.
 const TOO_MANY: &str = "clients_max";
 
 /// What a node does for clients; see
@@ -48,31 +48,31 @@ pub trait ClientHandler: fmt::Debug + Send + Sync + 'static {
     fn answer(&self, visitor: Visitor, stream: Stream) -> BoxFuture<'static, ()>;
 }
 
-/// A client, and where it is.
+/// A client and its address.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Visitor {
-    /// Who it is, and its role.
+    /// Its name and role.
     pub client: Client,
     /// Its address. It proves nothing.
     pub remote: String,
 }
 
-/// What one node has for clients.
+/// The client connections of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     handler: OnceLock<Arc<dyn ClientHandler>>,
     connected: Mutex<Connected>,
-    /// Changes when everybody's certificate is to be looked at again.
+    /// Changes when every client's certificate has to be checked again.
     recheck: watch::Sender<u64>,
 }
 
-/// How many connections there are.
+/// The number of connections.
 #[derive(Debug, Default)]
 struct Connected {
     /// By the client's name.
     by_name: BTreeMap<String, usize>,
-    /// Of clients that came with another role than `admin`.
+    /// Of clients that connected with another role than `admin`.
     others: usize,
 }
 
@@ -82,13 +82,13 @@ impl Clients {
         self.handler.set(handler).is_ok()
     }
 
-    /// Looks at the certificates of all that are connected again: roots, roles or revocations have
+    /// Checks the certificates of all connected clients again: roots, roles or revocations have
     /// changed.
     pub(crate) fn recheck(&self) {
         self.recheck.send_modify(|times| *times += 1);
     }
 
-    /// Takes a place; `None` if there is none for this client in this role.
+    /// Takes a place; `None` if this client in this role gets none.
     fn enter(self: &Arc<Self>, name: &str, role: Role) -> Option<Place> {
         let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         let other = !role.permits(Role::Admin);
@@ -111,7 +111,7 @@ impl Clients {
 struct Place {
     clients: Arc<Clients>,
     name: String,
-    /// It counts among the others, whatever role the client has by now.
+    /// It counts among the others, even if the client's role has changed since.
     other: bool,
 }
 
@@ -128,7 +128,7 @@ impl Drop for Place {
     }
 }
 
-/// Serves a client until it goes, or may not stay.
+/// Serves a client until it disconnects, or is no longer allowed.
 pub(crate) fn welcome(context: &Context, connection: Arc<dyn Connection>) {
     let Some(tls) = context.endpoint.tls().cloned() else { return };
     let (host, clients) = (context.host.clone(), context.host.clients());
@@ -174,7 +174,7 @@ impl Guest {
                 () = self.expiry() => None,
                 _ = self.connection.closed() => return,
             };
-            // Asked each time: what was so at the handshake may not be so any more.
+            // Checked for each request: the result of the handshake may be out of date.
             let client = match self.identify() {
                 Ok(client) => client,
                 Err(refusal) => return self.send_away(&refusal),
@@ -190,7 +190,7 @@ impl Guest {
         }
     }
 
-    /// The next request, when there is room for it.
+    /// The next request, once a slot is free for it.
     async fn request(&self, room: &Arc<Semaphore>) -> Option<Result<Stream, Idle>> {
         loop {
             let idle = room.available_permits() == REQUESTS_PER_CONNECTION;
@@ -200,7 +200,7 @@ impl Guest {
             let patience = self.context.host.config().quic.idle_timeout * IDLE_TIMEOUTS;
             match tokio::time::timeout(patience, next).await {
                 Ok(Ok(stream)) => return Some(Ok(stream)),
-                // The connection has ended, which the caller sees for itself.
+                // The connection has ended, which the caller detects itself.
                 Ok(Err(_)) => std::future::pending().await,
                 Err(_) if idle && room.available_permits() == REQUESTS_PER_CONNECTION => {
                     return Some(Err(Idle));
@@ -227,7 +227,7 @@ impl Guest {
         });
     }
 
-    /// The client, by the roots, roles and dates of this moment.
+    /// The client, by the roots, roles and dates of now.
     fn identify(&self) -> Result<Client, Refusal> {
         self.tls.client(&self.connection.peer().chain)
     }
@@ -247,14 +247,14 @@ impl Guest {
             _ => (Close::Unwelcome, "your certificate is not accepted any more"),
         };
         let remote = self.connection.remote();
-        // Its port is another one each time.
+        // Its port differs each time.
         let peer = remote.rsplit_once(':').map_or(&*remote, |(host, _)| host).to_owned();
         self.context.host.refused_of(&peer, remote, refusal.reason.as_str(), refusal);
         close_with(self.connection.as_ref(), close, words);
     }
 }
 
-/// A client without a request for too long.
+/// A client has sent no request for too long.
 struct Idle;
 
 const NO_ROLE: &str = "your certificate gives you no role: get one by cert issue --client NAME \

@@ -1,4 +1,4 @@
-//! What the tasks of a node's connections need of the node: [`Host`].
+//! The node as the tasks of its connections see it: [`Host`].
 
 use std::{fmt, sync::Arc};
 
@@ -32,19 +32,19 @@ use crate::{
     },
 };
 
-/// The node, as the tasks of its connections see it.
+/// Access to the node for the tasks of its connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     shared: Arc<Shared>,
 }
 
-/// Storage did not answer: it restarts, or the node ends. The exchange is to be broken off.
+/// Storage did not answer: it restarts, or the node ends. The caller must break off the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("storage does not answer")]
 pub(crate) struct Unavailable;
 
-/// Whether an owner has signed another root than the one here for the same versions: that has to be looked at, though
-/// it is no news.
+/// Whether an owner has signed another root than this node's for the same versions: storage has to check that, though
+/// it is not news.
 fn equivocal(here: Option<&Signed>, news: &Heading<'_>) -> bool {
     here.zip(news.seal.as_ref()).is_some_and(|(here, seal)| {
         let same = here.seal.upto == seal.upto && here.gc_floor == news.gc_floor;
@@ -57,12 +57,12 @@ impl Host {
         Self { shared }
     }
 
-    /// The configuration in force.
+    /// The active configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.shared.config
     }
 
-    /// Where to count.
+    /// The counters of the node.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.shared.counters
     }
@@ -72,17 +72,17 @@ impl Host {
         &self.shared.config.node
     }
 
-    /// This node's present life.
+    /// This node's present generation.
     pub(crate) fn generation(&self) -> Generation {
         self.known(self.node())
     }
 
-    /// The latest life of a node that is known here; zero if none.
+    /// The latest known generation of a node; zero if it is unknown.
     pub(crate) fn known(&self, node: &NodeId) -> Generation {
         self.shared.maps.load().get(node).map_or(Generation::ZERO, |map| map.generation)
     }
 
-    /// Whether readers of this node see all that such news leads to.
+    /// Whether readers of this node see everything that this news contains.
     pub(crate) fn has(&self, news: &Heading<'_>) -> bool {
         let maps = self.shared.maps.load();
         maps.get(news.node).is_some_and(|map| {
@@ -98,12 +98,12 @@ impl Host {
         })
     }
 
-    /// Whose certificates are revoked.
+    /// The revoked certificates.
     pub(crate) fn revocations(&self) -> Arc<Revocations> {
         self.shared.revocations.load_full()
     }
 
-    /// Where a peer says it can be dialed, best first.
+    /// The addresses that a peer advertises, best first.
     pub(crate) fn addresses(&self, peer: &NodeId) -> Vec<String> {
         let maps = self.shared.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
@@ -120,7 +120,7 @@ impl Host {
         &self.shared.links
     }
 
-    /// What there is for clients.
+    /// The client connections.
     pub(crate) fn clients(&self) -> &Arc<Clients> {
         &self.shared.clients
     }
@@ -130,22 +130,22 @@ impl Host {
         &self.shared.switch
     }
 
-    /// Delivers what a machine said.
+    /// Delivers an output of a machine.
     pub(crate) fn route(&self, output: Output) {
         self.shared.deliver(output);
     }
 
-    /// How this node introduces itself to a peer.
+    /// The introduction that this node sends to a peer.
     pub(crate) fn hello(&self, to: Option<&NodeId>) -> Hello {
         let known = to.map_or(Generation::ZERO, |node| self.known(node));
         self.shared.session.hello(self.generation(), known)
     }
 
-    /// Judges how a peer introduces itself. `proved`: the name that its certificate, or what takes its place, proves.
+    /// Judges the introduction of a peer. `proved`: the name that its certificate, or its substitute, proves.
     /// `wanted`: the node that was dialed.
     ///
     /// # Errors
-    /// [`Unwelcome`]: then the connection is to be closed.
+    /// [`Unwelcome`]; then the caller must close the connection.
     pub(crate) fn meet(
         &self,
         hello: &Hello,
@@ -159,62 +159,62 @@ impl Host {
         met
     }
 
-    /// A peer that has proved its name says that it knows a later generation of this node. That is no proof: see
+    /// A peer with a proved name reports a later generation of this node. That alone proves nothing: see
     /// [`Claim`](crate::protocol::claim::Claim).
     pub(crate) fn told_of_self(&self, by: &NodeId, generation: Generation) {
         let heard = later_generation(generation, self.generation(), Heard::Said(by.clone()));
         heard.into_iter().for_each(|output| self.route(output));
     }
 
-    /// What the key of a peer has signed in a later life than this, if that is known here: by it a
-    /// process of an earlier life knows that it has lost its store, or that another one has its name.
+    /// What the key of a peer has signed in a later generation than this, if it is known here: it
+    /// shows a process of an earlier generation that it has lost its store, or that another process
+    /// uses its name.
     pub(crate) fn later_generation_of(&self, peer: &NodeId, than: Generation) -> Option<NodeDelta> {
         let maps = self.shared.maps.load();
         let map = maps.get(peer).filter(|map| map.generation > than)?;
         map.signed_head(peer)
     }
 
-    /// A peer has shown that on the first stream of a connection; whether it is true, storage finds out.
+    /// A peer has sent that on the first stream of a connection; storage verifies it.
     pub(crate) fn shown_later_generation(&self, by: &NodeId, head: NodeDelta) {
         let news = Gossip::Push(Delta { nodes: vec![head], more: false });
         let input = StorageInput::Gossip(by.clone(), Box::new(news));
         self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 
-    /// A peer that was to be dialed is not connected.
+    /// A peer that this node was to dial is not connected.
     pub(crate) fn dial_failed(&self, peer: &NodeId) {
         self.shared.routes.scheduler.cast(SchedulerInput::DialFailed(peer.clone()));
     }
 
-    /// A peer told the sum of what it knows.
+    /// A peer sent its root.
     pub(crate) fn root(&self, peer: &NodeId, root: u64) {
         self.shared.routes.scheduler.cast(SchedulerInput::Root(peer.clone(), root));
     }
 
-    /// A stream with a peer broke off while it carried bulk.
+    /// A stream with a peer broke off during a bulk transfer.
     pub(crate) fn bulk_broken(&self, peer: &NodeId) {
         let input = StorageInput::BulkBroken(peer.clone());
         self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 
-    /// A peer has closed a connection and says that we are revoked; whether that is true, storage
-    /// finds out.
+    /// A peer has closed a connection and reports that this node is revoked; storage verifies that.
     pub(crate) fn told_revocation(&self, peer: &NodeId, statement: Revocation) {
         let list = RevocationList { statements: vec![statement], all: false };
         let input = StorageInput::Gossip(peer.clone(), Box::new(Gossip::Revocations(list)));
         self.shared.routes.storage.cast(StorageMessage::Input(input));
     }
 
-    /// An exchange of ours ended. `node`: who answered, if anybody did, be it this node itself.
+    /// An exchange of this node ended. `node`: the node that answered, if any, possibly this node itself.
     pub(crate) fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
         self.shared.count(if ok { Counter::ExchangesInitiated } else { Counter::ExchangesFailed });
         self.shared.routes.scheduler.cast(SchedulerInput::Ended { target, node, ok });
     }
 
     /// Asks storage, for an exchange with `peer`, in as many turns as the question is worth
-    /// ([`Ask::turns`]). Of one peer one question at a time lies before storage, on whatever streams it
-    /// asks, however long that takes, and also if nobody waits for the answer any more: so what waits there
-    /// is bounded by the number of peers.
+    /// ([`Ask::turns`]). Storage holds one question per peer at a time, whichever streams the peer uses,
+    /// however long that takes, and even if the task that asked has gone: so the number of waiting
+    /// questions is bounded by the number of peers.
     ///
     /// # Errors
     /// [`Unavailable`] if storage restarts or has ended.
@@ -234,26 +234,26 @@ impl Host {
         last
     }
 
-    /// What a peer may use up, over all of its connections.
+    /// What a peer may consume, over all of its connections.
     pub(crate) fn share(&self, peer: &NodeId) -> Arc<Share> {
         self.shared.shares.of(peer)
     }
 
-    /// Counts.
+    /// Increments a counter.
     pub(crate) fn count(&self, counter: Counter) {
         self.shared.count(counter);
     }
 
-    /// Counts an end of a connection whose peer has proved no name: what it says is no reason to do or
-    /// to tell anything.
+    /// Counts an end of a connection whose peer has proved no name: the node does not act on its
+    /// words, and does not report them.
     pub(crate) fn unproved(&self) {
         self.shared.counters.refuse(UNPROVED);
     }
 
-    /// Counts somebody who could not be connected or was turned away, and tells the operator: of
-    /// the first [`REFUSALS_TOLD_MAX`] in a second that are new, and of as many that come again, so that a
-    /// flood fills no log. The log has the same
-    /// `label` of the same peer once in ten minutes, whatever the reason says beside it.
+    /// Counts a peer that could not be connected or was refused, and reports it to the operator: in one
+    /// second the first [`REFUSALS_TOLD_MAX`] that are new, and as many that repeat, so that a flood does
+    /// not fill the log. The log has the same `label` of the same peer once in ten minutes, whatever the
+    /// reason says beside it.
     pub(crate) fn refused(
         &self,
         remote: impl fmt::Display,
@@ -264,7 +264,7 @@ impl Host {
         self.refused_of(&remote.clone(), remote, label, reason);
     }
 
-    /// As [`refused`](Self::refused), of a `peer` that comes from another `remote` address each time.
+    /// As [`refused`](Self::refused), for a `peer` that comes from another `remote` address each time.
     pub(crate) fn refused_of(
         &self,
         peer: &str,
@@ -273,7 +273,7 @@ impl Host {
         reason: impl fmt::Display,
     ) {
         self.shared.counters.refuse(label);
-        // A peer that is refused comes again every few seconds.
+        // A refused peer retries every few seconds.
         let is_new = self.shared.repeats.is_new(label, peer, self.now());
         if !self.shared.may_tell_refusal(is_new) {
             return;
@@ -285,8 +285,8 @@ impl Host {
         self.shared.tell(Event::Error(problem));
     }
 
-    /// As [`refused`](Self::refused), of a peer whose connection ended for it: that is also kept for
-    /// those who ask why the peer is not there. `by_peer`: it was the peer that ended it.
+    /// As [`refused`](Self::refused), for a peer whose connection ended because of it. The cause is
+    /// kept too, to answer why the peer is missing. `by_peer`: the peer ended it.
     pub(crate) fn cut(
         &self,
         peer: &NodeId,
@@ -299,42 +299,42 @@ impl Host {
         self.refused(peer, label, reason);
     }
 
-    /// Keeps what came of dialing these addresses, for those who ask why nobody is connected there.
+    /// Keeps the failures of dialing these addresses, to answer why no peer is connected there.
     pub(crate) fn note_dials(&self, addresses: &[String], failures: Vec<DialFailure>) {
         self.shared.dials.note(addresses, failures);
     }
 
-    /// Whether failures of an earlier attempt at one of these addresses are kept.
+    /// Whether failures of an earlier dial of one of these addresses are kept.
     pub(crate) fn has_dial_failures(&self, addresses: &[String]) -> bool {
         addresses.iter().any(|address| !self.shared.dials.get(address).is_empty())
     }
 
-    /// Where a peer says that it is.
+    /// The datacenter that a peer reports.
     pub(crate) fn datacenter(&self, peer: &NodeId) -> Option<Datacenter> {
         let maps = self.shared.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.map(|(_, record)| record.datacenter.clone())
     }
 
-    /// Until when a peer says that its certificate is valid, in seconds since 1970; zero if it does not.
+    /// The expiry of the certificate that a peer reports, in seconds since 1970; zero if it reports none.
     pub(crate) fn not_after(&self, peer: &NodeId) -> u64 {
         let maps = self.shared.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.and_then(|(_, record)| record.not_after).unwrap_or(0)
     }
 
-    /// Whether anybody watches the protocol.
+    /// Whether the protocol has subscribers.
     pub(crate) fn is_watched(&self) -> bool {
         self.shared.is_watched()
     }
 
-    /// Tells those who watch the protocol.
+    /// Sends an event to the subscribers of the protocol.
     pub(crate) fn tell_protocol(&self, event: ProtocolEvent) {
         self.shared.tell_protocol(event);
     }
 }
 
-/// The label of a connection that was ended with words of somebody who has proved no name.
+/// The label of a connection that a peer without a proved name has ended.
 pub(crate) const UNPROVED: &str = "unproved";
-/// Refusals, of connections and of news, told to the operator in one second; all are counted.
+/// Refusals of connections and news that are reported to the operator in one second; all are counted.
 pub(crate) const REFUSALS_TOLD_MAX: u32 = 10;

@@ -1,8 +1,8 @@
 //! The connections of a node: the shell around [`Peering`], and the tasks that serve each connection.
 //!
-//! The machine is behind one lock, which no task holds across an `await`. What the machine says is delivered under
-//! that lock, so that the other machines hear of connections in the order in which these come and go; what takes
-//! longer, or calls code that is not ours, is handed back to the caller.
+//! The machine is behind one lock, which no task holds across an `await`. Its outputs are delivered under that
+//! lock, so that the other machines hear of connections in the order in which these come and go. Outputs that take
+//! longer, or call code outside this crate, are returned to the caller.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -60,12 +60,12 @@ pub(crate) use self::{
 #[derive(Debug)]
 pub(crate) struct Links {
     inner: Mutex<Inner>,
-    /// Changes with every connection that comes or goes, and with every dial that ends.
+    /// Changes with every connection that opens or ends, and with every dial that ends.
     changed: watch::Sender<u64>,
     room: Room,
-    /// Exchanges that are answered at once.
+    /// Exchanges that are answered concurrently.
     exchanges: Arc<Semaphore>,
-    /// Dials under way at once.
+    /// Concurrent dials.
     dials: Semaphore,
 }
 
@@ -73,15 +73,15 @@ pub(crate) struct Links {
 struct Inner {
     machine: Peering,
     links: BTreeMap<ConnectionId, Arc<Link>>,
-    /// Who is being dialed, and by what the task that does so is told to begin anew.
+    /// The peers being dialed, each with the signal that makes its task start over.
     dialing: BTreeMap<NodeId, Arc<Notify>>,
     /// The last number of a connection.
     last: u64,
-    /// Kept for its memory.
+    /// Kept to reuse its memory.
     out: Vec<PeeringOutput>,
 }
 
-/// What a task of a connection works with.
+/// The context of a connection's task.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) host: Host,
@@ -95,28 +95,28 @@ impl Context {
     }
 }
 
-/// What the machine said that the caller has to see to.
+/// The outputs that the caller has to handle.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     settled: Option<Settled>,
     next: Option<Next>,
     admitted: bool,
-    /// What is not to be done under the lock.
+    /// Outputs that must not be handled under the lock.
     pub(crate) rest: Vec<PeeringOutput>,
 }
 
-/// What became of a connection that was introduced.
+/// The result of registering a connection.
 enum Registered {
     Kept(Arc<Link>),
-    /// It takes the place of the second.
+    /// It replaces the second.
     Renewed(Arc<Link>, Option<Arc<Link>>),
-    /// There was one already.
+    /// The peer was connected already.
     Duplicate(Option<Arc<Link>>),
     Gone,
 }
 
 impl Links {
-    /// `exchanges`: that are answered at once.
+    /// `exchanges`: how many are answered concurrently.
     pub(crate) fn new(config: PeeringConfig, exchanges: usize) -> Self {
         let inner = Inner {
             machine: Peering::new(config),
@@ -134,7 +134,7 @@ impl Links {
         }
     }
 
-    /// Tells the machine, and delivers what it says.
+    /// Feeds the machine an input, and delivers its outputs.
     pub(crate) fn handle(&self, host: &Host, input: PeeringInput) -> Said {
         let mut said = Said::default();
         self.lock().handle(host, input, &mut said);
@@ -147,7 +147,7 @@ impl Links {
         said
     }
 
-    /// Whether the peer may do this once more; a peer that goes on beyond its rates is disconnected.
+    /// Whether the peer may send this once more; a peer that keeps exceeding its rates is disconnected.
     fn admits(&self, host: &Host, link: &Link, traffic: Traffic) -> bool {
         self.handle(host, PeeringInput::Admit(link.id, traffic)).admitted
     }
@@ -167,7 +167,7 @@ impl Links {
         inner.link(inner.machine.connection(&inner.view(host), peer)?)
     }
 
-    /// The connection to a peer, unless it has been silent for too long: then another one is better.
+    /// The connection to a peer, unless it has been silent for too long: then a new one is better.
     fn fresh(&self, host: &Host, peer: &NodeId) -> Option<Arc<Link>> {
         let inner = self.lock();
         inner.link(inner.machine.fresh(host.now(), &inner.view(host), peer)?)
@@ -188,7 +188,7 @@ impl Links {
         inner.machine.connections().find_map(there)
     }
 
-    /// Whether this is the connection to its peer, and not one that was replaced.
+    /// Whether this is the peer's current connection, not one that was replaced.
     fn is_current(&self, link: &Link) -> bool {
         self.lock().machine.is_current(link.id)
     }
@@ -202,24 +202,23 @@ impl Links {
         self.lock().machine.bulk_waits(link.id, host.now())
     }
 
-    /// All connections with members, those included that were replaced and have not ended.
+    /// All connections with members, including replaced ones that have not ended.
     pub(crate) fn all(&self) -> Vec<Arc<Link>> {
         self.lock().links.values().cloned().collect()
     }
 
-    /// All connections that are open: an actor has started anew, and serves them.
+    /// All open connections: a new actor has started, and serves them.
     fn open(&self, host: &Host) -> Vec<Arc<Link>> {
         let mut said = Said::default();
         let mut inner = self.lock();
         let input = PeeringInput::Transport(crate::protocol::route::TransportInput::TellLinks);
         inner.handle(host, input, &mut said);
-        // Those that ended while nobody served them.
+        // Remove those that ended while no actor served them.
         inner.links.retain(|_, link| link.connection.is_open());
         inner.links.values().cloned().collect()
     }
 
-    /// Takes a new connection whose peer was admitted. `own`: the generation with which this node has introduced
-    /// itself.
+    /// Takes a new connection whose peer was admitted. `own`: the generation in this node's introduction.
     fn register(
         &self,
         host: &Host,
@@ -278,13 +277,13 @@ impl Links {
         }
     }
 
-    /// Has the task that dials a peer begin anew; says whether there is one.
+    /// Makes the task that dials a peer start over; returns whether one exists.
     fn hurry(&self, peer: &NodeId) -> bool {
         let inner = self.lock();
         inner.dialing.get(peer).inspect(|hurry| hurry.notify_waiters()).is_some()
     }
 
-    /// Waits until nobody dials the peer any more.
+    /// Waits until the peer is not being dialed any more.
     async fn dialed(&self, peer: &NodeId) {
         let mut changed = self.changed.subscribe();
         while self.lock().dialing.contains_key(peer) {
@@ -299,7 +298,7 @@ impl Links {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing under the lock can panic half way.
+        // Code under the lock does not panic half way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -361,7 +360,7 @@ impl Inner {
     }
 }
 
-/// What the machine may ask.
+/// The queries that the machine may make.
 struct View<'a> {
     host: &'a Host,
     links: &'a BTreeMap<ConnectionId, Arc<Link>>,
@@ -395,8 +394,7 @@ impl Surroundings for View<'_> {
 struct Dialing<'a> {
     links: &'a Links,
     peer: NodeId,
-    /// Tells that the peer is known to live, so that a handshake which has waited for an answer is better begun
-    /// anew.
+    /// Signals that the peer is known to be alive: a handshake that has waited for an answer should start over.
     hurry: Arc<Notify>,
 }
 
@@ -416,13 +414,13 @@ pub(crate) fn close_with(connection: &dyn Connection, code: Close, words: &str) 
     connection.close(code as u32, words.as_bytes());
 }
 
-/// With what the two ends of a connection have proved who they are, for comparison.
+/// The proofs of identity of both ends of a connection, for comparison.
 fn proof(connection: &dyn Connection) -> Arc<str> {
     let proof = &connection.peer().proof;
     format!("{} {}", proof.ours.fingerprint, proof.theirs.fingerprint).into()
 }
 
-/// Where a peer is; where certificates do not say it, what the peer says counts.
+/// A peer's datacenter: by its certificate, or else what the peer reports.
 fn datacenter(
     host: &Host,
     connection: &dyn Connection,
@@ -433,5 +431,5 @@ fn datacenter(
     proved.unwrap_or_else(told)
 }
 
-/// Dials of one node under way at once.
+/// Concurrent dials of one node.
 const DIALS_MAX: usize = 32;

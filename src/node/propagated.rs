@@ -1,4 +1,4 @@
-//! Waits until a write has got far enough.
+//! Waits until a write has reached enough nodes.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::{
 };
 
 impl Gossipmonger {
-    /// Waits until so many nodes have a version of this node's own map, as `set` returned it, and all
-    /// before it. It asks the whole cluster, again and again until then: one message each way on
-    /// every link.
+    /// Waits until this many nodes have a version of this node's own map, as `set` returned it, and
+    /// all versions before it. It asks the whole cluster repeatedly until then: one message each way
+    /// on every link.
     ///
     /// # Errors
-    /// [`Error::NotPropagated`] says how far it has got when the time is over; it goes on spreading.
-    /// [`Error::Stopped`] if the node has ended.
+    /// [`Error::NotPropagated`] reports, at the timeout, how many nodes the write has reached; it
+    /// goes on spreading. [`Error::Stopped`] if the node has ended.
     pub async fn await_propagated(
         &self,
         version: Version,
@@ -54,7 +54,7 @@ impl Gossipmonger {
         }
     }
 
-    /// Who does not have a version of this node's own map yet.
+    /// The nodes that do not have a version of this node's own map yet.
     ///
     /// # Errors
     /// [`Error::Stopped`] if the node has ended.
@@ -73,12 +73,12 @@ impl Gossipmonger {
         if storage.cast(StorageMessage::Count(version, patience, reply)).is_err() {
             return Err(stopped());
         }
-        // The actor may restart meanwhile: then nobody has answered.
+        // The actor may restart meanwhile: then no answer arrives.
         let census = tokio::time::timeout(patience + PAUSE_MAX, answer).await;
         let Census { have, lack, behind, complete } =
             census.ok().and_then(Result::ok).unwrap_or_default();
         let live = self.snapshot().live().count();
-        // Some who answered may not be known here yet: they do not stand in for one who did not.
+        // Some of the nodes that answered may be unknown here: they must not replace one that did not.
         let unreached = live.saturating_sub(have + lack).max(usize::from(!complete));
         Ok(Propagation { have, behind: lack, names: behind, unreached })
     }
@@ -96,8 +96,8 @@ fn stays(member: &Member) -> bool {
     member.state != PeerState::Left
 }
 
-/// How long one question may be out.
+/// How long one wave may take.
 const WAVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two questions.
+/// The pause between two waves.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(500);

@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// The switch of one node.
+/// The state of one node's control.
 #[derive(Debug, Default)]
 pub(crate) struct Switch {
     quiet: AtomicBool,
@@ -26,7 +26,7 @@ pub(crate) struct Switch {
 }
 
 impl Switch {
-    /// Whether this input is gossip that is held back.
+    /// Whether this input is gossip that is held back now.
     pub(crate) fn holds(&self, input: &TransportInput) -> bool {
         let holds =
             matches!(input, TransportInput::Gossip { .. }) && self.quiet.load(Ordering::Relaxed);
@@ -40,7 +40,7 @@ impl Switch {
 pub struct Reins(Arc<Shared>);
 
 impl Reins {
-    /// Of this node.
+    /// Control over this node.
     #[must_use]
     pub fn of(node: &Gossipmonger) -> Self {
         Self(Arc::clone(&node.shared))
@@ -51,18 +51,18 @@ impl Reins {
         Host::new(Arc::clone(&self.0)).ask(peer, ask).await.ok()
     }
 
-    /// Begins an exchange.
+    /// Starts an exchange.
     pub fn begin(&self, target: Target, summary: Summary) {
         let round = TransportInput::Round { targets: vec![target], summary };
         self.0.routes.transport.cast(round);
     }
 
-    /// From now on the node pushes nothing, so that only exchanges carry news.
+    /// From now on the node pushes nothing: only exchanges carry news.
     pub fn push_nothing(&self) {
         self.0.switch.quiet.store(true, Ordering::Relaxed);
     }
 
-    /// How often something was held back since.
+    /// How many inputs were held back since then.
     #[must_use]
     pub fn held_back(&self) -> u64 {
         self.0.switch.held.load(Ordering::Relaxed)

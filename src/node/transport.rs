@@ -1,5 +1,5 @@
-//! The actor of the fourth machine: it takes what the others want of the network, and owns the tasks of all
-//! connections, which call the machine directly.
+//! The actor of the fourth machine: it takes what the other actors want from the network, and owns the
+//! tasks of all connections, which call the machine directly.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
 #[cfg(feature = "cluster")]
 impl ractor::Message for TransportInput {}
 
-/// The connections are looked at no more often than this.
+/// The minimum interval between two checks of the connections.
 const LOOK_MIN: Duration = Duration::from_millis(5);
 
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Transport {
         let context = Context { host, endpoint, spawner: tasks.spawner() };
         context.spawner.spawn(links::accept::accept(context.clone()));
         context.spawner.spawn(look(context.host.clone()));
-        // The connections of the actor before this one.
+        // The connections of the previous actor.
         links::resume(&context);
         Ok(State { context, _tasks: tasks })
     }
@@ -82,7 +82,7 @@ impl State {
                 PeeringOutput::Finish(connection, closing) => {
                     links::finish(&self.context, connection, closing);
                 }
-                // Delivered already.
+                // Already delivered.
                 _ => {}
             }
         }
@@ -104,7 +104,7 @@ fn prepare(host: &Host, input: TransportInput) -> Option<PeeringInput> {
     }
 }
 
-/// Has the machine look at all connections, for as long as the actor lives.
+/// Makes the machine check all connections, as long as the actor lives.
 async fn look(host: Host) {
     let interval = host.config().gossip_interval;
     let mut looks = tokio::time::interval((interval / TICKS_PER_INTERVAL).max(LOOK_MIN));

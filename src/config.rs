@@ -1,4 +1,4 @@
-//! Every knob of a node: its unit, its default, its range, and what turning it costs.
+//! Every setting of a node: its unit, its default, its range, and the cost of changing it.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,75 +32,76 @@ pub use self::{
     tables::{ConfigFile, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable},
 };
 
-/// How a node is to behave. Start from [`Config::new`], apply a preset, change fields.
+/// The configuration of a node. Start from [`Config::new`], apply a preset, change fields.
 ///
 /// Everything is checked when the node is spawned; see [`Config::check`] for the ranges.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The cluster. With the QUIC transport it is what the certificate says.
+    /// The cluster. With the QUIC transport the certificate determines it.
     pub cluster: ClusterId,
-    /// This node, unique in the cluster. With the QUIC transport it is what the certificate says.
+    /// This node, unique in the cluster. With the QUIC transport the certificate determines it.
     pub node: NodeId,
-    /// Where it is. With the QUIC transport it is what the certificate says.
+    /// The datacenter. With the QUIC transport the certificate determines it.
     pub datacenter: Datacenter,
-    /// What its operator calls it; tags set while it ran and kept by the store come before these.
+    /// Tags set by the operator; tags set at run time and kept by the store take precedence.
     pub tags: BTreeMap<String, String>,
     /// Addresses to bind, at least one for QUIC. Default `127.0.0.1:0`: any free port of loopback.
     pub listen: Vec<SocketAddr>,
-    /// Where others are to dial, `host:port` each, best first. Empty: the bound addresses; that is
-    /// refused if one of them is unspecified (`0.0.0.0`, `[::]`), since nobody can dial it.
+    /// The addresses at which others dial this node, `host:port` each, best first. Empty: the bound
+    /// addresses; that is refused if one of them is unspecified (`0.0.0.0`, `[::]`), since it
+    /// cannot be dialed.
     pub advertise: Vec<String>,
-    /// The original's `seeds`: addresses (`host:port`; names are resolved at every use) where
-    /// somebody of the cluster answers. The own address among them does no harm.
+    /// The original's `seeds`: addresses (`host:port`; names are resolved at every use) of some
+    /// members of the cluster. The node's own address among them is harmless.
     pub seeds: Vec<String>,
     /// The original's `GOSSIP_INTERVAL`: time between two rounds and between two heartbeats.
-    /// Default 1 s. Half of it doubles idle traffic and halves the time to notice a death.
+    /// Default 1 s. Half of it doubles idle traffic and halves the time to detect a failure.
     pub gossip_interval: Duration,
-    /// With how many peers a round repairs at most, if they know something else. Default 3; the
-    /// original goes to 1 each round, whatever it knows.
+    /// The number of peers with which a round repairs at most, if their state differs. Default 3;
+    /// the original contacts 1 in each round, whatever its state.
     pub gossip_fanout: usize,
-    /// The original's `DEAD_PEER_PHI`: a peer is dead when its silence is as improbable as
-    /// 10^-phi for a live one. Default 8, which is four missed heartbeats; 4 is two.
+    /// The original's `DEAD_PEER_PHI`: a peer is dead when its silence is as improbable as 10^-phi
+    /// for a live one. Default 8, which means four missed heartbeats; 4 means two.
     pub dead_peer_phi: f64,
-    /// The original's `MAX_DELTAS_PER_GOSSIP`: most entries of one delta. Default 10,000 (the
+    /// The original's `MAX_DELTAS_PER_GOSSIP`: maximum entries of one delta. Default 10,000 (the
     /// original has 5, and waits a round for the next 5; here the next delta follows at once).
     pub max_deltas_per_gossip: usize,
-    /// Most bytes of one delta, unless a single value or batch is larger. Default 256 KiB. Larger
-    /// ones move bulk a little faster and hold more memory at both ends.
+    /// Maximum bytes of one delta, unless a single value or batch is larger. Default 256 KiB.
+    /// Larger ones move bulk a little faster and hold more memory at both ends.
     pub max_delta_bytes: usize,
-    /// The original's `MINIMUM_LIVE_PEERS`: with fewer live peers, every round goes to a seed too.
+    /// The original's `MINIMUM_LIVE_PEERS`: with fewer live peers, every round contacts a seed too.
     /// Default 1.
     pub minimum_live_peers: usize,
-    /// What is signed, and asked of others: see [`Signing`]. Default: require. Where the transport has
-    /// no certificates nothing is signed, whatever this says.
+    /// What this node signs, and requires others to sign: see [`Signing`]. Default: require. If the
+    /// transport has no certificates nothing is signed, whatever this says.
     pub signing: Signing,
-    /// What a node may hold. Must be the same in the whole cluster: news above it is refused.
+    /// What a node may hold. Must be the same in the whole cluster: news beyond it is refused.
     pub limits: Limits,
     /// Most nodes known at once. Default 10,000, at most 32,000.
     pub peers_max: usize,
-    /// How long a deleted key leaves a tombstone. Default 1 h. A copy that was cut off for longer is
-    /// sent the whole map again.
+    /// How long a deleted key leaves a tombstone. Default 1 h. A copy that was disconnected for
+    /// longer is sent the whole map again.
     pub tombstone_grace: Duration,
-    /// How long a dead peer and its keys are kept. Default 24 h. It is no longer told of after half
-    /// of it.
+    /// How long a dead peer and its keys are kept. Default 24 h. The node stops passing it on after
+    /// half of it.
     pub forget_after: Duration,
-    /// Events held for a subscriber that does not take them; then it is told that it lags. An event
-    /// may hold a value of up to `limits.value_bytes`. Default 4,096.
+    /// Events queued for a subscriber that does not read them; beyond that it receives a notice
+    /// that it lags. An event may hold a value of up to `limits.value_bytes`. Default 4,096.
     pub event_queue: usize,
-    /// Most bytes of writes that wait for the store; further ones wait for room. Default 64 MiB.
+    /// Maximum bytes of writes that wait for the store; further ones wait for room. Default 64 MiB.
     pub write_queue_bytes: usize,
-    /// Most bytes of news pushed to one peer in a second. Default 16 MiB. What waits is joined: the
-    /// last value of a key goes out, not all of them. Too little for the changes of the whole cluster
-    /// makes them late, never wrong.
+    /// Maximum bytes of news pushed to one peer in a second. Default 16 MiB. News that waits is
+    /// merged: the last value of a key is sent, not all of them. If the budget is too small for the
+    /// changes of the whole cluster, they arrive late, but never wrong.
     pub push_bytes_per_second: usize,
-    /// Most bytes of news and of copies that this node sends to all peers of another datacenter
-    /// together in a second. Default 64 MiB. Copies take what news leaves; what is about who is there
-    /// never waits. A few nodes of each datacenter send to another, and each has this budget.
+    /// Maximum bytes of news and of copies that this node sends to all peers of another datacenter
+    /// together in a second. Default 64 MiB. Copies use what news leaves; liveness and membership
+    /// never wait. A few nodes of each datacenter send to another, and each has this budget.
     pub wan_bytes_per_second: usize,
-    /// Start although the store says that this node left on purpose. Default `false`: refuse.
+    /// Start even if the store records that this node left on purpose. Default `false`: refuse.
     pub rejoin: bool,
-    /// How often the actors inside may fail and be restarted before the node as a whole fails.
+    /// How often the node's actors may fail and be restarted before the node as a whole fails.
     pub restarts: Restarts,
     /// Limits of the QUIC transport.
     pub quic: QuicLimits,
@@ -114,7 +115,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of one key: 1 to this. Default and most: 512.
+    /// Bytes of one key: 1 to this. Default and maximum: 512.
     pub key_bytes: usize,
     /// Bytes of one value. Default 1 MiB.
     pub value_bytes: usize,
@@ -140,19 +141,19 @@ impl Config {
     /// A node with the name that its certificate proves, in the cluster of these roots.
     ///
     /// # Errors
-    /// [`LoadError`] if the two cannot be used.
+    /// [`LoadError`] if they cannot be used.
     pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
         Ok(Self::with_quic(Arc::new(QuicNetwork::new(identity, roots)?)))
     }
 
-    /// The same, with a transport that the caller keeps a hold of: to reload its identity.
+    /// The same, with a transport that the caller keeps, to reload its identity.
     #[must_use]
     pub fn with_quic(transport: Arc<QuicNetwork>) -> Self {
         let name = transport.identity().name().clone();
         Self::with_transport(name.cluster, name.datacenter, name.node, transport)
     }
 
-    /// A node with this name on another transport.
+    /// A node with this name, on another transport.
     #[must_use]
     pub fn with_transport(
         cluster: ClusterId,
@@ -191,7 +192,7 @@ impl Config {
         }
     }
 
-    /// One machine: a round every 200 ms, a death is noticed within a second.
+    /// One machine: a round every 200 ms, a failure is detected within a second.
     #[must_use]
     pub fn local(self) -> Self {
         Self { gossip_interval: Duration::from_millis(200), ..self }

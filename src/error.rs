@@ -1,4 +1,4 @@
-//! What a caller can be refused, whose fault it is, and whether anything has changed.
+//! Errors of a call: whose fault it is, and whether anything has changed.
 
 use crate::{
     propagation::Propagation,
@@ -21,22 +21,22 @@ pub enum Error {
     /// The write was refused. Nothing has changed.
     #[error(transparent)]
     Refused(#[from] WriteError),
-    /// The write is in memory and gossiped, but the store failed to keep it; it is tried again with
-    /// the next write. It is lost if the process ends before that.
+    /// The write is in memory and gossiped, but the store failed to keep it; it is retried with the
+    /// next write. It is lost if the process ends before that.
     #[error("written and gossiped, but not yet durable: {0}")]
     NotDurable(StoreError),
-    /// The node has ended. A write that was under way may have been kept or not; a later one has
-    /// changed nothing.
+    /// The node has ended. A write in progress may have been kept or not; a later one has changed
+    /// nothing.
     #[error("the node has ended{}", reason.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
     Stopped {
-        /// Why, unless it was asked to.
+        /// The cause, unless the end was requested.
         reason: Option<Problem>,
     },
-    /// No answer within the time allowed. A write may or may not have happened; the same write again
-    /// does no harm.
+    /// No answer within the allowed time. A write may or may not have happened; repeating the same
+    /// write is harmless.
     #[error("no answer from the node within {0:?}: it is overloaded; the call may be made again")]
     Timeout(std::time::Duration),
-    /// The write has not got as far as was asked, in the time allowed. It is written, and goes on
+    /// The write has not reached enough nodes within the allowed time. It is written, and goes on
     /// spreading.
     #[error(
         "version {version} was not at as many nodes as asked within {within:?}: {} have it, {} have \
@@ -44,14 +44,14 @@ pub enum Error {
         reached.have, reached.behind, named(&reached.names), reached.unreached
     )]
     NotPropagated {
-        /// The version asked for.
+        /// The version that was waited for.
         version: Version,
-        /// The time allowed.
+        /// The allowed time.
         within: std::time::Duration,
-        /// How far it had got at last.
+        /// How far it had spread at the end.
         reached: Propagation,
     },
-    /// No peer of this name is known. Nothing has changed.
+    /// No peer with this name is known. Nothing has changed.
     #[error("no peer {0} is known")]
     UnknownPeer(NodeId),
     /// The peer is live. Nothing has changed.
@@ -59,7 +59,7 @@ pub enum Error {
     PeerIsLive(NodeId),
 }
 
-/// Some of those that are behind, for a message.
+/// Some of the nodes that are behind, for a message.
 fn named(names: &[NodeId]) -> String {
     let shown: Vec<_> = names.iter().take(NAMED_MAX).map(NodeId::as_str).collect();
     if shown.is_empty() { String::new() } else { format!(" ({})", shown.join(", ")) }

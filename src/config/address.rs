@@ -1,23 +1,23 @@
-//! Addresses as people write them.
+//! Addresses as an operator writes them.
 
 use std::net::{Ipv6Addr, SocketAddr};
 
 use super::error::ConfigError;
 use crate::protocol::record;
 
-/// What a socket can be bound to, for those who wrote something else.
+/// The expected form of a socket's address, for an error message.
 pub(crate) const SOCKET_ADDRESS: &str =
     "write IP:PORT, such as 10.0.0.1:7101 or [::1]:7101; a name is not taken here";
 
 /// Reads an address for a socket from the command line.
 ///
 /// # Errors
-/// What to write instead.
+/// The form to write instead.
 pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
 }
 
-/// Refuses addresses that no socket can be bound to, or no second one. `key`: the setting they are from.
+/// Refuses addresses that no socket, or no second one, can bind. `key`: the setting that has them.
 ///
 /// # Errors
 /// The first such address, and why.
@@ -36,7 +36,7 @@ pub fn check_listen(key: &'static str, addresses: &[SocketAddr]) -> Result<(), C
     Ok(())
 }
 
-/// Refuses an address that nobody can dial. `key`: the setting it is from.
+/// Refuses an address that cannot be dialed. `key`: the setting that has it.
 ///
 /// # Errors
 /// The address, and what is allowed.
@@ -59,7 +59,7 @@ pub fn check_address(key: &'static str, address: &str) -> Result<(), ConfigError
     )))
 }
 
-/// Refuses what no system resolves.
+/// Refuses names that no system resolves.
 fn check_host(host: &str) -> Result<(), &'static str> {
     if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         let (address, scope) = inner.split_once('%').unwrap_or((inner, "0"));
@@ -90,6 +90,6 @@ fn check_host(host: &str) -> Result<(), &'static str> {
 }
 
 const HOST_AND_PORT: &str = "host:port (IPv6 as [::1]:7101)";
-/// Longest name of a host and longest part of it between two dots (RFC 1035 section 2.3.4).
+/// Maximum length of a host name and of one label of it (RFC 1035 section 2.3.4).
 const NAME_BYTES_MAX: usize = 253;
 const LABEL_BYTES_MAX: usize = 63;

@@ -1,4 +1,4 @@
-//! What a node's configuration may say.
+//! The checks of a node's configuration.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -30,7 +30,7 @@ impl Config {
             return Err(ConfigError { key: "dead_peer_phi", value, allowed });
         }
         number("minimum_live_peers", self.minimum_live_peers, 0..=1_000)?;
-        // Of what is collected or forgotten before others could hear of it they would tell anew.
+        // If a tombstone or a dead peer is dropped before the others have heard of it, they re-introduce it.
         let round = self.gossip_interval;
         duration("tombstone_grace", self.tombstone_grace, round..=DAY * 30)?;
         duration("forget_after", self.forget_after, round * FORGET_ROUNDS_MIN..=DAY * 366)
@@ -121,12 +121,12 @@ fn duration(
     Err(ConfigError { key, value: shown(value), allowed })
 }
 
-/// A value is one version, so it has to fit into a frame with what surrounds it.
+/// A value is one version, so it has to fit into a frame together with its surroundings.
 const VALUE_BYTES_MAX: usize = 4 << 20;
-/// Least and most of a budget, in bytes a second.
+/// Minimum and maximum of a budget, in bytes per second.
 const BUDGET_MIN: usize = 64 << 10;
 const BUDGET_MAX: usize = 16 << 30;
-/// A dead peer is kept for at least so many rounds.
+/// A dead peer is kept for at least this many rounds.
 const FORGET_ROUNDS_MIN: u32 = 10;
 const MILLI: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);

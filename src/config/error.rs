@@ -4,10 +4,10 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} = {value} is refused: {allowed}")]
 pub struct ConfigError {
-    /// Which knob.
+    /// The name of the setting.
     pub key: &'static str,
-    /// What it was set to.
+    /// Its value.
     pub value: String,
-    /// What is allowed.
+    /// The allowed values.
     pub allowed: String,
 }

@@ -1,4 +1,4 @@
-//! The configuration as a TOML file, with the environment over it. Unknown keys are refused.
+//! The configuration as a TOML file, overridden by the environment. Unknown keys are refused.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use super::{
     tables::{ConfigFile, Preset},
 };
 
-/// Environment variables of this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
+/// Environment variables with this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
 /// `GOSSIPMONGER_SEEDS=a:7101,b:7101`, `GOSSIPMONGER_LIMITS__KEYS=1000` for a key in a table.
 pub const ENV_PREFIX: &str = "GOSSIPMONGER_";
 
@@ -26,10 +26,10 @@ pub enum FileError {
     Read {
         /// The file.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The file is a symbolic link to a file that is not there.
+    /// The file is a symbolic link to a missing file.
     #[error(
         "{} is a link to {}, which is not there: mount or make that file, or remove the link",
         file.display(), target.display()
@@ -37,7 +37,7 @@ pub enum FileError {
     Dangling {
         /// The link.
         file: PathBuf,
-        /// What it points to.
+        /// Its target.
         target: PathBuf,
     },
     /// A key is unknown, or its value is of the wrong kind.
@@ -59,7 +59,7 @@ pub enum FileError {
 }
 
 impl ConfigFile {
-    /// Reads a file, and puts the environment variables of [`ENV_PREFIX`] over it.
+    /// Reads a file, and applies the environment variables of [`ENV_PREFIX`] to it.
     ///
     /// # Errors
     /// [`FileError`] names the file or variable, the key and the reason.
@@ -81,8 +81,8 @@ impl ConfigFile {
         Self::parse(&text, &file.display().to_string(), environment)
     }
 
-    /// The same for text that came from `origin`. Variables that Kubernetes and Docker set for a service
-    /// called `gossipmonger` are ignored, and so are empty ones; spaces around a value do not count.
+    /// The same for text that came from `origin`. It ignores empty variables and those that Kubernetes
+    /// and Docker set for a service called `gossipmonger`; spaces around a value do not count.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -108,7 +108,7 @@ impl ConfigFile {
         Self::deserialize(table).map_err(|error| refused(words(&error)))
     }
 
-    /// Puts what the file says over `config`, the preset first.
+    /// Applies the file to `config`, the preset first.
     #[must_use]
     pub fn apply(&self, config: Config) -> Config {
         let mut config = match self.preset {
@@ -155,8 +155,8 @@ fn overlay(table: &mut toml::Table, name: &str, key: &str, value: &str) -> Resul
     let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
     let literal = parsed.ok().and_then(|mut table| table.remove("value"));
     let text = toml::Value::String(value.to_owned());
-    // The best first: what is quoted is text without its quotes, `12` is text for a tag and a number
-    // for a limit.
+    // The best candidate first: a quoted value is text without its quotes; `12` is text for a tag
+    // and a number for a limit.
     let candidates = match literal {
         _ if listed && !value.starts_with('[') => vec![strings(value)],
         Some(quoted @ toml::Value::String(_)) => vec![quoted],
@@ -181,13 +181,13 @@ fn overlay(table: &mut toml::Table, name: &str, key: &str, value: &str) -> Resul
     Err(refused(reason))
 }
 
-/// What is wrong with a text, without the line break at its end.
+/// The error message for a text, without the line break at its end.
 fn words(error: &toml::de::Error) -> String {
-    // The standard library's words, which say neither what is wrong nor what to write.
+    // The standard library's words say neither the fault nor the form to write.
     error.to_string().trim_end().replace("invalid socket address syntax", SOCKET_ADDRESS)
 }
 
-/// Where a file has a key that is unknown, for people: `line 3: `.
+/// The place of an unknown key in a file, for an error message: `line 3: `.
 fn line_of(text: &str, unknown: &Unknown) -> String {
     let named = |line: &str| {
         let name = line.trim_start().trim_start_matches(['[', '"', ' ']);

@@ -1,4 +1,4 @@
-//! Which keys a configuration file may have, and which one was meant by a key that there is not.
+//! The keys of a configuration file, and a suggestion for an unknown key.
 
 use std::fmt;
 
@@ -10,15 +10,15 @@ use serde::{
 
 use super::tables::{ConfigFile, LimitsTable, QuicTable, RestartsTable};
 
-/// A key that there is not.
+/// An unknown key.
 #[derive(Debug)]
 pub(super) struct Unknown {
-    /// The key, as it stands in its table.
+    /// The key, as its table has it.
     pub(super) name: String,
     table: Option<&'static str>,
 }
 
-/// The keys of a table; without a name those outside of every table.
+/// The keys of a table; without a name the keys outside every table.
 pub(super) fn keys(table: Option<&str>) -> &'static [&'static str] {
     match table {
         None => Fields::of::<ConfigFile>(),
@@ -29,7 +29,7 @@ pub(super) fn keys(table: Option<&str>) -> &'static [&'static str] {
     }
 }
 
-/// The first key that there is not.
+/// The first unknown key.
 pub(super) fn unknown(file: &toml::Table) -> Option<Unknown> {
     let unknown = |table: &toml::Table, of: Option<&'static str>| {
         let name = table.keys().find(|key| !keys(of).contains(&key.as_str()))?;
@@ -40,7 +40,7 @@ pub(super) fn unknown(file: &toml::Table) -> Option<Unknown> {
 }
 
 impl Unknown {
-    /// The key that resembles it most, if one does.
+    /// The most similar known key, if one is similar enough.
     fn meant(&self) -> Option<&'static str> {
         let near = keys(self.table).iter().map(|key| (strsim::jaro_winkler(key, &self.name), *key));
         let best = near.max_by(|(one, _), (other, _)| one.total_cmp(other));
@@ -61,13 +61,13 @@ impl fmt::Display for Unknown {
     }
 }
 
-/// Asks a struct for the names of its fields: serde hands them over before it reads anything.
+/// Reads the names of a struct's fields: serde passes them before it reads any data.
 struct Fields<'a>(&'a mut &'static [&'static str]);
 
 impl Fields<'_> {
     fn of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
         let mut fields: &'static [&'static str] = &[];
-        // It always fails: there is nothing to read.
+        // It always fails: it has no data to read.
         let _ = T::deserialize(Fields(&mut fields));
         fields
     }
@@ -98,7 +98,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 
 /// The tables with keys of their own; others (`tags`, `clients`) take any.
 const TABLES: [&str; 3] = ["limits", "restarts", "quic"];
-/// From this likeness on (Jaro-Winkler, 0 to 1) a key is suggested, as by clap.
+/// A key is suggested from this similarity on (Jaro-Winkler, 0 to 1), as clap does.
 const LIKENESS_MIN: f64 = 0.8;
-/// Longest part of an unknown key that is shown, in characters.
+/// Maximum length of an unknown key in a message, in characters.
 const NAME_SHOWN_MAX: usize = 64;

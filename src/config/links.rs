@@ -1,12 +1,12 @@
-//! The environment variables that Kubernetes and Docker set for a service called `gossipmonger`, or whose
-//! name begins so: they are no configuration of ours, and nobody who runs an agent has written them.
+//! The environment variables that Kubernetes and Docker set for a service called `gossipmonger`, or with
+//! a name that begins so. They are not settings of ours, and no operator of an agent has written them.
 //!
 //! Kubernetes (`enableServiceLinks`) sets `NAME_SERVICE_HOST`, `NAME_SERVICE_PORT`,
 //! `NAME_SERVICE_PORT_<port>`, `NAME_PORT` and `NAME_PORT_<number>_<TCP|UDP|SCTP>`, the last also with
 //! `_PROTO`, `_PORT` and `_ADDR`; links of Docker are the last two.
 
-/// Whether a variable is one of these. `name` is without our prefix; that may be all there was of the
-/// service's name.
+/// Whether a variable is one of these. `name` is without our prefix, which may be the whole name of
+/// the service.
 #[must_use]
 pub fn is_service_link(name: &str, value: &str) -> bool {
     let name = format!("_{name}");
@@ -17,7 +17,7 @@ pub fn is_service_link(name: &str, value: &str) -> bool {
     if let Some((_, rest)) = name.rsplit_once("_SERVICE_PORT") {
         return of_port(rest);
     }
-    // An address, so that `GOSSIPMONGER_PORT=7101`, which somebody has written, is refused.
+    // Require an address, so that `GOSSIPMONGER_PORT=7101`, written by an operator, is refused.
     if name.ends_with("_PORT") && value.contains("://") {
         return true;
     }

@@ -1,4 +1,4 @@
-//! How a configuration sets up the machines: the same for the actors and for `simulate`.
+//! The settings of the state machines by a configuration: the same for the actors and for `simulate`.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::protocol::{
 };
 
 impl Config {
-    /// How storage is set up. For the benchmarks; it has no semantic versioning.
+    /// The settings of storage. For the benchmarks; it has no semantic versioning.
     #[doc(hidden)]
     #[must_use]
     pub fn replica(&self, sketch_key: SketchKey) -> ReplicaConfig {
@@ -29,7 +29,7 @@ impl Config {
                 status: Status::Up,
                 incarnation: Incarnation::ZERO,
                 severed: BTreeSet::new(),
-                // Told by the transport.
+                // Set by the transport.
                 not_before: None,
                 not_after: None,
             },
@@ -75,9 +75,9 @@ impl Config {
     }
 }
 
-/// Rounds that a suspect may take to refute that it is dead: 2 s by default.
+/// Rounds in which a suspect can refute before it is dead: 2 s by default.
 const SUSPICION_INTERVALS: u32 = 2;
-/// Rounds that a peer known by name may take until it is heard.
+/// Rounds in which a peer known by name has to be heard.
 const JOIN_GRACE_INTERVALS: u32 = 20;
-/// A seed that is no live member is tried once in so many intervals: 30 s by default.
+/// A seed that is not a live member is tried once in this many intervals: 30 s by default.
 const SEED_INTERVALS: u32 = 30;

@@ -1,4 +1,4 @@
-//! What a configuration file may say.
+//! The keys of a configuration file.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     tls::Role,
 };
 
-/// What a configuration file may say; each key is described at the field of [`Config`] of its name.
+/// A configuration file; each key is described at the field of [`Config`] with the same name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
@@ -27,34 +27,34 @@ pub struct ConfigFile {
     pub key: Option<PathBuf>,
     /// File of the cluster's CA certificates, PEM. Default `roots.pem` beside the file.
     pub roots: Option<PathBuf>,
-    /// Whether the agent waits at its start for certificate, key and roots that can be used. Default: it
-    /// ends at once if they cannot.
+    /// Whether the agent waits at its start for a usable certificate, key and roots. Default: it ends at
+    /// once if they are unusable.
     pub wait_for_certificate: Option<bool>,
     /// How the URI of a certificate names cluster, datacenter and node: see
     /// [`Naming`](crate::tls::Naming). Default `spiffe://{cluster}/{datacenter}/{node}`.
     pub identity: Option<String>,
-    /// The cluster, if `identity` does not say it.
+    /// The cluster, if `identity` does not contain it.
     pub cluster: Option<ClusterId>,
-    /// The datacenter of this node, if `identity` does not say it.
+    /// The datacenter of this node, if `identity` does not contain it.
     pub datacenter: Option<Datacenter>,
     /// File of the store. Default `store.redb` beside the file; `memory`: none.
     pub store: Option<PathBuf>,
-    /// Where Prometheus metrics are served. Default: nowhere.
+    /// The address at which Prometheus metrics are served. Default: none.
     pub metrics: Option<SocketAddr>,
-    /// What is logged: `error`, `warn`, `info`, `debug`, `trace`, or directives of the tracing crate.
+    /// The log filter: `error`, `warn`, `info`, `debug`, `trace`, or directives of the tracing crate.
     pub log: Option<String>,
     /// `text` or `json`.
     pub log_format: Option<LogFormat>,
-    /// Roles of clients' certificates that do not say theirs: their URI, and `read`, `watch` or `admin`.
+    /// Roles of clients whose certificates contain none: their URI, and `read`, `watch` or `admin`.
     pub clients: Option<BTreeMap<String, Role>>,
     /// The directory of the cluster's authority (`ca.pem`, `ca.key`): this node issues certificates.
     pub issuer: Option<PathBuf>,
-    /// Where those who join knock. Default: each address of `listen`, one port further.
+    /// The addresses for nodes that join. Default: each address of `listen`, one port higher.
     pub issuer_listen: Option<Vec<SocketAddr>>,
-    /// How long the certificates that are issued here are valid. Default 72 h.
+    /// The validity of certificates that this node issues. Default 72 h.
     #[serde(deserialize_with = "duration")]
     pub issuer_validity: Option<Duration>,
-    /// The doors (`host:port`) of issuers, where this node renews its certificate.
+    /// The addresses (`host:port`) of issuers, at which this node renews its certificate.
     pub issuers: Option<Vec<String>>,
     /// See [`Config::tags`].
     pub tags: Option<BTreeMap<String, String>>,
@@ -118,15 +118,15 @@ pub enum Preset {
     Wan,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LogFormat {
-    /// For people.
+    /// Text.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -7,7 +7,7 @@ use crate::{
     store::StoreError,
 };
 
-/// A node could not be started. Nothing is left behind.
+/// A node could not be started. Everything is released.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
@@ -17,19 +17,19 @@ pub enum SpawnError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store is of another node.
+    /// The store belongs to another node.
     #[error(
         "the store is of node {stored_node} in cluster {stored_cluster}, this is {node} in \
          {cluster}: use another store, or the right certificate"
     )]
     ForeignStore {
-        /// Whose store it is.
+        /// The node in the store.
         stored_node: NodeId,
-        /// And of which cluster.
+        /// The cluster in the store.
         stored_cluster: ClusterId,
-        /// Who wants to use it.
+        /// The node that is to use it.
         node: NodeId,
-        /// And in which cluster.
+        /// The cluster that is to use it.
         cluster: ClusterId,
     },
     /// The node was taken out for good ([`decommission`](crate::Gossipmonger::decommission)), and

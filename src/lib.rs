@@ -117,7 +117,8 @@
 //! effect. Without it the compiler reports some forty errors in this crate, among them
 //! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and
 //! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's
-//! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's feature `async-trait` needs no feature of this crate.
+//! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's feature
+//! `async-trait` needs no feature of this crate.
 //!
 //! [ractor]: https://docs.rs/ractor
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -18,14 +18,14 @@ use crate::{
 /// The label of a handshake that took too long.
 const TIMEOUT: &str = "timeout";
 
-/// Accepts for as long as the endpoint is open.
+/// Accepts connections as long as the endpoint is open.
 pub(crate) async fn accept(context: Context) {
     while let Some(incoming) = context.endpoint.accept().await {
         context.spawner.spawn(handshake(context.clone(), incoming));
     }
 }
 
-/// From the first packet to the introduction, within one deadline.
+/// Runs a handshake from the first packet to the introduction, within one deadline.
 async fn handshake(context: Context, incoming: Incoming) {
     let host = &context.host;
     let Incoming { remote, host: source, handshake, place: _place } = incoming;
@@ -64,7 +64,7 @@ async fn handshake(context: Context, incoming: Incoming) {
     }
 }
 
-/// Holds first words that are no introduction against the peer, which has proved its name before.
+/// Penalizes a peer, which has proved its name before, if its first frame is not an introduction.
 fn offended(host: &Host, connection: &dyn Connection, error: &Introduction) {
     if let Some(name) = &connection.peer().name {
         let offended = PeeringInput::Offended(name.node.clone(), error.to_string());
@@ -72,7 +72,7 @@ fn offended(host: &Host, connection: &dyn Connection, error: &Introduction) {
     }
 }
 
-/// Ends a connection whose peer has proved who it is, and then said nothing.
+/// Ends a connection whose peer has proved its name, and then sent nothing.
 pub(super) fn too_late(host: &Host, remote: &str, connection: &dyn Connection) {
     close_with(connection, Close::Timeout, "no introduction in time");
     let name = &connection.peer().name;
@@ -81,16 +81,16 @@ pub(super) fn too_late(host: &Host, remote: &str, connection: &dyn Connection) {
     host.refused(remote, TIMEOUT, reason);
 }
 
-/// The other end of a connection that has failed.
+/// The remote end of a failed connection.
 #[derive(Clone, Copy)]
 pub(super) struct Remote<'a> {
-    /// What is the same when it comes again: of a peer that has dialed, not its port.
+    /// The part that stays the same when it retries: for a peer that has dialed, the address without its port.
     pub(super) peer: &'a str,
-    /// For people.
+    /// For log lines.
     pub(super) shown: &'a str,
 }
 
-/// Counts why a peer is not connected, and tells the operator what he can do something about.
+/// Counts why a peer is not connected, and reports to the operator the causes that he can remove.
 pub(super) fn tell(host: &Host, remote: Remote<'_>, error: &Introduction) {
     let refused = |label, reason: &dyn std::fmt::Display| {
         host.refused_of(remote.peer, remote.shown.to_owned(), label, reason);
@@ -111,7 +111,7 @@ pub(super) fn tell(host: &Host, remote: Remote<'_>, error: &Introduction) {
     }
 }
 
-/// Of a peer that has proved no name only our own verifier's word is told; what it says itself is counted.
+/// For a peer without a proved name only our own verifier's reason is reported; the peer's own words are only counted.
 fn tell_unproved(host: &Host, remote: Remote<'_>, ended: &Ended) {
     match ended.refusal() {
         Some(refusal) if refusal.by == RefusedBy::Us => {
@@ -127,7 +127,7 @@ fn tell_unproved(host: &Host, remote: Remote<'_>, ended: &Ended) {
     }
 }
 
-/// What a node that has proved its name says.
+/// Reports the reason of a node that has proved its name.
 fn tell_reason(host: &Host, remote: Remote<'_>, by: &NodeId, ended: &Ended) {
     let Remote { peer, shown } = remote;
     if let Some(generation) = closed(ended).and_then(|closed| closed.later_generation()) {

@@ -1,7 +1,7 @@
 //! Both halves of an exchange over a stream of frames: [`begin`] and [`answer`].
 //!
-//! The steps are those of [`protocol::exchange`](crate::protocol::exchange); here they meet storage and the network.
-//! Every frame that arrives is a sign of life of the peer.
+//! The steps are those of [`protocol::exchange`](crate::protocol::exchange); this module connects them to storage
+//! and the network. Every frame that arrives is a sign of life of the peer.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ use crate::{
     },
 };
 
-/// An exchange broke off. What was applied before that stays: it was whole.
+/// An exchange broke off. Complete parts applied before that remain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExchangeError {
-    /// A frame did not come through.
+    /// A frame was not transferred.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The peer broke the order of the protocol.
+    /// The peer violated the order of the protocol.
     #[error("the peer sent {0}")]
     Breach(#[from] Breach),
     /// Our storage does not answer.
@@ -43,13 +43,13 @@ pub(crate) enum ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether the peer is to blame: it speaks, but not our protocol.
+    /// Whether the peer is at fault: it communicates, but violates our protocol.
     pub(super) const fn is_misbehaviour(&self) -> bool {
         matches!(self, Self::Breach(_) | Self::Frame(FrameError::Wire(_)))
     }
 }
 
-/// Runs an exchange with a target; its end is reported whatever happens.
+/// Runs an exchange with a target; its end is reported in every case.
 pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
     let own = context.clone();
     context.spawner.spawn(async move {
@@ -57,8 +57,8 @@ pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
         let mut done = false;
         if let Some(link) = &dialed.link {
             done = initiate(&own, link, summary.clone()).await;
-            // Two that dial each other at once agree on one connection, and close the other one in the middle of
-            // what it is used for.
+            // Two nodes that dial each other at the same time agree on one connection, and close the other one
+            // while it is in use.
             if !done
                 && let Some(other) = own.links().link(&own.host, &link.peer)
                 && other.id != link.id
@@ -70,7 +70,7 @@ pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
     });
 }
 
-/// Runs the half that begins; says whether it went through.
+/// Runs the initiating half; returns whether it completed.
 async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
     let host = &context.host;
     let underway = link.begin();
@@ -79,7 +79,7 @@ async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool
     let (half, step) = summary.open();
     let Err(error) = drive(host, link, half, step, &mut frames, |_| false).await else {
         context.spawner.spawn(async move {
-            // Until the peer has all of it.
+            // Until the peer has received all of it.
             frames.finished().await;
             drop(underway);
         });
@@ -94,13 +94,13 @@ async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool
     false
 }
 
-/// A peer need not let us open any stream; then it is as one that does not answer.
+/// A peer may refuse us every stream; it then counts as one that does not answer.
 async fn open(host: &Host, link: &Link) -> Option<Stream> {
     let deadline = host.config().quic.exchange_timeout;
     tokio::time::timeout(deadline, link.connection.open()).await.ok()?.ok()
 }
 
-/// Runs the half that answers.
+/// Runs the answering half.
 pub(super) async fn answer(host: &Host, link: &Arc<Link>, stream: Stream) {
     let _underway = link.begin();
     let mut frames = StreamFrames::new(stream, link, host);
@@ -140,7 +140,7 @@ async fn drive<H: Half + Send>(
                 };
                 let reply = host.ask(peer, ask).await?;
                 host.counters().add(Counter::BulkBytesTaken, pulled as u64);
-                // The frame just dealt with may have introduced the very peer that sent it.
+                // The frame just handled may have introduced the peer that sent it.
                 host.links().handle(host, PeeringInput::Frame(link.id));
                 half.reply(reply)
             }
@@ -175,7 +175,7 @@ async fn drive<H: Half + Send>(
     }
 }
 
-/// Tells storage when bulk breaks off, also when nobody drives the exchange any more.
+/// Informs storage when a bulk transfer breaks off, even if no task drives the exchange any more.
 struct BulkGuard<'a> {
     host: &'a Host,
     peer: &'a NodeId,
@@ -190,7 +190,7 @@ impl Drop for BulkGuard<'_> {
     }
 }
 
-/// Tells those who watch the protocol, if there are any.
+/// Sends the message to the subscribers of the protocol, if any.
 fn watch(host: &Host, peer: &NodeId, message: &Message, sent: bool) {
     if !host.is_watched() {
         return;

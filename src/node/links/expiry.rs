@@ -1,9 +1,9 @@
-//! The end of certificates: TLS looks at them in a handshake only, and a connection outlives them.
+//! Expiry of certificates: TLS checks them only in a handshake, and a connection outlives them.
 //!
-//! So when either end has a new certificate, the end that dialed dials again, and the new connection takes the place of
-//! the old one: nobody is missed and nothing is lost. A connection whose certificates have ended, or are of an authority
-//! that is no longer trusted, is closed. Nothing here waits for long: the wall clock may be set, and files may be
-//! replaced, at any time.
+//! So when either end has a new certificate, the dialing end dials again, and the new connection replaces the old one
+//! without a missed heartbeat or a lost frame. A connection is closed if a certificate of it has expired, or its
+//! authority is no longer trusted. No wait here is long: the wall clock may be set, and files may be replaced, at any
+//! time.
 
 use std::{
     sync::Arc,
@@ -18,7 +18,7 @@ use crate::{
     tls::{self, Rejection, Tls, date},
 };
 
-/// Renews the connection while it can be, and closes it when it has to be.
+/// Renews the connection in time, and closes it when a certificate is no longer valid.
 pub(super) async fn watch(context: &Context, link: &Arc<Link>) -> Ended {
     if let Some(tls) = context.endpoint.tls() {
         look(context, tls, link).await;
@@ -37,12 +37,12 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
             return expired(host, link, now);
         };
         let refusal = tls.verify_again(&link.connection.peer().chain, link.dialed).err();
-        // A clock that was set back is no fault of the peer.
+        // If the clock was set back, the peer is not at fault.
         let refusal = refusal.filter(|refusal| refusal.reason != Rejection::NotYetValid);
         if link.dialed && (refusal.is_some() || is_outdated(host, tls, link)) {
             context.spawner.spawn(reach::renew(context.clone(), Arc::clone(link)));
         }
-        // The other end may be the one that is to dial again: it has some looks of its own for that.
+        // The other end may be the one that has to dial again: it gets a few checks of time for that.
         doubts = if refusal.is_some() { doubts + 1 } else { 0 };
         if let Some(refusal) = refusal.filter(|_| doubts > DOUBTS_MAX) {
             let (label, detail) = (refusal.reason.as_str(), &refusal.detail);
@@ -53,7 +53,7 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
         let pause = (left / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
         tokio::select! {
             () = tokio::time::sleep(pause.min(left.saturating_add(LOOK_MIN))) => {}
-            // All connections look then, but need not do so in the same moment.
+            // All connections then check, but spread over time.
             _ = reloads.changed() => {
                 let spread = pause.min(RELOAD_SPREAD).mul_f64(rand::random());
                 tokio::time::sleep(spread).await;
@@ -62,7 +62,7 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
     }
 }
 
-/// Closes a connection at the end of a certificate, also if it is ours: the peer does so as well.
+/// Closes a connection at the end of a certificate, also of our own: the peer does so as well.
 fn expired(host: &Host, link: &Link, now: SystemTime) {
     let proof = &link.connection.peer().proof;
     let theirs = proof.theirs.expires.is_some_and(|end| now > end);
@@ -74,8 +74,8 @@ fn expired(host: &Host, link: &Link, now: SystemTime) {
     host.cut(&link.peer, false, Rejection::Expired.as_str(), words);
 }
 
-/// Whether an end has another certificate by now: ours is known, the peer says until when its own is valid. One that
-/// lies about that costs a handshake each time we look.
+/// Whether an end has a newer certificate: ours is known, the peer reports its expiry. A peer that lies about it
+/// costs one handshake per check.
 fn is_outdated(host: &Host, tls: &Tls, link: &Link) -> bool {
     let proof = &link.connection.peer().proof;
     let ours = tls.identity();
@@ -84,13 +84,13 @@ fn is_outdated(host: &Host, tls: &Tls, link: &Link) -> bool {
         || host.not_after(&link.peer) > theirs.unwrap_or_default().as_secs()
 }
 
-/// A connection is looked at so often in the time that its certificates have left.
+/// The number of checks of a connection in the remaining validity of its certificates.
 const LOOKS: u32 = 16;
-/// A certificate that is not accepted any more is let pass in so many looks, and not in the next.
+/// A certificate that is not accepted any more is tolerated in this many checks, and not in the next.
 const DOUBTS_MAX: u32 = 3;
-/// After a reload the connections are looked at within this time.
+/// After a reload all connections are checked within this time.
 const RELOAD_SPREAD: Duration = Duration::from_secs(1);
-/// It is looked at no more often than this,
+/// The minimum interval between checks,
 const LOOK_MIN: Duration = Duration::from_millis(50);
-/// and at least so often.
+/// and the maximum.
 const LOOK_MAX: Duration = Duration::from_secs(20);

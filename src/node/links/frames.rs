@@ -1,13 +1,13 @@
-//! Frames on a stream: length, limit, deadline, room.
+//! Frames on a stream: their length limit, deadline and memory.
 //!
-//! The length is checked before anything is allocated, and memory grows with what has really arrived. Frames of up
-//! to [`SHORT_BYTES`], which is all but long values and batches, are held back by nothing but the limit on
-//! exchanges. Longer ones share [`LONG_BYTES_MAX`] in each direction, and of one peer one at a time: a peer that lies
-//! about a length or stalls is in its own way first. Room is taken once per frame, before its first byte and never
-//! for a second frame while one is held, so nobody waits for room while holding some that another waits for.
+//! The length is checked before anything is allocated, and memory grows only with the bytes that have arrived. Frames
+//! of up to [`SHORT_BYTES`], which covers all but long values and batches, are limited only by the number of
+//! exchanges. Longer ones share [`LONG_BYTES_MAX`] in each direction, one at a time for each peer: a peer that lies
+//! about a length or stalls delays itself first. Room is taken once per frame, before its first byte and never for a
+//! second frame while one is held. So no task waits for room while it holds room that another task needs.
 //!
 //! A frame has to begin within the deadline, every [`CHUNK_BYTES`] of it have to move within the deadline, and all of
-//! it has to move at [`BYTES_PER_SECOND_MIN`]: a thin path passes, a peer that sends a byte now and then does not.
+//! it has to move at [`BYTES_PER_SECOND_MIN`]. A slow path passes; a peer that sends a byte now and then does not.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,24 +26,24 @@ use crate::{
 
 /// Frames up to this length need no room.
 const SHORT_BYTES: usize = 512 << 10;
-/// Most bytes of longer frames on their way in one direction, over all peers of one node.
+/// Maximum bytes of longer frames in flight in one direction, over all peers of one node.
 const LONG_BYTES_MAX: usize = 64 << 20;
-/// The least rate of a frame on its way. With it 256 KiB may take 18 s at the default deadline, and the longest frame
-/// less than five minutes.
+/// The minimum rate of a frame in flight. With it 256 KiB may take 18 s at the default deadline, and the longest
+/// frame less than five minutes.
 const BYTES_PER_SECOND_MIN: usize = 32 << 10;
-/// Moved at once.
+/// Bytes moved at once.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// The unit in which room is counted, in bytes.
 const UNIT: usize = 1 << 10;
-/// Why a stream is reset; only for those who read traces.
+/// The code of a stream reset for lack of room; it only appears in traces.
 pub(crate) const STREAM_SHED: u32 = 1;
-/// See [`STREAM_SHED`]: the exchange broke off.
+/// Like [`STREAM_SHED`]: the exchange broke off.
 const STREAM_BROKEN: u32 = 2;
 
-/// A frame did not come through.
+/// A frame was not transferred.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FrameError {
-    /// The peer sent bytes that are no message.
+    /// The peer sent bytes that are not a message.
     #[error(transparent)]
     Wire(#[from] WireError),
     /// The stream or the connection is gone.
@@ -67,7 +67,7 @@ pub(super) struct Room {
     outbound: Way,
 }
 
-/// Room in one direction: what all share, and the turn of one peer.
+/// Room in one direction: the shared room, and the turn of one peer.
 #[derive(Clone, Debug)]
 struct Way {
     shared: Arc<Semaphore>,
@@ -92,7 +92,7 @@ impl Default for Room {
 }
 
 impl Room {
-    /// The same room with the turns of another peer.
+    /// The same room, with the turns of another peer.
     pub(super) fn for_peer(&self, share: &Share) -> Self {
         let way = |way: &Way, turn: &Arc<Semaphore>| Way { turn: Arc::clone(turn), ..way.clone() };
         Self {
@@ -103,7 +103,7 @@ impl Room {
 }
 
 impl Way {
-    /// Waits for room. The peer's own turn comes first, so that it waits there without holding any.
+    /// Waits for room. It waits for the peer's own turn first, without holding any room.
     async fn take(&self, bytes: usize) -> Option<Taken> {
         if bytes <= SHORT_BYTES {
             return None;
@@ -115,7 +115,7 @@ impl Way {
     }
 }
 
-/// The bytes that arrive on a stream. Most frames arrive whole, and are not copied.
+/// The bytes that arrive on a stream. Most frames arrive complete, and are not copied.
 #[derive(Debug)]
 struct Reader {
     stream: Box<dyn ReceiveStream>,
@@ -124,8 +124,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// So many bytes, and memory for no more than have really arrived. `None` if the stream ends before the first
-    /// one.
+    /// Takes `len` bytes, and allocates only for bytes that have arrived. `None` if the stream ends before the
+    /// first one.
     async fn take(&mut self, len: usize) -> Result<Option<Bytes>, FrameError> {
         if len > 0 && self.chunk.is_empty() && !self.receive().await? {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// The same, of which every [`CHUNK_BYTES`] have to come within the deadline.
+    /// The same, if every [`CHUNK_BYTES`] arrive within the deadline.
     async fn body(&mut self, len: usize, deadline: Duration) -> Result<Bytes, FrameError> {
         if len <= CHUNK_BYTES {
             return within(deadline, self.take(len)).await??.ok_or_else(cut_short);
@@ -182,8 +182,8 @@ impl Incoming {
         Self(Reader { stream, chunk: Bytes::new() })
     }
 
-    /// The next frame, without its length; `None` at the end of the stream. It may be long in coming, but once it has
-    /// begun it has to move on.
+    /// The next frame, without its length; `None` at the end of the stream. The wait for a frame is unlimited, but
+    /// once it has begun it has to keep moving.
     pub(super) async fn next(
         &mut self,
         host: &Host,
@@ -205,7 +205,7 @@ impl Incoming {
     }
 }
 
-/// One stream both ways, of frames.
+/// A bidirectional stream of frames.
 pub(super) struct StreamFrames {
     send: Box<dyn SendStream>,
     receive: Reader,
@@ -213,9 +213,9 @@ pub(super) struct StreamFrames {
     pub(super) max: usize,
     room: Room,
     host: Host,
-    /// The connection, once it is known who the peer is.
+    /// The connection, once the peer's name is known.
     link: Option<Arc<Link>>,
-    /// A frame of the peer was decoded and is being dealt with: no other one is held decoded.
+    /// A frame of the peer was decoded and is being handled: no second one is held decoded.
     decoded: Option<OwnedSemaphorePermit>,
 }
 
@@ -225,7 +225,7 @@ impl StreamFrames {
         Self { link: Some(Arc::clone(link)), ..Self::with_room(stream, link.room.clone(), host) }
     }
 
-    /// Before the peer has introduced itself.
+    /// Before the peer's introduction.
     pub(super) fn nameless(stream: Stream, host: &Host) -> Self {
         Self::with_room(stream, host.links().room.clone(), host)
     }
@@ -260,8 +260,8 @@ impl StreamFrames {
         let _ = within(self.deadline, self.send.delivered()).await;
     }
 
-    /// Gives the stream up. What a peer has not read would otherwise stay in memory for as long as the connection:
-    /// dropping a stream finishes it.
+    /// Aborts the stream. Otherwise, data that the peer has not read would stay in memory as long as the
+    /// connection: dropping a stream finishes it.
     pub(super) fn abort(mut self) {
         self.send.reset(STREAM_BROKEN);
         self.receive.stream.stop(STREAM_BROKEN);
@@ -315,7 +315,7 @@ impl StreamFrames {
     }
 }
 
-/// Counts bytes that are no message.
+/// Counts bytes that are not a message.
 pub(super) fn count(host: &Host, error: &FrameError) {
     if let FrameError::Wire(wire) = error {
         host.count(match wire {
@@ -332,9 +332,9 @@ pub(super) async fn within<T>(
     tokio::time::timeout(deadline, work).await.map_err(|_| FrameError::Stalled)
 }
 
-/// How long bytes may be on their way at the least rate.
+/// How long this many bytes may be in flight at the minimum rate.
 fn travel_time(bytes: usize) -> Duration {
-    // At most FRAME_BYTES_MAX, far below what 32 bits hold.
+    // At most FRAME_BYTES_MAX, which fits into 32 bits by far.
     Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
 }
 

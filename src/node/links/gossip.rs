@@ -1,4 +1,4 @@
-//! What becomes of a frame of gossip that a peer has sent.
+//! Handles a frame of gossip that a peer has sent.
 
 use super::{super::host::Host, exchange::ExchangeError, frames::FrameError, link::Link};
 use crate::protocol::{
@@ -12,12 +12,12 @@ use crate::protocol::{
     skim::skim,
 };
 
-/// Takes a frame, without its length. It returns when storage has dealt with it, however long that takes: until then
-/// nothing more is to be read from this peer.
+/// Handles a frame, without its length. It returns when storage has handled it, however long that takes; until then
+/// the caller must not read more from this peer.
 ///
 /// # Errors
-/// [`ExchangeError`] if the peer is to be disconnected. What storage has no time for is no error: reconciliation makes
-/// up for it.
+/// [`ExchangeError`] if the peer must be disconnected. It is not an error if storage has no time for a frame:
+/// reconciliation repairs that.
 pub(super) async fn hear(host: &Host, link: &Link, frame: &[u8]) -> Result<(), ExchangeError> {
     let links = host.links();
     host.count(Counter::GossipReceived);
@@ -51,15 +51,15 @@ pub(super) async fn hear(host: &Host, link: &Link, frame: &[u8]) -> Result<(), E
             }
         }
         Gossip::Graft(_) if !links.admits(host, link, Traffic::Graft) => {}
-        // It fails while storage starts anew.
+        // It fails while storage restarts.
         gossip => drop(host.ask(&link.peer, Ask::Gossip(Box::new(gossip))).await),
     }
-    // Only now: the frame may have introduced the very peer that sent it.
+    // Only now: the frame may have introduced the peer that sent it.
     links.handle(host, PeeringInput::Frame(link.id));
     Ok(())
 }
 
-/// Whether a frame is news that readers of this node have already.
+/// Whether readers of this node have the news in a frame already.
 fn is_known(host: &Host, frame: &[u8]) -> bool {
     skim(frame).is_some_and(|headings| headings.iter().all(|heading| host.has(heading)))
 }

@@ -1,4 +1,4 @@
-//! `Hello` and `Welcome`: the first stream of a connection, before anything else is said.
+//! `Hello` and `Welcome`: the first stream of a connection, before all other frames.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,51 +23,51 @@ use crate::{
 
 /// Longest frame that shows a later generation: a record and a chain of certificates within their limits.
 const LATER_BYTES_MAX: usize = 64 << 10;
-/// Longest explanation of a peer that is shown to an operator, in characters.
+/// Longest explanation of a peer that is shown to the operator, in characters.
 const WORDS_MAX: usize = 200;
 
-/// A handshake that went through, and yet the two are not connected.
+/// The handshake succeeded, but the two are not connected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Introduction {
     /// We reject the peer.
     #[error("{0}")]
     Unwelcome(#[from] Unwelcome),
-    /// The connection ended before its peer had proved that it is a node. What it says in the close may be anybody's:
-    /// an Initial packet with a close can be made without any certificate.
+    /// The connection ended before its peer had proved that it is a node. The text in the close may come from
+    /// anybody: an Initial packet with a close can be made without any certificate.
     #[error("{0}")]
     Connection(Ended),
     /// A node that has proved its name ended the connection.
     #[error("{reason}")]
     Ended {
-        /// Who.
+        /// That node.
         by: NodeId,
-        /// How.
+        /// How it ended.
         reason: Ended,
     },
     /// The peer does not speak our protocol.
     #[error("{0}")]
     Frame(#[from] FrameError),
-    /// The certificate names no node; the verifier has let no such certificate through.
+    /// The certificate does not name a node; the verifier has accepted no such certificate.
     #[error("its certificate names no node")]
     Nameless,
-    /// It was disconnected a short while ago.
+    /// It was disconnected a short time ago.
     #[error("it was cut off for misbehaviour ({why}): it may try again in {} s", left.as_secs() + 1)]
     Barred {
         /// How long it is still refused.
         left: Duration,
-        /// For what it was disconnected.
+        /// Why it was disconnected.
         why: String,
     },
     /// The peer has shown a client's certificate.
     #[error("it shows {0}, a client's certificate: a client is never a node; issue it a node's")]
     Client(ClientName),
-    /// The first message of the peer is no introduction.
+    /// The first message of the peer is not an introduction.
     #[error("its first message is no introduction")]
     NoHello,
 }
 
 impl Introduction {
-    /// Whether the peer is to blame: it speaks, but not our protocol.
+    /// Whether the peer is at fault: it communicates, but violates our protocol.
     pub(super) const fn is_misbehaviour(&self) -> bool {
         matches!(self, Self::NoHello | Self::Frame(FrameError::Wire(_)))
     }
@@ -95,7 +95,7 @@ pub(super) async fn dialing(
         Ok(met)
     };
     match settle(connection, introduced.await) {
-        // The accepting end knows first that it has dialed itself.
+        // The accepting end detects first that it has dialed itself.
         Err(Introduction::Ended { by, reason })
             if closed(&reason).is_some_and(|closed| closed.is(Close::Ourselves))
                 && by == *host.node() =>
@@ -106,8 +106,8 @@ pub(super) async fn dialing(
     }
 }
 
-/// A peer that knows a later generation of ours shows, after its welcome, what our key has signed in it. It closes the
-/// connection right after that, and if nothing comes the connection is as good as before.
+/// If a peer knows a later generation of this node, it sends after its welcome what our key has signed in it. It
+/// closes the connection right after that; if nothing arrives, the connection stays usable.
 async fn hear_of_later_generation(host: &Host, from: &NodeId, frames: &mut StreamFrames) {
     frames.max = LATER_BYTES_MAX;
     if let Ok(Some(Message::Gossip(Gossip::Push(mut news)))) = frames.receive().await
@@ -117,7 +117,7 @@ async fn hear_of_later_generation(host: &Host, from: &NodeId, frames: &mut Strea
     }
 }
 
-/// Hears the peer that has dialed us, and introduces this node.
+/// Receives the introduction of a peer that has dialed us, and introduces this node.
 pub(super) async fn accepting(
     host: &Host,
     connection: &Arc<dyn Connection>,
@@ -137,8 +137,8 @@ pub(super) async fn accepting(
         }
         frames.finish();
         if met.generation < host.known(&met.node) {
-            // Its connection is about to be closed, and our welcome, which tells it of the later generation, would go
-            // with it: an older twin would dial for ever and never learn why.
+            // Its connection is about to be closed. Our welcome, which reports the later generation, would be lost
+            // with it: an older process of that name would dial for ever without learning why.
             frames.delivered().await;
         }
         Ok(met)
@@ -146,7 +146,7 @@ pub(super) async fn accepting(
     settle(connection, introduced.await)
 }
 
-/// The name that the handshake has proved, unless it is refused by that name.
+/// The name that the handshake has proved, unless a peer of that name is refused.
 fn admit(host: &Host, connection: &Arc<dyn Connection>) -> Result<NodeId, Introduction> {
     let peer = connection.peer();
     if let Some(client) = &peer.client {
@@ -166,7 +166,7 @@ fn short(host: &Host, stream: Stream) -> StreamFrames {
     frames
 }
 
-/// Says why, and prefers the reason for which a node has ended the connection to that of its stream.
+/// Determines the reason; a node's reason for closing the connection takes precedence over that of its stream.
 fn settle(
     connection: &Arc<dyn Connection>,
     introduced: Result<Met, Introduction>,
@@ -205,7 +205,7 @@ pub(super) fn closed(ended: &Ended) -> Option<Closed<'_>> {
     }
 }
 
-/// The label for counting and the words for an operator, if a peer that has proved its name has rejected this node.
+/// The label for the counter and the words for the operator, if a peer with a proved name has rejected this node.
 pub(super) fn rejection(ended: &Ended) -> Option<(&'static str, String)> {
     let closed = closed(ended)?;
     let (label, words) = closed.rejection()?;
@@ -213,7 +213,7 @@ pub(super) fn rejection(ended: &Ended) -> Option<(&'static str, String)> {
     Some((label, format!("the peer turned us away; it says: {words}")))
 }
 
-/// Whether connections end like this every day.
+/// Whether this end of a connection is normal in operation.
 pub(super) fn is_ordinary(ended: &Ended) -> bool {
     match ended {
         Ended::Here | Ended::Reset => true,

@@ -1,4 +1,4 @@
-//! One connection to a member, as its tasks see it. What the connection means is kept by
+//! One connection to a member, as its tasks see it. The state of the connection is in
 //! [`Peering`](crate::protocol::peering::Peering).
 
 use std::{
@@ -25,16 +25,16 @@ pub(crate) struct Link {
     pub(super) peer: NodeId,
     pub(super) dialed: bool,
     pub(super) room: Room,
-    /// What the peer may use up, over all of its connections.
+    /// What the peer may consume, over all of its connections.
     pub(super) share: Arc<Share>,
     /// Frames wait to be sent.
     pub(super) filled: Notify,
-    /// Exchanges under way on this connection, and the end of the last one.
+    /// Exchanges in progress on this connection, and the end of the last one.
     exchanges: AtomicU32,
     idle: Notify,
 }
 
-/// An exchange under way; over when dropped.
+/// An exchange in progress; it ends when dropped.
 #[derive(Debug)]
 pub(super) struct Underway(Arc<Link>);
 
@@ -67,13 +67,13 @@ impl Link {
         }
     }
 
-    /// An exchange begins: the connection is not to be closed in the middle of it.
+    /// An exchange begins: the connection must not be closed before its end.
     pub(super) fn begin(self: &Arc<Self>) -> Underway {
         self.exchanges.fetch_add(1, Ordering::AcqRel);
         Underway(Arc::clone(self))
     }
 
-    /// Waits until no exchange is under way.
+    /// Waits until no exchange is in progress.
     pub(super) async fn idle(&self) {
         loop {
             let mut ended = pin!(self.idle.notified());

@@ -1,4 +1,4 @@
-//! Peers that this node dials.
+//! Dials peers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,15 +25,15 @@ use crate::{
     tls::{RefusedBy, Rejection},
 };
 
-/// A handshake is given so long before it is begun anew: until its first packet is repeated.
+/// A handshake is started over after this time: by then QUIC has repeated its first packet.
 const HURRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why the peer may not talk to us.
+/// The peer refuses to communicate.
 const OTHER_VERSION: &str = "somebody there, who has proved no name, ended the handshake and says \
      that it has no version of the protocol in common with us; if it is a node of this cluster, bring both to \
      neighbouring releases";
 
-/// What came of dialing: the connection, and the node that answered, if one did.
+/// The result of dialing: the connection, and the node that answered, if one did.
 pub(super) struct Dialed {
     pub(super) link: Option<Arc<Link>>,
     pub(super) node: Option<NodeId>,
@@ -47,7 +47,7 @@ impl Dialed {
     }
 }
 
-/// Connects to a peer; what comes of it is told whatever happens.
+/// Connects to a peer; the result is reported in every case.
 pub(crate) fn dial(context: &Context, peer: NodeId) {
     let own = context.clone();
     context.spawner.spawn(async move {
@@ -58,9 +58,9 @@ pub(crate) fn dial(context: &Context, peer: NodeId) {
     });
 }
 
-/// Others say that a peer lives. What waits for an answer of it since before it was given up may wait for as long
-/// again: QUIC doubles its timeouts, and sends nothing new while its window is full of what was lost. So a handshake
-/// is begun anew, or else another connection is dialed in place of a `stale` one.
+/// Other nodes report that a peer is alive. A handshake or a connection that waited while the peer was considered
+/// dead may wait as long again: QUIC doubles its timeouts, and sends nothing new while its window is full of lost
+/// packets. So the handshake is started over, or another connection is dialed in place of a `stale` one.
 pub(crate) fn hurry(context: &Context, peer: NodeId, stale: bool) {
     if context.links().hurry(&peer) || !stale {
         return;
@@ -68,11 +68,11 @@ pub(crate) fn hurry(context: &Context, peer: NodeId, stale: bool) {
     context.host.count(Counter::ConnectionsRenewed);
     tracing::debug!(node = %context.host.node(), %peer, "silent connection to a peer that lives");
     let own = context.clone();
-    // The silent one stays until there is another one.
+    // The silent one stays until a new one is open.
     context.spawner.spawn(async move { drop(reach(&own, &Target::Peer(peer)).await) });
 }
 
-/// The connection to a target: the one there is, or a new one.
+/// The connection to a target: the open one, or a new one.
 pub(super) async fn reach(context: &Context, target: &Target) -> Dialed {
     match target {
         Target::Peer(peer) => reach_peer(context, peer).await,
@@ -86,7 +86,7 @@ async fn reach_peer(context: &Context, peer: &NodeId) -> Dialed {
         return Dialed::to(link);
     }
     if links.barred(host, peer).is_some() {
-        // It would be refused, by us.
+        // We would refuse it.
         return NOBODY;
     }
     let Some(claim) = links.dialing(peer) else {
@@ -96,13 +96,13 @@ async fn reach_peer(context: &Context, peer: &NodeId) -> Dialed {
     let (addresses, hurry) = (host.addresses(peer), Some(&*claim.hurry));
     let dialed = dial_any(context, &addresses, Some(peer), hurry).await;
     match links.link(host, peer) {
-        // What has waited for long may yet be answered.
+        // A connection that has been silent for long may still answer.
         Some(link) if dialed.link.is_none() => Dialed::to(link),
         _ => dialed,
     }
 }
 
-/// Dials a peer once more over which there is a connection already: either end has a new certificate.
+/// Dials a connected peer once more: either end has a new certificate.
 pub(super) async fn renew(context: Context, link: Arc<Link>) {
     let address = link.connection.remote();
     if let Some(_claim) = context.links().dialing(&link.peer) {
@@ -110,7 +110,7 @@ pub(super) async fn renew(context: Context, link: Arc<Link>) {
     }
 }
 
-/// Tries addresses until a node welcomes us.
+/// Tries addresses until a node accepts us.
 async fn dial_any(
     context: &Context,
     addresses: &[String],
@@ -119,14 +119,14 @@ async fn dial_any(
 ) -> Dialed {
     let (links, host) = (context.links(), &context.host);
     let Ok(_permit) = links.dials.acquire().await else { return NOBODY };
-    // Waiting for the claim or the permit may have taken a while.
+    // The wait for the claim or the permit may have been long.
     if let Some(link) = wanted.and_then(|peer| links.fresh(host, peer)) {
         return Dialed::to(link);
     }
     race(context, addresses, wanted, hurry).await
 }
 
-/// Dials by all ways to the addresses, and keeps why they led nowhere.
+/// Dials the addresses over all paths, and keeps the reasons of failures.
 async fn race(
     context: &Context,
     addresses: &[String],
@@ -150,14 +150,14 @@ async fn race(
     dialed
 }
 
-/// One target, and what is known of the ways to it.
+/// One target, and what is known of the paths to it.
 struct Race<'a> {
     context: &'a Context,
     addresses: &'a [String],
-    /// No failure is kept of an earlier attempt.
+    /// No failure of an earlier attempt is kept.
     unheard_of: bool,
     wanted: Option<&'a NodeId>,
-    /// The generation of this node when it began.
+    /// The generation of this node at the start.
     own: Generation,
     dial: Box<dyn Dial>,
     failures: Vec<DialFailure>,
@@ -209,14 +209,14 @@ impl Race<'_> {
         Time::from_origin(now.since_origin().saturating_sub(self.dial.since_last()))
     }
 
-    /// The node that this node has dialed there before answers there.
+    /// The node that answers there, if this node has dialed it there before.
     fn known(&self, way: &Way) -> Option<Dialed> {
         let (links, host) = (self.context.links(), &self.context.host);
         let link = links.dialed_at(host, &way.remote()).filter(|_| self.wanted.is_none())?;
         Some(Dialed::to(link))
     }
 
-    /// Introduces this node where a handshake went through.
+    /// Introduces this node after a completed handshake.
     async fn introduce(
         &mut self,
         way: Way,
@@ -255,7 +255,7 @@ impl Race<'_> {
         }
     }
 
-    /// What comes of a way that led nowhere: mostly nothing.
+    /// Handles a failed path: usually there is nothing to do.
     fn failed(
         &mut self,
         way: &Way,
@@ -268,7 +268,7 @@ impl Race<'_> {
         }
         let shown = way.to_string();
         let reason = match introduction {
-            // Our own address among the seeds is no fault.
+            // Our own address among the seeds is not an error.
             Introduction::Unwelcome(Unwelcome::Ourselves) => {
                 self.answered.get_or_insert_with(|| host.node().clone());
                 self.dial.answered(way);
@@ -290,7 +290,7 @@ impl Race<'_> {
     }
 
     /// The peer has closed the connection in favour of the one that it dialed at the same time: its welcome may not
-    /// have arrived, and yet it answers here.
+    /// have arrived, but the peer is reachable here.
     fn replaced(&self, connection: &dyn Connection) -> Option<Dialed> {
         let ended = connection.ended()?;
         closed(&ended).filter(|closed| closed.is(Close::Duplicate))?;
@@ -299,7 +299,7 @@ impl Race<'_> {
         Some(Dialed { link, node: Some(peer) })
     }
 
-    /// Keeps why a way led nowhere.
+    /// Keeps the reason why a path failed.
     fn fails(&mut self, way: &Way, reason: String) {
         let host = &self.context.host;
         let address = way.address.clone();
@@ -307,14 +307,14 @@ impl Race<'_> {
         tracing::debug!(node = %host.node(), "cannot be dialed: {failure}");
         self.failures.push(failure);
         if self.unheard_of {
-            // The other ways may take long to fail, and until then there would be no reason at all.
+            // The other paths may take long to fail, and until then no reason would be shown.
             host.note_dials(self.addresses, self.failures.clone());
         }
     }
 }
 
-/// Until a handshake that has waited for an answer for a while is better begun anew: QUIC sends the first packet after
-/// 0, 1, 3 and 7 s, so one begun in an outage is late after it.
+/// Waits until a handshake that has waited for a while should start over: QUIC sends the first packet after 0, 1, 3
+/// and 7 s, so a handshake that began in an outage completes late after it.
 async fn told_to_hurry(host: &Host, hurry: Option<&Notify>, begun: Time) {
     let Some(hurry) = hurry else { return std::future::pending().await };
     loop {
@@ -343,8 +343,8 @@ fn words(introduction: &Introduction) -> String {
     }
 }
 
-/// A peer that has no version of the protocol in common with us says so before it shows a certificate. Where we have
-/// dialed that is worth telling all the same, as what it is: nobody proved it.
+/// A peer without a protocol version in common with us says so before it shows a certificate. If we have dialed it,
+/// that is reported even so, marked as unproved.
 fn is_of_another_version(ended: &Ended) -> bool {
     ended.refusal().is_some_and(|refusal| {
         refusal.by == RefusedBy::Peer && refusal.reason == Rejection::NoCommonVersion

@@ -16,8 +16,8 @@ pub(crate) fn close_revoked(host: &Host, tls: &Tls, revoked: &Revocations) {
     }
 }
 
-/// Closes the connection if the certificate that the peer has shown was revoked since; says whether. The statement
-/// goes with the close, since what else was on its way is dropped with it.
+/// Closes the connection if the certificate that the peer has shown was revoked since; returns whether it did. The
+/// statement travels in the close, since the close drops everything else in flight.
 pub(super) fn close_if_revoked(host: &Host, tls: &Tls, link: &Link, revoked: &Revocations) -> bool {
     let Some(cutoff) = revoked.cutoff(&link.peer) else { return false };
     let leaf = link.connection.peer().chain.first();

@@ -24,10 +24,10 @@ use crate::{
     },
 };
 
-/// What is on its way on a connection that was replaced has so long to arrive.
+/// The time for data in flight to arrive on a connection that was replaced.
 const REPLACED_GRACE: Duration = Duration::from_secs(2);
 
-/// Takes a connection whose peer was admitted; returns the one to be used for its peer.
+/// Takes a connection whose peer was admitted; returns the one to use for its peer.
 pub(super) fn adopt(
     context: &Context,
     connection: Arc<dyn Connection>,
@@ -48,7 +48,7 @@ pub(super) fn adopt(
         Registered::Gone => return None,
     };
     tracing::debug!(node = %host.node(), peer = %link.peer, dialed, "connected");
-    // It may have been revoked while it introduced itself.
+    // The certificate may have been revoked during the introduction.
     if let Some(tls) = context.endpoint.tls()
         && close_if_revoked(host, tls, &link, &host.revocations())
     {
@@ -60,14 +60,14 @@ pub(super) fn adopt(
     Some(link)
 }
 
-/// Serves the connections that the actor before this one has left.
+/// Serves the connections that the previous actor has left.
 pub(crate) fn resume(context: &Context) {
     for link in context.links().open(&context.host) {
         context.spawner.spawn(serve(context.clone(), link));
     }
 }
 
-/// Closes a connection when no exchange is under way on it any more: the last frame of one would be lost with it.
+/// Closes a connection once no exchange is in progress on it: otherwise the last frame of one would be lost.
 pub(crate) fn finish(context: &Context, connection: ConnectionId, closing: Closing) {
     let link = context.links().lock().link(connection);
     let Some(link) = link else { return };
@@ -78,7 +78,7 @@ pub(crate) fn finish(context: &Context, connection: ConnectionId, closing: Closi
     });
 }
 
-/// Closes a connection that another one has replaced, once what is on its way has arrived.
+/// Closes a connection that another one has replaced, once data in flight has arrived.
 async fn retire(patience: Duration, link: Arc<Link>) {
     let _ = tokio::time::timeout(patience, link.idle()).await;
     tokio::time::sleep(REPLACED_GRACE).await;
@@ -110,8 +110,8 @@ async fn serve(context: Context, link: Arc<Link>) {
     }
 }
 
-/// Answers exchanges. One that finds no room is shed: the peer comes again. A peer has one in any case before another
-/// has its second: what is open already says how many it may open.
+/// Answers exchanges. An exchange without a free slot is shed: the peer retries. Every peer gets one slot before any
+/// peer gets a second: the number of open exchanges determines how many more a peer may open.
 async fn exchanges(context: &Context, link: &Arc<Link>) -> Ended {
     let host = &context.host;
     let rate = Traffic::Exchange(host.config().quic.exchanges_per_peer);
@@ -138,8 +138,8 @@ async fn exchanges(context: &Context, link: &Arc<Link>) -> Ended {
     }
 }
 
-/// Half of the room is for peers that have no exchange under way, on whatever connection, so that a few peers that open
-/// many and finish none do not keep out the others.
+/// Half of the slots are reserved for peers without an exchange in progress, on any connection. So a few peers that
+/// open many exchanges and finish none do not keep out the others.
 fn permit(context: &Context, link: &Link) -> Option<(OwnedSemaphorePermit, Arc<()>)> {
     let exchanges = &context.links().exchanges;
     let reserved = context.host.config().quic.exchanges / 2;

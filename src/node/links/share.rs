@@ -1,5 +1,5 @@
-//! What one peer may hold of this node's memory and of its storage's time: by its name, over all of its connections
-//! and streams, also after one of them has ended. How often a peer may do something is a matter of
+//! One peer's share of this node's memory and of its storage's time: by its name, over all of its connections and
+//! streams, also after one of them has ended. How often a peer may send something is decided in
 //! [`rates`](crate::protocol::rates).
 
 use std::{
@@ -11,29 +11,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::protocol::id::NodeId;
 
-/// The shares are searched for those that are not in use whenever there are twice as many as were left the last
-/// time, and more than this.
+/// Unused shares are removed whenever there are twice as many shares as remained the last time, and more than
+/// this.
 const SHARES_MIN: usize = 64;
 
-/// The shares of all peers that use some of theirs.
+/// The shares of all peers that use theirs.
 #[derive(Debug, Default)]
 pub(crate) struct Shares(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
     shares: BTreeMap<NodeId, Arc<Share>>,
-    /// How many there may be until those that are not in use are dropped.
+    /// How many shares may exist until the unused ones are dropped.
     most: usize,
 }
 
 /// The share of one peer.
 #[derive(Debug)]
 pub(crate) struct Share {
-    /// One question of this peer lies before storage or is being answered.
+    /// One question of this peer waits for storage or is being answered.
     asking: Arc<Semaphore>,
-    /// One frame of this peer is held decoded, until it has been dealt with.
+    /// One frame of this peer is held decoded until it has been handled.
     decoding: Arc<Semaphore>,
-    /// One long frame is on its way from it, and one to it.
+    /// One long frame is in flight from it, and one to it.
     pub(super) inbound: Arc<Semaphore>,
     pub(super) outbound: Arc<Semaphore>,
     /// Counts, by its clones, the exchanges of this peer that are being answered.
@@ -43,7 +43,7 @@ pub(crate) struct Share {
 impl Shares {
     /// The share of a peer.
     pub(crate) fn of(&self, peer: &NodeId) -> Arc<Share> {
-        // Nothing under the lock can panic half way.
+        // Code under the lock does not panic half way.
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(share) = inner.shares.get(peer) {
             return Arc::clone(share);
@@ -75,7 +75,7 @@ impl Share {
             || Arc::strong_count(&self.answering) > 1
     }
 
-    /// Waits until no other question of this peer is before storage.
+    /// Waits until no other question of this peer waits for storage.
     pub(crate) async fn ask(&self) -> OwnedSemaphorePermit {
         Arc::clone(&self.asking).acquire_owned().await.expect(NEVER_CLOSED)
     }
@@ -85,8 +85,8 @@ impl Share {
         Arc::clone(&self.decoding).acquire_owned().await.expect(NEVER_CLOSED)
     }
 
-    /// An exchange of this peer begins to be answered; it ends when the first part is dropped. The second part says
-    /// whether it is the only one.
+    /// This node begins to answer an exchange of this peer; the exchange ends when the first part is dropped. The
+    /// second part says whether it is the only one.
     pub(super) fn answer(&self) -> (Arc<()>, bool) {
         let held = Arc::clone(&self.answering);
         let only = Arc::strong_count(&held) == 2;

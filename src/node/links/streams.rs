@@ -14,7 +14,7 @@ use crate::{
     protocol::{peering::Next, route::Counter},
 };
 
-/// Sends the peer what waits for it, until the connection ends.
+/// Sends the peer the queued frames until the connection ends.
 pub(super) async fn send(host: &Host, link: &Link) -> Ended {
     let mut batch = Vec::new();
     let mut stream: Option<Box<dyn SendStream>> = None;
@@ -23,7 +23,7 @@ pub(super) async fn send(host: &Host, link: &Link) -> Ended {
             batch.push(next(host, link).await);
         }
         if stream.is_none() {
-            // A peer need not let us open it: then all waits here, within the limits of the queue.
+            // The peer may refuse to let us open it: then all frames wait here, within the limits of the queue.
             match link.connection.open_one_way().await {
                 Ok(mut opened) => {
                     opened.set_priority(PRIORITY);
@@ -32,7 +32,7 @@ pub(super) async fn send(host: &Host, link: &Link) -> Ended {
                 Err(ended) => return ended,
             }
         }
-        // What waits has waited together.
+        // Frames that wait are sent together.
         let mut bytes: usize = batch.iter().map(Bytes::len).sum();
         while bytes < BATCH_BYTES
             && let Next::Frame(_, frame) = host.links().next(host, link)
@@ -45,33 +45,33 @@ pub(super) async fn send(host: &Host, link: &Link) -> Ended {
         match opened.write(&mut batch).await {
             Ok(()) => batch = Vec::new(),
             Err(StreamError::Connection(ended)) => return ended,
-            // The task that read it has ended there, and another one comes: reconciliation makes up for what was on
-            // its way.
+            // The task that read it has ended there, and another one comes: reconciliation repairs the loss of data
+            // in flight.
             Err(StreamError::Stream(_)) => (stream, batch) = (None, Vec::new()),
         }
     }
 }
 
-/// The next frame, once one waits and there is budget for it. Only one task of a connection waits for it.
+/// The next frame, once one waits and the budget allows it. Only one task of a connection waits for it.
 async fn next(host: &Host, link: &Link) -> Bytes {
     loop {
         match host.links().next(host, link) {
             Next::Frame(_, frame) => return frame,
             Next::Nothing => link.filled.notified().await,
-            // Liveness frames may come meanwhile, and need not wait.
+            // Liveness frames may arrive meanwhile, and do not have to wait.
             Next::Wait(pause) => drop(tokio::time::timeout(pause, link.filled.notified()).await),
         }
     }
 }
 
-/// Hears what the peer sends, until the connection ends.
+/// Receives the peer's frames until the connection ends.
 pub(super) async fn hear(host: &Host, link: &Link) -> Ended {
     loop {
         let stream = match link.connection.accept_one_way().await {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
-        // Boxed, since most of the time most connections wait here.
+        // Boxed, since most connections wait here most of the time.
         if let Err(error) = Box::pin(listen(host, link, stream)).await {
             if error.is_misbehaviour() {
                 host.links().misbehaved(host, link, &error);
@@ -96,7 +96,7 @@ async fn listen(
     }
 }
 
-/// Above that of exchanges, which is zero: news and liveness are not to wait for bulk.
+/// Higher than that of exchanges, which is zero: news and liveness must not wait for bulk.
 const PRIORITY: i32 = 1;
-/// Handed to the connection at once.
+/// Bytes passed to the connection at once.
 const BATCH_BYTES: usize = 32 << 10;

@@ -19,7 +19,7 @@ impl Tasks {
 }
 
 impl Spawner {
-    /// Starts a task; nothing happens if the actor is gone.
+    /// Starts a task; it does nothing if the actor is gone.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(tasks) = self.0.upgrade() {
             let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);

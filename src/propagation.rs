@@ -1,25 +1,25 @@
-//! How far a write has got: asked of the cluster itself, over the links that spread it.
+//! How far a write has spread: a question to the cluster itself, over the links that spread it.
 
 use crate::protocol::id::NodeId;
 
-/// How many nodes are to have a version; the one that wrote it counts.
+/// How many nodes must have a version; the node that wrote it counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
-    /// All that are live.
+    /// All live nodes.
     All,
-    /// More than half of all that are known and have not left.
+    /// More than half of all known nodes that have not left.
     Quorum,
-    /// So many.
+    /// At least this many.
     AtLeast(usize),
 }
 
-/// Who has a version and who has not.
+/// The nodes that have a version, and those that lack it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Propagation {
-    /// How many nodes have it, the one that wrote it included.
+    /// How many nodes have it, including the one that wrote it.
     pub have: usize,
-    /// How many have not, of those that were reached.
+    /// How many nodes lack it, of those that were reached.
     pub behind: usize,
     /// Names of those, at most [`BEHIND_MAX`](crate::protocol::gossip::BEHIND_MAX).
     pub names: Vec<NodeId>,

@@ -1,4 +1,4 @@
-//! What a node knows at one moment, read without asking anybody.
+//! What a node knows at one moment, read without a message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// All that one node knows: immutable, cheap to take and to clone. What has expired is left out.
+/// Everything that one node knows: immutable, cheap to take and to clone. Expired keys are left out.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub(crate) local: NodeId,
@@ -37,26 +37,26 @@ pub struct Snapshot {
 pub struct Member {
     /// Its name.
     pub node: NodeId,
-    /// Where it is.
+    /// Its datacenter.
     pub datacenter: Datacenter,
-    /// Where it can be dialed, best first.
+    /// The addresses at which it can be dialed, best first.
     pub addresses: Vec<String>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// What is thought of it.
+    /// Its liveness state.
     pub state: PeerState,
     /// How improbable its silence is, on the scale of `dead_peer_phi`; 0 for this node itself, and for
-    /// peers that it does not hear itself but is told of.
+    /// peers that it does not observe itself.
     pub phi: f64,
-    /// Its present life.
+    /// Its present generation.
     pub generation: Generation,
     /// Its last write that is known here.
     pub version: Version,
-    /// How many of its keys are known here, expired ones included.
+    /// The number of its keys known here, including expired ones.
     pub keys: usize,
-    /// From when on its certificate is valid, as it says; `None` if it has none.
+    /// The start of its certificate's validity, as it reports; `None` if it has none.
     pub not_before: Option<SystemTime>,
-    /// Until when its certificate is valid, as it says; `None` if it has none.
+    /// The end of its certificate's validity, as it reports; `None` if it has none.
     pub not_after: Option<SystemTime>,
     /// Whether this is the node that took the snapshot.
     pub local: bool,
@@ -72,14 +72,14 @@ pub struct Entry<'a> {
     pub key: &'a Key,
     /// Its value.
     pub value: &'a Value,
-    /// Of the process of the owner.
+    /// The generation of the owner's process.
     pub generation: Generation,
-    /// Of the write that set it.
+    /// The version of the write that set it.
     pub version: Version,
 }
 
 impl Snapshot {
-    /// A snapshot in which nobody is known, for tests of code that takes one.
+    /// An empty snapshot without members, for tests of code that takes one.
     #[cfg(feature = "testkit")]
     #[must_use]
     pub fn empty(local: NodeId, now: Time) -> Self {
@@ -100,13 +100,13 @@ impl Snapshot {
         &self.local
     }
 
-    /// When it was taken, on the monotonic clock of this node: as the times in [`Snapshot::why`].
+    /// When it was taken, on the monotonic clock of this node, like the times in [`Snapshot::why`].
     #[must_use]
     pub const fn now(&self) -> Time {
         self.now
     }
 
-    /// Everybody that is known, this node included, by name.
+    /// All known nodes, including this one, by name.
     pub fn members(&self) -> impl Iterator<Item = Member> {
         self.maps.iter().filter_map(|(node, map)| self.describe(node, map))
     }
@@ -117,19 +117,19 @@ impl Snapshot {
         self.describe(node, self.maps.get(node)?)
     }
 
-    /// Everybody else that is known.
+    /// All known nodes but this one.
     pub fn peers(&self) -> impl Iterator<Item = Member> {
         self.members().filter(|member| !member.local)
     }
 
-    /// The names of those that may be counted on, this node's own included; cheaper than to describe
-    /// them all.
+    /// The names of the nodes in service, this node's own included; cheaper than to describe them
+    /// all.
     pub fn live(&self) -> impl Iterator<Item = &NodeId> {
         self.maps.iter().filter(|(node, map)| self.is_live(node, map)).map(|(node, _)| node)
     }
 
-    /// Why a peer is thought to be what it is: the last changes of that, oldest first. `None` if
-    /// nothing has changed since it was met.
+    /// Why a peer is in its present state: the latest state transitions, oldest first. `None` if
+    /// the state has not changed since the peer became known.
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<&History> {
         self.histories.get(peer).map(Arc::as_ref)
@@ -147,9 +147,9 @@ impl Snapshot {
         self.maps.get(node)?.entries.get(key)?.visible(self.now)
     }
 
-    /// The value of `key` at each live node that has it, by the node's name, this node included: who
-    /// offers a service, and where. Nodes that are dead, have left or cannot be reached are left out;
-    /// [`get`](Self::get) still shows their keys until they are forgotten.
+    /// The value of `key` at each live node that has it, by the node's name, this node included:
+    /// which nodes offer a service, and where. Nodes that are dead, have left or cannot be reached
+    /// are left out; [`get`](Self::get) still shows their keys until they are forgotten.
     pub fn live_with<'a>(&'a self, key: &'a str) -> impl Iterator<Item = (&'a NodeId, &'a Value)> {
         self.live().filter_map(move |node| Some((node, self.get(node, key)?)))
     }
@@ -186,13 +186,13 @@ impl Snapshot {
         })
     }
 
-    /// When this node last heard a peer, on the clock of [`now`](Self::now). `None` if it does not observe it.
+    /// When this node last heard a peer, on the clock of [`now`](Self::now). `None` if it does not observe the peer.
     #[must_use]
     pub fn last_heard(&self, peer: &NodeId) -> Option<Time> {
         Some(self.estimates.get(peer)?.last_heard)
     }
 
-    /// How many keys of a node are visible. It counts them.
+    /// The number of visible keys of a node. The call counts them.
     #[must_use]
     pub fn len(&self, node: &NodeId) -> usize {
         self.prefix(node, "").count()
@@ -204,25 +204,25 @@ impl Snapshot {
         self.prefix(node, "").next().is_none()
     }
 
-    /// How far a node's writes are known here.
+    /// The latest version of a node that is known here.
     #[must_use]
     pub fn version(&self, node: &NodeId) -> Option<(Generation, Version)> {
         self.maps.get(node).map(|map| (map.generation, map.max_version))
     }
 
-    /// How many keys of a node are held here, expired ones included and deleted ones not.
+    /// The number of keys of a node held here, including expired ones but not deleted ones.
     #[must_use]
     pub fn held_keys(&self, node: &NodeId) -> usize {
         self.maps.get(node).map_or(0, |map| map.live_keys)
     }
 
-    /// How many deleted keys of a node are still remembered here as deleted.
+    /// The number of tombstones of a node held here.
     #[must_use]
     pub fn tombstones(&self, node: &NodeId) -> Option<usize> {
         self.maps.get(node).map(|map| map.entries.len() - map.live_keys)
     }
 
-    /// How the certificates of those that are not dead or gone stand at `now`, as far as they tell it.
+    /// The validity at `now` of the certificates of all nodes that are not dead or gone, as far as they report it.
     #[must_use]
     pub fn certificates(&self, now: SystemTime) -> Certificates {
         let mut certificates = Certificates::default();
@@ -269,7 +269,7 @@ impl Snapshot {
         }
     }
 
-    /// What was thought of a node before its datacenter was cut off, if it is.
+    /// A node's state before its datacenter became unreachable, if it is.
     pub(crate) fn life(&self, node: &NodeId, record: &NodeRecord) -> PeerState {
         let local = *node == self.local;
         match self.lives.get(node) {
@@ -288,27 +288,27 @@ impl Member {
         self.tags.get(name).is_some_and(|tag| tag == value)
     }
 
-    /// Whether it may be counted on: live, or missed for a moment only.
+    /// Whether it is in service: live, or missed only just now.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.state.is_live()
     }
 
-    /// Whether its certificate is to be renewed: a third of its lifetime is left, or less. What is
-    /// renewed automatically is so at this moment at the latest.
+    /// Whether its certificate should be renewed: a third of its lifetime is left, or less.
+    /// Automatic renewal happens at this moment at the latest.
     #[must_use]
     pub fn expires_soon(&self, now: SystemTime) -> bool {
         is_to_be_renewed(self.not_before, self.not_after, now)
     }
 }
 
-/// How the certificates of a cluster stand.
+/// The validity of the certificates of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Certificates {
-    /// On how many nodes it is to be renewed: see [`Member::expires_soon`].
+    /// The number of nodes that should renew theirs: see [`Member::expires_soon`].
     pub expiring: usize,
-    /// When the first of all expires; `None` if nobody has one.
+    /// When the first of all expires; `None` if no node has one.
     pub first: Option<SystemTime>,
 }
 
@@ -318,12 +318,12 @@ fn is_to_be_renewed(from: Option<SystemTime>, until: Option<SystemTime>, now: Sy
     until.duration_since(now).unwrap_or_default() <= lifetime / WARNING_PART
 }
 
-/// A date that a node tells; none that no clock can show.
+/// A date that a node reports; `None` if no clock can show it.
 fn date(seconds: u64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= DATE_MAX)
 }
 
 /// The part of a certificate's lifetime that is left when it should have been renewed.
 const WARNING_PART: u32 = 3;
-/// The end of the year 9999, the last that can stand in a certificate (RFC 5280 section 4.1.2.5).
+/// The end of the year 9999, the last year a certificate can contain (RFC 5280 section 4.1.2.5).
 const DATE_MAX: u64 = 253_402_300_799;

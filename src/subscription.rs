@@ -1,4 +1,4 @@
-//! How changes reach those who want to know: bounded streams that say when they lag, and actors.
+//! How changes reach subscribers: bounded streams that report a lag, and actors.
 
 mod live;
 
@@ -29,12 +29,12 @@ use crate::{
 
 pub use live::LiveKeys;
 
-/// Why there is no next event.
+/// Why no event follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscriptionError {
-    /// So many events were dropped because they were not taken in time. Read the snapshot, then go
-    /// on: the next call gives the oldest event that is still there.
+    /// This many events were dropped because they were not read in time. Read the snapshot, then
+    /// continue: the next call gives the oldest event still in the queue.
     #[error("{0} events were dropped, since they were not taken in time: read the snapshot")]
     Lagged(u64),
     /// The node has ended.
@@ -49,23 +49,23 @@ pub struct Events {
     shared: Arc<Shared>,
 }
 
-/// What passes between nodes, from the moment of the subscription on.
+/// The protocol messages between nodes, from the moment of the subscription on.
 #[derive(Debug)]
 pub struct ProtocolEvents {
     events: broadcast::Receiver<ProtocolEvent>,
     shared: Arc<Shared>,
 }
 
-/// Changes of all nodes' keys that begin with a prefix, whatever the state of their owners: keys of a
-/// node that is dead or has left stay until it is forgotten. For the keys of the nodes that can be
-/// used now, with the present ones first: [`LiveKeys`].
+/// Changes of all nodes' keys that begin with a prefix, in any state of their owners: keys of a node
+/// that is dead or has left stay until it is forgotten. For the keys of the nodes that are usable
+/// now, with the present ones first, see [`LiveKeys`].
 #[derive(Debug)]
 pub struct PrefixEvents {
     events: Events,
     prefix: String,
 }
 
-/// An event on its way to an actor. As long as it exists it takes up room in that actor's queue of
+/// An event on its way to an actor. As long as it exists it occupies room in that actor's queue of
 /// events, so take the event out when it is handled, not before.
 #[derive(Debug)]
 pub struct Delivery {
@@ -78,11 +78,11 @@ pub struct Delivery {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PrefixChange {
-    /// Whose key.
+    /// The owner of the key.
     pub peer: NodeId,
     /// The key without the prefix.
     pub key: Key,
-    /// Its value; `None`: it has none any more.
+    /// Its value; `None` if it was removed.
     pub value: Option<Value>,
     /// The owner's generation.
     pub generation: Generation,
@@ -102,10 +102,10 @@ impl Events {
         Self { events, shared: Arc::clone(shared) }
     }
 
-    /// Waits for the next event. Cancel safe: an event is taken only by a call that returns it.
+    /// Waits for the next event. Cancel safe: only a call that returns an event removes it.
     ///
     /// # Errors
-    /// [`SubscriptionError::Lagged`], and then it goes on; [`SubscriptionError::Ended`] for good.
+    /// [`SubscriptionError::Lagged`], after which it continues; [`SubscriptionError::Ended`] for good.
     pub async fn next(&mut self) -> Result<Event, SubscriptionError> {
         next(&self.shared, &mut self.events).await
     }
@@ -153,7 +153,7 @@ impl PrefixEvents {
     }
 }
 
-/// The next event; what happened up to the end of the node is still given.
+/// The next event; events before the end of the node are still delivered.
 async fn next<E: Clone>(
     shared: &Shared,
     events: &mut broadcast::Receiver<E>,
@@ -175,7 +175,7 @@ async fn next<E: Clone>(
     })
 }
 
-/// Sends an actor the present state, as events, and then every event, until it or the node ends.
+/// Sends an actor the present state, as events, and then every event, until the actor or the node ends.
 pub(crate) async fn feed<M: Message + From<Delivery>>(
     shared: Arc<Shared>,
     (snapshot, events): (Snapshot, broadcast::Receiver<Event>),
@@ -188,7 +188,7 @@ pub(crate) async fn feed<M: Message + From<Delivery>>(
     drop(snapshot);
     loop {
         for event in news.drain(..) {
-            // An actor that is gone has dropped what was on its way to it, and so made room.
+            // An actor that is gone has dropped the events on their way to it, which freed the room.
             let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
             if actor.cast(M::from(Delivery { event, _room: permit })).is_err() {
                 return;
@@ -206,7 +206,7 @@ pub(crate) async fn feed<M: Message + From<Delivery>>(
     }
 }
 
-/// What an actor has been told so far.
+/// The state that an actor has received so far.
 #[derive(Debug, Default)]
 struct Told {
     peers: BTreeMap<NodeId, ToldPeer>,
@@ -222,7 +222,7 @@ struct ToldPeer {
 }
 
 impl Told {
-    /// The events that lead from what was told to `snapshot`.
+    /// The events that lead from the received state to `snapshot`.
     fn catch_up(&mut self, snapshot: &Snapshot) -> Vec<Event> {
         let mut events = Vec::new();
         let mut before = std::mem::take(&mut self.peers);
@@ -231,7 +231,7 @@ impl Told {
             let Some(map) = snapshot.maps.get(&peer) else { continue };
             let Some((record, described)) = &map.record else { continue };
             let (generation, record) = (map.generation, *record);
-            // That it is cut off is told of its datacenter.
+            // An unreachable node is reported through its datacenter.
             let state = snapshot.life(&peer, described);
             let told = before.remove(&peer);
             match &told {
@@ -265,7 +265,7 @@ impl Told {
         events
     }
 
-    /// Whether an event tells something new; takes it as told.
+    /// Whether an event contains something new; if so, notes it as sent.
     fn is_new(&mut self, event: &Event) -> bool {
         match event {
             Event::NewPeer { peer } => {

@@ -1,4 +1,4 @@
-//! Keys of the live nodes: what a service registry needs, kept up to date by the node.
+//! Keys of the live nodes: the input of a service registry, kept up to date by the node.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
@@ -20,8 +20,8 @@ use crate::{
 ///
 /// A key is reported without a value when its owner deletes it, and also when the owner stops being
 /// live: it is dead, has left, cannot be reached, or was forgotten. If the owner is live again, its
-/// keys are reported again. A consumer that only inserts and removes what it receives therefore holds
-/// the keys of the nodes that can be used now.
+/// keys are reported again. So a consumer that only inserts and removes the reported keys holds the
+/// keys of the nodes that are usable now.
 #[derive(Debug)]
 pub struct LiveKeys {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ pub struct LiveKeys {
     waiting: VecDeque<PrefixChange>,
 }
 
-/// What the consumer holds: for each node its generation, and its keys without the prefix.
+/// The consumer's state: for each node its generation, and its keys without the prefix.
 type Shown = BTreeMap<NodeId, BTreeMap<Key, Held>>;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,9 +56,9 @@ impl LiveKeys {
     }
 
     /// Waits for the next change. A consumer that falls behind is brought up to date: it may miss
-    /// values that were replaced meanwhile, never the last one.
+    /// values that were replaced meanwhile, but not the last one.
     ///
-    /// Cancel safe: a change is taken only by a call that returns it.
+    /// Cancel safe: only a call that returns a change removes it.
     ///
     /// # Errors
     /// [`SubscriptionError::Ended`]: the node has ended. Nothing follows.
@@ -79,7 +79,7 @@ impl LiveKeys {
         }
     }
 
-    /// Compares what an event may have changed with the snapshot, which already shows it.
+    /// Compares the keys that an event may have changed with the snapshot, which already shows the change.
     fn follow(&mut self, event: &Event) {
         match event {
             Event::Updated { peer, key, .. } | Event::Deleted { peer, key, .. } => {
@@ -127,7 +127,7 @@ impl LiveKeys {
         self.prefix = prefix;
     }
 
-    /// Takes down what a key holds now, and reports it if it has changed.
+    /// Records the present value of a key, and reports it if it has changed.
     fn show(&mut self, node: &NodeId, rest: &Key, now: Option<Held>) {
         let keys = self.shown.entry(node.clone()).or_default();
         let change = |held: Held, value| PrefixChange {
@@ -159,7 +159,7 @@ impl LiveKeys {
     }
 }
 
-/// What a live node's key holds; `None` also if the node is not live.
+/// The value of a live node's key; `None` also if the node is not live.
 fn held(snapshot: &Snapshot, node: &NodeId, key: &Key) -> Option<Held> {
     let map = snapshot.maps.get(node).filter(|map| snapshot.is_live(node, map))?;
     let entry = map.entries.get(key)?;

@@ -1,4 +1,4 @@
-//! The shell: one actor around each machine of `protocol`, and who may message whom.
+//! The shell: one actor around each machine of `protocol`, and the rules of messages between actors.
 //!
 //! ```text
 //!                      supervisor (the one child in the user's tree)
@@ -8,9 +8,9 @@
 //!     writer thread ---- Store
 //! ```
 //!
-//! Casts go anywhere, through [`shared::Shared::route`]; calls go only into storage, and storage
-//! calls nobody, so mailboxes cannot wait for each other in a circle. What has to outlive an actor (the store, the transport's endpoint, what readers
-//! see, the routes) belongs to the supervisor and is shared.
+//! Casts go anywhere, through [`shared::Shared::route`]; calls go only into storage, and storage calls no actor, so
+//! mailboxes cannot wait for each other in a circle. Everything that must outlive an actor (the store, the
+//! transport's endpoint, the published state, the routes) belongs to the supervisor and is shared.
 
 pub(crate) mod channel;
 pub(crate) mod detector;

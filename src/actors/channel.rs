@@ -1,5 +1,5 @@
-//! A broadcast channel that takes no memory until somebody listens: its buffer is allocated whole, and
-//! with 4,096 events of 100 bytes it would be most of what an idle node holds.
+//! A broadcast channel that takes no memory until it has a subscriber: its buffer is allocated at
+//! once, and with 4,096 events of 100 bytes it would be most of an idle node's memory.
 
 use std::sync::OnceLock;
 
@@ -12,25 +12,25 @@ pub(crate) struct Channel<T> {
 }
 
 impl<T: Clone> Channel<T> {
-    /// Holds so many for a subscriber that does not take them.
+    /// Holds this many values for a subscriber that does not read them.
     pub(crate) const fn new(capacity: usize) -> Self {
         Self { capacity, sender: OnceLock::new() }
     }
 
-    /// To everybody who listens, if anybody does.
+    /// Sends to all subscribers, if any.
     pub(crate) fn send(&self, event: T) {
         if let Some(sender) = self.sender.get() {
-            // It fails if nobody listens any more.
+            // It fails if the last subscriber is gone.
             let _ = sender.send(event);
         }
     }
 
-    /// What is sent from now on.
+    /// Everything sent from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<T> {
         self.sender.get_or_init(|| broadcast::Sender::new(self.capacity)).subscribe()
     }
 
-    /// Whether anybody listens.
+    /// Whether there are subscribers.
     pub(crate) fn is_heard(&self) -> bool {
         self.sender.get().is_some_and(|sender| sender.receiver_count() > 0)
     }

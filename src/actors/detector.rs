@@ -1,4 +1,4 @@
-//! The detector actor: wraps [`Liveness`] and publishes what it thinks.
+//! The detector actor: wraps [`Liveness`] and publishes its state.
 
 use std::sync::{Arc, atomic::Ordering};
 
@@ -25,7 +25,7 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     liveness: Liveness,
     timer: Timer,
-    /// When it was last published who was heard when.
+    /// When the times of the last signs of life were last published.
     refreshed: Time,
 }
 
@@ -37,14 +37,14 @@ impl Detector {
         shared: Arc<Shared>,
     ) -> Result<State, ActorProcessingErr> {
         let mut liveness = Liveness::new(shared.config.liveness());
-        // After a restart: what the one before thought, so that nobody seems to vanish meanwhile.
+        // After a restart: the state of the previous actor, so that no peer seems to vanish meanwhile.
         let now = shared.clock.now();
         let histories = shared.histories.load();
         for (peer, life) in &**shared.lives.load() {
             liveness.restore(now, peer.clone(), *life, histories.get(peer).cloned());
         }
         drop(histories);
-        // First the route, then what is known already: in this order nothing is missed.
+        // First the route, then the present state: in this order no input is missed.
         shared.routes.detector.set(myself.clone());
         let mut state = State { shared, liveness, timer: Timer::default(), refreshed: now };
         state.meet_everybody(&myself);
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    /// What is thought of somebody is published at once, who was heard when a few times in a round.
+    /// Publishes a peer's state at once, and the times of signs of life a few times in a round.
     fn publish(&mut self, now: Time) {
         self.shared.health.store(self.liveness.health(), Ordering::Relaxed);
         let changed = self.liveness.take_changed();
@@ -113,7 +113,7 @@ impl State {
         self.shared.lives.store(Arc::new(lives));
     }
 
-    /// After a restart: what storage had told the one before.
+    /// After a restart: repeats the inputs that storage had sent to the previous actor.
     fn meet_everybody(&mut self, myself: &ActorRef<DetectorInput>) {
         let (maps, local) = (self.shared.maps.load_full(), self.shared.config.node.clone());
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
@@ -127,5 +127,5 @@ impl State {
     }
 }
 
-/// How often in a round readers are told when peers were heard: their phi is as exact as that.
+/// How often in a round the times of signs of life are published: a reader's phi is as exact as that.
 const REFRESHES_PER_INTERVAL: u32 = 4;

@@ -1,8 +1,8 @@
 //! Names the feature that is missing when ractor's own `cluster` feature is on without this crate's.
 //!
 //! With that feature ractor no longer implements `Message` for every type, and Cargo turns it on for
-//! this crate as soon as any package in the build asks for it. The compiler then reports some forty
-//! errors here; the one below says what to do.
+//! this crate as soon as any package in the build enables it. The compiler then reports some forty
+//! errors here; the error below says what to do.
 
 use crate::protocol::route::SchedulerInput;
 

@@ -1,7 +1,7 @@
-//! What the log has said lately: a line that comes again and again is noise, and hides the others.
+//! Recent log lines: a line that repeats often is noise, and hides other lines.
 //!
-//! A line is known by its kind and by the peer that it is about, never by its words: those have times,
-//! ports and counts in them, so that no two would be the same.
+//! A line is identified by its kind and its peer, never by its words: those contain times, ports and
+//! counts, so that no two would be the same.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use crate::protocol::time::Time;
 pub(crate) struct Repeats(Mutex<HashMap<(&'static str, String), Time>>);
 
 impl Repeats {
-    /// Whether nothing of this kind was said about this peer lately.
+    /// Whether no line of this kind was logged about this peer lately.
     pub(crate) fn is_new(&self, kind: &'static str, peer: &str, now: Time) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, at| now.since(*at) < LATELY);
@@ -24,7 +24,7 @@ impl Repeats {
         if told.contains_key(&line) {
             return false;
         }
-        // With so many different ones, telling some twice does no harm.
+        // With so many different lines, repeating some is harmless.
         if told.len() >= LINES_MAX {
             told.clear();
         }
@@ -33,9 +33,9 @@ impl Repeats {
     }
 }
 
-/// For so long a line is not told again.
+/// A line is not repeated within this time.
 const LATELY: Duration = Duration::from_secs(600);
-/// So many different lines are remembered.
+/// This many different lines are remembered.
 const LINES_MAX: usize = 64;
 
 #[cfg(test)]

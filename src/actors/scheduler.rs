@@ -17,7 +17,7 @@ impl ractor::Message for SchedulerInput {}
 #[derive(Debug)]
 pub(crate) struct Scheduler;
 
-/// What a scheduler starts with.
+/// The start parameters of a scheduler.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
@@ -71,7 +71,7 @@ impl State {
         }
     }
 
-    /// After a restart: what the others had told the one before.
+    /// After a restart: repeats the inputs that the others had sent to the previous actor.
     fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
         let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
         let local = self.shared.config.node.clone();
@@ -94,7 +94,7 @@ impl State {
                 Some(PeerState::Unheard | PeerState::Unreachable) | None => Reach::Unheard,
             };
             self.handle(myself, SchedulerInput::Peer(peer.clone(), reach));
-            // Who says that it is at a seed's address has been met there: no need to dial it anew.
+            // A peer that reports a seed's address has been met there, so the address need not be dialed again.
             let seeds = self.shared.config.seeds.clone();
             let record = map.record.as_ref().map(|(_, record)| record);
             let there = |seed: &String| record.is_some_and(|r| r.addresses.contains(seed));

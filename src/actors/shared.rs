@@ -1,4 +1,4 @@
-//! What the actors of one node, its tasks and its handles share.
+//! The state that the actors of one node, its tasks and its handles share.
 
 use std::{
     collections::BTreeSet,
@@ -46,9 +46,9 @@ use crate::{
 
 /// The maps as readers see them.
 pub(crate) type Maps = OrdMap<NodeId, Arc<NodeView>>;
-/// What the detector thinks of everybody.
+/// The detector's state of all peers.
 pub(crate) type Lives = OrdMap<NodeId, PeerLife>;
-/// How the silence of those is judged that this node hears itself; a few, and always changing.
+/// The silence estimates of the peers that this node observes itself; a few, and always changing.
 #[derive(Debug, Default)]
 pub(crate) struct Estimates(Vec<(NodeId, PhiEstimate)>);
 
@@ -64,7 +64,7 @@ impl Estimates {
     }
 }
 
-/// Why it thinks so.
+/// The reasons for these states.
 pub(crate) type Histories = OrdMap<NodeId, Arc<History>>;
 
 #[derive(Debug)]
@@ -72,16 +72,16 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
     pub(crate) routes: Routes,
-    /// Kept by the supervisor, however long handles are kept.
+    /// Owned by the supervisor, however long handles are kept.
     pub(crate) endpoint: Weak<dyn Endpoint>,
-    /// Whose certificates are revoked.
+    /// The revoked certificates.
     pub(crate) revocations: ArcSwap<Revocations>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) maps: ArcSwap<Maps>,
     pub(crate) lives: ArcSwap<Lives>,
     pub(crate) histories: ArcSwap<Histories>,
     pub(crate) estimates: ArcSwap<Estimates>,
-    /// Those that cannot be reached.
+    /// The datacenters that cannot be reached.
     pub(crate) unreachable: ArcSwap<BTreeSet<Datacenter>>,
     /// How slow this node finds itself.
     pub(crate) health: AtomicU32,
@@ -90,35 +90,35 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<Counters>,
     /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
     pub(crate) write_room: Arc<Semaphore>,
-    /// How it introduces itself, and judges those who do.
+    /// Makes this node's introduction, and judges those of peers.
     pub(crate) session: Session,
     /// Its connections.
     pub(crate) links: Links,
     pub(crate) clients: Arc<Clients>,
     #[cfg(feature = "testkit")]
     pub(crate) switch: crate::node::reins::Switch,
-    /// What each peer may hold.
+    /// Each peer's share of resources.
     pub(crate) shares: Shares,
-    /// Held while what readers see and the events that tell of it go out: see [`Shared::cut`].
+    /// Held while the published state and its events are made visible: see [`Shared::cut`].
     pub(crate) publishing: Mutex<()>,
-    /// Why the node ends, once it does.
+    /// Why the node ends, once it ends.
     pub(crate) ending: Slot<Ending>,
-    /// The node has ended, and given everything back.
+    /// The node has ended, and released everything.
     pub(crate) ended: Slot<()>,
-    /// The second in which refusals were last told, and how many: of those that come again, and of those
-    /// that are new.
+    /// The second in which refusals were last reported, and how many: those that repeat, and those that
+    /// are new.
     pub(crate) refusals: Mutex<[(u64, u32); 2]>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
     /// Why addresses could not be reached.
     pub(crate) dials: DialFailures,
-    /// The most that somebody says that this node came back without.
+    /// The largest loss at the start of this node that any peer reports.
     pub(crate) behind: ArcSwapOption<Behind>,
-    /// Which peers were last removed, and who told this node so; `None` if it was asked here.
+    /// The peers last removed, and the node that sent each removal; `None` if it was requested here.
     pub(crate) removals: Latest<Option<NodeId>>,
-    /// What the log was told lately.
+    /// The recent log lines.
     pub(crate) repeats: Repeats,
-    /// This process has taken a later generation because its name was heard.
+    /// This process has taken a later generation because another process used its name.
     pub(crate) renewed: AtomicBool,
     /// How many peers have acknowledged that this node leaves, once all have answered.
     pub(crate) farewell: Slot<usize>,
@@ -127,9 +127,9 @@ pub(crate) struct Shared {
 /// Why a node ends.
 #[derive(Clone, Debug)]
 pub(crate) enum Ending {
-    /// It was asked to.
+    /// The end was requested.
     Asked,
-    /// It cannot go on.
+    /// It cannot continue.
     Problem(Problem),
 }
 
@@ -142,7 +142,7 @@ pub(crate) struct Routes {
     pub(crate) transport: Route<TransportInput>,
 }
 
-/// Where to reach an actor that may be restarted at any time.
+/// The address of an actor that may be restarted at any time.
 #[derive(Debug)]
 pub(crate) struct Route<M>(Slot<ActorRef<M>>);
 
@@ -157,8 +157,8 @@ impl<M: Message> Route<M> {
         self.0.set(actor);
     }
 
-    /// Casts. A message that comes while the actor restarts is lost: each actor starts from what the
-    /// others have published, and what is lost of a round is made up for by the next.
+    /// Casts. A message that arrives while the actor restarts is lost: each actor starts from the
+    /// state that the others have published, and the next round repairs the loss of one.
     pub(crate) fn cast(&self, message: M) {
         if let Some(actor) = self.0.get() {
             let _ = actor.cast(message);
@@ -169,20 +169,20 @@ impl<M: Message> Route<M> {
         self.0.get()
     }
 
-    /// The actor that comes after the one that has failed.
+    /// The successor of a failed actor.
     pub(crate) async fn after(&self, failed: &ActorRef<M>) -> ActorRef<M> {
         self.0.wait_for(|actor| actor.get_id() != failed.get_id()).await
     }
 }
 
 impl Shared {
-    /// Makes what readers see and the events that tell of it visible in one step, for [`Shared::cut`]. Then
-    /// does the rest that a machine said is to be done; returns when it wants to be called again.
+    /// Makes the published state and its events visible in one step, for [`Shared::cut`]. Then handles the
+    /// machine's other outputs; returns when it wants to be called again.
     ///
-    /// Under the lock nothing is called that is not ours: a store or a log that subscribes would wait for
-    /// itself, and a slow one would stop all who subscribe.
+    /// Under the lock no foreign code is called: a store or a log that subscribes would wait for itself,
+    /// and a slow one would stop all subscribers.
     pub(crate) fn publish(&self, outputs: Vec<Output>, view: impl FnOnce()) -> Option<Duration> {
-        // Who sees the state finds it counted.
+        // When a reader sees the state, it is counted already.
         let is_seen = |output: &Output| {
             matches!(output, Output::Event(_) | Output::Unreachable(_) | Output::Count(..))
         };
@@ -199,7 +199,7 @@ impl Shared {
             for output in seen {
                 match output {
                     Output::Unreachable(datacenters) => self.unreachable.store(datacenters),
-                    // Counted by the machine. One frame may carry a hundred thousand of them.
+                    // Counted by the machine. One frame may cause a hundred thousand of them.
                     Output::Event(Event::Error(problem)) if !self.may_tell(&problem) => {}
                     Output::Event(event) => problems.extend(self.announce(event)),
                     _ => {}
@@ -210,12 +210,12 @@ impl Shared {
         self.route(rest)
     }
 
-    /// Delivers what a machine said is to be done; returns when it wants to be called again.
+    /// Handles a machine's outputs; returns when it wants to be called again.
     pub(crate) fn route(&self, outputs: Vec<Output>) -> Option<Duration> {
         outputs.into_iter().filter_map(|output| self.deliver(output)).last()
     }
 
-    /// Delivers one thing that a machine said; returns when it wants to be called again, if it was that.
+    /// Handles one output of a machine; returns when it wants to be called again, if the output was that.
     pub(crate) fn deliver(&self, output: Output) -> Option<Duration> {
         match output {
             Output::Storage(input) => self.routes.storage.cast(StorageMessage::Input(input)),
@@ -229,26 +229,26 @@ impl Shared {
             Output::Wake(wait) => return Some(wait),
             Output::Count(counter, times) => self.counters.add(counter, times),
             Output::Farewell(peers) => self.farewell.set(peers),
-            // Answered by the storage actor, which has been asked.
+            // Answered by the storage actor, which was asked.
             Output::Counted(..) => {}
-            // Seen to by the storage actor, before all else.
+            // Handled by the storage actor, before everything else.
             Output::Revoked(_) => {}
             Output::Stop(problem) => self.stop(problem),
         }
         None
     }
 
-    /// Tells the subscribers, and the log what an operator should see.
+    /// Sends an event to the subscribers, and to the log if an operator should see it.
     pub(crate) fn tell(&self, event: Event) {
         if let Some(problem) = self.announce(event) {
             self.log(&problem);
         }
     }
 
-    /// Tells the subscribers; returns what is to be logged as well.
+    /// Sends an event to the subscribers; returns the problem to log as well.
     fn announce(&self, event: Event) -> Option<Problem> {
         let logged = match &event {
-            // The log has it from who has found it; or `stop` tells it, louder.
+            // The component that found it has logged it, or `stop` logs it at a higher level.
             Event::Error(
                 Problem::Connection { .. }
                 | Problem::Displaced { .. }
@@ -275,12 +275,12 @@ impl Shared {
         tracing::warn!(node = %self.config.node, "{problem}");
     }
 
-    /// Keeps [`Shared::cut`] from seeing half of what is being published.
+    /// Prevents [`Shared::cut`] from seeing half of a publication.
     pub(crate) fn publishing(&self) -> MutexGuard<'_, ()> {
         self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A snapshot, and exactly the events that come after it.
+    /// A snapshot, and exactly the events that follow it.
     pub(crate) fn cut(&self) -> (Snapshot, broadcast::Receiver<Event>) {
         let _publishing = self.publishing();
         (self.snapshot(), self.events.subscribe())
@@ -290,13 +290,13 @@ impl Shared {
         self.protocol_events.send(event);
     }
 
-    /// Whether anybody watches the protocol.
+    /// Whether the protocol has subscribers.
     pub(crate) fn is_watched(&self) -> bool {
         self.protocol_events.is_heard()
     }
 
-    /// Ends the node because it cannot go on. Only the first problem is told: until the actors have
-    /// stopped, a machine can come to the same conclusion again.
+    /// Ends the node because it cannot continue. Only the first problem is reported: until the
+    /// actors have stopped, a machine can come to the same conclusion again.
     pub(crate) fn stop(&self, problem: Problem) {
         if let Some(Ending::Problem(_)) = self.ending.get() {
             return;
@@ -311,7 +311,7 @@ impl Shared {
         self.ending.set_first(ending);
     }
 
-    /// Whether what a peer sent is to be told as refused: once in a while for each kind and peer. All of
+    /// Whether to report that a peer's data was refused: once in a while for each kind and peer. All of
     /// it is counted.
     fn may_tell(&self, problem: &Problem) -> bool {
         let (label, from) = match problem {
@@ -322,8 +322,8 @@ impl Shared {
         self.repeats.is_new(label, from.as_str(), self.clock.now()) && self.may_tell_refusal(true)
     }
 
-    /// Whether one more refusal is to be told in this second. One peer that is refused again and again
-    /// takes no room from what is new.
+    /// Whether one more refusal may be reported in this second. A peer that is refused repeatedly
+    /// takes no room from new refusals.
     pub(crate) fn may_tell_refusal(&self, is_new: bool) -> bool {
         let second = self.clock.now().since_origin().as_secs();
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,9 @@
-//! A value that is put once or replaced, read as a copy, and waited for.
+//! A value that is set once or replaced, read as a copy, and awaited.
 //!
-//! `tokio::sync::watch` hands out a guard of its lock. A guard that lives on while the same thread reads
-//! again deadlocks as soon as a writer waits in between, and the temporaries of a `match` or of a branch
-//! of `select!` live longer than they look. So no guard leaves this file, and `clippy.toml` refuses the
-//! methods that return one everywhere else.
+//! `tokio::sync::watch` returns a guard of its lock. If a guard stays alive while the same thread reads
+//! again, this deadlocks as soon as a writer waits in between; the temporaries of a `match` or of a
+//! branch of `select!` live longer than they look. So no guard leaves this file, and `clippy.toml`
+//! refuses the methods that return one everywhere else.
 
 #![expect(clippy::disallowed_methods, reason = "no guard leaves this file")]
 
@@ -27,12 +27,12 @@ impl<T: Clone> Slot<T> {
         self.0.borrow().is_some()
     }
 
-    /// Puts a value in the place of the one before.
+    /// Replaces the value.
     pub(crate) fn set(&self, value: T) {
         self.0.send_replace(Some(value));
     }
 
-    /// Puts a value unless there is one: the first one stays.
+    /// Sets the value unless one is set: the first one stays.
     pub(crate) fn set_first(&self, value: T) {
         self.0.send_if_modified(|slot| {
             let first = slot.is_none();

@@ -1,4 +1,4 @@
-//! The storage actor: wraps the [`Replica`], answers from memory, hands the store what is to be kept.
+//! The storage actor: wraps the [`Replica`], answers from memory, and passes durable changes to the store.
 
 use std::{
     collections::BTreeMap,
@@ -33,27 +33,27 @@ use crate::{
     tls::Tls,
 };
 
-/// What the storage actor can be sent.
+/// The messages of the storage actor.
 #[derive(Debug)]
 pub(crate) enum StorageMessage {
-    /// A machine or the timer says so.
+    /// An input from a machine or the timer.
     Input(StorageInput),
-    /// A caller writes; it is answered when the store has it.
+    /// A caller writes; the answer follows when the store has it.
     Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
-    /// A caller asks who has a version; for so long.
+    /// A caller asks which nodes have a version; at most this long.
     Count(Version, Duration, oneshot::Sender<Census>),
-    /// An exchange with this peer asks; the peer's turn ends when the answer is there.
+    /// An exchange with this peer asks; the peer's turn ends with the answer.
     Ask(NodeId, Ask, oneshot::Sender<Reply>, Arc<OwnedSemaphorePermit>),
 }
 
-/// What a caller can write.
+/// The writes of a caller.
 #[derive(Debug)]
 pub(crate) enum Writes {
     Batch(Vec<Write>),
     Tags(BTreeMap<String, String>),
     /// Certificates are revoked.
     Revoke(Box<Revocation>),
-    /// The node leaves; a store that remembers it refuses the next start.
+    /// The node leaves; a store that records it refuses the next start.
     Leave {
         remembered: bool,
     },
@@ -83,12 +83,12 @@ impl Storage {
     ) -> Result<State, ActorProcessingErr> {
         let stored = unless_ending(&shared, shared.writer.load()).await?;
         let copies = shared.maps.load_full();
-        // Another key once a message comes, if the transport is there.
+        // Replaced when a message arrives, if the transport is available.
         let mut config = shared.config.replica(SketchKey([0; 16]));
         let now = shared.clock.now();
         let before = copies.get(&config.node).and_then(|map| map.record.as_ref());
         if let Some((_, record)) = before {
-            // Left meanwhile: an actor that failed after that must not take it back.
+            // If it has left meanwhile, an actor that failed afterwards must not undo that.
             config.record.status = record.status;
         }
         let validity = tls(&shared).map(|tls| tls.validity());
@@ -102,12 +102,12 @@ impl Storage {
         if let Some(tls) = tls(&shared) {
             replica.set_authorities(now, Arc::new(tls), &mut out);
         }
-        // Nothing may be sent in a generation that could be taken again after a crash, so readers
-        // and the transport see it only when it is durable.
+        // Nothing may be sent in a generation that a process could take again after a crash. So
+        // readers and the transport see the generation only when it is durable.
         let (persist, rest) = out.into_iter().partition(|out| matches!(out, Output::Persist(_)));
         shared.route(persist);
         unless_ending(&shared, shared.writer.flush()).await?;
-        // Only now: what exchanges ask of an actor that waits for a disk would pile up.
+        // Only now: questions of exchanges to an actor that waits for a disk would pile up.
         shared.routes.storage.set(myself.clone());
         let mut state = State { shared, replica, timer: Timer::default(), counts: BTreeMap::new() };
         state.finish(&myself, rest);
@@ -155,7 +155,7 @@ impl Storage {
 }
 
 impl State {
-    /// Takes over what the certificates say at present, and has this life vouched for anew when its own one changes.
+    /// Reads the present certificates, and renews the proof of this generation when the node's own one changes.
     fn learn_certificates(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(tls) = tls(&self.shared) else { return };
         self.replica.set_sketch_key(tls.sketch_key());
@@ -182,7 +182,7 @@ impl State {
         }
     }
 
-    /// After a restart: what the detector had told the one before.
+    /// After a restart: repeats the inputs that the detector had sent to the previous actor.
     fn remember_the_dead(&mut self, myself: &ActorRef<StorageMessage>) {
         let now = self.shared.clock.now();
         let mut out = Vec::new();
@@ -199,7 +199,7 @@ impl State {
         self.finish(myself, out);
     }
 
-    /// Answers a writer, at once if there is nothing to keep.
+    /// Answers a writer, at once if no change has to be kept.
     fn acknowledge(
         &self,
         written: Result<Written, WriteError>,
@@ -208,7 +208,7 @@ impl State {
     ) {
         match written {
             Ok(Written { version, persist, .. }) => {
-                // A write that changed nothing may repeat one that is still on its way to the store.
+                // A write without a change may repeat one that is still on its way to the store.
                 let ack = move |result: Result<(), _>| {
                     let _ = reply.send(result.map(|()| version).map_err(Error::NotDurable));
                     drop(permit);
@@ -223,7 +223,7 @@ impl State {
         self.replica.serve(self.shared.clock.now(), peer, ask, out)
     }
 
-    /// Publishes what readers may see, then tells everybody: who hears of a change can read it.
+    /// Publishes the state for readers, then sends the events: a reader that receives an event can read its change.
     fn finish(&mut self, myself: &ActorRef<StorageMessage>, out: Vec<Output>) {
         let shared = Arc::clone(&self.shared);
         self.enforce(&out);
@@ -248,7 +248,7 @@ impl State {
         }
     }
 
-    /// Closes the doors to those who are revoked before anything is said of it.
+    /// Closes the connections of revoked peers before the revocation is reported.
     fn enforce(&self, out: &[Output]) {
         for output in out {
             let Output::Revoked(revocations) = output else { continue };
@@ -261,12 +261,12 @@ impl State {
     }
 }
 
-/// What the node shows and whom it accepts, as long as it is connected to a network with certificates.
+/// The TLS of the node, as long as it is connected to a network with certificates.
 fn tls(shared: &Shared) -> Option<Tls> {
     shared.endpoint.upgrade()?.tls().cloned()
 }
 
-/// The root waits for this actor's start: a disk that hangs must not keep the node from ending.
+/// The root waits for this actor's start: a disk that hangs must not prevent the end of the node.
 async fn unless_ending<T>(
     shared: &Shared,
     call: impl Future<Output = Result<T, StoreError>>,

@@ -1,5 +1,5 @@
-//! The root: the one child in the user's tree. It starts the others, restarts whoever fails, and
-//! stops all in order.
+//! The root: the one child in the user's tree. It starts the other actors, restarts those that
+//! fail, and stops all in order.
 
 use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
@@ -21,10 +21,10 @@ use crate::{
     },
 };
 
-/// What the root can be sent.
+/// The messages of the root.
 #[derive(Debug)]
 pub(crate) enum RootMessage {
-    /// The node is to end, for the reason in [`Shared::ending`].
+    /// The node must end, for the reason in [`Shared::ending`].
     End,
     /// The back-off of a failed actor is over.
     Restart(Part),
@@ -33,7 +33,7 @@ pub(crate) enum RootMessage {
 #[cfg(feature = "cluster")]
 impl ractor::Message for RootMessage {}
 
-/// The actors inside, in the order of their start.
+/// The node's actors, in the order of their start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Storage,
@@ -73,7 +73,7 @@ impl Root {
             state.start(part, &myself).await?;
         }
         let shared = Arc::clone(&state.arguments.shared);
-        // Ends with the root: casting to an actor that is gone fails.
+        // Ends with the root: a cast to an actor that is gone fails.
         tokio::spawn(async move {
             shared.ending.wait().await;
             let _ = myself.cast(RootMessage::End);
@@ -86,7 +86,7 @@ impl Root {
         myself: ActorRef<RootMessage>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        // The user's supervisor may stop us without asking the handle.
+        // The user's supervisor may stop the root without the handle.
         state.arguments.shared.end(Ending::Asked);
         state.stop(&myself).await;
         Ok(())
@@ -149,7 +149,7 @@ impl State {
         Ok(())
     }
 
-    /// A child is gone without having been asked: restart it after a while, or give up.
+    /// A child has ended without a request: restart it after a while, or give up.
     fn child_ended(
         &mut self,
         child: ActorId,
@@ -199,8 +199,8 @@ impl State {
         }
         match self.start(part, myself).await {
             Ok(()) => {
-                // Rounds on their way to the actor before this one are lost with it, and what the
-                // transport had told it.
+                // Rounds on their way to the previous actor are lost with it, and so are the inputs
+                // that the transport had sent to it.
                 let routes = &self.arguments.shared.routes;
                 routes.scheduler.cast(SchedulerInput::Interrupted);
                 routes.transport.cast(TransportInput::TellLinks);
@@ -210,7 +210,7 @@ impl State {
         }
     }
 
-    /// Ends as asked; a failure is the user's supervisor's to see.
+    /// Ends on request; a failure goes to the user's supervisor.
     async fn end(&mut self, myself: &ActorRef<RootMessage>) -> Result<(), ActorProcessingErr> {
         match self.arguments.shared.ending.get() {
             None | Some(Ending::Asked) => {
@@ -224,7 +224,7 @@ impl State {
         }
     }
 
-    /// Nothing new is begun, peers are told, what was written is made durable.
+    /// Starts nothing new, informs peers, and makes writes durable.
     async fn stop(&mut self, myself: &ActorRef<RootMessage>) {
         let timeout = Some(STOP_TIMEOUT);
         for part in [Part::Scheduler, Part::Transport] {
@@ -265,5 +265,5 @@ impl fmt::Display for Part {
 
 /// How long each step of stopping may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// The back-off is doubled at most so often.
+/// The back-off is doubled at most this often.
 const BACK_OFF_DOUBLINGS_MAX: u32 = 10;

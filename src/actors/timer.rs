@@ -1,4 +1,4 @@
-//! One pending wake-up of an actor: a later one takes the place of the earlier.
+//! One pending wake-up of an actor: a new one replaces the previous one.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::task::AbortHandle;
 pub(crate) struct Timer(Option<AbortHandle>);
 
 impl Timer {
-    /// Sends `message()` after `wait`, instead of what was to be sent before.
+    /// Sends `message()` after `wait`, in place of the message pending before.
     pub(crate) fn set<M: Message>(
         &mut self,
         actor: &ActorRef<M>,

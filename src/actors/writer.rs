@@ -1,8 +1,8 @@
-//! The thread that owns the store (unless that never blocks), so that a slow disk delays nobody but who waits for it.
+//! The thread that owns the store (unless the store never blocks), so that a slow disk delays only its waiters.
 //!
-//! Changes that come while a commit runs are merged and make up the next commit. What a commit
-//! failed to keep is tried again with the next one, and after [`RETRY_AFTER`] in any case. What
-//! waits is bounded: of one key only the last change is kept, and callers hold permits.
+//! Changes that arrive while a commit runs are merged into the next commit. Changes that a commit
+//! failed to keep are retried with the next one, and after [`RETRY_AFTER`] in any case. The queue
+//! is bounded: only the last change of a key is kept, and callers hold permits.
 
 use std::{
     collections::BTreeMap,
@@ -19,18 +19,18 @@ use crate::{
     store::{Change, Store, StoreError, Stored},
 };
 
-/// Told when the changes are durable.
+/// Called when the changes are durable.
 pub(crate) type Ack = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Told what the store failed at.
+/// Called with an error of the store.
 pub(crate) type OnFailure = Box<dyn Fn(&StoreError) + Send>;
 
-/// Hands changes to the store: to its thread, or at once to one that never blocks. Both end when this
-/// is closed or dropped, after what is waiting.
+/// Passes changes to the store: to its thread, or at once to one that never blocks. Both end when
+/// this is closed or dropped, after the queued work.
 #[derive(Debug)]
 pub(crate) enum Writer {
     Thread {
         inbox: Arc<Inbox>,
-        /// Closed once the thread has let go of the store.
+        /// Closed once the thread has released the store.
         over: watch::Receiver<()>,
     },
     Instant(Mutex<Option<Keeper>>),
@@ -41,7 +41,7 @@ pub(crate) struct Keeper {
     store: Arc<dyn Store>,
     counters: Arc<Counters>,
     on_failure: OnFailure,
-    /// What the last commit failed to keep.
+    /// The changes that the last commit failed to keep.
     unkept: BTreeMap<Place, Change>,
 }
 
@@ -57,11 +57,11 @@ struct Waiting {
     acks: Vec<Ack>,
     loads: Vec<oneshot::Sender<Result<Stored, StoreError>>>,
     closed: bool,
-    /// The thread has let go of the store.
+    /// The thread has released the store.
     over: bool,
 }
 
-/// What a change is about: a later change of the same place takes the place of the earlier.
+/// The place that a change is about: a later change of the same place replaces the earlier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     Identity,
@@ -78,7 +78,7 @@ impl Writer {
     /// Starts the thread, if one is needed.
     ///
     /// # Errors
-    /// What the system says if it has no thread to give.
+    /// The system's error if it has no thread left.
     pub(crate) fn start(
         store: Arc<dyn Store>,
         counters: Arc<Counters>,
@@ -103,7 +103,7 @@ impl Writer {
         Ok(Self::Thread { inbox, over })
     }
 
-    /// Ends it after what is waiting, and waits until the store is let go of.
+    /// Ends it after the queued work, and waits until the store is released.
     pub(crate) async fn close(&self) {
         match self {
             Self::Thread { inbox, over } => {
@@ -115,8 +115,8 @@ impl Writer {
         }
     }
 
-    /// As [`close`](Self::close), for a thread that may wait: for `patience` at most. Says whether the
-    /// store is let go of.
+    /// As [`close`](Self::close), for a thread that may block: waits at most `patience`. Returns
+    /// whether the store is released.
     pub(crate) fn close_within(&self, patience: Duration) -> bool {
         match self {
             Self::Thread { inbox, .. } => {
@@ -130,21 +130,21 @@ impl Writer {
         }
     }
 
-    /// Has `changes` made durable, all or none, and tells `ack`.
+    /// Makes `changes` durable, all or none, and calls `ack`.
     pub(crate) fn write(&self, changes: Vec<Change>, ack: Option<Ack>) {
         let changes = changes.into_iter().map(|change| (place(&change), change)).collect();
         let acks = Vec::from_iter(ack);
         self.hand(Waiting { changes, acks, ..Waiting::default() });
     }
 
-    /// What the store holds, once all that was written before is in it.
+    /// The content of the store, after all earlier writes.
     pub(crate) async fn load(&self) -> Result<Stored, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.hand(Waiting { loads: vec![reply], ..Waiting::default() });
         answer.await.unwrap_or_else(|_| Err(failure(ENDED)))
     }
 
-    /// Waits until all that was written before is durable, or has failed once.
+    /// Waits until all earlier writes are durable, or have failed once.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.write(Vec::new(), Some(Box::new(move |result| drop(reply.send(result)))));
@@ -230,7 +230,7 @@ impl Inbox {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// Leaves work for the thread; gives it back if it comes too late.
+    /// Queues work for the thread; returns it if the thread has ended.
     fn put(&self, mut work: Waiting) -> Option<Waiting> {
         let mut waiting = self.lock();
         if waiting.closed {
@@ -247,7 +247,7 @@ impl Inbox {
         lock(&self.waiting)
     }
 
-    /// Waits for something to do; takes all there is. `None`: it is over.
+    /// Waits for work; takes all of it. `None`: the writer has ended.
     fn take(&self, failed: bool) -> Option<Waiting> {
         let mut waiting = self.lock();
         loop {
@@ -289,13 +289,13 @@ impl std::fmt::Debug for Waiting {
     }
 }
 
-/// A store that panics has failed, like one that says so: the thread goes on, nobody waits for ever.
+/// A store that panics counts as failed, like one that returns an error: the thread continues, and no caller hangs.
 fn guarded<T>(call: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(failure("it panicked")))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing under the locks can panic half way: calls of the store are guarded.
+    // Code under the locks does not panic half way: calls of the store are guarded.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -319,7 +319,7 @@ fn place(change: &Change) -> Place {
     }
 }
 
-/// What a write that comes too late is told.
+/// The error of a write that comes too late.
 const ENDED: &str = "the node has ended";
-/// How soon a failed commit is tried again when nothing new comes.
+/// When a failed commit is retried if no new change arrives.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

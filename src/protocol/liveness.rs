@@ -1,13 +1,14 @@
-//! Who is live, by what this node itself hears and by what the others say: what the detector actor wraps.
+//! The liveness of peers, from what this node hears and what the others report: the machine inside the
+//! detector actor.
 //!
-//! A node hears its neighbours itself ([`watch`](super::watch)); of all others it is told. When it
-//! misses one it asks everybody else who should hear it ([`inquiry`](super::inquiry)), and once
-//! enough of them agree the peer is accused before everybody, as suspect; if it does not refute that
-//! in time, as dead. Nobody but a peer itself raises its incarnation, so a refutation is a sign of
-//! life, whoever relays it.
+//! A node observes its neighbours itself ([`watch`](super::watch)) and receives reports about all other
+//! nodes. When it misses a neighbour it asks all other observers of that peer ([`inquiry`](super::inquiry)).
+//! Once a quorum agrees, the peer is announced to all nodes as suspect, and as dead if it does not refute
+//! this in time. Only the peer itself raises its incarnation, so a refutation is a sign of life, whichever
+//! node relays it.
 //!
-//! Alive -> Suspect -> Dead -> Forgotten, or Left on purpose; back to Alive when heard again, or when
-//! it refutes what was said.
+//! Alive -> Suspect -> Dead -> Forgotten, or Left on purpose; back to Alive when the peer is heard again, or
+//! when it refutes the suspicion.
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
@@ -45,8 +46,8 @@ use health::Health;
 use lives::{Aged, Ahead, Lives, Peer};
 use ticks::Ticks;
 
-/// For so many times as long as a suspect has to refute that, what was heard here counts more than what
-/// others or storage say; and after that time a suspicion ends, whoever has a voice.
+/// For this many times the time of a refutation, what this node hears itself counts more than reports of
+/// others or of storage; after that time every suspicion ends, even if no observer is left.
 pub const DEFIANCE: u32 = 5;
 
 /// When a peer is suspected, dead, forgotten.
@@ -58,10 +59,9 @@ pub struct LivenessConfig {
     pub heartbeat_interval: Duration,
     /// Level of suspicion at which one observer is convinced.
     pub dead_peer_phi: f64,
-    /// How long a suspect may take to refute that.
+    /// How long a suspect may take to refute the suspicion.
     pub suspicion: Duration,
-    /// How long a peer that was never heard may take until its observers are convinced that it is
-    /// not there.
+    /// How long a peer that was never heard may take until its observers are convinced that it is gone.
     pub join_grace: Duration,
     /// How long a dead peer is kept.
     pub forget_after: Duration,
@@ -79,7 +79,7 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Nobody is known.
+    /// No peer is known.
     #[must_use]
     pub fn new(config: LivenessConfig) -> Self {
         let interval = config.heartbeat_interval;
@@ -93,12 +93,12 @@ impl Liveness {
         }
     }
 
-    /// Does what a cast says.
+    /// Handles a message that needs no reply.
     pub fn handle(&mut self, now: Time, input: DetectorInput, out: &mut Vec<Output>) {
         match input {
             DetectorInput::Tick => self.tick(now, out),
-            // That is no change of what is thought of it: it lives. It is kept beside the changes, since
-            // it explains those that follow.
+            // This does not change the state of the peer: it lives. It is recorded beside the transitions,
+            // since it explains the ones that follow.
             DetectorInput::CutOff(peer, deed) => self.lives.note(now, &peer, Cause::CutOff, deed),
             DetectorInput::Member { peer, generation, status, verdict, observers } => {
                 self.member(now, &peer, Told { generation, status, verdict, observers }, out);
@@ -158,8 +158,8 @@ impl Liveness {
         }
     }
 
-    /// Takes over what a detector before this one thought of a peer. What is usual for it is learned
-    /// anew, as if it had just been heard.
+    /// Takes over the state of a peer from an earlier detector. The usual intervals of the peer are learned
+    /// again, as if it had just been heard.
     pub fn restore(
         &mut self,
         now: Time,
@@ -176,48 +176,47 @@ impl Liveness {
         }
     }
 
-    /// What is thought of everybody.
+    /// The states of all peers.
     pub fn lives(&self) -> impl Iterator<Item = (&NodeId, PeerLife)> {
         self.lives.peers.iter().map(|(node, peer)| (node, Self::describe(peer)))
     }
 
-    /// What is thought of one peer.
+    /// The state of one peer.
     #[must_use]
     pub fn life(&self, peer: &NodeId) -> Option<PeerLife> {
         self.lives.peers.get(peer).map(Self::describe)
     }
 
-    /// The last changes of what is thought of a peer. That it was once met is none.
+    /// The latest state transitions of a peer. Becoming known is not one of them.
     #[must_use]
     pub fn history(&self, peer: &NodeId) -> Option<&Arc<History>> {
         self.lives.history(peer)
     }
 
-    /// How slow this node finds itself, up to [`HEALTH_MAX`]; 0 is as it should be.
+    /// How slow this node considers itself, up to [`HEALTH_MAX`]; 0 is normal.
     #[must_use]
     pub const fn health(&self) -> u32 {
         self.health.score()
     }
 
-    /// Whose life has changed since this was last asked; those that were forgotten as well.
+    /// The peers whose state has changed since the last call, including forgotten ones.
     pub fn take_changed(&mut self) -> BTreeSet<NodeId> {
         std::mem::take(&mut self.lives.changed)
     }
 
-    /// How the silence of those is judged that this node hears itself, by name.
+    /// The figures behind the judgement of each peer that this node observes, by name.
     pub fn estimates(&self) -> impl Iterator<Item = (&NodeId, PhiEstimate)> {
         self.ears.iter().map(|(node, watch)| (node, watch.estimate()))
     }
 
-    /// All of these are live, by what others say, and nobody else is known.
+    /// All of these are live, according to others, and no other peer is known.
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Generation)>) {
         self.lives.reset(now, members);
         self.ears.close();
     }
 
-    /// Whether all who are to be heard are, and nobody is gone: then ticks do nothing as long as that
-    /// goes on but to send heartbeats, and may be left out by whoever knows that it does
-    /// ([`Liveness::skip_to`]).
+    /// Whether all observed peers are heard, and no peer is gone: as long as that lasts, ticks only send
+    /// heartbeats, and a caller that knows this may leave them out ([`Liveness::skip_to`]).
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         let well = |peer: &Peer| (peer.state, peer.level) == (PeerState::Live, Level::Alive);
@@ -227,13 +226,13 @@ impl Liveness {
             && self.ears.iter().all(|(node, watch)| watch.is_settled() && live(node))
     }
 
-    /// In which tick of an interval a peer is sent its heartbeat, if that is for this node to do.
+    /// The tick of an interval in which a peer is sent its heartbeat, if this node is the one to send it.
     #[must_use]
     pub fn heartbeat_tick(&self, peer: &NodeId) -> Option<u64> {
         self.ears.get(peer)?.slot()
     }
 
-    /// Says that the ticks up to `now` were left out on purpose, and that nothing was to be judged.
+    /// Reports that the ticks up to `now` were left out on purpose, and that there was nothing to judge.
     pub fn skip_to(&mut self, now: Time) {
         self.ticks.skip_to(now);
     }
@@ -252,7 +251,7 @@ impl Liveness {
         }
     }
 
-    // --- what is told
+    // --- reports
 
     fn member(&mut self, now: Time, node: &NodeId, told: Told, out: &mut Vec<Output>) {
         let Told { generation, status, verdict, observers } = told;
@@ -313,7 +312,7 @@ impl Liveness {
             let hears = self.ears.get(node).is_some_and(|w| w.hears(now, &self.scale()));
             let suspected = now.since(since) >= self.config.suspicion / 2;
             let told = !known || (state == PeerState::Suspect && suspected);
-            // Nobody stands for it: it comes from somebody who was alone, or cut off.
+            // No observer stands for it: it comes from a node that was alone, or cut off.
             let hearsay = level == Level::Suspect && observers.is_empty();
             let next = if hears && hearsay { state } else { accused(state, level, told, hears) };
             (next, Cause::Told)
@@ -321,7 +320,8 @@ impl Liveness {
             (state, Cause::Told)
         };
         if refuted && (state, next) == (PeerState::Suspect, PeerState::Suspect) {
-            // What was said before it has refuted, though nobody told us: its time begins anew.
+            // The peer has refuted the previous report, though this node did not receive that: its time
+            // starts again.
             if let Some(peer) = self.lives.peers.get_mut(node) {
                 peer.since = now;
                 self.lives.changed.insert(node.clone());
@@ -331,15 +331,15 @@ impl Liveness {
         self.lives.note_defiance(node);
     }
 
-    /// From now on these are to be heard by this node itself. Whom it misses it judges to the end: if
-    /// every end of a bridge were let go as suspect, nobody would ever find one dead.
+    /// From now on this node observes these peers itself. A peer that it misses it judges to the end: if
+    /// every end of a bridge stopped observing a suspect, no node would ever declare one dead.
     fn observe(&mut self, now: Time, whom: Whom, out: &mut Vec<Output>) {
         let mut dropped = self.ears.turn_to(whom.clone());
         dropped.retain(|node| !self.lives.is_suspect(node));
         for (node, judged) in whom.iter() {
             if let Some(watch) = self.ears.get_mut(node) {
                 watch.set_judged(judged);
-                // Whoever is told whom to observe may have forgotten it.
+                // The scheduler, which decides whom to observe, may have forgotten it.
                 if !judged && watch.is_reported() {
                     out.push(witness(node, false));
                 }
@@ -359,7 +359,7 @@ impl Liveness {
         self.ears.spread();
     }
 
-    /// A peer is in another life, or at another address: says what is odd about that.
+    /// A peer is in another generation, or at another address: reports anything unusual about that.
     fn returned(&mut self, now: Time, node: &NodeId, how: &Return, out: &mut Vec<Output>) {
         let Some(peer) = self.lives.peers.get(node) else { return };
         let Return { earlier, generation, .. } = *how;
@@ -409,7 +409,7 @@ impl Liveness {
         out.push(Output::Event(Event::PeerReturned { peer, generation, how }));
     }
 
-    // --- what is heard
+    // --- signs of life
 
     fn heard(
         &mut self,
@@ -420,7 +420,7 @@ impl Liveness {
         at: Time,
         out: &mut Vec<Output>,
     ) {
-        // Nobody has introduced it yet, or its connection is of an earlier life.
+        // The peer has not been introduced yet, or its connection is of an earlier generation.
         let Some(peer) = self.lives.peers.get_mut(node) else { return };
         if generation < peer.generation {
             return self.heard_earlier(now, node, generation, at, out);
@@ -429,7 +429,7 @@ impl Liveness {
             ahead.heard = ahead.heard.max(at);
         }
         let watch = self.ears.get_mut(node);
-        // Nothing follows from most of what is heard.
+        // Most signs of life have no consequences.
         let well = (peer.state, peer.level) == (PeerState::Live, Level::Alive);
         let watch = match watch {
             Some(watch) if well && generation == peer.generation && watch.is_quiet() => {
@@ -440,7 +440,7 @@ impl Liveness {
         let asked = self.asking.has_questions(node);
         let missed = !asked && watch.as_ref().is_some_and(|watch| watch.is_doubted());
         if generation > peer.generation {
-            // A second life that storage does not know either changes nothing of what it knows.
+            // A second generation that storage does not know either does not change what storage knows.
             let told = Ahead { heard: at, ..peer.as_told() };
             self.lives.ahead.entry(node.clone()).or_insert(told).heard = at;
             peer.generation = generation;
@@ -465,7 +465,7 @@ impl Liveness {
         let missing = self.ears.misses(node);
         if !missing {
             if missed {
-                // It was there all the time: its answers were late, or our ears.
+                // It was there all the time: its answers, or our reading of them, were late.
                 self.health.fall_ill(now);
             }
             self.asking.conclude(node);
@@ -476,7 +476,7 @@ impl Liveness {
         if level > Level::Alive && self.may_confront(now, node) {
             out.push(Output::Storage(StorageInput::Back(node.clone())));
         }
-        // What was read before the suspicion says nothing against it.
+        // Packets that were read before the suspicion do not refute it.
         let late = state == PeerState::Suspect && missing;
         if !late {
             self.enter(now, node, PeerState::Live, Cause::Heard, Arc::default(), out);
@@ -484,8 +484,8 @@ impl Liveness {
         self.lives.note_defiance(node);
     }
 
-    /// A connection of an earlier life than the one known is closed; if that life is heard all the same,
-    /// two processes use one name.
+    /// A connection of an earlier generation than the known one is closed; if that generation is heard all
+    /// the same, two processes use one name.
     fn heard_earlier(
         &mut self,
         now: Time,
@@ -505,15 +505,15 @@ impl Liveness {
         }
     }
 
-    /// Whether a peer is to be told now what is said of it, so that it can refute that.
+    /// Whether to send a peer the report about it now, so that it can refute it.
     fn may_confront(&mut self, now: Time, node: &NodeId) -> bool {
         let interval = self.config.heartbeat_interval;
         self.ears.get_mut(node).is_none_or(|watch| watch.may_confront(now, interval))
     }
 
-    // --- what is asked
+    // --- questions
 
-    /// Asks those who should hear a peer, unless that was done just now, or too often.
+    /// Asks the observers of a peer, unless that was done just now, or too often.
     fn ask(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         let Some(peer) = self.lives.get(node) else { return };
         if !self.asking.begin(now, node, self.config.heartbeat_interval) {
@@ -550,7 +550,7 @@ impl Liveness {
         self.decide(now, &subject, out);
     }
 
-    /// The peer is there, and this node does not hear it: the way between them is broken.
+    /// The peer lives, and this node does not hear it: the path between them is broken.
     fn acquit(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         self.asking.conclude(node);
         out.push(renew(node));
@@ -559,7 +559,7 @@ impl Liveness {
         }
     }
 
-    /// Concludes a question of ours, if enough is known.
+    /// Concludes a question of ours, if the answers are sufficient.
     fn decide(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         let (scale, isolated) = (self.scale(), self.ears.is_isolated());
         let (Some(inquiry), Some(peer)) = (self.asking.inquiry(node), self.lives.peers.get(node))
@@ -600,13 +600,13 @@ impl Liveness {
         self.enter(now, node, next, cause, observers, out);
     }
 
-    /// Whether a peer is missed here, or thought to be gone.
+    /// Whether a peer is missed here, or considered gone.
     fn misses(&self, node: &NodeId) -> bool {
         let gone = |peer: &Peer| peer.is_gone() || peer.state == PeerState::Suspect;
         self.ears.misses(node) || self.lives.get(node).is_some_and(gone)
     }
 
-    /// Changes what is thought of a peer, and tells everybody whom that concerns.
+    /// Changes the state of a peer, and informs all that need to know.
     fn enter(
         &mut self,
         now: Time,
@@ -635,7 +635,7 @@ impl Liveness {
         if before == PeerState::Suspect && self.ears.role(node).is_none() {
             self.ears.remove(node);
         }
-        // There may be millions of those that somebody else has met.
+        // There may be millions of peers that another node has met.
         if before != PeerState::Unheard || cause != Cause::Vouched {
             let transition =
                 Transition { at: now, from: before, to: next, reason: Arc::clone(&reason) };
@@ -666,7 +666,7 @@ impl Liveness {
         self.wake(now, out);
     }
 
-    /// Looks at all who are to be heard; sends heartbeats and probes.
+    /// Checks all observed peers; sends heartbeats and probes.
     fn look(&mut self, now: Time, ticks: &Range<u64>, out: &mut Vec<Output>) {
         let (scale, health) = (self.scale(), self.health.as_byte());
         let lives = &self.lives;
@@ -680,7 +680,7 @@ impl Liveness {
         }
     }
 
-    /// A peer is missed: asks others, answers them, decides.
+    /// A peer is missed: asks other observers, answers them, decides.
     fn judge(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         let scale = self.scale();
         let (Some(watch), Some(peer)) = (self.ears.get(node), self.lives.peers.get(node)) else {
@@ -691,20 +691,21 @@ impl Liveness {
         }
         let accused = peer.state == PeerState::Suspect || peer.is_gone();
         let (judged, convinced) = (watch.is_judged(), watch.convinces(now, &scale));
-        // Not for every packet that is lost: each question goes to everybody.
+        // Not for every packet that is lost: each question goes to all nodes.
         let doubtful = watch.phi(now, &scale) >= scale.dead_peer_phi * ASK_PART;
         let mut waits = false;
         if let Some(questions) = self.asking.questions_mut(node) {
             questions
                 .retain(|question| now.since(question.at) < scale.interval * QUESTION_INTERVALS);
-            // Who asks from the peer's own datacenter shows that it is not cut off: then a witness has
-            // a voice as well, which counts where there are few others.
+            // A question from the peer's own datacenter shows that the datacenter is not cut off: then a
+            // witness has a vote as well, which counts where there are few other observers.
             for question in questions.iter_mut().filter(|q| convinced && (judged || q.near)) {
                 if !std::mem::replace(&mut question.answered, true) {
                     out.push(Output::Storage(StorageInput::Answer(question.ask.clone(), false)));
                 }
             }
-            // Whoever can answer does so there. Not without end: somebody asks for ever, or pretends to.
+            // Answer as long as an answer is possible, but not without end: a node may ask for ever, or
+            // pretend to.
             let patience = scale.interval * WAIT_INTERVALS;
             let patient = watch.missing_since().is_some_and(|since| now.since(since) < patience);
             let lately = |q: &Question| q.near && now.since(q.at) < scale.interval / 2;
@@ -716,16 +717,16 @@ impl Liveness {
         self.decide(now, node, out);
     }
 
-    /// Those who are heard for the sake of their datacenter, and are not.
+    /// Checks the peers that are heard on behalf of their datacenter, and are silent.
     fn miss_bridges(&mut self, now: Time, out: &mut Vec<Output>) {
         let scale = self.scale();
         let silent = self.ears.fall_silent(now, &scale);
         out.extend(silent.map(|node| witness(node, false)));
     }
 
-    /// Those whose suspicion was not refuted in time are dead. One of its observers says so first, so
-    /// that not all do at once. Every suspicion ends, also if those who raised it are gone or have no
-    /// voice any more: then the others call the suspect dead, later.
+    /// Suspects that did not refute the suspicion in time are dead. One of their observers announces it
+    /// first, so that not all do at once. Every suspicion ends, even if the accusers are gone or have no vote
+    /// any more: then the other nodes declare the suspect dead, later.
     fn convict(&mut self, now: Time, out: &mut Vec<Output>) {
         self.follow(now, out);
         let mut convicted = Vec::new();
@@ -754,7 +755,7 @@ impl Liveness {
         }
     }
 
-    /// Those whom others call dead had the time to refute that as well.
+    /// Peers that others declare dead had the time to refute that as well.
     fn follow(&mut self, now: Time, out: &mut Vec<Output>) {
         let silent = |node: &NodeId| self.ears.get(node).is_none_or(|w| w.is_missing());
         let due = |node: &NodeId| {
@@ -769,8 +770,8 @@ impl Liveness {
         }
     }
 
-    /// Whom this node has heard, but has no voice about: a peer that is there refutes what the others say.
-    /// If that does not happen, and nothing is heard any more, the others are right.
+    /// A peer that this node hears but has no vote on: if it is alive, it refutes what the others report. If
+    /// it does not, and is not heard any more, the others are right.
     fn yield_to_the_others(&mut self, now: Time, out: &mut Vec<Output>) {
         let mut over = Vec::new();
         let patience = self.config.suspicion * DEFIANCE;
@@ -796,9 +797,9 @@ impl Liveness {
         }
     }
 
-    /// A life of which no news has come, and which is not heard any more, is as if it had never been
-    /// heard: what storage says of the peer holds again. Otherwise nobody could judge it, since those
-    /// who are asked about a life that they do not know say nothing.
+    /// A generation of which no state has arrived, and which is not heard any more, counts as never heard:
+    /// what storage knows of the peer applies again. Otherwise no node could judge it, since nodes do not
+    /// answer questions about a generation that they do not know.
     fn give_up_unknown_lives(&mut self, now: Time, out: &mut Vec<Output>) {
         let patience = self.config.suspicion * DEFIANCE;
         let silent = |ahead: &Ahead| now.since(ahead.heard) >= patience;
@@ -818,7 +819,7 @@ impl Liveness {
             }
             match next {
                 Some(next) => self.enter(now, &node, next, Cause::Told, Arc::default(), out),
-                // The life before it has ended as well.
+                // The generation before it has ended as well.
                 None if state == PeerState::Dead => {
                     let observers = self.lives.suspected_by(&node);
                     self.accuse(now, &node, Level::Dead, Cause::Unrefuted, observers, out);
@@ -833,8 +834,8 @@ impl Liveness {
         out.extend(self.ticks.wait(now, look).map(Output::Wake));
     }
 
-    /// Takes the time out of all that is judged for which this process stood still. Whatever comes
-    /// first after that is looked at only then.
+    /// Excludes the time during which this process stood still from all that is judged. The first input after
+    /// that is examined only then.
     fn excuse(&mut self, now: Time) {
         let Some(stalled) = self.ticks.stalled(now) else { return };
         self.health.stalled(now, stalled);
@@ -844,8 +845,8 @@ impl Liveness {
         self.lives.excuse(stalled, now);
     }
 
-    /// A dead peer is no longer told of after half the time, and forgotten after all of it, so that
-    /// nobody hears of it anew from somebody whose clock runs a little later.
+    /// A dead peer is left out of digests after half the time, and forgotten after all of it, so that no node
+    /// learns of it again from another whose clock runs a little later.
     fn age(&mut self, now: Time, out: &mut Vec<Output>) {
         for (aged, node, generation) in self.lives.age(now, self.config.forget_after) {
             out.push(Output::Storage(match aged {
@@ -856,7 +857,7 @@ impl Liveness {
     }
 }
 
-/// What storage says of a member.
+/// The report of storage about a member.
 struct Told {
     generation: Generation,
     status: Status,
@@ -864,7 +865,7 @@ struct Told {
     observers: Arc<[NodeId]>,
 }
 
-/// What becomes of a peer that is new, or lives anew, or has refuted what was said of it.
+/// The next state of a peer that is new, has a new generation, or has refuted a suspicion.
 fn absolved(
     now: Time,
     state: PeerState,
@@ -877,7 +878,7 @@ fn absolved(
         // Others have heard it.
         None => PeerState::Live,
         Some(_) if !known || (renewed && over) => PeerState::Unheard,
-        // The one that was suspected is another life: this one is not convicted for it.
+        // The suspicion was of another generation: this one is not convicted for it.
         Some(_) if renewed && state == PeerState::Suspect => PeerState::Live,
         Some(_) if renewed => state,
         Some(watch) => {
@@ -891,10 +892,10 @@ fn absolved(
     }
 }
 
-/// What becomes of a peer that others accuse. Whom this node hears at this moment it does not give up.
-/// Of whom it hears out of the blue that it is dead, after a partition or from one who could not be
-/// heard for a while, it thinks as of a suspect, unless it is `told` in time: nobody is dead who had
-/// no time to refute that.
+/// The next state of a peer that others accuse. A peer that this node hears at this moment stays live. A peer
+/// that is suddenly reported dead, after a partition or by a node that could not be heard for a while,
+/// becomes a suspect first, unless the report was `told` in time: a peer is not dead before it had time to
+/// refute that.
 const fn accused(state: PeerState, level: Level, told: bool, hears: bool) -> PeerState {
     match (state, level) {
         (PeerState::Live | PeerState::Suspect, Level::Dead) if hears => state,
@@ -912,13 +913,13 @@ fn witness(node: &NodeId, heard: bool) -> Output {
     Output::Scheduler(SchedulerInput::Witness { peer: node.clone(), heard })
 }
 
-/// It lives, and is not heard here: that may be for its connection, which has waited through an outage
-/// and goes on waiting.
+/// It lives, and is not heard here: the reason may be its connection, which has backed off during an outage
+/// and is still waiting.
 fn renew(node: &NodeId) -> Output {
     Output::Transport(TransportInput::Renew(vec![node.clone()]))
 }
 
-/// Tells the scheduler and the subscribers.
+/// Informs the scheduler and the subscribers.
 fn tell_state(
     node: &NodeId,
     before: PeerState,
@@ -956,11 +957,11 @@ fn tell_state(
     }
 }
 
-/// Others are asked at this part of the level at which this node is convinced.
+/// The share of the level of conviction at which this node asks others.
 const ASK_PART: f64 = 0.25;
-/// A question may be answered for so many intervals.
+/// Intervals for which a question may be answered.
 const QUESTION_INTERVALS: u32 = 2;
-/// For so many intervals a node leaves the asking to others.
+/// Intervals for which a node leaves the asking to others.
 const WAIT_INTERVALS: u32 = 2;
-/// An observer waits for at most so many others to say that a suspect is dead.
+/// The largest number of other observers that an observer lets declare a suspect dead first.
 const TURNS_MAX: u32 = 9;

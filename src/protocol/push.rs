@@ -1,15 +1,16 @@
-//! News as it spreads: what is new here is told to all linked peers at once, and passed on once by
-//! whoever it is new to.
+//! Updates as they spread: an update that is new here goes to all linked peers at once, and each of them to
+//! which it is new passes it on once.
 //!
-//! What is kept is not a queue of messages but, per owner, the line of the digest before the first
-//! change that has not been told: when the news goes out it is cut from the map as it is then, so an
-//! older version of a key that has been replaced meanwhile never travels. For a link whose queue is
-//! full the same is kept until it has room again.
+//! This is not a queue of messages. It keeps, per owner, the line of the digest before the first change that
+//! has not been sent. When an update goes out it is cut from the map at that time, so an older version of a
+//! key that has been replaced meanwhile never travels. For a link whose queue is full the same is kept until
+//! it has room again.
 //!
-//! Small news floods. News of more than [`FLOOD_BYTES_MAX`], or more often than [`FLOODS_PER_SECOND`],
-//! goes along a tree per owner, which forms by itself: who is told twice prunes the later edge, on
-//! which from then on only a note is sent that there is news; who finds that the news itself does not
-//! come grafts the edge back (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007).
+//! Small updates flood. An update of more than [`FLOOD_BYTES_MAX`], or more often than [`FLOODS_PER_SECOND`],
+//! goes along a tree per owner, which forms by itself: a node that receives an update twice prunes the later
+//! edge, on which from then on only a note is sent that there is an update; a node that does not receive an
+//! announced update grafts the edge back (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS
+//! 2007).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,45 +26,45 @@ use super::{
     time::Time,
 };
 
-/// News of one owner up to this size floods; larger goes along the tree. Bytes, bounds included.
+/// Updates of one owner up to this size flood; larger ones go along the tree. Bytes, bounds included.
 pub const FLOOD_BYTES_MAX: usize = 512;
-/// News that one node floods in a second; what comes more often goes along the tree.
+/// Updates that one node floods in a second; more frequent ones go along the tree.
 pub const FLOODS_PER_SECOND: u32 = 64;
-/// Most bytes of news told at once; what is left follows.
+/// Most bytes of updates sent at once; the rest follows.
 pub const PUSH_BYTES_MAX: usize = 256 << 10;
-/// Least time between two batches of news; the first goes out at once.
+/// Least time between two batches of updates; the first goes out at once.
 pub const PUSH_INTERVAL: Duration = Duration::from_millis(2);
-/// A link that is full passes; links that stay full for so long are an overload. One owner's bulk is
-/// none: each link gets what it missed, the latest only, as fast as it can take it.
+/// A link that is full for a moment is normal; links that stay full this long are an overload. A large state
+/// of one owner is not: each link gets what it missed, the latest only, as fast as it can take it.
 pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
-/// The same while a node has more to tell than it may flood: a frame costs as much as the news of
-/// many keys in it.
+/// The same while a node has more to send than it may flood: a frame costs as much as the updates of many
+/// keys in it.
 pub const BUSY_INTERVAL: Duration = Duration::from_millis(20);
-/// How long news that is known to be had somewhere may take to come by itself, before it is asked for.
+/// How long an announced update may take to arrive by itself, before it is requested.
 pub const GRAFT_DELAY: Duration = Duration::from_millis(100);
 
-/// Introductions that one node floods in a second, of more than this many at once: they are long, by the
-/// certificates in them, and cost whoever hears them some verifying. While more nodes join, others are
-/// told that there are introductions to be had, and ask one neighbour for all of them.
+/// Introductions that one node floods in a second, if there are more than this many at once: they are long,
+/// because of the certificates in them, and each receiver has to verify them. While more nodes join, others
+/// are sent only a note that there are introductions, and ask one neighbour for all of them.
 pub const INTRODUCTIONS_PER_SECOND: u32 = 10;
-/// Least time between two batches of news while that is so.
+/// Least time between two batches of updates during such joins.
 pub const CROWD_INTERVAL: Duration = Duration::from_millis(100);
-/// The same for a node that is not known at all: while many join their introductions, with certificates
-/// in them, are not told unasked, so there is nothing to wait for but others in the same breath.
+/// The same delay for an unknown node: while many nodes join, their introductions, with certificates in them,
+/// are not sent unasked, so the only reason to wait is to ask for several together.
 pub const INTRODUCTION_DELAY: Duration = Duration::from_millis(50);
 
-/// What is to be told to whom.
+/// The updates to send, and their receivers.
 #[derive(Debug)]
 pub struct Push {
     links: BTreeMap<NodeId, Link>,
     fresh: BTreeMap<NodeId, Fresh>,
     missing: BTreeMap<NodeId, Missing>,
-    /// Nodes whose introduction has been asked for, and when: nobody else is asked for it at once.
+    /// Nodes whose introduction has been requested, and when: no other node is asked for it at once.
     asked: BTreeMap<NodeId, Time>,
     last: Option<Time>,
-    /// Since when half of the links or more have been congested at every batch of news.
+    /// The time since which half of the links or more have been congested at every batch of updates.
     crowded: Option<Time>,
-    /// Floods that may still be begun, and when that was counted.
+    /// Floods that may still be begun, and when they were counted.
     floods: (f64, Time),
     introductions: Bucket,
 }
@@ -72,27 +73,27 @@ pub struct Push {
 #[derive(Debug, Default)]
 struct Link {
     congested: bool,
-    /// What it could not be told: the line of each owner before that.
+    /// The updates that could not be sent to it: the line of each owner before them.
     owed: BTreeMap<NodeId, DigestEntry>,
-    /// Owners whose news comes to it from somebody else.
+    /// Owners whose updates it receives from another node.
     lazy: BTreeSet<NodeId>,
     /// When an exchange with it was last begun because it is far behind.
     begun: Option<Time>,
 }
 
-/// What is new of one owner.
+/// The unsent updates of one owner.
 #[derive(Clone, Debug)]
 pub struct Fresh {
-    /// What those who are to be told have, as far as is known: the line before the news.
+    /// The state of the receivers, as far as is known: the line before the update.
     pub since: DigestEntry,
-    /// Who told it, if only one has.
+    /// The sender of the update, if there is only one.
     pub except: Option<NodeId>,
-    /// It came by an exchange, so others are likely to have it: of more than a little they are only
-    /// told that it is to be had.
+    /// It came by an exchange, so others are likely to have it: if it is more than a little, they are only
+    /// sent a note that it is available.
     pub relayed: bool,
 }
 
-/// News that is to be had from somebody.
+/// Updates that a peer has announced.
 #[derive(Clone, Debug)]
 struct Missing {
     have: Have,
@@ -100,25 +101,25 @@ struct Missing {
     due: Time,
 }
 
-/// News of one owner, about to be told.
+/// Updates of one owner, about to be sent.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// The news.
     pub delta: NodeDelta,
     /// Its size, an upper bound.
     pub bytes: usize,
-    /// It is too much, and nobody is told more than that it is to be had: its entries are not in it.
+    /// It is too large, and is only announced: its entries are not in it.
     pub noted: bool,
     /// Where it comes from.
     pub fresh: Fresh,
 }
 
-/// What one link is to be told: all of this at once.
+/// The frames for one link: all of this at once.
 #[derive(Debug, Default)]
 pub struct Told {
-    /// Indices of the items whose news it gets.
+    /// Indices of the items whose updates it gets.
     pub news: Vec<usize>,
-    /// Indices of the items that it is told to be had.
+    /// Indices of the items that are announced to it.
     pub notes: Vec<usize>,
 }
 
@@ -149,7 +150,7 @@ impl Push {
         self.links.contains_key(peer)
     }
 
-    /// There is a link to a peer now, or none any more.
+    /// A link to a peer was opened or closed.
     pub fn linked(&mut self, peer: NodeId, up: bool) {
         if up {
             self.links.entry(peer).or_default();
@@ -158,21 +159,21 @@ impl Push {
         }
     }
 
-    /// A link takes no more for now, or does again; returns what it has missed meanwhile.
+    /// A link takes no more for now, or does again; returns the updates that it has missed meanwhile.
     pub fn congested(&mut self, peer: &NodeId, congested: bool) -> Vec<DigestEntry> {
         let Some(link) = self.links.get_mut(peer) else { return Vec::new() };
         link.congested = congested;
         if congested { Vec::new() } else { std::mem::take(&mut link.owed).into_values().collect() }
     }
 
-    /// Whether more is told than the network carries: for [`CROWDED_AFTER`], whenever there was news,
-    /// half of the links or more could not take it.
+    /// Whether nodes send more than the network carries: for [`CROWDED_AFTER`], whenever there were updates,
+    /// half of the links or more could not take them.
     #[must_use]
     pub fn is_crowded(&self, now: Time) -> bool {
         self.crowded.is_some_and(|since| now.since(since) >= CROWDED_AFTER)
     }
 
-    /// An owner has changed: `since` is its line before. `from`: who told it, if it was told.
+    /// An owner has changed: `since` is its line before. `from`: the sender, if it was received.
     pub fn note(&mut self, since: DigestEntry, from: Option<&NodeId>, relayed: bool) {
         if self.links.is_empty() {
             return;
@@ -191,7 +192,7 @@ impl Push {
         }
     }
 
-    /// When this has to be called again, if nothing else comes.
+    /// When this has to be called again without further input.
     #[must_use]
     pub fn due(&self, now: Time) -> Option<Time> {
         let news = (!self.fresh.is_empty()).then(|| self.next(now));
@@ -199,7 +200,7 @@ impl Push {
         [news, missing].into_iter().flatten().min()
     }
 
-    /// What is new, if it is time to tell it.
+    /// The updates to send, if it is time to send them.
     pub fn take(&mut self, now: Time) -> Vec<Fresh> {
         if self.fresh.is_empty() || now < self.next(now) {
             return Vec::new();
@@ -223,7 +224,8 @@ impl Push {
         self.last.map_or(now, |last| last + wait)
     }
 
-    /// Who is to be told what of a batch. What a congested link misses is kept for later.
+    /// Decides which parts of a batch each link gets. The parts that a congested link misses are kept for
+    /// later.
     pub fn share(
         &mut self,
         now: Time,
@@ -238,7 +240,7 @@ impl Push {
         for (peer, link) in &mut self.links {
             let mut share = Told::default();
             for (index, item) in items.iter().enumerate() {
-                // Nobody writes a node's map but the node.
+                // Only the node itself writes its map.
                 if item.fresh.except.as_ref() == Some(peer) || item.delta.node == *peer {
                     continue;
                 }
@@ -265,13 +267,13 @@ impl Push {
         told
     }
 
-    /// A peer told what is not new here: so many bytes. Says whether the edge is to be pruned.
+    /// A peer sent updates that are not new here, of this many bytes. Returns whether to prune the edge.
     pub fn repeated(&mut self, from: &NodeId, owner: &NodeId, bytes: usize) -> bool {
         let flooded = bytes <= FLOOD_BYTES_MAX && self.floods.0 >= 1.0;
         !flooded && self.links.get_mut(from).is_some_and(|link| link.set_lazy(owner))
     }
 
-    /// A peer told what is new here: its edge is one of the tree.
+    /// A peer sent updates that are new here: its edge belongs to the tree.
     pub fn arrived(&mut self, from: &NodeId, owner: &NodeId) {
         if let Some(link) = self.links.get_mut(from) {
             link.lazy.remove(owner);
@@ -280,7 +282,7 @@ impl Push {
         self.asked.remove(owner);
     }
 
-    /// A peer does not want the news of these, but to be told that there is some.
+    /// A peer wants notes instead of the updates of these owners.
     pub fn pruned(&mut self, by: &NodeId, owners: &[NodeId]) {
         if let Some(link) = self.links.get_mut(by) {
             for owner in owners {
@@ -289,15 +291,15 @@ impl Push {
         }
     }
 
-    /// A peer wants all news of an owner again.
+    /// A peer wants all updates of an owner again.
     pub fn grafted(&mut self, by: &NodeId, owner: &NodeId) {
         if let Some(link) = self.links.get_mut(by) {
             link.lazy.remove(owner);
         }
     }
 
-    /// A peer has news that has not come here yet: wait for it, then ask.
-    /// `known`: this life of it is.
+    /// A peer announces an update that has not arrived here yet: wait for it, then ask. `known`: whether this
+    /// generation of its owner is known.
     pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have, known: bool) {
         if self.missing.len() >= OWNERS_MAX && !self.missing.contains_key(&have.node) {
             return;
@@ -306,7 +308,7 @@ impl Push {
             have: have.clone(),
             from: from.clone(),
             due: match self.asked.get(&have.node) {
-                // Nobody has it sooner than its owner.
+                // The owner has it first.
                 _ if *from == have.node => now,
                 _ if known => now + GRAFT_DELAY,
                 Some(asked) => (*asked + GRAFT_DELAY).max(now),
@@ -318,21 +320,21 @@ impl Push {
         }
     }
 
-    /// Whether news for a peer waits for its connection already.
+    /// Whether updates for a peer wait for its connection already.
     #[must_use]
     pub fn is_congested(&self, peer: &NodeId) -> bool {
         self.links.get(peer).is_some_and(|link| link.congested)
     }
 
-    /// A peer is to be told what comes after this line, once its connection takes it.
+    /// Send a peer the updates after this line, once its connection takes them.
     pub fn owe(&mut self, peer: &NodeId, since: &DigestEntry) {
         if let Some(link) = self.links.get_mut(peer) {
             link.owe(since);
         }
     }
 
-    /// Whether an exchange with a peer may be begun because it asks for more than can be told at once.
-    /// It may ask as often as it likes.
+    /// Whether an exchange with a peer may be begun because it asks for more than can be sent at once. The
+    /// peer may ask as often as it likes.
     pub fn may_begin(&mut self, now: Time, peer: &NodeId) -> bool {
         let Some(link) = self.links.get_mut(peer) else { return false };
         let may = link.begun.is_none_or(|at| now.since(at) >= BEGIN_INTERVAL);
@@ -342,7 +344,7 @@ impl Push {
         may
     }
 
-    /// What has not come although it was to be had: from whom.
+    /// The announced updates that have not arrived, and the peers that announced them.
     pub fn overdue(&mut self, now: Time) -> Vec<(NodeId, Have)> {
         let over = self.missing.iter().filter(|(_, missing)| missing.due <= now);
         let over: Vec<_> = over.map(|(owner, _)| owner.clone()).collect();
@@ -356,7 +358,7 @@ impl Push {
             .collect()
     }
 
-    /// Whether the news is to flood; counts it.
+    /// Whether the update is to flood; counts it.
     fn floods(&mut self, now: Time, item: &Item) -> bool {
         if is_verdict(item) {
             return true;
@@ -379,7 +381,7 @@ impl Push {
 }
 
 impl Item {
-    /// Whether it comes with a certificate, which those to be told do not have.
+    /// Whether it comes with a certificate that the receivers do not have.
     fn introduces(&self) -> bool {
         self.delta.sealed.as_ref().is_some_and(|sealed| sealed.credential.is_some())
     }
@@ -387,7 +389,7 @@ impl Item {
 
 impl Link {
     fn owe(&mut self, since: &DigestEntry) {
-        // Beyond this the comparison of roots finds what is missing.
+        // Beyond this the comparison of roots finds the missing updates.
         if self.owed.len() < OWNERS_MAX {
             self.owed.entry(since.node.clone()).or_insert_with(|| since.clone());
         }
@@ -396,7 +398,7 @@ impl Link {
     /// Says whether it was not lazy before.
     fn set_lazy(&mut self, owner: &NodeId) -> bool {
         if self.lazy.len() >= OWNERS_MAX && !self.lazy.contains(owner) {
-            // Trees of owners that have been quiet form anew.
+            // The trees of owners that have been quiet form again.
             self.lazy.pop_first();
         }
         self.lazy.insert(owner.clone())
@@ -405,10 +407,10 @@ impl Link {
 
 /// A node with fewer floods left than this is busy.
 const BUSY_FLOODS: f64 = 8.0;
-/// Least time between two exchanges begun with a peer that asks; else the comparison of roots does.
+/// Least time between two exchanges begun with a peer that asks; the comparison of roots covers the rest.
 const BEGIN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Whether it is about who is there, not about keys.
+/// Whether it is about membership or liveness, not about keys.
 fn is_verdict(item: &Item) -> bool {
     item.delta.entries.is_empty() && !item.noted
 }

@@ -1,21 +1,21 @@
-//! How fast an owner tells its own writes: so that all owners together tell no more than gossip can
-//! carry, and each its fair share.
+//! Limits the rate at which an owner sends its own writes: so that all owners together send no more than
+//! gossip can carry, and each sends its fair share.
 //!
-//! The flow control of van Renesse, Dumitriu, Gough and Thomas (LADIS 2008, the section of that name):
-//! what does not fit a message is a sign of overload, upon which an owner tells half as much, and a
-//! little more again while messages have room (additive increase, multiplicative decrease, as TCP
-//! does it); and two nodes that meet share what both are allowed (rho, what each would like to tell,
-//! and tau, what it is allowed). The writes themselves are never slowed and never refused: they wait
-//! to be told, and what is overwritten meanwhile never travels.
+//! The flow control of van Renesse, Dumitriu, Gough and Thomas (LADIS 2008, the section of that name). Writes
+//! that do not fit a message are a sign of overload; then an owner halves its rate, and raises it a little
+//! while messages have room (additive increase, multiplicative decrease, as in TCP). Two nodes that meet
+//! share their allowances (rho, the rate that each wants, and tau, the rate that it is allowed). The writes
+//! themselves are never slowed and never refused: they wait to be sent, and values that are overwritten
+//! meanwhile never travel.
 //!
-//! It differs from the paper in three points. An owner has no limit until it has met an overload, and
-//! none any more once it has had room for a while: whoever writes a key now and then is never held.
-//! What an owner may tell is never more than a little above what it wants to: an allowance that is
-//! not used proves nothing (RFC 7661, section 3, says the same of TCP's window). And a node changes
-//! its allowance at most once an interval, however many messages it exchanges in that time.
+//! It differs from the paper in three points. An owner has no limit until it has met an overload, and loses
+//! the limit once it has had room for a while: an owner that writes a key now and then is never delayed. The
+//! allowance of an owner is never more than a little above the rate that it wants: an allowance that is not
+//! used proves nothing (RFC 7661, section 3, says the same of TCP's window). And a node changes its allowance
+//! at most once an interval, however many messages it exchanges in that time.
 //!
-//! This machine knows neither maps nor queues. Who drives it says what was written, told, cut and
-//! met, and asks when it may tell next.
+//! This machine knows neither maps nor queues. Its caller reports writes, sends, cut messages and meetings,
+//! and asks when it may send next.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use bincode::{Decode, Encode};
 
 use super::time::Time;
 
-/// What the flow control of a node goes by.
+/// The settings of a node's flow control.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowConfig {
-    /// How often the allowance may change, once up and once down: the gossip interval. Shorter reacts
-    /// sooner, and to overloads that would have passed.
+    /// How often the allowance may change, once up and once down: the gossip interval. A shorter interval
+    /// reacts sooner, also to overloads that would have passed by themselves.
     pub interval: Duration,
 }
 
@@ -35,12 +35,12 @@ pub struct FlowConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Rate(u64);
 
-/// What an owner says of itself to whom it meets.
+/// The rates that an owner reports to a node that it meets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Rates {
-    /// What it writes, and what waits (the paper's rho).
+    /// The rate of its writes, and of those that wait (the paper's rho).
     pub desired: Rate,
-    /// What it is allowed to tell (the paper's tau); `None`: it has met no overload.
+    /// The rate that it is allowed to send (the paper's tau); `None`: it has met no overload.
     pub allowed: Option<Rate>,
 }
 
@@ -49,28 +49,28 @@ pub struct Rates {
 pub struct Flow {
     config: FlowConfig,
     written: Meter,
-    /// Entries that wait to be told.
+    /// Entries that wait to be sent.
     held: usize,
     limit: Option<Limit>,
 }
 
-/// What an owner is allowed once it has met an overload.
+/// The allowance of an owner after it has met an overload.
 #[derive(Clone, Copy, Debug)]
 struct Limit {
     rate: Rate,
-    /// What an interval without overload adds.
+    /// The increase for an interval without overload.
     step: Rate,
     /// When the limit began.
     begun: Time,
     /// When this node last decreased the rate.
     decreased: Option<Time>,
-    /// When it was last changed by what this node has seen itself.
+    /// When it was last changed because of this node's own observations.
     changed: Time,
-    /// Billionths of an entry that may be told, or, below zero, that were told in advance.
+    /// Billionths of an entry that may be sent, or, below zero, that were sent in advance.
     credit: i64,
     /// When the credit was that.
     at: Time,
-    /// When something may be told whatever the credit.
+    /// When an entry may be sent whatever the credit.
     free_at: Time,
 }
 
@@ -78,7 +78,7 @@ impl Rate {
     /// Nothing.
     pub const ZERO: Self = Self(0);
 
-    /// So many entries in so much time; saturates.
+    /// The rate of this many entries in this much time; saturates.
     #[must_use]
     pub fn per(entries: u64, time: Duration) -> Self {
         let millis = u128::from(entries) * 1_000_000_000 / time.as_micros().max(1);
@@ -120,29 +120,29 @@ impl Flow {
         Self { config, written: Meter::new(window, now), held: 0, limit: None }
     }
 
-    /// So many entries have been written. `held`: how many wait to be told now, each key once.
+    /// This many entries have been written. `held`: how many wait to be sent now, each key once.
     pub fn wrote(&mut self, now: Time, entries: usize, held: usize) {
         self.written.add(now, entries as u64);
         self.held = held;
     }
 
     /// Whether there is a limit at all. While there is one, ask [`Self::may_send`] once an interval, just
-    /// before an exchange: what is told between two exchanges is known to nobody sooner for it.
+    /// before an exchange: entries sent between two exchanges would not reach any node sooner.
     #[must_use]
     pub const fn is_limited(&self) -> bool {
         self.limit.is_some()
     }
 
-    /// Whether what has waited longest may be told now.
+    /// Whether the entries that have waited longest may be sent now.
     ///
-    /// It may whatever its size: a batch cannot be split. What it costs is waited for afterwards.
+    /// They may whatever their size: a batch cannot be split. Its cost is waited for afterwards.
     #[must_use]
     pub fn may_send(&self, now: Time) -> bool {
         self.next_at(now) <= now
     }
 
-    /// When what has waited longest may be told, if nothing happens until then. Ask again after each
-    /// meeting.
+    /// When the entries that have waited longest may be sent, if nothing happens until then. Ask again after
+    /// each meeting.
     #[must_use]
     pub fn next_at(&self, now: Time) -> Time {
         let Some(limit) = &self.limit else { return now };
@@ -152,7 +152,7 @@ impl Flow {
         limit.free_at.min(now + wait)
     }
 
-    /// So many entries have been told; `held`: how many still wait.
+    /// This many entries have been sent; `held`: how many still wait.
     pub fn sent(&mut self, now: Time, entries: usize, held: usize) {
         self.held = held;
         let Some(limit) = &mut self.limit else { return };
@@ -162,12 +162,12 @@ impl Flow {
         limit.free_at = now + HOLD_MAX;
     }
 
-    /// A message that this node has sent, or wanted to, had no room for all that was to be told:
-    /// an exchange whose delta was cut and that went no further, or a link whose queue is full.
+    /// A message that this node has sent, or wanted to send, had no room for all waiting entries: an exchange
+    /// whose delta was cut and that went no further, or a link whose queue is full.
     pub fn overflowed(&mut self, now: Time) {
         let desired = self.desired(now);
         let interval = self.config.interval;
-        // Who tells next to nothing does not cause overloads.
+        // An owner that sends almost nothing does not cause overloads.
         if self.limit.is_none() && desired < RATE_MIN {
             return;
         }
@@ -178,7 +178,7 @@ impl Flow {
         limit.pay(now, interval);
         // An allowance that was not used up did not cause this.
         let old = limit.rate.min(desired);
-        // One overload may take several decreases: they are not to be made good more slowly for it.
+        // One overload may take several decreases: the recovery from them must not be slower for it.
         if limit.decreased != Some(limit.changed) {
             limit.step = Limit::step(old);
         }
@@ -186,7 +186,7 @@ impl Flow {
         (limit.decreased, limit.changed) = (Some(now), now);
     }
 
-    /// A message of this node told all that was to be told.
+    /// A message of this node had room for all waiting entries.
     pub fn fitted(&mut self, now: Time) {
         let enough = self.enough(now);
         let interval = self.config.interval;
@@ -207,14 +207,14 @@ impl Flow {
         }
     }
 
-    /// What to say to whom this node meets.
+    /// The rates to report to a node that this node meets.
     #[must_use]
     pub fn rates(&self, now: Time) -> Rates {
         Rates { desired: self.desired(now), allowed: self.limit.map(|limit| limit.rate) }
     }
 
-    /// Shares with a node that this one has met: `ours` is what it was told, `theirs` what it said. Both
-    /// sides compute the same, so what one gives the other gets.
+    /// Shares with a node that this one has met: `ours` are the rates that it was sent, `theirs` those that
+    /// it reported. Both sides compute the same, so one side gets what the other one gives.
     pub fn met(&mut self, now: Time, ours: Rates, theirs: Rates) {
         if ours.allowed.is_none() && theirs.allowed.is_none() {
             return;
@@ -227,29 +227,29 @@ impl Flow {
                 limit.pay(now, interval);
                 limit.rate = share.min(enough.max(limit.rate));
             }
-            // Only what takes from us is an overload that we are part of.
+            // Only a decrease of ours is an overload that we are part of.
             None if share < ours.desired => self.limit = Some(Limit::new(share, now)),
             None => {}
         }
     }
 
-    /// What it would like to tell: what it writes, and soon what waits.
+    /// The rate that it wants: its writes, and soon the waiting entries.
     fn desired(&self, now: Time) -> Rate {
         let waits = Rate::per(self.held as u64, self.config.interval * DRAIN_INTERVALS);
         self.written.rate(now).plus(waits)
     }
 
-    /// More than this no owner needs to be allowed.
+    /// No owner needs a larger allowance than this.
     fn enough(&self, now: Time) -> Rate {
         self.desired(now).part(HEADROOM.0, HEADROOM.1).max(RATE_MIN)
     }
 }
 
-/// What the first of two is allowed after they have met: what both are allowed stays the same. If
-/// that is enough for both, they share what is left over; if not, who wants less than half gets all
-/// it wants, and if both want more, each gets half.
+/// The allowance of the first of two after they have met: the sum of both stays the same. If it is enough for
+/// both, they share the rest; if not, an owner that wants less than half gets all it wants, and if both want
+/// more, each gets half.
 fn share(ours: Rates, theirs: Rates) -> Rate {
-    // Who has met no overload has to spare what it uses, and no more.
+    // An owner that has met no overload can spare the rate that it uses, and no more.
     let allowed = |rates: Rates| rates.allowed.unwrap_or(rates.desired).min(RATE_MAX).0;
     let both = allowed(ours) + allowed(theirs);
     let (mine, other) = (ours.desired.min(RATE_MAX).0, theirs.desired.min(RATE_MAX).0);
@@ -279,13 +279,13 @@ impl Limit {
         }
     }
 
-    /// What makes a decrease of this rate good in [`RECOVERY_INTERVALS`].
+    /// The increase that makes up for a decrease of this rate in [`RECOVERY_INTERVALS`].
     fn step(rate: Rate) -> Rate {
         let lost = rate.part(DECREASE.1 - DECREASE.0, DECREASE.1);
         Rate(lost.0 / RECOVERY_INTERVALS).max(STEP_MIN)
     }
 
-    /// The credit now: of what was not used an interval's worth is kept, and one entry at least.
+    /// The present credit: unused credit is kept for one interval, and for one entry at least.
     fn credit(&self, now: Time, interval: Duration) -> i64 {
         let earned = self.rate.over(now.since(self.at));
         self.credit.saturating_add(earned).min(self.rate.over(interval).max(BILLION))
@@ -297,8 +297,8 @@ impl Limit {
     }
 }
 
-/// Counts in a window that slides: what was counted in the last whole one, as far as it still covers
-/// it, and in the one under way.
+/// Counts in a sliding window: the count of the last whole one, as far as it still covers it, and that of the
+/// current one.
 #[derive(Clone, Copy, Debug)]
 struct Meter {
     window: Duration,
@@ -338,27 +338,27 @@ impl Meter {
     }
 }
 
-/// Upon an overload an owner tells half as much.
+/// After an overload an owner halves its rate.
 const DECREASE: (u64, u64) = (1, 2);
-/// After so many intervals without overload it is allowed again what it was before. At the balance a
-/// node meets an overload in one interval of 21: with 10 instead, the paper's network under twice its
-/// load is told 85 % of its budget instead of 74, and the stalest entry is half a second staler.
+/// After this many intervals without overload it has its former allowance again. At the balance a node meets
+/// an overload in one interval of 21: with 10 instead, the paper's network under twice its load sends 85 % of
+/// its budget instead of 74, and the stalest entry is half a second staler.
 const RECOVERY_INTERVALS: u64 = 20;
-/// After so many intervals without overload, and with nothing held, there is no limit any more.
+/// After this many intervals without overload, and without waiting entries, the limit is lifted.
 const QUIET_INTERVALS: u32 = 10;
-/// An owner is never allowed more than a quarter above what it wants.
+/// The allowance of an owner is never more than a quarter above the rate that it wants.
 const HEADROOM: (u64, u64) = (5, 4);
 /// Least rate: one entry in ten seconds.
 const RATE_MIN: Rate = Rate(100);
-/// Most that is believed: a million entries a second.
+/// The highest rate that is accepted: a million entries a second.
 const RATE_MAX: Rate = Rate(1_000_000_000);
 /// Least step: a thousandth of an entry a second.
 const STEP_MIN: Rate = Rate(1);
-/// An owner wants to tell what waits in so many intervals.
+/// An owner wants to send its waiting entries within this many intervals.
 const DRAIN_INTERVALS: u32 = 10;
-/// What an owner writes is measured over so many intervals.
+/// The rate of an owner's writes is measured over this many intervals.
 const METER_INTERVALS: u32 = 4;
-/// After this time something may be told again, whatever was told before: a large batch costs no more.
+/// After this time an entry may be sent again, whatever was sent before: a large batch costs no more.
 pub const HOLD_MAX: Duration = Duration::from_secs(30);
 /// One entry, in the unit of the credit.
 const BILLION: i64 = 1_000_000_000;
@@ -381,7 +381,7 @@ mod tests {
         Rates { desired: rate(desired), allowed: allowed.into().map(rate) }
     }
 
-    /// An owner that has written so much a second, for ten seconds.
+    /// An owner that has written this much a second, for ten seconds.
     fn writer(per_second: usize) -> Flow {
         let mut flow = Flow::new(FlowConfig { interval: SECOND }, Time::ZERO);
         (0..40).for_each(|n| flow.wrote(at(f64::from(n) / 4.0), per_second / 4, 0));
@@ -536,14 +536,14 @@ mod tests {
     #[test]
     fn two_that_meet_share_what_both_are_allowed() {
         for (ours, theirs, mine) in [
-            // Enough for both: what is left over is shared.
+            // Enough for both: the rest is shared.
             (rates(10.0, 30.0), rates(20.0, 20.0), 20.0),
             // Not enough, and both want more than half: each gets half.
             (rates(90.0, 10.0), rates(60.0, 50.0), 30.0),
-            // Who wants less than half gets it, and the other the rest.
+            // An owner that wants less than half gets it, and the other the rest.
             (rates(5.0, 20.0), rates(90.0, 20.0), 5.0),
             (rates(90.0, 20.0), rates(5.0, 20.0), 35.0),
-            // Who has no limit has to spare what it uses.
+            // An owner without a limit can spare the rate that it uses.
             (rates(90.0, 10.0), rates(60.0, None), 35.0),
         ] {
             assert_eq!(share(ours, theirs), rate(mine), "{ours:?} {theirs:?}");

@@ -1,14 +1,14 @@
-//! Which connections there are to be: whom to dial, what to keep, what to close.
+//! Decides which connections a node has: which to dial, keep and close.
 //!
-//! Wanted are those to the neighbours, as the overlay has them once it has settled: while many nodes
-//! join, the neighbours of each change with every one that is new, and none of the passing ones is
-//! worth a handshake. Of two neighbours one dials, by a hash of their names; the other does if nothing
-//! has come for a while. Besides there are connections that one exchange needed: whoever dialed one
-//! closes it after a while, unless it is all the node has. So the first connection of a joiner, to
-//! its seed, lasts until others have taken its place, and a seed carries a crowd for a moment.
+//! Wanted connections are those to the neighbours, as the overlay has them once it has settled: while many
+//! nodes join, the neighbours of each change with every new node, and the passing ones are not worth a
+//! handshake. Of two neighbours one dials, chosen by a hash of their names; the other dials if nothing has
+//! come for a while. There are also connections that were dialed for one exchange: the end that dialed closes
+//! such a connection after a while, unless it is the node's only one. So the first connection of a joining
+//! node, to its seed, lasts until others have replaced it, and a seed has many connections only for a moment.
 //!
-//! Not what a connection carries, and not whether the peer is alive: a connection to a dead one ends
-//! by itself.
+//! What a connection carries, and whether the peer is alive, is decided elsewhere: a connection to a dead
+//! peer ends by itself.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,28 +21,28 @@ use super::{
     time::Time,
 };
 
-/// Most connections that others dialed and this node does not want, in the long run. Member lists
-/// differ for a while, and a node is to accept what another one computes.
+/// Most connections, in the long run, that others dialed and this node does not want. Member lists differ for
+/// a while, and a node has to accept the neighbours that another one computes.
 pub const ACCEPTED_MAX: usize = 2 * NEIGHBOURS;
 /// Most of them while they are new: nodes that join through this one, all at once.
 pub const CROWD_MAX: usize = 1_024;
-/// Most connections that this node dialed for something else than being neighbours.
+/// Most connections that this node dialed for other purposes than as a neighbour.
 pub const ERRANDS_MAX: usize = 2 * NEIGHBOURS;
 /// Most neighbours dialed at once.
 pub const DIALS_MAX: usize = 3;
-/// Most connections of a node in all. What there is more is closed in the same turn.
+/// Most connections of a node in all. Connections beyond it are closed in the same turn.
 pub const LINKS_MAX: usize = NEIGHBOURS_MAX + CROWD_MAX + ERRANDS_MAX;
 
-/// The connections of one node, and those that it lacks.
+/// The connections of one node, and those that it still has to dial.
 #[derive(Debug)]
 pub struct Links {
     config: LinksConfig,
     links: BTreeMap<NodeId, Link>,
     /// The neighbours by the present member list.
     aim: Vec<NodeId>,
-    /// Those of when the list was last at rest, by name.
+    /// The neighbours when the list was last at rest, by name.
     wanted: Vec<NodeId>,
-    /// Since when the two have differed, and when the first last changed.
+    /// When the two began to differ, and when the first last changed.
     unrest: Option<(Time, Time)>,
     /// How much longer than in a small cluster the list may take to come to rest.
     patience: u32,
@@ -50,14 +50,14 @@ pub struct Links {
     due: Option<Time>,
 }
 
-/// What the rules are scaled by.
+/// The scale of the rules.
 #[derive(Clone, Debug)]
 pub struct LinksConfig {
     /// This node.
     pub node: NodeId,
     /// Time between two rounds.
     pub interval: Duration,
-    /// After this time a dial that nobody reported the end of has failed.
+    /// After this time a dial whose end was not reported has failed.
     pub dial_timeout: Duration,
 }
 
@@ -67,9 +67,9 @@ struct Link {
     since: Time,
     /// Since when it has not been wanted.
     idle: Option<Time>,
-    /// When it was told to be closed.
+    /// When the transport was asked to close it.
     closed: Option<Time>,
-    /// How often in a row it could not be had, or did not last.
+    /// How often in a row it could not be opened, or did not last.
     failures: u32,
 }
 
@@ -84,7 +84,7 @@ struct Missing {
 }
 
 impl Links {
-    /// No connections, and nobody is wanted.
+    /// No connections, and none wanted.
     #[must_use]
     pub const fn new(config: LinksConfig) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl Links {
         }
     }
 
-    /// The overlay has other neighbours, among so many members.
+    /// The overlay has other neighbours, among this many members.
     pub fn aim(&mut self, now: Time, neighbours: &[NodeId], members: usize) {
         let patience = u32::try_from(members / CROWDED).unwrap_or(u32::MAX);
         self.patience = patience.clamp(1, PATIENCE_FACTOR_MAX);
@@ -111,7 +111,7 @@ impl Links {
         }
     }
 
-    /// There is a connection to a peer. Says whether it was being dialed to become a neighbour.
+    /// A connection to a peer was opened. Returns whether it was being dialed as one to a neighbour.
     pub fn up(&mut self, now: Time, peer: NodeId, dialed: bool) -> bool {
         let missing = self.missing.remove(&peer);
         let wanted = self.is_wanted(&peer);
@@ -127,11 +127,11 @@ impl Links {
         wanted && missing.is_some_and(|missing| missing.dialing.is_some())
     }
 
-    /// There is none any more. Whoever dialed it does so again, if both ends want it: the other one
-    /// may have closed it as not wanted there, and is given a little longer to change its mind.
+    /// The connection was closed. The end that dialed dials again, if both ends want it. The other one may
+    /// have closed it as not wanted there, and gets a little longer to change its decision.
     pub fn down(&mut self, now: Time, peer: &NodeId, rng: &mut impl Rng) {
         let Some(link) = self.links.remove(peer) else { return };
-        // Who is alone takes the neighbours it knows of.
+        // A node without connections takes the neighbours it knows of.
         if self.unrest.is_some() {
             self.call_at(self.at_rest());
         }
@@ -157,7 +157,7 @@ impl Links {
         self.call_at(now);
     }
 
-    /// What there is will be told anew.
+    /// The open connections will be reported again.
     pub fn reset(&mut self, now: Time) {
         self.links.clear();
         self.missing.clear();
@@ -166,7 +166,7 @@ impl Links {
         }
     }
 
-    /// What a connection was dialed for is done: if nothing else needs it, it is closed.
+    /// The purpose of a dialed connection is fulfilled: if nothing else needs it, it is closed.
     pub fn release(&mut self, now: Time, peer: &NodeId, out: &mut Vec<Output>) {
         let established = self.is_established();
         let Some(link) = self.links.get_mut(peer) else { return };
@@ -176,7 +176,7 @@ impl Links {
         }
     }
 
-    /// Does what is due. Says whether other neighbours are wanted than before.
+    /// Does the work that is due. Returns whether the wanted neighbours have changed.
     pub fn tick(&mut self, now: Time, rng: &mut impl Rng, out: &mut Vec<Output>) -> bool {
         if self.due.is_none_or(|due| now < due) {
             return false;
@@ -195,13 +195,13 @@ impl Links {
         self.due
     }
 
-    /// Whom a connection is wanted to, by name.
+    /// The nodes to which a connection is wanted, by name.
     #[must_use]
     pub fn wanted(&self) -> &[NodeId] {
         &self.wanted
     }
 
-    /// Those with whom there is a connection, by name.
+    /// The connected nodes, by name.
     pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
         self.links.keys()
     }
@@ -218,7 +218,7 @@ impl Links {
         self.links.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no connections.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.links.is_empty()
@@ -246,9 +246,9 @@ impl Links {
         self.config.interval * LINGER
     }
 
-    // --- what is done
+    // --- actions
 
-    /// When the neighbours are taken as they are.
+    /// When the neighbours count as settled.
     fn at_rest(&self) -> Time {
         let Some((since, last)) = self.unrest else { return Time::ZERO };
         let interval = self.config.interval;
@@ -287,7 +287,7 @@ impl Links {
         true
     }
 
-    /// Dials that nobody has reported the end of.
+    /// Dials whose end was not reported.
     fn give_up(&mut self, now: Time, rng: &mut impl Rng) {
         let timeout = self.config.dial_timeout;
         let over =
@@ -298,13 +298,13 @@ impl Links {
         }
     }
 
-    /// A few at a time: of a thousand handshakes begun at once on a busy machine none may be done in
-    /// time, and all were for nothing.
+    /// A few at a time: of a thousand handshakes begun at once on a busy machine possibly none completes in
+    /// time, and all were wasted.
     fn dial(&mut self, now: Time, out: &mut Vec<Output>) {
         let under_way = self.missing.values().filter(|missing| missing.dialing.is_some()).count();
         let waits = self.missing.iter().filter(|(_, missing)| missing.dialing.is_none());
         let mut due: Vec<_> = waits.filter(|(_, missing)| missing.next <= now).collect();
-        // Who has failed before is likely to hold up the others.
+        // A peer that has failed before is likely to hold up the others.
         due.sort_by_key(|(_, missing)| missing.failures);
         let room = DIALS_MAX.saturating_sub(under_way);
         let dialed: Vec<_> = due.into_iter().take(room).map(|(peer, _)| peer.clone()).collect();
@@ -315,7 +315,7 @@ impl Links {
         }
         let timeout = self.config.dial_timeout;
         let call = |missing: &Missing| missing.dialing.map_or(missing.next, |at| at + timeout);
-        // Those that are due and not dialed are when a dial has ended.
+        // Those that are due and not dialed get their turn when a dial has ended.
         let next = self.missing.values().map(call).filter(|at| *at > now).min();
         next.into_iter().for_each(|at| self.call_at(at));
         if !dialed.is_empty() {
@@ -335,10 +335,11 @@ impl Links {
         }
     }
 
-    /// The connections that are too many, or have served. It is called again when another may be.
+    /// The connections that are too many, or have served their purpose. It is called again when another may
+    /// be.
     fn surplus(&mut self, now: Time) -> Vec<NodeId> {
         let (linger, established) = (self.linger(), self.is_established());
-        // What was closed and is still there by then is closed again.
+        // A connection that was to be closed and still exists by then is closed again.
         let closing = |link: &Link| link.closed.is_some_and(|at| now.since(at) < linger);
         let idle = self.links.iter().filter(|(_, link)| !closing(link));
         let mut idle: Vec<_> =
@@ -363,27 +364,26 @@ impl Links {
         closed
     }
 
-    /// Whether enough neighbours are connected that nothing else has to be held on to.
+    /// Whether enough neighbours are connected that no other connection has to be kept.
     fn is_established(&self) -> bool {
         let up = self.links.values().filter(|link| link.idle.is_none()).count();
         self.unrest.is_none() && up >= self.wanted.len().min(NEIGHBOURS / 2)
     }
 }
 
-/// The neighbours are taken as they are after a fifth of a round without change, or after two rounds
-/// of it: 200 ms and 2 s by default.
+/// The neighbours count as settled after a fifth of a round without change, or after two rounds with changes:
+/// 200 ms and 2 s by default.
 const REST: u32 = 5;
 const UNREST_MAX: u32 = 2;
-/// Both times are longer where there are more members, up to five times from 500 members on: the
-/// list of a large cluster takes longer to be complete, and neighbours of a part of it are dialed in
-/// vain.
+/// Both times are longer with more members, up to five times from 500 members on: the list of a large cluster
+/// takes longer to be complete, and dials to the neighbours of an incomplete list are wasted.
 const CROWDED: usize = 100;
 const PATIENCE_FACTOR_MAX: u32 = 5;
-/// Without any connection they are after a fiftieth of a round.
+/// Without any connection they count as settled after a fiftieth of a round.
 const LONELY_REST: u32 = 50;
-/// Rounds that the other end of an edge is given to dial.
+/// Rounds within which the other end of an edge is expected to dial.
 const PATIENCE: u32 = 3;
-/// Rounds for which a connection is kept that is not wanted.
+/// Rounds for which an unwanted connection is kept.
 const LINGER: u32 = 5;
 /// A neighbour that cannot be reached is dialed again after at most 16 rounds.
 const DIAL_DOUBLINGS_MAX: u32 = 4;

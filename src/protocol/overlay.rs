@@ -1,4 +1,5 @@
-//! Who our neighbours are: with whom a connection is kept, heartbeats are exchanged and news is told.
+//! The neighbours of a node: the peers with which it keeps a connection, exchanges heartbeats and shares
+//! updates.
 //!
 //! The neighbours follow from the member list alone, so two nodes that hold the same list agree on
 //! every edge, and none is ever negotiated. Within a datacenter all members stand on [`RINGS`] rings,
@@ -9,9 +10,9 @@
 //! among the healthy (Thaler and Ravishankar, 1998), so that a death moves one bridge. Where there
 //! are more datacenters than a node has neighbours, they stand on rings as well.
 //!
-//! A join or a death changes about 2 [`NEIGHBOURS`] edges in the whole cluster. A node does not store
-//! where the others stand: it keeps those next to it and compares whoever comes with them. Only when
-//! one of those goes are all members looked at again.
+//! A join or a death changes about 2 [`NEIGHBOURS`] edges in the whole cluster. A node does not store the
+//! places of all others: it keeps the nodes next to it and compares each new node with them. Only when one of
+//! those leaves are all members examined again.
 //!
 //! The hashes are part of the protocol: nodes of all versions and machines have to compute the same.
 
@@ -19,23 +20,23 @@ use std::collections::BTreeSet;
 
 use super::id::{Datacenter, NodeId};
 
-/// Neighbours that a node has in its datacenter, at most. With no more than one node more in all,
-/// everybody is everybody's neighbour.
+/// Most neighbours of a node in its datacenter. With at most one node more in all, every node is every other
+/// node's neighbour.
 pub const NEIGHBOURS: usize = 10;
 /// Rings of one datacenter: a node has two neighbours on each.
 pub const RINGS: usize = NEIGHBOURS / 2;
-/// A datacenter with fewer other nodes than this does not judge its own alone: whoever has a bridge to
-/// it has a voice.
+/// A datacenter with fewer other nodes than this does not judge its own nodes alone: nodes with a bridge to
+/// it have a vote.
 pub const FELLOWS_MIN: usize = 2;
 /// Bridges between two datacenters, at most.
 pub const BRIDGES_MAX: usize = 5;
-/// Neighbours of one node, at most: those of its datacenter, and if it is alone there, all bridges to
-/// each of as many other datacenters.
+/// Neighbours of one node, at most: those of its datacenter and, if it is alone there, all bridges to each of
+/// as many other datacenters.
 pub const NEIGHBOURS_MAX: usize = NEIGHBOURS + NEIGHBOURS * BRIDGES_MAX;
 
-/// Which end of an edge dials, so that both do not do so at once; the other one does if nothing has
-/// come after a while. It is the same for both, and every node dials about half of its edges: who
-/// dials sends the heartbeats, and spreads them over time.
+/// Which end of an edge dials, so that both do not dial at once; the other one does if nothing has come after
+/// a while. Both ends compute the same, and every node dials about half of its edges: the end that dials
+/// sends the heartbeats, and spreads them over time.
 #[must_use]
 pub fn dials(local: &NodeId, remote: &NodeId) -> bool {
     let (lesser, greater) =
@@ -44,8 +45,8 @@ pub fn dials(local: &NodeId, remote: &NodeId) -> bool {
     (local < remote) == lesser_dials
 }
 
-/// A number from 0 to `below`, the same for a node each time: so that nodes which start together do not
-/// act together.
+/// A number from 0 to `below`, the same for a node each time, so that nodes that start together do not act
+/// together.
 #[must_use]
 pub fn offset(node: &NodeId, below: u64) -> u64 {
     mix(hash(node.as_str()).rotate_left(17)) % below.max(1)
@@ -68,8 +69,8 @@ pub const fn bridges(members: usize) -> usize {
     }
 }
 
-/// The nodes next to one on the rings of its datacenter, so many on each side of each ring: with one
-/// those who hear it, with two those who may, as member lists differ a little. `fellows`: the other
+/// The nodes next to one on the rings of its datacenter, this many on each side of each ring: with one the
+/// nodes that observe it, with two those that may, as member lists differ a little. `fellows`: the other
 /// members of its datacenter.
 #[must_use]
 pub fn ring_neighbours<'a>(
@@ -109,30 +110,30 @@ fn nearest<'a>(kept: &mut Vec<(u64, &'a NodeId)>, offer: (u64, &'a NodeId), most
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatacenterIndex(u16);
 
-/// What there is to know of a member.
+/// The properties of a member that the overlay depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Site {
     /// Where it is.
     pub datacenter: DatacenterIndex,
-    /// Whether nothing is held against it: a suspect keeps its place on the rings, but is an end of a
-    /// bridge only where there is nobody else.
+    /// Whether it is not suspected: a suspect keeps its place on the rings, but is an end of a bridge only if
+    /// there is no other node.
     pub healthy: bool,
 }
 
-/// The neighbours of one node, kept up to date from change to change.
+/// The neighbours of one node, updated with every change.
 #[derive(Debug)]
 pub struct Overlay {
     local: NodeId,
     rings: [Ring; RINGS],
     datacenters: Vec<Place>,
-    /// The other datacenters that ours has bridges to.
+    /// The other datacenters to which ours has bridges.
     pairs: Vec<Pair>,
     /// All members but this node, while they are few.
     all: Few,
     /// Those of our datacenter, while they are few.
     home: Few,
     neighbours: Vec<NodeId>,
-    /// Something that they follow from has changed.
+    /// An input of the neighbours has changed.
     dirty: bool,
 }
 
@@ -140,7 +141,7 @@ pub struct Overlay {
 #[derive(Debug)]
 struct Place {
     name: Datacenter,
-    /// How many nodes were told to be there. With none the entry may be used for another one.
+    /// How many nodes were reported there. With none the entry may be used for another datacenter.
     known: u32,
     /// How many members there are.
     members: usize,
@@ -175,7 +176,7 @@ struct End {
 #[derive(Debug, Default)]
 struct Few {
     nodes: Vec<NodeId>,
-    /// How many there are, whether kept or not.
+    /// How many items there are, whether kept or not.
     count: usize,
 }
 
@@ -198,8 +199,7 @@ impl Overlay {
     /// The datacenter of this node.
     pub const HOME: DatacenterIndex = DatacenterIndex(0);
 
-    /// The number of a datacenter that a node was told to be in, to be given back by
-    /// [`Overlay::release`].
+    /// The number of a datacenter in which a node was reported, to be given back by [`Overlay::release`].
     pub fn locate(&mut self, name: &Datacenter) -> DatacenterIndex {
         let known = self.datacenters.iter().position(|place| place.name == *name);
         let index = known.unwrap_or_else(|| self.room(name));
@@ -213,15 +213,15 @@ impl Overlay {
         place.known = place.known.saturating_sub(1);
     }
 
-    /// These are the members now, this node left out.
+    /// These are the members now, without this node.
     pub fn reset<'a>(&mut self, members: impl Iterator<Item = (&'a NodeId, Site)>) {
         self.rebuild(members);
         self.dirty = false;
         self.neighbours = self.compute();
     }
 
-    /// A node becomes a member, changes or ceases to be one. `members` has all others after that,
-    /// this node left out; it is asked only if it has to be. Says whether the neighbours changed.
+    /// A node becomes a member, changes, or ceases to be one. `members` has all other members after that,
+    /// without this node; it is called only if needed. Returns whether the neighbours changed.
     pub fn update<'a, I>(
         &mut self,
         node: &NodeId,
@@ -281,7 +281,7 @@ impl Overlay {
         all.filter(|(_, place)| place.members > 0).map(|(index, _)| numbered(index))
     }
 
-    /// The datacenters that one has bridges to.
+    /// The datacenters to which one has bridges.
     #[must_use]
     pub fn partners(&self, of: DatacenterIndex) -> Vec<DatacenterIndex> {
         let home = self.name(of);
@@ -303,13 +303,13 @@ impl Overlay {
         chosen
     }
 
-    /// Whether there are so few members that each is everybody's neighbour.
+    /// Whether there are so few members that each is every other one's neighbour.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.all.is_complete()
     }
 
-    /// An entry for a datacenter that has none. So many that they cannot be numbered count as one.
+    /// An entry for a datacenter that has none. Datacenters beyond the largest number count as one.
     fn room(&mut self, name: &Datacenter) -> usize {
         let place = Place { name: name.clone(), known: 0, members: 0 };
         let unused = self.datacenters.iter().position(|place| place.known == 0);
@@ -327,7 +327,7 @@ impl Overlay {
         }
     }
 
-    /// Says whether all has to be computed anew; so do the next ones.
+    /// Returns whether everything has to be computed again; so do the next ones.
     fn insert(&mut self, node: &NodeId, site: Site) -> bool {
         let place = &mut self.datacenters[usize::from(site.datacenter.0)];
         place.members += 1;
@@ -358,7 +358,7 @@ impl Overlay {
         ends
     }
 
-    /// Whether the node is one of those that are next to us, or an end of a bridge.
+    /// Whether the node is next to us, or an end of a bridge.
     fn matters(&self, node: &NodeId, site: Site) -> bool {
         let home = site.datacenter == Self::HOME;
         (home && self.rings.iter().any(|ring| ring.has(node)))
@@ -441,8 +441,8 @@ impl Overlay {
         neighbours
     }
 
-    /// The other ends of the bridges that begin here. A datacenter with too few nodes uses each for
-    /// several.
+    /// The other ends of the bridges that begin here. A datacenter with too few nodes uses each of them for
+    /// several bridges.
     fn edges<'a>(&'a self, pair: &'a Pair) -> impl Iterator<Item = &'a NodeId> {
         let members = |index: DatacenterIndex| self.datacenters[usize::from(index.0)].members;
         let wanted = bridges(members(Self::HOME).max(members(pair.with)));
@@ -481,7 +481,7 @@ impl Pair {
 }
 
 impl Few {
-    /// Says whether the list changed, or is not kept any more.
+    /// Returns whether the list changed, or is not kept any more.
     fn insert(&mut self, node: &NodeId) -> bool {
         let was_complete = self.is_complete();
         self.count += 1;
@@ -493,7 +493,7 @@ impl Few {
         was_complete
     }
 
-    /// Says whether the list is to be kept from now on, and is not there.
+    /// Returns whether the list has to be kept from now on, and is missing.
     fn remove(&mut self, node: &NodeId) -> bool {
         self.count -= 1;
         if let Ok(at) = self.nodes.binary_search(node) {
@@ -507,9 +507,9 @@ impl Few {
     }
 }
 
-/// Slot by slot the greatest takes it, of all who have none of those before. Whoever loses its slot
-/// tries the next one, so the result does not depend on the order in which nodes come. Says whether any
-/// slot changed hands.
+/// Slot by slot, the greatest node without an earlier slot takes it. A node that loses its slot tries the
+/// next one, so the result does not depend on the order in which nodes come. Returns whether any slot changed
+/// hands.
 fn offer_end(ends: &mut Vec<End>, seed: u64, mut end: End) -> bool {
     let mut changed = false;
     for slot in 0..BRIDGES_MAX {
@@ -535,18 +535,18 @@ fn numbered(index: usize) -> DatacenterIndex {
     DatacenterIndex(u16::try_from(index).unwrap_or(u16::MAX))
 }
 
-/// Of a pair of datacenters, whichever is named first.
+/// Of a pair of datacenters, in either order.
 fn pair_seed(one: &Datacenter, other: &Datacenter) -> u64 {
     let (first, second) = if one < other { (one, other) } else { (other, one) };
     mix(hash(first.as_str()).rotate_left(1) ^ hash(second.as_str()))
 }
 
-/// Where something stands on the ring of this number.
+/// The place of something on the ring of this number.
 const fn position(hash: u64, ring: usize) -> u64 {
     mix(hash.wrapping_add((ring as u64 + 1).wrapping_mul(GOLDEN)))
 }
 
-/// FNV-1a, and a finish that lets every byte count for every bit.
+/// FNV-1a, and a finish in which every byte affects every bit.
 fn hash(text: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
     mix(text.bytes().fold(FNV_BASIS, step))

@@ -1,16 +1,22 @@
-//! Whom to gossip with, and when: what the scheduler actor wraps.
+//! Decides with which peers to gossip, and when: the machine inside the scheduler actor.
 //!
 //! A node keeps connections to a few neighbours ([`overlay`](super::overlay), [`links`](super::links)).
-//! News is told on them as it happens, and that is not this machine's business. Once a round it tells
-//! them its root, if that has changed, and begins exchanges with those whose root says that something
-//! was lost ([`repair`](super::repair)): where nothing happens, nothing is sent.
+//! Updates go out on them as they happen, without this machine. Once a round it sends the neighbours its
+//! root, if that has changed, and begins exchanges with those whose root shows that something was lost
+//! ([`repair`](super::repair)): while nothing changes, nothing is sent.
 //!
-//! What neighbours cannot find out are islands. So a dead peer is tried now and then, as in the
-//! original (with probability dead / (live + 1), so surely if nobody is live), a seed if too few are
-//! live, some live peer far away once a minute, and one seed that is not a live member every now and
-//! then, whatever the rest looks like: without that two halves that have forgotten each other never
-//! meet again. Where the last were who were forgotten is tried like a seed, for those whose seeds are gone. And if none of the neighbours in another datacenter is heard, some others there are
-//! tried until one answers: whether it can be reached at all, [`datacenters`](super::datacenters) says.
+//! Gossip among neighbours cannot detect a split cluster. So the scheduler also tries peers that are not
+//! neighbours:
+//!
+//! - a dead peer now and then, as in the original (with probability dead / (live + 1), so always if no peer
+//!   is live);
+//! - a seed if too few peers are live;
+//! - a live peer far away once a minute;
+//! - a seed that is not a live member now and then, in any case: otherwise two halves that have forgotten
+//!   each other never meet again;
+//! - the last known addresses of forgotten peers, tried like seeds, for nodes whose seeds are gone;
+//! - other nodes of a datacenter in which no neighbour is heard, until one answers:
+//!   [`datacenters`](super::datacenters) decides whether that datacenter is reachable.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -58,18 +64,17 @@ pub struct SchedulerConfig {
     pub datacenter: Datacenter,
     /// Time between two rounds, and between two heartbeats.
     pub gossip_interval: Duration,
-    /// With how many peers a round repairs at most, and how many are asked by a node that has no
-    /// connection.
+    /// Most peers with which a round repairs, and most that a node without a connection asks.
     pub gossip_fanout: usize,
-    /// Below this many live peers every round goes to a seed too.
+    /// Below this many live peers every round tries a seed too.
     pub minimum_live_peers: usize,
-    /// Addresses that are always there to be tried.
+    /// Addresses that can be tried at any time.
     pub seeds: Vec<String>,
     /// Addresses of peers known from an earlier run: tried while too few are live.
     pub candidates: Vec<String>,
-    /// How often a seed that is not a live member is tried, whatever else holds.
+    /// How often a seed that is not a live member is tried in any case.
     pub seed_interval: Duration,
-    /// After this time an exchange that nobody reported the end of does not count any more.
+    /// After this time an exchange whose end was not reported does not count any more.
     pub exchange_timeout: Duration,
 }
 
@@ -85,16 +90,16 @@ pub struct Scheduler {
     rounds: Rounds,
     islands: Islands,
     abroad: Abroad,
-    /// Storage was asked for the root: for a round, or for a new link only.
+    /// Storage was asked for the root: for a round, or only for a new link.
     asked: Option<Asked>,
-    /// Whose silence this node votes on, and whom it only listens to, as the detector was told.
+    /// The peers that this node votes on, and those that it only listens to, as the detector was informed.
     observed: Option<Observed>,
     /// For when a wake-up was asked for last.
     alarm: Option<Time>,
     leaving: Option<Farewell>,
 }
 
-/// Whom the detector is to hear: `judged` and `witnessed`.
+/// The peers that the detector observes: `judged` and `witnessed`.
 type Observed = (Arc<[NodeId]>, Arc<[NodeId]>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,7 +109,7 @@ enum Asked {
 }
 
 impl Scheduler {
-    /// Nobody is known; the first round is due at once.
+    /// No peer is known; the first round is due at once.
     #[must_use]
     pub fn new(config: SchedulerConfig, now: Time, seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -131,7 +136,7 @@ impl Scheduler {
         }
     }
 
-    /// Does what a cast says.
+    /// Handles a message that needs no reply.
     pub fn handle(&mut self, now: Time, input: SchedulerInput, out: &mut Vec<Output>) {
         match input {
             SchedulerInput::Tick => self.tick(now, out),
@@ -176,13 +181,13 @@ impl Scheduler {
         self.wake(now, out);
     }
 
-    /// All of these are live, and nobody else is known: the same as being told so one by one.
+    /// All of these are live, and no other peer is known: the same as reporting them one by one.
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Datacenter)>) {
         self.members.reset(members.into_iter().filter(|(node, _)| *node != self.config.node));
         self.links.aim(now, self.members.overlay().neighbours(), self.members.len());
     }
 
-    /// Takes over what the scheduler before this one had published, and had storage say.
+    /// Takes over the published state of an earlier scheduler, and asks storage for the rest.
     pub fn restore(
         &mut self,
         unreachable: Arc<BTreeSet<Datacenter>>,
@@ -191,13 +196,13 @@ impl Scheduler {
         self.abroad.restore(unreachable, severed);
     }
 
-    /// The nodes a connection is kept to, by name.
+    /// The nodes to which a connection is kept, by name.
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {
         self.links.wanted()
     }
 
-    /// The datacenters that cannot be reached from ours.
+    /// The datacenters that are unreachable from ours.
     #[must_use]
     pub const fn unreachable(&self) -> &Arc<BTreeSet<Datacenter>> {
         self.abroad.unreachable()
@@ -211,16 +216,16 @@ impl Scheduler {
 
     // --- rest
 
-    /// When this has to be called next, as it has asked.
+    /// When this has to be called next, as it has requested.
     #[must_use]
     pub fn due(&self) -> Time {
         let dues = [self.links.due(), self.abroad.due()];
         dues.into_iter().flatten().fold(self.rounds.due(), Time::min)
     }
 
-    /// When it has to be called next if it is told nothing until then and our root stays `root`, since
-    /// the rounds before that would do nothing; `None`: when it has asked. For those who run thousands
-    /// of idle nodes in one process; whoever leaves out calls says so by [`Scheduler::skip_to`].
+    /// When it has to be called next if it gets no input until then and our root stays `root`, since the
+    /// rounds before that would do nothing; `None`: when it has requested. For simulations with thousands of
+    /// idle nodes in one process; a caller that leaves out calls reports it by [`Scheduler::skip_to`].
     #[must_use]
     pub fn rests_until(&self, root: u64) -> Option<Time> {
         let busy = !self.rounds.have_begun()
@@ -240,8 +245,8 @@ impl Scheduler {
         acts.chain([refresh]).chain(self.links.due()).min()
     }
 
-    /// Says that the rounds before `now` were left out on purpose, and, if `inclusive`, one that was
-    /// due just now as well.
+    /// Reports that the rounds before `now` were left out on purpose and, if `inclusive`, one that was due
+    /// just now as well.
     pub fn skip_to(&mut self, now: Time, inclusive: bool) {
         self.alarm = None;
         while self.rounds.skip(now, inclusive) {
@@ -269,7 +274,7 @@ impl Scheduler {
 
     fn round(&mut self, now: Time, out: &mut Vec<Output>) {
         if !self.links.is_empty() {
-            // What was asked before may be lost.
+            // Earlier requests may be lost.
             self.asked = None;
             self.ask(Asked::ForRound, out);
         }
@@ -292,7 +297,7 @@ impl Scheduler {
         out.push(Output::Storage(StorageInput::BeginRound(targets)));
     }
 
-    // --- who is there
+    // --- members
 
     fn located(&mut self, now: Time, node: NodeId, datacenter: &Datacenter) {
         if node != self.config.node {
@@ -301,7 +306,7 @@ impl Scheduler {
         }
     }
 
-    /// Changes what is known of a peer, and all that follows from it.
+    /// Changes the known state of a peer, and everything that follows from it.
     fn change(&mut self, now: Time, node: &NodeId, change: impl FnOnce(&mut Peer)) {
         let changed = self.members.change(node, change);
         self.follow(now, changed);
@@ -327,7 +332,7 @@ impl Scheduler {
         self.targets.reached(node);
     }
 
-    /// Whom nobody here can say anything about is believed to be gone.
+    /// A peer that no node here can judge is considered gone.
     fn removed_by_others(&self, node: NodeId, by: NodeId, out: &mut Vec<Output>) {
         let unreachable = self.abroad.unreachable();
         if self.members.place_name(&node).is_some_and(|at| unreachable.contains(at)) {
@@ -365,16 +370,17 @@ impl Scheduler {
     fn keep_links(&mut self, now: Time, out: &mut Vec<Output>) {
         let changed = self.links.tick(now, &mut self.rng, out);
         self.abroad.hearing_changed(changed);
-        // Until the first time everybody is observed: that is not to last among many.
+        // Until the first time all peers are observed: that must not last in a large cluster.
         let many = self.observed.is_none() && self.members.len() > NEIGHBOURS;
         if changed || many || (self.abroad.has_hearing_changed() && self.observed.is_some()) {
             self.observe(now, out);
         }
     }
 
-    /// Says whose silence counts: in our datacenter that of all neighbours, in others that of the last
-    /// few. A datacenter of one cannot be told from one that is cut off, so it is called dead, and may
-    /// refute that. Of two who fall silent together neither is: the other one has to answer first.
+    /// Decides whose silence counts: in our datacenter that of all neighbours, in others that of the last few
+    /// nodes. A datacenter of one node looks the same whether it is dead or cut off, so the node is declared
+    /// dead, and may refute that. If two nodes fall silent together, neither is declared dead: the other one
+    /// has to answer first.
     fn observe(&mut self, now: Time, out: &mut Vec<Output>) {
         let judged = |node: &&NodeId| {
             let Some(at) = self.members.place(node) else { return true };
@@ -427,7 +433,7 @@ impl Scheduler {
         }
     }
 
-    /// Says which datacenters cannot be reached: these are not the same as before.
+    /// Reports which datacenters are unreachable: the set has changed.
     fn assessed(
         &mut self,
         now: Time,
@@ -448,8 +454,8 @@ impl Scheduler {
         }
     }
 
-    /// Where no neighbour is heard: somebody there who may be. Where one of two is missed: the other, and
-    /// if that one has answered, the one that is missed.
+    /// Where no neighbour is heard: another node there that may be live. Where one of two is missed: the
+    /// other one, and if that one has answered, the missed one.
     fn somebody_else_abroad(&mut self, now: Time) -> Vec<Target> {
         let (doubted, again) = self.abroad.doubted(now, &self.members);
         let again = again.into_iter().map(|node| Target::Peer(node.clone()));
@@ -497,8 +503,8 @@ impl Scheduler {
         }
     }
 
-    /// Whether an exchange is under way that may bring what others differ in: from two at once much
-    /// would come twice.
+    /// Whether an exchange is under way that may bring the state in which others differ: from two at once
+    /// much of it would come twice.
     fn is_catching_up(&self) -> bool {
         self.targets.in_flight().any(|target| match target {
             Target::Peer(node) => self.links.has(node),
@@ -506,7 +512,7 @@ impl Scheduler {
         })
     }
 
-    /// Neighbours that are new and know something else.
+    /// New neighbours with other state than ours.
     fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
         if self.is_catching_up() {
             return;
@@ -544,9 +550,9 @@ impl Scheduler {
         some.find(|target| self.is_free(now, target))
     }
 
-    /// Somebody live whom neither we nor our neighbours are likely to talk to, now and then in another
-    /// datacenter: the bridges compare what is known there every round, and as long as the connection
-    /// lasts news takes that way as well.
+    /// A live peer that neither we nor our neighbours are likely to exchange with, now and then in another
+    /// datacenter: the bridges compare state there every round, and as long as the connection lasts updates
+    /// take that way as well.
     fn maybe_distant(&mut self, now: Time) -> Option<Target> {
         if !self.islands.is_distant_due(now, self.config.gossip_interval, &mut self.rng) {
             return None;
@@ -578,7 +584,7 @@ impl Scheduler {
         free.choose(&mut self.rng).cloned()
     }
 
-    /// Tells some live peers, whatever else is under way with them.
+    /// Sends it to some live peers, whatever exchanges are under way with them.
     fn leave(&mut self, out: &mut Vec<Output>) {
         let live = self.members.live();
         let (linked, others): (Vec<_>, Vec<_>) =
@@ -596,8 +602,8 @@ impl Scheduler {
         }
     }
 
-    /// Of exchanges that nobody will report the end of, none is waited for; and of what connections
-    /// there are the transport tells again.
+    /// Exchanges whose end will not be reported do not count any more; the transport reports its connections
+    /// again.
     fn interrupted(&mut self, now: Time, out: &mut Vec<Output>) {
         self.targets.interrupt();
         self.asked = None;
@@ -611,8 +617,8 @@ impl Scheduler {
         out.extend(self.leaving.as_mut().and_then(Farewell::interrupt).map(Output::Farewell));
     }
 
-    /// Seeds that have never answered, few at a time: nodes that start together, each with another
-    /// first seed, would otherwise be content with whom they met first, and be islands for a while.
+    /// Seeds that have never answered, few at a time. Nodes that start together, each with another first
+    /// seed, would otherwise stay with the first nodes that they met, and form islands for a while.
     fn unmet_seeds(&mut self, now: Time) -> Vec<Target> {
         let unmet = self.config.seeds.iter().filter(|seed| !self.targets.has_answered(seed));
         let free: Vec<_> = unmet
@@ -623,7 +629,7 @@ impl Scheduler {
     }
 
     /// Whether this node itself or a live member answers at an address, as of some time ago: a name may
-    /// lead elsewhere by now. All nodes together look about once in an interval.
+    /// resolve to another address by now. All nodes together look about once in an interval.
     fn is_taken(&self, now: Time, address: &str) -> bool {
         let live = u32::try_from(self.members.live_count()).unwrap_or(u32::MAX);
         let believed = self.config.seed_interval.saturating_mul(live.max(ANSWER_INTERVALS_MIN));
@@ -635,7 +641,7 @@ impl Scheduler {
         self.targets.answerer(address).is_some_and(taken)
     }
 
-    /// Whether an exchange may be begun with it now.
+    /// Whether an exchange with it may be begun now.
     fn is_free(&self, now: Time, target: &Target) -> bool {
         let pace = Pace { interval: self.config.gossip_interval, short: self.is_short() };
         self.targets.is_free(now, target, pace)
@@ -665,7 +671,7 @@ impl Scheduler {
         if let (Target::Peer(peer), true) = (&target, ok) {
             self.answered(now, &peer.clone());
         }
-        // A peer may have been forgotten meanwhile.
+        // The peer may have been forgotten meanwhile.
         let known = match &target {
             Target::Peer(peer) => self.members.contains(peer),
             Target::Address(_) => true,
@@ -678,13 +684,13 @@ impl Scheduler {
     }
 }
 
-/// How many peers are told that this node leaves; they tell the others.
+/// How many peers are sent that this node leaves; they pass it on.
 const FAREWELLS: usize = 3;
-/// Of so many of these one may be in another datacenter.
+/// Of this many peers one may be in another datacenter.
 const DISTANT_ABROAD: u32 = 8;
-/// For so many intervals at least it is believed who answered at a seed's address.
+/// The least number of intervals for which a node that answered at a seed's address is assumed to be there.
 const ANSWER_INTERVALS_MIN: u32 = 10;
-/// How many of the dead are looked at to find one that may be tried again.
+/// How many of the dead are examined to find one that may be tried again.
 const DEAD_TRIES: usize = 4;
 /// Seeds that have never answered, tried in one round.
 const UNMET_SEEDS_MAX: usize = 3;

@@ -1,10 +1,10 @@
-//! How one peer is heard: its heartbeats and ours, what was missed, and the probes that tell silence
-//! from loss.
+//! Watches one peer: its heartbeats and ours, the misses, and the probes that distinguish silence from packet
+//! loss.
 //!
-//! On each edge there is one heartbeat in an interval, sent by the end that dialed; its
-//! acknowledgement is the other end's life. One that stays unanswered, or that should have come and
-//! did not, is a miss: from then on the peer is probed in quick succession, until it is heard or the
-//! improbability of so much bad luck, phi, is beyond what this node believes in.
+//! On each edge there is one heartbeat in an interval, sent by the end that dialed; its acknowledgement is
+//! the sign of life of the other end. A heartbeat that stays unanswered, or that is overdue, is a miss: from
+//! then on the peer is probed in quick succession, until it is heard or phi, the improbability of so much bad
+//! luck, exceeds the limit of this node.
 
 use std::{iter::repeat, ops::Range, time::Duration};
 
@@ -28,17 +28,17 @@ use miss::Miss;
 use path::Path;
 use renewal::Renewal;
 
-/// How long an answer is waited for beyond the round trip, before anything is missed: QUIC delays an
-/// acknowledgement by 25 ms (RFC 9000 section 18.2), and repeats what was lost after some more.
+/// How long to wait for an answer beyond the round trip before it is missed: QUIC delays an acknowledgement
+/// by 25 ms (RFC 9000 section 18.2), and repeats lost packets after some more.
 pub const ACK_DELAY: Duration = Duration::from_millis(25);
-/// The least time between two probes, and that with the shortest intervals.
+/// The least time between two probes; it applies with the shortest intervals.
 pub const PROBE_SPACING: Duration = Duration::from_millis(5);
 /// See [`PROBE_SPACING`].
 pub const PROBE_SPACING_MIN: Duration = Duration::from_millis(3);
-/// A peer that refutes us again and again is given up to 32 times as long before it is missed.
+/// A peer that refutes us again and again gets up to 32 times as long before it is missed.
 pub const DOUBTS_MAX: u32 = 5;
 
-/// What the judgement is scaled by.
+/// The scale of the judgement.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// How often a heartbeat is expected.
@@ -47,14 +47,14 @@ pub struct Scale {
     pub join_grace: Duration,
     /// The level of suspicion at which this node is convinced.
     pub dead_peer_phi: f64,
-    /// How slow this node finds itself: 0 is as it should be.
+    /// How slow this node considers itself: 0 is normal.
     pub health: u32,
-    /// There are so few edges that one heartbeat on each would leave long gaps between them: the end
-    /// that did not dial sends one as well, half an interval after the other's.
+    /// There are so few edges that one heartbeat on each would leave long gaps between them: the end that did
+    /// not dial sends one as well, half an interval after the other's.
     pub few: bool,
 }
 
-/// What there is to be sent to the peer.
+/// The packet to send to the peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// A heartbeat.
@@ -63,35 +63,34 @@ pub struct Due {
     pub probe: bool,
 }
 
-/// How a peer is heard that this node hears itself.
+/// Watches a peer that this node observes itself.
 #[derive(Debug)]
 pub struct Watch {
     window: PhiWindow,
-    /// Since when it is to be heard.
+    /// When this node began to observe it.
     since: Time,
     /// It was heard at least once.
     heard: bool,
-    /// How often it has refuted us since it was last heard here: the way between us is broken, not
-    /// the peer.
+    /// How often it has refuted us since it was last heard here: the path between us is broken, not the peer.
     doubts: u32,
-    /// Whether this node has a voice in what becomes of it.
+    /// Whether this node has a vote on it.
     judged: bool,
     edge: Edge,
     path: Path,
-    /// When it was last told what is said of it.
+    /// When it was last sent the report about it.
     confronted: Option<Time>,
     /// How slow the peer finds itself.
     health: u8,
     miss: Option<Box<Miss>>,
-    /// When it was last heard here, whatever others say.
+    /// When it was last heard here, whatever others report.
     answered: Time,
-    /// That it is not was told to those who keep the bridges.
+    /// The nodes with bridges have been informed that it is not heard.
     reported: bool,
     renewal: Renewal,
 }
 
 impl Watch {
-    /// A peer that is to be heard from now on.
+    /// A peer that this node observes from now on.
     #[must_use]
     pub fn new(now: Time, interval: Duration, judged: bool) -> Self {
         Self {
@@ -111,8 +110,8 @@ impl Watch {
         }
     }
 
-    /// The peer lives anew: what was heard before means nothing, the connections stay as they are
-    /// told.
+    /// The peer has a new generation: what was heard before has no meaning any more, the connections stay as
+    /// they were reported.
     pub fn renew(&mut self, now: Time, interval: Duration) {
         let renewal = Renewal::new(now, self.is_heard_lately(now, interval));
         let (edge, reported) = (self.edge.unused(), self.reported);
@@ -126,19 +125,19 @@ impl Watch {
         self.heard && self.miss.is_none() && silence <= interval * OVERLAP_INTERVALS
     }
 
-    /// Whether the earlier life was still heard when the present one was learned of.
+    /// Whether the earlier generation was still heard when the present one was learned of.
     #[must_use]
     pub const fn overlaps(&self) -> bool {
         self.renewal.overlaps()
     }
 
-    /// Something of an earlier life was heard. Says whether that life goes on beside the present one:
-    /// what was on its way has arrived. It says so once for each life.
+    /// A packet of an earlier generation was heard. Returns whether that generation goes on beside the
+    /// present one, so that the packet was not only delayed. It returns so once for each generation.
     pub fn hears_earlier(&mut self, at: Time, interval: Duration) -> bool {
         self.renewal.hears_earlier(at, interval * OVERLAP_INTERVALS)
     }
 
-    /// Whether this node has a voice in what becomes of the peer.
+    /// Whether this node has a vote on the peer.
     #[must_use]
     pub const fn is_judged(&self) -> bool {
         self.judged
@@ -149,25 +148,25 @@ impl Watch {
         self.judged = judged;
     }
 
-    /// There is a connection, or there is none any more.
+    /// A connection was opened or closed.
     pub fn linked(&mut self, up: bool, dialed: bool) {
         self.edge.linked(up, dialed);
         self.path.break_off();
     }
 
-    /// Whether heartbeats are this end's to send.
+    /// Whether this end sends the heartbeats.
     #[must_use]
     pub const fn is_ours_to_beat(&self) -> bool {
         self.edge.is_ours_to_beat()
     }
 
-    /// In which tick of an interval they are sent, if they are ours to send.
+    /// The tick of an interval in which this end sends them, if it does.
     #[must_use]
     pub const fn slot(&self) -> Option<u64> {
         self.edge.slot()
     }
 
-    /// Whether it is heard as usual and the round trip is known: nothing is to be sent but heartbeats.
+    /// Whether it is heard as usual and the round trip is known: only heartbeats are to be sent.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.heard && self.miss.is_none() && self.path.rtt().is_some()
@@ -178,8 +177,8 @@ impl Watch {
         self.edge.set_slot(slot);
     }
 
-    /// What the connection has measured. While nothing is heard everything is lost: that says nothing
-    /// of the path.
+    /// The loss that the connection has measured. While the peer is silent everything is lost: that says
+    /// nothing about the path.
     pub const fn set_loss(&mut self, loss: f64) {
         if self.miss.is_none() {
             self.path.set_loss(loss);
@@ -197,24 +196,24 @@ impl Watch {
         self.heard
     }
 
-    /// It is taken for heard, by an earlier detector or by what others say.
+    /// It counts as heard, according to an earlier detector or to other nodes.
     pub const fn assume_heard(&mut self) {
         self.heard = true;
     }
 
-    /// Whether nothing follows from its being heard again.
+    /// Whether its being heard again has no consequences.
     #[must_use]
     pub const fn is_quiet(&self) -> bool {
         self.miss.is_none() && !self.reported
     }
 
-    /// Whether something was missed and nothing has been heard since.
+    /// Whether there was a miss and nothing has been heard since.
     #[must_use]
     pub const fn is_missing(&self) -> bool {
         self.miss.is_some()
     }
 
-    /// Whether a probe was not answered in time either, so that more than a packet was late.
+    /// Whether a probe was not answered in time either, so that more than one packet was late.
     #[must_use]
     pub fn is_doubted(&self) -> bool {
         self.miss.as_ref().is_some_and(|miss| miss.lapsed() > 0)
@@ -232,14 +231,14 @@ impl Watch {
         self.heard.then(|| self.window.estimate().last_heard)
     }
 
-    /// When it was last heard here, whatever others say; or since when it is to be.
+    /// When it was last heard here, whatever others report; or since when it is observed.
     #[must_use]
     pub const fn last_answer(&self) -> Time {
         self.answered
     }
 
-    /// Whether it has not been heard for so long that those who keep the bridges are to be told, and
-    /// have not been. For others there is the judgement.
+    /// Whether it has been silent for so long that the nodes with bridges have to be informed, and they have
+    /// not been yet. For other peers the judgement does this.
     pub fn falls_silent(&mut self, now: Time, scale: &Scale) -> bool {
         let patience = scale.interval * SILENT_INTERVALS + self.patience(scale);
         let silent = !self.judged && !self.reported && now.since(self.answered) >= patience;
@@ -247,18 +246,18 @@ impl Watch {
         silent
     }
 
-    /// Whether they are to be told that it is heard again.
+    /// Whether the nodes with bridges have to be informed that it is heard again.
     pub const fn speaks_again(&mut self) -> bool {
         std::mem::replace(&mut self.reported, false)
     }
 
-    /// Whether they were told that it is not heard.
+    /// Whether they were informed that it is not heard.
     #[must_use]
     pub const fn is_reported(&self) -> bool {
         self.reported
     }
 
-    /// Whether it has been heard so lately that nothing is missing.
+    /// Whether it has been heard so recently that nothing is missing.
     #[must_use]
     pub fn hears(&self, now: Time, scale: &Scale) -> bool {
         let patience = scale.interval + self.patience(scale);
@@ -287,7 +286,7 @@ impl Watch {
                 self.miss = None;
             }
         } else if self.edge.unanswered().is_some() || sign == Sign::Heartbeat {
-            // At either end of the edge that is once in an interval.
+            // At either end of the edge this happens once in an interval.
             self.path.kept();
         }
         self.edge.answered(at);
@@ -300,7 +299,7 @@ impl Watch {
         }
     }
 
-    /// It has refuted what was said of it, or others hear it: it lives, and the way to it is broken.
+    /// It has refuted a suspicion, or others hear it: it lives, and the path to it is broken.
     pub fn vouched(&mut self, now: Time) {
         self.doubts = (self.doubts + 1).min(DOUBTS_MAX);
         self.window.pause();
@@ -310,7 +309,7 @@ impl Watch {
         self.edge.acquit();
     }
 
-    /// Whether it is to be told now what is said of it, so that it can refute that.
+    /// Whether to send it the report about it now, so that it can refute that.
     pub fn may_confront(&mut self, now: Time, interval: Duration) -> bool {
         if self.confronted.is_some_and(|at| now.since(at) < interval) {
             return false;
@@ -324,7 +323,7 @@ impl Watch {
         self.window.pause();
     }
 
-    /// Takes time out of the silence: this process itself stood still and could not hear.
+    /// Excludes this time from the silence: this process itself stood still and could not hear.
     pub fn excuse(&mut self, stalled: Duration, now: Time) {
         let later = |at: Time| (at + stalled).min(now);
         self.since = later(self.since);
@@ -337,8 +336,8 @@ impl Watch {
         }
     }
 
-    /// Time passes; `ticks`: those that have come due, counted from the origin. Says what is to be
-    /// sent; `number` is that of the probe.
+    /// Time passes; `ticks`: those that are due, counted from the origin. Returns the packets to send;
+    /// `number` is that of the probe.
     pub fn tick(&mut self, now: Time, ticks: Range<u64>, number: u64, scale: &Scale) -> Due {
         let mut due = Due::default();
         let whole = !ticks.is_empty();
@@ -364,7 +363,7 @@ impl Watch {
         due
     }
 
-    /// When it has to be looked at again before the next tick.
+    /// When it has to be checked again before the next tick.
     #[must_use]
     pub fn next_look(&self, scale: &Scale) -> Option<Time> {
         let miss = self.miss.as_ref()?;
@@ -392,10 +391,10 @@ impl Watch {
         self.estimate().phi(now)
     }
 
-    /// Whether this node is convinced that it is not there.
+    /// Whether this node is convinced that it is gone.
     #[must_use]
     pub fn convinces(&self, now: Time, scale: &Scale) -> bool {
-        // It has just been said to live: a new connection needs some time, on a busy machine much.
+        // It was reported live just now: a new connection needs some time, and much on a busy machine.
         if self.doubts > 0 && now.since(self.since) < scale.interval * RECONNECT_INTERVALS {
             return false;
         }
@@ -403,7 +402,7 @@ impl Watch {
             let patience = f64::from(1 << self.doubts.min(GRAVE_DOUBTS))
                 * f64::from(1 + scale.health)
                 * (1.0 + f64::from(self.health.min(PEER_HEALTH_MAX)) / 2.0);
-            // Beyond the end of the scale nobody would ever be convinced.
+            // Beyond the end of the scale no node would ever be convinced.
             let enough = (scale.dead_peer_phi * patience).min(PHI_MAX);
             return self.phi(now, scale) >= enough;
         }
@@ -417,7 +416,7 @@ impl Watch {
         PhiEstimate { loss: self.path.loss(), lapsed, ..self.window.estimate() }
     }
 
-    /// What there is to be said for a judgement.
+    /// The figures behind a judgement.
     #[must_use]
     pub fn evidence(&self, now: Time) -> Evidence {
         Evidence {
@@ -430,7 +429,7 @@ impl Watch {
         }
     }
 
-    /// Whether the other end's heartbeat was half an interval ago, and ours is to come between two.
+    /// Whether the other end's heartbeat was half an interval ago, so that ours comes between two of them.
     fn is_between_beats(&self, now: Time, scale: &Scale) -> bool {
         let half = scale.interval / 2;
         let sent = |at: Time| now.since(at) < half + scale.interval / 4;
@@ -441,14 +440,14 @@ impl Watch {
             && !self.edge.sent().is_some_and(sent)
     }
 
-    /// Whether it should have been heard by now.
+    /// Whether it is overdue.
     #[must_use]
     pub fn is_overdue(&self, now: Time, scale: &Scale) -> bool {
         let (patience, doubted) = (self.patience(scale), 1 << self.doubts);
         if !self.heard {
             return now.since(self.since) >= scale.join_grace * doubted / 4 * 3;
         }
-        // Who has refuted us is not asked for at each heartbeat.
+        // A peer that has refuted us is not probed at each heartbeat.
         let unanswered = |sent| self.doubts == 0 && now.since(sent) >= patience;
         self.edge.unanswered().is_some_and(unanswered)
             || self.window.silence(now) >= (scale.interval + patience) * doubted
@@ -479,20 +478,20 @@ fn answer_wait(rtt: Option<Duration>, scale: &Scale, peer_health: u8) -> Duratio
     spacing(rtt, scale) * (1 + u32::from(peer_health.min(PEER_HEALTH_MAX)))
 }
 
-/// A bridge is silent when nothing has come over it for so many intervals: some probes were lost then.
+/// A bridge is silent if nothing has come over it for this many intervals: some probes were lost then.
 const SILENT_INTERVALS: u32 = 2;
-/// A life that was heard within so many intervals goes on; what a life has sent arrives within them.
+/// A generation that was heard within this many intervals goes on; packets in flight arrive within them.
 const OVERLAP_INTERVALS: u32 = 2;
 /// As long as nothing has been measured.
 const RTT_UNKNOWN: Duration = Duration::from_millis(50);
 /// Beyond the round trip and the delay of the acknowledgement.
 const SLACK: Duration = Duration::from_millis(5);
-/// The round trip is measured once in so many heartbeats.
+/// The round trip is measured once in this many heartbeats.
 const MEASURE_BEATS: u32 = 32;
-/// For so many intervals nobody is missed for good who was said to live: that is how long a handshake
-/// may take, and then some.
+/// For this many intervals a peer that was reported live is not given up: a handshake may take that long,
+/// with some reserve.
 const RECONNECT_INTERVALS: u32 = 6;
-/// How often it takes twice as much to be convinced of the death of a peer that refutes us.
+/// How often the time to be convinced is doubled for a peer that refutes us.
 const GRAVE_DOUBTS: u32 = 3;
-/// How far a peer that finds itself slow is believed.
+/// The highest slowness that is accepted from a peer.
 const PEER_HEALTH_MAX: u8 = 2;

@@ -1,11 +1,12 @@
-//! Who has a version? A question that runs over all links, and the answers that run back: the echo
-//! algorithm (Chang, "Echo algorithms: depth parallel operations on general graphs", 1982).
+//! Counts the nodes that have a version, by a question that runs over all links, and the answers that run
+//! back: the echo algorithm (Chang, "Echo algorithms: depth parallel operations on general graphs", 1982).
 //!
-//! Whoever hears a wave for the first time passes it on to all its links but the one it came from and
-//! answers that one when all others have answered. Where two meet that have heard of it already, each
-//! takes the other's wave for its answer. Every link is crossed once in each direction; every node
-//! reached is counted once. Nobody waits longer than the origin allows, and a wave that is over is
-//! remembered for longer than any copy of it may be on its way: who forgot it would pass it on anew.
+//! A node that receives a wave for the first time passes it on to all its links except the one it came from,
+//! and answers that one when all others have answered. If two nodes that both have received it send it to
+//! each other, each takes the other's wave for its answer. Every link is crossed once in each direction;
+//! every node reached is counted once. No node waits longer than the origin allows, and a wave that is over
+//! is remembered for longer than any copy of it may be on its way: a node that forgot it would pass it on
+//! again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -32,18 +33,18 @@ pub const PATIENCE_MAX: Duration = Duration::from_secs(30);
 pub struct Waves {
     last: u64,
     out: BTreeMap<Key, Part>,
-    /// Waves that are over, and until when they are remembered, the oldest first: nobody is to be
-    /// counted twice.
+    /// Waves that are over, and until when they are remembered, the oldest first, so that no node is counted
+    /// twice.
     over: BTreeSet<Key>,
     forgotten: VecDeque<(Time, Key)>,
-    /// Waves of others that may still be joined, and when that was counted.
+    /// Waves of others that may still be joined, and when they were counted.
     joins: Option<(f64, Time)>,
 }
 
-/// Who asks, and its number.
+/// The node that asks, and its number.
 type Key = (NodeId, u64);
 
-/// What came back to the origin.
+/// The result that came back to the origin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// How many nodes have the version, the origin included.
@@ -52,11 +53,11 @@ pub struct Census {
     pub lack: usize,
     /// Some of those, at most [`BEHIND_MAX`].
     pub behind: Vec<NodeId>,
-    /// Everybody who was asked has answered in time.
+    /// All nodes that were asked have answered in time.
     pub complete: bool,
 }
 
-/// What is to be sent or told next.
+/// The next frame to send or report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Swell {
     /// Pass the wave on to these.
@@ -70,7 +71,7 @@ pub enum Swell {
 /// One node's part in one wave.
 #[derive(Debug)]
 struct Part {
-    /// Whom to answer; `None` for the origin.
+    /// The link to answer; `None` for the origin.
     parent: Option<NodeId>,
     waiting: BTreeSet<NodeId>,
     census: Census,
@@ -87,7 +88,7 @@ impl Waves {
         links: BTreeSet<NodeId>,
         patience: Duration,
     ) -> (u64, Vec<Swell>) {
-        // Greater than any of an earlier life, whose answers may still be on their way.
+        // Greater than any of an earlier generation, whose answers may still be on their way.
         self.last = generation.0.max(self.last.saturating_add(1));
         let (id, patience) = (self.last, patience.min(PATIENCE_MAX));
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
@@ -100,7 +101,7 @@ impl Waves {
         (id, self.join(now, wave, None, own, links))
     }
 
-    /// A peer passed a wave on. `own`: what this node itself answers.
+    /// A peer passed a wave on. `own`: the answer of this node itself.
     pub fn wave(
         &mut self,
         now: Time,
@@ -121,12 +122,12 @@ impl Waves {
         if self.over.contains(&key) {
             return vec![nobody(from, key, true)];
         }
-        // Whoever asked learns that not all were reached.
+        // The node that asked learns that not all were reached.
         if self.taking_part(Some(from)) >= WAVES_MAX || !self.may_join(now) {
             return vec![nobody(from, key, false)];
         }
         links.remove(from);
-        // Those behind have to answer a little earlier.
+        // The nodes behind have to answer a little earlier.
         let patience_ms = wave.patience_ms.min(PATIENCE_MAX.as_millis() as u32) / 8 * 7;
         let mut own = own;
         if patience_ms == 0 {
@@ -165,7 +166,7 @@ impl Waves {
         self.settle(now, &key)
     }
 
-    /// A link is gone: nothing is to be waited for from there.
+    /// A link is gone: do not wait for its answers.
     pub fn unlinked(&mut self, now: Time, peer: &NodeId) -> Vec<Swell> {
         let keys: Vec<_> = self
             .out
@@ -184,7 +185,7 @@ impl Waves {
         swells
     }
 
-    /// Ends what has taken too long, with the answers there are.
+    /// Ends the waves that have taken too long, with the answers received.
     pub fn tick(&mut self, now: Time) -> Vec<Swell> {
         let late = self.out.iter().filter(|(_, part)| part.until <= now);
         let late: Vec<_> = late.map(|(key, _)| key.clone()).collect();
@@ -226,7 +227,7 @@ impl Waves {
         swells
     }
 
-    /// Answers if nobody is waited for any more.
+    /// Answers if all other links have answered.
     fn settle(&mut self, now: Time, key: &Key) -> Vec<Swell> {
         if self.out.get(key).is_none_or(|part| !part.waiting.is_empty()) {
             return Vec::new();
@@ -245,8 +246,8 @@ impl Waves {
         }]
     }
 
-    /// In how many waves this node takes part: in its own, or in those of others. One peer may take up
-    /// half of these.
+    /// How many waves this node takes part in: its own, or those of others. One peer may take up half of
+    /// these.
     fn taking_part(&self, from: Option<&NodeId>) -> usize {
         let Some(from) = from else {
             return self.out.values().filter(|part| part.parent.is_none()).count();
@@ -257,7 +258,7 @@ impl Waves {
         all.max(2 * of_it)
     }
 
-    /// Counts the waves of others: each is passed on to everybody.
+    /// Counts the waves of others: each is passed on to all links.
     fn may_join(&mut self, now: Time) -> bool {
         let most = f64::from(WAVES_PER_SECOND);
         let (left, at) = self.joins.unwrap_or((most, now));
@@ -276,13 +277,13 @@ impl Waves {
     }
 }
 
-/// The answer of one who was, or is, counted elsewhere.
+/// The answer of a node that was, or is, counted elsewhere.
 fn nobody(to: &NodeId, (origin, id): Key, complete: bool) -> Swell {
     let echo = Echo { origin, id, have: 0, lack: 0, behind: Vec::new(), complete };
     Swell::Answer(to.clone(), echo)
 }
 
-/// For how long a wave that is over is remembered.
+/// How long a wave that is over is remembered.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
@@ -401,7 +402,7 @@ mod tests {
             assert_eq!(swells.iter().any(incomplete), id >= WAVES_MAX as u64);
         }
         assert_eq!(waves.out.len(), WAVES_MAX);
-        // Its own are over at once if they are too many, and not held up by others.
+        // Its own waves are over at once if they are too many, and those of others do not hold them up.
         for n in 0..2 * WAVES_MAX {
             let about = (Generation(1), Version(1));
             let (_, swells) = waves.begin(now, &node(0), about, links(), Duration::from_secs(1));

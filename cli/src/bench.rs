@@ -1,8 +1,8 @@
-//! `gossipmonger bench`: how fast this is.
+//! `gossipmonger bench`: performance measurements.
 //!
-//! `join`, `spread`, `load`, `bulk` and `fail` have the command line and the output by which other cluster
-//! libraries are measured beside this one; `throughput`, `exchange` and `flow` are our own. Each prints
-//! one JSON object as its last line. docs/benchmarks.md says what the figures mean.
+//! `join`, `spread`, `load`, `bulk` and `fail` use the command line and output of the benchmarks of other cluster
+//! libraries; `throughput`, `exchange` and `flow` are our own. Each prints one JSON object as its last line.
+//! docs/benchmarks.md explains the figures.
 //!
 //! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
 
@@ -113,7 +113,7 @@ struct Common {
 /// Measures, and prints the result as one line of JSON.
 ///
 /// # Errors
-/// Exit 2 for arguments out of range; 1 for nodes that cannot start, and for a measurement that is void.
+/// Exit 2 for arguments out of range; 1 if nodes cannot start, or the measurement is void.
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
@@ -152,7 +152,7 @@ async fn measure(what: What) -> Result<Report, CliError> {
 }
 
 impl Common {
-    /// With at least so many nodes.
+    /// Refuses fewer nodes than this.
     fn check(self, nodes_min: usize) -> Result<Self, CliError> {
         if let Some(mode) = self.mode.as_deref().filter(|mode| *mode != "default") {
             return Err(CliError::usage(format!(
@@ -201,12 +201,12 @@ fn seconds_in_range(name: &str, seconds: u64, least: usize) -> Result<(), CliErr
     in_range(name, usize::try_from(seconds).unwrap_or(usize::MAX), least, SECONDS_MAX)
 }
 
-/// Starts all nodes, node 0 as seed of the others, and waits until all have all for live.
+/// Starts all nodes, with node 0 as seed of the others, and waits until each considers all others live.
 async fn join_all(common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
     join_first(common.nodes, common, out).await
 }
 
-/// The same with the first ones only.
+/// The same for the first nodes only.
 async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<Cluster, CliError> {
     let mut cluster = Cluster::new(common.settings())?;
     let resident = machine::resident_bytes();
@@ -238,13 +238,13 @@ async fn join_first(nodes: usize, common: &Common, out: &mut Report) -> Result<C
     Ok(cluster)
 }
 
-/// What the nodes did in this phase, into the report and for people.
+/// Writes the work of the nodes in this phase into the report, and prints it for people.
 fn report_work(phase: &str, nodes: usize, counts: &Counts, out: &mut Report) {
     counts.report_per_node(phase, nodes, out);
     println!("{phase}: {}", counts.describe_per_node(nodes));
 }
 
-/// Polls until it is so. Returns the seconds on `watch` then; `None` if that took too long.
+/// Polls until the condition holds. Returns the seconds on `watch` then; `None` if that took too long.
 async fn until(
     watch: &Stopwatch,
     timeout: Duration,
@@ -267,12 +267,12 @@ fn rounded(value: f64, digits: i32) -> Value {
     json!((value * factor).round() / factor)
 }
 
-/// As many as all others are measured with.
+/// The same number as for the other libraries.
 const WORKERS: usize = 2;
 const BASE_PORT: u16 = 20_000;
 const NODES_MAX: usize = 1_000;
 const SECONDS_MAX: usize = 86_400;
 const JOIN_POLL: Duration = Duration::from_millis(5);
-/// The tail of the joining passes before anything else is measured.
+/// Work that follows the joining ends before anything else is measured.
 const SETTLE: Duration = Duration::from_secs(2);
 const MIB: f64 = 1_048_576.0;

@@ -1,7 +1,7 @@
-//! How fast a large state arrives, what that costs, and whether anybody is missed meanwhile.
+//! How fast a large state arrives, what that costs, and whether a node is missed meanwhile.
 //!
-//! Either one node writes while the others listen, or (`--late`) the state is there before the last
-//! node starts, which then catches up with all of it.
+//! Either one node writes while the others listen, or (`--late`) the state exists before the last node starts, which
+//! then catches up.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -40,7 +40,7 @@ pub(super) struct Args {
     bystanders: usize,
 }
 
-/// Moves a state and measures.
+/// Transfers a state and measures.
 pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     let Args { late, bystanders, .. } = *args;
     let (common, keys) = args.check()?;
@@ -124,19 +124,19 @@ pub(super) async fn bulk(args: &Args) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// What was moved, over all receivers.
+/// What was transferred, over all receivers.
 #[derive(Clone, Copy, Debug)]
 struct Moved {
     wanted: usize,
-    /// Values found at the end that are those that were set.
+    /// Values at the end that equal those that were set.
     right: usize,
-    /// Entries that came, those known already included.
+    /// Entries that arrived, including those that were known already.
     entries: u64,
     complete: bool,
 }
 
 impl Moved {
-    /// All of it has to have come, over the network and not otherwise.
+    /// The whole state must have arrived, and over the network.
     fn faults(&self) -> Faults {
         let Self { wanted, right, entries, complete } = *self;
         let mut faults = Faults::default();
@@ -153,7 +153,7 @@ impl Moved {
 }
 
 impl Args {
-    /// With the number of nodes and of keys that there are to be.
+    /// Checks the numbers of nodes and keys.
     fn check(&self) -> Result<(Common, usize), CliError> {
         in_range("bystanders", self.bystanders, 0, 98)?;
         let common = Common { nodes: self.bystanders + 2, ..self.common.clone() };
@@ -164,13 +164,13 @@ impl Args {
     }
 }
 
-/// What was seen while it went on.
+/// What was seen during the transfer.
 #[derive(Debug, Default)]
 struct Seen {
     resident: u64,
-    /// Bytes that were sent to those who pull, and not yet applied by them.
+    /// Bytes sent to the pulling nodes that they have not applied yet.
     in_flight: u64,
-    /// When a node last heard another, and for how long it had not before.
+    /// When each node last heard each other one.
     heard: BTreeMap<(usize, NodeId), Time>,
     silences: Vec<f64>,
 }
@@ -179,7 +179,7 @@ impl Seen {
     fn look(&mut self, cluster: &Cluster) {
         self.resident = self.resident.max(machine::resident_bytes());
         let count = |counter| cluster.running().map(|(_, node)| node.counters().get(counter)).sum();
-        // In this order: what is taken between the two is not in flight any more.
+        // In this order: what a node applies between the two reads is no longer in flight.
         let sent: u64 = count(Counter::BulkBytesSent);
         let taken: u64 = count(Counter::BulkBytesTaken);
         self.in_flight = self.in_flight.max(sent.saturating_sub(taken));
@@ -193,7 +193,7 @@ impl Seen {
         }
     }
 
-    /// All silences, those that last until now included.
+    /// All silences, including those that still last.
     fn silences(mut self, cluster: &Cluster) -> Vec<f64> {
         for ((index, _), heard) in &self.heard {
             let now = cluster.node(*index).map(|node| node.snapshot().now());
@@ -216,7 +216,7 @@ fn received(cluster: &Cluster) -> u64 {
     cluster.running().map(|(_, node)| counted(node)).sum()
 }
 
-/// In batches as large as they may be, with the numbers of the values in the order of the keys.
+/// The writes in batches of the largest size, and the numbers of the values in the order of the keys.
 fn batches(keys: usize, bytes: usize) -> (Vec<u64>, Vec<Vec<Write>>) {
     let (mut batches, mut size, mut numbers) = (vec![Vec::new()], 0, Vec::with_capacity(keys));
     for index in 0..keys {
@@ -237,7 +237,7 @@ fn key(index: usize) -> String {
     format!("key-{index:08}")
 }
 
-/// How many values of the first node this one holds as they were set.
+/// How many values of the first node this node holds unchanged.
 fn right(cluster: &Cluster, index: usize, numbers: &[u64]) -> usize {
     let Some(node) = cluster.node(index) else { return 0 };
     let (snapshot, owner) = (node.snapshot(), cluster.name(0));
@@ -256,10 +256,10 @@ async fn set_bulk(node: Option<&Gossipmonger>, batches: Vec<Vec<Write>>) -> Resu
     Ok(())
 }
 
-/// Of `key-00000000`.
+/// The length of `key-00000000`.
 const KEY_BYTES: usize = 12;
 const POLL: Duration = Duration::from_millis(2);
-/// What is void if not all of it came. What did come is still told.
+/// Void if a part of the state did not arrive. How much arrived is still reported.
 const FIGURES: [&str; 8] = [
     "bulk_s",
     "keys_per_s",

@@ -1,5 +1,5 @@
-//! The nodes that are measured, all in this process, each whole: its own certificate, endpoint and
-//! actors, and the default settings but for the interval.
+//! The nodes that are measured, all in this process. Each is complete: its own certificate, endpoint and actors, with
+//! default settings except for the interval.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ pub(super) struct Settings {
     pub(super) base_port: u16,
 }
 
-/// Which node has a name.
+/// The index of the node with a name.
 pub(super) type Indices = BTreeMap<NodeId, usize>;
 
 /// All nodes.
@@ -43,7 +43,7 @@ pub(super) struct Cluster {
     names: Vec<NodeId>,
     indices: Arc<Indices>,
     nodes: Vec<Option<Node>>,
-    /// Of nodes that were stopped: their sockets stay bound.
+    /// The networks of stopped nodes: their sockets stay bound.
     silenced: Vec<Arc<QuicNetwork>>,
 }
 
@@ -69,13 +69,13 @@ impl Settings {
 
     fn apply(&self, config: &mut Config) {
         config.gossip_interval = self.interval.unwrap_or(config.gossip_interval);
-        // All nodes have one address here, and one process to share the limits of a host.
+        // All nodes share one address here, and one process, so they share the limits of a host.
         config.quic.handshakes_per_source = HANDSHAKES_PER_SOURCE;
     }
 }
 
 impl Cluster {
-    /// Makes the certificates; starts nobody.
+    /// Makes the certificates; starts no node.
     pub(super) fn new(settings: Settings) -> Result<Self, CliError> {
         let authority = Throwaway::new("bench")?;
         let mut credentials = Vec::with_capacity(settings.nodes);
@@ -90,7 +90,7 @@ impl Cluster {
         Ok(Self { settings, credentials, names, indices, nodes: Vec::new(), silenced: Vec::new() })
     }
 
-    /// Starts the next node, which is this one.
+    /// Starts the next node; `index` is its index.
     pub(super) async fn start(&mut self, index: usize) -> Result<(), CliError> {
         let (mut config, transport) = self.credentials[index].config()?;
         self.settings.apply(&mut config);
@@ -107,7 +107,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts all of them.
+    /// Starts all nodes.
     pub(super) async fn start_all(&mut self) -> Result<(), CliError> {
         for index in 0..self.settings.nodes {
             self.start(index).await?;
@@ -134,10 +134,10 @@ impl Cluster {
         running.filter_map(|(index, node)| Some((index, &node.as_ref()?.node)))
     }
 
-    /// Whether all nodes that run have each other for live.
+    /// Whether every running node considers all others live.
     pub(super) fn is_full(&self) -> bool {
         let running: Vec<_> = self.running().map(|(index, _)| self.name(index)).collect();
-        // Counting is cheap, and nearly always enough to say no.
+        // Counting is cheap, and nearly always enough for a no.
         self.running().all(|(_, node)| node.snapshot().live().count() >= running.len())
             && self.running().all(|(_, node)| {
                 let snapshot = node.snapshot();
@@ -146,7 +146,7 @@ impl Cluster {
             })
     }
 
-    /// What all running nodes have counted, together; what is zero is left out.
+    /// The sums of the counters of all running nodes, without zeros.
     pub(super) fn counters_json(&self) -> Json {
         let mut sums = BTreeMap::<String, u64>::new();
         for (_, node) in self.running() {
@@ -162,17 +162,17 @@ impl Cluster {
         json!(sums)
     }
 
-    /// How many each has for live, itself included.
+    /// How many nodes each considers live, including itself.
     pub(super) fn live_counts(&self) -> Vec<usize> {
         self.running().map(|(_, node)| node.snapshot().live().count()).collect()
     }
 
-    /// What all running nodes have counted, together.
+    /// The sums of the counters of all running nodes.
     pub(super) fn counts(&self) -> Counts {
         Counts::of(self.running().map(|(_, node)| node))
     }
 
-    /// Whether a node shows this value of another's key, by its number, or a later one.
+    /// Whether a node shows this value of another node's key, by its number, or a later one.
     pub(super) fn has(&self, node: &Gossipmonger, origin: usize, key: &str, number: u64) -> bool {
         let snapshot = node.snapshot();
         let value = snapshot.get(self.name(origin), key);
@@ -195,6 +195,6 @@ impl Node {
     }
 }
 
-/// What [`Config`] says.
+/// The default of [`Config`].
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 const HANDSHAKES_PER_SOURCE: u32 = 100_000;

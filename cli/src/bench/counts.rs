@@ -1,4 +1,4 @@
-//! What nodes have counted. What is above the least that a job takes is work that was wasted.
+//! The counters of nodes. Whatever exceeds the least work for a job is wasted work.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use gossipmonger::{Gossipmonger, protocol::route::Counter};
 
 use super::{Report, rounded};
 
-/// The counters of some nodes, added up.
+/// The sums of the counters of some nodes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts(BTreeMap<Counter, u64>);
 
 impl Counts {
-    /// What these have counted so far.
+    /// The present counters of these nodes.
     pub(super) fn of<'a>(nodes: impl IntoIterator<Item = &'a Gossipmonger>) -> Self {
         let mut sums = BTreeMap::new();
         for node in nodes {
@@ -22,7 +22,7 @@ impl Counts {
         Self(sums)
     }
 
-    /// Several, added up.
+    /// The sum of several.
     pub(super) fn sum<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut sums = BTreeMap::new();
         for (counter, count) in all.into_iter().flat_map(|counts| &counts.0) {
@@ -31,7 +31,7 @@ impl Counts {
         Self(sums)
     }
 
-    /// What has been counted since.
+    /// The difference to an earlier state.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let since = |(counter, count): (&Counter, &u64)| {
             (*counter, count.saturating_sub(earlier.get(*counter)))
@@ -43,7 +43,7 @@ impl Counts {
         self.0.get(&counter).copied().unwrap_or(0)
     }
 
-    /// What the work cost by its parts, each divided by `by`: name and figure.
+    /// The cost of the work by its parts, each divided by `by`: name and figure.
     pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 11] {
         let sum = |counters: &[Counter]| {
             counters.iter().map(|counter| self.get(*counter)).sum::<u64>() as f64 / by
@@ -54,9 +54,9 @@ impl Counts {
             ("handshakes_failed", sum(&[Counter::HandshakesFailed])),
             ("gossip_sent", sum(&[Counter::GossipSent])),
             ("gossip_received", sum(&[Counter::GossipReceived])),
-            // Frames that were dropped before they were decoded, since they had nothing new.
+            // Frames dropped before they were decoded, since they contained nothing new.
             ("gossip_duplicates", sum(&[Counter::GossipDuplicates])),
-            // Items of the other frames that had nothing new: a frame has many.
+            // Items of the other frames that were not new: a frame has many.
             ("news_repeated", sum(&[Counter::PushesRepeated])),
             ("repairs", sum(&[Counter::ExchangesInitiated, Counter::Grafts])),
             ("exchanges_failed", sum(&[Counter::ExchangesFailed])),
@@ -65,7 +65,7 @@ impl Counts {
         ]
     }
 
-    /// The work of one node in the mean, as figures whose names begin with `prefix`.
+    /// The mean work of one node, as figures whose names begin with `prefix`.
     pub(super) fn report_per_node(&self, prefix: &str, nodes: usize, out: &mut Report) {
         for (name, figure) in self.work(nodes.max(1) as f64) {
             out.insert(format!("{prefix}_{name}_per_node"), rounded(figure, 2));

@@ -1,8 +1,8 @@
-//! How many exchanges two nodes complete a second, and how many bytes that moves.
+//! How many exchanges two nodes complete a second, and how many bytes that takes.
 //!
-//! With `--delta-bytes` every exchange carries one update of that size; without, both know all that
-//! the other knows, and what is measured is the digests' way. The nodes push nothing meanwhile, and begin an
-//! exchange only when they are told to.
+//! With `--delta-bytes` every exchange carries one update of that size; without, each node knows all that the other
+//! knows, and the benchmark measures the exchange of digests. The nodes push nothing meanwhile, and begin an exchange
+//! only on command.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,7 +65,7 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
     }
     seconds_in_range("seconds", args.seconds, 1)?;
     let pair = Pair::start(args).await?;
-    // The first ones open the connection and grow its windows.
+    // The first exchanges open the connection and grow its windows.
     pair.run(args, WARM_UP).await?;
     let (cpu, wire) = (machine::cpu_seconds(), machine::loopback());
     let (near, far) = (Counts::of([&pair.from]), Counts::of([&pair.to]));
@@ -74,7 +74,7 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
     let seconds = watch.seconds();
     let (cpu, wire) = (machine::cpu_seconds() - cpu, machine::loopback().since(&wire));
     let near = Counts::of([&pair.from]).since(&near);
-    // What is on its way to the other end's counters.
+    // The other end may still have to count the last ones.
     let answered = || Counts::of([&pair.to]).since(&far).get(Counter::ExchangesAnswered) >= done;
     until(&Stopwatch::start(), DRAIN, POLL, answered).await;
     let far = Counts::of([&pair.to]).since(&far);
@@ -118,26 +118,26 @@ pub(super) async fn exchange(args: &Args) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// What both ends have counted.
+/// The counters of both ends.
 #[derive(Clone, Copy, Debug)]
 struct Ran {
-    /// As the one who begins.
+    /// Exchanges that the initiator completed.
     done: u64,
     failed: u64,
     answered: u64,
-    /// Applied by the one who answers.
+    /// Entries that the responder applied.
     entries: u64,
-    /// Frames of gossip that came to it outside of exchanges.
+    /// Gossip frames that the responder received outside of exchanges.
     pushed: u64,
     /// Whether each exchange carries an update.
     updates: bool,
     wire_bytes: u64,
-    /// That each exchange needs: a digest, and the update.
+    /// The least bytes of an exchange: a digest, and the update.
     least_bytes: u64,
 }
 
 impl Ran {
-    /// Both ends have to have run each exchange, and it has to have carried what it is said to carry.
+    /// Both ends must have run each exchange, and it must have carried what it should.
     fn faults(&self) -> Faults {
         let Self { done, failed, answered, entries, pushed, .. } = *self;
         let mut faults = Faults::default();
@@ -159,7 +159,7 @@ impl Ran {
     }
 }
 
-/// Two nodes that gossip only when they are told to.
+/// Two nodes that gossip only on command.
 struct Pair {
     from: Gossipmonger,
     to: Gossipmonger,
@@ -189,7 +189,7 @@ impl Pair {
         Ok(Self { from, to, reins: near })
     }
 
-    /// Runs exchanges for so long. Returns how many went through.
+    /// Runs exchanges for this time. Returns how many succeeded.
     async fn run(&self, args: &Args, time: Duration) -> Result<u64, CliError> {
         match args.delta_bytes {
             0 => self.run_digests(args.concurrency as u64, time).await,
@@ -270,7 +270,7 @@ impl Pair {
     }
 }
 
-/// News of nodes that have left: they are in every digest, and nobody dials them.
+/// State of nodes that have left: they are in every digest, and no node dials them.
 fn strangers(count: usize) -> Result<Delta, CliError> {
     let stranger = |index: usize| -> Result<NodeDelta, CliError> {
         let node = NodeId::new(&format!("stranger-{index}")).map_err(CliError::failed)?;
@@ -313,13 +313,13 @@ async fn start(
     seed: Option<String>,
 ) -> Result<(Gossipmonger, Reins), CliError> {
     let (mut config, _) = authority.issue(name, "here")?.config()?;
-    // The strangers of the digest have signed nothing.
+    // The strangers in the digest have no signatures.
     config.signing = Signing::Off;
     config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
     config.seeds = seed.into_iter().collect();
-    // Nothing but what we begin.
+    // No exchanges but those of the benchmark.
     config.gossip_interval = INTERVAL;
-    // As many as there can be is what is measured.
+    // The benchmark measures the highest rate.
     config.quic.exchanges_per_peer = 1 << 20;
     let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
     let reins = Reins::of(&node);
@@ -334,7 +334,7 @@ const FIGURES: [&str; 6] = [
     "wire_packets_per_exchange",
     "cpu_us_per_exchange",
 ];
-/// The longest there is.
+/// The longest interval that the configuration allows.
 const INTERVAL: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(10);

@@ -1,7 +1,7 @@
-//! How soon silence is noticed, and how often somebody is suspected or called dead who is not.
+//! How soon a silent node is noticed, and how often a running node is suspected or called dead.
 //!
-//! What every node thinks is taken from its own events, stamped as they arrive, and not looked up again
-//! and again: a thousand snapshots a second would be the load under which the nodes are measured.
+//! The benchmark takes every node's opinions from its events, stamped as they arrive, and does not poll: a thousand
+//! snapshots a second would be a load on the nodes under measurement.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{error::CliError, stopwatch::Stopwatch};
 
-/// Lets the cluster settle, silences one node, and later five at once. Node 0, the seed, stays.
+/// Lets the cluster settle, silences one node, and later five at once. Node 0, the seed, keeps running.
 pub(super) async fn fail(common: &Common) -> Result<Report, CliError> {
     let mut out = common.report("fail");
     let mut cluster = join_all(common, &mut out).await?;
@@ -49,14 +49,14 @@ pub(super) async fn fail(common: &Common) -> Result<Report, CliError> {
     out.insert("false_death_targets".into(), views.falsely.dead.len().into());
     out.insert("false_suspicions_total".into(), views.falsely.suspicions.into());
     out.insert("false_suspicion_targets".into(), views.falsely.suspected.len().into());
-    // Others look at the views that often; here every node tells what it thinks when it does.
+    // Other benchmarks poll the views at this interval; here every node reports its opinions as they change.
     out.insert("poll_ms".into(), 0.into());
     out.insert("events_missed".into(), views.missed.into());
     out.insert("counters".into(), cluster.counters_json());
     Ok(out)
 }
 
-/// What each node has counted so far.
+/// The counters of each node at one moment.
 struct Counters(Vec<Counts>);
 
 impl Counters {
@@ -64,7 +64,7 @@ impl Counters {
         Self(cluster.running().map(|(_, node)| Counts::of([node])).collect())
     }
 
-    /// How many nodes still run, and what those have counted since.
+    /// How many nodes still run, and their work since then.
     fn since(&self, cluster: &Cluster) -> (usize, Counts) {
         let running = || cluster.running().filter(|(index, _)| *index < self.0.len());
         let earlier = Counts::sum(running().map(|(index, _)| &self.0[index]));
@@ -72,7 +72,7 @@ impl Counters {
     }
 }
 
-/// What came of one stop: when they were suspected at the least, and when they were dead.
+/// The result of one stop: when the victims were at least suspect, and when they were dead.
 #[derive(Clone, Debug)]
 struct Stopped {
     victims: usize,
@@ -96,7 +96,7 @@ impl Stopped {
             faults.judge(part, &figures);
             faults.judge(out, &[]);
             if noticed.already > 0 {
-                // Somebody thought so before the stop.
+                // An observer had this opinion before the stop.
                 part.insert("first_s".into(), Value::Null);
             }
         }
@@ -104,7 +104,7 @@ impl Stopped {
         out.insert(format!("fail{count}"), dead.into());
     }
 
-    /// Nodes have to have been stopped, and all others have to have noticed it after that.
+    /// Nodes must have been stopped, and all others must have noticed it after that.
     fn faults(&self, count: usize, noticed: &Noticed) -> Faults {
         let mut faults = Faults::default();
         faults.require(self.victims == count, || {
@@ -148,7 +148,7 @@ async fn stop(
     Stopped { victims: victims.len(), suspect, dead, false_suspicions, false_deaths }
 }
 
-/// When it was noticed by the first, and when by all, that some have stopped.
+/// When the first observer noticed the stop, and when all had.
 #[derive(Clone, Debug)]
 struct Noticed {
     thought: Thought,
@@ -173,12 +173,12 @@ impl Noticed {
         }
     }
 
-    /// In so many views it is so, after this time.
+    /// After this time, so many views agree.
     fn update(&mut self, after: Duration, noticed: usize) {
         if noticed > 0 {
             self.first.get_or_insert(after);
         }
-        // What two nodes tell at about the same time may come in either order.
+        // Reports of two nodes at about the same time may arrive in either order.
         self.last = self.last.max(after);
         if noticed == self.pairs {
             self.all.get_or_insert(self.last);
@@ -198,18 +198,18 @@ impl Noticed {
     }
 }
 
-/// What a node thinks of another, from good to bad.
+/// A node's opinion of another, from good to bad.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Thought {
     #[default]
     Unknown,
     Live,
     Suspect,
-    /// Or left, which nobody does here.
+    /// Or left, which no node does here.
     Dead,
 }
 
-/// Somebody thinks so now.
+/// An observer has changed its opinion.
 #[derive(Clone, Copy, Debug)]
 struct Thinks {
     /// On the watch of [`Views`].
@@ -217,11 +217,11 @@ struct Thinks {
     observer: usize,
     target: usize,
     thought: Thought,
-    /// So many events are lost that came before.
+    /// The number of lost events before this one.
     missed: u64,
 }
 
-/// Who thinks what of whom.
+/// The opinions of all nodes about all others.
 #[derive(Debug)]
 struct Views {
     watch: Stopwatch,
@@ -233,13 +233,13 @@ struct Views {
     missed: u64,
 }
 
-/// What was thought of running nodes.
+/// Wrong opinions about running nodes.
 #[derive(Debug, Default)]
 struct Falsely {
-    /// Times that somebody who had one of them for live began to suspect it.
+    /// Times that an observer began to suspect a node that it had considered live.
     suspicions: usize,
     suspected: BTreeSet<usize>,
-    /// Times that somebody no longer had one of them for live or suspect.
+    /// Times that an observer called a node dead that it had considered live or suspect.
     deaths: usize,
     dead: BTreeSet<usize>,
 }
@@ -262,16 +262,16 @@ impl Views {
         self.runs.iter().enumerate().filter_map(|(index, runs)| runs.then_some(index))
     }
 
-    /// Takes in what is told within this time.
+    /// Processes all reports within this time.
     async fn follow_for(&mut self, time: Duration) {
         let end = self.watch.elapsed() + time;
         while self.next(end.saturating_sub(self.watch.elapsed())).await.is_ok() {}
     }
 
-    /// Takes in the next thing that is told, and says when that was.
+    /// Processes the next report, and returns its time.
     async fn next(&mut self, wait: Duration) -> Result<Duration, Elapsed> {
         let Some(news) = timeout(wait, self.news.recv()).await? else {
-            // Nobody tells any more: the time passes without news.
+            // No node reports any more: the time passes without news.
             return timeout(wait, std::future::pending()).await;
         };
         self.missed += news.missed;
@@ -283,7 +283,7 @@ impl Views {
         Ok(news.at)
     }
 
-    /// In how many views of running nodes these are thought of so badly.
+    /// In how many views of running nodes these targets are in such a state or a worse one.
     fn held(&self, targets: &[usize], thought: Thought) -> usize {
         let views = self.running().map(|observer| &self.thoughts[observer]);
         views.map(|view| targets.iter().filter(|target| view[**target] >= thought).count()).sum()
@@ -303,7 +303,7 @@ impl Falsely {
     }
 }
 
-/// Tells what one node thinks.
+/// Reports the opinions of one node.
 struct Teller {
     watch: Stopwatch,
     observer: usize,
@@ -330,7 +330,7 @@ impl Teller {
         }
     }
 
-    /// Tells everything, since events were missed or nothing was told yet.
+    /// Reports all opinions, since events were missed or nothing was reported yet.
     fn tell_all(&self, node: &Gossipmonger, mut missed: u64) {
         for peer in node.snapshot().peers() {
             let thought = match peer.state {
@@ -350,15 +350,15 @@ impl Teller {
     fn send(&self, peer: &NodeId, thought: Thought, missed: u64) {
         if let Some(target) = self.indices.get(peer) {
             let (at, observer, target) = (self.watch.elapsed(), self.observer, *target);
-            // Nobody listens when the measurement is over.
+            // The receiver is gone after the measurement.
             let _ = self.tell.send(Thinks { at, observer, target, thought, missed });
         }
     }
 }
 
-/// So many nodes are stopped, one after the other and at once.
+/// This many nodes are stopped: first one, then several at once.
 const STOPS: [usize; 2] = [1, 5];
-/// The seed, all that are stopped, and one more to notice it.
+/// The seed, all stopped nodes, and one more that notices them.
 pub(super) const NODES_MIN: usize = 8;
 /// The survivors settle before the next stop.
 const PAUSE: Duration = Duration::from_secs(5);

@@ -1,19 +1,19 @@
 //! A measurement counts only if the work that it measures was done.
 //!
-//! Each benchmark states what must be true of its result, as a pure function of what was counted. If one
-//! of these does not hold, the figures that rest on it become null, `void` says why, and the command fails.
+//! Each benchmark states the conditions for its result, as a pure function of its counters. If one does not hold, the
+//! figures that depend on it become null, `void` gives the reason, and the command fails.
 
 use serde_json::Value;
 
 use super::Report;
 use crate::error::CliError;
 
-/// What was not done, in words. Nothing: the measurement counts.
+/// What was not done, in words. Empty: the measurement counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Faults(Vec<String>);
 
 impl Faults {
-    /// If this does not hold, the measurement is void.
+    /// If this condition does not hold, the measurement is void.
     pub(super) fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
             self.0.push(otherwise());
@@ -34,8 +34,7 @@ impl Faults {
         self.0.is_empty()
     }
 
-    /// Writes `void` into the report; if the measurement is void, its figures become null. Figures that
-    /// are not there yet are added.
+    /// Writes `void` into the report; if the measurement is void, its figures become null. Missing figures are added.
     pub(super) fn judge(&self, out: &mut Report, figures: &[&str]) {
         if self.is_empty() {
             out.entry(VOID).or_insert(Value::Null);
@@ -49,7 +48,7 @@ impl Faults {
         out.insert(VOID.into(), all.0.into());
     }
 
-    /// Fails if the report is of a void measurement.
+    /// Fails if the report describes a void measurement.
     pub(super) fn check(out: &Report) -> Result<(), CliError> {
         let faults = Self::of(out);
         if faults.is_empty() {

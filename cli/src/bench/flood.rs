@@ -1,4 +1,4 @@
-//! How a cluster fares while somebody floods one of its nodes with handshakes that never go on.
+//! How a cluster performs while an attacker floods one of its nodes with handshakes that never go on.
 
 use std::{
     io::ErrorKind,
@@ -35,7 +35,7 @@ pub(super) struct Args {
     addresses: usize,
 }
 
-/// Measures the spread of changes before, and then while node 0 is flooded.
+/// Measures the spread of changes before the flood, and then while node 0 is flooded.
 pub(super) async fn flood(args: Args) -> Result<Report, CliError> {
     in_range("rate", args.rate, 1, 1_000_000)?;
     in_range("addresses", args.addresses, 1, ADDRESSES_MAX)?;
@@ -99,7 +99,7 @@ fn total(cluster: &super::Cluster, counter: Counter) -> u64 {
     cluster.running().map(|(_, node)| node.counters().get(counter)).sum()
 }
 
-/// What somebody sends before he knows anything of the cluster but an address: a stranger's flight.
+/// The first flight of a stranger, who knows only an address of the cluster.
 async fn forge() -> Result<Forge, CliError> {
     let wire = tokio::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let (identity, roots) = Throwaway::new("stranger")?.issue("x", "here")?.parts()?;
@@ -109,7 +109,7 @@ async fn forge() -> Result<Forge, CliError> {
     let connecting = client.connect_with(config, wire.local_addr()?, SERVER_NAME);
     let _connecting = connecting.map_err(CliError::failed)?;
     let mut flight = Vec::new();
-    // The keys of the post-quantum exchange take it beyond one datagram.
+    // The keys of the post-quantum exchange make it longer than one datagram.
     while flight.len() < 2 {
         let mut datagram = vec![0; 2_048];
         let received = tokio::time::timeout(RECORDING, wire.recv(&mut datagram)).await;
@@ -125,28 +125,28 @@ struct Attack {
     thread: std::thread::JoinHandle<Sent>,
 }
 
-/// What a flood has sent, and got.
+/// What a flood has sent and received.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
-    /// Those of which every datagram was handed to the network.
+    /// Flights of which the network accepted every datagram.
     flights: u64,
-    /// Those of which some datagram was not.
+    /// Flights of which the network refused a datagram.
     unsent: u64,
     bytes: u64,
     answered: u64,
-    /// Seconds of the thread's own.
+    /// CPU seconds of the flooding thread.
     cpu: f64,
 }
 
 impl Sent {
-    /// A flood has to have reached its target, which met so many of the handshakes.
+    /// A flood must have reached its target, which must have seen some of the handshakes.
     fn faults(&self, met: u64) -> Faults {
         let mut faults = Faults::default();
         faults.require(self.flights > 0, || "no handshake was begun".to_owned());
         faults.require(met > 0, || {
             format!("node 0 met none of {} handshakes that were begun", self.flights)
         });
-        // A datagram of a first flight has 1,200 bytes at the least (RFC 9000 section 14.1).
+        // A datagram of a first flight has at least 1,200 bytes (RFC 9000 section 14.1).
         faults.require(self.bytes >= self.flights * INITIAL_BYTES_MIN, || {
             format!("{} first flights do not fit {} bytes", self.flights, self.bytes)
         });
@@ -164,7 +164,7 @@ impl Attack {
         let mut sockets = Vec::with_capacity(addresses);
         for n in 0..addresses {
             let [.., high, low] = (n + 1).to_be_bytes();
-            // Systems other than Linux have one address of loopback only.
+            // Systems other than Linux have only one loopback address.
             let socket = UdpSocket::bind((Ipv4Addr::new(127, 7, high, low), 0))
                 .or_else(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))?;
             socket.set_nonblocking(true)?;
@@ -201,13 +201,13 @@ fn rain(
             let mut whole = true;
             let flight = forge.flight(number).unwrap_or_default();
             for datagram in &flight {
-                // What finds no room is lost, as on any network.
+                // Datagrams that find no room are lost, as on any network.
                 let bytes = socket.send_to(datagram, to).unwrap_or(0);
                 sent.bytes += bytes as u64;
                 whole &= bytes == datagram.len();
             }
             *(if whole && !flight.is_empty() { &mut sent.flights } else { &mut sent.unsent }) += 1;
-            // Whatever was answered to this address before.
+            // All answers to this address so far.
             while let Ok(received) = socket.recv(&mut answer) {
                 sent.answered += received as u64;
             }
@@ -237,7 +237,7 @@ const FIGURES: [&str; 6] = [
     "cpu_cores_of_the_flood",
 ];
 const INITIAL_BYTES_MIN: u64 = 1_200;
-/// The last byte of their addresses is not to run out.
+/// The last byte of the addresses must not overflow.
 const ADDRESSES_MAX: usize = 4_000;
 const RECORDING: Duration = Duration::from_secs(5);
 const PACE: Duration = Duration::from_millis(1);

@@ -65,7 +65,7 @@ pub(super) fn flow(args: &Args) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// Under each scheme something has to have been written and told, and copies have to have lacked it.
+/// Under each scheme owners must have written and sent entries, and copies must have lacked some.
 fn faults(scheme: &str, samples: &[Sample], summary: &Summary) -> Faults {
     let mut faults = Faults::default();
     let Summary { told_per_s, max_s, written_max_s, .. } = *summary;
@@ -121,7 +121,7 @@ fn line(scheme: Scheme, summary: &Summary) -> String {
     )
 }
 
-/// One plot a figure, a line a scheme.
+/// One plot for each figure, one line for each scheme.
 fn draw(dir: &Path, settings: &Settings, runs: &[Run]) -> Result<(), CliError> {
     fs::create_dir_all(dir).map_err(|error| {
         CliError::failed(format!("cannot make the directory {}: {error}", dir.display()))

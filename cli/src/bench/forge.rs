@@ -1,8 +1,7 @@
-//! First packets of QUIC handshakes by the thousand: one recorded flight, sealed anew for each.
+//! Thousands of first packets of QUIC handshakes: one recorded flight, encrypted again for each.
 //!
-//! What keeps an attacker from more is not the making of such packets: their keys follow from a
-//! connection id that is in the open (RFC 9001 section 5.2). Only the connection id is another one each
-//! time, so all that the packets say is what a real client has said.
+//! Making such packets is not what limits an attacker: their keys follow from a connection id that is public (RFC 9001
+//! section 5.2). Only the connection id differs each time, so the content of the packets is that of a real client.
 
 use std::ops::Range;
 
@@ -29,7 +28,7 @@ struct Initial {
 }
 
 impl Forge {
-    /// Takes what a client has sent before anything was answered; `None` if it is nothing of the kind.
+    /// Takes what a client sent before it got an answer; `None` if that is not a first flight.
     pub(crate) fn new(flight: &[Vec<u8>]) -> Option<Self> {
         let suite = TLS13_AES_128_GCM_SHA256.tls13()?.quic_suite()?;
         let len = destination(flight.first()?)?.len();
@@ -37,7 +36,7 @@ impl Forge {
         Some(Self { suite, initials: opened.collect::<Option<_>>()?, len })
     }
 
-    /// The flight with a connection id that follows from a number.
+    /// The flight with a connection id derived from a number.
     pub(crate) fn flight(&self, number: u64) -> Option<Vec<Vec<u8>>> {
         let id: Vec<u8> = number.to_be_bytes().into_iter().cycle().take(self.len).collect();
         self.initials.iter().map(|initial| initial.seal(self.suite, &id)).collect()
@@ -64,7 +63,7 @@ impl Initial {
     }
 }
 
-/// Takes the protection off a client's first packet, which has to be all of its datagram.
+/// Removes the protection of a client's first packet, which must fill its datagram.
 fn open(suite: Suite, datagram: &[u8]) -> Option<Initial> {
     let id = destination(datagram)?;
     let keys = suite.keys(id, Side::Server, Version::V1).remote;
@@ -81,7 +80,7 @@ fn open(suite: Suite, datagram: &[u8]) -> Option<Initial> {
     let (first, others) = packet.split_first_mut()?;
     keys.header.decrypt_in_place(&sample, first, others.get_mut(at - 1..at + 3)?).ok()?;
     let end = at + usize::from(packet[0] & 3) + 1;
-    // What was read beyond the number is no part of it, and was protected by nothing else.
+    // The bytes read beyond the number are not part of it, and this step must not change them.
     packet[end..].copy_from_slice(&datagram[end..]);
     let (header, payload) = packet.split_at_mut(end);
     let number = packet_number(&header[at..end]);
@@ -89,7 +88,7 @@ fn open(suite: Suite, datagram: &[u8]) -> Option<Initial> {
     Some(Initial { header: header.to_vec(), number: at..end, payload })
 }
 
-/// The connection id that a first packet is for.
+/// The destination connection id of a first packet.
 fn destination(datagram: &[u8]) -> Option<&[u8]> {
     datagram.get(ID_AT..ID_AT + usize::from(*datagram.get(ID_AT - 1)?))
 }

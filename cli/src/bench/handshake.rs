@@ -1,4 +1,4 @@
-//! What a handshake costs: mutual TLS over QUIC, both certificates checked, both ends in this process.
+//! The cost of a handshake: mutual TLS over QUIC, both certificates checked, both ends in this process.
 
 use std::{
     net::Ipv4Addr,
@@ -26,8 +26,8 @@ pub(super) struct Args {
     count: usize,
 }
 
-/// Measures the CPU time of whole handshakes. The dialer is done before the other end has seen its
-/// certificate: a handshake ends when the other end has checked it and closes the connection.
+/// Measures the CPU time of whole handshakes. The dialer's part ends before the other end has received its certificate,
+/// so a handshake counts as complete when the other end has checked that and closes the connection.
 pub(super) async fn handshake(args: &Args) -> Result<Report, CliError> {
     in_range("count", args.count, 1, 1_000_000)?;
     let authority = Throwaway::new("bench")?;
@@ -93,7 +93,7 @@ pub(super) async fn handshake(args: &Args) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// Each end has to have checked the other's certificate in every handshake.
+/// Each end must have checked the other's certificate in every handshake.
 fn faults(count: usize, by_dialer: usize, by_server: u64) -> Faults {
     let mut faults = Faults::default();
     faults.require(by_dialer == count, || format!("the dialer finished {by_dialer} of {count}"));
@@ -104,7 +104,7 @@ fn faults(count: usize, by_dialer: usize, by_server: u64) -> Faults {
 }
 
 const DIALER: &str = "b";
-/// The accepting end knows who has dialed.
+/// The accepting end has identified the dialer.
 const CHECKED: VarInt = VarInt::from_u32(7);
 const WARM_UP: usize = 20;
 

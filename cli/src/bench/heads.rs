@@ -1,5 +1,5 @@
-//! What signed heads cost who knows nobody yet: many nodes' maps, each with its certificate and the
-//! signature of its owner, taken by one node; and the same unsigned.
+//! The cost of signed heads for a node that knows no other yet: it applies many nodes' maps, each with its certificate
+//! and the signature of its owner; and the same unsigned.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub(super) fn heads(args: &Args) -> Result<Report, CliError> {
     Ok(report)
 }
 
-/// What the reader has taken up, and checked for it.
+/// What the reader has applied, and what it verified for that.
 #[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     signed: bool,
@@ -97,7 +97,7 @@ impl Taken {
         }
     }
 
-    /// Every map has to have been taken up whole, and its signature checked if there is one.
+    /// Every map must have been applied whole, and its signature verified if there is one.
     fn faults(&self, nodes: usize, keys: usize) -> Faults {
         let mut faults = Faults::default();
         faults.require(self.nodes == nodes, || format!("{} of {nodes} were taken up", self.nodes));
@@ -113,7 +113,7 @@ impl Taken {
     }
 }
 
-/// All that a node says of itself.
+/// All state that a node publishes.
 fn told(
     authority: &Throwaway,
     name: &str,
@@ -136,7 +136,7 @@ fn replica(authority: &Throwaway, name: &str, signing: Signing) -> Result<Replic
     config.peers_max = 32_000;
     let (stored, none) = (Stored::default(), OrdMap::new());
     let config = config.replica(SketchKey([0; 16]));
-    // A certificate vouches for no generation before it is valid.
+    // A certificate vouches for no generation that began before it was valid.
     let (wall, mut out) = (Clock::wall(), Vec::new());
     let mut replica = Replica::start(config, stored, &none, false, Time::ZERO, wall, &mut out);
     replica.set_seals(Some(Seals { notary: Arc::new(tls), signing }));

@@ -1,4 +1,4 @@
-//! How late this process gets the processor: timing figures of a busy machine say little without it.
+//! How late this process gets the processor: without it, timing figures of a busy machine mean little.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::statistics::quantiles;
 use crate::stopwatch::Stopwatch;
 
-/// A task that sleeps for [`NAP`] again and again and notes how much longer that took.
+/// A task that sleeps for [`NAP`] in a loop and records how much longer that took.
 #[derive(Debug)]
 pub(super) struct Lag {
     task: JoinHandle<()>,

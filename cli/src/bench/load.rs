@@ -1,4 +1,4 @@
-//! A steady load of updates, measured as other libraries are.
+//! A steady load of updates, measured as for other libraries.
 
 use gossipmonger::protocol::route::Counter;
 use serde_json::Value;
@@ -24,7 +24,7 @@ pub(super) struct Args {
     rate: f64,
 }
 
-/// Writes at the rate for so long, and follows some of the updates.
+/// Writes at the rate for the given time, and samples some of the updates.
 pub(super) async fn load(args: Args) -> Result<Report, CliError> {
     if !(RATE_MIN..=RATE_MAX).contains(&args.rate) {
         let (rate, allowed) = (args.rate, format!("{RATE_MIN} to {RATE_MAX} is allowed"));
@@ -54,7 +54,7 @@ pub(super) async fn load(args: Args) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// Every update that is followed has to be at all others in the end.
+/// Every sampled update must be at all other nodes in the end.
 fn faults(trial: &Trial) -> Faults {
     let mut faults = trial.faults();
     faults.require(trial.unseen == 0, || {
@@ -99,7 +99,7 @@ fn describe(trial: &Trial, out: &mut Report) {
     }
 }
 
-/// What is void if the load was not carried. Counts of what went wrong are not among them.
+/// Void if the load was not carried. The counts of failures are not among them.
 const FIGURES: [&str; 9] = [
     "reached_per_s",
     "staleness_ms",
@@ -111,7 +111,7 @@ const FIGURES: [&str; 9] = [
     "copies_per_update",
     "applied_per_update",
 ];
-/// As all others are measured.
+/// The same number as for the other libraries.
 const KEYS: u64 = 100;
 const LEAD_IN: f64 = 2.0;
 const DRAIN: f64 = 15.0;

@@ -1,6 +1,6 @@
-//! What the machine says of this process and its network: from /proc, without root.
+//! The system's figures for this process and its network: from /proc, without root.
 //!
-//! A figure that the system does not give is zero.
+//! A figure that the system does not provide is zero.
 
 use std::fs;
 
@@ -15,7 +15,7 @@ pub(crate) fn cpu_seconds() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
-/// CPU time of the thread that asks.
+/// CPU time of the calling thread.
 pub(super) fn thread_cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
@@ -28,10 +28,10 @@ pub(crate) fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * page_size() as u64
 }
 
-/// What has passed over the loopback of this network namespace.
+/// The traffic over the loopback of this network namespace.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wire {
-    /// With all headers, the link's 14 bytes included.
+    /// With all headers, including the link's 14 bytes.
     pub(super) bytes: u64,
     pub(super) packets: u64,
 }
@@ -45,7 +45,7 @@ impl Wire {
     }
 }
 
-/// What loopback has received so far. `/sys/class/net` would be that of another namespace.
+/// What loopback has received so far. `/sys/class/net` would show another namespace's.
 pub(super) fn loopback() -> Wire {
     let devices = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
     let Some(line) = devices.lines().find_map(|line| line.trim().strip_prefix("lo:")) else {
@@ -65,7 +65,7 @@ pub(super) fn udp_receive_errors() -> u64 {
     value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
 }
 
-/// The machine's load, as the system words it.
+/// The load of the machine, in the system's notation.
 pub(super) fn load() -> String {
     fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned()
 }

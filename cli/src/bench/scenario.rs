@@ -1,4 +1,4 @@
-//! What all libraries are measured by: joining and idling, spreading a change.
+//! The measurements that all libraries share: joining and idling, spreading a change.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{error::CliError, stopwatch::Stopwatch};
 
-/// Joins, then looks at the idle cluster.
+/// Starts the cluster, then measures it while it is idle.
 pub(super) async fn join(common: &Common) -> Result<Report, CliError> {
     let mut out = common.report("join");
     let resident = machine::resident_bytes();
@@ -54,7 +54,7 @@ pub(super) async fn join(common: &Common) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// An idle cluster is one whose nodes have each other for live and hear each other.
+/// A cluster is idle if its nodes consider each other live and hear each other.
 fn idle_faults(full: bool, counts: &Counts, wire: machine::Wire) -> Faults {
     let mut faults = Faults::default();
     faults.require(full, || "not all nodes had each other for live when they idled".to_owned());
@@ -73,7 +73,7 @@ const IDLE_FIGURES: [&str; 6] = [
     "rss_kib_per_node",
 ];
 
-/// Sets a key on a random node, time and again, and waits until all others have it.
+/// Sets a key on a random node, repeatedly, and waits each time until all others have it.
 pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
     let mut out = common.report("spread");
     let cluster = join_all(common, &mut out).await?;
@@ -100,13 +100,13 @@ pub(super) async fn spread(common: &Common) -> Result<Report, CliError> {
     Ok(out)
 }
 
-/// How long changes took to be at each of the others, in milliseconds.
+/// How long changes took to each of the other nodes, in milliseconds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spread {
     each: Vec<f64>,
     all: Vec<f64>,
     changes: usize,
-    /// Changes that took no version, since the value was there already.
+    /// Changes that took no version, since the value was set already.
     unchanged: usize,
     incomplete: usize,
     missing: usize,
@@ -118,14 +118,14 @@ impl Spread {
         json!({ "each": each, "all": all, "incomplete": self.incomplete })
     }
 
-    /// Of a change at one other node.
+    /// For a change at one other node.
     pub(super) fn p99(&self) -> f64 {
         let mut each = self.each.clone();
         each.sort_by(f64::total_cmp);
         quantile(&each, 0.99).unwrap_or(f64::NAN)
     }
 
-    /// Every change has to be at all other nodes, and they have to have applied it.
+    /// Every change must be at all other nodes, and they must have applied it.
     pub(super) fn faults(&self, nodes: usize, applied: u64) -> Faults {
         let mut faults = Faults::default();
         let wanted = self.changes * nodes.saturating_sub(1);
@@ -178,7 +178,7 @@ async fn change(
     Ok(())
 }
 
-/// Changes for so long, by nodes in turn, as fast as one after the other may come.
+/// Makes changes for this time, by each node in turn, one right after the other.
 pub(super) async fn spread_for(
     cluster: &Cluster,
     common: &Common,

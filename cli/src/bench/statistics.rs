@@ -1,4 +1,4 @@
-//! Quantiles of what was measured.
+//! Quantiles of measurements.
 
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
-//! The highest rate of updates, over all nodes, at which nearly all are everywhere within a second.
+//! The highest rate of updates, over all nodes, at which nearly all updates are everywhere within a second.
 //!
-//! The rate is doubled until it is too high, then the middle is tried a few times. Each rate is one
-//! [`trial`] of its own. A trial in which updates took no version ends the search, and the result is void.
+//! The benchmark doubles the rate until it is too high, then bisects a few times. It runs one [`trial`] for each rate.
+//! A trial in which updates took no version ends the search, and the result is void.
 
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
         if void {
             break;
         }
-        // What was too much has to be dealt with before the next one.
+        // The backlog of an overload must be gone before the next trial.
         tokio::time::sleep(SETTLE).await;
         *(if passes { &mut good } else { &mut bad }) = Some(rate);
         rate = match (good, bad) {
@@ -145,11 +145,11 @@ async fn search(cluster: &Cluster, args: &Args) -> Vec<Step> {
     steps
 }
 
-/// One rate, tried.
+/// The trial of one rate.
 #[derive(Debug)]
 struct Step {
     trial: Trial,
-    /// Milliseconds of what was shown itself, sorted; infinite if it was not seen everywhere.
+    /// The milliseconds of updates that were shown themselves, sorted; infinite if one was not seen everywhere.
     staleness: Vec<f64>,
 }
 
@@ -165,8 +165,8 @@ impl Step {
         !self.trial.faults().is_empty()
     }
 
-    /// Whether the rate was carried: it was reached, nothing was refused, all of it came, and nearly all
-    /// in time.
+    /// Whether the nodes carried the rate: they reached it, refused nothing, and all updates arrived, nearly all in
+    /// time.
     fn passes(&self, staleness_ms: u64) -> bool {
         let stale = quantile(&self.staleness, 0.99);
         let fresh = stale.is_some_and(|stale| stale <= staleness_ms as f64);
@@ -210,7 +210,7 @@ impl Step {
     }
 }
 
-/// What is void if updates were none.
+/// Void if the updates changed nothing.
 const FIGURES: [&str; 7] = [
     "reached_per_s",
     "staleness_ms",
@@ -222,11 +222,11 @@ const FIGURES: [&str; 7] = [
 ];
 /// Seconds at each rate before it counts.
 const LEAD_IN: f64 = 1.0;
-/// Seconds to wait for what is on its way at the end.
+/// Seconds to wait at the end for updates in transit.
 const DRAIN: f64 = 5.0;
-/// Updates a second that are followed.
+/// Updates a second that are sampled.
 const FOLLOWED: f64 = 500.0;
-/// A rate has been tried if this part of it was reached.
+/// A rate counts as tried if this part of it was reached.
 const REACHED_MIN: f64 = 0.95;
 const RATE_MAX: f64 = 1e7;
 const STEPS_MAX: usize = 64;

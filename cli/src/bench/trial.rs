@@ -1,8 +1,8 @@
-//! A steady load on all nodes, and how long its updates take to be at all others.
+//! A steady load on all nodes, and how long its updates take to reach all others.
 //!
-//! Every node writes at its share of the rate, one key at a time; the shares are shifted against each other,
-//! so that updates come evenly and not in bursts. Some updates are followed: at each other node its value
-//! is read until that value, or a later one of the same key, is there.
+//! Every node writes at its share of the rate, one key at a time; the shares are shifted against each other, so that
+//! updates come evenly and not in bursts. Some updates are sampled: the trial reads the key at each other node until it
+//! finds the update's value, or a later one of the same key.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -40,49 +40,49 @@ pub(super) struct Plan {
     pub(super) lead_in: f64,
     /// Seconds that count.
     pub(super) seconds: f64,
-    /// Seconds to wait at the end for what is on its way.
+    /// Seconds to wait at the end for updates in transit.
     pub(super) drain: f64,
-    /// Updates a second that are followed, at most.
+    /// Updates a second that are sampled, at most.
     pub(super) followed: f64,
 }
 
-/// What came of it. Counts are those after the lead-in, unless they say otherwise.
+/// The result. Counts are those after the lead-in, unless noted otherwise.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trial {
-    /// Updates a second that were asked for.
+    /// The rate that was requested, in updates a second.
     pub(super) asked: f64,
-    /// Seconds between the two looks at what was used up.
+    /// Seconds between the two measurements of usage.
     pub(super) seconds: f64,
     pub(super) nodes: usize,
     /// Updates that took a version.
     pub(super) updates: u64,
-    /// Updates that took no version, since the value was there already; the lead-in included.
+    /// Updates that took no version, since the value was set already; including the lead-in.
     pub(super) unchanged: u64,
-    /// Updates that the node refused; the lead-in included.
+    /// Updates that the node refused; including the lead-in.
     pub(super) refused: u64,
-    /// Milliseconds until each followed update was shown by all other nodes.
+    /// Milliseconds until all other nodes showed each sampled update.
     pub(super) shown: Vec<f64>,
-    /// The same for those of which some node showed only a later value of the key: the update was
-    /// replaced before it was sent, or between two looks.
+    /// The same for updates of which some node showed only a later value of the key: the update was replaced before it
+    /// was sent, or between two looks.
     pub(super) replaced: Vec<f64>,
-    /// Followed updates that were not at all other nodes at the end.
+    /// Sampled updates that were not at all other nodes at the end.
     pub(super) unseen: usize,
-    /// Times that a node was seen to show the very value of a followed update.
+    /// Times that a node was seen to show exactly the value of a sampled update.
     pub(super) deliveries: u64,
     /// Pairs of owner and reader in which the reader lacked the owner's last update at the end.
     pub(super) behind_pairs: usize,
-    /// Entries that nodes have applied, from the begin of the lead-in to the end.
+    /// Entries that nodes applied, from the start of the lead-in to the end.
     pub(super) applied: u64,
     /// CPU seconds of the process.
     pub(super) cpu: f64,
     pub(super) wire: machine::Wire,
     pub(super) udp_receive_errors: u64,
-    /// What all nodes have counted.
+    /// The counters of all nodes.
     pub(super) counts: Counts,
 }
 
 impl Trial {
-    /// What must hold for its figures to be of any work.
+    /// The conditions under which the figures count.
     pub(super) fn faults(&self) -> Faults {
         let mut faults = Faults::default();
         faults.require(self.updates > 0, || "no update was made".to_owned());
@@ -108,7 +108,7 @@ impl Trial {
         faults
     }
 
-    /// Updates that were followed to any end.
+    /// Sampled updates with any result.
     pub(super) fn followed(&self) -> usize {
         self.shown.len() + self.replaced.len() + self.unseen
     }
@@ -118,19 +118,19 @@ impl Trial {
         self.updates as f64 / self.seconds
     }
 
-    /// Updates a second that travelled themselves: without the part that was replaced before.
+    /// Updates a second that were delivered themselves: without the part that was replaced before.
     pub(super) fn delivered_per_s(&self) -> f64 {
         let replaced = self.replaced.len() as f64 / (self.followed() as f64).max(1.0);
         self.made_per_s() * (1.0 - replaced)
     }
 
-    /// A total, for one update.
+    /// A total, divided by the updates.
     pub(super) fn per_update(&self, total: f64) -> f64 {
         total / self.updates as f64
     }
 }
 
-/// Runs it.
+/// Runs the trial.
 pub(super) async fn run(cluster: &Cluster, plan: Plan) -> Trial {
     let watch = Stopwatch::start();
     let end = plan.lead_in + plan.seconds;
@@ -190,7 +190,7 @@ pub(super) async fn run(cluster: &Cluster, plan: Plan) -> Trial {
     trial
 }
 
-/// What has been used up so far.
+/// The resources used so far.
 #[derive(Debug)]
 struct Usage {
     at: f64,
@@ -213,15 +213,15 @@ struct Log {
     updates: u64,
     unchanged: u64,
     refused: u64,
-    /// Of the last update.
+    /// The version of the last update.
     last: Version,
-    /// Not yet taken up by who follows them.
+    /// Sampled updates that the trial has not collected yet.
     followed: Vec<Update>,
 }
 
 type Shared = Arc<Mutex<Log>>;
 
-/// An update that is followed.
+/// An update that is sampled.
 #[derive(Clone, Debug)]
 struct Update {
     key: String,
@@ -247,23 +247,23 @@ impl Open {
     }
 }
 
-/// What one node writes of a plan.
+/// One node's part of a plan.
 #[derive(Clone, Copy, Debug)]
 struct Share {
     plan: Plan,
     nodes: usize,
-    /// Part of the time between two of its updates by which they are shifted.
+    /// The shift of this node's updates, as a part of the time between two of them.
     phase: f64,
 }
 
 impl Share {
-    /// Writes what is due by now, again and again.
+    /// Writes the updates that are due, in a loop.
     async fn write(self, node: Gossipmonger, watch: Stopwatch, log: Shared) {
         let Plan { rate, keys, bytes, lead_in, seconds, followed, .. } = self.plan;
         let (end, share) = (lead_in + seconds, rate / self.nodes as f64);
         let follows = (followed / rate).min(1.0);
         let mut last = node.snapshot().version(node.node()).map_or(Version::ZERO, |(_, v)| v);
-        // Not all at the same moment.
+        // So that not all nodes write at the same moment.
         tokio::time::sleep(WRITE_TICK.mul_f64(self.phase)).await;
         let mut ticks = interval(WRITE_TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -305,7 +305,7 @@ impl Share {
     }
 }
 
-/// Takes out of the open updates what is everywhere by now.
+/// Removes the open updates that have arrived everywhere.
 fn look(cluster: &Cluster, watch: &Stopwatch, open: &mut Vec<Open>, trial: &mut Trial) {
     open.retain_mut(|Open { owner, update, lacks, replaced }| {
         let owner = cluster.name(*owner);
@@ -337,7 +337,7 @@ fn behind(cluster: &Cluster, owner: usize, version: Version) -> usize {
 }
 
 fn lock(log: &Shared) -> MutexGuard<'_, Log> {
-    // Nothing under the lock can panic half way.
+    // No code under the lock can panic halfway.
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -348,7 +348,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub(super) mod tests {
     use super::*;
 
-    /// Three nodes made ten updates, two of which were followed and came.
+    /// Three nodes made ten updates, of which two were sampled and arrived.
     pub(in super::super) fn good() -> Trial {
         Trial {
             asked: 10.0,

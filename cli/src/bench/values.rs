@@ -1,7 +1,7 @@
 //! Values that nothing in this process has written before.
 //!
-//! A node skips a write that changes nothing: such a write takes no version and crosses no wire. A value
-//! that is written twice would measure nothing.
+//! A node skips a write that changes nothing: such a write takes no version and sends nothing. A value written twice
+//! would measure nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! What somebody may spend: a token bucket.
+//! A token bucket: how much a peer or a node may spend.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ impl Bucket {
         self.pays_of(now, rate, rate * BURST_SECONDS)
     }
 
-    /// The same where so many may be saved up at most.
+    /// The same with this largest amount saved up.
     pub(crate) fn pays_of(&mut self, now: Time, rate: f64, most: f64) -> bool {
         let earned = now.since(self.at).as_secs_f64() * rate;
         *self = Self { tokens: (self.tokens + earned).min(most), at: now };
@@ -42,12 +42,12 @@ impl Bucket {
         self.tokens_at(now, rate) >= rate * BURST_SECONDS
     }
 
-    /// Whether it holds as much as may be saved up.
+    /// Whether it is full.
     pub(crate) fn holds(&self, now: Time, rate: f64, most: f64) -> bool {
         self.tokens + now.since(self.at).as_secs_f64() * rate >= most
     }
 
-    /// Spends so many at once, if there are as many.
+    /// Takes this many tokens at once, if there are as many.
     pub(crate) fn pays_for(&mut self, now: Time, rate: f64, most: f64, price: f64) -> bool {
         let earned = now.since(self.at).as_secs_f64() * rate;
         let tokens = (self.tokens + earned).min(most);
@@ -56,12 +56,12 @@ impl Bucket {
         pays
     }
 
-    /// Spends an amount, be it into debt.
+    /// Takes `amount` tokens; the balance may go negative.
     pub(crate) fn charge(&mut self, now: Time, rate: f64, amount: f64) {
         *self = Self { tokens: self.tokens_at(now, rate) - amount, at: now };
     }
 
-    /// What there is; less than nothing if there is debt.
+    /// The balance; negative if there is debt.
     pub(crate) fn tokens_at(&self, now: Time, rate: f64) -> f64 {
         let since: Duration = now.since(self.at);
         (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)

@@ -1,11 +1,10 @@
-//! Who sends bulk to whom: what a node lacks beyond one delta it takes from one peer at a time, so that
-//! it arrives once and takes up one window of memory, however many peers have it.
+//! Decides which peer sends bulk to which: a node takes the state that it lacks beyond one delta from one
+//! peer at a time, so that it arrives once and takes up one window of memory, however many peers have it.
 //!
-//! A delta that a budget has cut says so (`more`). The node that gets it may then *pull* the rest: it
-//! sends its digest, and the peer *feeds* it delta after delta without waiting for answers. A node
-//! pulls from one peer only, and a peer leaves out of all else that it tells a node what it is feeding
-//! it. Both hold for as long as there is progress, so that who falls silent holds up nobody for longer
-//! than [`LEASE`].
+//! A delta that a budget has cut is marked (`more`). Its receiver may then *pull* the rest: it sends its
+//! digest, and the peer *feeds* it delta after delta without waiting for answers. A node pulls from one peer
+//! only, and a peer leaves the state that it is feeding out of everything else that it sends the node. Both
+//! hold only while there is progress, so that a peer that falls silent delays the pull by at most [`LEASE`].
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,22 +15,22 @@ use super::{
     time::Time,
 };
 
-/// Most peers fed at once; others are told that there is nothing, and come again. Of each the transport
-/// holds one frame and one window of what is sent and not acknowledged.
+/// Most peers fed at once; other peers get an empty answer, and come again. For each peer the transport holds
+/// one frame and one window of sent but unacknowledged bytes.
 pub const FEEDS_MAX: usize = 32;
-/// A pull or a feed without progress for so long is over.
+/// A pull or a feed without progress for this long is over.
 pub const LEASE: Duration = Duration::from_secs(10);
-/// The least useful rate of a pull, in bytes a second: that of a frame on its way. A pull that is slower
-/// is given up once it has lasted for [`LEASE`], since nobody else is pulled from meanwhile.
+/// The least useful rate of a pull, in bytes a second: that of a frame on its way. A slower pull is given up
+/// once it has lasted for [`LEASE`], since no other peer is pulled from meanwhile.
 pub const PULL_BYTES_PER_SECOND_MIN: usize = 32 << 10;
-/// A peer whose pull was given up is not pulled from again for so long: the others come first.
+/// A peer whose pull was given up is not pulled from again for this long: the others come first.
 pub const PULL_PAUSE: Duration = Duration::from_secs(60);
 
 /// The pull and the feeds of one node.
 #[derive(Clone, Debug, Default)]
 pub struct Bulk {
     pulling: Option<Pull>,
-    /// Whose pull was given up as too slow, and until when it is not pulled from again.
+    /// The peer whose pull was given up as too slow, and until when it is not pulled from again.
     slow: BTreeMap<NodeId, Time>,
     feeds: BTreeMap<NodeId, Feed>,
 }
@@ -44,7 +43,7 @@ struct Pull {
     bytes: usize,
     /// When there was progress last.
     at: Time,
-    /// Whose map is under way, as far as is known.
+    /// The owner of the map under way, as far as it is known.
     of: Option<NodeId>,
 }
 
@@ -60,7 +59,7 @@ impl Pull {
 #[derive(Clone, Debug)]
 struct Feed {
     at: Time,
-    /// Whose map is under way, and how far it was sent.
+    /// The owner of the map under way, and how far the map was sent.
     of: NodeId,
     upto: (Generation, Version),
     /// The peer has asked for it, and did not only get a delta that was cut.
@@ -86,15 +85,15 @@ impl Bulk {
         self.pulling.as_ref().is_some_and(|pull| now.since(pull.at) < LEASE)
     }
 
-    /// Whether news of this node is on its way with a pull: nobody else has to be asked for it.
+    /// Whether updates of this node are on their way with a pull: no other peer has to be asked for them.
     #[must_use]
     pub fn is_coming(&self, now: Time, of: &NodeId) -> bool {
         let of_it = self.pulling.as_ref().is_some_and(|pull| pull.of.as_ref() == Some(of));
         of_it && self.is_pulling(now)
     }
 
-    /// A part of what was pulled from a peer has come, so many bytes of it useful. Says whether the pull
-    /// may go on: a peer that drips is given up, and the others are pulled from first.
+    /// A part pulled from a peer has arrived, with this many useful bytes. Returns whether the pull may go
+    /// on: a peer that is too slow is given up, and the others are pulled from first.
     pub fn pulled(
         &mut self,
         now: Time,
@@ -139,18 +138,18 @@ impl Bulk {
         }
     }
 
-    /// Whose map is on its way to a peer that is so far.
+    /// The owner of the map on its way to a peer that is this far.
     #[must_use]
     pub fn fed(&self, now: Time, peer: &NodeId, theirs: &Digest) -> Option<&NodeId> {
         let feed = self.feeds.get(peer).filter(|feed| feed.counts(now))?;
         let arrived = |line: &DigestEntry| (line.generation, line.max_version) >= feed.upto;
-        // Who has what it was sent and does not ask for the rest has to be told.
+        // A peer that was sent it and does not ask for the rest has to be sent the rest.
         let missed = feed.asked || !theirs.get(&feed.of).is_some_and(arrived);
         missed.then_some(&feed.of)
     }
 
-    /// Whether news of this node is on its way to a peer that pulls: all that there is of it by the
-    /// time that the last part is made up.
+    /// Whether the state of this node is on its way to a peer that pulls: all that there is when the last
+    /// part is made.
     #[must_use]
     pub fn is_feeding(&self, now: Time, peer: &NodeId, of: &NodeId) -> bool {
         self.feeds.get(peer).is_some_and(|feed| feed.asked && feed.of == *of && feed.counts(now))
@@ -162,7 +161,7 @@ impl Bulk {
         self.pulling.take_if(|pull| pull.from == *peer);
     }
 
-    /// Drops what is over.
+    /// Drops pulls and feeds that are over.
     pub fn tidy(&mut self, now: Time) {
         self.feeds.retain(|_, feed| feed.counts(now));
         self.slow.retain(|_, until| now < *until);

@@ -1,13 +1,13 @@
-//! Which other datacenters can be reached from ours, by what the ends of the bridges hear.
+//! Which other datacenters are reachable from ours, according to the ends of the bridges.
 //!
-//! A node's death is for its own datacenter to find. What the others can find is that nobody of a
-//! datacenter is heard any more: an end of bridges that has heard none of its neighbours there, nor
-//! anybody else whom it then tried, for [`UNREACHABLE_AFTER`] rounds says so in its own record, and takes
-//! that back once anybody answers. A datacenter is unreachable from ours while all healthy ends of the
-//! bridges to it say so, and as the records are what is told to everybody, all of ours agree. One that
-//! ours has no bridges to is unreachable if no chain of bridges that still hold leads there.
+//! A node's death is detected in its own datacenter. Other datacenters can detect only that no node of a
+//! datacenter is heard any more. If an end of bridges has heard none of its neighbours there, nor any other
+//! node that it then tried, for [`UNREACHABLE_AFTER`] rounds, it publishes that in its own record, and
+//! withdraws it once any node answers. A datacenter is unreachable from ours while all healthy ends of the
+//! bridges to it say so; as records reach all nodes, all nodes of ours agree. A datacenter without bridges to
+//! ours is unreachable if no chain of working bridges leads there.
 //!
-//! Not whether a node of it is dead: who is cut off may be well.
+//! This does not decide whether a node there is dead: a node that is cut off may be well.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,35 +21,34 @@ use super::{
     time::Time,
 };
 
-/// Rounds for which nobody of a datacenter has to be heard until an end says that it is cut off: 5 s by
-/// default.
+/// Rounds without any node of a datacenter being heard until an end reports lost contact: 5 s by default.
 pub const UNREACHABLE_AFTER: u32 = 5;
 
-/// What one node knows of the ways to other datacenters.
+/// One node's knowledge of the ways to other datacenters.
 #[derive(Debug)]
 pub struct Datacenters {
     interval: Duration,
-    /// Those that this node is an end of bridges to.
+    /// Those to which this node has bridges.
     bridged: BTreeMap<Datacenter, Bridged>,
-    /// From which of them it has said to be cut off.
+    /// Those with which it has reported lost contact.
     told: BTreeSet<Datacenter>,
-    /// What peers say: those who are cut off from none are left out.
+    /// The reports of peers, without those that have contact with all.
     severed: BTreeMap<NodeId, BTreeSet<Datacenter>>,
     unreachable: Arc<BTreeSet<Datacenter>>,
 }
 
-/// A datacenter that this node is an end of bridges to.
+/// A datacenter to which this node has bridges.
 #[derive(Debug)]
 struct Bridged {
-    /// Since when nobody there has been heard, if that is so.
+    /// The time since which no node there has been heard, if that is so.
     silent: Option<Time>,
-    /// When to begin to try others than the neighbours there.
+    /// When to begin to try other nodes than the neighbours there.
     try_others: Time,
     severed: bool,
 }
 
 impl Datacenters {
-    /// There are no bridges, and nobody has said anything.
+    /// There are no bridges, and no reports.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         Self {
@@ -66,7 +65,7 @@ impl Datacenters {
         (self.unreachable, self.told) = (unreachable, told);
     }
 
-    /// To these this node keeps connections; and whether it hears anybody there by them.
+    /// The neighbours to which this node keeps connections, and whether it hears any node there by them.
     pub fn bridged(&mut self, now: Time, heard: &BTreeMap<Datacenter, bool>) {
         self.bridged.retain(|datacenter, _| heard.contains_key(datacenter));
         for (datacenter, heard) in heard {
@@ -90,7 +89,7 @@ impl Datacenters {
         }
     }
 
-    /// Somebody there has answered, whoever it was.
+    /// A node there has answered, any one.
     pub fn answered(&mut self, now: Time, datacenter: &Datacenter) {
         if let Some(bridged) = self.bridged.get_mut(datacenter)
             && bridged.silent.is_some()
@@ -99,7 +98,7 @@ impl Datacenters {
         }
     }
 
-    /// A peer's record says that it is cut off from these.
+    /// A peer's record says that it has lost contact with these.
     pub fn said(&mut self, peer: NodeId, severed: BTreeSet<Datacenter>) {
         if severed.is_empty() {
             self.severed.remove(&peer);
@@ -113,8 +112,8 @@ impl Datacenters {
         self.severed.remove(peer);
     }
 
-    /// Does what is due: what this node is to say now, if that has changed. `is_judged`: of a
-    /// datacenter with so few nodes it is asked who is dead, not whether it is cut off.
+    /// Does the work that is due: this node's report, if it has changed. `is_judged`: a datacenter with so
+    /// few nodes is asked which of them are dead, not whether it is cut off.
     pub fn tick(
         &mut self,
         now: Time,
@@ -125,7 +124,7 @@ impl Datacenters {
             let long = bridged.silent.is_some_and(|since| now.since(since) >= after);
             match bridged.silent {
                 Some(_) if !long || bridged.severed => {}
-                // Asked again later: there may be more of them by then.
+                // Asked again later: there may be more nodes by then.
                 Some(_) if is_judged(datacenter) => bridged.silent = Some(now),
                 Some(_) => bridged.severed = true,
                 None => {}
@@ -139,13 +138,13 @@ impl Datacenters {
         })
     }
 
-    /// What this node says.
+    /// This node's report.
     #[must_use]
     pub const fn told(&self) -> &BTreeSet<Datacenter> {
         &self.told
     }
 
-    /// When to be called next, if nothing happens until then.
+    /// When to be called next without further input.
     #[must_use]
     pub fn due(&self) -> Option<Time> {
         let after = self.interval * UNREACHABLE_AFTER;
@@ -153,34 +152,33 @@ impl Datacenters {
         waits.filter_map(|bridged| Some(bridged.silent? + after)).min()
     }
 
-    /// Those where somebody else than the neighbours is to be tried now.
+    /// Those where other nodes than the neighbours are to be tried now.
     pub fn doubted(&self, now: Time) -> impl Iterator<Item = &Datacenter> {
         let doubted =
             move |bridged: &Bridged| bridged.silent.is_some() && bridged.try_others <= now;
         self.bridged.iter().filter(move |(_, bridged)| doubted(bridged)).map(|(name, _)| name)
     }
 
-    /// Whether everybody whom this node keeps connections to abroad is heard, and nobody has said
-    /// anything.
+    /// Whether all nodes to which this node keeps connections abroad are heard, and there are no reports.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
         self.bridged.values().all(|bridged| bridged.silent.is_none()) && self.is_whole()
     }
 
-    /// Whether nobody is cut off from anything, and was not when that was last looked at.
+    /// Whether no node has lost contact with a datacenter, and none had at the last assessment.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.told.is_empty() && self.severed.is_empty() && self.unreachable.is_empty()
     }
 
-    /// Those that cannot be reached.
+    /// Those that are unreachable.
     #[must_use]
     pub const fn unreachable(&self) -> &Arc<BTreeSet<Datacenter>> {
         &self.unreachable
     }
 
-    /// Looks again which datacenters cannot be reached, given all other members. Returns those that
-    /// cannot be any more, and those that can again or have nobody left.
+    /// Assesses again which datacenters are unreachable, given all other members. Returns those that have
+    /// become unreachable, and those that are reachable again or have no nodes left.
     pub fn assess<'a>(
         &mut self,
         overlay: &Overlay,
@@ -211,7 +209,7 @@ impl Datacenters {
             direct.iter().partition(|to| gone(Overlay::HOME, **to));
         let mut unreachable: BTreeSet<_> =
             gone.into_iter().map(|lost| overlay.name(lost).clone()).collect();
-        // What ours has no bridges to is reached by those of others.
+        // Datacenters without bridges to ours are reached by those of others.
         let mut seen: BTreeSet<_> = direct.into_iter().chain([Overlay::HOME]).collect();
         while let Some(next) = open.pop() {
             for to in overlay.partners(next) {
@@ -226,7 +224,7 @@ impl Datacenters {
         unreachable
     }
 
-    /// Counts the healthy, and who of them says what.
+    /// Counts the healthy nodes, and their reports.
     fn tally<'a>(&self, others: impl Iterator<Item = (&'a NodeId, Site)>) -> Tally<'_> {
         let mut tally = Tally::default();
         tally.count(Overlay::HOME, Some(&self.told));
@@ -237,7 +235,7 @@ impl Datacenters {
     }
 }
 
-/// How many healthy nodes each datacenter has, and how many of them are cut off from which.
+/// How many healthy nodes each datacenter has, and how many of them have lost contact with which.
 #[derive(Debug, Default)]
 struct Tally<'a> {
     healthy: BTreeMap<DatacenterIndex, usize>,
@@ -252,7 +250,8 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Whether as many of one datacenter are cut off from the other as it has ends of bridges to it.
+    /// Whether as many nodes of one datacenter have lost contact with the other as it has ends of bridges to
+    /// it.
     fn is_cut(&self, overlay: &Overlay, from: DatacenterIndex, to: DatacenterIndex) -> bool {
         let cut = self.severed.get(&(from, overlay.name(to))).copied().unwrap_or(0);
         let healthy = self.healthy.get(&from).copied().unwrap_or(0);
@@ -268,5 +267,5 @@ impl Bridged {
     }
 }
 
-/// Rounds that new neighbours abroad are given to be connected, before others are tried.
+/// Rounds for new neighbours abroad to be connected, before others are tried.
 const DIAL_PATIENCE: u32 = 2;

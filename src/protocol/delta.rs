@@ -1,4 +1,4 @@
-//! What a digest lacks: per node a gap-free run of writes in version order, cut to a byte budget.
+//! The state that a digest lacks: per node a gap-free run of writes in version order, cut to a byte budget.
 
 use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
 
@@ -15,53 +15,53 @@ use super::{
 /// Most past generations that travel with a copy; an older copy is sent again from the start.
 pub const ANCESTRY_MAX: usize = 8;
 
-/// Most nodes of whose news one turn of a machine judges: each may cost the verification of a certificate
-/// and of a signature. What is told of more is judged in further turns, between which others get theirs.
+/// Most nodes whose updates one turn of a machine judges: each may cost the verification of a certificate and
+/// of a signature. Updates of more nodes are judged in further turns, between which other inputs get theirs.
 pub const TURN_NODES_MAX: usize = 32;
-/// Most writes in one turn, unless a single node's news has more.
+/// Most writes in one turn, unless a single node's update has more.
 pub const TURN_ENTRIES_MAX: usize = 10_000;
 /// Most bytes of one batch, frame overhead included: a batch is one version and is never split.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Most writes in the news of one node: those of the largest batch, which cannot be split, with the
+/// Most writes in the update of one node: those of the largest batch, which cannot be split, with the
 /// shortest keys. No delta has more.
 pub const NODE_ENTRIES_MAX: usize = BATCH_BYTES_MAX / (ENTRY_FIXED_BYTES_MAX + 1);
 
 /// News of one or several nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct Delta {
-    /// One per node with news, each at most once.
+    /// One per node with an update, each node at most once.
     pub nodes: Vec<NodeDelta>,
-    /// The budget cut it: there is more to be had at once.
+    /// The budget cut it: the rest is available at once.
     pub more: bool,
 }
 
-/// News of one node: all that is live of its writes in `(from, to]`.
+/// The update of one node: all live entries of its writes in `(from, to]`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct NodeDelta {
     /// The owner of the writes.
     pub node: NodeId,
-    /// The owner's life they were made in.
+    /// The owner's generation in which they were made.
     pub generation: Generation,
-    /// Earlier lives that this one continues, newest first, each with the last version kept of it.
+    /// Earlier generations that this one continues, newest first, each with the last version kept of it.
     pub ancestry: Vec<(Generation, Version)>,
-    /// The receiver must have everything up to here.
+    /// The receiver must have everything up to this version.
     pub from: Version,
-    /// And has everything up to here afterwards.
+    /// And has everything up to this version afterwards.
     pub to: Version,
-    /// How far the sender has got, at least to `to`: what it overwrote up to here is left out.
+    /// How far the sender reaches, at least to `to`: values overwritten up to this version are left out.
     pub horizon: Version,
-    /// The last write that replaced a part of a batch whose other part still stands. A copy that does
-    /// not reach it may have half of that batch, and is not to be shown.
+    /// The last write that replaced one part of a batch while another part still stands. A copy that does not
+    /// reach it may have half of that batch, and must not be shown to readers.
     pub torn: Version,
     /// Up to which version the sender has dropped tombstones.
     pub gc_floor: Version,
-    /// What is thought of the owner in this life.
+    /// The cluster's verdict on the owner in this generation.
     pub verdict: Verdict,
     /// The owner's record and its version, if the receiver's is older.
     pub record: Option<(Version, NodeRecord)>,
     /// In version order; entries of one version are never split.
     pub entries: Vec<DeltaEntry>,
-    /// What the owner has signed, if it does.
+    /// The owner's signature, if it signs.
     pub sealed: Option<Box<Sealed>>,
 }
 
@@ -72,7 +72,7 @@ pub struct DeltaEntry {
     pub key: Key,
     /// The version it was written at.
     pub version: Version,
-    /// What was written.
+    /// The key.
     pub content: DeltaContent,
 }
 
@@ -83,7 +83,7 @@ pub enum DeltaContent {
     Value {
         /// Its bytes.
         value: Value,
-        /// How long it stays visible from now on, in milliseconds; `None`: for ever.
+        /// How long it stays visible from now on, in milliseconds; `None`: without end.
         ttl_ms: Option<u64>,
     },
     /// The key was deleted.
@@ -153,7 +153,7 @@ impl Digest {
 }
 
 impl Delta {
-    /// Whether it tells nothing.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
@@ -165,7 +165,7 @@ impl Delta {
         self.nodes.iter().map(NodeDelta::encoded_len_max).sum()
     }
 
-    /// The same news in parts, each of it for one turn of a machine; the last one is cut if this is.
+    /// The same update in parts, each of it for one turn of a machine; the last part is cut if this is.
     #[must_use]
     pub fn turns(self) -> Vec<Self> {
         let (more, mut turns, mut entries) = (self.more, vec![Self::default()], 0);
@@ -187,7 +187,7 @@ impl Delta {
         turns
     }
 
-    /// Whether it tells of each node once.
+    /// Whether it has each node once.
     #[must_use]
     pub fn tells_each_once(&self) -> bool {
         let mut nodes: Vec<_> = self.nodes.iter().map(|news| &news.node).collect();
@@ -221,8 +221,8 @@ impl NodeDelta {
             + self.sealed_len_max()
     }
 
-    /// An upper bound of the bytes of what its owner has signed, and by which certificate. They do not
-    /// count where the size of news decides how it spreads.
+    /// An upper bound of the bytes of the owner's signature and certificate. They do not count where the size
+    /// of an update decides how it spreads.
     #[must_use]
     pub fn sealed_len_max(&self) -> usize {
         self.sealed.as_ref().map_or(0, |s| Sealed::header_len_max(s.credential.as_deref()))

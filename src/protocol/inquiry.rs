@@ -1,9 +1,9 @@
-//! One question to those who should hear a peer: how many have to agree before it is suspected.
+//! One suspicion poll among the observers of a peer: how many have to agree before it is suspected.
 //!
-//! A single observer is wrong whenever its own path is bad. So nobody accuses alone as long as there
-//! are others to be asked, and what counts is how many different ones agree, not how often one says
-//! so (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018, section IV-B; Rapid, section 4.1, calls
-//! them observers as well).
+//! A single observer is wrong whenever its own path is bad. So a node does not accuse alone while there are
+//! others to be asked. What counts is how many different observers agree, not how often one repeats it
+//! (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018, section IV-B; Rapid, section 4.1, also calls them
+//! observers).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,13 +12,13 @@ use super::{id::NodeId, time::Time};
 /// Most observers that have to agree.
 pub const QUORUM_MAX: usize = 5;
 
-/// How many of so many observers have to agree.
+/// How many of this many observers have to agree.
 #[must_use]
 pub fn quorum(observers: usize) -> usize {
     (observers / 2 + 1).min(QUORUM_MAX)
 }
 
-/// What was asked about one peer, and what was answered.
+/// A question about one peer, and the answers.
 #[derive(Debug)]
 pub struct Inquiry {
     begun: Time,
@@ -33,21 +33,20 @@ pub struct Asker<'a> {
     pub node: &'a NodeId,
     /// It has a voice, and is convinced.
     pub convinced: bool,
-    /// More than half of those whom it is to hear fell silent together: it may be the asker itself
-    /// that is cut off.
+    /// More than half of the peers that it observes fell silent together: the asker itself may be cut off.
     pub isolated: bool,
     /// How often a heartbeat is expected.
     pub interval: Duration,
 }
 
-/// What follows from the answers.
+/// The result of the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Nothing yet.
     Open,
     /// These agree that it is not heard.
     Silent(Arc<[NodeId]>),
-    /// The asker does not hear it, and nobody has answered.
+    /// The asker does not hear it, and no observer has answered.
     Alone,
     /// Others hear it.
     Heard,
@@ -66,25 +65,25 @@ impl Inquiry {
         self.begun
     }
 
-    /// Takes time out of the waiting: this process itself stood still, and could read no answer.
+    /// Excludes time from the waiting: this process itself stood still, and could read no answer.
     pub fn excuse(&mut self, stalled: Duration, now: Time) {
         self.begun = (self.begun + stalled).min(now);
     }
 
-    /// Who is to be asked, the asker included if it has a voice.
+    /// The nodes to ask, the asker included if it has a vote.
     pub fn expect(&mut self, observers: Option<Arc<[NodeId]>>) {
         self.observers = observers;
     }
 
     /// One of them answers.
     pub fn answer(&mut self, observer: NodeId, hears: bool) {
-        // A later answer is the better one, and one node has one voice.
+        // A later answer replaces the earlier one, and one node has one vote.
         if self.answers.len() < ANSWERS_MAX || self.answers.contains_key(&observer) {
             self.answers.insert(observer, hears);
         }
     }
 
-    /// What follows from it. `missing`: whom the asker misses as well.
+    /// The result so far. `missing`: the peers that the asker misses as well.
     #[must_use]
     pub fn finding(
         &self,
@@ -102,14 +101,15 @@ impl Inquiry {
             if hear > observers.len() / 2 {
                 return Finding::Heard;
             }
-            // Who died together with it does not answer. That alone proves nothing: an asker that is
-            // cut off misses everybody. But here somebody else agrees.
+            // An observer that died together with it does not answer. That alone proves nothing: an asker
+            // that is cut off misses all nodes. But here another observer agrees.
             let present = observers.iter().filter(|observer| !missing(observer)).count();
             if silent >= quorum(present).max(2) {
                 return self.silent(asker);
             }
         }
-        // The dead do not answer either: who has not done so by now is not waited for, unless nobody has.
+        // Dead observers do not answer either: those that have not answered by now are not waited for, unless
+        // no observer has.
         let late = match silent {
             0 | 1 => age >= asker.interval * ALONE_INTERVALS,
             _ => age >= asker.interval / ANSWERS_PER_INTERVAL,
@@ -144,14 +144,14 @@ impl Inquiry {
     }
 }
 
-/// After this part of an interval the majority of those who have answered decides: an answer takes a
-/// few probes and round trips.
+/// After this part of an interval the majority of the answers decides: an answer takes a few probes and round
+/// trips.
 const ANSWERS_PER_INTERVAL: u32 = 2;
-/// After so many intervals a node decides that nobody has answered.
+/// After this many intervals a node concludes that no observer has answered.
 const ALONE_INTERVALS: u32 = 2;
-/// After so many intervals even a node decides alone that may itself be cut off.
+/// After this many intervals even a node that may itself be cut off decides alone.
 const ISOLATED_INTERVALS: u32 = 10;
-/// Most answers kept; more observers than that there are not.
+/// Most answers kept; there are not more observers than that.
 const ANSWERS_MAX: usize = 64;
 
 #[cfg(test)]

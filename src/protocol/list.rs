@@ -1,4 +1,4 @@
-//! Lists from the network whose most is known: a count beyond it is refused before anything is decoded.
+//! Lists from the network with a known largest length: a larger count is refused before anything is decoded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +12,8 @@ pub(crate) fn few<C, T: Decode<C>, D: Decoder<Context = C>>(
     let len = count(from, max)?;
     from.claim_container_read::<T>(len)?;
     let mut items = Vec::with_capacity(len);
-    // What is claimed for the items is not given back, as bincode does: an item claims what is behind its
-    // pointers, but neither these nor what it has not.
+    // The claim for the items is not given back, in contrast to bincode: an item claims the memory behind its
+    // pointers, but neither the pointers nor any unused memory.
     for _ in 0..len {
         items.push(T::decode(from)?);
     }
@@ -44,7 +44,7 @@ fn count<C, D: Decoder<Context = C>>(from: &mut D, max: usize) -> Result<usize, 
     }
 }
 
-/// What a piece of memory behind a pointer of its own takes beside its contents: two counts, and what
-/// the allocator keeps. The decoder claims it, so that many short texts do not take many times what
-/// [`DECODE_BYTES_MAX`](super::message::DECODE_BYTES_MAX) says.
+/// The overhead of memory behind a pointer of its own beside its contents: two counts, and the allocator's
+/// data. The decoder claims it, so that many short texts do not take many times the limit
+/// [`DECODE_BYTES_MAX`](super::message::DECODE_BYTES_MAX).
 pub(crate) const SHARED_BYTES: usize = 32;

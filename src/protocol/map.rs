@@ -1,8 +1,8 @@
-//! One node's map: its keys in version order, and the rules by which a copy of it grows.
+//! One node's map: its keys in version order, and the rules for the growth of a copy.
 //!
-//! The owner and everybody who holds a copy use the same type. What holds of a copy at any time: it
-//! has every live entry of the owner up to `max_version` (a gap-free prefix, Scuttlebutt section 2).
-//! Whatever would break that is refused and leaves the copy as it was.
+//! The owner and the holders of copies use the same type. The invariant of a copy: it has every live entry of
+//! the owner up to `max_version` (a gap-free prefix, Scuttlebutt section 2). An update that would break it is
+//! refused and leaves the copy as it was.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub struct NodeMap {
     reach: Reach,
     entries: Entries,
     batches: Batches,
-    /// What readers see while the copy does not reach the last write that tore a batch.
+    /// The state that readers see while the copy does not reach the last write that tore a batch.
     shown: Option<Box<Shown>>,
     /// The copy that will replace this one, once it reaches as far (see [`NodeMap::apply`]).
     staged: Option<Box<Self>>,
@@ -66,32 +66,32 @@ impl NodeMap {
         Self { life: Life { generation, ancestry, ..Life::default() }, ..Self::default() }
     }
 
-    /// The owner's life this is (a copy) of.
+    /// The generation of the owner to which this map or copy belongs.
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.life.generation
     }
 
-    /// Every live entry up to here is in the map.
+    /// Every live entry up to this version is in the map.
     #[must_use]
     pub const fn max_version(&self) -> Version {
         self.reach.max_version
     }
 
-    /// How far those had got who told this copy. They left out what they had overwritten by then, so
-    /// only from here on is it all that the owner held at some version.
+    /// How far the senders of this copy had got. They left out values that they had overwritten by then, so
+    /// only from this version on is it all that the owner held at some version.
     #[must_use]
     pub fn horizon(&self) -> Version {
         self.reach.told_at.max(self.reach.max_version)
     }
 
-    /// Up to which version tombstones are gone.
+    /// Up to which version tombstones have been dropped.
     #[must_use]
     pub const fn gc_floor(&self) -> Version {
         self.reach.gc_floor
     }
 
-    /// Earlier lives that this one continues, newest first.
+    /// Earlier generations that this one continues, newest first.
     #[must_use]
     pub fn ancestry(&self) -> &[(Generation, Version)] {
         &self.life.ancestry
@@ -109,25 +109,25 @@ impl NodeMap {
         self.life.record.as_ref().map_or(Version::ZERO, |(version, _)| *version)
     }
 
-    /// What is thought of the owner in this life. Its record may have refuted what was said of it.
+    /// The cluster's verdict on the owner in this generation. Its record may have refuted a suspicion.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let own = self.record().map_or_else(Verdict::default, |r| Verdict::alive(r.incarnation));
         self.life.verdict.max(own)
     }
 
-    /// Whether this is graver than what is thought of the owner already, and may be true.
+    /// Whether this is worse than the present verdict on the owner, and may be true.
     #[must_use]
     pub fn is_graver(&self, verdict: Verdict) -> bool {
-        // Whoever signs says by itself which incarnation it is in.
+        // A node that signs states its own incarnation.
         let signs = self.life.credential.is_some();
         let own = self.record().map_or(Incarnation::ZERO, |record| record.incarnation);
         let last = if signs { own } else { INCARNATION_MAX };
         verdict > self.verdict() && verdict.incarnation <= last
     }
 
-    /// Takes over what somebody thinks of the owner in this life, if it is graver than what is
-    /// thought already; says whether it was.
+    /// Takes over a verdict on the owner in this generation, if it is worse than the present one; returns
+    /// whether it was.
     pub fn judge(&mut self, verdict: Verdict) -> bool {
         let graver = self.is_graver(verdict);
         if graver {
@@ -136,14 +136,14 @@ impl NodeMap {
         graver
     }
 
-    /// Whether this copy is all that its digest entry says and no more: nothing is staged beside it,
-    /// and readers see it as it is.
+    /// Whether this copy is exactly the state of its digest entry: no other copy is staged beside it, and
+    /// readers see it as it is.
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         self.staged.is_none() && self.shown.is_none()
     }
 
-    /// All entries, tombstones included; cloning it costs nothing.
+    /// All entries, tombstones included; cloning it is cheap.
     #[must_use]
     pub const fn entries(&self) -> &OrdMap<Key, Entry> {
         self.entries.all()
@@ -161,8 +161,8 @@ impl NodeMap {
         self.entries.len() - self.entries.tombstones()
     }
 
-    /// How many entries were looked at so far to apply news, refused news included: what the news has
-    /// cost. A count for as long as this map lives in memory.
+    /// How many entries were examined so far to apply updates, including refused ones: the cost of the
+    /// updates. It counts from the time this map is in memory.
     #[must_use]
     pub const fn examined(&self) -> u64 {
         self.examined
@@ -200,31 +200,32 @@ impl NodeMap {
         self.life.record = Some((version, Arc::new(record)));
     }
 
-    /// Takes over the owner's record into a copy, which may not reach as far as its version yet.
+    /// Takes over the owner's record into a copy, which may not reach as far as the record's version yet.
     pub fn restore_record(&mut self, version: Version, record: Arc<NodeRecord>) {
         self.life.record = Some((version, record));
     }
 
-    /// Takes over how far those had got who told this copy.
+    /// Takes over how far the senders of this copy had got.
     pub fn restore_horizon(&mut self, horizon: Version) {
         self.reach.told_at = horizon;
     }
 
-    /// Starts a new life that continues this one.
+    /// Starts a new generation that continues this one.
     pub fn renew(&mut self, generation: Generation) {
         self.life.ancestry.insert(0, (self.life.generation, self.reach.max_version));
         self.life.ancestry.truncate(ANCESTRY_MAX);
         self.life.generation = generation;
     }
 
-    /// Starts a new life that continues none: somebody else may have written in the earlier ones, so
+    /// Starts a new generation that continues none: another process may have written in the earlier ones, so
     /// that a copy of them need not be a prefix of this map.
     pub fn renew_alone(&mut self, generation: Generation) {
         self.life.ancestry.clear();
         self.life.generation = generation;
     }
 
-    /// Sets how far the map reaches and is collected, when it is read back from a store.
+    /// Sets how far the map reaches and up to where its tombstones are dropped, when it is read back from a
+    /// store.
     pub fn restore(&mut self, max_version: Version, gc_floor: Version) {
         self.reach.max_version = self.reach.max_version.max(max_version);
         self.reach.gc_floor = gc_floor;
@@ -242,7 +243,7 @@ impl NodeMap {
         keys
     }
 
-    /// Whether another copy grows beside this one and will replace it. The digest tells of that one.
+    /// Whether another copy grows beside this one and will replace it. The digest has the line of that one.
     #[must_use]
     pub const fn is_told_anew(&self) -> bool {
         self.staged.is_some()
@@ -254,8 +255,8 @@ impl NodeMap {
         self.entries.after(version).next().is_some()
     }
 
-    /// What readers see: the copy as it is or, while it may have half of a batch, as it last was
-    /// without.
+    /// The state that readers see: the copy as it is or, while it may have half of a batch, its last state
+    /// without one.
     pub(super) fn shown(&self) -> Shown {
         match &self.shown {
             Some(shown) => (**shown).clone(),
@@ -268,7 +269,7 @@ impl NodeMap {
         }
     }
 
-    /// The last write that replaced a part of a batch whose other part still stands.
+    /// The last write that replaced one part of a batch while another part still stands.
     #[must_use]
     pub const fn torn(&self) -> Version {
         self.reach.torn
@@ -279,8 +280,8 @@ impl NodeMap {
         self.reach.torn = self.reach.torn.max(torn);
     }
 
-    /// Any write so far may be part of a batch, and any batch may have been replaced in part: what a
-    /// store keeps does not tell.
+    /// Any write so far may be part of a batch, and any batch may have been replaced in part: a store does
+    /// not keep this.
     pub fn forget_batches(&mut self) {
         self.batches.forget(self.reach.max_version);
         self.reach.torn = self.reach.max_version;

@@ -1,14 +1,14 @@
-//! The accrual scale: how improbable is it that a live peer has been silent for so long?
+//! The accrual scale: how improbable it is that a live peer has been silent for so long.
 //!
 //! phi = -log10 P(a live peer stays silent that long), as in Hayashibara, Défago, Yared and
 //! Katayama, "The phi accrual failure detector" (SRDS 2004), and in the original package: at phi 8
 //! one in 10^8 such silences comes from a live peer.
 //!
-//! The original derives P from one exponential fitted to the intervals, which at phi 8 waits for
-//! 18.4 intervals. Here every heartbeat that should have come by now is evidence of its own: it was
-//! lost (with the probability measured on the path) or it is merely late (the tail of a normal
-//! distribution fitted to the intervals), so phi 8 is reached after four missed heartbeats. Probes
-//! that are not answered are evidence as well: of so many either they or their echoes were lost.
+//! The original derives P from one exponential fitted to the intervals, which at phi 8 waits for 18.4
+//! intervals. Here every overdue heartbeat is evidence of its own: it was lost (with the probability measured
+//! on the path) or it is merely late (the tail of a normal distribution fitted to the intervals), so phi 8 is
+//! reached after four missed heartbeats. Unanswered probes are evidence as well: either they or their echoes
+//! were lost.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -16,13 +16,13 @@ use super::time::Time;
 
 /// Intervals kept, as in the original.
 pub const INTERVALS_MAX: usize = 100;
-/// The least part of the packets that is assumed to be lost on the way, and the largest: below the
-/// one it was not measured long enough, beyond the other it is no path.
+/// The least and the largest share of packets that is assumed to be lost on the way: below the least it was
+/// not measured long enough, beyond the largest the path does not work.
 pub const LOSS_MIN: f64 = 0.01;
 /// See [`LOSS_MIN`].
 pub const LOSS_MAX: f64 = 0.3;
 
-/// The heartbeats of one peer, and what they say of its silence.
+/// The heartbeats of one peer, and the improbability of its silence.
 #[derive(Clone, Debug)]
 pub struct PhiWindow {
     expected: f64,
@@ -33,7 +33,7 @@ pub struct PhiWindow {
     last_heard: Time,
 }
 
-/// What is needed to compute phi at any later time.
+/// The inputs to compute phi at any later time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PhiEstimate {
     /// When the peer was last heard.
@@ -42,15 +42,15 @@ pub struct PhiEstimate {
     pub mean: f64,
     /// Their standard deviation, in seconds.
     pub deviation: f64,
-    /// The part of the packets that is lost on the way.
+    /// The share of packets that is lost on the way.
     pub loss: f64,
     /// Probes sent since then that were not answered in time.
     pub lapsed: u32,
 }
 
 impl PhiWindow {
-    /// A peer that nothing has been heard of since `now` and that is expected to send a heartbeat
-    /// every `interval`.
+    /// A peer of which nothing has been heard since `now` and that is expected to send a heartbeat every
+    /// `interval`.
     #[must_use]
     pub fn new(now: Time, interval: Duration) -> Self {
         let expected = interval.as_secs_f64().max(INTERVAL_MIN);
@@ -67,7 +67,7 @@ impl PhiWindow {
     /// A heartbeat arrived.
     pub fn heartbeat(&mut self, at: Time) {
         if let Some(last) = self.last_heartbeat {
-            // A gap is a few lost heartbeats or an outage, not an interval to get used to.
+            // A gap is a few lost heartbeats or an outage, and no interval to learn from.
             let interval = at.since(last).as_secs_f64();
             self.push(interval.clamp(INTERVAL_MIN, self.expected * INTERVAL_FACTOR_MAX));
         }
@@ -75,13 +75,13 @@ impl PhiWindow {
         self.heard(at);
     }
 
-    /// Anything arrived that only the peer can have sent.
+    /// A packet arrived that only the peer can have sent.
     pub fn heard(&mut self, at: Time) {
         self.last_heard = self.last_heard.max(at);
     }
 
-    /// Takes time out of the silence: this process itself stood still and could not hear. The next
-    /// heartbeat ends no interval.
+    /// Excludes time from the silence: this process itself stood still and could not hear. The next heartbeat
+    /// ends no interval.
     pub fn excuse(&mut self, stalled: Duration, now: Time) {
         self.last_heard = (self.last_heard + stalled).min(now);
         self.pause();
@@ -92,7 +92,7 @@ impl PhiWindow {
         self.last_heartbeat = None;
     }
 
-    /// What is needed to compute phi.
+    /// The inputs to compute phi.
     #[must_use]
     pub fn estimate(&self) -> PhiEstimate {
         let count = self.intervals.len() as f64;
@@ -155,7 +155,7 @@ impl PhiEstimate {
     }
 }
 
-/// Phi stops here: it says "certainly" long before, and has to stay a number.
+/// Phi stops at this value: it means "certainly" long before, and has to stay a number.
 pub const PHI_MAX: f64 = 100.0;
 
 /// The probability that a standard normal variable exceeds `y`, to 1.4 * 10^-4: Bowling, Khasawneh,
@@ -167,7 +167,7 @@ fn tail(y: f64) -> f64 {
 
 /// Beyond eight deviations the tail is below 10^-15, far under the assumed loss.
 const TAIL_RANGE: f64 = 8.0;
-/// The least deviation, as part of the mean: timers are no better than this on a busy machine.
+/// The least deviation, as a part of the mean: timers are not more exact than this on a busy machine.
 const DEVIATION_MIN: f64 = 0.1;
 /// The longest interval taken as a sample, as a multiple of the expected one.
 const INTERVAL_FACTOR_MAX: f64 = 4.0;

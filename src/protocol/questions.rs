@@ -1,4 +1,5 @@
-//! Questions who hears a peer, on their way: each is passed on once, and answers go back the way it came.
+//! Questions under way about which nodes hear a peer: each is passed on once, and answers go back the way it
+//! came.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +13,17 @@ use super::{
 
 /// Most questions whose way is remembered.
 pub const QUESTIONS_MAX: usize = 4_096;
-/// Most questions of this node that answers are taken to: nobody has more peers to miss.
+/// Most questions of this node for which answers are accepted: a node does not have more peers to miss.
 pub const OWN_MAX: usize = NEIGHBOURS_MAX;
-/// Most questions and answers passed on in a second; what comes then is dropped.
+/// Most questions and answers passed on in a second; more than that are dropped.
 pub const RELAYS_PER_SECOND: f64 = 500.0;
 
 /// The questions that have passed here.
 #[derive(Debug)]
 pub struct Questions {
-    /// By subject, asker and number: who told us, and when.
+    /// By subject, asker and number: the sender, and the time.
     seen: BTreeMap<(NodeId, NodeId, u64), (NodeId, Time)>,
-    /// The last questions of this node, by subject: the how manieth, and its number.
+    /// The last questions of this node, by subject: the index, and its number.
     own: BTreeMap<NodeId, (u64, u64)>,
     asked: u64,
     key: [u8; 32],
@@ -30,20 +31,21 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// None has been heard of.
+    /// No question has been received.
     #[must_use]
     pub const fn new(now: Time) -> Self {
         let relays = Bucket::holding(now, RELAYS_PER_SECOND);
         Self { seen: BTreeMap::new(), own: BTreeMap::new(), asked: 0, key: [0; 32], relays }
     }
 
-    /// What the numbers of questions are made of. Nobody else may know it.
+    /// The seed of the numbers of questions, which must stay secret.
     pub const fn set_key(&mut self, key: [u8; 32]) {
         self.key = key;
     }
 
-    /// This node asks: the number of the question. Others cannot guess it: who could would ask in this
-    /// node's name first, and the question would pass nobody and its answers come to nobody.
+    /// This node asks: the number of the question. Others cannot guess it: an attacker that could would ask
+    /// in this node's name first, and then the question would not be passed on and its answers would not
+    /// arrive.
     pub fn ask(&mut self, subject: NodeId, own: Generation) -> u64 {
         self.asked += 1;
         let mut hash = blake3::Hasher::new_keyed(&self.key);
@@ -61,8 +63,8 @@ impl Questions {
         round
     }
 
-    /// Whether this is what this node asked last about that peer: what comes later than the next
-    /// question says nothing to it.
+    /// Whether this is the last question of this node about that peer: answers that come later than the next
+    /// question do not count for it.
     #[must_use]
     pub fn is_asked(&self, ask: &Ask) -> bool {
         self.own.get(&ask.subject).is_some_and(|(_, round)| *round == ask.round)

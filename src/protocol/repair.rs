@@ -1,11 +1,11 @@
-//! Who knows something else than this node: with whom an exchange is worth its bytes.
+//! Finds the peers whose state differs from this node's: those with which an exchange is worth its bytes.
 //!
-//! Nodes tell their links one number, the root: the sum of all they know. Equal roots cost nothing.
-//! Different ones mean little while news is under way, so a peer has to differ for two rounds before
-//! it gets an exchange, the node with the greater name waiting one more. Where the roots stand still
-//! and differ, something was lost, and every round may repair several. Where they move, which they
-//! always do while somebody writes, one a round has to do. A peer that differs after an exchange as
-//! before is asked again only after 2, 4, 8, 16 rounds, or once the roots stand still after a change.
+//! Nodes send their links one number, the root: the sum of all their state. Equal roots cost nothing.
+//! Different ones mean little while updates are under way, so a peer has to differ for two rounds before it
+//! gets an exchange, and the node with the greater name waits one more. If the roots stand still and differ,
+//! something was lost, and every round may repair several peers. If they move, which they always do while a
+//! node writes, one peer a round has to suffice. A peer that differs after an exchange as before is asked
+//! again only after 2, 4, 8, 16 rounds, or once the roots stand still after a change.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use rand::{Rng, seq::SliceRandom};
 
 use super::{id::NodeId, overlay};
 
-/// The roots that linked peers have told, and what was done about them.
+/// The roots that linked peers have sent, and the reactions to them.
 #[derive(Debug)]
 pub struct Repair {
     local: NodeId,
@@ -26,10 +26,10 @@ pub struct Repair {
 
 #[derive(Debug, Default)]
 struct Peer {
-    /// What it was told, and in which round.
+    /// The root that it was sent, and in which round.
     told: Option<(u64, u32)>,
     root: Option<u64>,
-    /// It has told another root since the last round.
+    /// It has sent another root since the last round.
     moved: bool,
     /// Rounds in a row in which it has differed.
     differs: u32,
@@ -49,7 +49,7 @@ impl Repair {
         Self { local, round: 0, own: None, before: None, peers: BTreeMap::new() }
     }
 
-    /// There is a link. `eager`: it is a new neighbour, and ours to compare with at once.
+    /// There is a link. `eager`: it is a new neighbour, and this end compares at once.
     pub fn up(&mut self, peer: NodeId, eager: bool) {
         self.peers.insert(peer, Peer { eager, ..Peer::default() });
     }
@@ -64,7 +64,7 @@ impl Repair {
         self.peers.clear();
     }
 
-    /// A peer told its root. Says whether to run an exchange with it at once.
+    /// A peer sent its root. Returns whether to run an exchange with it at once.
     pub fn heard(&mut self, peer: &NodeId, root: u64) -> bool {
         let own = self.own;
         let Some(peer) = self.peers.get_mut(peer) else { return false };
@@ -73,8 +73,8 @@ impl Repair {
         peer.compare_at_once(own)
     }
 
-    /// This is our root now. Says whom to tell it, and with whom to run an exchange at once: those who
-    /// have been told nothing yet.
+    /// This is our root now. Returns the peers to send it to, and those with which to run an exchange at
+    /// once: the ones that have been sent no root yet.
     pub fn introduce(&mut self, root: u64) -> (Vec<NodeId>, Vec<NodeId>) {
         self.own = Some(root);
         let round = self.round;
@@ -91,8 +91,8 @@ impl Repair {
         (told, differ)
     }
 
-    /// The same, once a round: says whom to tell it, and with whom an exchange is worth while, of
-    /// those who are `free`, at most `room`, and of those whose root moves at most `moving_max`.
+    /// The same, once a round: returns the peers to send it to, and those with which an exchange is worth
+    /// while, of those that are `free`, at most `room`, and of those whose root moves at most `moving_max`.
     pub fn round(
         &mut self,
         root: u64,
@@ -132,8 +132,8 @@ impl Repair {
         (told, lost)
     }
 
-    /// How many rounds from now on would do nothing if no peer tells anything and our root stays
-    /// `root`; `None` if already the next one does something.
+    /// How many rounds from now on would do nothing if no peer sends anything and our root stays `root`;
+    /// `None` if already the next one does something.
     #[must_use]
     pub fn idle_rounds(&self, root: u64) -> Option<u32> {
         let same = Some(root);
@@ -141,7 +141,7 @@ impl Repair {
             && self.before == same
             && self.peers.values().all(|peer| peer.is_at_peace(root));
         let told = self.peers.values().filter_map(|peer| peer.told);
-        // The round that tells the root once more comes after these.
+        // The round that sends the root once more comes after these.
         let idle = told.map(|(_, at)| (at + REFRESH).saturating_sub(self.round + 1)).min();
         if peaceful { idle } else { None }
     }
@@ -173,7 +173,7 @@ impl Peer {
         std::mem::take(&mut self.eager) && own != root
     }
 
-    /// `before`: our root of the round before; who is there is only a little behind.
+    /// `before`: our root of the round before; a peer with that root is only a little behind.
     fn compare(&mut self, own: u64, before: Option<u64>, moved: bool) {
         let Some(root) = self.root else { return };
         if root == own {
@@ -183,7 +183,7 @@ impl Peer {
         } else {
             self.differs += 1;
         }
-        // In peace again after a change: what did not help before may do so now.
+        // The roots stand still again after a change: an exchange that did not help before may do so now.
         self.changed |= moved;
         if !moved && std::mem::take(&mut self.changed) {
             (self.fruitless, self.next) = (0, 0);
@@ -193,7 +193,7 @@ impl Peer {
 
 /// Rounds for which a peer has to differ.
 const PATIENCE: u32 = 2;
-/// A root that has not changed is told again after so many rounds.
+/// A root that has not changed is sent again after this many rounds.
 const REFRESH: u32 = 30;
-/// A peer that differs whatever is done is tried again after at most 16 rounds.
+/// A peer that differs in spite of exchanges is tried again after at most 16 rounds.
 const DOUBLINGS_MAX: u32 = 4;

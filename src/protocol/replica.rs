@@ -1,7 +1,8 @@
-//! This node's map and its copies of all others: what the storage actor wraps.
+//! This node's map and its copies of all other maps: the machine inside the storage actor.
 //!
-//! Pure: time is handed in, what is to be persisted or told comes out. Only the owner writes a map;
-//! everybody else's are changed by news alone, and only as [`NodeMap::apply`] allows.
+//! Pure: time is an input, and the changes to persist and the frames to send are outputs. Only the owner
+//! writes a map; copies of other nodes' maps are changed only by updates, and only as [`NodeMap::apply`]
+//! allows.
 
 use std::{
     collections::BTreeMap,
@@ -78,18 +79,18 @@ pub use quotas::{
     REVOCATIONS_SAVED_MAX, VERDICTS_PER_SECOND, VERDICTS_SAVED_MAX, WAVES_PER_PEER,
 };
 
-/// How many lines a digest has at least when a sketch is sent instead: 32 cells take 490 bytes, and
-/// the sketch one more way across the network; the lines of 64 nodes take 1,700.
+/// The least number of lines of a digest for which a sketch is sent instead: 32 cells take 490 bytes, and the
+/// sketch one more trip across the network; the lines of 64 nodes take 1,700.
 pub const SKETCH_LINES_MIN: usize = 64;
 
-/// What the owner's map and the copies may hold, and for how long.
+/// The limits of the owner's map and of the copies, and how long they are kept.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// This node.
     pub node: NodeId,
-    /// What it says of itself at the start.
+    /// The node's record at the start.
     pub record: NodeRecord,
-    /// What one node may hold.
+    /// The limits of one node's map.
     pub limits: MapLimits,
     /// Most nodes to be known at once.
     pub peers_max: usize,
@@ -99,9 +100,9 @@ pub struct ReplicaConfig {
     pub delta_entries: usize,
     /// How long a tombstone is kept at least.
     pub tombstone_grace: Duration,
-    /// How long a dead peer is kept. A node that stood still for longer drops what it knew of others.
+    /// How long a dead peer is kept. A node that stood still for longer drops its state of others.
     pub forget_after: Duration,
-    /// What the cluster's sketches are hashed with. Nodes with different keys exchange full digests.
+    /// The hash key of the cluster's sketches. Nodes with different keys exchange full digests.
     pub sketch_key: SketchKey,
 }
 
@@ -114,25 +115,26 @@ pub struct Replica {
     forgotten: Forgotten,
     published: Published,
     clock: Clock,
-    /// What is to be told to whom.
+    /// The updates to send, and their receivers.
     push: Push,
     bulk: Bulk,
-    /// Who has which version, while that is being asked.
+    /// The waves that count the nodes with a version.
     waves: Waves,
-    /// Who asks who hears whom.
+    /// The questions under way about which nodes hear a peer.
     questions: Questions,
     accusations: Accusations,
     signing: Signing,
     revoked: Revoked,
-    /// What others may still have this node do: begin other lives of theirs, take verdicts over.
+    /// How much work others may still cause: generations of theirs to begin, verdicts to take over.
     quotas: Quotas,
-    /// Who came back with less than it had, and what others say of this node's own past.
+    /// The peers that came back with less state than they had, and reports of others about this node's own
+    /// past.
     returned: ReturnedPeers,
 }
 
 impl Replica {
-    /// Starts a new life of the node on what the store kept, and on the copies that an earlier
-    /// storage actor of this process had published, if there was one. The first output persists the
+    /// Starts a new generation of the node with the state that the store kept, and with the copies that an
+    /// earlier storage actor of this process had published, if there was one. The first output persists the
     /// new generation; nothing may be sent before that is done.
     #[must_use]
     pub fn start(
@@ -212,8 +214,8 @@ impl Replica {
         self.copies.iter().map(|(node, map)| (node, &**map))
     }
 
-    /// Takes over copies that another node of this process holds, and tells nobody. `sums`: the sketch
-    /// of them and this node's own line, if it is known.
+    /// Takes over copies that another node of this process holds, without sending them. `sums`: the sketch of
+    /// them and this node's own line, if it is known.
     pub fn adopt(&mut self, copies: BTreeMap<NodeId, Arc<NodeMap>>, sums: Option<Sketch>) {
         self.copies = copies;
         self.published.outdate();
@@ -223,9 +225,9 @@ impl Replica {
         }
     }
 
-    /// From now on copies are shared with other nodes of this process, as far as they are equal, and
-    /// nothing is kept for readers: [`Replica::view`] shows no change, and a digest is made anew each
-    /// time. For those who run thousands of nodes in one process.
+    /// From now on copies are shared with other nodes of this process, as far as they are equal, and nothing
+    /// is kept for readers: [`Replica::view`] shows no change, and a digest is made again each time. For
+    /// simulations with thousands of nodes in one process.
     pub fn share_copies(&mut self, pool: Arc<dyn CopyPool>) {
         self.published.share(pool);
     }
@@ -242,37 +244,37 @@ impl Replica {
         self.copies.len()
     }
 
-    /// Whether this process has begun a later life since its name was heard, with a proof.
+    /// Whether this process has begun a later generation because of its name, with a proof.
     #[must_use]
     pub const fn renewed(&self) -> bool {
         self.own.name.renewed()
     }
 
-    /// The same, with a proof or upon what several members said.
+    /// The same, with a proof or after claims of several members.
     #[must_use]
     pub const fn has_answered_for_its_name(&self) -> bool {
         self.own.name.has_answered()
     }
 
-    /// Gives what the numbers of this node's questions are made of: 32 random bytes that nobody else knows.
+    /// Sets the seed of the numbers of this node's questions: 32 random bytes, which must stay secret.
     pub const fn set_secret(&mut self, secret: [u8; 32]) {
         self.questions.set_key(secret);
     }
 
-    /// Says what the wall clock shows now. It may have been set since the start: a machine without a
-    /// battery begins in 1970, where every generation of others lies absurdly far ahead.
+    /// Sets the present time of the wall clock. It may have been set since the start: a machine without a
+    /// battery begins in 1970, where every generation of other nodes lies absurdly far ahead.
     pub fn set_wall(&mut self, now: Time, wall: SystemTime) {
         self.clock.set_wall(now, wall);
     }
 
-    /// Does what a cast says.
+    /// Handles a message that needs no reply.
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
         self.drop_if_overslept(now, out);
         out.extend(self.signing.take_untold().map(|problem| Output::Event(Event::Error(problem))));
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
-            // Every peer that is up to date says our own generation.
+            // Every peer that is up to date reports our own generation.
             StorageInput::HeardOfSelf(generation, _) if generation <= self.own.map.generation() => {
             }
             StorageInput::HeardOfSelf(generation, by) => {
@@ -292,7 +294,7 @@ impl Replica {
                     let swells = self.waves.unlinked(now, &peer);
                     self.swell(now, swells, out);
                 }
-                // This life may have begun, or gone on, while nobody could be told.
+                // This generation may have begun, or gone on, while no peer could be reached.
                 if up {
                     let (node, map) = (self.config.node.clone(), &self.own.map);
                     let (generation, version) = (map.generation(), map.max_version());
@@ -321,7 +323,7 @@ impl Replica {
 
     /// Writes a batch: all of it becomes visible at once, as one version, or none of it.
     ///
-    /// Writing what is there already takes no version.
+    /// A write that changes nothing takes no version.
     ///
     /// # Errors
     /// [`WriteError`] names the limit; then nothing has changed.
@@ -377,8 +379,8 @@ impl Replica {
         Ok(Written { version: self.own.map.max_version(), changed: true, persist })
     }
 
-    /// Says that the node is leaving, or has left. Whether a later start is to remember it, the caller
-    /// decides ([`Change::Left`]).
+    /// Publishes that the node is leaving, or has left. The caller decides whether a later start remembers it
+    /// ([`Change::Left`]).
     pub fn set_status(&mut self, now: Time, status: Status, out: &mut Vec<Output>) -> Written {
         let before = self.before(&self.config.node);
         let persist = self.write_record(NodeRecord { status, ..self.own_record() });
@@ -409,7 +411,7 @@ impl Replica {
         digest
     }
 
-    /// Answers a peer's digest: what we want to be told, and what the peer lacks.
+    /// Answers a peer's digest: the lines of what we want, and the delta that the peer lacks.
     pub fn answer(
         &mut self,
         now: Time,
@@ -424,7 +426,7 @@ impl Replica {
         (wants, delta)
     }
 
-    /// Takes a peer's answer to our digest: applies its news, and returns what it wants.
+    /// Takes a peer's answer to our digest: applies its updates, and returns what it wants.
     pub fn merge(
         &mut self,
         now: Time,
@@ -439,8 +441,8 @@ impl Replica {
         self.tell_peer(now, from, wants, false)
     }
 
-    /// Asks for the right to pull from a peer that has more than fits one delta. Returns how far we
-    /// are, of these nodes or of all; `None` while there is another pull.
+    /// Asks for the right to pull from a peer that has more than fits one delta. Returns how far our copies
+    /// reach, of these nodes or of all; `None` while there is another pull.
     pub fn pull(&mut self, now: Time, from: &NodeId, about: Option<&[NodeId]>) -> Option<Digest> {
         let may = self.bulk.begin_pull(now, from);
         may.then(|| match about {
@@ -449,7 +451,7 @@ impl Replica {
         })
     }
 
-    /// What a peer that pulls lacks, as much as fits one delta, and how far it will be with it.
+    /// The state that a pulling peer lacks, as much as fits one delta, and how far the peer will be with it.
     /// `all`: as for an answer.
     pub fn feed(
         &mut self,
@@ -468,8 +470,8 @@ impl Replica {
         (theirs, delta)
     }
 
-    /// Applies what was pulled from a peer. Returns whether the pull is to go on: not if all of it was
-    /// refused, nor if the peer is too slow ([`PULL_BYTES_PER_SECOND_MIN`]).
+    /// Applies the delta that was pulled from a peer. Returns whether the pull is to go on: not if all of it
+    /// was refused, nor if the peer is too slow ([`PULL_BYTES_PER_SECOND_MIN`]).
     ///
     /// [`PULL_BYTES_PER_SECOND_MIN`]: super::bulk::PULL_BYTES_PER_SECOND_MIN
     pub fn take(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) -> bool {
@@ -495,7 +497,7 @@ impl Replica {
         useful && goes_on
     }
 
-    /// Applies news, node by node. What would break a copy is refused, counted and told.
+    /// Applies updates, node by node. Updates that would break a copy are refused, counted and reported.
     pub fn apply(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
         for delta in &news.nodes {
             let before = self.before(&delta.node);
@@ -565,7 +567,7 @@ impl Replica {
     }
 }
 
-/// Holds the price of news that was refused against the one who sent it.
+/// Charges the cost of a refused update to its sender.
 fn hold_against(peer: &NodeId, price: u32, out: &mut Vec<Output>) {
     if price > 0 {
         let (peer, why) = (peer.clone(), Misconduct::RefusedNews);
@@ -573,11 +575,11 @@ fn hold_against(peer: &NodeId, price: u32, out: &mut Vec<Output>) {
     }
 }
 
-/// Refuses news, and holds its price against the one who sent it.
+/// Refuses an update, and charges its cost to the sender.
 fn refused(from: &NodeId, delta: &NodeDelta, refusal: Refusal, out: &mut Vec<Output>) {
     out.push(Output::Count(Counter::NewsRefused, 1));
     hold_against(from, refusal.price(), out);
-    // News that lost a race against other news is no fault of anybody.
+    // If an update lost a race against another one, no peer is at fault.
     if matches!(
         refusal,
         Refusal::Malformed
@@ -599,7 +601,7 @@ struct Before {
     told: bool,
 }
 
-/// What came of news of one node.
+/// The result of an update of one node.
 #[derive(Debug)]
 enum Outcome {
     /// It is new.
@@ -608,27 +610,27 @@ enum Outcome {
     Known,
     /// It would have broken the copy.
     Refused(Refusal),
-    /// Nobody has introduced the node.
+    /// The node has not been introduced.
     Unintroduced,
     /// It is not for us to take.
     Ignored,
 }
 
-/// Has each link told its share, those with the same share together.
-/// Why a peer is told what it lacks.
+/// The reason for sending a peer the state that it lacks.
 #[derive(Clone, Copy, Debug)]
 enum Occasion<'a> {
     /// It pulls.
     Pulled,
-    /// It said how far it is. A batch larger than the budget it may pull: several tell it at once.
+    /// It reported how far it is. A batch larger than the budget it may pull: several peers might send it at
+    /// once.
     Told {
-        /// Whose news it is being fed.
+        /// The nodes whose state it is being fed.
         fed: Option<&'a NodeId>,
     },
 }
 
-/// What came by an exchange. Of more than a little the others are only told that it is to be had, so
-/// it is not cut from the map.
+/// An update that came by an exchange. If it is more than a little it is only announced to the others, so it
+/// is not cut from the map.
 fn relayed(now: Time, map: &NodeMap, fresh: Fresh) -> Option<Item> {
     let whole = |bytes, entries| {
         let mut budget = Budget { bytes, entries, untouched: false };

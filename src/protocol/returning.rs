@@ -1,5 +1,5 @@
-//! A node in another life than the one that is known, or at another address: what that life lacks of
-//! what the node had.
+//! A node in another generation than the known one, or at another address: the state that the node had and
+//! that generation lacks.
 
 use std::fmt;
 
@@ -12,42 +12,42 @@ use super::{
     record::Status,
 };
 
-/// How a node's new life, or its new address, differs from what is known of it.
+/// How a node's new generation, or its new address, differs from the known one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Return {
-    /// The life that was known.
+    /// The generation that was known.
     pub earlier: Generation,
-    /// The life that follows; the same one if only the addresses have changed.
+    /// The generation that follows; the same one if only the addresses have changed.
     pub generation: Generation,
-    /// How many versions that were known of the earlier life the new one does not continue.
+    /// How many known versions of the earlier generation the new one does not continue.
     pub lost: u64,
     /// Whether there are keys among them, and not only changes of its record.
     pub lost_keys: bool,
     /// It had left on purpose.
     pub had_left: bool,
-    /// It has heard of a later life under its own name, and took the one after that.
+    /// It has received a claim of a later generation under its own name, and took the one after that.
     pub is_conflict: bool,
-    /// Where it was, and where it is, if that differs.
+    /// Its former and present addresses, if they differ.
     pub moved: Option<(Vec<String>, Vec<String>)>,
 }
 
-/// In which way a node came back that an operator should look at.
+/// The ways in which a node comes back that an operator should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Returned {
     /// It had left on purpose, and its store does not know that.
     AfterLeaving,
-    /// It lacks what its peers knew of its earlier life.
+    /// It lacks state of its earlier generation that its peers knew.
     Behind {
-        /// The life that its peers knew.
+        /// The generation that its peers knew.
         earlier: Generation,
         /// How many versions of it are missing.
         versions: u64,
     },
     /// Two processes use its name.
     Twice {
-        /// The life that was there already.
+        /// The generation that was there already.
         earlier: Generation,
     },
 }
@@ -59,7 +59,7 @@ impl Returned {
         self.cause().as_str()
     }
 
-    /// The cause that it is kept under beside the changes of what is thought of the node.
+    /// The cause under which it is recorded beside the state transitions of the node.
     #[must_use]
     pub const fn cause(self) -> Cause {
         match self {
@@ -69,7 +69,7 @@ impl Returned {
         }
     }
 
-    /// What is known of it, and what to do.
+    /// What happened to it, and what to do.
     #[must_use]
     pub fn detail(self) -> String {
         match self {
@@ -98,7 +98,7 @@ impl fmt::Display for Returned {
 }
 
 impl Return {
-    /// What news of a node says about its return; `None` if it goes on where it was.
+    /// The return of a node according to an update of it; `None` if it goes on where it was.
     #[must_use]
     pub fn of(known: &NodeMap, news: &NodeDelta) -> Option<Self> {
         let (version, record) = news.record.as_ref()?;
@@ -128,8 +128,8 @@ impl Return {
     }
 }
 
-/// Up to which of the versions known of an earlier life a new one continues it. `ancestry`: the lives
-/// that it continues, newest first; `reach`: how far it has got itself.
+/// Up to which of the known versions of an earlier generation a new one continues it. `ancestry`: the
+/// generations that it continues, newest first; `reach`: how far it reaches itself.
 #[must_use]
 pub fn kept(
     (earlier, known): (Generation, Version),
@@ -140,7 +140,8 @@ pub fn kept(
         Some((_, upto)) => known.min(*upto),
         // It has started so often since that this is not known any more.
         None if ancestry.len() >= ANCESTRY_MAX => known,
-        // It has heard of its own name, and goes on with its map in a life that continues none.
+        // It has received a claim about its own name, and goes on with its map in a generation that continues
+        // none.
         None if reach > known => known,
         None => Version::ZERO,
     }
@@ -159,10 +160,10 @@ mod tests {
         // A crash or a restart: all of it.
         assert_eq!(kept(life(5, 9), &[life(5, 9), life(4, 3)], Version(9)), Version(9));
         assert_eq!(kept(life(5, 7), &[life(5, 9)], Version(9)), Version(7));
-        // A store that lost writes; one from before the life that is known.
+        // A store that lost writes; one from before the known generation.
         assert_eq!(kept(life(5, 9), &[life(5, 6)], Version(7)), Version(6));
         assert_eq!(kept(life(5, 9), &[life(4, 3)], Version(4)), Version(3));
-        // No store, or one of later lives only.
+        // No store, or one of later generations only.
         assert_eq!(kept(life(5, 9), &[], Version(1)), Version(0));
         assert_eq!(kept(life(5, 9), &[life(6, 2)], Version(3)), Version(0));
     }

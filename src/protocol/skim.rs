@@ -1,5 +1,5 @@
-//! The headings of pushed news, read without copying what they are of: a flood brings the same news
-//! from every neighbour, and whoever has it already need not decode it.
+//! The headings of pushed updates, read without copying their contents: a flood brings the same update from
+//! every neighbour, and a node that has it already need not decode it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,18 +13,18 @@ use super::{
     verdict::Verdict,
 };
 
-/// Longer frames are not looked through: news that is flooded is short, and what travels along a
-/// tree hardly ever comes twice.
+/// Longer frames are not skimmed: flooded updates are short, and updates that travel along a tree hardly ever
+/// come twice.
 pub const SKIM_BYTES_MAX: usize = 16 << 10;
 
-/// What news of one node leads to, without the writes.
+/// The heading of one node's update, without the writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heading<'a> {
-    /// The owner of the writes. It may be no valid name.
+    /// The owner of the writes. The name may be invalid.
     pub node: &'a str,
-    /// The owner's life they were made in.
+    /// The owner's generation in which they were made.
     pub generation: Generation,
-    /// The receiver has everything up to here afterwards.
+    /// The receiver has everything up to this version afterwards.
     pub to: Version,
     /// How far the sender has got.
     pub horizon: Version,
@@ -32,16 +32,16 @@ pub struct Heading<'a> {
     pub torn: Version,
     /// Up to which version the sender has dropped tombstones.
     pub gc_floor: Version,
-    /// What is thought of the owner.
+    /// The verdict on the owner.
     pub verdict: Verdict,
-    /// The version of the owner's record, if that is told.
+    /// The version of the owner's record, if the update has it.
     pub record: Version,
-    /// What the owner has signed, if it does.
+    /// The owner's signature, if it signs.
     pub seal: Option<Seal>,
 }
 
-/// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another
-/// message, too long to be looked through, or malformed, which decoding it will tell.
+/// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another message,
+/// too long to be skimmed, or malformed, which decoding it will report.
 #[must_use]
 pub fn skim(frame: &[u8]) -> Option<Vec<Heading<'_>>> {
     let body = frame.strip_prefix(&GOSSIP_HEADER)?.strip_prefix(&[PUSH])?;
@@ -79,7 +79,7 @@ struct NodeNews<'a> {
     sealed: Option<Sealed<'a>>,
 }
 
-/// Reads as [`Sealed`](super::seal::Sealed) of news that was not cut: that has no proof.
+/// Reads as [`Sealed`](super::seal::Sealed) of an update that was not cut: that has no proof.
 #[derive(BorrowDecode)]
 struct Sealed<'a> {
     seal: Seal,

@@ -1,15 +1,15 @@
 //! A Merkle tree over one node's entries, in the order in which they travel.
 //!
-//! The root depends on nothing but which entries there are, whatever the order in which they came:
-//! the owner and everybody who holds a whole copy compute the same. A change costs O(log n) hashes.
-//! Entries are placed by their version, so what goes out together lies together, and whoever is told a
-//! run of versions can be shown, with a few hashes beside it, that this run is all that the owner
-//! has there ([`Tree::prove`], [`Proof::root`]): nothing in it is forged and nothing is left out.
+//! The root depends only on the set of entries, not on the order in which they came: the owner and every
+//! holder of a whole copy compute the same. A change costs O(log n) hashes. Entries are placed by their
+//! version, so a run of versions lies together. The receiver of a run can be shown, with a few hashes beside
+//! it, that this run is all that the owner has there ([`Tree::prove`], [`Proof::root`]): nothing in it is
+//! forged and nothing is left out.
 //!
 //! The shape: a set of up to [`BUCKET_MAX`] entries is one list; a larger one is split by the first
-//! hexadecimal digit in which two of its places differ. Hashes are BLAKE3 (O'Connor, Aumasson, Neves
-//! and Wilcox-O'Hearn, 2020); lists and splits begin with different bytes, so that none can pass for
-//! the other.
+//! hexadecimal digit in which two of its places differ. Hashes are BLAKE3 (O'Connor, Aumasson, Neves and
+//! Wilcox-O'Hearn, 2020); lists and splits begin with different bytes, so that neither can pass for the
+//! other.
 
 use std::ops::Range;
 
@@ -43,7 +43,7 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// The leaf of an entry. Of a time to live it holds only that there is one.
+    /// The leaf of an entry. Of a time to live it holds only the fact that there is one.
     #[must_use]
     pub fn new(key: &str, entry: &Entry) -> Self {
         match &entry.content {
@@ -59,7 +59,7 @@ impl Leaf {
         let mut head = [0; 11];
         head[0] = kind;
         head[1..9].copy_from_slice(&version.0.to_le_bytes());
-        // Keys are shorter than 64 KiB wherever they come from; a longer one would only be refused.
+        // All sources limit keys to less than 64 KiB; a longer one would only be refused.
         let len = u16::try_from(key.len()).unwrap_or(u16::MAX);
         head[9..].copy_from_slice(&len.to_le_bytes());
         let mut hasher = blake3::Hasher::new();
@@ -74,7 +74,7 @@ impl Leaf {
     }
 }
 
-/// The tree. Hashes are kept and made anew where something has changed.
+/// The tree. Hashes are kept, and computed again where something has changed.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     top: Node,
@@ -94,7 +94,7 @@ impl Tree {
         self.top.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -105,7 +105,7 @@ impl Tree {
         self.top.insert(leaf);
     }
 
-    /// Takes an entry out; says whether it was there.
+    /// Takes an entry out; returns whether it was there.
     pub fn remove(&mut self, leaf: &Leaf) -> bool {
         self.top.remove(leaf)
     }
@@ -115,8 +115,8 @@ impl Tree {
         self.top.hash()
     }
 
-    /// What shows that the entries of the versions in `(from, to]` are these and no others, to whoever
-    /// has them and the root. [`Tree::root`] has to have been called after the last change.
+    /// The proof that the entries of the versions in `(from, to]` are these and no others, for a receiver
+    /// that has them and the root. [`Tree::root`] has to have been called after the last change.
     #[must_use]
     pub fn prove(&self, from: Version, to: Version) -> Proof {
         let mut proof = Proof::default();
@@ -125,7 +125,7 @@ impl Tree {
     }
 }
 
-/// What surrounds a run of entries.
+/// The surroundings of a run of entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Proof {
     steps: Vec<Step>,
@@ -138,14 +138,15 @@ enum Step {
     Beside(Hash),
     /// All of it is in the run.
     Within,
-    /// A list that has others than those of the run: these.
+    /// A list with entries outside of the run: these.
     List(Vec<Leaf>),
-    /// A split of what begins with the digits of `prefix` up to `depth`; a bit for each part there is.
+    /// A split of the places that begin with the digits of `prefix` up to `depth`; a bit for each present
+    /// part.
     Split { depth: u8, prefix: u128, parts: u16 },
 }
 
 impl Proof {
-    /// Whether it is empty, as for news that needs none.
+    /// Whether it is empty, as for an update that needs none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
@@ -191,7 +192,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// The hash of what lies in `region`; splits there are at `depth` or below.
+    /// The hash of the entries in `region`; splits there are at `depth` or below.
     fn hash(&mut self, region: &Region, depth: u8) -> Option<Hash> {
         match self.steps.next()? {
             Step::Beside(hash) => region.is_apart(&self.run).then_some(*hash),
@@ -225,7 +226,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The entries of the run in a region. What lies before it has no place in the tree and stays.
+    /// The entries of the run in a region. Entries before it have no place in the tree and stay.
     fn take(&mut self, region: &Region) -> &'a [Leaf] {
         let count = self.leaves.iter().take_while(|leaf| region.has(leaf.place())).count();
         let (taken, rest) = self.leaves.split_at(count);
@@ -264,7 +265,7 @@ impl Node {
             return Self::default();
         };
         let depth = common(first.place(), last.place());
-        // Places that are all the same are a list however many: nothing could split them.
+        // Equal places are a list whatever their number: they cannot be split.
         if leaves.len() <= BUCKET_MAX || depth == DIGITS {
             return Self::List(leaves.to_vec(), None);
         }
@@ -312,7 +313,7 @@ impl Node {
         }
     }
 
-    /// Puts in an entry that differs from all here in the digit at `depth`.
+    /// Puts in an entry that differs from all others here in the digit at `depth`.
     fn insert_above(&mut self, leaf: Leaf, depth: u8) {
         let below = std::mem::take(self);
         let Self::Split(split) = &below else { return };
@@ -352,7 +353,7 @@ impl Node {
         }
     }
 
-    /// Has the shape that so many entries have.
+    /// Has the shape that this many entries have.
     fn shrink(&mut self) {
         let Self::Split(split) = self else { return };
         if split.len <= BUCKET_MAX {
@@ -392,7 +393,7 @@ impl Node {
         }
     }
 
-    /// The hash, if it is known; made otherwise.
+    /// The hash, if it is known; otherwise computes it.
     fn known_hash(&self) -> Hash {
         match self {
             Self::List(_, Some(hash)) => *hash,
@@ -401,7 +402,7 @@ impl Node {
         }
     }
 
-    /// Tells what is beside a run; this lies in `region`.
+    /// Collects the parts beside a run; this lies in `region`.
     fn prove(&self, run: &Region, region: &Region, steps: &mut Vec<Step>) {
         if region.is_apart(run) {
             return steps.push(Step::Beside(self.known_hash()));
@@ -437,7 +438,7 @@ struct Region {
 }
 
 impl Region {
-    /// All that begins with these digits; `None` if `prefix` has more digits.
+    /// All places that begin with these digits; `None` if `prefix` has more digits.
     fn of(prefix: u128, depth: u8) -> Option<Self> {
         let whole = depth < DIGITS && upto(prefix, depth) == prefix;
         whole.then(|| Self { first: prefix, last: prefix | (u128::MAX >> (4 * u32::from(depth))) })
@@ -451,7 +452,7 @@ impl Region {
         self.first <= other.first && other.last <= self.last
     }
 
-    /// An empty region, of which the last is before the first, is apart from all.
+    /// An empty region, whose last place is before its first, is apart from all.
     const fn is_apart(&self, other: &Self) -> bool {
         self.last < other.first || other.last < self.first || other.last < other.first
     }
@@ -490,8 +491,8 @@ fn list_hash(leaves: &[Leaf]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[LIST]);
     for leaf in leaves {
-        // The version as well, though the hash covers it: of a leaf beside a run that is all that is told,
-        // and it must not be passed off as standing elsewhere.
+        // The version as well, though the hash covers it: a leaf beside a run is sent as its hash only, and
+        // it must not be passed off as standing elsewhere.
         hasher.update(&leaf.version.0.to_le_bytes()).update(&leaf.hash.0);
     }
     Hash(*hasher.finalize().as_bytes())
@@ -511,7 +512,7 @@ fn add_part(hasher: &mut blake3::Hasher, digit: usize, hash: &Hash) {
 const DIGITS: u8 = 32;
 const WIDTH: usize = 16;
 const EVERYWHERE: Region = Region { first: 0, last: u128::MAX };
-/// What hashes begin with: of a value, of one with a time to live, of a tombstone, a list, a split.
+/// The prefixes of hashes: of a value, of one with a time to live, of a tombstone, a list, a split.
 const LASTING: u8 = 0;
 const TIMED: u8 = 1;
 const DELETED: u8 = 2;
@@ -625,7 +626,7 @@ mod tests {
                 more.push(leaf(to, 99));
                 prop_assert_ne!(proved(&more), Some(root));
             }
-            // A run that is said to be longer than what is told of it.
+            // A run that claims to be longer than the entries sent.
             if inside(&all, from, to + 100).len() > run.len() {
                 prop_assert_ne!(proof.root(Version(from), Version(to + 100), &run), Some(root));
             }

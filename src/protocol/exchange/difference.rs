@@ -1,4 +1,4 @@
-//! The opening of an exchange by a sketch: both sides, until it is known which lines differ.
+//! The opening of an exchange by a sketch: both sides, until the lines that differ are known.
 
 use super::step::{Ask, Breach, Step};
 use crate::protocol::{
@@ -10,12 +10,12 @@ use crate::protocol::{
     },
 };
 
-/// Who opens: sends cells of one sketch for as long as the other one asks for more.
+/// The opening side: sends cells of one sketch as long as the other side asks for more.
 #[derive(Debug)]
 pub(super) struct Teller {
     sketch: Sketch,
     sent: usize,
-    /// So many cells are to be sent once there is a sketch that has them.
+    /// This many cells are to be sent once there is a sketch that has them.
     owed: usize,
 }
 
@@ -39,8 +39,8 @@ impl Teller {
         Step::Ask(Ask::Digest)
     }
 
-    /// Makes more cells of what is known now. If that has changed since the first ones, it begins
-    /// again from the start, which happens seldom: each sketch has four times the cells of the last.
+    /// Makes more cells of the present state. If the state has changed since the first ones, it begins again
+    /// from the start, which happens seldom: each sketch has four times the cells of the last.
     pub(super) fn deepen(&mut self, digest: &Digest) -> Step {
         let owed = std::mem::take(&mut self.owed);
         if owed == 0 {
@@ -64,7 +64,7 @@ impl Teller {
     }
 }
 
-/// Who answers: takes the cells apart.
+/// The answering side: takes the cells apart.
 #[derive(Debug, Default)]
 pub(super) struct Finder {
     decoder: Option<Decoder>,
@@ -73,15 +73,15 @@ pub(super) struct Finder {
     received: usize,
 }
 
-/// What came of some cells.
+/// The result of some cells.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// This is to be done first.
+    /// This step comes first.
     Step(Step),
-    /// The lines of these ids differ, and some of them the peer alone has: also if we know a node with
-    /// the same id, since that may be another one.
+    /// The lines of these ids differ, and some of them only the peer has: also if we know a node with the
+    /// same id, since that may be another node.
     Ids { ids: Vec<u32>, theirs: Vec<u32> },
-    /// It is not to be found out this way.
+    /// The difference cannot be found this way.
     Nothing(GiveUp),
 }
 
@@ -138,7 +138,7 @@ fn found(progress: Progress) -> Found {
             Found::Step(Step::Send(Message::Further { cells }))
         }
         Progress::Deeper(_) => Found::Step(Step::Ask(Ask::Digest)),
-        // A stream keeps its order: this peer did not count.
+        // A stream keeps its order: this peer's count is wrong.
         Progress::GiveUp(GiveUp::NotAskedFor) => Found::Step(Step::Broken(Breach::Order)),
         Progress::GiveUp(reason) => Found::Nothing(reason),
     }
@@ -151,7 +151,7 @@ fn ids(symbols: &[Symbol]) -> Vec<u32> {
     ids
 }
 
-/// A sketch with four times the cells, and at least so many.
+/// A sketch with four times the cells, and at least this many.
 fn deeper(sketch: &Sketch, digest: &Digest, least: usize) -> Sketch {
     let (key, cells) = (sketch.key(), least.max(4 * sketch.cells().len()));
     let whole = digest.entries.iter().filter(|line| !line.is_part());

@@ -1,11 +1,11 @@
-//! What follows an exchange if a delta was cut: one side pulls, the other feeds it.
+//! The pull after an exchange if a delta was cut: one side pulls, the other feeds it.
 
 use std::sync::Arc;
 
 use super::step::{Ask, BROKEN, Breach, CHUNKS_MAX, Reply, Step};
 use crate::protocol::{digest::Digest, id::NodeId, message::Message};
 
-/// One pull, from the side of the one who lacks or of the one who has.
+/// One pull, from the side that lacks state or the side that has it.
 #[derive(Debug, Default)]
 pub(super) struct Pulling {
     chunks: u32,
@@ -18,23 +18,23 @@ pub(super) struct Pulling {
 enum State {
     #[default]
     Idle,
-    /// Who lacks asks its storage whether it may.
+    /// The lacking side asks its storage whether it may pull.
     Asking,
     /// Deltas come; the last one is being taken, and was cut or not.
     Pulling { more: bool },
-    /// Who has waits to be asked.
+    /// The feeding side waits for the request.
     Expecting,
     /// A delta is being made up.
     Making,
-    /// It goes out; with it the peer will be so far, and there is more or not.
+    /// It is being sent; with it the peer will be this far, and there is more or not.
     Feeding { digest: Digest, more: bool },
 }
 
-/// What comes of a move.
+/// The result of a move.
 pub(super) enum Moved {
     /// Do this.
     Step(Step),
-    /// The pull is over, or does not come about.
+    /// The pull is over, or does not take place.
     Over,
 }
 
@@ -83,7 +83,7 @@ impl Pulling {
                 Moved::Step(Step::Send(Message::Pull { digest, all: self.all }))
             }
             (Reply::Took(true), State::Pulling { more: true }) => Moved::Step(Step::Read),
-            // Nothing is gained by what the peer goes on to send: end the stream under it.
+            // The further deltas of the peer would be useless: end the stream under it.
             (Reply::Took(false), State::Pulling { more: true }) => {
                 self.state = State::Idle;
                 Moved::Step(Step::Done)

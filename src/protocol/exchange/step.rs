@@ -1,4 +1,4 @@
-//! What a half of an exchange says, asks and is told.
+//! The steps of a half of an exchange: its messages, its requests, and the replies.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use crate::protocol::{
     sketch::Sketch,
 };
 
-/// Most deltas pulled on one stream: far beyond the largest state in the smallest deltas; a peer that
-/// always says "more" is cut off here.
+/// Most deltas pulled on one stream: far beyond the largest state in the smallest deltas; a peer that always
+/// says "more" is disconnected at this number.
 pub const CHUNKS_MAX: u32 = 1 << 20;
 
-/// What the shell has to do next.
+/// The next action for the shell.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Ask storage, and come back with the reply.
@@ -38,7 +38,7 @@ pub enum Ask {
     },
     /// [`Replica::merge`](crate::protocol::replica::Replica::merge).
     Merge {
-        /// What the peer wants.
+        /// The delta that the peer wants.
         wants: Digest,
         /// Its news.
         delta: Arc<Delta>,
@@ -48,7 +48,7 @@ pub enum Ask {
         /// The peer's news.
         delta: Arc<Delta>,
     },
-    /// No part of an exchange: what the peer tells unasked.
+    /// Not a part of an exchange: a frame that the peer sends unasked.
     Gossip(Box<Gossip>),
     /// [`Replica::sketch`](crate::protocol::replica::Replica::sketch).
     Sketch,
@@ -56,38 +56,38 @@ pub enum Ask {
     Lines {
         /// Of these nodes, known or not.
         nodes: Arc<[NodeId]>,
-        /// And of those known nodes that these stand for.
+        /// And of the known nodes with these ids.
         ids: Arc<[u32]>,
     },
     /// [`Replica::answer_lines`](crate::protocol::replica::Replica::answer_lines).
     AnswerLines {
         /// Some lines of the peer's digest.
         lines: Arc<Digest>,
-        /// What stands for nodes that the peer does not know.
+        /// The ids of nodes that the peer does not know.
         unknown: Arc<[u32]>,
     },
     /// [`Replica::pull`](crate::protocol::replica::Replica::pull).
     Pull {
-        /// What these nodes are asked about; `None`: everybody.
+        /// The nodes in question; `None`: all.
         about: Option<Arc<[NodeId]>>,
     },
     /// [`Replica::feed`](crate::protocol::replica::Replica::feed).
     Feed {
-        /// How far the peer will be once it has all that it was sent.
+        /// How far the peer will be once it has received everything that was sent.
         digest: Digest,
-        /// Nodes that are not listed are unknown to it; otherwise they are not asked about.
+        /// Nodes that are not listed are unknown to it; otherwise they are not in question.
         all: bool,
     },
     /// [`Replica::take`](crate::protocol::replica::Replica::take).
     Take {
-        /// What was pulled.
+        /// The delta that was pulled.
         delta: Arc<Delta>,
     },
 }
 
 impl Ask {
-    /// The same in parts, each of it for one turn of storage: what one frame holds is not to keep it
-    /// from others for long. The answer is that to the last part, unless one before it is
+    /// The same in parts, each of it for one turn of storage: one frame must not keep storage from other
+    /// inputs for long. The answer is that to the last part, unless one before it is
     /// [`Reply::Took`]`(false)`.
     #[must_use]
     pub fn turns(self) -> Vec<Self> {
@@ -119,7 +119,7 @@ impl Ask {
     }
 }
 
-/// What storage answers.
+/// The reply of storage.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// To [`Ask::Digest`].
@@ -128,10 +128,10 @@ pub enum Reply {
     Answer {
         /// Where we are behind.
         wants: Digest,
-        /// What the peer lacks.
+        /// The delta that the peer lacks.
         delta: Delta,
     },
-    /// To [`Ask::Merge`]: what the peer wants.
+    /// To [`Ask::Merge`]: the delta that the peer wants.
     Merged(Delta),
     /// To [`Ask::Apply`].
     Applied,
@@ -143,19 +143,19 @@ pub enum Reply {
     Lines {
         /// The lines.
         lines: Digest,
-        /// The ids of nobody who is known.
+        /// The ids of no known node.
         unknown: Vec<u32>,
     },
-    /// To [`Ask::Pull`]: how far we are; `None` if we pull from somebody else.
+    /// To [`Ask::Pull`]: how far our copies reach; `None` if we pull from another peer.
     Pull(Option<Digest>),
     /// To [`Ask::Feed`].
     Fed {
         /// How far the peer will be with it.
         digest: Digest,
-        /// What it lacks.
+        /// The delta that it lacks.
         delta: Delta,
     },
-    /// To [`Ask::Take`]: whether there was any use in it.
+    /// To [`Ask::Take`]: whether it was useful.
     Took(bool),
 }
 
@@ -171,7 +171,7 @@ pub enum Breach {
     Endless,
 }
 
-/// One half of an exchange. The shell does what each [`Step`] says and comes back with the outcome.
+/// One half of an exchange. The shell executes each [`Step`] and comes back with the outcome.
 pub trait Half {
     /// A frame arrived, after [`Step::Read`].
     fn frame(&mut self, message: Message) -> Step;
@@ -179,10 +179,10 @@ pub trait Half {
     fn reply(&mut self, reply: Reply) -> Step;
     /// The message is on its way, after [`Step::Send`].
     fn sent(&mut self) -> Step;
-    /// Whether it carries bulk just now: if it breaks off, storage is to be told
+    /// Whether it carries bulk just now: if it breaks off, storage has to be informed
     /// ([`StorageInput::BulkBroken`](crate::protocol::route::StorageInput::BulkBroken)).
     fn is_bulk(&self) -> bool;
-    /// What is to be counted since the last call; asked after each of the above.
+    /// The counter to raise since the last call; asked after each of the above.
     fn counted(&mut self) -> Option<Counter>;
 }
 
@@ -191,5 +191,5 @@ pub(super) fn named(lines: &Digest) -> Vec<NodeId> {
     lines.entries.iter().map(|line| line.node.clone()).collect()
 }
 
-/// The answer to whatever comes out of order.
+/// The reaction to a frame that comes out of order.
 pub(super) const BROKEN: Step = Step::Broken(Breach::Order);

@@ -1,8 +1,8 @@
 //! `gossipmonger demo`: a whole cluster on loopback, to look at.
 //!
-//! The nodes are real: QUIC endpoints with certificates of an authority that lives in memory only.
-//! One is killed and brought back on the way. What is shown is what the nodes themselves say, by
-//! their events and snapshots; the verdict at the end is made of nothing else.
+//! The nodes are real: QUIC endpoints with certificates of a CA that exists only in memory. One node is killed and
+//! comes back during the demo. The view shows what the nodes themselves report, by their events and snapshots; the
+//! verdict at the end uses nothing else.
 
 use std::{
     io::{self, IsTerminal},
@@ -55,12 +55,12 @@ pub(crate) struct Args {
 /// Runs the demo.
 ///
 /// # Errors
-/// Exit 1 with what was missing, 2 if the arguments make no sense, 130 after Ctrl-C or SIGTERM.
+/// Exit 1 with what was missing, 2 for invalid arguments, 130 after Ctrl-C or SIGTERM.
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     args.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let verdict = runtime.block_on(perform(args));
-    // What is left of a node has nobody to say goodbye to.
+    // A node that still runs has no peer to inform.
     runtime.shutdown_background();
     verdict
 }
@@ -112,18 +112,18 @@ async fn perform(args: Args) -> Result<(), CliError> {
     }
 }
 
-/// How the play ended.
+/// How the demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It was played to the end.
+    /// It ran to its end.
     Played,
-    /// `q` or Esc: the way out that the screen names.
+    /// `q` or Esc: the keys that the screen names.
     Quit,
     /// Ctrl-C or SIGTERM.
     Signal,
 }
 
-/// Plays it to the end, or until it is ended by hand.
+/// Runs the demo to its end, or until the user ends it.
 async fn watch(play: &mut Play, view: &mut View) -> Result<End, CliError> {
     let (mut interrupt, mut terminate) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
@@ -152,7 +152,7 @@ fn listen(kind: SignalKind) -> io::Result<Signal> {
     signal(kind)
 }
 
-/// How it is shown.
+/// The form of the view.
 #[derive(Debug)]
 enum View {
     Plain,
@@ -191,14 +191,14 @@ Exit codes:
   2    the command line is wrong
   130  cut short by Ctrl-C or SIGTERM, before the verdict";
 
-/// All nodes are connected with all others: 64 of them hold 2,016 connections.
+/// Each node has a connection to every other: 64 nodes have 2,016 connections.
 const NODES_MAX: usize = 64;
-/// A third of it has to be enough to notice a death, which takes about a second.
+/// A third of it must suffice to detect a death, which takes about a second.
 const SECONDS_MIN: u64 = 6;
-/// And about four where many nodes gossip once a second.
+/// And about four seconds if many nodes gossip once a second.
 const SECONDS_MIN_MANY: u64 = 15;
-/// So many handshakes more take a second more.
+/// This many more handshakes take a second more.
 const NODES_PER_SECOND: u64 = 4;
 const SECONDS_MAX: u64 = 86_400;
-/// How often the view is drawn and the play goes on.
+/// How often the view is drawn and the demo advances.
 const TICK: Duration = Duration::from_millis(100);

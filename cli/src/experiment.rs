@@ -1,14 +1,14 @@
-//! The two experiments of "Efficient reconciliation and flow control for anti-entropy protocols" (van
-//! Renesse, Dumitriu, Gough, Thomas, LADIS 2008), in virtual time: how stale the copies are, and how
-//! many entries are stale, while more is written than gossip can carry.
+//! The two experiments of "Efficient reconciliation and flow control for anti-entropy protocols" (van Renesse,
+//! Dumitriu, Gough, Thomas, LADIS 2008), in virtual time: how stale the copies are, and how many entries are stale,
+//! while the write rate exceeds the capacity of gossip.
 //!
-//! Every node owns some keys; writes come at random (Poisson) to random keys of random owners. Once a
-//! second every node exchanges with a random other one: each tells the other what it lacks, at most
-//! the budget. There is no network: an exchange takes no time and none is lost.
+//! Every node owns some keys; writes come at random (Poisson) to random keys of random owners. Once a second every node
+//! exchanges with a random other one: each sends the other what it lacks, within the budget. There is no network: an
+//! exchange takes no time and none is lost.
 //!
-//! What is what: [`Scheme::Ours`] runs the machines that ship, [`Replica`] and [`Flow`]; the paper's
-//! other ways to cut a delta are a compact [`model`]. The shipped node would begin the next exchange
-//! at once when a delta was cut, and would have pushed the news before; here it may not.
+//! [`Scheme::Ours`] runs the shipped state machines, [`Replica`] and [`Flow`]; the paper's other ways to cut a delta
+//! are a compact [`model`]. If a delta was cut, the shipped node would begin the next exchange at once, and before that
+//! it would have pushed the change; here it may not.
 //!
 //! [`Replica`]: gossipmonger::protocol::replica::Replica
 
@@ -28,60 +28,59 @@ mod ledger;
 mod model;
 mod shipped;
 
-/// What a run is of.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// How many nodes.
     pub(crate) nodes: usize,
     /// Keys of each; at most [`KEYS_MAX`].
     pub(crate) keys: usize,
-    /// Most entries that one node tells the other in an exchange.
+    /// Most entries that one node sends the other in an exchange.
     pub(crate) budget: usize,
-    /// How much is written, as a part of what gossip can carry, and for how many seconds: in order.
+    /// The write rate, as a part of the capacity of gossip, and its seconds: in order.
     pub(crate) load: Vec<(f64, u64)>,
-    /// Where the random numbers begin.
+    /// The seed of the random numbers.
     pub(crate) seed: u64,
 }
 
-/// Who decides what is told first.
+/// The rule that decides what is sent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// One of the paper's orders, without flow control.
     Paper(Order),
-    /// The shipped machines: unknown owners first, then the most outdated, and no more is told than
-    /// the flow control allows.
+    /// The shipped machines: unknown owners first, then the most outdated, and an owner sends no more than the flow
+    /// control allows.
     Ours,
     /// The same without the flow control.
     OursUnlimited,
 }
 
-/// A look at all copies, once a second.
+/// A measurement of all copies, once a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     /// Seconds since the start.
     pub(crate) at_s: f64,
-    /// What was seen.
+    /// The result.
     pub(crate) staleness: Staleness,
-    /// Entries a second that owners have told, all together, since the last look.
+    /// Entries a second that all owners together have sent since the last measurement.
     pub(crate) told_per_s: f64,
 }
 
 impl Settings {
-    /// The paper's: 128 nodes of 64 keys, 100 deltas a message; half of what can be carried at first,
-    /// `load` times as much for a minute and a half, then half again.
+    /// The paper's: 128 nodes of 64 keys, 100 deltas a message; half of the capacity at first, `load` times the
+    /// capacity for a minute and a half, then half again.
     pub(crate) fn paper(load: f64, seed: u64) -> Self {
         let load = vec![(CALM, CALM_S), (load, OVERLOAD_S), (CALM, RECOVERY_S)];
         Self { nodes: 128, keys: 64, budget: 100, load, seed }
     }
 
-    /// Writes a second, over all nodes, that each node can be told in the exchanges it begins. It is told
-    /// as much again in those that others begin with it, but not evenly, and twice this is where
-    /// no order keeps up any more.
+    /// Writes a second, over all nodes, that each node can receive in the exchanges that it begins. It receives as many
+    /// again in those that others begin with it, but not evenly; beyond twice this rate no order keeps up.
     pub(crate) fn capacity(&self) -> f64 {
         self.budget as f64
     }
 
-    /// When the load is at its highest, in seconds from the start.
+    /// When the load is highest, in seconds from the start.
     pub(crate) fn overload(&self) -> std::ops::Range<f64> {
         let (mut begin, mut worst) = (0.0, (f64::MIN, 0.0..0.0));
         for (load, seconds) in &self.load {
@@ -96,7 +95,7 @@ impl Settings {
 }
 
 impl Scheme {
-    /// All that are compared, in the order of the paper.
+    /// All schemes that are compared, in the order of the paper.
     pub(crate) const ALL: [Self; 6] = [
         Self::Paper(Order::NewestFirst),
         Self::Paper(Order::OldestFirst),
@@ -119,8 +118,7 @@ impl Scheme {
     }
 }
 
-/// Ours in the paper's network under twice the load that it can carry: a sample a second, and what
-/// they come to.
+/// Ours in the paper's network under twice the load that it can carry: a sample for each second, and their summary.
 ///
 /// # Errors
 /// The machines refuse the settings.
@@ -147,24 +145,24 @@ pub(crate) fn run(scheme: Scheme, settings: &Settings) -> Result<Vec<Sample>, Cl
     })
 }
 
-/// What a run comes to. Unless it says otherwise, of the overload once it has lasted for [`ONSET_S`].
+/// The summary of a run. Unless noted otherwise, for the overload once it has lasted for [`ONSET_S`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
-    /// Seconds since what the stalest entry lacks was told, at the worst moment.
+    /// The age of the stalest entry at the worst moment: seconds since the value that it lacks was sent.
     pub(crate) max_s: f64,
     /// The mean over all stale entries and moments.
     pub(crate) mean_s: f64,
-    /// How many entries are stale, in the mean.
+    /// The mean number of stale entries.
     pub(crate) entries: f64,
-    /// The same as `max_s` while the overload has not lasted for so long.
+    /// The same as `max_s` in the part of the overload before [`ONSET_S`].
     pub(crate) onset_max_s: f64,
-    /// Seconds since what the stalest entry lacks was written, told or not, at the worst moment.
+    /// Seconds since the value that the stalest entry lacks was written, sent or not, at the worst moment.
     pub(crate) written_max_s: f64,
-    /// The mean over all entries that lack what was written, and all moments.
+    /// The mean over all entries that lack a written value, and all moments.
     pub(crate) written_mean_s: f64,
-    /// How many entries lack what was written, in the mean.
+    /// The mean number of entries that lack a written value.
     pub(crate) written_entries: f64,
-    /// Entries a second that all owners together have told.
+    /// Entries a second that all owners together have sent.
     pub(crate) told_per_s: f64,
 }
 
@@ -202,24 +200,24 @@ impl Summary {
 
 /// Nodes that can write and exchange.
 trait System {
-    /// An owner writes a key and tells it from now on. Returns the version.
+    /// An owner writes a key and sends it. Returns the version.
     fn write(&mut self, now: Time, owner: usize, key: usize) -> u64;
 
-    /// Two nodes tell each other what they lack, as much as the budget allows.
+    /// Two nodes send each other what they lack, within the budget.
     fn exchange(&mut self, now: Time, from: usize, to: usize, rng: &mut SmallRng) -> Fit;
 
     /// How far the copy of an owner reaches at a node.
     fn reach(&self, node: usize, owner: usize) -> Reach<'_>;
 }
 
-/// Whether all that each of the two had to tell was within the budget.
+/// Whether everything that each of the two had to send was within the budget.
 #[derive(Clone, Copy, Debug)]
 struct Fit {
     from: bool,
     to: bool,
 }
 
-/// A run under way.
+/// A run in progress.
 struct Run<'a, S> {
     settings: &'a Settings,
     system: S,
@@ -231,7 +229,7 @@ struct Run<'a, S> {
     told: u64,
 }
 
-/// What an owner has written and not told yet.
+/// What an owner has written and not sent yet.
 struct Owner {
     flow: Option<Flow>,
     /// The keys, in the order of their last writes.
@@ -302,7 +300,7 @@ impl<'a, S: System> Run<'a, S> {
         }
     }
 
-    /// Tells what has waited longest, as much as the flow control allows.
+    /// Sends what has waited longest, as much as the flow control allows.
     fn tell(&mut self, now: Time, owner: usize) {
         let Owner { flow, waiting } = &mut self.owners[owner];
         while let Some(key) = waiting.first().copied()
@@ -346,14 +344,14 @@ impl<'a, S: System> Run<'a, S> {
 
 /// Most keys of a node in an experiment.
 pub(crate) const KEYS_MAX: usize = 64;
-/// The load before and after the overload, as a part of what gossip can carry.
+/// The load before and after the overload, as a part of the capacity of gossip.
 const CALM: f64 = 0.5;
 const CALM_S: u64 = 30;
 const OVERLOAD_S: u64 = 90;
-/// So long it takes at most until the owners have found out what they may tell.
+/// The owners need at most this long to find out how much they may send.
 const ONSET_S: f64 = 30.0;
 const RECOVERY_S: u64 = 60;
-/// Each node begins an exchange so often, and each sample is so long.
+/// How often each node begins an exchange, and the length of each sample.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

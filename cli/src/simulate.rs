@@ -1,9 +1,9 @@
-//! `gossipmonger simulate`: the machines that ship, at any size, in virtual time.
+//! `gossipmonger simulate`: the shipped state machines, at any size, in virtual time.
 //!
-//! Storage, failure detector and scheduler of every node are the ones that an agent runs; only the
-//! transport is a model ([`sim`](gossipmonger::sim)), and nothing is encoded, only measured. It is for
-//! those who plan a cluster: what it will cost, how fast news will be, what a cut does. It refuses to
-//! say anything of processors and of bandwidth: those are for `gossipmonger bench`.
+//! Storage, failure detector and scheduler of every node are those of an agent; only the network is a model
+//! ([`sim`](gossipmonger::sim)), and messages are measured, not encoded. Use it to plan a cluster: its cost, the delay
+//! of changes, the effect of a partition. It gives no figures for processors and bandwidth: use `gossipmonger bench`
+//! for those.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -108,7 +108,7 @@ enum Scenario {
     Failures,
 }
 
-/// What is to be run, checked.
+/// The run, with checked arguments.
 #[derive(Clone, Debug)]
 struct Plan {
     nodes: u32,
@@ -126,7 +126,7 @@ struct Plan {
     seed: u64,
 }
 
-/// Runs a scenario and prints what came out.
+/// Runs a scenario and prints the result.
 ///
 /// # Errors
 /// Exit 2 for arguments out of range, 1 if the plot cannot be written.
@@ -243,12 +243,12 @@ impl Args {
 }
 
 impl Plan {
-    /// The datacenter of each node: they are dealt out in turn.
+    /// The datacenter of each node: nodes are assigned in turn.
     fn sites(&self) -> Vec<u16> {
         (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()
     }
 
-    /// The first few nodes of each datacenter are everybody's seeds.
+    /// The first few nodes of each datacenter are the seeds of all nodes.
     fn seeds(&self, running: u32) -> Vec<u32> {
         (0..(u32::from(self.datacenters) * SEEDS_PER_DATACENTER).min(running)).collect()
     }
@@ -270,14 +270,14 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), CliError>
     Err(CliError::usage(format!("--{name} {value} is refused: {least} to {most} is allowed")))
 }
 
-/// A node knows a line of each other one: 32,000 take what a large machine has.
+/// A node has a line for each other node: 32,000 nodes need the memory of a large machine.
 const NODES_MAX: u64 = 32_000;
-/// In the models of others each node has a window for each: 40 bytes for a pair.
+/// In the models of others each node has a window for each other: 40 bytes for each pair.
 const COMPARED_MAX: u64 = 5_000;
-/// How long an idle cluster is looked at.
+/// How long an idle cluster is measured.
 const TIME: Duration = Duration::from_secs(10);
 /// Two, and ten that differ.
 const RECONCILED_MIN: u64 = 12;
-/// With more nothing is to be learned of a cluster but that it does not work.
+/// A higher loss shows only that no cluster works.
 const LOSS_MAX: f64 = 0.5;
 const SEEDS_PER_DATACENTER: u32 = 3;

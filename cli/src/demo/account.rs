@@ -1,4 +1,4 @@
-//! What has been seen so far, by whom and when: the ground of the verdict.
+//! What was seen so far, by which node and when: the basis of the verdict.
 
 use std::{
     collections::BTreeMap,
@@ -12,25 +12,25 @@ use gossipmonger::protocol::{
     id::{NodeId, Version},
 };
 
-/// All that the closing summary tells.
+/// The content of the closing summary.
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub(super) nodes: usize,
-    /// When every node had every other one for live.
+    /// When every node considered every other one live.
     pub(super) joined: Option<Duration>,
     pub(super) death: Option<Change>,
     pub(super) back: Option<Change>,
     pub(super) writes: Vec<Written>,
-    /// Whether all maps were equal in the end, and how many keys they have.
+    /// The number of keys, if all maps were equal in the end.
     pub(super) converged: Option<usize>,
 }
 
-/// Something that happened to one node and that the others should notice.
+/// An event at one node that the others should notice.
 #[derive(Clone, Debug)]
 pub(super) struct Change {
     pub(super) node: NodeId,
     pub(super) at: Duration,
-    /// Who should notice, and when they did.
+    /// The nodes that should notice it, and when each did.
     pub(super) seen: BTreeMap<NodeId, Option<Duration>>,
 }
 
@@ -67,13 +67,13 @@ impl Change {
         self.seen.values().all(Option::is_some)
     }
 
-    /// Who has not seen it.
+    /// The nodes that have not seen it.
     pub(super) fn unseen(&self) -> Vec<&str> {
         let unseen = self.seen.iter().filter(|(_, at)| at.is_none());
         unseen.map(|(name, _)| name.as_str()).collect()
     }
 
-    /// How long it took the first and the last of those who have seen it.
+    /// The delays of the first and the last node that have seen it.
     pub(super) fn delays(&self) -> Option<(Duration, Duration)> {
         let delays = || self.seen.values().flatten().map(|at| at.saturating_sub(self.at));
         Some((delays().min()?, delays().max()?))
@@ -81,7 +81,7 @@ impl Change {
 }
 
 impl Account {
-    /// Takes note of what a node has seen.
+    /// Records what a node has seen.
     pub(super) fn note(&mut self, observer: &NodeId, at: Duration, event: &Event) {
         match event {
             Event::PeerDead { peer, .. } => notice(&mut self.death, peer, observer, at),
@@ -98,7 +98,7 @@ impl Account {
         }
     }
 
-    /// Who has died cannot notice any more, nor can others notice what it took with it.
+    /// A node that has died notices nothing any more, and a write that was lost with it is never noticed.
     pub(super) fn excuse(&mut self, name: &NodeId) {
         for write in &mut self.writes {
             if write.change.seen.get(name).is_some_and(Option::is_none) {

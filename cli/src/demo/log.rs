@@ -1,4 +1,4 @@
-//! Events as the live view shows them: what several nodes see of one thing is one line that counts.
+//! Events as the live view shows them: if several nodes see the same event, that is one line with a count.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -13,23 +13,23 @@ use super::{play::News, stage::Seen};
 #[derive(Debug, Default)]
 pub(super) struct Log(VecDeque<Line>);
 
-/// One thing that happened.
+/// One event.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     pub(super) at: Duration,
     pub(super) kind: Kind,
-    /// To whom it happened; `None`: to the demo itself.
+    /// The node that it is about; `None`: the demo itself.
     pub(super) node: Option<NodeId>,
     pub(super) what: String,
-    /// Who has seen it.
+    /// The nodes that have seen it.
     pub(super) seen: BTreeSet<NodeId>,
-    /// How many should.
+    /// How many should see it.
     pub(super) of: usize,
-    /// When the last of them did.
+    /// When the last of them saw it.
     pub(super) last: Duration,
-    /// It begins with the write itself, so that `last - at` is how long it took to spread.
+    /// The line begins with the write itself, so that `last - at` is the time of its spread.
     pub(super) whole: bool,
-    /// The phi at which they did.
+    /// The lowest and the highest phi at which they saw it.
     pub(super) phi: Option<(f64, f64)>,
 }
 
@@ -49,7 +49,7 @@ impl Log {
         self.0.iter().skip(self.0.len().saturating_sub(count))
     }
 
-    /// Adds what happened while these nodes ran.
+    /// Adds an event; `running` are the nodes that ran when it happened.
     pub(super) fn add(&mut self, news: News, running: &BTreeSet<NodeId>) {
         match news {
             News::Done { at, node, what } => self.push(Line::new(at, Kind::Act, node, what, 0)),
@@ -73,7 +73,7 @@ impl Log {
                 && line.node.as_ref() == Some(&node)
                 && line.what == what
                 && !line.seen.contains(&observer)
-                // What comes after that is a node that catches up.
+                // Later observers are nodes that catch up.
                 && line.seen.len() < line.of
         });
         let own = observer == node;
@@ -116,7 +116,7 @@ impl Line {
 
 type Described = (Kind, NodeId, String, Option<f64>);
 
-/// What an event says of whom; `None` if it is not worth a line.
+/// The text of an event and the node that it is about; `None` if it is not worth a line.
 fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
     let (kind, node, what, phi) = match event {
         Event::PeerChanged { peer, .. } => (Kind::Live, peer, "has a new life".to_owned(), None),
@@ -144,7 +144,7 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
         }
         Event::Deleted { peer, key, .. } => (Kind::Key, peer, format!("{key} deleted"), None),
         Event::Error(problem) => (Kind::Trouble, observer, problem.to_string(), None),
-        // That a new peer is live comes next.
+        // The event that a new peer is live follows.
         _ => return None,
     };
     Some((kind, node.clone(), what, phi))
@@ -152,5 +152,5 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
 
 /// More than a tall terminal shows.
 const LINES_MAX: usize = 256;
-/// How far back a line may be that another node's event still counts to.
+/// How far back a line may be to count another node's event.
 const MERGED_MAX: usize = 160;

@@ -1,4 +1,4 @@
-//! The demo as lines: time, who, what. For logs, pipes, and terminals that cannot do more.
+//! The demo as lines: time, node, event. For logs, pipes, and terminals without more abilities.
 
 use std::{
     io::{self, Write},

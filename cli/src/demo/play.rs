@@ -1,7 +1,7 @@
-//! What happens in the demo, and when: start, join, a change every 2 s, a death, a return, the end.
+//! The course of the demo: start, join, a change every 2 s, a death, a return, the end.
 //!
-//! Each act has its time. One that waits for the nodes is late by [`GRACE`] at most; then the play
-//! goes on without, and the verdict says what was missing.
+//! Each act has its time. An act that waits for the nodes may be late by [`GRACE`]; then the demo goes on without it,
+//! and the verdict says what was missing.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::error::CliError;
 
-/// The demo under way.
+/// The running demo.
 #[derive(Debug)]
 pub(super) struct Play {
     stage: Stage,
@@ -43,23 +43,23 @@ pub(super) struct Play {
     datacenters: usize,
 }
 
-/// Something to be shown.
+/// News for the view.
 #[derive(Clone, Debug)]
 pub(super) enum News {
-    /// What the demo did.
+    /// An action of the demo.
     Done { at: Duration, node: Option<NodeId>, what: String },
-    /// What a node saw.
+    /// An event that a node saw.
     Seen(Seen),
 }
 
-/// Whether it goes on.
+/// Whether the demo goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     More,
     Done,
 }
 
-/// What is being waited for.
+/// What the demo waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
     Start,
@@ -78,23 +78,23 @@ struct Times {
     end: Duration,
 }
 
-/// One node, as the others see it.
+/// One node, from the other nodes' view.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) node: NodeId,
     pub(super) datacenter: String,
     pub(super) runs: bool,
-    /// How many of the others that run have it for live, suspect or dead.
+    /// How many of the other running nodes consider it live, suspect or dead.
     pub(super) live: usize,
     pub(super) suspect: usize,
     pub(super) dead: usize,
-    /// How many others run.
+    /// The number of other running nodes.
     pub(super) others: usize,
     /// The highest phi that another node has for it.
     pub(super) phi: f64,
     pub(super) version: Version,
     pub(super) keys: usize,
-    /// How many others have its last version.
+    /// How many other nodes have its last version.
     pub(super) copies: usize,
     pub(super) last_write: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Play {
         let random_seed =
             args.random_seed.unwrap_or_else(|| rand::rng().random_range(0..1_000_000));
         let mut rng = StdRng::seed_from_u64(random_seed);
-        // Never the first: it is the others' seed.
+        // Never the first node: it is the others' seed.
         let victim = names[1..].choose(&mut rng).unwrap_or(&names[0]).clone();
         let account = Account { nodes: args.nodes, ..Account::default() };
         Ok(Self {
@@ -125,7 +125,7 @@ impl Play {
         })
     }
 
-    /// Waits for something that a node sees, and takes what else is there.
+    /// Waits for an event at a node, and takes all that have arrived.
     pub(super) async fn listen(&mut self) {
         let seen = self.stage.seen().await;
         self.take(seen);
@@ -164,7 +164,7 @@ impl Play {
         self.stage.clear().await;
     }
 
-    /// What was missing for a good end: nothing, if all went well.
+    /// What was missing for a good end: empty if all went well.
     pub(super) fn verdict(&self) -> &[String] {
         &self.verdict
     }
@@ -182,7 +182,7 @@ impl Play {
         missing
     }
 
-    /// Who runs.
+    /// The running nodes.
     pub(super) fn running(&self) -> BTreeSet<NodeId> {
         self.names.iter().filter(|name| self.stage.node(name).is_some()).cloned().collect()
     }
@@ -195,7 +195,7 @@ impl Play {
         self.stage.elapsed()
     }
 
-    /// How long it is meant to take.
+    /// The planned duration.
     pub(super) const fn length(&self) -> Duration {
         self.times.end
     }
@@ -208,12 +208,12 @@ impl Play {
         self.datacenters
     }
 
-    /// What has to be shown since the last call.
+    /// The news since the last call.
     pub(super) fn take_news(&mut self) -> Vec<News> {
         std::mem::take(&mut self.news)
     }
 
-    /// All nodes, as they stand now.
+    /// The present state of all nodes.
     pub(super) fn rows(&self) -> Vec<Row> {
         let snapshots = self.stage.snapshots();
         self.names.iter().map(|name| self.row(name, &snapshots)).collect()
@@ -291,7 +291,7 @@ impl Play {
         }
     }
 
-    /// A key and a value it does not have yet.
+    /// A key and a new value for it.
     fn pick(&mut self, snapshot: &Snapshot, owner: &NodeId) -> (Key, Value) {
         let (key, values) = KEYS.choose(&mut self.rng).copied().unwrap_or(KEYS[0]);
         let present = snapshot.get(owner, key).and_then(Value::as_str);
@@ -310,14 +310,14 @@ impl Play {
         self.account.death.as_ref().is_some_and(Change::is_seen_by_all)
     }
 
-    /// How many keys there are, if every node has all of them and every other node for live.
+    /// The number of keys, if every node has all of them and considers every other node live.
     fn converged(&self) -> Option<usize> {
         let snapshots = self.stage.snapshots();
         let keys = || self.names.iter().map(|name| snapshots.get(name).map_or(0, |s| s.len(name)));
         self.differences().is_empty().then(|| keys().sum())
     }
 
-    /// Compares what the nodes hold: their real maps, not what they told.
+    /// Compares what the nodes hold: their real maps, not their events.
     fn differences(&self) -> Vec<String> {
         let snapshots = self.stage.snapshots();
         let mut differences = Vec::new();
@@ -386,7 +386,7 @@ impl Times {
     }
 }
 
-/// What is wrong with a copy of `owner`'s map.
+/// The faults of a copy of `owner`'s map.
 fn difference(owner: &NodeId, own: &Snapshot, copy: &Snapshot) -> Option<String> {
     let Some(member) = copy.member(owner) else {
         return Some(format!("does not know {owner}"));
@@ -412,7 +412,7 @@ fn unseen(change: Option<&Change>, what: &str) -> Option<String> {
     }
 }
 
-/// What an event says, after the observer's name.
+/// An event in words, after the observer's name.
 pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
     match event {
         Event::NewPeer { peer } => format!("learns of {peer}"),
@@ -443,11 +443,11 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
 
 /// How often a key changes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
-/// Before the end nothing is written, so that all can come to the same.
+/// The time before the end without writes, so that all nodes can converge.
 const QUIET: Duration = Duration::from_secs(1);
-/// How late an act may be that waits for the nodes: a busy machine is slow, not wrong.
+/// How late an act that waits for the nodes may be: a busy machine is slow, not wrong.
 const GRACE: Duration = Duration::from_secs(10);
-/// What the nodes talk about.
+/// The keys that the nodes publish, with their values.
 const KEYS: [(&str, &[&str]); 5] = [
     ("color", &["red", "green", "blue", "amber", "violet"]),
     ("load", &["5 %", "12 %", "31 %", "48 %", "77 %", "93 %"]),

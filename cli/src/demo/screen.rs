@@ -19,7 +19,7 @@ use super::{
 };
 use crate::stopwatch::Stopwatch;
 
-/// The terminal, given back when this is dropped; after a panic, too.
+/// The terminal; it is restored when this is dropped, also after a panic.
 pub(super) struct Screen {
     terminal: DefaultTerminal,
     log: Log,
@@ -27,9 +27,9 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal over.
+    /// Takes over the terminal.
     pub(super) fn open() -> io::Result<Self> {
-        // It sets a panic hook that gives the terminal back, as the drop below does.
+        // It sets a panic hook that restores the terminal, as the drop below does.
         let terminal = ratatui::try_init()?;
         Ok(Self { terminal, log: Log::default(), drawn: None })
     }
@@ -47,7 +47,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Whether a key ends the demo. It never waits.
+    /// Whether the user has pressed a key that ends the demo. It does not block.
     pub(super) fn wants_to_end(&self) -> io::Result<Option<End>> {
         while event::poll(Duration::ZERO)? {
             if let Event::Key(key) = event::read()?
@@ -88,7 +88,7 @@ fn draw(frame: &mut Frame<'_>, play: &Play, log: &Log) {
     let rows = play.rows();
     let datacenters = play.datacenters();
     let wanted = saturating(rows.len() + datacenters + NODES_FRAME);
-    // The nodes come first: events get what is left, and at least the last one.
+    // The nodes come first: events get the remaining lines, and at least one.
     let room = frame.area().height.saturating_sub(HEAD + EVENTS_MIN);
     let areas = Layout::vertical([
         Constraint::Length(1),
@@ -127,7 +127,7 @@ fn gauge(play: &Play) -> LineGauge<'static> {
         .unfilled_style(Style::new().fg(Color::DarkGray))
 }
 
-/// How far the play is, step by step.
+/// The progress of the demo, step by step.
 fn steps(account: &Account) -> Line<'static> {
     let mut spans = vec![Span::raw(" ")];
     let joined = account.joined.map(shown);
@@ -185,7 +185,7 @@ fn nodes(frame: &mut Frame<'_>, area: Rect, rows: &[play::Row]) {
     frame.render_widget(table, area);
 }
 
-/// The rows that fit, by datacenter, those in trouble first to stay; and how many do not.
+/// The rows that fit, by datacenter, preferring nodes in trouble; and how many do not fit.
 fn fitting(rows: &[play::Row], room: usize) -> (Vec<&play::Row>, usize) {
     let mut chosen: Vec<&play::Row> = rows.iter().collect();
     chosen.sort_by_key(|row| row.runs && row.live == row.others);
@@ -344,7 +344,7 @@ const EVENTS_MIN: u16 = 3;
 const BAR_WIDTH: usize = 6;
 const NAME_WIDTH: usize = 7;
 const WHAT_WIDTH: usize = 28;
-/// What the preset says.
+/// The default of the configuration.
 const DEAD_PEER_PHI: f64 = 8.0;
 const REDRAW: Duration = Duration::from_millis(90);
 

@@ -1,4 +1,4 @@
-//! The nodes of the demo: started, killed, brought back, and listened to.
+//! The nodes of the demo: it starts, kills and restarts them, and listens to them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -21,12 +21,12 @@ use crate::{
     throwaway::{Credentials, Throwaway},
 };
 
-/// What one node has seen, and when.
+/// An event that one node has seen, and when.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) at: Duration,
     pub(super) observer: NodeId,
-    /// `Err`: so many events were not taken in time.
+    /// `Err`: the demo missed this many events.
     pub(super) event: Result<Event, u64>,
     life: u64,
 }
@@ -41,16 +41,16 @@ pub(super) struct Stage {
     events: mpsc::Receiver<Seen>,
 }
 
-/// Where a node runs, whether or not it does.
+/// The place of a node, whether it runs or not.
 #[derive(Debug)]
 struct Place {
     datacenter: String,
     credentials: Credentials,
-    /// Outlives the node, as a disk would.
+    /// Outlives the node, as a disk does.
     store: Arc<dyn Store>,
     life: u64,
     running: Option<Running>,
-    /// The last life, while it is being taken down, and the socket that it keeps bound.
+    /// The last run of the node, while it is being shut down, and the socket that it keeps bound.
     ending: Option<JoinHandle<Arc<QuicNetwork>>>,
 }
 
@@ -61,7 +61,7 @@ struct Running {
 }
 
 impl Stage {
-    /// Makes names and certificates; starts nobody.
+    /// Makes names and certificates; starts no node.
     pub(super) fn build(nodes: usize, datacenters: usize) -> Result<Self, CliError> {
         let authority = Throwaway::new("demo")?;
         let mut places = BTreeMap::new();
@@ -82,7 +82,7 @@ impl Stage {
         Ok(Self { clock: Stopwatch::start(), places, seed, sender, events })
     }
 
-    /// All names, the seed's first.
+    /// All names, with the seed's first.
     pub(super) fn names(&self) -> Vec<NodeId> {
         let others = self.places.keys().filter(|name| **name != self.seed);
         std::iter::once(&self.seed).chain(others).cloned().collect()
@@ -97,7 +97,7 @@ impl Stage {
         Some(&self.places.get(name)?.running.as_ref()?.node)
     }
 
-    /// What all running nodes know now.
+    /// The snapshots of all running nodes.
     pub(super) fn snapshots(&self) -> BTreeMap<NodeId, Snapshot> {
         let running = self.places.iter().filter_map(|(name, place)| {
             Some((name.clone(), place.running.as_ref()?.node.snapshot()))
@@ -109,7 +109,7 @@ impl Stage {
         self.clock.elapsed()
     }
 
-    /// Starts a node, for the first time or again, on any free port. Returns where it listens.
+    /// Starts a node, for the first time or again, on any free port. Returns its address.
     pub(super) async fn start(&mut self, name: &NodeId) -> Result<String, CliError> {
         let seeds = self.node(&self.seed).map(|seed| seed.addresses().to_vec());
         let nodes = self.places.len();
@@ -132,7 +132,7 @@ impl Stage {
         Ok(address)
     }
 
-    /// Silences a node, as if its host had lost power: nobody is told, nothing is answered.
+    /// Silences a node, as if its host had lost power: it informs no peer and answers nothing.
     pub(super) fn kill(&mut self, name: &NodeId) {
         let Some(place) = self.places.get_mut(name) else { return };
         let Some(running) = place.running.take() else { return };
@@ -140,14 +140,14 @@ impl Stage {
         place.ending = Some(tokio::spawn(running.end()));
     }
 
-    /// Ends everybody.
+    /// Ends all nodes.
     pub(super) async fn clear(&mut self) {
         let running = self.places.values_mut().filter_map(|place| place.running.take());
         let mut ends: JoinSet<_> = running.map(Running::end).collect();
         let _ = timeout(END_TIMEOUT, async { while ends.join_next().await.is_some() {} }).await;
     }
 
-    /// The next thing that a running node has seen.
+    /// The next event that a running node has seen.
     pub(super) async fn seen(&mut self) -> Seen {
         loop {
             let Some(seen) = self.events.recv().await else {
@@ -170,7 +170,7 @@ impl Stage {
         }
     }
 
-    /// A dead node has no say.
+    /// Events of a dead node do not count.
     fn is_current(&self, seen: &Seen) -> bool {
         let place = self.places.get(&seen.observer);
         place.is_some_and(|place| place.running.is_some() && place.life == seen.life)
@@ -206,10 +206,10 @@ fn datacenter(index: usize) -> String {
     DATACENTERS.get(index).map_or_else(|| format!("dc{}", index + 1), |name| (*name).to_owned())
 }
 
-/// So many nodes at most gossip every 200 ms, more of them once a second: each has a heartbeat for
-/// each other, and a small machine has no time for more.
+/// At most this many nodes gossip every 200 ms, more of them once a second: each has a heartbeat for each other, and a
+/// small machine has no time for more.
 pub(super) const LOCAL_MAX: usize = 16;
 const DATACENTERS: [&str; 6] = ["eu", "us", "ap", "sa", "af", "au"];
-/// Events on their way to the view; a node whose events wait says itself that it lags.
+/// Events that wait for the view; a node whose events wait reports that it lags.
 const EVENTS_MAX: usize = 4_096;
 const END_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Who wrote what, and when it was told: what the copies are compared with.
+//! The writes of all owners, and when they were sent: the reference for the copies.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use gossipmonger::protocol::time::Time;
 /// How far one node's copy of one owner reaches.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Reach<'a> {
-    /// It has all up to this version.
+    /// The copy has everything up to this version.
     UpTo(u64),
-    /// It has each key at the version that stands here.
+    /// The copy has each key at the version given here.
     Each(&'a [u32]),
 }
 
-/// How stale the copies of all nodes are together, at one moment.
+/// How stale the copies of all nodes together are, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Staleness {
-    /// Entries of which the owner has told a newer value, over all nodes.
+    /// Entries of which the owner has sent a newer value, over all nodes.
     pub(crate) entries: u64,
-    /// Seconds since the first of those newer values was told: the largest of all entries.
+    /// Seconds since the first of those newer values was sent: the largest of all entries.
     pub(crate) max_s: f64,
     /// The mean of them, over the stale entries.
     pub(crate) mean_s: f64,
-    /// Entries of which the owner has written a newer value, told or not.
+    /// Entries of which the owner has written a newer value, sent or not.
     pub(crate) written_entries: u64,
     /// Seconds since the first of those newer values was written: the largest.
     pub(crate) written_max_s: f64,
@@ -30,7 +30,7 @@ pub(crate) struct Staleness {
     pub(crate) written_mean_s: f64,
 }
 
-/// What all owners have told, in order, and what waits to be told.
+/// What all owners have sent, in order, and what waits to be sent.
 #[derive(Debug)]
 pub(super) struct Ledger {
     owners: Vec<Owner>,
@@ -39,17 +39,17 @@ pub(super) struct Ledger {
 #[derive(Clone, Debug, Default)]
 struct Owner {
     told: Vec<Told>,
-    /// By key: since when it waits.
+    /// By key: when its wait began.
     waiting: BTreeMap<usize, Time>,
 }
 
-/// A key was told at a version.
+/// A key was sent at a version.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     key: usize,
     version: u64,
     at: Time,
-    /// When it was first written after it had been told before.
+    /// When it was first written after it had been sent before.
     written: Time,
 }
 
@@ -58,19 +58,19 @@ impl Ledger {
         Self { owners: vec![Owner::default(); owners] }
     }
 
-    /// An owner has written a key; it is not told yet.
+    /// An owner has written a key, and has not sent it yet.
     pub(super) fn wrote(&mut self, owner: usize, key: usize, now: Time) {
         self.owners[owner].waiting.entry(key).or_insert(now);
     }
 
-    /// An owner tells a key, which it has written, at this version: the versions of an owner rise.
+    /// An owner sends a key that it has written, at this version: the versions of an owner rise.
     pub(super) fn told(&mut self, owner: usize, key: usize, version: u64, now: Time) {
         let owner = &mut self.owners[owner];
         let written = owner.waiting.remove(&key).unwrap_or(now);
         owner.told.push(Told { key, version, at: now, written });
     }
 
-    /// Compares all copies with what was told.
+    /// Compares all copies with what was sent.
     pub(super) fn measure<'a>(
         &self,
         nodes: usize,
@@ -100,7 +100,7 @@ impl Ledger {
     }
 }
 
-/// Seconds, many of them.
+/// A sum of ages in seconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ages {
     count: u64,
@@ -121,8 +121,8 @@ impl Ages {
 }
 
 impl Owner {
-    /// Names, for each key that a copy lacks a version of, the first such version. Returns those keys, a
-    /// bit each.
+    /// Calls `first` with the first version that the copy lacks, for each key that lacks one. Returns those keys, a bit
+    /// each.
     fn lacking(&self, reach: Reach<'_>, mut first: impl FnMut(&Told)) -> u64 {
         let has = |key: usize| match reach {
             Reach::UpTo(version) => version,

@@ -1,7 +1,7 @@
 //! The paper's own ways to cut a delta, as a compact model: versions in arrays, no values, no bytes.
 //!
-//! Precise reconciliation (newest or oldest first) compares entry by entry, as if a digest of them all
-//! cost nothing. Scuttlebutt compares one number an owner, and never skips a version of it.
+//! Precise reconciliation (newest or oldest first) compares entry by entry, as if a digest of all entries cost nothing.
+//! Scuttlebutt compares one number for each owner, and never skips a version of it.
 
 use gossipmonger::protocol::time::Time;
 use rand::{rngs::SmallRng, seq::SliceRandom};
@@ -11,24 +11,24 @@ use super::{Fit, Settings, System, ledger::Reach};
 /// Which deltas go first when not all fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Precise: what was written last.
+    /// Precise: the last write first.
     NewestFirst,
-    /// Precise: what was written first.
+    /// Precise: the first write first.
     OldestFirst,
     /// Scuttlebutt: the oldest of every owner, then the second of every owner, and so on.
     Breadth,
-    /// Scuttlebutt: all of the owner with most of them, then all of the next.
+    /// Scuttlebutt: all of the owner that has most, then all of the next.
     Depth,
 }
 
-/// Nodes, each with a copy of all.
+/// Nodes, each with a copy of all maps.
 #[derive(Debug)]
 pub(super) struct Model {
     order: Order,
     nodes: usize,
     keys: usize,
     budget: usize,
-    /// The last version given out; every write of any owner takes the next one.
+    /// The last version; every write of any owner takes the next one.
     version: u32,
     /// By node, owner and key.
     copies: Vec<u32>,
@@ -40,7 +40,7 @@ pub(super) struct Model {
 type Delta = (usize, usize, u32);
 
 impl Model {
-    /// All nodes have all.
+    /// All nodes have everything.
     pub(super) fn new(order: Order, settings: &Settings) -> Self {
         let (nodes, keys, budget) = (settings.nodes, settings.keys, settings.budget);
         let copies = vec![0; nodes * nodes * keys];
@@ -56,7 +56,7 @@ impl Model {
         self.marks[node * self.nodes + owner]
     }
 
-    /// What `from` sends `to`, and whether that is all.
+    /// What `from` sends `to`, and whether that is everything.
     fn cut(&self, from: usize, to: usize, rng: &mut SmallRng) -> (Vec<Delta>, bool) {
         let mut deltas = match self.order {
             Order::NewestFirst | Order::OldestFirst => self.precise(from, to),
@@ -97,7 +97,7 @@ impl Model {
             deltas.sort_unstable_by_key(|(_, _, version)| *version);
             owners.push(deltas);
         }
-        // Among equals it is chance, or the same owners would starve everywhere.
+        // Equal owners are in random order, or the same ones would starve everywhere.
         owners.shuffle(rng);
         owners
     }
@@ -119,7 +119,7 @@ impl Model {
         for (owner, key, version) in deltas {
             let row = to * self.nodes + owner;
             self.copies[row * self.keys + key] = *version;
-            // Versions in between were overwritten before they came here.
+            // Versions in between were overwritten before they arrived.
             self.marks[row] = self.marks[row].max(*version);
         }
     }

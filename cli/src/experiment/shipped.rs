@@ -25,18 +25,18 @@ use rand::rngs::SmallRng;
 use super::{Fit, Settings, System, ledger::Reach};
 use crate::error::CliError;
 
-/// Nodes that hold the state of all, without network or disk.
+/// Nodes that hold the state of all owners, without network or disk.
 #[derive(Debug)]
 pub(super) struct Shipped {
     nodes: Vec<Replica>,
     names: Vec<NodeId>,
     keys: Vec<Key>,
-    /// Writes made so far: each value is another.
+    /// Writes so far: each value differs.
     writes: u64,
 }
 
 impl Shipped {
-    /// All nodes have all.
+    /// All nodes have everything.
     pub(super) fn new(settings: &Settings) -> Result<Self, CliError> {
         let names: Vec<_> = (0..settings.nodes)
             .map(|node| NodeId::new(&format!("n{node}")).map_err(CliError::failed))
@@ -51,7 +51,7 @@ impl Shipped {
             let copies = OrdMap::new();
             let mut node =
                 Replica::start(config, stored, &copies, false, Time::ZERO, wall, &mut out);
-            // One by one: a batch is one version, and may be more than the budget lets through.
+            // One by one: a batch is one version, and may exceed the budget.
             for key in &keys {
                 let write = vec![Write::set(key.clone(), "-")];
                 node.write(Time::ZERO, write, &mut out).map_err(CliError::failed)?;
@@ -63,7 +63,7 @@ impl Shipped {
         Ok(this)
     }
 
-    /// Each tells all others what the next one lacks, as often as the budget takes.
+    /// Each node sends all others what the next one lacks, as often as the budget requires.
     fn introduce_all(&mut self) {
         let count = self.nodes.len();
         let mut quiet = 0;
@@ -122,7 +122,7 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
         },
         limits: MapLimits { keys: settings.keys, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 },
         peers_max: settings.nodes,
-        // The budget is one of entries; this is never reached before.
+        // The budget is a number of entries; this one is never reached first.
         delta_bytes: 64 << 20,
         delta_entries: settings.budget,
         tombstone_grace: Duration::from_secs(3_600),
@@ -131,5 +131,5 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
     }
 }
 
-/// When the first life of all nodes began, by a wall clock that shows nothing else.
+/// The start of the first generation of all nodes, by an arbitrary wall clock.
 const GENERATION: Duration = Duration::from_secs(1_000_000_000);

@@ -1,8 +1,8 @@
-//! Who notices a failure, how fast, and whom it wrongs: the experiments that others have published,
-//! with our rule and theirs on the same faults.
+//! Which nodes notice a failure, how fast, and which healthy nodes they suspect: the experiments that others have
+//! published, with our rule and theirs on the same faults.
 //!
-//! Ours are the machines that ship (`failures/ours.rs`); the others are compact models of gossiped
-//! heartbeats and of what is made of them (`failures/gossiped.rs`, `failures/rules.rs`).
+//! Our rule is the shipped state machines (`failures/ours.rs`); the others are compact models of gossiped heartbeats
+//! and of the rules that judge them (`failures/gossiped.rs`, `failures/rules.rs`).
 
 use std::time::Duration;
 
@@ -44,23 +44,23 @@ pub(super) enum Fault {
     All,
 }
 
-/// What is to be run, checked.
+/// The run, with checked arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Setup {
     pub(super) fault: Fault,
-    /// How many nodes it befalls; 0: as many as were published.
+    /// How many nodes are faulty; 0: as many as in the publication.
     pub(super) stopped: u32,
-    /// How long it is looked at; `None`: as long as it takes.
+    /// How long the cluster is observed; `None`: as long as it takes.
     pub(super) time: Option<Duration>,
-    /// How often an hour each process pauses.
+    /// How often each process pauses in an hour.
     pub(super) pauses: f64,
-    /// Whether the rules of others are left out.
+    /// Whether to leave out the rules of others.
     pub(super) only_ours: bool,
-    /// Whether thresholds are compared.
+    /// Whether to compare thresholds.
     pub(super) thresholds: bool,
 }
 
-/// One experiment, as all rules meet it. Its time begins with the faults.
+/// One experiment, the same for all rules. Its time begins with the faults.
 #[derive(Clone, Debug)]
 struct Experiment {
     plan: Plan,
@@ -71,7 +71,7 @@ struct Experiment {
     length: u64,
 }
 
-/// What came out of one experiment.
+/// The result of one experiment.
 #[derive(Debug)]
 pub(super) struct Outcome {
     fault: Fault,
@@ -80,7 +80,7 @@ pub(super) struct Outcome {
     rules: Vec<Line>,
 }
 
-/// What came out for one rule.
+/// The result for one rule.
 #[derive(Debug)]
 struct Line {
     name: &'static str,
@@ -90,11 +90,11 @@ struct Line {
     start: u64,
     node_hours: f64,
     ours: Option<Ours>,
-    /// Per threshold, the median of the detections in milliseconds, and false deaths per node-hour.
+    /// For each threshold, the median of the detections in milliseconds, and false deaths per node-hour.
     curve: Vec<(f64, f64)>,
 }
 
-/// Runs what is asked for.
+/// Runs the experiments.
 pub(super) fn run(plan: &Plan, setup: &Setup) -> Vec<Outcome> {
     let one = |fault, stopped| Experiment::new(plan, setup, fault, stopped).run(setup);
     if setup.fault != Fault::All {
@@ -151,12 +151,12 @@ impl Experiment {
         Outcome { fault, stopped, nodes: plan.nodes, rules }
     }
 
-    /// Whether nobody knows anybody when it begins.
+    /// Whether no node knows another at the start.
     fn is_cold(&self) -> bool {
         self.fault == Fault::Join
     }
 
-    /// Hours that nodes ran, all nodes together, from the first fault on.
+    /// Hours that all nodes together ran, from the first fault on.
     fn node_hours(&self) -> f64 {
         let ran = |crash: Option<u64>| crash.unwrap_or(self.length).min(self.length);
         let all: u64 = (0..self.plan.nodes).map(|node| ran(self.faults.crash_of(node))).sum();
@@ -228,7 +228,7 @@ impl Outcome {
         rows.collect()
     }
 
-    /// False deaths against the time of detection; `None` if nobody was to be found.
+    /// False deaths against the time of detection; `None` if there was no node to detect.
     pub(super) fn chart(&self, title: &str) -> Option<Chart> {
         if self.rules.iter().all(|line| line.curve.is_empty()) {
             return None;
@@ -269,7 +269,7 @@ impl Line {
         out
     }
 
-    /// When a view changed last, in seconds after the faults began.
+    /// When a view last changed, in seconds after the faults began.
     fn last_change(&self) -> Option<f64> {
         self.views.last_change().map(|at| at.saturating_sub(self.start) as f64 / 1e6)
     }
@@ -312,7 +312,7 @@ impl Line {
     }
 }
 
-/// Median, 99th percentile and maximum; null if there is nothing.
+/// Median, 99th percentile and maximum; null without values.
 fn three(sorted: &[f64]) -> Value {
     if sorted.is_empty() {
         return Value::Null;
@@ -325,17 +325,17 @@ fn name(fault: Fault) -> String {
     fault.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-/// `dead_peer_phi`, and what all others have for it.
+/// `dead_peer_phi`, and the corresponding setting of all others.
 const THRESHOLD: u8 = 8;
 /// An hour, in microseconds.
 const HOUR: f64 = 3.6e9;
-/// What heartbeats are usual is learned in this time, before anything goes wrong.
+/// The time to learn the usual heartbeats before the faults.
 const WARM: Duration = Duration::from_secs(60);
 /// Between two crashes.
 const APART: Duration = Duration::from_secs(5);
-/// By then everybody has noticed the last one.
+/// By then every node has noticed the last one.
 const NOTICED: Duration = Duration::from_secs(60);
-/// How long a lasting fault is looked at.
+/// How long a lasting fault is observed.
 const LASTING: Duration = Duration::from_secs(120);
 const JOINED: Duration = Duration::from_secs(30);
 /// As in Rapid's experiments (USENIX ATC 2018, section 7): 80 % of the packets, and 20 s in turn, both

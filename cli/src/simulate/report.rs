@@ -1,4 +1,4 @@
-//! What came out: one JSON object for programs, a table for people, a curve for both.
+//! The result: one JSON object for programs, a table for people, a curve for both.
 
 use serde_json::{Map, Value, json};
 
@@ -33,7 +33,7 @@ pub(super) struct Report {
     pub(super) rss_bytes_per_pair: Option<f64>,
     /// Experiments with failures.
     pub(super) failures: Vec<Outcome>,
-    /// What the ordinate is, what the abscissa, and the points.
+    /// The label of the ordinate, the label of the abscissa, and the points.
     pub(super) curve: Option<Curve>,
 }
 
@@ -43,9 +43,9 @@ pub(super) type Curve = (&'static str, &'static str, Vec<(f64, f64)>);
 /// The updates of the scenario `spread`.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
-    /// Per update, when the last node had it that ever did, in milliseconds.
+    /// For each update, when it reached the last node that it ever reached, in milliseconds.
     last: Vec<f64>,
-    /// Per node and update.
+    /// For each node and update.
     each: Vec<f64>,
     missed: usize,
     payloads: u64,
@@ -125,7 +125,7 @@ impl Report {
         out
     }
 
-    /// The curve of the run, to be drawn.
+    /// The curve of the run, as a chart.
     pub(super) fn chart(&self, title: &str) -> Option<Chart> {
         if let [outcome] = &*self.failures {
             return outcome.chart(title);
@@ -187,10 +187,10 @@ pub(super) fn spread(sorted: &[f64]) -> [f64; 3] {
     [at(0.5), at(0.99), at(1.0)]
 }
 
-/// To three places; null for what never came.
+/// Rounded to three places; null for infinity.
 pub(super) fn rounded(value: f64) -> Value {
     if value.is_finite() { Value::from((value * 1e3).round() / 1e3) } else { Value::Null }
 }
 
-/// Points of a curve, at about most.
+/// Points of a curve, at most about this many.
 const CURVE_POINTS: usize = 500;

@@ -1,4 +1,4 @@
-//! What is done in a run, and what is measured.
+//! The scenarios: what happens in a run, and what is measured.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use super::{
     report::{Report, Spread},
 };
 
-/// An idle cluster: what it costs.
+/// The cost of an idle cluster.
 pub(super) fn idle(plan: &Plan) -> Report {
     let mut world = warm_world(plan, plan.seed, plan.nodes);
     world.run_for(SETTLE);
@@ -47,7 +47,7 @@ pub(super) fn idle(plan: &Plan) -> Report {
     }
 }
 
-/// Some updates while a tenth of the nodes has just died.
+/// Some updates right after a tenth of the nodes has died.
 pub(super) fn spread(plan: &Plan) -> Report {
     let mut spread = Spread::default();
     let (mut virtual_s, mut took) = (0.0, 0.0);
@@ -83,7 +83,7 @@ fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) 
     let before = world.tally;
     for run in 0..runs {
         let writer = live[world.rng().random_range(0..live.len())];
-        // Writing what is there already would be no news.
+        // Writing the same value again would change nothing.
         world.set_watched(writer, "key", &value(plan, &run.to_string()));
         world.run_for(BETWEEN_RUNS);
     }
@@ -93,14 +93,14 @@ fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) 
     spread.add(&arrivals, payloads, world.tally.wan_messages - before.wan_messages);
 }
 
-/// A value of the planned size that begins like this.
+/// A value of the planned size with this beginning.
 fn value(plan: &Plan, beginning: &str) -> Vec<u8> {
     let mut value = beginning.as_bytes().to_vec();
     value.resize(plan.value_bytes.max(value.len()), b'.');
     value
 }
 
-/// A part of the nodes joins the others at once, through the seeds.
+/// A part of the nodes joins the others at the same time, through the seeds.
 pub(super) fn join(plan: &Plan) -> Report {
     let joiners = if plan.joiners > 0 { plan.joiners } else { (plan.nodes / 5).max(1) };
     let old = plan.nodes - joiners;
@@ -135,7 +135,7 @@ fn lists(machines: &Machines) -> usize {
     machines.replica.peer_count()
 }
 
-/// One datacenter (or, if there is only one, half of it) is cut off and comes back.
+/// One datacenter (or, if there is only one, half of it) is partitioned off, and comes back.
 pub(super) fn heal(plan: &Plan) -> Report {
     let mut world = warm_world(plan, plan.seed, plan.nodes);
     world.run_for(SETTLE);
@@ -165,7 +165,7 @@ pub(super) fn heal(plan: &Plan) -> Report {
     }
 }
 
-/// Whether a node has all others for live, and can reach them.
+/// Whether a node considers all others live, and can reach them.
 fn sees_all(world: &World, node: u32) -> bool {
     let Some(machines) = world.machines(node) else { return false };
     let all = world.running().count() - 1;
@@ -173,7 +173,7 @@ fn sees_all(world: &World, node: u32) -> bool {
     live == all && machines.scheduler.unreachable().is_empty()
 }
 
-/// The paper's overload, on the machines that ship.
+/// The paper's overload, on the shipped state machines.
 pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
     let begun = cpu_seconds();
     let (samples, summary) = experiment::overload(plan.seed)?;
@@ -190,7 +190,7 @@ pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
     })
 }
 
-/// Two nodes that know all others, of ten of which one of them knows more.
+/// Two nodes that know all others; of ten of these, one of the two knows more.
 pub(super) fn reconcile(plan: &Plan) -> Report {
     let mut world = cold_world(plan, plan.seed, plan.nodes);
     warm::know_all(&mut world, plan.nodes, 2);
@@ -245,16 +245,16 @@ fn seconds(micros: u64) -> f64 {
 /// Lines of which one of two nodes knows more.
 const DIFFERENT: usize = 10;
 const SECOND: Duration = Duration::from_secs(1);
-/// Time for connections to be opened before anything is measured.
+/// The time to open connections before the measurement.
 const SETTLE: Duration = Duration::from_secs(4);
-/// How often it is looked whether it is over: the resolution of `join_s` and `heal_s`.
+/// How often the scenario checks whether it is over: the resolution of `join_s` and `heal_s`.
 const STEP: Duration = Duration::from_millis(50);
-/// So many updates are over before the dead are known to be dead.
+/// This many updates end before the dead nodes are known to be dead.
 const RUNS_PER_WORLD: u32 = 20;
 const BETWEEN_RUNS: Duration = Duration::from_millis(60);
-/// A tree is as thin as it gets after a few.
+/// A tree is at its thinnest after a few writes.
 const WARM_UP_WRITES: u32 = 8;
-/// What has not arrived by then never does.
+/// An update that has not arrived by then never does.
 const SPREAD_TIMEOUT: Duration = Duration::from_secs(10);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAL_TIMEOUT: Duration = Duration::from_secs(120);

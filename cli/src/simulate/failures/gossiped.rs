@@ -1,10 +1,9 @@
-//! What other libraries do: heartbeats that are gossiped, and judged by whoever hears of them.
+//! The method of other libraries: heartbeats that are gossiped, and judged by every node that learns of them.
 //!
-//! A compact model of the contacts alone. Once a round every node raises its heartbeat and exchanges
-//! digests with three others, chosen at random as chitchat chooses them; a digest is one packet,
-//! lost like any other and not sent again. It refuses to be any of those libraries: no deltas, no
-//! limit on a packet's length, nobody is given up as a partner (all of which is in their favour).
-//! All rules judge the same contacts.
+//! A compact model of the contacts alone. Once a round every node raises its heartbeat and exchanges digests with three
+//! others, chosen at random as chitchat does; a digest is one packet, which is lost like any other and not sent again.
+//! It does not model those libraries themselves: it has no deltas, no limit on a packet's length, and no node is given
+//! up as a partner (all of which is in their favour). All rules judge the same contacts.
 
 use std::rc::Rc;
 
@@ -28,7 +27,7 @@ pub(super) struct Gossiped<'a> {
     rng: SmallRng,
     queue: Queue<Event>,
     nodes: Vec<Node>,
-    /// The highest heartbeat that each node knows of each: rows of knowers.
+    /// The highest heartbeat of each node that each node knows: one row for each knower.
     beats: Vec<u32>,
     windows: Vec<Window>,
     /// By rule and threshold.
@@ -41,9 +40,9 @@ struct Node {
     crashed: bool,
     round: u32,
     messages: u32,
-    /// Those it may choose from.
+    /// The nodes among which it may choose.
     known: Vec<u32>,
-    /// Cassandra judges nobody for a while after a pause of its own.
+    /// Cassandra judges no node for a while after a pause of its own.
     judged: u64,
     paused: Option<u64>,
 }
@@ -55,7 +54,7 @@ enum Event {
     Digest { from: u32, to: u32, beats: Rc<[u32]>, answer: bool },
 }
 
-/// What came out for one rule.
+/// The result for one rule.
 #[derive(Debug)]
 pub(super) struct Judged {
     pub(super) rule: Rule,
@@ -65,8 +64,8 @@ pub(super) struct Judged {
 }
 
 impl<'a> Gossiped<'a> {
-    /// All know each other, or (`cold`) each knows only the seeds. Verdicts count from `start` on;
-    /// views are those at `threshold`.
+    /// All nodes know each other, or (`cold`) each knows only the seeds. Verdicts count from `start` on; views are
+    /// those at `threshold`.
     pub(super) fn new(
         seed: u64,
         faults: &'a Faults,
@@ -108,7 +107,7 @@ impl<'a> Gossiped<'a> {
         run
     }
 
-    /// Lets time pass until `end`.
+    /// Advances time to `end`.
     pub(super) fn run(&mut self, end: u64) {
         while let Some(event) = self.queue.next(end) {
             let node = match &event {
@@ -165,7 +164,7 @@ impl<'a> Gossiped<'a> {
         }
     }
 
-    /// What a node knows, its own heartbeat included.
+    /// The heartbeats that a node knows, including its own.
     fn digest(&mut self, node: u32) -> Rc<[u32]> {
         let nodes = self.nodes.len();
         let at = &self.nodes[node as usize];
@@ -211,7 +210,7 @@ impl<'a> Gossiped<'a> {
         }
     }
 
-    /// Looks at everybody, as those libraries do once a round.
+    /// Judges every known node, as those libraries do once a round.
     fn judge(&mut self, now: u64, node: u32) {
         let nodes = self.nodes.len();
         let at = &mut self.nodes[node as usize];
@@ -252,7 +251,7 @@ const fn tick(micros: u64) -> Tick {
     (micros / 100) as Tick
 }
 
-/// Nodes that each contacts in a round (chitchat's `GOSSIP_COUNT`).
+/// The nodes that each node contacts in a round (chitchat's `GOSSIP_COUNT`).
 const FANOUT: usize = 3;
 /// Messages within a round that raise a heartbeat.
 const MESSAGES_MAX: u32 = 64;

@@ -1,4 +1,4 @@
-//! Our rule: the machines that ship, on a simulated network of which nothing is left out.
+//! Our rule: the shipped state machines, on a simulated network that leaves nothing out.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ use super::{
     outcome::{Figures, Tally, Views, mark},
 };
 
-/// What only our rule has.
+/// Figures that only our rule has.
 #[derive(Debug)]
 pub(super) struct Ours {
-    /// Per node that was to be found out, until the first verdict: in milliseconds, in order.
+    /// For each victim, the time until the first verdict: in milliseconds, sorted.
     pub(super) quorum_ms: Vec<f64>,
-    /// What is `dead` in [`Figures`] is suspect here.
+    /// In these [`Figures`] a suspicion counts as `dead`.
     pub(super) suspicions: Figures,
     pub(super) bytes_per_node_s: f64,
     pub(super) realtime: f64,
 }
 
-/// Runs the experiment with this `dead_peer_phi`; says since when views were looked at.
+/// Runs the experiment with this `dead_peer_phi`; also returns when the observation of views began.
 pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u64, Ours) {
     let mut world = world(experiment, threshold);
     let nodes = experiment.plan.nodes;
@@ -68,7 +68,7 @@ pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u
             Seen::Suspect => suspect.dead(*at, *observer, *subject),
             Seen::Dead => dead.dead(*at, *observer, *subject),
         }
-        // Who is called dead at once is suspected as well.
+        // A node that is called dead at once counts as suspected too.
         if (*seen, before) == (Seen::Dead, Some(Seen::Live)) {
             suspect.dead(*at, *observer, *subject);
         }
@@ -87,7 +87,7 @@ pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u
     (dead.figures(), views.close(end), start, ours)
 }
 
-/// The cluster as it is when the faults begin.
+/// The cluster at the beginning of the faults.
 fn world(experiment: &Experiment, threshold: f64) -> World {
     let plan = &experiment.plan;
     let network = experiment.network();
@@ -97,7 +97,7 @@ fn world(experiment: &Experiment, threshold: f64) -> World {
         config.dead_peer_phi = threshold;
     });
     world.send_heartbeats();
-    // There is time before it: clocks began at different times.
+    // Time passes before the start: clocks began at different times.
     world.run_for(plan.interval);
     if !experiment.is_cold() {
         warm::start(&mut world, plan.nodes);
@@ -119,14 +119,14 @@ fn start_all(world: &mut World, experiment: &Experiment) {
     }
 }
 
-/// The views of the nodes that are well, looked at once a second.
+/// The views of the healthy nodes, observed once a second.
 #[derive(Debug)]
 struct Looks {
     views: Views,
     start: u64,
     well: Vec<bool>,
     nodes: Vec<Look>,
-    /// What each thinks of each, if it knows it.
+    /// The state of each node in each view, if it is known there.
     states: Vec<Option<Seen>>,
 }
 
@@ -134,7 +134,7 @@ struct Looks {
 struct Look {
     set: u64,
     size: u32,
-    /// Which second was looked at last.
+    /// The last second that was observed.
     second: u64,
 }
 
@@ -151,7 +151,7 @@ impl Looks {
         Self { views, start, nodes: (0..nodes).map(look).collect(), states, well }
     }
 
-    /// What was thought until now.
+    /// Records a state in a view; returns the state until now.
     fn happen(&mut self, at: u64, observer: u32, subject: u32, seen: Seen) -> Option<Seen> {
         let state = &mut self.states[observer as usize * self.well.len() + subject as usize];
         let before = state.replace(seen);
@@ -166,7 +166,7 @@ impl Looks {
         before
     }
 
-    /// What the view was at the full seconds since it was last looked at.
+    /// Records the view at the full seconds since the last observation.
     fn look(&mut self, now: u64, observer: u32) {
         let second = (now - self.start) / SECOND;
         let look = &mut self.nodes[observer as usize];
@@ -186,6 +186,6 @@ impl Looks {
     }
 }
 
-/// What is usual on each way is learned in this time.
+/// The time to learn what is usual on each path.
 const WARM: Duration = Duration::from_secs(30);
 const SECOND: u64 = 1_000_000;

@@ -1,19 +1,19 @@
-//! What a rule made of the faults: whom it found out and how fast, whom it wronged, and how many
-//! different views of the members there were meanwhile.
+//! What a rule made of the faults: which nodes it detected and how fast, which healthy ones it called dead, and how
+//! many different views of the membership there were meanwhile.
 
 use std::collections::HashSet;
 
 use gossipmonger::sim::faults::Faults;
 
-/// What one rule said at one threshold.
+/// The verdicts of one rule at one threshold.
 #[derive(Debug)]
 pub(super) struct Tally {
-    /// The nodes that are to be found out, and since when they are for certain.
+    /// The victims, and the time from which each is certainly faulty.
     victims: Vec<Option<Victim>>,
-    /// What was said before this was said by those who had yet to learn.
+    /// Verdicts before this time come from nodes that were still learning.
     start: u64,
     observers: usize,
-    /// Since when each observer has each victim for dead, in microseconds.
+    /// Since when each observer considers each victim dead, in microseconds.
     since: Vec<u64>,
     false_deaths: u64,
     false_deaths_by_faulty: u64,
@@ -30,15 +30,15 @@ struct Victim {
 /// The same, in figures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
-    /// Per observer and node that was to be found out, in milliseconds, in order.
+    /// For each pair of observer and victim, in milliseconds, sorted.
     pub(super) detect_ms: Vec<f64>,
-    /// Pairs of those in which the observer never noticed.
+    /// Pairs in which the observer never noticed.
     pub(super) undetected: u64,
-    /// Verdicts of healthy nodes about healthy ones that run.
+    /// Verdicts of healthy nodes about healthy, running ones.
     pub(super) false_deaths: u64,
-    /// Those of nodes that are faulty themselves.
+    /// The same, by nodes that are faulty themselves.
     pub(super) false_deaths_by_faulty: u64,
-    /// About how many nodes the former were.
+    /// The number of nodes that the verdicts of healthy nodes were about.
     pub(super) false_nodes: u64,
 }
 
@@ -67,7 +67,7 @@ impl Tally {
         }
     }
 
-    /// From now on `observer` has `subject` for dead.
+    /// From now on `observer` considers `subject` dead.
     pub(super) fn dead(&mut self, now: u64, observer: u32, subject: u32) {
         let runs = self.victims[subject as usize].is_none_or(|v| v.crashes && now < v.since);
         let counts = runs && now >= self.start;
@@ -79,21 +79,21 @@ impl Tally {
         }
         if let Some(victim) = self.victims[subject as usize] {
             let since = &mut self.since[victim.nth * self.observers + observer as usize];
-            // One that still runs may come and go: then it counts when it was first found out.
+            // A victim that still runs may come and go: then its first detection counts.
             if victim.crashes || *since == NEVER {
                 *since = now;
             }
         }
     }
 
-    /// From now on it has not.
+    /// From now on it does not.
     pub(super) fn live(&mut self, observer: u32, subject: u32) {
         if let Some(victim) = self.victims[subject as usize].filter(|victim| victim.crashes) {
             self.since[victim.nth * self.observers + observer as usize] = NEVER;
         }
     }
 
-    /// Whether a node's own opinion is not to be counted: who is to crash is well until then.
+    /// Whether a node's own opinion does not count: a node that will crash is healthy until then.
     fn is_faulty(&self, observer: u32, now: u64) -> bool {
         self.victims[observer as usize].is_some_and(|victim| !victim.crashes || victim.since <= now)
     }
@@ -122,7 +122,7 @@ impl Tally {
     }
 }
 
-/// The views of the members that nodes have had, looked at once a second as Rapid's authors did.
+/// The nodes' views of the membership, observed once a second as Rapid's authors did.
 #[derive(Debug, Default)]
 pub(super) struct Views {
     sets: HashSet<u64>,
@@ -137,7 +137,7 @@ impl Views {
         Self { latest: vec![0; nodes as usize], ..Self::default() }
     }
 
-    /// A node that is well has this for the set of the live, itself included.
+    /// A healthy node considers this set live, itself included.
     pub(super) fn look(&mut self, now: u64, observer: u32, set: u64, size: u32) {
         let before = std::mem::replace(&mut self.latest[observer as usize], set);
         if before == set {
@@ -151,12 +151,12 @@ impl Views {
         }
     }
 
-    /// Different sets of members.
+    /// The number of different sets of members.
     pub(super) fn distinct(&self) -> usize {
         self.sets.len()
     }
 
-    /// Different numbers of members.
+    /// The number of different sizes.
     pub(super) fn sizes(&self) -> usize {
         self.sizes.len()
     }
@@ -166,14 +166,14 @@ impl Views {
         self.changes
     }
 
-    /// When one last did.
+    /// When a view last changed.
     pub(super) const fn last_change(&self) -> Option<u64> {
         self.changed
     }
 }
 
-/// What a node adds to the hash of a set (the finalizer of splitmix64: sets that differ have sums
-/// that differ, with luck enough).
+/// A node's contribution to the hash of a set (the finalizer of splitmix64: sets that differ almost certainly have
+/// different sums).
 pub(super) const fn mark(node: u32) -> u64 {
     let z = (node as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,13 +1,13 @@
-//! The rules that other libraries judge silence by, from the same gossiped heartbeats.
+//! The rules by which other libraries judge silence, applied to the same gossiped heartbeats.
 //!
-//! All three fit one exponential distribution to the times between the heartbeats that they hear of,
-//! whoever relays them, and differ in what they count and in the scale. The windows are kept as sums:
-//! once one is full, each new interval takes the place of an average one.
+//! All three fit one exponential distribution to the times between the heartbeats that they receive, whichever node
+//! relays them, and differ in what they count and in the scale. The windows are kept as sums: once one is full, each
+//! new interval replaces an average one.
 
 /// What one node has heard of another, for all rules.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
-    /// When the last heartbeat came: the last of any kind, and the last of a new round.
+    /// When the last heartbeat arrived: the last of any kind, and the last of a new round.
     last: [Tick; 2],
     sums: [f32; RULES],
     counts: [u16; RULES],
@@ -18,7 +18,7 @@ pub(super) struct Window {
 /// A time, in tenths of a millisecond.
 pub(super) type Tick = u32;
 
-/// A rule of others.
+/// A rule of another library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     /// The original package: -log10 of the exponential tail, over the last 100 intervals.
@@ -30,9 +30,9 @@ pub(super) enum Rule {
     Cassandra,
 }
 
-/// How many there are.
+/// The number of rules.
 pub(super) const RULES: usize = 3;
-/// Thresholds looked at: 1 to this.
+/// The thresholds: 1 to this.
 pub(super) const LEVELS: usize = 16;
 
 impl Rule {
@@ -46,7 +46,7 @@ impl Rule {
         }
     }
 
-    /// Which of the two kinds of heartbeats it counts.
+    /// Which of the two kinds of heartbeats the rule counts.
     const fn kind(self) -> usize {
         match self {
             Self::Chitchat => EVERY_MESSAGE,
@@ -56,11 +56,11 @@ impl Rule {
 }
 
 impl Window {
-    /// Nothing heard yet.
+    /// Nothing was heard yet.
     pub(super) const NEW: Self =
         Self { last: [NEVER; 2], sums: [0.0; RULES], counts: [0; RULES], levels: [0; RULES] };
 
-    /// A higher heartbeat was heard of; `round`: it is of a later round. `interval`: the length of one.
+    /// A higher heartbeat was received; `round`: it is of a later round. `interval`: the length of a round.
     pub(super) fn hear(&mut self, now: Tick, round: bool, interval: Tick) {
         let since = |last: Tick| (last != NEVER).then(|| now.saturating_sub(last));
         for rule in Rule::ALL.into_iter().filter(|rule| round || rule.kind() == EVERY_MESSAGE) {
@@ -92,7 +92,7 @@ impl Window {
         }
     }
 
-    /// The level of suspicion; none before there is anything to judge by.
+    /// The level of suspicion; none before the first intervals.
     pub(super) fn phi(&self, rule: Rule, now: Tick) -> Option<f32> {
         let n = rule as usize;
         if self.counts[n] == 0 {
@@ -113,9 +113,9 @@ impl Window {
 const EVERY_MESSAGE: usize = 0;
 const EVERY_ROUND: usize = 1;
 const NEVER: Tick = Tick::MAX;
-/// What the original takes for an interval before it has seen one: 750 ms.
+/// The original's interval before it has measured one: 750 ms.
 const DEFAULT_INTERVAL: Tick = 7_500;
-/// chitchat takes no interval above 10 s, and 5 of 5 s for granted.
+/// chitchat ignores intervals above 10 s, and assumes 5 intervals of 5 s at the start.
 const CHITCHAT_MAX: Tick = 100_000;
 const PRIOR_INTERVAL: f32 = 50_000.0;
 const PRIOR_WEIGHT: f32 = 5.0;
@@ -126,7 +126,7 @@ mod tests {
 
     const SECOND: Tick = 10_000;
 
-    /// A window of so many heartbeats, one a second.
+    /// A window of this many heartbeats, one a second.
     fn steady(beats: Tick) -> (Window, Tick) {
         let mut window = Window::NEW;
         (0..beats).for_each(|n| window.hear(n * SECOND, true, SECOND));

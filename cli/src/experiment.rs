@@ -75,7 +75,7 @@ impl Settings {
     }
 
     /// Writes a second, over all nodes, that each node can receive in the exchanges that it begins. It receives as many
-    /// again in those that others begin with it, but not evenly; beyond twice this rate no order keeps up.
+    /// again in those that others begin with it, but not evenly; at twice this rate no order keeps up.
     pub(crate) fn capacity(&self) -> f64 {
         self.budget as f64
     }

@@ -1,4 +1,4 @@
-//! The counters of nodes. Whatever exceeds the least work for a job is wasted work.
+//! The counters of nodes. Work beyond the least that a job takes is wasted.
 
 use std::collections::BTreeMap;
 

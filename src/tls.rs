@@ -1,11 +1,11 @@
-//! TLS 1.3 with a certificate on both sides, and nothing weaker.
+//! TLS 1.3 with a certificate on both sides, and no weaker mode.
 //!
-//! No tickets, no resumption and no 0-RTT: each would let a peer in without looking at its
-//! certificate again. No process-wide default provider either, so that a program may have another.
-//! The certificate says who a peer is ([`PeerName`]); a host name or an address never does.
+//! No tickets, no resumption and no 0-RTT: each would let a peer in without a new check of its
+//! certificate. No process-wide default provider either, so that a program may have another. The
+//! certificate identifies a peer ([`PeerName`]); a host name or an address does not.
 //!
-//! TLS looks at dates only during a handshake. A live connection survives the expiry of both
-//! certificates and a reload: who holds connections closes them at
+//! TLS checks dates only during a handshake. A live connection survives the expiry of both
+//! certificates and a reload. The owner of a connection must close it at
 //! [`CertificateSummary::expires`], see [`Tls::summary`].
 
 pub(crate) mod certificate;

@@ -1,4 +1,4 @@
-//! What a certificate says. Whether it is to be believed is not decided here but in the verifier.
+//! The content of a certificate. Whether to trust it is decided in the verifier, not here.
 
 use std::{
     fmt,
@@ -20,10 +20,10 @@ use super::{
 };
 use crate::{foreign::Foreign, protocol::id::ClusterId};
 
-/// What a certificate says, for display and for timers. Nothing of it is verified.
+/// The content of a certificate, for display and for timers. None of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateSummary {
-    /// The node it names, or why it names none (a certificate authority names none).
+    /// The node it names, or why it names no node (a certificate authority names none).
     pub name: Result<PeerName, NameError>,
     /// The subject's distinguished name.
     pub subject: String,
@@ -33,17 +33,17 @@ pub struct CertificateSummary {
     pub serial: String,
     /// Not valid before this.
     pub not_before: SystemTime,
-    /// Not valid after this. TLS looks at it only during a handshake: a live connection survives
-    /// it, so whoever holds connections must set a timer.
+    /// Not valid after this. TLS checks it only during a handshake: a live connection survives it,
+    /// so the owner of a connection must set a timer.
     pub not_after: SystemTime,
     /// When the chain that it was read with ends: `not_after`, or the end of an intermediate above it
-    /// that ends first. Of a certificate that was read alone it is `not_after`.
+    /// that ends first. For a certificate that was read alone it is `not_after`.
     pub expires: SystemTime,
     /// SHA-256 of the whole certificate in hexadecimal.
     pub fingerprint: String,
     /// Whether it may sign other certificates.
     pub is_authority: bool,
-    /// The client it names, if it names no node but one of those.
+    /// The client it names, if it names a client and not a node.
     pub client: Option<ClientName>,
 }
 
@@ -51,7 +51,7 @@ impl CertificateSummary {
     /// Reads a certificate.
     ///
     /// # Errors
-    /// [`NameError::Malformed`] if it is not one.
+    /// [`NameError::Malformed`] if it is not a certificate.
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
         let parsed = parse(certificate)?;
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
@@ -73,16 +73,16 @@ impl CertificateSummary {
         })
     }
 
-    /// Reads the certificates of a file, the leaf first, and when each ends with those above it. Which
-    /// is above which is told by their names alone.
+    /// Reads the certificates of a file, the leaf first, and when each ends together with those above
+    /// it. Only their names determine which one is above which.
     ///
     /// # Errors
-    /// [`NameError::Malformed`] if one is no certificate.
+    /// [`NameError::Malformed`] if one of them is not a certificate.
     pub(crate) fn of_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Self>, NameError> {
         let parsed = chain.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         let mut summaries =
             chain.iter().map(Self::from_certificate).collect::<Result<Vec<_>, _>>()?;
-        // Of several of one name the one that lasts longest counts: a peer takes it as well.
+        // If several have one name, the one that lasts longest counts: a peer uses it as well.
         let above = |at: usize| {
             let issuer = parsed[at].issuer().as_raw();
             let signs = |other: &usize| {
@@ -139,7 +139,7 @@ impl fmt::Display for CertificateSummary {
 impl PeerName {
     /// Reads the one URI name of a leaf certificate.
     ///
-    /// This proves nothing yet: anybody can write a certificate. Of a peer it is true only after
+    /// This alone proves nothing: anybody can write a certificate. For a peer it is proved only by
     /// the handshake.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl PeerName {
         Self::named(leaf, &Naming::default())
     }
 
-    /// The same of a URI of another form.
+    /// The same for a URI of another form.
     ///
     /// # Errors
     /// As [`PeerName::from_certificate`].
@@ -176,21 +176,21 @@ pub(super) fn parse<'a>(
     }
 }
 
-/// From when and until when a certificate alone is valid; `None` if it cannot be read.
+/// The validity of a certificate alone, start and end; `None` if it cannot be read.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
     let parsed = parse(certificate).ok()?;
     let validity = parsed.validity();
     Some((system_time(validity.not_before).ok()?, system_time(validity.not_after).ok()?))
 }
 
-/// SHA-256 of a chain in hexadecimal; of a single certificate that of the certificate.
+/// SHA-256 of a chain in hexadecimal; for a single certificate that of the certificate.
 pub(crate) fn chain_fingerprint(chain: &[CertificateDer<'_>]) -> String {
     let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
     chain.iter().for_each(|certificate| digest.update(certificate));
     hex(digest.finish().as_ref())
 }
 
-/// The one URI name of a certificate, whatever it says.
+/// The one URI name of a certificate, whatever its form.
 pub(super) fn only_uri(certificate: &CertificateDer<'_>) -> Result<String, NameError> {
     match uris(&parse(certificate)?)?[..] {
         [] => Err(NameError::NoUri),
@@ -224,7 +224,7 @@ pub(crate) fn authority_uri(cluster: &ClusterId) -> String {
     format!("{SCHEME}{cluster}")
 }
 
-/// The cluster that an authority's certificate says it is of.
+/// The cluster that an authority's certificate names.
 pub(crate) fn authority_cluster(certificate: &CertificateDer<'_>) -> Option<ClusterId> {
     let parsed = parse(certificate).ok()?;
     let [uri] = uris(&parsed).ok()?[..] else {
@@ -261,5 +261,5 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// So many certificates above a leaf are looked at.
+/// Maximum number of certificates above a leaf that are read.
 const CHAIN_DEPTH_MAX: usize = 8;

@@ -1,4 +1,4 @@
-//! Which client a certificate proves, and what it may do.
+//! The client that a certificate proves, and its role.
 
 use std::fmt;
 
@@ -15,18 +15,18 @@ use super::{
 };
 use crate::protocol::{id::NodeId, revocation::Revocations};
 
-/// A client that has proved who it is, and what it may do.
+/// A client with a proved name, and its role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
     /// The one URI of its certificate, at most 200 characters of it, without control characters.
     pub name: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
 }
 
 impl Client {
-    /// Whose certificate this is, for a node with the identity `ours`. It proves nothing unless the chain was
-    /// verified.
+    /// The holder of this certificate, for a node with the identity `ours`. It proves nothing unless the
+    /// chain was verified.
     pub(super) fn identify(
         leaf: &CertificateDer<'_>,
         ours: &Identity,
@@ -59,8 +59,8 @@ impl fmt::Display for Client {
     }
 }
 
-/// The name by which the certificates of a URI are revoked: a node's or a client's own. Nodes and clients
-/// of one name are revoked together. Who has neither name can only lose its role.
+/// The name under which the certificates of a URI are revoked: a node's or a client's own. Nodes and
+/// clients of one name are revoked together. A holder with neither name can only lose its role.
 pub(crate) fn revoked_by(uri: &str, naming: &Naming) -> Option<NodeId> {
     match naming.read(uri) {
         Ok(name) => Some(name.node),

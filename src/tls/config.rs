@@ -1,4 +1,4 @@
-//! A node's TLS: what it shows and whom it accepts, replaceable while it runs.
+//! A node's TLS: its certificate and the peers it accepts, replaceable while it runs.
 
 use std::{fmt, sync::Arc};
 
@@ -29,9 +29,9 @@ use crate::{
     protocol::{id::ClusterId, sketch::SketchKey},
 };
 
-/// A node's TLS: what it shows and whom it accepts, replaceable while it runs.
+/// A node's TLS: its certificate and the peers it accepts, replaceable while it runs.
 ///
-/// Clones share one state: a reload through any of them is seen by all.
+/// Clones share one state: a reload through any of them affects all.
 #[derive(Clone)]
 pub struct Tls {
     pub(super) shared: Shared,
@@ -44,7 +44,7 @@ pub struct Tls {
 impl Tls {
     /// A node that shows `identity` and accepts the nodes of its cluster that `roots` vouch for.
     ///
-    /// Whether the own roots would accept the own identity is not asked here: see [`Roots::judge`].
+    /// It does not check whether the node's roots accept its own identity: see [`Roots::judge`].
     ///
     /// # Errors
     /// [`LoadError::Unsupported`] if rustls cannot use the roots.
@@ -55,11 +55,11 @@ impl Tls {
         Ok(Self { shared, cluster, reloads: Arc::default(), roles: Arc::default() })
     }
 
-    /// Makes all handshakes from now on use another certificate and other roots. Connections that
-    /// are up stay up. After an error everything is as before.
+    /// Makes all handshakes from now on use another certificate and other roots. Open connections
+    /// stay open. After an error everything is as before.
     ///
     /// # Errors
-    /// [`ReloadError`] if the certificate is not of the same name, or the roots cannot be used.
+    /// [`ReloadError`] if the certificate has another name, or the roots cannot be used.
     pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
         let now = self.shared.load();
         if identity.name() != now.identity.name() {
@@ -79,27 +79,27 @@ impl Tls {
         self.reloads.subscribe()
     }
 
-    /// What we show at this moment.
+    /// The present identity of this node.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.shared.load().identity.clone()
     }
 
-    /// What sketches are hashed with, as the roots say at this moment.
+    /// The present hash key of sketches, derived from the roots.
     #[must_use]
     pub fn sketch_key(&self) -> SketchKey {
         self.shared.load().sketch_key
     }
 
-    /// What the leaf says that we show at this moment, and when its chain ends by our roots.
+    /// The content of the present leaf, and when its chain ends by our roots.
     #[must_use]
     pub fn certificate(&self) -> CertificateSummary {
         let state = self.shared.load();
         CertificateSummary { expires: state.expires, ..state.identity.certificate().clone() }
     }
 
-    /// From when and until when what we show at this moment is valid, in seconds since 1970. It ends with
-    /// the first of its chain.
+    /// The validity of the present identity, start and end, in seconds since 1970. It ends with the first
+    /// certificate of its chain that ends.
     #[must_use]
     pub fn validity(&self) -> (u64, u64) {
         let state = self.shared.load();
@@ -107,7 +107,7 @@ impl Tls {
         (seconds(certificate.not_before), seconds(state.expires))
     }
 
-    /// What the leaf of a chain says (the leaf first), and when the chain ends by the roots of this moment.
+    /// The content of the leaf of a chain (the leaf first), and when the chain ends by the present roots.
     ///
     /// # Errors
     /// [`NameError`] if there is none, or it cannot be read.
@@ -127,11 +127,11 @@ impl Tls {
         PeerName::named(leaf, self.shared.load().identity.naming())
     }
 
-    /// Verifies a chain that a peer has shown (the leaf first) again: by the roots and the date of this
-    /// moment, which need not be those of the handshake. `dialed`: it was the peer that accepted.
+    /// Verifies again a chain that a peer has shown (the leaf first), by the present roots and date,
+    /// which may differ from those of the handshake. `dialed`: the peer is the one that accepted.
     ///
     /// # Errors
-    /// The [`Refusal`] that it would meet if it came now.
+    /// The [`Refusal`] that it would receive if it connected now.
     pub fn verify_again(&self, chain: &[CertificateDer<'_>], dialed: bool) -> Result<(), Refusal> {
         let (leaf, rest) = chain
             .split_first()
@@ -145,17 +145,17 @@ impl Tls {
         verified.map_err(|error| Refusal::of_tls(&error))
     }
 
-    /// Gives roles to certificates that do not say theirs, in place of those before.
+    /// Assigns roles to certificates that contain none, replacing the previous assignment.
     pub fn set_roles(&self, roles: ClientRoles) {
         self.roles.store(Arc::new(roles));
         self.reloads.send_modify(|count| *count += 1);
     }
 
-    /// Which client has shown this chain (the leaf first), and its role: by the roots, roles and dates
-    /// of this moment. What was true at the handshake need not be true any more.
+    /// The client that has shown this chain (the leaf first), and its role: by the present roots,
+    /// roles and dates. The result of the handshake may be out of date.
     ///
     /// # Errors
-    /// The [`Refusal`] that it would meet if it came now.
+    /// The [`Refusal`] that it would receive if it connected now.
     pub fn client(&self, chain: &[CertificateDer<'_>]) -> Result<Client, Refusal> {
         let state = self.shared.load();
         let (leaf, rest) = chain
@@ -166,7 +166,7 @@ impl Tls {
         Client::identify(leaf, &state.identity, &self.roles.load(), &state.revoked.load())
     }
 
-    /// For dialing one peer. `verdict` gets what our verifier finds.
+    /// For dialing one peer. `verdict` receives our verifier's finding.
     #[must_use]
     pub fn rustls_client(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {
         let verifier = Verifier::new(self.shared.clone(), expect, verdict);
@@ -183,15 +183,15 @@ impl Tls {
         config
     }
 
-    /// For accepting one peer. `verdict` gets what our verifier finds.
+    /// For accepting one peer. `verdict` receives our verifier's finding.
     #[must_use]
     pub fn rustls_server(&self, verdict: Verdict) -> rustls::ServerConfig {
         self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
     }
 
-    /// As [`Tls::rustls_server`], for clients as well: the handshake tells by its protocol ([`ALPN`](super::ALPN) or
-    /// [`ADMIN_ALPN`]) what the peer wants to be, and its certificate what it may be. The two are
-    /// compared by the caller, after the handshake.
+    /// As [`Tls::rustls_server`], for clients as well: the protocol in the handshake ([`ALPN`](super::ALPN) or
+    /// [`ADMIN_ALPN`]) says what the peer wants to be, and its certificate what it may be. The caller compares the
+    /// two after the handshake.
     #[must_use]
     pub fn rustls_server_with_clients(&self, verdict: Verdict) -> rustls::ServerConfig {
         let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
@@ -404,7 +404,7 @@ mod tests {
         )
     }
 
-    /// Passes bytes until neither has any, so that also what follows the handshake arrives.
+    /// Passes bytes until neither side has any, so that data after the handshake arrives too.
     fn shake_hands(
         client: &mut ClientConnection,
         server: &mut ServerConnection,

@@ -1,8 +1,8 @@
-//! TLS where certificates are given out: the issuer's door, who knocks with a token, who renews.
+//! TLS of the issuer's listener, for joining with a token and for renewals.
 //!
-//! A door shows a certificate together with its authority, so that who has nothing but the hash of
-//! the authority's public key can verify it. A certificate of the dialer is asked for, not demanded;
-//! one that is shown must be a member's.
+//! The listener shows a certificate together with its authority, so that a machine that knows only
+//! the hash of the authority's public key can verify it. The dialer's certificate is requested, not
+//! required; a certificate that is shown must be a member's.
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,12 +32,12 @@ use super::{
     verifier::{Verifier, no_tls12},
 };
 
-/// SHA-256 of an authority's SubjectPublicKeyInfo, as kubeadm's discovery hash.
+/// SHA-256 of an authority's SubjectPublicKeyInfo, like kubeadm's discovery hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pin(pub(crate) [u8; 32]);
 
 impl Pin {
-    /// That of a certificate; `None` if it is none.
+    /// The pin of a certificate; `None` if it is not a certificate.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let hash = digest::digest(&digest::SHA256, parsed.public_key().raw);
@@ -46,7 +46,7 @@ impl Pin {
 }
 
 impl Tls {
-    /// For a door: shows what `shown` says, asks for a member's certificate and does without one.
+    /// For a listener: shows `shown`, requests a member's certificate, and accepts dialers without one.
     pub(crate) fn door(
         &self,
         shown: Arc<dyn ResolvesServerCert>,
@@ -66,7 +66,7 @@ impl Tls {
         config
     }
 
-    /// For a member that dials a door.
+    /// For a member that dials an issuer.
     pub(crate) fn member(&self, alpn: &[u8], verdict: Verdict) -> rustls::ClientConfig {
         let mut config = self.rustls_client(Expect::AnyNode, verdict);
         config.alpn_protocols = vec![alpn.to_vec()];
@@ -75,13 +75,13 @@ impl Tls {
 }
 
 impl Identity {
-    /// For a resolver.
+    /// The present certificate and key, for a resolver.
     pub(crate) fn shown(&self) -> Arc<rustls::sign::CertifiedKey> {
         Arc::clone(self.certified())
     }
 }
 
-/// For somebody without a certificate who dials a door and knows its authority's pin.
+/// For a dialer without a certificate that knows the pin of the issuer's authority.
 pub(crate) fn strangers(verifier: Arc<Pinned>, alpn: &[u8]) -> rustls::ClientConfig {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -96,7 +96,7 @@ pub(crate) fn strangers(verifier: Arc<Pinned>, alpn: &[u8]) -> rustls::ClientCon
     config
 }
 
-/// Accepts a certificate that the authority with one public key has signed.
+/// Accepts a certificate signed by the authority with this public key.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pin: Pin,
@@ -104,12 +104,12 @@ pub(crate) struct Pinned {
     refused: OnceLock<Unpinned>,
 }
 
-/// Why a door's certificate was refused.
+/// Why an issuer's certificate was refused.
 #[derive(Clone, Debug)]
 pub(crate) enum Unpinned {
     /// The pinned authority did not sign it.
     Foreign,
-    /// Something else is wrong with it: its dates, mostly.
+    /// Something else is wrong with it, usually its dates.
     Unusable(Refusal),
 }
 
@@ -119,7 +119,7 @@ impl Pinned {
         Self { pin, algorithms, refused: OnceLock::new() }
     }
 
-    /// Why the certificate was refused; `None`: it was not, or none has come.
+    /// Why the certificate was refused; `None` if it was accepted, or none has arrived.
     pub(crate) fn refused(&self) -> Option<&Unpinned> {
         self.refused.get()
     }
@@ -185,7 +185,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// A verifier of members that lets those pass who show nothing.
+/// A verifier of members that also accepts dialers without a certificate.
 #[derive(Debug)]
 struct Optional(Verifier);
 

@@ -1,4 +1,4 @@
-//! Files of certificates and keys: how they are read, and why one cannot be used.
+//! Files of certificates and keys: reading them, and why one cannot be used.
 
 use std::{
     fs::File,
@@ -13,15 +13,15 @@ use super::{
     refusal::{Rejection, words},
 };
 
-/// Largest certificate, key or roots file that is read, in bytes. A chain of three RSA-4096
+/// Maximum size of a certificate, key or roots file, in bytes. A chain of three RSA-4096
 /// certificates is 8 kB.
 pub const PEM_FILE_MAX: u64 = 1024 * 1024;
 
-/// A certificate, key or roots file cannot be used. Nothing was changed.
+/// A certificate, key or roots file cannot be used. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// One of the others, in this file.
+    /// One of the other errors, in this file.
     #[error("{}: {error}", path.display())]
     InFile {
         /// The file.
@@ -52,7 +52,7 @@ pub enum LoadError {
     /// No private key in the file.
     #[error("contains no private key (PKCS#8, SEC1 or PKCS#1 in PEM)")]
     NoKey,
-    /// What is in the file is certificates or a key, but not in PEM as it is read here.
+    /// The file contains certificates or a key, but not in PEM as it is read here.
     #[error("{0}")]
     Form(&'static str),
     /// The first certificate is not the leaf.
@@ -65,7 +65,7 @@ pub enum LoadError {
         first: String,
         /// The subject of the leaf.
         leaf: String,
-        /// Where it stands, from 1 on.
+        /// Its place in the file, from 1 on.
         place: usize,
     },
     /// The leaf may sign other certificates.
@@ -77,17 +77,17 @@ pub enum LoadError {
         /// Its subject.
         subject: String,
     },
-    /// The key of a certificate is of a kind that is not accepted.
+    /// A certificate's key is of a kind that is not accepted.
     #[error(
         "the key in the certificate of {subject} is {kind}; allowed are {ALLOWED}: issue one with such a key"
     )]
     KeyKind {
         /// The certificate's subject.
         subject: String,
-        /// What the key is.
+        /// The kind of the key.
         kind: String,
     },
-    /// A certificate is signed by way of a broken hash.
+    /// A certificate is signed with a broken hash.
     #[error(
         "the certificate of {subject} is signed with {hash}, which nobody accepts: have its authority sign \
          it with SHA-256 or better"
@@ -112,7 +112,7 @@ pub enum LoadError {
     IssuerExpired {
         /// Its subject.
         subject: String,
-        /// When, by RFC 3339.
+        /// Its expiry, by RFC 3339.
         not_after: String,
     },
     /// Peers with the same roots would refuse the certificate.
@@ -136,7 +136,7 @@ pub enum LoadError {
         "the certificate expired on {not_after}; issue a new one (with the authority's files: cert renew --break-glass)"
     )]
     Expired {
-        /// When, by RFC 3339.
+        /// Its expiry, by RFC 3339.
         not_after: String,
     },
     /// Our own certificate does not name a node.
@@ -170,21 +170,21 @@ impl LoadError {
     }
 }
 
-/// Who may have access to a file.
+/// The permitted readers of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
     Anyone,
     OwnerOnly,
 }
 
-/// Reads a whole file. The permissions are those of the opened file, not of whatever has the name
-/// a moment later.
+/// Reads a whole file. The permissions are checked on the opened file, since another file may have
+/// the name a moment later.
 pub(crate) fn read(path: &Path, audience: Audience) -> Result<Zeroizing<Vec<u8>>, LoadError> {
     let file = File::open(path)?;
     if audience == Audience::OwnerOnly {
         refuse_exposed(&file, path)?;
     }
-    // Room for all of it at once: a vector that grows leaves copies behind.
+    // Allocate all of it at once: a vector that grows leaves copies behind.
     let room = file.metadata()?.len().min(PEM_FILE_MAX) + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(room).unwrap_or(0)));
     file.take(PEM_FILE_MAX + 1).read_to_end(&mut bytes)?;
@@ -209,5 +209,5 @@ fn refuse_exposed(_: &File, _: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// What a node's key may be.
+/// The accepted kinds of a node's key.
 const ALLOWED: &str = "Ed25519, ECDSA P-256 or P-384, or RSA of 2048 to 8192 bits";

@@ -1,4 +1,4 @@
-//! Which certificate a node shows. Whether it is to be believed is not decided here but in the verifier.
+//! The certificate that a node shows. Whether to trust it is decided in the verifier, not here.
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
@@ -33,14 +33,14 @@ impl Identity {
     /// The key may be PKCS#8, SEC1 or PKCS#1.
     ///
     /// # Errors
-    /// [`LoadError`], naming the file; among others if the key file may be read by others than its
-    /// owner, if key and certificate do not belong together, or if the certificate has expired.
+    /// [`LoadError`], naming the file; for example if others than the owner may read the key file,
+    /// if key and certificate do not match, or if the certificate has expired.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
         Self::from_pem_files_named(certificate, key, &Naming::default())
     }
 
-    /// As [`Identity::from_pem_files`], with names of another form: all that the cluster's nodes show is
-    /// read by it.
+    /// As [`Identity::from_pem_files`], with names of another form, which applies to the certificates of
+    /// all of the cluster's nodes.
     ///
     /// # Errors
     /// As [`Identity::from_pem_files`].
@@ -92,20 +92,20 @@ impl Identity {
         Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, &Naming::default(), now)
     }
 
-    /// Who this certificate says we are.
+    /// The name in this certificate.
     #[must_use]
     pub fn name(&self) -> &PeerName {
         &self.name
     }
 
-    /// How names are read, ours and those of peers.
+    /// The form of names, ours and those of peers.
     #[must_use]
     pub const fn naming(&self) -> &Naming {
         &self.naming
     }
 
-    /// What our leaf certificate says. Its end is that of the leaf alone: how long the chain is accepted
-    /// depends on the roots, see [`Tls::certificate`](super::Tls::certificate).
+    /// The content of our leaf certificate. Its end is that of the leaf alone: how long the chain is
+    /// accepted depends on the roots, see [`Tls::certificate`](super::Tls::certificate).
     #[must_use]
     pub fn certificate(&self) -> &CertificateSummary {
         &self.summary
@@ -117,7 +117,7 @@ impl Identity {
         &self.certified.cert
     }
 
-    /// Another number for another chain.
+    /// A different number for each chain.
     pub(super) fn revision(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         for certificate in self.chain() {
@@ -135,8 +135,8 @@ impl Identity {
         &self.certified
     }
 
-    /// A certificate that is not valid yet is let through: on a host that starts before its clock
-    /// is set, that repairs itself, and until then peers say why they refuse us.
+    /// Accepts a certificate that is not valid yet: on a host that starts before its clock is set,
+    /// time repairs that, and until then peers report why they refuse us.
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,

@@ -1,7 +1,7 @@
-//! Which kinds of keys and signatures certificates may have.
+//! The accepted kinds of keys and signatures in certificates.
 //!
-//! A key that TLS could use is not enough for a node: its news are signed with it as well. What would be
-//! refused by every peer, or would make half a member, is refused when it is loaded.
+//! A node's key needs more than TLS does: the node signs its news with it as well. A certificate that
+//! every peer would refuse, or that could not sign news, is refused when it is loaded.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
@@ -10,19 +10,19 @@ use x509_parser::{
 
 use super::{certificate::parse, files::LoadError, name::shown};
 
-/// Whose certificate it is.
+/// The holder of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
-    /// A node's: it signs what the node tells.
+    /// A node: it signs its news.
     Node,
-    /// A client's or an authority's, which is good for handshakes and for certificates.
+    /// A client or an authority, which uses it for handshakes and certificates.
     Other,
 }
 
-/// Refuses a certificate whose key or signature nobody accepts.
+/// Refuses a certificate with a key or signature that no peer accepts.
 fn check(certificate: &X509Certificate<'_>, holder: Holder) -> Result<(), LoadError> {
     check_key(certificate, holder)?;
-    // What a root says of itself nobody looks at.
+    // A root's signature of itself is not checked.
     let itself = certificate.subject().as_raw() == certificate.issuer().as_raw();
     let signature = certificate.signature_algorithm.algorithm.to_id_string();
     match WEAK.iter().find(|(oid, _)| *oid == signature).filter(|_| !itself) {
@@ -31,7 +31,7 @@ fn check(certificate: &X509Certificate<'_>, holder: Holder) -> Result<(), LoadEr
     }
 }
 
-/// Refuses a certificate whose key nobody accepts. Of a root only the key counts.
+/// Refuses a certificate with a key that no peer accepts. For a root only the key counts.
 pub(super) fn check_key(
     certificate: &X509Certificate<'_>,
     holder: Holder,
@@ -43,7 +43,7 @@ pub(super) fn check_key(
     Err(LoadError::KeyKind { subject: subject(certificate), kind })
 }
 
-/// Refuses a chain whose first certificate is no leaf.
+/// Refuses a chain whose first certificate is not a leaf.
 pub(super) fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), LoadError> {
     let Some(Ok(first)) = chain.first().map(parse) else { return Ok(()) };
     if !first.is_ca() {
@@ -62,7 +62,7 @@ pub(super) fn check_order(chain: &[CertificateDer<'_>]) -> Result<(), LoadError>
     })
 }
 
-/// Refuses a chain with keys or signatures that nobody accepts. `holder`: of the leaf.
+/// Refuses a chain with keys or signatures that no peer accepts. `holder`: of the leaf.
 pub(super) fn check_kinds(chain: &[CertificateDer<'_>], holder: Holder) -> Result<(), LoadError> {
     for (place, certificate) in chain.iter().enumerate() {
         let holder = if place == 0 { holder } else { Holder::Other };
@@ -75,7 +75,7 @@ fn subject(certificate: &X509Certificate<'_>) -> String {
     shown(&certificate.subject().to_string())
 }
 
-/// Whether a node may have such a key, and what it is.
+/// Whether a node may have such a key, and its kind.
 fn key(key: &SubjectPublicKeyInfo<'_>) -> (bool, String) {
     let curve = || key.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
     match key.algorithm.algorithm.to_id_string().as_str() {

@@ -1,7 +1,7 @@
 //! The name that a certificate proves.
 //!
-//! A name is one URI, `spiffe://<cluster>/<datacenter>/<node>`, and nothing else: neither the
-//! subject nor a DNS name is ever read as an identity.
+//! A name is exactly one URI, `spiffe://<cluster>/<datacenter>/<node>`: neither the subject nor a
+//! DNS name is ever read as an identity.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     protocol::id::{ClusterId, Datacenter, NodeId},
 };
 
-/// Who a certificate says its holder is.
+/// The name of a certificate's holder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PeerName {
     /// The cluster; the trust domain in SPIFFE's words.
@@ -35,7 +35,7 @@ impl fmt::Display for PeerName {
     }
 }
 
-/// A certificate does not say, in the one way that counts, whose it is.
+/// A certificate does not contain exactly one usable name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -55,7 +55,7 @@ pub enum NameError {
     BadUri {
         /// The start of the URI.
         uri: String,
-        /// Whose name it should be: `node` or `client`.
+        /// The kind of name that is needed: `node` or `client`.
         of: &'static str,
         /// What is wrong with it.
         why: String,

@@ -1,24 +1,24 @@
-//! How a certificate's one URI says which cluster, datacenter and node it is of.
+//! How a certificate's one URI names cluster, datacenter and node.
 //!
-//! Our own form is `spiffe://<cluster>/<datacenter>/<node>`. A PKI that has ids of another shape keeps
-//! them: a template says where the three stand in them, or what they are where the id does not say it.
-//! It is compared from the first character to the last; what does not fit names nobody.
+//! Our own form is `spiffe://<cluster>/<datacenter>/<node>`. A PKI with ids of another shape keeps
+//! them: a template gives the places of the three, or their values if the id does not contain them.
+//! The whole URI must match the template; otherwise it names no node.
 
 use std::fmt;
 
 use super::name::{NameError, PeerName, SCHEME, shown};
 use crate::protocol::id::{ClusterId, Datacenter, NodeId};
 
-/// Where cluster, datacenter and node stand in a certificate's URI.
+/// The places of cluster, datacenter and node in a certificate's URI.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Naming {
     parts: Vec<Part>,
-    /// If the URI does not say it.
+    /// Set if the URI does not contain it.
     cluster: Option<ClusterId>,
     datacenter: Option<Datacenter>,
 }
 
-/// What stands between two slashes.
+/// The text between two slashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Text(String),
@@ -27,7 +27,7 @@ enum Part {
     Node,
 }
 
-/// A template of names that cannot be used.
+/// A template of names is unusable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("identity = {template:?} is refused: {why}")]
 pub struct NamingError {
@@ -36,12 +36,12 @@ pub struct NamingError {
 }
 
 impl Naming {
-    /// Reads a template such as `spiffe://{cluster}/ns/{datacenter}/sa/{node}`: between slashes stands
-    /// either one of the three, or text that has to be there as it is. What the URI does not say is given:
-    /// `cluster` for all nodes alike, `datacenter` for this node.
+    /// Reads a template such as `spiffe://{cluster}/ns/{datacenter}/sa/{node}`: each part between slashes
+    /// is either one of the three, or text that must match exactly. A value that the URI does not contain
+    /// is given: `cluster` for all nodes alike, `datacenter` for this node.
     ///
     /// # Errors
-    /// [`NamingError`] unless each of the three is said once, and no other way than that.
+    /// [`NamingError`] unless each of the three is given exactly once.
     pub fn new(
         template: &str,
         cluster: Option<ClusterId>,
@@ -74,7 +74,7 @@ impl Naming {
     /// Reads a URI.
     ///
     /// # Errors
-    /// [`NameError::BadUri`] if it does not fit from end to end.
+    /// [`NameError::BadUri`] if it does not match from end to end.
     pub fn read(&self, uri: &str) -> Result<PeerName, NameError> {
         let bad = |why: &dyn fmt::Display| NameError::BadUri {
             uri: shown(uri),
@@ -84,7 +84,7 @@ impl Naming {
         };
         let path =
             uri.strip_prefix(SCHEME).ok_or_else(|| bad(&"it does not begin with spiffe://"))?;
-        // Looked at no further than it may be long.
+        // Split no further than a match can be long.
         let found: Vec<_> = path.splitn(self.parts.len() + 1, '/').collect();
         if found.len() != self.parts.len() {
             return Err(bad(&format!("it does not consist of {} parts", self.parts.len())));
@@ -111,7 +111,7 @@ impl Naming {
         })
     }
 
-    /// Whether a URI says itself in which datacenter its node is.
+    /// Whether a URI itself contains the datacenter of its node.
     #[must_use]
     pub const fn tells_datacenter(&self) -> bool {
         self.datacenter.is_none()
@@ -243,7 +243,7 @@ mod tests {
         let naming = Naming::new(template, cluster, datacenter).unwrap();
         assert_eq!(naming.read("spiffe://prod.example.org/agent/a").unwrap(), name());
         assert!(!naming.tells_datacenter());
-        // The trust domain has to be there as it is.
+        // The trust domain must match exactly.
         for uri in ["spiffe://test.example.org/agent/a", "spiffe://demo/agent/a"] {
             assert!(naming.read(uri).is_err(), "{uri}");
         }

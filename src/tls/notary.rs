@@ -118,7 +118,7 @@ impl Notary for Tls {
         let state = self.shared.load();
         let naming = state.identity.naming();
         let name = PeerName::named(leaf, naming).ok().filter(|_| naming.tells_datacenter());
-        // A key whose chain has ended vouches for no life that begins later.
+        // A key whose chain has ended does not vouch for a generation that begins later.
         let end = state.chains.last_end(&chain, Clock::wall()).unwrap_or(summary.not_after);
         Some(Certified {
             not_before: seconds(summary.not_before),
@@ -140,7 +140,7 @@ impl Notary for Tls {
         let roots = *self.shared.load().chains.roots_id();
         let known = Known::of(&roots, node, generation, credential, head);
         if let Some(same) = known.find() {
-            // Not remembered: it may be revoked at any time.
+            // Not cached: it may be revoked at any time.
             let fits = self.check_certificate(node, credential).is_ok();
             let same = same.upgrade().unwrap_or_else(|| Arc::clone(credential));
             return if fits { Ok(same) } else { Err(Objection::Credential) };
@@ -165,9 +165,9 @@ impl Tls {
     }
 }
 
-/// What introduces a life of a node, and the roots that it was verified with. That does not change, so it
-/// is found out once: not again when somebody else tells of it after it was forgotten, nor by each node
-/// of a process, which also keep one copy of it together.
+/// The certificates that introduce a generation of a node, and the roots that verified them. The result
+/// does not change, so it is computed once: not again if another peer sends it after it was forgotten,
+/// nor by each node of a process, which also share one copy of it.
 #[derive(PartialEq, Eq, Hash)]
 struct Known([u8; 32]);
 
@@ -203,15 +203,15 @@ impl Known {
     }
 }
 
-/// Chains may be long, and a member can have as many lives as it likes: only what is in use is held.
+/// Chains may be long, and a member can have any number of generations: only those in use are kept.
 fn verified() -> MutexGuard<'static, HashMap<Known, Weak<Credential>>> {
     static VERIFIED: LazyLock<Mutex<HashMap<Known, Weak<Credential>>>> =
         LazyLock::new(Mutex::default);
-    // Nothing under the lock can panic half way.
+    // Code under the lock does not panic half way.
     VERIFIED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Introductions remembered.
+/// Maximum number of cached introductions.
 const VERIFIED_MAX: usize = 16_384;
 
 /// The key of a certificate, if it is Ed25519 (RFC 8410).
@@ -222,10 +222,10 @@ fn ed25519_key(leaf: &CertificateDer<'_>) -> Option<LifeKey> {
     key.try_into().map(LifeKey).ok()
 }
 
-/// How the public key information of an Ed25519 key begins; the 32 bytes of the key follow.
+/// The first bytes of an Ed25519 key's public key information; the 32 bytes of the key follow.
 const ED25519_INFO: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-/// What certificates' keys may sign with: what TLS 1.3 allows in a handshake (RFC 8446, section 4.2.3).
+/// The signature schemes of certificates' keys: those TLS 1.3 allows in a handshake (RFC 8446, section 4.2.3).
 const SCHEMES: &[SignatureScheme] = &[
     SignatureScheme::ED25519,
     SignatureScheme::ECDSA_NISTP256_SHA256,

@@ -1,7 +1,7 @@
-//! Certificates and keys in PEM text, and what is wrong with text that is none.
+//! Certificates and keys in PEM text, and the faults of text that is not PEM.
 //!
-//! The parser skips whatever does not look like a section, so a leaf behind a byte order mark would be
-//! left out without a word. What people and their tools do to PEM files is looked for first.
+//! The parser skips everything that does not look like a section, so a leaf behind a byte order mark
+//! would be dropped silently. So the usual damage by people and tools is looked for first.
 
 use std::path::Path;
 
@@ -50,11 +50,11 @@ pub(super) fn key_from_pem(pem: &[u8]) -> Result<PrivateKeyDer<'static>, LoadErr
 }
 
 impl CertificateSummary {
-    /// Reads all certificates of a PEM file, in their order. Each ends no later than those of the file that have
-    /// signed it; which has signed which is decided by their names alone.
+    /// Reads all certificates of a PEM file, in their order. The end of each is limited by those of the file
+    /// that have signed it; only their names determine which one has signed which.
     ///
     /// # Errors
-    /// [`LoadError`] if the file cannot be read or has none.
+    /// [`LoadError`] if the file cannot be read or contains no certificate.
     pub fn from_pem_file(path: &Path) -> Result<Vec<Self>, LoadError> {
         let summaries = || {
             let chain = chain_from_pem(&read(path, Audience::Anyone)?)?;
@@ -96,7 +96,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len()).any(|window| window == part)
 }
 
-/// Says what is wrong without quoting the file: it may be a key.
+/// Describes the fault without quoting the file: it may be a key.
 fn damaged(error: &pem::Error) -> LoadError {
     LoadError::Pem(match error {
         pem::Error::MissingSectionEnd { .. } => {

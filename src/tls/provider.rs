@@ -1,16 +1,16 @@
-//! What all handshakes have in common: the provider of cryptography, and the names of the protocols.
+//! Settings common to all handshakes: the cryptography provider, and the names of the protocols.
 
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
-/// The protocol versions we speak, the best first; each is a major version.
+/// The protocol versions of nodes, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
 
-/// The version of what clients speak: see [`Tls::rustls_server_with_clients`](super::Tls::rustls_server_with_clients).
+/// The clients' protocol version; see [`Tls::rustls_server_with_clients`](super::Tls::rustls_server_with_clients).
 pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
-/// What to dial as server name. It is neither sent nor compared.
+/// The server name for dialing. It is neither sent nor compared.
 pub const SERVER_NAME: &str = "gossipmonger";
 
 /// The one provider, with the groups named so that no feature flag elsewhere can reorder them.

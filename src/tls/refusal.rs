@@ -1,7 +1,7 @@
-//! Why a handshake was refused, by whom, and what the operator can do about it.
+//! Why a handshake was refused, by which side, and what the operator can do about it.
 //!
-//! The side that refuses knows exactly, from its own verifier ([`Verdict`]). The other side sees one
-//! alert code and a text ([`Refusal::of_alert`]).
+//! The refusing side knows the exact reason, from its own verifier ([`Verdict`]). The other side
+//! receives one alert code and a text ([`Refusal::of_alert`]).
 
 use std::{
     fmt,
@@ -20,14 +20,14 @@ use crate::foreign::Foreign;
 pub enum Rejection {
     /// The dialer showed no certificate.
     NoCertificate,
-    /// The certificate is of no authority among the roots.
+    /// The certificate is not from an authority among the roots.
     UnknownAuthority,
-    /// The certificate names an authority among the roots, but that one did not sign it: another
-    /// authority of the same name did, or the certificate was tampered with.
+    /// The certificate names an authority among the roots, but was not signed by it: either another
+    /// authority of the same name signed it, or the certificate was tampered with.
     BadSignature,
-    /// The certificate's last day has passed.
+    /// The certificate has expired.
     Expired,
-    /// The certificate's first day has not come.
+    /// The certificate is not valid yet.
     NotYetValid,
     /// The certificate was revoked.
     Revoked,
@@ -35,33 +35,33 @@ pub enum Rejection {
     WrongPurpose,
     /// The certificate is an authority's (CA:true).
     IsAuthority,
-    /// The certificate was signed by one that is no authority's.
+    /// The certificate was signed by a certificate that is not an authority's.
     NotByAuthority,
     /// A certificate has a key or signature of a kind that is not accepted.
     BadKind,
-    /// A certificate is damaged, or has critical extensions that are not known.
+    /// A certificate is damaged, or has unknown critical extensions.
     Malformed,
-    /// The certificate has not exactly one URI that names a node.
+    /// The certificate does not have exactly one URI that names a node.
     NoName,
-    /// The certificate is another node's than the one that was dialed.
+    /// The certificate belongs to another node than the one that was dialed.
     WrongName,
-    /// The certificate is of another cluster.
+    /// The certificate belongs to another cluster.
     WrongCluster,
-    /// The certificate is a client's, which is never a node.
+    /// The certificate is a client's, not a node's.
     ClientCertificate,
     /// The certificate gives its holder no role as a client.
     NoRole,
-    /// The two have no version of the gossip protocol in common.
+    /// The two sides have no version of the gossip protocol in common.
     NoCommonVersion,
-    /// A frame claimed to be of another node than the certificate says. The transport finds this
+    /// A frame named another node than its sender's certificate does. The transport detects this
     /// after the handshake; no TLS error maps to it.
     Impostor,
-    /// Anything else that failed in TLS.
+    /// Any other TLS failure.
     Other,
 }
 
 impl Rejection {
-    /// Every one, so that counters can be made before the first refusal.
+    /// All of them, so that counters can be created before the first refusal.
     pub const ALL: [Self; 19] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
@@ -110,7 +110,7 @@ impl Rejection {
         }
     }
 
-    /// What an error of our own verification means.
+    /// The meaning of an error of our own verification.
     #[must_use]
     pub fn of_tls(error: &rustls::Error) -> Self {
         match error {
@@ -154,8 +154,8 @@ impl Rejection {
         }
     }
 
-    /// What a TLS alert says. Several reasons share a code: the text that the refuser sent along
-    /// tells expired from not yet valid; a missing name is seen as a wrong one.
+    /// The meaning of a TLS alert. Several reasons share a code: the text that the refusing side
+    /// sent along distinguishes expired from not yet valid; a missing name appears as a wrong one.
     fn of_alert(alert: AlertDescription, text: &[u8]) -> Self {
         match alert {
             AlertDescription::CertificateRequired => Self::NoCertificate,
@@ -172,7 +172,7 @@ impl Rejection {
         }
     }
 
-    /// What happened, whose fault it is and what to do, for the operator of the side that refused.
+    /// What happened, whose fault it is and what to do, for the operator of the refusing side.
     fn seen_by_refuser(self) -> &'static str {
         match self {
             Self::NoCertificate => {
@@ -231,7 +231,7 @@ impl Rejection {
         }
     }
 
-    /// The same for the operator of the side that was refused.
+    /// The same for the operator of the refused side.
     fn seen_by_refused(self) -> &'static str {
         match self {
             Self::NoCertificate => {
@@ -289,7 +289,7 @@ impl Rejection {
         }
     }
 
-    /// The same of a certificate that the node's own roots refuse, for its operator.
+    /// The same for a certificate that the node's own roots refuse, for its operator.
     pub(super) const fn seen_by_itself(self) -> &'static str {
         match self {
             Self::UnknownAuthority => {
@@ -321,33 +321,33 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// Who refused whom.
+/// The side that refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedBy {
     /// We refused the peer; the reason is exact.
     Us,
-    /// The peer refused us; the reason is what it chose to say.
+    /// The peer refused us; the reason is as it reported it.
     Peer,
 }
 
 /// One refused handshake; its `Display` is a line for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Who refused.
+    /// The side that refused.
     pub by: RefusedBy,
-    /// Why.
+    /// The reason.
     pub reason: Rejection,
-    /// More about it, possibly empty: names and dates that our verifier has seen, or the number of an
-    /// alert that tells nothing else.
+    /// Details, possibly empty: names and dates that our verifier has seen, or the number of an alert
+    /// without other information.
     pub detail: Foreign,
 }
 
 impl Refusal {
-    /// What the code and the text of an alert say. `alert`: the TLS alert, RFC 8446 section 6.
+    /// The refusal by the code and the text of an alert. `alert`: the TLS alert, RFC 8446 section 6.
     #[must_use]
     pub fn of_alert(by: RefusedBy, alert: u8, text: &[u8]) -> Self {
         let reason = Rejection::of_alert(AlertDescription::from(alert), text);
-        // The words that came along are those of a library, ours or the peer's, for its programmers.
+        // The received text is from a library, ours or the peer's, and meant for its programmers.
         let detail = match reason {
             Rejection::Other => format!("TLS alert {alert}"),
             _ => String::new(),
@@ -359,7 +359,7 @@ impl Refusal {
         Self { by: RefusedBy::Us, reason, detail: Foreign::from(detail).cut(DETAIL_MAX) }
     }
 
-    /// What our verification found wrong with a peer's certificate chain.
+    /// The fault that our verification found in a peer's certificate chain.
     pub(crate) fn of_tls(error: &rustls::Error) -> Self {
         Self::by_us(Rejection::of_tls(error), described(error))
     }
@@ -371,7 +371,7 @@ impl Refusal {
             Rejection::WrongCluster => CertificateError::ApplicationVerificationFailure,
             // Sent as certificate_revoked, 0x2c.
             Rejection::Revoked => CertificateError::Revoked,
-            // Sent as bad_certificate, 0x2a, so that the peer can tell it from a wrong cluster.
+            // Sent as bad_certificate, 0x2a, so that the peer can distinguish it from a wrong cluster.
             _ => CertificateError::NotValidForName,
         })
     }
@@ -387,14 +387,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What our verifier decided in one handshake.
+/// The decision of our verifier in one handshake.
 ///
-/// Exacter than the alert code: it tells a missing name from a wrong one, and has the names.
+/// It is more exact than the alert code: it distinguishes a missing name from a wrong one, and contains the names.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict(Arc<OnceLock<Refusal>>);
 
 impl Verdict {
-    /// The refusal of our own verifier; `None` if it has refused nothing.
+    /// The refusal by our own verifier; `None` if it has not refused.
     #[must_use]
     pub fn ours(&self) -> Option<&Refusal> {
         self.0.get()
@@ -406,7 +406,7 @@ impl Verdict {
     }
 }
 
-/// The dates of an error, as people read them; empty if it has none.
+/// The dates of an error, in readable form; empty if it has none.
 fn described(error: &rustls::Error) -> String {
     let day = |time: &rustls::pki_types::UnixTime| {
         UNIX_EPOCH
@@ -427,13 +427,14 @@ fn described(error: &rustls::Error) -> String {
     }
 }
 
-/// What is wrong with a certificate of one's own, for an operator.
+/// The fault of the node's own certificate, for its operator.
 pub(super) fn words(error: &rustls::Error) -> &'static str {
     Rejection::of_tls(error).seen_by_itself()
 }
 
-/// The error to end a handshake with: its alert is all that the peer reads, and its text crosses the wire
-/// as it is. So it has no dates, which differ each time, and no alert that means something else there.
+/// The error to end a handshake with: the peer reads only its alert, and its text crosses the wire
+/// unchanged. So it contains no dates, which differ each time, and no alert with another meaning at the
+/// peer.
 pub(super) fn on_wire(error: rustls::Error) -> rustls::Error {
     let certificate = match error {
         rustls::Error::InvalidCertificate(certificate) => certificate,
@@ -442,7 +443,7 @@ pub(super) fn on_wire(error: rustls::Error) -> rustls::Error {
     rustls::Error::InvalidCertificate(match Rejection::of_certificate(&certificate) {
         Rejection::Expired => CertificateError::Expired,
         Rejection::NotYetValid => CertificateError::NotValidYet,
-        // Sent as certificate_unknown, 0x2e: that of rustls means a wrong signature elsewhere.
+        // Sent as certificate_unknown, 0x2e: the alert of rustls means a wrong signature elsewhere.
         Rejection::BadKind => CertificateError::Other(rustls::OtherError(Arc::new(BadKind))),
         _ => certificate,
     })
@@ -453,13 +454,13 @@ pub(super) fn on_wire(error: rustls::Error) -> rustls::Error {
 #[error("a key or a signature of a kind that is not accepted")]
 struct BadKind;
 
-/// The text beside the alert by which a certificate that is not valid yet is refused; the alert alone says
+/// The text beside the alert that refuses a certificate which is not valid yet; the alert alone means
 /// `certificate_expired`.
 fn not_yet_valid() -> Vec<u8> {
     rustls::Error::InvalidCertificate(CertificateError::NotValidYet).to_string().into_bytes()
 }
 
-/// Longest detail of a refusal, in characters: it may have names of a peer's certificate in it.
+/// Maximum length of a refusal's detail, in characters: it may contain names of a peer's certificate.
 pub const DETAIL_MAX: usize = 200;
 
 #[cfg(test)]

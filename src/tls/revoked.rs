@@ -1,8 +1,8 @@
-//! Whose word counts for revocations, and which certificates they are about.
+//! Which revocations count, and which certificates they cover.
 //!
-//! A statement counts if one of the roots of this moment has signed it: with Ed25519, or what else
-//! its key is for, by any algorithm that its certificate could be verified with. Intermediate
-//! authorities are not asked.
+//! A statement counts if one of the present roots has signed it: with Ed25519, or for another kind
+//! of key with any algorithm that its certificate could be verified with. Intermediate authorities
+//! do not count.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,13 +24,13 @@ use crate::protocol::{
 #[derive(Clone, Debug)]
 pub(crate) struct AuthorityKey {
     id: IssuerId,
-    /// The contents of its `AlgorithmIdentifier`.
+    /// The content of its `AlgorithmIdentifier`.
     algorithm: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl AuthorityKey {
-    /// The key of a certificate; `None` if it is none that signatures could be verified with.
+    /// The key of a certificate; `None` if it cannot verify signatures.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let spki = parsed.public_key().raw;
@@ -73,7 +73,7 @@ pub(crate) fn issuer_id(spki: &[u8]) -> IssuerId {
     IssuerId(id)
 }
 
-/// Refuses a certificate that was revoked, of a node whose name it has proved.
+/// Refuses the revoked certificate of a node with a proved name.
 pub(super) fn check(
     node: &NodeId,
     leaf: &CertificateDer<'_>,
@@ -97,7 +97,7 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The contents of one DER value, and what follows it.
+/// The content of one DER value, and the bytes after it.
 fn der(tag: u8, input: &[u8]) -> Option<(&[u8], &[u8])> {
     let [first, length, rest @ ..] = input else { return None };
     let (len, rest) = match length {
@@ -214,8 +214,8 @@ mod tests {
         assert!(tls.is_revoked(&b, &before), "a reload forgets nothing");
     }
 
-    /// A revoked node may claim that its life began later, and a relay may tell so: what it signs is
-    /// vouched for by the certificate all the same.
+    /// A revoked node may claim that its generation began later, and a relay may pass that on: the
+    /// certificate vouches for its signatures in any case.
     #[test]
     fn a_revoked_certificate_vouches_for_no_life_whenever_it_began() {
         let ours = authority("demo", KeyKind::Ed25519);

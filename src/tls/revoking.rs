@@ -1,4 +1,4 @@
-//! A node's TLS and revocations: which statements count for it, and which certificates it refuses.
+//! A node's TLS and revocations: which statements it accepts, and which certificates it refuses.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use crate::protocol::{
 };
 
 impl Tls {
-    /// Refuses, in all handshakes from now on, the certificates that these are about. Connections that
-    /// are up stay up: see [`Tls::is_revoked`].
+    /// Refuses the certificates that these cover in all handshakes from now on. Open connections stay
+    /// open: see [`Tls::is_revoked`].
     pub fn revoke(&self, revocations: Arc<Revocations>) {
         self.shared.load().revoked.store(revocations);
     }

@@ -1,26 +1,26 @@
-//! Who may ask a node for something without being one: clients, and the role of each.
+//! Clients, which may send requests to a node without being one, and the role of each.
 //!
 //! A client's certificate has one URI, `spiffe://<cluster>/client/<role>/<name>`: four parts where a
-//! node's has three, so none is ever read as the other. For a PKI that cannot make such URIs a map
-//! gives roles to URIs of any form. What a role may do is not decided here: who serves clients knows
-//! its requests.
+//! node's has three, so neither is ever read as the other. For a PKI that cannot make such URIs a
+//! map gives roles to URIs of any form. The rights of a role are decided by the handler of requests,
+//! not here.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use super::name::{NameError, SCHEME, shown};
 use crate::protocol::id::{ClientId, ClusterId};
 
-/// What a client may do at most. Each role includes those before it.
+/// The maximum rights of a client. Each role includes those before it.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Ask for what a node knows at the moment.
+    /// Read what a node knows now.
     Read,
-    /// Be told of changes as well, for as long as it stays.
+    /// Receive changes as well, as long as it is connected.
     Watch,
-    /// Change something: keys, tags, members, the node itself.
+    /// Change keys, tags, members, or the node itself.
     Admin,
 }
 
@@ -38,7 +38,7 @@ impl Role {
         }
     }
 
-    /// Whether who has this role may do what needs that one.
+    /// Whether this role suffices where that one is required.
     #[must_use]
     pub fn permits(self, needed: Self) -> bool {
         self >= needed
@@ -65,12 +65,12 @@ impl FromStr for Role {
 #[error("{0:?} is no role: there are read, watch and admin")]
 pub struct UnknownRole(String);
 
-/// Who a client's certificate says its holder is.
+/// The name of a client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientName {
     /// The cluster; the trust domain in SPIFFE's words.
     pub cluster: ClusterId,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
     /// The person or program.
     pub client: ClientId,
@@ -114,8 +114,8 @@ impl fmt::Display for ClientName {
     }
 }
 
-/// The roles of certificates that do not say theirs: by their one URI, compared exactly. What stands
-/// here counts before what a URI says itself.
+/// The roles of certificates that contain none: by their one URI, compared exactly. An entry here
+/// takes precedence over the role in the URI itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClientRoles(BTreeMap<String, Role>);
 
@@ -133,7 +133,7 @@ impl FromIterator<(String, Role)> for ClientRoles {
     }
 }
 
-/// What stands in a client's URI where a node's has its datacenter.
+/// The part of a client's URI in the place of a node's datacenter.
 const CLIENT: &str = "client";
 
 #[cfg(test)]
@@ -169,7 +169,7 @@ mod tests {
         let client = "spiffe://demo/client/admin/alice";
         assert_eq!(ClientName::from_uri(client).unwrap().to_uri(), client);
         assert!(PeerName::from_uri(client).is_err());
-        // A node in a datacenter of this name is a node.
+        // The name of a node in a datacenter called so.
         let node = "spiffe://demo/client/admin";
         assert!(PeerName::from_uri(node).is_ok() && ClientName::from_uri(node).is_err());
     }

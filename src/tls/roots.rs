@@ -1,4 +1,4 @@
-//! The certificate authorities that are trusted, and which chains lead to them.
+//! The trusted certificate authorities, and the chains that lead to them.
 //!
 //! Chains are verified by rustls and webpki.
 
@@ -31,10 +31,10 @@ use super::{
 };
 use crate::protocol::{id::ClusterId, sketch::SketchKey};
 
-/// The certificate authorities a node trusts: one, or several while they rotate.
+/// The certificate authorities that a node trusts: one, or several during a rotation.
 ///
-/// The dates of a root are not looked at (webpki takes a trust anchor as it is): to end the trust
-/// in one, take it out of the file.
+/// The dates of a root are not checked (webpki uses a trust anchor as it is): to stop trusting one,
+/// remove it from the file.
 #[derive(Clone)]
 pub struct Roots {
     store: Arc<RootCertStore>,
@@ -46,7 +46,7 @@ impl Roots {
     /// Loads all certificates of a PEM file.
     ///
     /// # Errors
-    /// [`LoadError`], naming the file, if there is none, or one that may not sign others.
+    /// [`LoadError`], naming the file, if it contains none, or one that may not sign others.
     pub fn from_pem_file(path: &Path) -> Result<Self, LoadError> {
         read(path, Audience::Anyone)
             .and_then(|pem| Self::from_pem(&pem))
@@ -56,7 +56,7 @@ impl Roots {
     /// Reads all certificates of a PEM text.
     ///
     /// # Errors
-    /// [`LoadError`] if there is none, or one that may not sign others.
+    /// [`LoadError`] if it contains none, or one that may not sign others.
     pub fn from_pem(pem: &[u8]) -> Result<Self, LoadError> {
         let mut store = RootCertStore::empty();
         let (mut summaries, mut keys) = (Vec::new(), Vec::new());
@@ -73,23 +73,23 @@ impl Roots {
         Ok(Self { store: Arc::new(store), summaries, keys: keys.into() })
     }
 
-    /// What the roots' certificates say.
+    /// The content of the roots' certificates.
     #[must_use]
     pub fn certificates(&self) -> &[CertificateSummary] {
         &self.summaries
     }
 
-    /// The keys that revocations may be signed with.
+    /// The keys that may sign revocations.
     pub(super) fn keys(&self) -> &[AuthorityKey] {
         &self.keys
     }
 
-    /// What the sketches of a cluster of this name are hashed with: equal on all its nodes, and hard to
-    /// come by for others, since handshakes are encrypted and show no root.
+    /// The hash key of sketches in the cluster of this name: equal on all its nodes, and hard to obtain
+    /// for others, since handshakes are encrypted and show no root.
     ///
-    /// While authorities rotate the older one counts, so that nodes that trust both agree with those
-    /// that do not know the new one yet; they disagree with those that trust the new one alone, until
-    /// the old one is gone everywhere. Of a renewed certificate with the same key nothing changes.
+    /// During a rotation the older authority counts, so that nodes that trust both agree with those
+    /// that do not know the new one yet. They disagree with nodes that trust only the new one, until
+    /// the old one is removed everywhere. Renewing a certificate with the same key changes nothing.
     pub(super) fn sketch_key(&self, cluster: &ClusterId) -> SketchKey {
         let keys = self.store.roots.iter().map(|root| root.subject_public_key_info.as_ref());
         let oldest = self.summaries.iter().map(|root| root.not_before).zip(keys).min();
@@ -112,14 +112,14 @@ impl Roots {
         chains.check(identity.chain(), now).map_err(|e| Refusal::of_tls(&e))
     }
 
-    /// Judges the chain of a node that has these roots: whether its peers, who have the same, accept it,
-    /// and until when. A node that they refuse was mostly given the wrong files.
+    /// Judges the chain of a node with these roots: whether its peers, which have the same roots, accept
+    /// it, and until when. If they refuse a node, it was usually given the wrong files.
     ///
-    /// A certificate that is not valid yet is let through: on a host that starts before its clock is
-    /// set, that repairs itself. The [`Standing`] says so.
+    /// Accepts a certificate that is not valid yet: on a host that starts before its clock is set,
+    /// time repairs that. The [`Standing`] reports it.
     ///
     /// # Errors
-    /// [`LoadError`], which says what is wrong and what to do.
+    /// [`LoadError`], which describes the fault and what to do.
     pub fn judge(&self, identity: &Identity, now: SystemTime) -> Result<Standing, LoadError> {
         let chains = Chains::new(self.clone()).map_err(LoadError::Unsupported)?;
         let chain = identity.chain();
@@ -142,10 +142,10 @@ impl Roots {
     }
 }
 
-/// What [`Roots::judge`] has found of a chain that can be used.
+/// The result of [`Roots::judge`] for a usable chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// It is not valid yet, by the clock of this host.
+    /// It is not valid yet, by this host's clock.
     pub early: bool,
     /// When the chain ends: with the leaf, or with an intermediate that ends before it.
     pub expires: SystemTime,
@@ -153,7 +153,7 @@ pub struct Standing {
     pub outlived: Option<String>,
 }
 
-/// Which certificate of a chain has ended at `now`.
+/// The certificate of a chain that has expired at `now`.
 fn ended(chain: &[CertificateDer<'_>], now: SystemTime) -> LoadError {
     let ends = chain.iter().enumerate().filter_map(|(place, one)| Some((place, validity(one)?.1)));
     let over = ends.filter(|(_, end)| *end < now).max_by_key(|(_, end)| *end);
@@ -176,10 +176,10 @@ impl fmt::Debug for Roots {
     }
 }
 
-/// What the key is for, so that no other key can be the same.
+/// The purpose of the key, so that no other key can be the same.
 const SKETCH_LABEL: &[u8] = b"gossipmonger 1 sketch key of cluster ";
 
-/// Verifies chains to our roots, by rustls' own two verifiers.
+/// Verifies chains to our roots, with rustls' own two verifiers.
 #[derive(Debug)]
 pub(super) struct Chains {
     roots: Roots,
@@ -207,7 +207,7 @@ impl Chains {
         Ok(Self { roots, roots_id, dialers, algorithms })
     }
 
-    /// Another one for other roots.
+    /// A different one for other roots.
     pub(super) const fn roots_id(&self) -> &[u8; 32] {
         &self.roots_id
     }
@@ -238,13 +238,13 @@ impl Chains {
             .and_then(|()| self.verify_dialer(leaf, rest, unix(now)))
     }
 
-    /// Until when a chain is accepted that is so at `now`: until the end of the leaf, or of an intermediate
-    /// without which no path leads to a root. `None`: the leaf cannot be read.
+    /// The end of a chain that is accepted at `now`: the end of the leaf, or of an intermediate without
+    /// which no path leads to a root. `None` if the leaf cannot be read.
     pub(super) fn end(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Option<End> {
         let (leaf, rest) = chain.split_first()?;
         let (_, leaf_end) = validity(leaf)?;
         // Verifiers count whole seconds: in the second after an end the chain is still accepted, and its
-        // end is that one all the same.
+        // end is still that second.
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(unix(now).as_secs());
         let above = rest
             .iter()
@@ -261,8 +261,8 @@ impl Chains {
         ends.into_iter().find(is_last).or(Some(End { at: leaf_end, of: 0 }))
     }
 
-    /// Verifies a chain now, or at the nearest moment at which it was valid: what it has vouched for, it
-    /// has, also after it has ended. Returns that moment.
+    /// Verifies a chain now, or at the nearest moment at which it was valid: its signatures stay valid
+    /// after its end. Returns that moment.
     pub(super) fn verify_acceptor_once(
         &self,
         leaf: &CertificateDer<'_>,
@@ -285,7 +285,7 @@ impl Chains {
         ends.into_iter().rev().take(ENDS_MAX).find(was).ok_or(error)
     }
 
-    /// Until when a chain is or was accepted. `None`: it never was, or cannot be read.
+    /// The end of a chain that is or was accepted. `None` if it never was, or cannot be read.
     pub(super) fn last_end(
         &self,
         chain: &[CertificateDer<'_>],
@@ -319,8 +319,8 @@ pub(super) struct End {
     pub(super) of: usize,
 }
 
-/// So many ends of intermediates are tried, so that a long chain costs a peer no more than a few
-/// signatures.
+/// Maximum number of intermediates' ends that are tried, so that a long chain costs no more than a
+/// few signatures per peer.
 const ENDS_MAX: usize = 4;
 
 fn unix(time: SystemTime) -> UnixTime {

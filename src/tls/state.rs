@@ -1,4 +1,4 @@
-//! What a node's TLS has at one moment: its identity, the roots, and what is revoked.
+//! The state of a node's TLS at one moment: its identity, the roots, and the revocations.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -14,7 +14,7 @@ use crate::{
     protocol::{id::NodeId, revocation::Revocations, sketch::SketchKey},
 };
 
-/// Whom a dialer expects at the other end; a node of our own cluster in any case.
+/// The node that a dialer expects; always of our own cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expect {
     /// This node: the address is a known peer's.
@@ -30,11 +30,11 @@ pub(crate) struct State {
     pub(super) identity: Identity,
     pub(super) chains: Chains,
     pub(super) sketch_key: SketchKey,
-    /// When the chain of the identity ends by the roots.
+    /// When the chain of the identity ends, by the roots.
     pub(super) expires: SystemTime,
-    /// Of the certificate; another one has another.
+    /// The number of the certificate; each one has its own.
     pub(super) revision: u64,
-    /// Of all states: a reload forgets nothing.
+    /// Shared by all states: a reload keeps the revocations.
     pub(super) revoked: Arc<ArcSwap<Revocations>>,
 }
 

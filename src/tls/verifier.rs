@@ -1,7 +1,7 @@
-//! Whom we accept: a chain to one of our roots, then a name of our cluster.
+//! Which peers we accept: a chain to one of our roots, then a name of our cluster.
 //!
-//! The chain is verified by rustls and webpki; only what they have passed is parsed for its name.
-//! Nothing here looks at host names or addresses.
+//! The chain is verified by rustls and webpki; only a verified one is parsed for its name. Host
+//! names and addresses play no part.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ impl Verifier {
         Self { shared, expect, clients: None, verdict, algorithms }
     }
 
-    /// Accepts clients as well, with the roles that these are at the moment of the handshake.
+    /// Accepts clients as well, with their roles at the moment of the handshake.
     pub(super) fn or_clients(self, roles: Arc<ArcSwap<ClientRoles>>) -> Self {
         Self { clients: Some(roles), ..self }
     }
@@ -71,7 +71,7 @@ impl Verifier {
             let Some(roles) = &self.clients else { return Err(refusal) };
             match Client::identify(leaf, &state.identity, &roles.load(), &revoked) {
                 Ok(_) => Ok(()),
-                // Who is neither is told what is wrong with it as a node.
+                // A peer that is neither is refused with its fault as a node.
                 Err(other) if other.reason == Rejection::NoRole => Err(refusal),
                 Err(other) => Err(other),
             }
@@ -134,7 +134,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
-    /// None: a member has one certificate, so hints only tell strangers what our roots are called.
+    /// Empty: a member has one certificate, so hints would only tell strangers the names of our roots.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -172,7 +172,7 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// Shows the identity as it is at the moment of each handshake.
+/// Shows the present identity in each handshake.
 #[derive(Debug)]
 pub(super) struct Shown(pub(super) Shared);
 

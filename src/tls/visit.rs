@@ -1,6 +1,6 @@
-//! The other side of [`role`](super::role): what a client shows to a node, and which node it accepts.
+//! The counterpart of [`role`](super::role): the certificate of a client, and the nodes that it accepts.
 //!
-//! It has no part in the cluster: it is not accepted as a node, and accepts nodes only.
+//! A client is not part of the cluster: nodes do not accept it as a node, and it accepts only nodes.
 
 use std::{fmt, path::Path, sync::Arc, time::SystemTime};
 
@@ -31,7 +31,7 @@ use crate::{
     protocol::id::{ClusterId, NodeId},
 };
 
-/// The certificate chain a client shows, with its private key. Whether it has a role only nodes know.
+/// The certificate chain of a client, with its private key. Only nodes know whether it has a role.
 #[derive(Clone)]
 pub struct ClientIdentity {
     uri: Option<String>,
@@ -43,7 +43,7 @@ impl ClientIdentity {
     /// Loads a certificate chain (the leaf first) and its private key from two PEM files.
     ///
     /// # Errors
-    /// As [`Identity::from_pem_files`](super::Identity::from_pem_files), but for the name.
+    /// As [`Identity::from_pem_files`](super::Identity::from_pem_files), except for the name.
     pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, LoadError> {
         let chain =
             read(certificate, Audience::Anyone).map_err(|error| error.in_file(certificate))?;
@@ -73,7 +73,7 @@ impl ClientIdentity {
         Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, now)
     }
 
-    /// What its leaf certificate says.
+    /// The content of its leaf certificate.
     #[must_use]
     pub fn certificate(&self) -> &CertificateSummary {
         &self.summary
@@ -113,10 +113,10 @@ impl fmt::Debug for ClientIdentity {
     }
 }
 
-/// Which node a client accepts.
+/// The nodes that a client accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Host {
-    /// Any node of the cluster that the client's own URI names; of any if it names none.
+    /// Any node of the cluster in the client's own URI; any node at all if the URI names no cluster.
     AnyNode,
     /// This node of that cluster.
     Node(NodeId),

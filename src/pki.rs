@@ -1,7 +1,6 @@
-//! A certificate authority of one's own: it makes certificates, takes them back, and is replaced.
+//! A certificate authority for clusters without a PKI: it issues certificates, revokes them, and can be replaced.
 //!
-//! It is for clusters without a PKI. What a node does with certificates, whoever issued them, is in
-//! [`tls`](crate::tls).
+//! How a node uses certificates, whoever issued them, is in [`tls`](crate::tls).
 
 mod authority;
 mod directory;

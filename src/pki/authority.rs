@@ -1,7 +1,7 @@
 //! The cluster's own certificate authority: one self-signed root that signs nodes' certificates.
 //!
-//! It is for clusters without a PKI; certificates of any other one with the same URI names work as
-//! well. It refuses to overwrite a key, and it signs nothing but leaves.
+//! It is for clusters without a PKI; certificates of any other CA with the same URI names work as
+//! well. It refuses to overwrite a key, and it signs only leaves.
 
 use std::{
     fmt, fs,
@@ -45,14 +45,14 @@ use crate::{
     },
 };
 
-/// How an authority is made.
+/// How to create an authority.
 #[derive(Debug, Clone)]
 pub struct AuthorityOptions {
-    /// Which kind of key it has.
+    /// The kind of its key.
     pub key: KeyKind,
-    /// Valid from then on.
+    /// The start of its validity.
     pub not_before: SystemTime,
-    /// Valid until then.
+    /// The end of its validity.
     pub not_after: SystemTime,
 }
 
@@ -72,21 +72,21 @@ impl Default for AuthorityOptions {
 pub struct Authority {
     cluster: ClusterId,
     certificate_pem: String,
-    /// Its certificate, and that of the other one while two rotate.
+    /// Its certificate, and during a rotation that of the other authority.
     roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
     /// The keys whose statements count: its own, and those of the other authorities of its directory.
     authorities: Vec<AuthorityKey>,
-    /// It issues no certificate that these revoke. One of `authorities` has signed each of them.
+    /// It issues no certificate that these revoke. Each of them is signed by one of `authorities`.
     revoked: Mutex<Revocations>,
 }
 
 impl Authority {
-    /// Makes the authority of a cluster, in memory; [`Authority::save`] keeps it.
+    /// Creates the authority of a cluster, in memory; [`Authority::save`] writes it.
     ///
     /// # Errors
-    /// [`AuthorityError::Make`] if the dates are no dates or the system gives no randomness.
+    /// [`AuthorityError::Make`] if a date is out of range or the system provides no randomness.
     pub fn create(cluster: ClusterId, options: &AuthorityOptions) -> Result<Self, AuthorityError> {
         let key = generate(options.key)?;
         let mut params = CertificateParams::default();
@@ -110,12 +110,12 @@ impl Authority {
         })
     }
 
-    /// Loads what [`Authority::save`] wrote, and what it has revoked.
+    /// Loads an authority that [`Authority::save`] wrote, and its revocations.
     ///
     /// # Errors
     /// [`AuthorityError::Load`], naming the file, if one is missing or damaged, if others than the
-    /// owner may read the key, or if key and certificate do not belong together.
-    /// [`AuthorityError::Unsigned`] if no authority of the directory has signed a line of the list.
+    /// owner may read the key, or if key and certificate do not match. [`AuthorityError::Unsigned`]
+    /// if a line of the list is signed by no authority of the directory.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
         let certificate_path = directory.join(file::AUTHORITY);
         let key_path = directory.join(file::AUTHORITY_KEY);
@@ -135,10 +135,10 @@ impl Authority {
         Ok(loaded)
     }
 
-    /// Writes certificate and key into a directory, which is made if need be.
+    /// Writes certificate and key into a directory, which is created if necessary.
     ///
-    /// The key is made readable for its owner only. Nothing is ever overwritten: a lost authority
-    /// key means new certificates for the whole cluster.
+    /// The key is readable for its owner only. No file is ever overwritten: after the loss of an
+    /// authority key the whole cluster needs new certificates.
     ///
     /// # Errors
     /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
@@ -154,8 +154,8 @@ impl Authority {
         )
     }
 
-    /// Issues a node's certificate with a key made for it; [`LEAF_VALIDITY`](super::LEAF_VALIDITY) is for hands,
-    /// [`LEAF_VALIDITY_AUTOMATED`](super::LEAF_VALIDITY_AUTOMATED) for machines.
+    /// Issues a node's certificate with a new key. [`LEAF_VALIDITY`](super::LEAF_VALIDITY) is for renewal by
+    /// hand, [`LEAF_VALIDITY_AUTOMATED`](super::LEAF_VALIDITY_AUTOMATED) for renewal by a machine.
     ///
     /// # Errors
     /// As [`Authority::issue_with`].
@@ -169,12 +169,12 @@ impl Authority {
         self.issue_with(&LeafOptions::new(&name, validity))
     }
 
-    /// Issues whatever the options say, with a key made for it. The authority does not check the
+    /// Issues a certificate with these options and a new key. The authority does not check the
     /// names: verifiers do.
     ///
     /// # Errors
     /// [`AuthorityError::Expired`] if the authority itself has expired; [`AuthorityError::Make`] if
-    /// a name or a date cannot stand in a certificate.
+    /// a certificate cannot contain a name or a date.
     pub fn issue_with(&self, options: &LeafOptions) -> Result<Issued, AuthorityError> {
         let key = generate(options.key)?;
         let certificate = self.sign(options, &key)?;
@@ -187,20 +187,20 @@ impl Authority {
         })
     }
 
-    /// States that all certificates of a node that were issued until `at` are revoked. It issues none
-    /// from now on that this would be about; [`Authority::save_revocations`] makes it remember that.
+    /// Signs that all certificates of a node issued until `at` are revoked. From now on it issues
+    /// none that this would cover; [`Authority::save_revocations`] makes that durable.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign; [`AuthorityError::Ahead`] if the cutoff would be more than
-    /// [`CUTOFF_AHEAD_MAX`] after now.
+    /// [`CUTOFF_AHEAD_MAX`] from now.
     pub fn revoke(&self, node: NodeId, at: SystemTime) -> Result<Revocation, AuthorityError> {
         let mut revoked = self.revoked();
-        // What it issued since the last time may begin as late as that.
+        // A certificate issued since the last revocation may begin as late as that.
         let earlier = revoked.cutoff(&node).map(|cutoff| cutoff + 1);
         let mut statement = Revocation {
             issuer: self.id(),
             cutoff: seconds(at).max(earlier.unwrap_or_default()),
-            // No certificate of its outlives it.
+            // None of its certificates is valid longer.
             expires: seconds(self.summary.not_after),
             node,
             signature: Vec::new(),
@@ -211,7 +211,7 @@ impl Authority {
         Ok(statement)
     }
 
-    /// Adds statements of unknown origin, as far as an authority of the directory has signed them: it issues no
+    /// Adds statements of unknown origin if an authority of the directory has signed them: it issues no
     /// certificate that they revoke. Returns the statements that are not added, unless the known ones cover them.
     pub fn heed(
         &self,
@@ -230,7 +230,7 @@ impl Authority {
     }
 
     /// The statements of this authority and those of the other authorities of its directory, all signed by this one,
-    /// so that they count for nodes that trust this one alone. Statements that cannot be verified are left out.
+    /// so that they count for nodes that trust only this one. Statements that cannot be verified are left out.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign.
@@ -275,8 +275,8 @@ impl Authority {
         revoked::verify(&self.authorities, &self.cluster, statement)
     }
 
-    /// Adds the list in its directory. A line that cannot be verified is skipped if a verified one covers it, as after
-    /// a rotation; otherwise the whole list is refused.
+    /// Adds the list in its directory. A line that cannot be verified is skipped if a verified one covers it, as
+    /// after a rotation; otherwise the whole list is refused.
     fn merge_file(&self, directory: &Path) -> Result<(), AuthorityError> {
         // Read again: a rotation may have added an authority since this one was loaded.
         let authorities = keys_of(&roots_of(directory)?)?;
@@ -299,13 +299,13 @@ impl Authority {
         }
     }
 
-    /// Adds what it knows to be revoked to the file in its directory.
+    /// Adds the known revocations to the file in its directory.
     ///
     /// # Errors
-    /// [`AuthorityError`], naming the file, if what is there cannot be read, or not be replaced.
+    /// [`AuthorityError`], naming the file, if it cannot be read or replaced.
     pub fn save_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
-        // Others may add to it at the same moment: what they have written must not get lost.
-        // Where a directory cannot be locked there is one issuer.
+        // Others may add to it at the same moment: their lines must not get lost. If a directory
+        // cannot be locked, it must have only one issuer.
         let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
         self.merge_file(directory)?;
         let lines = self.revoked().iter().map(described).collect::<String>();
@@ -314,8 +314,8 @@ impl Authority {
         save(directory, Existing::Replace, &files)
     }
 
-    /// Issues whatever the options say for somebody else's key, given as the DER of its
-    /// SubjectPublicKeyInfo. Whether they hold the private key is for the caller to know.
+    /// Issues a certificate with these options for another party's key, given as the DER of its
+    /// SubjectPublicKeyInfo. The caller must know whether that party holds the private key.
     ///
     /// # Errors
     /// As [`Authority::issue_with`]; [`AuthorityError::Make`] also if the key is of an unknown kind.
@@ -334,7 +334,7 @@ impl Authority {
         &self.cluster
     }
 
-    /// The roots that nodes should have, in PEM: more than its own certificate while authorities rotate.
+    /// The roots that nodes should have, in PEM: during a rotation more than its own certificate.
     #[must_use]
     pub fn roots_pem(&self) -> &str {
         &self.roots_pem
@@ -344,13 +344,13 @@ impl Authority {
         Zeroizing::new(self.issuer.key().serialize_pem())
     }
 
-    /// Its certificate in PEM: what nodes have as root.
+    /// Its certificate in PEM: the root for nodes.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// What its certificate says.
+    /// The content of its certificate.
     #[must_use]
     pub fn certificate(&self) -> &CertificateSummary {
         &self.summary
@@ -362,7 +362,7 @@ impl Authority {
         self.revoked().revokes(node, seconds(since))
     }
 
-    /// The same for a name of which nothing is revoked; else valid only from after that.
+    /// The same for a name without revocations; else valid only after the cutoff.
     fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
         let revoked = self.revoked();
         let naming = Naming::default();
@@ -374,7 +374,7 @@ impl Authority {
     }
 
     fn revoked(&self) -> MutexGuard<'_, Revocations> {
-        // Nothing under the lock can panic half way.
+        // Code under the lock does not panic half way.
         self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -660,7 +660,7 @@ mod tests {
         let a = NodeId::new("a").unwrap();
         let error = ours.revoke(a.clone(), far).unwrap_err().to_string();
         assert!(error.contains("compare the clock"), "{error}");
-        // Signed with the same key on a machine whose clock is ahead.
+        // Signed with the same key on a host with its clock ahead.
         let mut statement = ours.revoke(a.clone(), Clock::wall()).unwrap();
         statement.cutoff = seconds(far);
         ours.seal(&mut statement).unwrap();
@@ -702,7 +702,7 @@ mod tests {
         old.revoke(NodeId::new("a").unwrap(), Clock::wall()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::pki::rotation::switch(dir).unwrap();
-        // By a process that still has the old one.
+        // By a process that still uses the old one.
         old.revoke(NodeId::new("c").unwrap(), Clock::wall()).unwrap();
         old.save_revocations(dir).unwrap();
         crate::pki::rotation::finish(dir).unwrap();

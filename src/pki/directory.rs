@@ -1,4 +1,4 @@
-//! What the directory of an authority contains.
+//! The content of an authority's directory.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// The roots that nodes should have at present, in PEM: both authorities while they rotate.
+/// The roots that nodes should have now, in PEM: both authorities during a rotation.
 ///
 /// # Errors
 /// [`AuthorityError::Load`], naming the file.
@@ -24,7 +24,7 @@ pub fn roots_of(directory: &Path) -> Result<String, AuthorityError> {
         if name == file::AUTHORITY || path.exists() {
             let pem = read(&path, Audience::Anyone).map_err(|error| error.in_file(&path))?;
             let pem = String::from_utf8_lossy(&pem).into_owned();
-            // Interrupted in between, one of them is there under two names.
+            // After an interruption in between, one of them exists under two names.
             if !bundle.contains(pem.trim()) {
                 bundle.push_str(pem.trim());
                 bundle.push('\n');
@@ -34,7 +34,7 @@ pub fn roots_of(directory: &Path) -> Result<String, AuthorityError> {
     Ok(bundle)
 }
 
-/// What the certificates of the authorities in a directory say, the one that issues first.
+/// The content of the authorities' certificates in a directory; the issuing one first.
 ///
 /// # Errors
 /// As [`roots_of`].
@@ -46,7 +46,7 @@ pub fn authorities_in(directory: &Path) -> Result<Vec<CertificateSummary>, Autho
     Ok(found)
 }
 
-/// What is in the directory of an authority about what it has revoked; most have nothing.
+/// The revocations in an authority's directory; most have none.
 pub(super) fn revocations(directory: &Path) -> Result<Vec<Revocation>, AuthorityError> {
     let path = directory.join(file::REVOCATIONS);
     if !path.exists() {

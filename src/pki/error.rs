@@ -1,4 +1,4 @@
-//! Why an authority could not be made, kept or used.
+//! Why an authority could not be created, kept or used.
 
 use std::{io, path::PathBuf};
 
@@ -11,11 +11,11 @@ use crate::{
     tls::files::LoadError,
 };
 
-/// An authority could not be made, kept or used.
+/// An authority could not be created, kept or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuthorityError {
-    /// The file is there already; nothing was written.
+    /// The file exists already; nothing was written.
     #[error("{} exists already and is not overwritten; move it away, or choose another directory", path.display())]
     Exists {
         /// The file.
@@ -26,7 +26,7 @@ pub enum AuthorityError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         error: io::Error,
     },
@@ -35,18 +35,18 @@ pub enum AuthorityError {
         "the authority expired on {not_after}; make a new one and let the nodes trust both while certificates are replaced"
     )]
     Expired {
-        /// When, by RFC 3339.
+        /// Its expiry, by RFC 3339.
         not_after: String,
     },
-    /// A phase of a rotation is not the next one. Nothing has changed.
+    /// This phase of a rotation is not the next one. Nothing has changed.
     #[error("{wanted} is out of turn: the authority is {phase}; next is: {}", next(*.phase))]
     Phase {
-        /// What was asked for.
+        /// The requested phase.
         wanted: &'static str,
-        /// How far the rotation is.
+        /// The present phase of the rotation.
         phase: RotationPhase,
     },
-    /// The list of what was revoked is damaged.
+    /// The list of revocations is damaged.
     #[error("{}: {error}; without it certificates could be issued that are revoked already", path.display())]
     Revocations {
         /// The file.
@@ -54,7 +54,7 @@ pub enum AuthorityError {
         /// What is wrong with it.
         error: RevocationError,
     },
-    /// No authority of the directory has signed a line of the list of revocations.
+    /// A line of the list of revocations is signed by no authority of the directory.
     #[error(
         "{}: no authority of this directory has signed the revocation of {node} (it names authority {issuer}): put \
          the certificate of that authority beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY
@@ -62,7 +62,7 @@ pub enum AuthorityError {
     Unsigned {
         /// The file.
         path: PathBuf,
-        /// Whose certificates the line is about.
+        /// The node whose certificates the line covers.
         node: NodeId,
         /// The authority that it names.
         issuer: IssuerId,

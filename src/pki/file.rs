@@ -15,13 +15,13 @@ pub const CLIENT_KEY: &str = "client.key";
 pub const KEY: &str = "node.key";
 /// The certificates of the authorities a node trusts.
 pub const ROOTS: &str = "roots.pem";
-/// The authority that is to follow, while they rotate.
+/// The next authority, during a rotation.
 pub const NEXT_AUTHORITY: &str = "ca-next.pem";
 /// Its private key.
 pub const NEXT_AUTHORITY_KEY: &str = "ca-next.key";
-/// The authority that was before, while they rotate.
+/// The previous authority, during a rotation.
 pub const OLD_AUTHORITY: &str = "ca-old.pem";
 /// Its private key.
 pub const OLD_AUTHORITY_KEY: &str = "ca-old.key";
-/// Whose certificates the authority has revoked, in its own directory.
+/// The authority's revocations, in its own directory.
 pub const REVOCATIONS: &str = "revocations.txt";

@@ -1,4 +1,4 @@
-//! How files of certificates and keys are written: whole or not at all, and keys for their owner alone.
+//! How files of certificates and keys are written: completely or not at all, and keys for their owner only.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,12 +15,12 @@ use crate::tls::files::Audience;
 #[cfg(feature = "issuer")]
 use crate::tls::files::{LoadError, read};
 
-/// What to do with files that are there already.
+/// What to do with existing files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse, and write nothing.
     Refuse,
-    /// Replace them, each whole.
+    /// Replace them, each completely.
     Replace,
 }
 
@@ -48,7 +48,7 @@ pub(super) fn save(
     Ok(())
 }
 
-/// Replacing writes a draft first and then gives it the name: nobody sees half of it.
+/// Replacing writes a draft first and then renames it: no reader sees half of it.
 pub(super) fn write(
     path: &Path,
     text: &str,
@@ -75,7 +75,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>, LoadError> 
     read(path, Audience::OwnerOnly).map_err(|error| error.in_file(path))
 }
 
-/// Writes a file that only its owner may read, whole or not at all, and on the disk when this returns.
+/// Writes a file that only its owner may read, completely or not at all, and on the disk when this returns.
 #[cfg(feature = "issuer")]
 pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     write(path, text, Audience::OwnerOnly, Existing::Replace)?;
@@ -99,8 +99,8 @@ fn fill(mut file: fs::File, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Made with its permissions, not given them afterwards: there is no moment at which others can
-/// open the key.
+/// Created with its permissions, not changed afterwards: so others can never open the key, not even
+/// for a moment.
 #[cfg(unix)]
 fn create(path: &Path, audience: Audience) -> io::Result<fs::File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -142,7 +142,7 @@ mod tests {
         let paths = [file::KEY, file::CERTIFICATE].map(|name| directory.path().join(name));
         let drafts: HashSet<_> = paths.iter().chain(&paths).map(|path| draft_of(path)).collect();
         assert_eq!(drafts.len(), 4);
-        // A directory is in its place.
+        // A directory has its name.
         fs::create_dir(&paths[0]).unwrap();
         write(&paths[0], "key", Audience::OwnerOnly, Existing::Replace).unwrap_err();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

@@ -11,27 +11,27 @@ use super::{
 };
 use crate::tls::{certificate::CertificateSummary, files::Audience};
 
-/// A new certificate with its private key, not yet written anywhere.
+/// A new certificate with its private key, not written to disk yet.
 #[derive(Clone)]
 pub struct Issued {
     /// The certificate in PEM.
     pub certificate_pem: String,
     /// The private key in PEM, PKCS#8.
     pub key_pem: Zeroizing<String>,
-    /// The certificate of the authority in PEM; of both while two rotate.
+    /// The certificate of the authority in PEM; during a rotation those of both.
     pub roots_pem: String,
-    /// What the certificate says.
+    /// The content of the certificate.
     pub certificate: CertificateSummary,
 }
 
 impl Issued {
-    /// Writes certificate, key and roots into a node's directory, or a client's by other names, which
-    /// is made if need be.
+    /// Writes certificate, key and roots into a node's directory, or under other names into a
+    /// client's. The directory is created if necessary.
     ///
-    /// The key is made readable for its owner only. Replacing swaps each file whole, the key first:
-    /// who loads the directory in between finds that key and certificate do not belong together,
-    /// keeps what it has, and loads again. The roots are written only if there are none, so that
-    /// a renewal does not undo a rotation of roots.
+    /// The key is readable for its owner only. Replacing swaps each file completely, the key first:
+    /// a process that loads the directory in between finds that key and certificate do not match,
+    /// keeps its present ones, and loads again. The roots are written only if none exist, so that a
+    /// renewal does not undo a rotation of roots.
     ///
     /// # Errors
     /// [`AuthorityError::Exists`] or [`AuthorityError::Write`], naming the file.
@@ -47,7 +47,7 @@ impl Issued {
         make_directory(directory)
             .map_err(|error| AuthorityError::Write { path: directory.to_owned(), error })?;
         // Two processes that replace the files at once would leave the key of one and the certificate of the other.
-        // Where a directory cannot be locked, one process renews.
+        // If a directory cannot be locked, only one process may renew.
         let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
         if !directory.join(file::ROOTS).exists() {
             files.push((file::ROOTS, &self.roots_pem, Audience::Anyone));

@@ -1,4 +1,4 @@
-//! Keys that are made where they are used, and the requests for certificates of them.
+//! Keys created where they are used, and the certificate requests for them.
 
 use rcgen::{CertificateParams, DistinguishedName};
 use rustls::pki_types::CertificateDer;
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::tls::{files::LoadError, identity::Identity};
 
-/// A new private key, and a request (PKCS #10) for a certificate of it. The request names nobody: an
-/// issuer takes nothing but the key from it.
+/// A new private key, and a request (PKCS #10) for a certificate. The request contains no name: an
+/// issuer takes only the key from it.
 pub(crate) struct Requested {
     /// PKCS#8 in PEM.
     pub(crate) key_pem: Zeroizing<String>,
@@ -29,7 +29,7 @@ impl Requested {
         Ok(Self { key_pem: Zeroizing::new(key.serialize_pem()), csr: csr.der().to_vec() })
     }
 
-    /// Puts the key together with the certificate that was issued for it.
+    /// Combines the key with the certificate that was issued for it.
     pub(crate) fn issued(
         self,
         certificate: &CertificateDer<'static>,
@@ -43,7 +43,7 @@ impl Requested {
 }
 
 impl Identity {
-    /// What an authority's own hands have issued, with the authority's certificate behind it.
+    /// A certificate issued locally by an authority, with the authority's certificate appended.
     pub(crate) fn behind(
         issued: &Issued,
         authority_pem: &str,
@@ -53,7 +53,7 @@ impl Identity {
         Self::from_pem_at(chain.as_bytes(), issued.key_pem.as_bytes(), now)
     }
 
-    /// Which kind of key it has, of the kinds that are made here.
+    /// The kind of the key, among the kinds created here.
     #[must_use]
     pub fn key_kind(&self) -> KeyKind {
         match self.shown().key.algorithm() {

@@ -1,4 +1,4 @@
-//! What is to be in a leaf certificate, and the keys that are made for it.
+//! The content of a leaf certificate, and the keys created for it.
 
 use std::{
     net::IpAddr,
@@ -22,17 +22,17 @@ use crate::{
     tls::{certificate::date, name::PeerName, role::ClientName},
 };
 
-/// Which kind of key is made.
+/// The kind of key to create.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum KeyKind {
-    /// Small, fast, and every signature has one length.
+    /// Small, fast, with signatures of constant length.
     #[default]
     Ed25519,
-    /// For tools that do not know Ed25519.
+    /// For tools without support for Ed25519.
     P256,
 }
 
-/// What a certificate may be used for.
+/// The permitted use of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Usage {
     /// Accepting connections.
@@ -41,23 +41,23 @@ pub enum Usage {
     Client,
 }
 
-/// What is to stand in a leaf certificate. [`LeafOptions::new`] is what a node needs; the fields
-/// are open for extra names, and for tests that need a wrong certificate.
+/// The content of a leaf certificate. [`LeafOptions::new`] suits a node; the fields are public for
+/// extra names, and for tests that need a wrong certificate.
 #[derive(Debug, Clone)]
 pub struct LeafOptions {
-    /// The URI names: for a node its [`PeerName`] and nothing else.
+    /// The URI names: for a node exactly its [`PeerName`].
     pub uris: Vec<String>,
-    /// DNS names, for other users of the certificate; gossipmonger does not look at them.
+    /// DNS names, for other users of the certificate; gossipmonger does not read them.
     pub dns_names: Vec<String>,
     /// IP addresses, likewise.
     pub ip_addresses: Vec<IpAddr>,
     /// The extended key usage; empty leaves the extension out, which permits everything.
     pub usages: Vec<Usage>,
-    /// Valid from then on.
+    /// The start of its validity.
     pub not_before: SystemTime,
-    /// Valid until then, or until the authority expires if that is earlier.
+    /// The end of its validity, or the authority's end if that is earlier.
     pub not_after: SystemTime,
-    /// Which kind of key is made for it.
+    /// The kind of key to create for it.
     pub key: KeyKind,
 }
 
@@ -77,7 +77,7 @@ impl LeafOptions {
         }
     }
 
-    /// A client's certificate, which is good for dialing alone.
+    /// A client's certificate, valid only for dialing.
     #[must_use]
     pub fn client(name: &ClientName, validity: Duration) -> Self {
         let now = Clock::wall();
@@ -135,7 +135,7 @@ fn purpose(usage: Usage) -> ExtendedKeyUsagePurpose {
     }
 }
 
-/// The subject is for people only. X.520 bounds a common name to 64 characters.
+/// The subject is only for display. X.520 bounds a common name to 64 characters.
 pub(super) fn common_name(name: &str) -> DistinguishedName {
     let mut subject = DistinguishedName::new();
     subject.push(DnType::CommonName, name.chars().take(64).collect::<String>());
@@ -149,7 +149,7 @@ pub(super) fn generate(kind: KeyKind) -> Result<KeyPair, AuthorityError> {
     }
 }
 
-/// In PKCS#8 version 1: OpenSSL 3.0 does not read the version 2 that rcgen would write.
+/// In PKCS#8 version 1: OpenSSL 3.0 cannot read version 2, which rcgen would write.
 fn generate_ed25519() -> Result<KeyPair, AuthorityError> {
     let der = Ed25519KeyPair::generate()
         .and_then(|key| key.to_pkcs8v1())
@@ -158,8 +158,8 @@ fn generate_ed25519() -> Result<KeyPair, AuthorityError> {
     KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ED25519).map_err(made)
 }
 
-/// 20 bytes are the most that RFC 5280 section 4.1.2.2 allows; the number must be positive, and
-/// the bit below the sign keeps its length constant. 158 bits are random.
+/// 20 bytes are the maximum of RFC 5280 section 4.1.2.2; the number must be positive, and the bit
+/// below the sign keeps its length constant. 158 bits are random.
 pub(super) fn random_serial() -> Result<SerialNumber, AuthorityError> {
     let mut serial = [0; 20];
     SystemRandom::new()
@@ -169,7 +169,7 @@ pub(super) fn random_serial() -> Result<SerialNumber, AuthorityError> {
     Ok(SerialNumber::from_slice(&serial))
 }
 
-/// Years from 1950 to 9999 can stand in a certificate, RFC 5280 section 4.1.2.5.
+/// A certificate can contain years from 1950 to 9999, RFC 5280 section 4.1.2.5.
 pub(super) fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityError> {
     let out_of_range = || AuthorityError::Make(format!("{} is out of range", date(time)));
     let since = time.duration_since(SystemTime::UNIX_EPOCH).map_err(|_| out_of_range())?;
@@ -179,17 +179,17 @@ pub(super) fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityErro
 
 const NO_RANDOMNESS: &str = "the system gives no randomness";
 
-/// How far before now a certificate begins: hosts' clocks may be this far apart.
+/// How far before now a certificate begins: the clocks of hosts may differ by this much.
 pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
 
-/// How long an authority lasts: ten years, as long as kubeadm's.
+/// The validity of an authority: ten years, like kubeadm's.
 pub const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3650);
 
-/// How long a certificate lasts that is renewed by hand: a year, as kubeadm's and Consul's. Shorter
-/// means more mornings on which a cluster does not reconnect because somebody forgot.
+/// The validity of a certificate renewed by hand: a year, like kubeadm's and Consul's. A shorter
+/// one makes it more likely that a forgotten renewal takes the cluster down.
 pub const LEAF_VALIDITY: Duration = DAY.saturating_mul(365);
 
-/// How long a certificate lasts that a machine renews: so short that a stolen one is soon useless.
+/// The validity of a certificate renewed by a machine: so short that a stolen one soon becomes useless.
 pub const LEAF_VALIDITY_AUTOMATED: Duration = DAY.saturating_mul(3);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,25 +1,25 @@
-//! How far the rotation of an authority is.
+//! The phases of an authority's rotation.
 
 use std::{fmt, path::Path};
 
 use super::file;
 
-/// How far an authority's directory is.
+/// The phase of an authority's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RotationPhase {
-    /// One authority, and no other in sight.
+    /// One authority, no rotation in progress.
     Settled,
-    /// The new one is made: nodes are to get both as roots.
+    /// The new one is created: nodes should get both as roots.
     Prepared,
-    /// The new one issues: nodes are to get certificates of it.
+    /// The new one issues: nodes should get its certificates.
     Switched,
 }
 
 impl RotationPhase {
-    /// Reads how far a directory is.
+    /// Reads the phase of a directory.
     #[must_use]
     pub fn of(directory: &Path) -> Self {
-        // The order is that in which the last step of each phase makes it so.
+        // In the order in which the last step of each phase creates its file.
         if directory.join(file::NEXT_AUTHORITY).exists() {
             Self::Prepared
         } else if directory.join(file::OLD_AUTHORITY).exists() {
@@ -29,7 +29,7 @@ impl RotationPhase {
         }
     }
 
-    /// One word for it.
+    /// The phase as one word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! Files of certificates and keys as people and their tools make them, and chains whose parts end at
-//! different times.
+//! Files of certificates and keys in the forms that people and their tools create, and chains whose
+//! certificates end at different times.
 
 use std::{
     fs,
@@ -205,7 +205,7 @@ fn a_chain_ends_with_the_first_of_its_certificates() {
     roots.judge(&identity, end).unwrap();
     let error = roots.judge(&identity, end + Duration::from_secs(1)).unwrap_err().to_string();
     assert!(error.contains("intermediate certificate of CN=intermediate expired on 20"), "{error}");
-    // What the node says of itself and shows to its operator is the same.
+    // The node reports about itself what it shows its operator.
     let tls = Tls::new(identity.clone(), roots).unwrap();
     assert_eq!(tls.certificate().expires, end);
     assert_eq!(tls.summary(identity.chain()).unwrap().expires, end);
@@ -218,7 +218,7 @@ fn a_chain_ends_with_the_first_of_its_certificates() {
 #[test]
 fn a_chain_lasts_as_long_as_any_path_to_a_root() {
     let pki = Pki::new().with_intermediate_until(HOUR);
-    // The same key, certified anew: either will do.
+    // The same key with a new certificate: either works.
     let renewed = pki.intermediate_until(3 * HOUR);
     let files = pki.files();
     files
@@ -232,7 +232,7 @@ fn a_chain_lasts_as_long_as_any_path_to_a_root() {
         CertificateSummary::of_chain(identity.chain()).unwrap()[0].expires,
         standing.expires
     );
-    // Where the intermediate is a root itself, its end is not looked at.
+    // If the intermediate itself is a root, its end is not checked.
     files.write("roots.pem", pki.intermediate_pem.as_bytes());
     let (identity, roots) = files.load().unwrap();
     let standing = roots.judge(&identity, Clock::wall()).unwrap();
@@ -249,7 +249,7 @@ fn what_a_chain_has_vouched_for_it_has_after_an_intermediate_ended() {
     let (node, generation) = (NodeId::new("x").unwrap(), Generation(1));
     let (_, credential) = tls.begin(&node, generation).unwrap();
     tls.vet(&node, generation, &credential).unwrap();
-    // But for no life that begins after that, although the leaf is valid for long.
+    // But not for a generation that begins after that, although the leaf is valid for long.
     let certified = tls.certified(&credential).unwrap();
     assert!(certified.not_after < seconds(Clock::wall()));
     let foreign = Pki::new().files().load().unwrap();
@@ -311,7 +311,7 @@ impl Pki {
         params.signed_by(key, &issuer).unwrap()
     }
 
-    /// As a node has them.
+    /// In a node's form.
     fn files(&self) -> Files {
         let files = Files(tempfile::tempdir().unwrap());
         files.write("node.pem", format!("{}{}", self.leaf_pem, self.intermediate_pem).as_bytes());
@@ -339,7 +339,7 @@ impl Files {
     }
 }
 
-/// A public key of 1,024 bits; that nobody has the private one does not matter.
+/// A public key of 1,024 bits; its private key is unknown, which does not matter.
 struct Rsa1024;
 
 impl PublicKeyData for Rsa1024 {
@@ -358,7 +358,7 @@ impl PublicKeyData for Rsa1024 {
     }
 }
 
-/// A leaf whose signature says sha1WithRSAEncryption; it is refused before it is verified.
+/// A leaf with the signature algorithm sha1WithRSAEncryption; it is refused before it is verified.
 fn signed_with_sha1() -> Vec<u8> {
     let key = KeyPair::generate_for(&PKCS_RSA_SHA256).unwrap();
     let issuer = Issuer::new(params("rsa", true, LASTING), key);
@@ -392,7 +392,7 @@ fn base64_of(bytes: &[u8]) -> String {
     text
 }
 
-/// `left`: how long it is still valid; all have begun a day ago.
+/// `left`: its remaining validity; all began a day ago.
 fn params(name: &str, authority: bool, left: Duration) -> CertificateParams {
     let mut params = CertificateParams::default();
     let mut subject = DistinguishedName::new();

@@ -1,9 +1,9 @@
-//! One authority takes the place of another, in a directory and in three phases between which an operator
+//! Replaces one authority by another, in a directory and in three phases; between two phases the operator
 //! waits until all nodes have followed.
 //!
-//! *Prepare* makes the new authority and the bundle of roots that holds both. *Switch* issues from the new
-//! one. *Finish* drops the old one. Each phase ends with the one step that makes it so, so one that was
-//! interrupted is run again. How far it is, the files say; nothing else is kept.
+//! *Prepare* creates the new authority and the bundle of roots with both. *Switch* issues from the new
+//! one. *Finish* drops the old one. Each phase ends with the one step that completes it, so an interrupted
+//! one is run again. The files alone determine the phase; no other state is kept.
 
 use std::{
     fs, io,
@@ -25,11 +25,11 @@ use crate::tls::{
     roots::Roots,
 };
 
-/// Puts other roots into a node's roots file, whole, if they are not what it has; says whether. What is no
-/// certificate authority's is refused. The agent finds them by itself.
+/// Replaces the roots in a node's roots file, completely, if they differ; returns whether it did. A
+/// certificate that is not a certificate authority's is refused. The agent notices the change by itself.
 ///
 /// # Errors
-/// [`AuthorityError::Load`] if these are no roots, or [`AuthorityError::Write`].
+/// [`AuthorityError::Load`] if these are not roots, or [`AuthorityError::Write`].
 pub fn replace_roots(roots_file: &Path, roots_pem: &str) -> Result<bool, AuthorityError> {
     Roots::from_pem(roots_pem.as_bytes())?;
     if fs::read(roots_file).is_ok_and(|old| old == roots_pem.as_bytes()) {
@@ -39,7 +39,7 @@ pub fn replace_roots(roots_file: &Path, roots_pem: &str) -> Result<bool, Authori
     Ok(true)
 }
 
-/// Makes the new authority, of the same cluster, and the bundle. Again, once it is made: the bundle only.
+/// Creates the new authority, of the same cluster, and the bundle. If the authority exists: only the bundle.
 ///
 /// # Errors
 /// [`AuthorityError`]; [`AuthorityError::Phase`] if the directory is beyond this phase.
@@ -48,7 +48,7 @@ pub fn prepare(directory: &Path, options: &AuthorityOptions) -> Result<(), Autho
         RotationPhase::Settled => {
             let current = Authority::load(directory)?;
             let new = Authority::create(current.cluster().clone(), options)?;
-            // A key without its certificate was never in use.
+            // A key without its certificate was never used.
             put(&directory.join(file::NEXT_AUTHORITY_KEY), &new.key_pem(), Audience::OwnerOnly)?;
             put(&directory.join(file::NEXT_AUTHORITY), new.certificate_pem(), Audience::Anyone)?;
         }
@@ -58,7 +58,7 @@ pub fn prepare(directory: &Path, options: &AuthorityOptions) -> Result<(), Autho
     put_bundle(directory)
 }
 
-/// Lets the new authority issue. The key of the old one is kept until the end.
+/// Makes the new authority the issuer. The key of the old one is kept until *finish*.
 ///
 /// # Errors
 /// As [`prepare`].
@@ -78,15 +78,15 @@ pub fn switch(directory: &Path) -> Result<(), AuthorityError> {
             let pem = read(&path(from), audience).map_err(|error| error.in_file(&path(from)))?;
             put(&path(to), &String::from_utf8_lossy(&pem), audience)?;
         }
-        // From here until the next step key and certificate do not belong together: who loads them in
-        // between is told so, and nothing is issued.
+        // From here until the next step key and certificate do not match: a process that loads them
+        // in between receives an error, and issues no certificate.
         rename(&path(file::NEXT_AUTHORITY_KEY), &path(file::AUTHORITY_KEY))?;
     }
     rename(&path(file::NEXT_AUTHORITY), &path(file::AUTHORITY))?;
     settle(directory)
 }
 
-/// Ends the switch: the new authority signs the revocations of the old one.
+/// Completes the switch: the new authority signs the revocations of the old one.
 fn settle(directory: &Path) -> Result<(), AuthorityError> {
     Authority::load(directory)?.take_over_revocations(directory)?;
     put_bundle(directory)
@@ -101,7 +101,7 @@ pub fn finish(directory: &Path) -> Result<(), AuthorityError> {
     if phase != RotationPhase::Switched {
         return Err(out_of_turn("finish", phase));
     }
-    // Revocations that the old authority has signed since the switch cannot be verified without it.
+    // Without the old authority, the revocations that it has signed since the switch could not be verified.
     Authority::load(directory)?.take_over_revocations(directory)?;
     for name in [file::OLD_AUTHORITY_KEY, file::OLD_AUTHORITY] {
         let path = directory.join(name);
@@ -190,14 +190,14 @@ mod tests {
     fn a_phase_that_was_interrupted_is_run_again() {
         let (directory, _) = authority();
         let path = |name: &str| directory.path().join(name);
-        // After the key of the new one.
+        // Interrupted after the key of the new one was written.
         fs::write(path(file::NEXT_AUTHORITY_KEY), "half").unwrap();
         prepare(directory.path(), &AuthorityOptions::default()).unwrap();
-        // Before the bundle.
+        // Before the bundle was written.
         fs::remove_file(path(file::ROOTS)).unwrap();
         prepare(directory.path(), &AuthorityOptions::default()).unwrap();
         assert_eq!(authorities_in(directory.path()).unwrap().len(), 2);
-        // Between the two names.
+        // Between the two renames.
         fs::copy(path(file::AUTHORITY), path(file::OLD_AUTHORITY)).unwrap();
         fs::rename(path(file::NEXT_AUTHORITY_KEY), path(file::AUTHORITY_KEY)).unwrap();
         assert!(Authority::load(directory.path()).is_err(), "nothing is issued meanwhile");

@@ -1,4 +1,4 @@
-//! The default store: in memory, so it survives a restart of an actor, not of the process.
+//! The default store: in memory, so it survives the restart of an actor, but not of the process.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ impl MemoryStore {
 }
 
 impl fmt::Debug for MemoryStore {
-    /// Not what it holds: that may be a gibibyte, or secret.
+    /// Omits the content, which may be a gibibyte, or secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("MemoryStore(..)")
     }
@@ -28,7 +28,7 @@ impl fmt::Debug for MemoryStore {
 
 impl Store for MemoryStore {
     fn load(&self) -> Result<Stored, StoreError> {
-        // A commit cannot panic half way, so what a poisoned lock guards is whole.
+        // A commit cannot panic half way, so the state behind a poisoned lock is complete.
         Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 

@@ -1,19 +1,20 @@
-//! A store in one embedded file: what it was told is there after kill -9, a power cut or a torn write.
+//! A store in one embedded file: its commits survive kill -9, a power cut or a torn write.
 //!
-//! It keeps the file and vouches for it; it knows nothing of gossip, and it never hands out what it
-//! cannot prove. A record is kept per key, so that a commit costs what changed and not what is there.
+//! It keeps the file and verifies it; it knows nothing of gossip, and it never returns data that it
+//! cannot verify. It keeps one record per key, so that a commit costs as much as the change, not as
+//! the whole state.
 //!
-//! Four checks stand one behind the other. redb's page checksums are verified on every open, not only
-//! after a crash. While the file is open, what is read must be what was written. Each record carries a CRC-32 of its kind, key and bytes. A summary, changed by the
-//! same transaction as the records, holds their number and the sum of their checksums, so that a record
-//! that is missing, or an older one of the same key, is noticed as well.
+//! There are four checks, one behind the other. redb's page checksums are verified on every open, not only after a
+//! crash. While the file is open, each block read must equal the block written. Each record carries a CRC-32 of its
+//! kind, key and bytes. A summary, changed by the same transaction as the records, holds their number and the sum of
+//! their checksums, so that a missing record, or an older one of the same key, is detected as well.
 //!
-//! # What a crash leaves
-//! A commit is there whole or not at all. If it was acknowledged it is there, unless the disk lost or
-//! changed what it had reported as written: then the store opens as the commit before, if that is still
-//! whole, or refuses. A new file is made under another name (`.new-` and a number behind its own) and
-//! gets its own when it is complete: a crash on the way leaves no store, the next open makes one, and
-//! an empty or half-written file is therefore always damage, never a new store.
+//! # The state after a crash
+//! A commit is found completely or not at all. If it was acknowledged it is found, unless the disk lost
+//! or changed data that it had reported as written: then the store opens with the previous commit, if
+//! that is still complete, or refuses. A new file is created under another name (its own name, `.new-`
+//! and a number) and renamed when it is complete: a crash before that leaves no store, the next open
+//! creates one, and an empty or half-written file is therefore always damage, never a new store.
 
 use std::{
     fmt,
@@ -44,29 +45,29 @@ mod tests;
 /// A [`Store`] in one file, for one process at a time.
 ///
 /// After an error the file is closed, and the next call opens and checks it again: a full disk need
-/// not end the process. A commit that failed after it had reached the disk is taken back then, so that
-/// a later [`load`](Store::load) does not see it; only if the process ends before that call may a
-/// failed commit be found, whole, by the next one.
+/// not end the process. A commit that failed after it had reached the disk is undone then, so that a
+/// later [`load`](Store::load) does not return it. The next process can find a failed commit,
+/// complete, only if this one ends before that call.
 pub struct RedbStore {
     path: PathBuf,
     opener: Opener,
     session: Mutex<Session>,
 }
 
-/// How an opened file becomes a database; tests put a failing disk in between.
+/// Opens a database in a file; tests insert a failing disk here.
 type Opener = fn(File) -> Result<Database, DatabaseError>;
 
-/// What is open, and what is not known about the file.
+/// The open database, and the doubt about the file.
 #[derive(Default)]
 struct Session {
     /// `None` after an error, until the next call.
     database: Option<Database>,
-    /// Undoes a commit that failed when it may have reached the disk already.
+    /// Undoes a failed commit that may have reached the disk.
     doubt: Option<Undo>,
 }
 
 impl RedbStore {
-    /// Opens the store at `path`, or makes an empty one that only its owner can read (mode 0600).
+    /// Opens the store at `path`, or creates an empty one that only its owner can read (mode 0600).
     ///
     /// It reads and checks the whole file: some tenths of a second for a million keys in the page cache.
     ///
@@ -100,7 +101,7 @@ impl RedbStore {
         &self,
         work: impl FnOnce(&Database, &mut Option<Undo>) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        // A panic under the lock is caught under it, so what a poisoned lock guards is whole.
+        // A panic under the lock is caught under it, so the state behind a poisoned lock is complete.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let Session { database, doubt } = &mut *session;
         let result = guard(&self.path, || {
@@ -116,7 +117,7 @@ impl RedbStore {
         result
     }
 
-    /// Closing writes, so it can fail as anything else; what was committed is safe by then.
+    /// Closing writes, so it can fail like any other call; commits are safe by then.
     fn close(&self, database: &mut Option<Database>) {
         let _ = guard(&self.path, || Ok(database.take().map_or(Ok(()), Database::close)?));
     }
@@ -160,7 +161,7 @@ fn database(file: File) -> Result<Database, DatabaseError> {
     builder().create_with_backend(Watched::new(FileBackend::new(file)?))
 }
 
-/// Checks all of the file, every time.
+/// Verifies the whole file, every time.
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
@@ -180,7 +181,7 @@ fn write_empty(database: Database) -> Result<(), Fault> {
     Ok(database.close()?)
 }
 
-/// Checks that the file is one of this version's, and takes back a commit that had failed.
+/// Checks that the file has this version's format, and undoes a failed commit.
 fn settle(database: &Database, doubt: &mut Option<Undo>) -> Result<(), Fault> {
     let summary = read::summary(&database.begin_read()?)?;
     if let Some(undo) = doubt.as_ref().filter(|undo| undo.commit == summary.commit) {
@@ -192,6 +193,6 @@ fn settle(database: &Database, doubt: &mut Option<Undo>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Memory for pages, written and read ones together. The state is in memory already, so nothing is
-/// read often; four times this made a commit of 100,000 keys no faster.
+/// Memory for pages, written and read ones together. The state is in memory already, so pages are
+/// rarely read; four times this made a commit of 100,000 keys no faster.
 const CACHE_BYTES: usize = 32 << 20;

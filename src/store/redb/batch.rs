@@ -1,4 +1,4 @@
-//! Writing: what one commit changes in the tables, and what it takes to change it back.
+//! Writing: the changes of one commit to the tables, and how to undo them.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::store::Change;
 
-/// For each [`Kind`] the records that are to change, `None` where one goes: in the order of the tables,
-/// in which writing them is fastest, and once for a key that changed several times.
+/// For each [`Kind`] the records to change, `None` where one is removed: in the order of the tables,
+/// which is the fastest to write, and once for a key that changed several times.
 #[derive(Default)]
 pub(super) struct Batch([BTreeMap<Vec<u8>, Option<Vec<u8>>>; Kind::ALL.len()]);
 
 impl Batch {
-    /// What `changes` come to.
+    /// The records that `changes` amount to.
     pub(super) fn of(changes: &[Change]) -> Result<Self, Fault> {
         let mut batch = Self::default();
         changes.iter().try_for_each(|change| batch.add(change))?;
         Ok(batch)
     }
 
-    /// What makes a store of an empty database.
+    /// The records that turn an empty database into a store.
     pub(super) fn format() -> Result<Self, Fault> {
         let mut batch = Self::default();
         batch.put(Kind::Meta, record::FORMAT, &record::FORMAT_VERSION)?;
@@ -69,10 +69,10 @@ impl Batch {
         Ok(())
     }
 
-    /// Writes it all, and the summary with it; returns what undoes it.
+    /// Writes all of it, including the summary; returns the undo of it.
     ///
-    /// One table is open at a time: a table that is dropped when redb panicked in opening another panics
-    /// too, and that ends the process.
+    /// Only one table is open at a time: if redb panics while opening a second table, dropping the first
+    /// panics too, and that ends the process.
     pub(super) fn write(self, transaction: &WriteTransaction) -> Result<Undo, Fault> {
         let mut summary = summary(transaction)?;
         let mut before = Vec::new();
@@ -114,7 +114,7 @@ impl Undo {
     }
 }
 
-/// What the last commit counted; nothing in a new database.
+/// The summary of the last commit; empty in a new database.
 fn summary(transaction: &WriteTransaction) -> Result<Summary, Fault> {
     match transaction.open_table(Kind::Meta.table())?.get(record::SUMMARY)? {
         Some(sealed) => record::open(Kind::Meta, record::SUMMARY, sealed.value()),
@@ -122,7 +122,7 @@ fn summary(transaction: &WriteTransaction) -> Result<Summary, Fault> {
     }
 }
 
-/// Sets the record of `key`, or removes it, and returns the one it had.
+/// Sets the record of `key`, or removes it, and returns the previous one.
 fn replace(
     table: &mut Table<'_, Bytes, Bytes>,
     key: &[u8],

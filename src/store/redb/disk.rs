@@ -1,8 +1,9 @@
-//! The file as redb sees it: a block that is not what was last read or written there is an error.
+//! The file as redb sees it: a block that differs from what was last read or written there is an error.
 //!
-//! redb verifies a file when it is opened and trusts it from then on; if somebody else, or the disk,
-//! changes it meanwhile, redb panics in places where that ends the process. Here it is found out first.
-//! It does not replace any check at opening: what a block was before it is first seen it cannot know.
+//! redb verifies a file when it is opened and trusts it from then on; if another process, or the disk,
+//! changes it meanwhile, redb panics in places where that ends the process. This module detects the
+//! change first. It does not replace any check at opening: it cannot know a block before it first sees
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +14,8 @@ use std::{
 
 use ::redb::{BackendError, StorageBackend};
 
-/// A file, or what a test puts in its place, with a checksum in memory of each block seen: some 50 bytes
-/// for 4 KiB.
+/// A file, or its replacement in a test, with a checksum in memory of each block seen: some 50 bytes for
+/// 4 KiB.
 #[derive(Debug)]
 pub(super) struct Watched<B> {
     inner: B,
@@ -26,7 +27,7 @@ impl<B: StorageBackend> Watched<B> {
         Self { inner, seen: Mutex::default() }
     }
 
-    /// No call panics while it holds the lock, so a poisoned one guards what a whole one does.
+    /// No call panics while it holds the lock, so the state behind a poisoned one is complete.
     fn seen(&self) -> MutexGuard<'_, BTreeMap<u64, u32>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -51,7 +52,7 @@ impl<B: StorageBackend> StorageBackend for Watched<B> {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        // Also the block that the end is in: its rest is zeros when the file grows again.
+        // Including the block with the end of the file: its rest is zeros when the file grows again.
         self.seen().split_off(&(len / BLOCK));
         self.inner.set_len(len)
     }
@@ -61,7 +62,7 @@ impl<B: StorageBackend> StorageBackend for Watched<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        // A write that fails leaves anything, and one of part of a block changes the block's checksum.
+        // A failed write may leave anything, and a write of part of a block changes the block's checksum.
         for block in offset / BLOCK..(offset + data.len() as u64).div_ceil(BLOCK) {
             self.seen().remove(&block);
         }
@@ -104,7 +105,7 @@ impl<B: StorageBackend> StorageBackend for Watched<B> {
     }
 }
 
-/// The blocks that lie in `bytes` from beginning to end, and their numbers.
+/// The blocks that lie completely in `bytes`, and their numbers.
 fn whole_blocks(offset: u64, bytes: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let first = offset.div_ceil(BLOCK);
     let skipped = usize::try_from(first * BLOCK - offset).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! What can go wrong in the file, before it is known which file that is.
+//! Errors of the file, before its name is known.
 
 use std::{
     any::Any,
@@ -14,7 +14,7 @@ use crate::store::StoreError;
 pub(super) enum Fault {
     /// A check failed.
     Damaged(String),
-    /// Another version of this program wrote it, in another format than the one that this version reads.
+    /// Another version of this program wrote it, in a format that this version does not read.
     Format { written: u32, read: u32 },
     /// Others than the owner may use the file; its mode.
     Exposed(u32),
@@ -57,13 +57,12 @@ impl<E: Into<redb::Error>> From<E> for Fault {
     }
 }
 
-/// Runs `work` and names the file in what goes wrong, be it a panic.
+/// Runs `work`, and adds the file's name to its error or panic.
 ///
 /// This is the last resort: redb promises to report a file that was damaged before it was opened, and
-/// what is damaged later [`Watched`](super::disk::Watched) finds. But redb has hundreds of assertions about
-/// what it reads, and a damaged file is an error like any other that must not take the process along.
-/// Unwinding is safe here because whatever fails, the caller closes the database and nothing it held is
-/// used again.
+/// [`Watched`](super::disk::Watched) detects later damage. But redb has hundreds of assertions about the
+/// data it reads; a damaged file is an error like any other and must not end the process. Unwinding is safe
+/// here: whatever fails, the caller closes the database, and none of its state is used again.
 pub(super) fn guard<T>(
     path: &Path,
     work: impl FnOnce() -> Result<T, Fault>,
@@ -83,7 +82,7 @@ fn is_locked(error: &redb::Error) -> bool {
     matches!(error, redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch)
 }
 
-/// Whether the file is not what was written to it, rather than out of reach.
+/// Whether the content of the file is wrong, rather than out of reach.
 fn is_damage(error: &redb::Error) -> bool {
     use redb::Error::{
         Corrupted, Io, TableDoesNotExist, TableIsMultimap, TableTypeMismatch,
@@ -95,15 +94,15 @@ fn is_damage(error: &redb::Error) -> bool {
         | TableIsMultimap(_)
         | TableTypeMismatch { .. }
         | TypeDefinitionChanged { .. } => true,
-        // Redb's file formats before the one that this format was first written in.
+        // Redb's file formats before the one in which this format was first written.
         UpgradeRequired(_) => true,
-        // No database at all, or one that is cut off.
+        // Not a database, or a truncated one.
         Io(error) => matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof),
         _ => false,
     }
 }
 
-/// What the beginning of a file says that redb has not made.
+/// The error for a file that redb has not created.
 const NO_STORE: &str = "this file is not a store of gossipmonger, or its beginning was overwritten";
 
 #[cfg(test)]

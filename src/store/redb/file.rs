@@ -1,4 +1,4 @@
-//! Making and opening the file: only its owner may read it, and it never has its name half made.
+//! Creating and opening the file: only its owner may read it, and it gets its name only when complete.
 
 use std::{
     ffi::OsString,
@@ -21,14 +21,14 @@ pub(super) fn open(path: &Path) -> Result<File, Fault> {
     Ok(file)
 }
 
-/// Makes a file by `fill` under another name beside it, and then gives it its own, unless another
+/// Creates a file with `fill` under another name beside it, and then renames it, unless another
 /// process was faster: then the other's file stays.
 pub(super) fn create(
     path: &Path,
     fill: impl FnOnce(File) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let draft = draft_of(path);
-    // What a process with our id left when it crashed here.
+    // Left by a process with our id that crashed here.
     let _ = fs::remove_file(&draft);
     let result = create_private(&draft)
         .map_err(Fault::from)
@@ -53,7 +53,7 @@ fn publish(draft: &Path, path: &Path) -> io::Result<()> {
         Ok(()) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         // A file system without hard links. Renaming replaces a file of the same name, so two processes
-        // that make the store in the same instant could both succeed; there is no better way there.
+        // that create the store in the same instant could both succeed; there is no better way there.
         Err(_) => fs::rename(draft, path)?,
     }
     sync_directory(path)
@@ -72,14 +72,14 @@ fn check_private(file: &File) -> Result<(), Fault> {
     if mode & !PRIVATE & 0o077 == 0 { Ok(()) } else { Err(Fault::Exposed(mode)) }
 }
 
-/// Without this a power cut may take the name back.
+/// Without this a power cut may undo the rename.
 #[cfg(unix)]
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }
 
-/// Elsewhere the directory's own access list decides who may read.
+/// On other systems the directory's own access list decides who may read.
 #[cfg(not(unix))]
 fn create_private(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path)

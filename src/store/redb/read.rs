@@ -1,4 +1,4 @@
-//! Reading: the whole state, and nothing if anything in it is wrong.
+//! Reading: the whole state, or an error if any of it is wrong.
 
 use ::redb::{ReadTransaction, ReadableTable};
 
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{protocol::revocation::Revocation, store::Stored};
 
-/// The summary, once the format is known to be this version's.
+/// The summary, after a check that the format is this version's.
 pub(super) fn summary(transaction: &ReadTransaction) -> Result<Summary, Fault> {
     let table = transaction.open_table(Kind::Meta.table())?;
     let format = table.get(record::FORMAT)?.ok_or_else(|| missing("format"))?;
@@ -20,7 +20,7 @@ pub(super) fn summary(transaction: &ReadTransaction) -> Result<Summary, Fault> {
     record::open(Kind::Meta, record::SUMMARY, summary.value())
 }
 
-/// All of the state, if all of it is right.
+/// The whole state, if all of it is correct.
 pub(super) fn load(transaction: &ReadTransaction) -> Result<Stored, Fault> {
     let expected = summary(transaction)?;
     let mut found = Summary::of_commit(expected.commit);
@@ -48,7 +48,7 @@ pub(super) fn load(transaction: &ReadTransaction) -> Result<Stored, Fault> {
     }
 }
 
-/// Shows `visit` the key and the verified bytes of each record but the summary, and counts them.
+/// Passes `visit` the key and the verified bytes of each record except the summary, and counts them.
 fn each(
     transaction: &ReadTransaction,
     kind: Kind,

@@ -1,7 +1,8 @@
-//! What the tables hold: a record per key, sealed with a checksum, and the [`Summary`] of them all.
+//! The content of the tables: a record per key, sealed with a checksum, and the [`Summary`] of them all.
 //!
 //! Everything in here is format version 1, together with the shape of the structs and the order of
-//! their fields: bincode writes nothing else. Change any of it, and [`FORMAT_VERSION`] must go up.
+//! their fields: bincode writes only these. If any of it changes, [`FORMAT_VERSION`] must be
+//! raised.
 
 use std::{
     fmt, str,
@@ -21,10 +22,10 @@ use crate::{
     store,
 };
 
-/// What this version reads and writes.
+/// The format that this version reads and writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
 
-/// Key of the format version, of kind [`Kind::Meta`] as the following.
+/// Key of the format version; of kind [`Kind::Meta`], like the following ones.
 pub(super) const FORMAT: &[u8] = b"format";
 /// Key of the [`Summary`].
 pub(super) const SUMMARY: &[u8] = b"summary";
@@ -39,7 +40,7 @@ pub(super) const LEFT: &[u8] = b"left";
 /// Key of the [`EndpointKeys`].
 pub(super) const ENDPOINT_KEYS: &[u8] = b"endpoint keys";
 
-/// How the key of a revocation begins; the whole statement follows, and the record is empty.
+/// The first bytes of the key of a revocation; the whole statement follows, and the record is empty.
 pub(super) const REVOCATION: &[u8] = b"revocation ";
 
 /// The key of a revocation.
@@ -50,7 +51,7 @@ pub(super) fn revocation(statement: &Revocation) -> Vec<u8> {
 /// Keys and records are bytes to redb.
 pub(super) type Bytes = &'static [u8];
 
-/// Which table a record is in. The number is part of its checksum.
+/// The table of a record. The number is part of its checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One of a kind, under a fixed key.
@@ -74,31 +75,30 @@ impl Kind {
     }
 }
 
-/// The account of all records but its own: an error in any of them, or a missing one, shows here.
+/// The summary of all records except its own: it reveals an error in any of them, or a missing one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(super) struct Summary {
-    /// How many commits there were.
+    /// The number of commits.
     pub(super) commit: u64,
     records: u64,
-    /// Of their checksums, modulo 2^64; unlike a checksum of checksums it can be kept up to date from
-    /// the records that change.
+    /// The sum of their checksums, modulo 2^64; unlike a checksum of checksums it can be updated from
+    /// the changed records alone.
     sum: u64,
 }
 
 impl Summary {
-    /// The account of nothing, to count what commit number `commit` left.
+    /// The summary of no records, to be filled for commit number `commit`.
     pub(super) fn of_commit(commit: u64) -> Self {
         Self { commit, ..Self::default() }
     }
 
-    /// Counts a record that is there.
+    /// Counts a record.
     pub(super) fn add(&mut self, sealed: &[u8]) {
         self.records = self.records.wrapping_add(1);
         self.sum = self.sum.wrapping_add(u64::from(seal_of(sealed)));
     }
 
-    /// Counts `after` in place of `before`, which must be right: else it would be forgotten that it was
-    /// not.
+    /// Counts `after` in place of `before`, which must be correct: otherwise its error would be lost.
     pub(super) fn replace(
         &mut self,
         kind: Kind,
@@ -152,7 +152,7 @@ where
     decode(verify(kind, key, record)?)
 }
 
-/// Decodes what [`verify`] returned.
+/// Decodes bytes that [`verify`] returned.
 pub(super) fn decode<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, Fault> {
     match bincode::borrow_decode_from_slice(bytes, BINCODE) {
         Ok((value, read)) if read == bytes.len() => Ok(value),
@@ -171,7 +171,7 @@ pub(super) fn text(key: &[u8]) -> Result<&str, Fault> {
 pub(super) struct Entry<'a> {
     version: Version,
     value: Option<&'a [u8]>,
-    /// Milliseconds since 1970, which may lie ahead.
+    /// Milliseconds since 1970, possibly in the future.
     expires: Option<i64>,
 }
 
@@ -263,12 +263,12 @@ fn checksum(kind: Kind, key: &[u8], bytes: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// The checksum a record was sealed with; 0 if it is too short to have one, which [`verify`] refuses.
+/// The checksum in a sealed record; 0 if it is too short to have one, which [`verify`] refuses.
 fn seal_of(record: &[u8]) -> u32 {
     record.first_chunk().map_or(0, |seal| u32::from_le_bytes(*seal))
 }
 
-/// Clamped to what 64 bits hold: 292 million years from 1970, either way.
+/// Clamped to 64 bits: 292 million years from 1970, in either direction.
 fn to_millis(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(to_millis(time), 1);
     }
 
-    /// If this fails, stores in the field cannot be read any more: raise the version, read both.
+    /// If this fails, existing stores become unreadable: raise the version, and read both.
     #[test]
     fn writes_format_version_1_to_the_byte() {
         let entry = store::StoredEntry {

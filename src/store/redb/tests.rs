@@ -1,4 +1,4 @@
-//! A disk that fails, and one whose power is cut: what the store makes of it, at each of its writes.
+//! A disk that fails, and one that loses power: how the store copes, at each of its writes.
 
 use std::{
     cell::RefCell,
@@ -17,7 +17,7 @@ use crate::{
     store::{Head, StoredEntry},
 };
 
-/// What redb's own checks cannot see, since redb wrote it: our account of the records.
+/// An error that redb's own checks cannot detect, since redb wrote it: our summary of the records does.
 // C98
 #[test]
 fn refuses_records_that_do_not_add_up() {
@@ -59,7 +59,7 @@ fn refuses_the_format_of_a_later_version() {
     assert!(error.to_string().contains("written in format 2"), "{error}");
 }
 
-/// The store holds on to what it knew and goes on when the disk does, wherever in a commit it failed.
+/// The store keeps its state and continues when the disk does, wherever in a commit it failed.
 // C98
 #[test]
 fn takes_back_a_commit_that_failed_anywhere() {
@@ -102,8 +102,8 @@ fn names_the_file_when_the_disk_fails() {
     assert_eq!(store.load().unwrap(), applied(1));
 }
 
-/// The power is cut at any moment, be it while the store is opened or closed: of the sectors written
-/// since the disk was last told to sync, any may be on it, or not.
+/// The power is cut at any moment, also while the store is opened or closed: of the sectors written
+/// since the last sync of the disk, any subset may be on it.
 // C98
 #[test]
 fn keeps_what_was_acknowledged_when_the_power_is_cut() {
@@ -115,7 +115,7 @@ fn keeps_what_was_acknowledged_when_the_power_is_cut() {
     for _ in 0..POWER_CUTS {
         let mut cut = random.random_range(acknowledged[0]..=writes.len());
         if random.random_bool(0.5) {
-            // Just before the disk was told to sync, when all of a commit may be there.
+            // Just before a sync of the disk, when all of a commit may be on it.
             cut += writes[cut..].iter().position(|w| matches!(w, Write::Sync)).unwrap_or(0);
         }
         let _ = fs::remove_file(&path);
@@ -131,8 +131,8 @@ fn keeps_what_was_acknowledged_when_the_power_is_cut() {
     println!("{newer} of {POWER_CUTS} with the commit that was under way");
 }
 
-/// Nothing that redb caches stands between: it reads, and copies into the next commit, what the disk
-/// made up meanwhile.
+/// redb's cache does not help: it reads the data that the disk has made up meanwhile, and copies it
+/// into the next commit.
 // C98
 #[test]
 fn serves_no_garbage_from_a_file_damaged_while_open() {
@@ -167,7 +167,7 @@ fn serves_no_garbage_from_a_file_damaged_while_open() {
     println!("refused {refused} of {}", 2 * DAMAGES);
 }
 
-/// All writes of a store that is opened twice, and after how many of them it was there and each commit
+/// All writes of a store that is opened twice, and after how many of them it existed and each commit
 /// was acknowledged.
 fn record_a_life() -> (Vec<Write>, Vec<usize>) {
     let directory = TempDir::new().unwrap();
@@ -177,7 +177,7 @@ fn record_a_life() -> (Vec<Write>, Vec<usize>) {
     for life in [1..6, 6..10] {
         let store = open(&path);
         if acknowledged.is_empty() {
-            // From its second opening on the file has its name, see `create`.
+            // From its second opening on the file has its final name, see `create`.
             acknowledged.push(DISK.with_borrow(|disk| disk.opened[1]));
         }
         for number in life {
@@ -188,7 +188,7 @@ fn record_a_life() -> (Vec<Write>, Vec<usize>) {
     (DISK.take().writes, acknowledged)
 }
 
-/// What is on the disk if the power is cut after `writes`.
+/// The content of the disk if the power is cut after `writes`.
 fn image(writes: &[Write], random: &mut StdRng) -> Vec<u8> {
     let synced = writes.iter().rposition(|write| matches!(write, Write::Sync)).unwrap_or(0);
     // Few missing sectors are as interesting as few written ones.
@@ -203,7 +203,7 @@ fn image(writes: &[Write], random: &mut StdRng) -> Vec<u8> {
             Write::Bytes(offset, bytes) => {
                 for (number, sector) in bytes.chunks(SECTOR).enumerate() {
                     let start = offset + number * SECTOR;
-                    // What lies behind the end is not in the file.
+                    // Data behind the end is not in the file.
                     if reaches() && start + sector.len() <= image.len() {
                         image[start..start + sector.len()].copy_from_slice(sector);
                     }
@@ -214,7 +214,7 @@ fn image(writes: &[Write], random: &mut StdRng) -> Vec<u8> {
     image
 }
 
-/// Loads a store after `record` was put in, or taken out, under `key` behind its back.
+/// Loads a store after `record` was inserted or removed under `key` without its knowledge.
 fn load_tampered(kind: Kind, key: &[u8], record: Option<Vec<u8>>) -> Result<Stored, StoreError> {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("store");
@@ -232,7 +232,7 @@ fn load_tampered(kind: Kind, key: &[u8], record: Option<Vec<u8>>) -> Result<Stor
     RedbStore::open(&path)?.load()
 }
 
-/// Writes garbage somewhere into the file.
+/// Writes garbage at a random place in the file.
 fn damage(path: &Path, random: &mut StdRng) {
     let mut file = fs::OpenOptions::new().write(true).open(path).unwrap();
     let length = file.metadata().unwrap().len();
@@ -244,7 +244,7 @@ fn damage(path: &Path, random: &mut StdRng) {
     file.write_all(&garbage).unwrap();
 }
 
-/// The seed is in the variable `SEED`, or new; it is printed, and so shown if the test fails.
+/// The seed is taken from the variable `SEED`, or new; it is printed, so a failed test shows it.
 fn random() -> StdRng {
     let seed = std::env::var("SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("SEED={seed}");
@@ -259,7 +259,7 @@ fn open(path: &Path) -> RedbStore {
     .unwrap()
 }
 
-/// What the next process would find.
+/// The state that the next process would find.
 fn stored_in_a_copy(path: &Path) -> Stored {
     let copy = path.with_extension("copy");
     fs::copy(path, &copy).unwrap();
@@ -290,7 +290,7 @@ fn applied(number: u64) -> Stored {
     stored
 }
 
-/// One of the things done to a file.
+/// One operation on a file.
 #[derive(Debug)]
 enum Write {
     Length(usize),
@@ -301,9 +301,9 @@ enum Write {
 #[derive(Debug, Default)]
 struct DiskState {
     writes: Vec<Write>,
-    /// How many writes there were when a file was opened.
+    /// The number of earlier writes when a file was opened.
     opened: Vec<usize>,
-    /// So many more writes are done; those after fail, as all do on a full or broken disk.
+    /// This many more writes succeed; later ones fail, as on a full or broken disk.
     fails_after: Option<usize>,
 }
 

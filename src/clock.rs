@@ -12,7 +12,7 @@ use crate::protocol::time::Time;
 pub(crate) struct Clock(Instant);
 
 impl Clock {
-    /// Starts at [`ORIGIN`], so that what happened before the start can be expressed.
+    /// Starts at [`ORIGIN`], so that times before the start can be expressed.
     pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
@@ -21,8 +21,8 @@ impl Clock {
         Time::from_origin(ORIGIN + self.0.elapsed())
     }
 
-    /// The wall clock. rustls reads it in every handshake to look at dates; what is said of the dates of
-    /// certificates has to agree with that.
+    /// The wall clock. rustls reads it in every handshake to check dates; reports about the dates of
+    /// certificates have to agree with that.
     pub(crate) fn wall() -> SystemTime {
         SystemTime::now()
     }

@@ -1,4 +1,4 @@
-//! What a node counts, for `info`, metrics and tests.
+//! The counters of a node, for `info`, metrics and tests.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::protocol::route::Counter;
 
-/// Most different reasons counted; what comes after is counted as `other`.
+/// Maximum number of different reasons; further ones are counted as `other`.
 pub const REASONS_MAX: usize = 64;
 
 /// The counters of one node; each only grows.
@@ -31,25 +31,25 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts.
+    /// Increments a counter.
     pub fn add(&self, counter: Counter, times: u64) {
         self.counts[counter as usize].fetch_add(times, Ordering::Relaxed);
     }
 
-    /// How often so far.
+    /// The present value of a counter.
     #[must_use]
     pub fn get(&self, counter: Counter) -> u64 {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }
 
-    /// Storage was busy with one message for so long.
+    /// Records how long storage was busy with one message.
     pub(crate) fn storage_step(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.longest_storage_step.fetch_max(micros, Ordering::Relaxed);
     }
 
-    /// The longest that storage was busy with one message, so the longest that all others waited for
-    /// one. The clock is that of the wall: other processes count.
+    /// The longest time that storage was busy with one message, which is the longest that all others
+    /// waited for one. It is wall-clock time, so the load of other processes counts.
     #[must_use]
     pub fn longest_storage_step(&self) -> Duration {
         Duration::from_micros(self.longest_storage_step.load(Ordering::Relaxed))

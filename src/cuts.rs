@@ -1,11 +1,11 @@
-//! Why connections with peers were last ended on purpose, for whoever asks why a peer is not there.
+//! Why connections with peers were last ended on purpose, to answer why a peer is missing.
 
 use crate::{
     latest::{LATEST_MAX, Latest},
     protocol::{id::NodeId, time::Time},
 };
 
-/// Most peers of which it is kept; beyond that the oldest is dropped.
+/// Maximum number of peers; beyond that the oldest is dropped.
 pub const CUTS_MAX: usize = LATEST_MAX;
 
 /// Why the connection with a peer was last ended on purpose, by either end.
@@ -14,11 +14,11 @@ pub const CUTS_MAX: usize = LATEST_MAX;
 pub struct Cut {
     /// When, on the monotonic clock of this node.
     pub at: Time,
-    /// Whether the peer ended it, and not this node.
+    /// Whether the peer ended it, rather than this node.
     pub by_peer: bool,
-    /// One word for it, as it is counted among the refusals.
+    /// The label under which it is counted among the refusals.
     pub label: &'static str,
-    /// What happened, for an operator. Of a peer's words no more is to be believed than of the peer.
+    /// What happened, for an operator. A peer's words are as trustworthy as the peer.
     pub reason: String,
 }
 

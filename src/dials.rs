@@ -1,5 +1,5 @@
-//! Why addresses could not be reached when they were last dialed, for those who ask why a peer or a seed
-//! is not connected.
+//! Why addresses could not be reached when they were last dialed, to answer why a peer or a seed is not
+//! connected.
 
 use std::{
     collections::BTreeMap,
@@ -10,10 +10,10 @@ use std::{
 
 use crate::{foreign, protocol::time::Time};
 
-/// Most addresses of which failures are kept; beyond that the oldest is dropped.
+/// Maximum number of addresses with failures; beyond that the oldest is dropped.
 pub const DIALED_ADDRESSES_MAX: usize = 1_024;
 
-/// Why one way to an address led nowhere.
+/// Why one path to an address failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DialFailure {
@@ -21,10 +21,10 @@ pub struct DialFailure {
     pub at: Time,
     /// The address as it was configured or advertised.
     pub address: String,
-    /// What it was resolved to; `None` if it was not.
+    /// The address that it resolved to; `None` if it did not resolve.
     pub to: Option<SocketAddr>,
-    /// The address of this node that it was dialed from; `None` if this node listens on none of that
-    /// family.
+    /// The address of this node that it was dialed from; `None` if this node listens on no address
+    /// of that family.
     pub from: Option<SocketAddr>,
     /// What happened, for an operator.
     pub reason: String,
@@ -39,7 +39,7 @@ impl fmt::Display for DialFailure {
         if let Some(from) = self.from {
             write!(f, " from {from}")?;
         }
-        // A peer that closes a connection says why in its own words.
+        // A peer that closes a connection gives the reason in its own words.
         write!(f, ": {}", foreign::escaped(&self.reason))
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Display for DialFailure {
 pub(crate) struct DialFailures(Mutex<BTreeMap<String, Vec<DialFailure>>>);
 
 impl DialFailures {
-    /// Takes what came of an attempt at these addresses: of those without a failure nothing is kept.
+    /// Records the failures of a dial of these addresses; an address without a failure is cleared.
     pub(crate) fn note(&self, addresses: &[String], failures: Vec<DialFailure>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         addresses.iter().for_each(|address| drop(kept.remove(address)));

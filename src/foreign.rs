@@ -1,4 +1,4 @@
-//! Untrusted text: it is displayed, and neither controls a terminal nor forges a line of a log.
+//! Untrusted text: it can be displayed without controlling a terminal or forging a line of a log.
 //!
 //! Text of a peer, an agent, a certificate or a file becomes a [`Foreign`] where it enters. Where text leaves for
 //! a terminal or the log, [`escaped`] and [`json_escaped`] filter all of it again.
@@ -14,13 +14,13 @@ use serde::{Deserialize, Serialize};
 pub struct Foreign(String);
 
 impl Foreign {
-    /// The text in these bytes; what is not UTF-8 becomes U+FFFD.
+    /// The text in these bytes; invalid UTF-8 becomes U+FFFD.
     #[must_use]
     pub fn lossy(bytes: &[u8]) -> Self {
         Self(String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// Its first characters, at most so many.
+    /// Its first characters, at most this many.
     #[must_use]
     pub fn cut(mut self, chars: usize) -> Self {
         if let Some((at, _)) = self.0.char_indices().nth(chars) {
@@ -29,7 +29,7 @@ impl Foreign {
         self
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! The last thing of one kind that happened with each peer, for a limited number of peers.
+//! The last event of one kind with each peer, for a limited number of peers.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::protocol::{id::NodeId, time::Time};
 
-/// Most peers of which it is kept; beyond that the oldest is dropped.
+/// Maximum number of peers; beyond that the oldest is dropped.
 pub(crate) const LATEST_MAX: usize = 1_024;
 
 /// The last one of each peer, with the time on the monotonic clock of this node.

@@ -143,7 +143,7 @@ impl Bulk {
     pub fn fed(&self, now: Time, peer: &NodeId, theirs: &Digest) -> Option<&NodeId> {
         let feed = self.feeds.get(peer).filter(|feed| feed.counts(now))?;
         let arrived = |line: &DigestEntry| (line.generation, line.max_version) >= feed.upto;
-        // A peer that was sent it and does not ask for the rest has to be sent the rest.
+        // A peer that has received it and does not ask for the rest has to be sent the rest.
         let missed = feed.asked || !theirs.get(&feed.of).is_some_and(arrived);
         missed.then_some(&feed.of)
     }

@@ -491,8 +491,8 @@ fn list_hash(leaves: &[Leaf]) -> Hash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[LIST]);
     for leaf in leaves {
-        // The version as well, though the hash covers it: a leaf beside a run is sent as its hash only, and
-        // it must not be passed off as standing elsewhere.
+        // The version as well, though the hash covers it: a leaf beside a run is sent as these two alone,
+        // and it must not be passed off as standing elsewhere.
         hasher.update(&leaf.version.0.to_le_bytes()).update(&leaf.hash.0);
     }
     Hash(*hasher.finalize().as_bytes())

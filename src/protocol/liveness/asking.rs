@@ -1,4 +1,4 @@
-//! What is asked about those who are missed: by this node, and of it.
+//! Questions about missed peers: those of this node, and those of others.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,18 +11,18 @@ pub const ASKS_PER_INTERVAL: f64 = 2.0;
 /// Most questions of others about one peer that wait to be answered.
 pub const QUESTIONS_MAX: usize = 8;
 
-/// The questions of this node, and those of others that wait to be answered.
+/// The questions of this node, and the unanswered ones of others.
 #[derive(Debug)]
 pub(super) struct Asking {
-    /// What this node has asked about those it misses.
+    /// This node's questions about the peers that it misses.
     inquiries: BTreeMap<NodeId, Inquiry>,
-    /// What others have asked and is not answered yet.
+    /// Unanswered questions of others.
     questions: BTreeMap<NodeId, Vec<Question>>,
     /// How many questions may be asked.
     asks: Bucket,
 }
 
-/// What another node asks.
+/// A question of another node.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) ask: Ask,
@@ -39,7 +39,7 @@ impl Asking {
         Self { inquiries: BTreeMap::new(), questions: BTreeMap::new(), asks }
     }
 
-    /// This node asks about a peer, unless it has done so just now, or asks too often. Says whether it
+    /// This node asks about a peer, unless it has done so just now, or asks too often. Returns whether it
     /// does. `interval`: how often a heartbeat is expected.
     pub(super) fn begin(&mut self, now: Time, node: &NodeId, interval: Duration) -> bool {
         if self.inquiries.contains_key(node) {
@@ -53,7 +53,7 @@ impl Asking {
         begins
     }
 
-    /// What this node has asked about a peer.
+    /// This node's question about a peer.
     pub(super) fn inquiry(&self, node: &NodeId) -> Option<&Inquiry> {
         self.inquiries.get(node)
     }
@@ -62,7 +62,7 @@ impl Asking {
         self.inquiries.get_mut(node)
     }
 
-    /// What this node has asked about a peer is answered.
+    /// This node's question about a peer is answered.
     pub(super) fn conclude(&mut self, node: &NodeId) {
         self.inquiries.remove(node);
     }
@@ -75,12 +75,12 @@ impl Asking {
         }
     }
 
-    /// Whether somebody has asked about a peer.
+    /// Whether another node has asked about a peer.
     pub(super) fn has_questions(&self, node: &NodeId) -> bool {
         self.questions.contains_key(node)
     }
 
-    /// What others have asked about a peer.
+    /// The questions of others about a peer.
     pub(super) fn questions_mut(&mut self, node: &NodeId) -> Option<&mut Vec<Question>> {
         self.questions.get_mut(node)
     }
@@ -90,7 +90,7 @@ impl Asking {
         self.questions.remove(node).unwrap_or_default()
     }
 
-    /// What was asked about a peer means nothing any more.
+    /// The questions about a peer have no meaning any more.
     pub(super) fn drop(&mut self, node: &NodeId) {
         self.inquiries.remove(node);
         self.questions.remove(node);

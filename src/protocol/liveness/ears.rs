@@ -9,12 +9,12 @@ use crate::protocol::{
     watch::{Scale, TICKS_PER_INTERVAL, Watch},
 };
 
-/// Those whom this node hears itself, and the connections to them.
+/// The peers that this node observes, and the connections to them.
 #[derive(Debug)]
 pub(super) struct Ears {
     node: NodeId,
     interval: Duration,
-    /// Those to be heard by this node itself; everybody until it is told whom.
+    /// The peers that this node observes; all peers until the scheduler has decided.
     observed: BTreeMap<NodeId, Watch>,
     whom: Option<Whom>,
     /// The connections there are, and which of them this end dialed.
@@ -32,7 +32,7 @@ pub(super) struct Whom {
     pub(super) witnessed: Arc<[NodeId]>,
 }
 
-/// What is to be sent: heartbeats to these, and probes to these with their numbers.
+/// The packets to send: heartbeats to these, and probes to these with their numbers.
 #[derive(Debug, Default)]
 pub(super) struct Sendings {
     pub(super) beats: Vec<NodeId>,
@@ -40,7 +40,7 @@ pub(super) struct Sendings {
 }
 
 impl Whom {
-    /// All of them, and whether this node has a voice in what becomes of each.
+    /// All of them, and whether this node has a vote on each.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, bool)> {
         let judged = self.judged.iter().map(|node| (node, true));
         judged.chain(self.witnessed.iter().map(|node| (node, false)))
@@ -48,7 +48,7 @@ impl Whom {
 }
 
 impl Ears {
-    /// Everybody is to be heard, and nobody is known.
+    /// All peers are to be observed, and none is known.
     pub(super) const fn new(node: NodeId, interval: Duration) -> Self {
         Self {
             node,
@@ -61,20 +61,19 @@ impl Ears {
         }
     }
 
-    /// Nobody is to be heard.
+    /// No peer is to be observed.
     pub(super) fn close(&mut self) {
         self.whom = Some(Whom { judged: Arc::new([]), witnessed: Arc::new([]) });
         self.observed = BTreeMap::new();
     }
 
-    /// From now on these are to be heard. Says who is heard and is none of them.
+    /// From now on these are observed. Returns the peers that were observed and are not among them.
     pub(super) fn turn_to(&mut self, whom: Whom) -> Vec<NodeId> {
         self.whom = Some(whom);
         self.observed.keys().filter(|node| self.role(node).is_none()).cloned().collect()
     }
 
-    /// Whether this node is to hear a peer itself, and if so whether it has a voice in what becomes
-    /// of it.
+    /// Whether this node observes a peer, and if so whether it has a vote on it.
     pub(super) fn role(&self, node: &NodeId) -> Option<bool> {
         match &self.whom {
             None => Some(true),
@@ -97,17 +96,17 @@ impl Ears {
         self.observed.contains_key(node)
     }
 
-    /// All who are heard, by name.
+    /// All observed peers, by name.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Watch)> {
         self.observed.iter()
     }
 
-    /// From now on a peer is heard as an earlier detector heard it.
+    /// From now on a peer is observed, with the state of an earlier detector.
     pub(super) fn insert(&mut self, node: NodeId, watch: Watch) {
         self.observed.insert(node, watch);
     }
 
-    /// From now on a peer is to be heard.
+    /// From now on a peer is observed.
     pub(super) fn listen(&mut self, now: Time, node: &NodeId, judged: bool) {
         let mut watch = Watch::new(now, self.interval, judged);
         if let Some(dialed) = self.links.get(node) {
@@ -117,12 +116,12 @@ impl Ears {
         self.spread();
     }
 
-    /// A peer is not to be heard any more.
+    /// A peer is not observed any more.
     pub(super) fn remove(&mut self, node: &NodeId) {
         self.observed.remove(node);
     }
 
-    /// There is a connection, or there is none any more.
+    /// A connection was opened or closed.
     pub(super) fn linked(&mut self, node: &NodeId, up: bool, dialed: bool) {
         if up {
             self.links.insert(node.clone(), dialed);
@@ -135,8 +134,8 @@ impl Ears {
         }
     }
 
-    /// Spreads the heartbeats that are ours to send evenly over the interval, so that a node that goes
-    /// silent is missed by somebody soon.
+    /// Spreads the heartbeats that this end sends evenly over the interval, so that a node that falls silent
+    /// is soon missed by some neighbour.
     pub(super) fn spread(&mut self) {
         let ours = || self.observed.values().filter(|watch| watch.is_ours_to_beat()).count();
         let count = ours().max(1) as u64;
@@ -154,7 +153,7 @@ impl Ears {
         self.few
     }
 
-    /// Whether more than half of those that this node is to hear are silent together.
+    /// Whether more than half of the peers that this node observes are silent together.
     pub(super) fn is_isolated(&self) -> bool {
         let heard = || self.observed.values().filter(|watch| watch.is_heard());
         let (all, missing) = (heard().count(), heard().filter(|watch| watch.is_missing()).count());
@@ -166,13 +165,13 @@ impl Ears {
         self.observed.get(node).is_some_and(Watch::is_missing)
     }
 
-    /// Those who are missed.
+    /// The missed peers.
     pub(super) fn missed(&self) -> Vec<NodeId> {
         let missed = self.observed.iter().filter(|(_, watch)| watch.is_missing());
         missed.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Looks at all who are to be heard. `asks`: whether a peer is asked for, if it is missed.
+    /// Checks all observed peers. `asks`: whether to ask about a peer, if it is missed.
     pub(super) fn look(
         &mut self,
         now: Time,
@@ -182,8 +181,8 @@ impl Ears {
     ) -> Sendings {
         let mut sendings = Sendings::default();
         for (node, watch) in &mut self.observed {
-            // The dead as well: if we are wrong about one and fell silent ourselves, it would be
-            // wrong about us next. But nobody asks for them.
+            // The dead as well: if we are wrong about one because we fell silent ourselves, it would be wrong
+            // about us next. But no questions are asked about them.
             let due = watch.tick(now, ticks.clone(), self.probes + 1, scale);
             if due.beat {
                 sendings.beats.push(node.clone());
@@ -196,7 +195,7 @@ impl Ears {
         sendings
     }
 
-    /// Those who are heard for the sake of their datacenter, and are not from now on.
+    /// The peers that are heard on behalf of their datacenter and have fallen silent.
     pub(super) fn fall_silent(
         &mut self,
         now: Time,
@@ -207,7 +206,7 @@ impl Ears {
         self.observed.iter_mut().filter_map(silent)
     }
 
-    /// When somebody has to be looked at before the next tick.
+    /// When a peer has to be checked before the next tick.
     pub(super) fn next_look(&self, scale: &Scale) -> Option<Time> {
         self.observed.values().filter_map(|watch| watch.next_look(scale)).min()
     }
@@ -218,5 +217,5 @@ impl Ears {
     }
 }
 
-/// Up to so many peers are sent heartbeats by both ends of an edge.
+/// Up to this many peers both ends of an edge send heartbeats.
 const FEW_MAX: usize = 4;

@@ -4,28 +4,28 @@ use std::time::Duration;
 
 use crate::protocol::{time::Time, watch::TICKS_PER_INTERVAL};
 
-/// How slow a node may find itself at most (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018,
-/// section IV-A).
+/// How slow a node may consider itself at most (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018, section
+/// IV-A).
 pub const HEALTH_MAX: u32 = 8;
 
-/// How slow this node finds itself: it is as patient with others as it is slow.
+/// How slow this node considers itself: the slower it is, the more patient it is with others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Health {
     interval: Duration,
     score: u32,
     /// When it last changed.
     since: Time,
-    /// For how long this process stood still lately, and until when that counts.
+    /// How long this process stood still recently, and until when that counts.
     stall: (Duration, Time),
 }
 
 impl Health {
-    /// It is as it should be.
+    /// It is normal.
     pub(super) const fn new(interval: Duration) -> Self {
         Self { interval, score: 0, since: Time::ZERO, stall: (Duration::ZERO, Time::ZERO) }
     }
 
-    /// 0 is as it should be.
+    /// 0 is normal.
     pub(super) const fn score(&self) -> u32 {
         self.score
     }
@@ -34,7 +34,7 @@ impl Health {
         u8::try_from(self.score).unwrap_or(u8::MAX)
     }
 
-    /// For how long this process stood still lately.
+    /// How long this process stood still recently.
     pub(super) fn stall(&self, now: Time) -> Duration {
         if now <= self.stall.1 { self.stall.0 } else { Duration::ZERO }
     }
@@ -47,7 +47,7 @@ impl Health {
         }
     }
 
-    /// It is slower than it found itself. Once in a tick is enough.
+    /// It is slower than it considered itself. Once in a tick is enough.
     pub(super) fn fall_ill(&mut self, now: Time) {
         let tick = self.interval / TICKS_PER_INTERVAL;
         if self.score > 0 && now.since(self.since) < tick {
@@ -66,5 +66,5 @@ impl Health {
     }
 }
 
-/// For so many intervals a stall is told with every verdict.
+/// For this many intervals a stall is reported with every verdict.
 const STALL_MEMORY: u32 = 10;

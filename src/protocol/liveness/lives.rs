@@ -1,4 +1,4 @@
-//! What is thought of each peer.
+//! The state of each peer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,19 +15,19 @@ use crate::protocol::{
     verdict::{Level, Verdict},
 };
 
-/// What is thought of everybody, and who is looked at again since it is thought.
+/// The states of all peers, and the peers that have to be checked again because of them.
 #[derive(Debug, Default)]
 pub(super) struct Lives {
     pub(super) peers: BTreeMap<NodeId, Peer>,
-    /// Dead or left, to be forgotten some day.
+    /// Dead or left, to be forgotten later.
     gone: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
-    /// Heard here though others accuse them, which they have not refuted.
+    /// Heard here though others accuse them, and not yet refuted by them.
     pub(super) defied: BTreeSet<NodeId>,
-    /// Heard here in a life that storage does not know yet.
+    /// Heard here in a generation that storage does not know yet.
     pub(super) ahead: BTreeMap<NodeId, Ahead>,
     histories: BTreeMap<NodeId, Arc<History>>,
-    /// Whose life is not as it was when the changes were last taken.
+    /// Peers whose state has changed since the changes were last taken.
     pub(super) changed: BTreeSet<NodeId>,
 }
 
@@ -42,19 +42,19 @@ pub(super) struct Peer {
     pub(super) retired: bool,
 }
 
-/// What storage says of a peer that this node has heard in a later life.
+/// What storage knows of a peer that this node has heard in a later generation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     pub(super) generation: Generation,
     pub(super) incarnation: u32,
     pub(super) level: Level,
     pub(super) left: bool,
-    /// When the later life was last heard.
+    /// When the later generation was last heard.
     pub(super) heard: Time,
 }
 
 impl Lives {
-    /// All of these are live, by what others say, and nobody else is known.
+    /// All of these are live, according to others, and no other peer is known.
     pub(super) fn reset(
         &mut self,
         now: Time,
@@ -66,7 +66,7 @@ impl Lives {
         self.ahead.clear();
     }
 
-    /// Takes over what was thought of a peer. Says whether it is gone.
+    /// Takes over the state of a peer. Returns whether it is gone.
     pub(super) fn restore(
         &mut self,
         node: &NodeId,
@@ -100,12 +100,12 @@ impl Lives {
         self.changed.insert(node);
     }
 
-    /// What is thought of a peer.
+    /// The state of a peer.
     pub(super) fn get(&self, node: &NodeId) -> Option<&Peer> {
         self.peers.get(node)
     }
 
-    /// Whether somebody is gone, or is looked at again for another reason than that it is suspected.
+    /// Whether any peer is gone, or is checked again for another reason than a suspicion.
     pub(super) fn are_at_rest(&self) -> bool {
         self.gone.is_empty() && self.defied.is_empty() && self.ahead.is_empty()
     }
@@ -119,12 +119,12 @@ impl Lives {
         self.peers.get(node).is_some_and(|peer| peer.state == PeerState::Suspect)
     }
 
-    /// Those who are suspected.
+    /// The suspects.
     pub(super) const fn suspects(&self) -> &BTreeSet<NodeId> {
         &self.suspects
     }
 
-    /// Changes the state of a peer. Returns the one before, if that was another.
+    /// Changes the state of a peer. Returns the former one, if it was another.
     pub(super) fn enter(&mut self, now: Time, node: &NodeId, next: PeerState) -> Option<PeerState> {
         let peer = self.peers.get_mut(node)?;
         let before = peer.state;
@@ -146,17 +146,17 @@ impl Lives {
         Some(before)
     }
 
-    /// The last changes of what is thought of a peer.
+    /// The latest state transitions of a peer.
     pub(super) fn history(&self, node: &NodeId) -> Option<&Arc<History>> {
         self.histories.get(node)
     }
 
-    /// Keeps a change of what is thought of a peer.
+    /// Records a state transition of a peer.
     pub(super) fn remember(&mut self, node: &NodeId, transition: Transition) {
         Arc::make_mut(self.histories.entry(node.clone()).or_default()).push(transition);
     }
 
-    /// Keeps what a peer has done beside the changes of what is thought of it.
+    /// Records an offence of a peer beside its state transitions.
     pub(super) fn note(&mut self, now: Time, node: &NodeId, cause: Cause, deed: Arc<str>) {
         let Some(peer) = self.peers.get(node) else { return };
         let reason = Arc::new(Reason { deed: Some(deed), ..Reason::of(cause) });
@@ -165,14 +165,14 @@ impl Lives {
         self.changed.insert(node.clone());
     }
 
-    /// It may be that others say of a peer what this node does not believe.
+    /// Others may report a state of a peer that this node does not accept.
     pub(super) fn note_defiance(&mut self, node: &NodeId) {
         if self.peers.get(node).is_some_and(Peer::is_defied) {
             self.defied.insert(node.clone());
         }
     }
 
-    /// Who agreed on the suspicion.
+    /// The observers that agreed on the suspicion.
     pub(super) fn suspected_by(&self, node: &NodeId) -> Arc<[NodeId]> {
         let last = self.histories.get(node).and_then(|history| history.last_change());
         last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
@@ -181,7 +181,7 @@ impl Lives {
     /// Takes time out of the waiting.
     pub(super) fn excuse(&mut self, stalled: Duration, now: Time) {
         self.ahead.values_mut().for_each(|ahead| ahead.heard = (ahead.heard + stalled).min(now));
-        // A suspect could not be heard to refute that.
+        // A suspect could not be heard, and so could not refute that.
         for node in &self.suspects {
             let Some(peer) = self.peers.get_mut(node) else { continue };
             peer.since = (peer.since + stalled).min(now);
@@ -189,8 +189,8 @@ impl Lives {
         }
     }
 
-    /// Those who have been gone for long, and their generation: to be forgotten after all of the time,
-    /// and after half of it no longer told of, which is said once.
+    /// The peers that have been gone for long, and their generations: to be forgotten after all of the time,
+    /// and to be left out of digests after half of it, which is returned once.
     pub(super) fn age(
         &mut self,
         now: Time,
@@ -211,10 +211,10 @@ impl Lives {
     }
 }
 
-/// What becomes of a peer that has been gone for long.
+/// The next step for a peer that has been gone for long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aged {
-    /// It is no longer told of.
+    /// It is left out of digests.
     Retire,
     /// It is forgotten.
     Forget,
@@ -236,7 +236,7 @@ impl Peer {
         matches!(self.state, PeerState::Dead | PeerState::Left)
     }
 
-    /// Whether others accuse it and this node thinks better of it.
+    /// Whether others accuse it and this node considers it in a better state.
     pub(super) fn is_defied(&self) -> bool {
         match self.level {
             Level::Alive => false,
@@ -245,7 +245,7 @@ impl Peer {
         }
     }
 
-    /// What it is by what others accuse it of, if they do.
+    /// Its state according to the accusation of others, if there is one.
     pub(super) const fn accused_as(&self) -> Option<PeerState> {
         match self.level {
             Level::Alive => None,
@@ -254,14 +254,14 @@ impl Peer {
         }
     }
 
-    /// What storage says of it, as long as nothing else was heard.
+    /// What storage knows of it, as long as nothing else was heard.
     pub(super) fn as_told(&self) -> Ahead {
         let Self { generation, incarnation, level, .. } = *self;
         let left = self.state == PeerState::Left;
         Ahead { generation, incarnation, level, left, heard: Time::ZERO }
     }
 
-    /// What to accuse it of: what it has refuted already is not said again.
+    /// The verdict of an accusation: one that it has refuted already is not repeated.
     pub(super) fn accusation(&self, level: Level) -> (Generation, Verdict) {
         let incarnation = Incarnation(self.incarnation.into());
         (self.generation, Verdict { incarnation, level })

@@ -11,11 +11,11 @@ pub(super) struct Ticks {
     last: Option<Time>,
     /// When a wake-up was asked for.
     armed: Option<Time>,
-    /// How long after the last tick the next one was to come.
+    /// The planned time between the last tick and the next one.
     expected: Duration,
-    /// The tick that comes next, counted from the origin.
+    /// The next tick, counted from the origin.
     next: u64,
-    /// The transport looks at its connections once in a tick, and says when it has.
+    /// The transport looks at its connections once in a tick, and reports when it has.
     looked_after: bool,
 }
 
@@ -43,7 +43,7 @@ impl Ticks {
         self.looked_after = true;
     }
 
-    /// Everything up to now is taken into account.
+    /// The time up to now is taken into account.
     pub(super) const fn reached(&mut self, now: Time) {
         self.last = Some(now);
     }
@@ -62,8 +62,8 @@ impl Ticks {
         self.next = self.number(now) + 1;
     }
 
-    /// For how long this process itself stood still: it could not hear anybody then, so nobody's
-    /// silence counts.
+    /// How long this process itself stood still: it could not hear any peer then, so the silence of peers in
+    /// that time does not count.
     pub(super) fn stalled(&self, now: Time) -> Option<Duration> {
         let late = now.since(self.last? + self.expected);
         (late >= STALL_MIN).then_some(late)
@@ -74,21 +74,22 @@ impl Ticks {
         self.armed = Some(now);
     }
 
-    /// How long to wait until the next call, if it has to be asked for. `look`: when a peer has to be
-    /// looked at before the next tick.
+    /// How long to wait until the next call, if it has to be requested. `look`: when a peer has to be checked
+    /// before the next tick.
     pub(super) fn wait(&mut self, now: Time, look: Option<Time>) -> Option<Duration> {
         let tick = self.interval / TICKS_PER_INTERVAL;
         let elapsed = tick.as_micros().max(1);
         let into = Duration::from_micros((now.since_origin().as_micros() % elapsed) as u64);
         let look = look.map(|at| at.since(now).max(WAIT_MIN));
-        // Whoever looks at the connections says when it has: the clock here only stands in for it.
+        // The transport, which looks at the connections, reports when it has: the clock here only stands in
+        // for it.
         let regular = if self.looked_after { tick + tick / 2 } else { tick - into };
         self.expected = look.unwrap_or(regular).min(regular).max(WAIT_MIN);
         let wait = match look {
             None if self.looked_after => self.interval,
             _ => self.expected,
         };
-        // One that is on its way is as good, as long as it is not too late.
+        // A call that is under way is as good, unless it is too late.
         let pending = self.armed.is_some_and(|at| at > now && at <= now + wait);
         if pending {
             return None;

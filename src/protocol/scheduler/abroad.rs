@@ -1,4 +1,4 @@
-//! Whom this node hears in other datacenters, and which of these cannot be reached.
+//! The peers in other datacenters that this node hears, and the datacenters that are unreachable.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,17 +19,17 @@ use crate::protocol::{
 #[derive(Debug)]
 pub(super) struct Abroad {
     datacenters: Datacenters,
-    /// Who is not heard, of those whom this node only listens to; and if another one of that datacenter
-    /// has answered since, from when on this one's silence counts by itself.
+    /// The peers that this node only listens to and that are silent; and, if another node of that datacenter
+    /// has answered since, the time from which the silence counts by itself.
     missed: BTreeMap<NodeId, Option<Time>>,
-    /// Whom this node hears in other datacenters may have changed, or who is to be heard.
+    /// The peers in other datacenters that this node hears, or has to hear, may have changed.
     heard_changed: bool,
-    /// Who is there, or what they say they are cut off from.
+    /// The members, or their reports of lost contact.
     members_changed: bool,
 }
 
 impl Abroad {
-    /// All datacenters can be reached.
+    /// All datacenters are reachable.
     pub(super) fn new(gossip_interval: Duration) -> Self {
         Self {
             datacenters: Datacenters::new(gossip_interval),
@@ -49,12 +49,12 @@ impl Abroad {
         self.members_changed = true;
     }
 
-    /// The datacenters that cannot be reached.
+    /// The unreachable datacenters.
     pub(super) const fn unreachable(&self) -> &Arc<BTreeSet<Datacenter>> {
         self.datacenters.unreachable()
     }
 
-    /// From which datacenters this node has said that it is cut off.
+    /// The datacenters with which this node has reported lost contact.
     pub(super) const fn told(&self) -> &BTreeSet<Datacenter> {
         self.datacenters.told()
     }
@@ -68,17 +68,17 @@ impl Abroad {
         self.datacenters.is_at_rest() && self.missed.is_empty()
     }
 
-    /// Who is there may have changed.
+    /// The members may have changed.
     pub(super) const fn members_changed(&mut self, changed: bool) {
         self.members_changed |= changed;
     }
 
-    /// Whom this node hears, or is to hear, may have changed.
+    /// The peers that this node hears, or has to hear, may have changed.
     pub(super) const fn hearing_changed(&mut self, changed: bool) {
         self.heard_changed |= changed;
     }
 
-    /// Whether that is to be looked at.
+    /// Whether that has to be examined.
     pub(super) const fn has_hearing_changed(&self) -> bool {
         self.heard_changed
     }
@@ -88,7 +88,7 @@ impl Abroad {
         self.heard_changed |= !self.missed.is_empty();
     }
 
-    /// A peer says from which datacenters it is cut off.
+    /// A peer reports with which datacenters it has lost contact.
     pub(super) fn said(&mut self, peer: NodeId, from: BTreeSet<Datacenter>) {
         self.datacenters.said(peer, from);
         self.members_changed = true;
@@ -105,7 +105,7 @@ impl Abroad {
         self.missed.remove(node);
     }
 
-    /// What was missed says nothing any more.
+    /// Earlier misses have no meaning any more.
     pub(super) fn interrupt(&mut self) {
         self.missed.clear();
         self.heard_changed = true;
@@ -121,14 +121,14 @@ impl Abroad {
         self.missed.contains_key(node)
     }
 
-    /// Whether a peer is missed though another one there has answered for long enough.
+    /// Whether a peer is missed though another node there has answered for long enough.
     pub(super) fn misses_alone(&self, node: &NodeId, now: Time) -> bool {
         self.missed.get(node).copied().flatten().is_some_and(|from| from <= now)
     }
 
     /// A peer that this node only listens to is not heard any more.
     pub(super) fn miss(&mut self, node: NodeId, members: &Members) {
-        // It may have answered before another one's silence was to count, and is silent itself now.
+        // It may have answered before the silence of another one was to count, and be silent itself now.
         let place = members.place(&node);
         for (other, from) in &mut self.missed {
             if members.place(other) == place {
@@ -155,7 +155,7 @@ impl Abroad {
         self.datacenters.answered(now, members.overlay().name(place));
         for (other, from) in &mut self.missed {
             if members.place(other) == Some(place) {
-                // After a cut they do not all answer at the same moment.
+                // After a network cut they do not all answer at the same moment.
                 from.get_or_insert(now + interval * ANSWER_PATIENCE);
             }
         }
@@ -177,8 +177,7 @@ impl Abroad {
         self.datacenters.bridged(now, &heard);
     }
 
-    /// Time passes. Says from which datacenters this node is cut off, if these are not the same as
-    /// before.
+    /// Time passes. Returns the datacenters with which this node has lost contact, if the set has changed.
     pub(super) fn tick(&mut self, now: Time, members: &Members) -> Option<BTreeSet<Datacenter>> {
         let overlay = members.overlay();
         let single = |name: &Datacenter| {
@@ -189,7 +188,7 @@ impl Abroad {
         severed
     }
 
-    /// Says which datacenters cannot be reached any more, and which can again.
+    /// Returns the datacenters that have become unreachable, and those that are reachable again.
     pub(super) fn assess(
         &mut self,
         members: &Members,
@@ -202,8 +201,8 @@ impl Abroad {
         (!lost.is_empty() || !found.is_empty()).then_some((lost, found))
     }
 
-    /// The datacenters where somebody else is to be tried, and who is to be tried again: where no
-    /// neighbour is heard, and where one of two is missed.
+    /// The datacenters where other nodes are to be tried, and the peers to be tried again: where no neighbour
+    /// is heard, and where one of two is missed.
     pub(super) fn doubted(
         &self,
         now: Time,
@@ -228,5 +227,5 @@ impl Abroad {
     }
 }
 
-/// Rounds that the other one of two is given to answer, when one has.
+/// Rounds for the other one of two to answer, when one has.
 const ANSWER_PATIENCE: u32 = 2;

@@ -1,4 +1,4 @@
-//! When somebody is tried who is no neighbour: a seed, or some live peer far away.
+//! When to try nodes that are not neighbours: a seed, or a live peer far away.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use rand::{RngExt, rngs::SmallRng};
 
 use crate::protocol::{id::NodeId, time::Time};
 
-/// When somebody far away is tried next.
+/// When a peer far away is tried next.
 #[derive(Debug)]
 pub(super) struct Islands {
     next_seed: Time,
     next_distant: Time,
-    /// Who is being asked although it is no neighbour.
+    /// The peers that are being asked although they are not neighbours.
     distant: Option<NodeId>,
 }
 
@@ -45,7 +45,7 @@ impl Islands {
         due
     }
 
-    /// Whether somebody far away is to be tried now. `interval`: the time between two rounds.
+    /// Whether a peer far away is to be tried now. `interval`: the time between two rounds.
     pub(super) fn is_distant_due(
         &mut self,
         now: Time,
@@ -59,17 +59,17 @@ impl Islands {
         due
     }
 
-    /// Whether somebody is being asked although it is no neighbour.
+    /// Whether a peer is being asked although it is not a neighbour.
     pub(super) const fn is_asking(&self) -> bool {
         self.distant.is_some()
     }
 
-    /// This peer is asked although it is no neighbour.
+    /// This peer is asked although it is not a neighbour.
     pub(super) fn ask(&mut self, node: NodeId) {
         self.distant = Some(node);
     }
 
-    /// An exchange with a peer has ended. Says whether it was asked although it is no neighbour.
+    /// An exchange with a peer has ended. Returns whether it was asked although it is not a neighbour.
     pub(super) fn ended(&mut self, node: &NodeId) -> bool {
         self.distant.take_if(|distant| distant == node).is_some()
     }
@@ -79,5 +79,5 @@ fn distant_interval(gossip: Duration, rng: &mut SmallRng) -> Duration {
     (gossip * DISTANT_INTERVALS).mul_f64(rng.random_range(0.75..1.25))
 }
 
-/// A live peer that is no neighbour is asked once in so many rounds: once a minute by default.
+/// A live peer that is not a neighbour is asked once in this many rounds: once a minute by default.
 const DISTANT_INTERVALS: u32 = 60;

@@ -1,4 +1,4 @@
-//! Who is there, and where.
+//! The members, and their datacenters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +8,16 @@ use crate::protocol::{
     route::Reach,
 };
 
-/// What is known of a peer. There may be ten thousand of them.
+/// The known state of a peer. There may be ten thousand of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
     pub(super) datacenter: DatacenterIndex,
-    /// `None`: nobody has said yet.
+    /// `None`: not reported yet.
     pub(super) reach: Option<Reach>,
     pub(super) suspected: bool,
 }
 
-/// All peers, and where they are in the overlay.
+/// All peers, and their places in the overlay.
 #[derive(Debug)]
 pub(super) struct Members {
     peers: BTreeMap<NodeId, Peer>,
@@ -26,19 +26,19 @@ pub(super) struct Members {
     overlay: Overlay,
 }
 
-/// What follows from a change of what is known of a peer.
+/// The consequences of a change of the known state of a peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Changed {
     /// Its place among the members.
     pub(super) site: bool,
-    /// Who the neighbours are.
+    /// The neighbours.
     pub(super) neighbours: bool,
-    /// Whether the silence of those of a datacenter means something else: it has few.
+    /// Whether the silence of the nodes of a datacenter gets another meaning: it has few nodes.
     pub(super) few: bool,
 }
 
 impl Members {
-    /// Nobody is known.
+    /// No peer is known.
     pub(super) fn new(node: NodeId, datacenter: Datacenter) -> Self {
         Self {
             peers: BTreeMap::new(),
@@ -48,7 +48,7 @@ impl Members {
         }
     }
 
-    /// All of these are live, and nobody else is known.
+    /// All of these are live, and no other peer is known.
     pub(super) fn reset(&mut self, members: impl Iterator<Item = (NodeId, Datacenter)>) {
         let Self { overlay, peers, .. } = self;
         let mut met = |(node, datacenter): (NodeId, Datacenter)| {
@@ -133,7 +133,7 @@ impl Members {
         }
     }
 
-    /// Changes what is known of a peer, and where it is in the overlay.
+    /// Changes the known state of a peer, and its place in the overlay.
     pub(super) fn change(&mut self, node: &NodeId, change: impl FnOnce(&mut Peer)) -> Changed {
         let Some(peer) = self.peers.get_mut(node) else { return Changed::default() };
         let before = *peer;
@@ -150,7 +150,7 @@ impl Members {
         let members =
             || peers.iter().filter_map(|(node, peer)| peer.site().map(|site| (node, site)));
         let neighbours = overlay.update(node, before.site(), after.site(), members);
-        // Of the last few of a datacenter silence means something else.
+        // The silence of the last few nodes of a datacenter has another meaning.
         let counted = before.site().is_some() != after.site().is_some();
         let few = |at| at != Overlay::HOME && overlay.members(at) <= FELLOWS_MIN;
         let moved = before.datacenter != after.datacenter;

@@ -1,4 +1,4 @@
-//! When the rounds are, and what this process has time for in them.
+//! The times of the rounds, and how much this process has time for in them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub(super) struct Rounds {
     interval: Duration,
     next: Time,
     begun: bool,
-    /// The last round began much later than it was to.
+    /// The last round began much later than planned.
     late: bool,
     /// Links that may still be compared at once in this round.
     at_once: usize,
@@ -39,7 +39,7 @@ impl Rounds {
         if now < self.next {
             return false;
         }
-        // Who cannot keep its own time has no time for what can wait.
+        // A node that is late for its own rounds has no time for work that can wait.
         self.late = now.since(self.next) > self.interval / LATE;
         self.next = self.following(now, rng);
         self.begun = true;
@@ -52,7 +52,7 @@ impl Rounds {
         if !self.begun {
             return now + self.interval.mul_f64(rng.random_range(0.5..1.0));
         }
-        // A stalled process does not make up for the rounds it missed.
+        // A stalled process does not repeat the rounds it missed.
         let next = self.next + self.interval;
         if next > now { next } else { now + self.interval }
     }
@@ -62,7 +62,7 @@ impl Rounds {
         self.next = self.next.min(at);
     }
 
-    /// Whether the last round began much later than it was to.
+    /// Whether the last round began much later than planned.
     pub(super) const fn is_late(&self) -> bool {
         self.late
     }
@@ -77,7 +77,7 @@ impl Rounds {
         self.at_once -= count;
     }
 
-    /// When the round so many rounds after the next one is.
+    /// The time of the round that is this many rounds after the next one.
     pub(super) fn after(&self, rounds: u32) -> Time {
         self.next + self.interval * rounds
     }

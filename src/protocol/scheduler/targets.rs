@@ -1,4 +1,4 @@
-//! Whom exchanges are under way with, and whom they have failed with.
+//! The peers with which exchanges are under way, and those with which exchanges have failed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,17 +9,17 @@ use rand::{RngExt, rngs::SmallRng};
 
 use crate::protocol::{id::NodeId, route::Target, time::Time};
 
-/// Most exchanges of one node's own making under way at once.
+/// Most exchanges under way at once that the node itself began.
 pub const IN_FLIGHT_MAX: usize = 64;
 
-/// What came of exchanges, by whom they were begun with.
+/// The results of exchanges, by the peers with which they were begun.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
     in_flight: BTreeMap<Target, Time>,
     failures: BTreeMap<Target, Failures>,
-    /// Which node answered at an address, this one included, and when.
+    /// The node that answered at an address, possibly this one, and when.
     answered: BTreeMap<String, (NodeId, Time)>,
-    /// Where those were who are forgotten, the last ones: they may have forgotten us as well.
+    /// The last known addresses of the peers that were forgotten last: they may have forgotten us as well.
     remembered: VecDeque<(NodeId, String)>,
 }
 
@@ -27,16 +27,16 @@ pub(super) struct Targets {
 struct Failures {
     count: u32,
     last: Time,
-    /// Part of the wait that is waited, so that nodes that failed together try apart.
+    /// The random share of the wait, so that nodes that failed together try at different times.
     jitter: f64,
 }
 
-/// What the wait after a failure is measured by.
+/// The unit of the wait after a failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Time between two rounds.
     pub(super) interval: Duration,
-    /// Too few peers are live, or there is no connection: a seed may be all there is.
+    /// Too few peers are live, or there is no connection: a seed may be the only way.
     pub(super) short: bool,
 }
 
@@ -64,12 +64,12 @@ impl Targets {
         self.in_flight.contains_key(target)
     }
 
-    /// Exchanges that nobody reported the end of do not count any more.
+    /// Exchanges whose end was not reported do not count any more.
     pub(super) fn expire(&mut self, now: Time, timeout: Duration) {
         self.in_flight.retain(|_, begun| now.since(*begun) < timeout);
     }
 
-    /// Nobody will report the end of any exchange.
+    /// The ends of the exchanges under way will not be reported.
     pub(super) fn interrupt(&mut self) {
         self.in_flight.clear();
     }
@@ -84,12 +84,12 @@ impl Targets {
         self.answered.insert(address, (node, now));
     }
 
-    /// Which node answered at an address last, and when.
+    /// The node that answered at an address last, and when.
     pub(super) fn answerer(&self, address: &str) -> Option<&(NodeId, Time)> {
         self.answered.get(address)
     }
 
-    /// Whether somebody has ever answered at an address.
+    /// Whether any node has ever answered at an address.
     pub(super) fn has_answered(&self, address: &str) -> bool {
         self.answered.contains_key(address)
     }
@@ -117,7 +117,7 @@ impl Targets {
         self.failures.remove(&Target::Peer(node.clone()));
     }
 
-    /// Two that have forgotten each other would not meet again if no seed is there any more.
+    /// Two nodes that have forgotten each other would not meet again if all seeds are gone.
     pub(super) fn remember(&mut self, node: &NodeId, addresses: Vec<String>, seeds: &[String]) {
         self.remembered.retain(|(known, _)| known != node);
         self.remembered.extend(addresses.into_iter().map(|address| (node.clone(), address)));
@@ -130,12 +130,12 @@ impl Targets {
         }
     }
 
-    /// Where those were who are forgotten.
+    /// The last known addresses of the forgotten peers.
     pub(super) fn remembered(&self) -> impl Iterator<Item = &String> {
         self.remembered.iter().map(|(_, address)| address)
     }
 
-    /// Whether nothing is under way with it, and it has not failed lately.
+    /// Whether no exchange with it is under way, and none has failed recently.
     pub(super) fn is_free(&self, now: Time, target: &Target, pace: Pace) -> bool {
         !self.in_flight.contains_key(target)
             && self
@@ -162,7 +162,7 @@ impl Failures {
 const REMEMBERED_MAX: usize = 64;
 /// A peer that fails is tried again after at most 4 rounds.
 const PEER_DOUBLINGS_MAX: u32 = 2;
-/// A seed that fails is tried again after at most 4 rounds while too few peers are live, since it
-/// may be all there is, and after at most 32 rounds otherwise.
+/// A seed that fails is tried again after at most 4 rounds while too few peers are live, since it may be the
+/// only way, and after at most 32 rounds otherwise.
 const NEEDED_SEED_DOUBLINGS_MAX: u32 = 2;
 const SEED_DOUBLINGS_MAX: u32 = 5;

@@ -10,15 +10,15 @@ use bincode::{
 
 use super::symbol::Symbol;
 
-/// How many cells are kept up to date with every change: 128 are enough to find about 85
-/// differences, and a change touches nine of them.
+/// How many cells are updated with every change: 128 are enough to find about 85 differences, and a change
+/// touches nine of them.
 pub const CELLS_CACHED: usize = 128;
 /// How many cells open a reconciliation: enough for 20 differences in every second case.
 pub const CELLS_FIRST: usize = 32;
 /// How many more are asked for at least.
 pub const CELLS_MORE: usize = 8;
-/// Most cells of one sketch: enough for about 3,000 differences in 62 KB, a fourth of the digest of
-/// 10,000 lines that is sent instead if they are not.
+/// Most cells of one sketch: enough for about 3,000 differences in 62 KB, a fourth of the digest of 10,000
+/// lines that is sent instead if they are not.
 pub const CELLS_MAX: usize = 4_096;
 /// Most cells of one message.
 pub const CELLS_PER_MESSAGE_MAX: usize = 512;
@@ -28,11 +28,11 @@ pub const CELLS_PER_MESSAGE_MAX: usize = 512;
 pub struct Cell {
     /// The exclusive or of their ids.
     pub ids: u32,
-    /// The exclusive or of their states; the upper 16 bits are zero.
+    /// The exclusive or of their contents; the upper 16 bits are zero.
     pub states: u64,
     /// The exclusive or of their checks.
     pub checks: u32,
-    /// How many they are; in a difference those of the peer less ours.
+    /// Their number; in a difference those of the peer less ours.
     pub count: i64,
 }
 
@@ -57,7 +57,7 @@ impl Cell {
         self.ids == 0 && self.states == 0 && self.checks == 0 && self.count == 0
     }
 
-    /// Puts a symbol in `count` times: once, or takes it out once with -1.
+    /// Adds a symbol `count` times: once, or takes it out once with -1.
     pub(super) const fn add(&mut self, symbol: Symbol, check: u64, count: i64) {
         self.ids ^= symbol.id;
         self.states ^= symbol.state;
@@ -65,8 +65,7 @@ impl Cell {
         self.count = self.count.wrapping_add(count);
     }
 
-    /// What is in it and not in the other, or the other way round. A count from the wire may be
-    /// anything, so it wraps.
+    /// The symbols that are in exactly one of the two. A count from the wire may be any number, so it wraps.
     pub(super) const fn difference(&self, other: &Self) -> Self {
         Self {
             ids: self.ids ^ other.ids,
@@ -92,7 +91,7 @@ const fn short(check: u64) -> u32 {
     (check >> 32) as u32
 }
 
-/// How many of so many symbols cell `index` is expected to sum.
+/// How many of this many symbols cell `index` is expected to sum.
 fn expected(symbols: u64, index: u64) -> i64 {
     let expected = u128::from(symbols) * 2 / (u128::from(index) + 2);
     i64::try_from(expected).unwrap_or(i64::MAX)

@@ -1,6 +1,6 @@
-//! Works out from a peer's cells what it knows that we do not, and what we know that it does not.
+//! Computes from a peer's cells the lines that only the peer has, and the lines that only we have.
 //!
-//! Any cells may come: the work is bounded for each, and it ends.
+//! Any cells may come: the work for each is bounded, and it ends.
 
 use super::{
     cell::{CELLS_FIRST, CELLS_MAX, CELLS_MORE, CELLS_PER_MESSAGE_MAX, Cell, Cells},
@@ -17,7 +17,7 @@ pub struct Decoder {
     remote: Vec<Cell>,
     /// How many symbols the peer says it has.
     symbols: u64,
-    /// The peer's cells less ours and what has been found.
+    /// The peer's cells less ours and less the symbols found.
     rest: Vec<Cell>,
     found: Vec<Found>,
     given_up: Option<GiveUp>,
@@ -28,28 +28,28 @@ pub struct Decoder {
 pub enum Progress {
     /// That is all of the difference.
     Done(Differences),
-    /// So many more cells are wanted of the peer.
+    /// The peer has to send this many more cells.
     More(usize),
-    /// The peer has sent more cells than our sketch has: [`Decoder::deepen`] with at least so many.
+    /// The peer has sent more cells than our sketch has: [`Decoder::deepen`] with at least this many.
     Deeper(usize),
     /// It will not succeed, or would cost more than to send the full digest.
     GiveUp(GiveUp),
 }
 
-/// What two nodes know differently. A line that differs is in both.
+/// The difference between two nodes. A line that differs is in both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Differences {
-    /// What the peer alone has.
+    /// The symbols that only the peer has.
     pub theirs: Vec<Symbol>,
-    /// What we alone have.
+    /// The symbols that only we have.
     pub ours: Vec<Symbol>,
 }
 
-/// Why there is no difference to be had.
+/// Why decoding failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GiveUp {
-    /// More than about a quarter of the lines differ, or more than [`CELLS_MAX`] cells can tell.
+    /// More than about a quarter of the lines differ, or more than [`CELLS_MAX`] cells can show.
     #[error("the two differ so much that the full digest costs less")]
     TooDifferent,
     /// The cells are not those of a set, or not of one that is hashed with our key.
@@ -60,7 +60,7 @@ pub enum GiveUp {
     NotAskedFor,
 }
 
-/// A symbol that was found, and where it has still to be taken out.
+/// A symbol that was found, and the cells from which it has still to be taken out.
 #[derive(Clone, Copy, Debug)]
 struct Found {
     symbol: Symbol,
@@ -71,7 +71,7 @@ struct Found {
 }
 
 impl Decoder {
-    /// Compares with what we know at present.
+    /// Compares with our present state.
     #[must_use]
     pub const fn new(local: Sketch) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Decoder {
         }
     }
 
-    /// What the peer's cells are compared with.
+    /// The sketch that is compared with the peer's cells.
     #[must_use]
     pub const fn local(&self) -> &Sketch {
         &self.local
@@ -109,8 +109,8 @@ impl Decoder {
         self.advance()
     }
 
-    /// Goes on with a sketch of more cells, of what we know at present. If that has changed
-    /// meanwhile, it begins again with the cells that the peer sent.
+    /// Goes on with a sketch of more cells, of our present state. If that has changed meanwhile, it begins
+    /// again with the cells that the peer sent.
     #[must_use]
     pub fn deepen(&mut self, local: Sketch) -> Progress {
         if !local.is_of_the_same(&self.local) {
@@ -143,7 +143,7 @@ impl Decoder {
         })
     }
 
-    /// Takes our part and what was found out of the new cells, and finds what these tell.
+    /// Takes our symbols and the ones found out of the new cells, and finds those that these show.
     fn subtract(&mut self) -> Result<(), GiveUp> {
         let new = self.rest.len()..self.remote.len();
         let pairs = self.remote.iter().zip(self.local.cells()).skip(new.start);
@@ -154,9 +154,9 @@ impl Decoder {
         self.peel(new.collect())
     }
 
-    /// Finds the symbols that are alone in one of these cells, takes them out of all, and goes on
-    /// with the cells they were in. A cell out of which its only symbol was taken is empty and
-    /// stays so; hence more symbols than cells are a lie, and the loop ends.
+    /// Finds the symbols that are alone in one of these cells, takes them out of all, and goes on with the
+    /// cells they were in. A cell out of which its only symbol was taken is empty and stays so; hence more
+    /// symbols than cells prove the cells false, and the loop ends.
     fn peel(&mut self, mut pending: Vec<usize>) -> Result<(), GiveUp> {
         let key = self.local.key();
         while let Some(at) = pending.pop() {
@@ -189,7 +189,7 @@ impl Decoder {
         Differences { theirs: of(1).collect(), ours: of(-1).collect() }
     }
 
-    /// How many more cells to ask for: half of what seems to be missing, so that few are too many.
+    /// How many more cells to ask for: half of those that seem to be missing, so that few are too many.
     fn wanted(&self) -> Result<usize, GiveUp> {
         let (received, worth) = (self.rest.len(), self.worth());
         let missing = self.goal().saturating_sub(received);
@@ -200,8 +200,8 @@ impl Decoder {
         Ok(wanted.min(CELLS_MAX - received).min(CELLS_PER_MESSAGE_MAX))
     }
 
-    /// How many cells it is worth: if a quarter of `n` lines differ there are `n / 2` symbols, which
-    /// take `0.7 n` cells, or half the bytes of the full digest.
+    /// How many cells it is worth: if a quarter of `n` lines differ there are `n / 2` symbols, which take
+    /// `0.7 n` cells, or half the bytes of the full digest.
     fn worth(&self) -> usize {
         let lines = self.symbols.max(self.local.symbols());
         let worth = usize::try_from(lines / 4).unwrap_or(usize::MAX).saturating_mul(3);
@@ -234,7 +234,7 @@ impl Decoder {
 }
 
 impl Found {
-    /// Takes the symbol out of those cells that it was not taken out of yet.
+    /// Takes the symbol out of the cells that still contain it.
     fn take_out(&mut self, rest: &mut [Cell], mut touched: impl FnMut(usize)) {
         while self.cells.peek() < rest.len() {
             let Some(at) = self.cells.next() else { break };
@@ -244,5 +244,5 @@ impl Found {
     }
 }
 
-/// Beyond any count that makes sense, and far enough from where squares overflow.
+/// Beyond any plausible count, and far below the overflow of squares.
 const COUNT_MAX: i64 = 1 << 32;

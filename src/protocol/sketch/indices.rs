@@ -1,4 +1,4 @@
-//! Into which cells a symbol goes, in integers alone, so that all machines agree.
+//! The cells of a symbol, computed with integers alone, so that all machines agree.
 
 use super::cell::CELLS_MAX;
 
@@ -19,7 +19,7 @@ impl Indices {
         Self { random: check, next: 0 }
     }
 
-    /// The next one, and it is still to come; [`CELLS_MAX`] or more after the last.
+    /// The next one, which is still to come; [`CELLS_MAX`] or more after the last.
     pub(super) const fn peek(&self) -> usize {
         self.next
     }

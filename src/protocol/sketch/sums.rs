@@ -1,4 +1,4 @@
-//! The cells of all that a node knows, kept up to date.
+//! The cells of a node's whole state, updated with every change.
 
 use std::sync::Arc;
 
@@ -8,8 +8,7 @@ use super::{
     symbol::{SketchKey, Symbol},
 };
 
-/// The first cells of all that a node knows, and their root. A clone is cheap and does not change
-/// any more.
+/// The first cells of a node's whole state, and their root. A clone is cheap and does not change any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sketch {
     key: SketchKey,
@@ -19,7 +18,7 @@ pub struct Sketch {
 }
 
 impl Sketch {
-    /// Of nothing, with the cells that are kept up to date.
+    /// Of an empty state, with the cells that are updated with every change.
     #[must_use]
     pub fn new(key: SketchKey) -> Self {
         Self::collect(key, CELLS_CACHED, [])
@@ -56,7 +55,7 @@ impl Sketch {
         self.key
     }
 
-    /// The sum of the checks of all symbols: equal on nodes that know the same.
+    /// The sum of the checks of all symbols: equal on nodes with the same state.
     #[must_use]
     pub const fn root(&self) -> u64 {
         self.root

@@ -1,4 +1,4 @@
-//! What stands for a line of a digest in a sketch.
+//! The symbol of a line of a digest in a sketch.
 
 use std::{fmt, hash::Hasher};
 
@@ -6,29 +6,29 @@ use siphasher::sip::SipHasher13;
 
 use crate::protocol::{digest::DigestEntry, id::NodeId};
 
-/// What the hashes of one cluster are keyed with, so that no outsider can make lines that collide.
+/// The hash key of one cluster, so that an outsider cannot make lines that collide.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SketchKey(pub [u8; 16]);
 
 /// One line of a digest, as a sketch sums it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Symbol {
-    /// Whose line it is. Two nodes may have the same: one cluster of 10,000 in a hundred has such two.
+    /// The node of the line. Two nodes may have the same: one cluster of 10,000 in a hundred has such two.
     pub id: u32,
-    /// What the line says, and of whom: 48 bits, in one of 2^48 cases the same for two states.
+    /// The contents of the line and its node: 48 bits, equal for two states in one of 2^48 cases.
     pub state: u64,
 }
 
 impl SketchKey {
-    /// What stands for a node's name.
+    /// The id of a node's name.
     #[must_use]
     pub fn id(&self, node: &NodeId) -> u32 {
         (self.name(node) >> 32) as u32
     }
 
-    /// What stands for a line: all of it but the horizon, which tells how a copy came about and not
-    /// what is in it. The caller MUST NOT put the line of a [part](DigestEntry::is_part) into a sketch:
-    /// equal sums mean equal copies, and such a line does not tell what the copy holds.
+    /// The symbol of a line: all of it except the horizon, which shows how a copy came about and not what it
+    /// contains. The caller MUST NOT put the line of a [part](DigestEntry::is_part) into a sketch: equal sums
+    /// mean equal copies, and such a line does not determine the contents of the copy.
     #[must_use]
     pub fn symbol(&self, line: &DigestEntry) -> Symbol {
         let name = self.name(&line.node);
@@ -52,7 +52,7 @@ impl SketchKey {
         hasher.finish()
     }
 
-    /// Where a symbol goes, and what proves that a cell holds it alone.
+    /// The cells of a symbol, and the proof that a cell holds it alone.
     pub(super) fn check(&self, symbol: Symbol) -> u64 {
         let mut hasher = self.hasher(OF_SYMBOL);
         hasher.write(&symbol.id.to_le_bytes());
@@ -60,7 +60,7 @@ impl SketchKey {
         hasher.finish()
     }
 
-    /// SipHash-1-3, as hash tables use it: who learns no hash cannot aim for collisions.
+    /// SipHash-1-3, as hash tables use it: an attacker that learns no hash cannot produce collisions.
     fn hasher(&self, domain: u8) -> SipHasher13 {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write(&[domain]);
@@ -76,7 +76,7 @@ impl fmt::Debug for SketchKey {
 
 /// How much of a state's hash is sent.
 const STATE_BITS: u32 = 48;
-// Of what a hash is: no two kinds may collide.
+// The kind of a hash: no two kinds may collide.
 const OF_NAME: u8 = 1;
 const OF_STATE: u8 = 2;
 const OF_SYMBOL: u8 = 3;
@@ -138,7 +138,7 @@ mod tests {
         assert!(DigestEntry { horizon: Version(3), ..line }.is_part());
     }
 
-    /// Two machines must put a symbol into the same cells, whatever they are.
+    /// Two machines of any kind must put a symbol into the same cells.
     #[test]
     fn hashes_alike_on_every_machine() {
         let symbol = key().symbol(&line("node-1"));

@@ -4,18 +4,18 @@ use std::{ops::Range, time::Duration};
 
 use crate::protocol::time::Time;
 
-/// How often silence is judged within one heartbeat interval, as long as nobody is missed. Heartbeats
-/// are spread over these ticks.
+/// How often silence is judged within one heartbeat interval, as long as no peer is missed. Heartbeats are
+/// spread over these ticks.
 pub const TICKS_PER_INTERVAL: u32 = 10;
 
-/// One end of an edge, and what it has sent.
+/// One end of an edge, and the heartbeats that it has sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Edge {
     /// Whether there is a connection, and whether this end dialed it.
     link: Option<bool>,
     /// The tick in an interval in which the heartbeat is sent.
     slot: u64,
-    /// When the last heartbeat was sent, and the first one of those that are unanswered.
+    /// When the last heartbeat was sent, and the first unanswered one.
     sent: Option<Time>,
     unanswered: Option<Time>,
     beats: u32,
@@ -27,7 +27,7 @@ impl Edge {
         Self { link: self.link, slot: self.slot, ..Self::default() }
     }
 
-    /// There is a connection, or there is none any more.
+    /// A connection was opened or closed.
     pub(super) fn linked(&mut self, up: bool, dialed: bool) {
         self.link = up.then_some(dialed);
         (self.sent, self.unanswered) = (None, None);
@@ -42,12 +42,12 @@ impl Edge {
         self.link.is_some()
     }
 
-    /// Whether heartbeats are this end's to send.
+    /// Whether this end sends the heartbeats.
     pub(super) const fn is_ours_to_beat(&self) -> bool {
         matches!(self.link, Some(true))
     }
 
-    /// In which tick of an interval they are sent, if they are ours to send.
+    /// The tick of an interval in which this end sends them, if it does.
     pub(super) const fn slot(&self) -> Option<u64> {
         if self.is_ours_to_beat() { Some(self.slot) } else { None }
     }
@@ -56,7 +56,7 @@ impl Edge {
         self.slot = slot;
     }
 
-    /// Whether one of these ticks is the one for our heartbeat.
+    /// Whether our heartbeat is due in one of these ticks.
     pub(super) fn is_due(&self, ticks: Range<u64>) -> bool {
         let slot = |tick| tick % PER_INTERVAL as u64 == self.slot;
         self.is_ours_to_beat() && ticks.take(PER_INTERVAL).any(slot)
@@ -79,12 +79,12 @@ impl Edge {
         self.beats
     }
 
-    /// When the first one of those that are unanswered was sent.
+    /// When the first unanswered one was sent.
     pub(super) const fn unanswered(&self) -> Option<Time> {
         self.unanswered
     }
 
-    /// Something was heard that was sent at this time: it answers what was sent before.
+    /// A packet was heard that was sent at this time: it answers the earlier heartbeats.
     pub(super) fn answered(&mut self, at: Time) {
         if self.unanswered.is_some_and(|sent| at >= sent) {
             self.unanswered = None;

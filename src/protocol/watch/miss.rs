@@ -1,22 +1,23 @@
-//! The probes to a peer of which something was missed.
+//! The probes to a peer after a miss.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::protocol::time::Time;
 
-/// Probes sent quickly; those after them come once in a tenth of an interval.
+/// Probes sent quickly; later ones come once in a tenth of an interval.
 pub const QUICK_PROBES: u32 = 24;
-/// Most probes whose answers are waited for at a time.
+/// Most probes that wait for their answers at a time.
 pub const PROBES_MAX: usize = 64;
 
-/// Something was missed, and nothing has been heard since.
+/// There was a miss, and nothing has been heard since.
 #[derive(Debug)]
 pub(super) struct Miss {
     since: Time,
-    /// Something was missed here; or else another node has asked, which says nothing of our path.
+    /// The miss was here; otherwise another node has asked, which says nothing about our path.
     ours: bool,
     probes: VecDeque<(u64, Time)>,
-    /// Probes that have lapsed; if they are answered after all, the way is longer than was known.
+    /// Probes that have timed out; if they are answered after all, the path is longer than it was known to
+    /// be.
     late: VecDeque<(u64, Time)>,
     sent: u32,
     next: Time,
@@ -56,7 +57,7 @@ impl Miss {
         self.lapsed
     }
 
-    /// The probes whose answers are waited for.
+    /// The probes that wait for their answers.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &(u64, Time)> {
         self.probes.iter()
     }
@@ -66,7 +67,7 @@ impl Miss {
         self.late.iter()
     }
 
-    /// Gives up the probes that have been waited for so long.
+    /// Gives up the probes that have waited for this long.
     pub(super) fn lapse(&mut self, now: Time, wait: Duration) {
         while self.probes.front().is_some_and(|(_, at)| now.since(*at) >= wait) {
             self.late.extend(self.probes.pop_front());
@@ -82,7 +83,7 @@ impl Miss {
         now >= self.next && self.probes.len() < PROBES_MAX
     }
 
-    /// A probe is sent. The next one comes after `spacing`, or once many were in vain after `slow`.
+    /// A probe is sent. The next one comes after `spacing`, or, once many were unanswered, after `slow`.
     pub(super) fn probe(&mut self, now: Time, number: u64, spacing: Duration, slow: Duration) {
         self.probes.push_back((number, now));
         self.sent = self.sent.saturating_add(1);
@@ -94,7 +95,7 @@ impl Miss {
         self.next
     }
 
-    /// When the first probe that is waited for lapses.
+    /// When the first probe that waits times out.
     pub(super) fn next_lapse(&self, wait: Duration) -> Option<Time> {
         self.probes.front().map(|(_, at)| *at + wait)
     }

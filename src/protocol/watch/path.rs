@@ -1,4 +1,4 @@
-//! What is measured of the way to a peer: the round trip, and how much is lost.
+//! The measurements of the path to a peer: the round trip, and the loss.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use crate::protocol::{
     time::Time,
 };
 
-/// The way to a peer, as far as it is known.
+/// The path to a peer, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path {
     rtt: Option<Duration>,
     /// The probe that measures it, and when it was sent.
     measuring: Option<(u64, Time)>,
-    /// The way has become longer than is known, as an answer came late: it is measured until it is.
+    /// The path has become longer than it was known to be, as an answer came late: it is measured until the
+    /// round trip is known.
     longer: bool,
-    /// The part that is lost, as the connection has measured it.
+    /// The share of lost packets, as the connection has measured it.
     loss: f64,
-    /// The part of the heartbeats that were missed.
+    /// The share of missed heartbeats.
     misses: f64,
 }
 
@@ -35,7 +36,7 @@ impl Path {
         self.loss = loss;
     }
 
-    /// What was missed was there, after all.
+    /// The missed heartbeat had arrived, after all.
     pub(super) fn missed(&mut self) {
         self.misses += (1.0 - self.misses) * LOSS_GAIN;
     }
@@ -47,7 +48,7 @@ impl Path {
 
     /// The part that is lost one way.
     pub(super) fn loss(&self) -> f64 {
-        // What was missed though QUIC sent it again is one way in two.
+        // A miss, though QUIC sends again, is a loss on either of the two ways: this is the share of one way.
         self.loss.max(1.0 - (1.0 - self.misses).sqrt()).clamp(LOSS_MIN, LOSS_MAX)
     }
 
@@ -66,18 +67,18 @@ impl Path {
         self.measuring = None;
     }
 
-    /// A probe came back. `late`: it was given up already.
+    /// A probe came back. `late`: it had been given up already.
     pub(super) fn measure(&mut self, rtt: Duration, late: bool) {
         self.longer |= late;
         self.measuring = None;
         let known = self.rtt.unwrap_or(rtt);
         self.longer &= rtt > known + known / 2;
-        // Delays add up, nothing is ever early: a shorter one is believed at once.
+        // Delays add up, but a packet is never early: a shorter one is accepted at once.
         self.rtt = Some(if rtt > known { known + (rtt - known) / 4 } else { rtt });
     }
 
-    /// Whether a probe is to measure it now. `with_beat`: nothing else is sent at another time than
-    /// now; `often`: it is time to.
+    /// Whether a probe is to measure it now. `with_beat`: no other packet is sent at another time than now;
+    /// `often`: it is time to.
     pub(super) fn is_to_be_measured(
         &self,
         now: Time,
@@ -93,5 +94,5 @@ impl Path {
     }
 }
 
-/// The weight of one heartbeat in the part that is missed.
+/// The weight of one heartbeat in the share of missed ones.
 const LOSS_GAIN: f64 = 1.0 / 32.0;

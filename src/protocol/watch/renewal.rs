@@ -1,15 +1,15 @@
-//! Whether an earlier life of a peer is heard beside the present one.
+//! Whether an earlier generation of a peer is heard beside the present one.
 
 use std::time::Duration;
 
 use crate::protocol::time::Time;
 
-/// How the present life of a peer began, for this node.
+/// How the present generation of a peer began, for this node.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Renewal {
     /// When it was learned of, as long as nothing of an earlier one was heard since.
     at: Option<Time>,
-    /// Whether the earlier life was still heard then.
+    /// Whether the earlier generation was still heard then.
     overlaps: bool,
 }
 
@@ -19,12 +19,13 @@ impl Renewal {
         Self { at: Some(now), overlaps }
     }
 
-    /// Whether the earlier life was still heard when the present one was learned of.
+    /// Whether the earlier generation was still heard when the present one was learned of.
     pub(super) const fn overlaps(&self) -> bool {
         self.overlaps
     }
 
-    /// Something of an earlier life was heard. Says, once, whether that life goes on after `patience`.
+    /// A packet of an earlier generation was heard. Returns, once, whether that generation goes on after
+    /// `patience`.
     pub(super) fn hears_earlier(&mut self, at: Time, patience: Duration) -> bool {
         self.at.take_if(|since| at >= *since + patience).is_some()
     }

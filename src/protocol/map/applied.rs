@@ -1,4 +1,4 @@
-//! What news does to a copy, as a reader notices it.
+//! The effects of an update on a copy, as a reader notices them.
 
 use imbl::ordmap::DiffItem;
 
@@ -17,22 +17,22 @@ pub enum KeyChange {
     Deleted(Key, Version),
 }
 
-/// What applying news did.
+/// The effects of an applied update.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// The visible effects, in version order.
     pub changes: Vec<KeyChange>,
-    /// The owner has started anew.
+    /// The owner has restarted.
     pub generation: bool,
     /// The owner's record is new.
     pub record: bool,
     /// The copy reaches further than before, visibly or not.
     pub advanced: bool,
-    /// The owner has started anew and nothing of the copy is left.
+    /// The owner has restarted and nothing of the copy is left.
     pub forgotten: bool,
 }
 
-/// What a reader notices of one entry that came, went or was replaced.
+/// The change that a reader notices when one entry came, went or was replaced.
 pub(super) fn visible_change(item: DiffItem<'_, '_, Key, Entry>, now: Time) -> Option<KeyChange> {
     let (key, before, entry) = match item {
         DiffItem::Add(key, entry) => (key, None, entry),

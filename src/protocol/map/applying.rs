@@ -20,11 +20,11 @@ use super::{
 };
 
 impl NodeMap {
-    /// Applies news of the owner.
+    /// Applies an update of the owner.
     ///
-    /// When the sender has dropped tombstones that this copy still needs, the owner's whole map is
-    /// sent again: it is staged beside this copy, which stays in use, and replaces it in one step
-    /// once it reaches both the floor and what this copy has.
+    /// When the sender has dropped tombstones that this copy still needs, the owner's whole map is sent
+    /// again: it is staged beside this copy, which stays in use, and replaces it in one step once it reaches
+    /// both the floor and the version of this copy.
     ///
     /// # Errors
     /// [`Refusal`]; then nothing has changed.
@@ -104,7 +104,7 @@ impl NodeMap {
         Ok(applied)
     }
 
-    /// Extends this map by news that connects to it.
+    /// Extends this map by an update that connects to it.
     pub(super) fn grow(
         &mut self,
         now: Time,
@@ -123,7 +123,7 @@ impl NodeMap {
         }
         self.check_room(delta, limits)?;
         let Some(sealed) = &delta.sealed else { return Ok(self.take_entries(now, delta)) };
-        // What is here has gone further in the meantime.
+        // This copy has gone further in the meantime.
         if delta.gc_floor < self.reach.gc_floor {
             return Err(Refusal::Collected);
         }
@@ -148,7 +148,7 @@ impl NodeMap {
         Err(if from_nothing { Refusal::Forged } else { Refusal::Mismatch })
     }
 
-    /// Takes over news that may be taken.
+    /// Takes over an update that was checked.
     fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
         let before = (self.reach.max_version, self.reach.gc_floor);
         let mut changes = Vec::new();
@@ -169,7 +169,7 @@ impl NodeMap {
         (changes, (self.reach.max_version, self.reach.gc_floor) != before)
     }
 
-    /// What [`NodeMap::take_entries`] is going to change.
+    /// The changes that [`NodeMap::take_entries`] is going to make.
     fn undo(&self, delta: &NodeDelta) -> Undo {
         let news = delta.entries.iter().filter(|entry| entry.version > self.reach.max_version);
         let mut replaced: Vec<_> =
@@ -195,7 +195,7 @@ impl NodeMap {
     }
 
     fn grow_by(&mut self, now: Time, news: &DeltaEntry) -> Option<KeyChange> {
-        // A value that has expired here is deleted for good only now, and only now told.
+        // A value that has expired here is deleted, and reported as deleted, only now.
         let had_value = || self.entries.get(&news.key).is_some_and(|e| !e.is_tombstone());
         let entry = local_entry(now, news);
         let change = match entry.visible(now) {
@@ -217,7 +217,7 @@ impl NodeMap {
         let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
         let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
         let sizes = delta.entries.iter().map(|entry| entry.key.as_str().len() + entry.value_len());
-        // Far from the limits nobody has to look what is replaced.
+        // Far from the limits there is no need to look at the replaced entries.
         if self.entries.len() + delta.entries.len() <= keys_max
             && self.entries.bytes() + sizes.sum::<usize>() <= bytes_max
         {
@@ -247,8 +247,8 @@ impl NodeMap {
         }
     }
 
-    /// What a reader notices when one state of this map replaces another, in version order. What the
-    /// two have in common is not looked at.
+    /// The changes that a reader notices when one state of this map replaces another, in version order.
+    /// Entries that the two have in common are not examined.
     pub(super) fn differences(
         &mut self,
         old: &OrdMap<Key, Entry>,
@@ -267,16 +267,16 @@ impl NodeMap {
     }
 }
 
-/// What is needed to be again as before news was taken.
+/// The data to undo an update.
 struct Undo {
-    /// What each key held.
+    /// The former entry of each key.
     replaced: Vec<(Key, Option<Entry>)>,
     reach: Reach,
 }
 
-/// While a copy catches up it holds what the owner held before and what it holds now: of each so many
-/// live keys and as many tombstones.
+/// While a copy catches up it holds the owner's former and present entries: of each this many live keys and
+/// as many tombstones.
 const COPY_KEYS_FACTOR: usize = 4;
 
-/// The same for the bytes of what was and what is; a tombstone has none but its key's.
+/// The same for the bytes of the former and the present entries; a tombstone has only those of its key.
 const COPY_BYTES_FACTOR: usize = 4;

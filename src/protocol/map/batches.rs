@@ -1,4 +1,4 @@
-//! Batches, which readers see whole or not at all.
+//! Batches, which readers see completely or not at all.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::protocol::{
     id::Version,
 };
 
-/// A state of a copy in which every batch is whole.
+/// A state of a copy in which every batch is complete.
 #[derive(Clone, Debug, Default)]
 pub(in crate::protocol) struct Shown {
     pub(in crate::protocol) max_version: Version,
@@ -18,12 +18,12 @@ pub(in crate::protocol) struct Shown {
     pub(in crate::protocol) live_keys: usize,
 }
 
-/// What the owner of a map knows of its batches.
+/// The owner's knowledge of its map's batches.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batches {
-    /// The keys whose last write replaced a part of a batch whose other part stood then.
+    /// The keys whose last write replaced a part of a batch while another part still stood.
     torn: BTreeSet<Key>,
-    /// Up to here it is not known any more which writes made up a batch.
+    /// Up to this version it is not known any more which writes made up a batch.
     unknown: Version,
 }
 
@@ -33,7 +33,7 @@ impl Batches {
         version <= self.unknown
     }
 
-    /// Whether the last write of this key replaced a part of a batch.
+    /// Whether the last write of this key replaced a part of a batch while another part stood.
     pub(super) fn is_torn(&self, key: &Key) -> bool {
         self.torn.contains(key)
     }
@@ -48,7 +48,7 @@ impl Batches {
         self.torn.remove(key);
     }
 
-    /// Which writes up to this version made up a batch is not known any more.
+    /// It is not known any more which writes up to this version made up a batch.
     pub(super) const fn forget(&mut self, version: Version) {
         self.unknown = version;
     }

@@ -1,4 +1,4 @@
-//! Whether news may be taken, whatever the copy holds, and why it was refused if not.
+//! Whether an update may be applied, independent of the copy, and the reason if it is refused.
 
 use crate::protocol::{
     delta::{ANCESTRY_MAX, DeltaContent, DeltaEntry, NodeDelta},
@@ -11,7 +11,7 @@ use crate::protocol::{
 
 use super::wire::local_entry;
 
-/// What one node may hold.
+/// The limits of one node's map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MapLimits {
     /// Live keys.
@@ -24,45 +24,45 @@ pub struct MapLimits {
     pub value_bytes: usize,
 }
 
-/// Why news was refused. The copy is as it was.
+/// Why an update was refused. The copy is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It is of an earlier life of the owner.
+    /// It is of an earlier generation of the owner.
     #[error("news of an earlier generation")]
     OldGeneration,
-    /// It starts after what we have.
+    /// It starts after the end of our copy.
     #[error("news that leaves a gap")]
     Gap,
-    /// The sender has dropped tombstones that we need, or not yet those that we have dropped.
+    /// The sender has dropped tombstones that we need, or still has some that we have dropped.
     #[error("news across a collected range")]
     Collected,
     /// Versions out of order or out of range, or a key or record outside its limits.
     #[error("malformed news")]
     Malformed,
-    /// The owner would hold more than a node may.
+    /// The owner would exceed the limits of a node.
     #[error("news of more than a node may hold")]
     TooLarge,
-    /// The owner has not signed it, though it signs, or has to.
+    /// The owner has not signed it, though it signs, or must sign.
     #[error("news that its owner has not signed")]
     Unsigned,
-    /// It is not what the owner has signed: whoever relays it has forged or left out something.
+    /// It is not the state that the owner has signed: a relay has forged or omitted a part.
     #[error("news that is not what its owner has signed")]
     Forged,
-    /// What the owner has signed does not follow from what is here. Whose fault that is shows when the
-    /// whole map has been told again.
+    /// The signed head does not follow from our copy. Whose fault that is shows when the whole map has been
+    /// sent again.
     #[error("news that does not fit what is here")]
     Mismatch,
-    /// Whose key signed it is not known.
+    /// The holder of the signing key is not known.
     #[error("news signed with a key that nobody has vouched for yet")]
     NoCredential,
-    /// Its certificate is not one of its owner's, or does not vouch for the key.
+    /// Its certificate is not one of its owner, or does not vouch for the key.
     #[error("news signed with a key that its owner's certificate does not vouch for")]
     BadCredential,
     /// Its certificate is older than one that its owner has shown since, or is not valid yet.
     #[error("news signed with a certificate that its owner has replaced, or that is not valid yet")]
     Untimely,
-    /// Its record says another datacenter than its certificate, or than before in the same life.
+    /// Its record names another datacenter than its certificate, or than before in the same generation.
     #[error(
         "a record of another datacenter than its owner's certificate, or its record of before, says"
     )]
@@ -70,8 +70,9 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What news refused for this costs who sent it, of what may be dropped of it
-    /// ([`THROTTLED_MAX`](crate::protocol::penalties::THROTTLED_MAX)): by the work that it was, and only
+    /// The cost that its sender is charged for this refusal, as a share of the traffic that may be dropped
+    /// ([`THROTTLED_MAX`](crate::protocol::penalties::THROTTLED_MAX)): by the work that it caused, and only
+    /// for updates that an honest member does not send, unless its limits or certificate authorities differ.
     /// where no honest member sends it, but for one whose limits or certificate authorities differ.
     #[must_use]
     pub const fn price(self) -> u32 {
@@ -79,8 +80,8 @@ impl Refusal {
             // A signature, or a tree, was verified in vain.
             Self::Forged => 4,
             Self::BadCredential | Self::Malformed | Self::TooLarge => 1,
-            // It was not looked at, or lost a race against other news, or is the fault of its owner alone:
-            // what a relay holds depends on what came to it first.
+            // It was not examined, or lost a race against another update, or is the fault of its owner alone:
+            // the state of a relay depends on which update came to it first.
             Self::Unsigned
             | Self::Untimely
             | Self::Misplaced
@@ -93,7 +94,7 @@ impl Refusal {
     }
 }
 
-/// Whether the news is well formed, whatever we hold.
+/// Whether the update is well formed, independent of our copy.
 pub(super) fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
     let mut last = delta.from;
     let in_order = delta.entries.iter().all(|entry| {
@@ -122,7 +123,7 @@ pub(super) fn check(delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal
     }
 }
 
-/// Whether news that was cut is all that its owner has of these versions.
+/// Whether an update that was cut has all that its owner has of these versions.
 pub(super) fn prove(now: Time, delta: &NodeDelta, sealed: &Sealed) -> Result<(), Refusal> {
     let leaf = |entry: &DeltaEntry| Leaf::new(entry.key.as_str(), &local_entry(now, entry));
     let kept = |entry: &&DeltaEntry| {

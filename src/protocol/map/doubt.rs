@@ -1,4 +1,4 @@
-//! What was signed does not follow from what is here: then all of it is told again, now and then.
+//! The signed head does not follow from our copy: then the whole map is requested again, now and then.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Whether what is here is to be told from the start.
+    /// Whether the copy has to be sent again from the start.
     pub(super) const fn stands(self) -> bool {
         self.stands
     }
 
-    /// Whether it may arise once more: not soon after the last time.
+    /// Whether a doubt may arise again: not soon after the last time.
     pub(super) fn may_arise(self, now: Time) -> bool {
         self.arose.is_none_or(|at| now >= at + DOUBT_INTERVAL)
     }
@@ -29,11 +29,11 @@ impl Doubt {
         !std::mem::replace(&mut self.stands, true)
     }
 
-    /// What is here fits. When it last arose is remembered.
+    /// The copy fits. The time of the last doubt is remembered.
     pub(super) const fn settled(self) -> Self {
         Self { stands: false, ..self }
     }
 }
 
-/// A map whose news did not fit is told once more from the start, but not more often than this.
+/// A map whose update did not fit is requested once more from the start, but not more often than this.
 pub const DOUBT_INTERVAL: Duration = Duration::from_secs(30);

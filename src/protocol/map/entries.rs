@@ -1,4 +1,4 @@
-//! The entries of a map, by key and by version, and what is summed over them.
+//! The entries of a map, by key and by version, and the sums over them.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::protocol::{
     tree::{Hash, Leaf, Tree},
 };
 
-/// The entries of a map. What is kept beside them follows from them alone.
+/// The entries of a map. The other fields follow from them alone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Entries {
     by_key: OrdMap<Key, Entry>,
@@ -18,7 +18,7 @@ pub(super) struct Entries {
     /// The tombstones, by version: the floor rises past some of them at a time.
     dead: BTreeSet<(Version, Key)>,
     bytes: usize,
-    /// Of all entries, once somebody has asked for its root.
+    /// Of all entries, once its root has been requested.
     tree: Option<Tree>,
 }
 
@@ -56,7 +56,7 @@ impl Entries {
         self.by_version.range((version.next(), Key::from(""))..)
     }
 
-    /// Whether something that was written as this version still stands.
+    /// Whether an entry of this version is still present.
     pub(super) fn has_writes_of(&self, version: Version) -> bool {
         let first = self.by_version.range((version, Key::from(""))..).next();
         first.is_some_and(|(found, _)| *found == version)
@@ -73,7 +73,7 @@ impl Entries {
         tree.get_or_insert_with(|| Tree::of(by_key.iter().map(|(key, e)| (key.as_str(), e)))).root()
     }
 
-    /// The tree, once somebody has asked for its root.
+    /// The tree, once its root has been requested.
     pub(super) const fn tree(&self) -> Option<&Tree> {
         self.tree.as_ref()
     }
@@ -88,7 +88,7 @@ impl Entries {
             tree.insert(Leaf::new(key.as_str(), &entry));
         }
         self.by_version.insert((entry.version, key.clone()));
-        // One descent where looking before would be two: a million keys come at once.
+        // One descent instead of two with a look before: a million keys come at once.
         let version = entry.version;
         let is_dead = entry.is_tombstone();
         let old = self.by_key.insert(key.clone(), entry)?;
@@ -107,7 +107,7 @@ impl Entries {
         self.took(key, &old, Some(old.version))
     }
 
-    /// Accounts for an entry that is gone; `listed`: the version that it is still listed under.
+    /// Accounts for an entry that is gone; `listed`: the version under which it is still listed.
     fn took(&mut self, key: &Key, old: &Entry, listed: Option<Version>) -> Option<Version> {
         self.bytes -= key.as_str().len() + old.value_len();
         if let Some(tree) = &mut self.tree {

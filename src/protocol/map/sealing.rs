@@ -1,4 +1,4 @@
-//! What the owner of a map signs of it, and with whose key.
+//! The signed state of a map, and the credential of the key.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::protocol::{
 use super::{NodeMap, Signed};
 
 impl NodeMap {
-    /// What the owner last signed of this life, without its entries: by that alone its key is known to
-    /// have lived in it. `None` if it signs nothing, or its record has changed since.
+    /// The last signed head of this generation, without entries: it alone shows that its key has lived in the
+    /// generation. `None` if the owner signs nothing, or its record has changed since.
     #[must_use]
     pub fn signed_head(&self, node: &NodeId) -> Option<NodeDelta> {
         let record = self.life.record.as_ref().map(|(version, record)| (*version, &**record));
@@ -23,7 +23,7 @@ impl NodeMap {
         signed.head(node, (self.life.generation, &self.life.ancestry), record, self.credential()?)
     }
 
-    /// Whose key signs this life.
+    /// The credential of the key that signs this generation.
     #[must_use]
     pub fn credential(&self) -> Option<&Arc<Credential>> {
         self.life.credential.as_ref().map(|(_, credential)| credential)
@@ -35,13 +35,13 @@ impl NodeMap {
         self.life.credential.clone()
     }
 
-    /// What the owner last signed of this map.
+    /// The owner's last signed head of this map.
     #[must_use]
     pub const fn signed(&self) -> Option<&Arc<Signed>> {
         self.life.signed.as_ref()
     }
 
-    /// An upper bound of the bytes of what the owner has signed, and by which certificate.
+    /// An upper bound of the bytes of the owner's signature and certificate.
     #[must_use]
     pub fn sealed_len_max(&self) -> usize {
         self.life
@@ -50,7 +50,7 @@ impl NodeMap {
             .map_or(0, |_| Sealed::header_len_max(self.credential().map(|known| &**known)))
     }
 
-    /// Whether this is all of what the owner has last signed, no less and no more; or it signs nothing.
+    /// Whether this copy is exactly the owner's last signed state; or the owner signs nothing.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.life.credential.is_none()
@@ -68,7 +68,7 @@ impl NodeMap {
         self.entries.root()
     }
 
-    /// What of this map is to be signed.
+    /// The head of this map to be signed.
     #[must_use]
     pub fn head<'a>(&'a self, node: &'a NodeId, root: Hash) -> Head<'a> {
         Head {
@@ -83,48 +83,48 @@ impl NodeMap {
         }
     }
 
-    /// Remembers whose key signs this life; `version`: that of the record it goes with.
-    /// Says whether it had been asked for.
+    /// Remembers the credential of this generation; `version`: that of the record it goes with. Returns
+    /// whether it had been requested.
     pub fn set_credential(&mut self, credential: Option<(Version, Arc<Credential>)>) -> bool {
         self.life.credential = credential;
         std::mem::replace(&mut self.life.unvouched, false)
     }
 
-    /// Takes over whose key signs this life, as it was told, unless a later one is known: whoever
-    /// brings back the one before would have all that is signed since look forged.
-    /// Says whether it had been asked for.
+    /// Takes over a received credential of this generation, unless a later one is known: a peer that brings
+    /// back the former one would make everything signed since look forged. Returns whether it had been
+    /// requested.
     pub fn vouch(&mut self, told: (Version, Arc<Credential>)) -> bool {
         let is_later = self.life.credential.as_ref().is_none_or(|(known, _)| *known < told.0);
         is_later && self.set_credential(Some(told))
     }
 
-    /// The owner signs with a key that is not known here: whose it is, is asked for with the record. Says
-    /// whether that is new.
+    /// The owner signs with a key that is not known here: its credential is requested with the record.
+    /// Returns whether that is new.
     pub fn ask_for_credential(&mut self) -> bool {
         self.life.credential.is_none() && !std::mem::replace(&mut self.life.unvouched, true)
     }
 
-    /// Remembers what the owner has signed of this map as it is.
+    /// Remembers the owner's signed head of this map as it is.
     pub fn set_seal(&mut self, seal: Option<Seal>) {
         let (gc_floor, torn) = (self.reach.gc_floor, self.reach.torn);
         self.life.signed = seal.map(|seal| Arc::new(Signed { seal, gc_floor, torn }));
     }
 
-    /// What was signed does not follow from what is here: from now on all of it is asked for, and
-    /// replaces this once it is whole. Says whether that is new.
+    /// The signed head does not follow from this copy: from now on the whole map is requested, and replaces
+    /// this copy once it is complete. Returns whether that is new.
     ///
-    /// Any relay can bring this about with a signature that it has spoiled the news of, for a few bytes,
-    /// and a map may be large: more than once within [`DOUBT_INTERVAL`](super::DOUBT_INTERVAL) it is not asked for.
+    /// Any relay can cause this with a signature and a spoiled update, for a few bytes, and a map may be
+    /// large: it is not requested more than once within [`DOUBT_INTERVAL`](super::DOUBT_INTERVAL).
     pub fn doubt(&mut self, now: Time) -> bool {
         if !self.doubt.may_arise(now) {
             return false;
         }
-        // What grew beside it does not fit either.
+        // The staged copy does not fit either.
         let grew = self.staged.take().is_some();
         self.doubt.arise(now) || grew
     }
 
-    /// What the owner has signed, unless the news is no more than what is thought of it.
+    /// The owner's signature, unless the update is no more than a verdict on the owner.
     pub(super) fn sealed(
         &self,
         theirs: &DigestEntry,

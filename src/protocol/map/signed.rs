@@ -1,4 +1,4 @@
-//! What an owner has signed of its map.
+//! A signed head of an owner's map.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use crate::protocol::{
     verdict::Verdict,
 };
 
-/// What an owner has signed, with what was told beside it.
+/// An owner's signed head, with the fields that are sent beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// What it signed.
+    /// The head.
     pub seal: Seal,
-    /// Up to which version tombstones were gone.
+    /// Up to which version tombstones had been dropped.
     pub gc_floor: Version,
     /// The last write that replaced a part of a batch.
     pub torn: Version,
 }
 
 impl Signed {
-    /// This head of a life, with what is needed to verify it, as news that tells no entry.
+    /// This head of a generation, with the data to verify it, as an update without entries.
     #[must_use]
     pub fn head(
         &self,

@@ -1,4 +1,4 @@
-//! The copy that grows beside another one and will replace it, and the lives that a copy goes through.
+//! The copy that grows beside another one and will replace it, and the generations that a copy goes through.
 
 use std::mem;
 
@@ -12,8 +12,8 @@ use super::{
 };
 
 impl NodeMap {
-    /// Whether what grows here does not reach its floor, the owner is gone, and the sender, who has not
-    /// come to that floor, tells all it has.
+    /// Whether the staged copy does not reach its floor, the owner is gone, and the sender, which has not
+    /// reached that floor, sends all it has.
     pub(super) fn is_stuck(&self, delta: &NodeDelta) -> bool {
         let growing = self.staged.as_deref().unwrap_or(self);
         delta.from == Version::ZERO
@@ -23,7 +23,7 @@ impl NodeMap {
                 || delta.record.as_ref().is_some_and(|(_, r)| r.status == Status::Left))
     }
 
-    /// Gives up what cannot be completed for what the sender has.
+    /// Gives up a copy that cannot be completed, in favour of the sender's.
     pub(super) fn begin_again(
         &mut self,
         now: Time,
@@ -41,15 +41,15 @@ impl NodeMap {
         taken.map(|applied| Applied { advanced: true, ..applied })
     }
 
-    /// The owner has started anew: keep the copy if the new life continues it, else forget it. A life
-    /// that continues a large map costs no more than what it changes of it: an owner may begin many.
+    /// The owner has restarted: keep the copy if the new generation continues it, otherwise forget it. A
+    /// generation that continues a large map costs no more than its changes to it: an owner may begin many.
     pub(super) fn apply_new_life(
         &mut self,
         now: Time,
         delta: &NodeDelta,
         limits: &MapLimits,
     ) -> Result<Applied, Refusal> {
-        // It goes on from a part of this life that is not here.
+        // It continues from a part of this generation that is not here.
         if delta.record.is_none() {
             return Err(Refusal::Gap);
         }
@@ -60,7 +60,7 @@ impl NodeMap {
         let mut applied = match self.take_in(now, delta, limits) {
             Ok(applied) => applied,
             Err(refusal) => {
-                // A copy that the new life continues may still be behind its floor.
+                // A copy that the new generation continues may still be behind its floor.
                 let behind = matches!(refusal, Refusal::Gap | Refusal::Collected)
                     && !self.entries.is_empty();
                 let examined = self.examined;
@@ -76,9 +76,9 @@ impl NodeMap {
         Ok(applied)
     }
 
-    /// Goes on in the life that is told of, with what it continues of this copy. The sender goes by our
-    /// digest, so of a copy that is being replaced the part that grows must not be lost. Returns what
-    /// [`NodeMap::end_life`] needs.
+    /// Goes on in the generation of the update, with the part of this copy that it continues. The sender uses
+    /// our digest, so of a copy that is being replaced the staged part must not be lost. Returns the data
+    /// that [`NodeMap::end_life`] needs.
     fn begin_life(&mut self, delta: &NodeDelta) -> Before {
         let generation = self.life.generation;
         let continues = |map: &Self| {
@@ -92,7 +92,7 @@ impl NodeMap {
             .filter(|_| staged_goes_on)
             .map(|staged| mem::replace(&mut staged.life, Life::of(delta)));
         if goes_on {
-            // What is doubted stays so: the new life goes on from it.
+            // A doubt stays: the new generation continues from the doubted copy.
             let life = mem::replace(&mut self.life, Life::of(delta));
             if staged_goes_on {
                 self.staged = staged;
@@ -187,13 +187,13 @@ impl NodeMap {
     }
 }
 
-/// What is needed to be again as before a life was begun.
+/// The data to undo the beginning of a generation.
 struct Before {
-    /// What the copy held of the earlier life, if it goes on.
+    /// The copy's state in the earlier generation, if it goes on.
     life: Life,
     /// The copy, if it does not.
     replaced: Option<Box<NodeMap>>,
-    /// What the copy that grows held of the earlier life, if that one goes on.
+    /// The staged copy's state in the earlier generation, if that one goes on.
     staged_life: Option<Life>,
     /// The copy that grew, if it does not.
     dropped: Option<Box<NodeMap>>,

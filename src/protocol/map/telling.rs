@@ -1,4 +1,4 @@
-//! What others lack of a map, as much of it as fits.
+//! The parts of a map that others lack, as much as fits.
 
 use crate::protocol::{
     delta::{NodeDelta, entry_len_max},
@@ -12,7 +12,7 @@ use crate::protocol::{
 use super::{Budget, NodeMap, life::continued, wire::wire_entry};
 
 impl NodeMap {
-    /// Whether news tells nothing that is not here already.
+    /// Whether an update has nothing new for this copy.
     #[must_use]
     pub fn covers(&self, delta: &NodeDelta) -> bool {
         let record = delta.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
@@ -26,7 +26,7 @@ impl NodeMap {
             && !(self.life.unvouched && delta.sealed.is_some())
     }
 
-    /// News that says no more than what is thought of the owner.
+    /// An update that is only a verdict on the owner.
     #[must_use]
     pub fn judgement(&self, node: NodeId) -> NodeDelta {
         NodeDelta {
@@ -74,8 +74,8 @@ impl NodeMap {
         self.has_news(theirs, from).then(|| self.reach.max_version.0.saturating_sub(from.0))
     }
 
-    /// What `theirs` lacks, as much as fits; `None` if there is no news or no room for any.
-    /// The second part says whether the budget cut it.
+    /// The part that `theirs` lacks, as much as fits; `None` if there is no update or no room for any. The
+    /// second value says whether the budget cut it.
     #[must_use]
     pub fn delta(
         &self,
@@ -83,7 +83,7 @@ impl NodeMap {
         theirs: &DigestEntry,
         budget: &mut Budget,
     ) -> Option<(NodeDelta, bool)> {
-        // Of a part nobody could be shown what the owner has signed.
+        // The owner's signature could not be shown for a part.
         if !self.is_whole() {
             let news = self.has_verdict(theirs);
             return news.then(|| (self.judgement(theirs.node.clone()), false));
@@ -107,7 +107,7 @@ impl NodeMap {
         Some((delta, cut))
     }
 
-    /// From which version on `theirs` has to be told; `None` if this map cannot help it.
+    /// From which version on `theirs` needs the entries; `None` if this map cannot help it.
     fn start(&self, theirs: &DigestEntry) -> Option<Version> {
         if theirs.generation > self.life.generation {
             return None;
@@ -120,15 +120,14 @@ impl NodeMap {
         if reach >= self.reach.gc_floor.max(floor) || floor == self.reach.gc_floor {
             Some(reach)
         } else if self.reach.gc_floor > floor || self.is_owner_gone(self.verdict()) {
-            // What the copy was being completed from may have gone with the owner: then this map is as
-            // good as any.
+            // The copy's former source may have gone with the owner: then this map is as good as any.
             Some(Version::ZERO)
         } else {
             None
         }
     }
 
-    /// Whether the owner, of whom this is thought, is not there to complete any copy.
+    /// Whether the owner, with this verdict, is gone and cannot complete any copy.
     pub(super) fn is_owner_gone(&self, verdict: Verdict) -> bool {
         verdict.level == Level::Dead || self.record().is_some_and(|r| r.status == Status::Left)
     }
@@ -139,7 +138,7 @@ impl NodeMap {
             || continued(copy, &self.life.ancestry, self.reach.gc_floor)
     }
 
-    /// Whether what is thought of the owner is graver than what the holder of a copy of this life thinks.
+    /// Whether the verdict on the owner is worse than the one of the holder of a copy of this generation.
     fn has_verdict(&self, theirs: &DigestEntry) -> bool {
         self.life.generation == theirs.generation && self.verdict() > theirs.verdict
     }
@@ -175,7 +174,7 @@ impl NodeMap {
         }
     }
 
-    /// Puts in whole versions, oldest first, while there is room; says whether it stopped early.
+    /// Adds whole versions, oldest first, while there is room; returns whether it stopped early.
     fn fill(&self, now: Time, delta: &mut NodeDelta, budget: &mut Budget) -> bool {
         let mut writes = self.entries.after(delta.from).peekable();
         let mut whole = delta.from;
@@ -186,7 +185,8 @@ impl NodeMap {
                 let Some(entry) = self.entries.get(key) else { continue };
                 bytes += entry_len_max(key.as_str().len(), entry.value_len());
                 let count = delta.entries.len() + 1 - begun;
-                // A batch may be of a hundred thousand: stop as soon as it is clear that it is too much.
+                // A batch may have a hundred thousand entries: stop as soon as it is clear that it is too
+                // large.
                 if (bytes > budget.bytes || count > budget.entries) && !budget.untouched {
                     delta.entries.truncate(begun);
                     delta.to = whole;

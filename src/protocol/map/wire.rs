@@ -1,4 +1,4 @@
-//! An entry as it is told, and as it is kept.
+//! An entry in its two forms: as it is sent, and as it is kept.
 
 use std::time::Duration;
 

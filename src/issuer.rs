@@ -1,11 +1,11 @@
-//! Certificates given out by a running node that has the authority's key: the first one for a token,
-//! every further one for the one before.
+//! Certificates issued by a running node that has the authority's key: the first one for a token,
+//! every further one for the previous one.
 //!
-//! An [`Issuer`] has the authority's directory and the ledger of its tokens in it; a [`Door`] is its
-//! UDP port, apart from the one of the gossip, since strangers knock there. [`join()`] and [`renew`] are
-//! the other side. A token's secret never crosses the wire: the joiner proves it for one connection,
-//! one name and one key, and so does the issuer for its answer. It refuses to be a general authority:
-//! of a request for a certificate it takes the public key and decides on all the rest itself.
+//! An [`Issuer`] has the authority's directory with the ledger of its tokens; a [`Door`] is its UDP
+//! port, separate from the one of the gossip, since strangers use it. [`join()`] and [`renew`] are the
+//! other side. A token's secret never crosses the wire: the joining node proves it for one connection,
+//! one name and one key, and so does the issuer for its answer. It refuses to be a general authority: it
+//! takes only the public key from a certificate request and decides everything else itself.
 
 mod client;
 mod cluster;

@@ -1,7 +1,7 @@
-//! Who knocks at an issuer's door: a machine with a token, or a member with a certificate.
+//! The client of an issuer: a machine with a token, or a member with a certificate.
 //!
-//! An answer is believed only if it fits what was asked: a certificate of our key and our name, signed
-//! by an authority we know, and to a token the issuer's proof that it knows the secret too.
+//! An answer is accepted only if it fits the request: a certificate of our key and our name, signed by
+//! an authority we know, and for a token the issuer's proof that it knows the secret too.
 
 use std::{
     fmt,
@@ -36,33 +36,33 @@ use crate::{
     },
 };
 
-/// What a joiner wants to be, where the token does not fix it.
+/// The values that a joining node chooses if the token does not fix them.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// Its name.
     pub node: Option<NodeId>,
-    /// Its datacenter; that of the issuer if nobody says.
+    /// Its datacenter; the issuer's if neither sets one.
     pub datacenter: Option<Datacenter>,
-    /// Its kind of key.
+    /// The kind of its key.
     pub key: KeyKind,
 }
 
-/// What a joiner has got.
+/// The result of joining.
 #[derive(Clone, Debug)]
 pub struct Joined {
     /// Certificate, key and roots.
     pub issued: Issued,
-    /// Where the issuer gossips, on the host that was asked.
+    /// The issuer's gossip port, on the host that was asked.
     pub gossip_port: u16,
-    /// The address of the issuer's door.
+    /// The address of the issuer.
     pub door: SocketAddr,
-    /// Doors (`host:port`) of further issuers.
+    /// Addresses (`host:port`) of further issuers.
     pub issuers: Vec<String>,
-    /// Our own address on the way there.
+    /// Our own address on the path to it.
     pub local: IpAddr,
 }
 
-/// There is no certificate.
+/// No certificate was issued.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClaimError {
@@ -71,71 +71,71 @@ pub enum ClaimError {
     Unknown {
         /// The host, or the address.
         host: String,
-        /// What the system said.
+        /// The error of the system.
         why: String,
     },
-    /// Nobody answers.
+    /// No answer.
     #[error(
         "no issuer answers at {address} (UDP): {why}; does an agent with --issuer run there, and does UDP reach it?"
     )]
     Unreachable {
-        /// The door.
+        /// The issuer's address.
         address: String,
-        /// What happened; it may quote the other end.
+        /// What happened; it may quote the peer.
         why: Foreign,
     },
-    /// The issuer is busy, or does not look at us for a while.
+    /// The issuer is busy, or does not serve us for a while.
     #[error(
         "the issuer at {0} turned us away unheard: it is busy, or this address has failed too often; wait a minute"
     )]
     TurnedAway(String),
-    /// Another authority than the token pins.
+    /// The token pins another authority.
     #[error(
         "{address} does not show the authority that the token pins: it is another cluster's issuer, its authority has changed since, or somebody is in between; nothing was sent to it"
     )]
     WrongPin {
-        /// The door.
+        /// The issuer's address.
         address: String,
     },
     /// The handshake failed for another reason.
     #[error("{address}: {refusal}")]
     Handshake {
-        /// The door.
+        /// The issuer's address.
         address: String,
-        /// Who refused whom, and why.
+        /// Which side refused, and why.
         refusal: Refusal,
     },
     /// The issuer refused.
     #[error("the issuer at {address} refused: {why}{}", aside(.detail))]
     Refused {
-        /// The door.
+        /// The issuer's address.
         address: String,
-        /// Why.
+        /// The reason.
         why: Refused,
-        /// What more it said.
+        /// Its further words.
         detail: Foreign,
     },
-    /// The answer does not fit what was asked.
+    /// The answer does not fit the request.
     #[error("{address} gave an answer that cannot be used: {why}")]
     Answer {
-        /// The door.
+        /// The issuer's address.
         address: String,
-        /// What is wrong with it.
+        /// The fault.
         why: Foreign,
     },
-    /// No key could be made.
+    /// No key could be created.
     #[error(transparent)]
     Key(#[from] AuthorityError),
     /// Our own certificate cannot be used.
     #[error(transparent)]
     Own(#[from] LoadError),
-    /// There is nobody to ask.
+    /// No issuer is known.
     #[error("no issuer is known: `issuers` in the configuration names none")]
     Nobody,
 }
 
 impl ClaimError {
-    /// Whether the other side said no, which it will say again.
+    /// Whether the other side refused for good: it would refuse again.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
         matches!(
@@ -148,7 +148,7 @@ impl ClaimError {
     }
 }
 
-/// Gets a first certificate from the issuer on `host`. In a tokio runtime.
+/// Requests a first certificate from the issuer on `host`. In a tokio runtime.
 ///
 /// # Errors
 /// [`ClaimError`]. The token may have been used up only if the answer was lost.
@@ -181,8 +181,8 @@ async fn join_at(token: &Token, door: SocketAddr, asked: &Asked) -> Result<Joine
     joined
 }
 
-/// Gets a further certificate of the same name from the first of the issuers that gives one. In a
-/// tokio runtime.
+/// Requests a further certificate of the same name, from the first of the issuers that grants it.
+/// In a tokio runtime.
 ///
 /// # Errors
 /// [`ClaimError`] of the last one asked.
@@ -226,7 +226,7 @@ async fn renew_at(
     renewed
 }
 
-/// A connection to a door.
+/// A connection to an issuer.
 struct Call {
     door: SocketAddr,
     connection: Connection,
@@ -252,7 +252,7 @@ impl Call {
         match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(Self { door, connection, endpoint }),
             Ok(Err(error)) => {
-                // So that the other side learns why.
+                // So that the other side receives the reason.
                 idle(&endpoint).await;
                 Err(explain(&error))
             }
@@ -305,7 +305,7 @@ impl Call {
         let requested = Requested::new(key)?;
         let request = Request::Renew { csr: requested.csr.clone() };
         let granted = self.ask(&request, verdict).await?;
-        // The roots in the answer are not taken: no proof of the authority's stands behind them.
+        // The roots in the answer are not used: the authority has not signed them.
         let issued = self.accept(requested, &granted, String::new(), roots)?;
         if issued.certificate.name.as_ref() != Ok(tls.identity().name()) {
             return Err(self.bad("the certificate is not of this node"));
@@ -317,11 +317,11 @@ impl Call {
         Exported::of(&self.connection).ok_or_else(|| self.bad("TLS gives no exporter"))
     }
 
-    /// Asks, and reads the whole answer.
+    /// Sends a request, and reads the whole answer.
     async fn ask(&self, request: &Request, verdict: &Verdict) -> Result<Granted, ClaimError> {
         let asked = async {
             let (mut send, mut receive) = self.connection.open_bi().await?;
-            // One that refuses early has said why: that is in the answer, or in the close.
+            // An issuer that refuses early has given the reason in the answer, or in the close.
             let _ = send.write_all(&request.encode()).await;
             let _ = send.finish();
             match receive.read_to_end(ANSWER_BYTES_MAX).await {
@@ -359,14 +359,14 @@ impl Call {
         let issued = requested.issued(&certificate, roots_pem).map_err(|e| self.bad(e))?;
         let (chain, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
         let identity = Identity::from_pem(chain, key).map_err(|e| self.bad(e))?;
-        // One that begins in a moment is no reason to lose it: so it is after a revocation, and where
-        // our clock is behind.
+        // A certificate that begins a moment later must not be lost: that happens after a revocation,
+        // and if our clock is behind.
         let now = Clock::wall().max(issued.certificate.not_before);
         roots.check(&identity, now).map_err(|e| self.bad(e))?;
         Ok(issued)
     }
 
-    /// Ends it, so that the other side knows.
+    /// Ends it, and informs the other side.
     async fn end(self) {
         self.connection.close(VarInt::from_u32(0), b"");
         idle(&self.endpoint).await;
@@ -378,7 +378,7 @@ impl Call {
     }
 }
 
-/// Waits until what is to be sent has been.
+/// Waits until everything is sent.
 async fn idle(endpoint: &Endpoint) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, endpoint.wait_idle()).await;
 }
@@ -387,7 +387,7 @@ fn broken(door: &SocketAddr, error: &ConnectionError, verdict: &Verdict) -> Clai
     let address = door.to_string();
     match error {
         ConnectionError::ConnectionClosed(close)
-            // APPLICATION_ERROR: the issuer gave our place to another visitor during the handshake.
+            // APPLICATION_ERROR: the issuer gave our slot to another client during the handshake.
             if [TransportErrorCode::CONNECTION_REFUSED, TransportErrorCode::APPLICATION_ERROR]
                 .contains(&close.error_code) =>
         {
@@ -435,7 +435,7 @@ fn unspecified(towards: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Which of our addresses the system would send from; nothing is sent.
+/// The address from which the system would send; nothing is sent.
 fn local_address(towards: SocketAddr) -> IpAddr {
     let socket = UdpSocket::bind(unspecified(towards)).and_then(|socket| {
         socket.connect(towards)?;
@@ -448,14 +448,14 @@ fn aside(detail: &Foreign) -> String {
     if detail.is_empty() { String::new() } else { format!(" ({detail})") }
 }
 
-/// Longest text of the other end that an error quotes, in characters.
+/// Maximum length of the peer's text in an error, in characters.
 const WORDS_MAX: usize = 200;
-/// Addresses of one name that are tried.
+/// Maximum number of addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For a handshake, per address.
+/// The timeout of a handshake, per address.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
-/// For an answer: longer than the issuer takes to give up.
+/// The timeout of an answer: longer than the issuer's own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(12);
 /// How long a close may take to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

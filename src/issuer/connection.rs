@@ -1,4 +1,4 @@
-//! The connection between a door and who knocks at it.
+//! The connection between an issuer and its client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use super::request::ANSWER_BYTES_MAX;
 /// From the first packet to the answer.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One stream each way, little of everything.
+/// One stream in each direction, and low limits.
 pub(super) fn transport() -> Arc<TransportConfig> {
     let mut transport = TransportConfig::default();
     transport
@@ -24,5 +24,5 @@ pub(super) fn transport() -> Arc<TransportConfig> {
     Arc::new(transport)
 }
 
-/// The application error code of the close that tells a visitor that another one gets its place.
+/// The application error code of a close because another client gets the slot.
 pub(super) const GIVE_WAY: VarInt = VarInt::from_u32(1);

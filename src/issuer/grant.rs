@@ -1,4 +1,4 @@
-//! The issuer: it decides who gets which certificate, and issues it.
+//! The issuer: it decides on requests for certificates, and issues them.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,24 +23,24 @@ use crate::{
     tls::{Identity, PeerName, Pin},
 };
 
-/// Shortest lifetime of a certificate that an issuer may be told to give: for tests.
+/// Minimum validity of certificates that an issuer accepts as a setting: for tests.
 pub const VALIDITY_MIN: Duration = Duration::from_secs(10);
 
-/// Longest: a machine renews, so longer ones only help thieves.
+/// Maximum: a machine renews them, so longer ones only help thieves.
 pub const VALIDITY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// One that gives out certificates.
+/// Issues certificates.
 #[derive(Debug)]
 pub struct Issuer {
     pub(super) directory: PathBuf,
     name: PeerName,
     validity: Duration,
     ledger: Ledger,
-    /// `None`: the door is shut, since the directory cannot be read.
+    /// `None`: the listener is closed, since the directory cannot be read.
     shown: ArcSwapOption<Shown>,
 }
 
-/// What the door shows, and until when.
+/// The certificate that the listener shows, and until when.
 #[derive(Debug)]
 pub(super) struct Shown {
     pub(super) certified: Arc<CertifiedKey>,
@@ -49,7 +49,7 @@ pub(super) struct Shown {
     pub(super) until: SystemTime,
 }
 
-/// An issuer cannot be opened, or cannot make a token. Nothing has changed.
+/// An issuer cannot be opened, or cannot create a token. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
@@ -59,7 +59,7 @@ pub enum IssuerError {
     /// The ledger cannot be used.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The authority is another cluster's.
+    /// The authority belongs to another cluster.
     #[error("the authority in {} is of cluster {theirs}, this node is of cluster {ours}", directory.display())]
     OtherCluster {
         /// The authority's directory.
@@ -74,7 +74,7 @@ pub enum IssuerError {
         "a validity of {}s is refused: {}s to {}s are allowed", _0.as_secs(), VALIDITY_MIN.as_secs(), VALIDITY_MAX.as_secs()
     )]
     Validity(Duration),
-    /// The system gives no randomness.
+    /// The system provides no randomness.
     #[error("the system gives no randomness")]
     NoRandomness,
 }
@@ -84,7 +84,7 @@ impl Issuer {
     /// will be valid for `validity`.
     ///
     /// # Errors
-    /// [`IssuerError`], if the authority or the ledger cannot be used, or is of another cluster.
+    /// [`IssuerError`], if the authority or the ledger cannot be used, or belongs to another cluster.
     pub fn open(directory: &Path, name: PeerName, validity: Duration) -> Result<Self, IssuerError> {
         let authority = Authority::load(directory)?;
         if *authority.cluster() != name.cluster {
@@ -103,16 +103,16 @@ impl Issuer {
         Ok(issuer)
     }
 
-    /// How long its certificates are valid.
+    /// The validity of its certificates.
     #[must_use]
     pub const fn validity(&self) -> Duration {
         self.validity
     }
 
-    /// Makes a token for the door at `port`; when this returns, it is on the disk.
+    /// Creates a token for the listener at `port`; when this returns, it is on the disk.
     ///
     /// # Errors
-    /// [`IssuerError`], among others for terms out of range.
+    /// [`IssuerError`], for example for terms out of range.
     pub fn create(&self, terms: &Terms, port: u16) -> Result<(Token, TokenView), IssuerError> {
         let pin = self.look()?.pin;
         let token = Token::generate(self.name.node.clone(), port, pin);
@@ -121,7 +121,7 @@ impl Issuer {
         Ok((token, view))
     }
 
-    /// The tokens that are remembered, the oldest first.
+    /// The tokens in the ledger, the oldest first.
     ///
     /// # Errors
     /// [`LedgerError`].
@@ -129,7 +129,7 @@ impl Issuer {
         self.ledger.list(Clock::wall())
     }
 
-    /// Makes a token good for nothing.
+    /// Revokes a token.
     ///
     /// # Errors
     /// [`LedgerError::Unknown`] and others.
@@ -137,8 +137,8 @@ impl Issuer {
         self.ledger.revoke(token, Clock::wall())
     }
 
-    /// Revokes the certificates that a node has; when this returns, the authority remembers it and issues
-    /// it none that this would be about. Others have yet to be told.
+    /// Revokes the present certificates of a node; when this returns, the authority has recorded it and
+    /// issues none that this would cover. The other nodes do not know it yet.
     ///
     /// # Errors
     /// [`IssuerError`].
@@ -146,12 +146,12 @@ impl Issuer {
         let authority = Authority::load(&self.directory)?;
         let statement = authority.revoke(node.clone(), Clock::wall())?;
         authority.save_revocations(&self.directory)?;
-        // Whoever had the name has it no more.
+        // The previous holder of the name has lost it.
         self.ledger.release(&node)?;
         Ok(statement)
     }
 
-    /// Grants a claim by token, and says to which name.
+    /// Grants a claim by token, and returns the name.
     pub(super) fn grant(
         &self,
         join: &Join,
@@ -169,7 +169,7 @@ impl Issuer {
         })
     }
 
-    /// A further certificate of the same name, for the one that is valid `since` then.
+    /// Issues a further certificate of the same name, for the one that is valid from `since` on.
     pub(super) fn regrant(
         &self,
         name: &PeerName,
@@ -177,8 +177,8 @@ impl Issuer {
         csr: &[u8],
         cluster: &dyn Cluster,
     ) -> Result<Granted, Denied> {
-        // The directory may know of a revocation that the handshake has not heard of yet, and what is
-        // issued now would begin after it.
+        // The directory may contain a revocation that the handshake did not know yet, and a
+        // certificate issued now would begin after it.
         let authority = Authority::load(&self.directory).map_err(unable)?;
         if authority.has_revoked(&name.node, since) {
             return Err(Denied::new(Refused::NoCertificate, "this one is revoked"));
@@ -218,14 +218,14 @@ impl Issuer {
         })
     }
 
-    /// What the door shows at this moment: a certificate of this node for nothing but this, of the
-    /// authority that was in the directory at the last look. It waits for nothing.
+    /// The certificate that the listener shows now: one of this node, only for this purpose, signed
+    /// by the authority that was in the directory at the last check. The call does not block.
     pub(super) fn shown(&self) -> Option<Arc<Shown>> {
         self.shown.load_full()
     }
 
-    /// Looks into the directory, and makes what the door shows anew if the authority is another one or it
-    /// is time. It waits for files, for as long as they take.
+    /// Reads the directory, and renews the listener's certificate if the authority has changed or it is
+    /// time. It blocks on files, for as long as they take.
     pub(super) fn look(&self) -> Result<Arc<Shown>, IssuerError> {
         let now = Clock::wall();
         let metadata = std::fs::metadata(self.directory.join(file::AUTHORITY)).ok();
@@ -241,7 +241,7 @@ impl Issuer {
         }
     }
 
-    /// Shows nothing any more, until a look succeeds.
+    /// Shows no certificate any more, until a check succeeds.
     pub(super) fn shut(&self) {
         self.shown.store(None);
     }
@@ -269,21 +269,21 @@ fn unable(error: AuthorityError) -> Denied {
     Denied::new(Refused::Unable, error)
 }
 
-/// Certificates in PEM, in DER; what cannot be read is left out.
+/// Certificates in PEM, converted to DER; unreadable ones are left out.
 fn certificates(pem: &str) -> Vec<Vec<u8>> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .filter_map(|certificate| Some(certificate.ok()?.to_vec()))
         .collect()
 }
 
-/// How far before its issue a certificate begins: [`BACKDATE`], and of a short one a twentieth, so
-/// that two thirds of its lifetime are still ahead of it. Clocks have to agree the better the shorter
-/// certificates are.
+/// How far before its issue a certificate begins: [`BACKDATE`], or for a short one a twentieth, so
+/// that two thirds of its lifetime are still ahead of it. The shorter certificates are, the better
+/// clocks have to agree.
 pub(super) fn backdate(validity: Duration) -> Duration {
     BACKDATE.min(validity / 20)
 }
 
-/// Most roots that an answer carries.
+/// Maximum number of roots in an answer.
 const ROOTS_MAX: usize = 16;
-/// A certificate for the door is made anew after this; it is valid for twice as long.
+/// The listener's certificate is renewed after this; it is valid for twice as long.
 const SHOWN_FOR: Duration = Duration::from_secs(12 * 3600);

@@ -1,8 +1,9 @@
-//! What an issuer remembers: its tokens, and whom it let in a moment ago. One file, for its owner only.
+//! An issuer's records: its tokens, and the names granted lately. One file, for its owner only.
 //!
-//! Every change reads the file, changes it and writes it whole, under a lock that other issuers with
-//! the same directory respect, and nothing is acknowledged before it is on the disk. Of a secret the
-//! key derived from it is kept: to check an HMAC is to make it, so this is worth as much as the token.
+//! Every change reads the file, changes it and writes it completely, under a lock that other issuers
+//! with the same directory respect. No change is acknowledged before it is on the disk. The file holds
+//! a key derived from each secret; verifying an HMAC needs the same key as making it, so the key is
+//! worth as much as the token.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -28,59 +29,59 @@ use crate::{
 /// The name of the file in the authority's directory.
 pub const TOKENS_FILE: &str = "tokens.toml";
 
-/// Most tokens remembered; then those that are over make room, and if none is, no more are made.
+/// Maximum number of tokens; beyond it expired or used ones are dropped, and if none is, no more are created.
 pub const TOKENS_MAX: usize = 500;
 
-/// Most times that a token may be used.
+/// Maximum number of uses of a token.
 pub const USES_MAX: u32 = 10_000;
 
-/// Longest time that a token may be good for.
+/// Maximum lifetime of a token.
 pub const TTL_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
-/// For so long after a name was granted to a joiner no other gets it: it shows up in the gossip only
+/// How long a name that was granted to a joining node is reserved: it appears in the gossip only
 /// when its agent has been started.
 pub const NAME_HELD: Duration = Duration::from_secs(120);
 
 /// What a token permits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
-    /// The only node it lets in; `None`: any.
+    /// The only node that may join with it; `None`: any.
     pub node: Option<NodeId>,
     /// The only datacenter; `None`: any.
     pub datacenter: Option<Datacenter>,
-    /// How long it is good for, at most [`TTL_MAX`].
+    /// How long it is valid, at most [`TTL_MAX`].
     pub ttl: Duration,
-    /// How often, 1 to [`USES_MAX`].
+    /// The number of uses, 1 to [`USES_MAX`].
     pub uses: u32,
 }
 
-/// A token as its issuer sees it; no secret.
+/// A token as its issuer sees it, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenView {
-    /// Which.
+    /// Its id.
     pub id: TokenId,
     /// What it permits.
     pub terms: Terms,
-    /// When it was made.
+    /// When it was created.
     pub created: SystemTime,
-    /// Until when it is good.
+    /// The end of its validity.
     pub expires: SystemTime,
     /// How often it was used.
     pub used: u32,
-    /// The last few nodes that it let in.
+    /// The last few nodes that joined with it.
     pub by: Vec<NodeId>,
-    /// Whether it is still good, and if not, why not.
+    /// Whether it is still valid, and if not, why not.
     pub state: TokenState,
 }
 
-/// Whether a token is good.
+/// The state of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
-    /// It is.
+    /// It is valid.
     Good,
-    /// It was used as often as it may.
+    /// All of its uses are used up.
     Used,
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It was revoked.
     Revoked,
@@ -99,19 +100,19 @@ impl TokenState {
     }
 }
 
-/// The ledger could not be read or written, or what was asked for cannot be. Nothing has changed.
+/// The ledger could not be read or written, or the request is impossible. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
     /// The file cannot be read.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The file is none of ours.
+    /// The file is not a ledger of ours.
     #[error("{}: {reason}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
     /// The file cannot be written or locked.
@@ -119,7 +120,7 @@ pub enum LedgerError {
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// There are too many tokens.
@@ -128,7 +129,7 @@ pub enum LedgerError {
     /// The terms are out of range.
     #[error("a token is good for up to {} days and 1 to {USES_MAX} uses; for a node it is good once", TTL_MAX.as_secs() / 86_400)]
     Terms,
-    /// There is no such token.
+    /// The token does not exist.
     #[error("no token {0} is known; see `gossipmonger token list`")]
     Unknown(TokenId),
 }
@@ -160,14 +161,14 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// That of an authority's directory; fails if it cannot be read or locked.
+    /// The ledger of an authority's directory; fails if it cannot be read or locked.
     pub(crate) fn open(directory: &Path) -> Result<Self, LedgerError> {
         let ledger = Self { file: directory.join(TOKENS_FILE), lock: directory.join(LOCK_FILE) };
         ledger.locked(|_| Ok((Kept::AsItIs, ())))?;
         Ok(ledger)
     }
 
-    /// Keeps a new token; when this returns, it is on the disk.
+    /// Records a new token; when this returns, it is on the disk.
     pub(crate) fn add(
         &self,
         token: &Token,
@@ -188,14 +189,14 @@ impl Ledger {
         })
     }
 
-    /// All that are remembered, the oldest first.
+    /// All recorded tokens, the oldest first.
     pub(crate) fn list(&self, now: SystemTime) -> Result<Vec<TokenView>, LedgerError> {
         self.locked(|book| {
             Ok((Kept::AsItIs, book.token.iter().map(|entry| entry.view(now)).collect()))
         })
     }
 
-    /// Makes a token good for nothing.
+    /// Revokes a token.
     pub(crate) fn revoke(&self, id: TokenId, now: SystemTime) -> Result<TokenView, LedgerError> {
         self.locked(|book| {
             let entry = book.find(id).ok_or(LedgerError::Unknown(id))?;
@@ -204,8 +205,9 @@ impl Ledger {
         })
     }
 
-    /// Uses a token for a claim, if all is right: then `issue` is asked, and only what it grants
-    /// counts as a use. Of several claims at once exactly as many get through as the token has uses.
+    /// Uses a token for a claim, if all is right: then `issue` is called, and only if it grants
+    /// something, that counts as a use. Of several claims at once exactly as many succeed as the
+    /// token has uses.
     pub(crate) fn claim<T>(
         &self,
         claim: &Claim<'_>,
@@ -250,7 +252,7 @@ impl Ledger {
         Ok(value)
     }
 
-    /// Others hold it for a few milliseconds; one that hangs is not waited for.
+    /// Others hold it for a few milliseconds; the wait for one that hangs is limited.
     fn lock(&self) -> Result<File, LedgerError> {
         let failed = |error| LedgerError::Write { path: self.lock.clone(), error };
         let mut options = OpenOptions::new();
@@ -279,7 +281,7 @@ impl Ledger {
             reason: format!("{reason}; move it away to begin anew (its tokens are lost then)"),
         };
         let text = std::str::from_utf8(&text).map_err(|_| damaged("is not UTF-8"))?;
-        // The parser's own words would quote the file.
+        // The parser's own error would quote the file.
         let book: Book = toml::from_str(text).map_err(|_| damaged("cannot be read"))?;
         if book.token.iter().any(|entry| entry.id().is_none() || entry.key().is_none()) {
             return Err(damaged("has a token without an id or a key"));
@@ -294,11 +296,11 @@ impl Ledger {
     }
 }
 
-/// What is claimed, and by what right.
+/// The claimed name, and the claimant's proof.
 pub(crate) struct Claim<'a> {
     pub(crate) join: &'a Join,
     pub(crate) exported: &'a Exported,
-    /// Where a node is if nobody says.
+    /// The datacenter of a node if neither token nor request sets one.
     pub(crate) datacenter: &'a Datacenter,
     pub(crate) now: SystemTime,
 }
@@ -347,7 +349,7 @@ impl Book {
         self.token.iter_mut().find(|entry| entry.id() == Some(id))
     }
 
-    /// What is over long since goes; what is over goes if there is no room.
+    /// Removes tokens that ended long ago; if there is no room, all that have ended.
     fn make_room(&mut self, now: SystemTime) -> Result<(), LedgerError> {
         // Cannot overflow: times are limited to the year 9999.
         self.token.retain(|entry| time(entry.expires) + KEPT_AFTER > now);
@@ -360,13 +362,13 @@ impl Book {
     }
 
     fn forget_grants(&mut self, now: SystemTime) {
-        // One of the future is of a clock that was set back.
+        // An entry in the future was written before a clock was set back.
         let fresh =
             |grant: &Grant| now.duration_since(time(grant.at)).is_ok_and(|since| since < NAME_HELD);
         self.grant.retain(fresh);
     }
 
-    /// Whether a claim is right; the secret first, so that nobody without it learns of the rest.
+    /// Judges a claim; the secret first, so that a client without it learns nothing else.
     fn judge(
         &self,
         claim: &Claim<'_>,
@@ -530,7 +532,7 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A time that a damaged file puts out of range is long ago.
+/// The time; one that a damaged file puts out of range counts as long ago.
 fn time(seconds: u64) -> SystemTime {
     let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
     time.filter(|_| seconds <= SECONDS_MAX).unwrap_or(UNIX_EPOCH)
@@ -541,13 +543,13 @@ const SECONDS_MAX: u64 = 253_402_300_799;
 const LOCK_FILE: &str = "tokens.lock";
 const HEADER: &str =
     "# Join tokens of this authority, written by gossipmonger. Who can read the keys can join.\n\n";
-/// Names of those let in that are kept of a token.
+/// Maximum number of names kept of those that joined with a token.
 const BY_KEPT: usize = 16;
-/// Names held at once: far more than are granted within [`NAME_HELD`].
+/// Maximum number of reserved names: far more than are granted within [`NAME_HELD`].
 const GRANTS_MAX: usize = 2_000;
-/// For so long after its time a token is remembered, so that it is refused as expired, not unknown.
+/// How long an expired token is kept, so that it is refused as expired, not as unknown.
 const KEPT_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Five seconds together.
+/// Five seconds in total.
 const LOCK_ATTEMPTS: u32 = 500;
 const LOCK_WAIT: Duration = Duration::from_millis(10);
 
@@ -622,7 +624,7 @@ mod tests {
         assert_eq!(refused(&good, elsewhere, NOW), Refused::WrongName);
         assert_eq!(refused(&good, claim("b"), NOW + HOUR), Refused::Expired);
         assert_eq!(why(&ledger, &good, claim("b"), NOW, &["b"]), Refused::NameTaken);
-        // None of that has used it up.
+        // None of these has used it up.
         assert_eq!(take(&ledger, &good, Join { node: None, ..claim("b") }, NOW), "b");
         assert_eq!(refused(&good, claim("b"), NOW), Refused::Used);
     }
@@ -680,7 +682,7 @@ mod tests {
                 .map(|n| {
                     let (token, directory) = (&token, directory.path());
                     scope.spawn(move || {
-                        // Each with a hold of its own, as issuers that share the directory.
+                        // Each with its own ledger, like issuers that share the directory.
                         let ledger = Ledger::open(directory).unwrap();
                         usize::from(
                             claimed(&ledger, token, claim(&format!("n{n}")), NOW, &[]).is_ok(),

@@ -1,23 +1,23 @@
-//! The places at the issuer's door: which visits are served at once, and which visit ends when a place is needed.
+//! The slots of an issuer: which clients are served concurrently, and which one is disconnected when a slot is needed.
 //!
-//! A visitor takes a visitor's place; one source has a few of them. When none is left, the oldest visit without a
-//! request ends. A visitor that has shown a member's certificate moves to a member's place. Visitors cannot take
-//! those, so strangers cannot keep members from renewing.
+//! A client takes a visitor's slot; one source has a few of them. When none is free, the oldest connection
+//! without a request ends. A client that has shown a member's certificate moves to a member's slot. Visitors
+//! cannot take those, so strangers cannot keep members from renewing.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::protocol::id::NodeId;
 
-/// Visitors served at once that have not shown a member's certificate.
+/// Concurrent clients that have not shown a member's certificate.
 pub const VISITORS_MAX: usize = 48;
-/// Of these, those of one address, or IPv6 network of 64 bits.
+/// Of these, the clients of one address, or IPv6 network of 64 bits.
 pub const VISITORS_PER_SOURCE: usize = 8;
-/// Members served at once, in places of their own.
+/// Concurrent members, in slots of their own.
 pub const MEMBERS_MAX: usize = 16;
-/// Of these, those of one member.
+/// Of these, the slots of one member.
 pub const PLACES_PER_MEMBER: usize = 2;
 
-/// The places. `L` ends a visit.
+/// The slots. `L` ends a connection.
 #[derive(Debug)]
 pub(super) struct Places<L> {
     next: u64,
@@ -28,14 +28,14 @@ pub(super) struct Places<L> {
 #[derive(Debug)]
 struct Place<L> {
     source: IpAddr,
-    /// The member whose certificate it has shown, if it has a member's place.
+    /// The member whose certificate it has shown, if it has a member's slot.
     member: Option<NodeId>,
-    /// Whether its request is being answered or was granted: then it keeps its place.
+    /// Whether its request is being answered or was granted: then it keeps its slot.
     busy: bool,
     leave: L,
 }
 
-/// Every place that this visitor could get is taken by a visit that keeps it.
+/// Every slot that this client could get is taken by a connection that keeps it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Full;
 
@@ -46,7 +46,7 @@ impl<L> Default for Places<L> {
 }
 
 impl<L> Places<L> {
-    /// Takes a place for a visitor. Returns its number, and the end of the visit that gives way.
+    /// Takes a slot for a client. Returns its number, and the end of the connection that gives way.
     pub(super) fn enter(&mut self, source: IpAddr, leave: L) -> Result<(u64, Option<L>), Full> {
         let of_source = |place: &Place<L>| place.member.is_none() && place.source == source;
         let visitor = |place: &Place<L>| place.member.is_none();
@@ -64,8 +64,8 @@ impl<L> Places<L> {
         Ok((number, gone))
     }
 
-    /// Moves a visitor that has shown a member's certificate to a member's place, if there is one. Returns the end of
-    /// the visit that gives way.
+    /// Moves a client that has shown a member's certificate to a member's slot, if one is free. Returns the end of
+    /// the connection that gives way.
     pub(super) fn prove(&mut self, number: u64, member: &NodeId) -> Option<L> {
         if !self.taken.contains_key(&number) {
             return None;
@@ -86,14 +86,14 @@ impl<L> Places<L> {
         gone
     }
 
-    /// Sets whether a visit keeps its place: from its request on, unless that is refused.
+    /// Sets whether a connection keeps its slot: from its request on, unless that is refused.
     pub(super) fn set_busy(&mut self, number: u64, busy: bool) {
         if let Some(place) = self.taken.get_mut(&number) {
             place.busy = busy;
         }
     }
 
-    /// Frees a place.
+    /// Frees a slot.
     pub(super) fn leave(&mut self, number: u64) {
         self.taken.remove(&number);
     }
@@ -102,7 +102,7 @@ impl<L> Places<L> {
         self.taken.values().filter(|place| among(place)).count()
     }
 
-    /// Removes the oldest visit among these that does not keep its place.
+    /// Removes the oldest connection among these that does not keep its slot.
     fn give_way(&mut self, among: impl Fn(&Place<L>) -> bool) -> Option<L> {
         let mut idle = self.taken.iter().filter(|(_, place)| !place.busy && among(place));
         let number = *idle.next()?.0;
@@ -122,11 +122,11 @@ mod tests {
         }
         assert_eq!(places.enter(source(1), 100).unwrap().1, Some(0));
         assert_eq!(places.enter(source(2), 101).unwrap().1, None, "others lose nothing");
-        // Visits that are being answered stay, and their source gets no further place.
+        // Clients that are being answered stay, and their source gets no further slot.
         let numbers: Vec<_> = places.taken.keys().copied().collect();
         numbers.iter().for_each(|number| places.set_busy(*number, true));
         assert_eq!(places.enter(source(1), 102), Err(Full));
-        // A visit that was refused gives way.
+        // A client that was refused gives way.
         places.set_busy(numbers[3], false);
         assert_eq!(places.enter(source(1), 103).unwrap().1, Some(4));
     }
@@ -179,7 +179,7 @@ mod tests {
         }
         let of_members = places.taken.values().filter(|place| place.member.is_some());
         assert_eq!(of_members.count(), MEMBERS_MAX);
-        // A visit that has given way gets no place back.
+        // A client that has given way does not get a slot back.
         assert_eq!(places.prove(0, &node(0)), None);
         assert!(!places.taken.contains_key(&0));
     }

@@ -1,9 +1,8 @@
-//! What is said at an issuer's door: one request, one answer, each the whole of its stream's half.
+//! The protocol of an issuer: one request and one answer, each a complete half of a stream.
 //!
-//! A proof covers what the TLS of the connection has derived for it (RFC 9266's exporter), so what
-//! was recorded on one connection is worth nothing on another. Of a PKCS #10 request nothing is taken
-//! but the public key, after its signature has shown that the asker holds the private one. Nothing
-//! here does IO.
+//! A proof covers a value that the connection's TLS has derived for it (RFC 9266's exporter), so a
+//! recording of one connection is worthless on another. Only the public key of a PKCS #10 request is
+//! used, after its signature has shown that the client holds the private one. Nothing here does IO.
 
 use std::fmt;
 
@@ -18,19 +17,19 @@ use crate::protocol::{
     record::ADDRESS_BYTES_MAX,
 };
 
-/// The protocol of a door; the number is its major version.
+/// The protocol of an issuer; the number is its major version.
 pub const JOIN_ALPN: &[u8] = b"gossipmonger-join/1";
 
-/// Longest request, in bytes. One with an Ed25519 key takes some 300.
+/// Maximum length of a request, in bytes. One with an Ed25519 key takes some 300.
 pub const REQUEST_BYTES_MAX: usize = 4 << 10;
 
-/// Longest answer, in bytes: a certificate and up to some twenty roots.
+/// Maximum length of an answer, in bytes: a certificate and up to some twenty roots.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Most further issuers that an answer names.
+/// Maximum number of further issuers in an answer.
 pub(super) const ISSUERS_MAX: usize = 7;
 
-/// What is asked for.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Request {
     /// A first certificate, for a token.
@@ -45,20 +44,20 @@ pub enum Request {
 /// A claim to a name by a token.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Join {
-    /// Which token.
+    /// The id of the token.
     pub token: TokenId,
-    /// The node's name; `None`: the one that the token fixes.
+    /// The node's name; `None`: the token's.
     pub node: Option<NodeId>,
-    /// Its datacenter; `None`: the one that the token fixes, or the issuer's.
+    /// Its datacenter; `None`: the token's, or the issuer's.
     pub datacenter: Option<Datacenter>,
     /// PKCS #10.
     pub csr: Vec<u8>,
-    /// That the asker has the token's secret, on this connection, for this claim.
+    /// Proves that the client has the token's secret, on this connection, for this claim.
     pub proof: [u8; PROOF_BYTES],
 }
 
 impl Join {
-    /// Makes the proof for the connection that this was derived from.
+    /// Creates the proof for the connection from which the value was derived.
     pub(crate) fn prove(&mut self, key: &ProofKey, exported: &Exported) {
         self.proof = key.prove(&self.words(exported));
     }
@@ -73,28 +72,28 @@ impl Join {
     }
 }
 
-/// What an issuer says.
+/// An answer of an issuer.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Answer {
-    /// Here it is.
+    /// Granted.
     Granted(Granted),
-    /// No, and what there is to say of it.
+    /// Refused, with the reason and its details.
     Refused(Refused, String),
 }
 
-/// A certificate, and what its holder has to know.
+/// A certificate, and what its holder needs.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Granted {
     /// The certificate, DER.
     pub certificate: Vec<u8>,
-    /// The authorities whose nodes are to be accepted, DER each.
+    /// The authorities whose nodes the holder should accept, DER each.
     pub roots: Vec<Vec<u8>>,
-    /// The UDP port where the issuer gossips, on the same host.
+    /// The issuer's gossip port (UDP), on the same host.
     pub gossip_port: u16,
-    /// Doors (`host:port`) of further issuers.
+    /// Addresses (`host:port`) of further issuers.
     pub issuers: Vec<String>,
-    /// To a join: that the issuer knows the token's secret too, so that no other member of the cluster
-    /// can speak for it. To a renewal nothing.
+    /// For a join: proves that the issuer knows the token's secret too, so that no other member of the
+    /// cluster can answer in its place. For a renewal zeros.
     pub proof: [u8; PROOF_BYTES],
 }
 
@@ -113,38 +112,38 @@ impl Granted {
     }
 }
 
-/// Why an issuer grants nothing; [`Refused::as_str`] is the label of its counter.
+/// Why an issuer refuses; [`Refused::as_str`] is the label of its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 #[non_exhaustive]
 pub enum Refused {
-    /// It knows no such token.
+    /// It does not know the token.
     UnknownToken,
-    /// The proof is not of the token's secret, or of another connection.
+    /// The proof was made with another secret, or for another connection.
     WrongSecret,
-    /// The token's time is over.
+    /// The token has expired.
     Expired,
-    /// The token has been used as often as it may.
+    /// All uses of the token are used up.
     Used,
     /// The token was revoked.
     TokenRevoked,
     /// The token is for another node or datacenter.
     WrongName,
-    /// Neither the token nor the asker says which node it is.
+    /// Neither the token nor the client names the node.
     NameNeeded,
-    /// A node of this name lives, or was let in a moment ago.
+    /// A node of this name is alive, or joined a moment ago.
     NameTaken,
     /// The request cannot be read, or is too long.
     BadRequest,
-    /// The request for a certificate is none, or not signed by its own key.
+    /// The certificate request is not one, or not signed by its own key.
     BadKey,
     /// A renewal without a certificate of a member.
     NoCertificate,
-    /// The issuer itself cannot: its files, its authority, its time.
+    /// The issuer is unable: its files, its authority, its time.
     Unable,
 }
 
 impl Refused {
-    /// Every one.
+    /// All of them.
     pub const ALL: [Self; 12] = [
         Self::UnknownToken,
         Self::WrongSecret,
@@ -201,7 +200,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What both ends of one connection, and nobody else, derive from its TLS handshake.
+/// A value that only the two ends of one connection derive from its TLS handshake.
 #[derive(Clone, Copy)]
 pub(crate) struct Exported(pub(crate) [u8; 32]);
 
@@ -213,7 +212,7 @@ impl Exported {
     }
 }
 
-/// The bytes say no request or answer.
+/// The bytes are not a request or an answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unreadable(String);
@@ -227,10 +226,10 @@ macro_rules! bytes {
                 encode(self)
             }
 
-            /// What the bytes say.
+            /// Decodes the bytes.
             ///
             /// # Errors
-            /// [`Unreadable`] says what is wrong with them. It never panics.
+            /// [`Unreadable`] describes the fault. It never panics.
             pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
                 decode(bytes)
             }
@@ -240,7 +239,7 @@ macro_rules! bytes {
 
 bytes!(Request, Answer);
 
-/// A public key that somebody has shown to hold the private one of.
+/// A public key whose holder has proved to have the private one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
     spki: Vec<u8>,
@@ -250,7 +249,7 @@ impl PublicKey {
     /// Takes the key from a PKCS #10 request in DER, and nothing else.
     ///
     /// # Errors
-    /// [`CsrError`] if it is none, its key is neither Ed25519 nor P-256, or it is not signed by it.
+    /// [`CsrError`] if it is not one, its key is neither Ed25519 nor P-256, or it is not signed by its key.
     pub fn from_csr(der: &[u8]) -> Result<Self, CsrError> {
         let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
             return Err(CsrError::Unreadable);
@@ -274,7 +273,7 @@ impl PublicKey {
         &self.spki
     }
 
-    /// Whether a certificate is of this key.
+    /// Whether a certificate has this key.
     #[must_use]
     pub fn is_of(&self, certificate: &CertificateDer<'_>) -> bool {
         x509_parser::parse_x509_certificate(certificate)
@@ -286,13 +285,13 @@ impl PublicKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CsrError {
-    /// Not one, or bytes follow it.
+    /// It is not one, or bytes follow it.
     #[error("it is no PKCS #10 request")]
     Unreadable,
     /// Its key is of another kind.
     #[error("its key is neither Ed25519 nor P-256")]
     Kind,
-    /// Its signature is not of its key.
+    /// Its signature was not made with its key.
     #[error("it is not signed by its own key")]
     Unsigned,
 }
@@ -308,7 +307,7 @@ pub(super) fn is_door(text: &str) -> bool {
 }
 
 fn encode(message: &impl Encode) -> Vec<u8> {
-    // Into memory, of types that have no way to fail.
+    // Encodes into memory, and the types cannot fail.
     bincode::encode_to_vec(message, config::standard()).unwrap_or_default()
 }
 

@@ -1,8 +1,8 @@
-//! The issuer's door: a UDP port of its own, where those knock who have no certificate yet.
+//! The issuer's listener: a UDP port of its own, for machines without a certificate.
 //!
-//! Whoever knocks has proved its address first (a Retry costs less than a look at it), spends one of
-//! its source's attempts, which it gets back if it is granted something, takes a place ([`places`](super::places)), and has
-//! one request and one deadline. The reason of a refusal is sent to the visitor, counted, and logged.
+//! A client first proves its address (a Retry costs less than a handshake), spends one of its source's attempts,
+//! which it gets back if its request is granted, takes a slot ([`places`](super::places)), and has one request and
+//! one deadline. The reason of a refusal is sent to the client, counted, and logged.
 
 use std::{
     collections::BTreeMap,
@@ -43,13 +43,13 @@ use crate::{
     tls::{PeerName, RefusedBy, Rejection, Tls, Verdict},
 };
 
-/// Connections served at once, of visitors and of members.
+/// Concurrent connections, of visitors and of members.
 pub const CONNECTIONS_MAX: usize = VISITORS_MAX + MEMBERS_MAX;
 
-/// Attempts a minute from one address, or IPv6 network of 64 bits, that lead to nothing.
+/// Failed attempts per minute from one address, or IPv6 network of 64 bits.
 pub const ATTEMPTS_PER_MINUTE: u32 = 60;
 
-/// Source addresses remembered at once.
+/// Maximum number of source addresses in memory.
 pub const SOURCES_MAX: usize = 4_096;
 
 /// The bound port.
@@ -87,19 +87,19 @@ impl Door {
         Ok(door)
     }
 
-    /// Where it is bound.
+    /// The bound addresses.
     #[must_use]
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
-    /// The port that tokens name: that of the first address.
+    /// The port in tokens: that of the first address.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.addresses.first().map_or(0, SocketAddr::port)
     }
 
-    /// Serves until this is dropped. `tls`: of the node; its roots say who is a member.
+    /// Serves until this is dropped. `tls`: the node's; its roots determine who is a member.
     pub async fn serve(self, issuer: Arc<Issuer>, tls: Tls, cluster: Arc<dyn Cluster>) {
         let desk = Arc::new(Desk {
             issuer,
@@ -144,8 +144,8 @@ async fn attend(desk: Arc<Desk>, bound: Lone) {
     }
 }
 
-/// Keeps what the door shows up to date, and the door shut while the authority's directory cannot be read.
-/// Handshakes wait for no file: strangers begin them.
+/// Keeps the listener's certificate up to date, and the listener closed while the authority's directory
+/// cannot be read. Handshakes do not wait for files, because strangers start them.
 async fn keep_looking(issuer: Arc<Issuer>) {
     let room = Arc::new(Semaphore::new(LOOKS_MAX));
     let mut shut: Option<String> = None;
@@ -164,7 +164,7 @@ async fn keep_looking(issuer: Arc<Issuer>) {
     }
 }
 
-/// Looks once, on a thread that may hang.
+/// Checks once, on a thread that may hang.
 async fn look(issuer: &Arc<Issuer>, room: &Arc<Semaphore>) -> Result<(), String> {
     let looked = async {
         let permit = Arc::clone(room).acquire_owned().await.map_err(|e| e.to_string())?;
@@ -187,7 +187,7 @@ fn hangs(directory: &Path, patience: Duration) -> String {
     )
 }
 
-/// Who answers.
+/// Answers the clients.
 struct Desk {
     issuer: Arc<Issuer>,
     tls: Tls,
@@ -195,11 +195,11 @@ struct Desk {
     sources: Mutex<Sources>,
     clock: Clock,
     places: Mutex<Places<oneshot::Sender<()>>>,
-    /// For decisions under way, those included that nobody waits for any more.
+    /// Limits decisions in progress, including those without a waiting client.
     deciding: Arc<Semaphore>,
 }
 
-/// A place that a visitor has; dropping it makes the place free.
+/// A client's slot; dropping it frees the slot.
 struct Seat {
     desk: Arc<Desk>,
     number: u64,
@@ -213,10 +213,10 @@ impl Drop for Seat {
 }
 
 impl Desk {
-    /// Lets a handshake begin, or turns it away.
+    /// Lets a handshake begin, or refuses it.
     fn admit(self: &Arc<Self>, incoming: Incoming) -> Option<(Incoming, Seat)> {
         if !incoming.remote_address_validated() && incoming.may_retry() {
-            // It fails only for what may not be retried.
+            // It fails only if no retry is allowed.
             let _ = incoming.retry();
             return None;
         }
@@ -260,7 +260,7 @@ impl Desk {
         }
     }
 
-    /// The handshake, one request, one answer; ends early if another visitor gets the place.
+    /// The handshake, one request, one answer; ends early if another client gets the slot.
     async fn serve(
         self: &Arc<Self>,
         incoming: Incoming,
@@ -306,12 +306,12 @@ impl Desk {
             Ok(request) => self.answer(connection, request).await,
             Err(denied) => Err(denied),
         };
-        // A grant must reach the visitor; a refusal may be lost.
+        // A grant must reach the client; a refusal may be lost.
         self.places().set_busy(number, answer.is_ok());
         let answer = self.tell(connection.remote_address(), answer).encode();
         debug_assert!(answer.len() <= ANSWER_BYTES_MAX);
         if send.write_all(&answer).await.is_ok() && send.finish().is_ok() {
-            // It closes when it has read the answer.
+            // The client closes when it has read the answer.
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.closed()).await;
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Desk {
             let permit = Arc::clone(&self.deciding).acquire_owned().await;
             let permit = permit.map_err(|e| Denied::new(Refused::Unable, e))?;
             let decided = tokio::task::spawn_blocking(move || {
-                // The thread has it until the system answers.
+                // The thread holds it until the system answers.
                 let _permit = permit;
                 decide()
             });
@@ -357,7 +357,7 @@ impl Desk {
         })
     }
 
-    /// Counts and logs what is answered.
+    /// Counts and logs the answer.
     fn tell(
         &self,
         source: SocketAddr,
@@ -373,14 +373,14 @@ impl Desk {
                 let told =
                     if detail.is_empty() { why.to_string() } else { format!("{why}: {detail}") };
                 self.refused(source, why.as_str(), &told);
-                // What is wrong inside is no business of strangers.
+                // Internal errors must not reach strangers.
                 let detail = if why == Refused::Unable { String::new() } else { detail };
                 Answer::Refused(why, detail.chars().take(DETAIL_CHARS_MAX).collect())
             }
         }
     }
 
-    /// Counts and logs what ended before there was an answer.
+    /// Counts and logs a connection that ended before an answer.
     fn broken(&self, source: SocketAddr, error: &ConnectionError, verdict: &Verdict) {
         match verdict.refusal(error) {
             Some(refusal)
@@ -424,22 +424,22 @@ impl Desk {
     }
 }
 
-/// How a visit ended.
+/// How a connection ended.
 enum Served {
     /// The request was answered.
     Answered,
-    /// Another visitor got its place.
+    /// Another client got its slot.
     GaveWay,
 }
 
-/// Ends the visit that gives way, unless it has ended already.
+/// Ends the connection that gives way, unless it has ended already.
 fn send_away(gone: Option<oneshot::Sender<()>>) {
     if let Some(leave) = gone {
         let _ = leave.send(());
     }
 }
 
-/// Shows the door's certificate as it is at the moment of each handshake; none while the door is shut.
+/// Shows the listener's present certificate in each handshake; none while the listener is closed.
 #[derive(Debug)]
 struct Showing(Arc<Issuer>);
 
@@ -449,7 +449,7 @@ impl ResolvesServerCert for Showing {
     }
 }
 
-/// How many attempts each source has left.
+/// The attempts that each source has left.
 #[derive(Debug, Default)]
 struct Sources(BTreeMap<IpAddr, Purse>);
 
@@ -460,11 +460,11 @@ struct Purse {
 }
 
 impl Sources {
-    /// Spends an attempt, if there is one.
+    /// Spends an attempt, if one is left.
     fn pays(&mut self, source: IpAddr, now: Time) -> bool {
         if self.0.len() >= SOURCES_MAX {
             self.0.retain(|_, purse| purse.at(now) < f64::from(ATTEMPTS_PER_MINUTE));
-            // All of these have spent lately; then all begin anew, and the room has to hold.
+            // All of these have used attempts lately; then all start afresh, and the limit on slots has to hold.
             if self.0.len() >= SOURCES_MAX {
                 self.0.clear();
             }
@@ -477,7 +477,7 @@ impl Sources {
         pays
     }
 
-    /// The attempt was none: something was granted.
+    /// Returns an attempt: its request was granted.
     fn gives_back(&mut self, source: IpAddr) {
         if let Some(purse) = self.0.get_mut(&network(source)) {
             purse.left = (purse.left + 1.0).min(f64::from(ATTEMPTS_PER_MINUTE));
@@ -492,7 +492,7 @@ impl Purse {
     }
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
+/// The holder of one IPv6 address has 2^64 of them.
 fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
@@ -503,26 +503,26 @@ fn network(source: IpAddr) -> IpAddr {
     }
 }
 
-/// How often the door looks into the authority's directory.
+/// How often the authority's directory is checked.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a look may take before the door is shut.
+/// How long a check may take before the listener closes.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Looks under way at once, those included that nobody waits for any more. Each takes a thread until the
-/// system answers.
+/// Concurrent checks, including those whose caller has given up. Each takes a thread until the system
+/// answers.
 const LOOKS_MAX: usize = 4;
-/// Requests decided at once; each takes a thread in the same way.
+/// Requests decided concurrently; each takes a thread in the same way.
 const DECISIONS_MAX: usize = 8;
 /// How long the files may take for one request: shorter than [`REQUEST_TIMEOUT`], so that the client gets an answer.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(7);
-/// How long an asker may take to read its answer.
+/// How long a client may take to read its answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Bytes of packets held for one handshake that has not been looked at.
+/// Bytes of packets held for one handshake that has not been processed.
 const INCOMING_BUFFER: u64 = 16 << 10;
-/// Longest detail that a refused asker is told, in characters.
+/// Maximum length of the detail that a refused client receives, in characters.
 const DETAIL_CHARS_MAX: usize = 200;
-/// Longest detail that is logged, in characters: it may quote the visitor.
+/// Maximum length of a logged detail, in characters: it may quote the client.
 const LOGGED_CHARS_MAX: usize = 400;
-// Labels of what is refused without an answer.
+// Labels of connections refused without an answer.
 const RATE_LIMITED: &str = "join_rate_limited";
 const BUSY: &str = "join_busy";
 const GAVE_WAY: &str = "join_gave_way";

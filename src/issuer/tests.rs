@@ -1,4 +1,4 @@
-//! A real door on loopback, and those who knock: honest ones, and attackers.
+//! A real issuer on loopback, and its clients: honest ones, and attackers.
 
 use std::{
     collections::BTreeSet,
@@ -48,7 +48,7 @@ async fn refuses_a_token_that_is_used_expired_revoked_or_for_another() {
     assert_eq!(bench.refused(&for_c, "d").await, Refused::WrongName);
     let short = bench.token(Terms { ttl: Duration::from_nanos(1), ..terms() });
     assert_eq!(bench.refused(&short, "c").await, Refused::Expired);
-    // What was refused has used nothing up.
+    // The refused requests have used up nothing.
     bench.join(&for_c, "c").await.unwrap();
 }
 
@@ -150,7 +150,7 @@ async fn refuses_junk_and_what_is_too_long() {
 async fn silent_visitors_keep_no_joiner_and_no_member_out() {
     let bench = Bench::start();
     let member = bench.join(&bench.token(terms()), "m").await.unwrap().issued;
-    // As many as all places together, from many sources.
+    // As many as all slots together, from many sources.
     let mut silent = Vec::new();
     for source in 0..CONNECTIONS_MAX / VISITORS_PER_SOURCE {
         for _ in 0..VISITORS_PER_SOURCE {
@@ -170,7 +170,7 @@ async fn one_source_has_a_few_places_at_once() {
         silent.push(bench.stranger_of("127.0.1.1:0").await);
     }
     for (_, connection) in &silent[..2] {
-        // The oldest give way, and learn why.
+        // The oldest give way, and receive the reason.
         let ended = connection.closed().await;
         assert!(ended.to_string().contains("another visitor"), "{ended}");
     }
@@ -227,7 +227,7 @@ async fn of_many_with_one_token_one_gets_in() {
     assert_eq!(won, 1);
 }
 
-/// Another member of the cluster, between the joiner and the issuer, with a good certificate.
+/// Another member of the cluster, between the joining node and the issuer, with a valid certificate.
 #[tokio::test]
 async fn a_joiner_refuses_an_answer_of_one_that_does_not_know_the_secret() {
     let bench = Bench::start();
@@ -289,7 +289,7 @@ async fn renews_nobody_without_a_certificate_or_with_one_of_another_authority() 
 async fn renews_nobody_whose_certificate_its_authority_has_revoked() {
     let bench = Bench::start();
     let stolen = bench.join(&bench.token(terms()), "b").await.unwrap().issued;
-    // Nothing of it has reached the gossip: the handshake still goes through.
+    // The gossip does not know it yet: the handshake still succeeds.
     bench.issuer.revoke_node(node("b")).unwrap();
     let error = bench.renew(&stolen, KeyKind::Ed25519).await.unwrap_err();
     assert!(matches!(error, ClaimError::Refused { why: Refused::NoCertificate, .. }), "{error}");
@@ -332,7 +332,7 @@ async fn a_door_that_ends_gives_its_port_back_although_somebody_is_in_it() {
     tokio::time::timeout(DEADLINE, free).await.expect("the port is free");
 }
 
-/// An issuer with an open door, and the cluster it believes in.
+/// An issuer with an open listener, and its simulated cluster.
 struct Bench {
     directory: Arc<TempDir>,
     issuer: Arc<Issuer>,
@@ -398,7 +398,7 @@ impl Bench {
         self.issuer.create(&terms, self.door.port()).unwrap().0
     }
 
-    /// A token of this authority and door that was never made.
+    /// A token of this authority and listener that was never created.
     fn stranger(&self) -> Token {
         Token::generate(node("a"), self.door.port(), self.issuer.look().unwrap().pin).unwrap()
     }
@@ -424,7 +424,7 @@ impl Bench {
         renew(identity(issued), &roots(&issued.roots_pem), &doors, key).await
     }
 
-    /// A connection of somebody who has read the token and does what he likes.
+    /// A connection of a client that has read the token and does not follow the protocol.
     async fn dial(&self, token: &Token) -> Connection {
         let tls = strangers(Arc::new(Pinned::new(token.pin())), JOIN_ALPN);
         let crypto = QuicClientConfig::try_from(tls).unwrap();
@@ -444,7 +444,7 @@ impl Bench {
         (endpoint, connecting.await.unwrap())
     }
 
-    /// A door that gives everybody the same answer.
+    /// An issuer that gives every client the same answer.
     fn answer_with(&self, answer: Answer) -> (u16, JoinHandle<()>) {
         let shown = self.issuer.look().unwrap();
         #[derive(Debug)]
@@ -493,7 +493,7 @@ impl Drop for Bench {
     }
 }
 
-/// Says something on a connection of one's own; what the door answers.
+/// Sends bytes on a connection; returns the issuer's answer.
 async fn say(connection: &Connection, bytes: &[u8]) -> Answer {
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     // It may be refused before all of it has been read.

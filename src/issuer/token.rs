@@ -1,8 +1,8 @@
-//! The text that lets one machine in: made by an issuer, carried by a person, typed once.
+//! The text that lets one machine join: created by an issuer, carried by a person, typed once.
 //!
-//! A token holds where to knock (the port of the issuer's door; the host is said beside it), whom to
-//! believe (the pin of the authority), which token this is and its secret. It does not hold what it
-//! permits: that the issuer keeps. A checksum tells a typo from a refusal. Nothing here does IO.
+//! A token contains the port of the issuer (the host is given beside it), the pin of the authority,
+//! its own id and its secret. It does not contain its terms: the issuer keeps those. A checksum
+//! distinguishes a typo from a refusal. Nothing here does IO.
 
 use std::{fmt, str::FromStr};
 
@@ -17,7 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{protocol::id::NodeId, tls::Pin};
 
-/// Longest text of a token, in characters.
+/// Maximum length of a token's text, in characters.
 pub const TOKEN_CHARS_MAX: usize = 200;
 
 /// A token.
@@ -31,7 +31,7 @@ pub struct Token {
 }
 
 impl Token {
-    /// A new token of this issuer's, whose door is at `port`. `None`: the system gives no randomness.
+    /// A new token of this issuer, which listens at `port`. `None`: the system provides no randomness.
     pub(crate) fn generate(issuer: NodeId, port: u16, pin: Pin) -> Option<Self> {
         let (mut id, mut secret) = ([0; ID_BYTES], [0; SECRET_BYTES]);
         let random = SystemRandom::new();
@@ -42,19 +42,19 @@ impl Token {
         Some(token)
     }
 
-    /// Which one it is; no secret.
+    /// Its id, which is not secret.
     #[must_use]
     pub const fn id(&self) -> TokenId {
         self.id
     }
 
-    /// The UDP port of the issuer's door.
+    /// The UDP port of the issuer.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The node that has made it.
+    /// The node that created it.
     #[must_use]
     pub const fn issuer(&self) -> &NodeId {
         &self.issuer
@@ -66,7 +66,7 @@ impl Token {
         Self { id, ..other.clone() }
     }
 
-    /// The same token for another door.
+    /// The same token for another issuer's port.
     #[cfg(test)]
     pub(crate) fn at(token: &Self, port: u16) -> Self {
         Self { port, ..token.clone() }
@@ -76,7 +76,7 @@ impl Token {
         self.pin
     }
 
-    /// The key that proofs are made with.
+    /// The key for proofs.
     pub(crate) fn key(&self) -> ProofKey {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.secret.0);
         let mut derived = [0; PROOF_BYTES];
@@ -84,11 +84,11 @@ impl Token {
         ProofKey(derived)
     }
 
-    /// The token as its one line. Whoever reads it may join.
+    /// The token as its one line. Anybody who reads it can join.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
         let name = self.issuer.as_str().as_bytes();
-        // Room for all of it at once: a vector that grows leaves copies behind.
+        // Allocate all of it at once: a vector that grows leaves copies behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(FIXED_BYTES + name.len()));
         bytes.extend_from_slice(&self.port.to_be_bytes());
         bytes.extend_from_slice(&self.pin.0);
@@ -107,7 +107,7 @@ impl Token {
 impl FromStr for Token {
     type Err = TokenError;
 
-    /// Reads a token; spaces and line ends around it do no harm.
+    /// Reads a token; spaces and line ends around it are ignored.
     fn from_str(text: &str) -> Result<Self, TokenError> {
         let text = text.trim();
         let Some(body) = text.strip_prefix(PREFIX) else {
@@ -142,7 +142,7 @@ impl Token {
     }
 }
 
-/// Which token it is: in lists, in logs, and for `token revoke`.
+/// The id of a token: in lists, in logs, and for `token revoke`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct TokenId(pub(crate) [u8; ID_BYTES]);
 
@@ -166,11 +166,11 @@ impl FromStr for TokenId {
     }
 }
 
-/// A text is no token.
+/// A text is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// It begins as no token does.
+    /// It does not begin like a token.
     #[error("this is no token: one begins with {PREFIX}")]
     Foreign,
     /// It is of another version.
@@ -178,18 +178,18 @@ pub enum TokenError {
         "this token is of another version than {PREFIX}: use the version of gossipmonger that its issuer runs"
     )]
     Version,
-    /// Its checksum does not fit.
+    /// Its checksum does not match.
     #[error(
         "this token is damaged (its checksum does not fit): copy all of it again, or make a new one with `gossipmonger token create`"
     )]
     Damaged,
-    /// An id is not one.
+    /// A text is not a token's id.
     #[error("a token's id is {} hexadecimal digits, see `gossipmonger token list`", 2 * ID_BYTES)]
     Id,
 }
 
-/// What the issuer keeps instead of the secret, and what proofs are made with. Whoever has it can
-/// prove as well as with the token: an HMAC is checked by making it again.
+/// The issuer keeps this in place of the secret, and proofs are made with it. Its holder can prove
+/// as much as with the token: an HMAC is verified by making it again.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct ProofKey(pub(crate) [u8; PROOF_BYTES]);
 
@@ -201,7 +201,7 @@ impl ProofKey {
         proof
     }
 
-    /// Whether the proof is of these words; it takes the same time whatever differs.
+    /// Whether the proof is of these bytes; the time does not depend on the difference.
     pub(crate) fn bears_out(&self, words: &[u8], proof: &[u8; PROOF_BYTES]) -> bool {
         verify_slices_are_equal(&self.prove(words), proof).is_ok()
     }
@@ -259,14 +259,14 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// "gossipmonger join", and the version of what follows.
+/// "gossipmonger join", and the version of the rest.
 const PREFIX: &str = "gmj1_";
 const FAMILY: &str = "gmj";
 const ID_BYTES: usize = 8;
 const SECRET_BYTES: usize = 32;
 const SUM_BYTES: usize = 4;
 pub(crate) const PROOF_BYTES: usize = 32;
-/// Port, pin, id, secret and checksum; the issuer's name has up to 63 more: 193 characters at most.
+/// Port, pin, id, secret and checksum; the issuer's name adds up to 63: 193 characters at most.
 const FIXED_BYTES: usize = 2 + 32 + ID_BYTES + SECRET_BYTES + SUM_BYTES;
 const KEY_LABEL: &[u8] = b"gossipmonger 1 join proof key";
 

@@ -1,16 +1,16 @@
-//! Authenticated connections between nodes, and nothing else.
+//! Authenticated connections between nodes, without any knowledge of gossip.
 //!
 //! A [`Network`] opens an [`Endpoint`] for one node. An endpoint dials and accepts [`Connection`]s; a connection
-//! has a proven [`Peer`], streams, datagrams and statistics. It speaks one [`Protocol`]: the gossip of members, or
-//! what clients ask. Nothing here knows gossip, configuration files or actors: what a connection is used for, and
-//! which of two connections stays, is decided above.
+//! has a proven [`Peer`], streams, datagrams and statistics. It serves one [`Protocol`]: the gossip of members, or
+//! requests of clients. This module does not depend on gossip, configuration files or actors: its users decide on
+//! the purpose of a connection, and on which of two connections stays.
 //!
-//! Two networks ship: [`quic`], which is what nodes use, and [`memory`], for tests. To write another one, implement
-//! the traits of this module; [`memory`] is the example. The traits ask for:
+//! The crate contains two networks: [`quic`], which nodes use, and [`memory`], for tests. To write another one,
+//! implement the traits of this module; [`memory`] is the example. The traits require:
 //!
-//! 1. The name of a peer is proved before the first byte of a stream, not claimed in it.
+//! 1. The name of a peer is proved before the first byte of a stream, not merely claimed in it.
 //! 2. The bytes of a stream arrive in order and complete, or the stream fails.
-//! 3. What a peer can make an endpoint hold has a limit.
+//! 3. A peer's share of an endpoint's memory is limited.
 
 use std::{
     fmt,
@@ -36,7 +36,7 @@ pub mod quic;
 
 use self::limits::QuicLimits;
 
-/// A future of a trait's method.
+/// The future that a trait's method returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A way to reach other nodes, not yet in use.
@@ -48,19 +48,19 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Arc<dyn Endpoint>, NetworkError>>;
 }
 
-/// What an endpoint is opened with.
+/// The parameters of an endpoint.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Opening<'a> {
     /// The node's name.
     pub name: PeerName,
-    /// Where to listen: at least one address.
+    /// The addresses to listen on: at least one.
     pub listen: &'a [SocketAddr],
-    /// What is allowed.
+    /// The limits.
     pub limits: QuicLimits,
-    /// Secrets that stay the same over restarts.
+    /// Secrets that stay the same across restarts.
     pub endpoint_keys: &'a EndpointKeys,
-    /// Where to count.
+    /// The counters.
     pub counters: &'a Arc<Counters>,
 }
 
@@ -84,18 +84,18 @@ pub enum NetworkError {
     Bind {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The error of the system.
         reason: String,
     },
     /// The identity or the roots cannot be used.
     #[error("{0}")]
     Identity(String),
-    /// Anything else.
+    /// Any other error.
     #[error("{0}")]
     Other(String),
 }
 
-/// What a connection is used for. Over QUIC it is the ALPN of the handshake.
+/// The purpose of a connection. Over QUIC it is the ALPN of the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -107,10 +107,10 @@ pub enum Protocol {
 
 /// An endpoint in use by one node.
 pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
-    /// Where it can be dialed, if nothing else is advertised: `host:port` each.
+    /// The addresses at which it can be dialed, if no others are advertised: `host:port` each.
     fn addresses(&self) -> Vec<String>;
 
-    /// What the node shows and whom it accepts, where peers prove their names with certificates. Without it no map
+    /// The node's certificate and the peers it accepts, if names are proved with certificates. Without it no map
     /// is signed, and no certificate is revoked.
     fn tls(&self) -> Option<&Tls> {
         None
@@ -127,11 +127,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
     /// one is refused in the handshake.
     fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial>;
 
-    /// Closes all connections with this code and these words, and gives back what `open` took.
+    /// Closes all connections with this code and text, and releases everything that `open` took.
     fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()>;
 
-    /// Gives back what `open` took, at once and without a word to the peers: the runtime in which it was opened is
-    /// gone. By default the last reference does that.
+    /// Releases everything that `open` took, at once and without informing the peers: the runtime in which it was
+    /// opened is gone. By default the last reference does that.
     fn release(&self) {}
 }
 
@@ -139,11 +139,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
 pub struct Incoming {
     /// Its address, for an operator. It proves nothing.
     pub remote: String,
-    /// The part of it that is the same when the peer dials again.
+    /// The part of it that stays the same when the peer dials again.
     pub host: String,
-    /// The handshake; dropping it gives the handshake up.
+    /// The handshake; dropping it aborts the handshake.
     pub handshake: BoxFuture<'static, Result<Arc<dyn Connection>, Ended>>,
-    /// Its place among the handshakes under way: given back when dropped, which is once the peer has introduced
+    /// Its slot among the handshakes in progress: released when dropped, which is once the peer has introduced
     /// itself.
     pub place: Place,
 }
@@ -154,45 +154,45 @@ impl fmt::Debug for Incoming {
     }
 }
 
-/// Something that is held while an [`Incoming`] is dealt with.
+/// Held while an [`Incoming`] is handled.
 pub type Place = Box<dyn Send + Sync>;
 
-/// Dialing one target: several handshakes, since it may have several addresses, and a node several sockets.
+/// Dials one target: several handshakes, since it may have several addresses, and a node several sockets.
 pub trait Dial: Send {
-    /// What happens next; `None` once every way has been tried.
+    /// The next event; `None` once every path has been tried.
     fn next(&mut self) -> BoxFuture<'_, Option<Dialed>>;
 
-    /// The caller has what it wants at the address of this way, or knows why not: no other way to it is tried.
+    /// The caller has a result at the address of this path, or the reason of a failure: no other path to it is tried.
     fn answered(&mut self, way: &Way);
 
-    /// Begins anew: the handshake of this way, which went through and led to nothing, or else all that wait for
-    /// an answer.
+    /// Starts over: the handshake of this path, which completed without a result, or else all that wait for an
+    /// answer.
     fn again(&mut self, way: Option<&Way>);
 
-    /// How long ago the last handshake was begun.
+    /// The time since the start of the last handshake.
     fn since_last(&self) -> Duration;
 }
 
-/// One way to a target.
+/// One path to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
     /// The address as it was given.
     pub address: String,
-    /// What it was resolved to; `None` if it was not.
+    /// The address that it resolved to; `None` if it did not resolve.
     pub to: Option<SocketAddr>,
-    /// The address of this node that it leaves from; `None` if there is none of that family.
+    /// The address of this node that it is dialed from; `None` if this node has none of that family.
     pub from: Option<SocketAddr>,
 }
 
 impl Way {
-    /// The address that is dialed, as [`Connection::remote`] says it.
+    /// The dialed address, in the form of [`Connection::remote`].
     #[must_use]
     pub fn remote(&self) -> String {
         self.to.map_or_else(|| self.address.clone(), |to| to.to_string())
     }
 }
 
-/// The address as it was given, and what it was resolved to.
+/// The address as it was given, and the one it resolved to.
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.to.map(|to| to.to_string()) {
@@ -202,18 +202,18 @@ impl fmt::Display for Way {
     }
 }
 
-/// What happens while a target is dialed.
+/// An event while a target is dialed.
 #[derive(Debug)]
 pub enum Dialed {
-    /// A handshake is about to begin, unless the caller says [`Dial::answered`].
+    /// A handshake is about to begin, unless the caller calls [`Dial::answered`].
     About(Way),
-    /// A handshake went through.
+    /// A handshake completed.
     Reached(Way, Arc<dyn Connection>),
     /// A handshake was refused, by either end.
     Refused(Way, Ended),
-    /// A way leads nowhere, and why.
+    /// A path failed, and why.
     Failed(Way, String),
-    /// A way is not tried, and why.
+    /// A path is not tried, and why.
     Untried(Way, String),
 }
 
@@ -226,33 +226,33 @@ pub struct Peer {
     pub client: Option<ClientName>,
     /// Its datacenter, if the certificates of this cluster name one.
     pub datacenter: Option<Datacenter>,
-    /// Its certificates, the leaf first; none where the network has none.
+    /// Its certificates, the leaf first; empty if the network has none.
     pub chain: Vec<CertificateDer<'static>>,
-    /// With what the two ends have proved who they are.
+    /// The proofs of identity of both ends.
     pub proof: Proof,
 }
 
-/// With what the two ends of a connection have proved who they are.
+/// The proofs of identity of both ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// What this node has shown.
+    /// The certificate that this node has shown.
     pub ours: Shown,
-    /// What the peer has shown.
+    /// The certificate that the peer has shown.
     pub theirs: Shown,
 }
 
 /// One certificate with its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
-    /// Of the chain; empty where there is none.
+    /// The fingerprint of the chain; empty without a chain.
     pub fingerprint: String,
-    /// When the first of the chain ends; `None` if never.
+    /// The first expiry in the chain; `None` if it never expires.
     pub expires: Option<SystemTime>,
 }
 
-/// A connection whose handshake went through.
+/// A connection with a completed handshake.
 pub trait Connection: fmt::Debug + Send + Sync + 'static {
-    /// What it is used for.
+    /// Its purpose.
     fn protocol(&self) -> Protocol;
 
     /// The other end.
@@ -261,41 +261,41 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// Its address. It proves nothing.
     fn remote(&self) -> String;
 
-    /// Opens a stream both ways. It waits while the peer allows no further one.
+    /// Opens a bidirectional stream. It waits while the peer allows no further one.
     fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>>;
 
-    /// The next stream both ways that the peer opens.
+    /// The next bidirectional stream that the peer opens.
     fn accept(&self) -> BoxFuture<'_, Result<Stream, Ended>>;
 
-    /// Opens a stream to the peer. It waits while the peer allows no further one.
+    /// Opens a unidirectional stream to the peer. It waits while the peer allows no further one.
     fn open_one_way(&self) -> BoxFuture<'_, Result<Box<dyn SendStream>, Ended>>;
 
-    /// The next stream to this end that the peer opens.
+    /// The next unidirectional stream that the peer opens.
     fn accept_one_way(&self) -> BoxFuture<'_, Result<Box<dyn ReceiveStream>, Ended>>;
 
-    /// Sends a datagram; says whether it could be handed over. It may be lost.
+    /// Sends a datagram; returns whether it was accepted for sending. It may be lost.
     fn send_datagram(&self, datagram: Bytes) -> bool;
 
     /// The next datagram.
     fn receive_datagram(&self) -> BoxFuture<'_, Result<Bytes, Ended>>;
 
-    /// Frames of any kind that were received in authentic packets, acknowledgements included: by it the node knows
-    /// that the peer lives.
+    /// Frames of any kind that were received in authentic packets, including acknowledgements: they show the node
+    /// that the peer is alive.
     fn received(&self) -> u64;
 
-    /// Packets sent, and how many of these were lost.
+    /// Packets sent, and the number of them that were lost.
     fn packets(&self) -> (u64, u64);
 
-    /// Holds at most so many bytes of streams that are on their way here.
+    /// Limits the bytes of incoming streams in flight.
     fn set_receive_window(&self, _bytes: u32) {}
 
-    /// Closes it with a code and words. What is on its way may be lost.
+    /// Closes it with a code and a text. Data in flight may be lost.
     fn close(&self, code: u32, words: &[u8]);
 
     /// Why it has ended, if it has.
     fn ended(&self) -> Option<Ended>;
 
-    /// Whether it has not ended.
+    /// Whether it is still open.
     fn is_open(&self) -> bool {
         self.ended().is_none()
     }
@@ -307,37 +307,37 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
 /// Both ends of a stream.
 pub type Stream = (Box<dyn SendStream>, Box<dyn ReceiveStream>);
 
-/// The end of a stream that this node writes. Dropping it finishes it.
+/// The writing end of a stream. Dropping it finishes it.
 pub trait SendStream: fmt::Debug + Send + Sync {
-    /// Writes all of these; returns once they are handed over. They are empty then.
+    /// Writes all of these; returns once they are accepted for sending. They are empty then.
     fn write<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), StreamError>>;
 
-    /// Ends the stream: the peer reads what was written, and then the end.
+    /// Ends the stream: the peer reads all written data, and then the end.
     fn finish(&mut self);
 
-    /// Waits until the peer has received everything, or has given the stream up.
+    /// Waits until the peer has received everything, or has stopped the stream.
     fn delivered(&mut self) -> BoxFuture<'_, ()>;
 
-    /// Gives the stream up, with a code for traces: the peer need not read what was written.
+    /// Aborts the stream, with a code for traces: the peer need not read the written data.
     fn reset(&mut self, code: u32);
 
-    /// Higher ones go first; 0 at the beginning.
+    /// Higher priorities go first; 0 at the start.
     fn set_priority(&mut self, _priority: i32) {}
 }
 
-/// The end of a stream that this node reads. Dropping it stops it.
+/// The reading end of a stream. Dropping it stops it.
 pub trait ReceiveStream: fmt::Debug + Send + Sync {
-    /// The next bytes, at most so many; `None` at the end of the stream. Nothing is lost if the future is dropped.
+    /// The next bytes, at most this many; `None` at the end of the stream. No data is lost if the future is dropped.
     fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Bytes>, StreamError>>;
 
-    /// Reads no more, and tells the peer, with a code for traces.
+    /// Stops reading, and informs the peer, with a code for traces.
     fn stop(&mut self, code: u32);
 }
 
 /// Reads a stream to its end.
 ///
 /// # Errors
-/// [`StreamError`] if it fails, or brings more than `most` bytes.
+/// [`StreamError`] if it fails, or has more than `most` bytes.
 pub async fn read_to_end(
     stream: &mut dyn ReceiveStream,
     most: usize,
@@ -352,7 +352,7 @@ pub async fn read_to_end(
     Ok(read)
 }
 
-/// Read at once.
+/// Bytes read at once.
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// A stream failed.
@@ -361,7 +361,7 @@ pub enum StreamError {
     /// The connection has ended.
     #[error("{0}")]
     Connection(Ended),
-    /// The peer has given the stream up.
+    /// The peer has aborted the stream.
     #[error("{0}")]
     Stream(String),
 }
@@ -369,27 +369,27 @@ pub enum StreamError {
 /// Why a connection has ended.
 #[derive(Clone, Debug)]
 pub enum Ended {
-    /// The peer has closed it. Before the handshake is over anybody can say that.
+    /// The peer has closed it. Before the handshake is complete anybody can send that.
     Closed {
         /// The code.
         code: u64,
-        /// What it says.
+        /// The text of the close.
         words: Bytes,
     },
-    /// One end has refused the certificate of the other one.
+    /// One end has refused the other one's certificate.
     Refused(Box<Refusal>),
     /// This end has closed it.
     Here,
-    /// The peer has lost it: its process has started anew.
+    /// The peer has lost it: its process has restarted.
     Reset,
     /// The peer's implementation reports an error.
     Failed(String),
-    /// This end has found that it cannot go on: too long a silence, for example.
+    /// This end cannot continue it: for example after too long a silence.
     Lost(String),
 }
 
 impl Ended {
-    /// Whether this end has found it, and the other one did not tell.
+    /// Whether this end detected the failure, without a message from the other one.
     #[must_use]
     pub fn is_our_end(&self) -> bool {
         match self {
@@ -399,7 +399,7 @@ impl Ended {
         }
     }
 
-    /// The refusal, if one end has refused the certificate of the other one.
+    /// The refusal, if one end has refused the other one's certificate.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {

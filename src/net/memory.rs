@@ -1,6 +1,6 @@
-//! Nodes of one process, without a network: for tests, and as an example of what a [`Network`] has to do.
+//! Nodes of one process, without a network: for tests, and as an example of a [`Network`].
 //!
-//! Every frame still goes through the codec, so what passes here passes on the wire. There is no socket, so it runs
+//! Every frame still passes the codec, so a frame that works here works on the wire. It has no socket, so it runs
 //! under tokio's paused time.
 
 use std::{
@@ -28,18 +28,18 @@ pub struct MemoryNetwork(Arc<Mutex<Hub>>);
 
 #[derive(Debug, Default)]
 struct Hub {
-    /// By address.
+    /// The open ports by address.
     open: BTreeMap<String, Arc<Port>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     delay: Duration,
 }
 
-/// Where one node is reached.
+/// The address of one node.
 #[derive(Debug)]
 struct Port {
     name: PeerName,
     dialers: mpsc::Sender<Arc<dyn Connection>>,
-    /// Its connections, so that they end with it.
+    /// Its connections, which end with it.
     wires: Mutex<Vec<Arc<Wire>>>,
 }
 
@@ -56,7 +56,7 @@ impl MemoryNetwork {
         Self::default()
     }
 
-    /// A place for one node: it is reached at [`MemoryNetwork::address`] of its name.
+    /// A place for one node, reachable at [`MemoryNetwork::address`] of its name.
     #[must_use]
     pub fn place(&self) -> Arc<MemoryPlace> {
         Arc::new(MemoryPlace { network: self.clone() })
@@ -68,18 +68,18 @@ impl MemoryNetwork {
         format!("{node}:1")
     }
 
-    /// Drops everything from `from` to `to` from now on. A connection between the two breaks at the first thing sent
-    /// that way.
+    /// Drops everything from `from` to `to` from now on. A connection between the two breaks at the first message
+    /// sent in that direction.
     pub fn cut(&self, from: &NodeId, to: &NodeId) {
         self.hub().cuts.insert((from.clone(), to.clone()));
     }
 
-    /// Mends all cuts.
+    /// Removes all cuts.
     pub fn heal(&self) {
         self.hub().cuts.clear();
     }
 
-    /// How long everything that is sent takes from now on.
+    /// The delay of all messages from now on.
     pub fn set_delay(&self, delay: Duration) {
         self.hub().delay = delay;
     }
@@ -88,7 +88,7 @@ impl MemoryNetwork {
         lock(&self.0)
     }
 
-    /// The delay from one node to another; `None` if nothing gets through.
+    /// The delay from one node to another; `None` if that direction is cut.
     fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
         let hub = self.hub();
         (!hub.cuts.contains(&(from.clone(), to.clone()))).then_some(hub.delay)
@@ -96,7 +96,7 @@ impl MemoryNetwork {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing under the lock can panic half way.
+    // Code under the lock does not panic half way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -108,7 +108,7 @@ impl Network for MemoryPlace {
         let (dialers, accepted) = mpsc::channel(DIALERS_MAX);
         let address = MemoryNetwork::address(&opening.name.node);
         let port = Arc::new(Port { name: opening.name, dialers, wires: Mutex::default() });
-        // Another process of that name takes its address.
+        // A later process of that name takes its address.
         let before = self.network.hub().open.insert(address.clone(), Arc::clone(&port));
         before.iter().for_each(|before| before.close(0, b"another process has its address"));
         let network = self.network.clone();
@@ -188,7 +188,7 @@ impl MemoryEndpoint {
     }
 }
 
-/// Dialing the addresses of one target, one after the other.
+/// Dials the addresses of one target, one after the other.
 struct MemoryDial {
     network: MemoryNetwork,
     from: Arc<Port>,
@@ -253,13 +253,13 @@ impl Dial for MemoryDial {
     }
 }
 
-/// What both ends of a connection share.
+/// The shared state of both ends of a connection.
 #[derive(Debug)]
 struct Wire {
     network: MemoryNetwork,
-    /// Who has closed it, and how; nobody if it was cut.
+    /// The end that has closed it, and how; no node if the connection was cut.
     end: watch::Sender<Option<Close>>,
-    /// Things that have arrived at each end, acknowledgements included.
+    /// The number of messages that have arrived at each end, including acknowledgements.
     received: [AtomicU64; 2],
     sent: [AtomicU64; 2],
 }
@@ -297,7 +297,7 @@ struct End {
     datagrams: (mpsc::Sender<Bytes>, Turn<mpsc::Receiver<Bytes>>),
 }
 
-/// A connection of these two; the first one has dialed.
+/// A connection of these two nodes; the first one has dialed.
 fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<End>) {
     let wire = Arc::new(Wire {
         network: network.clone(),
@@ -326,7 +326,7 @@ fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<E
 
 type Crossed<T> = (mpsc::Sender<T>, Turn<mpsc::Receiver<T>>);
 
-/// What each end sends the other one receives.
+/// Two channels: each end receives what the other one sends.
 fn crossed<T>(most: usize) -> (Crossed<T>, Crossed<T>) {
     let ((out, far), (back, near)) = (mpsc::channel(most), mpsc::channel(most));
     ((out, Turn::new(near)), (back, Turn::new(far)))
@@ -359,7 +359,7 @@ impl End {
         })
     }
 
-    /// What `wait` returns, unless the connection ends first.
+    /// The result of `wait`, unless the connection ends first.
     async fn unless_ended<T>(&self, wait: impl Future<Output = Option<T>>) -> Result<T, Ended> {
         let waited = tokio::select! {
             biased;
@@ -373,7 +373,7 @@ impl End {
     }
 }
 
-/// Takes as long as the path does, counts at the other end, and acknowledges.
+/// Takes as long as the path, counts at the other end, and acknowledges.
 async fn travel(wire: &Arc<Wire>, side: usize, [from, to]: [&NodeId; 2]) -> bool {
     let Some(delay) = wire.network.path(from, to) else {
         wire.end(Close { by: None, code: 0, words: Bytes::new() });
@@ -453,7 +453,7 @@ impl Connection for End {
         }
         tokio::spawn(async move {
             if travel(&wire, side, [&own, &name]).await {
-                // One that finds no room is lost.
+                // A datagram that finds the queue full is lost.
                 let _ = out.try_send(datagram);
             }
         });
@@ -547,7 +547,7 @@ impl SendStream for Sender {
     }
 
     fn delivered(&mut self) -> BoxFuture<'_, ()> {
-        // What was handed over has arrived.
+        // Written data has arrived already.
         Box::pin(async {})
     }
 
@@ -573,11 +573,11 @@ impl ReceiveStream for Receiver {
     }
 }
 
-/// Peers that wait to be accepted.
+/// Maximum number of peers that wait to be accepted.
 const DIALERS_MAX: usize = 1_024;
-/// Streams of one kind that wait to be accepted on one connection.
+/// Maximum number of streams of one kind that wait to be accepted on one connection.
 const STREAMS_MAX: usize = 32;
-/// Datagrams on one connection that were not read yet; further ones are lost.
+/// Maximum number of unread datagrams on one connection; further ones are lost.
 const DATAGRAMS_MAX: usize = 1_024;
-/// Chunks of one stream that were not read yet.
+/// Maximum number of unread chunks of one stream.
 const CHUNKS_MAX: usize = 32;

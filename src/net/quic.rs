@@ -1,8 +1,8 @@
 //! The network that nodes use: QUIC with mutual TLS 1.3 on one UDP socket per address.
 //!
-//! The certificate is the identity of a node, never its address. An accepted handshake proves little to the dialer,
-//! whose own certificate may be refused after it: so a caller regards a peer as connected only after the peer has
-//! answered on a stream. The endpoint, its connections and its keys outlive the actor that uses them.
+//! The certificate identifies a node, not its address. A completed handshake proves little to the dialer, since the
+//! peer may refuse the dialer's certificate after it: so a caller regards a peer as connected only after the peer
+//! has answered on a stream. The endpoint, its connections and its keys outlive the actor that uses them.
 
 use std::{
     fmt,
@@ -50,25 +50,25 @@ pub use settings::BULK_WINDOW;
 pub struct QuicNetwork {
     tls: Tls,
     silent: Arc<AtomicBool>,
-    /// What was opened last.
+    /// The endpoint opened last.
     open: Mutex<Weak<Opened>>,
     /// Kept so that a silent socket stays bound.
     sockets: Mutex<Vec<Arc<Socket>>>,
 }
 
-/// What an endpoint holds for others.
+/// The resources that an endpoint holds for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
-    /// Handshakes under way that others have begun: at most [`QuicLimits::handshakes`](super::limits::QuicLimits::handshakes), of about 42 KiB each.
+    /// Handshakes in progress that others have begun: at most [`QuicLimits::handshakes`](super::limits::QuicLimits::handshakes), of about 42 KiB each.
     pub handshakes: usize,
-    /// Connections, from the first packet to the last: of members, of those whose handshake is under way, and of
-    /// those that have ended and are draining.
+    /// Connections, from the first packet to the last: those of members, those with a handshake in progress, and
+    /// ended ones that are draining.
     pub connections: usize,
 }
 
 impl QuicNetwork {
-    /// A network that shows this identity and trusts these roots.
+    /// A network with this identity and these trusted roots.
     ///
     /// # Errors
     /// [`LoadError`] if they cannot be used.
@@ -78,27 +78,27 @@ impl QuicNetwork {
         Ok(Self { tls, silent, open, sockets })
     }
 
-    /// Shows and trusts these from the next handshake on. Connections of nodes stay, and are renewed; clients that
-    /// the new roots do not vouch for are disconnected.
+    /// Uses these from the next handshake on. Connections of nodes stay, and are renewed; clients that the new
+    /// roots do not vouch for are disconnected.
     ///
     /// # Errors
-    /// [`ReloadError`] if they cannot be used, or name another node: nothing has changed.
+    /// [`ReloadError`] if they cannot be used, or name another node; then nothing has changed.
     pub fn reload(&self, identity: Identity, roots: Roots) -> Result<(), ReloadError> {
         self.tls.reload(identity, roots)
     }
 
-    /// The roles of clients whose certificates do not say theirs. A client that loses its role is disconnected.
+    /// The roles of clients whose certificates contain none. A client that loses its role is disconnected.
     pub fn set_roles(&self, roles: ClientRoles) {
         self.tls.set_roles(roles);
     }
 
-    /// The identity shown at present.
+    /// The present identity.
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.tls.identity()
     }
 
-    /// What is held for others at this moment; nothing if it is not open.
+    /// The resources held for others now; zero if it is not open.
     #[must_use]
     pub fn load(&self) -> Load {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
@@ -108,14 +108,14 @@ impl QuicNetwork {
         })
     }
 
-    /// What is shown and trusted at present, and after every reload.
+    /// The present TLS state, which follows every reload.
     #[must_use]
     pub fn tls(&self) -> Tls {
         self.tls.clone()
     }
 
-    /// Drops everything from now on, both ways, while the sockets stay bound for as long as this value lives: a
-    /// crashed host, as peers see it. For tests and benchmarks.
+    /// Drops everything from now on, in both directions, while the sockets stay bound as long as this value
+    /// lives: its peers see a crashed host. For tests and benchmarks.
     pub fn silence(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
@@ -132,7 +132,7 @@ impl QuicNetwork {
             let unsent = Unsent::new(counters, Arc::clone(&unsent));
             Socket::bind(*address, buffer, gso, silent, Some(noise), unsent).map(Arc::new)
         };
-        // All before the first endpoint: a socket alone is given back at once if the next one fails.
+        // Bind all before the first endpoint: a socket alone is released at once if the next one fails.
         let sockets = opening.listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let mut endpoints = Vec::new();
         for socket in sockets {
@@ -205,7 +205,7 @@ impl Network for QuicNetwork {
 
 impl Drop for QuicNetwork {
     fn drop(&mut self) {
-        // A silent socket has stayed bound for as long as this value.
+        // Until now, a silent socket has stayed bound as long as this value.
         self.silent.store(false, Ordering::Relaxed);
         let sockets = self.sockets.get_mut().unwrap_or_else(PoisonError::into_inner);
         sockets.iter().for_each(|socket| socket.release());
@@ -275,5 +275,5 @@ impl Endpoint for QuicEndpoint {
 
 /// How long closing waits for peers to acknowledge it.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long closing waits for tasks that are in the middle of using a socket.
+/// How long closing waits for tasks that are using a socket.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);

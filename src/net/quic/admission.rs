@@ -1,7 +1,7 @@
-//! Whose handshake is worth our while: limits for those who have proved nothing yet.
+//! Which handshakes to begin: limits for peers that have proved nothing yet.
 //!
 //! Measured cost of one first packet from an address that never answers: 283 us of CPU and 42 KiB
-//! held if its handshake is begun, 20 us if it gets a Retry, 15 us if it is refused.
+//! held if its handshake is begun, 20 us if it receives a Retry, 15 us if it is refused.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use crate::{
     protocol::{bucket::Bucket, counter::Counter, time::Time},
 };
 
-/// Source addresses remembered at once.
+/// Maximum number of source addresses in memory.
 const SOURCES_MAX: usize = 4_096;
 
-/// The gate of one endpoint.
+/// The admission control of one endpoint.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: QuicLimits,
@@ -34,8 +34,8 @@ impl Admission {
         Self { limits, permits, sources: BTreeMap::new() }
     }
 
-    /// Lets a handshake begin, while its permit is held, or turns it away. `connections`: all that
-    /// the endpoints hold, those that are ending included.
+    /// Lets a handshake begin, while its permit is held, or refuses it. `connections`: all
+    /// connections of the endpoints, including those that are ending.
     pub(super) fn admit(
         &mut self,
         incoming: Incoming,
@@ -46,14 +46,14 @@ impl Admission {
         let busy = self.limits.handshakes.saturating_sub(self.permits.available_permits());
         if busy >= self.limits.retry_above && incoming.may_retry() {
             counters.add(Counter::HandshakesRetried, 1);
-            // It fails only for what may not be retried.
+            // It fails only if no retry is allowed.
             let _ = incoming.retry();
             return None;
         }
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
         let room = connections < self.limits.connections;
-        // Who has proved its address pays from its own purse; a forged one cannot empty it, since
-        // under pressure it is asked to prove itself first.
+        // A peer with a proved address uses its own bucket. A forged address cannot empty it, since
+        // under pressure a peer has to prove its address first.
         match permit {
             Some(permit) if room && self.pays(incoming.remote_address().ip(), now) => {
                 Some((incoming, permit))
@@ -75,18 +75,18 @@ impl Admission {
         self.sources.entry(source).or_insert_with(|| Bucket::full(now, rate)).pays(now, rate)
     }
 
-    /// Drops those who have saved up all they may: a new bucket says the same of them.
+    /// Drops full buckets: a new bucket is equivalent.
     fn forget_idle(&mut self, now: Time, rate: f64) {
         self.sources.retain(|_, bucket| !bucket.is_full(now, rate));
-        // So many at once have more addresses than these buckets could hold them by; the permits
-        // and Retry have to. Looking again at every packet would only cost more.
+        // A peer that fills so many buckets has more addresses than they can limit; the permits and
+        // Retry limit it instead. Another search at every packet would only cost more.
         if self.sources.len() > SOURCES_MAX / 2 {
             self.sources.clear();
         }
     }
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
+/// The holder of one IPv6 address has 2^64 of them.
 fn network(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,

@@ -1,30 +1,30 @@
-//! Which way to try first: a target has several addresses, and a node several sockets.
+//! Which path to try first: a target has several addresses, and a node several sockets.
 //!
-//! A packet that leaves by the wrong socket gets nowhere, or its answer does not come back: so each
-//! address is dialed from each socket of its family, the likely ways first.
+//! A packet from the wrong socket does not arrive, or its answer does not return: so each address
+//! is dialed from each socket of its family, the likely paths first.
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Ways tried for one target. It is enough for 8 addresses and two networks.
+/// Maximum number of paths tried for one target. It is enough for 8 addresses and two networks.
 pub(super) const CANDIDATES_MAX: usize = 16;
-/// Addresses of one target that are looked at, resolved ones. Each has as many ways as there are sockets.
+/// Maximum number of resolved addresses of one target. Each has as many paths as there are sockets.
 pub(super) const ADDRESSES_MAX: usize = 64;
 
-/// One way to dial a target.
+/// One path to a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Candidate {
     /// The address as it was configured or advertised.
     pub(super) address: String,
-    /// What it was resolved to.
+    /// The address that it resolved to.
     pub(super) to: SocketAddr,
-    /// Which socket it leaves by.
+    /// The socket to send from.
     pub(super) socket: usize,
     /// How many sockets are better for this address.
     pub(super) rank: usize,
 }
 
 impl Candidate {
-    /// All ways to `to`, the likely ones first. `source`: the address that the system would send from.
+    /// All paths to `to`, the likely ones first. `source`: the address from which the system would send.
     pub(super) fn all(
         address: &str,
         to: SocketAddr,
@@ -40,8 +40,8 @@ impl Candidate {
     }
 }
 
-/// The ways to one target that are left, in the order in which they are tried: the likeliest way to each
-/// address, then the second one to each, and so on.
+/// The remaining paths to one target, in the order of trying: the likeliest path to each address, then
+/// the second one to each, and so on.
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     left: Vec<Candidate>,
@@ -50,7 +50,7 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// Takes all ways to one more address; `false`: there are too many already.
+    /// Adds all paths to one more address; `false` if there are too many already.
     pub(super) fn add(&mut self, ways: Vec<Candidate>) -> bool {
         if self.addresses >= ADDRESSES_MAX {
             return false;
@@ -61,7 +61,7 @@ impl Ways {
         true
     }
 
-    /// Takes ways that were begun and are to be begun anew, before all others.
+    /// Puts paths that have to start over before all others.
     pub(super) fn again(&mut self, ways: Vec<Candidate>) {
         self.begun -= ways.len();
         self.left.splice(0..0, ways);
@@ -71,7 +71,7 @@ impl Ways {
         self.left.is_empty()
     }
 
-    /// The next one to be begun.
+    /// The next path to begin.
     pub(super) fn next(&mut self) -> Option<Candidate> {
         if self.left.is_empty() || self.begun >= CANDIDATES_MAX {
             return None;
@@ -80,8 +80,7 @@ impl Ways {
         Some(self.left.remove(0))
     }
 
-    /// Drops what is not tried any more, since as many as allowed were begun: the first one of each
-    /// address.
+    /// Removes the paths that exceed the limit; returns the first one of each address.
     pub(super) fn left_out(&mut self) -> Vec<Candidate> {
         if self.begun < CANDIDATES_MAX {
             return Vec::new();
@@ -101,7 +100,7 @@ impl Ways {
     }
 }
 
-/// The lower the likelier.
+/// A rank: the lower, the likelier.
 fn likelihood(socket: IpAddr, to: IpAddr, source: Option<IpAddr>) -> u8 {
     if socket.is_unspecified() || source == Some(socket) {
         0
@@ -112,7 +111,7 @@ fn likelihood(socket: IpAddr, to: IpAddr, source: Option<IpAddr>) -> u8 {
     }
 }
 
-/// The address that the system would send from. Nothing is sent.
+/// The address from which the system would send. Nothing is sent.
 pub(super) fn source(to: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
     let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
@@ -154,7 +153,7 @@ mod tests {
         }
         let left_out = ways.left_out();
         assert!(left_out.iter().map(|way| way.to).eq(addresses.iter().copied()));
-        // One that is begun anew is not counted twice.
+        // A path that starts over is not counted twice.
         ways.again(vec![begun[0].clone()]);
         assert!(ways.left_out().is_empty());
         assert_eq!(ways.next().as_ref(), Some(&begun[0]));

@@ -16,7 +16,7 @@ use crate::tls::{
     ADMIN_ALPN, CertificateSummary, Identity, NameError, Tls, Verdict, chain_fingerprint,
 };
 
-/// A connection whose handshake went through.
+/// A connection with a completed handshake.
 #[derive(Debug)]
 pub(super) struct QuicConnection {
     inner: quinn::Connection,
@@ -26,7 +26,7 @@ pub(super) struct QuicConnection {
 }
 
 impl QuicConnection {
-    /// `ours`: what this node has shown.
+    /// `ours`: the certificate that this node has shown.
     pub(super) fn new(
         inner: quinn::Connection,
         tls: &Tls,
@@ -62,7 +62,7 @@ fn shown(summary: &CertificateSummary, fingerprint: String) -> Shown {
     Shown { fingerprint, expires: Some(summary.expires) }
 }
 
-/// What the end of a connection means. `verdict`: what this node's verifier found in its handshake.
+/// The meaning of a connection's end. `verdict`: the finding of this node's verifier in its handshake.
 pub(super) fn end(error: &ConnectionError, verdict: &Verdict) -> Ended {
     if let Some(refusal) = verdict.refusal(error) {
         return Ended::Refused(Box::new(refusal));
@@ -202,7 +202,7 @@ impl SendStream for Outgoing {
     }
 
     fn finish(&mut self) {
-        // It fails if the stream is gone, which is as good.
+        // It fails if the stream is gone, which is equivalent.
         let _ = self.0.finish();
     }
 
@@ -218,7 +218,7 @@ impl SendStream for Outgoing {
     }
 
     fn set_priority(&mut self, priority: i32) {
-        // It fails if the stream is gone, which its first use will tell.
+        // It fails if the stream is gone, which its first use will report.
         let _ = self.0.set_priority(priority);
     }
 }

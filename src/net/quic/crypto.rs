@@ -1,4 +1,4 @@
-//! TLS as quinn takes it.
+//! TLS in the form that quinn needs.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use crate::tls::{ClientIdentity, Expect, Host, LoadError, Roots, Tls, Verdict, rustls_visit};
 
 impl Tls {
-    /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and what our verifier finds.
+    /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and the finding of our verifier.
     #[must_use]
     pub fn dial(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
         let verdict = Verdict::default();
@@ -15,11 +15,11 @@ impl Tls {
         (Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 
-    /// For accepting one peer, and what our verifier finds.
+    /// For accepting one peer, and the finding of our verifier.
     ///
-    /// The endpoint gets one (`quinn::ServerConfig::with_crypto(crypto)`) that serves all; who
-    /// wants exact refusals gives each `Incoming` its own: a clone of that configuration with
-    /// another `crypto`, passed to `accept_with`. Making one takes less than a microsecond.
+    /// The endpoint gets one (`quinn::ServerConfig::with_crypto(crypto)`) that serves all. For
+    /// exact refusals give each `Incoming` its own: a clone of that configuration with another
+    /// `crypto`, passed to `accept_with`. Making one takes less than a microsecond.
     #[must_use]
     pub fn accept(&self) -> (Arc<QuicServerConfig>, Verdict) {
         let verdict = Verdict::default();
@@ -27,9 +27,9 @@ impl Tls {
         (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 
-    /// As [`Tls::accept`], for clients as well: the handshake tells by its protocol ([`ALPN`](crate::tls::ALPN) or
-    /// [`ADMIN_ALPN`](crate::tls::ADMIN_ALPN)) what the peer wants to be, and its certificate what it may be. The two are
-    /// compared by the caller, after the handshake: see [`protocol`](super::peer::protocol),
+    /// As [`Tls::accept`], for clients as well: the protocol in the handshake ([`ALPN`](crate::tls::ALPN) or
+    /// [`ADMIN_ALPN`](crate::tls::ADMIN_ALPN)) says what the peer wants to be, and its certificate what it may be.
+    /// The caller compares the two after the handshake: see [`protocol`](super::peer::protocol),
     /// [`peer_name`](super::peer::peer_name) and [`Tls::client`].
     #[must_use]
     pub fn accept_with_clients(&self) -> (Arc<QuicServerConfig>, Verdict) {

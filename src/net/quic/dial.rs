@@ -1,4 +1,4 @@
-//! Dialing one target: every way from each socket to each of its addresses, each a little later than the one
+//! Dials one target: every path from each socket to each of its addresses, each a little later than the one
 //! before.
 
 use std::{
@@ -25,26 +25,26 @@ use crate::{
     tls::{Expect, SERVER_NAME},
 };
 
-/// How much later than the way before it the next way to a target is tried, unless that one has failed.
+/// The delay between two paths to a target, unless the earlier one has failed.
 const STAGGER: Duration = Duration::from_millis(500);
 /// How long the resolution of a name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The ways to one target, and how far the handshakes are.
+/// The paths to one target, and the progress of the handshakes.
 pub(super) struct Race {
     opened: Arc<Opened>,
     expected: Option<NodeId>,
     clock: Clock,
     names: JoinSet<(String, Result<Vec<SocketAddr>, String>)>,
     waiting: Ways,
-    /// The one that is about to begin, once the caller agrees.
+    /// The path that is about to begin, once the caller agrees.
     about: Option<Candidate>,
     running: JoinSet<Attempt>,
-    /// Those of `running`, and those that went through.
+    /// Those of `running`, and those that completed.
     begun: Vec<Candidate>,
-    /// When the last one was begun.
+    /// The start of the last one.
     last: Time,
-    /// The next one may begin although others run.
+    /// The next one may begin although others are running.
     next: bool,
     found: VecDeque<Dialed>,
 }
@@ -56,18 +56,18 @@ struct Attempt {
 }
 
 enum Failure {
-    /// The system does not let us send there.
+    /// The system refuses to send there.
     Unreachable(String),
-    /// No answer within so long.
+    /// No answer within this time.
     Silent(Duration),
     Ended(Ended),
 }
 
-/// What a race waits for.
+/// The next event of a race.
 enum Step {
     Named(String, Result<Vec<SocketAddr>, String>),
     Ended(Attempt),
-    /// The next one may be begun.
+    /// The next one may begin.
     Next,
     /// A packet was refused by the system.
     Unsent,
@@ -147,14 +147,14 @@ impl Race {
                     let ended = self.settle(attempt);
                     self.found.push_back(ended);
                 }
-                // What it was to do has failed.
+                // Its work has failed.
                 Step::Lost if self.running.is_empty() => self.begun.clear(),
                 Step::Lost => {}
             }
         }
     }
 
-    /// Takes all ways to an address.
+    /// Adds all paths to an address.
     fn add(&mut self, address: &str, to: SocketAddr) {
         let sockets: Vec<_> =
             self.opened.endpoints.iter().map(|(_, socket)| socket.address()).collect();
@@ -172,7 +172,7 @@ impl Race {
         }
     }
 
-    /// Says which ways are not tried, since as many as allowed were begun.
+    /// Reports the paths that are not tried because of the limit.
     fn leave_out(&mut self) {
         for way in self.waiting.left_out() {
             let reason = format!(
@@ -183,7 +183,7 @@ impl Race {
         }
     }
 
-    /// Whether the system has refused the packets of all that run.
+    /// Whether the system has refused the packets of all running handshakes.
     fn nothing_leaves(&self) -> bool {
         let refused = |way: &Candidate| self.socket(way).why_unsent(way.to).is_some();
         !self.waiting.is_empty() && self.begun.iter().all(refused)
@@ -284,8 +284,8 @@ impl Dial for Race {
     }
 }
 
-/// Asks the system for the addresses of a name, on a thread where it may block. The thread goes on when it takes
-/// too long, and keeps its permit.
+/// Asks the system for the addresses of a name, on a thread where it may block. If it takes too long, the thread
+/// continues and keeps its permit.
 async fn resolve(opened: Arc<Opened>, name: String) -> (String, Result<Vec<SocketAddr>, String>) {
     let asked = async {
         let Ok(permit) = Arc::clone(&opened.names).acquire_owned().await else {

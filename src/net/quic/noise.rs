@@ -1,7 +1,7 @@
-//! Datagrams that are nothing to us: quinn drops them without a word, so they are counted here.
+//! Stray datagrams: quinn drops them silently, so they are counted here.
 //!
-//! Only what can be told without a key. A first packet of the right shape that does not decrypt is
-//! counted as a handshake that failed.
+//! Only those recognizable without a key. A first packet of the right shape that does not decrypt
+//! is counted as a failed handshake.
 
 use std::{io::IoSliceMut, sync::Arc};
 
@@ -10,7 +10,7 @@ use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerat
 
 use crate::{counters::Counters, protocol::counter::Counter};
 
-/// Tells noise from traffic by the shape of datagrams and by the connection ids we have given out.
+/// Distinguishes stray datagrams from traffic by their shape and by the connection ids that we have issued.
 pub(super) struct Noise {
     ids: HashedConnectionIdGenerator,
     id_bytes: usize,
@@ -25,7 +25,7 @@ impl Noise {
         Self { ids, id_bytes, counters }
     }
 
-    /// Counts the noise in what the socket has received.
+    /// Counts the stray datagrams in the received buffers.
     pub(super) fn count(&self, buffers: &[IoSliceMut<'_>], meta: &[RecvMeta]) {
         let received = buffers.iter().zip(meta);
         let datagrams = received.flat_map(|(buffer, meta)| {

@@ -1,4 +1,4 @@
-//! What an open endpoint holds.
+//! The resources of an open endpoint.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{clock::Clock, counters::Counters, tls::Tls};
 
-/// What is open.
+/// An open endpoint.
 pub(super) struct Opened {
     pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
     /// One for each endpoint.
@@ -35,9 +35,9 @@ pub(super) struct Opened {
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) handshakes_max: usize,
     pub(super) handshake_timeout: Duration,
-    /// For questions to the system which addresses a name has.
+    /// Limits the resolution of names by the system.
     pub(super) names: Arc<Semaphore>,
-    /// Tells that the system has refused a packet.
+    /// Signals that the system has refused a packet.
     pub(super) unsent: Arc<Notify>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
@@ -49,7 +49,7 @@ impl Opened {
         self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
     }
 
-    /// The next packet of a peer that is none of those known, and the endpoint at which it came.
+    /// The next packet of an unknown peer, and the endpoint at which it arrived.
     pub(super) async fn incoming(&self) -> Option<(usize, quinn::Incoming)> {
         let mut waiting: Vec<Pin<Box<_>>> =
             self.endpoints.iter().map(|(endpoint, _)| Box::pin(endpoint.accept())).collect();
@@ -90,5 +90,5 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Questions for the addresses of names under way at once. Each takes a thread until the system answers.
+/// Concurrent resolutions of names. Each takes a thread until the system answers.
 pub(super) const RESOLVES_MAX: usize = 32;

@@ -1,11 +1,11 @@
-//! What the peer of a connection has shown: its certificates, and the protocol that it speaks.
+//! The certificates that the peer of a connection has shown, and the agreed protocol.
 
 use rustls_pki_types::CertificateDer;
 
 use crate::tls::{CertificateSummary, NameError, PeerName, Refusal, Tls};
 
 impl Tls {
-    /// The name that the certificate of a connected peer proves, of the form of our cluster's names.
+    /// The name that the certificate of a connected peer proves, in the form of our cluster's names.
     ///
     /// # Errors
     /// [`NameError::NoCertificate`] before the handshake is complete.
@@ -13,17 +13,17 @@ impl Tls {
         self.name_of(&peer_chain(connection)?)
     }
 
-    /// Looks again at the certificates that a connected peer has shown: see [`Tls::verify_again`].
+    /// Verifies again the certificates that a connected peer has shown: see [`Tls::verify_again`].
     ///
     /// # Errors
-    /// The [`Refusal`] that it would meet if it came now.
+    /// The [`Refusal`] that it would receive if it connected now.
     pub fn review(&self, connection: &quinn::Connection, dialed: bool) -> Result<(), Refusal> {
         self.verify_again(&peer_chain(connection).unwrap_or_default(), dialed)
     }
 }
 
-/// The name that the certificate of a connected peer proves, of our own form: see [`Tls::peer_name`] for
-/// any other.
+/// The name that the certificate of a connected peer proves, in our own form; for any other form see
+/// [`Tls::peer_name`].
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
@@ -31,7 +31,7 @@ pub fn peer_name(connection: &quinn::Connection) -> Result<PeerName, NameError> 
     peer_certificate(connection)?.name
 }
 
-/// What the certificate of a connected peer says. Its end is that of the leaf alone: see [`Tls::summary`].
+/// The content of a connected peer's certificate. Its end is that of the leaf alone: see [`Tls::summary`].
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
@@ -51,7 +51,7 @@ pub fn peer_chain(
     identity.downcast().map(|chain| *chain).map_err(|_| NameError::NoCertificate)
 }
 
-/// Which protocol the two ends of a connection have agreed on; empty before the handshake is complete.
+/// The protocol that the two ends of a connection have agreed on; empty before the handshake is complete.
 #[must_use]
 pub fn protocol(connection: &quinn::Connection) -> Vec<u8> {
     let data = connection.handshake_data();

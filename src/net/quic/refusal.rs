@@ -1,9 +1,9 @@
-//! Which refused handshake ended a connection.
+//! The refused handshake that ended a connection.
 //!
-//! The side that refuses knows exactly, from its own verifier ([`Verdict`]). The other side sees one
-//! alert code in the frame that closes the connection ([`Refusal::of`]). The dialer's
+//! The refusing side knows the exact reason, from its own verifier ([`Verdict`]). The other side
+//! receives one alert code in the frame that closes the connection ([`Refusal::of`]). The dialer's
 //! `connect().await` returns `Ok` even if the acceptor then refuses its certificate, so the dialer
-//! must also look at `Connection::close_reason()`.
+//! must also check `Connection::close_reason()`.
 
 use quinn::ConnectionError;
 
@@ -12,7 +12,7 @@ use crate::tls::{Refusal, RefusedBy, Verdict};
 impl Refusal {
     /// Reads why a connection ended; `None` if no handshake was refused.
     ///
-    /// Good for both sides and for [`quinn::Connection::close_reason`].
+    /// Suitable for both sides and for [`quinn::Connection::close_reason`].
     #[must_use]
     pub fn of(ended: &ConnectionError) -> Option<Self> {
         let (by, code, text) = match ended {

@@ -1,4 +1,4 @@
-//! How quinn is set up: windows, limits, keys. The reasons are beside the numbers.
+//! The settings of quinn: windows, limits, keys. The reasons are beside the numbers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ use quinn_proto::HashedConnectionIdGenerator;
 
 use crate::{net::limits::QuicLimits, store::EndpointKeys, tls::Tls};
 
-/// Exchanges a peer may have open at once on one connection.
+/// Exchanges that a peer may have open concurrently on one connection.
 pub(super) const STREAMS_PER_PEER: u32 = 32;
-/// Streams for gossip a peer may have open at once.
+/// Streams for gossip that a peer may have open concurrently.
 const GOSSIP_STREAMS: u32 = 1;
-/// Bytes in flight towards us per connection.
+/// Bytes in flight to us per connection.
 const RECEIVE_WINDOW: u32 = 4 << 20;
 /// The same per stream: as many as the other end may hold, so that bulk, which is one stream, moves
-/// 25 MB/s over a way of 80 ms, and not so many that a stream nobody reads holds up the others.
+/// 25 MB/s over a path of 80 ms, and not so many that an unread stream holds up the others.
 const STREAM_RECEIVE_WINDOW: u32 = 2 << 20;
-/// Bytes we hold unacknowledged per connection.
+/// Unacknowledged bytes that we hold per connection.
 const SEND_WINDOW: u64 = 2 << 20;
-/// Most bytes of bulk on their way from one node to another, besides the delta that each end has in
-/// hand: what is sent and not acknowledged, and what has arrived and was not read.
+/// Maximum bytes of bulk in flight from one node to another, besides the delta that each end is
+/// handling: sent and unacknowledged data, and data that has arrived but was not read.
 pub const BULK_WINDOW: usize = SEND_WINDOW as usize + STREAM_RECEIVE_WINDOW as usize;
-/// Datagrams waiting, each way: heartbeats of 20 bytes or so.
+/// Bytes of waiting datagrams, in each direction: heartbeats of 20 bytes or so.
 const DATAGRAM_BUFFER: usize = 16 << 10;
-/// Bytes of packets held for one handshake that has not been looked at, and for all of them.
+/// Bytes of packets held for one handshake that has not been processed, and for all of them.
 const INCOMING_BUFFER: u64 = 16 << 10;
 const INCOMING_BUFFER_TOTAL: u64 = 1 << 20;
 
-/// Keys that outlive the process: with the same ones, a peer that still talks to the process before
-/// is told by a stateless reset (RFC 9000 section 10.3) that it is gone.
+/// Keys that outlive the process: a peer that still sends to the previous process receives a
+/// stateless reset (RFC 9000 section 10.3) if the keys are the same.
 pub(super) fn endpoint(keys: &EndpointKeys) -> EndpointConfig {
     let reset = hmac::Key::new(hmac::HMAC_SHA256, &keys.reset);
     let mut config = EndpointConfig::new(Arc::new(reset));
@@ -47,7 +47,7 @@ pub(super) fn server(
     let mut server = ServerConfig::with_crypto(crypto);
     server
         .transport_config(transport)
-        // A peer that moves dials again; a connection that moves is a way to be abused.
+        // A peer that moves dials again; connection migration could be abused.
         .migration(false)
         .max_incoming(limits.handshakes)
         .incoming_buffer_size(INCOMING_BUFFER)
@@ -70,7 +70,7 @@ pub(super) fn transport(limits: &QuicLimits, dialing: bool) -> Arc<TransportConf
         // Probing for larger packets costs 11 kB a connection, and has its own failures.
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(idle_timeout(idle)));
-    // For connections that carry no heartbeats, since the two are not neighbours.
+    // For connections without heartbeats, because the two are not neighbours.
     if dialing {
         transport.keep_alive_interval(Some(idle / 3));
     }
@@ -78,6 +78,6 @@ pub(super) fn transport(limits: &QuicLimits, dialing: bool) -> Arc<TransportConf
 }
 
 fn idle_timeout(idle: Duration) -> IdleTimeout {
-    // The configuration allows ten minutes at most, the wire 2^62 milliseconds.
+    // The configuration allows at most ten minutes, the wire 2^62 milliseconds.
     IdleTimeout::try_from(idle).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX))
 }

@@ -1,5 +1,5 @@
-//! The UDP socket under an endpoint. Unlike quinn's own it can be given back at a given moment, it can fall
-//! silent, and it keeps why the system refused to send to an address.
+//! The UDP socket under an endpoint. Unlike quinn's own it can be released at a given moment, it can fall
+//! silent, and it keeps the system's reason for refusing to send to an address.
 
 use std::{
     collections::VecDeque,
@@ -30,9 +30,9 @@ use tokio::{
 use super::noise::Noise;
 use crate::{counters::Counters, net::NetworkError, protocol::counter::Counter};
 
-/// Most addresses for which the reason of a refused packet is kept; beyond that the oldest is dropped.
+/// Maximum number of addresses with the reason of a refused packet; beyond that the oldest is dropped.
 const UNSENT_MAX: usize = 64;
-/// The pause after the system has failed to receive, for example because it has no memory left.
+/// The pause after a failure of the system to receive, for example for lack of memory.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket.
@@ -42,10 +42,10 @@ pub(super) struct Socket {
     inner: ArcSwapOption<Bound>,
     silent: Arc<AtomicBool>,
     gso: bool,
-    /// `None`: nobody counts it.
+    /// Counts stray datagrams; `None` for no count.
     noise: Option<Noise>,
     unsent: Unsent,
-    /// How much more than single packets was sent lately: see [`BUSY`].
+    /// The recent excess of full packets over single ones: see [`BUSY`].
     load: AtomicU32,
     /// Runs after a failure to receive.
     pause: Mutex<Option<Pin<Box<Sleep>>>>,
@@ -54,19 +54,19 @@ pub(super) struct Socket {
 /// Packets that the system has refused to send.
 #[derive(Debug)]
 pub(super) struct Unsent {
-    /// Why, by address, oldest first.
+    /// The reasons by address, oldest first.
     reasons: Mutex<VecDeque<(SocketAddr, String)>>,
     counters: Arc<Counters>,
     noted: Arc<Notify>,
 }
 
 impl Unsent {
-    /// `noted` is told of each new reason.
+    /// `noted` is signalled for each new reason.
     pub(super) fn new(counters: Arc<Counters>, noted: Arc<Notify>) -> Self {
         Self { reasons: Mutex::default(), counters, noted }
     }
 
-    /// A lost packet is the business of the connection, which sends it again: nothing else fails.
+    /// A lost packet is the connection's concern, which sends it again: this call never fails.
     fn note(&self, to: SocketAddr, error: &io::Error) {
         self.counters.add(Counter::PacketsUnsent, 1);
         let mut reasons = self.lock();
@@ -96,7 +96,7 @@ struct Bound {
 }
 
 impl Socket {
-    /// Binds `address`. `buffer`: bytes of the system's buffers each way, 0 for what it gives.
+    /// Binds `address`. `buffer`: bytes of the system's buffers in each direction, 0 for the system's default.
     pub(super) fn bind(
         address: SocketAddr,
         buffer: usize,
@@ -125,22 +125,22 @@ impl Socket {
         Ok(Self { address, inner, silent, gso, noise, unsent, load, pause: Mutex::default() })
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Gives the address back to the system, unless the socket is silent: then it stays bound.
+    /// Returns the address to the system, unless the socket is silent: then it stays bound.
     pub(super) fn release(&self) {
         drop(self.take());
     }
 
-    /// As [`release`](Self::release), and waits until the system has it.
+    /// As [`release`](Self::release), and waits until the system has the address.
     pub(super) async fn released(&self) {
         let Some(bound) = self.take() else { return };
         let mut gone = bound.gone.subscribe();
         drop(bound);
-        // Somebody may be in the middle of a call.
+        // A task may be in the middle of a call.
         while gone.changed().await.is_ok() {}
     }
 
@@ -148,7 +148,7 @@ impl Socket {
         if self.silent.load(Ordering::Relaxed) { None } else { self.inner.swap(None) }
     }
 
-    /// Forgets why packets to an address were refused.
+    /// Clears the reason why packets to an address were refused.
     pub(super) fn forget_unsent(&self, to: SocketAddr) {
         self.unsent.lock().retain(|(address, _)| *address != to);
     }
@@ -160,7 +160,7 @@ impl Socket {
         reasons.iter().find(|(address, _)| *address == to).map(|(_, reason)| reason.clone())
     }
 
-    /// Whether the pause after a failure to receive is over, or there is none.
+    /// Ready when the pause after a failure to receive is over, or none is active.
     fn poll_pause(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sleep) = &mut *pause {
@@ -199,7 +199,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        // Not exact if two send at once, which does no harm.
+        // Inexact if two send at once, which is harmless.
         let load = self.load.load(Ordering::Relaxed);
         let full = u32::try_from(transmit.contents.len() / FULL_BYTES).unwrap_or(LOAD_MAX);
         let next = if full > 0 { (load + full).min(LOAD_MAX) } else { load.saturating_sub(1) };
@@ -238,7 +238,7 @@ impl AsyncUdpSocket for Socket {
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // Handed to quinn it would end the endpoint, and tried again at once it would spin.
+                // If quinn received the error, it would end the endpoint; an immediate retry would spin.
                 Err(_) => {
                     self.unsent.counters.add(Counter::ReceiveFailures, 1);
                     self.begin_pause();
@@ -269,8 +269,8 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// Waits until the socket takes a packet. It holds the system's socket only while it waits: a connection
-/// that has ended keeps its poller for as long as it drains, which must not keep the address bound.
+/// Waits until the socket takes a packet. It holds the system's socket only while it waits: an ended
+/// connection keeps its poller while it drains, which must not keep the address bound.
 struct Poller {
     socket: Arc<Socket>,
     waiting: Option<Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>>,
@@ -283,7 +283,7 @@ impl UdpPoller for Poller {
                 Some(bound) if !bound.is_writable() => {
                     self.waiting = Some(Box::pin(async move { bound.io.writable().await }));
                 }
-                // What is written to a socket that was given back goes nowhere.
+                // Writes to a released socket are dropped.
                 _ => return Poll::Ready(Ok(())),
             }
         }
@@ -301,11 +301,11 @@ impl fmt::Debug for Poller {
 }
 
 /// A connection that may send several packets at once keeps a buffer for them, 12 of the 40 KiB that it
-/// holds. So that those with little to say do without, packets are gathered only while more of them
-/// are full than not, by this many.
+/// holds. To spare connections with little traffic that buffer, packets are gathered only while the
+/// excess of full ones reaches this number.
 const BUSY: u32 = 192;
 const LOAD_MAX: u32 = 2 * BUSY;
-/// What is at least so long is a full packet.
+/// A packet of at least this length counts as full.
 const FULL_BYTES: usize = 1_200;
 
 /// An endpoint on a socket of this kind, for another protocol than the gossip. Dropping it gives the address
@@ -333,7 +333,7 @@ impl Lone {
         Ok(Self { endpoint, socket })
     }
 
-    /// Where it is bound.
+    /// The bound address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.socket.address()
     }
@@ -349,11 +349,11 @@ impl Drop for Lone {
 fn bind(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
     let socket = Socket2::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
-        // So that an IPv4 socket of the same port can be bound beside it.
+        // So that an IPv4 socket can be bound to the same port beside it.
         socket.set_only_v6(true)?;
     }
     if buffer > 0 {
-        // The system may give less than was asked for; that costs speed, not correctness.
+        // The system may grant less than requested; that costs speed, not correctness.
         let _ = socket.set_recv_buffer_size(buffer);
         let _ = socket.set_send_buffer_size(buffer);
     }

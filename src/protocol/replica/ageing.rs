@@ -1,4 +1,4 @@
-//! What goes with time: keys that expire, tombstones, and peers that are forgotten.
+//! The effects of time: keys that expire, tombstones, and peers that are forgotten.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +21,8 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// Tells a peer which of those that it tells of were forgotten or removed here. Whoever of them
-    /// lives hears it from that peer, or from this node, and refutes it.
+    /// Reports to a peer which of the nodes in its digest were forgotten or removed here. A node of these
+    /// that lives receives it from that peer, or from this node, and refutes it.
     pub(super) fn remind(&self, from: &NodeId, digest: &Digest, out: &mut Vec<Output>) {
         for (node, mark) in
             self.forgotten.marks.named_in(from, digest).into_iter().take(REMINDERS_MAX)
@@ -31,8 +31,8 @@ impl Replica {
         }
     }
 
-    /// A peer is to be forgotten here and by all who do not hear it: a person says so at this node, or
-    /// at another one, from which `by` has told it.
+    /// A peer is to be forgotten here and by all that do not hear it: a person requested it at this node, or
+    /// at another one, from which `by` has passed it on.
     pub(super) fn remove(
         &mut self,
         now: Time,
@@ -54,9 +54,9 @@ impl Replica {
         self.drop_copy(peer, false, out);
     }
 
-    /// Another node says that a life was removed, or forgotten there. This node forgets it only if its
-    /// own detector has found it gone. Otherwise the life is called dead: a node that lives refutes
-    /// that, and a dead one does not stay live here because all others have forgotten it.
+    /// Another node reports that a generation was removed, or forgotten there. This node forgets it only if
+    /// its own detector has found it gone. Otherwise the generation is declared dead: a node that lives
+    /// refutes that, and a dead one does not stay live here because all others have forgotten it.
     pub(super) fn removed_by_others(
         &mut self,
         now: Time,
@@ -81,8 +81,8 @@ impl Replica {
             return;
         }
         let subject = subject.clone();
-        // It is about a later life than the one that speaks with this node itself: a node whose store was
-        // lost and whose clock is behind. It has to hear that, and has nothing to refute.
+        // It is about a later generation than the one that is connected to this node itself: a node whose
+        // store was lost and whose clock is behind. It has to receive that, and has nothing to refute.
         if known.0 < generation && self.push.is_linked(&subject) {
             return tell(vec![subject], Gossip::Removal(removal), out);
         }
@@ -125,7 +125,7 @@ impl Replica {
         self.copies.get(peer).is_some_and(|copy| copy.generation() <= generation)
     }
 
-    /// Forgets a peer, and marks its life as gone.
+    /// Forgets a peer, and marks its generation as gone.
     pub(super) fn forget(
         &mut self,
         now: Time,
@@ -149,9 +149,8 @@ impl Replica {
         }
     }
 
-    /// Drops all that is known of others if this process stood still for as long as it takes the others
-    /// to forget a dead node: what it would tell them is older than that. It learns who is there as a
-    /// node does that starts.
+    /// Drops all state of others if this process stood still for as long as it takes the others to forget a
+    /// dead node: its state is older than that. It learns of the members like a node that starts.
     pub(super) fn drop_if_overslept(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(slept) = self.clock.slept(now) else { return };
         let peers: Vec<_> = self.copies.keys().cloned().collect();
@@ -163,10 +162,10 @@ impl Replica {
         peers.iter().for_each(|peer| self.drop_copy(peer, true, out));
     }
 
-    /// Drops what is known of a peer. `remember`: it may be there all the same, cut off from here, and
-    /// is dialed now and then where it was.
+    /// Drops the state of a peer. `remember`: it may still live on the other side of a partition, and is
+    /// dialed now and then at its last address.
     pub(super) fn drop_copy(&mut self, peer: &NodeId, remember: bool, out: &mut Vec<Output>) {
-        // Even if nothing is left to forget here: who asked has to hear that it is gone.
+        // Even if there is nothing left to forget here: the peer that asked has to receive that it is gone.
         out.push(Output::Detector(DetectorInput::Forgotten(peer.clone())));
         out.push(Output::Scheduler(SchedulerInput::Forgotten(peer.clone())));
         let before = self.before(peer);
@@ -213,7 +212,7 @@ impl Replica {
         self.wake(now, out);
     }
 
-    /// Asks to be called when something expires, may be collected or is to be told next.
+    /// Requests a call when something expires, may be collected or is to be sent next.
     pub(super) fn wake(&mut self, now: Time, out: &mut Vec<Output>) {
         let next = [
             self.own.expiries.next(),
@@ -226,7 +225,7 @@ impl Replica {
         self.arm(now, out);
     }
 
-    /// Asks to be called when there is something to be told or asked.
+    /// Requests a call when there is something to send or to ask.
     pub(super) fn arm(&mut self, now: Time, out: &mut Vec<Output>) {
         let linked = self.push.links().next().is_some();
         let collecting = self.own.tombstones.next_question().filter(|_| linked);
@@ -270,7 +269,7 @@ impl Replica {
 }
 
 impl Mark {
-    /// Tells a peer that knows this life, or lives it, that it was forgotten.
+    /// Reports to a peer that knows this generation, or lives in it, that it was forgotten.
     pub(super) fn recall(self, from: &NodeId, subject: &NodeId, out: &mut Vec<Output>) {
         let Self { generation, incarnation, .. } = self;
         let subject = subject.clone();
@@ -279,10 +278,10 @@ impl Mark {
     }
 }
 
-/// Bounds of the time between two looks at what expires.
+/// Bounds of the time between two searches for expired keys.
 const TICK_MIN: Duration = Duration::from_millis(10);
 const TICK_MAX: Duration = Duration::from_secs(60);
-/// Most forgotten nodes that a peer is reminded of at a time; the next exchange tells the others.
+/// Most forgotten nodes that are reported to a peer at a time; the next exchange has the others.
 const REMINDERS_MAX: usize = 256;
 /// Most keys that become tombstones in one step; a tombstone of the longest key takes 540 bytes, and
 /// a batch at most [`BATCH_BYTES_MAX`](super::BATCH_BYTES_MAX).

@@ -1,4 +1,4 @@
-//! News of others: whether it may be taken, what it changes, and who is to hear of that.
+//! Updates of others: whether they may be applied, their effects, and the receivers of the result.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Replica {
             self.refuse_revoked(from, out);
             return Outcome::Ignored;
         }
-        // The owner signs its record; the verdict is what others think.
+        // The owner signs its record; the verdict is that of others.
         let incarnation = match &delta.record {
             Some((_, record)) => record.incarnation,
             None => delta.verdict.incarnation,
@@ -74,7 +74,7 @@ impl Replica {
         if self.has_moved(delta) {
             return Outcome::Refused(Refusal::Misplaced);
         }
-        // Before anything is verified. What comes too soon comes again with a later exchange.
+        // Before anything is verified. An update that comes too soon comes again with a later exchange.
         let begins = |copy: &Arc<NodeMap>| delta.generation > copy.generation();
         if self.copies.get(&delta.node).is_some_and(begins)
             && !self.quotas.may_begin(now, &delta.node)
@@ -89,7 +89,7 @@ impl Replica {
         let copy = Arc::make_mut(self.copies.entry(delta.node.clone()).or_default());
         let (earlier, examined) = (copy.record().cloned(), copy.examined());
         let (returned, reach) = (Return::of(copy, delta), copy.max_version());
-        // A credential that was asked for has come.
+        // A credential that was requested has come.
         let mut answered = false;
         let applied = match vetted {
             Err(refusal) => Err(refusal),
@@ -106,7 +106,7 @@ impl Replica {
             }
         };
         out.push(Output::Count(Counter::EntriesExamined, copy.examined() - examined));
-        // What is thought of a node does not depend on how much of its keys is here.
+        // The verdict on a node does not depend on how many of its keys are here.
         let graver = copy.generation() == delta.generation && copy.is_graver(delta.verdict);
         let accuses = graver && known && delta.verdict.level > Level::Alive;
         let may_judge = !accuses || self.quotas.may(now, Quota::Verdicts, from);
@@ -122,7 +122,7 @@ impl Replica {
         }
         let outcome = match applied {
             Ok(applied) => {
-                // Before the detector hears what the new record says.
+                // Before the detector receives the contents of the new record.
                 if let Some(how) = returned.filter(|_| applied.generation || applied.record) {
                     self.returned(&delta.node, how, reach, out);
                 }
@@ -142,7 +142,7 @@ impl Replica {
                 self.touched(before);
             }
             self.tell_detector(&delta.node, out);
-            // The others are to hear it whatever we lack.
+            // The others have to receive it whatever we lack.
             if matches!(outcome, Outcome::Refused(_)) {
                 self.push.note(before.line.clone(), Some(from), false);
             }
@@ -151,8 +151,8 @@ impl Replica {
         outcome
     }
 
-    /// Whether a node says that it is in another datacenter than before, in one life. That is fixed
-    /// when a process starts, and each change of it costs all others: the overlay is made anew.
+    /// Whether a node reports another datacenter than before, in one generation. The datacenter is fixed when
+    /// a process starts, and each change of it is costly for all others: the overlay is computed again.
     fn has_moved(&self, delta: &NodeDelta) -> bool {
         let Some((_, told)) = &delta.record else { return false };
         let copy = self.copies.get(&delta.node);
@@ -176,7 +176,7 @@ impl Replica {
         if applied.generation {
             self.forgotten.marks.remove(peer);
         }
-        // It lives anew, or has refuted that it is dead: the others tell of it again.
+        // It has a new generation, or has refuted that it is dead: the others report it again.
         if applied.generation || (applied.record && !self.is_gone(peer)) {
             self.forgotten.take_back(peer);
         }
@@ -201,7 +201,7 @@ impl Replica {
         Outcome::News
     }
 
-    /// Tells of a peer that is new, or whose record or generation is.
+    /// Reports a peer that is new, or has a new record or generation.
     fn introduce(
         &self,
         peer: &NodeId,
@@ -214,7 +214,7 @@ impl Replica {
         let generation = map.generation();
         let event = match earlier {
             None => Some(Event::NewPeer { peer: peer.clone() }),
-            // Which datacenters it hears concerns nobody but the scheduler.
+            // Only the scheduler needs to know which datacenters it hears.
             Some(earlier) if !renewed && earlier.says_the_same(record) => None,
             Some(_) => Some(Event::PeerChanged { peer: peer.clone(), generation }),
         };

@@ -1,4 +1,4 @@
-//! Who has which version: asked for callers, and to drop tombstones early.
+//! Counts the nodes that have a version: for callers, and to drop tombstones early.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// Asks everybody who has a version of ours, for so long. [`Output::Counted`] answers, with the
-    /// number returned here.
+    /// Asks all nodes which of them have a version of ours, for this long. [`Output::Counted`] answers, with
+    /// the number returned here.
     pub fn count(
         &mut self,
         now: Time,
@@ -52,7 +52,7 @@ impl Replica {
         self.swell(now, swells, out);
     }
 
-    /// Whom a wave goes to: who is dead does not answer, and nobody is to wait for it.
+    /// The links for a wave: a dead peer does not answer, and must not be waited for.
     pub(super) fn asked(&self) -> BTreeSet<NodeId> {
         self.push.links().filter(|peer| !self.is_gone(peer)).cloned().collect()
     }
@@ -70,7 +70,7 @@ impl Replica {
         }
     }
 
-    /// Asks whether everybody has passed the tombstones, so that they need not wait for their time.
+    /// Asks whether all nodes have passed the tombstones, so that they can be dropped early.
     pub(super) fn ask_to_collect(&mut self, now: Time, out: &mut Vec<Output>) {
         if self.push.links().next().is_none() {
             return;
@@ -84,8 +84,8 @@ impl Replica {
         self.swell(now, swells, out);
     }
 
-    /// Drops the tombstones that every live peer has passed. Whoever was not asked, since it seems
-    /// to be dead, is told the whole map if it comes back.
+    /// Drops the tombstones that every live peer has passed. A peer that was not asked, since it seems to be
+    /// dead, is sent the whole map if it comes back.
     pub(super) fn collect_passed(
         &mut self,
         now: Time,

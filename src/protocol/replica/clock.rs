@@ -1,4 +1,4 @@
-//! When this machine is called, what the wall clock shows, and whether this process slept.
+//! The times of this machine's calls, the time of the wall clock, and whether this process slept.
 
 use std::{
     mem,
@@ -12,11 +12,11 @@ use crate::protocol::{id::Generation, time::Time};
 pub(super) struct Clock {
     /// When this is called again.
     armed: Option<Time>,
-    /// The wall clock at the origin of the monotonic one, for what has to outlive the process.
+    /// The wall clock at the origin of the monotonic one, for times that have to outlive the process.
     origin: SystemTime,
-    /// By how much the wall clock has gone ahead of the monotonic one, where that is enough to be told.
+    /// How much the wall clock has gone ahead of the monotonic one, if that is enough to be reported.
     suspended: Duration,
-    /// What is enough.
+    /// The amount that is enough.
     patience: Duration,
 }
 
@@ -28,7 +28,7 @@ impl Clock {
     /// The wall clock shows this now.
     pub(super) fn set_wall(&mut self, now: Time, wall: SystemTime) {
         let origin = origin(now, wall);
-        // The monotonic clock may stand still while the machine is suspended. The other one goes on.
+        // The monotonic clock may stand still while the machine is suspended. The wall clock goes on.
         let ahead = origin.duration_since(self.origin).unwrap_or_default();
         if ahead >= self.patience {
             self.suspended = ahead;
@@ -36,12 +36,12 @@ impl Clock {
         self.origin = origin;
     }
 
-    /// What the wall clock shows.
+    /// The time of the wall clock.
     pub(super) fn wall(&self, at: Time) -> SystemTime {
         self.origin + at.since_origin()
     }
 
-    /// What it will show, if it can.
+    /// The time that it will show, if it can.
     pub(super) fn wall_then(&self, at: Time) -> Option<SystemTime> {
         self.origin.checked_add(at.since_origin())
     }
@@ -51,19 +51,19 @@ impl Clock {
         self.wall(now).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 
-    /// The life that the clock gives now.
+    /// The generation that the clock yields now.
     pub(super) fn generation(&self, now: Time) -> Generation {
         Generation::of(self.wall(now))
     }
 
-    /// For how long this process slept, if it was for so long that it is to be told.
+    /// How long this process slept, if it was long enough to be reported.
     pub(super) fn slept(&mut self, now: Time) -> Option<Duration> {
         let overdue = self.armed.map_or(Duration::ZERO, |due| now.since(due));
         let slept = overdue.max(mem::take(&mut self.suspended));
         if slept < self.patience {
             return None;
         }
-        // The call that was asked for is on its way.
+        // The requested call is on its way.
         self.armed = Some(now);
         Some(slept)
     }
@@ -73,9 +73,9 @@ impl Clock {
         self.armed = None;
     }
 
-    /// Asks for a call at this time, unless it comes sooner anyway. Returns how long to wait for it.
+    /// Requests a call at this time, unless it comes sooner anyway. Returns how long to wait for it.
     pub(super) fn arm(&mut self, now: Time, due: Time) -> Option<Duration> {
-        // A call that has been asked for and is overdue is on its way.
+        // A requested call that is overdue is on its way.
         let sooner = self.armed.is_none_or(|armed| due < armed);
         sooner.then(|| {
             self.armed = Some(due);

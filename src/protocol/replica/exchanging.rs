@@ -1,4 +1,4 @@
-//! Both sides of an exchange: what a digest offers, what it lacks, and what a peer says of us in it.
+//! Both sides of an exchange: what a digest offers, what it lacks, and a peer's line of this node in it.
 
 use super::{Occasion, Replica};
 use crate::protocol::{
@@ -19,7 +19,7 @@ impl Replica {
         out.push(Output::Transport(TransportInput::Round { targets, summary }));
     }
 
-    /// What a peer's digest says of this node.
+    /// The line of this node in a peer's digest.
     pub(super) fn look_for_self(
         &mut self,
         now: Time,
@@ -35,8 +35,9 @@ impl Replica {
         }
     }
 
-    /// An earlier life of ours had dropped these tombstones already, and told so, and then lost the
-    /// record of that in a crash: it stays so, or each copy of that life would be told the whole map.
+    /// An earlier generation of ours had dropped these tombstones already, had sent that floor, and then lost
+    /// the record of it in a crash: the floor stays, or each copy of that generation would be sent the whole
+    /// map.
     pub(super) fn inherit_floor(
         &mut self,
         now: Time,
@@ -58,10 +59,9 @@ impl Replica {
         (generation, version) > (self.own.map.generation(), self.own.map.max_version())
     }
 
-    /// A later state of this node's name is said to be known. It may be our own past, with the store
-    /// lost or the clock set back: then a later life begins. Or it is another process with our name:
-    /// then one of the two ends. What is needed for either, [`Claim`](crate::protocol::claim::Claim)
-    /// says.
+    /// A later state of this node's name is reported. It may be our own past, with the store lost or the
+    /// clock set back: then a later generation begins. Or it is another process with our name: then one of
+    /// the two ends. [`Claim`](crate::protocol::claim::Claim) lists the proofs that either needs.
     pub(super) fn heard_of_self(
         &mut self,
         now: Time,
@@ -111,14 +111,15 @@ impl Replica {
         }
     }
 
-    /// The last life that this node's certificate can vouch for: nobody would follow it further.
+    /// The last generation for which this node's certificate can vouch: no other node would accept a later
+    /// one.
     fn own_end(&self) -> Option<Generation> {
         let credential = self.own.map.credential()?;
         let certified = self.signing.seals.as_ref()?.notary.certified(credential)?;
         Some(certified.last_life())
     }
 
-    /// Whether what members say of themselves has to be signed.
+    /// Whether members have to sign their own state.
     pub(super) fn heads(&self) -> Heads {
         match &self.signing.seals {
             Some(seals) if seals.signing == Signing::Require => Heads::Signed,
@@ -130,14 +131,14 @@ impl Replica {
         generation.is_absurd(self.clock.wall(now))
     }
 
-    /// Of what a peer's digest offers, what we lack.
+    /// The lines of a peer's digest in which we are behind.
     pub(super) fn wants(&self, now: Time, from: &NodeId, digest: &Digest) -> Digest {
-        // Of nodes that are not known no more are asked for than may be known.
+        // Unknown nodes are requested only up to the limit of known ones.
         let mut room = self.config.peers_max.saturating_sub(self.copies.len());
         let mut entries = Vec::new();
         for theirs in &digest.entries {
             if theirs.node == self.config.node {
-                // By our line the peer sees what to show us of the later life that it knows.
+                // By our line the peer sees which proof of the later generation to show us.
                 let later = self.is_later_self(theirs.generation, theirs.max_version)
                     && !self.is_absurd(now, theirs.generation);
                 entries.extend(later.then(|| self.own.map.digest_entry(theirs.node.clone())));
@@ -171,7 +172,7 @@ impl Replica {
             return room.then(|| DigestEntry::unknown(theirs.node.clone()));
         };
         let ours = copy.digest_entry(theirs.node.clone());
-        // The peer has to hear that somebody writes under its name.
+        // The peer has to receive that another process writes under its name.
         if theirs.node == *from
             && (ours.generation, ours.max_version) > (theirs.generation, theirs.max_version)
         {
@@ -185,7 +186,7 @@ impl Replica {
         newer.then_some(ours)
     }
 
-    /// What a peer lacks; what it is being fed comes that way.
+    /// The state that a peer lacks; the state that it is being fed comes that way.
     pub(super) fn tell_peer(
         &mut self,
         now: Time,
@@ -204,17 +205,17 @@ impl Replica {
         delta
     }
 
-    /// A peer says less of itself than is known here: what its key has signed of that, by which alone
-    /// it can know that this is true.
+    /// A peer reports less of itself than is known here: the part signed by its key, by which alone it can
+    /// know that this is true.
     fn later_life_of(&self, peer: &NodeId, theirs: &Digest) -> Option<NodeDelta> {
         let (line, copy) = (theirs.get(peer)?, self.copies.get(peer)?);
         let later = (copy.generation(), copy.max_version()) > (line.generation, line.max_version);
         later.then(|| copy.signed_head(peer)).flatten()
     }
 
-    /// What `theirs` lacks, cut to the budget: nodes the peer has never heard of first, so that the
-    /// large do not starve the small, then the most outdated. `all`: nodes that `theirs` does not
-    /// list are unknown to it; otherwise it wants only what it lists.
+    /// The state that `theirs` lacks, cut to the budget: nodes the peer does not know first, so that large
+    /// maps do not starve small ones, then the most outdated. `all`: nodes that `theirs` does not list are
+    /// unknown to it; otherwise it wants only the listed ones.
     pub(super) fn lacking(
         &self,
         now: Time,
@@ -265,7 +266,7 @@ impl Replica {
         news
     }
 
-    /// What of these there is room for. `untouched`: the first version in any case.
+    /// The part of these for which there is room. `untouched`: the first version in any case.
     pub(super) fn cut(
         &self,
         now: Time,

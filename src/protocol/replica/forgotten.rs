@@ -1,16 +1,16 @@
-//! Who is forgotten, or soon to be.
+//! The peers that are forgotten, or will be soon.
 
 use std::collections::BTreeSet;
 
 use super::marks::Marks;
 use crate::protocol::{id::NodeId, time::Time};
 
-/// Who is forgotten, or soon to be.
+/// The peers that are forgotten, or will be soon.
 #[derive(Debug)]
 pub(super) struct Forgotten {
-    /// Peers forgotten or removed, whose old news is refused.
+    /// Peers forgotten or removed, whose old state is refused.
     pub(super) marks: Marks,
-    /// Peers no longer told of, soon to be forgotten.
+    /// Peers left out of digests, soon to be forgotten.
     retired: BTreeSet<NodeId>,
     /// Peers of an earlier run that have not been met in this one.
     unmet: BTreeSet<NodeId>,
@@ -19,27 +19,27 @@ pub(super) struct Forgotten {
 }
 
 impl Forgotten {
-    /// Nobody is. `unmet`: whom only the store knows; it keeps them for so long.
+    /// There are none. `unmet`: the peers that only the store knows; it keeps them for this long.
     pub(super) fn new(unmet: BTreeSet<NodeId>, unmet_until: Time) -> Self {
         Self { marks: Marks::default(), retired: BTreeSet::new(), unmet, unmet_until }
     }
 
-    /// Whether a peer is no longer told of.
+    /// Whether a peer is left out of digests.
     pub(super) fn is_retired(&self, peer: &NodeId) -> bool {
         self.retired.contains(peer)
     }
 
-    /// How many peers are no longer told of.
+    /// How many peers are left out of digests.
     pub(super) fn retired(&self) -> usize {
         self.retired.len()
     }
 
-    /// A peer is no longer told of. Says whether that is new.
+    /// A peer is left out of digests. Returns whether that is new.
     pub(super) fn retire(&mut self, peer: NodeId) -> bool {
         self.retired.insert(peer)
     }
 
-    /// A peer is told of again, or is forgotten. Says whether it was not told of.
+    /// A peer is in digests again, or is forgotten. Returns whether it was left out.
     pub(super) fn take_back(&mut self, peer: &NodeId) -> bool {
         self.retired.remove(peer)
     }
@@ -49,8 +49,8 @@ impl Forgotten {
         self.unmet.remove(peer);
     }
 
-    /// Whom only the store knows nobody else will forget: it would grow with every restart. Returns
-    /// them, once it is time.
+    /// No other node will forget the peers that only the store knows: the store would grow with every
+    /// restart. Returns them, once it is time.
     pub(super) fn take_unmet(&mut self, now: Time) -> BTreeSet<NodeId> {
         if now < self.unmet_until { BTreeSet::new() } else { std::mem::take(&mut self.unmet) }
     }

@@ -1,8 +1,8 @@
-//! The lives that were forgotten or removed, so that no news of others brings them back.
+//! Marks of the generations that were forgotten or removed, so that updates of others do not bring them back.
 //!
-//! A mark outlives the node's keys by far, since a host may sleep for days and then tell of a node
-//! that is dead. Only a later life, or a later incarnation of the same life, is newer than a mark:
-//! both are written by the node itself.
+//! A mark outlives the node's keys by far, since a host may sleep for days and then send the state of a node
+//! that is dead. Only a later generation, or a later incarnation of the same generation, is newer than a
+//! mark: both are written by the node itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ use crate::protocol::{
     time::Time,
 };
 
-/// How long a mark is kept. Hosts that sleep for longer, and relays that have kept an old life for
-/// longer, can have it taken for a new node once more, until nobody hears it.
+/// How long a mark is kept. A host that sleeps for longer, or a relay that has kept an old generation for
+/// longer, can bring it back as a new node once more, until it is found silent.
 pub const MARK_MAX: Duration = Duration::from_secs(30 * 86_400);
 /// Most marks that are kept, 100 to 200 bytes each; beyond that the oldest one is dropped, and
 /// counted.
 pub const MARKS_MAX: usize = 65_536;
 
-/// A node was forgotten or removed: up to this life and incarnation its news is old.
+/// A node was forgotten or removed: up to this generation and incarnation its state is old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) generation: Generation,
@@ -30,7 +30,7 @@ pub(super) struct Mark {
     since: Time,
 }
 
-/// The marks of all who were forgotten, by name and by age.
+/// The marks of all forgotten nodes, by name and by age.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     by_node: BTreeMap<NodeId, Mark>,
@@ -38,7 +38,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Marks a life as gone. Says how many older marks were dropped to make room.
+    /// Marks a generation as gone. Returns how many older marks were dropped to make room.
     pub(super) fn insert(
         &mut self,
         now: Time,
@@ -63,7 +63,7 @@ impl Marks {
         }
     }
 
-    /// Drops those that have been kept for long enough.
+    /// Drops the marks whose time is over.
     pub(super) fn expire(&mut self, now: Time) {
         while self.by_age.first().is_some_and(|(since, _)| now >= *since + MARK_MAX) {
             let Some((_, node)) = self.by_age.pop_first() else { break };
@@ -71,15 +71,15 @@ impl Marks {
         }
     }
 
-    /// When the next one has been kept for long enough.
+    /// When the time of the next one is over.
     pub(super) fn next_expiry(&self) -> Option<Time> {
         self.by_age.first().map(|(since, _)| *since + MARK_MAX)
     }
 
-    /// The mark that says that this life of the node, as `from` tells of it, is gone.
+    /// The mark that says that this generation of the node, as in the line of `from`, is gone.
     ///
-    /// A node that speaks for itself in an earlier life than the marked one is another process than
-    /// the one that was forgotten: its store was lost and its clock is behind.
+    /// A node that sends its own line in an earlier generation than the marked one is another process than
+    /// the forgotten one: its store was lost and its clock is behind.
     pub(super) fn against(
         &self,
         from: &NodeId,
@@ -92,7 +92,7 @@ impl Marks {
         (is_old && !speaks_anew).then_some(*mark)
     }
 
-    /// The lines of a digest that `from` tells of nodes that are marked as gone.
+    /// The lines in a digest of `from` about nodes that are marked as gone.
     pub(super) fn named_in<'a>(
         &self,
         from: &NodeId,

@@ -1,4 +1,4 @@
-//! What is new here as it is told, and what others tell unasked.
+//! New updates as they are sent, and the frames that others send unasked.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// Tells what is new, if it is time to, and asks for what others have and has not come.
+    /// Sends the new updates, if it is time to, and asks for announced ones that have not come.
     pub(super) fn tell_news(&mut self, now: Time, out: &mut Vec<Output>) {
         if let Some(since) = self.own.pace.release_due(now) {
             self.push.note(since, None, false);
@@ -43,14 +43,14 @@ impl Replica {
         self.arm(now, out);
     }
 
-    /// Counts what has been told of this node's own, and looks whether the links could take it.
+    /// Counts the own updates sent, and checks whether the links could take them.
     pub(super) fn pace(&mut self, now: Time, items: &[Item]) {
         let own = items.iter().filter(|item| item.delta.node == self.config.node);
         let entries: usize = own.map(|item| item.delta.entries.len()).sum();
         self.own.pace.sent(now, entries, self.push.is_crowded(now));
     }
 
-    /// Cuts the news from the maps as they are now. What does not fit follows.
+    /// Cuts the updates from the maps as they are now. The rest follows.
     pub(super) fn items(&mut self, now: Time, fresh: Vec<Fresh>) -> Vec<Item> {
         let mut budget =
             Budget { bytes: PUSH_BYTES_MAX, entries: self.config.delta_entries, untouched: true };
@@ -83,7 +83,7 @@ impl Replica {
         items
     }
 
-    /// A link has no room any more, or has room again: then it gets what it has missed.
+    /// A link has no room any more, or has room again: then it gets the updates that it has missed.
     pub(super) fn congested(
         &mut self,
         now: Time,
@@ -145,7 +145,7 @@ impl Replica {
         }
     }
 
-    /// News that a peer tells unasked. What does not connect to what is here is asked for.
+    /// An update that a peer sends unasked. If it does not connect to our copy, the rest is requested.
     pub(super) fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
         let (mut pruned, mut asked) = (Vec::new(), Vec::new());
         for delta in &news.nodes {
@@ -159,7 +159,7 @@ impl Replica {
                     out.push(Output::Count(Counter::PushesRepeated, 1));
                     let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
                     let has_keys = !delta.entries.is_empty();
-                    // The owner's own edge is the last to be given up.
+                    // The owner's own edge is pruned last.
                     let relayed = *from != delta.node;
                     if relayed && has_keys && self.push.repeated(from, &delta.node, bytes) {
                         pruned.push(delta.node.clone());
@@ -190,7 +190,7 @@ impl Replica {
         }
     }
 
-    /// A peer asks for what it lacks of some owners.
+    /// A peer asks for the state of some owners that it lacks.
     pub(super) fn grafted(
         &mut self,
         now: Time,
@@ -210,7 +210,7 @@ impl Replica {
                 && !self.forgotten.is_retired(&line.node)
                 && !self.bulk.is_feeding(now, from, &line.node)
         };
-        // It has not taken what it was told before: this waits with it, and is cut once there is room.
+        // It has not taken the earlier frames: this waits with them, and is cut once there is room.
         if self.push.is_congested(from) {
             lines.iter().filter(|line| told(line)).for_each(|line| self.push.owe(from, line));
             return;
@@ -225,7 +225,7 @@ impl Replica {
             tell(vec![from.clone()], Gossip::Push(news), out);
         }
         if more && self.push.may_begin(now, from) {
-            // It is far behind: that is what exchanges are for.
+            // It is far behind: an exchange is the right way.
             self.begin_round(vec![Target::Peer(from.clone())], out);
         }
     }

@@ -1,4 +1,4 @@
-//! What is thought of others, and of us: accusations, and their refutation.
+//! Verdicts on others, and on this node: accusations, and their refutation.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -27,7 +27,7 @@ impl Replica {
         out.push(Output::Detector(member));
     }
 
-    /// Our detector and these are convinced: from now on everybody is to know.
+    /// Our detector and these observers are convinced: from now on all nodes have to know.
     pub(super) fn accuse(
         &mut self,
         subject: &NodeId,
@@ -87,7 +87,7 @@ impl Replica {
         tell(to, Gossip::Accusation(accusation), out);
     }
 
-    /// Whether most of those named are such as hear the accused, by our view: views differ a little.
+    /// Whether most of the named observers observe the accused, by our view: views differ a little.
     fn may_accuse(&self, accusation: &Accusation) -> bool {
         let Accusation { subject, observers, .. } = accusation;
         let fellows: Vec<_> = self.fellows(subject).collect();
@@ -99,8 +99,8 @@ impl Replica {
             let near = overlay::ring_neighbours(subject, fellows.into_iter(), 2);
             observers.iter().filter(|observer| near.contains(observer)).count()
         };
-        // Of one who agrees with nobody others cannot know whether it is deaf itself: its packets come
-        // through, and everybody seems dead to it.
+        // If an observer is alone, others cannot know whether it is deaf itself: its packets come through,
+        // and all peers seem dead to it.
         let lone = observers.len() < 2 && fellow_count >= FELLOWS_MIN;
         sound * 2 > observers.len() && !lone
     }
@@ -117,15 +117,15 @@ impl Replica {
             .map(|(node, _)| node)
     }
 
-    // --- who hears a peer?
+    // --- suspicion polls
 
-    /// This node does not hear a peer: asks who should.
+    /// This node does not hear a peer: asks its observers.
     pub(super) fn ask(&mut self, subject: NodeId, generation: Generation, out: &mut Vec<Output>) {
         let fellows: Vec<_> = self.fellows(&subject).collect();
-        // The dead, who are kept for long, are nobody to be asked.
+        // The dead, which are kept for long, are not asked.
         let alone = self.copies.keys().filter(|node| !self.is_gone(node)).nth(1).is_none();
         let observers = if fellows.len() < FELLOWS_MIN && !alone {
-            // Bridges hear it, of which this node does not know all.
+            // Nodes with bridges hear it, and this node does not know all of them.
             None
         } else {
             let near = overlay::ring_neighbours(&subject, fellows.into_iter(), 1);
@@ -154,7 +154,7 @@ impl Replica {
         } else {
             self.copies.get(&ask.subject).is_some_and(sound) && !self.is_gone(&ask.subject)
         };
-        // First of all, so that what nobody can answer takes no room from what somebody can.
+        // First of all, so that questions that no node can answer take no room from others.
         if ask.asker == self.config.node || !sound || !self.questions.is_new(&ask) {
             return;
         }
@@ -183,7 +183,7 @@ impl Replica {
         }
     }
 
-    /// Somebody answers a question of ours, or of another.
+    /// A node answers a question of ours, or of another node.
     pub(super) fn answered(
         &mut self,
         now: Time,
@@ -212,12 +212,12 @@ impl Replica {
         tell(vec![to], Gossip::Answer(answer), out);
     }
 
-    /// Whether a question or an answer of this peer may be passed on: it may take half of what may pass.
+    /// Whether a question or an answer of this peer may be passed on: it may use half of the limit.
     fn may_relay(&mut self, now: Time, from: &NodeId) -> bool {
         self.quotas.may(now, Quota::Relays, from) && self.questions.may_relay(now)
     }
 
-    /// Tells a peer what is said of it, so that it can refute that.
+    /// Sends a peer the verdict on it, so that it can refute that.
     pub(super) fn confront(&mut self, peer: &NodeId, out: &mut Vec<Output>) {
         let before = self.before(peer);
         if self.forgotten.take_back(peer) {
@@ -233,7 +233,7 @@ impl Replica {
         }
     }
 
-    /// Says from which datacenters this node is cut off.
+    /// Publishes the datacenters with which this node has lost contact.
     pub(super) fn sever(
         &mut self,
         now: Time,
@@ -250,7 +250,7 @@ impl Replica {
         self.touched_own(now, before, out);
     }
 
-    /// Says from when and until when this node's certificate is valid, in seconds since 1970.
+    /// Publishes the dates of this node's certificate, in seconds since 1970.
     pub fn set_validity(&mut self, now: Time, validity: Option<(u64, u64)>, out: &mut Vec<Output>) {
         let record = self.own_record();
         let (not_before, not_after) = validity.unzip();
@@ -263,7 +263,7 @@ impl Replica {
         self.touched_own(now, before, out);
     }
 
-    /// Refutes what others say of us in this life.
+    /// Refutes the verdict of others on this generation.
     pub(super) fn judged_by_others(
         &mut self,
         now: Time,
@@ -278,8 +278,8 @@ impl Replica {
         if generation != self.own.map.generation() || verdict <= ours || left || absurd {
             return;
         }
-        // Where heads are signed, nobody believes a verdict about an incarnation that this node has not
-        // signed: there is nothing to be refuted.
+        // Where heads are signed, other nodes do not accept a verdict on an incarnation that this node has
+        // not signed: a refutation is not needed.
         if self.heads() == Heads::Signed && verdict.incarnation > record.incarnation {
             return out.push(Output::Count(Counter::ClaimsUnproved, 1));
         }
@@ -291,7 +291,7 @@ impl Replica {
             Level::Alive => verdict.incarnation,
             Level::Suspect | Level::Dead => verdict.incarnation.next(),
         };
-        // Nothing is beyond the last incarnation but another life, of which others take up a few a minute.
+        // After the last incarnation only another generation is left, of which others take up a few a minute.
         let renews = incarnation > INCARNATION_MAX;
         if renews && !self.accusations.may_begin_life(now) {
             return out.push(Output::Count(Counter::ClaimsUnproved, 1));

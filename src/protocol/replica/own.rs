@@ -1,4 +1,4 @@
-//! This node's own map, and what goes with it alone.
+//! This node's own map, and the state that belongs to it alone.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -12,11 +12,11 @@ use crate::protocol::{
     time::Time,
 };
 
-/// What only the owner of a map has.
+/// The state that only the owner of a map has.
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) map: NodeMap,
-    /// What was said of this node's own name, and what was done about it.
+    /// Claims about this node's own name, and the reactions to them.
     pub(super) name: OwnName,
     pub(super) expiries: Expiries,
     pub(super) tombstones: Tombstones,
@@ -38,8 +38,8 @@ impl Expiries {
         self.0.insert((at, key));
     }
 
-    /// A key is written, and expires at another time from now on, or not at all. `map`: as it was
-    /// before that.
+    /// A key is written, and expires at another time from now on, or not at all. `map`: its state before
+    /// that.
     pub(super) fn replace(&mut self, map: &NodeMap, key: &Key, expires: Option<Time>) {
         if !self.0.is_empty()
             && let Some(Entry { content: Content::Value { expires: Some(at), .. }, .. }) =
@@ -63,7 +63,7 @@ impl Expiries {
 #[derive(Debug)]
 pub(super) struct Pace {
     flow: Flow,
-    /// The own line before the first write that waits, and until when it does at most.
+    /// The own line before the first waiting write, and the latest time to push it.
     held: Option<(DigestEntry, Time)>,
 }
 
@@ -73,23 +73,23 @@ impl Pace {
         Self { flow: Flow::new(FlowConfig { interval: FLOW_INTERVAL }, now), held: None }
     }
 
-    /// So many entries were written. Says whether they may be pushed now.
+    /// This many entries were written. Returns whether they may be pushed now.
     pub(super) fn wrote(&mut self, now: Time, entries: usize) -> bool {
         self.flow.wrote(now, entries, usize::from(self.held.is_some()));
         self.flow.may_send(now)
     }
 
-    /// What was written waits. `line`: the own line before that.
+    /// The entries written wait. `line`: the own line before them.
     pub(super) fn hold(&mut self, now: Time, line: DigestEntry) {
         self.held.get_or_insert((line, now + HOLD_MAX));
     }
 
-    /// When what waits may be pushed.
+    /// When the waiting entries may be pushed.
     pub(super) fn held_until(&self, now: Time) -> Option<Time> {
         self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
     }
 
-    /// What waits is pushed, if anything does. Returns the own line before it.
+    /// The waiting entries are pushed, if there are any. Returns the own line before them.
     pub(super) fn release(&mut self) -> Option<DigestEntry> {
         self.held.take().map(|(line, _)| line)
     }
@@ -99,7 +99,7 @@ impl Pace {
         if self.held_until(now).is_some_and(|at| at <= now) { self.release() } else { None }
     }
 
-    /// So many own entries were pushed. `crowded`: the links could not take all that was.
+    /// This many own entries were pushed. `crowded`: the links could not take all of them.
     pub(super) fn sent(&mut self, now: Time, entries: usize, crowded: bool) {
         if entries > 0 {
             self.flow.sent(now, entries, usize::from(self.held.is_some()));
@@ -112,7 +112,7 @@ impl Pace {
     }
 }
 
-/// How often the flow control changes what may be told: as often as the paper's nodes gossip.
+/// How often the flow control changes the allowance: as often as the paper's nodes gossip.
 const FLOW_INTERVAL: Duration = Duration::from_secs(1);
-/// Own writes wait no longer than this to be pushed: by then the comparison of roots tells them.
+/// Own writes wait no longer than this to be pushed: by then the comparison of roots spreads them.
 const HOLD_MAX: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! What others see of the maps: peers by digest and sketch, readers by views.
+//! The published forms of the maps: digest and sketch for peers, views for readers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,17 +25,17 @@ pub trait CopyPool: std::fmt::Debug + Send + Sync {
     fn share(&self, owner: &NodeId, copy: &mut Arc<NodeMap>);
 }
 
-/// What follows from the maps, for peers and for readers.
+/// The data derived from the maps, for peers and for readers.
 #[derive(Debug)]
 pub(super) struct Published {
     /// As long as nothing has changed.
     digest: Option<Arc<Digest>>,
-    /// The sums of its lines, kept up to date with every change.
+    /// The sums of its lines, updated with every change.
     sketch: Sketch,
-    /// Where equal copies of other nodes in this process are; who shares them has no readers.
+    /// The pool of equal copies of other nodes in this process; a node that uses it has no readers.
     pool: Option<Arc<dyn CopyPool>>,
     view: OrdMap<NodeId, Arc<NodeView>>,
-    /// Whose view is not as the map is.
+    /// The nodes whose view is not as the map is.
     changed: BTreeSet<NodeId>,
 }
 
@@ -61,7 +61,7 @@ impl Published {
         self.digest = self.pool.is_none().then(|| Arc::clone(digest));
     }
 
-    /// The digest is to be made anew.
+    /// The digest has to be made again.
     pub(super) fn outdate(&mut self) {
         self.digest = None;
     }
@@ -75,7 +75,7 @@ impl Published {
         self.sketch = sketch;
     }
 
-    /// Replaces what stands for a line in the sums.
+    /// Replaces the symbol of a line in the sums.
     pub(super) fn replace(&mut self, old: Option<Symbol>, new: Option<Symbol>) {
         if old != new {
             old.into_iter().for_each(|symbol| self.sketch.remove(symbol));
@@ -90,7 +90,7 @@ impl Published {
         self.digest = None;
     }
 
-    /// A map is to be shown as it is now.
+    /// The view of a map has to be made again.
     pub(super) fn show(&mut self, node: NodeId) {
         self.changed.insert(node);
     }
@@ -107,7 +107,7 @@ impl Published {
         }
     }
 
-    /// Whose view is not as the map is.
+    /// The nodes whose view is not as the map is.
     pub(super) fn take_changed(&mut self) -> BTreeSet<NodeId> {
         mem::take(&mut self.changed)
     }

@@ -1,48 +1,49 @@
-//! What others may have this node do in a while: each of it is work for many that costs who asks little.
+//! Limits of the work that peers may cause in a while: each item is work for many nodes and costs its sender
+//! little.
 
 use std::collections::BTreeMap;
 
 use crate::protocol::{bucket::Bucket, digest::PEERS_MAX, id::NodeId, time::Time};
 
-/// Lives of one node that are taken up in a minute. Each is verified, stored and told to everybody. What
-/// comes sooner is ignored, and comes with the next exchange.
+/// Generations of one node that are taken up in a minute. Each is verified, stored and sent to all nodes. One
+/// that comes sooner is ignored, and comes with the next exchange.
 pub const LIVES_PER_MINUTE: u32 = 12;
-/// So many may be saved up: a process that ends at once is restarted some times in a row.
+/// This many may be saved up: a process that ends at once is restarted some times in a row.
 pub const LIVES_SAVED_MAX: u32 = 24;
-/// Verdicts about others, beyond those that a node is introduced with, that are taken over from the news
-/// of one peer in a second. Whoever is suspected or called dead refutes it, and that floods: without a
-/// limit one frame about all nodes makes each of them flood. What comes sooner comes with later
-/// exchanges; an accusation with its observers is not counted here.
+/// Verdicts on others, beyond those with which a node is introduced, that are taken over from the updates of
+/// one peer in a second. A node that is suspected or called dead refutes it, and that floods: without a limit
+/// one frame about all nodes makes each of them flood. Verdicts that come sooner come with later exchanges;
+/// an accusation with its observers is not counted here.
 pub const VERDICTS_PER_SECOND: u32 = 64;
-/// So many may be saved up: a lost datacenter causes many at once.
+/// This many may be saved up: a lost datacenter causes many at once.
 pub const VERDICTS_SAVED_MAX: u32 = 256;
-/// Signed heads of this node's own name that are verified in a second for one peer. An honest peer shows one
-/// with each exchange at most; what comes sooner counts as hearsay.
+/// Signed heads of this node's own name that are verified in a second for one peer. An honest peer shows at
+/// most one with each exchange; those that come sooner count as hearsay.
 pub const OWN_HEADS_PER_SECOND: u32 = 4;
-/// So many may be saved up.
+/// This many may be saved up.
 pub const OWN_HEADS_SAVED_MAX: u32 = 8;
 
-/// Accusations of others that are passed on for one peer in a second. Every node that receives one passes it on, and
-/// the accused answers to everybody. What comes sooner comes with later exchanges.
+/// Accusations of others that are passed on for one peer in a second. Every node that receives one passes it
+/// on, and the accused answers to all nodes. Accusations that come sooner come with later exchanges.
 pub const ACCUSATIONS_PER_SECOND: u32 = 64;
-/// So many may be saved up: a lost datacenter causes many at once.
+/// This many may be saved up: a lost datacenter causes many at once.
 pub const ACCUSATIONS_SAVED_MAX: u32 = 4_096;
-/// Answers to one peer in a second that says another sum of the revocations: each tells all of them.
+/// Answers in a second to one peer whose sum of the revocations differs: each has all of them.
 pub const REVOCATIONS_PER_SECOND: u32 = 1;
-/// So many may be saved up.
+/// This many may be saved up.
 pub const REVOCATIONS_SAVED_MAX: u32 = 4;
-/// Waves that one peer may have passed on in a second: half of all.
+/// Waves that are passed on for one peer in a second: half of all.
 pub const WAVES_PER_PEER: u32 = crate::protocol::wave::WAVES_PER_SECOND / 2;
 /// Questions and answers that are passed on for one peer in a second: half of all.
 pub const RELAYS_PER_PEER: u32 = 250;
 
-/// What one peer may have this node do.
+/// The kinds of work that one peer may cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Quota {
-    /// Verdicts about others that are taken over from its news.
+    /// Verdicts on others that are taken over from its updates.
     Verdicts,
-    /// Signed heads of this node's own name that are verified. One peer that shows many does not keep
-    /// what another one proves from being seen.
+    /// Signed heads of this node's own name that are verified. A peer that shows many does not prevent the
+    /// proof of another peer from being seen.
     OwnHeads,
     /// Accusations of others that are passed on.
     Accusations,
@@ -71,10 +72,10 @@ impl Quota {
     }
 }
 
-/// Most nodes of each that have spent something lately: as many as may be known.
+/// Most nodes of each that have used some recently: as many as may be known.
 const SPENDERS_MAX: usize = PEERS_MAX;
 
-/// By whom; who has spent nothing lately is not in it.
+/// By peer; a peer that has used none recently is not in it.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     lives: BTreeMap<NodeId, Bucket>,
@@ -82,7 +83,7 @@ pub(super) struct Quotas {
 }
 
 impl Quotas {
-    /// Whether another life of this node may be taken up.
+    /// Whether another generation of this node may be taken up.
     pub(super) fn may_begin(&self, now: Time, node: &NodeId) -> bool {
         match self.lives.get(node) {
             Some(saved) => saved.holds(now, LIFE_RATE, 1.0),
@@ -90,8 +91,8 @@ impl Quotas {
         }
     }
 
-    /// Another life of this node was taken up. A life that was refused does not count: who makes one up
-    /// must not keep the node from beginning its own.
+    /// Another generation of this node was taken up. A refused generation does not count: an attacker that
+    /// invents one must not keep the node from beginning its own.
     pub(super) fn began(&mut self, now: Time, node: &NodeId) {
         if self.lives.len() >= SPENDERS_MAX && !self.lives.contains_key(node) {
             return;
@@ -101,7 +102,7 @@ impl Quotas {
         saved.pays_of(now, LIFE_RATE, most);
     }
 
-    /// Whether this peer may have it done once more; counts it.
+    /// Whether this peer may cause it once more; counts it.
     pub(super) fn may(&mut self, now: Time, quota: Quota, from: &NodeId) -> bool {
         let (rate, most) = quota.limits();
         let (rate, most) = (f64::from(rate), f64::from(most));
@@ -114,7 +115,7 @@ impl Quotas {
         saved.pays_of(now, rate, most)
     }
 
-    /// Drops what says nothing any more: nodes that are not known, and peers that have saved all.
+    /// Drops entries without effect: nodes that are not known, and peers that have saved up all.
     pub(super) fn tidy(&mut self, now: Time) {
         self.lives.retain(|_, saved| !saved.holds(now, LIFE_RATE, f64::from(LIVES_SAVED_MAX)));
         self.peers.retain(|(quota, _), saved| {

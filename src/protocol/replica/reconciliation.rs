@@ -1,4 +1,4 @@
-//! Exchanges about some lines only: those that a sketch has shown to differ.
+//! Exchanges about some lines only: those that differ according to a sketch.
 
 use super::{Replica, SKETCH_LINES_MIN};
 use crate::protocol::{
@@ -12,7 +12,7 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// What to open an exchange with.
+    /// The message to open an exchange with.
     #[must_use]
     pub fn summary(&mut self) -> Summary {
         // One line of our own.
@@ -31,9 +31,9 @@ impl Replica {
         }
     }
 
-    /// The sums of all lines of the digest but those of parts, so that equal sums mean equal copies.
-    /// While a part is being completed the sums of those who have more differ from ours; a part that
-    /// nobody has more of is compared with nobody's.
+    /// The sums of all lines of the digest except those of parts, so that equal sums mean equal copies. While
+    /// a part is being completed the sums of nodes that have more differ from ours; a part of which no node
+    /// has more is not compared.
     #[must_use]
     pub fn sketch(&self) -> Sketch {
         self.published.sketch().clone()
@@ -47,8 +47,8 @@ impl Replica {
         self.published.set_sketch(Sketch::collect(key, CELLS_CACHED, symbols));
     }
 
-    /// Our lines of these nodes, known or not, and of the nodes that these ids stand for; and the ids
-    /// of nobody we tell of.
+    /// Our lines of these nodes, known or not, and of the nodes with these ids; and the ids of no node in our
+    /// digest.
     #[must_use]
     pub fn lines(&self, nodes: &[NodeId], ids: &[u32]) -> (Digest, Vec<u32>) {
         let (found, unknown) = self.told_by(ids);
@@ -58,8 +58,8 @@ impl Replica {
         (Digest { entries }, unknown)
     }
 
-    /// Answers some lines of a peer's digest: of these nodes, what we want to be told and what the
-    /// peer lacks, and besides of those that it does not know and these ids stand for.
+    /// Answers some lines of a peer's digest: of these nodes, the state that we want and the state that the
+    /// peer lacks, and also of the nodes with these ids, which the peer does not know.
     pub fn answer_lines(
         &mut self,
         now: Time,
@@ -80,7 +80,7 @@ impl Replica {
         (wants, delta)
     }
 
-    /// The nodes in our digest that these ids stand for, and the ids that are left over.
+    /// The nodes in our digest with these ids, and the ids that are left over.
     fn told_by(&self, ids: &[u32]) -> (Vec<NodeId>, Vec<u32>) {
         if ids.is_empty() {
             return Default::default();

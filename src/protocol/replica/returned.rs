@@ -1,20 +1,20 @@
-//! What is kept of nodes that came back with less than they had, this one included.
+//! The record of nodes that came back with less than they had, this one included.
 
 use std::collections::VecDeque;
 
 use crate::protocol::{gossip::Have, id::NodeId};
 
-/// Who came back with less than it had.
+/// The nodes that came back with less than they had.
 #[derive(Debug, Default)]
 pub(super) struct ReturnedPeers {
-    /// What was known of each before; of the last ones.
+    /// The former state of each that was known; of the last ones.
     behind: VecDeque<Have>,
-    /// The most versions that somebody says this node has lost, and how often that was reported.
+    /// The most versions that a peer says this node has lost, and how often that was reported.
     told: (u64, u32),
 }
 
 impl ReturnedPeers {
-    /// What was known of the earlier life of a peer that it came back without.
+    /// The known state of a peer's earlier generation, without which it came back.
     pub(super) fn past(&self, peer: &NodeId) -> Option<&Have> {
         self.behind.iter().find(|have| have.node == *peer)
     }
@@ -27,12 +27,12 @@ impl ReturnedPeers {
         }
     }
 
-    /// A peer is in another life.
+    /// A peer is in another generation.
     pub(super) fn forget(&mut self, peer: &NodeId) {
         self.behind.retain(|have| have.node != *peer);
     }
 
-    /// Somebody says that this node has lost so many versions. Says whether that is to be reported.
+    /// A peer says that this node has lost this many versions. Returns whether to report that.
     pub(super) const fn reports(&mut self, versions: u64) -> bool {
         let (most, reports) = self.told;
         let reported = versions > most && reports < BEHIND_REPORTS_MAX;
@@ -43,7 +43,7 @@ impl ReturnedPeers {
     }
 }
 
-/// Most peers of which is kept what they came back without; the oldest goes first.
+/// Most peers whose lost state is recorded; the oldest is dropped first.
 const BEHIND_MAX: usize = 1_024;
-/// Most reports of what this node has lost, each of more than the one before: any peer can make it up.
+/// Most reports of this node's lost writes, each of more than the one before: any peer can invent them.
 const BEHIND_REPORTS_MAX: u32 = 8;

@@ -1,4 +1,4 @@
-//! Nodes that come back with less than they had: they are told, and this node hears it of itself.
+//! Nodes that come back with less than they had: they are informed, and this node is informed about itself.
 
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// A peer is in another life, or at another address. `known`: how far the earlier life was known.
+    /// A peer is in another generation, or at another address. `known`: how far the earlier generation was
+    /// known.
     pub(super) fn returned(
         &mut self,
         peer: &NodeId,
@@ -31,14 +32,15 @@ impl Replica {
         out.push(Output::Detector(DetectorInput::Returned(peer.clone(), Arc::new(how))));
     }
 
-    /// Tells a peer what was known of its earlier life that it came back without.
+    /// Sends a peer the known extent of its earlier generation, without which it came back.
     pub(super) fn tell_past(&self, peer: &NodeId, out: &mut Vec<Output>) {
         if let Some(past) = self.returned.past(peer) {
             tell(vec![peer.clone()], Gossip::Have(vec![past.clone()]), out);
         }
     }
 
-    /// A peer says how far it knew this node in an earlier life. That is reported, and changes nothing.
+    /// A peer reports how far it knew this node in an earlier generation. That is reported, and changes
+    /// nothing.
     pub(super) fn told_of_past(&mut self, from: &NodeId, past: &Have, out: &mut Vec<Output>) {
         let (generation, known) = (past.generation, past.version);
         if generation >= self.own.map.generation() {

@@ -1,4 +1,4 @@
-//! Whose certificates are revoked, and who says so.
+//! The revocations of certificates, and the authorities that sign them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,12 +8,12 @@ use crate::protocol::{
     time::Time,
 };
 
-/// The statements that were taken, and whose word counts.
+/// The accepted statements, and the view of the trusted authorities.
 #[derive(Debug)]
 pub(super) struct Revoked {
     pub(super) union: Arc<Revocations>,
     pub(super) authorities: Option<Arc<dyn Authorities>>,
-    /// How often all of them may be told.
+    /// How often all of them may be sent.
     answers: Bucket,
     /// When the whole set is looked at next.
     due: Time,
@@ -30,7 +30,7 @@ impl Revoked {
         }
     }
 
-    /// Whether the whole set is to be looked at now.
+    /// Whether the whole set is to be examined now.
     pub(super) fn is_due(&mut self, now: Time) -> bool {
         let due = now >= self.due;
         if due {
@@ -39,12 +39,12 @@ impl Revoked {
         due
     }
 
-    /// Whether all may be told once more.
+    /// Whether all may be sent once more.
     pub(super) fn may_tell(&mut self, now: Time) -> bool {
         self.answers.pays(now, ANSWERS_PER_SECOND)
     }
 
-    /// Whether a statement counts. `wall`: what the wall clock shows, in seconds since 1970.
+    /// Whether a statement is valid. `wall`: the time of the wall clock, in seconds since 1970.
     pub(super) fn verify(&self, wall: u64, statement: &Revocation) -> Result<(), RevocationError> {
         if statement.expires < wall {
             return Err(RevocationError::Expired);
@@ -58,8 +58,8 @@ impl Revoked {
     }
 }
 
-/// How many times in a second all statements are told to somebody who says another sum: they may take
-/// 640 kB. Who is not told comes again with its next sum.
+/// How many times in a second all statements are sent to peers with another sum: they may take 640 kB. A peer
+/// that is not answered comes again with its next sum.
 const ANSWERS_PER_SECOND: f64 = 20.0;
 
 /// How often the whole set is looked at.

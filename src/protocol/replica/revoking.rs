@@ -1,4 +1,4 @@
-//! Whose certificates are revoked: taken if an authority says so, told to all, and enforced.
+//! Revocations: accepted if signed by an authority, sent to all, and enforced.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::protocol::{
 };
 
 impl Replica {
-    /// Says whose signatures count from now on, and looks whether this node itself is revoked.
+    /// Sets whose signatures count from now on, and checks whether this node itself is revoked.
     pub fn set_authorities(
         &mut self,
         now: Time,
@@ -37,10 +37,10 @@ impl Replica {
         &self.revoked.union
     }
 
-    /// Takes a statement from this node's operator. What is known already changes nothing.
+    /// Takes a statement from this node's operator. A known statement changes nothing.
     ///
     /// # Errors
-    /// [`WriteError::Revocation`] if it does not count.
+    /// [`WriteError::Revocation`] if it is not valid.
     pub fn revoke(
         &mut self,
         now: Time,
@@ -59,8 +59,8 @@ impl Replica {
         Ok(Written { version, changed: true, persist })
     }
 
-    /// A peer tells statements. With the first one that is forged the rest is dropped: no honest
-    /// node passes such on, and each costs a verification.
+    /// A peer sends statements. After the first forged one the rest is dropped: an honest node does not pass
+    /// forged ones on, and each costs a verification.
     pub(super) fn told_revocations(
         &mut self,
         now: Time,
@@ -72,7 +72,7 @@ impl Replica {
         for statement in told.statements.iter().filter(|s| !self.revoked.union.covers(s)) {
             match self.revoked.verify(self.clock.wall_seconds(now), statement) {
                 Ok(()) => fresh.push(statement.clone()),
-                // Nobody's fault: clocks differ.
+                // Not an offence: clocks differ.
                 Err(RevocationError::Expired) => {}
                 Err(refusal) => {
                     let forged = matches!(refusal, RevocationError::Forged(_));
@@ -101,8 +101,8 @@ impl Replica {
         }
     }
 
-    /// A peer says the sum of what it knows. If we know something else, it is told all of that, and
-    /// answers what is missing.
+    /// A peer sends the sum of its revocations. If ours differ, it is sent all of ours, and answers with the
+    /// missing ones.
     pub(super) fn told_revocation_sum(
         &mut self,
         now: Time,
@@ -117,22 +117,22 @@ impl Replica {
         }
     }
 
-    /// Says the sum to these, if there is anything to be known.
+    /// Sends the sum to these, if there are any revocations.
     pub(super) fn tell_revocation_sum(&self, to: Vec<NodeId>, out: &mut Vec<Output>) {
         if !self.revoked.union.is_empty() && !to.is_empty() {
             tell(to, Gossip::RevocationSum(self.revoked.union.sum()), out);
         }
     }
 
-    /// Somebody tells of a life that is revoked: it may not know that.
+    /// A peer sends state of a generation that is revoked: it may not know that.
     pub(super) fn refuse_revoked(&self, from: &NodeId, out: &mut Vec<Output>) {
         out.push(Output::Count(Counter::RevokedNewsRefused, 1));
         self.tell_revocation_sum(vec![from.clone()], out);
     }
 
-    /// Now and then: drops what is about certificates that have all expired, and says the sum to all.
-    /// Told at once and compared with every new connection, nothing should be missing anywhere; but
-    /// who is told too much at once drops some.
+    /// Now and then: drops statements whose certificates have all expired, and sends the sum to all. As
+    /// statements are sent at once and sums are compared on every new connection, none should be missing
+    /// anywhere; but a node that is sent too much at once drops some.
     pub(super) fn look_at_revocations(&mut self, now: Time, out: &mut Vec<Output>) {
         if !self.revoked.is_due(now) {
             return;
@@ -147,8 +147,8 @@ impl Replica {
         self.tell_revocation_sum(links, out);
     }
 
-    /// Takes statements that count: tells everybody else, and enforces them. Returns what the store
-    /// has to keep.
+    /// Takes valid statements: sends them to all other nodes, and enforces them. Returns the changes that the
+    /// store has to keep.
     fn take_statements(
         &mut self,
         now: Time,
@@ -182,7 +182,7 @@ impl Replica {
         persist
     }
 
-    /// A node has a later cutoff than before: its life until then is over, here and at once.
+    /// A node has a later cutoff than before: its generation until then is over, here and at once.
     fn cut_off(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         if *node == self.config.node {
             return self.look_at_self(now, out);
@@ -195,7 +195,8 @@ impl Replica {
         }
     }
 
-    /// A node whose certificate is revoked ends. If it has a later one by now, only the life that it
+    /// A node whose certificate is revoked ends. If it has a later one by now, only the generation that it
+    /// began with the earlier one is over.
     /// began with the earlier one is over.
     fn look_at_self(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(cutoff) = self.revoked.union.cutoff(&self.config.node) else { return };
@@ -213,7 +214,7 @@ impl Replica {
         }
     }
 
-    /// Whether a life had begun by the cutoff, or is vouched for by a certificate of before.
+    /// Whether a generation had begun by the cutoff, or has only an earlier certificate.
     fn is_over(&self, node: &NodeId, copy: &NodeMap) -> bool {
         let refused = |credential: &Credential| {
             let seals = self.signing.seals.as_ref();

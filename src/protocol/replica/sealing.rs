@@ -1,4 +1,4 @@
-//! What this node signs of its own map, and whether what is told of others is what they have signed.
+//! Signs this node's own map, and verifies the signatures of others' updates.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::protocol::{
     time::Time,
 };
 
-/// What comes of looking at the signature of news.
+/// The result of checking the signature of an update.
 #[derive(Debug)]
 pub(super) enum Vetted {
     /// The owner signs nothing.
     Bare,
-    /// It tells nothing but what is thought of the owner, which nobody signs.
+    /// It has only a verdict on the owner, which is not signed.
     Verdict,
     /// The owner has signed it; its credential is new, if one is given.
     Signed(Option<(Version, Arc<Credential>)>),
 }
 
 impl Replica {
-    /// Has what is here of this node signed, if it signs, and has changed since.
+    /// Signs the present state of this node's map, if the node signs and the map has changed since.
     pub(super) fn seal_own(&mut self) {
         let Some(seals) = self.signing.seals.clone().filter(|seals| seals.signing != Signing::Off)
         else {
@@ -53,8 +53,8 @@ impl Replica {
         self.own.map.set_seal(Some(Seal { upto, record, root, signature }));
     }
 
-    /// Makes a key for this life, or has it vouched for by another certificate. What a certificate is
-    /// not good for once it is not good for later.
+    /// Makes a key for this generation, or a new credential with another certificate. If a certificate cannot
+    /// vouch for it now, it cannot later either.
     fn begin_to_sign(&mut self, seals: &Seals) -> Option<(Signer, Credential)> {
         let of = (self.own.map.generation(), seals.notary.revision());
         if self.signing.is_unable(of) {
@@ -70,20 +70,20 @@ impl Replica {
     }
 
     fn sign_with(&mut self, signer: Signer, credential: Credential) {
-        // Whoever has the record has the credential.
+        // A peer with the record has the credential.
         let version = self.own.map.record_version();
         self.own.map.set_credential(Some((version, Arc::new(credential))));
         self.signing.set_signer(signer);
     }
 
-    /// The certificate has changed: others are to have this life vouched for by the new one.
+    /// The certificate has changed: others need a credential of this generation with the new one.
     pub fn renew_credential(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(seals) = self.signing.seals.clone() else { return };
         let revision = seals.notary.revision();
         if !self.signing.is_outdated(revision) {
             return;
         }
-        // Else the one before goes on to vouch for it.
+        // Otherwise the former one continues to vouch for it.
         let Some((signer, credential)) = self.begin_to_sign(&seals) else { return };
         let before = self.before(&self.config.node);
         let persist = self.write_record(self.own_record());
@@ -92,10 +92,10 @@ impl Replica {
         self.touched_own(now, before, out);
     }
 
-    /// Whether news is what its owner has signed, as far as that shows without its entries.
+    /// Whether an update is the owner's signed state, as far as that can be checked without its entries.
     ///
     /// # Errors
-    /// [`Refusal`], of which [`Refusal::Gap`] is nobody's fault.
+    /// [`Refusal`], of which [`Refusal::Gap`] is not an offence.
     pub(super) fn vet(
         &self,
         now: Time,
@@ -107,7 +107,7 @@ impl Replica {
         if copy.is_some_and(|copy| copy.generation() > delta.generation) {
             return Err(Refusal::OldGeneration);
         }
-        // Whose key has vouched for this node so far, in whatever life.
+        // The credential that has vouched for this node so far, in any generation.
         let shown = copy.and_then(NodeMap::credential);
         let copy = copy.filter(|copy| copy.generation() == delta.generation);
         let Some(sealed) = &delta.sealed else {
@@ -161,12 +161,12 @@ impl Replica {
             Objection::Credential => Refusal::BadCredential,
         })?;
         placed(seals, &taken, delta)?;
-        // Also what changes no credential here could change entries.
+        // Also an update that changes no credential here could change entries.
         self.vouches(now, seals, (&taken, delta.generation), shown.map(|known| &**known))?;
         Ok(Vetted::Signed(Some((sealed.seal.record, taken))))
     }
 
-    /// Whether the certificate of a credential vouches for a life, now and after the one shown before.
+    /// Whether the certificate of a credential vouches for a generation, now and after the one shown before.
     ///
     /// # Errors
     /// [`Refusal::BadCredential`]: it never can. [`Refusal::Untimely`]: not now, or not any more.
@@ -187,8 +187,8 @@ impl Replica {
         if timely { Ok(()) } else { Err(Refusal::Untimely) }
     }
 
-    /// News of this node's own name. Only we write our map: all that it can say is that there is a later
-    /// life than ours, and what others think of this one.
+    /// An update of this node's own name. Only this node writes its map: the update can only show that there
+    /// is a later generation than ours, and the verdict of others on this one.
     pub(super) fn told_of_self(
         &mut self,
         now: Time,
@@ -262,7 +262,7 @@ impl Replica {
         }
     }
 
-    /// Whether what came is another thing than what is here, though the owner has signed both.
+    /// Whether the update differs from our copy, though the owner has signed both.
     pub(super) fn equivocates(&mut self, from: &NodeId, delta: &NodeDelta, out: &mut Vec<Output>) {
         let Some(sealed) = &delta.sealed else { return };
         let Some(copy) = self.copies.get(&delta.node) else { return };
@@ -290,8 +290,8 @@ impl Replica {
         self.accuse_liar(from, None, Equivocation { node, generation, heads }, out);
     }
 
-    /// `by` shows two states that a node has signed as one. If that is so, all others are shown it; `from`
-    /// is who knows it already. If not, two signatures were verified in vain.
+    /// `by` shows two states that a node has signed as one. If that is true, all other nodes are shown it;
+    /// `from` knows it already. If not, two signatures were verified in vain.
     pub(super) fn accuse_liar(
         &mut self,
         by: &NodeId,
@@ -344,7 +344,7 @@ impl Replica {
 }
 
 impl Replica {
-    /// From now on what this node tells is signed, and what it is told verified, as this says.
+    /// From now on this node signs what it sends and verifies what it receives, as this specifies.
     pub fn set_seals(&mut self, seals: Option<Seals>) {
         self.signing.seals = seals;
     }
@@ -355,7 +355,7 @@ impl Replica {
         self.signing.seals.is_some()
     }
 
-    /// What was told cannot be judged by what is here: more is to be told.
+    /// The update cannot be judged by the state here: more is to be requested.
     pub(super) fn ask_for_more(
         &mut self,
         now: Time,
@@ -364,8 +364,8 @@ impl Replica {
         before: &Before,
     ) {
         let Some(copy) = self.copies.get_mut(&delta.node) else { return };
-        // The credential of another life is told with it anyway. What does not fit may be what is here,
-        // though, and the next life goes on from that.
+        // The credential of another generation is sent with it anyway. But if the update does not fit, our
+        // copy may be the wrong one, and the next generation continues from that.
         if refusal != Refusal::Mismatch && copy.generation() != delta.generation {
             return;
         }
@@ -381,7 +381,7 @@ impl Replica {
     }
 }
 
-/// Whether the record that is told says the datacenter that the certificate says.
+/// Whether the record of an update names the datacenter that the certificate names.
 ///
 /// # Errors
 /// [`Refusal::Misplaced`].
@@ -393,7 +393,7 @@ fn placed(seals: &Seals, credential: &Credential, delta: &NodeDelta) -> Result<(
     }
 }
 
-/// The record that is signed: the one told, or the one here.
+/// The signed record: the one in the update, or the one here.
 fn told_record<'a>(
     delta: &'a NodeDelta,
     copy: Option<&'a NodeMap>,
@@ -401,7 +401,7 @@ fn told_record<'a>(
 ) -> Result<Option<(Version, &'a NodeRecord)>, Refusal> {
     let told = delta.record.as_ref().map(|(version, record)| (*version, record));
     let here = copy.and_then(|copy| Some((copy.record_version(), &**copy.record()?)));
-    // Another one has come meanwhile: then the news is old, or from somebody who is behind.
+    // Another one has come meanwhile: then the update is old, or from a peer that is behind.
     let record = told.or(here).filter(|(version, _)| *version == signed);
     record.map(Some).ok_or(Refusal::Gap)
 }

@@ -1,4 +1,4 @@
-//! What exchanges ask of storage: the one place where a call of [`Ask`] meets the replica.
+//! The requests of exchanges to storage: the one place where an [`Ask`] calls the replica.
 
 use super::Replica;
 use crate::protocol::{

@@ -1,4 +1,4 @@
-//! What signatures are made and verified with.
+//! The keys and the state of signing and verifying.
 
 use std::collections::BTreeSet;
 
@@ -12,17 +12,17 @@ use crate::protocol::{
 #[derive(Debug)]
 pub(super) struct Signer {
     pub(super) signer: LifeSigner,
-    /// Of which life, and by which certificate it is vouched for.
+    /// The generation, and the certificate that vouches for it.
     pub(super) of: (Generation, u64),
 }
 
 /// The signatures of this node, and of others.
 #[derive(Debug, Default)]
 pub(super) struct Signing {
-    /// What they are made and verified with, if there are any in this cluster.
+    /// The view of the certificates, if this cluster has any.
     pub(super) seals: Option<Seals>,
     signer: Option<Signer>,
-    /// The life, and the certificate that cannot vouch for it.
+    /// The generation, and the certificate that cannot vouch for it.
     unable: Option<(Generation, u64)>,
     /// A problem to report with the next input.
     untold: Option<Problem>,
@@ -31,7 +31,7 @@ pub(super) struct Signing {
 }
 
 impl Signing {
-    /// What this node's own signatures are made with.
+    /// The key of this node's own signatures.
     pub(super) const fn signer(&self) -> Option<&Signer> {
         self.signer.as_ref()
     }
@@ -40,22 +40,23 @@ impl Signing {
         self.signer = Some(signer);
     }
 
-    /// Whether there is a key for this life.
+    /// Whether there is a key for this generation.
     pub(super) fn has_key(&self, generation: Generation) -> bool {
         self.signer.as_ref().is_some_and(|signer| signer.of.0 == generation)
     }
 
-    /// Whether a key is vouched for by another certificate than this one.
+    /// Whether the credential of a key has another certificate than this one.
     pub(super) fn is_outdated(&self, revision: u64) -> bool {
         self.signer.as_ref().is_some_and(|signer| signer.of.1 != revision)
     }
 
-    /// Whether it is known that this certificate cannot vouch for this life.
+    /// Whether it is known that this certificate cannot vouch for this generation.
     pub(super) fn is_unable(&self, of: (Generation, u64)) -> bool {
         self.unable == Some(of)
     }
 
-    /// This life cannot be signed. Told once for each life and certificate, with the next input.
+    /// This generation cannot be signed. Reported once for each generation and certificate, with the next
+    /// input.
     pub(super) fn fail(&mut self, of: (Generation, u64), reason: String) {
         if self.unable != Some(of) {
             self.unable = Some(of);
@@ -73,7 +74,7 @@ impl Signing {
         self.liars.contains(node)
     }
 
-    /// Whether that may be found of another node.
+    /// Whether that may be recorded of another node.
     pub(super) fn may_find_liar(&self) -> bool {
         self.liars.len() < LIARS_MAX
     }
@@ -84,5 +85,5 @@ impl Signing {
     }
 }
 
-/// Nodes remembered to have signed two states as one.
+/// Nodes recorded to have signed two states as one.
 const LIARS_MAX: usize = 1_024;

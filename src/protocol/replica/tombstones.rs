@@ -1,5 +1,5 @@
-//! This node's own tombstones: when they may be collected, and when others are asked whether they may
-//! be earlier.
+//! This node's own tombstones: when they may be collected, and when others are asked whether they may be
+//! collected early.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,12 +12,12 @@ pub(super) struct Tombstones {
     /// Most that are kept.
     max: usize,
     queue: VecDeque<(Version, Time)>,
-    /// The wave that asks whether they may go, and the version that it asks about.
+    /// The wave that asks whether they may be dropped, and the version that it asks about.
     asking: Option<(u64, Version)>,
     /// When the last one was sent, and how long to wait for the next.
     asked: Time,
     pause: Duration,
-    /// When a floor that was lost was last taken over.
+    /// When a lost floor was last taken over.
     inherited: Option<Time>,
 }
 
@@ -35,7 +35,7 @@ impl Tombstones {
         }
     }
 
-    /// Those of a map. The grace of what was deleted before a restart begins anew.
+    /// Those of a map. The grace of keys deleted before a restart begins again.
     pub(super) fn restore(&mut self, now: Time, map: &NodeMap) {
         let due = self.collection(now);
         let dead = map.entries().values().filter(|entry| entry.is_tombstone());
@@ -50,9 +50,9 @@ impl Tombstones {
         self.queue.push_back((version, self.collection(now)));
     }
 
-    /// When a tombstone of now may be collected: after the grace, together with those that come a
-    /// little later. Each time that the floor rises, the whole map goes once more to whoever is still
-    /// behind it, from the start: if it rose with every deletion, a large map would never be through.
+    /// When a tombstone of now may be collected: after the grace, together with those that come a little
+    /// later. Each time the floor rises, the whole map is sent once more, from the start, to each copy that
+    /// is still behind it: if it rose with every deletion, the transfer of a large map would never complete.
     fn collection(&self, now: Time) -> Time {
         let step = self.step().as_micros().max(1);
         let due = (now + self.grace).since_origin().as_micros();
@@ -65,13 +65,13 @@ impl Tombstones {
         self.grace / COLLECTIONS_PER_GRACE
     }
 
-    /// How many have to go before their time, many at once for the same reason.
+    /// How many have to be dropped early, many at once for the same reason.
     fn excess(&self) -> usize {
         let (held, max) = (self.queue.len(), self.max);
         if held > max { held - max / 2 } else { 0 }
     }
 
-    /// Whether some have to go before their time.
+    /// Whether some have to be dropped early.
     pub(super) fn are_too_many(&self) -> bool {
         self.excess() > 0
     }
@@ -99,29 +99,29 @@ impl Tombstones {
         }
     }
 
-    /// When it is to be asked next whether they may go before their time.
+    /// When to ask next whether they may be dropped early.
     pub(super) fn next_question(&self) -> Option<Time> {
         let asks = !self.queue.is_empty() && self.asking.is_none();
         asks.then(|| self.asked + self.pause)
     }
 
-    /// Whether everybody is to be asked now. Returns the version to ask about.
+    /// Whether to ask all nodes now. Returns the version to ask about.
     pub(super) fn begin_question(&mut self, now: Time) -> Option<Version> {
         let (version, _) = *self.queue.back()?;
         if now < self.asked + self.pause || self.asking.is_some() {
             return None;
         }
-        // Each asks everybody: what is in vain is tried less and less often.
+        // Each wave asks all nodes: unsuccessful ones are repeated less and less often.
         (self.asked, self.pause) = (now, (self.pause * 2).min(COLLECT_INTERVAL_MAX));
         Some(version)
     }
 
-    /// This wave asks everybody about this version.
+    /// This wave asks all nodes about this version.
     pub(super) const fn ask(&mut self, wave: u64, version: Version) {
         self.asking = Some((wave, version));
     }
 
-    /// A wave is over. Returns the version that it asked about, if it was the one that asks.
+    /// A wave is over. Returns the version that it asked about, if it was this wave.
     pub(super) fn answered(&mut self, wave: u64) -> Option<Version> {
         let asking = self.asking.take_if(|(asked, _)| *asked == wave);
         asking.map(|(_, version)| version)
@@ -132,7 +132,7 @@ impl Tombstones {
         self.pause = COLLECT_INTERVAL;
     }
 
-    /// Whether a floor that was lost may be taken over now.
+    /// Whether a lost floor may be taken over now.
     pub(super) fn may_inherit(&self, now: Time) -> bool {
         self.inherited.is_none_or(|at| now.since(at) >= self.step())
     }
@@ -143,7 +143,7 @@ impl Tombstones {
     }
 }
 
-/// How often it is asked whether everybody has passed the tombstones.
+/// How often all nodes are asked whether they have passed the tombstones.
 pub(super) const COLLECT_INTERVAL: Duration = Duration::from_secs(2);
 
 const COLLECT_INTERVAL_MAX: Duration = Duration::from_secs(64);

@@ -1,4 +1,4 @@
-//! This node's own writes: what is refused, what takes a version, what the store has to keep.
+//! This node's own writes: which are refused, which take a version, and which changes the store has to keep.
 
 use super::{BATCH_BYTES_MAX, Before, Replica};
 use crate::protocol::{
@@ -18,7 +18,7 @@ use crate::protocol::{
 impl Replica {
     pub(super) fn check_write(&self, write: &Write) -> Result<(), WriteError> {
         let (key, limits) = (&write.key, &self.config.limits);
-        // What is here can be deleted, also if the limits were higher when it was written.
+        // An existing key can be deleted, also if the limits were higher when it was written.
         if write.value.is_none() && self.own.map.entries().contains_key(key) {
             return Ok(());
         }
@@ -36,10 +36,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Drops what would change nothing, and all but the last write of a key.
+    /// Drops writes without effect, and all but the last write of a key.
     pub(super) fn without_idle(&self, now: Time, batch: Vec<Write>) -> Vec<Write> {
         let mut sorted = batch;
-        // Stable, and little work for what is in order already, as large batches mostly are.
+        // Stable, and little work if the keys are in order already, as in most large batches.
         sorted.sort_by(|a, b| a.key.cmp(&b.key));
         let mut last: Vec<Write> = Vec::with_capacity(sorted.len());
         for write in sorted {
@@ -71,7 +71,7 @@ impl Replica {
         if batch.len() > 1 && batch_bytes > BATCH_BYTES_MAX {
             return Err(WriteError::Batch { len: batch_bytes, max: BATCH_BYTES_MAX });
         }
-        // Far from the limits nobody has to look what is replaced.
+        // Far from the limits there is no need to look at the replaced entries.
         if keys + batch.len() <= limits.keys && bytes + batch_bytes <= limits.bytes {
             return Ok(());
         }
@@ -149,7 +149,7 @@ impl Replica {
         }
     }
 
-    /// The own map has changed: readers and peers are to see it. `before`: its line before that.
+    /// The own map has changed: readers and peers have to see it. `before`: its line before that.
     pub(super) fn touched_own(&mut self, now: Time, before: Before, out: &mut Vec<Output>) {
         self.touched(&before);
         let since = self.own.pace.release().unwrap_or(before.line);
@@ -157,8 +157,8 @@ impl Replica {
         self.tell_news(now, out);
     }
 
-    /// Own keys have changed: after an overload that waits to be pushed. In an exchange whoever asks is
-    /// told all the same.
+    /// Own keys have changed: after an overload the change waits to be pushed. A peer that asks in an
+    /// exchange is sent it all the same.
     pub(super) fn wrote(
         &mut self,
         now: Time,
@@ -174,7 +174,7 @@ impl Replica {
         self.arm(now, out);
     }
 
-    /// A node's map has changed, or is gone: readers and sums are to follow.
+    /// A node's map has changed, or is gone: updates readers and sums.
     pub(super) fn touched(&mut self, before: &Before) {
         self.sum_up(before);
         self.published.touched(before.line.node.clone(), &mut self.copies);

@@ -1,7 +1,7 @@
-//! What goes wrong in a run: who crashes, who is deaf, whose process stands still, and when.
+//! The faults of a run: which nodes crash, which are deaf, whose processes stand still, and when.
 //!
-//! It is drawn once from the seed, before anything runs, and every rule that is compared meets the
-//! same. It knows nothing of how nodes notice.
+//! The faults are drawn once from the seed, before anything runs, and are the same for every rule that is
+//! compared. They do not depend on how nodes notice them.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ pub struct Faults {
     nodes: Vec<Trouble>,
 }
 
-/// What befalls one node.
+/// The faults of one node.
 #[derive(Clone, Debug, Default)]
 struct Trouble {
     crash: Option<u64>,
     deaf: Option<Deaf>,
-    /// From when until when its process stands still, in order.
+    /// The spans in which its process stands still, in order.
     stalls: Vec<(u64, u64)>,
-    /// Whether it is to be found out; a pause now and then is nobody's fault.
+    /// Whether it should be detected; a pause now and then is not a failure.
     faulty: bool,
 }
 
-/// Packets that do not reach a node, though what it sends arrives.
+/// Packets that do not reach a node, though its own packets arrive.
 #[derive(Clone, Copy, Debug)]
 struct Deaf {
     /// Part of them.
     loss: f64,
     from: u64,
-    /// How long it is so, and how long not before it is so again; no end without a second span.
+    /// How long each span lasts, and how long the pause before the next is; no end without a second span.
     on: u64,
     off: u64,
 }
@@ -55,7 +55,7 @@ impl Faults {
         }
     }
 
-    /// `count` nodes lose this part of what is sent to them.
+    /// `count` nodes lose this share of the packets that are sent to them.
     pub fn deafen(&mut self, seed: u64, from: u64, count: u32, loss: f64) {
         let deaf = Deaf { loss, from, on: u64::MAX, off: 0 };
         self.pick(seed, count, |trouble, _| trouble.deaf = Some(deaf));
@@ -124,7 +124,7 @@ impl Faults {
         later
     }
 
-    /// Whether a node is to be found out.
+    /// Whether a node should be detected as failed.
     pub fn is_faulty(&self, node: u32) -> bool {
         self.nodes.get(node as usize).is_some_and(|trouble| trouble.faulty)
     }
@@ -143,14 +143,14 @@ impl Faults {
         crashes
     }
 
-    /// Until when the process of a node stands still that does so now.
+    /// The end of the present standstill of a node's process.
     pub fn stalled(&self, node: u32, now: u64) -> Option<u64> {
         let stalls = &self.nodes.get(node as usize)?.stalls;
         let (_, until) = stalls[..stalls.partition_point(|(from, _)| *from <= now)].last()?;
         (now < *until).then_some(*until)
     }
 
-    /// Part of the packets lost on the way to a node, besides those that any way loses.
+    /// The share of packets lost on the way to a node, besides those that any way loses.
     pub fn deafness(&self, node: u32, now: u64) -> f64 {
         let deaf = self.nodes.get(node as usize).and_then(|trouble| trouble.deaf);
         deaf.map_or(0.0, |deaf| if deaf.holds(now) { deaf.loss } else { 0.0 })
@@ -166,7 +166,7 @@ impl Deaf {
 
 /// An hour, in microseconds.
 const HOUR: f64 = 3.6e9;
-/// Apart from the numbers that others draw from the same seed.
+/// Separate from the numbers that others draw from the same seed.
 const DRAW: u64 = 0x6661_756c_7473;
 const PAUSES: u64 = 0x7061_7573_6573;
 

@@ -1,19 +1,19 @@
-//! What lies between the nodes: distances, losses, cuts, and what QUIC puts on the wire for it.
+//! The network between the nodes: distances, losses, cuts, and the packets of QUIC.
 //!
-//! It models the packets of a connection, not their bytes' content: how many there are for a message,
-//! how long each is with all headers, which of them are lost, and when QUIC notices and sends them
-//! again. It has no queues and no bandwidth: whoever wants to know when links fill up measures on
-//! real ones. The constants are those of quinn 0.11 and RFC 9000 to 9002; docs/benchmarks.md says
-//! how far the sums are from what quinn really sends.
+//! It models the packets of a connection, not the contents of their bytes: how many there are for a message,
+//! how long each is with all headers, which of them are lost, and when QUIC notices and sends them again. It
+//! has no queues and no bandwidth: to find out when links fill up, measure on real ones. The constants are
+//! those of quinn 0.11 and RFC 9000 to 9002; docs/benchmarks.md says how far the sums are from what quinn
+//! really sends.
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::faults::Faults;
 
-/// What all nodes of a run are connected by.
+/// The network of all nodes of a run.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// Which heartbeats are lost follows from it.
+    /// The seed of the lost heartbeats.
     salt: u64,
     /// One way between datacenters, in microseconds.
     wan: u64,
@@ -21,11 +21,11 @@ pub struct Network {
     loss: f64,
     /// The datacenter of each node.
     sites: Vec<u16>,
-    /// Who is deaf, and when.
+    /// Which nodes are deaf, and when.
     faults: Faults,
     /// Which side of the cut each node is on, while there is one.
     sides: Option<Vec<bool>>,
-    /// What was sent so far.
+    /// The traffic so far.
     pub sent: Sent,
 }
 
@@ -34,7 +34,7 @@ pub struct Network {
 pub struct Sent {
     pub bytes: u64,
     pub packets: u64,
-    /// Those of the bytes that went between datacenters.
+    /// The bytes of these that went between datacenters.
     pub wan_bytes: u64,
 }
 
@@ -49,7 +49,7 @@ impl Network {
         self.faults = faults;
     }
 
-    /// What befalls the nodes.
+    /// The faults of the nodes.
     pub const fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -79,17 +79,17 @@ impl Network {
         self.sides = None;
     }
 
-    /// Whether anything gets from one node to another, in both directions.
+    /// Whether packets get from one node to another, in both directions.
     pub fn reaches(&self, from: u32, to: u32) -> bool {
         self.sides.as_ref().is_none_or(|sides| sides[from as usize] == sides[to as usize])
     }
 
-    /// One way, without what varies, in microseconds.
+    /// One way without jitter, in microseconds.
     pub fn one_way(&self, from: u32, to: u32) -> u64 {
         if self.is_wan(from, to) { self.wan.max(LAN) } else { LAN }
     }
 
-    /// A packet's way, with what varies: a tenth of the way inside a datacenter, a hundredth between.
+    /// The time of a packet, with jitter: a tenth of the way inside a datacenter, a hundredth between.
     pub fn travel(&self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
         let way = self.one_way(from, to);
         let varies = if self.is_wan(from, to) { way / 100 } else { way / 10 };
@@ -102,7 +102,7 @@ impl Network {
         loss > 0.0 && rng.random_bool(loss)
     }
 
-    /// Part of the packets to a node that is lost now.
+    /// The share of packets to a node that is lost now.
     fn loss_to(&self, now: u64, to: u32) -> f64 {
         1.0 - (1.0 - self.loss) * (1.0 - self.faults.deafness(to, now))
     }
@@ -114,8 +114,8 @@ impl Network {
         rtt + (rtt / 2).max(GRANULARITY) + ACK_DELAY
     }
 
-    /// Sends `len` bytes on a stream of a connection; says after how long all of them have arrived,
-    /// unless they never do. The caller has seen to it that the other end is there.
+    /// Sends `len` bytes on a stream of a connection; returns the time until all of them have arrived, unless
+    /// they never do. The caller has checked that the other end is there.
     pub fn stream(
         &mut self,
         rng: &mut SmallRng,
@@ -163,14 +163,15 @@ impl Network {
         Some(late + self.travel(rng, from, to))
     }
 
-    /// What does not fit the first congestion window waits for acknowledgements; each round trip the
-    /// window doubles (RFC 9002 section 7.3.1).
+    /// Bytes beyond the first congestion window wait for acknowledgements; each round trip the window doubles
+    /// (RFC 9002 section 7.3.1).
     fn slow_start(&self, from: u32, to: u32, len: usize) -> u64 {
         let windows = (len / FIRST_WINDOW + 1).ilog2();
         u64::from(windows) * 2 * self.one_way(from, to)
     }
 
-    /// Counts the `nth` heartbeat on a connection, what QUIC sends if it is lost, and the acknowledgement.
+    /// Counts the `nth` heartbeat on a connection, the packets that QUIC sends if it is lost, and the
+    /// acknowledgement.
     pub fn count_heartbeat(&mut self, connection: u32, nth: u64, ends: [u32; 2]) {
         let [from, to] = ends;
         self.count(from, to, HEARTBEAT_FRAME, 1 + self.losses(connection, nth));
@@ -187,8 +188,8 @@ impl Network {
         (0..LOSSES_MAX).take_while(|_| rng.random_bool(self.loss)).count()
     }
 
-    /// A handshake with certificates on both sides. Says after how long the accepter, and after how
-    /// long the dialer has been introduced to the other; nothing if that takes too long.
+    /// A handshake with certificates on both sides. Returns after how long the accepter, and after how long
+    /// the dialer has been introduced to the other; nothing if that takes too long.
     pub fn handshake(
         &mut self,
         rng: &mut SmallRng,
@@ -199,7 +200,7 @@ impl Network {
         let mut now = 0;
         for (flight, bytes, packets) in HANDSHAKE {
             let (a, b) = if flight % 2 == 0 { (from, to) } else { (to, from) };
-            // Before the first round trip nobody knows how long one takes (RFC 9002 section 6.2.2).
+            // Before the first round trip its length is unknown (RFC 9002 section 6.2.2).
             let mut timeout = if flight < 2 { HANDSHAKE_TIMEOUT } else { self.probe_timeout(a, b) };
             self.add(a, b, bytes, packets);
             for _ in 0..packets {
@@ -221,7 +222,7 @@ impl Network {
         Some((accepter, accepter + welcome))
     }
 
-    /// Packets that get no answer: to one who is gone.
+    /// Packets that get no answer: to a node that is gone.
     pub fn unanswered(&mut self, from: u32, to: u32, bytes: u64, packets: usize) {
         self.add(from, to, bytes, packets);
     }
@@ -247,7 +248,7 @@ impl Network {
 }
 
 impl Sent {
-    /// What was sent since an earlier reading.
+    /// The traffic since an earlier reading.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             bytes: self.bytes - earlier.bytes,
@@ -269,9 +270,9 @@ const STREAM_HEADER: usize = 8;
 pub const ACK_FRAME: usize = 12;
 /// Type, length, and a heartbeat of usual length: kind, version, generation 9, number 3, call, health.
 pub const HEARTBEAT_FRAME: usize = 18;
-/// Type, and what pads a packet to the least length.
+/// Type, and the padding of a packet to the least length.
 pub const PING_FRAME: usize = 3;
-/// One that is lost as often has been given up.
+/// A packet that is lost this often has been given up.
 const LOSSES_MAX: usize = 8;
 /// Type, code, reason.
 const CLOSE_FRAME: usize = 12;
@@ -286,7 +287,7 @@ const ACK_DELAY: u64 = 25_000;
 const GRANULARITY: u64 = 1_000;
 /// Ten packets or 14,720 bytes (RFC 9002 section 7.2).
 const FIRST_WINDOW: usize = 12_000;
-/// An idle connection ends after 30 s: what could not be sent in that time is lost with it.
+/// An idle connection ends after 30 s: packets that could not be sent in that time are lost with it.
 const GIVE_UP: u64 = 30_000_000;
 /// `quic.handshake_timeout`.
 const HANDSHAKE_GIVE_UP: u64 = 5_000_000;

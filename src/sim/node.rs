@@ -27,13 +27,13 @@ pub struct Machines {
     pub booted: u64,
     /// Which wake-up of each machine counts.
     pub wakes: [u32; 3],
-    /// When the detector judges next; ticks that would do nothing are left out.
+    /// When the detector judges next; ticks without effect are left out.
     pub rest: Option<u64>,
     /// The root with which the scheduler is not called before something happens.
     pub drowsy: Option<u64>,
     /// Connections, by the number of the peer.
     pub links: Vec<(u32, u32)>,
-    /// What was received since the connections were last looked at.
+    /// Packets received since the connections were last looked at.
     pub news: News,
 }
 
@@ -46,7 +46,7 @@ pub enum Machine {
 }
 
 impl Machines {
-    /// A node that starts at `now` on an empty store. What storage says at that is in `out`.
+    /// A node that starts at `now` on an empty store. The outputs of storage are in `out`.
     pub(super) fn start(
         config: &Config,
         pool: &Arc<Pool>,

@@ -1,4 +1,4 @@
-//! One copy of a node's map for all nodes that hold the same.
+//! One copy of a node's map for all nodes with the same state of it.
 
 use std::{
     collections::HashMap,
@@ -19,11 +19,11 @@ pub(super) struct Pool(Mutex<Copies>);
 #[derive(Debug, Default)]
 struct Copies {
     held: HashMap<Same, Weak<NodeMap>>,
-    /// When there are so many, those that nobody holds any more are looked for.
+    /// At this number of copies those without a holder are searched.
     sweep: usize,
 }
 
-/// What two copies of one state of a map have in common.
+/// The common key of two copies of one state of a map.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Same {
     owner: NodeId,
@@ -46,7 +46,7 @@ impl CopyPool for Pool {
         if !copy.is_settled() {
             return;
         }
-        // Nothing under the lock can panic half way.
+        // Code under the lock cannot panic half way.
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held = copies.held.entry(Same::of(owner, copy)).or_default();
         match held.upgrade() {
@@ -60,5 +60,5 @@ impl CopyPool for Pool {
     }
 }
 
-/// Below so many copies none is looked for.
+/// Below this number of copies there is no search.
 const SWEEP_MIN: usize = 1 << 16;

@@ -1,5 +1,5 @@
-//! What happens next: events in the order of their times, those of one time by their rank and then in
-//! the order in which they were scheduled, so that a run is the same each time.
+//! The events to come, in the order of their times; those of one time by their rank and then in the order in
+//! which they were scheduled, so that a run is the same each time.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -14,7 +14,7 @@ pub struct Queue<E> {
 /// Time, rank and number of an event, and the event.
 type Due<E> = (u64, u32, u64, Slot<E>);
 
-/// An event, which the order of the heap does not look at.
+/// An event, which the order of the heap ignores.
 #[derive(Debug)]
 struct Slot<E>(E);
 
@@ -34,7 +34,7 @@ impl<E> Queue<E> {
         self.now
     }
 
-    /// Schedules an event; what is late happens now.
+    /// Schedules an event; one that is late happens now.
     pub fn at(&mut self, at: u64, event: E) {
         self.ranked(at, 0, event);
     }

@@ -1,11 +1,11 @@
-//! How long a message is on the wire, without making it.
+//! The length of a message on the wire, computed without making it.
 
 use bincode::{Encode, config, enc::EncoderImpl, enc::write::SizeWriter};
 
 /// Bytes of the message in the wire's encoding.
 pub(super) fn encoded_len(message: &impl Encode) -> usize {
     let mut encoder = EncoderImpl::new(SizeWriter::default(), config::standard());
-    // It is made here, so there is nothing in it that could fail to encode.
+    // The simulator made the message, so encoding it cannot fail.
     let _ = message.encode(&mut encoder);
     encoder.into_writer().bytes_written
 }

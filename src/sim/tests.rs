@@ -1,4 +1,4 @@
-//! What the simulator leaves out makes no difference, and what it shares is small.
+//! The parts that the simulator leaves out make no difference, and the parts that it shares are small.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ fn world(seed: u64, elide: bool) -> World {
     world
 }
 
-/// What everybody thinks of everybody, looked at again and again while a node dies and a datacenter is
-/// cut off, and what was sent until then.
+/// The states that all nodes see of all others, examined again and again while a node dies and a datacenter
+/// is cut off, and the traffic until then.
 fn history(seed: u64, elide: bool) -> Vec<String> {
     let mut world = world(seed, elide);
     let mut history = Vec::new();

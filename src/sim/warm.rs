@@ -1,4 +1,4 @@
-//! A cluster that has run for long: everybody knows everybody.
+//! A cluster that has run for long: all nodes know each other.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::protocol::{
 /// Starts the first `count` nodes as if they had met long ago.
 pub fn start(world: &mut World, count: u32) {
     know_all(world, count, count);
-    // Nothing is scheduled yet: time passes, and each takes the neighbours that it has computed.
+    // There are no events yet: time passes, and each node takes the neighbours that it has computed.
     world.run_for(REST);
     (0..count).for_each(|node| settle(world, node));
     (0..count).for_each(|node| connect(world, node));
@@ -45,7 +45,7 @@ pub fn know_all(world: &mut World, count: u32, few: u32) {
 fn settle(world: &mut World, node: u32) {
     let name = world.nodes[node as usize].name.clone();
     let here = Datacenter::new("here").expect("a label");
-    // Of where it is itself a node need not be told: it only looks at what is due.
+    // The location of the node itself has no effect: the scheduler only does what is due.
     world.ask_scheduler(node, SchedulerInput::Located(name, here));
 }
 
@@ -61,7 +61,7 @@ fn connect(world: &mut World, node: u32) {
     }
 }
 
-/// What a peer would hold that was told everything.
+/// The state of a peer that has received everything.
 fn copy_of(name: &NodeId, own: &NodeMap) -> NodeMap {
     let mut budget = Budget { bytes: usize::MAX, entries: usize::MAX, untouched: true };
     let unknown = DigestEntry::unknown(name.clone());
@@ -102,5 +102,5 @@ fn meet_all(
     }
 }
 
-/// Longer than a node looks on while its neighbours change.
+/// Longer than a node waits while its neighbours change.
 const REST: Duration = Duration::from_secs(60);

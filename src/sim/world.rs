@@ -1,5 +1,5 @@
-//! All nodes of a run, their connections, and the one place that delivers what the machines say: what
-//! actors and transport are in production.
+//! All nodes of a run, their connections, and the one place that delivers the machines' outputs: the
+//! counterpart of actors and transport in production.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -48,7 +48,7 @@ pub struct World {
     pub network: Network,
     pub tally: Tally,
     pub nodes: Vec<Node>,
-    /// What the memory of this process grew by when they were started.
+    /// The growth of this process's memory when they were started.
     pub bytes_per_pair: f64,
     rng: SmallRng,
     queue: Queue<What>,
@@ -57,16 +57,16 @@ pub struct World {
     exchanges: BTreeMap<u64, Exchange>,
     exchanged: u64,
     config: Config,
-    /// The numbers of the nodes that are everybody's seeds.
+    /// The numbers of the nodes that are seeds of all others.
     seeds: Vec<u32>,
-    /// Connections being opened, by dialer and peer; the number is none's if nobody answers.
+    /// Connections being opened, by dialer and peer; the number is that of no connection if no node answers.
     dialing: BTreeMap<(u32, u32), u32>,
     watched: Vec<Watched>,
-    /// Whether what does nothing is left out.
+    /// Whether calls without effect are left out.
     elide: bool,
     /// Whether heartbeats are packets of their own: see `world/beats.rs`.
     whole: bool,
-    /// What nodes thought of each other, if anybody wants to know.
+    /// The states of the nodes as seen by each other, if they are wanted.
     sightings: Option<Vec<Sighting>>,
     #[cfg(test)]
     pub trace: Vec<String>,
@@ -81,7 +81,7 @@ pub struct Sighting {
     pub seen: Seen,
 }
 
-/// What one node thinks of another.
+/// The state of a node as seen by another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     Live,
@@ -101,12 +101,12 @@ pub struct Node {
     crashed: Option<u64>,
 }
 
-/// What is counted besides bytes.
+/// The counts besides bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    /// Frames between datacenters with what is watched, or that steer it.
+    /// Frames between datacenters with a watched write, or that steer its spreading.
     pub wan_messages: u64,
-    /// Frames with what is watched, anywhere.
+    /// Frames with a watched write, anywhere.
     pub payloads: u64,
     /// Connections opened.
     pub handshakes: u64,
@@ -133,7 +133,7 @@ struct Connection {
     epochs: [u32; 2],
     /// Which ends have been introduced to the other and have not lost it since.
     up: [bool; 2],
-    /// When each end heard the other last, but for heartbeats that were left out.
+    /// When each end heard the other last, except for heartbeats that were left out.
     heard: [u64; 2],
     /// Since when it carries heartbeats, and up to which one they are counted.
     quiet: u64,
@@ -142,9 +142,9 @@ struct Connection {
     sick: Option<u64>,
     /// When the last frame of gossip to each end arrives: a stream keeps its order.
     arrivals: [u64; 2],
-    /// What could not be sent since the two were cut off from each other.
+    /// Frames that could not be sent since the two were cut off from each other.
     held: Vec<(usize, Arc<Gossip>)>,
-    /// What goes between the two besides streams.
+    /// The packets between the two besides streams.
     life: [End; 2],
     /// Exchanges that wait for the introduction.
     waiting: Vec<u64>,
@@ -269,7 +269,7 @@ impl World {
         }
     }
 
-    /// Whether what does nothing is left out, as it is unless this says otherwise.
+    /// Whether calls without effect are left out, as they are by default.
     #[cfg(test)]
     pub const fn leave_out(&mut self, elide: bool) {
         self.elide = elide;
@@ -280,12 +280,12 @@ impl World {
         change(&mut self.config);
     }
 
-    /// Notes from now on what nodes think of each other.
+    /// Records from now on the states of the nodes as seen by each other.
     pub fn watch_verdicts(&mut self) {
         self.sightings = Some(Vec::new());
     }
 
-    /// What was noted.
+    /// The records.
     pub fn sightings(&self) -> &[Sighting] {
         self.sightings.as_deref().unwrap_or_default()
     }
@@ -299,7 +299,7 @@ impl World {
         &mut self.rng
     }
 
-    /// Where the seeds are reached, and who they are.
+    /// The addresses of the seeds, and their numbers.
     pub fn seeds(&self) -> Vec<(String, NodeId)> {
         let seed = |n: &u32| (address(*n), self.nodes[*n as usize].name.clone());
         self.seeds.iter().map(seed).collect()
@@ -318,7 +318,7 @@ impl World {
 
     // --- processes
 
-    /// Starts a node that knows nobody but the seeds.
+    /// Starts a node that knows only the seeds.
     pub fn boot(&mut self, node: u32) {
         let out = self.install(node);
         self.deliver(node, Machine::Storage, out);
@@ -379,7 +379,7 @@ impl World {
         Some(written.version)
     }
 
-    /// Sets a key, and notes from now on who has it.
+    /// Sets a key, and records from now on which nodes have it.
     pub fn set_watched(&mut self, node: u32, key: &str, value: &[u8]) {
         let begun = self.now();
         let Some(next) = self.machines(node).map(|m| m.replica.own().next_version()) else {
@@ -392,13 +392,13 @@ impl World {
         self.set(node, key, value);
     }
 
-    /// Whether all who run have all that is watched.
+    /// Whether all running nodes have all watched writes.
     pub fn is_everywhere(&self) -> bool {
         self.watched.iter().all(|watched| watched.left == 0)
     }
 
-    /// For each write that was watched, after how many microseconds each running node but the writer
-    /// had it. Watching ends.
+    /// For each watched write, after how many microseconds each running node except the writer had it.
+    /// Watching ends.
     pub fn arrivals(&mut self) -> Vec<Vec<Option<u64>>> {
         let watched = std::mem::take(&mut self.watched);
         let of = |w: &Watched| {
@@ -424,7 +424,7 @@ impl World {
         }
     }
 
-    /// Whether a frame is about something that is watched.
+    /// Whether a frame is about a watched write.
     fn is_watched(&self, gossip: &Gossip) -> bool {
         let watched = |name: &NodeId| {
             number(name).is_some_and(|n| self.watched.iter().any(|watched| watched.owner == n))
@@ -449,7 +449,7 @@ impl World {
 
     // --- two nodes apart from all others
 
-    /// Has some nodes write a key, and tells only one of it.
+    /// Has some nodes write a key, and sends the writes to only one of them.
     pub fn write_apart(&mut self, writers: &[u32], to: u32, value: &str) {
         let now = self.now();
         for writer in writers {
@@ -473,7 +473,7 @@ impl World {
         }
     }
 
-    /// Runs an exchange between two nodes at once, and says what it took.
+    /// Runs an exchange between two nodes at once, and returns its cost.
     pub fn reconcile(&mut self, one: u32, other: u32) -> Reconciled {
         let mut bytes = Reconciled::default();
         let Some(machines) = self.nodes[one as usize].machines.as_mut() else { return bytes };
@@ -517,19 +517,19 @@ impl World {
 
     // --- time
 
-    /// Lets everything happen that is due within `span`.
+    /// Executes all events that are due within `span`.
     pub fn run_for(&mut self, span: Duration) {
         self.run_to(self.now() + micros(span));
     }
 
-    /// Lets everything happen that is due by `end`.
+    /// Executes all events that are due by `end`.
     pub fn run_to(&mut self, end: u64) {
         while let Some(what) = self.queue.next(end) {
             self.happen(what);
         }
     }
 
-    /// Lets time pass until `reached`, looking every `step`; says whether it was before `deadline`.
+    /// Lets time pass until `reached`, checking every `step`; returns whether it was before `deadline`.
     pub fn run_until(
         &mut self,
         step: Duration,
@@ -547,7 +547,7 @@ impl World {
     }
 
     fn happen(&mut self, what: What) {
-        // Whoever stands still does everything later, in the same order.
+        // A node that stands still does everything later, in the same order.
         let stalled = self.who(&what).and_then(|n| self.network.faults().stalled(n, self.now()));
         if let Some(until) = stalled {
             return self.queue.at(until, what);
@@ -574,7 +574,7 @@ impl World {
         }
     }
 
-    /// Whose process does it.
+    /// The node whose process does it.
     fn who(&self, what: &What) -> Option<u32> {
         let end = |connection: &u32, end: &u8| {
             self.connections[*connection as usize].ends[usize::from(*end)]
@@ -620,7 +620,7 @@ impl World {
         self.deliver(node, machine, vec![output]);
     }
 
-    /// Delivers what a machine said, and what the others say to that, in order.
+    /// Delivers the outputs of a machine, and those of the others to these, in order.
     pub fn deliver(&mut self, node: u32, machine: Machine, out: Vec<Output>) {
         let mut queue: VecDeque<_> = out.into_iter().map(|output| (machine, output)).collect();
         let mut out = Vec::new();
@@ -694,7 +694,7 @@ impl World {
         }
     }
 
-    /// A scheduler that was not to be called before something happens is, once its root is another.
+    /// A scheduler that was not to be called before something happens is called once its root is another.
     fn wake_scheduler(&mut self, node: u32) {
         let now = self.now();
         let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
@@ -756,7 +756,7 @@ impl World {
             }
             // Connections of this network have no timers of their own.
             TransportInput::Renew(_) => {}
-            // Nobody is cut off here.
+            // No node is cut off here.
             TransportInput::HoldAgainst { .. } => {}
             TransportInput::Gossip { to, gossip } => self.gossip(node, &to, &gossip),
             TransportInput::Heartbeat { peers, health } if self.whole => {
@@ -782,7 +782,7 @@ impl World {
         }
     }
 
-    /// A heartbeat, or a probe: what is lost of it QUIC sends again before anybody misses it.
+    /// A heartbeat, or a probe: if it is lost, QUIC sends again before it counts as missed.
     fn beat(&mut self, node: u32, peer: u32, probe: Option<u64>) {
         let Some(connection) = self.machines(node).and_then(|m| m.link(peer)) else { return };
         let now = self.now();
@@ -846,7 +846,7 @@ impl World {
         self.machines(node).is_some_and(|m| m.scheduler.neighbours().contains(peer))
     }
 
-    /// Tells the scheduler of a node something; only whom it wants to be observed is passed on.
+    /// Sends an input to the scheduler of a node; of its outputs only the peers to observe are passed on.
     pub fn ask_scheduler(&mut self, node: u32, input: SchedulerInput) {
         let now = self.now();
         let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
@@ -856,7 +856,7 @@ impl World {
         self.deliver(node, Machine::Scheduler, out);
     }
 
-    /// Puts a connection in place that has been there for long.
+    /// Puts a connection in place that has existed for long.
     pub fn connect(&mut self, node: u32, peer: u32) {
         let now = self.now();
         let connection = self.new_connection(node, peer, None);
@@ -917,7 +917,7 @@ impl World {
             return;
         };
         let Some(generation) = generation.filter(|_| alive) else { return };
-        // Of two that dial each other at once, one is kept; the other one is closed unused.
+        // If two nodes dial each other at once, one connection is kept; the other one is closed unused.
         let keep = before.is_none() || overlay::keeps(&own.name, &name, end == 0);
         if keep {
             if let Some(machines) = self.nodes[node as usize].machines.as_mut() {
@@ -955,7 +955,7 @@ impl World {
         self.input(node, Machine::Detector, Output::Detector(heard));
     }
 
-    /// Nobody answered a dial.
+    /// A dial was not answered.
     fn unreached(&mut self, node: u32, epoch: u32, target: Target, exchange: Option<u64>) {
         if let Target::Peer(peer) = &target
             && let Some(peer) = number(peer)
@@ -986,7 +986,7 @@ impl World {
         self.lost(connection, end);
     }
 
-    /// An end of a connection has no use for it any more.
+    /// An end of a connection does not need it any more.
     fn lost(&mut self, connection: u32, end: usize) {
         let c = &self.connections[connection as usize];
         let (node, peer) = (c.ends[end], c.ends[1 - end]);
@@ -1003,9 +1003,10 @@ impl World {
         self.linked(node, &name, false, end == 0);
     }
 
-    // --- who is heard
+    // --- signs of life
 
-    /// Tells the detector of a node whom it has heard, up to a moment that has just been or is now.
+    /// Reports to the detector of a node the peers that it has heard, up to a moment that has just been or is
+    /// now.
     fn tell_heard(&mut self, node: u32, now: u64) {
         if self.whole {
             return;
@@ -1017,7 +1018,7 @@ impl World {
             let there = self.nodes[peer as usize].machines.as_ref();
             let generation = there.map(|m| m.replica.own().generation());
             let Some(machines) = self.machines(node) else { return };
-            // What the dead said they said in the life that the connection was opened in.
+            // Signs of life from the dead are of the generation in which the connection was opened.
             let known = || machines.replica.copy(&self.nodes[peer as usize].name);
             let Some(generation) = generation.or_else(|| known().map(|c| c.generation())) else {
                 continue;
@@ -1055,8 +1056,8 @@ impl World {
         (at >= first).then_some(at)
     }
 
-    /// Notes when both ends of the connections of a node were heard, before its detector is called
-    /// again or never more.
+    /// Records when both ends of the connections of a node were heard, before its detector is called again or
+    /// for the last time.
     fn settle_beats(&mut self, node: u32) {
         let now = self.now();
         let Some(machines) = self.machines(node).filter(|machines| machines.rest.is_some()) else {
@@ -1068,7 +1069,7 @@ impl World {
         }
     }
 
-    /// Both ends of a connection have been heard now, by something else than a heartbeat.
+    /// Both ends of a connection have been heard now, by another packet than a heartbeat.
     fn stir(&mut self, connection: u32) {
         self.connections[connection as usize].heard = [self.now(); 2];
     }
@@ -1218,8 +1219,8 @@ impl World {
         self.note_arrivals(node);
     }
 
-    /// Whether a frame is news that a node has already, and so short that the transport looks: such a
-    /// one does not reach storage.
+    /// Whether a frame is an update that a node has already, and so short that the transport skims it: such a
+    /// frame does not reach storage.
     fn is_known(&self, node: u32, gossip: &Gossip) -> bool {
         let Gossip::Push(news) = gossip else { return false };
         let Some(machines) = self.machines(node) else { return false };
@@ -1249,8 +1250,8 @@ impl World {
         }
     }
 
-    /// Everybody reaches everybody again. What connections that still stand held back is sent at their
-    /// next probe: those come at growing distances, up to as long again as the cut took.
+    /// All nodes reach each other again. The data that surviving connections held back is sent at their next
+    /// probe: those come at growing distances, up to as long again as the cut took.
     pub fn heal(&mut self, took: Duration) {
         self.network.heal();
         let backed_off = micros(took).min(micros(self.config.quic.idle_timeout) / 2);
@@ -1268,7 +1269,7 @@ impl World {
         }
     }
 
-    /// Counts everything that has been sent so far.
+    /// Counts all traffic so far.
     pub fn settle_accounts(&mut self) {
         (0..self.connections.len() as u32).for_each(|c| self.count_heartbeats(c));
     }
@@ -1351,7 +1352,7 @@ impl World {
         self.drive(id, to, step);
     }
 
-    /// Does what one half of an exchange says, until it waits for the network.
+    /// Executes the steps of one half of an exchange, until it waits for the network.
     fn drive(&mut self, id: u64, side: Side, mut step: Step) {
         loop {
             let Some(exchange) = self.exchanges.get(&id) else { return };
@@ -1376,7 +1377,7 @@ impl World {
         }
     }
 
-    /// One half of an exchange is through; what it sent last may still be on the way.
+    /// One half of an exchange is complete; its last message may still be on the way.
     fn done(&mut self, id: u64, side: Side, peer: NodeId) {
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         exchange.done[usize::from(side == Side::Responder)] = true;
@@ -1391,13 +1392,13 @@ impl World {
     }
 
     fn send(&mut self, id: u64, node: u32, peer: u32, side: Side, message: Message) {
-        // What does not arrive is noticed when the exchange times out.
+        // A message that does not arrive is noticed when the exchange times out.
         if !self.is_there(node, peer) {
             return;
         }
         let len = message_len(&message) + FRAME_BYTES;
         let now = self.queue.now();
-        // What is given up is noticed like that.
+        // A message that is given up is noticed in the same way.
         let Some(travel) = self.network.stream(&mut self.rng, now, node, peer, len) else { return };
         let to = if side == Side::Initiator { Side::Responder } else { Side::Initiator };
         let frame = What::Frame { exchange: id, to, message: Box::new(message) };
@@ -1412,7 +1413,7 @@ impl World {
         self.nodes[node as usize].machines.is_some().then_some(reply)
     }
 
-    /// The same, and nobody is told what storage says besides.
+    /// The same, without delivering storage's other outputs.
     fn ask_quietly(&mut self, node: u32, peer: &NodeId, ask: Ask) -> Option<Reply> {
         self.ask_storage(node, peer, ask, &mut Vec::new())
     }
@@ -1440,12 +1441,12 @@ impl Exchange {
     }
 }
 
-/// What two nodes told each other in an exchange, frames included.
+/// The traffic of an exchange between two nodes, frames included.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reconciled {
-    /// Bytes until both knew what differs.
+    /// Bytes until both knew the difference.
     pub found: usize,
-    /// Bytes of what was wanted and told then.
+    /// Bytes of the lines and entries sent then.
     pub told: usize,
 }
 
@@ -1467,12 +1468,12 @@ fn message_len(message: &Message) -> usize {
         Message::SynAck { wants, delta } => encoded_len(wants) + encoded_len(delta),
         Message::Ack { delta } | Message::More { delta } => encoded_len(delta),
         Message::Gossip(gossip) => encoded_len(gossip),
-        // What tells no news is short, but for the digest of an exchange, which is rare.
+        // Messages without an update are short, except for the digest of an exchange, which is rare.
         _ => message.encode().map_or(0, |frame| frame.len() - FRAME_BYTES),
     }
 }
 
-/// Where a node is reached: an address of usual length that says its number.
+/// The address of a node: one of usual length that contains its number.
 fn address(node: u32) -> String {
     let [_, b, c, d] = node.to_be_bytes();
     format!("10.{b}.{c}.{d}:7946")

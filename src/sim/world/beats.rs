@@ -1,9 +1,9 @@
-//! Heartbeats, probes and what answers them, packet by packet: nothing is left out here.
+//! Heartbeats, probes and their answers, packet by packet: nothing is left out here.
 //!
-//! A datagram is never sent again, but QUIC notices that nobody acknowledges it and probes the path
-//! (RFC 9002 section 6.2), which is life as well for whoever receives it. What the two ends of a
-//! connection have received they find when they look at it, ten times in an interval. Acknowledged is
-//! after 25 ms, or at once what comes with that unanswered; a timer is armed only where something is
+//! A datagram is never sent again, but QUIC notices that it is not acknowledged and probes the path (RFC 9002
+//! section 6.2), which is a sign of life as well for the receiver. The two ends of a connection find the
+//! packets that they have received when they look at it, ten times in an interval. A packet is acknowledged
+//! after 25 ms, or at once if it is the second unacknowledged one; a timer is armed only where a packet is
 //! known to be lost or late, since it would find everything acknowledged elsewhere.
 
 use rand::RngExt;
@@ -48,9 +48,9 @@ pub(super) struct Packet {
     /// The end that it is sent to.
     pub(super) to: u8,
     sent: u64,
-    /// What it acknowledges itself.
+    /// The packets that it acknowledges itself.
     acks: u64,
-    /// What is in it, if anything is.
+    /// Its contents, if any.
     content: Option<(Call, u64, u8)>,
 }
 
@@ -64,8 +64,8 @@ pub(super) struct Acknowledgement {
     acks: u64,
 }
 
-/// What a node received since it last looked at its connections: from whom, when, and whether that
-/// was a heartbeat.
+/// The packets that a node received since it last looked at its connections: the sender, the time, and
+/// whether it was a heartbeat.
 pub type News = Vec<(u32, u64, bool)>;
 
 impl World {
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// An end owes an acknowledgement of what was sent until `acks`.
+    /// An end has to acknowledge the packets sent until `acks`.
     fn acknowledge(&mut self, connection: u32, end: usize, acks: u64, at_once: bool) {
         let now = self.now();
         let c = &mut self.connections[connection as usize];
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// An end will find that something is not acknowledged.
+    /// An end will find that a packet is not acknowledged.
     fn arm_probe(&mut self, connection: u32, end: usize) {
         let c = &mut self.connections[connection as usize];
         let (node, peer) = (c.ends[end], c.ends[1 - end]);
@@ -235,7 +235,7 @@ impl World {
         self.send_packet(connection, end, None, 0);
     }
 
-    /// Something arrived at an end of a connection.
+    /// A packet arrived at an end of a connection.
     pub(super) fn received(&mut self, connection: u32, end: usize, at: u64, is_beat: bool) {
         let c = &mut self.connections[connection as usize];
         let (node, peer) = (c.ends[end], c.ends[1 - end]);
@@ -248,7 +248,7 @@ impl World {
         }
     }
 
-    /// A node looks at its connections, and its detector at everybody.
+    /// A node looks at its connections, and its detector at all peers.
     pub(super) fn look(&mut self, node: u32, epoch: u32, nth: u64) {
         let (now, interval) = (self.now(), self.config.gossip_interval);
         if self.nodes[node as usize].epoch != epoch {
@@ -256,7 +256,7 @@ impl World {
         }
         let Some(machines) = self.nodes[node as usize].machines.as_mut() else { return };
         let mut news = std::mem::take(&mut machines.news);
-        // Of each peer the last heartbeat, or if there was none, that there was anything.
+        // Of each peer the last heartbeat or, if there was none, the fact that a packet came.
         news.sort_unstable_by_key(|(peer, at, is_beat)| (*peer, !is_beat, std::cmp::Reverse(*at)));
         news.dedup_by_key(|(peer, ..)| *peer);
         let (mut heard, mut later) = (Vec::with_capacity(news.len()), News::new());
@@ -266,7 +266,7 @@ impl World {
             let c = &mut self.connections[connection as usize];
             let end = usize::from(c.ends[0] != node);
             let e = &mut c.life[end];
-            // Only then the connection itself is asked: that costs more than all else.
+            // Only then the connection itself is asked: that costs more than all the rest.
             let is_due = e.expects || (end == 1 && now - e.beaten >= micros(interval));
             if !is_beat && !is_due && !nth.is_multiple_of(FULL_LOOKS) {
                 later.push((peer, at, is_beat));
@@ -292,7 +292,7 @@ impl World {
         self.queue.ranked(now + self.look_interval(), node + 1, next);
     }
 
-    /// Tells the detector what the connections of a node have measured.
+    /// Sends the detector the measurements of a node's connections.
     fn measure_losses(&mut self, node: u32) {
         let mut told: Vec<(NodeId, f64)> = Vec::new();
         let Some(machines) = self.nodes[node as usize].machines.as_ref() else { return };
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// When the clock of a node that starts now began: no two tick together.
+    /// The origin of the clock of a node that starts now: no two tick together.
     pub(super) fn origin(&mut self) -> u64 {
         let now = self.now();
         if !self.whole {
@@ -347,9 +347,9 @@ const ACK_DELAY: u64 = 25_000;
 const PROBES_MAX: u32 = 10;
 /// Connections are not looked at more often than this, in microseconds.
 const LOOK_MIN: u64 = 5_000;
-/// Every so many looks all connections are asked.
+/// Every this many looks all connections are asked.
 const FULL_LOOKS: u64 = 5;
-/// How often the loss is looked at, in looks; and as it is measured by a node that ships.
+/// How often the loss is looked at, in looks; and as it is measured by a real node.
 const LOSS_LOOKS: u64 = 100;
 const LOSS_PACKETS: f64 = 120.0;
 const LOSS_STEP: f64 = 0.002;

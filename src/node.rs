@@ -85,7 +85,7 @@ impl Gossipmonger {
     /// addresses are free and its store is closed. Aborting the join handle ends only the wait, not the
     /// node.
     ///
-    /// A node lives in the runtime that it is started in, and ends with it. Calls on a handle that
+    /// A node runs in the runtime that it is started in, and ends with it. Calls on a handle that
     /// outlives the runtime fail with [`Error::Stopped`].
     ///
     /// # Errors
@@ -195,8 +195,8 @@ impl Gossipmonger {
         self.set_many(vec![Write::delete(key)]).await
     }
 
-    /// Writes a batch: on every node, all of it becomes visible at once. If a key is written several
-    /// times, the last write counts. At most
+    /// Writes a batch atomically: on every node, all of it becomes visible at once or none of it. If a
+    /// key is written several times, the last write counts. At most
     /// [`BATCH_BYTES_MAX`](crate::protocol::replica::BATCH_BYTES_MAX) bytes.
     ///
     /// Overwritten values are not resent. A peer that catches up in several steps therefore keeps
@@ -253,7 +253,7 @@ impl Gossipmonger {
         self.snapshot().peers().collect()
     }
 
-    /// The peers that are live, also those that have missed heartbeats only just now.
+    /// The peers that are live or suspect.
     #[must_use]
     pub fn live_peers(&self) -> Vec<Member> {
         self.snapshot().peers().filter(Member::is_live).collect()
@@ -290,7 +290,7 @@ impl Gossipmonger {
 
     /// Why the last dial of an address failed, for each path that was tried: from each address of this
     /// node to each address that the name resolves to. `address`: a seed, or one that a peer advertises.
-    /// Empty if the dial succeeded, or the address was not dialed.
+    /// Empty if a node answered, or the address was not dialed.
     #[must_use]
     pub fn dial_failures(&self, address: &str) -> Vec<DialFailure> {
         self.shared.dials.get(address)

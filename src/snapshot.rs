@@ -122,8 +122,8 @@ impl Snapshot {
         self.members().filter(|member| !member.local)
     }
 
-    /// The names of the nodes in service, this node's own included; cheaper than to describe them
-    /// all.
+    /// The names of the nodes that are live or suspect, this node's own included; cheaper than to
+    /// describe them all.
     pub fn live(&self) -> impl Iterator<Item = &NodeId> {
         self.maps.iter().filter(|(node, map)| self.is_live(node, map)).map(|(node, _)| node)
     }
@@ -288,7 +288,7 @@ impl Member {
         self.tags.get(name).is_some_and(|tag| tag == value)
     }
 
-    /// Whether it is in service: live, or missed only just now.
+    /// Whether it counts as live: it is live or suspect.
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.state.is_live()

@@ -118,7 +118,7 @@ pub(crate) struct Shared {
     pub(crate) removals: Latest<Option<NodeId>>,
     /// The recent log lines.
     pub(crate) repeats: Repeats,
-    /// This process has taken a later generation because another process used its name.
+    /// This process has begun a later generation, because a proof showed its name in use.
     pub(crate) renewed: AtomicBool,
     /// How many peers have acknowledged that this node leaves, once all have answered.
     pub(crate) farewell: Slot<usize>,

@@ -60,7 +60,8 @@ pub struct QuicNetwork {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Load {
-    /// Handshakes in progress that others have begun: at most [`QuicLimits::handshakes`](super::limits::QuicLimits::handshakes), of about 42 KiB each.
+    /// Handshakes in progress that others have begun, of about 42 KiB each: at most
+    /// [`QuicLimits::handshakes`](super::limits::QuicLimits::handshakes).
     pub handshakes: usize,
     /// Connections, from the first packet to the last: those of members, those with a handshake in progress, and
     /// ended ones that are draining.

@@ -115,7 +115,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Load`], naming the file, if one is missing or damaged, if others than the
     /// owner may read the key, or if key and certificate do not match. [`AuthorityError::Unsigned`]
-    /// if a line of the list is signed by no authority of the directory.
+    /// if a line of the list has no signature by an authority of the directory.
     pub fn load(directory: &Path) -> Result<Self, AuthorityError> {
         let certificate_path = directory.join(file::AUTHORITY);
         let key_path = directory.join(file::AUTHORITY_KEY);
@@ -187,8 +187,8 @@ impl Authority {
         })
     }
 
-    /// Signs that all certificates of a node issued until `at` are revoked. From now on it issues
-    /// none that this would cover; [`Authority::save_revocations`] makes that durable.
+    /// Signs a statement that revokes all certificates of a node issued until `at`. From now on it
+    /// issues none that this would cover; [`Authority::save_revocations`] makes that durable.
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign; [`AuthorityError::Ahead`] if the cutoff would be more than

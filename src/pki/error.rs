@@ -54,7 +54,7 @@ pub enum AuthorityError {
         /// What is wrong with it.
         error: RevocationError,
     },
-    /// A line of the list of revocations is signed by no authority of the directory.
+    /// A line of the list of revocations has no signature by an authority of the directory.
     #[error(
         "{}: no authority of this directory has signed the revocation of {node} (it names authority {issuer}): put \
          the certificate of that authority beside it as {}, or remove the line", path.display(), file::OLD_AUTHORITY

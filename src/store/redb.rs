@@ -57,7 +57,7 @@ pub struct RedbStore {
 /// Opens a database in a file; tests insert a failing disk here.
 type Opener = fn(File) -> Result<Database, DatabaseError>;
 
-/// The open database, and the doubt about the file.
+/// The open database, and the undo of a commit in doubt.
 #[derive(Default)]
 struct Session {
     /// `None` after an error, until the next call.

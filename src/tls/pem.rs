@@ -1,7 +1,7 @@
 //! Certificates and keys in PEM text, and the faults of text that is not PEM.
 //!
 //! The parser skips everything that does not look like a section, so a leaf behind a byte order mark
-//! would be dropped silently. So the usual damage by people and tools is looked for first.
+//! would be dropped silently. So the damage that people and tools usually cause is looked for first.
 
 use std::path::Path;
 

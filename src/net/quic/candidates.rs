@@ -94,7 +94,7 @@ impl Ways {
         firsts
     }
 
-    /// No other way to this address is tried.
+    /// Removes the other paths to this address.
     pub(super) fn answers(&mut self, to: SocketAddr) {
         self.left.retain(|way| way.to != to);
     }

@@ -5,7 +5,7 @@
 //! two nodes compare what they know by a [`digest`] of one line per node, and repair the difference
 //! by a [`delta`] in version order (van Renesse, Dumitriu, Gough and Thomas, "Efficient
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
-//! [`sketch`] tells which lines differ, and only those are compared.
+//! [`sketch`] shows which lines differ, and only those are compared.
 //!
 //! Three machines do the work. [`replica`] holds the maps and reports what is new ([`push`]). [`liveness`]
 //! judges which peers are alive, from what this node hears ([`watch`], [`phi`]) and from what other nodes

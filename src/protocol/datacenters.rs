@@ -60,7 +60,7 @@ impl Datacenters {
         }
     }
 
-    /// This was so before this began.
+    /// Takes over the state of an earlier machine.
     pub fn restore(&mut self, unreachable: Arc<BTreeSet<Datacenter>>, told: BTreeSet<Datacenter>) {
         (self.unreachable, self.told) = (unreachable, told);
     }

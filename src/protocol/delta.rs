@@ -26,7 +26,7 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 /// shortest keys. No delta has more.
 pub const NODE_ENTRIES_MAX: usize = BATCH_BYTES_MAX / (ENTRY_FIXED_BYTES_MAX + 1);
 
-/// News of one or several nodes.
+/// Updates of one or several nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
 pub struct Delta {
     /// One per node with an update, each node at most once.

@@ -16,7 +16,7 @@ use super::{
 /// One step of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Whose state this is. Written once.
+    /// The owner of this state. Written once.
     Identity {
         /// The cluster the node belongs to.
         cluster: ClusterId,
@@ -53,9 +53,9 @@ pub enum Change {
 /// Everything a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Whose state this is; `None` for a new store.
+    /// The owner of this state; `None` for a new store.
     pub identity: Option<(ClusterId, NodeId)>,
-    /// Where the node's writes stood.
+    /// How far the node's writes reached.
     pub head: Head,
     /// The node's own keys, tombstones included.
     pub entries: BTreeMap<Key, StoredEntry>,

@@ -107,7 +107,7 @@ pub enum Event {
     /// A key has a new value (the original's `update`). Own writes are reported too: compare `peer` with the
     /// local name to leave them out.
     Updated {
-        /// Whose key.
+        /// The owner of the key.
         peer: NodeId,
         /// The key.
         key: Key,
@@ -120,7 +120,7 @@ pub enum Event {
     },
     /// A key was deleted, or its value went away with its generation.
     Deleted {
-        /// Whose key.
+        /// The owner of the key.
         peer: NodeId,
         /// The key.
         key: Key,
@@ -140,7 +140,7 @@ pub enum Problem {
     /// A peer sent state that would have broken a copy; it was not applied.
     #[error("{from} sent news of {about} that was refused: {refusal}")]
     NewsRefused {
-        /// Who sent it.
+        /// The peer that sent it.
         from: NodeId,
         /// The owner of that state.
         about: NodeId,
@@ -154,7 +154,7 @@ pub enum Problem {
          hands; revoke its certificate"
     )]
     Equivocation {
-        /// Who has signed both.
+        /// The node that has signed both.
         peer: NodeId,
     },
     /// A connection to a peer failed, or was refused.
@@ -243,7 +243,7 @@ pub enum Problem {
     RevocationRefused {
         /// The peer that sent it.
         from: NodeId,
-        /// Whose certificates it was about.
+        /// The node in the revoked certificates.
         about: NodeId,
         /// Why it was refused.
         refusal: RevocationError,
@@ -290,30 +290,30 @@ pub struct Behind {
 pub enum ProtocolEvent {
     /// The original's `digest send`.
     DigestSent {
-        /// To whom.
+        /// The receiver.
         peer: NodeId,
-        /// What.
+        /// The digest.
         digest: Arc<Digest>,
     },
     /// The original's `digest receive`.
     DigestReceived {
-        /// From whom.
+        /// The sender.
         peer: NodeId,
-        /// What.
+        /// The digest.
         digest: Arc<Digest>,
     },
     /// The original's `deltas send`.
     DeltasSent {
-        /// To whom.
+        /// The receiver.
         peer: NodeId,
-        /// What.
+        /// The delta.
         delta: Arc<Delta>,
     },
     /// The original's `deltas receive`.
     DeltasReceived {
-        /// From whom.
+        /// The sender.
         peer: NodeId,
-        /// What.
+        /// The delta.
         delta: Arc<Delta>,
     },
     /// State of a node that has not been introduced (the original's `unknown peer`); it was ignored.

@@ -115,7 +115,7 @@ pub struct Answer {
 /// The verdict of a quorum on a node. Each node to which it is new passes it on.
 #[derive(Clone, Debug, PartialEq, Eq, Encode)]
 pub struct Accusation {
-    /// Of whom.
+    /// The node that the verdict is about.
     pub subject: NodeId,
     /// Its generation.
     pub generation: Generation,
@@ -194,7 +194,7 @@ pub struct Echo {
 pub enum Class {
     /// Membership and liveness; roots, waves and the messages that steer the spreading.
     Liveness,
-    /// News.
+    /// Updates.
     State,
     /// The missing state of a node that is far behind.
     Bulk,

@@ -55,7 +55,7 @@ pub struct NodeMap {
     /// The copy that will replace this one, once it reaches as far (see [`NodeMap::apply`]).
     staged: Option<Box<Self>>,
     doubt: Doubt,
-    /// Entries looked at so far to apply news.
+    /// Entries examined so far to apply updates.
     examined: u64,
 }
 

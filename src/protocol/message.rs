@@ -128,14 +128,14 @@ pub enum Call {
     Echo,
 }
 
-/// Bytes that are no message.
+/// Bytes that do not decode to a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// The frame is longer than allowed here.
     #[error("frame of {len} bytes, at most {max} are allowed here")]
     TooLong {
-        /// What its length says.
+        /// The length that it claims.
         len: usize,
         /// The limit.
         max: usize,
@@ -341,7 +341,7 @@ fn checked(gossip: Gossip) -> Result<Gossip, WireError> {
     Ok(gossip)
 }
 
-/// How every frame of [`Message::Gossip`] begins.
+/// The first bytes of every frame of [`Message::Gossip`].
 pub(crate) const GOSSIP_HEADER: [u8; 2] = [KIND_GOSSIP, VERSION];
 const VERSION: u8 = 1;
 const KIND_HELLO: u8 = 1;

@@ -454,7 +454,7 @@ impl Overlay {
 }
 
 impl Ring {
-    /// Says whether the node is next to us.
+    /// Returns whether the node is next to us.
     fn offer(&mut self, distance: u64, node: &NodeId) -> bool {
         let here = || Some((distance, node.clone()));
         let key = (distance, node);

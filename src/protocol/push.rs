@@ -104,7 +104,7 @@ struct Missing {
 /// Updates of one owner, about to be sent.
 #[derive(Clone, Debug)]
 pub struct Item {
-    /// The news.
+    /// The updates.
     pub delta: NodeDelta,
     /// Its size, an upper bound.
     pub bytes: usize,
@@ -124,7 +124,7 @@ pub struct Told {
 }
 
 impl Push {
-    /// No links, no news.
+    /// No links and no updates.
     #[must_use]
     pub const fn new(now: Time) -> Self {
         Self {
@@ -395,7 +395,7 @@ impl Link {
         }
     }
 
-    /// Says whether it was not lazy before.
+    /// Returns whether it was not lazy before.
     fn set_lazy(&mut self, owner: &NodeId) -> bool {
         if self.lazy.len() >= OWNERS_MAX && !self.lazy.contains(owner) {
             // The trees of owners that have been quiet form again.

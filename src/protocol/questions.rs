@@ -87,7 +87,7 @@ impl Questions {
         self.seen.insert(key(ask), (from.clone(), now));
     }
 
-    /// To whom an answer goes next.
+    /// The next receiver of an answer.
     #[must_use]
     pub fn way_back(&self, answer: &Answer) -> Option<&NodeId> {
         self.seen.get(&key(&answer.ask)).map(|(from, _)| from)

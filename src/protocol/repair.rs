@@ -33,7 +33,7 @@ struct Peer {
     moved: bool,
     /// Rounds in a row in which it has differed.
     differs: u32,
-    /// Exchanges in a row that did not help, and the round before which there is no other.
+    /// Exchanges in a row that did not help, and the first round in which another is allowed.
     fruitless: u32,
     next: u32,
     /// One of the two roots has changed since.

@@ -612,7 +612,7 @@ enum Outcome {
     Refused(Refusal),
     /// The node has not been introduced.
     Unintroduced,
-    /// It is not for us to take.
+    /// This node does not take it.
     Ignored,
 }
 

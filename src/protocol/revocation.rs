@@ -74,7 +74,7 @@ pub trait Authorities: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RevocationError {
-    /// The bytes are no statement.
+    /// The bytes do not decode to a statement.
     #[error("these bytes are no revocation: {0}")]
     Malformed(String),
     /// The authority that signed it is not trusted (any more).

@@ -95,7 +95,7 @@ pub enum StorageInput {
     Congested(NodeId, bool),
     /// A peer sent this unasked.
     Gossip(NodeId, Box<Gossip>),
-    /// Tell the scheduler the root.
+    /// Report the root to the scheduler.
     TellRoot,
     /// Publish in our record that we have lost contact with these datacenters, and with no others.
     Severed(BTreeSet<Datacenter>),
@@ -149,7 +149,7 @@ pub enum SchedulerInput {
     OwnRoot(u64),
     /// An exchange ended.
     Ended {
-        /// With whom.
+        /// The peer of the exchange.
         target: Target,
         /// The node that answered, if any; it may be this node itself.
         node: Option<NodeId>,
@@ -271,23 +271,23 @@ pub enum Sign {
 pub enum TransportInput {
     /// Run an exchange with each of these.
     Round {
-        /// With whom.
+        /// The peers of the exchanges.
         targets: Vec<Target>,
         /// The first message of the exchange.
         summary: Summary,
     },
     /// Send each of these a heartbeat, if it is connected.
     Heartbeat {
-        /// Whom.
+        /// The receivers.
         peers: Vec<NodeId>,
-        /// How slow this node finds itself.
+        /// How slow this node considers itself.
         health: u8,
     },
     /// Send each of these a probe with this number, if it is connected; it is echoed at once.
     Probe {
-        /// Whom, and the number of its probe.
+        /// The receivers, each with the number of its probe.
         probes: Vec<(NodeId, u64)>,
-        /// How slow this node finds itself.
+        /// How slow this node considers itself.
         health: u8,
     },
     /// Connect to each of these, if there is no connection yet.
@@ -300,7 +300,7 @@ pub enum TransportInput {
     Close(Vec<NodeId>),
     /// Send a frame to these peers, as far as they are connected.
     Gossip {
-        /// Whom.
+        /// The receivers.
         to: Vec<NodeId>,
         /// The frame.
         gossip: Arc<Gossip>,
@@ -308,7 +308,7 @@ pub enum TransportInput {
     /// A peer has caused this node useless work: count it as an offence of the peer, over all of its
     /// connections.
     HoldAgainst {
-        /// Against whom.
+        /// The peer.
         peer: NodeId,
         /// How much, as a share of the traffic of a peer that may be dropped before the peer is disconnected.
         price: u32,
@@ -338,7 +338,7 @@ impl Misconduct {
     }
 }
 
-/// Whom to run an exchange with.
+/// The peer of an exchange.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     /// A known peer.

@@ -55,7 +55,7 @@ use members::{Changed, Members, Peer};
 use rounds::Rounds;
 use targets::{Pace, Targets};
 
-/// When and with whom to gossip.
+/// The settings of the scheduler.
 #[derive(Clone, Debug)]
 pub struct SchedulerConfig {
     /// This node.

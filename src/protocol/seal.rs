@@ -234,7 +234,7 @@ impl LifeKey {
     }
 }
 
-/// Bytes that are no key.
+/// Bytes that do not decode to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("these bytes are no Ed25519 seed")]
 pub struct Unusable;

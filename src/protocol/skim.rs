@@ -140,7 +140,7 @@ impl<'a> NodeNews<'a> {
     }
 }
 
-/// How [`Gossip::Push`](super::gossip::Gossip::Push) begins.
+/// The first bytes of [`Gossip::Push`](super::gossip::Gossip::Push).
 const PUSH: u8 = 1;
 /// An entry of three bytes takes about a hundred of memory.
 const SKIM_MEMORY_MAX: usize = 64 * SKIM_BYTES_MAX;

@@ -143,7 +143,7 @@ impl Watch {
         self.judged
     }
 
-    /// Says whether it has.
+    /// Sets whether it has.
     pub const fn set_judged(&mut self, judged: bool) {
         self.judged = judged;
     }
@@ -409,7 +409,7 @@ impl Watch {
         false
     }
 
-    /// How its silence is judged.
+    /// The figures behind the judgement of its silence.
     #[must_use]
     pub fn estimate(&self) -> PhiEstimate {
         let lapsed = self.miss.as_ref().map_or(0, |miss| miss.lapsed());

@@ -73,7 +73,7 @@ pub enum WriteError {
         "value of {len} bytes for key {key:?} refused: at most {max} are allowed (limit value_bytes)"
     )]
     Value {
-        /// Whose value.
+        /// The key of the value.
         key: Key,
         /// Its length, in bytes.
         len: usize,

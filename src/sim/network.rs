@@ -74,7 +74,7 @@ impl Network {
         self.sides = Some((0..self.sites.len() as u32).map(side).collect());
     }
 
-    /// Everybody reaches everybody again.
+    /// All nodes reach each other again.
     pub fn heal(&mut self) {
         self.sides = None;
     }
@@ -227,7 +227,7 @@ impl Network {
         self.add(from, to, bytes, packets);
     }
 
-    /// Says that a connection ends.
+    /// Sends the close of a connection.
     pub fn close(&mut self, rng: &mut SmallRng, from: u32, to: u32) -> u64 {
         self.count(from, to, CLOSE_FRAME, 1);
         self.travel(rng, from, to)

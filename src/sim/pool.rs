@@ -12,7 +12,7 @@ use crate::protocol::{
     verdict::Verdict,
 };
 
-/// The copies held by anybody.
+/// The copies that any node holds.
 #[derive(Debug, Default)]
 pub(super) struct Pool(Mutex<Copies>);
 

@@ -20,7 +20,7 @@ pub enum Step {
     Send(Message),
     /// Read the next frame.
     Read,
-    /// It is over, and went through.
+    /// It has completed.
     Done,
     /// The peer broke the order of the protocol, or a limit: break off.
     Broken(Breach),
@@ -38,14 +38,14 @@ pub enum Ask {
     },
     /// [`Replica::merge`](crate::protocol::replica::Replica::merge).
     Merge {
-        /// The delta that the peer wants.
+        /// The lines of what the peer wants.
         wants: Digest,
-        /// Its news.
+        /// Its delta.
         delta: Arc<Delta>,
     },
     /// [`Replica::apply`](crate::protocol::replica::Replica::apply).
     Apply {
-        /// The peer's news.
+        /// The peer's delta.
         delta: Arc<Delta>,
     },
     /// Not a part of an exchange: a frame that the peer sends unasked.
@@ -126,7 +126,7 @@ pub enum Reply {
     Digest(Arc<Digest>),
     /// To [`Ask::Answer`] and [`Ask::AnswerLines`].
     Answer {
-        /// Where we are behind.
+        /// The lines in which we are behind.
         wants: Digest,
         /// The delta that the peer lacks.
         delta: Delta,
@@ -159,7 +159,7 @@ pub enum Reply {
     Took(bool),
 }
 
-/// How a peer broke the order of the protocol.
+/// A violation of the order of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Breach {

@@ -1,4 +1,4 @@
-//! Whom this node hears itself.
+//! The peers that this node observes.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) struct Ears {
     probes: u64,
 }
 
-/// Whom this node has to hear itself.
+/// The peers that this node has to observe.
 #[derive(Clone, Debug)]
 pub(super) struct Whom {
     pub(super) judged: Arc<[NodeId]>,

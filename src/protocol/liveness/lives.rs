@@ -89,7 +89,7 @@ impl Lives {
         peer.is_gone()
     }
 
-    /// Nobody speaks of a peer any more.
+    /// A peer is forgotten.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.peers.remove(&node);
         self.gone.remove(&node);
@@ -178,7 +178,7 @@ impl Lives {
         last.map_or_else(Arc::default, |last| Arc::clone(&last.reason.observers))
     }
 
-    /// Takes time out of the waiting.
+    /// Excludes time from the waiting.
     pub(super) fn excuse(&mut self, stalled: Duration, now: Time) {
         self.ahead.values_mut().for_each(|ahead| ahead.heard = (ahead.heard + stalled).min(now));
         // A suspect could not be heard, and so could not refute that.

@@ -8,7 +8,7 @@ use crate::protocol::{
     time::Time,
 };
 
-/// A visible effect of applying news.
+/// A visible effect of applying an update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyChange {
     /// The key has this value now.

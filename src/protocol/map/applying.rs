@@ -1,4 +1,4 @@
-//! How a copy grows by news of its owner.
+//! How updates of its owner extend a copy.
 
 use std::sync::Arc;
 

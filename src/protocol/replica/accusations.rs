@@ -33,7 +33,7 @@ impl Accusations {
         self.observers.insert(peer, (verdict, observers.into()));
     }
 
-    /// Nobody speaks of a peer any more.
+    /// A peer is forgotten.
     pub(super) fn forget(&mut self, peer: &NodeId) {
         self.observers.remove(peer);
     }

@@ -68,7 +68,7 @@ impl Clock {
         Some(slept)
     }
 
-    /// This is called, as it had asked for.
+    /// The requested call has come.
     pub(super) const fn called(&mut self) {
         self.armed = None;
     }

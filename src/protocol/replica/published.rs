@@ -40,7 +40,7 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Of nothing.
+    /// With no maps.
     pub(super) fn new(key: SketchKey) -> Self {
         Self {
             digest: None,

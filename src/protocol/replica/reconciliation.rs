@@ -39,7 +39,7 @@ impl Replica {
         self.published.sketch().clone()
     }
 
-    /// Sums all lines anew.
+    /// Sums all lines again.
     pub(super) fn sum_all(&mut self) {
         let (key, digest) = (self.config.sketch_key, self.digest());
         let whole = digest.entries.iter().filter(|line| !line.is_part());

@@ -127,7 +127,7 @@ impl Tombstones {
         asking.map(|(_, version)| version)
     }
 
-    /// Everybody has passed them.
+    /// All nodes have passed them.
     pub(super) const fn passed(&mut self) {
         self.pause = COLLECT_INTERVAL;
     }

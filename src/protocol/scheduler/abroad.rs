@@ -63,7 +63,7 @@ impl Abroad {
         self.datacenters.due()
     }
 
-    /// Whether everybody is heard.
+    /// Whether all peers are heard.
     pub(super) fn is_at_rest(&self) -> bool {
         self.datacenters.is_at_rest() && self.missed.is_empty()
     }
@@ -94,7 +94,7 @@ impl Abroad {
         self.members_changed = true;
     }
 
-    /// Nobody speaks of a peer any more.
+    /// A peer is forgotten.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.datacenters.forgotten(node);
         self.missed.remove(node);

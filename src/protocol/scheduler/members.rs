@@ -158,7 +158,7 @@ impl Members {
         Changed { site: before.site() != after.site(), neighbours, few }
     }
 
-    /// Nobody speaks of a peer any more.
+    /// A peer is forgotten.
     pub(super) fn forget(&mut self, node: &NodeId) {
         if let Some(peer) = self.peers.remove(node) {
             self.overlay.release(peer.datacenter);

@@ -57,7 +57,7 @@ impl Rounds {
         if next > now { next } else { now + self.interval }
     }
 
-    /// The next round is no later than this.
+    /// The next round is at this time or earlier.
     pub(super) fn hurry(&mut self, at: Time) {
         self.next = self.next.min(at);
     }
@@ -72,7 +72,7 @@ impl Rounds {
         self.at_once
     }
 
-    /// So many were.
+    /// This many were compared.
     pub(super) const fn compared(&mut self, count: usize) {
         self.at_once -= count;
     }

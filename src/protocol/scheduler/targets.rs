@@ -51,7 +51,7 @@ impl Targets {
         IN_FLIGHT_MAX.saturating_sub(self.in_flight.len())
     }
 
-    /// Whom exchanges are under way with.
+    /// The peers with which exchanges are under way.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &Target> {
         self.in_flight.keys()
     }
@@ -106,13 +106,13 @@ impl Targets {
         self.failures.insert(target, Failures { count, last: now, jitter });
     }
 
-    /// There is news of a peer.
+    /// The known state of a peer has changed.
     pub(super) fn reached(&mut self, node: NodeId) {
         self.remembered.retain(|(known, _)| *known != node);
         self.failures.remove(&Target::Peer(node));
     }
 
-    /// Nobody speaks of a peer any more.
+    /// A peer is forgotten.
     pub(super) fn forget(&mut self, node: &NodeId) {
         self.failures.remove(&Target::Peer(node.clone()));
     }

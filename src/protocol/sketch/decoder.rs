@@ -26,7 +26,7 @@ pub struct Decoder {
 /// How far the decoder has got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// That is all of the difference.
+    /// The difference is complete.
     Done(Differences),
     /// The peer has to send this many more cells.
     More(usize),

@@ -62,7 +62,7 @@ impl Miss {
         self.probes.iter()
     }
 
-    /// Those that have lapsed.
+    /// The probes that have timed out.
     pub(super) fn late(&self) -> impl Iterator<Item = &(u64, Time)> {
         self.late.iter()
     }

@@ -2,7 +2,7 @@
 //!
 //! Every node owns a map of keys and only the owner writes it, each write with a version above all
 //! before. A copy is summarised by one number, the largest version up to which it is complete, so
-//! two nodes compare what they know by a [`digest`] of one line per node, and repair the difference
+//! two nodes compare their copies by a [`digest`] of one line per node, and repair the difference
 //! by a [`delta`] in version order (van Renesse, Dumitriu, Gough and Thomas, "Efficient
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
 //! [`sketch`] shows which lines differ, and only those are compared.

@@ -156,7 +156,6 @@ pub enum Ruling {
     Unproved {
         /// Whether to report it: this member repeats the claim, which an honest member with a proof does not
         /// do.
-        /// holds a proof does not.
         tell: bool,
     },
     /// None: no clock can have produced that generation, or our certificate cannot vouch for a later one.

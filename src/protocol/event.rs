@@ -133,7 +133,7 @@ pub enum Event {
     Error(Problem),
 }
 
-/// What went wrong.
+/// A problem that an operator should see.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
@@ -200,7 +200,7 @@ pub enum Problem {
     /// This node cannot sign what it publishes. Peers that require signatures refuse it.
     #[error("what this node publishes cannot be signed with its certificate: {reason}")]
     Unsigned {
-        /// What is wrong with the certificate or its key.
+        /// The fault of the certificate or its key.
         reason: String,
     },
     /// This node came back with less state than it had.

@@ -24,7 +24,7 @@
 //! [`bulk`](super::bulk)): first the initiator, then the responder.
 //!
 //! ```text
-//! who lacks                                   who has
+//! lacking side                                feeding side
 //!     Pull{digest}            ------->
 //!                             <-------        More{delta}
 //!                             <-------        More{delta}, as fast as the stream takes them

@@ -4,7 +4,7 @@
 //! byte of version of that kind, and the message in bincode's standard encoding (variable-length
 //! little-endian integers). A datagram is the same without the length. The length is checked before
 //! anything is allocated, the decoder may not allocate more than [`DECODE_BYTES_MAX`], a list with a
-//! limit of its own is refused by its count, and what is left over after decoding is an error.
+//! limit of its own is refused by its count, and bytes left over after decoding are an error.
 //!
 //! The encoding cannot skip fields, so a message changes by a new version of its kind, whose decoder
 //! ships one release before its encoder. The major version of all is in the ALPN.
@@ -41,7 +41,7 @@ pub enum Message {
     Welcome(Hello),
     /// Opens an exchange: the sender's digest.
     Syn {
-        /// How far my copies reach.
+        /// How far the sender's copies reach.
         digest: Digest,
     },
     /// Answers: the lines of what the responder lacks, and the delta that the initiator lacks.
@@ -186,7 +186,7 @@ impl Message {
     /// The message in a frame whose length was read and checked with [`frame_len`].
     ///
     /// # Errors
-    /// [`WireError`] says what is wrong with the bytes. It never panics.
+    /// [`WireError`] names the fault of the bytes. It never panics.
     pub fn decode(frame: &[u8]) -> Result<Self, WireError> {
         let [kind, version, body @ ..] = frame else {
             return Err(WireError::Malformed("shorter than its header".into()));
@@ -262,7 +262,7 @@ impl Heartbeat {
     /// The heartbeat in a datagram.
     ///
     /// # Errors
-    /// [`WireError`] says what is wrong with the bytes. It never panics.
+    /// [`WireError`] names the fault of the bytes. It never panics.
     pub fn decode(datagram: &[u8]) -> Result<Self, WireError> {
         match datagram {
             [KIND_HEARTBEAT, VERSION, body @ ..] => whole(body),

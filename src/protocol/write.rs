@@ -101,7 +101,7 @@ pub enum WriteError {
     /// The batch is too large to become visible at once.
     #[error("batch of {len} bytes refused: at most {max} are allowed (limit BATCH_BYTES_MAX)")]
     Batch {
-        /// Its bytes, what frames add included.
+        /// Its bytes, frame overhead included.
         len: usize,
         /// The limit.
         max: usize,

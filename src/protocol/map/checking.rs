@@ -73,7 +73,6 @@ impl Refusal {
     /// The cost that its sender is charged for this refusal, as a share of the traffic that may be dropped
     /// ([`THROTTLED_MAX`](crate::protocol::penalties::THROTTLED_MAX)): by the work that it caused, and only
     /// for updates that an honest member does not send, unless its limits or certificate authorities differ.
-    /// where no honest member sends it, but for one whose limits or certificate authorities differ.
     #[must_use]
     pub const fn price(self) -> u32 {
         match self {

@@ -197,7 +197,6 @@ impl Replica {
 
     /// A node whose certificate is revoked ends. If it has a later one by now, only the generation that it
     /// began with the earlier one is over.
-    /// began with the earlier one is over.
     fn look_at_self(&mut self, now: Time, out: &mut Vec<Output>) {
         let Some(cutoff) = self.revoked.union.cutoff(&self.config.node) else { return };
         let Some(authorities) = &self.revoked.authorities else { return };

@@ -12,22 +12,21 @@ use std::{
 use gossipmonger::{
     protocol::{
         claim::Heard,
+        close::Close,
         digest::DigestEntry,
         event::{Event, Problem},
-        exchange::{Ask, Half, Initiator, Reply, Responder, Step, Summary},
-        gossip::Gossip,
-        id::{ClusterId, Datacenter, Generation, Incarnation, NodeId, Version},
-        liveness::{DEFIANCE, Liveness, LivenessConfig},
+        id::{Datacenter, Generation, Incarnation, NodeId, Version},
+        liveness::{DEFIANCE, Liveness, LivenessConfig, TICKS_PER_INTERVAL},
         map::{MapLimits, NodeMap},
-        message::{Call, FRAME_BYTES_MAX, Heartbeat, Hello, LENGTH_BYTES, Message, frame_len},
+        message::{Call, Heartbeat},
+        peering::{Peering, PeeringConfig, PeeringInput},
         record::{NodeRecord, Status},
         replica::{Replica, ReplicaConfig},
         revocation::{Authorities, IssuerId, Revocation, RevocationError},
-        route::{
-            DetectorInput, Output, SchedulerInput, Sign, StorageInput, Target, TransportInput,
-        },
+        route::{DetectorInput, Output, SchedulerInput, StorageInput, Target, TransportInput},
         scheduler::{Scheduler, SchedulerConfig},
         seal::{Seals, Signing},
+        session::Session,
         sketch::SketchKey,
         state::PeerState,
         time::Time,
@@ -39,7 +38,13 @@ use gossipmonger::{
 use imbl::OrdMap;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
+use self::{dials::Dial, exchanges::Exchange, wires::Wire};
 use crate::{attacks::Liar, network::Network, notary::TestNotary, oracle::Oracle};
+
+mod dials;
+mod exchanges;
+mod shell;
+mod wires;
 
 /// What all nodes of a run have in common.
 #[derive(Debug, Clone)]
@@ -56,6 +61,11 @@ pub(crate) struct Settings {
     pub(crate) seeds: Vec<usize>,
     /// All sign what they say of themselves, and take nothing that is not signed.
     pub(crate) signed: bool,
+    /// Bytes of news to one peer, and of all to another datacenter, in a second.
+    pub(crate) push_bytes: usize,
+    pub(crate) wan_bytes: usize,
+    /// How long a disconnected peer is refused.
+    pub(crate) bar: Duration,
 }
 
 impl Settings {
@@ -71,6 +81,9 @@ impl Settings {
             limits: MapLimits { keys: 1_000, bytes: 1 << 20, key_bytes: 64, value_bytes: 64 << 10 },
             seeds: vec![0],
             signed: false,
+            push_bytes: 16 << 20,
+            wan_bytes: 64 << 20,
+            bar: Duration::from_secs(30),
         }
     }
 }
@@ -89,13 +102,9 @@ pub(crate) struct Cluster {
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     exchanges: BTreeMap<u64, Exchange>,
-    links: BTreeMap<u64, Link>,
-    /// Those that an end still has, by that end and the peer.
-    ends: BTreeMap<(usize, NodeId), u64>,
-    /// Before every name.
-    first: NodeId,
-    /// Connections ever made.
-    pub(crate) connected: u64,
+    wires: Wires,
+    /// What became of connections.
+    pub(crate) counts: Counts,
     /// Who was called dead, and which datacenters came and went: when and by whom.
     pub(crate) told: Vec<(Duration, usize, Event)>,
     /// Who was suspected: when, by whom.
@@ -115,6 +124,27 @@ pub(crate) struct Cluster {
     history: Vec<String>,
 }
 
+/// What became of the connections of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    /// Connections ever made.
+    pub(crate) connected: u64,
+    /// Connections that took the place of one with older certificates, at one end.
+    pub(crate) renewed: u64,
+    /// Connections that were refused since there was one, at one end.
+    pub(crate) duplicates: u64,
+    /// Handshakes begun anew and silent connections replaced, since others said that the peer lives.
+    pub(crate) hurried: u64,
+    /// How often storage was told that a connection is congested.
+    pub(crate) congestions: u64,
+    /// How often news waited for its budget.
+    pub(crate) waits: u64,
+    /// How often bulk broke off, at one end.
+    pub(crate) bulk_broken: u64,
+    /// Who was disconnected for misbehaviour: when, by whom.
+    pub(crate) disconnected: Vec<(Duration, usize, NodeId)>,
+}
+
 /// A machine that a node may run on, with its disk.
 pub(crate) struct Slot {
     pub(crate) name: NodeId,
@@ -122,6 +152,8 @@ pub(crate) struct Slot {
     pub(crate) datacenter: Datacenter,
     /// How far its wall clock is ahead of the true one, in milliseconds.
     pub(crate) skew: i64,
+    /// Which certificate its node shows.
+    certificate: u64,
     /// What is on the disk.
     stored: Stored,
     /// Commits not on the disk yet, oldest first.
@@ -149,8 +181,12 @@ pub(crate) struct Node {
     pub(crate) replica: Replica,
     pub(crate) liveness: Liveness,
     pub(crate) scheduler: Scheduler,
+    pub(crate) peering: Peering,
+    session: Session,
+    /// Dials under way.
+    dials: BTreeMap<u64, Dial>,
     booted: u64,
-    wakes: [u64; 3],
+    wakes: [u64; 4],
     generation: Generation,
     /// How far each map reached when readers saw it last.
     seen: BTreeMap<NodeId, (Generation, Version)>,
@@ -160,11 +196,14 @@ pub(crate) struct Node {
 
 type Views = OrdMap<NodeId, Arc<NodeView>>;
 
+type Wires = BTreeMap<u64, Wire>;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Machine {
     Storage,
     Detector,
     Scheduler,
+    Transport,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -183,47 +222,36 @@ struct Scheduled {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum What {
     Wake { slot: usize, epoch: u64, machine: Machine, token: u64 },
-    Frame { exchange: u64, to: Side, bytes: Vec<u8> },
-    TimedOut { exchange: u64 },
-    Unreached { slot: usize, epoch: u64, target: Target, node: Option<NodeId> },
-    Datagram { to: usize, from: NodeId, bytes: Vec<u8> },
-    Dialed { slots: [usize; 2], epochs: [u64; 2] },
+    // Dials and introductions.
+    Knock { slot: usize, epoch: u64, dial: u64, round: u32, number: u32 },
+    Refused { slot: usize, epoch: u64, dial: u64, by: Option<NodeId> },
+    Undone { slot: usize, epoch: u64, dial: u64, round: u32 },
     Undialed { slot: usize, epoch: u64, peer: NodeId },
-    Pump { link: u64, to: usize },
-    Gossip { link: u64, to: usize, bytes: Vec<u8> },
-    Probe { link: u64 },
-    Closed { link: u64 },
+    Unreached { slot: usize, epoch: u64, target: Target, node: Option<NodeId> },
+    Hello { wire: u64, bytes: Vec<u8> },
+    Welcome { wire: u64, bytes: Vec<u8>, later: Option<Vec<u8>> },
+    Adopt { wire: u64 },
+    Renew { wire: u64 },
+    // Connections.
+    Datagram { wire: u64, to: usize, bytes: Vec<u8> },
+    Gossip { wire: u64, to: usize, bytes: Vec<u8> },
+    Acknowledged { wire: u64, to: usize, delivered: u64 },
+    Unacknowledged { wire: u64, end: usize, timer: u64 },
+    Pump { wire: u64, end: usize },
+    Finish { wire: u64, end: usize },
+    Retire { wire: u64, end: usize },
+    Closed { wire: u64, to: usize, code: u8, words: Vec<u8> },
+    Ended { wire: u64, end: usize },
+    Probe { wire: u64 },
+    // Exchanges.
+    Frame { exchange: u64, to: Side, bytes: Vec<u8> },
+    Flush { exchange: u64, side: Side },
+    Fin { exchange: u64, to: Side },
+    Reset { exchange: u64, to: Side },
+    Delivered { exchange: u64 },
+    TimedOut { exchange: u64, side: Side },
+    // The disk.
     Synced { slot: usize, epoch: u64, commit: u64 },
-}
-
-struct Exchange {
-    target: Target,
-    slots: [usize; 2],
-    epochs: [u64; 2],
-    /// Of the peer of each side, from its hello.
-    generations: [Generation; 2],
-    initiator: Initiator,
-    /// What the initiator does once the two have been introduced.
-    opening: Option<Step>,
-    responder: Responder,
-    /// When the last frame to each side arrives: streams keep their order.
-    arrivals: [u64; 2],
-    /// A frame was lost for good, so nothing that is sent later arrives.
-    broken: bool,
-}
-
-/// A connection.
-struct Link {
-    /// Who dialed, and who answered.
-    slots: [usize; 2],
-    epochs: [u64; 2],
-    /// Whether each end still has it.
-    up: [bool; 2],
-    /// What waits to be sent to each end, and when the last of what was sent arrives.
-    queues: [VecDeque<Vec<u8>>; 2],
-    arrivals: [u64; 2],
-    /// When something last got through.
-    alive: u64,
 }
 
 impl Cluster {
@@ -243,10 +271,8 @@ impl Cluster {
             queue: BinaryHeap::new(),
             scheduled: 0,
             exchanges: BTreeMap::new(),
-            links: BTreeMap::new(),
-            ends: BTreeMap::new(),
-            first: NodeId::new("-").expect("a label"),
-            connected: 0,
+            wires: BTreeMap::new(),
+            counts: Counts::default(),
             told: Vec::new(),
             suspected: Vec::new(),
             names: BTreeMap::new(),
@@ -308,13 +334,24 @@ impl Cluster {
             join_grace: Duration::from_secs(10),
             forget_after: self.settings.forget_after,
         };
+        let peering = PeeringConfig {
+            node: at.name.clone(),
+            datacenter: at.datacenter.clone(),
+            gossip_interval: INTERVAL,
+            bar: self.settings.bar,
+            push_bytes_per_second: self.settings.push_bytes,
+            wan_bytes_per_second: self.settings.wan_bytes,
+        };
         let scheduler = Scheduler::new(scheduler, Time::ZERO, self.rng.random());
         let (replica, out) = self.start_storage(slot, Time::ZERO, &OrdMap::new(), false);
         self.slots[slot].node = Some(Node {
             liveness: Liveness::new(liveness),
             scheduler,
             booted: self.now,
-            wakes: [0; 3],
+            peering: Peering::new(peering),
+            session: dials::session(self.slots[slot].name.clone()),
+            dials: BTreeMap::new(),
+            wakes: [0; 4],
             generation: replica.own().generation(),
             seen: BTreeMap::new(),
             views: OrdMap::new(),
@@ -323,6 +360,7 @@ impl Cluster {
         self.deliver(slot, Machine::Storage, out);
         self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Tick));
         self.input(slot, Machine::Detector, Output::Detector(DetectorInput::Tick));
+        self.arm(slot, Machine::Transport, LOOK);
     }
 
     /// The storage actor of a process fails and starts again, on the disk and on what readers saw.
@@ -339,7 +377,7 @@ impl Cluster {
         self.deliver(slot, Machine::Storage, out);
         let interrupted = SchedulerInput::Interrupted;
         self.input(slot, Machine::Scheduler, Output::Scheduler(interrupted));
-        self.tell_links(slot);
+        self.peering(slot, PeeringInput::Transport(TransportInput::TellLinks));
     }
 
     fn start_storage(
@@ -386,6 +424,7 @@ impl Cluster {
     pub(crate) fn crash(&mut self, slot: usize) {
         self.note(format_args!("crash {slot}"));
         self.lose_unsynced(slot);
+        self.vanish(slot);
         self.slots[slot].node = None;
     }
 
@@ -404,10 +443,12 @@ impl Cluster {
         while !self.slots[slot].unsynced.is_empty() {
             self.sync_one(slot);
         }
-        self.slots[slot].node = None;
-        for link in self.links_of(slot) {
-            self.hang_up(link, slot);
+        for wire in self.wires_of(slot) {
+            let end = self.wires[&wire].end(slot);
+            self.close(wire, end, Close::Shutdown.with("the node ends"));
         }
+        self.vanish(slot);
+        self.slots[slot].node = None;
     }
 
     /// Empties the disk. The clock is set so that no generation can come again: who loses both
@@ -480,10 +521,15 @@ impl Cluster {
 
     /// Closes the connections to those whose certificate is revoked, as a transport does.
     fn cut_off_revoked(&mut self, slot: usize) {
-        for id in self.links_of(slot) {
-            let [one, other] = self.links[&id].slots;
+        for wire in self.wires_of(slot) {
+            let [one, other] = self.wires[&wire].slots;
             if self.refuses(one, other) {
-                self.hang_up(id, slot);
+                let (end, peer) =
+                    (self.wires[&wire].end(slot), if one == slot { other } else { one });
+                let revoked = self.node(slot).replica.revocations();
+                let statement = revoked.of(&self.slots[peer].name).max_by_key(|one| one.cutoff);
+                let closing = Close::revoked(statement.map_or(0, |one| one.cutoff), statement);
+                self.close(wire, end, closing);
             }
         }
     }
@@ -592,22 +638,38 @@ impl Cluster {
         if self.frozen.is_empty() {
             return None;
         }
-        let slots = match what {
-            What::Wake { slot, .. }
-            | What::Unreached { slot, .. }
-            | What::Undialed { slot, .. }
-            | What::Datagram { to: slot, .. } => [*slot; 2],
-            What::Dialed { slots, .. } => *slots,
-            What::Frame { exchange, to, .. } => {
-                [self.exchanges.get(exchange)?.slots[usize::from(*to == Side::Responder)]; 2]
-            }
-            What::Gossip { link, to, .. } => [self.links.get(link)?.slots[*to]; 2],
-            What::TimedOut { exchange } => [self.exchanges.get(exchange)?.slots[0]; 2],
-            What::Pump { .. } | What::Probe { .. } | What::Closed { .. } | What::Synced { .. } => {
-                return None;
-            }
+        let end = |wire: &u64, end: usize| self.wires.get(wire).map(|wire| wire.slots[end]);
+        let half = |exchange: &u64, side: Side| {
+            let (wire, place) = self.exchanges.get(exchange)?.place(side);
+            end(&wire, place)
         };
-        let until = slots.iter().filter_map(|slot| self.frozen.get(slot)).max()?;
+        let slot = match what {
+            What::Wake { slot, .. }
+            | What::Knock { slot, .. }
+            | What::Refused { slot, .. }
+            | What::Undone { slot, .. }
+            | What::Undialed { slot, .. }
+            | What::Unreached { slot, .. } => *slot,
+            What::Welcome { wire, .. } | What::Renew { wire } => end(wire, 0)?,
+            What::Hello { wire, .. } | What::Adopt { wire } => end(wire, 1)?,
+            What::Datagram { wire, to, .. }
+            | What::Gossip { wire, to, .. }
+            | What::Acknowledged { wire, to, .. }
+            | What::Closed { wire, to, .. }
+            | What::Unacknowledged { wire, end: to, .. }
+            | What::Pump { wire, end: to }
+            | What::Finish { wire, end: to }
+            | What::Retire { wire, end: to }
+            | What::Ended { wire, end: to } => end(wire, *to)?,
+            What::Frame { exchange, to: side, .. }
+            | What::Flush { exchange, side }
+            | What::Fin { exchange, to: side }
+            | What::Reset { exchange, to: side }
+            | What::TimedOut { exchange, side } => half(exchange, *side)?,
+            What::Delivered { exchange } => half(exchange, Side::Initiator)?,
+            What::Probe { .. } | What::Synced { .. } => return None,
+        };
+        let until = self.frozen.get(&slot)?;
         (*until > self.now).then_some(*until)
     }
 
@@ -619,27 +681,35 @@ impl Cluster {
     fn happen(&mut self, what: What) {
         match what {
             What::Wake { slot, epoch, machine, token } => self.wake(slot, epoch, machine, token),
-            What::Frame { exchange, to, bytes } => self.frame(exchange, to, &bytes),
-            What::TimedOut { exchange } => {
-                if let Some(exchange) = self.exchanges.remove(&exchange) {
-                    self.ended(exchange.slots[0], exchange.epochs[0], exchange.target, None, false);
-                }
+            What::Knock { slot, epoch, dial, round, number } => {
+                self.knock(slot, epoch, dial, round, number);
             }
+            What::Refused { slot, epoch, dial, by } => self.refused(slot, epoch, dial, by),
+            What::Undone { slot, epoch, dial, round } => self.undone(slot, epoch, dial, round),
+            What::Undialed { slot, epoch, peer } => self.undialed(slot, epoch, peer),
             What::Unreached { slot, epoch, target, node } => {
                 self.ended(slot, epoch, target, node, false);
             }
-            What::Datagram { to, from, bytes } => self.datagram(to, from, &bytes),
-            What::Dialed { slots, epochs } => self.dialed(slots, epochs),
-            What::Undialed { slot, epoch, peer } => {
-                if self.slots[slot].epoch == epoch {
-                    let failed = Output::Scheduler(SchedulerInput::DialFailed(peer));
-                    self.input(slot, Machine::Scheduler, failed);
-                }
-            }
-            What::Pump { link, to } => self.pump(link, to),
-            What::Gossip { link, to, bytes } => self.told(link, to, &bytes),
-            What::Probe { link } => self.probe(link),
-            What::Closed { link } => self.break_off(link),
+            What::Hello { wire, bytes } => self.heard_hello(wire, &bytes),
+            What::Welcome { wire, bytes, later } => self.heard_welcome(wire, &bytes, later),
+            What::Adopt { wire } => drop(self.adopt(wire, 1)),
+            What::Renew { wire } => self.renew(wire),
+            What::Datagram { wire, to, bytes } => self.datagram(wire, to, bytes),
+            What::Gossip { wire, to, bytes } => self.gossip(wire, to, bytes),
+            What::Acknowledged { wire, to, delivered } => self.acknowledged(wire, to, delivered),
+            What::Unacknowledged { wire, end, timer } => self.unacknowledged(wire, end, timer),
+            What::Pump { wire, end } => self.pump(wire, end),
+            What::Finish { wire, end } => self.finish_now(wire, end),
+            What::Retire { wire, end } => self.retire(wire, end),
+            What::Closed { wire, to, code, words } => self.closed(wire, to, code, words),
+            What::Ended { wire, end } => self.connection_ended(wire, end),
+            What::Probe { wire } => self.probe(wire),
+            What::Frame { exchange, to, bytes } => self.frame(exchange, to, bytes),
+            What::Flush { exchange, side } => self.flush_again(exchange, side),
+            What::Fin { exchange, to } => self.fin(exchange, to),
+            What::Reset { exchange, to } => self.break_exchange(exchange, to),
+            What::Delivered { exchange } => self.delivered(exchange),
+            What::TimedOut { exchange, side } => self.timed_out(exchange, side),
             What::Synced { slot, epoch, commit } => {
                 while self.slots[slot].epoch == epoch
                     && self.slots[slot].unsynced.front().is_some_and(|next| next.number <= commit)
@@ -660,6 +730,7 @@ impl Cluster {
             Machine::Storage => Output::Storage(StorageInput::Tick),
             Machine::Detector => Output::Detector(DetectorInput::Tick),
             Machine::Scheduler => Output::Scheduler(SchedulerInput::Tick),
+            Machine::Transport => return self.look_at_connections(slot),
         };
         self.input(slot, machine, tick);
     }
@@ -698,7 +769,8 @@ impl Cluster {
                     Machine::Scheduler
                 }
                 Output::Transport(input) => {
-                    self.transport(slot, input);
+                    let out = self.transport(slot, input);
+                    queue.extend(out.into_iter().map(|output| (Machine::Transport, output)));
                     continue;
                 }
                 Output::Counted(..) => continue,
@@ -890,559 +962,49 @@ impl Cluster {
 
     // --- the network
 
-    fn transport(&mut self, slot: usize, input: TransportInput) {
-        match input {
-            TransportInput::Round { targets, summary } => {
-                for target in targets {
-                    // Every other time, as in a cluster that is large enough.
-                    let summary = match self.rng.random::<bool>() {
-                        true => Summary::Sketch(self.node(slot).replica.sketch()),
-                        false => summary.clone(),
-                    };
-                    let (initiator, opening) = summary.open();
-                    self.dial(slot, target, initiator, opening);
-                }
-            }
-            TransportInput::Heartbeat { peers, .. } => {
-                peers.iter().for_each(|peer| self.heartbeat(slot, peer, Call::Beat, 0));
-            }
-            TransportInput::Probe { probes, .. } => {
-                for (peer, number) in probes {
-                    self.heartbeat(slot, &peer, Call::Probe, number);
-                }
-            }
-            TransportInput::Dial(peers) => {
-                peers.into_iter().for_each(|peer| self.dial_peer(slot, peer));
-            }
-            TransportInput::Close(peers) => {
-                peers.iter().for_each(|peer| self.close(slot, peer));
-            }
-            TransportInput::Forget(peer) => self.close(slot, &peer),
-            TransportInput::TellLinks => self.tell_links(slot),
-            // Connections of this network have no timers of their own.
-            TransportInput::Renew(_) => {}
-            // Nobody is cut off here.
-            TransportInput::HoldAgainst { .. } => {}
-            TransportInput::Gossip { to, gossip } => {
-                let bytes = gossip.encode().expect("what nodes say fits a frame");
-                for peer in to {
-                    let bytes = match self.liars.get_mut(&slot) {
-                        None => bytes.clone(),
-                        Some(liar) => {
-                            let mut lie = (*gossip).clone();
-                            let node = self.slots[slot].node.as_ref().expect("it runs");
-                            let own = (&self.slots[slot].name, node.replica.own());
-                            liar.gossip(&mut self.rng, own, &peer, &mut lie);
-                            lie.encode().expect("what liars say fits a frame")
-                        }
-                    };
-                    self.tell(slot, &peer, bytes);
-                }
-            }
+    /// A node gets another certificate: those who have dialed dial again.
+    pub(crate) fn renew_certificate(&mut self, slot: usize) {
+        self.note(format_args!("renew the certificate of {slot}"));
+        self.slots[slot].certificate += 1;
+        for wire in self.wires_of(slot) {
+            let spread = self.rng.random_range(0..RENEWAL_SPREAD);
+            self.at(self.now + spread, What::Renew { wire });
         }
     }
 
-    // --- connections
-
-    /// The connections of a process.
-    fn links_of(&self, slot: usize) -> Vec<u64> {
-        let all = self.ends.range((slot, self.first.clone())..);
-        let own = all.take_while(|((of, _), _)| *of == slot).map(|(_, id)| *id);
-        own.filter(|id| self.is_of(*id, slot)).collect()
-    }
-
-    /// The connection that a process has to a peer.
-    fn link_to(&self, slot: usize, peer: &NodeId) -> Option<u64> {
-        let id = *self.ends.get(&(slot, peer.clone()))?;
-        self.is_of(id, slot).then_some(id)
-    }
-
-    /// Whether a connection is of the process that runs now, and not of one before.
-    fn is_of(&self, id: u64, slot: usize) -> bool {
-        let link = &self.links[&id];
-        link.epochs[link.end(slot)] == self.slots[slot].epoch
-    }
-
-    /// One end has it no longer.
-    fn drop_end(&mut self, id: u64, end: usize) -> bool {
-        let Some(link) = self.links.get_mut(&id) else { return false };
-        if !std::mem::take(&mut link.up[end]) {
-            return false;
-        }
-        let of = (link.slots[end], self.slots[link.slots[1 - end]].name.clone());
-        if self.ends.get(&of) == Some(&id) {
-            self.ends.remove(&of);
-        }
-        true
-    }
-
-    fn close(&mut self, slot: usize, peer: &NodeId) {
-        if let Some(link) = self.link_to(slot, peer) {
-            self.hang_up(link, slot);
+    /// A process sends another one so many heartbeats at once.
+    pub(crate) fn flood(&mut self, slot: usize, peer: usize, heartbeats: u64) {
+        let name = self.slots[peer].name.clone();
+        let Some(wire) = self.connection(slot, &name) else { return };
+        self.note(format_args!("{slot} floods {peer}"));
+        let end = self.wires[&wire].end(slot);
+        let generation = self.node(slot).replica.own().generation();
+        for sequence in 0..heartbeats {
+            let beat = Heartbeat { generation, sequence, call: Call::Beat, health: 0 };
+            self.send_datagram(wire, end, beat.encode());
         }
     }
 
-    fn dial_peer(&mut self, slot: usize, peer: NodeId) {
-        if let Some(id) = self.link_to(slot, &peer) {
-            self.tell_link(id, slot, true);
-            return;
-        }
-        let epoch = self.slots[slot].epoch;
-        let other = self.find(slot, &Target::Peer(peer.clone()));
-        let other = other.filter(|other| self.slots[*other].name == peer);
-        let there = other.and_then(|other| {
-            let forth = self.network.frame(&mut self.rng, slot, other)?;
-            Some((other, forth + self.network.frame(&mut self.rng, other, slot)?))
-        });
-        match there {
-            Some((other, travel)) => {
-                let epochs = [epoch, self.slots[other].epoch];
-                self.at(self.now + travel, What::Dialed { slots: [slot, other], epochs });
-            }
-            None => self.at(self.now + CONNECT_TIMEOUT, What::Undialed { slot, epoch, peer }),
+    /// Breaks the connection between two processes, if there is one.
+    pub(crate) fn break_connection(&mut self, slot: usize, peer: usize) {
+        let name = self.slots[peer].name.clone();
+        if let Some(wire) = self.connection(slot, &name) {
+            self.note(format_args!("break the connection of {slot} and {peer}"));
+            self.break_off(wire);
         }
     }
 
-    fn dialed(&mut self, slots: [usize; 2], epochs: [u64; 2]) {
-        let runs = |n: usize| {
-            let at = &self.slots[slots[n]];
-            at.epoch == epochs[n] && at.node.is_some()
-        };
-        if !runs(0) {
-            return;
-        }
-        if !runs(1) || self.refuses(slots[0], slots[1]) {
-            let peer = self.slots[slots[1]].name.clone();
-            let (slot, epoch) = (slots[0], epochs[0]);
-            self.at(self.now + CONNECT_TIMEOUT, What::Undialed { slot, epoch, peer });
-            return;
-        }
-        for (here, there) in [(slots[0], slots[1]), (slots[1], slots[0])] {
-            let hello = self.hello(there, here);
-            let known = StorageInput::HeardOfSelf(hello.known, Heard::Said(hello.node.clone()));
-            self.input(here, Machine::Storage, Output::Storage(known));
-            if self.slots[here].node.is_none() || self.slots[there].node.is_none() {
-                return;
-            }
-            self.heard(here, hello.node, hello.generation, Sign::Traffic);
-        }
-        self.connect(slots);
+    /// A process dials a peer as if it had no connection to it.
+    pub(crate) fn dial_again(&mut self, slot: usize, peer: usize) {
+        let name = self.slots[peer].name.clone();
+        self.dial_anew(slot, name);
     }
 
-    /// Two that have introduced themselves are connected, unless they are already.
-    fn connect(&mut self, slots: [usize; 2]) {
-        let names = slots.map(|slot| self.slots[slot].name.clone());
-        let epochs = slots.map(|slot| self.slots[slot].epoch);
-        if slots.iter().any(|slot| self.slots[*slot].node.is_none())
-            || self.refuses(slots[0], slots[1])
-        {
-            return;
-        }
-        for (n, &slot) in slots.iter().enumerate() {
-            let Some(id) = self.link_to(slot, &names[1 - n]) else { continue };
-            let link = &self.links[&id];
-            let end = link.end(slot);
-            let same = (link.slots[1 - end], link.epochs[1 - end]) == (slots[1 - n], epochs[1 - n]);
-            if same && link.up == [true; 2] {
-                return;
-            }
-            // It is with an earlier process of that name.
-            self.hang_up(id, slot);
-        }
-        self.scheduled += 1;
-        let id = self.scheduled;
-        let link = Link {
-            slots,
-            epochs,
-            up: [true; 2],
-            queues: Default::default(),
-            arrivals: [0; 2],
-            alive: self.now,
-        };
-        self.links.insert(id, link);
-        self.connected += 1;
-        for (end, name) in names.iter().enumerate() {
-            self.ends.insert((slots[1 - end], name.clone()), id);
-        }
-        self.at(self.now + PROBE, What::Probe { link: id });
-        for slot in slots {
-            self.tell_link(id, slot, true);
-        }
-    }
-
-    /// Tells a process that it has a connection, or has it no longer.
-    fn tell_link(&mut self, id: u64, slot: usize, up: bool) {
-        let Some(link) = self.links.get(&id) else { return };
-        let end = link.end(slot);
-        if self.slots[slot].epoch != link.epochs[end] || self.slots[slot].node.is_none() {
-            return;
-        }
-        let peer = self.slots[link.slots[1 - end]].name.clone();
-        let dialed = end == 0;
-        let stored = StorageInput::Linked(peer.clone(), up);
-        self.input(slot, Machine::Storage, Output::Storage(stored));
-        let heard = DetectorInput::Linked { peer: peer.clone(), up, dialed };
-        self.input(slot, Machine::Detector, Output::Detector(heard));
-        let linked = SchedulerInput::Linked { peer, up, dialed };
-        self.input(slot, Machine::Scheduler, Output::Scheduler(linked));
-    }
-
-    fn tell_links(&mut self, slot: usize) {
-        for id in self.links_of(slot) {
-            let link = &self.links[&id];
-            if link.up[link.end(slot)] {
-                self.tell_link(id, slot, true);
-            }
-        }
-    }
-
-    /// One end closes a connection; the other one hears of it, if anything reaches it.
-    fn hang_up(&mut self, id: u64, slot: usize) {
-        let Some(link) = self.links.get(&id) else { return };
-        let end = link.end(slot);
-        let other = link.slots[1 - end];
-        if !self.drop_end(id, end) {
-            return;
-        }
-        if let Some(travel) = self.network.frame(&mut self.rng, slot, other) {
-            let at = (self.now + travel).max(self.links[&id].arrivals[1 - end] + 1);
-            self.at(at, What::Closed { link: id });
-        }
-        self.tell_link(id, slot, false);
-    }
-
-    /// A connection is gone for whoever still has it.
-    fn break_off(&mut self, id: u64) {
-        let Some(slots) = self.links.get(&id).map(|link| link.slots) else { return };
-        for (end, slot) in slots.into_iter().enumerate() {
-            if self.drop_end(id, end) {
-                self.tell_link(id, slot, false);
-            }
-        }
-        self.links.remove(&id);
-    }
-
-    /// Notices that nothing gets through any more.
-    fn probe(&mut self, id: u64) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let runs = |n: usize| {
-            let at = &self.slots[link.slots[n]];
-            at.epoch == link.epochs[n] && at.node.is_some()
-        };
-        let [one, other] = link.slots;
-        let through = self.network.reaches(one, other)
-            && self.network.reaches(other, one)
-            && ![one, other]
-                .into_iter()
-                .any(|slot| self.frozen.get(&slot).is_some_and(|until| *until > self.now));
-        if through && link.up == [true; 2] && runs(0) && runs(1) {
-            link.alive = self.now;
-        }
-        if self.now - link.alive >= IDLE_TIMEOUT {
-            self.break_off(id);
-        } else {
-            self.at(self.now + PROBE, What::Probe { link: id });
-        }
-    }
-
-    fn tell(&mut self, slot: usize, peer: &NodeId, bytes: Vec<u8>) {
-        let Some(id) = self.link_to(slot, peer) else { return };
-        let link = self.links.get_mut(&id).expect("just found");
-        let to = 1 - link.end(slot);
-        link.queues[to].push_back(bytes);
-        if link.queues[to].len() == 1 {
-            self.pump(id, to);
-        }
-    }
-
-    /// Sends what waits: a stream keeps its order, and repeats what is lost.
-    fn pump(&mut self, id: u64, to: usize) {
-        while let Some(link) = self.links.get_mut(&id) {
-            let (from, towards) = (link.slots[1 - to], link.slots[to]);
-            if !self.network.reaches(from, towards) || !self.network.reaches(towards, from) {
-                if !link.queues[to].is_empty() {
-                    self.at(self.now + RESEND, What::Pump { link: id, to });
-                }
-                return;
-            }
-            let Some(bytes) = link.queues[to].pop_front() else { return };
-            let Some(travel) = self.network.frame(&mut self.rng, from, towards) else {
-                self.break_off(id);
-                return;
-            };
-            let at = (self.now + travel).max(link.arrivals[to] + 1);
-            link.arrivals[to] = at;
-            self.at(at, What::Gossip { link: id, to, bytes });
-        }
-    }
-
-    fn told(&mut self, id: u64, to: usize, bytes: &[u8]) {
-        let Some(link) = self.links.get(&id) else { return };
-        let (slot, epoch, peer) = (link.slots[to], link.epochs[to], link.slots[1 - to]);
-        if !link.up[to] || self.slots[slot].epoch != epoch || self.slots[slot].node.is_none() {
-            return;
-        }
-        let from = self.slots[peer].name.clone();
-        let Ok(Message::Gossip(gossip)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
-            self.fail("what nodes say can be decoded")
-        };
-        let revokes = matches!(gossip, Gossip::Revocations(_) | Gossip::RevocationSum(_));
-        if revokes && self.deaf.contains(&slot) {
-            return;
-        }
-        let told = StorageInput::Gossip(from, Box::new(gossip));
-        self.input(slot, Machine::Storage, Output::Storage(told));
-    }
-
-    /// Who would answer: the machine at the address, whoever runs there.
-    fn find(&self, slot: usize, target: &Target) -> Option<usize> {
-        let address = match target {
-            Target::Address(address) => address.clone(),
-            Target::Peer(peer) => {
-                let copy = self.node(slot).replica.copy(peer)?;
-                copy.record()?.addresses.first()?.clone()
-            }
-        };
-        let runs = |n: &usize| self.slots[*n].node.is_some() && !self.refuses(slot, *n);
-        if let Some(named) = self.names.get(&address) {
-            return Some(*named).filter(runs);
-        }
-        let at = |n: &usize| self.slots[*n].address == address && runs(n);
-        (0..self.slots.len()).find(at)
-    }
-
-    fn dial(&mut self, slot: usize, target: Target, initiator: Initiator, opening: Step) {
-        let epoch = self.slots[slot].epoch;
-        let other = self.find(slot, &target);
-        let name = other.map(|other| self.slots[other].name.clone());
-        let right = match (&target, &name) {
-            (_, None) => false,
-            (Target::Peer(peer), Some(name)) => peer == name,
-            (Target::Address(_), Some(name)) => *name != self.slots[slot].name,
-        };
-        let Some(other) = other.filter(|_| right) else {
-            let node = name.filter(|_| matches!(target, Target::Address(_)));
-            let at = self.now + CONNECT_TIMEOUT;
-            self.at(at, What::Unreached { slot, epoch, target, node });
-            return;
-        };
-        self.scheduled += 1;
-        let id = self.scheduled;
-        let exchange = Exchange {
-            target,
-            slots: [slot, other],
-            epochs: [epoch, self.slots[other].epoch],
-            generations: [Generation::ZERO; 2],
-            initiator,
-            opening: Some(opening),
-            responder: Responder::new(),
-            arrivals: [0; 2],
-            broken: false,
-        };
-        self.exchanges.insert(id, exchange);
-        let hello = Message::Hello(self.hello(slot, other));
-        self.send(id, Side::Responder, &hello);
-        let at = self.now + EXCHANGE_TIMEOUT;
-        self.at(at, What::TimedOut { exchange: id });
-    }
-
-    fn hello(&self, slot: usize, to: usize) -> Hello {
-        let replica = &self.node(slot).replica;
-        let known = replica.copy(&self.slots[to].name);
-        Hello {
-            cluster: ClusterId::new("sim").expect("a label"),
-            node: self.slots[slot].name.clone(),
-            generation: replica.own().generation(),
-            known: known.map_or(Generation::ZERO, |copy| copy.generation()),
-            features: 0,
-        }
-    }
-
-    fn send(&mut self, id: u64, to: Side, message: &Message) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        let (from, towards) = match to {
-            Side::Responder => (exchange.slots[0], exchange.slots[1]),
-            Side::Initiator => (exchange.slots[1], exchange.slots[0]),
-        };
-        let mut message = message.clone();
-        if let Some(liar) = self.liars.get_mut(&from)
-            && let Some(node) = &self.slots[from].node
-        {
-            let own = (&self.slots[from].name, node.replica.own());
-            liar.message(&mut self.rng, own, &self.slots[towards].name, &mut message);
-        }
-        let bytes = message.encode().expect("what nodes say fits a frame");
-        // A broken stream is noticed when the exchange times out.
-        let travel = self.network.frame(&mut self.rng, from, towards).filter(|_| !exchange.broken);
-        let Some(travel) = travel else {
-            exchange.broken = true;
-            return;
-        };
-        let at = (self.now + travel).max(exchange.arrivals[to as usize] + 1);
-        exchange.arrivals[to as usize] = at;
-        self.at(at, What::Frame { exchange: id, to, bytes });
-    }
-
-    fn frame(&mut self, id: u64, to: Side, bytes: &[u8]) {
-        let Some(exchange) = self.exchanges.get(&id) else { return };
-        let slots = exchange.slots;
-        let (at, other) = if to == Side::Initiator { (0, 1) } else { (1, 0) };
-        let (slot, peer) = (slots[at], slots[other]);
-        if self.slots[slot].epoch != exchange.epochs[at] || self.slots[slot].node.is_none() {
-            return;
-        }
-        let (length, frame) = bytes.split_at(LENGTH_BYTES);
-        let len = frame_len(length.try_into().expect("four bytes"), FRAME_BYTES_MAX);
-        assert_eq!(len, Ok(frame.len()));
-        let message = Message::decode(frame).expect("what nodes say can be decoded");
-        let peer = self.slots[peer].name.clone();
-        match message {
-            Message::Hello(hello) | Message::Welcome(hello) => {
-                self.introduced(id, to, &peer, &hello);
-            }
-            message => {
-                let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-                let generation = exchange.generations[to as usize];
-                let step = match to {
-                    Side::Initiator => exchange.initiator.frame(message),
-                    Side::Responder => exchange.responder.frame(message),
-                };
-                self.heard(slot, peer, generation, Sign::Traffic);
-                self.drive(id, to, step);
-            }
-        }
-    }
-
-    fn introduced(&mut self, id: u64, side: Side, peer: &NodeId, hello: &Hello) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        assert_eq!(*peer, hello.node);
-        exchange.generations[side as usize] = hello.generation;
-        let opening = exchange.opening.take_if(|_| side == Side::Initiator);
-        let [initiator, responder] = exchange.slots;
-        let slot = if side == Side::Initiator { initiator } else { responder };
-        let known = StorageInput::HeardOfSelf(hello.known, Heard::Said(hello.node.clone()));
-        self.input(slot, Machine::Storage, Output::Storage(known));
-        if self.slots[slot].node.is_none() {
-            return;
-        }
-        self.heard(slot, peer.clone(), hello.generation, Sign::Traffic);
-        if side == Side::Initiator {
-            self.connect([initiator, responder]);
-        }
-        match opening {
-            Some(step) => self.drive(id, side, step),
-            None => {
-                let welcome = Message::Welcome(self.hello(responder, initiator));
-                self.send(id, Side::Initiator, &welcome);
-            }
-        }
-    }
-
-    /// Does what one half of an exchange says, until it waits for the network.
-    fn drive(&mut self, id: u64, side: Side, mut step: Step) {
-        loop {
-            let Some(exchange) = self.exchanges.get(&id) else { return };
-            let slot = exchange.slots[usize::from(side == Side::Responder)];
-            let peer = exchange.slots[usize::from(side == Side::Initiator)];
-            let peer = self.slots[peer].name.clone();
-            step = match step {
-                Step::Ask(ask) => {
-                    let Some(reply) = self.ask(slot, &peer, ask) else { return };
-                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-                    exchange.half(side).reply(reply)
-                }
-                Step::Send(message) => {
-                    let to =
-                        if side == Side::Initiator { Side::Responder } else { Side::Initiator };
-                    self.send(id, to, &message);
-                    let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-                    exchange.half(side).sent()
-                }
-                Step::Read => return,
-                Step::Done if side == Side::Responder => {
-                    // It ends the stream, under what the other one may still send.
-                    if let Some(exchange) = self.exchanges.get_mut(&id) {
-                        exchange.epochs[1] = 0;
-                    }
-                    return;
-                }
-                Step::Done => {
-                    self.done(id, peer);
-                    return;
-                }
-                Step::Broken(breach) => self.fail(format!("an honest peer is blamed: {breach}")),
-            };
-        }
-    }
-
-    /// The initiator is through; its last frame may still be on the way.
-    fn done(&mut self, id: u64, peer: NodeId) {
-        let Some(exchange) = self.exchanges.get_mut(&id) else { return };
-        let (slot, epoch) = (exchange.slots[0], exchange.epochs[0]);
-        let target = exchange.target.clone();
-        // What times out later is nobody's any more.
-        exchange.epochs[0] = 0;
-        self.ended(slot, epoch, target, Some(peer), true);
-    }
-
-    fn ask(&mut self, slot: usize, peer: &NodeId, ask: Ask) -> Option<Reply> {
-        let now = self.local(slot);
-        let replica = &mut self.slots[slot].node.as_mut()?.replica;
-        let mut out = Vec::new();
-        let reply = replica.serve(now, peer, ask, &mut out);
-        self.deliver(slot, Machine::Storage, out);
-        self.slots[slot].node.is_some().then_some(reply)
-    }
-
-    fn ended(&mut self, slot: usize, epoch: u64, target: Target, node: Option<NodeId>, ok: bool) {
-        if self.slots[slot].epoch == epoch {
-            let ended = SchedulerInput::Ended { target, node, ok };
-            self.input(slot, Machine::Scheduler, Output::Scheduler(ended));
-        }
-    }
-
-    fn heartbeat(&mut self, slot: usize, peer: &NodeId, call: Call, sequence: u64) {
-        let Some(id) = self.link_to(slot, peer) else { return };
-        let link = &self.links[&id];
-        let to = link.slots[1 - link.end(slot)];
-        let Some(node) = self.slots[slot].node.as_ref() else { return };
-        let generation = node.replica.own().generation();
-        let bytes = Heartbeat { generation, sequence, call, health: 0 }.encode();
-        // What QUIC is not told the arrival of it asks for again; of echoes it does not know.
-        let tries: &[u64] = if call == Call::Beat { &[0, 27_000, 81_000] } else { &[0] };
-        for late in tries {
-            let travels: Vec<_> =
-                self.network.datagram(&mut self.rng, slot, to).into_iter().collect();
-            for travel in &travels {
-                let from = self.slots[slot].name.clone();
-                self.at(
-                    self.now + late + *travel,
-                    What::Datagram { to, from, bytes: bytes.clone() },
-                );
-            }
-            if !travels.is_empty() {
-                break;
-            }
-        }
-    }
-
-    /// A heartbeat is acknowledged, a probe echoed.
-    fn datagram(&mut self, to: usize, from: NodeId, bytes: &[u8]) {
-        let heartbeat = Heartbeat::decode(bytes).expect("what nodes say can be decoded");
-        let sign = match (heartbeat.call, heartbeat.sequence) {
-            (Call::Echo, 0) => Sign::Traffic,
-            (Call::Echo, number) => Sign::Echo(number),
-            (Call::Beat | Call::Probe, _) => {
-                self.heartbeat(to, &from, Call::Echo, heartbeat.sequence);
-                Sign::Heartbeat
-            }
-        };
-        self.heard(to, from, heartbeat.generation, sign);
-    }
-
-    fn heard(&mut self, slot: usize, peer: NodeId, generation: Generation, sign: Sign) {
-        let heard = DetectorInput::Heard { peer, generation, sign, at: self.local(slot) };
-        self.input(slot, Machine::Detector, Output::Detector(heard));
+    /// Whether two are connected, and by one and the same connection.
+    pub(crate) fn share_a_connection(&self, one: usize, other: usize) -> bool {
+        let [there, back] = [(one, other), (other, one)]
+            .map(|(slot, peer)| self.connection(slot, &self.slots[peer].name));
+        there.is_some() && there == back
     }
 
     // --- what must hold in the end
@@ -1618,6 +1180,7 @@ impl Slot {
             address,
             datacenter: Datacenter::new("dc1").expect("a label"),
             skew: 0,
+            certificate: 0,
             stored: Stored::default(),
             unsynced: VecDeque::new(),
             commits: 0,
@@ -1625,21 +1188,6 @@ impl Slot {
             epoch: 0,
             node: None,
             displaced: false,
-        }
-    }
-}
-
-impl Link {
-    fn end(&self, slot: usize) -> usize {
-        usize::from(self.slots[0] != slot)
-    }
-}
-
-impl Exchange {
-    fn half(&mut self, side: Side) -> &mut dyn Half {
-        match side {
-            Side::Initiator => &mut self.initiator,
-            Side::Responder => &mut self.responder,
         }
     }
 }
@@ -1745,16 +1293,12 @@ fn wall(now: u64, skew: i64) -> SystemTime {
 
 /// Between two rounds, and between two heartbeats.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks at all connections.
+const LOOK: Duration = Duration::from_millis(1_000 / TICKS_PER_INTERVAL as u64);
+/// After a new certificate connections are renewed within so long, in microseconds.
+const RENEWAL_SPREAD: u64 = 1_000_000;
 /// How long a suspect has to refute that.
 const SUSPICION: Duration = Duration::from_secs(2);
-/// After so long nobody answers at an address, in microseconds.
-const CONNECT_TIMEOUT: u64 = 1_000_000;
-/// How often a connection is looked at whether anything gets through, in microseconds.
-const PROBE: u64 = 1_000_000;
-/// After so long without anything a connection is gone, in microseconds.
-const IDLE_TIMEOUT: u64 = 30_000_000;
-/// After so long a stream tries again what does not get through, in microseconds.
-const RESEND: u64 = 300_000;
 /// After so long an exchange is given up, in microseconds.
 const EXCHANGE_TIMEOUT: u64 = 10_000_000;
 /// The wall clock when a run begins.

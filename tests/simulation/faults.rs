@@ -53,6 +53,7 @@ fn random_settings(rng: &mut SmallRng) -> Settings {
         limits: MapLimits { keys: 100, bytes: 64 << 10, key_bytes: 64, value_bytes: 16 << 10 },
         seeds: vec![0, 1],
         signed: false,
+        ..Settings::roomy()
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod attacks;
 mod cluster;
+mod connections;
 mod datacenters;
 mod failures;
 mod faults;

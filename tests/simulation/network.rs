@@ -19,6 +19,8 @@ pub(crate) struct Network {
     pub(crate) jitter: u64,
     /// Nodes that lose more of what is sent to them.
     pub(crate) ingress: BTreeMap<usize, f64>,
+    /// Bytes a second from one node to another, where that is little.
+    pub(crate) rates: BTreeMap<(usize, usize), u64>,
     cut: BTreeSet<(usize, usize)>,
 }
 
@@ -32,6 +34,7 @@ impl Network {
             delay: 500,
             jitter: 200,
             ingress: BTreeMap::new(),
+            rates: BTreeMap::new(),
             cut: BTreeSet::new(),
         }
     }
@@ -51,6 +54,7 @@ impl Network {
             delay: rng.random_range(200..40_000),
             jitter: rng.random_range(0..30_000),
             ingress: BTreeMap::new(),
+            rates: BTreeMap::new(),
             cut: BTreeSet::new(),
         }
     }

@@ -179,8 +179,16 @@ fn a_crowd_that_starts_at_once_dials_its_neighbours_and_hardly_anybody_else() {
     let links: Vec<_> =
         cluster.running().iter().map(|n| cluster.node(*n).scheduler.links().len()).collect();
     let most = *links.iter().max().unwrap();
-    println!("{} connections made, {} stay", cluster.connected, links.iter().sum::<usize>() / 2);
-    assert!(cluster.connected <= 7 * count as u64, "{} connections", cluster.connected);
+    println!(
+        "{} connections made, {} stay",
+        cluster.counts.connected,
+        links.iter().sum::<usize>() / 2
+    );
+    assert!(
+        cluster.counts.connected <= 7 * count as u64,
+        "{} connections",
+        cluster.counts.connected
+    );
     assert!(most <= 30, "a node keeps {most}");
     assert_eq!(cluster.converged(), Ok(()));
 }

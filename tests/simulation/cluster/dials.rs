@@ -1,0 +1,444 @@
+//! How a process comes by a connection: dials, introductions both ways, and who waits for them.
+
+use gossipmonger::protocol::{
+    close::Close,
+    delta::Delta,
+    exchange::Summary,
+    gossip::Gossip,
+    id::{ClusterId, Generation, NodeId},
+    message::{Hello, LENGTH_BYTES, Message},
+    peering::{ConnectionId, Introduced, PeeringInput, Settled},
+    route::{Output, SchedulerInput, StorageInput, Target},
+    session::{Met, Session, Unwelcome},
+};
+
+use super::{
+    Cluster, Machine, Node, What, wall,
+    wires::{PROBE, UNREAD, View, Wire},
+};
+
+/// A dial under way in a process.
+pub(super) struct Dial {
+    target: Target,
+    address: Option<String>,
+    /// The generation of the node when it began.
+    own: Generation,
+    /// When its handshake was begun, and which one that is.
+    begun: u64,
+    round: u32,
+    wire: Option<u64>,
+    /// What a connection is wanted for.
+    purposes: Vec<Purpose>,
+}
+
+/// What a connection is wanted for.
+pub(super) enum Purpose {
+    Exchange(Target, Summary),
+    Dial(NodeId),
+    /// A silent connection, or one with an old certificate, is to be replaced.
+    Replace,
+}
+
+impl Dial {
+    fn wanted(&self) -> Option<&NodeId> {
+        match &self.target {
+            Target::Peer(peer) => Some(peer),
+            Target::Address(_) => None,
+        }
+    }
+}
+
+impl Cluster {
+    fn view<'a>(&'a self, slot: usize, node: &Node) -> View<'a> {
+        let own = node.replica.own().generation();
+        View { wires: &self.wires, slot, own, wall: wall(self.now, self.slots[slot].skew) }
+    }
+
+    /// The open connection to a peer.
+    pub(super) fn connection(&self, slot: usize, peer: &NodeId) -> Option<u64> {
+        let node = self.slots[slot].node.as_ref()?;
+        node.peering.connection(&self.view(slot, node), peer).map(|connection| connection.0)
+    }
+
+    fn barred(&self, slot: usize, peer: &NodeId) -> Option<String> {
+        let node = self.slots[slot].node.as_ref()?;
+        node.peering.barred(peer, self.local(slot)).map(|(_, why)| why)
+    }
+
+    /// A connection that this process dialed to an address, unless it has been silent for too long.
+    fn dialed_at(&self, slot: usize, address: &str) -> Option<u64> {
+        let node = self.slots[slot].node.as_ref()?;
+        let (view, now) = (self.view(slot, node), self.local(slot));
+        let mut all = node.peering.connections().map(|(_, connection)| connection);
+        let there = all.find(|connection| {
+            let wire = &self.wires[&connection.0];
+            let dialed = node.peering.is_dialed(*connection) && wire.ends[0].open;
+            dialed && wire.address == address && !node.peering.is_stale(now, &view, *connection)
+        });
+        there.map(|connection| connection.0)
+    }
+
+    /// Comes by a connection: the one there is, or a new one.
+    pub(super) fn reach(&mut self, slot: usize, target: &Target, purpose: Purpose) {
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        match target {
+            Target::Peer(peer) => {
+                let fresh = node.peering.fresh(self.local(slot), &self.view(slot, node), peer);
+                if fresh.is_some() || self.barred(slot, peer).is_some() {
+                    let node = fresh.map(|_| peer.clone());
+                    return self.reached(slot, fresh.map(|it| it.0), node, purpose);
+                }
+                let Some(node) = self.slots[slot].node.as_mut() else { return };
+                let same = |dial: &&mut Dial| dial.wanted() == Some(peer);
+                if let Some(dial) = node.dials.values_mut().find(same) {
+                    return dial.purposes.push(purpose);
+                }
+            }
+            Target::Address(address) => {
+                if let Some(wire) = self.dialed_at(slot, address) {
+                    let peer = self.slots[self.wires[&wire].slots[1]].name.clone();
+                    return self.reached(slot, Some(wire), Some(peer), purpose);
+                }
+            }
+        }
+        self.begin_dial(slot, target, purpose);
+    }
+
+    /// Dials once more the other end of a connection: an end has another certificate.
+    pub(super) fn renew(&mut self, id: u64) {
+        let Some(wire) = self.open_wire(id, 0) else { return };
+        let (slot, other) = (wire.slots[0], wire.slots[1]);
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        let peer = self.slots[other].name.clone();
+        let claimed = node.dials.values().any(|dial| dial.wanted() == Some(&peer));
+        if node.peering.is_current(ConnectionId(id)) && !claimed {
+            self.begin_dial(slot, &Target::Peer(peer), Purpose::Replace);
+        }
+    }
+
+    /// Dials a peer, whatever connection there is, unless it is being dialed.
+    pub(super) fn dial_anew(&mut self, slot: usize, peer: NodeId) {
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        if node.dials.values().any(|dial| dial.wanted() == Some(&peer)) {
+            return;
+        }
+        self.begin_dial(slot, &Target::Peer(peer), Purpose::Replace);
+    }
+
+    fn begin_dial(&mut self, slot: usize, target: &Target, purpose: Purpose) {
+        self.scheduled += 1;
+        let (id, begun, epoch) = (self.scheduled, self.now, self.slots[slot].epoch);
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        let address = match target {
+            Target::Address(address) => Some(address.clone()),
+            Target::Peer(peer) => {
+                let record = node.replica.copy(peer).and_then(|copy| copy.record());
+                record.and_then(|record| record.addresses.first().cloned())
+            }
+        };
+        let patience = if address.is_some() { HANDSHAKE_TIMEOUT } else { NOWHERE };
+        let (own, target) = (node.replica.own().generation(), target.clone());
+        let dial =
+            Dial { target, address, own, begun, round: 0, wire: None, purposes: vec![purpose] };
+        node.dials.insert(id, dial);
+        self.at(self.now + patience, What::Undone { slot, epoch, dial: id, round: 0 });
+        self.knock(slot, epoch, id, 0, 0);
+    }
+
+    /// Others say that a peer lives: a handshake with it that has waited for an answer begins anew, and a silent
+    /// connection is replaced.
+    pub(super) fn hurry(&mut self, slot: usize, peer: &NodeId, stale: bool) {
+        let (now, epoch) = (self.now, self.slots[slot].epoch);
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        let of_it = |(_, dial): &(&u64, &mut Dial)| dial.wanted() == Some(peer);
+        let Some((id, dial)) = node.dials.iter_mut().find(of_it) else {
+            if stale {
+                self.counts.hurried += 1;
+                self.reach(slot, &Target::Peer(peer.clone()), Purpose::Replace);
+            }
+            return;
+        };
+        if dial.round > 0 || now - dial.begun < HURRY_AFTER {
+            return;
+        }
+        (dial.round, dial.begun) = (1, now);
+        self.counts.hurried += 1;
+        let (id, before) = (*id, dial.wire.take());
+        if let Some(before) = before {
+            self.close(before, 0, Close::Unneeded.with("begun anew"));
+        }
+        self.at(now + HANDSHAKE_TIMEOUT, What::Undone { slot, epoch, dial: id, round: 1 });
+        self.knock(slot, epoch, id, 1, 0);
+    }
+
+    /// Sends the first packet of a handshake, for the first time or again.
+    pub(super) fn knock(&mut self, slot: usize, epoch: u64, id: u64, round: u32, number: u32) {
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        let Some(dial) = node.dials.get(&id) else { return };
+        if self.slots[slot].epoch != epoch || dial.wire.is_some() || dial.round != round {
+            return;
+        }
+        let Some(address) = dial.address.clone() else { return };
+        let wanted = dial.wanted().cloned();
+        let again = What::Knock { slot, epoch, dial: id, round, number: number + 1 };
+        self.at(self.now + (AGAIN << number), again);
+        let Some(other) = self.find(&address) else { return };
+        let mut travel = || self.network.frame(&mut self.rng, slot, other);
+        let (Some(there), Some(back), Some(hello)) = (travel(), travel(), travel()) else { return };
+        let (there, name) = (there + back, self.slots[other].name.clone());
+        if other == slot {
+            // The node has dialed itself.
+            return self
+                .at(self.now + there, What::Refused { slot, epoch, dial: id, by: Some(name) });
+        }
+        if wanted.is_some_and(|wanted| wanted != name) || self.refuses(slot, other) {
+            return self.at(self.now + there, What::Refused { slot, epoch, dial: id, by: None });
+        }
+        self.scheduled += 1;
+        let wire = self.scheduled;
+        let of = |slot: usize| (self.slots[slot].epoch, self.slots[slot].certificate);
+        let ((one, ours), (two, theirs)) = (of(slot), of(other));
+        let new = Wire::new([slot, other], [one, two], [ours, theirs], address, self.now);
+        self.wires.insert(wire, new);
+        if let Some(dial) = self.slots[slot].node.as_mut().and_then(|node| node.dials.get_mut(&id))
+        {
+            dial.wire = Some(wire);
+        }
+        self.at(self.now + PROBE, What::Probe { wire });
+        let bytes = Message::Hello(self.hello(slot, &name)).encode().expect("it fits a frame");
+        self.at(self.now + there + hello, What::Hello { wire, bytes });
+    }
+
+    /// The machine at an address, whoever runs there.
+    fn find(&self, address: &str) -> Option<usize> {
+        let runs = |n: &usize| self.slots[*n].node.is_some();
+        if let Some(named) = self.names.get(address) {
+            return Some(*named).filter(runs);
+        }
+        let at = |n: &usize| self.slots[*n].address == address && runs(n);
+        (0..self.slots.len()).find(at)
+    }
+
+    // --- introductions
+
+    fn hello(&self, slot: usize, to: &NodeId) -> Hello {
+        let node = self.node(slot);
+        node.session.hello(node.replica.own().generation(), self.known(slot, to))
+    }
+
+    fn known(&self, slot: usize, peer: &NodeId) -> Generation {
+        let copy = self.slots[slot].node.as_ref().and_then(|node| node.replica.copy(peer));
+        copy.map_or(Generation::ZERO, |copy| copy.generation())
+    }
+
+    /// The answering end hears the one that has dialed, and introduces itself.
+    pub(super) fn heard_hello(&mut self, id: u64, bytes: &[u8]) {
+        let Some(wire) = self.open_wire(id, 1) else { return };
+        let [dialer, slot] = wire.slots;
+        let own = self.node(slot).replica.own().generation();
+        let Ok(Message::Hello(hello)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
+            self.fail("what nodes say can be decoded")
+        };
+        let Some(met) = self.judge(id, 1, &hello, None) else { return };
+        let welcome = Message::Welcome(self.hello(slot, &met.node));
+        let welcome = welcome.encode().expect("it fits a frame");
+        let view = self.node(slot).views.get(&met.node);
+        let later = view.filter(|view| view.generation > met.generation);
+        let later = later.and_then(|view| view.signed_head(&met.node)).map(|head| {
+            let news = Gossip::Push(Delta { nodes: vec![head], more: false });
+            news.encode().expect("it fits a frame")
+        });
+        let Some(travel) = self.network.frame(&mut self.rng, slot, dialer) else {
+            return self.break_off(id);
+        };
+        self.at(self.now + travel, What::Welcome { wire: id, bytes: welcome, later });
+        let early = met.generation < self.known(slot, &met.node);
+        if let Some(wire) = self.wires.get_mut(&id) {
+            wire.ends[1].own = own;
+            wire.ends[1].met = Some(met);
+        }
+        if early {
+            // The connection is about to be closed, and what tells the peer of its later life is to arrive first.
+            let back = self.network.frame(&mut self.rng, dialer, slot).unwrap_or(HANDSHAKE_TIMEOUT);
+            self.at(self.now + travel + back, What::Adopt { wire: id });
+        } else {
+            self.adopt(id, 1);
+        }
+    }
+
+    /// The end that has dialed hears the one that answers.
+    pub(super) fn heard_welcome(&mut self, id: u64, bytes: &[u8], later: Option<Vec<u8>>) {
+        let Some(wire) = self.open_wire(id, 0) else { return };
+        let [slot, other] = wire.slots;
+        let Some((dial, wanted, own)) = self.dial_of(slot, id) else { return };
+        let Ok(Message::Welcome(hello)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
+            self.fail("what nodes say can be decoded")
+        };
+        let Some(met) = self.judge(id, 0, &hello, wanted.as_ref()) else {
+            return self.dialed(slot, dial, None, None);
+        };
+        let from = self.slots[other].name.clone();
+        if hello.known > own
+            && let Some(later) = later
+            && let Ok(Message::Gossip(news)) = Message::decode(&later[LENGTH_BYTES..])
+        {
+            let shown = StorageInput::Gossip(from.clone(), Box::new(news));
+            self.input(slot, Machine::Storage, Output::Storage(shown));
+        }
+        if let Some(wire) = self.wires.get_mut(&id) {
+            wire.ends[0].own = own;
+            wire.ends[0].met = Some(met);
+        }
+        let link = self.adopt(id, 0);
+        self.dialed(slot, dial, link, Some(from));
+    }
+
+    /// Judges how the other end introduces itself, and closes the connection if it is not admitted.
+    fn judge(
+        &mut self,
+        id: u64,
+        end: usize,
+        hello: &Hello,
+        wanted: Option<&NodeId>,
+    ) -> Option<Met> {
+        let wire = &self.wires[&id];
+        let (slot, other) = (wire.slots[end], wire.slots[1 - end]);
+        let proved = self.slots[other].name.clone();
+        if let Some(why) = self.barred(slot, &proved) {
+            self.close(id, end, Close::Misbehaviour.with(why));
+            return None;
+        }
+        if self.refuses(slot, other) {
+            self.close(id, end, Close::Unwelcome.with("revoked"));
+            return None;
+        }
+        let (node, mut out) = (self.node(slot), Vec::new());
+        let here = (node.replica.own().generation(), wall(self.now, self.slots[slot].skew));
+        let met = node.session.judge(hello, &proved, wanted, here, &mut out);
+        self.deliver(slot, Machine::Transport, out);
+        self.slots[slot].node.as_ref()?;
+        match met {
+            Ok(met) => Some(met),
+            Err(unwelcome) => {
+                if !matches!(unwelcome, Unwelcome::Twin | Unwelcome::Unexpected { .. }) {
+                    self.fail(format!("n{slot} rejects {proved}: {unwelcome}"));
+                }
+                let closing = Close::from(&unwelcome).with(unwelcome.to_string());
+                self.close(id, end, closing);
+                None
+            }
+        }
+    }
+
+    /// Takes a connection whose peer was admitted; returns the one to be used for its peer.
+    pub(super) fn adopt(&mut self, id: u64, end: usize) -> Option<u64> {
+        let wire = self.open_wire(id, end)?;
+        let (slot, other, own) = (wire.slots[end], wire.slots[1 - end], wire.ends[end].own);
+        let (proof, met) = (format!("{:?}", wire.certificates).into(), wire.ends[end].met.clone()?);
+        let datacenter = self.slots[other].datacenter.clone();
+        let connection = ConnectionId(id);
+        let new = Introduced { connection, met, own, dialed: end == 0, proof, datacenter };
+        match self.peering(slot, PeeringInput::Introduced(new)).settled {
+            Some(Settled::Kept) => self.counts.connected += u64::from(end == 1),
+            Some(Settled::Renews(old)) => {
+                self.counts.renewed += 1;
+                let (wire, end) = (old.0, self.wires[&old.0].end(slot));
+                self.at(self.now + REPLACED_GRACE, What::Retire { wire, end });
+            }
+            Some(Settled::Duplicate(stays)) => {
+                self.counts.duplicates += 1;
+                return Some(stays.0);
+            }
+            Some(Settled::Outlived | Settled::Ended) | None => return None,
+        }
+        self.wires.get_mut(&id)?.ends[end].introduced = true;
+        self.peering(slot, PeeringInput::Frame(connection));
+        Some(id)
+    }
+
+    // --- what comes of a dial
+
+    /// The dial that a connection comes from, whom it wants, and the generation with which it began.
+    fn dial_of(&self, slot: usize, wire: u64) -> Option<(u64, Option<NodeId>, Generation)> {
+        let node = self.slots[slot].node.as_ref()?;
+        let (id, dial) = node.dials.iter().find(|(_, dial)| dial.wire == Some(wire))?;
+        Some((*id, dial.wanted().cloned(), dial.own))
+    }
+
+    /// The handshake was refused, or the node has dialed itself.
+    pub(super) fn refused(&mut self, slot: usize, epoch: u64, dial: u64, by: Option<NodeId>) {
+        if self.slots[slot].epoch == epoch {
+            self.dialed(slot, dial, None, by);
+        }
+    }
+
+    /// Nobody has answered in time.
+    pub(super) fn undone(&mut self, slot: usize, epoch: u64, id: u64, round: u32) {
+        let Some(node) = self.slots[slot].node.as_ref() else { return };
+        let Some(dial) = node.dials.get(&id) else { return };
+        if self.slots[slot].epoch != epoch || dial.round != round {
+            return;
+        }
+        if let Some(wire) = dial.wire {
+            self.close(wire, 0, Close::Timeout.with("no introduction in time"));
+        }
+        self.dialed(slot, id, None, None);
+    }
+
+    /// A connection has ended before its peer was admitted; `duplicate`: since another one stays.
+    pub(super) fn dial_ended(&mut self, slot: usize, wire: u64, duplicate: bool) {
+        let Some((dial, ..)) = self.dial_of(slot, wire) else { return };
+        let peer = self.slots[self.wires[&wire].slots[1]].name.clone();
+        let peer = Some(peer).filter(|_| duplicate);
+        let link = peer.as_ref().and_then(|peer| self.connection(slot, peer));
+        self.dialed(slot, dial, link, peer);
+    }
+
+    fn dialed(&mut self, slot: usize, id: u64, link: Option<u64>, by: Option<NodeId>) {
+        let Some(node) = self.slots[slot].node.as_mut() else { return };
+        let Some(dial) = node.dials.remove(&id) else { return };
+        // What has waited for long may yet be answered.
+        let link = link.or_else(|| self.connection(slot, dial.wanted()?));
+        let by = by.or_else(|| dial.wanted().filter(|_| link.is_some()).cloned());
+        for purpose in dial.purposes {
+            self.reached(slot, link, by.clone(), purpose);
+        }
+    }
+
+    fn reached(&mut self, slot: usize, link: Option<u64>, node: Option<NodeId>, purpose: Purpose) {
+        let (epoch, soon) = (self.slots[slot].epoch, self.now + UNREAD);
+        match (purpose, link) {
+            (Purpose::Exchange(target, summary), Some(wire)) => {
+                self.open_exchange(wire, slot, target, summary, false);
+            }
+            (Purpose::Exchange(target, _), None) => {
+                self.at(soon, What::Unreached { slot, epoch, target, node });
+            }
+            (Purpose::Dial(peer), None) => self.at(soon, What::Undialed { slot, epoch, peer }),
+            (Purpose::Dial(_), Some(_)) | (Purpose::Replace, _) => {}
+        }
+    }
+
+    /// A peer that was to be dialed is not connected.
+    pub(super) fn undialed(&mut self, slot: usize, epoch: u64, peer: NodeId) {
+        if self.slots[slot].epoch == epoch {
+            let failed = Output::Scheduler(SchedulerInput::DialFailed(peer));
+            self.input(slot, Machine::Scheduler, failed);
+        }
+    }
+}
+
+pub(super) fn session(node: NodeId) -> Session {
+    Session::new(ClusterId::new("sim").expect("a label"), node)
+}
+
+/// A handshake is given up after so long, in microseconds.
+const HANDSHAKE_TIMEOUT: u64 = 5_000_000;
+/// Its first packet is repeated after so long, and then less and less often, in microseconds.
+const AGAIN: u64 = 1_000_000;
+/// A handshake is given so long before it is begun anew, in microseconds.
+const HURRY_AFTER: u64 = 1_000_000;
+/// A dial without an address fails after so long, in microseconds.
+const NOWHERE: u64 = 1_000;
+/// What is on its way on a connection that was replaced has so long to arrive, in microseconds.
+const REPLACED_GRACE: u64 = 2_000_000;

@@ -19,7 +19,11 @@ pub(crate) fn random_life(seed: u64) -> Cluster {
     let count = rng.random_range(2..=5);
     let settings = Settings { signed: seed % 2 == 1, ..random_settings(&mut rng) };
     let network = Network::random(&mut rng);
+    // Drawn apart, as the places are below.
+    let mut paths = SmallRng::seed_from_u64(seed ^ u64::from(u32::MAX));
+    let settings = tight_budgets(&mut paths, settings);
     let mut cluster = Cluster::new(seed, count, settings, network);
+    slow_paths(&mut cluster, &mut paths);
     cluster.note(format!("{:?} {:?}", cluster.settings, cluster.network));
     // Drawn apart: where the nodes are does not change what happens to them.
     let mut map = SmallRng::seed_from_u64(!seed);
@@ -57,6 +61,27 @@ fn random_settings(rng: &mut SmallRng) -> Settings {
     }
 }
 
+/// In some lives queues wait for their budget.
+fn tight_budgets(rng: &mut SmallRng, settings: Settings) -> Settings {
+    if rng.random_bool(0.7) {
+        return settings;
+    }
+    let (push_bytes, wan_bytes) =
+        (rng.random_range(2_000..40_000), rng.random_range(20_000..90_000));
+    Settings { push_bytes, wan_bytes, ..settings }
+}
+
+/// In some lives some paths carry little.
+fn slow_paths(cluster: &mut Cluster, rng: &mut SmallRng) {
+    let count = cluster.slots.len();
+    if rng.random_bool(0.3) {
+        for _ in 0..rng.random_range(1..=count) {
+            let path = (rng.random_range(0..count), rng.random_range(0..count));
+            cluster.network.rates.insert(path, rng.random_range(2_000..100_000));
+        }
+    }
+}
+
 fn random_pause(rng: &mut SmallRng) -> u64 {
     if rng.random_bool(0.1) { rng.random_range(1_000..10_000) } else { rng.random_range(0..400) }
 }
@@ -69,7 +94,7 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
         }
         return;
     }
-    match rng.random_range(0..100) {
+    match rng.random_range(0..106) {
         0..55 => write(cluster, rng, slot),
         55..60 => cluster.tag(slot, "role", &rng.random_range(0..3).to_string()),
         60..70 => partition(cluster, rng),
@@ -93,7 +118,25 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
                 cluster.fail("it never got away");
             }
         }
-        _ => cluster.run_for(Duration::from_secs(rng.random_range(1..30))),
+        97..100 => cluster.run_for(Duration::from_secs(rng.random_range(1..30))),
+        _ => disturb_connections(cluster, rng, slot),
+    }
+}
+
+fn disturb_connections(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+    let other = rng.random_range(0..cluster.slots.len());
+    if other == slot || cluster.slots[other].node.is_none() {
+        return;
+    }
+    match rng.random_range(0..10) {
+        0..3 => cluster.break_connection(slot, other),
+        3..5 => cluster.renew_certificate(slot),
+        5..9 => {
+            cluster.note(format_args!("{slot} and {other} dial each other"));
+            cluster.dial_again(slot, other);
+            cluster.dial_again(other, slot);
+        }
+        _ => cluster.flood(slot, other, 5_000),
     }
 }
 
@@ -150,6 +193,8 @@ fn settle(cluster: &mut Cluster, rng: &mut SmallRng) {
     cluster.network.heal();
     cluster.network.breakage = cluster.network.breakage.min(0.01);
     cluster.network.loss = cluster.network.loss.min(0.02);
+    // A frame has to move at a least rate.
+    cluster.network.rates.values_mut().for_each(|rate| *rate = (*rate).max(50_000));
     let off = (0..cluster.slots.len()).filter(|&n| cluster.slots[n].node.is_none());
     let off: Vec<_> = off.collect();
     let gone = off.iter().copied().filter(|slot| *slot > 1).choose(rng);

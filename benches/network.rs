@@ -10,7 +10,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
-    net::quic::peer::peer_name,
+    net::quic::{QuicNetwork, peer::peer_name},
     pki::{Authority, AuthorityOptions, LEAF_VALIDITY},
     protocol::{
         exchange::{Ask, Reply, Summary},
@@ -191,13 +191,14 @@ fn credentials(authority: &Authority, name: &str) -> (Identity, Roots) {
 
 async fn spawn(authority: &Authority, name: &str, seeds: Vec<String>) -> Gossipmonger {
     let (identity, roots) = credentials(authority, name);
-    let mut config = Config::new(identity, roots).unwrap();
+    let mut config = Config::new(identity.name());
     config.seeds = seeds;
     // An exchange is measured, no signature.
     config.signing = Signing::Off;
     // As many as there can be is what is measured.
     config.quic.exchanges_per_peer = 1 << 20;
-    Gossipmonger::spawn(config).await.unwrap().0
+    let network = QuicNetwork::new(identity, roots).unwrap();
+    Gossipmonger::spawn(config, network).await.unwrap().0
 }
 
 criterion_group!(benches, handshake, exchange);

@@ -7,6 +7,7 @@ use std::{error::Error, time::Duration};
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId, net::memory::MemoryNetwork,
+    tls::PeerName,
 };
 
 type Any = Box<dyn Error + Send + Sync>;
@@ -15,10 +16,10 @@ type Any = Box<dyn Error + Send + Sync>;
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<(), Any> {
     let network = MemoryNetwork::new();
-    let (a, _) = Gossipmonger::spawn(config(&network, "a")?).await?;
-    let mut joining = config(&network, "b")?;
+    let (a, _) = Gossipmonger::spawn(config("a")?, network.place()).await?;
+    let mut joining = config("b")?;
     joining.seeds = vec![MemoryNetwork::address(a.node())];
-    let (b, _) = Gossipmonger::spawn(joining).await?;
+    let (b, _) = Gossipmonger::spawn(joining, network.place()).await?;
 
     let mut colors = b.watch_prefix("color/");
     a.set("color/door", "green").await?;
@@ -54,8 +55,7 @@ async fn main() -> Result<(), Any> {
     Ok(())
 }
 
-fn config(network: &MemoryNetwork, name: &str) -> Result<Config, Any> {
+fn config(name: &str) -> Result<Config, Any> {
     let (cluster, datacenter) = (ClusterId::new("test")?, Datacenter::new("here")?);
-    let config = Config::with_transport(cluster, datacenter, NodeId::new(name)?, network.place());
-    Ok(config.local())
+    Ok(Config::new(&PeerName { cluster, datacenter, node: NodeId::new(name)? }).local())
 }

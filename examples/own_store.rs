@@ -19,10 +19,12 @@ use std::{
 };
 
 use gossipmonger::{
-    ClusterId, Config, Datacenter, Generation, Gossipmonger, NodeId, Revocation, Version,
+    Backends, ClusterId, Config, Datacenter, Generation, Gossipmonger, NodeId, Revocation, Version,
     net::memory::MemoryNetwork,
     store::{Change, EndpointKeys, Head, KnownPeer, Store, StoreError, Stored, StoredEntry},
+    tls::PeerName,
 };
+use tokio::task::JoinHandle;
 
 type Any = Box<dyn Error + Send + Sync>;
 
@@ -36,7 +38,7 @@ async fn main() -> Result<(), Any> {
 }
 
 async fn run(file: &Path) -> Result<(), Any> {
-    let (node, _) = Gossipmonger::spawn(config(file)?).await?;
+    let (node, _) = start(file).await?;
     // Returns when the file has it.
     node.set("color", "green").await?;
     node.set("bytes", vec![0, 10, 255]).await?;
@@ -45,7 +47,7 @@ async fn run(file: &Path) -> Result<(), Any> {
     let (first_generation, version) = node.snapshot().version(node.node()).ok_or("no version")?;
     node.shutdown().await;
 
-    let (node, _) = Gossipmonger::spawn(config(file)?).await?;
+    let (node, _) = start(file).await?;
     let (second_generation, _) = node.snapshot().version(node.node()).ok_or("no version")?;
     assert!(second_generation > first_generation, "every start begins a new generation");
     assert_eq!(node.get(node.node(), "color"), None);
@@ -65,12 +67,12 @@ async fn run(file: &Path) -> Result<(), Any> {
     Ok(())
 }
 
-fn config(file: &Path) -> Result<Config, Any> {
-    let network = MemoryNetwork::new().place();
+async fn start(file: &Path) -> Result<(Gossipmonger, JoinHandle<()>), Any> {
     let (cluster, datacenter) = (ClusterId::new("test")?, Datacenter::new("here")?);
-    let mut config = Config::with_transport(cluster, datacenter, NodeId::new("a")?, network);
-    config.storage = std::sync::Arc::new(FileStore::open(file)?);
-    Ok(config)
+    let config = Config::new(&PeerName { cluster, datacenter, node: NodeId::new("a")? });
+    let backends = Backends::new(MemoryNetwork::new().place());
+    let store = std::sync::Arc::new(FileStore::open(file)?);
+    Ok(Gossipmonger::spawn(config, backends.with_store(store)).await?)
 }
 
 /// The state as lines of text, the last of them a checksum.

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, error::Error, time::Duration};
 
 use gossipmonger::{
     ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId,
+    net::quic::QuicNetwork,
     pki::{Authority, AuthorityOptions},
     subscription::Delivery,
     tls::{Identity, Roots},
@@ -26,9 +27,9 @@ async fn main() -> Result<(), Any> {
 
 async fn run() -> Result<(), Any> {
     let authority = Authority::create(ClusterId::new("demo")?, &AuthorityOptions::default())?;
-    let (web, _) = Actor::spawn(None, Registry, config(&authority, "web", Vec::new())?).await?;
+    let (web, _) = Actor::spawn(None, Registry, start(&authority, "web", Vec::new())?).await?;
     let seeds = call_t!(web, ToRegistry::Seeds, 5_000)?;
-    let (db, db_runs) = Actor::spawn(None, Registry, config(&authority, "db", seeds)?).await?;
+    let (db, db_runs) = Actor::spawn(None, Registry, start(&authority, "db", seeds)?).await?;
 
     cast!(web, ToRegistry::Announce("10.0.0.1:80".to_owned()))?;
     cast!(db, ToRegistry::Announce("10.0.0.2:5432".to_owned()))?;
@@ -44,15 +45,19 @@ async fn run() -> Result<(), Any> {
     Ok(())
 }
 
-fn config(authority: &Authority, name: &str, seeds: Vec<String>) -> Result<Config, Any> {
+fn start(
+    authority: &Authority,
+    name: &str,
+    seeds: Vec<String>,
+) -> Result<(Config, QuicNetwork), Any> {
     let (node, datacenter) = (NodeId::new(name)?, Datacenter::new("eu")?);
     let issued = authority.issue(node, datacenter, Duration::from_secs(3_600))?;
     let key = issued.key_pem.as_bytes();
     let identity = Identity::from_pem(issued.certificate_pem.as_bytes(), key)?;
     let roots = Roots::from_pem(issued.roots_pem.as_bytes())?;
-    let mut config = Config::new(identity, roots)?.local();
+    let mut config = Config::new(identity.name()).local();
     config.seeds = seeds;
-    Ok(config)
+    Ok((config, QuicNetwork::new(identity, roots)?))
 }
 
 /// Asks until the answer is the expected one; `run` as a whole has a deadline.
@@ -95,14 +100,14 @@ struct State {
     services: BTreeMap<String, String>,
 }
 
-#[ractor::actor(message = ToRegistry, state = State, arguments = Config)]
+#[ractor::actor(message = ToRegistry, state = State, arguments = (Config, QuicNetwork))]
 impl Registry {
     async fn pre_start(
         &self,
         myself: ActorRef<ToRegistry>,
-        config: Config,
+        (config, network): (Config, QuicNetwork),
     ) -> Result<State, ActorProcessingErr> {
-        let (node, _) = Gossipmonger::spawn_linked(config, myself.get_cell()).await?;
+        let (node, _) = Gossipmonger::spawn_linked(config, network, myself.get_cell()).await?;
         // Delivers the present members and keys first, then every change.
         node.subscribe_actor(myself);
         Ok(State { node, services: BTreeMap::new() })

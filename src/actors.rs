@@ -18,7 +18,6 @@ mod features;
 pub(crate) mod repeats;
 pub(crate) mod scheduler;
 pub(crate) mod shared;
-pub(crate) mod slot;
 pub(crate) mod storage;
 pub(crate) mod supervisor;
 pub(crate) mod timer;

@@ -1,16 +1,14 @@
 //! Every setting of a node: its unit, its default, its range, and the cost of changing it.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use crate::{
-    net::{Network, quic::QuicNetwork},
     protocol::{
         entry::KEY_BYTES_MAX,
         id::{ClusterId, Datacenter, NodeId},
         seal::Signing,
     },
-    store::{Store, memory::MemoryStore},
-    tls::{Identity, LoadError, Roots},
+    tls::PeerName,
 };
 
 pub use crate::net::limits::QuicLimits;
@@ -32,10 +30,11 @@ pub use self::{
     tables::{ConfigFile, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable},
 };
 
-/// The configuration of a node. Start from [`Config::new`], apply a preset, change fields.
+/// The configuration of a node, as plain data. Start from [`Config::new`], apply a preset, change fields. The network and
+/// the store are passed beside it: [`Backends`](crate::Backends).
 ///
 /// Everything is checked when the node is spawned; see [`Config::check`] for the ranges.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
     /// The cluster. With the QUIC transport the certificate determines it.
@@ -105,10 +104,6 @@ pub struct Config {
     pub restarts: Restarts,
     /// Limits of the QUIC transport.
     pub quic: QuicLimits,
-    /// The original's `storage`. Default: in memory.
-    pub storage: Arc<dyn Store>,
-    /// The original's `transport`. Default: QUIC with mutual TLS.
-    pub transport: Arc<dyn Network>,
 }
 
 /// What one node may hold.
@@ -138,29 +133,11 @@ pub struct Restarts {
 }
 
 impl Config {
-    /// A node with the name that its certificate proves, in the cluster of these roots.
-    ///
-    /// # Errors
-    /// [`LoadError`] if they cannot be used.
-    pub fn new(identity: Identity, roots: Roots) -> Result<Self, LoadError> {
-        Ok(Self::with_quic(Arc::new(QuicNetwork::new(identity, roots)?)))
-    }
-
-    /// The same, with a transport that the caller keeps, to reload its identity.
+    /// The defaults, for a node with this name: over QUIC, the one that its certificate proves
+    /// ([`Identity::name`](crate::tls::Identity::name)).
     #[must_use]
-    pub fn with_quic(transport: Arc<QuicNetwork>) -> Self {
-        let name = transport.identity().name().clone();
-        Self::with_transport(name.cluster, name.datacenter, name.node, transport)
-    }
-
-    /// A node with this name, on another transport.
-    #[must_use]
-    pub fn with_transport(
-        cluster: ClusterId,
-        datacenter: Datacenter,
-        node: NodeId,
-        transport: Arc<dyn Network>,
-    ) -> Self {
+    pub fn new(name: &PeerName) -> Self {
+        let PeerName { cluster, datacenter, node } = name.clone();
         Self {
             cluster,
             node,
@@ -187,8 +164,6 @@ impl Config {
             rejoin: false,
             restarts: Restarts::default(),
             quic: QuicLimits::default(),
-            storage: Arc::new(MemoryStore::new()),
-            transport,
         }
     }
 
@@ -225,20 +200,6 @@ impl Default for Limits {
 impl Default for Restarts {
     fn default() -> Self {
         Self { most: 10, window: MINUTE, back_off: MILLI * 10 }
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
-            .field("cluster", &self.cluster)
-            .field("datacenter", &self.datacenter)
-            .field("node", &self.node)
-            .field("listen", &self.listen)
-            .field("seeds", &self.seeds)
-            .field("storage", &self.storage)
-            .field("transport", &self.transport)
-            .finish_non_exhaustive()
     }
 }
 

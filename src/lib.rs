@@ -2,13 +2,14 @@
 //! mutually authenticated QUIC, in [ractor] actors.
 //!
 //! ```no_run
-//! use gossipmonger::{Config, Gossipmonger, tls::{Identity, Roots}};
+//! use gossipmonger::{Config, Gossipmonger, net::quic::QuicNetwork, tls::{Identity, Roots}};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = Identity::from_pem_files("a/node.pem".as_ref(), "a/node.key".as_ref())?;
-//! let mut config = Config::new(identity, Roots::from_pem_file("a/roots.pem".as_ref())?)?;
+//! let mut config = Config::new(identity.name());
 //! config.seeds = vec!["seed.example:7101".into()];
-//! let (node, running) = Gossipmonger::spawn(config).await?;
+//! let network = QuicNetwork::new(identity, Roots::from_pem_file("a/roots.pem".as_ref())?)?;
+//! let (node, running) = Gossipmonger::spawn(config, network).await?;
 //!
 //! node.set("service/web", "10.0.0.1:80").await?; // every other node gets a copy
 //! for (peer, address) in node.snapshot().live_with("service/web") {
@@ -142,6 +143,7 @@ mod cuts;
 mod dials;
 pub mod foreign;
 mod latest;
+mod slot;
 #[cfg(feature = "issuer")]
 pub mod issuer;
 #[cfg(feature = "testkit")]
@@ -156,7 +158,7 @@ pub use foreign::Foreign;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub use node::reins;
-pub use node::{Gossipmonger, clients};
+pub use node::{Backends, Gossipmonger, clients};
 pub use propagation::{Audience, Propagation};
 pub use protocol::{
     entry::{Key, Value},

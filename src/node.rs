@@ -1,5 +1,6 @@
 //! The handle of a running node: [`Gossipmonger`].
 
+mod backends;
 pub mod clients;
 pub(crate) mod host;
 pub(crate) mod links;
@@ -28,12 +29,12 @@ use tokio::{
 
 mod propagated;
 
+pub use self::backends::Backends;
 use crate::{
     actors::{
         channel::Channel,
         repeats::Repeats,
         shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
-        slot::Slot,
         storage::{StorageMessage, Writes},
         supervisor::{Arguments, Root},
         writer::Writer,
@@ -45,7 +46,7 @@ use crate::{
     dials::{DialFailure, DialFailures},
     error::{Error, SpawnError},
     latest::Latest,
-    net::{Endpoint, Opening, Protocol},
+    net::{Endpoint, Network, Opening, Protocol},
     node::{
         clients::ClientHandler,
         links::{Links, share::Shares},
@@ -65,6 +66,7 @@ use crate::{
         time::Time,
         write::Write,
     },
+    slot::Slot,
     snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
@@ -90,8 +92,11 @@ impl Gossipmonger {
     ///
     /// # Errors
     /// [`SpawnError`]; then everything is released.
-    pub async fn spawn(config: Config) -> Result<(Self, JoinHandle<()>), SpawnError> {
-        Self::start(config, None).await
+    pub async fn spawn(
+        config: Config,
+        backends: impl Into<Backends>,
+    ) -> Result<(Self, JoinHandle<()>), SpawnError> {
+        Self::start(config, backends.into(), None).await
     }
 
     /// Starts a node as a child of `supervisor`. The node restarts its own actors; if that does not
@@ -125,9 +130,10 @@ impl Gossipmonger {
     /// [`SpawnError`]; then everything is released.
     pub async fn spawn_linked(
         config: Config,
+        backends: impl Into<Backends>,
         supervisor: ActorCell,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
-        Self::start(config, Some(supervisor)).await
+        Self::start(config, backends.into(), Some(supervisor)).await
     }
 
     /// This node's name.
@@ -373,8 +379,7 @@ impl Gossipmonger {
         &self.shared.counters
     }
 
-    /// The active configuration. Its `storage` is a stand-in: the node owns the store, and releases
-    /// it when it ends.
+    /// The active configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
@@ -560,7 +565,8 @@ impl Gossipmonger {
     // --- starting
 
     async fn start(
-        mut config: Config,
+        config: Config,
+        Backends { network, store }: Backends,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         config.check()?;
@@ -568,10 +574,9 @@ impl Gossipmonger {
         let events = Arc::new(Channel::new(config.event_queue));
         // Only the writer holds the store. So the store is released when the node has ended, however
         // long handles of the node are kept.
-        let lent: Arc<dyn Store> = Arc::new(Lent(format!("{:?}", config.storage)));
-        let storage = std::mem::replace(&mut config.storage, lent);
-        let writer = Arc::new(start_writer(storage, &config, &counters, &events)?);
-        let started = Self::open(config, counters, events, Arc::clone(&writer), supervisor).await;
+        let writer = Arc::new(start_writer(store, &config, &counters, &events)?);
+        let opened = (counters, events, Arc::clone(&writer));
+        let started = Self::open(config, network.as_ref(), opened, supervisor).await;
         if started.is_err() {
             // The store belongs to the caller again.
             writer.close().await;
@@ -581,9 +586,8 @@ impl Gossipmonger {
 
     async fn open(
         config: Config,
-        counters: Arc<Counters>,
-        events: Arc<Channel<Event>>,
-        writer: Arc<Writer>,
+        network: &dyn Network,
+        (counters, events, writer): (Arc<Counters>, Arc<Channel<Event>>, Arc<Writer>),
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         let (stored, keys) = prepare_store(&config, &writer).await?;
@@ -593,7 +597,7 @@ impl Gossipmonger {
             node: config.node.clone(),
         };
         let opening = Opening::new(name, (&config.listen, config.quic), &keys, &counters);
-        let endpoint = config.transport.open(opening).await?;
+        let endpoint = network.open(opening).await?;
         let open = Arc::clone(&endpoint);
         let started =
             Self::start_actors(config, counters, events, writer, stored, open, supervisor).await;
@@ -702,28 +706,6 @@ impl Drop for Unfinished {
             self.shared.writer.close_within(Duration::ZERO);
             self.shared.ended.set(());
         }
-    }
-}
-
-/// The placeholder for the store in a running node's configuration.
-#[derive(Debug)]
-#[expect(dead_code, reason = "the description is for Debug")]
-struct Lent(String);
-
-impl Store for Lent {
-    fn load(&self) -> Result<Stored, StoreError> {
-        Err(lent())
-    }
-
-    fn commit(&self, _: &[Change]) -> Result<(), StoreError> {
-        Err(lent())
-    }
-}
-
-fn lent() -> StoreError {
-    StoreError::Io {
-        location: "of a node's configuration".to_owned(),
-        reason: "it was lent to that node: open it again, or keep your own reference".to_owned(),
     }
 }
 

@@ -25,8 +25,8 @@ mod waiting;
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Gossipmonger, config::Config, error::SpawnError, net::quic::QuicNetwork,
-    protocol::event::Problem,
+    Backends, Gossipmonger, config::Config, error::SpawnError, net::quic::QuicNetwork,
+    protocol::event::Problem, store::Store,
 };
 use sd_notify::NotifyState;
 use tokio::{
@@ -131,26 +131,32 @@ async fn begin(
     let (here, these) = (dir.to_owned(), settings.clone());
     // A large store takes a while.
     let bound = tokio::task::spawn_blocking(move || bind(&here, &these, ready)).await;
-    let (config, bound) = bound.map_err(CliError::failed)??;
-    let (node, running) = Gossipmonger::spawn(config).await?;
+    let (config, store, bound) = bound.map_err(CliError::failed)??;
+    let backends = Backends::from(Arc::clone(&bound.transport)).with_store(store);
+    let (node, running) = Gossipmonger::spawn(config, backends).await?;
     Ok(Begun { node, running, settings, bound })
 }
 
 /// Opens the store, and binds everything except the gossip's sockets. In a tokio runtime, on a thread that may block.
-fn bind(dir: &Path, settings: &Settings, ready: Ready) -> Result<(Config, Bound), CliError> {
+fn bind(
+    dir: &Path,
+    settings: &Settings,
+    ready: Ready,
+) -> Result<(Config, Arc<dyn Store>, Bound), CliError> {
     let Ready { credentials, issuer } = ready;
     journal::warn_of(&credentials);
     let Credentials { identity, roots, .. } = credentials;
     let trusted = reload::fingerprints(&roots);
     let transport = Arc::new(QuicNetwork::new(identity, roots).map_err(CliError::usage)?);
     transport.set_roles(settings.clients());
-    let config = settings.config(dir, Arc::clone(&transport))?;
+    let config = settings.config(&transport)?;
+    let store = settings.storage(dir)?;
     let door = issuer
         .map(|issuer| issuing::Prepared::bind(issuer, settings, dir, &config.listen))
         .transpose()?;
     let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
     let server = Server::bind(dir)?;
-    Ok((config, Bound { transport, trusted, door, metrics, server }))
+    Ok((config, store, Bound { transport, trusted, door, metrics, server }))
 }
 
 async fn serve(

@@ -49,11 +49,10 @@ impl Credentials {
     /// The default configuration of this node, on loopback, and its network, which can silence the node.
     pub(crate) fn config(&self) -> Result<(Config, Arc<QuicNetwork>), CliError> {
         let identity = self.identity()?;
-        let name = identity.name().clone();
+        let config = Config::new(identity.name());
         let transport = QuicNetwork::new(identity, self.roots.clone());
         let transport = Arc::new(transport.map_err(CliError::failed)?);
-        let shared = Arc::clone(&transport);
-        Ok((Config::with_transport(name.cluster, name.datacenter, name.node, shared), transport))
+        Ok((config, transport))
     }
 
     /// The node's own identity, and the CAs that it trusts.

@@ -14,9 +14,7 @@ use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{
-    channel::Channel, repeats::Repeats, slot::Slot, storage::StorageMessage, writer::Writer,
-};
+use super::{channel::Channel, repeats::Repeats, storage::StorageMessage, writer::Writer};
 use crate::{
     clock::Clock,
     config::Config,
@@ -41,6 +39,7 @@ use crate::{
         state::PeerLife,
         view::NodeView,
     },
+    slot::Slot,
     snapshot::Snapshot,
 };
 

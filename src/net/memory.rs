@@ -14,13 +14,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Mutex as Turn, mpsc, watch};
+use tokio::sync::{Mutex as Turn, mpsc};
 
 use super::{
     BoxFuture, Connection, Dial, Dialed, Ended, Endpoint, Incoming, Network, NetworkError, Opening,
     Peer, Proof, Protocol, ReceiveStream, SendStream, Shown, Stream, StreamError, Way,
 };
-use crate::{protocol::id::NodeId, tls::PeerName};
+use crate::{protocol::id::NodeId, slot::Slot, tls::PeerName};
 
 /// A network within this process. Each node gets a [`MemoryPlace`] in it.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,7 @@ impl Port {
 
     fn add(&self, wire: &Arc<Wire>) {
         let mut wires = lock(&self.wires);
-        wires.retain(|wire| wire.end.borrow().is_none());
+        wires.retain(|wire| !wire.end.is_set());
         wires.push(Arc::clone(wire));
     }
 }
@@ -257,9 +257,9 @@ impl Dial for MemoryDial {
 #[derive(Debug)]
 struct Wire {
     network: MemoryNetwork,
-    /// The end that has closed it, and how; no node if the connection was cut.
-    end: watch::Sender<Option<Close>>,
-    /// The number of messages that have arrived at each end, including acknowledgements.
+    /// Who has closed it, and how; nobody if it was cut.
+    end: Slot<Close>,
+    /// Things that have arrived at each end, acknowledgements included.
     received: [AtomicU64; 2],
     sent: [AtomicU64; 2],
 }
@@ -273,14 +273,10 @@ struct Close {
 
 impl Wire {
     fn close(&self, by: &NodeId, code: u32, words: &[u8]) {
-        self.end(Close { by: Some(by.clone()), code, words: Bytes::copy_from_slice(words) });
-    }
-
-    fn end(&self, close: Close) {
-        self.end.send_if_modified(|end| {
-            let first = end.is_none();
-            end.get_or_insert(close);
-            first
+        self.end.set_first(Close {
+            by: Some(by.clone()),
+            code,
+            words: Bytes::copy_from_slice(words),
         });
     }
 }
@@ -292,16 +288,16 @@ struct End {
     own: NodeId,
     peer: Peer,
     name: NodeId,
-    streams: (mpsc::Sender<Stream>, Turn<mpsc::Receiver<Stream>>),
-    one_way: (mpsc::Sender<Box<dyn ReceiveStream>>, Turn<mpsc::Receiver<Box<dyn ReceiveStream>>>),
-    datagrams: (mpsc::Sender<Bytes>, Turn<mpsc::Receiver<Bytes>>),
+    streams: Crossed<Stream>,
+    one_way: Crossed<Box<dyn ReceiveStream>>,
+    datagrams: Crossed<Bytes>,
 }
 
 /// A connection of these two nodes; the first one has dialed.
 fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<End>) {
     let wire = Arc::new(Wire {
         network: network.clone(),
-        end: watch::Sender::new(None),
+        end: Slot::default(),
         received: Default::default(),
         sent: Default::default(),
     });
@@ -351,7 +347,7 @@ async fn pause(delay: Duration) {
 
 impl End {
     fn reason(&self) -> Option<Ended> {
-        let end = self.wire.end.borrow().clone()?;
+        let end = self.wire.end.get()?;
         Some(match end.by {
             Some(by) if by == self.own => Ended::Here,
             Some(_) => Ended::Closed { code: u64::from(end.code), words: end.words },
@@ -376,12 +372,12 @@ impl End {
 /// Takes as long as the path, counts at the other end, and acknowledges.
 async fn travel(wire: &Arc<Wire>, side: usize, [from, to]: [&NodeId; 2]) -> bool {
     let Some(delay) = wire.network.path(from, to) else {
-        wire.end(Close { by: None, code: 0, words: Bytes::new() });
+        wire.end.set_first(Close { by: None, code: 0, words: Bytes::new() });
         return false;
     };
     wire.sent[side].fetch_add(1, Ordering::Relaxed);
     pause(delay).await;
-    if wire.end.borrow().is_some() {
+    if wire.end.is_set() {
         return false;
     }
     wire.received[1 - side].fetch_add(1, Ordering::Relaxed);
@@ -448,7 +444,7 @@ impl Connection for End {
         let (wire, side, out) = (Arc::clone(&self.wire), self.side, self.datagrams.0.clone());
         let (own, name) = (self.own.clone(), self.name.clone());
         if wire.network.path(&own, &name).is_none() {
-            wire.end(Close { by: None, code: 0, words: Bytes::new() });
+            wire.end.set_first(Close { by: None, code: 0, words: Bytes::new() });
             return false;
         }
         tokio::spawn(async move {
@@ -481,14 +477,12 @@ impl Connection for End {
     }
 
     fn is_open(&self) -> bool {
-        self.wire.end.borrow().is_none()
+        !self.wire.end.is_set()
     }
 
     fn closed(&self) -> BoxFuture<'_, Ended> {
         Box::pin(async {
-            let mut end = self.wire.end.subscribe();
-            // The sender is part of the wire, which this end holds.
-            let _ = end.wait_for(Option::is_some).await;
+            self.wire.end.wait().await;
             self.reason().unwrap_or(Ended::Here)
         })
     }

@@ -206,10 +206,11 @@ impl Network for QuicNetwork {
 
 impl Drop for QuicNetwork {
     fn drop(&mut self) {
-        // Until now, a silent socket has stayed bound as long as this value.
-        self.silent.store(false, Ordering::Relaxed);
-        let sockets = self.sockets.get_mut().unwrap_or_else(PoisonError::into_inner);
-        sockets.iter().for_each(|socket| socket.release());
+        // A silent socket has stayed bound for as long as this value. Any other one belongs to its endpoint.
+        if self.silent.swap(false, Ordering::Relaxed) {
+            let sockets = self.sockets.get_mut().unwrap_or_else(PoisonError::into_inner);
+            sockets.iter().for_each(|socket| socket.release());
+        }
     }
 }
 

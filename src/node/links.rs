@@ -325,7 +325,7 @@ impl Inner {
     fn deliver(&self, host: &Host, output: PeeringOutput, said: &mut Said) {
         match output {
             PeeringOutput::Route(Output::Count(counter, times)) => {
-                host.counters().add(counter, times)
+                host.counters().add(counter, times);
             }
             PeeringOutput::Route(output) => host.route(output),
             PeeringOutput::Settled(settled) => said.settled = Some(settled),

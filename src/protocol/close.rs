@@ -164,7 +164,7 @@ mod tests {
     fn no_later_generation_is_read_out_of_another_code() {
         let outlived = Close::outlived(Generation(17));
         assert_eq!(closed(&outlived).later_generation(), Some(Generation(17)));
-        let words = outlived.words.clone();
+        let words = outlived.words;
         assert_eq!(closed(&Close::Unwelcome.with(words)).later_generation(), None);
         let bad = Close::OldGeneration.with("a later life of you is known: generation soon");
         assert_eq!(closed(&bad).later_generation(), None);

@@ -400,7 +400,7 @@ impl Replica {
         if let Some(digest) = self.published.digest() {
             return Arc::clone(digest);
         }
-        let told = self.copies.iter().filter(|(node, _)| !self.forgotten.is_retired(*node));
+        let told = self.copies.iter().filter(|(node, _)| !self.forgotten.is_retired(node));
         let mut entries: Vec<_> = told
             .map(|(node, map)| map.digest_entry(node.clone()))
             .chain([self.own.map.digest_entry(self.config.node.clone())])

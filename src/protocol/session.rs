@@ -151,5 +151,5 @@ impl Session {
 /// [`Claim`](super::claim::Claim).
 #[must_use]
 pub fn later_generation(heard: Generation, own: Generation, by: Heard) -> Option<Output> {
-    (heard > own).then(|| Output::Storage(StorageInput::HeardOfSelf(heard, by)))
+    (heard > own).then_some(Output::Storage(StorageInput::HeardOfSelf(heard, by)))
 }

@@ -23,7 +23,6 @@ use super::{
 };
 use crate::{
     config::Config,
-    net::memory::MemoryNetwork,
     protocol::{
         delta::{Delta, NodeDelta},
         event::Event,
@@ -40,6 +39,7 @@ use crate::{
         skim::SKIM_BYTES_MAX,
         write::Write,
     },
+    tls::PeerName,
 };
 
 /// A run.
@@ -238,12 +238,11 @@ impl World {
             crashed: None,
         });
         let nodes: Vec<_> = nodes.collect();
-        let mut config = Config::with_transport(
-            ClusterId::new("simulated").expect("a label"),
-            Datacenter::new("dc").expect("a label"),
-            nodes[0].name.clone(),
-            MemoryNetwork::new().place(),
-        );
+        let mut config = Config::new(&PeerName {
+            cluster: ClusterId::new("simulated").expect("a label"),
+            datacenter: Datacenter::new("dc").expect("a label"),
+            node: nodes[0].name.clone(),
+        });
         config.peers_max = config.peers_max.max(sites.len());
         config.seeds = seeds.iter().map(|n| address(*n)).collect();
         Self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gossipmonger::{Event, Gossipmonger, Write, net::quic::BULK_WINDOW, protocol::route::Counter};
 
+use crate::start::spawn;
 use crate::{
     harness::{Cluster, all_live, id, until},
     membership::end,
@@ -92,7 +93,7 @@ async fn spawn_slow(cluster: &Cluster, name: &str, seeds: &[&Gossipmonger]) -> G
     let mut config = cluster.config(name);
     config.gossip_interval = Duration::from_secs(5);
     config.seeds = seeds.iter().flat_map(|seed| seed.addresses().to_vec()).collect();
-    Gossipmonger::spawn(config).await.unwrap().0
+    spawn(config).await.unwrap().0
 }
 
 async fn set_all(node: &Gossipmonger, keys: usize, bytes: usize) {

@@ -14,7 +14,7 @@ use std::{
 };
 
 use gossipmonger::{
-    Config, Gossipmonger,
+    Gossipmonger,
     clients::{ClientHandler, Visitor},
     net::{BoxFuture, Stream, quic::QuicNetwork, read_to_end},
     protocol::message::Message,
@@ -22,6 +22,7 @@ use gossipmonger::{
 };
 use quinn::TransportConfig;
 
+use crate::start::{Start, spawn};
 use crate::{
     attacker::{Member, hello, refused},
     harness::until,
@@ -91,9 +92,9 @@ async fn node(dir: &Path) -> Gossipmonger {
     let identity = Identity::from_pem_files(&good.join("node.pem"), &good.join("node.key"));
     let roots = Roots::from_pem_file(&dir.join("roots.pem")).unwrap();
     let transport = Arc::new(QuicNetwork::new(identity.unwrap(), roots).unwrap());
-    let mut config = Config::with_quic(transport).local();
+    let mut config = Start::quic(transport).local();
     config.quic.handshakes_per_source = 1_000;
-    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     node.serve_clients(Arc::new(SaysTheRole));
     node
 }

@@ -33,6 +33,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use crate::start::spawn;
 use crate::{
     attacker::{EXPIRED, Member, UNWELCOME, frame, hello, refused, server, with_transport},
     harness::{Cluster, PATIENCE, until},
@@ -118,7 +119,7 @@ async fn a_client_that_answers_as_a_node_is_refused() {
         });
         let mut config = cluster.config("m");
         config.seeds = vec![seed];
-        let node = Gossipmonger::spawn(config).await.unwrap().0;
+        let node = spawn(config).await.unwrap().0;
         until(label, || refused(&node, label) > 0).await;
         assert_eq!(node.snapshot().members().count(), 1);
         node.shutdown().await;
@@ -334,7 +335,7 @@ impl House {
         // All that come here come from one address.
         config.quic.handshakes_per_source = 1_000;
         let asked = Arc::<AtomicUsize>::default();
-        let node = Gossipmonger::spawn(config).await.unwrap().0;
+        let node = spawn(config).await.unwrap().0;
         if served {
             assert!(node.serve_clients(Arc::new(Echo(Arc::clone(&asked)))));
         }

@@ -2,19 +2,18 @@
 
 use std::net::SocketAddr;
 
-use gossipmonger::{Config, Gossipmonger};
-
+use crate::start::{Start, spawn};
 use crate::{
     harness::{Cluster, all_live, until},
     membership::end,
 };
 
 /// Why `seed` leads nowhere, as soon as that is known.
-async fn failures(config: Config, seed: &str) -> Vec<String> {
+async fn failures(config: Start, seed: &str) -> Vec<String> {
     let mut config = config;
     config.seeds = vec![seed.to_owned()];
     config.quic.handshake_timeout = std::time::Duration::from_millis(300);
-    let (node, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (node, _) = spawn(config).await.unwrap();
     until("the failure is kept", || !node.dial_failures(seed).is_empty()).await;
     let failures = node.dial_failures(seed).iter().map(ToString::to_string).collect();
     end(&[node]).await;
@@ -59,7 +58,7 @@ async fn each_way_that_nobody_answers_is_kept_and_forgotten_when_somebody_does()
     config.listen = vec![at("127.0.0.1:0"), at("127.0.0.2:0")];
     config.seeds = vec![seed.to_string()];
     config.quic.handshake_timeout = std::time::Duration::from_millis(300);
-    let (a, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (a, _) = spawn(config).await.unwrap();
     let failures = || a.dial_failures(&seed.to_string());
     until("both sockets were tried", || failures().len() == 2).await;
     let mut from: Vec<_> = failures().iter().map(|f| f.from.unwrap().to_string()).collect();
@@ -69,7 +68,7 @@ async fn each_way_that_nobody_answers_is_kept_and_forgotten_when_somebody_does()
     drop(nobody);
     let mut config = cluster.config("b");
     config.listen = vec![seed];
-    let (b, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (b, _) = spawn(config).await.unwrap();
     let nodes = [a.clone(), b];
     all_live(&nodes).await;
     until("the failures are forgotten", || failures().is_empty()).await;
@@ -83,11 +82,11 @@ async fn two_sockets_and_two_addresses_find_each_other_in_any_order() {
     let cluster = Cluster::new("demo");
     let mut config = cluster.config("b");
     config.listen = vec![at("127.0.0.3:0"), at("127.0.0.4:0")];
-    let (b, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (b, _) = spawn(config).await.unwrap();
     let mut config = cluster.config("a");
     config.listen = vec![at("127.0.0.1:0"), at("127.0.0.2:0")];
     config.seeds = b.addresses().iter().rev().cloned().collect();
-    let (a, _) = Gossipmonger::spawn(config).await.unwrap();
+    let (a, _) = spawn(config).await.unwrap();
     let nodes = [a, b];
     all_live(&nodes).await;
     end(&nodes).await;

@@ -20,6 +20,7 @@ use gossipmonger::{
 };
 use quinn::TransportConfig;
 
+use crate::start::spawn;
 use crate::{
     attacker::{
         MISBEHAVIOUR, Member, Scene, first_flights, frame, hello, raw_frame, read, resident,
@@ -115,7 +116,7 @@ async fn holds_no_more_than_its_limits_under_twenty_thousand_handshakes_that_nev
     let cluster = Cluster::new("demo");
     let (config, transport) = with_transport(&cluster, "m");
     let limits = config.quic;
-    let node = gossipmonger::Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     let friend = cluster.spawn("n", &[&node]).await;
     let live = || node.live_peers().len() == 1 && friend.live_peers().len() == 1;
     until("the two see each other", live).await;

@@ -7,6 +7,7 @@ use std::{
 
 use gossipmonger::Gossipmonger;
 
+use crate::start::spawn;
 use crate::{
     harness::{Cluster, PATIENCE, all_live},
     membership::end,
@@ -22,7 +23,7 @@ async fn the_address_is_free_as_soon_as_the_end_is_told() {
         let mut config = cluster.config(&format!("n{n}"));
         let first = nodes.first().map(|(node, _): &(Gossipmonger, _)| node.addresses().to_vec());
         config.seeds = first.unwrap_or_default();
-        nodes.push(Gossipmonger::spawn(config).await.unwrap());
+        nodes.push(spawn(config).await.unwrap());
     }
     let handles: Vec<_> = nodes.iter().map(|(node, _)| node.clone()).collect();
     all_live(&handles).await;
@@ -45,7 +46,7 @@ fn the_address_is_free_when_the_runtime_has_gone() {
     let (a, b) = (two.block_on(cluster.spawn("a", &[])), one.block_on(cluster.spawn("b", &[])));
     let mut seeded = cluster.config("c");
     seeded.seeds = [a.addresses(), b.addresses()].concat();
-    let (c, _) = one.block_on(Gossipmonger::spawn(seeded)).unwrap();
+    let (c, _) = one.block_on(spawn(seeded)).unwrap();
     two.block_on(all_live(&[a.clone(), b.clone(), c.clone()]));
     drop(one);
     two.block_on(async {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gossipmonger::{
-    ClusterId, Config, Datacenter, Event, Gossipmonger,
+    ClusterId, Datacenter, Event, Gossipmonger,
     net::quic::QuicNetwork,
     pki::{Authority, AuthorityOptions, LeafOptions},
     protocol::route::Counter,
@@ -19,6 +19,7 @@ use rcgen::{
 };
 use tokio::task::JoinHandle;
 
+use crate::start::Start;
 use crate::{
     harness::{all_live, id, until},
     membership::end,
@@ -48,11 +49,11 @@ impl Renewable {
         seeds: &[&Self],
     ) -> Self {
         let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
-        let mut config = Config::with_quic(Arc::clone(&transport)).local();
+        let mut config = Start::quic(Arc::clone(&transport)).local();
         config.gossip_interval = Duration::from_millis(100);
         config.event_queue = 1 << 16;
         config.seeds = seeds.iter().flat_map(|seed| seed.node.addresses().to_vec()).collect();
-        let (node, _) = Gossipmonger::spawn(config).await.unwrap();
+        let (node, _) = crate::start::spawn(config).await.unwrap();
         Self { name, node, transport }
     }
 
@@ -195,9 +196,9 @@ async fn every_leaf_and_the_authority_are_replaced_under_load_and_nobody_notices
     witness.saw_nothing(&cluster);
     // The old authority is gone for good.
     let (late, trusts) = (identity(&old, "late", HOUR), roots(&[&old, &new]));
-    let mut config = Config::new(late, trusts).unwrap().local();
+    let mut config = Start::new(late, trusts).unwrap().local();
     config.seeds = nodes[0].addresses().to_vec();
-    let late = Gossipmonger::spawn(config).await.unwrap().0;
+    let late = crate::start::spawn(config).await.unwrap().0;
     until("it is refused", || nodes[0].counters().refusals().contains_key("bad_signature")).await;
     assert_eq!(nodes[0].peers().len(), 4);
     late.shutdown().await;

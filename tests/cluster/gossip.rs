@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gossipmonger::{
-    Config, Generation, Gossipmonger, PeerState, Version,
+    Generation, Gossipmonger, PeerState, Version,
     protocol::{
         delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
         digest::Digest,
@@ -14,6 +14,7 @@ use gossipmonger::{
 };
 use quinn::{RecvStream, TransportConfig, VarInt};
 
+use crate::start::Start;
 use crate::{
     attacker::{MISBEHAVIOUR, Scene, frame, raw_frame, record, refused, with_transport},
     harness::{Cluster, PATIENCE, all_live, id, until},
@@ -170,11 +171,11 @@ async fn notices_the_silence_of_either_end() {
     for dialer_falls_silent in [false, true] {
         let (mut config, first) = with_transport(&cluster, "a");
         config.gossip_interval = Duration::from_millis(200);
-        let a = Gossipmonger::spawn(config).await.unwrap().0;
+        let a = crate::start::spawn(config).await.unwrap().0;
         let (mut config, second) = with_transport(&cluster, "b");
         config.gossip_interval = Duration::from_millis(200);
         config.seeds = a.addresses().to_vec();
-        let b = Gossipmonger::spawn(config).await.unwrap().0;
+        let b = crate::start::spawn(config).await.unwrap().0;
         let nodes = [a, b];
         all_live(&nodes).await;
         let (silent, other) = if dialer_falls_silent { (&second, 0) } else { (&first, 1) };
@@ -200,11 +201,11 @@ async fn holds_what_goes_to_another_datacenter_to_its_budget() {
     let cluster = Cluster::new("demo");
     let spawn = async |datacenter: &str, name: &str, seeds: &[String]| {
         let (identity, roots) = cluster.identity_in(datacenter, name);
-        let mut config = Config::new(identity, roots).unwrap().local();
+        let mut config = Start::new(identity, roots).unwrap().local();
         config.wan_bytes_per_second = RATE;
         config.max_delta_bytes = 64 << 10;
         config.seeds = seeds.to_vec();
-        Gossipmonger::spawn(config).await.unwrap().0
+        crate::start::spawn(config).await.unwrap().0
     };
     let a = spawn("dc1", "a", &[]).await;
     let near = spawn("dc1", "near", a.addresses()).await;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use gossipmonger::{
-    Config, Event, Generation, Gossipmonger,
+    Event, Generation, Gossipmonger,
     clients::{ClientHandler, Visitor},
     net::{BoxFuture, Stream, quic::QuicNetwork},
     pki::LeafOptions,
@@ -31,6 +31,7 @@ use gossipmonger::{
 use quinn::{TransportConfig, VarInt};
 use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version as QuicVersion};
 
+use crate::start::{Start, spawn};
 use crate::{
     attacker::{Member, Scene, frame, hello, refused},
     harness::{Cluster, PATIENCE, id, until},
@@ -102,9 +103,9 @@ async fn a_client_that_may_read_ends_no_node_by_the_close_of_its_connection() {
     let cluster = Cluster::new("demo");
     let (identity, roots) = cluster.identity("m");
     let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
-    let mut config = Config::with_quic(Arc::clone(&transport)).local();
+    let mut config = Start::quic(Arc::clone(&transport)).local();
     config.gossip_interval = Duration::from_millis(100);
-    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     node.serve_clients(Arc::new(Nothing));
     let (before, to): (_, SocketAddr) = (life(&node), node.addresses()[0].parse().unwrap());
     let (role, client) = (Role::Read, "alice".parse().unwrap());

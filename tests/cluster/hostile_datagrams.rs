@@ -9,9 +9,10 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::{Config, Gossipmonger};
+use gossipmonger::Config;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
+use crate::start::spawn;
 use crate::{
     attacker::{Scene, first_flights, resident},
     harness::{all_live, until},
@@ -157,7 +158,7 @@ async fn holds_one_address_to_its_rate() {
     let cluster = crate::harness::Cluster::new("demo");
     let mut config = cluster.config("m");
     config.quic.handshakes_per_source = 1;
-    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     let to: std::net::SocketAddr = node.addresses()[0].parse().unwrap();
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let stranger = crate::attacker::client(cluster.identity("x"));

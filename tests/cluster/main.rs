@@ -22,6 +22,8 @@ mod outage;
 mod refusals;
 mod reset;
 mod restart;
+#[path = "../support/start.rs"]
+mod start;
 mod revocation;
 mod signed_heads;
 mod supervision;

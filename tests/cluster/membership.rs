@@ -2,9 +2,10 @@
 
 use std::net::UdpSocket;
 
-use gossipmonger::{Config, Event, Gossipmonger, PeerState, Problem};
+use gossipmonger::{Event, Gossipmonger, PeerState, Problem};
 
 use crate::harness::{Cluster, all_live, id, until};
+use crate::start::Start;
 
 // C55 C92
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +50,7 @@ async fn many_join_through_one_seed() {
     for n in 0..10 {
         let mut config = cluster.config(&format!("b{n}"));
         config.seeds = nodes[0].addresses().to_vec();
-        joining.spawn(async move { Gossipmonger::spawn(config).await.unwrap().0 });
+        joining.spawn(async move { crate::start::spawn(config).await.unwrap().0 });
     }
     nodes.extend(joining.join_all().await);
     all_live(&nodes).await;
@@ -84,7 +85,7 @@ async fn seeds_of_each_other_start_in_any_order() {
     let mut starting = tokio::task::JoinSet::new();
     for n in [2, 0, 3, 1] {
         let config = config(n);
-        starting.spawn(async move { Gossipmonger::spawn(config).await.unwrap().0 });
+        starting.spawn(async move { crate::start::spawn(config).await.unwrap().0 });
     }
     let nodes = starting.join_all().await;
     all_live(&nodes).await;
@@ -107,7 +108,7 @@ async fn a_node_of_both_families_is_reached_over_either() {
         config.listen = on.iter().map(|address| address.parse().unwrap()).collect();
         config
     };
-    let spawn = |config: Config| async { Gossipmonger::spawn(config).await.unwrap().0 };
+    let spawn = |config: Start| async { crate::start::spawn(config).await.unwrap().0 };
     let both = spawn(listening("both", &["127.0.0.1:0", "[::1]:0"])).await;
     assert_eq!(both.addresses().len(), 2);
     let mut six = listening("six", &["[::1]:0"]);

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use gossipmonger::Gossipmonger;
 use tokio::net::UdpSocket;
 
 use crate::harness::{Cluster, all_live, until};
+use crate::start::spawn;
 
 // C68
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -23,7 +23,7 @@ async fn a_connection_that_waited_through_an_outage_is_replaced() {
         let way = Way::new(config.listen[0]).await;
         config.advertise = vec![way.address.clone()];
         config.seeds = c.addresses().to_vec();
-        let node = Gossipmonger::spawn(config).await.unwrap().0;
+        let node = spawn(config).await.unwrap().0;
         nodes.push(node);
         ways.push(way);
     }

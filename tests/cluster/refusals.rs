@@ -19,6 +19,7 @@ use quinn::{Endpoint, TransportConfig};
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use tokio::sync::Barrier;
 
+use crate::start::{Start, spawn};
 use crate::{
     attacker::{
         EXPIRED, Member, Relay, Scene, UNWELCOME, client, frame, hello, read, refused, server,
@@ -140,7 +141,7 @@ async fn refuses_seeds_with_the_wrong_papers_before_it_says_anything() {
         config.seeds.push(seed.local_addr().unwrap().to_string());
         seeds.push(tokio::spawn(heard.clone().listen(seed, None)));
     }
-    let node = Gossipmonger::spawn(config.clone()).await.unwrap().0;
+    let node = spawn(config.clone()).await.unwrap().0;
     let told = Told::new(&node);
     for (at, (label, line, _)) in cases.iter().enumerate() {
         until(label, || refused(&node, label) > 0).await;
@@ -162,7 +163,7 @@ async fn tells_a_seed_of_false_words_nothing_but_its_own_name() {
         config.seeds.push(seed.local_addr().unwrap().to_string());
         seeds.push(tokio::spawn(heard.clone().listen(seed, Some(words))));
     }
-    let node = Gossipmonger::spawn(config.clone()).await.unwrap().0;
+    let node = spawn(config.clone()).await.unwrap().0;
     node.set("secret", "value").await.unwrap();
     let told = Told::new(&node);
     until("both refused", || refused(&node, "impostor") > 0 && refused(&node, "wrong_cluster") > 0)
@@ -190,7 +191,7 @@ async fn refuses_another_node_at_the_address_of_a_known_one() {
     let mut config = cluster.config("n");
     config.seeds = node.addresses().to_vec();
     config.advertise = vec![address.clone()];
-    let peer = Gossipmonger::spawn(config).await.unwrap().0;
+    let peer = spawn(config).await.unwrap().0;
     all_live(&[node.clone(), peer.clone()]).await;
     let told = Told::new(&node);
     let heard = Heard::default();
@@ -230,7 +231,7 @@ async fn finds_no_fault_with_its_own_address_among_the_seeds() {
     let mut own = Relay::new(&Arc::new(Barrier::new(1))).await;
     let mut config = cluster.config("m");
     config.seeds = vec![own.address.clone()];
-    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     own.lead_to(&node);
     until("it has dialed itself", || node.counters().all()["handshakes_failed"] > 0).await;
     let friend = cluster.spawn("n", &[&node]).await;
@@ -260,9 +261,9 @@ async fn lets_nodes_with_chains_made_by_openssl_in() {
             let file = |extension| directory.path().join(name).with_extension(extension);
             let identity = Identity::from_pem_files(&file("pem"), &file("key")).unwrap();
             let roots = Roots::from_pem_file(&directory.path().join("roots.pem")).unwrap();
-            let mut config = gossipmonger::Config::new(identity, roots).unwrap().local();
+            let mut config = Start::new(identity, roots).unwrap().local();
             config.seeds = nodes.iter().flat_map(|node| node.addresses().to_vec()).collect();
-            nodes.push(Gossipmonger::spawn(config).await.unwrap().0);
+            nodes.push(spawn(config).await.unwrap().0);
         }
         all_live(&nodes).await;
         nodes[1].set("chain", kind).await.unwrap();

@@ -3,12 +3,12 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Gossipmonger, SpawnError, net::NetworkError, protocol::message::Message,
-    store::memory::MemoryStore,
+    SpawnError, net::NetworkError, protocol::message::Message, store::memory::MemoryStore,
 };
 use quinn::{ConnectionError, TransportConfig};
 use tokio::sync::Barrier;
 
+use crate::start::spawn;
 use crate::{
     attacker::{Member, Relay, client, hello, with_transport},
     harness::{Cluster, PATIENCE, all_live, until},
@@ -22,7 +22,7 @@ async fn tells_peers_of_the_life_before_that_it_is_over() {
         let (mut config, transport) = with_transport(&cluster, "m");
         config.storage = Arc::<MemoryStore>::clone(&store);
         config.listen = vec![address];
-        Gossipmonger::spawn(config).await.map(|(node, _)| (node, transport))
+        spawn(config).await.map(|(node, _)| (node, transport))
     };
     let (node, transport) = start(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address: SocketAddr = node.addresses()[0].parse().unwrap();
@@ -69,10 +69,7 @@ async fn agree_on_one_connection_when_both_dial() {
             config.seeds = vec![seed.address.clone()];
             config
         };
-        let (ours, theirs) = tokio::join!(
-            Gossipmonger::spawn(config("a", &to_b)),
-            Gossipmonger::spawn(config("b", &to_a)),
-        );
+        let (ours, theirs) = tokio::join!(spawn(config("a", &to_b)), spawn(config("b", &to_a)),);
         let nodes = [ours.unwrap().0, theirs.unwrap().0];
         to_a.lead_to(&nodes[0]);
         to_b.lead_to(&nodes[1]);

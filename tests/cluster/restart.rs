@@ -3,12 +3,13 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Config, Gossipmonger,
+    Gossipmonger,
     net::quic::QuicNetwork,
     protocol::route::Counter,
     store::{Change, EndpointKeys, Store, StoreError, Stored},
 };
 
+use crate::start::Start;
 use crate::{
     harness::{Cluster, all_live, id, until},
     membership::end,
@@ -31,7 +32,7 @@ async fn a_node_goes_on_from_its_file_without_sending_everything_again() {
     };
     let mut first = config();
     first.seeds = a.addresses().to_vec();
-    let b = Gossipmonger::spawn(first).await.unwrap().0;
+    let b = crate::start::spawn(first).await.unwrap().0;
     let address = b.addresses()[0].parse().unwrap();
     let batch = (0..KEYS).map(|n| Write::set(format!("k{n}"), "v"));
     b.set_many(batch.collect()).await.unwrap();
@@ -47,7 +48,7 @@ async fn a_node_goes_on_from_its_file_without_sending_everything_again() {
     // The same address, no seeds: a is known from the file.
     let mut again = config();
     again.listen = vec![address];
-    let kept = Gossipmonger::spawn(again).await.unwrap().0;
+    let kept = crate::start::spawn(again).await.unwrap().0;
     assert!(has(&kept, KEYS), "own keys come back");
     kept.set("later", "v").await.unwrap();
     until("a has the later one too", || has(&a, KEYS + 1)).await;
@@ -97,7 +98,7 @@ async fn a_restart_is_noticed_by_a_stateless_reset() {
     let mut config = cluster.config("a");
     config.quic.idle_timeout = Duration::from_secs(600);
     config.quic.exchange_timeout = Duration::from_secs(600);
-    let a = Gossipmonger::spawn(config).await.unwrap().0;
+    let a = crate::start::spawn(config).await.unwrap().0;
     let crashing = Crashing::spawn(&cluster, "b", &a).await;
     all_live(&[a.clone(), crashing.node.clone()]).await;
     let keys = crashing.keys.clone();
@@ -127,12 +128,12 @@ impl Crashing {
         let (identity, roots) = cluster.identity(name);
         let transport = Arc::new(QuicNetwork::new(identity, roots).unwrap());
         let keys = Arc::new(KeysOnly::default());
-        let mut config = Config::with_quic(Arc::clone(&transport)).local();
+        let mut config = Start::quic(Arc::clone(&transport)).local();
         config.gossip_interval = Duration::from_millis(100);
         config.quic.idle_timeout = Duration::from_secs(600);
         config.seeds = seed.addresses().to_vec();
         config.storage = keys.clone();
-        let node = Gossipmonger::spawn(config).await.unwrap().0;
+        let node = crate::start::spawn(config).await.unwrap().0;
         Self { node, transport, keys }
     }
 
@@ -146,10 +147,10 @@ impl Crashing {
 }
 
 /// As soon as the address is free, which the system decides.
-async fn start(config: Config) -> Gossipmonger {
+async fn start(config: Start) -> Gossipmonger {
     let mut node = None;
     for _ in 0..500 {
-        match Gossipmonger::spawn(config.clone()).await {
+        match crate::start::spawn(config.clone()).await {
             Ok((started, _)) => {
                 node = Some(started);
                 break;

@@ -21,6 +21,7 @@ use gossipmonger::{
 };
 use quinn::{ConnectionError, TransportConfig, TransportErrorCode};
 
+use crate::start::Start;
 use crate::{
     attacker::{Member, Scene, client, frame, hello, record, refused},
     harness::{Cluster, PATIENCE, all_live, id, until},
@@ -189,7 +190,7 @@ async fn an_old_store_brings_nobody_back() {
         let mut config = cluster.config("b");
         config.storage = Arc::new(RedbStore::open(&file).unwrap());
         config.seeds = seeds.iter().flat_map(|seed| seed.addresses().to_vec()).collect();
-        Gossipmonger::spawn(config).await.unwrap().0
+        crate::start::spawn(config).await.unwrap().0
     };
     let stolen = cluster.identity("x");
     let b = spawn(&[&a]).await;
@@ -225,10 +226,10 @@ async fn statements_of_two_issuers_are_both_kept() {
         let (pem, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
         let identity = Identity::from_pem(pem, key).unwrap();
         let roots = Roots::from_pem(roots.as_bytes()).unwrap();
-        let mut config = gossipmonger::Config::new(identity, roots).unwrap().local();
+        let mut config = Start::new(identity, roots).unwrap().local();
         config.gossip_interval = Duration::from_millis(100);
         config.seeds = seeds.iter().flat_map(|seed| seed.addresses().to_vec()).collect();
-        Gossipmonger::spawn(config).await.unwrap().0
+        crate::start::spawn(config).await.unwrap().0
     };
     let (a, b) = (spawn(0, "a", &[]).await, spawn(1, "b", &[]).await);
     a.revoke(issuers[0].revoke(id("x"), now()).unwrap()).await.unwrap();

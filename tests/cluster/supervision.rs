@@ -5,6 +5,7 @@ use std::net::UdpSocket;
 use gossipmonger::{Gossipmonger, SpawnError, protocol::route::Counter};
 use ractor::ActorCell;
 
+use crate::start::spawn;
 use crate::{
     harness::{Cluster, all_live, until},
     membership::end,
@@ -17,13 +18,13 @@ async fn refuses_an_address_in_use_and_gives_the_others_back() {
     let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut config = cluster.config("a");
     config.listen = vec![free, taken.local_addr().unwrap()];
-    let refused = Gossipmonger::spawn(config.clone()).await.unwrap_err();
+    let refused = spawn(config.clone()).await.unwrap_err();
     assert!(matches!(refused, SpawnError::Transport(_)));
     let said = refused.to_string();
     assert!(said.contains(&taken.local_addr().unwrap().to_string()), "{said}");
     UdpSocket::bind(free).expect("the first address is still bound");
     drop(taken);
-    let node = Gossipmonger::spawn(config).await.unwrap().0;
+    let node = spawn(config).await.unwrap().0;
     node.shutdown().await;
     UdpSocket::bind(free).expect("the address is bound after the end");
 }

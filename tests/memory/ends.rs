@@ -22,6 +22,7 @@ use gossipmonger::{
 use tokio::runtime::Runtime;
 
 use crate::harness::{Lab, PATIENCE, id};
+use crate::start::spawn;
 
 /// Writes that are under way when a node ends.
 const WRITES: usize = 1_000;
@@ -123,7 +124,7 @@ fn a_handle_that_outlives_its_runtime_is_refused_and_the_store_is_given_back() {
     let (first, lab) = (runtime(), Lab::default());
     let mut config = lab.config("a");
     config.storage = Arc::new(Lent { inner: MemoryStore::new(), _gone: sender });
-    let (node, join) = first.block_on(Gossipmonger::spawn(config)).unwrap();
+    let (node, join) = first.block_on(spawn(config)).unwrap();
     let (mut events, mut prefix) = (node.subscribe(), node.watch_prefix(""));
     // A wait that is under way when the runtime goes.
     let waiting = std::thread::spawn({
@@ -157,7 +158,7 @@ fn a_handle_that_outlives_its_runtime_is_refused_and_the_store_is_given_back() {
 fn a_wait_for_the_end_that_is_aborted_ends_nothing() {
     watched(|| async {
         let lab = Lab::default();
-        let (node, join) = Gossipmonger::spawn(lab.config("a")).await.unwrap();
+        let (node, join) = spawn(lab.config("a")).await.unwrap();
         join.abort();
         assert!(join.await.unwrap_err().is_cancelled());
         node.set("k", "v").await.unwrap();

@@ -13,7 +13,10 @@ use gossipmonger::{
     net::memory::MemoryNetwork,
     store::{Change, Store, StoreError, Stored, memory::MemoryStore},
     subscription::{Events, SubscriptionError},
+    tls::PeerName,
 };
+
+use crate::start::Start;
 
 /// How long a state may take to come, in virtual time where it is paused.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,14 +28,15 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    pub(crate) fn config(&self, name: &str) -> Config {
+    pub(crate) fn config(&self, name: &str) -> Start {
         self.config_in("dc", name)
     }
 
-    pub(crate) fn config_in(&self, datacenter: &str, name: &str) -> Config {
+    pub(crate) fn config_in(&self, datacenter: &str, name: &str) -> Start {
         let cluster = ClusterId::new("test").unwrap();
         let datacenter = Datacenter::new(datacenter).unwrap();
-        Config::with_transport(cluster, datacenter, id(name), self.network.place()).local()
+        let name = PeerName { cluster, datacenter, node: id(name) };
+        Start::on(Config::new(&name), self.network.place()).local()
     }
 
     /// A node that begins with the seeds.
@@ -40,9 +44,9 @@ impl Lab {
         self.spawn_with(self.config(name), seeds).await
     }
 
-    pub(crate) async fn spawn_with(&self, mut config: Config, seeds: &[&str]) -> Gossipmonger {
+    pub(crate) async fn spawn_with(&self, mut config: Start, seeds: &[&str]) -> Gossipmonger {
         config.seeds = seeds.iter().map(|seed| MemoryNetwork::address(&id(seed))).collect();
-        Gossipmonger::spawn(config).await.unwrap().0
+        crate::start::spawn(config).await.unwrap().0
     }
 
     /// Two nodes that see each other live.

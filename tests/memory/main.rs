@@ -8,6 +8,8 @@ mod live_keys;
 mod membership;
 mod propagation;
 mod reconciliation;
+#[path = "../support/start.rs"]
+mod start;
 mod store;
 mod returning;
 mod seed;

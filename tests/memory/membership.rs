@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use gossipmonger::{Event, Gossipmonger, PeerState, SpawnError, store::memory::MemoryStore};
 
 use crate::harness::{Lab, all_live, drain, id, names, next_event, until};
+use crate::start::spawn;
 
 // C45 C99
 #[tokio::test(start_paused = true)]
@@ -18,18 +19,18 @@ async fn refuses_to_start_after_leaving_unless_told_to_rejoin() {
         config.seeds = vec!["a:1".to_owned()];
         config
     };
-    let b = Gossipmonger::spawn(config()).await.unwrap().0;
+    let b = spawn(config()).await.unwrap().0;
     all_live(&[&a, &b]).await;
     assert_eq!(b.decommission().await.unwrap(), 1);
-    let refused = Gossipmonger::spawn(config()).await.unwrap_err();
+    let refused = spawn(config()).await.unwrap_err();
     assert!(matches!(refused, SpawnError::HasLeft), "{refused}");
     let mut again = config();
     again.rejoin = true;
-    let b = Gossipmonger::spawn(again).await.unwrap().0;
+    let b = spawn(again).await.unwrap().0;
     all_live(&[&a, &b]).await;
     b.shutdown().await;
     // It is in again, so the next start is an ordinary one.
-    Gossipmonger::spawn(config()).await.unwrap();
+    spawn(config()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,11 +11,13 @@ use std::{
 };
 
 use gossipmonger::{
-    ClusterId, Config, Datacenter, Event, Gossipmonger, NodeId, PeerState, Problem, ProtocolEvent,
-    Write,
+    ClusterId, Config, Datacenter, Event, NodeId, PeerState, Problem, ProtocolEvent, Write,
     net::memory::MemoryNetwork,
     store::{Change, Store, StoreError, Stored, memory::MemoryStore},
+    tls::PeerName,
 };
+
+use crate::start::{Start, spawn};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,10 +26,11 @@ fn id(name: &str) -> NodeId {
 }
 
 /// `peerInfo` and `options`, all that the original takes.
-fn config(network: &MemoryNetwork, name: &str, seeds: &[&str], storage: Arc<dyn Store>) -> Config {
+fn config(network: &MemoryNetwork, name: &str, seeds: &[&str], storage: Arc<dyn Store>) -> Start {
     let (cluster, datacenter) = (ClusterId::new("demo").unwrap(), Datacenter::new("eu").unwrap());
     // `peerInfo.id`, and `options.transport`.
-    let mut config = Config::with_transport(cluster, datacenter, id(name), network.place());
+    let name = PeerName { cluster, datacenter, node: id(name) };
+    let mut config = Start::on(Config::new(&name), network.place());
     config.dead_peer_phi = 8.0;
     config.gossip_interval = Duration::from_millis(100);
     config.max_deltas_per_gossip = 5;
@@ -70,12 +73,10 @@ async fn soon<T>(what: &str, state: impl Future<Output = T>) -> T {
 async fn every_option_event_and_verb_of_the_original_has_its_counterpart() {
     let network = MemoryNetwork::default();
     let own = Arc::new(Own::default());
-    let (a, _) = Gossipmonger::spawn(config(&network, "a", &[], own.clone())).await.unwrap();
+    let (a, _) = spawn(config(&network, "a", &[], own.clone())).await.unwrap();
     let (mut events, mut protocol) = (a.subscribe(), a.subscribe_protocol());
     // `transport.listen()` and `gossip()` are part of the start.
-    let (b, _) = Gossipmonger::spawn(config(&network, "b", &["a"], Arc::new(MemoryStore::new())))
-        .await
-        .unwrap();
+    let (b, _) = spawn(config(&network, "b", &["a"], Arc::new(MemoryStore::new()))).await.unwrap();
 
     // Events `new peer`, `peer live` and `update`; more keys than one delta may have.
     let batch = (0..12).map(|n| Write::set(format!("k{n}"), "v")).collect();

@@ -6,13 +6,18 @@ use std::{
 };
 
 use gossipmonger::{
-    Config, Error, Event, Gossipmonger, Problem,
+    Error, Event, Gossipmonger, Problem, SpawnError,
     protocol::route::Counter,
     store::{Store, memory::MemoryStore},
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, ActorStatus, SupervisionEvent};
+use tokio::task::JoinHandle;
 
-use crate::harness::{Lab, Moody, all_live, drain, names, next_event, until};
+use crate::start::spawn;
+use crate::{
+    harness::{Lab, Moody, all_live, drain, names, next_event, until},
+    start::Start,
+};
 
 #[tokio::test(start_paused = true)]
 async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
@@ -20,7 +25,7 @@ async fn refuses_a_bad_configuration_and_leaves_nothing_behind() {
     let (service, _, seen) = Service::start(Vec::new()).await;
     let mut config = lab.config("a");
     config.gossip_fanout = 0;
-    let refused = Gossipmonger::spawn_linked(config, service.get_cell()).await.unwrap_err();
+    let refused = spawn_linked(config, service.get_cell()).await.unwrap_err();
     assert_eq!(refused.to_string(), "gossip_fanout = 0 is refused: 1 to 32 is allowed");
     assert!(service.get_cell().get_children().is_empty());
     assert!(seen.lock().unwrap().is_empty());
@@ -34,7 +39,7 @@ async fn the_end_may_be_asked_for_twice_and_dropped_handles_end_nothing() {
     let (b, b_runs) = {
         let mut config = lab.config("b");
         config.seeds = vec!["a:1".to_owned()];
-        Gossipmonger::spawn(config).await.unwrap()
+        spawn(config).await.unwrap()
     };
     let b_id = b.node().clone();
     drop(b);
@@ -293,7 +298,7 @@ struct ServiceState {
 
 impl Service {
     async fn start(
-        configs: Vec<Config>,
+        configs: Vec<Start>,
     ) -> (ActorRef<ToService>, ractor::concurrency::JoinHandle<()>, Seen) {
         let seen = Seen::default();
         let arguments = (configs, Arc::clone(&seen));
@@ -302,16 +307,16 @@ impl Service {
     }
 }
 
-#[ractor::actor(message = ToService, state = ServiceState, arguments = (Vec<Config>, Seen))]
+#[ractor::actor(message = ToService, state = ServiceState, arguments = (Vec<Start>, Seen))]
 impl Service {
     async fn pre_start(
         &self,
         myself: ActorRef<ToService>,
-        (configs, seen): (Vec<Config>, Seen),
+        (configs, seen): (Vec<Start>, Seen),
     ) -> Result<ServiceState, ActorProcessingErr> {
         let mut nodes = Vec::new();
         for config in configs {
-            nodes.push(Gossipmonger::spawn_linked(config, myself.get_cell()).await?.0);
+            nodes.push(spawn_linked(config, myself.get_cell()).await?.0);
         }
         Ok(ServiceState { nodes, seen })
     }
@@ -352,4 +357,12 @@ impl Service {
         }
         Ok(())
     }
+}
+
+async fn spawn_linked(
+    start: Start,
+    supervisor: ActorCell,
+) -> Result<(Gossipmonger, JoinHandle<()>), SpawnError> {
+    let (config, backends) = start.parts();
+    Gossipmonger::spawn_linked(config, backends, supervisor).await
 }

@@ -287,17 +287,12 @@ impl Settings {
         self.file.certificate.is_some() || self.file.key.is_some()
     }
 
-    /// The node's configuration, checked; opens the store.
-    pub(super) fn config(
-        &self,
-        dir: &Path,
-        transport: Arc<QuicNetwork>,
-    ) -> Result<Config, CliError> {
-        let mut config = self.file.apply(Config::with_quic(transport));
+    /// The node's configuration, checked.
+    pub(super) fn config(&self, network: &QuicNetwork) -> Result<Config, CliError> {
+        let config = self.file.apply(Config::new(network.identity().name()));
         config.check().map_err(|source| {
             CliError::usage(FileError::Range { origin: self.origins.of(source.key), source })
         })?;
-        config.storage = self.storage(dir)?;
         Ok(config)
     }
 
@@ -327,7 +322,8 @@ impl Settings {
         }
     }
 
-    fn storage(&self, dir: &Path) -> Result<Arc<dyn Store>, CliError> {
+    /// Opens the store.
+    pub(super) fn storage(&self, dir: &Path) -> Result<Arc<dyn Store>, CliError> {
         Ok(match self.store(dir) {
             Some(path) => Arc::new(RedbStore::open(path).map_err(CliError::failed)?),
             None => Arc::new(MemoryStore::new()),

@@ -100,7 +100,7 @@ impl Cluster {
         };
         config.listen = vec![SocketAddr::from(([127, 0, 0, 1], port))];
         config.seeds = self.nodes.first().into_iter().flatten().flat_map(Node::addresses).collect();
-        let spawned = Gossipmonger::spawn(config).await;
+        let spawned = Gossipmonger::spawn(config, Arc::clone(&transport)).await;
         let (node, _) = spawned
             .map_err(|error| CliError::failed(format!("node {index} cannot start: {error}")))?;
         self.nodes.push(Some(Node { node, transport }));

@@ -312,7 +312,7 @@ async fn start(
     port: u16,
     seed: Option<String>,
 ) -> Result<(Gossipmonger, Reins), CliError> {
-    let (mut config, _) = authority.issue(name, "here")?.config()?;
+    let (mut config, network) = authority.issue(name, "here")?.config()?;
     // The strangers in the digest have no signatures.
     config.signing = Signing::Off;
     config.listen = vec![std::net::SocketAddr::from(([127, 0, 0, 1], port))];
@@ -321,7 +321,7 @@ async fn start(
     config.gossip_interval = INTERVAL;
     // The benchmark measures the highest rate.
     config.quic.exchanges_per_peer = 1 << 20;
-    let (node, _) = Gossipmonger::spawn(config).await.map_err(CliError::failed)?;
+    let (node, _) = Gossipmonger::spawn(config, network).await.map_err(CliError::failed)?;
     let reins = Reins::of(&node);
     Ok((node, reins))
 }

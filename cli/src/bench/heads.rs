@@ -131,8 +131,8 @@ fn told(
 
 fn replica(authority: &Throwaway, name: &str, signing: Signing) -> Result<Replica, CliError> {
     let (identity, roots) = authority.issue(name, "here")?.parts()?;
-    let tls = Tls::new(identity.clone(), roots.clone()).map_err(CliError::failed)?;
-    let mut config = Config::new(identity, roots).map_err(CliError::failed)?;
+    let tls = Tls::new(identity.clone(), roots).map_err(CliError::failed)?;
+    let mut config = Config::new(identity.name());
     config.peers_max = 32_000;
     let (stored, none) = (Stored::default(), OrdMap::new());
     let config = config.replica(SketchKey([0; 16]));

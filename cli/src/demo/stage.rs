@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Gossipmonger, Snapshot,
+    Backends, Gossipmonger, Snapshot,
     net::quic::QuicNetwork,
     protocol::{event::Event, id::NodeId},
     store::{Store, memory::MemoryStore},
@@ -120,8 +120,8 @@ impl Stage {
         let (config, transport) = place.credentials.config()?;
         let mut config = if nodes > LOCAL_MAX { config.lan() } else { config.local() };
         config.seeds = seeds.unwrap_or_default();
-        config.storage = Arc::clone(&place.store);
-        let spawned = Gossipmonger::spawn(config).await;
+        let backends = Backends::from(Arc::clone(&transport)).with_store(Arc::clone(&place.store));
+        let spawned = Gossipmonger::spawn(config, backends).await;
         let (node, _) =
             spawned.map_err(|error| CliError::failed(format!("{name} cannot start: {error}")))?;
         place.life += 1;

@@ -26,8 +26,8 @@ pub(super) struct QuicConnection {
 }
 
 impl QuicConnection {
-    /// `ours`: the certificate that this node has shown.
-    pub(super) fn new(
+    /// `ours`: what this node has shown.
+    pub(super) fn made(
         inner: quinn::Connection,
         tls: &Tls,
         ours: &Identity,

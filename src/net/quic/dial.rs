@@ -218,7 +218,7 @@ impl Race {
                 Err(error) => Err(Failure::Unreachable(error.to_string())),
                 Ok(connecting) => match tokio::time::timeout(deadline, connecting).await {
                     Ok(Ok(connected)) => {
-                        QuicConnection::new(connected, &opened.tls, &shown, verdict)
+                        QuicConnection::made(connected, &opened.tls, &shown, verdict)
                             .map_err(Failure::Ended)
                     }
                     Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),

@@ -78,7 +78,7 @@ impl Opened {
             let end = |error| connection::end(&error, &verdict);
             let connecting = incoming.accept_with(Arc::new(server)).map_err(end)?;
             let connected = connecting.await.map_err(end)?;
-            QuicConnection::new(connected, &tls, &shown, verdict)
+            QuicConnection::made(connected, &tls, &shown, verdict)
         });
         Incoming { remote: remote.to_string(), host: remote.ip().to_string(), handshake, place }
     }

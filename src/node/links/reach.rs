@@ -76,7 +76,9 @@ pub(crate) fn hurry(context: &Context, peer: NodeId, stale: bool) {
 pub(super) async fn reach(context: &Context, target: &Target) -> Dialed {
     match target {
         Target::Peer(peer) => reach_peer(context, peer).await,
-        Target::Address(address) => dial_any(context, &[address.clone()], None, None).await,
+        Target::Address(address) => {
+            dial_any(context, std::slice::from_ref(address), None, None).await
+        }
     }
 }
 

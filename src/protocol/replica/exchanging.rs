@@ -246,7 +246,7 @@ impl Replica {
         if all {
             let nodes = self.copies.keys().chain([&self.config.node]);
             nodes
-                .filter(|node| *node != peer && !self.forgotten.is_retired(*node))
+                .filter(|node| *node != peer && !self.forgotten.is_retired(node))
                 .map(|node| match theirs.get(node) {
                     Some(entry) => entry.clone(),
                     None => DigestEntry::unknown(node.clone()),

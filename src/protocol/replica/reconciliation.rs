@@ -89,7 +89,7 @@ impl Replica {
         ids.sort_unstable();
         ids.dedup();
         let key = self.config.sketch_key;
-        let told = self.copies.keys().filter(|node| !self.forgotten.is_retired(*node));
+        let told = self.copies.keys().filter(|node| !self.forgotten.is_retired(node));
         let mut found = Vec::new();
         for node in told.chain([&self.config.node]) {
             let id = key.id(node);

@@ -126,20 +126,13 @@
 
 // In reading order.
 mod node;
-pub mod config;
-pub mod error;
-mod snapshot;
-pub mod subscription;
-mod propagation;
 pub mod tls;
 pub mod pki;
 pub mod store;
 pub mod net;
 pub mod protocol;
-mod actors;
 mod clock;
 pub mod counters;
-mod cuts;
 mod dials;
 pub mod foreign;
 mod latest;
@@ -150,16 +143,21 @@ pub mod issuer;
 #[doc(hidden)]
 pub mod sim;
 
-pub use config::Config;
-pub use cuts::{CUTS_MAX, Cut};
 pub use dials::{DIALED_ADDRESSES_MAX, DialFailure};
-pub use error::{Error, SpawnError};
 pub use foreign::Foreign;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub use node::reins;
-pub use node::{Backends, Gossipmonger, clients};
-pub use propagation::{Audience, Propagation};
+pub use node::{
+    Backends, Gossipmonger, clients, config,
+    config::Config,
+    cuts::{CUTS_MAX, Cut},
+    error,
+    error::{Error, SpawnError},
+    propagation::{Audience, Propagation},
+    snapshot::{Certificates, Entry, Member, Snapshot},
+    subscription,
+};
 pub use protocol::{
     entry::{Key, Value},
     event::{Event, Problem, ProtocolEvent},
@@ -168,7 +166,6 @@ pub use protocol::{
     state::PeerState,
     write::Write,
 };
-pub use snapshot::{Certificates, Entry, Member, Snapshot};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,13 +1,26 @@
 //! The handle of a running node: [`Gossipmonger`].
 
+mod actors;
 mod backends;
+mod channel;
 pub mod clients;
-pub(crate) mod host;
-pub(crate) mod links;
+pub mod config;
+pub(crate) mod cuts;
+pub mod error;
+mod features;
+mod host;
+mod links;
+mod propagated;
+pub(crate) mod propagation;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod reins;
-pub(crate) mod transport;
+mod repeats;
+mod shared;
+pub(crate) mod snapshot;
+pub mod subscription;
+mod timer;
+mod writer;
 
 use std::{
     collections::BTreeMap,
@@ -27,29 +40,29 @@ use tokio::{
     task::JoinHandle,
 };
 
-mod propagated;
-
 pub use self::backends::Backends;
 use crate::{
-    actors::{
-        channel::Channel,
-        repeats::Repeats,
-        shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
-        storage::{StorageMessage, Writes},
-        supervisor::{Arguments, Root},
-        writer::Writer,
-    },
     clock::Clock,
-    config::Config,
     counters::Counters,
-    cuts::{Cut, Cuts},
     dials::{DialFailure, DialFailures},
-    error::{Error, SpawnError},
     latest::Latest,
     net::{Endpoint, Network, Opening, Protocol},
     node::{
+        actors::{
+            storage::{StorageMessage, Writes},
+            supervisor::{Arguments, Root},
+        },
+        channel::Channel,
         clients::ClientHandler,
+        config::Config,
+        cuts::{Cut, Cuts},
+        error::{Error, SpawnError},
         links::{Links, share::Shares},
+        repeats::Repeats,
+        shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
+        snapshot::{Member, Snapshot},
+        subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
+        writer::Writer,
     },
     protocol::{
         close::Close,
@@ -67,9 +80,7 @@ use crate::{
         write::Write,
     },
     slot::Slot,
-    snapshot::{Member, Snapshot},
     store::{Change, EndpointKeys, Store, StoreError, Stored},
-    subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
     tls::PeerName,
 };
 

@@ -9,12 +9,10 @@ use super::{
     links::{Links, share::Share},
 };
 use crate::{
-    actors::{shared::Shared, storage::StorageMessage},
     clock::Clock,
-    config::Config,
     counters::Counters,
-    cuts::Cut,
     dials::DialFailure,
+    node::{actors::storage::StorageMessage, config::Config, cuts::Cut, shared::Shared},
     protocol::{
         claim::Heard,
         delta::{Delta, NodeDelta},

@@ -6,11 +6,13 @@ use tokio::sync::oneshot;
 
 use super::Gossipmonger;
 use crate::{
-    actors::storage::StorageMessage,
-    error::Error,
-    propagation::{Audience, Propagation},
+    node::{
+        actors::storage::StorageMessage,
+        error::Error,
+        propagation::{Audience, Propagation},
+        snapshot::Member,
+    },
     protocol::{id::Version, state::PeerState, wave::Census},
-    snapshot::Member,
 };
 
 impl Gossipmonger {

@@ -10,7 +10,7 @@ use std::{
 
 use super::{Gossipmonger, host::Host};
 use crate::{
-    actors::shared::Shared,
+    node::shared::Shared,
     protocol::{
         exchange::{Ask, Reply, Summary},
         id::NodeId,

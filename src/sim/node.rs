@@ -9,7 +9,7 @@ use imbl::OrdMap;
 
 use super::{pool::Pool, world::News};
 use crate::{
-    config::Config,
+    node::config::Config,
     protocol::{
         id::NodeId, liveness::Liveness, replica::Replica, route::Output, scheduler::Scheduler,
         sketch::SketchKey, time::Time,

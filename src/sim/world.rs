@@ -22,7 +22,7 @@ use super::{
     size::encoded_len,
 };
 use crate::{
-    config::Config,
+    node::config::Config,
     protocol::{
         delta::{Delta, NodeDelta},
         event::Event,

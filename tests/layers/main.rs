@@ -16,10 +16,10 @@ mod names;
 /// The modules directly below `src`, by floor.
 const FLOORS: &[(usize, &[&str])] = &[
     (1, &["protocol", "foreign"]),
-    (2, &["tls", "store", "clock", "counters", "latest", "slot", "cuts", "dials"]),
+    (2, &["tls", "store", "clock", "counters", "latest", "slot", "dials"]),
     (3, &["net"]),
     (4, &["pki"]),
-    (5, &["actors", "config", "error", "node", "propagation", "snapshot", "subscription"]),
+    (5, &["node"]),
     (6, &["sim"]),
     (7, &["issuer"]),
 ];
@@ -55,14 +55,14 @@ fn each_module_uses_its_own_floor_and_lower_ones() {
 fn the_check_finds_each_way_to_name_a_module_or_a_crate() {
     let found = |text: &str| judge("protocol/made_up.rs", text);
     for text in [
-        "use crate::actors::shared::Shared;",
-        "use crate::{foreign::Foreign, actors};",
-        "fn f() { crate::actors::go(); }",
-        "fn f(x: crate::actors::X) {}",
-        "fn f() { println!(\"{}\", crate::actors::x()); }",
-        "pub(in crate::actors) fn f() {}",
+        "use crate::node::shared::Shared;",
+        "use crate::{foreign::Foreign, node};",
+        "fn f() { crate::node::go(); }",
+        "fn f(x: crate::node::X) {}",
+        "fn f() { println!(\"{}\", crate::node::x()); }",
+        "pub(in crate::node) fn f() {}",
     ] {
-        assert_eq!(found(text), BTreeSet::from(["crate::actors".to_owned()]), "{text}");
+        assert_eq!(found(text), BTreeSet::from(["crate::node".to_owned()]), "{text}");
     }
     assert_eq!(found("use tokio::sync::Mutex;"), BTreeSet::from(["tokio".to_owned()]));
     assert_eq!(
@@ -77,8 +77,8 @@ fn the_check_finds_each_way_to_name_a_module_or_a_crate() {
     assert_eq!(found("use crate::Config;"), BTreeSet::from(["crate::Config".to_owned()]));
     for text in [
         "use crate::foreign::Foreign; use super::id::NodeId; use std::fmt;",
-        "#[cfg(test)] mod tests { use crate::actors::shared::Shared; use tokio::time; }",
-        "#[cfg(all(test, unix))] mod tests { use crate::actors::shared::Shared; }",
+        "#[cfg(test)] mod tests { use crate::node::shared::Shared; use tokio::time; }",
+        "#[cfg(all(test, unix))] mod tests { use crate::node::shared::Shared; }",
         "fn f() { let tokio = 1; g(tokio); }",
     ] {
         assert_eq!(found(text), BTreeSet::new(), "{text}");

@@ -8,12 +8,16 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use super::{
     detector::Detector,
     scheduler::{self, Scheduler},
-    shared::{Ending, Shared},
     storage::Storage,
+    transport::Transport,
 };
 use crate::{
     net::Endpoint,
-    node::{host::Host, shut, transport::Transport},
+    node::{
+        host::Host,
+        shared::{Ending, Shared},
+        shut,
+    },
     protocol::{
         event::{Event, Problem},
         route::{Counter, SchedulerInput, TransportInput},

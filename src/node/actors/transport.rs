@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::time::MissedTickBehavior;
 
-use super::{
-    host::Host,
-    links::{self, Context, Said, tasks::Tasks},
-};
 use crate::{
     net::Endpoint,
+    node::{
+        host::Host,
+        links::{self, Context, Said, tasks::Tasks},
+    },
     protocol::{
         liveness::TICKS_PER_INTERVAL,
         outbox::Encoded,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    actors::shared::{Estimates, Histories, Lives, Maps},
+    node::shared::{Estimates, Histories, Lives, Maps},
     protocol::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},

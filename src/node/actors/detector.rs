@@ -4,14 +4,16 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ractor::{ActorProcessingErr, ActorRef};
 
-use super::{
-    shared::{Estimates, Histories, Lives, Shared},
-    timer::Timer,
-};
-use crate::protocol::{
-    liveness::Liveness,
-    route::{DetectorInput, TransportInput},
-    time::Time,
+use crate::{
+    node::{
+        shared::{Estimates, Histories, Lives, Shared},
+        timer::Timer,
+    },
+    protocol::{
+        liveness::Liveness,
+        route::{DetectorInput, TransportInput},
+        time::Time,
+    },
 };
 
 #[cfg(feature = "cluster")]

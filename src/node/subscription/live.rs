@@ -7,13 +7,12 @@ use std::{
 
 use super::{Events, PrefixChange, SubscriptionError};
 use crate::{
-    actors::shared::Shared,
+    node::{shared::Shared, snapshot::Snapshot},
     protocol::{
         entry::{Key, Value},
         event::Event,
         id::{Generation, NodeId, Version},
     },
-    snapshot::Snapshot,
 };
 
 /// The keys of all live nodes that begin with a prefix: first every present one, then every change.

@@ -8,17 +8,12 @@
 //!     writer thread ---- Store
 //! ```
 //!
-//! Casts go anywhere, through [`shared::Shared::route`]; calls go only into storage, and storage calls no actor, so
+//! Casts go anywhere, through [`Shared::route`](super::shared::Shared::route); calls go only into storage, and storage calls no actor, so
 //! mailboxes cannot wait for each other in a circle. Everything that must outlive an actor (the store, the
 //! transport's endpoint, the published state, the routes) belongs to the supervisor and is shared.
 
-pub(crate) mod channel;
 pub(crate) mod detector;
-mod features;
-pub(crate) mod repeats;
 pub(crate) mod scheduler;
-pub(crate) mod shared;
 pub(crate) mod storage;
 pub(crate) mod supervisor;
-pub(crate) mod timer;
-pub(crate) mod writer;
+pub(crate) mod transport;

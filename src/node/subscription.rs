@@ -15,7 +15,7 @@ use tokio::sync::{
 };
 
 use crate::{
-    actors::shared::Shared,
+    node::{shared::Shared, snapshot::Snapshot},
     protocol::{
         entry::{Content, Entry, Key, Value},
         event::{Event, ProtocolEvent},
@@ -24,7 +24,6 @@ use crate::{
         route::Counter,
         state::PeerState,
     },
-    snapshot::Snapshot,
 };
 
 pub use live::LiveKeys;

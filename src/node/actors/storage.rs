@@ -10,11 +10,9 @@ use ractor::{ActorProcessingErr, ActorRef};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{shared::Shared, timer::Timer};
 use crate::{
     clock::Clock,
-    error::Error,
-    node::{host::Host, links::close_revoked},
+    node::{error::Error, host::Host, links::close_revoked, shared::Shared, timer::Timer},
     protocol::{
         exchange::{Ask, Reply},
         id::{NodeId, Version},

@@ -1,8 +1,8 @@
 //! Why a node could not be started.
 
 use crate::{
-    config::ConfigError,
     net::NetworkError,
+    node::config::ConfigError,
     protocol::id::{ClusterId, NodeId},
     store::StoreError,
 };

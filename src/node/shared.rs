@@ -14,19 +14,20 @@ use imbl::OrdMap;
 use ractor::{ActorRef, Message};
 use tokio::sync::{Semaphore, broadcast};
 
-use super::{channel::Channel, repeats::Repeats, storage::StorageMessage, writer::Writer};
+use super::{actors::storage::StorageMessage, channel::Channel, repeats::Repeats, writer::Writer};
 use crate::{
     clock::Clock,
-    config::Config,
     counters::Counters,
-    cuts::Cuts,
     dials::DialFailures,
     latest::Latest,
     net::Endpoint,
     node::{
         clients::Clients,
+        config::Config,
+        cuts::Cuts,
         host::REFUSALS_TOLD_MAX,
         links::{Links, share::Shares},
+        snapshot::Snapshot,
     },
     protocol::{
         event::{Behind, Event, Problem, ProtocolEvent},
@@ -40,7 +41,6 @@ use crate::{
         view::NodeView,
     },
     slot::Slot,
-    snapshot::Snapshot,
 };
 
 /// The maps as readers see them.

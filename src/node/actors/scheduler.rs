@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use ractor::{ActorProcessingErr, ActorRef};
 
-use super::{shared::Shared, timer::Timer};
-use crate::protocol::{
-    self,
-    route::{Output, Reach, SchedulerInput, Target},
-    state::PeerState,
+use crate::{
+    node::{shared::Shared, timer::Timer},
+    protocol::{
+        self,
+        route::{Output, Reach, SchedulerInput, Target},
+        state::PeerState,
+    },
 };
 
 #[cfg(feature = "cluster")]

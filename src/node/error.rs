@@ -1,7 +1,7 @@
 //! Errors of a call: whose fault it is, and whether anything has changed.
 
 use crate::{
-    propagation::Propagation,
+    node::propagation::Propagation,
     protocol::{
         event::Problem,
         id::{NodeId, Version},

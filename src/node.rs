@@ -6,32 +6,40 @@ mod channel;
 pub mod clients;
 pub mod config;
 pub(crate) mod cuts;
+mod diagnostics;
+mod ending;
 pub mod error;
 mod features;
 mod host;
 mod links;
+mod messages;
 mod propagated;
 pub(crate) mod propagation;
+mod published;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod reins;
 mod repeats;
+mod routes;
+mod share;
 mod shared;
 pub(crate) mod snapshot;
 pub mod subscription;
+#[cfg(feature = "testkit")]
+mod switch;
 mod timer;
+mod views;
 mod writer;
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use ractor::{Actor, ActorCell, ActorRef, Message};
 use rand::Rng;
 use tokio::{
@@ -44,28 +52,29 @@ pub use self::backends::Backends;
 use crate::{
     clock::Clock,
     counters::Counters,
-    dials::{DialFailure, DialFailures},
-    latest::Latest,
+    dials::DialFailure,
     net::{Endpoint, Network, Opening, Protocol},
     node::{
-        actors::{
-            storage::{StorageMessage, Writes},
-            supervisor::{Arguments, Root},
-        },
+        actors::supervisor::{Arguments, Root},
         channel::Channel,
         clients::ClientHandler,
         config::Config,
-        cuts::{Cut, Cuts},
+        cuts::Cut,
+        diagnostics::Diagnostics,
+        ending::{End, Ending, shut},
         error::{Error, SpawnError},
-        links::{Links, share::Shares},
-        repeats::Repeats,
-        shared::{Ending, Lives, Maps, Routes, Shared, WRITE_UNIT},
+        host::Host,
+        links::table::Links,
+        messages::{StorageMessage, Writes},
+        published::Published,
+        routes::Routes,
+        share::Shares,
+        shared::{Shared, WRITE_UNIT},
         snapshot::{Member, Snapshot},
         subscription::{Delivery, Events, LiveKeys, PrefixEvents, ProtocolEvents, feed},
         writer::Writer,
     },
     protocol::{
-        close::Close,
         delta::entry_len_max,
         entry::{Key, Value},
         event::{Behind, Event, Problem},
@@ -79,7 +88,6 @@ use crate::{
         time::Time,
         write::Write,
     },
-    slot::Slot,
     store::{Change, EndpointKeys, Store, StoreError, Stored},
     tls::PeerName,
 };
@@ -287,7 +295,7 @@ impl Gossipmonger {
     #[must_use]
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
-        Some(self.shared.estimates.load().get(peer)?.phi(now))
+        Some(self.shared.published.estimates.load().get(peer)?.phi(now))
     }
 
     /// Why a peer is in its present state: the latest state transitions, oldest first, each with the
@@ -295,14 +303,14 @@ impl Gossipmonger {
     /// of each see [`Snapshot::now`].
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<Arc<History>> {
-        self.shared.histories.load().get(peer).cloned()
+        self.shared.published.histories.load().get(peer).cloned()
     }
 
     /// Why either end last closed the connection with a peer on purpose: an expired certificate, a
     /// protocol violation. `None` if that has not happened, or happened long ago.
     #[must_use]
     pub fn cut(&self, peer: &NodeId) -> Option<Cut> {
-        self.shared.cuts.get(peer)
+        self.shared.diagnostics.cuts.get(peer)
     }
 
     /// Why the last dial of an address failed, for each path that was tried: from each address of this
@@ -310,13 +318,13 @@ impl Gossipmonger {
     /// Empty if a node answered, or the address was not dialed.
     #[must_use]
     pub fn dial_failures(&self, address: &str) -> Vec<DialFailure> {
-        self.shared.dials.get(address)
+        self.shared.diagnostics.dials.get(address)
     }
 
     /// What this node had lost at its start, as its peers report; `None` if no peer reports a loss.
     #[must_use]
     pub fn behind(&self) -> Option<Arc<Behind>> {
-        self.shared.behind.load_full()
+        self.shared.diagnostics.behind.load_full()
     }
 
     /// When a peer was last removed by an operator, on the clock of [`Snapshot::now`], and which node
@@ -324,7 +332,7 @@ impl Gossipmonger {
     /// not removed, or was removed long ago.
     #[must_use]
     pub fn removal(&self, peer: &NodeId) -> Option<(Time, Option<NodeId>)> {
-        self.shared.removals.get(peer)
+        self.shared.diagnostics.removals.get(peer)
     }
 
     /// How slow this node finds itself, by its own timers and by late answers, up to
@@ -332,7 +340,7 @@ impl Gossipmonger {
     /// is with others. 0 is normal.
     #[must_use]
     pub fn health(&self) -> u32 {
-        self.shared.health.load(Ordering::Relaxed)
+        self.shared.published.health.load(Ordering::Relaxed)
     }
 
     /// Every event from now on; see [`Config::event_queue`].
@@ -387,7 +395,7 @@ impl Gossipmonger {
     /// What this node has counted since its start.
     #[must_use]
     pub fn counters(&self) -> &Counters {
-        &self.shared.counters
+        &self.shared.diagnostics.counters
     }
 
     /// The active configuration.
@@ -407,7 +415,7 @@ impl Gossipmonger {
         let state = self.snapshot().member(peer).map(|member| member.state);
         match state {
             // Not for this node itself: it may have left, but it still runs.
-            _ if self.shared.ending.is_set() => Err(self.stopped()),
+            _ if self.shared.end.has_begun() => Err(self.stopped()),
             Some(_) if peer == self.node() => Err(Error::PeerIsLive(peer.clone())),
             Some(PeerState::Dead | PeerState::Left | PeerState::Unreachable) => {
                 let input = StorageInput::Remove { peer: peer.clone(), by: None };
@@ -422,7 +430,7 @@ impl Gossipmonger {
     /// The revoked certificates, as far as this node knows.
     #[must_use]
     pub fn revocations(&self) -> Arc<Revocations> {
-        self.shared.revocations.load_full()
+        self.shared.published.revocations.load_full()
     }
 
     /// Takes a statement of an authority, [`Authority::revoke`](crate::pki::Authority::revoke).
@@ -486,7 +494,7 @@ impl Gossipmonger {
             return Err(stopped);
         }
         self.shared.routes.scheduler.cast(SchedulerInput::Leave);
-        let told = tokio::time::timeout(LEAVE_TIMEOUT, self.shared.farewell.wait()).await;
+        let told = tokio::time::timeout(LEAVE_TIMEOUT, self.shared.end.acknowledged()).await;
         let acknowledged = told.unwrap_or(0);
         written.map(|_| acknowledged)
     }
@@ -504,21 +512,18 @@ impl Gossipmonger {
     /// Ends the node without leaving: closes its connections and makes writes durable. The other
     /// nodes detect a failure after a while. Repeated calls are harmless.
     pub async fn shutdown(&self) {
-        self.shared.end(Ending::Asked);
+        self.shared.end.begin(Ending::Asked);
         self.ended().await;
     }
 
     /// Waits until the node has ended, and returns the cause unless the end was requested.
     pub async fn ended(&self) -> Option<Problem> {
-        self.shared.ended.wait().await;
+        self.shared.end.completed().await;
         self.problem()
     }
 
     pub(crate) fn problem(&self) -> Option<Problem> {
-        match self.shared.ending.get() {
-            Some(Ending::Problem(problem)) => Some(problem),
-            _ => None,
-        }
+        self.shared.end.problem()
     }
 
     // --- writing
@@ -538,7 +543,7 @@ impl Gossipmonger {
     ) -> Result<T, Error> {
         tokio::select! {
             biased;
-            _ = self.shared.ending.wait() => Err(self.stopped()),
+            () = self.shared.end.begun() => Err(self.stopped()),
             done = call => done,
         }
     }
@@ -633,41 +638,29 @@ impl Gossipmonger {
         let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let shared = Arc::new(Shared {
             clock: Clock::start(),
+            published: Published::new(events),
             routes: Routes::default(),
+            end: End::default(),
+            diagnostics: Diagnostics::new(counters),
             endpoint: Arc::downgrade(&endpoint),
-            revocations: ArcSwap::default(),
             writer,
-            maps: ArcSwap::from_pointee(Maps::new()),
-            lives: ArcSwap::from_pointee(Lives::new()),
-            histories: ArcSwap::default(),
-            estimates: ArcSwap::default(),
-            unreachable: ArcSwap::default(),
-            health: AtomicU32::new(0),
-            events,
-            protocol_events: Channel::new(PROTOCOL_EVENTS),
-            counters,
             write_room: Arc::new(Semaphore::new(config.write_queue_bytes / WRITE_UNIT)),
             session: Session::new(config.cluster.clone(), config.node.clone()),
-            links: Links::new(peering(&config), config.quic.exchanges),
             clients: Arc::default(),
             #[cfg(feature = "testkit")]
-            switch: reins::Switch::default(),
+            switch: switch::Switch::default(),
             shares: Shares::default(),
-            publishing: Mutex::default(),
-            ending: Slot::default(),
-            ended: Slot::default(),
-            refusals: Mutex::default(),
-            cuts: Cuts::default(),
-            dials: DialFailures::default(),
-            behind: ArcSwapOption::empty(),
-            removals: Latest::default(),
-            repeats: Repeats::default(),
             renewed: AtomicBool::new(false),
-            farewell: Slot::default(),
             config,
         });
-        let arguments =
-            Arguments { shared: Arc::clone(&shared), endpoint: Arc::clone(&endpoint), candidates };
+        let host = Host::new(Arc::clone(&shared));
+        let links = Links::new(host, peering(&shared.config), shared.config.quic.exchanges);
+        let arguments = Arguments {
+            shared: Arc::clone(&shared),
+            endpoint: Arc::clone(&endpoint),
+            links: Arc::new(links),
+            candidates,
+        };
         let spawned = match supervisor {
             Some(supervisor) => Actor::spawn_linked(None, Root, arguments, supervisor).await,
             None => Actor::spawn(None, Root, arguments).await,
@@ -678,15 +671,15 @@ impl Gossipmonger {
             let Unfinished { shared, endpoint } = &unfinished;
             // In every case of the root's end: stopped, failed or killed.
             let _ = running.await;
-            shared.end(Ending::Asked);
+            shared.end.begin(Ending::Asked);
             shut(&**endpoint).await;
             if tokio::time::timeout(STORE_TIMEOUT, shared.writer.close()).await.is_err() {
                 tracing::error!("{STORE_BUSY}");
             }
-            shared.ended.set(());
+            shared.end.complete();
         });
         let waiting = Arc::clone(&shared);
-        let ended = tokio::spawn(async move { waiting.ended.wait().await });
+        let ended = tokio::spawn(async move { waiting.end.completed().await });
         Ok((Self { shared, root: root.get_cell(), runtime: Handle::current() }, ended))
     }
 }
@@ -699,10 +692,10 @@ struct Unfinished {
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if self.shared.ended.is_set() {
+        if self.shared.end.is_complete() {
             return;
         }
-        self.shared.end(Ending::Asked);
+        self.shared.end.begin(Ending::Asked);
         self.endpoint.release();
         let shared = Arc::clone(&self.shared);
         // The store may take a while, and must not delay the end of the runtime.
@@ -711,11 +704,11 @@ impl Drop for Unfinished {
             if !shared.writer.close_within(STORE_TIMEOUT) {
                 tracing::error!("{STORE_BUSY}");
             }
-            shared.ended.set(());
+            shared.end.complete();
         });
         if begun.is_err() {
             self.shared.writer.close_within(Duration::ZERO);
-            self.shared.ended.set(());
+            self.shared.end.complete();
         }
     }
 }
@@ -763,11 +756,6 @@ async fn prepare_store(
     Ok((stored, keys))
 }
 
-/// Ends all connections, informs the peers, and releases the addresses.
-pub(crate) async fn shut(endpoint: &dyn Endpoint) {
-    endpoint.close(Close::Shutdown as u32, b"shutting down").await;
-}
-
 /// The settings that the peering machine takes from the configuration.
 fn peering(config: &Config) -> PeeringConfig {
     PeeringConfig {
@@ -786,20 +774,6 @@ fn random_keys() -> EndpointKeys {
     EndpointKeys { reset, connection_id: rand::rng().next_u64() }
 }
 
-impl Shared {
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            local: self.config.node.clone(),
-            now: self.clock.now(),
-            maps: self.maps.load_full(),
-            lives: self.lives.load_full(),
-            histories: self.histories.load_full(),
-            estimates: self.estimates.load_full(),
-            unreachable: self.unreachable.load_full(),
-        }
-    }
-}
-
 /// How long a call may take, including back-pressure of the store.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The log line about a store that does not close.
@@ -808,5 +782,3 @@ const STORE_BUSY: &str = "the store is still busy: it is not given back";
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long leaving waits for peers to acknowledge it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Protocol events queued for a subscriber that does not read them.
-const PROTOCOL_EVENTS: usize = 1_024;

@@ -4,15 +4,14 @@ use std::{fmt, sync::Arc};
 
 use tokio::sync::oneshot;
 
-use super::{
-    clients::Clients,
-    links::{Links, share::Share},
-};
 use crate::{
     clock::Clock,
     counters::Counters,
     dials::DialFailure,
-    node::{actors::storage::StorageMessage, config::Config, cuts::Cut, shared::Shared},
+    node::{
+        clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
+        share::Share, shared::Shared,
+    },
     protocol::{
         claim::Heard,
         delta::{Delta, NodeDelta},
@@ -62,7 +61,7 @@ impl Host {
 
     /// The counters of the node.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
-        &self.shared.counters
+        &self.shared.diagnostics.counters
     }
 
     /// This node's name.
@@ -77,12 +76,12 @@ impl Host {
 
     /// The latest known generation of a node; zero if it is unknown.
     pub(crate) fn known(&self, node: &NodeId) -> Generation {
-        self.shared.maps.load().get(node).map_or(Generation::ZERO, |map| map.generation)
+        self.shared.published.maps.load().get(node).map_or(Generation::ZERO, |map| map.generation)
     }
 
     /// Whether readers of this node see everything that this news contains.
     pub(crate) fn has(&self, news: &Heading<'_>) -> bool {
-        let maps = self.shared.maps.load();
+        let maps = self.shared.published.maps.load();
         maps.get(news.node).is_some_and(|map| {
             let record = map.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
             map.generation == news.generation
@@ -98,12 +97,12 @@ impl Host {
 
     /// The revoked certificates.
     pub(crate) fn revocations(&self) -> Arc<Revocations> {
-        self.shared.revocations.load_full()
+        self.shared.published.revocations.load_full()
     }
 
     /// The addresses that a peer advertises, best first.
     pub(crate) fn addresses(&self, peer: &NodeId) -> Vec<String> {
-        let maps = self.shared.maps.load();
+        let maps = self.shared.published.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.map_or_else(Vec::new, |(_, record)| record.addresses.clone())
     }
@@ -113,18 +112,13 @@ impl Host {
         self.shared.clock.now()
     }
 
-    /// The connections.
-    pub(crate) fn links(&self) -> &Links {
-        &self.shared.links
-    }
-
     /// The client connections.
     pub(crate) fn clients(&self) -> &Arc<Clients> {
         &self.shared.clients
     }
 
     #[cfg(feature = "testkit")]
-    pub(crate) fn switch(&self) -> &super::reins::Switch {
+    pub(crate) fn switch(&self) -> &super::switch::Switch {
         &self.shared.switch
     }
 
@@ -168,7 +162,7 @@ impl Host {
     /// shows a process of an earlier generation that it has lost its store, or that another process
     /// uses its name.
     pub(crate) fn later_generation_of(&self, peer: &NodeId, than: Generation) -> Option<NodeDelta> {
-        let maps = self.shared.maps.load();
+        let maps = self.shared.published.maps.load();
         let map = maps.get(peer).filter(|map| map.generation > than)?;
         map.signed_head(peer)
     }
@@ -245,11 +239,11 @@ impl Host {
     /// Counts an end of a connection whose peer has proved no name: the node does not act on its
     /// words, and does not report them.
     pub(crate) fn unproved(&self) {
-        self.shared.counters.refuse(UNPROVED);
+        self.shared.diagnostics.counters.refuse(UNPROVED);
     }
 
     /// Counts a peer that could not be connected or was refused, and reports it to the operator: in one
-    /// second the first [`REFUSALS_TOLD_MAX`] that are new, and as many that repeat, so that a flood does
+    /// second the first [`REFUSALS_TOLD_MAX`](super::diagnostics::REFUSALS_TOLD_MAX) that are new, and as many that repeat, so that a flood does
     /// not fill the log. The log has the same `label` of the same peer once in ten minutes, whatever the
     /// reason says beside it.
     pub(crate) fn refused(
@@ -270,10 +264,10 @@ impl Host {
         label: &'static str,
         reason: impl fmt::Display,
     ) {
-        self.shared.counters.refuse(label);
+        self.shared.diagnostics.counters.refuse(label);
         // A refused peer retries every few seconds.
-        let is_new = self.shared.repeats.is_new(label, peer, self.now());
-        if !self.shared.may_tell_refusal(is_new) {
+        let is_new = self.shared.diagnostics.is_new(label, peer, self.now());
+        if !self.shared.diagnostics.may_tell_refusal(is_new, self.now()) {
             return;
         }
         let problem = Problem::Connection { remote, reason: reason.to_string() };
@@ -293,30 +287,30 @@ impl Host {
         why: impl fmt::Display,
     ) {
         let (at, reason) = (self.now(), why.to_string());
-        self.shared.cuts.note(peer, Cut { at, by_peer, label, reason: reason.clone() });
+        self.shared.diagnostics.cuts.note(peer, Cut { at, by_peer, label, reason: reason.clone() });
         self.refused(peer, label, reason);
     }
 
     /// Keeps the failures of dialing these addresses, to answer why no peer is connected there.
     pub(crate) fn note_dials(&self, addresses: &[String], failures: Vec<DialFailure>) {
-        self.shared.dials.note(addresses, failures);
+        self.shared.diagnostics.dials.note(addresses, failures);
     }
 
     /// Whether failures of an earlier dial of one of these addresses are kept.
     pub(crate) fn has_dial_failures(&self, addresses: &[String]) -> bool {
-        addresses.iter().any(|address| !self.shared.dials.get(address).is_empty())
+        addresses.iter().any(|address| !self.shared.diagnostics.dials.get(address).is_empty())
     }
 
     /// The datacenter that a peer reports.
     pub(crate) fn datacenter(&self, peer: &NodeId) -> Option<Datacenter> {
-        let maps = self.shared.maps.load();
+        let maps = self.shared.published.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.map(|(_, record)| record.datacenter.clone())
     }
 
     /// The expiry of the certificate that a peer reports, in seconds since 1970; zero if it reports none.
     pub(crate) fn not_after(&self, peer: &NodeId) -> u64 {
-        let maps = self.shared.maps.load();
+        let maps = self.shared.published.maps.load();
         let record = maps.get(peer).and_then(|map| map.record.as_ref());
         record.and_then(|(_, record)| record.not_after).unwrap_or(0)
     }
@@ -334,5 +328,3 @@ impl Host {
 
 /// The label of a connection that a peer without a proved name has ended.
 pub(crate) const UNPROVED: &str = "unproved";
-/// Refusals of connections and news that are reported to the operator in one second; all are counted.
-pub(crate) const REFUSALS_TOLD_MAX: u32 = 10;

@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 use super::Gossipmonger;
 use crate::{
     node::{
-        actors::storage::StorageMessage,
         error::Error,
+        messages::StorageMessage,
         propagation::{Audience, Propagation},
         snapshot::Member,
     },

@@ -1,12 +1,6 @@
 //! Control over the exchanges of one node, for tests and benchmarks: it has no promise of compatibility.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use super::{Gossipmonger, host::Host};
 use crate::{
@@ -17,23 +11,6 @@ use crate::{
         route::{Target, TransportInput},
     },
 };
-
-/// The state of one node's control.
-#[derive(Debug, Default)]
-pub(crate) struct Switch {
-    quiet: AtomicBool,
-    held: AtomicU64,
-}
-
-impl Switch {
-    /// Whether this input is gossip that is held back now.
-    pub(crate) fn holds(&self, input: &TransportInput) -> bool {
-        let holds =
-            matches!(input, TransportInput::Gossip { .. }) && self.quiet.load(Ordering::Relaxed);
-        self.held.fetch_add(u64::from(holds), Ordering::Relaxed);
-        holds
-    }
-}
 
 /// Control over one node.
 #[derive(Clone)]
@@ -59,13 +36,13 @@ impl Reins {
 
     /// From now on the node pushes nothing: only exchanges carry news.
     pub fn push_nothing(&self) {
-        self.0.switch.quiet.store(true, Ordering::Relaxed);
+        self.0.switch.be_quiet();
     }
 
     /// How many inputs were held back since then.
     #[must_use]
     pub fn held_back(&self) -> u64 {
-        self.0.switch.held.load(Ordering::Relaxed)
+        self.0.switch.held_back()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    node::shared::{Estimates, Histories, Lives, Maps},
+    node::views::{Estimates, Histories, Lives, Maps},
     protocol::{
         entry::{Key, Value},
         id::{Datacenter, Generation, NodeId, Version},

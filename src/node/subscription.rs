@@ -94,7 +94,7 @@ impl Message for Delivery {}
 
 impl Events {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self::of(shared, shared.events.subscribe())
+        Self::of(shared, shared.published.events.subscribe())
     }
 
     pub(crate) fn of(shared: &Arc<Shared>, events: broadcast::Receiver<Event>) -> Self {
@@ -112,7 +112,7 @@ impl Events {
 
 impl ProtocolEvents {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self { events: shared.protocol_events.subscribe(), shared: Arc::clone(shared) }
+        Self { events: shared.published.protocol_events.subscribe(), shared: Arc::clone(shared) }
     }
 
     /// Waits for the next event.
@@ -160,14 +160,14 @@ async fn next<E: Clone>(
     let received = tokio::select! {
         biased;
         received = events.recv() => received,
-        () = shared.ended.wait() => events.try_recv().map_err(|error| match error {
+        () = shared.end.completed() => events.try_recv().map_err(|error| match error {
             broadcast::error::TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
             _ => RecvError::Closed,
         }),
     };
     received.map_err(|error| match error {
         RecvError::Lagged(missed) => {
-            shared.counters.add(Counter::EventsLagged, missed);
+            shared.diagnostics.counters.add(Counter::EventsLagged, missed);
             SubscriptionError::Lagged(missed)
         }
         RecvError::Closed => SubscriptionError::Ended,

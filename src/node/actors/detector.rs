@@ -6,8 +6,9 @@ use ractor::{ActorProcessingErr, ActorRef};
 
 use crate::{
     node::{
-        shared::{Estimates, Histories, Lives, Shared},
+        shared::Shared,
         timer::Timer,
+        views::{Estimates, Histories, Lives},
     },
     protocol::{
         liveness::Liveness,
@@ -41,8 +42,8 @@ impl Detector {
         let mut liveness = Liveness::new(shared.config.liveness());
         // After a restart: the state of the previous actor, so that no peer seems to vanish meanwhile.
         let now = shared.clock.now();
-        let histories = shared.histories.load();
-        for (peer, life) in &**shared.lives.load() {
+        let histories = shared.published.histories.load();
+        for (peer, life) in &**shared.published.lives.load() {
             liveness.restore(now, peer.clone(), *life, histories.get(peer).cloned());
         }
         drop(histories);
@@ -79,18 +80,21 @@ impl State {
 
     /// Publishes a peer's state at once, and the times of signs of life a few times in a round.
     fn publish(&mut self, now: Time) {
-        self.shared.health.store(self.liveness.health(), Ordering::Relaxed);
+        self.shared.published.health.store(self.liveness.health(), Ordering::Relaxed);
         let changed = self.liveness.take_changed();
         let stale = self.shared.config.gossip_interval / REFRESHES_PER_INTERVAL;
         if !changed.is_empty() || now.since(self.refreshed) >= stale {
             self.refreshed = now;
-            self.shared.estimates.store(Arc::new(Estimates::new(self.liveness.estimates())));
+            self.shared
+                .published
+                .estimates
+                .store(Arc::new(Estimates::new(self.liveness.estimates())));
         }
         if changed.is_empty() {
             return;
         }
-        let published = self.shared.histories.load();
-        let mut lives = Lives::clone(&self.shared.lives.load());
+        let published = self.shared.published.histories.load();
+        let mut lives = Lives::clone(&self.shared.published.lives.load());
         let mut histories = Vec::new();
         for node in changed {
             let history = self.liveness.history(&node);
@@ -103,21 +107,22 @@ impl State {
             };
         }
         if !histories.is_empty() {
-            let mut all = Histories::clone(&self.shared.histories.load());
+            let mut all = Histories::clone(&self.shared.published.histories.load());
             for (node, history) in histories {
                 match history {
                     Some(history) => all.insert(node, history),
                     None => all.remove(&node),
                 };
             }
-            self.shared.histories.store(Arc::new(all));
+            self.shared.published.histories.store(Arc::new(all));
         }
-        self.shared.lives.store(Arc::new(lives));
+        self.shared.published.lives.store(Arc::new(lives));
     }
 
     /// After a restart: repeats the inputs that storage had sent to the previous actor.
     fn meet_everybody(&mut self, myself: &ActorRef<DetectorInput>) {
-        let (maps, local) = (self.shared.maps.load_full(), self.shared.config.node.clone());
+        let (maps, local) =
+            (self.shared.published.maps.load_full(), self.shared.config.node.clone());
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
                 let (generation, status, verdict) = (map.generation, record.status, map.verdict);

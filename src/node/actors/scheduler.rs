@@ -75,11 +75,12 @@ impl State {
 
     /// After a restart: repeats the inputs that the others had sent to the previous actor.
     fn meet_everybody(&mut self, myself: &ActorRef<SchedulerInput>) {
-        let (maps, lives) = (self.shared.maps.load_full(), self.shared.lives.load_full());
+        let (maps, lives) =
+            (self.shared.published.maps.load_full(), self.shared.published.lives.load_full());
         let local = self.shared.config.node.clone();
         let own = maps.get(&local).and_then(|map| map.record.as_ref());
         let severed = own.map(|(_, record)| record.severed.clone()).unwrap_or_default();
-        self.scheduler.restore(self.shared.unreachable.load_full(), severed);
+        self.scheduler.restore(self.shared.published.unreachable.load_full(), severed);
         for (peer, map) in maps.iter().filter(|(peer, _)| **peer != local) {
             if let Some((_, record)) = &map.record {
                 let datacenter = record.datacenter.clone();

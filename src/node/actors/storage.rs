@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use ractor::{ActorProcessingErr, ActorRef};
@@ -12,75 +11,59 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
     clock::Clock,
-    node::{error::Error, host::Host, links::close_revoked, shared::Shared, timer::Timer},
+    node::{
+        error::Error,
+        links::{revoked::close_revoked, table::Links},
+        messages::{StorageMessage, Writes},
+        shared::Shared,
+        timer::Timer,
+    },
     protocol::{
         exchange::{Ask, Reply},
         id::{NodeId, Version},
         record::Status,
         replica::Replica,
-        revocation::Revocation,
         route::{Output, StorageInput},
         seal::{Notary, Seals},
         sketch::SketchKey,
         state::PeerState,
         time::Time,
         wave::Census,
-        write::{Write, WriteError, Written},
+        write::{WriteError, Written},
     },
     store::{Change, StoreError},
     tls::Tls,
 };
 
-/// The messages of the storage actor.
-#[derive(Debug)]
-pub(crate) enum StorageMessage {
-    /// An input from a machine or the timer.
-    Input(StorageInput),
-    /// A caller writes; the answer follows when the store has it.
-    Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
-    /// A caller asks which nodes have a version; at most this long.
-    Count(Version, Duration, oneshot::Sender<Census>),
-    /// An exchange with this peer asks; the peer's turn ends with the answer.
-    Ask(NodeId, Ask, oneshot::Sender<Reply>, Arc<OwnedSemaphorePermit>),
-}
-
-/// The writes of a caller.
-#[derive(Debug)]
-pub(crate) enum Writes {
-    Batch(Vec<Write>),
-    Tags(BTreeMap<String, String>),
-    /// Certificates are revoked.
-    Revoke(Box<Revocation>),
-    /// The node leaves; a store that records it refuses the next start.
-    Leave {
-        remembered: bool,
-    },
-}
-
-#[cfg(feature = "cluster")]
-impl ractor::Message for StorageMessage {}
-
 #[derive(Debug)]
 pub(crate) struct Storage;
+
+/// The start parameters of a storage actor.
+#[derive(Clone, Debug)]
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) links: Arc<Links>,
+}
 
 #[derive(Debug)]
 pub(crate) struct State {
     shared: Arc<Shared>,
+    links: Arc<Links>,
     replica: Replica,
     timer: Timer,
     /// Callers that wait for a count.
     counts: BTreeMap<u64, oneshot::Sender<Census>>,
 }
 
-#[ractor::actor(message = StorageMessage, state = State, arguments = Arc<Shared>)]
+#[ractor::actor(message = StorageMessage, state = State, arguments = Arguments)]
 impl Storage {
     async fn pre_start(
         &self,
         myself: ActorRef<StorageMessage>,
-        shared: Arc<Shared>,
+        Arguments { shared, links }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let stored = unless_ending(&shared, shared.writer.load()).await?;
-        let copies = shared.maps.load_full();
+        let copies = shared.published.maps.load_full();
         // Replaced when a message arrives, if the transport is available.
         let mut config = shared.config.replica(SketchKey([0; 16]));
         let now = shared.clock.now();
@@ -107,7 +90,8 @@ impl Storage {
         unless_ending(&shared, shared.writer.flush()).await?;
         // Only now: questions of exchanges to an actor that waits for a disk would pile up.
         shared.routes.storage.set(myself.clone());
-        let mut state = State { shared, replica, timer: Timer::default(), counts: BTreeMap::new() };
+        let (timer, counts) = (Timer::default(), BTreeMap::new());
+        let mut state = State { shared, links, replica, timer, counts };
         state.finish(&myself, rest);
         state.remember_the_dead(&myself);
         Ok(state)
@@ -147,7 +131,7 @@ impl Storage {
                 drop(turn);
             }
         }
-        state.shared.counters.storage_step(state.shared.clock.now().since(begun));
+        state.shared.diagnostics.counters.storage_step(state.shared.clock.now().since(begun));
         Ok(())
     }
 }
@@ -184,7 +168,7 @@ impl State {
     fn remember_the_dead(&mut self, myself: &ActorRef<StorageMessage>) {
         let now = self.shared.clock.now();
         let mut out = Vec::new();
-        for (peer, life) in &**self.shared.lives.load() {
+        for (peer, life) in &**self.shared.published.lives.load() {
             let over = matches!(life.state, PeerState::Dead | PeerState::Left);
             if over && now.since(life.since) >= self.shared.config.forget_after / 2 {
                 self.replica.handle(
@@ -235,7 +219,7 @@ impl State {
         let counted: Vec<_> = counted.collect();
         let view = || {
             if let Some(maps) = self.replica.view() {
-                shared.maps.store(Arc::new(maps));
+                shared.published.maps.store(Arc::new(maps));
             }
         };
         if let Some(wait) = shared.publish(out, view) {
@@ -250,9 +234,9 @@ impl State {
     fn enforce(&self, out: &[Output]) {
         for output in out {
             let Output::Revoked(revocations) = output else { continue };
-            self.shared.revocations.store(Arc::clone(revocations));
+            self.shared.published.revocations.store(Arc::clone(revocations));
             if let Some(tls) = tls(&self.shared) {
-                close_revoked(&Host::new(Arc::clone(&self.shared)), &tls, revocations);
+                close_revoked(&self.links, &tls, revocations);
                 self.shared.clients.recheck();
             }
         }
@@ -271,6 +255,6 @@ async fn unless_ending<T>(
 ) -> Result<T, ActorProcessingErr> {
     tokio::select! {
         result = call => Ok(result?),
-        _ = shared.ending.wait() => Err("the node ends".into()),
+        () = shared.end.begun() => Err("the node ends".into()),
     }
 }

@@ -8,15 +8,15 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use super::{
     detector::Detector,
     scheduler::{self, Scheduler},
-    storage::Storage,
+    storage::{self, Storage},
     transport::Transport,
 };
 use crate::{
     net::Endpoint,
     node::{
-        host::Host,
-        shared::{Ending, Shared},
-        shut,
+        ending::{Ending, shut},
+        links::table::Links,
+        shared::Shared,
     },
     protocol::{
         event::{Event, Problem},
@@ -28,7 +28,7 @@ use crate::{
 /// The messages of the root.
 #[derive(Debug)]
 pub(crate) enum RootMessage {
-    /// The node must end, for the reason in [`Shared::ending`].
+    /// The node must end, for the reason in [`Shared::end`].
     End,
     /// The back-off of a failed actor is over.
     Restart(Part),
@@ -53,6 +53,8 @@ pub(crate) struct Root;
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) endpoint: Arc<dyn Endpoint>,
+    /// The connections: they outlive the actor that serves them.
+    pub(crate) links: Arc<Links>,
     /// Addresses of peers known from an earlier run.
     pub(crate) candidates: Vec<String>,
 }
@@ -79,7 +81,7 @@ impl Root {
         let shared = Arc::clone(&state.arguments.shared);
         // Ends with the root: a cast to an actor that is gone fails.
         tokio::spawn(async move {
-            shared.ending.wait().await;
+            shared.end.begun().await;
             let _ = myself.cast(RootMessage::End);
         });
         Ok(state)
@@ -91,7 +93,7 @@ impl Root {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         // The user's supervisor may stop the root without the handle.
-        state.arguments.shared.end(Ending::Asked);
+        state.arguments.shared.end.begin(Ending::Asked);
         state.stop(&myself).await;
         Ok(())
     }
@@ -132,14 +134,16 @@ impl State {
         myself: &ActorRef<RootMessage>,
     ) -> Result<(), ActorProcessingErr> {
         let (shared, root) = (Arc::clone(&self.arguments.shared), myself.get_cell());
+        let links = Arc::clone(&self.arguments.links);
         let child = match part {
-            Part::Storage => Actor::spawn_linked(None, Storage, shared, root).await?.0.get_cell(),
+            Part::Storage => {
+                let arguments = storage::Arguments { shared, links };
+                Actor::spawn_linked(None, Storage, arguments, root).await?.0.get_cell()
+            }
             Part::Detector => Actor::spawn_linked(None, Detector, shared, root).await?.0.get_cell(),
             Part::Transport => {
-                let (host, endpoint) =
-                    (Host::new(Arc::clone(&shared)), Arc::clone(&self.arguments.endpoint));
-                let (actor, _) =
-                    Actor::spawn_linked(None, Transport, (host, endpoint), root).await?;
+                let arguments = (links, Arc::clone(&self.arguments.endpoint));
+                let (actor, _) = Actor::spawn_linked(None, Transport, arguments, root).await?;
                 shared.routes.transport.set(actor.clone());
                 actor.get_cell()
             }
@@ -175,7 +179,7 @@ impl State {
         myself: &ActorRef<RootMessage>,
     ) -> Result<(), ActorProcessingErr> {
         let shared = &self.arguments.shared;
-        if shared.ending.is_set() {
+        if shared.end.has_begun() {
             return Ok(());
         }
         let (limits, now) = (shared.config.restarts, shared.clock.now());
@@ -198,7 +202,7 @@ impl State {
         part: Part,
         myself: &ActorRef<RootMessage>,
     ) -> Result<(), ActorProcessingErr> {
-        if self.arguments.shared.ending.is_set() {
+        if self.arguments.shared.end.has_begun() {
             return Ok(());
         }
         match self.start(part, myself).await {
@@ -216,12 +220,12 @@ impl State {
 
     /// Ends on request; a failure goes to the user's supervisor.
     async fn end(&mut self, myself: &ActorRef<RootMessage>) -> Result<(), ActorProcessingErr> {
-        match self.arguments.shared.ending.get() {
-            None | Some(Ending::Asked) => {
+        match self.arguments.shared.end.problem() {
+            None => {
                 myself.stop(None);
                 Ok(())
             }
-            Some(Ending::Problem(problem)) => {
+            Some(problem) => {
                 self.stop(myself).await;
                 Err(problem.into())
             }

@@ -10,7 +10,13 @@ use crate::{
     net::Endpoint,
     node::{
         host::Host,
-        links::{self, Context, Said, tasks::Tasks},
+        links::{
+            accept,
+            context::Context,
+            initiate, reach, serve,
+            table::{Links, Said},
+            tasks::Tasks,
+        },
     },
     protocol::{
         liveness::TICKS_PER_INTERVAL,
@@ -36,19 +42,19 @@ pub(crate) struct State {
     _tasks: Tasks,
 }
 
-#[ractor::actor(message = TransportInput, state = State, arguments = (Host, Arc<dyn Endpoint>))]
+#[ractor::actor(message = TransportInput, state = State, arguments = (Arc<Links>, Arc<dyn Endpoint>))]
 impl Transport {
     async fn pre_start(
         &self,
         _: ActorRef<TransportInput>,
-        (host, endpoint): (Host, Arc<dyn Endpoint>),
+        (links, endpoint): (Arc<Links>, Arc<dyn Endpoint>),
     ) -> Result<State, ActorProcessingErr> {
         let tasks = Tasks::default();
-        let context = Context { host, endpoint, spawner: tasks.spawner() };
-        context.spawner.spawn(links::accept::accept(context.clone()));
-        context.spawner.spawn(look(context.host.clone()));
+        let context = Context { links, endpoint, spawner: tasks.spawner(), renew: reach::renew };
+        context.spawner.spawn(accept::accept(context.clone()));
+        context.spawner.spawn(look(Arc::clone(&context.links)));
         // The connections of the previous actor.
-        links::resume(&context);
+        serve::resume(&context);
         Ok(State { context, _tasks: tasks })
     }
 
@@ -59,11 +65,11 @@ impl Transport {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         #[cfg(feature = "testkit")]
-        if state.context.host.switch().holds(&input) {
+        if state.context.host().switch().holds(&input) {
             return Ok(());
         }
-        if let Some(input) = prepare(&state.context.host, input) {
-            let said = state.context.host.links().handle(&state.context.host, input);
+        if let Some(input) = prepare(state.context.host(), input) {
+            let said = state.context.links.handle(input);
             state.carry_out(said);
         }
         Ok(())
@@ -75,12 +81,12 @@ impl State {
         for output in said.rest {
             match output {
                 PeeringOutput::Exchange(target, summary) => {
-                    links::begin(&self.context, target, summary);
+                    initiate::begin(&self.context, target, summary);
                 }
-                PeeringOutput::Dial(peer) => links::dial(&self.context, peer),
-                PeeringOutput::Hurry { peer, stale } => links::hurry(&self.context, peer, stale),
+                PeeringOutput::Dial(peer) => reach::dial(&self.context, peer),
+                PeeringOutput::Hurry { peer, stale } => reach::hurry(&self.context, peer, stale),
                 PeeringOutput::Finish(connection, closing) => {
-                    links::finish(&self.context, connection, closing);
+                    serve::finish(&self.context, connection, closing);
                 }
                 // Already delivered.
                 _ => {}
@@ -105,12 +111,12 @@ fn prepare(host: &Host, input: TransportInput) -> Option<PeeringInput> {
 }
 
 /// Makes the machine check all connections, as long as the actor lives.
-async fn look(host: Host) {
-    let interval = host.config().gossip_interval;
+async fn look(links: Arc<Links>) {
+    let interval = links.host().config().gossip_interval;
     let mut looks = tokio::time::interval((interval / TICKS_PER_INTERVAL).max(LOOK_MIN));
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        host.links().handle(&host, PeeringInput::Look);
+        links.handle(PeeringInput::Look);
     }
 }

@@ -1,4 +1,4 @@
-//! Both halves of an exchange over a stream of frames: [`begin`] and [`answer`].
+//! Both halves of an exchange over a stream of frames: [`drive`], and the answering half, [`answer`].
 //!
 //! The steps are those of [`protocol::exchange`](crate::protocol::exchange); this module connects them to storage
 //! and the network. Every frame that arrives is a sign of life of the peer.
@@ -7,21 +7,20 @@ use std::sync::Arc;
 
 use super::{
     super::host::{Host, Unavailable},
-    Context,
     frames::{FrameError, StreamFrames},
     link::Link,
-    reach,
+    table::Links,
 };
 use crate::{
     net::Stream,
     protocol::{
         event::ProtocolEvent,
-        exchange::{Ask, Breach, Half, Responder, Step, Summary},
+        exchange::{Ask, Breach, Half, Responder, Step},
         gossip::Gossip,
         id::NodeId,
         message::Message,
         peering::PeeringInput,
-        route::{Counter, Target},
+        route::Counter,
     },
 };
 
@@ -49,63 +48,13 @@ impl ExchangeError {
     }
 }
 
-/// Runs an exchange with a target; its end is reported in every case.
-pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
-    let own = context.clone();
-    context.spawner.spawn(async move {
-        let dialed = reach::reach(&own, &target).await;
-        let mut done = false;
-        if let Some(link) = &dialed.link {
-            done = initiate(&own, link, summary.clone()).await;
-            // Two nodes that dial each other at the same time agree on one connection, and close the other one
-            // while it is in use.
-            if !done
-                && let Some(other) = own.links().link(&own.host, &link.peer)
-                && other.id != link.id
-            {
-                done = initiate(&own, &other, summary).await;
-            }
-        }
-        own.host.ended(target, dialed.node, done);
-    });
-}
-
-/// Runs the initiating half; returns whether it completed.
-async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
-    let host = &context.host;
-    let underway = link.begin();
-    let Some(stream) = open(host, link).await else { return false };
-    let mut frames = StreamFrames::new(stream, link, host);
-    let (half, step) = summary.open();
-    let Err(error) = drive(host, link, half, step, &mut frames, |_| false).await else {
-        context.spawner.spawn(async move {
-            // Until the peer has received all of it.
-            frames.finished().await;
-            drop(underway);
-        });
-        return true;
-    };
-    frames.abort();
-    if error.is_misbehaviour() {
-        host.links().misbehaved(host, link, &error);
-    } else {
-        tracing::debug!(node = %host.node(), peer = %link.peer, %error, "exchange failed");
-    }
-    false
-}
-
-/// A peer may refuse us every stream; it then counts as one that does not answer.
-async fn open(host: &Host, link: &Link) -> Option<Stream> {
-    let deadline = host.config().quic.exchange_timeout;
-    tokio::time::timeout(deadline, link.connection.open()).await.ok()?.ok()
-}
-
 /// Runs the answering half.
-pub(super) async fn answer(host: &Host, link: &Arc<Link>, stream: Stream) {
+pub(super) async fn answer(links: &Arc<Links>, link: &Arc<Link>, stream: Stream) {
+    let host = links.host();
     let _underway = link.begin();
-    let mut frames = StreamFrames::new(stream, link, host);
+    let mut frames = StreamFrames::new(stream, link, links);
     let half = Responder::new();
-    match drive(host, link, half, Step::Read, &mut frames, Responder::may_end).await {
+    match drive(links, link, half, Step::Read, &mut frames, Responder::may_end).await {
         Ok(()) => {
             frames.finish();
             host.count(Counter::ExchangesAnswered);
@@ -114,21 +63,22 @@ pub(super) async fn answer(host: &Host, link: &Arc<Link>, stream: Stream) {
             host.count(Counter::ExchangesFailed);
             frames.abort();
             if error.is_misbehaviour() {
-                host.links().misbehaved(host, link, &error);
+                links.misbehaved(link, &error);
             }
         }
     }
 }
 
-async fn drive<H: Half + Send>(
-    host: &Host,
+/// Carries out the steps of one half until its end. `may_end`: whether the peer may end the stream now.
+pub(super) async fn drive<H: Half + Send>(
+    links: &Links,
     link: &Link,
     mut half: H,
     mut step: Step,
     frames: &mut StreamFrames,
     may_end: impl Fn(&H) -> bool + Send,
 ) -> Result<(), ExchangeError> {
-    let peer = &link.peer;
+    let (host, peer) = (links.host(), &link.peer);
     let mut bulk = BulkGuard { host, peer, under_way: false };
     loop {
         bulk.under_way = half.is_bulk();
@@ -141,7 +91,7 @@ async fn drive<H: Half + Send>(
                 let reply = host.ask(peer, ask).await?;
                 host.counters().add(Counter::BulkBytesTaken, pulled as u64);
                 // The frame just handled may have introduced the peer that sent it.
-                host.links().handle(host, PeeringInput::Frame(link.id));
+                links.handle(PeeringInput::Frame(link.id));
                 half.reply(reply)
             }
             Step::Send(message) => {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::{super::host::Host, Context, close_with, link::Link, reach};
+use super::{super::host::Host, closing::close_with, context::Context, link::Link};
 use crate::{
     clock::Clock,
     net::Ended,
@@ -27,10 +27,10 @@ pub(super) async fn watch(context: &Context, link: &Arc<Link>) -> Ended {
 }
 
 async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
-    let host = &context.host;
+    let host = context.host();
     let proof = &link.connection.peer().proof;
     let (mut doubts, mut reloads) = (0, tls.reloads());
-    while host.links().is_current(link) {
+    while context.links.is_current(link) {
         let now = Clock::wall();
         let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
         let Ok(left) = ends.map_or(Ok(Duration::MAX), |end| end.duration_since(now)) else {
@@ -40,7 +40,7 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
         // If the clock was set back, the peer is not at fault.
         let refusal = refusal.filter(|refusal| refusal.reason != Rejection::NotYetValid);
         if link.dialed && (refusal.is_some() || is_outdated(host, tls, link)) {
-            context.spawner.spawn(reach::renew(context.clone(), Arc::clone(link)));
+            context.spawner.spawn((context.renew)(context.clone(), Arc::clone(link)));
         }
         // The other end may be the one that has to dial again: it gets a few checks of time for that.
         doubts = if refusal.is_some() { doubts + 1 } else { 0 };

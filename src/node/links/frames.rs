@@ -1,20 +1,15 @@
-//! Frames on a stream: their length limit, deadline and memory.
+//! Frames on a stream: their length limit and deadline. Long ones also need [`room`](super::room).
 //!
-//! The length is checked before anything is allocated, and memory grows only with the bytes that have arrived. Frames
-//! of up to [`SHORT_BYTES`], which covers all but long values and batches, are limited only by the number of
-//! exchanges. Longer ones share [`LONG_BYTES_MAX`] in each direction, one at a time for each peer: a peer that lies
-//! about a length or stalls delays itself first. Room is taken once per frame, before its first byte and never for a
-//! second frame while one is held. So no task waits for room while it holds room that another task needs.
-//!
-//! A frame has to begin within the deadline, every [`CHUNK_BYTES`] of it have to move within the deadline, and all of
+//! The length is checked before anything is allocated, and memory grows only with the bytes that have arrived. A
+//! frame has to begin within the deadline, every [`CHUNK_BYTES`] of it have to move within the deadline, and all of
 //! it has to move at [`BYTES_PER_SECOND_MIN`]. A slow path passes; a peer that sends a byte now and then does not.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{super::host::Host, link::Link, share::Share};
+use super::{super::host::Host, link::Link, room::Room, table::Links};
 use crate::{
     net::{ReceiveStream, SendStream, Stream, StreamError},
     protocol::{
@@ -24,17 +19,11 @@ use crate::{
     },
 };
 
-/// Frames up to this length need no room.
-const SHORT_BYTES: usize = 512 << 10;
-/// Maximum bytes of longer frames in flight in one direction, over all peers of one node.
-const LONG_BYTES_MAX: usize = 64 << 20;
 /// The minimum rate of a frame in flight. With it 256 KiB may take 18 s at the default deadline, and the longest
 /// frame less than five minutes.
 const BYTES_PER_SECOND_MIN: usize = 32 << 10;
 /// Bytes moved at once.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
-/// The unit in which room is counted, in bytes.
-const UNIT: usize = 1 << 10;
 /// The code of a stream reset for lack of room; it only appears in traces.
 pub(crate) const STREAM_SHED: u32 = 1;
 /// Like [`STREAM_SHED`]: the exchange broke off.
@@ -57,61 +46,6 @@ pub(crate) enum FrameError {
 impl From<StreamError> for FrameError {
     fn from(error: StreamError) -> Self {
         Self::Lost(error.to_string())
-    }
-}
-
-/// Room for long frames, both ways.
-#[derive(Clone, Debug)]
-pub(super) struct Room {
-    inbound: Way,
-    outbound: Way,
-}
-
-/// Room in one direction: the shared room, and the turn of one peer.
-#[derive(Clone, Debug)]
-struct Way {
-    shared: Arc<Semaphore>,
-    turn: Arc<Semaphore>,
-}
-
-/// Room taken; given back when dropped.
-#[derive(Debug)]
-struct Taken {
-    _shared: OwnedSemaphorePermit,
-    _turn: OwnedSemaphorePermit,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        let way = || Way {
-            shared: Arc::new(Semaphore::new(LONG_BYTES_MAX / UNIT)),
-            turn: Arc::new(Semaphore::new(1)),
-        };
-        Self { inbound: way(), outbound: way() }
-    }
-}
-
-impl Room {
-    /// The same room, with the turns of another peer.
-    pub(super) fn for_peer(&self, share: &Share) -> Self {
-        let way = |way: &Way, turn: &Arc<Semaphore>| Way { turn: Arc::clone(turn), ..way.clone() };
-        Self {
-            inbound: way(&self.inbound, &share.inbound),
-            outbound: way(&self.outbound, &share.outbound),
-        }
-    }
-}
-
-impl Way {
-    /// Waits for room. It waits for the peer's own turn first, without holding any room.
-    async fn take(&self, bytes: usize) -> Option<Taken> {
-        if bytes <= SHORT_BYTES {
-            return None;
-        }
-        let units = u32::try_from(bytes / UNIT + 1).unwrap_or(u32::MAX);
-        let turn = Arc::clone(&self.turn).acquire_owned().await.expect(NEVER_CLOSED);
-        let shared = Arc::clone(&self.shared).acquire_many_owned(units).await.expect(NEVER_CLOSED);
-        Some(Taken { _shared: shared, _turn: turn })
     }
 }
 
@@ -212,7 +146,7 @@ pub(super) struct StreamFrames {
     pub(super) deadline: Duration,
     pub(super) max: usize,
     room: Room,
-    host: Host,
+    links: Arc<Links>,
     /// The connection, once the peer's name is known.
     link: Option<Arc<Link>>,
     /// A frame of the peer was decoded and is being handled: no second one is held decoded.
@@ -221,23 +155,23 @@ pub(super) struct StreamFrames {
 
 impl StreamFrames {
     /// For an exchange with an admitted peer.
-    pub(super) fn new(stream: Stream, link: &Arc<Link>, host: &Host) -> Self {
-        Self { link: Some(Arc::clone(link)), ..Self::with_room(stream, link.room.clone(), host) }
+    pub(super) fn new(stream: Stream, link: &Arc<Link>, links: &Arc<Links>) -> Self {
+        Self { link: Some(Arc::clone(link)), ..Self::with_room(stream, link.room.clone(), links) }
     }
 
     /// Before the peer's introduction.
-    pub(super) fn nameless(stream: Stream, host: &Host) -> Self {
-        Self::with_room(stream, host.links().room.clone(), host)
+    pub(super) fn nameless(stream: Stream, links: &Arc<Links>) -> Self {
+        Self::with_room(stream, links.room().clone(), links)
     }
 
-    fn with_room((send, receive): Stream, room: Room, host: &Host) -> Self {
+    fn with_room((send, receive): Stream, room: Room, links: &Arc<Links>) -> Self {
         Self {
             send,
             receive: Reader { stream: receive, chunk: Bytes::new() },
-            deadline: host.config().quic.exchange_timeout,
+            deadline: links.host().config().quic.exchange_timeout,
             max: FRAME_BYTES_MAX,
             room,
-            host: host.clone(),
+            links: Arc::clone(links),
             link: None,
             decoded: None,
         }
@@ -278,7 +212,7 @@ impl StreamFrames {
     /// The next frame; `None` when the peer has ended the stream between two frames.
     pub(super) async fn receive(&mut self) -> Result<Option<Message>, FrameError> {
         self.decoded = None;
-        self.read().await.inspect_err(|error| count(&self.host, error))
+        self.read().await.inspect_err(|error| count(self.links.host(), error))
     }
 
     async fn read(&mut self) -> Result<Option<Message>, FrameError> {
@@ -307,11 +241,10 @@ impl StreamFrames {
     /// Waits for the budget between datacenters.
     async fn afford(&self, bytes: usize) {
         let Some(link) = &self.link else { return };
-        let links = self.host.links();
-        while let Some(wait) = links.bulk_waits(&self.host, link) {
+        while let Some(wait) = self.links.bulk_waits(link) {
             tokio::time::sleep(wait).await;
         }
-        links.handle(&self.host, PeeringInput::Bulk(link.id, bytes));
+        self.links.handle(PeeringInput::Bulk(link.id, bytes));
     }
 }
 
@@ -337,5 +270,3 @@ fn travel_time(bytes: usize) -> Duration {
     // At most FRAME_BYTES_MAX, which fits into 32 bits by far.
     Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
 }
-
-const NEVER_CLOSED: &str = "the semaphore is never closed";

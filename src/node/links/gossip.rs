@@ -1,6 +1,8 @@
 //! Handles a frame of gossip that a peer has sent.
 
-use super::{super::host::Host, exchange::ExchangeError, frames::FrameError, link::Link};
+use super::{
+    super::host::Host, exchange::ExchangeError, frames::FrameError, link::Link, table::Links,
+};
 use crate::protocol::{
     event::ProtocolEvent,
     exchange::{Ask, Breach},
@@ -18,12 +20,12 @@ use crate::protocol::{
 /// # Errors
 /// [`ExchangeError`] if the peer must be disconnected. It is not an error if storage has no time for a frame:
 /// reconciliation repairs that.
-pub(super) async fn hear(host: &Host, link: &Link, frame: &[u8]) -> Result<(), ExchangeError> {
-    let links = host.links();
+pub(super) async fn hear(links: &Links, link: &Link, frame: &[u8]) -> Result<(), ExchangeError> {
+    let host = links.host();
     host.count(Counter::GossipReceived);
-    if is_known(host, frame) && links.admits(host, link, Traffic::Duplicate) {
+    if is_known(host, frame) && links.admits(link, Traffic::Duplicate) {
         host.count(Counter::GossipDuplicates);
-        links.handle(host, PeeringInput::Frame(link.id));
+        links.handle(PeeringInput::Frame(link.id));
         return Ok(());
     }
     let _decoded = link.share.decode().await;
@@ -46,16 +48,16 @@ pub(super) async fn hear(host: &Host, link: &Link, frame: &[u8]) -> Result<(), E
     }
     match gossip {
         Gossip::Root(root) => {
-            if links.admits(host, link, Traffic::Root) {
+            if links.admits(link, Traffic::Root) {
                 host.root(&link.peer, root);
             }
         }
-        Gossip::Graft(_) if !links.admits(host, link, Traffic::Graft) => {}
+        Gossip::Graft(_) if !links.admits(link, Traffic::Graft) => {}
         // It fails while storage restarts.
         gossip => drop(host.ask(&link.peer, Ask::Gossip(Box::new(gossip))).await),
     }
     // Only now: the frame may have introduced the peer that sent it.
-    links.handle(host, PeeringInput::Frame(link.id));
+    links.handle(PeeringInput::Frame(link.id));
     Ok(())
 }
 

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::host::Host,
-    close_with,
+    closing::{close_with, closed},
     frames::{FrameError, StreamFrames},
+    table::Links,
 };
 use crate::{
-    foreign::Foreign,
     net::{Connection, Ended, Stream},
     protocol::{
-        close::{Close, Closed},
+        close::Close,
         delta::Delta,
         gossip::Gossip,
         id::NodeId,
@@ -23,8 +23,6 @@ use crate::{
 
 /// Longest frame that shows a later generation: a record and a chain of certificates within their limits.
 const LATER_BYTES_MAX: usize = 64 << 10;
-/// Longest explanation of a peer that is shown to the operator, in characters.
-const WORDS_MAX: usize = 200;
 
 /// The handshake succeeded, but the two are not connected.
 #[derive(Debug, thiserror::Error)]
@@ -75,14 +73,15 @@ impl Introduction {
 
 /// Introduces this node, which has dialed.
 pub(super) async fn dialing(
-    host: &Host,
+    links: &Arc<Links>,
     connection: &Arc<dyn Connection>,
     wanted: Option<&NodeId>,
 ) -> Result<Met, Introduction> {
+    let host = links.host();
     let introduced = async {
-        let proved = admit(host, connection)?;
+        let proved = admit(links, connection)?;
         let stream = connection.open().await.map_err(Introduction::Connection)?;
-        let mut frames = short(host, stream);
+        let mut frames = short(links, stream);
         frames.send(&Message::Hello(host.hello(Some(&proved)))).await?;
         frames.finish();
         let Some(Message::Welcome(hello)) = frames.receive().await? else {
@@ -119,13 +118,14 @@ async fn hear_of_later_generation(host: &Host, from: &NodeId, frames: &mut Strea
 
 /// Receives the introduction of a peer that has dialed us, and introduces this node.
 pub(super) async fn accepting(
-    host: &Host,
+    links: &Arc<Links>,
     connection: &Arc<dyn Connection>,
 ) -> Result<Met, Introduction> {
+    let host = links.host();
     let introduced = async {
-        let proved = admit(host, connection)?;
+        let proved = admit(links, connection)?;
         let stream = connection.accept().await.map_err(Introduction::Connection)?;
-        let mut frames = short(host, stream);
+        let mut frames = short(links, stream);
         let met = match frames.receive().await? {
             Some(Message::Hello(hello)) => host.meet(&hello, &proved, None)?,
             _ => return Err(Introduction::NoHello),
@@ -147,22 +147,22 @@ pub(super) async fn accepting(
 }
 
 /// The name that the handshake has proved, unless a peer of that name is refused.
-fn admit(host: &Host, connection: &Arc<dyn Connection>) -> Result<NodeId, Introduction> {
+fn admit(links: &Links, connection: &Arc<dyn Connection>) -> Result<NodeId, Introduction> {
     let peer = connection.peer();
     if let Some(client) = &peer.client {
         return Err(Introduction::Client(client.clone()));
     }
     let proved = peer.name.as_ref().ok_or(Introduction::Nameless)?.node.clone();
-    match host.links().barred(host, &proved) {
+    match links.barred(&proved) {
         Some((left, why)) => Err(Introduction::Barred { left, why }),
         None => Ok(proved),
     }
 }
 
-fn short(host: &Host, stream: Stream) -> StreamFrames {
-    let mut frames = StreamFrames::nameless(stream, host);
+fn short(links: &Arc<Links>, stream: Stream) -> StreamFrames {
+    let mut frames = StreamFrames::nameless(stream, links);
     frames.max = HELLO_BYTES_MAX;
-    frames.deadline = host.config().quic.handshake_timeout;
+    frames.deadline = links.host().config().quic.handshake_timeout;
     frames
 }
 
@@ -195,28 +195,4 @@ fn settle(
         other => close_with(connection, Close::Misbehaviour, &other.to_string()),
     }
     Err(error)
-}
-
-/// How a peer that has proved its name closed a connection, if it did.
-pub(super) fn closed(ended: &Ended) -> Option<Closed<'_>> {
-    match ended {
-        Ended::Closed { code, words } => Some(Closed { code: *code, words }),
-        _ => None,
-    }
-}
-
-/// The label for the counter and the words for the operator, if a peer with a proved name has rejected this node.
-pub(super) fn rejection(ended: &Ended) -> Option<(&'static str, String)> {
-    let closed = closed(ended)?;
-    let (label, words) = closed.rejection()?;
-    let words = Foreign::lossy(words).cut(WORDS_MAX);
-    Some((label, format!("the peer turned us away; it says: {words}")))
-}
-
-/// Whether this end of a connection is normal in operation.
-pub(super) fn is_ordinary(ended: &Ended) -> bool {
-    match ended {
-        Ended::Here | Ended::Reset => true,
-        ended => closed(ended).is_some_and(|closed| closed.is_ordinary()),
-    }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{frames::Room, share::Share};
+use super::{super::share::Share, room::Room};
 use crate::{
     net::Connection,
     protocol::{id::NodeId, peering::ConnectionId},

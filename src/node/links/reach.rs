@@ -6,15 +6,16 @@ use tokio::sync::Notify;
 
 use super::{
     super::host::{Host, UNPROVED},
-    Context,
-    accept::{Remote, tell, too_late},
-    introduce::{self, Introduction, closed, rejection},
+    closing::{closed, rejection},
+    context::Context,
+    introduce::{self, Introduction},
     link::Link,
+    refused::{Remote, tell, too_late},
     serve,
 };
 use crate::{
     dials::DialFailure,
-    net::{Connection, Dial, Dialed as Next, Ended, Way},
+    net::{BoxFuture, Connection, Dial, Dialed as Next, Ended, Way},
     protocol::{
         close::Close,
         id::{Generation, NodeId},
@@ -53,7 +54,7 @@ pub(crate) fn dial(context: &Context, peer: NodeId) {
     context.spawner.spawn(async move {
         let dialed = reach(&own, &Target::Peer(peer.clone())).await;
         if dialed.link.is_none() {
-            own.host.dial_failed(&peer);
+            own.host().dial_failed(&peer);
         }
     });
 }
@@ -62,11 +63,11 @@ pub(crate) fn dial(context: &Context, peer: NodeId) {
 /// dead may wait as long again: QUIC doubles its timeouts, and sends nothing new while its window is full of lost
 /// packets. So the handshake is started over, or another connection is dialed in place of a `stale` one.
 pub(crate) fn hurry(context: &Context, peer: NodeId, stale: bool) {
-    if context.links().hurry(&peer) || !stale {
+    if context.links.claims().hurry(&peer) || !stale {
         return;
     }
-    context.host.count(Counter::ConnectionsRenewed);
-    tracing::debug!(node = %context.host.node(), %peer, "silent connection to a peer that lives");
+    context.host().count(Counter::ConnectionsRenewed);
+    tracing::debug!(node = %context.host().node(), %peer, "silent connection to a peer that lives");
     let own = context.clone();
     // The silent one stays until a new one is open.
     context.spawner.spawn(async move { drop(reach(&own, &Target::Peer(peer)).await) });
@@ -83,21 +84,21 @@ pub(super) async fn reach(context: &Context, target: &Target) -> Dialed {
 }
 
 async fn reach_peer(context: &Context, peer: &NodeId) -> Dialed {
-    let (links, host) = (context.links(), &context.host);
-    if let Some(link) = links.fresh(host, peer) {
+    let (links, host) = (&context.links, context.host());
+    if let Some(link) = links.fresh(peer) {
         return Dialed::to(link);
     }
-    if links.barred(host, peer).is_some() {
+    if links.barred(peer).is_some() {
         // We would refuse it.
         return NOBODY;
     }
-    let Some(claim) = links.dialing(peer) else {
-        links.dialed(peer).await;
-        return links.link(host, peer).map_or(NOBODY, Dialed::to);
+    let Some(claim) = links.claims().claim(peer) else {
+        links.claims().released(peer).await;
+        return links.link(peer).map_or(NOBODY, Dialed::to);
     };
     let (addresses, hurry) = (host.addresses(peer), Some(&*claim.hurry));
     let dialed = dial_any(context, &addresses, Some(peer), hurry).await;
-    match links.link(host, peer) {
+    match links.link(peer) {
         // A connection that has been silent for long may still answer.
         Some(link) if dialed.link.is_none() => Dialed::to(link),
         _ => dialed,
@@ -105,11 +106,13 @@ async fn reach_peer(context: &Context, peer: &NodeId) -> Dialed {
 }
 
 /// Dials a connected peer once more: either end has a new certificate.
-pub(super) async fn renew(context: Context, link: Arc<Link>) {
-    let address = link.connection.remote();
-    if let Some(_claim) = context.links().dialing(&link.peer) {
-        race(&context, &[address], Some(&link.peer), None).await;
-    }
+pub(crate) fn renew(context: Context, link: Arc<Link>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        let address = link.connection.remote();
+        if let Some(_claim) = context.links.claims().claim(&link.peer) {
+            race(&context, &[address], Some(&link.peer), None).await;
+        }
+    })
 }
 
 /// Tries addresses until a node accepts us.
@@ -119,10 +122,10 @@ async fn dial_any(
     wanted: Option<&NodeId>,
     hurry: Option<&Notify>,
 ) -> Dialed {
-    let (links, host) = (context.links(), &context.host);
-    let Ok(_permit) = links.dials.acquire().await else { return NOBODY };
+    let links = &context.links;
+    let Ok(_permit) = links.claims().permit().await else { return NOBODY };
     // The wait for the claim or the permit may have been long.
-    if let Some(link) = wanted.and_then(|peer| links.fresh(host, peer)) {
+    if let Some(link) = wanted.and_then(|peer| links.fresh(peer)) {
         return Dialed::to(link);
     }
     race(context, addresses, wanted, hurry).await
@@ -135,7 +138,7 @@ async fn race(
     wanted: Option<&NodeId>,
     hurry: Option<&Notify>,
 ) -> Dialed {
-    let host = &context.host;
+    let host = context.host();
     let mut race = Race {
         context,
         addresses,
@@ -174,7 +177,7 @@ impl Race<'_> {
             let next = tokio::select! {
                 biased;
                 next = self.dial.next() => next,
-                () = told_to_hurry(&self.context.host, hurry, begun) => {
+                () = told_to_hurry(self.context.host(), hurry, begun) => {
                     hurry = None;
                     self.dial.again(None);
                     continue;
@@ -190,7 +193,7 @@ impl Race<'_> {
                     self.failed(&way, &Introduction::Connection(ended), None)
                 }
                 Next::Failed(way, reason) => {
-                    self.context.host.count(Counter::DialsFailed);
+                    self.context.host().count(Counter::DialsFailed);
                     self.fails(&way, reason);
                     None
                 }
@@ -207,14 +210,13 @@ impl Race<'_> {
 
     /// When the last handshake was begun.
     fn begun(&self) -> Time {
-        let now = self.context.host.now();
+        let now = self.context.host().now();
         Time::from_origin(now.since_origin().saturating_sub(self.dial.since_last()))
     }
 
     /// The node that answers there, if this node has dialed it there before.
     fn known(&self, way: &Way) -> Option<Dialed> {
-        let (links, host) = (self.context.links(), &self.context.host);
-        let link = links.dialed_at(host, &way.remote()).filter(|_| self.wanted.is_none())?;
+        let link = self.context.links.dialed_at(&way.remote()).filter(|_| self.wanted.is_none())?;
         Some(Dialed::to(link))
     }
 
@@ -225,10 +227,10 @@ impl Race<'_> {
         connection: Arc<dyn Connection>,
         hurry: &mut Option<&Notify>,
     ) -> Option<Dialed> {
-        let host = &self.context.host;
+        let host = self.context.host();
         let patience = host.config().quic.handshake_timeout;
         let begun = self.begun();
-        let introduction = introduce::dialing(host, &connection, self.wanted);
+        let introduction = introduce::dialing(&self.context.links, &connection, self.wanted);
         let introduced = tokio::select! {
             biased;
             introduced = tokio::time::timeout(patience, introduction) => introduced,
@@ -264,7 +266,7 @@ impl Race<'_> {
         introduction: &Introduction,
         reached: Option<&Arc<dyn Connection>>,
     ) -> Option<Dialed> {
-        let host = &self.context.host;
+        let host = self.context.host();
         if let Some(dialed) = reached.and_then(|ended| self.replaced(ended.as_ref())) {
             return Some(dialed);
         }
@@ -297,13 +299,13 @@ impl Race<'_> {
         let ended = connection.ended()?;
         closed(&ended).filter(|closed| closed.is(Close::Duplicate))?;
         let peer = connection.peer().name.as_ref()?.node.clone();
-        let link = self.context.links().link(&self.context.host, &peer);
+        let link = self.context.links.link(&peer);
         Some(Dialed { link, node: Some(peer) })
     }
 
     /// Keeps the reason why a path failed.
     fn fails(&mut self, way: &Way, reason: String) {
-        let host = &self.context.host;
+        let host = self.context.host();
         let address = way.address.clone();
         let failure = DialFailure { at: host.now(), address, to: way.to, from: way.from, reason };
         tracing::debug!(node = %host.node(), "cannot be dialed: {failure}");

@@ -1,6 +1,6 @@
 //! Connections with peers whose certificates were revoked.
 
-use super::{super::host::Host, close, link::Link};
+use super::{super::host::Host, closing::close, link::Link, table::Links};
 use crate::{
     protocol::{
         close::Close,
@@ -10,9 +10,9 @@ use crate::{
 };
 
 /// Closes all connections with members that have shown a revoked certificate.
-pub(crate) fn close_revoked(host: &Host, tls: &Tls, revoked: &Revocations) {
-    for link in host.links().all() {
-        close_if_revoked(host, tls, &link, revoked);
+pub(crate) fn close_revoked(links: &Links, tls: &Tls, revoked: &Revocations) {
+    for link in links.all() {
+        close_if_revoked(links.host(), tls, &link, revoked);
     }
 }
 

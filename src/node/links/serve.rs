@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    Context, Registered, close_with, exchange, expiry,
+    closing::{close, close_with, closed, is_ordinary, rejection},
+    context::Context,
+    exchange, expiry,
     frames::STREAM_SHED,
-    introduce::{closed, is_ordinary, rejection},
     link::Link,
     revoked::close_if_revoked,
     streams,
+    table::Registered,
 };
 use crate::{
     net::{Connection, Ended},
@@ -35,8 +37,8 @@ pub(super) fn adopt(
     own: Generation,
     dialed: bool,
 ) -> Option<Arc<Link>> {
-    let (links, host) = (context.links(), &context.host);
-    let link = match links.register(host, connection, met, own, dialed) {
+    let (links, host) = (&context.links, context.host());
+    let link = match links.register(connection, met, own, dialed) {
         Registered::Kept(link) => link,
         Registered::Renewed(link, old) => {
             if let Some(old) = old {
@@ -52,29 +54,29 @@ pub(super) fn adopt(
     if let Some(tls) = context.endpoint.tls()
         && close_if_revoked(host, tls, &link, &host.revocations())
     {
-        links.ended(host, &link);
+        links.ended(&link);
         return None;
     }
-    links.handle(host, PeeringInput::Frame(link.id));
+    links.handle(PeeringInput::Frame(link.id));
     context.spawner.spawn(serve(context.clone(), Arc::clone(&link)));
     Some(link)
 }
 
 /// Serves the connections that the previous actor has left.
 pub(crate) fn resume(context: &Context) {
-    for link in context.links().open(&context.host) {
+    for link in context.links.open() {
         context.spawner.spawn(serve(context.clone(), link));
     }
 }
 
 /// Closes a connection once no exchange is in progress on it: otherwise the last frame of one would be lost.
 pub(crate) fn finish(context: &Context, connection: ConnectionId, closing: Closing) {
-    let link = context.links().lock().link(connection);
+    let link = context.links.by_id(connection);
     let Some(link) = link else { return };
-    let patience = context.host.config().quic.exchange_timeout;
+    let patience = context.host().config().quic.exchange_timeout;
     context.spawner.spawn(async move {
         let _ = tokio::time::timeout(patience, link.idle()).await;
-        super::close(link.connection.as_ref(), &closing);
+        close(link.connection.as_ref(), &closing);
     });
 }
 
@@ -87,15 +89,15 @@ async fn retire(patience: Duration, link: Arc<Link>) {
 
 /// Serves a connection until it ends.
 async fn serve(context: Context, link: Arc<Link>) {
-    let host = &context.host;
+    let (links, host) = (&context.links, context.host());
     let ended = tokio::select! {
         ended = exchanges(&context, &link) => ended,
-        ended = streams::hear(host, &link) => ended,
-        ended = streams::send(host, &link) => ended,
+        ended = streams::hear(links, &link) => ended,
+        ended = streams::send(links, &link) => ended,
         ended = datagrams(&context, &link) => ended,
         ended = expiry::watch(&context, &link) => ended,
     };
-    host.links().ended(host, &link);
+    links.ended(&link);
     let peer = &link.peer;
     let closed = closed(&ended);
     if let Some(generation) = closed.and_then(|closed| closed.later_generation()) {
@@ -113,19 +115,19 @@ async fn serve(context: Context, link: Arc<Link>) {
 /// Answers exchanges. An exchange without a free slot is shed: the peer retries. Every peer gets one slot before any
 /// peer gets a second: the number of open exchanges determines how many more a peer may open.
 async fn exchanges(context: &Context, link: &Arc<Link>) -> Ended {
-    let host = &context.host;
+    let (links, host) = (&context.links, context.host());
     let rate = Traffic::Exchange(host.config().quic.exchanges_per_peer);
     loop {
         let mut stream = match link.connection.accept().await {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
-        let admitted = host.links().admits(host, link, rate);
+        let admitted = links.admits(link, rate);
         match permit(context, link).filter(|_| admitted) {
             Some(permit) => {
-                let (host, link) = (host.clone(), Arc::clone(link));
+                let (links, link) = (Arc::clone(links), Arc::clone(link));
                 context.spawner.spawn(async move {
-                    exchange::answer(&host, &link, stream).await;
+                    exchange::answer(&links, &link, stream).await;
                     drop(permit);
                 });
             }
@@ -141,8 +143,8 @@ async fn exchanges(context: &Context, link: &Arc<Link>) -> Ended {
 /// Half of the slots are reserved for peers without an exchange in progress, on any connection. So a few peers that
 /// open many exchanges and finish none do not keep out the others.
 fn permit(context: &Context, link: &Link) -> Option<(OwnedSemaphorePermit, Arc<()>)> {
-    let exchanges = &context.links().exchanges;
-    let reserved = context.host.config().quic.exchanges / 2;
+    let exchanges = context.links.exchanges();
+    let reserved = context.host().config().quic.exchanges / 2;
     let (held, first) = link.share.answer();
     (first || exchanges.available_permits() > reserved)
         .then(|| Arc::clone(exchanges).try_acquire_owned().ok())
@@ -155,7 +157,7 @@ async fn datagrams(context: &Context, link: &Link) -> Ended {
         match link.connection.receive_datagram().await {
             Ok(datagram) => {
                 let input = PeeringInput::Datagram(link.id, datagram);
-                context.links().handle(&context.host, input);
+                context.links.handle(input);
             }
             Err(ended) => return ended,
         }

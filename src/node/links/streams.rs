@@ -3,11 +3,11 @@
 use bytes::Bytes;
 
 use super::{
-    super::host::Host,
     exchange::ExchangeError,
     frames::{self, Incoming},
     gossip,
     link::Link,
+    table::Links,
 };
 use crate::{
     net::{Ended, ReceiveStream, SendStream, StreamError},
@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// Sends the peer the queued frames until the connection ends.
-pub(super) async fn send(host: &Host, link: &Link) -> Ended {
+pub(super) async fn send(links: &Links, link: &Link) -> Ended {
     let mut batch = Vec::new();
     let mut stream: Option<Box<dyn SendStream>> = None;
     loop {
         if batch.is_empty() {
-            batch.push(next(host, link).await);
+            batch.push(next(links, link).await);
         }
         if stream.is_none() {
             // The peer may refuse to let us open it: then all frames wait here, within the limits of the queue.
@@ -35,13 +35,13 @@ pub(super) async fn send(host: &Host, link: &Link) -> Ended {
         // Frames that wait are sent together.
         let mut bytes: usize = batch.iter().map(Bytes::len).sum();
         while bytes < BATCH_BYTES
-            && let Next::Frame(_, frame) = host.links().next(host, link)
+            && let Next::Frame(_, frame) = links.next(link)
         {
             bytes += frame.len();
             batch.push(frame);
         }
         let Some(opened) = &mut stream else { continue };
-        host.counters().add(Counter::GossipSent, batch.len() as u64);
+        links.host().counters().add(Counter::GossipSent, batch.len() as u64);
         match opened.write(&mut batch).await {
             Ok(()) => batch = Vec::new(),
             Err(StreamError::Connection(ended)) => return ended,
@@ -53,9 +53,9 @@ pub(super) async fn send(host: &Host, link: &Link) -> Ended {
 }
 
 /// The next frame, once one waits and the budget allows it. Only one task of a connection waits for it.
-async fn next(host: &Host, link: &Link) -> Bytes {
+async fn next(links: &Links, link: &Link) -> Bytes {
     loop {
-        match host.links().next(host, link) {
+        match links.next(link) {
             Next::Frame(_, frame) => return frame,
             Next::Nothing => link.filled.notified().await,
             // Liveness frames may arrive meanwhile, and do not have to wait.
@@ -65,34 +65,34 @@ async fn next(host: &Host, link: &Link) -> Bytes {
 }
 
 /// Receives the peer's frames until the connection ends.
-pub(super) async fn hear(host: &Host, link: &Link) -> Ended {
+pub(super) async fn hear(links: &Links, link: &Link) -> Ended {
     loop {
         let stream = match link.connection.accept_one_way().await {
             Ok(stream) => stream,
             Err(ended) => return ended,
         };
         // Boxed, since most connections wait here most of the time.
-        if let Err(error) = Box::pin(listen(host, link, stream)).await {
+        if let Err(error) = Box::pin(listen(links, link, stream)).await {
             if error.is_misbehaviour() {
-                host.links().misbehaved(host, link, &error);
+                links.misbehaved(link, &error);
             } else {
-                tracing::debug!(node = %host.node(), peer = %link.peer, %error, "gossip lost");
+                tracing::debug!(node = %links.host().node(), peer = %link.peer, %error, "gossip lost");
             }
         }
     }
 }
 
 async fn listen(
-    host: &Host,
+    links: &Links,
     link: &Link,
     stream: Box<dyn ReceiveStream>,
 ) -> Result<(), ExchangeError> {
     let mut incoming = Incoming::new(stream);
     loop {
-        let frame = incoming.next(host, link).await;
-        let frame = frame.inspect_err(|error| frames::count(host, error))?;
+        let frame = incoming.next(links.host(), link).await;
+        let frame = frame.inspect_err(|error| frames::count(links.host(), error))?;
         let Some(frame) = frame else { return Ok(()) };
-        gossip::hear(host, link, &frame).await?;
+        gossip::hear(links, link, &frame).await?;
     }
 }
 

@@ -1,0 +1,107 @@
+//! What a node keeps for its operator: counters, the last failures, and how often it reports the same.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwapOption;
+
+use super::{cuts::Cuts, repeats::Repeats};
+use crate::{
+    clock::Clock,
+    counters::Counters,
+    dials::DialFailures,
+    latest::Latest,
+    protocol::{
+        event::{Behind, Event, Problem},
+        id::NodeId,
+        time::Time,
+    },
+};
+
+/// Refusals of connections and news that are reported to the operator in one second; all are counted.
+pub(crate) const REFUSALS_TOLD_MAX: u32 = 10;
+
+/// What one node keeps for its operator.
+#[derive(Debug)]
+pub(crate) struct Diagnostics {
+    pub(crate) counters: Arc<Counters>,
+    /// Why connections were last ended on purpose.
+    pub(crate) cuts: Cuts,
+    /// Why addresses could not be reached.
+    pub(crate) dials: DialFailures,
+    /// The largest loss at the start of this node that any peer reports.
+    pub(crate) behind: ArcSwapOption<Behind>,
+    /// The peers last removed, and the node that sent each removal; `None` if it was requested here.
+    pub(crate) removals: Latest<Option<NodeId>>,
+    /// The recent log lines.
+    repeats: Repeats,
+    /// The second in which refusals were last reported, and how many: those that repeat, and those that
+    /// are new.
+    refusals: Mutex<[(u64, u32); 2]>,
+}
+
+impl Diagnostics {
+    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            cuts: Cuts::default(),
+            dials: DialFailures::default(),
+            behind: ArcSwapOption::empty(),
+            removals: Latest::default(),
+            repeats: Repeats::default(),
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// Keeps what an event says; returns the problem to log as well.
+    pub(crate) fn note(&self, event: &Event, clock: Clock) -> Option<Problem> {
+        match event {
+            // The component that found it has logged it, or the end of the node logs it at a higher level.
+            Event::Error(
+                Problem::Connection { .. }
+                | Problem::Displaced { .. }
+                | Problem::Revoked { .. }
+                | Problem::Failed { .. },
+            ) => None,
+            Event::Error(problem) => {
+                if let Problem::Behind(behind) = problem {
+                    self.behind.store(Some(Arc::new(behind.clone())));
+                }
+                Some(problem.clone())
+            }
+            Event::PeerRemoved { peer, by } => {
+                self.removals.note(peer, clock.now(), by.clone());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether to report that a peer's data was refused: once in a while for each kind and peer. All of
+    /// it is counted.
+    pub(crate) fn may_tell(&self, problem: &Problem, now: Time) -> bool {
+        let (label, from) = match problem {
+            Problem::NewsRefused { from, .. } => ("news", from),
+            Problem::RevocationRefused { from, .. } => ("revocation", from),
+            _ => return true,
+        };
+        self.is_new(label, from.as_str(), now) && self.may_tell_refusal(true, now)
+    }
+
+    /// Whether no refusal of this kind was reported about this peer lately.
+    pub(crate) fn is_new(&self, label: &'static str, peer: &str, now: Time) -> bool {
+        self.repeats.is_new(label, peer, now)
+    }
+
+    /// Whether one more refusal may be reported in this second. A peer that is refused repeatedly
+    /// takes no room from new refusals.
+    pub(crate) fn may_tell_refusal(&self, is_new: bool, now: Time) -> bool {
+        let second = now.since_origin().as_secs();
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = &mut refusals[usize::from(is_new)];
+        if told.0 != second {
+            *told = (second, 0);
+        }
+        told.1 = told.1.saturating_add(1);
+        told.1 <= REFUSALS_TOLD_MAX
+    }
+}

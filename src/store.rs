@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+#[doc(inline)]
 pub use crate::protocol::durable::{Change, EndpointKeys, Head, KnownPeer, Stored, StoredEntry};
 
 pub mod memory;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::broadcast;
 
 use super::{
     clients::places::Clients,
@@ -20,6 +20,7 @@ use super::{
     routes::Routes,
     share::Shares,
     snapshot::Snapshot,
+    write_room::WriteRoom,
     writer::Writer,
 };
 use crate::{
@@ -48,8 +49,8 @@ pub(crate) struct Shared {
     /// Owned by the supervisor, however long handles are kept.
     pub(crate) endpoint: Weak<dyn Endpoint>,
     pub(crate) writer: Arc<Writer>,
-    /// Room for writes that wait for the store, in units of [`WRITE_UNIT`] bytes.
-    pub(crate) write_room: Arc<Semaphore>,
+    /// Room for writes that wait for the store.
+    pub(crate) write_room: WriteRoom,
     /// Makes this node's introduction, and judges those of peers.
     pub(crate) session: Session,
     pub(crate) clients: Arc<Clients>,
@@ -182,6 +183,3 @@ impl Shared {
         self.diagnostics.counters.add(counter, 1);
     }
 }
-
-/// The unit in which room for writes is counted, in bytes.
-pub(crate) const WRITE_UNIT: usize = 1 << 10;

@@ -14,7 +14,10 @@ mod leaf;
 mod phase;
 #[cfg(all(test, unix))]
 mod real_world;
+mod revoked;
 pub mod rotation;
+#[cfg(all(test, unix))]
+mod samples;
 
 pub use self::{
     authority::{Authority, AuthorityOptions},

@@ -4,9 +4,8 @@
 //! well. It refuses to overwrite a key, and it signs only leaves.
 
 use std::{
-    fmt, fs,
+    fmt,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::{
-    directory::{keys_of, revocations, roots_of},
+    directory::{keys_of, roots_of},
     error::{AuthorityError, made},
     file,
     files::{Existing, save},
@@ -27,21 +26,20 @@ use super::{
         AUTHORITY_VALIDITY, BACKDATE, KeyKind, LeafOptions, calendar, common_name, generate, leaf,
         random_serial, uri,
     },
+    revoked::Revoked,
 };
 use crate::{
     clock::Clock,
     protocol::{
         id::{ClusterId, Datacenter, NodeId},
-        revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError, Revocations},
+        revocation::{CUTOFF_AHEAD_MAX, IssuerId, Revocation, RevocationError},
     },
     tls::{
-        Naming,
         certificate::{CertificateSummary, authority_cluster, authority_uri, date},
-        client::revoked_by,
         files::{Audience, LoadError, read},
         name::PeerName,
         pem::chain_from_pem,
-        revoked::{self, AuthorityKey, issuer_id, seconds},
+        revoked::{AuthorityKey, issuer_id, seconds},
     },
 };
 
@@ -76,10 +74,8 @@ pub struct Authority {
     roots_pem: String,
     summary: CertificateSummary,
     issuer: Issuer<'static, KeyPair>,
-    /// The keys whose statements count: its own, and those of the other authorities of its directory.
-    authorities: Vec<AuthorityKey>,
-    /// It issues no certificate that these revoke. Each of them is signed by one of `authorities`.
-    revoked: Mutex<Revocations>,
+    /// It issues no certificate that these revoke.
+    pub(super) revoked: Revoked,
 }
 
 impl Authority {
@@ -98,15 +94,15 @@ impl Authority {
         params.not_before = calendar(options.not_before)?;
         params.not_after = calendar(options.not_after)?;
         let certificate = params.self_signed(&key).map_err(made)?;
+        let keys = AuthorityKey::of(certificate.der()).into_iter().collect();
         Ok(Self {
+            revoked: Revoked::new(cluster.clone(), keys),
             cluster,
             certificate_pem: certificate.pem(),
             roots_pem: certificate.pem(),
-            authorities: AuthorityKey::of(certificate.der()).into_iter().collect(),
             summary: CertificateSummary::from_certificate(certificate.der())
                 .map_err(LoadError::from)?,
             issuer: Issuer::new(params, key),
-            revoked: Mutex::default(),
         })
     }
 
@@ -129,10 +125,9 @@ impl Authority {
         let loaded =
             Self::from_parts(&certificate, key).map_err(|e| e.in_file(&certificate_path))?;
         let roots_pem = roots_of(directory)?;
-        let authorities = keys_of(&roots_pem)?;
-        let loaded = Self { roots_pem, authorities, ..loaded };
-        loaded.merge_file(directory)?;
-        Ok(loaded)
+        let revoked = Revoked::new(loaded.cluster.clone(), keys_of(&roots_pem)?);
+        revoked.merge_file(directory)?;
+        Ok(Self { roots_pem, revoked, ..loaded })
     }
 
     /// Writes certificate and key into a directory, which is created if necessary.
@@ -194,7 +189,7 @@ impl Authority {
     /// [`AuthorityError::Make`] if it cannot sign; [`AuthorityError::Ahead`] if the cutoff would be more than
     /// [`CUTOFF_AHEAD_MAX`] from now.
     pub fn revoke(&self, node: NodeId, at: SystemTime) -> Result<Revocation, AuthorityError> {
-        let mut revoked = self.revoked();
+        let mut revoked = self.revoked.lock();
         // A certificate issued since the last revocation may begin as late as that.
         let earlier = revoked.cutoff(&node).map(|cutoff| cutoff + 1);
         let mut statement = Revocation {
@@ -217,16 +212,7 @@ impl Authority {
         &self,
         statements: impl IntoIterator<Item = Revocation>,
     ) -> Vec<(Revocation, RevocationError)> {
-        let (mut revoked, now) = (self.revoked(), seconds(Clock::wall()));
-        let mut refused = Vec::new();
-        for statement in statements {
-            match self.check(&statement).and_then(|()| statement.check_cutoff(now)) {
-                Ok(()) => drop(revoked.merge(statement)),
-                Err(error) => refused.push((statement, error)),
-            }
-        }
-        refused.retain(|(statement, _)| !reaches(&revoked, statement));
-        refused
+        self.revoked.heed(statements)
     }
 
     /// The statements of this authority and those of the other authorities of its directory, all signed by this one,
@@ -237,13 +223,13 @@ impl Authority {
     pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
         let issuer = self.id();
         let latest = seconds(Clock::wall()).saturating_add(CUTOFF_AHEAD_MAX);
-        let mut revoked = self.revoked();
+        let mut revoked = self.revoked.lock();
         let foreign: Vec<_> = revoked.iter().filter(|s| s.issuer != issuer).cloned().collect();
         for statement in foreign {
             // A later cutoff was signed while a clock was ahead.
             let cutoff = statement.cutoff.min(latest);
             let signed = |s: &Revocation| s.issuer == issuer && s.cutoff >= cutoff;
-            if revoked.of(&statement.node).any(signed) || self.check(&statement).is_err() {
+            if revoked.of(&statement.node).any(signed) || self.revoked.check(&statement).is_err() {
                 continue;
             }
             let expires = statement.expires.max(seconds(self.summary.not_after));
@@ -260,43 +246,14 @@ impl Authority {
     }
 
     /// Its name in statements.
-    fn id(&self) -> IssuerId {
+    pub(super) fn id(&self) -> IssuerId {
         issuer_id(&self.issuer.key().subject_public_key_info())
     }
 
-    fn seal(&self, statement: &mut Revocation) -> Result<(), AuthorityError> {
+    pub(super) fn seal(&self, statement: &mut Revocation) -> Result<(), AuthorityError> {
         let message = statement.message(&self.cluster);
         statement.signature = self.issuer.key().sign(&message).map_err(made)?;
         Ok(())
-    }
-
-    /// Whether an authority of the directory has signed it.
-    fn check(&self, statement: &Revocation) -> Result<(), RevocationError> {
-        revoked::verify(&self.authorities, &self.cluster, statement)
-    }
-
-    /// Adds the list in its directory. A line that cannot be verified is skipped if a verified one covers it, as
-    /// after a rotation; otherwise the whole list is refused.
-    fn merge_file(&self, directory: &Path) -> Result<(), AuthorityError> {
-        // Read again: a rotation may have added an authority since this one was loaded.
-        let authorities = keys_of(&roots_of(directory)?)?;
-        let listed = revocations(directory)?;
-        let mut revoked = self.revoked();
-        let mut unsigned = Vec::new();
-        for statement in listed {
-            match revoked::verify(&authorities, &self.cluster, &statement) {
-                Ok(()) => drop(revoked.merge(statement)),
-                Err(error) => unsigned.push((statement, error)),
-            }
-        }
-        match unsigned.into_iter().find(|(statement, _)| !reaches(&revoked, statement)) {
-            Some((statement, _)) => Err(AuthorityError::Unsigned {
-                path: directory.join(file::REVOCATIONS),
-                node: statement.node,
-                issuer: statement.issuer,
-            }),
-            None => Ok(()),
-        }
     }
 
     /// Adds the known revocations to the file in its directory.
@@ -304,14 +261,7 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError`], naming the file, if it cannot be read or replaced.
     pub fn save_revocations(&self, directory: &Path) -> Result<(), AuthorityError> {
-        // Others may add to it at the same moment: their lines must not get lost. If a directory
-        // cannot be locked, it must have only one issuer.
-        let _lock = fs::File::open(directory).and_then(|open| open.lock().map(|()| open));
-        self.merge_file(directory)?;
-        let lines = self.revoked().iter().map(described).collect::<String>();
-        let text = format!("{REVOCATIONS_HEAD}{lines}");
-        let files = [(file::REVOCATIONS, text.as_str(), Audience::Anyone)];
-        save(directory, Existing::Replace, &files)
+        self.revoked.save(directory)
     }
 
     /// Issues a certificate with these options for another party's key, given as the DER of its
@@ -359,23 +309,15 @@ impl Authority {
     /// Whether it has revoked the certificates of this node that are valid from `since` on.
     #[must_use]
     pub fn has_revoked(&self, node: &NodeId, since: SystemTime) -> bool {
-        self.revoked().revokes(node, seconds(since))
+        self.revoked.lock().revokes(node, seconds(since))
     }
 
     /// The same for a name without revocations; else valid only after the cutoff.
     fn after_cutoff(&self, options: &LeafOptions) -> LeafOptions {
-        let revoked = self.revoked();
-        let naming = Naming::default();
-        let names = options.uris.iter().filter_map(|uri| revoked_by(uri, &naming));
-        let cutoff = names.filter_map(|name| revoked.cutoff(&name)).max();
+        let cutoff = self.revoked.cutoff(&options.uris);
         let first = cutoff.map(|cutoff| SystemTime::UNIX_EPOCH + Duration::from_secs(cutoff + 1));
         let not_before = first.map_or(options.not_before, |first| first.max(options.not_before));
         LeafOptions { not_before, ..options.clone() }
-    }
-
-    fn revoked(&self) -> MutexGuard<'_, Revocations> {
-        // Code under the lock does not panic half way.
-        self.revoked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The one place where a leaf is signed.
@@ -405,9 +347,9 @@ impl Authority {
             .map_err(|_| LoadError::Unsupported(rustls::CertificateError::BadEncoding.into()))?;
         let certificate_pem = String::from_utf8_lossy(certificate_pem).into_owned();
         let roots_pem = certificate_pem.clone();
-        let authorities = AuthorityKey::of(&certificate).into_iter().collect();
-        let revoked = Mutex::default();
-        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer, authorities, revoked })
+        let keys = AuthorityKey::of(&certificate).into_iter().collect();
+        let revoked = Revoked::new(cluster.clone(), keys);
+        Ok(Self { cluster, certificate_pem, roots_pem, summary, issuer, revoked })
     }
 }
 
@@ -420,38 +362,21 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// Whether these revoke all certificates that the statement revokes.
-fn reaches(revoked: &Revocations, statement: &Revocation) -> bool {
-    revoked.cutoff(&statement.node).is_some_and(|cutoff| cutoff >= statement.cutoff)
-}
-
-fn described(statement: &Revocation) -> String {
-    let date = |seconds| date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-    let Revocation { node, cutoff, expires, .. } = statement;
-    let text = statement.to_text();
-    format!("# {node}, valid from {} or earlier, until {}\n{text}\n", date(*cutoff), date(*expires))
-}
-
 fn has_key(certificate: &[u8], key: &KeyPair) -> bool {
     use x509_parser::prelude::{FromDer, X509Certificate};
     X509Certificate::from_der(certificate)
         .is_ok_and(|(_, parsed)| parsed.public_key().raw == key.subject_public_key_info())
 }
 
-const REVOCATIONS_HEAD: &str = "# Whose certificates this authority has revoked. Made by gossipmonger; lines may only be added.\n";
-
 #[cfg(all(test, unix))]
 mod tests {
-    use std::{collections::HashSet, os::unix::fs::PermissionsExt};
+    use std::{collections::HashSet, fs, os::unix::fs::PermissionsExt};
 
-    use super::*;
-    use crate::{
-        pki::phase::RotationPhase,
-        protocol::revocation::Authorities,
-        tls::{Identity, Roots},
+    use super::{
+        super::samples::{DAY, authority, issue, load_node, name},
+        *,
     };
-
-    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    use crate::tls::Roots;
 
     #[test]
     fn refuses_to_overwrite_an_authority_or_a_node() {
@@ -527,50 +452,6 @@ mod tests {
     }
 
     #[test]
-    fn makes_private_keys_private() {
-        let directory = tempfile::tempdir().unwrap();
-        let node = directory.path().join("new/node");
-        authority().save(directory.path()).unwrap();
-        issue(&authority(), "a").save(&node, Existing::Refuse).unwrap();
-        issue(&authority(), "a").save(&node, Existing::Replace).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&directory.path().join(file::AUTHORITY_KEY)), 0o600);
-        assert_eq!(mode(&node.join(file::KEY)), 0o600);
-        assert_eq!(mode(&node), 0o700);
-    }
-
-    #[test]
-    fn concurrent_replacements_leave_a_certificate_with_its_key() {
-        let directory = tempfile::tempdir().unwrap();
-        let ca = authority();
-        issue(&ca, "a").save(directory.path(), Existing::Refuse).unwrap();
-        for _ in 0..10 {
-            std::thread::scope(|scope| {
-                for _ in 0..4 {
-                    scope.spawn(|| {
-                        issue(&ca, "a").save(directory.path(), Existing::Replace).unwrap();
-                    });
-                }
-            });
-            load_node(directory.path());
-        }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "no drafts");
-    }
-
-    #[test]
-    fn replaces_a_certificate_but_not_the_roots() {
-        let directory = tempfile::tempdir().unwrap();
-        let (old, new) = (authority(), authority());
-        issue(&old, "a").save(directory.path(), Existing::Refuse).unwrap();
-        let renewed = issue(&new, "a");
-        renewed.save(directory.path(), Existing::Replace).unwrap();
-        assert_eq!(*load_node(directory.path()).certificate(), renewed.certificate);
-        let roots = Roots::from_pem_file(&directory.path().join(file::ROOTS)).unwrap();
-        assert_eq!(roots.certificates(), [old.certificate().clone()]);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
-    }
-
-    #[test]
     fn issues_after_a_restart_what_its_roots_accept() {
         for key in [KeyKind::Ed25519, KeyKind::P256] {
             let directory = tempfile::tempdir().unwrap();
@@ -606,155 +487,10 @@ mod tests {
     }
 
     #[test]
-    fn remembers_what_several_revoke_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        authority().save(directory.path()).unwrap();
-        std::thread::scope(|scope| {
-            for n in 0..8 {
-                let directory = directory.path();
-                scope.spawn(move || {
-                    let authority = Authority::load(directory).unwrap();
-                    let node = NodeId::new(&format!("n{n}")).unwrap();
-                    authority.revoke(node, Clock::wall()).unwrap();
-                    authority.save_revocations(directory).unwrap();
-                });
-            }
-        });
-        assert_eq!(revocations(directory.path()).unwrap().len(), 8);
-    }
-
-    #[test]
-    fn refuses_statements_that_no_authority_of_its_directory_has_signed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (ours, foreign) = (authority(), authority());
-        ours.save(directory.path()).unwrap();
-        let a = NodeId::new("a").unwrap();
-        let theirs = foreign.revoke(a.clone(), Clock::wall()).unwrap();
-        let renamed = Revocation { issuer: ours.id(), ..theirs.clone() };
-        let far = Revocation { cutoff: 4_000_000_000, ..ours.revoke(a, Clock::wall()).unwrap() };
-        let fresh = Authority::load(directory.path()).unwrap();
-        let refused = fresh.heed([theirs, renamed, far]);
-        let why: Vec<_> = refused.into_iter().map(|(_, why)| why).collect();
-        assert!(
-            matches!(
-                why[..],
-                [
-                    RevocationError::UnknownIssuer(_),
-                    RevocationError::Forged(_),
-                    RevocationError::Forged(_)
-                ]
-            ),
-            "{why:?}"
-        );
-        fresh.save_revocations(directory.path()).unwrap();
-        assert_eq!(
-            (fresh.statements().unwrap().len(), revocations(directory.path()).unwrap().len()),
-            (0, 0)
-        );
-        assert!(issue(&fresh, "a").certificate.not_before < Clock::wall(), "it issues as before");
-    }
-
-    #[test]
-    fn neither_accepts_nor_signs_a_cutoff_in_the_future() {
-        let (ours, far) = (authority(), Clock::wall() + Duration::from_secs(CUTOFF_AHEAD_MAX + 60));
-        let a = NodeId::new("a").unwrap();
-        let error = ours.revoke(a.clone(), far).unwrap_err().to_string();
-        assert!(error.contains("compare the clock"), "{error}");
-        // Signed with the same key on a host with its clock ahead.
-        let mut statement = ours.revoke(a.clone(), Clock::wall()).unwrap();
-        statement.cutoff = seconds(far);
-        ours.seal(&mut statement).unwrap();
-        let refused = ours.heed([statement.clone()]);
-        assert!(matches!(refused[..], [(_, RevocationError::Ahead(_))]), "{refused:?}");
-        assert!(ours.revoked().cutoff(&a).unwrap() < statement.cutoff);
-    }
-
-    #[test]
-    fn refuses_a_list_with_a_line_that_no_authority_of_its_directory_has_signed() {
-        let directory = tempfile::tempdir().unwrap();
-        let (ours, foreign) = (authority(), authority());
-        ours.save(directory.path()).unwrap();
-        let theirs = foreign.revoke(NodeId::new("b").unwrap(), Clock::wall()).unwrap();
-        let list = directory.path().join(file::REVOCATIONS);
-        fs::write(&list, format!("{}\n", theirs.to_text())).unwrap();
-        let error = Authority::load(directory.path()).unwrap_err().to_string();
-        for part in [
-            "revocations.txt: no authority",
-            "the revocation of b",
-            "ca-old.pem",
-            &theirs.issuer.to_string(),
-        ] {
-            assert!(error.contains(part), "{error}");
-        }
-        // With the certificate of that authority the list is accepted.
-        fs::write(directory.path().join(file::OLD_AUTHORITY), foreign.certificate_pem()).unwrap();
-        assert_eq!(Authority::load(directory.path()).unwrap().statements().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn signs_anew_what_the_authority_before_it_has_revoked() {
-        let directory = tempfile::tempdir().unwrap();
-        let dir = directory.path();
-        let options = AuthorityOptions::default();
-        authority().save(dir).unwrap();
-        let old = Authority::load(dir).unwrap();
-        crate::pki::rotation::prepare(dir, &options).unwrap();
-        old.revoke(NodeId::new("a").unwrap(), Clock::wall()).unwrap();
-        old.save_revocations(dir).unwrap();
-        crate::pki::rotation::switch(dir).unwrap();
-        // By a process that still uses the old one.
-        old.revoke(NodeId::new("c").unwrap(), Clock::wall()).unwrap();
-        old.save_revocations(dir).unwrap();
-        crate::pki::rotation::finish(dir).unwrap();
-
-        let loaded = Authority::load(dir).unwrap();
-        let statements = loaded.statements().unwrap();
-        assert_eq!(statements.len(), 2);
-        let issued = issue(&loaded, "b");
-        let (pem, key) = (issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes());
-        let roots = Roots::from_pem(loaded.certificate_pem().as_bytes()).unwrap();
-        let tls = crate::tls::Tls::new(Identity::from_pem(pem, key).unwrap(), roots).unwrap();
-        for statement in &statements {
-            Authorities::verify(&tls, statement).unwrap();
-        }
-        assert_eq!(loaded.statements().unwrap(), statements, "once is enough");
-        for statement in statements {
-            let again = issue(&loaded, statement.node.as_str()).certificate.not_before;
-            assert!(seconds(again) > statement.cutoff, "nothing is issued that is revoked");
-        }
-        // After a further rotation the lines of the first authority do not matter.
-        for phase in [crate::pki::rotation::switch, crate::pki::rotation::finish] {
-            if RotationPhase::of(dir) == RotationPhase::Settled {
-                crate::pki::rotation::prepare(dir, &options).unwrap();
-            }
-            phase(dir).unwrap();
-        }
-        assert_eq!(Authority::load(dir).unwrap().statements().unwrap().len(), 2);
-    }
-
-    #[test]
     fn never_gives_a_serial_number_twice() {
         let ca = authority();
         let serials: HashSet<_> = (0..50).map(|_| issue(&ca, "a").certificate.serial).collect();
         assert_eq!(serials.len(), 50);
         assert!(serials.iter().all(|serial| serial.len() == 40), "{serials:?}");
-    }
-
-    fn authority() -> Authority {
-        let options = AuthorityOptions::default();
-        Authority::create(ClusterId::new("demo").unwrap(), &options).unwrap()
-    }
-
-    fn name(node: &str) -> PeerName {
-        PeerName::from_uri(&format!("spiffe://demo/eu/{node}")).unwrap()
-    }
-
-    fn issue(ca: &Authority, node: &str) -> Issued {
-        ca.issue_with(&LeafOptions::new(&name(node), DAY)).unwrap()
-    }
-
-    fn load_node(directory: &Path) -> Identity {
-        Identity::from_pem_files(&directory.join(file::CERTIFICATE), &directory.join(file::KEY))
-            .unwrap()
     }
 }

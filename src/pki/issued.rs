@@ -61,3 +61,58 @@ impl fmt::Debug for Issued {
         f.debug_struct("Issued").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::{
+        super::samples::{authority, issue, load_node},
+        *,
+    };
+    use crate::tls::Roots;
+
+    #[test]
+    fn makes_private_keys_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let node = directory.path().join("new/node");
+        authority().save(directory.path()).unwrap();
+        issue(&authority(), "a").save(&node, Existing::Refuse).unwrap();
+        issue(&authority(), "a").save(&node, Existing::Replace).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&directory.path().join(file::AUTHORITY_KEY)), 0o600);
+        assert_eq!(mode(&node.join(file::KEY)), 0o600);
+        assert_eq!(mode(&node), 0o700);
+    }
+
+    #[test]
+    fn concurrent_replacements_leave_a_certificate_with_its_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = authority();
+        issue(&ca, "a").save(directory.path(), Existing::Refuse).unwrap();
+        for _ in 0..10 {
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        issue(&ca, "a").save(directory.path(), Existing::Replace).unwrap();
+                    });
+                }
+            });
+            load_node(directory.path());
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "no drafts");
+    }
+
+    #[test]
+    fn replaces_a_certificate_but_not_the_roots() {
+        let directory = tempfile::tempdir().unwrap();
+        let (old, new) = (authority(), authority());
+        issue(&old, "a").save(directory.path(), Existing::Refuse).unwrap();
+        let renewed = issue(&new, "a");
+        renewed.save(directory.path(), Existing::Replace).unwrap();
+        assert_eq!(*load_node(directory.path()).certificate(), renewed.certificate);
+        let roots = Roots::from_pem_file(&directory.path().join(file::ROOTS)).unwrap();
+        assert_eq!(roots.certificates(), [old.certificate().clone()]);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Replica, marks::Mark, quotas::Quota, tell};
+use super::{Replica, marks::Mark, outgoing::tell, quotas::Quota};
 use crate::protocol::{
     claim::Heard,
     digest::Digest,

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica, quotas::Quota, sealing::Vetted};
+use super::{
+    Replica,
+    outcome::{Before, Outcome},
+    outgoing::refused,
+    quotas::Quota,
+    sealing::Vetted,
+};
 use crate::protocol::durable::{Change, KnownPeer};
 use crate::protocol::{
-    delta::NodeDelta,
+    delta::{Delta, NodeDelta},
     digest::DigestEntry,
     event::{Event, ProtocolEvent},
     id::NodeId,
@@ -18,6 +24,21 @@ use crate::protocol::{
 };
 
 impl Replica {
+    /// Applies updates, node by node. Updates that would break a copy are refused, counted and reported.
+    pub fn apply(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
+        for delta in &news.nodes {
+            let before = self.before(&delta.node);
+            match self.apply_one(now, from, delta, &before, out) {
+                Outcome::News => {
+                    self.push.note(before.line, Some(from), true);
+                }
+                Outcome::Refused(refusal) => refused(from, delta, refusal, out),
+                Outcome::Known | Outcome::Unintroduced | Outcome::Ignored => {}
+            }
+        }
+        self.tell_news(now, out);
+    }
+
     /// The line of a node in our digest.
     pub(super) fn line(&self, node: &NodeId) -> DigestEntry {
         match self.map_of(node) {

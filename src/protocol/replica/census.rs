@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Replica, quotas::Quota, tell, tombstones::COLLECT_INTERVAL};
+use super::{Replica, outgoing::tell, quotas::Quota, tombstones::COLLECT_INTERVAL};
 use crate::protocol::{
     gossip::{Gossip, Wave},
     id::{NodeId, Version},

@@ -1,6 +1,8 @@
 //! Both sides of an exchange: what a digest offers, what it lacks, and a peer's line of this node in it.
 
-use super::{Occasion, Replica};
+use std::sync::Arc;
+
+use super::{Replica, outcome::Occasion};
 use crate::protocol::{
     claim::{Heads, Heard, Ruling, Standing},
     delta::{Delta, NodeDelta},
@@ -14,6 +16,59 @@ use crate::protocol::{
 };
 
 impl Replica {
+    /// Whether the digest has a line of this peer: it has none once the peer is about to be forgotten.
+    #[must_use]
+    pub fn lists(&self, peer: &NodeId) -> bool {
+        self.copies.contains_key(peer) && !self.forgotten.is_retired(peer)
+    }
+
+    /// How far all maps reach.
+    #[must_use]
+    pub fn digest(&mut self) -> Arc<Digest> {
+        if let Some(digest) = self.published.digest() {
+            return Arc::clone(digest);
+        }
+        let told = self.copies.iter().filter(|(node, _)| !self.forgotten.is_retired(node));
+        let mut entries: Vec<_> = told
+            .map(|(node, map)| map.digest_entry(node.clone()))
+            .chain([self.own.map.digest_entry(self.config.node.clone())])
+            .collect();
+        entries.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        let digest = Arc::new(Digest { entries });
+        self.published.set_digest(&digest);
+        digest
+    }
+
+    /// Answers a peer's digest: the lines of what we want, and the delta that the peer lacks.
+    pub fn answer(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        digest: &Digest,
+        out: &mut Vec<Output>,
+    ) -> (Digest, Delta) {
+        self.look_for_self(now, from, digest, out);
+        self.remind(from, digest, out);
+        let wants = self.wants(now, from, digest);
+        let delta = self.tell_peer(now, from, digest, true);
+        (wants, delta)
+    }
+
+    /// Takes a peer's answer to our digest: applies its updates, and returns what it wants.
+    pub fn merge(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        wants: &Digest,
+        news: &Delta,
+        out: &mut Vec<Output>,
+    ) -> Delta {
+        self.look_for_self(now, from, wants, out);
+        self.remind(from, wants, out);
+        self.apply(now, from, news, out);
+        self.tell_peer(now, from, wants, false)
+    }
+
     pub(super) fn begin_round(&mut self, targets: Vec<Target>, out: &mut Vec<Output>) {
         let summary = self.summary();
         out.push(Output::Transport(TransportInput::Round { targets, summary }));

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Outcome, Replica, hand_out, refused, relayed, tell};
+use super::{
+    Replica,
+    outcome::Outcome,
+    outgoing::{hand_out, refused, relayed, tell},
+};
 use crate::protocol::{
     delta::{Delta, DeltaEntry},
     digest::DigestEntry,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Replica, quotas::Quota, tell};
+use super::{Replica, outgoing::tell, quotas::Quota};
 use crate::protocol::{
     claim::Heads,
     delta::Delta,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Replica, tell};
+use super::{Replica, outgoing::tell};
 use crate::protocol::{
     event::{Behind, Event, Problem},
     gossip::{Gossip, Have},

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Replica, hold_against, quotas::Quota, tell};
+use super::{
+    Replica,
+    outgoing::{hold_against, tell},
+    quotas::Quota,
+};
 use crate::protocol::{
     durable::Change,
     write::{WriteError, Written},

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Before, Outcome, Replica, hold_against, quotas::Quota, signing::Signer, tell};
+use super::{
+    Replica,
+    outcome::{Before, Outcome},
+    outgoing::{hold_against, tell},
+    quotas::Quota,
+    signing::Signer,
+};
 use crate::protocol::{
     claim::{Claim, Heard, Proof},
     delta::NodeDelta,

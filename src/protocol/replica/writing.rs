@@ -1,21 +1,90 @@
 //! This node's own writes: which are refused, which take a version, and which changes the store has to keep.
 
-use super::{BATCH_BYTES_MAX, Before, Replica};
+use std::collections::BTreeMap;
+
+use super::{BATCH_BYTES_MAX, Replica, outcome::Before};
 use crate::protocol::{
     digest::DigestEntry,
     entry::{Content, Entry, Key, Value},
     event::Event,
     id::{NodeId, Version},
-    record::NodeRecord,
+    record::{NodeRecord, Status, check_tags},
     route::Output,
     time::Time,
 };
 use crate::protocol::{
     durable::{Change, Head, StoredEntry},
-    write::{Write, WriteError},
+    write::{Write, WriteError, Written},
 };
 
 impl Replica {
+    /// Writes a batch: all of it becomes visible at once, as one version, or none of it.
+    ///
+    /// A write that changes nothing takes no version.
+    ///
+    /// # Errors
+    /// [`WriteError`] names the limit; then nothing has changed.
+    pub fn write(
+        &mut self,
+        now: Time,
+        batch: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        batch.iter().try_for_each(|write| self.check_write(write))?;
+        let batch = self.without_idle(now, batch);
+        if batch.is_empty() {
+            let version = self.own.map.max_version();
+            return Ok(Written { version, changed: false, persist: Vec::new() });
+        }
+        self.check_room(&batch)?;
+        let before = self.before(&self.config.node);
+        let version = self.own.map.next_version();
+        let mut persist = Vec::with_capacity(batch.len() + 1);
+        let timed = batch.iter().any(|write| write.ttl.is_some() || write.value.is_none());
+        let entries = batch.len();
+        for write in batch {
+            persist.push(self.write_one(now, version, write, out));
+        }
+        if timed {
+            self.wake(now, out);
+        }
+        persist.push(Change::Head(self.head()));
+        self.wrote(now, before, entries, out);
+        Ok(Written { version, changed: true, persist })
+    }
+
+    /// Replaces the tags.
+    ///
+    /// # Errors
+    /// [`WriteError::Record`] if there are too many or too long ones.
+    pub fn set_tags(
+        &mut self,
+        now: Time,
+        tags: BTreeMap<String, String>,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        check_tags(&tags)?;
+        let old = self.own_record();
+        if old.tags == tags {
+            let version = self.own.map.max_version();
+            return Ok(Written { version, changed: false, persist: Vec::new() });
+        }
+        let before = self.before(&self.config.node);
+        let mut persist = self.write_record(NodeRecord { tags: tags.clone(), ..old });
+        persist.push(Change::Tags(tags));
+        self.touched_own(now, before, out);
+        Ok(Written { version: self.own.map.max_version(), changed: true, persist })
+    }
+
+    /// Publishes that the node is leaving, or has left. The caller decides whether a later start remembers it
+    /// ([`Change::Left`]).
+    pub fn set_status(&mut self, now: Time, status: Status, out: &mut Vec<Output>) -> Written {
+        let before = self.before(&self.config.node);
+        let persist = self.write_record(NodeRecord { status, ..self.own_record() });
+        self.touched_own(now, before, out);
+        Written { version: self.own.map.max_version(), changed: true, persist }
+    }
+
     pub(super) fn check_write(&self, write: &Write) -> Result<(), WriteError> {
         let (key, limits) = (&write.key, &self.config.limits);
         // An existing key can be deleted, also if the limits were higher when it was written.

@@ -20,26 +20,22 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use rand::{
-    RngExt, SeedableRng,
-    rngs::SmallRng,
-    seq::{IndexedRandom, IteratorRandom},
-};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
     event::Event,
-    gossip::Gossip,
     id::{Datacenter, NodeId},
     links::{Links, LinksConfig},
     overlay::{FELLOWS_MIN, NEIGHBOURS, Overlay},
     repair::Repair,
-    route::{
-        Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target, TransportInput,
-    },
+    route::{Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target},
     time::Time,
 };
 
 mod abroad;
+mod breaking;
+mod choosing;
+mod comparing;
 mod farewell;
 mod islands;
 mod members;
@@ -53,7 +49,7 @@ use farewell::Farewell;
 use islands::Islands;
 use members::{Changed, Members, Peer};
 use rounds::Rounds;
-use targets::{Pace, Targets};
+use targets::Targets;
 
 /// The settings of the scheduler.
 #[derive(Clone, Debug)]
@@ -454,203 +450,6 @@ impl Scheduler {
         }
     }
 
-    /// Where no neighbour is heard: another node there that may be live. Where one of two is missed: the
-    /// other one, and if that one has answered, the missed one.
-    fn somebody_else_abroad(&mut self, now: Time) -> Vec<Target> {
-        let (doubted, again) = self.abroad.doubted(now, &self.members);
-        let again = again.into_iter().map(|node| Target::Peer(node.clone()));
-        let mut targets: Vec<_> = again.filter(|target| self.is_free(now, target)).collect();
-        for place in doubted {
-            let there = self.members.iter().filter(|(_, peer)| {
-                peer.datacenter == place && matches!(peer.reach, Some(Reach::Unheard | Reach::Live))
-            });
-            let free = there
-                .map(|(node, _)| (node, Target::Peer(node.clone())))
-                .filter(|(_, target)| self.is_free(now, target));
-            let (missed, others): (Vec<_>, Vec<_>) =
-                free.partition(|(node, _)| self.abroad.misses(node));
-            let some = if others.is_empty() { missed } else { others };
-            targets.extend(some.choose(&mut self.rng).map(|(_, target)| target.clone()));
-        }
-        targets
-    }
-
-    // --- roots
-
-    fn ask(&mut self, what: Asked, out: &mut Vec<Output>) {
-        if self.asked.is_none() {
-            out.push(Output::Storage(StorageInput::TellRoot));
-        }
-        self.asked = self.asked.max(Some(what));
-    }
-
-    fn own_root(&mut self, now: Time, root: u64, out: &mut Vec<Output>) {
-        let (mut told, differ) = self.repair.introduce(root);
-        self.repair_at_once(now, differ, out);
-        if self.asked.take() == Some(Asked::ForRound) {
-            let linked = self.links.peers().map(|node| Target::Peer(node.clone()));
-            let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
-            let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
-            let room = if self.rounds.is_late() { 0 } else { self.config.gossip_fanout };
-            let moving = usize::from(!self.is_catching_up());
-            let (changed, differ) = self.repair.round(root, room, moving, free, &mut self.rng);
-            told.extend(changed);
-            self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
-        }
-        if !told.is_empty() {
-            let gossip = Gossip::Root(root).into();
-            out.push(Output::Transport(TransportInput::Gossip { to: told, gossip }));
-        }
-    }
-
-    /// Whether an exchange is under way that may bring the state in which others differ: from two at once
-    /// much of it would come twice.
-    fn is_catching_up(&self) -> bool {
-        self.targets.in_flight().any(|target| match target {
-            Target::Peer(node) => self.links.has(node),
-            Target::Address(_) => !self.links.is_empty(),
-        })
-    }
-
-    /// New neighbours with other state than ours.
-    fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
-        if self.is_catching_up() {
-            return;
-        }
-        let targets = differ.into_iter().map(Target::Peer);
-        let free = targets.filter(|target| self.is_free(now, target));
-        let targets: BTreeSet<_> = free.take(self.rounds.at_once()).collect();
-        self.rounds.compared(targets.len());
-        self.begin(now, targets, out);
-    }
-
-    // --- islands
-
-    fn some_live_if_lonely(&mut self, now: Time) -> BTreeSet<Target> {
-        if !self.links.is_empty() || self.members.live_count() == 0 {
-            return BTreeSet::new();
-        }
-        let live = self.members.live();
-        let live = live.map(|(node, _)| Target::Peer(node.clone()));
-        let free: Vec<_> = live.filter(|target| self.is_free(now, target)).collect();
-        free.into_iter().sample(&mut self.rng, self.config.gossip_fanout).into_iter().collect()
-    }
-
-    fn maybe_dead(&mut self, now: Time) -> Option<Target> {
-        let dead = self.members.dead();
-        if dead.is_empty() {
-            return None;
-        }
-        let chance = (dead.len() as f64 / (self.members.live_count() as f64 + 1.0)).min(1.0);
-        if !self.rng.random_bool(chance) {
-            return None;
-        }
-        let some = dead.iter().sample(&mut self.rng, DEAD_TRIES);
-        let mut some = some.into_iter().map(|node| Target::Peer(node.clone()));
-        some.find(|target| self.is_free(now, target))
-    }
-
-    /// A live peer that neither we nor our neighbours are likely to exchange with, now and then in another
-    /// datacenter: the bridges compare state there every round, and as long as the connection lasts updates
-    /// take that way as well.
-    fn maybe_distant(&mut self, now: Time) -> Option<Target> {
-        if !self.islands.is_distant_due(now, self.config.gossip_interval, &mut self.rng) {
-            return None;
-        }
-        let live = self.members.live();
-        let anywhere = self.rng.random_ratio(1, DISTANT_ABROAD);
-        let here = Overlay::HOME;
-        let distant = live
-            .filter(|(node, peer)| (anywhere || peer.datacenter == here) && !self.links.has(node));
-        let (node, _) = distant.choose(&mut self.rng)?;
-        let target = Target::Peer(node.clone());
-        self.islands.ask(node.clone());
-        self.is_free(now, &target).then_some(target)
-    }
-
-    fn maybe_seed(&mut self, now: Time) -> Option<Target> {
-        let short = self.is_short();
-        if !self.islands.is_seed_due(now, self.config.seed_interval, &mut self.rng) && !short {
-            return None;
-        }
-        let candidates = self.config.candidates.iter().filter(|_| short);
-        let remembered = self.targets.remembered();
-        let addresses = self.config.seeds.iter().chain(candidates).chain(remembered);
-        let free: Vec<_> = addresses
-            .filter(|address| !self.is_taken(now, address))
-            .map(|address| Target::Address(address.clone()))
-            .filter(|target| self.is_free(now, target))
-            .collect();
-        free.choose(&mut self.rng).cloned()
-    }
-
-    /// Sends it to some live peers, whatever exchanges are under way with them.
-    fn leave(&mut self, out: &mut Vec<Output>) {
-        let live = self.members.live();
-        let (linked, others): (Vec<_>, Vec<_>) =
-            live.map(|(node, _)| node.clone()).partition(|node| self.links.has(node));
-        let mut told = linked.into_iter().map(Target::Peer).sample(&mut self.rng, FAREWELLS);
-        let more = FAREWELLS - told.len();
-        told.extend(others.into_iter().map(Target::Peer).sample(&mut self.rng, more));
-        let endings = |target: &Target| 1 + u32::from(self.targets.is_in_flight(target));
-        let pending = told.iter().map(|target| (target.clone(), endings(target)));
-        self.leaving = Some(Farewell::to(pending));
-        if told.is_empty() {
-            out.push(Output::Farewell(0));
-        } else {
-            out.push(Output::Storage(StorageInput::BeginRound(told)));
-        }
-    }
-
-    /// Exchanges whose end will not be reported do not count any more; the transport reports its connections
-    /// again.
-    fn interrupted(&mut self, now: Time, out: &mut Vec<Output>) {
-        self.targets.interrupt();
-        self.asked = None;
-        self.links.reset(now);
-        self.repair.reset();
-        self.abroad.interrupt();
-        if self.observed.take().is_some() {
-            self.observe(now, out);
-        }
-        out.push(Output::Storage(StorageInput::Severed(self.abroad.told().clone())));
-        out.extend(self.leaving.as_mut().and_then(Farewell::interrupt).map(Output::Farewell));
-    }
-
-    /// Seeds that have never answered, few at a time. Nodes that start together, each with another first
-    /// seed, would otherwise stay with the first nodes that they met, and form islands for a while.
-    fn unmet_seeds(&mut self, now: Time) -> Vec<Target> {
-        let unmet = self.config.seeds.iter().filter(|seed| !self.targets.has_answered(seed));
-        let free: Vec<_> = unmet
-            .map(|address| Target::Address(address.clone()))
-            .filter(|target| self.is_free(now, target))
-            .collect();
-        free.into_iter().sample(&mut self.rng, UNMET_SEEDS_MAX)
-    }
-
-    /// Whether this node itself or a live member answers at an address, as of some time ago: a name may
-    /// resolve to another address by now. All nodes together look about once in an interval.
-    fn is_taken(&self, now: Time, address: &str) -> bool {
-        let live = u32::try_from(self.members.live_count()).unwrap_or(u32::MAX);
-        let believed = self.config.seed_interval.saturating_mul(live.max(ANSWER_INTERVALS_MIN));
-        let taken = |(node, at): &(NodeId, Time)| {
-            let live = self.members.is_live(node);
-            let there = *node == self.config.node || (live && !self.links.is_empty());
-            there && now.since(*at) < believed
-        };
-        self.targets.answerer(address).is_some_and(taken)
-    }
-
-    /// Whether an exchange with it may be begun now.
-    fn is_free(&self, now: Time, target: &Target) -> bool {
-        let pace = Pace { interval: self.config.gossip_interval, short: self.is_short() };
-        self.targets.is_free(now, target, pace)
-    }
-
-    fn is_short(&self) -> bool {
-        self.members.live_count() < self.config.minimum_live_peers || self.links.is_empty()
-    }
-
     fn ended(
         &mut self,
         now: Time,
@@ -683,14 +482,3 @@ impl Scheduler {
         }
     }
 }
-
-/// How many peers are sent that this node leaves; they pass it on.
-const FAREWELLS: usize = 3;
-/// Of this many peers one may be in another datacenter.
-const DISTANT_ABROAD: u32 = 8;
-/// The least number of intervals for which a node that answered at a seed's address is assumed to be there.
-const ANSWER_INTERVALS_MIN: u32 = 10;
-/// How many of the dead are examined to find one that may be tried again.
-const DEAD_TRIES: usize = 4;
-/// Seeds that have never answered, tried in one round.
-const UNMET_SEEDS_MAX: usize = 3;

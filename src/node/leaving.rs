@@ -20,8 +20,9 @@ impl Gossipmonger {
 
     /// Takes the node out for good, like the program's `leave`: as
     /// [`leave_for_now`](Self::leave_for_now), and the store records it. The next start with that
-    /// store is refused ([`SpawnError::HasLeft`]) unless [`Config::rejoin`] is set, so do not call
-    /// this when a service merely stops. Only this store records it: started from an older copy of
+    /// store is refused ([`SpawnError::HasLeft`](crate::SpawnError::HasLeft)) unless
+    /// [`Config::rejoin`](crate::Config::rejoin) is set, so do not call this when a service merely
+    /// stops. Only this store records it: started from an older copy of
     /// the store, the node joins as if it had not left, and the others report that
     /// ([`PeerReturned`](crate::Event::PeerReturned)). To keep a node out, revoke its certificate.
     ///

@@ -10,7 +10,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gossipmonger::{
     ClusterId, Config, Datacenter, Gossipmonger, NodeId,
-    net::quic::{QuicNetwork, peer::peer_name},
+    net::quic::QuicNetwork,
     pki::{Authority, AuthorityOptions, LEAF_VALIDITY},
     protocol::{
         exchange::{Ask, Reply, Summary},
@@ -19,7 +19,8 @@ use gossipmonger::{
         seal::Signing,
     },
     reins::Reins,
-    tls::{Expect, Identity, Roots, SERVER_NAME, Tls},
+    tls::{Identity, Roots, Tls},
+    unstable::{Expect, SERVER_NAME, peer_name},
 };
 use quinn::{ClientConfig, ConnectionError, Endpoint, ServerConfig, VarInt};
 use tokio::runtime::Runtime;

@@ -12,7 +12,7 @@ use std::{
 use crate::protocol::route::Counter;
 
 /// Maximum number of different reasons; further ones are counted as `other`.
-pub const REASONS_MAX: usize = 64;
+pub(crate) const REASONS_MAX: usize = 64;
 
 /// The counters of one node; each only grows.
 #[derive(Debug)]
@@ -51,11 +51,13 @@ impl Counters {
     /// The longest time that storage was busy with one message, which is the longest that all others
     /// waited for one. It is wall-clock time, so the load of other processes counts.
     #[must_use]
+    #[doc(hidden)]
     pub fn longest_storage_step(&self) -> Duration {
         Duration::from_micros(self.longest_storage_step.load(Ordering::Relaxed))
     }
 
     /// Counts a connection that was refused, by the reason.
+    #[doc(hidden)]
     pub fn refuse(&self, reason: &'static str) {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let known = refusals.contains_key(reason) || refusals.len() < REASONS_MAX;

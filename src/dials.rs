@@ -11,7 +11,7 @@ use std::{
 use crate::{foreign, protocol::time::Time};
 
 /// Maximum number of addresses with failures; beyond that the oldest is dropped.
-pub const DIALED_ADDRESSES_MAX: usize = 1_024;
+pub(crate) const DIALED_ADDRESSES_MAX: usize = 1_024;
 
 /// Why one path to an address failed.
 #[derive(Clone, Debug, PartialEq, Eq)]

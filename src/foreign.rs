@@ -16,12 +16,14 @@ pub struct Foreign(String);
 impl Foreign {
     /// The text in these bytes; invalid UTF-8 becomes U+FFFD.
     #[must_use]
+    #[doc(hidden)]
     pub fn lossy(bytes: &[u8]) -> Self {
         Self(String::from_utf8_lossy(bytes).into_owned())
     }
 
     /// Its first characters, at most this many.
     #[must_use]
+    #[doc(hidden)]
     pub fn cut(mut self, chars: usize) -> Self {
         if let Some((at, _)) = self.0.char_indices().nth(chars) {
             self.0.truncate(at);
@@ -31,6 +33,7 @@ impl Foreign {
 
     /// Whether it is empty.
     #[must_use]
+    #[doc(hidden)]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -34,10 +34,14 @@
 //!    feature): certificates by token.
 //! 5. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
 //!
+//! The program and the tests of this repository also use the modules `protocol` (the rules themselves) and
+//! `unstable`. Both are left out here, since they have no promise of compatibility.
+//! `docs/public-api.txt` in the repository lists all the rest.
+//!
 //! # Architecture
 //!
 //! The rules are state machines without IO, clock or global random numbers. One actor drives each of them,
-//! and one table ([`protocol::route`]) says which output goes to which actor.
+//! and one table (`protocol::route`) says which output goes to which actor.
 //!
 //! ```text
 //!   your code ── Gossipmonger (handle) ── snapshots, subscriptions
@@ -91,7 +95,7 @@
 //!
 //! # Invariants
 //!
-//! 1. Nothing in [`protocol`] reads a clock, a socket or a global random number generator.
+//! 1. Nothing in `protocol` reads a clock, a socket or a global random number generator.
 //! 2. Calls between actors go only into storage, and storage calls no actor. Casts find their target through one
 //!    routing table.
 //! 3. No actor awaits the network in a handler. Tasks do; each is owned by an actor and reports to it. The
@@ -133,40 +137,51 @@ pub mod net;
 #[cfg_attr(not(listed), doc(hidden))]
 pub mod protocol;
 mod clock;
-pub mod counters;
+mod counters;
 mod dials;
-pub mod foreign;
+mod foreign;
 mod latest;
 mod slot;
+#[doc(hidden)]
+pub mod unstable;
 #[cfg(feature = "issuer")]
 pub mod issuer;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod sim;
 
-pub use dials::{DIALED_ADDRESSES_MAX, DialFailure};
+pub use counters::Counters;
+pub use dials::DialFailure;
 pub use foreign::Foreign;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub use node::reins;
 pub use node::{
-    Backends, Gossipmonger, clients, config,
-    config::Config,
-    cuts::{CUTS_MAX, Cut},
-    error,
+    Backends, Gossipmonger, clients,
+    config::{Config, ConfigError, Limits, QuicLimits, Restarts},
+    cuts::Cut,
     error::{Error, SpawnError},
     propagation::{Audience, Propagation},
     snapshot::{Certificates, Entry, Member, Snapshot},
     subscription,
 };
+#[doc(hidden)]
+pub use protocol::event::ProtocolEvent;
 #[doc(inline)]
 pub use protocol::{
+    counter::Counter,
     entry::{Key, Value},
-    event::{Event, Problem, ProtocolEvent},
-    id::{ClusterId, Datacenter, Generation, NodeId, Version},
-    revocation::{Revocation, Revocations},
+    event::{Behind, Event, Problem},
+    id::{ClientId, ClusterId, Datacenter, Generation, InvalidLabel, NodeId, Version},
+    map::Refusal as NewsRefusal,
+    reason::{Cause, Evidence, History, Reason, Transition},
+    record::RecordError,
+    returning::Returned,
+    revocation::{IssuerId, Revocation, RevocationError, Revocations},
+    seal::Signing,
     state::PeerState,
-    write::Write,
+    time::Time,
+    write::{Write, WriteError},
 };
 
 #[cfg(doctest)]

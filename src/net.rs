@@ -30,7 +30,7 @@ use crate::{
     tls::{ClientName, PeerName, Refusal, RefusedBy, Tls},
 };
 
-pub mod limits;
+pub(crate) mod limits;
 pub mod memory;
 pub mod quic;
 
@@ -187,6 +187,7 @@ pub struct Way {
 impl Way {
     /// The dialed address, in the form of [`Connection::remote`].
     #[must_use]
+    #[doc(hidden)]
     pub fn remote(&self) -> String {
         self.to.map_or_else(|| self.address.clone(), |to| to.to_string())
     }
@@ -391,6 +392,7 @@ pub enum Ended {
 impl Ended {
     /// Whether this end detected the failure, without a message from the other one.
     #[must_use]
+    #[doc(hidden)]
     pub fn is_our_end(&self) -> bool {
         match self {
             Self::Closed { .. } | Self::Failed(_) => false,

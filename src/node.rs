@@ -4,11 +4,11 @@ mod actors;
 mod backends;
 mod channel;
 pub mod clients;
-pub mod config;
+pub(crate) mod config;
 pub(crate) mod cuts;
 mod diagnostics;
 mod ending;
-pub mod error;
+pub(crate) mod error;
 mod features;
 mod host;
 mod leaving;
@@ -246,6 +246,7 @@ impl Gossipmonger {
     /// sent the removal; `None` in its place if the call was made at this node. `None` if the peer was
     /// not removed, or was removed long ago.
     #[must_use]
+    #[doc(hidden)]
     pub fn removal(&self, peer: &NodeId) -> Option<(Time, Option<NodeId>)> {
         self.shared.diagnostics.removals.get(peer)
     }
@@ -282,6 +283,7 @@ impl Gossipmonger {
 
     /// The protocol messages between nodes, from now on. It costs a copy of every digest and delta.
     #[must_use]
+    #[doc(hidden)]
     pub fn subscribe_protocol(&self) -> ProtocolEvents {
         ProtocolEvents::new(&self.shared)
     }

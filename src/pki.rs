@@ -5,17 +5,17 @@
 mod authority;
 mod directory;
 mod error;
-pub mod file;
+pub(crate) mod file;
 mod files;
 mod issued;
 #[cfg(feature = "issuer")]
 mod issuing;
-mod leaf;
+pub(crate) mod leaf;
 mod phase;
 #[cfg(all(test, unix))]
 mod real_world;
 mod revoked;
-pub mod rotation;
+pub(crate) mod rotation;
 #[cfg(all(test, unix))]
 mod samples;
 
@@ -24,10 +24,8 @@ pub use self::{
     error::AuthorityError,
     files::Existing,
     issued::Issued,
-    leaf::{
-        AUTHORITY_VALIDITY, BACKDATE, KeyKind, LEAF_VALIDITY, LEAF_VALIDITY_AUTOMATED, LeafOptions,
-        Usage,
-    },
+    leaf::{KeyKind, LEAF_VALIDITY, LeafOptions, Usage},
+    phase::RotationPhase,
 };
 #[cfg(feature = "issuer")]
 pub(crate) use self::{

@@ -20,31 +20,36 @@ pub(crate) mod name;
 mod naming;
 mod notary;
 pub(crate) mod pem;
-mod provider;
+pub(crate) mod provider;
 pub(crate) mod refusal;
 pub(crate) mod revoked;
 mod revoking;
 pub(crate) mod role;
 pub(crate) mod roots;
-mod state;
+pub(crate) mod state;
 mod verifier;
-mod visit;
+pub(crate) mod visit;
 
 pub(crate) use self::certificate::chain_fingerprint;
 #[cfg(feature = "issuer")]
 pub(crate) use self::door::{Pin, Pinned, Unpinned, strangers};
 pub use self::{
-    certificate::{CertificateSummary, date},
+    certificate::CertificateSummary,
     client::Client,
     config::{ReloadError, Tls},
-    files::{LoadError, PEM_FILE_MAX},
+    files::LoadError,
     identity::Identity,
     name::{NameError, PeerName},
     naming::{Naming, NamingError},
-    provider::{ADMIN_ALPN, ALPN, SERVER_NAME},
-    refusal::{DETAIL_MAX, Refusal, RefusedBy, Rejection, Verdict},
+    refusal::{Refusal, RefusedBy, Rejection},
     role::{ClientName, ClientRoles, Role, UnknownRole},
-    roots::{Roots, Standing},
+    roots::Roots,
+    visit::ClientIdentity,
+};
+pub(crate) use self::{
+    certificate::date,
+    provider::{ADMIN_ALPN, SERVER_NAME},
+    refusal::Verdict,
     state::Expect,
-    visit::{ClientIdentity, Host, rustls_visit},
+    visit::{Host, rustls_visit},
 };

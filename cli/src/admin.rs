@@ -20,8 +20,7 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gossipmonger::{
-    Member,
-    foreign::Foreign,
+    Foreign, Member,
     issuer::TokenView,
     protocol::{
         entry::{Key, Value},
@@ -32,7 +31,7 @@ use gossipmonger::{
         revocation,
         state::PeerState,
     },
-    tls::date,
+    unstable::date,
 };
 use serde::{Deserialize, Serialize};
 

@@ -25,8 +25,8 @@ mod waiting;
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
 
 use gossipmonger::{
-    Backends, Gossipmonger, config::Config, error::SpawnError, net::quic::QuicNetwork,
-    protocol::event::Problem, store::Store,
+    Backends, Config, Gossipmonger, SpawnError, net::quic::QuicNetwork, protocol::event::Problem,
+    store::Store,
 };
 use sd_notify::NotifyState;
 use tokio::{

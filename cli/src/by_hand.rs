@@ -6,15 +6,14 @@ use std::{
 };
 
 use gossipmonger::{
-    config::ConfigFile,
-    foreign::Foreign,
-    pki::{
-        AUTHORITY_VALIDITY, Authority, AuthorityOptions, Existing, LEAF_VALIDITY, LeafOptions,
-        file,
+    Foreign,
+    pki::{Authority, AuthorityOptions, Existing, LEAF_VALIDITY, LeafOptions},
+    protocol::id::{Datacenter, NodeId},
+    tls::{CertificateSummary, Identity, PeerName, Roots},
+    unstable::{
+        AUTHORITY_VALIDITY, date, file,
         rotation::{self, RotationPhase},
     },
-    protocol::id::{Datacenter, NodeId},
-    tls::{CertificateSummary, Identity, PeerName, Roots, date},
 };
 use serde::Serialize;
 
@@ -26,7 +25,7 @@ use super::{
     error::{CliError, Exit},
     output,
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, config::ConfigFile};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Rotate {

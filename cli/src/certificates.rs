@@ -10,11 +10,11 @@ use std::{
 
 use gossipmonger::{
     pki::{
-        AUTHORITY_VALIDITY, Authority, AuthorityError, AuthorityOptions, Existing, KeyKind,
-        LEAF_VALIDITY, LeafOptions, file,
+        Authority, AuthorityError, AuthorityOptions, Existing, KeyKind, LEAF_VALIDITY, LeafOptions,
     },
     protocol::id::{ClientId, ClusterId, Datacenter, NodeId},
-    tls::{CertificateSummary, ClientName, PeerName, Role, date},
+    tls::{CertificateSummary, ClientName, PeerName, Role},
+    unstable::{AUTHORITY_VALIDITY, date, file},
 };
 use serde::Serialize;
 

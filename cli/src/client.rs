@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::foreign::Foreign;
+use gossipmonger::Foreign;
 use serde::de::DeserializeOwned;
 
 use super::{

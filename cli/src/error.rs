@@ -2,7 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
-use gossipmonger::error::Error;
+use gossipmonger::Error;
 
 use super::output;
 

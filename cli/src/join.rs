@@ -11,10 +11,10 @@ use std::{
 };
 
 use gossipmonger::{
-    config,
     issuer::{self, Asked, Joined, Token},
-    pki::{Existing, file},
+    pki::Existing,
     protocol::id::{Datacenter, NodeId},
+    unstable::{file, host_and_port},
 };
 use serde::Serialize;
 use tokio::runtime::Runtime;
@@ -23,6 +23,7 @@ use super::{
     admin::CertificateView,
     agent::directory::{CONFIG, LOCK, Lock},
     certificates::{Key, new_name},
+    config,
     error::CliError,
     output,
 };
@@ -213,9 +214,9 @@ fn configuration(args: &Args, seed: &Seed, token: &Token, joined: &Joined) -> St
     if !args.advertise.is_empty() {
         text.push_str(&format!("advertise = {}\n", strings(args.advertise.clone())));
     }
-    let gossip = issuer::host_and_port(&seed.host, seed.port.unwrap_or(joined.gossip_port));
+    let gossip = host_and_port(&seed.host, seed.port.unwrap_or(joined.gossip_port));
     text.push_str(&format!("seeds = {}\n", strings(vec![gossip])));
-    let door = issuer::host_and_port(&seed.host, token.port());
+    let door = host_and_port(&seed.host, token.port());
     text.push_str("# Where the certificate is renewed.\n");
     let mut doors = vec![door];
     doors.extend(

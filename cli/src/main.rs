@@ -18,6 +18,7 @@ mod by_hand;
 mod certificates;
 mod client;
 mod clock;
+mod config;
 mod control;
 mod demo;
 mod error;

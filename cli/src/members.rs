@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gossipmonger::{
-    foreign::Foreign,
+    Foreign,
     protocol::id::{Datacenter, NodeId},
 };
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::foreign::{self, Foreign};
+use gossipmonger::{Foreign, unstable};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -22,17 +22,17 @@ use super::error::{CliError, Exit};
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> Result<(), CliError> {
     let json = serde_json::to_string(value).map_err(CliError::failed)?;
-    printed(&foreign::json_escaped(&json))
+    printed(&unstable::json_escaped(&json))
 }
 
 /// Prints one line; a line end in it is escaped.
 pub(crate) fn line(line: &str) -> Result<(), CliError> {
-    printed(&foreign::escaped(line))
+    printed(&unstable::escaped(line))
 }
 
 /// Prints several lines. Untrusted text in them must be a [`Foreign`], which has no line end.
 pub(crate) fn lines(lines: &str) -> Result<(), CliError> {
-    printed(&foreign::escaped_lines(lines))
+    printed(&unstable::escaped_lines(lines))
 }
 
 fn printed(safe: &str) -> Result<(), CliError> {
@@ -43,7 +43,7 @@ fn printed(safe: &str) -> Result<(), CliError> {
 
 /// Prints a note or an error on standard error. Untrusted text in it must be a [`Foreign`], which has no line end.
 pub(crate) fn note(note: &str) {
-    let line = format!("gossipmonger: {}\n", foreign::escaped_lines(note));
+    let line = format!("gossipmonger: {}\n", unstable::escaped_lines(note));
     let (written, waits) = mpsc::channel();
     let write = move || {
         // A closed standard error is not a failure.
@@ -100,7 +100,7 @@ pub(crate) fn table<const N: usize>(
     for row in std::iter::once(&header).chain(rows) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         let row = cells.collect::<Vec<_>>().join("  ");
-        writeln!(out, "{}", foreign::escaped(row.trim_end()))?;
+        writeln!(out, "{}", unstable::escaped(row.trim_end()))?;
     }
     Ok(out.flush()?)
 }
@@ -133,7 +133,7 @@ pub(crate) fn pairs(pairs: &[(&str, String)]) -> Result<(), CliError> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for (name, value) in pairs {
         let pair = format!("{name:width$}  {value}");
-        writeln!(out, "{}", foreign::escaped(pair.trim_end()))?;
+        writeln!(out, "{}", unstable::escaped(pair.trim_end()))?;
     }
     Ok(out.flush()?)
 }
@@ -146,7 +146,7 @@ pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
         out.write_all(bytes)?;
     } else {
         match std::str::from_utf8(bytes) {
-            Ok(text) if out.is_terminal() => writeln!(out, "{}", foreign::escaped_lines(text))?,
+            Ok(text) if out.is_terminal() => writeln!(out, "{}", unstable::escaped_lines(text))?,
             Err(_) if out.is_terminal() => writeln!(out, "({} bytes, use --raw)", bytes.len())?,
             _ => {
                 out.write_all(bytes)?;

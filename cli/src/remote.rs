@@ -10,12 +10,10 @@ use std::{
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use gossipmonger::{
-    config,
-    foreign::Foreign,
-    net::quic::crypto,
-    pki::file,
+    Foreign,
     protocol::id::NodeId,
-    tls::{ClientIdentity, Host, Roots, SERVER_NAME, Verdict},
+    tls::{ClientIdentity, Roots},
+    unstable::{Host, SERVER_NAME, Verdict, check_address, file, visit},
 };
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::{
@@ -169,8 +167,7 @@ impl Remote {
     /// Connects to the agent, and opens a stream for a request.
     pub(crate) fn visit(&self) -> Result<Visit, CliError> {
         let (identity, roots) = self.identity()?;
-        let (crypto, verdict) =
-            crypto::visit(&identity, roots, self.host()?).map_err(CliError::usage)?;
+        let (crypto, verdict) = visit(&identity, roots, self.host()?).map_err(CliError::usage)?;
         let mut config = ClientConfig::new(crypto);
         let mut transport = quinn::TransportConfig::default();
         transport
@@ -191,7 +188,7 @@ impl Remote {
             Ok(Ok(addresses)) => addresses.take(ATTEMPTS_MAX).collect::<Vec<_>>(),
             Ok(Err(error)) => {
                 // An address that is not HOST:PORT has no better reason.
-                let refused = config::check_address("agent", &self.address).err();
+                let refused = check_address("agent", &self.address).err();
                 let why = refused.map_or_else(|| error.to_string(), |refused| refused.allowed);
                 return Err(CliError::usage(format!("--agent {} is refused: {why}", self.address)));
             }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use gossipmonger::{
-    foreign::Foreign,
+    Foreign,
     pki::Authority,
     protocol::{
         id::NodeId,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use gossipmonger::{
-    config::Config,
+    Config,
     net::quic::QuicNetwork,
-    pki::{Authority, AuthorityOptions, Issued, LEAF_VALIDITY_AUTOMATED},
+    pki::{Authority, AuthorityOptions, Issued},
     protocol::id::{ClusterId, Datacenter, NodeId},
     tls::{Identity, Roots},
+    unstable::LEAF_VALIDITY_AUTOMATED,
 };
 
 use super::error::CliError;

@@ -3,8 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gossipmonger::{
-    Cut, DialFailure, Snapshot,
-    foreign::Foreign,
+    Cut, DialFailure, Foreign, Snapshot,
     protocol::{
         id::NodeId,
         phi::LOSS_MIN,
@@ -12,7 +11,7 @@ use gossipmonger::{
         revocation::Revocations,
         time::Time,
     },
-    tls::date,
+    unstable::date,
 };
 use serde::{Deserialize, Serialize};
 

@@ -3,12 +3,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use gossipmonger::{
-    issuer::PublicKey,
-    pki::{Authority, AuthorityOptions, LeafOptions},
-    protocol::id::ClusterId,
-    tls::{CertificateSummary, PeerName},
-};
+use gossipmonger::{pki::{Authority, AuthorityOptions, LeafOptions}, protocol::id::ClusterId, tls::{CertificateSummary, PeerName}, unstable::PublicKey};
 use libfuzzer_sys::fuzz_target;
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {

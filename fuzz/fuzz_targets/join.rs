@@ -1,7 +1,7 @@
 //! Any bytes at an issuer's door, or from one: refused, or what comes back when it is sent on.
 #![no_main]
 
-use gossipmonger::issuer::{Answer, Request};
+use gossipmonger::unstable::{Answer, Request};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

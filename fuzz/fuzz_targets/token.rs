@@ -1,7 +1,7 @@
 //! Any text as a token: refused, or one whose text is read as the same one again.
 #![no_main]
 
-use gossipmonger::issuer::{TOKEN_CHARS_MAX, Token, TokenId};
+use gossipmonger::{issuer::{Token, TokenId}, unstable::TOKEN_CHARS_MAX};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -18,16 +18,16 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    pki::{Authority, AuthorityError, BACKDATE, LeafOptions, Usage, file},
+    pki::{Authority, AuthorityError, LeafOptions, Usage, file, leaf::BACKDATE},
     protocol::{id::NodeId, revocation::Revocation},
     tls::{Identity, PeerName, Pin},
 };
 
 /// Minimum validity of certificates that an issuer accepts as a setting: for tests.
-pub const VALIDITY_MIN: Duration = Duration::from_secs(10);
+pub(super) const VALIDITY_MIN: Duration = Duration::from_secs(10);
 
 /// Maximum: a machine renews them, so longer ones only help thieves.
-pub const VALIDITY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const VALIDITY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Issues certificates.
 #[derive(Debug)]
@@ -105,6 +105,7 @@ impl Issuer {
 
     /// The validity of its certificates.
     #[must_use]
+    #[doc(hidden)]
     pub const fn validity(&self) -> Duration {
         self.validity
     }

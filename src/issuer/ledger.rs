@@ -19,11 +19,14 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use self::book::{Book, Entry};
 pub(crate) use self::{book::Claim, error::Denied};
+use self::{
+    book::{Book, Entry},
+    terms::{TTL_MAX, USES_MAX},
+};
 pub use self::{
     error::LedgerError,
-    terms::{NAME_HELD, TOKENS_MAX, TTL_MAX, Terms, TokenState, TokenView, USES_MAX},
+    terms::{Terms, TokenState, TokenView},
 };
 use super::token::{ProofKey, Token, TokenId};
 use crate::{
@@ -33,7 +36,7 @@ use crate::{
 };
 
 /// The name of the file in the authority's directory.
-pub const TOKENS_FILE: &str = "tokens.toml";
+pub(super) const TOKENS_FILE: &str = "tokens.toml";
 
 /// The ledger in one directory.
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::protocol::id::NodeId;
 
 /// Concurrent clients that have not shown a member's certificate.
-pub const VISITORS_MAX: usize = 48;
+pub(super) const VISITORS_MAX: usize = 48;
 /// Of these, the clients of one address, or IPv6 network of 64 bits.
-pub const VISITORS_PER_SOURCE: usize = 8;
+pub(super) const VISITORS_PER_SOURCE: usize = 8;
 /// Concurrent members, in slots of their own.
-pub const MEMBERS_MAX: usize = 16;
+pub(super) const MEMBERS_MAX: usize = 16;
 /// Of these, the slots of one member.
-pub const PLACES_PER_MEMBER: usize = 2;
+pub(super) const PLACES_PER_MEMBER: usize = 2;
 
 /// The slots. `L` ends a connection.
 #[derive(Debug)]

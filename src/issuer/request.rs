@@ -18,13 +18,13 @@ use crate::protocol::{
 };
 
 /// The protocol of an issuer; the number is its major version.
-pub const JOIN_ALPN: &[u8] = b"gossipmonger-join/1";
+pub(crate) const JOIN_ALPN: &[u8] = b"gossipmonger-join/1";
 
 /// Maximum length of a request, in bytes. One with an Ed25519 key takes some 300.
-pub const REQUEST_BYTES_MAX: usize = 4 << 10;
+pub(crate) const REQUEST_BYTES_MAX: usize = 4 << 10;
 
 /// Maximum length of an answer, in bytes: a certificate and up to some twenty roots.
-pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// Maximum number of further issuers in an answer.
 pub(super) const ISSUERS_MAX: usize = 7;
@@ -144,6 +144,7 @@ pub enum Refused {
 
 impl Refused {
     /// All of them.
+    #[doc(hidden)]
     pub const ALL: [Self; 12] = [
         Self::UnknownToken,
         Self::WrongSecret,
@@ -229,7 +230,7 @@ macro_rules! bytes {
             /// Decodes the bytes.
             ///
             /// # Errors
-            /// [`Unreadable`] describes the fault. It never panics.
+            /// `Unreadable` describes the fault. It never panics.
             pub fn decode(bytes: &[u8]) -> Result<Self, Unreadable> {
                 decode(bytes)
             }
@@ -249,7 +250,7 @@ impl PublicKey {
     /// Takes the key from a PKCS #10 request in DER, and nothing else.
     ///
     /// # Errors
-    /// [`CsrError`] if it is not one, its key is neither Ed25519 nor P-256, or it is not signed by its key.
+    /// `CsrError` if it is not one, its key is neither Ed25519 nor P-256, or it is not signed by its key.
     pub fn from_csr(der: &[u8]) -> Result<Self, CsrError> {
         let Ok(([], request)) = X509CertificationRequest::from_der(der) else {
             return Err(CsrError::Unreadable);

@@ -44,13 +44,13 @@ use crate::{
 };
 
 /// Concurrent connections, of visitors and of members.
-pub const CONNECTIONS_MAX: usize = VISITORS_MAX + MEMBERS_MAX;
+pub(super) const CONNECTIONS_MAX: usize = VISITORS_MAX + MEMBERS_MAX;
 
 /// Failed attempts per minute from one address, or IPv6 network of 64 bits.
-pub const ATTEMPTS_PER_MINUTE: u32 = 60;
+pub(super) const ATTEMPTS_PER_MINUTE: u32 = 60;
 
 /// Maximum number of source addresses in memory.
-pub const SOURCES_MAX: usize = 4_096;
+pub(super) const SOURCES_MAX: usize = 4_096;
 
 /// The bound port.
 #[derive(Debug)]

@@ -13,11 +13,13 @@ use rustls::{pki_types::CertificateDer, sign::CertifiedKey};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use super::{connection::transport, grant::backdate, request::Exported, *};
+use super::{
+    connection::transport, grant::backdate, places::*, renewal::*, request::*, server::*, *,
+};
 use crate::{
     clock::Clock,
     foreign::Foreign,
-    pki::{Authority, AuthorityOptions, BACKDATE, Issued, KeyKind, LeafOptions},
+    pki::{Authority, AuthorityOptions, Issued, KeyKind, LeafOptions, leaf::BACKDATE},
     protocol::id::{ClusterId, Datacenter, NodeId},
     tls::{
         CertificateSummary, Identity, PeerName, Pinned, Roots, SERVER_NAME, Tls, Verdict, strangers,
@@ -305,7 +307,7 @@ async fn gives_a_short_certificate_most_of_its_life_before_it_is_due() {
     assert!(whole >= VALIDITY && whole <= VALIDITY * 21 / 20 + Duration::from_secs(1));
     let due = renewal_due(&certificate);
     assert!(due > Clock::wall() && certificate.not_after.duration_since(due).unwrap() < whole / 2);
-    assert_eq!(backdate(crate::pki::LEAF_VALIDITY_AUTOMATED), BACKDATE);
+    assert_eq!(backdate(crate::pki::leaf::LEAF_VALIDITY_AUTOMATED), BACKDATE);
 }
 
 #[test]

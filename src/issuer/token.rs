@@ -50,12 +50,14 @@ impl Token {
 
     /// The UDP port of the issuer.
     #[must_use]
+    #[doc(hidden)]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
     /// The node that created it.
     #[must_use]
+    #[doc(hidden)]
     pub const fn issuer(&self) -> &NodeId {
         &self.issuer
     }

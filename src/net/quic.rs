@@ -35,16 +35,14 @@ use crate::{
 mod admission;
 mod candidates;
 mod connection;
-pub mod crypto;
+pub(crate) mod crypto;
 mod dial;
 mod noise;
 mod opened;
-pub mod peer;
+pub(crate) mod peer;
 mod refusal;
-mod settings;
+pub(crate) mod settings;
 pub(crate) mod socket;
-
-pub use settings::BULK_WINDOW;
 
 /// QUIC with mutual TLS 1.3, for one node.
 pub struct QuicNetwork {
@@ -117,6 +115,7 @@ impl QuicNetwork {
 
     /// Drops everything from now on, in both directions, while the sockets stay bound as long as this value
     /// lives: its peers see a crashed host. For tests and benchmarks.
+    #[doc(hidden)]
     pub fn silence(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }

@@ -13,22 +13,12 @@ use crate::{
 
 pub use crate::net::limits::QuicLimits;
 
-mod address;
+pub(crate) mod address;
 mod check;
 mod error;
-mod file;
-mod known;
-mod links;
 mod machines;
-mod tables;
 
-pub use self::{
-    address::{check_address, check_listen, socket_address},
-    error::ConfigError,
-    file::{ENV_PREFIX, FileError},
-    links::is_service_link,
-    tables::{ConfigFile, LimitsTable, LogFormat, Preset, QuicTable, RestartsTable},
-};
+pub use self::error::ConfigError;
 
 /// The configuration of a node, as plain data. Start from [`Config::new`], apply a preset, change fields. The network and
 /// the store are passed beside it: [`Backends`](crate::Backends).

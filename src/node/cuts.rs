@@ -1,12 +1,9 @@
 //! Why connections with peers were last ended on purpose, to answer why a peer is missing.
 
 use crate::{
-    latest::{LATEST_MAX, Latest},
+    latest::Latest,
     protocol::{id::NodeId, time::Time},
 };
-
-/// Maximum number of peers; beyond that the oldest is dropped.
-pub const CUTS_MAX: usize = LATEST_MAX;
 
 /// Why the connection with a peer was last ended on purpose, by either end.
 #[derive(Clone, Debug, PartialEq, Eq)]

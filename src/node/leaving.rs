@@ -47,6 +47,7 @@ impl Gossipmonger {
     ///
     /// # Errors
     /// As [`decommission`](Self::decommission).
+    #[doc(hidden)]
     pub async fn announce_decommission(&self) -> Result<usize, Error> {
         self.say_farewell(true).await
     }

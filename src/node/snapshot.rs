@@ -212,12 +212,14 @@ impl Snapshot {
 
     /// The number of keys of a node held here, including expired ones but not deleted ones.
     #[must_use]
+    #[doc(hidden)]
     pub fn held_keys(&self, node: &NodeId) -> usize {
         self.maps.get(node).map_or(0, |map| map.live_keys)
     }
 
     /// The number of tombstones of a node held here.
     #[must_use]
+    #[doc(hidden)]
     pub fn tombstones(&self, node: &NodeId) -> Option<usize> {
         self.maps.get(node).map(|map| map.entries.len() - map.live_keys)
     }

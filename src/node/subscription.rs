@@ -50,6 +50,7 @@ pub struct Events {
 
 /// The protocol messages between nodes, from the moment of the subscription on.
 #[derive(Debug)]
+#[doc(hidden)]
 pub struct ProtocolEvents {
     events: broadcast::Receiver<ProtocolEvent>,
     shared: Arc<Shared>,

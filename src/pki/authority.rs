@@ -55,7 +55,7 @@ pub struct AuthorityOptions {
 }
 
 impl Default for AuthorityOptions {
-    /// Ed25519, from [`BACKDATE`] ago until [`AUTHORITY_VALIDITY`] from now.
+    /// Ed25519, from one hour ago until ten years from now.
     fn default() -> Self {
         let now = Clock::wall();
         Self {
@@ -150,7 +150,7 @@ impl Authority {
     }
 
     /// Issues a node's certificate with a new key. [`LEAF_VALIDITY`](super::LEAF_VALIDITY) is for renewal by
-    /// hand, [`LEAF_VALIDITY_AUTOMATED`](super::LEAF_VALIDITY_AUTOMATED) for renewal by a machine.
+    /// hand; a few days are enough where a machine renews.
     ///
     /// # Errors
     /// As [`Authority::issue_with`].
@@ -208,6 +208,7 @@ impl Authority {
 
     /// Adds statements of unknown origin if an authority of the directory has signed them: it issues no
     /// certificate that they revoke. Returns the statements that are not added, unless the known ones cover them.
+    #[doc(hidden)]
     pub fn heed(
         &self,
         statements: impl IntoIterator<Item = Revocation>,
@@ -220,6 +221,7 @@ impl Authority {
     ///
     /// # Errors
     /// [`AuthorityError::Make`] if it cannot sign.
+    #[doc(hidden)]
     pub fn statements(&self) -> Result<Vec<Revocation>, AuthorityError> {
         let issuer = self.id();
         let latest = seconds(Clock::wall()).saturating_add(CUTOFF_AHEAD_MAX);
@@ -269,6 +271,7 @@ impl Authority {
     ///
     /// # Errors
     /// As [`Authority::issue_with`]; [`AuthorityError::Make`] also if the key is of an unknown kind.
+    #[doc(hidden)]
     pub fn certify(
         &self,
         options: &LeafOptions,
@@ -280,6 +283,7 @@ impl Authority {
 
     /// The cluster it issues for.
     #[must_use]
+    #[doc(hidden)]
     pub fn cluster(&self) -> &ClusterId {
         &self.cluster
     }
@@ -302,12 +306,14 @@ impl Authority {
 
     /// The content of its certificate.
     #[must_use]
+    #[doc(hidden)]
     pub fn certificate(&self) -> &CertificateSummary {
         &self.summary
     }
 
     /// Whether it has revoked the certificates of this node that are valid from `since` on.
     #[must_use]
+    #[doc(hidden)]
     pub fn has_revoked(&self, node: &NodeId, since: SystemTime) -> bool {
         self.revoked.lock().revokes(node, seconds(since))
     }

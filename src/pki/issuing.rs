@@ -55,6 +55,7 @@ impl Identity {
 
     /// The kind of the key, among the kinds created here.
     #[must_use]
+    #[doc(hidden)]
     pub fn key_kind(&self) -> KeyKind {
         match self.shown().key.algorithm() {
             rustls::SignatureAlgorithm::ECDSA => KeyKind::P256,

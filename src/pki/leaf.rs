@@ -62,7 +62,7 @@ pub struct LeafOptions {
 }
 
 impl LeafOptions {
-    /// A node's certificate: from [`BACKDATE`] ago until `validity` from now.
+    /// A node's certificate: from one hour ago until `validity` from now.
     #[must_use]
     pub fn new(name: &PeerName, validity: Duration) -> Self {
         let now = Clock::wall();
@@ -180,7 +180,7 @@ pub(super) fn calendar(time: SystemTime) -> Result<OffsetDateTime, AuthorityErro
 const NO_RANDOMNESS: &str = "the system gives no randomness";
 
 /// How far before now a certificate begins: the clocks of hosts may differ by this much.
-pub const BACKDATE: Duration = Duration::from_secs(60 * 60);
+pub(crate) const BACKDATE: Duration = Duration::from_secs(60 * 60);
 
 /// The validity of an authority: ten years, like kubeadm's.
 pub const AUTHORITY_VALIDITY: Duration = DAY.saturating_mul(3650);

@@ -18,6 +18,7 @@ pub enum RotationPhase {
 impl RotationPhase {
     /// Reads the phase of a directory.
     #[must_use]
+    #[doc(hidden)]
     pub fn of(directory: &Path) -> Self {
         // In the order in which the last step of each phase creates its file.
         if directory.join(file::NEXT_AUTHORITY).exists() {

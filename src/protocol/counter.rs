@@ -12,6 +12,7 @@ macro_rules! counters {
 
         impl Counter {
             /// All of them, in order.
+            #[doc(hidden)]
             pub const ALL: [Self; [$($name),+].len()] = [$(Self::$counter),+];
 
             /// Its name in metrics and in `info`.
@@ -24,6 +25,7 @@ macro_rules! counters {
 
             /// What it counts, in one line.
             #[must_use]
+            #[doc(hidden)]
             pub fn help(self) -> &'static str {
                 // Each line of a doc comment begins with a space.
                 match self {

@@ -245,10 +245,12 @@ macro_rules! counter {
 
         impl $name {
             /// Before the first one.
+            #[doc(hidden)]
             pub const ZERO: Self = Self(0);
 
             /// The one after this.
             #[must_use]
+            #[doc(hidden)]
             pub const fn next(self) -> Self {
                 Self(self.0.saturating_add(1))
             }
@@ -285,6 +287,7 @@ counter!(
 impl Generation {
     /// The generation that begins when the wall clock shows this.
     #[must_use]
+    #[doc(hidden)]
     pub fn of(wall: SystemTime) -> Self {
         let millis = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         Self(u64::try_from(millis).unwrap_or(u64::MAX))
@@ -292,6 +295,7 @@ impl Generation {
 
     /// The last generation that a node accepts of any peer when the wall clock shows this.
     #[must_use]
+    #[doc(hidden)]
     pub fn last(wall: SystemTime) -> Self {
         let ahead = u64::try_from(GENERATION_AHEAD_MAX.as_millis()).unwrap_or(u64::MAX);
         Self(Self::of(wall).0.saturating_add(ahead))
@@ -300,6 +304,7 @@ impl Generation {
     /// Whether it is so far in the future that no clock, however wrong, has produced it: a node that took a
     /// generation near the end of the numbers could never start again.
     #[must_use]
+    #[doc(hidden)]
     pub fn is_absurd(self, wall: SystemTime) -> bool {
         self > Self::last(wall)
     }

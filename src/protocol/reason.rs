@@ -109,6 +109,7 @@ impl Transition {
 impl Reason {
     /// A reason that needs no evidence.
     #[must_use]
+    #[doc(hidden)]
     pub fn of(cause: Cause) -> Self {
         let observers = Arc::default();
         Self { cause, phi: 0.0, evidence: None, observers, stall: Duration::ZERO, deed: None }
@@ -139,6 +140,7 @@ impl Cause {
 
     /// A sentence for it, with the peer as its subject.
     #[must_use]
+    #[doc(hidden)]
     pub const fn as_sentence(self) -> &'static str {
         match self {
             Self::Heard => "was heard by this node itself",
@@ -168,6 +170,7 @@ impl fmt::Display for Cause {
 impl History {
     /// Adds a change; the oldest is dropped beyond [`TRANSITIONS_MAX`], the oldest note beyond
     /// [`NOTES_MAX`].
+    #[doc(hidden)]
     pub fn push(&mut self, transition: Transition) {
         let notes = || self.0.iter().filter(|known| known.is_note()).count();
         let dropped = if transition.is_note() && notes() >= NOTES_MAX {

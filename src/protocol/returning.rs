@@ -61,6 +61,7 @@ impl Returned {
 
     /// The cause under which it is recorded beside the state transitions of the node.
     #[must_use]
+    #[doc(hidden)]
     pub const fn cause(self) -> Cause {
         match self {
             Self::AfterLeaving => Cause::AfterLeaving,
@@ -71,6 +72,7 @@ impl Returned {
 
     /// What happened to it, and what to do.
     #[must_use]
+    #[doc(hidden)]
     pub fn detail(self) -> String {
         match self {
             Self::AfterLeaving => {

@@ -103,6 +103,7 @@ pub enum RevocationError {
 impl Revocation {
     /// The signed bytes: they cannot be confused with another use of the key, or with another cluster.
     #[must_use]
+    #[doc(hidden)]
     pub fn message(&self, cluster: &ClusterId) -> Vec<u8> {
         let mut message = LABEL.to_vec();
         for name in [cluster.as_str(), self.node.as_str()] {
@@ -117,6 +118,7 @@ impl Revocation {
 
     /// The statement in bincode's standard encoding, as it travels and is kept.
     #[must_use]
+    #[doc(hidden)]
     pub fn encode(&self) -> Vec<u8> {
         bincode::encode_to_vec(self, config::standard()).expect("a vector takes any bytes")
     }
@@ -125,6 +127,7 @@ impl Revocation {
     ///
     /// # Errors
     /// [`RevocationError::Malformed`]. It never panics.
+    #[doc(hidden)]
     pub fn decode(bytes: &[u8]) -> Result<Self, RevocationError> {
         let config = config::standard().with_limit::<{ 2 * STATEMENT_BYTES_MAX }>();
         let malformed = |why: &dyn fmt::Display| RevocationError::Malformed(why.to_string());
@@ -201,6 +204,7 @@ impl Revocation {
     ///
     /// # Errors
     /// [`RevocationError::Ahead`].
+    #[doc(hidden)]
     pub const fn check_cutoff(&self, now: u64) -> Result<(), RevocationError> {
         if self.cutoff > now.saturating_add(CUTOFF_AHEAD_MAX) {
             return Err(RevocationError::Ahead(self.cutoff));
@@ -248,6 +252,7 @@ impl Revocations {
     /// Takes over the statements of a store without verifying their signatures: they were verified on
     /// arrival.
     #[must_use]
+    #[doc(hidden)]
     pub fn restored(statements: impl IntoIterator<Item = Revocation>) -> Self {
         let mut this = Self::default();
         for statement in statements {
@@ -257,6 +262,7 @@ impl Revocations {
     }
 
     /// Adds a statement, unless it adds nothing new. Returns those that it replaces.
+    #[doc(hidden)]
     pub fn merge(&mut self, statement: Revocation) -> Option<Vec<Revocation>> {
         if self.covers(&statement) {
             return None;
@@ -278,6 +284,7 @@ impl Revocations {
     }
 
     /// Drops those whose last certificate has expired, and returns them. `now`: in seconds since 1970.
+    #[doc(hidden)]
     pub fn expire(&mut self, now: u64) -> Vec<Revocation> {
         let over: Vec<_> = self.statements.iter().filter(|s| s.is_over(now)).cloned().collect();
         over.iter().for_each(|statement| self.take_out(statement));
@@ -286,6 +293,7 @@ impl Revocations {
 
     /// Whether this statement, or one that covers it, is in the set.
     #[must_use]
+    #[doc(hidden)]
     pub fn covers(&self, statement: &Revocation) -> bool {
         self.of(&statement.node).any(|known| statement.is_covered_by(known))
     }
@@ -304,6 +312,7 @@ impl Revocations {
 
     /// Whether a generation of this node had begun by the cutoff.
     #[must_use]
+    #[doc(hidden)]
     pub fn ends(&self, node: &NodeId, generation: Generation) -> bool {
         self.cutoff(node).is_some_and(|cutoff| generation < first_life_after(cutoff))
     }
@@ -314,6 +323,7 @@ impl Revocations {
     }
 
     /// Those about one node.
+    #[doc(hidden)]
     pub fn of<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = &'a Revocation> {
         let lowest = Revocation {
             node: node.clone(),
@@ -327,6 +337,7 @@ impl Revocations {
 
     /// The statements that a holder of these lacks.
     #[must_use]
+    #[doc(hidden)]
     pub fn lacking(&self, theirs: &[Revocation]) -> Vec<Revocation> {
         let mut known: BTreeMap<&NodeId, Vec<&Revocation>> = BTreeMap::new();
         theirs.iter().for_each(|theirs| known.entry(&theirs.node).or_default().push(theirs));
@@ -351,6 +362,7 @@ impl Revocations {
 
     /// Equal sums mean equal sets: a weak sum is enough, since only an authority can add a statement.
     #[must_use]
+    #[doc(hidden)]
     pub const fn sum(&self) -> u64 {
         self.sum
     }

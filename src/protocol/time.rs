@@ -9,10 +9,12 @@ pub struct Time(u64);
 
 impl Time {
     /// The origin.
+    #[doc(hidden)]
     pub const ZERO: Self = Self(0);
 
     /// The time this long after the origin; saturates after 584,000 years.
     #[must_use]
+    #[doc(hidden)]
     pub fn from_origin(since: Duration) -> Self {
         Self(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
     }

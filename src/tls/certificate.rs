@@ -52,6 +52,7 @@ impl CertificateSummary {
     ///
     /// # Errors
     /// [`NameError::Malformed`] if it is not a certificate.
+    #[doc(hidden)]
     pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, NameError> {
         let parsed = parse(certificate)?;
         let sha256 = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
@@ -108,6 +109,7 @@ impl CertificateSummary {
 
     /// How long it and its chain are still valid; `None` once they have expired.
     #[must_use]
+    #[doc(hidden)]
     pub fn expires_in(&self, now: SystemTime) -> Option<Duration> {
         self.expires.duration_since(now).ok()
     }
@@ -145,6 +147,7 @@ impl PeerName {
     /// # Errors
     /// [`NameError`] unless the certificate is readable and has exactly one URI name, of the form
     /// `spiffe://<cluster>/<datacenter>/<node>`.
+    #[doc(hidden)]
     pub fn from_certificate(leaf: &CertificateDer<'_>) -> Result<Self, NameError> {
         Self::named(leaf, &Naming::default())
     }
@@ -153,6 +156,7 @@ impl PeerName {
     ///
     /// # Errors
     /// As [`PeerName::from_certificate`].
+    #[doc(hidden)]
     pub fn named(leaf: &CertificateDer<'_>, naming: &Naming) -> Result<Self, NameError> {
         Self::from_parsed(&parse(leaf)?, naming)
     }

@@ -41,6 +41,7 @@ pub struct Tls {
     roles: Arc<ArcSwap<ClientRoles>>,
 }
 
+#[doc(hidden)]
 impl Tls {
     /// A node that shows `identity` and accepts the nodes of its cluster that `roots` vouch for.
     ///
@@ -254,7 +255,7 @@ mod tests {
     use crate::{
         pki::{Authority, AuthorityOptions},
         protocol::id::{ClusterId, Datacenter, NodeId},
-        tls::{ALPN, Rejection, SERVER_NAME},
+        tls::{Rejection, SERVER_NAME, provider::ALPN},
     };
 
     #[test]

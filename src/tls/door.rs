@@ -45,6 +45,7 @@ impl Pin {
     }
 }
 
+#[doc(hidden)]
 impl Tls {
     /// For a listener: shows `shown`, requests a member's certificate, and accepts dialers without one.
     pub(crate) fn door(

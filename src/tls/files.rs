@@ -15,7 +15,7 @@ use super::{
 
 /// Maximum size of a certificate, key or roots file, in bytes. A chain of three RSA-4096
 /// certificates is 8 kB.
-pub const PEM_FILE_MAX: u64 = 1024 * 1024;
+pub(crate) const PEM_FILE_MAX: u64 = 1024 * 1024;
 
 /// A certificate, key or roots file cannot be used. Nothing has changed.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum LoadError {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
-    /// The file is larger than [`PEM_FILE_MAX`].
+    /// The file is larger than 1 MiB.
     #[error(
         "is larger than {PEM_FILE_MAX} bytes, so it is not a PEM file of certificates or a key"
     )]

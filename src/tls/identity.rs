@@ -74,6 +74,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::from_pem_files`].
+    #[doc(hidden)]
     pub fn from_pem_files_at(
         certificate: &Path,
         key: &Path,
@@ -88,6 +89,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::from_pem`].
+    #[doc(hidden)]
     pub fn from_pem_at(certificate: &[u8], key: &[u8], now: SystemTime) -> Result<Self, LoadError> {
         Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, &Naming::default(), now)
     }
@@ -100,6 +102,7 @@ impl Identity {
 
     /// The form of names, ours and those of peers.
     #[must_use]
+    #[doc(hidden)]
     pub const fn naming(&self) -> &Naming {
         &self.naming
     }
@@ -113,6 +116,7 @@ impl Identity {
 
     /// The certificates shown to peers, the leaf first.
     #[must_use]
+    #[doc(hidden)]
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.certified.cert
     }
@@ -185,7 +189,7 @@ mod tests {
     use crate::{
         pki::{Authority, AuthorityOptions, Issued, LeafOptions},
         protocol::id::ClusterId,
-        tls::{NameError, PEM_FILE_MAX},
+        tls::{NameError, files::PEM_FILE_MAX},
     };
 
     #[test]

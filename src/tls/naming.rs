@@ -75,6 +75,7 @@ impl Naming {
     ///
     /// # Errors
     /// [`NameError::BadUri`] if it does not match from end to end.
+    #[doc(hidden)]
     pub fn read(&self, uri: &str) -> Result<PeerName, NameError> {
         let bad = |why: &dyn fmt::Display| NameError::BadUri {
             uri: shown(uri),
@@ -113,6 +114,7 @@ impl Naming {
 
     /// Whether a URI itself contains the datacenter of its node.
     #[must_use]
+    #[doc(hidden)]
     pub const fn tells_datacenter(&self) -> bool {
         self.datacenter.is_none()
     }

@@ -23,6 +23,7 @@ use crate::{
     },
 };
 
+#[doc(hidden)]
 impl Notary for Tls {
     fn cluster(&self) -> &ClusterId {
         &self.cluster
@@ -154,6 +155,7 @@ impl Notary for Tls {
     }
 }
 
+#[doc(hidden)]
 impl Tls {
     /// Whether a certificate names this node of our cluster, and is not revoked.
     fn check_certificate(&self, node: &NodeId, credential: &Credential) -> Result<(), String> {

@@ -62,6 +62,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, so that counters can be created before the first refusal.
+    #[doc(hidden)]
     pub const ALL: [Self; 19] = [
         Self::NoCertificate,
         Self::UnknownAuthority,
@@ -112,6 +113,7 @@ impl Rejection {
 
     /// The meaning of an error of our own verification.
     #[must_use]
+    #[doc(hidden)]
     pub fn of_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
@@ -345,6 +347,7 @@ pub struct Refusal {
 impl Refusal {
     /// The refusal by the code and the text of an alert. `alert`: the TLS alert, RFC 8446 section 6.
     #[must_use]
+    #[doc(hidden)]
     pub fn of_alert(by: RefusedBy, alert: u8, text: &[u8]) -> Self {
         let reason = Rejection::of_alert(AlertDescription::from(alert), text);
         // The received text is from a library, ours or the peer's, and meant for its programmers.
@@ -461,7 +464,7 @@ fn not_yet_valid() -> Vec<u8> {
 }
 
 /// Maximum length of a refusal's detail, in characters: it may contain names of a peer's certificate.
-pub const DETAIL_MAX: usize = 200;
+pub(crate) const DETAIL_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use crate::protocol::{
     revocation::{Authorities, Revocation, RevocationError, Revocations},
 };
 
+#[doc(hidden)]
 impl Tls {
     /// Refuses the certificates that these cover in all handshakes from now on. Open connections stay
     /// open: see [`Tls::is_revoked`].
@@ -26,6 +27,7 @@ impl Tls {
     }
 }
 
+#[doc(hidden)]
 impl Authorities for Tls {
     fn verify(&self, statement: &Revocation) -> Result<(), RevocationError> {
         let state = self.shared.load();

@@ -26,6 +26,7 @@ pub enum Role {
 
 impl Role {
     /// All of them, the least first.
+    #[doc(hidden)]
     pub const ALL: [Self; 3] = [Self::Read, Self::Watch, Self::Admin];
 
     /// Its name in URIs, files and messages.
@@ -122,6 +123,7 @@ pub struct ClientRoles(BTreeMap<String, Role>);
 impl ClientRoles {
     /// The role of this URI.
     #[must_use]
+    #[doc(hidden)]
     pub fn get(&self, uri: &str) -> Option<Role> {
         self.0.get(uri).copied()
     }

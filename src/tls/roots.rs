@@ -75,6 +75,7 @@ impl Roots {
 
     /// The content of the roots' certificates.
     #[must_use]
+    #[doc(hidden)]
     pub fn certificates(&self) -> &[CertificateSummary] {
         &self.summaries
     }
@@ -107,6 +108,7 @@ impl Roots {
     ///
     /// # Errors
     /// The [`Refusal`] that such a peer would report.
+    #[doc(hidden)]
     pub fn check(&self, identity: &Identity, now: SystemTime) -> Result<(), Refusal> {
         let chains = Chains::new(self.clone()).map_err(|e| Refusal::of_tls(&e))?;
         chains.check(identity.chain(), now).map_err(|e| Refusal::of_tls(&e))
@@ -120,6 +122,7 @@ impl Roots {
     ///
     /// # Errors
     /// [`LoadError`], which describes the fault and what to do.
+    #[doc(hidden)]
     pub fn judge(&self, identity: &Identity, now: SystemTime) -> Result<Standing, LoadError> {
         let chains = Chains::new(self.clone()).map_err(LoadError::Unsupported)?;
         let chain = identity.chain();

@@ -69,6 +69,7 @@ impl ClientIdentity {
     ///
     /// # Errors
     /// As [`ClientIdentity::from_pem`].
+    #[doc(hidden)]
     pub fn from_pem_at(certificate: &[u8], key: &[u8], now: SystemTime) -> Result<Self, LoadError> {
         Self::new(chain_from_pem(certificate)?, key_from_pem(key)?, now)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gossipmonger::{Event, Gossipmonger, Write, net::quic::BULK_WINDOW, protocol::route::Counter};
+use gossipmonger::{Event, Gossipmonger, Write, protocol::route::Counter, unstable::BULK_WINDOW};
 
 use crate::start::spawn;
 use crate::{

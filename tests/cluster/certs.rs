@@ -18,7 +18,8 @@ use gossipmonger::{
     clients::{ClientHandler, Visitor},
     net::{BoxFuture, Stream, quic::QuicNetwork, read_to_end},
     protocol::message::Message,
-    tls::{ADMIN_ALPN, ALPN, ClientIdentity, Host, Identity, Roots, Verdict, rustls_visit},
+    tls::{ClientIdentity, Identity, Roots},
+    unstable::{ADMIN_ALPN, ALPN, Host, Verdict, rustls_visit},
 };
 use quinn::TransportConfig;
 

@@ -12,19 +12,17 @@ use std::{
 
 use gossipmonger::{
     Config, Gossipmonger,
-    clients::{
-        ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler, REQUESTS_PER_CONNECTION,
-        Visitor,
-    },
+    clients::{ClientHandler, Visitor},
     net::{BoxFuture, Stream, quic::QuicNetwork, read_to_end},
     pki::{Issued, LeafOptions, Usage},
     protocol::{
         digest::Digest,
         message::{Call, Heartbeat, Message},
     },
-    tls::{
-        ADMIN_ALPN, ALPN, ClientIdentity, ClientName, ClientRoles, Expect, Host, Role, Roots, Tls,
-        Verdict, rustls_visit,
+    tls::{ClientIdentity, ClientName, ClientRoles, Role, Roots, Tls},
+    unstable::{
+        ADMIN_ALPN, ADMIN_PLACES, ALPN, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, Expect, Host,
+        REQUESTS_PER_CONNECTION, Verdict, rustls_visit,
     },
 };
 use quinn::TransportConfig;

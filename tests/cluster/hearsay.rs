@@ -23,10 +23,8 @@ use gossipmonger::{
         seal::Signing,
         verdict::Verdict as NodeVerdict,
     },
-    tls::{
-        ALPN, ClientIdentity, ClientName, Host, Identity, PeerName, Role, Roots, SERVER_NAME,
-        Verdict, rustls_visit,
-    },
+    tls::{ClientIdentity, ClientName, Identity, PeerName, Role, Roots},
+    unstable::{ALPN, Host, SERVER_NAME, Verdict, rustls_visit},
 };
 use quinn::{TransportConfig, VarInt};
 use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version as QuicVersion};

@@ -9,14 +9,12 @@ use std::{
 };
 
 use gossipmonger::{
-    net::quic::peer,
     pki::{
         Authority, AuthorityOptions, Existing, Issued, KeyKind, LEAF_VALIDITY, LeafOptions, Usage,
     },
     protocol::id::{ClusterId, Datacenter, NodeId},
-    tls::{
-        Expect, Identity, PeerName, Refusal, RefusedBy, Rejection, Roots, SERVER_NAME, Tls, Verdict,
-    },
+    tls::{Identity, PeerName, Refusal, RefusedBy, Rejection, Roots, Tls},
+    unstable::{Expect, SERVER_NAME, Verdict, peer_certificate, peer_name},
 };
 use quinn::{
     Connection, ConnectionError, Endpoint,
@@ -243,9 +241,9 @@ async fn lets_the_right_certificates_in() {
         let b = tls(&ca.issue_with(&options).unwrap(), &ca);
         let a = node(&ca, "a");
         let pair = Pair::connect(client_of(&a, expect("b")), &b).await;
-        assert_eq!(peer::peer_name(&pair.dialer).unwrap(), name("demo", "b"));
-        assert_eq!(peer::peer_name(&pair.acceptor).unwrap(), name("demo", "a"));
-        let seen = peer::peer_certificate(&pair.acceptor).unwrap();
+        assert_eq!(peer_name(&pair.dialer).unwrap(), name("demo", "b"));
+        assert_eq!(peer_name(&pair.acceptor).unwrap(), name("demo", "a"));
+        let seen = peer_certificate(&pair.acceptor).unwrap();
         assert_eq!(seen, *a.identity().certificate());
         pair.carries_data().await;
     }
@@ -296,11 +294,11 @@ async fn reload_switches_new_handshakes_and_keeps_old_connections() {
     }
     b.reload(identity(&issue(&new, "demo", "b")), roots(&[&old, &new])).unwrap();
     let mixed = Pair::over(client.clone(), &server).await;
-    assert_eq!(peer::peer_certificate(&mixed.dialer).unwrap(), *b.identity().certificate());
+    assert_eq!(peer_certificate(&mixed.dialer).unwrap(), *b.identity().certificate());
     a.reload(identity(&issue(&new, "demo", "a")), roots(&[&new])).unwrap();
     b.reload(b.identity(), roots(&[&new])).unwrap();
     let after = Pair::over(client, &server).await;
-    assert_eq!(peer::peer_certificate(&after.acceptor).unwrap(), *a.identity().certificate());
+    assert_eq!(peer_certificate(&after.acceptor).unwrap(), *a.identity().certificate());
 
     for pair in [before, mixed, after] {
         pair.carries_data().await;
@@ -321,7 +319,7 @@ async fn lets_a_chain_made_by_openssl_in_both_ways() {
         let b = openssl_node(directory.path(), kind, "b");
         for (dialer, acceptor, expected) in [(&a, &b, "b"), (&b, &a, "a")] {
             let pair = Pair::connect(client_of(dialer, expect(expected)), acceptor).await;
-            assert_eq!(peer::peer_name(&pair.dialer).unwrap(), name("demo", expected));
+            assert_eq!(peer_name(&pair.dialer).unwrap(), name("demo", expected));
             pair.carries_data().await;
         }
         // Not everything that openssl signs gets in.

@@ -13,7 +13,8 @@ use gossipmonger::{
         digest::Digest,
         message::{Hello, Message},
     },
-    tls::{Identity, PeerName, Roots, Tls, Verdict},
+    tls::{Identity, PeerName, Roots, Tls},
+    unstable::Verdict,
 };
 use quinn::{Endpoint, TransportConfig};
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};

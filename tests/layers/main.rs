@@ -21,7 +21,7 @@ const FLOORS: &[(usize, &[&str])] = &[
     (4, &["pki"]),
     (5, &["node"]),
     (6, &["sim"]),
-    (7, &["issuer"]),
+    (7, &["issuer", "unstable"]),
 ];
 
 /// From which floor on a file may name a crate.

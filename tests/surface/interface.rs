@@ -46,6 +46,23 @@ impl Interface {
         let lines = shown.iter().map(|item| renamed(&item.to_string(), &paths)).collect();
         Self { lines, named, parts }
     }
+
+    /// The types of this crate which an item names, but which have no public path.
+    pub(crate) fn absent(&self) -> BTreeSet<String> {
+        let listed: BTreeSet<_> =
+            self.lines.iter().filter_map(|line| paths_in(line).next()).collect();
+        let is_type = |path: &&str| {
+            path.rsplit("::")
+                .next()
+                .is_some_and(|name| name.starts_with(|c: char| c.is_uppercase()))
+        };
+        self.lines
+            .iter()
+            .flat_map(|line| paths_in(line).filter(is_type))
+            .filter(|path| !listed.contains(path))
+            .map(ToOwned::to_owned)
+            .collect()
+    }
 }
 
 impl fmt::Display for Interface {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::foreign::Foreign;
+use gossipmonger::Foreign;
 
 use crate::error::CliError;
 

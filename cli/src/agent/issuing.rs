@@ -10,8 +10,7 @@ use std::{
 };
 
 use gossipmonger::{
-    Gossipmonger,
-    foreign::Foreign,
+    Foreign, Gossipmonger,
     issuer::{Cluster, Door, Issuer, IssuerError, LedgerError, Terms, TokenId},
     protocol::{id::NodeId, revocation::Revocation, route::Counter, state::PeerState},
     tls::{PeerName, Tls},

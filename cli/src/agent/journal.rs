@@ -6,7 +6,7 @@ use gossipmonger::{
     Gossipmonger,
     protocol::{event::Event, revocation::date, route::Counter},
     subscription::{Events, SubscriptionError},
-    tls::date as certificate_date,
+    unstable::date as certificate_date,
 };
 
 use super::settings::Credentials;

@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-use gossipmonger::foreign::{self, is_unsafe};
+use gossipmonger::unstable::{self, is_unsafe};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The format of the events that the formatter writes.
@@ -62,8 +62,8 @@ impl<W: Write> Write for OneLine<W> {
 
 fn safe(text: &str, form: Form) -> Cow<'_, str> {
     match form {
-        Form::Plain => foreign::escaped(text),
-        Form::Json => foreign::json_escaped(text),
+        Form::Plain => unstable::escaped(text),
+        Form::Json => unstable::json_escaped(text),
         Form::Colored if text.contains(is_unsafe) => Cow::Owned(colored(text)),
         Form::Colored => Cow::Borrowed(text),
     }
@@ -74,16 +74,20 @@ fn colored(text: &str) -> String {
     let mut safe = String::with_capacity(2 * text.len());
     let mut rest = text;
     while let Some(at) = rest.find(COLOR) {
-        safe.push_str(&foreign::escaped(&rest[..at]));
+        safe.push_str(&unstable::escaped(&rest[..at]));
         let code = &rest[at + COLOR.len()..];
         let digits = code.bytes().take_while(|b| b.is_ascii_digit() || *b == b';').count();
         let is_color = digits <= COLOR_BYTES_MAX && code[digits..].starts_with('m');
         let len = COLOR.len() + if is_color { digits + 1 } else { 0 };
         let sequence = &rest[at..at + len];
-        safe.push_str(&if is_color { Cow::Borrowed(sequence) } else { foreign::escaped(sequence) });
+        safe.push_str(&if is_color {
+            Cow::Borrowed(sequence)
+        } else {
+            unstable::escaped(sequence)
+        });
         rest = &rest[at + len..];
     }
-    safe.push_str(&foreign::escaped(rest));
+    safe.push_str(&unstable::escaped(rest));
     safe
 }
 

@@ -6,7 +6,6 @@ use std::{
     io::{self, IsTerminal},
 };
 
-use gossipmonger::config::LogFormat;
 use tracing_subscriber::{
     EnvFilter, Registry, filter::LevelFilter, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
@@ -16,7 +15,7 @@ use super::{
     settings::Settings,
     spool::{Lost, Spool},
 };
-use crate::error::CliError;
+use crate::{config::LogFormat, error::CliError};
 
 /// The running log.
 #[derive(Debug)]

@@ -9,12 +9,11 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use gossipmonger::{
-    Gossipmonger,
-    config::ConfigFile,
-    error::Error,
+    Error, Gossipmonger,
     net::quic::QuicNetwork,
     protocol::route::Counter,
-    tls::{CertificateSummary, Identity, Roots, date},
+    tls::{CertificateSummary, Identity, Roots},
+    unstable::date,
 };
 use tokio::sync::Mutex;
 
@@ -25,7 +24,7 @@ use super::{
     read_credentials,
     settings::{Credentials, Flags, Settings},
 };
-use crate::{admin::Reloaded, error::CliError};
+use crate::{admin::Reloaded, config::ConfigFile, error::CliError};
 
 /// Reloads, one at a time, and changes tags, one change at a time.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use std::{
 use gossipmonger::{
     issuer::{self, ClaimError},
     pki::Existing,
-    tls::{CertificateSummary, date},
+    tls::CertificateSummary,
+    unstable::{date, lifetime},
 };
 use rand::{RngExt, seq::SliceRandom};
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -165,7 +166,7 @@ fn flaw(
 
 /// About twenty attempts in the remaining lifetime.
 fn pause(certificate: &CertificateSummary) -> Duration {
-    let part = (issuer::lifetime(certificate) / PAUSE_PARTS).clamp(PAUSE_MIN, PAUSE_MAX);
+    let part = (lifetime(certificate) / PAUSE_PARTS).clamp(PAUSE_MIN, PAUSE_MAX);
     part.mul_f64(rand::rng().random_range(0.5..1.5))
 }
 

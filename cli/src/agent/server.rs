@@ -12,9 +12,8 @@ use std::{
 };
 
 use gossipmonger::{
-    Gossipmonger, Snapshot,
+    Foreign, Gossipmonger, Snapshot,
     clients::Visitor,
-    foreign::Foreign,
     issuer::Terms,
     protocol::{
         event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time, write::Write,
@@ -300,7 +299,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     /// The end of the node is delayed until the answer has arrived.
     async fn leave(&mut self, agent: &Agent) -> io::Result<()> {
         let told = agent.node.announce_decommission().await;
-        self.leaves = !matches!(told, Err(gossipmonger::error::Error::Stopped { .. }));
+        self.leaves = !matches!(told, Err(gossipmonger::Error::Stopped { .. }));
         match told {
             Ok(acknowledged) => self.send(&Answer::<Nothing, _>::Done(Left { acknowledged })).await,
             Err(error) => self.fail(&error.into()).await,

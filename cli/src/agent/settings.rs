@@ -12,12 +12,12 @@ use std::{
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use gossipmonger::{
-    config::{self, Config, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
+    Config,
     net::quic::QuicNetwork,
-    pki::{LEAF_VALIDITY_AUTOMATED, file},
     protocol::record,
     store::{Store, memory::MemoryStore, redb::RedbStore},
-    tls::{ClientRoles, Identity, Naming, Roots, Standing},
+    tls::{ClientRoles, Identity, Naming, Roots},
+    unstable::{LEAF_VALIDITY_AUTOMATED, Standing, check_address, check_listen, file},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -25,7 +25,14 @@ use super::{
     directory::{self, CONFIG, STORE, how_to_make},
     logs,
 };
-use crate::{DIR_VARIABLE, clock::Clock, error::CliError, members::tag, remote::REMOTE_VARIABLES};
+use crate::{
+    DIR_VARIABLE,
+    clock::Clock,
+    config::{self, ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset},
+    error::CliError,
+    members::tag,
+    remote::REMOTE_VARIABLES,
+};
 
 /// The flags of an agent. Whatever is given here counts, whatever the file and the environment say.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -413,8 +420,7 @@ impl Settings {
     }
 
     fn check_issuers(&self) -> Result<(), CliError> {
-        let checked =
-            self.issuers().iter().try_for_each(|door| config::check_address("issuers", door));
+        let checked = self.issuers().iter().try_for_each(|door| check_address("issuers", door));
         checked.map_err(|error| self.refused("issuers", error))
     }
 
@@ -429,8 +435,7 @@ impl Settings {
             }
         }
         let doors = self.file.issuer_listen.as_deref().unwrap_or_default();
-        config::check_listen("issuer_listen", doors)
-            .map_err(|error| self.refused("issuer_listen", error))
+        check_listen("issuer_listen", doors).map_err(|error| self.refused("issuer_listen", error))
     }
 
     /// If the store's path exists, it must be a regular file.

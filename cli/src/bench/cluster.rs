@@ -9,8 +9,7 @@ use std::{
 };
 
 use gossipmonger::{
-    Gossipmonger,
-    config::Config,
+    Config, Gossipmonger,
     net::quic::QuicNetwork,
     protocol::{entry::Value, id::NodeId},
 };

@@ -12,7 +12,7 @@ use std::{
 
 use gossipmonger::{
     protocol::route::Counter,
-    tls::{Expect, SERVER_NAME},
+    unstable::{Expect, SERVER_NAME},
 };
 use serde_json::json;
 

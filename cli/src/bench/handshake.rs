@@ -9,8 +9,8 @@ use std::{
 };
 
 use gossipmonger::{
-    net::quic::peer::peer_name,
-    tls::{Expect, SERVER_NAME, Tls},
+    tls::Tls,
+    unstable::{Expect, SERVER_NAME, peer_name},
 };
 use quinn::{ClientConfig, ConnectionError, Endpoint, ServerConfig, VarInt};
 use serde_json::json;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use gossipmonger::{
-    config::Config,
+    Config,
     protocol::{
         delta::Delta,
         digest::Digest,

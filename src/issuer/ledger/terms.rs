@@ -8,17 +8,17 @@ use crate::{
 };
 
 /// Maximum number of tokens; beyond it expired or used ones are dropped, and if none is, no more are created.
-pub const TOKENS_MAX: usize = 500;
+pub(super) const TOKENS_MAX: usize = 500;
 
 /// Maximum number of uses of a token.
-pub const USES_MAX: u32 = 10_000;
+pub(super) const USES_MAX: u32 = 10_000;
 
 /// Maximum lifetime of a token.
-pub const TTL_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(super) const TTL_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How long a name that was granted to a joining node is reserved: it appears in the gossip only
 /// when its agent has been started.
-pub const NAME_HELD: Duration = Duration::from_secs(120);
+pub(super) const NAME_HELD: Duration = Duration::from_secs(120);
 
 /// What a token permits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +27,9 @@ pub struct Terms {
     pub node: Option<NodeId>,
     /// The only datacenter; `None`: any.
     pub datacenter: Option<Datacenter>,
-    /// How long it is valid, at most [`TTL_MAX`].
+    /// How long it is valid, at most 90 days.
     pub ttl: Duration,
-    /// The number of uses, 1 to [`USES_MAX`].
+    /// The number of uses, 1 to 10,000.
     pub uses: u32,
 }
 

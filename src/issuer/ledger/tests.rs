@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, time::UNIX_EPOCH};
 
 use super::{
     book::{KEPT_AFTER, SECONDS_MAX},
+    terms::{NAME_HELD, TOKENS_MAX},
     *,
 };
 use crate::{

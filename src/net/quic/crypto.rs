@@ -6,6 +6,7 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 use crate::tls::{ClientIdentity, Expect, Host, LoadError, Roots, Tls, Verdict, rustls_visit};
 
+#[doc(hidden)]
 impl Tls {
     /// For dialing one peer: `quinn::ClientConfig::new(crypto)`, and the finding of our verifier.
     #[must_use]

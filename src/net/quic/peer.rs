@@ -4,6 +4,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::tls::{CertificateSummary, NameError, PeerName, Refusal, Tls};
 
+#[doc(hidden)]
 impl Tls {
     /// The name that the certificate of a connected peer proves, in the form of our cluster's names.
     ///
@@ -44,7 +45,7 @@ pub fn peer_certificate(connection: &quinn::Connection) -> Result<CertificateSum
 ///
 /// # Errors
 /// [`NameError::NoCertificate`] before the handshake is complete.
-pub fn peer_chain(
+pub(crate) fn peer_chain(
     connection: &quinn::Connection,
 ) -> Result<Vec<CertificateDer<'static>>, NameError> {
     let identity = connection.peer_identity().ok_or(NameError::NoCertificate)?;
@@ -53,7 +54,7 @@ pub fn peer_chain(
 
 /// The protocol that the two ends of a connection have agreed on; empty before the handshake is complete.
 #[must_use]
-pub fn protocol(connection: &quinn::Connection) -> Vec<u8> {
+pub(crate) fn protocol(connection: &quinn::Connection) -> Vec<u8> {
     let data = connection.handshake_data();
     let data = data.and_then(|any| any.downcast::<quinn::crypto::rustls::HandshakeData>().ok());
     data.and_then(|data| data.protocol).unwrap_or_default()

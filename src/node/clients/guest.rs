@@ -5,8 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, IDLE_TIMEOUTS, REQUESTS_PER_CONNECTION,
     Visitor,
+    limits::{
+        ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, IDLE_TIMEOUTS, REQUESTS_PER_CONNECTION,
+    },
 };
 use crate::{
     clock::Clock,

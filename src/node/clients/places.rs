@@ -7,7 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, ClientHandler};
+use super::{
+    ClientHandler,
+    limits::{ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT},
+};
 use crate::tls::Role;
 
 /// The client connections of one node.

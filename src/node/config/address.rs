@@ -5,18 +5,6 @@ use std::net::{Ipv6Addr, SocketAddr};
 use super::error::ConfigError;
 use crate::protocol::record;
 
-/// The expected form of a socket's address, for an error message.
-pub(crate) const SOCKET_ADDRESS: &str =
-    "write IP:PORT, such as 10.0.0.1:7101 or [::1]:7101; a name is not taken here";
-
-/// Reads an address for a socket from the command line.
-///
-/// # Errors
-/// The form to write instead.
-pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
-}
-
 /// Refuses addresses that no socket, or no second one, can bind. `key`: the setting that has them.
 ///
 /// # Errors

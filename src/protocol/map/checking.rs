@@ -74,6 +74,7 @@ impl Refusal {
     /// ([`THROTTLED_MAX`](crate::protocol::penalties::THROTTLED_MAX)): by the work that it caused, and only
     /// for updates that an honest member does not send, unless its limits or certificate authorities differ.
     #[must_use]
+    #[doc(hidden)]
     pub const fn price(self) -> u32 {
         match self {
             // A signature, or a tree, was verified in vain.

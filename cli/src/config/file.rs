@@ -1,13 +1,14 @@
 //! The configuration as a TOML file, overridden by the environment. Unknown keys are refused.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
+use gossipmonger::{Config, ConfigError};
 use serde::Deserialize;
 
 use super::{
-    Config,
-    address::SOCKET_ADDRESS,
-    error::ConfigError,
     known::{self, Unknown},
     links,
     tables::{ConfigFile, Preset},
@@ -15,12 +16,11 @@ use super::{
 
 /// Environment variables with this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
 /// `GOSSIPMONGER_SEEDS=a:7101,b:7101`, `GOSSIPMONGER_LIMITS__KEYS=1000` for a key in a table.
-pub const ENV_PREFIX: &str = "GOSSIPMONGER_";
+pub(crate) const ENV_PREFIX: &str = "GOSSIPMONGER_";
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FileError {
+pub(crate) enum FileError {
     /// The file cannot be read.
     #[error("{}: {source}", file.display())]
     Read {
@@ -58,12 +58,24 @@ pub enum FileError {
     },
 }
 
+/// The expected form of a socket's address, for an error message.
+const SOCKET_ADDRESS: &str =
+    "write IP:PORT, such as 10.0.0.1:7101 or [::1]:7101; a name is not taken here";
+
+/// Reads an address for a socket from the command line.
+///
+/// # Errors
+/// The form to write instead.
+pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
+}
+
 impl ConfigFile {
     /// Reads a file, and applies the environment variables of [`ENV_PREFIX`] to it.
     ///
     /// # Errors
     /// [`FileError`] names the file or variable, the key and the reason.
-    pub fn read(
+    pub(crate) fn read(
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, FileError> {
@@ -86,7 +98,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn parse(
+    pub(crate) fn parse(
         text: &str,
         origin: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -110,7 +122,7 @@ impl ConfigFile {
 
     /// Applies the file to `config`, the preset first.
     #[must_use]
-    pub fn apply(&self, config: Config) -> Config {
+    pub(crate) fn apply(&self, config: Config) -> Config {
         let mut config = match self.preset {
             Some(Preset::Local) => config.local(),
             Some(Preset::Lan) => config.lan(),

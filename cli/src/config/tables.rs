@@ -2,114 +2,105 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use serde::{Deserialize, Deserializer};
-
+use gossipmonger::{ClusterId, Datacenter, Signing, tls::Role};
 #[cfg(doc)]
-use super::Config;
-use crate::{
-    protocol::{
-        id::{ClusterId, Datacenter},
-        seal::Signing,
-    },
-    tls::Role,
-};
+use gossipmonger::{Config, Limits, QuicLimits, Restarts, tls::Naming};
+use serde::{Deserialize, Deserializer};
 
 /// A configuration file; each key is described at the field of [`Config`] with the same name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// `local`, `lan` or `wan`: applied before the other keys.
-    pub preset: Option<Preset>,
+    pub(crate) preset: Option<Preset>,
     /// File of this node's certificate chain, PEM. Default `node.pem` beside the file.
-    pub certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
     /// File of its private key, PEM, mode 0600. Default `node.key` beside the file.
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// File of the cluster's CA certificates, PEM. Default `roots.pem` beside the file.
-    pub roots: Option<PathBuf>,
+    pub(crate) roots: Option<PathBuf>,
     /// Whether the agent waits at its start for a usable certificate, key and roots. Default: it ends at
     /// once if they are unusable.
-    pub wait_for_certificate: Option<bool>,
+    pub(crate) wait_for_certificate: Option<bool>,
     /// How the URI of a certificate names cluster, datacenter and node: see
-    /// [`Naming`](crate::tls::Naming). Default `spiffe://{cluster}/{datacenter}/{node}`.
-    pub identity: Option<String>,
+    /// [`Naming`]. Default `spiffe://{cluster}/{datacenter}/{node}`.
+    pub(crate) identity: Option<String>,
     /// The cluster, if `identity` does not contain it.
-    pub cluster: Option<ClusterId>,
+    pub(crate) cluster: Option<ClusterId>,
     /// The datacenter of this node, if `identity` does not contain it.
-    pub datacenter: Option<Datacenter>,
+    pub(crate) datacenter: Option<Datacenter>,
     /// File of the store. Default `store.redb` beside the file; `memory`: none.
-    pub store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
     /// The address at which Prometheus metrics are served. Default: none.
-    pub metrics: Option<SocketAddr>,
+    pub(crate) metrics: Option<SocketAddr>,
     /// The log filter: `error`, `warn`, `info`, `debug`, `trace`, or directives of the tracing crate.
-    pub log: Option<String>,
+    pub(crate) log: Option<String>,
     /// `text` or `json`.
-    pub log_format: Option<LogFormat>,
+    pub(crate) log_format: Option<LogFormat>,
     /// Roles of clients whose certificates contain none: their URI, and `read`, `watch` or `admin`.
-    pub clients: Option<BTreeMap<String, Role>>,
+    pub(crate) clients: Option<BTreeMap<String, Role>>,
     /// The directory of the cluster's authority (`ca.pem`, `ca.key`): this node issues certificates.
-    pub issuer: Option<PathBuf>,
+    pub(crate) issuer: Option<PathBuf>,
     /// The addresses for nodes that join. Default: each address of `listen`, one port higher.
-    pub issuer_listen: Option<Vec<SocketAddr>>,
+    pub(crate) issuer_listen: Option<Vec<SocketAddr>>,
     /// The validity of certificates that this node issues. Default 72 h.
     #[serde(deserialize_with = "duration")]
-    pub issuer_validity: Option<Duration>,
+    pub(crate) issuer_validity: Option<Duration>,
     /// The addresses (`host:port`) of issuers, at which this node renews its certificate.
-    pub issuers: Option<Vec<String>>,
+    pub(crate) issuers: Option<Vec<String>>,
     /// See [`Config::tags`].
-    pub tags: Option<BTreeMap<String, String>>,
+    pub(crate) tags: Option<BTreeMap<String, String>>,
     /// See [`Config::listen`].
-    pub listen: Option<Vec<SocketAddr>>,
+    pub(crate) listen: Option<Vec<SocketAddr>>,
     /// See [`Config::advertise`].
-    pub advertise: Option<Vec<String>>,
+    pub(crate) advertise: Option<Vec<String>>,
     /// See [`Config::seeds`].
-    pub seeds: Option<Vec<String>>,
+    pub(crate) seeds: Option<Vec<String>>,
     /// See [`Config::gossip_interval`].
     #[serde(deserialize_with = "duration")]
-    pub gossip_interval: Option<Duration>,
+    pub(crate) gossip_interval: Option<Duration>,
     /// See [`Config::gossip_fanout`].
-    pub gossip_fanout: Option<usize>,
+    pub(crate) gossip_fanout: Option<usize>,
     /// See [`Config::dead_peer_phi`].
-    pub dead_peer_phi: Option<f64>,
+    pub(crate) dead_peer_phi: Option<f64>,
     /// See [`Config::max_deltas_per_gossip`].
-    pub max_deltas_per_gossip: Option<usize>,
+    pub(crate) max_deltas_per_gossip: Option<usize>,
     /// See [`Config::max_delta_bytes`].
-    pub max_delta_bytes: Option<usize>,
+    pub(crate) max_delta_bytes: Option<usize>,
     /// See [`Config::signing`]: `off`, `prefer` or `require`.
-    pub signing: Option<Signing>,
+    pub(crate) signing: Option<Signing>,
     /// See [`Config::minimum_live_peers`].
-    pub minimum_live_peers: Option<usize>,
+    pub(crate) minimum_live_peers: Option<usize>,
     /// See [`Config::peers_max`].
-    pub peers_max: Option<usize>,
+    pub(crate) peers_max: Option<usize>,
     /// See [`Config::tombstone_grace`].
     #[serde(deserialize_with = "duration")]
-    pub tombstone_grace: Option<Duration>,
+    pub(crate) tombstone_grace: Option<Duration>,
     /// See [`Config::forget_after`].
     #[serde(deserialize_with = "duration")]
-    pub forget_after: Option<Duration>,
+    pub(crate) forget_after: Option<Duration>,
     /// See [`Config::event_queue`].
-    pub event_queue: Option<usize>,
+    pub(crate) event_queue: Option<usize>,
     /// See [`Config::write_queue_bytes`].
-    pub write_queue_bytes: Option<usize>,
+    pub(crate) write_queue_bytes: Option<usize>,
     /// See [`Config::push_bytes_per_second`].
-    pub push_bytes_per_second: Option<usize>,
+    pub(crate) push_bytes_per_second: Option<usize>,
     /// See [`Config::wan_bytes_per_second`].
-    pub wan_bytes_per_second: Option<usize>,
+    pub(crate) wan_bytes_per_second: Option<usize>,
     /// See [`Config::rejoin`].
-    pub rejoin: Option<bool>,
+    pub(crate) rejoin: Option<bool>,
     /// See [`Config::limits`].
-    pub limits: LimitsTable,
+    pub(crate) limits: LimitsTable,
     /// See [`Config::restarts`].
-    pub restarts: RestartsTable,
+    pub(crate) restarts: RestartsTable,
     /// See [`Config::quic`].
-    pub quic: QuicTable,
+    pub(crate) quic: QuicTable,
 }
 
 /// See [`Config::local`] and the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Preset {
+pub(crate) enum Preset {
     /// [`Config::local`].
     Local,
     /// [`Config::lan`].
@@ -121,8 +112,7 @@ pub enum Preset {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Text.
     #[default]
     Text,
@@ -130,50 +120,47 @@ pub enum LogFormat {
     Json,
 }
 
-/// The table `limits`; see [`Limits`](super::Limits).
+/// The table `limits`; see [`Limits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[allow(missing_docs, reason = "each field is that of Limits")]
-pub struct LimitsTable {
-    pub key_bytes: Option<usize>,
-    pub value_bytes: Option<usize>,
-    pub keys: Option<usize>,
-    pub state_bytes: Option<usize>,
+pub(crate) struct LimitsTable {
+    pub(crate) key_bytes: Option<usize>,
+    pub(crate) value_bytes: Option<usize>,
+    pub(crate) keys: Option<usize>,
+    pub(crate) state_bytes: Option<usize>,
 }
 
-/// The table `restarts`; see [`Restarts`](super::Restarts).
+/// The table `restarts`; see [`Restarts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[allow(missing_docs, reason = "each field is that of Restarts")]
-pub struct RestartsTable {
-    pub most: Option<usize>,
+pub(crate) struct RestartsTable {
+    pub(crate) most: Option<usize>,
     #[serde(deserialize_with = "duration")]
-    pub window: Option<Duration>,
+    pub(crate) window: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub back_off: Option<Duration>,
+    pub(crate) back_off: Option<Duration>,
 }
 
-/// The table `quic`; see [`QuicLimits`](super::QuicLimits).
+/// The table `quic`; see [`QuicLimits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[allow(missing_docs, reason = "each field is that of QuicLimits")]
-pub struct QuicTable {
+pub(crate) struct QuicTable {
     #[serde(deserialize_with = "duration")]
-    pub handshake_timeout: Option<Duration>,
+    pub(crate) handshake_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub exchange_timeout: Option<Duration>,
+    pub(crate) exchange_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub idle_timeout: Option<Duration>,
-    pub handshakes: Option<usize>,
-    pub retry_above: Option<usize>,
-    pub handshakes_per_source: Option<u32>,
-    pub connections: Option<usize>,
-    pub exchanges: Option<usize>,
-    pub exchanges_per_peer: Option<u32>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) handshakes: Option<usize>,
+    pub(crate) retry_above: Option<usize>,
+    pub(crate) handshakes_per_source: Option<u32>,
+    pub(crate) connections: Option<usize>,
+    pub(crate) exchanges: Option<usize>,
+    pub(crate) exchanges_per_peer: Option<u32>,
     #[serde(deserialize_with = "duration")]
-    pub bar: Option<Duration>,
-    pub socket_buffer: Option<usize>,
-    pub gso: Option<bool>,
+    pub(crate) bar: Option<Duration>,
+    pub(crate) socket_buffer: Option<usize>,
+    pub(crate) gso: Option<bool>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -1,16 +1,37 @@
-//! A simulator of whole clusters: the machines that ship, at any size, in virtual time.
+//! A simulator of whole clusters: the machines that ship, in virtual time.
 //!
-//! Storage, failure detector and scheduler of every node are the ones that an agent runs; only the transport
-//! is a model ([`network`]), and messages are only measured, not encoded. A run follows from its random seed.
-//! This module changes with the machines and has no semantic versioning.
+//! Storage, failure detector, scheduler and connections of every node are the ones that an agent runs; what lies
+//! between the nodes is a model ([`network`]). A run follows from its random seed. [`settings::Switches`] say which
+//! parts are modelled: of a hundred nodes everything, encoding, disks and each packet of a heartbeat included; of ten
+//! thousand what a plan for a cluster needs. This module changes with the machines and has no semantic versioning.
 
+pub mod apart;
+mod callers;
+mod checks;
+mod connections;
+pub mod cpu;
+mod delivery;
+mod dial;
+mod disk;
+mod elision;
+pub mod event;
+mod exchange;
+mod exchanging;
 pub mod faults;
+pub mod hooks;
+mod introductions;
 pub mod network;
-pub mod node;
 mod pool;
+mod process;
 pub mod queue;
+pub mod settings;
+mod shell;
 mod size;
+pub mod slot;
+mod spreading;
 #[cfg(test)]
 mod tests;
 pub mod warm;
+pub mod watched;
+mod wire;
 pub mod world;

@@ -1,13 +1,18 @@
 //! `gossipmonger simulate`: the shipped state machines, at any size, in virtual time.
 //!
-//! Storage, failure detector and scheduler of every node are those of an agent; only the network is a model
-//! ([`sim`](gossipmonger::sim)), and messages are measured, not encoded. Use it to plan a cluster: its cost, the delay
+//! Storage, failure detector, scheduler and connections of every node are those of an agent; only the network is a
+//! model ([`sim`](gossipmonger::sim)). Use it to plan a cluster: its cost, the delay
 //! of changes, the effect of a partition. It gives no figures for processors and bandwidth: use `gossipmonger bench`
 //! for those.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
+use gossipmonger::{
+    ClusterId, Config, Datacenter, NodeId,
+    sim::{cpu::Costs, settings::Settings, world::World},
+    tls::PeerName,
+};
 use serde_json::Value;
 
 use super::error::CliError;
@@ -77,6 +82,9 @@ pub(crate) struct Args {
     /// How long the network is cut (heal).
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
     cut: Duration,
+    /// Each node has one N-th of a core, and what it does takes time; 0: it takes none.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    cpu: u64,
     /// Everything that is left to chance follows from this number.
     #[arg(long = "random-seed", alias = "seed", default_value_t = 1, value_name = "NUMBER")]
     seed: u64,
@@ -123,6 +131,7 @@ struct Plan {
     seconds: u64,
     interval: Duration,
     cut: Duration,
+    cpu: u64,
     seed: u64,
 }
 
@@ -164,6 +173,7 @@ impl Args {
         within("time", time.as_secs(), 1, 86_400)?;
         let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
         within("interval", interval, 50, 60_000)?;
+        within("cpu", self.cpu, 0, 1_000)?;
         within("cut", self.cut.as_secs(), 1, 86_400)?;
         within("wan-rtt", u64::try_from(self.wan_rtt.as_millis()).unwrap_or(u64::MAX), 0, 2_000)?;
         if self.loss > LOSS_MAX {
@@ -185,6 +195,7 @@ impl Args {
             seconds: time.as_secs(),
             interval: self.interval,
             cut: self.cut,
+            cpu: self.cpu,
             seed: self.seed,
         })
     }
@@ -246,6 +257,26 @@ impl Plan {
     /// The datacenter of each node: nodes are assigned in turn.
     fn sites(&self) -> Vec<u16> {
         (0..self.nodes).map(|node| (node % u32::from(self.datacenters)) as u16).collect()
+    }
+
+    /// The settings of all nodes: those of a configuration that ships, for so many nodes that run.
+    fn settings(&self, running: u32) -> Settings {
+        let mut config = Config::new(&PeerName {
+            cluster: ClusterId::new("simulated").expect("a label"),
+            datacenter: Datacenter::new("dc").expect("a label"),
+            node: NodeId::new("n0").expect("a label"),
+        });
+        config.peers_max = config.peers_max.max(self.nodes as usize);
+        config.gossip_interval = self.interval;
+        let seeds = self.seeds(running).into_iter().map(|seed| seed as usize).collect();
+        Settings { seeds, ..Settings::of(&config) }
+    }
+
+    /// From now on work takes time, if it is to.
+    fn charge(&self, world: &mut World) {
+        if self.cpu > 0 {
+            world.charge(Costs::measured().shared(self.cpu));
+        }
     }
 
     /// The first few nodes of each datacenter are the seeds of all nodes.

@@ -43,6 +43,11 @@ impl Faults {
         Self { nodes: vec![Trouble::default(); count as usize] }
     }
 
+    /// Whether nothing befalls any node.
+    pub fn is_none(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// `groups` times, `apart` from each other, `each` of the nodes crash at once.
     pub fn crash(&mut self, seed: u64, from: u64, groups: u32, each: u32, apart: Duration) {
         let mut rng = SmallRng::seed_from_u64(seed ^ DRAW);
@@ -125,34 +130,34 @@ impl Faults {
     }
 
     /// Whether a node should be detected as failed.
-    pub fn is_faulty(&self, node: u32) -> bool {
-        self.nodes.get(node as usize).is_some_and(|trouble| trouble.faulty)
+    pub fn is_faulty(&self, node: usize) -> bool {
+        self.nodes.get(node).is_some_and(|trouble| trouble.faulty)
     }
 
     /// When a node crashes.
-    pub fn crash_of(&self, node: u32) -> Option<u64> {
-        self.nodes.get(node as usize)?.crash
+    pub fn crash_of(&self, node: usize) -> Option<u64> {
+        self.nodes.get(node)?.crash
     }
 
     /// All crashes, in the order of their times.
-    pub fn crashes(&self) -> Vec<(u64, u32)> {
-        let all = self.nodes.iter().zip(0..);
+    pub fn crashes(&self) -> Vec<(u64, usize)> {
+        let all = self.nodes.iter().enumerate();
         let mut crashes: Vec<_> =
-            all.filter_map(|(trouble, node)| Some((trouble.crash?, node))).collect();
+            all.filter_map(|(node, trouble)| Some((trouble.crash?, node))).collect();
         crashes.sort_unstable();
         crashes
     }
 
     /// The end of the present standstill of a node's process.
-    pub fn stalled(&self, node: u32, now: u64) -> Option<u64> {
-        let stalls = &self.nodes.get(node as usize)?.stalls;
+    pub fn stalled(&self, node: usize, now: u64) -> Option<u64> {
+        let stalls = &self.nodes.get(node)?.stalls;
         let (_, until) = stalls[..stalls.partition_point(|(from, _)| *from <= now)].last()?;
         (now < *until).then_some(*until)
     }
 
     /// The share of packets lost on the way to a node, besides those that any way loses.
-    pub fn deafness(&self, node: u32, now: u64) -> f64 {
-        let deaf = self.nodes.get(node as usize).and_then(|trouble| trouble.deaf);
+    pub fn deafness(&self, node: usize, now: u64) -> f64 {
+        let deaf = self.nodes.get(node).and_then(|trouble| trouble.deaf);
         deaf.map_or(0.0, |deaf| if deaf.holds(now) { deaf.loss } else { 0.0 })
     }
 }

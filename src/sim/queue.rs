@@ -45,6 +45,11 @@ impl<E> Queue<E> {
         self.heap.push(Reverse((at.max(self.now), rank, self.scheduled, Slot(event))));
     }
 
+    /// When the next event is due.
+    pub fn due(&self) -> Option<u64> {
+        self.heap.peek().map(|Reverse((at, ..))| *at)
+    }
+
     /// Takes the next event that is due by `end`; if there is none, it is `end` now.
     pub fn next(&mut self, end: u64) -> Option<E> {
         if self.heap.peek().is_some_and(|Reverse((at, ..))| *at <= end) {

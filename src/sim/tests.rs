@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use super::{network::Network, warm, world::World};
+use super::{network::Network, settings::Settings, warm, world::World};
 
-const NODES: u32 = 14;
+const NODES: usize = 14;
 
 fn world(seed: u64, elide: bool) -> World {
     let sites: Vec<u16> = (0..NODES).map(|node| (node % 2) as u16).collect();
-    let network = Network::new(seed, 80_000, 0.02, sites.clone());
-    let mut world = World::new(seed, &sites, vec![0, 1], network);
-    world.leave_out(elide);
+    let network = Network::new(seed, 80_000, 0.02, sites);
+    let settings = Settings { seeds: vec![0, 1], disk: 0, ..Settings::roomy() };
+    let mut world = World::large(seed, NODES, settings, network);
+    world.switches().elide = elide;
     warm::start(&mut world, NODES);
     world
 }
@@ -22,7 +23,7 @@ fn history(seed: u64, elide: bool) -> Vec<String> {
     let mut history = Vec::new();
     for step in 0_u32..400 {
         match step {
-            30 => world.crash(3 + (seed % 10) as u32),
+            30 => world.crash(3 + (seed % 10) as usize),
             120 => world.cut(|node| node % 2 == 0),
             200 => world.heal(Duration::from_secs(8)),
             _ => {}
@@ -30,12 +31,11 @@ fn history(seed: u64, elide: bool) -> Vec<String> {
         world.run_for(Duration::from_millis(100));
         world.settle_accounts();
         let mut seen = format!("{:?}", world.network.sent);
-        for node in world.running().collect::<Vec<_>>() {
-            let Some(machines) = world.machines(node) else { continue };
-            let states = machines.liveness.lives().map(|(_, life)| format!("{:?}", life.state));
+        for node in world.running() {
+            let states =
+                world.node(node).liveness.lives().map(|(_, life)| format!("{:?}", life.state));
             seen += &format!(" {node}: {}", states.collect::<Vec<_>>().join(" "));
         }
-        history.append(&mut world.trace);
         history.push(seen);
     }
     history

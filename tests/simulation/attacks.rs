@@ -19,11 +19,9 @@ use gossipmonger::{
 };
 use rand::{RngExt, rngs::SmallRng};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-    notary::TestNotary,
-};
+use gossipmonger::sim::{hooks, network::Network, settings::Settings, world::World};
+
+use crate::notary::TestNotary;
 
 /// What a member lies about.
 #[derive(Clone, Debug)]
@@ -41,34 +39,6 @@ pub(crate) enum Liar {
 impl Liar {
     pub(crate) const fn relay() -> Self {
         Self::Relay { earlier: Vec::new() }
-    }
-
-    /// Changes a frame of gossip to a peer.
-    pub(crate) fn gossip(
-        &mut self,
-        rng: &mut SmallRng,
-        own: (&NodeId, &NodeMap),
-        peer: &NodeId,
-        gossip: &mut Gossip,
-    ) {
-        if let Gossip::Push(delta) = gossip {
-            self.delta(rng, own, peer, delta);
-        }
-    }
-
-    /// Changes a frame of an exchange with a peer.
-    pub(crate) fn message(
-        &mut self,
-        rng: &mut SmallRng,
-        own: (&NodeId, &NodeMap),
-        peer: &NodeId,
-        message: &mut Message,
-    ) {
-        if let Message::SynAck { delta, .. } | Message::Ack { delta } | Message::More { delta } =
-            message
-        {
-            self.delta(rng, own, peer, delta);
-        }
     }
 
     fn delta(
@@ -89,6 +59,38 @@ impl Liar {
                 Self::Equivocator if news.node == *own.0 && is_odd(peer) => sign_another(own, news),
                 _ => {}
             }
+        }
+    }
+}
+
+impl hooks::Liar for Liar {
+    fn is_two_faced(&self) -> bool {
+        matches!(self, Self::Equivocator)
+    }
+
+    fn gossip(
+        &mut self,
+        rng: &mut SmallRng,
+        own: (&NodeId, &NodeMap),
+        peer: &NodeId,
+        gossip: &mut Gossip,
+    ) {
+        if let Gossip::Push(delta) = gossip {
+            self.delta(rng, own, peer, delta);
+        }
+    }
+
+    fn message(
+        &mut self,
+        rng: &mut SmallRng,
+        own: (&NodeId, &NodeMap),
+        peer: &NodeId,
+        message: &mut Message,
+    ) {
+        if let Message::SynAck { delta, .. } | Message::Ack { delta } | Message::More { delta } =
+            message
+        {
+            self.delta(rng, own, peer, delta);
         }
     }
 }
@@ -180,7 +182,7 @@ fn of_a_hundred_nodes_ten_that_lie_about_others_deceive_nobody() {
     }
     // The oracle has looked at all that any reader has ever seen. In the end all have all, though the
     // liars go on.
-    cluster.run_until(Duration::from_secs(120), Cluster::holds_all);
+    cluster.run_until(Duration::from_secs(120), World::holds_all);
 }
 
 #[test]
@@ -201,27 +203,28 @@ fn without_signatures_a_single_liar_deceives_others() {
 
 #[test]
 fn a_node_that_tells_two_halves_different_things_is_known_to_all() {
-    let settings = Settings { signed: true, ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed(), 100, settings, Network::perfect());
+    let settings = Settings { notary: crate::notary(), ..Settings::roomy() };
+    let mut cluster = crate::world(seed(), 100, settings, Network::perfect());
     (0..100).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(Duration::from_secs(60), Cluster::holds_all);
-    cluster.liars.insert(17, Liar::Equivocator);
+    cluster.run_until(Duration::from_secs(60), World::holds_all);
+    cluster.hooks.liars.insert(17, Box::new(Liar::Equivocator));
     cluster.write(17, vec![Write::set("k", "one")]);
     cluster.run_until(Duration::from_secs(60), |cluster| {
-        let told = cluster.equivocations.iter().filter(|(_, peer)| peer.as_str() == "n17").count();
+        let told =
+            cluster.said.equivocations.iter().filter(|(_, peer)| peer.as_str() == "n17").count();
         // All but the liar itself.
         if told == 99 { Ok(()) } else { Err(format!("{told} know")) }
     });
-    assert!(cluster.equivocations.iter().all(|(_, peer)| peer.as_str() == "n17"));
+    assert!(cluster.said.equivocations.iter().all(|(_, peer)| peer.as_str() == "n17"));
 }
 
-fn with_liars(count: usize, liars: usize, signed: bool) -> Cluster {
-    let settings = Settings { signed, ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed(), count, settings, Network::perfect());
+fn with_liars(count: usize, liars: usize, signed: bool) -> World {
+    let settings = Settings { notary: signed.then(crate::notary).flatten(), ..Settings::roomy() };
+    let mut cluster = crate::world(seed(), count, settings, Network::perfect());
     (0..count).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(Duration::from_secs(60), Cluster::holds_all);
+    cluster.run_until(Duration::from_secs(60), World::holds_all);
     for liar in 0..liars {
-        cluster.liars.insert(3 + liar * 9, Liar::relay());
+        cluster.hooks.liars.insert(3 + liar * 9, Box::new(Liar::relay()));
     }
     cluster
 }

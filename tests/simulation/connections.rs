@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{event::Event, id::NodeId, state::PeerState, write::Write};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
 
 /// So many nodes that run and have agreed.
-fn running(count: usize, settings: Settings) -> Cluster {
+fn running(count: usize, settings: Settings) -> World {
     let seed = crate::number("SEED").unwrap_or(1);
-    let mut cluster = Cluster::new(seed, count, settings, Network::perfect());
+    let mut cluster = crate::world(seed, count, settings, Network::perfect());
     (0..count).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster.run_for(secs(10));
-    cluster.told.clear();
-    cluster.suspected.clear();
+    cluster.said.told.clear();
+    cluster.said.suspected.clear();
     cluster
 }
 
@@ -34,17 +31,17 @@ fn name(slot: usize) -> NodeId {
 }
 
 /// How many keys of a node a reader has.
-fn keys(cluster: &Cluster, reader: usize, owner: usize) -> usize {
+fn keys(cluster: &World, reader: usize, owner: usize) -> usize {
     let copy = cluster.node(reader).replica.copy(&name(owner));
     copy.map_or(0, |copy| copy.entries().len())
 }
 
-fn nobody_was_missed(cluster: &Cluster) {
+fn nobody_was_missed(cluster: &World) {
     let dead = |(_, _, event): &&(Duration, usize, Event)| matches!(event, Event::PeerDead { .. });
     let missed =
-        cluster.told.iter().find(dead).map(|(at, by, event)| format!("{at:?} {by} {event:?}"));
+        cluster.said.told.iter().find(dead).map(|(at, by, event)| format!("{at:?} {by} {event:?}"));
     assert_eq!(missed, None);
-    assert_eq!(cluster.suspected, []);
+    assert_eq!(cluster.said.suspected, []);
 }
 
 #[test]
@@ -79,7 +76,7 @@ fn a_slow_connection_is_congested_and_gets_the_last_value_of_each_key() {
     }
     assert!(cluster.counts.congestions > 0, "storage was never told");
     let behind = cluster.node(0).replica.own().max_version();
-    cluster.run_until(secs(10), Cluster::converged);
+    cluster.run_until(secs(10), World::converged);
     let copy = cluster.node(1).replica.copy(&name(0)).unwrap();
     assert_eq!(copy.max_version(), behind);
     nobody_was_missed(&cluster);
@@ -95,7 +92,7 @@ fn news_waits_for_its_budget_and_nobody_is_missed_meanwhile() {
         cluster.run_for(millis(100));
     }
     assert!(cluster.counts.waits > 0, "no queue has waited");
-    cluster.run_until(secs(20), Cluster::converged);
+    cluster.run_until(secs(20), World::converged);
     nobody_was_missed(&cluster);
 }
 
@@ -120,7 +117,7 @@ fn bulk_that_breaks_off_goes_on_with_the_next_exchange() {
         assert!(cluster.counts.bulk_broken > broken, "no bulk was under way");
         assert!(keys(&cluster, 1, 0) >= part, "what has come stays");
     }
-    cluster.run_until(secs(20), Cluster::converged);
+    cluster.run_until(secs(20), World::converged);
     assert_eq!(keys(&cluster, 1, 0), KEYS);
 }
 
@@ -144,7 +141,7 @@ fn a_member_that_floods_is_disconnected_and_may_come_back() {
         false => Err("they are not connected".into()),
     });
     assert_eq!(cluster.converged(), Ok(()));
-    assert!(cluster.told.iter().all(|(_, _, event)| !matches!(event, Event::PeerDead { .. })));
+    assert!(cluster.said.told.iter().all(|(_, _, event)| !matches!(event, Event::PeerDead { .. })));
     assert_eq!(cluster.node(3).liveness.life(&name(0)).unwrap().state, PeerState::Live);
 }
 
@@ -159,7 +156,7 @@ fn a_new_certificate_renews_connections_and_nobody_notices() {
         }
     }
     assert!(cluster.counts.renewed > 20, "{}", cluster.counts.renewed);
-    cluster.run_until(secs(10), Cluster::converged);
+    cluster.run_until(secs(10), World::converged);
     nobody_was_missed(&cluster);
 }
 
@@ -172,6 +169,6 @@ fn a_silent_connection_is_replaced_once_its_peer_is_said_to_live() {
     cluster.network.cut(&[1], &rest);
     cluster.run_for(secs(12));
     cluster.network.heal();
-    cluster.run_until(secs(10), Cluster::converged);
+    cluster.run_until(secs(10), World::converged);
     assert!(cluster.counts.hurried > 0, "no connection was replaced");
 }

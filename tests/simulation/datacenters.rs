@@ -9,32 +9,30 @@ use gossipmonger::protocol::{
     write::Write,
 };
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-    number,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
+
+use crate::number;
 
 /// One datacenter after the other: `dc0` with so many nodes, `dc1` with so many, and so on.
-fn booted(sizes: &[usize]) -> Cluster {
+fn booted(sizes: &[usize]) -> World {
     booted_but(sizes, &[], Network::perfect())
 }
 
 /// The same, on such a network, with some machines switched off.
-fn booted_but(sizes: &[usize], off: &[usize], network: Network) -> Cluster {
+fn booted_but(sizes: &[usize], off: &[usize], network: Network) -> World {
     let seed = number("SEED").unwrap_or(1);
     let count = sizes.iter().sum();
     let firsts = sizes.iter().scan(0, |sum, size| Some(std::mem::replace(sum, *sum + size)));
     let settings = Settings { seeds: firsts.collect(), ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed, count, settings, network);
+    let mut cluster = crate::world(seed, count, settings, network);
     let places = sizes.iter().enumerate().flat_map(|(n, size)| std::iter::repeat_n(n, *size));
     for (slot, place) in places.enumerate() {
         cluster.slots[slot].datacenter = name(place);
     }
     (0..count).filter(|slot| !off.contains(slot)).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster.run_for(secs(10));
-    cluster.told.clear();
+    cluster.said.told.clear();
     cluster
 }
 
@@ -46,33 +44,33 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn state(cluster: &Cluster, reader: usize, peer: usize) -> Option<PeerState> {
+fn state(cluster: &World, reader: usize, peer: usize) -> Option<PeerState> {
     let peer = &cluster.slots[peer].name;
     cluster.node(reader).liveness.life(peer).map(|life| life.state)
 }
 
-fn inside(cluster: &Cluster, place: usize) -> Vec<usize> {
+fn inside(cluster: &World, place: usize) -> Vec<usize> {
     let all = 0..cluster.slots.len();
     all.filter(|slot| cluster.slots[*slot].datacenter == name(place)).collect()
 }
 
-fn outside(cluster: &Cluster, place: usize) -> Vec<usize> {
+fn outside(cluster: &World, place: usize) -> Vec<usize> {
     let all = 0..cluster.slots.len();
     all.filter(|slot| cluster.slots[*slot].datacenter != name(place)).collect()
 }
 
-fn cut_off(cluster: &mut Cluster, place: usize) {
+fn cut_off(cluster: &mut World, place: usize) {
     let (inside, outside) = (inside(cluster, place), outside(cluster, place));
     cluster.network.cut(&inside, &outside);
 }
 
-fn unreachable(cluster: &Cluster, reader: usize) -> BTreeSet<Datacenter> {
+fn unreachable(cluster: &World, reader: usize) -> BTreeSet<Datacenter> {
     (**cluster.node(reader).scheduler.unreachable()).clone()
 }
 
 /// Every process cannot reach what it should not reach, and nothing else.
 fn all_see_unreachable(
-    cluster: &Cluster,
+    cluster: &World,
     lost: impl Fn(&Datacenter) -> BTreeSet<Datacenter>,
 ) -> Result<(), String> {
     for slot in cluster.running() {
@@ -92,8 +90,8 @@ fn lost(cut: usize, places: usize) -> impl Fn(&Datacenter) -> BTreeSet<Datacente
     }
 }
 
-fn deaths(cluster: &Cluster) -> Vec<(usize, NodeId)> {
-    let dead = cluster.told.iter().filter_map(|(_, observer, event)| match event {
+fn deaths(cluster: &World) -> Vec<(usize, NodeId)> {
+    let dead = cluster.said.told.iter().filter_map(|(_, observer, event)| match event {
         Event::PeerDead { peer, .. } => Some((*observer, peer.clone())),
         _ => None,
     });
@@ -101,8 +99,8 @@ fn deaths(cluster: &Cluster) -> Vec<(usize, NodeId)> {
 }
 
 /// How often each process was told that a datacenter is lost and that it is back.
-fn changes(cluster: &Cluster, slot: usize) -> (usize, usize) {
-    let of = cluster.told.iter().filter(|(_, observer, _)| *observer == slot);
+fn changes(cluster: &World, slot: usize) -> (usize, usize) {
+    let of = cluster.said.told.iter().filter(|(_, observer, _)| *observer == slot);
     of.fold((0, 0), |(lost, found), (.., event)| match event {
         Event::DatacenterUnreachable { .. } => (lost + 1, found),
         Event::DatacenterReachable { .. } => (lost, found + 1),
@@ -111,7 +109,7 @@ fn changes(cluster: &Cluster, slot: usize) -> (usize, usize) {
 }
 
 /// The connections between nodes of different datacenters.
-fn bridges(cluster: &Cluster) -> BTreeSet<BTreeSet<NodeId>> {
+fn bridges(cluster: &World) -> BTreeSet<BTreeSet<NodeId>> {
     let mut bridges = BTreeSet::new();
     for slot in cluster.running() {
         let here = &cluster.slots[slot];
@@ -125,7 +123,7 @@ fn bridges(cluster: &Cluster) -> BTreeSet<BTreeSet<NodeId>> {
     bridges
 }
 
-fn whole(cluster: &Cluster) -> Result<(), String> {
+fn whole(cluster: &World) -> Result<(), String> {
     all_see_unreachable(cluster, |_| BTreeSet::new())?;
     cluster.converged()
 }
@@ -184,7 +182,7 @@ fn who_dies_in_a_datacenter_that_is_cut_off_is_found_there_and_known_after_the_h
 #[test]
 fn the_ends_of_all_bridges_may_die_at_once_and_their_datacenter_is_still_reached() {
     let mut cluster = booted(&[8, 8]);
-    let bridged = |cluster: &Cluster, slot: usize| {
+    let bridged = |cluster: &World, slot: usize| {
         let abroad = outside(cluster, 0).into_iter().map(|other| &cluster.slots[other].name);
         let neighbours = cluster.node(slot).scheduler.neighbours();
         abroad.filter(|name| neighbours.contains(name)).cloned().collect::<Vec<_>>()
@@ -207,7 +205,7 @@ fn the_ends_of_all_bridges_may_die_at_once_and_their_datacenter_is_still_reached
 fn a_datacenter_of_one_node_is_judged_by_the_others() {
     let mut cluster = booted(&[3, 1]);
     cluster.crash(3);
-    let dead = |cluster: &Cluster| match cluster
+    let dead = |cluster: &World| match cluster
         .running()
         .iter()
         .all(|n| state(cluster, *n, 3) == Some(PeerState::Dead))
@@ -225,7 +223,7 @@ fn a_datacenter_of_one_node_is_judged_by_the_others() {
     cluster.network.heal();
     cluster.run_until(secs(30), whole);
 
-    fn dead_but_one(cluster: &Cluster) -> Result<(), String> {
+    fn dead_but_one(cluster: &World) -> Result<(), String> {
         let dead = (0..3).all(|n| state(cluster, n, 3) == Some(PeerState::Dead));
         if dead { Ok(()) } else { Err("not dead everywhere".to_owned()) }
     }
@@ -330,7 +328,7 @@ fn who_joins_while_datacenters_are_cut_off_is_known_everywhere_after_the_heal() 
 #[test]
 fn few_connections_cross_between_datacenters_and_others_take_over() {
     let mut cluster = booted(&[15, 15, 15]);
-    let settled = |cluster: &Cluster| match bridges(cluster).len() {
+    let settled = |cluster: &World| match bridges(cluster).len() {
         6 => Ok(()),
         other => Err(format!("{other} connections cross, two for each pair should")),
     };

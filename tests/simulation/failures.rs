@@ -5,23 +5,20 @@ use std::{collections::BTreeSet, time::Duration};
 use gossipmonger::protocol::{event::Event, id::NodeId, state::PeerState, write::Write};
 use rand::{SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
 
 fn seed() -> u64 {
     crate::number("SEED").unwrap_or(1)
 }
 
 /// All of them run and have agreed, and have for a while.
-fn running(count: usize, settings: Settings, network: Network) -> Cluster {
-    let mut cluster = Cluster::new(seed(), count, settings, network);
+fn running(count: usize, settings: Settings, network: Network) -> World {
+    let mut cluster = crate::world(seed(), count, settings, network);
     (0..count).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(120), Cluster::converged);
+    cluster.run_until(secs(120), World::converged);
     cluster.run_for(secs(10));
-    cluster.told.clear();
-    cluster.suspected.clear();
+    cluster.said.told.clear();
+    cluster.said.suspected.clear();
     cluster
 }
 
@@ -33,21 +30,21 @@ fn name(slot: usize) -> NodeId {
     NodeId::new(&format!("n{slot}")).unwrap()
 }
 
-fn state(cluster: &Cluster, reader: usize, peer: usize) -> Option<PeerState> {
+fn state(cluster: &World, reader: usize, peer: usize) -> Option<PeerState> {
     cluster.node(reader).liveness.life(&name(peer)).map(|life| life.state)
 }
 
 /// Who was called dead by whom.
-fn deaths(cluster: &Cluster) -> BTreeSet<(usize, NodeId)> {
+fn deaths(cluster: &World) -> BTreeSet<(usize, NodeId)> {
     let dead = |(_, by, event): &(Duration, usize, Event)| match event {
         Event::PeerDead { peer, .. } => Some((*by, peer.clone())),
         _ => None,
     };
-    cluster.told.iter().filter_map(dead).collect()
+    cluster.said.told.iter().filter_map(dead).collect()
 }
 
 /// None but these were called dead, by anybody.
-fn none_dead_but(cluster: &Cluster, slots: &[usize]) {
+fn none_dead_but(cluster: &World, slots: &[usize]) {
     let all: BTreeSet<_> = slots.iter().map(|slot| name(*slot)).collect();
     if let Some((by, peer)) = deaths(cluster).iter().find(|(_, peer)| !all.contains(peer)) {
         cluster.fail(format!("n{by} has called {peer} dead"));
@@ -55,7 +52,7 @@ fn none_dead_but(cluster: &Cluster, slots: &[usize]) {
 }
 
 /// All who run think these dead, as far as they have known them, and everybody else live.
-fn all_think_dead(cluster: &Cluster, dead: &[usize]) -> Result<(), String> {
+fn all_think_dead(cluster: &World, dead: &[usize]) -> Result<(), String> {
     for reader in cluster.running() {
         for slot in 0..cluster.slots.len() {
             let right = match state(cluster, reader, slot) {
@@ -97,11 +94,11 @@ fn a_crash_is_suspected_within_a_round_and_a_half_and_dead_two_rounds_later() {
             cluster.crash(victim);
             cluster.run_for(secs(10));
             let victim = name(victim);
-            let suspected = cluster.suspected.iter().find(|(_, _, peer)| *peer == victim);
+            let suspected = cluster.said.suspected.iter().find(|(_, _, peer)| *peer == victim);
             let suspected = suspected.expect("nobody has noticed").0 - begun;
             assert!(suspected <= Duration::from_millis(1_500), "SEED={}: {suspected:?}", seed());
             let dead = |(_, _, event): &&(Duration, usize, Event)| matches!(event, Event::PeerDead { peer, .. } if *peer == victim);
-            let dead = cluster.told.iter().filter(dead).map(|(at, ..)| *at).max();
+            let dead = cluster.said.told.iter().filter(dead).map(|(at, ..)| *at).max();
             let dead = dead.expect("it was not found") - begun;
             assert!(dead <= Duration::from_millis(4_000), "SEED={}: {dead:?}", seed());
         }
@@ -128,12 +125,12 @@ fn who_is_gone_before_it_was_ever_heard_is_found() {
 fn who_joins_over_a_slow_network_is_called_dead_by_nobody() {
     let mut network = Network::lossy(0.05);
     (network.delay, network.jitter) = (200_000, 100_000);
-    let mut cluster = Cluster::new(seed(), 20, Settings::roomy(), network);
+    let mut cluster = crate::world(seed(), 20, Settings::roomy(), network);
     for slot in 0..20 {
         cluster.boot(slot);
         cluster.run_for(Duration::from_millis(500));
     }
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster.run_for(secs(60));
     none_dead_but(&cluster, &[]);
 }
@@ -146,7 +143,7 @@ fn who_is_dead_and_comes_back_is_live_for_all_again() {
         cluster.crash(3);
         cluster.run_until(secs(20), |cluster| all_think_dead(cluster, &[3]));
         cluster.boot(3);
-        cluster.run_until(secs(30), Cluster::converged);
+        cluster.run_until(secs(30), World::converged);
         assert_eq!(all_think_dead(&cluster, &[]), Ok(()));
     }
 }
@@ -159,7 +156,7 @@ fn half_of_all_packets_lost_for_half_a_minute_kills_nobody() {
     cluster.run_for(secs(30));
     none_dead_but(&cluster, &[]);
     cluster.network.loss = 0.0;
-    cluster.run_until(secs(30), Cluster::converged);
+    cluster.run_until(secs(30), World::converged);
     none_dead_but(&cluster, &[]);
 }
 
@@ -169,7 +166,7 @@ fn one_packet_in_twenty_lost_for_an_hour_kills_nobody() {
     let mut cluster = running(12, Settings::roomy(), network);
     cluster.run_for(secs(3_600));
     none_dead_but(&cluster, &[]);
-    assert!(cluster.suspected.is_empty(), "SEED={}: {:?}", seed(), cluster.suspected[0]);
+    assert!(cluster.said.suspected.is_empty(), "SEED={}: {:?}", seed(), cluster.said.suspected[0]);
 }
 
 // C64
@@ -179,10 +176,11 @@ fn a_node_that_loses_most_of_what_is_sent_to_it_takes_nobody_with_it() {
     cluster.network.ingress.insert(7, 0.8);
     cluster.run_for(secs(120));
     none_dead_but(&cluster, &[7]);
-    let others: Vec<_> = cluster.suspected.iter().filter(|(_, _, peer)| *peer != name(7)).collect();
+    let others: Vec<_> =
+        cluster.said.suspected.iter().filter(|(_, _, peer)| *peer != name(7)).collect();
     assert!(others.is_empty(), "SEED={}: {:?}", seed(), others[0]);
     cluster.network.ingress.clear();
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
 }
 
 // C65
@@ -204,7 +202,7 @@ fn a_node_that_reaches_others_every_other_twenty_seconds_takes_nobody_with_it() 
             .filter(|(by, peer)| *by != 7 && *peer != name(7))
             .collect();
         assert!(wrong.is_empty(), "SEED={}: {wrong:?}", seed());
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
     }
 }
 
@@ -217,7 +215,8 @@ fn a_slow_node_accuses_nobody() {
         cluster.run_for(secs(1));
     }
     none_dead_but(&cluster, &[4]);
-    let others: Vec<_> = cluster.suspected.iter().filter(|(_, _, peer)| *peer != name(4)).collect();
+    let others: Vec<_> =
+        cluster.said.suspected.iter().filter(|(_, _, peer)| *peer != name(4)).collect();
     assert!(others.is_empty(), "SEED={}: {:?}", seed(), others[0]);
     assert!(cluster.node(4).liveness.health() > 0, "it knows that it is slow");
     cluster.run_for(secs(30));
@@ -234,7 +233,7 @@ fn a_suspect_that_lives_refutes_that_and_is_not_called_dead() {
         cluster.freeze(4, Duration::from_millis(2_000));
         cluster.run_for(secs(15));
     }
-    assert!(!cluster.suspected.is_empty());
+    assert!(!cluster.said.suspected.is_empty());
     none_dead_but(&cluster, &[]);
     assert_eq!(all_think_dead(&cluster, &[]), Ok(()));
     let own = cluster.node(4).replica.own().record().unwrap();
@@ -251,9 +250,9 @@ fn who_was_stopped_and_goes_on_accuses_nobody() {
             cluster.run_for(secs(span + 30));
             none_dead_but(&cluster, &[1]);
             let others: Vec<_> =
-                cluster.suspected.iter().filter(|(_, _, peer)| *peer != name(1)).collect();
+                cluster.said.suspected.iter().filter(|(_, _, peer)| *peer != name(1)).collect();
             assert!(others.is_empty(), "SEED={} {count} {span}: {:?}", seed(), others[0]);
-            cluster.run_until(secs(60), Cluster::converged);
+            cluster.run_until(secs(60), World::converged);
         }
     }
 }
@@ -285,16 +284,16 @@ fn whoever_is_heard_by_somebody_is_live() {
         assert_eq!(wrong, None, "SEED={}", seed());
         assert!(deaths(&cluster).contains(&(0, name(5))));
         cluster.network.heal();
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
     }
 }
 
 // C78
 #[test]
 fn who_joins_a_part_is_known_to_all_once_it_heals() {
-    let mut cluster = Cluster::new(seed(), 8, Settings::roomy(), Network::perfect());
+    let mut cluster = crate::world(seed(), 8, Settings::roomy(), Network::perfect());
     (0..6).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster.network.cut(&[0, 1, 2, 6], &[3, 4, 5, 7]);
     // Both parts have a seed.
     cluster.names.insert("near:1".into(), 3);
@@ -307,17 +306,17 @@ fn who_joins_a_part_is_known_to_all_once_it_heals() {
     assert_eq!((state(&cluster, 0, 6), state(&cluster, 0, 7)), (Some(PeerState::Live), None));
     assert_eq!((state(&cluster, 3, 6), state(&cluster, 3, 7)), (None, Some(PeerState::Live)));
     cluster.network.heal();
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
 }
 
 // C82
 #[test]
 fn a_seed_is_found_where_its_name_leads_now() {
     let settings = Settings { seeds: Vec::new(), forget_after: secs(60), ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed(), 6, settings, Network::perfect());
+    let mut cluster = crate::world(seed(), 6, settings, Network::perfect());
     cluster.names.insert("seed:1".into(), 0);
     (0..4).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     // The machine of the seed is gone; another one has its name.
     cluster.crash(0);
     cluster.names.insert("seed:1".into(), 3);
@@ -336,7 +335,7 @@ fn a_seed_is_found_where_its_name_leads_now() {
     }
     cluster.names.insert("seed:1".into(), 2);
     // Two of them have found one there while the name still led to it: they look again later.
-    cluster.run_until(secs(600), Cluster::converged);
+    cluster.run_until(secs(600), World::converged);
 }
 
 // --- small clusters
@@ -347,13 +346,13 @@ fn of_two_nodes_each_finds_the_other_dead_and_live_again() {
     cluster.crash(1);
     cluster.run_until(secs(4), |cluster| all_think_dead(cluster, &[1]));
     cluster.boot(1);
-    cluster.run_until(secs(30), Cluster::converged);
+    cluster.run_until(secs(30), World::converged);
     cluster.network.cut(&[0], &[1]);
     cluster.run_for(secs(20));
     assert_eq!(state(&cluster, 0, 1), Some(PeerState::Dead));
     assert_eq!(state(&cluster, 1, 0), Some(PeerState::Dead));
     cluster.network.heal();
-    cluster.run_until(secs(30), Cluster::converged);
+    cluster.run_until(secs(30), World::converged);
 }
 
 #[test]
@@ -378,7 +377,7 @@ fn the_halves_of_a_small_cluster_heal() {
         cluster.run_for(secs(40));
         assert_eq!(state(&cluster, 0, 1), Some(PeerState::Dead));
         cluster.network.heal();
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
     }
 }
 
@@ -411,7 +410,7 @@ fn those_who_have_forgotten_each_other_meet_again_although_all_seeds_are_gone() 
             assert_eq!(state(&cluster, one, other), None, "it has forgotten all");
         }
         cluster.network.heal();
-        cluster.run_until(secs(300), Cluster::converged);
+        cluster.run_until(secs(300), World::converged);
     }
 }
 
@@ -422,7 +421,7 @@ fn those_who_have_forgotten_each_other_meet_again_although_all_seeds_are_gone() 
 fn who_is_removed_is_forgotten_by_all_and_by_those_who_were_away() {
     let mut cluster = running(8, Settings::roomy(), Network::perfect());
     cluster.write(7, vec![Write::set("old", "state")]);
-    cluster.run_until(secs(20), Cluster::converged);
+    cluster.run_until(secs(20), World::converged);
     cluster.crash(7);
     cluster.run_until(secs(20), |cluster| all_think_dead(cluster, &[7]));
     cluster.network.cut(&[5, 6], &[0, 1, 2, 3, 4]);
@@ -435,7 +434,7 @@ fn who_is_removed_is_forgotten_by_all_and_by_those_who_were_away() {
     cluster.run_for(secs(900));
     assert!(cluster.node(5).replica.copy(&name(7)).is_some(), "it was away");
     cluster.network.heal();
-    let gone = |cluster: &Cluster| {
+    let gone = |cluster: &World| {
         let knows = |slot: &usize| cluster.node(*slot).replica.copy(&name(7)).is_some();
         match cluster.running().into_iter().find(knows) {
             None => Ok(()),
@@ -443,12 +442,12 @@ fn who_is_removed_is_forgotten_by_all_and_by_those_who_were_away() {
         }
     };
     cluster.run_until(secs(60), gone);
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster.run_for(secs(600));
     assert_eq!(gone(&cluster), Ok(()), "SEED={}", seed());
     // A new life of it is welcome.
     cluster.boot(7);
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
 }
 
 // C51 C56
@@ -464,5 +463,5 @@ fn who_is_removed_and_lives_is_back_at_once() {
     cluster.run_for(secs(60));
     assert!((0..7).all(|slot| state(&cluster, slot, 7).is_none()));
     cluster.network.heal();
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
 }

@@ -5,24 +5,24 @@ use std::time::Duration;
 use gossipmonger::protocol::{id::Datacenter, map::MapLimits, write::Write};
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IteratorRandom};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
 
 /// One random life of a small cluster; returns it as it is in the end.
 ///
 /// For a while everything may happen. Then the network heals, crashed nodes return or do not, nobody
 /// writes any more, and the nodes have to agree.
-pub(crate) fn random_life(seed: u64) -> Cluster {
+pub(crate) fn random_life(seed: u64) -> World {
     let mut rng = SmallRng::seed_from_u64(seed);
     let count = rng.random_range(2..=5);
-    let settings = Settings { signed: seed % 2 == 1, ..random_settings(&mut rng) };
+    let settings = Settings {
+        notary: (seed % 2 == 1).then(crate::notary).flatten(),
+        ..random_settings(&mut rng)
+    };
     let network = Network::random(&mut rng);
     // Drawn apart, as the places are below.
     let mut paths = SmallRng::seed_from_u64(seed ^ u64::from(u32::MAX));
     let settings = tight_budgets(&mut paths, settings);
-    let mut cluster = Cluster::new(seed, count, settings, network);
+    let mut cluster = crate::world(seed, count, settings, network);
     slow_paths(&mut cluster, &mut paths);
     cluster.note(format!("{:?} {:?}", cluster.settings, cluster.network));
     // Drawn apart: where the nodes are does not change what happens to them.
@@ -56,7 +56,6 @@ fn random_settings(rng: &mut SmallRng) -> Settings {
         disk: if rng.random_bool(0.5) { 30_000 } else { 5_000_000 },
         limits: MapLimits { keys: 100, bytes: 64 << 10, key_bytes: 64, value_bytes: 16 << 10 },
         seeds: vec![0, 1],
-        signed: false,
         ..Settings::roomy()
     }
 }
@@ -72,7 +71,7 @@ fn tight_budgets(rng: &mut SmallRng, settings: Settings) -> Settings {
 }
 
 /// In some lives some paths carry little.
-fn slow_paths(cluster: &mut Cluster, rng: &mut SmallRng) {
+fn slow_paths(cluster: &mut World, rng: &mut SmallRng) {
     let count = cluster.slots.len();
     if rng.random_bool(0.3) {
         for _ in 0..rng.random_range(1..=count) {
@@ -86,7 +85,7 @@ fn random_pause(rng: &mut SmallRng) -> u64 {
     if rng.random_bool(0.1) { rng.random_range(1_000..10_000) } else { rng.random_range(0..400) }
 }
 
-fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
+fn random_step(cluster: &mut World, rng: &mut SmallRng) {
     let slot = rng.random_range(0..cluster.slots.len());
     if cluster.slots[slot].node.is_none() {
         if rng.random_bool(0.3) {
@@ -123,7 +122,7 @@ fn random_step(cluster: &mut Cluster, rng: &mut SmallRng) {
     }
 }
 
-fn disturb_connections(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+fn disturb_connections(cluster: &mut World, rng: &mut SmallRng, slot: usize) {
     let other = rng.random_range(0..cluster.slots.len());
     if other == slot || cluster.slots[other].node.is_none() {
         return;
@@ -140,7 +139,7 @@ fn disturb_connections(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
     }
 }
 
-fn write(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+fn write(cluster: &mut World, rng: &mut SmallRng, slot: usize) {
     let keys = if rng.random_bool(0.3) { rng.random_range(2..6) } else { 1 };
     let batch = (0..keys).map(|_| random_write(rng)).collect();
     cluster.write(slot, batch);
@@ -164,7 +163,7 @@ fn random_write(rng: &mut SmallRng) -> Write {
     }
 }
 
-fn partition(cluster: &mut Cluster, rng: &mut SmallRng) {
+fn partition(cluster: &mut World, rng: &mut SmallRng) {
     let all = 0..cluster.slots.len();
     let one: Vec<_> = all.clone().filter(|_| rng.random_bool(0.5)).collect();
     let other: Vec<_> = all.filter(|n| !one.contains(n)).collect();
@@ -172,7 +171,7 @@ fn partition(cluster: &mut Cluster, rng: &mut SmallRng) {
     cluster.network.cut(&one, &other);
 }
 
-fn restart(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
+fn restart(cluster: &mut World, rng: &mut SmallRng, slot: usize) {
     match rng.random_range(0..10) {
         0..2 => {
             cluster.note(format_args!("wipe {slot}"));
@@ -188,7 +187,7 @@ fn restart(cluster: &mut Cluster, rng: &mut SmallRng, slot: usize) {
     cluster.boot(slot);
 }
 
-fn settle(cluster: &mut Cluster, rng: &mut SmallRng) {
+fn settle(cluster: &mut World, rng: &mut SmallRng) {
     cluster.note("all heals");
     cluster.network.heal();
     cluster.network.breakage = cluster.network.breakage.min(0.01);
@@ -203,8 +202,8 @@ fn settle(cluster: &mut Cluster, rng: &mut SmallRng) {
             restart(cluster, rng, slot);
         }
     }
-    cluster.run_until(Duration::from_secs(300), Cluster::converged);
+    cluster.run_until(Duration::from_secs(300), World::converged);
     // What was agreed stays agreed.
     cluster.run_for(Duration::from_secs(3));
-    cluster.run_until(Duration::from_secs(60), Cluster::converged);
+    cluster.run_until(Duration::from_secs(60), World::converged);
 }

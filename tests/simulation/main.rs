@@ -13,13 +13,12 @@
 //! (see [`kept`]): a seed draws another life as soon as anything here changes.
 
 mod attacks;
-mod cluster;
 mod connections;
 mod datacenters;
 mod failures;
 mod faults;
 mod kept;
-mod network;
+mod lateness;
 #[path = "../protocol/notary.rs"]
 #[expect(dead_code, reason = "nobody renews a certificate in these runs")]
 mod notary;
@@ -28,10 +27,29 @@ mod returning;
 mod revocation;
 mod scenarios;
 
+use gossipmonger::{
+    protocol::seal::Notary,
+    sim::{network::Network, settings::Settings, world::World},
+};
+
 use std::{
     panic,
+    sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
 };
+
+/// Machines of which none runs, with a judge of all that readers see.
+fn world(seed: u64, count: usize, settings: Settings, network: Network) -> World {
+    let mut world = World::new(seed, count, settings, network);
+    world.hooks.witness = Some(Box::new(oracle::Oracle::default()));
+    world
+}
+
+/// An authority that vouches for every node.
+#[expect(clippy::unnecessary_wraps, reason = "as the settings want it")]
+fn notary() -> Option<Arc<dyn Notary>> {
+    Some(Arc::new(notary::TestNotary::new(1)))
+}
 
 /// Runs one whole random life of a cluster; `Err` says what went wrong.
 fn run(seed: u64) -> Result<u64, String> {

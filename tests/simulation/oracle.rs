@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gossipmonger::protocol::{
-    entry::{Content, Entry, Key, Value},
-    id::{Generation, NodeId, Version},
-    view::NodeView,
+use gossipmonger::{
+    protocol::{
+        entry::{Content, Entry, Key, Value},
+        id::{Generation, NodeId, Version},
+        view::NodeView,
+    },
+    sim::hooks::Witness,
 };
 
 /// All writes ever made.
@@ -21,9 +24,8 @@ struct Log {
     writes: BTreeMap<Key, BTreeMap<Version, Option<Value>>>,
 }
 
-impl Oracle {
-    /// A life begins with what an earlier one had written up to a version, or with nothing.
-    pub(crate) fn begin(
+impl Witness for Oracle {
+    fn begin(
         &mut self,
         node: &NodeId,
         generation: Generation,
@@ -39,8 +41,7 @@ impl Oracle {
         }
     }
 
-    /// The owner wrote something.
-    pub(crate) fn wrote(
+    fn wrote(
         &mut self,
         node: &NodeId,
         generation: Generation,
@@ -57,8 +58,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a map that reaches a version is what the owner's writes allow.
-    pub(crate) fn check(&self, owner: &NodeId, view: &NodeView) -> Result<(), String> {
+    fn check(&self, owner: &NodeId, view: &NodeView) -> Result<(), String> {
         let log = self.log(owner, view.generation)?;
         for (key, entry) in &view.entries {
             log.check_held(key, entry, view)?;
@@ -70,7 +70,9 @@ impl Oracle {
         }
         Ok(())
     }
+}
 
+impl Oracle {
     fn log(&self, node: &NodeId, generation: Generation) -> Result<&Log, String> {
         let life = self.lives.get(&(node.clone(), generation));
         life.ok_or_else(|| format!("{node} never lived generation {generation}"))

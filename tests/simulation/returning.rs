@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{event::Event, id::NodeId, state::PeerState, write::Write};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -17,25 +14,25 @@ fn name(slot: usize) -> NodeId {
     NodeId::new(&format!("n{slot}")).unwrap()
 }
 
-fn state(cluster: &Cluster, reader: usize, peer: usize) -> Option<PeerState> {
+fn state(cluster: &World, reader: usize, peer: usize) -> Option<PeerState> {
     cluster.node(reader).liveness.life(&name(peer)).map(|life| life.state)
 }
 
 /// So many nodes that run and have agreed; the last one has written a key.
-fn running(count: usize) -> Cluster {
+fn running(count: usize) -> World {
     let seed = crate::number("SEED").unwrap_or(1);
     let settings = Settings { forget_after: secs(60), ..Settings::roomy() };
-    let mut cluster = Cluster::new(seed, count, settings, Network::perfect());
+    let mut cluster = crate::world(seed, count, settings, Network::perfect());
     (0..count).for_each(|slot| cluster.boot(slot));
     cluster.write(count - 1, vec![Write::set("old", "state")]);
-    cluster.run_until(secs(120), Cluster::converged);
+    cluster.run_until(secs(120), World::converged);
     cluster.run_for(secs(10));
     cluster
 }
 
 /// Nobody but the sleeper knows the dead node, or is told of it, for a while after this.
-fn stays_forgotten(cluster: &mut Cluster, sleeper: usize, dead: usize) {
-    cluster.told.clear();
+fn stays_forgotten(cluster: &mut World, sleeper: usize, dead: usize) {
+    cluster.said.told.clear();
     for _ in 0..300 {
         cluster.run_for(Duration::from_millis(100));
         for reader in cluster.running().into_iter().filter(|reader| *reader != sleeper) {
@@ -47,7 +44,7 @@ fn stays_forgotten(cluster: &mut Cluster, sleeper: usize, dead: usize) {
             }
         }
     }
-    let told = cluster.told.iter().find(|(_, by, event)| {
+    let told = cluster.said.told.iter().find(|(_, by, event)| {
         *by != sleeper && matches!(event, Event::NewPeer { peer } if *peer == name(dead))
     });
     assert!(told.is_none(), "{told:?}");
@@ -56,7 +53,7 @@ fn stays_forgotten(cluster: &mut Cluster, sleeper: usize, dead: usize) {
         None => Ok(()),
         Some(state) => Err(format!("the sleeper still calls n{dead} {state:?}")),
     });
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
 }
 
 #[test]

@@ -4,15 +4,12 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{id::NodeId, state::PeerState, write::Write};
 
-use crate::{
-    cluster::{Cluster, Settings},
-    network::Network,
-};
+use gossipmonger::sim::{network::Network, settings::Settings, world::World};
 
-fn running(count: usize, settings: Settings) -> Cluster {
-    let mut cluster = Cluster::new(1, count, settings, Network::perfect());
+fn running(count: usize, settings: Settings) -> World {
+    let mut cluster = crate::world(1, count, settings, Network::perfect());
     (0..count).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     cluster
 }
 
@@ -24,7 +21,7 @@ fn number(variable: &str) -> Option<usize> {
     crate::number(variable).and_then(|number| usize::try_from(number).ok())
 }
 
-fn state(cluster: &Cluster, reader: usize, peer: &str) -> Option<PeerState> {
+fn state(cluster: &World, reader: usize, peer: &str) -> Option<PeerState> {
     let peer = NodeId::new(peer).unwrap();
     cluster.node(reader).liveness.life(&peer).map(|life| life.state)
 }
@@ -33,12 +30,12 @@ fn state(cluster: &Cluster, reader: usize, peer: &str) -> Option<PeerState> {
 #[test]
 fn of_two_processes_with_one_name_exactly_one_ends() {
     for seed in 0..20 {
-        let settings = Settings { signed: true, ..Settings::roomy() };
-        let mut cluster = Cluster::new(seed, 4, settings, Network::perfect());
+        let settings = Settings { notary: crate::notary(), ..Settings::roomy() };
+        let mut cluster = crate::world(seed, 4, settings, Network::perfect());
         cluster.twins = true;
         cluster.slots[3].name = cluster.slots[2].name.clone();
         (0..3).for_each(|slot| cluster.boot(slot));
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
         cluster.boot(3);
         cluster.write(2, vec![Write::set("from", "the first")]);
         cluster.write(3, vec![Write::set("from", "the second")]);
@@ -50,7 +47,7 @@ fn of_two_processes_with_one_name_exactly_one_ends() {
         assert!(ended[0] != ended[1], "SEED={seed}: {ended:?}");
         let stays = if ended[0] { 3 } else { 2 };
         assert!(cluster.node(stays).replica.renewed(), "SEED={seed}: it was not told");
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
         cluster.run_for(secs(30));
         assert_eq!(cluster.running().len(), 3, "SEED={seed}");
     }
@@ -60,15 +57,18 @@ fn of_two_processes_with_one_name_exactly_one_ends() {
 #[test]
 fn a_node_without_its_disk_and_its_clock_comes_back() {
     for signed in [false, true] {
-        let mut cluster = running(5, Settings { signed, ..Settings::roomy() });
+        let mut cluster = running(
+            5,
+            Settings { notary: signed.then(crate::notary).flatten(), ..Settings::roomy() },
+        );
         cluster.write(2, vec![Write::set("old", "1")]);
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
         cluster.crash(2);
         cluster.wipe_only(2);
         cluster.slots[2].skew = -10_000_000;
         cluster.boot(2);
         cluster.write(2, vec![Write::set("new", "1")]);
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
         assert!(cluster.node(2).replica.has_answered_for_its_name());
         assert_eq!(cluster.node(2).replica.renewed(), signed, "with a proof where there is one");
         let copy = cluster.node(0).replica.copy(&cluster.slots[2].name).unwrap();
@@ -88,7 +88,7 @@ fn two_halves_heal_into_one_twice() {
         cluster.write(5, vec![Write::set("half", format!("right {round}")), Write::delete("x")]);
         cluster.run_for(secs(20));
         cluster.network.heal();
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
     }
 }
 
@@ -104,7 +104,7 @@ fn one_cut_off_until_all_is_forgotten_comes_back_by_itself() {
         assert_eq!(cluster.node(lonely).replica.peers().count(), 0, "it has forgotten all");
         assert_eq!(state(&cluster, rest[0], &format!("n{lonely}")), None, "all have forgotten it");
         cluster.network.heal();
-        cluster.run_until(secs(120), Cluster::converged);
+        cluster.run_until(secs(120), World::converged);
     }
 }
 
@@ -112,9 +112,9 @@ fn one_cut_off_until_all_is_forgotten_comes_back_by_itself() {
 #[test]
 fn the_dead_are_forgotten_also_while_others_join_all_the_time() {
     let settings = Settings { forget_after: secs(40), ..Settings::roomy() };
-    let mut cluster = Cluster::new(1, 30, settings, Network::perfect());
+    let mut cluster = crate::world(1, 30, settings, Network::perfect());
     (0..3).for_each(|slot| cluster.boot(slot));
-    cluster.run_until(secs(60), Cluster::converged);
+    cluster.run_until(secs(60), World::converged);
     for slot in 3..30 {
         cluster.boot(slot);
         cluster.write(slot, vec![Write::set("short", "life")]);
@@ -145,7 +145,7 @@ fn one_way_cuts_heal() {
         let copy = cluster.node(0).replica.copy(&cluster.slots[2].name).unwrap();
         assert!(copy.entries().contains_key("key"), "it goes round by n1");
         cluster.network.heal();
-        cluster.run_until(secs(60), Cluster::converged);
+        cluster.run_until(secs(60), World::converged);
     }
 }
 
@@ -162,9 +162,9 @@ fn twenty_start_at_once_on_one_seed() {
 #[test]
 fn a_crowd_that_starts_at_once_dials_its_neighbours_and_hardly_anybody_else() {
     let count = number("COUNT").unwrap_or(60);
-    let mut cluster = Cluster::new(1, count, Settings::roomy(), Network::perfect());
+    let mut cluster = crate::world(1, count, Settings::roomy(), Network::perfect());
     (0..count).for_each(|slot| cluster.boot(slot));
-    let listed = |cluster: &Cluster| {
+    let listed = |cluster: &World| {
         let all = |slot: &usize| cluster.node(*slot).replica.peers().count() == count - 1;
         match cluster.running().iter().filter(|slot| all(slot)).count() {
             listing if listing == count => Ok(()),
@@ -173,7 +173,7 @@ fn a_crowd_that_starts_at_once_dials_its_neighbours_and_hardly_anybody_else() {
     };
     cluster.run_until(secs(3), listed);
     println!("{count} list all after {:?}", cluster.now());
-    cluster.run_until(secs(10), Cluster::converged);
+    cluster.run_until(secs(10), World::converged);
     println!("{count} live after {:?}", cluster.now());
     cluster.run_for(secs(10));
     let links: Vec<_> =
@@ -200,7 +200,7 @@ fn a_name_may_move_to_another_address() {
     cluster.crash(2);
     cluster.slots[2].address = "elsewhere:1".into();
     cluster.boot(2);
-    cluster.run_until(secs(20), Cluster::converged);
+    cluster.run_until(secs(20), World::converged);
     let copy = cluster.node(0).replica.copy(&cluster.slots[2].name).unwrap();
     assert_eq!(copy.record().unwrap().addresses, ["elsewhere:1"]);
 }

@@ -159,7 +159,8 @@ impl Experiment {
     /// Hours that all nodes together ran, from the first fault on.
     fn node_hours(&self) -> f64 {
         let ran = |crash: Option<u64>| crash.unwrap_or(self.length).min(self.length);
-        let all: u64 = (0..self.plan.nodes).map(|node| ran(self.faults.crash_of(node))).sum();
+        let all: u64 =
+            (0..self.plan.nodes as usize).map(|node| ran(self.faults.crash_of(node))).sum();
         all as f64 / HOUR
     }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use gossipmonger::sim::{network::Network, node::Machines, warm, world::World};
+use gossipmonger::{
+    Write,
+    sim::{network::Network, slot::Node, warm, world::World},
+};
 use rand::{
     RngExt,
     seq::{IteratorRandom, SliceRandom},
@@ -20,7 +23,7 @@ use super::{
 
 /// The cost of an idle cluster.
 pub(super) fn idle(plan: &Plan) -> Report {
-    let mut world = warm_world(plan, plan.seed, plan.nodes);
+    let (mut world, grown) = measured(plan);
     world.run_for(SETTLE);
     world.settle_accounts();
     let before = world.network.sent;
@@ -41,7 +44,7 @@ pub(super) fn idle(plan: &Plan) -> Report {
         idle_packets_per_node_s: Some(sent.packets as f64 / per),
         idle_wan_bytes_per_s: Some(sent.wan_bytes as f64 / plan.seconds as f64),
         realtime_factor: Some(plan.seconds as f64 / took),
-        rss_bytes_per_pair: Some(world.bytes_per_pair),
+        rss_bytes_per_pair: Some(grown),
         curve: Some(("B a node and second", "seconds", curve)),
         ..Report::default()
     }
@@ -55,42 +58,43 @@ pub(super) fn spread(plan: &Plan) -> Report {
         let runs = (plan.runs - batch * RUNS_PER_WORLD).min(RUNS_PER_WORLD);
         let mut world = warm_world(plan, plan.seed + u64::from(batch), plan.nodes);
         world.run_for(SETTLE);
-        let (start, begun) = (world.now(), cpu_seconds());
+        let (start, begun) = (world.micros(), cpu_seconds());
         spread_batch(&mut world, plan, runs, &mut spread);
         took += cpu_seconds() - begun;
-        virtual_s += seconds(world.now() - start);
+        virtual_s += seconds(world.micros() - start);
     }
     let realtime = virtual_s / took;
     Report { realtime_factor: Some(realtime), ..spread.report() }
 }
 
 fn spread_batch(world: &mut World, plan: &Plan, runs: u32, spread: &mut Spread) {
-    let mut nodes: Vec<_> = world.running().collect();
-    nodes.shuffle(world.rng());
+    let mut nodes = world.running();
+    nodes.shuffle(&mut world.rng);
     let dead = (f64::from(plan.nodes) * plan.dead) as usize;
     let mut live = nodes.split_off(dead.min(nodes.len().saturating_sub(2)));
     if plan.writers > 0 {
         let writers = live[..live.len().min(plan.writers as usize)].to_vec();
         for nth in 0..WARM_UP_WRITES {
             for writer in &writers {
-                world.set(*writer, "key", &value(plan, &format!("before {nth}")));
+                let value = value(plan, &format!("before {nth}"));
+                world.write(*writer, vec![Write::set("key", value)]);
                 world.run_for(BETWEEN_RUNS);
             }
         }
         live = writers;
     }
     nodes.into_iter().for_each(|node| world.crash(node));
-    let before = world.tally;
+    let before = world.counts.clone();
     for run in 0..runs {
-        let writer = live[world.rng().random_range(0..live.len())];
+        let writer = live[world.rng.random_range(0..live.len())];
         // Writing the same value again would change nothing.
-        world.set_watched(writer, "key", &value(plan, &run.to_string()));
+        world.write_watched(writer, vec![Write::set("key", value(plan, &run.to_string()))]);
         world.run_for(BETWEEN_RUNS);
     }
-    world.run_until(STEP, SPREAD_TIMEOUT, World::is_everywhere);
+    world.run_while(STEP, SPREAD_TIMEOUT, World::is_everywhere);
     let arrivals = world.arrivals();
-    let payloads = world.tally.payloads - before.payloads;
-    spread.add(&arrivals, payloads, world.tally.wan_messages - before.wan_messages);
+    let payloads = world.counts.payloads - before.payloads;
+    spread.add(&arrivals, payloads, world.counts.wan_messages - before.wan_messages);
 }
 
 /// A value of the planned size with this beginning.
@@ -106,21 +110,21 @@ pub(super) fn join(plan: &Plan) -> Report {
     let old = plan.nodes - joiners;
     let mut world = warm_world(plan, plan.seed, old);
     world.run_for(SETTLE);
-    let (start, sent) = (world.now(), world.network.sent);
+    let (start, sent) = (world.micros(), world.network.sent);
     let begun = cpu_seconds();
-    (old..plan.nodes).for_each(|node| world.boot(node));
+    (old..plan.nodes).for_each(|node| world.boot(node as usize));
     let all = plan.nodes as usize - 1;
     let mut curve = Vec::new();
-    let done = world.run_until(STEP, JOIN_TIMEOUT, |world| {
-        let lists = |node: &u32| world.machines(*node).is_some_and(|m| lists(m) >= all);
-        let complete = world.running().filter(lists).count();
-        let at = seconds(world.now() - start);
+    let done = world.run_while(STEP, JOIN_TIMEOUT, |world| {
+        let complete = world.running();
+        let complete = complete.iter().filter(|node| lists(world.node(**node)) >= all).count();
+        let at = seconds(world.micros() - start);
         curve.push((at, 100.0 * complete as f64 / f64::from(plan.nodes)));
         complete == plan.nodes as usize
     });
     world.settle_accounts();
     let spent = world.network.sent.since(sent);
-    let elapsed = seconds(world.now() - start);
+    let elapsed = seconds(world.micros() - start);
     Report {
         join_s: Some(if done { elapsed } else { f64::INFINITY }),
         joiners: Some(joiners),
@@ -131,32 +135,32 @@ pub(super) fn join(plan: &Plan) -> Report {
     }
 }
 
-fn lists(machines: &Machines) -> usize {
-    machines.replica.peer_count()
+fn lists(node: &Node) -> usize {
+    node.replica.peer_count()
 }
 
 /// One datacenter (or, if there is only one, half of it) is partitioned off, and comes back.
 pub(super) fn heal(plan: &Plan) -> Report {
     let mut world = warm_world(plan, plan.seed, plan.nodes);
     world.run_for(SETTLE);
-    let half = plan.nodes / 2;
+    let half = plan.nodes as usize / 2;
     let sites = plan.sites();
     let one = plan.datacenters == 1;
-    let begun_all = world.now();
+    let begun_all = world.micros();
     let begun = cpu_seconds();
-    world.cut(|node| if one { node < half } else { sites[node as usize] == 0 });
+    world.cut(|node| if one { node < half } else { sites[node] == 0 });
     world.run_for(plan.cut);
     world.heal(plan.cut);
-    let start = world.now();
+    let start = world.micros();
     let mut curve = Vec::new();
-    let done = world.run_until(STEP, HEAL_TIMEOUT, |world| {
-        let united = world.running().filter(|node| sees_all(world, *node)).count();
-        let at = seconds(world.now() - start);
+    let done = world.run_while(STEP, HEAL_TIMEOUT, |world| {
+        let united = world.running().into_iter().filter(|node| sees_all(world, *node)).count();
+        let at = seconds(world.micros() - start);
         curve.push((at, 100.0 * united as f64 / f64::from(plan.nodes)));
         united == plan.nodes as usize
     });
-    let elapsed = seconds(world.now() - start);
-    let virtual_s = seconds(world.now() - begun_all);
+    let elapsed = seconds(world.micros() - start);
+    let virtual_s = seconds(world.micros() - begun_all);
     Report {
         heal_s: Some(if done { elapsed } else { f64::INFINITY }),
         realtime_factor: Some(virtual_s / (cpu_seconds() - begun)),
@@ -166,9 +170,9 @@ pub(super) fn heal(plan: &Plan) -> Report {
 }
 
 /// Whether a node considers all others live, and can reach them.
-fn sees_all(world: &World, node: u32) -> bool {
-    let Some(machines) = world.machines(node) else { return false };
-    let all = world.running().count() - 1;
+fn sees_all(world: &World, node: usize) -> bool {
+    let machines = world.node(node);
+    let all = world.running().len() - 1;
     let live = machines.liveness.lives().filter(|(_, life)| life.state.is_live()).count();
     live == all && machines.scheduler.unreachable().is_empty()
 }
@@ -193,11 +197,11 @@ pub(super) fn overload(plan: &Plan) -> Result<Report, CliError> {
 /// Two nodes that know all others; of ten of these, one of the two knows more.
 pub(super) fn reconcile(plan: &Plan) -> Report {
     let mut world = cold_world(plan, plan.seed, plan.nodes);
-    warm::know_all(&mut world, plan.nodes, 2);
+    warm::know_all(&mut world, plan.nodes as usize, 2);
     let (mut found, mut told, mut exchanges) = (Vec::new(), Vec::new(), 0.0);
     let begun = cpu_seconds();
     for run in 0..plan.runs {
-        let others = (2..plan.nodes).sample(world.rng(), DIFFERENT);
+        let others = (2..plan.nodes as usize).sample(&mut world.rng, DIFFERENT);
         world.write_apart(&others, 0, &run.to_string());
         let bytes = world.reconcile(0, 1);
         found.push(bytes.found as f64);
@@ -223,19 +227,24 @@ fn mean_and_p99(values: &mut [f64]) -> [f64; 2] {
 fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
     let sites = plan.sites();
     let wan = u64::try_from(plan.wan_rtt.as_micros()).unwrap_or(u64::MAX);
-    let network = Network::new(seed, wan, plan.loss, sites.clone());
-    let mut world = World::new(seed, &sites, plan.seeds(running), network);
-    world.configure(|config| config.gossip_interval = plan.interval);
-    world
+    let network = Network::new(seed, wan, plan.loss, sites);
+    World::large(seed, plan.nodes as usize, plan.settings(running), network)
 }
 
 fn warm_world(plan: &Plan, seed: u64, running: u32) -> World {
     let mut world = cold_world(plan, seed, running);
-    let before = resident_bytes();
-    warm::start(&mut world, running);
-    let grown = resident_bytes().saturating_sub(before) as f64;
-    world.bytes_per_pair = grown / (f64::from(running) * f64::from(running - 1).max(1.0));
+    warm::start(&mut world, running as usize);
+    plan.charge(&mut world);
     world
+}
+
+/// A warm world, and by how many bytes it has grown for each pair of nodes.
+fn measured(plan: &Plan) -> (World, f64) {
+    let before = resident_bytes();
+    let world = warm_world(plan, plan.seed, plan.nodes);
+    let grown = resident_bytes().saturating_sub(before) as f64;
+    let nodes = f64::from(plan.nodes);
+    (world, grown / (nodes * (nodes - 1.0).max(1.0)))
 }
 
 fn seconds(micros: u64) -> f64 {

@@ -75,8 +75,8 @@ impl<'a> Gossiped<'a> {
         threshold: u8,
         seeds: Option<&'a [u32]>,
     ) -> Self {
-        let count = network.nodes();
-        let nodes = count as usize;
+        let nodes = network.nodes();
+        let count = nodes as u32;
         let mut run = Self {
             faults,
             network,
@@ -102,7 +102,7 @@ impl<'a> Gossiped<'a> {
             };
         }
         for (at, node) in faults.crashes() {
-            run.queue.at(at, Event::Crash(node));
+            run.queue.at(at, Event::Crash(node as u32));
         }
         run
     }
@@ -115,7 +115,7 @@ impl<'a> Gossiped<'a> {
                 Event::Digest { to, .. } => *to,
             };
             let now = self.queue.now();
-            match self.faults.stalled(node, now) {
+            match self.faults.stalled(node as usize, now) {
                 Some(until) if !matches!(event, Event::Crash(_)) => self.queue.at(until, event),
                 _ => self.happen(now, event),
             }
@@ -175,10 +175,10 @@ impl<'a> Gossiped<'a> {
     }
 
     fn send(&mut self, now: u64, from: u32, to: u32, beats: &Rc<[u32]>, answer: bool) {
-        if self.network.is_lost(&mut self.rng, now, to) {
+        if self.network.is_lost(&mut self.rng, now, to as usize) {
             return;
         }
-        let at = now + self.network.travel(&mut self.rng, from, to);
+        let at = now + self.network.travel(&mut self.rng, from as usize, to as usize);
         self.queue.at(at, Event::Digest { from, to, beats: Rc::clone(beats), answer });
     }
 
@@ -199,7 +199,7 @@ impl<'a> Gossiped<'a> {
             let window = &mut self.windows[row + other as usize];
             let before = window.levels;
             window.hear(tick, round, interval);
-            if before != window.levels && self.faults.crash_of(other).is_some() {
+            if before != window.levels && self.faults.crash_of(other as usize).is_some() {
                 let back = before.iter().zip(window.levels).enumerate();
                 for (rule, (before, after)) in back {
                     for level in after..*before {
@@ -240,7 +240,7 @@ impl<'a> Gossiped<'a> {
                 }
             }
         }
-        if counts && !self.faults.is_faulty(node) {
+        if counts && !self.faults.is_faulty(node as usize) {
             let views = self.views.iter_mut().zip(sets);
             views.for_each(|(views, (set, size))| views.look(now, node, set, size));
         }

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use gossipmonger::sim::{
+    settings::{Settings, Switches},
     warm,
-    world::{Seen, Sighting, World},
+    watched::{Seen, Sighting},
+    world::World,
 };
 use rand::RngExt;
 
@@ -29,7 +31,7 @@ pub(super) struct Ours {
 pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u64, Ours) {
     let mut world = world(experiment, threshold);
     let nodes = experiment.plan.nodes;
-    let start = world.now();
+    let start = world.micros();
     let faults = experiment.faults.later(start);
     world.network.afflict(faults.clone());
     world.watch_verdicts();
@@ -40,41 +42,43 @@ pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u
     }
     let end = start + experiment.length;
     for (at, victim) in faults.crashes() {
-        world.run_to(at.min(end));
+        world.run_by(at.min(end));
         world.crash(victim);
     }
-    world.run_to(end);
+    world.run_by(end);
     let took = cpu_seconds() - begun;
     world.settle_accounts();
     let sent = world.network.sent.since(sent);
 
     let mut dead = Tally::new(&faults, nodes, start);
     let mut suspect = Tally::new(&faults, nodes, start);
-    let well = (0..nodes).map(|node| !faults.is_faulty(node)).collect();
+    let well = (0..nodes).map(|node| !faults.is_faulty(node as usize)).collect();
     let mut views = Looks::new(well, start, experiment.is_cold());
     let mut first = vec![None; nodes as usize];
     for Sighting { at, observer, subject, seen } in world.sightings() {
-        let is_due =
-            faults.is_faulty(*subject) && faults.crash_of(*subject).is_none_or(|c| c <= *at);
+        let (observer, subject) = (*observer as u32, *subject as u32);
+        let is_due = faults.is_faulty(subject as usize)
+            && faults.crash_of(subject as usize).is_none_or(|c| c <= *at);
         if *seen != Seen::Live && is_due {
-            first[*subject as usize].get_or_insert(*at);
+            first[subject as usize].get_or_insert(*at);
         }
-        let before = views.happen(*at, *observer, *subject, *seen);
+        let before = views.happen(*at, observer, subject, *seen);
         match seen {
             Seen::Live => {
-                dead.live(*observer, *subject);
-                suspect.live(*observer, *subject);
+                dead.live(observer, subject);
+                suspect.live(observer, subject);
             }
-            Seen::Suspect => suspect.dead(*at, *observer, *subject),
-            Seen::Dead => dead.dead(*at, *observer, *subject),
+            Seen::Suspect => suspect.dead(*at, observer, subject),
+            Seen::Dead => dead.dead(*at, observer, subject),
         }
         // A node that is called dead at once counts as suspected too.
         if (*seen, before) == (Seen::Dead, Some(Seen::Live)) {
-            suspect.dead(*at, *observer, *subject);
+            suspect.dead(*at, observer, subject);
         }
     }
-    let since = |node: u32| faults.crash_of(node).unwrap_or(start);
-    let found = first.iter().zip(0..).filter_map(|(at, node)| Some(((*at)? - since(node)) as f64));
+    let since = |node: usize| faults.crash_of(node).unwrap_or(start);
+    let found =
+        first.iter().enumerate().filter_map(|(node, at)| Some(((*at)? - since(node)) as f64));
     let mut quorum_ms: Vec<_> = found.map(|micros| micros / 1e3).collect();
     quorum_ms.sort_by(f64::total_cmp);
     let seconds = experiment.length as f64 / 1e6;
@@ -91,18 +95,16 @@ pub(super) fn run(experiment: &Experiment, threshold: f64) -> (Figures, Views, u
 fn world(experiment: &Experiment, threshold: f64) -> World {
     let plan = &experiment.plan;
     let network = experiment.network();
-    let mut world = World::new(plan.seed, &plan.sites(), plan.seeds(plan.nodes), network);
-    world.configure(|config| {
-        config.gossip_interval = plan.interval;
-        config.dead_peer_phi = threshold;
-    });
-    world.send_heartbeats();
+    let settings = Settings { dead_peer_phi: threshold, ..plan.settings(plan.nodes) };
+    let mut world = World::large(plan.seed, plan.nodes as usize, settings, network);
+    *world.switches() = Switches { packets: true, elide: false, ..Switches::large() };
     // Time passes before the start: clocks began at different times.
     world.run_for(plan.interval);
     if !experiment.is_cold() {
-        warm::start(&mut world, plan.nodes);
+        warm::start(&mut world, plan.nodes as usize);
         world.run_for(WARM);
     }
+    plan.charge(&mut world);
     world
 }
 
@@ -110,12 +112,12 @@ fn world(experiment: &Experiment, threshold: f64) -> World {
 fn start_all(world: &mut World, experiment: &Experiment) {
     let interval = micros(experiment.plan.interval);
     let mut starts: Vec<_> = (0..experiment.plan.nodes)
-        .map(|node| (world.now() + world.rng().random_range(0..interval), node))
+        .map(|node| (world.micros() + world.rng.random_range(0..interval), node))
         .collect();
     starts.sort_unstable();
     for (at, node) in starts {
-        world.run_to(at);
-        world.boot(node);
+        world.run_by(at);
+        world.boot(node as usize);
     }
 }
 

@@ -54,7 +54,7 @@ impl Tally {
                 Victim { nth: count - 1, since, crashes: crash.is_some() }
             })
         };
-        let victims: Vec<_> = (0..nodes).map(victim).collect();
+        let victims: Vec<_> = (0..nodes as usize).map(victim).collect();
         let observers = nodes as usize;
         Self {
             victims,
@@ -195,7 +195,7 @@ mod tests {
         let mut faults = Faults::none(4);
         faults.crash(3, 1_000 * MS, 1, 1, Duration::ZERO);
         let victim = faults.crashes()[0].1;
-        (faults, victim)
+        (faults, victim as u32)
     }
 
     #[test]

@@ -1,9 +1,19 @@
 //! How a process comes by a connection: dials, introductions both ways, and who waits for them.
 
-use gossipmonger::protocol::{
+use rand::RngExt;
+
+use super::{
+    dial::{Dial, Purpose},
+    event::{Machine, What},
+    network::{HELLO_FRAME, PING_FRAME},
+    queue::micros,
+    slot::{Node, wall},
+    wire::{View, Wire},
+    world::World,
+};
+use crate::protocol::{
     close::Close,
     delta::Delta,
-    exchange::Summary,
     gossip::Gossip,
     id::{ClusterId, Generation, NodeId},
     message::{Hello, LENGTH_BYTES, Message},
@@ -12,46 +22,10 @@ use gossipmonger::protocol::{
     session::{Met, Session, Unwelcome},
 };
 
-use super::{
-    Cluster, Machine, Node, What, wall,
-    wires::{PROBE, UNREAD, View, Wire},
-};
-
-/// A dial under way in a process.
-pub(super) struct Dial {
-    target: Target,
-    address: Option<String>,
-    /// The generation of the node when it began.
-    own: Generation,
-    /// When its handshake was begun, and which one that is.
-    begun: u64,
-    round: u32,
-    wire: Option<u64>,
-    /// What a connection is wanted for.
-    purposes: Vec<Purpose>,
-}
-
-/// What a connection is wanted for.
-pub(super) enum Purpose {
-    Exchange(Target, Summary),
-    Dial(NodeId),
-    /// A silent connection, or one with an old certificate, is to be replaced.
-    Replace,
-}
-
-impl Dial {
-    fn wanted(&self) -> Option<&NodeId> {
-        match &self.target {
-            Target::Peer(peer) => Some(peer),
-            Target::Address(_) => None,
-        }
-    }
-}
-
-impl Cluster {
+impl World {
     fn view<'a>(&'a self, slot: usize, node: &Node) -> View<'a> {
         let own = node.replica.own().generation();
-        View { wires: &self.wires, slot, own, wall: wall(self.now, self.slots[slot].skew) }
+        View { wires: &self.wires, slot, own, wall: wall(self.queue.now(), self.slots[slot].skew) }
     }
 
     /// The open connection to a peer.
@@ -126,8 +100,9 @@ impl Cluster {
     }
 
     fn begin_dial(&mut self, slot: usize, target: &Target, purpose: Purpose) {
-        self.scheduled += 1;
-        let (id, begun, epoch) = (self.scheduled, self.now, self.slots[slot].epoch);
+        self.counts.dials += 1;
+        let (id, begun) = (self.number(), self.queue.now());
+        let epoch = self.slots[slot].epoch;
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let address = match target {
             Target::Address(address) => Some(address.clone()),
@@ -136,19 +111,20 @@ impl Cluster {
                 record.and_then(|record| record.addresses.first().cloned())
             }
         };
-        let patience = if address.is_some() { HANDSHAKE_TIMEOUT } else { NOWHERE };
+        let timeout = micros(self.settings.handshake_timeout);
+        let patience = if address.is_some() { timeout } else { NOWHERE };
         let (own, target) = (node.replica.own().generation(), target.clone());
         let dial =
             Dial { target, address, own, begun, round: 0, wire: None, purposes: vec![purpose] };
         node.dials.insert(id, dial);
-        self.at(self.now + patience, What::Undone { slot, epoch, dial: id, round: 0 });
+        self.after(patience, What::Undone { slot, epoch, dial: id, round: 0 });
         self.knock(slot, epoch, id, 0, 0);
     }
 
     /// Others say that a peer lives: a handshake with it that has waited for an answer begins anew, and a silent
     /// connection is replaced.
     pub(super) fn hurry(&mut self, slot: usize, peer: &NodeId, stale: bool) {
-        let (now, epoch) = (self.now, self.slots[slot].epoch);
+        let (now, epoch) = (self.queue.now(), self.slots[slot].epoch);
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let of_it = |(_, dial): &(&u64, &mut Dial)| dial.wanted() == Some(peer);
         let Some((id, dial)) = node.dials.iter_mut().find(of_it) else {
@@ -167,7 +143,10 @@ impl Cluster {
         if let Some(before) = before {
             self.close(before, 0, Close::Unneeded.with("begun anew"));
         }
-        self.at(now + HANDSHAKE_TIMEOUT, What::Undone { slot, epoch, dial: id, round: 1 });
+        self.at(
+            now + micros(self.settings.handshake_timeout),
+            What::Undone { slot, epoch, dial: id, round: 1 },
+        );
         self.knock(slot, epoch, id, 1, 0);
     }
 
@@ -181,32 +160,56 @@ impl Cluster {
         let Some(address) = dial.address.clone() else { return };
         let wanted = dial.wanted().cloned();
         let again = What::Knock { slot, epoch, dial: id, round, number: number + 1 };
-        self.at(self.now + (AGAIN << number), again);
-        let Some(other) = self.find(&address) else { return };
-        let mut travel = || self.network.frame(&mut self.rng, slot, other);
-        let (Some(there), Some(back), Some(hello)) = (travel(), travel(), travel()) else { return };
-        let (there, name) = (there + back, self.slots[other].name.clone());
+        self.after(AGAIN << number, again);
+        let there = self.find(&address).filter(|other| self.network.connects(slot, *other));
+        let now = self.queue.now();
+        let shaken = there.and_then(|other| {
+            let breaks = self.network.breakage > 0.0 && self.rng.random_bool(self.network.breakage);
+            let shaken = self.network.handshake(&mut self.rng, now, [slot, other]);
+            shaken.filter(|_| !breaks).map(|shaken| (other, shaken))
+        });
+        let Some((other, shaken)) = shaken else {
+            return self
+                .network
+                .unanswered(slot, there.or_else(|| self.nowhere(&address)).unwrap_or(slot));
+        };
+        let name = self.slots[other].name.clone();
         if other == slot {
             // The node has dialed itself.
-            return self
-                .at(self.now + there, What::Refused { slot, epoch, dial: id, by: Some(name) });
+            return self.after(shaken, What::Refused { slot, epoch, dial: id, by: Some(name) });
         }
         if wanted.is_some_and(|wanted| wanted != name) || self.refuses(slot, other) {
-            return self.at(self.now + there, What::Refused { slot, epoch, dial: id, by: None });
+            return self.after(shaken, What::Refused { slot, epoch, dial: id, by: None });
         }
-        self.scheduled += 1;
-        let wire = self.scheduled;
-        let of = |slot: usize| (self.slots[slot].epoch, self.slots[slot].certificate);
-        let ((one, ours), (two, theirs)) = (of(slot), of(other));
-        let new = Wire::new([slot, other], [one, two], [ours, theirs], address, self.now);
-        self.wires.insert(wire, new);
-        if let Some(dial) = self.slots[slot].node.as_mut().and_then(|node| node.dials.get_mut(&id))
-        {
+        let wire = self.new_wire(slot, other, address);
+        if let Some(dial) = self.node_mut(slot).and_then(|node| node.dials.get_mut(&id)) {
             dial.wire = Some(wire);
         }
-        self.at(self.now + PROBE, What::Probe { wire });
-        let bytes = Message::Hello(self.hello(slot, &name)).encode().expect("it fits a frame");
-        self.at(self.now + there + hello, What::Hello { wire, bytes });
+        let Ok(bytes) = Message::Hello(self.hello(slot, &name)).encode() else { return };
+        self.after(shaken, What::Hello { wire, bytes });
+    }
+
+    /// A new connection between two processes.
+    pub(super) fn new_wire(&mut self, slot: usize, other: usize, address: String) -> u64 {
+        let (wire, now) = (self.number(), self.queue.now());
+        let of = |slot: usize| (self.slots[slot].epoch, self.slots[slot].certificate);
+        let ((one, ours), (two, theirs)) = (of(slot), of(other));
+        let new = Wire::new([slot, other], [one, two], [ours, theirs], address, now);
+        self.wires.insert(wire, new);
+        for end in [slot, other] {
+            if let Some(node) = self.node_mut(end) {
+                node.wires.insert(wire);
+            }
+        }
+        if self.switches.packets {
+            self.after(PROBE, What::Probe { wire });
+        }
+        wire
+    }
+
+    /// The machine that was at an address, for the account of packets to it.
+    fn nowhere(&self, address: &str) -> Option<usize> {
+        number_at(address).filter(|n| *n < self.slots.len())
     }
 
     /// The machine at an address, whoever runs there.
@@ -216,10 +219,11 @@ impl Cluster {
             return Some(*named).filter(runs);
         }
         let at = |n: &usize| self.slots[*n].address == address && runs(n);
+        if let Some(n) = number_at(address).filter(|n| *n < self.slots.len()) {
+            return Some(n).filter(at);
+        }
         (0..self.slots.len()).find(at)
     }
-
-    // --- introductions
 
     fn hello(&self, slot: usize, to: &NodeId) -> Hello {
         let node = self.node(slot);
@@ -241,17 +245,17 @@ impl Cluster {
         };
         let Some(met) = self.judge(id, 1, &hello, None) else { return };
         let welcome = Message::Welcome(self.hello(slot, &met.node));
-        let welcome = welcome.encode().expect("it fits a frame");
+        let Ok(welcome) = welcome.encode() else { return };
         let view = self.node(slot).views.get(&met.node);
         let later = view.filter(|view| view.generation > met.generation);
-        let later = later.and_then(|view| view.signed_head(&met.node)).map(|head| {
+        let later = later.and_then(|view| view.signed_head(&met.node)).and_then(|head| {
             let news = Gossip::Push(Delta { nodes: vec![head], more: false });
-            news.encode().expect("it fits a frame")
+            news.encode().ok()
         });
-        let Some(travel) = self.network.frame(&mut self.rng, slot, dialer) else {
-            return self.break_off(id);
-        };
-        self.at(self.now + travel, What::Welcome { wire: id, bytes: welcome, later });
+        let now = self.queue.now();
+        let travel = self.network.stream(&mut self.rng, now, [slot, dialer], HELLO_FRAME);
+        let Some(travel) = travel else { return self.break_off(id) };
+        self.after(travel, What::Welcome { wire: id, bytes: welcome, later });
         let early = met.generation < self.known(slot, &met.node);
         if let Some(wire) = self.wires.get_mut(&id) {
             wire.ends[1].own = own;
@@ -259,8 +263,9 @@ impl Cluster {
         }
         if early {
             // The connection is about to be closed, and what tells the peer of its later life is to arrive first.
-            let back = self.network.frame(&mut self.rng, dialer, slot).unwrap_or(HANDSHAKE_TIMEOUT);
-            self.at(self.now + travel + back, What::Adopt { wire: id });
+            let back = self.network.stream(&mut self.rng, now, [dialer, slot], PING_FRAME);
+            let back = back.unwrap_or_else(|| micros(self.settings.handshake_timeout));
+            self.after(travel + back, What::Adopt { wire: id });
         } else {
             self.adopt(id, 1);
         }
@@ -313,7 +318,7 @@ impl Cluster {
             return None;
         }
         let (node, mut out) = (self.node(slot), Vec::new());
-        let here = (node.replica.own().generation(), wall(self.now, self.slots[slot].skew));
+        let here = (node.replica.own().generation(), wall(self.queue.now(), self.slots[slot].skew));
         let met = node.session.judge(hello, &proved, wanted, here, &mut out);
         self.deliver(slot, Machine::Transport, out);
         self.slots[slot].node.as_ref()?;
@@ -343,7 +348,7 @@ impl Cluster {
             Some(Settled::Renews(old)) => {
                 self.counts.renewed += 1;
                 let (wire, end) = (old.0, self.wires[&old.0].end(slot));
-                self.at(self.now + REPLACED_GRACE, What::Retire { wire, end });
+                self.after(REPLACED_GRACE, What::Retire { wire, end });
             }
             Some(Settled::Duplicate(stays)) => {
                 self.counts.duplicates += 1;
@@ -351,7 +356,10 @@ impl Cluster {
             }
             Some(Settled::Outlived | Settled::Ended) | None => return None,
         }
-        self.wires.get_mut(&id)?.ends[end].introduced = true;
+        let now = self.queue.now();
+        let wire = self.wires.get_mut(&id)?;
+        wire.ends[end].introduced = true;
+        (wire.beats.heard[end], wire.beats.quiet) = (now, now);
         self.peering(slot, PeeringInput::Frame(connection));
         Some(id)
     }
@@ -406,7 +414,7 @@ impl Cluster {
     }
 
     fn reached(&mut self, slot: usize, link: Option<u64>, node: Option<NodeId>, purpose: Purpose) {
-        let (epoch, soon) = (self.slots[slot].epoch, self.now + UNREAD);
+        let (epoch, soon) = (self.slots[slot].epoch, self.queue.now() + UNREAD);
         match (purpose, link) {
             (Purpose::Exchange(target, summary), Some(wire)) => {
                 self.open_exchange(wire, slot, target, summary, false);
@@ -428,12 +436,21 @@ impl Cluster {
     }
 }
 
+/// The number of a machine in its first address.
+fn number_at(address: &str) -> Option<usize> {
+    let (host, _) = address.split_once(':')?;
+    if let Some(number) = host.strip_prefix("host-") {
+        return number.parse().ok();
+    }
+    let mut parts = host.strip_prefix("10.")?.splitn(3, '.').map(str::parse::<u8>);
+    let mut next = || Some(usize::from(parts.next()?.ok()?));
+    Some((next()? << 16) | (next()? << 8) | next()?)
+}
+
 pub(super) fn session(node: NodeId) -> Session {
     Session::new(ClusterId::new("sim").expect("a label"), node)
 }
 
-/// A handshake is given up after so long, in microseconds.
-const HANDSHAKE_TIMEOUT: u64 = 5_000_000;
 /// Its first packet is repeated after so long, and then less and less often, in microseconds.
 const AGAIN: u64 = 1_000_000;
 /// A handshake is given so long before it is begun anew, in microseconds.
@@ -442,3 +459,7 @@ const HURRY_AFTER: u64 = 1_000_000;
 const NOWHERE: u64 = 1_000;
 /// What is on its way on a connection that was replaced has so long to arrive, in microseconds.
 const REPLACED_GRACE: u64 = 2_000_000;
+/// How often a connection is looked at whether anything gets through, in microseconds.
+pub(super) const PROBE: u64 = 1_000_000;
+/// What nobody reads yet is looked at again after so long, in microseconds.
+pub(super) const UNREAD: u64 = 1_000;

@@ -1,26 +1,34 @@
 //! The shell around the machine of connections of each process: what the transport actor is in production.
 
-use gossipmonger::protocol::{
+use rand::RngExt;
+
+use super::{
+    dial::Purpose,
+    event::Machine,
+    slot::{number, wall},
+    wire::View,
+    world::World,
+};
+use crate::protocol::{
     exchange::Summary,
+    gossip::Gossip,
+    id::NodeId,
     outbox::Encoded,
     peering::{ConnectionId, Next, PeeringInput, PeeringOutput, Settled},
     route::{Output, StorageInput, Target, TransportInput},
 };
-use rand::RngExt;
-
-use super::{Cluster, Machine, dials::Purpose, wall, wires::View};
 
 /// What the machine said that the caller has to see to.
 #[derive(Default)]
 pub(super) struct Said {
     /// To the other machines.
-    routes: Vec<Output>,
+    pub(super) routes: Vec<Output>,
     pub(super) settled: Option<Settled>,
     pub(super) next: Option<Next>,
     pub(super) admitted: bool,
 }
 
-impl Cluster {
+impl World {
     /// Tells the machine, and delivers what it says to the others.
     pub(super) fn peering(&mut self, slot: usize, input: PeeringInput) -> Said {
         let mut said = self.tell(slot, input);
@@ -33,37 +41,61 @@ impl Cluster {
 
     /// Another machine wants this; returns what the others are to be told.
     pub(super) fn transport(&mut self, slot: usize, input: TransportInput) -> Vec<Output> {
-        let TransportInput::Gossip { to, gossip } = input else {
-            return self.tell(slot, PeeringInput::Transport(input)).routes;
+        let (to, gossip) = match input {
+            TransportInput::Gossip { to, gossip } => (to, gossip),
+            TransportInput::Heartbeat { .. } | TransportInput::Probe { .. }
+                if !self.switches.packets =>
+            {
+                return self.note_heartbeats(slot, input);
+            }
+            input => return self.tell(slot, PeeringInput::Transport(input)).routes,
         };
+        self.account(slot, &to, &gossip);
         let mut routes = Vec::new();
-        if !self.liars.contains_key(&slot) {
-            let encoded = Encoded::new(&gossip).expect("what nodes say fits a frame");
+        if !self.hooks.liars.contains_key(&slot) {
+            let Ok(encoded) = Encoded::new(&gossip) else { return routes };
             return self.tell(slot, PeeringInput::Send { to, gossip, encoded }).routes;
         }
         for peer in to {
             let mut lie = (*gossip).clone();
-            if let (Some(liar), Some(node)) = (self.liars.get_mut(&slot), &self.slots[slot].node) {
+            if let (Some(liar), Some(node)) =
+                (self.hooks.liars.get_mut(&slot), &self.slots[slot].node)
+            {
                 let own = (&self.slots[slot].name, node.replica.own());
                 liar.gossip(&mut self.rng, own, &peer, &mut lie);
             }
-            let encoded = Encoded::new(&lie).expect("what liars say fits a frame");
+            let Ok(encoded) = Encoded::new(&lie) else { continue };
             let send = PeeringInput::Send { to: vec![peer], gossip: lie.into(), encoded };
             routes.extend(self.tell(slot, send).routes);
         }
         routes
     }
 
+    /// Counts the frames of gossip that are about a watched write.
+    fn account(&mut self, slot: usize, to: &[NodeId], gossip: &Gossip) {
+        if self.watched.is_empty() || !self.is_watched(gossip) {
+            return;
+        }
+        let linked = to.iter().filter(|peer| {
+            let wire = self.connection(slot, peer).and_then(|id| self.wires.get(&id));
+            wire.is_some_and(|wire| wire.beats.sick.is_none())
+        });
+        let wan = linked.clone().filter_map(number).filter(|peer| self.network.is_wan(slot, *peer));
+        let (wan, all) = (wan.count() as u64, linked.count() as u64);
+        self.counts.wan_messages += wan;
+        self.counts.payloads += if matches!(gossip, Gossip::Push(_)) { all } else { 0 };
+    }
+
     /// The machine looks at its connections, and is called again.
     pub(super) fn look_at_connections(&mut self, slot: usize) {
         self.peering(slot, PeeringInput::Look);
-        self.arm(slot, Machine::Transport, super::LOOK);
+        self.arm(slot, Machine::Transport, self.settings.look());
     }
 
-    fn tell(&mut self, slot: usize, input: PeeringInput) -> Said {
+    pub(super) fn tell(&mut self, slot: usize, input: PeeringInput) -> Said {
         let (mut said, mut out) = (Said::default(), Vec::new());
-        let (now, wall) = (self.local(slot), wall(self.now, self.slots[slot].skew));
-        let Some(node) = self.slots[slot].node.as_mut() else { return said };
+        let (now, wall) = (self.local(slot), wall(self.queue.now(), self.slots[slot].skew));
+        let Some(node) = self.slots[slot].node.as_deref_mut() else { return said };
         let own = node.replica.own().generation();
         let view = View { wires: &self.wires, slot, own, wall };
         node.peering.handle(now, &view, input, &mut out);
@@ -72,8 +104,8 @@ impl Cluster {
     }
 
     fn carry_out(&mut self, slot: usize, output: PeeringOutput, said: &mut Said) {
-        let end = |cluster: &Self, connection: ConnectionId| {
-            let wire = cluster.wires.get(&connection.0);
+        let end = |world: &Self, connection: ConnectionId| {
+            let wire = world.wires.get(&connection.0);
             (connection.0, wire.map_or(0, |wire| wire.end(slot)))
         };
         match output {
@@ -99,15 +131,14 @@ impl Cluster {
             }
             PeeringOutput::Filled(connection) => {
                 let (wire, end) = end(self, connection);
-                self.pump_at(wire, end, self.now);
+                self.pump_at(wire, end, self.queue.now());
             }
             PeeringOutput::Queued(..) => {}
             PeeringOutput::Disconnected { peer, .. } => {
                 self.counts.disconnected.push((self.now(), slot, peer));
             }
             PeeringOutput::Exchange(target, summary) => {
-                // Every other time, as in a cluster that is large enough.
-                let summary = match self.rng.random::<bool>() {
+                let summary = match self.switches.sketches && self.rng.random::<bool>() {
                     true => Summary::Sketch(self.node(slot).replica.sketch()),
                     false => summary,
                 };

@@ -153,9 +153,6 @@ pub mod sim;
 pub use counters::Counters;
 pub use dials::DialFailure;
 pub use foreign::Foreign;
-#[cfg(feature = "testkit")]
-#[doc(hidden)]
-pub use node::reins;
 pub use node::{
     Backends, Gossipmonger, clients,
     config::{Config, ConfigError, Limits, QuicLimits, Restarts},
@@ -165,6 +162,9 @@ pub use node::{
     snapshot::{Certificates, Entry, Member, Snapshot},
     subscription,
 };
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub use node::{reins, tape};
 #[doc(hidden)]
 pub use protocol::event::ProtocolEvent;
 #[doc(inline)]

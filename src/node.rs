@@ -31,6 +31,9 @@ mod starting;
 pub mod subscription;
 #[cfg(feature = "testkit")]
 mod switch;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod tape;
 mod timer;
 mod views;
 mod write_room;

@@ -14,19 +14,34 @@ use crate::{
 pub struct Backends {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) store: Arc<dyn Store>,
+    #[cfg(feature = "testkit")]
+    pub(crate) tape: Option<super::tape::Tape>,
 }
 
 impl Backends {
     /// This network, and a store in memory.
     #[must_use]
     pub fn new(network: Arc<dyn Network>) -> Self {
-        Self { network, store: Arc::new(MemoryStore::new()) }
+        Self {
+            network,
+            store: Arc::new(MemoryStore::new()),
+            #[cfg(feature = "testkit")]
+            tape: None,
+        }
     }
 
     /// The same network with this store. The node takes the store, and lets go of it when it ends.
     #[must_use]
     pub fn with_store(self, store: Arc<dyn Store>) -> Self {
         Self { store, ..self }
+    }
+
+    /// The same with this tape, which records the inputs of the machine that owns the node's connections.
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_tape(self, tape: super::tape::Tape) -> Self {
+        Self { tape: Some(tape), ..self }
     }
 }
 

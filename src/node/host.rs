@@ -122,6 +122,11 @@ impl Host {
         &self.shared.switch
     }
 
+    #[cfg(feature = "testkit")]
+    pub(crate) fn tape(&self) -> Option<&super::tape::Tape> {
+        self.shared.tape.as_ref()
+    }
+
     /// Delivers an output of a machine.
     pub(crate) fn route(&self, output: Output) {
         self.shared.deliver(output);

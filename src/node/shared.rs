@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) clients: Arc<Clients>,
     #[cfg(feature = "testkit")]
     pub(crate) switch: super::switch::Switch,
+    #[cfg(feature = "testkit")]
+    pub(crate) tape: Option<super::tape::Tape>,
     /// Each peer's share of resources.
     pub(crate) shares: Shares,
     /// This process has begun a later generation, because a proof showed its name in use.

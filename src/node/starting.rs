@@ -33,10 +33,19 @@ use crate::{
     tls::PeerName,
 };
 
+/// What a node has before its network and its actors start.
+struct Opened {
+    counters: Arc<Counters>,
+    events: Arc<Channel<Event>>,
+    writer: Arc<Writer>,
+    #[cfg(feature = "testkit")]
+    tape: Option<super::tape::Tape>,
+}
+
 impl Gossipmonger {
     pub(super) async fn start(
         config: Config,
-        Backends { network, store }: Backends,
+        backends: Backends,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
         config.check()?;
@@ -44,9 +53,15 @@ impl Gossipmonger {
         let events = Arc::new(Channel::new(config.event_queue));
         // Only the writer holds the store. So the store is released when the node has ended, however
         // long handles of the node are kept.
-        let writer = Arc::new(start_writer(store, &config, &counters, &events)?);
-        let opened = (counters, events, Arc::clone(&writer));
-        let started = Self::open(config, network.as_ref(), opened, supervisor).await;
+        let writer = Arc::new(start_writer(backends.store, &config, &counters, &events)?);
+        let opened = Opened {
+            counters,
+            events,
+            writer: Arc::clone(&writer),
+            #[cfg(feature = "testkit")]
+            tape: backends.tape,
+        };
+        let started = Self::open(config, backends.network.as_ref(), opened, supervisor).await;
         if started.is_err() {
             // The store belongs to the caller again.
             writer.close().await;
@@ -57,20 +72,19 @@ impl Gossipmonger {
     async fn open(
         config: Config,
         network: &dyn Network,
-        (counters, events, writer): (Arc<Counters>, Arc<Channel<Event>>, Arc<Writer>),
+        opened: Opened,
         supervisor: Option<ActorCell>,
     ) -> Result<(Self, JoinHandle<()>), SpawnError> {
-        let (stored, keys) = prepare_store(&config, &writer).await?;
+        let (stored, keys) = prepare_store(&config, &opened.writer).await?;
         let name = PeerName {
             cluster: config.cluster.clone(),
             datacenter: config.datacenter.clone(),
             node: config.node.clone(),
         };
-        let opening = Opening::new(name, (&config.listen, config.quic), &keys, &counters);
+        let opening = Opening::new(name, (&config.listen, config.quic), &keys, &opened.counters);
         let endpoint = network.open(opening).await?;
         let open = Arc::clone(&endpoint);
-        let started =
-            Self::start_actors(config, counters, events, writer, stored, open, supervisor).await;
+        let started = Self::start_actors(config, opened, stored, open, supervisor).await;
         if started.is_err() {
             shut(&*endpoint).await;
         }
@@ -79,9 +93,7 @@ impl Gossipmonger {
 
     async fn start_actors(
         mut config: Config,
-        counters: Arc<Counters>,
-        events: Arc<Channel<Event>>,
-        writer: Arc<Writer>,
+        opened: Opened,
         stored: Stored,
         endpoint: Arc<dyn Endpoint>,
         supervisor: Option<ActorCell>,
@@ -92,17 +104,19 @@ impl Gossipmonger {
         let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
         let shared = Arc::new(Shared {
             clock: Clock::start(),
-            published: Published::new(events),
+            published: Published::new(opened.events),
             routes: Routes::default(),
             end: End::default(),
-            diagnostics: Diagnostics::new(counters),
+            diagnostics: Diagnostics::new(opened.counters),
             endpoint: Arc::downgrade(&endpoint),
-            writer,
+            writer: opened.writer,
             write_room: WriteRoom::new(config.write_queue_bytes),
             session: Session::new(config.cluster.clone(), config.node.clone()),
             clients: Arc::default(),
             #[cfg(feature = "testkit")]
             switch: super::switch::Switch::default(),
+            #[cfg(feature = "testkit")]
+            tape: opened.tape,
             shares: Shares::default(),
             renewed: AtomicBool::new(false),
             config,

@@ -8,6 +8,7 @@ mod live_keys;
 mod membership;
 mod propagation;
 mod reconciliation;
+mod replay;
 #[path = "../support/start.rs"]
 mod start;
 mod store;
@@ -15,3 +16,4 @@ mod returning;
 mod seed;
 mod subscriptions;
 mod supervision;
+mod trace;

@@ -13,6 +13,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "testkit")]
+use super::super::tape;
 use super::{super::host::Host, claims::Claims, closing::close, link::Link, room::Room};
 use crate::{
     clock::Clock,
@@ -76,6 +78,10 @@ pub(super) enum Registered {
 impl Links {
     /// `exchanges`: how many are answered concurrently.
     pub(crate) fn new(host: Host, config: PeeringConfig, exchanges: usize) -> Self {
+        #[cfg(feature = "testkit")]
+        if let Some(tape) = host.tape() {
+            tape.begin(&config);
+        }
         let inner = Inner {
             machine: Peering::new(config),
             links: BTreeMap::new(),
@@ -263,7 +269,11 @@ impl Inner {
     fn handle(&mut self, host: &Host, input: PeeringInput, said: &mut Said) {
         let mut out = std::mem::take(&mut self.out);
         let view = View { host, links: &self.links };
-        self.machine.handle(host.now(), &view, input, &mut out);
+        let now = host.now();
+        #[cfg(not(feature = "testkit"))]
+        self.machine.handle(now, &view, input, &mut out);
+        #[cfg(feature = "testkit")]
+        tape::handle(host.tape(), &mut self.machine, (now, &view), input, &mut out);
         for output in out.drain(..) {
             self.deliver(host, output, said);
         }

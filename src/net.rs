@@ -76,7 +76,7 @@ impl<'a> Opening<'a> {
 }
 
 /// An endpoint could not be opened.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
     /// An address could not be bound.
@@ -174,7 +174,7 @@ pub trait Dial: Send {
 }
 
 /// One path to a target.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Way {
     /// The address as it was given.
     pub address: String,
@@ -205,6 +205,7 @@ impl fmt::Display for Way {
 
 /// An event while a target is dialed.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Dialed {
     /// A handshake is about to begin, unless the caller calls [`Dial::answered`].
     About(Way),
@@ -358,6 +359,7 @@ const CHUNK_BYTES: usize = 64 << 10;
 
 /// A stream failed.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StreamError {
     /// The connection has ended.
     #[error("{0}")]
@@ -369,6 +371,7 @@ pub enum StreamError {
 
 /// Why a connection has ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Ended {
     /// The peer has closed it. Before the handshake is complete anybody can send that.
     Closed {

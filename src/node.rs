@@ -263,7 +263,6 @@ impl Gossipmonger {
     }
 
     /// Every event from now on; see [`Config::event_queue`].
-    #[must_use]
     pub fn subscribe(&self) -> Events {
         Events::new(&self.shared)
     }
@@ -271,7 +270,6 @@ impl Gossipmonger {
     /// The present state, and exactly the events that follow it. Calling
     /// [`subscribe`](Self::subscribe) and [`snapshot`](Self::snapshot) one after the other would
     /// repeat or miss a change between the two.
-    #[must_use]
     pub fn subscribe_with_snapshot(&self) -> (Snapshot, Events) {
         let (snapshot, events) = self.shared.cut();
         (snapshot, Events::of(&self.shared, events))
@@ -279,13 +277,11 @@ impl Gossipmonger {
 
     /// The keys of all live nodes, including this one, that begin with `prefix`: first the present
     /// ones, then every change. When a node dies or leaves, its keys are removed.
-    #[must_use]
     pub fn watch_live(&self, prefix: &str) -> LiveKeys {
         LiveKeys::new(&self.shared, prefix)
     }
 
     /// The protocol messages between nodes, from now on. It costs a copy of every digest and delta.
-    #[must_use]
     #[doc(hidden)]
     pub fn subscribe_protocol(&self) -> ProtocolEvents {
         ProtocolEvents::new(&self.shared)
@@ -293,7 +289,6 @@ impl Gossipmonger {
 
     /// Changes, from now on, of all nodes' keys that begin with `prefix`, in any state of their
     /// owners. See also [`watch_live`](Self::watch_live).
-    #[must_use]
     pub fn watch_prefix(&self, prefix: &str) -> PrefixEvents {
         PrefixEvents::new(&self.shared, prefix)
     }

@@ -39,7 +39,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A store failed. The state in memory is not affected.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The state exists but is damaged. None of it is used.

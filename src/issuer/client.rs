@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// The values that a joining node chooses if the token does not fix them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Its name.
     pub node: Option<NodeId>,
@@ -49,6 +49,7 @@ pub struct Asked {
 
 /// The result of joining.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Joined {
     /// Certificate, key and roots.
     pub issued: Issued,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The limits of the QUIC transport. The defaults suit a member on an open network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct QuicLimits {
     /// How long a handshake, up to the first frames, may take. Default 5 s.

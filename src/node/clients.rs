@@ -24,7 +24,7 @@ pub trait ClientHandler: fmt::Debug + Send + Sync + 'static {
 }
 
 /// A client and its address.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Visitor {
     /// Its name and role.

@@ -97,7 +97,7 @@ pub struct Config {
 }
 
 /// What one node may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes of one key: 1 to this. Default and maximum: 512.
@@ -111,7 +111,7 @@ pub struct Limits {
 }
 
 /// How often actors may fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Restarts {
     /// Restarts allowed within `window`. Default 10.

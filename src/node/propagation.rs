@@ -3,7 +3,8 @@
 use crate::protocol::id::NodeId;
 
 /// How many nodes must have a version; the node that wrote it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Audience {
     /// All live nodes.
     All,

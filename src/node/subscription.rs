@@ -1,19 +1,24 @@
 //! How changes reach subscribers: bounded streams that report a lag, and actors.
+//!
+//! Each subscription has a method `next`, and is a [`Stream`](futures_core::Stream) too.
 
+mod error;
 mod live;
+mod queue;
+mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use imbl::OrdMap;
 use ractor::{ActorRef, Message};
-use tokio::sync::{
-    OwnedSemaphorePermit, Semaphore,
-    broadcast::{self, error::RecvError},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
+use self::queue::Queue;
 use crate::{
     node::{shared::Shared, snapshot::Snapshot},
     protocol::{
@@ -21,45 +26,32 @@ use crate::{
         event::{Event, ProtocolEvent},
         id::{Datacenter, Generation, NodeId, Version},
         reason::{Cause, Reason},
-        route::Counter,
         state::PeerState,
     },
 };
 
-pub use live::LiveKeys;
-
-/// Why no event follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum SubscriptionError {
-    /// This many events were dropped because they were not read in time. Read the snapshot, then
-    /// continue: the next call gives the oldest event still in the queue.
-    #[error("{0} events were dropped, since they were not taken in time: read the snapshot")]
-    Lagged(u64),
-    /// The node has ended.
-    #[error("the node has ended")]
-    Ended,
-}
+pub use self::{error::SubscriptionError, live::LiveKeys};
 
 /// Every event from the moment of the subscription on.
 #[derive(Debug)]
+#[must_use = "events wait in it until they are read"]
 pub struct Events {
-    events: broadcast::Receiver<Event>,
-    shared: Arc<Shared>,
+    queue: Queue<Event>,
 }
 
 /// The protocol messages between nodes, from the moment of the subscription on.
 #[derive(Debug)]
+#[must_use = "events wait in it until they are read"]
 #[doc(hidden)]
 pub struct ProtocolEvents {
-    events: broadcast::Receiver<ProtocolEvent>,
-    shared: Arc<Shared>,
+    queue: Queue<ProtocolEvent>,
 }
 
 /// Changes of all nodes' keys that begin with a prefix, in any state of their owners: keys of a node
 /// that is dead or has left stay until it is forgotten. For the keys of the nodes that are usable
 /// now, with the present ones first, see [`LiveKeys`].
 #[derive(Debug)]
+#[must_use = "changes wait in it until they are read"]
 pub struct PrefixEvents {
     events: Events,
     prefix: String,
@@ -75,7 +67,7 @@ pub struct Delivery {
 }
 
 /// One change of a key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PrefixChange {
     /// The owner of the key.
@@ -99,7 +91,7 @@ impl Events {
     }
 
     pub(crate) fn of(shared: &Arc<Shared>, events: broadcast::Receiver<Event>) -> Self {
-        Self { events, shared: Arc::clone(shared) }
+        Self { queue: Queue::new(shared, events) }
     }
 
     /// Waits for the next event. Cancel safe: only a call that returns an event removes it.
@@ -107,13 +99,17 @@ impl Events {
     /// # Errors
     /// [`SubscriptionError::Lagged`], after which it continues; [`SubscriptionError::Ended`] for good.
     pub async fn next(&mut self) -> Result<Event, SubscriptionError> {
-        next(&self.shared, &mut self.events).await
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, SubscriptionError>> {
+        self.queue.poll(context)
     }
 }
 
 impl ProtocolEvents {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self { events: shared.published.protocol_events.subscribe(), shared: Arc::clone(shared) }
+        Self { queue: Queue::new(shared, shared.published.protocol_events.subscribe()) }
     }
 
     /// Waits for the next event.
@@ -121,7 +117,7 @@ impl ProtocolEvents {
     /// # Errors
     /// As [`Events::next`].
     pub async fn next(&mut self) -> Result<ProtocolEvent, SubscriptionError> {
-        next(&self.shared, &mut self.events).await
+        poll_fn(|context| self.queue.poll(context)).await
     }
 }
 
@@ -135,8 +131,12 @@ impl PrefixEvents {
     /// # Errors
     /// As [`Events::next`].
     pub async fn next(&mut self) -> Result<PrefixChange, SubscriptionError> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<PrefixChange, SubscriptionError>> {
         loop {
-            let (peer, key, value, generation, version) = match self.events.next().await? {
+            let (peer, key, value, generation, version) = match ready!(self.events.poll(context))? {
                 Event::Updated { peer, key, value, generation, version } => {
                     (peer, key, Some(value), generation, version)
                 }
@@ -147,32 +147,10 @@ impl PrefixEvents {
             };
             if let Some(rest) = key.as_str().strip_prefix(&self.prefix) {
                 let key = Key::from(rest);
-                return Ok(PrefixChange { peer, key, value, generation, version });
+                return Poll::Ready(Ok(PrefixChange { peer, key, value, generation, version }));
             }
         }
     }
-}
-
-/// The next event; events before the end of the node are still delivered.
-async fn next<E: Clone>(
-    shared: &Shared,
-    events: &mut broadcast::Receiver<E>,
-) -> Result<E, SubscriptionError> {
-    let received = tokio::select! {
-        biased;
-        received = events.recv() => received,
-        () = shared.end.completed() => events.try_recv().map_err(|error| match error {
-            broadcast::error::TryRecvError::Lagged(missed) => RecvError::Lagged(missed),
-            _ => RecvError::Closed,
-        }),
-    };
-    received.map_err(|error| match error {
-        RecvError::Lagged(missed) => {
-            shared.diagnostics.counters.add(Counter::EventsLagged, missed);
-            SubscriptionError::Lagged(missed)
-        }
-        RecvError::Closed => SubscriptionError::Ended,
-    })
 }
 
 /// Sends an actor the present state, as events, and then every event, until the actor or the node ends.
@@ -182,7 +160,7 @@ pub(crate) async fn feed<M: Message + From<Delivery>>(
     actor: ActorRef<M>,
 ) {
     let room = Arc::new(Semaphore::new(shared.config.event_queue));
-    let mut events = Events { events, shared: Arc::clone(&shared) };
+    let mut events = Events::of(&shared, events);
     let mut told = Told::default();
     let mut news = told.catch_up(&snapshot);
     drop(snapshot);
@@ -198,7 +176,7 @@ pub(crate) async fn feed<M: Message + From<Delivery>>(
             Ok(event) => Vec::from_iter(told.is_new(&event).then_some(event)),
             Err(SubscriptionError::Lagged(_)) => {
                 let (snapshot, later) = shared.cut();
-                events.events = later;
+                events = Events::of(&shared, later);
                 told.catch_up(&snapshot)
             }
             Err(SubscriptionError::Ended) => return,

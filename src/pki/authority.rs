@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// How to create an authority.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityOptions {
     /// The kind of its key.
     pub key: KeyKind,

@@ -16,7 +16,7 @@ use crate::tls::files::Audience;
 use crate::tls::files::{LoadError, read};
 
 /// What to do with existing files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Existing {
     /// Refuse, and write nothing.
     Refuse,

@@ -13,6 +13,7 @@ use crate::tls::{certificate::CertificateSummary, files::Audience};
 
 /// A new certificate with its private key, not written to disk yet.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Issued {
     /// The certificate in PEM.
     pub certificate_pem: String,

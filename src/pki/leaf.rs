@@ -24,6 +24,7 @@ use crate::{
 
 /// The kind of key to create.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KeyKind {
     /// Small, fast, with signatures of constant length.
     #[default]
@@ -34,6 +35,7 @@ pub enum KeyKind {
 
 /// The permitted use of a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Usage {
     /// Accepting connections.
     Server,
@@ -43,7 +45,7 @@ pub enum Usage {
 
 /// The content of a leaf certificate. [`LeafOptions::new`] suits a node; the fields are public for
 /// extra names, and for tests that need a wrong certificate.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafOptions {
     /// The URI names: for a node exactly its [`PeerName`].
     pub uris: Vec<String>,

@@ -5,7 +5,7 @@ use std::{fmt, path::Path};
 use super::file;
 
 /// The phase of an authority's directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RotationPhase {
     /// One authority, no rotation in progress.
     Settled,

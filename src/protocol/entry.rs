@@ -64,7 +64,7 @@ impl fmt::Debug for Key {
 }
 
 /// A value: bytes, cheap to clone.
-#[derive(Clone, PartialEq, Eq, Default, Encode)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Encode)]
 pub struct Value(Arc<[u8]>);
 
 impl Value {

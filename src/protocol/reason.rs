@@ -60,7 +60,7 @@ pub struct Evidence {
 }
 
 /// The cause of a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
     /// It was heard by this node itself.

@@ -33,7 +33,7 @@ pub struct Return {
 }
 
 /// The ways in which a node comes back that an operator should look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Returned {
     /// It had left on purpose, and its store does not know that.

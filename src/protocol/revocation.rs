@@ -35,7 +35,7 @@ pub const CUTOFF_AHEAD_MAX: u64 = 300;
 
 /// A statement of a certificate authority: the certificates of a node that are valid from the cutoff or
 /// earlier are revoked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Revocation {
     /// The name in the certificates.
     pub node: NodeId,

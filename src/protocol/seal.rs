@@ -305,8 +305,11 @@ pub enum Objection {
 }
 
 /// How a node uses signatures: these let a cluster move from unsigned to signed, a node at a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Signing {
     /// Signs nothing; verifies the signatures of others.
     Off,

@@ -3,7 +3,7 @@
 use super::{id::Generation, time::Time};
 
 /// The state of a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum PeerState {
     /// Known by name, not heard yet.

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// One write of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     /// The key.
     pub key: Key,

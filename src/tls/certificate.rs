@@ -22,6 +22,7 @@ use crate::{foreign::Foreign, protocol::id::ClusterId};
 
 /// The content of a certificate, for display and for timers. None of it is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CertificateSummary {
     /// The node it names, or why it names no node (a certificate authority names none).
     pub name: Result<PeerName, NameError>,

@@ -16,7 +16,8 @@ use super::{
 use crate::protocol::{id::NodeId, revocation::Revocations};
 
 /// A client with a proved name, and its role.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Client {
     /// The one URI of its certificate, at most 200 characters of it, without control characters.
     pub name: String,

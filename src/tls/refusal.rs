@@ -325,6 +325,7 @@ impl fmt::Display for Rejection {
 
 /// The side that refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RefusedBy {
     /// We refused the peer; the reason is exact.
     Us,

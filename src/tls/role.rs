@@ -15,6 +15,7 @@ use crate::protocol::id::{ClientId, ClusterId};
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Role {
     /// Read what a node knows now.
     Read,

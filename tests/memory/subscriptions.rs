@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, StreamExt};
 use gossipmonger::{
     Event, Gossipmonger, NodeId, Write,
     protocol::{event::ProtocolEvent, route::Counter},
-    subscription::{Delivery, SubscriptionError},
+    subscription::{Delivery, PrefixChange, SubscriptionError},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::Semaphore;
@@ -45,6 +46,60 @@ async fn a_subscription_ends_with_the_node_after_the_last_event() {
     assert!(matches!(events.next().await, Ok(Event::Updated { .. })));
     assert_eq!(events.next().await, Err(SubscriptionError::Ended));
     assert_eq!(events.next().await, Err(SubscriptionError::Ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_the_node_and_stays_ended() {
+    let node = Lab::default().spawn("a", &[]).await;
+    let (mut events, mut watch) = (node.subscribe(), node.watch_prefix("k"));
+    let mut live = node.watch_live("k");
+    node.set("k", "v").await.unwrap();
+    node.shutdown().await;
+    assert!(matches!(StreamExt::next(&mut events).await, Some(Ok(Event::Updated { .. }))));
+    assert!(matches!(StreamExt::next(&mut watch).await, Some(Ok(_))));
+    assert_eq!(StreamExt::next(&mut live).await.unwrap().value.unwrap().as_str(), Some("v"));
+    for _ in 0..2 {
+        assert_eq!(StreamExt::next(&mut events).await, None);
+        assert_eq!(StreamExt::next(&mut watch).await, None);
+        assert_eq!(StreamExt::next(&mut live).await, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_lags_says_so_once_and_goes_on() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.event_queue = 4;
+    let node = lab.spawn_with(config, &[]).await;
+    let (events, watch, live) = (node.subscribe(), node.watch_prefix("n"), node.watch_live("n"));
+    for n in 0..10 {
+        node.set("n", n.to_string()).await.unwrap();
+    }
+    node.shutdown().await;
+    let values = |change: PrefixChange| change.value.unwrap().as_str().unwrap().to_owned();
+    let events: Vec<_> = events.collect().await;
+    assert_eq!(events[0], Err(SubscriptionError::Lagged(6)));
+    assert_eq!(events.len(), 5);
+    assert!(events[1..].iter().all(Result::is_ok), "{events:?}");
+    let watched: Vec<_> = watch.map(|change| change.map(values)).collect().await;
+    let left = ["6", "7", "8", "9"].map(|value| Ok(value.to_owned()));
+    assert_eq!(watched[0], Err(SubscriptionError::Lagged(6)));
+    assert_eq!(watched[1..], left);
+    // The last value is not lost, and nothing else is promised.
+    assert_eq!(live.map(values).collect::<Vec<_>>().await, ["9"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_loses_no_event_to_a_call_that_was_cancelled() {
+    let node = Lab::default().spawn("a", &[]).await;
+    let mut events = node.subscribe();
+    assert!(events.next().now_or_never().is_none());
+    assert!(StreamExt::next(&mut events).now_or_never().is_none());
+    node.set("k", "v").await.unwrap();
+    assert!(matches!(StreamExt::next(&mut events).await, Some(Ok(Event::Updated { .. }))));
+    assert!(events.next().now_or_never().is_none());
+    node.delete("k").await.unwrap();
+    assert!(matches!(events.next().await, Ok(Event::Deleted { .. })));
 }
 
 // C29 C32

@@ -241,7 +241,12 @@ mod tests {
         let name = PeerName::from_uri("spiffe://demo/eu/a").unwrap();
         let hour = Duration::from_secs(3_600);
         let old = authority.issue_with(&LeafOptions::new(&name, hour)).unwrap().certificate;
-        let (now, until) = (Clock::wall(), |expires| CertificateSummary { expires, ..old.clone() });
+        let now = Clock::wall();
+        let until = |expires| {
+            let mut new = old.clone();
+            new.expires = expires;
+            new
+        };
         assert!(flaw(&old, &old, now).unwrap().contains("ca rotate"));
         assert_eq!(flaw(&old, &until(old.expires + hour), now), None);
         let late = old.expires + 2 * hour;

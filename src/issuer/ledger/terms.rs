@@ -35,6 +35,7 @@ pub struct Terms {
 
 /// A token as its issuer sees it, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TokenView {
     /// Its id.
     pub id: TokenId,
@@ -53,7 +54,8 @@ pub struct TokenView {
 }
 
 /// The state of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum TokenState {
     /// It is valid.
     Good,

@@ -2,7 +2,9 @@
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
+    future::poll_fn,
     sync::Arc,
+    task::{Context, Poll, ready},
 };
 
 use super::{Events, PrefixChange, SubscriptionError};
@@ -22,6 +24,7 @@ use crate::{
 /// keys are reported again. So a consumer that only inserts and removes the reported keys holds the
 /// keys of the nodes that are usable now.
 #[derive(Debug)]
+#[must_use = "changes wait in it until they are read"]
 pub struct LiveKeys {
     shared: Arc<Shared>,
     events: Events,
@@ -62,18 +65,27 @@ impl LiveKeys {
     /// # Errors
     /// [`SubscriptionError::Ended`]: the node has ended. Nothing follows.
     pub async fn next(&mut self) -> Result<PrefixChange, SubscriptionError> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<PrefixChange, SubscriptionError>> {
         loop {
             if let Some(change) = self.waiting.pop_front() {
-                return Ok(change);
+                return Poll::Ready(Ok(change));
             }
-            match self.events.next().await {
+            match ready!(self.events.poll(context)) {
                 Ok(event) => self.follow(&event),
                 Err(SubscriptionError::Lagged(_)) => {
                     let (snapshot, events) = self.shared.cut();
                     self.events = Events::of(&self.shared, events);
                     self.compare_all(&snapshot);
                 }
-                Err(SubscriptionError::Ended) => return Err(SubscriptionError::Ended),
+                Err(SubscriptionError::Ended) => {
+                    return Poll::Ready(Err(SubscriptionError::Ended));
+                }
             }
         }
     }

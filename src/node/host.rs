@@ -18,8 +18,7 @@ use crate::{
         event::{Event, Problem, ProtocolEvent},
         exchange::{Ask, Reply},
         gossip::{Gossip, RevocationList},
-        id::{Datacenter, Generation, NodeId, Version},
-        map::Signed,
+        id::{Datacenter, Generation, NodeId},
         message::Hello,
         revocation::{Revocation, Revocations},
         route::{Counter, Output, SchedulerInput, StorageInput, Target},
@@ -39,15 +38,6 @@ pub(crate) struct Host {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("storage does not answer")]
 pub(crate) struct Unavailable;
-
-/// Whether an owner has signed another root than this node's for the same versions: storage has to check that, though
-/// it is not news.
-fn equivocal(here: Option<&Signed>, news: &Heading<'_>) -> bool {
-    here.zip(news.seal.as_ref()).is_some_and(|(here, seal)| {
-        let same = here.seal.upto == seal.upto && here.gc_floor == news.gc_floor;
-        same && here.seal.root != seal.root
-    })
-}
 
 impl Host {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -82,17 +72,7 @@ impl Host {
     /// Whether readers of this node see everything that this news contains.
     pub(crate) fn has(&self, news: &Heading<'_>) -> bool {
         let maps = self.shared.published.maps.load();
-        maps.get(news.node).is_some_and(|map| {
-            let record = map.record.as_ref().map_or(Version::ZERO, |(version, _)| *version);
-            map.generation == news.generation
-                && map.max_version >= news.to
-                && map.horizon >= news.horizon
-                && map.torn >= news.torn
-                && map.gc_floor >= news.gc_floor
-                && map.verdict >= news.verdict
-                && record >= news.record
-                && !equivocal(map.signed.as_deref(), news)
-        })
+        maps.get(news.node).is_some_and(|map| news.is_within(&map.reach()))
     }
 
     /// The revoked certificates.

@@ -47,6 +47,11 @@ pub use self::{
 pub const REPLACED: &str = "replaced by another connection";
 /// Datagrams that are no heartbeats until a peer is disconnected.
 pub const MALFORMED_MAX: u32 = 16;
+/// A handshake that waits for an answer is begun anew once it is so old and others say that the peer lives: by then
+/// QUIC has repeated its first packet.
+pub const HURRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a connection that another one renews stays open, so that what is on its way arrives.
+pub const REPLACED_GRACE: Duration = Duration::from_secs(2);
 /// Every so many looks all connections are asked what they have received, so that traffic of other kinds counts as
 /// life as well.
 const FULL_LOOKS: u64 = 5;

@@ -7,6 +7,7 @@ use bincode::{BorrowDecode, config};
 
 use super::{
     id::{Generation, Incarnation, Version},
+    map::Signed,
     message::GOSSIP_HEADER,
     record::Status,
     seal::Seal,
@@ -38,6 +39,51 @@ pub struct Heading<'a> {
     pub record: Version,
     /// The owner's signature, if it signs.
     pub seal: Option<Seal>,
+}
+
+/// How far a copy of a node's map reaches, as far as a heading can tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// The owner's generation.
+    pub generation: Generation,
+    /// Every live entry up to this version is there.
+    pub max_version: Version,
+    /// How far the senders of the copy had got.
+    pub horizon: Version,
+    /// The last write that replaced a part of a batch.
+    pub torn: Version,
+    /// Up to which version tombstones have been dropped.
+    pub gc_floor: Version,
+    /// The verdict on the owner.
+    pub verdict: Verdict,
+    /// The version of the owner's record, or zero.
+    pub record: Version,
+    /// The owner's latest signed head.
+    pub signed: Option<&'a Signed>,
+}
+
+impl Heading<'_> {
+    /// Whether a copy has everything that the update contains, so that the update need not be decoded.
+    #[must_use]
+    pub fn is_within(&self, copy: &Reach<'_>) -> bool {
+        copy.generation == self.generation
+            && copy.max_version >= self.to
+            && copy.horizon >= self.horizon
+            && copy.torn >= self.torn
+            && copy.gc_floor >= self.gc_floor
+            && copy.verdict >= self.verdict
+            && copy.record >= self.record
+            && !self.is_equivocal(copy)
+    }
+
+    /// Whether the owner has signed another root than the copy's for the same versions: storage has to check that,
+    /// though it is not news.
+    fn is_equivocal(&self, copy: &Reach<'_>) -> bool {
+        copy.signed.zip(self.seal.as_ref()).is_some_and(|(signed, seal)| {
+            let same = signed.seal.upto == seal.upto && copy.gc_floor == self.gc_floor;
+            same && signed.seal.root != seal.root
+        })
+    }
 }
 
 /// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another message,

@@ -11,6 +11,7 @@ use super::{
     map::{NodeMap, Signed},
     record::NodeRecord,
     seal::Credential,
+    skim::Reach,
     verdict::Verdict,
 };
 
@@ -44,6 +45,21 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// How far it reaches.
+    #[must_use]
+    pub fn reach(&self) -> Reach<'_> {
+        Reach {
+            generation: self.generation,
+            max_version: self.max_version,
+            horizon: self.horizon,
+            torn: self.torn,
+            gc_floor: self.gc_floor,
+            verdict: self.verdict,
+            record: self.record.as_ref().map_or(Version::ZERO, |(version, _)| *version),
+            signed: self.signed.as_deref(),
+        }
+    }
+
     /// As [`NodeMap::signed_head`].
     #[must_use]
     pub fn signed_head(&self, node: &NodeId) -> Option<NodeDelta> {
@@ -54,6 +70,21 @@ impl NodeView {
 }
 
 impl NodeMap {
+    /// How far it reaches.
+    #[must_use]
+    pub fn reach(&self) -> Reach<'_> {
+        Reach {
+            generation: self.generation(),
+            max_version: self.max_version(),
+            horizon: self.horizon(),
+            torn: self.torn(),
+            gc_floor: self.gc_floor(),
+            verdict: self.verdict(),
+            record: self.record_version(),
+            signed: self.signed().map(|signed| &**signed),
+        }
+    }
+
     /// The map as readers see it.
     #[must_use]
     pub fn view(&self) -> NodeView {

@@ -1,6 +1,6 @@
 //! Dials peers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
@@ -19,15 +19,13 @@ use crate::{
     protocol::{
         close::Close,
         id::{Generation, NodeId},
+        peering::HURRY_AFTER,
         route::{Counter, Target},
         session::Unwelcome,
         time::Time,
     },
     tls::{RefusedBy, Rejection},
 };
-
-/// A handshake is started over after this time: by then QUIC has repeated its first packet.
-const HURRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The peer refuses to communicate.
 const OTHER_VERSION: &str = "somebody there, who has proved no name, ended the handshake and says \

@@ -19,15 +19,12 @@ use crate::{
     protocol::{
         close::{Close, Closing},
         id::Generation,
-        peering::{ConnectionId, PeeringInput, REPLACED},
+        peering::{ConnectionId, PeeringInput, REPLACED, REPLACED_GRACE},
         rates::Traffic,
         route::Counter,
         session::Met,
     },
 };
-
-/// The time for data in flight to arrive on a connection that was replaced.
-const REPLACED_GRACE: Duration = Duration::from_secs(2);
 
 /// Takes a connection whose peer was admitted; returns the one to use for its peer.
 pub(super) fn adopt(

@@ -275,7 +275,7 @@ impl Plan {
     /// From now on work takes time, if it is to.
     fn charge(&self, world: &mut World) {
         if self.cpu > 0 {
-            world.charge(Costs::measured().shared(self.cpu));
+            world.charge(Costs::typical().shared(self.cpu));
         }
     }
 

@@ -29,6 +29,7 @@ impl World {
         let mut out = Vec::new();
         let Some(node) = self.node_mut(slot) else { return };
         let Ok(written) = node.replica.write(now, batch, &mut out) else { return };
+        self.works(slot, |costs| costs.sign);
         self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
     }
@@ -121,7 +122,7 @@ impl World {
         self.input(slot, Machine::Scheduler, Output::Scheduler(SchedulerInput::Leave));
     }
 
-    /// A node gets another certificate: those who have dialed dial again.
+    /// A node gets another certificate: the ends that dialed its connections dial again.
     pub fn renew_certificate(&mut self, slot: usize) {
         self.note(format_args!("renew the certificate of {slot}"));
         self.slots[slot].certificate += 1;

@@ -87,7 +87,7 @@ impl World {
         Err(format!("n{reader} holds copies of {stored:?} and judges {judged:?}"))
     }
 
-    /// Nobody is suspect for longer than a suspicion may last: it is refuted, or the suspect is dead.
+    /// No peer stays suspect for longer than a suspicion may last: the peer refutes it, or is dead.
     pub(super) fn suspicions_end(&self) -> Result<(), String> {
         for reader in self.running().into_iter().filter(|slot| self.frozen(*slot).is_none()) {
             let now = self.local(reader);
@@ -149,8 +149,8 @@ impl World {
         Ok(())
     }
 
-    /// Those who still know somebody who is gone hold the same of it, unless it is being forgotten. A part is
-    /// excused if no whole copy reaches as far as what it is a part of: nobody is there to complete it.
+    /// All nodes that still know a node which is gone hold the same copy of it, unless it is being forgotten. A part is
+    /// excused if no whole copy reaches as far as what it is a part of: no node can complete it.
     pub(super) fn agree_on_the_gone(&self) -> Result<(), String> {
         if self.settings.forget_after < Duration::from_secs(1_000) {
             return Ok(());

@@ -104,7 +104,7 @@ impl World {
                     self.slots[slot].displaced = displaced;
                     return;
                 }
-                // Some peers know; nobody has to wait for the rest.
+                // Some peers know; the node need not wait for the others.
                 Output::Farewell(_) => {
                     self.stop(slot);
                     return;
@@ -234,7 +234,7 @@ impl World {
             if before.is_some_and(|before| before > reach) {
                 self.fail(format!("{name} fell back on {peer}: {before:?} -> {reach:?}"));
             }
-            // Who tells half of the others something else has only itself to blame.
+            // The copies of an owner that equivocates may differ.
             if two_faced.contains(peer) {
                 continue;
             }

@@ -196,7 +196,8 @@ impl World {
         self.arrived(wire, end);
         let connection = ConnectionId(wire);
         if to == Side::Responder && !self.exchanges[&id].admitted {
-            let admit = PeeringInput::Admit(connection, Traffic::Exchange(EXCHANGES_PER_PEER));
+            let traffic = Traffic::Exchange(self.settings.exchanges_per_peer);
+            let admit = PeeringInput::Admit(connection, traffic);
             if !self.peering(slot, admit).admitted {
                 return self.give_up(id, to);
             }
@@ -209,6 +210,11 @@ impl World {
                 Err(error) => self.fail(format!("a message cannot be decoded: {error}")),
             },
         };
+        if let Message::SynAck { delta, .. } | Message::Ack { delta } | Message::More { delta } =
+            &message
+        {
+            self.spend(|costs| costs.verify * delta.nodes.len() as u64);
+        }
         let now = self.queue.now();
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         exchange.admitted = true;
@@ -377,8 +383,6 @@ impl World {
     }
 }
 
-/// Exchanges that a peer may begin in a second.
-const EXCHANGES_PER_PEER: u32 = 500;
 /// Length, kind and version of a frame.
 pub(super) const FRAME_BYTES: usize = 6;
 

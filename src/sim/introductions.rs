@@ -17,7 +17,7 @@ use crate::protocol::{
     gossip::Gossip,
     id::{ClusterId, Generation, NodeId},
     message::{Hello, LENGTH_BYTES, Message},
-    peering::{ConnectionId, Introduced, PeeringInput, Settled},
+    peering::{ConnectionId, HURRY_AFTER, Introduced, PeeringInput, REPLACED_GRACE, Settled},
     route::{Output, SchedulerInput, StorageInput, Target},
     session::{Met, Session, Unwelcome},
 };
@@ -134,7 +134,7 @@ impl World {
             }
             return;
         };
-        if dial.round > 0 || now - dial.begun < HURRY_AFTER {
+        if dial.round > 0 || now - dial.begun < micros(HURRY_AFTER) {
             return;
         }
         (dial.round, dial.begun) = (1, now);
@@ -348,7 +348,7 @@ impl World {
             Some(Settled::Renews(old)) => {
                 self.counts.renewed += 1;
                 let (wire, end) = (old.0, self.wires[&old.0].end(slot));
-                self.after(REPLACED_GRACE, What::Retire { wire, end });
+                self.after(micros(REPLACED_GRACE), What::Retire { wire, end });
             }
             Some(Settled::Duplicate(stays)) => {
                 self.counts.duplicates += 1;
@@ -380,7 +380,7 @@ impl World {
         }
     }
 
-    /// Nobody has answered in time.
+    /// No peer has answered in time.
     pub(super) fn undone(&mut self, slot: usize, epoch: u64, id: u64, round: u32) {
         let Some(node) = self.slots[slot].node.as_ref() else { return };
         let Some(dial) = node.dials.get(&id) else { return };
@@ -453,13 +453,9 @@ pub(super) fn session(node: NodeId) -> Session {
 
 /// Its first packet is repeated after so long, and then less and less often, in microseconds.
 const AGAIN: u64 = 1_000_000;
-/// A handshake is given so long before it is begun anew, in microseconds.
-const HURRY_AFTER: u64 = 1_000_000;
 /// A dial without an address fails after so long, in microseconds.
 const NOWHERE: u64 = 1_000;
-/// What is on its way on a connection that was replaced has so long to arrive, in microseconds.
-const REPLACED_GRACE: u64 = 2_000_000;
 /// How often a connection is looked at whether anything gets through, in microseconds.
 pub(super) const PROBE: u64 = 1_000_000;
-/// What nobody reads yet is looked at again after so long, in microseconds.
+/// A frame that comes before its peer is admitted is looked at again after so long, in microseconds.
 pub(super) const UNREAD: u64 = 1_000;

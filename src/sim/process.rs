@@ -218,5 +218,5 @@ impl Authorities for Authority {
     }
 }
 
-/// Nobody here tries to make it.
+/// A signature that counts. No node of a run forges one.
 pub(super) const SIGNATURE: &[u8] = b"signed";

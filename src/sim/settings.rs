@@ -46,6 +46,8 @@ pub struct Settings {
     pub wan_bytes: usize,
     /// How long a disconnected peer is refused.
     pub bar: Duration,
+    /// Exchanges that a peer may begin in a second.
+    pub exchanges_per_peer: u32,
     /// When an exchange, a handshake and a silent connection are given up.
     pub exchange_timeout: Duration,
     pub handshake_timeout: Duration,
@@ -118,6 +120,7 @@ impl Settings {
             push_bytes: 16 << 20,
             wan_bytes: 64 << 20,
             bar: Duration::from_secs(30),
+            exchanges_per_peer: 500,
             exchange_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
@@ -145,6 +148,7 @@ impl Settings {
             push_bytes: config.push_bytes_per_second,
             wan_bytes: config.wan_bytes_per_second,
             bar: config.quic.bar,
+            exchanges_per_peer: config.quic.exchanges_per_peer,
             exchange_timeout: config.quic.exchange_timeout,
             handshake_timeout: config.quic.handshake_timeout,
             idle_timeout: config.quic.idle_timeout,

@@ -255,19 +255,41 @@ impl World {
         let (Some(slot), Some(cpu)) = (slot, &mut self.cpu) else { return self.happen_now(what) };
         let what = match waited {
             Some(_) => cpu.next(slot, now),
-            None => match cpu.take(slot, now, what) {
-                Ok(what) => Some(what),
-                Err(Some(free)) => return self.at(free, What::Run { slot }),
-                Err(None) => return,
-            },
+            None => cpu.take(slot, now, what),
         };
-        let Some(what) = what else { return };
-        let (cost, sent) = (cpu.costs.of(&what), self.network.sent.packets);
-        self.happen_now(what);
-        let sent = self.network.sent.packets - sent;
-        let Some(cpu) = &mut self.cpu else { return };
-        if let Some(free) = cpu.work(slot, now, cost + sent * cpu.costs.send) {
-            self.at(free, What::Run { slot });
+        if let Some(what) = what {
+            let (cost, sent) = (cpu.costs.of(&what), self.network.sent.packets);
+            self.happen_now(what);
+            let sent = self.network.sent.packets - sent;
+            if let Some(cpu) = &mut self.cpu {
+                let extra = std::mem::take(&mut cpu.extra);
+                cpu.work(slot, now, cost + extra + sent * cpu.costs.send);
+            }
+        }
+        if let Some(goes_on) = self.cpu.as_mut().and_then(|cpu| cpu.settle(slot)) {
+            self.at(goes_on, What::Run { slot });
+        }
+    }
+
+    /// The present event costs this as well.
+    pub(super) fn spend(&mut self, cost: impl FnOnce(&Costs) -> u64) {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.extra += cost(&cpu.costs);
+        }
+    }
+
+    /// A node works for a caller.
+    pub(super) fn works(&mut self, slot: usize, cost: impl FnOnce(&Costs) -> u64) {
+        let now = self.queue.now();
+        if let Some(cpu) = &mut self.cpu {
+            cpu.work(slot, now, cost(&cpu.costs));
+        }
+    }
+
+    /// A process is gone, with all that waited for it.
+    pub(super) fn drop_work(&mut self, slot: usize) {
+        if let Some(cpu) = &mut self.cpu {
+            cpu.forget(slot);
         }
     }
 

@@ -30,8 +30,8 @@ fn meeting(costs: Option<Costs>) -> (Duration, Duration, Duration) {
 fn work_takes_time_and_a_node_without_time_is_late() {
     let (fast, none, never) = meeting(None);
     assert_eq!((none, never), (Duration::ZERO, Duration::ZERO));
-    let (usual, worked, late) = meeting(Some(Costs::measured()));
-    let (slow, more, later) = meeting(Some(Costs::measured().shared(30)));
+    let (usual, worked, late) = meeting(Some(Costs::typical()));
+    let (slow, more, later) = meeting(Some(Costs::typical().shared(30)));
     println!("{fast:?}; {usual:?} {worked:?} {late:?}; {slow:?} {more:?} {later:?}");
     assert!(worked > Duration::from_millis(20), "twenty nodes have shaken hands");
     assert!(more > worked * 10, "each piece of work takes thirty times as long");
@@ -40,6 +40,6 @@ fn work_takes_time_and_a_node_without_time_is_late() {
 
 #[test]
 fn a_run_with_processors_follows_from_its_seed() {
-    let once = meeting(Some(Costs::measured().shared(10)));
-    assert_eq!(once, meeting(Some(Costs::measured().shared(10))));
+    let once = meeting(Some(Costs::typical().shared(10)));
+    assert_eq!(once, meeting(Some(Costs::typical().shared(10))));
 }

@@ -40,8 +40,10 @@
 //!
 //! # Architecture
 //!
-//! The rules are state machines without IO, clock or global random numbers. One actor drives each of them,
-//! and one table (`protocol::route`) says which output goes to which actor.
+//! The rules are four state machines without IO, clock or global random numbers: `replica`, `liveness`, `scheduler`
+//! and `peering`. One actor drives each of the first three. The tasks of the connections call `peering` under one lock,
+//! so that a heartbeat wakes no actor. One table (`protocol::route`) says which output goes to which machine. The
+//! simulator (feature `testkit`) drives the same four.
 //!
 //! ```text
 //!   your code ── Gossipmonger (handle) ── snapshots, subscriptions
@@ -49,8 +51,8 @@
 //!                  supervisor             one child in your supervision tree
 //!        ┌─────────────┼──────────────┬──────────────────┐
 //!     storage       detector      scheduler          transport ── connections ── QUIC
-//!   (replica)     (liveness)    (whom to talk to)        │
-//!        │                                          TLS: identities
+//!   (replica)     (liveness)    (scheduler)                   (peering)           │
+//!        │                                                               TLS: identities
 //!     writer ── Store
 //! ```
 //!

@@ -70,4 +70,5 @@ pub mod verdict;
 pub mod view;
 pub mod watch;
 pub mod wave;
+pub(crate) mod wire;
 pub mod write;

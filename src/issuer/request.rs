@@ -7,7 +7,6 @@
 use std::fmt;
 
 use aws_lc_rs::signature;
-use bincode::{Decode, Encode, config};
 use rustls_pki_types::CertificateDer;
 use x509_parser::{certification_request::X509CertificationRequest, prelude::FromDer};
 
@@ -15,6 +14,7 @@ use super::token::{PROOF_BYTES, ProofKey, TokenId};
 use crate::protocol::{
     id::{Datacenter, NodeId},
     record::ADDRESS_BYTES_MAX,
+    wire::{self, Decode, Encode, fields, variants},
 };
 
 /// The protocol of an issuer; the number is its major version.
@@ -30,7 +30,7 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub(super) const ISSUERS_MAX: usize = 7;
 
 /// A request.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// A first certificate, for a token.
     Join(Join),
@@ -41,8 +41,10 @@ pub enum Request {
     },
 }
 
+variants!(Request { 0 => Join { 0: join }, 1 => Renew { csr: csr } });
+
 /// A claim to a name by a token.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {
     /// The id of the token.
     pub token: TokenId,
@@ -55,6 +57,8 @@ pub struct Join {
     /// Proves that the client has the token's secret, on this connection, for this claim.
     pub proof: [u8; PROOF_BYTES],
 }
+
+fields!(Join { token, node, datacenter, csr, proof });
 
 impl Join {
     /// Creates the proof for the connection from which the value was derived.
@@ -73,7 +77,7 @@ impl Join {
 }
 
 /// An answer of an issuer.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Granted.
     Granted(Granted),
@@ -81,8 +85,10 @@ pub enum Answer {
     Refused(Refused, String),
 }
 
+variants!(Answer { 0 => Granted { 0: granted }, 1 => Refused { 0: why, 1: detail } });
+
 /// A certificate, and what its holder needs.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     /// The certificate, DER.
     pub certificate: Vec<u8>,
@@ -96,6 +102,8 @@ pub struct Granted {
     /// cluster can answer in its place. For a renewal zeros.
     pub proof: [u8; PROOF_BYTES],
 }
+
+fields!(Granted { certificate, roots, gossip_port, issuers, proof });
 
 impl Granted {
     pub(crate) fn prove(&mut self, key: &ProofKey, exported: &Exported) {
@@ -113,7 +121,7 @@ impl Granted {
 }
 
 /// Why an issuer refuses; [`Refused::as_str`] is the label of its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refused {
     /// It does not know the token.
@@ -141,6 +149,21 @@ pub enum Refused {
     /// The issuer is unable: its files, its authority, its time.
     Unable,
 }
+
+variants!(Refused {
+    0 => UnknownToken {},
+    1 => WrongSecret {},
+    2 => Expired {},
+    3 => Used {},
+    4 => TokenRevoked {},
+    5 => WrongName {},
+    6 => NameNeeded {},
+    7 => NameTaken {},
+    8 => BadRequest {},
+    9 => BadKey {},
+    10 => NoCertificate {},
+    11 => Unable {},
+});
 
 impl Refused {
     /// All of them.
@@ -224,7 +247,7 @@ macro_rules! bytes {
             /// The bytes of one half of a stream.
             #[must_use]
             pub fn encode(&self) -> Vec<u8> {
-                encode(self)
+                wire::to_vec(self)
             }
 
             /// Decodes the bytes.
@@ -307,22 +330,12 @@ pub(super) fn is_door(text: &str) -> bool {
         })
 }
 
-fn encode(message: &impl Encode) -> Vec<u8> {
-    // Encodes into memory, and the types cannot fail.
-    bincode::encode_to_vec(message, config::standard()).unwrap_or_default()
-}
-
-fn decode<M: Decode<()>>(bytes: &[u8]) -> Result<M, Unreadable> {
-    let limited = config::standard().with_limit::<ANSWER_BYTES_MAX>();
-    match bincode::decode_from_slice(bytes, limited) {
-        Ok((message, used)) if used == bytes.len() => Ok(message),
-        Ok((_, used)) => Err(Unreadable(format!("{} bytes left over", bytes.len() - used))),
-        Err(error) => Err(Unreadable(error.to_string())),
-    }
+fn decode<'a, M: Decode<'a>>(bytes: &'a [u8]) -> Result<M, Unreadable> {
+    wire::from_slice(bytes, ANSWER_BYTES_MAX).map_err(|error| Unreadable(error.to_string()))
 }
 
 fn labelled(label: &[u8], words: &impl Encode) -> Vec<u8> {
-    [label, &encode(words)].concat()
+    [label, &wire::to_vec(words)].concat()
 }
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-gossipmonger-join-1";

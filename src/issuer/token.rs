@@ -12,10 +12,12 @@ use aws_lc_rs::{
     rand::{SecureRandom, SystemRandom},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use bincode::{Decode, Encode};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{protocol::id::NodeId, tls::Pin};
+use crate::{
+    protocol::{id::NodeId, wire::fields},
+    tls::Pin,
+};
 
 /// Maximum length of a token's text, in characters.
 pub const TOKEN_CHARS_MAX: usize = 200;
@@ -145,8 +147,10 @@ impl Token {
 }
 
 /// The id of a token: in lists, in logs, and for `token revoke`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub(crate) [u8; ID_BYTES]);
+
+fields!(TokenId { 0 });
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

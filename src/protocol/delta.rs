@@ -1,7 +1,5 @@
 //! The state that a digest lacks: per node a gap-free run of writes in version order, cut to a byte budget.
 
-use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
-
 use super::{
     digest::{Digest, DigestEntry, LINES_MAX},
     entry::{Key, Value},
@@ -10,6 +8,7 @@ use super::{
     record::NodeRecord,
     seal::Sealed,
     verdict::Verdict,
+    wire::{Decode, DecodeError, Decoder, encode_fields, fields, variants},
 };
 
 /// Most past generations that travel with a copy; an older copy is sent again from the start.
@@ -27,7 +26,7 @@ pub const BATCH_BYTES_MAX: usize = 4 << 20;
 pub const NODE_ENTRIES_MAX: usize = BATCH_BYTES_MAX / (ENTRY_FIXED_BYTES_MAX + 1);
 
 /// Updates of one or several nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// One per node with an update, each node at most once.
     pub nodes: Vec<NodeDelta>,
@@ -35,8 +34,10 @@ pub struct Delta {
     pub more: bool,
 }
 
+encode_fields!(Delta { nodes, more });
+
 /// The update of one node: all live entries of its writes in `(from, to]`.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeDelta {
     /// The owner of the writes.
     pub node: NodeId,
@@ -65,8 +66,23 @@ pub struct NodeDelta {
     pub sealed: Option<Box<Sealed>>,
 }
 
+encode_fields!(NodeDelta {
+    node,
+    generation,
+    ancestry,
+    from,
+    to,
+    horizon,
+    torn,
+    gc_floor,
+    verdict,
+    record,
+    entries,
+    sealed,
+});
+
 /// One write.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeltaEntry {
     /// The key.
     pub key: Key,
@@ -76,8 +92,10 @@ pub struct DeltaEntry {
     pub content: DeltaContent,
 }
 
+fields!(DeltaEntry { key, version, content });
+
 /// A value or a tombstone, with times that mean the same on both ends.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeltaContent {
     /// A value.
     Value {
@@ -90,8 +108,10 @@ pub enum DeltaContent {
     Tombstone,
 }
 
-impl<C> Decode<C> for Delta {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+variants!(DeltaContent { 0 => Value { value: value, ttl_ms: ttl_ms }, 1 => Tombstone {} });
+
+impl Decode<'_> for Delta {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let delta = Self { nodes: few(from, LINES_MAX)?, more: Decode::decode(from)? };
         if delta.tells_each_once() {
             Ok(delta)
@@ -101,8 +121,8 @@ impl<C> Decode<C> for Delta {
     }
 }
 
-impl<C> Decode<C> for NodeDelta {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for NodeDelta {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             node: Decode::decode(from)?,
             generation: Decode::decode(from)?,
@@ -119,9 +139,6 @@ impl<C> Decode<C> for NodeDelta {
         })
     }
 }
-
-impl_borrow_decode!(Delta);
-impl_borrow_decode!(NodeDelta);
 
 impl Digest {
     /// How far they reach with this delta, if all of it is applied.

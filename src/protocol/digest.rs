@@ -1,11 +1,10 @@
 //! The state that a node holds, one line per node: the first message of an exchange.
 
-use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
-
 use super::{
     id::{Generation, Incarnation, NodeId, Version},
     list::few,
     verdict::Verdict,
+    wire::{Decode, DecodeError, Decoder, encode_fields, fields},
 };
 
 /// Most nodes that a node may know: a digest of this many lines with the longest names fits into a frame
@@ -15,14 +14,14 @@ pub const PEERS_MAX: usize = 32_000;
 pub const LINES_MAX: usize = PEERS_MAX + 1;
 
 /// How far a node's copies reach, sorted by node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
     /// One per known node, including itself.
     pub entries: Vec<DigestEntry>,
 }
 
 /// How far one copy reaches.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DigestEntry {
     /// The owner of the copied keys.
     pub node: NodeId,
@@ -40,13 +39,14 @@ pub struct DigestEntry {
     pub verdict: Verdict,
 }
 
-impl<C> Decode<C> for Digest {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+encode_fields!(Digest { entries });
+fields!(DigestEntry { node, generation, max_version, horizon, gc_floor, record, verdict });
+
+impl Decode<'_> for Digest {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self { entries: few(from, LINES_MAX)? })
     }
 }
-
-impl_borrow_decode!(Digest);
 
 impl Digest {
     /// The entry of `node`.

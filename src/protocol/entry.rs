@@ -2,21 +2,19 @@
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use bincode::{
-    Decode, Encode,
-    de::{Decoder, read::Reader},
-    error::DecodeError,
-    impl_borrow_decode,
+use super::{
+    id::Version,
+    list::SHARED_BYTES,
+    time::Time,
+    wire::{Decode, DecodeError, Decoder, encode_fields},
 };
-
-use super::{id::Version, list::SHARED_BYTES, time::Time};
 
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 
 /// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
 /// [`MapLimits`](super::map::MapLimits)).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -64,7 +62,7 @@ impl fmt::Debug for Key {
 }
 
 /// A value: bytes, cheap to clone.
-#[derive(Clone, Default, PartialEq, Eq, Hash, Encode)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Value(Arc<[u8]>);
 
 impl Value {
@@ -122,41 +120,23 @@ impl fmt::Debug for Value {
     }
 }
 
-// A derived decoder would copy each value twice: into a vector, and from there to its final place.
-impl_borrow_decode!(Key);
-impl_borrow_decode!(Value);
+encode_fields!(Key { 0 });
+encode_fields!(Value { 0 });
 
-impl<C> Decode<C> for Key {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(Self::from);
-        decode_bytes(decoder, text)?.map_err(|inner| DecodeError::Utf8 { inner })
+impl Decode<'_> for Key {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let text = <&str>::decode(from)?;
+        from.claim(SHARED_BYTES)?;
+        Ok(Self::from(text))
     }
 }
 
-impl<C> Decode<C> for Value {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, DecodeError> {
-        decode_bytes(decoder, |bytes| Self::from(bytes))
+impl Decode<'_> for Value {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let bytes = <&[u8]>::decode(from)?;
+        from.claim(SHARED_BYTES)?;
+        Ok(Self::from(bytes))
     }
-}
-
-/// Passes on the bytes of a string or a slice of bytes without copying them first.
-fn decode_bytes<D: Decoder, T>(
-    decoder: &mut D,
-    take: impl Fn(&[u8]) -> T,
-) -> Result<T, DecodeError> {
-    let len = u64::decode(decoder)?;
-    let len = usize::try_from(len).map_err(|_| DecodeError::OutsideUsizeRange(len))?;
-    decoder.claim_container_read::<u8>(len)?;
-    decoder.claim_bytes_read(SHARED_BYTES)?;
-    if let Some(bytes) = decoder.reader().peek_read(len) {
-        let taken = take(bytes);
-        decoder.reader().consume(len);
-        return Ok(taken);
-    }
-    // The bytes lie in pieces, or end too early.
-    let mut bytes = vec![0; len];
-    decoder.reader().read(&mut bytes)?;
-    Ok(take(&bytes))
 }
 
 /// The owner's last write of a key.

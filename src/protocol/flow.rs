@@ -19,8 +19,6 @@
 
 use std::time::Duration;
 
-use bincode::{Decode, Encode};
-
 use super::time::Time;
 
 /// The settings of a node's flow control.
@@ -32,11 +30,11 @@ pub struct FlowConfig {
 }
 
 /// Entries a second, in thousandths: fractions matter when a hundred owners share two hundred.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rate(u64);
 
 /// The rates that an owner reports to a node that it meets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// The rate of its writes, and of those that wait (the paper's rho).
     pub desired: Rate,

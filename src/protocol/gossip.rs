@@ -6,8 +6,6 @@
 //! is available (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
 //! [`Gossip::Graft`], [`Gossip::Prune`].
 
-use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
-
 use super::{
     delta::{ANCESTRY_MAX, Delta},
     digest::DigestEntry,
@@ -18,6 +16,7 @@ use super::{
     revocation::{REVOCATIONS_MAX, Revocation},
     seal::Seal,
     verdict::Verdict,
+    wire::{Decode, DecodeError, Decoder, Encode, Sink, encode_fields, fields},
 };
 
 /// Most owners named in one [`Gossip::Have`], [`Gossip::Graft`] or [`Gossip::Prune`].
@@ -28,7 +27,7 @@ pub const BEHIND_MAX: usize = 100;
 pub const OBSERVERS_MAX: usize = 2 * NEIGHBOURS;
 
 /// One frame between neighbours.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Gossip {
     /// The root of the sender's state: if it differs from ours, our copies differ.
     Root(u64),
@@ -63,7 +62,7 @@ pub enum Gossip {
 
 /// Two heads of one node that an honest node cannot both have signed: of the same generation, version and
 /// floor, with different roots. Each node to which they are new passes them on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Equivocation {
     /// The node that has signed both.
     pub node: NodeId,
@@ -73,8 +72,10 @@ pub struct Equivocation {
     pub heads: [SignedHead; 2],
 }
 
+fields!(Equivocation { node, generation, heads });
+
 /// All that an owner has signed together, and its signature.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedHead {
     /// The earlier generations that this one continues.
     pub ancestry: Vec<(Generation, Version)>,
@@ -88,8 +89,10 @@ pub struct SignedHead {
     pub seal: Seal,
 }
 
+encode_fields!(SignedHead { ancestry, gc_floor, torn, record, seal });
+
 /// Asks the observers of a node whether they hear it. Each node passes the question on once.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The node that is not heard.
     pub subject: NodeId,
@@ -101,8 +104,10 @@ pub struct Ask {
     pub round: u64,
 }
 
+fields!(Ask { subject, generation, asker, round });
+
 /// An answer, which goes back the way that the question came.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The question.
     pub ask: Ask,
@@ -112,8 +117,10 @@ pub struct Answer {
     pub hears: bool,
 }
 
+fields!(Answer { ask, observer, hears });
+
 /// The verdict of a quorum on a node. Each node to which it is new passes it on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accusation {
     /// The node that the verdict is about.
     pub subject: NodeId,
@@ -125,9 +132,11 @@ pub struct Accusation {
     pub observers: Vec<NodeId>,
 }
 
+encode_fields!(Accusation { subject, generation, verdict, observers });
+
 /// All nodes are to forget a node, at the request of a person. The node itself ignores this; if it lives
 /// after all, it refutes it with a later incarnation.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// The node.
     pub subject: NodeId,
@@ -137,8 +146,10 @@ pub struct Removal {
     pub incarnation: Incarnation,
 }
 
+fields!(Removal { subject, generation, incarnation });
+
 /// Revocations of certificates. Each node to which a statement is new passes it on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationList {
     /// At most [`REVOCATIONS_MAX`].
     pub statements: Vec<Revocation>,
@@ -146,8 +157,10 @@ pub struct RevocationList {
     pub all: bool,
 }
 
+encode_fields!(RevocationList { statements, all });
+
 /// How far the sender's copy of one node reaches.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Have {
     /// The owner of the keys.
     pub node: NodeId,
@@ -157,8 +170,10 @@ pub struct Have {
     pub version: Version,
 }
 
+fields!(Have { node, generation, version });
+
 /// Asks all nodes which of them have the origin's version. (The echo algorithm, Chang, 1982.)
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wave {
     /// The node that asks; the version is one of its own.
     pub origin: NodeId,
@@ -172,8 +187,10 @@ pub struct Wave {
     pub patience_ms: u32,
 }
 
+fields!(Wave { origin, id, generation, version, patience_ms });
+
 /// The answer of a node, and of all nodes behind it, to a wave.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Echo {
     /// The node that asked.
     pub origin: NodeId,
@@ -189,6 +206,8 @@ pub struct Echo {
     pub complete: bool,
 }
 
+encode_fields!(Echo { origin, id, have, lack, behind, complete });
+
 /// The priority classes: which traffic goes first when there is not enough room for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
@@ -200,10 +219,31 @@ pub enum Class {
     Bulk,
 }
 
-// Derived, these would decode a list of any length before its limit is checked.
+// The lists below have limits, which are checked before they are decoded.
 
-impl<C> Decode<C> for Gossip {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Encode for Gossip {
+    fn encode(&self, to: &mut impl Sink) {
+        match self {
+            Self::Root(root) => (0_u32, root).encode(to),
+            Self::Push(delta) => (1_u32, delta).encode(to),
+            Self::Have(have) => (2_u32, have).encode(to),
+            Self::Graft(lines) => (3_u32, lines).encode(to),
+            Self::Prune(owners) => (4_u32, owners).encode(to),
+            Self::Wave(wave) => (5_u32, wave).encode(to),
+            Self::Echo(echo) => (6_u32, echo).encode(to),
+            Self::Ask(ask) => (7_u32, ask).encode(to),
+            Self::Answer(answer) => (8_u32, answer).encode(to),
+            Self::Accusation(accusation) => (9_u32, accusation).encode(to),
+            Self::Removal(removal) => (10_u32, removal).encode(to),
+            Self::Equivocation(proof) => (11_u32, proof).encode(to),
+            Self::RevocationSum(sum) => (12_u32, sum).encode(to),
+            Self::Revocations(list) => (13_u32, list).encode(to),
+        }
+    }
+}
+
+impl Decode<'_> for Gossip {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(match u32::decode(from)? {
             0 => Self::Root(Decode::decode(from)?),
             1 => Self::Push(Decode::decode(from)?),
@@ -224,8 +264,8 @@ impl<C> Decode<C> for Gossip {
     }
 }
 
-impl<C> Decode<C> for SignedHead {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for SignedHead {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             ancestry: few(from, ANCESTRY_MAX)?,
             gc_floor: Decode::decode(from)?,
@@ -236,8 +276,8 @@ impl<C> Decode<C> for SignedHead {
     }
 }
 
-impl<C> Decode<C> for Accusation {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for Accusation {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             subject: Decode::decode(from)?,
             generation: Decode::decode(from)?,
@@ -247,14 +287,14 @@ impl<C> Decode<C> for Accusation {
     }
 }
 
-impl<C> Decode<C> for RevocationList {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for RevocationList {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self { statements: few(from, REVOCATIONS_MAX)?, all: Decode::decode(from)? })
     }
 }
 
-impl<C> Decode<C> for Echo {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for Echo {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             origin: Decode::decode(from)?,
             id: Decode::decode(from)?,
@@ -265,12 +305,6 @@ impl<C> Decode<C> for Echo {
         })
     }
 }
-
-impl_borrow_decode!(Gossip);
-impl_borrow_decode!(SignedHead);
-impl_borrow_decode!(Accusation);
-impl_borrow_decode!(RevocationList);
-impl_borrow_decode!(Echo);
 
 impl Gossip {
     /// Which traffic it is.

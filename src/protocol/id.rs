@@ -9,14 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bincode::{
-    BorrowDecode, Decode, Encode,
-    de::{BorrowDecoder, Decoder},
-    enc::Encoder,
-    error::{DecodeError, EncodeError},
+use super::{
+    list::SHARED_BYTES,
+    wire::{Decode, DecodeError, Decoder, Encode, Sink, fields},
 };
-
-use super::list::SHARED_BYTES;
 
 /// Longest node, datacenter or cluster name, in bytes.
 pub const LABEL_MAX: usize = 63;
@@ -110,26 +106,16 @@ macro_rules! label {
         }
 
         impl Encode for $name {
-            fn encode<E: Encoder>(&self, to: &mut E) -> Result<(), EncodeError> {
-                self.as_str().encode(to)
+            fn encode(&self, to: &mut impl Sink) {
+                self.as_str().encode(to);
             }
         }
 
-        impl<C> Decode<C> for $name {
-            fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
-                from.claim_bytes_read(LABEL_BYTES)?;
-                let label = String::decode(from)?;
-                Self::new(&label).map_err(|e| DecodeError::OtherString(e.to_string()))
-            }
-        }
-
-        impl<'de, C> BorrowDecode<'de, C> for $name {
-            fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
-                from: &mut D,
-            ) -> Result<Self, DecodeError> {
-                from.claim_bytes_read(LABEL_BYTES)?;
-                let label = <&str>::borrow_decode(from)?;
-                Self::new(label).map_err(|e| DecodeError::OtherString(e.to_string()))
+        impl Decode<'_> for $name {
+            fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+                from.claim(LABEL_BYTES)?;
+                let label = <&str>::decode(from)?;
+                Self::new(label).map_err(|error| DecodeError::OtherString(error.to_string()))
             }
         }
     };
@@ -239,9 +225,11 @@ fn shown(label: &str) -> String {
 macro_rules! counter {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[derive(serde::Serialize, serde::Deserialize)]
         pub struct $name(pub u64);
+
+        fields!($name { 0 });
 
         impl $name {
             /// Before the first one.
@@ -316,6 +304,7 @@ const GENERATION_AHEAD_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::wire;
 
     #[test]
     fn refuses_what_is_not_a_label() {
@@ -351,9 +340,7 @@ mod tests {
 
     #[test]
     fn refuses_a_bad_label_from_the_wire() {
-        let config = bincode::config::standard();
-        let bytes = bincode::encode_to_vec("NOT A LABEL", config).unwrap();
-        assert!(bincode::decode_from_slice::<NodeId, _>(&bytes, config).is_err());
-        assert!(bincode::borrow_decode_from_slice::<NodeId, _>(&bytes, config).is_err());
+        let bytes = wire::to_vec(&"NOT A LABEL");
+        assert!(wire::from_slice::<NodeId>(&bytes, usize::MAX).is_err());
     }
 }

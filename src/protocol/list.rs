@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, de::Decoder, error::DecodeError};
+use super::wire::{Decode, DecodeError, Decoder};
 
 /// Decodes a list of at most `max` items.
-pub(crate) fn few<C, T: Decode<C>, D: Decoder<Context = C>>(
-    from: &mut D,
+pub(crate) fn few<'a, T: Decode<'a>>(
+    from: &mut Decoder<'a>,
     max: usize,
 ) -> Result<Vec<T>, DecodeError> {
     let len = count(from, max)?;
-    from.claim_container_read::<T>(len)?;
+    from.claim_items::<T>(len)?;
     let mut items = Vec::with_capacity(len);
     // The claim for the items is not given back, in contrast to bincode: an item claims the memory behind its
     // pointers, but neither the pointers nor any unused memory.
@@ -21,22 +21,22 @@ pub(crate) fn few<C, T: Decode<C>, D: Decoder<Context = C>>(
 }
 
 /// Decodes a set of at most `max` items.
-pub(crate) fn few_of<C, T: Decode<C> + Ord, D: Decoder<Context = C>>(
-    from: &mut D,
+pub(crate) fn few_of<'a, T: Decode<'a> + Ord>(
+    from: &mut Decoder<'a>,
     max: usize,
 ) -> Result<BTreeSet<T>, DecodeError> {
     Ok(few(from, max)?.into_iter().collect())
 }
 
 /// Decodes a map of at most `max` items.
-pub(crate) fn few_by<C, K: Decode<C> + Ord, V: Decode<C>, D: Decoder<Context = C>>(
-    from: &mut D,
+pub(crate) fn few_by<'a, K: Decode<'a> + Ord, V: Decode<'a>>(
+    from: &mut Decoder<'a>,
     max: usize,
 ) -> Result<BTreeMap<K, V>, DecodeError> {
-    Ok(few::<C, (K, V), D>(from, max)?.into_iter().collect())
+    Ok(few::<(K, V)>(from, max)?.into_iter().collect())
 }
 
-fn count<C, D: Decoder<Context = C>>(from: &mut D, max: usize) -> Result<usize, DecodeError> {
+fn count(from: &mut Decoder<'_>, max: usize) -> Result<usize, DecodeError> {
     let len = u64::decode(from)?;
     match usize::try_from(len) {
         Ok(len) if len <= max => Ok(len),

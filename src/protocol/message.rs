@@ -9,8 +9,6 @@
 //! The encoding cannot skip fields, so a message changes by a new version of its kind, whose decoder
 //! ships one release before its encoder. The major version of all is in the ALPN.
 
-use bincode::{Decode, Encode, config, de::Decoder, error::DecodeError};
-
 use super::{
     delta::Delta,
     digest::Digest,
@@ -19,6 +17,7 @@ use super::{
     list::few,
     revocation::Revocation,
     sketch::{CELLS_MAX, Cells},
+    wire::{self, Decode, DecodeError, Decoder, Encode, fields, variants},
 };
 
 /// Most bytes of one frame after its length: a delta budget, or a batch that must not be split.
@@ -89,7 +88,7 @@ pub enum Message {
 }
 
 /// The sender's name, generation and capabilities.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hello {
     /// The cluster; no state is exchanged before both ends agree on it.
     pub cluster: ClusterId,
@@ -103,8 +102,10 @@ pub struct Hello {
     pub features: u64,
 }
 
+fields!(Hello { cluster, node, generation, known, features });
+
 /// A sign of life, as a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
     /// The sender's present generation.
     pub generation: Generation,
@@ -116,8 +117,10 @@ pub struct Heartbeat {
     pub health: u8,
 }
 
+fields!(Heartbeat { generation, sequence, call, health });
+
 /// The answer that a heartbeat asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Call {
     /// No answer: QUIC acknowledges it at some time.
     #[default]
@@ -127,6 +130,8 @@ pub enum Call {
     /// It is the echo.
     Echo,
 }
+
+variants!(Call { 0 => Beat {}, 1 => Probe {}, 2 => Echo {} });
 
 /// Bytes that do not decode to a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -254,8 +259,7 @@ impl Heartbeat {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut datagram = vec![KIND_HEARTBEAT, VERSION];
-        // A heartbeat is a few integers: encoding it cannot fail.
-        let _ = append(self, &mut datagram);
+        wire::append(self, &mut datagram);
         datagram
     }
 
@@ -284,7 +288,7 @@ pub fn frame_len(length: [u8; LENGTH_BYTES], max: usize) -> Result<usize, WireEr
 fn framed(kind: u8, message: impl Encode) -> Result<Vec<u8>, WireError> {
     let mut frame = vec![0; LENGTH_BYTES];
     frame.extend([kind, VERSION]);
-    append(message, &mut frame)?;
+    wire::append(&message, &mut frame);
     let len = frame.len() - LENGTH_BYTES;
     match u32::try_from(len) {
         Ok(length) if len <= FRAME_BYTES_MAX => {
@@ -295,21 +299,9 @@ fn framed(kind: u8, message: impl Encode) -> Result<Vec<u8>, WireError> {
     }
 }
 
-fn append(message: impl Encode, frame: &mut Vec<u8>) -> Result<(), WireError> {
-    bincode::encode_into_std_write(message, frame, config::standard())
-        .map(|_| ())
+fn whole<'a, M: Decode<'a>>(body: &'a [u8]) -> Result<M, WireError> {
+    wire::from_slice(body, DECODE_BYTES_MAX)
         .map_err(|error| WireError::Malformed(error.to_string()))
-}
-
-fn whole<M: Decode<()>>(body: &[u8]) -> Result<M, WireError> {
-    let config = config::standard().with_limit::<DECODE_BYTES_MAX>();
-    match bincode::decode_from_slice(body, config) {
-        Ok((message, used)) if used == body.len() => Ok(message),
-        Ok((_, used)) => {
-            Err(WireError::Malformed(format!("{} bytes left over", body.len() - used)))
-        }
-        Err(error) => Err(WireError::Malformed(error.to_string())),
-    }
 }
 
 fn sorted(digest: Digest) -> Result<Digest, WireError> {
@@ -326,8 +318,8 @@ struct Differing {
     unknown: Vec<u32>,
 }
 
-impl Decode<()> for Differing {
-    fn decode<D: Decoder<Context = ()>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for Differing {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let lines = Digest { entries: few(from, CELLS_MAX)? };
         let unknown = few(from, CELLS_MAX - lines.entries.len())?;
         Ok(Self { lines, unknown })

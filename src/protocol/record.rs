@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{Decode, Encode, de::Decoder, error::DecodeError, impl_borrow_decode};
-
 use super::{
     id::{Datacenter, Incarnation},
     list::{few, few_by, few_of},
     overlay::NEIGHBOURS,
+    wire::{Decode, DecodeError, Decoder, encode_fields, variants},
 };
 
 /// Most addresses a node may advertise.
@@ -24,7 +23,7 @@ pub const TAG_VALUE_BYTES_MAX: usize = 256;
 pub const SEVERED_MAX: usize = NEIGHBOURS;
 
 /// A node's record: written by the node alone, replicated like a key of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRecord {
     /// The datacenter its certificate names.
     pub datacenter: Datacenter,
@@ -47,8 +46,20 @@ pub struct NodeRecord {
     pub not_after: Option<u64>,
 }
 
-impl<C> Decode<C> for NodeRecord {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+encode_fields!(NodeRecord {
+    datacenter,
+    addresses,
+    tags,
+    wire,
+    status,
+    incarnation,
+    severed,
+    not_before,
+    not_after,
+});
+
+impl Decode<'_> for NodeRecord {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             datacenter: Decode::decode(from)?,
             addresses: few(from, ADDRESSES_MAX)?,
@@ -63,10 +74,8 @@ impl<C> Decode<C> for NodeRecord {
     }
 }
 
-impl_borrow_decode!(NodeRecord);
-
 /// Whether a node intends to stay in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// It takes part.
     Up,
@@ -75,6 +84,8 @@ pub enum Status {
     /// It has stopped, on purpose.
     Left,
 }
+
+variants!(Status { 0 => Up {}, 1 => Leaving {}, 2 => Left {} });
 
 /// A record or tag outside its limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

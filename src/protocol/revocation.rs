@@ -13,11 +13,13 @@ use std::{
     sync::Arc,
 };
 
-use bincode::{Decode, Encode, config};
 use siphasher::sip::SipHasher24;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::id::{ClusterId, Generation, NodeId};
+use super::{
+    id::{ClusterId, Generation, NodeId},
+    wire::{self, fields},
+};
 
 /// Most statements that are kept: with keys of Ed25519 they take 200 kB, with RSA of 4096 bits 640 kB. Beyond
 /// it the statements that expire first are dropped.
@@ -35,7 +37,7 @@ pub const CUTOFF_AHEAD_MAX: u64 = 300;
 
 /// A statement of a certificate authority: the certificates of a node that are valid from the cutoff or
 /// earlier are revoked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Revocation {
     /// The name in the certificates.
     pub node: NodeId,
@@ -50,9 +52,13 @@ pub struct Revocation {
     pub signature: Vec<u8>,
 }
 
+fields!(Revocation { node, issuer, cutoff, expires, signature });
+
 /// A certificate authority: the SHA-256 of its public key (`SubjectPublicKeyInfo`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IssuerId(pub [u8; 32]);
+
+fields!(IssuerId { 0 });
 
 /// The view of which authorities are trusted at present.
 pub trait Authorities: fmt::Debug + Send + Sync {
@@ -116,11 +122,11 @@ impl Revocation {
         message
     }
 
-    /// The statement in bincode's standard encoding, as it travels and is kept.
+    /// The encoded statement, as it travels and is kept.
     #[must_use]
     #[doc(hidden)]
     pub fn encode(&self) -> Vec<u8> {
-        bincode::encode_to_vec(self, config::standard()).expect("a vector takes any bytes")
+        wire::to_vec(self)
     }
 
     /// Decodes a statement; [`Authorities`] decides whether it is true.
@@ -129,16 +135,11 @@ impl Revocation {
     /// [`RevocationError::Malformed`]. It never panics.
     #[doc(hidden)]
     pub fn decode(bytes: &[u8]) -> Result<Self, RevocationError> {
-        let config = config::standard().with_limit::<{ 2 * STATEMENT_BYTES_MAX }>();
         let malformed = |why: &dyn fmt::Display| RevocationError::Malformed(why.to_string());
-        match bincode::decode_from_slice::<Self, _>(bytes, config) {
-            Ok((statement, used)) if used == bytes.len() => {
-                statement.check().map_err(|why| malformed(&why))?;
-                Ok(statement)
-            }
-            Ok((_, used)) => Err(malformed(&format!("{} bytes left over", bytes.len() - used))),
-            Err(error) => Err(malformed(&error)),
-        }
+        let statement: Self =
+            wire::from_slice(bytes, 2 * STATEMENT_BYTES_MAX).map_err(|error| malformed(&error))?;
+        statement.check().map_err(|why| malformed(&why))?;
+        Ok(statement)
     }
 
     /// The same in hexadecimal, for files.

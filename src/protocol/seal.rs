@@ -15,12 +15,12 @@
 use std::{fmt, sync::Arc};
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use bincode::{Decode, Encode};
 
 use super::{
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
     record::NodeRecord,
     tree::{Hash, Proof},
+    wire::{self, fields},
 };
 
 /// Most certificates of a chain: a leaf, and intermediates.
@@ -31,15 +31,19 @@ pub const CERTIFICATE_BYTES_MAX: usize = 4 << 10;
 pub const CERTIFICATE_SIGNATURE_BYTES_MAX: usize = 1 << 10;
 
 /// An Ed25519 signature.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signature(pub [u8; 64]);
 
+fields!(Signature { 0 });
+
 /// An Ed25519 public key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LifeKey(pub [u8; 32]);
 
+fields!(LifeKey { 0 });
+
 /// The signed part of a map, without the fields that are sent beside it anyway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seal {
     /// The map reached up to this version. An update that was cut short does not reach it.
     pub upto: Version,
@@ -51,8 +55,10 @@ pub struct Seal {
     pub signature: Signature,
 }
 
+fields!(Seal { upto, record, root, signature });
+
 /// The signature that comes with an update of a node that signs.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealed {
     /// The signed head.
     pub seal: Seal,
@@ -61,6 +67,8 @@ pub struct Sealed {
     /// If the update was cut short: the proof that it has all entries of these versions.
     pub proof: Proof,
 }
+
+fields!(Sealed { seal, credential, proof });
 
 impl Sealed {
     /// An upper bound of its bytes on the wire, except for the proof, which is made last.
@@ -71,7 +79,7 @@ impl Sealed {
 }
 
 /// Proves the holder of a generation's key.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// The key that signs the heads of this generation.
     pub key: LifeKey,
@@ -82,6 +90,8 @@ pub struct Credential {
     /// With the certificate's key, over [`Credential::statement`]; absent if that key itself signs the heads.
     pub signature: Vec<u8>,
 }
+
+fields!(Credential { key, chain, scheme, signature });
 
 /// The statements of a credential's certificate about its node, as far as signatures depend on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +150,7 @@ impl Head<'_> {
         number(self.record.map_or(0, |(version, _)| version.0));
         hasher.update(&self.root.0);
         if let Some((_, record)) = self.record {
-            hasher.update(&encoded(record));
+            hasher.update(&wire::to_vec(record));
         }
         Hash(*hasher.finalize().as_bytes())
     }
@@ -339,11 +349,6 @@ impl fmt::Debug for LifeSigner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LifeSigner").field("key", &self.key()).finish_non_exhaustive()
     }
-}
-
-/// A record as it travels. A record within its limits can always be encoded.
-fn encoded(record: &NodeRecord) -> Vec<u8> {
-    bincode::encode_to_vec(record, bincode::config::standard()).unwrap_or_default()
 }
 
 /// Two versions (18), two options (2), root and signature.

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bincode::{BorrowDecode, config};
-
 use super::{
     id::{Generation, Incarnation, Version},
     map::Signed,
@@ -12,6 +10,7 @@ use super::{
     record::Status,
     seal::Seal,
     verdict::Verdict,
+    wire::{self, Decode, DecodeError, Decoder, decode_fields},
 };
 
 /// Longer frames are not skimmed: flooded updates are short, and updates that travel along a tree hardly ever
@@ -94,22 +93,20 @@ pub fn skim(frame: &[u8]) -> Option<Vec<Heading<'_>>> {
     if frame.len() > SKIM_BYTES_MAX {
         return None;
     }
-    let config = config::standard().with_limit::<SKIM_MEMORY_MAX>();
-    let (news, used): (News<'_>, usize) = bincode::borrow_decode_from_slice(body, config).ok()?;
+    let news: News<'_> = wire::from_slice(body, SKIM_MEMORY_MAX).ok()?;
     let whole = |node: &NodeNews<'_>| node.sealed.as_ref().is_none_or(|sealed| sealed.steps == 0);
-    let read = used == body.len() && news.nodes.iter().all(whole);
-    read.then(|| news.nodes.iter().map(NodeNews::heading).collect())
+    news.nodes.iter().all(whole).then(|| news.nodes.iter().map(NodeNews::heading).collect())
 }
 
 /// Reads as [`Delta`](super::delta::Delta).
-#[derive(BorrowDecode)]
 struct News<'a> {
     nodes: Vec<NodeNews<'a>>,
     _more: bool,
 }
 
+decode_fields!(News<'a> { nodes, _more });
+
 /// Reads as [`NodeDelta`](super::delta::NodeDelta).
-#[derive(BorrowDecode)]
 struct NodeNews<'a> {
     node: &'a str,
     generation: Generation,
@@ -125,16 +122,31 @@ struct NodeNews<'a> {
     sealed: Option<Sealed<'a>>,
 }
 
+decode_fields!(NodeNews<'a> {
+    node,
+    generation,
+    _ancestry,
+    _from,
+    to,
+    horizon,
+    torn,
+    gc_floor,
+    verdict,
+    record,
+    _entries,
+    sealed,
+});
+
 /// Reads as [`Sealed`](super::seal::Sealed) of an update that was not cut: that has no proof.
-#[derive(BorrowDecode)]
 struct Sealed<'a> {
     seal: Seal,
     _credential: Option<Credential<'a>>,
     steps: u64,
 }
 
+decode_fields!(Sealed<'a> { seal, _credential, steps });
+
 /// Reads as [`Credential`](super::seal::Credential).
-#[derive(BorrowDecode)]
 struct Credential<'a> {
     _key: [u8; 32],
     _chain: Vec<&'a [u8]>,
@@ -142,8 +154,9 @@ struct Credential<'a> {
     _signature: &'a [u8],
 }
 
+decode_fields!(Credential<'a> { _key, _chain, _scheme, _signature });
+
 /// Reads as [`NodeRecord`](super::record::NodeRecord).
-#[derive(BorrowDecode)]
 struct Record<'a> {
     _datacenter: &'a str,
     _addresses: Vec<&'a str>,
@@ -156,18 +169,40 @@ struct Record<'a> {
     _not_after: Option<u64>,
 }
 
+decode_fields!(Record<'a> {
+    _datacenter,
+    _addresses,
+    _tags,
+    _wire,
+    _status,
+    _incarnation,
+    _severed,
+    _not_before,
+    _not_after,
+});
+
 /// Reads as [`DeltaEntry`](super::delta::DeltaEntry).
-#[derive(BorrowDecode)]
 struct Entry<'a> {
     _key: &'a str,
     _version: Version,
     _content: Content<'a>,
 }
 
-#[derive(BorrowDecode)]
+decode_fields!(Entry<'a> { _key, _version, _content });
+
 enum Content<'a> {
     Value { _value: &'a [u8], _ttl_ms: Option<u64> },
     Tombstone,
+}
+
+impl<'a> Decode<'a> for Content<'a> {
+    fn decode(from: &mut Decoder<'a>) -> Result<Self, DecodeError> {
+        match u32::decode(from)? {
+            0 => Ok(Self::Value { _value: Decode::decode(from)?, _ttl_ms: Decode::decode(from)? }),
+            1 => Ok(Self::Tombstone),
+            number => Err(DecodeError::OtherString(format!("no content {number}"))),
+        }
+    }
 }
 
 impl<'a> NodeNews<'a> {

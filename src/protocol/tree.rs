@@ -13,11 +13,10 @@
 
 use std::ops::Range;
 
-use bincode::{Decode, Encode};
-
 use super::{
     entry::{Content, Entry},
     id::Version,
+    wire::{fields, variants},
 };
 
 /// Most entries of a list.
@@ -26,8 +25,10 @@ pub const BUCKET_MAX: usize = 16;
 pub const PROOF_STEPS_MAX: usize = 2 * DIGITS as usize * WIDTH;
 
 /// A BLAKE3 hash.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
+
+fields!(Hash { 0 });
 
 impl std::fmt::Debug for Hash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -36,11 +37,13 @@ impl std::fmt::Debug for Hash {
 }
 
 /// One entry, as the tree knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leaf {
     version: Version,
     hash: Hash,
 }
+
+fields!(Leaf { version, hash });
 
 impl Leaf {
     /// The leaf of an entry. Of a time to live it holds only the fact that there is one.
@@ -126,13 +129,15 @@ impl Tree {
 }
 
 /// The surroundings of a run of entries.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proof {
     steps: Vec<Step>,
 }
 
+fields!(Proof { steps });
+
 /// One part of the tree, in the order of a walk that goes down first.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
     /// Nothing of it is in the run: its hash.
     Beside(Hash),
@@ -144,6 +149,13 @@ enum Step {
     /// part.
     Split { depth: u8, prefix: u128, parts: u16 },
 }
+
+variants!(Step {
+    0 => Beside { 0: hash },
+    1 => Within {},
+    2 => List { 0: leaves },
+    3 => Split { depth: depth, prefix: prefix, parts: parts },
+});
 
 impl Proof {
     /// Whether it is empty, as for an update that needs none.

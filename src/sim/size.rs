@@ -1,11 +1,12 @@
 //! The length of a message on the wire, computed without making it.
 
-use bincode::{Encode, config, enc::EncoderImpl, enc::write::SizeWriter};
+use bincode::{config, enc::EncoderImpl, enc::write::SizeWriter};
+
+use crate::protocol::wire::Encode;
 
 /// Bytes of the message in the wire's encoding.
 pub(super) fn encoded_len(message: &impl Encode) -> usize {
     let mut encoder = EncoderImpl::new(SizeWriter::default(), config::standard());
-    // The simulator made the message, so encoding it cannot fail.
-    let _ = message.encode(&mut encoder);
+    message.encode(&mut encoder);
     encoder.into_writer().bytes_written
 }

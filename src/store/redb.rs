@@ -133,7 +133,7 @@ impl Store for RedbStore {
             return Ok(());
         }
         self.with_database(|database, doubt| {
-            let batch = Batch::of(changes)?;
+            let batch = Batch::of(changes);
             let transaction = begin(database)?;
             *doubt = Some(batch.write(&transaction)?);
             transaction.commit()?;
@@ -176,7 +176,7 @@ fn begin(database: &Database) -> Result<WriteTransaction, Fault> {
 
 fn write_empty(database: Database) -> Result<(), Fault> {
     let transaction = begin(&database)?;
-    Batch::format()?.write(&transaction)?;
+    Batch::format().write(&transaction)?;
     transaction.commit()?;
     Ok(database.close()?)
 }

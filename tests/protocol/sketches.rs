@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use gossipmonger::protocol::sketch::{
-    CELLS_CACHED, CELLS_FIRST, CELLS_MAX, CELLS_MORE, CELLS_PER_MESSAGE_MAX, Cell, Cells, Decoder,
-    Differences, GiveUp, Progress, Sketch, SketchKey, Symbol,
+use gossipmonger::protocol::{
+    message::{LENGTH_BYTES, Message},
+    sketch::{
+        CELLS_CACHED, CELLS_FIRST, CELLS_MAX, CELLS_MORE, CELLS_PER_MESSAGE_MAX, Cell, Cells,
+        Decoder, Differences, GiveUp, Progress, Sketch, SketchKey, Symbol,
+    },
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -60,11 +63,11 @@ fn last(decoder: &mut Decoder, local: &Set, theirs: &Sketch) -> Progress {
 }
 
 fn through_the_wire(cells: &Cells) -> Cells {
-    let config = bincode::config::standard();
-    let bytes = bincode::encode_to_vec(cells, config).unwrap();
-    let (decoded, used) = bincode::decode_from_slice(&bytes, config).unwrap();
-    assert_eq!(used, bytes.len());
-    decoded
+    let frame = Message::Cells(cells.clone()).encode().unwrap();
+    match Message::decode(&frame[LENGTH_BYTES..]).unwrap() {
+        Message::Cells(decoded) => decoded,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn oracle(local: &Set, remote: &Set) -> Differences {
@@ -86,9 +89,8 @@ fn sorted(mut differences: Differences) -> Differences {
 fn refuses_more_cells_than_a_message_may_have() {
     let cells =
         Cells { cells: vec![Cell::default(); CELLS_PER_MESSAGE_MAX + 1], ..Cells::default() };
-    let config = bincode::config::standard();
-    let bytes = bincode::encode_to_vec(&cells, config).unwrap();
-    let error = bincode::decode_from_slice::<Cells, _>(&bytes, config).unwrap_err().to_string();
+    let frame = Message::Cells(cells).encode().unwrap();
+    let error = Message::decode(&frame[LENGTH_BYTES..]).unwrap_err().to_string();
     assert!(error.contains("513 cells in a message, at most 512 are allowed"), "{error}");
 }
 
@@ -306,9 +308,9 @@ fn cells_one_by_one(ours: &Sketch, run: u64) -> usize {
 fn sends_a_cell_of_ten_thousand_lines_in_15_bytes() {
     let cells = sketch(&sets(10_000, 0, (0, 0), 3).0, CELLS_MAX);
     let bytes = |first, count| {
-        bincode::encode_to_vec(cells.batch(first, count), bincode::config::standard())
-            .unwrap()
-            .len()
+        let frame = Message::Cells(cells.batch(first, count)).encode().unwrap();
+        // Kind and version come before the cells.
+        frame.len() - LENGTH_BYTES - 2
     };
     assert!(bytes(0, CELLS_FIRST) <= 16 * CELLS_FIRST, "{}", bytes(0, CELLS_FIRST));
     assert!(bytes(CELLS_FIRST, 8) <= 15 * 8 + 9, "{}", bytes(CELLS_FIRST, 8));

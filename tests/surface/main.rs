@@ -1,5 +1,5 @@
 //! The public interface of the library is the one in `docs/public-api.txt`. It is closed: each type that it names
-//! is part of it. It names nothing of the crate that encodes the messages.
+//! is part of it. It names nothing of bincode, which encodes the messages.
 //!
 //! rustdoc describes the interface in JSON; `.ci/public-api` asks it to, and then runs these tests.
 
@@ -38,4 +38,11 @@ fn the_public_interface_is_the_committed_list() {
 fn each_type_that_the_interface_names_is_part_of_it() {
     let absent = Interface::read(&root()).absent();
     assert!(absent.is_empty(), "types without a public path: {absent:#?}");
+}
+
+#[test]
+fn the_public_interface_names_nothing_of_bincode() {
+    let list = fs::read_to_string(root().join("docs/public-api.txt")).unwrap();
+    let named: Vec<_> = list.lines().filter(|line| line.contains("bincode")).collect();
+    assert!(named.is_empty(), "a user would depend on how it encodes: {named:#?}");
 }

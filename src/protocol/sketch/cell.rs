@@ -1,14 +1,7 @@
 //! One sum of symbols, and a run of them on the wire.
 
-use bincode::{
-    Decode, Encode,
-    de::Decoder,
-    enc::Encoder,
-    error::{DecodeError, EncodeError},
-    impl_borrow_decode,
-};
-
 use super::symbol::Symbol;
+use crate::protocol::wire::{Decode, DecodeError, Decoder, Encode, Sink};
 
 /// How many cells are updated with every change: 128 are enough to find about 85 differences, and a change
 /// touches nine of them.
@@ -98,23 +91,22 @@ fn expected(symbols: u64, index: u64) -> i64 {
 }
 
 impl Encode for Cells {
-    fn encode<E: Encoder>(&self, to: &mut E) -> Result<(), EncodeError> {
-        self.first.encode(to)?;
-        self.symbols.encode(to)?;
-        (self.cells.len() as u64).encode(to)?;
+    fn encode(&self, to: &mut impl Sink) {
+        self.first.encode(to);
+        self.symbols.encode(to);
+        (self.cells.len() as u64).encode(to);
         for (index, cell) in (u64::from(self.first)..).zip(&self.cells) {
-            cell.ids.to_le_bytes().encode(to)?;
+            cell.ids.to_le_bytes().encode(to);
             let [states @ .., _, _] = cell.states.to_le_bytes();
-            states.encode(to)?;
-            cell.checks.to_le_bytes().encode(to)?;
-            cell.count.wrapping_sub(expected(self.symbols, index)).encode(to)?;
+            states.encode(to);
+            cell.checks.to_le_bytes().encode(to);
+            cell.count.wrapping_sub(expected(self.symbols, index)).encode(to);
         }
-        Ok(())
     }
 }
 
-impl<C> Decode<C> for Cells {
-    fn decode<D: Decoder<Context = C>>(from: &mut D) -> Result<Self, DecodeError> {
+impl Decode<'_> for Cells {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let first = u32::decode(from)?;
         let symbols = u64::decode(from)?;
         let len = usize::try_from(u64::decode(from)?).unwrap_or(usize::MAX);
@@ -135,5 +127,3 @@ impl<C> Decode<C> for Cells {
         Ok(Self { first, symbols, cells })
     }
 }
-
-impl_borrow_decode!(Cells);

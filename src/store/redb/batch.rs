@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use ::redb::{ReadableTable, Table, WriteTransaction};
-use bincode::Encode;
 
 use super::{
     fault::Fault,
     record::{self, Bytes, EndpointKeys, Entry, Head, Kind, Peer, Summary},
 };
-use crate::store::Change;
+use crate::{protocol::wire::Encode, store::Change};
 
 /// For each [`Kind`] the records to change, `None` where one is removed: in the order of the tables,
 /// which is the fastest to write, and once for a key that changed several times.
@@ -18,55 +17,53 @@ pub(super) struct Batch([BTreeMap<Vec<u8>, Option<Vec<u8>>>; Kind::ALL.len()]);
 
 impl Batch {
     /// The records that `changes` amount to.
-    pub(super) fn of(changes: &[Change]) -> Result<Self, Fault> {
+    pub(super) fn of(changes: &[Change]) -> Self {
         let mut batch = Self::default();
-        changes.iter().try_for_each(|change| batch.add(change))?;
-        Ok(batch)
+        changes.iter().for_each(|change| batch.add(change));
+        batch
     }
 
     /// The records that turn an empty database into a store.
-    pub(super) fn format() -> Result<Self, Fault> {
+    pub(super) fn format() -> Self {
         let mut batch = Self::default();
-        batch.put(Kind::Meta, record::FORMAT, &record::FORMAT_VERSION)?;
-        Ok(batch)
+        batch.put(Kind::Meta, record::FORMAT, &record::FORMAT_VERSION);
+        batch
     }
 
-    fn add(&mut self, change: &Change) -> Result<(), Fault> {
+    fn add(&mut self, change: &Change) {
         match change {
             Change::Identity { cluster, node } => {
-                self.put(Kind::Meta, record::IDENTITY, &(cluster, node))
+                self.put(Kind::Meta, record::IDENTITY, &(cluster, node));
             }
             Change::Head(head) => self.put(Kind::Meta, record::HEAD, &Head::of(head)),
             Change::Put { key, entry } => {
-                self.put(Kind::Entry, key.as_str().as_bytes(), &Entry::of(entry))
+                self.put(Kind::Entry, key.as_str().as_bytes(), &Entry::of(entry));
             }
             Change::Remove(key) => self.remove(Kind::Entry, key.as_str().as_bytes()),
             Change::Tags(tags) => self.put(Kind::Meta, record::TAGS, tags),
             Change::Left(left) => self.put(Kind::Meta, record::LEFT, left),
             Change::Peer(peer) => {
-                self.put(Kind::Peer, peer.node.as_str().as_bytes(), &Peer::of(peer))
+                self.put(Kind::Peer, peer.node.as_str().as_bytes(), &Peer::of(peer));
             }
             Change::ForgetPeer(node) => self.remove(Kind::Peer, node.as_str().as_bytes()),
             Change::EndpointKeys(keys) => {
-                self.put(Kind::Meta, record::ENDPOINT_KEYS, &EndpointKeys::of(keys))
+                self.put(Kind::Meta, record::ENDPOINT_KEYS, &EndpointKeys::of(keys));
             }
             Change::Revocation(statement) => {
-                self.put(Kind::Meta, &record::revocation(statement), &())
+                self.put(Kind::Meta, &record::revocation(statement), &());
             }
             Change::DropRevocation(statement) => {
-                self.remove(Kind::Meta, &record::revocation(statement))
+                self.remove(Kind::Meta, &record::revocation(statement));
             }
         }
     }
 
-    fn put(&mut self, kind: Kind, key: &[u8], value: &impl Encode) -> Result<(), Fault> {
-        self.0[kind as usize].insert(key.into(), Some(record::seal(kind, key, value)?));
-        Ok(())
+    fn put(&mut self, kind: Kind, key: &[u8], value: &impl Encode) {
+        self.0[kind as usize].insert(key.into(), Some(record::seal(kind, key, value)));
     }
 
-    fn remove(&mut self, kind: Kind, key: &[u8]) -> Result<(), Fault> {
+    fn remove(&mut self, kind: Kind, key: &[u8]) {
         self.0[kind as usize].insert(key.into(), None);
-        Ok(())
     }
 
     /// Writes all of it, including the summary; returns the undo of it.
@@ -85,7 +82,7 @@ impl Batch {
             }
         }
         summary.commit += 1;
-        let sealed = record::seal(Kind::Meta, record::SUMMARY, &summary)?;
+        let sealed = record::seal(Kind::Meta, record::SUMMARY, &summary);
         let mut table = transaction.open_table(Kind::Meta.table())?;
         let old = replace(&mut table, record::SUMMARY, Some(&sealed))?;
         before.push((Kind::Meta, record::SUMMARY.into(), old));

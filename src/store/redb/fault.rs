@@ -18,8 +18,6 @@ pub(super) enum Fault {
     Format { written: u32, read: u32 },
     /// Others than the owner may use the file; its mode.
     Exposed(u32),
-    /// Encoding failed.
-    Encode(bincode::error::EncodeError),
     /// The database failed.
     Redb(redb::Error),
 }
@@ -39,7 +37,6 @@ impl Fault {
             }
             Self::Redb(redb::Error::Io(error)) => error.to_string(),
             Self::Redb(error) => error.to_string(),
-            Self::Encode(error) => error.to_string(),
             Self::Format { written, read } => format!(
                 "written in format {written}, and this version reads {read}; run the one that wrote it"
             ),

@@ -10,7 +10,6 @@ use std::{
 };
 
 use ::redb::TableDefinition;
-use bincode::{BorrowDecode, Decode, Encode, config::Configuration};
 
 use super::fault::Fault;
 use crate::{
@@ -18,6 +17,7 @@ use crate::{
         entry::Value,
         id::{Datacenter, Generation, NodeId, Version},
         revocation::Revocation,
+        wire::{self, Decode, Encode, decode_fields, encode_fields, fields},
     },
     store,
 };
@@ -76,7 +76,7 @@ impl Kind {
 }
 
 /// The summary of all records except its own: it reveals an error in any of them, or a missing one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// The number of commits.
     pub(super) commit: u64,
@@ -85,6 +85,8 @@ pub(super) struct Summary {
     /// the changed records alone.
     sum: u64,
 }
+
+fields!(Summary { commit, records, sum });
 
 impl Summary {
     /// The summary of no records, to be filled for commit number `commit`.
@@ -125,12 +127,12 @@ impl fmt::Display for Summary {
 }
 
 /// Encodes `value` as the record of `key`: its CRC-32, little-endian, then bincode.
-pub(super) fn seal(kind: Kind, key: &[u8], value: &impl Encode) -> Result<Vec<u8>, Fault> {
+pub(super) fn seal(kind: Kind, key: &[u8], value: &impl Encode) -> Vec<u8> {
     let mut record = vec![0; SEAL_BYTES];
-    bincode::encode_into_std_write(value, &mut record, BINCODE).map_err(Fault::Encode)?;
+    wire::append(value, &mut record);
     let seal = checksum(kind, key, &record[SEAL_BYTES..]);
     record[..SEAL_BYTES].copy_from_slice(&seal.to_le_bytes());
-    Ok(record)
+    record
 }
 
 /// The bytes of `key`'s record, if its checksum is right.
@@ -145,20 +147,18 @@ pub(super) fn verify<'a>(kind: Kind, key: &[u8], record: &'a [u8]) -> Result<&'a
 }
 
 /// Verifies and decodes `key`'s record.
-pub(super) fn open<'a, T>(kind: Kind, key: &[u8], record: &'a [u8]) -> Result<T, Fault>
-where
-    T: BorrowDecode<'a, ()>,
-{
+pub(super) fn open<'a, T: Decode<'a>>(
+    kind: Kind,
+    key: &[u8],
+    record: &'a [u8],
+) -> Result<T, Fault> {
     decode(verify(kind, key, record)?)
 }
 
 /// Decodes bytes that [`verify`] returned.
-pub(super) fn decode<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, Fault> {
-    match bincode::borrow_decode_from_slice(bytes, BINCODE) {
-        Ok((value, read)) if read == bytes.len() => Ok(value),
-        Ok(_) => Err(Fault::Damaged("a record is too long".into())),
-        Err(error) => Err(Fault::Damaged(format!("a record cannot be read: {error}"))),
-    }
+pub(super) fn decode<'a, T: Decode<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
+    wire::from_slice(bytes, usize::MAX)
+        .map_err(|error| Fault::Damaged(format!("a record cannot be read: {error}")))
 }
 
 /// A table's key as text.
@@ -167,13 +167,15 @@ pub(super) fn text(key: &[u8]) -> Result<&str, Fault> {
 }
 
 /// A [`store::StoredEntry`]; its key is the record's.
-#[derive(Encode, BorrowDecode)]
 pub(super) struct Entry<'a> {
     version: Version,
     value: Option<&'a [u8]>,
     /// Milliseconds since 1970, possibly in the future.
     expires: Option<i64>,
 }
+
+encode_fields!(Entry<'a> { version, value, expires });
+decode_fields!(Entry<'a> { version, value, expires });
 
 impl<'a> Entry<'a> {
     pub(super) fn of(entry: &'a store::StoredEntry) -> Self {
@@ -194,13 +196,14 @@ impl<'a> Entry<'a> {
 }
 
 /// A [`store::Head`].
-#[derive(Encode, Decode)]
 pub(super) struct Head {
     generation: Generation,
     max_version: Version,
     gc_floor: Version,
     ancestry: Vec<(Generation, Version)>,
 }
+
+fields!(Head { generation, max_version, gc_floor, ancestry });
 
 impl Head {
     pub(super) fn of(head: &store::Head) -> Self {
@@ -215,13 +218,14 @@ impl Head {
 }
 
 /// A [`store::KnownPeer`]; its name is the record's key.
-#[derive(Encode, Decode)]
 pub(super) struct Peer {
     datacenter: Datacenter,
     addresses: Vec<String>,
     generation: Generation,
     dead: bool,
 }
+
+fields!(Peer { datacenter, addresses, generation, dead });
 
 impl Peer {
     pub(super) fn of(peer: &store::KnownPeer) -> Self {
@@ -237,11 +241,12 @@ impl Peer {
 }
 
 /// [`store::EndpointKeys`].
-#[derive(Encode, Decode)]
 pub(super) struct EndpointKeys {
     reset: [u8; 64],
     connection_id: u64,
 }
+
+fields!(EndpointKeys { reset, connection_id });
 
 impl EndpointKeys {
     pub(super) fn of(keys: &store::EndpointKeys) -> Self {
@@ -286,7 +291,6 @@ fn from_millis(millis: i64) -> Result<SystemTime, Fault> {
 }
 
 const SEAL_BYTES: usize = 4;
-const BINCODE: Configuration = bincode::config::standard();
 
 #[cfg(test)]
 mod tests {
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn refuses_a_changed_byte_in_every_place() {
-        let sealed = seal(Kind::Entry, b"key", &"value").unwrap();
+        let sealed = seal(Kind::Entry, b"key", &"value");
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn refuses_the_record_of_another_key() {
-        let sealed = seal(Kind::Entry, b"key", &"value").unwrap();
+        let sealed = seal(Kind::Entry, b"key", &"value");
         assert!(verify(Kind::Entry, b"ke", &sealed).is_err());
         assert!(verify(Kind::Peer, b"key", &sealed).is_err());
         assert!(verify(Kind::Entry, b"key", &sealed).is_ok());
@@ -313,13 +317,13 @@ mod tests {
 
     #[test]
     fn refuses_bytes_behind_a_value() {
-        let sealed = seal(Kind::Meta, LEFT, &(true, 7_u8)).unwrap();
+        let sealed = seal(Kind::Meta, LEFT, &(true, 7_u8));
         assert!(open::<bool>(Kind::Meta, LEFT, &sealed).is_err());
     }
 
     #[test]
     fn notices_an_older_record_of_the_same_key() {
-        let [old, new] = ["old", "new"].map(|v| seal(Kind::Entry, b"key", &v).unwrap());
+        let [old, new] = ["old", "new"].map(|v| seal(Kind::Entry, b"key", &v));
         let mut expected = Summary::default();
         expected.add(&old);
         expected.replace(Kind::Entry, b"key", Some(&old), Some(&new)).unwrap();
@@ -345,7 +349,7 @@ mod tests {
             value: Some(Value::from("v")),
             expires: Some(UNIX_EPOCH + Duration::from_millis(5)),
         };
-        let sealed = seal(Kind::Entry, b"key", &Entry::of(&entry)).unwrap();
+        let sealed = seal(Kind::Entry, b"key", &Entry::of(&entry));
         assert_eq!(sealed[SEAL_BYTES..], [251, 44, 1, 1, 1, b'v', 1, 10]);
         assert_eq!(
             seal_of(&sealed),
@@ -357,7 +361,7 @@ mod tests {
             gc_floor: Version(3),
             ancestry: vec![(Generation(4), Version(5))],
         };
-        let sealed = seal(Kind::Meta, HEAD, &Head::of(&head)).unwrap();
+        let sealed = seal(Kind::Meta, HEAD, &Head::of(&head));
         assert_eq!(sealed[SEAL_BYTES..], [1, 2, 3, 1, 4, 5]);
         let peer = store::KnownPeer {
             node: NodeId::new("n").unwrap(),
@@ -366,12 +370,12 @@ mod tests {
             generation: Generation(6),
             dead: true,
         };
-        let sealed = seal(Kind::Peer, b"n", &Peer::of(&peer)).unwrap();
+        let sealed = seal(Kind::Peer, b"n", &Peer::of(&peer));
         assert_eq!(sealed[SEAL_BYTES..], *b"\x01d\x01\x03a:1\x06\x01");
         let summary = Summary { commit: 1, records: 2, sum: 3 };
-        assert_eq!(seal(Kind::Meta, SUMMARY, &summary).unwrap()[SEAL_BYTES..], [1, 2, 3]);
+        assert_eq!(seal(Kind::Meta, SUMMARY, &summary)[SEAL_BYTES..], [1, 2, 3]);
         let keys = EndpointKeys { reset: [9; 64], connection_id: 8 };
-        let sealed = seal(Kind::Meta, ENDPOINT_KEYS, &keys).unwrap();
+        let sealed = seal(Kind::Meta, ENDPOINT_KEYS, &keys);
         assert_eq!(sealed[SEAL_BYTES..], [[9; 64].as_slice(), &[8]].concat());
     }
 }

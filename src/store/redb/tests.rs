@@ -24,9 +24,9 @@ fn refuses_records_that_do_not_add_up() {
     let key = b"key 8".as_slice();
     let entry = |key: &[u8]| {
         let entry = StoredEntry { version: Version(0), value: None, expires: None };
-        Some(record::seal(Kind::Entry, key, &record::Entry::of(&entry)).unwrap())
+        Some(record::seal(Kind::Entry, key, &record::Entry::of(&entry)))
     };
-    let bytes = |key: &[u8]| Some(record::seal(Kind::Meta, key, &0_u8).unwrap());
+    let bytes = |key: &[u8]| Some(record::seal(Kind::Meta, key, &0_u8));
     type Case<'a> = (&'a str, Kind, &'a [u8], Option<Vec<u8>>);
     let cases: [Case<'_>; 8] = [
         ("found 10 records", Kind::Entry, key, None),
@@ -53,7 +53,7 @@ fn refuses_records_that_do_not_add_up() {
 
 #[test]
 fn refuses_the_format_of_a_later_version() {
-    let format = record::seal(Kind::Meta, record::FORMAT, &2_u32).unwrap();
+    let format = record::seal(Kind::Meta, record::FORMAT, &2_u32);
     let error = load_tampered(Kind::Meta, record::FORMAT, Some(format)).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
     assert!(error.to_string().contains("written in format 2"), "{error}");

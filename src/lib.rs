@@ -92,7 +92,7 @@
 //! neighbour is *suspect*: an accusation names the observers and spreads like a change. A live peer refutes the
 //! accusation by raising its incarnation. If it does not within two intervals, it is *dead*. Time in which this
 //! process itself stood still counts against no peer, and a node that finds itself slow is patient.
-//! [`Gossipmonger::why`] shows the evidence for every state change. Failures are detected inside the node's own
+//! [`Snapshot::why`] shows the evidence for every state change. Failures are detected inside the node's own
 //! datacenter. If no bridge to a datacenter responds, its nodes are *unreachable*: neither live nor dead.
 //!
 //! # Invariants

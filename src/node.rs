@@ -64,7 +64,6 @@ use crate::{
         entry::{Key, Value},
         event::Behind,
         id::{ClusterId, Datacenter, NodeId},
-        reason::History,
         revocation::{Revocation, Revocations},
         route::StorageInput,
         state::PeerState,
@@ -214,14 +213,6 @@ impl Gossipmonger {
     pub fn phi(&self, peer: &NodeId) -> Option<f64> {
         let now = self.shared.clock.now();
         Some(self.shared.published.estimates.load().get(peer)?.phi(now))
-    }
-
-    /// Why a peer is in its present state: the latest state transitions, oldest first, each with the
-    /// evidence for it. `None` if the state has not changed since the peer became known. For the age
-    /// of each see [`Snapshot::now`].
-    #[must_use]
-    pub fn why(&self, peer: &NodeId) -> Option<Arc<History>> {
-        self.shared.published.histories.load().get(peer).cloned()
     }
 
     /// Why either end last closed the connection with a peer on purpose: an expired certificate, a

@@ -128,8 +128,9 @@ impl Snapshot {
         self.maps.iter().filter(|(node, map)| self.is_live(node, map)).map(|(node, _)| node)
     }
 
-    /// Why a peer is in its present state: the latest state transitions, oldest first. `None` if
-    /// the state has not changed since the peer became known.
+    /// Why a peer is in its present state: the latest state transitions, oldest first, each with the
+    /// evidence for it. `None` if the state has not changed since the peer became known. For the age
+    /// of each see [`Snapshot::now`].
     #[must_use]
     pub fn why(&self, peer: &NodeId) -> Option<&History> {
         self.histories.get(peer).map(Arc::as_ref)
@@ -192,16 +193,10 @@ impl Snapshot {
         Some(self.estimates.get(peer)?.last_heard)
     }
 
-    /// The number of visible keys of a node. The call counts them.
+    /// The number of visible keys of a node, zero if it is unknown. The call counts them.
     #[must_use]
     pub fn len(&self, node: &NodeId) -> usize {
         self.prefix(node, "").count()
-    }
-
-    /// Whether a node is unknown or has no visible key.
-    #[must_use]
-    pub fn is_empty(&self, node: &NodeId) -> bool {
-        self.prefix(node, "").next().is_none()
     }
 
     /// The latest version of a node that is known here.
@@ -284,12 +279,6 @@ impl Snapshot {
 }
 
 impl Member {
-    /// Whether a tag has this value.
-    #[must_use]
-    pub fn has_tag(&self, name: &str, value: &str) -> bool {
-        self.tags.get(name).is_some_and(|tag| tag == value)
-    }
-
     /// Whether it counts as live: it is live or suspect.
     #[must_use]
     pub const fn is_live(&self) -> bool {

@@ -100,8 +100,7 @@ pub struct History(VecDeque<Transition>);
 
 impl Transition {
     /// Whether the state of the peer is the same as before.
-    #[must_use]
-    pub fn is_note(&self) -> bool {
+    pub(crate) fn is_note(&self) -> bool {
         self.from == self.to
     }
 }

@@ -200,7 +200,8 @@ async fn cut_off_once(scene: &Scene, deed: &str) {
     until("it is counted", || scene.count("peers_cut_off") == 1).await;
     assert_eq!(scene.refused("misbehaviour"), 1);
     let told = || -> Option<Arc<Reason>> {
-        let history = scene.node.why(&id("x"))?;
+        let snapshot = scene.node.snapshot();
+        let history = snapshot.why(&id("x"))?;
         let cut_off = |reason: &&Arc<Reason>| reason.cause == Cause::CutOff;
         history.iter().map(|change| &change.reason).find(cut_off).cloned()
     };

@@ -58,7 +58,8 @@ async fn a_node_restored_from_a_copy_of_its_store_is_reported_by_its_peers_and_h
     let how = next_event(&mut events, returned).await;
     assert_eq!(how, Returned::Behind { earlier, versions: 2 });
     let explained = |cause| {
-        let history = a.why(b.node());
+        let snapshot = a.snapshot();
+        let history = snapshot.why(b.node());
         history.is_some_and(|history| history.iter().any(|row| row.reason.cause == cause))
     };
     until("a says why", || explained(Cause::Behind) && explained(Cause::Renewed)).await;

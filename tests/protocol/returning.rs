@@ -291,5 +291,5 @@ fn a_peer_without_some_of_its_versions_or_after_it_left_is_reported_and_explaine
     let row = rows.iter().last().unwrap();
     let deed = row.reason.deed.as_deref().unwrap();
     assert!(deed.contains("2 versions of generation"), "{deed}");
-    assert!(row.is_note() && row.reason.cause == Cause::Behind);
+    assert!(row.from == row.to && row.reason.cause == Cause::Behind);
 }

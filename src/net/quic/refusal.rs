@@ -14,6 +14,7 @@ impl Refusal {
     ///
     /// Suitable for both sides and for [`quinn::Connection::close_reason`].
     #[must_use]
+    #[doc(hidden)]
     pub fn of(ended: &ConnectionError) -> Option<Self> {
         let (by, code, text) = match ended {
             ConnectionError::TransportError(e) => (RefusedBy::Us, e.code, e.reason.as_bytes()),

@@ -60,6 +60,7 @@ pub mod revocation;
 pub mod route;
 pub mod scheduler;
 pub mod seal;
+pub mod service;
 pub mod session;
 pub mod sketch;
 pub mod skim;

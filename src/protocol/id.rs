@@ -141,6 +141,11 @@ label!(
     Datacenter,
     "datacenter"
 );
+label!(
+    /// Names a service that nodes offer.
+    ServiceName,
+    "service"
+);
 
 /// The text of a name, behind one pointer: in a large cluster most of a node's memory is tables with a line
 /// per node and peer. Compares and hashes as the text does.

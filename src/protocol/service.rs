@@ -1,0 +1,49 @@
+//! Services: what nodes offer to each other, and the rules of calls between them.
+//!
+//! A node announces its offers in its own map, under one reserved key ([`manifest`]). Every node keeps an index of
+//! all offers ([`directory`]) and picks a provider for each call ([`balance`]). [`calls`] is the caller's half of a
+//! connection for calls, [`intake`] the callee's half, [`frame`] what they send to each other.
+
+use std::fmt;
+
+pub use super::id::ServiceName;
+
+/// The version of a service.
+///
+/// A caller of major version 2 calls only providers of major version 2. A higher minor version has more methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceVersion {
+    /// Changes when existing callers would break.
+    pub major: u16,
+    /// Changes when methods are added.
+    pub minor: u16,
+}
+
+impl ServiceVersion {
+    /// A version.
+    #[must_use]
+    pub const fn new(major: u16, minor: u16) -> Self {
+        Self { major, minor }
+    }
+}
+
+impl fmt::Display for ServiceVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A service in one major version: what a caller asks for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceId {
+    /// The name.
+    pub name: ServiceName,
+    /// The major version.
+    pub major: u16,
+}
+
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.major)
+    }
+}

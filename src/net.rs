@@ -1,8 +1,8 @@
 //! Authenticated connections between nodes, without any knowledge of gossip.
 //!
 //! A [`Network`] opens an [`Endpoint`] for one node. An endpoint dials and accepts [`Connection`]s; a connection
-//! has a proven [`Peer`], streams, datagrams and statistics. It serves one [`Protocol`]: the gossip of members, or
-//! requests of clients. This module does not depend on gossip, configuration files or actors: its users decide on
+//! has a proven [`Peer`], streams, datagrams and statistics. It serves one [`Protocol`]: the gossip of members,
+//! requests of clients, or calls between services. This module does not depend on gossip, configuration files or actors: its users decide on
 //! the purpose of a connection, and on which of two connections stays.
 //!
 //! The crate contains two networks: [`quic`], which nodes use, and [`memory`], for tests. To write another one,
@@ -103,6 +103,8 @@ pub enum Protocol {
     Gossip,
     /// Requests of clients: the dialer shows a client's certificate, or a node's.
     Clients,
+    /// Calls between services: the dialer shows a node's certificate, or a client's; the accepting end is a node.
+    Services,
 }
 
 /// An endpoint in use by one node.
@@ -123,9 +125,14 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
     /// Waits for the next peer that dials; `None` once the endpoint is closed. One task at a time waits.
     fn accept(&self) -> BoxFuture<'_, Option<Incoming>>;
 
-    /// Begins to dial `to`, addresses of one target, best first. `expected`: the node that has to answer; any other
-    /// one is refused in the handshake.
-    fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial>;
+    /// Begins to dial `to`, addresses of one target, best first, for [`Protocol::Gossip`] or [`Protocol::Services`].
+    /// `expected`: the node that has to answer; any other one is refused in the handshake.
+    fn dial(
+        &self,
+        to: &[String],
+        expected: Option<&NodeId>,
+        protocol: Protocol,
+    ) -> Box<dyn Dial>;
 
     /// Closes all connections with this code and text, and releases everything that `open` took.
     fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()>;

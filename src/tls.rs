@@ -48,7 +48,7 @@ pub use self::{
 };
 pub(crate) use self::{
     certificate::date,
-    provider::{ADMIN_ALPN, SERVER_NAME},
+    provider::{ADMIN_ALPN, SERVER_NAME, SERVICES_ALPN},
     refusal::Verdict,
     state::Expect,
     visit::{Host, rustls_visit},

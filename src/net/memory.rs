@@ -38,6 +38,8 @@ struct Hub {
 #[derive(Debug)]
 struct Port {
     name: PeerName,
+    /// Which protocols besides gossip it accepts.
+    admitted: Mutex<BTreeSet<Protocol>>,
     dialers: mpsc::Sender<Arc<dyn Connection>>,
     /// Its connections, which end with it.
     wires: Mutex<Vec<Arc<Wire>>>,
@@ -107,7 +109,8 @@ impl Network for MemoryPlace {
     ) -> BoxFuture<'a, Result<Arc<dyn Endpoint>, NetworkError>> {
         let (dialers, accepted) = mpsc::channel(DIALERS_MAX);
         let address = MemoryNetwork::address(&opening.name.node);
-        let port = Arc::new(Port { name: opening.name, dialers, wires: Mutex::default() });
+        let (name, admitted) = (opening.name, Mutex::new(BTreeSet::from([Protocol::Gossip])));
+        let port = Arc::new(Port { name, admitted, dialers, wires: Mutex::default() });
         // A later process of that name takes its address.
         let before = self.network.hub().open.insert(address.clone(), Arc::clone(&port));
         before.iter().for_each(|before| before.close(0, b"another process has its address"));
@@ -157,13 +160,23 @@ impl Endpoint for MemoryEndpoint {
         })
     }
 
-    fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial> {
+    fn admit(&self, protocol: Protocol) {
+        lock(&self.port.admitted).insert(protocol);
+    }
+
+    fn dial(
+        &self,
+        to: &[String],
+        expected: Option<&NodeId>,
+        protocol: Protocol,
+    ) -> Box<dyn Dial> {
         Box::new(MemoryDial {
             network: self.network.clone(),
             from: Arc::clone(&self.port),
             left: to.iter().cloned().collect(),
             about: None,
             expected: expected.cloned(),
+            protocol,
         })
     }
 
@@ -195,6 +208,7 @@ struct MemoryDial {
     left: VecDeque<String>,
     about: Option<Way>,
     expected: Option<NodeId>,
+    protocol: Protocol,
 }
 
 impl MemoryDial {
@@ -207,13 +221,16 @@ impl MemoryDial {
         if self.expected.as_ref().is_some_and(|expected| *expected != there.node) {
             return Dialed::Failed(way, format!("{} is there", there.node));
         }
+        if !lock(&port.admitted).contains(&self.protocol) {
+            return Dialed::Failed(way, format!("{} speaks no such protocol", there.node));
+        }
         let forth = self.network.path(&here.node, &there.node);
         let back = self.network.path(&there.node, &here.node);
         let (Some(forth), Some(back)) = (forth, back) else {
             return Dialed::Failed(way, "nothing gets through".to_owned());
         };
         pause(forth + back).await;
-        let (dialer, accepter) = connected(&self.network, [here, there]);
+        let (dialer, accepter) = connected(&self.network, [here, there], self.protocol);
         self.from.add(&dialer.wire);
         port.add(&dialer.wire);
         match port.dialers.try_send(accepter) {
@@ -285,6 +302,7 @@ impl Wire {
 struct End {
     wire: Arc<Wire>,
     side: usize,
+    protocol: Protocol,
     own: NodeId,
     peer: Peer,
     name: NodeId,
@@ -294,7 +312,11 @@ struct End {
 }
 
 /// A connection of these two nodes; the first one has dialed.
-fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<End>) {
+fn connected(
+    network: &MemoryNetwork,
+    names: [&PeerName; 2],
+    protocol: Protocol,
+) -> (Arc<End>, Arc<End>) {
     let wire = Arc::new(Wire {
         network: network.clone(),
         end: Slot::default(),
@@ -309,6 +331,7 @@ fn connected(network: &MemoryNetwork, names: [&PeerName; 2]) -> (Arc<End>, Arc<E
         Arc::new(End {
             wire: Arc::clone(&wire),
             side,
+            protocol,
             own: own.node.clone(),
             peer: proved(peer),
             name: peer.node.clone(),
@@ -399,7 +422,7 @@ async fn travel(wire: &Arc<Wire>, side: usize, [from, to]: [&NodeId; 2]) -> bool
 
 impl Connection for End {
     fn protocol(&self) -> Protocol {
-        Protocol::Gossip
+        self.protocol
     }
 
     fn peer(&self) -> &Peer {

@@ -156,6 +156,7 @@ impl QuicNetwork {
             dialing: settings::transport(limits, true),
             tls: self.tls.clone(),
             with_clients: AtomicBool::new(false),
+            with_services: AtomicBool::new(false),
             handshakes,
             handshakes_max: limits.handshakes,
             handshake_timeout: limits.handshake_timeout,
@@ -227,8 +228,10 @@ impl Endpoint for QuicEndpoint {
     }
 
     fn admit(&self, protocol: Protocol) {
-        if protocol == Protocol::Clients {
-            self.0.with_clients.store(true, Ordering::Release);
+        match protocol {
+            Protocol::Gossip => {}
+            Protocol::Clients => self.0.with_clients.store(true, Ordering::Release),
+            Protocol::Services => self.0.with_services.store(true, Ordering::Release),
         }
     }
 
@@ -250,8 +253,13 @@ impl Endpoint for QuicEndpoint {
         })
     }
 
-    fn dial(&self, to: &[String], expected: Option<&NodeId>) -> Box<dyn Dial> {
-        Box::new(Race::new(&self.0, to, expected))
+    fn dial(
+        &self,
+        to: &[String],
+        expected: Option<&NodeId>,
+        protocol: Protocol,
+    ) -> Box<dyn Dial> {
+        Box::new(Race::new(&self.0, to, expected, protocol))
     }
 
     fn release(&self) {

@@ -16,7 +16,7 @@ use super::{
     files::LoadError,
     identity::Identity,
     name::{NameError, PeerName},
-    provider::{ADMIN_ALPN, TLS13_SUITES, alpn, provider},
+    provider::{ADMIN_ALPN, SERVICES_ALPN, TLS13_SUITES, alpn, provider},
     refusal::{Refusal, Verdict},
     revoked::seconds,
     role::ClientRoles,
@@ -190,14 +190,31 @@ impl Tls {
         self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
     }
 
-    /// As [`Tls::rustls_server`], for clients as well: the protocol in the handshake ([`ALPN`](super::ALPN) or
-    /// [`ADMIN_ALPN`]) says what the peer wants to be, and its certificate what it may be. The caller compares the
-    /// two after the handshake.
+    /// As [`Tls::rustls_client`], for calls between services.
     #[must_use]
-    pub fn rustls_server_with_clients(&self, verdict: Verdict) -> rustls::ServerConfig {
-        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
-        let mut config = self.server_with(verifier.or_clients(Arc::clone(&self.roles)));
-        config.alpn_protocols.push(ADMIN_ALPN.to_vec());
+    pub(crate) fn rustls_caller(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {
+        let mut config = self.rustls_client(expect, verdict);
+        config.alpn_protocols = vec![SERVICES_ALPN.to_vec()];
+        config
+    }
+
+    /// As [`Tls::rustls_server`], for clients and for calls between services as well: the protocol in the handshake
+    /// ([`ALPN`](super::ALPN), [`ADMIN_ALPN`] or the services') says what the peer wants to be, and its certificate
+    /// what it may be. The caller compares the two after the handshake.
+    #[must_use]
+    pub(crate) fn rustls_server_for(
+        &self,
+        clients: bool,
+        services: bool,
+        verdict: Verdict,
+    ) -> rustls::ServerConfig {
+        let mut verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
+        if clients {
+            verifier = verifier.or_clients(Arc::clone(&self.roles));
+        }
+        let mut config = self.server_with(verifier);
+        config.alpn_protocols.extend(clients.then(|| ADMIN_ALPN.to_vec()));
+        config.alpn_protocols.extend(services.then(|| SERVICES_ALPN.to_vec()));
         config
     }
 

@@ -10,6 +10,9 @@ pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
 /// The clients' protocol version; see [`Tls::rustls_server_with_clients`](super::Tls::rustls_server_with_clients).
 pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
+/// The protocol version of calls between services.
+pub(crate) const SERVICES_ALPN: &[u8] = b"gossipmonger-services/1";
+
 /// The server name for dialing. It is neither sent nor compared.
 pub const SERVER_NAME: &str = "gossipmonger";
 

@@ -241,7 +241,7 @@ impl Rude {
 }
 
 async fn connect(endpoint: &dyn Endpoint, address: &str) -> Arc<dyn Connection> {
-    let mut dial = endpoint.dial(&[address.to_owned()], None);
+    let mut dial = endpoint.dial(&[address.to_owned()], None, gossipmonger::net::Protocol::Gossip);
     loop {
         match dial.next().await {
             Some(Dialed::About(_)) => {}

@@ -13,7 +13,8 @@ use super::{
     peer::{peer_chain, protocol},
 };
 use crate::tls::{
-    ADMIN_ALPN, CertificateSummary, Identity, NameError, Tls, Verdict, chain_fingerprint,
+    ADMIN_ALPN, CertificateSummary, Identity, NameError, SERVICES_ALPN, Tls, Verdict,
+    chain_fingerprint,
 };
 
 /// A connection with a completed handshake.
@@ -33,8 +34,11 @@ impl QuicConnection {
         ours: &Identity,
         verdict: Verdict,
     ) -> Result<Arc<dyn Connection>, Ended> {
-        let is_client = protocol(&inner) == ADMIN_ALPN;
-        let protocol = if is_client { Protocol::Clients } else { Protocol::Gossip };
+        let protocol = match protocol(&inner).as_slice() {
+            ADMIN_ALPN => Protocol::Clients,
+            SERVICES_ALPN => Protocol::Services,
+            _ => Protocol::Gossip,
+        };
         let peer = peer(&inner, tls, ours).map_err(|error| Ended::Lost(error.to_string()))?;
         Ok(Arc::new(Self { inner, protocol, peer, verdict }))
     }

@@ -28,14 +28,25 @@ impl Tls {
         (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 
-    /// As [`Tls::accept`], for clients as well: the protocol in the handshake ([`ALPN`](crate::tls::ALPN) or
-    /// [`ADMIN_ALPN`](crate::tls::ADMIN_ALPN)) says what the peer wants to be, and its certificate what it may be.
-    /// The caller compares the two after the handshake: see [`protocol`](super::peer::protocol),
-    /// [`peer_name`](super::peer::peer_name) and [`Tls::client`].
-    #[must_use]
-    pub fn accept_with_clients(&self) -> (Arc<QuicServerConfig>, Verdict) {
+    /// As [`Tls::dial`], for calls between services.
+    pub(super) fn dial_services(&self, expect: Expect) -> (Arc<QuicClientConfig>, Verdict) {
         let verdict = Verdict::default();
-        let config = self.rustls_server_with_clients(verdict.clone());
+        let config = self.rustls_caller(expect, verdict.clone());
+        (Arc::new(QuicClientConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
+    }
+
+    /// As [`Tls::accept`], for clients and for calls between services as well: the protocol in the handshake says
+    /// what the peer wants to be, and its certificate what it may be. The caller compares the two after the
+    /// handshake: see [`protocol`](super::peer::protocol), [`peer_name`](super::peer::peer_name) and
+    /// [`Tls::client`].
+    #[must_use]
+    pub(super) fn accept_for(
+        &self,
+        clients: bool,
+        services: bool,
+    ) -> (Arc<QuicServerConfig>, Verdict) {
+        let verdict = Verdict::default();
+        let config = self.rustls_server_for(clients, services, verdict.clone());
         (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 }

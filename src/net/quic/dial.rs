@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    net::{BoxFuture, Connection, Dial, Dialed, Ended, Way},
+    net::{BoxFuture, Connection, Dial, Dialed, Ended, Protocol, Way},
     protocol::{id::NodeId, time::Time},
     tls::{Expect, SERVER_NAME},
 };
@@ -34,6 +34,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Race {
     opened: Arc<Opened>,
     expected: Option<NodeId>,
+    protocol: Protocol,
     clock: Clock,
     names: JoinSet<(String, Result<Vec<SocketAddr>, String>)>,
     waiting: Ways,
@@ -76,11 +77,17 @@ enum Step {
 }
 
 impl Race {
-    pub(super) fn new(opened: &Arc<Opened>, to: &[String], expected: Option<&NodeId>) -> Self {
+    pub(super) fn new(
+        opened: &Arc<Opened>,
+        to: &[String],
+        expected: Option<&NodeId>,
+        protocol: Protocol,
+    ) -> Self {
         let clock = Clock::start();
         let mut race = Self {
             opened: Arc::clone(opened),
             expected: expected.cloned(),
+            protocol,
             clock,
             names: JoinSet::new(),
             waiting: Ways::default(),
@@ -202,10 +209,14 @@ impl Race {
         self.last = self.clock.now();
         let opened = Arc::clone(&self.opened);
         let shown = opened.tls.identity();
-        let (crypto, verdict) = opened.tls.dial(match &self.expected {
+        let expect = match &self.expected {
             Some(peer) => Expect::Node(peer.clone()),
             None => Expect::AnyNode,
-        });
+        };
+        let (crypto, verdict) = match self.protocol {
+            Protocol::Services => opened.tls.dial_services(expect),
+            Protocol::Gossip | Protocol::Clients => opened.tls.dial(expect),
+        };
         let mut client = ClientConfig::new(crypto);
         client.transport_config(Arc::clone(&opened.dialing));
         self.socket(&way).forget_unsent(way.to);

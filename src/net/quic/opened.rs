@@ -32,6 +32,8 @@ pub(super) struct Opened {
     pub(super) tls: Tls,
     /// Clients are accepted.
     pub(super) with_clients: AtomicBool,
+    /// Calls between services are accepted.
+    pub(super) with_services: AtomicBool,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) handshakes_max: usize,
     pub(super) handshake_timeout: Duration,
@@ -66,11 +68,9 @@ impl Opened {
 
     pub(super) fn begin(&self, incoming: quinn::Incoming, place: Place) -> Incoming {
         let remote = incoming.remote_address();
-        let (crypto, verdict) = if self.with_clients.load(Ordering::Acquire) {
-            self.tls.accept_with_clients()
-        } else {
-            self.tls.accept()
-        };
+        let admitted = |protocol: &AtomicBool| protocol.load(Ordering::Acquire);
+        let (crypto, verdict) =
+            self.tls.accept_for(admitted(&self.with_clients), admitted(&self.with_services));
         let mut server = self.server.clone();
         server.crypto = crypto;
         let (tls, shown) = (self.tls.clone(), self.tls.identity());

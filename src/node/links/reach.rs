@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     dials::DialFailure,
-    net::{BoxFuture, Connection, Dial, Dialed as Next, Ended, Way},
+    net::{BoxFuture, Connection, Dial, Dialed as Next, Ended, Protocol, Way},
     protocol::{
         close::Close,
         id::{Generation, NodeId},
@@ -143,7 +143,7 @@ async fn race(
         unheard_of: !host.has_dial_failures(addresses),
         wanted,
         own: host.generation(),
-        dial: context.endpoint.dial(addresses, wanted),
+        dial: context.endpoint.dial(addresses, wanted, Protocol::Gossip),
         failures: Vec::new(),
         answered: None,
     };

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+pub mod frame;
+
 pub use super::id::ServiceName;
 
 /// The version of a service.

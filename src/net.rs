@@ -127,12 +127,7 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
 
     /// Begins to dial `to`, addresses of one target, best first, for [`Protocol::Gossip`] or [`Protocol::Services`].
     /// `expected`: the node that has to answer; any other one is refused in the handshake.
-    fn dial(
-        &self,
-        to: &[String],
-        expected: Option<&NodeId>,
-        protocol: Protocol,
-    ) -> Box<dyn Dial>;
+    fn dial(&self, to: &[String], expected: Option<&NodeId>, protocol: Protocol) -> Box<dyn Dial>;
 
     /// Closes all connections with this code and text, and releases everything that `open` took.
     fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()>;

@@ -164,12 +164,7 @@ impl Endpoint for MemoryEndpoint {
         lock(&self.port.admitted).insert(protocol);
     }
 
-    fn dial(
-        &self,
-        to: &[String],
-        expected: Option<&NodeId>,
-        protocol: Protocol,
-    ) -> Box<dyn Dial> {
+    fn dial(&self, to: &[String], expected: Option<&NodeId>, protocol: Protocol) -> Box<dyn Dial> {
         Box::new(MemoryDial {
             network: self.network.clone(),
             from: Arc::clone(&self.port),

@@ -253,12 +253,7 @@ impl Endpoint for QuicEndpoint {
         })
     }
 
-    fn dial(
-        &self,
-        to: &[String],
-        expected: Option<&NodeId>,
-        protocol: Protocol,
-    ) -> Box<dyn Dial> {
+    fn dial(&self, to: &[String], expected: Option<&NodeId>, protocol: Protocol) -> Box<dyn Dial> {
         Box::new(Race::new(&self.0, to, expected, protocol))
     }
 

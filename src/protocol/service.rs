@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+pub mod calls;
 pub mod frame;
 
 pub use super::id::ServiceName;

@@ -282,10 +282,7 @@ impl Frame {
             WELCOME => Self::Welcome,
             BIND => Self::Bind {
                 index: head.number()?,
-                service: ServiceId {
-                    name: head.label(ServiceName::new)?,
-                    major: head.number()?,
-                },
+                service: ServiceId { name: head.label(ServiceName::new)?, major: head.number()? },
             },
             REQUEST => {
                 return Ok(Self::Request(Request {

@@ -8,6 +8,8 @@ use std::fmt;
 
 pub mod calls;
 pub mod frame;
+pub mod intake;
+pub mod room;
 
 pub use super::id::ServiceName;
 

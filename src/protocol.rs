@@ -36,6 +36,7 @@ pub mod event;
 pub mod exchange;
 pub mod flow;
 pub mod gossip;
+pub mod hash;
 pub mod id;
 pub mod inquiry;
 pub mod links;

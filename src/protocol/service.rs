@@ -9,6 +9,7 @@ use std::fmt;
 pub mod calls;
 pub mod frame;
 pub mod intake;
+pub mod manifest;
 pub mod room;
 
 pub use super::id::ServiceName;

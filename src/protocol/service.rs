@@ -7,6 +7,7 @@
 use std::fmt;
 
 pub mod calls;
+pub mod directory;
 pub mod frame;
 pub mod intake;
 pub mod manifest;

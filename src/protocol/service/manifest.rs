@@ -2,7 +2,7 @@
 
 use bincode::{config, error::DecodeError};
 
-use super::{ServiceName, ServiceVersion};
+use super::{ServiceId, ServiceName, ServiceVersion};
 use crate::protocol::id::InvalidLabel;
 
 /// The key of a node's manifest in its own map.
@@ -162,6 +162,12 @@ impl Manifest {
 }
 
 impl Offered {
+    /// The service that callers ask for.
+    #[must_use]
+    pub fn service(&self) -> ServiceId {
+        ServiceId { name: self.name.clone(), major: self.version.major }
+    }
+
     /// What offers are sorted by.
     #[must_use]
     pub const fn key(&self) -> (&ServiceName, u16) {

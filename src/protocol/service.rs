@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+pub mod balance;
 pub mod calls;
 pub mod directory;
 pub mod frame;

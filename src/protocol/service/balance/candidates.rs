@@ -1,0 +1,135 @@
+//! What the balance reads of the directory: the providers of one service, by datacenter.
+
+use std::collections::BTreeMap;
+
+use imbl::shared_ptr::SharedPointerKind;
+
+use crate::protocol::id::{Datacenter, NodeId};
+
+/// A provider of the service that is called: a live node that offers it in the right major version.
+pub trait Candidate {
+    /// The node.
+    fn node(&self) -> &NodeId;
+
+    /// The minor version that it offers.
+    fn minor(&self) -> u16;
+
+    /// How large its share is beside others; 0 counts as 1.
+    fn weight(&self) -> u8;
+
+    /// Whether it takes no new calls since it is about to stop.
+    fn draining(&self) -> bool;
+
+    /// Whether this node suspects that it is dead.
+    fn suspect(&self) -> bool;
+
+    /// 64 bits that follow from its name alone, so that all callers compute the same.
+    fn name_hash(&self) -> u64;
+}
+
+/// The candidates of one datacenter, sorted by the name of the node.
+pub trait Sequence {
+    /// What it holds.
+    type Item: Candidate;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// The candidate at this position, in O(log n).
+    fn get(&self, position: usize) -> Option<&Self::Item>;
+
+    /// All of them.
+    fn iter(&self) -> impl Iterator<Item = &Self::Item>;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The candidate of this node, by binary search.
+    fn find(&self, node: &NodeId) -> Option<&Self::Item> {
+        let (mut from, mut to) = (0, self.len());
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let found = self.get(middle)?;
+            match found.node().cmp(node) {
+                std::cmp::Ordering::Equal => return Some(found),
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+            }
+        }
+        None
+    }
+}
+
+/// All candidates for a call, by datacenter.
+pub trait Candidates {
+    /// A candidate.
+    type Item: Candidate;
+    /// Those of one datacenter.
+    type Sequence: Sequence<Item = Self::Item>;
+
+    /// Those of this datacenter, if it has any.
+    fn within(&self, datacenter: &Datacenter) -> Option<&Self::Sequence>;
+
+    /// All datacenters that have candidates.
+    fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &Self::Sequence)>;
+}
+
+impl<C: Candidate> Sequence for Vec<C> {
+    type Item = C;
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, position: usize) -> Option<&C> {
+        self.as_slice().get(position)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &C> {
+        self.as_slice().iter()
+    }
+}
+
+impl<C: Candidate, P: SharedPointerKind> Sequence for imbl::GenericVector<C, P> {
+    type Item = C;
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn get(&self, position: usize) -> Option<&C> {
+        self.get(position)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &C> {
+        self.iter()
+    }
+}
+
+impl<S: Sequence> Candidates for BTreeMap<Datacenter, S> {
+    type Item = S::Item;
+    type Sequence = S;
+
+    fn within(&self, datacenter: &Datacenter) -> Option<&S> {
+        self.get(datacenter)
+    }
+
+    fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &S)> {
+        self.iter()
+    }
+}
+
+impl<S: Sequence, P: SharedPointerKind> Candidates for imbl::GenericOrdMap<Datacenter, S, P> {
+    type Item = S::Item;
+    type Sequence = S;
+
+    fn within(&self, datacenter: &Datacenter) -> Option<&S> {
+        self.get(datacenter)
+    }
+
+    fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &S)> {
+        self.iter()
+    }
+}

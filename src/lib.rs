@@ -131,6 +131,7 @@
 
 // In reading order.
 mod node;
+pub mod service;
 pub mod tls;
 pub mod pki;
 pub mod store;
@@ -157,7 +158,7 @@ pub use dials::DialFailure;
 pub use foreign::Foreign;
 pub use node::{
     Backends, Gossipmonger, clients,
-    config::{Config, ConfigError, Limits, QuicLimits, Restarts},
+    config::{Config, ConfigError, Limits, QuicLimits, Restarts, ServiceLimits},
     cuts::Cut,
     error::{Error, SpawnError},
     propagation::{Audience, Propagation},

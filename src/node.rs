@@ -13,7 +13,7 @@ mod features;
 mod host;
 mod leaving;
 mod links;
-mod messages;
+pub(crate) mod messages;
 mod own_store;
 mod propagated;
 pub(crate) mod propagation;
@@ -24,8 +24,9 @@ pub mod reins;
 mod releasing;
 mod repeats;
 mod routes;
+pub(crate) mod services;
 mod share;
-mod shared;
+pub(crate) mod shared;
 pub(crate) mod snapshot;
 mod starting;
 pub mod subscription;
@@ -63,7 +64,7 @@ use crate::{
     protocol::{
         entry::{Key, Value},
         event::Behind,
-        id::{ClusterId, Datacenter, NodeId},
+        id::{ClusterId, Datacenter, Generation, NodeId},
         revocation::{Revocation, Revocations},
         route::StorageInput,
         state::PeerState,
@@ -77,7 +78,7 @@ pub struct Gossipmonger {
     pub(crate) shared: Arc<Shared>,
     root: ActorCell,
     /// The runtime of the node; a caller may be outside any runtime.
-    runtime: Handle,
+    pub(crate) runtime: Handle,
 }
 
 impl Gossipmonger {
@@ -138,6 +139,12 @@ impl Gossipmonger {
     #[must_use]
     pub fn node(&self) -> &NodeId {
         &self.shared.config.node
+    }
+
+    /// This node's present generation.
+    pub(crate) fn generation(&self) -> Generation {
+        let maps = self.shared.published.maps.load();
+        maps.get(self.node()).map_or(Generation::ZERO, |map| map.generation)
     }
 
     /// The cluster of this node.

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!                      supervisor (the one child in the user's tree)
-//!        .------------------+-------------+-----------------.
-//!     storage            detector      scheduler         transport ---- tasks ---- network
+//!        .------------------+-------------+-----------------+----------------.
+//!     storage            detector      scheduler         transport        services
+//!                                                           '----- tasks -----'---- network
 //!        |
 //!     writer thread ---- Store
 //! ```
@@ -14,6 +15,7 @@
 
 pub(crate) mod detector;
 pub(crate) mod scheduler;
+pub(crate) mod services;
 pub(crate) mod storage;
 pub(crate) mod supervisor;
 pub(crate) mod transport;

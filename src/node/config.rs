@@ -11,7 +11,7 @@ use crate::{
     tls::PeerName,
 };
 
-pub use crate::net::limits::QuicLimits;
+pub use crate::{net::limits::QuicLimits, protocol::service::limits::ServiceLimits};
 
 pub(crate) mod address;
 mod check;
@@ -94,6 +94,8 @@ pub struct Config {
     pub restarts: Restarts,
     /// Limits of the QUIC transport.
     pub quic: QuicLimits,
+    /// Limits of calls between nodes.
+    pub services: ServiceLimits,
 }
 
 /// What one node may hold.
@@ -154,6 +156,7 @@ impl Config {
             rejoin: false,
             restarts: Restarts::default(),
             quic: QuicLimits::default(),
+            services: ServiceLimits::default(),
         }
     }
 

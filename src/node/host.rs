@@ -8,9 +8,10 @@ use crate::{
     clock::Clock,
     counters::Counters,
     dials::DialFailure,
+    net::Peer,
     node::{
         clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
-        share::Share, shared::Shared,
+        services::table::Services, share::Share, shared::Shared,
     },
     protocol::{
         claim::Heard,
@@ -26,6 +27,7 @@ use crate::{
         skim::Heading,
         time::Time,
     },
+    tls::CertificateSummary,
 };
 
 /// Access to the node for the tasks of its connections.
@@ -90,6 +92,25 @@ impl Host {
     /// The time, on the clock of this node.
     pub(crate) fn now(&self) -> Time {
         self.shared.clock.now()
+    }
+
+    /// What this node offers and calls.
+    pub(crate) fn services(&self) -> &Arc<Services> {
+        &self.shared.services
+    }
+
+    /// Whether the certificate that a connected peer has shown is revoked.
+    pub(crate) fn is_revoked(&self, peer: &Peer) -> bool {
+        let Some(name) = &peer.name else { return false };
+        let Some(endpoint) = self.shared.endpoint.upgrade() else { return false };
+        let Some(tls) = endpoint.tls() else { return false };
+        if self.revocations().cutoff(&name.node).is_none() {
+            return false;
+        }
+        let certificate = peer.chain.first();
+        let certificate =
+            certificate.and_then(|leaf| CertificateSummary::from_certificate(leaf).ok());
+        certificate.is_some_and(|certificate| tls.is_revoked(&name.node, &certificate))
     }
 
     /// The client connections.

@@ -35,6 +35,7 @@ impl Gossipmonger {
     }
 
     async fn depart(&self, remembered: bool) -> Result<usize, Error> {
+        self.drain(self.shared.config.services.drain).await;
         let told = self.say_farewell(remembered).await;
         if !matches!(told, Err(Error::Stopped { .. })) {
             self.shutdown().await;

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::error::Error;
+use super::{error::Error, services::link::Link};
 use crate::protocol::{
     exchange::{Ask, Reply},
     id::{NodeId, Version},
     revocation::Revocation,
     route::StorageInput,
+    service::manifest::Manifest,
     wave::Census,
     write::Write,
 };
@@ -32,6 +33,8 @@ pub(crate) enum StorageMessage {
 pub(crate) enum Writes {
     Batch(Vec<Write>),
     Tags(BTreeMap<String, String>),
+    /// The services that this node offers.
+    Offers(Manifest),
     /// Certificates are revoked.
     Revoke(Box<Revocation>),
     /// The node leaves; a store that records it refuses the next start.
@@ -40,5 +43,18 @@ pub(crate) enum Writes {
     },
 }
 
+/// The messages of the services actor.
+#[derive(Debug)]
+pub(crate) enum ServicesMessage {
+    /// Dials a node that is to be called.
+    Dial(Arc<Link>),
+    /// The offers of this node have changed.
+    Changed,
+    /// The offers of this node are to be announced.
+    Announce,
+}
+
 #[cfg(feature = "cluster")]
 impl ractor::Message for StorageMessage {}
+#[cfg(feature = "cluster")]
+impl ractor::Message for ServicesMessage {}

@@ -2,7 +2,7 @@
 
 use ractor::{ActorRef, Message};
 
-use super::messages::StorageMessage;
+use super::messages::{ServicesMessage, StorageMessage};
 use crate::{
     protocol::route::{DetectorInput, SchedulerInput, TransportInput},
     slot::Slot,
@@ -15,6 +15,7 @@ pub(crate) struct Routes {
     pub(crate) scheduler: Route<SchedulerInput>,
     pub(crate) detector: Route<DetectorInput>,
     pub(crate) transport: Route<TransportInput>,
+    pub(crate) services: Route<ServicesMessage>,
 }
 
 /// The address of an actor that may be restarted at any time.

@@ -18,6 +18,7 @@ use super::{
     messages::StorageMessage,
     published::Published,
     routes::Routes,
+    services::table::Services,
     share::Shares,
     snapshot::Snapshot,
     write_room::WriteRoom,
@@ -54,6 +55,8 @@ pub(crate) struct Shared {
     /// Makes this node's introduction, and judges those of peers.
     pub(crate) session: Session,
     pub(crate) clients: Arc<Clients>,
+    /// What this node offers and calls.
+    pub(crate) services: Arc<Services>,
     #[cfg(feature = "testkit")]
     pub(crate) switch: super::switch::Switch,
     #[cfg(feature = "testkit")]
@@ -79,7 +82,11 @@ impl Shared {
     ///
     /// Under the lock no foreign code is called: a store or a log that subscribes would wait for itself,
     /// and a slow one would stop all subscribers.
-    pub(crate) fn publish(&self, outputs: Vec<Output>, view: impl FnOnce()) -> Option<Duration> {
+    pub(crate) fn publish(
+        &self,
+        outputs: Vec<Output>,
+        view: impl FnOnce() -> Vec<Event>,
+    ) -> Option<Duration> {
         // When a reader sees the state, it is counted already.
         let is_seen = |output: &Output| {
             matches!(output, Output::Event(_) | Output::Unreachable(_) | Output::Count(..))
@@ -93,11 +100,18 @@ impl Shared {
                     self.diagnostics.counters.add(*counter, *times);
                 }
             }
-            view();
+            for event in view() {
+                problems.extend(self.announce(event));
+            }
             for output in seen {
                 match output {
                     Output::Unreachable(datacenters) => {
                         self.published.unreachable.store(datacenters);
+                        problems.extend(
+                            self.reach_changed()
+                                .into_iter()
+                                .filter_map(|event| self.announce(event)),
+                        );
                     }
                     // Counted by the machine. One frame may cause a hundred thousand of them.
                     Output::Event(Event::Error(problem))
@@ -125,7 +139,10 @@ impl Shared {
             Output::Transport(input) => self.routes.transport.cast(input),
             Output::Event(event) => self.tell(event),
             Output::Protocol(event) => self.tell_protocol(event),
-            Output::Unreachable(datacenters) => self.published.unreachable.store(datacenters),
+            Output::Unreachable(datacenters) => {
+                self.published.unreachable.store(datacenters);
+                self.reach_changed().into_iter().for_each(|event| self.tell(event));
+            }
             Output::Persist(changes) => self.writer.write(changes, None),
             Output::Wake(wait) => return Some(wait),
             Output::Count(counter, times) => self.diagnostics.counters.add(counter, times),

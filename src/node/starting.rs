@@ -19,6 +19,7 @@ use super::{
     published::Published,
     releasing::release_at_end,
     routes::Routes,
+    services::table::Services,
     share::Shares,
     shared::Shared,
     write_room::WriteRoom,
@@ -113,6 +114,7 @@ impl Gossipmonger {
             write_room: WriteRoom::new(config.write_queue_bytes),
             session: Session::new(config.cluster.clone(), config.node.clone()),
             clients: Arc::default(),
+            services: Arc::new(Services::new(config.services)),
             #[cfg(feature = "testkit")]
             switch: super::switch::Switch::default(),
             #[cfg(feature = "testkit")]

@@ -40,8 +40,10 @@ pub enum Close {
     Unneeded = 9,
     /// The peer's certificate was revoked.
     Revoked = 10,
-    /// More clients than are allowed at once.
+    /// More connections than are allowed at once.
     Busy = 11,
+    /// The peer calls another process of this node than the present one.
+    Restarted = 12,
 }
 
 /// How a connection is closed: the code and the words.

@@ -117,6 +117,27 @@ counters! {
     ConnectionsAccepted => "connections_accepted",
     /// Dials that failed.
     DialsFailed => "dials_failed",
+    /// Connections for calls opened to other nodes.
+    ServiceConnectionsDialed => "service_connections_dialed",
+    /// Connections for calls accepted from other nodes.
+    ServiceConnectionsAccepted => "service_connections_accepted",
+    /// Dials for calls that failed.
+    ServiceDialsFailed => "service_dials_failed",
+    /// Requests that an offered service has answered.
+    CallsAnswered => "calls_answered",
+    /// Requests that this node has refused.
+    CallsRefused => "calls_refused",
+    /// Requests whose handler panicked or came to no answer.
+    CallsFailed => "calls_failed",
+    /// Messages without an answer that an offered service has taken.
+    CastsTaken => "casts_taken",
+    /// Messages without an answer that this node has dropped: no such service or method, no room, no permission, or
+    /// malformed.
+    CastsRefused => "casts_refused",
+    /// Calls of this node that were tried again at another node.
+    CallsRetried => "calls_retried",
+    /// Lists of services of other nodes that cannot be read.
+    ManifestsRefused => "manifests_refused",
     /// Datagrams that belong to no connection and begin none: noise.
     DatagramsUnknown => "datagrams_unknown",
     /// Packets that the system refused to send, for example because no route leads from the socket to

@@ -12,6 +12,9 @@ use super::{
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 
+/// Keys that begin with it belong to the node itself.
+pub(crate) const RESERVED_PREFIX: char = '~';
+
 /// A key: UTF-8 text, cheap to clone. Its length is checked where it enters (see
 /// [`MapLimits`](super::map::MapLimits)).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +25,12 @@ impl Key {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether only the node itself writes it: keys that begin with `~`.
+    #[must_use]
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED_PREFIX)
     }
 }
 

@@ -238,6 +238,16 @@ pub enum Problem {
         /// 1970.
         cutoff: u64,
     },
+    /// A node publishes a list of its services that cannot be read. It counts as empty.
+    #[error(
+        "the list of services that {peer} publishes cannot be read, so it counts as empty: {reason}"
+    )]
+    BadManifest {
+        /// The node.
+        peer: NodeId,
+        /// What is wrong.
+        reason: String,
+    },
     /// A peer sent a revocation that is not valid.
     #[error("{from} told a revocation of {about} that was refused: {refusal}")]
     RevocationRefused {

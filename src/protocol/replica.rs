@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -80,6 +81,9 @@ pub use quotas::{
 /// The least number of lines of a digest for which a sketch is sent instead: 32 cells take 490 bytes, and the
 /// sketch one more trip across the network; the lines of 64 nodes take 1,700.
 pub const SKETCH_LINES_MIN: usize = 64;
+
+/// The maps as readers see them.
+pub type Views = OrdMap<NodeId, Arc<NodeView>>;
 
 /// The limits of the owner's map and of the copies, and how long they are kept.
 #[derive(Clone, Debug)]
@@ -262,15 +266,20 @@ impl Replica {
     }
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.
-    pub fn view(&mut self) -> Option<OrdMap<NodeId, Arc<NodeView>>> {
+    pub fn view(&mut self) -> Option<Views> {
+        self.view_and_changes().map(|(view, _)| view)
+    }
+
+    /// As [`Replica::view`], with the nodes whose maps have changed since.
+    pub fn view_and_changes(&mut self) -> Option<(Views, BTreeSet<NodeId>)> {
         let changed = self.published.take_changed();
         if changed.is_empty() {
             return None;
         }
-        for node in changed {
-            let view = self.map_of(&node).map(NodeMap::view);
-            self.published.set_view(node, view);
+        for node in &changed {
+            let view = self.map_of(node).map(NodeMap::view);
+            self.published.set_view(node.clone(), view);
         }
-        Some(self.published.view().clone())
+        Some((self.published.view().clone(), changed))
     }
 }

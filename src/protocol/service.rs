@@ -11,6 +11,7 @@ pub mod calls;
 pub mod directory;
 pub mod frame;
 pub mod intake;
+pub mod limits;
 pub mod manifest;
 pub mod room;
 

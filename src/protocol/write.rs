@@ -68,6 +68,12 @@ pub enum WriteError {
         /// The limit.
         max: usize,
     },
+    /// The key belongs to the node itself.
+    #[error("key {key:?} refused: keys that begin with ~ are reserved for the node itself")]
+    Reserved {
+        /// The key.
+        key: Key,
+    },
     /// The value is too long.
     #[error(
         "value of {len} bytes for key {key:?} refused: at most {max} are allowed (limit value_bytes)"

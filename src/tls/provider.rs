@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 /// The protocol versions of nodes, the best first; each is a major version.
 pub const ALPN: &[&[u8]] = &[b"gossipmonger/1"];
 
-/// The clients' protocol version; see [`Tls::rustls_server_with_clients`](super::Tls::rustls_server_with_clients).
+/// The clients' protocol version; see [`Tls::client`](super::Tls::client).
 pub const ADMIN_ALPN: &[u8] = b"gossipmonger-admin/1";
 
 /// The protocol version of calls between services.

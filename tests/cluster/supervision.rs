@@ -61,9 +61,9 @@ async fn no_restart_costs_a_connection_or_an_acknowledged_write() {
         );
         kill.unwrap();
         write.unwrap();
-        until("four again", || {
+        until("all five again", || {
             victim.counters().get(Counter::ActorRestarts) == round as u64 + 1
-                && victim.cell().get_children().len() == 4
+                && victim.cell().get_children().len() == 5
         })
         .await;
         nodes[0].set(format!("for{round}"), "v").await.unwrap();

@@ -1,5 +1,6 @@
 //! Whole nodes over the in-memory transport, most of them under paused time.
 mod api;
+mod calls;
 mod datacenters;
 mod ends;
 mod harness;

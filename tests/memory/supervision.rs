@@ -102,7 +102,7 @@ async fn too_many_failures_are_one_failure_outside() {
         let restarts = node.counters().get(Counter::ActorRestarts);
         kill_one(&node, 0).await;
         until("restarted", || node.counters().get(Counter::ActorRestarts) > restarts).await;
-        until("four again", || node.cell().get_children().len() == 4).await;
+        until("all five again", || node.cell().get_children().len() == 5).await;
     }
     kill_one(&node, 0).await;
     until("the service is told", || !seen.lock().unwrap().is_empty()).await;
@@ -146,11 +146,11 @@ async fn a_restart_makes_nobody_vanish_and_tells_nothing_twice() {
     dead.shutdown().await;
     until("it is dead", || a.dead_peers().len() == 1).await;
     let mut events = a.subscribe();
-    for n in 0..8_u64 {
+    for n in 0..7_u64 {
         kill_one(&a, 0).await;
         until("restarted", || {
             assert_eq!((a.live_peers().len(), a.dead_peers().len()), (1, 1), "restart {n}");
-            a.counters().get(Counter::ActorRestarts) == n + 1 && a.cell().get_children().len() == 4
+            a.counters().get(Counter::ActorRestarts) == n + 1 && a.cell().get_children().len() == 5
         })
         .await;
     }
@@ -158,8 +158,8 @@ async fn a_restart_makes_nobody_vanish_and_tells_nothing_twice() {
     assert_eq!((a.live_peers().len(), a.dead_peers().len()), (1, 1));
     let told = drain(&mut events).await;
     let restarts = |event: &&Event| matches!(event, Event::Error(Problem::ActorRestarted { .. }));
-    assert_eq!(told.iter().filter(restarts).count(), 8);
-    assert_eq!(told.len(), 8, "{told:?}");
+    assert_eq!(told.iter().filter(restarts).count(), 7);
+    assert_eq!(told.len(), 7, "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -170,7 +170,7 @@ async fn a_restarted_storage_tells_no_newcomer_of_the_dead() {
     until("it is dead", || a.dead_peers().len() == 1).await;
     kill_one(&a, 0).await;
     until("restarted", || a.counters().get(Counter::ActorRestarts) == 1).await;
-    until("four again", || a.cell().get_children().len() == 4).await;
+    until("all five again", || a.cell().get_children().len() == 5).await;
     let newcomer = lab.spawn("c", &["a"]).await;
     until("it has joined", || newcomer.live_peers().len() == 1).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
@@ -194,11 +194,11 @@ async fn a_restart_is_told() {
 async fn a_restarted_storage_still_tells_its_neighbours_at_once() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;
-    for part in 0..4 {
+    for part in 0..5 {
         kill_one(&a, part).await;
         until("it is restarted", || {
             a.counters().get(Counter::ActorRestarts) == part as u64 + 1
-                && a.cell().get_children().len() == 4
+                && a.cell().get_children().len() == 5
         })
         .await;
         let before = a.counters().get(Counter::GossipSent);
@@ -247,7 +247,7 @@ async fn lose_nothing(storage: Arc<dyn Store>) {
         kill_one(&a, round % 4).await;
         killed += 1;
         until("restarted", || {
-            a.counters().get(Counter::ActorRestarts) == killed && a.cell().get_children().len() == 4
+            a.counters().get(Counter::ActorRestarts) == killed && a.cell().get_children().len() == 5
         })
         .await;
         until("writes go on", || a.snapshot().version(a.node()).unwrap().1.0 > versions.0 + 20)

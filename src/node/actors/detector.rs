@@ -11,6 +11,7 @@ use crate::{
         views::{Estimates, Histories, Lives},
     },
     protocol::{
+        event::Event,
         liveness::Liveness,
         route::{DetectorInput, TransportInput},
         time::Time,
@@ -79,7 +80,7 @@ impl State {
     }
 
     /// Publishes a peer's state at once, and the times of signs of life a few times in a round.
-    fn publish(&mut self, now: Time) {
+    fn publish(&mut self, now: Time) -> Vec<Event> {
         self.shared.published.health.store(self.liveness.health(), Ordering::Relaxed);
         let changed = self.liveness.take_changed();
         let stale = self.shared.config.gossip_interval / REFRESHES_PER_INTERVAL;
@@ -91,8 +92,9 @@ impl State {
                 .store(Arc::new(Estimates::new(self.liveness.estimates())));
         }
         if changed.is_empty() {
-            return;
+            return Vec::new();
         }
+        let nodes = changed.clone();
         let published = self.shared.published.histories.load();
         let mut lives = Lives::clone(&self.shared.published.lives.load());
         let mut histories = Vec::new();
@@ -117,6 +119,7 @@ impl State {
             self.shared.published.histories.store(Arc::new(all));
         }
         self.shared.published.lives.store(Arc::new(lives));
+        self.shared.services_seen(nodes.iter())
     }
 
     /// After a restart: repeats the inputs that storage had sent to the previous actor.

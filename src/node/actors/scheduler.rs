@@ -67,7 +67,8 @@ impl State {
         let mut out = Vec::new();
         self.scheduler.handle(self.shared.clock.now(), input, &mut out);
         let published = out.iter().any(|output| matches!(output, Output::Unreachable(_)));
-        let wait = if published { self.shared.publish(out, || {}) } else { self.shared.route(out) };
+        let wait =
+            if published { self.shared.publish(out, Vec::new) } else { self.shared.route(out) };
         if let Some(wait) = wait {
             self.timer.set(myself, wait, || SchedulerInput::Tick);
         }

@@ -25,6 +25,7 @@ use crate::{
         replica::Replica,
         route::{Output, StorageInput},
         seal::{Notary, Seals},
+        service::manifest::Manifest,
         sketch::SketchKey,
         state::PeerState,
         time::Time,
@@ -82,6 +83,11 @@ impl Storage {
         replica.set_secret(secret);
         if let Some(tls) = tls(&shared) {
             replica.set_authorities(now, Arc::new(tls), &mut out);
+        }
+        if before.is_none() {
+            // The services of an earlier process are not offered any more.
+            let withdrawn = replica.announce(now, &Manifest::default(), &mut out);
+            out.push(Output::Persist(withdrawn.map(|written| written.persist).unwrap_or_default()));
         }
         // Nothing may be sent in a generation that a process could take again after a crash. So
         // readers and the transport see the generation only when it is durable.
@@ -155,6 +161,7 @@ impl State {
         match writes {
             Writes::Batch(batch) => self.replica.write(now, batch, out),
             Writes::Tags(tags) => self.replica.set_tags(now, tags, out),
+            Writes::Offers(manifest) => self.replica.announce(now, &manifest, out),
             Writes::Revoke(statement) => self.replica.revoke(now, *statement, out),
             Writes::Leave { remembered } => {
                 let mut written = self.replica.set_status(now, Status::Left, out);
@@ -218,9 +225,9 @@ impl State {
         });
         let counted: Vec<_> = counted.collect();
         let view = || {
-            if let Some(maps) = self.replica.view() {
-                shared.published.maps.store(Arc::new(maps));
-            }
+            let Some((maps, changed)) = self.replica.view_and_changes() else { return Vec::new() };
+            shared.published.maps.store(Arc::new(maps));
+            shared.services_seen(changed.iter())
         };
         if let Some(wait) = shared.publish(out, view) {
             self.timer.set(myself, wait, || StorageMessage::Input(StorageInput::Tick));
@@ -237,6 +244,7 @@ impl State {
             self.shared.published.revocations.store(Arc::clone(revocations));
             if let Some(tls) = tls(&self.shared) {
                 close_revoked(&self.links, &tls, revocations);
+                self.shared.services.close_revoked(&tls);
                 self.shared.clients.recheck();
             }
         }

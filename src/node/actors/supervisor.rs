@@ -8,6 +8,7 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Supervisio
 use super::{
     detector::Detector,
     scheduler::{self, Scheduler},
+    services::Services,
     storage::{self, Storage},
     transport::Transport,
 };
@@ -43,6 +44,7 @@ pub(crate) enum Part {
     Storage,
     Detector,
     Transport,
+    Services,
     Scheduler,
 }
 
@@ -147,6 +149,10 @@ impl State {
                 shared.routes.transport.set(actor.clone());
                 actor.get_cell()
             }
+            Part::Services => {
+                let arguments = (shared, Arc::clone(&self.arguments.endpoint));
+                Actor::spawn_linked(None, Services, arguments, root).await?.0.get_cell()
+            }
             Part::Scheduler => {
                 let candidates = self.arguments.candidates.clone();
                 let arguments = scheduler::Arguments { shared, candidates };
@@ -235,7 +241,8 @@ impl State {
     /// Starts nothing new, informs peers, and makes writes durable.
     async fn stop(&mut self, myself: &ActorRef<RootMessage>) {
         let timeout = Some(STOP_TIMEOUT);
-        for part in [Part::Scheduler, Part::Transport] {
+        self.arguments.shared.services.end_all();
+        for part in [Part::Scheduler, Part::Services, Part::Transport] {
             if let Some(child) = self.children[part as usize].take() {
                 let _ = child.stop_and_wait(None, timeout).await;
             }
@@ -253,13 +260,15 @@ impl State {
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Storage, Self::Detector, Self::Transport, Self::Scheduler];
+    const ALL: [Self; 5] =
+        [Self::Storage, Self::Detector, Self::Transport, Self::Services, Self::Scheduler];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Storage => "storage",
             Self::Detector => "detector",
             Self::Transport => "transport",
+            Self::Services => "services",
             Self::Scheduler => "scheduler",
         }
     }

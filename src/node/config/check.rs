@@ -7,6 +7,7 @@ use super::{
     address::{check_address, check_listen},
     error::ConfigError,
 };
+use crate::protocol::service::limits::DEADLINE_MAX;
 use crate::protocol::{digest::PEERS_MAX, entry::KEY_BYTES_MAX, record};
 
 impl Config {
@@ -18,7 +19,8 @@ impl Config {
         self.check_gossip()?;
         self.check_sizes()?;
         self.check_addresses()?;
-        self.check_quic()
+        self.check_quic()?;
+        self.check_services()
     }
 
     fn check_gossip(&self) -> Result<(), ConfigError> {
@@ -78,6 +80,18 @@ impl Config {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn check_services(&self) -> Result<(), ConfigError> {
+        let services = &self.services;
+        duration("services.deadline", services.deadline, MILLI..=DEADLINE_MAX)?;
+        number("services.calls_per_link", services.calls_per_link, 1..=65_536)?;
+        number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
+        number("services.connections_out", services.connections_out, 1..=65_536)?;
+        number("services.connections_in", services.connections_in, 1..=65_536)?;
+        number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
+        duration("services.idle", services.idle, MILLI * 100..=MINUTE * 60)?;
+        duration("services.drain", services.drain, Duration::ZERO..=MINUTE * 10)
     }
 
     fn check_quic(&self) -> Result<(), ConfigError> {

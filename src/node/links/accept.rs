@@ -1,7 +1,9 @@
 //! Peers that dial this node.
 
+use std::sync::Arc;
+
 use super::{
-    super::clients::guest,
+    super::{clients::guest, services},
     context::Context,
     introduce::{self, Introduction},
     refused::{Remote, TIMEOUT, tell, too_late},
@@ -28,7 +30,7 @@ async fn handshake(context: Context, incoming: Incoming) {
     let introduced = async {
         let connection = handshake.await.map_err(Introduction::Connection)?;
         let connection = reached.insert(connection);
-        if connection.protocol() == Protocol::Clients {
+        if connection.protocol() != Protocol::Gossip {
             return Ok(None);
         }
         introduce::accepting(&context.links, connection).await.map(Some)
@@ -36,6 +38,10 @@ async fn handshake(context: Context, incoming: Incoming) {
     let deadline = host.config().quic.handshake_timeout;
     let introduced = tokio::time::timeout(deadline, introduced).await;
     match (introduced, reached) {
+        (Ok(Ok(None)), Some(connection)) if connection.protocol() == Protocol::Services => {
+            let (host, services) = (host.clone(), Arc::clone(host.services()));
+            context.spawner.spawn(services::serve::welcome(host, services, connection));
+        }
         (Ok(Ok(None)), Some(connection)) => guest::welcome(&context, connection),
         (Ok(Ok(Some(met))), Some(connection)) => {
             host.count(Counter::ConnectionsAccepted);

@@ -10,6 +10,7 @@ use crate::protocol::{
     id::{NodeId, Version},
     record::{NodeRecord, Status, check_tags},
     route::Output,
+    service::manifest::{MANIFEST_KEY, Manifest},
     time::Time,
 };
 use crate::protocol::{
@@ -25,6 +26,35 @@ impl Replica {
     /// # Errors
     /// [`WriteError`] names the limit; then nothing has changed.
     pub fn write(
+        &mut self,
+        now: Time,
+        batch: Vec<Write>,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        if let Some(write) = batch.iter().find(|write| write.key.is_reserved()) {
+            return Err(WriteError::Reserved { key: write.key.clone() });
+        }
+        self.write_any(now, batch, out)
+    }
+
+    /// Replaces the list of the services that this node offers.
+    ///
+    /// # Errors
+    /// As [`Replica::write`].
+    pub fn announce(
+        &mut self,
+        now: Time,
+        manifest: &Manifest,
+        out: &mut Vec<Output>,
+    ) -> Result<Written, WriteError> {
+        let write = match manifest.offers.is_empty() && !manifest.draining {
+            true => Write::delete(MANIFEST_KEY),
+            false => Write::set(MANIFEST_KEY, manifest.encode()),
+        };
+        self.write_any(now, vec![write], out)
+    }
+
+    fn write_any(
         &mut self,
         now: Time,
         batch: Vec<Write>,

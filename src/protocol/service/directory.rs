@@ -4,115 +4,35 @@
 //! [`Listings`], which they keep without a lock. The outputs tell watchers what has changed, and callers which of
 //! their pending calls cannot be answered any more.
 //!
-//! A node is listed as long as it is live ([`PeerState::is_live`]). The directory does not judge nodes, and it
+//! A node is listed as long as it is live
+//! ([`PeerState::is_live`](crate::protocol::state::PeerState::is_live)). The directory does not judge nodes, and it
 //! believes what a node says of its own offers.
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
-use super::{
-    ServiceId,
-    manifest::{BadManifest, Manifest, Offered},
-};
+use super::manifest::{Manifest, Offered};
 use crate::protocol::{
     entry::Value,
     hash::hash,
-    id::{Datacenter, Generation, NodeId},
-    state::PeerState,
+    id::{Generation, NodeId},
 };
 
+mod candidates;
 mod known;
 mod listing;
+mod provider;
 mod providers;
+mod step;
 #[cfg(test)]
 mod tests;
 
 use self::known::{Known, Phase, Shown};
 pub use self::{
-    listing::{Listing, Listings, Provider},
+    listing::{Listing, Listings},
+    provider::Provider,
     providers::Providers,
+    step::{DirectoryOutput, Gone, Seen},
 };
-
-/// What this node knows of a node now.
-#[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
-    /// The latest generation of the node that is known. The other fields are about this generation.
-    pub generation: Generation,
-    /// The datacenter of the node.
-    pub datacenter: &'a Datacenter,
-    /// The state of the node.
-    pub state: PeerState,
-    /// The value of [`MANIFEST_KEY`](super::manifest::MANIFEST_KEY) in the node's map; `None` if there is none, or
-    /// if the map of this generation has not arrived yet.
-    pub manifest: Option<&'a Value>,
-}
-
-/// Why an offer, or a node, is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Gone {
-    /// The node has withdrawn the offer; it may have offered the same service again since, with another epoch.
-    Withdrawn,
-    /// The node has begun a later generation.
-    Restarted,
-    /// The node left on purpose.
-    NodeLeft,
-    /// The node is dead.
-    NodeDead,
-    /// The node was forgotten.
-    NodeForgotten,
-    /// The node is not heard, for example because its datacenter is cut off. It may be well, and come back.
-    Unreachable,
-}
-
-/// A change. A shell delivers the outputs in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DirectoryOutput {
-    /// An offer is listed that was not listed before.
-    Joined(ServiceId, Provider),
-    /// A listed offer has other properties now, in the same generation and epoch.
-    Changed(ServiceId, Provider),
-    /// An offer is not listed any more. If it was replaced by one of a later generation or another epoch,
-    /// [`Self::Joined`] follows.
-    Left {
-        /// The service.
-        service: ServiceId,
-        /// The node that offered it.
-        node: NodeId,
-        /// The generation in which it did.
-        generation: Generation,
-        /// The epoch of the offer.
-        epoch: u32,
-        /// Why it is gone.
-        why: Gone,
-    },
-    /// The node serves no call in this generation any more: calls to it in this or an earlier generation fail. It
-    /// comes before the changes of the node's offers, and once, unless the node becomes live again in the same
-    /// generation and ends again.
-    Ended {
-        /// The node.
-        node: NodeId,
-        /// The generation that has ended.
-        generation: Generation,
-        /// Why: never [`Gone::Withdrawn`] or [`Gone::Unreachable`].
-        why: Gone,
-    },
-    /// A node is live again that had been unreachable, in the same generation. It comes after the changes of the
-    /// node's offers. An offer that left as [`Gone::Unreachable`] and is not listed now with the same epoch has been
-    /// withdrawn meanwhile.
-    Returned {
-        /// The node.
-        node: NodeId,
-        /// Its generation.
-        generation: Generation,
-    },
-    /// A node has published a manifest that cannot be read; it counts as empty. It comes once for each value, and
-    /// again if another value was there in between.
-    BadManifest {
-        /// The node.
-        node: NodeId,
-        /// The rule that the manifest breaks.
-        error: BadManifest,
-    },
-}
 
 /// The index of everything that live nodes offer.
 #[derive(Debug, Default)]
@@ -125,7 +45,8 @@ impl Directory {
     /// Takes what is known of a node now; `None` if it was forgotten. What is known already has no effect, and
     /// neither has an earlier generation than one that was seen before, until the node is forgotten.
     ///
-    /// It costs O(log n) for each of the node's offers that changed, and a comparison for each of the others.
+    /// It changes the listing of each of the node's offers that changed, and compares each of the others. A manifest is
+    /// decoded when its bytes change.
     pub fn update(
         &mut self,
         node: &NodeId,

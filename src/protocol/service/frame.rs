@@ -322,7 +322,8 @@ impl Frame {
 
 /// Cuts words to their limit, between two characters.
 fn cut(words: &str) -> &str {
-    &words[..words.floor_char_boundary(WORDS_MAX.min(words.len()))]
+    let fits = |end: &usize| words.is_char_boundary(*end);
+    &words[..(0..=WORDS_MAX.min(words.len())).rev().find(fits).unwrap_or(0)]
 }
 
 /// Reads frames from the chunks of a stream.
@@ -349,7 +350,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`BadFrame`]: the stream cannot be read on.
-    pub fn next(&mut self) -> Result<Option<Frame>, BadFrame> {
+    pub fn take(&mut self) -> Result<Option<Frame>, BadFrame> {
         let Some((length, used)) = length(&self.rest)? else { return Ok(None) };
         if self.rest.len() < used + length {
             return Ok(None);

@@ -7,8 +7,6 @@ use crate::protocol::id::InvalidLabel;
 
 /// The key of a node's manifest in its own map.
 pub const MANIFEST_KEY: &str = "~services";
-/// Keys that begin with it belong to this crate.
-pub const RESERVED_PREFIX: char = '~';
 /// Most offers of one node.
 pub const OFFERS_MAX: usize = 256;
 /// Longest manifest, in bytes. A valid one is never longer: [`OFFERS_MAX`] offers of [`OFFER_BYTES_MAX`] are 19 KiB.

@@ -1,9 +1,5 @@
 //! What the balance reads of the directory: the providers of one service, by datacenter.
 
-use std::collections::BTreeMap;
-
-use imbl::shared_ptr::SharedPointerKind;
-
 use crate::protocol::id::{Datacenter, NodeId};
 
 /// A provider of the service that is called: a live node that offers it in the right major version.
@@ -74,62 +70,4 @@ pub trait Candidates {
 
     /// All datacenters that have candidates.
     fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &Self::Sequence)>;
-}
-
-impl<C: Candidate> Sequence for Vec<C> {
-    type Item = C;
-
-    fn len(&self) -> usize {
-        self.len()
-    }
-
-    fn get(&self, position: usize) -> Option<&C> {
-        self.as_slice().get(position)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &C> {
-        self.as_slice().iter()
-    }
-}
-
-impl<C: Candidate, P: SharedPointerKind> Sequence for imbl::GenericVector<C, P> {
-    type Item = C;
-
-    fn len(&self) -> usize {
-        self.len()
-    }
-
-    fn get(&self, position: usize) -> Option<&C> {
-        self.get(position)
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &C> {
-        self.iter()
-    }
-}
-
-impl<S: Sequence> Candidates for BTreeMap<Datacenter, S> {
-    type Item = S::Item;
-    type Sequence = S;
-
-    fn within(&self, datacenter: &Datacenter) -> Option<&S> {
-        self.get(datacenter)
-    }
-
-    fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &S)> {
-        self.iter()
-    }
-}
-
-impl<S: Sequence, P: SharedPointerKind> Candidates for imbl::GenericOrdMap<Datacenter, S, P> {
-    type Item = S::Item;
-    type Sequence = S;
-
-    fn within(&self, datacenter: &Datacenter) -> Option<&S> {
-        self.get(datacenter)
-    }
-
-    fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &S)> {
-        self.iter()
-    }
 }

@@ -91,8 +91,7 @@ impl Distances {
             return Distance::Home;
         }
         let unknown = || {
-            let (home, there) =
-                (hash::hash(self.home.as_str()), hash::hash(datacenter.as_str()));
+            let (home, there) = (hash::hash(self.home.as_str()), hash::hash(datacenter.as_str()));
             Distance::Unknown(hash::mix(home ^ there))
         };
         self.round_trip(datacenter).map_or_else(unknown, Distance::Measured)

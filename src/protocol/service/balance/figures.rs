@@ -16,8 +16,9 @@ use crate::protocol::{id::NodeId, time::Time};
 pub const FADES_IN: Duration = Duration::from_secs(10);
 /// A node that answered `Overloaded` so recently gets no call as long as there is another one.
 pub const OVERLOADED_FOR: Duration = Duration::from_secs(1);
-/// Nodes with figures; twice as many as a node has outgoing service connections, so that no node with outstanding
-/// calls is ever dropped. Entries of 100 bytes: 100 KiB.
+/// Nodes with figures: at most 200 KiB with the free slots of the table. A node with outstanding calls is never
+/// dropped, and one more is then left out. That does not happen as long as a node has fewer outgoing service
+/// connections than this.
 pub const FIGURES_MAX: usize = 1_024;
 /// The least weight of a new sample in the mean: that of the smoothed round trip in RFC 6298, section 2.
 pub const GAIN_MIN: f64 = 1.0 / 8.0;

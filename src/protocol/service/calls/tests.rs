@@ -25,7 +25,7 @@ fn sent(calls: &mut Calls<u32>, now: Time) -> (Vec<Frame>, Vec<(u32, Outcome)>) 
     calls.write(now, 1_000, &mut to, &mut done);
     let (mut frames, mut found) = (Frames::default(), Vec::new());
     frames.push(to.freeze());
-    while let Some(frame) = frames.next().unwrap() {
+    while let Some(frame) = frames.take().unwrap() {
         found.push(frame);
     }
     (found, done)
@@ -156,7 +156,7 @@ fn every_call_ends_exactly_once_by_its_deadline() {
                     calls.write(now, rng.random_range(1..60), &mut to, &mut done);
                     let mut frames = Frames::default();
                     frames.push(to.freeze());
-                    while let Some(frame) = frames.next().unwrap() {
+                    while let Some(frame) = frames.take().unwrap() {
                         if let Frame::Request(request) = frame {
                             there.push(request.id);
                         }

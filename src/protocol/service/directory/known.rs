@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use super::{Gone, Provider, Seen};
+use super::{provider::Provider, step::Seen};
 use crate::protocol::{
     entry::Value,
     id::{Datacenter, Generation, NodeId},
@@ -114,17 +114,5 @@ impl Shown<'_> {
             && self.known.datacenter == other.known.datacenter
             && self.known.manifest.draining == other.known.manifest.draining
             && self.suspect() == other.suspect()
-    }
-}
-
-impl Gone {
-    /// Why a node in this state does not offer what it offered before in the same generation.
-    pub(super) const fn because(state: PeerState) -> Self {
-        match state {
-            PeerState::Live | PeerState::Suspect => Self::Withdrawn,
-            PeerState::Unheard | PeerState::Unreachable => Self::Unreachable,
-            PeerState::Dead => Self::NodeDead,
-            PeerState::Left => Self::NodeLeft,
-        }
     }
 }

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 
-use super::{DirectoryOutput as Output, PeerState::*, *};
-use crate::protocol::service::{ServiceName, ServiceVersion};
+use super::{DirectoryOutput as Output, *};
+use crate::protocol::{
+    id::Datacenter,
+    service::{ServiceId, ServiceName, ServiceVersion, manifest::BadManifest},
+    state::PeerState::{self, *},
+};
 
 #[test]
 fn a_garbled_manifest_counts_as_empty_and_is_reported_once() {

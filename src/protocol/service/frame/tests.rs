@@ -43,7 +43,7 @@ fn decoded(chunks: impl IntoIterator<Item = Bytes>) -> Result<Vec<Frame>, BadFra
     let (mut reader, mut found) = (Frames::default(), Vec::new());
     for chunk in chunks {
         reader.push(chunk);
-        while let Some(frame) = reader.next()? {
+        while let Some(frame) = reader.take()? {
             found.push(frame);
         }
     }
@@ -56,7 +56,7 @@ fn a_frame_longer_than_any_is_refused_before_it_has_arrived() {
     length.number(LANE_FRAME_MAX as u64 + 1);
     let mut reader = Frames::default();
     reader.push(Bytes::copy_from_slice(length.bytes()));
-    assert_eq!(reader.next(), Err(BadFrame::TooLong(LANE_FRAME_MAX as u64 + 1)));
+    assert_eq!(reader.take(), Err(BadFrame::TooLong(LANE_FRAME_MAX as u64 + 1)));
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! The actor of services: it owns the tasks of the connections over which this node calls others, and announces what
+//! this node offers. No call passes through it.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
+
+use crate::{
+    net::Endpoint,
+    node::{
+        host::Host,
+        links::tasks::Tasks,
+        messages::{ServicesMessage, StorageMessage, Writes},
+        services::dial,
+        shared::Shared,
+    },
+    protocol::service::manifest::Manifest,
+};
+
+/// Changes of offers within this time are one write.
+const GATHER: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Services;
+
+#[derive(Debug)]
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    endpoint: Arc<dyn Endpoint>,
+    /// Ends with the actor, and with it the connections that it has dialed.
+    tasks: Tasks,
+    /// A change of offers waits to be announced.
+    gathering: bool,
+}
+
+#[ractor::actor(message = ServicesMessage, state = State, arguments = (Arc<Shared>, Arc<dyn Endpoint>))]
+impl Services {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ServicesMessage>,
+        (shared, endpoint): (Arc<Shared>, Arc<dyn Endpoint>),
+    ) -> Result<State, ActorProcessingErr> {
+        shared.routes.services.set(myself);
+        Ok(State { shared, endpoint, tasks: Tasks::default(), gathering: false })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<ServicesMessage>,
+        message: ServicesMessage,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ServicesMessage::Dial(link) => {
+                let (host, endpoint) =
+                    (Host::new(Arc::clone(&state.shared)), Arc::clone(&state.endpoint));
+                let services = Arc::clone(&state.shared.services);
+                state.tasks.spawner().spawn(dial::run(host, services, endpoint, link));
+            }
+            ServicesMessage::Changed => {
+                if !std::mem::replace(&mut state.gathering, true) {
+                    let _timer = myself.send_after(GATHER, || ServicesMessage::Announce);
+                }
+            }
+            ServicesMessage::Announce => {
+                state.gathering = false;
+                let manifest = state.shared.services.manifest();
+                state.tasks.spawner().spawn(announce(Arc::clone(&state.shared), manifest));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the list of offers; then all who wait for it are told.
+async fn announce(shared: Arc<Shared>, (number, manifest): (u64, Manifest)) {
+    let permit = shared.write_room.take(manifest.encode().len()).await;
+    let (reply, written) = oneshot::channel();
+    shared.routes.storage.cast(StorageMessage::Write(Writes::Offers(manifest), permit, reply));
+    // A storage actor that fails meanwhile has been told nothing, and the offers are announced again.
+    match written.await {
+        Ok(_) => shared.services.announced(number),
+        Err(_) => shared.routes.services.cast(ServicesMessage::Changed),
+    }
+}

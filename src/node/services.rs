@@ -1,0 +1,23 @@
+//! Calls between nodes: the connections for them, and what this node offers.
+//!
+//! ```text
+//!   a handle -> table -> link ... dial -> connection       this node calls
+//!   connection -> serve -> lane -> offer                   this node is called
+//! ```
+//!
+//! A call passes through no actor: the caller's task and the tasks of the two ends of a connection handle it. The
+//! actor of services owns the tasks of the connections that this node has dialed.
+
+pub(crate) mod caller;
+pub(crate) mod dial;
+mod drain;
+pub(crate) mod feed;
+pub(crate) mod gone;
+pub(crate) mod lane;
+pub(crate) mod link;
+pub(crate) mod offered;
+pub(crate) mod responder;
+pub(crate) mod running;
+pub(crate) mod serve;
+pub(crate) mod table;
+pub(crate) mod watched;

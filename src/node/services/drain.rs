@@ -1,0 +1,33 @@
+//! Ending what this node offers, before it leaves.
+
+use std::time::Duration;
+
+use crate::node::{Gossipmonger, messages::ServicesMessage};
+
+impl Gossipmonger {
+    /// Takes no new requests for any service of this node from now on, says so to all others, and lets those that run
+    /// end. Returns whether all have ended within this time. Callers go to other nodes. There is no way back:
+    /// [`leave_for_now`](Self::leave_for_now) and [`decommission`](Self::decommission) do this first.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        let services = &self.shared.services;
+        if services.offers_nothing() {
+            return true;
+        }
+        let (number, offers) = services.drain();
+        self.shared.routes.services.cast(ServicesMessage::Changed);
+        let ended = async {
+            services.is_announced(number).await;
+            for offer in &offers {
+                // Not before: a caller that has not heard of it yet would have to try again.
+                offer.drain();
+            }
+            for offer in &offers {
+                offer.emptied().await;
+            }
+        };
+        tokio::select! {
+            ended = tokio::time::timeout(limit, ended) => ended.is_ok(),
+            () = self.shared.end.begun() => false,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The caller's end of a connection for calls.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, oneshot};
+
+use super::{gone::LinkEnd, lane::WRITE_BYTES};
+use crate::{
+    clock::Clock,
+    net::{Connection, Ended, ReceiveStream, SendStream, Stream},
+    node::links::closing::close_with,
+    protocol::{
+        close::Close,
+        id::{Generation, NodeId},
+        service::{
+            ServiceId,
+            calls::{Calls, LaneLimits, NoRoom, Outcome},
+            frame::{Frame, Frames},
+        },
+        time::Time,
+    },
+};
+
+/// Bytes read from a lane at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// What a caller waits with.
+pub(crate) type Waiter = oneshot::Sender<Outcome>;
+
+/// The caller's end of a connection for calls to one node in one generation. Calls can be queued before it is open.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: NodeId,
+    pub(crate) generation: Generation,
+    clock: Clock,
+    calls: Mutex<State>,
+    /// Something waits to be sent.
+    waits: Notify,
+    /// A deadline is earlier than those before.
+    earlier: Notify,
+    /// Something was sent, or a call has ended: there may be room.
+    pub(crate) room: Notify,
+    connection: OnceLock<Arc<dyn Connection>>,
+    why: OnceLock<LinkEnd>,
+    /// The reason is there.
+    over: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    calls: Calls<Waiter>,
+    /// When it was used last.
+    used: Time,
+}
+
+/// A call under way. Dropping it cancels the call.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    link: Arc<Link>,
+    id: u64,
+    answer: oneshot::Receiver<Outcome>,
+    done: bool,
+}
+
+impl Link {
+    pub(super) fn new(
+        peer: NodeId,
+        generation: Generation,
+        limits: LaneLimits,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            peer,
+            generation,
+            clock,
+            calls: Mutex::new(State { calls: Calls::new(limits), used: clock.now() }),
+            waits: Notify::new(),
+            earlier: Notify::new(),
+            room: Notify::new(),
+            connection: OnceLock::new(),
+            why: OnceLock::new(),
+            over: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Code under the lock does not panic half way.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a call.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        service: &ServiceId,
+        (method, body): (u16, Bytes),
+        deadline: Time,
+    ) -> Result<InFlight, NoRoom> {
+        let (waiter, answer) = oneshot::channel();
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let before = state.calls.wake();
+        let queued = state.calls.call(service, (method, body), deadline, waiter);
+        state.used = now;
+        drop(state);
+        let id = queued.map_err(|(full, _)| full)?;
+        self.waits.notify_one();
+        if before.is_none_or(|before| deadline < before) {
+            self.earlier.notify_one();
+        }
+        Ok(InFlight { link: Arc::clone(self), id, answer, done: false })
+    }
+
+    /// Queues a message without an answer.
+    pub(crate) fn cast(&self, service: &ServiceId, method: u16, body: Bytes) -> Result<(), NoRoom> {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        state.used = now;
+        state.calls.cast(service, method, body)?;
+        drop(state);
+        self.waits.notify_one();
+        Ok(())
+    }
+
+    /// Ends it, and all calls with it. The first reason counts. The task of the connection closes it.
+    pub(crate) fn end(&self, why: LinkEnd) {
+        let _ = self.why.set(why);
+        let mut done = Vec::new();
+        self.lock().calls.end(&mut done);
+        settle(done);
+        self.room.notify_waiters();
+        self.over.notify_one();
+    }
+
+    /// Why it has ended.
+    pub(crate) fn why(&self) -> LinkEnd {
+        self.why.get().cloned().unwrap_or(LinkEnd::Stopped)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.why.get().is_some()
+    }
+
+    /// When it was used last, if nothing is under way.
+    pub(super) fn idle_since(&self) -> Option<Time> {
+        let state = self.lock();
+        let idle = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
+        idle.then_some(state.used)
+    }
+
+    pub(super) fn connection(&self) -> Option<&Arc<dyn Connection>> {
+        self.connection.get()
+    }
+
+    /// Serves the open connection until it ends; returns why.
+    pub(super) async fn serve(
+        &self,
+        connection: Arc<dyn Connection>,
+        (mut send, mut receive): Stream,
+        hello: Frame,
+        idle: Duration,
+    ) -> LinkEnd {
+        let connection = self.connection.get_or_init(|| connection);
+        let why = tokio::select! {
+            biased;
+            () = self.ended() => self.why(),
+            why = self.write(send.as_mut(), hello) => why,
+            why = self.read(receive.as_mut()) => why,
+            () = self.watch_deadlines() => LinkEnd::Stopped,
+            () = self.watch_idle(idle) => LinkEnd::Idle,
+            ended = connection.closed() => ended_by(&ended),
+        };
+        close_with(connection.as_ref(), Close::Unneeded, &why.to_string());
+        why
+    }
+
+    async fn ended(&self) {
+        while !self.has_ended() {
+            self.over.notified().await;
+        }
+    }
+
+    async fn write(&self, stream: &mut dyn SendStream, hello: Frame) -> LinkEnd {
+        let mut to = BytesMut::new();
+        hello.encode(&mut to);
+        loop {
+            let mut done = Vec::new();
+            self.lock().calls.write(self.clock.now(), WRITE_BYTES, &mut to, &mut done);
+            settle(done);
+            if to.is_empty() {
+                self.waits.notified().await;
+                continue;
+            }
+            let mut chunk = [to.split().freeze()];
+            if let Err(error) = stream.write(&mut chunk).await {
+                return LinkEnd::Connection(error.to_string());
+            }
+            self.room.notify_waiters();
+        }
+    }
+
+    async fn read(&self, stream: &mut dyn ReceiveStream) -> LinkEnd {
+        let mut frames = Frames::default();
+        loop {
+            match stream.read(READ_BYTES).await {
+                Ok(Some(chunk)) => frames.push(chunk),
+                Ok(None) => return LinkEnd::Connection("the peer has closed the lane".to_owned()),
+                Err(error) => return LinkEnd::Connection(error.to_string()),
+            }
+            loop {
+                match frames.take() {
+                    Ok(Some(frame)) => {
+                        if let Err(why) = self.take(frame) {
+                            return self.offended(&why);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return self.offended(&error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Takes a frame of the callee.
+    fn take(&self, frame: Frame) -> Result<(), String> {
+        let (id, outcome) = match frame {
+            Frame::Reply { id, load, body } => (id, Outcome::Reply { load, body }),
+            Frame::Refuse { id, code, retry_after_ms, words } => {
+                let retry_after = Duration::from_millis(retry_after_ms.into());
+                (id, Outcome::Refused { code, retry_after, words })
+            }
+            Frame::Welcome => return Ok(()),
+            _ => return Err("it sends a frame that only a caller sends".to_owned()),
+        };
+        let answered = self.lock().calls.answered(id, outcome);
+        let answered = answered.map_err(|error| error.to_string())?;
+        if let Some((waiter, outcome)) = answered {
+            let _ = waiter.send(outcome);
+        }
+        Ok(())
+    }
+
+    fn offended(&self, why: &str) -> LinkEnd {
+        if let Some(connection) = self.connection.get() {
+            close_with(connection.as_ref(), Close::Misbehaviour, why);
+        }
+        LinkEnd::Connection(format!("the peer breaks the protocol: {why}"))
+    }
+
+    async fn watch_deadlines(&self) {
+        loop {
+            let now = self.clock.now();
+            let mut done = Vec::new();
+            let (next, tells) = self.tick(now, &mut done);
+            if !done.is_empty() {
+                settle(done);
+                self.room.notify_waiters();
+            }
+            if tells {
+                self.waits.notify_one();
+            }
+            let earlier = self.earlier.notified();
+            match next {
+                None => earlier.await,
+                Some(next) => {
+                    let _ = tokio::time::timeout(next.since(now), earlier).await;
+                }
+            }
+        }
+    }
+
+    /// When to look again, and whether something waits to be sent.
+    fn tick(&self, now: Time, done: &mut Vec<(Waiter, Outcome)>) -> (Option<Time>, bool) {
+        let mut state = self.lock();
+        state.calls.tick(now, done);
+        (state.calls.wake(), state.calls.has_waiting())
+    }
+
+    /// Returns once nothing has been called for `idle`; from then on it takes no call.
+    async fn watch_idle(&self, idle: Duration) {
+        while !self.ends_idle(idle) {
+            tokio::time::sleep(idle).await;
+        }
+    }
+
+    fn ends_idle(&self, idle: Duration) -> bool {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let unused = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
+        let ends = unused && now.since(state.used) >= idle;
+        if ends {
+            state.calls.end(&mut Vec::new());
+        }
+        ends
+    }
+}
+
+impl InFlight {
+    /// Waits for the end of the call.
+    pub(crate) async fn ended(mut self) -> (Outcome, Arc<Link>) {
+        let outcome = (&mut self.answer).await;
+        self.done = true;
+        // A waiter is dropped only with its link.
+        (outcome.unwrap_or(Outcome::Ended { sent: true }), Arc::clone(&self.link))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.done {
+            let mut state = self.link.lock();
+            state.calls.cancel(self.id);
+            let tells = state.calls.has_waiting();
+            drop(state);
+            if tells {
+                self.link.waits.notify_one();
+            }
+            self.link.room.notify_waiters();
+        }
+    }
+}
+
+/// Wakes the callers whose calls have ended.
+fn settle(done: Vec<(Waiter, Outcome)>) {
+    for (waiter, outcome) in done {
+        let _ = waiter.send(outcome);
+    }
+}
+
+/// What the end of a connection means for its calls.
+fn ended_by(ended: &Ended) -> LinkEnd {
+    LinkEnd::Connection(ended.to_string())
+}

@@ -1,0 +1,309 @@
+//! One connection that another node has dialed to call this one.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    caller::Caller,
+    lane::Lane,
+    offered::Inbound,
+    responder::Responder,
+    running::Running,
+    table::{Place, Services},
+};
+use crate::{
+    clock::Clock,
+    net::{Connection, ReceiveStream, SendStream, Stream},
+    node::{host::Host, links::closing::close_with},
+    protocol::{
+        close::Close,
+        message,
+        route::Counter,
+        service::{
+            frame::{Cast, Code, Frame, Frames, Hello, Request},
+            intake::{Arrived, Violation},
+            limits::DEADLINE_MAX,
+        },
+    },
+};
+
+/// Bytes read from a lane at once.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes in flight to this node on the connection of a lane.
+const RECEIVE_WINDOW: u32 = 512 << 10;
+/// The label of connections beyond their limit.
+const TOO_MANY: &str = "service_connections_max";
+/// The label of callers that break the protocol.
+const MISBEHAVIOUR: &str = "service_protocol";
+
+/// Serves a connection until it ends.
+pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc<dyn Connection>) {
+    connection.set_receive_window(RECEIVE_WINDOW);
+    let guest = Guest { host, services, connection };
+    match guest.introduced().await {
+        Ok(Opened { lane, stream, frames, place }) => {
+            guest.host.count(Counter::ServiceConnectionsAccepted);
+            guest.serve(&lane, stream, frames).await;
+            lane.end();
+            drop(place);
+        }
+        Err(refusal) => guest.refuse(refusal),
+    }
+}
+
+struct Guest {
+    host: Host,
+    services: Arc<Services>,
+    connection: Arc<dyn Connection>,
+}
+
+/// A lane whose caller was admitted.
+struct Opened {
+    lane: Arc<Lane>,
+    stream: Stream,
+    frames: Frames,
+    place: Place,
+}
+
+/// Why a caller is sent away.
+struct Refusal {
+    label: &'static str,
+    close: Close,
+    words: String,
+}
+
+impl Guest {
+    /// Receives the introduction of the caller, and judges it.
+    async fn introduced(&self) -> Result<Opened, Refusal> {
+        let deadline = self.host.config().quic.handshake_timeout;
+        let introduced = tokio::time::timeout(deadline, async {
+            let mut stream = self.connection.accept().await.map_err(|ended| lost(&ended))?;
+            let mut frames = Frames::default();
+            loop {
+                match frames.take() {
+                    Ok(Some(Frame::Hello(hello))) => return Ok((hello, stream, frames)),
+                    Ok(Some(_)) => return Err(misbehaves(&Violation::Introduction)),
+                    Ok(None) => {}
+                    Err(error) => return Err(misbehaves(&error)),
+                }
+                match stream.1.read(READ_BYTES).await {
+                    Ok(Some(chunk)) => frames.push(chunk),
+                    Ok(None) => return Err(lost(&"the caller has closed the lane")),
+                    Err(error) => return Err(lost(&error)),
+                }
+            }
+        });
+        let (hello, stream, frames) = introduced.await.unwrap_or_else(|_| {
+            let words = "no introduction in time".to_owned();
+            Err(Refusal { label: "timeout", close: Close::Timeout, words })
+        })?;
+        let caller = self.judge(&hello)?;
+        let (name, generation) = (caller.name(), hello.generation);
+        let lane = Arc::new(Lane::new(caller, self.services.limits().lane_queue_bytes));
+        // The introduction counts as the first frame.
+        let _ = lane.lock().intake.frame(Frame::Hello(hello));
+        let place = self.services.enter(name, generation, &self.connection, &lane);
+        let place = place.ok_or_else(|| {
+            let words = "too many connections for calls: try again later".to_owned();
+            Refusal { label: TOO_MANY, close: Close::Busy, words }
+        })?;
+        lane.say(&Frame::Welcome);
+        Ok(Opened { lane, stream, frames, place })
+    }
+
+    fn judge(&self, hello: &Hello) -> Result<Caller, Refusal> {
+        let unwelcome = |label, words: String| Refusal { label, close: Close::Unwelcome, words };
+        let peer = self.connection.peer();
+        let Some(name) = &peer.name else {
+            return Err(unwelcome("client", "a client has to call by its own protocol".to_owned()));
+        };
+        let claimed = message::Hello {
+            cluster: hello.cluster.clone(),
+            node: hello.node.clone(),
+            generation: hello.generation,
+            known: hello.expected,
+            features: hello.features,
+        };
+        let met = self
+            .host
+            .meet(&claimed, &name.node, None)
+            .map_err(|error| unwelcome(error.as_str(), error.to_string()))?;
+        let own = self.host.generation();
+        if hello.expected != own {
+            let words = format!("you expect generation {}, this is {own}", hello.expected);
+            return Err(Refusal { label: "restarted", close: Close::Restarted, words });
+        }
+        if met.generation < self.host.known(&met.node) {
+            let words = "a later generation of you is known".to_owned();
+            return Err(Refusal { label: "old_generation", close: Close::OldGeneration, words });
+        }
+        if self.host.is_revoked(self.connection.peer()) {
+            let words = "your certificate was revoked".to_owned();
+            return Err(Refusal { label: "revoked", close: Close::Revoked, words });
+        }
+        Ok(Caller::Node {
+            node: met.node,
+            datacenter: peer.datacenter.clone(),
+            generation: met.generation,
+        })
+    }
+
+    fn refuse(&self, refusal: Refusal) {
+        let Refusal { label, close, words } = refusal;
+        if !label.is_empty() {
+            let remote = self.connection.remote();
+            let peer = self.connection.peer().name.as_ref();
+            let peer = peer.map_or_else(|| remote.clone(), |name| name.node.to_string());
+            self.host.refused_of(&peer, remote, label, format!("calls are refused: {words}"));
+        }
+        close_with(self.connection.as_ref(), close, &words);
+    }
+
+    async fn serve(&self, lane: &Arc<Lane>, (mut send, mut receive): Stream, frames: Frames) {
+        tokio::select! {
+            refusal = self.read(lane, receive.as_mut(), frames) => self.refuse(refusal),
+            () = write(lane, send.as_mut()) => {}
+            () = stop_late(lane, &self.host) => {}
+            () = self.expiry() => {
+                let words = "a certificate of this connection has expired".to_owned();
+                self.refuse(Refusal { label: "expired", close: Close::Expired, words });
+            }
+            () = lane.over.notified() => {
+                let words = "this node serves you no more".to_owned();
+                self.refuse(Refusal { label: "", close: Close::Unneeded, words });
+            }
+            _ = self.connection.closed() => {}
+        }
+    }
+
+    /// Reads requests until the lane ends.
+    async fn read(
+        &self,
+        lane: &Arc<Lane>,
+        stream: &mut dyn ReceiveStream,
+        mut frames: Frames,
+    ) -> Refusal {
+        loop {
+            loop {
+                match frames.take() {
+                    Ok(Some(frame)) => {
+                        if let Err(violation) = self.take(lane, frame) {
+                            return misbehaves(&violation);
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => return misbehaves(&error),
+                }
+            }
+            // A caller that does not read its answers gets no further ones.
+            while lane.is_full() {
+                lane.sent.notified().await;
+            }
+            match stream.read(READ_BYTES).await {
+                Ok(Some(chunk)) => frames.push(chunk),
+                Ok(None) => return lost(&"the caller has closed the lane"),
+                Err(error) => return lost(&error),
+            }
+        }
+    }
+
+    fn take(&self, lane: &Arc<Lane>, frame: Frame) -> Result<(), Violation> {
+        let mut state = lane.lock();
+        match state.intake.frame(frame)? {
+            Arrived::Hello(_) | Arrived::Nothing => {}
+            Arrived::Bind(service) => state.intake.bind(service),
+            Arrived::Cancelled(running) => {
+                drop(state);
+                running.cancel();
+            }
+            Arrived::TooMany(request) => {
+                drop(state);
+                lane.say(&Frame::Refuse {
+                    id: request.id,
+                    code: Code::PeerOverloaded,
+                    retry_after_ms: 0,
+                    words: "too many requests on one connection".to_owned(),
+                });
+            }
+            Arrived::Cast(service, cast) => {
+                let offer = self.services.offer(service);
+                drop(state);
+                let Cast { method, body, .. } = cast;
+                match offer {
+                    Some(offer) => offer.cast(&lane.caller, method, body),
+                    None => self.host.count(Counter::CastsRefused),
+                }
+            }
+            Arrived::Request(service, request) => {
+                let offer = self.services.offer(service);
+                let Request { id, method, left_ms, body, .. } = request;
+                let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
+                let deadline = self.host.now() + left;
+                let running = Arc::new(Running::default());
+                state.intake.began(id, Arc::clone(&running), deadline);
+                drop(state);
+                let responder = Responder::lane(Arc::clone(lane), id);
+                match offer {
+                    Some(offer) => {
+                        let request = Inbound { method, body, deadline, running, responder };
+                        offer.request(&lane.caller, request);
+                    }
+                    None => {
+                        let words = "this node does not offer it any more";
+                        responder.refuse(Code::NoSuchService, Duration::ZERO, words);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when a certificate of the connection has expired.
+    async fn expiry(&self) {
+        let proof = &self.connection.peer().proof;
+        loop {
+            let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
+            let Some(end) = ends else { return std::future::pending().await };
+            let Ok(left) = end.duration_since(Clock::wall()) else { return };
+            // The wall clock may be set meanwhile.
+            tokio::time::sleep(left.min(EXPIRY_LOOK)).await;
+        }
+    }
+}
+
+/// The expiry of certificates is checked at least this often.
+const EXPIRY_LOOK: Duration = Duration::from_secs(600);
+
+/// Writes answers until the lane ends.
+async fn write(lane: &Lane, stream: &mut dyn SendStream) {
+    loop {
+        let Some(bytes) = lane.next_write() else {
+            lane.answers.notified().await;
+            continue;
+        };
+        if stream.write(&mut [bytes]).await.is_err() {
+            return;
+        }
+        lane.sent.notify_one();
+    }
+}
+
+/// Stops requests whose deadline has passed, also if the caller does not say so.
+async fn stop_late(lane: &Lane, host: &Host) {
+    loop {
+        lane.stop_late(host.now());
+        tokio::time::sleep(LATE_LOOK).await;
+    }
+}
+
+/// How often requests are stopped whose deadline has passed. The caller cancels them at the deadline itself, so this is
+/// for callers that do not.
+const LATE_LOOK: Duration = Duration::from_secs(1);
+
+fn misbehaves(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal { label: MISBEHAVIOUR, close: Close::Misbehaviour, words: error.to_string() }
+}
+
+/// The connection has ended by itself.
+fn lost(why: &dyn std::fmt::Display) -> Refusal {
+    Refusal { label: "", close: Close::Unneeded, words: why.to_string() }
+}

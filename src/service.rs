@@ -1,0 +1,106 @@
+//! Services: members find and call each other over the same authenticated QUIC.
+//!
+//! A node *offers* a service: a name, a version, and numbered methods. The offer stands in the node's own map, so every
+//! member finds it without asking anybody. A caller picks a live provider (near first, then the less loaded of two),
+//! over a connection of its own, which is dialed at the first call. A call ends by its answer, by its deadline, or in
+//! the moment in which membership declares the node dead.
+//!
+//! ```no_run
+//! # use gossipmonger::{Gossipmonger, service::{Access, CallError, OfferError}};
+//! # use serde::{Deserialize, Serialize};
+//! #[derive(Serialize, Deserialize)]
+//! struct Level { item: String }
+//!
+//! gossipmonger::service! {
+//!     /// What a shop has in store.
+//!     struct Stock = "stock", 1.0;
+//!     1: call Level -> Option<u32>, idempotent;
+//! }
+//!
+//! # async fn offers(node: &Gossipmonger) -> Result<(), OfferError> {
+//! let offer = node
+//!     .offer::<Stock>(Access::members())
+//!     .call(|ask: Level, _| async move { (ask.item == "tea").then_some(3) })
+//!     .start()
+//!     .await?;
+//! # drop(offer);
+//! # Ok(())
+//! # }
+//!
+//! // At any other node:
+//! # async fn calls(node: &Gossipmonger) -> Result<(), CallError> {
+//! let level = node.service::<Stock>().call(Level { item: "tea".into() }).await?;
+//! assert_eq!(level, Some(3));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! A call runs at most once, unless its method is idempotent. An error says whether the call may have run
+//! ([`CallError::may_have_run`]). Requests and casts of one node to another arrive in order, as long as one connection
+//! lasts; functions run side by side, an actor gets its messages in order.
+
+mod access;
+mod actor;
+mod ask;
+mod calling;
+pub mod codec;
+mod context;
+mod definition;
+mod error;
+mod job;
+mod messages;
+mod offer;
+mod offered;
+mod remote;
+mod stub;
+
+use std::sync::Arc;
+
+use self::calling::Callee;
+#[doc(hidden)]
+pub use self::definition::version;
+pub use self::{
+    access::Access,
+    actor::{ActorOffer, Room},
+    ask::Calling,
+    context::Context,
+    definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
+    error::{By, CallError, CallFailure, Failure, Lost, NotRun},
+    offer::{Offer, OfferBuilder, OfferError},
+    remote::{Address, Gone, OtherService, Remote},
+    stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
+};
+use crate::node::Gossipmonger;
+pub use crate::node::services::caller::Caller;
+pub use crate::protocol::service::{ServiceId, ServiceName};
+
+impl Gossipmonger {
+    /// Begins to offer a service: give it a handler for each method, and start it. `access`: who may call it.
+    pub fn offer<S: Service>(&self, access: Access) -> OfferBuilder<S> {
+        OfferBuilder::new(self.clone(), access)
+    }
+
+    /// Calls a service at whatever live nodes offer it.
+    ///
+    /// # Panics
+    /// If the name of the service is not a label.
+    #[must_use]
+    pub fn service<S: Service>(&self) -> Stub<S> {
+        Stub::new(Callee::new(self.clone(), id::<S>()))
+    }
+
+    /// The service that an address names.
+    ///
+    /// # Errors
+    /// [`OtherService`] if the address names another service than `S`, or another major version of it.
+    pub fn bind<S: Service>(&self, address: Address<S>) -> Result<Remote<S>, OtherService> {
+        Remote::bind(Arc::new(Callee::new(self.clone(), id::<S>())), address)
+    }
+}
+
+fn id<S: Service>() -> ServiceId {
+    let name = ServiceName::new(S::NAME).unwrap_or_else(|error| panic!("{error}"));
+    ServiceId { name, major: S::VERSION.major }
+}

@@ -1,0 +1,150 @@
+//! Offering a ractor actor as a service. Its own message type needs neither serde nor ractor's `cluster`.
+
+use std::{sync::Arc, time::Duration};
+
+use ractor::{ActorRef, Message, RpcReplyPort};
+
+use super::{
+    Call, Cast, Service,
+    context::Context,
+    job::Job,
+    messages::{decode_cast, decode_question, encode_answer},
+    offer::{Offer, OfferBuilder, OfferError},
+};
+use crate::protocol::service::frame::Code;
+
+/// A service that is about to be offered, whose methods an actor answers.
+#[must_use = "a service is offered only when it is started"]
+#[derive(Debug)]
+pub struct ActorOffer<S: Service, M: Message> {
+    builder: OfferBuilder<S>,
+    actor: ActorRef<M>,
+}
+
+impl<S: Service> OfferBuilder<S> {
+    /// Answers methods with the messages of an actor. The offer is withdrawn when the actor ends.
+    pub fn actor<M: Message>(self, actor: &ActorRef<M>) -> ActorOffer<S, M> {
+        ActorOffer { builder: self, actor: actor.clone() }
+    }
+}
+
+impl<S: Service, M: Message> ActorOffer<S, M> {
+    /// Turns the questions of a method into messages of the actor. They arrive in its mailbox in the order in which
+    /// they arrive at this node. The port's timeout is what is left of the deadline; the port is closed when the caller
+    /// has given up.
+    pub fn asks<A: Call<Service = S>>(
+        self,
+        message: impl Fn(A, RpcReplyPort<A::Reply>) -> M + Send + Sync + 'static,
+    ) -> Self {
+        let actor = self.actor.clone();
+        let run = move |job: Job| {
+            let Job { body, context, answer, place } = job;
+            let ask: A = match decode_question::<A>(body) {
+                Ok(ask) => ask,
+                Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
+            };
+            let (port, reply) = ractor::concurrency::oneshot();
+            let port = RpcReplyPort::from((port, context.left()));
+            if actor.cast(message(ask, port)).is_err() {
+                return answer.refuse(Code::ActorEnded, "");
+            }
+            let (owner, running) = (Arc::clone(&answer.owner), answer.running.clone());
+            let actor = actor.clone();
+            Job::spawn(owner.as_ref(), running.as_ref(), async move {
+                let _place = place;
+                match reply.await {
+                    Ok(reply) => {
+                        answer.reply(encode_answer::<A>(&reply));
+                    }
+                    Err(_) if has_ended(&actor) => answer.refuse(Code::ActorEnded, ""),
+                    Err(_) => answer.refuse(Code::NoAnswer, "the actor dropped the reply port"),
+                }
+            });
+        };
+        Self { builder: self.builder.handle(A::METHOD, Box::new(run)), actor: self.actor }
+    }
+
+    /// Turns the messages of a method into messages of the actor, in the order in which they arrive at this node. The
+    /// mailbox of an actor has no limit of its own: see [`ActorOffer::tells_with`].
+    pub fn tells<A: Cast<Service = S>>(
+        self,
+        message: impl Fn(A) -> M + Send + Sync + 'static,
+    ) -> Self {
+        self.tells_with(move |told, _: Room| message(told))
+    }
+
+    /// As [`ActorOffer::tells`]. The message carries its place in the room of the offer, so messages that the actor has
+    /// not handled count against the limits of the offer. Dropping the [`Room`] gives the place back.
+    pub fn tells_with<A: Cast<Service = S>>(
+        self,
+        message: impl Fn(A, Room) -> M + Send + Sync + 'static,
+    ) -> Self {
+        let actor = self.actor.clone();
+        let run = move |job: Job| {
+            let Job { body, answer, place, .. } = job;
+            match decode_cast::<A>(body) {
+                Ok(told) => {
+                    let sent = actor.cast(message(told, Room(Box::new(place))));
+                    match sent {
+                        Ok(()) => answer.took(),
+                        Err(_) => answer.refuse(Code::ActorEnded, ""),
+                    }
+                }
+                Err(error) => answer.refuse(Code::Malformed, error.to_string()),
+            }
+        };
+        Self { builder: self.builder.handle(A::METHOD, Box::new(run)), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::call`]: a function beside the actor.
+    pub fn call<A, F, R>(self, handler: F) -> Self
+    where
+        A: Call<Service = S>,
+        F: Fn(A, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = A::Reply> + Send + 'static,
+    {
+        Self { builder: self.builder.call(handler), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::room`].
+    pub fn room(self, concurrency: usize, queue: usize) -> Self {
+        Self { builder: self.builder.room(concurrency, queue), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::start`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start(self) -> Result<Offer, OfferError> {
+        let (actor, runtime) = (self.actor.clone(), self.builder.node.runtime.clone());
+        let offer = self.builder.start().await?;
+        let withdraws = offer.on_end();
+        runtime.spawn(async move {
+            let cell = actor.get_cell();
+            while !has_ended(&actor) {
+                tokio::select! {
+                    () = withdraws.over() => return,
+                    _ = cell.wait(Some(LOOK)) => {}
+                }
+            }
+            withdraws.withdraw();
+        });
+        Ok(offer)
+    }
+}
+
+/// How often an actor is looked at whether it has ended.
+const LOOK: Duration = Duration::from_secs(1);
+
+fn has_ended<M>(actor: &ActorRef<M>) -> bool {
+    actor.get_status() >= ractor::ActorStatus::Stopping
+}
+
+/// A place in the room of an offer; given back when dropped.
+pub struct Room(#[expect(dead_code, reason = "it is dropped")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Room {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Room")
+    }
+}

@@ -1,0 +1,101 @@
+//! One call, before it begins: its question and its options.
+
+use std::{marker::PhantomData, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::{
+    Call, Cast, Method,
+    calling::{Callee, Where, not_run},
+    error::{CallError, CallFailure, Failure, NotRun},
+    messages::{decode_answer, encode_cast, encode_question},
+};
+use crate::{net::BoxFuture, protocol::service::limits::DEADLINE_MAX};
+
+/// A call that has not begun: await it.
+#[must_use = "a call begins when it is awaited"]
+pub struct Calling<M> {
+    callee: Arc<Callee>,
+    place: Where,
+    body: Result<Bytes, NotRun>,
+    within: Duration,
+    idempotent: bool,
+    ask: PhantomData<fn() -> M>,
+}
+
+impl<M> std::fmt::Debug for Calling<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Calling").field("service", &self.callee.id).finish_non_exhaustive()
+    }
+}
+
+impl<M: Call> Calling<M> {
+    pub(super) fn new(callee: Arc<Callee>, place: Where, ask: &M) -> Self {
+        Self::encoded(callee, place, question(ask))
+    }
+
+    pub(super) fn encoded(callee: Arc<Callee>, place: Where, body: Result<Bytes, NotRun>) -> Self {
+        let within = callee.node.shared.config.services.deadline;
+        let idempotent = M::METHOD.idempotent;
+        Self { callee, place, body, within, idempotent, ask: PhantomData }
+    }
+
+    /// Its deadline, from the moment it is awaited; at most ten minutes. The default is
+    /// [`ServiceLimits::deadline`](crate::ServiceLimits::deadline).
+    pub fn within(mut self, deadline: Duration) -> Self {
+        self.within = deadline.min(DEADLINE_MAX);
+        self
+    }
+
+    /// This call may run twice, so it is tried again also if it may have run.
+    pub const fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    pub(super) async fn run(self) -> Result<M::Reply, CallError> {
+        let body = self.body.map_err(|why| not_run(why, Vec::new()))?;
+        let method: Method = M::METHOD;
+        let called = self.callee.call(&self.place, &method, body, self.within, self.idempotent);
+        let reply = called.await?;
+        decode_answer::<M>(reply).map_err(|error| {
+            let failure = CallFailure::Failed(Failure::NotDecoded(error.to_string()));
+            CallError::new(failure, Vec::new())
+        })
+    }
+}
+
+impl<M: Call> IntoFuture for Calling<M> {
+    type Output = Result<M::Reply, CallError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// The encoded question.
+pub(super) fn question<M: Call>(ask: &M) -> Result<Bytes, NotRun> {
+    encode_question(ask).map_err(|error| NotRun::NotEncoded(error.to_string()))
+}
+
+pub(super) async fn cast<M: Cast>(
+    callee: &Callee,
+    place: &Where,
+    message: &M,
+) -> Result<(), CallError> {
+    let body = encode_cast(message).map_err(|e| NotRun::NotEncoded(e.to_string()));
+    let body = body.map_err(|why| not_run(why, Vec::new()))?;
+    let within = callee.node.shared.config.services.deadline;
+    callee.cast(place, &M::METHOD, body, within).await
+}
+
+pub(super) fn try_cast<M: Cast>(
+    callee: &Callee,
+    place: &Where,
+    message: &M,
+) -> Result<(), CallError> {
+    let body = encode_cast(message).map_err(|e| NotRun::NotEncoded(e.to_string()));
+    let body = body.map_err(|why| not_run(why, Vec::new()))?;
+    callee.try_cast(place, &M::METHOD, body)
+}

@@ -1,0 +1,136 @@
+//! One request at the node that answers it, from its arrival to its answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+
+use super::context::Context;
+use crate::{
+    clock::Clock,
+    node::services::{caller::CallerName, responder::Responder, running::Running},
+    protocol::{
+        route::Counter,
+        service::frame::{Code, LANE_BODY_MAX},
+        time::Time,
+    },
+};
+
+/// The offered service that a request belongs to.
+pub(super) trait Owner: Send + Sync {
+    /// The runtime of the node.
+    fn runtime(&self) -> &Handle;
+
+    /// The clock of the node.
+    fn clock(&self) -> Clock;
+
+    /// How full the service is.
+    fn load(&self) -> u8;
+
+    /// Increments a counter of the node.
+    fn count(&self, counter: Counter);
+
+    /// A place is free, after this time.
+    fn leave(self: Arc<Self>, caller: &CallerName, took: Duration);
+}
+
+/// A request that may run now. Its place in the room is given back when it is dropped.
+pub(super) struct Job {
+    pub(super) body: Bytes,
+    pub(super) context: Context,
+    pub(super) answer: Answer,
+    pub(super) place: Place,
+}
+
+/// The way back to the caller; a cast has none.
+pub(super) struct Answer {
+    pub(super) owner: Arc<dyn Owner>,
+    /// A cast has none.
+    pub(super) running: Option<Arc<Running>>,
+    pub(super) responder: Option<Responder>,
+}
+
+/// A place among the requests that run.
+pub(super) struct Place {
+    owner: Arc<dyn Owner>,
+    caller: CallerName,
+    begun: Time,
+}
+
+impl Place {
+    pub(super) fn new(owner: Arc<dyn Owner>, caller: CallerName) -> Self {
+        let begun = owner.clock().now();
+        Self { owner, caller, begun }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let took = self.owner.clock().now().since(self.begun);
+        Arc::clone(&self.owner).leave(&self.caller, took);
+    }
+}
+
+impl Job {
+    /// Runs the rest of the request as a task, which ends when the caller gives up.
+    pub(super) fn spawn(
+        owner: &dyn Owner,
+        running: Option<&Arc<Running>>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = owner.runtime().spawn(task);
+        if let Some(running) = running {
+            running.runs(task.abort_handle());
+        }
+    }
+}
+
+impl Answer {
+    /// Whether the caller has given up.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.is_cancelled())
+    }
+
+    /// Sends the encoded answer.
+    pub(super) fn reply(mut self, body: Result<Bytes, super::codec::CodecError>) {
+        let body = match body {
+            Ok(body) if body.len() <= LANE_BODY_MAX => body,
+            Ok(body) => {
+                let words = format!("{} bytes, {LANE_BODY_MAX} are allowed", body.len());
+                return self.refuse(Code::ReplyTooLarge, words);
+            }
+            Err(error) => return self.refuse(Code::NoAnswer, error.to_string()),
+        };
+        let Some(responder) = self.responder.take() else { return };
+        self.owner.count(Counter::CallsAnswered);
+        responder.reply(self.owner.load(), body);
+    }
+
+    /// A message without an answer is taken.
+    pub(super) fn took(self) {
+        self.owner.count(Counter::CastsTaken);
+    }
+
+    /// Says why there is no answer.
+    pub(super) fn refuse(mut self, code: Code, words: impl Into<String>) {
+        let responder = self.responder.take();
+        let has_run = !code.has_not_run();
+        self.owner.count(match (&responder, has_run) {
+            (Some(_), true) => Counter::CallsFailed,
+            (Some(_), false) => Counter::CallsRefused,
+            (None, _) => Counter::CastsRefused,
+        });
+        if let Some(responder) = responder {
+            responder.refuse(code, Duration::ZERO, words);
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // The responder says that there is no answer.
+        if self.responder.is_some() && !self.is_cancelled() {
+            self.owner.count(Counter::CallsFailed);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! The messages of methods, encoded by the codec of their service.
+
+use bytes::{Bytes, BytesMut};
+
+use super::{
+    Call, Cast, Service,
+    codec::{Codec, CodecError},
+};
+
+pub(super) fn encode_question<M: Call>(ask: &M) -> Result<Bytes, CodecError> {
+    let mut to = BytesMut::new();
+    <M::Service as Service>::Codec::encode(ask, &mut to).map(|()| to.freeze())
+}
+
+pub(super) fn decode_question<M: Call>(from: Bytes) -> Result<M, CodecError> {
+    <M::Service as Service>::Codec::decode(from)
+}
+
+pub(super) fn encode_answer<M: Call>(reply: &M::Reply) -> Result<Bytes, CodecError> {
+    let mut to = BytesMut::new();
+    <M::Service as Service>::Codec::encode(reply, &mut to).map(|()| to.freeze())
+}
+
+pub(super) fn decode_answer<M: Call>(from: Bytes) -> Result<M::Reply, CodecError> {
+    <M::Service as Service>::Codec::decode(from)
+}
+
+pub(super) fn encode_cast<M: Cast>(message: &M) -> Result<Bytes, CodecError> {
+    let mut to = BytesMut::new();
+    <M::Service as Service>::Codec::encode(message, &mut to).map(|()| to.freeze())
+}
+
+pub(super) fn decode_cast<M: Cast>(from: Bytes) -> Result<M, CodecError> {
+    <M::Service as Service>::Codec::decode(from)
+}

@@ -1,0 +1,323 @@
+//! Offering a service, with a function for each method.
+
+use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+
+use super::{
+    Call, Cast, Method, Service,
+    access::Access,
+    context::Context,
+    job::Job,
+    messages::{decode_cast, decode_question, encode_answer},
+    offered::{Handler, Offered, Offering},
+};
+use crate::{
+    node::{
+        Gossipmonger,
+        messages::ServicesMessage,
+        services::{offered::Offered as ByConnections, table::NotOffered},
+    },
+    protocol::{
+        id::InvalidLabel,
+        service::{ServiceId, ServiceName, frame::Code, manifest, room::RoomLimits},
+    },
+};
+
+/// Why a service is not offered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfferError {
+    /// The name of the service is not a label.
+    #[error(transparent)]
+    Name(#[from] InvalidLabel),
+    /// A method has no handler.
+    #[error("the method {number} ({name}) of {service} has no handler")]
+    NoHandler {
+        /// The service.
+        service: &'static str,
+        /// The number of the method.
+        number: u16,
+        /// Its name.
+        name: &'static str,
+    },
+    /// Two methods of the service have one number, or a handler is for no method of it.
+    #[error("{service} has no method {number}, or two of that number")]
+    Methods {
+        /// The service.
+        service: &'static str,
+        /// The number.
+        number: u16,
+    },
+    /// A limit of its room is zero or too large.
+    #[error("{0}: 1 to 1,000,000 may run, at most 1,000,000 may wait, a caller may use 1 to 100 %")]
+    Limits(&'static str),
+    /// The node offers this service in this major version already.
+    #[error("this node offers {0} already")]
+    Taken(ServiceId),
+    /// The node offers as many services as it may.
+    #[error(
+        "this node offers {} services already, the most that are allowed",
+        manifest::OFFERS_MAX
+    )]
+    TooMany,
+    /// The node has ended.
+    #[error("this node has ended")]
+    Stopped,
+}
+
+/// A service that is about to be offered: it needs a handler for each method.
+#[must_use = "a service is offered only when it is started"]
+pub struct OfferBuilder<S: Service> {
+    pub(super) node: Gossipmonger,
+    access: Access,
+    pub(super) methods: BTreeMap<u16, Offering>,
+    limits: RoomLimits,
+    weight: u8,
+    clash: Option<u16>,
+    service: PhantomData<S>,
+}
+
+impl<S: Service> std::fmt::Debug for OfferBuilder<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OfferBuilder").field("service", &S::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<S: Service> OfferBuilder<S> {
+    pub(super) fn new(node: Gossipmonger, access: Access) -> Self {
+        Self {
+            node,
+            access,
+            methods: BTreeMap::new(),
+            limits: RoomLimits::default(),
+            weight: 1,
+            clash: None,
+            service: PhantomData,
+        }
+    }
+
+    /// Answers the questions of a method with a function. Each runs as a task of its own, which is dropped when the
+    /// caller gives up.
+    pub fn call<M, F, A>(self, handler: F) -> Self
+    where
+        M: Call<Service = S>,
+        F: Fn(M, Context) -> A + Send + Sync + 'static,
+        A: Future<Output = M::Reply> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let run = move |job: Job| {
+            let Job { body, context, answer, place } = job;
+            let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
+            let running = answer.running.clone();
+            let task = async move {
+                let _place = place;
+                let ask: M = match decode_question::<M>(body) {
+                    Ok(ask) => ask,
+                    Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
+                };
+                let reply = handler(ask, context).await;
+                answer.reply(encode_answer::<M>(&reply));
+            };
+            Job::spawn(owner.as_ref(), running.as_ref(), task);
+        };
+        self.handle(M::METHOD, Box::new(run))
+    }
+
+    /// Takes the messages of a method with a function. Each runs as a task of its own.
+    pub fn cast<M, F, A>(self, handler: F) -> Self
+    where
+        M: Cast<Service = S>,
+        F: Fn(M, Context) -> A + Send + Sync + 'static,
+        A: Future<Output = ()> + Send + 'static,
+    {
+        let handler = Arc::new(handler);
+        let run = move |job: Job| {
+            let Job { body, context, answer, place } = job;
+            let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
+            let task = async move {
+                let _place = place;
+                match decode_cast::<M>(body) {
+                    Ok(message) => {
+                        answer.took();
+                        handler(message, context).await;
+                    }
+                    Err(error) => answer.refuse(Code::Malformed, error.to_string()),
+                }
+            };
+            Job::spawn(owner.as_ref(), None, task);
+        };
+        self.handle(M::METHOD, Box::new(run))
+    }
+
+    pub(super) fn handle(mut self, method: Method, handler: Handler) -> Self {
+        let is_cast = method.kind == super::Kind::Cast;
+        let offering = Offering { handler, access: None, is_cast };
+        if self.methods.insert(method.number, offering).is_some() {
+            self.clash = Some(method.number);
+        }
+        self
+    }
+
+    /// Narrows who may use one method, besides the access to the service. It applies to a method that has a handler.
+    pub fn restrict(mut self, method: Method, access: Access) -> Self {
+        match self.methods.get_mut(&method.number) {
+            Some(offering) => offering.access = Some(access),
+            None => self.clash = Some(method.number),
+        }
+        self
+    }
+
+    /// How many requests run at once (default 256), and how many wait (default 1,024). A further one is refused.
+    pub fn room(mut self, concurrency: usize, queue: usize) -> Self {
+        (self.limits.concurrency, self.limits.queue) = (concurrency, queue);
+        self
+    }
+
+    /// The part of the room that one caller may use, in per cent. Default 50.
+    pub fn per_caller(mut self, percent: usize) -> Self {
+        self.limits.per_caller = percent;
+        self
+    }
+
+    /// The load that this node takes beside other providers: with weight 2 about twice that of weight 1. Default 1.
+    pub fn weight(mut self, weight: u8) -> Self {
+        self.weight = weight.max(1);
+        self
+    }
+
+    /// Offers the service. Returns once the offer is in this node's map, and on its way to all others.
+    ///
+    /// # Errors
+    /// [`OfferError`]; then it is not offered.
+    pub async fn start(self) -> Result<Offer, OfferError> {
+        let (offer, number) = self.register()?;
+        let node = offer.node.clone();
+        tokio::select! {
+            () = node.shared.services.is_announced(number) => Ok(offer),
+            () = node.shared.end.begun() => Err(OfferError::Stopped),
+        }
+    }
+
+    fn register(self) -> Result<(Offer, u64), OfferError> {
+        self.check()?;
+        let name = ServiceName::new(S::NAME)?;
+        let id = ServiceId { name: name.clone(), major: S::VERSION.major };
+        let clients = self.access.has_clients();
+        let shared = Arc::clone(&self.node.shared);
+        let runtime = self.node.runtime.clone();
+        let offered = Arc::new(Offered::new(
+            id.clone(),
+            (Arc::clone(&shared), runtime),
+            self.access,
+            self.methods,
+            self.limits,
+        ));
+        let announced =
+            manifest::Offered { name, version: S::VERSION, weight: self.weight, clients, epoch: 0 };
+        let by_connections: Arc<dyn ByConnections> = Arc::<Offered>::clone(&offered);
+        let added = shared.services.add(&id, by_connections, announced);
+        let number = added.map_err(|error| match error {
+            NotOffered::Taken => OfferError::Taken(id),
+            NotOffered::TooMany => OfferError::TooMany,
+        })?;
+        // From now on calls are accepted in the handshake.
+        if let Some(endpoint) = shared.endpoint.upgrade() {
+            endpoint.admit(crate::net::Protocol::Services);
+        }
+        shared.routes.services.cast(ServicesMessage::Changed);
+        Ok((Offer { node: self.node, offered, withdrawn: false }, number))
+    }
+
+    fn check(&self) -> Result<(), OfferError> {
+        let service = S::NAME;
+        let numbers: Vec<_> = S::METHODS.iter().map(|method| method.number).collect();
+        let twice = numbers.iter().enumerate().find(|(at, number)| numbers[..*at].contains(number));
+        let foreign = self.methods.keys().find(|number| !numbers.contains(number));
+        let clash = self.clash.as_ref().or_else(|| twice.map(|(_, number)| number)).or(foreign);
+        if let Some(&number) = clash {
+            return Err(OfferError::Methods { service, number });
+        }
+        let missing = S::METHODS.iter().find(|method| !self.methods.contains_key(&method.number));
+        if let Some(Method { number, name, .. }) = missing {
+            return Err(OfferError::NoHandler { service, number: *number, name });
+        }
+        let RoomLimits { concurrency, queue, per_caller } = self.limits;
+        if !(1..=1_000_000).contains(&concurrency) || queue > 1_000_000 {
+            return Err(OfferError::Limits("room"));
+        }
+        if !(1..=100).contains(&per_caller) {
+            return Err(OfferError::Limits("per_caller"));
+        }
+        Ok(())
+    }
+}
+
+/// A service that this node offers. Dropping it withdraws the service at once.
+#[derive(Debug)]
+#[must_use = "dropping it withdraws the service"]
+pub struct Offer {
+    node: Gossipmonger,
+    offered: Arc<Offered>,
+    withdrawn: bool,
+}
+
+impl Offer {
+    /// Withdraws the service: no further call is taken, and those that run have this long to end. Returns whether all
+    /// have ended.
+    pub async fn withdraw(mut self, limit: Duration) -> bool {
+        let number = self.remove();
+        let emptied = tokio::time::timeout(limit, async {
+            self.node.shared.services.is_announced(number).await;
+            self.offered.emptied().await;
+        });
+        tokio::select! {
+            emptied = emptied => emptied.is_ok(),
+            () = self.node.shared.end.begun() => false,
+        }
+    }
+
+    fn remove(&mut self) -> u64 {
+        self.withdrawn = true;
+        remove(&self.node, &self.offered)
+    }
+
+    /// For the task that withdraws it when the actor behind it has ended.
+    pub(super) fn on_end(&self) -> OnEnd {
+        OnEnd { node: self.node.clone(), offered: Arc::clone(&self.offered) }
+    }
+}
+
+/// Withdraws an offer whose actor has ended.
+pub(super) struct OnEnd {
+    node: Gossipmonger,
+    offered: Arc<Offered>,
+}
+
+impl OnEnd {
+    /// Waits until the offer is withdrawn by other means, or the node ends.
+    pub(super) async fn over(&self) {
+        tokio::select! {
+            () = self.offered.closed() => {}
+            () = self.node.shared.end.begun() => {}
+        }
+    }
+
+    pub(super) fn withdraw(&self) {
+        remove(&self.node, &self.offered);
+    }
+}
+
+fn remove(node: &Gossipmonger, offered: &Arc<Offered>) -> u64 {
+    offered.close();
+    let by_connections: Arc<dyn ByConnections> = Arc::<Offered>::clone(offered);
+    let number = node.shared.services.withdraw(&offered.id, &by_connections);
+    node.shared.routes.services.cast(ServicesMessage::Changed);
+    number
+}
+
+impl Drop for Offer {
+    fn drop(&mut self) {
+        if !self.withdrawn {
+            self.remove();
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! An offered service: its handlers, its access, and its room.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{runtime::Handle, sync::Notify};
+
+use super::{
+    Caller,
+    access::Access,
+    context::Context,
+    job::{Answer, Job, Owner, Place},
+};
+use crate::{
+    clock::Clock,
+    node::{
+        services::{
+            caller::CallerName,
+            offered::{Inbound, Offered as ByConnections},
+            responder::Responder,
+            running::Running,
+        },
+        shared::Shared,
+    },
+    protocol::{
+        route::Counter,
+        service::{
+            ServiceId,
+            frame::Code,
+            room::{Entered, Room, RoomLimits},
+        },
+        time::Time,
+    },
+    slot::Slot,
+};
+
+/// Runs one request of a method. It returns at once.
+pub(super) type Handler = Box<dyn Fn(Job) + Send + Sync>;
+
+/// One method of an offered service.
+pub(super) struct Offering {
+    pub(super) handler: Handler,
+    /// Narrower than that of the service, if it is stated.
+    pub(super) access: Option<Access>,
+    pub(super) is_cast: bool,
+}
+
+/// An offered service.
+pub(super) struct Offered {
+    pub(super) id: ServiceId,
+    shared: Arc<Shared>,
+    runtime: Handle,
+    access: Access,
+    methods: BTreeMap<u16, Offering>,
+    room: Mutex<Room<CallerName, Waiting>>,
+    /// A request has ended.
+    left: Notify,
+    /// It takes no new requests.
+    closed: Slot<()>,
+}
+
+/// A request that waits for room.
+struct Waiting {
+    method: u16,
+    body: Bytes,
+    caller: Arc<Caller>,
+    deadline: Time,
+    running: Option<Arc<Running>>,
+    responder: Option<Responder>,
+}
+
+impl Offered {
+    pub(super) fn new(
+        id: ServiceId,
+        (shared, runtime): (Arc<Shared>, Handle),
+        access: Access,
+        methods: BTreeMap<u16, Offering>,
+        limits: RoomLimits,
+    ) -> Self {
+        let room = Mutex::new(Room::new(limits));
+        Self {
+            id,
+            shared,
+            runtime,
+            access,
+            methods,
+            room,
+            left: Notify::new(),
+            closed: Slot::default(),
+        }
+    }
+
+    fn room(&self) -> MutexGuard<'_, Room<CallerName, Waiting>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which rule a request breaks, if it breaks one.
+    fn refusal(&self, caller: &Caller, method: u16, is_cast: bool) -> Option<Code> {
+        if !self.access.permits(caller) {
+            return Some(Code::Forbidden);
+        }
+        let Some(offering) = self.methods.get(&method).filter(|found| found.is_cast == is_cast)
+        else {
+            return Some(Code::NoSuchMethod);
+        };
+        let permitted = offering.access.as_ref().is_none_or(|access| access.permits(caller));
+        (!permitted).then_some(Code::Forbidden)
+    }
+
+    fn enter(self: &Arc<Self>, waiting: Waiting) {
+        let is_cast = waiting.responder.is_none();
+        if let Some(code) = self.refusal(&waiting.caller, waiting.method, is_cast) {
+            return self.refuse(waiting.responder, code, Duration::ZERO);
+        }
+        let name = waiting.caller.name();
+        let mut room = self.room();
+        let entered = match room.enter(&name, waiting) {
+            Entered::Refused { request, code: Code::Overloaded | Code::PeerOverloaded, .. } => {
+                // Requests whose callers are gone make room.
+                let gone = room.purge(|waiting| {
+                    waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
+                });
+                let entered = room.enter(&name, request);
+                drop(room);
+                drop(gone);
+                entered
+            }
+            entered => {
+                drop(room);
+                entered
+            }
+        };
+        match entered {
+            Entered::Runs(waiting) => self.run(name, waiting),
+            Entered::Waits => {}
+            Entered::Refused { request, code, retry_after } => {
+                self.refuse(request.responder, code, retry_after);
+            }
+        }
+    }
+
+    fn refuse(&self, responder: Option<Responder>, code: Code, retry_after: Duration) {
+        match responder {
+            Some(responder) => {
+                self.count(Counter::CallsRefused);
+                responder.refuse(code, retry_after, String::new());
+            }
+            None => self.count(Counter::CastsRefused),
+        }
+    }
+
+    /// Runs a request that has a place.
+    fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
+        let Waiting { method, body, caller: who, deadline, running, responder } = waiting;
+        let place = Place::new(Arc::<Self>::clone(self), caller);
+        let answer = Answer { owner: Arc::<Self>::clone(self), running, responder };
+        let context = Context { caller: who, deadline, clock: self.clock() };
+        if answer.is_cancelled() {
+            return;
+        }
+        if context.left().is_zero() {
+            return answer.refuse(Code::Deadline, "");
+        }
+        let Some(offering) = self.methods.get(&method) else {
+            return answer.refuse(Code::NoSuchMethod, "");
+        };
+        (offering.handler)(Job { body, context, answer, place });
+    }
+
+    /// Takes no new requests from now on.
+    pub(super) fn close(&self) {
+        self.room().drain();
+        self.closed.set(());
+    }
+
+    /// Waits until it takes no new requests.
+    pub(super) async fn closed(&self) {
+        self.closed.wait().await;
+    }
+
+    /// Waits until no request runs or waits.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            let is_empty = {
+                let room = self.room();
+                room.running() == 0 && room.waiting() == 0
+            };
+            if is_empty {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+/// How long a cast may wait for room.
+const CAST_DEADLINE: Duration = Duration::from_secs(60);
+
+impl Owner for Offered {
+    fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    fn clock(&self) -> Clock {
+        self.shared.clock
+    }
+
+    fn load(&self) -> u8 {
+        self.room().load()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.shared.count(counter);
+    }
+
+    fn leave(self: Arc<Self>, caller: &CallerName, took: Duration) {
+        let next = self.room().leave(caller, took);
+        self.left.notify_waiters();
+        if let Some((caller, waiting)) = next {
+            self.run(caller, waiting);
+        }
+    }
+}
+
+impl ByConnections for Offered {
+    fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound) {
+        let Inbound { method, body, deadline, running, responder } = request;
+        let (caller, running, responder) = (Arc::clone(caller), Some(running), Some(responder));
+        self.enter(Waiting { method, body, caller, deadline, running, responder });
+    }
+
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes) {
+        let deadline = self.clock().now() + CAST_DEADLINE;
+        let (caller, running, responder) = (Arc::clone(caller), None, None);
+        self.enter(Waiting { method, body, caller, deadline, running, responder });
+    }
+
+    fn drain(&self) {
+        self.close();
+    }
+
+    fn emptied(&self) -> crate::net::BoxFuture<'_, ()> {
+        Box::pin(self.emptied())
+    }
+}
+
+impl fmt::Debug for Offered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Offered").field("id", &self.id).finish_non_exhaustive()
+    }
+}

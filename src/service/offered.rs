@@ -222,10 +222,11 @@ impl Owner for Offered {
     }
 
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration) {
-        let next = self.room().leave(caller, took);
+        let mut next = self.room().leave(caller, took);
         self.left.notify_waiters();
-        if let Some((caller, waiting)) = next {
+        while let Some((caller, waiting)) = next {
             self.run(caller, waiting);
+            next = self.room().next_turn();
         }
     }
 }

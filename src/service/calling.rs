@@ -175,22 +175,14 @@ impl Callee {
             offer.cast(&self.caller, method.number, body);
             return Ok(());
         }
-        let link = self.link(&target).map_err(failed)?;
-        let queued = link.cast(&self.id, method.number, body.clone());
-        let Err(full) = queued else { return Ok(()) };
         let waited = tokio::time::timeout(within, async {
-            let mut full = full;
             loop {
-                if full == NoRoom::Ended {
-                    return Err(NotRun::NotConnected(link.why().to_string()));
-                }
+                let link = self.link(&target)?;
                 let room = link.room.notified();
                 match link.cast(&self.id, method.number, body.clone()) {
                     Ok(()) => return Ok(()),
-                    Err(again) => full = again,
-                }
-                if full != NoRoom::Ended {
-                    room.await;
+                    Err(NoRoom::Ended) => again(&link)?,
+                    Err(_) => room.await,
                 }
             }
         });
@@ -219,13 +211,17 @@ impl Callee {
             offer.cast(&self.caller, method.number, body);
             return Ok(());
         }
-        let link = self.link(&target).map_err(failed)?;
-        link.cast(&self.id, method.number, body).map_err(|full| {
-            failed(match full {
-                NoRoom::Ended => NotRun::NotConnected(link.why().to_string()),
-                _ => NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO },
-            })
-        })
+        loop {
+            let link = self.link(&target).map_err(failed)?;
+            match link.cast(&self.id, method.number, body.clone()) {
+                Ok(()) => return Ok(()),
+                Err(NoRoom::Ended) => again(&link).map_err(failed)?,
+                Err(_) => {
+                    let retry_after = Duration::ZERO;
+                    return Err(failed(NotRun::Overloaded { by: By::Link, retry_after }));
+                }
+            }
+        }
     }
 
     /// Where the next attempt goes.
@@ -332,16 +328,18 @@ impl Callee {
         deadline: Time,
     ) -> (Result<Bytes, CallFailure>, Option<u8>, bool) {
         let not_run = |why| (Err(CallFailure::NotRun(why)), None, false);
-        let link = match self.link(target) {
-            Ok(link) => link,
-            Err(why) => return not_run(why),
-        };
         let call = loop {
+            let link = match self.link(target) {
+                Ok(link) => link,
+                Err(why) => return not_run(why),
+            };
             let room = link.room.notified();
             match link.call(&self.id, (method.number, body.clone()), deadline) {
                 Ok(call) => break call,
                 Err(NoRoom::Ended) => {
-                    return settle(Outcome::Ended { sent: false }, || link.why());
+                    if again(&link).is_err() {
+                        return settle(Outcome::Ended { sent: false }, || link.why());
+                    }
                 }
                 Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => {
                     let left = deadline.since(self.now());
@@ -371,6 +369,15 @@ impl Callee {
                 Err(NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO })
             }
         }
+    }
+}
+
+/// Whether another link to the same node may be looked for: this one has ended because it was idle. It happens once,
+/// since a link that is in use is not idle.
+fn again(link: &Link) -> Result<(), NotRun> {
+    match link.why() {
+        LinkEnd::Idle => Ok(()),
+        why => Err(NotRun::NotConnected(why.to_string())),
     }
 }
 

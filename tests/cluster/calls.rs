@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     attacker::{MISBEHAVIOUR, Member, Scene, TIMEOUT, UNWELCOME, refused},
     harness::{Cluster, all_live, id, until},
+    revocation::revoke,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,10 +84,13 @@ async fn calls_and_casts_reach_another_node_over_one_connection() {
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap();
     }
-    for n in 0..1_000 {
-        tester.cast(Told(n)).await.unwrap();
+    // A caller may have 640 under way, and more are dropped.
+    for batch in 1..=4 {
+        for n in 0..250 {
+            tester.cast(Told(n)).await.unwrap();
+        }
+        until("all have arrived", || told.load(Ordering::Relaxed) == batch * 250).await;
     }
-    until("all have arrived", || told.load(Ordering::Relaxed) == 1_000).await;
     let counters = nodes[1].counters();
     assert_eq!(counters.get(Counter::CallsAnswered), 200);
     assert_eq!(counters.get(Counter::ServiceConnectionsAccepted), 1);
@@ -146,6 +150,25 @@ async fn a_node_that_dies_without_a_word_ends_the_calls_to_it_at_the_verdict() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_to_a_node_that_does_not_answer_the_dial_ends_at_its_deadline() {
+    let cluster = Cluster::new("demo");
+    let (mut config, network) = crate::attacker::with_transport(&cluster, "victim");
+    let a = cluster.spawn("a", &[]).await;
+    config.seeds = a.addresses().to_vec();
+    // It is not declared dead before the deadline.
+    config.gossip_interval = Duration::from_secs(20);
+    let victim = crate::start::spawn(config).await.unwrap().0;
+    until("they see each other", || a.live_peers().len() == 1).await;
+    let (_offer, _) = offers(&victim, Access::members()).await;
+    let tester = a.service::<Tester>();
+    tester.ready(1, LONG).await.unwrap();
+    network.silence();
+    let failed = tester.call(Wait).within(Duration::from_millis(300)).await.unwrap_err();
+    assert!(!failed.may_have_run(), "{failed}");
+    assert_eq!(a.counters().get(Counter::ServiceDialsFailed), 0, "it is being dialed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_revoked_loses_its_calls_in_the_middle() {
     let cluster = Cluster::new("demo");
     let nodes = cluster.spawn_many(3).await;
@@ -155,9 +178,7 @@ async fn who_is_revoked_loses_its_calls_in_the_middle() {
     tester.ready(1, LONG).await.unwrap();
     let call = tokio::spawn(tester.call(Wait).within(LONG).into_future());
     assert_eq!(tester.call(Echo(vec![7])).await.unwrap(), [7]);
-    let now = SystemTime::now();
-    let statement = cluster.authority.revoke(id("n2"), now).unwrap();
-    nodes[0].revoke(statement).await.unwrap();
+    nodes[0].revoke(revoke(&cluster, "n2")).await.unwrap();
     let failed = tokio::time::timeout(crate::harness::PATIENCE, call).await;
     assert!(failed.expect("it waits on").unwrap().is_err());
     until("nothing of it runs", || nodes[1].counters().get(Counter::CallsFailed) == 0).await;

@@ -245,7 +245,7 @@ async fn statements_of_two_issuers_are_both_kept() {
 }
 
 /// What its operator would do; it issues later certificates from then on.
-fn revoke(cluster: &Cluster, node: &str) -> Revocation {
+pub(crate) fn revoke(cluster: &Cluster, node: &str) -> Revocation {
     cluster.authority.revoke(id(node), now()).unwrap()
 }
 

@@ -12,7 +12,6 @@ use gossipmonger::{
     Counter, Event, Gossipmonger, PeerState,
     service::{
         Access, By, CallError, CallFailure, Failure, Gone, Lost, NotRun, Offer, OfferError, Prefer,
-        codec::Bincode,
     },
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -557,6 +556,27 @@ async fn an_actor_is_asked_and_told_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_closed_and_the_next_call_opens_another() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.services.idle = Duration::from_millis(100);
+    let a = lab.spawn_with(config, &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    all_live(&[&a, &b]).await;
+    let _offer = echoes(&b, 3).await;
+    found(&a, 1).await;
+    let stock = a.service::<Stock>();
+    for round in 1..20 {
+        assert_eq!(stock.call(tea()).await.unwrap(), Some(3));
+        assert_eq!(a.counters().get(Counter::ServiceConnectionsDialed), round);
+        stock.cast(Counted(1)).await.unwrap();
+        // In the last rounds about as long as it may be idle.
+        let pause = if round < 5 { 500 } else { 195 + round };
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cast_never_waits_if_it_may_not() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;
@@ -575,5 +595,4 @@ async fn a_cast_never_waits_if_it_may_not() {
         CallFailure::NotRun(NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO });
     assert_eq!((refused.failure(), sent > 1_000), (&full, true), "{sent}");
     stock.cast(Counted(1)).await.unwrap();
-    let _ = std::marker::PhantomData::<Bincode>;
 }

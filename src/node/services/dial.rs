@@ -21,7 +21,11 @@ pub(crate) async fn run(
 ) {
     let guard = Ends { services: Arc::clone(&services), link: Arc::clone(&link) };
     let deadline = host.config().quic.handshake_timeout;
-    let opened = tokio::time::timeout(deadline, open(&host, endpoint.as_ref(), &link)).await;
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(deadline, open(&host, endpoint.as_ref(), &link)) => opened,
+        // The node has died, for example.
+        () = link.ended_early() => return,
+    };
     let failure = match opened {
         Ok(Ok((connection, stream))) => {
             host.count(Counter::ServiceConnectionsDialed);

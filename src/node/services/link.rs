@@ -177,6 +177,14 @@ impl Link {
         why
     }
 
+    /// Ends calls whose deadline passes while the node is dialed, and returns if the link ends meanwhile.
+    pub(super) async fn ended_early(&self) {
+        tokio::select! {
+            () = self.ended() => {}
+            () = self.watch_deadlines() => {}
+        }
+    }
+
     async fn ended(&self) {
         while !self.has_ended() {
             self.over.notified().await;
@@ -292,6 +300,8 @@ impl Link {
         let unused = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
         let ends = unused && now.since(state.used) >= idle;
         if ends {
+            // First the reason: who finds the link ended looks for another one.
+            let _ = self.why.set(LinkEnd::Idle);
             state.calls.end(&mut Vec::new());
         }
         ends

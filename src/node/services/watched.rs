@@ -37,8 +37,8 @@ impl Watched {
         self.ends.subscribe()
     }
 
-    /// Takes what is known of some nodes now; returns what has changed. The caller holds the lock of publications, so
-    /// that readers never see a state of the listings that is older than a snapshot.
+    /// Takes what is known of some nodes now; returns what has changed. Callers that publish hold the lock of
+    /// publications, so that the listings are never older than a snapshot.
     pub(super) fn update<'a>(
         &self,
         nodes: impl Iterator<Item = (&'a NodeId, Option<Seen<'a>>)>,
@@ -50,11 +50,11 @@ impl Watched {
             directory.update(node, seen, &mut out);
         }
         let listings = directory.listings();
-        drop(directory);
         if listings.version() != before {
             self.listings.store(listings.into());
             self.version.send_modify(|version| *version += 1);
         }
+        drop(directory);
         if out.iter().any(|output| matches!(output, DirectoryOutput::Ended { .. })) {
             self.ends.send_modify(|ends| *ends += 1);
         }

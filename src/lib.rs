@@ -190,3 +190,7 @@ pub use protocol::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/services.md")]
+struct Services;

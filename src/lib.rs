@@ -1,8 +1,20 @@
-//! Secure cluster membership and shared state: Scuttlebutt gossip and phi-accrual failure detection over
-//! mutually authenticated QUIC, in [ractor] actors.
+//! Services on secure membership: nodes find each other, call each other and share state, without a server. Scuttlebutt
+//! gossip, phi-accrual failure detection and calls, over mutually authenticated QUIC, in [ractor] actors.
 //!
 //! ```no_run
-//! use gossipmonger::{Config, Gossipmonger, net::quic::QuicNetwork, tls::{Identity, Roots}};
+//! use gossipmonger::{Config, Gossipmonger, net::quic::QuicNetwork, service::Access, tls::{Identity, Roots}};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Level {
+//!     item: String,
+//! }
+//!
+//! gossipmonger::service! {
+//!     /// What a shop has in store.
+//!     struct Stock = "stock", 1.0;
+//!     1: call Level -> Option<u32>, idempotent;
+//! }
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let identity = Identity::from_pem_files("a/node.pem".as_ref(), "a/node.key".as_ref())?;
@@ -11,28 +23,41 @@
 //! let network = QuicNetwork::new(identity, Roots::from_pem_file("a/roots.pem".as_ref())?)?;
 //! let (node, running) = Gossipmonger::spawn(config, network).await?;
 //!
-//! node.set("service/web", "10.0.0.1:80").await?; // every other node gets a copy
+//! // Membership and state: every other node gets a copy of the key.
+//! node.set("service/web", "10.0.0.1:80").await?;
 //! for (peer, address) in node.snapshot().live_with("service/web") {
 //!     println!("{peer}: {address:?}");
 //! }
-//! node.leave_for_now().await?;
+//!
+//! // A service: this node offers it, and calls whichever live node offers it.
+//! let offer = node
+//!     .offer::<Stock>(Access::members())
+//!     .call(|ask: Level, _| async move { (ask.item == "tea").then_some(3) })
+//!     .start()
+//!     .await?;
+//! let level = node.service::<Stock>().call(Level { item: "tea".into() }).await?;
+//! assert_eq!(level, Some(3));
+//!
+//! node.leave_for_now().await?; // calls under way end first
 //! running.await?;
+//! # drop(offer);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! Every node owns a key/value map and holds a copy of every other node's map; the copies converge. A
-//! failure detector reports which nodes are alive. A node's certificate proves its name.
-//! `docs/concepts.md` in the repository defines each term.
+//! failure detector reports which nodes are alive. A node's certificate proves its name, and decides which services it
+//! may call. `docs/concepts.md` in the repository defines each term; `docs/services.md` is the guide to services.
 //!
 //! # What to read first
 //!
 //! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
 //! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: the changes.
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
-//! 4. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
+//! 4. [`mod@service`]: offering services, and calling them.
+//! 5. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
 //!    feature): certificates by token.
-//! 5. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
+//! 6. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
 //!
 //! The program and the tests of this repository also use the modules `protocol` (the rules themselves) and
 //! `unstable`. Both are left out here, since they have no promise of compatibility.
@@ -40,20 +65,26 @@
 //!
 //! # Architecture
 //!
-//! The rules are four state machines without IO, clock or global random numbers: `replica`, `liveness`, `scheduler`
-//! and `peering`. One actor drives each of the first three. The tasks of the connections call `peering` under one lock,
-//! so that a heartbeat wakes no actor. One table (`protocol::route`) says which output goes to which machine. The
-//! simulator (feature `testkit`) drives the same four.
+//! The rules are state machines without IO, clock or global random numbers. Four of them are those of membership:
+//! `replica`, `liveness`, `scheduler` and `peering`. One actor drives each of the first three. The tasks of the
+//! connections call `peering` under one lock, so that a heartbeat wakes no actor. One table (`protocol::route`) says
+//! which output goes to which machine. The simulator (feature `testkit`) drives the same four. The rules of calls are in
+//! `protocol::service`: `directory` (who offers what), `balance` (which node is called), `calls` and `intake` (the two
+//! ends of a connection for calls) and `room` (what one service takes on).
 //!
 //! ```text
-//!   your code ── Gossipmonger (handle) ── snapshots, subscriptions
-//!                      │
-//!                  supervisor             one child in your supervision tree
-//!        ┌─────────────┼──────────────┬──────────────────┐
-//!     storage       detector      scheduler          transport ── connections ── QUIC
-//!   (replica)     (liveness)    (scheduler)                   (peering)           │
-//!        │                                                               TLS: identities
-//!     writer ── Store
+//!   your code ── Gossipmonger (handle) ── snapshots, subscriptions, stubs ── calls ──┐
+//!                      │                                                              │
+//!                  supervisor             one child in your supervision tree          │
+//!        ┌─────────────┼──────────────┬──────────────────┬───────────────┐            │
+//!     storage       detector      scheduler          transport       services         │
+//!   (replica)     (liveness)    (scheduler)          (peering)    dials, announces    │
+//!        │                                               │               │            │
+//!     writer ── Store                               connections     connections ──────┘
+//!                                                   for gossip       for calls
+//!                                                        └───────┬───────┘
+//!                                                               QUIC, one UDP port
+//!                                                          TLS: identities
 //! ```
 //!
 //! # How a change spreads
@@ -95,6 +126,16 @@
 //! [`Snapshot::why`] shows the evidence for every state change. Failures are detected inside the node's own
 //! datacenter. If no bridge to a datacenter responds, its nodes are *unreachable*: neither live nor dead.
 //!
+//! # How a call travels
+//!
+//! Every node publishes the list of its offers, the *manifest*, under one reserved key of its own map, so the list is
+//! signed and spreads like any other key. Each node keeps an index of all lists, the *directory*. Readers
+//! take no lock. A stub picks a provider there and queues the call for the *lane* to that node: one long-lived stream on a
+//! connection that carries calls only. The first call has the services actor dial it. The node that answers checks
+//! access and room, and hands the request to a function or to the mailbox of an actor. Storage and detector publish each
+//! change of a node into the directory; a node that has ended takes its pending calls with it before the event is
+//! delivered.
+//!
 //! # Invariants
 //!
 //! 1. Nothing in `protocol` reads a clock, a socket or a global random number generator.
@@ -112,6 +153,8 @@
 //! 8. Actors have no names, and there is no process-wide registry: many nodes live in one process. They share only
 //!    the list of node introductions that have been verified already.
 //! 9. Bad input from the network never panics, never stops an actor, and is counted.
+//! 10. No call passes through an actor of this crate. A call runs at most once, unless its method is idempotent, and
+//!     its error says whether it may have run.
 //!
 //! # Features
 //!

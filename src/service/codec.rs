@@ -55,6 +55,10 @@ impl CodecError {
 /// Types with serde's traits, in a compact binary format without names of fields: the default.
 ///
 /// Both ends need the same type. A field that is added, removed or moved changes the format.
+///
+/// The depth of a message has no limit, and neither has the number of elements that take no bytes. So do not use it for
+/// recursive types or for collections like `Vec<()>`: a caller could overflow the stack of the node that decodes, or keep
+/// it busy.
 #[derive(Clone, Copy, Debug)]
 pub struct Bincode;
 

@@ -12,7 +12,6 @@ pub(crate) mod caller;
 pub(crate) mod dial;
 mod drain;
 pub(crate) mod feed;
-pub(crate) mod gone;
 pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod offered;

@@ -2,16 +2,21 @@
 //!
 //! A node announces its offers in its own map, under one reserved key ([`manifest`]). Every node keeps an index of
 //! all offers ([`directory`]) and picks a provider for each call ([`balance`]). [`calls`] is the caller's half of a
-//! connection for calls, [`intake`] the callee's half, [`frame`] what they send to each other.
+//! connection for calls, [`intake`] the callee's half, [`frame`] what they send to each other. [`attempt`] has the rule
+//! for the end of a call.
 
 use std::fmt;
 
+pub mod attempt;
+pub mod back_off;
 pub mod balance;
 pub mod calls;
 pub mod directory;
+pub mod failure;
 pub mod frame;
 pub mod intake;
 pub mod limits;
+pub mod link_end;
 pub mod manifest;
 pub mod room;
 

@@ -10,14 +10,13 @@ use tokio::sync::oneshot;
 
 use super::{
     Caller, Method,
-    error::{By, CallError, CallFailure, Lost, NotRun, refused},
+    error::{CallError, CallFailure, NotRun},
 };
 use crate::{
     node::{
         Gossipmonger,
         messages::ServicesMessage,
         services::{
-            gone::LinkEnd,
             link::Link,
             offered::Inbound,
             responder::Responder,
@@ -29,14 +28,16 @@ use crate::{
         id::{Generation, NodeId},
         route::Counter,
         service::{
-            ServiceId, ServiceVersion,
+            ServiceId,
+            attempt::{Attempts, Ending},
             balance::{
-                Ask, Balance, NoPick, Outcome as Ended, Prefer,
-                retry::{Attempt, Class, Retry, RetryBudget},
+                Ask, Balance, Outcome as Judged, Prefer,
+                retry::{Retry, RetryBudget},
             },
             calls::{NoRoom, Outcome},
-            directory::{Gone, Provider},
+            directory::Provider,
             frame::LANE_BODY_MAX,
+            link_end::LinkEnd,
         },
         time::Time,
     },
@@ -59,14 +60,6 @@ pub(super) enum Where {
     Any(Prefer),
     /// To this node in this generation.
     At(NodeId, Generation),
-}
-
-/// One attempt at one node.
-struct Tried {
-    node: NodeId,
-    result: Result<Bytes, CallFailure>,
-    /// It failed by what membership knows.
-    verdict: bool,
 }
 
 /// A node to call.
@@ -120,36 +113,30 @@ impl Callee {
         let deadline = self.now() + within;
         check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
         self.budget(RetryBudget::called);
-        let (mut attempts, mut tried) = (Vec::new(), Vec::new());
-        let first = self.target(place, method, &tried);
+        let mut attempts = Attempts::new(idempotent, deadline);
+        let first = self.target(place, method, attempts.tried());
         let mut target = first.map_err(|why| not_run(why, Vec::new()))?;
         loop {
-            let Tried { node, result, verdict } =
-                self.attempt(&target, method, body.clone(), deadline).await;
-            let failure = match result {
+            let ending = self.attempt(&target, method, body.clone(), deadline).await;
+            let failure = match ending.result {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
-            attempts.push((node.clone(), reason(&failure)));
-            tried.push(node);
+            attempts.failed(target.node, &failure);
             let next = match place {
-                Where::Any(_) => self.target(place, method, &tried).ok(),
+                Where::Any(_) => self.target(place, method, attempts.tried()).ok(),
                 Where::At(..) => None,
             };
-            let attempt = Attempt {
-                class: class(&failure),
-                idempotent,
-                verdict,
-                attempts: u32::try_from(attempts.len()).unwrap_or(u32::MAX),
-                left: deadline.since(self.now()),
-                next: next.as_ref().map(|next| next.wait),
-            };
-            match self.budget(|budget| budget.decide(&attempt)) {
+            let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
+            let ended = (&failure, ending.verdict);
+            let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
+            let give_up = |failure| Err(CallError::new(failure, attempts.clone().into_reasons()));
+            match retry {
                 Retry::AtOnce => {}
                 Retry::After(wait) => tokio::time::sleep(wait).await,
-                Retry::GiveUp(_) => return Err(CallError::new(failure, attempts)),
+                Retry::GiveUp(_) => return give_up(failure),
             }
-            let Some(next) = next else { return Err(CallError::new(failure, attempts)) };
+            let Some(next) = next else { return give_up(failure) };
             self.node.shared.count(Counter::CallsRetried);
             target = next;
         }
@@ -188,7 +175,7 @@ impl Callee {
         });
         match waited.await {
             Ok(sent) => sent.map_err(failed),
-            Err(_) => Err(failed(NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO })),
+            Err(_) => Err(failed(NotRun::link_is_full())),
         }
     }
 
@@ -252,13 +239,7 @@ impl Callee {
             let Provider { node, generation, .. } = pick.provider;
             Ok(Target { node: node.clone(), generation: *generation, wait: pick.wait })
         });
-        picked.map_err(|why| match why {
-            NoPick::Draining => NotRun::Draining,
-            NoPick::TooOld { offered } => {
-                NotRun::TooOld { offered: ServiceVersion::new(self.id.major, offered) }
-            }
-            _ => NotRun::NoProvider,
-        })
+        picked.map_err(|why| NotRun::no_pick(why, self.id.major))
     }
 
     async fn attempt(
@@ -267,23 +248,22 @@ impl Callee {
         method: &Method,
         body: Bytes,
         deadline: Time,
-    ) -> Tried {
-        let node = target.node.clone();
+    ) -> Ending {
+        let node = &target.node;
         let begun = self.now();
-        self.balance(|balance| balance.began(begun, &node));
-        let mut guard = Began { callee: self, node: &node, begun, ended: false };
-        let (result, load, verdict) = if node == *self.node.node() {
-            let (result, load) = self.call_here(method, body, deadline).await;
-            (result, load, false)
+        self.balance(|balance| balance.began(begun, node));
+        let mut guard = Began { callee: self, node, begun, ended: false };
+        let ending = if *node == *self.node.node() {
+            self.call_here(method, body, deadline).await
         } else {
             self.call_there(target, method, body, deadline).await
         };
         guard.ended = true;
         let now = self.now();
-        let outcome = ended(&result);
-        self.balance(|balance| balance.ended(now, &node, now.since(begun), load, outcome));
+        let (load, judged) = (ending.load, ending.judged());
+        self.balance(|balance| balance.ended(now, node, now.since(begun), load, judged));
         drop(guard);
-        Tried { node, result, verdict }
+        ending
     }
 
     /// Calls a service of this node, without a connection.
@@ -292,9 +272,9 @@ impl Callee {
         method: &Method,
         body: Bytes,
         deadline: Time,
-    ) -> (Result<Bytes, CallFailure>, Option<u8>) {
+    ) -> Ending {
         let Some(offer) = self.node.shared.services.offer(&self.id) else {
-            return (Err(CallFailure::NotRun(NotRun::NoSuchService)), None);
+            return Ending::not_run(NotRun::NoSuchService);
         };
         let (waiter, answer) = oneshot::channel();
         let running = Arc::new(Running::default());
@@ -316,8 +296,7 @@ impl Callee {
             Err(_) => Outcome::Deadline { sent: true },
         };
         drop(guard);
-        let (result, load, _) = settle(outcome, || LinkEnd::Stopped);
-        (result, load)
+        Ending::settle(outcome, || LinkEnd::Stopped)
     }
 
     async fn call_there(
@@ -326,32 +305,30 @@ impl Callee {
         method: &Method,
         body: Bytes,
         deadline: Time,
-    ) -> (Result<Bytes, CallFailure>, Option<u8>, bool) {
-        let not_run = |why| (Err(CallFailure::NotRun(why)), None, false);
+    ) -> Ending {
         let call = loop {
             let link = match self.link(target) {
                 Ok(link) => link,
-                Err(why) => return not_run(why),
+                Err(why) => return Ending::not_run(why),
             };
             let room = link.room.notified();
             match link.call(&self.id, (method.number, body.clone()), deadline) {
                 Ok(call) => break call,
                 Err(NoRoom::Ended) => {
                     if again(&link).is_err() {
-                        return settle(Outcome::Ended { sent: false }, || link.why());
+                        return Ending::settle(Outcome::Ended { sent: false }, || link.why());
                     }
                 }
                 Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => {
                     let left = deadline.since(self.now());
                     if tokio::time::timeout(left, room).await.is_err() {
-                        let retry_after = Duration::ZERO;
-                        return not_run(NotRun::Overloaded { by: By::Link, retry_after });
+                        return Ending::not_run(NotRun::link_is_full());
                     }
                 }
             }
         };
         let (outcome, link) = call.ended().await;
-        settle(outcome, || link.why())
+        Ending::settle(outcome, || link.why())
     }
 
     /// The connection to a node; it is dialed if there is none.
@@ -365,9 +342,7 @@ impl Callee {
                 Ok(link)
             }
             Err(NoLink::BackOff(why)) => Err(NotRun::NotConnected(why)),
-            Err(NoLink::TooMany) => {
-                Err(NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO })
-            }
+            Err(NoLink::TooMany) => Err(NotRun::link_is_full()),
         }
     }
 }
@@ -394,7 +369,7 @@ impl Drop for Began<'_> {
         if !self.ended {
             let now = self.callee.now();
             let took = now.since(self.begun);
-            self.callee.balance(|b| b.ended(now, self.node, took, None, Ended::Cancelled));
+            self.callee.balance(|b| b.ended(now, self.node, took, None, Judged::Cancelled));
         }
     }
 }
@@ -417,87 +392,4 @@ fn check_length(body: &Bytes) -> Result<(), NotRun> {
 
 pub(super) fn not_run(why: NotRun, attempts: Vec<(NodeId, String)>) -> CallError {
     CallError::new(CallFailure::NotRun(why), attempts)
-}
-
-/// The end of an attempt: its result, how full the service is, and whether membership has ended it.
-fn settle(
-    outcome: Outcome,
-    why: impl FnOnce() -> LinkEnd,
-) -> (Result<Bytes, CallFailure>, Option<u8>, bool) {
-    match outcome {
-        Outcome::Reply { load, body } => (Ok(body), Some(load), false),
-        Outcome::Refused { code, retry_after, words } => {
-            (Err(refused(code, retry_after, words)), None, false)
-        }
-        Outcome::Deadline { sent: true } => {
-            (Err(CallFailure::Unknown(Lost::Deadline)), None, false)
-        }
-        Outcome::Deadline { sent: false } => {
-            (Err(CallFailure::NotRun(NotRun::Deadline)), None, false)
-        }
-        Outcome::Ended { sent } => {
-            let why = why();
-            let verdict = matches!(why, LinkEnd::Gone(_));
-            let failure = if sent {
-                CallFailure::Unknown(lost(why))
-            } else {
-                CallFailure::NotRun(match why {
-                    LinkEnd::Stopped => NotRun::Stopped,
-                    why => NotRun::NotConnected(why.to_string()),
-                })
-            };
-            (Err(failure), None, verdict)
-        }
-    }
-}
-
-fn lost(why: LinkEnd) -> Lost {
-    match why {
-        LinkEnd::Gone(Gone::NodeDead) => Lost::NodeDead,
-        LinkEnd::Gone(Gone::Restarted) => Lost::NodeRestarted,
-        LinkEnd::Gone(_) => Lost::NodeLeft,
-        LinkEnd::Revoked => Lost::Revoked,
-        LinkEnd::Stopped => Lost::Stopped,
-        LinkEnd::NotConnected(why) | LinkEnd::Connection(why) => Lost::Connection(why),
-        LinkEnd::Idle => Lost::Connection(LinkEnd::Idle.to_string()),
-    }
-}
-
-fn reason(failure: &CallFailure) -> String {
-    match failure {
-        CallFailure::NotRun(why) => why.to_string(),
-        CallFailure::Unknown(why) => why.to_string(),
-        CallFailure::Failed(why) => why.to_string(),
-    }
-}
-
-/// What a failure says about whether the call ran.
-const fn class(failure: &CallFailure) -> Class {
-    match failure {
-        CallFailure::Unknown(_) => Class::Unknown,
-        CallFailure::Failed(_) => Class::Failed,
-        CallFailure::NotRun(why) => match why {
-            NotRun::NoProvider
-            | NotRun::Draining
-            | NotRun::TooOld { .. }
-            | NotRun::NotConnected(_)
-            | NotRun::NoSuchService
-            | NotRun::Overloaded { .. } => Class::NotRun,
-            _ => Class::Refused,
-        },
-    }
-}
-
-/// What the end of an attempt says about the node.
-fn ended(result: &Result<Bytes, CallFailure>) -> Ended {
-    match result {
-        Ok(_) => Ended::Answered,
-        Err(CallFailure::NotRun(NotRun::Overloaded { by: By::Link, .. })) => Ended::Refused,
-        Err(CallFailure::NotRun(NotRun::Overloaded { retry_after, .. })) => {
-            Ended::Overloaded { retry_after: *retry_after }
-        }
-        Err(CallFailure::NotRun(NotRun::NotConnected(_))) => Ended::Failed,
-        Err(CallFailure::NotRun(_)) => Ended::Refused,
-        Err(CallFailure::Unknown(_) | CallFailure::Failed(_)) => Ended::Failed,
-    }
 }

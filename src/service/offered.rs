@@ -118,23 +118,11 @@ impl Offered {
             return self.refuse(waiting.responder, code, Duration::ZERO);
         }
         let name = waiting.caller.name();
-        let mut room = self.room();
-        let entered = match room.enter(&name, waiting) {
-            Entered::Refused { request, code: Code::Overloaded | Code::PeerOverloaded, .. } => {
-                // Requests whose callers are gone make room.
-                let gone = room.purge(|waiting| {
-                    waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
-                });
-                let entered = room.enter(&name, request);
-                drop(room);
-                drop(gone);
-                entered
-            }
-            entered => {
-                drop(room);
-                entered
-            }
+        let is_gone = |waiting: &Waiting| {
+            waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
         };
+        let (entered, gone) = self.room().enter_or_purge(&name, waiting, is_gone);
+        drop(gone);
         match entered {
             Entered::Runs(waiting) => self.run(name, waiting),
             Entered::Waits => {}

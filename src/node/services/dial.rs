@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{gone::LinkEnd, link::Link, table::Services};
+use super::{link::Link, table::Services};
 use crate::{
     net::{Connection, Dialed, Ended, Endpoint, Protocol, Stream},
     node::host::Host,
     protocol::{
         route::Counter,
-        service::frame::{Frame, Hello},
+        service::{
+            frame::{Frame, Hello},
+            link_end::LinkEnd,
+        },
     },
 };
 

@@ -2,7 +2,6 @@
 
 use crate::{
     node::{
-        services::gone::LinkEnd,
         shared::Shared,
         views::{Lives, Maps},
     },
@@ -13,7 +12,8 @@ use crate::{
         record::Status,
         route::Counter,
         service::{
-            directory::{DirectoryOutput, Gone, Seen},
+            directory::{DirectoryOutput, Seen},
+            link_end::LinkEnd,
             manifest::MANIFEST_KEY,
         },
         state::PeerState,
@@ -91,18 +91,5 @@ impl<'a> View<'a> {
         let manifest: Option<&Value> =
             map.entries.get(MANIFEST_KEY).and_then(|entry| entry.visible(self.now));
         Some(Seen { generation: map.generation, datacenter: &record.datacenter, state, manifest })
-    }
-}
-
-impl std::fmt::Display for Gone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Withdrawn => "the service was withdrawn",
-            Self::Restarted => "the node has restarted",
-            Self::NodeLeft => "the node has left",
-            Self::NodeDead => "the node is dead",
-            Self::NodeForgotten => "the node was forgotten",
-            Self::Unreachable => "the node is unreachable",
-        })
     }
 }

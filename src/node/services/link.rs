@@ -8,7 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, oneshot};
 
-use super::{gone::LinkEnd, lane::WRITE_BYTES};
+use super::lane::WRITE_BYTES;
 use crate::{
     clock::Clock,
     net::{Connection, Ended, ReceiveStream, SendStream, Stream},
@@ -20,6 +20,7 @@ use crate::{
             ServiceId,
             calls::{Calls, LaneLimits, NoRoom, Outcome},
             frame::{Frame, Frames},
+            link_end::LinkEnd,
         },
         time::Time,
     },

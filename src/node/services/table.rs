@@ -3,14 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 
 use super::{
     caller::CallerName,
-    gone::LinkEnd,
     lane::Lane,
     link::Link,
     offered::{Entry, Offered, Offers},
@@ -23,9 +21,11 @@ use crate::{
         id::{Generation, NodeId},
         service::{
             ServiceId,
+            back_off::BackOff,
             calls::LaneLimits,
             directory::Gone,
             limits::ServiceLimits,
+            link_end::LinkEnd,
             manifest::{self, Manifest, OFFERS_MAX},
         },
         time::Time,
@@ -33,9 +33,6 @@ use crate::{
     slot::Slot,
     tls::{CertificateSummary, Tls},
 };
-
-/// The shortest and the longest pause after a failed dial.
-const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// What one node offers and calls.
 #[derive(Debug)]
@@ -65,15 +62,7 @@ struct Offering {
 #[derive(Debug, Default)]
 struct Out {
     links: BTreeMap<NodeId, Arc<Link>>,
-    failures: BTreeMap<NodeId, Failure>,
-}
-
-/// The last dials of a node have failed.
-#[derive(Debug)]
-struct Failure {
-    times: u32,
-    until: Time,
-    why: String,
+    back_off: BackOff,
 }
 
 /// The connections that others have dialed.
@@ -166,8 +155,8 @@ impl Services {
             }
         }
         let now = clock.now();
-        if let Some(failure) = out.failures.get(peer).filter(|failure| now < failure.until) {
-            return Err(NoLink::BackOff(failure.why.clone()));
+        if let Some(why) = out.back_off.refuses(now, peer) {
+            return Err(NoLink::BackOff(why.to_owned()));
         }
         if out.links.len() >= self.limits.connections_out && !out.make_room() {
             return Err(NoLink::TooMany);
@@ -188,19 +177,15 @@ impl Services {
     /// The node was reached, or not.
     pub(super) fn dialed(&self, link: &Link, now: Time, failed: Option<&str>) {
         let mut out = self.out();
-        let Some(why) = failed else {
-            out.failures.remove(&link.peer);
-            return;
-        };
-        let times = out.failures.get(&link.peer).map_or(0, |failure| failure.times) + 1;
-        let pause = BACK_OFF.0.saturating_mul(1 << times.min(10).saturating_sub(1)).min(BACK_OFF.1);
-        let failure = Failure { times, until: now + pause, why: why.to_owned() };
-        out.failures.insert(link.peer.clone(), failure);
+        match failed {
+            Some(why) => out.back_off.failed(now, &link.peer, why),
+            None => out.back_off.forget(&link.peer),
+        }
     }
 
     /// A sign of life of a node: the next call dials it at once.
     pub(super) fn forget_failures(&self, peer: &NodeId) {
-        self.out().failures.remove(peer);
+        self.out().back_off.forget(peer);
     }
 
     /// Removes an ended link.

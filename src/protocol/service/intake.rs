@@ -1,6 +1,6 @@
 //! The callee's half of a lane: which frames a caller may send, and which of its requests run.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{
     ServiceId,
@@ -63,14 +63,14 @@ pub enum Violation {
 pub struct Intake<S, R> {
     introduced: bool,
     services: Vec<S>,
-    running: HashMap<u64, (R, Time)>,
+    running: BTreeMap<u64, (R, Time)>,
     /// No deadline is earlier.
     earliest: Option<Time>,
 }
 
 impl<S, R> Default for Intake<S, R> {
     fn default() -> Self {
-        Self { introduced: false, services: Vec::new(), running: HashMap::new(), earliest: None }
+        Self { introduced: false, services: Vec::new(), running: BTreeMap::new(), earliest: None }
     }
 }
 
@@ -135,12 +135,12 @@ impl<S, R> Intake<S, R> {
         self.running.remove(&id).is_some()
     }
 
-    /// The requests whose deadline has passed: they are to be aborted, and nobody waits for an answer.
+    /// The requests whose deadline has passed, by id: they are to be aborted, and nobody waits for an answer.
     pub fn late(&mut self, now: Time) -> Vec<R> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let late: Vec<_> = self.running.extract_if(|_, (_, deadline)| *deadline <= now).collect();
+        let late: Vec<_> = self.running.extract_if(.., |_, (_, deadline)| *deadline <= now).collect();
         self.earliest = self.running.values().map(|(_, deadline)| *deadline).min();
         late.into_iter().map(|(_, (running, _))| running).collect()
     }
@@ -151,7 +151,7 @@ impl<S, R> Intake<S, R> {
         self.earliest
     }
 
-    /// The lane has ended: all its requests are to be aborted.
+    /// The lane has ended: all its requests, by id, are to be aborted.
     pub fn end(&mut self) -> Vec<R> {
         std::mem::take(&mut self.running).into_values().map(|(running, _)| running).collect()
     }
@@ -252,5 +252,19 @@ mod tests {
         assert_eq!(intake.late(at(9)), [0_u32; 0]);
         assert_eq!(intake.late(at(20)), [2]);
         assert_eq!((intake.wake(), intake.end(), intake.running()), (Some(at(30)), vec![3], 0));
+    }
+
+    #[test]
+    fn requests_are_aborted_in_the_order_of_their_ids() {
+        let begun = || {
+            let mut intake = open();
+            for id in (0..100).rev() {
+                intake.frame(request(0, id)).unwrap();
+                intake.began(id, id as u32, Time::ZERO);
+            }
+            intake
+        };
+        let expected: Vec<u32> = (0..100).collect();
+        assert_eq!((begun().late(Time::ZERO), begun().end()), (expected.clone(), expected));
     }
 }

@@ -125,6 +125,23 @@ impl<K: Clone + Ord, T> Room<K, T> {
         Entered::Refused { request, code, retry_after: self.retry_after() }
     }
 
+    /// A request of a caller arrives. If there is no room for it, the waiting requests whose callers are gone make room:
+    /// they are removed and returned as well.
+    pub fn enter_or_purge(
+        &mut self,
+        caller: &K,
+        request: T,
+        is_gone: impl Fn(&T) -> bool,
+    ) -> (Entered<T>, Vec<T>) {
+        match self.enter(caller, request) {
+            Entered::Refused { request, code: Code::Overloaded | Code::PeerOverloaded, .. } => {
+                let gone = self.purge(is_gone);
+                (self.enter(caller, request), gone)
+            }
+            entered => (entered, Vec::new()),
+        }
+    }
+
     /// What one caller may use of a limit.
     fn part(&self, of: usize) -> usize {
         (of * self.limits.per_caller / 100).max(1)
@@ -312,8 +329,9 @@ mod tests {
     fn those_whose_callers_are_gone_make_room() {
         let mut room = Room::new(LIMITS);
         fill(&mut room, "a");
-        assert_eq!(room.purge(|n| *n == 4), [4]);
-        assert_eq!(room.enter(&"a", 9), Entered::Waits);
+        let (entered, gone) = room.enter_or_purge(&"a", 8, |n| *n == 9);
+        assert!(matches!(entered, Entered::Refused { request: 8, .. }) && gone.is_empty());
+        assert_eq!(room.enter_or_purge(&"a", 9, |n| *n == 4), (Entered::Waits, vec![4]));
         assert_eq!(room.purge(|_| true).len(), 3);
         assert_eq!(room.leave(&"a", Duration::ZERO), None);
         assert_eq!(room.leave(&"a", Duration::ZERO), None);

@@ -101,3 +101,16 @@ impl Gone {
         }
     }
 }
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Withdrawn => "the service was withdrawn",
+            Self::Restarted => "the node has restarted",
+            Self::NodeLeft => "the node has left",
+            Self::NodeDead => "the node is dead",
+            Self::NodeForgotten => "the node was forgotten",
+            Self::Unreachable => "the node is unreachable",
+        })
+    }
+}

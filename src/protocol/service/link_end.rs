@@ -1,10 +1,10 @@
-//! Why calls to a node have ended, or why it cannot be called.
+//! Why the connection for calls to a node has ended, or why there is none.
 
-use crate::protocol::service::directory::Gone;
+use super::directory::Gone;
 
 /// Why a link has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LinkEnd {
+pub enum LinkEnd {
     /// The node has ended, by what membership knows.
     Gone(Gone),
     /// No connection could be opened.

@@ -1,0 +1,189 @@
+//! The attempts of one call: what the end of each one means, and whether there is another one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    balance::{
+        Outcome as Judged,
+        retry::{Attempt, Class, Retry, RetryBudget},
+    },
+    calls::{NoRoom, Outcome},
+    directory::Gone,
+    failure::{By, CallFailure, Lost, NotRun, refused},
+    link_end::LinkEnd,
+};
+use crate::protocol::{id::NodeId, time::Time};
+
+/// The end of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// The encoded answer, or why there is none.
+    pub result: Result<Bytes, CallFailure>,
+    /// How full the service is, if it has answered.
+    pub load: Option<u8>,
+    /// Whether membership has ended the attempt: the node is dead, has left or has restarted.
+    pub verdict: bool,
+}
+
+/// The attempts of one call so far.
+#[derive(Clone, Debug)]
+pub struct Attempts {
+    idempotent: bool,
+    deadline: Time,
+    nodes: Vec<NodeId>,
+    reasons: Vec<String>,
+}
+
+impl Ending {
+    /// The attempt has not begun.
+    #[must_use]
+    pub const fn not_run(why: NotRun) -> Self {
+        Self { result: Err(CallFailure::NotRun(why)), load: None, verdict: false }
+    }
+
+    /// What an outcome on a link means. `why`: why the link has ended, if it has.
+    #[must_use]
+    pub fn settle(outcome: Outcome, why: impl FnOnce() -> LinkEnd) -> Self {
+        let failed = |failure| Self { result: Err(failure), load: None, verdict: false };
+        match outcome {
+            Outcome::Reply { load, body } => {
+                Self { result: Ok(body), load: Some(load), verdict: false }
+            }
+            Outcome::Refused { code, retry_after, words } => {
+                failed(refused(code, retry_after, words))
+            }
+            Outcome::Deadline { sent: true } => failed(CallFailure::Unknown(Lost::Deadline)),
+            Outcome::Deadline { sent: false } => failed(CallFailure::NotRun(NotRun::Deadline)),
+            Outcome::Ended { sent } => {
+                let why = why();
+                let verdict = matches!(why, LinkEnd::Gone(_));
+                let failure = match sent {
+                    true => CallFailure::Unknown(lost(why)),
+                    false => CallFailure::NotRun(not_sent(why)),
+                };
+                Self { result: Err(failure), load: None, verdict }
+            }
+        }
+    }
+
+    /// What it says about the node that was called.
+    #[must_use]
+    pub const fn judged(&self) -> Judged {
+        match &self.result {
+            Ok(_) => Judged::Answered,
+            Err(CallFailure::NotRun(NotRun::Overloaded { by: By::Link, .. })) => Judged::Refused,
+            Err(CallFailure::NotRun(NotRun::Overloaded { retry_after, .. })) => {
+                Judged::Overloaded { retry_after: *retry_after }
+            }
+            Err(CallFailure::NotRun(NotRun::NotConnected(_))) => Judged::Failed,
+            Err(CallFailure::NotRun(_)) => Judged::Refused,
+            Err(CallFailure::Unknown(_) | CallFailure::Failed(_)) => Judged::Failed,
+        }
+    }
+}
+
+impl Attempts {
+    /// Of a call that has not been tried.
+    #[must_use]
+    pub const fn new(idempotent: bool, deadline: Time) -> Self {
+        Self { idempotent, deadline, nodes: Vec::new(), reasons: Vec::new() }
+    }
+
+    /// The deadline of the call.
+    #[must_use]
+    pub const fn deadline(&self) -> Time {
+        self.deadline
+    }
+
+    /// The nodes at which it was tried.
+    #[must_use]
+    pub fn tried(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    /// The attempt at this node has failed.
+    pub fn failed(&mut self, node: NodeId, failure: &CallFailure) {
+        self.nodes.push(node);
+        self.reasons.push(failure.reason());
+    }
+
+    /// Whether the call is tried again after an attempt that was counted by [`Self::failed`]. `next`: how long the next
+    /// provider wants to be left alone; `None` if there is none.
+    #[must_use]
+    pub fn decide(
+        &self,
+        budget: &mut RetryBudget,
+        now: Time,
+        (failure, verdict): (&CallFailure, bool),
+        next: Option<Duration>,
+    ) -> Retry {
+        budget.decide(&Attempt {
+            class: failure.class(),
+            idempotent: self.idempotent,
+            verdict,
+            attempts: u32::try_from(self.nodes.len()).unwrap_or(u32::MAX),
+            left: self.deadline.since(now),
+            next,
+        })
+    }
+
+    /// The nodes at which it was tried, in order, and why each attempt failed.
+    #[must_use]
+    pub fn into_reasons(self) -> Vec<(NodeId, String)> {
+        self.nodes.into_iter().zip(self.reasons).collect()
+    }
+}
+
+impl CallFailure {
+    /// What it says about whether the call ran.
+    #[must_use]
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Unknown(_) => Class::Unknown,
+            Self::Failed(_) => Class::Failed,
+            Self::NotRun(why) => match why {
+                NotRun::NoProvider
+                | NotRun::Draining
+                | NotRun::TooOld { .. }
+                | NotRun::NotConnected(_)
+                | NotRun::NoSuchService
+                | NotRun::Overloaded { .. } => Class::NotRun,
+                _ => Class::Refused,
+            },
+        }
+    }
+}
+
+impl NotRun {
+    /// Why a link has not taken a cast, or not within the time for it. `why`: why the link has ended, if it has.
+    #[must_use]
+    pub fn no_room(full: NoRoom, why: impl FnOnce() -> LinkEnd) -> Self {
+        match full {
+            NoRoom::Ended => Self::NotConnected(why().to_string()),
+            NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds => Self::link_is_full(),
+        }
+    }
+}
+
+/// Why a call that was sent is lost.
+fn lost(why: LinkEnd) -> Lost {
+    match why {
+        LinkEnd::Gone(Gone::NodeDead) => Lost::NodeDead,
+        LinkEnd::Gone(Gone::Restarted) => Lost::NodeRestarted,
+        LinkEnd::Gone(_) => Lost::NodeLeft,
+        LinkEnd::Revoked => Lost::Revoked,
+        LinkEnd::Stopped => Lost::Stopped,
+        LinkEnd::NotConnected(why) | LinkEnd::Connection(why) => Lost::Connection(why),
+        LinkEnd::Idle => Lost::Connection(LinkEnd::Idle.to_string()),
+    }
+}
+
+/// Why a call was not sent.
+fn not_sent(why: LinkEnd) -> NotRun {
+    match why {
+        LinkEnd::Stopped => NotRun::Stopped,
+        why => NotRun::NotConnected(why.to_string()),
+    }
+}

@@ -130,13 +130,13 @@ impl Callee {
             let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
             let ended = (&failure, ending.verdict);
             let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
-            let give_up = |failure| Err(CallError::new(failure, attempts.clone().into_reasons()));
-            match retry {
-                Retry::AtOnce => {}
-                Retry::After(wait) => tokio::time::sleep(wait).await,
-                Retry::GiveUp(_) => return give_up(failure),
+            let (Some(next), false) = (next, matches!(retry, Retry::GiveUp(_))) else {
+                let (failure, reasons) = attempts.end(failure);
+                return Err(CallError::new(failure, reasons));
+            };
+            if let Retry::After(wait) = retry {
+                tokio::time::sleep(wait).await;
             }
-            let Some(next) = next else { return give_up(failure) };
             self.node.shared.count(Counter::CallsRetried);
             target = next;
         }
@@ -267,12 +267,7 @@ impl Callee {
     }
 
     /// Calls a service of this node, without a connection.
-    async fn call_here(
-        &self,
-        method: &Method,
-        body: Bytes,
-        deadline: Time,
-    ) -> Ending {
+    async fn call_here(&self, method: &Method, body: Bytes, deadline: Time) -> Ending {
         let Some(offer) = self.node.shared.services.offer(&self.id) else {
             return Ending::not_run(NotRun::NoSuchService);
         };

@@ -34,6 +34,8 @@ pub struct Attempts {
     deadline: Time,
     nodes: Vec<NodeId>,
     reasons: Vec<String>,
+    /// The last failure after which the call may have run.
+    lost: Option<CallFailure>,
 }
 
 impl Ending {
@@ -88,7 +90,7 @@ impl Attempts {
     /// Of a call that has not been tried.
     #[must_use]
     pub const fn new(idempotent: bool, deadline: Time) -> Self {
-        Self { idempotent, deadline, nodes: Vec::new(), reasons: Vec::new() }
+        Self { idempotent, deadline, nodes: Vec::new(), reasons: Vec::new(), lost: None }
     }
 
     /// The deadline of the call.
@@ -107,6 +109,9 @@ impl Attempts {
     pub fn failed(&mut self, node: NodeId, failure: &CallFailure) {
         self.nodes.push(node);
         self.reasons.push(failure.reason());
+        if !matches!(failure, CallFailure::NotRun(_)) {
+            self.lost = Some(failure.clone());
+        }
     }
 
     /// Whether the call is tried again after an attempt that was counted by [`Self::failed`]. `next`: how long the next
@@ -129,15 +134,22 @@ impl Attempts {
         })
     }
 
-    /// The nodes at which it was tried, in order, and why each attempt failed.
+    /// What the caller gets if the last attempt has failed like this: the failure, and the nodes at which the call was
+    /// tried, in order, with the reason of each attempt. If an attempt may have run, the failure says so, whatever
+    /// became of those after it.
     #[must_use]
-    pub fn into_reasons(self) -> Vec<(NodeId, String)> {
-        self.nodes.into_iter().zip(self.reasons).collect()
+    pub fn end(self, last: CallFailure) -> (CallFailure, Vec<(NodeId, String)>) {
+        let failure = match (last, self.lost) {
+            (CallFailure::NotRun(_), Some(lost)) => lost,
+            (last, _) => last,
+        };
+        (failure, self.nodes.into_iter().zip(self.reasons).collect())
     }
 }
 
 impl CallFailure {
     /// What it says about whether the call ran.
+    #[doc(hidden)]
     #[must_use]
     pub const fn class(&self) -> Class {
         match self {
@@ -158,6 +170,7 @@ impl CallFailure {
 
 impl NotRun {
     /// Why a link has not taken a cast, or not within the time for it. `why`: why the link has ended, if it has.
+    #[doc(hidden)]
     #[must_use]
     pub fn no_room(full: NoRoom, why: impl FnOnce() -> LinkEnd) -> Self {
         match full {
@@ -185,5 +198,27 @@ fn not_sent(why: LinkEnd) -> NotRun {
     match why {
         LinkEnd::Stopped => NotRun::Stopped,
         why => NotRun::NotConnected(why.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_may_have_run_is_never_said_not_to_have_run() {
+        let not_run = CallFailure::NotRun(NotRun::Draining);
+        let lost = CallFailure::Unknown(Lost::NodeDead);
+        let end = |failures: &[&CallFailure]| {
+            let mut attempts = Attempts::new(true, Time::ZERO);
+            for failure in failures {
+                attempts.failed(NodeId::new("a").unwrap(), failure);
+            }
+            attempts.end((*failures.last().unwrap()).clone()).0
+        };
+        assert_eq!(end(&[&not_run, &not_run]), not_run);
+        assert_eq!(end(&[&lost, &not_run]), lost);
+        assert_eq!(end(&[&lost, &not_run, &not_run]), lost);
+        assert_eq!(end(&[&not_run, &lost]), lost);
     }
 }

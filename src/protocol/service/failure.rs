@@ -136,6 +136,7 @@ pub enum Failure {
 
 impl CallFailure {
     /// The reason alone, without what it means.
+    #[doc(hidden)]
     #[must_use]
     pub fn reason(&self) -> String {
         match self {
@@ -190,6 +191,7 @@ pub fn refused(code: Code, retry_after: Duration, words: String) -> CallFailure 
 
 impl NotRun {
     /// Why there is no provider. `major`: the major version that was asked for.
+    #[doc(hidden)]
     #[must_use]
     pub const fn no_pick(why: NoPick, major: u16) -> Self {
         match why {
@@ -202,6 +204,7 @@ impl NotRun {
     }
 
     /// The caller's own end of the connection has no room.
+    #[doc(hidden)]
     #[must_use]
     pub const fn link_is_full() -> Self {
         Self::Overloaded { by: By::Link, retry_after: Duration::ZERO }

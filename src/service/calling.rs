@@ -169,6 +169,7 @@ impl Callee {
                 match link.cast(&self.id, method.number, body.clone()) {
                     Ok(()) => return Ok(()),
                     Err(NoRoom::Ended) => again(&link)?,
+                    Err(NoRoom::Draining) => return Err(NotRun::Draining),
                     Err(_) => room.await,
                 }
             }
@@ -203,6 +204,7 @@ impl Callee {
             match link.cast(&self.id, method.number, body.clone()) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
+                Err(NoRoom::Draining) => return Err(failed(NotRun::Draining)),
                 Err(_) => {
                     let retry_after = Duration::ZERO;
                     return Err(failed(NotRun::Overloaded { by: By::Link, retry_after }));
@@ -314,6 +316,7 @@ impl Callee {
                         return Ending::settle(Outcome::Ended { sent: false }, || link.why());
                     }
                 }
+                Err(NoRoom::Draining) => return Ending::not_run(NotRun::Draining),
                 Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => {
                     let left = deadline.since(self.now());
                     if tokio::time::timeout(left, room).await.is_err() {

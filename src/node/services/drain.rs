@@ -24,6 +24,9 @@ impl Gossipmonger {
             for offer in &offers {
                 offer.emptied().await;
             }
+            // A request may be on its way, and so may its answer: both ends of each connection agree on the last one.
+            services.close_lanes();
+            services.lanes_closed().await;
         };
         tokio::select! {
             ended = tokio::time::timeout(limit, ended) => ended.is_ok(),

@@ -236,12 +236,24 @@ impl Link {
     /// Takes a frame of the callee.
     fn take(&self, frame: Frame) -> Result<(), String> {
         let (id, outcome) = match frame {
+            Frame::Welcome => {
+                self.lock().calls.welcomed();
+                self.waits.notify_one();
+                return Ok(());
+            }
+            Frame::Drain => {
+                let mut done = Vec::new();
+                self.lock().calls.drain(&mut done);
+                settle(done);
+                self.room.notify_waiters();
+                self.end_if_drained();
+                return Ok(());
+            }
             Frame::Reply { id, load, body } => (id, Outcome::Reply { load, body }),
             Frame::Refuse { id, code, retry_after_ms, words } => {
                 let retry_after = Duration::from_millis(retry_after_ms.into());
                 (id, Outcome::Refused { code, retry_after, words })
             }
-            Frame::Welcome => return Ok(()),
             _ => return Err("it sends a frame that only a caller sends".to_owned()),
         };
         let answered = self.lock().calls.answered(id, outcome);
@@ -249,7 +261,16 @@ impl Link {
         if let Some((waiter, outcome)) = answered {
             let _ = waiter.send(outcome);
         }
+        self.end_if_drained();
         Ok(())
+    }
+
+    /// Ends it if the node takes no new requests and has answered all.
+    fn end_if_drained(&self) {
+        let drained = self.lock().calls.is_drained();
+        if drained {
+            self.end(LinkEnd::Drained);
+        }
     }
 
     fn offended(&self, why: &str) -> LinkEnd {
@@ -267,6 +288,7 @@ impl Link {
             if !done.is_empty() {
                 settle(done);
                 self.room.notify_waiters();
+                self.end_if_drained();
             }
             if tells {
                 self.waits.notify_one();
@@ -330,6 +352,7 @@ impl Drop for InFlight {
                 self.link.waits.notify_one();
             }
             self.link.room.notify_waiters();
+            self.link.end_if_drained();
         }
     }
 }

@@ -103,7 +103,7 @@ impl Guest {
         let _ = lane.lock().intake.frame(Frame::Hello(hello));
         let place = self.services.enter(name, generation, &self.connection, &lane);
         let place = place.ok_or_else(|| {
-            let words = "too many connections for calls: try again later".to_owned();
+            let words = "no further connection for calls is admitted: try again later".to_owned();
             Refusal { label: TOO_MANY, close: Close::Busy, words }
         })?;
         lane.say(&Frame::Welcome);

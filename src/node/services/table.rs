@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::{
     caller::CallerName,
@@ -24,6 +25,7 @@ use crate::{
             back_off::BackOff,
             calls::LaneLimits,
             directory::Gone,
+            frame::Frame,
             limits::ServiceLimits,
             link_end::LinkEnd,
             manifest::{self, Manifest, OFFERS_MAX},
@@ -46,6 +48,8 @@ pub(crate) struct Services {
     announced: Slot<u64>,
     out: Mutex<Out>,
     inbound: Mutex<Inbound>,
+    /// A connection that another node has dialed has ended.
+    left: Notify,
 }
 
 /// What is announced beside the offers.
@@ -71,6 +75,8 @@ struct Inbound {
     next: u64,
     open: BTreeMap<u64, Guest>,
     by_caller: BTreeMap<CallerName, usize>,
+    /// This node drains: it admits nobody any more.
+    closed: bool,
 }
 
 /// A connection that another node or a client has dialed.
@@ -123,6 +129,7 @@ impl Services {
             announced: Slot::default(),
             out: Mutex::default(),
             inbound: Mutex::default(),
+            left: Notify::new(),
         }
     }
 
@@ -250,7 +257,8 @@ impl Services {
     ) -> Option<Place> {
         let mut inbound = self.inbound();
         let own = inbound.by_caller.get(&name).copied().unwrap_or(0);
-        if own >= self.limits.connections_per_peer
+        if inbound.closed
+            || own >= self.limits.connections_per_peer
             || inbound.open.len() >= self.limits.connections_in
         {
             return None;
@@ -261,6 +269,27 @@ impl Services {
         let (connection, lane) = (Arc::clone(connection), Arc::clone(lane));
         inbound.open.insert(number, Guest { name, generation, connection, lane });
         Some(Place { services: Arc::downgrade(self), number })
+    }
+
+    /// Admits no caller from now on, and asks those that are there to close their connections once all that they have
+    /// sent is answered.
+    pub(super) fn close_lanes(&self) {
+        let mut inbound = self.inbound();
+        inbound.closed = true;
+        inbound.open.values().for_each(|guest| guest.lane.say(&Frame::Drain));
+    }
+
+    /// Waits until no other node is connected for calls.
+    pub(super) async fn lanes_closed(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.inbound().open.is_empty() {
+                return;
+            }
+            left.await;
+        }
     }
 
     /// Adds an offer; returns the number of the change. `announced`: without its epoch.
@@ -369,6 +398,7 @@ impl Drop for Place {
         let Some(services) = self.services.upgrade() else { return };
         let mut inbound = services.inbound();
         let Some(guest) = inbound.open.remove(&self.number) else { return };
+        services.left.notify_waiters();
         if let Some(own) = inbound.by_caller.get_mut(&guest.name) {
             *own -= 1;
             if *own == 0 {

@@ -175,6 +175,7 @@ impl NotRun {
     pub fn no_room(full: NoRoom, why: impl FnOnce() -> LinkEnd) -> Self {
         match full {
             NoRoom::Ended => Self::NotConnected(why().to_string()),
+            NoRoom::Draining => Self::Draining,
             NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds => Self::link_is_full(),
         }
     }
@@ -185,7 +186,7 @@ fn lost(why: LinkEnd) -> Lost {
     match why {
         LinkEnd::Gone(Gone::NodeDead) => Lost::NodeDead,
         LinkEnd::Gone(Gone::Restarted) => Lost::NodeRestarted,
-        LinkEnd::Gone(_) => Lost::NodeLeft,
+        LinkEnd::Gone(_) | LinkEnd::Drained => Lost::NodeLeft,
         LinkEnd::Revoked => Lost::Revoked,
         LinkEnd::Stopped => Lost::Stopped,
         LinkEnd::NotConnected(why) | LinkEnd::Connection(why) => Lost::Connection(why),
@@ -197,6 +198,7 @@ fn lost(why: LinkEnd) -> Lost {
 fn not_sent(why: LinkEnd) -> NotRun {
     match why {
         LinkEnd::Stopped => NotRun::Stopped,
+        LinkEnd::Drained => NotRun::Draining,
         why => NotRun::NotConnected(why.to_string()),
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! Every call ends exactly once: by its answer, by a refusal, by its deadline, or with the link. The end says whether
 //! the request had been handed to the transport. If not, it has certainly not run. The line is drawn when the writer
-//! takes the bytes, so in doubt a request counts as sent.
+//! takes the bytes, so in doubt a request counts as sent. It takes none before the other end has admitted this one: a
+//! node that refuses the connection has run nothing.
+//!
+//! A node that is about to stop says so on each lane ([`Frame::Drain`]). From then on the lane takes nothing, what was
+//! not sent is refused, and when all else is answered the caller closes the lane. So no request crosses the end of the
+//! node, as with `GOAWAY` in HTTP/2 (RFC 9113, section 6.8).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -74,6 +79,9 @@ pub enum NoRoom {
     /// The lane has bound as many services as it may.
     #[error("too many services are called over one lane")]
     Binds,
+    /// The other end takes no new requests.
+    #[error("the node is about to stop")]
+    Draining,
     /// The link has ended.
     #[error("the link has ended")]
     Ended,
@@ -95,6 +103,10 @@ pub struct Calls<T> {
     bound: BTreeMap<ServiceId, u32>,
     /// No deadline is earlier.
     earliest: Option<Time>,
+    /// The other end has admitted this one.
+    welcome: bool,
+    /// The other end takes no new requests.
+    draining: bool,
     ended: bool,
 }
 
@@ -134,6 +146,8 @@ impl<T> Calls<T> {
             waiting_bytes: 0,
             bound: BTreeMap::new(),
             earliest: None,
+            welcome: false,
+            draining: false,
             ended: false,
         }
     }
@@ -156,7 +170,7 @@ impl<T> Calls<T> {
         };
         let index = match checked {
             Ok(index) => index,
-            Err(full) => return Err((if self.ended { NoRoom::Ended } else { full }, token)),
+            Err(full) => return Err((self.closed().unwrap_or(full), token)),
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { round: 0, call: None });
@@ -182,10 +196,43 @@ impl<T> Calls<T> {
         Ok(())
     }
 
+    /// Why it takes nothing at all any more.
+    const fn closed(&self) -> Option<NoRoom> {
+        match (self.ended, self.draining) {
+            (true, _) => Some(NoRoom::Ended),
+            (false, true) => Some(NoRoom::Draining),
+            (false, false) => None,
+        }
+    }
+
+    /// The other end has admitted this one: what waits may be sent.
+    pub const fn welcomed(&mut self) {
+        self.welcome = true;
+    }
+
+    /// The other end takes no new requests: those that were not sent are refused, and so is all that comes.
+    pub fn drain(&mut self, done: &mut Vec<(T, Outcome)>) {
+        self.draining = true;
+        self.waiting.retain(|waiting| matches!(waiting, Waiting::Cancel(_)));
+        self.waiting_bytes = 0;
+        let unsent: Vec<_> = self.ids(|call| !call.sent).collect();
+        for id in unsent {
+            let Some(call) = self.take(id) else { continue };
+            let (code, retry_after, words) = (Code::Draining, Duration::ZERO, String::new());
+            done.push((call.token, Outcome::Refused { code, retry_after, words }));
+        }
+    }
+
+    /// Whether the other end takes no new requests and has answered all: the link is to be closed.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.pending_calls() == 0
+    }
+
     /// The number of a service on this lane, if there is room for a body.
     fn bind(&mut self, service: &ServiceId, body: usize) -> Result<u32, NoRoom> {
-        if self.ended {
-            return Err(NoRoom::Ended);
+        if let Some(closed) = self.closed() {
+            return Err(closed);
         }
         if self.waiting_bytes > 0 && self.waiting_bytes + body > self.limits.queue_bytes {
             return Err(NoRoom::Bytes);
@@ -220,7 +267,7 @@ impl<T> Calls<T> {
         to: &mut BytesMut,
         done: &mut Vec<(T, Outcome)>,
     ) {
-        while to.len() < most {
+        while self.welcome && to.len() < most {
             let Some(next) = self.waiting.pop_front() else { return };
             match next {
                 Waiting::Bind { index, service } => Frame::Bind { index, service }.encode(to),
@@ -313,7 +360,7 @@ impl<T> Calls<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Whether something waits to be sent.
+    /// Whether something waits to be sent, or to be admitted.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()

@@ -53,6 +53,8 @@ pub enum Frame {
         /// The encoded answer.
         body: Bytes,
     },
+    /// The node takes no new requests: it answers those that were sent, and then the caller closes the lane.
+    Drain,
     /// There is no answer.
     Refuse {
         /// The request.
@@ -206,6 +208,7 @@ const CAST: u8 = 5;
 const CANCEL: u8 = 6;
 const REPLY: u8 = 17;
 const REFUSE: u8 = 18;
+const DRAIN: u8 = 20;
 
 impl Frame {
     /// Appends the frame to `to`.
@@ -237,6 +240,10 @@ impl Frame {
             }
             Self::Cancel { id } => {
                 head.byte(CANCEL).number(*id);
+                &[]
+            }
+            Self::Drain => {
+                head.byte(DRAIN);
                 &[]
             }
             Self::Reply { id, load, body } => {
@@ -280,6 +287,7 @@ impl Frame {
                 features: head.number()?,
             }),
             WELCOME => Self::Welcome,
+            DRAIN => Self::Drain,
             BIND => Self::Bind {
                 index: head.number()?,
                 service: ServiceId { name: head.label(ServiceName::new)?, major: head.number()? },

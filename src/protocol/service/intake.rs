@@ -109,7 +109,7 @@ impl<S, R> Intake<S, R> {
                 Some((running, _)) => Arrived::Cancelled(running),
                 None => Arrived::Nothing,
             },
-            Frame::Welcome | Frame::Reply { .. } | Frame::Refuse { .. } => {
+            Frame::Welcome | Frame::Drain | Frame::Reply { .. } | Frame::Refuse { .. } => {
                 return Err(Violation::Direction);
             }
         })
@@ -140,7 +140,8 @@ impl<S, R> Intake<S, R> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let late: Vec<_> = self.running.extract_if(.., |_, (_, deadline)| *deadline <= now).collect();
+        let late: Vec<_> =
+            self.running.extract_if(.., |_, (_, deadline)| *deadline <= now).collect();
         self.earliest = self.running.values().map(|(_, deadline)| *deadline).min();
         late.into_iter().map(|(_, (running, _))| running).collect()
     }

@@ -13,6 +13,8 @@ pub enum LinkEnd {
     Connection(String),
     /// The certificate of the node was revoked.
     Revoked,
+    /// The node takes no new requests, and has answered all that were sent.
+    Drained,
     /// This node has ended.
     Stopped,
     /// Nothing was called for long.
@@ -25,6 +27,7 @@ impl std::fmt::Display for LinkEnd {
             Self::Gone(gone) => gone.fmt(f),
             Self::NotConnected(why) | Self::Connection(why) => f.write_str(why),
             Self::Revoked => f.write_str("the certificate of the node was revoked"),
+            Self::Drained => f.write_str("the node is about to stop"),
             Self::Stopped => f.write_str("this node has ended"),
             Self::Idle => f.write_str("the connection was closed because it was idle"),
         }

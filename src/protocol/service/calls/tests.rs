@@ -19,6 +19,13 @@ fn ask(calls: &mut Calls<u32>, deadline: Time, token: u32) -> Result<u64, (NoRoo
     calls.call(&stock(), (1, Bytes::from_static(b"0123456789")), deadline, token)
 }
 
+/// A lane whose other end has admitted it.
+fn open(limits: LaneLimits) -> Calls<u32> {
+    let mut calls = Calls::new(limits);
+    calls.welcomed();
+    calls
+}
+
 /// What is sent now, and what has ended.
 fn sent(calls: &mut Calls<u32>, now: Time) -> (Vec<Frame>, Vec<(u32, Outcome)>) {
     let (mut to, mut done) = (BytesMut::new(), Vec::new());
@@ -37,7 +44,7 @@ fn reply() -> Outcome {
 
 #[test]
 fn a_lane_takes_no_more_calls_and_bytes_than_its_limits() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     for token in 0..4 {
         ask(&mut calls, at(1_000), token).unwrap();
     }
@@ -51,7 +58,7 @@ fn a_lane_takes_no_more_calls_and_bytes_than_its_limits() {
 
 #[test]
 fn an_answer_to_what_was_never_asked_breaks_the_protocol() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     assert_eq!(calls.answered(0, reply()), Err(NeverAsked(0)));
     let id = ask(&mut calls, at(1_000), 1).unwrap();
     // It has not been sent yet.
@@ -63,7 +70,7 @@ fn an_answer_to_what_was_never_asked_breaks_the_protocol() {
 
 #[test]
 fn a_late_answer_is_ignored_and_does_not_answer_the_next_call() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     let first = ask(&mut calls, at(10), 1).unwrap();
     sent(&mut calls, at(0));
     let mut done = Vec::new();
@@ -78,7 +85,7 @@ fn a_late_answer_is_ignored_and_does_not_answer_the_next_call() {
 
 #[test]
 fn a_call_past_its_deadline_is_not_sent() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     ask(&mut calls, at(10), 1).unwrap();
     let (frames, done) = sent(&mut calls, at(10));
     assert!(matches!(&frames[..], [Frame::Bind { .. }]), "{frames:?}");
@@ -87,7 +94,7 @@ fn a_call_past_its_deadline_is_not_sent() {
 
 #[test]
 fn what_is_left_of_the_deadline_travels() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     ask(&mut calls, at(1_000), 1).unwrap();
     let (frames, _) = sent(&mut calls, at(300));
     assert!(matches!(&frames[1], Frame::Request(request) if request.left_ms == 700));
@@ -95,7 +102,7 @@ fn what_is_left_of_the_deadline_travels() {
 
 #[test]
 fn a_service_is_bound_once_and_before_its_first_request() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     ask(&mut calls, at(1_000), 1).unwrap();
     calls.cast(&stock(), 2, Bytes::new()).unwrap();
     let (frames, _) = sent(&mut calls, at(0));
@@ -111,7 +118,7 @@ fn a_service_is_bound_once_and_before_its_first_request() {
 
 #[test]
 fn a_call_that_is_cancelled_before_it_is_sent_is_never_sent() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     let id = ask(&mut calls, at(1_000), 1).unwrap();
     assert_eq!((calls.cancel(id), calls.cancel(id)), (Some(1), None));
     assert!(matches!(&sent(&mut calls, at(0)).0[..], [Frame::Bind { .. }]));
@@ -119,7 +126,7 @@ fn a_call_that_is_cancelled_before_it_is_sent_is_never_sent() {
 
 #[test]
 fn the_end_of_a_link_says_of_each_call_whether_it_was_sent() {
-    let mut calls = Calls::new(LIMITS);
+    let mut calls = open(LIMITS);
     ask(&mut calls, at(1_000), 1).unwrap();
     sent(&mut calls, at(0));
     ask(&mut calls, at(1_000), 2).unwrap();
@@ -136,7 +143,7 @@ fn the_end_of_a_link_says_of_each_call_whether_it_was_sent() {
 fn every_call_ends_exactly_once_by_its_deadline() {
     for seed in 0..300 {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let mut calls = Calls::new(LaneLimits { calls: 50, queue_bytes: 400 });
+        let mut calls = open(LaneLimits { calls: 50, queue_bytes: 400 });
         let (mut open, mut ended) = (BTreeMap::new(), 0);
         let mut there = Vec::new();
         let mut next = 0_u32;
@@ -191,4 +198,39 @@ fn every_call_ends_exactly_once_by_its_deadline() {
         assert!(open.is_empty() && ended > 0, "seed {seed}: {open:?}");
         assert_eq!((calls.pending_calls(), calls.waiting_bytes()), (0, 0));
     }
+}
+
+#[test]
+fn nothing_is_sent_before_the_other_end_has_admitted_this_one() {
+    let mut calls = Calls::new(LIMITS);
+    ask(&mut calls, at(1_000), 1).unwrap();
+    ask(&mut calls, at(10), 2).unwrap();
+    assert_eq!(sent(&mut calls, at(0)), (vec![], vec![]));
+    let mut done = Vec::new();
+    calls.tick(at(10), &mut done);
+    assert_eq!(done, [(2, Outcome::Deadline { sent: false })]);
+    calls.welcomed();
+    assert_eq!(sent(&mut calls, at(20)).0.len(), 2);
+    calls.end(&mut done);
+    assert_eq!(done[1], (1, Outcome::Ended { sent: true }));
+}
+
+#[test]
+fn a_draining_lane_refuses_what_was_not_sent_and_waits_for_the_rest() {
+    let mut calls = open(LIMITS);
+    let first = ask(&mut calls, at(1_000), 1).unwrap();
+    sent(&mut calls, at(0));
+    ask(&mut calls, at(1_000), 2).unwrap();
+    calls.cast(&stock(), 2, Bytes::from_static(b"late")).unwrap();
+    let mut done = Vec::new();
+    calls.drain(&mut done);
+    assert!(matches!(done[..], [(2, Outcome::Refused { code: Code::Draining, .. })]));
+    assert_eq!(ask(&mut calls, at(1_000), 3), Err((NoRoom::Draining, 3)));
+    assert_eq!(calls.cast(&stock(), 2, Bytes::new()), Err(NoRoom::Draining));
+    assert_eq!((sent(&mut calls, at(0)).0, calls.waiting_bytes()), (vec![], 0));
+    assert!(!calls.is_drained());
+    assert_eq!(calls.answered(first, reply()), Ok(Some((1, reply()))));
+    assert!(calls.is_drained());
+    calls.end(&mut done);
+    assert_eq!(ask(&mut calls, at(1_000), 3), Err((NoRoom::Ended, 3)));
 }

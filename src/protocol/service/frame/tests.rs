@@ -10,6 +10,7 @@ fn frames() -> Vec<Frame> {
             features: 0,
         }),
         Frame::Welcome,
+        Frame::Drain,
         Frame::Bind {
             index: 0,
             service: ServiceId { name: ServiceName::new("stock").unwrap(), major: 2 },
@@ -99,6 +100,7 @@ fn the_bytes_of_frames_do_not_change() {
         [
             "1301 0464656d6f 0161 fd0068e5cf8b010000 07 00",
             "0102",
+            "0114",
             "0903 00 0573746f636b 02",
             "1104 00 fb2c01 01 fb8813 7175657374696f6e",
             "0705 00 03 746f6c64",

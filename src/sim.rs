@@ -14,6 +14,7 @@
 
 pub mod apart;
 mod callers;
+pub mod calls;
 mod checks;
 mod connections;
 pub mod cpu;

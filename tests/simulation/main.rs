@@ -13,6 +13,7 @@
 //! (see [`kept`]): a seed draws another life as soon as anything here changes.
 
 mod attacks;
+mod calls;
 mod connections;
 mod datacenters;
 mod failures;

@@ -1,0 +1,74 @@
+//! What happens in a run of calls.
+
+use std::time::Duration;
+
+use crate::protocol::{entry::Value, id::Generation, state::PeerState};
+
+/// An event. Numbers are those of processes, connections, calls and runs.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    /// A node begins a call or a cast.
+    Begin(usize),
+    /// A dial has an end.
+    Dialed { connection: usize, reached: bool },
+    /// A caller writes what waits.
+    Write(usize),
+    /// Requests arrive.
+    Up(usize),
+    /// A callee writes answers.
+    Answer(usize),
+    /// Answers arrive.
+    Down(usize),
+    /// The caller's end learns that the connection has ended.
+    NearClosed(usize),
+    /// The callee's end learns it.
+    FarClosed(usize),
+    /// A deadline on a link.
+    Tick(usize),
+    /// The deadline of a call that waits for room, or of one at the own node.
+    Late(usize),
+    /// The pause before another attempt is over.
+    Again { call: usize, node: usize, generation: Generation },
+    /// The caller gives a call up.
+    Drop(usize),
+    /// A handler is done.
+    Done(usize),
+    /// A callee looks for requests whose deadline has passed.
+    Look(usize),
+    /// A process learns of the map of a node.
+    Learn { process: usize, node: usize, map: Map },
+    /// The detector of a process judges a node.
+    Judge { process: usize, node: usize, generation: Generation, state: PeerState },
+    /// A process forgets a node that it believes dead.
+    Forget { process: usize, node: usize },
+    /// Something befalls a node.
+    Befall { node: usize, what: Fate },
+    /// The maps say that the process drains.
+    Announced(usize),
+    /// The limit of a drain.
+    DrainLimit(usize),
+    /// The process has said that it leaves, and ends.
+    Leave(usize),
+}
+
+/// What befalls a node.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Fate {
+    Die,
+    Start,
+    Drain,
+    Pause(Duration),
+    Cut(usize, Duration),
+    Break,
+    WrongVerdict(usize),
+}
+
+/// What the map of a node says.
+#[derive(Clone, Debug)]
+pub(super) struct Map {
+    /// Counts the changes of all generations of the node.
+    pub(super) stamp: u64,
+    pub(super) generation: Generation,
+    pub(super) manifest: Value,
+    pub(super) left: bool,
+}

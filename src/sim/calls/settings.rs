@@ -1,0 +1,101 @@
+//! What all nodes of a run have in common, and which rule is broken on purpose.
+
+use std::time::Duration;
+
+use crate::protocol::service::{calls::LaneLimits, room::RoomLimits};
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub nodes: usize,
+    /// The first so many nodes offer services.
+    pub providers: usize,
+    pub services: usize,
+    /// Calls and casts, together.
+    pub calls: usize,
+    /// The time within which they begin.
+    pub duration: Duration,
+    pub lane: LaneLimits,
+    pub room: RoomLimits,
+    /// Bytes of answers that wait at a callee, above which it reads no requests.
+    pub answer_bytes: usize,
+    /// Bytes in flight on a connection, in each direction.
+    pub window: usize,
+    /// The longest body.
+    pub body_max: usize,
+    /// The longest time of a handler.
+    pub work: Duration,
+    /// The time within which a node learns of a change.
+    pub spread: Duration,
+    /// How long a silent end of a connection is not noticed.
+    pub idle_timeout: Duration,
+    pub drain: Duration,
+    pub faults: Faults,
+    pub mutation: Option<Mutation>,
+    /// Keeps a history of all that happens.
+    pub history: bool,
+}
+
+/// How often something befalls the nodes in a run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    pub deaths: usize,
+    pub drains: usize,
+    pub breaks: usize,
+    pub cuts: usize,
+    pub pauses: usize,
+    pub wrong_verdicts: usize,
+}
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The end of some attempts is lost.
+    LoseCompletion,
+    /// Some calls end twice.
+    EndTwice,
+    /// Some requests are handed to the handler twice.
+    RunTwice,
+    /// A request that is refused runs all the same.
+    RunRefused,
+    /// Two casts that arrive together change places.
+    SwapCasts,
+    /// Some casts are lost in the middle of a lane.
+    LoseCasts,
+    /// A dead verdict does not end the link.
+    IgnoreDeath,
+    /// A later generation does not end the link.
+    IgnoreRestart,
+    /// A node that drains does not wait for what runs.
+    LeaveEarly,
+    /// The room of an offer has no limit.
+    IgnoreRoom,
+    /// A lane takes more calls than it may.
+    IgnoreLane,
+    /// A failed call is tried again without a budget.
+    RetryFreely,
+    /// Some updates of the directory are lost.
+    LoseUpdates,
+    /// Keys belong to providers by their place in the listing.
+    KeysByPlace,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::LoseCompletion,
+        Self::EndTwice,
+        Self::RunTwice,
+        Self::RunRefused,
+        Self::SwapCasts,
+        Self::LoseCasts,
+        Self::IgnoreDeath,
+        Self::IgnoreRestart,
+        Self::LeaveEarly,
+        Self::IgnoreRoom,
+        Self::IgnoreLane,
+        Self::RetryFreely,
+        Self::LoseUpdates,
+        Self::KeysByPlace,
+    ];
+}

@@ -1,0 +1,217 @@
+//! Calls between nodes: the machines that ship, on connections that break, between processes that come and go, with
+//! views that differ. One number decides a run; `SEED`, `SEEDS` and `OFFSET` work as for the other runs.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use gossipmonger::{
+    protocol::service::{calls::LaneLimits, room::RoomLimits},
+    sim::calls::{
+        oracle::Report,
+        settings::{Faults, Mutation, Settings},
+        world::World,
+    },
+};
+
+use super::number;
+
+#[test]
+fn calls_keep_every_promise_in_any_run() {
+    if let Some(seed) = number("SEED") {
+        let (report, world) = World::run(seed, Settings { history: true, ..Settings::drawn(seed) });
+        println!("{:#?}\n  {}\n{report:?}", Settings::drawn(seed), world.history().join("\n  "));
+        return;
+    }
+    let (first, seeds) = (number("OFFSET").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS));
+    let begun = Instant::now();
+    let reports = runs(first, seeds, None);
+    let sum =
+        |of: fn(&Report) -> usize| reports.iter().map(|(_, report)| of(report)).sum::<usize>();
+    println!(
+        "seeds {first} to {}: {} calls, {} answered, {} not run, {} unknown, {} failed, {} dropped, {} retries, \
+         {} casts, {} arrived, {:?}",
+        first + seeds - 1,
+        sum(|report| report.calls),
+        sum(|report| report.answered),
+        sum(|report| report.not_run),
+        sum(|report| report.unknown),
+        sum(|report| report.failed),
+        sum(|report| report.dropped),
+        sum(|report| report.retries as usize),
+        sum(|report| report.casts),
+        sum(|report| report.casts_arrived),
+        begun.elapsed(),
+    );
+    let failed: Vec<_> = reports
+        .iter()
+        .filter_map(|(seed, report)| {
+            report.found.as_ref().map(|found| format!("SEED={seed}: {found:?}"))
+        })
+        .collect();
+    let shown = &failed[..failed.len().min(20)];
+    assert!(failed.is_empty(), "{} of {seeds} failed:\n{}", failed.len(), shown.join("\n"));
+}
+
+#[test]
+fn one_seed_gives_one_trace_of_calls() {
+    let trace = |seed| World::run(seed, Settings::drawn(seed)).1.trace();
+    for seed in [7, 8, 9] {
+        assert_eq!(trace(seed), trace(seed), "SEED={seed}");
+    }
+    assert_ne!(trace(1), trace(2));
+}
+
+#[test]
+fn a_lost_end_of_an_attempt_is_found() {
+    finds(Mutation::LoseCompletion, 1);
+}
+
+#[test]
+fn a_second_end_of_a_call_is_found() {
+    finds(Mutation::EndTwice, 1);
+}
+
+#[test]
+fn a_request_that_runs_twice_is_found() {
+    finds(Mutation::RunTwice, 2);
+}
+
+#[test]
+fn a_refused_request_that_runs_is_found() {
+    finds(Mutation::RunRefused, 2);
+}
+
+#[test]
+fn casts_out_of_order_are_found() {
+    finds(Mutation::SwapCasts, 3);
+}
+
+#[test]
+fn a_gap_between_casts_is_found() {
+    finds(Mutation::LoseCasts, 3);
+}
+
+#[test]
+fn calls_that_outlast_a_dead_verdict_are_found() {
+    finds(Mutation::IgnoreDeath, 4);
+}
+
+#[test]
+fn calls_that_outlast_a_restart_are_found() {
+    finds(Mutation::IgnoreRestart, 4);
+}
+
+#[test]
+fn a_drain_that_loses_calls_is_found() {
+    finds(Mutation::LeaveEarly, 5);
+}
+
+#[test]
+fn a_room_without_a_limit_is_found() {
+    finds(Mutation::IgnoreRoom, 6);
+}
+
+#[test]
+fn a_lane_with_too_many_calls_is_found() {
+    finds(Mutation::IgnoreLane, 6);
+}
+
+#[test]
+fn retries_beyond_the_budget_are_found() {
+    finds(Mutation::RetryFreely, 7);
+}
+
+#[test]
+fn a_directory_that_misses_updates_is_found() {
+    finds(Mutation::LoseUpdates, 8);
+}
+
+#[test]
+fn keys_that_move_without_need_are_found() {
+    finds(Mutation::KeysByPlace, 9);
+}
+
+#[test]
+fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
+    let settings = Settings {
+        nodes: 1_000,
+        providers: 40,
+        services: 3,
+        calls: 3_000,
+        duration: Duration::from_secs(4),
+        lane: LaneLimits { calls: 16, queue_bytes: 10_000 },
+        room: RoomLimits { concurrency: 8, queue: 16, per_caller: 50 },
+        answer_bytes: 10_000,
+        window: 100_000,
+        body_max: 500,
+        work: Duration::from_millis(50),
+        spread: Duration::from_millis(300),
+        idle_timeout: Duration::from_secs(2),
+        drain: Duration::from_secs(2),
+        faults: Faults {
+            deaths: 40,
+            drains: 40,
+            breaks: 40,
+            cuts: 40,
+            pauses: 40,
+            wrong_verdicts: 80,
+        },
+        mutation: None,
+        history: false,
+    };
+    let report = World::run(1, settings).0;
+    println!("{report:?}");
+    assert_eq!(report.found, None);
+    assert!(report.answered > 1_000, "{report:?}");
+}
+
+/// The oracle finds that a rule is broken, as this property.
+fn finds(mutation: Mutation, property: u8) {
+    let mut all = Vec::new();
+    for first in (0..FINDS_WITHIN).step_by(AT_ONCE as usize) {
+        let reports = runs(first, AT_ONCE, Some(mutation));
+        all.extend(reports.iter().filter_map(|(_, report)| Some(report.found.as_ref()?.0)));
+        if all.contains(&property) {
+            println!("{mutation:?}: found in {} of {} runs", all.len(), first + AT_ONCE);
+            return;
+        }
+    }
+    panic!("{mutation:?} is found as {all:?}");
+}
+
+/// Runs some seeds, on all processors.
+fn runs(first: u64, seeds: u64, mutation: Option<Mutation>) -> Vec<(u64, Report)> {
+    let next = AtomicU64::new(first);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        let mut reports = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                return reports;
+            }
+            let settings = Settings { mutation, ..Settings::drawn(seed) };
+            let run = std::panic::catch_unwind(|| World::run(seed, settings).0);
+            let report = run.unwrap_or_else(|_| Report {
+                found: Some((0, "it panics".to_owned())),
+                ..Report::default()
+            });
+            reports.push((seed, report));
+        }
+    };
+    let mut reports: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    reports.sort_by_key(|(seed, _)| *seed);
+    reports
+}
+
+/// Random runs in one run of the tests.
+const SEEDS: u64 = 60;
+/// A broken rule is found within so many runs.
+const FINDS_WITHIN: u64 = 400;
+/// So many of them at once.
+const AT_ONCE: u64 = 20;

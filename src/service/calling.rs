@@ -58,8 +58,8 @@ pub(super) struct Callee {
 pub(super) enum Where {
     /// To a provider that the balance picks.
     Any(Prefer),
-    /// To this node in this generation.
-    At(NodeId, Generation),
+    /// To this node in this generation, and this registration of the service there.
+    At(NodeId, Generation, u32),
 }
 
 /// A node to call.
@@ -205,11 +205,22 @@ impl Callee {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
                 Err(NoRoom::Draining) => return Err(failed(NotRun::Draining)),
-                Err(_) => {
-                    let retry_after = Duration::ZERO;
-                    return Err(failed(NotRun::Overloaded { by: By::Link, retry_after }));
-                }
+                Err(full) => return Err(failed(NotRun::no_room(full, || link.why()))),
             }
+        }
+    }
+
+    /// Whether a registration of the service is known to be over. The node itself does not know of whom a caller
+    /// thinks, since the name and the major version are all that a connection names.
+    fn check_epoch(&self, node: &NodeId, generation: Generation, epoch: u32) -> Result<(), NotRun> {
+        let listings = self.node.shared.services.watched.listings();
+        let listed = listings.get(&self.id).and_then(|listing| listing.find(node));
+        let is_other =
+            listed.is_some_and(|found| found.generation == generation && found.epoch != epoch);
+        let restarted = node == self.node.node() && generation != self.node.generation();
+        match is_other || restarted {
+            true => Err(NotRun::NoSuchService),
+            false => Ok(()),
         }
     }
 
@@ -219,7 +230,8 @@ impl Callee {
             return Err(NotRun::Stopped);
         }
         let prefer = match place {
-            Where::At(node, generation) => {
+            Where::At(node, generation, epoch) => {
+                self.check_epoch(node, *generation, *epoch)?;
                 return Ok(Target {
                     node: node.clone(),
                     generation: *generation,

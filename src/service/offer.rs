@@ -59,6 +59,12 @@ pub enum OfferError {
         manifest::OFFERS_MAX
     )]
     TooMany,
+    /// The node drains: it takes no new requests any more.
+    #[error("this node drains")]
+    Draining,
+    /// The list of services cannot be written to the node's map.
+    #[error("the list of services cannot be published: {0}")]
+    NotAnnounced(String),
     /// The node has ended.
     #[error("this node has ended")]
     Stopped,
@@ -192,7 +198,9 @@ impl<S: Service> OfferBuilder<S> {
         let (offer, number) = self.register()?;
         let node = offer.node.clone();
         tokio::select! {
-            () = node.shared.services.is_announced(number) => Ok(offer),
+            announced = node.shared.services.is_announced(number) => {
+                announced.map(|()| offer).map_err(OfferError::NotAnnounced)
+            }
             () = node.shared.end.begun() => Err(OfferError::Stopped),
         }
     }
@@ -218,6 +226,7 @@ impl<S: Service> OfferBuilder<S> {
         let number = added.map_err(|error| match error {
             NotOffered::Taken => OfferError::Taken(id),
             NotOffered::TooMany => OfferError::TooMany,
+            NotOffered::Draining => OfferError::Draining,
         })?;
         // From now on calls are accepted in the handshake.
         if let Some(endpoint) = shared.endpoint.upgrade() {
@@ -266,7 +275,7 @@ impl Offer {
     pub async fn withdraw(mut self, limit: Duration) -> bool {
         let number = self.remove();
         let emptied = tokio::time::timeout(limit, async {
-            self.node.shared.services.is_announced(number).await;
+            let _ = self.node.shared.services.is_announced(number).await;
             self.offered.emptied().await;
         });
         tokio::select! {

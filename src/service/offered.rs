@@ -1,8 +1,9 @@
 //! An offered service: its handlers, its access, and its room.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -58,10 +59,20 @@ pub(super) struct Offered {
     access: Access,
     methods: BTreeMap<u16, Offering>,
     room: Mutex<Room<CallerName, Waiting>>,
+    /// Places that were given back.
+    freed: Mutex<Freed>,
     /// A request has ended.
     left: Notify,
     /// It takes no new requests.
     closed: Slot<()>,
+}
+
+/// Places that were given back while a thread fills places: it fills these as well. So no thread fills one from within
+/// the other, however many requests end at once.
+#[derive(Default)]
+struct Freed {
+    places: VecDeque<(CallerName, Duration)>,
+    being_filled: bool,
 }
 
 /// A request that waits for room.
@@ -90,6 +101,7 @@ impl Offered {
             access,
             methods,
             room,
+            freed: Mutex::default(),
             left: Notify::new(),
             closed: Slot::default(),
         }
@@ -157,7 +169,21 @@ impl Offered {
         let Some(offering) = self.methods.get(&method) else {
             return answer.refuse(Code::NoSuchMethod, "");
         };
-        (offering.handler)(Job { body, context, answer, place });
+        // A handler that panics here must not end the lane of its caller.
+        let run = || (offering.handler)(Job { body, context, answer, place });
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
+    }
+
+    fn freed(&self) -> MutexGuard<'_, Freed> {
+        self.freed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next place to fill; none ends the filling.
+    fn next_freed(&self) -> Option<(CallerName, Duration)> {
+        let mut freed = self.freed();
+        let next = freed.places.pop_front();
+        freed.being_filled = next.is_some();
+        next
     }
 
     /// Takes no new requests from now on.
@@ -210,11 +236,19 @@ impl Owner for Offered {
     }
 
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration) {
-        let mut next = self.room().leave(caller, took);
-        self.left.notify_waiters();
-        while let Some((caller, waiting)) = next {
-            self.run(caller, waiting);
-            next = self.room().next_turn();
+        let mut freed = self.freed();
+        freed.places.push_back((caller.clone(), took));
+        if std::mem::replace(&mut freed.being_filled, true) {
+            return;
+        }
+        drop(freed);
+        while let Some((caller, took)) = self.next_freed() {
+            let mut next = self.room().leave(&caller, took);
+            self.left.notify_waiters();
+            while let Some((caller, waiting)) = next {
+                self.run(caller, waiting);
+                next = self.room().next_turn();
+            }
         }
     }
 }

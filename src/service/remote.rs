@@ -113,7 +113,8 @@ impl<S: Service> Remote<S> {
     }
 
     pub(super) fn place(&self) -> Where {
-        Where::At(self.address.node.clone(), Generation(self.address.generation))
+        let Address { node, generation, epoch, .. } = &self.address;
+        Where::At(node.clone(), Generation(*generation), *epoch)
     }
 
     /// The node.

@@ -146,6 +146,61 @@ async fn an_offer_needs_a_handler_for_each_method_and_a_name_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_offer_that_cannot_be_published_or_comes_after_a_drain_fails() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.limits.keys = 1;
+    let a = lab.spawn_with(config, &[]).await;
+    a.set("key", "value").await.unwrap();
+    let builder = |node: &Gossipmonger| {
+        node.offer::<old::Stock>(Access::members()).call(|_: old::Level, _| async { None })
+    };
+    let refused = builder(&a).start().await.unwrap_err();
+    assert!(matches!(refused, OfferError::NotAnnounced(_)), "{refused:?}");
+    a.delete("key").await.unwrap();
+    let _offer = builder(&a).start().await.unwrap();
+    assert!(a.drain(LONG).await);
+    assert_eq!(builder(&a).start().await.unwrap_err(), OfferError::Draining);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_calls_that_wait_can_be_given_up_at_once() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let go = Arc::new(Notify::new());
+    let gone = Arc::clone(&go);
+    let _offer = a
+        .offer::<Stock>(Access::members())
+        .call(|_: Level, _| async { Some(1) })
+        .call(move |ask: Reserve, _| {
+            let gone = Arc::clone(&gone);
+            async move {
+                gone.notified().await;
+                Ok(ask.count)
+            }
+        })
+        .cast(|_: Counted, _| async {})
+        .room(1, 1_000_000)
+        .per_caller(100)
+        .start()
+        .await
+        .unwrap();
+    let stock = a.service::<Stock>();
+    let first = tokio::spawn(stock.call(reserve(0)).within(LONG).into_future());
+    let calls: Vec<_> = (0..30_000)
+        .map(|n| tokio::spawn(stock.call(reserve(n)).within(LONG).into_future()))
+        .collect();
+    tokio::task::yield_now().await;
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    for call in calls {
+        let _ = call.await;
+    }
+    go.notify_one();
+    assert_eq!(first.await.unwrap().unwrap(), Ok(0));
+    assert_eq!(stock.call(tea()).await.unwrap(), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_of_the_node_itself_cannot_be_written() {
     let lab = Lab::default();
     let a = lab.spawn("a", &[]).await;
@@ -337,6 +392,7 @@ async fn a_withdrawn_service_is_not_found_and_its_references_say_so() {
     let _again = echoes(&b, 4).await;
     found(&a, 1).await;
     assert_eq!(there.is_gone(), Some(Gone::Withdrawn));
+    assert_eq!(failure(there.call(tea()).await), CallFailure::NotRun(NotRun::NoSuchService));
     assert_ne!(stock.at(&id("b")).unwrap().address(), there.address());
 }
 
@@ -536,6 +592,30 @@ async fn an_actor_that_gives_no_answer_or_ends_fails_the_call_at_once() {
         "{ended:?}"
     );
     assert_eq!(there.gone().await, Gone::Withdrawn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_to_messages_that_panics_fails_its_call_alone() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (shelf, _) = Actor::spawn(None, Shelf, Arc::default()).await.unwrap();
+    let _offer = b
+        .offer::<Stock>(Access::members())
+        .actor(&shelf)
+        .asks(|ask: Level, reply| ShelfMessage::Level(ask.item, reply))
+        .asks(|_: Reserve, _| panic!("a mapping panics on purpose"))
+        .tells(|_: Counted| panic!("a mapping panics on purpose"))
+        .start()
+        .await
+        .unwrap();
+    found(&a, 1).await;
+    let stock = a.service::<Stock>();
+    for _ in 0..300 {
+        stock.cast(Counted(1)).await.unwrap();
+    }
+    assert_eq!(failure(stock.call(reserve(1)).await), CallFailure::Failed(Failure::Panicked));
+    assert_eq!(stock.call(tea()).await.unwrap(), Some(3));
+    assert_eq!(b.counters().get(Counter::ServiceConnectionsAccepted), 1);
 }
 
 #[tokio::test(start_paused = true)]

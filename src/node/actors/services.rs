@@ -9,13 +9,13 @@ use tokio::sync::oneshot;
 use crate::{
     net::Endpoint,
     node::{
+        error::Error,
         host::Host,
         links::tasks::Tasks,
         messages::{ServicesMessage, StorageMessage, Writes},
         services::dial,
         shared::Shared,
     },
-    protocol::service::manifest::Manifest,
 };
 
 /// Changes of offers within this time are one write.
@@ -41,7 +41,11 @@ impl Services {
         myself: ActorRef<ServicesMessage>,
         (shared, endpoint): (Arc<Shared>, Arc<dyn Endpoint>),
     ) -> Result<State, ActorProcessingErr> {
-        shared.routes.services.set(myself);
+        shared.routes.services.set(myself.clone());
+        if !shared.services.offers_nothing() {
+            // A change may have been lost with the previous actor.
+            let _ = myself.cast(ServicesMessage::Changed);
+        }
         Ok(State { shared, endpoint, tasks: Tasks::default(), gathering: false })
     }
 
@@ -65,8 +69,7 @@ impl Services {
             }
             ServicesMessage::Announce => {
                 state.gathering = false;
-                let manifest = state.shared.services.manifest();
-                state.tasks.spawner().spawn(announce(Arc::clone(&state.shared), manifest));
+                state.tasks.spawner().spawn(announce(Arc::clone(&state.shared)));
             }
         }
         Ok(())
@@ -74,13 +77,20 @@ impl Services {
 }
 
 /// Writes the list of offers; then all who wait for it are told.
-async fn announce(shared: Arc<Shared>, (number, manifest): (u64, Manifest)) {
+async fn announce(shared: Arc<Shared>) {
+    let _turn = shared.services.announcing.lock().await;
+    let (number, manifest) = shared.services.manifest();
     let permit = shared.write_room.take(manifest.encode().len()).await;
     let (reply, written) = oneshot::channel();
     shared.routes.storage.cast(StorageMessage::Write(Writes::Offers(manifest), permit, reply));
     // A storage actor that fails meanwhile has been told nothing, and the offers are announced again.
     match written.await {
-        Ok(_) => shared.services.announced(number),
+        Ok(Err(Error::Refused(refused))) => {
+            tracing::error!(node = %shared.config.node, %refused, "services are not announced");
+            shared.services.announced(number, Some(refused.to_string()));
+        }
+        // It is gossiped, though perhaps not durable; the next process has to offer again in any case.
+        Ok(_) => shared.services.announced(number, None),
         Err(_) => shared.routes.services.cast(ServicesMessage::Changed),
     }
 }

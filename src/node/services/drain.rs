@@ -16,7 +16,7 @@ impl Gossipmonger {
         let (number, offers) = services.drain();
         self.shared.routes.services.cast(ServicesMessage::Changed);
         let ended = async {
-            services.is_announced(number).await;
+            let _ = services.is_announced(number).await;
             for offer in &offers {
                 // Not before: a caller that has not heard of it yet would have to try again.
                 offer.drain();

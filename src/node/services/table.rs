@@ -45,11 +45,21 @@ pub(crate) struct Services {
     offers: ArcSwap<Offers>,
     offering: Mutex<Offering>,
     /// How many changes of the offers are announced.
-    announced: Slot<u64>,
+    announced: Slot<Announced>,
+    /// One announcement at a time.
+    pub(crate) announcing: tokio::sync::Mutex<()>,
     out: Mutex<Out>,
     inbound: Mutex<Inbound>,
     /// A connection that another node has dialed has ended.
     left: Notify,
+}
+
+/// The last announcement.
+#[derive(Clone, Debug)]
+struct Announced {
+    /// The last change in it.
+    number: u64,
+    refused: Option<String>,
 }
 
 /// What is announced beside the offers.
@@ -108,6 +118,8 @@ pub(crate) enum NotOffered {
     Taken,
     /// It offers as many as it may.
     TooMany,
+    /// It takes no new requests any more.
+    Draining,
 }
 
 /// Why there is no link.
@@ -127,6 +139,7 @@ impl Services {
             offers: ArcSwap::default(),
             offering: Mutex::default(),
             announced: Slot::default(),
+            announcing: tokio::sync::Mutex::default(),
             out: Mutex::default(),
             inbound: Mutex::default(),
             left: Notify::new(),
@@ -301,6 +314,9 @@ impl Services {
     ) -> Result<u64, NotOffered> {
         let mut offering = self.offering();
         let mut offers = Offers::clone(&self.offers.load());
+        if offering.draining {
+            return Err(NotOffered::Draining);
+        }
         if offers.contains_key(id) {
             return Err(NotOffered::Taken);
         }
@@ -351,15 +367,18 @@ impl Services {
         (offering.changes, Manifest { draining, offers })
     }
 
-    /// The changes up to this number are in the node's map.
-    pub(crate) fn announced(&self, number: u64) {
-        let before = self.announced.get().unwrap_or(0);
-        self.announced.set(number.max(before));
+    /// The changes up to this number are in the node's map, unless storage has refused them.
+    pub(crate) fn announced(&self, number: u64, refused: Option<String>) {
+        self.announced.set(Announced { number, refused });
     }
 
     /// Waits until a change is in the node's map.
-    pub(crate) async fn is_announced(&self, number: u64) {
-        self.announced.wait_for(|announced| *announced >= number).await;
+    ///
+    /// # Errors
+    /// Why storage has refused it.
+    pub(crate) async fn is_announced(&self, number: u64) -> Result<(), String> {
+        let announced = self.announced.wait_for(|announced| announced.number >= number).await;
+        announced.refused.map_or(Ok(()), Err)
     }
 
     /// An offer of this node.

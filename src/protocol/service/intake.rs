@@ -140,10 +140,12 @@ impl<S, R> Intake<S, R> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();
         }
-        let late: Vec<_> =
-            self.running.extract_if(.., |_, (_, deadline)| *deadline <= now).collect();
+        let is_late = |(_, deadline): &(R, Time)| *deadline <= now;
+        let late = self.running.iter().filter(|(_, held)| is_late(held)).map(|(id, _)| *id);
+        let late: Vec<_> = late.collect();
+        let late: Vec<_> = late.iter().filter_map(|id| self.running.remove(id)).collect();
         self.earliest = self.running.values().map(|(_, deadline)| *deadline).min();
-        late.into_iter().map(|(_, (running, _))| running).collect()
+        late.into_iter().map(|(running, _)| running).collect()
     }
 
     /// When [`Intake::late`] has something to do at the earliest.

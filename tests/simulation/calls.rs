@@ -3,7 +3,7 @@
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use gossipmonger::{
@@ -25,13 +25,12 @@ fn calls_keep_every_promise_in_any_run() {
         return;
     }
     let (first, seeds) = (number("OFFSET").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS));
-    let begun = Instant::now();
     let reports = runs(first, seeds, None);
     let sum =
         |of: fn(&Report) -> usize| reports.iter().map(|(_, report)| of(report)).sum::<usize>();
     println!(
         "seeds {first} to {}: {} calls, {} answered, {} not run, {} unknown, {} failed, {} dropped, {} retries, \
-         {} casts, {} arrived, {:?}",
+         {} casts, {} arrived",
         first + seeds - 1,
         sum(|report| report.calls),
         sum(|report| report.answered),
@@ -42,7 +41,6 @@ fn calls_keep_every_promise_in_any_run() {
         sum(|report| report.retries as usize),
         sum(|report| report.casts),
         sum(|report| report.casts_arrived),
-        begun.elapsed(),
     );
     let failed: Vec<_> = reports
         .iter()

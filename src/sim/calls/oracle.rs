@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, fmt::Arguments};
 
 use bytes::Bytes;
 
-use super::world::TICK;
 use crate::{
     protocol::{
         service::{
@@ -20,6 +19,9 @@ use crate::{
     },
     sim::queue::micros,
 };
+
+/// A deadline may be missed by so much, in microseconds.
+const TICK: u64 = 1_000;
 
 /// What a run has come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -167,10 +167,12 @@ impl World {
         let now = self.queue.now();
         let held = &mut self.connections[connection];
         let pipe = if up { &mut held.up } else { &mut held.down };
-        pipe.chunks.pop_front_if(|(at, _)| *at <= now).map(|(_, bytes)| {
-            pipe.bytes -= bytes.len();
-            bytes
-        })
+        if pipe.chunks.front().is_none_or(|(at, _)| *at > now) {
+            return None;
+        }
+        let (_, bytes) = pipe.chunks.pop_front()?;
+        pipe.bytes -= bytes.len();
+        Some(bytes)
     }
 
     /// Answers have arrived.
@@ -301,10 +303,7 @@ impl World {
             return waits.then_some(0);
         }
         self.calls.iter().position(|call| {
-            let at = match call.state {
-                CallState::Room(at) | CallState::Sent(at, _) => at,
-                _ => return false,
-            };
+            let (CallState::Room(at) | CallState::Sent(at, _)) = call.state else { return false };
             let connection = &self.connections[at];
             call.process == process
                 && connection.node == node

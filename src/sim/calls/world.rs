@@ -37,8 +37,6 @@ pub struct World {
 
 /// After the last call has begun, all have ended within this time: the longest deadline, and the longest pause.
 const REST: Duration = Duration::from_secs(8);
-/// A deadline may be missed by so much.
-pub(super) const TICK: u64 = 1_000;
 
 impl World {
     /// Runs everything that the seed decides; returns what was found.

@@ -1,7 +1,7 @@
 //! `gossipmonger bench`: performance measurements.
 //!
 //! `join`, `spread`, `load`, `bulk` and `fail` use the command line and output of the benchmarks of other cluster
-//! libraries; `throughput`, `exchange` and `flow` are our own. Each prints one JSON object as its last line.
+//! libraries, `calls`, `casts` and `dial` those of libraries for calls; `throughput`, `exchange` and `flow` are our own. Each prints one JSON object as its last line.
 //! docs/benchmarks.md explains the figures.
 //!
 //! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
@@ -20,6 +20,7 @@ use self::{
 use super::{error::CliError, stopwatch::Stopwatch};
 
 mod bulk;
+mod calls;
 mod cluster;
 mod counts;
 mod exchange;
@@ -68,6 +69,12 @@ enum What {
     Handshake(handshake::Args),
     /// What it costs to take up nodes that sign what they say, beside nodes that do not.
     Heads(heads::Args),
+    /// What a call from one node to another costs.
+    Calls(calls::Calls),
+    /// What a message without an answer costs.
+    Casts(calls::Casts),
+    /// What the first call to a node costs: a connection is dialed for it.
+    Dial(calls::Dial),
     /// How stale copies are while more is written than gossip can carry, in virtual time.
     Flow(flow::Args),
 }
@@ -147,6 +154,9 @@ async fn measure(what: What) -> Result<Report, CliError> {
         What::Flood(args) => flood::flood(args).await,
         What::Handshake(args) => handshake::handshake(&args).await,
         What::Heads(args) => heads::heads(&args),
+        What::Calls(args) => calls::calls(args).await,
+        What::Casts(args) => calls::casts(args).await,
+        What::Dial(args) => calls::dial(args).await,
         What::Flow(args) => flow::flow(&args),
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod caller;
 pub(crate) mod dial;
 mod drain;
 pub(crate) mod feed;
+pub(crate) mod hang_up;
 pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod offered;

@@ -21,6 +21,9 @@ fn refuses_unknown_flags() {
         "flood",
         "handshake",
         "heads",
+        "calls",
+        "casts",
+        "dial",
     ] {
         let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
         assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");

@@ -231,6 +231,12 @@ impl Services {
         lanes.iter().for_each(|lane| lane.end());
     }
 
+    /// Ends the link to a node; returns whether there was one.
+    pub(super) fn hang_up(&self, peer: &NodeId, why: &LinkEnd) -> bool {
+        let link = self.out().links.remove(peer);
+        link.inspect(|link| link.end(why.clone())).is_some()
+    }
+
     /// Ends everything: this node ends.
     pub(crate) fn end_all(&self) {
         let links = std::mem::take(&mut self.out().links);

@@ -1,0 +1,10 @@
+//! Closing the connection for calls to one node.
+
+use super::gone::LinkEnd;
+use crate::{node::Gossipmonger, protocol::id::NodeId};
+
+/// Closes the connection for calls that `node` has dialed to `peer`, and ends the calls under way on it: the next call
+/// dials anew. Returns whether there was one.
+pub fn hang_up(node: &Gossipmonger, peer: &NodeId) -> bool {
+    node.shared.services.hang_up(peer, &LinkEnd::Idle)
+}

@@ -306,7 +306,7 @@ fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     compare!(gossip_fanout, dead_peer_phi, max_deltas_per_gossip, max_delta_bytes);
     compare!(minimum_live_peers, signing, peers_max, tombstone_grace, forget_after, event_queue);
     compare!(write_queue_bytes, push_bytes_per_second, wan_bytes_per_second);
-    compare!(limits, restarts, quic, issuer, issuer_listen, issuer_validity);
+    compare!(limits, restarts, quic, services, issuer, issuer_listen, issuer_validity);
     keys
 }
 
@@ -321,5 +321,6 @@ mod tests {
         assert_eq!(differing(&old, &new), ["gossip_fanout"]);
         assert!(differing(&old, &file("[tags]\nrole = \"db\"\n")).is_empty());
         assert_eq!(differing(&old, &file("[limits]\nkeys = 7\n")), ["limits"]);
+        assert_eq!(differing(&old, &file("[services]\nidle = \"9s\"\n")), ["services"]);
     }
 }

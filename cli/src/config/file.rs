@@ -148,6 +148,8 @@ impl ConfigFile {
         put_table!(quic: handshake_timeout, exchange_timeout, idle_timeout, handshakes);
         put_table!(quic: retry_above, handshakes_per_source, connections, exchanges);
         put_table!(quic: exchanges_per_peer, bar, socket_buffer, gso);
+        put_table!(services: deadline, calls_per_link, lane_queue_bytes, idle, drain);
+        put_table!(services: connections_out, connections_in, connections_per_peer);
         config
     }
 }
@@ -226,7 +228,17 @@ fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
 mod tests {
     use std::time::Duration;
 
+    use gossipmonger::{ClusterId, Datacenter, NodeId, tls::PeerName};
+
     use super::*;
+
+    fn config() -> Config {
+        Config::new(&PeerName {
+            cluster: ClusterId::new("demo").unwrap(),
+            datacenter: Datacenter::new("eu").unwrap(),
+            node: NodeId::new("a").unwrap(),
+        })
+    }
 
     fn parse(text: &str, environment: &[(&str, &str)]) -> Result<ConfigFile, FileError> {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -259,6 +271,10 @@ mod tests {
                 "line 2: unknown key gosip_interval; did you mean gossip_interval?",
             ),
             ("[limits]\nkey = 1\n", "line 2: unknown key limits.key; did you mean limits.keys?"),
+            (
+                "[services]\ndead_line = \"1s\"\n",
+                "line 2: unknown key services.dead_line; did you mean services.deadline?",
+            ),
             ("[limit]\nkeys = 1\n", "line 1: unknown key limit; did you mean limits?"),
             (
                 "colour = \"red\"\n",
@@ -366,6 +382,22 @@ mod tests {
         assert!(refusal("gossip_fanout = \"many\"\n", &[]).contains("gossip_fanout"));
         assert!(refusal("", &[("GOSSIPMONGER_GOSSIP_FANOUT", "many")]).contains("FANOUT"));
         assert!(refusal("preset = \"moon\"\n", &[]).contains("moon"));
+    }
+
+    #[test]
+    fn the_limits_of_calls_are_taken_key_by_key() {
+        let text = "[services]\ndeadline = \"2s\"\ncalls_per_link = 7\nlane_queue_bytes = 20000\n\
+                    connections_out = 3\nconnections_in = 4\nconnections_per_peer = 2\n\
+                    idle = \"9s\"\n";
+        let file = parse(text, &[("GOSSIPMONGER_SERVICES__DRAIN", "3s")]).unwrap();
+        let services = file.apply(config()).services;
+        let seconds = [services.deadline, services.idle, services.drain];
+        assert_eq!(seconds, [2, 9, 3].map(Duration::from_secs));
+        assert_eq!((services.calls_per_link, services.lane_queue_bytes), (7, 20_000));
+        let connections = (services.connections_out, services.connections_in);
+        assert_eq!((connections, services.connections_per_peer), ((3, 4), 2));
+        let none = ConfigFile::default().apply(config()).services;
+        assert_eq!(none, config().services, "what is not given has its default");
     }
 
     // C96

@@ -8,7 +8,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::tables::{ConfigFile, LimitsTable, QuicTable, RestartsTable};
+use super::tables::{ConfigFile, LimitsTable, QuicTable, RestartsTable, ServicesTable};
 
 /// An unknown key.
 #[derive(Debug)]
@@ -25,6 +25,7 @@ pub(super) fn keys(table: Option<&str>) -> &'static [&'static str] {
         Some("limits") => Fields::of::<LimitsTable>(),
         Some("restarts") => Fields::of::<RestartsTable>(),
         Some("quic") => Fields::of::<QuicTable>(),
+        Some("services") => Fields::of::<ServicesTable>(),
         Some(_) => &[],
     }
 }
@@ -97,7 +98,7 @@ impl<'de> Deserializer<'de> for Fields<'_> {
 }
 
 /// The tables with keys of their own; others (`tags`, `clients`) take any.
-const TABLES: [&str; 3] = ["limits", "restarts", "quic"];
+const TABLES: [&str; 4] = ["limits", "restarts", "quic", "services"];
 /// A key is suggested from this similarity on (Jaro-Winkler, 0 to 1), as clap does.
 const LIKENESS_MIN: f64 = 0.8;
 /// Maximum length of an unknown key in a message, in characters.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use gossipmonger::{ClusterId, Datacenter, Signing, tls::Role};
 #[cfg(doc)]
-use gossipmonger::{Config, Limits, QuicLimits, Restarts, tls::Naming};
+use gossipmonger::{Config, Limits, QuicLimits, Restarts, ServiceLimits, tls::Naming};
 use serde::{Deserialize, Deserializer};
 
 /// A configuration file; each key is described at the field of [`Config`] with the same name.
@@ -95,6 +95,8 @@ pub(crate) struct ConfigFile {
     pub(crate) restarts: RestartsTable,
     /// See [`Config::quic`].
     pub(crate) quic: QuicTable,
+    /// See [`Config::services`].
+    pub(crate) services: ServicesTable,
 }
 
 /// See [`Config::local`] and the others.
@@ -161,6 +163,23 @@ pub(crate) struct QuicTable {
     pub(crate) bar: Option<Duration>,
     pub(crate) socket_buffer: Option<usize>,
     pub(crate) gso: Option<bool>,
+}
+
+/// The table `services`; see [`ServiceLimits`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ServicesTable {
+    #[serde(deserialize_with = "duration")]
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) calls_per_link: Option<usize>,
+    pub(crate) lane_queue_bytes: Option<usize>,
+    pub(crate) connections_out: Option<usize>,
+    pub(crate) connections_in: Option<usize>,
+    pub(crate) connections_per_peer: Option<usize>,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) idle: Option<Duration>,
+    #[serde(deserialize_with = "duration")]
+    pub(crate) drain: Option<Duration>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -129,6 +129,9 @@ fn refuses_values_out_of_range_and_names_where_they_were_set() {
     crate::harness::said(command).failed(2, &["--gossip-interval: gossip_interval = 3ms"]);
     cluster.configure("a", "[limits]\nkeys = 0\n");
     crate::harness::said(run()).failed(2, &["a/gossipmonger.toml: limits.keys = 0"]);
+    cluster.configure("a", "[services]\nidle = \"2h\"\n");
+    let says = ["a/gossipmonger.toml: services.idle = 2h", "100ms to 1h"];
+    crate::harness::said(run()).failed(2, &says);
     cluster.configure("a", "");
     for (key, value) in [("METRICS", "0.0.0.0:9100"), ("LOG", "loud"), ("IDENTITY", "https://x")] {
         let mut command = run();

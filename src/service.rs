@@ -50,6 +50,7 @@ mod context;
 mod definition;
 mod error;
 mod job;
+mod listed;
 mod messages;
 mod offer;
 mod offered;
@@ -68,6 +69,7 @@ pub use self::{
     context::Context,
     definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
+    listed::Listed,
     offer::{Offer, OfferBuilder, OfferError},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},

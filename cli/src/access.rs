@@ -40,6 +40,7 @@ impl Request {
             Self::Get { .. } => ("get", Needs::Role(Role::Read)),
             Self::List { .. } => ("list", Needs::Role(Role::Read)),
             Self::Members => ("members", Needs::Role(Role::Read)),
+            Self::Services => ("services", Needs::Role(Role::Read)),
             Self::Why { .. } => ("why", Needs::Role(Role::Read)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),

@@ -75,6 +75,8 @@ pub(crate) enum Request {
     List { node: NodeId, prefix: String },
     /// Items: [`MemberView`]; done: [`Nothing`].
     Members,
+    /// Items: [`OfferView`](super::services::OfferView); done: [`Nothing`].
+    Services,
     /// Done: [`WhyView`](super::why::WhyView).
     Why { node: NodeId },
     /// Done: [`Info`].

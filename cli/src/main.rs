@@ -32,6 +32,7 @@ mod plot;
 mod repeats;
 mod revocations;
 mod remote;
+mod services;
 mod simulate;
 mod stopwatch;
 mod throwaway;
@@ -75,6 +76,7 @@ enum Command {
     Delete(keys::Delete),
     Get(keys::Get),
     Members(members::Members),
+    Services(services::Services),
     Info(members::InfoArgs),
     Watch(watch::Watch),
     Events(watch::Events),
@@ -114,6 +116,7 @@ impl Command {
             | Self::Delete(_)
             | Self::Get(_)
             | Self::Members(_)
+            | Self::Services(_)
             | Self::Info(_)
             | Self::Watch(_)
             | Self::Events(_)
@@ -158,6 +161,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Delete(args) => keys::delete(agent, args),
         Command::Get(args) => keys::get(agent, args),
         Command::Members(args) => members::members(agent, &args),
+        Command::Services(args) => services::services(agent, &args),
         Command::Info(args) => members::info(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),
         Command::Events(args) => watch::events(agent, &args),

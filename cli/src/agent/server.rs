@@ -47,6 +47,7 @@ use crate::{
     expiry,
     repeats::Repeats,
     revocations::{RevocationView, Revoked},
+    services::OfferView,
     why::{DialView, Past, WhyView},
 };
 
@@ -286,6 +287,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         match request {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
+            Request::Services => self.services(agent).await,
             Request::Revocations => self.revocations(agent).await,
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
             Request::Events { protocol } => self.events(agent, protocol).await,
@@ -360,6 +362,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     async fn members(&mut self, agent: &Agent) -> io::Result<()> {
         for member in agent.node.snapshot().members() {
             self.item(&MemberView::from(member)).await?;
+        }
+        self.done().await
+    }
+
+    async fn services(&mut self, agent: &Agent) -> io::Result<()> {
+        for listed in agent.node.offered() {
+            self.item(&OfferView::new(listed, agent.node.node())).await?;
         }
         self.done().await
     }
@@ -560,6 +569,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Renew => line(agent.renewal.renew(&agent.reloader).await?),
         Request::List { .. }
         | Request::Members
+        | Request::Services
         | Request::Revocations
         | Request::Watch { .. }
         | Request::Events { .. } => Err(CliError::failed("is answered by more than a line")),

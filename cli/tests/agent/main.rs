@@ -17,6 +17,7 @@ mod refusals;
 mod renewing;
 mod restart;
 mod revocation;
+mod services;
 mod session;
 mod streams;
 mod waiting;

@@ -1,0 +1,59 @@
+//! Who offers what, for people and monitoring.
+
+use super::ServiceVersion;
+use crate::{
+    node::Gossipmonger,
+    protocol::{
+        id::{Datacenter, Generation, NodeId},
+        service::ServiceName,
+    },
+};
+
+/// One offer of one live node, as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// The name of the service.
+    pub service: ServiceName,
+    /// Its version at this node.
+    pub version: ServiceVersion,
+    /// The node.
+    pub node: NodeId,
+    /// Its datacenter.
+    pub datacenter: Datacenter,
+    /// The generation of the node.
+    pub generation: Generation,
+    /// Counts the registrations of the service by the node in this generation.
+    pub epoch: u32,
+    /// The share of the calls that it wants, relative to other providers.
+    pub weight: u8,
+    /// Whether clients may call it.
+    pub clients: bool,
+    /// Whether the node takes no new calls.
+    pub draining: bool,
+    /// Whether this node suspects that it is dead.
+    pub suspect: bool,
+}
+
+impl Gossipmonger {
+    /// What live nodes offer, this node included, by service, datacenter and node.
+    #[must_use]
+    pub fn offered(&self) -> Vec<Listed> {
+        let listings = self.shared.services.watched.listings();
+        let all = listings.iter().flat_map(|(id, listing)| {
+            listing.iter().map(|provider| Listed {
+                service: id.name.clone(),
+                version: ServiceVersion::new(id.major, provider.minor),
+                node: provider.node.clone(),
+                datacenter: provider.datacenter.clone(),
+                generation: provider.generation,
+                epoch: provider.epoch,
+                weight: provider.weight,
+                clients: provider.clients,
+                draining: provider.draining,
+                suspect: provider.suspect,
+            })
+        });
+        all.collect()
+    }
+}

@@ -25,6 +25,7 @@ use super::{
 };
 
 mod account;
+mod calls;
 mod log;
 mod plain;
 mod play;
@@ -186,7 +187,8 @@ impl View {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    all nodes converged, and the death and the return were seen by all; or ended by q or Esc
+  0    all nodes converged, the death and the return were seen by all, and no call has failed at a node
+       that was not killed; or ended by q or Esc
   1    they were not; the last line says what was missing
   2    the command line is wrong
   130  cut short by Ctrl-C or SIGTERM, before the verdict";

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use super::calls::Counts;
 use gossipmonger::protocol::{
     entry::{Key, Value},
     event::Event,
@@ -21,6 +22,7 @@ pub(super) struct Account {
     pub(super) death: Option<Change>,
     pub(super) back: Option<Change>,
     pub(super) writes: Vec<Written>,
+    pub(super) calls: Counts,
     /// The number of keys, if all maps were equal in the end.
     pub(super) converged: Option<usize>,
 }
@@ -121,6 +123,7 @@ impl Account {
         writeln!(out, "  changes    {}", self.writes_line())?;
         writeln!(out, "  death      {}", line(self.death.as_ref(), "killed"))?;
         writeln!(out, "  return     {}", line(self.back.as_ref(), "back"))?;
+        writeln!(out, "  calls      {}", self.calls_line())?;
         if !cut {
             let maps = self.converged.map_or_else(
                 || "no: the nodes do not hold the same".to_owned(),
@@ -134,6 +137,15 @@ impl Account {
             writeln!(out, "  converged  {maps}")?;
         }
         Ok(())
+    }
+
+    fn calls_line(&self) -> String {
+        let Counts { answered, not_run, may_have_run, .. } = self.calls;
+        format!(
+            "{answered} answered by {} nodes, {not_run} failed before they ran, {may_have_run} \
+             failed and may have run",
+            self.calls.nodes()
+        )
     }
 
     fn writes_line(&self) -> String {

@@ -22,6 +22,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use super::{
     Args,
     account::{Account, Change, Written, shown},
+    calls::Calls,
     stage::{Seen, Stage},
 };
 use crate::error::CliError;
@@ -37,6 +38,7 @@ pub(super) struct Play {
     victim: NodeId,
     next_write: Duration,
     account: Account,
+    calls: Calls,
     verdict: Vec<String>,
     news: Vec<News>,
     random_seed: u64,
@@ -118,6 +120,7 @@ impl Play {
             victim,
             next_write: Duration::ZERO,
             account,
+            calls: Calls::default(),
             verdict: vec!["it did not come to its end".to_owned()],
             news: Vec::new(),
             random_seed,
@@ -140,6 +143,7 @@ impl Play {
     /// A node that cannot start ends the demo.
     pub(super) async fn step(&mut self) -> Result<Progress, CliError> {
         let now = self.elapsed();
+        self.account.calls = self.calls.counts();
         match self.act {
             Act::Start => self.start_all().await?,
             Act::Join => self.join(now),
@@ -161,6 +165,7 @@ impl Play {
 
     /// Ends all nodes.
     pub(super) async fn end(&mut self) {
+        self.calls.end().await;
         self.stage.clear().await;
     }
 
@@ -176,6 +181,7 @@ impl Play {
         }
         missing.extend(unseen(self.account.death.as_ref(), "death"));
         missing.extend(unseen(self.account.back.as_ref(), "return"));
+        missing.extend(self.account.calls.faults(&self.victim));
         if self.account.converged.is_none() {
             missing.extend(self.differences());
         }
@@ -251,7 +257,23 @@ impl Play {
         } else if now > self.times.kill + GRACE {
             self.act = Act::Kill;
         }
+        if self.act == Act::Kill {
+            self.begin_calls();
+        }
         self.next_write = now;
+    }
+
+    /// The victim does not call: what was under way there when it was killed would say nothing.
+    fn begin_calls(&mut self) {
+        let callers = self.names.iter().filter(|name| **name != self.victim).take(CALLERS_MAX);
+        let callers: Vec<_> = callers.filter_map(|name| self.stage.node(name)).cloned().collect();
+        for caller in &callers {
+            self.calls.begin(caller);
+        }
+        let names = callers.iter().map(|caller| caller.node().as_str()).collect::<Vec<_>>();
+        let verb = if names.len() == 1 { "calls" } else { "call" };
+        let who = names.join(" and ");
+        self.tell(None, format!("{who} {verb} a service of all nodes from now on"));
     }
 
     fn kill(&mut self, now: Duration) {
@@ -441,6 +463,8 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
     }
 }
 
+/// Each has a connection for calls to every other node.
+const CALLERS_MAX: usize = 2;
 /// How often a key changes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 /// The time before the end without writes, so that all nodes can converge.

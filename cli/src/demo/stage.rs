@@ -6,6 +6,7 @@ use gossipmonger::{
     Backends, Gossipmonger, Snapshot,
     net::quic::QuicNetwork,
     protocol::{event::Event, id::NodeId},
+    service::Offer,
     store::{Store, memory::MemoryStore},
     subscription::{Events, SubscriptionError},
 };
@@ -15,6 +16,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::calls;
 use crate::{
     error::CliError,
     stopwatch::Stopwatch,
@@ -58,6 +60,8 @@ struct Place {
 struct Running {
     node: Gossipmonger,
     transport: Arc<QuicNetwork>,
+    /// The service that the node offers.
+    offer: Offer,
 }
 
 impl Stage {
@@ -125,10 +129,12 @@ impl Stage {
         let (node, _) =
             spawned.map_err(|error| CliError::failed(format!("{name} cannot start: {error}")))?;
         place.life += 1;
+        let offer = calls::offer(&node, place.life).await;
+        let offer = offer.map_err(|error| CliError::failed(format!("{name}: {error}")))?;
         let told = (name.clone(), place.life, self.clock);
         tokio::spawn(forward(node.subscribe(), told, self.sender.clone()));
         let address = node.addresses().join(", ");
-        place.running = Some(Running { node, transport });
+        place.running = Some(Running { node, transport, offer });
         Ok(address)
     }
 
@@ -180,6 +186,7 @@ impl Stage {
 impl Running {
     async fn end(self) -> Arc<QuicNetwork> {
         self.node.shutdown().await;
+        drop(self.offer);
         self.transport
     }
 }

@@ -287,6 +287,10 @@ fn the_demo_shows_a_death_and_a_return() {
     for part in ["is killed", "dead (phi", "is back", "sets ", "seen by 2 of 2", "converged  yes"] {
         assert!(stdout.contains(part), "{part:?} is not in:\n{stdout}");
     }
+    let calls = stdout.lines().find_map(|line| line.trim().strip_prefix("calls ")).unwrap();
+    let words: Vec<_> = calls.split_whitespace().collect();
+    assert!(words[0].parse::<u64>().unwrap() > 10, "{stdout}");
+    assert_eq!(words[1..5], ["answered", "by", "3", "nodes,"], "{stdout}");
 }
 
 #[test]

@@ -376,6 +376,39 @@ async fn a_service_without_room_refuses_and_another_node_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_waits_for_room_begins_when_another_one_is_answered() {
+    let lab = Lab::default();
+    let mut config = lab.config("a");
+    config.services.calls_per_link = 1;
+    let a = lab.spawn_with(config, &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    all_live(&[&a, &b]).await;
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (begins, goes) = (Arc::clone(&begun), Arc::clone(&go));
+    let _offer = offers(&b, Access::members(), 3, move |count| {
+        let (begun, go) = (Arc::clone(&begins), Arc::clone(&goes));
+        async move {
+            if count == 1 {
+                begun.notify_one();
+                go.notified().await;
+            }
+            count
+        }
+    })
+    .await;
+    found(&a, 1).await;
+    let stock = a.service::<Stock>();
+    let first = tokio::spawn(stock.call(reserve(1)).into_future());
+    begun.notified().await;
+    let within = Duration::from_secs(3);
+    let second = tokio::spawn(stock.call(reserve(2)).within(within).into_future());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    go.notify_one();
+    assert_eq!(first.await.unwrap().unwrap(), Ok(1));
+    assert_eq!(second.await.unwrap().unwrap(), Ok(2), "it does not wait until its deadline");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_withdrawn_service_is_not_found_and_its_references_say_so() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;

@@ -256,8 +256,14 @@ impl Link {
             }
             _ => return Err("it sends a frame that only a caller sends".to_owned()),
         };
-        let answered = self.lock().calls.answered(id, outcome);
+        let mut state = self.lock();
+        let was_full = state.calls.is_full();
+        let answered = state.calls.answered(id, outcome);
+        drop(state);
         let answered = answered.map_err(|error| error.to_string())?;
+        if was_full {
+            self.room.notify_waiters();
+        }
         if let Some((waiter, outcome)) = answered {
             let _ = waiter.send(outcome);
         }

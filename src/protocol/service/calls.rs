@@ -163,10 +163,9 @@ impl<T> Calls<T> {
         deadline: Time,
         token: T,
     ) -> Result<u64, (NoRoom, T)> {
-        let calls = self.slots.len() - self.free.len();
-        let checked = match calls < self.limits.calls.min(1 << SLOT_BITS) {
-            true => self.bind(service, body.len()),
-            false => Err(NoRoom::Calls),
+        let checked = match self.is_full() {
+            false => self.bind(service, body.len()),
+            true => Err(NoRoom::Calls),
         };
         let index = match checked {
             Ok(index) => index,
@@ -358,6 +357,12 @@ impl<T> Calls<T> {
     #[must_use]
     pub fn pending_calls(&self) -> usize {
         self.slots.len() - self.free.len()
+    }
+
+    /// Whether as many calls as allowed wait for an answer.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.pending_calls() >= self.limits.calls.min(1 << SLOT_BITS)
     }
 
     /// Whether something waits to be sent, or to be admitted.

@@ -321,7 +321,7 @@ impl Callee {
                 Err(why) => return Ending::not_run(why),
             };
             let room = link.room.notified();
-            match link.call(&self.id, (method.number, body.clone()), deadline) {
+            match link.call(&self.id, (method.number, body.clone()), self.now(), deadline) {
                 Ok(call) => break call,
                 Err(NoRoom::Ended) => {
                     if again(&link).is_err() {

@@ -58,8 +58,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn new(owner: Arc<dyn Owner>, caller: CallerName) -> Self {
-        let begun = owner.clock().now();
+    pub(super) fn new(owner: Arc<dyn Owner>, caller: CallerName, begun: Time) -> Self {
         Self { owner, caller, begun }
     }
 }

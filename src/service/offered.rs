@@ -157,7 +157,7 @@ impl Offered {
     /// Runs a request that has a place.
     fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
         let Waiting { method, body, caller: who, deadline, running, responder } = waiting;
-        let place = Place::new(Arc::<Self>::clone(self), caller);
+        let place = Place::new(Arc::<Self>::clone(self), caller, self.clock().now());
         let answer = Answer { owner: Arc::<Self>::clone(self), running, responder };
         let context = Context { caller: who, deadline, clock: self.clock() };
         if answer.is_cancelled() {

@@ -1,7 +1,9 @@
 //! Closing the connection for calls to one node.
 
-use super::gone::LinkEnd;
-use crate::{node::Gossipmonger, protocol::id::NodeId};
+use crate::{
+    node::Gossipmonger,
+    protocol::{id::NodeId, service::link_end::LinkEnd},
+};
 
 /// Closes the connection for calls that `node` has dialed to `peer`, and ends the calls under way on it: the next call
 /// dials anew. Returns whether there was one.

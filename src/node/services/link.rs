@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    task::JoinSet,
+};
 
 use super::lane::WRITE_BYTES;
 use crate::{
@@ -98,10 +101,10 @@ impl Link {
         self: &Arc<Self>,
         service: &ServiceId,
         (method, body): (u16, Bytes),
+        now: Time,
         deadline: Time,
     ) -> Result<InFlight, NoRoom> {
         let (waiter, answer) = oneshot::channel();
-        let now = self.clock.now();
         let mut state = self.lock();
         let before = state.calls.wake();
         let queued = state.calls.call(service, (method, body), deadline, waiter);
@@ -158,18 +161,22 @@ impl Link {
 
     /// Serves the open connection until it ends; returns why.
     pub(super) async fn serve(
-        &self,
+        self: &Arc<Self>,
         connection: Arc<dyn Connection>,
         (mut send, mut receive): Stream,
         hello: Frame,
         idle: Duration,
     ) -> LinkEnd {
         let connection = self.connection.get_or_init(|| connection);
+        // Tasks of their own: what wakes the one does not have to look at all the others. They end with the set.
+        let mut ends = JoinSet::new();
+        let (writer, reader) = (Arc::clone(self), Arc::clone(self));
+        ends.spawn(async move { writer.write(send.as_mut(), hello).await });
+        ends.spawn(async move { reader.read(receive.as_mut()).await });
         let why = tokio::select! {
             biased;
             () = self.ended() => self.why(),
-            why = self.write(send.as_mut(), hello) => why,
-            why = self.read(receive.as_mut()) => why,
+            Some(end) = ends.join_next() => end.unwrap_or(LinkEnd::Stopped),
             () = self.watch_deadlines() => LinkEnd::Stopped,
             () = self.watch_idle(idle) => LinkEnd::Idle,
             ended = connection.closed() => ended_by(&ended),

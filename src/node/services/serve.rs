@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::task::JoinSet;
+
 use super::{
     caller::Caller,
     lane::Lane,
@@ -38,7 +40,7 @@ const MISBEHAVIOUR: &str = "service_protocol";
 /// Serves a connection until it ends.
 pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc<dyn Connection>) {
     connection.set_receive_window(RECEIVE_WINDOW);
-    let guest = Guest { host, services, connection };
+    let guest = Arc::new(Guest { host, services, connection });
     match guest.introduced().await {
         Ok(Opened { lane, stream, frames, place }) => {
             guest.host.count(Counter::ServiceConnectionsAccepted);
@@ -158,10 +160,27 @@ impl Guest {
         close_with(self.connection.as_ref(), close, &words);
     }
 
-    async fn serve(&self, lane: &Arc<Lane>, (mut send, mut receive): Stream, frames: Frames) {
+    async fn serve(
+        self: &Arc<Self>,
+        lane: &Arc<Lane>,
+        (mut send, mut receive): Stream,
+        frames: Frames,
+    ) {
+        // Tasks of their own: what wakes the one does not have to look at all the others. They end with the set.
+        let mut ends = JoinSet::new();
+        let written = Arc::clone(lane);
+        ends.spawn(async move {
+            write(&written, send.as_mut()).await;
+            None
+        });
+        let (guest, read) = (Arc::clone(self), Arc::clone(lane));
+        ends.spawn(async move { Some(guest.read(&read, receive.as_mut(), frames).await) });
         tokio::select! {
-            refusal = self.read(lane, receive.as_mut(), frames) => self.refuse(refusal),
-            () = write(lane, send.as_mut()) => {}
+            Some(end) = ends.join_next() => {
+                if let Ok(Some(refusal)) = end {
+                    self.refuse(refusal);
+                }
+            }
             () = stop_late(lane, &self.host) => {}
             () = self.expiry() => {
                 let words = "a certificate of this connection has expired".to_owned();

@@ -4,7 +4,7 @@
 //! reader of a lane decodes heads only; the body goes to the handler as it came.
 
 use bincode::config::{Configuration, standard};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{ServiceId, ServiceName};
 use crate::protocol::id::{ClusterId, Generation, NodeId};
@@ -20,6 +20,10 @@ pub const LANE_FRAME_MAX: usize = LANE_BODY_MAX + HEAD_MAX;
 pub const WORDS_MAX: usize = 200;
 /// The bytes of the longest length.
 const LENGTH_MAX: usize = 5;
+/// The bytes of the longest number.
+const NUMBER_MAX: usize = 9;
+/// The bytes of the head of a request, an answer, or a message, and some more.
+const SHORT_HEAD: usize = 32;
 
 /// One frame of a lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -213,7 +217,9 @@ const DRAIN: u8 = 20;
 impl Frame {
     /// Appends the frame to `to`.
     pub fn encode(&self, to: &mut BytesMut) {
-        let mut head = Head::default();
+        let start = to.len();
+        to.reserve(LENGTH_MAX + SHORT_HEAD + self.body_len());
+        let mut head = Head(to);
         let body: &[u8] = match self {
             Self::Hello(hello) => {
                 head.byte(HELLO).text(hello.cluster.as_str()).text(hello.node.as_str());
@@ -256,11 +262,10 @@ impl Frame {
                 &[]
             }
         };
-        let mut length = Head::default();
-        length.number((head.len + body.len()) as u64);
-        to.reserve(length.len + head.len + body.len());
-        to.extend_from_slice(length.bytes());
-        to.extend_from_slice(head.bytes());
+        // The length of a head is known only now. It is short, so moving it costs less than writing it twice.
+        let head = to.len() - start;
+        Head(to).number((head + body.len()) as u64);
+        to[start..].rotate_left(head);
         to.extend_from_slice(body);
     }
 
@@ -380,44 +385,30 @@ fn length(from: &[u8]) -> Result<Option<(usize, usize)>, BadFrame> {
 
 const CONFIG: Configuration = standard();
 
-/// A head while it is encoded.
+/// A head while it is encoded: appended to these bytes.
 #[derive(Debug)]
-struct Head {
-    bytes: [u8; HEAD_MAX],
-    len: usize,
-}
+struct Head<'a>(&'a mut BytesMut);
 
-impl Default for Head {
-    fn default() -> Self {
-        Self { bytes: [0; HEAD_MAX], len: 0 }
-    }
-}
-
-impl Head {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
+impl Head<'_> {
     fn byte(&mut self, byte: u8) -> &mut Self {
-        self.bytes[self.len] = byte;
-        self.len += 1;
+        self.0.put_u8(byte);
         self
     }
 
     fn number(&mut self, number: u64) -> &mut Self {
-        let room = &mut self.bytes[self.len..];
-        self.len += bincode::encode_into_slice(number, room, CONFIG).expect(FITS);
+        let mut bytes = [0; NUMBER_MAX];
+        let used = bincode::encode_into_slice(number, &mut bytes, CONFIG).expect("a number fits");
+        self.0.extend_from_slice(&bytes[..used]);
         self
     }
 
+    /// As bincode encodes a text: its length and its bytes.
     fn text(&mut self, text: &str) -> &mut Self {
-        let room = &mut self.bytes[self.len..];
-        self.len += bincode::encode_into_slice(text, room, CONFIG).expect(FITS);
+        self.number(text.len() as u64);
+        self.0.extend_from_slice(text.as_bytes());
         self
     }
 }
-
-const FITS: &str = "two labels and five numbers, or 200 bytes of words, fit into a head";
 
 /// A head while it is decoded.
 struct Fields {

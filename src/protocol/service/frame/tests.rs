@@ -53,10 +53,10 @@ fn decoded(chunks: impl IntoIterator<Item = Bytes>) -> Result<Vec<Frame>, BadFra
 
 #[test]
 fn a_frame_longer_than_any_is_refused_before_it_has_arrived() {
-    let mut length = Head::default();
-    length.number(LANE_FRAME_MAX as u64 + 1);
+    let mut length = BytesMut::new();
+    Head(&mut length).number(LANE_FRAME_MAX as u64 + 1);
     let mut reader = Frames::default();
-    reader.push(Bytes::copy_from_slice(length.bytes()));
+    reader.push(length.freeze());
     assert_eq!(reader.take(), Err(BadFrame::TooLong(LANE_FRAME_MAX as u64 + 1)));
 }
 

@@ -258,8 +258,9 @@ impl Oracle {
 
     pub(super) fn check_room(&mut self, room: (usize, usize), limits: &RoomLimits) {
         let used = self.rooms.entry(room).or_default();
-        let all = limits.concurrency + limits.queue;
-        let share = (all * limits.per_caller / 100).max(1);
+        // A part of the places and a part of the queue, one of each at least.
+        let part = |of: usize| (of * limits.per_caller / 100).max(1);
+        let share = part(limits.concurrency) + part(limits.queue);
         let too_many = used.running > limits.concurrency
             || used.waiting > limits.queue
             || used.callers.values().any(|own| *own > share);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::protocol::service::{
     attempt::Ending,
-    calls::Outcome,
+    calls::{Outcome, WAITING_BYTES},
     frame::{Code, Frame, Frames, Hello},
     intake::{Arrived, Intake},
     limits::DEADLINE_MAX,
@@ -385,7 +385,7 @@ impl World {
     pub(super) fn check_connection(&mut self, connection: usize) {
         let (held, limits) = (&self.connections[connection], self.settings.lane);
         let (calls, bytes) = (held.calls.pending_calls(), held.calls.waiting_bytes());
-        let most = limits.queue_bytes.max(self.settings.body_max);
+        let most = limits.queue_bytes.max(WAITING_BYTES + self.settings.body_max);
         if calls > limits.calls || bytes > most {
             self.oracle.found(6, format_args!("{calls} calls, {bytes} bytes wait on a lane"));
         }

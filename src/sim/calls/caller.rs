@@ -192,6 +192,10 @@ impl World {
             Err(failure) => failure,
         };
         self.note(format_args!("call {call} failed at {}: {failure}", target.0));
+        if let CallFailure::Unknown(why) = &failure {
+            let in_time = self.drain_of(target.0, target.1);
+            self.oracle.lost(call, why, in_time);
+        }
         self.calls[call].attempts.failed(node, &failure);
         let next = match self.calls[call].place {
             Place::Any(_) => self.target(call).ok(),
@@ -232,11 +236,6 @@ impl World {
         let times = if self.strikes(Mutation::EndTwice) { 2 } else { 1 };
         for _ in 0..times {
             self.oracle.ended(call, now, paused, &result);
-        }
-        if let Err(CallFailure::Unknown(why)) = &result {
-            let Call { target: (node, generation), .. } = self.calls[call];
-            let drain = self.drain_of(node, generation);
-            self.oracle.lost(call, why, drain);
         }
     }
 

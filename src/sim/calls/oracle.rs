@@ -184,7 +184,7 @@ impl Oracle {
         self.calls[call].ended = Some(Said::Other);
     }
 
-    /// It is unknown whether a call ran. `in_time`: the node that was called has drained in time.
+    /// It is unknown whether an attempt ran. `in_time`: the node that it was made at has drained in time.
     pub(super) fn lost(&mut self, call: usize, why: &Lost, in_time: bool) {
         let by_leaving = match why {
             Lost::NodeLeft => true,

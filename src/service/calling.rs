@@ -142,7 +142,25 @@ impl Callee {
         }
     }
 
-    /// Sends a message without an answer, once a connection has taken it. `waits`: for room.
+    /// Takes a message for this node itself; returns the target of any other one.
+    fn cast_here(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: &Bytes,
+    ) -> Result<Option<Target>, CallError> {
+        check_length(body).map_err(|why| not_run(why, Vec::new()))?;
+        let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
+        if target.node != *self.node.node() {
+            return Ok(Some(target));
+        }
+        let offer = self.node.shared.services.offer(&self.id);
+        let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
+        offer.cast(&self.caller, method.number, body.clone());
+        Ok(None)
+    }
+
+    /// Sends a message without an answer; returns once a connection has taken it. It waits so long for room.
     pub(super) async fn cast(
         &self,
         place: &Where,
@@ -150,18 +168,8 @@ impl Callee {
         body: Bytes,
         within: Duration,
     ) -> Result<(), CallError> {
-        check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
-        let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
-        let failed = |why: NotRun| {
-            let attempts = vec![(target.node.clone(), why.to_string())];
-            not_run(why, attempts)
-        };
-        if target.node == *self.node.node() {
-            let offer = self.node.shared.services.offer(&self.id);
-            let offer = offer.ok_or_else(|| failed(NotRun::NoSuchService))?;
-            offer.cast(&self.caller, method.number, body);
-            return Ok(());
-        }
+        let Some(target) = self.cast_here(place, method, &body)? else { return Ok(()) };
+        let failed = |why: NotRun| failed_at(&target.node, why);
         let waited = tokio::time::timeout(within, async {
             loop {
                 let link = self.link(&target)?;
@@ -169,8 +177,8 @@ impl Callee {
                 match link.cast(&self.id, method.number, body.clone()) {
                     Ok(()) => return Ok(()),
                     Err(NoRoom::Ended) => again(&link)?,
-                    Err(NoRoom::Draining) => return Err(NotRun::Draining),
-                    Err(_) => room.await,
+                    Err(NoRoom::Calls | NoRoom::Bytes) => room.await,
+                    Err(full) => return Err(NotRun::no_room(full, || link.why())),
                 }
             }
         });
@@ -187,24 +195,13 @@ impl Callee {
         method: &Method,
         body: Bytes,
     ) -> Result<(), CallError> {
-        check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
-        let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
-        let failed = |why: NotRun| {
-            let attempts = vec![(target.node.clone(), why.to_string())];
-            not_run(why, attempts)
-        };
-        if target.node == *self.node.node() {
-            let offer = self.node.shared.services.offer(&self.id);
-            let offer = offer.ok_or_else(|| failed(NotRun::NoSuchService))?;
-            offer.cast(&self.caller, method.number, body);
-            return Ok(());
-        }
+        let Some(target) = self.cast_here(place, method, &body)? else { return Ok(()) };
+        let failed = |why: NotRun| failed_at(&target.node, why);
         loop {
             let link = self.link(&target).map_err(failed)?;
             match link.cast(&self.id, method.number, body.clone()) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
-                Err(NoRoom::Draining) => return Err(failed(NotRun::Draining)),
                 Err(full) => return Err(failed(NotRun::no_room(full, || link.why()))),
             }
         }
@@ -329,7 +326,9 @@ impl Callee {
                     }
                 }
                 Err(NoRoom::Draining) => return Ending::not_run(NotRun::Draining),
-                Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => {
+                // No service is unbound before the link ends.
+                Err(NoRoom::Binds) => return Ending::not_run(NotRun::link_is_full()),
+                Err(NoRoom::Calls | NoRoom::Bytes) => {
                     let left = deadline.since(self.now());
                     if tokio::time::timeout(left, room).await.is_err() {
                         return Ending::not_run(NotRun::link_is_full());
@@ -398,6 +397,12 @@ fn check_length(body: &Bytes) -> Result<(), NotRun> {
         return Err(NotRun::TooLarge { bytes: body.len(), allowed: LANE_BODY_MAX });
     }
     Ok(())
+}
+
+/// The one attempt, at this node, has not run.
+fn failed_at(node: &NodeId, why: NotRun) -> CallError {
+    let attempts = vec![(node.clone(), why.to_string())];
+    not_run(why, attempts)
 }
 
 pub(super) fn not_run(why: NotRun, attempts: Vec<(NodeId, String)>) -> CallError {

@@ -281,7 +281,7 @@ async fn a_call_that_is_dropped_is_stopped_at_the_other_end() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;
     let (tell, mut told) = mpsc::unbounded_channel();
-    let (begun, begins) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let begun = Arc::new(Notify::new());
     let begin = Arc::clone(&begun);
     let _offer = offers(&b, Access::members(), 3, move |_| {
         let (told, begin) = (Told(tell.clone()), Arc::clone(&begin));
@@ -297,24 +297,28 @@ async fn a_call_that_is_dropped_is_stopped_at_the_other_end() {
     begun.notified().await;
     call.abort();
     told.recv().await.unwrap();
-    drop(begins);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_verdict_ends_all_calls_before_it_is_told() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;
-    let _offer = offers(&b, Access::members(), 3, |_| async { std::future::pending().await }).await;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let begins = Arc::clone(&begun);
+    let _offer = offers(&b, Access::members(), 3, move |_| {
+        begins.fetch_add(1, Ordering::Relaxed);
+        std::future::pending()
+    })
+    .await;
     found(&a, 1).await;
     let stock = a.service::<Stock>();
     let mut calls: Vec<_> =
         (0..20).map(|n| tokio::spawn(stock.call(reserve(n)).within(LONG).into_future())).collect();
     let there = stock.at(&id("b")).unwrap();
-    let gone = tokio::spawn(async move { there.gone().await });
+    let watched = there.clone();
+    let gone = tokio::spawn(async move { watched.gone().await });
     let mut events = a.subscribe();
-    until("the calls are under way", || a.counters().get(Counter::ServiceConnectionsDialed) == 1)
-        .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("the calls run", || begun.load(Ordering::Relaxed) == 20).await;
     lab.isolate(b.node(), &[&a]);
     next_event(&mut events, |event| match event {
         Event::PeerDead { .. } => Some(()),
@@ -333,6 +337,10 @@ async fn a_dead_verdict_ends_all_calls_before_it_is_told() {
     assert!(kinds.iter().all(expected), "{kinds:?}");
     assert_eq!(gone.await.unwrap(), Gone::NodeDead);
     assert_eq!(a.snapshot().member(b.node()).unwrap().state, PeerState::Dead);
+    // Who calls it by its address is not kept waiting by a dial.
+    let dead = failure(there.call(tea()).within(LONG).await);
+    assert_eq!(dead, CallFailure::NotRun(NotRun::NotConnected("the node is dead".to_owned())));
+    assert_eq!(a.counters().get(Counter::ServiceDialsFailed), 0);
     assert_eq!(failure(stock.call(tea()).await), CallFailure::NotRun(NotRun::NoProvider));
 }
 
@@ -343,9 +351,14 @@ async fn a_service_without_room_refuses_and_another_node_answers() {
     let b = lab.spawn("b", &["a"]).await;
     let c = lab.spawn("c", &["a"]).await;
     all_live(&[&a, &b, &c]).await;
+    let runs = Arc::new(Notify::new());
+    let begins = Arc::clone(&runs);
     let busy = |node: Gossipmonger| async move {
         node.offer::<Stock>(Access::members())
-            .call(|_: Level, _| async { std::future::pending().await })
+            .call(move |_: Level, _| {
+                begins.notify_one();
+                std::future::pending()
+            })
             .call(|ask: Reserve, _| async move { Ok(ask.count) })
             .cast(|_: Counted, _| async {})
             .room(1, 0)
@@ -358,8 +371,7 @@ async fn a_service_without_room_refuses_and_another_node_answers() {
     found(&a, 1).await;
     let stock = a.service::<Stock>();
     let _running = tokio::spawn(stock.call(tea()).within(LONG).into_future());
-    until("it runs", || b.counters().get(Counter::ServiceConnectionsAccepted) == 1).await;
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    runs.notified().await;
     let refused = failure(stock.call(reserve(1)).await);
     assert!(
         matches!(
@@ -402,7 +414,8 @@ async fn a_call_that_waits_for_room_begins_when_another_one_is_answered() {
     begun.notified().await;
     let within = Duration::from_secs(3);
     let second = tokio::spawn(stock.call(reserve(2)).within(within).into_future());
-    tokio::time::sleep(Duration::from_millis(20)).await;
+    // Paused time passes only when nothing else can go on: the second call waits for room then.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     go.notify_one();
     assert_eq!(first.await.unwrap().unwrap(), Ok(1));
     assert_eq!(second.await.unwrap().unwrap(), Ok(2), "it does not wait until its deadline");

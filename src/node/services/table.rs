@@ -191,6 +191,12 @@ impl Services {
         if let Some(before) = before {
             before.end(LinkEnd::Gone(Gone::Restarted));
         }
+        // A verdict since the caller has picked the node has not found the link.
+        if let Some(why) = self.watched.ended(peer, generation) {
+            link.end(LinkEnd::Gone(why));
+            self.remove(&link);
+            return Ok(Found::Open(link));
+        }
         Ok(Found::ToDial(link))
     }
 

@@ -6,8 +6,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::protocol::{
-    id::NodeId,
-    service::directory::{Directory, DirectoryOutput, Listings, Seen},
+    id::{Generation, NodeId},
+    service::directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
 };
 
 /// The directory and its readers' view.
@@ -30,6 +30,12 @@ impl Watched {
     /// Signals each change of the listings from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Why a node serves no call of this generation any more, if it does not.
+    pub(super) fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        directory.ended(node, generation)
     }
 
     /// Signals each end of a node, or of its generation, from now on.

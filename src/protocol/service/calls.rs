@@ -24,6 +24,9 @@ use crate::protocol::time::Time;
 
 /// Services that one lane may bind.
 pub const BINDS_MAX: usize = 1_024;
+/// What a call or cast that waits to be sent counts beside its body, in bytes: about what it takes in memory. Without it
+/// any number of empty messages could wait.
+pub const WAITING_BYTES: usize = 64;
 /// The number of a call's slot is in the low bits of its id.
 const SLOT_BITS: u32 = 16;
 
@@ -32,7 +35,7 @@ const SLOT_BITS: u32 = 16;
 pub struct LaneLimits {
     /// Calls that wait for an answer: at most 65,536.
     pub calls: usize,
-    /// Bytes of bodies that wait to be sent.
+    /// Bytes of bodies that wait to be sent; each counts [`WAITING_BYTES`] more.
     pub queue_bytes: usize,
 }
 
@@ -179,7 +182,7 @@ impl<T> Calls<T> {
         held.call = Some(Pending { token, deadline, sent: false });
         let id = held.round << SLOT_BITS | u64::from(slot);
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        self.waiting_bytes += body.len();
+        self.waiting_bytes += WAITING_BYTES + body.len();
         self.waiting.push_back(Waiting::Request { index, id, method, body });
         Ok(id)
     }
@@ -190,7 +193,7 @@ impl<T> Calls<T> {
     /// [`NoRoom`]: it was not queued.
     pub fn cast(&mut self, service: &ServiceId, method: u16, body: Bytes) -> Result<(), NoRoom> {
         let index = self.bind(service, body.len())?;
-        self.waiting_bytes += body.len();
+        self.waiting_bytes += WAITING_BYTES + body.len();
         self.waiting.push_back(Waiting::Cast(Cast { index, method, body }));
         Ok(())
     }
@@ -233,7 +236,8 @@ impl<T> Calls<T> {
         if let Some(closed) = self.closed() {
             return Err(closed);
         }
-        if self.waiting_bytes > 0 && self.waiting_bytes + body > self.limits.queue_bytes {
+        let with = self.waiting_bytes + WAITING_BYTES + body;
+        if self.waiting_bytes > 0 && with > self.limits.queue_bytes {
             return Err(NoRoom::Bytes);
         }
         if let Some(index) = self.bound.get(service) {
@@ -272,11 +276,11 @@ impl<T> Calls<T> {
                 Waiting::Bind { index, service } => Frame::Bind { index, service }.encode(to),
                 Waiting::Cancel(id) => Frame::Cancel { id }.encode(to),
                 Waiting::Cast(cast) => {
-                    self.waiting_bytes -= cast.body.len();
+                    self.waiting_bytes -= WAITING_BYTES + cast.body.len();
                     Frame::Cast(cast).encode(to);
                 }
                 Waiting::Request { index, id, method, body } => {
-                    self.waiting_bytes -= body.len();
+                    self.waiting_bytes -= WAITING_BYTES + body.len();
                     let Some(call) = self.pending(id) else { continue };
                     let left = call.deadline.since(now);
                     if left.is_zero() {
@@ -371,7 +375,7 @@ impl<T> Calls<T> {
         !self.waiting.is_empty()
     }
 
-    /// Bytes of bodies that wait to be sent.
+    /// What waits to be sent, in bytes; see [`LaneLimits::queue_bytes`].
     #[must_use]
     pub const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes

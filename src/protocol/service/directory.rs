@@ -67,6 +67,18 @@ impl Directory {
         self.listings.clone()
     }
 
+    /// Why a node serves no call of this generation any more, if it does not. Of a node that was forgotten, or that was
+    /// never seen, nothing is known.
+    #[must_use]
+    pub fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
+        let known = self.nodes.get(node)?;
+        match known.generation.cmp(&generation) {
+            Ordering::Greater => Some(Gone::Restarted),
+            Ordering::Equal if known.phase == Phase::Ended => Some(Gone::because(known.state)),
+            Ordering::Equal | Ordering::Less => None,
+        }
+    }
+
     fn see(&mut self, node: &NodeId, seen: &Seen<'_>, out: &mut Vec<DirectoryOutput>) {
         let old = self.nodes.remove(node);
         let new = self.known(node, old.as_ref(), seen, out);

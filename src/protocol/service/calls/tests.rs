@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-const LIMITS: LaneLimits = LaneLimits { calls: 4, queue_bytes: 100 };
+const LIMITS: LaneLimits = LaneLimits { calls: 4, queue_bytes: 100 + 5 * WAITING_BYTES };
 
 fn at(ms: u64) -> Time {
     Time::from_origin(Duration::from_millis(ms))
@@ -51,9 +51,23 @@ fn a_lane_takes_no_more_calls_and_bytes_than_its_limits() {
     assert_eq!(ask(&mut calls, at(1_000), 9), Err((NoRoom::Calls, 9)));
     assert_eq!(calls.cast(&stock(), 2, vec![0; 61].into()), Err(NoRoom::Bytes));
     assert_eq!(calls.cast(&stock(), 2, vec![0; 60].into()), Ok(()));
-    assert_eq!(calls.waiting_bytes(), 100);
+    assert_eq!(calls.waiting_bytes(), LIMITS.queue_bytes);
     sent(&mut calls, at(0));
     assert_eq!((calls.waiting_bytes(), calls.pending_calls()), (0, 4));
+}
+
+#[test]
+fn empty_messages_and_calls_that_were_given_up_count_until_they_are_taken() {
+    let mut calls = open(LIMITS);
+    let given_up = calls.call(&stock(), (1, Bytes::new()), at(1_000), 1).unwrap();
+    calls.cancel(given_up);
+    let most = LIMITS.queue_bytes / WAITING_BYTES;
+    for _ in 1..most {
+        calls.cast(&stock(), 2, Bytes::new()).unwrap();
+    }
+    assert_eq!(calls.cast(&stock(), 2, Bytes::new()), Err(NoRoom::Bytes));
+    assert_eq!(sent(&mut calls, at(0)).0.len(), most, "a bind, and all casts");
+    assert_eq!(calls.waiting_bytes(), 0);
 }
 
 #[test]
@@ -143,7 +157,7 @@ fn the_end_of_a_link_says_of_each_call_whether_it_was_sent() {
 fn every_call_ends_exactly_once_by_its_deadline() {
     for seed in 0..300 {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let mut calls = open(LaneLimits { calls: 50, queue_bytes: 400 });
+        let mut calls = open(LaneLimits { calls: 50, queue_bytes: 40 * (10 + WAITING_BYTES) });
         let (mut open, mut ended) = (BTreeMap::new(), 0);
         let mut there = Vec::new();
         let mut next = 0_u32;

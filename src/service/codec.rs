@@ -3,6 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::bounded::Values;
+
+mod bounded;
+
 /// Turns messages of one type into bytes and back. Implemented for a marker type, which a service names.
 ///
 /// ```
@@ -56,9 +60,8 @@ impl CodecError {
 ///
 /// Both ends need the same type. A field that is added, removed or moved changes the format.
 ///
-/// The depth of a message has no limit, and neither has the number of elements that take no bytes. So do not use it for
-/// recursive types or for collections like `Vec<()>`: a caller could overflow the stack of the node that decodes, or keep
-/// it busy.
+/// A message that is nested deeper than 128 levels is refused, and so is one with far more values than bytes: more than
+/// eight for each byte and 65,536.
 #[derive(Clone, Copy, Debug)]
 pub struct Bincode;
 
@@ -80,7 +83,8 @@ impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {
 
     fn decode(from: Bytes) -> Result<T, CodecError> {
         let config = bincode::config::standard().with_limit::<DECODE_MAX>();
-        let decoded = bincode::serde::decode_from_slice(&from, config);
+        let values = Values::of(from.len());
+        let decoded = bincode::serde::seed_decode_from_slice(values.message(), &from, config);
         let (message, used) = decoded.map_err(CodecError::new)?;
         if used < from.len() {
             let left = from.len() - used;

@@ -15,7 +15,10 @@ use gossipmonger::{
         ServiceId, ServiceName,
         frame::{Code, Frame, Frames, Hello, LANE_FRAME_MAX, Request},
     },
-    service::{Access, CallFailure, Lost, NotRun, Offer},
+    service::{
+        Access, CallFailure, Lost, NotRun, Offer,
+        codec::{Bincode, Codec},
+    },
 };
 use quinn::{RecvStream, SendStream, TransportConfig};
 use serde::{Deserialize, Serialize};
@@ -46,6 +49,7 @@ gossipmonger::service! {
 
 const LONG: Duration = Duration::from_secs(600);
 /// Close codes of the wire.
+const OLD_GENERATION: u64 = 3;
 const RESTARTED: u64 = 12;
 const BUSY: u64 = 11;
 
@@ -168,20 +172,46 @@ async fn a_call_to_a_node_that_does_not_answer_the_dial_ends_at_its_deadline() {
     assert_eq!(a.counters().get(Counter::ServiceDialsFailed), 0, "it is being dialed");
 }
 
+/// Says when it is dropped.
+struct Dropped(tokio::sync::mpsc::UnboundedSender<()>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_revoked_loses_its_calls_in_the_middle() {
     let cluster = Cluster::new("demo");
     let nodes = cluster.spawn_many(3).await;
     all_live(&nodes).await;
-    let (_offer, _) = offers(&nodes[1], Access::members()).await;
+    let (drops, mut dropped) = tokio::sync::mpsc::unbounded_channel();
+    let (begins, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let _offer = nodes[1]
+        .offer::<Tester>(Access::members())
+        .call(|ask: Echo, _| async move { ask.0 })
+        .call(move |_: Wait, _| {
+            let (dropped, begins) = (Dropped(drops.clone()), begins.clone());
+            async move {
+                let _dropped = dropped;
+                let _ = begins.send(());
+                std::future::pending::<()>().await;
+            }
+        })
+        .cast(|_: Told, _| async {})
+        .start()
+        .await
+        .unwrap();
     let tester = nodes[2].service::<Tester>();
     tester.ready(1, LONG).await.unwrap();
     let call = tokio::spawn(tester.call(Wait).within(LONG).into_future());
-    assert_eq!(tester.call(Echo(vec![7])).await.unwrap(), [7]);
+    begun.recv().await.unwrap();
     nodes[0].revoke(revoke(&cluster, "n2")).await.unwrap();
     let failed = tokio::time::timeout(crate::harness::PATIENCE, call).await;
     assert!(failed.expect("it waits on").unwrap().is_err());
-    until("nothing of it runs", || nodes[1].counters().get(Counter::CallsFailed) == 0).await;
+    let stopped = tokio::time::timeout(crate::harness::PATIENCE, dropped.recv()).await;
+    stopped.expect("the handler runs on").unwrap();
 }
 
 /// A lane made by hand.
@@ -387,5 +417,55 @@ async fn a_member_that_floods_gets_its_part_and_others_are_answered() {
     }
     assert_eq!(refused(&scene.node, "service_protocol"), 0);
     scene.still_gossips().await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_reads_no_answers_is_read_no_further() {
+    const BODY: usize = 14_000;
+    let mut scene = Scene::new(|_| {}).await;
+    let (_offer, _) = offers(&scene.node, Access::members()).await;
+    let mut tls = scene.member("x");
+    tls.alpn_protocols = vec![b"gossipmonger-services/1".to_vec()];
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(100_000_u32.into());
+    let member = Member::dial(tls, scene.address(), transport).await.unwrap();
+    let (mut send, _receive) = member.connection.open_bi().await.unwrap();
+    let mut body = BytesMut::new();
+    let encoded = Echo(vec![7; BODY]);
+    <Bincode as Codec<Echo>>::encode(&encoded, &mut body).unwrap();
+    let body = body.freeze();
+    let ask = |id| {
+        Frame::Request(Request { index: 0, id, method: 1, left_ms: 600_000, body: body.clone() })
+    };
+    let mut bytes = BytesMut::new();
+    [hello_of(&scene, "x"), bind(0)].iter().for_each(|frame| frame.encode(&mut bytes));
+    (0..1_000).for_each(|id| ask(id).encode(&mut bytes));
+    // 14 MB, of which the node takes what fits: it never ends.
+    let written = tokio::spawn(async move { send.write_all(&bytes).await.map(|()| send) });
+    until("it answers what it has read", || scene.node.counters().get(Counter::CallsAnswered) > 10)
+        .await;
+    scene.still_gossips().await;
+    let tester = scene.friend.service::<Tester>();
+    tester.ready(1, LONG).await.unwrap();
+    assert_eq!(tester.call(Echo(vec![1])).await.unwrap(), [1]);
+    // 256 KiB of answers wait, 100 KB are under way, and one chunk of requests was read beyond that.
+    let answered = scene.node.counters().get(Counter::CallsAnswered);
+    assert!(answered < 100, "{answered} of 1,000");
+    assert!(!written.is_finished());
+    written.abort();
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_earlier_process_of_a_caller_is_sent_away() {
+    let scene = Scene::new(|_| {}).await;
+    let (_offer, _) = offers(&scene.node, Access::members()).await;
+    let mut lane = dial_as(&scene, "n").await.unwrap();
+    // It has the name and the key of `n`, and another process of `n` is known.
+    lane.send(&[hello_of(&scene, "n"), bind(0), request(0, 1, 1, &[0])]).await;
+    assert_eq!(lane.member.cut_off().await.0, OLD_GENERATION);
+    assert_eq!(scene.refused("old_generation"), 1);
+    assert_eq!(scene.node.counters().get(Counter::CallsAnswered), 0);
     scene.end().await;
 }

@@ -15,6 +15,7 @@ pub mod directory;
 pub mod failure;
 pub mod frame;
 pub mod intake;
+pub mod introduction;
 pub mod limits;
 pub mod link_end;
 pub mod manifest;

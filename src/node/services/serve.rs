@@ -23,6 +23,7 @@ use crate::{
         service::{
             frame::{Cast, Code, Frame, Frames, Hello, Request},
             intake::{Arrived, Violation},
+            introduction::{Unfit, admit},
             limits::DEADLINE_MAX,
         },
     },
@@ -129,15 +130,14 @@ impl Guest {
             .host
             .meet(&claimed, &name.node, None)
             .map_err(|error| unwelcome(error.as_str(), error.to_string()))?;
-        let own = self.host.generation();
-        if hello.expected != own {
-            let words = format!("you expect generation {}, this is {own}", hello.expected);
-            return Err(Refusal { label: "restarted", close: Close::Restarted, words });
-        }
-        if met.generation < self.host.known(&met.node) {
-            let words = "a later generation of you is known".to_owned();
-            return Err(Refusal { label: "old_generation", close: Close::OldGeneration, words });
-        }
+        let (own, known) = (self.host.generation(), self.host.known(&met.node));
+        admit(hello, own, known).map_err(|unfit| {
+            let (label, close) = match unfit {
+                Unfit::OtherProcess { .. } => ("restarted", Close::Restarted),
+                Unfit::Outlived { .. } => ("old_generation", Close::OldGeneration),
+            };
+            Refusal { label, close, words: unfit.to_string() }
+        })?;
         if self.host.is_revoked(self.connection.peer()) {
             let words = "your certificate was revoked".to_owned();
             return Err(Refusal { label: "revoked", close: Close::Revoked, words });

@@ -26,6 +26,7 @@ use crate::{
             calls::LaneLimits,
             directory::Gone,
             frame::Frame,
+            introduction::Reuse,
             limits::ServiceLimits,
             link_end::LinkEnd,
             manifest::{self, Manifest, OFFERS_MAX},
@@ -167,11 +168,10 @@ impl Services {
     ) -> Result<Found, NoLink> {
         let mut out = self.out();
         if let Some(link) = out.links.get(peer).filter(|link| !link.has_ended()) {
-            if link.generation == generation {
-                return Ok(Found::Open(Arc::clone(link)));
-            }
-            if link.generation > generation {
-                return Err(NoLink::BackOff("the node has restarted".to_owned()));
+            match Reuse::of(link.generation, generation) {
+                Reuse::Yes => return Ok(Found::Open(Arc::clone(link))),
+                Reuse::No => {}
+                Reuse::Restarted => return Err(NoLink::BackOff(Gone::Restarted.to_string())),
             }
         }
         let now = clock.now();

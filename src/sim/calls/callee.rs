@@ -13,11 +13,13 @@ use super::{
     wire::WRITE_BYTES,
     world::World,
 };
+use crate::protocol::id::Generation;
 use crate::protocol::service::{
     attempt::Ending,
     calls::{Outcome, WAITING_BYTES},
-    frame::{Code, Frame, Frames, Hello},
+    frame::{Code, Frame, Frames},
     intake::{Arrived, Intake},
+    introduction::admit,
     limits::DEADLINE_MAX,
     link_end::LinkEnd,
     room::Entered,
@@ -65,14 +67,13 @@ impl World {
             return false;
         };
         let (process, caller) = (&self.processes[to], self.processes[from].node);
-        let Hello { generation, expected, .. } = hello;
-        let known = process.views.get(&caller).map(|view| view.generation);
+        let generation = hello.generation;
+        let known = process.views.get(&caller).map_or(Generation::ZERO, |view| view.generation);
         let of_it = |lane: &&usize| {
             self.connections[**lane].lane.as_ref().is_some_and(|lane| lane.caller == caller)
         };
         let open = process.lanes.iter().filter(of_it).count();
-        if expected != process.generation
-            || known.is_some_and(|known| generation < known)
+        if admit(&hello, process.generation, known).is_err()
             || open >= LANES_MAX
             || !matches!(process.drain, Drain::No | Drain::Begun | Drain::Refuses)
         {

@@ -22,6 +22,7 @@ use crate::{
             directory::Gone,
             failure::NotRun,
             frame::{Frame, Frames, Hello},
+            introduction::Reuse,
             link_end::LinkEnd,
         },
     },
@@ -38,12 +39,10 @@ impl World {
         let (now, held) = (self.now(), &self.processes[process]);
         let before = held.links.get(&node).copied();
         if let Some(at) = before.filter(|at| !self.connections[*at].has_ended()) {
-            let found = self.connections[at].generation;
-            if found == generation {
-                return Ok(at);
-            }
-            if found > generation {
-                return Err(NotRun::NotConnected("the node has restarted".to_owned()));
+            match Reuse::of(self.connections[at].generation, generation) {
+                Reuse::Yes => return Ok(at),
+                Reuse::No => {}
+                Reuse::Restarted => return Err(NotRun::NotConnected(Gone::Restarted.to_string())),
             }
         }
         if let Some(why) = held.back_off.refuses(now, &self.nodes[node].id) {

@@ -1,0 +1,86 @@
+//! Which connections for calls are between the processes that they are meant for.
+
+use super::frame::Hello;
+use crate::protocol::id::Generation;
+
+/// Why a caller is sent away, although it is who it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It calls another process of this node.
+    #[error("you expect generation {expected}, this is {own}")]
+    OtherProcess {
+        /// The generation that it calls.
+        expected: Generation,
+        /// The present one.
+        own: Generation,
+    },
+    /// A later process of the caller is known.
+    #[error("a later generation of you is known: {known}")]
+    Outlived {
+        /// The generation of that process.
+        known: Generation,
+    },
+}
+
+/// Judges a caller whose name is proved. `own`: the generation of this node. `known`: the latest generation of the caller
+/// that is known, or zero.
+///
+/// # Errors
+/// [`Unfit`]: the connection must be closed, and nothing that came over it runs.
+pub fn admit(hello: &Hello, own: Generation, known: Generation) -> Result<(), Unfit> {
+    if hello.expected != own {
+        return Err(Unfit::OtherProcess { expected: hello.expected, own });
+    }
+    if hello.generation < known {
+        return Err(Unfit::Outlived { known });
+    }
+    Ok(())
+}
+
+/// What becomes of a call to a node in a generation, if a link to the node is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    /// The call goes over the link.
+    Yes,
+    /// The link is to an earlier process: another one takes its place.
+    No,
+    /// A later process of the node is known: the call cannot run.
+    Restarted,
+}
+
+impl Reuse {
+    /// Of a link to a node in generation `open`, for a call to it in generation `wanted`.
+    #[must_use]
+    pub fn of(open: Generation, wanted: Generation) -> Self {
+        match open.cmp(&wanted) {
+            std::cmp::Ordering::Equal => Self::Yes,
+            std::cmp::Ordering::Less => Self::No,
+            std::cmp::Ordering::Greater => Self::Restarted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::id::{ClusterId, NodeId};
+
+    #[test]
+    fn only_present_processes_call_each_other() {
+        let hello = |generation, expected| Hello {
+            cluster: ClusterId::new("demo").unwrap(),
+            node: NodeId::new("a").unwrap(),
+            generation: Generation(generation),
+            expected: Generation(expected),
+            features: 0,
+        };
+        let (own, known) = (Generation(5), Generation(3));
+        let admitted = |generation, expected| admit(&hello(generation, expected), own, known);
+        for expected in [4, 6] {
+            let unfit = Unfit::OtherProcess { expected: Generation(expected), own };
+            assert_eq!(admitted(3, expected), Err(unfit));
+        }
+        assert_eq!(admitted(2, 5), Err(Unfit::Outlived { known }));
+        assert_eq!([admitted(3, 5), admitted(4, 5)], [Ok(()), Ok(())]);
+    }
+}

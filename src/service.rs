@@ -1,7 +1,7 @@
 //! Services: members find and call each other over the same authenticated QUIC.
 //!
 //! A node *offers* a service: a name, a version, and numbered methods. The offer stands in the node's own map, so every
-//! member finds it without asking anybody. A caller picks a live provider (near first, then the less loaded of two),
+//! member finds it in its own memory. A caller picks a live provider (near first, then the less loaded of two),
 //! over a connection of its own, which is dialed at the first call. A call ends by its answer, by its deadline, or in
 //! the moment in which membership declares the node dead.
 //!

@@ -20,7 +20,7 @@ pub use crate::{
             ADMIN_PLACES, CLIENTS_MAX, CONNECTIONS_PER_CLIENT, REQUESTS_PER_CONNECTION,
         },
         config::address::{check_address, check_listen},
-        services::hang_up::hang_up,
+        services::disconnect::disconnect,
     },
     pki::leaf::{AUTHORITY_VALIDITY, LEAF_VALIDITY_AUTOMATED},
     tls::{

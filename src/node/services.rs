@@ -10,9 +10,9 @@
 
 pub(crate) mod caller;
 pub(crate) mod dial;
+pub(crate) mod disconnect;
 mod drain;
 pub(crate) mod feed;
-pub(crate) mod hang_up;
 pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod offered;

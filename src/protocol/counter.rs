@@ -3,7 +3,7 @@
 /// Defines [`Counter`] from one list: each counter with its meaning, which is also its help text in metrics.
 macro_rules! counters {
     ($($(#[doc = $line:literal])+ $counter:ident => $name:literal,)+) => {
-        /// What is counted. Each is monotonic for the life of the process.
+        /// What is counted. Each counter only grows, and begins at zero with the process.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum Counter {
@@ -37,46 +37,46 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Exchanges that went through, as the one who began.
+    /// Exchanges completed that this node has begun.
     ExchangesInitiated => "exchanges_initiated",
-    /// Exchanges that went through, as the one who answered.
+    /// Exchanges completed that a peer has begun.
     ExchangesAnswered => "exchanges_answered",
     /// Exchanges that broke off.
     ExchangesFailed => "exchanges_failed",
     /// Exchanges not begun, since too many were under way.
     ExchangesShed => "exchanges_shed",
-    /// Writes of others received, those known already included: what more there are of them than of
-    /// those applied is redundant.
+    /// Entries of other nodes received, also those that were known: the difference to the entries applied is
+    /// redundant traffic.
     EntriesReceived => "entries_received",
-    /// Writes of others applied.
+    /// Entries of other nodes applied.
     EntriesApplied => "entries_applied",
-    /// News refused: it would have broken a copy.
+    /// Updates refused, because they would have broken a copy.
     NewsRefused => "news_refused",
-    /// Entries looked at to apply news of others: what the news has cost.
+    /// Entries examined to apply updates of other nodes: the cost of the updates.
     EntriesExamined => "entries_examined",
-    /// Lives of others not taken up yet, since they began too many in a while.
+    /// Generations of other nodes not accepted yet, because those nodes began too many in a short time.
     LivesShed => "lives_shed",
-    /// Verdicts about others not taken over yet, since a peer told too many in a while.
+    /// Verdicts on other nodes not accepted yet, because a peer sent too many in a short time.
     VerdictsShed => "verdicts_shed",
-    /// Pulls given up, since their peer was too slow.
+    /// Pulls given up, because the peer was too slow.
     PullsGivenUp => "pulls_given_up",
     /// Signatures of heads verified.
     SealsVerified => "seals_verified",
-    /// Certificates of others looked at, with what they vouch for.
+    /// Certificates of other nodes verified, with the keys that they vouch for.
     CredentialsVetted => "credentials_vetted",
-    /// Nodes that have signed two states as one.
+    /// Nodes that have signed two states as the same version.
     Equivocations => "equivocations",
-    /// News of a node that nobody introduced.
+    /// Updates about a node whose record is unknown.
     UnknownPeers => "unknown_peers",
-    /// Nodes not taken up, since as many as allowed are known.
+    /// Nodes not accepted, because as many as allowed are known.
     PeersShed => "peers_shed",
-    /// Times that a later life of this node's own name was heard of, with enough proof to follow it.
+    /// Times that a later generation of this node's name was proved, so that this node began a later one.
     NameConflicts => "name_conflicts",
-    /// Claims that would have ended, begun or moved a node, and were not proved.
+    /// Claims about a node without the proof that they need; they changed nothing.
     ClaimsUnproved => "claims_unproved",
     /// Commits that the store failed.
     StoreFailures => "store_failures",
-    /// Events that nobody could take in time.
+    /// Events dropped, because a subscriber did not read in time.
     EventsLagged => "events_lagged",
     /// Heartbeats sent.
     HeartbeatsSent => "heartbeats_sent",
@@ -97,23 +97,23 @@ counters! {
     GossipSent => "gossip_sent",
     /// Frames of gossip received.
     GossipReceived => "gossip_received",
-    /// Those of them that told nothing new, and went no further than the connection.
+    /// Frames of gossip received that contained nothing new.
     GossipDuplicates => "gossip_duplicates",
-    /// Frames of gossip dropped, since as many as allowed waited for a connection.
+    /// Frames of gossip dropped, because as many as allowed waited for a connection.
     GossipShed => "gossip_shed",
     /// Frames or datagrams that could not be decoded.
     FramesMalformed => "frames_malformed",
     /// Frames that broke the order of the protocol or a limit.
     FramesRefused => "frames_refused",
-    /// Frames, datagrams and exchanges dropped, since a peer sent more than it may.
+    /// Frames, datagrams and exchanges dropped, because a peer sent more than it may.
     FramesThrottled => "frames_throttled",
-    /// Times that a peer was cut off since it does not keep to the protocol.
+    /// Times that a peer was disconnected for a protocol violation.
     PeersCutOff => "peers_cut_off",
-    /// Connections opened to others.
+    /// Connections opened to other nodes.
     ConnectionsDialed => "connections_dialed",
-    /// Connections replaced since nothing came over them from a peer that lives.
+    /// Connections replaced, because nothing arrived over them from a live peer.
     ConnectionsRenewed => "connections_renewed",
-    /// Connections accepted from others.
+    /// Connections accepted from other nodes.
     ConnectionsAccepted => "connections_accepted",
     /// Dials that failed.
     DialsFailed => "dials_failed",
@@ -153,60 +153,60 @@ counters! {
     HandshakesFailed => "handshakes_failed",
     /// Actors restarted.
     ActorRestarts => "actor_restarts",
-    /// News told to us unasked that we had.
+    /// Pushed updates that were known already.
     PushesRepeated => "pushes_repeated",
-    /// News told to us unasked that did not connect to what we had, and was asked for.
+    /// Pushed updates that did not connect to the copy here, so that the missing part was requested.
     PushGaps => "push_gaps",
-    /// News asked for, since it did not come by itself.
+    /// Updates requested, because they were announced and did not arrive.
     Grafts => "grafts",
-    /// Times that this node has refuted what others thought of it.
+    /// Times that this node has refuted a verdict on itself.
     Refutations => "refutations",
-    /// Times that this node missed a peer and asked the others who should hear it.
+    /// Times that this node missed a peer and asked the other observers of it.
     Inquiries => "inquiries",
-    /// Questions and answers of others not passed on, since there were too many.
+    /// Questions and answers of other nodes not passed on, because there were too many.
     QuestionsShed => "questions_shed",
-    /// Waves not passed on, since the peer that told them had told too many.
+    /// Waves not passed on, because the peer that sent them had sent too many.
     WavesShed => "waves_shed",
     /// Accusations by nodes that do not observe the accused.
     AccusationsRefused => "accusations_refused",
-    /// Exchanges in which a sketch told what differs.
+    /// Exchanges in which a sketch showed what differs.
     ReconciledBySketch => "reconciled_by_sketch",
-    /// Exchanges that were opened by a sketch and went on with the full digest, as too much differs.
+    /// Exchanges that began with a sketch and continued with the full digest, because too much differed.
     SketchFallbacks => "sketch_fallbacks",
-    /// Sketches that contradict themselves; the full digest was asked for instead.
+    /// Sketches that contradict themselves; the full digest was requested instead.
     SketchesRefused => "sketches_refused",
     /// Times that certificate, key or roots were replaced while the node ran.
     CertificatesReplaced => "certificates_replaced",
-    /// Times that new ones were found and could not be used.
+    /// Times that a new certificate, key or roots were found and could not be used.
     CertificatesRefused => "certificates_refused",
     /// Revocations that were new and are kept.
     RevocationsTaken => "revocations_taken",
-    /// Revocations told by a peer that no trusted authority has signed.
+    /// Revocations sent by a peer that no trusted authority has signed.
     RevocationsRefused => "revocations_refused",
-    /// News of a life that is revoked.
+    /// Updates about a generation whose certificate is revoked.
     RevokedNewsRefused => "revoked_news_refused",
-    /// Peers that came back with less than they had.
+    /// Peers that restarted with less state than they had.
     PeersBehind => "peers_behind",
-    /// Peers that seem to run twice.
+    /// Peers whose name seems to be used by two processes.
     PeersTwice => "peers_twice",
-    /// Times that a peer said that this node came back with less than it had.
+    /// Times that a peer reported that this node restarted with less state than it had.
     BehindTold => "behind_told",
-    /// News of a life that was forgotten or removed here.
+    /// Updates about a generation that was forgotten or removed here.
     ForgottenNewsRefused => "forgotten_news_refused",
-    /// Marks of forgotten lives dropped, since there were more than
+    /// Marks of forgotten generations dropped, because there were more than
     /// [`MARKS_MAX`](super::replica::MARKS_MAX).
     MarksDropped => "marks_dropped",
-    /// Dead or departed peers forgotten because another node said that they were removed.
+    /// Dead or departed peers forgotten, because another node reported their removal.
     RemovalsFollowed => "removals_followed",
-    /// Clients let in.
+    /// Client connections accepted.
     ClientsAccepted => "clients_accepted",
     /// Requests of clients.
     ClientRequests => "client_requests",
     /// Requests that their client's role does not permit.
     ClientRequestsRefused => "client_requests_refused",
-    /// Certificates given to those who joined by a token.
+    /// Certificates issued to nodes that joined by a token.
     CertificatesIssued => "certificates_issued",
-    /// Certificates given to members for the one they had.
+    /// Certificates issued to members in place of an earlier one.
     CertificatesRenewed => "certificates_renewed",
 }
 

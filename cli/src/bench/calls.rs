@@ -224,7 +224,7 @@ async fn dial_round(pair: &Pair, body: &Bytes, count: u64) -> Result<Round, CliE
     let before = pair.counted(Counter::ServiceConnectionsDialed);
     let (mut called, mut closed) = (Called::default(), 0);
     for _ in 0..count {
-        closed += u64::from(pair.hang_up());
+        closed += u64::from(pair.disconnect());
         called.one(pair, body).await?;
     }
     let dialed = pair.counted(Counter::ServiceConnectionsDialed) - before;

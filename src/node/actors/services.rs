@@ -76,14 +76,14 @@ impl Services {
     }
 }
 
-/// Writes the list of offers; then all who wait for it are told.
+/// Writes the list of offers; then wakes the callers that wait for it.
 async fn announce(shared: Arc<Shared>) {
     let _turn = shared.services.announcing.lock().await;
     let (number, manifest) = shared.services.manifest();
     let permit = shared.write_room.take(manifest.encode().len()).await;
     let (reply, written) = oneshot::channel();
     shared.routes.storage.cast(StorageMessage::Write(Writes::Offers(manifest), permit, reply));
-    // A storage actor that fails meanwhile has been told nothing, and the offers are announced again.
+    // A storage actor that fails meanwhile may not have taken the write, so the offers are announced again.
     match written.await {
         Ok(Err(Error::Refused(refused))) => {
             tracing::error!(node = %shared.config.node, %refused, "services are not announced");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::node::{Gossipmonger, messages::ServicesMessage};
 
 impl Gossipmonger {
-    /// Takes no new requests for any service of this node from now on, says so to all others, and lets those that run
+    /// Takes no new requests for any service of this node from now on, announces that to all nodes, and lets those that run
     /// end. Returns whether all have ended within this time. Callers go to other nodes. There is no way back:
     /// [`leave_for_now`](Self::leave_for_now) and [`decommission`](Self::decommission) do this first.
     pub async fn drain(&self, limit: Duration) -> bool {

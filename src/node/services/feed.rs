@@ -29,7 +29,7 @@ impl Shared {
     }
 
     /// Storage or the detector has published something new of these nodes. Calls to nodes that have ended fail before
-    /// this returns. Returns what is to be told.
+    /// this returns. Returns the events to report.
     pub(crate) fn services_seen<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> Vec<Event> {
         let (maps, lives) = (self.published.maps.load(), self.published.lives.load());
         let unreachable = self.published.unreachable.load();

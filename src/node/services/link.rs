@@ -297,13 +297,13 @@ impl Link {
         loop {
             let now = self.clock.now();
             let mut done = Vec::new();
-            let (next, tells) = self.tick(now, &mut done);
+            let (next, waits) = self.tick(now, &mut done);
             if !done.is_empty() {
                 settle(done);
                 self.room.notify_waiters();
                 self.end_if_drained();
             }
-            if tells {
+            if waits {
                 self.waits.notify_one();
             }
             let earlier = self.earlier.notified();
@@ -336,7 +336,7 @@ impl Link {
         let unused = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
         let ends = unused && now.since(state.used) >= idle;
         if ends {
-            // First the reason: who finds the link ended looks for another one.
+            // First the reason: a caller that finds the link ended looks for another one.
             let _ = self.why.set(LinkEnd::Idle);
             state.calls.end(&mut Vec::new());
         }
@@ -359,9 +359,9 @@ impl Drop for InFlight {
         if !self.done {
             let mut state = self.link.lock();
             state.calls.cancel(self.id);
-            let tells = state.calls.has_waiting();
+            let waits = state.calls.has_waiting();
             drop(state);
-            if tells {
+            if waits {
                 self.link.waits.notify_one();
             }
             self.link.room.notify_waiters();

@@ -86,7 +86,7 @@ struct Inbound {
     next: u64,
     open: BTreeMap<u64, Guest>,
     by_caller: BTreeMap<CallerName, usize>,
-    /// This node drains: it admits nobody any more.
+    /// This node drains: it admits no further caller.
     closed: bool,
 }
 
@@ -238,7 +238,7 @@ impl Services {
     }
 
     /// Ends the link to a node; returns whether there was one.
-    pub(super) fn hang_up(&self, peer: &NodeId, why: &LinkEnd) -> bool {
+    pub(super) fn disconnect(&self, peer: &NodeId, why: &LinkEnd) -> bool {
         let link = self.out().links.remove(peer);
         link.inspect(|link| link.end(why.clone())).is_some()
     }
@@ -356,7 +356,7 @@ impl Services {
         offering.changes
     }
 
-    /// The node takes no new calls from now on, and says so; returns the number of the change, and the offers.
+    /// The node takes no new calls from now on, which is to be announced; returns the number of the change, and the offers.
     pub(crate) fn drain(&self) -> (u64, Vec<Arc<dyn Offered>>) {
         let mut offering = self.offering();
         offering.draining = true;

@@ -135,7 +135,7 @@ impl<S, R> Intake<S, R> {
         self.running.remove(&id).is_some()
     }
 
-    /// The requests whose deadline has passed, by id: they are to be aborted, and nobody waits for an answer.
+    /// The requests whose deadline has passed, by id: they are to be aborted, since no caller waits for an answer.
     pub fn late(&mut self, now: Time) -> Vec<R> {
         if self.earliest.is_none_or(|earliest| now < earliest) {
             return Vec::new();

@@ -1,6 +1,6 @@
 //! The room of one offered service: how many requests run, how many wait, and how much of that one caller may use.
 //!
-//! Nobody waits behind a full queue: a request without room is refused at once, with the time after which it makes
+//! No request waits behind a full queue: one without room is refused at once, with the time after which it makes
 //! sense to ask again. Callers that wait take turns, so that a caller with many requests does not hold up one with few.
 //! A part of the places is kept for callers of which nothing runs: a few callers whose requests never end do not keep
 //! the others out.

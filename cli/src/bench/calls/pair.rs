@@ -7,7 +7,7 @@ use gossipmonger::{
     Gossipmonger,
     protocol::{id::NodeId, route::Counter},
     service::{Access, Offer, Stub},
-    unstable::hang_up,
+    unstable::disconnect,
 };
 use ractor::Actor;
 
@@ -73,8 +73,8 @@ impl Pair {
     }
 
     /// Closes the connection; returns whether there was one.
-    pub(super) fn hang_up(&self) -> bool {
-        hang_up(&self.near, &self.other)
+    pub(super) fn disconnect(&self) -> bool {
+        disconnect(&self.near, &self.other)
     }
 }
 

@@ -59,7 +59,7 @@ pub enum Standing {
 /// Why there is no provider for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoPick {
-    /// Nobody offers the service where the caller wants it.
+    /// No node offers the service where the caller wants it.
     #[error("no provider")]
     NoProvider,
     /// Every provider that has the method is about to stop.

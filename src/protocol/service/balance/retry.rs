@@ -21,7 +21,7 @@ pub enum Class {
     NotRun,
     /// It did not run, and no provider would: forbidden, too large, malformed, a limit of the caller itself.
     Refused,
-    /// It was sent, and nobody knows whether it ran.
+    /// It was sent, and it is unknown whether it ran.
     Unknown,
     /// It ran, and came to no answer.
     Failed,

@@ -1,4 +1,4 @@
-//! Closing the connection for calls to one node.
+//! Closes the connection for calls to one node.
 
 use crate::{
     node::Gossipmonger,
@@ -7,6 +7,6 @@ use crate::{
 
 /// Closes the connection for calls that `node` has dialed to `peer`, and ends the calls under way on it: the next call
 /// dials anew. Returns whether there was one.
-pub fn hang_up(node: &Gossipmonger, peer: &NodeId) -> bool {
-    node.shared.services.hang_up(peer, &LinkEnd::Idle)
+pub fn disconnect(node: &Gossipmonger, peer: &NodeId) -> bool {
+    node.shared.services.disconnect(peer, &LinkEnd::Idle)
 }

@@ -7,6 +7,9 @@ use crate::protocol::{id::NodeId, time::Time};
 /// The shortest and the longest pause after a failed dial.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// Most nodes whose failures are remembered. Of further ones the pause that ends first is forgotten.
+pub const REMEMBERED_MAX: usize = 1_024;
+
 /// The nodes whose last dials have failed.
 #[derive(Debug, Default)]
 pub struct BackOff {
@@ -33,8 +36,21 @@ impl BackOff {
     pub fn failed(&mut self, now: Time, peer: &NodeId, why: &str) {
         let times = self.failures.get(peer).map_or(0, |failure| failure.times) + 1;
         let pause = PAUSE.0.saturating_mul(1 << times.min(10).saturating_sub(1)).min(PAUSE.1);
+        if self.failures.len() >= REMEMBERED_MAX && !self.failures.contains_key(peer) {
+            self.make_room(now);
+        }
         let failure = Failure { times, until: now + pause, why: why.to_owned() };
         self.failures.insert(peer.clone(), failure);
+    }
+
+    /// Forgets the nodes that may be dialed again, or else the one that is the next.
+    fn make_room(&mut self, now: Time) {
+        self.failures.retain(|_, failure| now < failure.until);
+        if self.failures.len() >= REMEMBERED_MAX {
+            let next = self.failures.iter().min_by_key(|(_, failure)| failure.until);
+            let next = next.map(|(peer, _)| peer.clone());
+            next.inspect(|peer| self.forget(peer));
+        }
     }
 
     /// The node was reached, or membership has heard it: it may be dialed at once.
@@ -46,6 +62,22 @@ impl BackOff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_failures_are_remembered_than_allowed() {
+        let mut back_off = BackOff::default();
+        let node = |n: usize| NodeId::new(&format!("n{n}")).unwrap();
+        let at = |n: usize| Time::ZERO + Duration::from_micros(n as u64);
+        for n in 0..2 * REMEMBERED_MAX {
+            back_off.failed(at(n), &node(n), "no answer");
+            assert!(back_off.failures.len() <= REMEMBERED_MAX);
+        }
+        let last = 2 * REMEMBERED_MAX - 1;
+        assert!(back_off.refuses(at(last), &node(last)).is_some());
+        assert!(back_off.refuses(at(last), &node(0)).is_none());
+        back_off.failed(at(last) + PAUSE.1, &node(0), "no answer");
+        assert_eq!(back_off.failures.len(), 1, "the pauses of the others are over");
+    }
 
     #[test]
     fn the_pause_doubles_to_its_limit_and_ends_with_a_sign_of_life() {

@@ -202,11 +202,15 @@ impl<K: Clone + Ord, T> Room<K, T> {
     }
 
     fn forget_idle(&mut self, caller: &K) {
-        let is_idle = |held: &Held<T>| held.running == 0 && held.waiting.is_empty();
-        if self.callers.get(caller).is_some_and(is_idle) {
-            self.callers.remove(caller);
+        let Some(held) = self.callers.get(caller) else { return };
+        if held.running > 0 || !held.waiting.is_empty() {
+            return;
+        }
+        // Only one whose requests were purged still has a turn.
+        if held.has_turn {
             self.turns.retain(|turn| turn != caller);
         }
+        self.callers.remove(caller);
     }
 
     /// Removes the waiting requests whose callers are gone, and returns them.

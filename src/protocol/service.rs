@@ -1,9 +1,14 @@
 //! Services: what nodes offer to each other, and the rules of calls between them.
 //!
-//! A node announces its offers in its own map, under one reserved key ([`manifest`]). Every node keeps an index of
-//! all offers ([`directory`]) and picks a provider for each call ([`balance`]). [`calls`] is the caller's half of a
-//! connection for calls, [`intake`] the callee's half, [`frame`] what they send to each other. [`attempt`] has the rule
-//! for the end of a call.
+//! The way of one call:
+//!
+//! 1. A node announces its offers in its own map, under one reserved key ([`manifest`]). Every node keeps an index of all
+//!    offers ([`directory`]).
+//! 2. The caller picks a provider ([`balance`]) and finds or dials a connection to it, unless the last dials have failed
+//!    ([`back_off`]). Both ends check that each is the process that the other one means ([`introduction`]).
+//! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
+//! 4. The request runs, waits or is refused in the [`room`] of the service.
+//! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
 
 use std::fmt;
 

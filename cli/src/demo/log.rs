@@ -7,7 +7,10 @@ use std::{
 
 use gossipmonger::protocol::{event::Event, id::NodeId};
 
-use super::{play::News, stage::Seen};
+use super::{
+    play::{News, is_manifest},
+    stage::Seen,
+};
 
 /// The last lines, the newest last.
 #[derive(Debug, Default)]
@@ -119,7 +122,9 @@ type Described = (Kind, NodeId, String, Option<f64>);
 /// The text of an event and the node that it is about; `None` if it is not worth a line.
 fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
     let (kind, node, what, phi) = match event {
-        Event::PeerChanged { peer, .. } => (Kind::Live, peer, "has a new life".to_owned(), None),
+        Event::PeerChanged { peer, .. } => {
+            (Kind::Live, peer, "has restarted or moved".to_owned(), None)
+        }
         Event::PeerLive { peer, .. } => (Kind::Live, peer, "is live".to_owned(), None),
         Event::PeerSuspect { peer, reason } => {
             (Kind::Suspect, peer, "is missed".to_owned(), Some(reason.phi))
@@ -138,6 +143,8 @@ fn describe(observer: &NodeId, event: &Event) -> Option<Described> {
         Event::DatacenterReachable { datacenter } => {
             (Kind::Live, observer, format!("reaches {datacenter} again"), None)
         }
+        // The list of services is not text, and the calls show what it is for.
+        Event::Updated { key, .. } | Event::Deleted { key, .. } if is_manifest(key) => return None,
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");
             (Kind::Key, peer, format!("{key} = {value} (version {version})"), None)

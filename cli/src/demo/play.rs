@@ -14,6 +14,7 @@ use gossipmonger::{
         entry::{Key, Value},
         event::Event,
         id::{NodeId, Version},
+        service::manifest::MANIFEST_KEY,
         state::PeerState,
     },
 };
@@ -439,7 +440,7 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
     match event {
         Event::NewPeer { peer } => format!("learns of {peer}"),
         Event::PeerChanged { peer, .. } => {
-            format!("sees {peer} in a new life or with new addresses")
+            format!("sees {peer} restarted or with new addresses")
         }
         Event::PeerLive { peer, .. } => format!("sees {peer} live"),
         Event::PeerSuspect { peer, reason } => format!("misses {peer} (phi {:.1})", reason.phi),
@@ -451,6 +452,15 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
         Event::PeerForgotten { peer } => format!("forgets {peer}"),
         Event::DatacenterUnreachable { datacenter } => format!("cannot reach {datacenter}"),
         Event::DatacenterReachable { datacenter } => format!("reaches {datacenter} again"),
+        Event::Updated { peer, key, .. } if is_manifest(key) && peer == observer => {
+            "offers its services".to_owned()
+        }
+        Event::Updated { peer, key, .. } if is_manifest(key) => {
+            format!("learns which services {peer} offers")
+        }
+        Event::Deleted { peer, key, .. } if is_manifest(key) => {
+            format!("learns that {peer} offers no service")
+        }
         Event::Updated { peer, key, value, version, .. } => {
             let value = value.as_str().unwrap_or("(bytes)");
             let verb = if peer == observer { "sets".to_owned() } else { format!("gets {peer}'s") };
@@ -461,6 +471,11 @@ pub(super) fn sentence(observer: &NodeId, event: &Event) -> String {
         Event::Error(problem) => format!("reports: {problem}"),
         other => format!("reports: {other:?}"),
     }
+}
+
+/// Whether a key is the list of the services that a node offers, which is not text.
+pub(super) fn is_manifest(key: &Key) -> bool {
+    key.as_str() == MANIFEST_KEY
 }
 
 /// Each has a connection for calls to every other node.

@@ -55,11 +55,11 @@ mod messages;
 mod offer;
 mod offered;
 mod remote;
+mod side;
 mod stub;
 
 use std::sync::Arc;
 
-use self::calling::Callee;
 #[doc(hidden)]
 pub use self::definition::version;
 pub use self::{
@@ -74,6 +74,7 @@ pub use self::{
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
 };
+use self::{calling::Callee, side::Here};
 use crate::node::Gossipmonger;
 pub use crate::node::services::caller::Caller;
 pub use crate::protocol::service::{ServiceId, ServiceName};
@@ -90,7 +91,7 @@ impl Gossipmonger {
     /// If the name of the service is not a label.
     #[must_use]
     pub fn service<S: Service>(&self) -> Stub<S> {
-        Stub::new(Callee::new(self.clone(), id::<S>()))
+        Stub::new(Callee::new(Arc::new(Here::new(self.clone())), id::<S>()))
     }
 
     /// The service that an address names.
@@ -98,7 +99,8 @@ impl Gossipmonger {
     /// # Errors
     /// [`OtherService`] if the address names another service than `S`, or another major version of it.
     pub fn bind<S: Service>(&self, address: Address<S>) -> Result<Remote<S>, OtherService> {
-        Remote::bind(Arc::new(Callee::new(self.clone(), id::<S>())), address)
+        let side = Arc::new(Here::new(self.clone()));
+        Remote::bind(Arc::new(Callee::new(side, id::<S>())), address)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Calls between nodes: the connections for them, and what this node offers.
 //!
 //! ```text
-//!   a handle -> table -> link ... dial -> connection       this node calls
+//!   a handle -> outbound -> link ... dial -> connection    this node calls
 //!   connection -> serve -> lane -> offer                   this node is called
 //! ```
 //!
@@ -16,6 +16,7 @@ pub(crate) mod feed;
 pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod offered;
+pub(crate) mod outbound;
 pub(crate) mod responder;
 pub(crate) mod running;
 pub(crate) mod serve;

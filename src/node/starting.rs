@@ -103,8 +103,9 @@ impl Gossipmonger {
             config.advertise = endpoint.addresses();
         }
         let candidates = stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
+        let clock = Clock::start();
         let shared = Arc::new(Shared {
-            clock: Clock::start(),
+            clock,
             published: Published::new(opened.events),
             routes: Routes::default(),
             end: End::default(),
@@ -114,7 +115,7 @@ impl Gossipmonger {
             write_room: WriteRoom::new(config.write_queue_bytes),
             session: Session::new(config.cluster.clone(), config.node.clone()),
             clients: Arc::default(),
-            services: Arc::new(Services::new(config.services)),
+            services: Arc::new(Services::new(config.services, clock)),
             #[cfg(feature = "testkit")]
             switch: super::switch::Switch::default(),
             #[cfg(feature = "testkit")]

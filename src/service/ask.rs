@@ -35,7 +35,7 @@ impl<M: Call> Calling<M> {
     }
 
     pub(super) fn encoded(callee: Arc<Callee>, place: Where, body: Result<Bytes, NotRun>) -> Self {
-        let within = callee.node.shared.config.services.deadline;
+        let within = callee.side.outbound().limits().deadline;
         let idempotent = M::METHOD.idempotent;
         Self { callee, place, body, within, idempotent, ask: PhantomData }
     }
@@ -86,7 +86,7 @@ pub(super) async fn cast<M: Cast>(
 ) -> Result<(), CallError> {
     let body = encode_cast(message).map_err(|e| NotRun::NotEncoded(e.to_string()));
     let body = body.map_err(|why| not_run(why, Vec::new()))?;
-    let within = callee.node.shared.config.services.deadline;
+    let within = callee.side.outbound().limits().deadline;
     callee.cast(place, &M::METHOD, body, within).await
 }
 

@@ -9,20 +9,17 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{
-    Caller, Method,
+    Method,
     error::{CallError, CallFailure, NotRun},
+    side::{Here, Side},
 };
 use crate::{
-    node::{
-        Gossipmonger,
-        messages::ServicesMessage,
-        services::{
-            link::Link,
-            offered::Inbound,
-            responder::Responder,
-            running::Running,
-            table::{Found, NoLink},
-        },
+    node::services::{
+        link::Link,
+        offered::Inbound,
+        outbound::{Found, NoLink},
+        responder::Responder,
+        running::Running,
     },
     protocol::{
         id::{Generation, NodeId},
@@ -46,11 +43,10 @@ use crate::{
 /// What one caller knows of one service.
 #[derive(Debug)]
 pub(super) struct Callee {
-    pub(super) node: Gossipmonger,
+    pub(super) side: Arc<dyn Side>,
     pub(super) id: ServiceId,
     balance: Mutex<Balance>,
     budget: Mutex<RetryBudget>,
-    caller: Arc<Caller>,
 }
 
 /// Where a call goes.
@@ -71,26 +67,18 @@ struct Target {
 }
 
 impl Callee {
-    pub(super) fn new(node: Gossipmonger, id: ServiceId) -> Self {
-        let config = &node.shared.config;
-        let balance = Balance::new(config.node.clone(), config.datacenter.clone());
-        // A call of this node to itself is a call of a member: its own certificate proves the rest.
-        let caller = Caller::Node {
-            node: config.node.clone(),
-            datacenter: Some(config.datacenter.clone()),
-            generation: node.generation(),
-        };
-        Self {
-            node,
-            id,
-            balance: Mutex::new(balance),
-            budget: Mutex::default(),
-            caller: Arc::new(caller),
-        }
+    pub(super) fn new(side: Arc<dyn Side>, id: ServiceId) -> Self {
+        let balance = Mutex::new(side.balance());
+        Self { side, id, balance, budget: Mutex::default() }
     }
 
     fn now(&self) -> Time {
-        self.node.shared.clock.now()
+        self.side.outbound().clock().now()
+    }
+
+    /// The node of this process, if it is this one.
+    fn here(&self, node: &NodeId) -> Option<&Here> {
+        self.side.here().filter(|here| here.node() == node)
     }
 
     fn balance<T>(&self, work: impl FnOnce(&mut Balance) -> T) -> T {
@@ -137,7 +125,7 @@ impl Callee {
             if let Retry::After(wait) = retry {
                 tokio::time::sleep(wait).await;
             }
-            self.node.shared.count(Counter::CallsRetried);
+            self.side.count(Counter::CallsRetried);
             target = next;
         }
     }
@@ -151,12 +139,10 @@ impl Callee {
     ) -> Result<Option<Target>, CallError> {
         check_length(body).map_err(|why| not_run(why, Vec::new()))?;
         let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
-        if target.node != *self.node.node() {
-            return Ok(Some(target));
-        }
-        let offer = self.node.shared.services.offer(&self.id);
+        let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
+        let offer = here.offer(&self.id);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
-        offer.cast(&self.caller, method.number, body.clone());
+        offer.cast(here.caller(), method.number, body.clone());
         Ok(None)
     }
 
@@ -210,11 +196,11 @@ impl Callee {
     /// Whether a registration of the service is known to be over. The node itself does not know of whom a caller
     /// thinks, since the name and the major version are all that a connection names.
     fn check_epoch(&self, node: &NodeId, generation: Generation, epoch: u32) -> Result<(), NotRun> {
-        let listings = self.node.shared.services.watched.listings();
+        let listings = self.side.outbound().watched.listings();
         let listed = listings.get(&self.id).and_then(|listing| listing.find(node));
         let is_other =
             listed.is_some_and(|found| found.generation == generation && found.epoch != epoch);
-        let restarted = node == self.node.node() && generation != self.node.generation();
+        let restarted = self.here(node).is_some_and(|here| generation != here.generation());
         match is_other || restarted {
             true => Err(NotRun::NoSuchService),
             false => Ok(()),
@@ -223,7 +209,7 @@ impl Callee {
 
     /// Where the next attempt goes.
     fn target(&self, place: &Where, method: &Method, tried: &[NodeId]) -> Result<Target, NotRun> {
-        if self.node.shared.end.has_begun() {
+        if self.side.has_ended() {
             return Err(NotRun::Stopped);
         }
         let prefer = match place {
@@ -237,14 +223,11 @@ impl Callee {
             }
             Where::Any(prefer) => prefer,
         };
-        let listings = self.node.shared.services.watched.listings();
+        let listings = self.side.outbound().watched.listings();
         let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
         let ask = Ask { since: method.since, prefer, tried };
         let now = self.now();
-        let estimates = self.node.shared.published.estimates.load();
-        let dead = self.node.shared.config.dead_peer_phi;
-        let suspicion =
-            |node: &NodeId| estimates.get(node).map_or(0.0, |estimate| estimate.phi(now) / dead);
+        let suspicion = |node: &NodeId| self.side.suspicion(node, now);
         let picked = self.balance(|balance| {
             let pick = balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)?;
             let Provider { node, generation, .. } = pick.provider;
@@ -264,10 +247,9 @@ impl Callee {
         let begun = self.now();
         self.balance(|balance| balance.began(begun, node));
         let mut guard = Began { callee: self, node, begun, ended: false };
-        let ending = if *node == *self.node.node() {
-            self.call_here(method, body, deadline).await
-        } else {
-            self.call_there(target, method, body, deadline).await
+        let ending = match self.here(node) {
+            Some(here) => self.call_here(here, method, body, deadline).await,
+            None => self.call_there(target, method, body, deadline).await,
         };
         guard.ended = true;
         let now = self.now();
@@ -278,15 +260,15 @@ impl Callee {
     }
 
     /// Calls a service of this node, without a connection.
-    async fn call_here(&self, method: &Method, body: Bytes, deadline: Time) -> Ending {
-        let Some(offer) = self.node.shared.services.offer(&self.id) else {
+    async fn call_here(&self, here: &Here, method: &Method, body: Bytes, deadline: Time) -> Ending {
+        let Some(offer) = here.offer(&self.id) else {
             return Ending::not_run(NotRun::NoSuchService);
         };
         let (waiter, answer) = oneshot::channel();
         let running = Arc::new(Running::default());
         let guard = Cancels(Arc::clone(&running));
         offer.request(
-            &self.caller,
+            here.caller(),
             Inbound {
                 method: method.number,
                 body,
@@ -342,12 +324,10 @@ impl Callee {
 
     /// The connection to a node; it is dialed if there is none.
     fn link(&self, target: &Target) -> Result<Arc<Link>, NotRun> {
-        let shared = &self.node.shared;
-        let found = shared.services.link(&target.node, target.generation, shared.clock);
-        match found {
+        match self.side.outbound().link(&target.node, target.generation) {
             Ok(Found::Open(link)) => Ok(link),
             Ok(Found::ToDial(link)) => {
-                shared.routes.services.cast(ServicesMessage::Dial(Arc::clone(&link)));
+                self.side.dial(Arc::clone(&link));
                 Ok(link)
             }
             Err(NoLink::BackOff(why)) => Err(NotRun::NotConnected(why)),

@@ -39,7 +39,7 @@ impl Gossipmonger {
     /// What live nodes offer, this node included, by service, datacenter and node.
     #[must_use]
     pub fn offered(&self) -> Vec<Listed> {
-        let listings = self.shared.services.watched.listings();
+        let listings = self.shared.services.outbound.watched.listings();
         let all = listings.iter().flat_map(|(id, listing)| {
             listing.iter().map(|provider| Listed {
                 service: id.name.clone(),

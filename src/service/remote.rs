@@ -14,7 +14,6 @@ pub use crate::protocol::service::directory::Gone;
 use crate::protocol::{
     id::{Generation, NodeId},
     service::directory::Provider,
-    state::PeerState,
 };
 
 /// A service at one node, in one generation of the node and one registration of the service. It does not follow the
@@ -153,8 +152,8 @@ impl<S: Service> Remote<S> {
     /// Waits until this offer is gone, and says why. It is gone for good: an unreachable node does not count, since it
     /// may come back.
     pub async fn gone(&self) -> Gone {
-        let mut changes = self.callee.node.shared.services.watched.changes();
-        let mut ends = self.callee.node.shared.services.watched.ends();
+        let watched = &self.callee.side.outbound().watched;
+        let (mut changes, mut ends) = (watched.changes(), watched.ends());
         loop {
             if let Some(gone) = self.is_gone() {
                 return gone;
@@ -169,35 +168,16 @@ impl<S: Service> Remote<S> {
     /// Why this offer is gone; `None` if it is not.
     #[must_use]
     pub fn is_gone(&self) -> Option<Gone> {
-        let shared = &self.callee.node.shared;
-        let listings = shared.services.watched.listings();
+        let listings = self.callee.side.outbound().watched.listings();
         let listed = listings.get(&self.callee.id).and_then(|found| found.find(self.node()));
         let generation = Generation(self.address.generation);
         match listed {
-            Some(found) if found.generation > generation => return Some(Gone::Restarted),
+            Some(found) if found.generation > generation => Some(Gone::Restarted),
             Some(found) if found.generation == generation && found.epoch == self.address.epoch => {
-                return None;
+                None
             }
-            Some(_) => return Some(Gone::Withdrawn),
-            None => {}
-        }
-        let snapshot = shared.snapshot();
-        let Some((known, _)) = snapshot.version(self.node()) else {
-            return Some(Gone::NodeForgotten);
-        };
-        if known > generation {
-            return Some(Gone::Restarted);
-        }
-        if self.node() == snapshot.local() {
-            return Some(Gone::Withdrawn);
-        }
-        match snapshot.member(self.node()).map(|member| member.state) {
-            None => Some(Gone::NodeForgotten),
-            Some(PeerState::Dead) => Some(Gone::NodeDead),
-            Some(PeerState::Left) => Some(Gone::NodeLeft),
-            Some(PeerState::Live | PeerState::Suspect) => Some(Gone::Withdrawn),
-            // It may come back.
-            Some(_) => None,
+            Some(_) => Some(Gone::Withdrawn),
+            None => self.callee.side.unlisted(self.node(), generation),
         }
     }
 }

@@ -59,8 +59,7 @@ impl Services {
             ServicesMessage::Dial(link) => {
                 let (host, endpoint) =
                     (Host::new(Arc::clone(&state.shared)), Arc::clone(&state.endpoint));
-                let services = Arc::clone(&state.shared.services);
-                state.tasks.spawner().spawn(dial::run(host, services, endpoint, link));
+                state.tasks.spawner().spawn(dial::run(host, endpoint, link));
             }
             ServicesMessage::Changed => {
                 if !std::mem::replace(&mut state.gathering, true) {

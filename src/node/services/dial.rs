@@ -1,12 +1,13 @@
 //! Dials nodes for calls.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{link::Link, table::Services};
+use super::{link::Link, outbound::Outbound};
 use crate::{
     net::{Connection, Dialed, Ended, Endpoint, Protocol, Stream},
     node::host::Host,
     protocol::{
+        id::{Generation, NodeId},
         route::Counter,
         service::{
             frame::{Frame, Hello},
@@ -15,34 +16,77 @@ use crate::{
     },
 };
 
+/// The process that dials.
+pub(crate) trait Dialer: Send + Sync {
+    /// Its name for traces.
+    fn name(&self) -> &dyn fmt::Display;
+
+    /// Its connections.
+    fn outbound(&self) -> &Arc<Outbound>;
+
+    /// The addresses of a node, best first.
+    fn addresses(&self, peer: &NodeId) -> Vec<String>;
+
+    /// The first frame on a lane to a node in this generation.
+    fn introduction(&self, expected: Generation) -> Frame;
+
+    /// How long a dial may take.
+    fn timeout(&self) -> Duration;
+
+    /// Increments a counter.
+    fn count(&self, counter: Counter);
+}
+
+impl Dialer for Host {
+    fn name(&self) -> &dyn fmt::Display {
+        self.node()
+    }
+
+    fn outbound(&self) -> &Arc<Outbound> {
+        &self.services().outbound
+    }
+
+    fn addresses(&self, peer: &NodeId) -> Vec<String> {
+        self.addresses(peer)
+    }
+
+    fn introduction(&self, expected: Generation) -> Frame {
+        Frame::Hello(Hello {
+            cluster: self.config().cluster.clone(),
+            node: self.node().clone(),
+            generation: self.generation(),
+            expected,
+            features: 0,
+        })
+    }
+
+    fn timeout(&self) -> Duration {
+        self.config().quic.handshake_timeout
+    }
+
+    fn count(&self, counter: Counter) {
+        self.count(counter);
+    }
+}
+
 /// Opens a link, serves it, and removes it when it ends.
-pub(crate) async fn run(
-    host: Host,
-    services: Arc<Services>,
-    endpoint: Arc<dyn Endpoint>,
-    link: Arc<Link>,
-) {
-    let guard = Ends { services: Arc::clone(&services), link: Arc::clone(&link) };
-    let deadline = host.config().quic.handshake_timeout;
+pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: Arc<Link>) {
+    let outbound = dialer.outbound();
+    let guard = Ends { outbound: Arc::clone(outbound), link: Arc::clone(&link) };
+    let deadline = dialer.timeout();
     let opened = tokio::select! {
-        opened = tokio::time::timeout(deadline, open(&host, endpoint.as_ref(), &link)) => opened,
+        opened = tokio::time::timeout(deadline, open(&dialer, endpoint.as_ref(), &link)) => opened,
         // The node has died, for example.
         () = link.ended_early() => return,
     };
     let failure = match opened {
         Ok(Ok((connection, stream))) => {
-            host.count(Counter::ServiceConnectionsDialed);
-            services.dialed(&link, host.now(), None);
-            let hello = Frame::Hello(Hello {
-                cluster: host.config().cluster.clone(),
-                node: host.node().clone(),
-                generation: host.generation(),
-                expected: link.generation,
-                features: 0,
-            });
-            let idle = services.limits().idle;
+            dialer.count(Counter::ServiceConnectionsDialed);
+            outbound.dialed(&link, None);
+            let hello = dialer.introduction(link.generation);
+            let idle = outbound.limits().idle;
             let why = link.serve(connection, stream, hello, idle).await;
-            tracing::debug!(node = %host.node(), peer = %link.peer, %why, "calls to a node have ended");
+            tracing::debug!(node = %dialer.name(), peer = %link.peer, %why, "calls to a node have ended");
             link.end(why);
             drop(guard);
             return;
@@ -50,21 +94,21 @@ pub(crate) async fn run(
         Ok(Err(failure)) => failure,
         Err(_) => format!("no connection within {deadline:?}"),
     };
-    host.count(Counter::ServiceDialsFailed);
-    services.dialed(&link, host.now(), Some(&failure));
+    dialer.count(Counter::ServiceDialsFailed);
+    outbound.dialed(&link, Some(&failure));
     link.end(LinkEnd::NotConnected(failure));
     drop(guard);
 }
 
 /// A connection to the node, and its lane.
 async fn open(
-    host: &Host,
+    dialer: &dyn Dialer,
     endpoint: &dyn Endpoint,
     link: &Link,
 ) -> Result<(Arc<dyn Connection>, Stream), String> {
-    let addresses = host.addresses(&link.peer);
+    let addresses = dialer.addresses(&link.peer);
     if addresses.is_empty() {
-        return Err("its record has no address".to_owned());
+        return Err("it has no address that is known".to_owned());
     }
     let mut dial = endpoint.dial(&addresses, Some(&link.peer), Protocol::Services);
     let mut failures = Vec::new();
@@ -95,13 +139,13 @@ async fn open(
 
 /// Ends the link also if its task is aborted.
 struct Ends {
-    services: Arc<Services>,
+    outbound: Arc<Outbound>,
     link: Arc<Link>,
 }
 
 impl Drop for Ends {
     fn drop(&mut self) {
         self.link.end(LinkEnd::Stopped);
-        self.services.remove(&self.link);
+        self.outbound.remove(&self.link);
     }
 }

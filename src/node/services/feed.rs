@@ -44,7 +44,7 @@ impl Shared {
             });
             (node, seen)
         });
-        let out = self.services.watched.update(seen);
+        let out = self.services.outbound.watched.update(seen);
         out.into_iter().filter_map(|output| self.services_changed(output)).collect()
     }
 
@@ -60,7 +60,7 @@ impl Shared {
             }
             DirectoryOutput::Joined(_, provider) | DirectoryOutput::Changed(_, provider) => {
                 if !provider.suspect {
-                    self.services.forget_failures(&provider.node);
+                    self.services.outbound.forget_failures(&provider.node);
                 }
             }
             DirectoryOutput::Left { .. } | DirectoryOutput::Returned { .. } => {}

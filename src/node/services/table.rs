@@ -1,4 +1,4 @@
-//! The connections for calls, and the offers of one node.
+//! The connections over which others call this node, and its offers.
 
 use std::{
     collections::BTreeMap,
@@ -11,9 +11,8 @@ use tokio::sync::Notify;
 use super::{
     caller::CallerName,
     lane::Lane,
-    link::Link,
     offered::{Entry, Offered, Offers},
-    watched::Watched,
+    outbound::Outbound,
 };
 use crate::{
     clock::Clock,
@@ -22,16 +21,11 @@ use crate::{
         id::{Generation, NodeId},
         service::{
             ServiceId,
-            back_off::BackOff,
-            calls::LaneLimits,
-            directory::Gone,
             frame::Frame,
-            introduction::Reuse,
             limits::ServiceLimits,
             link_end::LinkEnd,
             manifest::{self, Manifest, OFFERS_MAX},
         },
-        time::Time,
     },
     slot::Slot,
     tls::{CertificateSummary, Tls},
@@ -40,16 +34,14 @@ use crate::{
 /// What one node offers and calls.
 #[derive(Debug)]
 pub(crate) struct Services {
-    limits: ServiceLimits,
-    /// Who offers what.
-    pub(crate) watched: Watched,
+    /// How this node calls others.
+    pub(crate) outbound: Arc<Outbound>,
     offers: ArcSwap<Offers>,
     offering: Mutex<Offering>,
     /// How many changes of the offers are announced.
     announced: Slot<Announced>,
     /// One announcement at a time.
     pub(crate) announcing: tokio::sync::Mutex<()>,
-    out: Mutex<Out>,
     inbound: Mutex<Inbound>,
     /// A connection that another node has dialed has ended.
     left: Notify,
@@ -71,13 +63,6 @@ struct Offering {
     epochs: BTreeMap<ServiceId, u32>,
     /// How often the offers have changed.
     changes: u64,
-}
-
-/// The connections that this node has dialed, or dials.
-#[derive(Debug, Default)]
-struct Out {
-    links: BTreeMap<NodeId, Arc<Link>>,
-    back_off: BackOff,
 }
 
 /// The connections that others have dialed.
@@ -106,12 +91,6 @@ pub(super) struct Place {
     number: u64,
 }
 
-/// A link, and whether it must be dialed.
-pub(crate) enum Found {
-    Open(Arc<Link>),
-    ToDial(Arc<Link>),
-}
-
 /// Why a service is not offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotOffered {
@@ -123,111 +102,30 @@ pub(crate) enum NotOffered {
     Draining,
 }
 
-/// Why there is no link.
-#[derive(Debug)]
-pub(crate) enum NoLink {
-    /// The last dials have failed, and it is too early for the next one.
-    BackOff(String),
-    /// As many connections as allowed are in use.
-    TooMany,
-}
-
 impl Services {
-    pub(crate) fn new(limits: ServiceLimits) -> Self {
+    pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
         Self {
-            limits,
-            watched: Watched::default(),
+            outbound: Arc::new(Outbound::new(limits, clock)),
             offers: ArcSwap::default(),
             offering: Mutex::default(),
             announced: Slot::default(),
             announcing: tokio::sync::Mutex::default(),
-            out: Mutex::default(),
             inbound: Mutex::default(),
             left: Notify::new(),
         }
     }
 
-    pub(crate) const fn limits(&self) -> &ServiceLimits {
-        &self.limits
-    }
-
-    fn out(&self) -> MutexGuard<'_, Out> {
-        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn limits(&self) -> &ServiceLimits {
+        self.outbound.limits()
     }
 
     fn inbound(&self) -> MutexGuard<'_, Inbound> {
         self.inbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The link to a node in a generation.
-    pub(crate) fn link(
-        &self,
-        peer: &NodeId,
-        generation: Generation,
-        clock: Clock,
-    ) -> Result<Found, NoLink> {
-        let mut out = self.out();
-        if let Some(link) = out.links.get(peer).filter(|link| !link.has_ended()) {
-            match Reuse::of(link.generation, generation) {
-                Reuse::Yes => return Ok(Found::Open(Arc::clone(link))),
-                Reuse::No => {}
-                Reuse::Restarted => return Err(NoLink::BackOff(Gone::Restarted.to_string())),
-            }
-        }
-        let now = clock.now();
-        if let Some(why) = out.back_off.refuses(now, peer) {
-            return Err(NoLink::BackOff(why.to_owned()));
-        }
-        if out.links.len() >= self.limits.connections_out && !out.make_room() {
-            return Err(NoLink::TooMany);
-        }
-        let limits = LaneLimits {
-            calls: self.limits.calls_per_link,
-            queue_bytes: self.limits.lane_queue_bytes,
-        };
-        let link = Arc::new(Link::new(peer.clone(), generation, limits, clock));
-        let before = out.links.insert(peer.clone(), Arc::clone(&link));
-        drop(out);
-        if let Some(before) = before {
-            before.end(LinkEnd::Gone(Gone::Restarted));
-        }
-        // A verdict since the caller has picked the node has not found the link.
-        if let Some(why) = self.watched.ended(peer, generation) {
-            link.end(LinkEnd::Gone(why));
-            self.remove(&link);
-            return Ok(Found::Open(link));
-        }
-        Ok(Found::ToDial(link))
-    }
-
-    /// The node was reached, or not.
-    pub(super) fn dialed(&self, link: &Link, now: Time, failed: Option<&str>) {
-        let mut out = self.out();
-        match failed {
-            Some(why) => out.back_off.failed(now, &link.peer, why),
-            None => out.back_off.forget(&link.peer),
-        }
-    }
-
-    /// A sign of life of a node: the next call dials it at once.
-    pub(super) fn forget_failures(&self, peer: &NodeId) {
-        self.out().back_off.forget(peer);
-    }
-
-    /// Removes an ended link.
-    pub(super) fn remove(&self, link: &Arc<Link>) {
-        let mut out = self.out();
-        if out.links.get(&link.peer).is_some_and(|present| Arc::ptr_eq(present, link)) {
-            out.links.remove(&link.peer);
-        }
-    }
-
     /// A node serves no call of this or an earlier generation any more.
     pub(super) fn end_peer(&self, peer: &NodeId, generation: Generation, why: &LinkEnd) {
-        let link = self.out().links.get(peer).cloned();
-        if let Some(link) = link.filter(|link| link.generation <= generation) {
-            link.end(why.clone());
-        }
+        self.outbound.end_peer(peer, generation, why);
         let name = CallerName::Node(peer.clone());
         let inbound = self.inbound();
         let of_it = |guest: &&Guest| guest.name == name && guest.generation <= generation;
@@ -237,29 +135,16 @@ impl Services {
         lanes.iter().for_each(|lane| lane.end());
     }
 
-    /// Ends the link to a node; returns whether there was one.
-    pub(super) fn disconnect(&self, peer: &NodeId, why: &LinkEnd) -> bool {
-        let link = self.out().links.remove(peer);
-        link.inspect(|link| link.end(why.clone())).is_some()
-    }
-
     /// Ends everything: this node ends.
     pub(crate) fn end_all(&self) {
-        let links = std::mem::take(&mut self.out().links);
-        links.into_values().for_each(|link| link.end(LinkEnd::Stopped));
+        self.outbound.end_all();
         let guests = std::mem::take(&mut self.inbound().open);
         guests.into_values().for_each(|guest| guest.lane.end());
     }
 
     /// Ends the connections with nodes whose certificates were revoked, and all calls over them.
     pub(crate) fn close_revoked(&self, tls: &Tls) {
-        let links: Vec<_> = self.out().links.values().cloned().collect();
-        for link in links {
-            let connection = link.connection();
-            if connection.is_some_and(|connection| is_revoked(tls, connection.as_ref())) {
-                link.end(LinkEnd::Revoked);
-            }
-        }
+        self.outbound.end_revoked(|connection| is_revoked(tls, connection));
         let guests: Vec<_> = {
             let inbound = self.inbound();
             let guests = inbound.open.values();
@@ -283,8 +168,8 @@ impl Services {
         let mut inbound = self.inbound();
         let own = inbound.by_caller.get(&name).copied().unwrap_or(0);
         if inbound.closed
-            || own >= self.limits.connections_per_peer
-            || inbound.open.len() >= self.limits.connections_in
+            || own >= self.limits().connections_per_peer
+            || inbound.open.len() >= self.limits().connections_in
         {
             return None;
         }
@@ -400,20 +285,6 @@ impl Services {
 
     fn offering(&self) -> MutexGuard<'_, Offering> {
         self.offering.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Out {
-    /// Ends the link that has been idle for longest; returns whether there is one.
-    fn make_room(&mut self) -> bool {
-        let idle = self.links.values().filter_map(|link| Some((link.idle_since()?, link)));
-        let Some(link) = idle.min_by_key(|(since, _)| *since).map(|(_, link)| Arc::clone(link))
-        else {
-            return false;
-        };
-        self.links.remove(&link.peer);
-        link.end(LinkEnd::Idle);
-        true
     }
 }
 

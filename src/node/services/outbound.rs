@@ -1,0 +1,173 @@
+//! How one process calls nodes: who offers what, and the connections that it has dialed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{link::Link, watched::Watched};
+use crate::{
+    clock::Clock,
+    net::Connection,
+    protocol::{
+        id::{Generation, NodeId},
+        service::{
+            back_off::BackOff, calls::LaneLimits, directory::Gone, introduction::Reuse,
+            limits::ServiceLimits, link_end::LinkEnd,
+        },
+    },
+};
+
+/// What a process needs to call nodes.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    limits: ServiceLimits,
+    clock: Clock,
+    /// Who offers what.
+    pub(crate) watched: Watched,
+    out: Mutex<Out>,
+}
+
+/// The connections that this process has dialed, or dials.
+#[derive(Debug, Default)]
+struct Out {
+    links: BTreeMap<NodeId, Arc<Link>>,
+    back_off: BackOff,
+}
+
+/// A link, and whether it must be dialed.
+pub(crate) enum Found {
+    Open(Arc<Link>),
+    ToDial(Arc<Link>),
+}
+
+/// Why there is no link.
+#[derive(Debug)]
+pub(crate) enum NoLink {
+    /// The last dials have failed, and it is too early for the next one.
+    BackOff(String),
+    /// As many connections as allowed are in use.
+    TooMany,
+}
+
+impl Outbound {
+    pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
+        Self { limits, clock, watched: Watched::default(), out: Mutex::default() }
+    }
+
+    pub(crate) const fn limits(&self) -> &ServiceLimits {
+        &self.limits
+    }
+
+    pub(crate) const fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    fn out(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The link to a node in a generation.
+    pub(crate) fn link(&self, peer: &NodeId, generation: Generation) -> Result<Found, NoLink> {
+        let mut out = self.out();
+        if let Some(link) = out.links.get(peer).filter(|link| !link.has_ended()) {
+            match Reuse::of(link.generation, generation) {
+                Reuse::Yes => return Ok(Found::Open(Arc::clone(link))),
+                Reuse::No => {}
+                Reuse::Restarted => return Err(NoLink::BackOff(Gone::Restarted.to_string())),
+            }
+        }
+        let now = self.clock.now();
+        if let Some(why) = out.back_off.refuses(now, peer) {
+            return Err(NoLink::BackOff(why.to_owned()));
+        }
+        if out.links.len() >= self.limits.connections_out && !out.make_room() {
+            return Err(NoLink::TooMany);
+        }
+        let limits = LaneLimits {
+            calls: self.limits.calls_per_link,
+            queue_bytes: self.limits.lane_queue_bytes,
+        };
+        let link = Arc::new(Link::new(peer.clone(), generation, limits, self.clock));
+        let before = out.links.insert(peer.clone(), Arc::clone(&link));
+        drop(out);
+        if let Some(before) = before {
+            before.end(LinkEnd::Gone(Gone::Restarted));
+        }
+        // A verdict since the caller has picked the node has not found the link.
+        if let Some(why) = self.watched.ended(peer, generation) {
+            link.end(LinkEnd::Gone(why));
+            self.remove(&link);
+            return Ok(Found::Open(link));
+        }
+        Ok(Found::ToDial(link))
+    }
+
+    /// The node was reached, or not.
+    pub(super) fn dialed(&self, link: &Link, failed: Option<&str>) {
+        let now = self.clock.now();
+        let mut out = self.out();
+        match failed {
+            Some(why) => out.back_off.failed(now, &link.peer, why),
+            None => out.back_off.forget(&link.peer),
+        }
+    }
+
+    /// A sign of life of a node: the next call dials it at once.
+    pub(super) fn forget_failures(&self, peer: &NodeId) {
+        self.out().back_off.forget(peer);
+    }
+
+    /// Removes an ended link.
+    pub(super) fn remove(&self, link: &Arc<Link>) {
+        let mut out = self.out();
+        if out.links.get(&link.peer).is_some_and(|present| Arc::ptr_eq(present, link)) {
+            out.links.remove(&link.peer);
+        }
+    }
+
+    /// A node serves no call of this or an earlier generation any more.
+    pub(super) fn end_peer(&self, peer: &NodeId, generation: Generation, why: &LinkEnd) {
+        let link = self.out().links.get(peer).cloned();
+        if let Some(link) = link.filter(|link| link.generation <= generation) {
+            link.end(why.clone());
+        }
+    }
+
+    /// Ends the link to a node; returns whether there was one.
+    pub(super) fn disconnect(&self, peer: &NodeId, why: &LinkEnd) -> bool {
+        let link = self.out().links.remove(peer);
+        link.inspect(|link| link.end(why.clone())).is_some()
+    }
+
+    /// Ends all links: this process calls no node any more.
+    pub(crate) fn end_all(&self) {
+        let links = std::mem::take(&mut self.out().links);
+        links.into_values().for_each(|link| link.end(LinkEnd::Stopped));
+    }
+
+    /// Ends the links to nodes whose certificates were revoked.
+    pub(super) fn end_revoked(&self, is_revoked: impl Fn(&dyn Connection) -> bool) {
+        let links: Vec<_> = self.out().links.values().cloned().collect();
+        for link in links {
+            let connection = link.connection();
+            if connection.is_some_and(|connection| is_revoked(connection.as_ref())) {
+                link.end(LinkEnd::Revoked);
+            }
+        }
+    }
+}
+
+impl Out {
+    /// Ends the link that has been idle for longest; returns whether there is one.
+    fn make_room(&mut self) -> bool {
+        let idle = self.links.values().filter_map(|link| Some((link.idle_since()?, link)));
+        let Some(link) = idle.min_by_key(|(since, _)| *since).map(|(_, link)| Arc::clone(link))
+        else {
+            return false;
+        };
+        self.links.remove(&link.peer);
+        link.end(LinkEnd::Idle);
+        true
+    }
+}

@@ -1,0 +1,144 @@
+//! The process that calls, as its calls see it: a node, which can call itself as well.
+
+use std::{fmt, sync::Arc};
+
+use super::{Caller, Gone};
+use crate::{
+    node::{
+        Gossipmonger,
+        messages::ServicesMessage,
+        services::{link::Link, offered::Offered, outbound::Outbound},
+    },
+    protocol::{
+        id::{Generation, NodeId},
+        route::Counter,
+        service::{ServiceId, balance::Balance},
+        state::PeerState,
+        time::Time,
+    },
+};
+
+/// The process that calls.
+pub(super) trait Side: fmt::Debug + Send + Sync {
+    /// Who offers what, its connections, its limits and its clock.
+    fn outbound(&self) -> &Arc<Outbound>;
+
+    /// Whether it calls no more.
+    fn has_ended(&self) -> bool;
+
+    /// Increments a counter.
+    fn count(&self, counter: Counter);
+
+    /// Begins to dial a node.
+    fn dial(&self, link: Arc<Link>);
+
+    /// The figures of a caller that has called nothing yet.
+    fn balance(&self) -> Balance;
+
+    /// The phi of a node, divided by the phi at which it is dead; 0 if it is not known.
+    fn suspicion(&self, node: &NodeId, now: Time) -> f64;
+
+    /// Why a node does not offer what it offered in this generation, and is not listed with now; `None` if it may offer
+    /// it again.
+    fn unlisted(&self, node: &NodeId, generation: Generation) -> Option<Gone>;
+
+    /// The node in this process, if there is one.
+    fn here(&self) -> Option<&Here> {
+        None
+    }
+}
+
+/// The node of this process, which calls itself without a connection.
+#[derive(Debug)]
+pub(super) struct Here {
+    node: Gossipmonger,
+    caller: Arc<Caller>,
+}
+
+impl Here {
+    /// A call of this node to itself is a call of a member: its own certificate proves the rest.
+    pub(super) fn new(node: Gossipmonger) -> Self {
+        let config = &node.shared.config;
+        let caller = Caller::Node {
+            node: config.node.clone(),
+            datacenter: Some(config.datacenter.clone()),
+            generation: node.generation(),
+        };
+        Self { node, caller: Arc::new(caller) }
+    }
+
+    /// Its name.
+    pub(super) fn node(&self) -> &NodeId {
+        self.node.node()
+    }
+
+    /// Its present generation.
+    pub(super) fn generation(&self) -> Generation {
+        self.node.generation()
+    }
+
+    /// This node as the caller of its own services.
+    pub(super) const fn caller(&self) -> &Arc<Caller> {
+        &self.caller
+    }
+
+    /// An offer of this node.
+    pub(super) fn offer(&self, service: &ServiceId) -> Option<Arc<dyn Offered>> {
+        self.node.shared.services.offer(service)
+    }
+}
+
+impl Side for Here {
+    fn outbound(&self) -> &Arc<Outbound> {
+        &self.node.shared.services.outbound
+    }
+
+    fn has_ended(&self) -> bool {
+        self.node.shared.end.has_begun()
+    }
+
+    fn count(&self, counter: Counter) {
+        self.node.shared.count(counter);
+    }
+
+    fn dial(&self, link: Arc<Link>) {
+        self.node.shared.routes.services.cast(ServicesMessage::Dial(link));
+    }
+
+    fn balance(&self) -> Balance {
+        let config = &self.node.shared.config;
+        Balance::new(config.node.clone(), config.datacenter.clone())
+    }
+
+    fn suspicion(&self, node: &NodeId, now: Time) -> f64 {
+        let shared = &self.node.shared;
+        let estimates = shared.published.estimates.load();
+        let dead = shared.config.dead_peer_phi;
+        estimates.get(node).map_or(0.0, |estimate| estimate.phi(now) / dead)
+    }
+
+    fn unlisted(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
+        let snapshot = self.node.snapshot();
+        let Some((known, _)) = snapshot.version(node) else {
+            return Some(Gone::NodeForgotten);
+        };
+        if known > generation {
+            return Some(Gone::Restarted);
+        }
+        if node == snapshot.local() {
+            return Some(Gone::Withdrawn);
+        }
+        match snapshot.member(node).map(|member| member.state) {
+            None => Some(Gone::NodeForgotten),
+            Some(PeerState::Dead) => Some(Gone::NodeDead),
+            Some(PeerState::Left) => Some(Gone::NodeLeft),
+            Some(PeerState::Live | PeerState::Suspect) => Some(Gone::Withdrawn),
+            // It may come back.
+            Some(_) => None,
+        }
+    }
+
+    fn here(&self) -> Option<&Here> {
+        Some(self)
+    }
+}

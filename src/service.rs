@@ -52,11 +52,13 @@ mod error;
 mod job;
 mod listed;
 mod messages;
+mod notify;
 mod offer;
 mod offered;
 mod remote;
 mod side;
 mod stub;
+mod watch;
 
 use std::sync::Arc;
 
@@ -70,9 +72,11 @@ pub use self::{
     definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
     listed::Listed,
+    notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
+    watch::{ProviderChange, ProviderChanges},
 };
 use self::{calling::Callee, side::Here};
 use crate::node::Gossipmonger;

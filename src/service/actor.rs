@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ractor::{ActorRef, Message, RpcReplyPort};
+use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 
 use super::{
     Call, Cast, Service,
@@ -56,7 +56,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
                     Ok(reply) => {
                         answer.reply(encode_answer::<A>(&reply));
                     }
-                    Err(_) if has_ended(&actor) => answer.refuse(Code::ActorEnded, ""),
+                    Err(_) if has_ended(&actor.get_cell()) => answer.refuse(Code::ActorEnded, ""),
                     Err(_) => answer.refuse(Code::NoAnswer, "the actor dropped the reply port"),
                 }
             });
@@ -121,13 +121,10 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         let withdraws = offer.on_end();
         runtime.spawn(async move {
             let cell = actor.get_cell();
-            while !has_ended(&actor) {
-                tokio::select! {
-                    () = withdraws.over() => return,
-                    _ = cell.wait(Some(LOOK)) => {}
-                }
+            tokio::select! {
+                () = withdraws.over() => {}
+                () = until_ended(&cell) => withdraws.withdraw(),
             }
-            withdraws.withdraw();
         });
         Ok(offer)
     }
@@ -136,8 +133,15 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
 /// How often an actor is looked at whether it has ended.
 const LOOK: Duration = Duration::from_secs(1);
 
-fn has_ended<M>(actor: &ActorRef<M>) -> bool {
-    actor.get_status() >= ractor::ActorStatus::Stopping
+fn has_ended(cell: &ActorCell) -> bool {
+    cell.get_status() >= ractor::ActorStatus::Stopping
+}
+
+/// Waits until an actor has ended, or ends.
+pub(super) async fn until_ended(cell: &ActorCell) {
+    while !has_ended(cell) {
+        let _ = cell.wait(Some(LOOK)).await;
+    }
 }
 
 /// A place in the room of an offer; given back when dropped.

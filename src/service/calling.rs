@@ -6,7 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{oneshot, watch},
+    task::AbortHandle,
+};
 
 use super::{
     Method,
@@ -32,7 +35,7 @@ use crate::{
                 retry::{Retry, RetryBudget},
             },
             calls::{NoRoom, Outcome},
-            directory::Provider,
+            directory::{Listing, Provider},
             frame::LANE_BODY_MAX,
             link_end::LinkEnd,
         },
@@ -70,6 +73,37 @@ impl Callee {
     pub(super) fn new(side: Arc<dyn Side>, id: ServiceId) -> Self {
         let balance = Mutex::new(side.balance());
         Self { side, id, balance, budget: Mutex::default() }
+    }
+
+    /// Reads what live nodes offer of the service.
+    pub(super) fn listing<T: Default>(&self, read: impl FnOnce(&Listing) -> T) -> T {
+        let listings = self.side.outbound().watched.listings();
+        listings.get(&self.id).map(read).unwrap_or_default()
+    }
+
+    /// Signals each change of what nodes offer from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.side.outbound().watched.changes()
+    }
+
+    /// Signals each end of a node, or of its generation, from now on.
+    pub(super) fn ends(&self) -> watch::Receiver<u64> {
+        self.side.outbound().watched.ends()
+    }
+
+    /// Waits until this node ends.
+    pub(super) async fn ended(&self) {
+        self.side.ended().await;
+    }
+
+    /// Runs a task in the runtime of this node.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.side.runtime().spawn(task).abort_handle()
+    }
+
+    /// Increments a counter of this node.
+    pub(super) fn count(&self, counter: Counter) {
+        self.side.count(counter);
     }
 
     fn now(&self) -> Time {
@@ -223,15 +257,28 @@ impl Callee {
             }
             Where::Any(prefer) => prefer,
         };
+        self.pick(prefer, method.since, tried, |provider, wait| {
+            let Provider { node, generation, .. } = provider;
+            Target { node: node.clone(), generation: *generation, wait }
+        })
+    }
+
+    /// Picks a provider of this minor version at least; `take` gets it, and how long it wants to be left alone.
+    pub(super) fn pick<T>(
+        &self,
+        prefer: &Prefer,
+        since: u16,
+        tried: &[NodeId],
+        take: impl FnOnce(&Provider, Duration) -> T,
+    ) -> Result<T, NotRun> {
         let listings = self.side.outbound().watched.listings();
         let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
-        let ask = Ask { since: method.since, prefer, tried };
+        let ask = Ask { since, prefer, tried };
         let now = self.now();
         let suspicion = |node: &NodeId| self.side.suspicion(node, now);
         let picked = self.balance(|balance| {
             let pick = balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)?;
-            let Provider { node, generation, .. } = pick.provider;
-            Ok(Target { node: node.clone(), generation: *generation, wait: pick.wait })
+            Ok(take(pick.provider, pick.wait))
         });
         picked.map_err(|why| NotRun::no_pick(why, self.id.major))
     }

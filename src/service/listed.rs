@@ -5,7 +5,7 @@ use crate::{
     node::Gossipmonger,
     protocol::{
         id::{Datacenter, Generation, NodeId},
-        service::ServiceName,
+        service::{ServiceId, ServiceName, directory::Provider},
     },
 };
 
@@ -35,25 +35,31 @@ pub struct Listed {
     pub suspect: bool,
 }
 
+impl Listed {
+    pub(super) fn new(id: &ServiceId, provider: &Provider) -> Self {
+        Self {
+            service: id.name.clone(),
+            version: ServiceVersion::new(id.major, provider.minor),
+            node: provider.node.clone(),
+            datacenter: provider.datacenter.clone(),
+            generation: provider.generation,
+            epoch: provider.epoch,
+            weight: provider.weight,
+            clients: provider.clients,
+            draining: provider.draining,
+            suspect: provider.suspect,
+        }
+    }
+}
+
 impl Gossipmonger {
     /// What live nodes offer, this node included, by service, datacenter and node.
     #[must_use]
     pub fn offered(&self) -> Vec<Listed> {
         let listings = self.shared.services.outbound.watched.listings();
-        let all = listings.iter().flat_map(|(id, listing)| {
-            listing.iter().map(|provider| Listed {
-                service: id.name.clone(),
-                version: ServiceVersion::new(id.major, provider.minor),
-                node: provider.node.clone(),
-                datacenter: provider.datacenter.clone(),
-                generation: provider.generation,
-                epoch: provider.epoch,
-                weight: provider.weight,
-                clients: provider.clients,
-                draining: provider.draining,
-                suspect: provider.suspect,
-            })
-        });
+        let all = listings
+            .iter()
+            .flat_map(|(id, listing)| listing.iter().map(|provider| Listed::new(id, provider)));
         all.collect()
     }
 }

@@ -19,7 +19,7 @@ use crate::protocol::{
 /// A service at one node, in one generation of the node and one registration of the service. It does not follow the
 /// service to another node, or to a later process of this one.
 pub struct Remote<S> {
-    callee: Arc<Callee>,
+    pub(super) callee: Arc<Callee>,
     address: Address<S>,
 }
 
@@ -150,17 +150,17 @@ impl<S: Service> Remote<S> {
     }
 
     /// Waits until this offer is gone, and says why. It is gone for good: an unreachable node does not count, since it
-    /// may come back.
+    /// may come back. It is gone for this node also if this node itself ends.
     pub async fn gone(&self) -> Gone {
-        let watched = &self.callee.side.outbound().watched;
-        let (mut changes, mut ends) = (watched.changes(), watched.ends());
+        let (mut changes, mut ends) = (self.callee.changes(), self.callee.ends());
         loop {
             if let Some(gone) = self.is_gone() {
                 return gone;
             }
             tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return Gone::NodeForgotten },
-                ended = ends.changed() => if ended.is_err() { return Gone::NodeForgotten },
+                _ = changes.changed() => {}
+                _ = ends.changed() => {}
+                () = self.callee.ended() => return Gone::Stopped,
             }
         }
     }

@@ -1,6 +1,8 @@
 //! The process that calls, as its calls see it: a node, which can call itself as well.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, pin::Pin, sync::Arc};
+
+use tokio::runtime::Handle;
 
 use super::{Caller, Gone};
 use crate::{
@@ -18,6 +20,9 @@ use crate::{
     },
 };
 
+/// Ready once a process calls no more.
+pub(super) type End<'a> = Pin<Box<dyn Future<Output = ()> + Send + Sync + 'a>>;
+
 /// The process that calls.
 pub(super) trait Side: fmt::Debug + Send + Sync {
     /// Who offers what, its connections, its limits and its clock.
@@ -25,6 +30,12 @@ pub(super) trait Side: fmt::Debug + Send + Sync {
 
     /// Whether it calls no more.
     fn has_ended(&self) -> bool;
+
+    /// Waits until it calls no more.
+    fn ended(&self) -> End<'_>;
+
+    /// Its runtime.
+    fn runtime(&self) -> &Handle;
 
     /// Increments a counter.
     fn count(&self, counter: Counter);
@@ -95,6 +106,14 @@ impl Side for Here {
 
     fn has_ended(&self) -> bool {
         self.node.shared.end.has_begun()
+    }
+
+    fn ended(&self) -> End<'_> {
+        Box::pin(self.node.shared.end.begun())
+    }
+
+    fn runtime(&self) -> &Handle {
+        &self.node.runtime
     }
 
     fn count(&self, counter: Counter) {

@@ -109,7 +109,7 @@ impl<S: Service> Stub<S> {
     /// # Errors
     /// [`NotRun::NoProvider`] if they do not within this time.
     pub async fn ready(&self, nodes: usize, within: Duration) -> Result<(), CallError> {
-        let mut changes = self.callee.side.outbound().watched.changes();
+        let mut changes = self.callee.changes();
         let enough = async {
             while self.listing(|listing| Some(listing.len())).unwrap_or(0) < nodes {
                 if changes.changed().await.is_err() {
@@ -157,8 +157,7 @@ impl<S: Service> Stub<S> {
     }
 
     fn listing<T>(&self, read: impl FnOnce(&Listing) -> Option<T>) -> Option<T> {
-        let listings = self.callee.side.outbound().watched.listings();
-        listings.get(&self.callee.id).and_then(read)
+        self.callee.listing(read)
     }
 }
 

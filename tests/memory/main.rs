@@ -9,6 +9,7 @@ mod live_keys;
 mod membership;
 mod propagation;
 mod reconciliation;
+mod references;
 mod replay;
 #[path = "../support/start.rs"]
 mod start;

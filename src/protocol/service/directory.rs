@@ -18,6 +18,7 @@ use crate::protocol::{
 };
 
 mod candidates;
+mod difference;
 mod known;
 mod listing;
 mod provider;
@@ -28,6 +29,7 @@ mod tests;
 
 use self::known::{Known, Phase, Shown};
 pub use self::{
+    difference::{Difference, difference},
     listing::{Listing, Listings},
     provider::Provider,
     providers::Providers,

@@ -106,6 +106,23 @@ impl Providers {
         (at, place)
     }
 
+    /// The providers of both, without the first and the last chunks that they share.
+    pub(super) fn unshared<'a>(
+        one: Option<&'a Self>,
+        other: Option<&'a Self>,
+    ) -> (impl Iterator<Item = &'a Provider>, impl Iterator<Item = &'a Provider>) {
+        let chunks = |of: Option<&'a Self>| of.map_or(&[][..], |of| &of.chunks[..]);
+        let shared =
+            |(one, other): &(&Chunk, &Chunk)| Arc::ptr_eq(&one.providers, &other.providers);
+        let (one, other) = (chunks(one), chunks(other));
+        let head = one.iter().zip(other).take_while(shared).count();
+        let (one, other) = (&one[head..], &other[head..]);
+        let tail = one.iter().rev().zip(other.iter().rev()).take_while(shared).count();
+        let providers =
+            |chunks: &'a [Chunk]| chunks.iter().flat_map(|chunk| chunk.providers.iter());
+        (providers(&one[..one.len() - tail]), providers(&other[..other.len() - tail]))
+    }
+
     /// Whether nothing was copied between these two.
     #[cfg(test)]
     pub(super) fn is_shared_with(&self, other: &Self) -> bool {

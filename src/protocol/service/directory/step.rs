@@ -37,6 +37,8 @@ pub enum Gone {
     NodeForgotten,
     /// The node is not heard, for example because its datacenter is cut off. It may be well, and come back.
     Unreachable,
+    /// This node itself has ended, so it knows of no other one any more.
+    Stopped,
 }
 
 /// A change. A shell delivers the outputs in their order.
@@ -111,6 +113,7 @@ impl std::fmt::Display for Gone {
             Self::NodeDead => "the node is dead",
             Self::NodeForgotten => "the node was forgotten",
             Self::Unreachable => "the node is unreachable",
+            Self::Stopped => "this node has ended",
         })
     }
 }

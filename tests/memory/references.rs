@@ -1,0 +1,250 @@
+//! Watching providers, and ractor actors that refer to remote services.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gossipmonger::{
+    Gossipmonger,
+    service::{Access, Gone, Offer, ProviderChange, ProviderChanges, Stub},
+    subscription::SubscriptionError,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::harness::{Lab, all_live, id, until};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Level(u32);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Wait;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Count(u32);
+
+gossipmonger::service! {
+    /// For tests.
+    struct Shop = "shop", 1.0;
+
+    1: call Level -> u32, idempotent;
+    2: call Wait -> ();
+    3: cast Count;
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+/// Offers a shop that notes what it is told, in order: the levels that it is asked for, and the counts.
+async fn offers(node: &Gossipmonger) -> (Offer, Arc<Mutex<Vec<u32>>>) {
+    let notes = Arc::new(Mutex::new(Vec::new()));
+    let (asked, waits, told) = (Arc::clone(&notes), Arc::clone(&notes), Arc::clone(&notes));
+    let offer = node
+        .offer::<Shop>(Access::members())
+        .call(move |ask: Level, _| {
+            asked.lock().unwrap().push(ask.0);
+            async move { ask.0 }
+        })
+        .call(move |_: Wait, _| {
+            waits.lock().unwrap().push(u32::MAX);
+            std::future::pending()
+        })
+        .cast(move |count: Count, _| {
+            told.lock().unwrap().push(count.0);
+            async {}
+        })
+        .start()
+        .await
+        .unwrap();
+    (offer, notes)
+}
+
+async fn shop(node: &Gossipmonger, providers: usize) -> Stub<Shop> {
+    let shop = node.service::<Shop>();
+    shop.ready(providers, LONG).await.unwrap();
+    shop
+}
+
+/// A change as text, for example `joined b`.
+fn text(change: &ProviderChange<Shop>) -> String {
+    match change {
+        ProviderChange::Joined { remote, offer } => {
+            assert_eq!(*remote.node(), offer.node);
+            format!("joined {}", offer.node)
+        }
+        ProviderChange::Changed { offer, .. } if offer.draining => format!("drains {}", offer.node),
+        ProviderChange::Changed { offer, .. } if offer.suspect => format!("suspect {}", offer.node),
+        ProviderChange::Changed { offer, .. } => format!("changed {}", offer.node),
+        ProviderChange::Left { remote, why } => format!("left {}: {why:?}", remote.node()),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn next(changes: &mut ProviderChanges<Shop>) -> String {
+    let next = tokio::time::timeout(LONG, changes.next()).await;
+    text(&next.expect("no change").unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_what_nobody_offers_is_silent_and_ends_with_its_node() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let mut changes = a.service::<Shop>().watch();
+    let silent = tokio::time::timeout(Duration::from_secs(5), changes.next()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    a.shutdown().await;
+    assert!(matches!(changes.next().await, Err(SubscriptionError::Ended)));
+    assert!(futures_util::StreamExt::next(&mut changes).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_reports_who_is_there_and_then_each_change_with_its_reason() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    let (at_b, _) = offers(&b).await;
+    let mut changes = shop(&a, 1).await.watch();
+    assert_eq!(next(&mut changes).await, "joined b");
+    let (_at_c, _) = offers(&c).await;
+    assert_eq!(next(&mut changes).await, "joined c");
+    assert!(at_b.withdraw(LONG).await);
+    assert_eq!(next(&mut changes).await, "left b: Withdrawn");
+    let (_at_b, notes) = offers(&b).await;
+    assert_eq!(next(&mut changes).await, "joined b");
+    let there = a.service::<Shop>().at(&id("b")).unwrap();
+    // Something runs there, so it drains as long as it may.
+    let _running = tokio::spawn(there.call(Wait).within(LONG).into_future());
+    until("it runs", || !notes.lock().unwrap().is_empty()).await;
+    tokio::spawn(async move { b.leave_for_now().await });
+    assert_eq!(next(&mut changes).await, "drains b");
+    assert_eq!(next(&mut changes).await, "left b: NodeLeft");
+    lab.isolate(c.node(), &[&a]);
+    let mut last = next(&mut changes).await;
+    if last == "suspect c" {
+        last = next(&mut changes).await;
+    }
+    assert_eq!(last, "left c: NodeDead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_not_read_shows_the_newest_state() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (mut offer, _) = offers(&b).await;
+    let shop = shop(&a, 1).await;
+    let mut changes = shop.watch();
+    assert_eq!(next(&mut changes).await, "joined b");
+    for _ in 0..5 {
+        assert!(offer.withdraw(LONG).await);
+        offer = offers(&b).await.0;
+    }
+    let newest = |stub: &Stub<Shop>| stub.at(&id("b")).map(|remote| remote.address());
+    let there = b.service::<Shop>();
+    until("the last offer is seen", || newest(&shop) == newest(&there)).await;
+    assert_eq!(next(&mut changes).await, "left b: Withdrawn");
+    match changes.next().await.unwrap() {
+        ProviderChange::Joined { remote, .. } => {
+            assert_eq!(Some(remote.address()), newest(&there));
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(offer);
+    assert_eq!(next(&mut changes).await, "left b: Withdrawn", "nothing waits in between");
+}
+
+/// An actor that passes on what it gets.
+struct Inbox;
+
+#[derive(Debug)]
+enum Got {
+    Gone(Gone),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for Got {}
+
+#[ractor::actor(message = Got, state = mpsc::UnboundedSender<Got>, arguments = mpsc::UnboundedSender<Got>)]
+impl Inbox {
+    async fn pre_start(
+        &self,
+        _: ActorRef<Got>,
+        to: mpsc::UnboundedSender<Got>,
+    ) -> Result<mpsc::UnboundedSender<Got>, ActorProcessingErr> {
+        Ok(to)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Got>,
+        message: Got,
+        to: &mut mpsc::UnboundedSender<Got>,
+    ) -> Result<(), ActorProcessingErr> {
+        let _ = to.send(message);
+        Ok(())
+    }
+}
+
+/// What an [`Inbox`] gets.
+struct All(mpsc::UnboundedReceiver<Got>);
+
+impl All {
+    async fn next(&mut self) -> Got {
+        let next = tokio::time::timeout(LONG, self.0.recv()).await;
+        next.expect("no message").unwrap()
+    }
+}
+
+async fn inbox() -> (ActorRef<Got>, All) {
+    let (to, from) = mpsc::unbounded_channel();
+    let (inbox, _) = Actor::spawn(None, Inbox, to).await.unwrap();
+    (inbox, All(from))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_actor_is_notified_once_and_only_as_long_as_it_asks() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (offer, _) = offers(&b).await;
+    let there = shop(&a, 1).await.at(&id("b")).unwrap();
+    let (inbox, mut got) = inbox().await;
+    drop(there.notify(&inbox, |_| panic!("it was dropped")));
+    let kept = there.notify(&inbox, Got::Gone);
+    there.notify(&inbox, Got::Gone).detach();
+    assert!(offer.withdraw(LONG).await);
+    for _ in 0..2 {
+        assert!(matches!(got.next().await, Got::Gone(Gone::Withdrawn)));
+    }
+    let further = tokio::time::timeout(Duration::from_secs(60), got.0.recv()).await;
+    assert!(further.is_err(), "{further:?}");
+    drop(kept);
+    // What is gone already is told at once.
+    there.notify(&inbox, Got::Gone).detach();
+    assert!(matches!(got.next().await, Got::Gone(Gone::Withdrawn)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_notification_ends_with_its_actor_and_tells_of_the_end_of_its_own_node() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, _) = offers(&b).await;
+    let there = shop(&a, 1).await.at(&id("b")).unwrap();
+    let (ended, mut nothing) = inbox().await;
+    let (told, mut got) = inbox().await;
+    // The closure is dropped with the task that holds it.
+    let held = Arc::new(());
+    let holds = Arc::clone(&held);
+    let ending = there.notify(&ended, move |gone| {
+        drop(holds);
+        Got::Gone(gone)
+    });
+    there.notify(&told, Got::Gone).detach();
+    ended.stop_and_wait(None, None).await.unwrap();
+    until("the notification has ended", || Arc::strong_count(&held) == 1).await;
+    assert!(nothing.0.recv().await.is_none());
+    drop(ending);
+    a.shutdown().await;
+    assert!(matches!(got.next().await, Got::Gone(Gone::Stopped)));
+}

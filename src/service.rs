@@ -55,6 +55,7 @@ mod messages;
 mod notify;
 mod offer;
 mod offered;
+mod proxy;
 mod remote;
 mod side;
 mod stub;
@@ -74,6 +75,7 @@ pub use self::{
     listed::Listed,
     notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},
+    proxy::{Forward, PROXY_CALLS_MAX, ProxyBuilder, ProxyReply, RemoteGone},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
     watch::{ProviderChange, ProviderChanges},

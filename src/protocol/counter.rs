@@ -136,6 +136,9 @@ counters! {
     CastsRefused => "casts_refused",
     /// Calls of this node that were tried again at another node.
     CallsRetried => "calls_retried",
+    /// Messages of local proxies that were not sent to the remote service: too many calls under way, no room, or nothing
+    /// that the service has.
+    ProxyMessagesRefused => "proxy_messages_refused",
     /// Lists of services of other nodes that cannot be read.
     ManifestsRefused => "manifests_refused",
     /// Datagrams that belong to no connection and begin none: noise.

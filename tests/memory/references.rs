@@ -6,11 +6,14 @@ use std::{
 };
 
 use gossipmonger::{
-    Gossipmonger,
-    service::{Access, Gone, Offer, ProviderChange, ProviderChanges, Stub},
+    Counter, Gossipmonger,
+    service::{
+        Access, By, CallError, CallFailure, Forward, Gone, Lost, NotRun, Offer, ProviderChange,
+        ProviderChanges, RemoteGone, Stub,
+    },
     subscription::SubscriptionError,
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SpawnErr, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -155,12 +158,14 @@ async fn a_watch_that_is_not_read_shows_the_newest_state() {
     assert_eq!(next(&mut changes).await, "left b: Withdrawn", "nothing waits in between");
 }
 
-/// An actor that passes on what it gets.
+/// An actor that passes on what it gets, also what happens to its children.
 struct Inbox;
 
 #[derive(Debug)]
 enum Got {
     Gone(Gone),
+    /// An actor under this one failed, with the reason.
+    Failed(Option<RemoteGone>),
 }
 
 #[cfg(feature = "cluster")]
@@ -183,6 +188,18 @@ impl Inbox {
         to: &mut mpsc::UnboundedSender<Got>,
     ) -> Result<(), ActorProcessingErr> {
         let _ = to.send(message);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<Got>,
+        event: SupervisionEvent,
+        to: &mut mpsc::UnboundedSender<Got>,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, why) = event {
+            let _ = to.send(Got::Failed(why.downcast_ref::<RemoteGone>().cloned()));
+        }
         Ok(())
     }
 }
@@ -247,4 +264,162 @@ async fn a_notification_ends_with_its_actor_and_tells_of_the_end_of_its_own_node
     drop(ending);
     a.shutdown().await;
     assert!(matches!(got.next().await, Got::Gone(Gone::Stopped)));
+}
+
+/// The messages of a local actor that stands for a shop.
+enum Local {
+    Level(u32, RpcReplyPort<u32>),
+    /// The port takes the error as well.
+    Checked(u32, RpcReplyPort<Result<u32, CallError>>),
+    Wait(RpcReplyPort<Result<(), CallError>>),
+    Count(u32),
+    #[expect(dead_code, reason = "nothing reads what is refused")]
+    Unknown(RpcReplyPort<u32>),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for Local {}
+
+fn forward(message: Local, to: &mut Forward<Shop>) {
+    match message {
+        Local::Level(item, reply) => to.call(Level(item), reply),
+        Local::Checked(item, reply) => to.call(Level(item), reply),
+        Local::Wait(reply) => to.call(Wait, reply),
+        Local::Count(count) => to.cast(Count(count)),
+        other => to.refuse(other),
+    }
+}
+
+fn failure(result: Result<impl std::fmt::Debug, CallError>) -> CallFailure {
+    result.unwrap_err().failure().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_of_what_nobody_offers_or_what_is_gone_does_not_start() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (supervisor, _) = inbox().await;
+    let none = a.service::<Shop>().proxy(supervisor.get_cell(), forward).await.unwrap_err();
+    let SpawnErr::StartupFailed(why) = none else { panic!("{none:?}") };
+    let why = why.downcast_ref::<CallError>().unwrap().failure();
+    assert_eq!(*why, CallFailure::NotRun(NotRun::NoProvider));
+    let (offer, _) = offers(&b).await;
+    let there = shop(&a, 1).await.at(&id("b")).unwrap();
+    assert!(offer.withdraw(LONG).await);
+    assert_eq!(there.gone().await, Gone::Withdrawn);
+    let gone = there.proxy(supervisor.get_cell(), forward).await.unwrap_err();
+    let SpawnErr::StartupFailed(why) = gone else { panic!("{gone:?}") };
+    assert_eq!(why.downcast_ref::<RemoteGone>().unwrap().why, Gone::Withdrawn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_has_no_more_calls_under_way_than_it_may() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, _) = offers(&b).await;
+    let (supervisor, _) = inbox().await;
+    let errors = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&errors);
+    let proxy = shop(&a, 1)
+        .await
+        .proxy(supervisor.get_cell(), forward)
+        .calls_max(2)
+        .on_error(move |error| noted.lock().unwrap().push(error.failure().clone()))
+        .await
+        .unwrap();
+    let waits: Vec<_> = (0..2)
+        .map(|_| {
+            let (to, from) = ractor::concurrency::oneshot();
+            proxy.cast(Local::Wait(to.into())).unwrap();
+            from
+        })
+        .collect();
+    let full =
+        CallFailure::NotRun(NotRun::Overloaded { by: By::Caller, retry_after: Duration::ZERO });
+    let checked = proxy.call(|reply| Local::Checked(1, reply), Some(LONG)).await.unwrap();
+    assert_eq!(failure(checked.unwrap()), full);
+    // A port that takes no error is dropped, and so is that of a message that the shop has nothing for.
+    let level = proxy.call(|reply| Local::Level(1, reply), Some(LONG)).await.unwrap();
+    assert!(level.is_send_error(), "{level:?}");
+    let unknown = proxy.call(Local::Unknown, Some(LONG)).await.unwrap();
+    assert!(unknown.is_send_error(), "{unknown:?}");
+    assert_eq!(*errors.lock().unwrap(), [full.clone(), full]);
+    assert_eq!(a.counters().get(Counter::ProxyMessagesRefused), 3);
+    // Its calls end with it.
+    proxy.stop_and_wait(None, None).await.unwrap();
+    for wait in waits {
+        assert!(wait.await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_answers_local_ports_and_keeps_the_order_of_messages() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, notes) = offers(&b).await;
+    let (supervisor, _) = inbox().await;
+    let there = shop(&a, 1).await.at(&id("b")).unwrap();
+    let proxy = there.proxy(supervisor.get_cell(), forward).name("the shop").await.unwrap();
+    assert_eq!(ractor::registry::where_is("the shop").unwrap().get_id(), proxy.get_id());
+    let mut answers = Vec::new();
+    for n in 0..100 {
+        let (to, from) = ractor::concurrency::oneshot();
+        proxy.cast(Local::Level(2 * n, to.into())).unwrap();
+        proxy.cast(Local::Count(2 * n + 1)).unwrap();
+        answers.push((2 * n, from));
+    }
+    for (level, answer) in answers {
+        assert_eq!(answer.await.unwrap(), level);
+    }
+    until("all have arrived", || notes.lock().unwrap().len() == 200).await;
+    assert_eq!(*notes.lock().unwrap(), (0..200).collect::<Vec<_>>());
+    // The timeout of the port is the deadline of the call.
+    let (to, from) = ractor::concurrency::oneshot();
+    proxy.cast(Local::Wait((to, Duration::from_millis(300)).into())).unwrap();
+    assert_eq!(failure(from.await.unwrap()), CallFailure::Unknown(Lost::Deadline));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_fails_when_its_node_is_dead_and_another_one_takes_its_place() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    let (_at_b, _) = offers(&b).await;
+    let shop = shop(&a, 1).await;
+    let (supervisor, mut got) = inbox().await;
+    let proxy = shop.proxy(supervisor.get_cell(), forward).await.unwrap();
+    let (to, pending) = ractor::concurrency::oneshot();
+    proxy.cast(Local::Wait((to, LONG).into())).unwrap();
+    let level = proxy.call(|reply| Local::Level(7, reply), Some(LONG)).await.unwrap();
+    assert_eq!(level.unwrap(), 7);
+    lab.isolate(b.node(), &[&a, &c]);
+    let Got::Failed(Some(gone)) = got.next().await else { panic!("no reason") };
+    assert_eq!((&gone.node, gone.why), (b.node(), Gone::NodeDead));
+    assert_eq!(gone.to_string(), "shop/1 at b is gone: the node is dead");
+    // The call that was under way has ended with its reason.
+    let lost = failure(pending.await.unwrap());
+    assert!(matches!(lost, CallFailure::Unknown(_)), "{lost:?}");
+    assert!(proxy.cast(Local::Count(1)).is_err());
+    let (_at_c, _) = offers(&c).await;
+    shop.ready(1, LONG).await.unwrap();
+    let again = shop.proxy(supervisor.get_cell(), forward).await.unwrap();
+    let level = again.call(|reply| Local::Level(8, reply), Some(LONG)).await.unwrap();
+    assert_eq!(level.unwrap(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_stands_for_a_service_of_its_own_node_as_well() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let (offer, _) = offers(&a).await;
+    let (supervisor, mut got) = inbox().await;
+    let shop = shop(&a, 1).await;
+    let proxy = shop.proxy(supervisor.get_cell(), forward).await.unwrap();
+    let level = proxy.call(|reply| Local::Level(7, reply), Some(LONG)).await.unwrap();
+    assert_eq!(level.unwrap(), 7);
+    drop(offer);
+    let Got::Failed(Some(gone)) = got.next().await else { panic!("no reason") };
+    assert_eq!(gone.why, Gone::Withdrawn);
 }

@@ -75,7 +75,9 @@ impl Ending {
     pub const fn judged(&self) -> Judged {
         match &self.result {
             Ok(_) => Judged::Answered,
-            Err(CallFailure::NotRun(NotRun::Overloaded { by: By::Link, .. })) => Judged::Refused,
+            Err(CallFailure::NotRun(NotRun::Overloaded { by: By::Link | By::Caller, .. })) => {
+                Judged::Refused
+            }
             Err(CallFailure::NotRun(NotRun::Overloaded { retry_after, .. })) => {
                 Judged::Overloaded { retry_after: *retry_after }
             }

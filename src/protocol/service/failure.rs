@@ -78,6 +78,8 @@ pub enum NotRun {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum By {
+    /// The caller's own limit, that of a proxy for example.
+    Caller,
     /// The connection to the node, at the caller's end.
     Link,
     /// The service.
@@ -160,6 +162,7 @@ impl fmt::Display for CallFailure {
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Caller => "the caller itself",
             Self::Link => "the connection to the node",
             Self::Service => "the service",
             Self::Peer => "the service's limit for this caller",

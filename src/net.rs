@@ -122,6 +122,9 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
     /// one is refused in the handshake until then.
     fn admit(&self, _protocol: Protocol) {}
 
+    /// Accepts clients as well in handshakes of [`Protocol::Services`] from now on. Until then only members are.
+    fn admit_clients_to_services(&self) {}
+
     /// Waits for the next peer that dials; `None` once the endpoint is closed. One task at a time waits.
     fn accept(&self) -> BoxFuture<'_, Option<Incoming>>;
 

@@ -48,6 +48,7 @@ mod calling;
 pub mod codec;
 mod context;
 mod definition;
+mod directory;
 mod error;
 mod job;
 mod listed;
@@ -71,6 +72,7 @@ pub use self::{
     ask::Calling,
     context::Context,
     definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
+    directory::offered::DirectoryOffer,
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
     listed::Listed,
     notify::Notification,

@@ -48,6 +48,7 @@ pub use self::{
 };
 pub(crate) use self::{
     certificate::date,
+    config::Admitted,
     provider::{ADMIN_ALPN, SERVER_NAME, SERVICES_ALPN},
     refusal::Verdict,
     state::Expect,

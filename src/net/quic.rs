@@ -157,6 +157,7 @@ impl QuicNetwork {
             tls: self.tls.clone(),
             with_clients: AtomicBool::new(false),
             with_services: AtomicBool::new(false),
+            with_calling_clients: AtomicBool::new(false),
             handshakes,
             handshakes_max: limits.handshakes,
             handshake_timeout: limits.handshake_timeout,
@@ -233,6 +234,10 @@ impl Endpoint for QuicEndpoint {
             Protocol::Clients => self.0.with_clients.store(true, Ordering::Release),
             Protocol::Services => self.0.with_services.store(true, Ordering::Release),
         }
+    }
+
+    fn admit_clients_to_services(&self) {
+        self.0.with_calling_clients.store(true, Ordering::Release);
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Incoming>> {

@@ -27,7 +27,7 @@ use crate::{
         skim::Heading,
         time::Time,
     },
-    tls::CertificateSummary,
+    tls::{CertificateSummary, Tls},
 };
 
 /// Access to the node for the tasks of its connections.
@@ -111,6 +111,11 @@ impl Host {
         let certificate =
             certificate.and_then(|leaf| CertificateSummary::from_certificate(leaf).ok());
         certificate.is_some_and(|certificate| tls.is_revoked(&name.node, &certificate))
+    }
+
+    /// The TLS of the node, as long as it is connected to a network with certificates.
+    pub(crate) fn tls(&self) -> Option<Tls> {
+        self.shared.endpoint.upgrade()?.tls().cloned()
     }
 
     /// The client connections.

@@ -8,7 +8,9 @@
 //! A call passes through no actor: the caller's task and the tasks of the two ends of a connection handle it. The
 //! actor of services owns the tasks of the connections that this node has dialed.
 
+mod built_in;
 pub(crate) mod caller;
+mod client;
 pub(crate) mod dial;
 pub(crate) mod disconnect;
 mod drain;
@@ -17,6 +19,7 @@ pub(crate) mod lane;
 pub(crate) mod link;
 pub(crate) mod offered;
 pub(crate) mod outbound;
+mod refusal;
 pub(crate) mod responder;
 pub(crate) mod running;
 pub(crate) mod serve;

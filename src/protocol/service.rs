@@ -9,6 +9,9 @@
 //! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
 //! 4. The request runs, waits or is refused in the [`room`] of the service.
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
+//!
+//! A client that is not a member calls by the same rules: [`clients`] says which ones an offer admits, [`shown`] what
+//! they are shown of the directory.
 
 use std::fmt;
 
@@ -16,6 +19,7 @@ pub mod attempt;
 pub mod back_off;
 pub mod balance;
 pub mod calls;
+pub mod clients;
 pub mod directory;
 pub mod failure;
 pub mod frame;
@@ -25,6 +29,7 @@ pub mod limits;
 pub mod link_end;
 pub mod manifest;
 pub mod room;
+pub mod shown;
 
 pub use super::id::ServiceName;
 

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 
 use super::Caller;
 use crate::{
-    protocol::id::{Datacenter, NodeId},
-    tls::Role,
+    protocol::{
+        id::{Datacenter, NodeId},
+        service::clients::{Clients, Rank, Viewer, name_hash},
+    },
+    tls::{Client, Role},
 };
 
 /// Who may call a service, or one of its methods. It rests on what a certificate proves, never on what a node says of
@@ -50,7 +53,8 @@ impl Access {
         Self { nodes: nodes.into_iter().collect(), ..Self::default() }
     }
 
-    /// The client of this name.
+    /// The client of this name: the whole URI of its certificate, or `till` for `spiffe://<cluster>/client/<role>/till`
+    /// with any role.
     #[must_use]
     pub fn client(name: impl Into<String>) -> Self {
         Self { clients: BTreeSet::from([name.into()]), ..Self::default() }
@@ -86,23 +90,40 @@ impl Access {
                     || datacenter.as_ref().is_some_and(|proved| self.datacenters.contains(proved))
             }
             Caller::Client(client) => {
-                self.clients.contains(&client.name)
+                names(client).any(|name| self.clients.contains(name))
                     || self.role.is_some_and(|role| client.role.permits(role))
             }
         }
     }
 
-    /// Whether a client can be one of them.
-    #[must_use]
-    pub(super) fn has_clients(&self) -> bool {
-        self.role.is_some() || !self.clients.is_empty()
+    /// The clients among them, as other nodes learn of them.
+    pub(super) fn admitted(&self) -> Clients {
+        Clients::new(self.role.map(rank), self.clients.iter().map(|name| name_hash(name)))
+    }
+}
+
+/// A client, as the offers of other nodes judge it.
+pub(super) fn viewer(client: &Client) -> Viewer {
+    Viewer::new(rank(client.role), names(client).map(name_hash))
+}
+
+/// The names by which an offer may name a client.
+fn names(client: &Client) -> impl Iterator<Item = &str> {
+    std::iter::once(client.name.as_str()).chain(client.id.as_ref().map(|id| id.as_str()))
+}
+
+const fn rank(role: Role) -> Rank {
+    match role {
+        Role::Read => Rank::Read,
+        Role::Watch => Rank::Watch,
+        Role::Admin => Rank::Admin,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{protocol::id::Generation, tls::Client};
+    use crate::protocol::id::{ClientId, Generation};
 
     fn member(name: &str, datacenter: Option<&str>) -> Caller {
         Caller::Node {
@@ -110,6 +131,47 @@ mod tests {
             datacenter: datacenter.map(|name| Datacenter::new(name).unwrap()),
             generation: Generation(1),
         }
+    }
+
+    /// The holder of a certificate of this cluster, as a node of cluster `demo` knows it.
+    fn client(cluster: &str, name: &str, role: Role) -> Client {
+        let id = (cluster == "demo").then(|| ClientId::new(name).unwrap());
+        Client { name: format!("spiffe://{cluster}/client/{role}/{name}"), id, role }
+    }
+
+    #[test]
+    fn what_others_show_a_client_is_what_it_may_call() {
+        let uri = "spiffe://other/client/read/till";
+        let accesses = [
+            Access::members(),
+            Access::client("till"),
+            Access::client(uri),
+            Access::clients(Role::Read),
+            Access::clients(Role::Watch).and(Access::client("till")),
+            Access::clients(Role::Admin),
+        ];
+        for client in [
+            client("demo", "till", Role::Read),
+            client("demo", "shop", Role::Watch),
+            client("demo", "shop", Role::Admin),
+            client("other", "till", Role::Read),
+        ] {
+            for access in &accesses {
+                let permits = access.permits(&Caller::Client(client.clone()));
+                assert_eq!(
+                    access.admitted().admits(&viewer(&client)),
+                    permits,
+                    "{client} {access:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_of_another_cluster_has_no_short_name_here() {
+        let foreign = Caller::Client(client("other", "till", Role::Admin));
+        assert!(!Access::client("till").permits(&foreign));
+        assert!(Access::client("spiffe://other/client/admin/till").permits(&foreign));
     }
 
     #[test]
@@ -129,7 +191,7 @@ mod tests {
 
     #[test]
     fn members_are_no_clients_and_clients_no_members() {
-        let client = |role| Caller::Client(Client { name: "till".to_owned(), role });
+        let client = |role| Caller::Client(client("demo", "till", role));
         assert!(!Access::members().permits(&client(Role::Admin)));
         assert!(!Access::clients(Role::Read).permits(&member("a", None)));
         assert!(Access::client("till").permits(&client(Role::Read)));
@@ -141,7 +203,7 @@ mod tests {
     #[test]
     fn joining_two_permits_the_callers_of_both() {
         let both = Access::members().and(Access::client("till"));
-        assert!(both.permits(&member("a", None)) && both.has_clients());
+        assert!(both.permits(&member("a", None)) && !both.admitted().is_none());
         let roles = Access::clients(Role::Admin).and(Access::clients(Role::Read));
         assert_eq!(roles.role, Some(Role::Read));
     }

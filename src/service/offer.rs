@@ -1,6 +1,6 @@
 //! Offering a service, with a function for each method.
 
-use std::{collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
     Call, Cast, Method, Service,
@@ -18,7 +18,10 @@ use crate::{
     },
     protocol::{
         id::InvalidLabel,
-        service::{ServiceId, ServiceName, frame::Code, manifest, room::RoomLimits},
+        service::{
+            ServiceId, ServiceName, clients::CLIENT_NAMES_MAX, frame::Code, manifest,
+            room::RoomLimits,
+        },
     },
 };
 
@@ -59,6 +62,17 @@ pub enum OfferError {
         manifest::OFFERS_MAX
     )]
     TooMany,
+    /// The offer names more clients than allowed, or all offers of the node together do.
+    #[error(
+        "an offer may name {CLIENT_NAMES_MAX} clients, all offers of this node together {}: admit them by their role",
+        manifest::NAMES_MAX
+    )]
+    TooManyClients,
+    /// Names that begin with `gossipmonger.` are those of built-in services.
+    #[error(
+        "the name {0} is reserved: names that begin with {RESERVED} are those of built-in services"
+    )]
+    Reserved(&'static str),
     /// The node drains: it takes no new requests any more.
     #[error("this node drains")]
     Draining,
@@ -69,6 +83,9 @@ pub enum OfferError {
     #[error("this node has ended")]
     Stopped,
 }
+
+/// The beginning of the names of built-in services.
+const RESERVED: &str = "gossipmonger.";
 
 /// A service that is about to be offered: it needs a handler for each method.
 #[must_use = "a service is offered only when it is started"]
@@ -195,7 +212,16 @@ impl<S: Service> OfferBuilder<S> {
     /// # Errors
     /// [`OfferError`]; then it is not offered.
     pub async fn start(self) -> Result<Offer, OfferError> {
-        let (offer, number) = self.register()?;
+        if S::NAME.starts_with(RESERVED) {
+            return Err(OfferError::Reserved(S::NAME));
+        }
+        // A client finds the offer in the directory.
+        let directory = match self.access.admitted().is_none() {
+            true => None,
+            false => Some(self.node.offer_directory()?),
+        };
+        let (mut offer, number) = self.register()?;
+        offer.kept = directory.map(|directory| Box::new(directory) as Box<dyn Any + Send + Sync>);
         let node = offer.node.clone();
         tokio::select! {
             announced = node.shared.services.is_announced(number) => {
@@ -205,11 +231,13 @@ impl<S: Service> OfferBuilder<S> {
         }
     }
 
-    fn register(self) -> Result<(Offer, u64), OfferError> {
+    /// Registers the offer; returns the number of the change that announces it.
+    pub(super) fn register(self) -> Result<(Offer, u64), OfferError> {
         self.check()?;
         let name = ServiceName::new(S::NAME)?;
         let id = ServiceId { name: name.clone(), major: S::VERSION.major };
-        let clients = self.access.has_clients();
+        let clients = self.access.admitted();
+        let admits_clients = !clients.is_none();
         let shared = Arc::clone(&self.node.shared);
         let runtime = self.node.runtime.clone();
         let offered = Arc::new(Offered::new(
@@ -226,14 +254,18 @@ impl<S: Service> OfferBuilder<S> {
         let number = added.map_err(|error| match error {
             NotOffered::Taken => OfferError::Taken(id),
             NotOffered::TooMany => OfferError::TooMany,
+            NotOffered::TooManyClients => OfferError::TooManyClients,
             NotOffered::Draining => OfferError::Draining,
         })?;
         // From now on calls are accepted in the handshake.
         if let Some(endpoint) = shared.endpoint.upgrade() {
             endpoint.admit(crate::net::Protocol::Services);
+            if admits_clients {
+                endpoint.admit_clients_to_services();
+            }
         }
         shared.routes.services.cast(ServicesMessage::Changed);
-        Ok((Offer { node: self.node, offered, withdrawn: false }, number))
+        Ok((Offer { node: self.node, offered, withdrawn: false, kept: None }, number))
     }
 
     fn check(&self) -> Result<(), OfferError> {
@@ -248,6 +280,9 @@ impl<S: Service> OfferBuilder<S> {
         let missing = S::METHODS.iter().find(|method| !self.methods.contains_key(&method.number));
         if let Some(Method { number, name, .. }) = missing {
             return Err(OfferError::NoHandler { service, number: *number, name });
+        }
+        if self.access.admitted().names().len() > CLIENT_NAMES_MAX {
+            return Err(OfferError::TooManyClients);
         }
         let RoomLimits { concurrency, queue, per_caller } = self.limits;
         if !(1..=1_000_000).contains(&concurrency) || queue > 1_000_000 {
@@ -267,6 +302,8 @@ pub struct Offer {
     node: Gossipmonger,
     offered: Arc<Offered>,
     withdrawn: bool,
+    /// What is dropped with it.
+    kept: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Offer {
@@ -286,7 +323,9 @@ impl Offer {
 
     fn remove(&mut self) -> u64 {
         self.withdrawn = true;
-        remove(&self.node, &self.offered)
+        let number = remove(&self.node, &self.offered);
+        self.kept = None;
+        number
     }
 
     /// For the task that withdraws it when the actor behind it has ended.

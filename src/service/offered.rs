@@ -22,7 +22,7 @@ use crate::{
     node::{
         services::{
             caller::CallerName,
-            offered::{Inbound, Offered as ByConnections},
+            offered::{Inbound, NOT_OFFERED, Offered as ByConnections},
             responder::Responder,
             running::Running,
         },
@@ -113,15 +113,18 @@ impl Offered {
 
     /// Which rule a request breaks, if it breaks one.
     fn refusal(&self, caller: &Caller, method: u16, is_cast: bool) -> Option<Code> {
+        // To a client, "there is none" and "you may not" are one answer.
+        let is_client = matches!(caller, Caller::Client(_));
         if !self.access.permits(caller) {
-            return Some(Code::Forbidden);
+            return Some(if is_client { Code::NoSuchService } else { Code::Forbidden });
         }
         let Some(offering) = self.methods.get(&method).filter(|found| found.is_cast == is_cast)
         else {
             return Some(Code::NoSuchMethod);
         };
         let permitted = offering.access.as_ref().is_none_or(|access| access.permits(caller));
-        (!permitted).then_some(Code::Forbidden)
+        let refused = if is_client { Code::NoSuchMethod } else { Code::Forbidden };
+        (!permitted).then_some(refused)
     }
 
     fn enter(self: &Arc<Self>, waiting: Waiting) {
@@ -148,7 +151,8 @@ impl Offered {
         match responder {
             Some(responder) => {
                 self.count(Counter::CallsRefused);
-                responder.refuse(code, retry_after, String::new());
+                let words = if code == Code::NoSuchService { NOT_OFFERED } else { "" };
+                responder.refuse(code, retry_after, words);
             }
             None => self.count(Counter::CastsRefused),
         }

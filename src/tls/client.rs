@@ -13,7 +13,10 @@ use super::{
     revoked,
     role::{ClientName, ClientRoles, Role},
 };
-use crate::protocol::{id::NodeId, revocation::Revocations};
+use crate::protocol::{
+    id::{ClientId, NodeId},
+    revocation::Revocations,
+};
 
 /// A client with a proved name, and its role.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +24,8 @@ use crate::protocol::{id::NodeId, revocation::Revocations};
 pub struct Client {
     /// The one URI of its certificate, at most 200 characters of it, without control characters.
     pub name: String,
+    /// The last part of that URI, if it is a client's URI of this cluster.
+    pub id: Option<ClientId>,
     /// Its role.
     pub role: Role,
 }
@@ -40,17 +45,17 @@ impl Client {
         if let Some(label) = revoked_by(&uri, ours.naming()) {
             revoked::check(&label, leaf, revoked)?;
         }
-        let name = shown(&uri);
+        let (name, own) = (shown(&uri), ClientName::from_uri(&uri));
         if let Some(role) = roles.get(&uri) {
-            return Ok(Self { name, role });
+            let id = own.ok().filter(|own| own.cluster == *cluster).map(|own| own.client);
+            return Ok(Self { name, id, role });
         }
-        let client = ClientName::from_uri(&uri)
-            .map_err(|_| refused(Rejection::NoRole, &format!("it is {name}")))?;
+        let client = own.map_err(|_| refused(Rejection::NoRole, &format!("it is {name}")))?;
         if client.cluster != *cluster {
             let detail = format!("it is {name}, our cluster is {cluster}");
             return Err(Refusal::by_us(Rejection::WrongCluster, detail));
         }
-        Ok(Self { name, role: client.role })
+        Ok(Self { name, id: Some(client.client), role: client.role })
     }
 }
 

@@ -204,12 +204,12 @@ impl Tls {
     #[must_use]
     pub(crate) fn rustls_server_for(
         &self,
-        clients: bool,
-        services: bool,
+        admitted: Admitted,
         verdict: Verdict,
     ) -> rustls::ServerConfig {
+        let Admitted { clients, services, calling_clients } = admitted;
         let mut verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
-        if clients {
+        if clients || services && calling_clients {
             verifier = verifier.or_clients(Arc::clone(&self.roles));
         }
         let mut config = self.server_with(verifier);
@@ -236,6 +236,17 @@ impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self.shared.load(), f)
     }
+}
+
+/// The peers that a handshake accepts beside members.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admitted {
+    /// Clients with requests for the node itself.
+    pub(crate) clients: bool,
+    /// Callers of services.
+    pub(crate) services: bool,
+    /// Clients among these.
+    pub(crate) calling_clients: bool,
 }
 
 /// A reload was refused; everything is as before.

@@ -215,8 +215,8 @@ async fn who_is_revoked_loses_its_calls_in_the_middle() {
 }
 
 /// A lane made by hand.
-struct Lane {
-    member: Member,
+pub(crate) struct Lane {
+    pub(crate) member: Member,
     send: SendStream,
     receive: RecvStream,
     frames: Frames,
@@ -228,21 +228,28 @@ async fn dial(scene: &Scene) -> Result<Lane, quinn::ConnectionError> {
 
 async fn dial_as(scene: &Scene, name: &str) -> Result<Lane, quinn::ConnectionError> {
     let mut tls = scene.member(name);
-    tls.alpn_protocols = vec![b"gossipmonger-services/1".to_vec()];
+    tls.alpn_protocols = vec![SERVICES_ALPN.to_vec()];
     let member = Member::dial(tls, scene.address(), TransportConfig::default()).await?;
-    let (send, receive) = member.connection.open_bi().await?;
-    Ok(Lane { member, send, receive, frames: Frames::default() })
+    Lane::open(member).await
 }
 
+/// The protocol of calls.
+pub(crate) const SERVICES_ALPN: &[u8] = b"gossipmonger-services/1";
+
 impl Lane {
-    async fn send(&mut self, frames: &[Frame]) {
+    pub(crate) async fn open(member: Member) -> Result<Self, quinn::ConnectionError> {
+        let (send, receive) = member.connection.open_bi().await?;
+        Ok(Self { member, send, receive, frames: Frames::default() })
+    }
+
+    pub(crate) async fn send(&mut self, frames: &[Frame]) {
         let mut bytes = BytesMut::new();
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
         // The node may have closed already.
         let _ = self.send.write_all(&bytes).await;
     }
 
-    async fn next(&mut self) -> Option<Frame> {
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.frames.take().unwrap() {
                 return Some(frame);
@@ -253,7 +260,7 @@ impl Lane {
     }
 }
 
-fn hello_of(scene: &Scene, name: &str) -> Frame {
+pub(crate) fn hello_of(scene: &Scene, name: &str) -> Frame {
     let (generation, _) = scene.node.snapshot().version(scene.node.node()).unwrap();
     Frame::Hello(Hello {
         cluster: "demo".parse().unwrap(),
@@ -269,7 +276,7 @@ fn bind(index: u32) -> Frame {
     Frame::Bind { index, service: ServiceId { name, major: 1 } }
 }
 
-fn request(index: u32, id: u64, method: u16, body: &'static [u8]) -> Frame {
+pub(crate) fn request(index: u32, id: u64, method: u16, body: &'static [u8]) -> Frame {
     let body = Bytes::from_static(body);
     Frame::Request(Request { index, id, method, left_ms: 60_000, body })
 }

@@ -438,7 +438,7 @@ fn certified(issued: &Issued) -> Arc<CertifiedKey> {
     Arc::new(CertifiedKey::new(chain.collect::<Result<_, _>>().unwrap(), key))
 }
 
-fn client_name(cluster: &str, client: &str, role: Role) -> ClientName {
+pub(crate) fn client_name(cluster: &str, client: &str, role: Role) -> ClientName {
     ClientName::from_uri(&format!("spiffe://{cluster}/client/{role}/{client}")).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! Nodes over real QUIC on loopback.
 mod attacker;
 mod bulk;
+mod calling_clients;
 mod calls;
 mod certs;
 mod clients;

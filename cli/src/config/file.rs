@@ -150,6 +150,7 @@ impl ConfigFile {
         put_table!(quic: exchanges_per_peer, bar, socket_buffer, gso);
         put_table!(services: deadline, calls_per_link, lane_queue_bytes, idle, drain);
         put_table!(services: connections_out, connections_in, connections_per_peer);
+        put_table!(services: client_connections_in);
         config
     }
 }

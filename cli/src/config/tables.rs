@@ -175,6 +175,7 @@ pub(crate) struct ServicesTable {
     pub(crate) lane_queue_bytes: Option<usize>,
     pub(crate) connections_out: Option<usize>,
     pub(crate) connections_in: Option<usize>,
+    pub(crate) client_connections_in: Option<usize>,
     pub(crate) connections_per_peer: Option<usize>,
     #[serde(deserialize_with = "duration")]
     pub(crate) idle: Option<Duration>,

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
-use crate::tls::{ClientIdentity, Expect, Host, LoadError, Roots, Tls, Verdict, rustls_visit};
+use crate::tls::{
+    Admitted, ClientIdentity, Expect, Host, LoadError, Roots, Tls, Verdict, rustls_visit,
+};
 
 #[doc(hidden)]
 impl Tls {
@@ -40,13 +42,9 @@ impl Tls {
     /// handshake: see [`protocol`](super::peer::protocol), [`peer_name`](super::peer::peer_name) and
     /// [`Tls::client`].
     #[must_use]
-    pub(super) fn accept_for(
-        &self,
-        clients: bool,
-        services: bool,
-    ) -> (Arc<QuicServerConfig>, Verdict) {
+    pub(super) fn accept_for(&self, admitted: Admitted) -> (Arc<QuicServerConfig>, Verdict) {
         let verdict = Verdict::default();
-        let config = self.rustls_server_for(clients, services, verdict.clone());
+        let config = self.rustls_server_for(admitted, verdict.clone());
         (Arc::new(QuicServerConfig::try_from(config).expect(INITIAL_SUITE)), verdict)
     }
 }

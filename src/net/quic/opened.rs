@@ -20,7 +20,11 @@ use super::{
     connection::{self, QuicConnection},
     socket::Socket,
 };
-use crate::{clock::Clock, counters::Counters, tls::Tls};
+use crate::{
+    clock::Clock,
+    counters::Counters,
+    tls::{Admitted, Tls},
+};
 
 /// An open endpoint.
 pub(super) struct Opened {
@@ -34,6 +38,8 @@ pub(super) struct Opened {
     pub(super) with_clients: AtomicBool,
     /// Calls between services are accepted.
     pub(super) with_services: AtomicBool,
+    /// And those of clients.
+    pub(super) with_calling_clients: AtomicBool,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) handshakes_max: usize,
     pub(super) handshake_timeout: Duration,
@@ -69,8 +75,11 @@ impl Opened {
     pub(super) fn begin(&self, incoming: quinn::Incoming, place: Place) -> Incoming {
         let remote = incoming.remote_address();
         let admitted = |protocol: &AtomicBool| protocol.load(Ordering::Acquire);
-        let (crypto, verdict) =
-            self.tls.accept_for(admitted(&self.with_clients), admitted(&self.with_services));
+        let (crypto, verdict) = self.tls.accept_for(Admitted {
+            clients: admitted(&self.with_clients),
+            services: admitted(&self.with_services),
+            calling_clients: admitted(&self.with_calling_clients),
+        });
         let mut server = self.server.clone();
         server.crypto = crypto;
         let (tls, shown) = (self.tls.clone(), self.tls.identity());

@@ -43,7 +43,7 @@ impl Clients {
     }
 
     /// Changes when every client's certificate has to be checked again.
-    pub(super) fn rechecks(&self) -> watch::Receiver<u64> {
+    pub(in crate::node) fn rechecks(&self) -> watch::Receiver<u64> {
         self.recheck.subscribe()
     }
 

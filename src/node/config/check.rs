@@ -89,6 +89,7 @@ impl Config {
         number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
         number("services.connections_out", services.connections_out, 1..=65_536)?;
         number("services.connections_in", services.connections_in, 1..=65_536)?;
+        number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;
         number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
         duration("services.idle", services.idle, MILLI * 100..=MINUTE * 60)?;
         duration("services.drain", services.drain, Duration::ZERO..=MINUTE * 10)

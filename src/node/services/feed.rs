@@ -44,8 +44,17 @@ impl Shared {
             });
             (node, seen)
         });
-        let out = self.services.outbound.watched.update(seen);
+        let addresses = |node: &NodeId| addresses(&maps, node);
+        let out = self.services.outbound.watched.update(seen, addresses);
         out.into_iter().filter_map(|output| self.services_changed(output)).collect()
+    }
+
+    /// Shows clients from now on what nodes offer to them.
+    pub(crate) fn show_to_clients(&self) {
+        let _publishing = self.published.publishing();
+        let maps = self.published.maps.load_full();
+        let addresses = |node: &NodeId| addresses(&maps, node);
+        self.services.outbound.watched.begin_showing(maps.keys(), addresses);
     }
 
     fn services_changed(&self, output: DirectoryOutput) -> Option<Event> {
@@ -67,6 +76,12 @@ impl Shared {
         }
         None
     }
+}
+
+/// The addresses in the record of a node, best first.
+fn addresses(maps: &Maps, node: &NodeId) -> Vec<String> {
+    let record = maps.get(node).and_then(|map| map.record.as_ref());
+    record.map_or_else(Vec::new, |(_, record)| record.addresses.clone())
 }
 
 /// What readers know.

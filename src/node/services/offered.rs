@@ -28,6 +28,9 @@ pub(crate) trait Offered: fmt::Debug + Send + Sync {
     fn emptied(&self) -> BoxFuture<'_, ()>;
 }
 
+/// The words with which a request for something is refused that is not offered.
+pub(crate) const NOT_OFFERED: &str = "this node does not offer it";
+
 /// A request of a caller.
 #[derive(Debug)]
 pub(crate) struct Inbound {

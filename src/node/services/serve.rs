@@ -6,8 +6,10 @@ use tokio::task::JoinSet;
 
 use super::{
     caller::Caller,
+    client,
     lane::Lane,
-    offered::Inbound,
+    offered::{Inbound, NOT_OFFERED},
+    refusal::Refusal,
     responder::Responder,
     running::Running,
     table::{Place, Services},
@@ -18,6 +20,7 @@ use crate::{
     node::{host::Host, links::closing::close_with},
     protocol::{
         close::Close,
+        id::Generation,
         message,
         route::Counter,
         service::{
@@ -67,13 +70,6 @@ struct Opened {
     place: Place,
 }
 
-/// Why a caller is sent away.
-struct Refusal {
-    label: &'static str,
-    close: Close,
-    words: String,
-}
-
 impl Guest {
     /// Receives the introduction of the caller, and judges it.
     async fn introduced(&self) -> Result<Opened, Refusal> {
@@ -83,7 +79,9 @@ impl Guest {
             let mut frames = Frames::default();
             loop {
                 match frames.take() {
-                    Ok(Some(Frame::Hello(hello))) => return Ok((hello, stream, frames)),
+                    Ok(Some(hello @ (Frame::Hello(_) | Frame::ClientHello(_)))) => {
+                        return Ok((hello, stream, frames));
+                    }
                     Ok(Some(_)) => return Err(misbehaves(&Violation::Introduction)),
                     Ok(None) => {}
                     Err(error) => return Err(misbehaves(&error)),
@@ -100,10 +98,13 @@ impl Guest {
             Err(Refusal { label: "timeout", close: Close::Timeout, words })
         })?;
         let caller = self.judge(&hello)?;
-        let (name, generation) = (caller.name(), hello.generation);
+        let (name, generation) = match &hello {
+            Frame::Hello(hello) => (caller.name(), hello.generation),
+            _ => (caller.name(), Generation::ZERO),
+        };
         let lane = Arc::new(Lane::new(caller, self.services.limits().lane_queue_bytes));
         // The introduction counts as the first frame.
-        let _ = lane.lock().intake.frame(Frame::Hello(hello));
+        let _ = lane.lock().intake.frame(hello);
         let place = self.services.enter(name, generation, &self.connection, &lane);
         let place = place.ok_or_else(|| {
             let words = "no further connection for calls is admitted: try again later".to_owned();
@@ -113,12 +114,20 @@ impl Guest {
         Ok(Opened { lane, stream, frames, place })
     }
 
-    fn judge(&self, hello: &Hello) -> Result<Caller, Refusal> {
+    fn judge(&self, hello: &Frame) -> Result<Caller, Refusal> {
+        match hello {
+            Frame::Hello(hello) => self.judge_member(hello),
+            Frame::ClientHello(hello) => {
+                client::judge(&self.host, &self.services, self.connection.as_ref(), hello)
+            }
+            _ => Err(misbehaves(&Violation::Introduction)),
+        }
+    }
+
+    fn judge_member(&self, hello: &Hello) -> Result<Caller, Refusal> {
         let unwelcome = |label, words: String| Refusal { label, close: Close::Unwelcome, words };
         let peer = self.connection.peer();
-        let Some(name) = &peer.name else {
-            return Err(unwelcome("client", "a client has to call by its own protocol".to_owned()));
-        };
+        let Some(name) = &peer.name else { return Err(client::not_a_member()) };
         let claimed = message::Hello {
             cluster: hello.cluster.clone(),
             node: hello.node.clone(),
@@ -153,8 +162,12 @@ impl Guest {
         let Refusal { label, close, words } = refusal;
         if !label.is_empty() {
             let remote = self.connection.remote();
-            let peer = self.connection.peer().name.as_ref();
-            let peer = peer.map_or_else(|| remote.clone(), |name| name.node.to_string());
+            let peer = self.connection.peer();
+            // Its port differs each time.
+            let host = remote.rsplit_once(':').map_or(&*remote, |(host, _)| host);
+            let client =
+                || peer.client.as_ref().map_or_else(|| host.to_owned(), ToString::to_string);
+            let peer = peer.name.as_ref().map_or_else(client, |name| name.node.to_string());
             self.host.refused_of(&peer, remote, label, format!("calls are refused: {words}"));
         }
         close_with(self.connection.as_ref(), close, &words);
@@ -185,6 +198,9 @@ impl Guest {
             () = self.expiry() => {
                 let words = "a certificate of this connection has expired".to_owned();
                 self.refuse(Refusal { label: "expired", close: Close::Expired, words });
+            }
+            refusal = client::recheck(&self.host, self.connection.as_ref(), &lane.caller) => {
+                self.refuse(refusal);
             }
             () = lane.over.notified() => {
                 let words = "this node serves you no more".to_owned();
@@ -267,8 +283,7 @@ impl Guest {
                         offer.request(&lane.caller, request);
                     }
                     None => {
-                        let words = "this node does not offer it any more";
-                        responder.refuse(Code::NoSuchService, Duration::ZERO, words);
+                        responder.refuse(Code::NoSuchService, Duration::ZERO, NOT_OFFERED);
                     }
                 }
             }

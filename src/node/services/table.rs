@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use super::{
+    built_in::BuiltIn,
     caller::CallerName,
     lane::Lane,
     offered::{Entry, Offered, Offers},
@@ -24,7 +25,7 @@ use crate::{
             frame::Frame,
             limits::ServiceLimits,
             link_end::LinkEnd,
-            manifest::{self, Manifest, OFFERS_MAX},
+            manifest::{self, Manifest, NAMES_MAX, OFFERS_MAX},
         },
     },
     slot::Slot,
@@ -45,6 +46,10 @@ pub(crate) struct Services {
     inbound: Mutex<Inbound>,
     /// A connection that another node has dialed has ended.
     left: Notify,
+    /// The directory for clients.
+    pub(crate) built_in: BuiltIn,
+    /// This node takes no new requests.
+    drains: Slot<()>,
 }
 
 /// The last announcement.
@@ -71,6 +76,8 @@ struct Inbound {
     next: u64,
     open: BTreeMap<u64, Guest>,
     by_caller: BTreeMap<CallerName, usize>,
+    /// Those of clients.
+    clients: usize,
     /// This node drains: it admits no further caller.
     closed: bool,
 }
@@ -98,6 +105,8 @@ pub(crate) enum NotOffered {
     Taken,
     /// It offers as many as it may.
     TooMany,
+    /// Its offers name as many clients as they may.
+    TooManyClients,
     /// It takes no new requests any more.
     Draining,
 }
@@ -112,6 +121,8 @@ impl Services {
             announcing: tokio::sync::Mutex::default(),
             inbound: Mutex::default(),
             left: Notify::new(),
+            built_in: BuiltIn::default(),
+            drains: Slot::default(),
         }
     }
 
@@ -167,13 +178,16 @@ impl Services {
     ) -> Option<Place> {
         let mut inbound = self.inbound();
         let own = inbound.by_caller.get(&name).copied().unwrap_or(0);
+        let is_client = matches!(name, CallerName::Client(_));
         if inbound.closed
+            || is_client && inbound.clients >= self.limits().client_connections_in
             || own >= self.limits().connections_per_peer
             || inbound.open.len() >= self.limits().connections_in
         {
             return None;
         }
         inbound.by_caller.insert(name.clone(), own + 1);
+        inbound.clients += usize::from(is_client);
         let number = inbound.next;
         inbound.next += 1;
         let (connection, lane) = (Arc::clone(connection), Arc::clone(lane));
@@ -220,6 +234,10 @@ impl Services {
         if offers.len() >= OFFERS_MAX {
             return Err(NotOffered::TooMany);
         }
+        let all = offers.values().map(|entry| &entry.announced).chain([&announced]);
+        if all.map(|offer| offer.clients.names().len()).sum::<usize>() > NAMES_MAX {
+            return Err(NotOffered::TooManyClients);
+        }
         let epoch = offering.epochs.entry(id.clone()).or_default();
         *epoch += 1;
         announced.epoch = *epoch;
@@ -245,9 +263,20 @@ impl Services {
     pub(crate) fn drain(&self) -> (u64, Vec<Arc<dyn Offered>>) {
         let mut offering = self.offering();
         offering.draining = true;
+        self.drains.set(());
         offering.changes += 1;
         let offers = self.offers.load();
         (offering.changes, offers.values().map(|entry| Arc::clone(&entry.offered)).collect())
+    }
+
+    /// Waits until this node takes no new requests.
+    pub(crate) async fn drains(&self) {
+        self.drains.wait().await;
+    }
+
+    /// Whether a client may call an offer of this node.
+    pub(super) fn admits_clients(&self) -> bool {
+        self.offers.load().values().any(|entry| !entry.announced.clients.is_none())
     }
 
     /// Whether nothing is offered.
@@ -301,6 +330,7 @@ impl Drop for Place {
         let mut inbound = services.inbound();
         let Some(guest) = inbound.open.remove(&self.number) else { return };
         services.left.notify_waiters();
+        inbound.clients -= usize::from(matches!(guest.name, CallerName::Client(_)));
         if let Some(own) = inbound.by_caller.get_mut(&guest.name) {
             *own -= 1;
             if *own == 0 {

@@ -1,27 +1,46 @@
 //! Who offers what, as readers see it.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use crate::protocol::{
     id::{Generation, NodeId},
-    service::directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
+    service::{
+        directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
+        shown::{Shown, Sight},
+    },
 };
 
 /// The directory and its readers' view.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
-    directory: Mutex<Directory>,
+    state: Mutex<State>,
     listings: ArcSwap<Listings>,
     /// Changes with the listings.
     version: watch::Sender<u64>,
     /// Changes when a node has ended.
     ends: watch::Sender<u64>,
+    /// Changes with what clients are shown.
+    shown: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    directory: Directory,
+    /// What clients are shown, as long as this node shows it.
+    shown: Option<Shown>,
+    /// The last version of that.
+    last_shown: u64,
 }
 
 impl Watched {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Code under the lock does not panic half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What live nodes offer now. It takes no lock.
     pub(crate) fn listings(&self) -> arc_swap::Guard<std::sync::Arc<Listings>> {
         self.listings.load()
@@ -33,9 +52,8 @@ impl Watched {
     }
 
     /// Why a node serves no call of this generation any more, if it does not.
-    pub(super) fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
-        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
-        directory.ended(node, generation)
+    pub(crate) fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
+        self.state().directory.ended(node, generation)
     }
 
     /// Signals each end of a node, or of its generation, from now on.
@@ -44,26 +62,95 @@ impl Watched {
     }
 
     /// Takes what is known of some nodes now; returns what has changed. Callers that publish hold the lock of
-    /// publications, so that the listings are never older than a snapshot.
-    pub(super) fn update<'a>(
+    /// publications, so that the listings are never older than a snapshot. `addresses`: those of a node.
+    pub(crate) fn update<'a>(
         &self,
         nodes: impl Iterator<Item = (&'a NodeId, Option<Seen<'a>>)>,
+        addresses: impl Fn(&NodeId) -> Vec<String>,
     ) -> Vec<DirectoryOutput> {
         let mut out = Vec::new();
-        let mut directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        let State { directory, shown, .. } = &mut *state;
         let before = self.listings.load().version();
         for (node, seen) in nodes {
             directory.update(node, seen, &mut out);
+            if let Some(shown) = shown {
+                show(shown, directory, node, &addresses);
+            }
         }
         let listings = directory.listings();
         if listings.version() != before {
             self.listings.store(listings.into());
             self.version.send_modify(|version| *version += 1);
         }
-        drop(directory);
+        self.announce(&mut state);
+        drop(state);
+        self.announce_ends(&out);
+        out
+    }
+
+    /// Shows clients what these nodes offer, and the changes from now on.
+    pub(crate) fn begin_showing<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a NodeId>,
+        addresses: impl Fn(&NodeId) -> Vec<String>,
+    ) {
+        let mut state = self.state();
+        let State { directory, shown, last_shown } = &mut *state;
+        // A client that has read what was shown before has to read all anew.
+        let shown = shown.insert(Shown::after(*last_shown));
+        nodes.for_each(|node| show(shown, directory, node, &addresses));
+        self.announce(&mut state);
+    }
+
+    /// Shows clients nothing any more.
+    pub(crate) fn end_showing(&self) {
+        self.state().shown = None;
+    }
+
+    /// Reads what clients are shown; `None` if this node shows nothing.
+    pub(crate) fn shown<T>(&self, read: impl FnOnce(&Shown) -> T) -> Option<T> {
+        self.state().shown.as_ref().map(read)
+    }
+
+    /// Signals each change of what clients are shown from now on.
+    pub(crate) fn showings(&self) -> watch::Receiver<u64> {
+        self.shown.subscribe()
+    }
+
+    fn announce(&self, state: &mut State) {
+        let Some(shown) = &state.shown else { return };
+        if std::mem::replace(&mut state.last_shown, shown.version()) != shown.version() {
+            self.shown.send_modify(|version| *version += 1);
+        }
+    }
+
+    fn announce_ends(&self, out: &[DirectoryOutput]) {
         if out.iter().any(|output| matches!(output, DirectoryOutput::Ended { .. })) {
             self.ends.send_modify(|ends| *ends += 1);
         }
-        out
     }
+}
+
+/// Shows clients what is known of a node now.
+fn show(
+    shown: &mut Shown,
+    directory: &Directory,
+    node: &NodeId,
+    addresses: impl Fn(&NodeId) -> Vec<String>,
+) {
+    let known = directory.get(node);
+    let offers_to_clients = known
+        .as_ref()
+        .is_some_and(|(.., manifest)| manifest.offers.iter().any(|offer| !offer.clients.is_none()));
+    let addresses = if offers_to_clients { addresses(node) } else { Vec::new() };
+    let sight = known.map(|(generation, datacenter, state, manifest)| Sight {
+        generation,
+        datacenter,
+        state,
+        draining: manifest.draining,
+        offers: &manifest.offers,
+        addresses: &addresses,
+    });
+    shown.update(node, sight);
 }

@@ -14,7 +14,8 @@ use super::manifest::{Manifest, Offered};
 use crate::protocol::{
     entry::Value,
     hash::hash,
-    id::{Generation, NodeId},
+    id::{Datacenter, Generation, NodeId},
+    state::PeerState,
 };
 
 mod candidates;
@@ -79,6 +80,13 @@ impl Directory {
             Ordering::Equal if known.phase == Phase::Ended => Some(Gone::because(known.state)),
             Ordering::Equal | Ordering::Less => None,
         }
+    }
+
+    /// What is known of a node: its generation, its datacenter, its state, and what it offers.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<(Generation, &Datacenter, PeerState, &Manifest)> {
+        let known = self.nodes.get(node)?;
+        Some((known.generation, &known.datacenter, known.state, &known.manifest))
     }
 
     fn see(&mut self, node: &NodeId, seen: &Seen<'_>, out: &mut Vec<DirectoryOutput>) {

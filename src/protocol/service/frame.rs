@@ -30,6 +30,8 @@ const SHORT_HEAD: usize = 32;
 pub enum Frame {
     /// The first frame of the end that has dialed: who it is, and whom it expects.
     Hello(Hello),
+    /// The first frame of a client, which is not a member: whom it expects. Its certificate says who it is.
+    ClientHello(ClientHello),
     /// The first frame of the other end: it is of the expected generation.
     Welcome,
     /// Gives a service a number on this lane.
@@ -82,6 +84,15 @@ pub struct Hello {
     /// Its generation.
     pub generation: Generation,
     /// The generation of the other end that it calls. A later process must not answer in its place.
+    pub expected: Generation,
+    /// Its capabilities beyond the protocol's major version, a bit each. Unknown bits are ignored.
+    pub features: u64,
+}
+
+/// Whom a client expects that opens a lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientHello {
+    /// The generation of the other end that it calls; zero if it knows none yet, and calls whatever process is there.
     pub expected: Generation,
     /// Its capabilities beyond the protocol's major version, a bit each. Unknown bits are ignored.
     pub features: u64,
@@ -210,6 +221,7 @@ const BIND: u8 = 3;
 const REQUEST: u8 = 4;
 const CAST: u8 = 5;
 const CANCEL: u8 = 6;
+const CLIENT_HELLO: u8 = 7;
 const REPLY: u8 = 17;
 const REFUSE: u8 = 18;
 const DRAIN: u8 = 20;
@@ -224,6 +236,10 @@ impl Frame {
             Self::Hello(hello) => {
                 head.byte(HELLO).text(hello.cluster.as_str()).text(hello.node.as_str());
                 head.number(hello.generation.0).number(hello.expected.0).number(hello.features);
+                &[]
+            }
+            Self::ClientHello(hello) => {
+                head.byte(CLIENT_HELLO).number(hello.expected.0).number(hello.features);
                 &[]
             }
             Self::Welcome => {
@@ -288,6 +304,10 @@ impl Frame {
                 cluster: head.label(ClusterId::new)?,
                 node: head.label(NodeId::new)?,
                 generation: Generation(head.number()?),
+                expected: Generation(head.number()?),
+                features: head.number()?,
+            }),
+            CLIENT_HELLO => Self::ClientHello(ClientHello {
                 expected: Generation(head.number()?),
                 features: head.number()?,
             }),

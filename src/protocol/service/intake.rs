@@ -80,13 +80,18 @@ impl<S, R> Intake<S, R> {
     /// # Errors
     /// [`Violation`]: the lane must be closed.
     pub fn frame(&mut self, frame: Frame) -> Result<Arrived<'_, S, R>, Violation> {
-        if self.introduced == matches!(frame, Frame::Hello(_)) {
+        if self.introduced == matches!(frame, Frame::Hello(_) | Frame::ClientHello(_)) {
             return Err(Violation::Introduction);
         }
         Ok(match frame {
             Frame::Hello(hello) => {
                 self.introduced = true;
                 Arrived::Hello(hello)
+            }
+            // Judged by the owner of the lane: it says nothing else about the caller.
+            Frame::ClientHello(_) => {
+                self.introduced = true;
+                Arrived::Nothing
             }
             Frame::Bind { index, service } => {
                 let expected = self.services.len() as u32;
@@ -170,7 +175,10 @@ impl<S, R> Intake<S, R> {
 mod tests {
     use bytes::Bytes;
 
-    use super::{super::ServiceName, *};
+    use super::{
+        super::{ServiceName, frame::ClientHello},
+        *,
+    };
     use crate::protocol::id::{ClusterId, Generation, NodeId};
 
     fn hello() -> Frame {
@@ -206,7 +214,11 @@ mod tests {
             let refused = Intake::<&str, u32>::default().frame(frame).unwrap_err();
             assert_eq!(refused, Violation::Introduction);
         }
+        let client = || Frame::ClientHello(ClientHello { expected: Generation(2), features: 0 });
         assert_eq!(open().frame(hello()).unwrap_err(), Violation::Introduction);
+        assert_eq!(open().frame(client()).unwrap_err(), Violation::Introduction);
+        let mut intake = Intake::<&str, u32>::default();
+        assert!(intake.frame(client()).is_ok() && intake.frame(hello()).is_err());
     }
 
     #[test]

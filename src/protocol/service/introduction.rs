@@ -1,6 +1,6 @@
 //! Which connections for calls are between the processes that they are meant for.
 
-use super::frame::Hello;
+use super::frame::{ClientHello, Hello};
 use crate::protocol::id::Generation;
 
 /// Why a caller is sent away, although it is who it says.
@@ -37,6 +37,18 @@ pub fn admit(hello: &Hello, own: Generation, known: Generation) -> Result<(), Un
     Ok(())
 }
 
+/// Judges a client whose name is proved. `own`: the generation of this node.
+///
+/// # Errors
+/// [`Unfit::OtherProcess`]: the connection must be closed, and nothing that came over it runs.
+pub fn admit_client(hello: &ClientHello, own: Generation) -> Result<(), Unfit> {
+    let expected = hello.expected;
+    match expected == own || expected == Generation::ZERO {
+        true => Ok(()),
+        false => Err(Unfit::OtherProcess { expected, own }),
+    }
+}
+
 /// What becomes of a call to a node in a generation, if a link to the node is open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
@@ -64,6 +76,19 @@ impl Reuse {
 mod tests {
     use super::*;
     use crate::protocol::id::{ClusterId, NodeId};
+
+    #[test]
+    fn a_client_calls_the_process_that_it_knows_or_any_if_it_knows_none() {
+        let own = Generation(5);
+        let admitted = |expected| {
+            admit_client(&ClientHello { expected: Generation(expected), features: 0 }, own)
+        };
+        for expected in [4, 6, u64::MAX] {
+            let unfit = Unfit::OtherProcess { expected: Generation(expected), own };
+            assert_eq!(admitted(expected), Err(unfit));
+        }
+        assert_eq!([admitted(5), admitted(0)], [Ok(()), Ok(())]);
+    }
 
     #[test]
     fn only_present_processes_call_each_other() {

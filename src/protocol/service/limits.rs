@@ -17,7 +17,9 @@ pub struct ServiceLimits {
     pub connections_out: usize,
     /// Connections for calls that others have open to this node. Default 2,048; further ones are refused.
     pub connections_in: usize,
-    /// The same of one node or client. Default 4.
+    /// Of these, those of clients that are not members. Default 1,024; further ones are refused.
+    pub client_connections_in: usize,
+    /// The connections for calls of one node or client. Default 4.
     pub connections_per_peer: usize,
     /// A connection for calls is closed after this time without one. Default 60 s.
     pub idle: Duration,
@@ -36,6 +38,7 @@ impl Default for ServiceLimits {
             lane_queue_bytes: 256 << 10,
             connections_out: 512,
             connections_in: 2_048,
+            client_connections_in: 1_024,
             connections_per_peer: 4,
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(10),

@@ -2,18 +2,24 @@
 
 use bincode::{config, error::DecodeError};
 
-use super::{ServiceId, ServiceName, ServiceVersion};
+use super::{
+    ServiceId, ServiceName, ServiceVersion,
+    clients::{CLIENT_NAMES_MAX, Clients, Rank},
+};
 use crate::protocol::id::InvalidLabel;
 
 /// The key of a node's manifest in its own map.
 pub const MANIFEST_KEY: &str = "~services";
 /// Most offers of one node.
 pub const OFFERS_MAX: usize = 256;
-/// Longest manifest, in bytes. A valid one is never longer: [`OFFERS_MAX`] offers of [`OFFER_BYTES_MAX`] are 19 KiB.
+/// Most names of clients in all offers of one node.
+pub const NAMES_MAX: usize = 1_024;
+/// Longest manifest, in bytes. A valid one is never longer: [`OFFERS_MAX`] offers of [`OFFER_BYTES_MAX`] are 19.5 KiB,
+/// and [`NAMES_MAX`] names are 4 KiB.
 pub const MANIFEST_BYTES_MAX: usize = 24 << 10;
-/// Longest encoded offer, in bytes: a name of 63 and its length, two numbers of up to 3, two bytes, one number of up
-/// to 5.
-pub const OFFER_BYTES_MAX: usize = 64 + 2 * 3 + 2 + 5;
+/// Longest encoded offer without names of clients, in bytes: a name of 63 and its length, two numbers of up to 3, two
+/// bytes, one number of up to 5, and a count of names.
+pub const OFFER_BYTES_MAX: usize = 64 + 2 * 3 + 2 + 5 + 1;
 
 /// What one node offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +39,8 @@ pub struct Offered {
     pub version: ServiceVersion,
     /// The share of the calls that the node wants, relative to the weights of other providers; at least 1.
     pub weight: u8,
-    /// Whether clients may call it.
-    pub clients: bool,
+    /// The clients that may call it.
+    pub clients: Clients,
     /// Counts the registrations of this service by the node in one generation: a service that was withdrawn and is
     /// offered again has another epoch.
     pub epoch: u32,
@@ -45,7 +51,7 @@ pub struct Offered {
 #[non_exhaustive]
 pub enum BadManifest {
     /// It has a format that this version does not know.
-    #[error("unknown manifest format {0}, only format {FORMAT} is known")]
+    #[error("unknown manifest format {0}, only {FORMAT} and {FORMAT_OF_NAMES} are known")]
     UnknownFormat(u8),
     /// It is longer than allowed.
     #[error("manifest of {bytes} bytes, at most {MANIFEST_BYTES_MAX} are allowed")]
@@ -84,6 +90,19 @@ pub enum BadManifest {
     /// The bytes end within the manifest.
     #[error("the manifest is truncated")]
     Truncated,
+    /// An offer names more clients than allowed, or all offers together do.
+    #[error(
+        "the offers name too many clients: at most {CLIENT_NAMES_MAX} each, {NAMES_MAX} together, are allowed"
+    )]
+    TooManyNames,
+    /// The names of an offer's clients are not sorted.
+    #[error("the names of clients of the offer {name} {version} are out of order, or there twice")]
+    NamesNotSorted {
+        /// The name of the service.
+        name: ServiceName,
+        /// Its version.
+        version: ServiceVersion,
+    },
     /// Bytes follow the last offer.
     #[error("{bytes} bytes after the end of the manifest")]
     TrailingBytes {
@@ -96,7 +115,10 @@ impl Manifest {
     /// The value for [`MANIFEST_KEY`]. A reader refuses it unless [`Self::check`] accepts the manifest.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = vec![FORMAT, flag(self.draining, DRAINING)];
+        // The older format wherever it suffices: earlier versions read it.
+        let has_names = self.offers.iter().any(|offer| !offer.clients.names().is_empty());
+        let format = if has_names { FORMAT_OF_NAMES } else { FORMAT };
+        let mut bytes = vec![format, flag(self.draining, DRAINING)];
         put_number(&mut bytes, self.offers.len() as u64);
         for offer in &self.offers {
             let name = offer.name.as_str().as_bytes();
@@ -104,8 +126,13 @@ impl Manifest {
             bytes.extend(name);
             put_number(&mut bytes, offer.version.major.into());
             put_number(&mut bytes, offer.version.minor.into());
-            bytes.extend([offer.weight, flag(offer.clients, CLIENTS)]);
+            bytes.extend([offer.weight, admission(&offer.clients)]);
             put_number(&mut bytes, offer.epoch.into());
+            if has_names {
+                let names = offer.clients.names();
+                bytes.push(u8::try_from(names.len()).expect("an offer has at most 64 names"));
+                names.iter().for_each(|name| bytes.extend(name.to_le_bytes()));
+            }
         }
         bytes
     }
@@ -120,16 +147,18 @@ impl Manifest {
             return Err(BadManifest::TooLong { bytes: bytes.len() });
         }
         let rest = &mut bytes;
-        match byte(rest)? {
-            FORMAT => {}
+        let has_names = match byte(rest)? {
+            FORMAT => false,
+            FORMAT_OF_NAMES => true,
             unknown => return Err(BadManifest::UnknownFormat(unknown)),
-        }
+        };
         let draining = byte(rest)? & DRAINING != 0;
         let count = number(rest)?;
         if count > OFFERS_MAX as u64 {
             return Err(BadManifest::TooMany { offers: count });
         }
-        let offers = (0..count).map(|_| Offered::decode(rest)).collect::<Result<_, _>>()?;
+        let offers =
+            (0..count).map(|_| Offered::decode(rest, has_names)).collect::<Result<_, _>>()?;
         if !rest.is_empty() {
             return Err(BadManifest::TrailingBytes { bytes: rest.len() });
         }
@@ -141,14 +170,20 @@ impl Manifest {
     /// Whether readers accept it.
     ///
     /// # Errors
-    /// [`BadManifest`] if there are more than [`OFFERS_MAX`] offers, an offer has no weight, or the offers are not
-    /// sorted.
+    /// [`BadManifest`] if there are more than [`OFFERS_MAX`] offers, an offer has no weight, they name too many clients,
+    /// or the offers are not sorted.
     pub fn check(&self) -> Result<(), BadManifest> {
         if self.offers.len() > OFFERS_MAX {
             return Err(BadManifest::TooMany { offers: self.offers.len() as u64 });
         }
         if let Some(offer) = self.offers.iter().find(|offer| offer.weight == 0) {
             return Err(BadManifest::NoWeight { name: offer.name.clone(), version: offer.version });
+        }
+        let names = |offer: &Offered| offer.clients.names().len();
+        if self.offers.iter().any(|offer| names(offer) > CLIENT_NAMES_MAX)
+            || self.offers.iter().map(names).sum::<usize>() > NAMES_MAX
+        {
+            return Err(BadManifest::TooManyNames);
         }
         match self.offers.windows(2).find(|pair| pair[0].key() >= pair[1].key()) {
             Some([_, late]) => {
@@ -172,25 +207,68 @@ impl Offered {
         (&self.name, self.version.major)
     }
 
-    fn decode(rest: &mut &[u8]) -> Result<Self, BadManifest> {
+    fn decode(rest: &mut &[u8], has_names: bool) -> Result<Self, BadManifest> {
         let len = byte(rest)?;
         let name = rest.split_off(..len.into()).ok_or(BadManifest::Truncated)?;
-        Ok(Self {
-            name: ServiceName::new(&String::from_utf8_lossy(name))?,
-            version: ServiceVersion { major: fitting(rest)?, minor: fitting(rest)? },
-            weight: byte(rest)?,
-            clients: byte(rest)? & CLIENTS != 0,
-            epoch: fitting(rest)?,
-        })
+        let name = ServiceName::new(&String::from_utf8_lossy(name))?;
+        let version = ServiceVersion { major: fitting(rest)?, minor: fitting(rest)? };
+        let (weight, flags) = (byte(rest)?, byte(rest)?);
+        let epoch = fitting(rest)?;
+        let names = if has_names { names(rest)? } else { Vec::new() };
+        if !names.is_sorted_by(|one, next| one < next) {
+            return Err(BadManifest::NamesNotSorted { name, version });
+        }
+        let clients = Clients::new(rank(flags), names);
+        Ok(Self { name, version, weight, clients, epoch })
     }
 }
 
-/// The format of manifests that this version writes and reads.
+/// The format of manifests without names of clients.
 const FORMAT: u8 = 1;
+/// The same, with a count and the names of clients behind each offer.
+const FORMAT_OF_NAMES: u8 = 2;
 /// A flag of the manifest.
 const DRAINING: u8 = 1;
-/// A flag of an offer.
+/// A flag of an offer: it admits clients.
 const CLIENTS: u8 = 1;
+/// Beside it: of the second rank or a higher one. Earlier versions ignore it.
+const WATCH: u8 = 2;
+/// Beside it: of the highest rank. With both, no rank suffices.
+const ADMIN: u8 = 4;
+
+/// The flags of an offer.
+const fn admission(clients: &Clients) -> u8 {
+    match clients.rank() {
+        _ if clients.is_none() => 0,
+        Some(Rank::Read) => CLIENTS,
+        Some(Rank::Watch) => CLIENTS | WATCH,
+        Some(Rank::Admin) => CLIENTS | ADMIN,
+        None => CLIENTS | WATCH | ADMIN,
+    }
+}
+
+/// The rank in the flags of an offer.
+const fn rank(flags: u8) -> Option<Rank> {
+    match (flags & CLIENTS != 0, flags & WATCH != 0, flags & ADMIN != 0) {
+        (true, false, false) => Some(Rank::Read),
+        (true, true, false) => Some(Rank::Watch),
+        (true, false, true) => Some(Rank::Admin),
+        (false, ..) | (_, true, true) => None,
+    }
+}
+
+/// A count, and so many names of clients.
+fn names(rest: &mut &[u8]) -> Result<Vec<u32>, BadManifest> {
+    let count = usize::from(byte(rest)?);
+    if count > CLIENT_NAMES_MAX {
+        return Err(BadManifest::TooManyNames);
+    }
+    let one = |rest: &mut &[u8]| {
+        let bytes = rest.split_off(..size_of::<u32>()).ok_or(BadManifest::Truncated)?;
+        Ok(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    };
+    (0..count).map(|_| one(rest)).collect()
+}
 
 const fn flag(set: bool, flag: u8) -> u8 {
     if set { flag } else { 0 }
@@ -228,7 +306,7 @@ mod tests {
     #[test]
     fn refuses_an_unknown_format() {
         assert_eq!(Manifest::decode(&[0, 0, 0]), Err(BadManifest::UnknownFormat(0)));
-        assert_eq!(Manifest::decode(&[2]), Err(BadManifest::UnknownFormat(2)));
+        assert_eq!(Manifest::decode(&[3]), Err(BadManifest::UnknownFormat(3)));
     }
 
     #[test]
@@ -269,6 +347,46 @@ mod tests {
             let error = Manifest::decode(&bytes).unwrap_err();
             assert!(matches!(error, BadManifest::BadName(_)), "{name:?}: {error}");
         }
+    }
+
+    #[test]
+    fn refuses_more_names_of_clients_than_allowed_and_names_out_of_order() {
+        let named = |names: usize| Offered {
+            clients: Clients::new(None, 0..names as u32),
+            ..offered("a", 1)
+        };
+        let one = |names| Manifest { draining: false, offers: vec![named(names)] };
+        assert_eq!(one(CLIENT_NAMES_MAX).check(), Ok(()));
+        assert_eq!(one(CLIENT_NAMES_MAX + 1).check(), Err(BadManifest::TooManyNames));
+        let many =
+            (0..17).map(|major| Offered { version: ServiceVersion::new(major, 0), ..named(64) });
+        let many = Manifest { draining: false, offers: many.collect() };
+        assert_eq!(many.check(), Err(BadManifest::TooManyNames));
+        assert_eq!(Manifest::decode(&many.encode()), Err(BadManifest::TooManyNames));
+        let mut bytes = one(2).encode();
+        let count = bytes.len() - 9;
+        assert_eq!(bytes[count], 2);
+        bytes[count + 1] = 1;
+        let error =
+            BadManifest::NamesNotSorted { name: name("a"), version: ServiceVersion::new(1, 0) };
+        assert_eq!(Manifest::decode(&bytes), Err(error));
+        bytes[count] = 65;
+        assert_eq!(Manifest::decode(&bytes), Err(BadManifest::TooManyNames));
+    }
+
+    #[test]
+    fn says_which_clients_an_offer_admits() {
+        for rank in [None, Some(Rank::Read), Some(Rank::Watch), Some(Rank::Admin)] {
+            for names in [vec![], vec![7, u32::MAX]] {
+                let clients = Clients::new(rank, names);
+                let offers = vec![Offered { clients, ..offered("a", 1) }];
+                let manifest = Manifest { draining: false, offers };
+                assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+            }
+        }
+        let offer = Offered { clients: Clients::new(None, [0x0403_0201]), ..offered("a", 1) };
+        let manifest = Manifest { draining: false, offers: vec![offer] };
+        assert_eq!(manifest.encode(), [2, 0, 1, 1, b'a', 1, 0, 1, 7, 0, 1, 1, 2, 3, 4]);
     }
 
     #[test]
@@ -325,7 +443,7 @@ mod tests {
         let mut bytes = manifest.encode();
         bytes[1] |= 0xfe;
         let flags = bytes.len() - 2;
-        bytes[flags] |= 0xfe;
+        bytes[flags] |= 0xf8;
         assert_eq!(Manifest::decode(&bytes), Ok(manifest));
     }
 
@@ -352,7 +470,7 @@ mod tests {
             assert_eq!(Manifest::decode(&bytes), Ok(manifest));
         }
         let longest = Manifest { draining: true, offers: largest(1) };
-        assert_eq!(longest.encode().len(), 3 + OFFER_BYTES_MAX);
+        assert_eq!(longest.encode().len(), 3 + OFFER_BYTES_MAX + 4 * size_of::<u32>());
     }
 
     fn example() -> Manifest {
@@ -360,13 +478,13 @@ mod tests {
             name: name("stock"),
             version: ServiceVersion::new(2, 1),
             weight: 10,
-            clients: true,
+            clients: Clients::all(),
             epoch: 3,
         };
         let next = Offered {
             version: ServiceVersion::new(300, 0),
             weight: 255,
-            clients: false,
+            clients: Clients::default(),
             epoch: 251,
             ..stock.clone()
         };
@@ -374,7 +492,7 @@ mod tests {
             name: name("till"),
             version: ServiceVersion::new(0, u16::MAX),
             weight: 1,
-            clients: false,
+            clients: Clients::default(),
             epoch: u32::MAX,
         };
         Manifest { draining: true, offers: vec![stock, next, till] }
@@ -386,7 +504,7 @@ mod tests {
             name: name(&format!("{n:0>63}")),
             version: ServiceVersion::new(u16::MAX, u16::MAX),
             weight: 255,
-            clients: true,
+            clients: Clients::new(None, 0..NAMES_MAX as u32 / OFFERS_MAX as u32),
             epoch: u32::MAX,
         };
         (0..count).map(offered).collect()
@@ -397,7 +515,7 @@ mod tests {
             name: name(service),
             version: ServiceVersion::new(major, 0),
             weight: 1,
-            clients: false,
+            clients: Clients::default(),
             epoch: 0,
         }
     }

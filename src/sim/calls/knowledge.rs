@@ -14,6 +14,7 @@ use crate::protocol::{
     service::{
         ServiceVersion,
         balance::by_key,
+        clients::Clients,
         directory::{Directory, DirectoryOutput, Gone, Listing, Listings, Provider, Seen},
         link_end::LinkEnd,
         manifest::{Manifest, Offered},
@@ -50,7 +51,7 @@ impl World {
             name: self.services[*service].name.clone(),
             version: ServiceVersion::new(self.services[*service].major, 0),
             weight: 1,
-            clients: false,
+            clients: Clients::default(),
             epoch: 1,
         });
         let draining = drain != super::state::Drain::No;

@@ -95,7 +95,7 @@ impl Shown<'_> {
             datacenter: self.known.datacenter.clone(),
             minor: offer.version.minor,
             weight: offer.weight,
-            clients: offer.clients,
+            clients: !offer.clients.is_none(),
             draining: self.known.manifest.draining,
             suspect: self.suspect(),
             epoch: offer.epoch,

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::IndexedRandom};
 use super::{DirectoryOutput as Output, *};
 use crate::protocol::{
     id::Datacenter,
-    service::{ServiceId, ServiceName, ServiceVersion, manifest::BadManifest},
+    service::{ServiceId, ServiceName, ServiceVersion, clients::Clients, manifest::BadManifest},
     state::PeerState::{self, *},
 };
 
@@ -86,7 +86,7 @@ fn other_properties_change_one_offer() {
     bench.see("a", 1, Live, &manifest(&["stock", "till"]));
     let mut other = plain(&["stock", "till"]);
     other.offers[1].weight = 7;
-    other.offers[1].clients = true;
+    other.offers[1].clients = Clients::all();
     other.offers[1].version.minor = 3;
     let outputs = bench.see("a", 1, Live, &Value::from(other.encode()));
     let till = bench.provider("till", "a");
@@ -483,7 +483,7 @@ fn from_nothing(inputs: &BTreeMap<NodeId, Input>) -> BTreeMap<(ServiceId, NodeId
                 datacenter: input.datacenter.clone(),
                 minor: offer.version.minor,
                 weight: offer.weight,
-                clients: offer.clients,
+                clients: !offer.clients.is_none(),
                 draining: manifest.draining,
                 suspect: input.state == Suspect,
                 epoch: offer.epoch,
@@ -525,7 +525,7 @@ fn values(rng: &mut SmallRng) -> Vec<Option<Value>> {
                         name: ServiceName::new(name).unwrap(),
                         version: ServiceVersion::new(major, rng.random_range(0..2)),
                         weight: rng.random_range(1..3),
-                        clients: rng.random_bool(0.5),
+                        clients: if rng.random() { Clients::all() } else { Clients::default() },
                         epoch: rng.random_range(0..2),
                     });
                 }
@@ -547,7 +547,7 @@ fn plain(names: &[impl AsRef<str>]) -> Manifest {
         name: ServiceName::new(name).unwrap(),
         version: ServiceVersion::new(1, 0),
         weight: 1,
-        clients: false,
+        clients: Clients::default(),
         epoch: 0,
     };
     let offers = names.iter().map(|name| offered(name.as_ref())).collect();

@@ -9,6 +9,7 @@ fn frames() -> Vec<Frame> {
             expected: Generation(7),
             features: 0,
         }),
+        Frame::ClientHello(ClientHello { expected: Generation(1_700_000_000_000), features: 0 }),
         Frame::Welcome,
         Frame::Drain,
         Frame::Bind {
@@ -99,6 +100,7 @@ fn the_bytes_of_frames_do_not_change() {
         golden,
         [
             "1301 0464656d6f 0161 fd0068e5cf8b010000 07 00",
+            "0b07 fd0068e5cf8b010000 00",
             "0102",
             "0114",
             "0903 00 0573746f636b 02",

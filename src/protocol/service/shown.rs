@@ -1,0 +1,306 @@
+//! What clients are shown of the directory: the nodes that offer something to clients, and the order of their changes.
+//!
+//! Each node has one row, which carries the version of its last change. A client that knows all up to a version asks for
+//! the rows of later versions; nothing is kept for a client. A row is shown to the clients that one of its offers has
+//! admitted since it is there, so a client that was shown an offer learns that it is gone, and one that may call none of
+//! them learns nothing of the node.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound::{Excluded, Unbounded},
+};
+
+use super::{
+    clients::{Clients, Viewer},
+    manifest::Offered,
+};
+use crate::protocol::{
+    id::{Datacenter, Generation, NodeId},
+    state::PeerState,
+};
+
+/// Most offers of one node that clients are shown.
+pub const OFFERS_SHOWN_MAX: usize = 128;
+/// Most addresses of one node that clients are told: as many as one dial tries.
+pub const ADDRESSES_SHOWN_MAX: usize = 8;
+/// Most nodes without an offer whose last change is remembered.
+pub const GONE_MAX: usize = 256;
+
+/// The rows, and the order of their changes.
+#[derive(Debug, Default)]
+pub struct Shown {
+    rows: BTreeMap<NodeId, Row>,
+    /// The nodes by the version of their last change.
+    changes: BTreeMap<u64, NodeId>,
+    version: u64,
+    /// Of changes up to this version some are forgotten.
+    forgotten: u64,
+    /// The versions of the rows without an offer.
+    gone: BTreeSet<u64>,
+}
+
+/// What is known of a node now.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// Its latest generation.
+    pub generation: Generation,
+    /// Its datacenter.
+    pub datacenter: &'a Datacenter,
+    /// Its state.
+    pub state: PeerState,
+    /// Whether it takes no new calls.
+    pub draining: bool,
+    /// What it offers, by name and major version.
+    pub offers: &'a [Offered],
+    /// Its addresses, best first.
+    pub addresses: &'a [String],
+}
+
+/// One node, as clients are shown it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its latest generation.
+    pub generation: Generation,
+    /// Its datacenter.
+    pub datacenter: Datacenter,
+    /// Its state; `None` if it was forgotten.
+    pub state: Option<PeerState>,
+    /// Whether it takes no new calls.
+    pub draining: bool,
+    /// Its addresses, best first; none if it is not live.
+    pub addresses: Vec<String>,
+    /// What it offers to any client; nothing if it is not live.
+    offers: Vec<Offered>,
+    /// The clients that one of its offers admits, or has admitted.
+    seen_by: Clients,
+    version: u64,
+}
+
+impl Row {
+    /// Its offers to this client.
+    pub fn offers_to<'a>(&'a self, viewer: &'a Viewer) -> impl Iterator<Item = &'a Offered> {
+        self.offers.iter().filter(|offer| offer.clients.admits(viewer))
+    }
+
+    /// The version of its last change.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Shown {
+    /// Without a row. Changes up to this version, which another one may have shown, are not known.
+    #[must_use]
+    pub fn after(version: u64) -> Self {
+        Self { version: version + 1, forgotten: version + 1, ..Self::default() }
+    }
+
+    /// The version of the last change.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Takes what is known of a node now; `None` if it was forgotten. What is known already has no effect.
+    pub fn update(&mut self, node: &NodeId, now: Option<Sight<'_>>) {
+        let old = self.rows.get(node);
+        let Some(mut new) = row(old, now) else { return };
+        if old.is_some_and(|old| Row { version: old.version, ..new.clone() } == *old) {
+            return;
+        }
+        self.version += 1;
+        new.version = self.version;
+        if new.offers.is_empty() {
+            self.gone.insert(new.version);
+        }
+        self.changes.insert(new.version, node.clone());
+        if let Some(old) = self.rows.insert(node.clone(), new) {
+            self.changes.remove(&old.version);
+            self.gone.remove(&old.version);
+        }
+        while self.gone.len() > GONE_MAX {
+            let Some(version) = self.gone.pop_first() else { return };
+            if let Some(node) = self.changes.remove(&version) {
+                self.rows.remove(&node);
+            }
+            self.forgotten = version;
+        }
+    }
+
+    /// The rows for this client, by node, behind this node or from the first one on.
+    pub fn rows<'a>(
+        &'a self,
+        viewer: &'a Viewer,
+        after: Option<&NodeId>,
+    ) -> impl Iterator<Item = (&'a NodeId, &'a Row)> {
+        let from = after.map_or(Unbounded, Excluded);
+        self.rows
+            .range::<NodeId, _>((from, Unbounded))
+            .filter(|(_, row)| row.seen_by.admits(viewer))
+    }
+
+    /// The rows for this client that have changed since a version, in the order of these changes; `None` if they are not
+    /// known any more, or not yet.
+    pub fn since<'a>(
+        &'a self,
+        viewer: &'a Viewer,
+        version: u64,
+    ) -> Option<impl Iterator<Item = (&'a NodeId, &'a Row)>> {
+        if version < self.forgotten || version > self.version {
+            return None;
+        }
+        let changes = self.changes.range((Excluded(version), Unbounded));
+        let rows = changes.filter_map(|(_, node)| Some((node, self.rows.get(node)?)));
+        Some(rows.filter(|(_, row)| row.seen_by.admits(viewer)))
+    }
+}
+
+/// The row of a node from now on; `None` if clients have never been shown it, and are not shown it now.
+fn row(old: Option<&Row>, now: Option<Sight<'_>>) -> Option<Row> {
+    let Some(sight) = now else {
+        let old = old?.clone();
+        return Some(Row { state: None, addresses: Vec::new(), offers: Vec::new(), ..old });
+    };
+    let is_live = sight.state.is_live();
+    let offers = sight.offers.iter().filter(|offer| is_live && !offer.clients.is_none());
+    let offers: Vec<_> = offers.take(OFFERS_SHOWN_MAX).cloned().collect();
+    if old.is_none() && offers.is_empty() {
+        return None;
+    }
+    let seen_by = old.map(|old| old.seen_by.clone()).unwrap_or_default();
+    let seen_by = offers.iter().fold(seen_by, |seen, offer| seen.or(&offer.clients));
+    let addresses = sight.addresses.iter().filter(|_| is_live).take(ADDRESSES_SHOWN_MAX);
+    Some(Row {
+        generation: sight.generation,
+        datacenter: sight.datacenter.clone(),
+        state: Some(sight.state),
+        draining: sight.draining,
+        addresses: addresses.cloned().collect(),
+        offers,
+        seen_by,
+        version: 0,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::service::{ServiceName, ServiceVersion, clients::Rank};
+
+    fn node(name: &str) -> NodeId {
+        NodeId::new(name).unwrap()
+    }
+
+    fn offer(name: &str, clients: Clients) -> Offered {
+        Offered {
+            name: ServiceName::new(name).unwrap(),
+            version: ServiceVersion::new(1, 0),
+            weight: 1,
+            clients,
+            epoch: 1,
+        }
+    }
+
+    fn viewer(rank: Rank) -> Viewer {
+        Viewer::new(rank, [7])
+    }
+
+    #[derive(Default)]
+    struct Bench(Shown);
+
+    impl Bench {
+        fn see(&mut self, name: &str, state: PeerState, offers: &[Offered]) -> u64 {
+            let datacenter = Datacenter::new("eu").unwrap();
+            let addresses = vec!["10.0.0.1:7101".to_owned(); 9];
+            let sight = Sight {
+                generation: Generation(1),
+                datacenter: &datacenter,
+                state,
+                draining: false,
+                offers,
+                addresses: &addresses,
+            };
+            self.0.update(&node(name), Some(sight));
+            self.0.version()
+        }
+
+        fn all(&self, rank: Rank) -> Vec<(String, usize)> {
+            let viewer = viewer(rank);
+            let rows = self.0.rows(&viewer, None);
+            rows.map(|(node, row)| (node.to_string(), row.offers_to(&viewer).count())).collect()
+        }
+
+        fn since(&self, rank: Rank, version: u64) -> Option<Vec<(String, usize)>> {
+            let viewer = viewer(rank);
+            let rows = self.0.since(&viewer, version)?;
+            let rows = rows.map(|(node, row)| (node.to_string(), row.offers_to(&viewer).count()));
+            Some(rows.collect())
+        }
+    }
+
+    fn rows(rows: &[(&str, usize)]) -> Vec<(String, usize)> {
+        rows.iter().map(|(node, offers)| ((*node).to_owned(), *offers)).collect()
+    }
+
+    #[test]
+    fn a_client_learns_nothing_of_what_it_may_not_call() {
+        let mut bench = Bench::default();
+        bench.see("inner", PeerState::Live, &[offer("stock", Clients::default())]);
+        assert_eq!(bench.0.version(), 0, "no client may call it");
+        let admin = offer("drill", Clients::new(Some(Rank::Admin), []));
+        bench.see("both", PeerState::Live, &[admin.clone(), offer("stock", Clients::all())]);
+        bench.see("high", PeerState::Live, std::slice::from_ref(&admin));
+        bench.see("named", PeerState::Live, &[offer("till", Clients::new(None, [8]))]);
+        assert_eq!(bench.all(Rank::Watch), rows(&[("both", 1)]));
+        assert_eq!(bench.all(Rank::Admin), rows(&[("both", 2), ("high", 1)]));
+        bench.see("high", PeerState::Dead, std::slice::from_ref(&admin));
+        assert_eq!(bench.since(Rank::Watch, 0), Some(rows(&[("both", 1)])));
+        assert_eq!(bench.since(Rank::Admin, 2), Some(rows(&[("high", 0)])));
+    }
+
+    #[test]
+    fn who_was_shown_an_offer_learns_that_it_is_gone() {
+        let mut bench = Bench::default();
+        let stock = [offer("stock", Clients::all())];
+        let first = bench.see("a", PeerState::Live, &stock);
+        assert_eq!(bench.see("a", PeerState::Live, &stock), first, "it is known already");
+        let second = bench.see("a", PeerState::Live, &[]);
+        assert_eq!(bench.since(Rank::Read, first), Some(rows(&[("a", 0)])));
+        assert_eq!(bench.since(Rank::Read, second), Some(vec![]));
+        bench.see("a", PeerState::Live, &stock);
+        bench.see("b", PeerState::Live, &stock);
+        bench.0.update(&node("a"), None);
+        assert_eq!(bench.since(Rank::Read, second), Some(rows(&[("b", 1), ("a", 0)])));
+        let reader = viewer(Rank::Read);
+        let (_, row) = bench.0.rows(&reader, None).next().unwrap();
+        assert_eq!((row.state, row.addresses.len()), (None, 0));
+        let (_, row) = bench.0.rows(&reader, Some(&node("a"))).next().unwrap();
+        assert_eq!((row.state, row.addresses.len()), (Some(PeerState::Live), ADDRESSES_SHOWN_MAX));
+    }
+
+    #[test]
+    fn forgets_the_oldest_nodes_without_offers_and_says_so() {
+        let mut bench = Bench::default();
+        let stock = [offer("stock", Clients::all())];
+        bench.see("stays", PeerState::Live, &stock);
+        for n in 0..=GONE_MAX {
+            bench.see(&format!("n{n}"), PeerState::Live, &stock);
+            bench.see(&format!("n{n}"), PeerState::Left, &stock);
+        }
+        let forgotten = 1 + 2;
+        assert_eq!(bench.all(Rank::Read).len(), GONE_MAX + 1);
+        assert_eq!(bench.since(Rank::Read, forgotten - 1), None, "the change of n0 is forgotten");
+        assert_eq!(bench.since(Rank::Read, forgotten).unwrap().len(), GONE_MAX);
+        assert_eq!(bench.since(Rank::Read, bench.0.version() + 1), None, "of another process");
+        assert_eq!((bench.0.changes.len(), bench.0.gone.len()), (GONE_MAX + 1, GONE_MAX));
+    }
+
+    #[test]
+    fn shows_no_more_offers_of_one_node_than_fit_into_an_answer() {
+        let mut bench = Bench::default();
+        let offers: Vec<_> = (0..200).map(|n| offer(&format!("s{n:03}"), Clients::all())).collect();
+        bench.see("a", PeerState::Live, &offers);
+        assert_eq!(bench.all(Rank::Read), rows(&[("a", OFFERS_SHOWN_MAX)]));
+    }
+}

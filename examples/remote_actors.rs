@@ -2,7 +2,8 @@
 //!
 //! `Shelf` is an ordinary actor: its message type is its own, with ractor's reply ports, and derives nothing for the
 //! network. Node `shop` offers it as the service `stock`, with one line for each method. Node `till` finds the service
-//! without configuration and calls it over QUIC, with certificates of a temporary CA.
+//! without configuration and calls it over QUIC, with certificates of a temporary CA. It also starts a proxy: a local
+//! actor that stands for the remote one, under a supervisor that learns of its end.
 //!
 //!     cargo run --example remote_actors
 
@@ -15,7 +16,7 @@ use gossipmonger::{
     service::{Access, Address, CallFailure, Failure, Gone},
     tls::{Identity, Roots},
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use serde::{Deserialize, Serialize};
 
 type Any = Box<dyn Error + Send + Sync>;
@@ -103,6 +104,44 @@ impl Shelf {
     }
 }
 
+// Node `till` has actors of its own.
+
+enum TillMessage {
+    Level(String, RpcReplyPort<Option<u32>>),
+    Delivered(String, u32),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for TillMessage {}
+
+/// Ends when its proxy has failed; it could start another one, which would pick another node.
+struct Supervisor;
+
+enum Nothing {}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for Nothing {}
+
+#[ractor::actor(message = Nothing, state = (), arguments = ())]
+impl Supervisor {
+    async fn pre_start(&self, _: ActorRef<Nothing>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Nothing>,
+        event: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, why) = event {
+            println!("the proxy has failed: {why}");
+            myself.stop(None);
+        }
+        Ok(())
+    }
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Any> {
     let everything = tokio::time::timeout(Duration::from_secs(60), run());
@@ -146,6 +185,18 @@ async fn run() -> Result<(), Any> {
     let bound = till.bind(address)?;
     assert_eq!(bound.call(Level { item: tea() }).await?, Some(3));
 
+    // A local actor stands for the remote one: who knows its `ActorRef` needs to know nothing of nodes or services.
+    let (supervisor, supervisor_runs) = Actor::spawn(None, Supervisor, ()).await?;
+    let proxy: ActorRef<TillMessage> = stock
+        .proxy(supervisor.get_cell(), |message, to| match message {
+            TillMessage::Level(item, reply) => to.call(Level { item }, reply),
+            TillMessage::Delivered(item, count) => to.cast(Delivered { item, count }),
+        })
+        .await?;
+    proxy.cast(TillMessage::Delivered(tea(), 4))?;
+    let level = proxy.call(|reply| TillMessage::Level(tea(), reply), None).await?;
+    assert_eq!(level.unwrap(), Some(7));
+
     // The offer ends with its actor, and references to it learn of that.
     shelf.stop(None);
     shelf_runs.await?;
@@ -157,6 +208,7 @@ async fn run() -> Result<(), Any> {
         }
         other => return Err(format!("an actor that has ended answers {other:?}").into()),
     }
+    supervisor_runs.await?;
     drop(offer);
     till.leave_for_now().await?;
     shop.leave_for_now().await?;

@@ -50,12 +50,15 @@ mod context;
 mod definition;
 mod directory;
 mod error;
+mod expose;
+mod exposed;
 mod job;
 mod listed;
 mod messages;
 mod notify;
 mod offer;
 mod offered;
+mod place;
 mod proxy;
 mod remote;
 mod side;
@@ -74,6 +77,7 @@ pub use self::{
     definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
     directory::offered::DirectoryOffer,
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
+    expose::{EXPOSED_MAX, ExposeBuilder},
     listed::Listed,
     notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},
@@ -108,7 +112,7 @@ impl Gossipmonger {
     /// [`OtherService`] if the address names another service than `S`, or another major version of it.
     pub fn bind<S: Service>(&self, address: Address<S>) -> Result<Remote<S>, OtherService> {
         let side = Arc::new(Here::new(self.clone()));
-        Remote::bind(Arc::new(Callee::new(side, id::<S>())), address)
+        Remote::bind(Callee::new(side, id::<S>()), address)
     }
 }
 

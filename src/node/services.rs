@@ -14,6 +14,7 @@ mod client;
 pub(crate) mod dial;
 pub(crate) mod disconnect;
 mod drain;
+pub(crate) mod exposed;
 pub(crate) mod feed;
 pub(crate) mod lane;
 pub(crate) mod link;

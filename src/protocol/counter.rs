@@ -139,6 +139,8 @@ counters! {
     /// Messages of local proxies that were not sent to the remote service: too many calls under way, no room, or nothing
     /// that the service has.
     ProxyMessagesRefused => "proxy_messages_refused",
+    /// Requests and messages for exposed actors that have ended or were never there.
+    ExposedUnknown => "exposed_unknown",
     /// Lists of services of other nodes that cannot be read.
     ManifestsRefused => "manifests_refused",
     /// Datagrams that belong to no connection and begin none: noise.

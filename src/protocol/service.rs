@@ -8,6 +8,7 @@
 //!    ([`back_off`]). Both ends check that each is the process that the other one means ([`introduction`]).
 //! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
 //! 4. The request runs, waits or is refused in the [`room`] of the service.
+//!    An actor that is no named service is called by a number ([`exposed`]).
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
 //!
 //! A client that is not a member calls by the same rules: [`clients`] says which ones an offer admits, [`shown`] what
@@ -21,6 +22,7 @@ pub mod balance;
 pub mod calls;
 pub mod clients;
 pub mod directory;
+pub mod exposed;
 pub mod failure;
 pub mod frame;
 pub mod intake;

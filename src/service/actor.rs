@@ -1,15 +1,17 @@
 //! Offering a ractor actor as a service. Its own message type needs neither serde nor ractor's `cluster`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 
 use super::{
-    Call, Cast, Service,
+    Call, Cast, Method, Service,
+    access::Access,
     context::Context,
     job::Job,
     messages::{decode_cast, decode_question, encode_answer},
     offer::{Offer, OfferBuilder, OfferError},
+    offered::Offered,
 };
 use crate::protocol::service::frame::Code;
 
@@ -106,6 +108,23 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         Self { builder: self.builder.call(handler), actor: self.actor }
     }
 
+    pub(super) const fn actor(&self) -> &ActorRef<M> {
+        &self.actor
+    }
+
+    pub(super) fn admits_clients(&self) -> bool {
+        self.builder.admits_clients()
+    }
+
+    pub(super) fn into_offered(self) -> Result<Arc<Offered>, OfferError> {
+        self.builder.into_offered()
+    }
+
+    /// As [`OfferBuilder::restrict`].
+    pub fn restrict(self, method: Method, access: Access) -> Self {
+        Self { builder: self.builder.restrict(method, access), actor: self.actor }
+    }
+
     /// As [`OfferBuilder::room`].
     pub fn room(self, concurrency: usize, queue: usize) -> Self {
         Self { builder: self.builder.room(concurrency, queue), actor: self.actor }
@@ -130,18 +149,14 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
     }
 }
 
-/// How often an actor is looked at whether it has ended.
-const LOOK: Duration = Duration::from_secs(1);
-
 fn has_ended(cell: &ActorCell) -> bool {
     cell.get_status() >= ractor::ActorStatus::Stopping
 }
 
-/// Waits until an actor has ended, or ends.
+/// Waits until an actor has ended.
 pub(super) async fn until_ended(cell: &ActorCell) {
-    while !has_ended(cell) {
-        let _ = cell.wait(Some(LOOK)).await;
-    }
+    // Without a limit there is no timeout to report.
+    let _ = cell.wait(None).await;
 }
 
 /// A place in the room of an offer; given back when dropped.

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{
     Call, Cast, Method,
-    calling::{Callee, Where, not_run},
+    calling::{Callee, not_run},
     error::{CallError, CallFailure, Failure, NotRun},
     messages::{decode_answer, encode_cast, encode_question},
+    place::Where,
 };
 use crate::{net::BoxFuture, protocol::service::limits::DEADLINE_MAX};
 

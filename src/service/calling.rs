@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Method,
     error::{CallError, CallFailure, NotRun},
+    place::Where,
     side::{Here, Side},
 };
 use crate::{
@@ -50,15 +51,6 @@ pub(super) struct Callee {
     pub(super) id: ServiceId,
     balance: Mutex<Balance>,
     budget: Mutex<RetryBudget>,
-}
-
-/// Where a call goes.
-#[derive(Clone, Debug)]
-pub(super) enum Where {
-    /// To a provider that the balance picks.
-    Any(Prefer),
-    /// To this node in this generation, and this registration of the service there.
-    At(NodeId, Generation, u32),
 }
 
 /// A node to call.
@@ -132,7 +124,7 @@ impl Callee {
         within: Duration,
         idempotent: bool,
     ) -> Result<Bytes, CallError> {
-        let deadline = self.now() + within;
+        let (deadline, body) = (self.now() + within, place.body(body));
         check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
         self.budget(RetryBudget::called);
         let mut attempts = Attempts::new(idempotent, deadline);
@@ -144,10 +136,11 @@ impl Callee {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
+            place.failed(&failure);
             attempts.failed(target.node, &failure);
             let next = match place {
                 Where::Any(_) => self.target(place, method, attempts.tried()).ok(),
-                Where::At(..) => None,
+                Where::At(..) | Where::Exposed(_) => None,
             };
             let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
             let ended = (&failure, ending.verdict);
@@ -169,12 +162,13 @@ impl Callee {
         &self,
         place: &Where,
         method: &Method,
-        body: &Bytes,
+        body: &mut Bytes,
     ) -> Result<Option<Target>, CallError> {
+        *body = place.body(std::mem::take(body));
         check_length(body).map_err(|why| not_run(why, Vec::new()))?;
         let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
         let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
-        let offer = here.offer(&self.id);
+        let offer = here.called(&self.id, body);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
         offer.cast(here.caller(), method.number, body.clone());
         Ok(None)
@@ -185,10 +179,10 @@ impl Callee {
         &self,
         place: &Where,
         method: &Method,
-        body: Bytes,
+        mut body: Bytes,
         within: Duration,
     ) -> Result<(), CallError> {
-        let Some(target) = self.cast_here(place, method, &body)? else { return Ok(()) };
+        let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
         let waited = tokio::time::timeout(within, async {
             loop {
@@ -213,9 +207,9 @@ impl Callee {
         &self,
         place: &Where,
         method: &Method,
-        body: Bytes,
+        mut body: Bytes,
     ) -> Result<(), CallError> {
-        let Some(target) = self.cast_here(place, method, &body)? else { return Ok(()) };
+        let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
         loop {
             let link = self.link(&target).map_err(failed)?;
@@ -254,6 +248,15 @@ impl Callee {
                     generation: *generation,
                     wait: Duration::ZERO,
                 });
+            }
+            Where::Exposed(exposed) => {
+                let (node, generation) = (exposed.node.clone(), exposed.generation);
+                let restarted =
+                    self.here(&node).is_some_and(|here| generation != here.generation());
+                if exposed.has_ended() || restarted {
+                    return Err(NotRun::NoSuchService);
+                }
+                return Ok(Target { node, generation, wait: Duration::ZERO });
             }
             Where::Any(prefer) => prefer,
         };
@@ -307,8 +310,14 @@ impl Callee {
     }
 
     /// Calls a service of this node, without a connection.
-    async fn call_here(&self, here: &Here, method: &Method, body: Bytes, deadline: Time) -> Ending {
-        let Some(offer) = here.offer(&self.id) else {
+    async fn call_here(
+        &self,
+        here: &Here,
+        method: &Method,
+        mut body: Bytes,
+        deadline: Time,
+    ) -> Ending {
+        let Some(offer) = here.called(&self.id, &mut body) else {
             return Ending::not_run(NotRun::NoSuchService);
         };
         let (waiter, answer) = oneshot::channel();

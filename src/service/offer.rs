@@ -19,8 +19,8 @@ use crate::{
     protocol::{
         id::InvalidLabel,
         service::{
-            ServiceId, ServiceName, clients::CLIENT_NAMES_MAX, frame::Code, manifest,
-            room::RoomLimits,
+            ServiceId, ServiceName, clients::CLIENT_NAMES_MAX, exposed::EXPOSED_MAX, frame::Code,
+            manifest, room::RoomLimits,
         },
     },
 };
@@ -56,6 +56,9 @@ pub enum OfferError {
     /// The node offers this service in this major version already.
     #[error("this node offers {0} already")]
     Taken(ServiceId),
+    /// The node exposes as many actors as it may.
+    #[error("this node exposes {EXPOSED_MAX} actors already, the most that are allowed")]
+    TooManyExposed,
     /// The node offers as many services as it may.
     #[error(
         "this node offers {} services already, the most that are allowed",
@@ -231,24 +234,26 @@ impl<S: Service> OfferBuilder<S> {
         }
     }
 
+    pub(super) fn admits_clients(&self) -> bool {
+        !self.access.admitted().is_none()
+    }
+
+    /// The service, if all is there that it needs. Nobody can call it yet.
+    pub(super) fn into_offered(self) -> Result<Arc<Offered>, OfferError> {
+        self.check()?;
+        let id = ServiceId { name: ServiceName::new(S::NAME)?, major: S::VERSION.major };
+        let of_node = (Arc::clone(&self.node.shared), self.node.runtime);
+        Ok(Arc::new(Offered::new(id, of_node, self.access, self.methods, self.limits)))
+    }
+
     /// Registers the offer; returns the number of the change that announces it.
     pub(super) fn register(self) -> Result<(Offer, u64), OfferError> {
-        self.check()?;
-        let name = ServiceName::new(S::NAME)?;
-        let id = ServiceId { name: name.clone(), major: S::VERSION.major };
-        let clients = self.access.admitted();
-        let admits_clients = !clients.is_none();
-        let shared = Arc::clone(&self.node.shared);
-        let runtime = self.node.runtime.clone();
-        let offered = Arc::new(Offered::new(
-            id.clone(),
-            (Arc::clone(&shared), runtime),
-            self.access,
-            self.methods,
-            self.limits,
-        ));
-        let announced =
-            manifest::Offered { name, version: S::VERSION, weight: self.weight, clients, epoch: 0 };
+        let (node, weight, clients) = (self.node.clone(), self.weight, self.access.admitted());
+        let admits_clients = self.admits_clients();
+        let offered = self.into_offered()?;
+        let (id, shared) = (offered.id.clone(), Arc::clone(&node.shared));
+        let name = id.name.clone();
+        let announced = manifest::Offered { name, version: S::VERSION, weight, clients, epoch: 0 };
         let by_connections: Arc<dyn ByConnections> = Arc::<Offered>::clone(&offered);
         let added = shared.services.add(&id, by_connections, announced);
         let number = added.map_err(|error| match error {
@@ -257,15 +262,9 @@ impl<S: Service> OfferBuilder<S> {
             NotOffered::TooManyClients => OfferError::TooManyClients,
             NotOffered::Draining => OfferError::Draining,
         })?;
-        // From now on calls are accepted in the handshake.
-        if let Some(endpoint) = shared.endpoint.upgrade() {
-            endpoint.admit(crate::net::Protocol::Services);
-            if admits_clients {
-                endpoint.admit_clients_to_services();
-            }
-        }
+        node.admit_calls(admits_clients);
         shared.routes.services.cast(ServicesMessage::Changed);
-        Ok((Offer { node: self.node, offered, withdrawn: false, kept: None }, number))
+        Ok((Offer { node, offered, withdrawn: false, kept: None }, number))
     }
 
     fn check(&self) -> Result<(), OfferError> {
@@ -292,6 +291,18 @@ impl<S: Service> OfferBuilder<S> {
             return Err(OfferError::Limits("per_caller"));
         }
         Ok(())
+    }
+}
+
+impl Gossipmonger {
+    /// From now on calls are accepted in the handshake.
+    pub(super) fn admit_calls(&self, of_clients: bool) {
+        if let Some(endpoint) = self.shared.endpoint.upgrade() {
+            endpoint.admit(crate::net::Protocol::Services);
+            if of_clients {
+                endpoint.admit_clients_to_services();
+            }
+        }
     }
 }
 

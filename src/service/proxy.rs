@@ -25,6 +25,7 @@ use super::{
     Call, Cast, Service,
     calling::{Callee, not_run},
     error::{By, CallError, NotRun},
+    id,
     notify::Notification,
     remote::{Gone, Remote},
     stub::{Prefer, Stub},
@@ -390,7 +391,7 @@ fn pick<S: Service>(
 
 impl RemoteGone {
     fn new<S: Service>(remote: &Remote<S>, why: Gone) -> Self {
-        Self { service: remote.callee.id.clone(), node: remote.node().clone(), why }
+        Self { service: id::<S>(), node: remote.node().clone(), why }
     }
 }
 

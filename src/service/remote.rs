@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     Call, Cast, Service,
     ask::{Calling, cast, try_cast},
-    calling::{Callee, Where},
+    calling::Callee,
     error::CallError,
+    exposed::Exposed,
+    place::Where,
 };
 pub use crate::protocol::service::directory::Gone;
 use crate::protocol::{
     id::{Generation, NodeId},
-    service::directory::Provider,
+    service::{directory::Provider, exposed::exposed},
 };
 
 /// A service at one node, in one generation of the node and one registration of the service. It does not follow the
@@ -21,6 +23,7 @@ use crate::protocol::{
 pub struct Remote<S> {
     pub(super) callee: Arc<Callee>,
     address: Address<S>,
+    place: Where,
 }
 
 /// Names a [`Remote`]: it can be sent in messages, and bound at another node. It is no permission.
@@ -31,9 +34,18 @@ pub struct Address<S> {
     generation: u64,
     name: String,
     major: u16,
-    epoch: u32,
+    of: Of,
     #[serde(skip)]
     service: PhantomData<fn() -> S>,
+}
+
+/// What an address is of, at its node.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Of {
+    /// An offer, by its registration.
+    Offer { epoch: u32 },
+    /// An actor without an offer, by its number.
+    Exposed { number: u64 },
 }
 
 /// An address does not name this service.
@@ -46,7 +58,11 @@ pub struct OtherService {
 
 impl<S> Clone for Remote<S> {
     fn clone(&self) -> Self {
-        Self { callee: Arc::clone(&self.callee), address: self.address.clone() }
+        Self {
+            callee: Arc::clone(&self.callee),
+            address: self.address.clone(),
+            place: self.place.clone(),
+        }
     }
 }
 
@@ -57,7 +73,7 @@ impl<S> Clone for Address<S> {
             generation: self.generation,
             name: self.name.clone(),
             major: self.major,
-            epoch: self.epoch,
+            of: self.of,
             service: PhantomData,
         }
     }
@@ -65,7 +81,7 @@ impl<S> Clone for Address<S> {
 
 impl<S> PartialEq for Address<S> {
     fn eq(&self, other: &Self) -> bool {
-        let key = |address: &Self| (address.generation, address.major, address.epoch);
+        let key = |address: &Self| (address.generation, address.major, address.of);
         self.node == other.node && self.name == other.name && key(self) == key(other)
     }
 }
@@ -80,11 +96,26 @@ impl<S> fmt::Debug for Remote<S> {
 
 impl<S> fmt::Debug for Address<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}#{} at {}@{}",
-            self.name, self.major, self.epoch, self.node, self.generation
-        )
+        write!(f, "{}/{}", self.name, self.major)?;
+        match self.of {
+            Of::Offer { epoch } => write!(f, "#{epoch}")?,
+            Of::Exposed { number } => write!(f, "~{number:016x}")?,
+        }
+        write!(f, " at {}@{}", self.node, self.generation)
+    }
+}
+
+impl<S: Service> Address<S> {
+    /// Of an actor that is no named service.
+    pub(super) fn exposed(node: NodeId, generation: Generation, number: u64) -> Self {
+        Self {
+            node,
+            generation: generation.0,
+            name: S::NAME.to_owned(),
+            major: S::VERSION.major,
+            of: Of::Exposed { number },
+            service: PhantomData,
+        }
     }
 }
 
@@ -95,25 +126,37 @@ impl<S: Service> Remote<S> {
             generation: provider.generation.0,
             name: callee.id.name.to_string(),
             major: callee.id.major,
-            epoch: provider.epoch,
+            of: Of::Offer { epoch: provider.epoch },
             service: PhantomData,
         };
-        Self { callee, address }
+        Self {
+            callee,
+            address,
+            place: Where::At(provider.node.clone(), provider.generation, provider.epoch),
+        }
     }
 
-    pub(super) fn bind(callee: Arc<Callee>, address: Address<S>) -> Result<Self, OtherService> {
+    /// `callee`: of the service `S`.
+    pub(super) fn bind(mut callee: Callee, address: Address<S>) -> Result<Self, OtherService> {
         if address.name != S::NAME || address.major != S::VERSION.major {
             return Err(OtherService {
                 found: format!("{}/{}", address.name, address.major),
                 wanted: format!("{}/{}", S::NAME, S::VERSION.major),
             });
         }
-        Ok(Self { callee, address })
+        let (node, generation) = (address.node.clone(), Generation(address.generation));
+        let place = match address.of {
+            Of::Offer { epoch } => Where::At(node, generation, epoch),
+            Of::Exposed { number } => {
+                callee.id = exposed();
+                Where::Exposed(Arc::new(Exposed::new(node, generation, number)))
+            }
+        };
+        Ok(Self { callee: Arc::new(callee), address, place })
     }
 
     pub(super) fn place(&self) -> Where {
-        let Address { node, generation, epoch, .. } = &self.address;
-        Where::At(node.clone(), Generation(*generation), *epoch)
+        self.place.clone()
     }
 
     /// The node.
@@ -151,6 +194,9 @@ impl<S: Service> Remote<S> {
 
     /// Waits until this offer is gone, and says why. It is gone for good: an unreachable node does not count, since it
     /// may come back. It is gone for this node also if this node itself ends.
+    ///
+    /// The end of an [exposed](crate::Gossipmonger::expose) actor of another node is known only after a call through
+    /// this reference, or a clone of it, has failed for that reason; the end of its node is known at once.
     pub async fn gone(&self) -> Gone {
         let (mut changes, mut ends) = (self.callee.changes(), self.callee.ends());
         loop {
@@ -160,20 +206,34 @@ impl<S: Service> Remote<S> {
             tokio::select! {
                 _ = changes.changed() => {}
                 _ = ends.changed() => {}
+                () = self.exposed_ended() => return Gone::Withdrawn,
                 () = self.callee.ended() => return Gone::Stopped,
             }
+        }
+    }
+
+    async fn exposed_ended(&self) {
+        match &self.place {
+            Where::Exposed(exposed) => exposed.over(self.callee.side.as_ref()).await,
+            Where::Any(_) | Where::At(..) => std::future::pending().await,
         }
     }
 
     /// Why this offer is gone; `None` if it is not.
     #[must_use]
     pub fn is_gone(&self) -> Option<Gone> {
+        if let Where::Exposed(exposed) = &self.place {
+            return exposed.gone(self.callee.side.as_ref());
+        }
         let listings = self.callee.side.outbound().watched.listings();
         let listed = listings.get(&self.callee.id).and_then(|found| found.find(self.node()));
         let generation = Generation(self.address.generation);
         match listed {
             Some(found) if found.generation > generation => Some(Gone::Restarted),
-            Some(found) if found.generation == generation && found.epoch == self.address.epoch => {
+            Some(found)
+                if found.generation == generation
+                    && self.address.of == (Of::Offer { epoch: found.epoch }) =>
+            {
                 None
             }
             Some(_) => Some(Gone::Withdrawn),

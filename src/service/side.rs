@@ -2,6 +2,7 @@
 
 use std::{fmt, pin::Pin, sync::Arc};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{Caller, Gone};
@@ -9,7 +10,9 @@ use crate::{
     node::{
         Gossipmonger,
         messages::ServicesMessage,
-        services::{link::Link, offered::Offered, outbound::Outbound},
+        services::{
+            exposed::Exposed, link::Link, offered::Offered, outbound::Outbound, table::Called,
+        },
     },
     protocol::{
         id::{Generation, NodeId},
@@ -93,9 +96,17 @@ impl Here {
         &self.caller
     }
 
-    /// An offer of this node.
-    pub(super) fn offer(&self, service: &ServiceId) -> Option<Arc<dyn Offered>> {
-        self.node.shared.services.offer(service)
+    /// The offer, or the exposed actor, that a body is for.
+    pub(super) fn called(&self, service: &ServiceId, body: &mut Bytes) -> Option<Arc<dyn Offered>> {
+        match self.node.shared.services.called(service, body) {
+            Called::Found(offered) => Some(offered),
+            _ => None,
+        }
+    }
+
+    /// The exposed actors of this node.
+    pub(super) fn exposed(&self) -> &Exposed {
+        &self.node.shared.services.exposed
     }
 }
 

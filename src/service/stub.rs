@@ -5,8 +5,9 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 use super::{
     Call, Cast, Service,
     ask::{Calling, cast, question, try_cast},
-    calling::{Callee, Where, not_run},
+    calling::{Callee, not_run},
     error::{CallError, NotRun},
+    place::Where,
     remote::Remote,
 };
 pub use crate::protocol::service::balance::Prefer;

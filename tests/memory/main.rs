@@ -3,6 +3,7 @@ mod api;
 mod calls;
 mod datacenters;
 mod ends;
+mod exposed;
 mod harness;
 mod limits;
 mod live_keys;

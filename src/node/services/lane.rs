@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::{caller::Caller, running::Running};
 use crate::protocol::{
-    service::{ServiceId, frame::Frame, intake::Intake},
+    service::{ServiceId, exposed::WrongNumbers, frame::Frame, intake::Intake},
     time::Time,
 };
 
@@ -32,6 +32,7 @@ pub(crate) struct Lane {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) intake: Intake<ServiceId, Arc<Running>>,
+    pub(super) wrong_numbers: WrongNumbers,
     out: BytesMut,
     ended: bool,
 }

@@ -7,12 +7,12 @@ use tokio::task::JoinSet;
 use super::{
     caller::Caller,
     client,
-    lane::Lane,
-    offered::{Inbound, NOT_OFFERED},
+    lane::{Lane, State},
+    offered::{Inbound, NOT_OFFERED, Offered},
     refusal::Refusal,
     responder::Responder,
     running::Running,
-    table::{Place, Services},
+    table::{Called, Place, Services},
 };
 use crate::{
     clock::Clock,
@@ -260,17 +260,19 @@ impl Guest {
                 });
             }
             Arrived::Cast(service, cast) => {
-                let offer = self.services.offer(service);
+                let Cast { method, mut body, .. } = cast;
+                let called = self.services.called(service, &mut body);
+                let offer = self.found(called, &mut state)?;
                 drop(state);
-                let Cast { method, body, .. } = cast;
                 match offer {
                     Some(offer) => offer.cast(&lane.caller, method, body),
                     None => self.host.count(Counter::CastsRefused),
                 }
             }
             Arrived::Request(service, request) => {
-                let offer = self.services.offer(service);
-                let Request { id, method, left_ms, body, .. } = request;
+                let Request { id, method, left_ms, mut body, .. } = request;
+                let called = self.services.called(service, &mut body);
+                let offer = self.found(called, &mut state)?;
                 let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
                 let deadline = self.host.now() + left;
                 let running = Arc::new(Running::default());
@@ -289,6 +291,26 @@ impl Guest {
             }
         }
         Ok(())
+    }
+
+    /// What a request or message is for, if it is there. Who guesses is cut off.
+    fn found(
+        &self,
+        called: Called,
+        state: &mut State,
+    ) -> Result<Option<Arc<dyn Offered>>, Violation> {
+        match called {
+            Called::Found(offer) => return Ok(Some(offer)),
+            Called::NotOffered => {}
+            Called::Ended => self.host.count(Counter::ExposedUnknown),
+            Called::Guessed => {
+                self.host.count(Counter::ExposedUnknown);
+                if state.wrong_numbers.one_more(self.host.now()) {
+                    return Err(Violation::Guesses);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Returns when a certificate of the connection has expired.

@@ -6,11 +6,13 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{
     built_in::BuiltIn,
     caller::CallerName,
+    exposed::{Exposed, Numbered},
     lane::Lane,
     offered::{Entry, Offered, Offers},
     outbound::Outbound,
@@ -22,6 +24,7 @@ use crate::{
         id::{Generation, NodeId},
         service::{
             ServiceId,
+            exposed::{EXPOSED, number},
             frame::Frame,
             limits::ServiceLimits,
             link_end::LinkEnd,
@@ -43,6 +46,8 @@ pub(crate) struct Services {
     announced: Slot<Announced>,
     /// One announcement at a time.
     pub(crate) announcing: tokio::sync::Mutex<()>,
+    /// The actors that are called by number.
+    pub(crate) exposed: Exposed,
     inbound: Mutex<Inbound>,
     /// A connection that another node has dialed has ended.
     left: Notify,
@@ -98,6 +103,18 @@ pub(super) struct Place {
     number: u64,
 }
 
+/// What a request or message is for.
+#[derive(Debug)]
+pub(crate) enum Called {
+    Found(Arc<dyn Offered>),
+    /// A service that the node does not offer.
+    NotOffered,
+    /// An exposed actor that has ended.
+    Ended,
+    /// A number that no exposed actor is known to have had.
+    Guessed,
+}
+
 /// Why a service is not offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotOffered {
@@ -119,6 +136,7 @@ impl Services {
             offering: Mutex::default(),
             announced: Slot::default(),
             announcing: tokio::sync::Mutex::default(),
+            exposed: Exposed::default(),
             inbound: Mutex::default(),
             left: Notify::new(),
             built_in: BuiltIn::default(),
@@ -266,7 +284,8 @@ impl Services {
         self.drains.set(());
         offering.changes += 1;
         let offers = self.offers.load();
-        (offering.changes, offers.values().map(|entry| Arc::clone(&entry.offered)).collect())
+        let announced = offers.values().map(|entry| Arc::clone(&entry.offered));
+        (offering.changes, announced.chain(self.exposed.close()).collect())
     }
 
     /// Waits until this node takes no new requests.
@@ -281,7 +300,7 @@ impl Services {
 
     /// Whether nothing is offered.
     pub(crate) fn offers_nothing(&self) -> bool {
-        self.offers.load().is_empty()
+        self.offers.load().is_empty() && self.exposed.is_empty()
     }
 
     /// What is announced now, and the number of the last change in it.
@@ -305,6 +324,21 @@ impl Services {
     pub(crate) async fn is_announced(&self, number: u64) -> Result<(), String> {
         let announced = self.announced.wait_for(|announced| announced.number >= number).await;
         announced.refused.map_or(Ok(()), Err)
+    }
+
+    /// What a request or message is for: an offer, or the exposed actor whose number its body begins with.
+    pub(crate) fn called(&self, id: &ServiceId, body: &mut Bytes) -> Called {
+        if let Some(offer) = self.offer(id) {
+            return Called::Found(offer);
+        }
+        if id.name.as_str() != EXPOSED {
+            return Called::NotOffered;
+        }
+        match number(body).map(|number| self.exposed.find(number)) {
+            Some(Numbered::Present(offered)) => Called::Found(offered),
+            Some(Numbered::Ended) => Called::Ended,
+            Some(Numbered::Unknown) | None => Called::Guessed,
+        }
     }
 
     /// An offer of this node.

@@ -53,6 +53,9 @@ pub enum Violation {
     /// Two requests have one id.
     #[error("it sends a second request {0} before the answer to the first")]
     Twice(u64),
+    /// Too many requests or messages name actors that were never exposed.
+    #[error("it guesses the numbers of exposed actors")]
+    Guesses,
     /// A frame that only the other end sends.
     #[error("it sends a frame that only a callee sends")]
     Direction,

@@ -5,6 +5,7 @@ use bincode::{config, error::DecodeError};
 use super::{
     ServiceId, ServiceName, ServiceVersion,
     clients::{CLIENT_NAMES_MAX, Clients, Rank},
+    exposed::EXPOSED,
 };
 use crate::protocol::id::InvalidLabel;
 
@@ -78,6 +79,12 @@ pub enum BadManifest {
         name: ServiceName,
         /// Its version.
         version: ServiceVersion,
+    },
+    /// The name of an offer is reserved.
+    #[error("{name} is a reserved name")]
+    Reserved {
+        /// The name.
+        name: ServiceName,
     },
     /// An offer is not behind the one before it, in the order of names and major versions.
     #[error("the offer {name} {version} is out of order, or there twice")]
@@ -170,8 +177,8 @@ impl Manifest {
     /// Whether readers accept it.
     ///
     /// # Errors
-    /// [`BadManifest`] if there are more than [`OFFERS_MAX`] offers, an offer has no weight, they name too many clients,
-    /// or the offers are not sorted.
+    /// [`BadManifest`] if there are more than [`OFFERS_MAX`] offers, an offer has no weight or the name of the exposed
+    /// actors, they name too many clients, or the offers are not sorted.
     pub fn check(&self) -> Result<(), BadManifest> {
         if self.offers.len() > OFFERS_MAX {
             return Err(BadManifest::TooMany { offers: self.offers.len() as u64 });
@@ -184,6 +191,9 @@ impl Manifest {
             || self.offers.iter().map(names).sum::<usize>() > NAMES_MAX
         {
             return Err(BadManifest::TooManyNames);
+        }
+        if let Some(offer) = self.offers.iter().find(|offer| offer.name.as_str() == EXPOSED) {
+            return Err(BadManifest::Reserved { name: offer.name.clone() });
         }
         match self.offers.windows(2).find(|pair| pair[0].key() >= pair[1].key()) {
             Some([_, late]) => {

@@ -32,6 +32,7 @@ use crate::{
 
 pub(crate) mod limits;
 pub mod memory;
+pub(crate) mod pipe;
 pub mod quic;
 
 use self::limits::QuicLimits;
@@ -295,6 +296,9 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
 
     /// Limits the bytes of incoming streams in flight.
     fn set_receive_window(&self, _bytes: u32) {}
+
+    /// Lets the peer have this many streams open at once: in both directions, and from the peer only.
+    fn set_streams(&self, _two_way: u32, _one_way: u32) {}
 
     /// Closes it with a code and a text. Data in flight may be lost.
     fn close(&self, code: u32, words: &[u8]);

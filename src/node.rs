@@ -10,7 +10,7 @@ mod diagnostics;
 mod ending;
 pub(crate) mod error;
 mod features;
-mod host;
+pub(crate) mod host;
 mod leaving;
 mod links;
 pub(crate) mod messages;

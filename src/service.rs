@@ -39,14 +39,17 @@
 //!
 //! A call runs at most once, unless its method is idempotent. An error says whether the call may have run
 //! ([`CallError::may_have_run`]). Requests and casts of one node to another arrive in order, as long as one connection
-//! lasts; functions run side by side, an actor gets its messages in order.
+//! lasts; functions run side by side, an actor gets its messages in order. Questions above 16 KiB and streams have no
+//! order with the rest.
 
 mod access;
 mod actor;
 mod ask;
+mod by_stream;
 mod calling;
 pub mod codec;
 mod context;
+mod conversation;
 mod definition;
 mod directory;
 mod error;
@@ -57,11 +60,14 @@ mod listed;
 mod messages;
 mod notify;
 mod offer;
+mod offer_streams;
 mod offered;
 mod place;
+mod opening;
 mod proxy;
 mod remote;
 mod side;
+pub mod stream;
 mod stub;
 mod watch;
 
@@ -74,13 +80,16 @@ pub use self::{
     actor::{ActorOffer, Room},
     ask::Calling,
     context::Context,
-    definition::{Call, Cast, Kind, Method, Service, ServiceVersion},
+    definition::{
+        Call, Cast, ClientStream, Duplex, Kind, Method, ServerStream, Service, ServiceVersion,
+    },
     directory::offered::DirectoryOffer,
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
     expose::{EXPOSED_MAX, ExposeBuilder},
     listed::Listed,
     notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},
+    opening::Opening,
     proxy::{Forward, PROXY_CALLS_MAX, ProxyBuilder, ProxyReply, RemoteGone},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},

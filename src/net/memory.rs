@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as Turn, mpsc};
 use super::{
     BoxFuture, Connection, Dial, Dialed, Ended, Endpoint, Incoming, Network, NetworkError, Opening,
     Peer, Proof, Protocol, ReceiveStream, SendStream, Shown, Stream, StreamError, Way,
+    pipe::{self, PipeReceiver, PipeSender},
 };
 use crate::{protocol::id::NodeId, slot::Slot, tls::PeerName};
 
@@ -363,14 +364,20 @@ async fn pause(delay: Duration) {
     }
 }
 
+impl Close {
+    /// The same end of a connection, as this node sees it.
+    fn seen_by(self, own: &NodeId) -> Ended {
+        match self.by {
+            Some(by) if by == *own => Ended::Here,
+            Some(_) => Ended::Closed { code: u64::from(self.code), words: self.words },
+            None => Ended::Lost("nothing gets through".to_owned()),
+        }
+    }
+}
+
 impl End {
     fn reason(&self) -> Option<Ended> {
-        let end = self.wire.end.get()?;
-        Some(match end.by {
-            Some(by) if by == self.own => Ended::Here,
-            Some(_) => Ended::Closed { code: u64::from(end.code), words: end.words },
-            None => Ended::Lost("nothing gets through".to_owned()),
-        })
+        self.wire.end.get().map(|end| end.seen_by(&self.own))
     }
 
     /// The result of `wait`, unless the connection ends first.
@@ -430,9 +437,9 @@ impl Connection for End {
 
     fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
         Box::pin(async {
-            let (forth, back) = (mpsc::channel(CHUNKS_MAX), mpsc::channel(CHUNKS_MAX));
-            let near: Stream = (self.sender(forth.0), Box::new(Receiver(Some(back.1))));
-            let far: Stream = (self.far_sender(back.0), Box::new(Receiver(Some(forth.1))));
+            let (forth, back) = (pipe::one_way(), pipe::one_way());
+            let near: Stream = (self.sender(forth.0), self.receiver(&self.own, back.1));
+            let far: Stream = (self.far_sender(back.0), self.receiver(&self.name, forth.1));
             self.unless_ended(async { self.streams.0.send(far).await.ok() }).await?;
             Ok(near)
         })
@@ -444,8 +451,8 @@ impl Connection for End {
 
     fn open_one_way(&self) -> BoxFuture<'_, Result<Box<dyn SendStream>, Ended>> {
         Box::pin(async {
-            let (out, far) = mpsc::channel(CHUNKS_MAX);
-            let far: Box<dyn ReceiveStream> = Box::new(Receiver(Some(far)));
+            let (out, far) = pipe::one_way();
+            let far = self.receiver(&self.name, far);
             self.unless_ended(async { self.one_way.0.send(far).await.ok() }).await?;
             Ok(self.sender(out))
         })
@@ -507,14 +514,19 @@ impl Connection for End {
 }
 
 impl End {
-    fn sender(&self, out: mpsc::Sender<Bytes>) -> Box<dyn SendStream> {
+    fn sender(&self, out: PipeSender) -> Box<dyn SendStream> {
         let names = [self.own.clone(), self.name.clone()];
-        Box::new(Sender { wire: Arc::clone(&self.wire), side: self.side, names, out: Some(out) })
+        Box::new(Sender { wire: Arc::clone(&self.wire), side: self.side, names, out })
     }
 
-    fn far_sender(&self, out: mpsc::Sender<Bytes>) -> Box<dyn SendStream> {
+    fn far_sender(&self, out: PipeSender) -> Box<dyn SendStream> {
         let (side, names) = (1 - self.side, [self.name.clone(), self.own.clone()]);
-        Box::new(Sender { wire: Arc::clone(&self.wire), side, names, out: Some(out) })
+        Box::new(Sender { wire: Arc::clone(&self.wire), side, names, out })
+    }
+
+    /// `own`: the node that reads.
+    fn receiver(&self, own: &NodeId, chunks: PipeReceiver) -> Box<dyn ReceiveStream> {
+        Box::new(Receiver { wire: Arc::clone(&self.wire), own: own.clone(), chunks })
     }
 }
 
@@ -535,53 +547,58 @@ struct Sender {
     wire: Arc<Wire>,
     side: usize,
     names: [NodeId; 2],
-    out: Option<mpsc::Sender<Bytes>>,
+    out: PipeSender,
 }
 
 impl SendStream for Sender {
     fn write<'a>(&'a mut self, chunks: &'a mut [Bytes]) -> BoxFuture<'a, Result<(), StreamError>> {
         Box::pin(async {
-            let lost = || StreamError::Stream("nothing gets through".to_owned());
             if !travel(&self.wire, self.side, [&self.names[0], &self.names[1]]).await {
-                return Err(lost());
+                return Err(StreamError::Stream("nothing gets through".to_owned()));
             }
-            let out = self.out.as_ref().ok_or_else(lost)?;
-            for chunk in chunks {
-                let chunk = std::mem::take(chunk);
-                out.send(chunk).await.map_err(|_| StreamError::Stream("stopped".to_owned()))?;
+            let wire = Arc::clone(&self.wire);
+            tokio::select! {
+                biased;
+                written = self.out.write(chunks) => written,
+                close = wire.end.wait() => Err(StreamError::Connection(close.seen_by(&self.names[0]))),
             }
-            Ok(())
         })
     }
 
     fn finish(&mut self) {
-        self.out = None;
+        self.out.finish();
     }
 
     fn delivered(&mut self) -> BoxFuture<'_, ()> {
-        // Written data has arrived already.
-        Box::pin(async {})
+        self.out.delivered()
     }
 
-    fn reset(&mut self, _code: u32) {
-        self.out = None;
+    fn reset(&mut self, code: u32) {
+        self.out.reset(code);
     }
 }
 
 #[derive(Debug)]
-struct Receiver(Option<mpsc::Receiver<Bytes>>);
+struct Receiver {
+    wire: Arc<Wire>,
+    own: NodeId,
+    chunks: PipeReceiver,
+}
 
 impl ReceiveStream for Receiver {
     fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Bytes>, StreamError>> {
-        let _ = most;
-        Box::pin(async {
-            let stopped = || StreamError::Stream("stopped".to_owned());
-            Ok(self.0.as_mut().ok_or_else(stopped)?.recv().await)
+        Box::pin(async move {
+            let wire = Arc::clone(&self.wire);
+            tokio::select! {
+                biased;
+                read = self.chunks.read(most) => read,
+                close = wire.end.wait() => Err(StreamError::Connection(close.seen_by(&self.own))),
+            }
         })
     }
 
-    fn stop(&mut self, _code: u32) {
-        self.0 = None;
+    fn stop(&mut self, code: u32) {
+        self.chunks.stop(code);
     }
 }
 
@@ -591,5 +608,3 @@ const DIALERS_MAX: usize = 1_024;
 const STREAMS_MAX: usize = 32;
 /// Maximum number of unread datagrams on one connection; further ones are lost.
 const DATAGRAMS_MAX: usize = 1_024;
-/// Maximum number of unread chunks of one stream.
-const CHUNKS_MAX: usize = 32;

@@ -32,6 +32,8 @@ pub mod link_end;
 pub mod manifest;
 pub mod room;
 pub mod shown;
+pub mod stream;
+pub mod windows;
 
 pub use super::id::ServiceName;
 
@@ -57,6 +59,34 @@ impl ServiceVersion {
 impl fmt::Display for ServiceVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// How many messages of a method go in each direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// One question, one answer.
+    Call,
+    /// One message, no answer.
+    Cast,
+    /// One question, any number of items as the answer.
+    ServerStream,
+    /// One question and any number of items, one answer.
+    ClientStream,
+    /// One question, then bytes in both directions.
+    Duplex,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Call => "call",
+            Self::Cast => "cast",
+            Self::ServerStream => "server stream",
+            Self::ClientStream => "client stream",
+            Self::Duplex => "duplex",
+        })
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 
 use super::{
-    Call, Cast, Method, Service,
+    Call, Cast, ClientStream, Duplex, Method, ServerStream, Service,
     access::Access,
     context::Context,
     job::Job,
     messages::{decode_cast, decode_question, encode_answer},
     offer::{Offer, OfferBuilder, OfferError},
     offered::Offered,
+    stream::{ByteReceiver, ByteSender, ItemError, ItemReceiver, ItemSender},
 };
 use crate::protocol::service::frame::Code;
 
@@ -40,7 +41,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
     ) -> Self {
         let actor = self.actor.clone();
         let run = move |job: Job| {
-            let Job { body, context, answer, place } = job;
+            let Job { body, context, answer, place, .. } = job;
             let ask: A = match decode_question::<A>(body) {
                 Ok(ask) => ask,
                 Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
@@ -123,6 +124,36 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
     /// As [`OfferBuilder::restrict`].
     pub fn restrict(self, method: Method, access: Access) -> Self {
         Self { builder: self.builder.restrict(method, access), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::stream`]: a function beside the actor.
+    pub fn stream<A, F, R>(self, handler: F) -> Self
+    where
+        A: ServerStream<Service = S>,
+        F: Fn(A, ItemSender<A>, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), ItemError>> + Send + 'static,
+    {
+        Self { builder: self.builder.stream(handler), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::collect`]: a function beside the actor.
+    pub fn collect<A, F, R>(self, handler: F) -> Self
+    where
+        A: ClientStream<Service = S>,
+        F: Fn(A, ItemReceiver<A>, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A::Reply, ItemError>> + Send + 'static,
+    {
+        Self { builder: self.builder.collect(handler), actor: self.actor }
+    }
+
+    /// As [`OfferBuilder::duplex`]: a function beside the actor.
+    pub fn duplex<A, F, R>(self, handler: F) -> Self
+    where
+        A: Duplex<Service = S>,
+        F: Fn(A, (ByteSender, ByteReceiver), Context) -> R + Send + Sync + 'static,
+        R: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        Self { builder: self.builder.duplex(handler), actor: self.actor }
     }
 
     /// As [`OfferBuilder::room`].

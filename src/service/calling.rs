@@ -1,7 +1,10 @@
 //! The path of one call: a provider, an attempt there, and whether there is another one.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use tokio::{
 
 use super::{
     Method,
+    conversation::Conversation,
     error::{CallError, CallFailure, NotRun},
     place::Where,
     side::{Here, Side},
@@ -38,6 +42,7 @@ use crate::{
             calls::{NoRoom, Outcome},
             directory::{Listing, Provider},
             frame::LANE_BODY_MAX,
+            introduction::Purpose,
             link_end::LinkEnd,
         },
         time::Time,
@@ -51,20 +56,36 @@ pub(super) struct Callee {
     pub(super) id: ServiceId,
     balance: Mutex<Balance>,
     budget: Mutex<RetryBudget>,
+    /// The methods whose answers were too long for a lane: a bit for each number, modulo 64.
+    long: AtomicU64,
+}
+
+/// How a request goes to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Path {
+    /// On the lane: the question and the answer are short.
+    Lane,
+    /// Over a stream of its own.
+    Stream,
+    /// Over a stream of its own, which goes on after the handler has begun.
+    Open,
 }
 
 /// A node to call.
 #[derive(Clone, Debug)]
-struct Target {
-    node: NodeId,
+pub(super) struct Target {
+    pub(super) node: NodeId,
     generation: Generation,
     wait: Duration,
 }
 
+/// What came of a request: an encoded answer, or a stream that goes on.
+pub(super) type Answered = (Bytes, Option<Box<Conversation>>);
+
 impl Callee {
     pub(super) fn new(side: Arc<dyn Side>, id: ServiceId) -> Self {
         let balance = Mutex::new(side.balance());
-        Self { side, id, balance, budget: Mutex::default() }
+        Self { side, id, balance, budget: Mutex::default(), long: AtomicU64::new(0) }
     }
 
     /// Reads what live nodes offer of the service.
@@ -98,12 +119,12 @@ impl Callee {
         self.side.count(counter);
     }
 
-    fn now(&self) -> Time {
+    pub(super) fn now(&self) -> Time {
         self.side.outbound().clock().now()
     }
 
     /// The node of this process, if it is this one.
-    fn here(&self, node: &NodeId) -> Option<&Here> {
+    pub(super) fn here(&self, node: &NodeId) -> Option<&Here> {
         self.side.here().filter(|here| here.node() == node)
     }
 
@@ -122,18 +143,45 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        idempotent: bool,
+        (idempotent, alone): (bool, bool),
     ) -> Result<Bytes, CallError> {
+        let long = body.len() > LANE_BODY_MAX || self.long.load(Relaxed) & bit(method) != 0;
+        let path = if alone || long { Path::Stream } else { Path::Lane };
+        let answered = self.run(place, method, body, within, (idempotent, path)).await;
+        answered.map(|(reply, _)| reply)
+    }
+
+    /// Opens the stream of a method; returns once its handler has begun.
+    pub(super) async fn open(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Box<Conversation>, CallError> {
+        let how = (method.idempotent, Path::Open);
+        let (_, conversation) = self.run(place, method, body, within, how).await?;
+        Ok(conversation.expect("an open stream is what succeeds"))
+    }
+
+    async fn run(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: Bytes,
+        within: Duration,
+        (idempotent, path): (bool, Path),
+    ) -> Result<Answered, CallError> {
         let (deadline, body) = (self.now() + within, place.body(body));
-        check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
+        self.check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
         self.budget(RetryBudget::called);
         let mut attempts = Attempts::new(idempotent, deadline);
         let first = self.target(place, method, attempts.tried());
         let mut target = first.map_err(|why| not_run(why, Vec::new()))?;
         loop {
-            let ending = self.attempt(&target, method, body.clone(), deadline).await;
+            let (ending, open) = self.attempt(&target, method, body.clone(), deadline, path).await;
             let failure = match ending.result {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => return Ok((reply, open)),
                 Err(failure) => failure,
             };
             place.failed(&failure);
@@ -157,6 +205,14 @@ impl Callee {
         }
     }
 
+    fn check_length(&self, body: &Bytes) -> Result<(), NotRun> {
+        let allowed = self.side.outbound().limits().request_bytes;
+        match body.len() > allowed {
+            true => Err(NotRun::TooLarge { bytes: body.len(), allowed }),
+            false => Ok(()),
+        }
+    }
+
     /// Takes a message for this node itself; returns the target of any other one.
     fn cast_here(
         &self,
@@ -165,12 +221,12 @@ impl Callee {
         body: &mut Bytes,
     ) -> Result<Option<Target>, CallError> {
         *body = place.body(std::mem::take(body));
-        check_length(body).map_err(|why| not_run(why, Vec::new()))?;
+        self.check_length(body).map_err(|why| not_run(why, Vec::new()))?;
         let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
         let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
         let offer = here.called(&self.id, body);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
-        offer.cast(here.caller(), method.number, body.clone());
+        offer.cast(here.caller(), method.number, body.clone(), None);
         Ok(None)
     }
 
@@ -184,9 +240,12 @@ impl Callee {
     ) -> Result<(), CallError> {
         let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
+        if body.len() > LANE_BODY_MAX {
+            return self.cast_by_stream(&target, method, body, within).await.map_err(failed);
+        }
         let waited = tokio::time::timeout(within, async {
             loop {
-                let link = self.link(&target)?;
+                let link = self.link(&target, Purpose::Lane)?;
                 let room = link.room.notified();
                 match link.cast(&self.id, method.number, body.clone()) {
                     Ok(()) => return Ok(()),
@@ -211,8 +270,12 @@ impl Callee {
     ) -> Result<(), CallError> {
         let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
+        if body.len() > LANE_BODY_MAX {
+            // A stream has to be waited for.
+            return Err(failed(NotRun::TooLarge { bytes: body.len(), allowed: LANE_BODY_MAX }));
+        }
         loop {
-            let link = self.link(&target).map_err(failed)?;
+            let link = self.link(&target, Purpose::Lane).map_err(failed)?;
             match link.cast(&self.id, method.number, body.clone()) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
@@ -292,21 +355,26 @@ impl Callee {
         method: &Method,
         body: Bytes,
         deadline: Time,
-    ) -> Ending {
+        path: Path,
+    ) -> (Ending, Option<Box<Conversation>>) {
         let node = &target.node;
         let begun = self.now();
         self.balance(|balance| balance.began(begun, node));
         let mut guard = Began { callee: self, node, begun, ended: false };
-        let ending = match self.here(node) {
-            Some(here) => self.call_here(here, method, body, deadline).await,
-            None => self.call_there(target, method, body, deadline).await,
+        let (ending, open) = match (path, self.here(node)) {
+            (Path::Open, _) => self.open_at(target, method, body, deadline).await,
+            (_, Some(here)) => (self.call_here(here, method, body, deadline).await, None),
+            (Path::Lane, None) => (self.call_there(target, method, body, deadline).await, None),
+            (Path::Stream, None) => {
+                (self.call_by_stream(target, method, body, deadline).await, None)
+            }
         };
         guard.ended = true;
         let now = self.now();
         let (load, judged) = (ending.load, ending.judged());
         self.balance(|balance| balance.ended(now, node, now.since(begun), load, judged));
         drop(guard);
-        ending
+        (ending, open)
     }
 
     /// Calls a service of this node, without a connection.
@@ -331,6 +399,8 @@ impl Callee {
                 deadline,
                 running,
                 responder: Responder::here(waiter),
+                held: None,
+                attached: None,
             },
         );
         let left = deadline.since(self.now());
@@ -351,7 +421,7 @@ impl Callee {
         deadline: Time,
     ) -> Ending {
         let call = loop {
-            let link = match self.link(target) {
+            let link = match self.link(target, Purpose::Lane) {
                 Ok(link) => link,
                 Err(why) => return Ending::not_run(why),
             };
@@ -375,12 +445,16 @@ impl Callee {
             }
         };
         let (outcome, link) = call.ended().await;
+        if matches!(&outcome, Outcome::Reply { body, .. } if body.len() > LANE_BODY_MAX) {
+            // The next ones do not share a connection with small calls.
+            self.long.fetch_or(bit(method), Relaxed);
+        }
         Ending::settle(outcome, || link.why())
     }
 
     /// The connection to a node; it is dialed if there is none.
-    fn link(&self, target: &Target) -> Result<Arc<Link>, NotRun> {
-        match self.side.outbound().link(&target.node, target.generation) {
+    pub(super) fn link(&self, target: &Target, purpose: Purpose) -> Result<Arc<Link>, NotRun> {
+        match self.side.outbound().link(&target.node, purpose, target.generation) {
             Ok(Found::Open(link)) => Ok(link),
             Ok(Found::ToDial(link)) => {
                 self.side.dial(Arc::clone(&link));
@@ -394,7 +468,7 @@ impl Callee {
 
 /// Whether another link to the same node may be looked for: this one has ended because it was idle. It happens once,
 /// since a link that is in use is not idle.
-fn again(link: &Link) -> Result<(), NotRun> {
+pub(super) fn again(link: &Link) -> Result<(), NotRun> {
     match link.why() {
         LinkEnd::Idle => Ok(()),
         why => Err(NotRun::NotConnected(why.to_string())),
@@ -428,11 +502,9 @@ impl Drop for Cancels {
     }
 }
 
-fn check_length(body: &Bytes) -> Result<(), NotRun> {
-    if body.len() > LANE_BODY_MAX {
-        return Err(NotRun::TooLarge { bytes: body.len(), allowed: LANE_BODY_MAX });
-    }
-    Ok(())
+/// The bit of a method in [`Callee::long`].
+const fn bit(method: &Method) -> u64 {
+    1 << (method.number % 64)
 }
 
 /// The one attempt, at this node, has not run.

@@ -1,9 +1,7 @@
 //! What both ends of a call share: a service, its methods, and their messages.
 
-use std::fmt;
-
 use super::codec::Codec;
-pub use crate::protocol::service::ServiceVersion;
+pub use crate::protocol::service::{Kind, ServiceVersion};
 
 /// A set of numbered methods under a name and a version. [`service!`](crate::service!) writes the implementation.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -31,25 +29,6 @@ pub struct Method {
     pub since: u16,
     /// Whether it may run twice for one call.
     pub idempotent: bool,
-}
-
-/// How many messages go in each direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Kind {
-    /// One question, one answer.
-    Call,
-    /// One message, no answer.
-    Cast,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Call => "call",
-            Self::Cast => "cast",
-        })
-    }
 }
 
 impl Method {
@@ -84,6 +63,36 @@ pub trait Call: Send + Sized + 'static {
 
 /// A message without an answer. The type belongs to one method of one service.
 pub trait Cast: Send + Sized + 'static {
+    /// The service.
+    type Service: Service<Codec: Codec<Self>>;
+    /// The method.
+    const METHOD: Method;
+}
+
+/// A question with any number of items as the answer. The type belongs to one method of one service.
+pub trait ServerStream: Send + Sized + 'static {
+    /// The service.
+    type Service: Service<Codec: Codec<Self> + Codec<Self::Item>>;
+    /// An item of the answer.
+    type Item: Send + 'static;
+    /// The method.
+    const METHOD: Method;
+}
+
+/// A question with any number of items behind it, and one answer. The type belongs to one method of one service.
+pub trait ClientStream: Send + Sized + 'static {
+    /// The service.
+    type Service: Service<Codec: Codec<Self> + Codec<Self::Item> + Codec<Self::Reply>>;
+    /// An item behind the question.
+    type Item: Send + 'static;
+    /// The answer.
+    type Reply: Send + 'static;
+    /// The method.
+    const METHOD: Method;
+}
+
+/// A question, and then bytes in both directions. The type belongs to one method of one service.
+pub trait Duplex: Send + Sized + 'static {
     /// The service.
     type Service: Service<Codec: Codec<Self>>;
     /// The method.
@@ -126,18 +135,31 @@ pub const fn version(text: &str) -> ServiceVersion {
 ///     pub count: u32,
 /// }
 ///
+/// #[derive(Serialize, Deserialize)]
+/// pub struct Follow {
+///     pub item: String,
+/// }
+/// #[derive(Serialize, Deserialize)]
+/// pub struct Import;
+/// #[derive(Serialize, Deserialize)]
+/// pub struct Export;
+///
 /// gossipmonger::service! {
 ///     /// What a shop has in store.
 ///     pub struct Stock = "stock", 2.1;
 ///
 ///     1: call Level -> Option<u32>, idempotent;
 ///     2: cast Counted, since 1;
+///     3: stream Follow -> Counted;          // one question, any number of items
+///     4: collect Import of Counted -> u64;  // any number of items, one answer
+///     5: duplex Export;                     // bytes in both directions
 /// }
 /// # use gossipmonger::service::Service;
 /// # assert_eq!((Stock::VERSION.major, Stock::METHODS[1].since), (2, 1));
 /// ```
 ///
-/// A line is a number, the kind of the method, the type of its question and, after `->`, that of its answer. A type
+/// A line is a number, the kind of the method, the type of its question and, after `->`, that of its answer, or of the
+/// items of its answer. `of` says the type of the items behind a question: one name, without parameters. A type
 /// belongs to one method, so a call needs no method name, and cannot be sent to another service.
 ///
 /// Numbers are never used again. The type of a released method does not change: what breaks callers is a new major
@@ -147,7 +169,8 @@ macro_rules! service {
     (
         $(#[$doc:meta])*
         $visible:vis struct $service:ident = $name:literal, $version:literal;
-        $($number:literal : $kind:ident $ask:ident $(-> $reply:ty)? $(, $flag:ident $($value:literal)?)*;)*
+        $($number:literal : $kind:ident $ask:ident $(of $item:ident)? $(-> $reply:ty)?
+            $(, $flag:ident $($value:literal)?)*;)*
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
@@ -162,7 +185,7 @@ macro_rules! service {
             type Codec = $crate::service::codec::Bincode;
         }
 
-        $($crate::service!(@impl $kind $service $ask ($($reply)?)
+        $($crate::service!(@impl $kind $service $ask ($($item)?) ($($reply)?)
             $crate::service::Method::new(
                 $number,
                 stringify!($ask),
@@ -171,16 +194,43 @@ macro_rules! service {
     };
     (@method call $ask:ident) => { <$ask as $crate::service::Call>::METHOD };
     (@method cast $ask:ident) => { <$ask as $crate::service::Cast>::METHOD };
+    (@method stream $ask:ident) => { <$ask as $crate::service::ServerStream>::METHOD };
+    (@method collect $ask:ident) => { <$ask as $crate::service::ClientStream>::METHOD };
+    (@method duplex $ask:ident) => { <$ask as $crate::service::Duplex>::METHOD };
+    (@kind stream) => { $crate::service::Kind::ServerStream };
+    (@kind collect) => { $crate::service::Kind::ClientStream };
+    (@kind duplex) => { $crate::service::Kind::Duplex };
     (@kind call) => { $crate::service::Kind::Call };
     (@kind cast) => { $crate::service::Kind::Cast };
-    (@impl call $service:ident $ask:ident ($reply:ty) $method:expr) => {
+    (@impl stream $service:ident $ask:ident () ($item:ty) $method:expr) => {
+        impl $crate::service::ServerStream for $ask {
+            type Service = $service;
+            type Item = $item;
+            const METHOD: $crate::service::Method = $method;
+        }
+    };
+    (@impl collect $service:ident $ask:ident ($item:ident) ($reply:ty) $method:expr) => {
+        impl $crate::service::ClientStream for $ask {
+            type Service = $service;
+            type Item = $item;
+            type Reply = $reply;
+            const METHOD: $crate::service::Method = $method;
+        }
+    };
+    (@impl duplex $service:ident $ask:ident () () $method:expr) => {
+        impl $crate::service::Duplex for $ask {
+            type Service = $service;
+            const METHOD: $crate::service::Method = $method;
+        }
+    };
+    (@impl call $service:ident $ask:ident () ($reply:ty) $method:expr) => {
         impl $crate::service::Call for $ask {
             type Service = $service;
             type Reply = $reply;
             const METHOD: $crate::service::Method = $method;
         }
     };
-    (@impl cast $service:ident $ask:ident () $method:expr) => {
+    (@impl cast $service:ident $ask:ident () () $method:expr) => {
         impl $crate::service::Cast for $ask {
             type Service = $service;
             const METHOD: $crate::service::Method = $method;

@@ -8,12 +8,10 @@ use tokio::runtime::Handle;
 use super::context::Context;
 use crate::{
     clock::Clock,
-    node::services::{caller::CallerName, responder::Responder, running::Running},
-    protocol::{
-        route::Counter,
-        service::frame::{Code, LANE_BODY_MAX},
-        time::Time,
+    node::services::{
+        caller::CallerName, offered::Attached, responder::Responder, room::Held, running::Running,
     },
+    protocol::{route::Counter, service::frame::Code, time::Time},
 };
 
 /// The offered service that a request belongs to.
@@ -27,6 +25,9 @@ pub(super) trait Owner: Send + Sync {
     /// How full the service is.
     fn load(&self) -> u8;
 
+    /// The longest answer, in bytes.
+    fn reply_bytes(&self) -> usize;
+
     /// Increments a counter of the node.
     fn count(&self, counter: Counter);
 
@@ -37,6 +38,10 @@ pub(super) trait Owner: Send + Sync {
 /// A request that may run now. Its place in the room is given back when it is dropped.
 pub(super) struct Job {
     pub(super) body: Bytes,
+    /// The room that a long body uses, until it is decoded.
+    pub(super) held: Option<Held>,
+    /// What comes with it over a stream of its own.
+    pub(super) attached: Option<Box<Attached>>,
     pub(super) context: Context,
     pub(super) answer: Answer,
     pub(super) place: Place,
@@ -93,9 +98,10 @@ impl Answer {
     /// Sends the encoded answer.
     pub(super) fn reply(mut self, body: Result<Bytes, super::codec::CodecError>) {
         let body = match body {
-            Ok(body) if body.len() <= LANE_BODY_MAX => body,
+            Ok(body) if body.len() <= self.owner.reply_bytes() => body,
             Ok(body) => {
-                let words = format!("{} bytes, {LANE_BODY_MAX} are allowed", body.len());
+                let most = self.owner.reply_bytes();
+                let words = format!("{} bytes, {most} are allowed", body.len());
                 return self.refuse(Code::ReplyTooLarge, words);
             }
             Err(error) => return self.refuse(Code::NoAnswer, error.to_string()),

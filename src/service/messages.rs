@@ -33,3 +33,13 @@ pub(super) fn encode_cast<M: Cast>(message: &M) -> Result<Bytes, CodecError> {
 pub(super) fn decode_cast<M: Cast>(from: Bytes) -> Result<M, CodecError> {
     <M::Service as Service>::Codec::decode(from)
 }
+
+/// Any message of a service, in the codec of the service.
+pub(super) fn encode<S: Service<Codec: Codec<T>>, T>(message: &T) -> Result<Bytes, CodecError> {
+    let mut to = BytesMut::new();
+    S::Codec::encode(message, &mut to).map(|()| to.freeze())
+}
+
+pub(super) fn decode<S: Service<Codec: Codec<T>>, T>(from: Bytes) -> Result<T, CodecError> {
+    S::Codec::decode(from)
+}

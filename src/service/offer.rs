@@ -131,7 +131,7 @@ impl<S: Service> OfferBuilder<S> {
     {
         let handler = Arc::new(handler);
         let run = move |job: Job| {
-            let Job { body, context, answer, place } = job;
+            let Job { body, held, context, answer, place, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
             let running = answer.running.clone();
             let task = async move {
@@ -140,6 +140,7 @@ impl<S: Service> OfferBuilder<S> {
                     Ok(ask) => ask,
                     Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
                 };
+                drop(held);
                 let reply = handler(ask, context).await;
                 answer.reply(encode_answer::<M>(&reply));
             };
@@ -157,12 +158,13 @@ impl<S: Service> OfferBuilder<S> {
     {
         let handler = Arc::new(handler);
         let run = move |job: Job| {
-            let Job { body, context, answer, place } = job;
+            let Job { body, held, context, answer, place, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
             let task = async move {
                 let _place = place;
                 match decode_cast::<M>(body) {
                     Ok(message) => {
+                        drop(held);
                         answer.took();
                         handler(message, context).await;
                     }
@@ -175,8 +177,7 @@ impl<S: Service> OfferBuilder<S> {
     }
 
     pub(super) fn handle(mut self, method: Method, handler: Handler) -> Self {
-        let is_cast = method.kind == super::Kind::Cast;
-        let offering = Offering { handler, access: None, is_cast };
+        let offering = Offering { handler, access: None, kind: method.kind };
         if self.methods.insert(method.number, offering).is_some() {
             self.clash = Some(method.number);
         }

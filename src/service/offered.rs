@@ -22,8 +22,9 @@ use crate::{
     node::{
         services::{
             caller::CallerName,
-            offered::{Inbound, NOT_OFFERED, Offered as ByConnections},
+            offered::{Attached, Inbound, NOT_OFFERED, Offered as ByConnections},
             responder::Responder,
+            room::Held,
             running::Running,
         },
         shared::Shared,
@@ -31,7 +32,7 @@ use crate::{
     protocol::{
         route::Counter,
         service::{
-            ServiceId,
+            Kind, ServiceId,
             frame::Code,
             room::{Entered, Room, RoomLimits},
         },
@@ -48,7 +49,7 @@ pub(super) struct Offering {
     pub(super) handler: Handler,
     /// Narrower than that of the service, if it is stated.
     pub(super) access: Option<Access>,
-    pub(super) is_cast: bool,
+    pub(super) kind: Kind,
 }
 
 /// An offered service.
@@ -83,6 +84,8 @@ struct Waiting {
     deadline: Time,
     running: Option<Arc<Running>>,
     responder: Option<Responder>,
+    held: Option<Held>,
+    attached: Option<Box<Attached>>,
 }
 
 impl Offered {
@@ -111,25 +114,38 @@ impl Offered {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which rule a request breaks, if it breaks one.
-    fn refusal(&self, caller: &Caller, method: u16, is_cast: bool) -> Option<Code> {
-        // To a client, "there is none" and "you may not" are one answer.
+    /// The kind of a method, if the caller may use it. To a client, "there is none" and "you may not" are one answer.
+    fn kind_for(&self, caller: &Caller, method: u16) -> Result<Kind, Code> {
         let is_client = matches!(caller, Caller::Client(_));
         if !self.access.permits(caller) {
-            return Some(if is_client { Code::NoSuchService } else { Code::Forbidden });
+            return Err(if is_client { Code::NoSuchService } else { Code::Forbidden });
         }
-        let Some(offering) = self.methods.get(&method).filter(|found| found.is_cast == is_cast)
-        else {
-            return Some(Code::NoSuchMethod);
+        let offering = self.methods.get(&method).ok_or(Code::NoSuchMethod)?;
+        match offering.access.as_ref().is_none_or(|access| access.permits(caller)) {
+            true => Ok(offering.kind),
+            false if is_client => Err(Code::NoSuchMethod),
+            false => Err(Code::Forbidden),
+        }
+    }
+
+    /// Which rule a request breaks, if it breaks one.
+    fn refusal(&self, waiting: &Waiting) -> Option<Code> {
+        let kind = match self.kind_for(&waiting.caller, waiting.method) {
+            Ok(kind) => kind,
+            Err(code) => return Some(code),
         };
-        let permitted = offering.access.as_ref().is_none_or(|access| access.permits(caller));
-        let refused = if is_client { Code::NoSuchMethod } else { Code::Forbidden };
-        (!permitted).then_some(refused)
+        let fits = match kind {
+            Kind::Cast => waiting.responder.is_none(),
+            Kind::Call => waiting.responder.is_some(),
+            Kind::ServerStream | Kind::ClientStream | Kind::Duplex => {
+                waiting.responder.is_some() && waiting.attached.is_some()
+            }
+        };
+        (!fits).then_some(Code::NoSuchMethod)
     }
 
     fn enter(self: &Arc<Self>, waiting: Waiting) {
-        let is_cast = waiting.responder.is_none();
-        if let Some(code) = self.refusal(&waiting.caller, waiting.method, is_cast) {
+        if let Some(code) = self.refusal(&waiting) {
             return self.refuse(waiting.responder, code, Duration::ZERO);
         }
         let name = waiting.caller.name();
@@ -160,7 +176,8 @@ impl Offered {
 
     /// Runs a request that has a place.
     fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
-        let Waiting { method, body, caller: who, deadline, running, responder } = waiting;
+        let Waiting { method, body, caller: who, deadline, running, responder, held, attached } =
+            waiting;
         let place = Place::new(Arc::<Self>::clone(self), caller, self.clock().now());
         let answer = Answer { owner: Arc::<Self>::clone(self), running, responder };
         let context = Context { caller: who, deadline, clock: self.clock() };
@@ -174,7 +191,7 @@ impl Offered {
             return answer.refuse(Code::NoSuchMethod, "");
         };
         // A handler that panics here must not end the lane of its caller.
-        let run = || (offering.handler)(Job { body, context, answer, place });
+        let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
         let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
     }
 
@@ -235,6 +252,10 @@ impl Owner for Offered {
         self.room().load()
     }
 
+    fn reply_bytes(&self) -> usize {
+        self.shared.services.limits().reply_bytes
+    }
+
     fn count(&self, counter: Counter) {
         self.shared.count(counter);
     }
@@ -259,15 +280,34 @@ impl Owner for Offered {
 
 impl ByConnections for Offered {
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound) {
-        let Inbound { method, body, deadline, running, responder } = request;
-        let (caller, running, responder) = (Arc::clone(caller), Some(running), Some(responder));
-        self.enter(Waiting { method, body, caller, deadline, running, responder });
+        let Inbound { method, body, deadline, running, responder, held, attached } = request;
+        self.enter(Waiting {
+            method,
+            body,
+            caller: Arc::clone(caller),
+            deadline,
+            running: Some(running),
+            responder: Some(responder),
+            held,
+            attached,
+        });
     }
 
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes) {
-        let deadline = self.clock().now() + CAST_DEADLINE;
-        let (caller, running, responder) = (Arc::clone(caller), None, None);
-        self.enter(Waiting { method, body, caller, deadline, running, responder });
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes, held: Option<Held>) {
+        self.enter(Waiting {
+            method,
+            body,
+            caller: Arc::clone(caller),
+            deadline: self.clock().now() + CAST_DEADLINE,
+            running: None,
+            responder: None,
+            held,
+            attached: None,
+        });
+    }
+
+    fn kind(&self, caller: &Caller, method: u16) -> Result<Kind, Code> {
+        self.kind_for(caller, method)
     }
 
     fn drain(&self) {

@@ -5,13 +5,23 @@ use std::{fmt, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use tokio::task::AbortHandle;
+
 use super::{Caller, Gone};
 use crate::{
+    net::pipe,
     node::{
         Gossipmonger,
+        host::Host,
         messages::ServicesMessage,
         services::{
-            exposed::Exposed, link::Link, offered::Offered, outbound::Outbound, table::Called,
+            converse,
+            exposed::Exposed,
+            link::Link,
+            offered::Offered,
+            outbound::Outbound,
+            stream::{self, OpenStream},
+            table::Called,
         },
     },
     protocol::{
@@ -96,6 +106,18 @@ impl Here {
         &self.caller
     }
 
+    /// The caller's end of a stream to this node itself. The other end is served until the guard is dropped.
+    pub(super) fn open(&self) -> (OpenStream, AbortOnDrop) {
+        let services = &self.node.shared.services;
+        let (near, far) = pipe::two_way();
+        let host = Host::new(Arc::clone(&self.node.shared));
+        let served = converse::run(host, Arc::clone(&self.caller), None, services.questions(), far);
+        let served = self.node.runtime.spawn(async move { drop(served.await) });
+        let outbound = &services.outbound;
+        let opened = stream::here(near, outbound.limits().reply_bytes, outbound.answers());
+        (opened, AbortOnDrop(served.abort_handle()))
+    }
+
     /// The offer, or the exposed actor, that a body is for.
     pub(super) fn called(&self, service: &ServiceId, body: &mut Bytes) -> Option<Arc<dyn Offered>> {
         match self.node.shared.services.called(service, body) {
@@ -107,6 +129,16 @@ impl Here {
     /// The exposed actors of this node.
     pub(super) fn exposed(&self) -> &Exposed {
         &self.node.shared.services.exposed
+    }
+}
+
+/// Ends a task when it is dropped.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

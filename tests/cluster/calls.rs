@@ -98,7 +98,7 @@ async fn calls_and_casts_reach_another_node_over_one_connection() {
     let counters = nodes[1].counters();
     assert_eq!(counters.get(Counter::CallsAnswered), 200);
     assert_eq!(counters.get(Counter::ServiceConnectionsAccepted), 1);
-    let too_large = tester.call(Echo(vec![0; 20_000])).await.unwrap_err();
+    let too_large = tester.call(Echo(vec![0; 1 << 20])).await.unwrap_err();
     assert!(
         matches!(too_large.failure(), CallFailure::NotRun(NotRun::TooLarge { .. })),
         "{too_large}"
@@ -222,7 +222,7 @@ pub(crate) struct Lane {
     frames: Frames,
 }
 
-async fn dial(scene: &Scene) -> Result<Lane, quinn::ConnectionError> {
+pub(crate) async fn dial(scene: &Scene) -> Result<Lane, quinn::ConnectionError> {
     dial_as(scene, "x").await
 }
 

@@ -29,5 +29,6 @@ mod restart;
 mod start;
 mod revocation;
 mod signed_heads;
+mod streams;
 mod supervision;
 mod versions;

@@ -15,6 +15,7 @@ mod replay;
 #[path = "../support/start.rs"]
 mod start;
 mod store;
+mod streams;
 mod returning;
 mod seed;
 mod subscriptions;

@@ -149,6 +149,7 @@ impl ConfigFile {
         put_table!(quic: retry_above, handshakes_per_source, connections, exchanges);
         put_table!(quic: exchanges_per_peer, bar, socket_buffer, gso);
         put_table!(services: deadline, calls_per_link, lane_queue_bytes, idle, drain);
+        put_table!(services: request_bytes, reply_bytes, room_bytes, window_bytes);
         put_table!(services: connections_out, connections_in, connections_per_peer);
         put_table!(services: client_connections_in);
         config

@@ -144,6 +144,11 @@ impl Connection for QuicConnection {
         self.inner.set_receive_window(VarInt::from_u32(bytes));
     }
 
+    fn set_streams(&self, two_way: u32, one_way: u32) {
+        self.inner.set_max_concurrent_bi_streams(VarInt::from_u32(two_way));
+        self.inner.set_max_concurrent_uni_streams(VarInt::from_u32(one_way));
+    }
+
     fn close(&self, code: u32, words: &[u8]) {
         self.inner.close(VarInt::from_u32(code), words);
     }

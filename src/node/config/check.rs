@@ -7,7 +7,7 @@ use super::{
     address::{check_address, check_listen},
     error::ConfigError,
 };
-use crate::protocol::service::limits::DEADLINE_MAX;
+use crate::protocol::service::{limits::DEADLINE_MAX, stream::BODY_MAX};
 use crate::protocol::{digest::PEERS_MAX, entry::KEY_BYTES_MAX, record};
 
 impl Config {
@@ -87,6 +87,11 @@ impl Config {
         duration("services.deadline", services.deadline, MILLI..=DEADLINE_MAX)?;
         number("services.calls_per_link", services.calls_per_link, 1..=65_536)?;
         number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
+        number("services.request_bytes", services.request_bytes, 1..=BODY_MAX)?;
+        number("services.reply_bytes", services.reply_bytes, 1..=BODY_MAX)?;
+        let longest = services.request_bytes.max(services.reply_bytes);
+        number("services.room_bytes", services.room_bytes, longest..=1 << 30)?;
+        number("services.window_bytes", services.window_bytes, 8 << 20..=64 << 30)?;
         number("services.connections_out", services.connections_out, 1..=65_536)?;
         number("services.connections_in", services.connections_in, 1..=65_536)?;
         number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;

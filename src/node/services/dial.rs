@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{link::Link, outbound::Outbound};
+use super::{link::Link, outbound::Outbound, stream::long_answers};
 use crate::{
     net::{Connection, Dialed, Ended, Endpoint, Protocol, Stream},
     node::host::Host,
@@ -11,6 +11,7 @@ use crate::{
         route::Counter,
         service::{
             frame::{Frame, Hello},
+            introduction::Purpose,
             link_end::LinkEnd,
         },
     },
@@ -27,8 +28,8 @@ pub(crate) trait Dialer: Send + Sync {
     /// The addresses of a node, best first.
     fn addresses(&self, peer: &NodeId) -> Vec<String>;
 
-    /// The first frame on a lane to a node in this generation.
-    fn introduction(&self, expected: Generation) -> Frame;
+    /// The first frame on a connection of this purpose to a node in this generation.
+    fn introduction(&self, purpose: Purpose, expected: Generation) -> Frame;
 
     /// How long a dial may take.
     fn timeout(&self) -> Duration;
@@ -50,13 +51,13 @@ impl Dialer for Host {
         self.addresses(peer)
     }
 
-    fn introduction(&self, expected: Generation) -> Frame {
+    fn introduction(&self, purpose: Purpose, expected: Generation) -> Frame {
         Frame::Hello(Hello {
             cluster: self.config().cluster.clone(),
             node: self.node().clone(),
             generation: self.generation(),
             expected,
-            features: 0,
+            features: purpose.features(),
         })
     }
 
@@ -83,9 +84,16 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
         Ok(Ok((connection, stream))) => {
             dialer.count(Counter::ServiceConnectionsDialed);
             outbound.dialed(&link, None);
-            let hello = dialer.introduction(link.generation);
-            let idle = outbound.limits().idle;
-            let why = link.serve(connection, stream, hello, idle).await;
+            let why = match outbound.windows().open(connection.as_ref(), link.purpose) {
+                Some(_window) => {
+                    let hello = dialer.introduction(link.purpose, link.generation);
+                    let limits = outbound.limits();
+                    let answers = Arc::clone(&connection);
+                    let long = long_answers(&link, answers.as_ref(), limits.reply_bytes);
+                    link.serve(connection, stream, hello, limits.idle, long).await
+                }
+                None => LinkEnd::NotConnected(NO_WINDOW.to_owned()),
+            };
             tracing::debug!(node = %dialer.name(), peer = %link.peer, %why, "calls to a node have ended");
             link.end(why);
             drop(guard);
@@ -99,6 +107,9 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
     link.end(LinkEnd::NotConnected(failure));
     drop(guard);
 }
+
+/// Why a connection is given up that was just opened.
+const NO_WINDOW: &str = "the receive windows of all connections for calls use window_bytes";
 
 /// A connection to the node, and its lane.
 async fn open(

@@ -3,11 +3,21 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
-use super::{caller::Caller, running::Running};
+use super::{
+    caller::Caller,
+    long::Long,
+    room::{NO_ROOM, Unsent},
+    running::Running,
+};
 use crate::protocol::{
-    service::{ServiceId, exposed::WrongNumbers, frame::Frame, intake::Intake},
+    service::{
+        ServiceId,
+        exposed::WrongNumbers,
+        frame::{Code, Frame},
+        intake::Intake,
+    },
     time::Time,
 };
 
@@ -27,6 +37,9 @@ pub(crate) struct Lane {
     pub(super) sent: Notify,
     /// The lane was ended by this end.
     pub(super) over: Notify,
+    /// Answers that are too long for the lane. `unsent` limits them.
+    long: mpsc::UnboundedSender<Long>,
+    unsent: Arc<Unsent>,
 }
 
 #[derive(Debug, Default)]
@@ -38,15 +51,24 @@ pub(super) struct State {
 }
 
 impl Lane {
-    pub(super) fn new(caller: Caller, queue_bytes: usize) -> Self {
-        Self {
+    /// The lane, and its answers that are too long for it.
+    pub(super) fn new(
+        caller: Caller,
+        queue_bytes: usize,
+        unsent: Arc<Unsent>,
+    ) -> (Self, mpsc::UnboundedReceiver<Long>) {
+        let (long, waiting) = mpsc::unbounded_channel();
+        let lane = Self {
             caller: Arc::new(caller),
             queue_bytes,
             state: Mutex::default(),
             answers: Notify::new(),
             sent: Notify::new(),
             over: Notify::new(),
-        }
+            long,
+            unsent,
+        };
+        (lane, waiting)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -61,6 +83,20 @@ impl Lane {
             frame.encode(&mut state.out);
             drop(state);
             self.answers.notify_one();
+        }
+    }
+
+    /// Queues an answer that is too long for the lane, if the caller still waits for it.
+    pub(super) fn answer_long(&self, id: u64, load: u8, body: Bytes) {
+        let Some(counted) = self.unsent.count(body.len()) else {
+            let (code, words) = (Code::ReplyTooLarge, NO_ROOM.to_owned());
+            return self.answer(id, &Frame::Refuse { id, code, retry_after_ms: 0, words });
+        };
+        let mut state = self.lock();
+        if !state.ended && state.intake.finished(id) {
+            drop(state);
+            // It fails if the connection has ended.
+            let _ = self.long.send(Long { id, load, body, counted });
         }
     }
 

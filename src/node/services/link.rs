@@ -11,7 +11,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::lane::WRITE_BYTES;
+use super::{lane::WRITE_BYTES, room::Rooms};
 use crate::{
     clock::Clock,
     net::{Connection, Ended, ReceiveStream, SendStream, Stream},
@@ -21,12 +21,14 @@ use crate::{
         id::{Generation, NodeId},
         service::{
             ServiceId,
-            calls::{Calls, LaneLimits, NoRoom, Outcome},
+            calls::{Calls, LaneLimits, NeverAsked, NoRoom, Outcome},
             frame::{Frame, Frames},
+            introduction::Purpose,
             link_end::LinkEnd,
         },
         time::Time,
     },
+    slot::Slot,
 };
 
 /// Bytes read from a lane at once.
@@ -39,9 +41,14 @@ pub(crate) type Waiter = oneshot::Sender<Outcome>;
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) peer: NodeId,
+    pub(crate) purpose: Purpose,
     pub(crate) generation: Generation,
-    clock: Clock,
+    /// Room for the long answers of the node.
+    pub(super) rooms: Rooms,
+    pub(super) clock: Clock,
     calls: Mutex<State>,
+    /// The node has admitted this one.
+    pub(super) welcome: Slot<()>,
     /// Something waits to be sent.
     waits: Notify,
     /// A deadline is earlier than those before.
@@ -51,14 +58,16 @@ pub(crate) struct Link {
     connection: OnceLock<Arc<dyn Connection>>,
     why: OnceLock<LinkEnd>,
     /// The reason is there.
-    over: Notify,
+    over: Slot<()>,
 }
 
 #[derive(Debug)]
-struct State {
-    calls: Calls<Waiter>,
+pub(super) struct State {
+    pub(super) calls: Calls<Waiter>,
+    /// Streams that are open, or are opened.
+    pub(super) streams: usize,
     /// When it was used last.
-    used: Time,
+    pub(super) used: Time,
 }
 
 /// A call under way. Dropping it cancels the call.
@@ -72,26 +81,30 @@ pub(crate) struct InFlight {
 
 impl Link {
     pub(super) fn new(
-        peer: NodeId,
-        generation: Generation,
+        (peer, purpose, generation): (NodeId, Purpose, Generation),
         limits: LaneLimits,
+        rooms: Rooms,
         clock: Clock,
     ) -> Self {
+        let state = State { calls: Calls::new(limits), streams: 0, used: clock.now() };
         Self {
             peer,
+            purpose,
             generation,
+            rooms,
             clock,
-            calls: Mutex::new(State { calls: Calls::new(limits), used: clock.now() }),
+            calls: Mutex::new(state),
+            welcome: Slot::default(),
             waits: Notify::new(),
             earlier: Notify::new(),
             room: Notify::new(),
             connection: OnceLock::new(),
             why: OnceLock::new(),
-            over: Notify::new(),
+            over: Slot::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // Code under the lock does not panic half way.
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -136,7 +149,7 @@ impl Link {
         self.lock().calls.end(&mut done);
         settle(done);
         self.room.notify_waiters();
-        self.over.notify_one();
+        self.over.set(());
     }
 
     /// Why it has ended.
@@ -151,8 +164,7 @@ impl Link {
     /// When it was used last, if nothing is under way.
     pub(super) fn idle_since(&self) -> Option<Time> {
         let state = self.lock();
-        let idle = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
-        idle.then_some(state.used)
+        state.is_unused().then_some(state.used)
     }
 
     pub(super) fn connection(&self) -> Option<&Arc<dyn Connection>> {
@@ -166,6 +178,7 @@ impl Link {
         (mut send, mut receive): Stream,
         hello: Frame,
         idle: Duration,
+        long_answers: impl Future<Output = LinkEnd>,
     ) -> LinkEnd {
         let connection = self.connection.get_or_init(|| connection);
         // Tasks of their own: what wakes the one does not have to look at all the others. They end with the set.
@@ -179,6 +192,7 @@ impl Link {
             Some(end) = ends.join_next() => end.unwrap_or(LinkEnd::Stopped),
             () = self.watch_deadlines() => LinkEnd::Stopped,
             () = self.watch_idle(idle) => LinkEnd::Idle,
+            why = long_answers => why,
             ended = connection.closed() => ended_by(&ended),
         };
         close_with(connection.as_ref(), Close::Unneeded, &why.to_string());
@@ -193,10 +207,9 @@ impl Link {
         }
     }
 
-    async fn ended(&self) {
-        while !self.has_ended() {
-            self.over.notified().await;
-        }
+    /// Waits until it has ended.
+    pub(crate) async fn ended(&self) {
+        self.over.wait().await;
     }
 
     async fn write(&self, stream: &mut dyn SendStream, hello: Frame) -> LinkEnd {
@@ -246,6 +259,7 @@ impl Link {
             Frame::Welcome => {
                 self.lock().calls.welcomed();
                 self.waits.notify_one();
+                self.welcome.set(());
                 return Ok(());
             }
             Frame::Drain => {
@@ -263,11 +277,16 @@ impl Link {
             }
             _ => return Err("it sends a frame that only a caller sends".to_owned()),
         };
+        self.answered(id, outcome).map_err(|error| error.to_string())
+    }
+
+    /// A call has an answer.
+    pub(super) fn answered(&self, id: u64, outcome: Outcome) -> Result<(), NeverAsked> {
         let mut state = self.lock();
         let was_full = state.calls.is_full();
         let answered = state.calls.answered(id, outcome);
         drop(state);
-        let answered = answered.map_err(|error| error.to_string())?;
+        let answered = answered?;
         if was_full {
             self.room.notify_waiters();
         }
@@ -279,14 +298,17 @@ impl Link {
     }
 
     /// Ends it if the node takes no new requests and has answered all.
-    fn end_if_drained(&self) {
-        let drained = self.lock().calls.is_drained();
+    pub(super) fn end_if_drained(&self) {
+        let drained = {
+            let state = self.lock();
+            state.calls.is_drained() && state.streams == 0
+        };
         if drained {
             self.end(LinkEnd::Drained);
         }
     }
 
-    fn offended(&self, why: &str) -> LinkEnd {
+    pub(super) fn offended(&self, why: &str) -> LinkEnd {
         if let Some(connection) = self.connection.get() {
             close_with(connection.as_ref(), Close::Misbehaviour, why);
         }
@@ -333,14 +355,20 @@ impl Link {
     fn ends_idle(&self, idle: Duration) -> bool {
         let now = self.clock.now();
         let mut state = self.lock();
-        let unused = state.calls.pending_calls() == 0 && !state.calls.has_waiting();
-        let ends = unused && now.since(state.used) >= idle;
+        let ends = state.is_unused() && now.since(state.used) >= idle;
         if ends {
             // First the reason: a caller that finds the link ended looks for another one.
             let _ = self.why.set(LinkEnd::Idle);
             state.calls.end(&mut Vec::new());
         }
         ends
+    }
+}
+
+impl State {
+    /// Whether nothing is under way.
+    fn is_unused(&self) -> bool {
+        self.calls.pending_calls() == 0 && !self.calls.has_waiting() && self.streams == 0
     }
 }
 

@@ -3,12 +3,19 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
-use super::{caller::Caller, responder::Responder, running::Running};
+use super::{
+    caller::Caller,
+    framed::{FrameReader, FrameWriter, Framed},
+    responder::Responder,
+    room::Held,
+    running::Running,
+};
 use crate::{
     net::BoxFuture,
     protocol::{
-        service::{ServiceId, manifest},
+        service::{Kind, ServiceId, frame::Code, manifest},
         time::Time,
     },
 };
@@ -18,8 +25,14 @@ pub(crate) trait Offered: fmt::Debug + Send + Sync {
     /// Takes a request, whose answer goes to its responder. It returns at once.
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound);
 
-    /// Takes a message without an answer. It returns at once.
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes);
+    /// Takes a message without an answer, and the room that a long one uses. It returns at once.
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes, held: Option<Held>);
+
+    /// The kind of a method, if this caller may use it: before more is read from the caller.
+    ///
+    /// # Errors
+    /// Why not.
+    fn kind(&self, caller: &Caller, method: u16) -> Result<Kind, Code>;
 
     /// Takes no new requests from now on.
     fn drain(&self);
@@ -39,6 +52,30 @@ pub(crate) struct Inbound {
     pub(crate) deadline: Time,
     pub(crate) running: Arc<Running>,
     pub(crate) responder: Responder,
+    /// The room that a long question uses, until it is decoded.
+    pub(crate) held: Option<Held>,
+    /// What comes with it over a stream of its own.
+    pub(crate) attached: Option<Box<Attached>>,
+}
+
+/// What comes with a request over a stream of its own.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// To the caller.
+    pub(crate) writer: Arc<FrameWriter>,
+    /// From the caller.
+    pub(crate) input: Input,
+}
+
+/// What a caller sends after its question.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Nothing.
+    None,
+    /// Items, the last one before the end of the channel.
+    Items(mpsc::Receiver<Framed>),
+    /// Plain bytes.
+    Bytes(FrameReader),
 }
 
 /// All offered services of a node.

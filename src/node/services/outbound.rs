@@ -5,15 +5,26 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{link::Link, watched::Watched};
+use tokio::sync::Semaphore;
+
+use super::{
+    link::Link,
+    room::{BODY_OVERHEAD, Rooms},
+    watched::Watched,
+    window::Budget,
+};
 use crate::{
     clock::Clock,
     net::Connection,
     protocol::{
         id::{Generation, NodeId},
         service::{
-            back_off::BackOff, calls::LaneLimits, directory::Gone, introduction::Reuse,
-            limits::ServiceLimits, link_end::LinkEnd,
+            back_off::BackOff,
+            calls::LaneLimits,
+            directory::Gone,
+            introduction::{Purpose, Reuse},
+            limits::ServiceLimits,
+            link_end::LinkEnd,
         },
     },
 };
@@ -26,12 +37,17 @@ pub(crate) struct Outbound {
     /// Who offers what.
     pub(crate) watched: Watched,
     out: Mutex<Out>,
+    /// Room for long answers.
+    answers: Arc<Semaphore>,
+    /// The receive windows of all connections for calls, inbound ones as well.
+    windows: Arc<Budget>,
 }
 
 /// The connections that this process has dialed, or dials.
 #[derive(Debug, Default)]
 struct Out {
-    links: BTreeMap<NodeId, Arc<Link>>,
+    /// By purpose.
+    links: [BTreeMap<NodeId, Arc<Link>>; 2],
     back_off: BackOff,
 }
 
@@ -52,7 +68,24 @@ pub(crate) enum NoLink {
 
 impl Outbound {
     pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
-        Self { limits, clock, watched: Watched::default(), out: Mutex::default() }
+        Self {
+            limits,
+            clock,
+            watched: Watched::default(),
+            out: Mutex::default(),
+            answers: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
+            windows: Budget::new(limits.window_bytes as u64),
+        }
+    }
+
+    /// Room for the long answers over one connection.
+    pub(crate) fn answers(&self) -> Rooms {
+        let ServiceLimits { room_bytes, reply_bytes, .. } = self.limits;
+        Rooms::of_peer(&self.answers, room_bytes, reply_bytes)
+    }
+
+    pub(super) const fn windows(&self) -> &Arc<Budget> {
+        &self.windows
     }
 
     pub(crate) const fn limits(&self) -> &ServiceLimits {
@@ -68,9 +101,14 @@ impl Outbound {
     }
 
     /// The link to a node in a generation.
-    pub(crate) fn link(&self, peer: &NodeId, generation: Generation) -> Result<Found, NoLink> {
+    pub(crate) fn link(
+        &self,
+        peer: &NodeId,
+        purpose: Purpose,
+        generation: Generation,
+    ) -> Result<Found, NoLink> {
         let mut out = self.out();
-        if let Some(link) = out.links.get(peer).filter(|link| !link.has_ended()) {
+        if let Some(link) = out.links[purpose as usize].get(peer).filter(|link| !link.has_ended()) {
             match Reuse::of(link.generation, generation) {
                 Reuse::Yes => return Ok(Found::Open(Arc::clone(link))),
                 Reuse::No => {}
@@ -81,15 +119,16 @@ impl Outbound {
         if let Some(why) = out.back_off.refuses(now, peer) {
             return Err(NoLink::BackOff(why.to_owned()));
         }
-        if out.links.len() >= self.limits.connections_out && !out.make_room() {
+        if out.count() >= self.limits.connections_out && !out.make_room() {
             return Err(NoLink::TooMany);
         }
         let limits = LaneLimits {
             calls: self.limits.calls_per_link,
             queue_bytes: self.limits.lane_queue_bytes,
         };
-        let link = Arc::new(Link::new(peer.clone(), generation, limits, self.clock));
-        let before = out.links.insert(peer.clone(), Arc::clone(&link));
+        let to = (peer.clone(), purpose, generation);
+        let link = Arc::new(Link::new(to, limits, self.answers(), self.clock));
+        let before = out.links[purpose as usize].insert(peer.clone(), Arc::clone(&link));
         drop(out);
         if let Some(before) = before {
             before.end(LinkEnd::Gone(Gone::Restarted));
@@ -121,34 +160,45 @@ impl Outbound {
     /// Removes an ended link.
     pub(super) fn remove(&self, link: &Arc<Link>) {
         let mut out = self.out();
-        if out.links.get(&link.peer).is_some_and(|present| Arc::ptr_eq(present, link)) {
-            out.links.remove(&link.peer);
+        let links = &mut out.links[link.purpose as usize];
+        if links.get(&link.peer).is_some_and(|present| Arc::ptr_eq(present, link)) {
+            links.remove(&link.peer);
         }
     }
 
     /// A node serves no call of this or an earlier generation any more.
     pub(super) fn end_peer(&self, peer: &NodeId, generation: Generation, why: &LinkEnd) {
-        let link = self.out().links.get(peer).cloned();
-        if let Some(link) = link.filter(|link| link.generation <= generation) {
+        let links = {
+            let out = self.out();
+            out.links.each_ref().map(|links| links.get(peer).cloned())
+        };
+        for link in links.iter().flatten().filter(|link| link.generation <= generation) {
             link.end(why.clone());
         }
     }
 
-    /// Ends the link to a node; returns whether there was one.
+    /// Ends the links to a node; returns whether there was one.
     pub(super) fn disconnect(&self, peer: &NodeId, why: &LinkEnd) -> bool {
-        let link = self.out().links.remove(peer);
-        link.inspect(|link| link.end(why.clone())).is_some()
+        let links = self.out().links.each_mut().map(|links| links.remove(peer));
+        links.iter().flatten().for_each(|link| link.end(why.clone()));
+        links.iter().any(Option::is_some)
     }
 
     /// Ends all links: this process calls no node any more.
     pub(crate) fn end_all(&self) {
         let links = std::mem::take(&mut self.out().links);
-        links.into_values().for_each(|link| link.end(LinkEnd::Stopped));
+        links
+            .into_iter()
+            .flat_map(BTreeMap::into_values)
+            .for_each(|link| link.end(LinkEnd::Stopped));
     }
 
     /// Ends the links to nodes whose certificates were revoked.
     pub(super) fn end_revoked(&self, is_revoked: impl Fn(&dyn Connection) -> bool) {
-        let links: Vec<_> = self.out().links.values().cloned().collect();
+        let links: Vec<_> = {
+            let out = self.out();
+            out.links.iter().flat_map(BTreeMap::values).cloned().collect()
+        };
         for link in links {
             let connection = link.connection();
             if connection.is_some_and(|connection| is_revoked(connection.as_ref())) {
@@ -159,14 +209,19 @@ impl Outbound {
 }
 
 impl Out {
+    fn count(&self) -> usize {
+        self.links.iter().map(BTreeMap::len).sum()
+    }
+
     /// Ends the link that has been idle for longest; returns whether there is one.
     fn make_room(&mut self) -> bool {
-        let idle = self.links.values().filter_map(|link| Some((link.idle_since()?, link)));
+        let links = self.links.iter().flat_map(BTreeMap::values);
+        let idle = links.filter_map(|link| Some((link.idle_since()?, link)));
         let Some(link) = idle.min_by_key(|(since, _)| *since).map(|(_, link)| Arc::clone(link))
         else {
             return false;
         };
-        self.links.remove(&link.peer);
+        self.links[link.purpose as usize].remove(&link.peer);
         link.end(LinkEnd::Idle);
         true
     }

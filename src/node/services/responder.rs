@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::lane::Lane;
 use crate::protocol::service::{
     calls::Outcome,
-    frame::{Code, Frame},
+    frame::{Code, Frame, LANE_BODY_MAX},
 };
 
 /// Answers one request. If it is dropped without an answer, the caller learns that there is none.
@@ -36,6 +36,9 @@ impl Responder {
     /// Sends the answer. `load`: how full the service is.
     pub(crate) fn reply(mut self, load: u8, body: Bytes) {
         match self.to.take() {
+            Some(To::Lane(lane, id)) if body.len() > LANE_BODY_MAX => {
+                lane.answer_long(id, load, body);
+            }
             Some(To::Lane(lane, id)) => lane.answer(id, &Frame::Reply { id, load, body }),
             Some(To::Here(to)) => drop(to.send(Outcome::Reply { load, body })),
             None => {}

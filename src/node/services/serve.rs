@@ -2,17 +2,19 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     caller::Caller,
-    client,
+    client, converse,
     lane::{Lane, State},
+    long::{self, Long},
     offered::{Inbound, NOT_OFFERED, Offered},
     refusal::Refusal,
     responder::Responder,
     running::Running,
     table::{Called, Place, Services},
+    window::Window,
 };
 use crate::{
     clock::Clock,
@@ -26,16 +28,17 @@ use crate::{
         service::{
             frame::{Cast, Code, Frame, Frames, Hello, Request},
             intake::{Arrived, Violation},
-            introduction::{Unfit, admit},
+            introduction::{Purpose, Unfit, admit},
             limits::DEADLINE_MAX,
+            stream::STREAMS_PER_PEER,
         },
     },
 };
 
 /// Bytes read from a lane at once.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes in flight to this node on the connection of a lane.
-const RECEIVE_WINDOW: u32 = 512 << 10;
+/// Bytes that a connection may bring until its caller has introduced itself.
+const FIRST_WINDOW: u32 = 16 << 10;
 /// The label of connections beyond their limit.
 const TOO_MANY: &str = "service_connections_max";
 /// The label of callers that break the protocol.
@@ -43,14 +46,15 @@ const MISBEHAVIOUR: &str = "service_protocol";
 
 /// Serves a connection until it ends.
 pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc<dyn Connection>) {
-    connection.set_receive_window(RECEIVE_WINDOW);
+    connection.set_receive_window(FIRST_WINDOW);
+    connection.set_streams(1, 0);
     let guest = Arc::new(Guest { host, services, connection });
     match guest.introduced().await {
-        Ok(Opened { lane, stream, frames, place }) => {
+        Ok(opened) => {
             guest.host.count(Counter::ServiceConnectionsAccepted);
-            guest.serve(&lane, stream, frames).await;
+            let lane = Arc::clone(&opened.lane);
+            let (_place, _window) = guest.serve(opened).await;
             lane.end();
-            drop(place);
         }
         Err(refusal) => guest.refuse(refusal),
     }
@@ -65,9 +69,12 @@ struct Guest {
 /// A lane whose caller was admitted.
 struct Opened {
     lane: Arc<Lane>,
+    long: mpsc::UnboundedReceiver<Long>,
+    purpose: Purpose,
     stream: Stream,
     frames: Frames,
     place: Place,
+    window: Window,
 }
 
 impl Guest {
@@ -98,20 +105,30 @@ impl Guest {
             Err(Refusal { label: "timeout", close: Close::Timeout, words })
         })?;
         let caller = self.judge(&hello)?;
-        let (name, generation) = match &hello {
-            Frame::Hello(hello) => (caller.name(), hello.generation),
-            _ => (caller.name(), Generation::ZERO),
+        let (name, generation, purpose) = match &hello {
+            Frame::Hello(hello) => (caller.name(), hello.generation, Purpose::of(hello.features)),
+            Frame::ClientHello(hello) => {
+                (caller.name(), Generation::ZERO, Purpose::of(hello.features))
+            }
+            _ => (caller.name(), Generation::ZERO, Purpose::Lane),
         };
-        let lane = Arc::new(Lane::new(caller, self.services.limits().lane_queue_bytes));
+        let (queue_bytes, unsent) =
+            (self.services.limits().lane_queue_bytes, Arc::clone(&self.services.unsent));
+        let (lane, long) = Lane::new(caller, queue_bytes, unsent);
+        let lane = Arc::new(lane);
         // The introduction counts as the first frame.
         let _ = lane.lock().intake.frame(hello);
         let place = self.services.enter(name, generation, &self.connection, &lane);
-        let place = place.ok_or_else(|| {
+        let window = self.services.outbound.windows().open(self.connection.as_ref(), purpose);
+        let (Some(place), Some(window)) = (place, window) else {
             let words = "no further connection for calls is admitted: try again later".to_owned();
-            Refusal { label: TOO_MANY, close: Close::Busy, words }
-        })?;
+            return Err(Refusal { label: TOO_MANY, close: Close::Busy, words });
+        };
+        if purpose == Purpose::Streams {
+            self.connection.set_streams(1 + STREAMS_PER_PEER as u32, 0);
+        }
         lane.say(&Frame::Welcome);
-        Ok(Opened { lane, stream, frames, place })
+        Ok(Opened { lane, long, purpose, stream, frames, place, window })
     }
 
     fn judge(&self, hello: &Frame) -> Result<Caller, Refusal> {
@@ -173,12 +190,9 @@ impl Guest {
         close_with(self.connection.as_ref(), close, &words);
     }
 
-    async fn serve(
-        self: &Arc<Self>,
-        lane: &Arc<Lane>,
-        (mut send, mut receive): Stream,
-        frames: Frames,
-    ) {
+    async fn serve(self: &Arc<Self>, opened: Opened) -> (Place, Window) {
+        let Opened { lane, long, purpose, stream, frames, place, window } = opened;
+        let (lane, (mut send, mut receive)) = (&lane, stream);
         // Tasks of their own: what wakes the one does not have to look at all the others. They end with the set.
         let mut ends = JoinSet::new();
         let written = Arc::clone(lane);
@@ -195,6 +209,8 @@ impl Guest {
                 }
             }
             () = stop_late(lane, &self.host) => {}
+            () = long::send(self.connection.as_ref(), long) => {}
+            violation = self.converse(lane, purpose) => self.refuse(misbehaves(&violation)),
             () = self.expiry() => {
                 let words = "a certificate of this connection has expired".to_owned();
                 self.refuse(Refusal { label: "expired", close: Close::Expired, words });
@@ -207,6 +223,31 @@ impl Guest {
                 self.refuse(Refusal { label: "", close: Close::Unneeded, words });
             }
             _ = self.connection.closed() => {}
+        }
+        (place, window)
+    }
+
+    /// Serves the streams of a connection; returns how the caller breaks the protocol.
+    async fn converse(&self, lane: &Arc<Lane>, purpose: Purpose) -> String {
+        if purpose != Purpose::Streams {
+            return std::future::pending().await;
+        }
+        let (mut streams, rooms) = (JoinSet::new(), self.services.questions());
+        loop {
+            tokio::select! {
+                opened = self.connection.accept(), if streams.len() < STREAMS_PER_PEER => {
+                    // At its end the connection says why itself.
+                    let Ok(stream) = opened else { return std::future::pending().await };
+                    let (host, caller) = (self.host.clone(), Arc::clone(&lane.caller));
+                    let (lane, rooms) = (Some(Arc::clone(lane)), rooms.clone());
+                    streams.spawn(converse::run(host, caller, lane, rooms, stream));
+                }
+                Some(done) = streams.join_next() => {
+                    if let Ok(Err(converse::Violation(words))) = done {
+                        return words;
+                    }
+                }
+            }
         }
     }
 
@@ -265,7 +306,7 @@ impl Guest {
                 let offer = self.found(called, &mut state)?;
                 drop(state);
                 match offer {
-                    Some(offer) => offer.cast(&lane.caller, method, body),
+                    Some(offer) => offer.cast(&lane.caller, method, body, None),
                     None => self.host.count(Counter::CastsRefused),
                 }
             }
@@ -281,7 +322,15 @@ impl Guest {
                 let responder = Responder::lane(Arc::clone(lane), id);
                 match offer {
                     Some(offer) => {
-                        let request = Inbound { method, body, deadline, running, responder };
+                        let request = Inbound {
+                            method,
+                            body,
+                            deadline,
+                            running,
+                            responder,
+                            held: None,
+                            attached: None,
+                        };
                         offer.request(&lane.caller, request);
                     }
                     None => {

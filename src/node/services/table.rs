@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
     built_in::BuiltIn,
@@ -16,6 +16,7 @@ use super::{
     lane::Lane,
     offered::{Entry, Offered, Offers},
     outbound::Outbound,
+    room::{BODY_OVERHEAD, Rooms, Unsent},
 };
 use crate::{
     clock::Clock,
@@ -55,6 +56,10 @@ pub(crate) struct Services {
     pub(crate) built_in: BuiltIn,
     /// This node takes no new requests.
     drains: Slot<()>,
+    /// Room for long questions.
+    questions: Arc<Semaphore>,
+    /// Long answers that wait to be sent.
+    pub(super) unsent: Arc<Unsent>,
 }
 
 /// The last announcement.
@@ -141,7 +146,15 @@ impl Services {
             left: Notify::new(),
             built_in: BuiltIn::default(),
             drains: Slot::default(),
+            questions: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
+            unsent: Unsent::new(limits.room_bytes),
         }
+    }
+
+    /// Room for the long questions of one connection.
+    pub(crate) fn questions(&self) -> Rooms {
+        let ServiceLimits { room_bytes, request_bytes, .. } = *self.limits();
+        Rooms::of_peer(&self.questions, room_bytes, request_bytes)
     }
 
     pub(crate) fn limits(&self) -> &ServiceLimits {

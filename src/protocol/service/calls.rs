@@ -198,8 +198,9 @@ impl<T> Calls<T> {
         Ok(())
     }
 
-    /// Why it takes nothing at all any more.
-    const fn closed(&self) -> Option<NoRoom> {
+    /// Why it takes nothing at all any more, if it does not.
+    #[must_use]
+    pub const fn closed(&self) -> Option<NoRoom> {
         match (self.ended, self.draining) {
             (true, _) => Some(NoRoom::Ended),
             (false, true) => Some(NoRoom::Draining),

@@ -13,7 +13,7 @@ use crate::protocol::id::{ClusterId, Generation, NodeId};
 /// length a lane saves nothing.
 pub const LANE_BODY_MAX: usize = 16 << 10;
 /// Longest head, in bytes: two names, or the words of a refusal.
-const HEAD_MAX: usize = 512;
+pub(super) const HEAD_MAX: usize = 512;
 /// Longest frame, in bytes, without its length.
 pub const LANE_FRAME_MAX: usize = LANE_BODY_MAX + HEAD_MAX;
 /// Most words of a refusal that travel, in bytes.
@@ -197,7 +197,7 @@ impl Code {
 #[non_exhaustive]
 pub enum BadFrame {
     /// It is longer than any frame.
-    #[error("a frame of {0} bytes; the longest has {LANE_FRAME_MAX}")]
+    #[error("a frame of {0} bytes, longer than allowed")]
     TooLong(u64),
     /// Its kind is unknown.
     #[error("a frame of the unknown kind {0}")]
@@ -354,7 +354,7 @@ impl Frame {
 }
 
 /// Cuts words to their limit, between two characters.
-fn cut(words: &str) -> &str {
+pub(super) fn cut(words: &str) -> &str {
     let fits = |end: &usize| words.is_char_boundary(*end);
     &words[..(0..=WORDS_MAX.min(words.len())).rev().find(fits).unwrap_or(0)]
 }
@@ -384,7 +384,7 @@ impl Frames {
     /// # Errors
     /// [`BadFrame`]: the stream cannot be read on.
     pub fn take(&mut self) -> Result<Option<Frame>, BadFrame> {
-        let Some((length, used)) = length(&self.rest)? else { return Ok(None) };
+        let Some((length, used)) = length(&self.rest, LANE_FRAME_MAX)? else { return Ok(None) };
         if self.rest.len() < used + length {
             return Ok(None);
         }
@@ -393,10 +393,10 @@ impl Frames {
     }
 }
 
-/// The length of the next frame, and the bytes that say so.
-fn length(from: &[u8]) -> Result<Option<(usize, usize)>, BadFrame> {
+/// The length of the next frame, which may have this many bytes, and the bytes that say so.
+pub(super) fn length(from: &[u8], most: usize) -> Result<Option<(usize, usize)>, BadFrame> {
     match bincode::decode_from_slice::<u64, _>(from, CONFIG) {
-        Ok((length, _)) if length > LANE_FRAME_MAX as u64 => Err(BadFrame::TooLong(length)),
+        Ok((length, _)) if length > most as u64 => Err(BadFrame::TooLong(length)),
         Ok((length, used)) => Ok(Some((length as usize, used))),
         Err(_) if from.len() < LENGTH_MAX => Ok(None),
         Err(_) => Err(BadFrame::TooLong(u64::MAX)),
@@ -407,15 +407,15 @@ const CONFIG: Configuration = standard();
 
 /// A head while it is encoded: appended to these bytes.
 #[derive(Debug)]
-struct Head<'a>(&'a mut BytesMut);
+pub(super) struct Head<'a>(pub(super) &'a mut BytesMut);
 
 impl Head<'_> {
-    fn byte(&mut self, byte: u8) -> &mut Self {
+    pub(super) fn byte(&mut self, byte: u8) -> &mut Self {
         self.0.put_u8(byte);
         self
     }
 
-    fn number(&mut self, number: u64) -> &mut Self {
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
         let mut bytes = [0; NUMBER_MAX];
         let used = bincode::encode_into_slice(number, &mut bytes, CONFIG).expect("a number fits");
         self.0.extend_from_slice(&bytes[..used]);
@@ -423,7 +423,7 @@ impl Head<'_> {
     }
 
     /// As bincode encodes a text: its length and its bytes.
-    fn text(&mut self, text: &str) -> &mut Self {
+    pub(super) fn text(&mut self, text: &str) -> &mut Self {
         self.number(text.len() as u64);
         self.0.extend_from_slice(text.as_bytes());
         self
@@ -431,9 +431,9 @@ impl Head<'_> {
 }
 
 /// A head while it is decoded.
-struct Fields {
-    from: Bytes,
-    kind: u8,
+pub(super) struct Fields {
+    pub(super) from: Bytes,
+    pub(super) kind: u8,
 }
 
 impl Fields {
@@ -441,18 +441,18 @@ impl Fields {
         BadFrame::Head { kind: self.kind, why: why.to_string() }
     }
 
-    fn byte(&mut self) -> Result<u8, BadFrame> {
+    pub(super) fn byte(&mut self) -> Result<u8, BadFrame> {
         if self.from.has_remaining() { Ok(self.from.get_u8()) } else { Err(self.bad("too short")) }
     }
 
-    fn number<N: TryFrom<u64>>(&mut self) -> Result<N, BadFrame> {
+    pub(super) fn number<N: TryFrom<u64>>(&mut self) -> Result<N, BadFrame> {
         let (number, used) = bincode::decode_from_slice::<u64, _>(&self.from, CONFIG)
             .map_err(|error| self.bad(error))?;
         self.from.advance(used);
         N::try_from(number).map_err(|_| self.bad(format!("{number} is too large")))
     }
 
-    fn label<T, E: ToString>(
+    pub(super) fn label<T, E: ToString>(
         &mut self,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, BadFrame> {

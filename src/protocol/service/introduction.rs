@@ -3,6 +3,47 @@
 use super::frame::{ClientHello, Hello};
 use crate::protocol::id::Generation;
 
+/// The bit of [`Hello::features`] that says what a connection is for: streams of single calls, not small calls.
+pub const STREAMS: u64 = 1;
+
+/// What a connection for calls is for. A node has at most one of each to another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Small calls and casts, over its lane.
+    Lane,
+    /// Streams of single calls: so that bulk does not hold up small calls.
+    Streams,
+}
+
+impl Purpose {
+    /// The bits of [`Hello::features`].
+    #[must_use]
+    pub const fn features(self) -> u64 {
+        match self {
+            Self::Lane => 0,
+            Self::Streams => STREAMS,
+        }
+    }
+
+    /// The purpose of the connection whose introduction has these features.
+    #[must_use]
+    pub const fn of(features: u64) -> Self {
+        match features & STREAMS {
+            0 => Self::Lane,
+            _ => Self::Streams,
+        }
+    }
+
+    /// Bytes that its connection may bring before they are read, if there is plenty of room.
+    #[must_use]
+    pub const fn window(self) -> u32 {
+        match self {
+            Self::Lane => 512 << 10,
+            Self::Streams => 4 << 20,
+        }
+    }
+}
+
 /// Why a caller is sent away, although it is who it says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {

@@ -12,6 +12,18 @@ pub struct ServiceLimits {
     pub calls_per_link: usize,
     /// Bytes of bodies that wait to be sent to one node. Default 256 KiB. Then a cast waits, and `try_cast` fails.
     pub lane_queue_bytes: usize,
+    /// The longest question or item that this node sends or takes, in bytes. Default 1 MiB; at most [`BODY_MAX`].
+    ///
+    /// [`BODY_MAX`]: super::stream::BODY_MAX
+    pub request_bytes: usize,
+    /// The longest answer or item of an answer that this node sends or takes, in bytes. Default 1 MiB; at most 16 MiB.
+    pub reply_bytes: usize,
+    /// Bytes of bodies above 16 KiB that this node receives at once, in questions, and the same in answers. Default
+    /// 64 MiB. A further one waits; one peer gets at most a sixteenth, or one body.
+    pub room_bytes: usize,
+    /// Bytes that all connections for calls may bring before this node reads them. Default 512 MiB. When it is nearly
+    /// used up, new connections get smaller windows, and then none is admitted.
+    pub window_bytes: usize,
     /// Connections for calls that this node has open to others. Default 512. Above it the one that was idle for longest
     /// is closed.
     pub connections_out: usize,
@@ -19,7 +31,8 @@ pub struct ServiceLimits {
     pub connections_in: usize,
     /// Of these, those of clients that are not members. Default 1,024; further ones are refused.
     pub client_connections_in: usize,
-    /// The connections for calls of one node or client. Default 4.
+    /// The connections for calls of one node or client. Default 4; one that uses streams
+    /// needs 2.
     pub connections_per_peer: usize,
     /// A connection for calls is closed after this time without one. Default 60 s.
     pub idle: Duration,
@@ -36,6 +49,10 @@ impl Default for ServiceLimits {
             deadline: Duration::from_secs(5),
             calls_per_link: 1_024,
             lane_queue_bytes: 256 << 10,
+            request_bytes: 1 << 20,
+            reply_bytes: 1 << 20,
+            room_bytes: 64 << 20,
+            window_bytes: 512 << 20,
             connections_out: 512,
             connections_in: 2_048,
             client_connections_in: 1_024,

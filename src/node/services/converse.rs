@@ -1,0 +1,291 @@
+//! One stream that a caller has opened for one call.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Sleep,
+};
+
+use super::{
+    caller::Caller,
+    framed::{Broken, FrameReader, FrameWriter, Framed},
+    lane::Lane,
+    offered::{Attached, Inbound, Input, NOT_OFFERED, Offered},
+    responder::Responder,
+    room::{NO_ROOM, Rooms},
+    running::Running,
+    table::Called,
+};
+use crate::{
+    net::Stream,
+    node::host::Host,
+    protocol::{
+        route::Counter,
+        service::{
+            Kind, ServiceId,
+            calls::Outcome,
+            exposed::EXPOSED,
+            frame::{Code, LANE_BODY_MAX},
+            intake,
+            limits::DEADLINE_MAX,
+            stream::{Open, StreamFrame},
+        },
+    },
+};
+
+/// Items of a caller that wait for the handler.
+const ITEMS_WAITING_MAX: usize = 2;
+
+/// How a caller breaks the protocol of streams.
+pub(crate) struct Violation(pub(crate) String);
+
+/// Serves one stream to its end. Dropping it aborts the handler. `lane`: the lane of its connection; `None` if the caller
+/// is in this process.
+pub(crate) async fn run(
+    host: Host,
+    caller: Arc<Caller>,
+    lane: Option<Arc<Lane>>,
+    rooms: Rooms,
+    (send, receive): Stream,
+) -> Result<(), Violation> {
+    let reader = FrameReader::new(receive, host.services().limits().request_bytes, rooms);
+    let writer = Arc::new(FrameWriter::new(send));
+    let conversation = Conversation { host, caller, lane, writer };
+    match conversation.run(reader).await {
+        Ok(()) | Err(End::Gone) => Ok(()),
+        Err(End::Refused(code, words)) => {
+            conversation.host.count(Counter::CallsRefused);
+            conversation.refuse(code, Duration::ZERO, words).await;
+            Ok(())
+        }
+        Err(End::Violation(words)) => Err(Violation(words)),
+    }
+}
+
+struct Conversation {
+    host: Host,
+    caller: Arc<Caller>,
+    lane: Option<Arc<Lane>>,
+    writer: Arc<FrameWriter>,
+}
+
+/// Why a stream ends before the offer has seen it.
+enum End {
+    /// The caller has given up, or the connection has ended.
+    Gone,
+    /// Why it is refused.
+    Refused(Code, String),
+    /// The caller breaks the protocol.
+    Violation(String),
+}
+
+/// Aborts the handler when the stream has ended.
+struct Aborts(Arc<Running>);
+
+impl Drop for Aborts {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+impl Conversation {
+    async fn run(&self, mut reader: FrameReader) -> Result<(), End> {
+        let first = self.host.config().quic.handshake_timeout;
+        let Framed { frame, .. } = within(first, &mut reader).await?;
+        let StreamFrame::Open(Open { service, method, left_ms }) = frame else {
+            return Err(End::Violation("the first frame of a stream does not open it".to_owned()));
+        };
+        let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
+        // The number of an exposed actor is in the question.
+        if service.name.as_str() != EXPOSED {
+            self.found(&service, method, &mut Bytes::new())?;
+        }
+        let deadline = self.host.now() + left;
+        let mut ends = Box::pin(tokio::time::sleep(left));
+        let Framed { frame, held } = within(left, &mut reader).await?;
+        let StreamFrame::Item(mut body) = frame else {
+            return Err(End::Violation("the second frame of a stream is no question".to_owned()));
+        };
+        let (offer, kind) = self.found(&service, method, &mut body)?;
+        if kind == Kind::Cast {
+            offer.cast(&self.caller, method, body, held);
+            return Ok(());
+        }
+        let (waiter, answer) = oneshot::channel();
+        let (running, responder) = (Arc::new(Running::default()), Responder::here(waiter));
+        let _aborts = Aborts(Arc::clone(&running));
+        let (mut unread, mut items) = (Some(reader), None);
+        let input = match kind {
+            Kind::ClientStream => {
+                let (sender, waiting) = mpsc::channel(ITEMS_WAITING_MAX);
+                items = Some(sender);
+                Input::Items(waiting)
+            }
+            Kind::Duplex => unread.take().map_or(Input::None, Input::Bytes),
+            _ => Input::None,
+        };
+        let attached = Some(Box::new(Attached { writer: Arc::clone(&self.writer), input }));
+        let request = Inbound { method, body, deadline, running, responder, held, attached };
+        offer.request(&self.caller, request);
+        let outcome = match unread {
+            Some(reader) => self.ended(kind, reader, items, (ends.as_mut(), answer)).await?,
+            None => self.begun_by(ends.as_mut(), answer).await,
+        };
+        self.settle(kind, outcome).await;
+        Ok(())
+    }
+
+    /// What a question is for, if the caller may ask it.
+    fn found(
+        &self,
+        service: &ServiceId,
+        method: u16,
+        body: &mut Bytes,
+    ) -> Result<(Arc<dyn Offered>, Kind), End> {
+        let offer = match self.host.services().called(service, body) {
+            Called::Found(offer) => offer,
+            Called::NotOffered => return Err(refused(Code::NoSuchService, NOT_OFFERED)),
+            called => {
+                self.host.count(Counter::ExposedUnknown);
+                if let (Called::Guessed, Some(lane)) = (called, &self.lane)
+                    && lane.lock().wrong_numbers.one_more(self.host.now())
+                {
+                    return Err(End::Violation(intake::Violation::Guesses.to_string()));
+                }
+                return Err(refused(Code::NoSuchService, NOT_OFFERED));
+            }
+        };
+        let kind = offer.kind(&self.caller, method).map_err(|code| refused(code, ""))?;
+        Ok((offer, kind))
+    }
+
+    /// The end of a handler that reads the stream itself.
+    async fn begun_by(
+        &self,
+        ends: Pin<&mut Sleep>,
+        mut answer: oneshot::Receiver<Outcome>,
+    ) -> Outcome {
+        tokio::select! {
+            biased;
+            outcome = &mut answer => return outcome.unwrap_or_else(|_| no_answer()),
+            () = ends => {}
+        }
+        if self.writer.has_begun() { answer.await.unwrap_or_else(|_| no_answer()) } else { late() }
+    }
+
+    /// Waits for the end of the handler, and hands it the items of the caller.
+    async fn ended(
+        &self,
+        kind: Kind,
+        mut reader: FrameReader,
+        mut items: Option<mpsc::Sender<Framed>>,
+        (mut ends, mut answer): (Pin<&mut Sleep>, oneshot::Receiver<Outcome>),
+    ) -> Result<Outcome, End> {
+        let (mut next, mut timed) = (None::<Framed>, true);
+        loop {
+            let waits = next.is_some();
+            tokio::select! {
+                biased;
+                outcome = &mut answer => return Ok(outcome.unwrap_or_else(|_| no_answer())),
+                () = ends.as_mut(), if timed => {
+                    if kind == Kind::Call || !self.writer.has_begun() {
+                        return Ok(late());
+                    }
+                    timed = false;
+                }
+                room = room(items.clone()), if waits => match (room, next.take()) {
+                    (Some(room), Some(item)) => drop(room.send(item)),
+                    // The handler takes no more of them.
+                    _ => items = None,
+                },
+                read = reader.next(), if !waits => match read {
+                    Ok(Some(framed)) => match (&framed.frame, &items) {
+                        (StreamFrame::Item(_), Some(_)) => next = Some(framed),
+                        (StreamFrame::End { .. }, Some(_)) => items = None,
+                        // What the handler does not want is skipped.
+                        (StreamFrame::Item(_) | StreamFrame::End { .. }, None)
+                            if kind == Kind::ClientStream => {}
+                        _ => {
+                            let words = "a frame that this stream does not take".to_owned();
+                            return Err(End::Violation(words));
+                        }
+                    },
+                    Ok(None) => return Err(End::Gone),
+                    Err(broken) => return Err(broken_off(broken)),
+                },
+            }
+        }
+    }
+
+    /// Sends what the handler has come to.
+    async fn settle(&self, kind: Kind, outcome: Outcome) {
+        match outcome {
+            Outcome::Reply { load, body } => {
+                let end = StreamFrame::End { load };
+                match kind {
+                    Kind::Call | Kind::ClientStream => {
+                        let long = body.len() > LANE_BODY_MAX;
+                        let unsent = &self.host.services().unsent;
+                        let counted = long.then(|| unsent.count(body.len()));
+                        if matches!(counted, Some(None)) {
+                            self.refuse(Code::ReplyTooLarge, Duration::ZERO, NO_ROOM).await;
+                        } else {
+                            self.writer.finish([StreamFrame::Item(body), end]).await;
+                        }
+                        drop(counted);
+                    }
+                    Kind::ServerStream => self.writer.finish([end]).await,
+                    Kind::Duplex | Kind::Cast => {}
+                }
+            }
+            Outcome::Refused { code, retry_after, words } => {
+                self.refuse(code, retry_after, words).await;
+            }
+            Outcome::Deadline { .. } | Outcome::Ended { .. } => {}
+        }
+    }
+
+    async fn refuse(&self, code: Code, retry_after: Duration, words: impl Into<String>) {
+        let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        let refuse = StreamFrame::Refuse { code, retry_after_ms, words: words.into() };
+        self.writer.finish([refuse]).await;
+    }
+}
+
+async fn within(limit: Duration, reader: &mut FrameReader) -> Result<Framed, End> {
+    let read = tokio::time::timeout(limit, reader.next()).await;
+    let read = read.map_err(|_| refused(Code::Deadline, "the question has not arrived in time"))?;
+    read.map_err(broken_off)?.ok_or(End::Gone)
+}
+
+async fn room(items: Option<mpsc::Sender<Framed>>) -> Option<mpsc::OwnedPermit<Framed>> {
+    items?.reserve_owned().await.ok()
+}
+
+fn broken_off(broken: Broken) -> End {
+    match broken {
+        Broken::Failed(_) | Broken::Cut => End::Gone,
+        // Its caller may have another limit.
+        Broken::Bad(crate::protocol::service::frame::BadFrame::TooLong(bytes)) => {
+            refused(Code::TooLarge, &format!("{bytes} bytes"))
+        }
+        Broken::Stalled => refused(Code::Deadline, &Broken::Stalled.to_string()),
+        Broken::Bad(_) => End::Violation(broken.to_string()),
+    }
+}
+
+fn refused(code: Code, words: &str) -> End {
+    End::Refused(code, words.to_owned())
+}
+
+fn no_answer() -> Outcome {
+    let (code, words) = (Code::NoAnswer, String::new());
+    Outcome::Refused { code, retry_after: Duration::ZERO, words }
+}
+
+fn late() -> Outcome {
+    let (code, words) = (Code::Deadline, String::new());
+    Outcome::Refused { code, retry_after: Duration::ZERO, words }
+}

@@ -55,6 +55,7 @@ mod directory;
 mod error;
 mod expose;
 mod exposed;
+mod hedge;
 mod job;
 mod listed;
 mod messages;

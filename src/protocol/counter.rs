@@ -134,6 +134,8 @@ counters! {
     /// Messages without an answer that this node has dropped: no such service or method, no room, no permission, or
     /// malformed.
     CastsRefused => "casts_refused",
+    /// Calls of this node that a second node was asked as well, before the first one had answered.
+    CallsHedged => "calls_hedged",
     /// Calls of this node that were tried again at another node.
     CallsRetried => "calls_retried",
     /// Messages of local proxies that were not sent to the remote service: too many calls under way, no room, or nothing

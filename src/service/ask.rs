@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{
     Call, Cast, Method,
-    calling::{Callee, not_run},
+    calling::{Callee, How, not_run},
     error::{CallError, CallFailure, Failure, NotRun},
     messages::{decode_answer, encode_cast, encode_question},
     place::Where,
@@ -20,8 +20,7 @@ pub struct Calling<M> {
     place: Where,
     body: Result<Bytes, NotRun>,
     within: Duration,
-    idempotent: bool,
-    alone: bool,
+    how: How,
     ask: PhantomData<fn() -> M>,
 }
 
@@ -38,8 +37,8 @@ impl<M: Call> Calling<M> {
 
     pub(super) fn encoded(callee: Arc<Callee>, place: Where, body: Result<Bytes, NotRun>) -> Self {
         let within = callee.side.outbound().limits().deadline;
-        let idempotent = M::METHOD.idempotent;
-        Self { callee, place, body, within, idempotent, alone: false, ask: PhantomData }
+        let how = How { idempotent: M::METHOD.idempotent, alone: false, hedge: None };
+        Self { callee, place, body, within, how, ask: PhantomData }
     }
 
     /// Its deadline, from the moment it is awaited; at most ten minutes. The default is
@@ -51,22 +50,29 @@ impl<M: Call> Calling<M> {
 
     /// This call may run twice, so it is tried again also if it may have run.
     pub const fn idempotent(mut self) -> Self {
-        self.idempotent = true;
+        self.how.idempotent = true;
+        self
+    }
+
+    /// If the first provider has not answered after this time, or is suspected before that, a second one is asked as
+    /// well. The first answer counts, and the other attempt is cancelled. It does nothing if the call is not idempotent,
+    /// or if it goes to one node. A second attempt takes from the same budget as a retry.
+    pub const fn hedge(mut self, after: Duration) -> Self {
+        self.how.hedge = Some(after);
         self
     }
 
     /// This call has a stream of its own, so a lost packet of another call does not hold it up. It costs several times
     /// as much as one that shares the lane. A question above 16 KiB has one in any case.
     pub const fn alone(mut self) -> Self {
-        self.alone = true;
+        self.how.alone = true;
         self
     }
 
     pub(super) async fn run(self) -> Result<M::Reply, CallError> {
         let body = self.body.map_err(|why| not_run(why, Vec::new()))?;
         let method: Method = M::METHOD;
-        let how = (self.idempotent, self.alone);
-        let called = self.callee.call(&self.place, &method, body, self.within, how);
+        let called = self.callee.call(&self.place, &method, body, self.within, self.how);
         let reply = called.await?;
         decode_answer::<M>(reply).map_err(|error| {
             let failure = CallFailure::Failed(Failure::NotDecoded(error.to_string()));

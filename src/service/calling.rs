@@ -60,6 +60,16 @@ pub(super) struct Callee {
     long: AtomicU64,
 }
 
+/// The options of one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct How {
+    pub(super) idempotent: bool,
+    /// It has a stream of its own.
+    pub(super) alone: bool,
+    /// A second provider is asked if the first one has not answered after this time.
+    pub(super) hedge: Option<Duration>,
+}
+
 /// How a request goes to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Path {
@@ -132,7 +142,7 @@ impl Callee {
         work(&mut self.balance.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn budget<T>(&self, work: impl FnOnce(&mut RetryBudget) -> T) -> T {
+    pub(super) fn budget<T>(&self, work: impl FnOnce(&mut RetryBudget) -> T) -> T {
         work(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -143,11 +153,14 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        (idempotent, alone): (bool, bool),
+        how: How,
     ) -> Result<Bytes, CallError> {
         let long = body.len() > LANE_BODY_MAX || self.long.load(Relaxed) & bit(method) != 0;
-        let path = if alone || long { Path::Stream } else { Path::Lane };
-        let answered = self.run(place, method, body, within, (idempotent, path)).await;
+        let path = if how.alone || long { Path::Stream } else { Path::Lane };
+        if let (Some(after), true) = (how.hedge, how.idempotent) {
+            return Box::pin(self.hedged(place, method, body, within, (path, after))).await;
+        }
+        let answered = self.run(place, method, body, within, (how.idempotent, path)).await;
         answered.map(|(reply, _)| reply)
     }
 
@@ -172,36 +185,72 @@ impl Callee {
         within: Duration,
         (idempotent, path): (bool, Path),
     ) -> Result<Answered, CallError> {
+        let (body, mut attempts, mut target) =
+            self.first(place, method, body, (within, idempotent))?;
+        let deadline = attempts.deadline();
+        loop {
+            let (ending, open) = self.attempt(&target, method, body.clone(), deadline, path).await;
+            match ending.result {
+                Ok(reply) => return Ok((reply, open)),
+                Err(failure) => {
+                    let ended = (target.node, failure, ending.verdict);
+                    target = self.again(place, method, &mut attempts, ended).await?;
+                }
+            }
+        }
+    }
+
+    /// What a call begins with: what travels of its question, its attempts, and where the first one goes.
+    pub(super) fn first(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: Bytes,
+        (within, idempotent): (Duration, bool),
+    ) -> Result<(Bytes, Attempts, Target), CallError> {
         let (deadline, body) = (self.now() + within, place.body(body));
         self.check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
         self.budget(RetryBudget::called);
-        let mut attempts = Attempts::new(idempotent, deadline);
-        let first = self.target(place, method, attempts.tried());
-        let mut target = first.map_err(|why| not_run(why, Vec::new()))?;
-        loop {
-            let (ending, open) = self.attempt(&target, method, body.clone(), deadline, path).await;
-            let failure = match ending.result {
-                Ok(reply) => return Ok((reply, open)),
-                Err(failure) => failure,
-            };
-            place.failed(&failure);
-            attempts.failed(target.node, &failure);
-            let next = match place {
-                Where::Any(_) => self.target(place, method, attempts.tried()).ok(),
-                Where::At(..) | Where::Exposed(_) => None,
-            };
-            let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
-            let ended = (&failure, ending.verdict);
-            let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
-            let (Some(next), false) = (next, matches!(retry, Retry::GiveUp(_))) else {
-                let (failure, reasons) = attempts.end(failure);
-                return Err(CallError::new(failure, reasons));
-            };
-            if let Retry::After(wait) = retry {
-                tokio::time::sleep(wait).await;
-            }
-            self.side.count(Counter::CallsRetried);
-            target = next;
+        let attempts = Attempts::new(idempotent, deadline);
+        let target = self.target(place, method, attempts.tried());
+        Ok((body, attempts, target.map_err(|why| not_run(why, Vec::new()))?))
+    }
+
+    /// Where the next attempt goes, after one at this node has failed. It waits as long as that provider wants.
+    pub(super) async fn again(
+        &self,
+        place: &Where,
+        method: &Method,
+        attempts: &mut Attempts,
+        (node, failure, verdict): (NodeId, CallFailure, bool),
+    ) -> Result<Target, CallError> {
+        place.failed(&failure);
+        attempts.failed(node, &failure);
+        let next = self.another(place, method, attempts.tried());
+        let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
+        let ended = (&failure, verdict);
+        let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
+        let (Some(next), false) = (next, matches!(retry, Retry::GiveUp(_))) else {
+            let (failure, reasons) = attempts.clone().end(failure);
+            return Err(CallError::new(failure, reasons));
+        };
+        if let Retry::After(wait) = retry {
+            tokio::time::sleep(wait).await;
+        }
+        self.side.count(Counter::CallsRetried);
+        Ok(next)
+    }
+
+    /// Another provider than these, if the call may go to any.
+    pub(super) fn another(
+        &self,
+        place: &Where,
+        method: &Method,
+        tried: &[NodeId],
+    ) -> Option<Target> {
+        match place {
+            Where::Any(_) => self.target(place, method, tried).ok(),
+            Where::At(..) | Where::Exposed(_) => None,
         }
     }
 
@@ -349,7 +398,7 @@ impl Callee {
         picked.map_err(|why| NotRun::no_pick(why, self.id.major))
     }
 
-    async fn attempt(
+    pub(super) async fn attempt(
         &self,
         target: &Target,
         method: &Method,

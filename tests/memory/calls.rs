@@ -722,3 +722,57 @@ async fn a_cast_never_waits_if_it_may_not() {
     assert_eq!((refused.failure(), sent > 1_000), (&full, true), "{sent}");
     stock.cast(Counted(1)).await.unwrap();
 }
+
+/// Two nodes that offer a stock: `b` answers when it is told to, `c` at once.
+async fn slow_and_fast(lab: &Lab) -> ([Gossipmonger; 3], (Offer, Offer), Arc<Notify>) {
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    let go = Arc::new(Notify::new());
+    let told = Arc::clone(&go);
+    let builder = b
+        .offer::<Stock>(Access::members())
+        .call(move |_: Level, _| {
+            let told = Arc::clone(&told);
+            async move {
+                told.notified().await;
+                Some(1)
+            }
+        })
+        .call(|_: Reserve, _| std::future::pending())
+        .cast(|_: Counted, _| async {});
+    let slow = builder.start().await.unwrap();
+    let fast = echoes(&c, 2).await;
+    found(&a, 2).await;
+    ([a, b, c], (slow, fast), go)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedged_call_takes_the_first_answer_and_cancels_the_other_attempt() {
+    let lab = Lab::default();
+    let ([a, b, _c], _offers, _go) = slow_and_fast(&lab).await;
+    let stock = a.service::<Stock>();
+    let hedge = Duration::from_millis(50);
+    // Until the slow node is picked first.
+    while a.counters().get(Counter::CallsHedged) == 0 {
+        let answer = stock.call(tea()).hedge(hedge).within(LONG).await;
+        assert_eq!(answer.unwrap(), Some(2));
+    }
+    // What waits at the slow node was cancelled, so it can drain.
+    assert!(b.drain(Duration::from_secs(1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_must_not_run_twice_or_goes_to_one_node_is_not_hedged() {
+    let lab = Lab::default();
+    let ([a, b, _c], _offers, go) = slow_and_fast(&lab).await;
+    let stock = a.service::<Stock>();
+    let there = stock.at(b.node()).unwrap();
+    let call = tokio::spawn(there.call(tea()).hedge(Duration::ZERO).within(LONG).into_future());
+    let reserved = stock.at(b.node()).unwrap().call(reserve(1)).hedge(Duration::ZERO);
+    assert!(reserved.within(Duration::from_secs(1)).await.is_err());
+    go.notify_one();
+    assert_eq!(call.await.unwrap().unwrap(), Some(1));
+    assert_eq!(a.counters().get(Counter::CallsHedged), 0);
+}

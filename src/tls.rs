@@ -8,6 +8,7 @@
 //! certificates and a reload. The owner of a connection must close it at
 //! [`CertificateSummary::expires`], see [`Tls::summary`].
 
+mod calling;
 pub(crate) mod certificate;
 pub(crate) mod client;
 pub(crate) mod config;
@@ -30,6 +31,7 @@ pub(crate) mod state;
 mod verifier;
 pub(crate) mod visit;
 
+pub(crate) use self::calling::{CallerState, CallerTls};
 pub(crate) use self::certificate::chain_fingerprint;
 #[cfg(feature = "issuer")]
 pub(crate) use self::door::{Pin, Pinned, Unpinned, strangers};

@@ -22,7 +22,9 @@ use self::{
     admission::Admission,
     dial::Race,
     noise::Noise,
-    opened::{Opened, RESOLVES_MAX},
+    opened::Opened,
+    outgoing::{Outgoing, RESOLVES_MAX},
+    papers::Papers,
     socket::{Socket, Unsent},
 };
 use super::{BoxFuture, Dial, Endpoint, Incoming, Network, NetworkError, Opening, Protocol};
@@ -33,12 +35,15 @@ use crate::{
 };
 
 mod admission;
+pub(crate) mod caller;
 mod candidates;
 mod connection;
 pub(crate) mod crypto;
 mod dial;
 mod noise;
 mod opened;
+mod outgoing;
+mod papers;
 pub(crate) mod peer;
 mod refusal;
 pub(crate) mod settings;
@@ -149,20 +154,25 @@ impl QuicNetwork {
             endpoints.iter().map(|(_, socket)| Arc::clone(socket)).collect();
         let handshakes = Arc::new(Semaphore::new(limits.handshakes));
         let admissions = endpoints.iter().map(|_| Admission::new(*limits, Arc::clone(&handshakes)));
-        let opened = Arc::new(Opened {
-            admissions: Mutex::new(admissions.collect()),
+        let admissions = Mutex::new(admissions.collect());
+        let outgoing = Outgoing {
             endpoints,
+            papers: Papers::Node(self.tls.clone()),
+            transport: settings::transport(limits, true),
+            handshake_timeout: limits.handshake_timeout,
+            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
+            unsent,
+        };
+        let opened = Arc::new(Opened {
+            outgoing: Arc::new(outgoing),
+            admissions,
             server,
-            dialing: settings::transport(limits, true),
             tls: self.tls.clone(),
             with_clients: AtomicBool::new(false),
             with_services: AtomicBool::new(false),
             with_calling_clients: AtomicBool::new(false),
             handshakes,
             handshakes_max: limits.handshakes,
-            handshake_timeout: limits.handshake_timeout,
-            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
-            unsent,
             counters: Arc::clone(opening.counters),
             clock: Clock::start(),
         });
@@ -221,7 +231,7 @@ struct QuicEndpoint(Arc<Opened>);
 
 impl Endpoint for QuicEndpoint {
     fn addresses(&self) -> Vec<String> {
-        self.0.endpoints.iter().map(|(_, socket)| socket.address().to_string()).collect()
+        self.0.outgoing.endpoints.iter().map(|(_, socket)| socket.address().to_string()).collect()
     }
 
     fn tls(&self) -> Option<&Tls> {
@@ -259,26 +269,29 @@ impl Endpoint for QuicEndpoint {
     }
 
     fn dial(&self, to: &[String], expected: Option<&NodeId>, protocol: Protocol) -> Box<dyn Dial> {
-        Box::new(Race::new(&self.0, to, expected, protocol))
+        Box::new(Race::new(&self.0.outgoing, to, expected, protocol))
     }
 
     fn release(&self) {
-        self.0.endpoints.iter().for_each(|(_, socket)| socket.release());
+        self.0.outgoing.endpoints.iter().for_each(|(_, socket)| socket.release());
     }
 
     fn close<'a>(&'a self, code: u32, words: &'a [u8]) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            for (endpoint, _) in &self.0.endpoints {
-                endpoint.close(VarInt::from_u32(code), words);
-            }
-            for (endpoint, socket) in &self.0.endpoints {
-                // Peers that are gone do not acknowledge the close.
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, pin!(endpoint.wait_idle())).await;
-                if tokio::time::timeout(RELEASE_TIMEOUT, socket.released()).await.is_err() {
-                    tracing::error!(address = %socket.address(), "the address is still in use");
-                }
-            }
-        })
+        Box::pin(close_endpoints(&self.0.outgoing.endpoints, code, words))
+    }
+}
+
+/// Closes all connections with this code and text, and releases the addresses.
+async fn close_endpoints(endpoints: &[(quinn::Endpoint, Arc<Socket>)], code: u32, words: &[u8]) {
+    for (endpoint, _) in endpoints {
+        endpoint.close(VarInt::from_u32(code), words);
+    }
+    for (endpoint, socket) in endpoints {
+        // Peers that are gone do not acknowledge the close.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, pin!(endpoint.wait_idle())).await;
+        if tokio::time::timeout(RELEASE_TIMEOUT, socket.released()).await.is_err() {
+            tracing::error!(address = %socket.address(), "the address is still in use");
+        }
     }
 }
 

@@ -20,9 +20,11 @@ use super::{
     files::{Audience, LoadError, read},
     kind::{Holder, check_kinds, check_order},
     name::{PeerName, SCHEME},
+    naming::Naming,
     pem::{chain_from_pem, key_from_pem},
     provider::{ADMIN_ALPN, TLS13_SUITES, provider},
     refusal::{Refusal, Rejection, Verdict, on_wire},
+    role::ClientName,
     roots::{Chains, Roots},
     verifier::no_tls12,
 };
@@ -98,6 +100,17 @@ impl ClientIdentity {
         Ok(Self { uri, summary, certified: Arc::new(certified) })
     }
 
+    /// Its chain, the leaf first.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The name of the client, if it has a name of our form.
+    #[must_use]
+    pub fn name(&self) -> Option<ClientName> {
+        ClientName::from_uri(self.uri.as_deref()?).ok()
+    }
+
     /// The trust domain of its URI.
     fn cluster(&self) -> Option<ClusterId> {
         let path = self.uri.as_deref()?.strip_prefix(SCHEME)?;
@@ -135,13 +148,17 @@ pub fn rustls_visit(
     host: Host,
     verdict: Verdict,
 ) -> Result<rustls::ClientConfig, LoadError> {
-    let verifier = HostVerifier {
-        chains: Chains::new(roots).map_err(LoadError::Unsupported)?,
-        cluster: client.cluster(),
-        host,
-        verdict,
-        algorithms: provider().signature_verification_algorithms,
-    };
+    let chains = Arc::new(Chains::new(roots).map_err(LoadError::Unsupported)?);
+    let nodes = (client.cluster(), Naming::default());
+    Ok(visitor(client, HostVerifier::new(chains, nodes, host, verdict), ADMIN_ALPN))
+}
+
+/// A client's TLS: for dialing a node that the verifier accepts, over this protocol.
+pub(super) fn visitor(
+    client: &ClientIdentity,
+    verifier: HostVerifier,
+    protocol: &[u8],
+) -> rustls::ClientConfig {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect(TLS13_SUITES)
@@ -150,23 +167,36 @@ pub fn rustls_visit(
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(CertifiedKey::clone(
             &client.certified,
         ))));
-    config.alpn_protocols = vec![ADMIN_ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
-    Ok(config)
+    config
 }
 
+/// Verifies the node that a client dials.
 #[derive(Debug)]
-struct HostVerifier {
-    chains: Chains,
+pub(super) struct HostVerifier {
+    chains: Arc<Chains>,
     cluster: Option<ClusterId>,
+    naming: Naming,
     host: Host,
     verdict: Verdict,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl HostVerifier {
+    /// Accepts `host`, which is a node of this cluster, whose names have this form.
+    pub(super) fn new(
+        chains: Arc<Chains>,
+        (cluster, naming): (Option<ClusterId>, Naming),
+        host: Host,
+        verdict: Verdict,
+    ) -> Self {
+        let algorithms = provider().signature_verification_algorithms;
+        Self { chains, cluster, naming, host, verdict, algorithms }
+    }
+
     fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Refusal> {
         let refused = |reason, detail| Err(Refusal::by_us(reason, detail));
         let no_name =
@@ -178,7 +208,7 @@ impl HostVerifier {
             }
             return Ok(());
         }
-        let name = PeerName::from_certificate(leaf).map_err(no_name)?;
+        let name = PeerName::named(leaf, &self.naming).map_err(no_name)?;
         if let Some(cluster) = &self.cluster
             && name.cluster != *cluster
         {

@@ -7,15 +7,13 @@ use quinn::{ConnectionError, ReadError, RecvStream, VarInt, WriteError};
 
 use super::{
     super::{
-        BoxFuture, Connection, Ended, Peer, Proof, Protocol, ReceiveStream, SendStream, Shown,
-        Stream, StreamError,
+        BoxFuture, Connection, Ended, Peer, Protocol, ReceiveStream, SendStream, Stream,
+        StreamError,
     },
+    papers::Present,
     peer::{peer_chain, protocol},
 };
-use crate::tls::{
-    ADMIN_ALPN, CertificateSummary, Identity, NameError, SERVICES_ALPN, Tls, Verdict,
-    chain_fingerprint,
-};
+use crate::tls::{ADMIN_ALPN, SERVICES_ALPN, Verdict};
 
 /// A connection with a completed handshake.
 #[derive(Debug)]
@@ -27,11 +25,10 @@ pub(super) struct QuicConnection {
 }
 
 impl QuicConnection {
-    /// `ours`: what this node has shown.
+    /// `ours`: what this end has shown.
     pub(super) fn made(
         inner: quinn::Connection,
-        tls: &Tls,
-        ours: &Identity,
+        ours: &Present,
         verdict: Verdict,
     ) -> Result<Arc<dyn Connection>, Ended> {
         let protocol = match protocol(&inner).as_slice() {
@@ -39,31 +36,15 @@ impl QuicConnection {
             SERVICES_ALPN => Protocol::Services,
             _ => Protocol::Gossip,
         };
-        let peer = peer(&inner, tls, ours).map_err(|error| Ended::Lost(error.to_string()))?;
+        // The certificates are read once for the whole connection.
+        let peer = peer_chain(&inner).and_then(|chain| ours.peer(chain));
+        let peer = peer.map_err(|error| Ended::Lost(error.to_string()))?;
         Ok(Arc::new(Self { inner, protocol, peer, verdict }))
     }
 
     fn end(&self, error: &ConnectionError) -> Ended {
         end(error, &self.verdict)
     }
-}
-
-/// Reads the certificates of a peer, once for the whole connection.
-fn peer(connection: &quinn::Connection, tls: &Tls, ours: &Identity) -> Result<Peer, NameError> {
-    let chain = peer_chain(connection)?;
-    let theirs = tls.summary(&chain)?;
-    let name = tls.name_of(&chain).ok();
-    let datacenter = name.as_ref().map(|name| name.datacenter.clone());
-    let datacenter = datacenter.filter(|_| ours.naming().tells_datacenter());
-    let proof = Proof {
-        ours: shown(&tls.summary(ours.chain())?, chain_fingerprint(ours.chain())),
-        theirs: shown(&theirs, chain_fingerprint(&chain)),
-    };
-    Ok(Peer { name, client: theirs.client, datacenter, chain, proof })
-}
-
-fn shown(summary: &CertificateSummary, fingerprint: String) -> Shown {
-    Shown { fingerprint, expires: Some(summary.expires) }
 }
 
 /// The meaning of a connection's end. `verdict`: the finding of this node's verifier in its handshake.

@@ -15,14 +15,14 @@ use tokio::task::JoinSet;
 use super::{
     candidates::{self, ADDRESSES_MAX, CANDIDATES_MAX, Candidate, Ways},
     connection::{self, QuicConnection},
-    opened::Opened,
+    outgoing::Outgoing,
     socket::Socket,
 };
 use crate::{
     clock::Clock,
     net::{BoxFuture, Connection, Dial, Dialed, Ended, Protocol, Way},
     protocol::{id::NodeId, time::Time},
-    tls::{Expect, SERVER_NAME},
+    tls::SERVER_NAME,
 };
 
 /// The delay between two paths to a target, unless the earlier one has failed.
@@ -32,7 +32,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The paths to one target, and the progress of the handshakes.
 pub(super) struct Race {
-    opened: Arc<Opened>,
+    outgoing: Arc<Outgoing>,
     expected: Option<NodeId>,
     protocol: Protocol,
     clock: Clock,
@@ -78,14 +78,14 @@ enum Step {
 
 impl Race {
     pub(super) fn new(
-        opened: &Arc<Opened>,
+        outgoing: &Arc<Outgoing>,
         to: &[String],
         expected: Option<&NodeId>,
         protocol: Protocol,
     ) -> Self {
         let clock = Clock::start();
         let mut race = Self {
-            opened: Arc::clone(opened),
+            outgoing: Arc::clone(outgoing),
             expected: expected.cloned(),
             protocol,
             clock,
@@ -101,7 +101,7 @@ impl Race {
         for address in to {
             match address.parse() {
                 Ok(to) => race.add(address, to),
-                Err(_) => drop(race.names.spawn(resolve(Arc::clone(opened), address.clone()))),
+                Err(_) => drop(race.names.spawn(resolve(Arc::clone(outgoing), address.clone()))),
             }
         }
         race
@@ -109,8 +109,8 @@ impl Race {
 
     async fn step(&mut self) -> Option<Dialed> {
         loop {
-            let opened = Arc::clone(&self.opened);
-            let noted = opened.unsent.notified();
+            let outgoing = Arc::clone(&self.outgoing);
+            let noted = outgoing.unsent.notified();
             tokio::pin!(noted);
             noted.as_mut().enable();
             if let Some(way) = self.about.take() {
@@ -164,7 +164,7 @@ impl Race {
     /// Adds all paths to an address.
     fn add(&mut self, address: &str, to: SocketAddr) {
         let sockets: Vec<_> =
-            self.opened.endpoints.iter().map(|(_, socket)| socket.address()).collect();
+            self.outgoing.endpoints.iter().map(|(_, socket)| socket.address()).collect();
         let source = if sockets.len() > 1 { candidates::source(to) } else { None };
         let ways = Candidate::all(address, to, &sockets, source);
         let Some(first) = ways.first().cloned() else {
@@ -197,7 +197,7 @@ impl Race {
     }
 
     fn socket(&self, way: &Candidate) -> &Socket {
-        &self.opened.endpoints[way.socket].1
+        &self.outgoing.endpoints[way.socket].1
     }
 
     fn way(&self, way: &Candidate) -> Way {
@@ -207,30 +207,22 @@ impl Race {
 
     fn begin(&mut self, way: Candidate) {
         self.last = self.clock.now();
-        let opened = Arc::clone(&self.opened);
-        let shown = opened.tls.identity();
-        let expect = match &self.expected {
-            Some(peer) => Expect::Node(peer.clone()),
-            None => Expect::AnyNode,
-        };
-        let (crypto, verdict) = match self.protocol {
-            Protocol::Services => opened.tls.dial_services(expect),
-            Protocol::Gossip | Protocol::Clients => opened.tls.dial(expect),
-        };
+        let outgoing = &self.outgoing;
+        let ours = outgoing.papers.present();
+        let (crypto, verdict) = ours.dial(self.expected.as_ref(), self.protocol);
         let mut client = ClientConfig::new(crypto);
-        client.transport_config(Arc::clone(&opened.dialing));
+        client.transport_config(Arc::clone(&outgoing.transport));
         self.socket(&way).forget_unsent(way.to);
         tracing::debug!(remote = %way.to, from = %self.socket(&way).address(), "dialing");
-        let connecting = opened.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);
-        let deadline = opened.handshake_timeout;
+        let connecting = outgoing.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);
+        let deadline = outgoing.handshake_timeout;
         self.begun.push(way.clone());
         self.running.spawn(async move {
             let result = match connecting {
                 Err(error) => Err(Failure::Unreachable(error.to_string())),
                 Ok(connecting) => match tokio::time::timeout(deadline, connecting).await {
                     Ok(Ok(connected)) => {
-                        QuicConnection::made(connected, &opened.tls, &shown, verdict)
-                            .map_err(Failure::Ended)
+                        QuicConnection::made(connected, &ours, verdict).map_err(Failure::Ended)
                     }
                     Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),
                     Err(_) => Err(Failure::Silent(deadline)),
@@ -274,7 +266,7 @@ impl Dial for Race {
         let again = match way {
             Some(way) => {
                 let (Some(to), Some(from)) = (way.to, way.from) else { return };
-                let sockets = self.opened.endpoints.iter();
+                let sockets = self.outgoing.endpoints.iter();
                 let socket = sockets.map(|(_, socket)| socket.address()).position(|at| at == from);
                 let address = way.address.clone();
                 socket
@@ -297,9 +289,12 @@ impl Dial for Race {
 
 /// Asks the system for the addresses of a name, on a thread where it may block. If it takes too long, the thread
 /// continues and keeps its permit.
-async fn resolve(opened: Arc<Opened>, name: String) -> (String, Result<Vec<SocketAddr>, String>) {
+async fn resolve(
+    outgoing: Arc<Outgoing>,
+    name: String,
+) -> (String, Result<Vec<SocketAddr>, String>) {
     let asked = async {
-        let Ok(permit) = Arc::clone(&opened.names).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&outgoing.names).acquire_owned().await else {
             return Ok(Vec::new());
         };
         let name = name.clone();

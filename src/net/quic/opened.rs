@@ -8,17 +8,17 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     task::Poll,
-    time::Duration,
 };
 
-use quinn::{ServerConfig, TransportConfig};
-use tokio::sync::{Notify, Semaphore};
+use quinn::ServerConfig;
+use tokio::sync::Semaphore;
 
 use super::{
     super::{Incoming, Place},
     admission::Admission,
     connection::{self, QuicConnection},
-    socket::Socket,
+    outgoing::Outgoing,
+    papers::Present,
 };
 use crate::{
     clock::Clock,
@@ -28,11 +28,10 @@ use crate::{
 
 /// An open endpoint.
 pub(super) struct Opened {
-    pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
+    pub(super) outgoing: Arc<Outgoing>,
     /// One for each endpoint.
     pub(super) admissions: Mutex<Vec<Admission>>,
     pub(super) server: ServerConfig,
-    pub(super) dialing: Arc<TransportConfig>,
     pub(super) tls: Tls,
     /// Clients are accepted.
     pub(super) with_clients: AtomicBool,
@@ -42,11 +41,6 @@ pub(super) struct Opened {
     pub(super) with_calling_clients: AtomicBool,
     pub(super) handshakes: Arc<Semaphore>,
     pub(super) handshakes_max: usize,
-    pub(super) handshake_timeout: Duration,
-    /// Limits the resolution of names by the system.
-    pub(super) names: Arc<Semaphore>,
-    /// Signals that the system has refused a packet.
-    pub(super) unsent: Arc<Notify>,
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
 }
@@ -54,13 +48,17 @@ pub(super) struct Opened {
 impl Opened {
     /// Connections of all endpoints, from the first packet to the last.
     pub(super) fn connections(&self) -> usize {
-        self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
+        self.outgoing.connections()
     }
 
     /// The next packet of an unknown peer, and the endpoint at which it arrived.
     pub(super) async fn incoming(&self) -> Option<(usize, quinn::Incoming)> {
-        let mut waiting: Vec<Pin<Box<_>>> =
-            self.endpoints.iter().map(|(endpoint, _)| Box::pin(endpoint.accept())).collect();
+        let mut waiting: Vec<Pin<Box<_>>> = self
+            .outgoing
+            .endpoints
+            .iter()
+            .map(|(endpoint, _)| Box::pin(endpoint.accept()))
+            .collect();
         std::future::poll_fn(|context| {
             for (index, accept) in waiting.iter_mut().enumerate() {
                 if let Poll::Ready(incoming) = accept.as_mut().poll(context) {
@@ -82,12 +80,12 @@ impl Opened {
         });
         let mut server = self.server.clone();
         server.crypto = crypto;
-        let (tls, shown) = (self.tls.clone(), self.tls.identity());
+        let ours = Present::Node(self.tls.clone(), Box::new(self.tls.identity()));
         let handshake = Box::pin(async move {
             let end = |error| connection::end(&error, &verdict);
             let connecting = incoming.accept_with(Arc::new(server)).map_err(end)?;
             let connected = connecting.await.map_err(end)?;
-            QuicConnection::made(connected, &tls, &shown, verdict)
+            QuicConnection::made(connected, &ours, verdict)
         });
         Incoming { remote: remote.to_string(), host: remote.ip().to_string(), handshake, place }
     }
@@ -98,6 +96,3 @@ impl fmt::Debug for Opened {
         f.debug_struct("Opened").field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
-
-/// Concurrent resolutions of names. Each takes a thread until the system answers.
-pub(super) const RESOLVES_MAX: usize = 32;

@@ -77,6 +77,24 @@ pub(super) fn transport(limits: &QuicLimits, dialing: bool) -> Arc<TransportConf
     Arc::new(transport)
 }
 
+/// Of a client that calls services: nobody opens streams to it, or sends it datagrams.
+pub(super) fn caller(limits: &QuicLimits) -> Arc<TransportConfig> {
+    let mut transport = TransportConfig::default();
+    let idle = limits.idle_timeout;
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .enable_segmentation_offload(limits.gso)
+        .mtu_discovery_config(None)
+        .max_idle_timeout(Some(idle_timeout(idle)))
+        .keep_alive_interval(Some(idle / 3));
+    Arc::new(transport)
+}
+
 fn idle_timeout(idle: Duration) -> IdleTimeout {
     // The configuration allows at most ten minutes, the wire 2^62 milliseconds.
     IdleTimeout::try_from(idle).unwrap_or_else(|_| IdleTimeout::from(VarInt::MAX))

@@ -1,0 +1,36 @@
+//! What an open endpoint dials with.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use quinn::TransportConfig;
+use tokio::sync::{Notify, Semaphore};
+
+use super::{papers::Papers, socket::Socket};
+
+/// What an open endpoint dials with.
+pub(super) struct Outgoing {
+    pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
+    pub(super) papers: Papers,
+    pub(super) transport: Arc<TransportConfig>,
+    pub(super) handshake_timeout: Duration,
+    /// Limits the resolution of names by the system.
+    pub(super) names: Arc<Semaphore>,
+    /// Signals that the system has refused a packet.
+    pub(super) unsent: Arc<Notify>,
+}
+
+impl Outgoing {
+    /// Connections of all endpoints, from the first packet to the last.
+    pub(super) fn connections(&self) -> usize {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()
+    }
+}
+
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outgoing").field("connections", &self.connections()).finish_non_exhaustive()
+    }
+}
+
+/// Concurrent resolutions of names. Each takes a thread until the system answers.
+pub(super) const RESOLVES_MAX: usize = 32;

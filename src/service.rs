@@ -47,6 +47,7 @@ mod actor;
 mod ask;
 mod by_stream;
 mod calling;
+pub mod client;
 pub mod codec;
 mod context;
 mod conversation;

@@ -9,6 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     decode(bytes);
     // Few inputs find the format by themselves.
     decode(&[&[1, 0], bytes].concat());
+    decode(&[&[2, 0], bytes].concat());
 });
 
 fn decode(bytes: &[u8]) {

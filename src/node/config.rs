@@ -14,7 +14,7 @@ use crate::{
 pub use crate::{net::limits::QuicLimits, protocol::service::limits::ServiceLimits};
 
 pub(crate) mod address;
-mod check;
+pub(crate) mod check;
 mod error;
 mod machines;
 

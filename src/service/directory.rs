@@ -14,10 +14,14 @@ use crate::protocol::{
     state::PeerState,
 };
 
+mod answers;
 pub(super) mod offered;
 
-/// How long a question for changes waits if there is none.
+/// How long a question for changes waits if there is none. A client that gets no answer for longer than this and
+/// [`PATIENCE`] asks another node.
 pub(super) const WAIT: Duration = Duration::from_secs(10);
+/// How much longer than [`WAIT`] a client waits for an answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 crate::service! {
     /// What clients may call.

@@ -5,7 +5,10 @@ use crate::{
     node::Gossipmonger,
     protocol::{
         id::{Datacenter, Generation, NodeId},
-        service::{ServiceId, ServiceName, directory::Provider},
+        service::{
+            ServiceId, ServiceName,
+            directory::{Listings, Provider},
+        },
     },
 };
 
@@ -36,6 +39,14 @@ pub struct Listed {
 }
 
 impl Listed {
+    /// All offers in these listings.
+    pub(super) fn all(listings: &Listings) -> Vec<Self> {
+        let all = listings
+            .iter()
+            .flat_map(|(id, listing)| listing.iter().map(|provider| Self::new(id, provider)));
+        all.collect()
+    }
+
     pub(super) fn new(id: &ServiceId, provider: &Provider) -> Self {
         Self {
             service: id.name.clone(),
@@ -56,10 +67,6 @@ impl Gossipmonger {
     /// What live nodes offer, this node included, by service, datacenter and node.
     #[must_use]
     pub fn offered(&self) -> Vec<Listed> {
-        let listings = self.shared.services.outbound.watched.listings();
-        let all = listings
-            .iter()
-            .flat_map(|(id, listing)| listing.iter().map(|provider| Listed::new(id, provider)));
-        all.collect()
+        Listed::all(&self.shared.services.outbound.watched.listings())
     }
 }

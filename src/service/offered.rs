@@ -22,7 +22,7 @@ use crate::{
     node::{
         services::{
             caller::CallerName,
-            offered::{Attached, Inbound, NOT_OFFERED, Offered as ByConnections},
+            offered::{Attached, Inbound, Offered as ByConnections, words},
             responder::Responder,
             room::Held,
             running::Running,
@@ -167,8 +167,7 @@ impl Offered {
         match responder {
             Some(responder) => {
                 self.count(Counter::CallsRefused);
-                let words = if code == Code::NoSuchService { NOT_OFFERED } else { "" };
-                responder.refuse(code, retry_after, words);
+                responder.refuse(code, retry_after, words(code));
             }
             None => self.count(Counter::CastsRefused),
         }

@@ -28,6 +28,7 @@ mod restart;
 #[path = "../support/start.rs"]
 mod start;
 mod revocation;
+mod service_clients;
 mod signed_heads;
 mod streams;
 mod supervision;

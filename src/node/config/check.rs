@@ -7,8 +7,18 @@ use super::{
     address::{check_address, check_listen},
     error::ConfigError,
 };
-use crate::protocol::service::{limits::DEADLINE_MAX, stream::BODY_MAX};
-use crate::protocol::{digest::PEERS_MAX, entry::KEY_BYTES_MAX, record};
+use crate::{
+    net::limits::QuicLimits,
+    protocol::{
+        digest::PEERS_MAX,
+        entry::KEY_BYTES_MAX,
+        record,
+        service::{
+            limits::{DEADLINE_MAX, ServiceLimits},
+            stream::BODY_MAX,
+        },
+    },
+};
 
 impl Config {
     /// Checks every value, as spawning does.
@@ -19,8 +29,8 @@ impl Config {
         self.check_gossip()?;
         self.check_sizes()?;
         self.check_addresses()?;
-        self.check_quic()?;
-        self.check_services()
+        quic(&self.quic)?;
+        services(&self.services)
     }
 
     fn check_gossip(&self) -> Result<(), ConfigError> {
@@ -81,39 +91,53 @@ impl Config {
             _ => Ok(()),
         }
     }
+}
 
-    fn check_services(&self) -> Result<(), ConfigError> {
-        let services = &self.services;
-        duration("services.deadline", services.deadline, MILLI..=DEADLINE_MAX)?;
-        number("services.calls_per_link", services.calls_per_link, 1..=65_536)?;
-        number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
-        number("services.request_bytes", services.request_bytes, 1..=BODY_MAX)?;
-        number("services.reply_bytes", services.reply_bytes, 1..=BODY_MAX)?;
-        let longest = services.request_bytes.max(services.reply_bytes);
-        number("services.room_bytes", services.room_bytes, longest..=1 << 30)?;
-        number("services.window_bytes", services.window_bytes, 8 << 20..=64 << 30)?;
-        number("services.connections_out", services.connections_out, 1..=65_536)?;
-        number("services.connections_in", services.connections_in, 1..=65_536)?;
-        number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;
-        number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
-        duration("services.idle", services.idle, MILLI * 100..=MINUTE * 60)?;
-        duration("services.drain", services.drain, Duration::ZERO..=MINUTE * 10)
-    }
+/// Checks the limits of calls.
+///
+/// # Errors
+/// As [`Config::check`].
+pub(crate) fn services(services: &ServiceLimits) -> Result<(), ConfigError> {
+    duration("services.deadline", services.deadline, MILLI..=DEADLINE_MAX)?;
+    number("services.calls_per_link", services.calls_per_link, 1..=65_536)?;
+    number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
+    number("services.request_bytes", services.request_bytes, 1..=BODY_MAX)?;
+    number("services.reply_bytes", services.reply_bytes, 1..=BODY_MAX)?;
+    let longest = services.request_bytes.max(services.reply_bytes);
+    number("services.room_bytes", services.room_bytes, longest..=1 << 30)?;
+    number("services.window_bytes", services.window_bytes, 8 << 20..=64 << 30)?;
+    number("services.connections_out", services.connections_out, 1..=65_536)?;
+    number("services.connections_in", services.connections_in, 1..=65_536)?;
+    number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;
+    number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
+    duration("services.idle", services.idle, MILLI * 100..=MINUTE * 60)?;
+    duration("services.drain", services.drain, Duration::ZERO..=MINUTE * 10)
+}
 
-    fn check_quic(&self) -> Result<(), ConfigError> {
-        let quic = &self.quic;
-        duration("quic.handshake_timeout", quic.handshake_timeout, MILLI * 100..=MINUTE)?;
-        duration("quic.exchange_timeout", quic.exchange_timeout, MILLI * 100..=MINUTE * 10)?;
-        duration("quic.idle_timeout", quic.idle_timeout, MILLI * 100..=MINUTE * 10)?;
-        number("quic.handshakes", quic.handshakes, 1..=65_536)?;
-        number("quic.retry_above", quic.retry_above, 0..=65_536)?;
-        number("quic.handshakes_per_source", quic.handshakes_per_source as usize, 1..=1 << 20)?;
-        number("quic.connections", quic.connections, 1..=100_000)?;
-        number("quic.exchanges", quic.exchanges, 1..=65_536)?;
-        number("quic.exchanges_per_peer", quic.exchanges_per_peer as usize, 1..=1 << 20)?;
-        duration("quic.bar", quic.bar, Duration::ZERO..=MINUTE * 60)?;
-        number("quic.socket_buffer", quic.socket_buffer, 0..=1 << 30)
-    }
+/// Checks the limits of the transport.
+///
+/// # Errors
+/// As [`Config::check`].
+pub(crate) fn quic(quic: &QuicLimits) -> Result<(), ConfigError> {
+    duration("quic.handshake_timeout", quic.handshake_timeout, MILLI * 100..=MINUTE)?;
+    duration("quic.exchange_timeout", quic.exchange_timeout, MILLI * 100..=MINUTE * 10)?;
+    duration("quic.idle_timeout", quic.idle_timeout, MILLI * 100..=MINUTE * 10)?;
+    number("quic.handshakes", quic.handshakes, 1..=65_536)?;
+    number("quic.retry_above", quic.retry_above, 0..=65_536)?;
+    number("quic.handshakes_per_source", quic.handshakes_per_source as usize, 1..=1 << 20)?;
+    number("quic.connections", quic.connections, 1..=100_000)?;
+    number("quic.exchanges", quic.exchanges, 1..=65_536)?;
+    number("quic.exchanges_per_peer", quic.exchanges_per_peer as usize, 1..=1 << 20)?;
+    duration("quic.bar", quic.bar, Duration::ZERO..=MINUTE * 60)?;
+    number("quic.socket_buffer", quic.socket_buffer, 0..=1 << 30)
+}
+
+/// Checks an address that is dialed.
+///
+/// # Errors
+/// As [`Config::check`].
+pub(crate) fn address(key: &'static str, address: &str) -> Result<(), ConfigError> {
+    check_address(key, address)
 }
 
 fn number(

@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     framed::{Broken, FrameReader, FrameWriter, Framed},
     lane::Lane,
-    offered::{Attached, Inbound, Input, NOT_OFFERED, Offered},
+    offered::{Attached, Inbound, Input, NOT_OFFERED, Offered, words},
     responder::Responder,
     room::{NO_ROOM, Rooms},
     running::Running,
@@ -157,7 +157,7 @@ impl Conversation {
                 return Err(refused(Code::NoSuchService, NOT_OFFERED));
             }
         };
-        let kind = offer.kind(&self.caller, method).map_err(|code| refused(code, ""))?;
+        let kind = offer.kind(&self.caller, method).map_err(|code| refused(code, words(code)))?;
         Ok((offer, kind))
     }
 

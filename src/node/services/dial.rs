@@ -75,8 +75,10 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
     let outbound = dialer.outbound();
     let guard = Ends { outbound: Arc::clone(outbound), link: Arc::clone(&link) };
     let deadline = dialer.timeout();
+    let addresses = dialer.addresses(&link.peer);
+    let reach = open(&addresses, Some(&link.peer), endpoint.as_ref());
     let opened = tokio::select! {
-        opened = tokio::time::timeout(deadline, open(&dialer, endpoint.as_ref(), &link)) => opened,
+        opened = tokio::time::timeout(deadline, reach) => opened,
         // The node has died, for example.
         () = link.ended_early() => return,
     };
@@ -111,17 +113,17 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
 /// Why a connection is given up that was just opened.
 const NO_WINDOW: &str = "the receive windows of all connections for calls use window_bytes";
 
-/// A connection to the node, and its lane.
-async fn open(
-    dialer: &dyn Dialer,
+/// A connection to a node at one of its addresses, best first, and its lane. `expected`: the name that its certificate has
+/// to prove.
+pub(crate) async fn open(
+    addresses: &[String],
+    expected: Option<&NodeId>,
     endpoint: &dyn Endpoint,
-    link: &Link,
 ) -> Result<(Arc<dyn Connection>, Stream), String> {
-    let addresses = dialer.addresses(&link.peer);
     if addresses.is_empty() {
         return Err("it has no address that is known".to_owned());
     }
-    let mut dial = endpoint.dial(&addresses, Some(&link.peer), Protocol::Services);
+    let mut dial = endpoint.dial(addresses, expected, Protocol::Services);
     let mut failures = Vec::new();
     while let Some(dialed) = dial.next().await {
         match dialed {

@@ -80,7 +80,7 @@ pub(crate) struct InFlight {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         (peer, purpose, generation): (NodeId, Purpose, Generation),
         limits: LaneLimits,
         rooms: Rooms,
@@ -172,7 +172,7 @@ impl Link {
     }
 
     /// Serves the open connection until it ends; returns why.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         self: &Arc<Self>,
         connection: Arc<dyn Connection>,
         (mut send, mut receive): Stream,

@@ -44,6 +44,12 @@ pub(crate) trait Offered: fmt::Debug + Send + Sync {
 /// The words with which a request for something is refused that is not offered.
 pub(crate) const NOT_OFFERED: &str = "this node does not offer it";
 
+/// The words of a refusal that has only its code to tell. They are the same wherever the code comes from, since to a
+/// client what it may not call does not exist.
+pub(crate) fn words(code: Code) -> &'static str {
+    if code == Code::NoSuchService { NOT_OFFERED } else { "" }
+}
+
 /// A request of a caller.
 #[derive(Debug)]
 pub(crate) struct Inbound {

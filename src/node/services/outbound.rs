@@ -153,7 +153,7 @@ impl Outbound {
     }
 
     /// A sign of life of a node: the next call dials it at once.
-    pub(super) fn forget_failures(&self, peer: &NodeId) {
+    pub(crate) fn forget_failures(&self, peer: &NodeId) {
         self.out().back_off.forget(peer);
     }
 
@@ -167,7 +167,7 @@ impl Outbound {
     }
 
     /// A node serves no call of this or an earlier generation any more.
-    pub(super) fn end_peer(&self, peer: &NodeId, generation: Generation, why: &LinkEnd) {
+    pub(crate) fn end_peer(&self, peer: &NodeId, generation: Generation, why: &LinkEnd) {
         let links = {
             let out = self.out();
             out.links.each_ref().map(|links| links.get(peer).cloned())

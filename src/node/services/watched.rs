@@ -11,6 +11,7 @@ use crate::protocol::{
         directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
         shown::{Shown, Sight},
     },
+    state::PeerState,
 };
 
 /// The directory and its readers' view.
@@ -36,7 +37,7 @@ struct State {
 }
 
 impl Watched {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // Code under the lock does not panic half way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +54,12 @@ impl Watched {
 
     /// Why a node serves no call of this generation any more, if it does not.
     pub(crate) fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
-        self.state().directory.ended(node, generation)
+        self.lock().directory.ended(node, generation)
+    }
+
+    /// The latest generation of a node that is known, and its state.
+    pub(crate) fn state(&self, node: &NodeId) -> Option<(Generation, PeerState)> {
+        self.lock().directory.get(node).map(|(generation, _, state, _)| (generation, state))
     }
 
     /// Signals each end of a node, or of its generation, from now on.
@@ -69,7 +75,7 @@ impl Watched {
         addresses: impl Fn(&NodeId) -> Vec<String>,
     ) -> Vec<DirectoryOutput> {
         let mut out = Vec::new();
-        let mut state = self.state();
+        let mut state = self.lock();
         let State { directory, shown, .. } = &mut *state;
         let before = self.listings.load().version();
         for (node, seen) in nodes {
@@ -89,13 +95,32 @@ impl Watched {
         out
     }
 
+    /// Replaces all that is known by this; returns what it says of nodes that have ended.
+    pub(crate) fn replace<'a>(
+        &self,
+        nodes: impl Iterator<Item = (&'a NodeId, Option<Seen<'a>>)>,
+    ) -> Vec<DirectoryOutput> {
+        let mut out = Vec::new();
+        let mut state = self.lock();
+        let mut directory = Directory::default();
+        for (node, seen) in nodes {
+            directory.update(node, seen, &mut out);
+        }
+        self.listings.store(directory.listings().into());
+        self.version.send_modify(|version| *version += 1);
+        state.directory = directory;
+        drop(state);
+        self.announce_ends(&out);
+        out
+    }
+
     /// Shows clients what these nodes offer, and the changes from now on.
     pub(crate) fn begin_showing<'a>(
         &self,
         nodes: impl Iterator<Item = &'a NodeId>,
         addresses: impl Fn(&NodeId) -> Vec<String>,
     ) {
-        let mut state = self.state();
+        let mut state = self.lock();
         let State { directory, shown, last_shown } = &mut *state;
         // A client that has read what was shown before has to read all anew.
         let shown = shown.insert(Shown::after(*last_shown));
@@ -105,12 +130,12 @@ impl Watched {
 
     /// Shows clients nothing any more.
     pub(crate) fn end_showing(&self) {
-        self.state().shown = None;
+        self.lock().shown = None;
     }
 
-    /// Reads what clients are shown; `None` if this node shows nothing.
-    pub(crate) fn shown<T>(&self, read: impl FnOnce(&Shown) -> T) -> Option<T> {
-        self.state().shown.as_ref().map(read)
+    /// What clients are shown now; `None` if this node shows nothing.
+    pub(crate) fn shown(&self) -> Option<Shown> {
+        self.lock().shown.clone()
     }
 
     /// Signals each change of what clients are shown from now on.

@@ -53,7 +53,8 @@ use self::{
 /// What one caller knows of the providers of one service.
 #[derive(Debug)]
 pub struct Balance {
-    node: NodeId,
+    /// The node that calls, unless a client does.
+    node: Option<NodeId>,
     distances: Distances,
     figures: Figures,
 }
@@ -62,7 +63,14 @@ impl Balance {
     /// Of a caller that is this node, in this datacenter, and has made no call.
     #[must_use]
     pub fn new(node: NodeId, datacenter: Datacenter) -> Self {
-        Self { node, distances: Distances::new(datacenter), figures: Figures::default() }
+        let distances = Distances::new(Some(datacenter));
+        Self { node: Some(node), distances, figures: Figures::default() }
+    }
+
+    /// Of a caller that is no node, whose calls stay in this datacenter if they can, and which has made no call.
+    #[must_use]
+    pub fn outside(datacenter: Option<Datacenter>) -> Self {
+        Self { node: None, distances: Distances::new(datacenter), figures: Figures::default() }
     }
 
     /// The provider that a call goes to. The caller says so by [`Balance::began`] when it sends the call.
@@ -87,8 +95,9 @@ impl Balance {
             Prefer::Nearest => self.nearest(candidates, &mut search, rng),
             Prefer::Anywhere => search.look(&Everywhere::new(candidates, &self.distances), rng),
             Prefer::Here => {
-                let home = candidates.within(self.distances.home());
-                if let Some(own) = home.and_then(|home| home.find(&self.node)) {
+                let home = self.distances.home().and_then(|home| candidates.within(home));
+                let own = home.zip(self.node.as_ref()).and_then(|(home, node)| home.find(node));
+                if let Some(own) = own {
                     search.only(own, rng);
                 }
             }

@@ -6,9 +6,11 @@
 //! them learns nothing of the node.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Bound::{Excluded, Unbounded},
+    ops::Bound::{self, Excluded, Unbounded},
+    sync::Arc,
 };
+
+use imbl::{OrdMap, OrdSet};
 
 use super::{
     clients::{Clients, Viewer},
@@ -26,17 +28,17 @@ pub const ADDRESSES_SHOWN_MAX: usize = 8;
 /// Most nodes without an offer whose last change is remembered.
 pub const GONE_MAX: usize = 256;
 
-/// The rows, and the order of their changes.
-#[derive(Debug, Default)]
+/// The rows, and the order of their changes. Cheap to clone: a reader keeps what it is now.
+#[derive(Clone, Debug, Default)]
 pub struct Shown {
-    rows: BTreeMap<NodeId, Row>,
+    rows: OrdMap<NodeId, Arc<Row>>,
     /// The nodes by the version of their last change.
-    changes: BTreeMap<u64, NodeId>,
+    changes: OrdMap<u64, NodeId>,
     version: u64,
     /// Of changes up to this version some are forgotten.
     forgotten: u64,
     /// The versions of the rows without an offer.
-    gone: BTreeSet<u64>,
+    gone: OrdSet<u64>,
 }
 
 /// What is known of a node now.
@@ -104,7 +106,7 @@ impl Shown {
 
     /// Takes what is known of a node now; `None` if it was forgotten. What is known already has no effect.
     pub fn update(&mut self, node: &NodeId, now: Option<Sight<'_>>) {
-        let old = self.rows.get(node);
+        let old = self.rows.get(node).map(Arc::as_ref);
         let Some(mut new) = row(old, now) else { return };
         if old.is_some_and(|old| Row { version: old.version, ..new.clone() } == *old) {
             return;
@@ -115,12 +117,12 @@ impl Shown {
             self.gone.insert(new.version);
         }
         self.changes.insert(new.version, node.clone());
-        if let Some(old) = self.rows.insert(node.clone(), new) {
+        if let Some(old) = self.rows.insert(node.clone(), Arc::new(new)) {
             self.changes.remove(&old.version);
             self.gone.remove(&old.version);
         }
         while self.gone.len() > GONE_MAX {
-            let Some(version) = self.gone.pop_first() else { return };
+            let Some(version) = self.gone.remove_min() else { return };
             if let Some(node) = self.changes.remove(&version) {
                 self.rows.remove(&node);
             }
@@ -134,10 +136,10 @@ impl Shown {
         viewer: &'a Viewer,
         after: Option<&NodeId>,
     ) -> impl Iterator<Item = (&'a NodeId, &'a Row)> {
-        let from = after.map_or(Unbounded, Excluded);
-        self.rows
-            .range::<NodeId, _>((from, Unbounded))
-            .filter(|(_, row)| row.seen_by.admits(viewer))
+        let range: (Bound<&NodeId>, Bound<&NodeId>) =
+            (after.map_or(Unbounded, Excluded), Unbounded);
+        let rows = self.rows.range::<_, NodeId>(range).map(|(node, row)| (node, row.as_ref()));
+        rows.filter(|(_, row)| row.seen_by.admits(viewer))
     }
 
     /// The rows for this client that have changed since a version, in the order of these changes; `None` if they are not
@@ -151,7 +153,7 @@ impl Shown {
             return None;
         }
         let changes = self.changes.range((Excluded(version), Unbounded));
-        let rows = changes.filter_map(|(_, node)| Some((node, self.rows.get(node)?)));
+        let rows = changes.filter_map(|(_, node)| Some((node, self.rows.get(node)?.as_ref())));
         Some(rows.filter(|(_, row)| row.seen_by.admits(viewer)))
     }
 }

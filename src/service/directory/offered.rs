@@ -9,20 +9,10 @@ use super::{
         context::Context,
         offer::{Offer, OfferBuilder},
     },
-    Changes, Directory, Item, List, News, Page, Row, WAIT,
+    Changes, Directory, List, News, Page, WAIT,
+    answers::{changed, page},
 };
-use crate::{
-    node::Gossipmonger,
-    protocol::{
-        id::NodeId,
-        service::{
-            clients::Viewer,
-            frame::LANE_BODY_MAX,
-            shown::{self, Shown},
-        },
-    },
-    tls::Role,
-};
+use crate::{node::Gossipmonger, protocol::service::clients::Viewer, tls::Role};
 
 /// Questions to the directory that wait for changes at once, of all clients.
 const WAITING_MAX: usize = 4_096;
@@ -30,11 +20,10 @@ const WAITING_MAX: usize = 4_096;
 const PER_CLIENT: usize = 1;
 /// Changes within this time are told together.
 const GATHER: Duration = Duration::from_millis(20);
+/// An answer takes at least this time, so that one client, of which some forty questions run at once, costs little.
+const PACE: Duration = Duration::from_millis(25);
 /// An answer is ready so long before the deadline of its question.
 const MARGIN: Duration = Duration::from_millis(500);
-/// Bytes of rows in one answer: what is left of the longest body is for what surrounds them.
-const ROWS_BYTES_MAX: usize = LANE_BODY_MAX - 64;
-
 /// Keeps the directory for clients offered; dropping the last one of a node withdraws it.
 #[must_use = "dropping it withdraws the directory"]
 pub struct DirectoryOffer {
@@ -60,12 +49,18 @@ impl Gossipmonger {
             let (lists, changes) = (self.clone(), self.clone());
             let offer = offer
                 .call(move |ask: List, context: Context| {
-                    let page = list(&lists, &ask, &context);
-                    async move { page }
+                    let node = lists.clone();
+                    async move {
+                        tokio::time::sleep(PACE).await;
+                        list(&node, &ask, &context)
+                    }
                 })
                 .call(move |ask: Changes, context: Context| {
                     let node = changes.clone();
-                    async move { news(&node, &ask, &context).await }
+                    async move {
+                        tokio::time::sleep(PACE).await;
+                        news(&node, &ask, &context).await
+                    }
                 })
                 .room(WAITING_MAX, 0)
                 .per_caller(PER_CLIENT)
@@ -99,18 +94,11 @@ impl Drop for Showing {
 /// One page of all rows.
 fn list(node: &Gossipmonger, ask: &List, context: &Context) -> Page {
     let process = node.generation().0;
-    let read = |shown: &Shown, viewer: &Viewer| {
-        let version = shown.version();
-        let mut rows = shown.rows(viewer, ask.after.as_ref()).peekable();
-        let (rows, _) = fill(&mut rows, viewer);
-        let after = rows.last().map(|row| row.node.clone());
-        let more = after.is_some_and(|last| shown.rows(viewer, Some(&last)).next().is_some());
-        Page { process, version, rows, more }
-    };
-    let page = client(context).and_then(|viewer| {
-        node.shared.services.outbound.watched.shown(|shown| read(shown, &viewer))
+    let found = client(context).and_then(|viewer| {
+        let shown = node.shared.services.outbound.watched.shown()?;
+        Some(page(&shown, &viewer, process, ask.after.as_ref()))
     });
-    page.unwrap_or(Page { process, version: 0, rows: Vec::new(), more: false })
+    found.unwrap_or(Page { process, version: 0, rows: Vec::new(), more: false })
 }
 
 /// The rows that have changed, as soon as there are some.
@@ -125,9 +113,8 @@ async fn news(node: &Gossipmonger, ask: &Changes, context: &Context) -> News {
     tokio::pin!(wait);
     let mut is_over = false;
     loop {
-        let news = watched
-            .shown(|shown| changed(shown, &viewer, ask.since))
-            .unwrap_or_else(|| unknown.clone());
+        let news = watched.shown().map(|shown| changed(&shown, &viewer, ask.since));
+        let news = news.unwrap_or_else(|| unknown.clone());
         if is_over || !news.known || !news.rows.is_empty() {
             return news;
         }
@@ -142,71 +129,6 @@ async fn news(node: &Gossipmonger, ask: &Changes, context: &Context) -> News {
         }
     }
 }
-
-/// The rows that have changed since a version, as many as fit into one answer.
-fn changed(shown: &Shown, viewer: &Viewer, since: u64) -> News {
-    let Some(rows) = shown.since(viewer, since) else {
-        return News { known: false, version: 0, rows: Vec::new() };
-    };
-    let mut rows = rows.peekable();
-    let (taken, last) = fill(&mut rows, viewer);
-    let version = match rows.peek() {
-        Some(_) => last,
-        None => shown.version(),
-    };
-    News { known: true, version, rows: taken }
-}
-
-/// Takes as many rows as fit into one answer; returns the version of the last one as well.
-fn fill<'a>(
-    rows: &mut std::iter::Peekable<impl Iterator<Item = (&'a NodeId, &'a shown::Row)>>,
-    viewer: &Viewer,
-) -> (Vec<Row>, u64) {
-    let (mut taken, mut bytes, mut last) = (Vec::new(), 0, 0);
-    while let Some((node, row)) = rows.peek() {
-        let next = message(node, row, viewer);
-        bytes += length(&next);
-        if bytes > ROWS_BYTES_MAX && !taken.is_empty() {
-            break;
-        }
-        last = row.version();
-        taken.push(next);
-        rows.next();
-    }
-    (taken, last)
-}
-
-fn message(node: &NodeId, row: &shown::Row, viewer: &Viewer) -> Row {
-    let offers = row.offers_to(viewer).map(|offer| Item {
-        name: offer.name.clone(),
-        major: offer.version.major,
-        minor: offer.version.minor,
-        weight: offer.weight,
-        epoch: offer.epoch,
-    });
-    Row {
-        node: node.clone(),
-        generation: row.generation.0,
-        datacenter: row.datacenter.clone(),
-        state: row.state.into(),
-        draining: row.draining,
-        addresses: row.addresses.clone(),
-        offers: offers.collect(),
-    }
-}
-
-/// The most bytes that a row takes in an answer.
-fn length(row: &Row) -> usize {
-    let texts = row.addresses.iter().map(|address| NUMBER + address.len());
-    let offers = row.offers.iter().map(|offer| NUMBER + offer.name.as_str().len() + OFFER);
-    let names = 2 * NUMBER + row.node.as_str().len() + row.datacenter.as_str().len();
-    names + 4 * NUMBER + texts.sum::<usize>() + offers.sum::<usize>()
-}
-
-/// The most bytes of a length; of a generation with its state and whether the node drains it is a part.
-const NUMBER: usize = 9;
-/// The most bytes of an offer beside its name: two numbers of up to 3, a byte, and a number of up to 5.
-const OFFER: usize = 2 * 3 + 1 + 5;
 
 fn client(context: &Context) -> Option<Viewer> {
     match context.caller() {

@@ -11,7 +11,8 @@ pub const DATACENTERS_MAX: usize = 256;
 /// How far other datacenters are from this node.
 #[derive(Debug)]
 pub(super) struct Distances {
-    home: Datacenter,
+    /// `None` if the caller is in no datacenter that it knows.
+    home: Option<Datacenter>,
     measured: BTreeMap<Datacenter, Measured>,
 }
 
@@ -32,12 +33,12 @@ enum Distance {
 }
 
 impl Distances {
-    pub(super) const fn new(home: Datacenter) -> Self {
+    pub(super) const fn new(home: Option<Datacenter>) -> Self {
         Self { home, measured: BTreeMap::new() }
     }
 
-    pub(super) const fn home(&self) -> &Datacenter {
-        &self.home
+    pub(super) const fn home(&self) -> Option<&Datacenter> {
+        self.home.as_ref()
     }
 
     /// Keeps the least round trip of the last [`FADES_IN`]; a link that is longer, or whose queue is full, says nothing
@@ -60,7 +61,7 @@ impl Distances {
 
     /// The round trip to another datacenter, if it was measured.
     pub(super) fn round_trip(&self, datacenter: &Datacenter) -> Option<Duration> {
-        if *datacenter == self.home {
+        if self.home.as_ref() == Some(datacenter) {
             return None;
         }
         self.measured.get(datacenter).map(|measured| measured.round_trip)
@@ -74,9 +75,10 @@ impl Distances {
         after: Option<&Datacenter>,
     ) -> Option<(&'s Datacenter, &'a L::Sequence)> {
         if after.is_none()
-            && let Some(home) = candidates.within(&self.home)
+            && let Some(home) = &self.home
+            && let Some(there) = candidates.within(home)
         {
-            return Some((&self.home, home));
+            return Some((home, there));
         }
         let ranked = |datacenter| (self.distance(datacenter), datacenter);
         let after = after.map(ranked);
@@ -87,11 +89,12 @@ impl Distances {
     }
 
     fn distance(&self, datacenter: &Datacenter) -> Distance {
-        if *datacenter == self.home {
+        if self.home.as_ref() == Some(datacenter) {
             return Distance::Home;
         }
         let unknown = || {
-            let (home, there) = (hash::hash(self.home.as_str()), hash::hash(datacenter.as_str()));
+            let home = self.home.as_ref().map_or("", |home| home.as_str());
+            let (home, there) = (hash::hash(home), hash::hash(datacenter.as_str()));
             Distance::Unknown(hash::mix(home ^ there))
         };
         self.round_trip(datacenter).map_or_else(unknown, Distance::Measured)
@@ -116,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_order_is_home_then_by_round_trip_then_by_hash() {
-        let mut distances = Distances::new(place("m"));
+        let mut distances = Distances::new(Some(place("m")));
         assert!(order(&distances, &[]).is_empty());
         let names = ["a", "b", "m", "x", "y"];
         let unmeasured = order(&distances, &names);
@@ -134,14 +137,14 @@ mod tests {
         let names: Vec<_> = (0..20).map(|n| format!("dc{n}")).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
         let firsts =
-            names.iter().map(|home| order(&Distances::new(place(home)), &names)[1].clone());
+            names.iter().map(|home| order(&Distances::new(Some(place(home))), &names)[1].clone());
         let firsts: std::collections::BTreeSet<_> = firsts.collect();
         assert!(firsts.len() > 5, "{firsts:?}");
     }
 
     #[test]
     fn the_least_round_trip_counts_until_it_is_old() {
-        let mut distances = Distances::new(place("m"));
+        let mut distances = Distances::new(Some(place("m")));
         let there = place("a");
         assert_eq!(distances.round_trip(&there), None);
         distances.measure(Time::ZERO, &there, 80 * MS);
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn remembers_no_more_datacenters_than_the_limit() {
-        let mut distances = Distances::new(place("m"));
+        let mut distances = Distances::new(Some(place("m")));
         for number in 0..DATACENTERS_MAX as u64 * 2 {
             let now = Time::ZERO + Duration::from_micros(number);
             distances.measure(now, &place(&format!("dc{number}")), MS);

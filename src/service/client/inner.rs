@@ -1,0 +1,166 @@
+//! What the tasks of a client share: its directory and its connections.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use super::{super::Gone, options::ClientOptions, row::Told};
+use crate::{
+    clock::Clock,
+    counters::Counters,
+    net::Endpoint,
+    node::services::outbound::Outbound,
+    protocol::{
+        id::{Datacenter, Generation, NodeId},
+        service::{directory::DirectoryOutput, link_end::LinkEnd},
+    },
+    slot::Slot,
+    tls::CallerTls,
+};
+
+/// Most nodes that a client keeps.
+pub(super) const NODES_MAX: usize = 16_384;
+
+/// Each address that was tried, and why no directory was read there.
+pub(super) type Failures = Vec<(String, String)>;
+
+/// What the tasks of a client share.
+pub(super) struct Inner {
+    pub(super) name: String,
+    pub(super) tls: CallerTls,
+    pub(super) endpoint: Arc<dyn Endpoint>,
+    pub(super) outbound: Arc<Outbound>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) dial_timeout: Duration,
+    pub(super) home: OnceLock<Datacenter>,
+    nodes: Mutex<Nodes>,
+    /// The node that tells what is offered.
+    host: Mutex<Option<NodeId>>,
+    /// The result of the first look for one.
+    pub(super) first: Slot<Result<(), Failures>>,
+    pub(super) end: Slot<()>,
+}
+
+/// The nodes that the client was told of.
+#[derive(Debug, Default)]
+struct Nodes {
+    known: BTreeSet<NodeId>,
+    addresses: BTreeMap<NodeId, Vec<String>>,
+}
+
+impl Inner {
+    pub(super) fn new(
+        name: String,
+        (tls, endpoint): (CallerTls, Arc<dyn Endpoint>),
+        counters: Arc<Counters>,
+        options: ClientOptions,
+        clock: Clock,
+    ) -> Self {
+        let home = options.datacenter.map_or_else(OnceLock::new, OnceLock::from);
+        Self {
+            name,
+            tls,
+            endpoint,
+            outbound: Arc::new(Outbound::new(options.limits, clock)),
+            counters,
+            dial_timeout: options.quic.handshake_timeout,
+            home,
+            nodes: Mutex::default(),
+            host: Mutex::default(),
+            first: Slot::default(),
+            end: Slot::default(),
+        }
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all that a node tells, in place of all that was known.
+    pub(super) fn replace(&self, told: &[Told]) {
+        *self.nodes() = Nodes::default();
+        self.note(told);
+        let out = self.outbound.watched.replace(told.iter().map(Told::seen));
+        // Of processes that the directory did not know it cannot say that they have ended.
+        for (node, generation) in told.iter().filter_map(|told| Some((&told.node, told.live()?))) {
+            let before = Generation(generation.0.saturating_sub(1));
+            self.outbound.end_peer(node, before, &LinkEnd::Gone(Gone::Restarted));
+        }
+        self.changed(out);
+    }
+
+    /// Takes what a node tells of some nodes.
+    pub(super) fn update(&self, told: &[Told]) {
+        self.note(told);
+        let seen = told.iter().map(Told::seen);
+        let out = self.outbound.watched.update(seen, |_| Vec::new());
+        self.changed(out);
+    }
+
+    /// Whether it was told of more nodes than it keeps.
+    pub(super) fn is_full(&self) -> bool {
+        self.nodes().known.len() > NODES_MAX
+    }
+
+    fn note(&self, told: &[Told]) {
+        let mut nodes = self.nodes();
+        for told in told {
+            match told.seen().1 {
+                Some(_) => drop(nodes.known.insert(told.node.clone())),
+                None => drop(nodes.known.remove(&told.node)),
+            }
+            match told.addresses.is_empty() {
+                true => drop(nodes.addresses.remove(&told.node)),
+                false => drop(nodes.addresses.insert(told.node.clone(), told.addresses.clone())),
+            }
+        }
+    }
+
+    fn changed(&self, out: Vec<DirectoryOutput>) {
+        for output in out {
+            match output {
+                DirectoryOutput::Ended { node, generation, why } => {
+                    self.outbound.end_peer(&node, generation, &LinkEnd::Gone(why));
+                }
+                DirectoryOutput::Joined(_, provider) | DirectoryOutput::Changed(_, provider) => {
+                    if !provider.suspect {
+                        self.outbound.forget_failures(&provider.node);
+                    }
+                }
+                DirectoryOutput::Left { .. }
+                | DirectoryOutput::Returned { .. }
+                | DirectoryOutput::BadManifest { .. } => {}
+            }
+        }
+    }
+
+    /// The addresses of a node, best first.
+    pub(super) fn addresses_of(&self, node: &NodeId) -> Vec<String> {
+        self.nodes().addresses.get(node).cloned().unwrap_or_default()
+    }
+
+    /// The node that tells what is offered from now on; `None` if it is lost.
+    pub(super) fn set_host(&self, host: Option<(NodeId, Option<Datacenter>)>) {
+        let host = host.map(|(node, datacenter)| {
+            if let Some(datacenter) = datacenter {
+                let _ = self.home.set(datacenter);
+            }
+            node
+        });
+        *self.host.lock().unwrap_or_else(PoisonError::into_inner) = host;
+    }
+
+    /// The node that tells what is offered.
+    pub(super) fn host(&self) -> Option<NodeId> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -54,7 +54,7 @@
 //! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
 //! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: the changes.
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
-//! 4. [`mod@service`]: offering services, and calling them.
+//! 4. [`mod@service`]: offering services, and calling them; [`service::client`]: the same without being a member.
 //! 5. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
 //!    feature): certificates by token.
 //! 6. [`store`]: what survives a restart. [`net`]: how nodes reach each other.

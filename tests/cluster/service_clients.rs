@@ -334,7 +334,7 @@ async fn when_its_host_is_lost_a_client_goes_on_to_the_next_one() {
     all_live(&[first.clone(), second.clone(), third.clone()]).await;
     let _directories = [&first, &second].map(|node| node.offer_directory().unwrap());
     let mut options = ClientOptions::default();
-    options.quic.idle_timeout = Duration::from_secs(1);
+    options.quic.idle_timeout = Duration::from_secs(3);
     let till = ("till", Role::Read);
     let client = connect_with(&cluster, till, &[&first, &second], options).await.unwrap();
     assert_eq!(client.host(), Some(id("n0")));

@@ -1,21 +1,25 @@
 //! Clients of services: programs with a client's certificate that find and call services over QUIC.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use bytes::{Bytes, BytesMut};
 use gossipmonger::{
     Counter, Gossipmonger,
     net::BoxFuture,
+    protocol::service::frame::{Frame, Frames},
     service::{
         Access, CallError, CallFailure, Gone, Lost, NotRun, OfferError, Stub,
         client::{Client, ClientOptions, ConnectError},
     },
-    tls::Role,
+    tls::{Role, Tls},
+    unstable::Verdict,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    attacker::with_transport,
+    attacker::{server, with_transport},
     calling_clients::{Ask, Back, Front, HOUR, Other, Secret, Wait, back, front, identity},
+    calls::SERVICES_ALPN,
     harness::{Cluster, PATIENCE, all_live, id, until},
     revocation::revoke,
 };
@@ -262,6 +266,66 @@ async fn a_node_that_cannot_prove_the_name_in_the_directory_is_not_called() {
     assert!(matches!(refused.failure(), CallFailure::NotRun(NotRun::NotConnected(_))), "{refused}");
     assert!(refused.to_string().contains("expected n2"), "{refused}");
     assert_eq!(honest.counters().get(Counter::ServiceConnectionsAccepted), 0);
+}
+
+/// A member that gives this answer to each question of the directory; returns its address.
+fn hostile(cluster: &Cluster, name: &str, answer: &'static [u8]) -> String {
+    let (identity, roots) = cluster.identity(name);
+    let shows = Tls::new(identity, roots).unwrap().rustls_server(Verdict::default()).cert_resolver;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(shows);
+    tls.alpn_protocols = vec![SERVICES_ALPN.to_vec()];
+    let endpoint = server(tls);
+    let address = endpoint.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Some(incoming) = endpoint.accept().await {
+            let Ok(connection) = incoming.await else { continue };
+            let Ok((mut send, mut receive)) = connection.accept_bi().await else { continue };
+            let mut frames = Frames::default();
+            let mut answers = BytesMut::new();
+            Frame::Welcome.encode(&mut answers);
+            while let Ok(Some(chunk)) = receive.read_chunk(65_536, true).await {
+                frames.push(chunk.bytes);
+                while let Some(frame) = frames.take().unwrap() {
+                    if let Frame::Request(request) = frame {
+                        let body = Bytes::from_static(answer);
+                        Frame::Reply { id: request.id, load: 0, body }.encode(&mut answers);
+                    }
+                }
+                let _ = send.write_all(&answers.split()).await;
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_breaks_the_rules_of_the_directory_is_left_for_the_next_one() {
+    let cluster = Cluster::new("demo");
+    let honest = cluster.spawn("n0", &[]).await;
+    let _offer = front(&honest, Access::clients(Role::Read)).await;
+    let row: &[u8] = &[7, 9, 1, 1, b'a', 1, 2, b'e', b'u', 0, 0, 1, 1, b'x', 0, 0];
+    for (name, answer, why) in [
+        ("garbled", &b"\xff\xff\xff"[..], "not understood"),
+        ("endless", &[7, 9, 0, 1], "have no end"),
+        ("nowhere", row, "cannot be dialed"),
+    ] {
+        let host = hostile(&cluster, name, answer);
+        let (identity, roots) = identity(&cluster, "till", Role::Read);
+        let options = ClientOptions::default();
+        let refused = Client::connect([&host], identity.clone(), roots.clone(), options).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains(why), "{name}: {refused}");
+        let hosts = [host, honest.addresses()[0].clone()];
+        let options = ClientOptions::default();
+        let client = Client::connect(hosts, identity, roots, options).await.unwrap();
+        assert_eq!(client.host(), Some(id("n0")));
+        assert_eq!(client.service::<Front>().call(Ask(1)).await.unwrap(), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

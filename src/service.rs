@@ -51,11 +51,13 @@ pub mod client;
 pub mod codec;
 mod context;
 mod conversation;
+mod counted;
 mod definition;
 mod directory;
 mod error;
 mod expose;
 mod exposed;
+mod figures;
 mod hedge;
 mod job;
 mod listed;
@@ -88,6 +90,7 @@ pub use self::{
     directory::offered::DirectoryOffer,
     error::{By, CallError, CallFailure, Failure, Lost, NotRun},
     expose::{EXPOSED_MAX, ExposeBuilder},
+    figures::{CallEnd, CallOutcome, METHODS_MAX, MethodFigures, ServiceFigures},
     listed::Listed,
     notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},

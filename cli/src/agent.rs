@@ -18,6 +18,7 @@ mod reload;
 pub(crate) mod renewal;
 mod scrapes;
 mod server;
+mod service_metrics;
 mod settings;
 mod spool;
 mod waiting;

@@ -17,6 +17,7 @@ pub(crate) mod disconnect;
 mod drain;
 pub(crate) mod exposed;
 pub(crate) mod feed;
+pub(crate) mod figures;
 pub(crate) mod framed;
 pub(crate) mod lane;
 pub(crate) mod link;

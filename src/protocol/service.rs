@@ -24,6 +24,7 @@ pub mod clients;
 pub mod directory;
 pub mod exposed;
 pub mod failure;
+pub mod figures;
 pub mod frame;
 pub mod intake;
 pub mod introduction;

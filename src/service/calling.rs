@@ -13,10 +13,15 @@ use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
 };
+use tracing::{
+    Instrument,
+    field::{Empty, display},
+};
 
 use super::{
     Method,
     conversation::Conversation,
+    counted::{Counted, Rows, TARGET, count_cast},
     error::{CallError, CallFailure, NotRun},
     place::Where,
     side::{Here, Side},
@@ -41,6 +46,7 @@ use crate::{
             },
             calls::{NoRoom, Outcome},
             directory::{Listing, Provider},
+            figures::CallOutcome,
             frame::LANE_BODY_MAX,
             introduction::Purpose,
             link_end::LinkEnd,
@@ -58,6 +64,7 @@ pub(super) struct Callee {
     budget: Mutex<RetryBudget>,
     /// The methods whose answers were too long for a lane: a bit for each number, modulo 64.
     long: AtomicU64,
+    rows: Rows,
 }
 
 /// The options of one call.
@@ -95,7 +102,14 @@ pub(super) type Answered = (Bytes, Option<Box<Conversation>>);
 impl Callee {
     pub(super) fn new(side: Arc<dyn Side>, id: ServiceId) -> Self {
         let balance = Mutex::new(side.balance());
-        Self { side, id, balance, budget: Mutex::default(), long: AtomicU64::new(0) }
+        let rows = Rows::none(&side.outbound().figures);
+        let (budget, long) = (Mutex::default(), AtomicU64::new(0));
+        Self { side, id, balance, budget, long, rows }
+    }
+
+    /// Counts the calls of these methods, each by itself.
+    pub(super) fn counts(&mut self, methods: &[Method]) {
+        self.rows = Rows::of(&self.side.outbound().figures, &self.id, methods);
     }
 
     /// Reads what live nodes offer of the service.
@@ -157,10 +171,8 @@ impl Callee {
     ) -> Result<Bytes, CallError> {
         let long = body.len() > LANE_BODY_MAX || self.long.load(Relaxed) & bit(method) != 0;
         let path = if how.alone || long { Path::Stream } else { Path::Lane };
-        if let (Some(after), true) = (how.hedge, how.idempotent) {
-            return Box::pin(self.hedged(place, method, body, within, (path, after))).await;
-        }
-        let answered = self.run(place, method, body, within, (how.idempotent, path)).await;
+        let hedge = how.hedge.filter(|_| how.idempotent);
+        let answered = self.run(place, method, body, within, (how.idempotent, path, hedge)).await;
         answered.map(|(reply, _)| reply)
     }
 
@@ -172,26 +184,93 @@ impl Callee {
         body: Bytes,
         within: Duration,
     ) -> Result<Box<Conversation>, CallError> {
-        let how = (method.idempotent, Path::Open);
+        let how = (method.idempotent, Path::Open, None);
         let (_, conversation) = self.run(place, method, body, within, how).await?;
         Ok(conversation.expect("an open stream is what succeeds"))
     }
 
+    /// Runs a call to its end, or a stream to its begin, in a span if a subscriber takes it.
     async fn run(
         &self,
         place: &Where,
         method: &Method,
         body: Bytes,
         within: Duration,
-        (idempotent, path): (bool, Path),
+        how: (bool, Path, Option<Duration>),
     ) -> Result<Answered, CallError> {
+        if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+            let called = self.counted(place, method, body, within, how).await;
+            return called.map(|(answered, _)| answered);
+        }
+        let span = tracing::debug_span!(
+            target: TARGET, "call", service = %self.id, method = method.name,
+            node = Empty, outcome = Empty, error = Empty
+        );
+        // Boxed, so that the usual path has no room for it.
+        let called = Box::pin(self.counted(place, method, body, within, how));
+        let called = called.instrument(span.clone()).await;
+        let (node, outcome) = match &called {
+            Ok((_, node)) => (Some(node), CallOutcome::Ok),
+            Err(error) => {
+                span.record("error", display(error));
+                (error.node(), CallOutcome::failed(error.failure()))
+            }
+        };
+        span.record("node", node.map(display)).record("outcome", outcome.as_str());
+        called.map(|(answered, _)| answered)
+    }
+
+    /// Counts a call; returns also the node that has answered.
+    async fn counted(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: Bytes,
+        within: Duration,
+        (idempotent, path, hedge): (bool, Path, Option<Duration>),
+    ) -> Result<(Answered, NodeId), CallError> {
+        let counted = Counted::new(self.rows.row(method.number));
+        let called = match hedge {
+            None => self.tried(place, method, body, within, (idempotent, path)).await,
+            Some(after) => {
+                let hedged = self.hedged(place, method, body, within, (path, after));
+                let begun = self.now();
+                let hedged = Box::pin(hedged).await;
+                hedged.map(|(reply, node)| ((reply, None), node, self.now().since(begun)))
+            }
+        };
+        match called {
+            Ok((answered, node, took)) => {
+                counted.answered(took);
+                Ok((answered, node))
+            }
+            Err(error) => {
+                counted.failed(error.failure());
+                Err(error)
+            }
+        }
+    }
+
+    /// Calls a method until it is answered, or not tried again; returns also who has answered, and how long it took.
+    async fn tried(
+        &self,
+        place: &Where,
+        method: &Method,
+        body: Bytes,
+        within: Duration,
+        (idempotent, path): (bool, Path),
+    ) -> Result<(Answered, NodeId, Duration), CallError> {
         let (body, mut attempts, mut target) =
             self.first(place, method, body, (within, idempotent))?;
         let deadline = attempts.deadline();
         loop {
-            let (ending, open) = self.attempt(&target, method, body.clone(), deadline, path).await;
+            let (ending, open, now) =
+                self.attempt(&target, method, body.clone(), deadline, path).await;
             match ending.result {
-                Ok(reply) => return Ok((reply, open)),
+                Ok(reply) => {
+                    let took = within.saturating_sub(deadline.since(now));
+                    return Ok(((reply, open), target.node, took));
+                }
                 Err(failure) => {
                     let ended = (target.node, failure, ending.verdict);
                     target = self.again(place, method, &mut attempts, ended).await?;
@@ -238,6 +317,7 @@ impl Callee {
             tokio::time::sleep(wait).await;
         }
         self.side.count(Counter::CallsRetried);
+        self.rows.row(method.number).retry();
         Ok(next)
     }
 
@@ -284,6 +364,18 @@ impl Callee {
         &self,
         place: &Where,
         method: &Method,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<(), CallError> {
+        let sent = self.send(place, method, body, within).await;
+        count_cast(self.rows.row(method.number), &sent);
+        sent
+    }
+
+    async fn send(
+        &self,
+        place: &Where,
+        method: &Method,
         mut body: Bytes,
         within: Duration,
     ) -> Result<(), CallError> {
@@ -315,8 +407,14 @@ impl Callee {
         &self,
         place: &Where,
         method: &Method,
-        mut body: Bytes,
+        body: Bytes,
     ) -> Result<(), CallError> {
+        let sent = self.try_send(place, method, body);
+        count_cast(self.rows.row(method.number), &sent);
+        sent
+    }
+
+    fn try_send(&self, place: &Where, method: &Method, mut body: Bytes) -> Result<(), CallError> {
         let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
         if body.len() > LANE_BODY_MAX {
@@ -405,7 +503,7 @@ impl Callee {
         body: Bytes,
         deadline: Time,
         path: Path,
-    ) -> (Ending, Option<Box<Conversation>>) {
+    ) -> (Ending, Option<Box<Conversation>>, Time) {
         let node = &target.node;
         let begun = self.now();
         self.balance(|balance| balance.began(begun, node));
@@ -423,7 +521,7 @@ impl Callee {
         let (load, judged) = (ending.load, ending.judged());
         self.balance(|balance| balance.ended(now, node, now.since(begun), load, judged));
         drop(guard);
-        (ending, open)
+        (ending, open, now)
     }
 
     /// Calls a service of this node, without a connection.

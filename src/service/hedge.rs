@@ -14,12 +14,14 @@ use super::{
     place::Where,
 };
 use crate::protocol::{
+    id::NodeId,
     route::Counter,
     service::{attempt::Ending, balance::retry::RetryBudget},
 };
 
 impl Callee {
-    /// Calls an idempotent method; asks a second provider as well if the first one is slow or suspected.
+    /// Calls an idempotent method; asks a second provider as well if the first one is slow or suspected. Returns also who
+    /// has answered.
     pub(super) async fn hedged(
         &self,
         place: &Where,
@@ -27,13 +29,13 @@ impl Callee {
         body: Bytes,
         within: Duration,
         (path, after): (Path, Duration),
-    ) -> Result<Bytes, CallError> {
+    ) -> Result<(Bytes, NodeId), CallError> {
         let (body, mut attempts, mut target) = self.first(place, method, body, (within, true))?;
         let deadline = attempts.deadline();
         let ask = |target: Target| {
             let body = body.clone();
             Box::pin(async move {
-                let (ending, _) = self.attempt(&target, method, body, deadline, path).await;
+                let (ending, _, _) = self.attempt(&target, method, body, deadline, path).await;
                 (target.node, ending)
             })
         };
@@ -61,7 +63,7 @@ impl Callee {
                         ended = &mut second => (ended, false),
                     };
                     match ended {
-                        (_, Ending { result: Ok(reply), .. }) => return Ok(reply),
+                        (node, Ending { result: Ok(reply), .. }) => return Ok((reply, node)),
                         (node, Ending { result: Err(failure), .. }) => {
                             attempts.failed(node, &failure);
                             if first_is_over { second.await } else { first.await }
@@ -70,7 +72,7 @@ impl Callee {
                 }
             };
             match result {
-                Ok(reply) => return Ok(reply),
+                Ok(reply) => return Ok((reply, node)),
                 Err(failure) => {
                     let ended = (node, failure, verdict);
                     target = self.again(place, method, &mut attempts, ended).await?;

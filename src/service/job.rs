@@ -4,14 +4,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tracing::Instrument;
 
-use super::context::Context;
+use super::{context::Context, counted::TARGET};
 use crate::{
     clock::Clock,
     node::services::{
         caller::CallerName, offered::Attached, responder::Responder, room::Held, running::Running,
     },
-    protocol::{route::Counter, service::frame::Code, time::Time},
+    protocol::{
+        route::Counter,
+        service::{figures::CallOutcome, frame::Code},
+        time::Time,
+    },
 };
 
 /// The offered service that a request belongs to.
@@ -30,6 +35,12 @@ pub(super) trait Owner: Send + Sync {
 
     /// Increments a counter of the node.
     fn count(&self, counter: Counter);
+
+    /// A request or message of this row has ended.
+    fn ended(&self, row: usize, outcome: CallOutcome);
+
+    /// One that ran has taken this long.
+    fn took(&self, row: usize, took: Duration);
 
     /// A place is free, after this time.
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration);
@@ -53,24 +64,32 @@ pub(super) struct Answer {
     /// A cast has none.
     pub(super) running: Option<Arc<Running>>,
     pub(super) responder: Option<Responder>,
+    /// Its row in the figures, until it has ended.
+    row: Option<usize>,
 }
 
 /// A place among the requests that run.
 pub(super) struct Place {
     owner: Arc<dyn Owner>,
     caller: CallerName,
+    row: usize,
     begun: Time,
 }
 
 impl Place {
-    pub(super) fn new(owner: Arc<dyn Owner>, caller: CallerName, begun: Time) -> Self {
-        Self { owner, caller, begun }
+    pub(super) fn new(
+        owner: Arc<dyn Owner>,
+        (caller, row): (CallerName, usize),
+        begun: Time,
+    ) -> Self {
+        Self { owner, caller, row, begun }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let took = self.owner.clock().now().since(self.begun);
+        self.owner.took(self.row, took);
         Arc::clone(&self.owner).leave(&self.caller, took);
     }
 }
@@ -82,7 +101,11 @@ impl Job {
         running: Option<&Arc<Running>>,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let task = owner.runtime().spawn(task);
+        let task = if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+            owner.runtime().spawn(task.in_current_span())
+        } else {
+            owner.runtime().spawn(task)
+        };
         if let Some(running) = running {
             running.runs(task.abort_handle());
         }
@@ -90,6 +113,21 @@ impl Job {
 }
 
 impl Answer {
+    pub(super) fn new(
+        owner: Arc<dyn Owner>,
+        running: Option<Arc<Running>>,
+        responder: Option<Responder>,
+        row: usize,
+    ) -> Self {
+        Self { owner, running, responder, row: Some(row) }
+    }
+
+    fn ended(&mut self, outcome: CallOutcome) {
+        if let Some(row) = self.row.take() {
+            self.owner.ended(row, outcome);
+        }
+    }
+
     /// Whether the caller has given up.
     pub(super) fn is_cancelled(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.is_cancelled())
@@ -108,17 +146,20 @@ impl Answer {
         };
         let Some(responder) = self.responder.take() else { return };
         self.owner.count(Counter::CallsAnswered);
+        self.ended(CallOutcome::Ok);
         responder.reply(self.owner.load(), body);
     }
 
     /// A message without an answer is taken.
-    pub(super) fn took(self) {
+    pub(super) fn took(mut self) {
         self.owner.count(Counter::CastsTaken);
+        self.ended(CallOutcome::Ok);
     }
 
     /// Says why there is no answer.
     pub(super) fn refuse(mut self, code: Code, words: impl Into<String>) {
         let responder = self.responder.take();
+        self.ended(CallOutcome::refused(code));
         let has_run = !code.has_not_run();
         self.owner.count(match (&responder, has_run) {
             (Some(_), true) => Counter::CallsFailed,
@@ -133,8 +174,10 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        let is_cancelled = self.is_cancelled();
+        self.ended(if is_cancelled { CallOutcome::Cancelled } else { CallOutcome::Failed });
         // The responder says that there is no answer.
-        if self.responder.is_some() && !self.is_cancelled() {
+        if self.responder.is_some() && !is_cancelled {
             self.owner.count(Counter::CallsFailed);
         }
     }

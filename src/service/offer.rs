@@ -177,7 +177,7 @@ impl<S: Service> OfferBuilder<S> {
     }
 
     pub(super) fn handle(mut self, method: Method, handler: Handler) -> Self {
-        let offering = Offering { handler, access: None, kind: method.kind };
+        let offering = Offering::new(handler, &method);
         if self.methods.insert(method.number, offering).is_some() {
             self.clash = Some(method.number);
         }

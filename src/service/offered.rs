@@ -10,11 +10,13 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::Notify};
+use tracing::field::Empty;
 
 use super::{
-    Caller,
+    Caller, Method,
     access::Access,
     context::Context,
+    counted::TARGET,
     job::{Answer, Job, Owner, Place},
 };
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
     node::{
         services::{
             caller::CallerName,
+            figures::{CallEnd, Row},
             offered::{Attached, Inbound, Offered as ByConnections, words},
             responder::Responder,
             room::Held,
@@ -33,6 +36,7 @@ use crate::{
         route::Counter,
         service::{
             Kind, ServiceId,
+            figures::CallOutcome,
             frame::Code,
             room::{Entered, Room, RoomLimits},
         },
@@ -50,6 +54,15 @@ pub(super) struct Offering {
     /// Narrower than that of the service, if it is stated.
     pub(super) access: Option<Access>,
     pub(super) kind: Kind,
+    pub(super) name: &'static str,
+    /// Its row in the figures.
+    row: usize,
+}
+
+impl Offering {
+    pub(super) const fn new(handler: Handler, method: &Method) -> Self {
+        Self { handler, access: None, kind: method.kind, name: method.name, row: 0 }
+    }
 }
 
 /// An offered service.
@@ -59,6 +72,8 @@ pub(super) struct Offered {
     runtime: Handle,
     access: Access,
     methods: BTreeMap<u16, Offering>,
+    /// The figures of the methods, and of what is no method.
+    rows: Vec<Arc<Row>>,
     room: Mutex<Room<CallerName, Waiting>>,
     /// Places that were given back.
     freed: Mutex<Freed>,
@@ -86,6 +101,7 @@ struct Waiting {
     responder: Option<Responder>,
     held: Option<Held>,
     attached: Option<Box<Attached>>,
+    row: usize,
 }
 
 impl Offered {
@@ -93,9 +109,15 @@ impl Offered {
         id: ServiceId,
         (shared, runtime): (Arc<Shared>, Handle),
         access: Access,
-        methods: BTreeMap<u16, Offering>,
+        mut methods: BTreeMap<u16, Offering>,
         limits: RoomLimits,
     ) -> Self {
+        let figures = &shared.services.outbound.figures;
+        let mut rows = vec![figures.other(CallEnd::Provider)];
+        for (number, offering) in &mut methods {
+            offering.row = rows.len();
+            rows.push(figures.row(CallEnd::Provider, &id, (*number, offering.name)));
+        }
         let room = Mutex::new(Room::new(limits));
         Self {
             id,
@@ -103,6 +125,7 @@ impl Offered {
             runtime,
             access,
             methods,
+            rows,
             room,
             freed: Mutex::default(),
             left: Notify::new(),
@@ -114,56 +137,61 @@ impl Offered {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The kind of a method, if the caller may use it. To a client, "there is none" and "you may not" are one answer.
-    fn kind_for(&self, caller: &Caller, method: u16) -> Result<Kind, Code> {
+    /// A method that a caller may use. To a client, "there is none" and "you may not" are one answer.
+    fn method_for(&self, caller: &Caller, method: u16) -> Result<&Offering, Code> {
         let is_client = matches!(caller, Caller::Client(_));
         if !self.access.permits(caller) {
             return Err(if is_client { Code::NoSuchService } else { Code::Forbidden });
         }
         let offering = self.methods.get(&method).ok_or(Code::NoSuchMethod)?;
         match offering.access.as_ref().is_none_or(|access| access.permits(caller)) {
-            true => Ok(offering.kind),
+            true => Ok(offering),
             false if is_client => Err(Code::NoSuchMethod),
             false => Err(Code::Forbidden),
         }
     }
 
-    /// Which rule a request breaks, if it breaks one.
-    fn refusal(&self, waiting: &Waiting) -> Option<Code> {
-        let kind = match self.kind_for(&waiting.caller, waiting.method) {
-            Ok(kind) => kind,
-            Err(code) => return Some(code),
-        };
-        let fits = match kind {
+    /// The row of a request that breaks no rule, or the rule that it breaks.
+    fn admitted(&self, waiting: &Waiting) -> Result<usize, Code> {
+        let offering = self.method_for(&waiting.caller, waiting.method)?;
+        let fits = match offering.kind {
             Kind::Cast => waiting.responder.is_none(),
             Kind::Call => waiting.responder.is_some(),
             Kind::ServerStream | Kind::ClientStream | Kind::Duplex => {
                 waiting.responder.is_some() && waiting.attached.is_some()
             }
         };
-        (!fits).then_some(Code::NoSuchMethod)
+        if fits { Ok(offering.row) } else { Err(Code::NoSuchMethod) }
     }
 
-    fn enter(self: &Arc<Self>, waiting: Waiting) {
-        if let Some(code) = self.refusal(&waiting) {
-            return self.refuse(waiting.responder, code, Duration::ZERO);
-        }
+    fn enter(self: &Arc<Self>, mut waiting: Waiting) {
+        waiting.row = match self.admitted(&waiting) {
+            Ok(row) => row,
+            Err(code) => {
+                let row = self.methods.get(&waiting.method).map_or(0, |offering| offering.row);
+                self.rows[row].begin();
+                return self.refuse(waiting.responder, row, code, Duration::ZERO);
+            }
+        };
+        self.rows[waiting.row].begin();
         let name = waiting.caller.name();
         let is_gone = |waiting: &Waiting| {
             waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
         };
         let (entered, gone) = self.room().enter_or_purge(&name, waiting, is_gone);
+        gone.iter().for_each(|gone| self.rows[gone.row].end(CallOutcome::Cancelled));
         drop(gone);
         match entered {
             Entered::Runs(waiting) => self.run(name, waiting),
             Entered::Waits => {}
             Entered::Refused { request, code, retry_after } => {
-                self.refuse(request.responder, code, retry_after);
+                self.refuse(request.responder, request.row, code, retry_after);
             }
         }
     }
 
-    fn refuse(&self, responder: Option<Responder>, code: Code, retry_after: Duration) {
+    fn refuse(&self, responder: Option<Responder>, row: usize, code: Code, retry_after: Duration) {
+        self.rows[row].end(CallOutcome::refused(code));
         match responder {
             Some(responder) => {
                 self.count(Counter::CallsRefused);
@@ -175,10 +203,10 @@ impl Offered {
 
     /// Runs a request that has a place.
     fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
-        let Waiting { method, body, caller: who, deadline, running, responder, held, attached } =
-            waiting;
-        let place = Place::new(Arc::<Self>::clone(self), caller, self.clock().now());
-        let answer = Answer { owner: Arc::<Self>::clone(self), running, responder };
+        let Waiting { method, body, caller: who, deadline, running, responder, .. } = waiting;
+        let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
+        let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
+        let answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
         let context = Context { caller: who, deadline, clock: self.clock() };
         if answer.is_cancelled() {
             return;
@@ -189,6 +217,13 @@ impl Offered {
         let Some(offering) = self.methods.get(&method) else {
             return answer.refuse(Code::NoSuchMethod, "");
         };
+        let span = tracing::enabled!(target: TARGET, tracing::Level::DEBUG).then(|| {
+            tracing::debug_span!(
+                target: TARGET, "serve", service = %self.id, method = offering.name,
+                caller = %context.caller(), outcome = Empty
+            )
+        });
+        let _entered = span.as_ref().map(tracing::Span::enter);
         // A handler that panics here must not end the lane of its caller.
         let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
         let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
@@ -259,6 +294,17 @@ impl Owner for Offered {
         self.shared.count(counter);
     }
 
+    fn ended(&self, row: usize, outcome: CallOutcome) {
+        self.rows[row].end(outcome);
+        if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
+            tracing::Span::current().record("outcome", outcome.as_str());
+        }
+    }
+
+    fn took(&self, row: usize, took: Duration) {
+        self.rows[row].took(took);
+    }
+
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration) {
         let mut freed = self.freed();
         freed.places.push_back((caller.clone(), took));
@@ -289,6 +335,7 @@ impl ByConnections for Offered {
             responder: Some(responder),
             held,
             attached,
+            row: 0,
         });
     }
 
@@ -302,11 +349,12 @@ impl ByConnections for Offered {
             responder: None,
             held,
             attached: None,
+            row: 0,
         });
     }
 
     fn kind(&self, caller: &Caller, method: u16) -> Result<Kind, Code> {
-        self.kind_for(caller, method)
+        self.method_for(caller, method).map(|offering| offering.kind)
     }
 
     fn drain(&self) {

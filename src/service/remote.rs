@@ -144,6 +144,7 @@ impl<S: Service> Remote<S> {
                 wanted: format!("{}/{}", S::NAME, S::VERSION.major),
             });
         }
+        callee.counts(S::METHODS);
         let (node, generation) = (address.node.clone(), Generation(address.generation));
         let place = match address.of {
             Of::Offer { epoch } => Where::At(node, generation, epoch),

@@ -39,7 +39,8 @@ impl<S: Service> std::fmt::Debug for Stub<S> {
 }
 
 impl<S: Service> Stub<S> {
-    pub(super) fn new(callee: Callee) -> Self {
+    pub(super) fn new(mut callee: Callee) -> Self {
+        callee.counts(S::METHODS);
         Self { callee: Arc::new(callee), prefer: Prefer::default(), service: PhantomData }
     }
 

@@ -4,6 +4,7 @@ mod calls;
 mod datacenters;
 mod ends;
 mod exposed;
+mod figures;
 mod harness;
 mod limits;
 mod live_keys;

@@ -12,7 +12,7 @@ use gossipmonger::protocol::counter::Counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::task::JoinHandle;
 
-use super::{scrapes::Scrapes, server::Agent};
+use super::{scrapes::Scrapes, server::Agent, service_metrics};
 use crate::{admin::State, clock::Clock, error::CliError};
 
 /// The bound HTTP address, and the recorder of the numbers. It is not the process's global recorder.
@@ -62,7 +62,8 @@ impl Exporter {
     /// Serves until the task is aborted.
     pub(super) fn serve(self, agent: Arc<Agent>) -> JoinHandle<()> {
         let Self { recorder, scrapes, .. } = self;
-        let page = recorder.handle();
+        let (handle, calls) = (recorder.handle(), Arc::clone(&agent));
+        let page = move || handle.render() + &service_metrics::text(&calls.node.service_figures());
         tokio::spawn(async move {
             with_local_recorder(&recorder, describe);
             let refresh = async {

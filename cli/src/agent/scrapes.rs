@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -39,8 +38,8 @@ impl Scrapes {
         self.0.local_addr()
     }
 
-    /// Serves until the task is aborted.
-    pub(super) async fn serve(self, page: PrometheusHandle) {
+    /// Serves until the task is aborted. `page`: renders the metrics.
+    pub(super) async fn serve(self, page: impl Fn() -> String + Clone + Send + Sync + 'static) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let (mut connections, mut pause) = (JoinSet::new(), Pause::default());
         loop {
@@ -62,7 +61,7 @@ impl Scrapes {
     }
 }
 
-async fn answer(mut stream: TcpStream, page: &PrometheusHandle) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, page: &(impl Fn() -> String + Sync)) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() >= HEAD_BYTES_MAX || stream.read_buf(&mut head).await? == 0 {
@@ -72,7 +71,7 @@ async fn answer(mut stream: TcpStream, page: &PrometheusHandle) -> io::Result<()
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let mut words = line.split(|byte| *byte == b' ');
     let answer = match (words.next(), words.next()) {
-        (Some(b"GET"), Some(b"/metrics" | b"/")) => response("200 OK", &page.render()),
+        (Some(b"GET"), Some(b"/metrics" | b"/")) => response("200 OK", &page()),
         (Some(b"GET"), _) => response("404 Not Found", "the metrics are at /metrics\n"),
         _ => response("405 Method Not Allowed", "GET is allowed\n"),
     };

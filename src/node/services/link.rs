@@ -161,6 +161,11 @@ impl Link {
         self.why.get().is_some()
     }
 
+    /// The bytes that wait to be sent.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.lock().calls.waiting_bytes()
+    }
+
     /// When it was used last, if nothing is under way.
     pub(super) fn idle_since(&self) -> Option<Time> {
         let state = self.lock();

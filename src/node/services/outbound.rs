@@ -8,6 +8,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
+    figures::Figures,
     link::Link,
     room::{BODY_OVERHEAD, Rooms},
     watched::Watched,
@@ -36,6 +37,8 @@ pub(crate) struct Outbound {
     clock: Clock,
     /// Who offers what.
     pub(crate) watched: Watched,
+    /// What is counted of calls, at both ends.
+    pub(crate) figures: Figures,
     out: Mutex<Out>,
     /// Room for long answers.
     answers: Arc<Semaphore>,
@@ -72,6 +75,7 @@ impl Outbound {
             limits,
             clock,
             watched: Watched::default(),
+            figures: Figures::default(),
             out: Mutex::default(),
             answers: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
             windows: Budget::new(limits.window_bytes as u64),
@@ -182,6 +186,12 @@ impl Outbound {
         let links = self.out().links.each_mut().map(|links| links.remove(peer));
         links.iter().flatten().for_each(|link| link.end(why.clone()));
         links.iter().any(Option::is_some)
+    }
+
+    /// The links, and the bytes that wait to be sent over them.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        let links: Vec<_> = self.out().links.iter().flat_map(BTreeMap::values).cloned().collect();
+        (links.len(), links.iter().map(|link| link.waiting_bytes()).sum())
     }
 
     /// Ends all links: this process calls no node any more.

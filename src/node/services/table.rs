@@ -234,6 +234,11 @@ impl Services {
         inbound.open.values().for_each(|guest| guest.lane.say(&Frame::Drain));
     }
 
+    /// The connections that others have dialed.
+    pub(crate) fn connections_in(&self) -> usize {
+        self.inbound().open.len()
+    }
+
     /// Waits until no other node is connected for calls.
     pub(super) async fn lanes_closed(&self) {
         loop {

@@ -66,6 +66,7 @@ mod notify;
 mod offer;
 mod offer_streams;
 mod offered;
+mod operate;
 mod place;
 mod opening;
 mod proxy;
@@ -74,6 +75,7 @@ mod side;
 pub mod stream;
 mod stub;
 mod watch;
+mod watch_all;
 
 use std::sync::Arc;
 
@@ -95,10 +97,12 @@ pub use self::{
     notify::Notification,
     offer::{Offer, OfferBuilder, OfferError},
     opening::Opening,
+    operate::{CALLERS_MAX, CallerFigures, Explained, Verdict},
     proxy::{Forward, PROXY_CALLS_MAX, ProxyBuilder, ProxyReply, RemoteGone},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
     watch::{ProviderChange, ProviderChanges},
+    watch_all::{ServiceChange, ServiceChanges},
 };
 use self::{calling::Callee, side::Here};
 use crate::node::Gossipmonger;

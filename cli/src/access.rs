@@ -41,6 +41,9 @@ impl Request {
             Self::List { .. } => ("list", Needs::Role(Role::Read)),
             Self::Members => ("members", Needs::Role(Role::Read)),
             Self::Services => ("services", Needs::Role(Role::Read)),
+            Self::Callers { .. } => ("callers", Needs::Role(Role::Read)),
+            Self::WhyService { .. } => ("why_service", Needs::Role(Role::Read)),
+            Self::Call { .. } => ("call", Needs::Role(Role::Admin)),
             Self::Why { .. } => ("why", Needs::Role(Role::Read)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),
@@ -148,6 +151,10 @@ mod tests {
             "change_tags" => json!({"do": name, "set": {}, "delete": []}),
             "create_token" => json!({"do": name, "ttl_ms": 1_000, "uses": 1}),
             "revoke_token" => json!({"do": name, "id": "x"}),
+            "why_service" => json!({"do": name, "service": "s/1"}),
+            "call" => json!({
+                "do": name, "node": "n", "service": "s/1", "method": 1, "value": "", "within_ms": 1
+            }),
             "why" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
             _ => json!({"do": name}),
         };

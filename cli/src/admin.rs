@@ -31,6 +31,7 @@ use gossipmonger::{
         revocation,
         state::PeerState,
     },
+    service::{Listed, ServiceChange},
     unstable::date,
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,19 @@ pub(crate) enum Request {
     Members,
     /// Items: [`OfferView`](super::services::OfferView); done: [`Nothing`].
     Services,
+    /// Items: [`CallerView`](super::services::CallerView), of one service (`NAME/MAJOR`) or of all; done: [`Nothing`].
+    Callers { service: Option<String> },
+    /// Done: [`Replied`](super::call::Replied). The question is the value.
+    Call {
+        node: NodeId,
+        service: String,
+        method: u16,
+        #[serde(flatten)]
+        question: Bytes,
+        within_ms: u64,
+    },
+    /// Items: [`ProviderView`](super::why_service::ProviderView) of a service (`NAME/MAJOR`); done: [`Nothing`].
+    WhyService { service: String },
     /// Done: [`WhyView`](super::why::WhyView).
     Why { node: NodeId },
     /// Done: [`Info`].
@@ -120,6 +134,10 @@ impl Request {
             | Self::Why { node }
             | Self::Remove { node }
             | Self::Revoke { node, .. } => node.to_string(),
+            Self::Call { node, service, method, .. } => format!("{node} {service:?} {method}"),
+            Self::Callers { service: Some(service) } | Self::WhyService { service } => {
+                format!("{service:?}")
+            }
             Self::ChangeTags { set, delete } => {
                 format!("{:?}", set.keys().chain(delete).collect::<Vec<_>>())
             }
@@ -356,6 +374,30 @@ pub(crate) enum Happening {
     },
     DatacenterReachable {
         datacenter: Datacenter,
+    },
+    ServiceJoined {
+        peer: NodeId,
+        service: Foreign,
+        /// Major and minor version.
+        version: Foreign,
+    },
+    /// The offer drains or does not, its node is suspect or is not, for example.
+    ServiceChanged {
+        peer: NodeId,
+        service: Foreign,
+        version: Foreign,
+        draining: bool,
+        suspect: bool,
+        weight: u8,
+    },
+    ServiceLeft {
+        peer: NodeId,
+        service: Foreign,
+        version: Foreign,
+        /// `withdrawn`, `restarted`, `node_left`, `node_dead`, `node_forgotten` or `unreachable`.
+        cause: Foreign,
+        /// The cause as a sentence.
+        sentence: Foreign,
     },
     Updated {
         peer: NodeId,
@@ -648,6 +690,31 @@ impl From<Event> for Happening {
                 Self::Deleted { peer, key: key.to_string(), generation, version }
             }
             Event::Error(problem) => Self::Error { message: problem.to_string() },
+            other => Self::Error { message: format!("{other:?}") },
+        }
+    }
+}
+
+impl From<ServiceChange> for Happening {
+    fn from(change: ServiceChange) -> Self {
+        let named = |offer: Listed| {
+            (offer.node, offer.service.to_string().into(), offer.version.to_string().into())
+        };
+        match change {
+            ServiceChange::Joined(offer) => {
+                let (peer, service, version) = named(offer);
+                Self::ServiceJoined { peer, service, version }
+            }
+            ServiceChange::Changed(offer) => {
+                let Listed { draining, suspect, weight, .. } = offer;
+                let (peer, service, version) = named(offer);
+                Self::ServiceChanged { peer, service, version, draining, suspect, weight }
+            }
+            ServiceChange::Left { offer, why } => {
+                let (peer, service, version) = named(offer);
+                let (cause, sentence) = (why.as_str().into(), why.to_string().into());
+                Self::ServiceLeft { peer, service, version, cause, sentence }
+            }
             other => Self::Error { message: format!("{other:?}") },
         }
     }

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use gossipmonger::protocol::{id::NodeId, replica::BATCH_BYTES_MAX};
+use gossipmonger::protocol::{
+    id::NodeId,
+    replica::BATCH_BYTES_MAX,
+    service::manifest::{MANIFEST_KEY, Manifest},
+};
 
 use super::{
     admin::{Bytes, Entry, Request, Written},
@@ -110,9 +114,24 @@ fn list(agent: &Target, args: Get) -> Result<(), CliError> {
     if args.json {
         return output::json(&entries);
     }
-    let rows: Vec<_> =
-        entries.iter().map(|entry| [output::cell(&entry.key), shown(&entry.value)]).collect();
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| [output::cell(&entry.key), shown_of(&entry.key, &entry.value)])
+        .collect();
     output::table(["KEY", "VALUE"], &rows)
+}
+
+/// The value of a key for one cell or line. The list of services is shown by its names.
+pub(crate) fn shown_of(key: &str, value: &Bytes) -> String {
+    let manifest = || Manifest::decode(&value.clone().into_bytes().ok()?).ok();
+    match (key == MANIFEST_KEY).then(manifest).flatten() {
+        None => shown(value),
+        Some(manifest) => {
+            let offers = manifest.offers.iter().map(|o| format!("{} {}", o.name, o.version));
+            let draining = if manifest.draining { ", takes no new calls" } else { "" };
+            output::cell(&format!("(offers {}{draining})", offers.collect::<Vec<_>>().join(", ")))
+        }
+    }
 }
 
 /// A value for one cell or line.

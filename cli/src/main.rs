@@ -15,6 +15,7 @@ mod admin;
 mod agent;
 mod bench;
 mod by_hand;
+mod call;
 mod certificates;
 mod client;
 mod clock;
@@ -39,6 +40,7 @@ mod throwaway;
 mod token;
 mod watch;
 mod why;
+mod why_service;
 
 use error::{CliError, EXIT_CODES};
 use remote::Target;
@@ -77,6 +79,7 @@ enum Command {
     Get(keys::Get),
     Members(members::Members),
     Services(services::Services),
+    Call(call::Call),
     Info(members::InfoArgs),
     Watch(watch::Watch),
     Events(watch::Events),
@@ -117,6 +120,7 @@ impl Command {
             | Self::Get(_)
             | Self::Members(_)
             | Self::Services(_)
+            | Self::Call(_)
             | Self::Info(_)
             | Self::Watch(_)
             | Self::Events(_)
@@ -162,6 +166,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Get(args) => keys::get(agent, args),
         Command::Members(args) => members::members(agent, &args),
         Command::Services(args) => services::services(agent, &args),
+        Command::Call(args) => call::call(agent, args),
         Command::Info(args) => members::info(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),
         Command::Events(args) => watch::events(agent, &args),

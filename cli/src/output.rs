@@ -157,6 +157,11 @@ pub(crate) fn value(bytes: &[u8], raw: bool) -> Result<(), CliError> {
     Ok(out.flush()?)
 }
 
+/// Prints bytes unchanged, and nothing else. To a terminal it prints them as [`value`] does, unless `raw`.
+pub(crate) fn bytes(bytes: &[u8], raw: bool) -> Result<(), CliError> {
+    value(bytes, raw || !io::stdout().is_terminal())
+}
+
 /// Untrusted text for one cell: one line of limited length.
 pub(crate) fn cell(text: &str) -> String {
     let mut shown = Foreign::from(text).cut(CELL_CHARS_MAX).to_string();

@@ -1,20 +1,21 @@
 //! `services`: who offers what.
 
 use gossipmonger::{
-    Foreign,
+    Foreign, Snapshot,
     protocol::id::{Datacenter, Generation, NodeId},
-    service::{Listed, ServiceName},
+    service::{CallerFigures, Listed, ServiceId, ServiceName},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{admin::Request, client, error::CliError, output, remote::Target};
+use super::{admin::Request, client, error::CliError, output, remote::Target, why::when};
 
 /// List what live nodes offer, as this agent sees it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gossipmonger --dir a services
-  gossipmonger --dir a services stock --datacenter eu --json")]
+  gossipmonger --dir a services stock --datacenter eu --json
+  gossipmonger --dir a services --callers stock/1")]
 pub(crate) struct Services {
     /// Only this service, in all its versions.
     service: Option<ServiceName>,
@@ -24,9 +25,72 @@ pub(crate) struct Services {
     /// Only those of this node.
     #[arg(long, value_name = "NAME")]
     node: Option<NodeId>,
+    /// Who calls the services of the agent's own node instead: all of them, or this one.
+    #[arg(long, value_name = "NAME/MAJOR", num_args = 0..=1, conflicts_with_all = ["service", "datacenter", "node"])]
+    callers: Option<Option<String>>,
     /// Prints a JSON array.
     #[arg(long)]
     json: bool,
+}
+
+/// A node or client that calls a service of the agent's node.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CallerView {
+    /// As NAME/MAJOR.
+    service: Foreign,
+    /// `node NAME` or `client NAME`.
+    caller: Foreign,
+    /// Calls, casts and streams since the agent began, also refused ones.
+    calls: u64,
+    /// When the first one came, by RFC 3339.
+    first: Foreign,
+    first_age_ms: u64,
+    /// When the last one came.
+    last: Foreign,
+    last_age_ms: u64,
+}
+
+impl CallerView {
+    pub(crate) fn new(snapshot: &Snapshot, figures: CallerFigures) -> Self {
+        let (first, first_age_ms) = when(snapshot, figures.first);
+        let (last, last_age_ms) = when(snapshot, figures.last);
+        Self {
+            service: figures.service.to_string().into(),
+            caller: figures.caller.into(),
+            calls: figures.calls,
+            first,
+            first_age_ms,
+            last,
+            last_age_ms,
+        }
+    }
+
+    fn row(&self) -> [String; 5] {
+        [
+            self.service.to_string(),
+            self.caller.to_string(),
+            self.calls.to_string(),
+            self.first.to_string(),
+            self.last.to_string(),
+        ]
+    }
+}
+
+/// A service as `NAME/MAJOR`.
+pub(crate) fn parsed(text: &str) -> Result<ServiceId, CliError> {
+    let wrong = || CliError::usage(format!("{text:?} is no service: say NAME/MAJOR, like stock/2"));
+    let (name, major) = text.split_once('/').ok_or_else(wrong)?;
+    let major = major.parse().map_err(|_| wrong())?;
+    Ok(ServiceId { name: ServiceName::new(name).map_err(CliError::usage)?, major })
+}
+
+fn callers(agent: &Target, service: Option<String>, json: bool) -> Result<(), CliError> {
+    let callers: Vec<CallerView> = client::list(agent, Request::Callers { service })?;
+    if json {
+        return output::json(&callers);
+    }
+    let rows: Vec<_> = callers.iter().map(CallerView::row).collect();
+    output::table(["SERVICE", "CALLER", "CALLS", "FIRST", "LAST"], &rows)
 }
 
 /// One offer of one node.
@@ -91,6 +155,9 @@ impl OfferView {
 }
 
 pub(crate) fn services(agent: &Target, args: &Services) -> Result<(), CliError> {
+    if let Some(service) = &args.callers {
+        return callers(agent, service.clone(), args.json);
+    }
     let offers: Vec<OfferView> = client::list(agent, Request::Services)?;
     let offers: Vec<_> = offers.into_iter().filter(|offer| args.wants(offer)).collect();
     if args.json {

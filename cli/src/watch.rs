@@ -4,7 +4,7 @@ use super::{
     admin::{Happening, Request},
     client,
     error::CliError,
-    keys::shown,
+    keys::shown_of,
     output,
     remote::Target,
 };
@@ -82,8 +82,19 @@ fn described(happening: &Happening) -> Option<String> {
         Happening::PeerForgotten { peer } => format!("{peer} is forgotten"),
         Happening::DatacenterUnreachable { datacenter } => format!("{datacenter} is unreachable"),
         Happening::DatacenterReachable { datacenter } => format!("{datacenter} is reachable again"),
+        Happening::ServiceJoined { peer, service, version } => {
+            format!("{peer} offers {service} {version}")
+        }
+        Happening::ServiceChanged { peer, service, version, draining, suspect, weight } => {
+            let drains = if *draining { ", takes no new calls" } else { "" };
+            let suspected = if *suspect { ", is suspect" } else { "" };
+            format!("{peer} {service} {version}: weight {weight}{drains}{suspected}")
+        }
+        Happening::ServiceLeft { peer, service, version, sentence, .. } => {
+            format!("{peer} does not offer {service} {version} any more: {sentence}")
+        }
         Happening::Updated { peer, key, value, .. } => {
-            format!("{peer} {} = {}", output::cell(key), shown(value))
+            format!("{peer} {} = {}", output::cell(key), shown_of(key, value))
         }
         Happening::Deleted { peer, key, .. } => format!("{peer} {} deleted", output::cell(key)),
         Happening::Error { message } => format!("problem: {}", output::cell(message)),

@@ -25,18 +25,40 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Show why a node is live, suspect or dead: the last state changes, each with its evidence.
+/// Show why a node is live, suspect or dead: the last state changes, each with its evidence. Or show which providers
+/// of a service get calls of the agent's node, and why the others do not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   gossipmonger --dir a why b
-  gossipmonger --dir a why b --json")]
+  gossipmonger --dir a why b --json
+  gossipmonger --dir a why stock/2")]
 pub(crate) struct Why {
-    /// The node.
-    node: NodeId,
+    /// The node, or the service as NAME/MAJOR.
+    #[arg(value_name = "NODE|NAME/MAJOR")]
+    subject: Subject,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// What is explained. No name of a node has a slash.
+#[derive(Clone, Debug)]
+enum Subject {
+    Node(NodeId),
+    Service(String),
+}
+
+impl std::str::FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('/') {
+            let service = super::services::parsed(text).map_err(|error| error.to_string())?;
+            return Ok(Self::Service(service.to_string()));
+        }
+        NodeId::new(text).map(Self::Node).map_err(|error| error.to_string())
+    }
 }
 
 /// The state of a node, and how it came about.
@@ -149,7 +171,11 @@ enum Connection {
 }
 
 pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
-    let why: WhyView = client::call(agent, Request::Why { node: args.node })?;
+    let node = match args.subject {
+        Subject::Node(node) => node,
+        Subject::Service(service) => return super::why_service::why(agent, service, args.json),
+    };
+    let why: WhyView = client::call(agent, Request::Why { node })?;
     if args.json {
         return output::json(&why);
     }
@@ -379,7 +405,7 @@ pub(crate) fn names(nodes: &[NodeId]) -> String {
 }
 
 /// When something happened, by the present wall clock, and how many milliseconds ago.
-fn when(snapshot: &Snapshot, at: Time) -> (Foreign, u64) {
+pub(crate) fn when(snapshot: &Snapshot, at: Time) -> (Foreign, u64) {
     let age = snapshot.now().since(at);
     let wall = Clock::wall().checked_sub(age).map(moment).unwrap_or_default();
     (wall.into(), u64::try_from(age.as_millis()).unwrap_or(u64::MAX))

@@ -10,6 +10,7 @@
 
 mod built_in;
 pub(crate) mod caller;
+pub(crate) mod callers;
 mod client;
 pub(crate) mod converse;
 pub(crate) mod dial;

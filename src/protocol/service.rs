@@ -22,6 +22,7 @@ pub mod balance;
 pub mod calls;
 pub mod clients;
 pub mod directory;
+pub mod explain;
 pub mod exposed;
 pub mod failure;
 pub mod figures;

@@ -180,7 +180,19 @@ impl Side for Here {
     }
 
     fn unlisted(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
-        let snapshot = self.node.snapshot();
+        self.node.unlisted(node, generation)
+    }
+
+    fn here(&self) -> Option<&Here> {
+        Some(self)
+    }
+}
+
+impl Gossipmonger {
+    /// Why a node does not offer what it offered in this generation, and is not listed with now; `None` if it may offer
+    /// it again.
+    pub(super) fn unlisted(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
+        let snapshot = self.snapshot();
         let Some((known, _)) = snapshot.version(node) else {
             return Some(Gone::NodeForgotten);
         };
@@ -198,9 +210,5 @@ impl Side for Here {
             // It may come back.
             Some(_) => None,
         }
-    }
-
-    fn here(&self) -> Option<&Here> {
-        Some(self)
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 mod limits;
 mod live_keys;
 mod membership;
+mod operate;
 mod propagation;
 mod reconciliation;
 mod references;

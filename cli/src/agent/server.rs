@@ -18,6 +18,7 @@ use gossipmonger::{
     protocol::{
         event::Event, id::NodeId, revocation::Revocation, route::Counter, time::Time, write::Write,
     },
+    service::{ServiceChanges, ServiceId},
     subscription::{Events, ProtocolEvents, SubscriptionError},
     tls::Role,
 };
@@ -42,13 +43,15 @@ use crate::{
         LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION,
         Written,
     },
+    call::{Replied, WITHIN_MAX},
     clock::Clock,
     error::CliError,
     expiry,
     repeats::Repeats,
     revocations::{RevocationView, Revoked},
-    services::OfferView,
+    services::{CallerView, OfferView, parsed},
     why::{DialView, Past, WhyView},
+    why_service::ProviderView,
 };
 
 /// The agent's state that requests use.
@@ -288,6 +291,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
             Request::Services => self.services(agent).await,
+            Request::Callers { service } => self.callers(agent, service).await,
+            Request::WhyService { service } => self.why_service(agent, &service).await,
             Request::Revocations => self.revocations(agent).await,
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
             Request::Events { protocol } => self.events(agent, protocol).await,
@@ -373,6 +378,35 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.done().await
     }
 
+    async fn callers(&mut self, agent: &Agent, service: Option<String>) -> io::Result<()> {
+        let wanted = match service.as_deref().map(parsed).transpose() {
+            Ok(wanted) => wanted,
+            Err(error) => return self.fail(&error).await,
+        };
+        let snapshot = agent.node.snapshot();
+        for figures in agent.node.callers() {
+            if wanted.as_ref().is_none_or(|wanted| *wanted == figures.service) {
+                self.item(&CallerView::new(&snapshot, figures)).await?;
+            }
+        }
+        self.done().await
+    }
+
+    async fn why_service(&mut self, agent: &Agent, service: &str) -> io::Result<()> {
+        let providers = match parsed(service) {
+            Ok(service) => agent.node.explain(&service),
+            Err(error) => return self.fail(&error).await,
+        };
+        if providers.is_empty() {
+            let nobody = format!("no live node offers {service}");
+            return self.fail(&CliError::not_found(nobody)).await;
+        }
+        for explained in providers {
+            self.item(&ProviderView::new(service, explained)).await?;
+        }
+        self.done().await
+    }
+
     async fn revocations(&mut self, agent: &Agent) -> io::Result<()> {
         for statement in agent.node.revocations().iter() {
             self.item(&RevocationView::from(statement)).await?;
@@ -384,7 +418,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         let Some(_place) = agent.watchers.take(self.client()) else {
             return self.too_many().await;
         };
-        let feed = Feed { events: agent.node.subscribe(), protocol: None, prefix: Some(prefix) };
+        let events = agent.node.subscribe();
+        let feed = Feed { events, protocol: None, services: None, prefix: Some(prefix) };
         self.item(&Happening::Watching).await?;
         if existing {
             let snapshot = agent.node.snapshot();
@@ -400,7 +435,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             return self.too_many().await;
         };
         let protocol = protocol.then(|| agent.node.subscribe_protocol());
-        let feed = Feed { events: agent.node.subscribe(), protocol, prefix: None };
+        let services = Some(agent.node.watch_services());
+        let feed = Feed { events: agent.node.subscribe(), protocol, services, prefix: None };
         self.item(&Happening::Watching).await?;
         self.follow(feed).await
     }
@@ -482,6 +518,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
 struct Feed {
     events: Events,
     protocol: Option<ProtocolEvents>,
+    services: Option<ServiceChanges>,
     /// Only changes of keys with this prefix.
     prefix: Option<String>,
 }
@@ -489,12 +526,17 @@ struct Feed {
 impl Feed {
     async fn next(&mut self) -> Result<Happening, SubscriptionError> {
         loop {
-            let event = match &mut self.protocol {
-                None => self.events.next().await?,
-                Some(protocol) => tokio::select! {
-                    event = self.events.next() => event?,
-                    passed = protocol.next() => return Ok(passed?.into()),
-                },
+            let Self { events, protocol, services, .. } = self;
+            let event = tokio::select! {
+                // A service leaves because of what happens to its node, so that is told first.
+                biased;
+                event = events.next() => event?,
+                Some(passed) = maybe(protocol.as_mut().map(|protocol| protocol.next())) => {
+                    return Ok(passed?.into());
+                }
+                Some(change) = maybe(services.as_mut().map(|services| services.next())) => {
+                    return Ok(change?.into());
+                }
             };
             if self.wants(&event) {
                 return Ok(event.into());
@@ -525,6 +567,11 @@ impl Feed {
     }
 }
 
+/// What a future gives; `None` at once if there is none.
+async fn maybe<F: Future>(future: Option<F>) -> Option<F::Output> {
+    Some(future?.await)
+}
+
 /// Handles a request that is answered by one line; returns the line.
 async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliError> {
     let node = &agent.node;
@@ -549,6 +596,9 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
         Request::Info => line(info(agent)),
+        Request::Call { node: peer, service, method, question, within_ms } => {
+            line(call(node, peer, &service, (method, question), within_ms).await?)
+        }
         Request::Leave => line(Left { acknowledged: node.decommission().await? }),
         Request::Tags => line(Tags { tags: reload::own_tags(node) }),
         Request::ChangeTags { set, delete } => {
@@ -570,6 +620,8 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::List { .. }
         | Request::Members
         | Request::Services
+        | Request::Callers { .. }
+        | Request::WhyService { .. }
         | Request::Revocations
         | Request::Watch { .. }
         | Request::Events { .. } => Err(CliError::failed("is answered by more than a line")),
@@ -623,6 +675,36 @@ fn get(snapshot: &Snapshot, owner: &NodeId, key: &str) -> Result<Entry, CliError
         None if snapshot.member(owner).is_none() => Err(unknown_node(owner)),
         None => Err(CliError::not_found(format!("node {owner} has no key {key:?}"))),
     }
+}
+
+/// Calls a method of a service at a node.
+async fn call(
+    node: &Gossipmonger,
+    peer: NodeId,
+    service: &str,
+    (method, question): (u16, Bytes),
+    within_ms: u64,
+) -> Result<Replied, CliError> {
+    if node.snapshot().member(&peer).is_none() {
+        return Err(unknown_node(&peer));
+    }
+    let offered = node.offered().into_iter().filter(|offer| offer.node == peer);
+    let ids = offered.map(|offer| ServiceId { name: offer.service, major: offer.version.major });
+    let ids = ids.filter(|id| id.to_string() == service || id.name.as_str() == service);
+    let id = match &ids.collect::<Vec<_>>()[..] {
+        [id] => id.clone(),
+        [] => return Err(CliError::not_found(format!("node {peer} does not offer {service:?}"))),
+        more => {
+            let more: Vec<_> = more.iter().map(ToString::to_string).collect();
+            let more = more.join(" and ");
+            return Err(CliError::usage(format!("node {peer} offers {more}: say which")));
+        }
+    };
+    let within = Duration::from_millis(within_ms).min(WITHIN_MAX);
+    let question = question.into_bytes()?.into();
+    let called = node.call_encoded(&peer, (&id, method), question, within).await;
+    let answer = called.map_err(CliError::failed)?;
+    Ok(Replied { node: peer, answer: Bytes::of(&answer) })
 }
 
 fn unknown_node(node: &NodeId) -> CliError {

@@ -31,7 +31,8 @@ fn write(to: &mut String, figures: &ServiceFigures) -> fmt::Result {
     for row in &used {
         let (labels, mut all) = (labels(row), 0);
         for (bound, times) in row.latency() {
-            let bound = bound.map_or("+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
+            let bound =
+                bound.map_or_else(|| "+Inf".to_owned(), |bound| bound.as_secs_f64().to_string());
             writeln!(to, "{name}_bucket{{{labels},le=\"{bound}\"}} {times}")?;
             all = times;
         }

@@ -1,6 +1,9 @@
 //! `services`: what a program in the cluster offers, as an agent lists it.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+};
 
 use gossipmonger::{
     Config, Gossipmonger,
@@ -11,7 +14,10 @@ use gossipmonger::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, eventually};
+use crate::{
+    harness::{Cluster, eventually},
+    streams::Stream,
+};
 
 #[derive(Serialize, Deserialize)]
 struct Level;
@@ -87,5 +93,139 @@ fn says_which_node_takes_no_new_calls() {
         a.json(&["services"])[0]["draining"] == Value::Bool(true)
     });
     assert!(a.run(&["services"]).succeeded().out.contains(" draining "));
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
+fn calls_a_method_with_bytes_and_says_why_not() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let a = cluster.start("a", &[]);
+    a.run(&["call", "b", "stock/2", "1", "/dev/null"]).failed(3, &["no node b is known"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    eventually("a lists the offer", || a.json(&["services"]) != json!([]));
+
+    let question = cluster.dir("a").join("question");
+    fs::write(&question, b"").unwrap();
+    let question = question.to_str().unwrap();
+    a.run(&["call", "b", "stocks", "1", question]).failed(3, &["does not offer"]);
+    a.run(&["call", "b", "stock/3", "1", question]).failed(3, &["does not offer"]);
+    a.run(&["call", "b", "stock/2", "x", question]).failed(2, &["invalid value"]);
+    a.run(&["call", "b", "stock/2", "1", "/no/such/file"]).failed(2, &["/no/such/file"]);
+    a.run(&["call", "b", "stock/2", "1", question, "--within", "2h"]).failed(2, &["--within"]);
+    a.run(&["call", "b", "stock/2", "9", question]).failed(1, &["has not run", "no such method"]);
+    for service in ["stock/2", "stock"] {
+        let answer = a.run(&["call", "b", service, "1", question]).succeeded();
+        assert_eq!(answer.out.as_bytes(), [3], "the encoded answer and nothing else");
+    }
+    let answer = a.json(&["call", "b", "stock", "1", question]);
+    assert_eq!(answer, json!({"node": "b", "value": "\u{3}"}));
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
+fn explains_which_providers_are_called() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let a = cluster.start("a", &[]);
+    a.run(&["why", "stock/2"]).failed(3, &["no live node offers stock/2"]);
+    a.run(&["why", "Stock/x"]).failed(2, &["NAME/MAJOR"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    eventually("a lists the offer", || a.json(&["services"]) != json!([]));
+    let expected = json!([{
+        "service": "stock/2", "version": "2.1", "node": "b", "datacenter": "eu", "picked": true,
+        "verdict": "picked", "sentence": "gets calls", "weight": 1, "connected": false,
+        "not_dialed": null,
+    }]);
+    assert_eq!(a.json(&["why", "stock/2"]), expected);
+    let table = a.run(&["why", "stock/2"]).succeeded().out;
+    let row: Vec<_> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(row, ["b", "2.1", "eu", "yes", "-", "gets", "calls"], "{table}");
+    assert!(runtime.block_on(node.drain(std::time::Duration::from_secs(30))));
+    eventually("it is not picked", || a.json(&["why", "stock/2"])[0]["verdict"] == "draining");
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
+fn lists_who_calls_the_services_of_its_own_node() {
+    let cluster = Cluster::of(&["a"]);
+    let a = cluster.start("a", &[]);
+    // An agent offers nothing of its own.
+    assert_eq!(a.json(&["services", "--callers"]), json!([]));
+    assert_eq!(a.json(&["services", "--callers", "stock/1"]), json!([]));
+    let table = a.run(&["services", "--callers"]).succeeded().out;
+    assert_eq!(
+        table.split_whitespace().collect::<Vec<_>>(),
+        ["SERVICE", "CALLER", "CALLS", "FIRST", "LAST"]
+    );
+    a.run(&["services", "--callers", "stock"]).failed(2, &["NAME/MAJOR"]);
+    a.run(&["services", "stock", "--callers"]).failed(2, &["cannot be used with"]);
+}
+
+#[test]
+fn shows_the_list_of_services_without_control_characters() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let a = cluster.start("a", &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    eventually("a lists the offer", || a.json(&["services"]) != json!([]));
+    for command in [&["get", "b"][..], &["get", "b", "--json"]] {
+        let shown = a.run(command).succeeded().out;
+        assert!(shown.contains("~services"), "{shown:?}");
+        assert!(command.len() > 2 || shown.contains("(offers stock 2.1)"), "{shown:?}");
+        let control = shown.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(control, None, "{shown:?}");
+    }
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
+fn events_tell_which_services_join_and_leave() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let a = cluster.start("a", &[]);
+    let events = Stream::new(&a, &["events", "--json"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    let joined =
+        json!({"event": "service_joined", "peer": "b", "service": "stock", "version": "2.1"});
+    events.until(|event| *event == joined);
+    drop(offer);
+    let left = json!({
+        "event": "service_left", "peer": "b", "service": "stock", "version": "2.1",
+        "cause": "withdrawn", "sentence": "the service was withdrawn",
+    });
+    events.until(|event| *event == left);
+    runtime.block_on(node.shutdown());
+}
+
+#[test]
+fn metrics_have_the_calls_of_the_agent() {
+    let cluster = Cluster::of(&["a", "b"]);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let a = cluster.start("a", &["--metrics", &address]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (node, _offer) = runtime.block_on(program(&cluster, "b", &a.address()));
+    eventually("a lists the offer", || a.json(&["services"]) != json!([]));
+    a.run(&["call", "b", "stock", "1", "/dev/null"]).succeeded();
+    a.run(&["call", "b", "stock", "9", "/dev/null"]).failed(1, &[]);
+    let mut stream = std::net::TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    // The methods that are called by number share one row.
+    let labels = "end=\"caller\",service=\"(other)\",method=\"(other)\"";
+    for line in [
+        format!("gossipmonger_service_calls_total{{{labels},outcome=\"ok\"}} 1"),
+        format!("gossipmonger_service_calls_total{{{labels},outcome=\"not_run\"}} 1"),
+        format!("gossipmonger_service_latency_seconds_bucket{{{labels},le=\"+Inf\"}} 1"),
+        format!("gossipmonger_service_latency_seconds_count{{{labels}}} 1"),
+        format!("gossipmonger_service_in_flight{{{labels}}} 0"),
+        "# TYPE gossipmonger_service_latency_seconds histogram".to_owned(),
+        "gossipmonger_service_connections{dialed=\"here\"} 1".to_owned(),
+        "gossipmonger_service_lane_queue_bytes 0".to_owned(),
+    ] {
+        assert!(page.contains(&format!("\n{line}\n")), "{line} is missing in {page}");
+    }
     runtime.block_on(node.shutdown());
 }

@@ -183,14 +183,14 @@ fn a_slow_reader_is_told_what_it_missed() {
 }
 
 /// A command that prints a line of JSON per event.
-struct Stream {
+pub(crate) struct Stream {
     child: Child,
     events: Receiver<Value>,
 }
 
 impl Stream {
     /// Starts it, and waits until it misses nothing any more.
-    fn new(agent: &Agent, arguments: &[&str]) -> Self {
+    pub(crate) fn new(agent: &Agent, arguments: &[&str]) -> Self {
         let mut child = spawn(agent.command(arguments));
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (sender, events) = channel();
@@ -210,7 +210,7 @@ impl Stream {
     }
 
     #[track_caller]
-    fn until(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         loop {
             let event = self.next();
             if is_it(&event) {

@@ -145,7 +145,12 @@ impl Conversation {
         body: &mut Bytes,
     ) -> Result<(Arc<dyn Offered>, Kind), End> {
         let offer = match self.host.services().called(service, body) {
-            Called::Found(offer) => offer,
+            Called::Found(offer) => {
+                let callers = &self.host.services().callers;
+                let now = self.host.now();
+                callers.count(service, self.caller.name(), now).called(now);
+                offer
+            }
             Called::NotOffered => return Err(refused(Code::NoSuchService, NOT_OFFERED)),
             called => {
                 self.host.count(Counter::ExposedUnknown);

@@ -7,13 +7,13 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     caller::Caller,
+    callers::Bound,
     long::Long,
     room::{NO_ROOM, Unsent},
     running::Running,
 };
 use crate::protocol::{
     service::{
-        ServiceId,
         exposed::WrongNumbers,
         frame::{Code, Frame},
         intake::Intake,
@@ -44,7 +44,7 @@ pub(crate) struct Lane {
 
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) intake: Intake<ServiceId, Arc<Running>>,
+    pub(super) intake: Intake<Bound, Arc<Running>>,
     pub(super) wrong_numbers: WrongNumbers,
     out: BytesMut,
     ended: bool,

@@ -188,6 +188,15 @@ impl Outbound {
         links.iter().any(Option::is_some)
     }
 
+    /// Whether there is a connection to a node, and why the last dial failed if the pause after it is not over.
+    pub(crate) fn state(&self, peer: &NodeId) -> (bool, Option<String>) {
+        let out = self.out();
+        let links = out.links.iter().filter_map(|links| links.get(peer));
+        let connected = links.into_iter().any(|link| link.connection().is_some());
+        let refused = out.back_off.refuses(self.clock.now(), peer).map(str::to_owned);
+        (connected, refused)
+    }
+
     /// The links, and the bytes that wait to be sent over them.
     pub(crate) fn usage(&self) -> (usize, usize) {
         let links: Vec<_> = self.out().links.iter().flat_map(BTreeMap::values).cloned().collect();

@@ -32,6 +32,7 @@ use crate::{
             limits::DEADLINE_MAX,
             stream::STREAMS_PER_PEER,
         },
+        time::Time,
     },
 };
 
@@ -259,10 +260,11 @@ impl Guest {
         mut frames: Frames,
     ) -> Refusal {
         loop {
+            let now = self.host.now();
             loop {
                 match frames.take() {
                     Ok(Some(frame)) => {
-                        if let Err(violation) = self.take(lane, frame) {
+                        if let Err(violation) = self.take(lane, frame, now) {
                             return misbehaves(&violation);
                         }
                     }
@@ -282,11 +284,16 @@ impl Guest {
         }
     }
 
-    fn take(&self, lane: &Arc<Lane>, frame: Frame) -> Result<(), Violation> {
+    /// Takes a frame of a chunk that was read at this time.
+    fn take(&self, lane: &Arc<Lane>, frame: Frame, now: Time) -> Result<(), Violation> {
         let mut state = lane.lock();
         match state.intake.frame(frame)? {
             Arrived::Hello(_) | Arrived::Nothing => {}
-            Arrived::Bind(service) => state.intake.bind(service),
+            Arrived::Bind(service) => {
+                let offered = self.services.is_offered(&service);
+                let bound = self.services.callers.bound(service, offered, &lane.caller, now);
+                state.intake.bind(bound);
+            }
             Arrived::Cancelled(running) => {
                 drop(state);
                 running.cancel();
@@ -302,7 +309,8 @@ impl Guest {
             }
             Arrived::Cast(service, cast) => {
                 let Cast { method, mut body, .. } = cast;
-                let called = self.services.called(service, &mut body);
+                service.called(now);
+                let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
                 drop(state);
                 match offer {
@@ -312,7 +320,8 @@ impl Guest {
             }
             Arrived::Request(service, request) => {
                 let Request { id, method, left_ms, mut body, .. } = request;
-                let called = self.services.called(service, &mut body);
+                service.called(now);
+                let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
                 let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
                 let deadline = self.host.now() + left;

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use super::{
     built_in::BuiltIn,
     caller::CallerName,
+    callers::Callers,
     exposed::{Exposed, Numbered},
     lane::Lane,
     offered::{Entry, Offered, Offers},
@@ -47,6 +48,8 @@ pub(crate) struct Services {
     announced: Slot<Announced>,
     /// One announcement at a time.
     pub(crate) announcing: tokio::sync::Mutex<()>,
+    /// Who calls the offers of this node.
+    pub(crate) callers: Callers,
     /// The actors that are called by number.
     pub(crate) exposed: Exposed,
     inbound: Mutex<Inbound>,
@@ -141,6 +144,7 @@ impl Services {
             offering: Mutex::default(),
             announced: Slot::default(),
             announcing: tokio::sync::Mutex::default(),
+            callers: Callers::default(),
             exposed: Exposed::default(),
             inbound: Mutex::default(),
             left: Notify::new(),
@@ -357,6 +361,11 @@ impl Services {
             Some(Numbered::Ended) => Called::Ended,
             Some(Numbered::Unknown) | None => Called::Guessed,
         }
+    }
+
+    /// Whether callers may have a reason to bind it.
+    pub(super) fn is_offered(&self, id: &ServiceId) -> bool {
+        self.offers.load().contains_key(id) || id.name.as_str() == EXPOSED
     }
 
     /// An offer of this node.

@@ -153,6 +153,17 @@ impl Balance {
         self.figures.len()
     }
 
+    /// The candidates by datacenter, the nearest first.
+    pub fn order<'a, L: Candidates>(&self, candidates: &'a L) -> Vec<&'a L::Sequence> {
+        let mut all = Vec::new();
+        let mut next = self.distances.next(candidates, None);
+        while let Some((datacenter, sequence)) = next {
+            all.push(sequence);
+            next = self.distances.next(candidates, Some(datacenter));
+        }
+        all
+    }
+
     /// One datacenter after another, the nearest first, until two candidates are found. If the nearest has only one, it
     /// is compared with one of the next: the calls that are too many for it go there.
     fn nearest<'a, L: Candidates, R: Rng + ?Sized>(

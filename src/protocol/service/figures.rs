@@ -44,6 +44,7 @@ outcomes! {
 
 impl CallOutcome {
     /// Of a call that has failed.
+    #[doc(hidden)]
     #[must_use]
     pub const fn failed(failure: &CallFailure) -> Self {
         match failure {
@@ -55,6 +56,7 @@ impl CallOutcome {
     }
 
     /// Of a request that was refused.
+    #[doc(hidden)]
     #[must_use]
     pub const fn refused(code: Code) -> Self {
         match code {

@@ -128,7 +128,7 @@ impl Listings {
     }
 
     /// Adds a provider, or replaces the one of the same node in the same datacenter.
-    pub(super) fn put(&mut self, service: &ServiceId, provider: Provider) {
+    pub(in crate::protocol::service) fn put(&mut self, service: &ServiceId, provider: Provider) {
         match self.services.get_mut(service) {
             Some(listing) => listing.put(provider),
             None => {

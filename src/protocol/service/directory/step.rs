@@ -104,6 +104,22 @@ impl Gone {
     }
 }
 
+impl Gone {
+    /// A stable name for programs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Withdrawn => "withdrawn",
+            Self::Restarted => "restarted",
+            Self::NodeLeft => "node_left",
+            Self::NodeDead => "node_dead",
+            Self::NodeForgotten => "node_forgotten",
+            Self::Unreachable => "unreachable",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl std::fmt::Display for Gone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

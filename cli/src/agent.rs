@@ -2,6 +2,8 @@
 //!
 //! On SIGTERM and SIGINT the node announces to its peers that it leaves, and ends; the next start joins again. That is
 //! for restarts: nobody is alarmed. Only `leave` is recorded for later starts.
+//!
+//! Another command can run an agent with work of its own ([`run_with`]): a member that is measured, for example.
 
 pub(crate) mod directory;
 mod files;
@@ -33,9 +35,11 @@ use sd_notify::NotifyState;
 use tokio::{
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
+    sync::Notify,
     task::JoinHandle,
 };
 
+pub(crate) use self::settings::Flags;
 use self::{
     desk::Desk,
     directory::Lock,
@@ -44,7 +48,7 @@ use self::{
     reload::Reloader,
     renewal::Renewal,
     server::{Agent, Server},
-    settings::{Credentials, Flags, Settings},
+    settings::{Credentials, Settings},
     waiting::Ready,
 };
 use super::error::{CliError, Exit};
@@ -57,19 +61,36 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
-    let settings = Settings::read(dir, &args.flags)?;
+    run_with(dir, args.flags, None)
+}
+
+/// What a command does with the node of the agent that it runs. When the work has ended, the agent leaves; when the
+/// node has ended, the work must end soon.
+pub(crate) type Work = Box<dyn FnOnce(Gossipmonger) -> Working + Send>;
+
+type Working = Pin<Box<dyn Future<Output = Result<(), CliError>> + Send>>;
+
+/// Runs an agent; `work` begins when the agent is ready, and its failure is that of the command.
+pub(crate) fn run_with(dir: &Path, flags: Flags, work: Option<Work>) -> Result<(), CliError> {
+    let settings = Settings::read(dir, &flags)?;
     let logs = Logs::start(&settings)?;
     settings.tell_ignored();
     let spool = logs.spool().clone();
-    let ended = run_logged(dir, args.flags, settings, logs);
+    let ended = run_logged(dir, flags, settings, logs, work);
     spool.flush(FLUSH_TIMEOUT);
     ended
 }
 
-fn run_logged(dir: &Path, flags: Flags, settings: Settings, logs: Logs) -> Result<(), CliError> {
+fn run_logged(
+    dir: &Path,
+    flags: Flags,
+    settings: Settings,
+    logs: Logs,
+    work: Option<Work>,
+) -> Result<(), CliError> {
     let runtime = Runtime::new()?;
     let mut lock = None;
-    let ended = runtime.block_on(start(dir, flags, settings, logs, &mut lock));
+    let ended = runtime.block_on(start(dir, flags, settings, logs, &mut lock, work));
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     drop(lock);
     ended
@@ -82,6 +103,7 @@ async fn start(
     settings: Settings,
     logs: Logs,
     lock: &mut Option<Lock>,
+    work: Option<Work>,
 ) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let Signals { terminate, interrupt, hangup } = &mut signals;
@@ -93,7 +115,7 @@ async fn start(
             return Ok(());
         }
     };
-    serve(dir, flags, begun, logs, signals).await
+    serve(dir, flags, begun, logs, signals, work).await
 }
 
 /// A node that runs, and the resources bound for it.
@@ -166,6 +188,7 @@ async fn serve(
     begun: Begun,
     logs: Logs,
     mut signals: Signals,
+    work: Option<Work>,
 ) -> Result<(), CliError> {
     let Begun { node, running, settings, bound } = begun;
     let Bound { transport, trusted, door, metrics, server } = bound;
@@ -187,8 +210,10 @@ async fn serve(
     agent.node.serve_clients(Arc::new(Desk::new(&agent)));
     notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
     let watchdog = tokio::spawn(keep_alive());
+    let worked = Arc::new(Notify::new());
+    let working = work.map(|work| spawn_work(work, &agent.node, &worked));
 
-    let ended = signals.attend(&agent).await;
+    let ended = signals.attend(&agent, &worked).await;
     [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
@@ -201,7 +226,30 @@ async fn serve(
     if tokio::time::timeout(REST_TIMEOUT, rest).await.is_err() {
         tracing::warn!("not everything ended in time");
     }
-    ended
+    ended.and(result_of(working).await)
+}
+
+/// Begins the work of a command; `worked` is notified of its end.
+fn spawn_work(
+    work: Work,
+    node: &Gossipmonger,
+    worked: &Arc<Notify>,
+) -> JoinHandle<Result<(), CliError>> {
+    let (working, worked) = (work(node.clone()), Arc::clone(worked));
+    tokio::spawn(async move {
+        let result = working.await;
+        worked.notify_one();
+        result
+    })
+}
+
+/// What the work of a command came to, after the node has ended.
+async fn result_of(working: Option<JoinHandle<Result<(), CliError>>>) -> Result<(), CliError> {
+    let Some(working) = working else { return Ok(()) };
+    match tokio::time::timeout(REST_TIMEOUT, working).await {
+        Ok(worked) => worked.map_err(CliError::failed)?,
+        Err(_) => Err(CliError::failed("the command's work did not end with its node")),
+    }
 }
 
 /// The signals that the agent handles.
@@ -220,14 +268,16 @@ impl Signals {
         })
     }
 
-    /// Acts on the signals until the node has ended; `None`: do not wait for the node.
-    async fn attend(&mut self, agent: &Agent) -> Option<Result<(), CliError>> {
+    /// Acts on the signals until the node has ended; `None`: do not wait for the node. The node leaves when the work has
+    /// ended.
+    async fn attend(&mut self, agent: &Agent, worked: &Notify) -> Option<Result<(), CliError>> {
         let mut hanging_up = None;
         let mut again = false;
         loop {
             tokio::select! {
                 problem = agent.node.ended() => return Some(ended(problem)),
                 () = stop(&mut self.terminate, &mut self.interrupt) => break,
+                () = worked.notified() => break,
                 _ = self.hangup.recv() => match hanging_up {
                     // The reload that is running may have read the files before they changed.
                     Some(_) => again = true,

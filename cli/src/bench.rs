@@ -1,12 +1,13 @@
 //! `gossipmonger bench`: performance measurements.
 //!
 //! `join`, `spread`, `load`, `bulk` and `fail` use the command line and output of the benchmarks of other cluster
-//! libraries, `calls`, `casts` and `dial` those of libraries for calls; `throughput`, `exchange` and `flow` are our own. Each prints one JSON object as its last line.
+//! libraries, `calls`, `casts` and `dial` those of libraries for calls; `throughput`, `exchange` and `flow` are our own. `provide` and `drive` are members of a
+//! cluster on several hosts. Each prints one JSON object as its last line.
 //! docs/benchmarks.md explains the figures.
 //!
 //! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -31,6 +32,7 @@ mod flow;
 mod forge;
 mod handshake;
 mod heads;
+mod hosts;
 mod lag;
 mod load;
 pub(super) mod machine;
@@ -49,6 +51,17 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    #[command(flatten)]
+    Inside(Inside),
+    /// Run a member of a cluster that answers the calls of `bench drive`.
+    Provide(Box<hosts::Provide>),
+    /// Run a member of a cluster that calls the members with `bench provide`, and measure the calls.
+    Drive(Box<hosts::Drive>),
+}
+
+/// Measurements within this process.
+#[derive(Debug, Subcommand)]
+enum Inside {
     /// Time until all nodes have each other for live; then what an idle cluster costs.
     Join(Common),
     /// Time until a change is everywhere.
@@ -117,47 +130,82 @@ struct Common {
     base_port: u16,
 }
 
+impl Args {
+    /// Whether this runs a member, from a directory as an agent does.
+    pub(crate) const fn is_member(&self) -> bool {
+        matches!(self.what, What::Provide(_) | What::Drive(_))
+    }
+}
+
 /// Measures, and prints the result as one line of JSON.
 ///
 /// # Errors
-/// Exit 2 for arguments out of range; 1 if nodes cannot start, or the measurement is void.
-pub(crate) fn run(args: Args) -> Result<(), CliError> {
+/// Exit 2 for arguments out of range; 1 if nodes cannot start, or the measurement is void; the codes of `agent` for a
+/// member that cannot run.
+pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    match args.what {
+        What::Provide(args) => hosts::provide(dir, *args),
+        What::Drive(args) => hosts::drive(dir, *args),
+        What::Inside(what) => run_inside(what),
+    }
+}
+
+/// Measures within this process.
+fn run_inside(what: Inside) -> Result<(), CliError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    let before = machine::udp_receive_errors();
-    let load = machine::load();
-    let result = runtime.block_on(measure(args.what));
+    let before = Before::now();
+    let result = runtime.block_on(measure(what));
     runtime.shutdown_background();
-    let mut out = result?;
-    out.insert("subject".into(), "gossipmonger".into());
-    out.insert("load_before".into(), load.into());
-    let errors = machine::udp_receive_errors().saturating_sub(before);
-    out.insert("udp_rcvbuf_errors".into(), errors.into());
-    out.insert("cpu_s_total".into(), rounded(machine::cpu_seconds(), 2));
-    out.insert("rss_end_mib".into(), rounded(machine::resident_bytes() as f64 / MIB, 1));
-    let counts = Faults::check(&out);
-    println!("{}", Value::Object(out));
-    counts
+    before.print(result?)
+}
+
+/// The machine before a measurement.
+struct Before {
+    udp_receive_errors: u64,
+    load: String,
+}
+
+impl Before {
+    fn now() -> Self {
+        Self { udp_receive_errors: machine::udp_receive_errors(), load: machine::load() }
+    }
+
+    /// Completes and prints the report.
+    ///
+    /// # Errors
+    /// If the measurement is void.
+    fn print(self, mut out: Report) -> Result<(), CliError> {
+        out.insert("subject".into(), "gossipmonger".into());
+        out.insert("load_before".into(), self.load.into());
+        let errors = machine::udp_receive_errors().saturating_sub(self.udp_receive_errors);
+        out.insert("udp_rcvbuf_errors".into(), errors.into());
+        out.insert("cpu_s_total".into(), rounded(machine::cpu_seconds(), 2));
+        out.insert("rss_end_mib".into(), rounded(machine::resident_bytes() as f64 / MIB, 1));
+        let counts = Faults::check(&out);
+        println!("{}", Value::Object(out));
+        counts
+    }
 }
 
 type Report = Map<String, Value>;
 
-async fn measure(what: What) -> Result<Report, CliError> {
+async fn measure(what: Inside) -> Result<Report, CliError> {
     match what {
-        What::Join(common) => scenario::join(&common.check(2)?).await,
-        What::Spread(common) => scenario::spread(&common.check(2)?).await,
-        What::Load(args) => load::load(args).await,
-        What::Bulk(args) => bulk::bulk(&args).await,
-        What::Fail(common) => fail::fail(&common.check(fail::NODES_MIN)?).await,
-        What::Throughput(args) => throughput::throughput(&args).await,
-        What::Exchange(args) => exchange::exchange(&args).await,
-        What::Flood(args) => flood::flood(args).await,
-        What::Handshake(args) => handshake::handshake(&args).await,
-        What::Heads(args) => heads::heads(&args),
-        What::Calls(args) => calls::calls(args).await,
-        What::Casts(args) => calls::casts(args).await,
-        What::Dial(args) => calls::dial(args).await,
-        What::Flow(args) => flow::flow(&args),
+        Inside::Join(common) => scenario::join(&common.check(2)?).await,
+        Inside::Spread(common) => scenario::spread(&common.check(2)?).await,
+        Inside::Load(args) => load::load(args).await,
+        Inside::Bulk(args) => bulk::bulk(&args).await,
+        Inside::Fail(common) => fail::fail(&common.check(fail::NODES_MIN)?).await,
+        Inside::Throughput(args) => throughput::throughput(&args).await,
+        Inside::Exchange(args) => exchange::exchange(&args).await,
+        Inside::Flood(args) => flood::flood(args).await,
+        Inside::Handshake(args) => handshake::handshake(&args).await,
+        Inside::Heads(args) => heads::heads(&args),
+        Inside::Calls(args) => calls::calls(args).await,
+        Inside::Casts(args) => calls::casts(args).await,
+        Inside::Dial(args) => calls::dial(args).await,
+        Inside::Flow(args) => flow::flow(&args),
     }
 }
 

@@ -132,6 +132,15 @@ impl Command {
         }
     }
 
+    /// Whether the command uses `--dir`.
+    fn has_directory(&self) -> bool {
+        match self {
+            Self::Bench(args) => args.is_member(),
+            Self::Demo(_) | Self::Simulate(_) => false,
+            _ => true,
+        }
+    }
+
     /// Refuses a flag that would have no effect, since its user expects one. Environment variables apply to all
     /// commands, so they are ignored where they have no effect.
     fn refuse_what_it_ignores(&self, matches: &ArgMatches) -> Result<(), CliError> {
@@ -143,7 +152,7 @@ impl Command {
                 "--{flag} is for commands that ask an agent; this one works on this machine alone"
             )));
         }
-        if matches!(self, Self::Demo(_) | Self::Bench(_) | Self::Simulate(_)) && given(&"dir") {
+        if !self.has_directory() && given(&"dir") {
             return Err(CliError::usage("this command has no directory: leave --dir out"));
         }
         Ok(())
@@ -176,7 +185,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),
         Command::Demo(args) => demo::run(args),
-        Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(dir, args),
         Command::Simulate(args) => simulate::run(args),
         Command::Completions { shell } => completions(shell),
     }
@@ -213,6 +222,8 @@ mod tests {
             "gossipmonger cert show --expect a",
             "gossipmonger agent --cert d",
             "gossipmonger demo --dir d",
+            "gossipmonger bench calls --dir d",
+            "gossipmonger bench drive --agent x:1",
         ] {
             assert!(refused(line).is_some(), "{line}");
         }
@@ -220,6 +231,7 @@ mod tests {
             "gossipmonger members --agent x:1 --cert d --expect a",
             "gossipmonger --agent x:1 --client-key k cert revoke b",
             "gossipmonger cert show --dir d",
+            "gossipmonger bench provide --dir d",
         ] {
             assert_eq!(refused(line), None, "{line}");
         }

@@ -6,6 +6,7 @@
 mod certificates;
 mod clients;
 mod configuration;
+mod driving;
 mod foreign;
 mod harness;
 mod joining;

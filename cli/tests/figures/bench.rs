@@ -24,6 +24,8 @@ fn refuses_unknown_flags() {
         "calls",
         "casts",
         "dial",
+        "provide",
+        "drive",
     ] {
         let output = gossipmonger(&["bench", scenario, "--nodos", "3"]);
         assert_eq!(output.status.code(), Some(2), "{scenario}: {output:?}");

@@ -32,11 +32,11 @@ class Failed(Exception):
 class Lab:
     """The namespaces, and the agents in them. A node is named after the host on which it starts first."""
 
-    def __init__(self, netlab, binary, dcs, hosts, spare=0):
-        """`spare`: number of hosts in each datacenter that have no agent at first."""
+    def __init__(self, netlab, binary, dcs, hosts, spare=0, suffix=""):
+        """`spare`: number of hosts in each datacenter that have no agent at first; `suffix`: of another lab's name."""
         self.netlab, self.binary = os.path.abspath(netlab), os.path.abspath(binary)
         self.dcs, self.size = dcs, hosts + spare
-        self.name = f"gm{os.getpid()}"
+        self.name = f"gm{os.getpid()}{suffix}"
         self.root = tempfile.mkdtemp(prefix="gossipmonger-lab-")
         self.nodes = [f"dc{d}h{h}" for d in range(1, dcs + 1) for h in range(1, hosts + 1)]
         self.seeds = [f"dc{d}h1" for d in range(1, dcs + 1)]
@@ -70,6 +70,12 @@ class Lab:
         self.host_addresses = {host: self.net("addr", host) for host in hosts}
         self.name_seeds()
 
+    def add(self, node, host):
+        """Adds a node that starts on this host, after `up`."""
+        self.hosts[node] = host
+        self.run("cert", "issue", "--ca", os.path.join(self.root, "pki"), "--node", node, "--datacenter", host[:3],
+                 "--dir", self.dir(node))
+
     @property
     def addresses(self):
         return {node: self.host_addresses[host] for node, host in self.hosts.items()}
@@ -82,21 +88,22 @@ class Lab:
             for seed in self.seeds:
                 names.write(f"{self.addresses[seed]} {seed}.lab\n")
 
-    def start(self, node, *flags, named=False, environment=()):
-        """Starts an agent; `named`: it gets its seeds by name, not by address."""
+    def start(self, node, *flags, named=False, environment=(), command=("agent",), out=None):
+        """Starts an agent; `named`: it gets its seeds by name, not by address; `command`: another one that runs an
+        agent; `out`: the file for its output, if that does not belong in the log."""
         binary = [self.binary]
         if named:
             # Mounts are private to the namespace.
             mounts = 'mount --bind "$0" /etc/hosts && exec "$@"'
             binary = ["sh", "-c", mounts, os.path.join(self.root, HOSTS_FILE), *binary]
-        command = [sys.executable, self.netlab, "--lab", self.name, "exec", self.hosts[node], "--",
-                   "env", *environment, *binary, "agent", "--dir", self.dir(node),
-                   "--listen", f"0.0.0.0:{PORT}", "--advertise", f"{self.addresses[node]}:{PORT}", *flags]
+        line = [sys.executable, self.netlab, "--lab", self.name, "exec", self.hosts[node], "--",
+                "env", *environment, *binary, *command, "--dir", self.dir(node),
+                "--listen", f"0.0.0.0:{PORT}", "--advertise", f"{self.addresses[node]}:{PORT}", *flags]
         for seed in self.seeds:
             if seed != node:
-                command += ["--seed", f"{seed}.lab:{PORT}" if named else f"{self.addresses[seed]}:{PORT}"]
+                line += ["--seed", f"{seed}.lab:{PORT}" if named else f"{self.addresses[seed]}:{PORT}"]
         with open(self.log(node), "ab") as log:
-            self.agents[node] = subprocess.Popen(command, stdout=log, stderr=log)
+            self.agents[node] = subprocess.Popen(line, stdout=out or log, stderr=log)
 
     def log(self, node):
         return os.path.join(self.root, f"{node}.log")

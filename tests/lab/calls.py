@@ -1,0 +1,358 @@
+#!/usr/bin/env python3
+"""Calls among three datacenters of three hosts, 40 ms apart (there and back).
+
+`latency`: a call to another datacenter costs one round trip. `kill`: kill -9 of one of three providers under 1,000
+calls a second. `load`: heartbeats beside calls and streams at full rate. `idle`: what it costs to offer services that
+nobody calls.
+
+Every member is a process of its own in a network namespace of its own: the providers run `bench provide`, the callers
+`bench drive` on a fourth host of each datacenter. Needs root and the lab that gives the namespaces (--netlab). It prints
+a table; the last line is a JSON object. Exit status 0 only if every bound was met.
+"""
+import argparse
+import collections
+import json
+import os
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+from bed import PATIENCE, Failed, Lab, Watch
+
+DCS, HOSTS, SPARE = 3, 3, 1
+WAN_DELAY = "20ms"  # one way
+PROVIDERS = ["dc1h1", "dc1h2", "dc1h3"]
+VICTIM = "dc1h2"  # no seed
+CALLERS = {"caller1": "dc1h4", "caller2": "dc2h4", "caller3": "dc3h4"}
+RATES = {"caller1": 600, "caller2": 200, "caller3": 200}  # calls a second in `kill`
+
+OVER_ROUND_TRIP = 1.0  # ms that a call to another datacenter takes at the median beyond a ping
+KILL_SECONDS, KILL_AFTER = 12.0, 3.0  # length of `kill`, and when it kills
+AFTER_VERDICT = 100.0  # ms from the verdict until the last pending call has ended, without the round trip of a retry
+ROUND_TRIP = 40.0  # ms
+FULL_RATE = 1000.0  # ms from the verdict until the callers have their full rate again
+IDLE_SERVICES = 20
+SETTLE = 5.0  # seconds after one view before idle costs are measured
+
+
+class Bed:
+    """The lab, the observations in it, and the bounds."""
+
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.lab = Lab(arguments.netlab, arguments.binary, DCS, HOSTS, SPARE)
+        self.nodes = self.lab.nodes
+        self.watch = Watch(self.lab)
+        self.missed, self.rows = [], []
+        self.is_up = False
+
+    def bar(self, what, seen, bound, unit=""):
+        """Checks that a figure is at most `bound`."""
+        met = seen is not None and seen <= bound
+        shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else str(seen)
+        self.rows.append((what, f"{shown} {unit}".strip(), f"{bound:g} {unit}".strip(), "ok" if met else "MISSED"))
+        print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound:g} {unit}".rstrip(), flush=True)
+        if not met:
+            self.missed.append(f"{what}: {shown}, more than {bound:g}")
+
+    def soon(self, what, milliseconds, bound):
+        """The same for a time, with `--slack` for a slow machine."""
+        self.bar(what, milliseconds, bound * self.arguments.slack, "ms")
+
+    def note(self, what, value):
+        self.rows.append((what, value, "", ""))
+
+    def ran(self, node):
+        return os.path.join(self.lab.root, f"{node}.ran")
+
+    def start(self, node):
+        if node in PROVIDERS:
+            self.lab.start(node, "--ran", self.ran(node), command=("bench", "provide"))
+        else:
+            self.lab.start(node)
+        self.watch.follow(node)
+
+    def begin(self):
+        self.is_up = True
+        self.lab.up("--wan-delay", WAN_DELAY)
+        for caller, host in CALLERS.items():
+            self.lab.add(caller, host)
+        for node in self.nodes:
+            self.start(node)
+        self.lab.until("one view", lambda: self.lab.see(self.nodes, self.nodes, "live"))
+
+    def end(self, broken):
+        if self.is_up:
+            self.is_up = False
+            self.lab.down(broken)
+
+    def restore(self):
+        """Restores the state before an experiment: all nodes run, and all see all as live."""
+        for node in self.nodes:
+            if not self.lab.runs(node):
+                self.start(node)
+        self.lab.until("one view before", lambda: self.lab.see(self.nodes, self.nodes, "live"))
+
+    def drive(self, caller, *flags):
+        """Starts a caller; it has begun when this returns."""
+        path = os.path.join(self.lab.root, f"{caller}.out")
+        with open(path, "wb") as out:
+            self.lab.start(caller, "--providers", str(len(PROVIDERS)), *flags, command=("bench", "drive"), out=out)
+        return path
+
+    def begun(self, *callers):
+        def waits():
+            for caller in callers:
+                if not self.lab.runs(caller):
+                    raise Failed(f"{caller} has ended: {self.tail(caller)}")
+            return [c for c in callers if not os.path.getsize(os.path.join(self.lab.root, f"{c}.out"))]
+        self.lab.until(f"{', '.join(callers)} call", waits)
+        return time.monotonic()
+
+    def tail(self, node):
+        with open(self.lab.log(node), errors="replace") as lines:
+            return "".join(lines.readlines()[-3:]).strip()
+
+    def reports(self, *callers, patience):
+        """Waits for the callers to end, and returns what they have printed."""
+        found = {}
+        for caller in callers:
+            try:
+                code = self.lab.agents[caller].wait(timeout=patience)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"{caller} has not ended within {patience:.0f} s")
+            with open(os.path.join(self.lab.root, f"{caller}.out")) as lines:
+                last = (lines.read().strip().splitlines() or [""])[-1]
+            report = json.loads(last or "{}")
+            if code or "sent" not in report:
+                raise Failed(f"{caller} ended with {code}: {report.get('void')} {self.tail(caller)}")
+            found[caller] = report
+        return found
+
+
+# --- experiments: each returns its observations
+
+
+def latency(bed):
+    """A call to another datacenter takes one round trip, and at most 1 ms more at the median."""
+    seconds = bed.arguments.latency
+    target = bed.lab.addresses[PROVIDERS[0]]
+    bed.drive("caller2", "--only-datacenter", "dc1", "--rate", "50", "--seconds", str(seconds))
+    bed.begun("caller2")
+    ping = subprocess.run(
+        [sys.executable, bed.lab.netlab, "--lab", bed.lab.name, "exec", CALLERS["caller2"], "--",
+         "ping", "-n", "-i", "0.05", "-c", str(int(seconds * 20)), target],
+        capture_output=True, text=True, timeout=PATIENCE + seconds)
+    pings = [float(found) for found in re.findall(r"time=([\d.]+) ms", ping.stdout)]
+    if not pings:
+        raise Failed(f"ping from caller2 to {target} had no answer: {ping.stderr.strip()}")
+    report = bed.reports("caller2", patience=PATIENCE)["caller2"]
+    trip, times = statistics.median(pings), report["latency_ms"]
+    bed.note("ping between datacenters, median", f"{trip:.3f} ms")
+    bed.note("call between datacenters: p50, p99", f"{times['p50']:.3f}, {times['p99']:.3f} ms")
+    bed.bar("latency: calls that failed", report["sent"] - report["answered"], 0)
+    bed.soon("latency: p50 of a call beyond a ping", times["p50"] - trip, OVER_ROUND_TRIP)
+    return {"ping_p50_ms": trip, "pings": len(pings), "call": without_rates(report)}
+
+
+def kill(bed):
+    """kill -9 of one of three providers under 1,000 calls a second: calls end at the verdict, and none runs twice."""
+    for node in PROVIDERS:
+        open(bed.ran(node), "wb").close()
+    for caller, rate in RATES.items():
+        bed.drive(caller, "--rate", str(rate), "--seconds", str(KILL_SECONDS), "--deadline", "5s")
+    begun = bed.begun(*RATES)
+    time.sleep(max(0.0, begun + KILL_AFTER - time.monotonic()))
+    killed = bed.lab.kill(VICTIM)
+    reports = bed.reports(*RATES, patience=PATIENCE)
+    seen = bed.watch.wait([node for node in bed.nodes if node != VICTIM], VICTIM, ("dead",), killed, 1.0)
+    bed.note("kill: until the other nodes find it dead",
+             ", ".join("never" if s is None else f"{s:.2f}" for s in sorted(seen.values(), key=lambda s: s or 1e9)) + " s")
+
+    counts, pending = collections.Counter(), 0
+    for caller, report in reports.items():
+        echo, once = report["methods"]["echo"], report["methods"]["once"]
+        verdict = next((v for v in report["verdicts"] if v["node"] == VICTIM), None)
+        if verdict is None:
+            raise Failed(f"{caller} had no verdict about {VICTIM} within {KILL_SECONDS} s")
+        counts["sent"] += report["sent"]
+        counts["idempotent failed"] += sum(sum(kind.values()) for kind in echo["failed"].values())
+        counts["answered once"] += once["answered"]
+        for kind, reasons in once["failed"].items():
+            counts.update({f"{kind} {reason}": count for reason, count in reasons.items()})
+        pending += verdict["failed"] + report["retried"]
+        bed.soon(f"kill: {caller}: from the verdict to the last failed call",
+                 max(0.0, verdict["last_failed_ms"] or 0.0), AFTER_VERDICT)
+        bed.soon(f"kill: {caller}: from the verdict to the end of all pending calls", verdict["pending_ended_ms"],
+                 AFTER_VERDICT + ROUND_TRIP)
+        bed.soon(f"kill: {caller}: from the verdict to the full rate", verdict["full_rate_ms"], FULL_RATE)
+    if not pending:
+        raise Failed("no call was pending at the killed provider, so nothing was tested")
+    bed.note("kill: calls sent; retried, or failed at the killed provider", f"{counts['sent']}; {pending}")
+    other = {reason: count for reason, count in counts.items() if reason.startswith(("not_run", "unknown", "failed"))}
+    bed.note("kill: failed calls that are not idempotent", ", ".join(f"{n} {r}" for r, n in other.items()) or "0")
+    bed.bar("kill: idempotent calls that failed", counts["idempotent failed"], 0)
+    expected = ("unknown NodeDead", "unknown Connection")
+    bed.bar("kill: other calls that did not end by the verdict",
+            sum(count for reason, count in other.items() if reason not in expected), 0)
+    times = collections.Counter()
+    for node in PROVIDERS:
+        with open(bed.ran(node)) as lines:
+            times.update(lines.read().split())
+    bed.note("kill: calls that are not idempotent, answered; ran", f"{counts['answered once']}; {len(times)}")
+    bed.bar("kill: calls that are not idempotent and ran twice", sum(1 for count in times.values() if count > 1), 0)
+    bed.bar("kill: calls that were answered and did not run", max(0, counts["answered once"] - len(times)), 0)
+    return {caller: without_rates(report) for caller, report in reports.items()}
+
+
+def load(bed):
+    """Calls and streams at full rate inside a datacenter, calls from the others: nobody is suspected.
+
+    The lab's delay line is slower than the streams, so none crosses it.
+    """
+    seconds = bed.arguments.seconds
+    bed.drive("caller1", "--concurrency", "64", "--bulk", "2", "--seconds", str(seconds))
+    for caller in ("caller2", "caller3"):
+        bed.drive(caller, "--rate", str(RATES[caller]), "--seconds", str(seconds))
+    begun = bed.begun(*CALLERS)
+    reports = bed.reports(*CALLERS, patience=seconds + PATIENCE)
+    accusations = bed.watch.accusations(begun)
+    for said in accusations[:10]:
+        print(f"  {said.observer} reported {said.peer} as {said.state}", flush=True)
+    near = reports["caller1"]
+    bed.note("load: calls a second; p50, p99", f"{near['answered'] / seconds:.0f}; "
+             f"{near['latency_ms']['p50']:.1f}, {near['latency_ms']['p99']:.1f} ms")
+    bed.note("load: streams", f"{near['bulk']['mib_per_s']:.1f} MiB/s for {seconds:g} s")
+    bed.bar("load: nodes suspected or dead, in the events of all nodes", len(accusations), 0)
+    bed.bar("load: nodes suspected, in the events of the callers", sum(len(r["suspected"]) for r in reports.values()), 0)
+    bed.bar("load: calls that failed", sum(r["sent"] - r["answered"] for r in reports.values()), 0)
+    bed.bar("load: streams that failed", sum(near["bulk"]["failed"].values()), 0)
+    return {caller: without_rates(report) for caller, report in reports.items()}
+
+
+def idle(bed):
+    """Two clusters side by side, one whose nodes offer 20 services each: CPU and bytes are the same."""
+    bed.end(False)
+    labs = {services: Lab(bed.arguments.netlab, bed.arguments.binary, DCS, HOSTS, suffix=f"s{services}")
+            for services in (0, IDLE_SERVICES)}
+    try:
+        for services, lab in labs.items():
+            lab.up("--wan-delay", WAN_DELAY)
+            for node in lab.nodes:
+                lab.start(node, "--idle-services", str(services), "--no-echo", command=("bench", "provide"))
+        for services, lab in labs.items():
+            lab.until(f"{services} services: one view", lambda lab=lab: lab.see(lab.nodes, lab.nodes, "live"))
+        offers = json.loads(labs[IDLE_SERVICES].run(
+            "--dir", labs[IDLE_SERVICES].dir("dc3h3"), "services", "--json").stdout)
+        if len(offers) != IDLE_SERVICES * DCS * HOSTS:
+            raise Failed(f"dc3h3 lists {len(offers)} services")
+        time.sleep(SETTLE)
+        before = {services: spent(lab) for services, lab in labs.items()}
+        time.sleep(bed.arguments.idle)
+        after = {services: spent(lab) for services, lab in labs.items()}
+    finally:
+        for lab in labs.values():
+            lab.down(False)
+    used = {services: [b - a for a, b in zip(before[services], after[services])] for services in labs}
+    nodes = DCS * HOSTS * bed.arguments.idle
+    for index, (what, unit, scale) in enumerate([("CPU", "us/s", 1e6), ("bytes", "B/s", 1.0)]):
+        without, with_services = used[0][index] * scale / nodes, used[IDLE_SERVICES][index] * scale / nodes
+        bed.note(f"idle: {what} of a node without, with {IDLE_SERVICES} services",
+                 f"{without:.1f}, {with_services:.1f} {unit}")
+        bed.bar(f"idle: {what} that {IDLE_SERVICES} services add", 100.0 * (with_services / without - 1.0),
+                bed.arguments.percent, "%")
+    return {f"{services}_services": {"cpu_s": round(cpu, 4), "bytes": count} for services, (cpu, count) in used.items()}
+
+
+def spent(lab):
+    """Returns the CPU time of all agents in seconds, and the bytes of their hosts' links."""
+    nanoseconds, count = 0, 0
+    for node in lab.nodes:
+        process = f"/proc/{lab.agents[node].pid}"
+        for thread in os.listdir(f"{process}/task"):
+            with open(f"{process}/task/{thread}/schedstat") as stat:
+                nanoseconds += int(stat.read().split()[0])
+        with open(f"{process}/net/dev") as devices:
+            for line in devices.readlines()[2:]:
+                name, numbers = line.split(":")
+                if name.strip() != "lo":
+                    numbers = numbers.split()
+                    count += int(numbers[0]) + int(numbers[8])
+    return nanoseconds / 1e9, count
+
+
+def without_rates(report):
+    return {name: value for name, value in report.items() if name != "answered_per_100_ms"}
+
+
+EXPERIMENTS = {"latency": latency, "kill": kill, "load": load, "idle": idle}
+
+
+# --- running the experiments
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; default: all")
+    parser.add_argument("--netlab", required=True)
+    parser.add_argument("--binary", required=True)
+    parser.add_argument("--latency", type=float, default=10.0, help="seconds of latency (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of load (%(default)s)")
+    parser.add_argument("--idle", type=float, default=60.0, help="seconds of idle (%(default)s)")
+    parser.add_argument("--percent", type=float, default=2.0, help="that idle services may add (%(default)s)")
+    parser.add_argument("--slack", type=float, default=1.0,
+                        help="factor by which every time bound is multiplied (%(default)s)")
+    parser.add_argument("--keep", metavar="DIR", help="copy the nodes' logs and events to DIR")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
+    sys.exit(run(Bed(arguments), arguments))
+
+
+def run(bed, arguments):
+    broken, reports = True, {}
+    names = arguments.experiments or list(EXPERIMENTS)
+    # `idle` takes the lab down, since its clusters have labs of their own.
+    names = [name for name in names if name != "idle"] + ["idle"] * ("idle" in names)
+    # SIGTERM takes the lab down, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        if names != ["idle"]:
+            bed.begin()
+        for name in names:
+            print(f"--- {name}: {EXPERIMENTS[name].__doc__.splitlines()[0]}", flush=True)
+            if name != "idle":
+                bed.restore()
+            reports[name] = EXPERIMENTS[name](bed)
+        broken = False
+    except (Failed, subprocess.TimeoutExpired) as error:
+        bed.missed.append(str(error))
+        print(f"FAILED: {error}", file=sys.stderr)
+    finally:
+        bed.watch.close()
+        if arguments.keep and bed.is_up:
+            os.makedirs(arguments.keep, exist_ok=True)
+            bed.watch.write(os.path.join(arguments.keep, "events.jsonl"))
+            for node in [*bed.nodes, *CALLERS]:
+                if os.path.exists(bed.lab.log(node)):
+                    shutil.copy(bed.lab.log(node), arguments.keep)
+        bed.end(broken)
+    if bed.rows:
+        widths = [max(len(row[column]) for row in bed.rows) for column in range(3)]
+        print(f"load of the machine: {' '.join(open('/proc/loadavg').read().split()[:3])}")
+        for row in bed.rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + f"  {row[3]}")
+    for missed in bed.missed:
+        print(f"MISSED: {missed}", flush=True)
+    print(json.dumps({"experiments": reports, "missed": bed.missed}), flush=True)
+    return 1 if bed.missed else 0
+
+
+if __name__ == "__main__":
+    main()

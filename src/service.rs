@@ -59,6 +59,7 @@ mod expose;
 mod exposed;
 mod figures;
 mod hedge;
+mod inline;
 mod job;
 mod listed;
 mod messages;

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     node::services::{
-        link::Link,
+        link::{InFlight, Link},
         offered::Inbound,
         outbound::{Found, NoLink},
         responder::Responder,
@@ -273,7 +273,7 @@ impl Callee {
                 }
                 Err(failure) => {
                     let ended = (target.node, failure, ending.verdict);
-                    target = self.again(place, method, &mut attempts, ended).await?;
+                    target = Box::pin(self.again(place, method, &mut attempts, ended)).await?;
                 }
             }
         }
@@ -382,7 +382,8 @@ impl Callee {
         let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
         let failed = |why: NotRun| failed_at(&target.node, why);
         if body.len() > LANE_BODY_MAX {
-            return self.cast_by_stream(&target, method, body, within).await.map_err(failed);
+            let sent = Box::pin(self.cast_by_stream(&target, method, body, within)).await;
+            return sent.map_err(failed);
         }
         let waited = tokio::time::timeout(within, async {
             loop {
@@ -509,11 +510,12 @@ impl Callee {
         self.balance(|balance| balance.began(begun, node));
         let mut guard = Began { callee: self, node, begun, ended: false };
         let (ending, open) = match (path, self.here(node)) {
-            (Path::Open, _) => self.open_at(target, method, body, deadline).await,
+            // Boxed, so that the future of a small call is small: it is moved several times.
+            (Path::Open, _) => Box::pin(self.open_at(target, method, body, deadline)).await,
             (_, Some(here)) => (self.call_here(here, method, body, deadline).await, None),
             (Path::Lane, None) => (self.call_there(target, method, body, deadline).await, None),
             (Path::Stream, None) => {
-                (self.call_by_stream(target, method, body, deadline).await, None)
+                (Box::pin(self.call_by_stream(target, method, body, deadline)).await, None)
             }
         };
         guard.ended = true;
@@ -567,29 +569,17 @@ impl Callee {
         body: Bytes,
         deadline: Time,
     ) -> Ending {
-        let call = loop {
-            let link = match self.link(target, Purpose::Lane) {
-                Ok(link) => link,
-                Err(why) => return Ending::not_run(why),
-            };
-            let room = link.room.notified();
-            match link.call(&self.id, (method.number, body.clone()), self.now(), deadline) {
-                Ok(call) => break call,
-                Err(NoRoom::Ended) => {
-                    if again(&link).is_err() {
-                        return Ending::settle(Outcome::Ended { sent: false }, || link.why());
-                    }
-                }
-                Err(NoRoom::Draining) => return Ending::not_run(NotRun::Draining),
-                // No service is unbound before the link ends.
-                Err(NoRoom::Binds) => return Ending::not_run(NotRun::link_is_full()),
-                Err(NoRoom::Calls | NoRoom::Bytes) => {
-                    let left = deadline.since(self.now());
-                    if tokio::time::timeout(left, room).await.is_err() {
-                        return Ending::not_run(NotRun::link_is_full());
-                    }
-                }
-            }
+        let question = (method.number, body);
+        let queued = match self.link(target, Purpose::Lane) {
+            Ok(link) => link.call(&self.id, question.clone(), self.now(), deadline).ok(),
+            Err(why) => return Ending::not_run(why),
+        };
+        let call = match queued {
+            Some(call) => call,
+            None => match Box::pin(self.queue(target, question, deadline)).await {
+                Ok(call) => call,
+                Err(ending) => return ending,
+            },
         };
         let (outcome, link) = call.ended().await;
         if matches!(&outcome, Outcome::Reply { body, .. } if body.len() > LANE_BODY_MAX) {
@@ -597,6 +587,37 @@ impl Callee {
             self.long.fetch_or(bit(method), Relaxed);
         }
         Ending::settle(outcome, || link.why())
+    }
+
+    /// Queues a question on the lane to a node; waits for room.
+    async fn queue(
+        &self,
+        target: &Target,
+        question: (u16, Bytes),
+        deadline: Time,
+    ) -> Result<InFlight, Ending> {
+        loop {
+            let link = self.link(target, Purpose::Lane).map_err(Ending::not_run)?;
+            let room = link.room.notified();
+            match link.call(&self.id, question.clone(), self.now(), deadline) {
+                Ok(call) => return Ok(call),
+                Err(NoRoom::Ended) => {
+                    if again(&link).is_err() {
+                        let outcome = Outcome::Ended { sent: false };
+                        return Err(Ending::settle(outcome, || link.why()));
+                    }
+                }
+                Err(NoRoom::Draining) => return Err(Ending::not_run(NotRun::Draining)),
+                // No service is unbound before the link ends.
+                Err(NoRoom::Binds) => return Err(Ending::not_run(NotRun::link_is_full())),
+                Err(NoRoom::Calls | NoRoom::Bytes) => {
+                    let left = deadline.since(self.now());
+                    if tokio::time::timeout(left, room).await.is_err() {
+                        return Err(Ending::not_run(NotRun::link_is_full()));
+                    }
+                }
+            }
+        }
     }
 
     /// The connection to a node; it is dialed if there is none.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use super::{context::Context, counted::TARGET};
+use super::{context::Context, counted::TARGET, inline::Runs};
 use crate::{
     clock::Clock,
     node::services::{
@@ -95,6 +95,21 @@ impl Drop for Place {
 }
 
 impl Job {
+    /// Runs the rest of the request here if that is known to be short, or else as a task, which ends when the caller
+    /// gives up.
+    pub(super) fn begin(
+        owner: &dyn Owner,
+        running: Option<&Arc<Running>>,
+        runs: &Arc<Runs>,
+        rest: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let clock = owner.clock();
+        if let Err(rest) = runs.here(clock, rest) {
+            let runs = Arc::clone(runs);
+            Self::spawn(owner, running, async move { runs.there(clock, rest).await });
+        }
+    }
+
     /// Runs the rest of the request as a task, which ends when the caller gives up.
     pub(super) fn spawn(
         owner: &dyn Owner,

@@ -6,6 +6,7 @@ use super::{
     Call, Cast, Method, Service,
     access::Access,
     context::Context,
+    inline::Runs,
     job::Job,
     messages::{decode_cast, decode_question, encode_answer},
     offered::{Handler, Offered, Offering},
@@ -121,15 +122,16 @@ impl<S: Service> OfferBuilder<S> {
         }
     }
 
-    /// Answers the questions of a method with a function. Each runs as a task of its own, which is dropped when the
-    /// caller gives up.
+    /// Answers the questions of a method with a function. Each run is a task of its own, which is dropped when the
+    /// caller gives up. If the last runs have ended at once, a run begins in the task that reads requests, and gets one
+    /// of its own when it waits. A function that blocks its thread holds up others, as anywhere in tokio.
     pub fn call<M, F, A>(self, handler: F) -> Self
     where
         M: Call<Service = S>,
         F: Fn(M, Context) -> A + Send + Sync + 'static,
         A: Future<Output = M::Reply> + Send + 'static,
     {
-        let handler = Arc::new(handler);
+        let (handler, runs) = (Arc::new(handler), Arc::new(Runs::default()));
         let run = move |job: Job| {
             let Job { body, held, context, answer, place, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
@@ -144,19 +146,19 @@ impl<S: Service> OfferBuilder<S> {
                 let reply = handler(ask, context).await;
                 answer.reply(encode_answer::<M>(&reply));
             };
-            Job::spawn(owner.as_ref(), running.as_ref(), task);
+            Job::begin(owner.as_ref(), running.as_ref(), &runs, task);
         };
         self.handle(M::METHOD, Box::new(run))
     }
 
-    /// Takes the messages of a method with a function. Each runs as a task of its own.
+    /// Takes the messages of a method with a function, as [`OfferBuilder::call`] does.
     pub fn cast<M, F, A>(self, handler: F) -> Self
     where
         M: Cast<Service = S>,
         F: Fn(M, Context) -> A + Send + Sync + 'static,
         A: Future<Output = ()> + Send + 'static,
     {
-        let handler = Arc::new(handler);
+        let (handler, runs) = (Arc::new(handler), Arc::new(Runs::default()));
         let run = move |job: Job| {
             let Job { body, held, context, answer, place, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
@@ -171,7 +173,7 @@ impl<S: Service> OfferBuilder<S> {
                     Err(error) => answer.refuse(Code::Malformed, error.to_string()),
                 }
             };
-            Job::spawn(owner.as_ref(), None, task);
+            Job::begin(owner.as_ref(), None, &runs, task);
         };
         self.handle(M::METHOD, Box::new(run))
     }

@@ -66,7 +66,7 @@ impl Runs {
         if level.is_none() {
             return Err(handler);
         }
-        let begun = (short % TIMED == 0).then(|| clock.now());
+        let begun = short.is_multiple_of(TIMED).then(|| clock.now());
         // If it waits, its task polls it again.
         let polled = handler.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let took = begun.map_or(Duration::ZERO, |begun| clock.now().since(begun));

@@ -30,7 +30,10 @@ fn each_role_may_do_what_the_table_says_and_nothing_else() {
         for role in ROLES {
             let before = state(&a);
             let said = cluster.ask(&a, role, &request, role);
-            if rank(role) >= rank(&needed) {
+            if rank(role) >= rank(&needed) && ["why_service", "call"].contains(&request.as_str()) {
+                // It is permitted, and no node offers the service.
+                said.failed(3, &["offer"]);
+            } else if rank(role) >= rank(&needed) {
                 said.succeeded();
             } else {
                 let refusal = format!("role {role} may not {request}; needs {needed}");
@@ -328,6 +331,9 @@ impl Cluster {
             "get" => &["get", "a", "color"],
             "list" => &["get", "a"],
             "why" => &["why", "b"],
+            "callers" => &["services", "--callers"],
+            "why_service" => &["why", "stock/1"],
+            "call" => &["call", "a", "stock/1", "1", "/dev/null"],
             "set" => &["set", "color", value],
             "delete" => &["delete", "color"],
             "change_tags" => &["tags", "set", "by=role"],

@@ -193,7 +193,7 @@ impl World {
         };
         self.note(format_args!("call {call} failed at {}: {failure}", target.0));
         if let CallFailure::Unknown(why) = &failure {
-            let in_time = self.drain_of(target.0, target.1);
+            let in_time = self.drain_of(target.0, target.1, process);
             self.oracle.lost(call, why, in_time);
         }
         self.calls[call].attempts.failed(node, &failure);

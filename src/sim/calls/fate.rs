@@ -266,10 +266,15 @@ impl World {
         self.ends(process);
     }
 
-    /// Whether a node has drained in time in this generation.
-    pub(super) fn drain_of(&self, node: usize, generation: Generation) -> bool {
+    /// Whether a node has drained in time in this generation, and owed this caller that nothing is lost: it ends the
+    /// connection of a caller that it believes dead.
+    pub(super) fn drain_of(&self, node: usize, generation: Generation, caller: usize) -> bool {
         let of_it = |process: &&Process| process.node == node && process.generation == generation;
-        self.processes.iter().find(of_it).is_some_and(|found| found.drain == Drain::InTime)
+        let Process { node: from, generation: calls, .. } = self.processes[caller];
+        self.processes.iter().find(of_it).is_some_and(|found| {
+            let believed_dead = found.directory.ended(&self.nodes[from].id, calls);
+            found.drain == Drain::InTime && believed_dead.is_none()
+        })
     }
 }
 

@@ -48,6 +48,10 @@ impl World {
         if let Some(why) = held.back_off.refuses(now, &self.nodes[node].id) {
             return Err(NotRun::NotConnected(why.to_owned()));
         }
+        // The caller may have picked it before the verdict, and waited since.
+        if let Some(why) = held.directory.ended(&self.nodes[node].id, generation) {
+            return Err(NotRun::NotConnected(why.to_string()));
+        }
         let connection = self.connections.len();
         let mut limits = self.settings.lane;
         if self.mutates(Mutation::IgnoreLane) {

@@ -181,9 +181,11 @@ impl World {
     /// An attempt has ended.
     pub(super) fn attempted(&mut self, call: usize, ending: Ending) {
         let now = self.now();
-        let Call { process, service, target, begun, .. } = self.calls[call];
+        let Call { process, service, target, begun, state, .. } = self.calls[call];
         let node = self.nodes[target.0].id.clone();
         let took = now.since(begun);
+        // One end may have seen the break, and the other one not.
+        let broken = matches!(state, CallState::Sent(at, _) if self.connections[at].broken);
         self.calls[call].state = CallState::Between;
         let Handle { balance, .. } = &mut self.processes[process].handles[service];
         balance.ended(now, &node, took, ending.load, ending.judged());
@@ -193,7 +195,7 @@ impl World {
         };
         self.note(format_args!("call {call} failed at {}: {failure}", target.0));
         if let CallFailure::Unknown(why) = &failure {
-            let in_time = self.drain_of(target.0, target.1, process);
+            let in_time = !broken && self.drain_of(target.0, target.1, process);
             self.oracle.lost(call, why, in_time);
         }
         self.calls[call].attempts.failed(node, &failure);

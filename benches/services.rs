@@ -14,7 +14,7 @@ use gossipmonger::{
         id::{Datacenter, Generation, NodeId},
         service::{
             ServiceId, ServiceName, ServiceVersion,
-            balance::{Ask, Balance, Outcome as Judged, Prefer, by_key},
+            balance::{Ask, Balance, Bounds, Outcome as Judged, Prefer, by_key},
             calls::{Calls, LaneLimits, Outcome},
             clients::Clients,
             directory::{Directory, Seen},
@@ -115,7 +115,7 @@ fn choice(c: &mut Criterion, directory: &Directory) {
     }
     let mut group = c.benchmark_group("choice");
     for (name, prefer) in [("nearest", Prefer::Nearest), ("anywhere", Prefer::Anywhere)] {
-        let ask = Ask { since: 0, prefer: &prefer, tried: &[] };
+        let ask = Ask { since: 0, prefer: &prefer, tried: &[], bounds: Bounds::default() };
         group.bench_function(format!("one of 10,000, {name}"), |b| {
             b.iter(|| {
                 let pick = balance.pick(listing, &ask, now, &mut rng, |_| 0.0).unwrap();
@@ -127,7 +127,7 @@ fn choice(c: &mut Criterion, directory: &Directory) {
     group.bench_function("the provider of a key, of 10,000", |b| {
         b.iter(|| {
             key += 1;
-            by_key(listing, None, key).unwrap().generation
+            by_key(listing, None, Bounds::default(), key).unwrap().generation
         });
     });
     group.finish();

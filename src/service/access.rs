@@ -6,7 +6,10 @@ use super::Caller;
 use crate::{
     protocol::{
         id::{Datacenter, NodeId},
-        service::clients::{Clients, Rank, Viewer, name_hash},
+        service::{
+            balance::NodeSet,
+            clients::{Clients, Rank, Viewer, name_hash},
+        },
     },
     tls::{Client, Role},
 };
@@ -94,6 +97,11 @@ impl Access {
                     || self.role.is_some_and(|role| client.role.permits(role))
             }
         }
+    }
+
+    /// The nodes among them.
+    pub(super) fn nodes_among(self) -> NodeSet {
+        NodeSet::new(self.members, self.nodes, self.datacenters)
     }
 
     /// The clients among them, as other nodes learn of them.

@@ -132,7 +132,8 @@ impl Callee {
         }
         let body_max = self.side.outbound().limits().reply_bytes;
         loop {
-            let link: Arc<Link> = self.link(target, Purpose::Streams).map_err(Ending::not_run)?;
+            let link: Arc<Link> =
+                self.proved_link(target, Purpose::Streams).await.map_err(Ending::not_run)?;
             let room = link.room.notified();
             match link.open(body_max).await {
                 Ok(opened) => return Ok((opened, None)),

@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use rand::RngExt;
 use tokio::{
     sync::{oneshot, watch},
     task::AbortHandle,
@@ -41,7 +42,7 @@ use crate::{
             ServiceId,
             attempt::{Attempts, Ending},
             balance::{
-                Ask, Balance, Outcome as Judged, Prefer,
+                Ask, Balance, Bounds, NodeSet, Outcome as Judged, Prefer,
                 retry::{Retry, RetryBudget},
             },
             calls::{NoRoom, Outcome},
@@ -65,6 +66,17 @@ pub(super) struct Callee {
     /// The methods whose answers were too long for a lane: a bit for each number, modulo 64.
     long: AtomicU64,
     rows: Rows,
+    /// The nodes that may answer; `None`: all.
+    pub(super) only: Option<Arc<NodeSet>>,
+    /// Nodes that get a share of the calls, and others that get the rest.
+    pub(super) share: Option<Share>,
+}
+
+/// A share of the calls, between 0 and 1, for some of the nodes.
+#[derive(Clone, Debug)]
+pub(super) struct Share {
+    pub(super) of: Arc<NodeSet>,
+    pub(super) part: f64,
 }
 
 /// The options of one call.
@@ -104,7 +116,20 @@ impl Callee {
         let balance = Mutex::new(side.balance());
         let rows = Rows::none(&side.outbound().figures);
         let (budget, long) = (Mutex::default(), AtomicU64::new(0));
-        Self { side, id, balance, budget, long, rows }
+        Self { side, id, balance, budget, long, rows, only: None, share: None }
+    }
+
+    /// The same bounds, without figures.
+    pub(super) fn anew(&self) -> Self {
+        let mut anew = Self::new(Arc::clone(&self.side), self.id.clone());
+        (anew.only, anew.share) = (self.only.clone(), self.share.clone());
+        anew
+    }
+
+    /// Whether a provider is one of the nodes that may answer, as it says itself.
+    pub(super) fn trusts(&self, provider: &Provider) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|only| only.has(&provider.node, Some(&provider.datacenter)))
     }
 
     /// Counts the calls of these methods, each by itself.
@@ -305,7 +330,11 @@ impl Callee {
     ) -> Result<Target, CallError> {
         place.failed(&failure);
         attempts.failed(node, &failure);
-        let next = self.another(place, method, attempts.tried());
+        let next = match (attempts.follow(&failure), &failure) {
+            (Some(better), _) => self.listed(&better),
+            (None, CallFailure::NotRun(NotRun::NotOwner { .. })) => None,
+            (None, _) => self.another(place, method, attempts.tried()),
+        };
         let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
         let ended = (&failure, verdict);
         let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
@@ -319,6 +348,13 @@ impl Callee {
         self.side.count(Counter::CallsRetried);
         self.rows.row(method.number).retry();
         Ok(next)
+    }
+
+    /// A node as it is listed now, if it may answer.
+    fn listed(&self, node: &NodeId) -> Option<Target> {
+        let found = self.listing(|listing| listing.find(node).cloned())?;
+        let Provider { node, generation, .. } = Some(found).filter(|found| self.trusts(found))?;
+        Some(Target { node, generation, wait: Duration::ZERO })
     }
 
     /// Another provider than these, if the call may go to any.
@@ -387,7 +423,7 @@ impl Callee {
         }
         let waited = tokio::time::timeout(within, async {
             loop {
-                let link = self.link(&target, Purpose::Lane)?;
+                let link = self.proved_link(&target, Purpose::Lane).await?;
                 let room = link.room.notified();
                 match link.cast(&self.id, method.number, body.clone()) {
                     Ok(()) => return Ok(()),
@@ -424,6 +460,10 @@ impl Callee {
         }
         loop {
             let link = self.link(&target, Purpose::Lane).map_err(failed)?;
+            if self.only.is_some() && !link.is_welcome() {
+                return Err(failed(NotRun::NotConnected("not yet".to_owned())));
+            }
+            self.check_proof(&link).map_err(failed)?;
             match link.cast(&self.id, method.number, body.clone()) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
@@ -487,14 +527,38 @@ impl Callee {
     ) -> Result<T, NotRun> {
         let listings = self.side.outbound().watched.listings();
         let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
-        let ask = Ask { since, prefer, tried };
         let now = self.now();
         let suspicion = |node: &NodeId| self.side.suspicion(node, now);
         let picked = self.balance(|balance| {
-            let pick = balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)?;
+            let pick = |bounds| {
+                let ask = Ask { since, prefer, tried, bounds };
+                balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)
+            };
+            let (bounds, otherwise) = self.bounds();
+            let pick = match otherwise {
+                None => pick(bounds),
+                Some(otherwise) => pick(bounds).or_else(|_| pick(otherwise)),
+            }?;
             Ok(take(pick.provider, pick.wait))
         });
         picked.map_err(|why| NotRun::no_pick(why, self.id.major))
+    }
+
+    /// The nodes that may answer.
+    pub(super) fn trusted(&self) -> Bounds<'_> {
+        Bounds { only: self.only.as_deref(), ..Bounds::default() }
+    }
+
+    /// The nodes that one call may go to, drawn by their share. If none of them can take it, the others may.
+    fn bounds(&self) -> (Bounds<'_>, Option<Bounds<'_>>) {
+        let trusted = self.trusted();
+        let Some(share) = &self.share else { return (trusted, None) };
+        let inside = Bounds { also: Some(&share.of), ..trusted };
+        let outside = Bounds { except: Some(&share.of), ..trusted };
+        match rand::rng().random_bool(share.part) {
+            true => (inside, Some(outside)),
+            false => (outside, Some(inside)),
+        }
     }
 
     pub(super) async fn attempt(
@@ -571,6 +635,7 @@ impl Callee {
     ) -> Ending {
         let question = (method.number, body);
         let queued = match self.link(target, Purpose::Lane) {
+            Ok(_) if self.only.is_some() => None,
             Ok(link) => link.call(&self.id, question.clone(), self.now(), deadline).ok(),
             Err(why) => return Ending::not_run(why),
         };
@@ -597,7 +662,9 @@ impl Callee {
         deadline: Time,
     ) -> Result<InFlight, Ending> {
         loop {
-            let link = self.link(target, Purpose::Lane).map_err(Ending::not_run)?;
+            let proved = self.proved_link(target, Purpose::Lane);
+            let proved = tokio::time::timeout(deadline.since(self.now()), proved).await;
+            let link = proved.unwrap_or(Err(NotRun::Deadline)).map_err(Ending::not_run)?;
             let room = link.room.notified();
             match link.call(&self.id, question.clone(), self.now(), deadline) {
                 Ok(call) => return Ok(call),
@@ -617,6 +684,31 @@ impl Callee {
                     }
                 }
             }
+        }
+    }
+
+    /// The connection to a node; if this caller lets only some nodes answer, one whose certificate proves that it is to
+    /// one of them.
+    pub(super) async fn proved_link(
+        &self,
+        target: &Target,
+        purpose: Purpose,
+    ) -> Result<Arc<Link>, NotRun> {
+        let link = self.link(target, purpose)?;
+        if self.only.is_some() {
+            link.welcomed().await;
+            self.check_proof(&link)?;
+        }
+        Ok(link)
+    }
+
+    /// Whether the node at the other end is one of those that may answer. It says where it is; its certificate proves it.
+    fn check_proof(&self, link: &Link) -> Result<(), NotRun> {
+        let Some(only) = &self.only else { return Ok(()) };
+        let Some(connection) = link.connection() else { return Ok(()) };
+        match only.has(&link.peer, connection.peer().datacenter.as_ref()) {
+            true => Ok(()),
+            false => Err(NotRun::NotTrusted),
         }
     }
 

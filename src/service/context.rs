@@ -2,15 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::Caller;
-use crate::{clock::Clock, protocol::time::Time};
+use super::{Caller, offered::Offered};
+use crate::protocol::{
+    id::{Datacenter, NodeId},
+    time::Time,
+};
 
 /// The circumstances of one call, for its handler.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Time,
-    pub(super) clock: Clock,
+    pub(super) offered: Arc<Offered>,
 }
 
 impl Context {
@@ -24,6 +27,20 @@ impl Context {
     /// dropped. Hand it on to the calls that the handler makes.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.deadline.since(self.clock.now())
+        self.deadline.since(self.offered.now())
+    }
+
+    /// The node to which a key belongs, as this node knows the providers of the service now: of one datacenter, or of
+    /// all. See [`Stub::by_key`](super::Stub::by_key). `None` if no provider is listed.
+    #[must_use]
+    pub fn owner(&self, key: impl AsRef<[u8]>, datacenter: Option<&Datacenter>) -> Option<NodeId> {
+        self.offered.owner(key.as_ref(), datacenter)
+    }
+
+    /// Whether a key belongs to this node, of all providers. It spreads work and keeps caches warm; it excludes nobody,
+    /// since two nodes whose views differ may both own a key for a moment.
+    #[must_use]
+    pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
+        self.owner(key, None).as_ref() == Some(self.offered.node())
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         services::{offered::Offered as ByConnections, table::NotOffered},
     },
     protocol::{
-        id::InvalidLabel,
+        id::{InvalidLabel, NodeId},
         service::{
             ServiceId, ServiceName, clients::CLIENT_NAMES_MAX, exposed::EXPOSED_MAX, frame::Code,
             manifest, room::RoomLimits,
@@ -131,7 +131,42 @@ impl<S: Service> OfferBuilder<S> {
         F: Fn(M, Context) -> A + Send + Sync + 'static,
         A: Future<Output = M::Reply> + Send + 'static,
     {
-        let (handler, runs) = (Arc::new(handler), Arc::new(Runs::default()));
+        self.answer(|_: &M, _: &Context| Ok(()), handler)
+    }
+
+    /// As [`OfferBuilder::call`], for questions that belong to one provider by their key, whom callers find by
+    /// [`Stub::by_key`](super::Stub::by_key). A question whose key belongs to another provider of all, as this node knows
+    /// them, is refused with its name ([`NotRun::NotOwner`](super::NotRun::NotOwner)), and the call goes there.
+    pub fn call_by_key<M, K, F, A>(
+        self,
+        key: impl Fn(&M) -> K + Send + Sync + 'static,
+        handler: F,
+    ) -> Self
+    where
+        M: Call<Service = S>,
+        K: AsRef<[u8]>,
+        F: Fn(M, Context) -> A + Send + Sync + 'static,
+        A: Future<Output = M::Reply> + Send + 'static,
+    {
+        let owned = move |ask: &M, context: &Context| match context.owner(key(ask), None) {
+            Some(owner) if owner != *context.offered.node() => Err(owner),
+            _ => Ok(()),
+        };
+        self.answer(owned, handler)
+    }
+
+    /// `owned`: the owner of a question, if another node is.
+    fn answer<M, F, A>(
+        self,
+        owned: impl Fn(&M, &Context) -> Result<(), NodeId> + Send + Sync + 'static,
+        handler: F,
+    ) -> Self
+    where
+        M: Call<Service = S>,
+        F: Fn(M, Context) -> A + Send + Sync + 'static,
+        A: Future<Output = M::Reply> + Send + 'static,
+    {
+        let (handler, runs) = (Arc::new((owned, handler)), Arc::new(Runs::default()));
         let run = move |job: Job| {
             let Job { body, held, context, answer, place, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
@@ -143,6 +178,10 @@ impl<S: Service> OfferBuilder<S> {
                     Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
                 };
                 drop(held);
+                let (owned, handler) = handler.as_ref();
+                if let Err(owner) = owned(&ask, &context) {
+                    return answer.refuse(Code::NotOwner, owner.as_str());
+                }
                 let reply = handler(ask, context).await;
                 answer.reply(encode_answer::<M>(&reply));
             };
@@ -198,6 +237,13 @@ impl<S: Service> OfferBuilder<S> {
     /// How many requests run at once (default 256), and how many wait (default 1,024). A further one is refused.
     pub fn room(mut self, concurrency: usize, queue: usize) -> Self {
         (self.limits.concurrency, self.limits.queue) = (concurrency, queue);
+        self
+    }
+
+    /// One request runs at a time; the others wait, as many as [`OfferBuilder::room`] says. Those of one caller run in
+    /// the order in which it has sent them, and the callers take turns.
+    pub fn one_at_a_time(mut self) -> Self {
+        self.limits.concurrency = 1;
         self
     }
 

@@ -33,9 +33,12 @@ use crate::{
         shared::Shared,
     },
     protocol::{
+        hash::hash,
+        id::{Datacenter, NodeId},
         route::Counter,
         service::{
             Kind, ServiceId,
+            balance::{Bounds, by_key},
             figures::CallOutcome,
             frame::Code,
             room::{Entered, Room, RoomLimits},
@@ -207,7 +210,7 @@ impl Offered {
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
         let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
         let answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
-        let context = Context { caller: who, deadline, clock: self.clock() };
+        let context = Context { caller: who, deadline, offered: Arc::clone(self) };
         if answer.is_cancelled() {
             return;
         }
@@ -227,6 +230,22 @@ impl Offered {
         // A handler that panics here must not end the lane of its caller.
         let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
         let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
+    }
+
+    /// The node to which a key belongs, as this node knows the providers.
+    pub(super) fn owner(&self, key: &[u8], datacenter: Option<&Datacenter>) -> Option<NodeId> {
+        let listings = self.shared.services.outbound.watched.listings();
+        let owner = by_key(listings.get(&self.id)?, datacenter, Bounds::default(), hash(key))?;
+        Some(owner.node.clone())
+    }
+
+    /// The node that offers it.
+    pub(super) fn node(&self) -> &NodeId {
+        &self.shared.config.node
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.shared.clock.now()
     }
 
     fn freed(&self) -> MutexGuard<'_, Freed> {

@@ -3,9 +3,9 @@
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use super::{
-    Call, Cast, Service,
+    Access, Call, Cast, Service,
     ask::{Calling, cast, question, try_cast},
-    calling::{Callee, not_run},
+    calling::{Callee, Share, not_run},
     error::{CallError, NotRun},
     place::Where,
     remote::Remote,
@@ -51,6 +51,39 @@ impl<S: Service> Stub<S> {
         self
     }
 
+    /// The same, which calls none but these nodes, whatever it prefers: `Access::datacenter(..)` for example. The
+    /// directory believes what a node says of where it is; this is judged again by the certificate of the node, before
+    /// anything is sent to it. Clients in the access mean nothing here.
+    ///
+    /// It begins without figures of the providers, and with a retry budget of its own.
+    #[must_use]
+    pub fn only_from(&self, nodes: Access) -> Self {
+        let mut callee = self.callee.anew();
+        callee.only = Some(Arc::new(nodes.nodes_among()));
+        self.with(callee)
+    }
+
+    /// The same, which sends this part of its calls (0 to 1) to these nodes, and the rest to the others: a hundredth to
+    /// a new version, for example. A weight cannot do that: it divides the score of a provider. If the nodes that were
+    /// drawn cannot take a call, the others get it.
+    ///
+    /// It begins without figures of the providers, and with a retry budget of its own.
+    ///
+    /// # Panics
+    /// If `part` is not between 0 and 1.
+    #[must_use]
+    pub fn share(&self, nodes: Access, part: f64) -> Self {
+        assert!((0.0..=1.0).contains(&part), "a share is between 0 and 1, not {part}");
+        let mut callee = self.callee.anew();
+        callee.share = Some(Share { of: Arc::new(nodes.nodes_among()), part });
+        self.with(callee)
+    }
+
+    fn with(&self, mut callee: Callee) -> Self {
+        callee.counts(S::METHODS);
+        Self { callee: Arc::new(callee), prefer: self.prefer.clone(), service: PhantomData }
+    }
+
     /// Asks a question. Await the result, or set options first.
     ///
     /// A call that has not run is tried again at other nodes, [`ATTEMPTS`](crate::protocol::service::balance::retry::ATTEMPTS)
@@ -81,6 +114,7 @@ impl<S: Service> Stub<S> {
     #[must_use]
     pub fn at(&self, node: &NodeId) -> Option<Remote<S>> {
         let found = self.listing(|listing| listing.find(node).cloned())?;
+        let found = Some(found).filter(|found| self.callee.trusts(found))?;
         Some(Remote::new(Arc::clone(&self.callee), &found))
     }
 
@@ -94,14 +128,18 @@ impl<S: Service> Stub<S> {
             _ => None,
         };
         let key = hash(key);
-        let found = self.listing(|listing| by_key(listing, datacenter, key).cloned())?;
+        let found = self
+            .listing(|listing| by_key(listing, datacenter, self.callee.trusted(), key).cloned())?;
         Some(Remote::new(Arc::clone(&self.callee), &found))
     }
 
     /// The live nodes that offer it, by datacenter and name.
     #[must_use]
     pub fn providers(&self) -> Vec<Remote<S>> {
-        let providers = self.listing(|listing| Some(listing.iter().cloned().collect::<Vec<_>>()));
+        let trusted = |listing: &Listing| {
+            listing.iter().filter(|found| self.callee.trusts(found)).cloned().collect::<Vec<_>>()
+        };
+        let providers = self.listing(|listing| Some(trusted(listing)));
         let providers = providers.unwrap_or_default();
         providers.iter().map(|found| Remote::new(Arc::clone(&self.callee), found)).collect()
     }
@@ -113,7 +151,7 @@ impl<S: Service> Stub<S> {
     pub async fn ready(&self, nodes: usize, within: Duration) -> Result<(), CallError> {
         let mut changes = self.callee.changes();
         let enough = async {
-            while self.listing(|listing| Some(listing.len())).unwrap_or(0) < nodes {
+            while self.count() < nodes {
                 if changes.changed().await.is_err() {
                     return;
                 }
@@ -156,6 +194,13 @@ impl<S: Service> Stub<S> {
         }
         answers.sort_by(|(one, _), (other, _)| one.cmp(other));
         answers
+    }
+
+    fn count(&self) -> usize {
+        self.callee.listing(|listing| match &self.callee.only {
+            None => listing.len(),
+            Some(_) => listing.iter().filter(|found| self.callee.trusts(found)).count(),
+        })
     }
 
     fn listing<T>(&self, read: impl FnOnce(&Listing) -> Option<T>) -> Option<T> {

@@ -10,6 +10,7 @@ mod limits;
 mod live_keys;
 mod membership;
 mod operate;
+mod picking;
 mod propagation;
 mod reconciliation;
 mod references;

@@ -172,7 +172,20 @@ impl Link {
         state.is_unused().then_some(state.used)
     }
 
-    pub(super) fn connection(&self) -> Option<&Arc<dyn Connection>> {
+    /// Waits until the node has admitted this one, or the link has ended.
+    pub(crate) async fn welcomed(&self) {
+        tokio::select! {
+            () = self.welcome.wait() => {}
+            () = self.ended() => {}
+        }
+    }
+
+    /// Whether the node has admitted this one.
+    pub(crate) fn is_welcome(&self) -> bool {
+        self.welcome.is_set()
+    }
+
+    pub(crate) fn connection(&self) -> Option<&Arc<dyn Connection>> {
         self.connection.get()
     }
 

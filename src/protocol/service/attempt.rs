@@ -36,6 +36,8 @@ pub struct Attempts {
     reasons: Vec<String>,
     /// The last failure after which the call may have run.
     lost: Option<CallFailure>,
+    /// Whether it went to a node that another one named.
+    followed: bool,
 }
 
 impl Ending {
@@ -92,7 +94,14 @@ impl Attempts {
     /// Of a call that has not been tried.
     #[must_use]
     pub const fn new(idempotent: bool, deadline: Time) -> Self {
-        Self { idempotent, deadline, nodes: Vec::new(), reasons: Vec::new(), lost: None }
+        Self {
+            idempotent,
+            deadline,
+            nodes: Vec::new(),
+            reasons: Vec::new(),
+            lost: None,
+            followed: false,
+        }
     }
 
     /// The deadline of the call.
@@ -116,6 +125,14 @@ impl Attempts {
         }
     }
 
+    /// The node that the last one has named as the owner of the key. It is followed once: two nodes whose views differ
+    /// may name each other.
+    pub fn follow(&mut self, failure: &CallFailure) -> Option<NodeId> {
+        let CallFailure::NotRun(NotRun::NotOwner { better }) = failure else { return None };
+        let first = !std::mem::replace(&mut self.followed, true);
+        (first && !self.nodes.contains(better)).then(|| better.clone())
+    }
+
     /// Whether the call is tried again after an attempt that was counted by [`Self::failed`]. `next`: how long the next
     /// provider wants to be left alone; `None` if there is none.
     #[must_use]
@@ -126,10 +143,14 @@ impl Attempts {
         (failure, verdict): (&CallFailure, bool),
         next: Option<Duration>,
     ) -> Retry {
+        // It says nothing of load, and happens once in a call.
+        let follows =
+            matches!(failure, CallFailure::NotRun(NotRun::NotOwner { .. })) && next.is_some();
+        let class = if follows { Class::NotRun } else { failure.class() };
         budget.decide(&Attempt {
-            class: failure.class(),
+            class,
             idempotent: self.idempotent,
-            verdict,
+            verdict: verdict || follows,
             attempts: u32::try_from(self.nodes.len()).unwrap_or(u32::MAX),
             left: self.deadline.since(now),
             next,
@@ -163,6 +184,7 @@ impl CallFailure {
                 | NotRun::TooOld { .. }
                 | NotRun::NotConnected(_)
                 | NotRun::NoSuchService
+                | NotRun::NotTrusted
                 | NotRun::Overloaded { .. } => Class::NotRun,
                 _ => Class::Refused,
             },

@@ -29,6 +29,7 @@ mod figures;
 mod rendezvous;
 pub mod retry;
 mod search;
+mod trusted;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
@@ -42,6 +43,7 @@ pub use self::{
     figures::{FADES_IN, FAILED_COUNTS_AS, FIGURES_MAX, GAIN_MIN, LATENCY_MIN, OVERLOADED_FOR},
     rendezvous::by_key,
     search::{DRAWS_MAX, NEAR_MIN},
+    trusted::{Bounds, NodeSet},
 };
 use self::{
     candidates::{Candidate, Candidates, Sequence},
@@ -96,13 +98,14 @@ impl Balance {
             Prefer::Anywhere => search.look(&Everywhere::new(candidates, &self.distances), rng),
             Prefer::Here => {
                 let home = self.distances.home().and_then(|home| candidates.within(home));
-                let own = home.zip(self.node.as_ref()).and_then(|(home, node)| home.find(node));
-                if let Some(own) = own {
-                    search.only(own, rng);
+                if let Some(((home, sequence), node)) = home.zip(self.node.as_ref())
+                    && let Some(own) = sequence.find(node)
+                {
+                    search.only(own, home, rng);
                 }
             }
             Prefer::Datacenter(datacenter) => {
-                if let Some(sequence) = candidates.within(datacenter) {
+                if let Some((datacenter, sequence)) = candidates.within(datacenter) {
                     search.look(&Within::new(datacenter, sequence, &self.distances), rng);
                 }
             }

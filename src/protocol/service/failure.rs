@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{ServiceVersion, balance::NoPick, frame::Code};
+use crate::protocol::id::NodeId;
 
 /// What a failed call means for its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,15 @@ pub enum NotRun {
         by: By,
         /// When it makes sense to try again; zero if that is unknown.
         retry_after: Duration,
+    },
+    /// The certificate of the node does not prove that it is one of those that this caller lets answer.
+    #[error("the certificate of the node does not prove that it may answer this caller")]
+    NotTrusted,
+    /// The key of the question belongs to another node, as the node that was asked knows it. A call follows once.
+    #[error("the key of the question belongs to {better}")]
+    NotOwner {
+        /// The node to which it belongs.
+        better: NodeId,
     },
     /// The caller may not call it.
     #[error("this caller may not call it")]
@@ -185,6 +195,11 @@ pub fn refused(code: Code, retry_after: Duration, words: String) -> CallFailure 
         Code::TooLarge => not_run(NotRun::Malformed(words)),
         Code::Malformed => not_run(NotRun::Malformed(words)),
         Code::Deadline => not_run(NotRun::Deadline),
+        // Without a name of a node there is none to follow.
+        Code::NotOwner => not_run(match NodeId::new(&words) {
+            Ok(better) => NotRun::NotOwner { better },
+            Err(_) => NotRun::NoSuchService,
+        }),
         Code::Panicked => CallFailure::Failed(Failure::Panicked),
         Code::NoAnswer => CallFailure::Failed(Failure::NoAnswer),
         Code::ActorEnded => CallFailure::Failed(Failure::ActorEnded),

@@ -174,6 +174,8 @@ codes! {
     Malformed = 8, "malformed";
     /// The deadline had passed before the request began. The request has not run.
     Deadline = 9, "deadline";
+    /// The key of the question belongs to another node: the words are its name. The request has not run.
+    NotOwner = 10, "not_owner";
     /// The handler panicked.
     Panicked = 32, "panicked";
     /// The handler ended without an answer.

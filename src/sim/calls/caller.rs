@@ -13,7 +13,7 @@ use crate::{
         id::{Generation, NodeId},
         service::{
             attempt::Ending,
-            balance::{Ask, Outcome as Judged, retry::Retry},
+            balance::{Ask, Bounds, Outcome as Judged, retry::Retry},
             calls::{NoRoom, Outcome},
             failure::{CallFailure, NotRun},
             link_end::LinkEnd,
@@ -55,7 +55,7 @@ impl World {
         };
         let listings = process.directory.listings();
         let listing = listings.get(&self.services[*service]).ok_or(NotRun::NoProvider)?;
-        let ask = Ask { since: 0, prefer, tried: attempts.tried() };
+        let ask = Ask { since: 0, prefer, tried: attempts.tried(), bounds: Bounds::default() };
         let (balance, now) = (&process.handles[*service].balance, self.queue.now());
         let now = crate::protocol::time::Time::from_origin(Duration::from_micros(now));
         let pick = balance.pick(listing, &ask, now, &mut self.rng, |_| 0.0);

@@ -18,7 +18,7 @@ use crate::{
         service::{
             ServiceId, ServiceName,
             attempt::Attempts,
-            balance::{Prefer, by_key},
+            balance::{Bounds, Prefer, by_key},
             calls::LaneLimits,
             room::RoomLimits,
         },
@@ -140,7 +140,7 @@ impl World {
         let listings = self.processes[process].directory.listings();
         let key = hash::mix(self.rng.next_u64() % 4);
         let found = listings.get(&self.services[service]);
-        let found = found.and_then(|listing| by_key(listing, None, key));
+        let found = found.and_then(|listing| by_key(listing, None, Bounds::default(), key));
         let pinned = found.map(|found| {
             let node = found.node.as_str()[1..].parse().expect("a number");
             (node, found.generation)

@@ -13,7 +13,7 @@ use crate::protocol::{
     id::{Generation, NodeId},
     service::{
         ServiceVersion,
-        balance::by_key,
+        balance::{Bounds, by_key},
         clients::Clients,
         directory::{Directory, DirectoryOutput, Gone, Listing, Listings, Provider, Seen},
         link_end::LinkEnd,
@@ -231,7 +231,8 @@ impl World {
                     true => {
                         usable.get(key as usize % usable.len().max(1)).map(|at| at.node.clone())
                     }
-                    false => by_key(listing, None, hash::mix(key)).map(|at| at.node.clone()),
+                    false => by_key(listing, None, Bounds::default(), hash::mix(key))
+                        .map(|at| at.node.clone()),
                 })
                 .collect()
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::trusted::Bounds;
 use crate::protocol::id::{Datacenter, NodeId};
 
 /// Which providers a caller wants.
@@ -30,6 +31,8 @@ pub struct Ask<'a> {
     /// The nodes at which this call was tried already: at most
     /// [`ATTEMPTS`](super::retry::ATTEMPTS), so they are compared one by one.
     pub tried: &'a [NodeId],
+    /// The nodes that it may go to, whatever it prefers.
+    pub bounds: Bounds<'a>,
 }
 
 /// The provider that a call goes to.

@@ -65,8 +65,8 @@ pub trait Candidates {
     /// Those of one datacenter.
     type Sequence: Sequence<Item = Self::Item>;
 
-    /// Those of this datacenter, if it has any.
-    fn within(&self, datacenter: &Datacenter) -> Option<&Self::Sequence>;
+    /// This datacenter and its candidates, if it has any.
+    fn within(&self, datacenter: &Datacenter) -> Option<(&Datacenter, &Self::Sequence)>;
 
     /// All datacenters that have candidates.
     fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &Self::Sequence)>;

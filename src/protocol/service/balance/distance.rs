@@ -69,16 +69,16 @@ impl Distances {
 
     /// The nearest datacenter with candidates, or the next one after this. Compares all datacenters, since they are
     /// few and most calls stay in the first.
-    pub(super) fn next<'s, 'a: 's, L: Candidates>(
-        &'s self,
+    pub(super) fn next<'a, L: Candidates>(
+        &self,
         candidates: &'a L,
         after: Option<&Datacenter>,
-    ) -> Option<(&'s Datacenter, &'a L::Sequence)> {
+    ) -> Option<(&'a Datacenter, &'a L::Sequence)> {
         if after.is_none()
             && let Some(home) = &self.home
             && let Some(there) = candidates.within(home)
         {
-            return Some((home, there));
+            return Some(there);
         }
         let ranked = |datacenter| (self.distance(datacenter), datacenter);
         let after = after.map(ranked);

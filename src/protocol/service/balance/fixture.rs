@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 use rand::rngs::SmallRng;
 
 use super::{
-    Ask, Balance, NoPick, Prefer,
+    Ask, Balance, Bounds, NoPick, Prefer,
     candidates::{Candidate, Candidates, Sequence},
 };
 use crate::protocol::{
@@ -80,7 +80,7 @@ pub(super) fn balance() -> Balance {
 
 /// A call without wishes.
 pub(super) fn nearest(tried: &[NodeId]) -> Ask<'_> {
-    Ask { since: 0, prefer: &Prefer::Nearest, tried }
+    Ask { since: 0, prefer: &Prefer::Nearest, tried, bounds: Bounds::default() }
 }
 
 pub(super) fn at(since: Duration) -> Time {
@@ -173,8 +173,8 @@ impl<S: Sequence> Candidates for BTreeMap<Datacenter, S> {
     type Item = S::Item;
     type Sequence = S;
 
-    fn within(&self, datacenter: &Datacenter) -> Option<&S> {
-        self.get(datacenter)
+    fn within(&self, datacenter: &Datacenter) -> Option<(&Datacenter, &S)> {
+        self.get_key_value(datacenter)
     }
 
     fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &S)> {

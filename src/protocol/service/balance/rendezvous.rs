@@ -11,7 +11,10 @@
 
 use std::cmp::Ordering;
 
-use super::candidates::{Candidate, Candidates, Sequence};
+use super::{
+    candidates::{Candidate, Candidates, Sequence},
+    trusted::Bounds,
+};
 use crate::protocol::{hash, id::Datacenter};
 
 /// The provider to which this key belongs, of one datacenter or of all; `None` if there is none that is not draining.
@@ -22,20 +25,23 @@ use crate::protocol::{hash, id::Datacenter};
 /// move the keys there and back. A node whose minor version is too old for a method keeps them too, since the owner of
 /// a key must not depend on the method; the call fails, and says why. Load and latency do not count.
 ///
-/// It looks at all candidates, in O(n).
+/// `bounds`: the nodes that may own a key. It looks at all candidates, in O(n).
 #[must_use]
 pub fn by_key<'a, L: Candidates>(
     candidates: &'a L,
     datacenter: Option<&Datacenter>,
+    bounds: Bounds<'_>,
     key: u64,
 ) -> Option<&'a L::Item> {
-    let of = |sequence: &'a L::Sequence| {
-        let usable = sequence.iter().filter(|candidate| !candidate.draining());
+    let of = |(at, sequence): (&'a Datacenter, &'a L::Sequence)| {
+        let usable = sequence
+            .iter()
+            .filter(|candidate| !candidate.draining() && bounds.admit(candidate.node(), at));
         usable.map(|candidate| (rank(key, candidate), candidate)).max_by(order)
     };
     let best = match datacenter {
         Some(datacenter) => candidates.within(datacenter).and_then(of),
-        None => candidates.datacenters().filter_map(|(_, sequence)| of(sequence)).max_by(order),
+        None => candidates.datacenters().filter_map(of).max_by(order),
     };
     best.map(|(_, candidate)| candidate)
 }
@@ -58,19 +64,20 @@ mod tests {
     use crate::protocol::service::balance::fixture::{Offers, many, offers, place};
 
     const KEYS: u64 = 10_000;
+    const FREE: Bounds<'_> = Bounds { only: None, also: None, except: None };
 
     fn owners(offers: &Offers) -> Vec<&str> {
         // Keys that differ in few bits: the hash of the key need not be good.
-        (0..KEYS).map(|key| by_key(offers, None, key).unwrap().node().as_str()).collect()
+        (0..KEYS).map(|key| by_key(offers, None, FREE, key).unwrap().node().as_str()).collect()
     }
 
     #[test]
     fn there_is_no_owner_without_a_provider_that_stays() {
-        assert_eq!(by_key(&Offers::new(), None, 7), None);
+        assert_eq!(by_key(&Offers::new(), None, FREE, 7), None);
         let mut all = offers([("a", &["a1", "a2"])]);
-        assert_eq!(by_key(&all, Some(&place("b")), 7), None);
+        assert_eq!(by_key(&all, Some(&place("b")), FREE, 7), None);
         all.values_mut().flatten().for_each(|offered| offered.draining = true);
-        assert_eq!(by_key(&all, None, 7), None);
+        assert_eq!(by_key(&all, None, FREE, 7), None);
     }
 
     #[test]
@@ -120,7 +127,7 @@ mod tests {
             (offered.minor, offered.weight, offered.suspect) = (7, 200, true);
         }
         assert_eq!(owners(&all), owners(&other));
-        let owner = |key| by_key(&other, Some(&place("y")), key).unwrap().node().as_str();
+        let owner = |key| by_key(&other, Some(&place("y")), FREE, key).unwrap().node().as_str();
         assert!((0..KEYS).all(|key| owner(key) >= "n00010"));
     }
 
@@ -128,7 +135,7 @@ mod tests {
     #[test]
     fn all_callers_and_versions_compute_the_same() {
         let all = Offers::from([(place("a"), many(20))]);
-        let of = |key| by_key(&all, None, key).unwrap().node().as_str();
+        let of = |key| by_key(&all, None, FREE, key).unwrap().node().as_str();
         assert_eq!([0, 1, 2, u64::MAX].map(of), ["n00007", "n00017", "n00009", "n00009"]);
     }
 }

@@ -22,10 +22,11 @@ pub const DRAWS_MAX: usize = 16;
 /// that there is would get all calls, however slow it is. A comparison needs as many.
 pub const NEAR_MIN: usize = 2;
 
-/// A candidate, and the round trip to its datacenter if that is another one and was measured.
+/// A candidate, its datacenter, and the round trip there if that is another one and was measured.
 #[derive(Debug)]
 pub(super) struct Found<'a, C> {
     pub(super) provider: &'a C,
+    datacenter: &'a Datacenter,
     pub(super) round_trip: Option<Duration>,
 }
 
@@ -47,6 +48,7 @@ pub(super) trait Pool<'a, C: 'a> {
 /// The candidates of one datacenter.
 #[derive(Debug)]
 pub(super) struct Within<'a, S> {
+    datacenter: &'a Datacenter,
     sequence: &'a S,
     round_trip: Option<Duration>,
 }
@@ -106,8 +108,13 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
     }
 
     /// Looks at this candidate alone.
-    pub(super) fn only<R: Rng + ?Sized>(&mut self, provider: &'a C, rng: &mut R) {
-        self.scan(std::iter::once(Found { provider, round_trip: None }), rng);
+    pub(super) fn only<R: Rng + ?Sized>(
+        &mut self,
+        provider: &'a C,
+        datacenter: &'a Datacenter,
+        rng: &mut R,
+    ) {
+        self.scan(std::iter::once(Found { provider, datacenter, round_trip: None }), rng);
     }
 
     /// The best candidates, or why there is none.
@@ -136,7 +143,7 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
                 continue;
             }
             let Some(found) = pool.get(position) else { continue };
-            if !matches!(self.standing(found.provider), Ok(Standing::Sound)) {
+            if !matches!(self.standing(&found), Ok(Standing::Sound)) {
                 continue;
             }
             match held.take() {
@@ -158,7 +165,7 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
     fn scan<R: Rng + ?Sized>(&mut self, all: impl Iterator<Item = Found<'a, C>>, rng: &mut R) {
         let mut sound = Two::default();
         for found in all {
-            match self.standing(found.provider) {
+            match self.standing(&found) {
                 Ok(Standing::Sound) => sound.show(found, rng),
                 Ok(Standing::Overloaded) => self.overloaded.show(found, rng),
                 Ok(Standing::Suspect) => self.suspect.show(found, rng),
@@ -174,7 +181,11 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
         }
     }
 
-    fn standing(&self, candidate: &C) -> Result<Standing, NoPick> {
+    fn standing(&self, found: &Found<'a, C>) -> Result<Standing, NoPick> {
+        let candidate = found.provider;
+        if !self.ask.bounds.admit(candidate.node(), found.datacenter) {
+            return Err(NoPick::NoProvider);
+        }
         if candidate.minor() < self.ask.since {
             return Err(NoPick::TooOld { offered: candidate.minor() });
         }
@@ -193,8 +204,8 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
 }
 
 impl<'a, S> Within<'a, S> {
-    pub(super) fn new(datacenter: &Datacenter, sequence: &'a S, distances: &Distances) -> Self {
-        Self { sequence, round_trip: distances.round_trip(datacenter) }
+    pub(super) fn new(datacenter: &'a Datacenter, sequence: &'a S, distances: &Distances) -> Self {
+        Self { datacenter, sequence, round_trip: distances.round_trip(datacenter) }
     }
 }
 
@@ -205,11 +216,12 @@ impl<'a, S: Sequence> Pool<'a, S::Item> for Within<'a, S> {
 
     fn get(&self, position: usize) -> Option<Found<'a, S::Item>> {
         let provider = self.sequence.get(position)?;
-        Some(Found { provider, round_trip: self.round_trip })
+        Some(Found { provider, datacenter: self.datacenter, round_trip: self.round_trip })
     }
 
     fn iter(&self) -> impl Iterator<Item = Found<'a, S::Item>> {
-        let found = |provider| Found { provider, round_trip: self.round_trip };
+        let found =
+            |provider| Found { provider, datacenter: self.datacenter, round_trip: self.round_trip };
         self.sequence.iter().map(found)
     }
 }
@@ -238,7 +250,7 @@ impl<'a, L: Candidates> Pool<'a, L::Item> for Everywhere<'a, '_, L> {
     fn iter(&self) -> impl Iterator<Item = Found<'a, L::Item>> {
         self.candidates.datacenters().flat_map(|(datacenter, sequence)| {
             let round_trip = self.distances.round_trip(datacenter);
-            sequence.iter().map(move |provider| Found { provider, round_trip })
+            sequence.iter().map(move |provider| Found { provider, datacenter, round_trip })
         })
     }
 }

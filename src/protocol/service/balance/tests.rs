@@ -89,7 +89,8 @@ fn never_picks_one_that_drains_is_too_old_or_was_tried() {
     named(&mut offers, "a2").suspect = true;
     offers.values_mut().flatten().for_each(|offered| offered.minor = 2);
     named(&mut offers, "a3").minor = 1;
-    let ask = Ask { since: 2, prefer: &Prefer::Anywhere, tried: &[node("a4")] };
+    let tried = [node("a4")];
+    let ask = Ask { since: 2, prefer: &Prefer::Anywhere, ..nearest(&tried) };
     assert_eq!(all_picked(&balance(), &offers, &ask, Time::ZERO), ["a5", "b1"].into());
 }
 

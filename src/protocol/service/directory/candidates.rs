@@ -56,8 +56,8 @@ impl Candidates for Listing {
     type Item = Provider;
     type Sequence = Providers;
 
-    fn within(&self, datacenter: &Datacenter) -> Option<&Providers> {
-        self.datacenter(datacenter)
+    fn within(&self, datacenter: &Datacenter) -> Option<(&Datacenter, &Providers)> {
+        self.get_key_value(datacenter)
     }
 
     fn datacenters(&self) -> impl Iterator<Item = (&Datacenter, &Providers)> {

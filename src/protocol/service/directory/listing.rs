@@ -40,6 +40,13 @@ impl Listing {
         self.datacenters.get(datacenter)
     }
 
+    pub(super) fn get_key_value(
+        &self,
+        datacenter: &Datacenter,
+    ) -> Option<(&Datacenter, &Providers)> {
+        self.datacenters.get_key_value(datacenter)
+    }
+
     /// All providers, by datacenter and node.
     pub fn iter(&self) -> impl Iterator<Item = &Provider> {
         self.datacenters.values().flat_map(Providers::iter)

@@ -21,6 +21,7 @@ mod hostile_peer;
 mod membership;
 mod mutual_tls;
 mod outage;
+mod picking;
 mod references;
 mod refusals;
 mod reset;

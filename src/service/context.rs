@@ -1,19 +1,31 @@
 //! What a handler knows of the call that it answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Caller, offered::Offered};
+use super::Caller;
 use crate::protocol::{
     id::{Datacenter, NodeId},
     time::Time,
 };
+
+/// The node that answers, and the service that is called there.
+pub(super) trait Serving: fmt::Debug + Send + Sync {
+    /// The time there.
+    fn now(&self) -> Time;
+
+    /// The node.
+    fn node(&self) -> &NodeId;
+
+    /// The node to which a key belongs, as this one knows the providers of the service.
+    fn owner(&self, key: &[u8], datacenter: Option<&Datacenter>) -> Option<NodeId>;
+}
 
 /// The circumstances of one call, for its handler.
 #[derive(Clone, Debug)]
 pub struct Context {
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Time,
-    pub(super) offered: Arc<Offered>,
+    pub(super) serving: Arc<dyn Serving>,
 }
 
 impl Context {
@@ -27,20 +39,20 @@ impl Context {
     /// dropped. Hand it on to the calls that the handler makes.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.deadline.since(self.offered.now())
+        self.deadline.since(self.serving.now())
     }
 
     /// The node to which a key belongs, as this node knows the providers of the service now: of one datacenter, or of
     /// all. See [`Stub::by_key`](super::Stub::by_key). `None` if no provider is listed.
     #[must_use]
     pub fn owner(&self, key: impl AsRef<[u8]>, datacenter: Option<&Datacenter>) -> Option<NodeId> {
-        self.offered.owner(key.as_ref(), datacenter)
+        self.serving.owner(key.as_ref(), datacenter)
     }
 
     /// Whether a key belongs to this node, of all providers. It spreads work and keeps caches warm; it excludes nobody,
     /// since two nodes whose views differ may both own a key for a moment.
     #[must_use]
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
-        self.owner(key, None).as_ref() == Some(self.offered.node())
+        self.owner(key, None).as_ref() == Some(self.serving.node())
     }
 }

@@ -149,7 +149,7 @@ impl<S: Service> OfferBuilder<S> {
         A: Future<Output = M::Reply> + Send + 'static,
     {
         let owned = move |ask: &M, context: &Context| match context.owner(key(ask), None) {
-            Some(owner) if owner != *context.offered.node() => Err(owner),
+            Some(owner) if owner != *context.serving.node() => Err(owner),
             _ => Ok(()),
         };
         self.answer(owned, handler)

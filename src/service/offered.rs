@@ -15,7 +15,7 @@ use tracing::field::Empty;
 use super::{
     Caller, Method,
     access::Access,
-    context::Context,
+    context::{Context, Serving},
     counted::TARGET,
     job::{Answer, Job, Owner, Place},
 };
@@ -210,7 +210,7 @@ impl Offered {
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
         let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
         let answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
-        let context = Context { caller: who, deadline, offered: Arc::clone(self) };
+        let context = Context { caller: who, deadline, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
             return;
         }
@@ -230,22 +230,6 @@ impl Offered {
         // A handler that panics here must not end the lane of its caller.
         let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
         let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
-    }
-
-    /// The node to which a key belongs, as this node knows the providers.
-    pub(super) fn owner(&self, key: &[u8], datacenter: Option<&Datacenter>) -> Option<NodeId> {
-        let listings = self.shared.services.outbound.watched.listings();
-        let owner = by_key(listings.get(&self.id)?, datacenter, Bounds::default(), hash(key))?;
-        Some(owner.node.clone())
-    }
-
-    /// The node that offers it.
-    pub(super) fn node(&self) -> &NodeId {
-        &self.shared.config.node
-    }
-
-    pub(super) fn now(&self) -> Time {
-        self.shared.clock.now()
     }
 
     fn freed(&self) -> MutexGuard<'_, Freed> {
@@ -382,6 +366,22 @@ impl ByConnections for Offered {
 
     fn emptied(&self) -> crate::net::BoxFuture<'_, ()> {
         Box::pin(self.emptied())
+    }
+}
+
+impl Serving for Offered {
+    fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    fn node(&self) -> &NodeId {
+        &self.shared.config.node
+    }
+
+    fn owner(&self, key: &[u8], datacenter: Option<&Datacenter>) -> Option<NodeId> {
+        let listings = self.shared.services.outbound.watched.listings();
+        let owner = by_key(listings.get(&self.id)?, datacenter, Bounds::default(), hash(key))?;
+        Some(owner.node.clone())
     }
 }
 

@@ -1,13 +1,16 @@
 """Shared parts of the experiments in the lab: agents, each a process in a network namespace of its own.
 
-This module judges nothing; the scripts beside it do.
+`Lab`: the agents. `Watch`: what they report about each other. `Bed`: both, with the bounds of a script's experiments;
+`parser`, `parse` and `run` are its command line. The experiments and their bounds are in the scripts beside it.
 """
+import argparse
 import collections
 import itertools
 import json
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -276,3 +279,134 @@ class Watch(threading.Thread):
             if stream.poll() is None:
                 stream.kill()
 
+
+class Bed:
+    """The lab, the observations in it, and the bounds. A script's own class has `begin`, which builds the lab and starts
+    the agents."""
+
+    def __init__(self, arguments, experiments, dcs, hosts, spare=0):
+        """`experiments`: functions of the bed by name; each returns its observations."""
+        self.arguments, self.experiments = arguments, experiments
+        self.lab = Lab(arguments.netlab, arguments.binary, dcs, hosts, spare)
+        self.nodes = self.lab.nodes
+        self.watch = Watch(self.lab)
+        self.missed, self.rows = [], []
+        self.is_up = False
+
+    # --- bounds
+
+    def bar(self, what, seen, bound, unit=""):
+        """Checks that a figure is at most `bound`."""
+        met = seen is not None and seen <= bound
+        shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else str(seen)
+        self.rows.append((what, f"{shown} {unit}".strip(), f"{bound:g} {unit}".strip(), "ok" if met else "MISSED"))
+        print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound:g} {unit}".rstrip(), flush=True)
+        if not met:
+            self.missed.append(f"{what}: {shown}, more than {bound:g}")
+
+    def soon(self, what, seconds, bound):
+        """Checks that a step took at most `bound` seconds, times `--slack` for a slow machine."""
+        self.bar(f"seconds {what}", seconds, bound * self.arguments.slack)
+
+    def soon_ms(self, what, milliseconds, bound):
+        """The same in milliseconds."""
+        self.bar(what, milliseconds, bound * self.arguments.slack, "ms")
+
+    def note(self, what, value):
+        """Records a figure that has no bound."""
+        self.rows.append((what, value, "", ""))
+
+    def print_accusations(self, accusations):
+        """Prints the first accusations."""
+        for said in accusations[:10]:
+            print(f"  {said.observer} reported {said.peer} as {said.state}", flush=True)
+
+    # --- agents
+
+    def up(self, *impairments):
+        """Builds the lab; no agent runs yet."""
+        self.is_up = True
+        self.lab.up(*impairments)
+
+    def start(self, node):
+        self.lab.start(node)
+        self.watch.follow(node)
+
+    def start_all(self):
+        """Starts the agents that do not run."""
+        for node in self.nodes:
+            if not self.lab.runs(node):
+                self.start(node)
+
+    def until_one_view(self, what="one view"):
+        """Waits until all consider all live."""
+        self.lab.until(what, lambda: self.lab.see(self.nodes, self.nodes, "live"))
+
+    def experiment(self, name):
+        """Runs one experiment; returns its observations."""
+        return self.experiments[name](self)
+
+    def end(self, broken):
+        """Takes the lab down, if it is up."""
+        if self.is_up:
+            self.is_up = False
+            self.lab.down(broken)
+
+    def table(self):
+        """Prints what the script has to say at the end, before the bounds that were missed."""
+
+    def keep(self, directory):
+        """Copies the agents' logs and events."""
+        os.makedirs(directory, exist_ok=True)
+        self.watch.write(os.path.join(directory, "events.jsonl"))
+        for node in self.lab.hosts:
+            if os.path.exists(self.lab.log(node)):
+                shutil.copy(self.lab.log(node), directory)
+
+
+def parser(description, experiments):
+    """Returns the parser of a script with experiments; the script adds options of its own."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(experiments)}; default: all")
+    found.add_argument("--netlab", required=True)
+    found.add_argument("--binary", required=True)
+    return found
+
+
+def parse(parser, experiments):
+    """Parses the command line. Ends the script if it names an experiment that there is not."""
+    parser.add_argument("--slack", type=float, default=1.0,
+                        help="factor by which every time bound is multiplied (%(default)s)")
+    parser.add_argument("--keep", metavar="DIR", help="copy the agents' logs and events to DIR")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.experiments if name not in experiments]
+    if unknown:
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(experiments)}")
+    arguments.experiments = arguments.experiments or list(experiments)
+    return arguments
+
+
+def run(bed):
+    """Runs the experiments that the command line names. Returns the exit status."""
+    broken, reports = True, {}
+    # SIGTERM takes the lab down, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        bed.begin()
+        for name in bed.arguments.experiments:
+            print(f"--- {name}: {bed.experiments[name].__doc__.splitlines()[0]}", flush=True)
+            reports[name] = bed.experiment(name)
+        broken = False
+    except (Failed, subprocess.TimeoutExpired) as error:
+        bed.missed.append(str(error))
+        print(f"FAILED: {error}", file=sys.stderr)
+    finally:
+        bed.watch.close()
+        if bed.arguments.keep and bed.is_up:
+            bed.keep(bed.arguments.keep)
+        bed.end(broken)
+    bed.table()
+    for missed in bed.missed:
+        print(f"MISSED: {missed}", flush=True)
+    print(json.dumps({"experiments": reports, "missed": bed.missed}), flush=True)
+    return 1 if bed.missed else 0

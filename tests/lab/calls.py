@@ -9,20 +9,18 @@ Every member is a process of its own in a network namespace of its own: the prov
 `bench drive` on a fourth host of each datacenter. Needs root and the lab that gives the namespaces (--netlab). It prints
 a table; the last line is a JSON object. Exit status 0 only if every bound was met.
 """
-import argparse
 import collections
 import json
 import os
 import re
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True
-from bed import PATIENCE, Failed, Lab, Watch
+import bed as beds
+from bed import PATIENCE, Failed, Lab
 
 DCS, HOSTS, SPARE = 3, 3, 1
 WAN_DELAY = "20ms"  # one way
@@ -40,33 +38,7 @@ IDLE_SERVICES = 20
 SETTLE = 5.0  # seconds after one view before idle costs are measured
 
 
-class Bed:
-    """The lab, the observations in it, and the bounds."""
-
-    def __init__(self, arguments):
-        self.arguments = arguments
-        self.lab = Lab(arguments.netlab, arguments.binary, DCS, HOSTS, SPARE)
-        self.nodes = self.lab.nodes
-        self.watch = Watch(self.lab)
-        self.missed, self.rows = [], []
-        self.is_up = False
-
-    def bar(self, what, seen, bound, unit=""):
-        """Checks that a figure is at most `bound`."""
-        met = seen is not None and seen <= bound
-        shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else str(seen)
-        self.rows.append((what, f"{shown} {unit}".strip(), f"{bound:g} {unit}".strip(), "ok" if met else "MISSED"))
-        print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound:g} {unit}".rstrip(), flush=True)
-        if not met:
-            self.missed.append(f"{what}: {shown}, more than {bound:g}")
-
-    def soon(self, what, milliseconds, bound):
-        """The same for a time, with `--slack` for a slow machine."""
-        self.bar(what, milliseconds, bound * self.arguments.slack, "ms")
-
-    def note(self, what, value):
-        self.rows.append((what, value, "", ""))
-
+class Bed(beds.Bed):
     def ran(self, node):
         return os.path.join(self.lab.root, f"{node}.ran")
 
@@ -78,25 +50,32 @@ class Bed:
         self.watch.follow(node)
 
     def begin(self):
-        self.is_up = True
-        self.lab.up("--wan-delay", WAN_DELAY)
+        """Builds the lab. `idle` takes it down, since its clusters have labs of their own, so `idle` comes last."""
+        names = self.arguments.experiments
+        names.sort(key=lambda name: name == "idle")
+        if names == ["idle"]:
+            return
+        self.up("--wan-delay", WAN_DELAY)
         for caller, host in CALLERS.items():
             self.lab.add(caller, host)
-        for node in self.nodes:
-            self.start(node)
-        self.lab.until("one view", lambda: self.lab.see(self.nodes, self.nodes, "live"))
+        self.start_all()
+        self.until_one_view()
 
-    def end(self, broken):
-        if self.is_up:
-            self.is_up = False
-            self.lab.down(broken)
+    def experiment(self, name):
+        """Runs one experiment from the same state: all nodes run, and all see all as live."""
+        if name != "idle":
+            self.start_all()
+            self.until_one_view("one view before")
+        return super().experiment(name)
 
-    def restore(self):
-        """Restores the state before an experiment: all nodes run, and all see all as live."""
-        for node in self.nodes:
-            if not self.lab.runs(node):
-                self.start(node)
-        self.lab.until("one view before", lambda: self.lab.see(self.nodes, self.nodes, "live"))
+    def table(self):
+        """Prints all figures with their bounds."""
+        if not self.rows:
+            return
+        widths = [max(len(row[column]) for row in self.rows) for column in range(3)]
+        print(f"load of the machine: {' '.join(open('/proc/loadavg').read().split()[:3])}")
+        for row in self.rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + f"  {row[3]}")
 
     def drive(self, caller, *flags):
         """Starts a caller; it has begun when this returns."""
@@ -156,7 +135,7 @@ def latency(bed):
     bed.note("ping between datacenters, median", f"{trip:.3f} ms")
     bed.note("call between datacenters: p50, p99", f"{times['p50']:.3f}, {times['p99']:.3f} ms")
     bed.bar("latency: calls that failed", report["sent"] - report["answered"], 0)
-    bed.soon("latency: p50 of a call beyond a ping", times["p50"] - trip, OVER_ROUND_TRIP)
+    bed.soon_ms("latency: p50 of a call beyond a ping", times["p50"] - trip, OVER_ROUND_TRIP)
     return {"ping_p50_ms": trip, "pings": len(pings), "call": without_rates(report)}
 
 
@@ -186,11 +165,11 @@ def kill(bed):
         for kind, reasons in once["failed"].items():
             counts.update({f"{kind} {reason}": count for reason, count in reasons.items()})
         pending += verdict["failed"] + report["retried"]
-        bed.soon(f"kill: {caller}: from the verdict to the last failed call",
-                 max(0.0, verdict["last_failed_ms"] or 0.0), AFTER_VERDICT)
-        bed.soon(f"kill: {caller}: from the verdict to the end of all pending calls", verdict["pending_ended_ms"],
-                 AFTER_VERDICT + ROUND_TRIP)
-        bed.soon(f"kill: {caller}: from the verdict to the full rate", verdict["full_rate_ms"], FULL_RATE)
+        bed.soon_ms(f"kill: {caller}: from the verdict to the last failed call",
+                    max(0.0, verdict["last_failed_ms"] or 0.0), AFTER_VERDICT)
+        bed.soon_ms(f"kill: {caller}: from the verdict to the end of all pending calls", verdict["pending_ended_ms"],
+                    AFTER_VERDICT + ROUND_TRIP)
+        bed.soon_ms(f"kill: {caller}: from the verdict to the full rate", verdict["full_rate_ms"], FULL_RATE)
     if not pending:
         raise Failed("no call was pending at the killed provider, so nothing was tested")
     bed.note("kill: calls sent; retried, or failed at the killed provider", f"{counts['sent']}; {pending}")
@@ -222,8 +201,7 @@ def load(bed):
     begun = bed.begun(*CALLERS)
     reports = bed.reports(*CALLERS, patience=seconds + PATIENCE)
     accusations = bed.watch.accusations(begun)
-    for said in accusations[:10]:
-        print(f"  {said.observer} reported {said.peer} as {said.state}", flush=True)
+    bed.print_accusations(accusations)
     near = reports["caller1"]
     bed.note("load: calls a second; p50, p99", f"{near['answered'] / seconds:.0f}; "
              f"{near['latency_ms']['p50']:.1f}, {near['latency_ms']['p99']:.1f} ms")
@@ -297,61 +275,13 @@ EXPERIMENTS = {"latency": latency, "kill": kill, "load": load, "idle": idle}
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; default: all")
-    parser.add_argument("--netlab", required=True)
-    parser.add_argument("--binary", required=True)
+    parser = beds.parser(__doc__, EXPERIMENTS)
     parser.add_argument("--latency", type=float, default=10.0, help="seconds of latency (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of load (%(default)s)")
     parser.add_argument("--idle", type=float, default=60.0, help="seconds of idle (%(default)s)")
     parser.add_argument("--percent", type=float, default=2.0, help="that idle services may add (%(default)s)")
-    parser.add_argument("--slack", type=float, default=1.0,
-                        help="factor by which every time bound is multiplied (%(default)s)")
-    parser.add_argument("--keep", metavar="DIR", help="copy the nodes' logs and events to DIR")
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
-    if unknown:
-        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
-    sys.exit(run(Bed(arguments), arguments))
-
-
-def run(bed, arguments):
-    broken, reports = True, {}
-    names = arguments.experiments or list(EXPERIMENTS)
-    # `idle` takes the lab down, since its clusters have labs of their own.
-    names = [name for name in names if name != "idle"] + ["idle"] * ("idle" in names)
-    # SIGTERM takes the lab down, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        if names != ["idle"]:
-            bed.begin()
-        for name in names:
-            print(f"--- {name}: {EXPERIMENTS[name].__doc__.splitlines()[0]}", flush=True)
-            if name != "idle":
-                bed.restore()
-            reports[name] = EXPERIMENTS[name](bed)
-        broken = False
-    except (Failed, subprocess.TimeoutExpired) as error:
-        bed.missed.append(str(error))
-        print(f"FAILED: {error}", file=sys.stderr)
-    finally:
-        bed.watch.close()
-        if arguments.keep and bed.is_up:
-            os.makedirs(arguments.keep, exist_ok=True)
-            bed.watch.write(os.path.join(arguments.keep, "events.jsonl"))
-            for node in [*bed.nodes, *CALLERS]:
-                if os.path.exists(bed.lab.log(node)):
-                    shutil.copy(bed.lab.log(node), arguments.keep)
-        bed.end(broken)
-    if bed.rows:
-        widths = [max(len(row[column]) for row in bed.rows) for column in range(3)]
-        print(f"load of the machine: {' '.join(open('/proc/loadavg').read().split()[:3])}")
-        for row in bed.rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)) + f"  {row[3]}")
-    for missed in bed.missed:
-        print(f"MISSED: {missed}", flush=True)
-    print(json.dumps({"experiments": reports, "missed": bed.missed}), flush=True)
-    return 1 if bed.missed else 0
+    bed = Bed(beds.parse(parser, EXPERIMENTS), EXPERIMENTS, DCS, HOSTS, SPARE)
+    sys.exit(beds.run(bed))
 
 
 if __name__ == "__main__":

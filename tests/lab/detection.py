@@ -9,21 +9,19 @@ consider all others live (one view).
 Needs root and the lab that gives the namespaces (--netlab); `clock` needs libfaketime and is skipped
 without it. The last line is a JSON object. Exit status 0 only if every bound was met.
 """
-import argparse
 import collections
 import glob
-import json
 import math
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 sys.dont_write_bytecode = True
-from bed import PATIENCE, PORT, Failed, Lab, Watch
+import bed as beds
+from bed import PORT, Failed
 
 DCS, HOSTS, SPARE = 3, 3, 1
 LOSS = 0.01  # of every packet, unless an experiment sets another
@@ -39,32 +37,10 @@ class Skipped(Exception):
     pass
 
 
-class Bed:
-    """The lab, the observations in it, and the bounds."""
-
-    def __init__(self, arguments):
-        self.arguments = arguments
-        self.lab = Lab(arguments.netlab, arguments.binary, DCS, HOSTS, SPARE)
-        self.nodes = self.lab.nodes
-        self.watch = Watch(self.lab)
-        self.missed = []
-
-    def soon(self, what, seconds, bound):
-        """Checks that a step took at most `bound` seconds, times `--slack` for a slow machine."""
-        self.bar(f"seconds {what}", seconds, bound * self.arguments.slack)
-
-    def bar(self, what, seen, bound):
-        """Checks that a figure is at most `bound`."""
-        met = seen is not None and seen <= bound
-        shown = "never" if seen is None else f"{seen:.3f}" if isinstance(seen, float) else seen
-        print(f"{'ok' if met else 'MISSED'}: {what}: {shown}, at most {bound}", flush=True)
-        if not met:
-            self.missed.append(f"{what}: {shown}, more than {bound}")
-
+class Bed(beds.Bed):
     def blames(self, what, accusations):
         """Checks that there were no accusations."""
-        for said in accusations[:10]:
-            print(f"  {said.observer} reported {said.peer} as {said.state}", flush=True)
+        self.print_accusations(accusations)
         self.bar(f"{what}: false accusations", len(accusations), 0)
 
     def others(self, *but):
@@ -110,9 +86,7 @@ class Bed:
     def restore(self):
         """Restores the state before an experiment: all agents run, all links work, and there is one view."""
         self.heal()
-        for node in self.nodes:
-            if not self.lab.runs(node):
-                self.start(node)
+        self.start_all()
         self.one_view("before")
         self.settle()
 
@@ -124,8 +98,27 @@ class Bed:
                 self.lab.kill(node)
         self.lab.hosts = {node: node for node in self.nodes}
         self.lab.name_seeds()
-        for node in self.nodes:
-            self.start(node)
+        self.start_all()
+
+    def begin(self):
+        self.up("--wan-delay", "40ms")
+        self.begin_anew()
+
+    def experiment(self, name):
+        """Runs one experiment; returns its observations, and records the bounds that it missed."""
+        missed, report = len(self.missed), {}
+        try:
+            self.restore()
+            report = super().experiment(name)
+        except Skipped as why:
+            print(f"SKIPPED: {name}: {why}", flush=True)
+            report = {"skipped": str(why)}
+        except (Failed, subprocess.TimeoutExpired) as error:
+            print(f"FAILED: {name}: {error}", flush=True)
+            self.missed.append(f"{name}: {error}")
+            self.begin_anew()
+        report["missed"] = self.missed[missed:]
+        return report
 
 
 # --- experiments: each returns its observations
@@ -504,29 +497,8 @@ def count(things):
 # --- running the experiments
 
 
-def experiment(bed, name):
-    """Runs one experiment; returns its observations, and records the bounds that it missed."""
-    print(f"--- {name}: {EXPERIMENTS[name].__doc__}", flush=True)
-    missed, report = len(bed.missed), {}
-    try:
-        bed.restore()
-        report = EXPERIMENTS[name](bed)
-    except Skipped as why:
-        print(f"SKIPPED: {name}: {why}", flush=True)
-        report = {"skipped": str(why)}
-    except (Failed, subprocess.TimeoutExpired) as error:
-        print(f"FAILED: {name}: {error}", flush=True)
-        bed.missed.append(f"{name}: {error}")
-        bed.begin_anew()
-    report["missed"] = bed.missed[missed:]
-    return report
-
-
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"{', '.join(EXPERIMENTS)}; default: all")
-    parser.add_argument("--netlab", required=True)
-    parser.add_argument("--binary", required=True)
+    parser = beds.parser(__doc__, EXPERIMENTS)
     parser.add_argument("--tries", type=int, default=30, help="of kill (%(default)s)")
     parser.add_argument("--minutes", type=float, default=2.0, help="of loss (%(default)s)")
     parser.add_argument("--hours", type=float, default=0.0, help="of loss, in addition")
@@ -535,43 +507,10 @@ def main():
                         help="seconds for which an agent is stopped (%(default)s)")
     parser.add_argument("--flip", type=float, default=20.0, help="seconds on, and off (%(default)s)")
     parser.add_argument("--cycles", type=int, default=3, help="of flip (%(default)s)")
-    parser.add_argument("--slack", type=float, default=1.0,
-                        help="factor by which every time bound is multiplied (%(default)s)")
-    parser.add_argument("--keep", metavar="DIR", help="copy the agents' logs and events to DIR")
-    arguments = parser.parse_args()
+    arguments = beds.parse(parser, EXPERIMENTS)
     arguments.seconds = 60.0 * arguments.minutes + 3600.0 * arguments.hours
-    unknown = [name for name in arguments.experiments if name not in EXPERIMENTS]
-    if unknown:
-        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
-    sys.exit(run(Bed(arguments), arguments))
-
-
-def run(bed, arguments):
-    broken, reports = True, {}
-    # SIGTERM takes the lab down, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        bed.lab.up("--wan-delay", "40ms")
-        bed.begin_anew()
-        for name in arguments.experiments or EXPERIMENTS:
-            reports[name] = experiment(bed, name)
-        broken = False
-    except (Failed, subprocess.TimeoutExpired) as error:
-        bed.missed.append(str(error))
-        print(f"FAILED: {error}", file=sys.stderr)
-    finally:
-        bed.watch.close()
-        if arguments.keep:
-            os.makedirs(arguments.keep, exist_ok=True)
-            bed.watch.write(os.path.join(arguments.keep, "events.jsonl"))
-            for node in bed.nodes:
-                if os.path.exists(bed.lab.log(node)):
-                    shutil.copy(bed.lab.log(node), arguments.keep)
-        bed.lab.down(broken)
-    for missed in bed.missed:
-        print(f"MISSED: {missed}", flush=True)
-    print(json.dumps({"experiments": reports, "missed": bed.missed}), flush=True)
-    return 1 if bed.missed else 0
+    bed = Bed(arguments, EXPERIMENTS, DCS, HOSTS, SPARE)
+    sys.exit(beds.run(bed))
 
 
 if __name__ == "__main__":

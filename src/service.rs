@@ -47,6 +47,7 @@ mod actor;
 mod ask;
 mod by_stream;
 mod calling;
+mod changes;
 pub mod client;
 pub mod codec;
 mod context;
@@ -75,8 +76,6 @@ mod remote;
 mod side;
 pub mod stream;
 mod stub;
-mod watch;
-mod watch_all;
 
 use std::sync::Arc;
 
@@ -86,6 +85,7 @@ pub use self::{
     access::Access,
     actor::{ActorOffer, Room},
     ask::Calling,
+    changes::{ProviderChange, ProviderChanges, ServiceChange, ServiceChanges},
     context::Context,
     definition::{
         Call, Cast, ClientStream, Duplex, Kind, Method, ServerStream, Service, ServiceVersion,
@@ -102,8 +102,6 @@ pub use self::{
     proxy::{Forward, PROXY_CALLS_MAX, ProxyBuilder, ProxyReply, RemoteGone},
     remote::{Address, Gone, OtherService, Remote},
     stub::{GATHER_AT_ONCE, GATHER_MAX, Prefer, Stub},
-    watch::{ProviderChange, ProviderChanges},
-    watch_all::{ServiceChange, ServiceChanges},
 };
 use self::{calling::Callee, side::Here};
 use crate::node::Gossipmonger;

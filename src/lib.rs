@@ -38,7 +38,7 @@
 //! let level = node.service::<Stock>().call(Level { item: "tea".into() }).await?;
 //! assert_eq!(level, Some(3));
 //!
-//! node.leave_for_now().await?; // calls under way end first
+//! node.leave_for_now().await?; // calls in progress end first
 //! running.await?;
 //! # drop(offer);
 //! # Ok(())
@@ -61,7 +61,7 @@
 //!
 //! The program and the tests of this repository also use the modules `protocol` (the rules themselves) and
 //! `unstable`. Both are left out here, since they have no promise of compatibility.
-//! `docs/public-api.txt` in the repository lists all the rest.
+//! `docs/public-api.txt` in the repository lists everything else.
 //!
 //! # Architecture
 //!
@@ -131,10 +131,10 @@
 //! Every node publishes the list of its offers, the *manifest*, under one reserved key of its own map, so the list is
 //! signed and spreads like any other key. Each node keeps an index of all lists, the *directory*. Readers
 //! take no lock. A stub picks a provider there and queues the call for the *lane* to that node: one long-lived stream on a
-//! connection that carries calls only. The first call has the services actor dial it. The node that answers checks
-//! access and room, and hands the request to a function or to the mailbox of an actor. Storage and detector publish each
-//! change of a node into the directory; a node that has ended takes its pending calls with it before the event is
-//! delivered.
+//! connection that carries calls only. At the first call the services actor dials it. The node that answers checks
+//! access and room, and passes the request to a function or to the mailbox of an actor. Storage and detector publish each
+//! change of a node into the directory; when a node has ended, its pending calls end before the event is delivered.
+//! Streams, and questions too long for the lane, use a second connection to the node.
 //!
 //! # Invariants
 //!

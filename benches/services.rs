@@ -19,6 +19,7 @@ use gossipmonger::{
             clients::Clients,
             directory::{Directory, Seen},
             frame::{Frame, Frames, Hello, Request},
+            identity::Tag,
             intake::{Arrived, Intake},
             manifest::{Manifest, Offered},
             stream::{StreamFrame, StreamFrames},
@@ -147,6 +148,7 @@ fn frames(c: &mut Criterion) {
             id: 70_000,
             method: 2,
             left_ms: 5_000,
+            tag: Tag::default(),
             body: Bytes::from(vec![7; bytes]),
         });
         let mut to = BytesMut::new();

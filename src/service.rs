@@ -72,6 +72,7 @@ mod operate;
 mod place;
 mod opening;
 mod proxy;
+mod remembered;
 mod remote;
 mod side;
 pub mod stream;
@@ -86,7 +87,7 @@ pub use self::{
     actor::{ActorOffer, Room},
     ask::Calling,
     changes::{ProviderChange, ProviderChanges, ServiceChange, ServiceChanges},
-    context::Context,
+    context::{CallId, Context},
     definition::{
         Call, Cast, ClientStream, Duplex, Kind, Method, ServerStream, Service, ServiceVersion,
     },
@@ -105,8 +106,12 @@ pub use self::{
 };
 use self::{calling::Callee, side::Here};
 use crate::node::Gossipmonger;
-pub use crate::node::services::caller::Caller;
-pub use crate::protocol::service::{ServiceId, ServiceName};
+pub use crate::node::services::{caller::Caller, tags::Propagator};
+pub use crate::protocol::service::{
+    ServiceId, ServiceName,
+    identity::{BadTraceContext, TraceContext},
+    once::{ONCE_MAX, ONCE_PER_CALLER, ONCE_REPLY_MAX},
+};
 
 impl Gossipmonger {
     /// Begins to offer a service: give it a handler for each method, and start it. `access`: who may call it.
@@ -130,6 +135,14 @@ impl Gossipmonger {
     pub fn bind<S: Service>(&self, address: Address<S>) -> Result<Remote<S>, OtherService> {
         let side = Arc::new(Here::new(self.clone()));
         Remote::bind(Callee::new(side, id::<S>()), address)
+    }
+}
+
+impl Gossipmonger {
+    /// Asks this propagator which trace each call of this node belongs to, and tells it of each call that is served for
+    /// one. The first propagator stays.
+    pub fn set_propagator(&self, propagator: Arc<dyn Propagator>) {
+        self.shared.services.outbound.tags.set_propagator(propagator);
     }
 }
 

@@ -32,5 +32,6 @@ pub(crate) mod running;
 pub(crate) mod serve;
 pub(crate) mod stream;
 pub(crate) mod table;
+pub(crate) mod tags;
 pub(crate) mod watched;
 pub(crate) mod window;

@@ -129,6 +129,8 @@ counters! {
     CallsRefused => "calls_refused",
     /// Requests whose handler panicked or came to no answer.
     CallsFailed => "calls_failed",
+    /// Requests that had come before to an offer that remembers them, and were answered from memory.
+    CallsRecalled => "calls_recalled",
     /// Messages without an answer that an offered service has taken.
     CastsTaken => "casts_taken",
     /// Messages without an answer that this node has dropped: no such service or method, no room, no permission, or

@@ -11,7 +11,10 @@ use super::{
     messages::{decode_answer, encode_cast, encode_question},
     place::Where,
 };
-use crate::{net::BoxFuture, protocol::service::limits::DEADLINE_MAX};
+use crate::{
+    net::BoxFuture,
+    protocol::service::{identity::TraceContext, limits::DEADLINE_MAX},
+};
 
 /// A call that has not begun: await it.
 #[must_use = "a call begins when it is awaited"]
@@ -37,7 +40,7 @@ impl<M: Call> Calling<M> {
 
     pub(super) fn encoded(callee: Arc<Callee>, place: Where, body: Result<Bytes, NotRun>) -> Self {
         let within = callee.side.outbound().limits().deadline;
-        let how = How { idempotent: M::METHOD.idempotent, alone: false, hedge: None };
+        let how = How { idempotent: M::METHOD.idempotent, ..How::plain(callee.number()) };
         Self { callee, place, body, within, how, ask: PhantomData }
     }
 
@@ -66,6 +69,26 @@ impl<M: Call> Calling<M> {
     /// as much as one that shares the lane. A question above 16 KiB has one in any case.
     pub const fn alone(mut self) -> Self {
         self.how.alone = true;
+        self
+    }
+
+    /// The number of this call at this process, which is a part of its [identity](super::Context::id) at the provider.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.how.tag.number
+    }
+
+    /// This call repeats an earlier one of this process, which had this number and of which it is unknown whether it ran:
+    /// it has the same identity. An offer that remembers calls ([`OfferBuilder::once`](super::OfferBuilder::once)) then
+    /// runs it at most once, if it goes to the same node in the same generation.
+    pub const fn repeats(mut self, number: u64) -> Self {
+        self.how.tag.number = number;
+        self
+    }
+
+    /// The trace that it belongs to. The default is what the [`Propagator`](super::Propagator) says, if there is one.
+    pub fn trace(mut self, context: impl Into<Option<TraceContext>>) -> Self {
+        self.how.tag.trace = context.into();
         self
     }
 

@@ -6,22 +6,19 @@ use bytes::Bytes;
 
 use super::{
     Method,
-    calling::{Callee, Target, again},
+    calling::{Callee, Target, Terms, again},
     conversation::{Conversation, Guard},
     error::{CallFailure, NotRun},
     side::AbortOnDrop,
 };
 use crate::{
     node::services::{framed::Framed, link::Link, stream::OpenStream},
-    protocol::{
-        service::{
-            ServiceId,
-            attempt::Ending,
-            calls::{NoRoom, Outcome},
-            introduction::Purpose,
-            stream::{Open, StreamFrame},
-        },
-        time::Time,
+    protocol::service::{
+        ServiceId,
+        attempt::Ending,
+        calls::{NoRoom, Outcome},
+        introduction::Purpose,
+        stream::{Open, StreamFrame},
     },
 };
 
@@ -32,13 +29,13 @@ impl Callee {
         target: &Target,
         method: &Method,
         body: Bytes,
-        deadline: Time,
+        terms: Terms,
     ) -> (Ending, Option<Box<Conversation>>) {
-        let mut open = match self.ask(target, method, body, deadline).await {
+        let mut open = match self.ask(target, method, body, terms).await {
             Ok(open) => open,
             Err(ending) => return (ending, None),
         };
-        let left = deadline.since(self.now());
+        let left = terms.deadline.since(self.now());
         let failure = match tokio::time::timeout(left, open.next()).await {
             Ok(Ok(Framed { frame: StreamFrame::Begun, .. })) => {
                 let ending = Ending { result: Ok(Bytes::new()), load: None, verdict: false };
@@ -57,13 +54,13 @@ impl Callee {
         target: &Target,
         method: &Method,
         body: Bytes,
-        deadline: Time,
+        terms: Terms,
     ) -> Ending {
-        let mut open = match self.ask(target, method, body, deadline).await {
+        let mut open = match self.ask(target, method, body, terms).await {
             Ok(open) => open,
             Err(ending) => return ending,
         };
-        let left = deadline.since(self.now());
+        let left = terms.deadline.since(self.now());
         match tokio::time::timeout(left, open.answer()).await {
             Ok(Ok((load, body))) => Ending { result: Ok(body), load: Some(load), verdict: false },
             Ok(Err(failure)) => failed(failure),
@@ -79,8 +76,9 @@ impl Callee {
         body: Bytes,
         within: Duration,
     ) -> Result<(), NotRun> {
-        let deadline = self.now() + within;
-        match self.ask(target, method, body, deadline).await {
+        let tag = self.side.outbound().tags.of_message();
+        let terms = Terms { deadline: self.now() + within, tag };
+        match self.ask(target, method, body, terms).await {
             Ok(open) => {
                 open.writer.finish([]).await;
                 Ok(())
@@ -99,7 +97,7 @@ impl Callee {
         target: &Target,
         method: &Method,
         body: Bytes,
-        deadline: Time,
+        Terms { deadline, tag }: Terms,
     ) -> Result<Conversation, Ending> {
         let left = deadline.since(self.now());
         let opened = tokio::time::timeout(left, self.opened(target)).await;
@@ -112,7 +110,7 @@ impl Callee {
         let left = deadline.since(self.now());
         let left_ms = u32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX);
         let service: ServiceId = self.id.clone();
-        let head = StreamFrame::Open(Open { service, method: method.number, left_ms });
+        let head = StreamFrame::Open(Open { service, method: method.number, left_ms, tag });
         let sent = tokio::time::timeout(left, async {
             // If the node does not take it all, its answer says why.
             if conversation.writer.write(head).await.is_ok() {

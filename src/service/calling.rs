@@ -49,6 +49,7 @@ use crate::{
             directory::{Listing, Provider},
             figures::CallOutcome,
             frame::LANE_BODY_MAX,
+            identity::{Question, Tag},
             introduction::Purpose,
             link_end::LinkEnd,
         },
@@ -87,6 +88,23 @@ pub(super) struct How {
     pub(super) alone: bool,
     /// A second provider is asked if the first one has not answered after this time.
     pub(super) hedge: Option<Duration>,
+    /// What travels beside the question.
+    pub(super) tag: Tag,
+}
+
+impl How {
+    /// Of a call with this number, without options.
+    pub(super) const fn plain(number: u64) -> Self {
+        let tag = Tag { number, trace: None };
+        Self { idempotent: false, alone: false, hedge: None, tag }
+    }
+}
+
+/// What holds for all attempts of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) deadline: Time,
+    pub(super) tag: Tag,
 }
 
 /// How a request goes to a node.
@@ -163,6 +181,11 @@ impl Callee {
         self.side.runtime().spawn(task).abort_handle()
     }
 
+    /// The number of another call.
+    pub(super) fn number(&self) -> u64 {
+        self.side.outbound().tags.number()
+    }
+
     /// Increments a counter of this node.
     pub(super) fn count(&self, counter: Counter) {
         self.side.count(counter);
@@ -197,7 +220,8 @@ impl Callee {
         let long = body.len() > LANE_BODY_MAX || self.long.load(Relaxed) & bit(method) != 0;
         let path = if how.alone || long { Path::Stream } else { Path::Lane };
         let hedge = how.hedge.filter(|_| how.idempotent);
-        let answered = self.run(place, method, body, within, (how.idempotent, path, hedge)).await;
+        let how = (how.idempotent, path, hedge, how.tag);
+        let answered = self.run(place, method, body, within, how).await;
         answered.map(|(reply, _)| reply)
     }
 
@@ -208,8 +232,9 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
+        tag: Tag,
     ) -> Result<Box<Conversation>, CallError> {
-        let how = (method.idempotent, Path::Open, None);
+        let how = (method.idempotent, Path::Open, None, tag);
         let (_, conversation) = self.run(place, method, body, within, how).await?;
         Ok(conversation.expect("an open stream is what succeeds"))
     }
@@ -221,7 +246,7 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        how: (bool, Path, Option<Duration>),
+        how: (bool, Path, Option<Duration>, Tag),
     ) -> Result<Answered, CallError> {
         if !tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
             let called = self.counted(place, method, body, within, how).await;
@@ -252,13 +277,14 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        (idempotent, path, hedge): (bool, Path, Option<Duration>),
+        (idempotent, path, hedge, mut tag): (bool, Path, Option<Duration>, Tag),
     ) -> Result<(Answered, NodeId), CallError> {
         let counted = Counted::new(self.rows.row(method.number));
+        tag.trace = tag.trace.or_else(|| self.side.outbound().tags.current());
         let called = match hedge {
-            None => self.tried(place, method, body, within, (idempotent, path)).await,
+            None => self.tried(place, method, body, within, (idempotent, path, tag)).await,
             Some(after) => {
-                let hedged = self.hedged(place, method, body, within, (path, after));
+                let hedged = self.hedged(place, method, body, within, (path, after, tag));
                 let begun = self.now();
                 let hedged = Box::pin(hedged).await;
                 hedged.map(|(reply, node)| ((reply, None), node, self.now().since(begun)))
@@ -283,14 +309,15 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        (idempotent, path): (bool, Path),
+        (idempotent, path, tag): (bool, Path, Tag),
     ) -> Result<(Answered, NodeId, Duration), CallError> {
         let (body, mut attempts, mut target) =
             self.first(place, method, body, (within, idempotent))?;
         let deadline = attempts.deadline();
+        let terms = Terms { deadline, tag };
         loop {
             let (ending, open, now) =
-                self.attempt(&target, method, body.clone(), deadline, path).await;
+                self.attempt(&target, method, body.clone(), terms, path).await;
             match ending.result {
                 Ok(reply) => {
                     let took = within.saturating_sub(deadline.since(now));
@@ -391,8 +418,14 @@ impl Callee {
         let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
         let offer = here.called(&self.id, body);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
-        offer.cast(here.caller(), method.number, body.clone(), None);
+        offer.cast(here.caller(), self.message(method, body), None);
         Ok(None)
+    }
+
+    /// A message, and what travels beside it.
+    fn message(&self, method: &Method, body: &Bytes) -> Question {
+        let tag = self.side.outbound().tags.of_message();
+        Question { method: method.number, body: body.clone(), tag }
     }
 
     /// Sends a message without an answer; returns once a connection has taken it. It waits so long for room.
@@ -425,7 +458,7 @@ impl Callee {
             loop {
                 let link = self.proved_link(&target, Purpose::Lane).await?;
                 let room = link.room.notified();
-                match link.cast(&self.id, method.number, body.clone()) {
+                match link.cast(&self.id, self.message(method, &body)) {
                     Ok(()) => return Ok(()),
                     Err(NoRoom::Ended) => again(&link)?,
                     Err(NoRoom::Calls | NoRoom::Bytes) => room.await,
@@ -464,7 +497,7 @@ impl Callee {
                 return Err(failed(NotRun::NotConnected("not yet".to_owned())));
             }
             self.check_proof(&link).map_err(failed)?;
-            match link.cast(&self.id, method.number, body.clone()) {
+            match link.cast(&self.id, self.message(method, &body)) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
                 Err(full) => return Err(failed(NotRun::no_room(full, || link.why()))),
@@ -566,7 +599,7 @@ impl Callee {
         target: &Target,
         method: &Method,
         body: Bytes,
-        deadline: Time,
+        terms: Terms,
         path: Path,
     ) -> (Ending, Option<Box<Conversation>>, Time) {
         let node = &target.node;
@@ -575,11 +608,11 @@ impl Callee {
         let mut guard = Began { callee: self, node, begun, ended: false };
         let (ending, open) = match (path, self.here(node)) {
             // Boxed, so that the future of a small call is small: it is moved several times.
-            (Path::Open, _) => Box::pin(self.open_at(target, method, body, deadline)).await,
-            (_, Some(here)) => (self.call_here(here, method, body, deadline).await, None),
-            (Path::Lane, None) => (self.call_there(target, method, body, deadline).await, None),
+            (Path::Open, _) => Box::pin(self.open_at(target, method, body, terms)).await,
+            (_, Some(here)) => (self.call_here(here, method, body, terms).await, None),
+            (Path::Lane, None) => (self.call_there(target, method, body, terms).await, None),
             (Path::Stream, None) => {
-                (Box::pin(self.call_by_stream(target, method, body, deadline)).await, None)
+                (Box::pin(self.call_by_stream(target, method, body, terms)).await, None)
             }
         };
         guard.ended = true;
@@ -596,7 +629,7 @@ impl Callee {
         here: &Here,
         method: &Method,
         mut body: Bytes,
-        deadline: Time,
+        Terms { deadline, tag }: Terms,
     ) -> Ending {
         let Some(offer) = here.called(&self.id, &mut body) else {
             return Ending::not_run(NotRun::NoSuchService);
@@ -609,6 +642,7 @@ impl Callee {
             Inbound {
                 method: method.number,
                 body,
+                tag,
                 deadline,
                 running,
                 responder: Responder::here(waiter),
@@ -631,9 +665,9 @@ impl Callee {
         target: &Target,
         method: &Method,
         body: Bytes,
-        deadline: Time,
+        Terms { deadline, tag }: Terms,
     ) -> Ending {
-        let question = (method.number, body);
+        let question = Question { method: method.number, body, tag };
         let queued = match self.link(target, Purpose::Lane) {
             Ok(_) if self.only.is_some() => None,
             Ok(link) => link.call(&self.id, question.clone(), self.now(), deadline).ok(),
@@ -658,7 +692,7 @@ impl Callee {
     async fn queue(
         &self,
         target: &Target,
-        question: (u16, Bytes),
+        question: Question,
         deadline: Time,
     ) -> Result<InFlight, Ending> {
         loop {

@@ -174,6 +174,11 @@ impl Client {
         self.handle.reload(identity, roots)
     }
 
+    /// As [`Gossipmonger::set_propagator`](crate::Gossipmonger::set_propagator), for the calls of this client.
+    pub fn set_propagator(&self, propagator: Arc<dyn super::Propagator>) {
+        self.handle.set_propagator(propagator);
+    }
+
     /// The counters of this client.
     #[must_use]
     pub fn counters(&self) -> &Counters {

@@ -3,10 +3,37 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::Caller;
-use crate::protocol::{
-    id::{Datacenter, NodeId},
-    time::Time,
+use crate::{
+    node::services::caller::CallerName,
+    protocol::{
+        id::{Datacenter, Generation, NodeId},
+        service::identity::{Tag, TraceContext},
+        time::Time,
+    },
 };
+
+/// The identity of a call: who calls, in which generation, and a number there. A client has no generation, and numbers
+/// its calls from a random one on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CallId {
+    caller: CallerName,
+    generation: Generation,
+    number: u64,
+}
+
+impl CallId {
+    /// The number of the call at its caller.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call {} of {}@{}", self.number, self.caller, self.generation)
+    }
+}
 
 /// The node that answers, and the service that is called there.
 pub(super) trait Serving: fmt::Debug + Send + Sync {
@@ -25,6 +52,7 @@ pub(super) trait Serving: fmt::Debug + Send + Sync {
 pub struct Context {
     pub(super) caller: Arc<Caller>,
     pub(super) deadline: Time,
+    pub(super) tag: Tag,
     pub(super) serving: Arc<dyn Serving>,
 }
 
@@ -33,6 +61,21 @@ impl Context {
     #[must_use]
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// The identity of the call: the same in every attempt, and of no other call of its caller. Of a message without an
+    /// answer it says who has sent it only.
+    #[must_use]
+    pub fn id(&self) -> CallId {
+        let (caller, generation) = (self.caller.name(), self.caller.generation());
+        CallId { caller, generation, number: self.tag.number }
+    }
+
+    /// The trace that the call belongs to, if its caller has said so. Hand it on to the calls that the handler makes
+    /// ([`Calling::trace`](super::Calling::trace)).
+    #[must_use]
+    pub const fn trace(&self) -> Option<TraceContext> {
+        self.tag.trace
     }
 
     /// What is left until the deadline of the call. After it the caller does not wait, and the handler's task is

@@ -9,14 +9,14 @@ use bytes::Bytes;
 
 use super::{
     Method,
-    calling::{Callee, Path, Target},
+    calling::{Callee, Path, Target, Terms},
     error::CallError,
     place::Where,
 };
 use crate::protocol::{
     id::NodeId,
     route::Counter,
-    service::{attempt::Ending, balance::retry::RetryBudget},
+    service::{attempt::Ending, balance::retry::RetryBudget, identity::Tag},
 };
 
 impl Callee {
@@ -28,14 +28,14 @@ impl Callee {
         method: &Method,
         body: Bytes,
         within: Duration,
-        (path, after): (Path, Duration),
+        (path, after, tag): (Path, Duration, Tag),
     ) -> Result<(Bytes, NodeId), CallError> {
         let (body, mut attempts, mut target) = self.first(place, method, body, (within, true))?;
-        let deadline = attempts.deadline();
+        let terms = Terms { deadline: attempts.deadline(), tag };
         let ask = |target: Target| {
             let body = body.clone();
             Box::pin(async move {
-                let (ending, _, _) = self.attempt(&target, method, body, deadline, path).await;
+                let (ending, _, _) = self.attempt(&target, method, body, terms, path).await;
                 (target.node, ending)
             })
         };

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use super::{context::Context, counted::TARGET, inline::Runs};
+use super::{context::Context, counted::TARGET, inline::Runs, remembered::Identity};
 use crate::{
     clock::Clock,
     node::services::{
@@ -14,7 +14,7 @@ use crate::{
     },
     protocol::{
         route::Counter,
-        service::{figures::CallOutcome, frame::Code},
+        service::{figures::CallOutcome, frame::Code, once::Recalled},
         time::Time,
     },
 };
@@ -42,6 +42,12 @@ pub(super) trait Owner: Send + Sync {
     /// One that ran has taken this long.
     fn took(&self, row: usize, took: Duration);
 
+    /// A call that is remembered has run, and ended like this.
+    fn ran(&self, call: &Identity, how: Recalled);
+
+    /// A call that is remembered has not run.
+    fn did_not_run(&self, call: &Identity, code: Code);
+
     /// A place is free, after this time.
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration);
 }
@@ -66,6 +72,8 @@ pub(super) struct Answer {
     pub(super) responder: Option<Responder>,
     /// Its row in the figures, until it has ended.
     row: Option<usize>,
+    /// If it is remembered.
+    pub(super) call: Option<Identity>,
 }
 
 /// A place among the requests that run.
@@ -134,7 +142,7 @@ impl Answer {
         responder: Option<Responder>,
         row: usize,
     ) -> Self {
-        Self { owner, running, responder, row: Some(row) }
+        Self { owner, running, responder, row: Some(row), call: None }
     }
 
     fn ended(&mut self, outcome: CallOutcome) {
@@ -162,6 +170,9 @@ impl Answer {
         let Some(responder) = self.responder.take() else { return };
         self.owner.count(Counter::CallsAnswered);
         self.ended(CallOutcome::Ok);
+        if let Some(call) = self.call.take() {
+            self.owner.ran(&call, Recalled::Reply(body.clone()));
+        }
         responder.reply(self.owner.load(), body);
     }
 
@@ -176,6 +187,11 @@ impl Answer {
         let responder = self.responder.take();
         self.ended(CallOutcome::refused(code));
         let has_run = !code.has_not_run();
+        match self.call.take() {
+            Some(call) if has_run => self.owner.ran(&call, Recalled::Failed(code)),
+            Some(call) => self.owner.did_not_run(&call, code),
+            None => {}
+        }
         self.owner.count(match (&responder, has_run) {
             (Some(_), true) => Counter::CallsFailed,
             (Some(_), false) => Counter::CallsRefused,
@@ -189,6 +205,11 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            let panicked = std::thread::panicking();
+            let code = if panicked { Code::Panicked } else { Code::NoAnswer };
+            self.owner.ran(&call, Recalled::Failed(code));
+        }
         let is_cancelled = self.is_cancelled();
         self.ended(if is_cancelled { CallOutcome::Cancelled } else { CallOutcome::Failed });
         // The responder says that there is no answer.

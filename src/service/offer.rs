@@ -52,7 +52,9 @@ pub enum OfferError {
         number: u16,
     },
     /// A limit of its room is zero or too large.
-    #[error("{0}: 1 to 1,000,000 may run, at most 1,000,000 may wait, a caller may use 1 to 100 %")]
+    #[error(
+        "{0}: 1 to 1,000,000 may run, at most 1,000,000 may wait, a caller may use 1 to 100 %, a call is remembered for at most a day"
+    )]
     Limits(&'static str),
     /// The node offers this service in this major version already.
     #[error("this node offers {0} already")]
@@ -88,6 +90,9 @@ pub enum OfferError {
     Stopped,
 }
 
+/// The longest time for which an offer remembers a call.
+const ONCE_WINDOW_MAX: Duration = Duration::from_secs(86_400);
+
 /// The beginning of the names of built-in services.
 const RESERVED: &str = "gossipmonger.";
 
@@ -99,6 +104,7 @@ pub struct OfferBuilder<S: Service> {
     pub(super) methods: BTreeMap<u16, Offering>,
     limits: RoomLimits,
     weight: u8,
+    once: Option<Duration>,
     clash: Option<u16>,
     service: PhantomData<S>,
 }
@@ -117,6 +123,7 @@ impl<S: Service> OfferBuilder<S> {
             methods: BTreeMap::new(),
             limits: RoomLimits::default(),
             weight: 1,
+            once: None,
             clash: None,
             service: PhantomData,
         }
@@ -259,6 +266,19 @@ impl<S: Service> OfferBuilder<S> {
         self
     }
 
+    /// Remembers each question with one answer for this time after its end, at most a day, with its answer if that has at
+    /// most [`ONCE_REPLY_MAX`](super::ONCE_REPLY_MAX) bytes. One that comes again with the same identity
+    /// ([`Calling::repeats`](super::Calling::repeats)) is answered from memory: it runs once at this node, in this
+    /// generation of the node and this registration of the offer.
+    ///
+    /// Its run does not end with the caller or the deadline, since the caller may ask again. An offer remembers
+    /// [`ONCE_MAX`](super::ONCE_MAX) calls, [`ONCE_PER_CALLER`](super::ONCE_PER_CALLER) of one caller, and refuses further
+    /// ones.
+    pub fn once(mut self, window: Duration) -> Self {
+        self.once = Some(window);
+        self
+    }
+
     /// Offers the service. Returns once the offer is in this node's map, and on its way to all others.
     ///
     /// # Errors
@@ -292,7 +312,8 @@ impl<S: Service> OfferBuilder<S> {
         self.check()?;
         let id = ServiceId { name: ServiceName::new(S::NAME)?, major: S::VERSION.major };
         let of_node = (Arc::clone(&self.node.shared), self.node.runtime);
-        Ok(Arc::new(Offered::new(id, of_node, self.access, self.methods, self.limits)))
+        let offered = Offered::new(id, of_node, self.access, self.methods, self.limits);
+        Ok(Arc::new(offered.remembering(self.once)))
     }
 
     /// Registers the offer; returns the number of the change that announces it.
@@ -338,6 +359,9 @@ impl<S: Service> OfferBuilder<S> {
         }
         if !(1..=100).contains(&per_caller) {
             return Err(OfferError::Limits("per_caller"));
+        }
+        if self.once.is_some_and(|window| window.is_zero() || window > ONCE_WINDOW_MAX) {
+            return Err(OfferError::Limits("once"));
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::{
     context::{Context, Serving},
     counted::TARGET,
     job::{Answer, Job, Owner, Place},
+    remembered::{Arrives, Identity, Remembered},
 };
 use crate::{
     clock::Clock,
@@ -41,6 +42,8 @@ use crate::{
             balance::{Bounds, by_key},
             figures::CallOutcome,
             frame::Code,
+            identity::{Question, Tag},
+            once::Recalled,
             room::{Entered, Room, RoomLimits},
         },
         time::Time,
@@ -77,6 +80,8 @@ pub(super) struct Offered {
     methods: BTreeMap<u16, Offering>,
     /// The figures of the methods, and of what is no method.
     rows: Vec<Arc<Row>>,
+    /// The calls that it remembers, if it does.
+    remembered: Option<Remembered>,
     room: Mutex<Room<CallerName, Waiting>>,
     /// Places that were given back.
     freed: Mutex<Freed>,
@@ -98,6 +103,7 @@ struct Freed {
 struct Waiting {
     method: u16,
     body: Bytes,
+    tag: Tag,
     caller: Arc<Caller>,
     deadline: Time,
     running: Option<Arc<Running>>,
@@ -105,6 +111,8 @@ struct Waiting {
     held: Option<Held>,
     attached: Option<Box<Attached>>,
     row: usize,
+    /// If it is remembered.
+    call: Option<Identity>,
 }
 
 impl Offered {
@@ -129,11 +137,18 @@ impl Offered {
             access,
             methods,
             rows,
+            remembered: None,
             room,
             freed: Mutex::default(),
             left: Notify::new(),
             closed: Slot::default(),
         }
+    }
+
+    /// It runs no call twice that comes again within this time.
+    pub(super) fn remembering(mut self, window: Option<Duration>) -> Self {
+        self.remembered = window.map(Remembered::new);
+        self
     }
 
     fn room(&self) -> MutexGuard<'_, Room<CallerName, Waiting>> {
@@ -176,6 +191,7 @@ impl Offered {
                 return self.refuse(waiting.responder, row, code, Duration::ZERO);
             }
         };
+        let Some(waiting) = self.anew(waiting) else { return };
         self.rows[waiting.row].begin();
         let name = waiting.caller.name();
         let is_gone = |waiting: &Waiting| {
@@ -188,7 +204,36 @@ impl Offered {
             Entered::Runs(waiting) => self.run(name, waiting),
             Entered::Waits => {}
             Entered::Refused { request, code, retry_after } => {
+                if let Some((remembered, call)) = self.remembered.as_ref().zip(request.call) {
+                    remembered.forget(&call, code, retry_after);
+                }
                 self.refuse(request.responder, request.row, code, retry_after);
+            }
+        }
+    }
+
+    /// A request that has not come before, or that is not remembered. One that is remembered runs to its end, whether its
+    /// caller waits or not: it may ask again.
+    fn anew(&self, mut waiting: Waiting) -> Option<Waiting> {
+        let Some(remembered) = &self.remembered else { return Some(waiting) };
+        if self.methods.get(&waiting.method).is_none_or(|method| method.kind != Kind::Call) {
+            return Some(waiting);
+        }
+        let Some(back) = waiting.responder.take() else { return Some(waiting) };
+        let call = Identity::new(&waiting.caller, waiting.tag.number);
+        match remembered.arrives(self.clock().now(), &call, back, self.load()) {
+            Arrives::New(back) => {
+                (waiting.responder, waiting.running, waiting.call) = (Some(back), None, Some(call));
+                Some(waiting)
+            }
+            Arrives::Again => {
+                self.count(Counter::CallsRecalled);
+                None
+            }
+            Arrives::NoRoom(back, code) => {
+                self.rows[waiting.row].begin();
+                self.refuse(Some(back), waiting.row, code, Duration::ZERO);
+                None
             }
         }
     }
@@ -206,11 +251,12 @@ impl Offered {
 
     /// Runs a request that has a place.
     fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
-        let Waiting { method, body, caller: who, deadline, running, responder, .. } = waiting;
+        let Waiting { method, body, tag, caller: who, deadline, running, responder, .. } = waiting;
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
         let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
-        let answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
-        let context = Context { caller: who, deadline, serving: Arc::<Self>::clone(self) };
+        let mut answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
+        answer.call = waiting.call;
+        let context = Context { caller: who, deadline, tag, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
             return;
         }
@@ -226,6 +272,9 @@ impl Offered {
                 caller = %context.caller(), outcome = Empty
             )
         });
+        if let Some(trace) = context.trace() {
+            self.shared.services.outbound.tags.received(trace, span.as_ref());
+        }
         let _entered = span.as_ref().map(tracing::Span::enter);
         // A handler that panics here must not end the lane of its caller.
         let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
@@ -304,6 +353,18 @@ impl Owner for Offered {
         }
     }
 
+    fn ran(&self, call: &Identity, how: Recalled) {
+        if let Some(remembered) = &self.remembered {
+            remembered.ended(self.clock().now(), call, how, self.load());
+        }
+    }
+
+    fn did_not_run(&self, call: &Identity, code: Code) {
+        if let Some(remembered) = &self.remembered {
+            remembered.forget(call, code, Duration::ZERO);
+        }
+    }
+
     fn took(&self, row: usize, took: Duration) {
         self.rows[row].took(took);
     }
@@ -328,10 +389,11 @@ impl Owner for Offered {
 
 impl ByConnections for Offered {
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound) {
-        let Inbound { method, body, deadline, running, responder, held, attached } = request;
+        let Inbound { method, body, tag, deadline, running, responder, held, attached } = request;
         self.enter(Waiting {
             method,
             body,
+            tag,
             caller: Arc::clone(caller),
             deadline,
             running: Some(running),
@@ -339,13 +401,16 @@ impl ByConnections for Offered {
             held,
             attached,
             row: 0,
+            call: None,
         });
     }
 
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes, held: Option<Held>) {
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: Question, held: Option<Held>) {
+        let Question { method, body, tag } = message;
         self.enter(Waiting {
             method,
             body,
+            tag,
             caller: Arc::clone(caller),
             deadline: self.clock().now() + CAST_DEADLINE,
             running: None,
@@ -353,6 +418,7 @@ impl ByConnections for Offered {
             held,
             attached: None,
             row: 0,
+            call: None,
         });
     }
 

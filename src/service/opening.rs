@@ -14,7 +14,13 @@ use super::{
     place::Where,
     stream::{ByteReceiver, ByteSender, ItemStream, Upload},
 };
-use crate::{net::BoxFuture, protocol::service::limits::DEADLINE_MAX};
+use crate::{
+    net::BoxFuture,
+    protocol::service::{
+        identity::{Tag, TraceContext},
+        limits::DEADLINE_MAX,
+    },
+};
 
 /// A stream that has not begun: await it. It resolves to the stream once the handler has begun.
 #[must_use = "a stream begins when it is awaited"]
@@ -24,6 +30,7 @@ pub struct Opening<T> {
     method: Method,
     body: Result<Bytes, CodecError>,
     within: Duration,
+    tag: Tag,
     open: fn(&Callee, Box<Conversation>) -> T,
 }
 
@@ -35,13 +42,20 @@ impl<T> Opening<T> {
         open: fn(&Callee, Box<Conversation>) -> T,
     ) -> Self {
         let within = callee.side.outbound().limits().deadline;
-        Self { callee, place, method, body, within, open }
+        let tag = Tag { number: callee.number(), trace: None };
+        Self { callee, place, method, body, within, tag, open }
     }
 
     /// The deadline until which the handler has to begin, from the moment it is awaited; at most ten minutes. The
     /// stream has none.
     pub fn within(mut self, deadline: Duration) -> Self {
         self.within = deadline.min(DEADLINE_MAX);
+        self
+    }
+
+    /// The trace that it belongs to, as [`Calling::trace`](super::Calling::trace).
+    pub fn trace(mut self, context: impl Into<Option<TraceContext>>) -> Self {
+        self.tag.trace = context.into();
         self
     }
 }
@@ -51,11 +65,11 @@ impl<T: Send + 'static> IntoFuture for Opening<T> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { callee, place, method, body, within, open } = self;
+        let Self { callee, place, method, body, within, tag, open } = self;
         Box::pin(async move {
             let not_encoded = |error: CodecError| NotRun::NotEncoded(error.to_string());
             let body = body.map_err(|error| not_run(not_encoded(error), Vec::new()))?;
-            let conversation = callee.open(&place, &method, body, within).await?;
+            let conversation = callee.open(&place, &method, body, within, tag).await?;
             Ok(open(&callee, conversation))
         })
     }

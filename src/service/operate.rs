@@ -90,7 +90,7 @@ impl Gossipmonger {
         });
         let place = place.ok_or_else(|| not_run(NotRun::NoProvider, Vec::new()))?;
         let method = Method::new(method, "", Kind::Call);
-        let how = How { idempotent: false, alone: false, hedge: None };
+        let how = How::plain(callee.number());
         callee.call(&place, &method, question, within, how).await
     }
 

@@ -14,6 +14,7 @@ use gossipmonger::{
     protocol::service::{
         ServiceId, ServiceName,
         frame::{Code, Frame, Frames, Hello, LANE_FRAME_MAX, Request},
+        identity::Tag,
     },
     service::{
         Access, CallFailure, Lost, NotRun, Offer,
@@ -278,7 +279,7 @@ fn bind(index: u32) -> Frame {
 
 pub(crate) fn request(index: u32, id: u64, method: u16, body: &'static [u8]) -> Frame {
     let body = Bytes::from_static(body);
-    Frame::Request(Request { index, id, method, left_ms: 60_000, body })
+    Frame::Request(Request { index, id, method, left_ms: 60_000, tag: Tag::default(), body })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -443,7 +444,14 @@ async fn a_caller_that_reads_no_answers_is_read_no_further() {
     <Bincode as Codec<Echo>>::encode(&encoded, &mut body).unwrap();
     let body = body.freeze();
     let ask = |id| {
-        Frame::Request(Request { index: 0, id, method: 1, left_ms: 600_000, body: body.clone() })
+        Frame::Request(Request {
+            index: 0,
+            id,
+            method: 1,
+            left_ms: 600_000,
+            tag: Tag::default(),
+            body: body.clone(),
+        })
     };
     let mut bytes = BytesMut::new();
     [hello_of(&scene, "x"), bind(0)].iter().for_each(|frame| frame.encode(&mut bytes));

@@ -8,6 +8,7 @@ use gossipmonger::{
     protocol::service::{
         ServiceId, ServiceName,
         frame::{Code, Frame},
+        identity::Tag,
         introduction::STREAMS,
         stream::{Open, STREAMS_PER_PEER, StreamFrame, StreamFrames},
     },
@@ -210,7 +211,7 @@ async fn introduced(scene: &Scene) -> Lane {
 
 fn open(method: u16) -> StreamFrame {
     let service = ServiceId { name: ServiceName::new("flow").unwrap(), major: 1 };
-    StreamFrame::Open(Open { service, method, left_ms: 600_000 })
+    StreamFrame::Open(Open { service, method, left_ms: 600_000, tag: Tag::default() })
 }
 
 fn item(bytes: &'static [u8]) -> StreamFrame {
@@ -268,7 +269,12 @@ async fn bad_streams_are_refused_one_by_one() {
     let (_offer, _) = offers(&scene.node).await;
     let lane = introduced(&scene).await;
     let unknown = ServiceId { name: ServiceName::new("other").unwrap(), major: 1 };
-    let unknown = StreamFrame::Open(Open { service: unknown, method: 1, left_ms: 1_000 });
+    let unknown = StreamFrame::Open(Open {
+        service: unknown,
+        method: 1,
+        left_ms: 1_000,
+        tag: Tag::default(),
+    });
     let mut long = BytesMut::new();
     StreamFrame::Item(Bytes::from(vec![0; (1 << 20) + 600])).encode(&mut long);
     let cases: Vec<(Vec<StreamFrame>, &[u8], Code)> = vec![

@@ -9,6 +9,7 @@ mod harness;
 mod limits;
 mod live_keys;
 mod membership;
+mod once;
 mod operate;
 mod picking;
 mod propagation;

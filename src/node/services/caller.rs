@@ -39,6 +39,14 @@ impl Caller {
         }
     }
 
+    /// The generation of the node that calls; zero for a client.
+    pub(crate) const fn generation(&self) -> Generation {
+        match self {
+            Self::Node { generation, .. } => *generation,
+            Self::Client(_) => Generation::ZERO,
+        }
+    }
+
     /// The node that calls, unless a client does.
     #[must_use]
     pub const fn node(&self) -> Option<&NodeId> {

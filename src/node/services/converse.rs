@@ -28,6 +28,7 @@ use crate::{
             calls::Outcome,
             exposed::EXPOSED,
             frame::{Code, LANE_BODY_MAX},
+            identity::Question,
             intake,
             limits::DEADLINE_MAX,
             stream::{Open, StreamFrame},
@@ -94,7 +95,7 @@ impl Conversation {
     async fn run(&self, mut reader: FrameReader) -> Result<(), End> {
         let first = self.host.config().quic.handshake_timeout;
         let Framed { frame, .. } = within(first, &mut reader).await?;
-        let StreamFrame::Open(Open { service, method, left_ms }) = frame else {
+        let StreamFrame::Open(Open { service, method, left_ms, tag }) = frame else {
             return Err(End::Violation("the first frame of a stream does not open it".to_owned()));
         };
         let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
@@ -110,7 +111,8 @@ impl Conversation {
         };
         let (offer, kind) = self.found(&service, method, &mut body)?;
         if kind == Kind::Cast {
-            offer.cast(&self.caller, method, body, held);
+            let message = Question { method, body, tag };
+            offer.cast(&self.caller, message, held);
             return Ok(());
         }
         let (waiter, answer) = oneshot::channel();
@@ -127,7 +129,7 @@ impl Conversation {
             _ => Input::None,
         };
         let attached = Some(Box::new(Attached { writer: Arc::clone(&self.writer), input }));
-        let request = Inbound { method, body, deadline, running, responder, held, attached };
+        let request = Inbound { method, body, tag, deadline, running, responder, held, attached };
         offer.request(&self.caller, request);
         let outcome = match unread {
             Some(reader) => self.ended(kind, reader, items, (ends.as_mut(), answer)).await?,

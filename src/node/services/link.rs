@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::{
     sync::{Notify, oneshot},
     task::JoinSet,
@@ -23,6 +23,7 @@ use crate::{
             ServiceId,
             calls::{Calls, LaneLimits, NeverAsked, NoRoom, Outcome},
             frame::{Frame, Frames},
+            identity::Question,
             introduction::Purpose,
             link_end::LinkEnd,
         },
@@ -113,14 +114,14 @@ impl Link {
     pub(crate) fn call(
         self: &Arc<Self>,
         service: &ServiceId,
-        (method, body): (u16, Bytes),
+        question: Question,
         now: Time,
         deadline: Time,
     ) -> Result<InFlight, NoRoom> {
         let (waiter, answer) = oneshot::channel();
         let mut state = self.lock();
         let before = state.calls.wake();
-        let queued = state.calls.call(service, (method, body), deadline, waiter);
+        let queued = state.calls.call(service, question, deadline, waiter);
         state.used = now;
         drop(state);
         let id = queued.map_err(|(full, _)| full)?;
@@ -132,11 +133,11 @@ impl Link {
     }
 
     /// Queues a message without an answer.
-    pub(crate) fn cast(&self, service: &ServiceId, method: u16, body: Bytes) -> Result<(), NoRoom> {
+    pub(crate) fn cast(&self, service: &ServiceId, message: Question) -> Result<(), NoRoom> {
         let now = self.clock.now();
         let mut state = self.lock();
         state.used = now;
-        state.calls.cast(service, method, body)?;
+        state.calls.cast(service, message)?;
         drop(state);
         self.waits.notify_one();
         Ok(())

@@ -15,7 +15,12 @@ use super::{
 use crate::{
     net::BoxFuture,
     protocol::{
-        service::{Kind, ServiceId, frame::Code, manifest},
+        service::{
+            Kind, ServiceId,
+            frame::Code,
+            identity::{Question, Tag},
+            manifest,
+        },
         time::Time,
     },
 };
@@ -26,7 +31,7 @@ pub(crate) trait Offered: fmt::Debug + Send + Sync {
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound);
 
     /// Takes a message without an answer, and the room that a long one uses. It returns at once.
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, method: u16, body: Bytes, held: Option<Held>);
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: Question, held: Option<Held>);
 
     /// The kind of a method, if this caller may use it: before more is read from the caller.
     ///
@@ -55,6 +60,7 @@ pub(crate) fn words(code: Code) -> &'static str {
 pub(crate) struct Inbound {
     pub(crate) method: u16,
     pub(crate) body: Bytes,
+    pub(crate) tag: Tag,
     pub(crate) deadline: Time,
     pub(crate) running: Arc<Running>,
     pub(crate) responder: Responder,

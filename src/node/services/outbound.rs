@@ -11,6 +11,7 @@ use super::{
     figures::Figures,
     link::Link,
     room::{BODY_OVERHEAD, Rooms},
+    tags::Tags,
     watched::Watched,
     window::Budget,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Outbound {
     pub(crate) watched: Watched,
     /// What is counted of calls, at both ends.
     pub(crate) figures: Figures,
+    /// What travels beside questions.
+    pub(crate) tags: Tags,
     out: Mutex<Out>,
     /// Room for long answers.
     answers: Arc<Semaphore>,
@@ -70,12 +73,13 @@ pub(crate) enum NoLink {
 }
 
 impl Outbound {
-    pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
+    pub(crate) fn new(limits: ServiceLimits, clock: Clock, tags: Tags) -> Self {
         Self {
             limits,
             clock,
             watched: Watched::default(),
             figures: Figures::default(),
+            tags,
             out: Mutex::default(),
             answers: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
             windows: Budget::new(limits.window_bytes as u64),

@@ -27,6 +27,7 @@ use crate::{
         route::Counter,
         service::{
             frame::{Cast, Code, Frame, Frames, Hello, Request},
+            identity::Question,
             intake::{Arrived, Violation},
             introduction::{Purpose, Unfit, admit},
             limits::DEADLINE_MAX,
@@ -308,18 +309,20 @@ impl Guest {
                 });
             }
             Arrived::Cast(service, cast) => {
-                let Cast { method, mut body, .. } = cast;
+                let Cast { method, mut body, tag, .. } = cast;
                 service.called(now);
                 let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
                 drop(state);
                 match offer {
-                    Some(offer) => offer.cast(&lane.caller, method, body, None),
+                    Some(offer) => {
+                        offer.cast(&lane.caller, Question { method, body, tag }, None);
+                    }
                     None => self.host.count(Counter::CastsRefused),
                 }
             }
             Arrived::Request(service, request) => {
-                let Request { id, method, left_ms, mut body, .. } = request;
+                let Request { id, method, left_ms, mut body, tag, .. } = request;
                 service.called(now);
                 let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
@@ -334,6 +337,7 @@ impl Guest {
                         let request = Inbound {
                             method,
                             body,
+                            tag,
                             deadline,
                             running,
                             responder,

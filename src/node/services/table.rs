@@ -18,6 +18,7 @@ use super::{
     offered::{Entry, Offered, Offers},
     outbound::Outbound,
     room::{BODY_OVERHEAD, Rooms, Unsent},
+    tags::Tags,
 };
 use crate::{
     clock::Clock,
@@ -139,7 +140,7 @@ pub(crate) enum NotOffered {
 impl Services {
     pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
         Self {
-            outbound: Arc::new(Outbound::new(limits, clock)),
+            outbound: Arc::new(Outbound::new(limits, clock, Tags::from(1))),
             offers: ArcSwap::default(),
             offering: Mutex::default(),
             announced: Slot::default(),

@@ -19,6 +19,7 @@ use bytes::{Bytes, BytesMut};
 use super::{
     ServiceId,
     frame::{Cast, Code, Frame, Request},
+    identity::{Question, Tag},
 };
 use crate::protocol::time::Time;
 
@@ -132,7 +133,7 @@ struct Pending<T> {
 #[derive(Debug)]
 enum Waiting {
     Bind { index: u32, service: ServiceId },
-    Request { index: u32, id: u64, method: u16, body: Bytes },
+    Request { index: u32, id: u64, method: u16, tag: Tag, body: Bytes },
     Cast(Cast),
     Cancel(u64),
 }
@@ -162,10 +163,11 @@ impl<T> Calls<T> {
     pub fn call(
         &mut self,
         service: &ServiceId,
-        (method, body): (u16, Bytes),
+        question: impl Into<Question>,
         deadline: Time,
         token: T,
     ) -> Result<u64, (NoRoom, T)> {
+        let Question { method, body, tag } = question.into();
         let checked = match self.is_full() {
             false => self.bind(service, body.len()),
             true => Err(NoRoom::Calls),
@@ -183,7 +185,7 @@ impl<T> Calls<T> {
         let id = held.round << SLOT_BITS | u64::from(slot);
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
         self.waiting_bytes += WAITING_BYTES + body.len();
-        self.waiting.push_back(Waiting::Request { index, id, method, body });
+        self.waiting.push_back(Waiting::Request { index, id, method, tag, body });
         Ok(id)
     }
 
@@ -191,10 +193,15 @@ impl<T> Calls<T> {
     ///
     /// # Errors
     /// [`NoRoom`]: it was not queued.
-    pub fn cast(&mut self, service: &ServiceId, method: u16, body: Bytes) -> Result<(), NoRoom> {
+    pub fn cast(
+        &mut self,
+        service: &ServiceId,
+        message: impl Into<Question>,
+    ) -> Result<(), NoRoom> {
+        let Question { method, body, tag } = message.into();
         let index = self.bind(service, body.len())?;
         self.waiting_bytes += WAITING_BYTES + body.len();
-        self.waiting.push_back(Waiting::Cast(Cast { index, method, body }));
+        self.waiting.push_back(Waiting::Cast(Cast { index, method, tag, body }));
         Ok(())
     }
 
@@ -280,7 +287,7 @@ impl<T> Calls<T> {
                     self.waiting_bytes -= WAITING_BYTES + cast.body.len();
                     Frame::Cast(cast).encode(to);
                 }
-                Waiting::Request { index, id, method, body } => {
+                Waiting::Request { index, id, method, tag, body } => {
                     self.waiting_bytes -= WAITING_BYTES + body.len();
                     let Some(call) = self.pending(id) else { continue };
                     let left = call.deadline.since(now);
@@ -293,7 +300,7 @@ impl<T> Calls<T> {
                     // Rounded up: a request with some time left does not arrive with none.
                     let left_ms =
                         u32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX);
-                    Frame::Request(Request { index, id, method, left_ms, body }).encode(to);
+                    Frame::Request(Request { index, id, method, left_ms, tag, body }).encode(to);
                 }
             }
         }

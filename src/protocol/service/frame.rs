@@ -6,7 +6,10 @@
 use bincode::config::{Configuration, standard};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::{ServiceId, ServiceName};
+use super::{
+    ServiceId, ServiceName,
+    identity::{Tag, TraceContext},
+};
 use crate::protocol::id::{ClusterId, Generation, NodeId};
 
 /// Longest body on a lane, in bytes. A longer one has a stream of its own: it would hold up the others, and above this
@@ -109,6 +112,8 @@ pub struct Request {
     pub method: u16,
     /// What is left of its deadline, in milliseconds.
     pub left_ms: u32,
+    /// What travels beside it.
+    pub tag: Tag,
     /// The encoded question.
     pub body: Bytes,
 }
@@ -120,6 +125,8 @@ pub struct Cast {
     pub index: u32,
     /// The method.
     pub method: u16,
+    /// What travels beside it.
+    pub tag: Tag,
     /// The encoded message.
     pub body: Bytes,
 }
@@ -256,10 +263,12 @@ impl Frame {
             Self::Request(request) => {
                 head.byte(REQUEST).number(request.index.into()).number(request.id);
                 head.number(request.method.into()).number(request.left_ms.into());
+                head.tag(&request.tag);
                 &request.body
             }
             Self::Cast(cast) => {
                 head.byte(CAST).number(cast.index.into()).number(cast.method.into());
+                head.tag(&cast.tag);
                 &cast.body
             }
             Self::Cancel { id } => {
@@ -325,6 +334,7 @@ impl Frame {
                     id: head.number()?,
                     method: head.number()?,
                     left_ms: head.number()?,
+                    tag: head.tag()?,
                     body: head.from,
                 }));
             }
@@ -332,6 +342,7 @@ impl Frame {
                 return Ok(Self::Cast(Cast {
                     index: head.number()?,
                     method: head.number()?,
+                    tag: head.tag()?,
                     body: head.from,
                 }));
             }
@@ -430,6 +441,20 @@ impl Head<'_> {
         self.0.extend_from_slice(text.as_bytes());
         self
     }
+
+    /// A number, and the bytes of a trace behind their length, which is 0 if there is none.
+    pub(super) fn tag(&mut self, tag: &Tag) -> &mut Self {
+        self.number(tag.number);
+        match &tag.trace {
+            None => self.byte(0),
+            Some(trace) => {
+                let bytes = trace.to_bytes();
+                self.byte(bytes.len() as u8);
+                self.0.extend_from_slice(&bytes);
+                self
+            }
+        }
+    }
 }
 
 /// A head while it is decoded.
@@ -452,6 +477,19 @@ impl Fields {
             .map_err(|error| self.bad(error))?;
         self.from.advance(used);
         N::try_from(number).map_err(|_| self.bad(format!("{number} is too large")))
+    }
+
+    pub(super) fn tag(&mut self) -> Result<Tag, BadFrame> {
+        let (number, length) = (self.number()?, usize::from(self.byte()?));
+        if length == 0 {
+            return Ok(Tag { number, trace: None });
+        }
+        if self.from.len() < length {
+            return Err(self.bad("too short"));
+        }
+        let trace = TraceContext::from_bytes(&self.from.split_to(length));
+        let trace = trace.ok_or_else(|| self.bad(format!("a trace of {length} bytes")))?;
+        Ok(Tag { number, trace: Some(trace) })
     }
 
     pub(super) fn label<T, E: ToString>(

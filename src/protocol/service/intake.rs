@@ -179,7 +179,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::{
-        super::{ServiceName, frame::ClientHello},
+        super::{ServiceName, frame::ClientHello, identity::Tag},
         *,
     };
     use crate::protocol::id::{ClusterId, Generation, NodeId};
@@ -200,7 +200,14 @@ mod tests {
     }
 
     fn request(index: u32, id: u64) -> Frame {
-        Frame::Request(Request { index, id, method: 1, left_ms: 100, body: Bytes::new() })
+        Frame::Request(Request {
+            index,
+            id,
+            method: 1,
+            left_ms: 100,
+            tag: Tag::default(),
+            body: Bytes::new(),
+        })
     }
 
     fn open() -> Intake<&'static str, u32> {

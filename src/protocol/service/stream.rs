@@ -22,6 +22,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::{
     ServiceId, ServiceName,
     frame::{BadFrame, Code, Fields, HEAD_MAX, Head, cut, length},
+    identity::Tag,
 };
 
 /// The longest body of a question, an answer or an item that any configuration allows, in bytes.
@@ -70,6 +71,8 @@ pub struct Open {
     pub method: u16,
     /// What is left until the deadline, in milliseconds. A call has to be answered by then; anything else has to begin.
     pub left_ms: u32,
+    /// What travels beside the question.
+    pub tag: Tag,
 }
 
 const OPEN: u8 = 32;
@@ -102,9 +105,9 @@ impl StreamFrame {
         let start = to.len();
         let mut head = Head(to);
         match self {
-            Self::Open(Open { service, method, left_ms }) => {
+            Self::Open(Open { service, method, left_ms, tag }) => {
                 head.byte(OPEN).text(service.name.as_str()).number(service.major.into());
-                head.number((*method).into()).number((*left_ms).into());
+                head.number((*method).into()).number((*left_ms).into()).tag(tag);
             }
             Self::Begun => _ = head.byte(BEGUN),
             Self::Item(_) => _ = head.byte(ITEM),
@@ -135,6 +138,7 @@ impl StreamFrame {
                 service: ServiceId { name: head.label(ServiceName::new)?, major: head.number()? },
                 method: head.number()?,
                 left_ms: head.number()?,
+                tag: head.tag()?,
             }),
             BEGUN => Self::Begun,
             ITEM => Self::Item(head.from),
@@ -239,7 +243,7 @@ mod tests {
     fn frames() -> Vec<StreamFrame> {
         let service = ServiceId { name: ServiceName::new("stock").unwrap(), major: 2 };
         vec![
-            StreamFrame::Open(Open { service, method: 7, left_ms: 5_000 }),
+            StreamFrame::Open(Open { service, method: 7, left_ms: 5_000, tag: Tag::default() }),
             StreamFrame::Begun,
             StreamFrame::Item(Bytes::from_static(b"question")),
             StreamFrame::Item(Bytes::new()),
@@ -328,9 +332,9 @@ mod tests {
         assert_eq!(
             encoded(&frames()[..6])[..],
             [
-                &[12, OPEN, 5][..],
+                &[14, OPEN, 5][..],
                 b"stock",
-                &[2, 7, 251, 0x88, 0x13],
+                &[2, 7, 251, 0x88, 0x13, 0, 0],
                 &[1, BEGUN],
                 &[9, ITEM],
                 b"question",

@@ -10,7 +10,7 @@ use tokio::{runtime, task::JoinSet};
 
 use super::{
     super::{
-        Gone, Listed,
+        Gone, Listed, Propagator,
         side::{End, Here, Side},
     },
     inner::{Failures, Inner},
@@ -103,6 +103,10 @@ impl Handle {
 
     pub(super) fn reload(&self, identity: ClientIdentity, roots: Roots) -> Result<(), LoadError> {
         self.inner.tls.reload(identity, roots)
+    }
+
+    pub(super) fn set_propagator(&self, propagator: Arc<dyn Propagator>) {
+        self.inner.outbound.tags.set_propagator(propagator);
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -7,12 +7,14 @@ use std::{
     time::Duration,
 };
 
+use rand::RngExt;
+
 use super::{super::Gone, options::ClientOptions, row::Told};
 use crate::{
     clock::Clock,
     counters::Counters,
     net::Endpoint,
-    node::services::outbound::Outbound,
+    node::services::{outbound::Outbound, tags::Tags},
     protocol::{
         id::{Datacenter, Generation, NodeId},
         service::{directory::DirectoryOutput, link_end::LinkEnd},
@@ -59,12 +61,14 @@ impl Inner {
         options: ClientOptions,
         clock: Clock,
     ) -> Self {
+        // A client has no generation that tells its calls from those of an earlier process.
+        let tags = Tags::from(rand::rng().random::<u64>() >> 1);
         let home = options.datacenter.map_or_else(OnceLock::new, OnceLock::from);
         Self {
             name,
             tls,
             endpoint,
-            outbound: Arc::new(Outbound::new(options.limits, clock)),
+            outbound: Arc::new(Outbound::new(options.limits, clock, tags)),
             counters,
             dial_timeout: options.quic.handshake_timeout,
             home,

@@ -282,7 +282,7 @@ impl World {
         let body = body(number, padding);
         let service_id = &self.services[service];
         let calls = &mut self.connections[connection].calls;
-        if calls.cast(service_id, CAST, body).is_ok() {
+        if calls.cast(service_id, (CAST, body)).is_ok() {
             self.note(format_args!("cast {number} of {own} to {}", target.0));
             self.oracle.cast(connection, number);
             self.writes(connection);

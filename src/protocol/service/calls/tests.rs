@@ -49,8 +49,8 @@ fn a_lane_takes_no_more_calls_and_bytes_than_its_limits() {
         ask(&mut calls, at(1_000), token).unwrap();
     }
     assert_eq!(ask(&mut calls, at(1_000), 9), Err((NoRoom::Calls, 9)));
-    assert_eq!(calls.cast(&stock(), 2, vec![0; 61].into()), Err(NoRoom::Bytes));
-    assert_eq!(calls.cast(&stock(), 2, vec![0; 60].into()), Ok(()));
+    assert_eq!(calls.cast(&stock(), (2, vec![0; 61].into())), Err(NoRoom::Bytes));
+    assert_eq!(calls.cast(&stock(), (2, vec![0; 60].into())), Ok(()));
     assert_eq!(calls.waiting_bytes(), LIMITS.queue_bytes);
     sent(&mut calls, at(0));
     assert_eq!((calls.waiting_bytes(), calls.pending_calls()), (0, 4));
@@ -63,9 +63,9 @@ fn empty_messages_and_calls_that_were_given_up_count_until_they_are_taken() {
     calls.cancel(given_up);
     let most = LIMITS.queue_bytes / WAITING_BYTES;
     for _ in 1..most {
-        calls.cast(&stock(), 2, Bytes::new()).unwrap();
+        calls.cast(&stock(), (2, Bytes::new())).unwrap();
     }
-    assert_eq!(calls.cast(&stock(), 2, Bytes::new()), Err(NoRoom::Bytes));
+    assert_eq!(calls.cast(&stock(), (2, Bytes::new())), Err(NoRoom::Bytes));
     assert_eq!(sent(&mut calls, at(0)).0.len(), most, "a bind, and all casts");
     assert_eq!(calls.waiting_bytes(), 0);
 }
@@ -118,7 +118,7 @@ fn what_is_left_of_the_deadline_travels() {
 fn a_service_is_bound_once_and_before_its_first_request() {
     let mut calls = open(LIMITS);
     ask(&mut calls, at(1_000), 1).unwrap();
-    calls.cast(&stock(), 2, Bytes::new()).unwrap();
+    calls.cast(&stock(), (2, Bytes::new())).unwrap();
     let (frames, _) = sent(&mut calls, at(0));
     assert!(matches!(
         &frames[..],
@@ -148,7 +148,7 @@ fn the_end_of_a_link_says_of_each_call_whether_it_was_sent() {
     calls.end(&mut done);
     assert_eq!(done, [(1, Outcome::Ended { sent: true }), (2, Outcome::Ended { sent: false })]);
     assert_eq!(ask(&mut calls, at(1_000), 3), Err((NoRoom::Ended, 3)));
-    assert_eq!(calls.cast(&stock(), 2, Bytes::new()), Err(NoRoom::Ended));
+    assert_eq!(calls.cast(&stock(), (2, Bytes::new())), Err(NoRoom::Ended));
     assert!(!calls.has_waiting());
 }
 
@@ -235,12 +235,12 @@ fn a_draining_lane_refuses_what_was_not_sent_and_waits_for_the_rest() {
     let first = ask(&mut calls, at(1_000), 1).unwrap();
     sent(&mut calls, at(0));
     ask(&mut calls, at(1_000), 2).unwrap();
-    calls.cast(&stock(), 2, Bytes::from_static(b"late")).unwrap();
+    calls.cast(&stock(), (2, Bytes::from_static(b"late"))).unwrap();
     let mut done = Vec::new();
     calls.drain(&mut done);
     assert!(matches!(done[..], [(2, Outcome::Refused { code: Code::Draining, .. })]));
     assert_eq!(ask(&mut calls, at(1_000), 3), Err((NoRoom::Draining, 3)));
-    assert_eq!(calls.cast(&stock(), 2, Bytes::new()), Err(NoRoom::Draining));
+    assert_eq!(calls.cast(&stock(), (2, Bytes::new())), Err(NoRoom::Draining));
     assert_eq!((sent(&mut calls, at(0)).0, calls.waiting_bytes()), (vec![], 0));
     assert!(!calls.is_drained());
     assert_eq!(calls.answered(first, reply()), Ok(Some((1, reply()))));

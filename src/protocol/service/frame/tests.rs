@@ -1,5 +1,9 @@
 use super::*;
 
+fn trace() -> TraceContext {
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse().unwrap()
+}
+
 fn frames() -> Vec<Frame> {
     vec![
         Frame::Hello(Hello {
@@ -21,9 +25,15 @@ fn frames() -> Vec<Frame> {
             id: 300,
             method: 1,
             left_ms: 5_000,
+            tag: Tag { number: 9, trace: None },
             body: Bytes::from_static(b"question"),
         }),
-        Frame::Cast(Cast { index: 0, method: 3, body: Bytes::from_static(b"told") }),
+        Frame::Cast(Cast {
+            index: 0,
+            method: 3,
+            tag: Tag { number: 0, trace: Some(trace()) },
+            body: Bytes::from_static(b"told"),
+        }),
         Frame::Cancel { id: 300 },
         Frame::Reply { id: 300, load: 12, body: Bytes::from_static(b"answer") },
         Frame::Refuse {
@@ -104,8 +114,8 @@ fn the_bytes_of_frames_do_not_change() {
             "0102",
             "0114",
             "0903 00 0573746f636b 02",
-            "1104 00 fb2c01 01 fb8813 7175657374696f6e",
-            "0705 00 03 746f6c64",
+            "1304 00 fb2c01 01 fb8813 09 00 7175657374696f6e",
+            "2205 00 03 00 19 4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7 01 746f6c64",
             "0406 fb2c01",
             "0b11 fb2c01 0c 616e73776572",
             "0b12 fb2c01 04 14 0466756c6c",

@@ -99,7 +99,8 @@ impl fmt::Debug for ServiceChanges {
 }
 
 impl<S: Service> Stub<S> {
-    /// Watches which live nodes offer it, whatever this stub prefers.
+    /// Watches which live nodes offer it, whatever this stub prefers; of these only those that it lets answer
+    /// ([`Stub::only_from`]).
     pub fn watch(&self) -> ProviderChanges<S> {
         let mut changes = self.callee.changes();
         // The present state counts as one.
@@ -146,7 +147,8 @@ impl<S: Service> ProviderChanges<S> {
             let now = callee.listing(Listing::clone);
             let before = std::mem::replace(compared, now);
             let found = difference(&before, compared).into_iter();
-            found.map(|difference| provider_change(callee, difference)).collect()
+            let trusted = found.filter(|difference| callee.trusts(of(difference)));
+            trusted.map(|difference| provider_change(callee, difference)).collect()
         })
     }
 }
@@ -194,6 +196,15 @@ fn differences(
         found.extend(difference(was, is).into_iter().map(|difference| change(id, difference)));
     }
     found
+}
+
+/// The provider that has changed.
+fn of(difference: &Difference) -> &Provider {
+    match difference {
+        Difference::Joined(provider)
+        | Difference::Changed(provider)
+        | Difference::Left { provider, .. } => provider,
+    }
 }
 
 fn provider_change<S: Service>(callee: &Arc<Callee>, difference: Difference) -> ProviderChange<S> {

@@ -8,7 +8,7 @@ use std::{
 
 use gossipmonger::{
     Datacenter, Gossipmonger,
-    service::{Access, CallFailure, NotRun, Offer, Prefer, Stub},
+    service::{Access, CallFailure, NotRun, Offer, Prefer, ProviderChange, Remote, Stub},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -86,6 +86,9 @@ async fn nodes_that_a_caller_does_not_let_answer_get_nothing_of_it() {
     assert_eq!(asked, [(id("c"), Ok("c".to_owned()))]);
     names.ready(1, Duration::from_secs(1)).await.unwrap();
     names.ready(2, Duration::from_secs(1)).await.unwrap_err();
+    let joined = names.watch().next().await.unwrap();
+    let only_c = |remote: &Remote<Names>| *remote.node() == id("c");
+    assert!(matches!(joined, ProviderChange::Joined { remote, .. } if only_c(&remote)));
     // It bounds a preference, and is not bounded by one.
     let here = names.clone().prefer(Prefer::Here).call(Who).await.unwrap_err();
     assert_eq!(*here.failure(), CallFailure::NotRun(NotRun::NoProvider));

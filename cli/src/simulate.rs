@@ -17,10 +17,13 @@ use serde_json::Value;
 
 use super::error::CliError;
 
+mod calls;
 mod failures;
 mod report;
 mod scenario;
+mod services;
 
+use calls::{Calls, Traffics};
 use failures::{Fault, Setup};
 use report::Report;
 
@@ -59,8 +62,8 @@ pub(crate) struct Args {
     /// crash, as long as no more than a quarter of them has (failures).
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
-    /// How long a cluster is looked at, in virtual time: 10 s by default (idle), or as long as each
-    /// experiment takes, which is 2 min for a fault that lasts (failures).
+    /// How long a cluster is looked at, in virtual time: 10 s by default (idle, services), 30 s (calls), or
+    /// as long as each experiment takes, which is 2 min for a fault that lasts (failures).
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
     /// The gossip interval of all nodes.
@@ -69,13 +72,23 @@ pub(crate) struct Args {
     /// What goes wrong (failures).
     #[arg(long, value_enum, default_value_t = Fault::Crash)]
     fault: Fault,
-    /// How many nodes it befalls; 0: one that crashes, or one in a hundred (failures).
+    /// How many nodes it befalls; 0: one that crashes, or one in a hundred (failures). How many providers
+    /// die, and how many others drain; 0: one in twenty of them each (calls).
     #[arg(long, default_value_t = 0, value_name = "N")]
     stopped: u32,
     /// How often an hour the process of every node stands still, for half a second in the mean
     /// (failures).
     #[arg(long, default_value_t = 0, value_name = "P")]
     pauses: u32,
+    /// How many nodes offer the service that all call; 0: one in twenty, but no more than 100 (calls).
+    #[arg(long, default_value_t = 0, value_name = "P")]
+    providers: u32,
+    /// How many calls each node begins in a second (calls).
+    #[arg(long, default_value_t = 1.0, value_name = "R")]
+    rate: f64,
+    /// The longest time of a handler; one in twenty takes up to ten times as long (calls).
+    #[arg(long, default_value = "10ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    work: Duration,
     /// Leave out the rules of others (failures).
     #[arg(long)]
     ours: bool,
@@ -114,6 +127,11 @@ enum Scenario {
     /// Nodes crash, or cannot hear, or are slow: who notices, and who is wronged, by our rule and by
     /// those of others.
     Failures,
+    /// Nodes call each other while providers die, and others drain: which calls fail, and for how long
+    /// callers wait.
+    Calls,
+    /// Each node announces 20 services: what that costs.
+    Services,
 }
 
 /// The run, with checked arguments.
@@ -151,8 +169,13 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
         Scenario::Failures => {
             Report { failures: failures::run(&plan, &args.setup()?), ..Report::default() }
         }
+        Scenario::Calls => {
+            Report { calls: Some(calls::run(&plan, &args.traffic()?)), ..Report::default() }
+        }
+        Scenario::Services => Report { services: Some(services::run(&plan)), ..Report::default() },
     };
     args.print(&report);
+    report.calls.as_ref().map_or(Ok(()), Calls::verdict)?;
     match (&args.plot, report.chart(&args.title())) {
         (Some(file), Some(chart)) => chart.write_svg(file),
         (Some(_), None) => Err(CliError::usage("this scenario has no curve: leave out --plot")),
@@ -222,6 +245,34 @@ impl Args {
         })
     }
 
+    fn traffic(&self) -> Result<Traffics, CliError> {
+        let providers = match self.providers {
+            0 => (self.nodes / 20).clamp(2, PROVIDERS),
+            providers => providers,
+        };
+        within("providers", u64::from(providers), 2, u64::from(self.nodes))?;
+        within("stopped", u64::from(self.stopped), 0, u64::from(providers) / 2)?;
+        let stopped = if self.stopped == 0 { providers / 20 } else { self.stopped };
+        let stopped = stopped.max(1);
+        if !(RATE[0]..=RATE[1]).contains(&self.rate) {
+            let [least, most] = RATE;
+            let rate = self.rate;
+            let why = format!("--rate {rate} is refused: {least} to {most} is allowed");
+            return Err(CliError::usage(why));
+        }
+        let work = u64::try_from(self.work.as_millis()).unwrap_or(u64::MAX);
+        within("work", work, 0, 60_000)?;
+        let time = self.time.unwrap_or(CALLS_TIME);
+        let calls = self.rate * f64::from(self.nodes) * time.as_secs_f64();
+        if calls > CALLS_MAX {
+            return Err(CliError::usage(format!(
+                "{calls:.0} calls are refused: {CALLS_MAX:.0} are allowed; give a lower --rate or --time"
+            )));
+        }
+        let (rate, work) = (self.rate, self.work);
+        Ok(Traffics { providers, rate, work, stopped, time })
+    }
+
     fn title(&self) -> String {
         let name = self.scenario.to_possible_value();
         let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
@@ -247,7 +298,7 @@ impl Args {
             return;
         }
         println!("{}", self.title());
-        let rows = report.rows();
+        let rows = report.rows(self.nodes);
         let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         rows.iter().for_each(|(name, value)| println!("{name:width$}  {value}"));
     }
@@ -307,6 +358,14 @@ const NODES_MAX: u64 = 32_000;
 const COMPARED_MAX: u64 = 5_000;
 /// How long an idle cluster is measured.
 const TIME: Duration = Duration::from_secs(10);
+/// Every node knows all providers of the simulated service: so many by default.
+const PROVIDERS: u32 = 100;
+/// Calls of a node in a second.
+const RATE: [f64; 2] = [0.01, 1_000.0];
+/// How long nodes call each other.
+const CALLS_TIME: Duration = Duration::from_secs(30);
+/// A call takes about half a kilobyte until the end of the run.
+const CALLS_MAX: f64 = 5e6;
 /// Two, and ten that differ.
 const RECONCILED_MIN: u64 = 12;
 /// A higher loss shows only that no cluster works.

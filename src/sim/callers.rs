@@ -17,6 +17,7 @@ use crate::protocol::{
     record::Status,
     revocation::{IssuerId, Revocation},
     route::{Output, SchedulerInput, StorageInput},
+    service::manifest::Manifest,
     state::PeerState,
     write::Write,
 };
@@ -32,6 +33,21 @@ impl World {
         self.works(slot, |costs| costs.sign);
         self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
+    }
+
+    /// A node says what services it offers.
+    pub fn announce(&mut self, slot: usize, manifest: &Manifest) {
+        self.note(format_args!("announce {} services at {slot}", manifest.offers.len()));
+        let mut out = Vec::new();
+        self.offer(slot, manifest, &mut out);
+        self.deliver(slot, Machine::Storage, out);
+    }
+
+    pub(super) fn offer(&mut self, slot: usize, manifest: &Manifest, out: &mut Vec<Output>) {
+        let now = self.local(slot);
+        let Some(node) = self.node_mut(slot) else { return };
+        let Ok(written) = node.replica.announce(now, manifest, out) else { return };
+        self.persist_written(slot, written);
     }
 
     /// A person removes a peer, at a node.

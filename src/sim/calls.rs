@@ -10,13 +10,16 @@
 //! [`settings::Mutation`] breaks one rule at a time, to show that the oracle finds it.
 //!
 //! `caller` has the way of a call at its caller, `wire` the connection, `callee` the way of a request, `knowledge` what
-//! a node knows, `fate` what befalls processes, `draw` what a seed decides.
+//! a node knows, `fate` what befalls processes, `draw` what a seed decides, `even` the traffic of a cluster that is
+//! planned. [`figures`] counts what its callers see.
 
 mod callee;
 mod caller;
 mod draw;
+pub mod even;
 mod event;
 mod fate;
+pub mod figures;
 mod knowledge;
 pub mod oracle;
 pub mod settings;

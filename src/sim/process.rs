@@ -53,7 +53,7 @@ impl World {
         let session = super::introductions::session(at.name.clone());
         let scheduler = Scheduler::new(scheduler, Time::ZERO, self.rng.random());
         let booted = self.origin();
-        let (replica, out) = self.start_storage(slot, Time::ZERO, &OrdMap::new(), false);
+        let (replica, mut out) = self.start_storage(slot, Time::ZERO, &OrdMap::new(), false);
         self.slots[slot].node = Some(Box::new(Node {
             liveness,
             scheduler,
@@ -70,6 +70,9 @@ impl World {
             rest: None,
             drowsy: None,
         }));
+        if let Some(offers) = self.slots[slot].offers.clone() {
+            self.offer(slot, &offers, &mut out);
+        }
         out
     }
 

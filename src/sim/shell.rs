@@ -5,6 +5,8 @@ use rand::RngExt;
 use super::{
     dial::Purpose,
     event::Machine,
+    exchanging::FRAME_BYTES,
+    size::encoded_len,
     slot::{number, wall},
     wire::View,
     world::World,
@@ -83,7 +85,10 @@ impl World {
         let wan = linked.clone().filter_map(number).filter(|peer| self.network.is_wan(slot, *peer));
         let (wan, all) = (wan.count() as u64, linked.count() as u64);
         self.counts.wan_messages += wan;
-        self.counts.payloads += if matches!(gossip, Gossip::Push(_)) { all } else { 0 };
+        if matches!(gossip, Gossip::Push(_)) {
+            self.counts.payloads += all;
+            self.counts.payload_bytes += all * (encoded_len(gossip) + FRAME_BYTES) as u64;
+        }
     }
 
     /// The machine looks at its connections, and is called again.

@@ -16,6 +16,7 @@ use crate::protocol::{
     peering::Peering,
     replica::Replica,
     scheduler::Scheduler,
+    service::manifest::Manifest,
     session::Session,
     time::Time,
     view::NodeView,
@@ -43,6 +44,8 @@ pub struct Slot {
     pub node: Option<Box<Node>>,
     /// The last process ended because another one uses its name.
     pub displaced: bool,
+    /// The services that its node offers as soon as it has started.
+    pub offers: Option<Manifest>,
 }
 
 /// Changes on their way to the disk.
@@ -98,6 +101,7 @@ impl Slot {
             epoch: 0,
             node: None,
             displaced: false,
+            offers: None,
         }
     }
 }

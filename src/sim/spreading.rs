@@ -21,6 +21,12 @@ impl World {
 
     /// Writes a batch on a node that runs, and records from now on which nodes have it.
     pub fn write_watched(&mut self, node: usize, batch: Vec<Write>) {
+        self.watch(node);
+        self.write(node, batch);
+    }
+
+    /// Records from now on which nodes have the next write of a node.
+    pub fn watch(&mut self, node: usize) {
         let begun = self.queue.now();
         let Some(version) = self.slots[node].node.as_ref().map(|n| n.replica.own().next_version())
         else {
@@ -30,7 +36,6 @@ impl World {
         reached[node] = Some(0);
         let left = self.running().len().saturating_sub(1);
         self.watched.push(Watched { owner: node, version, begun, reached, left });
-        self.write(node, batch);
     }
 
     /// Whether all running nodes have all watched writes.

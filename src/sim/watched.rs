@@ -34,6 +34,8 @@ pub struct Counts {
     pub wan_messages: u64,
     /// Frames with a watched write, anywhere.
     pub payloads: u64,
+    /// The bytes of these frames.
+    pub payload_bytes: u64,
 }
 
 /// What nodes have said of each other.

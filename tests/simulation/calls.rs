@@ -10,7 +10,7 @@ use gossipmonger::{
     protocol::service::{calls::LaneLimits, room::RoomLimits},
     sim::calls::{
         oracle::Report,
-        settings::{Faults, Mutation, Settings},
+        settings::{Faults, Latency, Mutation, Settings, Traffic},
         world::World,
     },
 };
@@ -137,8 +137,10 @@ fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
         nodes: 1_000,
         providers: 40,
         services: 3,
-        calls: 3_000,
+        traffic: Traffic::Any(3_000),
         duration: Duration::from_secs(4),
+        datacenters: 2,
+        latency: Latency::Pairs,
         lane: LaneLimits { calls: 16, queue_bytes: 10_000 },
         room: RoomLimits { concurrency: 8, queue: 16, per_caller: 50 },
         answer_bytes: 10_000,
@@ -146,6 +148,9 @@ fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
         body_max: 500,
         work: Duration::from_millis(50),
         spread: Duration::from_millis(300),
+        suspect_after: Duration::from_millis(300),
+        dead_after: Duration::from_millis(600),
+        dial_timeout: Duration::from_secs(2),
         idle_timeout: Duration::from_secs(2),
         drain: Duration::from_secs(2),
         faults: Faults {

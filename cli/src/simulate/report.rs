@@ -4,7 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::plot::{Axis, Chart},
+    calls::Calls,
     failures::Outcome,
+    services::Services,
 };
 
 /// The figures of a run; a scenario fills in its own.
@@ -33,6 +35,8 @@ pub(super) struct Report {
     pub(super) rss_bytes_per_pair: Option<f64>,
     /// Experiments with failures.
     pub(super) failures: Vec<Outcome>,
+    pub(super) calls: Option<Calls>,
+    pub(super) services: Option<Services>,
     /// The label of the ordinate, the label of the abscissa, and the points.
     pub(super) curve: Option<Curve>,
 }
@@ -114,6 +118,8 @@ impl Report {
         put("written_staleness_s_max", number(self.written_staleness_s_max));
         put("rss_bytes_per_pair", number(self.rss_bytes_per_pair));
         put("realtime_factor", number(self.realtime_factor));
+        out.extend(self.calls.iter().flat_map(Calls::to_json));
+        out.extend(self.services.iter().flat_map(Services::to_json));
         match &*self.failures {
             [] => {}
             [one] => out.extend(one.to_json()),
@@ -130,13 +136,16 @@ impl Report {
         if let [outcome] = &*self.failures {
             return outcome.chart(title);
         }
+        if let Some(calls) = &self.calls {
+            return Some(calls.chart(title));
+        }
         let (y, x, points) = self.curve.as_ref()?;
         let chart = Chart::new(title, Axis::linear(*x), Axis::linear(*y));
         Some(chart.line(*y, points.iter().copied()))
     }
 
     /// The same as lines of a table.
-    pub(super) fn rows(&self) -> Vec<(String, String)> {
+    pub(super) fn rows(&self, nodes: u32) -> Vec<(String, String)> {
         let mut rows = Vec::new();
         let mut put = |name: &'static str, value: Option<String>| {
             rows.extend(value.map(|value| (name.to_owned(), value)));
@@ -174,6 +183,8 @@ impl Report {
         put("memory, B a node and peer", self.rss_bytes_per_pair.map(|b| format!("{b:.0}")));
         put("faster than real time", self.realtime_factor.map(|f| format!("{f:.1} times")));
         rows.extend(self.failures.iter().flat_map(Outcome::rows));
+        rows.extend(self.calls.iter().flat_map(Calls::rows));
+        rows.extend(self.services.iter().flat_map(|services| services.rows(nodes)));
         rows
     }
 }

@@ -224,7 +224,7 @@ fn mean_and_p99(values: &mut [f64]) -> [f64; 2] {
     [values.iter().sum::<f64>() / values.len() as f64, values[at.max(1) - 1]]
 }
 
-fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
+pub(super) fn cold_world(plan: &Plan, seed: u64, running: u32) -> World {
     let sites = plan.sites();
     let wan = u64::try_from(plan.wan_rtt.as_micros()).unwrap_or(u64::MAX);
     let network = Network::new(seed, wan, plan.loss, sites);
@@ -253,9 +253,9 @@ fn seconds(micros: u64) -> f64 {
 
 /// Lines of which one of two nodes knows more.
 const DIFFERENT: usize = 10;
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// The time to open connections before the measurement.
-const SETTLE: Duration = Duration::from_secs(4);
+pub(super) const SETTLE: Duration = Duration::from_secs(4);
 /// How often the scenario checks whether it is over: the resolution of `join_s` and `heal_s`.
 const STEP: Duration = Duration::from_millis(50);
 /// This many updates end before the dead nodes are known to be dead.

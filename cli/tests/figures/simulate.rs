@@ -36,17 +36,35 @@ fn refuses_failures_that_make_no_sense() {
 }
 
 #[test]
+fn refuses_calls_that_make_no_sense() {
+    let refuses = |arguments: &[&str], why| {
+        refuses(&[&["--scenario", "calls", "--nodes", "50"], arguments].concat(), why);
+    };
+    refuses(&["--providers", "51"], "2 to 50 is allowed");
+    refuses(&["--providers", "1"], "--providers 1 is refused");
+    refuses(&["--providers", "10", "--stopped", "6"], "0 to 5 is allowed");
+    refuses(&["--rate", "0"], "--rate 0 is refused");
+    refuses(&["--rate", "NaN"], "--rate NaN is refused");
+    refuses(&["--work", "2m"], "--work 120000 is refused");
+    refuses(&["--rate", "1000", "--time", "1h"], "180000000 calls are refused");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
-    for scenario in ["spread", "idle", "join", "heal"] {
+    for scenario in ["spread", "idle", "join", "heal", "calls", "services"] {
         let run = |seed: &str| {
             let arguments =
                 ["--scenario", scenario, "--nodes", "40", "--runs", "4", "--time", "3s"];
             let mut report =
                 simulate(&[&arguments[..], &["--seed", seed, "--cut", "20s"]].concat());
             assert!(report["realtime_factor"].is_number(), "{report}");
-            // These two depend on the machine.
-            report["realtime_factor"] = Value::Null;
-            report["rss_bytes_per_pair"] = Value::Null;
+            // These depend on the machine.
+            for figure in ["realtime_factor", "rss_bytes_per_pair"]
+                .into_iter()
+                .chain(["directory_bytes", "directory_update_us"])
+            {
+                report[figure] = Value::Null;
+            }
             report.to_string()
         };
         assert_eq!(run("7"), run("7"), "{scenario}");
@@ -106,6 +124,56 @@ fn two_nodes_find_what_differs_at_the_cost_of_the_difference() {
     };
     let (few, many) = (of("200"), of("800"));
     assert!(many < few * 1.5, "{few} {many}");
+}
+
+#[test]
+fn calls_wait_for_a_dead_provider_until_the_verdict_and_no_longer() {
+    let calls = |more: &[&str]| {
+        let cluster = ["--scenario", "calls", "--nodes", "100", "--providers", "10"];
+        simulate(
+            &[&cluster[..], &["--stopped", "2", "--rate", "5", "--time", "12s"], more].concat(),
+        )
+    };
+    let report = calls(&[]);
+    assert_eq!((&report["broken"], &report["ran_twice"]), (&Value::Null, &0.into()), "{report}");
+    assert_eq!((&report["deaths"], &report["drains"]), (&2.into(), &2.into()), "{report}");
+    // None is lost by a provider that drains, and none waits for a deadline.
+    let lost = report["failed"]["unknown"]["NodeDead"].as_u64().unwrap();
+    let (sent, answered) = (&report["calls"], &report["answered"]);
+    let [sent, answered] = [sent, answered].map(|calls| calls.as_u64().unwrap());
+    let unfinished = report["unfinished"].as_u64().unwrap();
+    assert_eq!(answered + lost + unfinished, sent, "{report}");
+    assert!(sent > 5_500, "{report}");
+    let waited = report["waited_for_dead"].as_u64().unwrap();
+    assert!(waited > 10 && report["ended_by_verdict"].as_u64() == Some(waited), "{report}");
+    let max = |report: &Value, figure: &str| report[figure]["max"].as_f64().unwrap();
+    assert!(max(&report, "after_verdict_ms") < 500.0, "{report}");
+    let back = max(&report, "full_rate_ms");
+    assert!((2_500.0..3_000.0).contains(&back), "{report}");
+    let sooner = calls(&["--interval", "500ms"]);
+    assert!(max(&sooner, "full_rate_ms") < back * 0.6, "{sooner}");
+}
+
+#[test]
+fn announcing_services_costs_one_key_of_each_node() {
+    let services = |nodes| {
+        simulate(&["--scenario", "services", "--nodes", nodes, "--runs", "5", "--wan-rtt", "40ms"])
+    };
+    let report = services("60");
+    let key = report["manifest_bytes"].as_f64().unwrap();
+    assert!((400.0..500.0).contains(&key), "{report}");
+    let figure = |of: &str, figure: &str| report[of][figure].as_f64().unwrap();
+    let joined = ["with_services", "without_services"].map(|of| figure(of, "join_bytes"));
+    let each = (joined[0] - joined[1]) / 59.0;
+    assert!((key..key + 30.0).contains(&each), "{each}: {report}");
+    let restarts =
+        ["with_services", "without_services"].map(|of| figure(of, "restart_bytes_per_node"));
+    assert!(restarts[0] > restarts[1] + key, "{report}");
+    // It is small enough to be flooded: a copy from each neighbour, in the way between datacenters.
+    assert!((20.0..40.0).contains(&figure("everywhere_ms", "max")), "{report}");
+    let copies = report["change_copies_per_node"].as_f64().unwrap();
+    let bytes = report["change_bytes_per_node"].as_f64().unwrap();
+    assert!(copies < 12.0 && bytes / copies < key + 100.0, "{report}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use rand::RngExt;
 use super::{
     caller::{ASK, CAST, body},
     event::Event,
-    settings::Mutation,
+    settings::{Mutation, Traffic},
     state::{CallState, Connection, Drain, Lane, Run, Way},
     wire::WRITE_BYTES,
     world::World,
@@ -29,6 +29,8 @@ use crate::protocol::service::{
 const LANES_MAX: usize = 4;
 /// How long a cast may wait for room.
 const CAST_DEADLINE: Duration = Duration::from_secs(60);
+/// The end of a handler that answers.
+const ANSWERS: u32 = 19;
 /// How often a callee looks for requests whose deadline has passed.
 const LOOK: u64 = 1_000_000;
 
@@ -245,7 +247,10 @@ impl World {
             return;
         }
         if way != Way::None {
-            let ending = self.rng.random_range(0..20);
+            let ending = match self.settings.traffic {
+                Traffic::Any(_) => self.rng.random_range(0..20),
+                Traffic::Even { .. } => ANSWERS,
+            };
             let padding = self.rng.random_range(0..=self.settings.body_max - 8);
             match ending {
                 0 => self.refuse(run, Code::Panicked, Duration::ZERO),

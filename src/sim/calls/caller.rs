@@ -194,6 +194,7 @@ impl World {
             Err(failure) => failure,
         };
         self.note(format_args!("call {call} failed at {}: {failure}", target.0));
+        self.figures.failed(call, self.queue.now(), target, ending.verdict);
         if let CallFailure::Unknown(why) = &failure {
             let in_time = !broken && self.drain_of(target.0, target.1, process);
             self.oracle.lost(call, why, in_time);
@@ -220,6 +221,7 @@ impl World {
             }
             _ => {}
         }
+        self.figures.retried += u64::from(!matches!(retry, Retry::GiveUp(_)));
         match retry {
             Retry::AtOnce => self.attempt(call, (node, generation)),
             Retry::After(wait) => self.after(micros(wait), Event::Again { call, node, generation }),
@@ -233,7 +235,9 @@ impl World {
         let result = result.map_err(|last| self.calls[call].attempts.clone().end(last).0);
         let outcome = result.as_ref().map(bytes::Bytes::len).map_err(ToString::to_string);
         self.note(format_args!("call {call} ended: {outcome:?}"));
-        let (process, now) = (self.calls[call].process, self.queue.now());
+        let Call { process, made, .. } = self.calls[call];
+        let now = self.queue.now();
+        self.figures.ended(call, (process, made, now), &result);
         let paused = self.processes[process].paused_until;
         let times = if self.strikes(Mutation::EndTwice) { 2 } else { 1 };
         for _ in 0..times {

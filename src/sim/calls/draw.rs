@@ -7,7 +7,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use super::{
     caller::{ASK, NO_METHOD, body},
     event::{Event, Fate},
-    settings::{Faults, Settings},
+    settings::{Faults, Latency, Settings, Traffic},
     state::{Call, CallState, Node, Place},
     world::World,
 };
@@ -34,12 +34,14 @@ impl Settings {
         let mut rng = SmallRng::seed_from_u64(seed ^ SETTINGS);
         let mut pick = |choices: &[usize]| choices[rng.random_range(0..choices.len())];
         let nodes = pick(&[2, 3, 4, 5, 6, 8]);
-        Self {
+        let drawn = Self {
             nodes,
             providers: pick(&[1, 2, 3, 4, 8]).min(nodes),
             services: pick(&[1, 2, 3]),
-            calls: pick(&[50, 100, 200]),
+            traffic: Traffic::Any(pick(&[50, 100, 200])),
             duration: Duration::from_secs(4),
+            datacenters: 2,
+            latency: Latency::Pairs,
             lane: LaneLimits {
                 calls: pick(&[1, 2, 4, 16]),
                 queue_bytes: pick(&[64, 1_000, 100_000]),
@@ -54,6 +56,9 @@ impl Settings {
             body_max: pick(&[8, 100, 2_000]),
             work: Duration::from_millis(pick(&[1, 30, 200]) as u64),
             spread: Duration::from_millis(pick(&[20, 200, 600]) as u64),
+            suspect_after: Duration::ZERO,
+            dead_after: Duration::ZERO,
+            dial_timeout: Duration::ZERO,
             idle_timeout: Duration::from_millis(pick(&[500, 2_000]) as u64),
             drain: Duration::from_millis(pick(&[100, 1_000, 3_000]) as u64),
             faults: Faults {
@@ -66,7 +71,10 @@ impl Settings {
             },
             mutation: None,
             history: false,
-        }
+        };
+        let Self { spread, idle_timeout, .. } = drawn;
+        let (suspect_after, dead_after, dial_timeout) = (spread, 2 * spread, idle_timeout);
+        Self { suspect_after, dead_after, dial_timeout, ..drawn }
     }
 }
 
@@ -79,14 +87,21 @@ impl World {
         }
         for number in 0..self.settings.nodes {
             let id = NodeId::new(&format!("n{number:05}")).expect("a label");
-            let datacenter = Datacenter::new(["east", "west"][number % 2]).expect("a label");
+            let site = number % self.settings.datacenters;
+            let site = match site {
+                0 => "east".to_owned(),
+                1 => "west".to_owned(),
+                site => format!("dc{site}"),
+            };
+            let datacenter = Datacenter::new(&site).expect("a label");
             let (generation, process, stamp) = (0, None, 0);
             self.nodes.push(Node { id, datacenter, generation, process, stamp });
         }
         for node in 0..self.settings.nodes {
             self.start(node);
         }
-        let (nodes, calls) = (self.settings.nodes, self.settings.calls);
+        let nodes = self.settings.nodes;
+        let Traffic::Any(calls) = self.settings.traffic else { return self.draw_even() };
         for _ in 0..calls {
             let (node, at) = (self.rng.random_range(0..nodes), self.within(self.settings.duration));
             // Often several at once.
@@ -134,6 +149,9 @@ impl World {
 
     /// A node begins a call or a cast.
     pub(super) fn begin(&mut self, node: usize) {
+        if let Traffic::Even { period, deadline } = self.settings.traffic {
+            return self.begin_even(node, period, deadline);
+        }
         let Some(process) = self.nodes[node].process else { return };
         let service = self.rng.random_range(0..self.settings.services);
         let padding = self.rng.random_range(0..=self.settings.body_max - 8);
@@ -181,6 +199,7 @@ impl World {
             state: CallState::Between,
             target: (node, self.processes[process].generation),
             begun: Time::ZERO,
+            made: self.queue.now(),
         });
         debug_assert!(micros(deadline.since_origin()) >= self.queue.now());
     }

@@ -10,7 +10,7 @@ use rand::RngExt;
 use super::{
     event::{Event, Fate},
     knowledge::FEW,
-    settings::Mutation,
+    settings::{Mutation, Traffic},
     state::{Drain, Handle, Process},
     world::World,
 };
@@ -71,9 +71,10 @@ impl World {
         if self.settings.mutation == Some(Mutation::IgnoreRoom) {
             limits = RoomLimits { concurrency: 1_000, queue: 1_000, per_caller: 100 };
         }
+        let all = matches!(self.settings.traffic, Traffic::Even { .. });
         let provides = |service: &usize| {
-            node < self.settings.providers
-                && !hash::mix((node * 31 + service) as u64).is_multiple_of(4)
+            let offers = all || !hash::mix((node * 31 + service) as u64).is_multiple_of(4);
+            node < self.settings.providers && offers
         };
         let offered = (0..self.settings.services).filter(provides);
         self.processes.push(Process {
@@ -121,9 +122,10 @@ impl World {
         let node = self.processes[process].node;
         self.note(format_args!("process {process} of {node} dies"));
         self.ends(process);
+        self.figures.died(self.queue.now(), (node, self.processes[process].generation));
         let spread = micros(self.settings.spread);
-        self.verdicts(node, PeerState::Suspect, spread);
-        self.verdicts(node, PeerState::Dead, 2 * spread);
+        self.verdicts(node, PeerState::Suspect, micros(self.settings.suspect_after));
+        self.verdicts(node, PeerState::Dead, micros(self.settings.dead_after));
         if self.settings.nodes <= FEW {
             for other in 0..self.processes.len() {
                 if self.processes[other].alive {

@@ -117,6 +117,9 @@ impl World {
         }
         view.verdict = (generation, state);
         self.update(process, node);
+        if state == PeerState::Dead {
+            self.figures.found_dead(self.queue.now(), process, (node, generation));
+        }
     }
 
     /// A process forgets a node.

@@ -37,6 +37,10 @@ pub struct Report {
     pub retries: u32,
     pub casts: usize,
     pub casts_arrived: usize,
+    /// Calls that ran more than once, and must not.
+    pub ran_twice: usize,
+    /// Idempotent calls that ran more than once.
+    pub repeated: usize,
 }
 
 /// The judge of a run.
@@ -123,6 +127,9 @@ impl Oracle {
         let judged = &mut self.calls[call as usize];
         judged.began += 1;
         let (began, said, idempotent) = (judged.began, judged.ended, judged.idempotent);
+        if began == 2 {
+            *(if idempotent { &mut self.report.repeated } else { &mut self.report.ran_twice }) += 1;
+        }
         if said == Some(Said::NotRun) {
             self.found(
                 2,

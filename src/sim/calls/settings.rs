@@ -11,10 +11,12 @@ pub struct Settings {
     /// The first so many nodes offer services.
     pub providers: usize,
     pub services: usize,
-    /// Calls and casts, together.
-    pub calls: usize,
-    /// The time within which they begin.
+    pub traffic: Traffic,
+    /// The time within which calls begin.
     pub duration: Duration,
+    /// How many datacenters the nodes are spread over.
+    pub datacenters: usize,
+    pub latency: Latency,
     pub lane: LaneLimits,
     pub room: RoomLimits,
     /// Bytes of answers that wait at a callee, above which it reads no requests.
@@ -27,13 +29,47 @@ pub struct Settings {
     pub work: Duration,
     /// The time within which a node learns of a change.
     pub spread: Duration,
+    /// After a death so much passes until the first nodes suspect it, and until they find it dead; the others follow
+    /// within `spread`.
+    pub suspect_after: Duration,
+    pub dead_after: Duration,
     /// How long a silent end of a connection is not noticed.
     pub idle_timeout: Duration,
+    /// When a dial is given up.
+    pub dial_timeout: Duration,
     pub drain: Duration,
     pub faults: Faults,
     pub mutation: Option<Mutation>,
     /// Keeps a history of all that happens.
     pub history: bool,
+}
+
+/// What nodes call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// So many calls and casts at random times, with whatever a caller may do wrong; handlers fail.
+    Any(usize),
+    /// Every node calls so often, the nearest providers; handlers answer. Half of the calls are idempotent.
+    Even {
+        /// The time between two calls of a node.
+        period: Duration,
+        /// The deadline of a call.
+        deadline: Duration,
+    },
+}
+
+/// How long a packet is under way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Latency {
+    /// A time for each pair of nodes, up to 20 ms.
+    Pairs,
+    /// By datacenter.
+    Sites {
+        /// A round trip between two datacenters; inside one it is half a millisecond.
+        wan_rtt: Duration,
+        /// The part of the packets that is lost. Each is sent again.
+        loss: f64,
+    },
 }
 
 /// How often something befalls the nodes in a run.

@@ -149,7 +149,10 @@ pub(super) struct Call {
     pub(super) attempts: Attempts,
     pub(super) state: CallState,
     pub(super) target: (usize, Generation),
+    /// When the last attempt began.
     pub(super) begun: Time,
+    /// When the call began, in microseconds.
+    pub(super) made: u64,
 }
 
 /// Where a call goes.

@@ -9,7 +9,7 @@ use super::{
     caller::Target,
     event::Event,
     knowledge::FEW,
-    settings::Mutation,
+    settings::{Latency, Mutation},
     state::{CallState, Connection, Pipe},
     world::World,
 };
@@ -31,6 +31,12 @@ use crate::{
 
 /// Bytes written to a lane at once.
 pub(super) const WRITE_BYTES: usize = 48 << 10;
+/// One way inside a datacenter, in microseconds.
+const LAN: u64 = 250;
+/// The delay of acknowledgements, in microseconds.
+const ACK_DELAY: u64 = 25_000;
+/// A packet that is lost so often arrives all the same.
+const LOSSES_MAX: u32 = 4;
 
 impl World {
     /// The link of a process to a node in a generation. It is dialed if there is none.
@@ -83,7 +89,7 @@ impl World {
         let reached = self.nodes[node].process.is_some_and(|to| {
             self.processes[to].paused_until <= self.queue.now() && cut <= self.queue.now()
         });
-        let timeout = micros(self.settings.idle_timeout);
+        let timeout = micros(self.settings.dial_timeout);
         let wait = if reached { 3 * there } else { timeout };
         self.after(wait, Event::Dialed { connection, reached });
         Ok(connection)
@@ -315,9 +321,22 @@ impl World {
     }
 
     pub(super) fn latency(&mut self, one: usize, other: usize) -> u64 {
-        let pair = hash::mix((one.min(other) as u64) << 32 | one.max(other) as u64);
-        let base = 100 + pair % 10_000;
-        base + self.rng.random_range(0..base)
+        let Latency::Sites { wan_rtt, loss } = self.settings.latency else {
+            let pair = hash::mix((one.min(other) as u64) << 32 | one.max(other) as u64);
+            let base = 100 + pair % 10_000;
+            return base + self.rng.random_range(0..base);
+        };
+        let far = self.nodes[one].datacenter != self.nodes[other].datacenter;
+        let base = if far { LAN + micros(wan_rtt) / 2 } else { LAN };
+        let mut travels = base + self.rng.random_range(0..base / 10);
+        // What is lost is sent again after a probe timeout (RFC 9002, section 6.2.1), which doubles.
+        for lost in 0..LOSSES_MAX {
+            if loss <= 0.0 || !self.rng.random_bool(loss) {
+                break;
+            }
+            travels += (3 * base + ACK_DELAY) << lost;
+        }
+        travels
     }
 
     /// Until when two nodes do not hear each other.

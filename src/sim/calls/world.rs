@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
     event::Event,
+    figures::Figures,
     oracle::{Oracle, Report},
     settings::{Mutation, Settings},
     state::{Call, Connection, Node, Process, Run},
@@ -31,6 +32,7 @@ pub struct World {
     pub(super) cuts: Vec<(usize, usize, u64)>,
     pub(super) services: Vec<ServiceId>,
     pub(super) oracle: Oracle,
+    pub(super) figures: Figures,
     trace: u64,
     history: Vec<String>,
 }
@@ -54,6 +56,7 @@ impl World {
             cuts: Vec::new(),
             services: Vec::new(),
             oracle: Oracle::new(settings.services),
+            figures: Figures::default(),
             trace: seed,
             history: Vec::new(),
             settings,
@@ -70,6 +73,12 @@ impl World {
         }
         let report = world.oracle.report();
         (report, world)
+    }
+
+    /// What callers saw.
+    #[must_use]
+    pub const fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// What happened, in short.

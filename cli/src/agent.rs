@@ -195,6 +195,8 @@ async fn serve(
     let served = metrics.as_ref().map(|metrics| metrics.address().to_string());
     let store =
         settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
+    let directory = settings.offers_directory().then(|| node.offer_directory()).transpose();
+    let directory = directory.map_err(|error| settings.refused("services.directory", error))?;
     journal::started(&node, dir);
     let events = tokio::spawn(journal::keep(node.clone(), node.subscribe()));
     let company = tokio::spawn(journal::miss_company(node.clone()));
@@ -215,6 +217,7 @@ async fn serve(
 
     let ended = signals.attend(&agent, &worked).await;
     [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
+    drop(directory);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };

@@ -307,6 +307,11 @@ impl Settings {
         self.file.metrics
     }
 
+    /// Whether the agent offers the directory to clients.
+    pub(super) fn offers_directory(&self) -> bool {
+        self.file.services.directory.unwrap_or(false)
+    }
+
     pub(super) fn tags(&self) -> BTreeMap<String, String> {
         self.file.tags.clone().unwrap_or_default()
     }

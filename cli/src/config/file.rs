@@ -402,6 +402,25 @@ mod tests {
         assert_eq!(none, config().services, "what is not given has its default");
     }
 
+    #[test]
+    fn the_directory_for_clients_is_on_or_off() {
+        let directory = |text: &str, environment: &[(&str, &str)]| {
+            parse(text, environment).unwrap().services.directory
+        };
+        assert_eq!(directory("", &[]), None);
+        let on = "[services]\ndirectory = true\n";
+        assert_eq!(directory(on, &[]), Some(true));
+        let off = ("GOSSIPMONGER_SERVICES__DIRECTORY", "false");
+        assert_eq!(directory(on, &[off]), Some(false));
+        let refused = refusal("[services]\ndirectory = \"yes\"\n", &[]);
+        for part in ["gossipmonger.toml", "directory = \"yes\"", "expected a boolean"] {
+            assert!(refused.contains(part), "{refused}");
+        }
+        let refused = refusal("", &[("GOSSIPMONGER_SERVICES__DIRECTORY", "yes")]);
+        assert!(refused.contains("GOSSIPMONGER_SERVICES__DIRECTORY"), "{refused}");
+        assert!(refused.contains("expected a boolean"), "{refused}");
+    }
+
     // C96
     #[test]
     fn the_environment_comes_before_the_file() {

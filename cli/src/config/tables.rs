@@ -165,7 +165,8 @@ pub(crate) struct QuicTable {
     pub(crate) gso: Option<bool>,
 }
 
-/// The table `services`; see [`ServiceLimits`].
+/// The table `services`; see [`ServiceLimits`], and
+/// [`offer_directory`](gossipmonger::Gossipmonger::offer_directory) for `directory`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ServicesTable {
@@ -185,6 +186,8 @@ pub(crate) struct ServicesTable {
     pub(crate) idle: Option<Duration>,
     #[serde(deserialize_with = "duration")]
     pub(crate) drain: Option<Duration>,
+    /// Whether this node tells clients what they may call at all nodes. Default: not if it offers them nothing itself.
+    pub(crate) directory: Option<bool>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

@@ -8,8 +8,11 @@ use std::{
 use gossipmonger::{
     Config, Gossipmonger,
     net::quic::QuicNetwork,
-    service::{Access, Offer},
-    tls::{Identity, Roots},
+    service::{
+        Access, Offer,
+        client::{Client, ClientOptions, ConnectError},
+    },
+    tls::{ClientIdentity, Identity, Roots},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -228,4 +231,33 @@ fn metrics_have_the_calls_of_the_agent() {
         assert!(page.contains(&format!("\n{line}\n")), "{line} is missing in {page}");
     }
     runtime.block_on(node.shutdown());
+}
+
+/// A program that is no member, with the files of a client: whether the agent is its host.
+async fn connects(cluster: &Cluster, name: &str, host: &str) -> Result<Client, ConnectError> {
+    let read = |file: &str| fs::read(cluster.dir(name).join(file)).unwrap();
+    let identity = ClientIdentity::from_pem(&read("client.pem"), &read("client.key")).unwrap();
+    let roots = Roots::from_pem(&read("roots.pem")).unwrap();
+    Client::connect([host], identity, roots, ClientOptions::default()).await
+}
+
+#[test]
+fn an_agent_is_a_host_of_clients_only_if_its_configuration_says_so() {
+    let cluster = Cluster::of(&["a", "b"]);
+    cluster.client("till", "read");
+    cluster.configure("b", "[services]\ndirectory = \"on\"\n");
+    let line = ["agent", "--dir", "b", "--preset", "local"];
+    cluster.run(&line).failed(2, &["b/gossipmonger.toml", "directory = \"on\"", "a boolean"]);
+    cluster.configure("b", "[services]\ndirectory = true\n");
+    let a = cluster.start("a", &[]);
+    let b = cluster.start("b", &["--seed", &a.address()]);
+    let offered = || a.json(&["services", "gossipmonger.directory"]);
+    eventually("a lists the directory of b", || offered().as_array().map(Vec::len) == Some(1));
+    assert_eq!((&offered()[0]["node"], &offered()[0]["clients"]), (&json!("b"), &json!(true)));
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let refused = runtime.block_on(connects(&cluster, "till", &a.address())).unwrap_err();
+    assert!(matches!(refused, ConnectError::Unanswered(_)), "{refused}");
+    let client = runtime.block_on(connects(&cluster, "till", &b.address())).unwrap();
+    runtime.block_on(client.close());
 }

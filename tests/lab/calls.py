@@ -35,6 +35,8 @@ AFTER_VERDICT = 100.0  # ms from the verdict until the last pending call has end
 ROUND_TRIP = 40.0  # ms
 FULL_RATE = 1000.0  # ms from the verdict until the callers have their full rate again
 IDLE_SERVICES = 20
+SILENCE = 1.0  # s without an answer at a caller, or without a byte on its streams, under `load`
+BULK_LEAST = 4.0  # MiB/s of the streams under `load`
 SETTLE = 5.0  # seconds after one view before idle costs are measured
 
 
@@ -192,7 +194,8 @@ def kill(bed):
 def load(bed):
     """Calls and streams at full rate inside a datacenter, calls from the others: nobody is suspected.
 
-    The lab's delay line is slower than the streams, so none crosses it.
+    The lab's delay line is slower than the streams, so none crosses it. Bytes and answers must come all the time: a
+    stream or a caller that stands still would be no load.
     """
     seconds = bed.arguments.seconds
     bed.drive("caller1", "--concurrency", "64", "--bulk", "2", "--seconds", str(seconds))
@@ -205,7 +208,18 @@ def load(bed):
     near = reports["caller1"]
     bed.note("load: calls a second; p50, p99", f"{near['answered'] / seconds:.0f}; "
              f"{near['latency_ms']['p50']:.1f}, {near['latency_ms']['p99']:.1f} ms")
-    bed.note("load: streams", f"{near['bulk']['mib_per_s']:.1f} MiB/s for {seconds:g} s")
+    bulk = near["bulk"]
+    bed.note("load: streams", f"{bulk['mib_per_s']:.1f} MiB/s for {seconds:g} s, {bulk['streams_ended']} read to their end")
+    bed.bar("load: of the bytes that the streams have to bring, those missing",
+            max(0, int(BULK_LEAST * 2**20 * seconds / bed.arguments.slack) - bulk["bytes"]), 0)
+    bed.bar("load: the longest time without a byte on the streams",
+            silence(bulk["bytes_per_second"], 1.0, seconds), SILENCE * bed.arguments.slack, "s")
+    for caller, report in reports.items():
+        bed.bar(f"load: {caller}: the longest time without an answer",
+                silence(report["answered_per_100_ms"], 0.1, seconds), SILENCE * bed.arguments.slack, "s")
+    for caller in ("caller2", "caller3"):
+        due = int(RATES[caller] * seconds)
+        bed.bar(f"load: {caller}: calls that were due and not answered", due - reports[caller]["answered"], 0)
     bed.bar("load: nodes suspected or dead, in the events of all nodes", len(accusations), 0)
     bed.bar("load: nodes suspected, in the events of the callers", sum(len(r["suspected"]) for r in reports.values()), 0)
     bed.bar("load: calls that failed", sum(r["sent"] - r["answered"] for r in reports.values()), 0)
@@ -264,8 +278,21 @@ def spent(lab):
     return nanoseconds / 1e9, count
 
 
+def silence(counts, slot, seconds):
+    """The longest time in which nothing was counted, in whole slots, from the beginning until `seconds`."""
+    slots = int(seconds / slot)
+    longest = current = 0
+    for count in (counts + [0] * slots)[:slots]:
+        current = 0 if count else current + 1
+        longest = max(longest, current)
+    return longest * slot
+
+
 def without_rates(report):
-    return {name: value for name, value in report.items() if name != "answered_per_100_ms"}
+    kept = {name: value for name, value in report.items() if name != "answered_per_100_ms"}
+    if kept.get("bulk"):
+        kept["bulk"] = {name: value for name, value in kept["bulk"].items() if name != "bytes_per_second"}
+    return kept
 
 
 EXPERIMENTS = {"latency": latency, "kill": kill, "load": load, "idle": idle}

@@ -21,7 +21,8 @@ use crate::bench::rounded;
 /// What the streams have brought.
 #[derive(Debug, Default)]
 pub(super) struct Brought {
-    bytes: AtomicU64,
+    /// In each second.
+    bytes: Mutex<Vec<u64>>,
     streams: AtomicU64,
     failed: Mutex<BTreeMap<String, u64>>,
 }
@@ -30,7 +31,7 @@ impl Brought {
     /// Reads one stream after another, until the time is over.
     pub(super) async fn read(&self, stub: &Stub<Measured>, ledger: &Ledger, length: Duration) {
         while let Some(left) = length.checked_sub(ledger.now()).filter(|left| !left.is_zero()) {
-            match tokio::time::timeout(left, self.read_one(stub)).await {
+            match tokio::time::timeout(left, self.read_one(stub, ledger)).await {
                 Ok(Ok(())) => drop(self.streams.fetch_add(1, Ordering::Relaxed)),
                 Ok(Err(error)) => {
                     self.fail(&error);
@@ -41,12 +42,21 @@ impl Brought {
         }
     }
 
-    async fn read_one(&self, stub: &Stub<Measured>) -> Result<(), CallError> {
+    async fn read_one(&self, stub: &Stub<Measured>, ledger: &Ledger) -> Result<(), CallError> {
         let mut pieces = stub.stream(Bulk { pieces: PIECES, bytes: PIECE_BYTES }).await?;
         while let Some(Piece(piece)) = pieces.next().await? {
-            self.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            self.came(ledger.now(), piece.len() as u64);
         }
         Ok(())
+    }
+
+    fn came(&self, at: Duration, bytes: u64) {
+        let mut seconds = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let second = at.as_secs() as usize;
+        if seconds.len() <= second {
+            seconds.resize(second + 1, 0);
+        }
+        seconds[second] += bytes;
     }
 
     fn fail(&self, error: &CallError) {
@@ -56,7 +66,11 @@ impl Brought {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.seconds().iter().sum()
+    }
+
+    fn seconds(&self) -> Vec<u64> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn report(&self, length: Duration) -> Value {
@@ -65,6 +79,7 @@ impl Brought {
         json!({
             "bytes": bytes,
             "mib_per_s": rounded(bytes as f64 / MIB / length.as_secs_f64(), 1),
+            "bytes_per_second": self.seconds(),
             "streams_ended": self.streams.load(Ordering::Relaxed),
             "failed": failed,
         })
@@ -77,3 +92,19 @@ const PIECE_BYTES: u32 = 64 << 10;
 /// After a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 const MIB: f64 = 1_048_576.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_without_bytes_is_seen() {
+        let brought = Brought::default();
+        for (at, bytes) in [(100, 7), (900, 3), (2_500, 5)] {
+            brought.came(Duration::from_millis(at), bytes);
+        }
+        let report = brought.report(Duration::from_secs(3));
+        assert_eq!(report["bytes_per_second"], json!([10, 0, 5]), "{report}");
+        assert_eq!(report["bytes"], 15, "{report}");
+    }
+}

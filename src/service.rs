@@ -59,6 +59,8 @@ mod error;
 mod expose;
 mod exposed;
 mod figures;
+#[cfg(feature = "testkit")]
+mod frozen;
 mod hedge;
 mod inline;
 mod job;
@@ -82,6 +84,8 @@ use std::sync::Arc;
 
 #[doc(hidden)]
 pub use self::definition::version;
+#[cfg(feature = "testkit")]
+pub use self::frozen::{Frozen, frozen};
 pub use self::{
     access::Access,
     actor::{ActorOffer, Room},

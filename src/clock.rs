@@ -9,21 +9,25 @@ use crate::protocol::time::Time;
 
 /// The monotonic clock of one node; it follows tokio's paused time.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(Instant);
+pub struct Clock(Instant);
 
 impl Clock {
-    /// Starts at [`ORIGIN`], so that times before the start can be expressed.
-    pub(crate) fn start() -> Self {
+    /// Starts a second after [`Time::ZERO`], so that times before the start can be expressed.
+    #[must_use]
+    pub fn start() -> Self {
         Self(Instant::now())
     }
 
-    pub(crate) fn now(&self) -> Time {
+    /// The time since the origin.
+    #[must_use]
+    pub fn now(&self) -> Time {
         Time::from_origin(ORIGIN + self.0.elapsed())
     }
 
     /// The wall clock. rustls reads it in every handshake to check dates; reports about the dates of
     /// certificates have to agree with that.
-    pub(crate) fn wall() -> SystemTime {
+    #[must_use]
+    pub fn wall() -> SystemTime {
         SystemTime::now()
     }
 }

@@ -22,7 +22,7 @@ mod published;
 #[doc(hidden)]
 pub mod reins;
 mod releasing;
-mod repeats;
+pub(crate) mod repeats;
 mod routes;
 pub(crate) mod services;
 mod share;

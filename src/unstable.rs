@@ -33,6 +33,16 @@ pub use crate::{
     },
 };
 
+/// The only readings of the clocks.
+pub mod clock {
+    pub use crate::clock::Clock;
+}
+
+/// Recent log lines.
+pub mod repeats {
+    pub use crate::node::repeats::Repeats;
+}
+
 /// The files of an authority's directory and of a node's.
 pub mod file {
     pub use crate::pki::file::*;

@@ -7,7 +7,7 @@
 //!
 //! A measurement whose work was not done is void: its figures are null, and the command fails ([`faults`]).
 
-use std::{path::Path, time::Duration};
+use std::{fmt::Display, path::Path, time::Duration};
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -248,7 +248,12 @@ impl Common {
     }
 }
 
-fn in_range(name: &str, value: usize, least: usize, most: usize) -> Result<(), CliError> {
+fn in_range<T: PartialOrd + Display + Copy>(
+    name: &str,
+    value: T,
+    least: T,
+    most: T,
+) -> Result<(), CliError> {
     if (least..=most).contains(&value) {
         return Ok(());
     }

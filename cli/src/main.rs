@@ -18,7 +18,6 @@ mod by_hand;
 mod call;
 mod certificates;
 mod client;
-mod clock;
 mod config;
 mod control;
 mod demo;
@@ -30,7 +29,6 @@ mod keys;
 mod members;
 mod output;
 mod plot;
-mod repeats;
 mod revocations;
 mod remote;
 mod services;
@@ -43,6 +41,7 @@ mod why;
 mod why_service;
 
 use error::{CliError, EXIT_CODES};
+use gossipmonger::unstable::{clock, repeats};
 use remote::Target;
 
 fn main() -> ExitCode {

@@ -2,13 +2,14 @@
 //! when it is sent on, and no body above the limit.
 #![no_main]
 
-use gossipmonger::protocol::service::stream::{StreamFrame, StreamFrames};
+use gossipmonger::protocol::service::{
+    frame::HEAD_MAX,
+    stream::{StreamFrame, StreamFrames},
+};
 use libfuzzer_sys::fuzz_target;
 
 /// The longest body that the reader takes.
 const BODY_MAX: usize = 2_000;
-/// What a head has, at most.
-const HEAD_MAX: usize = 512;
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = frames(&[bytes]);

@@ -13,11 +13,11 @@ use crate::protocol::time::Time;
 
 /// Remembers lines for a while.
 #[derive(Debug, Default)]
-pub(crate) struct Repeats(Mutex<HashMap<(&'static str, String), Time>>);
+pub struct Repeats(Mutex<HashMap<(&'static str, String), Time>>);
 
 impl Repeats {
     /// Whether no line of this kind was logged about this peer lately.
-    pub(crate) fn is_new(&self, kind: &'static str, peer: &str, now: Time) -> bool {
+    pub fn is_new(&self, kind: &'static str, peer: &str, now: Time) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, at| now.since(*at) < LATELY);
         let line = (kind, peer.to_owned());

@@ -8,30 +8,27 @@ use super::{
 };
 
 pub(super) fn encode_question<M: Call>(ask: &M) -> Result<Bytes, CodecError> {
-    let mut to = BytesMut::new();
-    <M::Service as Service>::Codec::encode(ask, &mut to).map(|()| to.freeze())
+    encode::<M::Service, M>(ask)
 }
 
 pub(super) fn decode_question<M: Call>(from: Bytes) -> Result<M, CodecError> {
-    <M::Service as Service>::Codec::decode(from)
+    decode::<M::Service, M>(from)
 }
 
 pub(super) fn encode_answer<M: Call>(reply: &M::Reply) -> Result<Bytes, CodecError> {
-    let mut to = BytesMut::new();
-    <M::Service as Service>::Codec::encode(reply, &mut to).map(|()| to.freeze())
+    encode::<M::Service, M::Reply>(reply)
 }
 
 pub(super) fn decode_answer<M: Call>(from: Bytes) -> Result<M::Reply, CodecError> {
-    <M::Service as Service>::Codec::decode(from)
+    decode::<M::Service, M::Reply>(from)
 }
 
 pub(super) fn encode_cast<M: Cast>(message: &M) -> Result<Bytes, CodecError> {
-    let mut to = BytesMut::new();
-    <M::Service as Service>::Codec::encode(message, &mut to).map(|()| to.freeze())
+    encode::<M::Service, M>(message)
 }
 
 pub(super) fn decode_cast<M: Cast>(from: Bytes) -> Result<M, CodecError> {
-    <M::Service as Service>::Codec::decode(from)
+    decode::<M::Service, M>(from)
 }
 
 /// Any message of a service, in the codec of the service.

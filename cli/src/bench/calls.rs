@@ -108,12 +108,7 @@ struct Called {
 /// Measures calls: so many tasks, each with one call under way at a time.
 pub(super) async fn calls(args: Calls) -> Result<Report, CliError> {
     in_range("concurrency", args.concurrency, 1, CONCURRENCY_MAX)?;
-    if !(SECONDS_MIN..=SECONDS_MAX).contains(&args.seconds) {
-        let (seconds, allowed) = (args.seconds, format!("{SECONDS_MIN} to {SECONDS_MAX}"));
-        return Err(CliError::usage(format!(
-            "--seconds {seconds} is refused: {allowed} is allowed"
-        )));
-    }
+    in_range("seconds", args.seconds, SECONDS_MIN, SECONDS_MAX)?;
     let length = Duration::from_secs_f64(args.seconds);
     run(args.common, Load::Calls { concurrency: args.concurrency, length }).await
 }

@@ -37,10 +37,7 @@ pub(super) struct Args {
 /// Runs all schemes under the same load.
 pub(super) fn flow(args: &Args) -> Result<Report, CliError> {
     in_range("nodes", args.nodes, 2, NODES_MAX)?;
-    if !(LOAD_MIN..=LOAD_MAX).contains(&args.load) {
-        let (load, allowed) = (args.load, format!("{LOAD_MIN} to {LOAD_MAX} is allowed"));
-        return Err(CliError::usage(format!("--load {load} is refused: {allowed}")));
-    }
+    in_range("load", args.load, LOAD_MIN, LOAD_MAX)?;
     let settings = Settings { nodes: args.nodes, ..Settings::paper(args.load, args.seed) };
     if !args.json {
         println!("{HEAD}");

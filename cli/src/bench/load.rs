@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{
     Common, Report, SETTLE,
     faults::Faults,
-    join_all,
+    in_range, join_all,
     lag::Lag,
     rounded,
     statistics::quantiles,
@@ -26,10 +26,7 @@ pub(super) struct Args {
 
 /// Writes at the rate for the given time, and samples some of the updates.
 pub(super) async fn load(args: Args) -> Result<Report, CliError> {
-    if !(RATE_MIN..=RATE_MAX).contains(&args.rate) {
-        let (rate, allowed) = (args.rate, format!("{RATE_MIN} to {RATE_MAX} is allowed"));
-        return Err(CliError::usage(format!("--rate {rate} is refused: {allowed}")));
-    }
+    in_range("rate", args.rate, RATE_MIN, RATE_MAX)?;
     let common = args.common.check(2)?;
     let mut out = common.report("load");
     let cluster = join_all(&common, &mut out).await?;

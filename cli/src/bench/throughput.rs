@@ -98,11 +98,7 @@ impl Args {
         in_range("refine", self.refine, 0, 16)?;
         in_range("steps-max", self.steps_max, 1, STEPS_MAX)?;
         in_range("seconds", usize::try_from(self.seconds).unwrap_or(usize::MAX), 1, 3_600)?;
-        if (1.0..=RATE_MAX).contains(&self.start_rate) {
-            return Ok(());
-        }
-        let rate = self.start_rate;
-        Err(CliError::usage(format!("--start-rate {rate} is refused: 1 to {RATE_MAX} is allowed")))
+        in_range("start-rate", self.start_rate, 1.0, RATE_MAX)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::protocol::id::{ClusterId, Generation, NodeId};
 /// length a lane saves nothing.
 pub const LANE_BODY_MAX: usize = 16 << 10;
 /// Longest head, in bytes: two names, or the words of a refusal.
-pub(super) const HEAD_MAX: usize = 512;
+pub const HEAD_MAX: usize = 512;
 /// Longest frame, in bytes, without its length.
 pub const LANE_FRAME_MAX: usize = LANE_BODY_MAX + HEAD_MAX;
 /// Most words of a refusal that travel, in bytes.

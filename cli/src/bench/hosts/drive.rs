@@ -118,17 +118,8 @@ struct Kept {
 impl Drive {
     /// Checks the arguments.
     pub(super) fn prepare(self) -> Result<(Flags, Plan), CliError> {
-        let refused = |name: &str, value: f64, allowed: [f64; 2]| {
-            let [least, most] = allowed;
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(CliError::usage(format!(
-                "--{name} {value} is refused: {least} to {most} is allowed"
-            )))
-        };
-        refused("rate", self.rate, RATE_RANGE)?;
-        refused("seconds", self.seconds, SECONDS_RANGE)?;
+        in_range("rate", self.rate, RATE_MIN, RATE_MAX)?;
+        in_range("seconds", self.seconds, SECONDS_MIN, SECONDS_MAX)?;
         in_range("bytes", self.bytes, 1, BYTES_MAX)?;
         in_range("bulk", self.bulk, 0, BULK_MAX)?;
         in_range("providers", self.providers, 1, PROVIDERS_MAX)?;
@@ -390,5 +381,7 @@ const REST: Duration = Duration::from_secs(30);
 const UNDER_WAY_MAX: usize = 65_536;
 const BULK_MAX: usize = 100;
 const PROVIDERS_MAX: usize = 1_000;
-const RATE_RANGE: [f64; 2] = [0.1, 1_000_000.0];
-const SECONDS_RANGE: [f64; 2] = [0.001, 86_400.0];
+const RATE_MIN: f64 = 0.1;
+const RATE_MAX: f64 = 1_000_000.0;
+const SECONDS_MIN: f64 = 0.001;
+const SECONDS_MAX: f64 = 86_400.0;

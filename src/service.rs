@@ -2,8 +2,8 @@
 //!
 //! A node *offers* a service: a name, a version, and numbered methods. The offer stands in the node's own map, so every
 //! member finds it in its own memory. A caller picks a live provider (near first, then the less loaded of two),
-//! over a connection of its own, which is dialed at the first call. A call ends by its answer, by its deadline, or in
-//! the moment in which membership declares the node dead.
+//! over a connection of its own, which is dialed at the first call. A call ends by its answer, by its deadline, or when
+//! membership declares the node dead.
 //!
 //! ```no_run
 //! # use gossipmonger::{Gossipmonger, service::{Access, CallError, OfferError}};
@@ -35,12 +35,12 @@
 //! # }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! A call runs at most once, unless its method is idempotent. An error says whether the call may have run
 //! ([`CallError::may_have_run`]). Requests and casts of one node to another arrive in order, as long as one connection
-//! lasts; functions run side by side, an actor gets its messages in order. Questions above 16 KiB and streams have no
-//! order with the rest.
+//! lasts; functions run concurrently, an actor gets its messages in order. Questions above 16 KiB and streams are not
+//! ordered with the rest.
 
 mod access;
 mod actor;

@@ -1,6 +1,6 @@
 //! Services: what nodes offer to each other, and the rules of calls between them.
 //!
-//! The way of one call:
+//! The path of one call:
 //!
 //! 1. A node announces its offers in its own map, under one reserved key ([`manifest`]). Every node keeps an index of all
 //!    offers ([`directory`]).
@@ -8,11 +8,11 @@
 //!    ([`back_off`]). Both ends check that each is the process that the other one means ([`introduction`]).
 //! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
 //! 4. The request runs, waits or is refused in the [`room`] of the service.
-//!    An actor that is no named service is called by a number ([`exposed`]).
+//!    An actor that is not a named service is called by a number ([`exposed`]).
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
 //!
 //! A client that is not a member calls by the same rules: [`clients`] says which ones an offer admits, [`shown`] what
-//! they are shown of the directory.
+//! the directory lists to them.
 
 use std::fmt;
 

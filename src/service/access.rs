@@ -104,7 +104,7 @@ impl Access {
         NodeSet::new(self.members, self.nodes, self.datacenters)
     }
 
-    /// The clients among them, as other nodes learn of them.
+    /// The clients among them, as the node publishes them.
     pub(super) fn admitted(&self) -> Clients {
         Clients::new(self.role.map(rank), self.clients.iter().map(|name| name_hash(name)))
     }

@@ -1,8 +1,8 @@
 //! A client: a program that calls services and is not a member of the cluster.
 //!
-//! It has a client's certificate ([`ClientIdentity`]), and knows the addresses of some nodes. One of them tells it by the
-//! built-in service `gossipmonger.directory` what it may call, and each change of that; the client dials the providers
-//! itself. A node offers the directory as long as it offers a service to clients, or keeps a
+//! It has a client certificate ([`ClientIdentity`]), and knows the addresses of some nodes. From one of them, its host, it
+//! reads what it may call, and each change of that, through the built-in service `gossipmonger.directory`. It dials the
+//! providers itself. A node offers the directory as long as it offers a service to clients, or keeps a
 //! [`DirectoryOffer`](super::DirectoryOffer).
 //!
 //! ```no_run
@@ -27,8 +27,7 @@
 //! # What the client believes
 //!
 //! A node's certificate proves its name, whatever address it was dialed at. What is offered, at which addresses, and
-//! which nodes are dead, is what the one node says that the client has its directory from: see `SECURITY.md` in the
-//! repository.
+//! which nodes are dead, the client knows only from its host, and believes it: see `SECURITY.md` in the repository.
 
 use std::sync::Arc;
 
@@ -97,7 +96,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to the first of these nodes that answers, `host:port` each, and reads its directory. If that node is lost
-    /// later, the client goes on to the next one, and to nodes that it has learned of.
+    /// later, the client tries the next one, and then nodes that it has found in the directory.
     ///
     /// It runs in the present tokio runtime.
     ///
@@ -152,14 +151,14 @@ impl Client {
         Callee::new(Arc::<Handle>::clone(&self.handle), id::<S>())
     }
 
-    /// What this client may call, by service, datacenter and node, as the [`Client::host`] tells.
+    /// What this client may call, by service, datacenter and node, as its [`Client::host`] lists it.
     #[must_use]
     pub fn offered(&self) -> Vec<Listed> {
         self.handle.offered()
     }
 
-    /// The node that tells this client what is offered; `None` while it looks for one. Without one the client calls by what
-    /// it knows.
+    /// The node from which this client reads what is offered; `None` while it looks for one. Meanwhile the client calls by
+    /// what it read last.
     #[must_use]
     pub fn host(&self) -> Option<NodeId> {
         self.handle.host()
@@ -185,7 +184,7 @@ impl Client {
         self.handle.counters()
     }
 
-    /// Closes all connections. Calls under way, and all later ones, fail with
+    /// Closes all connections. Calls in progress, and all later ones, fail with
     /// [`Stopped`](super::NotRun::Stopped).
     pub async fn close(&self) {
         self.handle.close().await;

@@ -36,8 +36,8 @@ pub trait Codec<T> {
     /// [`CodecError`] if it cannot be encoded.
     fn encode(message: &T, to: &mut BytesMut) -> Result<(), CodecError>;
 
-    /// Reads a message, which is all of `from`. The bytes come from another node: no input may panic, or take much more
-    /// memory than it is long.
+    /// Reads a message from all of `from`. The bytes come from another node: no input may cause a panic, or take much more
+    /// memory than its length.
     ///
     /// # Errors
     /// [`CodecError`] if it is not such a message.
@@ -65,7 +65,7 @@ impl CodecError {
 #[derive(Clone, Copy, Debug)]
 pub struct Bincode;
 
-/// Most bytes that a message claims to hold, beyond what any body has.
+/// Most bytes that a message may claim to hold: more than any body has.
 const DECODE_MAX: usize = 64 << 20;
 
 impl<T: Serialize + DeserializeOwned> Codec<T> for Bincode {

@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// A stream under way. Dropping it tells the other end that nobody waits any more.
+/// An open stream. Dropping it informs the other end that the caller does not wait any more.
 #[derive(Debug)]
 pub(super) struct Conversation {
     pub(super) node: NodeId,
@@ -91,7 +91,7 @@ impl Conversation {
         ))
     }
 
-    /// The error of a call that has come to this.
+    /// The error that the caller gets for this failure.
     pub(super) fn error(&self, failure: CallFailure) -> CallError {
         let reason = failure.reason();
         CallError::new(failure, vec![(self.node.clone(), reason)])

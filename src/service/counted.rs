@@ -43,7 +43,7 @@ impl Rows {
     }
 }
 
-/// A call that has begun. If it is dropped, its caller has given it up.
+/// A call that has begun. If it is dropped, its caller has cancelled it.
 pub(super) struct Counted<'a> {
     row: &'a Row,
     ended: bool,

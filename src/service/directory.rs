@@ -1,4 +1,4 @@
-//! The built-in service `gossipmonger.directory`: from it a client, which is not a member, learns what it may call.
+//! The built-in service `gossipmonger.directory`: a client, which is not a member, reads from it what it may call.
 //!
 //! The client reads all rows page by page, and then asks for changes again and again. A question for changes is answered
 //! when there is one, or after [`WAIT`]. The node keeps nothing for a client: each question names all that its answer
@@ -62,7 +62,7 @@ pub(super) struct Changes {
 /// The rows that have changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct News {
-    /// Whether the changes since this version are known. If not, the client has to read all rows anew.
+    /// Whether the changes since this version are known. If not, the client has to read all rows again.
     pub(super) known: bool,
     /// All changes up to this version are in the rows, or were known.
     pub(super) version: u64,
@@ -70,7 +70,7 @@ pub(super) struct News {
     pub(super) rows: Vec<Row>,
 }
 
-/// One node, as a client is shown it.
+/// One node, as the directory lists it to a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) node: NodeId,

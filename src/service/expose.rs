@@ -1,4 +1,4 @@
-//! Exposing an actor that is no named service: who has its address may call it.
+//! Exposing an actor that is not a named service: callers need its address.
 
 use ractor::{ActorRef, Message, RpcReplyPort};
 
@@ -22,8 +22,8 @@ pub struct ExposeBuilder<S: Service, M: Message> {
 }
 
 impl Gossipmonger {
-    /// Begins to expose an actor: to callers it is a service `S`, but it is not announced, and only who has its
-    /// [`Address`] finds it. `access`: who may call it. The address is no permission.
+    /// Begins to expose an actor: to callers it is a service `S`, but it is not announced, and only those who have its
+    /// [`Address`] find it. `access`: who may call it. The address is no permission.
     ///
     /// ```
     /// # use gossipmonger::{Gossipmonger, service::{Access, Address, OfferError}};
@@ -31,7 +31,7 @@ impl Gossipmonger {
     /// # use serde::{Deserialize, Serialize};
     /// # #[derive(Serialize, Deserialize)] struct Done(u64);
     /// gossipmonger::service! {
-    ///     /// What a worker reports to who has asked.
+    ///     /// What a worker reports to the node that gave it the job.
     ///     struct Report = "report", 1.0;
     ///     1: cast Done;
     /// }
@@ -105,7 +105,7 @@ impl<S: Service, M: Message> ExposeBuilder<S, M> {
     }
 
     /// Exposes the actor until it ends. Its address can be sent in messages and is bound with
-    /// [`Gossipmonger::bind`]. No other node is told anything.
+    /// [`Gossipmonger::bind`]. Nothing is announced to other nodes.
     ///
     /// # Errors
     /// [`OfferError`]; then it is not exposed. [`OfferError::TooManyExposed`] if [`EXPOSED_MAX`] actors are.

@@ -13,7 +13,7 @@ pub(super) struct Exposed {
     pub(super) node: NodeId,
     pub(super) generation: Generation,
     pub(super) number: u64,
-    /// The node has said that it has ended. The number is not sent again.
+    /// The node has answered that the actor has ended. The number is not sent again.
     ended: Slot<()>,
 }
 
@@ -26,12 +26,12 @@ impl Exposed {
         self.ended.is_set()
     }
 
-    /// Its node has said that it has ended.
+    /// Its node has answered that it has ended.
     pub(super) fn end(&self) {
         self.ended.set(());
     }
 
-    /// Waits until it is known to have ended. Of an actor of another node that is known after a call.
+    /// Waits until it is known to have ended. For an actor of another node that is known only after a call.
     pub(super) async fn over(&self, side: &dyn Side) {
         match side.here().filter(|here| *here.node() == self.node) {
             Some(here) => here.exposed().is_over(self.number).await,

@@ -64,7 +64,7 @@ pub(super) struct Job {
     pub(super) place: Place,
 }
 
-/// The way back to the caller; a cast has none.
+/// Where the answer of a request goes, and its row in the figures.
 pub(super) struct Answer {
     pub(super) owner: Arc<dyn Owner>,
     /// A cast has none.
@@ -151,7 +151,7 @@ impl Answer {
         }
     }
 
-    /// Whether the caller has given up.
+    /// Whether the caller has cancelled the request.
     pub(super) fn is_cancelled(&self) -> bool {
         self.running.as_ref().is_some_and(|running| running.is_cancelled())
     }
@@ -182,7 +182,7 @@ impl Answer {
         self.ended(CallOutcome::Ok);
     }
 
-    /// Says why there is no answer.
+    /// Sends the reason why there is no answer.
     pub(super) fn refuse(mut self, code: Code, words: impl Into<String>) {
         let responder = self.responder.take();
         self.ended(CallOutcome::refused(code));
@@ -212,7 +212,7 @@ impl Drop for Answer {
         }
         let is_cancelled = self.is_cancelled();
         self.ended(if is_cancelled { CallOutcome::Cancelled } else { CallOutcome::Failed });
-        // The responder says that there is no answer.
+        // The responder informs the caller.
         if self.responder.is_some() && !is_cancelled {
             self.owner.count(Counter::CallsFailed);
         }

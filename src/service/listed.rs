@@ -28,7 +28,7 @@ pub struct Listed {
     pub generation: Generation,
     /// Counts the registrations of the service by the node in this generation.
     pub epoch: u32,
-    /// The share of the calls that it wants, relative to other providers.
+    /// How many calls it wants, relative to other providers.
     pub weight: u8,
     /// Whether clients may call it.
     pub clients: bool,

@@ -1,4 +1,4 @@
-//! Telling a ractor actor that the service of a remote node is gone.
+//! Notifying a ractor actor when the service of a remote node is gone.
 
 use ractor::{ActorRef, Message};
 use tokio::task::AbortHandle;
@@ -19,9 +19,9 @@ pub struct Notification {
 
 impl<S: Service> Remote<S> {
     /// Sends one message to an actor once this service is gone, for the reasons of [`Remote::gone`]. The notification
-    /// ends with its message, with the actor, or when what is returned is dropped.
+    /// ends with its message, with the actor, or when the returned value is dropped.
     ///
-    /// It is at once if the service is gone already.
+    /// If the service is gone already, it sends the message at once.
     pub fn notify<M: Message>(
         &self,
         actor: &ActorRef<M>,

@@ -1,4 +1,5 @@
-//! What an operator asks a node about services, and does with them, without their types.
+//! What operators need of services, without their types: who provides them, who calls them, and calls with encoded
+//! questions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,8 +72,8 @@ impl Gossipmonger {
         explained.collect()
     }
 
-    /// Calls a method by its number at one node: with an encoded question, for an encoded answer. Who knows the types of
-    /// the service calls it with a [`Stub`](super::Stub).
+    /// Calls a method by its number at one node: with an encoded question, for an encoded answer. Programs that have the
+    /// types of the service use a [`Stub`](super::Stub).
     ///
     /// # Errors
     /// [`CallError`]; [`NotRun::NoProvider`] if the node does not offer the service.

@@ -35,7 +35,7 @@ use crate::{
     protocol::{id::NodeId, route::Counter, service::ServiceId},
 };
 
-/// Calls that one proxy has under way, at most, unless [`ProxyBuilder::calls_max`] says otherwise.
+/// Calls in progress of one proxy, at most, unless [`ProxyBuilder::calls_max`] says otherwise.
 pub const PROXY_CALLS_MAX: usize = 1_024;
 
 /// A proxy that has not started: await it. The result is the [`ActorRef`], or why it has not started.
@@ -53,7 +53,7 @@ impl<S, M, F> fmt::Debug for ProxyBuilder<S, M, F> {
     }
 }
 
-/// Where a proxy sends what it gets. Given to its map with each message.
+/// The remote service of a proxy. The map of the proxy gets it with each message.
 pub struct Forward<S> {
     remote: Remote<S>,
     /// Aborted with the proxy.
@@ -67,7 +67,7 @@ type OnError = Arc<dyn Fn(&CallError) + Send + Sync>;
 /// What the reply port of a local message takes: the reply itself, or a [`Result`] with the error of the call. Implement
 /// it for other types to turn one into the other.
 pub trait ProxyReply<R>: Sized + Send + 'static {
-    /// What the port gets; `None` drops it, so that who asks gets ractor's own error.
+    /// What the port gets; `None` drops the port, so its owner gets ractor's own error.
     fn of(result: Result<R, CallError>) -> Option<Self>;
 }
 
@@ -180,7 +180,7 @@ impl<S: Service, M: Message, F: FnMut(M, &mut Forward<S>) + Send + 'static> Prox
         self
     }
 
-    /// Calls that are under way at once, at most; a further one fails with `Overloaded { by: By::Caller }`. Default
+    /// Calls in progress at once, at most; a further one fails with `Overloaded { by: By::Caller }`. Default
     /// [`PROXY_CALLS_MAX`].
     pub fn calls_max(mut self, calls: usize) -> Self {
         self.arguments.calls_max = calls;
@@ -285,7 +285,7 @@ impl<S: Service> Forward<S> {
         }
     }
 
-    /// Drops a message that the remote service has nothing for, and with it its reply port. It is counted.
+    /// Drops a message for which the remote service has no method, and with it its reply port. It is counted.
     pub fn refuse<M>(&mut self, message: M) {
         self.count();
         drop(message);
@@ -316,7 +316,7 @@ struct Proxy<S, M, F> {
 struct State<S, F> {
     forward: Forward<S>,
     map: F,
-    /// Tells the watcher that the remote service is gone.
+    /// Signals the watcher that the remote service is gone.
     _gone: Notification,
 }
 

@@ -26,7 +26,7 @@ pub struct Remote<S> {
     place: Where,
 }
 
-/// Names a [`Remote`]: it can be sent in messages, and bound at another node. It is no permission.
+/// The name of a [`Remote`]: it can be sent in messages, and bound at another node. It is no permission.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 pub struct Address<S> {
@@ -193,8 +193,8 @@ impl<S: Service> Remote<S> {
         try_cast(&self.callee, &self.place(), message)
     }
 
-    /// Waits until this offer is gone, and says why. It is gone for good: an unreachable node does not count, since it
-    /// may come back. It is gone for this node also if this node itself ends.
+    /// Waits until this offer is gone for good, and returns why. An unreachable node does not count, since it may come
+    /// back. The end of this node itself counts.
     ///
     /// The end of an [exposed](crate::Gossipmonger::expose) actor of another node is known only after a call through
     /// this reference, or a clone of it, has failed for that reason; the end of its node is known at once.

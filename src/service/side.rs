@@ -1,4 +1,4 @@
-//! The process that calls, as its calls see it: a node, which can call itself as well.
+//! The calling process: a node, which can call itself as well, or a client.
 
 use std::{fmt, pin::Pin, sync::Arc};
 

@@ -8,8 +8,8 @@
 //!
 //! A stream goes over a second connection to the node, so it does not hold up small calls. The reader's window is the
 //! back-pressure: a writer waits while the other end does not read. A stream has no deadline once its handler has
-//! begun. It ends with the handler, when the caller drops it, or in the moment in which membership declares the node
-//! dead. A stream that breaks off does so with an error: no reader takes a part for the whole.
+//! begun. It ends with the handler, when the caller drops it, or at the moment when membership declares the node dead. If
+//! a stream breaks off, its reader gets an error instead of the end.
 
 mod bytes;
 mod down;

@@ -93,8 +93,8 @@ impl<S: Service> Stub<S> {
         Calling::new(Arc::clone(&self.callee), Where::Any(self.prefer.clone()), &ask)
     }
 
-    /// Sends a message without an answer. Returns once a connection has taken it: it is not yet delivered, and may be
-    /// lost with the connection or refused by the node without a word.
+    /// Sends a message without an answer. Returns once it is in the queue of a connection, or on a stream if it is above
+    /// 16 KiB: it is not yet delivered, and may be lost with the connection, or refused by the node without an error.
     ///
     /// # Errors
     /// [`CallError`]; then it was not sent.
@@ -105,7 +105,7 @@ impl<S: Service> Stub<S> {
     /// As [`Stub::cast`], but never waits.
     ///
     /// # Errors
-    /// [`NotRun::Overloaded`] if there is no room now; then it was not sent.
+    /// [`NotRun::Overloaded`] if there is no room now, [`NotRun::TooLarge`] above 16 KiB; then it was not sent.
     pub fn try_cast<M: Cast<Service = S>>(&self, message: &M) -> Result<(), CallError> {
         try_cast(&self.callee, &Where::Any(self.prefer.clone()), message)
     }

@@ -30,7 +30,7 @@ pub(crate) struct Count {
     last: AtomicU64,
 }
 
-/// A service that a caller has given a number on its lane.
+/// A service to which a caller has assigned a number on its lane.
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(crate) service: ServiceId,
@@ -86,7 +86,7 @@ impl Callers {
         Arc::clone(counts.entry(key).or_insert_with(|| Arc::new(count)))
     }
 
-    /// A service that a caller binds. What is not offered is not counted: who makes up names fills no table.
+    /// A service that a caller binds. A service that is not offered is not counted, so made-up names fill no table.
     pub(crate) fn bound(
         &self,
         service: ServiceId,

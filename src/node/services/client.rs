@@ -14,7 +14,7 @@ use crate::{
     tls::{Client, Rejection},
 };
 
-/// The label of clients that call members only, or as members.
+/// The label of clients that no offer admits, or that introduce themselves as members.
 const CLIENT: &str = "client";
 
 /// Judges a client that introduces itself.
@@ -24,7 +24,7 @@ pub(super) fn judge(
     connection: &dyn Connection,
     hello: &ClientHello,
 ) -> Result<Caller, Refusal> {
-    // The certificate first: who has none of ours learns nothing.
+    // The certificate first: without one of this cluster the client learns nothing.
     let client = identify(host, connection)?;
     if !services.admits_clients() {
         let words = "this node offers nothing to clients".to_owned();
@@ -60,7 +60,7 @@ fn identify(host: &Host, connection: &dyn Connection) -> Result<Client, Refusal>
     })
 }
 
-/// Returns when the client is no longer the one that was admitted, and why it is sent away. Never, for a member.
+/// Returns why the client is disconnected, once it is no longer the one that was admitted. Never returns for a member.
 pub(super) async fn recheck(host: &Host, connection: &dyn Connection, caller: &Caller) -> Refusal {
     let (Caller::Client(admitted), Some(tls)) = (caller, host.tls()) else {
         return std::future::pending().await;

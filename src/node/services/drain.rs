@@ -18,13 +18,13 @@ impl Gossipmonger {
         let ended = async {
             let _ = services.is_announced(number).await;
             for offer in &offers {
-                // Not before: a caller that has not heard of it yet would have to try again.
+                // Not before: a caller that does not know of it yet would have to try again.
                 offer.drain();
             }
             for offer in &offers {
                 offer.emptied().await;
             }
-            // A request may be on its way, and so may its answer: both ends of each connection agree on the last one.
+            // A request or its answer may be in transit: both ends of each connection agree on the last one.
             services.close_lanes();
             services.lanes_closed().await;
         };

@@ -1,8 +1,8 @@
-//! Why a caller is sent away.
+//! Why a caller is disconnected.
 
 use crate::protocol::close::Close;
 
-/// Why a caller is sent away.
+/// Why a caller is disconnected.
 #[derive(Debug)]
 pub(super) struct Refusal {
     /// For the counter; empty if it is ordinary.

@@ -11,7 +11,7 @@ use crate::protocol::service::{
     frame::{Code, Frame, LANE_BODY_MAX},
 };
 
-/// Answers one request. If it is dropped without an answer, the caller learns that there is none.
+/// Answers one request. If it is dropped without an answer, the caller gets the refusal `NoAnswer` or `Panicked`.
 #[derive(Debug)]
 pub(crate) struct Responder {
     to: Option<To>,
@@ -45,7 +45,7 @@ impl Responder {
         }
     }
 
-    /// Says why there is no answer.
+    /// Sends the reason why there is no answer.
     pub(crate) fn refuse(mut self, code: Code, retry_after: Duration, words: impl Into<String>) {
         self.send(code, retry_after, words.into());
     }

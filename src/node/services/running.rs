@@ -1,4 +1,4 @@
-//! A request under way at the node that answers it.
+//! A request in progress at the node that answers it.
 
 use std::sync::{
     OnceLock,

@@ -72,7 +72,7 @@ impl Ending {
         }
     }
 
-    /// What it says about the node that was called.
+    /// How the call counts in the figures of the node that was called.
     #[must_use]
     pub const fn judged(&self) -> Judged {
         match &self.result {
@@ -134,7 +134,7 @@ impl Attempts {
     }
 
     /// Whether the call is tried again after an attempt that was counted by [`Self::failed`]. `next`: how long the next
-    /// provider wants to be left alone; `None` if there is none.
+    /// provider has asked callers to wait; `None` if there is none.
     #[must_use]
     pub fn decide(
         &self,
@@ -158,8 +158,8 @@ impl Attempts {
     }
 
     /// What the caller gets if the last attempt has failed like this: the failure, and the nodes at which the call was
-    /// tried, in order, with the reason of each attempt. If an attempt may have run, the failure says so, whatever
-    /// became of those after it.
+    /// tried, in order, with the reason of each attempt. If any attempt may have run, the failure says so, also if the
+    /// later ones have not run.
     #[must_use]
     pub fn end(self, last: CallFailure) -> (CallFailure, Vec<(NodeId, String)>) {
         let failure = match (last, self.lost) {

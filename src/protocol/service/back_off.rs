@@ -1,4 +1,4 @@
-//! How long a node is left alone whose last dials have failed.
+//! Pauses between dials: how long a node is not dialed after its last dials have failed.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,7 +7,7 @@ use crate::protocol::{id::NodeId, time::Time};
 /// The shortest and the longest pause after a failed dial.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Most nodes whose failures are remembered. Of further ones the pause that ends first is forgotten.
+/// Most nodes whose failures are remembered. Beyond that the failure whose pause ends first is forgotten.
 pub const REMEMBERED_MAX: usize = 1_024;
 
 /// The nodes whose last dials have failed.
@@ -43,7 +43,7 @@ impl BackOff {
         self.failures.insert(peer.clone(), failure);
     }
 
-    /// Forgets the nodes that may be dialed again, or else the one that is the next.
+    /// Forgets the nodes that may be dialed again, or if there are none, the one whose pause ends first.
     fn make_room(&mut self, now: Time) {
         self.failures.retain(|_, failure| now < failure.until);
         if self.failures.len() >= REMEMBERED_MAX {

@@ -1,13 +1,13 @@
-//! Which clients an offer admits, as its node publishes it, so that other nodes show a client only what it may call.
+//! Which clients an offer admits, as its node publishes it. Other nodes list to a client only the offers that admit it.
 //!
-//! It hides what a client may not call; it permits nothing. The node that offers the service judges each request itself.
+//! It only hides offers, and permits nothing: the node that offers the service checks each request itself.
 
 use crate::protocol::hash::hash;
 
 /// Most names of clients in one offer.
 pub const CLIENT_NAMES_MAX: usize = 64;
 
-/// What a client's certificate permits it; each rank includes those before it.
+/// The role in a client's certificate, as a rank; each rank includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rank {
     /// The least one: every client has it.

@@ -11,7 +11,7 @@ use super::{
 pub enum Verdict {
     /// It gets calls.
     Picked,
-    /// It gets calls, although it is suspect: no other one is there.
+    /// It is suspect, and gets calls since there is no other one.
     LastResort,
     /// It takes no new calls.
     Draining,
@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 /// The providers, the nearest datacenter first, each with the verdict of a caller that prefers the nearest and has called
-/// nothing yet. One that has called knows besides who was overloaded.
+/// nothing yet. A caller that has made calls also knows which providers were overloaded.
 #[must_use]
 pub fn explain<'a>(listing: &'a Listing, balance: &Balance) -> Vec<(&'a Provider, Verdict)> {
     let mut all = Vec::with_capacity(listing.len());

@@ -2,7 +2,8 @@
 //!
 //! On a lane they are all one service, [`EXPOSED`], and the number comes before the question. So they take one of the
 //! services that a lane may bind, however many of them are called. A number proves nothing; access is checked as for an
-//! offer. It is random so that it does not name another actor after this one has ended, and so that nobody counts them.
+//! offer. It is random so that it does not name another actor after this one has ended, and so that callers cannot guess
+//! the numbers of others.
 
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ pub const EXPOSED: &str = "gossipmonger.exposed";
 pub const EXPOSED_MAX: usize = 65_536;
 /// Numbers of ended actors that a node remembers, at most. A caller may not have heard of the end.
 pub const ENDED_MAX: usize = 65_536;
-/// Requests and messages with numbers that the node has never given away, or does not remember, that one connection may
-/// carry at once. With the next one it is closed.
+/// Requests and messages with numbers of no actor, or of one that the node does not remember, that one connection may
+/// carry at once. The next one closes it.
 pub const WRONG_NUMBERS_MAX: u32 = 256;
 /// After this time one more is allowed.
 pub const WRONG_NUMBER_EVERY: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ pub enum CallFailure {
     NotRun(NotRun),
     /// Whether it ran is unknown: it was sent, and then this happened.
     Unknown(Lost),
-    /// It ran, and came to no answer.
+    /// It ran, and gave no answer.
     Failed(Failure),
 }
 
@@ -125,7 +125,7 @@ pub enum Lost {
     Stopped,
 }
 
-/// Why a call that ran came to no answer.
+/// Why a call that ran gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {

@@ -36,9 +36,9 @@ outcomes! {
     NotRun = "not_run";
     /// Whether it ran is not known.
     Unknown = "unknown";
-    /// It ran, and came to no answer.
+    /// It ran, and gave no answer.
     Failed = "failed";
-    /// The caller has given it up.
+    /// The caller has cancelled it.
     Cancelled = "cancelled";
 }
 

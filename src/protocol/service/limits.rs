@@ -12,14 +12,16 @@ pub struct ServiceLimits {
     pub calls_per_link: usize,
     /// Bytes of bodies that wait to be sent to one node. Default 256 KiB. Then a cast waits, and `try_cast` fails.
     pub lane_queue_bytes: usize,
-    /// The longest question or item that this node sends or takes, in bytes. Default 1 MiB; at most [`BODY_MAX`].
+    /// The longest question, message or item of a caller that this node sends or takes, in bytes. Default 1 MiB; at most
+    /// [`BODY_MAX`].
     ///
     /// [`BODY_MAX`]: super::stream::BODY_MAX
     pub request_bytes: usize,
     /// The longest answer or item of an answer that this node sends or takes, in bytes. Default 1 MiB; at most 16 MiB.
     pub reply_bytes: usize,
     /// Bytes of bodies above 16 KiB that this node receives at once, in questions, and the same in answers. Default
-    /// 64 MiB. A further one waits; one peer gets at most a sixteenth, or one body.
+    /// 64 MiB. A further body waits; one connection gets at most a sixteenth, or the longest body if that is more. The
+    /// same limit is that of long answers that wait to be sent.
     pub room_bytes: usize,
     /// Bytes that all connections for calls may bring before this node reads them. Default 512 MiB. When it is nearly
     /// used up, new connections get smaller windows, and then none is admitted.

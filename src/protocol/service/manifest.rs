@@ -1,4 +1,4 @@
-//! What a node offers, as one value in its own map: so a reader never sees half of its offers.
+//! The manifest: what a node offers, as one value in its own map, so a reader never sees only some of its offers.
 
 use bincode::{config, error::DecodeError};
 
@@ -38,7 +38,7 @@ pub struct Offered {
     pub name: ServiceName,
     /// Its version.
     pub version: ServiceVersion,
-    /// The share of the calls that the node wants, relative to the weights of other providers; at least 1.
+    /// How many calls the node wants, relative to the weights of other providers; at least 1.
     pub weight: u8,
     /// The clients that may call it.
     pub clients: Clients,
@@ -86,7 +86,7 @@ pub enum BadManifest {
         /// The name.
         name: ServiceName,
     },
-    /// An offer is not behind the one before it, in the order of names and major versions.
+    /// The offers are not sorted by name and major version, or two of them are equal in both.
     #[error("the offer {name} {version} is out of order, or there twice")]
     NotSorted {
         /// The name of the service.

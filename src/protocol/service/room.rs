@@ -2,8 +2,8 @@
 //!
 //! No request waits behind a full queue: one without room is refused at once, with the time after which it makes
 //! sense to ask again. Callers that wait take turns, so that a caller with many requests does not hold up one with few.
-//! A part of the places is kept for callers of which nothing runs: a few callers whose requests never end do not keep
-//! the others out.
+//! A part of the places is kept for callers without a running request, so a few callers whose requests never end do not
+//! keep the others out.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -12,11 +12,11 @@ use std::{
 
 use super::frame::Code;
 
-/// The shortest and the longest advice when to ask again.
+/// The shortest and the longest time after which a refused caller is advised to ask again.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// The weight of the latest request in the mean time that a request takes: one part of so many.
 const MEAN_OVER: u32 = 8;
-/// Of the requests that run, one part of so many is kept for callers of which nothing runs.
+/// One place in so many is kept for callers without a running request.
 const KEPT_PART: usize = 8;
 
 /// The limits of one offered service.
@@ -42,9 +42,9 @@ pub struct Room<K, T> {
     limits: RoomLimits,
     running: usize,
     waiting: usize,
-    /// Callers of which a request runs or waits.
+    /// Callers with a request that runs or waits.
     callers: BTreeMap<K, Held<T>>,
-    /// The callers of which a request waits and may run, in the order of their turns.
+    /// The callers with a waiting request that may run, in the order of their turns.
     turns: VecDeque<K>,
     draining: bool,
     mean: Duration,
@@ -147,7 +147,7 @@ impl<K: Clone + Ord, T> Room<K, T> {
         (of * self.limits.per_caller / 100).max(1)
     }
 
-    /// Whether one more request of a caller may run, of which so many run.
+    /// Whether one more request may run of a caller that has so many running.
     fn may_run(&self, own: usize) -> bool {
         let kept = if own > 0 { self.limits.concurrency / KEPT_PART } else { 0 };
         self.running + kept < self.limits.concurrency && own < self.part(self.limits.concurrency)

@@ -15,8 +15,8 @@ use crate::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// Its limits: `deadline`, `calls_per_link`, `lane_queue_bytes`, `connections_out` and `idle`; the others are of no
-    /// use to a client.
+    /// Its limits. `connections_in`, `client_connections_in`, `connections_per_peer` and `drain` have no effect at a
+    /// client.
     pub limits: ServiceLimits,
     /// Of these `handshake_timeout`, `idle_timeout`, `socket_buffer` and `gso` apply. The default `idle_timeout` of a
     /// client is 10 s: a node that does not answer for so long is lost.

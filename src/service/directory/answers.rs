@@ -12,7 +12,7 @@ use crate::protocol::{
     },
 };
 
-/// Bytes of rows in one answer: what is left of the longest body is for what surrounds them.
+/// Bytes of rows in one answer; the rest of the longest body is for the other fields.
 const ROWS_BYTES_MAX: usize = LANE_BODY_MAX - 64;
 
 /// The rows behind this node, or the first ones. `process`: the generation of the node that answers.
@@ -83,7 +83,7 @@ fn length(row: &Row) -> usize {
     names + 4 * NUMBER + texts.sum::<usize>() + offers.sum::<usize>()
 }
 
-/// The most bytes of a length; of a generation with its state and whether the node drains it is a part.
+/// The most bytes of an encoded number.
 const NUMBER: usize = 9;
 /// The most bytes of an offer beside its name: two numbers of up to 3, a byte, and a number of up to 5.
 const OFFER: usize = 2 * 3 + 1 + 5;

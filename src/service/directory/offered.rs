@@ -1,4 +1,4 @@
-//! The node's side of the directory for clients.
+//! The directory for clients, at the node that offers it.
 
 use std::{any::Any, fmt, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{node::Gossipmonger, protocol::service::clients::Viewer, tls::Role};
 const WAITING_MAX: usize = 4_096;
 /// Of these the part of one client, in per cent.
 const PER_CLIENT: usize = 1;
-/// Changes within this time are told together.
+/// Changes within this time are sent in one answer.
 const GATHER: Duration = Duration::from_millis(20);
 /// An answer takes at least this time, so that one client, of which some forty questions run at once, costs little.
 const PACE: Duration = Duration::from_millis(25);
@@ -37,14 +37,14 @@ impl fmt::Debug for DirectoryOffer {
 }
 
 impl Gossipmonger {
-    /// Offers the directory, from which clients that are not members learn what they may call at all nodes. A node that
-    /// offers a service to clients does so by itself; this is for nodes that only answer clients.
+    /// Offers the directory, from which clients that are not members read what they may call at all nodes. A node that
+    /// offers a service to clients does so by itself; this is for nodes that offer nothing else to clients.
     ///
     /// # Errors
     /// [`OfferError`] if this node drains, or offers as many services as it may.
     pub fn offer_directory(&self) -> Result<DirectoryOffer, OfferError> {
         self.shared.services.built_in.enter(|| {
-            // Whatever it answers, it shows a client only what that client may call.
+            // Any client may ask: the answer lists only what that client may call.
             let offer = OfferBuilder::<Directory>::new(self.clone(), Access::clients(Role::Read));
             let (lists, changes) = (self.clone(), self.clone());
             let offer = offer
@@ -124,7 +124,7 @@ async fn news(node: &Gossipmonger, ask: &Changes, context: &Context) -> News {
                 Err(_) => is_over = true,
             },
             () = &mut wait => is_over = true,
-            // Nobody waits for a node that wants to end.
+            // A node that leaves does not wait for it.
             () = node.shared.services.drains() => is_over = true,
         }
     }

@@ -1,4 +1,4 @@
-//! What a pick is asked for, and what it answers.
+//! The input of a pick, and its result.
 
 use std::time::Duration;
 
@@ -42,16 +42,16 @@ pub struct Pick<'a, C> {
     pub provider: &'a C,
     /// Which kind of provider it is.
     pub standing: Standing,
-    /// How long this provider asked to be left alone; zero unless it is [`Standing::Overloaded`], and never more than
+    /// How long this provider asked callers to wait; zero unless it is [`Standing::Overloaded`], and never more than
     /// [`OVERLOADED_FOR`](super::figures::OVERLOADED_FOR). The first attempt of a call need not wait: see
     /// [`Attempt::next`](super::retry::Attempt::next).
     pub wait: Duration,
 }
 
-/// Which kind of provider a pick is. A better kind is left out only if no provider of it is there.
+/// Which kind of provider a pick is. A worse kind is picked only if there is no provider of a better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Nothing speaks against it.
+    /// It is live, not draining, and has not answered `Overloaded` lately.
     Sound,
     /// It answered `Overloaded` to this caller within the last second, and so did all others.
     Overloaded,
@@ -79,7 +79,7 @@ pub enum NoPick {
     Tried,
 }
 
-/// How a call to a node ended, as far as it says something about the node.
+/// How a call to a node ended, for the figures of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// With a reply.
@@ -87,13 +87,13 @@ pub enum Outcome {
     /// The service, the connection or the callee's limit for this caller had no room. A limit of this node itself says
     /// nothing about the other one: that is [`Outcome::Refused`].
     Overloaded {
-        /// How long it asked to be left alone.
+        /// How long it asked the caller to wait.
         retry_after: Duration,
     },
     /// It was not run for another reason.
     Refused,
-    /// It was lost or passed its deadline, or it ran and came to no answer.
+    /// It was lost or passed its deadline, or it ran and gave no answer.
     Failed,
-    /// The caller gave it up.
+    /// The caller cancelled it.
     Cancelled,
 }

@@ -10,7 +10,7 @@ pub trait Candidate {
     /// The minor version that it offers.
     fn minor(&self) -> u16;
 
-    /// How large its share is beside others; 0 counts as 1.
+    /// How many calls it wants, relative to others; 0 counts as 1.
     fn weight(&self) -> u8;
 
     /// Whether it takes no new calls since it is about to stop.

@@ -23,7 +23,7 @@ pub enum Class {
     Refused,
     /// It was sent, and it is unknown whether it ran.
     Unknown,
-    /// It ran, and came to no answer.
+    /// It ran, and gave no answer.
     Failed,
 }
 

@@ -18,8 +18,8 @@ use crate::protocol::{id::Datacenter, time::Time};
 
 /// Candidates that one pick looks at in one datacenter before it looks at all there.
 pub const DRAWS_MAX: usize = 16;
-/// The nearest datacenter is enough if it has so many sound candidates: with fewer there is no choice, and the one
-/// that there is would get all calls, however slow it is. A comparison needs as many.
+/// The nearest datacenter is enough if it has so many usable candidates: a single one would get all calls, however slow
+/// it is. A comparison needs as many.
 pub const NEAR_MIN: usize = 2;
 
 /// A candidate, its datacenter, and the round trip there if that is another one and was measured.
@@ -95,7 +95,7 @@ impl<'a, 's, C: Candidate> Search<'a, 's, C> {
         Self { ask, figures, now, sound, overloaded, suspect, refused: Refused::default() }
     }
 
-    /// Whether there are two candidates against which nothing speaks.
+    /// Whether there are two candidates of the best kind.
     pub(super) fn is_over(&self) -> bool {
         self.sound.len() >= NEAR_MIN
     }

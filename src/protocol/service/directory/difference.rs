@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{listing::Listing, provider::Provider, providers::Providers, step::Gone};
 use crate::protocol::id::{Datacenter, NodeId};
 
-/// One provider that two listings of a service do not show alike.
+/// One provider that differs between two listings of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// It is in the later listing only.
@@ -15,7 +15,7 @@ pub enum Difference {
     /// It is in the earlier listing only. `replaced`: why, if the later listing has another offer of the same node;
     /// then [`Self::Joined`] follows. `None` if the listings do not say.
     Left {
-        /// As the earlier listing shows it.
+        /// As it is in the earlier listing.
         provider: Provider,
         /// Why another offer of the node is in its place.
         replaced: Option<Gone>,

@@ -13,7 +13,7 @@ pub struct Provider {
     pub datacenter: Datacenter,
     /// The minor version: it has all methods of this minor version and of those before it.
     pub minor: u16,
-    /// The share of the calls that it wants, relative to the weights of other providers; at least 1.
+    /// How many calls it wants, relative to the weights of other providers; at least 1.
     pub weight: u8,
     /// Whether clients may call it.
     pub clients: bool,

@@ -284,8 +284,7 @@ impl Frame {
                 body
             }
             Self::Refuse { id, code, retry_after_ms, words } => {
-                head.byte(REFUSE).number(*id).byte(code.number());
-                head.number((*retry_after_ms).into()).text(cut(words));
+                head.byte(REFUSE).number(*id).refusal(*code, *retry_after_ms, words);
                 &[]
             }
         };
@@ -351,13 +350,9 @@ impl Frame {
                 return Ok(Self::Reply { id: head.number()?, load: head.byte()?, body: head.from });
             }
             REFUSE => {
-                let (id, code) = (head.number()?, head.byte()?);
-                Self::Refuse {
-                    id,
-                    code: Code::of(code).ok_or(BadFrame::Code(code))?,
-                    retry_after_ms: head.number()?,
-                    words: head.label(|words| Ok::<_, String>(cut(words).to_owned()))?,
-                }
+                let id = head.number()?;
+                let (code, retry_after_ms, words) = head.refusal()?;
+                Self::Refuse { id, code, retry_after_ms, words }
             }
             kind => return Err(BadFrame::Kind(kind)),
         };
@@ -367,7 +362,7 @@ impl Frame {
 }
 
 /// Cuts words to their limit, between two characters.
-pub(super) fn cut(words: &str) -> &str {
+fn cut(words: &str) -> &str {
     let fits = |end: &usize| words.is_char_boundary(*end);
     &words[..(0..=WORDS_MAX.min(words.len())).rev().find(fits).unwrap_or(0)]
 }
@@ -442,6 +437,11 @@ impl Head<'_> {
         self
     }
 
+    /// Why there is no answer, and when it makes sense to ask again.
+    pub(super) fn refusal(&mut self, code: Code, retry_after_ms: u32, words: &str) -> &mut Self {
+        self.byte(code.number()).number(retry_after_ms.into()).text(cut(words))
+    }
+
     /// A number, and the bytes of a trace behind their length, which is 0 if there is none.
     pub(super) fn tag(&mut self, tag: &Tag) -> &mut Self {
         self.number(tag.number);
@@ -490,6 +490,14 @@ impl Fields {
         let trace = TraceContext::from_bytes(&self.from.split_to(length));
         let trace = trace.ok_or_else(|| self.bad(format!("a trace of {length} bytes")))?;
         Ok(Tag { number, trace: Some(trace) })
+    }
+
+    /// As [`Head::refusal`].
+    pub(super) fn refusal(&mut self) -> Result<(Code, u32, String), BadFrame> {
+        let code = self.byte()?;
+        let code = Code::of(code).ok_or(BadFrame::Code(code))?;
+        let words = |words: &str| Ok::<_, String>(cut(words).to_owned());
+        Ok((code, self.number()?, self.label(words)?))
     }
 
     pub(super) fn label<T, E: ToString>(

@@ -21,7 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
     ServiceId, ServiceName,
-    frame::{BadFrame, Code, Fields, HEAD_MAX, Head, cut, length},
+    frame::{BadFrame, Code, Fields, HEAD_MAX, Head, length},
     identity::Tag,
 };
 
@@ -113,8 +113,7 @@ impl StreamFrame {
             Self::Item(_) => _ = head.byte(ITEM),
             Self::End { load } => _ = head.byte(END).byte(*load),
             Self::Refuse { code, retry_after_ms, words } => {
-                head.byte(REFUSE).byte(code.number());
-                head.number((*retry_after_ms).into()).text(cut(words));
+                head.byte(REFUSE).refusal(*code, *retry_after_ms, words);
             }
             Self::Answer { id, load } => _ = head.byte(ANSWER).number(*id).byte(*load),
         }
@@ -144,12 +143,8 @@ impl StreamFrame {
             ITEM => Self::Item(head.from),
             END => Self::End { load: head.byte()? },
             REFUSE => {
-                let code = head.byte()?;
-                Self::Refuse {
-                    code: Code::of(code).ok_or(BadFrame::Code(code))?,
-                    retry_after_ms: head.number()?,
-                    words: head.label(|words| Ok::<_, String>(cut(words).to_owned()))?,
-                }
+                let (code, retry_after_ms, words) = head.refusal()?;
+                Self::Refuse { code, retry_after_ms, words }
             }
             ANSWER => Self::Answer { id: head.number()?, load: head.byte()? },
             kind => return Err(BadFrame::Kind(kind)),

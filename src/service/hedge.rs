@@ -49,7 +49,9 @@ impl Callee {
             };
             let second = match early {
                 Some(_) => None,
-                None => self.another(place, method, std::slice::from_ref(&target.node)),
+                None => attempts
+                    .beside(&target.node)
+                    .and_then(|asked| self.another(place, method, &asked)),
             };
             let second = second.filter(|_| self.budget(RetryBudget::pays));
             let (node, Ending { result, verdict, .. }) = match (early, second) {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{
     balance::{
         Outcome as Judged,
-        retry::{Attempt, Class, Retry, RetryBudget},
+        retry::{ATTEMPTS, Attempt, Class, Retry, RetryBudget},
     },
     calls::{NoRoom, Outcome},
     directory::Gone,
@@ -114,6 +114,15 @@ impl Attempts {
     #[must_use]
     pub fn tried(&self) -> &[NodeId] {
         &self.nodes
+    }
+
+    /// The nodes that a second attempt, beside the one under way at this node, must not go to; `None` if there must not
+    /// be one: the method must not run twice, or it was tried often enough.
+    #[must_use]
+    pub fn beside(&self, node: &NodeId) -> Option<Vec<NodeId>> {
+        let tried = u32::try_from(self.nodes.len() + 1).unwrap_or(u32::MAX);
+        let may = self.idempotent && tried < ATTEMPTS;
+        may.then(|| self.nodes.iter().chain([node]).cloned().collect())
     }
 
     /// The attempt at this node has failed.
@@ -230,6 +239,18 @@ fn not_sent(why: LinkEnd) -> NotRun {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_attempt_goes_to_no_node_that_was_asked() {
+        let node = |name: &str| NodeId::new(name).unwrap();
+        assert_eq!(Attempts::new(false, Time::ZERO).beside(&node("a")), None);
+        let mut attempts = Attempts::new(true, Time::ZERO);
+        assert_eq!(attempts.beside(&node("a")), Some(vec![node("a")]));
+        attempts.failed(node("a"), &CallFailure::NotRun(NotRun::Draining));
+        assert_eq!(attempts.beside(&node("b")), Some(vec![node("a"), node("b")]));
+        attempts.failed(node("b"), &CallFailure::NotRun(NotRun::Draining));
+        assert_eq!(attempts.beside(&node("c")), None, "it was tried three times");
+    }
 
     #[test]
     fn a_call_that_may_have_run_is_never_said_not_to_have_run() {

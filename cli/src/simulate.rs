@@ -89,6 +89,9 @@ pub(crate) struct Args {
     /// The longest time of a handler; one in twenty takes up to ten times as long (calls).
     #[arg(long, default_value = "10ms", value_name = "TIME", value_parser = humantime::parse_duration)]
     work: Duration,
+    /// Ask a second node if an idempotent call has no answer after so long (calls).
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    hedge: Option<Duration>,
     /// Leave out the rules of others (failures).
     #[arg(long)]
     ours: bool,
@@ -270,7 +273,7 @@ impl Args {
             )));
         }
         let (rate, work) = (self.rate, self.work);
-        Ok(Traffics { providers, rate, work, stopped, time })
+        Ok(Traffics { providers, rate, hedge: self.hedge, work, stopped, time })
     }
 
     fn title(&self) -> String {

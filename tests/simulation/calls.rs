@@ -132,6 +132,16 @@ fn keys_that_move_without_need_are_found() {
 }
 
 #[test]
+fn a_second_attempt_of_a_call_that_must_not_run_twice_is_found() {
+    finds(Mutation::HedgeAnything, 2);
+}
+
+#[test]
+fn a_second_attempt_at_the_same_node_is_found() {
+    finds(Mutation::HedgeAnywhere, 7);
+}
+
+#[test]
 fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
     let settings = Settings {
         nodes: 1_000,
@@ -151,6 +161,7 @@ fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
         suspect_after: Duration::from_millis(300),
         dead_after: Duration::from_millis(600),
         dial_timeout: Duration::from_secs(2),
+        hedge: None,
         idle_timeout: Duration::from_secs(2),
         drain: Duration::from_secs(2),
         faults: Faults {

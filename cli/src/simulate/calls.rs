@@ -28,6 +28,8 @@ pub(super) struct Traffics {
     pub(super) providers: u32,
     /// Calls that each node begins in a second.
     pub(super) rate: f64,
+    /// Idempotent calls go to a second node after so long.
+    pub(super) hedge: Option<Duration>,
     /// The longest time of most handlers.
     pub(super) work: Duration,
     /// Providers that die, and as many that drain.
@@ -68,6 +70,7 @@ impl Traffics {
             datacenters: plan.datacenters.into(),
             latency: Latency::Sites { wan_rtt: plan.wan_rtt, loss: plan.loss },
             work: self.work,
+            hedge: self.hedge,
             spread: NEWS + plan.wan_rtt,
             suspect_after: plan.interval / 2,
             dead_after: plan.interval / 2 + 2 * plan.interval,
@@ -102,6 +105,7 @@ impl Calls {
             "unfinished": self.unfinished(),
             "latency_ms": three(&self.took_ms()),
             "retried": self.figures.retried,
+            "hedged": self.figures.hedged,
             "ran_twice": ran_twice,
             "repeated": repeated,
             "deaths": self.figures.deaths.len(),
@@ -136,7 +140,8 @@ impl Calls {
             put(&format!("failed, {kind}: {reason}"), number.to_string());
         }
         put("without an end, since the caller died", self.unfinished().to_string());
-        put("tried again", self.figures.retried.to_string());
+        let Figures { retried, hedged, .. } = self.figures;
+        put("tried again, at a second node meanwhile", format!("{retried}, {hedged}"));
         put("ran twice, and must not", ran_twice.to_string());
         put("ran twice, and may", repeated.to_string());
         let deaths = &self.figures.deaths;

@@ -152,6 +152,12 @@ fn calls_wait_for_a_dead_provider_until_the_verdict_and_no_longer() {
     assert!((2_500.0..3_000.0).contains(&back), "{report}");
     let sooner = calls(&["--interval", "500ms"]);
     assert!(max(&sooner, "full_rate_ms") < back * 0.6, "{sooner}");
+    // Idempotent calls go to a second node instead: none of them fails, and none waits for the verdict.
+    let hedged = calls(&["--hedge", "200ms"]);
+    assert!(hedged["hedged"].as_u64() > Some(5), "{hedged}");
+    assert!(hedged["ended_by_verdict"].as_u64() < hedged["waited_for_dead"].as_u64(), "{hedged}");
+    assert!(max(&hedged, "latency_ms") < max(&report, "latency_ms") * 0.5, "{hedged}");
+    assert_eq!((&hedged["broken"], &hedged["ran_twice"]), (&Value::Null, &0.into()), "{hedged}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
     caller::{ASK, CAST, body},
     event::Event,
     settings::{Mutation, Traffic},
-    state::{CallState, Connection, Drain, Lane, Run, Way},
+    state::{Connection, Drain, Lane, Run, TryState, Way},
     wire::WRITE_BYTES,
     world::World,
 };
@@ -308,9 +308,9 @@ impl World {
         self.runs[run].over = true;
         match self.runs[run].way {
             Way::None => {}
-            Way::Here(call) => {
-                if self.calls[call].state == CallState::Here(run) {
-                    self.attempted(call, Ending::settle(outcome, || LinkEnd::Stopped));
+            Way::Here(attempt) => {
+                if self.tries[attempt].state == TryState::Here(run) {
+                    self.attempted(attempt, Ending::settle(outcome, || LinkEnd::Stopped));
                 }
             }
             Way::Lane(connection, id) => {

@@ -8,7 +8,7 @@ use super::{
     caller::{ASK, NO_METHOD, body},
     event::{Event, Fate},
     settings::{Faults, Latency, Settings, Traffic},
-    state::{Call, CallState, Node, Place},
+    state::{Call, Node, Place},
     world::World,
 };
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
             calls::LaneLimits,
             room::RoomLimits,
         },
-        time::Time,
     },
     sim::queue::micros,
 };
@@ -56,6 +55,7 @@ impl Settings {
             body_max: pick(&[8, 100, 2_000]),
             work: Duration::from_millis(pick(&[1, 30, 200]) as u64),
             spread: Duration::from_millis(pick(&[20, 200, 600]) as u64),
+            hedge: None,
             suspect_after: Duration::ZERO,
             dead_after: Duration::ZERO,
             dial_timeout: Duration::ZERO,
@@ -183,6 +183,9 @@ impl World {
         let deadline = self.now() + deadline;
         let (idempotent, number) = (self.rng.random_bool(0.4), self.calls.len());
         let method = if self.rng.random_bool(0.03) { NO_METHOD } else { ASK };
+        // The rule is that of the machine: here anything is hedged.
+        let hedge = self.rng.random_bool(0.3).then(|| self.within(Duration::from_millis(200)));
+        let hedge = hedge.map(Duration::from_micros);
         if self.rng.random_bool(0.05) {
             let pause = self.within(Duration::from_millis(300));
             // The call exists by then.
@@ -196,9 +199,9 @@ impl World {
             idempotent,
             place,
             attempts: Attempts::new(idempotent, deadline),
-            state: CallState::Between,
-            target: (node, self.processes[process].generation),
-            begun: Time::ZERO,
+            hedge,
+            tries: Vec::new(),
+            over: false,
             made: self.queue.now(),
         });
         debug_assert!(micros(deadline.since_origin()) >= self.queue.now());

@@ -8,16 +8,13 @@ use super::{
     caller::{ASK, body},
     event::{Event, Fate},
     settings::{Faults, Latency, Settings, Traffic},
-    state::{Call, CallState, Place},
+    state::{Call, Place},
     world::World,
 };
 use crate::{
-    protocol::{
-        service::{
-            attempt::Attempts, balance::Prefer, calls::LaneLimits, limits::ServiceLimits,
-            room::RoomLimits,
-        },
-        time::Time,
+    protocol::service::{
+        attempt::Attempts, balance::Prefer, calls::LaneLimits, limits::ServiceLimits,
+        room::RoomLimits,
     },
     sim::queue::micros,
 };
@@ -43,6 +40,7 @@ impl Settings {
             window: 512 << 10,
             body_max: 256,
             work: Duration::from_millis(10),
+            hedge: None,
             spread: Duration::from_millis(100),
             suspect_after: Duration::from_millis(500),
             dead_after: Duration::from_millis(2_500),
@@ -97,9 +95,9 @@ impl World {
             idempotent,
             place: Place::Any(Prefer::Nearest),
             attempts: Attempts::new(idempotent, deadline),
-            state: CallState::Between,
-            target: (node, self.processes[process].generation),
-            begun: Time::ZERO,
+            hedge: self.settings.hedge,
+            tries: Vec::new(),
+            over: false,
             made: self.queue.now(),
         });
     }

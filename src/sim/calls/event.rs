@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::{entry::Value, id::Generation, state::PeerState};
 
-/// An event. Numbers are those of processes, connections, calls and runs.
+/// An event. Numbers are those of processes, connections, calls, attempts and runs.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     /// A node begins a call or a cast.
@@ -25,8 +25,10 @@ pub(super) enum Event {
     FarClosed(usize),
     /// A deadline on a link.
     Tick(usize),
-    /// The deadline of a call that waits for room, or of one at the own node.
+    /// The deadline of an attempt that waits for room, or of one at the own node.
     Late(usize),
+    /// An attempt is slow.
+    Hedge(usize),
     /// The pause before another attempt is over.
     Again { call: usize, node: usize, generation: Generation },
     /// The caller gives a call up.

@@ -260,9 +260,9 @@ impl World {
         let lanes: Vec<_> = self.processes[process].lanes.iter().copied().collect();
         lanes.into_iter().for_each(|lane| self.end_lane(lane));
         // What is under way at this node itself ends with it.
-        for call in 0..self.calls.len() {
-            if self.calls[call].process == process {
-                self.late(call);
+        for attempt in 0..self.tries.len() {
+            if self.calls[self.tries[attempt].call].process == process {
+                self.late(attempt);
             }
         }
         self.ends(process);

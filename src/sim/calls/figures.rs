@@ -17,6 +17,8 @@ pub struct Figures {
     pub failures: BTreeMap<(&'static str, String), u64>,
     /// Attempts after the first.
     pub retried: u64,
+    /// Attempts beside the first.
+    pub hedged: u64,
     /// Processes that died.
     pub deaths: Vec<Death>,
     /// When a process found that another one is dead, by process and death.

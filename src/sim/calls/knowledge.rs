@@ -162,6 +162,7 @@ impl World {
                 DirectoryOutput::Left { .. } | DirectoryOutput::Returned { .. } => {}
             }
         }
+        self.hedge_suspected(process, node);
         if let Some((generation, state)) = known {
             self.check_pending(process, node, generation, state);
         }

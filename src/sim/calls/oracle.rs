@@ -2,7 +2,8 @@
 //!
 //! The numbers of the properties: 1 every call ends, once, in time; 2 what a caller is told of a handler is true;
 //! 3 casts arrive in order, and none is missing but at the end of a connection; 4 what has ended keeps nobody waiting;
-//! 5 a drain in time loses nothing; 6 no limit is exceeded; 7 retries stay within the budget; 8 the directory follows
+//! 5 a drain in time loses nothing; 6 no limit is exceeded; 7 retries and second attempts stay within the budget, at
+//! nodes that were not asked before; 8 the directory follows
 //! from what is known; 9 a node that is gone loses its keys, and no other key moves. 0 is for what cannot be.
 
 use std::{collections::BTreeMap, fmt::Arguments};
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use crate::{
     protocol::{
         service::{
+            balance::retry::ATTEMPTS,
             failure::{CallFailure, Lost},
             room::RoomLimits,
         },
@@ -63,6 +65,8 @@ struct Judged {
     deadline: Time,
     began: u32,
     ended: Option<Said>,
+    /// The nodes at which it was tried.
+    tried: Vec<usize>,
 }
 
 /// What the caller was told.
@@ -119,7 +123,25 @@ impl Oracle {
     pub(super) fn called(&mut self, call: usize, process: usize, idempotent: bool, deadline: Time) {
         debug_assert_eq!(call, self.calls.len(), "calls are numbered one after another");
         self.report.calls += 1;
-        self.calls.push(Judged { process, idempotent, deadline, began: 0, ended: None });
+        self.calls.push(Judged {
+            process,
+            idempotent,
+            deadline,
+            began: 0,
+            ended: None,
+            tried: Vec::new(),
+        });
+    }
+
+    /// A call is tried at a node: never twice at one, and not too often.
+    pub(super) fn tries(&mut self, call: usize, node: usize) {
+        let tried = &mut self.calls[call].tried;
+        let again = tried.contains(&node);
+        tried.push(node);
+        let times = tried.len();
+        if again || times > ATTEMPTS as usize {
+            self.found(7, format_args!("call {call} is tried at {node}, as number {times}"));
+        }
     }
 
     /// A handler begins a call.

@@ -27,6 +27,8 @@ pub struct Settings {
     pub body_max: usize,
     /// The longest time of a handler.
     pub work: Duration,
+    /// With even traffic idempotent calls are asked a second time after so long; `None`: never.
+    pub hedge: Option<Duration>,
     /// The time within which a node learns of a change.
     pub spread: Duration,
     /// After a death so much passes until the first nodes suspect it, and until they find it dead; the others follow
@@ -114,6 +116,10 @@ pub enum Mutation {
     LoseUpdates,
     /// Keys belong to providers by their place in the listing.
     KeysByPlace,
+    /// A second node is asked for any call.
+    HedgeAnything,
+    /// The second node may be one that was asked before.
+    HedgeAnywhere,
 }
 
 impl Mutation {
@@ -133,5 +139,7 @@ impl Mutation {
         Self::RetryFreely,
         Self::LoseUpdates,
         Self::KeysByPlace,
+        Self::HedgeAnything,
+        Self::HedgeAnywhere,
     ];
 }

@@ -1,6 +1,9 @@
 //! The state of a run: processes, connections, calls, and what runs where.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 
@@ -100,7 +103,7 @@ pub(super) struct Connection {
     pub(super) to: Option<usize>,
     pub(super) calls: Calls<usize>,
     pub(super) why: Option<LinkEnd>,
-    /// Calls that wait for room.
+    /// Attempts that wait for room.
     pub(super) waiters: Vec<usize>,
     /// A write is due.
     pub(super) writes: bool,
@@ -147,12 +150,24 @@ pub(super) struct Call {
     pub(super) idempotent: bool,
     pub(super) place: Place,
     pub(super) attempts: Attempts,
-    pub(super) state: CallState,
-    pub(super) target: (usize, Generation),
-    /// When the last attempt began.
-    pub(super) begun: Time,
+    /// A second node is asked after so long, or when the first one is suspected.
+    pub(super) hedge: Option<Duration>,
+    /// The attempts under way.
+    pub(super) tries: Vec<usize>,
+    pub(super) over: bool,
     /// When the call began, in microseconds.
     pub(super) made: u64,
+}
+
+/// One attempt of a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Try {
+    pub(super) call: usize,
+    pub(super) target: (usize, Generation),
+    pub(super) begun: Time,
+    pub(super) state: TryState,
+    /// Whether it was asked for a second attempt beside this one.
+    pub(super) hedged: bool,
 }
 
 /// Where a call goes.
@@ -163,9 +178,8 @@ pub(super) enum Place {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallState {
-    /// Between two attempts.
-    Between,
+pub(super) enum TryState {
+    New,
     /// Waits for room on a link.
     Room(usize),
     /// On a link, with this id.
@@ -192,7 +206,7 @@ pub(super) struct Run {
     pub(super) over: bool,
 }
 
-/// The way back to the caller.
+/// The way back to the attempt of the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     Lane(usize, u64),

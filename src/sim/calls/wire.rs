@@ -10,7 +10,7 @@ use super::{
     event::Event,
     knowledge::FEW,
     settings::{Latency, Mutation},
-    state::{CallState, Connection, Pipe},
+    state::{Connection, Pipe, Try, TryState},
     world::World,
 };
 use crate::{
@@ -311,13 +311,14 @@ impl World {
             let waits = link.generation <= generation && link.calls.pending_calls() > 0;
             return waits.then_some(0);
         }
-        self.calls.iter().position(|call| {
-            let (CallState::Room(at) | CallState::Sent(at, _)) = call.state else { return false };
+        let waits = |attempt: &&Try| {
+            let (TryState::Room(at) | TryState::Sent(at, _)) = attempt.state else { return false };
             let connection = &self.connections[at];
-            call.process == process
+            self.calls[attempt.call].process == process
                 && connection.node == node
                 && connection.generation <= generation
-        })
+        };
+        self.tries.iter().find(waits).map(|attempt| attempt.call)
     }
 
     pub(super) fn latency(&mut self, one: usize, other: usize) -> u64 {

@@ -1,6 +1,10 @@
 //! A run: its state, its clock, and the way from an event to what it does.
 
-use std::{fmt::Arguments, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Arguments,
+    time::Duration,
+};
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -9,7 +13,7 @@ use super::{
     figures::Figures,
     oracle::{Oracle, Report},
     settings::{Mutation, Settings},
-    state::{Call, Connection, Node, Process, Run},
+    state::{Call, Connection, Node, Process, Run, Try},
 };
 use crate::{
     protocol::{hash::hash, service::ServiceId, time::Time},
@@ -26,6 +30,9 @@ pub struct World {
     pub(super) processes: Vec<Process>,
     pub(super) connections: Vec<Connection>,
     pub(super) calls: Vec<Call>,
+    pub(super) tries: Vec<Try>,
+    /// The attempts under way of calls that are hedged, by process and node.
+    pub(super) waiting: BTreeMap<(usize, usize), BTreeSet<usize>>,
     pub(super) casts: u64,
     pub(super) runs: Vec<Run>,
     /// Pairs of nodes that are cut off from each other, and until when.
@@ -51,6 +58,8 @@ impl World {
             processes: Vec::new(),
             connections: Vec::new(),
             calls: Vec::new(),
+            tries: Vec::new(),
+            waiting: BTreeMap::new(),
             casts: 0,
             runs: Vec::new(),
             cuts: Vec::new(),
@@ -152,9 +161,10 @@ impl World {
             | Event::Answer(connection)
             | Event::FarClosed(connection)
             | Event::Look(connection) => self.connections[connection].to,
-            Event::Late(call) | Event::Again { call, .. } | Event::Drop(call) => {
-                Some(self.calls[call].process)
+            Event::Late(attempt) | Event::Hedge(attempt) => {
+                Some(self.calls[self.tries[attempt].call].process)
             }
+            Event::Again { call, .. } | Event::Drop(call) => Some(self.calls[call].process),
             Event::Done(run) => Some(self.runs[run].process),
             Event::Befall { .. } => None,
         }
@@ -176,8 +186,9 @@ impl World {
             Event::NearClosed(connection) => self.near_closed(connection),
             Event::FarClosed(connection) => self.end_lane(connection),
             Event::Tick(connection) => self.tick(connection),
-            Event::Late(call) => self.late(call),
-            Event::Again { call, node, generation } => self.attempt(call, (node, generation)),
+            Event::Late(attempt) => self.late(attempt),
+            Event::Hedge(attempt) => self.hedge(attempt),
+            Event::Again { call, node, generation } => self.again(call, (node, generation)),
             Event::Drop(call) => self.give_up(call),
             Event::Done(run) => self.done(run),
             Event::Look(connection) => self.look(connection),

@@ -10,11 +10,12 @@
 //! [`settings::Mutation`] breaks one rule at a time, to show that the oracle finds it.
 //!
 //! `caller` has the way of a call at its caller, `wire` the connection, `callee` the way of a request, `knowledge` what
-//! a node knows, `fate` what befalls processes, `draw` what a seed decides, `even` the traffic of a cluster that is
-//! planned. [`figures`] counts what its callers see.
+//! a node knows, `clients` what callers know that are no members, `fate` what befalls processes, `draw` what a seed
+//! decides, `even` the traffic of a cluster that is planned. [`figures`] counts what callers see.
 
 mod callee;
 mod caller;
+mod clients;
 mod draw;
 pub mod even;
 mod event;

@@ -142,9 +142,25 @@ fn a_second_attempt_at_the_same_node_is_found() {
 }
 
 #[test]
+fn an_offer_that_a_client_should_not_see_is_found() {
+    finds(Mutation::ShowAll, 10);
+}
+
+#[test]
+fn a_client_that_is_admitted_against_the_offer_is_found() {
+    finds(Mutation::AdmitAll, 10);
+}
+
+#[test]
+fn a_change_that_clients_are_not_told_is_found() {
+    finds(Mutation::TellLess, 8);
+}
+
+#[test]
 fn a_thousand_nodes_call_each_other_and_keep_every_promise() {
     let settings = Settings {
         nodes: 1_000,
+        clients: 100,
         providers: 40,
         services: 3,
         traffic: Traffic::Any(3_000),

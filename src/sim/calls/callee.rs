@@ -19,7 +19,7 @@ use crate::protocol::service::{
     calls::{Outcome, WAITING_BYTES},
     frame::{Code, Frame, Frames},
     intake::{Arrived, Intake},
-    introduction::admit,
+    introduction::{admit, admit_client},
     limits::DEADLINE_MAX,
     link_end::LinkEnd,
     room::Entered,
@@ -64,18 +64,26 @@ impl World {
         let Some(to) = to else { return false };
         let mut frames = Frames::default();
         frames.push(bytes);
-        let Ok(Some(Frame::Hello(hello))) = frames.take() else {
-            self.oracle.found(0, format_args!("no introduction on {connection}"));
-            return false;
-        };
         let (process, caller) = (&self.processes[to], self.processes[from].node);
-        let generation = hello.generation;
         let known = process.views.get(&caller).map_or(Generation::ZERO, |view| view.generation);
+        let hello = frames.take();
+        let (generation, judged) = match &hello {
+            Ok(Some(Frame::Hello(hello))) => {
+                (hello.generation, admit(hello, process.generation, known))
+            }
+            Ok(Some(Frame::ClientHello(hello))) => {
+                (Generation::ZERO, admit_client(hello, process.generation))
+            }
+            _ => {
+                self.oracle.found(0, format_args!("no introduction on {connection}"));
+                return false;
+            }
+        };
         let of_it = |lane: &&usize| {
             self.connections[**lane].lane.as_ref().is_some_and(|lane| lane.caller == caller)
         };
         let open = process.lanes.iter().filter(of_it).count();
-        if admit(&hello, process.generation, known).is_err()
+        if judged.is_err()
             || open >= LANES_MAX
             || !matches!(process.drain, Drain::No | Drain::Begun | Drain::Refuses)
         {
@@ -91,7 +99,9 @@ impl World {
             answers: false,
             ended: false,
         };
-        let _ = lane.intake.frame(Frame::Hello(hello));
+        if let Ok(Some(hello)) = hello {
+            let _ = lane.intake.frame(hello);
+        }
         Frame::Welcome.encode(&mut lane.out);
         self.connections[connection].lane = Some(lane);
         self.processes[to].lanes.insert(connection);
@@ -195,6 +205,9 @@ impl World {
         if method != expected {
             return self.refuse(run, Code::NoSuchMethod, Duration::ZERO);
         }
+        if !self.is_admitted(caller, service) && !self.mutates(Mutation::AdmitAll) {
+            return self.refuse(run, Code::Forbidden, Duration::ZERO);
+        }
         let room = self.processes[process].offers.get_mut(&service).expect("it is offered");
         let runs = &self.runs;
         let (entered, gone) = room.enter_or_purge(&caller, run, |run| runs[*run].cancelled);
@@ -218,8 +231,12 @@ impl World {
     /// A request that has a place runs.
     fn run_request(&mut self, run: usize) {
         let now = self.now();
-        let Run { process, way, deadline, cancelled, number, .. } = self.runs[run];
+        let Run { process, way, deadline, cancelled, number, service, caller, .. } = self.runs[run];
         self.runs[run].begun = Some(now);
+        if !self.is_admitted(caller, service) {
+            let what = format_args!("client {caller} runs service {service}, which admits none");
+            self.oracle.found(10, what);
+        }
         if cancelled {
             self.no_answer(run);
             return self.leave_room(run);

@@ -35,6 +35,7 @@ impl Settings {
         let nodes = pick(&[2, 3, 4, 5, 6, 8]);
         let drawn = Self {
             nodes,
+            clients: pick(&[0, 0, 1, 3]),
             providers: pick(&[1, 2, 3, 4, 8]).min(nodes),
             services: pick(&[1, 2, 3]),
             traffic: Traffic::Any(pick(&[50, 100, 200])),
@@ -85,7 +86,7 @@ impl World {
             let name = ServiceName::new(&format!("service-{service}")).expect("a label");
             self.services.push(ServiceId { name, major: 1 });
         }
-        for number in 0..self.settings.nodes {
+        for number in 0..self.everybody() {
             let id = NodeId::new(&format!("n{number:05}")).expect("a label");
             let site = number % self.settings.datacenters;
             let site = match site {
@@ -97,10 +98,10 @@ impl World {
             let (generation, process, stamp) = (0, None, 0);
             self.nodes.push(Node { id, datacenter, generation, process, stamp });
         }
-        for node in 0..self.settings.nodes {
+        for node in 0..self.everybody() {
             self.start(node);
         }
-        let nodes = self.settings.nodes;
+        let nodes = self.everybody();
         let Traffic::Any(calls) = self.settings.traffic else { return self.draw_even() };
         for _ in 0..calls {
             let (node, at) = (self.rng.random_range(0..nodes), self.within(self.settings.duration));
@@ -128,12 +129,12 @@ impl World {
             self.queue.at(at, Event::Befall { node, what: Fate::Break });
         }
         for _ in 0..pauses {
-            let (node, at) = self.somewhen();
+            let (node, at) = self.anywhen();
             let pause = Duration::from_micros(self.within(second));
             self.queue.at(at, Event::Befall { node, what: Fate::Pause(pause) });
         }
         for _ in 0..cuts {
-            let ((node, at), (other, _)) = (self.somewhen(), self.somewhen());
+            let ((node, at), (other, _)) = (self.anywhen(), self.somewhen());
             let span = Duration::from_micros(self.within(second));
             self.queue.at(at, Event::Befall { node, what: Fate::Cut(other, span) });
         }
@@ -147,7 +148,12 @@ impl World {
         (self.rng.random_range(0..self.settings.nodes), self.within(self.settings.duration))
     }
 
-    /// A node begins a call or a cast.
+    /// The same, of a client as well.
+    fn anywhen(&mut self) -> (usize, u64) {
+        (self.rng.random_range(0..self.everybody()), self.within(self.settings.duration))
+    }
+
+    /// A node or a client begins a call or a cast.
     pub(super) fn begin(&mut self, node: usize) {
         if let Traffic::Even { period, deadline } = self.settings.traffic {
             return self.begin_even(node, period, deadline);
@@ -169,7 +175,14 @@ impl World {
             }
             return;
         }
+        // A client may guess what it is not shown.
+        let guesses = self.is_client(node) && self.rng.random_bool(0.1);
+        let other = self.rng.random_range(0..self.settings.nodes);
+        let guess =
+            self.nodes[other].process.map(|there| (other, self.processes[there].generation));
+        let pinned = if guesses { guess } else { pinned };
         let place = match (self.rng.random_range(0..10), pinned) {
+            (_, Some((node, generation))) if guesses => Place::At(node, generation),
             (0..2, Some((node, generation))) => Place::At(node, generation),
             (2, _) => Place::Any(Prefer::Here),
             (3..6, _) => Place::Any(Prefer::Anywhere),

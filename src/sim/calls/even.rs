@@ -28,6 +28,7 @@ impl Settings {
         let (calls, queue_bytes) = (limits.calls_per_link, limits.lane_queue_bytes);
         Self {
             nodes,
+            clients: 0,
             providers,
             services: 1,
             traffic: Traffic::Even { period: Duration::from_secs(1), deadline: limits.deadline },

@@ -43,6 +43,14 @@ pub(super) enum Event {
     Judge { process: usize, node: usize, generation: Generation, state: PeerState },
     /// A process forgets a node that it believes dead.
     Forget { process: usize, node: usize },
+    /// A client asks a node for its directory.
+    Ask(usize),
+    /// The question of a client arrives at its host.
+    Asked { client: usize, host: usize, since: Option<u64> },
+    /// A host tells its client what has changed; `all`: everything that it shows.
+    Told { client: usize, host: usize, all: bool, version: u64, rows: Vec<Row> },
+    /// A client has lost its host.
+    HostLost { client: usize, host: usize },
     /// Something befalls a node.
     Befall { node: usize, what: Fate },
     /// The maps say that the process drains.
@@ -51,6 +59,16 @@ pub(super) enum Event {
     DrainLimit(usize),
     /// The process has said that it leaves, and ends.
     Leave(usize),
+}
+
+/// What a host tells a client of a node.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) node: usize,
+    pub(super) generation: Generation,
+    /// `None` if the host has forgotten it.
+    pub(super) state: Option<PeerState>,
+    pub(super) manifest: Value,
 }
 
 /// What befalls a node.

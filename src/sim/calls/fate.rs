@@ -25,6 +25,7 @@ use crate::{
             frame::Frame,
             link_end::LinkEnd,
             room::{Room, RoomLimits},
+            shown::Shown,
         },
         state::PeerState,
     },
@@ -92,8 +93,14 @@ impl World {
             offers: offered.map(|service| (service, Room::new(limits))).collect(),
             lanes: BTreeSet::new(),
             drain: Drain::No,
+            shown: Shown::default(),
+            asked: BTreeMap::new(),
+            host: None,
         });
         self.note(format_args!("{node} starts as process {process} in generation {generation}"));
+        if self.is_client(node) {
+            return self.ask(process);
+        }
         self.publish(process);
         self.verdicts(node, PeerState::Live, 0);
         self.catch_up(process);
@@ -128,11 +135,12 @@ impl World {
         self.verdicts(node, PeerState::Dead, micros(self.settings.dead_after));
         if self.settings.nodes <= FEW {
             for other in 0..self.processes.len() {
-                if self.processes[other].alive {
+                if self.processes[other].alive && !self.is_client(self.processes[other].node) {
                     self.after(5 * spread, Event::Forget { process: other, node });
                 }
             }
         }
+        self.leaves_clients(process, micros(self.settings.idle_timeout));
         // Only silence says to the other ends that it is gone.
         for connection in 0..self.connections.len() {
             let held = &mut self.connections[connection];
@@ -255,6 +263,7 @@ impl World {
     pub(super) fn leave(&mut self, process: usize) {
         self.note(format_args!("process {process} ends"));
         self.processes[process].stopping = true;
+        self.leaves_clients(process, 0);
         let links: Vec<_> = self.processes[process].links.values().copied().collect();
         links.into_iter().for_each(|link| self.end_link(link, LinkEnd::Stopped));
         let lanes: Vec<_> = self.processes[process].lanes.iter().copied().collect();

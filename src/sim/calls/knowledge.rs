@@ -37,7 +37,7 @@ impl World {
             return;
         }
         for other in 0..self.processes.len() {
-            if other != process && self.processes[other].alive {
+            if other != process && self.is_told(other) {
                 let pause = self.within(self.settings.spread);
                 self.after(pause, Event::Learn { process: other, node, map: map.clone() });
             }
@@ -51,7 +51,7 @@ impl World {
             name: self.services[*service].name.clone(),
             version: ServiceVersion::new(self.services[*service].major, 0),
             weight: 1,
-            clients: Clients::default(),
+            clients: admitted(*service),
             epoch: 1,
         });
         let draining = drain != super::state::Drain::No;
@@ -67,11 +67,17 @@ impl World {
         }
         let generation = Generation(self.nodes[node].generation);
         for process in 0..self.processes.len() {
-            if self.processes[process].alive && self.processes[process].node != node {
+            if self.is_told(process) && self.processes[process].node != node {
                 let pause = pause + self.within(self.settings.spread);
                 self.after(pause, Event::Judge { process, node, generation, state });
             }
         }
+    }
+
+    /// Whether a process is a member that runs: nobody else hears of changes by itself.
+    fn is_told(&self, process: usize) -> bool {
+        let Process { alive, node, .. } = self.processes[process];
+        alive && !self.is_client(node)
     }
 
     /// A process learns of the map of a node.
@@ -133,7 +139,7 @@ impl World {
     }
 
     /// Feeds the directory with what is known of a node now.
-    fn update(&mut self, process: usize, node: usize) {
+    pub(super) fn update(&mut self, process: usize, node: usize) {
         if self.strikes(Mutation::LoseUpdates) {
             return;
         }
@@ -146,6 +152,20 @@ impl World {
         let held = &self.nodes[node];
         let seen = views.get(&node).map(|view| seen(view, &held.datacenter));
         directory.update(&held.id, seen, &mut out);
+        self.apply(process, node, out);
+        self.show(process, node);
+        self.hedge_suspected(process, node);
+        if let Some((generation, state)) = known {
+            self.check_pending(process, node, generation, state);
+        }
+        if self.settings.nodes <= FEW {
+            self.check_directory(process);
+            self.check_keys(process, node, &before);
+        }
+    }
+
+    /// Does what changes of the directory ask for.
+    pub(super) fn apply(&mut self, process: usize, node: usize, out: Vec<DirectoryOutput>) {
         for output in out {
             match output {
                 DirectoryOutput::Ended { generation, why, .. } => {
@@ -162,18 +182,16 @@ impl World {
                 DirectoryOutput::Left { .. } | DirectoryOutput::Returned { .. } => {}
             }
         }
-        self.hedge_suspected(process, node);
-        if let Some((generation, state)) = known {
-            self.check_pending(process, node, generation, state);
-        }
-        if self.settings.nodes <= FEW {
-            self.check_directory(process);
-            self.check_keys(process, node, &before);
-        }
     }
 
     /// A node serves no call of this or an earlier generation any more.
-    fn end_peer(&mut self, process: usize, node: usize, generation: Generation, why: Gone) {
+    pub(super) fn end_peer(
+        &mut self,
+        process: usize,
+        node: usize,
+        generation: Generation,
+        why: Gone,
+    ) {
         if why == Gone::Restarted && self.mutates(Mutation::IgnoreRestart)
             || why == Gone::NodeDead && self.mutates(Mutation::IgnoreDeath)
         {
@@ -192,7 +210,7 @@ impl World {
     }
 
     /// After a verdict, or the news of a later generation, nothing waits for what has ended.
-    fn check_pending(
+    pub(super) fn check_pending(
         &mut self,
         process: usize,
         node: usize,
@@ -260,13 +278,21 @@ impl World {
     }
 }
 
+/// The clients that a service admits: every third one none.
+pub(super) fn admitted(service: usize) -> Clients {
+    if service % 3 == 1 { Clients::default() } else { Clients::all() }
+}
+
 /// What a view says of a node.
-fn state(view: &View) -> PeerState {
+pub(super) fn state(view: &View) -> PeerState {
     // The verdict on another generation says nothing about this one.
     if view.verdict.0 == view.generation { view.verdict.1 } else { PeerState::Unheard }
 }
 
-fn seen<'a>(view: &'a View, datacenter: &'a crate::protocol::id::Datacenter) -> Seen<'a> {
+pub(super) fn seen<'a>(
+    view: &'a View,
+    datacenter: &'a crate::protocol::id::Datacenter,
+) -> Seen<'a> {
     Seen {
         generation: view.generation,
         datacenter,

@@ -3,8 +3,9 @@
 //! The numbers of the properties: 1 every call ends, once, in time; 2 what a caller is told of a handler is true;
 //! 3 casts arrive in order, and none is missing but at the end of a connection; 4 what has ended keeps nobody waiting;
 //! 5 a drain in time loses nothing; 6 no limit is exceeded; 7 retries and second attempts stay within the budget, at
-//! nodes that were not asked before; 8 the directory follows
-//! from what is known; 9 a node that is gone loses its keys, and no other key moves. 0 is for what cannot be.
+//! nodes that were not asked before; 8 the directory follows from what is known, and a client's from what its host knows;
+//! 9 a node that is gone loses its keys, and no other key moves; 10 a client is shown, and runs, only what admits it. 0
+//! is for what cannot be.
 
 use std::{collections::BTreeMap, fmt::Arguments};
 

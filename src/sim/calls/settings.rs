@@ -8,6 +8,8 @@ use crate::protocol::service::{calls::LaneLimits, room::RoomLimits};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub nodes: usize,
+    /// Callers that are no members: they know what one node, their host, tells them.
+    pub clients: usize,
     /// The first so many nodes offer services.
     pub providers: usize,
     pub services: usize,
@@ -120,6 +122,12 @@ pub enum Mutation {
     HedgeAnything,
     /// The second node may be one that was asked before.
     HedgeAnywhere,
+    /// Clients are shown offers that admit none.
+    ShowAll,
+    /// Clients are admitted by offers that admit none.
+    AdmitAll,
+    /// Some changes are not told to clients.
+    TellLess,
 }
 
 impl Mutation {
@@ -141,5 +149,8 @@ impl Mutation {
         Self::KeysByPlace,
         Self::HedgeAnything,
         Self::HedgeAnywhere,
+        Self::ShowAll,
+        Self::AdmitAll,
+        Self::TellLess,
     ];
 }

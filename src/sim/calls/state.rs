@@ -21,6 +21,7 @@ use crate::protocol::{
         intake::Intake,
         link_end::LinkEnd,
         room::Room,
+        shown::Shown,
     },
     state::PeerState,
     time::Time,
@@ -60,6 +61,12 @@ pub(super) struct Process {
     /// The connections that others have dialed.
     pub(super) lanes: BTreeSet<usize>,
     pub(super) drain: Drain,
+    /// What clients are shown.
+    pub(super) shown: Shown,
+    /// Clients that wait for changes, and since which version.
+    pub(super) asked: BTreeMap<usize, u64>,
+    /// The process that tells a client of the others.
+    pub(super) host: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::{
             calls::{Calls, LaneLimits, Outcome},
             directory::Gone,
             failure::NotRun,
-            frame::{Frame, Frames, Hello},
+            frame::{ClientHello, Frame, Frames, Hello},
             introduction::Reuse,
             link_end::LinkEnd,
         },
@@ -110,14 +110,18 @@ impl World {
         }
         self.note(format_args!("connection {connection} from {from} to {to}"));
         let mut bytes = BytesMut::new();
-        let hello = Hello {
-            cluster: ClusterId::new("calls").expect("a label"),
-            node: self.nodes[self.processes[from].node].id.clone(),
-            generation: self.processes[from].generation,
-            expected: generation,
-            features: 0,
-        };
-        Frame::Hello(hello).encode(&mut bytes);
+        let own = self.processes[from].node;
+        match self.is_client(own) {
+            true => Frame::ClientHello(ClientHello { expected: generation, features: 0 }),
+            false => Frame::Hello(Hello {
+                cluster: ClusterId::new("calls").expect("a label"),
+                node: self.nodes[own].id.clone(),
+                generation: self.processes[from].generation,
+                expected: generation,
+                features: 0,
+            }),
+        }
+        .encode(&mut bytes);
         self.connections[connection].to = Some(to);
         self.send(connection, true, bytes.freeze());
         self.writes(connection);

@@ -114,6 +114,15 @@ impl World {
         }
     }
 
+    /// Nodes and clients: these have the numbers behind those.
+    pub(super) const fn everybody(&self) -> usize {
+        self.settings.nodes + self.settings.clients
+    }
+
+    pub(super) const fn is_client(&self, node: usize) -> bool {
+        node >= self.settings.nodes
+    }
+
     pub(super) fn mutates(&self, mutation: Mutation) -> bool {
         self.settings.mutation == Some(mutation)
     }
@@ -151,6 +160,10 @@ impl World {
             | Event::Forget { process, .. }
             | Event::Announced(process)
             | Event::DrainLimit(process)
+            | Event::Ask(process)
+            | Event::Told { client: process, .. }
+            | Event::HostLost { client: process, .. }
+            | Event::Asked { host: process, .. }
             | Event::Leave(process) => Some(process),
             Event::Dialed { connection, .. }
             | Event::Write(connection)
@@ -201,6 +214,12 @@ impl World {
             Event::Announced(process) => self.announced(process),
             Event::DrainLimit(process) => self.drain_limit(process),
             Event::Leave(process) => self.leave(process),
+            Event::Ask(process) => self.ask(process),
+            Event::Asked { client, host, since } => self.asked(client, host, since),
+            Event::Told { client, host, all, version, rows } => {
+                self.told(client, (host, all, version), rows);
+            }
+            Event::HostLost { client, host } => self.host_lost(client, host),
         }
     }
 
@@ -210,6 +229,7 @@ impl World {
         self.oracle.end(|process| processes[process].alive);
         for process in 0..self.processes.len() {
             self.check_directory(process);
+            self.check_client(process);
         }
     }
 }

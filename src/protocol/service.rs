@@ -11,7 +11,7 @@
 //!    An actor that is not a named service is called by a number ([`exposed`]).
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
 //!
-//! A client that is not a member calls by the same rules: [`clients`] says which ones an offer admits, [`shown`] what
+//! A client that is not a member calls by the same rules: [`clients`] says which ones an offer admits, [`client_directory`] what
 //! the directory lists to them.
 
 use std::fmt;
@@ -35,7 +35,7 @@ pub mod link_end;
 pub mod manifest;
 pub mod once;
 pub mod room;
-pub mod shown;
+pub mod client_directory;
 pub mod stream;
 pub mod windows;
 

@@ -30,10 +30,10 @@ pub(super) fn judge(
         let words = "this node offers nothing to clients".to_owned();
         return Err(Refusal { label: CLIENT, close: Close::Unwelcome, words });
     }
-    admit_client(hello, host.generation()).map_err(|unfit| Refusal {
+    admit_client(hello, host.generation()).map_err(|mismatch| Refusal {
         label: "restarted",
         close: Close::Restarted,
-        words: unfit.to_string(),
+        words: mismatch.to_string(),
     })?;
     Ok(Caller::Client(client))
 }
@@ -46,9 +46,9 @@ pub(super) fn not_a_member() -> Refusal {
 
 /// The client, by the roots, roles, revocations and dates of now.
 fn identify(host: &Host, connection: &dyn Connection) -> Result<Client, Refusal> {
-    let unwelcome =
+    let rejected =
         |words: &str| Refusal { label: CLIENT, close: Close::Unwelcome, words: words.to_owned() };
-    let tls = host.tls().ok_or_else(|| unwelcome("this network proves no client's name"))?;
+    let tls = host.tls().ok_or_else(|| rejected("this network proves no client's name"))?;
     tls.client(&connection.peer().chain).map_err(|refusal| {
         let (close, words) = match refusal.reason {
             Rejection::Expired => (Close::Expired, "your certificate has expired: renew it"),

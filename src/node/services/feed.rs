@@ -54,7 +54,7 @@ impl Shared {
         let _publishing = self.published.publishing();
         let maps = self.published.maps.load_full();
         let addresses = |node: &NodeId| addresses(&maps, node);
-        self.services.outbound.watched.begin_showing(maps.keys(), addresses);
+        self.services.outbound.watched.begin_client_directory(maps.keys(), addresses);
     }
 
     fn services_changed(&self, output: DirectoryOutput) -> Option<Event> {

@@ -29,7 +29,7 @@ use crate::{
             frame::{Cast, Code, Frame, Frames, Hello, Request},
             identity::Question,
             intake::{Arrived, Violation},
-            introduction::{Purpose, Unfit, admit},
+            introduction::{Mismatch, Purpose, admit},
             limits::DEADLINE_MAX,
             stream::STREAMS_PER_PEER,
         },
@@ -144,7 +144,7 @@ impl Guest {
     }
 
     fn judge_member(&self, hello: &Hello) -> Result<Caller, Refusal> {
-        let unwelcome = |label, words: String| Refusal { label, close: Close::Unwelcome, words };
+        let rejected = |label, words: String| Refusal { label, close: Close::Unwelcome, words };
         let peer = self.connection.peer();
         let Some(name) = &peer.name else { return Err(client::not_a_member()) };
         let claimed = message::Hello {
@@ -157,14 +157,14 @@ impl Guest {
         let met = self
             .host
             .meet(&claimed, &name.node, None)
-            .map_err(|error| unwelcome(error.as_str(), error.to_string()))?;
+            .map_err(|error| rejected(error.as_str(), error.to_string()))?;
         let (own, known) = (self.host.generation(), self.host.known(&met.node));
-        admit(hello, own, known).map_err(|unfit| {
-            let (label, close) = match unfit {
-                Unfit::OtherProcess { .. } => ("restarted", Close::Restarted),
-                Unfit::Outlived { .. } => ("old_generation", Close::OldGeneration),
+        admit(hello, own, known).map_err(|mismatch| {
+            let (label, close) = match mismatch {
+                Mismatch::OtherProcess { .. } => ("restarted", Close::Restarted),
+                Mismatch::Outlived { .. } => ("old_generation", Close::OldGeneration),
             };
-            Refusal { label, close, words: unfit.to_string() }
+            Refusal { label, close, words: mismatch.to_string() }
         })?;
         if self.host.is_revoked(self.connection.peer()) {
             let words = "your certificate was revoked".to_owned();

@@ -88,7 +88,7 @@ struct Offering {
 #[derive(Debug, Default)]
 struct Inbound {
     next: u64,
-    open: BTreeMap<u64, Guest>,
+    open: BTreeMap<u64, Incoming>,
     by_caller: BTreeMap<CallerName, usize>,
     /// Those of clients.
     clients: usize,
@@ -98,7 +98,7 @@ struct Inbound {
 
 /// A connection that another node or a client has dialed.
 #[derive(Debug)]
-struct Guest {
+struct Incoming {
     name: CallerName,
     generation: Generation,
     connection: Arc<dyn Connection>,
@@ -175,8 +175,9 @@ impl Services {
         self.outbound.end_peer(peer, generation, why);
         let name = CallerName::Node(peer.clone());
         let inbound = self.inbound();
-        let of_it = |guest: &&Guest| guest.name == name && guest.generation <= generation;
-        let lanes = inbound.open.values().filter(of_it).map(|guest| Arc::clone(&guest.lane));
+        let of_it =
+            |incoming: &&Incoming| incoming.name == name && incoming.generation <= generation;
+        let lanes = inbound.open.values().filter(of_it).map(|incoming| Arc::clone(&incoming.lane));
         let lanes: Vec<_> = lanes.collect();
         drop(inbound);
         lanes.iter().for_each(|lane| lane.end());
@@ -185,19 +186,20 @@ impl Services {
     /// Ends everything: this node ends.
     pub(crate) fn end_all(&self) {
         self.outbound.end_all();
-        let guests = std::mem::take(&mut self.inbound().open);
-        guests.into_values().for_each(|guest| guest.lane.end());
+        let all = std::mem::take(&mut self.inbound().open);
+        all.into_values().for_each(|incoming| incoming.lane.end());
     }
 
     /// Ends the connections with nodes whose certificates were revoked, and all calls over them.
     pub(crate) fn close_revoked(&self, tls: &Tls) {
         self.outbound.end_revoked(|connection| is_revoked(tls, connection));
-        let guests: Vec<_> = {
+        let all: Vec<_> = {
             let inbound = self.inbound();
-            let guests = inbound.open.values();
-            guests.map(|guest| (Arc::clone(&guest.connection), Arc::clone(&guest.lane))).collect()
+            let all = inbound.open.values();
+            all.map(|incoming| (Arc::clone(&incoming.connection), Arc::clone(&incoming.lane)))
+                .collect()
         };
-        for (connection, lane) in guests {
+        for (connection, lane) in all {
             if is_revoked(tls, connection.as_ref()) {
                 lane.end();
             }
@@ -227,7 +229,7 @@ impl Services {
         let number = inbound.next;
         inbound.next += 1;
         let (connection, lane) = (Arc::clone(connection), Arc::clone(lane));
-        inbound.open.insert(number, Guest { name, generation, connection, lane });
+        inbound.open.insert(number, Incoming { name, generation, connection, lane });
         Some(Place { services: Arc::downgrade(self), number })
     }
 
@@ -236,7 +238,7 @@ impl Services {
     pub(super) fn close_lanes(&self) {
         let mut inbound = self.inbound();
         inbound.closed = true;
-        inbound.open.values().for_each(|guest| guest.lane.say(&Frame::Drain));
+        inbound.open.values().for_each(|incoming| incoming.lane.say(&Frame::Drain));
     }
 
     /// The connections that others have dialed.
@@ -390,13 +392,13 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(services) = self.services.upgrade() else { return };
         let mut inbound = services.inbound();
-        let Some(guest) = inbound.open.remove(&self.number) else { return };
+        let Some(incoming) = inbound.open.remove(&self.number) else { return };
         services.left.notify_waiters();
-        inbound.clients -= usize::from(matches!(guest.name, CallerName::Client(_)));
-        if let Some(own) = inbound.by_caller.get_mut(&guest.name) {
+        inbound.clients -= usize::from(matches!(incoming.name, CallerName::Client(_)));
+        if let Some(own) = inbound.by_caller.get_mut(&incoming.name) {
             *own -= 1;
             if *own == 0 {
-                inbound.by_caller.remove(&guest.name);
+                inbound.by_caller.remove(&incoming.name);
             }
         }
     }

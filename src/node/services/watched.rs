@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use crate::protocol::{
     id::{Generation, NodeId},
     service::{
+        client_directory::{ClientDirectory, Observed},
         directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
-        shown::{Shown, Sight},
     },
     state::PeerState,
 };
@@ -23,17 +23,17 @@ pub(crate) struct Watched {
     version: watch::Sender<u64>,
     /// Changes when a node has ended.
     ends: watch::Sender<u64>,
-    /// Changes with what clients are shown.
-    shown: watch::Sender<u64>,
+    /// Changes with the directory for clients.
+    client_version: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     directory: Directory,
-    /// What clients are shown, as long as this node shows it.
-    shown: Option<Shown>,
-    /// The last version of that.
-    last_shown: u64,
+    /// The directory for clients, as long as this node offers it.
+    for_clients: Option<ClientDirectory>,
+    /// The last version of the directory for clients.
+    last_version: u64,
 }
 
 impl Watched {
@@ -76,12 +76,12 @@ impl Watched {
     ) -> Vec<DirectoryOutput> {
         let mut out = Vec::new();
         let mut state = self.lock();
-        let State { directory, shown, .. } = &mut *state;
+        let State { directory, for_clients, .. } = &mut *state;
         let before = self.listings.load().version();
         for (node, seen) in nodes {
             directory.update(node, seen, &mut out);
-            if let Some(shown) = shown {
-                show(shown, directory, node, &addresses);
+            if let Some(for_clients) = for_clients {
+                list(for_clients, directory, node, &addresses);
             }
         }
         let listings = directory.listings();
@@ -114,39 +114,41 @@ impl Watched {
         out
     }
 
-    /// Shows clients what these nodes offer, and the changes from now on.
-    pub(crate) fn begin_showing<'a>(
+    /// Fills the directory for clients from these nodes, and keeps it up to date from now on.
+    pub(crate) fn begin_client_directory<'a>(
         &self,
         nodes: impl Iterator<Item = &'a NodeId>,
         addresses: impl Fn(&NodeId) -> Vec<String>,
     ) {
         let mut state = self.lock();
-        let State { directory, shown, last_shown } = &mut *state;
-        // A client that has read what was shown before has to read all anew.
-        let shown = shown.insert(Shown::after(*last_shown));
-        nodes.for_each(|node| show(shown, directory, node, &addresses));
+        let State { directory, for_clients, last_version } = &mut *state;
+        // A client that has read an earlier directory has to read the whole one again.
+        let for_clients = for_clients.insert(ClientDirectory::after(*last_version));
+        nodes.for_each(|node| list(for_clients, directory, node, &addresses));
         self.announce(&mut state);
     }
 
-    /// Shows clients nothing any more.
-    pub(crate) fn end_showing(&self) {
-        self.lock().shown = None;
+    /// Drops the directory for clients.
+    pub(crate) fn end_client_directory(&self) {
+        self.lock().for_clients = None;
     }
 
-    /// What clients are shown now; `None` if this node shows nothing.
-    pub(crate) fn shown(&self) -> Option<Shown> {
-        self.lock().shown.clone()
+    /// The directory for clients now; `None` if this node offers none.
+    pub(crate) fn client_directory(&self) -> Option<ClientDirectory> {
+        self.lock().for_clients.clone()
     }
 
-    /// Signals each change of what clients are shown from now on.
-    pub(crate) fn showings(&self) -> watch::Receiver<u64> {
-        self.shown.subscribe()
+    /// Signals each change of the directory for clients from now on.
+    pub(crate) fn client_changes(&self) -> watch::Receiver<u64> {
+        self.client_version.subscribe()
     }
 
     fn announce(&self, state: &mut State) {
-        let Some(shown) = &state.shown else { return };
-        if std::mem::replace(&mut state.last_shown, shown.version()) != shown.version() {
-            self.shown.send_modify(|version| *version += 1);
+        let Some(for_clients) = &state.for_clients else { return };
+        if std::mem::replace(&mut state.last_version, for_clients.version())
+            != for_clients.version()
+        {
+            self.client_version.send_modify(|version| *version += 1);
         }
     }
 
@@ -157,9 +159,9 @@ impl Watched {
     }
 }
 
-/// Shows clients what is known of a node now.
-fn show(
-    shown: &mut Shown,
+/// Lists to clients what is known of a node now.
+fn list(
+    for_clients: &mut ClientDirectory,
     directory: &Directory,
     node: &NodeId,
     addresses: impl Fn(&NodeId) -> Vec<String>,
@@ -169,7 +171,7 @@ fn show(
         .as_ref()
         .is_some_and(|(.., manifest)| manifest.offers.iter().any(|offer| !offer.clients.is_none()));
     let addresses = if offers_to_clients { addresses(node) } else { Vec::new() };
-    let sight = known.map(|(generation, datacenter, state, manifest)| Sight {
+    let observed = known.map(|(generation, datacenter, state, manifest)| Observed {
         generation,
         datacenter,
         state,
@@ -177,5 +179,5 @@ fn show(
         offers: &manifest.offers,
         addresses: &addresses,
     });
-    shown.update(node, sight);
+    for_clients.update(node, observed);
 }

@@ -44,9 +44,9 @@ impl Purpose {
     }
 }
 
-/// Why a caller is sent away, although it is who it says.
+/// Why a caller whose name is proved is disconnected: one of the two processes is not the one that the other means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unfit {
+pub enum Mismatch {
     /// It calls another process of this node.
     #[error("you expect generation {expected}, this is {own}")]
     OtherProcess {
@@ -67,13 +67,13 @@ pub enum Unfit {
 /// that is known, or zero.
 ///
 /// # Errors
-/// [`Unfit`]: the connection must be closed, and nothing that came over it runs.
-pub fn admit(hello: &Hello, own: Generation, known: Generation) -> Result<(), Unfit> {
+/// [`Mismatch`]: the connection must be closed, and nothing that came over it runs.
+pub fn admit(hello: &Hello, own: Generation, known: Generation) -> Result<(), Mismatch> {
     if hello.expected != own {
-        return Err(Unfit::OtherProcess { expected: hello.expected, own });
+        return Err(Mismatch::OtherProcess { expected: hello.expected, own });
     }
     if hello.generation < known {
-        return Err(Unfit::Outlived { known });
+        return Err(Mismatch::Outlived { known });
     }
     Ok(())
 }
@@ -81,12 +81,12 @@ pub fn admit(hello: &Hello, own: Generation, known: Generation) -> Result<(), Un
 /// Judges a client whose name is proved. `own`: the generation of this node.
 ///
 /// # Errors
-/// [`Unfit::OtherProcess`]: the connection must be closed, and nothing that came over it runs.
-pub fn admit_client(hello: &ClientHello, own: Generation) -> Result<(), Unfit> {
+/// [`Mismatch::OtherProcess`]: the connection must be closed, and nothing that came over it runs.
+pub fn admit_client(hello: &ClientHello, own: Generation) -> Result<(), Mismatch> {
     let expected = hello.expected;
     match expected == own || expected == Generation::ZERO {
         true => Ok(()),
-        false => Err(Unfit::OtherProcess { expected, own }),
+        false => Err(Mismatch::OtherProcess { expected, own }),
     }
 }
 
@@ -125,8 +125,8 @@ mod tests {
             admit_client(&ClientHello { expected: Generation(expected), features: 0 }, own)
         };
         for expected in [4, 6, u64::MAX] {
-            let unfit = Unfit::OtherProcess { expected: Generation(expected), own };
-            assert_eq!(admitted(expected), Err(unfit));
+            let mismatch = Mismatch::OtherProcess { expected: Generation(expected), own };
+            assert_eq!(admitted(expected), Err(mismatch));
         }
         assert_eq!([admitted(5), admitted(0)], [Ok(()), Ok(())]);
     }
@@ -143,10 +143,10 @@ mod tests {
         let (own, known) = (Generation(5), Generation(3));
         let admitted = |generation, expected| admit(&hello(generation, expected), own, known);
         for expected in [4, 6] {
-            let unfit = Unfit::OtherProcess { expected: Generation(expected), own };
-            assert_eq!(admitted(3, expected), Err(unfit));
+            let mismatch = Mismatch::OtherProcess { expected: Generation(expected), own };
+            assert_eq!(admitted(3, expected), Err(mismatch));
         }
-        assert_eq!(admitted(2, 5), Err(Unfit::Outlived { known }));
+        assert_eq!(admitted(2, 5), Err(Mismatch::Outlived { known }));
         assert_eq!([admitted(3, 5), admitted(4, 5)], [Ok(()), Ok(())]);
     }
 }

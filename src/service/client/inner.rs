@@ -9,7 +9,7 @@ use std::{
 
 use rand::RngExt;
 
-use super::{super::Gone, options::ClientOptions, row::Told};
+use super::{super::Gone, options::ClientOptions, row::CheckedRow};
 use crate::{
     clock::Clock,
     counters::Counters,
@@ -39,14 +39,14 @@ pub(super) struct Inner {
     pub(super) dial_timeout: Duration,
     pub(super) home: OnceLock<Datacenter>,
     nodes: Mutex<Nodes>,
-    /// The node that tells what is offered.
+    /// The node from which the directory is read.
     host: Mutex<Option<NodeId>>,
     /// The result of the first look for one.
     pub(super) first: Slot<Result<(), Failures>>,
     pub(super) end: Slot<()>,
 }
 
-/// The nodes that the client was told of.
+/// The nodes in the directory.
 #[derive(Debug, Default)]
 struct Nodes {
     known: BTreeSet<NodeId>,
@@ -83,42 +83,42 @@ impl Inner {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes all that a node tells, in place of all that was known.
-    pub(super) fn replace(&self, told: &[Told]) {
+    /// Replaces all that is known by the directory of a node.
+    pub(super) fn replace(&self, rows: &[CheckedRow]) {
         *self.nodes() = Nodes::default();
-        self.note(told);
-        let out = self.outbound.watched.replace(told.iter().map(Told::seen));
+        self.note(rows);
+        let out = self.outbound.watched.replace(rows.iter().map(CheckedRow::seen));
         // Of processes that the directory did not know it cannot say that they have ended.
-        for (node, generation) in told.iter().filter_map(|told| Some((&told.node, told.live()?))) {
+        for (node, generation) in rows.iter().filter_map(|row| Some((&row.node, row.live()?))) {
             let before = Generation(generation.0.saturating_sub(1));
             self.outbound.end_peer(node, before, &LinkEnd::Gone(Gone::Restarted));
         }
         self.changed(out);
     }
 
-    /// Takes what a node tells of some nodes.
-    pub(super) fn update(&self, told: &[Told]) {
-        self.note(told);
-        let seen = told.iter().map(Told::seen);
+    /// Takes some rows of the directory of a node.
+    pub(super) fn update(&self, rows: &[CheckedRow]) {
+        self.note(rows);
+        let seen = rows.iter().map(CheckedRow::seen);
         let out = self.outbound.watched.update(seen, |_| Vec::new());
         self.changed(out);
     }
 
-    /// Whether it was told of more nodes than it keeps.
+    /// Whether it knows more nodes than it keeps.
     pub(super) fn is_full(&self) -> bool {
         self.nodes().known.len() > NODES_MAX
     }
 
-    fn note(&self, told: &[Told]) {
+    fn note(&self, rows: &[CheckedRow]) {
         let mut nodes = self.nodes();
-        for told in told {
-            match told.seen().1 {
-                Some(_) => drop(nodes.known.insert(told.node.clone())),
-                None => drop(nodes.known.remove(&told.node)),
+        for row in rows {
+            match row.seen().1 {
+                Some(_) => drop(nodes.known.insert(row.node.clone())),
+                None => drop(nodes.known.remove(&row.node)),
             }
-            match told.addresses.is_empty() {
-                true => drop(nodes.addresses.remove(&told.node)),
-                false => drop(nodes.addresses.insert(told.node.clone(), told.addresses.clone())),
+            match row.addresses.is_empty() {
+                true => drop(nodes.addresses.remove(&row.node)),
+                false => drop(nodes.addresses.insert(row.node.clone(), row.addresses.clone())),
             }
         }
     }
@@ -146,7 +146,7 @@ impl Inner {
         self.nodes().addresses.get(node).cloned().unwrap_or_default()
     }
 
-    /// The node that tells what is offered from now on; `None` if it is lost.
+    /// The host from now on; `None` if it is lost.
     pub(super) fn set_host(&self, host: Option<(NodeId, Option<Datacenter>)>) {
         let host = host.map(|(node, datacenter)| {
             if let Some(datacenter) = datacenter {
@@ -157,7 +157,7 @@ impl Inner {
         *self.host.lock().unwrap_or_else(PoisonError::into_inner) = host;
     }
 
-    /// The node that tells what is offered.
+    /// The node from which the directory is read.
     pub(super) fn host(&self) -> Option<NodeId> {
         self.host.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

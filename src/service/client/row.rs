@@ -1,4 +1,4 @@
-//! What a node says of another one, checked.
+//! The rows of the directory, checked.
 
 use super::super::directory::{Item, Row, State};
 use crate::{
@@ -8,18 +8,18 @@ use crate::{
         id::{Datacenter, Generation, NodeId},
         service::{
             ServiceVersion,
+            client_directory::{ADDRESSES_LISTED_MAX, OFFERS_LISTED_MAX},
             clients::Clients,
             directory::Seen,
             manifest::{BadManifest, Manifest, Offered},
-            shown::{ADDRESSES_SHOWN_MAX, OFFERS_SHOWN_MAX},
         },
         state::PeerState,
     },
 };
 
-/// What a node says of another one.
+/// A row of the directory, checked.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct CheckedRow {
     pub(super) node: NodeId,
     pub(super) addresses: Vec<String>,
     generation: Generation,
@@ -32,18 +32,18 @@ pub(super) struct Told {
 /// A node breaks the rules of the directory: another one is asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum BadRow {
-    #[error("it tells more addresses of one node, or more offers, than are allowed")]
+    #[error("it lists more addresses of one node, or more offers, than are allowed")]
     TooMuch,
-    #[error("it tells an address that cannot be dialed: {0}")]
+    #[error("it lists an address that cannot be dialed: {0}")]
     Address(String),
-    #[error("it tells offers that no node can publish: {0}")]
+    #[error("it lists offers that no node can publish: {0}")]
     Offers(#[from] BadManifest),
 }
 
-impl Told {
+impl CheckedRow {
     pub(super) fn read(row: Row) -> Result<Self, BadRow> {
         let Row { node, generation, datacenter, state, draining, addresses, offers } = row;
-        if addresses.len() > ADDRESSES_SHOWN_MAX || offers.len() > OFFERS_SHOWN_MAX {
+        if addresses.len() > ADDRESSES_LISTED_MAX || offers.len() > OFFERS_LISTED_MAX {
             return Err(BadRow::TooMuch);
         }
         for address in &addresses {
@@ -112,19 +112,19 @@ mod tests {
 
     #[test]
     fn refuses_what_no_honest_node_tells() {
-        assert!(Told::read(row(ADDRESSES_SHOWN_MAX, OFFERS_SHOWN_MAX)).is_ok());
-        for much in [row(ADDRESSES_SHOWN_MAX + 1, 0), row(1, OFFERS_SHOWN_MAX + 1)] {
-            assert_eq!(Told::read(much).unwrap_err(), BadRow::TooMuch);
+        assert!(CheckedRow::read(row(ADDRESSES_LISTED_MAX, OFFERS_LISTED_MAX)).is_ok());
+        for much in [row(ADDRESSES_LISTED_MAX + 1, 0), row(1, OFFERS_LISTED_MAX + 1)] {
+            assert_eq!(CheckedRow::read(much).unwrap_err(), BadRow::TooMuch);
         }
         for address in ["", "10.0.0.1", "10.0.0.1:0", "0.0.0.0:7101", &"x".repeat(1_000)] {
             let bad = Row { addresses: vec![address.to_owned()], ..row(0, 1) };
-            assert!(matches!(Told::read(bad), Err(BadRow::Address(_))), "{address}");
+            assert!(matches!(CheckedRow::read(bad), Err(BadRow::Address(_))), "{address}");
         }
         let mut twice = row(1, 2);
         twice.offers.swap(0, 1);
-        assert!(matches!(Told::read(twice), Err(BadRow::Offers(_))));
+        assert!(matches!(CheckedRow::read(twice), Err(BadRow::Offers(_))));
         let mut weightless = row(1, 1);
         weightless.offers[0].weight = 0;
-        assert!(matches!(Told::read(weightless), Err(BadRow::Offers(_))));
+        assert!(matches!(CheckedRow::read(weightless), Err(BadRow::Offers(_))));
     }
 }

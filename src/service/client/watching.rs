@@ -12,7 +12,7 @@ use super::{
         messages::{decode_answer, encode_question},
     },
     inner::{Failures, Inner, NODES_MAX},
-    row::Told,
+    row::CheckedRow,
 };
 use crate::{
     node::services::{dial, link::Link},
@@ -152,14 +152,15 @@ async fn follow(
                 tokio::time::sleep(EARLY_PAUSE).await;
                 break;
             }
-            let told = news.rows.into_iter().map(Told::read).collect::<Result<Vec<_>, _>>();
-            let told = told.map_err(|bad| bad.to_string())?;
-            inner.update(&told);
+            let checked =
+                news.rows.into_iter().map(CheckedRow::read).collect::<Result<Vec<_>, _>>();
+            let checked = checked.map_err(|bad| bad.to_string())?;
+            inner.update(&checked);
             if inner.is_full() {
-                return Err(format!("it tells of more than {NODES_MAX} nodes"));
+                return Err(format!("it lists more than {NODES_MAX} nodes"));
             }
             let waited = inner.outbound.clock().now().since(begun);
-            if told.is_empty() && waited < WAIT / 2 {
+            if checked.is_empty() && waited < WAIT / 2 {
                 tokio::time::sleep(EARLY_PAUSE).await;
             }
             since = news.version;
@@ -169,28 +170,28 @@ async fn follow(
 
 /// Reads all pages; returns the process that has answered, and up to which version its changes are known.
 async fn read(inner: &Inner, link: &Arc<Link>) -> Result<(u64, u64), String> {
-    let mut told: Vec<Told> = Vec::new();
+    let mut checked: Vec<CheckedRow> = Vec::new();
     let mut first = None;
     loop {
-        let after = told.last().map(|told| told.node.clone());
+        let after = checked.last().map(|checked| checked.node.clone());
         let page = question(inner, link, &List { after }).await?;
-        // Changes while it is read are told again.
+        // Changes while it is read come again.
         let (process, version) = *first.get_or_insert((page.process, page.version));
         if page.process != process {
             return Err("another process answers".to_owned());
         }
         let is_empty = page.rows.is_empty();
         for row in page.rows {
-            if told.last().is_some_and(|last| last.node >= row.node) {
+            if checked.last().is_some_and(|last| last.node >= row.node) {
                 return Err("its pages are out of order".to_owned());
             }
-            told.push(Told::read(row).map_err(|bad| bad.to_string())?);
+            checked.push(CheckedRow::read(row).map_err(|bad| bad.to_string())?);
         }
-        if told.len() > NODES_MAX {
-            return Err(format!("it tells of more than {NODES_MAX} nodes"));
+        if checked.len() > NODES_MAX {
+            return Err(format!("it lists more than {NODES_MAX} nodes"));
         }
         if !page.more {
-            inner.replace(&told);
+            inner.replace(&checked);
             return Ok((process, version));
         }
         if is_empty {

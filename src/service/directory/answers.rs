@@ -6,9 +6,9 @@ use super::{Item, News, Page, Row};
 use crate::protocol::{
     id::NodeId,
     service::{
+        client_directory::{self, ClientDirectory},
         clients::Viewer,
         frame::LANE_BODY_MAX,
-        shown::{self, Shown},
     },
 };
 
@@ -16,30 +16,35 @@ use crate::protocol::{
 const ROWS_BYTES_MAX: usize = LANE_BODY_MAX - 64;
 
 /// The rows behind this node, or the first ones. `process`: the generation of the node that answers.
-pub(super) fn page(shown: &Shown, viewer: &Viewer, process: u64, after: Option<&NodeId>) -> Page {
-    let mut rows = shown.rows(viewer, after).peekable();
+pub(super) fn page(
+    directory: &ClientDirectory,
+    viewer: &Viewer,
+    process: u64,
+    after: Option<&NodeId>,
+) -> Page {
+    let mut rows = directory.rows(viewer, after).peekable();
     let (taken, _) = fill(&mut rows, viewer);
     let more = rows.peek().is_some();
-    Page { process, version: shown.version(), rows: taken, more }
+    Page { process, version: directory.version(), rows: taken, more }
 }
 
 /// The rows that have changed since a version, as many as fit into one answer.
-pub(super) fn changed(shown: &Shown, viewer: &Viewer, since: u64) -> News {
-    let Some(rows) = shown.since(viewer, since) else {
+pub(super) fn changed(directory: &ClientDirectory, viewer: &Viewer, since: u64) -> News {
+    let Some(rows) = directory.since(viewer, since) else {
         return News { known: false, version: 0, rows: Vec::new() };
     };
     let mut rows = rows.peekable();
     let (taken, last) = fill(&mut rows, viewer);
     let version = match rows.peek() {
         Some(_) => last,
-        None => shown.version(),
+        None => directory.version(),
     };
     News { known: true, version, rows: taken }
 }
 
 /// Takes as many rows as fit into one answer; returns the version of the last one as well.
 fn fill<'a>(
-    rows: &mut Peekable<impl Iterator<Item = (&'a NodeId, &'a shown::Row)>>,
+    rows: &mut Peekable<impl Iterator<Item = (&'a NodeId, &'a client_directory::Row)>>,
     viewer: &Viewer,
 ) -> (Vec<Row>, u64) {
     let (mut taken, mut bytes, mut last) = (Vec::new(), 0, 0);
@@ -56,7 +61,7 @@ fn fill<'a>(
     (taken, last)
 }
 
-fn message(node: &NodeId, row: &shown::Row, viewer: &Viewer) -> Row {
+fn message(node: &NodeId, row: &client_directory::Row, viewer: &Viewer) -> Row {
     let offers = row.offers_to(viewer).map(|offer| Item {
         name: offer.name.clone(),
         major: offer.version.major,
@@ -99,9 +104,9 @@ mod tests {
             record::{ADDRESS_BYTES_MAX, ADDRESSES_MAX},
             service::{
                 ServiceName, ServiceVersion,
+                client_directory::{OFFERS_LISTED_MAX, Observed},
                 clients::{Clients, Rank},
                 manifest::{OFFERS_MAX, Offered},
-                shown::{OFFERS_SHOWN_MAX, Sight},
             },
             state::PeerState,
         },
@@ -109,7 +114,7 @@ mod tests {
     };
 
     /// Nodes with this many offers each, of which every number is as large as it can be.
-    fn nodes(nodes: usize, offers: usize) -> Shown {
+    fn nodes(nodes: usize, offers: usize) -> ClientDirectory {
         let datacenter = Datacenter::new(&"d".repeat(63)).unwrap();
         let offered = |n| Offered {
             name: ServiceName::new(&format!("{n:s>63}")).unwrap(),
@@ -120,9 +125,9 @@ mod tests {
         };
         let offers: Vec<_> = (0..offers).map(offered).collect();
         let addresses = vec!["a".repeat(ADDRESS_BYTES_MAX); ADDRESSES_MAX];
-        let mut shown = Shown::default();
+        let mut directory = ClientDirectory::default();
         for n in 0..nodes {
-            let sight = Sight {
+            let observed = Observed {
                 generation: Generation(u64::MAX),
                 datacenter: &datacenter,
                 state: PeerState::Live,
@@ -130,9 +135,9 @@ mod tests {
                 offers: &offers,
                 addresses: &addresses,
             };
-            shown.update(&NodeId::new(&format!("{n:n>63}")).unwrap(), Some(sight));
+            directory.update(&NodeId::new(&format!("{n:n>63}")).unwrap(), Some(observed));
         }
-        shown
+        directory
     }
 
     fn viewer() -> Viewer {
@@ -143,7 +148,7 @@ mod tests {
     fn the_largest_row_fits_into_one_answer() {
         let page = page(&nodes(2, OFFERS_MAX), &viewer(), u64::MAX, None);
         assert_eq!((page.rows.len(), page.more), (1, true));
-        assert_eq!(page.rows[0].offers.len(), OFFERS_SHOWN_MAX);
+        assert_eq!(page.rows[0].offers.len(), OFFERS_LISTED_MAX);
         let mut body = BytesMut::new();
         <Bincode as Codec<Page>>::encode(&page, &mut body).unwrap();
         assert!(body.len() <= LANE_BODY_MAX, "{} bytes", body.len());
@@ -151,10 +156,10 @@ mod tests {
 
     #[test]
     fn pages_and_changes_show_each_node_once_and_fit() {
-        let (shown, viewer) = (nodes(300, 1), viewer());
+        let (directory, viewer) = (nodes(300, 1), viewer());
         let (mut after, mut since, mut by_page, mut by_change) = (None, 0, 0, 0);
         loop {
-            let page = page(&shown, &viewer, 1, after.as_ref());
+            let page = page(&directory, &viewer, 1, after.as_ref());
             let mut body = BytesMut::new();
             <Bincode as Codec<Page>>::encode(&page, &mut body).unwrap();
             assert!(body.len() <= LANE_BODY_MAX && !page.rows.is_empty());
@@ -165,14 +170,14 @@ mod tests {
                 break;
             }
         }
-        while since < shown.version() {
-            let news = changed(&shown, &viewer, since);
+        while since < directory.version() {
+            let news = changed(&directory, &viewer, since);
             assert!(news.known && news.version > since);
             by_change += news.rows.len();
             since = news.version;
         }
         assert_eq!((by_page, by_change), (300, 300));
-        assert!(changed(&shown, &viewer, since).rows.is_empty());
-        assert!(!changed(&shown, &viewer, since + 1).known);
+        assert!(changed(&directory, &viewer, since).rows.is_empty());
+        assert!(!changed(&directory, &viewer, since + 1).known);
     }
 }

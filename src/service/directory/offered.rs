@@ -66,8 +66,8 @@ impl Gossipmonger {
                 .per_caller(PER_CLIENT)
                 .register()?;
             self.shared.show_to_clients();
-            let showing = Showing { node: self.clone(), _offer: offer.0 };
-            Ok::<Box<dyn Any + Send>, OfferError>(Box::new(showing))
+            let offered = Kept { node: self.clone(), _offer: offer.0 };
+            Ok::<Box<dyn Any + Send>, OfferError>(Box::new(offered))
         })?;
         Ok(DirectoryOffer { node: self.clone() })
     }
@@ -80,14 +80,14 @@ impl Drop for DirectoryOffer {
 }
 
 /// The offered directory.
-struct Showing {
+struct Kept {
     node: Gossipmonger,
     _offer: Offer,
 }
 
-impl Drop for Showing {
+impl Drop for Kept {
     fn drop(&mut self) {
-        self.node.shared.services.outbound.watched.end_showing();
+        self.node.shared.services.outbound.watched.end_client_directory();
     }
 }
 
@@ -95,8 +95,8 @@ impl Drop for Showing {
 fn list(node: &Gossipmonger, ask: &List, context: &Context) -> Page {
     let process = node.generation().0;
     let found = client(context).and_then(|viewer| {
-        let shown = node.shared.services.outbound.watched.shown()?;
-        Some(page(&shown, &viewer, process, ask.after.as_ref()))
+        let directory = node.shared.services.outbound.watched.client_directory()?;
+        Some(page(&directory, &viewer, process, ask.after.as_ref()))
     });
     found.unwrap_or(Page { process, version: 0, rows: Vec::new(), more: false })
 }
@@ -108,18 +108,19 @@ async fn news(node: &Gossipmonger, ask: &Changes, context: &Context) -> News {
         return unknown;
     };
     let watched = &node.shared.services.outbound.watched;
-    let mut showings = watched.showings();
+    let mut changes = watched.client_changes();
     let wait = tokio::time::sleep(context.left().saturating_sub(MARGIN).min(WAIT));
     tokio::pin!(wait);
     let mut is_over = false;
     loop {
-        let news = watched.shown().map(|shown| changed(&shown, &viewer, ask.since));
+        let news =
+            watched.client_directory().map(|directory| changed(&directory, &viewer, ask.since));
         let news = news.unwrap_or_else(|| unknown.clone());
         if is_over || !news.known || !news.rows.is_empty() {
             return news;
         }
         tokio::select! {
-            changed = showings.changed() => match changed {
+            changed = changes.changed() => match changed {
                 Ok(()) => tokio::time::sleep(GATHER).await,
                 Err(_) => is_over = true,
             },

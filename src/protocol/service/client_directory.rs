@@ -1,9 +1,9 @@
-//! What clients are shown of the directory: the nodes that offer something to clients, and the order of their changes.
+//! The directory for clients: the nodes that offer something to clients, and the order of their changes.
 //!
 //! Each node has one row, which carries the version of its last change. A client that knows all up to a version asks for
-//! the rows of later versions; nothing is kept for a client. A row is shown to the clients that one of its offers has
-//! admitted since it is there, so a client that was shown an offer learns that it is gone, and one that may call none of
-//! them learns nothing of the node.
+//! the rows of later versions; nothing is kept for a client. A row is listed to each client that one of its offers
+//! admits, or has admitted. So a client that has seen an offer also sees its end, and a client that may call none of the
+//! offers learns nothing of the node.
 
 use std::{
     ops::Bound::{self, Excluded, Unbounded},
@@ -21,16 +21,16 @@ use crate::protocol::{
     state::PeerState,
 };
 
-/// Most offers of one node that clients are shown.
-pub const OFFERS_SHOWN_MAX: usize = 128;
-/// Most addresses of one node that clients are told: as many as one dial tries.
-pub const ADDRESSES_SHOWN_MAX: usize = 8;
+/// Most offers of one node in the directory for clients.
+pub const OFFERS_LISTED_MAX: usize = 128;
+/// Most addresses of one node in the directory for clients: as many as one dial tries.
+pub const ADDRESSES_LISTED_MAX: usize = 8;
 /// Most nodes without an offer whose last change is remembered.
 pub const GONE_MAX: usize = 256;
 
 /// The rows, and the order of their changes. Cheap to clone: a reader keeps what it is now.
 #[derive(Clone, Debug, Default)]
-pub struct Shown {
+pub struct ClientDirectory {
     rows: OrdMap<NodeId, Arc<Row>>,
     /// The nodes by the version of their last change.
     changes: OrdMap<u64, NodeId>,
@@ -43,7 +43,7 @@ pub struct Shown {
 
 /// What is known of a node now.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight<'a> {
+pub struct Observed<'a> {
     /// Its latest generation.
     pub generation: Generation,
     /// Its datacenter.
@@ -58,7 +58,7 @@ pub struct Sight<'a> {
     pub addresses: &'a [String],
 }
 
-/// One node, as clients are shown it.
+/// One node in the directory for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// Its latest generation.
@@ -74,7 +74,7 @@ pub struct Row {
     /// What it offers to any client; nothing if it is not live.
     offers: Vec<Offered>,
     /// The clients that one of its offers admits, or has admitted.
-    seen_by: Clients,
+    listed_to: Clients,
     version: u64,
 }
 
@@ -91,8 +91,8 @@ impl Row {
     }
 }
 
-impl Shown {
-    /// Without a row. Changes up to this version, which another one may have shown, are not known.
+impl ClientDirectory {
+    /// Without a row. Changes up to this version, which an earlier directory may have had, are not known.
     #[must_use]
     pub fn after(version: u64) -> Self {
         Self { version: version + 1, forgotten: version + 1, ..Self::default() }
@@ -105,7 +105,7 @@ impl Shown {
     }
 
     /// Takes what is known of a node now; `None` if it was forgotten. What is known already has no effect.
-    pub fn update(&mut self, node: &NodeId, now: Option<Sight<'_>>) {
+    pub fn update(&mut self, node: &NodeId, now: Option<Observed<'_>>) {
         let old = self.rows.get(node).map(Arc::as_ref);
         let Some(mut new) = row(old, now) else { return };
         if old.is_some_and(|old| Row { version: old.version, ..new.clone() } == *old) {
@@ -139,7 +139,7 @@ impl Shown {
         let range: (Bound<&NodeId>, Bound<&NodeId>) =
             (after.map_or(Unbounded, Excluded), Unbounded);
         let rows = self.rows.range::<_, NodeId>(range).map(|(node, row)| (node, row.as_ref()));
-        rows.filter(|(_, row)| row.seen_by.admits(viewer))
+        rows.filter(|(_, row)| row.listed_to.admits(viewer))
     }
 
     /// The rows for this client that have changed since a version, in the order of these changes; `None` if they are not
@@ -154,33 +154,33 @@ impl Shown {
         }
         let changes = self.changes.range((Excluded(version), Unbounded));
         let rows = changes.filter_map(|(_, node)| Some((node, self.rows.get(node)?.as_ref())));
-        Some(rows.filter(|(_, row)| row.seen_by.admits(viewer)))
+        Some(rows.filter(|(_, row)| row.listed_to.admits(viewer)))
     }
 }
 
-/// The row of a node from now on; `None` if clients have never been shown it, and are not shown it now.
-fn row(old: Option<&Row>, now: Option<Sight<'_>>) -> Option<Row> {
-    let Some(sight) = now else {
+/// The row of a node from now on; `None` if it was never listed and is not listed now.
+fn row(old: Option<&Row>, now: Option<Observed<'_>>) -> Option<Row> {
+    let Some(observed) = now else {
         let old = old?.clone();
         return Some(Row { state: None, addresses: Vec::new(), offers: Vec::new(), ..old });
     };
-    let is_live = sight.state.is_live();
-    let offers = sight.offers.iter().filter(|offer| is_live && !offer.clients.is_none());
-    let offers: Vec<_> = offers.take(OFFERS_SHOWN_MAX).cloned().collect();
+    let is_live = observed.state.is_live();
+    let offers = observed.offers.iter().filter(|offer| is_live && !offer.clients.is_none());
+    let offers: Vec<_> = offers.take(OFFERS_LISTED_MAX).cloned().collect();
     if old.is_none() && offers.is_empty() {
         return None;
     }
-    let seen_by = old.map(|old| old.seen_by.clone()).unwrap_or_default();
-    let seen_by = offers.iter().fold(seen_by, |seen, offer| seen.or(&offer.clients));
-    let addresses = sight.addresses.iter().filter(|_| is_live).take(ADDRESSES_SHOWN_MAX);
+    let listed_to = old.map(|old| old.listed_to.clone()).unwrap_or_default();
+    let listed_to = offers.iter().fold(listed_to, |seen, offer| seen.or(&offer.clients));
+    let addresses = observed.addresses.iter().filter(|_| is_live).take(ADDRESSES_LISTED_MAX);
     Some(Row {
-        generation: sight.generation,
-        datacenter: sight.datacenter.clone(),
-        state: Some(sight.state),
-        draining: sight.draining,
+        generation: observed.generation,
+        datacenter: observed.datacenter.clone(),
+        state: Some(observed.state),
+        draining: observed.draining,
         addresses: addresses.cloned().collect(),
         offers,
-        seen_by,
+        listed_to,
         version: 0,
     })
 }
@@ -209,13 +209,13 @@ mod tests {
     }
 
     #[derive(Default)]
-    struct Bench(Shown);
+    struct Bench(ClientDirectory);
 
     impl Bench {
         fn see(&mut self, name: &str, state: PeerState, offers: &[Offered]) -> u64 {
             let datacenter = Datacenter::new("eu").unwrap();
             let addresses = vec!["10.0.0.1:7101".to_owned(); 9];
-            let sight = Sight {
+            let observed = Observed {
                 generation: Generation(1),
                 datacenter: &datacenter,
                 state,
@@ -223,7 +223,7 @@ mod tests {
                 offers,
                 addresses: &addresses,
             };
-            self.0.update(&node(name), Some(sight));
+            self.0.update(&node(name), Some(observed));
             self.0.version()
         }
 
@@ -278,7 +278,7 @@ mod tests {
         let (_, row) = bench.0.rows(&reader, None).next().unwrap();
         assert_eq!((row.state, row.addresses.len()), (None, 0));
         let (_, row) = bench.0.rows(&reader, Some(&node("a"))).next().unwrap();
-        assert_eq!((row.state, row.addresses.len()), (Some(PeerState::Live), ADDRESSES_SHOWN_MAX));
+        assert_eq!((row.state, row.addresses.len()), (Some(PeerState::Live), ADDRESSES_LISTED_MAX));
     }
 
     #[test]
@@ -303,6 +303,6 @@ mod tests {
         let mut bench = Bench::default();
         let offers: Vec<_> = (0..200).map(|n| offer(&format!("s{n:03}"), Clients::all())).collect();
         bench.see("a", PeerState::Live, &offers);
-        assert_eq!(bench.all(Rank::Read), rows(&[("a", OFFERS_SHOWN_MAX)]));
+        assert_eq!(bench.all(Rank::Read), rows(&[("a", OFFERS_LISTED_MAX)]));
     }
 }

@@ -1,7 +1,7 @@
 //! Callers that are no members: one node, their host, tells them what they may call.
 //!
 //! What a host shows, and the order of its changes, are those of the machine
-//! ([`shown`](crate::protocol::service::shown)). A client reads all of it, then each change; when its host is gone, it asks
+//! ([`client_directory`](crate::protocol::service::client_directory)). A client reads all of it, then each change; when its host is gone, it asks
 //! another node and replaces what it knew. The questions are messages of a model: in an agent they are calls.
 
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ use crate::{
         entry::Value,
         id::{Generation, NodeId},
         service::{
+            client_directory::{self, Observed},
             clients::{Rank, Viewer},
             directory::{Directory, Gone, Seen},
             manifest::Manifest,
-            shown::{self, Sight},
         },
         state::PeerState,
     },
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// What a client is told of a node.
-    fn row(&self, host: usize, name: &NodeId, row: &shown::Row) -> Row {
+    fn row(&self, host: usize, name: &NodeId, row: &client_directory::Row) -> Row {
         let node = name.as_str()[1..].parse().expect("names of nodes end with their numbers");
         let offers = row.offers_to(&viewer()).cloned().collect();
         let mut manifest: Value = Manifest { draining: row.draining, offers }.encode().into();
@@ -151,7 +151,7 @@ impl World {
         let manifest = manifest.and_then(|value| Manifest::decode(value).ok()).unwrap_or_default();
         shown.update(
             &held.id,
-            view.map(|view| Sight {
+            view.map(|view| Observed {
                 generation: view.generation,
                 datacenter: &held.datacenter,
                 state: state(view),

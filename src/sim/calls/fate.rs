@@ -21,11 +21,11 @@ use crate::{
         service::{
             back_off::BackOff,
             balance::{Balance, retry::RetryBudget},
+            client_directory::ClientDirectory,
             directory::Directory,
             frame::Frame,
             link_end::LinkEnd,
             room::{Room, RoomLimits},
-            shown::Shown,
         },
         state::PeerState,
     },
@@ -93,7 +93,7 @@ impl World {
             offers: offered.map(|service| (service, Room::new(limits))).collect(),
             lanes: BTreeSet::new(),
             drain: Drain::No,
-            shown: Shown::default(),
+            shown: ClientDirectory::default(),
             asked: BTreeMap::new(),
             host: None,
         });

@@ -16,12 +16,12 @@ use crate::protocol::{
         back_off::BackOff,
         balance::{Balance, Prefer, retry::RetryBudget},
         calls::Calls,
+        client_directory::ClientDirectory,
         directory::Directory,
         frame::Frames,
         intake::Intake,
         link_end::LinkEnd,
         room::Room,
-        shown::Shown,
     },
     state::PeerState,
     time::Time,
@@ -62,7 +62,7 @@ pub(super) struct Process {
     pub(super) lanes: BTreeSet<usize>,
     pub(super) drain: Drain,
     /// What clients are shown.
-    pub(super) shown: Shown,
+    pub(super) shown: ClientDirectory,
     /// Clients that wait for changes, and since which version.
     pub(super) asked: BTreeMap<usize, u64>,
     /// The process that tells a client of the others.

@@ -128,7 +128,7 @@ impl QuicNetwork {
     fn bind(&self, opening: &Opening<'_>) -> Result<QuicEndpoint, NetworkError> {
         let limits = &opening.limits;
         self.check_name(&opening.name)?;
-        let server = settings::server(&self.tls, limits, settings::transport(limits, false));
+        let server = settings::server(&self.tls, limits, settings::accepted(limits));
         let (buffer, gso) = (limits.socket_buffer, limits.gso);
         let unsent = Arc::new(Notify::new());
         let bind = |address: &SocketAddr| {
@@ -158,7 +158,8 @@ impl QuicNetwork {
         let outgoing = Outgoing {
             endpoints,
             papers: Papers::Node(self.tls.clone()),
-            transport: settings::transport(limits, true),
+            gossip: settings::dialed(limits),
+            calls: settings::calling(limits),
             handshake_timeout: limits.handshake_timeout,
             names: Arc::new(Semaphore::new(RESOLVES_MAX)),
             unsent,

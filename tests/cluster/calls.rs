@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use gossipmonger::{
     Counter, Generation, Gossipmonger,
     protocol::service::{
@@ -227,7 +228,7 @@ pub(crate) async fn dial(scene: &Scene) -> Result<Lane, quinn::ConnectionError> 
     dial_as(scene, "x").await
 }
 
-async fn dial_as(scene: &Scene, name: &str) -> Result<Lane, quinn::ConnectionError> {
+pub(crate) async fn dial_as(scene: &Scene, name: &str) -> Result<Lane, quinn::ConnectionError> {
     let mut tls = scene.member(name);
     tls.alpn_protocols = vec![SERVICES_ALPN.to_vec()];
     let member = Member::dial(tls, scene.address(), TransportConfig::default()).await?;
@@ -270,6 +271,19 @@ pub(crate) fn hello_of(scene: &Scene, name: &str) -> Frame {
         expected: generation,
         features: 0,
     })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn until_it_is_introduced_a_caller_brings_16_kib_on_one_stream() {
+    let scene = Scene::new(|_| {}).await;
+    let (_offer, _) = offers(&scene.node, Access::members()).await;
+    let mut lane = dial(&scene).await.unwrap();
+    // The node grants what it grants in the handshake, so nothing has to be waited for.
+    assert!(lane.member.connection.open_bi().now_or_never().is_none());
+    assert!(lane.member.connection.open_uni().now_or_never().is_none());
+    let brought = lane.send.write(&vec![0; 8 << 20]).now_or_never();
+    assert_eq!(brought.expect("nothing is granted").unwrap(), 16 << 10);
+    scene.end().await;
 }
 
 fn bind(index: u32) -> Frame {

@@ -69,7 +69,8 @@ impl CallerEndpoint {
         Ok(Self(Arc::new(Outgoing {
             endpoints,
             papers: Papers::Client(tls),
-            transport: settings::caller(limits),
+            gossip: settings::dialed(limits),
+            calls: settings::calling(limits),
             handshake_timeout: limits.handshake_timeout,
             names: Arc::new(Semaphore::new(RESOLVES_MAX)),
             unsent,

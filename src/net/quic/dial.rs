@@ -211,7 +211,7 @@ impl Race {
         let ours = outgoing.papers.present();
         let (crypto, verdict) = ours.dial(self.expected.as_ref(), self.protocol);
         let mut client = ClientConfig::new(crypto);
-        client.transport_config(Arc::clone(&outgoing.transport));
+        client.transport_config(outgoing.transport(self.protocol));
         self.socket(&way).forget_unsent(way.to);
         tracing::debug!(remote = %way.to, from = %self.socket(&way).address(), "dialing");
         let connecting = outgoing.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);

@@ -14,11 +14,12 @@ use quinn::ServerConfig;
 use tokio::sync::Semaphore;
 
 use super::{
-    super::{Incoming, Place},
+    super::{Incoming, Place, Protocol},
     admission::Admission,
     connection::{self, QuicConnection},
     outgoing::Outgoing,
     papers::Present,
+    settings,
 };
 use crate::{
     clock::Clock,
@@ -85,7 +86,11 @@ impl Opened {
             let end = |error| connection::end(&error, &verdict);
             let connecting = incoming.accept_with(Arc::new(server)).map_err(end)?;
             let connected = connecting.await.map_err(end)?;
-            QuicConnection::made(connected, &ours, verdict)
+            let connection = QuicConnection::made(connected, &ours, verdict)?;
+            if connection.protocol() == Protocol::Gossip {
+                settings::widen_for_gossip(connection.as_ref());
+            }
+            Ok(connection)
         });
         Incoming { remote: remote.to_string(), host: remote.ip().to_string(), handshake, place }
     }

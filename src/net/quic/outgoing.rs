@@ -6,12 +6,14 @@ use quinn::TransportConfig;
 use tokio::sync::{Notify, Semaphore};
 
 use super::{papers::Papers, socket::Socket};
+use crate::net::Protocol;
 
 /// What an open endpoint dials with.
 pub(super) struct Outgoing {
     pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
     pub(super) papers: Papers,
-    pub(super) transport: Arc<TransportConfig>,
+    pub(super) gossip: Arc<TransportConfig>,
+    pub(super) calls: Arc<TransportConfig>,
     pub(super) handshake_timeout: Duration,
     /// Limits the resolution of names by the system.
     pub(super) names: Arc<Semaphore>,
@@ -20,6 +22,14 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// The limits of a connection for this protocol.
+    pub(super) fn transport(&self, protocol: Protocol) -> Arc<TransportConfig> {
+        match protocol {
+            Protocol::Services => Arc::clone(&self.calls),
+            Protocol::Gossip | Protocol::Clients => Arc::clone(&self.gossip),
+        }
+    }
+
     /// Connections of all endpoints, from the first packet to the last.
     pub(super) fn connections(&self) -> usize {
         self.endpoints.iter().map(|(endpoint, _)| endpoint.open_connections()).sum()

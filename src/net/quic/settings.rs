@@ -1,4 +1,7 @@
 //! The settings of quinn: windows, limits, keys. The reasons are beside the numbers.
+//!
+//! The handshake advertises limits that cannot be taken back, and its protocol is known only after it. So a connection
+//! that is accepted starts with what every protocol needs, and each protocol widens it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,12 +9,22 @@ use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use quinn_proto::HashedConnectionIdGenerator;
 
-use crate::{net::limits::QuicLimits, store::EndpointKeys, tls::Tls};
+use crate::{
+    net::{Connection, limits::QuicLimits},
+    store::EndpointKeys,
+    tls::Tls,
+};
 
 /// Exchanges that a peer may have open concurrently on one connection.
 pub(super) const STREAMS_PER_PEER: u32 = 32;
 /// Streams for gossip that a peer may have open concurrently.
 const GOSSIP_STREAMS: u32 = 1;
+/// Bytes that a connection may bring, over all its streams, until its protocol widens it. A stream's own window cannot be
+/// changed after the handshake, so it is that of gossip from the start, and this one is what limits.
+const FIRST_WINDOW: u32 = 16 << 10;
+/// Bidirectional streams that a peer may open until its protocol lets it open more. No protocol needs unidirectional
+/// ones so early.
+const FIRST_STREAMS: u32 = 1;
 /// Bytes in flight to us per connection.
 const RECEIVE_WINDOW: u32 = 4 << 20;
 /// The same per stream: as many as the other end may hold, so that bulk, which is one stream, moves
@@ -55,44 +68,60 @@ pub(super) fn server(
     server
 }
 
-pub(super) fn transport(limits: &QuicLimits, dialing: bool) -> Arc<TransportConfig> {
-    let mut transport = TransportConfig::default();
-    let idle = limits.idle_timeout;
+/// Of connections that are accepted, until their protocol is known.
+pub(super) fn accepted(limits: &QuicLimits) -> Arc<TransportConfig> {
+    let mut transport = common(limits);
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(FIRST_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .receive_window(VarInt::from_u32(FIRST_WINDOW))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER);
+    Arc::new(transport)
+}
+
+/// An accepted connection is for gossip.
+pub(super) fn widen_for_gossip(connection: &dyn Connection) {
+    connection.set_receive_window(RECEIVE_WINDOW);
+    connection.set_streams(STREAMS_PER_PEER, GOSSIP_STREAMS);
+}
+
+/// Of connections that are dialed for gossip.
+pub(super) fn dialed(limits: &QuicLimits) -> Arc<TransportConfig> {
+    let mut transport = common(limits);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
-        .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
-        .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .enable_segmentation_offload(limits.gso)
-        // Probing for larger packets costs 11 kB a connection, and has its own failures.
-        .mtu_discovery_config(None)
-        .max_idle_timeout(Some(idle_timeout(idle)));
-    // For connections without heartbeats, because the two are not neighbours.
-    if dialing {
-        transport.keep_alive_interval(Some(idle / 3));
-    }
+        // For connections without heartbeats, because the two are not neighbours.
+        .keep_alive_interval(Some(limits.idle_timeout / 3));
     Arc::new(transport)
 }
 
-/// Of a client that calls services: nobody opens streams to it, or sends it datagrams.
-pub(super) fn caller(limits: &QuicLimits) -> Arc<TransportConfig> {
-    let mut transport = TransportConfig::default();
-    let idle = limits.idle_timeout;
+/// Of connections that are dialed for calls: the other end opens no streams until it may, and sends no datagrams.
+pub(super) fn calling(limits: &QuicLimits) -> Arc<TransportConfig> {
+    let mut transport = common(limits);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(FIRST_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(limits.idle_timeout / 3));
+    Arc::new(transport)
+}
+
+fn common(limits: &QuicLimits) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
-        .datagram_receive_buffer_size(None)
         .enable_segmentation_offload(limits.gso)
+        // Probing for larger packets costs 11 kB a connection, and has its own failures.
         .mtu_discovery_config(None)
-        .max_idle_timeout(Some(idle_timeout(idle)))
-        .keep_alive_interval(Some(idle / 3));
-    Arc::new(transport)
+        .max_idle_timeout(Some(idle_timeout(limits.idle_timeout)));
+    transport
 }
 
 fn idle_timeout(idle: Duration) -> IdleTimeout {

@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes in flight to this node from one client.
 const RECEIVE_WINDOW: u32 = 512 << 10;
+/// Streams that one client may have open at once on one connection: those of requests in progress, and some that wait.
+const STREAMS: u32 = 32;
 /// A certificate's expiry is checked at least this often, since the wall clock may be set.
 const EXPIRY_LOOK: Duration = Duration::from_secs(600);
 /// The label of clients refused because of the limit.
@@ -60,6 +62,7 @@ struct Guest {
 impl Guest {
     async fn serve(&self) {
         self.connection.set_receive_window(RECEIVE_WINDOW);
+        self.connection.set_streams(STREAMS, 0);
         let mut recheck = self.context.host().clients().rechecks();
         let mut reloads = self.tls.reloads();
         let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION));

@@ -39,8 +39,6 @@ use crate::{
 
 /// Bytes read from a lane at once.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes that a connection may bring until its caller has introduced itself.
-const FIRST_WINDOW: u32 = 16 << 10;
 /// The label of connections beyond their limit.
 const TOO_MANY: &str = "service_connections_max";
 /// The label of callers that break the protocol.
@@ -48,8 +46,6 @@ const MISBEHAVIOUR: &str = "service_protocol";
 
 /// Serves a connection until it ends.
 pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc<dyn Connection>) {
-    connection.set_receive_window(FIRST_WINDOW);
-    connection.set_streams(1, 0);
     let guest = Arc::new(Guest { host, services, connection });
     match guest.introduced().await {
         Ok(opened) => {

@@ -13,6 +13,7 @@ use crate::{
             frame::{Frame, Hello},
             introduction::Purpose,
             link_end::LinkEnd,
+            windows::Holder,
         },
     },
 };
@@ -86,16 +87,17 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
         Ok(Ok((connection, stream))) => {
             dialer.count(Counter::ServiceConnectionsDialed);
             outbound.dialed(&link, None);
-            let why = match outbound.windows().open(connection.as_ref(), link.purpose) {
-                Some(_window) => {
-                    let hello = dialer.introduction(link.purpose, link.generation);
-                    let limits = outbound.limits();
-                    let answers = Arc::clone(&connection);
-                    let long = long_answers(&link, answers.as_ref(), limits.reply_bytes);
-                    link.serve(connection, stream, hello, limits.idle, long).await
-                }
-                None => LinkEnd::NotConnected(NO_WINDOW.to_owned()),
-            };
+            let why =
+                match outbound.windows().open(connection.as_ref(), Holder::Member, link.purpose) {
+                    Some(_window) => {
+                        let hello = dialer.introduction(link.purpose, link.generation);
+                        let limits = outbound.limits();
+                        let answers = Arc::clone(&connection);
+                        let long = long_answers(&link, answers.as_ref(), limits.reply_bytes);
+                        link.serve(connection, stream, hello, limits.idle, long).await
+                    }
+                    None => LinkEnd::NotConnected(NO_WINDOW.to_owned()),
+                };
             tracing::debug!(node = %dialer.name(), peer = %link.peer, %why, "calls to a node have ended");
             link.end(why);
             drop(guard);
@@ -111,7 +113,8 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
 }
 
 /// Why a connection is given up that was just opened.
-const NO_WINDOW: &str = "the receive windows of all connections for calls use window_bytes";
+pub(crate) const NO_WINDOW: &str =
+    "the receive windows of all connections for calls use window_bytes";
 
 /// A connection to a node at one of its addresses, best first, and its lane. `expected`: the name that its certificate has
 /// to prove.

@@ -82,7 +82,7 @@ impl Outbound {
             tags,
             out: Mutex::default(),
             answers: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
-            windows: Budget::new(limits.window_bytes as u64),
+            windows: Budget::new(&limits),
         }
     }
 
@@ -92,7 +92,7 @@ impl Outbound {
         Rooms::of_peer(&self.answers, room_bytes, reply_bytes)
     }
 
-    pub(super) const fn windows(&self) -> &Arc<Budget> {
+    pub(crate) const fn windows(&self) -> &Arc<Budget> {
         &self.windows
     }
 

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
-    caller::Caller,
+    caller::{Caller, CallerName},
     client, converse,
     lane::{Lane, State},
     long::{self, Long},
@@ -32,6 +32,7 @@ use crate::{
             introduction::{Mismatch, Purpose, admit},
             limits::DEADLINE_MAX,
             stream::STREAMS_PER_PEER,
+            windows::Holder,
         },
         time::Time,
     },
@@ -116,8 +117,13 @@ impl Guest {
         let lane = Arc::new(lane);
         // The introduction counts as the first frame.
         let _ = lane.lock().intake.frame(hello);
+        let holder = match name {
+            CallerName::Node(_) => Holder::Member,
+            CallerName::Client(_) => Holder::Client,
+        };
         let place = self.services.enter(name, generation, &self.connection, &lane);
-        let window = self.services.outbound.windows().open(self.connection.as_ref(), purpose);
+        let windows = self.services.outbound.windows();
+        let window = windows.open(self.connection.as_ref(), holder, purpose);
         let (Some(place), Some(window)) = (place, window) else {
             let words = "no further connection for calls is admitted: try again later".to_owned();
             return Err(Refusal { label: TOO_MANY, close: Close::Busy, words });

@@ -4,7 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::{
     net::Connection,
-    protocol::service::{introduction::Purpose, windows::Windows},
+    protocol::service::{
+        introduction::Purpose,
+        limits::ServiceLimits,
+        windows::{Connections, Holder, Windows},
+    },
 };
 
 /// The budget of a node.
@@ -15,12 +19,17 @@ pub(crate) struct Budget(Mutex<Windows>);
 #[derive(Debug)]
 pub(crate) struct Window {
     budget: Arc<Budget>,
+    holder: Holder,
     bytes: u32,
 }
 
 impl Budget {
-    pub(super) fn new(bytes: u64) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Windows::new(bytes))))
+    pub(super) fn new(limits: &ServiceLimits) -> Arc<Self> {
+        let connections = Connections {
+            all: limits.connections_in + limits.connections_out,
+            of_clients: limits.client_connections_in,
+        };
+        Arc::new(Self(Mutex::new(Windows::new(limits.window_bytes as u64, connections))))
     }
 
     fn windows<T>(&self, work: impl FnOnce(&mut Windows) -> T) -> T {
@@ -28,19 +37,20 @@ impl Budget {
     }
 
     /// Sets the window of a connection; `None` if there is no room for one.
-    pub(super) fn open(
+    pub(crate) fn open(
         self: &Arc<Self>,
         connection: &dyn Connection,
+        holder: Holder,
         purpose: Purpose,
     ) -> Option<Window> {
-        let bytes = self.windows(|windows| windows.grant(purpose.window()))?;
+        let bytes = self.windows(|windows| windows.grant(holder, purpose.window()))?;
         connection.set_receive_window(bytes);
-        Some(Window { budget: Arc::clone(self), bytes })
+        Some(Window { budget: Arc::clone(self), holder, bytes })
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.budget.windows(|windows| windows.give_back(self.bytes));
+        self.budget.windows(|windows| windows.give_back(self.holder, self.bytes));
     }
 }

@@ -23,8 +23,9 @@ pub struct ServiceLimits {
     /// 64 MiB. A further body waits; one connection gets at most a sixteenth, or the longest body if that is more. The
     /// same limit is that of long answers that wait to be sent.
     pub room_bytes: usize,
-    /// Bytes that all connections for calls may bring before this node reads them. Default 512 MiB. When it is nearly
-    /// used up, new connections get smaller windows, and then none is admitted.
+    /// Bytes that all connections for calls may bring before this node reads them. Default 512 MiB. Of these 64 KiB are
+    /// kept for each connection that may be open; the more of the rest is in use, the smaller are the windows of new
+    /// connections. If it does not suffice for 64 KiB each, fewer connections are admitted.
     pub window_bytes: usize,
     /// Connections for calls that this node has open to others. Default 512. Above it the one that was idle for longest
     /// is closed.

@@ -24,6 +24,7 @@ use crate::{
             calls::LaneLimits,
             frame::{ClientHello, Frame},
             introduction::Purpose,
+            windows::Holder,
         },
     },
 };
@@ -101,6 +102,10 @@ async fn ask(inner: &Inner, host: &Host) -> (bool, String) {
         Ok(Ok(opened)) => opened,
         Ok(Err(why)) => return (false, why),
         Err(_) => return (false, format!("no connection within {deadline:?}")),
+    };
+    let windows = inner.outbound.windows();
+    let Some(_window) = windows.open(connection.as_ref(), Holder::Member, Purpose::Lane) else {
+        return (false, dial::NO_WINDOW.to_owned());
     };
     let peer = connection.peer();
     let Some(name) = peer.name.clone() else {

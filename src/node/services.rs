@@ -19,6 +19,8 @@ mod drain;
 pub(crate) mod exposed;
 pub(crate) mod feed;
 pub(crate) mod figures;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod framed;
 pub(crate) mod lane;
 pub(crate) mod link;

@@ -131,6 +131,8 @@ counters! {
     CallsFailed => "calls_failed",
     /// Requests that had come before to an offer that remembers them, and were answered from memory.
     CallsRecalled => "calls_recalled",
+    /// Long answers given up because their caller did not read them in time.
+    AnswersUnread => "answers_unread",
     /// Messages without an answer that an offered service has taken.
     CastsTaken => "casts_taken",
     /// Messages without an answer that this node has dropped: no such service or method, no room, no permission, or

@@ -7,7 +7,8 @@
 //! 2. The caller picks a provider ([`balance`]) and finds or dials a connection to it, unless the last dials have failed
 //!    ([`back_off`]). Both ends check that each is the process that the other one means ([`introduction`]).
 //! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
-//! 4. The request runs, waits or is refused in the [`room`] of the service.
+//! 4. The request runs, waits or is refused in the [`room`] of the service. [`windows`] limits what its connection may
+//!    bring before it is read, [`shares`] what its caller may use of the room for long bodies.
 //!    An actor that is not a named service is called by a number ([`exposed`]).
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
 //!
@@ -36,6 +37,7 @@ pub mod manifest;
 pub mod once;
 pub mod room;
 pub mod client_directory;
+pub mod shares;
 pub mod stream;
 pub mod windows;
 

@@ -111,10 +111,12 @@ impl Here {
         let services = &self.node.shared.services;
         let (near, far) = pipe::two_way();
         let host = Host::new(Arc::clone(&self.node.shared));
-        let served = converse::run(host, Arc::clone(&self.caller), None, services.questions(), far);
+        let questions = services.questions(self.caller.name());
+        let served = converse::run(host, Arc::clone(&self.caller), None, questions, far);
         let served = self.node.runtime.spawn(async move { drop(served.await) });
         let outbound = &services.outbound;
-        let opened = stream::here(near, outbound.limits().reply_bytes, outbound.answers());
+        let opened =
+            stream::here(near, outbound.limits().reply_bytes, outbound.answers(self.node()));
         (opened, AbortOnDrop(served.abort_handle()))
     }
 

@@ -14,7 +14,7 @@ use super::{
     lane::Lane,
     offered::{Attached, Inbound, Input, NOT_OFFERED, Offered, words},
     responder::Responder,
-    room::{NO_ROOM, Rooms},
+    room::{Counted, NO_ROOM, Rooms},
     running::Running,
     table::Called,
 };
@@ -31,7 +31,7 @@ use crate::{
             identity::Question,
             intake,
             limits::DEADLINE_MAX,
-            stream::{Open, StreamFrame},
+            stream::{Open, StreamFrame, body_time},
         },
     },
 };
@@ -235,11 +235,16 @@ impl Conversation {
                     Kind::Call | Kind::ClientStream => {
                         let long = body.len() > LANE_BODY_MAX;
                         let unsent = &self.host.services().unsent;
-                        let counted = long.then(|| unsent.count(body.len()));
+                        let counted = long.then(|| unsent.count(self.caller.name(), body.len()));
                         if matches!(counted, Some(None)) {
                             self.refuse(Code::ReplyTooLarge, Duration::ZERO, NO_ROOM).await;
                         } else {
-                            self.writer.finish([StreamFrame::Item(body), end]).await;
+                            let limit = counted.as_ref().and_then(Option::as_ref);
+                            let limit = limit.map_or_else(|| body_time(body.len()), Counted::limit);
+                            let sent = self.writer.finish([StreamFrame::Item(body), end]);
+                            if tokio::time::timeout(limit, sent).await.is_err() {
+                                self.host.count(Counter::AnswersUnread);
+                            }
                         }
                         drop(counted);
                     }

@@ -88,7 +88,7 @@ impl Lane {
 
     /// Queues an answer that is too long for the lane, if the caller still waits for it.
     pub(super) fn answer_long(&self, id: u64, load: u8, body: Bytes) {
-        let Some(counted) = self.unsent.count(body.len()) else {
+        let Some(counted) = self.unsent.count(self.caller.name(), body.len()) else {
             let (code, words) = (Code::ReplyTooLarge, NO_ROOM.to_owned());
             return self.answer(id, &Frame::Refuse { id, code, retry_after_ms: 0, words });
         };

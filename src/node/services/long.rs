@@ -1,11 +1,15 @@
 //! Answers that are too long for a lane: each goes over a stream of its own, behind the small ones.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::{framed::FrameWriter, room::Counted};
+use super::room::Counted;
 use crate::{net::Connection, protocol::service::stream::StreamFrame};
 
+/// The code with which the stream of an answer is reset that is given up.
+const GIVEN_UP: u32 = 1;
 /// Below that of the lane.
 const PRIORITY: i32 = -1;
 
@@ -19,18 +23,80 @@ pub(super) struct Long {
     pub(super) counted: Counted,
 }
 
-/// Sends long answers until the connection ends. The peer's limit on streams bounds how many are sent at once.
-pub(super) async fn send(connection: &dyn Connection, mut waiting: mpsc::UnboundedReceiver<Long>) {
+/// Sends long answers until the connection ends. The peer's limit on streams bounds how many are sent at once. `unread` is
+/// called for each one that is given up.
+pub(super) async fn send(
+    connection: &Arc<dyn Connection>,
+    mut waiting: mpsc::UnboundedReceiver<Long>,
+    unread: impl Fn() + Clone + Send + 'static,
+) {
     let mut sent = JoinSet::new();
-    while let Some(Long { id, load, body, counted }) = waiting.recv().await {
+    while let Some(long) = waiting.recv().await {
         while sent.try_join_next().is_some() {}
-        let Ok(mut stream) = connection.open_one_way().await else { break };
+        let (connection, unread) = (Arc::clone(connection), unread.clone());
         sent.spawn(async move {
-            stream.set_priority(PRIORITY);
-            let frames = [StreamFrame::Answer { id, load }, StreamFrame::Item(body)];
-            FrameWriter::new(stream).finish(frames).await;
-            drop(counted);
+            if !long.send(connection.as_ref()).await {
+                unread();
+            }
         });
     }
     std::future::pending::<()>().await;
+}
+
+impl Long {
+    /// Sends it; returns whether the caller receives it in time. If not, it is given up, and its caller waits until the
+    /// deadline of the call.
+    async fn send(self, connection: &dyn Connection) -> bool {
+        let Self { id, load, body, counted } = self;
+        let mut stream = None;
+        let sent = async {
+            let Ok(opened) = connection.open_one_way().await else { return };
+            let stream = stream.insert(opened);
+            stream.set_priority(PRIORITY);
+            for frame in [StreamFrame::Answer { id, load }, StreamFrame::Item(body)] {
+                if stream.write(&mut frame.pieces()).await.is_err() {
+                    return;
+                }
+            }
+            stream.finish();
+            // Until then QUIC holds it.
+            stream.delivered().await;
+        };
+        let in_time = tokio::time::timeout(counted.limit(), sent).await.is_ok();
+        if let Some(stream) = stream.as_mut().filter(|_| !in_time) {
+            stream.reset(GIVEN_UP);
+        }
+        in_time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{caller::CallerName, fixture::Quiet, room::Unsent},
+        *,
+    };
+    use crate::{clock::Clock, protocol::service::stream::body_time};
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_received_in_time_is_given_up() {
+        let unsent = Unsent::new(1 << 20, 1 << 20);
+        let name = CallerName::Client("a".to_owned());
+        let connection = Quiet::until(None, None);
+        let clock = Clock::start();
+        let begun = clock.now();
+        let answers = (0..2).map(|id| {
+            let (body, counted) =
+                (Bytes::from(vec![0; 200_000]), unsent.count(name.clone(), 200_000));
+            let (long, connection) =
+                (Long { id, load: 0, body, counted: counted.unwrap() }, Arc::clone(&connection));
+            tokio::spawn(async move { long.send(connection.as_ref()).await })
+        });
+        for (waiting, sent) in [200_000, 400_000].into_iter().zip(answers.collect::<Vec<_>>()) {
+            assert!(!sent.await.unwrap());
+            let took = clock.now().since(begun);
+            assert_eq!(took.as_secs(), body_time(waiting).as_secs());
+        }
+        assert!(unsent.count(name, 1 << 19).is_some(), "its room is free again");
+    }
 }

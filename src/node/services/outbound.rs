@@ -5,12 +5,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::Semaphore;
-
 use super::{
+    caller::CallerName,
     figures::Figures,
     link::Link,
-    room::{BODY_OVERHEAD, Rooms},
+    room::{Arriving, Rooms},
     tags::Tags,
     watched::Watched,
     window::Budget,
@@ -44,7 +43,7 @@ pub(crate) struct Outbound {
     pub(crate) tags: Tags,
     out: Mutex<Out>,
     /// Room for long answers.
-    answers: Arc<Semaphore>,
+    answers: Arriving,
     /// The receive windows of all connections for calls, inbound ones as well.
     windows: Arc<Budget>,
 }
@@ -81,15 +80,14 @@ impl Outbound {
             figures: Figures::default(),
             tags,
             out: Mutex::default(),
-            answers: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
+            answers: Arriving::new(limits.room_bytes, limits.reply_bytes),
             windows: Budget::new(&limits),
         }
     }
 
-    /// Room for the long answers over one connection.
-    pub(crate) fn answers(&self) -> Rooms {
-        let ServiceLimits { room_bytes, reply_bytes, .. } = self.limits;
-        Rooms::of_peer(&self.answers, room_bytes, reply_bytes)
+    /// Room for the long answers of a node.
+    pub(crate) fn answers(&self, of: &NodeId) -> Rooms {
+        self.answers.of(CallerName::Node(of.clone()))
     }
 
     pub(crate) const fn windows(&self) -> &Arc<Budget> {
@@ -135,7 +133,7 @@ impl Outbound {
             queue_bytes: self.limits.lane_queue_bytes,
         };
         let to = (peer.clone(), purpose, generation);
-        let link = Arc::new(Link::new(to, limits, self.answers(), self.clock));
+        let link = Arc::new(Link::new(to, limits, self.answers(peer), self.clock));
         let before = out.links[purpose as usize].insert(peer.clone(), Arc::clone(&link));
         drop(out);
         if let Some(before) = before {

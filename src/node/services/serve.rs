@@ -206,6 +206,8 @@ impl Guest {
         });
         let (guest, read) = (Arc::clone(self), Arc::clone(lane));
         ends.spawn(async move { Some(guest.read(&read, receive.as_mut(), frames).await) });
+        let host = self.host.clone();
+        let unread = move || host.count(Counter::AnswersUnread);
         tokio::select! {
             Some(end) = ends.join_next() => {
                 if let Ok(Some(refusal)) = end {
@@ -213,7 +215,7 @@ impl Guest {
                 }
             }
             () = stop_late(lane, &self.host) => {}
-            () = long::send(self.connection.as_ref(), long) => {}
+            () = long::send(&self.connection, long, unread) => {}
             violation = self.converse(lane, purpose) => self.refuse(misbehaves(&violation)),
             () = self.expiry() => {
                 let words = "a certificate of this connection has expired".to_owned();
@@ -236,7 +238,7 @@ impl Guest {
         if purpose != Purpose::Streams {
             return std::future::pending().await;
         }
-        let (mut streams, rooms) = (JoinSet::new(), self.services.questions());
+        let (mut streams, rooms) = (JoinSet::new(), self.services.questions(lane.caller.name()));
         loop {
             tokio::select! {
                 opened = self.connection.accept(), if streams.len() < STREAMS_PER_PEER => {

@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::{
     built_in::BuiltIn,
@@ -17,7 +17,7 @@ use super::{
     lane::Lane,
     offered::{Entry, Offered, Offers},
     outbound::Outbound,
-    room::{BODY_OVERHEAD, Rooms, Unsent},
+    room::{Arriving, Rooms, Unsent},
     tags::Tags,
 };
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) struct Services {
     /// This node takes no new requests.
     drains: Slot<()>,
     /// Room for long questions.
-    questions: Arc<Semaphore>,
+    questions: Arriving,
     /// Long answers that wait to be sent.
     pub(super) unsent: Arc<Unsent>,
 }
@@ -151,15 +151,14 @@ impl Services {
             left: Notify::new(),
             built_in: BuiltIn::default(),
             drains: Slot::default(),
-            questions: Arc::new(Semaphore::new(limits.room_bytes + BODY_OVERHEAD)),
-            unsent: Unsent::new(limits.room_bytes),
+            questions: Arriving::new(limits.room_bytes, limits.request_bytes),
+            unsent: Unsent::new(limits.room_bytes, limits.reply_bytes),
         }
     }
 
-    /// Room for the long questions of one connection.
-    pub(crate) fn questions(&self) -> Rooms {
-        let ServiceLimits { room_bytes, request_bytes, .. } = *self.limits();
-        Rooms::of_peer(&self.questions, room_bytes, request_bytes)
+    /// Room for the long questions of one caller.
+    pub(crate) fn questions(&self, of: CallerName) -> Rooms {
+        self.questions.of(of)
     }
 
     pub(crate) fn limits(&self) -> &ServiceLimits {

@@ -17,6 +17,8 @@
 //! The caller keeps its half open until it has all that it waits for. If the half ends earlier, the caller has given
 //! up. So a call is cancelled in the same way whether its caller drops it or dies.
 
+use std::time::Duration;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::{
@@ -29,6 +31,18 @@ use super::{
 pub const BODY_MAX: usize = 16 << 20;
 /// Streams that one caller may have open at once on one connection.
 pub const STREAMS_PER_PEER: usize = 128;
+
+/// How long a body of so many bytes may take on its way, from its first byte to its last.
+#[must_use]
+pub const fn body_time(bytes: usize) -> Duration {
+    let bytes = bytes as u64;
+    Duration::from_secs(BODY_TIME_MIN.as_secs() + bytes.div_ceil(BODY_BYTES_PER_SECOND_MIN))
+}
+
+/// The time that any body may take, however slow the path is.
+const BODY_TIME_MIN: Duration = Duration::from_secs(10);
+/// The least rate of a body beyond that.
+const BODY_BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 
 /// One frame of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]

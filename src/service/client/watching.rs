@@ -117,7 +117,7 @@ async fn ask(inner: &Inner, host: &Host) -> (bool, String) {
     // Its generation is not known yet, and the directory of any process will do.
     let any = Generation::ZERO;
     let to = (name.node.clone(), Purpose::Lane, any);
-    let rooms = inner.outbound.answers();
+    let rooms = inner.outbound.answers(&name.node);
     let link = Arc::new(Link::new(to, lane, rooms, inner.outbound.clock()));
     let hello = Frame::ClientHello(ClientHello { expected: any, features: 0 });
     // An answer of the directory fits on its lane.

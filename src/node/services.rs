@@ -16,6 +16,7 @@ pub(crate) mod converse;
 pub(crate) mod dial;
 pub(crate) mod disconnect;
 mod drain;
+mod expiry;
 pub(crate) mod exposed;
 pub(crate) mod feed;
 pub(crate) mod figures;

@@ -11,7 +11,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{lane::WRITE_BYTES, room::Rooms};
+use super::{
+    expiry::{EXPIRED, expired},
+    lane::WRITE_BYTES,
+    room::Rooms,
+};
 use crate::{
     clock::Clock,
     net::{Connection, Ended, ReceiveStream, SendStream, Stream},
@@ -212,6 +216,10 @@ impl Link {
             () = self.watch_deadlines() => LinkEnd::Stopped,
             () = self.watch_idle(idle) => LinkEnd::Idle,
             why = long_answers => why,
+            () = expired(connection.as_ref()) => {
+                close_with(connection.as_ref(), Close::Expired, EXPIRED);
+                LinkEnd::Connection(EXPIRED.to_owned())
+            }
             ended = connection.closed() => ended_by(&ended),
         };
         close_with(connection.as_ref(), Close::Unneeded, &why.to_string());

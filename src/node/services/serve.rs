@@ -7,6 +7,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{
     caller::{Caller, CallerName},
     client, converse,
+    expiry::{EXPIRED, expired},
     lane::{Lane, State},
     long::{self, Long},
     offered::{Inbound, NOT_OFFERED, Offered},
@@ -17,7 +18,6 @@ use super::{
     window::Window,
 };
 use crate::{
-    clock::Clock,
     net::{Connection, ReceiveStream, SendStream, Stream},
     node::{host::Host, links::closing::close_with},
     protocol::{
@@ -217,8 +217,8 @@ impl Guest {
             () = stop_late(lane, &self.host) => {}
             () = long::send(&self.connection, long, unread) => {}
             violation = self.converse(lane, purpose) => self.refuse(misbehaves(&violation)),
-            () = self.expiry() => {
-                let words = "a certificate of this connection has expired".to_owned();
+            () = expired(self.connection.as_ref()) => {
+                let words = EXPIRED.to_owned();
                 self.refuse(Refusal { label: "expired", close: Close::Expired, words });
             }
             refusal = client::recheck(&self.host, self.connection.as_ref(), &lane.caller) => {
@@ -378,22 +378,7 @@ impl Guest {
         }
         Ok(None)
     }
-
-    /// Returns when a certificate of the connection has expired.
-    async fn expiry(&self) {
-        let proof = &self.connection.peer().proof;
-        loop {
-            let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
-            let Some(end) = ends else { return std::future::pending().await };
-            let Ok(left) = end.duration_since(Clock::wall()) else { return };
-            // The wall clock may be set meanwhile.
-            tokio::time::sleep(left.min(EXPIRY_LOOK)).await;
-        }
-    }
 }
-
-/// The expiry of certificates is checked at least this often.
-const EXPIRY_LOOK: Duration = Duration::from_secs(600);
 
 /// Writes answers until the lane ends.
 async fn write(lane: &Lane, stream: &mut dyn SendStream) {

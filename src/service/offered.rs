@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::Notify};
-use tracing::field::Empty;
+use tracing::{Span, field::Empty};
 
 use super::{
     Caller, Method,
@@ -113,6 +113,8 @@ struct Waiting {
     row: usize,
     /// If it is remembered.
     call: Option<Identity>,
+    /// Its span, if calls are traced: part of that in which it has arrived, whoever makes room for it.
+    span: Option<Box<Span>>,
 }
 
 impl Offered {
@@ -191,8 +193,9 @@ impl Offered {
                 return self.refuse(waiting.responder, row, code, Duration::ZERO);
             }
         };
-        let Some(waiting) = self.anew(waiting) else { return };
+        let Some(mut waiting) = self.anew(waiting) else { return };
         self.rows[waiting.row].begin();
+        waiting.span = self.span(&waiting).map(Box::new);
         let name = waiting.caller.name();
         let is_gone = |waiting: &Waiting| {
             waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
@@ -204,6 +207,9 @@ impl Offered {
             Entered::Runs(waiting) => self.run(name, waiting),
             Entered::Waits => {}
             Entered::Refused { request, code, retry_after } => {
+                if let Some(span) = &request.span {
+                    span.record("outcome", CallOutcome::refused(code).as_str());
+                }
                 if let Some((remembered, call)) = self.remembered.as_ref().zip(request.call) {
                     remembered.forget(&call, code, retry_after);
                 }
@@ -249,10 +255,22 @@ impl Offered {
         }
     }
 
+    /// The span of a request that arrives here.
+    fn span(&self, waiting: &Waiting) -> Option<Span> {
+        let name = self.methods.get(&waiting.method)?.name;
+        is_traced().then(|| {
+            tracing::debug_span!(
+                target: TARGET, "serve", service = %self.id, method = name,
+                caller = %waiting.caller, outcome = Empty
+            )
+        })
+    }
+
     /// Runs a request that has a place.
     fn run(self: &Arc<Self>, caller: CallerName, waiting: Waiting) {
         let Waiting { method, body, tag, caller: who, deadline, running, responder, .. } = waiting;
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
+        let _entered = waiting.span.as_ref().map(|span| span.enter());
         let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
         let mut answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
         answer.call = waiting.call;
@@ -266,16 +284,9 @@ impl Offered {
         let Some(offering) = self.methods.get(&method) else {
             return answer.refuse(Code::NoSuchMethod, "");
         };
-        let span = tracing::enabled!(target: TARGET, tracing::Level::DEBUG).then(|| {
-            tracing::debug_span!(
-                target: TARGET, "serve", service = %self.id, method = offering.name,
-                caller = %context.caller(), outcome = Empty
-            )
-        });
         if let Some(trace) = context.trace() {
-            self.shared.services.outbound.tags.received(trace, span.as_ref());
+            self.shared.services.outbound.tags.received(trace, waiting.span.as_deref());
         }
-        let _entered = span.as_ref().map(tracing::Span::enter);
         // A handler that panics here must not end the lane of its caller.
         let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
         let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
@@ -322,6 +333,11 @@ impl Offered {
     }
 }
 
+/// Whether calls have spans.
+fn is_traced() -> bool {
+    tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+}
+
 /// How long a cast may wait for room.
 const CAST_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -348,8 +364,8 @@ impl Owner for Offered {
 
     fn ended(&self, row: usize, outcome: CallOutcome) {
         self.rows[row].end(outcome);
-        if tracing::enabled!(target: TARGET, tracing::Level::DEBUG) {
-            tracing::Span::current().record("outcome", outcome.as_str());
+        if is_traced() {
+            Span::current().record("outcome", outcome.as_str());
         }
     }
 
@@ -402,6 +418,7 @@ impl ByConnections for Offered {
             attached,
             row: 0,
             call: None,
+            span: None,
         });
     }
 
@@ -419,6 +436,7 @@ impl ByConnections for Offered {
             attached: None,
             row: 0,
             call: None,
+            span: None,
         });
     }
 

@@ -40,6 +40,15 @@ gossipmonger::service! {
 const LONG: Duration = Duration::from_secs(600);
 
 async fn offers(node: &Gossipmonger) -> (gossipmonger::service::Offer, Arc<Notify>) {
+    offers_with_room(node, 2, 0).await
+}
+
+/// With room for so many requests that run, and that wait.
+async fn offers_with_room(
+    node: &Gossipmonger,
+    concurrency: usize,
+    queue: usize,
+) -> (gossipmonger::service::Offer, Arc<Notify>) {
     let begun = Arc::new(Notify::new());
     let begins = Arc::clone(&begun);
     let offer = node
@@ -60,7 +69,7 @@ async fn offers(node: &Gossipmonger) -> (gossipmonger::service::Offer, Arc<Notif
         .cast(|_: Tell, _| async {})
         .call(|_: Secret, _| async {})
         .restrict(Secret::METHOD, Access::nobody())
-        .room(2, 0)
+        .room(concurrency, queue)
         .per_caller(100)
         .start()
         .await
@@ -168,9 +177,9 @@ async fn a_call_that_is_tried_again_counts_once_and_its_retries_apart() {
     assert!(oracle.at(&id("c")).is_some());
 }
 
-/// Keeps the fields of the spans of calls.
+/// Keeps the fields of the spans of calls, and which spans are entered. The number of a span's parent is a field of it.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>);
+struct Spans(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>, Arc<Mutex<Vec<Id>>>);
 
 struct Fields<'a>(&'a mut BTreeMap<&'static str, String>);
 
@@ -192,6 +201,9 @@ impl Subscriber for Spans {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut fields = BTreeMap::from([("span", span.metadata().name().to_owned())]);
         span.record(&mut Fields(&mut fields));
+        let current = || self.1.lock().unwrap().last().cloned();
+        let parent = if span.is_contextual() { current() } else { span.parent().cloned() };
+        fields.insert("parent", parent.map_or(0, |id| id.into_u64()).to_string());
         let mut spans = self.0.lock().unwrap();
         spans.push(fields);
         Id::from_u64(spans.len() as u64)
@@ -206,9 +218,16 @@ impl Subscriber for Spans {
 
     fn event(&self, _: &Event<'_>) {}
 
-    fn enter(&self, _: &Id) {}
+    fn enter(&self, id: &Id) {
+        self.1.lock().unwrap().push(id.clone());
+    }
 
-    fn exit(&self, _: &Id) {}
+    fn exit(&self, id: &Id) {
+        let mut entered = self.1.lock().unwrap();
+        if let Some(place) = entered.iter().rposition(|entered| entered == id) {
+            entered.remove(place);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,4 +253,25 @@ async fn a_call_has_a_span_at_each_end_if_a_subscriber_wants_it() {
     assert_eq!(rows, [call.clone(), serve.clone(), call, serve]);
     assert_eq!((&spans[0]["outcome"][..], &spans[2]["outcome"][..]), ("ok", "failed"));
     assert!(spans[2]["error"].contains("panicked"), "{spans:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_request_that_has_waited_is_part_of_its_own_call() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let (_offer, begun) = offers_with_room(&a, 1, 8).await;
+    let oracle = oracle(&a).await;
+    let spans = Spans::default();
+    let guard = tracing::subscriber::set_default(spans.clone());
+    let first = tokio::spawn(oracle.call(Ask(1)).within(LONG).into_future());
+    begun.notified().await;
+    let second = tokio::spawn(oracle.call(Ask(7)).within(LONG).into_future());
+    until("it waits", || figures(&a, CallEnd::Provider, "Ask").in_flight == 2).await;
+    first.abort();
+    assert_eq!(second.await.unwrap().unwrap(), 7);
+    drop(guard);
+    let spans = spans.0.lock().unwrap().clone();
+    let rows: Vec<_> = spans.iter().map(|span| (&span["span"][..], &span["parent"][..])).collect();
+    // The numbers of the spans count from one.
+    assert_eq!(rows, [("call", "0"), ("serve", "1"), ("call", "0"), ("serve", "3")]);
 }

@@ -754,6 +754,7 @@ impl Callee {
                 self.side.dial(Arc::clone(&link));
                 Ok(link)
             }
+            Err(NoLink::NoProcess(why)) => Err(NotRun::NotConnected(why.to_string())),
             Err(NoLink::BackOff(why)) => Err(NotRun::NotConnected(why)),
             Err(NoLink::TooMany) => Err(NotRun::link_is_full()),
         }

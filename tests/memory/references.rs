@@ -295,6 +295,29 @@ fn failure(result: Result<impl std::fmt::Debug, CallError>) -> CallFailure {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_of_an_invented_generation_is_refused_and_ends_no_link() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, notes) = offers(&b).await;
+    let there = shop(&a, 1).await.at(&id("b")).unwrap();
+    let running = tokio::spawn(there.call(Wait).within(LONG).into_future());
+    until("it runs", || !notes.lock().unwrap().is_empty()).await;
+    let address = serde_json::to_value(there.address()).unwrap();
+    let present = address["generation"].as_u64().unwrap();
+    for invented in [0, present - 1, present + 1, u64::MAX] {
+        let mut address = address.clone();
+        address["generation"] = invented.into();
+        let other = a.bind::<Shop>(serde_json::from_value(address).unwrap()).unwrap();
+        let failed = other.call(Level(1)).await.unwrap_err();
+        let not_run = matches!(failed.failure(), CallFailure::NotRun(NotRun::NotConnected(_)));
+        assert!(not_run, "{failed}");
+    }
+    assert_eq!(there.call(Level(7)).await.unwrap(), 7);
+    assert!(!running.is_finished());
+    assert_eq!(a.counters().get(Counter::ServiceConnectionsDialed), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_proxy_of_what_nobody_offers_or_what_is_gone_does_not_start() {
     let lab = Lab::default();
     let (a, b) = lab.pair().await;

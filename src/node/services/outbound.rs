@@ -23,7 +23,7 @@ use crate::{
             back_off::BackOff,
             calls::LaneLimits,
             directory::Gone,
-            introduction::{Purpose, Reuse},
+            introduction::{NoProcess, Purpose, Reuse},
             limits::ServiceLimits,
             link_end::LinkEnd,
         },
@@ -65,6 +65,8 @@ pub(crate) enum Found {
 /// Why there is no link.
 #[derive(Debug)]
 pub(crate) enum NoLink {
+    /// The node has no such process, by what membership knows.
+    NoProcess(NoProcess),
     /// The last dials have failed, and it is too early for the next one.
     BackOff(String),
     /// As many connections as allowed are in use.
@@ -114,12 +116,14 @@ impl Outbound {
         generation: Generation,
     ) -> Result<Found, NoLink> {
         let mut out = self.out();
-        if let Some(link) = out.links[purpose as usize].get(peer).filter(|link| !link.has_ended()) {
-            match Reuse::of(link.generation, generation) {
-                Reuse::Yes => return Ok(Found::Open(Arc::clone(link))),
-                Reuse::No => {}
-                Reuse::Restarted => return Err(NoLink::BackOff(Gone::Restarted.to_string())),
-            }
+        let links = &out.links[purpose as usize];
+        let open = links.get(peer).filter(|link| !link.has_ended());
+        // Under the lock: a verdict ends the links that it finds, and no other one is added after it.
+        let known = || self.watched.standing(peer, generation);
+        match (Reuse::of(open.map(|link| link.generation), generation, known), open) {
+            (Reuse::Keep, Some(link)) => return Ok(Found::Open(Arc::clone(link))),
+            (Reuse::Refuse(why), _) => return Err(NoLink::NoProcess(why)),
+            (Reuse::Keep | Reuse::Replace, _) => {}
         }
         let now = self.clock.now();
         if let Some(why) = out.back_off.refuses(now, peer) {
@@ -138,12 +142,6 @@ impl Outbound {
         drop(out);
         if let Some(before) = before {
             before.end(LinkEnd::Gone(Gone::Restarted));
-        }
-        // A verdict since the caller has picked the node has not found the link.
-        if let Some(why) = self.watched.ended(peer, generation) {
-            link.end(LinkEnd::Gone(why));
-            self.remove(&link);
-            return Ok(Found::Open(link));
         }
         Ok(Found::ToDial(link))
     }

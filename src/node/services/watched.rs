@@ -9,7 +9,7 @@ use crate::protocol::{
     id::{Generation, NodeId},
     service::{
         client_directory::{ClientDirectory, Observed},
-        directory::{Directory, DirectoryOutput, Gone, Listings, Seen},
+        directory::{Directory, DirectoryOutput, Gone, Listings, Seen, Standing},
     },
     state::PeerState,
 };
@@ -50,6 +50,11 @@ impl Watched {
     /// Signals each change of the listings from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// What is known of a generation of a node.
+    pub(crate) fn standing(&self, node: &NodeId, generation: Generation) -> Standing {
+        self.lock().directory.standing(node, generation)
     }
 
     /// Why a node serves no call of this generation any more, if it does not.

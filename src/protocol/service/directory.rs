@@ -34,7 +34,7 @@ pub use self::{
     listing::{Listing, Listings},
     provider::Provider,
     providers::Providers,
-    step::{DirectoryOutput, Gone, Seen},
+    step::{DirectoryOutput, Gone, Seen, Standing},
 };
 
 /// The index of everything that live nodes offer.
@@ -70,15 +70,26 @@ impl Directory {
         self.listings.clone()
     }
 
-    /// Why a node serves no call of this generation any more, if it does not. Of a node that was forgotten, or that was
-    /// never seen, nothing is known.
+    /// What is known of a generation of a node. Of a node that was forgotten, or that was never seen, nothing is known.
+    #[must_use]
+    pub fn standing(&self, node: &NodeId, generation: Generation) -> Standing {
+        let Some(known) = self.nodes.get(node) else { return Standing::Unknown };
+        match known.generation.cmp(&generation) {
+            Ordering::Greater => Standing::Ended(Gone::Restarted),
+            Ordering::Equal if known.phase == Phase::Ended => {
+                Standing::Ended(Gone::because(known.state))
+            }
+            Ordering::Equal => Standing::Present,
+            Ordering::Less => Standing::Unknown,
+        }
+    }
+
+    /// Why a node serves no call of this generation any more, if it does not.
     #[must_use]
     pub fn ended(&self, node: &NodeId, generation: Generation) -> Option<Gone> {
-        let known = self.nodes.get(node)?;
-        match known.generation.cmp(&generation) {
-            Ordering::Greater => Some(Gone::Restarted),
-            Ordering::Equal if known.phase == Phase::Ended => Some(Gone::because(known.state)),
-            Ordering::Equal | Ordering::Less => None,
+        match self.standing(node, generation) {
+            Standing::Ended(why) => Some(why),
+            Standing::Present | Standing::Unknown => None,
         }
     }
 

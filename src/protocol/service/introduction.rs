@@ -1,6 +1,9 @@
 //! Which connections for calls are between the processes that they are meant for.
 
-use super::frame::{ClientHello, Hello};
+use super::{
+    directory::{Gone, Standing},
+    frame::{ClientHello, Hello},
+};
 use crate::protocol::id::Generation;
 
 /// The bit of [`Hello::features`] that says what a connection is for: streams of single calls, not small calls.
@@ -90,25 +93,48 @@ pub fn admit_client(hello: &ClientHello, own: Generation) -> Result<(), Mismatch
     }
 }
 
-/// What becomes of a call to a node in a generation, if a link to the node is open.
+/// What becomes of a call to a node in a generation, and of the link to the node.
+///
+/// A caller may have the generation from an address in a message, so it proves nothing: only what membership knows ends a
+/// link, and only a generation that membership knows is dialed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// The call goes over the link.
-    Yes,
-    /// The link is to an earlier process: another one takes its place.
-    No,
-    /// A later process of the node is known: the call cannot run.
-    Restarted,
+    /// The call goes over the link that is open.
+    Keep,
+    /// A link is dialed. It takes the place of one that is open, which is to another process.
+    Replace,
+    /// The call cannot run. A link that is open stays.
+    Refuse(NoProcess),
+}
+
+/// Why there is no process of a node to call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoProcess {
+    /// It has ended.
+    #[error("{0}")]
+    Ended(Gone),
+    /// Membership knows no such node, or no such generation of it yet.
+    #[error("no process of the node in generation {0} is known here")]
+    Unknown(Generation),
 }
 
 impl Reuse {
-    /// Of a link to a node in generation `open`, for a call to it in generation `wanted`.
+    /// For a call to a node in generation `wanted`. `open`: the generation of the open link, if there is one. `known`: what
+    /// membership knows of `wanted`; it is asked for only if that matters. A link must be ended when its generation is
+    /// known to have ended.
     #[must_use]
-    pub fn of(open: Generation, wanted: Generation) -> Self {
-        match open.cmp(&wanted) {
-            std::cmp::Ordering::Equal => Self::Yes,
-            std::cmp::Ordering::Less => Self::No,
-            std::cmp::Ordering::Greater => Self::Restarted,
+    pub fn of(
+        open: Option<Generation>,
+        wanted: Generation,
+        known: impl FnOnce() -> Standing,
+    ) -> Self {
+        if open == Some(wanted) {
+            return Self::Keep;
+        }
+        match known() {
+            Standing::Present => Self::Replace,
+            Standing::Ended(why) => Self::Refuse(NoProcess::Ended(why)),
+            Standing::Unknown => Self::Refuse(NoProcess::Unknown(wanted)),
         }
     }
 }
@@ -129,6 +155,33 @@ mod tests {
             assert_eq!(admitted(expected), Err(mismatch));
         }
         assert_eq!([admitted(5), admitted(0)], [Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn only_what_membership_knows_ends_a_link() {
+        let generations = [1, 2, 3].map(Generation);
+        let [_, open, _] = generations;
+        for wanted in generations {
+            for ended in [Gone::Restarted, Gone::NodeDead] {
+                let reuse = Reuse::of(Some(open), wanted, || Standing::Ended(ended));
+                let refused = Reuse::Refuse(NoProcess::Ended(ended));
+                assert_eq!(reuse, if wanted == open { Reuse::Keep } else { refused });
+            }
+            let reuse = Reuse::of(Some(open), wanted, || Standing::Unknown);
+            let refused = Reuse::Refuse(NoProcess::Unknown(wanted));
+            assert_eq!(reuse, if wanted == open { Reuse::Keep } else { refused });
+            let reuse = Reuse::of(Some(open), wanted, || Standing::Present);
+            assert_eq!(reuse, if wanted == open { Reuse::Keep } else { Reuse::Replace });
+        }
+    }
+
+    #[test]
+    fn only_a_process_that_membership_knows_is_dialed() {
+        let wanted = Generation(1);
+        let dialed = |standing| Reuse::of(None, wanted, || standing) == Reuse::Replace;
+        assert!(dialed(Standing::Present));
+        assert!(!dialed(Standing::Unknown));
+        assert!(!dialed(Standing::Ended(Gone::NodeDead)));
     }
 
     #[test]

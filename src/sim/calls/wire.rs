@@ -44,19 +44,15 @@ impl World {
         let (node, generation) = target;
         let (now, held) = (self.now(), &self.processes[process]);
         let before = held.links.get(&node).copied();
-        if let Some(at) = before.filter(|at| !self.connections[*at].has_ended()) {
-            match Reuse::of(self.connections[at].generation, generation) {
-                Reuse::Yes => return Ok(at),
-                Reuse::No => {}
-                Reuse::Restarted => return Err(NotRun::NotConnected(Gone::Restarted.to_string())),
-            }
+        let open = before.filter(|at| !self.connections[*at].has_ended());
+        let known = || held.directory.standing(&self.nodes[node].id, generation);
+        match (Reuse::of(open.map(|at| self.connections[at].generation), generation, known), open) {
+            (Reuse::Keep, Some(at)) => return Ok(at),
+            (Reuse::Refuse(why), _) => return Err(NotRun::NotConnected(why.to_string())),
+            (Reuse::Keep | Reuse::Replace, _) => {}
         }
         if let Some(why) = held.back_off.refuses(now, &self.nodes[node].id) {
             return Err(NotRun::NotConnected(why.to_owned()));
-        }
-        // The caller may have picked it before the verdict, and waited since.
-        if let Some(why) = held.directory.ended(&self.nodes[node].id, generation) {
-            return Err(NotRun::NotConnected(why.to_string()));
         }
         let connection = self.connections.len();
         let mut limits = self.settings.lane;

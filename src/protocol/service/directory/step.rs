@@ -41,6 +41,17 @@ pub enum Gone {
     Stopped,
 }
 
+/// What is known of one generation of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is the latest one, and may serve calls.
+    Present,
+    /// It serves no call any more.
+    Ended(Gone),
+    /// The node is not known, or only earlier generations of it are.
+    Unknown,
+}
+
 /// A change. A shell delivers the outputs in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DirectoryOutput {

@@ -294,6 +294,11 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// Packets sent, and the number of them that were lost.
     fn packets(&self) -> (u64, u64);
 
+    /// The time that a packet takes to the peer and back, as the connection has measured it; `None` if it does not.
+    fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
     /// Limits the bytes of incoming streams in flight.
     fn set_receive_window(&self, _bytes: u32) {}
 

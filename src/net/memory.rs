@@ -33,6 +33,8 @@ struct Hub {
     open: BTreeMap<String, Arc<Port>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     delay: Duration,
+    /// Of single directions, in place of `delay`.
+    delays: BTreeMap<(NodeId, NodeId), Duration>,
 }
 
 /// The address of one node.
@@ -87,14 +89,22 @@ impl MemoryNetwork {
         self.hub().delay = delay;
     }
 
+    /// The delay of all messages between two nodes from now on, in place of that of all others.
+    pub fn set_delay_between(&self, one: &NodeId, other: &NodeId, delay: Duration) {
+        let mut hub = self.hub();
+        hub.delays.insert((one.clone(), other.clone()), delay);
+        hub.delays.insert((other.clone(), one.clone()), delay);
+    }
+
     fn hub(&self) -> MutexGuard<'_, Hub> {
         lock(&self.0)
     }
 
     /// The delay from one node to another; `None` if that direction is cut.
     fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
-        let hub = self.hub();
-        (!hub.cuts.contains(&(from.clone(), to.clone()))).then_some(hub.delay)
+        let (hub, path) = (self.hub(), (from.clone(), to.clone()));
+        let delay = hub.delays.get(&path).copied().unwrap_or(hub.delay);
+        (!hub.cuts.contains(&path)).then_some(delay)
     }
 }
 
@@ -433,6 +443,11 @@ impl Connection for End {
 
     fn remote(&self) -> String {
         MemoryNetwork::address(&self.name)
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        let network = &self.wire.network;
+        Some(network.path(&self.own, &self.name)? + network.path(&self.name, &self.own)?)
     }
 
     fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>> {

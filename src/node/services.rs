@@ -28,6 +28,7 @@ pub(crate) mod link;
 mod long;
 pub(crate) mod offered;
 pub(crate) mod outbound;
+pub(crate) mod paths;
 mod refusal;
 pub(crate) mod responder;
 pub(crate) mod room;

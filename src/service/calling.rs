@@ -32,6 +32,7 @@ use crate::{
         link::{InFlight, Link},
         offered::Inbound,
         outbound::{Found, NoLink},
+        paths::MEASURED_EVERY,
         responder::Responder,
         running::Running,
     },
@@ -66,6 +67,8 @@ pub(super) struct Callee {
     budget: Mutex<RetryBudget>,
     /// The methods whose answers were too long for a lane: a bit for each number, modulo 64.
     long: AtomicU64,
+    /// When the distances of datacenters are due again, in nanoseconds from the origin of time.
+    measures_at: AtomicU64,
     rows: Rows,
     /// The nodes that may answer; `None`: all.
     pub(super) only: Option<Arc<NodeSet>>,
@@ -133,8 +136,8 @@ impl Callee {
     pub(super) fn new(side: Arc<dyn Side>, id: ServiceId) -> Self {
         let balance = Mutex::new(side.balance());
         let rows = Rows::none(&side.outbound().figures);
-        let (budget, long) = (Mutex::default(), AtomicU64::new(0));
-        Self { side, id, balance, budget, long, rows, only: None, share: None }
+        let (budget, long, measures_at) = Default::default();
+        Self { side, id, balance, budget, long, measures_at, rows, only: None, share: None }
     }
 
     /// The same bounds, without figures.
@@ -561,6 +564,7 @@ impl Callee {
         let listings = self.side.outbound().watched.listings();
         let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
         let now = self.now();
+        self.measure(now);
         let suspicion = |node: &NodeId| self.side.suspicion(node, now);
         let picked = self.balance(|balance| {
             let pick = |bounds| {
@@ -575,6 +579,15 @@ impl Callee {
             Ok(take(pick.provider, pick.wait))
         });
         picked.map_err(|why| NotRun::no_pick(why, self.id.major))
+    }
+
+    /// Tells the balance from time to time how far the datacenters are.
+    fn measure(&self, now: Time) {
+        let nanos = |time: Time| u64::try_from(time.since_origin().as_nanos()).unwrap_or(u64::MAX);
+        if nanos(now) >= self.measures_at.load(Relaxed) {
+            self.measures_at.store(nanos(now + MEASURED_EVERY), Relaxed);
+            self.balance(|balance| self.side.outbound().paths.feed(now, balance));
+        }
     }
 
     /// The nodes that may answer.

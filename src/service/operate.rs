@@ -64,7 +64,9 @@ impl Gossipmonger {
         let outbound = side.outbound();
         let listings = outbound.watched.listings();
         let Some(listing) = listings.get(service) else { return Vec::new() };
-        let explained = explain(listing, &side.balance()).into_iter().map(|(provider, verdict)| {
+        let mut balance = side.balance();
+        outbound.paths.feed(outbound.clock().now(), &mut balance);
+        let explained = explain(listing, &balance).into_iter().map(|(provider, verdict)| {
             let (connected, not_dialed) = outbound.state(&provider.node);
             let offer = Listed::new(service, provider);
             Explained { offer, verdict, connected, not_dialed }

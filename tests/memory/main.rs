@@ -10,6 +10,7 @@ mod limits;
 mod live_keys;
 mod membership;
 mod once;
+mod nearest;
 mod operate;
 mod picking;
 mod propagation;

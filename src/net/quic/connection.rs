@@ -1,6 +1,6 @@
 //! One QUIC connection, and its streams.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::{ConnectionError, ReadError, RecvStream, VarInt, WriteError};
@@ -119,6 +119,10 @@ impl Connection for QuicConnection {
     fn packets(&self) -> (u64, u64) {
         let path = self.inner.stats().path;
         (path.sent_packets, path.lost_packets)
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        Some(self.inner.rtt())
     }
 
     fn set_receive_window(&self, bytes: u32) {

@@ -217,6 +217,9 @@ impl Links {
         let peer = met.node.clone();
         let (proof, datacenter) =
             (proof(connection.as_ref()), datacenter(&self.host, connection.as_ref(), &peer));
+        if datacenter != self.host.config().datacenter {
+            self.host.services().outbound.paths.add(&datacenter, &connection);
+        }
         let share = self.host.share(&peer);
         let mut said = Said::default();
         let mut inner = self.lock();

@@ -87,6 +87,7 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
         Ok(Ok((connection, stream))) => {
             dialer.count(Counter::ServiceConnectionsDialed);
             outbound.dialed(&link, None);
+            outbound.connected(&connection);
             let why =
                 match outbound.windows().open(connection.as_ref(), Holder::Member, link.purpose) {
                     Some(_window) => {

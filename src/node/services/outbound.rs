@@ -9,6 +9,7 @@ use super::{
     caller::CallerName,
     figures::Figures,
     link::Link,
+    paths::Paths,
     room::{Arriving, Rooms},
     tags::Tags,
     watched::Watched,
@@ -37,6 +38,8 @@ pub(crate) struct Outbound {
     clock: Clock,
     /// Who offers what.
     pub(crate) watched: Watched,
+    /// How far other datacenters are.
+    pub(crate) paths: Paths,
     /// What is counted of calls, at both ends.
     pub(crate) figures: Figures,
     /// What travels beside questions.
@@ -80,6 +83,7 @@ impl Outbound {
             clock,
             watched: Watched::default(),
             figures: Figures::default(),
+            paths: Paths::default(),
             tags,
             out: Mutex::default(),
             answers: Arriving::new(limits.room_bytes, limits.reply_bytes),
@@ -144,6 +148,13 @@ impl Outbound {
             before.end(LinkEnd::Gone(Gone::Restarted));
         }
         Ok(Found::ToDial(link))
+    }
+
+    /// There is a connection to a node.
+    pub(crate) fn connected(&self, connection: &Arc<dyn Connection>) {
+        if let Some(datacenter) = &connection.peer().datacenter {
+            self.paths.add(datacenter, connection);
+        }
     }
 
     /// The node was reached, or not.

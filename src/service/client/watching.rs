@@ -107,6 +107,7 @@ async fn ask(inner: &Inner, host: &Host) -> (bool, String) {
     let Some(_window) = windows.open(connection.as_ref(), Holder::Member, Purpose::Lane) else {
         return (false, dial::NO_WINDOW.to_owned());
     };
+    inner.outbound.connected(&connection);
     let peer = connection.peer();
     let Some(name) = peer.name.clone() else {
         return (false, "its certificate names no node".to_owned());

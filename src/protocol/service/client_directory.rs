@@ -14,6 +14,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::{
     clients::{Clients, Viewer},
+    directory::Gone,
     manifest::Offered,
 };
 use crate::protocol::{
@@ -155,6 +156,17 @@ impl ClientDirectory {
         let changes = self.changes.range((Excluded(version), Unbounded));
         let rows = changes.filter_map(|(_, node)| Some((node, self.rows.get(node)?.as_ref())));
         Some(rows.filter(|(_, row)| row.listed_to.admits(viewer)))
+    }
+}
+
+/// What a client that is told of a node knows of its processes: the last generation that serves no call any more, and
+/// why. The client's directory does not say it, if it has not known that generation: it was made anew when the client
+/// went on to another host. `state`: `None` if the node was forgotten.
+#[must_use]
+pub const fn outlived(generation: Generation, state: Option<PeerState>) -> (Generation, Gone) {
+    match state {
+        Some(_) => (Generation(generation.0.saturating_sub(1)), Gone::Restarted),
+        None => (generation, Gone::NodeForgotten),
     }
 }
 

@@ -9,14 +9,14 @@ use std::{
 
 use rand::RngExt;
 
-use super::{super::Gone, options::ClientOptions, row::CheckedRow};
+use super::{options::ClientOptions, row::CheckedRow};
 use crate::{
     clock::Clock,
     counters::Counters,
     net::Endpoint,
     node::services::{outbound::Outbound, tags::Tags},
     protocol::{
-        id::{Datacenter, Generation, NodeId},
+        id::{Datacenter, NodeId},
         service::{directory::DirectoryOutput, link_end::LinkEnd},
     },
     slot::Slot,
@@ -88,12 +88,8 @@ impl Inner {
         *self.nodes() = Nodes::default();
         self.note(rows);
         let out = self.outbound.watched.replace(rows.iter().map(CheckedRow::seen));
-        // Of processes that the directory did not know it cannot say that they have ended.
-        for (node, generation) in rows.iter().filter_map(|row| Some((&row.node, row.live()?))) {
-            let before = Generation(generation.0.saturating_sub(1));
-            self.outbound.end_peer(node, before, &LinkEnd::Gone(Gone::Restarted));
-        }
         self.changed(out);
+        self.end_outlived(rows);
     }
 
     /// Takes some rows of the directory of a node.
@@ -102,6 +98,15 @@ impl Inner {
         let seen = rows.iter().map(CheckedRow::seen);
         let out = self.outbound.watched.update(seen, |_| Vec::new());
         self.changed(out);
+        self.end_outlived(rows);
+    }
+
+    /// Of processes that the directory has not known it cannot say that they have ended.
+    fn end_outlived(&self, rows: &[CheckedRow]) {
+        for row in rows {
+            let (generation, why) = row.outlived();
+            self.outbound.end_peer(&row.node, generation, &LinkEnd::Gone(why));
+        }
     }
 
     /// Whether it knows more nodes than it keeps.

@@ -8,9 +8,9 @@ use crate::{
         id::{Datacenter, Generation, NodeId},
         service::{
             ServiceVersion,
-            client_directory::{ADDRESSES_LISTED_MAX, OFFERS_LISTED_MAX},
+            client_directory::{ADDRESSES_LISTED_MAX, OFFERS_LISTED_MAX, outlived},
             clients::Clients,
-            directory::Seen,
+            directory::{Gone, Seen},
             manifest::{BadManifest, Manifest, Offered},
         },
         state::PeerState,
@@ -74,9 +74,9 @@ impl CheckedRow {
         (&self.node, seen)
     }
 
-    /// The generation, of a node that is live.
-    pub(super) fn live(&self) -> Option<Generation> {
-        self.state.is_some_and(PeerState::is_live).then_some(self.generation)
+    /// The last generation of the node that serves no call any more, and why, whatever the directory has known of it.
+    pub(super) const fn outlived(&self) -> (Generation, Gone) {
+        outlived(self.generation, self.state)
     }
 }
 

@@ -18,11 +18,11 @@ use super::{
 use crate::{
     protocol::{
         entry::Value,
-        id::{Generation, NodeId},
+        id::NodeId,
         service::{
-            client_directory::{self, Observed},
+            client_directory::{self, Observed, outlived},
             clients::{Rank, Viewer},
-            directory::{Directory, Gone, Seen},
+            directory::{Directory, Seen},
             manifest::Manifest,
         },
         state::PeerState,
@@ -113,6 +113,14 @@ impl World {
             None => drop(views.remove(&row.node)),
         }
         self.update(client, row.node);
+        self.judge_row(client, row);
+    }
+
+    /// Ends what has been outlived by the process that a client is told of.
+    fn judge_row(&mut self, client: usize, row: &Row) {
+        let (generation, why) = outlived(row.generation, row.state);
+        self.end_peer(client, row.node, generation, why);
+        self.check_pending(client, row.node, row.generation, row.state);
     }
 
     /// Takes all that a new host tells, in place of all that the client knew.
@@ -123,19 +131,15 @@ impl World {
         for (node, view) in &views {
             let (held, mut out) = (&self.nodes[*node], Vec::new());
             directory.update(&held.id, Some(seen(view, &held.datacenter)), &mut out);
-            told.push((*node, view.generation, state(view), out));
+            told.push((*node, out));
         }
         let process = &mut self.processes[client];
         (process.directory, process.views) = (directory, views);
-        for (node, generation, state, out) in told {
+        for (node, out) in told {
             self.apply(client, node, out);
-            if state.is_live() {
-                let before = Generation(generation.0.saturating_sub(1));
-                self.end_peer(client, node, before, Gone::Restarted);
-            }
-            self.check_pending(client, node, generation, state);
             self.hedge_suspected(client, node);
         }
+        rows.iter().for_each(|row| self.judge_row(client, row));
     }
 
     /// A host shows clients what it knows of a node now.

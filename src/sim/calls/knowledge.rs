@@ -155,8 +155,11 @@ impl World {
         self.apply(process, node, out);
         self.show(process, node);
         self.hedge_suspected(process, node);
-        if let Some((generation, state)) = known {
-            self.check_pending(process, node, generation, state);
+        // A client judges by more than its directory.
+        if let Some((generation, state)) = known
+            && !self.is_client(self.processes[process].node)
+        {
+            self.check_pending(process, node, generation, Some(state));
         }
         if self.settings.nodes <= FEW {
             self.check_directory(process);
@@ -215,9 +218,9 @@ impl World {
         process: usize,
         node: usize,
         generation: Generation,
-        state: PeerState,
+        state: Option<PeerState>,
     ) {
-        let ended = matches!(state, PeerState::Dead | PeerState::Left);
+        let ended = matches!(state, None | Some(PeerState::Dead | PeerState::Left));
         let last = if ended { generation } else { Generation(generation.0.saturating_sub(1)) };
         if let Some(call) = self.waits_for(process, (node, last)) {
             let what = format_args!("call {call} waits for {node}@{last}, which has ended");

@@ -220,6 +220,8 @@ fn item(bytes: &'static [u8]) -> StreamFrame {
 
 /// A question of the method `Numbers`: a thousand of them.
 const THOUSAND: &[u8] = &[251, 232, 3, 0];
+/// The same, of 60,000 bytes each: the handler has not ended when the caller breaks the protocol.
+const THOUSAND_LONG: &[u8] = &[251, 232, 3, 251, 96, 234];
 
 async fn send(stream: &mut SendStream, frames: &[StreamFrame]) {
     let mut bytes = BytesMut::new();
@@ -245,7 +247,7 @@ async fn callers_that_break_the_protocol_of_streams_are_cut_off_and_counted() {
         (vec![StreamFrame::Begun], &[]),
         (vec![item(&[1])], &[]),
         (vec![open(1), StreamFrame::End { load: 0 }], &[]),
-        (vec![open(1), item(THOUSAND), item(&[1])], &[]),
+        (vec![open(1), item(THOUSAND_LONG), item(&[1])], &[]),
         (vec![open(2), item(&[]), open(2)], &[]),
         (vec![open(1)], &[1, 99]),
         (vec![], &[1, 32]),

@@ -593,6 +593,15 @@ impl SendStream for Sender {
     }
 }
 
+impl Drop for Sender {
+    fn drop(&mut self) {
+        // While the connection lasts, dropping it ends the stream, as in QUIC. The end of the connection is no such end.
+        if self.wire.end.is_set() {
+            self.out.reset(0);
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Receiver {
     wire: Arc<Wire>,
@@ -606,7 +615,10 @@ impl ReceiveStream for Receiver {
             let wire = Arc::clone(&self.wire);
             tokio::select! {
                 biased;
-                read = self.chunks.read(most) => read,
+                read = self.chunks.read(most) => match (read, wire.end.get()) {
+                    (Err(_), Some(close)) => Err(StreamError::Connection(close.seen_by(&self.own))),
+                    (read, _) => read,
+                },
                 close = wire.end.wait() => Err(StreamError::Connection(close.seen_by(&self.own))),
             }
         })
@@ -623,3 +635,49 @@ const DIALERS_MAX: usize = 1_024;
 const STREAMS_MAX: usize = 32;
 /// Maximum number of unread datagrams on one connection; further ones are lost.
 const DATAGRAMS_MAX: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::id::{ClusterId, Datacenter};
+
+    fn pair() -> (Arc<End>, Arc<End>) {
+        let name = |node| PeerName {
+            cluster: ClusterId::new("test").unwrap(),
+            datacenter: Datacenter::new("dc").unwrap(),
+            node: NodeId::new(node).unwrap(),
+        };
+        connected(&MemoryNetwork::new(), [&name("a"), &name("b")], Protocol::Services)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_connection_is_no_end_of_its_streams() {
+        for ends in [true, false] {
+            let (a, b) = pair();
+            let (mut out, _back) = a.open().await.unwrap();
+            let (_there, mut chunks) = b.accept().await.unwrap();
+            out.write(&mut [Bytes::from_static(b"a part")]).await.unwrap();
+            if ends {
+                a.close(7, b"so");
+            }
+            drop(out);
+            assert_eq!(chunks.read(9).await.unwrap(), Some(Bytes::from_static(b"a part")));
+            match chunks.read(9).await {
+                Ok(None) => assert!(!ends),
+                Err(StreamError::Connection(ended)) => assert!(ends, "{ended}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_was_finished_before_has_its_end() {
+        let (a, b) = pair();
+        let (mut out, _back) = a.open().await.unwrap();
+        let (_there, mut chunks) = b.accept().await.unwrap();
+        out.finish();
+        a.close(7, b"so");
+        drop(out);
+        assert_eq!(chunks.read(9).await.unwrap(), None);
+    }
+}

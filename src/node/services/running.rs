@@ -1,41 +1,70 @@
 //! A request in progress at the node that answers it.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
 /// Lets the caller's end of a connection stop a request.
 #[derive(Debug, Default)]
-pub(crate) struct Running {
-    cancelled: AtomicBool,
-    task: OnceLock<AbortHandle>,
+pub(crate) struct Running(Mutex<State>);
+
+#[derive(Debug, Default)]
+enum State {
+    /// It waits, or runs without a task of its own.
+    #[default]
+    Waits,
+    Runs(AbortHandle),
+    Cancelled,
 }
 
 impl Running {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Code under the lock does not panic half way.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The request runs in this task.
     pub(crate) fn runs(&self, task: AbortHandle) {
-        let _ = self.task.set(task);
-        if self.is_cancelled() {
-            self.abort();
+        let mut state = self.lock();
+        match *state {
+            State::Cancelled => {
+                drop(state);
+                task.abort();
+            }
+            State::Waits | State::Runs(_) => *state = State::Runs(task),
         }
     }
 
     /// No caller waits for the answer any more.
     pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
-        self.abort();
+        let before = std::mem::replace(&mut *self.lock(), State::Cancelled);
+        if let State::Runs(task) = before {
+            task.abort();
+        }
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
+        matches!(*self.lock(), State::Cancelled)
     }
+}
 
-    fn abort(&self) {
-        if let Some(task) = self.task.get() {
-            task.abort();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_ends_the_task_whether_it_comes_before_the_task_or_after_it() {
+        for first in [true, false] {
+            let running = Running::default();
+            let task = tokio::spawn(std::future::pending::<()>());
+            if first {
+                running.cancel();
+            }
+            running.runs(task.abort_handle());
+            assert_eq!(running.is_cancelled(), first);
+            running.cancel();
+            assert!(running.is_cancelled());
+            assert!(task.await.unwrap_err().is_cancelled());
         }
     }
 }

@@ -86,7 +86,6 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
     let failure = match opened {
         Ok(Ok((connection, stream))) => {
             dialer.count(Counter::ServiceConnectionsDialed);
-            outbound.dialed(&link, None);
             outbound.connected(&connection);
             let why =
                 match outbound.windows().open(connection.as_ref(), Holder::Member, link.purpose) {
@@ -99,6 +98,7 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
                     }
                     None => LinkEnd::NotConnected(NO_WINDOW.to_owned()),
                 };
+            outbound.ended(&link, &why);
             tracing::debug!(node = %dialer.name(), peer = %link.peer, %why, "calls to a node have ended");
             link.end(why);
             drop(guard);
@@ -108,7 +108,7 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
         Err(_) => format!("no connection within {deadline:?}"),
     };
     dialer.count(Counter::ServiceDialsFailed);
-    outbound.dialed(&link, Some(&failure));
+    outbound.not_reached(&link, &failure);
     link.end(LinkEnd::NotConnected(failure));
     drop(guard);
 }

@@ -166,6 +166,11 @@ impl Link {
         self.why.get().is_some()
     }
 
+    /// Whether the node has admitted this one.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.welcome.is_set()
+    }
+
     /// The bytes that wait to be sent.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.lock().calls.waiting_bytes()

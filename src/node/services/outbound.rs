@@ -56,7 +56,8 @@ pub(crate) struct Outbound {
 struct Out {
     /// By purpose.
     links: [BTreeMap<NodeId, Arc<Link>>; 2],
-    back_off: BackOff,
+    /// By purpose as well: a node can have room for one connection and none for the other one.
+    back_off: [BackOff; 2],
 }
 
 /// A link, and whether it must be dialed.
@@ -130,7 +131,7 @@ impl Outbound {
             (Reuse::Keep | Reuse::Replace, _) => {}
         }
         let now = self.clock.now();
-        if let Some(why) = out.back_off.refuses(now, peer) {
+        if let Some(why) = out.back_off[purpose as usize].refuses(now, peer) {
             return Err(NoLink::BackOff(why.to_owned()));
         }
         if out.count() >= self.limits.connections_out && !out.make_room() {
@@ -157,19 +158,26 @@ impl Outbound {
         }
     }
 
-    /// The node was reached, or not.
-    pub(super) fn dialed(&self, link: &Link, failed: Option<&str>) {
+    /// The node was not reached.
+    pub(super) fn not_reached(&self, link: &Link, why: &str) {
         let now = self.clock.now();
-        let mut out = self.out();
-        match failed {
-            Some(why) => out.back_off.failed(now, &link.peer, why),
-            None => out.back_off.forget(&link.peer),
+        self.out().back_off[link.purpose as usize].failed(now, &link.peer, why);
+    }
+
+    /// A connection to the node has ended. One that was never admitted counts as a dial that has failed: an end without
+    /// windows to grant is reached, and has no use for the next dial either.
+    pub(super) fn ended(&self, link: &Link, why: &LinkEnd) {
+        match why {
+            LinkEnd::NotConnected(_) | LinkEnd::Connection(_) if !link.is_admitted() => {
+                self.not_reached(link, &why.to_string());
+            }
+            _ => self.out().back_off[link.purpose as usize].forget(&link.peer),
         }
     }
 
     /// A sign of life of a node: the next call dials it at once.
     pub(crate) fn forget_failures(&self, peer: &NodeId) {
-        self.out().back_off.forget(peer);
+        self.out().back_off.iter_mut().for_each(|back_off| back_off.forget(peer));
     }
 
     /// Removes an ended link.
@@ -204,8 +212,9 @@ impl Outbound {
         let out = self.out();
         let links = out.links.iter().filter_map(|links| links.get(peer));
         let connected = links.into_iter().any(|link| link.connection().is_some());
-        let refused = out.back_off.refuses(self.clock.now(), peer).map(str::to_owned);
-        (connected, refused)
+        let now = self.clock.now();
+        let refused = out.back_off.iter().find_map(|back_off| back_off.refuses(now, peer));
+        (connected, refused.map(str::to_owned))
     }
 
     /// The links, and the bytes that wait to be sent over them.

@@ -37,5 +37,6 @@ pub(crate) mod serve;
 pub(crate) mod stream;
 pub(crate) mod table;
 pub(crate) mod tags;
+pub(crate) mod unfinished;
 pub(crate) mod watched;
 pub(crate) mod window;

@@ -46,6 +46,9 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
                 Ok(ask) => ask,
                 Err(error) => return answer.refuse(Code::Malformed, error.to_string()),
             };
+            if !answer.begins() {
+                return answer.refuse(Code::Deadline, "");
+            }
             let (port, reply) = ractor::concurrency::oneshot();
             let port = RpcReplyPort::from((port, context.left()));
             if actor.cast(message(ask, port)).is_err() {

@@ -7,18 +7,21 @@ use bytes::Bytes;
 use super::{
     Method,
     calling::{Callee, Target, Terms, again},
-    conversation::{Conversation, Guard},
+    conversation::Conversation,
     error::{CallFailure, NotRun},
     side::AbortOnDrop,
 };
 use crate::{
     node::services::{framed::Framed, link::Link, stream::OpenStream},
-    protocol::service::{
-        ServiceId,
-        attempt::Ending,
-        calls::{NoRoom, Outcome},
-        introduction::Purpose,
-        stream::{Open, StreamFrame},
+    protocol::{
+        service::{
+            Kind, ServiceId,
+            attempt::Ending,
+            calls::{NoRoom, Outcome},
+            introduction::Purpose,
+            stream::{Open, StreamFrame},
+        },
+        time::Time,
     },
 };
 
@@ -35,6 +38,10 @@ impl Callee {
             Ok(open) => open,
             Err(ending) => return (ending, None),
         };
+        if method.kind == Kind::ServerStream {
+            // The caller reads the items one by one, which holds up the handler.
+            open.reader.use_no_room();
+        }
         let left = terms.deadline.since(self.now());
         let failure = match tokio::time::timeout(left, open.next()).await {
             Ok(Ok(Framed { frame: StreamFrame::Begun, .. })) => {
@@ -99,14 +106,8 @@ impl Callee {
         body: Bytes,
         Terms { deadline, tag }: Terms,
     ) -> Result<Conversation, Ending> {
-        let left = deadline.since(self.now());
-        let opened = tokio::time::timeout(left, self.opened(target)).await;
-        let (opened, served) = opened.unwrap_or_else(|_| {
-            Err(Ending::not_run(NotRun::NotConnected("no stream before the deadline".to_owned())))
-        })?;
-        let OpenStream { writer, reader, under_way } = opened;
-        let guard = Guard::new(under_way, served);
-        let conversation = Conversation { node: target.node.clone(), writer, reader, guard };
+        let (opened, served) = self.opened(target, deadline).await?;
+        let conversation = Conversation::new(target.node.clone(), opened, served);
         let left = deadline.since(self.now());
         let left_ms = u32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX);
         let service: ServiceId = self.id.clone();
@@ -123,17 +124,31 @@ impl Callee {
         }
     }
 
-    async fn opened(&self, target: &Target) -> Result<(OpenStream, Option<AbortOnDrop>), Ending> {
+    /// Opens a stream to a node; waits until the deadline for a connection, and for room on it.
+    async fn opened(
+        &self,
+        target: &Target,
+        deadline: Time,
+    ) -> Result<(OpenStream, Option<AbortOnDrop>), Ending> {
         if let Some(here) = self.here(&target.node) {
             let (opened, served) = here.open();
             return Ok((opened, Some(served)));
         }
         let body_max = self.side.outbound().limits().reply_bytes;
         loop {
-            let link: Arc<Link> =
-                self.proved_link(target, Purpose::Streams).await.map_err(Ending::not_run)?;
+            let left = deadline.since(self.now());
+            let proved = self.proved_link(target, Purpose::Streams);
+            let link = tokio::time::timeout(left, proved).await.map_err(|_| not_opened())?;
+            let link: Arc<Link> = link.map_err(Ending::not_run)?;
             let room = link.room.notified();
-            match link.open(body_max).await {
+            let left = deadline.since(self.now());
+            let opened = tokio::time::timeout(left, link.open(body_max)).await;
+            let opened = opened.map_err(|_| match link.is_admitted() {
+                // The node lets it open no further stream.
+                true => Ending::not_run(NotRun::link_is_full()),
+                false => not_opened(),
+            })?;
+            match opened {
                 Ok(opened) => return Ok((opened, None)),
                 Err(NoRoom::Ended) => {
                     if again(&link).is_err() {
@@ -142,7 +157,12 @@ impl Callee {
                     }
                 }
                 Err(NoRoom::Draining) => return Err(Ending::not_run(NotRun::Draining)),
-                Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => room.await,
+                Err(NoRoom::Calls | NoRoom::Bytes | NoRoom::Binds) => {
+                    let left = deadline.since(self.now());
+                    if tokio::time::timeout(left, room).await.is_err() {
+                        return Err(Ending::not_run(NotRun::link_is_full()));
+                    }
+                }
             }
         }
     }
@@ -156,6 +176,11 @@ fn failed(failure: CallFailure) -> Ending {
         )
     );
     Ending { result: Err(failure), load: None, verdict }
+}
+
+/// The deadline has passed before there was a stream.
+fn not_opened() -> Ending {
+    Ending::not_run(NotRun::NotConnected("no stream before the deadline".to_owned()))
 }
 
 /// The deadline has passed after the question was sent.

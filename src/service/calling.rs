@@ -30,7 +30,7 @@ use super::{
 use crate::{
     node::services::{
         link::{InFlight, Link},
-        offered::Inbound,
+        offered::{Inbound, InboundCast},
         outbound::{Found, NoLink},
         paths::MEASURED_EVERY,
         responder::Responder,
@@ -421,7 +421,8 @@ impl Callee {
         let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
         let offer = here.called(&self.id, body);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
-        offer.cast(here.caller(), self.message(method, body), None);
+        let message = self.message(method, body);
+        offer.cast(here.caller(), InboundCast { message, held: None, by_reader: false });
         Ok(None)
     }
 
@@ -661,6 +662,7 @@ impl Callee {
                 responder: Responder::here(waiter),
                 held: None,
                 attached: None,
+                by_reader: false,
             },
         );
         let left = deadline.since(self.now());

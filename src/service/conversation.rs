@@ -11,11 +11,16 @@ use super::{
 use crate::{
     node::services::{
         framed::{Broken, FrameReader, FrameWriter, Framed},
-        stream::UnderWay,
+        stream::{OpenStream, UnderWay},
     },
     protocol::{
         id::NodeId,
-        service::{attempt::Ending, calls::Outcome, stream::StreamFrame},
+        service::{
+            attempt::Ending,
+            calls::Outcome,
+            failure::{refused, refused_after_begun},
+            stream::StreamFrame,
+        },
     },
 };
 
@@ -26,6 +31,8 @@ pub(super) struct Conversation {
     pub(super) writer: FrameWriter,
     pub(super) reader: FrameReader,
     pub(super) guard: Guard,
+    /// The handler has begun: the call may have run.
+    begun: bool,
 }
 
 /// Keeps a stream counted, and served.
@@ -33,12 +40,20 @@ pub(super) struct Conversation {
 pub(super) struct Guard {
     under_way: UnderWay,
     /// The task of the other end, if that is in this process.
-    _served: Option<AbortOnDrop>,
+    served: Option<AbortOnDrop>,
 }
 
 impl Guard {
-    pub(super) const fn new(under_way: UnderWay, served: Option<AbortOnDrop>) -> Self {
-        Self { under_way, _served: served }
+    const fn new(under_way: UnderWay, served: Option<AbortOnDrop>) -> Self {
+        Self { under_way, served }
+    }
+
+    /// The handler finds out by its bytes that the caller is gone, also if it is in this process.
+    pub(super) fn detached(mut self) -> Self {
+        if let Some(served) = self.served.take() {
+            served.detach();
+        }
+        self
     }
 
     /// Why the stream has failed.
@@ -50,6 +65,12 @@ impl Guard {
 }
 
 impl Conversation {
+    /// A stream that was opened to a node. Nothing has come over it.
+    pub(super) fn new(node: NodeId, opened: OpenStream, served: Option<AbortOnDrop>) -> Self {
+        let OpenStream { writer, reader, under_way } = opened;
+        Self { node, writer, reader, guard: Guard::new(under_way, served), begun: false }
+    }
+
     /// The next frame of the callee that means something to the caller.
     pub(super) async fn next(&mut self) -> Result<Framed, CallFailure> {
         match self.reader.next().await {
@@ -57,11 +78,14 @@ impl Conversation {
                 frame: StreamFrame::Refuse { code, retry_after_ms, words }, ..
             })) => {
                 let retry_after = Duration::from_millis(retry_after_ms.into());
-                let outcome = Outcome::Refused { code, retry_after, words };
-                let ending = Ending::settle(outcome, || unreachable!("the link has not ended"));
-                Err(ending.result.expect_err("it is refused"))
+                let means = if self.begun { refused_after_begun } else { refused };
+                Err(means(code, retry_after, words))
             }
-            Ok(Some(framed)) => Ok(framed),
+            Ok(Some(framed)) => {
+                // Its first frame is `Begun`, or the answer itself.
+                self.begun = true;
+                Ok(framed)
+            }
             Ok(None) => Err(self.guard.failure("the node has broken the stream off").await),
             Err(Broken::Bad(crate::protocol::service::frame::BadFrame::TooLong(bytes))) => {
                 Err(CallFailure::Failed(Failure::ReplyTooLarge(format!("{bytes} bytes"))))
@@ -95,5 +119,52 @@ impl Conversation {
     pub(super) fn error(&self, failure: CallFailure) -> CallError {
         let reason = failure.reason();
         CallError::new(failure, vec![(self.node.clone(), reason)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{
+        net::pipe,
+        node::services::{room::Rooms, stream},
+        protocol::service::{
+            failure::NotRun,
+            frame::Code::{self, Deadline, Draining, Malformed, Overloaded, TooLarge},
+        },
+    };
+
+    /// What becomes of a stream that brings these frames, and then a refusal.
+    async fn refused(frames: &[StreamFrame], code: Code) -> CallFailure {
+        let (near, far) = pipe::two_way();
+        let rooms = Rooms::of_peer(&Arc::new(Semaphore::new(100_000)), 100_000, 50_000);
+        let opened = stream::here(near, 50_000, rooms);
+        let mut conversation = Conversation::new(NodeId::new("b").unwrap(), opened, None);
+        let writer = FrameWriter::new(far.0);
+        for frame in frames {
+            writer.write(frame.clone()).await.unwrap();
+        }
+        let words = "so".to_owned();
+        writer.finish([StreamFrame::Refuse { code, retry_after_ms: 0, words }]).await;
+        conversation.answer().await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_has_begun_is_never_said_not_to_have_run() {
+        let item = || StreamFrame::Item(Bytes::from_static(b"a part"));
+        for code in [Deadline, Draining, Malformed, Overloaded, TooLarge] {
+            for begun in [vec![StreamFrame::Begun], vec![item()], vec![StreamFrame::Begun, item()]]
+            {
+                let failure = refused(&begun, code).await;
+                assert_eq!(failure, CallFailure::Failed(Failure::NoAnswer), "{code:?}");
+            }
+        }
+        let panicked = refused(&[StreamFrame::Begun], Code::Panicked).await;
+        assert_eq!(panicked, CallFailure::Failed(Failure::Panicked));
+        assert_eq!(refused(&[], Draining).await, CallFailure::NotRun(NotRun::Draining));
     }
 }

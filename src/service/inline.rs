@@ -3,9 +3,11 @@
 //! A task costs more than most of a small call: it is allocated, queued, and wakes the writer of the lane by itself. A
 //! handler that has ended at its first poll so many times in a row, in a short time, needs none. One that waits or takes
 //! long is given a task at once or from the next time on, so it does not hold up the requests behind it.
+//!
+//! Only what the reader of a lane hands over runs there. A request of a handler to another service of its node, and one
+//! that has waited for room, get a task. So no handler runs within another one.
 
 use std::{
-    cell::Cell,
     pin::Pin,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     task::{Context, Poll, Waker},
@@ -20,37 +22,11 @@ const SHORT_RUNS_MIN: u32 = 64;
 const SHORT: Duration = Duration::from_micros(10);
 /// One of so many runs is timed, once they are known to be short.
 const TIMED: u32 = 16;
-/// Handlers that run within each other on one thread, at most: a service can call another one of its own node.
-const DEPTH_MAX: u32 = 4;
-
 /// How the runs of one handler have gone.
 #[derive(Debug, Default)]
 pub(super) struct Runs {
     /// How many were short, in a row.
     short: AtomicU32,
-}
-
-thread_local! {
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-}
-
-/// One level of handlers within each other.
-struct Level;
-
-impl Level {
-    fn enter() -> Option<Self> {
-        let depth = DEPTH.get();
-        (depth < DEPTH_MAX).then(|| {
-            DEPTH.set(depth + 1);
-            Self
-        })
-    }
-}
-
-impl Drop for Level {
-    fn drop(&mut self) {
-        DEPTH.set(DEPTH.get() - 1);
-    }
 }
 
 impl Runs {
@@ -62,8 +38,7 @@ impl Runs {
     ) -> Result<(), Pin<Box<F>>> {
         let mut handler = Box::pin(handler);
         let short = self.short.load(Relaxed);
-        let level = if short < SHORT_RUNS_MIN { None } else { Level::enter() };
-        if level.is_none() {
+        if short < SHORT_RUNS_MIN {
             return Err(handler);
         }
         let begun = short.is_multiple_of(TIMED).then(|| clock.now());
@@ -129,23 +104,6 @@ mod tests {
         let (runs, clock) = (known(), Clock::start());
         assert!(runs.here(clock, std::future::pending()).is_err());
         assert!(runs.here(clock, async {}).is_err());
-    }
-
-    #[test]
-    fn handlers_that_call_each_other_do_not_nest_without_a_limit() {
-        fn nested(runs: &Runs, clock: Clock, depth: &Cell<u32>) -> bool {
-            depth.set(depth.get() + 1);
-            DEPTH.get() < DEPTH_MAX && {
-                let level = Level::enter();
-                let deeper = runs.here(clock, async {}).is_ok() || DEPTH.get() == DEPTH_MAX;
-                let nested = nested(runs, clock, depth);
-                drop(level);
-                deeper || nested
-            }
-        }
-        let (runs, clock, depth) = (known(), Clock::start(), Cell::new(0));
-        assert!(nested(&runs, clock, &depth));
-        assert_eq!((depth.get(), DEPTH.get()), (DEPTH_MAX + 1, 0));
     }
 
     #[tokio::test]

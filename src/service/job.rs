@@ -14,7 +14,7 @@ use crate::{
     },
     protocol::{
         route::Counter,
-        service::{figures::CallOutcome, frame::Code, once::Recalled},
+        service::{figures::CallOutcome, frame::Code, once::Recalled, stream::Beginning},
         time::Time,
     },
 };
@@ -62,6 +62,8 @@ pub(super) struct Job {
     pub(super) context: Context,
     pub(super) answer: Answer,
     pub(super) place: Place,
+    /// It comes from the task that reads a lane, and has not waited.
+    pub(super) by_reader: bool,
 }
 
 /// Where the answer of a request goes, and its row in the figures.
@@ -70,6 +72,8 @@ pub(super) struct Answer {
     /// A cast has none.
     pub(super) running: Option<Arc<Running>>,
     pub(super) responder: Option<Responder>,
+    /// Whether the handler begins, where a stream may end before that.
+    beginning: Option<Arc<Beginning>>,
     /// Its row in the figures, until it has ended.
     row: Option<usize>,
     /// If it is remembered.
@@ -103,16 +107,17 @@ impl Drop for Place {
 }
 
 impl Job {
-    /// Runs the rest of the request here if that is known to be short, or else as a task, which ends when the caller
-    /// gives up.
+    /// Runs the rest of the request here, if a reader has brought it and it is known to be short, or else as a task,
+    /// which ends when the caller gives up.
     pub(super) fn begin(
-        owner: &dyn Owner,
+        (owner, by_reader): (&dyn Owner, bool),
         running: Option<&Arc<Running>>,
         runs: &Arc<Runs>,
         rest: impl Future<Output = ()> + Send + 'static,
     ) {
         let clock = owner.clock();
-        if let Err(rest) = runs.here(clock, rest) {
+        let rest = if by_reader { runs.here(clock, rest) } else { Err(Box::pin(rest)) };
+        if let Err(rest) = rest {
             let runs = Arc::clone(runs);
             Self::spawn(owner, running, async move { runs.there(clock, rest).await });
         }
@@ -138,11 +143,16 @@ impl Job {
 impl Answer {
     pub(super) fn new(
         owner: Arc<dyn Owner>,
-        running: Option<Arc<Running>>,
+        (running, beginning): (Option<Arc<Running>>, Option<Arc<Beginning>>),
         responder: Option<Responder>,
         row: usize,
     ) -> Self {
-        Self { owner, running, responder, row: Some(row), call: None }
+        Self { owner, running, responder, beginning, row: Some(row), call: None }
+    }
+
+    /// The handler is about to begin; returns whether it may. From then on the call may have run.
+    pub(super) fn begins(&self) -> bool {
+        self.beginning.as_ref().is_none_or(|beginning| beginning.begin())
     }
 
     fn ended(&mut self, outcome: CallOutcome) {

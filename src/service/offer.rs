@@ -130,8 +130,8 @@ impl<S: Service> OfferBuilder<S> {
     }
 
     /// Answers the questions of a method with a function. Each run is a task of its own, which is dropped when the
-    /// caller gives up. If the last runs have ended at once, a run begins in the task that reads requests, and gets one
-    /// of its own when it waits. A function that blocks its thread holds up others, as anywhere in tokio.
+    /// caller gives up. If the last runs have ended at once, a run for another node or a client begins in the task that
+    /// reads its requests, and gets one of its own when it waits. A function that blocks its thread holds up others, as anywhere in tokio.
     pub fn call<M, F, A>(self, handler: F) -> Self
     where
         M: Call<Service = S>,
@@ -175,7 +175,7 @@ impl<S: Service> OfferBuilder<S> {
     {
         let (handler, runs) = (Arc::new((owned, handler)), Arc::new(Runs::default()));
         let run = move |job: Job| {
-            let Job { body, held, context, answer, place, .. } = job;
+            let Job { body, held, context, answer, place, by_reader, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
             let running = answer.running.clone();
             let task = async move {
@@ -189,10 +189,13 @@ impl<S: Service> OfferBuilder<S> {
                 if let Err(owner) = owned(&ask, &context) {
                     return answer.refuse(Code::NotOwner, owner.as_str());
                 }
+                if !answer.begins() {
+                    return answer.refuse(Code::Deadline, "");
+                }
                 let reply = handler(ask, context).await;
                 answer.reply(encode_answer::<M>(&reply));
             };
-            Job::begin(owner.as_ref(), running.as_ref(), &runs, task);
+            Job::begin((owner.as_ref(), by_reader), running.as_ref(), &runs, task);
         };
         self.handle(M::METHOD, Box::new(run))
     }
@@ -206,7 +209,7 @@ impl<S: Service> OfferBuilder<S> {
     {
         let (handler, runs) = (Arc::new(handler), Arc::new(Runs::default()));
         let run = move |job: Job| {
-            let Job { body, held, context, answer, place, .. } = job;
+            let Job { body, held, context, answer, place, by_reader, .. } = job;
             let (handler, owner) = (Arc::clone(&handler), Arc::clone(&answer.owner));
             let task = async move {
                 let _place = place;
@@ -219,7 +222,7 @@ impl<S: Service> OfferBuilder<S> {
                     Err(error) => answer.refuse(Code::Malformed, error.to_string()),
                 }
             };
-            Job::begin(owner.as_ref(), None, &runs, task);
+            Job::begin((owner.as_ref(), by_reader), None, &runs, task);
         };
         self.handle(M::METHOD, Box::new(run))
     }

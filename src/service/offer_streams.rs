@@ -14,8 +14,11 @@ use super::{
     stream::{ByteReceiver, ByteSender, ItemError, ItemReceiver, ItemSender},
 };
 use crate::{
-    node::services::{framed::FrameWriter, offered::Input},
-    protocol::service::frame::Code,
+    node::services::{
+        framed::FrameWriter,
+        offered::{Attached, Input},
+    },
+    protocol::service::{frame::Code, stream::StreamFrame},
 };
 
 impl<S: Service> OfferBuilder<S> {
@@ -135,7 +138,7 @@ where
 
 /// Decodes the question and tells the caller that its handler begins; `None` if there is nobody to begin for.
 async fn begin<M>(job: Job, decode: Decode<M>) -> Option<(M, Begun)> {
-    let Job { body, held, attached, context, answer, place } = job;
+    let Job { body, held, attached, context, answer, place, .. } = job;
     let ask = match decode(body) {
         Ok(ask) => ask,
         Err(error) => {
@@ -144,8 +147,11 @@ async fn begin<M>(job: Job, decode: Decode<M>) -> Option<(M, Begun)> {
         }
     };
     drop(held);
-    let attached = *attached?;
-    attached.writer.begin().await.ok()?;
-    let (writer, input) = (attached.writer, attached.input);
+    let Attached { writer, input, .. } = *attached?;
+    if !answer.begins() {
+        answer.refuse(Code::Deadline, "");
+        return None;
+    }
+    writer.write(StreamFrame::Begun).await.ok()?;
     Some((ask, Begun { writer, input, context, answer, _place: place }))
 }

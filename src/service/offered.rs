@@ -26,7 +26,7 @@ use crate::{
         services::{
             caller::CallerName,
             figures::{CallEnd, Row},
-            offered::{Attached, Inbound, Offered as ByConnections, words},
+            offered::{Attached, Inbound, InboundCast, Offered as ByConnections, words},
             responder::Responder,
             room::Held,
             running::Running,
@@ -115,6 +115,8 @@ struct Waiting {
     call: Option<Identity>,
     /// Its span, if calls are traced: part of that in which it has arrived, whoever makes room for it.
     span: Option<Box<Span>>,
+    /// As [`Inbound::by_reader`], as long as it has not waited.
+    by_reader: bool,
 }
 
 impl Offered {
@@ -233,6 +235,8 @@ impl Offered {
                 Some(waiting)
             }
             Arrives::Again => {
+                // It may have run by the way over which it came first.
+                let _ = waiting.attached.map(|attached| attached.beginning.begin());
                 self.count(Counter::CallsRecalled);
                 None
             }
@@ -271,8 +275,11 @@ impl Offered {
         let Waiting { method, body, tag, caller: who, deadline, running, responder, .. } = waiting;
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
         let _entered = waiting.span.as_ref().map(|span| span.enter());
+        let by_reader = waiting.by_reader;
         let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
-        let mut answer = Answer::new(Arc::<Self>::clone(self), running, responder, row);
+        let beginning = attached.as_ref().map(|attached| Arc::clone(&attached.beginning));
+        let mut answer =
+            Answer::new(Arc::<Self>::clone(self), (running, beginning), responder, row);
         answer.call = waiting.call;
         let context = Context { caller: who, deadline, tag, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
@@ -288,8 +295,8 @@ impl Offered {
             self.shared.services.outbound.tags.received(trace, waiting.span.as_deref());
         }
         // A handler that panics here must not end the lane of its caller.
-        let run = || (offering.handler)(Job { body, held, attached, context, answer, place });
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(run));
+        let job = Job { body, held, attached, context, answer, place, by_reader };
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (offering.handler)(job)));
     }
 
     fn freed(&self) -> MutexGuard<'_, Freed> {
@@ -395,7 +402,9 @@ impl Owner for Offered {
         while let Some((caller, took)) = self.next_freed() {
             let mut next = self.room().leave(&caller, took);
             self.left.notify_waiters();
-            while let Some((caller, waiting)) = next {
+            while let Some((caller, mut waiting)) = next {
+                // Whoever gives a place back is no reader, or has others to read.
+                waiting.by_reader = false;
                 self.run(caller, waiting);
                 next = self.room().next_turn();
             }
@@ -405,7 +414,8 @@ impl Owner for Offered {
 
 impl ByConnections for Offered {
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound) {
-        let Inbound { method, body, tag, deadline, running, responder, held, attached } = request;
+        let Inbound { method, body, tag, deadline, running, responder, held, attached, by_reader } =
+            request;
         self.enter(Waiting {
             method,
             body,
@@ -419,11 +429,12 @@ impl ByConnections for Offered {
             row: 0,
             call: None,
             span: None,
+            by_reader,
         });
     }
 
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: Question, held: Option<Held>) {
-        let Question { method, body, tag } = message;
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: InboundCast) {
+        let InboundCast { message: Question { method, body, tag }, held, by_reader } = message;
         self.enter(Waiting {
             method,
             body,
@@ -437,6 +448,7 @@ impl ByConnections for Offered {
             row: 0,
             call: None,
             span: None,
+            by_reader,
         });
     }
 

@@ -96,7 +96,7 @@ fn up<M: ClientStream>(callee: (Arc<Callee>, Where), ask: &M) -> Opening<Upload<
 fn bytes<M: Duplex>(callee: (Arc<Callee>, Where), ask: &M) -> Opening<(ByteSender, ByteReceiver)> {
     let open = |_: &Callee, conversation: Box<Conversation>| {
         let Conversation { writer, reader, guard, .. } = *conversation;
-        let guard = Some(Arc::new(guard));
+        let guard = Some(Arc::new(guard.detached()));
         let sender = ByteSender::new(writer.into_stream(), guard.clone());
         (sender, ByteReceiver::new(reader.into_bytes(), guard))
     };

@@ -110,14 +110,21 @@ impl Here {
     pub(super) fn open(&self) -> (OpenStream, AbortOnDrop) {
         let services = &self.node.shared.services;
         let (near, far) = pipe::two_way();
-        let host = Host::new(Arc::clone(&self.node.shared));
+        let shared = Arc::clone(&self.node.shared);
+        let host = Host::new(Arc::clone(&shared));
         let questions = services.questions(self.caller.name());
         let served = converse::run(host, Arc::clone(&self.caller), None, questions, far);
-        let served = self.node.runtime.spawn(async move { drop(served.await) });
+        let served = self.node.runtime.spawn(async move {
+            // The streams of other nodes end with their connections.
+            tokio::select! {
+                served = served => drop(served),
+                () = shared.end.begun() => {}
+            }
+        });
         let outbound = &services.outbound;
         let opened =
             stream::here(near, outbound.limits().reply_bytes, outbound.answers(self.node()));
-        (opened, AbortOnDrop(served.abort_handle()))
+        (opened, AbortOnDrop(Some(served.abort_handle())))
     }
 
     /// The offer, or the exposed actor, that a body is for.
@@ -136,11 +143,20 @@ impl Here {
 
 /// Ends a task when it is dropped.
 #[derive(Debug)]
-pub(super) struct AbortOnDrop(AbortHandle);
+pub(super) struct AbortOnDrop(Option<AbortHandle>);
+
+impl AbortOnDrop {
+    /// The task goes on.
+    pub(super) fn detach(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

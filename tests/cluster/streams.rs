@@ -7,6 +7,7 @@ use gossipmonger::{
     Counter, Gossipmonger,
     protocol::service::{
         ServiceId, ServiceName,
+        exposed::exposed,
         frame::{Code, Frame},
         identity::Tag,
         introduction::STREAMS,
@@ -49,6 +50,10 @@ struct Length(Vec<u8>);
 #[derive(Debug, Serialize, Deserialize)]
 struct Grow(usize);
 
+/// It is never answered.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hang;
+
 gossipmonger::service! {
     struct Flow = "flow", 1.0;
 
@@ -57,6 +62,7 @@ gossipmonger::service! {
     3: duplex Echo;
     4: call Length -> usize, idempotent;
     5: call Grow -> Vec<u8>, idempotent;
+    6: call Hang -> u8;
 }
 
 const LONG: Duration = Duration::from_secs(600);
@@ -99,6 +105,7 @@ async fn offers(node: &Gossipmonger) -> (Offer, UnboundedReceiver<()>) {
         })
         .call(|ask: Length, _| async move { ask.0.len() })
         .call(|ask: Grow, _| async move { vec![1; ask.0] })
+        .call(|_: Hang, _| std::future::pending())
         .start()
         .await
         .unwrap();
@@ -294,10 +301,47 @@ async fn bad_streams_are_refused_one_by_one() {
             matches!(&answer, Some(StreamFrame::Refuse { code, .. }) if *code == expected);
         assert!(refused, "case {n}: {answer:?}");
     }
+    // Without exposed actors none is asked for, before the number has arrived.
+    let exposed = StreamFrame::Open(Open {
+        service: exposed(),
+        method: 1,
+        left_ms: 600_000,
+        tag: Tag::default(),
+    });
+    let (mut tx, mut rx) = lane.member.connection.open_bi().await.unwrap();
+    send(&mut tx, &[exposed]).await;
+    let answer = next(&mut rx, &mut StreamFrames::new(1 << 20)).await;
+    let refused = matches!(&answer, Some(StreamFrame::Refuse { code: Code::NoSuchService, .. }));
+    assert!(refused, "{answer:?}");
     // The connection goes on.
     let (mut tx, mut rx) = lane.member.connection.open_bi().await.unwrap();
     send(&mut tx, &[open(1), item(THOUSAND)]).await;
     assert_eq!(next(&mut rx, &mut StreamFrames::new(1_000)).await, Some(StreamFrame::Begun));
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_may_have_run_is_not_refused_as_one_that_has_not() {
+    let scene = Scene::new(|_| {}).await;
+    let (_offer, _) = offers(&scene.node).await;
+    let lane = introduced(&scene).await;
+    // It runs until its deadline: the stream breaks off.
+    let service = ServiceId { name: ServiceName::new("flow").unwrap(), major: 1 };
+    let late = StreamFrame::Open(Open { service, method: 6, left_ms: 300, tag: Tag::default() });
+    let (mut tx, mut rx) = lane.member.connection.open_bi().await.unwrap();
+    send(&mut tx, &[late, item(&[])]).await;
+    assert_eq!(next(&mut rx, &mut StreamFrames::new(1_000)).await, None);
+    // Its handler has begun when an item comes that is too long.
+    let mut long = BytesMut::new();
+    StreamFrame::Item(Bytes::from(vec![0; (1 << 20) + 600])).encode(&mut long);
+    let (mut tx, mut rx) = lane.member.connection.open_bi().await.unwrap();
+    send(&mut tx, &[open(2), item(&[])]).await;
+    let mut frames = StreamFrames::new(1_000);
+    assert_eq!(next(&mut rx, &mut frames).await, Some(StreamFrame::Begun));
+    let _ = tx.write_all(&long[..10]).await;
+    let answer = next(&mut rx, &mut frames).await;
+    let broken = matches!(&answer, Some(StreamFrame::Refuse { code: Code::NoAnswer, .. }));
+    assert!(broken, "{answer:?}");
     scene.end().await;
 }
 

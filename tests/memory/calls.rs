@@ -764,6 +764,106 @@ async fn a_hedged_call_takes_the_first_answer_and_cancels_the_other_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_second_attempt_goes_to_no_node_that_has_failed_already() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let b = lab.spawn("b", &["a"]).await;
+    let c = lab.spawn("c", &["a"]).await;
+    all_live(&[&a, &b, &c]).await;
+    let full = b
+        .offer::<Stock>(Access::members())
+        .call(|_: Level, _| std::future::pending())
+        .call(|_: Reserve, _| std::future::pending())
+        .cast(|_: Counted, _| async {})
+        .room(1, 0);
+    let _full = full.start().await.unwrap();
+    let slow = c
+        .offer::<Stock>(Access::members())
+        .call(|_: Level, _| async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            Some(2)
+        })
+        .call(|_: Reserve, _| std::future::pending())
+        .cast(|_: Counted, _| async {});
+    let _slow = slow.start().await.unwrap();
+    found(&a, 2).await;
+    let stock = a.service::<Stock>();
+    let there = stock.at(b.node()).unwrap();
+    let _taken = tokio::spawn(there.call(reserve(1)).within(LONG).into_future());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let counted =
+        || (a.counters().get(Counter::CallsRetried), a.counters().get(Counter::CallsHedged));
+    loop {
+        let before = counted();
+        // A stub that knows nothing of the two yet.
+        let call = a.service::<Stock>().call(tea()).hedge(Duration::from_millis(50)).within(LONG);
+        assert_eq!(call.await.unwrap(), Some(2));
+        if counted().0 > before.0 {
+            assert_eq!(counted().1, before.1, "the node that has refused it is asked again");
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_runs_in_the_task_of_a_reader_and_in_that_of_no_other_handler() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let tasks = Arc::new(Mutex::new(Vec::new()));
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (notes, begins, goes) = (Arc::clone(&tasks), Arc::clone(&begun), Arc::clone(&go));
+    let builder = b
+        .offer::<Stock>(Access::members())
+        .call(move |_: Level, _| {
+            notes.lock().unwrap().push(tokio::task::try_id());
+            async { Some(1) }
+        })
+        .call(move |_: Reserve, _| {
+            let (begins, goes) = (Arc::clone(&begins), Arc::clone(&goes));
+            async move {
+                begins.notify_one();
+                goes.notified().await;
+                Ok(1)
+            }
+        })
+        .cast(|_: Counted, _| async {})
+        .room(1, 100)
+        .per_caller(100);
+    let _offer = builder.start().await.unwrap();
+    found(&a, 1).await;
+    let ran_in = || std::mem::take(&mut *tasks.lock().unwrap());
+    let distinct = |mut tasks: Vec<_>| {
+        tasks.dedup();
+        tasks.len()
+    };
+    // Over a lane they run in the task of its reader, once they are known to be short.
+    for _ in 0..100 {
+        a.service::<Stock>().call(tea()).await.unwrap();
+    }
+    assert!(distinct(ran_in()) < 80);
+    // Those of the node itself have a task each.
+    for _ in 0..100 {
+        b.service::<Stock>().call(tea()).await.unwrap();
+    }
+    let own = ran_in();
+    assert!(own.iter().all(Option::is_some));
+    assert_eq!(distinct(own), 100);
+    // So have those that have waited for room.
+    let stock = a.service::<Stock>();
+    let first = tokio::spawn(stock.call(reserve(1)).within(LONG).into_future());
+    begun.notified().await;
+    let waiting: Vec<_> =
+        (0..50).map(|_| tokio::spawn(stock.call(tea()).within(LONG).into_future())).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    go.notify_one();
+    first.await.unwrap().unwrap().unwrap();
+    for call in waiting {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(distinct(ran_in()), 50);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_must_not_run_twice_or_goes_to_one_node_is_not_hedged() {
     let lab = Lab::default();
     let ([a, b, _c], _offers, go) = slow_and_fast(&lab).await;

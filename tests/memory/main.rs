@@ -6,6 +6,7 @@ mod ends;
 mod exposed;
 mod figures;
 mod harness;
+mod lanes;
 mod limits;
 mod live_keys;
 mod membership;

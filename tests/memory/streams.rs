@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use gossipmonger::{
     Counter, Event, Gossipmonger,
+    protocol::service::stream::STREAMS_PER_PEER,
     service::{
         Access, By, CallError, CallFailure, Failure, Lost, NotRun, Offer, stream::ItemError,
     },
@@ -21,7 +22,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::harness::{Lab, id, next_event, until};
+use crate::harness::{Lab, all_live, id, next_event, until};
 
 /// Asks for this many numbers; the last one stands for a way to fail.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +53,10 @@ struct Echo {
     fails_after: Option<usize>,
 }
 
+/// Takes bytes until their end, and keeps them a second later.
+#[derive(Debug, Serialize, Deserialize)]
+struct Store;
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Blob(Vec<u8>);
 
@@ -72,6 +77,7 @@ gossipmonger::service! {
     4: call Blob -> usize, idempotent;
     5: call Grow -> Vec<u8>, idempotent;
     6: cast Keep;
+    7: duplex Store;
 }
 
 /// What has happened at a provider.
@@ -104,6 +110,7 @@ impl Drop for Runs {
 async fn offers(node: &Gossipmonger, access: Access, running: usize) -> (Offer, Seen) {
     let seen = Seen::default();
     let (counts, sums, echoes, keeps) = (seen.clone(), seen.clone(), seen.clone(), seen.clone());
+    let stores = seen.clone();
     let builder = node
         .offer::<Numbers>(access)
         .stream(move |ask: Count, mut items, _| {
@@ -148,6 +155,18 @@ async fn offers(node: &Gossipmonger, access: Access, running: usize) -> (Offer, 
                     }
                     tx.send(bytes).await?;
                 }
+                tx.finish().await
+            }
+        })
+        .duplex(move |_: Store, (tx, mut rx), _| {
+            let seen = stores.clone();
+            async move {
+                let mut bytes = 0;
+                while let Some(chunk) = rx.next().await? {
+                    bytes += chunk.len();
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                seen.kept.fetch_add(bytes, Ordering::Relaxed);
                 tx.finish().await
             }
         })
@@ -401,6 +420,123 @@ async fn bytes_go_both_ways_and_end_on_purpose_only() {
         assert!(rx.next().await.is_err(), "the handler has failed, as its reading has");
     }
     until("the handlers end", || seen.running.load(Ordering::Relaxed) == 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_of_bytes_ends_its_work_although_its_caller_is_gone() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, seen) = offers(&b, Access::members(), ALL).await;
+    found(&a).await;
+    for node in [&a, &b] {
+        seen.kept.store(0, Ordering::Relaxed);
+        let (mut tx, rx) = node.service::<Numbers>().duplex(Store).await.unwrap();
+        tx.send(Bytes::from_static(b"all of it")).await.unwrap();
+        tx.finish().await.unwrap();
+        drop(rx);
+        until("they are kept", || seen.kept.load(Ordering::Relaxed) == 9).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_that_cannot_be_sent_is_no_call_that_has_not_run() {
+    let lab = Lab::default();
+    let config = |name| {
+        let mut config = lab.config(name);
+        config.services.request_bytes = 4;
+        config
+    };
+    let a = lab.spawn_with(config("a"), &[]).await;
+    let b = lab.spawn_with(config("b"), &["a"]).await;
+    all_live(&[&a, &b]).await;
+    let (_offer, _) = offers(&b, Access::members(), ALL).await;
+    found(&a).await;
+    let mut upload = a.service::<Numbers>().collect(Sum { until: 9 }).await.unwrap();
+    let failed = failure(upload.send(&Number(u32::MAX)).await);
+    assert!(matches!(failed, CallFailure::Failed(Failure::ItemNotSent(_))), "{failed:?}");
+    upload.send(&Number(7)).await.unwrap();
+    assert_eq!(upload.finish().await.unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_with_all_its_streams_open_is_full_until_one_has_ended() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, _) = offers(&b, Access::members(), 2 * STREAMS_PER_PEER).await;
+    found(&a).await;
+    let numbers = a.service::<Numbers>();
+    let echo = || numbers.duplex(Echo { fails_after: None }).within(Duration::from_secs(1));
+    let mut open = Vec::new();
+    for _ in 0..STREAMS_PER_PEER {
+        open.push(echo().await.unwrap());
+    }
+    let full =
+        CallFailure::NotRun(NotRun::Overloaded { by: By::Link, retry_after: Duration::ZERO });
+    assert_eq!(failure(echo().await), full);
+    assert_eq!(failure(numbers.stream(count(0, Ends::Well)).await), full);
+    // Both halves have ended, and are kept.
+    let (tx, rx) = &mut open[0];
+    tx.shutdown().await.unwrap();
+    assert_eq!(rx.next().await.unwrap(), None);
+    echo().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_idle_from_the_end_of_its_last_stream_on() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, seen) = offers(&b, Access::members(), ALL).await;
+    found(&a).await;
+    let numbers = a.service::<Numbers>();
+    let mut items = numbers.stream(count(0, Ends::Never)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    seen.finish.notify_one();
+    assert_eq!(items.next().await.unwrap(), None);
+    drop(items);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    drop(numbers.stream(count(0, Ends::Well)).await.unwrap());
+    assert_eq!(a.counters().get(Counter::ServiceConnectionsDialed), 1);
+    tokio::time::sleep(Duration::from_secs(150)).await;
+    drop(numbers.stream(count(0, Ends::Well)).await.unwrap());
+    assert_eq!(a.counters().get(Counter::ServiceConnectionsDialed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_without_room_for_a_connection_for_streams_is_left_alone_for_a_while() {
+    let lab = Lab::default();
+    let a = lab.spawn("a", &[]).await;
+    let mut config = lab.config("b");
+    config.services.connections_per_peer = 1;
+    let b = lab.spawn_with(config, &["a"]).await;
+    all_live(&[&a, &b]).await;
+    let (_offer, _) = offers(&b, Access::members(), ALL).await;
+    found(&a).await;
+    let numbers = a.service::<Numbers>();
+    assert_eq!(numbers.call(Blob(vec![0; 9])).await.unwrap(), 9);
+    for _ in 0..20 {
+        let failed = failure(numbers.stream(count(0, Ends::Well)).await);
+        assert!(matches!(failed, CallFailure::NotRun(NotRun::NotConnected(_))), "{failed:?}");
+        // Its lane has nothing to do with that.
+        assert_eq!(numbers.call(Blob(vec![0; 9])).await.unwrap(), 9);
+    }
+    assert_eq!(a.counters().get(Counter::ServiceConnectionsDialed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_over_a_stream_is_counted_once() {
+    let lab = Lab::default();
+    let (a, b) = lab.pair().await;
+    let (_offer, _) = offers(&b, Access::members(), ALL).await;
+    found(&a).await;
+    for node in [&a, &b] {
+        let numbers = node.service::<Numbers>();
+        for _ in 0..3 {
+            drop(numbers.stream(count(0, Ends::Well)).await.unwrap());
+        }
+    }
+    let callers = b.callers();
+    let [one] = &callers[..] else { panic!("{callers:?}") };
+    assert_eq!((&one.caller[..], one.calls), ("node a", 3));
 }
 
 #[tokio::test(start_paused = true)]

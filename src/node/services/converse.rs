@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     framed::{Broken, FrameReader, FrameWriter, Framed},
     lane::Lane,
-    offered::{Attached, Inbound, Input, NOT_OFFERED, Offered, words},
+    offered::{Attached, Inbound, InboundCast, Input, NOT_OFFERED, Offered, words},
     responder::Responder,
     room::{Counted, NO_ROOM, Rooms},
     running::Running,
@@ -31,7 +31,7 @@ use crate::{
             identity::Question,
             intake,
             limits::DEADLINE_MAX,
-            stream::{Open, StreamFrame, body_time},
+            stream::{Beginning, Open, StreamFrame, body_time},
         },
     },
 };
@@ -53,11 +53,13 @@ pub(crate) async fn run(
 ) -> Result<(), Violation> {
     let reader = FrameReader::new(receive, host.services().limits().request_bytes, rooms);
     let writer = Arc::new(FrameWriter::new(send));
-    let conversation = Conversation { host, caller, lane, writer };
+    let conversation = Conversation { host, caller, lane, writer, beginning: Arc::default() };
     match conversation.run(reader).await {
         Ok(()) | Err(End::Gone) => Ok(()),
         Err(End::Refused(code, words)) => {
-            conversation.host.count(Counter::CallsRefused);
+            if conversation.beginning.give_up() {
+                conversation.host.count(Counter::CallsRefused);
+            }
             conversation.refuse(code, Duration::ZERO, words).await;
             Ok(())
         }
@@ -70,9 +72,11 @@ struct Conversation {
     caller: Arc<Caller>,
     lane: Option<Arc<Lane>>,
     writer: Arc<FrameWriter>,
+    /// Whether the handler begins.
+    beginning: Arc<Beginning>,
 }
 
-/// Why a stream ends before the offer has seen it.
+/// Why a stream ends without an answer of the offer.
 enum End {
     /// The caller has given up, or the connection has ended.
     Gone,
@@ -99,9 +103,14 @@ impl Conversation {
             return Err(End::Violation("the first frame of a stream does not open it".to_owned()));
         };
         let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
-        // The number of an exposed actor is in the question.
-        if service.name.as_str() != EXPOSED {
+        let is_exposed = service.name.as_str() == EXPOSED;
+        if !is_exposed {
             self.found(&service, method, &mut Bytes::new())?;
+            self.counts(&service);
+        } else if self.host.services().exposed.is_empty() {
+            // The number of the actor is in the question: there is none that it could have.
+            self.host.count(Counter::ExposedUnknown);
+            return Err(refused(Code::NoSuchService, NOT_OFFERED));
         }
         let deadline = self.host.now() + left;
         let mut ends = Box::pin(tokio::time::sleep(left));
@@ -110,9 +119,12 @@ impl Conversation {
             return Err(End::Violation("the second frame of a stream is no question".to_owned()));
         };
         let (offer, kind) = self.found(&service, method, &mut body)?;
+        if is_exposed {
+            self.counts(&service);
+        }
         if kind == Kind::Cast {
             let message = Question { method, body, tag };
-            offer.cast(&self.caller, message, held);
+            offer.cast(&self.caller, InboundCast { message, held, by_reader: false });
             return Ok(());
         }
         let (waiter, answer) = oneshot::channel();
@@ -128,8 +140,18 @@ impl Conversation {
             Kind::Duplex => unread.take().map_or(Input::None, Input::Bytes),
             _ => Input::None,
         };
-        let attached = Some(Box::new(Attached { writer: Arc::clone(&self.writer), input }));
-        let request = Inbound { method, body, tag, deadline, running, responder, held, attached };
+        let (writer, beginning) = (Arc::clone(&self.writer), Arc::clone(&self.beginning));
+        let request = Inbound {
+            method,
+            body,
+            tag,
+            deadline,
+            running,
+            responder,
+            held,
+            attached: Some(Box::new(Attached { writer, input, beginning })),
+            by_reader: false,
+        };
         offer.request(&self.caller, request);
         let outcome = match unread {
             Some(reader) => self.ended(kind, reader, items, (ends.as_mut(), answer)).await?,
@@ -147,12 +169,7 @@ impl Conversation {
         body: &mut Bytes,
     ) -> Result<(Arc<dyn Offered>, Kind), End> {
         let offer = match self.host.services().called(service, body) {
-            Called::Found(offer) => {
-                let callers = &self.host.services().callers;
-                let now = self.host.now();
-                callers.count(service, self.caller.name(), now).called(now);
-                offer
-            }
+            Called::Found(offer) => offer,
             Called::NotOffered => return Err(refused(Code::NoSuchService, NOT_OFFERED)),
             called => {
                 self.host.count(Counter::ExposedUnknown);
@@ -168,6 +185,15 @@ impl Conversation {
         Ok((offer, kind))
     }
 
+    /// One more call of this caller to the service. Those of this node to itself are not counted.
+    fn counts(&self, service: &ServiceId) {
+        if self.lane.is_none() {
+            return;
+        }
+        let (callers, now) = (&self.host.services().callers, self.host.now());
+        callers.count(service, self.caller.name(), now).called(now);
+    }
+
     /// The end of a handler that reads the stream itself.
     async fn begun_by(
         &self,
@@ -179,7 +205,7 @@ impl Conversation {
             outcome = &mut answer => return outcome.unwrap_or_else(|_| no_answer()),
             () = ends => {}
         }
-        if self.writer.has_begun() { answer.await.unwrap_or_else(|_| no_answer()) } else { late() }
+        if self.beginning.give_up() { late() } else { answer.await.unwrap_or_else(|_| no_answer()) }
     }
 
     /// Waits for the end of the handler, and hands it the items of the caller.
@@ -197,20 +223,31 @@ impl Conversation {
                 biased;
                 outcome = &mut answer => return Ok(outcome.unwrap_or_else(|_| no_answer())),
                 () = ends.as_mut(), if timed => {
-                    if kind == Kind::Call || !self.writer.has_begun() {
+                    if self.beginning.give_up() {
                         return Ok(late());
+                    }
+                    // It may have run: the caller finds out by its own deadline, or by the end of the stream.
+                    if kind == Kind::Call {
+                        return Err(End::Gone);
                     }
                     timed = false;
                 }
                 room = room(items.clone()), if waits => match (room, next.take()) {
-                    (Some(room), Some(item)) => drop(room.send(item)),
+                    (Some(room), Some(item)) => {
+                        let is_last = matches!(item.frame, StreamFrame::End { .. });
+                        drop(room.send(item));
+                        if is_last {
+                            items = None;
+                        }
+                    }
                     // The handler takes no more of them.
                     _ => items = None,
                 },
                 read = reader.next(), if !waits => match read {
                     Ok(Some(framed)) => match (&framed.frame, &items) {
-                        (StreamFrame::Item(_), Some(_)) => next = Some(framed),
-                        (StreamFrame::End { .. }, Some(_)) => items = None,
+                        (StreamFrame::Item(_) | StreamFrame::End { .. }, Some(_)) => {
+                            next = Some(framed);
+                        }
                         // What the handler does not want is skipped.
                         (StreamFrame::Item(_) | StreamFrame::End { .. }, None)
                             if kind == Kind::ClientStream => {}
@@ -260,6 +297,7 @@ impl Conversation {
     }
 
     async fn refuse(&self, code: Code, retry_after: Duration, words: impl Into<String>) {
+        let code = self.beginning.refusal(code);
         let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
         let refuse = StreamFrame::Refuse { code, retry_after_ms, words: words.into() };
         self.writer.finish([refuse]).await;
@@ -283,7 +321,7 @@ fn broken_off(broken: Broken) -> End {
         Broken::Bad(crate::protocol::service::frame::BadFrame::TooLong(bytes)) => {
             refused(Code::TooLarge, &format!("{bytes} bytes"))
         }
-        Broken::Stalled => refused(Code::Deadline, &Broken::Stalled.to_string()),
+        Broken::Late => refused(Code::Deadline, &Broken::Late.to_string()),
         Broken::Bad(_) => End::Violation(broken.to_string()),
     }
 }

@@ -1,35 +1,41 @@
 //! The frames of one stream, read and written.
 
-use std::{
-    fmt,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::{fmt, pin::Pin};
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Sleep};
 
-use super::room::{Held, Rooms};
+use super::{
+    room::{Held, Rooms},
+    unfinished::Unfinished,
+};
 use crate::{
     net::{ReceiveStream, SendStream, StreamError},
     protocol::service::{
         frame::{BadFrame, LANE_BODY_MAX},
-        stream::{StreamFrame, StreamFrames},
+        stream::{StreamFrame, StreamFrames, body_time},
     },
 };
 
 /// Bytes read from a stream at once.
 const READ_BYTES: usize = 64 << 10;
-/// A body that uses room has to go on within this time.
-const STALL: Duration = Duration::from_secs(10);
 
 /// Reads the frames of a stream. Nothing is lost if a read is dropped.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
     stream: Box<dyn ReceiveStream>,
     frames: StreamFrames,
-    rooms: Rooms,
-    held: Option<Held>,
+    /// `None`: long bodies use no room.
+    rooms: Option<Rooms>,
+    long: Option<Long>,
+}
+
+/// A long body that arrives.
+#[derive(Debug)]
+struct Long {
+    held: Held,
+    /// The end of its time.
+    late: Pin<Box<Sleep>>,
 }
 
 /// A frame, and the room that its body uses.
@@ -48,29 +54,42 @@ pub(crate) enum Broken {
     Bad(BadFrame),
     /// The stream ends within a frame.
     Cut,
-    /// A body that uses room does not go on.
-    Stalled,
+    /// A body that uses room has not arrived in its time.
+    Late,
 }
 
 impl FrameReader {
     pub(crate) fn new(stream: Box<dyn ReceiveStream>, body_max: usize, rooms: Rooms) -> Self {
-        Self { stream, frames: StreamFrames::new(body_max), rooms, held: None }
+        Self { stream, frames: StreamFrames::new(body_max), rooms: Some(rooms), long: None }
+    }
+
+    /// Long bodies use no room from now on, and have no time limit: who waits for the frames holds one at a time.
+    pub(crate) fn use_no_room(&mut self) {
+        self.rooms = None;
     }
 
     /// The next frame; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<Framed>, Broken> {
         loop {
             let wants = self.frames.wants().map_err(Broken::Bad)?;
-            if let (Some(bytes), None) = (wants.filter(|bytes| *bytes > LANE_BODY_MAX), &self.held)
+            if let (Some(rooms), Some(bytes), None) =
+                (&self.rooms, wants.filter(|bytes| *bytes > LANE_BODY_MAX), &self.long)
             {
-                self.held = Some(self.rooms.take(bytes).await);
+                let held = rooms.take(bytes).await;
+                let late = Box::pin(tokio::time::sleep(body_time(bytes)));
+                self.long = Some(Long { held, late });
             }
             if let Some(frame) = self.frames.take().map_err(Broken::Bad)? {
-                return Ok(Some(Framed { frame, held: self.held.take() }));
+                return Ok(Some(Framed { frame, held: self.long.take().map(|long| long.held) }));
             }
             let read = self.stream.read(READ_BYTES);
-            let read = match self.held {
-                Some(_) => tokio::time::timeout(STALL, read).await.map_err(|_| Broken::Stalled)?,
+            let read = match &mut self.long {
+                // What is there counts, also if nobody has read for long.
+                Some(Long { late, .. }) => tokio::select! {
+                    biased;
+                    read = read => read,
+                    () = late.as_mut() => return Err(Broken::Late),
+                },
                 None => read.await,
             };
             match read.map_err(Broken::Failed)? {
@@ -93,19 +112,17 @@ impl fmt::Display for Broken {
             Self::Failed(error) => error.fmt(f),
             Self::Bad(error) => error.fmt(f),
             Self::Cut => f.write_str("the stream ends within a frame"),
-            Self::Stalled => write!(f, "a long body does not go on within {STALL:?}"),
+            Self::Late => f.write_str("a long body has not arrived in its time"),
         }
     }
 }
 
 /// Writes the frames of a stream.
 ///
-/// A write that is dropped ends the stream: the other end must not take the next frame for the rest of this one.
+/// A write that is dropped ends the stream: the other end must not take the next frame for the rest of this one. So does
+/// dropping the writer: only [`FrameWriter::finish`] is a proper end.
 #[derive(Debug)]
-pub(crate) struct FrameWriter {
-    stream: Mutex<Option<Box<dyn SendStream>>>,
-    begun: AtomicBool,
-}
+pub(crate) struct FrameWriter(Mutex<Option<Unfinished>>);
 
 /// The stream takes nothing more: the other end has stopped it, or the connection has ended.
 #[derive(Clone, Copy, Debug)]
@@ -113,26 +130,16 @@ pub(crate) struct Over;
 
 impl FrameWriter {
     pub(crate) fn new(stream: Box<dyn SendStream>) -> Self {
-        Self { stream: Mutex::new(Some(stream)), begun: AtomicBool::new(false) }
+        Self(Mutex::new(Some(Unfinished::new(stream))))
     }
 
     /// Writes a frame; it waits for the other end's window.
     pub(crate) async fn write(&self, frame: StreamFrame) -> Result<(), Over> {
-        let mut place = self.stream.lock().await;
+        let mut place = self.0.lock().await;
         let mut stream = place.take().ok_or(Over)?;
         stream.write(&mut frame.pieces()).await.map_err(|_| Over)?;
         *place = Some(stream);
         Ok(())
-    }
-
-    /// Tells the caller that the handler begins.
-    pub(crate) async fn begin(&self) -> Result<(), Over> {
-        self.begun.store(true, Ordering::Release);
-        self.write(StreamFrame::Begun).await
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
     }
 
     /// Writes the last frames.
@@ -142,25 +149,25 @@ impl FrameWriter {
                 return;
             }
         }
-        if let Some(mut stream) = self.take().await {
+        if let Some(stream) = self.take().await {
             stream.finish();
         }
     }
 
     /// The stream, for plain bytes.
-    pub(crate) async fn take(&self) -> Option<Box<dyn SendStream>> {
-        self.stream.lock().await.take()
+    pub(crate) async fn take(&self) -> Option<Unfinished> {
+        self.0.lock().await.take()
     }
 
     /// The same, where nobody else writes.
-    pub(crate) fn into_stream(self) -> Option<Box<dyn SendStream>> {
-        self.stream.into_inner()
+    pub(crate) fn into_stream(self) -> Option<Unfinished> {
+        self.0.into_inner()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use bytes::BytesMut;
     use tokio::sync::Semaphore;
@@ -182,12 +189,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_long_body_that_stalls_gives_its_room_back() {
+    async fn a_long_body_that_trickles_has_one_time_and_gives_its_room_back() {
         let (mut out, mut reader, room) = reader();
-        out.write(&mut [item(40_000).slice(..20_000)]).await.unwrap();
-        assert!(matches!(reader.next().await, Err(Broken::Stalled)));
+        let trickles = async {
+            for at in 0.. {
+                let byte = item(40_000).slice(at..=at);
+                if out.write(&mut [byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::select! {
+            () = trickles => panic!("it is read on"),
+            read = reader.next() => assert!(matches!(read, Err(Broken::Late))),
+        }
         drop(reader);
         assert_eq!(room.available_permits(), 100_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_body_without_room_has_no_time_limit() {
+        let (mut out, mut reader, room) = reader();
+        reader.use_no_room();
+        out.write(&mut [item(40_000).slice(..20_000)]).await.unwrap();
+        assert!(tokio::time::timeout(body_time(40_000) * 2, reader.next()).await.is_err());
+        assert_eq!(room.available_permits(), 100_000);
+        out.write(&mut [item(40_000).slice(20_000..)]).await.unwrap();
+        let read = reader.next().await.unwrap().unwrap();
+        assert!(matches!(read.frame, StreamFrame::Item(body) if body.len() == 40_000));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_written_has_no_proper_end_before_it_is_finished() {
+        for finish in [false, true] {
+            let (out, stream) = pipe::one_way();
+            let room = Arc::new(Semaphore::new(100_000));
+            let rooms = Rooms::of_peer(&room, 100_000, 50_000);
+            let mut reader = FrameReader::new(Box::new(stream), 50_000, rooms);
+            let writer = FrameWriter::new(Box::new(out));
+            writer.write(StreamFrame::Begun).await.unwrap();
+            if finish {
+                writer.finish([]).await;
+            }
+            drop(writer);
+            assert!(reader.next().await.unwrap().is_some());
+            assert_eq!(reader.next().await.is_ok(), finish);
+        }
     }
 
     #[tokio::test(start_paused = true)]

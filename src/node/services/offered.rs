@@ -20,6 +20,7 @@ use crate::{
             frame::Code,
             identity::{Question, Tag},
             manifest,
+            stream::Beginning,
         },
         time::Time,
     },
@@ -30,8 +31,8 @@ pub(crate) trait Offered: fmt::Debug + Send + Sync {
     /// Takes a request, whose answer goes to its responder. It returns at once.
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound);
 
-    /// Takes a message without an answer, and the room that a long one uses. It returns at once.
-    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: Question, held: Option<Held>);
+    /// Takes a message without an answer. It returns at once.
+    fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: InboundCast);
 
     /// The kind of a method, if this caller may use it: before more is read from the caller.
     ///
@@ -68,6 +69,18 @@ pub(crate) struct Inbound {
     pub(crate) held: Option<Held>,
     /// What comes with it over a stream of its own.
     pub(crate) attached: Option<Box<Attached>>,
+    /// It comes from the task that reads a lane, in which a short handler may run.
+    pub(crate) by_reader: bool,
+}
+
+/// A message of a caller, without an answer.
+#[derive(Debug)]
+pub(crate) struct InboundCast {
+    pub(crate) message: Question,
+    /// The room that a long message uses, until it is decoded.
+    pub(crate) held: Option<Held>,
+    /// As [`Inbound::by_reader`].
+    pub(crate) by_reader: bool,
 }
 
 /// What comes with a request over a stream of its own.
@@ -77,6 +90,8 @@ pub(crate) struct Attached {
     pub(crate) writer: Arc<FrameWriter>,
     /// From the caller.
     pub(crate) input: Input,
+    /// Whether the handler begins.
+    pub(crate) beginning: Arc<Beginning>,
 }
 
 /// What a caller sends after its question.
@@ -84,7 +99,7 @@ pub(crate) struct Attached {
 pub(crate) enum Input {
     /// Nothing.
     None,
-    /// Items, the last one before the end of the channel.
+    /// Items, and then the end frame of the caller. A channel that ends without it is a stream that has broken off.
     Items(mpsc::Receiver<Framed>),
     /// Plain bytes.
     Bytes(FrameReader),

@@ -10,7 +10,7 @@ use super::{
     expiry::{EXPIRED, expired},
     lane::{Lane, State},
     long::{self, Long},
-    offered::{Inbound, NOT_OFFERED, Offered},
+    offered::{Inbound, InboundCast, NOT_OFFERED, Offered},
     refusal::Refusal,
     responder::Responder,
     running::Running,
@@ -265,8 +265,13 @@ impl Guest {
         mut frames: Frames,
     ) -> Refusal {
         loop {
-            let now = self.host.now();
+            let mut now = self.host.now();
             loop {
+                // A caller that does not read its answers gets no further ones.
+                while lane.is_full() {
+                    lane.sent.notified().await;
+                    now = self.host.now();
+                }
                 match frames.take() {
                     Ok(Some(frame)) => {
                         if let Err(violation) = self.take(lane, frame, now) {
@@ -276,10 +281,6 @@ impl Guest {
                     Ok(None) => break,
                     Err(error) => return misbehaves(&error),
                 }
-            }
-            // A caller that does not read its answers gets no further ones.
-            while lane.is_full() {
-                lane.sent.notified().await;
             }
             match stream.read(READ_BYTES).await {
                 Ok(Some(chunk)) => frames.push(chunk),
@@ -320,7 +321,9 @@ impl Guest {
                 drop(state);
                 match offer {
                     Some(offer) => {
-                        offer.cast(&lane.caller, Question { method, body, tag }, None);
+                        let message = Question { method, body, tag };
+                        let by_reader = true;
+                        offer.cast(&lane.caller, InboundCast { message, held: None, by_reader });
                     }
                     None => self.host.count(Counter::CastsRefused),
                 }
@@ -347,6 +350,7 @@ impl Guest {
                             responder,
                             held: None,
                             attached: None,
+                            by_reader: true,
                         };
                         offer.request(&lane.caller, request);
                     }

@@ -55,7 +55,11 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let Some(link) = &self.0 else { return };
-        link.lock().streams -= 1;
+        let now = link.clock.now();
+        let mut state = link.lock();
+        state.streams -= 1;
+        state.used = now;
+        drop(state);
         link.room.notify_waiters();
         link.end_if_drained();
     }
@@ -143,7 +147,7 @@ async fn long_answer(link: &Link, mut reader: FrameReader) -> Result<(), String>
         Ok(Some(Framed { frame: StreamFrame::Answer { id, load }, .. })) => (id, load),
         Ok(Some(_)) => return Err("a stream that brings no answer".to_owned()),
         // Its call ends by its deadline.
-        Ok(None) | Err(Broken::Failed(_) | Broken::Cut | Broken::Stalled) => return Ok(()),
+        Ok(None) | Err(Broken::Failed(_) | Broken::Cut | Broken::Late) => return Ok(()),
         Err(Broken::Bad(bad)) => return Err(bad.to_string()),
     };
     let refused =
@@ -158,7 +162,7 @@ async fn long_answer(link: &Link, mut reader: FrameReader) -> Result<(), String>
             refused(Code::ReplyTooLarge, format!("{bytes} bytes"))
         }
         Ok(None) => refused(Code::NoAnswer, "the answer breaks off".to_owned()),
-        Err(broken @ (Broken::Failed(_) | Broken::Cut | Broken::Stalled)) => {
+        Err(broken @ (Broken::Failed(_) | Broken::Cut | Broken::Late)) => {
             refused(Code::NoAnswer, format!("the answer breaks off: {broken}"))
         }
         Ok(Some(_)) | Err(Broken::Bad(_)) => {

@@ -141,6 +141,9 @@ pub enum Failure {
     /// The answer is too long to be sent.
     #[error("its answer is too long: {0}")]
     ReplyTooLarge(String),
+    /// An item of the caller was not sent.
+    #[error("an item was not sent: {0}")]
+    ItemNotSent(String),
     /// The answer is not of the reply type.
     #[error("its answer cannot be decoded: {0}")]
     NotDecoded(String),
@@ -204,6 +207,16 @@ pub fn refused(code: Code, retry_after: Duration, words: String) -> CallFailure 
         Code::NoAnswer => CallFailure::Failed(Failure::NoAnswer),
         Code::ActorEnded => CallFailure::Failed(Failure::ActorEnded),
         Code::ReplyTooLarge => CallFailure::Failed(Failure::ReplyTooLarge(words)),
+    }
+}
+
+/// The failure that a refusal means after the handler has begun: what says that the call has not run is no such proof
+/// any more.
+#[must_use]
+pub fn refused_after_begun(code: Code, retry_after: Duration, words: String) -> CallFailure {
+    match refused(code, retry_after, words) {
+        CallFailure::NotRun(_) => CallFailure::Failed(Failure::NoAnswer),
+        failure => failure,
     }
 }
 

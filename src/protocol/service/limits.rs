@@ -21,7 +21,8 @@ pub struct ServiceLimits {
     pub reply_bytes: usize,
     /// Bytes of bodies above 16 KiB that this node receives at once, in questions, and the same in answers. Default
     /// 64 MiB. A further body waits; one peer gets at most a sixteenth, or the longest body if that is more, over all its
-    /// connections. The same limit is that of long answers that wait to be sent; of these one caller may use half.
+    /// connections. The items of a stream that a caller reads do not count. The same limit is that of long answers that
+    /// wait to be sent; of these one caller may use half.
     pub room_bytes: usize,
     /// Bytes that all connections for calls may bring before this node reads them. Default 512 MiB. Of these 64 KiB are
     /// kept for each connection that may be open; the more of the rest is in use, the smaller are the windows of new

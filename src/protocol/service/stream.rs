@@ -16,10 +16,16 @@
 //!
 //! The caller keeps its half open until it has all that it waits for. If the half ends earlier, the caller has given
 //! up. So a call is cancelled in the same way whether its caller drops it or dies.
+//!
+//! Once the handler has begun, no refusal says that the call has not run ([`Beginning`]).
+
+mod beginning;
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+
+pub use self::beginning::Beginning;
 
 use super::{
     ServiceId, ServiceName,
@@ -31,6 +37,8 @@ use super::{
 pub const BODY_MAX: usize = 16 << 20;
 /// Streams that one caller may have open at once on one connection.
 pub const STREAMS_PER_PEER: usize = 128;
+/// The rest of a chunk is copied if the chunk has so many times as many bytes: it would keep the memory of all of them.
+const CHUNK_PER_REST: usize = 4;
 
 /// How long a body of so many bytes may take on its way, from its first byte to its last.
 #[must_use]
@@ -174,18 +182,21 @@ pub struct StreamFrames {
     /// What has arrived: at most one chunk beyond the frame that is awaited.
     part: BytesMut,
     whole: Bytes,
+    /// The length of the chunk that `whole` is a part of.
+    chunk: usize,
 }
 
 impl StreamFrames {
     /// `body_max`: the longest body that is accepted, in bytes.
     #[must_use]
     pub fn new(body_max: usize) -> Self {
-        Self { body_max, part: BytesMut::new(), whole: Bytes::new() }
+        Self { body_max, part: BytesMut::new(), whole: Bytes::new(), chunk: 0 }
     }
 
     /// Takes the next chunk of the stream.
     pub fn push(&mut self, chunk: Bytes) {
         if self.whole.is_empty() && self.part.is_empty() {
+            self.chunk = chunk.len();
             self.whole = chunk;
         } else {
             if !self.whole.is_empty() {
@@ -213,9 +224,13 @@ impl StreamFrames {
     /// # Errors
     /// [`BadFrame`]: the stream cannot be read on.
     pub fn take(&mut self) -> Result<Option<StreamFrame>, BadFrame> {
-        let Some((length, used)) = self.head()? else { return Ok(None) };
+        let Some((length, used)) = self.head()? else {
+            self.keep_rest();
+            return Ok(None);
+        };
         if self.part.is_empty() {
             if self.whole.len() < used + length {
+                self.keep_rest();
                 return Ok(None);
             }
             self.whole.advance(used);
@@ -229,9 +244,19 @@ impl StreamFrames {
         }
         self.part.advance(used);
         let frame = self.part.split_to(length).freeze();
+        self.chunk = used + length + self.part.len();
         self.whole = self.part.split().freeze();
         self.part = BytesMut::new();
+        self.keep_rest();
         StreamFrame::decode(frame).map(Some)
+    }
+
+    /// Copies what is left of a chunk that is much longer.
+    fn keep_rest(&mut self) {
+        let rest = self.whole.len();
+        if rest > 0 && self.chunk / rest >= CHUNK_PER_REST {
+            (self.whole, self.chunk) = (Bytes::copy_from_slice(&self.whole), rest);
+        }
     }
 
     /// What has arrived beyond the last frame: the stream carries plain bytes from there on.
@@ -309,6 +334,36 @@ mod tests {
             assert_eq!(found, frames, "{size}");
             assert_eq!((reader.wants(), reader.rest()), (Ok(None), Bytes::new()));
         }
+    }
+
+    #[test]
+    fn a_short_rest_of_a_long_chunk_does_not_keep_its_memory() {
+        let long = StreamFrame::Item(Bytes::from(vec![7; 40_000]));
+        let bytes = encoded(&[long.clone(), StreamFrame::Item(Bytes::from_static(b"next"))]);
+        let (rest, next) = (bytes.slice(bytes.len() - 6..bytes.len() - 1), bytes.len() - 1);
+        for at in [0, 20_000] {
+            let mut reader = StreamFrames::new(40_000);
+            let chunk = Bytes::copy_from_slice(&bytes[at..next]);
+            if at > 0 {
+                reader.push(bytes.slice(..at));
+                assert_eq!(reader.take(), Ok(None));
+            }
+            reader.push(chunk.clone());
+            assert_eq!(reader.take(), Ok(Some(long.clone())));
+            assert_eq!(reader.take(), Ok(None));
+            assert_eq!(reader.whole, rest);
+            assert!(chunk.is_unique(), "{at}");
+            assert!(reader.whole.is_unique(), "{at}");
+            reader.push(bytes.slice(next..));
+            let last = reader.take().unwrap();
+            assert_eq!(last, Some(StreamFrame::Item(Bytes::from_static(b"next"))));
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_time_by_its_length() {
+        assert_eq!(body_time(17_000), Duration::from_secs(11));
+        assert_eq!(body_time(1 << 20), Duration::from_secs(26));
     }
 
     #[test]

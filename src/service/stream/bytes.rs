@@ -11,7 +11,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    net::{BoxFuture, ReceiveStream, SendStream, StreamError},
+    net::{BoxFuture, ReceiveStream, StreamError},
+    node::services::unfinished::Unfinished,
     service::conversation::Guard,
 };
 
@@ -24,7 +25,8 @@ const READ_BYTES: usize = 64 << 10;
 /// instead of the end of the stream.
 pub struct ByteSender {
     state: Sending,
-    _guard: Option<Arc<Guard>>,
+    /// Keeps the stream counted, until this half has ended.
+    guard: Option<Arc<Guard>>,
 }
 
 enum Sending {
@@ -33,38 +35,13 @@ enum Sending {
     Over,
 }
 
-/// A stream that is reset if it is dropped before its end, also while a write is under way.
-struct Unfinished(Option<Box<dyn SendStream>>);
-
-impl Unfinished {
-    async fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        match &mut self.0 {
-            Some(stream) => stream.write(&mut [bytes]).await,
-            None => Ok(()),
-        }
-    }
-
-    fn finish(mut self) {
-        if let Some(mut stream) = self.0.take() {
-            stream.finish();
-        }
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(stream) = &mut self.0 {
-            stream.reset(0);
-        }
-    }
-}
-
 /// The reading half. Dropping it tells the other end to stop.
 pub struct ByteReceiver {
     /// Bytes that were read already.
     rest: Bytes,
     state: Receiving,
-    _guard: Option<Arc<Guard>>,
+    /// Keeps the stream counted, until this half has ended.
+    guard: Option<Arc<Guard>>,
 }
 
 enum Receiving {
@@ -77,12 +54,8 @@ enum Receiving {
 type Read = (Box<dyn ReceiveStream>, Result<Option<Bytes>, StreamError>);
 
 impl ByteSender {
-    pub(in crate::service) fn new(
-        stream: Option<Box<dyn SendStream>>,
-        guard: Option<Arc<Guard>>,
-    ) -> Self {
-        let idle = |stream| Sending::Idle(Unfinished(Some(stream)));
-        Self { state: stream.map_or(Sending::Over, idle), _guard: guard }
+    pub(in crate::service) fn new(stream: Option<Unfinished>, guard: Option<Arc<Guard>>) -> Self {
+        Self { state: stream.map_or(Sending::Over, Sending::Idle), guard }
     }
 
     /// Sends bytes without a copy; waits while the other end does not read.
@@ -106,7 +79,7 @@ impl ByteSender {
     fn begin(&mut self, bytes: Bytes) {
         if let Sending::Idle(mut stream) = std::mem::replace(&mut self.state, Sending::Over) {
             self.state = Sending::Writes(Box::pin(async move {
-                let written = stream.write(bytes).await;
+                let written = stream.write(&mut [bytes]).await;
                 (stream, written)
             }));
         }
@@ -119,10 +92,10 @@ impl ByteSender {
             Sending::Over => Poll::Ready(Err(over())),
             Sending::Writes(writing) => {
                 let (stream, written) = ready!(writing.as_mut().poll(context));
-                self.state = match &written {
-                    Ok(()) => Sending::Idle(stream),
-                    Err(_) => Sending::Over,
-                };
+                match &written {
+                    Ok(()) => self.state = Sending::Idle(stream),
+                    Err(_) => (self.state, self.guard) = (Sending::Over, None),
+                }
                 Poll::Ready(written.map_err(broken))
             }
         }
@@ -133,6 +106,7 @@ impl ByteSender {
         if let Sending::Idle(stream) = std::mem::replace(&mut self.state, Sending::Over) {
             stream.finish();
         }
+        self.guard = None;
         Poll::Ready(Ok(()))
     }
 }
@@ -167,7 +141,7 @@ impl ByteReceiver {
         (rest, stream): (Bytes, Box<dyn ReceiveStream>),
         guard: Option<Arc<Guard>>,
     ) -> Self {
-        Self { rest, state: Receiving::Idle(stream), _guard: guard }
+        Self { rest, state: Receiving::Idle(stream), guard }
     }
 
     /// The next bytes, without a copy; `None` at the end. None are lost if the future is dropped.
@@ -192,10 +166,10 @@ impl ByteReceiver {
         }
         let Receiving::Reads(reading) = &mut self.state else { return Poll::Ready(Ok(None)) };
         let (stream, read) = ready!(reading.as_mut().poll(context));
-        self.state = match &read {
-            Ok(Some(_)) => Receiving::Idle(stream),
-            _ => Receiving::Over,
-        };
+        match &read {
+            Ok(Some(_)) => self.state = Receiving::Idle(stream),
+            _ => (self.state, self.guard) = (Receiving::Over, None),
+        }
         Poll::Ready(read.map_err(broken))
     }
 }

@@ -68,24 +68,79 @@ impl<M: ServerStream> ItemSender<M> {
 #[derive(Debug)]
 pub struct ItemReceiver<M> {
     items: mpsc::Receiver<Framed>,
+    /// The caller has sent its last item.
+    is_over: bool,
     method: PhantomData<fn() -> M>,
 }
 
 impl<M: ClientStream> ItemReceiver<M> {
     pub(in crate::service) fn new(items: mpsc::Receiver<Framed>) -> Self {
-        Self { items, method: PhantomData }
+        Self { items, is_over: false, method: PhantomData }
     }
 
-    /// The next item; `None` once the caller has sent its last one. If the caller gives up before that, the handler is
-    /// dropped while it waits here. No item is lost if the future is dropped.
+    /// The next item; `None` once the caller has sent its last one. No item is lost if the future is dropped.
     ///
     /// # Errors
-    /// [`ItemError::Malformed`]. The next item may be another one.
+    /// [`ItemError::Malformed`]: the next item may be another one. [`ItemError::Closed`]: the caller has given up before
+    /// its last item, or its connection has ended. The handler is about to be dropped.
     pub async fn next(&mut self) -> Result<Option<M::Item>, ItemError> {
-        let Some(Framed { frame, held }) = self.items.recv().await else { return Ok(None) };
-        let StreamFrame::Item(body) = frame else { return Ok(None) };
+        if self.is_over {
+            return Ok(None);
+        }
+        let Framed { frame, held } = self.items.recv().await.ok_or(ItemError::Closed)?;
+        let StreamFrame::Item(body) = frame else {
+            self.is_over = true;
+            return Ok(None);
+        };
         let item = decode::<M::Service, M::Item>(body);
         drop(held);
         item.map(Some).map_err(|error| ItemError::Malformed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Sum;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Number(u8);
+
+    crate::service! {
+        struct Numbers = "numbers", 1.0;
+        1: collect Sum of Number -> u64;
+    }
+
+    async fn received(frames: Vec<StreamFrame>) -> (Vec<u8>, Result<Option<Number>, ItemError>) {
+        let (out, items) = mpsc::channel(9);
+        for frame in frames {
+            out.send(Framed { frame, held: None }).await.unwrap();
+        }
+        drop(out);
+        let (mut items, mut found) = (ItemReceiver::<Sum>::new(items), Vec::new());
+        loop {
+            match items.next().await {
+                Ok(Some(Number(number))) => found.push(number),
+                end => {
+                    assert_eq!(items.next().await, end, "the end stays");
+                    return (found, end);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_without_its_end_frame_is_not_taken_for_a_whole_one() {
+        let item = |number| StreamFrame::Item(Bytes::copy_from_slice(&[number]));
+        let end = StreamFrame::End { load: 0 };
+        assert_eq!(received(vec![]).await, (vec![], Err(ItemError::Closed)));
+        let cut = received(vec![item(1), item(2)]).await;
+        assert_eq!(cut, (vec![1, 2], Err(ItemError::Closed)));
+        assert_eq!(received(vec![item(1), end]).await, (vec![1], Ok(None)));
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::{
     protocol::service::stream::StreamFrame,
     service::{
-        CallError, CallFailure, ClientStream, Failure, NotRun,
+        CallError, CallFailure, ClientStream, Failure,
         conversation::Conversation,
         messages::{decode, encode},
     },
@@ -33,14 +33,14 @@ impl<M: ClientStream> Upload<M> {
     /// and [`Upload::finish`] returns the answer. If the future is dropped while it waits, the stream has broken off.
     ///
     /// # Errors
-    /// [`CallError`]: the stream has broken off, or the item is too long or cannot be encoded.
+    /// [`CallError`]: the stream has broken off. [`Failure::ItemNotSent`]: the item is too long or cannot be encoded;
+    /// the handler knows nothing of it, and the next one may be sent.
     pub async fn send(&mut self, item: &M::Item) -> Result<(), CallError> {
-        let not_sent = |why| CallFailure::NotRun(why);
+        let not_sent = |why: String| CallFailure::Failed(Failure::ItemNotSent(why));
         let body = encode::<M::Service, _>(item);
-        let body = body.map_err(|error| not_sent(NotRun::NotEncoded(error.to_string())));
-        let body = body.map_err(|failure| self.conversation.error(failure))?;
+        let body = body.map_err(|error| self.conversation.error(not_sent(error.to_string())))?;
         if body.len() > self.allowed {
-            let why = NotRun::TooLarge { bytes: body.len(), allowed: self.allowed };
+            let why = format!("it has {} bytes, {} are allowed", body.len(), self.allowed);
             return Err(self.conversation.error(not_sent(why)));
         }
         if self.early.is_none()

@@ -9,9 +9,10 @@
 //! A run follows from its random seed. [`oracle`] knows which handler ran when, and judges all that callers see.
 //! [`settings::Mutation`] breaks one rule at a time, to show that the oracle finds it.
 //!
-//! `caller` has the way of a call at its caller, `wire` the connection, `callee` the way of a request, `knowledge` what
-//! a node knows, `clients` what callers know that are no members, `fate` what befalls processes, `draw` what a seed
-//! decides, `even` the traffic of a cluster that is planned. [`figures`] counts what callers see.
+//! `caller` has the way of a call at its caller, `wire` the connection, `callee` the way of a request, `streams` that of a
+//! stream, `knowledge` what a node knows, `clients` what callers know that are no members, `fate` what befalls
+//! processes, `draw` what a seed decides, `even` the traffic of a cluster that is planned. [`figures`] counts what callers
+//! see.
 
 mod callee;
 mod caller;
@@ -25,5 +26,6 @@ mod knowledge;
 pub mod oracle;
 pub mod settings;
 mod state;
+mod streams;
 mod wire;
 pub mod world;

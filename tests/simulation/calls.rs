@@ -30,7 +30,7 @@ fn calls_keep_every_promise_in_any_run() {
         |of: fn(&Report) -> usize| reports.iter().map(|(_, report)| of(report)).sum::<usize>();
     println!(
         "seeds {first} to {}: {} calls, {} answered, {} not run, {} unknown, {} failed, {} dropped, {} retries, \
-         {} casts, {} arrived",
+         {} casts, {} arrived, {} streams, {} whole",
         first + seeds - 1,
         sum(|report| report.calls),
         sum(|report| report.answered),
@@ -41,6 +41,8 @@ fn calls_keep_every_promise_in_any_run() {
         sum(|report| report.retries as usize),
         sum(|report| report.casts),
         sum(|report| report.casts_arrived),
+        sum(|report| report.streams),
+        sum(|report| report.streams_whole),
     );
     let failed: Vec<_> = reports
         .iter()
@@ -154,6 +156,16 @@ fn a_client_that_is_admitted_against_the_offer_is_found() {
 #[test]
 fn a_change_that_clients_are_not_told_is_found() {
     finds(Mutation::TellLess, 8);
+}
+
+#[test]
+fn a_stream_that_began_and_is_said_not_to_have_run_is_found() {
+    finds(Mutation::RefuseBegun, 2);
+}
+
+#[test]
+fn a_lost_item_of_a_stream_is_found() {
+    finds(Mutation::LoseItems, 3);
 }
 
 #[test]

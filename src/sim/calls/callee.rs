@@ -201,8 +201,12 @@ impl World {
         if !self.processes[process].offers.contains_key(&service) {
             return self.refuse(run, Code::NoSuchService, Duration::ZERO);
         }
-        let expected = if way == Way::None { CAST } else { ASK };
-        if method != expected {
+        let expected = match way {
+            Way::None => method == CAST,
+            Way::Stream(_) => true,
+            Way::Lane(..) | Way::Here(_) => method == ASK,
+        };
+        if !expected {
             return self.refuse(run, Code::NoSuchMethod, Duration::ZERO);
         }
         if !self.is_admitted(caller, service) && !self.mutates(Mutation::AdmitAll) {
@@ -244,6 +248,13 @@ impl World {
         if deadline.since(now).is_zero() {
             self.refuse(run, Code::Deadline, Duration::ZERO);
             return self.leave_room(run);
+        }
+        if let Way::Stream(stream) = way {
+            if !self.stream_begins(stream) {
+                return self.leave_room(run);
+            }
+            let work = self.within(self.settings.work);
+            return self.stream_works(stream, run, work);
         }
         let times = if self.strikes(Mutation::RunTwice) { 2 } else { 1 };
         if way != Way::None {
@@ -310,7 +321,8 @@ impl World {
     }
 
     fn refuse(&mut self, run: usize, code: Code, retry_after: Duration) {
-        if code.has_not_run() && self.strikes(Mutation::RunRefused) {
+        let is_call = !matches!(self.runs[run].way, Way::Stream(_));
+        if is_call && code.has_not_run() && self.strikes(Mutation::RunRefused) {
             self.oracle.began(self.runs[run].number);
         }
         self.respond(run, Outcome::Refused { code, retry_after, words: String::new() });
@@ -325,6 +337,7 @@ impl World {
         self.runs[run].over = true;
         match self.runs[run].way {
             Way::None => {}
+            Way::Stream(stream) => self.stream_settled(stream, outcome),
             Way::Here(attempt) => {
                 if self.tries[attempt].state == TryState::Here(run) {
                     self.attempted(attempt, Ending::settle(outcome, || LinkEnd::Stopped));

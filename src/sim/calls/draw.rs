@@ -181,6 +181,12 @@ impl World {
         let guess =
             self.nodes[other].process.map(|there| (other, self.processes[there].generation));
         let pinned = if guesses { guess } else { pinned };
+        if let Some(target) = pinned.filter(|(other, _)| *other != node)
+            && self.rng.random_bool(0.2)
+        {
+            let within = self.within(Duration::from_millis(500));
+            return self.open(process, service, target, Duration::from_micros(within));
+        }
         let place = match (self.rng.random_range(0..10), pinned) {
             (_, Some((node, generation))) if guesses => Place::At(node, generation),
             (0..2, Some((node, generation))) => Place::At(node, generation),

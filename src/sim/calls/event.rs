@@ -51,6 +51,8 @@ pub(super) enum Event {
     Told { client: usize, host: usize, all: bool, version: u64, rows: Vec<Row> },
     /// A client has lost its host.
     HostLost { client: usize, host: usize },
+    /// Something happens to a stream.
+    Stream(usize, Stage),
     /// Something befalls a node.
     Befall { node: usize, what: Fate },
     /// The maps say that the process drains.
@@ -59,6 +61,38 @@ pub(super) enum Event {
     DrainLimit(usize),
     /// The process has said that it leaves, and ends.
     Leave(usize),
+}
+
+/// What happens to a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    Dialed {
+        reached: bool,
+    },
+    /// Bytes of the caller arrive.
+    Up,
+    /// Bytes of the callee arrive.
+    Down,
+    /// The caller sends its next item.
+    Send,
+    /// The handler sends its next item.
+    Next,
+    /// The deadline, at the caller and at the callee.
+    Late,
+    FarLate,
+    /// The callee takes nothing more of it.
+    Fault,
+    /// The caller gives it up.
+    Drop,
+    NearClosed,
+    FarClosed,
+}
+
+impl Stage {
+    /// Whether it happens at the callee.
+    pub(super) const fn is_far(self) -> bool {
+        matches!(self, Self::Up | Self::Next | Self::FarLate | Self::Fault | Self::FarClosed)
+    }
 }
 
 /// What a host tells a client of a node.

@@ -140,7 +140,9 @@ impl World {
                 }
             }
         }
-        self.leaves_clients(process, micros(self.settings.idle_timeout));
+        let idle = micros(self.settings.idle_timeout);
+        self.leaves_clients(process, idle);
+        self.break_streams(process, (true, idle));
         // Only silence says to the other ends that it is gone.
         for connection in 0..self.connections.len() {
             let held = &mut self.connections[connection];
@@ -168,6 +170,10 @@ impl World {
 
     /// Connections of a process break.
     fn break_links(&mut self, process: usize) {
+        if self.rng.random_bool(0.5) {
+            let wait = self.within(BREAK_SEEN);
+            self.break_streams(process, (true, wait));
+        }
         for connection in 0..self.connections.len() {
             let held = &self.connections[connection];
             let of_it = held.from == process || held.to == Some(process);
@@ -264,6 +270,7 @@ impl World {
         self.note(format_args!("process {process} ends"));
         self.processes[process].stopping = true;
         self.leaves_clients(process, 0);
+        self.leave_streams(process);
         let links: Vec<_> = self.processes[process].links.values().copied().collect();
         links.into_iter().for_each(|link| self.end_link(link, LinkEnd::Stopped));
         let lanes: Vec<_> = self.processes[process].lanes.iter().copied().collect();

@@ -204,6 +204,7 @@ impl World {
         if let Some(link) = link.filter(|at| self.connections[*at].generation <= generation) {
             self.end_link(link, LinkEnd::Gone(why));
         }
+        self.end_streams(process, node, generation, &LinkEnd::Gone(why));
         let of_it = |at: &usize| {
             let lane = self.connections[*at].lane.as_ref();
             lane.is_some_and(|lane| lane.caller == node && lane.generation <= generation)

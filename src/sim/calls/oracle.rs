@@ -38,6 +38,8 @@ pub struct Report {
     pub failed: usize,
     pub dropped: usize,
     pub retries: u32,
+    pub streams: usize,
+    pub streams_whole: usize,
     pub casts: usize,
     pub casts_arrived: usize,
     /// Calls that ran more than once, and must not.
@@ -57,6 +59,15 @@ pub(super) struct Oracle {
     /// The latest cast that has arrived, of one process at another.
     latest: BTreeMap<(usize, usize), u64>,
     rooms: BTreeMap<(usize, usize), Used>,
+    streams: Vec<Streamed>,
+}
+
+/// A stream of one call.
+#[derive(Debug)]
+struct Streamed {
+    process: usize,
+    began: u32,
+    ended: Option<Said>,
 }
 
 #[derive(Debug)]
@@ -103,6 +114,7 @@ impl Oracle {
             lanes: BTreeMap::new(),
             latest: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            streams: Vec::new(),
         }
     }
 
@@ -214,6 +226,48 @@ impl Oracle {
         self.calls[call].ended = Some(Said::Other);
     }
 
+    pub(super) fn opened(&mut self, stream: usize, process: usize) {
+        debug_assert_eq!(stream, self.streams.len(), "streams are numbered one after another");
+        self.report.streams += 1;
+        self.streams.push(Streamed { process, began: 0, ended: None });
+    }
+
+    /// The handler of a stream begins.
+    pub(super) fn stream_began(&mut self, stream: usize) {
+        let judged = &mut self.streams[stream];
+        judged.began += 1;
+        let (began, said) = (judged.began, judged.ended);
+        if said == Some(Said::NotRun) || began > 1 {
+            self.found(2, format_args!("stream {stream} begins, number {began}, after {said:?}"));
+        }
+    }
+
+    pub(super) fn stream_ended(&mut self, stream: usize, result: &Result<(), CallFailure>) {
+        let judged = &mut self.streams[stream];
+        let (began, twice) = (judged.began, judged.ended.is_some());
+        let said = match result {
+            Ok(()) => Said::Answered,
+            Err(CallFailure::NotRun(_)) => Said::NotRun,
+            Err(_) => Said::Other,
+        };
+        judged.ended = Some(said);
+        self.report.streams_whole += usize::from(said == Said::Answered);
+        if twice {
+            self.found(1, format_args!("stream {stream} ends twice"));
+        }
+        if said == Said::NotRun && began > 0 || said == Said::Answered && began == 0 {
+            self.found(
+                2,
+                format_args!("stream {stream} began {began} times, and ends: {result:?}"),
+            );
+        }
+    }
+
+    /// A caller has given a stream up.
+    pub(super) fn stream_dropped(&mut self, stream: usize) {
+        self.streams[stream].ended = Some(Said::Other);
+    }
+
     /// It is unknown whether an attempt ran. `in_time`: the node that it was made at has drained in time.
     pub(super) fn lost(&mut self, call: usize, why: &Lost, in_time: bool) {
         let by_leaving = match why {
@@ -305,6 +359,10 @@ impl Oracle {
         let open = |call: &Judged| call.ended.is_none() && lives(call.process);
         if let Some(call) = self.calls.iter().position(open) {
             self.found(1, format_args!("call {call} never ends"));
+        }
+        let open = |stream: &Streamed| stream.ended.is_none() && lives(stream.process);
+        if let Some(stream) = self.streams.iter().position(open) {
+            self.found(1, format_args!("stream {stream} never ends"));
         }
         debug_assert!(self.handles.keys().all(|(_, service)| *service < self.services));
     }

@@ -128,6 +128,10 @@ pub enum Mutation {
     AdmitAll,
     /// Some changes are not told to clients.
     TellLess,
+    /// A stream whose handler has begun is refused as if it had not.
+    RefuseBegun,
+    /// Some items of a stream are lost.
+    LoseItems,
 }
 
 impl Mutation {
@@ -152,5 +156,7 @@ impl Mutation {
         Self::ShowAll,
         Self::AdmitAll,
         Self::TellLess,
+        Self::RefuseBegun,
+        Self::LoseItems,
     ];
 }

@@ -218,6 +218,7 @@ pub(super) struct Run {
 pub(super) enum Way {
     Lane(usize, u64),
     Here(usize),
+    Stream(usize),
     /// A cast has none.
     None,
 }

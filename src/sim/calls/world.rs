@@ -14,6 +14,7 @@ use super::{
     oracle::{Oracle, Report},
     settings::{Mutation, Settings},
     state::{Call, Connection, Node, Process, Run, Try},
+    streams::Stream,
 };
 use crate::{
     protocol::{hash::hash, service::ServiceId, time::Time},
@@ -34,6 +35,7 @@ pub struct World {
     /// The attempts under way of calls that are hedged, by process and node.
     pub(super) waiting: BTreeMap<(usize, usize), BTreeSet<usize>>,
     pub(super) casts: u64,
+    pub(super) streams: Vec<Stream>,
     pub(super) runs: Vec<Run>,
     /// Pairs of nodes that are cut off from each other, and until when.
     pub(super) cuts: Vec<(usize, usize, u64)>,
@@ -61,6 +63,7 @@ impl World {
             tries: Vec::new(),
             waiting: BTreeMap::new(),
             casts: 0,
+            streams: Vec::new(),
             runs: Vec::new(),
             cuts: Vec::new(),
             services: Vec::new(),
@@ -179,6 +182,10 @@ impl World {
             }
             Event::Again { call, .. } | Event::Drop(call) => Some(self.calls[call].process),
             Event::Done(run) => Some(self.runs[run].process),
+            Event::Stream(stream, stage) => {
+                let stream = &self.streams[stream];
+                if stage.is_far() { stream.to } else { Some(stream.process) }
+            }
             Event::Befall { .. } => None,
         }
     }
@@ -210,6 +217,7 @@ impl World {
                 self.judge(process, node, generation, state);
             }
             Event::Forget { process, node } => self.forget(process, node),
+            Event::Stream(stream, stage) => self.stream(stream, stage),
             Event::Befall { node, what } => self.befall(node, what),
             Event::Announced(process) => self.announced(process),
             Event::DrainLimit(process) => self.drain_limit(process),

@@ -202,7 +202,7 @@ pub use dials::DialFailure;
 pub use foreign::Foreign;
 pub use node::{
     Backends, Gossipmonger, clients,
-    config::{Config, ConfigError, Limits, QuicLimits, Restarts, ServiceLimits},
+    config::{Config, ConfigError, Limits, QuicLimits, Restarts, ServiceLimits, ServiceRates},
     cuts::Cut,
     error::{Error, SpawnError},
     propagation::{Audience, Propagation},

@@ -11,7 +11,10 @@ use crate::{
     tls::PeerName,
 };
 
-pub use crate::{net::limits::QuicLimits, protocol::service::limits::ServiceLimits};
+pub use crate::{
+    net::limits::QuicLimits,
+    protocol::service::limits::{ServiceLimits, ServiceRates},
+};
 
 pub(crate) mod address;
 pub(crate) mod check;

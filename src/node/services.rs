@@ -8,6 +8,7 @@
 //! A call passes through no actor: the caller's task and the tasks of the two ends of a connection handle it. The
 //! actor of services owns the tasks of the connections that this node has dialed.
 
+pub(crate) mod audit;
 mod built_in;
 pub(crate) mod caller;
 pub(crate) mod callers;
@@ -28,7 +29,9 @@ pub(crate) mod link;
 mod long;
 pub(crate) mod offered;
 pub(crate) mod outbound;
+pub(crate) mod pace;
 pub(crate) mod paths;
+mod rates;
 mod refusal;
 pub(crate) mod responder;
 pub(crate) mod room;

@@ -35,6 +35,7 @@ pub mod limits;
 pub mod link_end;
 pub mod manifest;
 pub mod once;
+pub mod rate;
 pub mod room;
 pub mod client_directory;
 pub mod shares;

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use rand::RngExt;
 use tokio::{
-    sync::{oneshot, watch},
+    sync::{SemaphorePermit, oneshot, watch},
     task::AbortHandle,
 };
 use tracing::{
@@ -23,7 +23,7 @@ use super::{
     Method,
     conversation::Conversation,
     counted::{Counted, Rows, TARGET, count_cast},
-    error::{CallError, CallFailure, NotRun},
+    error::{By, CallError, CallFailure, NotRun},
     place::Where,
     side::{Here, Side},
 };
@@ -279,10 +279,21 @@ impl Callee {
         place: &Where,
         method: &Method,
         body: Bytes,
-        within: Duration,
+        mut within: Duration,
         (idempotent, path, hedge, mut tag): (bool, Path, Option<Duration>, Tag),
     ) -> Result<(Answered, NodeId), CallError> {
         let counted = Counted::new(self.rows.row(method.number));
+        let _place = match self.side.outbound().in_flight.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => match Box::pin(self.place(&mut within)).await {
+                Ok(place) => place,
+                Err(why) => {
+                    let error = not_run(why, Vec::new());
+                    counted.failed(error.failure());
+                    return Err(error);
+                }
+            },
+        };
         tag.trace = tag.trace.or_else(|| self.side.outbound().tags.current());
         let called = match hedge {
             None => self.tried(place, method, body, within, (idempotent, path, tag)).await,
@@ -303,6 +314,17 @@ impl Callee {
                 Err(error)
             }
         }
+    }
+
+    /// Waits for one of the places of calls in flight. What it takes is taken from the time of the call.
+    async fn place(&self, within: &mut Duration) -> Result<Option<SemaphorePermit<'_>>, NotRun> {
+        let begun = self.now();
+        let place = self.side.outbound().in_flight.acquire();
+        let full = NotRun::Overloaded { by: By::Caller, retry_after: Duration::ZERO };
+        let place = tokio::time::timeout(*within, place).await.map_err(|_| full)?;
+        *within = within.saturating_sub(self.now().since(begun));
+        // Nobody closes it.
+        Ok(place.ok())
     }
 
     /// Calls a method until it is answered, or not tried again; returns also who has answered, and how long it took.

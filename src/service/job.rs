@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
-use super::{context::Context, counted::TARGET, inline::Runs, remembered::Identity};
+use super::{Caller, context::Context, counted::TARGET, inline::Runs, remembered::Identity};
 use crate::{
     clock::Clock,
     node::services::{
@@ -41,6 +41,9 @@ pub(super) trait Owner: Send + Sync {
 
     /// One that ran has taken this long.
     fn took(&self, row: usize, took: Duration);
+
+    /// A call or message that is audited has ended.
+    fn audit(&self, call: &Audited, outcome: CallOutcome);
 
     /// A call that is remembered has run, and ended like this.
     fn ran(&self, call: &Identity, how: Recalled);
@@ -78,6 +81,15 @@ pub(super) struct Answer {
     row: Option<usize>,
     /// If it is remembered.
     pub(super) call: Option<Identity>,
+    /// If its end is told.
+    pub(super) audited: Option<Box<Audited>>,
+}
+
+/// A call or message whose end is told.
+pub(super) struct Audited {
+    pub(super) caller: Arc<Caller>,
+    pub(super) method: u16,
+    pub(super) begun: Time,
 }
 
 /// A place among the requests that run.
@@ -147,7 +159,7 @@ impl Answer {
         responder: Option<Responder>,
         row: usize,
     ) -> Self {
-        Self { owner, running, responder, beginning, row: Some(row), call: None }
+        Self { owner, running, responder, beginning, row: Some(row), call: None, audited: None }
     }
 
     /// The handler is about to begin; returns whether it may. From then on the call may have run.
@@ -158,6 +170,9 @@ impl Answer {
     fn ended(&mut self, outcome: CallOutcome) {
         if let Some(row) = self.row.take() {
             self.owner.ended(row, outcome);
+        }
+        if let Some(call) = self.audited.take() {
+            self.owner.audit(&call, outcome);
         }
     }
 

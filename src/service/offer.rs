@@ -105,6 +105,7 @@ pub struct OfferBuilder<S: Service> {
     limits: RoomLimits,
     weight: u8,
     once: Option<Duration>,
+    audited: bool,
     clash: Option<u16>,
     service: PhantomData<S>,
 }
@@ -124,6 +125,7 @@ impl<S: Service> OfferBuilder<S> {
             limits: RoomLimits::default(),
             weight: 1,
             once: None,
+            audited: false,
             clash: None,
             service: PhantomData,
         }
@@ -282,6 +284,13 @@ impl<S: Service> OfferBuilder<S> {
         self
     }
 
+    /// Logs the end of each call and message with its caller, method, outcome and time: target `gossipmonger::audit`,
+    /// level `INFO`. Refusals because of who calls are logged of every offer, at `WARN`, about ten in a second.
+    pub fn audited(mut self) -> Self {
+        self.audited = true;
+        self
+    }
+
     /// Offers the service. Returns once the offer is in this node's map, and on its way to all others.
     ///
     /// # Errors
@@ -316,7 +325,7 @@ impl<S: Service> OfferBuilder<S> {
         let id = ServiceId { name: ServiceName::new(S::NAME)?, major: S::VERSION.major };
         let of_node = (Arc::clone(&self.node.shared), self.node.runtime);
         let offered = Offered::new(id, of_node, self.access, self.methods, self.limits);
-        Ok(Arc::new(offered.remembering(self.once)))
+        Ok(Arc::new(offered.remembering(self.once).audited(self.audited)))
     }
 
     /// Registers the offer; returns the number of the change that announces it.

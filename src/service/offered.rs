@@ -17,13 +17,14 @@ use super::{
     access::Access,
     context::{Context, Serving},
     counted::TARGET,
-    job::{Answer, Job, Owner, Place},
+    job::{Answer, Audited, Job, Owner, Place},
     remembered::{Arrives, Identity, Remembered},
 };
 use crate::{
     clock::Clock,
     node::{
         services::{
+            audit,
             caller::CallerName,
             figures::{CallEnd, Row},
             offered::{Attached, Inbound, InboundCast, Offered as ByConnections, words},
@@ -82,6 +83,8 @@ pub(super) struct Offered {
     rows: Vec<Arc<Row>>,
     /// The calls that it remembers, if it does.
     remembered: Option<Remembered>,
+    /// Whether each of its calls is told.
+    audited: bool,
     room: Mutex<Room<CallerName, Waiting>>,
     /// Places that were given back.
     freed: Mutex<Freed>,
@@ -142,6 +145,7 @@ impl Offered {
             methods,
             rows,
             remembered: None,
+            audited: false,
             room,
             freed: Mutex::default(),
             left: Notify::new(),
@@ -155,6 +159,12 @@ impl Offered {
         self
     }
 
+    /// Each of its calls is told.
+    pub(super) fn audited(mut self, audited: bool) -> Self {
+        self.audited = audited;
+        self
+    }
+
     fn room(&self) -> MutexGuard<'_, Room<CallerName, Waiting>> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,14 +172,20 @@ impl Offered {
     /// A method that a caller may use. To a client, "there is none" and "you may not" are one answer.
     fn method_for(&self, caller: &Caller, method: u16) -> Result<&Offering, Code> {
         let is_client = matches!(caller, Caller::Client(_));
+        let refused = |code| {
+            let (now, of) = (self.clock().now(), (&self.id, method));
+            self.shared.services.audit.refused(now, caller, of, code);
+            code
+        };
         if !self.access.permits(caller) {
-            return Err(if is_client { Code::NoSuchService } else { Code::Forbidden });
+            let code = if is_client { Code::NoSuchService } else { Code::Forbidden };
+            return Err(refused(code));
         }
         let offering = self.methods.get(&method).ok_or(Code::NoSuchMethod)?;
         match offering.access.as_ref().is_none_or(|access| access.permits(caller)) {
             true => Ok(offering),
-            false if is_client => Err(Code::NoSuchMethod),
-            false => Err(Code::Forbidden),
+            false if is_client => Err(refused(Code::NoSuchMethod)),
+            false => Err(refused(Code::Forbidden)),
         }
     }
 
@@ -190,9 +206,9 @@ impl Offered {
         waiting.row = match self.admitted(&waiting) {
             Ok(row) => row,
             Err(code) => {
-                let row = self.methods.get(&waiting.method).map_or(0, |offering| offering.row);
-                self.rows[row].begin();
-                return self.refuse(waiting.responder, row, code, Duration::ZERO);
+                waiting.row = self.methods.get(&waiting.method).map_or(0, |offering| offering.row);
+                self.rows[waiting.row].begin();
+                return self.refuse(waiting, code, Duration::ZERO);
             }
         };
         let Some(mut waiting) = self.anew(waiting) else { return };
@@ -212,10 +228,11 @@ impl Offered {
                 if let Some(span) = &request.span {
                     span.record("outcome", CallOutcome::refused(code).as_str());
                 }
-                if let Some((remembered, call)) = self.remembered.as_ref().zip(request.call) {
-                    remembered.forget(&call, code, retry_after);
+                let call = request.call.as_ref();
+                if let Some((remembered, call)) = self.remembered.as_ref().zip(call) {
+                    remembered.forget(call, code, retry_after);
                 }
-                self.refuse(request.responder, request.row, code, retry_after);
+                self.refuse(request, code, retry_after);
             }
         }
     }
@@ -242,15 +259,21 @@ impl Offered {
             }
             Arrives::NoRoom(back, code) => {
                 self.rows[waiting.row].begin();
-                self.refuse(Some(back), waiting.row, code, Duration::ZERO);
+                waiting.responder = Some(back);
+                self.refuse(waiting, code, Duration::ZERO);
                 None
             }
         }
     }
 
-    fn refuse(&self, responder: Option<Responder>, row: usize, code: Code, retry_after: Duration) {
-        self.rows[row].end(CallOutcome::refused(code));
-        match responder {
+    fn refuse(&self, waiting: Waiting, code: Code, retry_after: Duration) {
+        let outcome = CallOutcome::refused(code);
+        self.rows[waiting.row].end(outcome);
+        if self.audited {
+            let method = self.methods.get(&waiting.method).map_or("", |method| method.name);
+            audit::ended(&waiting.caller, (&self.id, method), outcome, Duration::ZERO);
+        }
+        match waiting.responder {
             Some(responder) => {
                 self.count(Counter::CallsRefused);
                 responder.refuse(code, retry_after, words(code));
@@ -281,6 +304,10 @@ impl Offered {
         let mut answer =
             Answer::new(Arc::<Self>::clone(self), (running, beginning), responder, row);
         answer.call = waiting.call;
+        if self.audited {
+            let caller = Arc::clone(&who);
+            answer.audited = Some(Box::new(Audited { caller, method, begun: self.clock().now() }));
+        }
         let context = Context { caller: who, deadline, tag, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
             return;
@@ -374,6 +401,12 @@ impl Owner for Offered {
         if is_traced() {
             Span::current().record("outcome", outcome.as_str());
         }
+    }
+
+    fn audit(&self, call: &Audited, outcome: CallOutcome) {
+        let method = self.methods.get(&call.method).map_or("", |method| method.name);
+        let took = self.clock().now().since(call.begun);
+        audit::ended(&call.caller, (&self.id, method), outcome, took);
     }
 
     fn ran(&self, call: &Identity, how: Recalled) {

@@ -1,5 +1,6 @@
 //! Whole nodes over the in-memory transport, most of them under paused time.
 mod api;
+mod audit;
 mod calls;
 mod datacenters;
 mod ends;
@@ -15,6 +16,7 @@ mod nearest;
 mod operate;
 mod picking;
 mod propagation;
+mod rates;
 mod reconciliation;
 mod references;
 mod replay;

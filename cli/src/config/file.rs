@@ -151,7 +151,12 @@ impl ConfigFile {
         put_table!(services: deadline, calls_per_link, lane_queue_bytes, idle, drain);
         put_table!(services: request_bytes, reply_bytes, room_bytes, window_bytes);
         put_table!(services: connections_out, connections_in, connections_per_peer);
-        put_table!(services: client_connections_in);
+        put_table!(services: client_connections_in, calls_in_flight);
+        let (rates, given) = (&mut config.services.rates, &self.services);
+        rates.calls_per_second = given.calls_per_second.or(rates.calls_per_second);
+        rates.bytes_per_second = given.bytes_per_second.unwrap_or(rates.bytes_per_second);
+        let abroad = given.wan_bytes_per_second;
+        rates.wan_bytes_per_second = abroad.unwrap_or(rates.wan_bytes_per_second);
         config
     }
 }
@@ -390,6 +395,7 @@ mod tests {
     fn the_limits_of_calls_are_taken_key_by_key() {
         let text = "[services]\ndeadline = \"2s\"\ncalls_per_link = 7\nlane_queue_bytes = 20000\n\
                     connections_out = 3\nconnections_in = 4\nconnections_per_peer = 2\n\
+                    bytes_per_second = 70000\ncalls_per_second = 8\nwan_bytes_per_second = 80000\n\
                     idle = \"9s\"\n";
         let file = parse(text, &[("GOSSIPMONGER_SERVICES__DRAIN", "3s")]).unwrap();
         let services = file.apply(config()).services;
@@ -398,6 +404,8 @@ mod tests {
         assert_eq!((services.calls_per_link, services.lane_queue_bytes), (7, 20_000));
         let connections = (services.connections_out, services.connections_in);
         assert_eq!((connections, services.connections_per_peer), ((3, 4), 2));
+        let rates = (services.rates.bytes_per_second, services.rates.wan_bytes_per_second);
+        assert_eq!((rates, services.rates.calls_per_second), ((70_000, 80_000), Some(8)));
         let none = ConfigFile::default().apply(config()).services;
         assert_eq!(none, config().services, "what is not given has its default");
     }

@@ -172,6 +172,7 @@ pub(crate) struct QuicTable {
 pub(crate) struct ServicesTable {
     #[serde(deserialize_with = "duration")]
     pub(crate) deadline: Option<Duration>,
+    pub(crate) calls_in_flight: Option<usize>,
     pub(crate) calls_per_link: Option<usize>,
     pub(crate) lane_queue_bytes: Option<usize>,
     pub(crate) request_bytes: Option<usize>,
@@ -182,6 +183,9 @@ pub(crate) struct ServicesTable {
     pub(crate) connections_in: Option<usize>,
     pub(crate) client_connections_in: Option<usize>,
     pub(crate) connections_per_peer: Option<usize>,
+    pub(crate) bytes_per_second: Option<usize>,
+    pub(crate) calls_per_second: Option<usize>,
+    pub(crate) wan_bytes_per_second: Option<usize>,
     #[serde(deserialize_with = "duration")]
     pub(crate) idle: Option<Duration>,
     #[serde(deserialize_with = "duration")]

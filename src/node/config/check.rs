@@ -99,6 +99,7 @@ impl Config {
 /// As [`Config::check`].
 pub(crate) fn services(services: &ServiceLimits) -> Result<(), ConfigError> {
     duration("services.deadline", services.deadline, MILLI..=DEADLINE_MAX)?;
+    number("services.calls_in_flight", services.calls_in_flight, 1..=1_000_000)?;
     number("services.calls_per_link", services.calls_per_link, 1..=65_536)?;
     number("services.lane_queue_bytes", services.lane_queue_bytes, 16 << 10..=64 << 20)?;
     number("services.request_bytes", services.request_bytes, 1..=BODY_MAX)?;
@@ -110,6 +111,12 @@ pub(crate) fn services(services: &ServiceLimits) -> Result<(), ConfigError> {
     number("services.connections_in", services.connections_in, 1..=65_536)?;
     number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;
     number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
+    let rates = BUDGET_MIN..=BUDGET_MAX;
+    number("services.bytes_per_second", services.rates.bytes_per_second, rates.clone())?;
+    number("services.wan_bytes_per_second", services.rates.wan_bytes_per_second, rates)?;
+    if let Some(most) = services.rates.calls_per_second {
+        number("services.calls_per_second", most, 1..=1_000_000_000)?;
+    }
     duration("services.idle", services.idle, MILLI * 100..=MINUTE * 60)?;
     duration("services.drain", services.drain, Duration::ZERO..=MINUTE * 10)
 }

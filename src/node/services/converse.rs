@@ -36,6 +36,8 @@ use crate::{
     },
 };
 
+/// Why a caller is refused that has used its calls of a second.
+const TOO_MANY_CALLS: &str = "more calls in a second than allowed";
 /// Items of a caller that wait for the handler.
 const ITEMS_WAITING_MAX: usize = 2;
 
@@ -102,6 +104,11 @@ impl Conversation {
         let StreamFrame::Open(Open { service, method, left_ms, tag }) = frame else {
             return Err(End::Violation("the first frame of a stream does not open it".to_owned()));
         };
+        if let Some(lane) = &self.lane
+            && lane.rates.call(self.host.now()).is_err()
+        {
+            return Err(refused(Code::PeerOverloaded, TOO_MANY_CALLS));
+        }
         let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
         let is_exposed = service.name.as_str() == EXPOSED;
         if !is_exposed {

@@ -28,7 +28,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::{
-        super::{fixture::Quiet, link::Link, room::Rooms},
+        super::{fixture::Quiet, link::Link, pace::Abroad, room::Rooms},
         *,
     };
     use crate::{
@@ -53,8 +53,9 @@ mod tests {
             let connection = Quiet::until(Some(ours), Some(theirs));
             let to = (NodeId::new("b").unwrap(), Purpose::Lane, Generation(1));
             let rooms = Rooms::of_peer(&Arc::new(Semaphore::new(1)), 1, 1);
-            let link =
-                Arc::new(Link::new(to, LaneLimits { calls: 1, queue_bytes: 1 }, rooms, clock));
+            let abroad = Arc::new(Abroad::new(None, clock, 1));
+            let limits = LaneLimits { calls: 1, queue_bytes: 1 };
+            let link = Arc::new(Link::new(to, limits, (rooms, abroad), clock));
             let hello = Frame::ClientHello(ClientHello { expected: Generation(1), features: 0 });
             let (stream, _far) = pipe::two_way();
             let served = link.serve(

@@ -9,6 +9,7 @@ use super::{
     caller::Caller,
     callers::Bound,
     long::Long,
+    rates::CallerRates,
     room::{NO_ROOM, Unsent},
     running::Running,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Lane {
     /// Answers that are too long for the lane. `unsent` limits them.
     long: mpsc::UnboundedSender<Long>,
     unsent: Arc<Unsent>,
+    /// What its caller may send in a second.
+    pub(super) rates: Arc<CallerRates>,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +59,7 @@ impl Lane {
         caller: Caller,
         queue_bytes: usize,
         unsent: Arc<Unsent>,
+        rates: Arc<CallerRates>,
     ) -> (Self, mpsc::UnboundedReceiver<Long>) {
         let (long, waiting) = mpsc::unbounded_channel();
         let lane = Self {
@@ -67,6 +71,7 @@ impl Lane {
             over: Notify::new(),
             long,
             unsent,
+            rates,
         };
         (lane, waiting)
     }

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     expiry::{EXPIRED, expired},
     lane::WRITE_BYTES,
+    pace::Abroad,
     room::Rooms,
 };
 use crate::{
@@ -50,6 +51,7 @@ pub(crate) struct Link {
     pub(crate) generation: Generation,
     /// Room for the long answers of the node.
     pub(super) rooms: Rooms,
+    pub(super) abroad: Arc<Abroad>,
     pub(super) clock: Clock,
     calls: Mutex<State>,
     /// The node has admitted this one.
@@ -88,7 +90,7 @@ impl Link {
     pub(crate) fn new(
         (peer, purpose, generation): (NodeId, Purpose, Generation),
         limits: LaneLimits,
-        rooms: Rooms,
+        (rooms, abroad): (Rooms, Arc<Abroad>),
         clock: Clock,
     ) -> Self {
         let state = State { calls: Calls::new(limits), streams: 0, used: clock.now() };
@@ -97,6 +99,7 @@ impl Link {
             purpose,
             generation,
             rooms,
+            abroad,
             clock,
             calls: Mutex::new(state),
             welcome: Slot::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::room::Counted;
+use super::{pace::Abroad, room::Counted};
 use crate::{net::Connection, protocol::service::stream::StreamFrame};
 
 /// The code with which the stream of an answer is reset that is given up.
@@ -26,16 +26,17 @@ pub(super) struct Long {
 /// Sends long answers until the connection ends. The peer's limit on streams bounds how many are sent at once. `unread` is
 /// called for each one that is given up.
 pub(super) async fn send(
-    connection: &Arc<dyn Connection>,
+    (connection, abroad): (&Arc<dyn Connection>, &Arc<Abroad>),
     mut waiting: mpsc::UnboundedReceiver<Long>,
     unread: impl Fn() + Clone + Send + 'static,
 ) {
     let mut sent = JoinSet::new();
     while let Some(long) = waiting.recv().await {
         while sent.try_join_next().is_some() {}
-        let (connection, unread) = (Arc::clone(connection), unread.clone());
+        let (connection, abroad) = (Arc::clone(connection), Arc::clone(abroad));
+        let unread = unread.clone();
         sent.spawn(async move {
-            if !long.send(connection.as_ref()).await {
+            if !long.send(connection.as_ref(), &abroad).await {
                 unread();
             }
         });
@@ -46,12 +47,12 @@ pub(super) async fn send(
 impl Long {
     /// Sends it; returns whether the caller receives it in time. If not, it is given up, and its caller waits until the
     /// deadline of the call.
-    async fn send(self, connection: &dyn Connection) -> bool {
+    async fn send(self, connection: &dyn Connection, abroad: &Abroad) -> bool {
         let Self { id, load, body, counted } = self;
         let mut stream = None;
         let sent = async {
             let Ok(opened) = connection.open_one_way().await else { return };
-            let stream = stream.insert(opened);
+            let stream = stream.insert(abroad.sends(opened, connection.peer()));
             stream.set_priority(PRIORITY);
             for frame in [StreamFrame::Answer { id, load }, StreamFrame::Item(body)] {
                 if stream.write(&mut frame.pieces()).await.is_err() {
@@ -90,7 +91,8 @@ mod tests {
                 (Bytes::from(vec![0; 200_000]), unsent.count(name.clone(), 200_000));
             let (long, connection) =
                 (Long { id, load: 0, body, counted: counted.unwrap() }, Arc::clone(&connection));
-            tokio::spawn(async move { long.send(connection.as_ref()).await })
+            let abroad = Abroad::new(None, clock, 1);
+            tokio::spawn(async move { long.send(connection.as_ref(), &abroad).await })
         });
         for (waiting, sent) in [200_000, 400_000].into_iter().zip(answers.collect::<Vec<_>>()) {
             assert!(!sent.await.unwrap());

@@ -5,10 +5,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     caller::CallerName,
     figures::Figures,
     link::Link,
+    pace::Abroad,
     paths::Paths,
     room::{Arriving, Rooms},
     tags::Tags,
@@ -19,7 +22,7 @@ use crate::{
     clock::Clock,
     net::Connection,
     protocol::{
-        id::{Generation, NodeId},
+        id::{Datacenter, Generation, NodeId},
         service::{
             back_off::BackOff,
             calls::LaneLimits,
@@ -42,6 +45,10 @@ pub(crate) struct Outbound {
     pub(crate) paths: Paths,
     /// What is counted of calls, at both ends.
     pub(crate) figures: Figures,
+    /// Places for calls without an answer.
+    pub(crate) in_flight: Semaphore,
+    /// What it sends to other datacenters.
+    pub(crate) abroad: Arc<Abroad>,
     /// What travels beside questions.
     pub(crate) tags: Tags,
     out: Mutex<Out>,
@@ -78,8 +85,17 @@ pub(crate) enum NoLink {
 }
 
 impl Outbound {
-    pub(crate) fn new(limits: ServiceLimits, clock: Clock, tags: Tags) -> Self {
+    /// `home`: the datacenter of this node; `None` for a client.
+    pub(crate) fn new(
+        limits: ServiceLimits,
+        clock: Clock,
+        tags: Tags,
+        home: Option<Datacenter>,
+    ) -> Self {
+        let abroad = Abroad::new(home, clock, limits.rates.wan_bytes_per_second as u64);
         Self {
+            in_flight: Semaphore::new(limits.calls_in_flight),
+            abroad: Arc::new(abroad),
             limits,
             clock,
             watched: Watched::default(),
@@ -142,7 +158,12 @@ impl Outbound {
             queue_bytes: self.limits.lane_queue_bytes,
         };
         let to = (peer.clone(), purpose, generation);
-        let link = Arc::new(Link::new(to, limits, self.answers(peer), self.clock));
+        let link = Arc::new(Link::new(
+            to,
+            limits,
+            (self.answers(peer), Arc::clone(&self.abroad)),
+            self.clock,
+        ));
         let before = out.links[purpose as usize].insert(peer.clone(), Arc::clone(&link));
         drop(out);
         if let Some(before) = before {

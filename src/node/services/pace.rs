@@ -1,13 +1,16 @@
 //! Streams that keep to a rate.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use crate::{
     clock::Clock,
-    net::{BoxFuture, ReceiveStream, SendStream, StreamError},
-    protocol::service::rate::Rate,
+    net::{BoxFuture, Peer, ReceiveStream, SendStream, StreamError},
+    protocol::{id::Datacenter, service::rate::Rate, time::Time},
 };
 
 /// A rate that several streams share.
@@ -22,48 +25,61 @@ impl Pace {
         Arc::new(Self { clock, rate: Mutex::new(Rate::new(per_second)) })
     }
 
+    /// Lets so many bytes pass, or says when they may.
+    pub(super) fn take(&self, now: Time, bytes: usize) -> Result<(), Duration> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).take(now, bytes as u64)
+    }
+
     /// Waits until so many bytes may pass.
     async fn bytes(&self, bytes: usize) {
-        loop {
-            let now = self.clock.now();
-            let taken = {
-                let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-                rate.take(now, bytes as u64)
-            };
-            match taken {
-                Ok(()) => return,
-                Err(wait) => tokio::time::sleep(wait).await,
+        while let Err(wait) = self.take(self.clock.now(), bytes) {
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// What this process sends to other datacenters, over streams for calls.
+#[derive(Debug)]
+pub(crate) struct Abroad {
+    /// `None`: this process is in none that counts.
+    home: Option<Datacenter>,
+    pace: Arc<Pace>,
+}
+
+impl Abroad {
+    pub(crate) fn new(home: Option<Datacenter>, clock: Clock, per_second: u64) -> Self {
+        Self { home, pace: Pace::new(clock, per_second) }
+    }
+
+    /// A stream to this peer, no faster than the pace if that is in another datacenter.
+    pub(super) fn sends(&self, stream: Box<dyn SendStream>, to: &Peer) -> Box<dyn SendStream> {
+        match (&self.home, &to.datacenter) {
+            (Some(home), Some(there)) if home != there => {
+                Box::new(Sends { stream, pace: Arc::clone(&self.pace) })
             }
+            _ => stream,
         }
     }
 }
 
 /// A stream that is written no faster than a pace.
 #[derive(Debug)]
-pub(crate) struct Sends {
+struct Sends {
     stream: Box<dyn SendStream>,
     pace: Arc<Pace>,
 }
 
 /// A stream that is read no faster than a pace. The window of the stream then holds up its sender.
 #[derive(Debug)]
-pub(crate) struct Receives {
+struct Receives {
     stream: Box<dyn ReceiveStream>,
     pace: Arc<Pace>,
     /// Bytes that were read and are not counted yet.
     owed: usize,
 }
 
-/// The stream, no faster than this pace, if there is one.
-pub(crate) fn sends(stream: Box<dyn SendStream>, pace: Option<&Arc<Pace>>) -> Box<dyn SendStream> {
-    match pace {
-        Some(pace) => Box::new(Sends { stream, pace: Arc::clone(pace) }),
-        None => stream,
-    }
-}
-
 /// The stream, no faster than this pace.
-pub(crate) fn receives(stream: Box<dyn ReceiveStream>, pace: &Arc<Pace>) -> Box<dyn ReceiveStream> {
+pub(super) fn receives(stream: Box<dyn ReceiveStream>, pace: &Arc<Pace>) -> Box<dyn ReceiveStream> {
     Box::new(Receives { stream, pace: Arc::clone(pace), owed: 0 })
 }
 

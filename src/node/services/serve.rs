@@ -11,6 +11,7 @@ use super::{
     lane::{Lane, State},
     long::{self, Long},
     offered::{Inbound, InboundCast, NOT_OFFERED, Offered},
+    pace::receives,
     refusal::Refusal,
     responder::Responder,
     running::Running,
@@ -113,7 +114,8 @@ impl Guest {
         };
         let (queue_bytes, unsent) =
             (self.services.limits().lane_queue_bytes, Arc::clone(&self.services.unsent));
-        let (lane, long) = Lane::new(caller, queue_bytes, unsent);
+        let rates = self.services.rates.of(caller.name());
+        let (lane, long) = Lane::new(caller, queue_bytes, unsent, rates);
         let lane = Arc::new(lane);
         // The introduction counts as the first frame.
         let _ = lane.lock().intake.frame(hello);
@@ -215,7 +217,7 @@ impl Guest {
                 }
             }
             () = stop_late(lane, &self.host) => {}
-            () = long::send(&self.connection, long, unread) => {}
+            () = long::send((&self.connection, &self.services.outbound.abroad), long, unread) => {}
             violation = self.converse(lane, purpose) => self.refuse(misbehaves(&violation)),
             () = expired(self.connection.as_ref()) => {
                 let words = EXPIRED.to_owned();
@@ -245,6 +247,7 @@ impl Guest {
                     // At its end the connection says why itself.
                     let Ok(stream) = opened else { return std::future::pending().await };
                     let (host, caller) = (self.host.clone(), Arc::clone(&lane.caller));
+                    let stream = self.paced(lane, stream);
                     let (lane, rooms) = (Some(Arc::clone(lane)), rooms.clone());
                     streams.spawn(converse::run(host, caller, lane, rooms, stream));
                 }
@@ -255,6 +258,12 @@ impl Guest {
                 }
             }
         }
+    }
+
+    /// A stream that keeps to the rate of its caller, and to that of this node if the caller is in another datacenter.
+    fn paced(&self, lane: &Lane, (send, receive): Stream) -> Stream {
+        let send = self.services.outbound.abroad.sends(send, self.connection.peer());
+        (send, receives(receive, &lane.rates.bytes))
     }
 
     /// Reads requests until the lane ends.
@@ -315,6 +324,10 @@ impl Guest {
             }
             Arrived::Cast(service, cast) => {
                 let Cast { method, mut body, tag, .. } = cast;
+                if lane.rates.take(now, body.len()).is_err() {
+                    self.host.count(Counter::CastsRefused);
+                    return Ok(());
+                }
                 service.called(now);
                 let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
@@ -330,6 +343,12 @@ impl Guest {
             }
             Arrived::Request(service, request) => {
                 let Request { id, method, left_ms, mut body, tag, .. } = request;
+                if let Err(wait) = lane.rates.take(now, body.len()) {
+                    drop(state);
+                    self.host.count(Counter::CallsRefused);
+                    lane.say(&too_much(id, wait));
+                    return Ok(());
+                }
                 service.called(now);
                 let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
@@ -409,6 +428,16 @@ async fn stop_late(lane: &Lane, host: &Host) {
 /// How often requests are stopped whose deadline has passed. The caller cancels them at the deadline itself, so this is
 /// for callers that do not.
 const LATE_LOOK: Duration = Duration::from_secs(1);
+
+/// The caller has used its calls or bytes of a second.
+fn too_much(id: u64, wait: Duration) -> Frame {
+    Frame::Refuse {
+        id,
+        code: Code::PeerOverloaded,
+        retry_after_ms: u32::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX),
+        words: "more calls or bytes in a second than allowed".to_owned(),
+    }
+}
 
 fn misbehaves(error: &dyn std::fmt::Display) -> Refusal {
     Refusal { label: MISBEHAVIOUR, close: Close::Misbehaviour, words: error.to_string() }

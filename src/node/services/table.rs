@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::{
+    audit::Audit,
     built_in::BuiltIn,
     caller::CallerName,
     callers::Callers,
@@ -17,6 +18,7 @@ use super::{
     lane::Lane,
     offered::{Entry, Offered, Offers},
     outbound::Outbound,
+    rates::Rates,
     room::{Arriving, Rooms, Unsent},
     tags::Tags,
 };
@@ -24,7 +26,7 @@ use crate::{
     clock::Clock,
     net::Connection,
     protocol::{
-        id::{Generation, NodeId},
+        id::{Datacenter, Generation, NodeId},
         service::{
             ServiceId,
             exposed::{EXPOSED, number},
@@ -49,6 +51,10 @@ pub(crate) struct Services {
     announced: Slot<Announced>,
     /// One announcement at a time.
     pub(crate) announcing: tokio::sync::Mutex<()>,
+    /// What is told of refusals.
+    pub(crate) audit: Audit,
+    /// What each caller may send in a second.
+    pub(super) rates: Rates,
     /// Who calls the offers of this node.
     pub(crate) callers: Callers,
     /// The actors that are called by number.
@@ -138,13 +144,16 @@ pub(crate) enum NotOffered {
 }
 
 impl Services {
-    pub(crate) fn new(limits: ServiceLimits, clock: Clock) -> Self {
+    /// `home`: the datacenter of this node.
+    pub(crate) fn new(limits: ServiceLimits, clock: Clock, home: Datacenter) -> Self {
         Self {
-            outbound: Arc::new(Outbound::new(limits, clock, Tags::from(1))),
+            outbound: Arc::new(Outbound::new(limits, clock, Tags::from(1), Some(home))),
             offers: ArcSwap::default(),
             offering: Mutex::default(),
             announced: Slot::default(),
             announcing: tokio::sync::Mutex::default(),
+            audit: Audit::default(),
+            rates: Rates::new(limits.rates, clock),
             callers: Callers::default(),
             exposed: Exposed::default(),
             inbound: Mutex::default(),

@@ -8,6 +8,9 @@ use std::time::Duration;
 pub struct ServiceLimits {
     /// The deadline of a call that names none. Default 5 s; at most [`DEADLINE_MAX`].
     pub deadline: Duration,
+    /// Calls of this process to all nodes that have no answer yet. Default 4,096; a further one waits for room until its
+    /// deadline.
+    pub calls_in_flight: usize,
     /// Calls to one node that wait for an answer. Default 1,024; a further one waits for room until its deadline.
     pub calls_per_link: usize,
     /// Bytes of bodies that wait to be sent to one node. Default 256 KiB. Then a cast waits, and `try_cast` fails.
@@ -38,10 +41,33 @@ pub struct ServiceLimits {
     /// The connections for calls of one node or client. Default 4; one that uses streams
     /// needs 2.
     pub connections_per_peer: usize,
+    /// What may pass in a second.
+    pub rates: ServiceRates,
     /// A connection for calls is closed after this time without one. Default 60 s.
     pub idle: Duration,
     /// How long a node that leaves lets requests finish. Default 10 s.
     pub drain: Duration,
+}
+
+/// The limits on what passes in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ServiceRates {
+    /// Bytes of questions, messages and items that one caller may send to this node in a second, over all its
+    /// connections. Default 256 MiB. Above it requests are refused, and streams wait.
+    pub bytes_per_second: usize,
+    /// Requests and messages that one caller may send to this node in a second, over all its connections; further ones
+    /// are refused. Default `None`, no limit: what runs at once is limited in any case.
+    pub calls_per_second: Option<usize>,
+    /// Bytes of streams and of bodies above 16 KiB that this node sends to other datacenters in a second. Default
+    /// 64 MiB. Above it they wait: what fills a queue in the network delays heartbeats on every connection.
+    pub wan_bytes_per_second: usize,
+}
+
+impl Default for ServiceRates {
+    fn default() -> Self {
+        Self { bytes_per_second: 256 << 20, calls_per_second: None, wan_bytes_per_second: 64 << 20 }
+    }
 }
 
 /// The longest deadline of a call.
@@ -51,6 +77,7 @@ impl Default for ServiceLimits {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(5),
+            calls_in_flight: 4_096,
             calls_per_link: 1_024,
             lane_queue_bytes: 256 << 10,
             request_bytes: 1 << 20,
@@ -61,6 +88,7 @@ impl Default for ServiceLimits {
             connections_in: 2_048,
             client_connections_in: 1_024,
             connections_per_peer: 4,
+            rates: ServiceRates::default(),
             idle: Duration::from_secs(60),
             drain: Duration::from_secs(10),
         }

@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn no_more_passes_than_the_rate_and_one_burst() {
         let mut rate = Rate::new(100);
-        let passed = |rate: &mut Rate, ms| (0..).take_while(|_| rate.take(at(ms), 1).is_ok()).count();
+        let passed =
+            |rate: &mut Rate, ms| (0..).take_while(|_| rate.take(at(ms), 1).is_ok()).count();
         // The burst, and one that begins within it.
         assert_eq!(passed(&mut rate, 0), 101);
         assert_eq!(rate.take(at(0), 1), Err(Duration::from_millis(10)));

@@ -68,7 +68,7 @@ impl Inner {
             name,
             tls,
             endpoint,
-            outbound: Arc::new(Outbound::new(options.limits, clock, tags)),
+            outbound: Arc::new(Outbound::new(options.limits, clock, tags, None)),
             counters,
             dial_timeout: options.quic.handshake_timeout,
             home,

@@ -119,7 +119,12 @@ async fn ask(inner: &Inner, host: &Host) -> (bool, String) {
     let any = Generation::ZERO;
     let to = (name.node.clone(), Purpose::Lane, any);
     let rooms = inner.outbound.answers(&name.node);
-    let link = Arc::new(Link::new(to, lane, rooms, inner.outbound.clock()));
+    let link = Arc::new(Link::new(
+        to,
+        lane,
+        (rooms, Arc::clone(&inner.outbound.abroad)),
+        inner.outbound.clock(),
+    ));
     let hello = Frame::ClientHello(ClientHello { expected: any, features: 0 });
     // An answer of the directory fits on its lane.
     let no_long_answers = std::future::pending();

@@ -76,6 +76,7 @@ mod opening;
 mod proxy;
 mod remembered;
 mod remote;
+mod reply;
 mod side;
 pub mod stream;
 mod stub;

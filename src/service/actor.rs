@@ -1,6 +1,6 @@
 //! Offering a ractor actor as a service. Its own message type needs neither serde nor ractor's `cluster`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 
@@ -8,13 +8,18 @@ use super::{
     Call, Cast, ClientStream, Duplex, Method, ServerStream, Service,
     access::Access,
     context::Context,
+    counted::TARGET,
     job::Job,
     messages::{decode_cast, decode_question, encode_answer},
     offer::{Offer, OfferBuilder, OfferError},
     offered::Offered,
+    reply::once_replied,
     stream::{ByteReceiver, ByteSender, ItemError, ItemReceiver, ItemSender},
 };
-use crate::protocol::service::frame::Code;
+use crate::protocol::service::{frame::Code, rate::Rate};
+
+/// Messages in a second, unless the offer says otherwise.
+const CASTS_PER_SECOND: u64 = 10_000;
 
 /// A service that is about to be offered, whose methods an actor answers.
 #[must_use = "a service is offered only when it is started"]
@@ -22,12 +27,15 @@ use crate::protocol::service::frame::Code;
 pub struct ActorOffer<S: Service, M: Message> {
     builder: OfferBuilder<S>,
     actor: ActorRef<M>,
+    /// The messages without an answer that no place in its room limits.
+    casts: Arc<Mutex<Rate>>,
 }
 
 impl<S: Service> OfferBuilder<S> {
     /// Answers methods with the messages of an actor. The offer is withdrawn when the actor ends.
     pub fn actor<M: Message>(self, actor: &ActorRef<M>) -> ActorOffer<S, M> {
-        ActorOffer { builder: self, actor: actor.clone() }
+        let casts = Arc::new(Mutex::new(Rate::new(CASTS_PER_SECOND)));
+        ActorOffer { builder: self, actor: actor.clone(), casts }
     }
 }
 
@@ -54,29 +62,47 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
             if actor.cast(message(ask, port)).is_err() {
                 return answer.refuse(Code::ActorEnded, "");
             }
-            let (owner, running) = (Arc::clone(&answer.owner), answer.running.clone());
-            let actor = actor.clone();
-            Job::spawn(owner.as_ref(), running.as_ref(), async move {
+            let (running, actor) = (answer.running.clone(), actor.clone());
+            let span = tracing::enabled!(target: TARGET, tracing::Level::DEBUG)
+                .then(tracing::Span::current);
+            let waits = once_replied(reply, move |reply| {
+                let _entered = span.as_ref().map(tracing::Span::enter);
                 let _place = place;
-                match reply.await {
-                    Ok(reply) => {
-                        answer.reply(encode_answer::<A>(&reply));
-                    }
+                match reply {
+                    Ok(reply) => answer.reply(encode_answer::<A>(&reply)),
                     Err(_) if has_ended(&actor.get_cell()) => answer.refuse(Code::ActorEnded, ""),
                     Err(_) => answer.refuse(Code::NoAnswer, "the actor dropped the reply port"),
                 }
             });
+            if let Some(running) = running {
+                running.runs_elsewhere(waits);
+            }
         };
-        Self { builder: self.builder.handle(A::METHOD, Box::new(run)), actor: self.actor }
+        self.map(|builder| builder.handle(A::METHOD, Box::new(run)))
     }
 
     /// Turns the messages of a method into messages of the actor, in the order in which they arrive at this node. The
-    /// mailbox of an actor has no limit of its own: see [`ActorOffer::tells_with`].
+    /// mailbox of an actor has no limit of its own, so their rate is limited ([`ActorOffer::casts_per_second`]).
+    /// [`ActorOffer::tells_with`] limits how many of them wait.
     pub fn tells<A: Cast<Service = S>>(
         self,
         message: impl Fn(A) -> M + Send + Sync + 'static,
     ) -> Self {
-        self.tells_with(move |told, _: Room| message(told))
+        let (casts, clock) = (Arc::clone(&self.casts), self.builder.node.shared.clock);
+        let has_room = move || {
+            let mut rate = casts.lock().unwrap_or_else(PoisonError::into_inner);
+            rate.take(clock.now(), 1).is_ok()
+        };
+        self.told(has_room, move |told, room: Room| {
+            drop(room);
+            message(told)
+        })
+    }
+
+    /// The messages in a second that [`ActorOffer::tells`] hands to the actor. Default 10,000; the rest is dropped.
+    pub fn casts_per_second(self, most: u32) -> Self {
+        *self.casts.lock().unwrap_or_else(PoisonError::into_inner) = Rate::new(most.into());
+        self
     }
 
     /// As [`ActorOffer::tells`]. The message carries its place in the room of the offer, so messages that the actor has
@@ -85,9 +111,21 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         self,
         message: impl Fn(A, Room) -> M + Send + Sync + 'static,
     ) -> Self {
+        self.told(|| true, message)
+    }
+
+    /// `has_room`: whether there is room for one more message.
+    fn told<A: Cast<Service = S>>(
+        self,
+        has_room: impl Fn() -> bool + Send + Sync + 'static,
+        message: impl Fn(A, Room) -> M + Send + Sync + 'static,
+    ) -> Self {
         let actor = self.actor.clone();
         let run = move |job: Job| {
             let Job { body, answer, place, .. } = job;
+            if !has_room() {
+                return answer.refuse(Code::Overloaded, "");
+            }
             match decode_cast::<A>(body) {
                 Ok(told) => {
                     let sent = actor.cast(message(told, Room(Box::new(place))));
@@ -99,7 +137,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
                 Err(error) => answer.refuse(Code::Malformed, error.to_string()),
             }
         };
-        Self { builder: self.builder.handle(A::METHOD, Box::new(run)), actor: self.actor }
+        self.map(|builder| builder.handle(A::METHOD, Box::new(run)))
     }
 
     /// As [`OfferBuilder::call`]: a function beside the actor.
@@ -109,7 +147,11 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         F: Fn(A, Context) -> R + Send + Sync + 'static,
         R: Future<Output = A::Reply> + Send + 'static,
     {
-        Self { builder: self.builder.call(handler), actor: self.actor }
+        self.map(|builder| builder.call(handler))
+    }
+
+    fn map(self, next: impl FnOnce(OfferBuilder<S>) -> OfferBuilder<S>) -> Self {
+        Self { builder: next(self.builder), actor: self.actor, casts: self.casts }
     }
 
     pub(super) const fn actor(&self) -> &ActorRef<M> {
@@ -126,7 +168,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
 
     /// As [`OfferBuilder::restrict`].
     pub fn restrict(self, method: Method, access: Access) -> Self {
-        Self { builder: self.builder.restrict(method, access), actor: self.actor }
+        self.map(|builder| builder.restrict(method, access))
     }
 
     /// As [`OfferBuilder::stream`]: a function beside the actor.
@@ -136,7 +178,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         F: Fn(A, ItemSender<A>, Context) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), ItemError>> + Send + 'static,
     {
-        Self { builder: self.builder.stream(handler), actor: self.actor }
+        self.map(|builder| builder.stream(handler))
     }
 
     /// As [`OfferBuilder::collect`]: a function beside the actor.
@@ -146,7 +188,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         F: Fn(A, ItemReceiver<A>, Context) -> R + Send + Sync + 'static,
         R: Future<Output = Result<A::Reply, ItemError>> + Send + 'static,
     {
-        Self { builder: self.builder.collect(handler), actor: self.actor }
+        self.map(|builder| builder.collect(handler))
     }
 
     /// As [`OfferBuilder::duplex`]: a function beside the actor.
@@ -156,12 +198,12 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         F: Fn(A, (ByteSender, ByteReceiver), Context) -> R + Send + Sync + 'static,
         R: Future<Output = std::io::Result<()>> + Send + 'static,
     {
-        Self { builder: self.builder.duplex(handler), actor: self.actor }
+        self.map(|builder| builder.duplex(handler))
     }
 
     /// As [`OfferBuilder::room`].
     pub fn room(self, concurrency: usize, queue: usize) -> Self {
-        Self { builder: self.builder.room(concurrency, queue), actor: self.actor }
+        self.map(|builder| builder.room(concurrency, queue))
     }
 
     /// As [`OfferBuilder::start`].

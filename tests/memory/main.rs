@@ -1,4 +1,5 @@
 //! Whole nodes over the in-memory transport, most of them under paused time.
+mod actors;
 mod api;
 mod audit;
 mod calls;

@@ -1,20 +1,51 @@
 //! A request in progress at the node that answers it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
+
+/// Something that goes on and can be stopped.
+pub(crate) trait Stops: Send + Sync {
+    /// Stops it, if it still goes on.
+    fn stop(&self);
+}
 
 /// Lets the caller's end of a connection stop a request.
 #[derive(Debug, Default)]
 pub(crate) struct Running(Mutex<State>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 enum State {
     /// It waits, or runs without a task of its own.
     #[default]
     Waits,
-    Runs(AbortHandle),
+    Runs(Run),
     Cancelled,
+}
+
+/// Where a request runs.
+enum Run {
+    Task(AbortHandle),
+    Elsewhere(Arc<dyn Stops>),
+}
+
+impl Run {
+    fn stop(&self) {
+        match self {
+            Self::Task(task) => task.abort(),
+            Self::Elsewhere(run) => run.stop(),
+        }
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Waits => "Waits",
+            Self::Runs(_) => "Runs",
+            Self::Cancelled => "Cancelled",
+        })
+    }
 }
 
 impl Running {
@@ -25,21 +56,30 @@ impl Running {
 
     /// The request runs in this task.
     pub(crate) fn runs(&self, task: AbortHandle) {
+        self.run(Run::Task(task));
+    }
+
+    /// The request runs where this stops it.
+    pub(crate) fn runs_elsewhere(&self, run: Arc<dyn Stops>) {
+        self.run(Run::Elsewhere(run));
+    }
+
+    fn run(&self, run: Run) {
         let mut state = self.lock();
         match *state {
             State::Cancelled => {
                 drop(state);
-                task.abort();
+                run.stop();
             }
-            State::Waits | State::Runs(_) => *state = State::Runs(task),
+            State::Waits | State::Runs(_) => *state = State::Runs(run),
         }
     }
 
     /// No caller waits for the answer any more.
     pub(crate) fn cancel(&self) {
         let before = std::mem::replace(&mut *self.lock(), State::Cancelled);
-        if let State::Runs(task) = before {
-            task.abort();
+        if let State::Runs(run) = before {
+            run.stop();
         }
     }
 

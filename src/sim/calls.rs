@@ -26,6 +26,7 @@ mod knowledge;
 pub mod oracle;
 pub mod settings;
 mod state;
+mod stream;
 mod streams;
 mod wire;
 pub mod world;

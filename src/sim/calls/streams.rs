@@ -1,7 +1,8 @@
 //! Streams of single calls: a call by a stream of its own, many items of the callee, or many of the caller.
 //!
-//! The frames, the decision whether a handler begins ([`Beginning`]), and what a refusal means are those of the machines.
-//! Each stream has a connection of its own here, which dies with one of its processes, or when it breaks.
+//! The frames, the decision whether a handler begins ([`Beginning`](crate::protocol::service::stream::Beginning)), and what a refusal means are those of the machines.
+//! Each stream has a connection of its own here, which dies with one of its processes, or when it breaks. `callee` has the
+//! callee's end.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use rand::RngExt;
 use super::{
     caller::{ASK, Target, body},
     event::{Event, Stage},
-    settings::Mutation,
-    state::{Drain, Pipe, Process, Run, Way},
+    state::{Drain, Pipe, Process},
+    stream::Stream,
     world::World,
 };
 use crate::{
@@ -23,58 +24,21 @@ use crate::{
             attempt::Ending,
             calls::Outcome,
             failure::{CallFailure, NotRun, refused, refused_after_begun},
-            frame::Code,
             identity::Tag,
-            limits::DEADLINE_MAX,
             link_end::LinkEnd,
-            stream::{Beginning, Open, StreamFrame, StreamFrames},
+            stream::{Open, StreamFrame},
         },
-        time::Time,
     },
     sim::queue::micros,
 };
 
+mod callee;
+
 /// The methods of streams; that of a call is [`ASK`].
-pub(super) const FOLLOW: u16 = 4;
-pub(super) const IMPORT: u16 = 5;
+const FOLLOW: u16 = 4;
+const IMPORT: u16 = 5;
 /// Most items of a stream.
 const ITEMS: u64 = 6;
-/// The longest body.
-const BODY: usize = 100_000;
-
-/// A stream, both ends.
-#[derive(Debug)]
-pub(super) struct Stream {
-    pub(super) process: usize,
-    pub(super) node: usize,
-    pub(super) generation: Generation,
-    pub(super) to: Option<usize>,
-    service: usize,
-    pub(super) kind: Kind,
-    deadline: Time,
-    up: Pipe,
-    down: Pipe,
-    broken: bool,
-    // The caller's end.
-    pub(super) over: bool,
-    written: bool,
-    begun: bool,
-    answers: StreamFrames,
-    answered: bool,
-    arrived: u64,
-    /// Items that the caller sends.
-    sends: u64,
-    // The callee's end.
-    pub(super) ended: bool,
-    questions: StreamFrames,
-    left: Option<Duration>,
-    run: Option<usize>,
-    beginning: Beginning,
-    taken: u64,
-    items: u64,
-    /// The caller has sent its last item.
-    complete: bool,
-}
 
 impl World {
     /// A process opens a stream to a node.
@@ -89,33 +53,7 @@ impl World {
         let kind =
             [Kind::Call, Kind::ServerStream, Kind::ClientStream][self.rng.random_range(0..3)];
         let deadline = self.now() + within;
-        self.streams.push(Stream {
-            process,
-            node,
-            generation,
-            to: None,
-            service,
-            kind,
-            deadline,
-            up: Pipe::default(),
-            down: Pipe::default(),
-            broken: false,
-            over: false,
-            written: false,
-            begun: false,
-            answers: StreamFrames::new(BODY),
-            answered: false,
-            arrived: 0,
-            sends: 0,
-            ended: false,
-            questions: StreamFrames::new(BODY),
-            left: None,
-            run: None,
-            beginning: Beginning::default(),
-            taken: 0,
-            items: 0,
-            complete: false,
-        });
+        self.streams.push(Stream::new(process, target, (service, kind), deadline));
         self.note(format_args!(
             "stream {number} of process {process} to {node}@{generation}: {kind}"
         ));
@@ -185,14 +123,13 @@ impl World {
         (held.to, held.written) = (Some(to), true);
         let left_ms = deadline.since(self.now()).as_millis() as u32;
         let service = self.services[service].clone();
-        let method = match kind {
-            Kind::ServerStream => FOLLOW,
-            Kind::ClientStream => IMPORT,
-            _ => ASK,
-        };
         let tag = Tag::default();
         self.note(format_args!("stream {number} from {process} to {to}"));
-        self.stream_send(number, true, StreamFrame::Open(Open { service, method, left_ms, tag }));
+        self.stream_send(
+            number,
+            true,
+            StreamFrame::Open(Open { service, method: method(kind), left_ms, tag }),
+        );
         let padding = self.rng.random_range(0..1_000);
         self.stream_send(number, true, StreamFrame::Item(body(number as u64, padding)));
         if kind == Kind::ClientStream {
@@ -215,197 +152,6 @@ impl World {
         self.streams[number].arrived += 1;
         let pause = self.within(Duration::from_millis(20));
         self.after(pause, Event::Stream(number, Stage::Send));
-    }
-
-    /// Bytes of the caller arrive.
-    fn stream_up(&mut self, number: usize) {
-        while let Some(bytes) = arrived(&mut self.streams[number].up, self.queue.now()) {
-            if self.streams[number].ended {
-                return;
-            }
-            self.streams[number].questions.push(bytes);
-            loop {
-                match self.streams[number].questions.take() {
-                    Ok(Some(frame)) => self.stream_question(number, frame),
-                    Ok(None) => break,
-                    Err(error) => return self.oracle.found(0, format_args!("{error}")),
-                }
-            }
-        }
-    }
-
-    fn stream_question(&mut self, number: usize, frame: StreamFrame) {
-        let Stream { run, left, kind, taken, ended, .. } = self.streams[number];
-        match (frame, left, run) {
-            _ if ended => {}
-            (StreamFrame::Open(open), None, None) => {
-                let left = Duration::from_millis(open.left_ms.into()).min(DEADLINE_MAX);
-                self.streams[number].left = Some(left);
-                self.after(micros(left), Event::Stream(number, Stage::FarLate));
-                if self.rng.random_bool(0.1) {
-                    let pause = self.within(Duration::from_millis(300));
-                    self.after(pause, Event::Stream(number, Stage::Fault));
-                }
-            }
-            (StreamFrame::Item(_), Some(left), None) => self.stream_runs(number, left),
-            (StreamFrame::Item(item), _, Some(_)) if kind == Kind::ClientStream => {
-                if item[..8] != taken.to_be_bytes() {
-                    self.oracle.found(3, format_args!("stream {number}: item {taken} is missing"));
-                }
-                self.streams[number].taken += 1;
-            }
-            (StreamFrame::End { .. }, _, Some(run)) if kind == Kind::ClientStream => {
-                let work = self.within(self.settings.work);
-                self.streams[number].complete = true;
-                if self.runs[run].begun.is_some() {
-                    self.after(work, Event::Done(run));
-                }
-            }
-            (frame, ..) => self.oracle.found(0, format_args!("a caller sends {frame:?}")),
-        }
-    }
-
-    /// A question has arrived: it asks for a place.
-    fn stream_runs(&mut self, number: usize, left: Duration) {
-        let Stream { process: from, to, service, kind, .. } = self.streams[number];
-        let (Some(process), run) = (to, self.runs.len()) else { return };
-        let method = match kind {
-            Kind::ServerStream => FOLLOW,
-            Kind::ClientStream => IMPORT,
-            _ => ASK,
-        };
-        self.streams[number].run = Some(run);
-        self.runs.push(Run {
-            process,
-            service,
-            caller: self.processes[from].node,
-            method,
-            number: number as u64,
-            deadline: self.now() + left,
-            way: Way::Stream(number),
-            cancelled: false,
-            begun: None,
-            over: false,
-        });
-        self.enter(run);
-    }
-
-    /// The handler of a stream has a place; whether it begins.
-    pub(super) fn stream_begins(&mut self, number: usize) -> bool {
-        if !self.streams[number].beginning.begin() {
-            return false;
-        }
-        self.note(format_args!("stream {number} runs"));
-        self.oracle.stream_began(number);
-        if self.streams[number].kind != Kind::Call {
-            self.stream_send(number, false, StreamFrame::Begun);
-        }
-        true
-    }
-
-    /// What happens when the handler of a stream has worked for a while.
-    pub(super) fn stream_works(&mut self, number: usize, run: usize, work: u64) {
-        match self.streams[number].kind {
-            Kind::ServerStream => {
-                self.streams[number].items = self.rng.random_range(0..=ITEMS);
-                self.after(work, Event::Stream(number, Stage::Next));
-            }
-            // It waits for the last item.
-            Kind::ClientStream if !self.streams[number].complete => {}
-            _ => self.after(work, Event::Done(run)),
-        }
-    }
-
-    /// The handler sends its next item, or ends.
-    fn next_item(&mut self, number: usize) {
-        let Stream { ended, run: Some(run), items, taken, .. } = self.streams[number] else {
-            return;
-        };
-        if ended || self.runs[run].over {
-            return;
-        }
-        if self.strikes(Mutation::LoseItems) {
-            self.streams[number].taken += 1;
-        }
-        if taken == items {
-            return self.queue.at(self.queue.now(), Event::Done(run));
-        }
-        self.stream_send(number, false, StreamFrame::Item(body(taken, 10)));
-        // The callee counts what it has sent.
-        self.streams[number].taken += 1;
-        let pause = self.within(self.settings.work / 4);
-        self.after(pause, Event::Stream(number, Stage::Next));
-    }
-
-    /// Sends what a handler has come to.
-    pub(super) fn stream_settled(&mut self, number: usize, outcome: Outcome) {
-        let Stream { ended, kind, .. } = self.streams[number];
-        if ended {
-            return;
-        }
-        match outcome {
-            Outcome::Reply { load, body } => {
-                if kind != Kind::ServerStream {
-                    self.stream_send(number, false, StreamFrame::Item(body));
-                }
-                self.stream_send(number, false, StreamFrame::End { load });
-            }
-            Outcome::Refused { code, retry_after, words } => {
-                // Once it has begun, no refusal says that it has not run.
-                let code = match self.mutates(Mutation::RefuseBegun) {
-                    true => code,
-                    false => self.streams[number].beginning.refusal(code),
-                };
-                let retry_after_ms = retry_after.as_millis() as u32;
-                self.stream_send(
-                    number,
-                    false,
-                    StreamFrame::Refuse { code, retry_after_ms, words },
-                );
-            }
-            Outcome::Deadline { .. } | Outcome::Ended { .. } => {}
-        }
-        self.streams[number].ended = true;
-    }
-
-    /// The deadline at the callee: a call has to be answered by then, anything else has to begin.
-    fn stream_far_late(&mut self, number: usize) {
-        let Stream { ended, kind, .. } = self.streams[number];
-        if ended {
-            return;
-        }
-        if self.streams[number].beginning.give_up() {
-            self.stream_refused(number, Code::Deadline);
-        } else if kind == Kind::Call {
-            // It may have run: its caller finds out by its own deadline.
-            self.abort_stream(number);
-        }
-    }
-
-    /// The caller has sent something that the callee does not take.
-    fn stream_fault(&mut self, number: usize) {
-        if !self.streams[number].ended {
-            self.stream_refused(number, Code::TooLarge);
-        }
-    }
-
-    fn stream_refused(&mut self, number: usize, code: Code) {
-        let (retry_after, words) = (Duration::ZERO, String::new());
-        self.stream_settled(number, Outcome::Refused { code, retry_after, words });
-        if let Some(run) = self.streams[number].run {
-            self.cancel(run);
-        }
-    }
-
-    /// The callee's end is over without an answer.
-    fn abort_stream(&mut self, number: usize) {
-        if !self.streams[number].ended {
-            self.streams[number].ended = true;
-            if let Some(run) = self.streams[number].run {
-                self.cancel(run);
-            }
-        }
-        self.close_stream(number, false);
     }
 
     /// Bytes of the callee arrive.
@@ -574,4 +320,12 @@ impl World {
 fn arrived(pipe: &mut Pipe, now: u64) -> Option<Bytes> {
     pipe.chunks.front().filter(|(at, _)| *at <= now)?;
     pipe.chunks.pop_front().map(|(_, bytes)| bytes)
+}
+
+const fn method(kind: Kind) -> u16 {
+    match kind {
+        Kind::ServerStream => FOLLOW,
+        Kind::ClientStream => IMPORT,
+        _ => ASK,
+    }
 }

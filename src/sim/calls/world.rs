@@ -14,7 +14,7 @@ use super::{
     oracle::{Oracle, Report},
     settings::{Mutation, Settings},
     state::{Call, Connection, Node, Process, Run, Try},
-    streams::Stream,
+    stream::Stream,
 };
 use crate::{
     protocol::{hash::hash, service::ServiceId, time::Time},

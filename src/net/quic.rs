@@ -20,11 +20,11 @@ use tokio::sync::{Notify, Semaphore};
 
 use self::{
     admission::Admission,
+    credentials::CredentialSource,
     dial::Race,
     noise::Noise,
     opened::Opened,
     outgoing::{Outgoing, RESOLVES_MAX},
-    papers::Papers,
     socket::{Socket, Unsent},
 };
 use super::{BoxFuture, Dial, Endpoint, Incoming, Network, NetworkError, Opening, Protocol};
@@ -43,7 +43,7 @@ mod dial;
 mod noise;
 mod opened;
 mod outgoing;
-mod papers;
+mod credentials;
 pub(crate) mod peer;
 mod refusal;
 pub(crate) mod settings;
@@ -157,7 +157,7 @@ impl QuicNetwork {
         let admissions = Mutex::new(admissions.collect());
         let outgoing = Outgoing {
             endpoints,
-            papers: Papers::Node(self.tls.clone()),
+            credentials: CredentialSource::Node(self.tls.clone()),
             gossip: settings::dialed(limits),
             calls: settings::calling(limits),
             handshake_timeout: limits.handshake_timeout,

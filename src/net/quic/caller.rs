@@ -10,9 +10,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::{
     close_endpoints,
+    credentials::CredentialSource,
     dial::Race,
     outgoing::{Outgoing, RESOLVES_MAX},
-    papers::Papers,
     settings,
     socket::{Socket, Unsent},
 };
@@ -68,7 +68,7 @@ impl CallerEndpoint {
         };
         Ok(Self(Arc::new(Outgoing {
             endpoints,
-            papers: Papers::Client(tls),
+            credentials: CredentialSource::Client(tls),
             gossip: settings::dialed(limits),
             calls: settings::calling(limits),
             handshake_timeout: limits.handshake_timeout,

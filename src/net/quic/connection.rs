@@ -10,7 +10,7 @@ use super::{
         BoxFuture, Connection, Ended, Peer, Protocol, ReceiveStream, SendStream, Stream,
         StreamError,
     },
-    papers::Present,
+    credentials::Credentials,
     peer::{peer_chain, protocol},
 };
 use crate::tls::{ADMIN_ALPN, SERVICES_ALPN, Verdict};
@@ -28,7 +28,7 @@ impl QuicConnection {
     /// `ours`: what this end has shown.
     pub(super) fn made(
         inner: quinn::Connection,
-        ours: &Present,
+        ours: &Credentials,
         verdict: Verdict,
     ) -> Result<Arc<dyn Connection>, Ended> {
         let protocol = match protocol(&inner).as_slice() {

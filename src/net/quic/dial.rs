@@ -208,7 +208,7 @@ impl Race {
     fn begin(&mut self, way: Candidate) {
         self.last = self.clock.now();
         let outgoing = &self.outgoing;
-        let ours = outgoing.papers.present();
+        let ours = outgoing.credentials.current();
         let (crypto, verdict) = ours.dial(self.expected.as_ref(), self.protocol);
         let mut client = ClientConfig::new(crypto);
         client.transport_config(outgoing.transport(self.protocol));

@@ -17,8 +17,8 @@ use super::{
     super::{Incoming, Place, Protocol},
     admission::Admission,
     connection::{self, QuicConnection},
+    credentials::Credentials,
     outgoing::Outgoing,
-    papers::Present,
     settings,
 };
 use crate::{
@@ -81,7 +81,7 @@ impl Opened {
         });
         let mut server = self.server.clone();
         server.crypto = crypto;
-        let ours = Present::Node(self.tls.clone(), Box::new(self.tls.identity()));
+        let ours = Credentials::Node(self.tls.clone(), Box::new(self.tls.identity()));
         let handshake = Box::pin(async move {
             let end = |error| connection::end(&error, &verdict);
             let connecting = incoming.accept_with(Arc::new(server)).map_err(end)?;

@@ -5,13 +5,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use quinn::TransportConfig;
 use tokio::sync::{Notify, Semaphore};
 
-use super::{papers::Papers, socket::Socket};
+use super::{credentials::CredentialSource, socket::Socket};
 use crate::net::Protocol;
 
 /// What an open endpoint dials with.
 pub(super) struct Outgoing {
     pub(super) endpoints: Vec<(quinn::Endpoint, Arc<Socket>)>,
-    pub(super) papers: Papers,
+    pub(super) credentials: CredentialSource,
     pub(super) gossip: Arc<TransportConfig>,
     pub(super) calls: Arc<TransportConfig>,
     pub(super) handshake_timeout: Duration,

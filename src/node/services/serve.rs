@@ -48,19 +48,19 @@ const MISBEHAVIOUR: &str = "service_protocol";
 
 /// Serves a connection until it ends.
 pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc<dyn Connection>) {
-    let guest = Arc::new(Guest { host, services, connection });
-    match guest.introduced().await {
+    let incoming = Arc::new(Incoming { host, services, connection });
+    match incoming.introduced().await {
         Ok(opened) => {
-            guest.host.count(Counter::ServiceConnectionsAccepted);
+            incoming.host.count(Counter::ServiceConnectionsAccepted);
             let lane = Arc::clone(&opened.lane);
-            let (_place, _window) = guest.serve(opened).await;
+            let (_place, _window) = incoming.serve(opened).await;
             lane.end();
         }
-        Err(refusal) => guest.refuse(refusal),
+        Err(refusal) => incoming.refuse(refusal),
     }
 }
 
-struct Guest {
+struct Incoming {
     host: Host,
     services: Arc<Services>,
     connection: Arc<dyn Connection>,
@@ -77,7 +77,7 @@ struct Opened {
     window: Window,
 }
 
-impl Guest {
+impl Incoming {
     /// Receives the introduction of the caller, and judges it.
     async fn introduced(&self) -> Result<Opened, Refusal> {
         let deadline = self.host.config().quic.handshake_timeout;
@@ -206,8 +206,8 @@ impl Guest {
             write(&written, send.as_mut()).await;
             None
         });
-        let (guest, read) = (Arc::clone(self), Arc::clone(lane));
-        ends.spawn(async move { Some(guest.read(&read, receive.as_mut(), frames).await) });
+        let (incoming, read) = (Arc::clone(self), Arc::clone(lane));
+        ends.spawn(async move { Some(incoming.read(&read, receive.as_mut(), frames).await) });
         let host = self.host.clone();
         let unread = move || host.count(Counter::AnswersUnread);
         tokio::select! {

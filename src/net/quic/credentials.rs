@@ -1,4 +1,4 @@
-//! What an endpoint shows to those that it dials, and whom it accepts there: as a node, or as a client.
+//! The certificates that an endpoint presents when it dials, and those that it accepts there: as a node, or as a client.
 
 use std::sync::Arc;
 
@@ -17,33 +17,33 @@ use crate::{
     },
 };
 
-/// The papers of the process that dials.
+/// The certificate and roots of the process that dials, which may be replaced while it runs.
 #[derive(Clone, Debug)]
-pub(super) enum Papers {
+pub(super) enum CredentialSource {
     /// Of a node.
     Node(Tls),
     /// Of a client that calls services.
     Client(CallerTls),
 }
 
-/// The papers at the moment of one handshake.
+/// The certificate and roots of one handshake.
 #[derive(Debug)]
-pub(super) enum Present {
+pub(super) enum Credentials {
     Node(Tls, Box<Identity>),
     Client(CallerTls, Arc<CallerState>),
 }
 
-impl Papers {
-    /// The papers of now.
-    pub(super) fn present(&self) -> Present {
+impl CredentialSource {
+    /// Those that are active now.
+    pub(super) fn current(&self) -> Credentials {
         match self {
-            Self::Node(tls) => Present::Node(tls.clone(), Box::new(tls.identity())),
-            Self::Client(tls) => Present::Client(tls.clone(), tls.state()),
+            Self::Node(tls) => Credentials::Node(tls.clone(), Box::new(tls.identity())),
+            Self::Client(tls) => Credentials::Client(tls.clone(), tls.state()),
         }
     }
 }
 
-impl Present {
+impl Credentials {
     /// For dialing one node: this one, or any.
     pub(super) fn dial(
         &self,
@@ -66,7 +66,7 @@ impl Present {
         }
     }
 
-    /// The peer that has shown this chain.
+    /// The peer that has presented this chain.
     pub(super) fn peer(&self, chain: Vec<CertificateDer<'static>>) -> Result<Peer, NameError> {
         match self {
             Self::Node(tls, ours) => {

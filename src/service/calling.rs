@@ -127,6 +127,8 @@ pub(super) struct Target {
     pub(super) node: NodeId,
     generation: Generation,
     wait: Duration,
+    /// When it was picked.
+    at: Time,
 }
 
 /// What came of a request: an encoded answer, or a stream that goes on.
@@ -364,11 +366,12 @@ impl Callee {
         body: Bytes,
         (within, idempotent): (Duration, bool),
     ) -> Result<(Bytes, Attempts, Target), CallError> {
-        let (deadline, body) = (self.now() + within, place.body(body));
+        let now = self.now();
+        let (deadline, body) = (now + within, place.body(body));
         self.check_length(&body).map_err(|why| not_run(why, Vec::new()))?;
         self.budget(RetryBudget::called);
         let attempts = Attempts::new(idempotent, deadline);
-        let target = self.target(place, method, attempts.tried());
+        let target = self.target(place, method, attempts.tried(), now);
         Ok((body, attempts, target.map_err(|why| not_run(why, Vec::new()))?))
     }
 
@@ -390,12 +393,13 @@ impl Callee {
         let (now, wait) = (self.now(), next.as_ref().map(|next| next.wait));
         let ended = (&failure, verdict);
         let retry = self.budget(|budget| attempts.decide(budget, now, ended, wait));
-        let (Some(next), false) = (next, matches!(retry, Retry::GiveUp(_))) else {
+        let (Some(mut next), false) = (next, matches!(retry, Retry::GiveUp(_))) else {
             let (failure, reasons) = attempts.clone().end(failure);
             return Err(CallError::new(failure, reasons));
         };
         if let Retry::After(wait) = retry {
             tokio::time::sleep(wait).await;
+            next.at = self.now();
         }
         self.side.count(Counter::CallsRetried);
         self.rows.row(method.number).retry();
@@ -406,7 +410,7 @@ impl Callee {
     fn listed(&self, node: &NodeId) -> Option<Target> {
         let found = self.listing(|listing| listing.find(node).cloned())?;
         let Provider { node, generation, .. } = Some(found).filter(|found| self.trusts(found))?;
-        Some(Target { node, generation, wait: Duration::ZERO })
+        Some(Target { node, generation, wait: Duration::ZERO, at: self.now() })
     }
 
     /// Another provider than these, if the call may go to any.
@@ -417,7 +421,7 @@ impl Callee {
         tried: &[NodeId],
     ) -> Option<Target> {
         match place {
-            Where::Any(_) => self.target(place, method, tried).ok(),
+            Where::Any(_) => self.target(place, method, tried, self.now()).ok(),
             Where::At(..) | Where::Exposed(_) => None,
         }
     }
@@ -439,12 +443,13 @@ impl Callee {
     ) -> Result<Option<Target>, CallError> {
         *body = place.body(std::mem::take(body));
         self.check_length(body).map_err(|why| not_run(why, Vec::new()))?;
-        let target = self.target(place, method, &[]).map_err(|why| not_run(why, Vec::new()))?;
+        let target =
+            self.target(place, method, &[], self.now()).map_err(|why| not_run(why, Vec::new()))?;
         let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
         let offer = here.called(&self.id, body);
         let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
         let message = self.message(method, body);
-        offer.cast(here.caller(), InboundCast { message, held: None, by_reader: false });
+        offer.cast(here.caller(), InboundCast { message, held: None, read_at: None });
         Ok(None)
     }
 
@@ -480,21 +485,35 @@ impl Callee {
             let sent = Box::pin(self.cast_by_stream(&target, method, body, within)).await;
             return sent.map_err(failed);
         }
-        let waited = tokio::time::timeout(within, async {
-            loop {
-                let link = self.proved_link(&target, Purpose::Lane).await?;
-                let room = link.room.notified();
-                match link.cast(&self.id, self.message(method, &body)) {
-                    Ok(()) => return Ok(()),
-                    Err(NoRoom::Ended) => again(&link)?,
-                    Err(NoRoom::Calls | NoRoom::Bytes) => room.await,
-                    Err(full) => return Err(NotRun::no_room(full, || link.why())),
-                }
+        if self.only.is_none() {
+            let link = self.link(&target, Purpose::Lane).map_err(failed)?;
+            if link.cast(&self.id, self.message(method, &body), target.at).is_ok() {
+                return Ok(());
             }
-        });
-        match waited.await {
+        }
+        let sent = Box::pin(self.send_with_room(&target, method, &body));
+        match tokio::time::timeout(within, sent).await {
             Ok(sent) => sent.map_err(failed),
             Err(_) => Err(failed(NotRun::link_is_full())),
+        }
+    }
+
+    /// Sends a message once there is room for it.
+    async fn send_with_room(
+        &self,
+        target: &Target,
+        method: &Method,
+        body: &Bytes,
+    ) -> Result<(), NotRun> {
+        loop {
+            let link = self.proved_link(target, Purpose::Lane).await?;
+            let room = link.room.notified();
+            match link.cast(&self.id, self.message(method, body), self.now()) {
+                Ok(()) => return Ok(()),
+                Err(NoRoom::Ended) => again(&link)?,
+                Err(NoRoom::Calls | NoRoom::Bytes) => room.await,
+                Err(full) => return Err(NotRun::no_room(full, || link.why())),
+            }
         }
     }
 
@@ -523,7 +542,7 @@ impl Callee {
                 return Err(failed(NotRun::NotConnected("not yet".to_owned())));
             }
             self.check_proof(&link).map_err(failed)?;
-            match link.cast(&self.id, self.message(method, &body)) {
+            match link.cast(&self.id, self.message(method, &body), target.at) {
                 Ok(()) => return Ok(()),
                 Err(NoRoom::Ended) => again(&link).map_err(failed)?,
                 Err(full) => return Err(failed(NotRun::no_room(full, || link.why()))),
@@ -546,7 +565,13 @@ impl Callee {
     }
 
     /// Where the next attempt goes.
-    fn target(&self, place: &Where, method: &Method, tried: &[NodeId]) -> Result<Target, NotRun> {
+    fn target(
+        &self,
+        place: &Where,
+        method: &Method,
+        tried: &[NodeId],
+        at: Time,
+    ) -> Result<Target, NotRun> {
         if self.side.has_ended() {
             return Err(NotRun::Stopped);
         }
@@ -557,6 +582,7 @@ impl Callee {
                     node: node.clone(),
                     generation: *generation,
                     wait: Duration::ZERO,
+                    at,
                 });
             }
             Where::Exposed(exposed) => {
@@ -566,27 +592,26 @@ impl Callee {
                 if exposed.has_ended() || restarted {
                     return Err(NotRun::NoSuchService);
                 }
-                return Ok(Target { node, generation, wait: Duration::ZERO });
+                return Ok(Target { node, generation, wait: Duration::ZERO, at });
             }
             Where::Any(prefer) => prefer,
         };
-        self.pick(prefer, method.since, tried, |provider, wait| {
+        self.pick((prefer, method.since), tried, at, |provider, wait| {
             let Provider { node, generation, .. } = provider;
-            Target { node: node.clone(), generation: *generation, wait }
+            Target { node: node.clone(), generation: *generation, wait, at }
         })
     }
 
     /// Picks a provider of this minor version at least; `take` gets it, and how long it wants to be left alone.
     pub(super) fn pick<T>(
         &self,
-        prefer: &Prefer,
-        since: u16,
+        (prefer, since): (&Prefer, u16),
         tried: &[NodeId],
+        now: Time,
         take: impl FnOnce(&Provider, Duration) -> T,
     ) -> Result<T, NotRun> {
         let listings = self.side.outbound().watched.listings();
         let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
-        let now = self.now();
         self.measure(now);
         let suspicion = |node: &NodeId| self.side.suspicion(node, now);
         let picked = self.balance(|balance| {
@@ -639,7 +664,7 @@ impl Callee {
         path: Path,
     ) -> (Ending, Option<Box<Conversation>>, Time) {
         let node = &target.node;
-        let begun = self.now();
+        let begun = target.at;
         self.balance(|balance| balance.began(begun, node));
         let mut guard = Began { callee: self, node, begun, ended: false };
         let (ending, open) = match (path, self.here(node)) {
@@ -684,7 +709,7 @@ impl Callee {
                 responder: Responder::here(waiter),
                 held: None,
                 attached: None,
-                by_reader: false,
+                read_at: None,
             },
         );
         let left = deadline.since(self.now());
@@ -707,7 +732,7 @@ impl Callee {
         let question = Question { method: method.number, body, tag };
         let queued = match self.link(target, Purpose::Lane) {
             Ok(_) if self.only.is_some() => None,
-            Ok(link) => link.call(&self.id, question.clone(), self.now(), deadline).ok(),
+            Ok(link) => link.call(&self.id, question.clone(), target.at, deadline).ok(),
             Err(why) => return Ending::not_run(why),
         };
         let call = match queued {

@@ -118,8 +118,8 @@ struct Waiting {
     call: Option<Identity>,
     /// Its span, if calls are traced: part of that in which it has arrived, whoever makes room for it.
     span: Option<Box<Span>>,
-    /// As [`Inbound::by_reader`], as long as it has not waited.
-    by_reader: bool,
+    /// As [`Inbound::read_at`], as long as it has not waited.
+    read_at: Option<Time>,
 }
 
 impl Offered {
@@ -298,21 +298,21 @@ impl Offered {
         let Waiting { method, body, tag, caller: who, deadline, running, responder, .. } = waiting;
         let (held, attached, row) = (waiting.held, waiting.attached, waiting.row);
         let _entered = waiting.span.as_ref().map(|span| span.enter());
-        let by_reader = waiting.by_reader;
-        let place = Place::new(Arc::<Self>::clone(self), (caller, row), self.clock().now());
+        let now = waiting.read_at.unwrap_or_else(|| self.clock().now());
+        let place = Place::new(Arc::<Self>::clone(self), (caller, row), now);
         let beginning = attached.as_ref().map(|attached| Arc::clone(&attached.beginning));
         let mut answer =
             Answer::new(Arc::<Self>::clone(self), (running, beginning), responder, row);
         answer.call = waiting.call;
         if self.audited {
             let caller = Arc::clone(&who);
-            answer.audited = Some(Box::new(Audited { caller, method, begun: self.clock().now() }));
+            answer.audited = Some(Box::new(Audited { caller, method, begun: now }));
         }
         let context = Context { caller: who, deadline, tag, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
             return;
         }
-        if context.left().is_zero() {
+        if deadline <= now {
             return answer.refuse(Code::Deadline, "");
         }
         let Some(offering) = self.methods.get(&method) else {
@@ -322,12 +322,35 @@ impl Offered {
             self.shared.services.outbound.tags.received(trace, waiting.span.as_deref());
         }
         // A handler that panics here must not end the lane of its caller.
-        let job = Job { body, held, attached, context, answer, place, by_reader };
+        let job = Job {
+            body,
+            held,
+            attached,
+            context,
+            answer,
+            place,
+            by_reader: waiting.read_at.is_some(),
+        };
         let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (offering.handler)(job)));
     }
 
     fn freed(&self) -> MutexGuard<'_, Freed> {
         self.freed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place is free: gives it to those that wait.
+    fn fill(self: &Arc<Self>, caller: &CallerName, took: Duration) {
+        let mut next = self.room().leave(caller, took);
+        // Only who withdraws it waits for its end.
+        if self.closed.is_set() {
+            self.left.notify_waiters();
+        }
+        while let Some((caller, mut waiting)) = next {
+            // Whoever gives a place back is no reader, or has others to read.
+            waiting.read_at = None;
+            self.run(caller, waiting);
+            next = self.room().next_turn();
+        }
     }
 
     /// The next place to fill; none ends the filling.
@@ -426,28 +449,23 @@ impl Owner for Offered {
     }
 
     fn leave(self: Arc<Self>, caller: &CallerName, took: Duration) {
-        let mut freed = self.freed();
-        freed.places.push_back((caller.clone(), took));
-        if std::mem::replace(&mut freed.being_filled, true) {
-            return;
-        }
-        drop(freed);
-        while let Some((caller, took)) = self.next_freed() {
-            let mut next = self.room().leave(&caller, took);
-            self.left.notify_waiters();
-            while let Some((caller, mut waiting)) = next {
-                // Whoever gives a place back is no reader, or has others to read.
-                waiting.by_reader = false;
-                self.run(caller, waiting);
-                next = self.room().next_turn();
+        {
+            let mut freed = self.freed();
+            if std::mem::replace(&mut freed.being_filled, true) {
+                freed.places.push_back((caller.clone(), took));
+                return;
             }
+        }
+        self.fill(caller, took);
+        while let Some((caller, took)) = self.next_freed() {
+            self.fill(&caller, took);
         }
     }
 }
 
 impl ByConnections for Offered {
     fn request(self: Arc<Self>, caller: &Arc<Caller>, request: Inbound) {
-        let Inbound { method, body, tag, deadline, running, responder, held, attached, by_reader } =
+        let Inbound { method, body, tag, deadline, running, responder, held, attached, read_at } =
             request;
         self.enter(Waiting {
             method,
@@ -462,18 +480,18 @@ impl ByConnections for Offered {
             row: 0,
             call: None,
             span: None,
-            by_reader,
+            read_at,
         });
     }
 
     fn cast(self: Arc<Self>, caller: &Arc<Caller>, message: InboundCast) {
-        let InboundCast { message: Question { method, body, tag }, held, by_reader } = message;
+        let InboundCast { message: Question { method, body, tag }, held, read_at } = message;
         self.enter(Waiting {
             method,
             body,
             tag,
             caller: Arc::clone(caller),
-            deadline: self.clock().now() + CAST_DEADLINE,
+            deadline: read_at.unwrap_or_else(|| self.clock().now()) + CAST_DEADLINE,
             running: None,
             responder: None,
             held,
@@ -481,7 +499,7 @@ impl ByConnections for Offered {
             row: 0,
             call: None,
             span: None,
-            by_reader,
+            read_at,
         });
     }
 

@@ -386,7 +386,7 @@ fn pick<S: Service>(
     since: u16,
 ) -> Result<Remote<S>, NotRun> {
     let remote = |provider: &_, _| Remote::new(Arc::clone(callee), provider);
-    callee.pick(prefer, since, &[], remote)
+    callee.pick((prefer, since), &[], callee.now(), remote)
 }
 
 impl RemoteGone {

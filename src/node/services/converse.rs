@@ -131,7 +131,7 @@ impl Conversation {
         }
         if kind == Kind::Cast {
             let message = Question { method, body, tag };
-            offer.cast(&self.caller, InboundCast { message, held, by_reader: false });
+            offer.cast(&self.caller, InboundCast { message, held, read_at: None });
             return Ok(());
         }
         let (waiter, answer) = oneshot::channel();
@@ -157,7 +157,7 @@ impl Conversation {
             responder,
             held,
             attached: Some(Box::new(Attached { writer, input, beginning })),
-            by_reader: false,
+            read_at: None,
         };
         offer.request(&self.caller, request);
         let outcome = match unread {

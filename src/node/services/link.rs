@@ -140,8 +140,12 @@ impl Link {
     }
 
     /// Queues a message without an answer.
-    pub(crate) fn cast(&self, service: &ServiceId, message: Question) -> Result<(), NoRoom> {
-        let now = self.clock.now();
+    pub(crate) fn cast(
+        &self,
+        service: &ServiceId,
+        message: Question,
+        now: Time,
+    ) -> Result<(), NoRoom> {
         let mut state = self.lock();
         state.used = now;
         state.calls.cast(service, message)?;

@@ -69,8 +69,8 @@ pub(crate) struct Inbound {
     pub(crate) held: Option<Held>,
     /// What comes with it over a stream of its own.
     pub(crate) attached: Option<Box<Attached>>,
-    /// It comes from the task that reads a lane, in which a short handler may run.
-    pub(crate) by_reader: bool,
+    /// When the task that reads a lane has read it; `None` if it came otherwise.
+    pub(crate) read_at: Option<Time>,
 }
 
 /// A message of a caller, without an answer.
@@ -79,8 +79,8 @@ pub(crate) struct InboundCast {
     pub(crate) message: Question,
     /// The room that a long message uses, until it is decoded.
     pub(crate) held: Option<Held>,
-    /// As [`Inbound::by_reader`].
-    pub(crate) by_reader: bool,
+    /// When the task that reads a lane has read it; `None` if it came otherwise.
+    pub(crate) read_at: Option<Time>,
 }
 
 /// What comes with a request over a stream of its own.

@@ -335,8 +335,8 @@ impl Incoming {
                 match offer {
                     Some(offer) => {
                         let message = Question { method, body, tag };
-                        let by_reader = true;
-                        offer.cast(&lane.caller, InboundCast { message, held: None, by_reader });
+                        let read_at = Some(now);
+                        offer.cast(&lane.caller, InboundCast { message, held: None, read_at });
                     }
                     None => self.host.count(Counter::CastsRefused),
                 }
@@ -353,7 +353,7 @@ impl Incoming {
                 let called = self.services.called(&service.service, &mut body);
                 let offer = self.found(called, &mut state)?;
                 let left = Duration::from_millis(left_ms.into()).min(DEADLINE_MAX);
-                let deadline = self.host.now() + left;
+                let deadline = now + left;
                 let running = Arc::new(Running::default());
                 state.intake.began(id, Arc::clone(&running), deadline);
                 drop(state);
@@ -369,7 +369,7 @@ impl Incoming {
                             responder,
                             held: None,
                             attached: None,
-                            by_reader: true,
+                            read_at: Some(now),
                         };
                         offer.request(&lane.caller, request);
                     }

@@ -367,24 +367,23 @@ fn cut(words: &str) -> &str {
     &words[..(0..=WORDS_MAX.min(words.len())).rev().find(fits).unwrap_or(0)]
 }
 
-/// Reads frames from the chunks of a stream.
+/// Reads frames from the chunks of a stream. A frame that lies in one chunk is a part of it; only one that lies in several
+/// is copied.
 #[derive(Debug, Default)]
 pub struct Frames {
-    rest: Bytes,
-    /// What `rest` begins, if a frame lies in several chunks.
+    /// The beginning of a frame.
     part: BytesMut,
+    /// The bytes behind it.
+    rest: Bytes,
 }
 
 impl Frames {
     /// Takes the next chunk of the stream.
     pub fn push(&mut self, chunk: Bytes) {
-        if self.part.is_empty() && self.rest.is_empty() {
-            self.rest = chunk;
-        } else {
-            self.part.extend_from_slice(&std::mem::take(&mut self.rest));
-            self.part.extend_from_slice(&chunk);
-            self.rest = std::mem::take(&mut self.part).freeze();
+        if !self.rest.is_empty() {
+            self.part.extend_from_slice(&self.rest);
         }
+        self.rest = chunk;
     }
 
     /// The next whole frame; `None` if it has not arrived yet.
@@ -392,12 +391,35 @@ impl Frames {
     /// # Errors
     /// [`BadFrame`]: the stream cannot be read on.
     pub fn take(&mut self) -> Result<Option<Frame>, BadFrame> {
+        if !self.part.is_empty() {
+            return self.take_joined();
+        }
         let Some((length, used)) = length(&self.rest, LANE_FRAME_MAX)? else { return Ok(None) };
         if self.rest.len() < used + length {
             return Ok(None);
         }
         self.rest.advance(used);
         Frame::decode(self.rest.split_to(length)).map(Some)
+    }
+
+    /// The frame that begins in an earlier chunk.
+    fn take_joined(&mut self) -> Result<Option<Frame>, BadFrame> {
+        loop {
+            let missing = match length(&self.part, LANE_FRAME_MAX)? {
+                Some((length, used)) if self.part.len() >= used + length => {
+                    self.part.advance(used);
+                    return Frame::decode(self.part.split().freeze()).map(Some);
+                }
+                Some((length, used)) => used + length - self.part.len(),
+                // Byte by byte: what is behind the length may be another frame.
+                None => 1,
+            };
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            let next = self.rest.split_to(missing.min(self.rest.len()));
+            self.part.extend_from_slice(&next);
+        }
     }
 }
 

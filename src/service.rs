@@ -47,6 +47,7 @@ mod actor;
 mod ask;
 mod by_stream;
 mod calling;
+mod cast_rates;
 mod changes;
 pub mod client;
 pub mod codec;

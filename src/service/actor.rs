@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 
 use super::{
-    Call, Cast, ClientStream, Duplex, Method, ServerStream, Service,
+    Call, Caller, Cast, ClientStream, Duplex, Method, ServerStream, Service,
     access::Access,
+    cast_rates::CastRates,
     context::Context,
     counted::TARGET,
     job::Job,
@@ -16,7 +17,7 @@ use super::{
     reply::once_replied,
     stream::{ByteReceiver, ByteSender, ItemError, ItemReceiver, ItemSender},
 };
-use crate::protocol::service::{frame::Code, rate::Rate};
+use crate::protocol::service::frame::Code;
 
 /// Messages in a second, unless the offer says otherwise.
 const CASTS_PER_SECOND: u64 = 10_000;
@@ -28,13 +29,13 @@ pub struct ActorOffer<S: Service, M: Message> {
     builder: OfferBuilder<S>,
     actor: ActorRef<M>,
     /// The messages without an answer that no place in its room limits.
-    casts: Arc<Mutex<Rate>>,
+    casts: Arc<Mutex<CastRates>>,
 }
 
 impl<S: Service> OfferBuilder<S> {
     /// Answers methods with the messages of an actor. The offer is withdrawn when the actor ends.
     pub fn actor<M: Message>(self, actor: &ActorRef<M>) -> ActorOffer<S, M> {
-        let casts = Arc::new(Mutex::new(Rate::new(CASTS_PER_SECOND)));
+        let casts = Arc::new(Mutex::new(CastRates::new(CASTS_PER_SECOND)));
         ActorOffer { builder: self, actor: actor.clone(), casts }
     }
 }
@@ -89,9 +90,9 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         message: impl Fn(A) -> M + Send + Sync + 'static,
     ) -> Self {
         let (casts, clock) = (Arc::clone(&self.casts), self.builder.node.shared.clock);
-        let has_room = move || {
-            let mut rate = casts.lock().unwrap_or_else(PoisonError::into_inner);
-            rate.take(clock.now(), 1).is_ok()
+        let has_room = move |caller: &Caller| {
+            let mut rates = casts.lock().unwrap_or_else(PoisonError::into_inner);
+            rates.take(clock.now(), caller.name())
         };
         self.told(has_room, move |told, room: Room| {
             drop(room);
@@ -99,9 +100,10 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         })
     }
 
-    /// The messages in a second that [`ActorOffer::tells`] hands to the actor. Default 10,000; the rest is dropped.
+    /// The messages in a second that [`ActorOffer::tells`] hands to the actor. Default 10,000, half of them of one caller; the rest
+    /// is dropped.
     pub fn casts_per_second(self, most: u32) -> Self {
-        *self.casts.lock().unwrap_or_else(PoisonError::into_inner) = Rate::new(most.into());
+        *self.casts.lock().unwrap_or_else(PoisonError::into_inner) = CastRates::new(most.into());
         self
     }
 
@@ -111,19 +113,19 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         self,
         message: impl Fn(A, Room) -> M + Send + Sync + 'static,
     ) -> Self {
-        self.told(|| true, message)
+        self.told(|_| true, message)
     }
 
     /// `has_room`: whether there is room for one more message.
     fn told<A: Cast<Service = S>>(
         self,
-        has_room: impl Fn() -> bool + Send + Sync + 'static,
+        has_room: impl Fn(&Caller) -> bool + Send + Sync + 'static,
         message: impl Fn(A, Room) -> M + Send + Sync + 'static,
     ) -> Self {
         let actor = self.actor.clone();
         let run = move |job: Job| {
-            let Job { body, answer, place, .. } = job;
-            if !has_room() {
+            let Job { body, answer, place, context, .. } = job;
+            if !has_room(context.caller()) {
                 return answer.refuse(Code::Overloaded, "");
             }
             match decode_cast::<A>(body) {

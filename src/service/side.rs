@@ -20,6 +20,7 @@ use crate::{
             link::Link,
             offered::Offered,
             outbound::Outbound,
+            pace::Waited,
             stream::{self, OpenStream},
             table::Called,
         },
@@ -113,7 +114,13 @@ impl Here {
         let shared = Arc::clone(&self.node.shared);
         let host = Host::new(Arc::clone(&shared));
         let questions = services.questions(self.caller.name());
-        let served = converse::run(host, Arc::clone(&self.caller), None, questions, far);
+        let served = converse::run(
+            host,
+            Arc::clone(&self.caller),
+            None,
+            questions,
+            (far, Waited::default()),
+        );
         let served = self.node.runtime.spawn(async move {
             // The streams of other nodes end with their connections.
             tokio::select! {

@@ -395,7 +395,7 @@ mod tests {
     fn the_limits_of_calls_are_taken_key_by_key() {
         let text = "[services]\ndeadline = \"2s\"\ncalls_per_link = 7\nlane_queue_bytes = 20000\n\
                     connections_out = 3\nconnections_in = 4\nconnections_per_peer = 2\n\
-                    bytes_per_second = 70000\ncalls_per_second = 8\nwan_bytes_per_second = 80000\n\
+                    bytes_per_second = 7000000\ncalls_per_second = 8\nwan_bytes_per_second = 8000000\n\
                     idle = \"9s\"\n";
         let file = parse(text, &[("GOSSIPMONGER_SERVICES__DRAIN", "3s")]).unwrap();
         let services = file.apply(config()).services;
@@ -405,7 +405,7 @@ mod tests {
         let connections = (services.connections_out, services.connections_in);
         assert_eq!((connections, services.connections_per_peer), ((3, 4), 2));
         let rates = (services.rates.bytes_per_second, services.rates.wan_bytes_per_second);
-        assert_eq!((rates, services.rates.calls_per_second), ((70_000, 80_000), Some(8)));
+        assert_eq!((rates, services.rates.calls_per_second), ((7_000_000, 8_000_000), Some(8)));
         let none = ConfigFile::default().apply(config()).services;
         assert_eq!(none, config().services, "what is not given has its default");
     }

@@ -111,7 +111,8 @@ pub(crate) fn services(services: &ServiceLimits) -> Result<(), ConfigError> {
     number("services.connections_in", services.connections_in, 1..=65_536)?;
     number("services.client_connections_in", services.client_connections_in, 0..=65_536)?;
     number("services.connections_per_peer", services.connections_per_peer, 1..=64)?;
-    let rates = BUDGET_MIN..=BUDGET_MAX;
+    // A body has to go on at 64 KiB a second, also beside others.
+    let rates = 1 << 20..=BUDGET_MAX;
     number("services.bytes_per_second", services.rates.bytes_per_second, rates.clone())?;
     number("services.wan_bytes_per_second", services.rates.wan_bytes_per_second, rates)?;
     if let Some(most) = services.rates.calls_per_second {

@@ -13,6 +13,7 @@ use super::{
     framed::{Broken, FrameReader, FrameWriter, Framed},
     lane::Lane,
     offered::{Attached, Inbound, InboundCast, Input, NOT_OFFERED, Offered, words},
+    pace::Waited,
     responder::Responder,
     room::{Counted, NO_ROOM, Rooms},
     running::Running,
@@ -51,11 +52,12 @@ pub(crate) async fn run(
     caller: Arc<Caller>,
     lane: Option<Arc<Lane>>,
     rooms: Rooms,
-    (send, receive): Stream,
+    ((send, receive), waited): (Stream, Waited),
 ) -> Result<(), Violation> {
     let reader = FrameReader::new(receive, host.services().limits().request_bytes, rooms);
     let writer = Arc::new(FrameWriter::new(send));
-    let conversation = Conversation { host, caller, lane, writer, beginning: Arc::default() };
+    let conversation =
+        Conversation { host, caller, lane, writer, waited, beginning: Arc::default() };
     match conversation.run(reader).await {
         Ok(()) | Err(End::Gone) => Ok(()),
         Err(End::Refused(code, words)) => {
@@ -74,6 +76,8 @@ struct Conversation {
     caller: Arc<Caller>,
     lane: Option<Arc<Lane>>,
     writer: Arc<FrameWriter>,
+    /// What its answers have waited for their turn.
+    waited: Waited,
     /// Whether the handler begins.
     beginning: Arc<Beginning>,
 }
@@ -286,7 +290,8 @@ impl Conversation {
                             let limit = counted.as_ref().and_then(Option::as_ref);
                             let limit = limit.map_or_else(|| body_time(body.len()), Counted::limit);
                             let sent = self.writer.finish([StreamFrame::Item(body), end]);
-                            if tokio::time::timeout(limit, sent).await.is_err() {
+                            let clock = self.host.services().outbound.clock();
+                            if self.waited.within(limit, clock, sent).await.is_none() {
                                 self.host.count(Counter::AnswersUnread);
                             }
                         }

@@ -49,10 +49,13 @@ impl Long {
     /// deadline of the call.
     async fn send(self, connection: &dyn Connection, abroad: &Abroad) -> bool {
         let Self { id, load, body, counted } = self;
-        let mut stream = None;
+        let limit = counted.limit();
+        let Ok(opened) = tokio::time::timeout(limit, connection.open_one_way()).await else {
+            return false;
+        };
+        let Ok(opened) = opened else { return true };
+        let (mut stream, waited) = abroad.sends(opened, connection.peer());
         let sent = async {
-            let Ok(opened) = connection.open_one_way().await else { return };
-            let stream = stream.insert(abroad.sends(opened, connection.peer()));
             stream.set_priority(PRIORITY);
             for frame in [StreamFrame::Answer { id, load }, StreamFrame::Item(body)] {
                 if stream.write(&mut frame.pieces()).await.is_err() {
@@ -63,8 +66,8 @@ impl Long {
             // Until then QUIC holds it.
             stream.delivered().await;
         };
-        let in_time = tokio::time::timeout(counted.limit(), sent).await.is_ok();
-        if let Some(stream) = stream.as_mut().filter(|_| !in_time) {
+        let in_time = waited.within(limit, abroad.clock(), sent).await.is_some();
+        if !in_time {
             stream.reset(GIVEN_UP);
         }
         in_time

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use super::{caller::CallerName, pace::Pace};
 use crate::{
     clock::Clock,
     protocol::{
-        service::{limits::ServiceRates, rate::Rate},
+        service::{calls::WAITING_BYTES, limits::ServiceRates, rate::Rate},
         time::Time,
     },
 };
@@ -20,7 +20,8 @@ use crate::{
 pub(crate) struct Rates {
     limits: ServiceRates,
     clock: Clock,
-    callers: Mutex<BTreeMap<CallerName, Weak<CallerRates>>>,
+    /// A caller is kept as long as it has a connection or owes something: it gains nothing by connecting anew.
+    callers: Mutex<BTreeMap<CallerName, Arc<CallerRates>>>,
 }
 
 /// The rates of one caller.
@@ -38,27 +39,34 @@ impl Rates {
     /// Those of a caller. Connections of one caller share them.
     pub(super) fn of(&self, name: CallerName) -> Arc<CallerRates> {
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(rates) = callers.get(&name).and_then(Weak::upgrade) {
-            return rates;
+        if let Some(rates) = callers.get(&name) {
+            return Arc::clone(rates);
         }
-        callers.retain(|_, rates| rates.strong_count() > 0);
+        let now = self.clock.now();
+        callers.retain(|_, rates| Arc::strong_count(rates) > 1 || !rates.are_paid(now));
         let rates = Arc::new(CallerRates {
             bytes: Pace::new(self.clock, self.limits.bytes_per_second as u64),
             calls: self.limits.calls_per_second.map(|most| Mutex::new(Rate::new(most as u64))),
         });
-        callers.insert(name, Arc::downgrade(&rates));
+        callers.insert(name, Arc::clone(&rates));
         rates
     }
 }
 
 impl CallerRates {
-    /// A call or message of so many bytes has arrived.
+    /// A call or message has arrived whose body has so many bytes; a frame counts besides.
     ///
     /// # Errors
     /// After how long there is room for it.
     pub(super) fn take(&self, now: Time, bytes: usize) -> Result<(), Duration> {
         self.call(now)?;
-        self.bytes.take(now, bytes)
+        self.bytes.take(now, WAITING_BYTES + bytes)
+    }
+
+    fn are_paid(&self, now: Time) -> bool {
+        let paid =
+            |calls: &Mutex<Rate>| calls.lock().unwrap_or_else(PoisonError::into_inner).is_paid(now);
+        self.calls.as_ref().is_none_or(paid) && self.bytes.is_paid(now)
     }
 
     /// A call has arrived whose bytes are counted as they are read.
@@ -83,24 +91,34 @@ mod tests {
     #[test]
     fn the_connections_of_one_caller_share_its_rates() {
         let limits = ServiceRates {
-            bytes_per_second: 100,
-            calls_per_second: Some(10),
+            bytes_per_second: 10 * WAITING_BYTES,
+            calls_per_second: Some(20),
             ..ServiceRates::default()
         };
         let rates = Rates::new(limits, Clock::start());
         let (one, same, other) = (rates.of(name("a")), rates.of(name("a")), rates.of(name("b")));
+        let calls = |of: &CallerRates| (0..100).take_while(|_| of.call(Time::ZERO).is_ok()).count();
+        assert_eq!(calls(&one) + calls(&same), 21, "calls");
         let takes =
-            |of: &CallerRates| (0..100).take_while(|_| of.take(Time::ZERO, 1).is_ok()).count();
-        assert_eq!(takes(&one) + takes(&same), 11, "calls");
-        assert_eq!(takes(&other), 11);
+            |of: &CallerRates| (0..100).take_while(|_| of.take(Time::ZERO, 0).is_ok()).count();
+        assert_eq!(takes(&other), 11, "bytes");
         let fresh = rates.of(name("c"));
-        assert!(fresh.take(Time::ZERO, 101).is_ok());
-        assert!(fresh.take(Time::ZERO, 1).is_err(), "bytes");
-        drop((one, same));
-        assert!(
-            rates.of(name("a")).take(Time::ZERO, 1).is_ok(),
-            "it was forgotten with its connections"
-        );
-        assert_eq!(rates.callers.lock().unwrap().len(), 3);
+        assert!(fresh.take(Time::ZERO, 10 * WAITING_BYTES).is_ok());
+        assert!(fresh.take(Time::ZERO, 0).is_err(), "a long body");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_connects_anew_owes_what_it_owed() {
+        let limits = ServiceRates { calls_per_second: Some(10), ..ServiceRates::default() };
+        let clock = Clock::start();
+        let rates = Rates::new(limits, clock);
+        for _ in 0..10 {
+            let connection = rates.of(name("a"));
+            while connection.call(clock.now()).is_ok() {}
+        }
+        assert!(rates.of(name("a")).call(clock.now()).is_err());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        rates.of(name("b"));
+        assert_eq!(rates.callers.lock().unwrap().len(), 1, "who owes nothing is forgotten");
     }
 }

@@ -11,7 +11,7 @@ use super::{
     lane::{Lane, State},
     long::{self, Long},
     offered::{Inbound, InboundCast, NOT_OFFERED, Offered},
-    pace::receives,
+    pace::{Waited, receives},
     refusal::Refusal,
     responder::Responder,
     running::Running,
@@ -261,9 +261,9 @@ impl Incoming {
     }
 
     /// A stream that keeps to the rate of its caller, and to that of this node if the caller is in another datacenter.
-    fn paced(&self, lane: &Lane, (send, receive): Stream) -> Stream {
-        let send = self.services.outbound.abroad.sends(send, self.connection.peer());
-        (send, receives(receive, &lane.rates.bytes))
+    fn paced(&self, lane: &Lane, (send, receive): Stream) -> (Stream, Waited) {
+        let (send, waited) = self.services.outbound.abroad.sends(send, self.connection.peer());
+        ((send, receives(receive, &lane.rates.bytes)), waited)
     }
 
     /// Reads requests until the lane ends.

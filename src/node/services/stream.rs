@@ -84,7 +84,7 @@ impl Link {
             self.ended().await;
             return Err(NoRoom::Ended);
         };
-        let send = self.abroad.sends(send, connection.peer());
+        let (send, _) = self.abroad.sends(send, connection.peer());
         let reader = FrameReader::new(receive, body_max, self.rooms.clone());
         Ok(OpenStream { writer: FrameWriter::new(send), reader, under_way })
     }

@@ -23,16 +23,34 @@ impl Rate {
         Self { per_second, paid: Time::ZERO }
     }
 
-    /// Lets so much pass, or says when it may. What is more than a [`BURST`] passes after a pause, and is paid for by
-    /// those after it.
+    /// Lets so much pass, or says when it may. What is more than a [`BURST`] passes after a pause, and delays what comes
+    /// after it.
     ///
     /// # Errors
     /// After how long it may pass. Nothing has changed.
     pub fn take(&mut self, now: Time, much: u64) -> Result<(), Duration> {
+        self.take_within(now, much, BURST)
+    }
+
+    /// As [`Self::take`], for what can wait: it leaves half of the burst to what is refused instead.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn take_patiently(&mut self, now: Time, much: u64) -> Result<(), Duration> {
+        self.take_within(now, much, BURST / 2)
+    }
+
+    /// Whether all that has passed would have passed by now at this rate.
+    #[must_use]
+    pub fn is_paid(&self, now: Time) -> bool {
+        self.paid <= now
+    }
+
+    fn take_within(&mut self, now: Time, much: u64, burst: Duration) -> Result<(), Duration> {
         let from = self.paid.max(now);
         let ahead = from.since(now);
-        if ahead > BURST {
-            return Err(ahead - BURST);
+        if ahead > burst {
+            return Err(ahead - burst);
         }
         let nanos = u128::from(much) * 1_000_000_000 / u128::from(self.per_second);
         self.paid = from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
@@ -59,6 +77,18 @@ mod tests {
         assert_eq!(passed(&mut rate, 10), 1);
         assert_eq!(passed(&mut rate, 500), 49);
         assert_eq!(passed(&mut rate, 60_000), 101, "no more is saved up");
+    }
+
+    #[test]
+    fn what_waits_leaves_room_to_what_is_refused() {
+        let mut rate = Rate::new(100);
+        for ms in 0..10_000 {
+            while rate.take_patiently(at(ms), 1).is_ok() {}
+            if ms % 100 == 0 {
+                assert_eq!(rate.take(at(ms), 1), Ok(()), "at {ms} ms");
+            }
+        }
+        assert!(!rate.is_paid(at(10_000)) && rate.is_paid(at(11_000)));
     }
 
     #[test]

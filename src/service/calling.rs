@@ -281,21 +281,10 @@ impl Callee {
         place: &Where,
         method: &Method,
         body: Bytes,
-        mut within: Duration,
+        within: Duration,
         (idempotent, path, hedge, mut tag): (bool, Path, Option<Duration>, Tag),
     ) -> Result<(Answered, NodeId), CallError> {
         let counted = Counted::new(self.rows.row(method.number));
-        let _place = match self.side.outbound().in_flight.try_acquire() {
-            Ok(place) => Some(place),
-            Err(_) => match Box::pin(self.place(&mut within)).await {
-                Ok(place) => place,
-                Err(why) => {
-                    let error = not_run(why, Vec::new());
-                    counted.failed(error.failure());
-                    return Err(error);
-                }
-            },
-        };
         tag.trace = tag.trace.or_else(|| self.side.outbound().tags.current());
         let called = match hedge {
             None => self.tried(place, method, body, within, (idempotent, path, tag)).await,
@@ -318,13 +307,12 @@ impl Callee {
         }
     }
 
-    /// Waits for one of the places of calls in flight. What it takes is taken from the time of the call.
-    async fn place(&self, within: &mut Duration) -> Result<Option<SemaphorePermit<'_>>, NotRun> {
-        let begun = self.now();
+    /// Waits for one of the places of calls in flight.
+    async fn place(&self, deadline: Time) -> Result<Option<SemaphorePermit<'_>>, NotRun> {
         let place = self.side.outbound().in_flight.acquire();
         let full = NotRun::Overloaded { by: By::Caller, retry_after: Duration::ZERO };
-        let place = tokio::time::timeout(*within, place).await.map_err(|_| full)?;
-        *within = within.saturating_sub(self.now().since(begun));
+        let left = deadline.since(self.now());
+        let place = tokio::time::timeout(left, place).await.map_err(|_| full)?;
         // Nobody closes it.
         Ok(place.ok())
     }
@@ -386,7 +374,7 @@ impl Callee {
         place.failed(&failure);
         attempts.failed(node, &failure);
         let next = match (attempts.follow(&failure), &failure) {
-            (Some(better), _) => self.listed(&better),
+            (Some(better), _) => self.owner(place, method, &better),
             (None, CallFailure::NotRun(NotRun::NotOwner { .. })) => None,
             (None, _) => self.another(place, method, attempts.tried()),
         };
@@ -406,10 +394,17 @@ impl Callee {
         Ok(next)
     }
 
-    /// A node as it is listed now, if it may answer.
-    fn listed(&self, node: &NodeId) -> Option<Target> {
+    /// The node to which a key belongs, if a call of this kind may go there.
+    fn owner(&self, place: &Where, method: &Method, node: &NodeId) -> Option<Target> {
         let found = self.listing(|listing| listing.find(node).cloned())?;
-        let Provider { node, generation, .. } = Some(found).filter(|found| self.trusts(found))?;
+        let is_preferred = match place {
+            Where::Any(Prefer::Datacenter(wanted)) => found.datacenter == *wanted,
+            Where::Any(Prefer::Here) => self.here(node).is_some(),
+            _ => true,
+        };
+        let usable = found.minor >= method.since && !found.draining && is_preferred;
+        let Provider { node, generation, .. } =
+            Some(found).filter(|found| usable && self.trusts(found))?;
         Some(Target { node, generation, wait: Duration::ZERO, at: self.now() })
     }
 
@@ -671,10 +666,7 @@ impl Callee {
             // Boxed, so that the future of a small call is small: it is moved several times.
             (Path::Open, _) => Box::pin(self.open_at(target, method, body, terms)).await,
             (_, Some(here)) => (self.call_here(here, method, body, terms).await, None),
-            (Path::Lane, None) => (self.call_there(target, method, body, terms).await, None),
-            (Path::Stream, None) => {
-                (Box::pin(self.call_by_stream(target, method, body, terms)).await, None)
-            }
+            (_, None) => (self.call_elsewhere(target, method, body, terms, path).await, None),
         };
         guard.ended = true;
         let now = self.now();
@@ -682,6 +674,29 @@ impl Callee {
         self.balance(|balance| balance.ended(now, node, now.since(begun), load, judged));
         drop(guard);
         (ending, open, now)
+    }
+
+    /// Calls another node. A call of this node to itself takes no place: handlers that call each other would wait for
+    /// the places that their callers hold.
+    async fn call_elsewhere(
+        &self,
+        target: &Target,
+        method: &Method,
+        body: Bytes,
+        terms: Terms,
+        path: Path,
+    ) -> Ending {
+        let _place = match self.side.outbound().in_flight.try_acquire() {
+            Ok(place) => Some(place),
+            Err(_) => match Box::pin(self.place(terms.deadline)).await {
+                Ok(place) => place,
+                Err(why) => return Ending::not_run(why),
+            },
+        };
+        match path {
+            Path::Lane => self.call_there(target, method, body, terms).await,
+            _ => Box::pin(self.call_by_stream(target, method, body, terms)).await,
+        }
     }
 
     /// Calls a service of this node, without a connection.

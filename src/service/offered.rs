@@ -219,8 +219,10 @@ impl Offered {
             waiting.running.as_ref().is_some_and(|running| running.is_cancelled())
         };
         let (entered, gone) = self.room().enter_or_purge(&name, waiting, is_gone);
-        gone.iter().for_each(|gone| self.rows[gone.row].end(CallOutcome::Cancelled));
-        drop(gone);
+        for gone in gone {
+            self.rows[gone.row].end(CallOutcome::Cancelled);
+            self.forget(gone.call.as_ref(), Code::Overloaded, Duration::ZERO);
+        }
         match entered {
             Entered::Runs(waiting) => self.run(name, waiting),
             Entered::Waits => {}
@@ -228,17 +230,20 @@ impl Offered {
                 if let Some(span) = &request.span {
                     span.record("outcome", CallOutcome::refused(code).as_str());
                 }
-                let call = request.call.as_ref();
-                if let Some((remembered, call)) = self.remembered.as_ref().zip(call) {
-                    remembered.forget(call, code, retry_after);
-                }
+                self.forget(request.call.as_ref(), code, retry_after);
                 self.refuse(request, code, retry_after);
             }
         }
     }
 
-    /// A request that has not come before, or that is not remembered. One that is remembered runs to its end, whether its
-    /// caller waits or not: it may ask again.
+    /// A call that is remembered has not run. Who has asked again meanwhile may ask once more.
+    fn forget(&self, call: Option<&Identity>, code: Code, retry_after: Duration) {
+        if let Some((remembered, call)) = self.remembered.as_ref().zip(call) {
+            remembered.forget(call, code, retry_after);
+        }
+    }
+
+    /// A request that has not come before, or that is not remembered.
     fn anew(&self, mut waiting: Waiting) -> Option<Waiting> {
         let Some(remembered) = &self.remembered else { return Some(waiting) };
         if self.methods.get(&waiting.method).is_none_or(|method| method.kind != Kind::Call) {
@@ -248,13 +253,17 @@ impl Offered {
         let call = Identity::new(&waiting.caller, waiting.tag.number);
         match remembered.arrives(self.clock().now(), &call, back, self.load()) {
             Arrives::New(back) => {
-                (waiting.responder, waiting.running, waiting.call) = (Some(back), None, Some(call));
+                (waiting.responder, waiting.call) = (Some(back), Some(call));
                 Some(waiting)
             }
             Arrives::Again => {
                 // It may have run by the way over which it came first.
                 let _ = waiting.attached.map(|attached| attached.beginning.begin());
                 self.count(Counter::CallsRecalled);
+                if self.audited {
+                    let method = self.methods.get(&waiting.method).map_or("", |method| method.name);
+                    audit::recalled(&waiting.caller, (&self.id, method));
+                }
                 None
             }
             Arrives::NoRoom(back, code) => {
@@ -269,7 +278,9 @@ impl Offered {
     fn refuse(&self, waiting: Waiting, code: Code, retry_after: Duration) {
         let outcome = CallOutcome::refused(code);
         self.rows[waiting.row].end(outcome);
-        if self.audited {
+        // Those because of who calls are logged already, no more often than allowed.
+        let by_access = matches!(code, Code::Forbidden | Code::NoSuchService | Code::NoSuchMethod);
+        if self.audited && !by_access {
             let method = self.methods.get(&waiting.method).map_or("", |method| method.name);
             audit::ended(&waiting.caller, (&self.id, method), outcome, Duration::ZERO);
         }
@@ -310,7 +321,12 @@ impl Offered {
         }
         let context = Context { caller: who, deadline, tag, serving: Arc::<Self>::clone(self) };
         if answer.is_cancelled() {
+            self.forget(answer.call.take().as_ref(), Code::Overloaded, Duration::ZERO);
             return;
+        }
+        if answer.call.is_some() {
+            // From here on it runs to its end, whether its caller waits or not: it may ask again.
+            answer.running = None;
         }
         if deadline <= now {
             return answer.refuse(Code::Deadline, "");
@@ -318,10 +334,8 @@ impl Offered {
         let Some(offering) = self.methods.get(&method) else {
             return answer.refuse(Code::NoSuchMethod, "");
         };
-        if let Some(trace) = context.trace() {
-            self.shared.services.outbound.tags.received(trace, waiting.span.as_deref());
-        }
-        // A handler that panics here must not end the lane of its caller.
+        let trace = context.trace();
+        // A handler that panics here must not end the lane of its caller, and neither must a propagator.
         let job = Job {
             body,
             held,
@@ -331,7 +345,12 @@ impl Offered {
             place,
             by_reader: waiting.read_at.is_some(),
         };
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (offering.handler)(job)));
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            if let Some(trace) = trace {
+                self.shared.services.outbound.tags.received(trace, waiting.span.as_deref());
+            }
+            (offering.handler)(job);
+        }));
     }
 
     fn freed(&self) -> MutexGuard<'_, Freed> {
@@ -456,10 +475,21 @@ impl Owner for Offered {
                 return;
             }
         }
+        let filling = Filling(&self);
         self.fill(caller, took);
         while let Some((caller, took)) = self.next_freed() {
             self.fill(&caller, took);
         }
+        std::mem::forget(filling);
+    }
+}
+
+/// A thread fills places. If it panics, the next one goes on.
+struct Filling<'a>(&'a Offered);
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        self.0.freed().being_filled = false;
     }
 }
 

@@ -21,19 +21,19 @@ use crate::{
 /// The identity of a call.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
-    caller: (CallerName, Generation),
-    number: u64,
+    caller: CallerName,
+    number: (Generation, u64),
 }
 
 impl Identity {
     pub(super) fn new(caller: &Caller, number: u64) -> Self {
-        Self { caller: (caller.name(), caller.generation()), number }
+        Self { caller: caller.name(), number: (caller.generation(), number) }
     }
 }
 
 /// The calls that an offer remembers.
 #[derive(Debug)]
-pub(super) struct Remembered(Mutex<Once<(CallerName, Generation), Responder>>);
+pub(super) struct Remembered(Mutex<Once<CallerName, (Generation, u64), Responder>>);
 
 /// What becomes of a call.
 pub(super) enum Arrives {
@@ -50,7 +50,7 @@ impl Remembered {
         Self(Mutex::new(Once::new(window)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Once<(CallerName, Generation), Responder>> {
+    fn lock(&self) -> MutexGuard<'_, Once<CallerName, (Generation, u64), Responder>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,8 +92,8 @@ impl Remembered {
 fn tell(back: Responder, how: Recalled, load: u8) {
     match how {
         Recalled::Reply(body) => back.reply(load, body),
-        Recalled::TooLong => {
-            let words = "it ran before, and its answer was too long to be remembered";
+        Recalled::NotKept => {
+            let words = "it ran before, and its answer was not kept";
             back.refuse(Code::NoAnswer, Duration::ZERO, words);
         }
         Recalled::Failed(code) => back.refuse(code, Duration::ZERO, "it ran before"),

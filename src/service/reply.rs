@@ -10,12 +10,17 @@ use std::{
     task::{Context, Poll, Wake, Waker},
 };
 
-use tokio::sync::oneshot::{Receiver, error::RecvError};
+use tokio::{
+    sync::oneshot::{Receiver, error::RecvError},
+    task::{Unconstrained, unconstrained},
+};
 
 use crate::node::services::running::Stops;
 
 /// A reply that has not come, and what follows it.
-struct Waiting<T, F>(Mutex<Option<(Receiver<T>, F)>>);
+///
+/// Without a budget of the task: a wait that tokio would put off wakes itself at once where no scheduler is, under this lock.
+struct Waiting<T, F>(Mutex<Option<(Unconstrained<Receiver<T>>, F)>>);
 
 /// Calls `then` with the reply, in the thread that sends it, or here if it is there already. What is returned stops the
 /// wait: then `then` is dropped, and the sender finds its channel closed.
@@ -24,13 +29,13 @@ where
     T: Send + 'static,
     F: FnOnce(Result<T, RecvError>) + Send + 'static,
 {
-    let waiting = Arc::new(Waiting(Mutex::new(Some((reply, then)))));
+    let waiting = Arc::new(Waiting(Mutex::new(Some((unconstrained(reply), then)))));
     waiting.look();
     waiting
 }
 
 impl<T, F> Waiting<T, F> {
-    fn lock(&self) -> MutexGuard<'_, Option<(Receiver<T>, F)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<(Unconstrained<Receiver<T>>, F)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -112,6 +117,25 @@ mod tests {
         assert!(send.is_closed());
         assert_eq!(send.send(7), Err(7));
         assert!(matches!(heard.try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn a_task_without_budget_and_scheduler_waits_as_any_other() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        runtime.block_on(async {
+            // Each message that is received takes from the budget, 128 for each poll.
+            let (send, mut receive) = tokio::sync::mpsc::unbounded_channel();
+            (0..1_000).for_each(|n| send.send(n).unwrap());
+            let used_up = std::future::poll_fn(|context| {
+                while receive.poll_recv(context).is_ready() {}
+                let (send, reply) = oneshot::channel();
+                let (_stops, mut heard) = waits(reply);
+                send.send(7).unwrap();
+                Poll::Ready(heard.try_recv())
+            });
+            assert_eq!(used_up.await.unwrap(), Ok(7));
+        });
     }
 
     #[test]

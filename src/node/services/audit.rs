@@ -1,15 +1,16 @@
 //! The audit trail of calls: log lines with a target of their own.
 //!
-//! A refusal is told because of who calls, not because of room. Callers can cause any number of refusals, so only some are
-//! told; the counters count all of them.
+//! A refusal because of who calls is logged; one for want of room is not. Callers can cause any number of refusals, so only
+//! some are logged; the counters count all of them.
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    node::services::caller::Caller,
+    node::services::caller::{Caller, CallerName},
     protocol::{
         service::{ServiceId, figures::CallOutcome, frame::Code, rate::Rate},
         time::Time,
@@ -18,23 +19,29 @@ use crate::{
 
 /// The target of the lines.
 const AUDIT: &str = "gossipmonger::audit";
-/// Refusals that are told in a second.
+/// Refusals that are logged in a second, of all callers.
 const REFUSALS_PER_SECOND: u64 = 10;
+/// Of these, refusals of one caller: others are seen beside it.
+const PER_CALLER: u64 = 2;
+/// Callers whose lines are counted.
+const CALLERS_MAX: usize = 256;
 
-/// What is told of refusals.
+/// Which refusals are logged.
 #[derive(Debug)]
-pub(crate) struct Audit(Mutex<Told>);
+pub(crate) struct Audit(Mutex<Logged>);
 
 #[derive(Debug)]
-struct Told {
+struct Logged {
     rate: Rate,
-    /// Refusals since the last line that have none.
-    untold: u64,
+    callers: BTreeMap<CallerName, Rate>,
+    /// Refusals since the last line that were not logged.
+    suppressed: u64,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self(Mutex::new(Told { rate: Rate::new(REFUSALS_PER_SECOND), untold: 0 }))
+        let rate = Rate::new(REFUSALS_PER_SECOND);
+        Self(Mutex::new(Logged { rate, callers: BTreeMap::new(), suppressed: 0 }))
     }
 }
 
@@ -47,27 +54,36 @@ impl Audit {
         (service, method): (&ServiceId, u16),
         code: Code,
     ) {
-        if let Some(untold) = self.tells(now) {
+        if let Some(suppressed) = self.logs(now, caller.name()) {
             tracing::warn!(
                 target: AUDIT,
-                %caller, %service, method, code = code.as_str(), untold,
+                %caller, %service, method, code = code.as_str(), suppressed,
                 "a call was refused: its caller may not make it"
             );
         }
     }
 
-    /// Whether a refusal is told; then how many before it were not.
-    fn tells(&self, now: Time) -> Option<u64> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.rate.take(now, 1).is_ok() {
-            return Some(std::mem::take(&mut told.untold));
+    /// Whether a refusal is logged; then how many before it were not.
+    fn logs(&self, now: Time, caller: CallerName) -> Option<u64> {
+        let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !logged.callers.contains_key(&caller) && logged.callers.len() >= CALLERS_MAX {
+            logged.callers.clear();
         }
-        told.untold += 1;
+        let own = logged.callers.entry(caller).or_insert_with(|| Rate::new(PER_CALLER));
+        if own.take(now, 1).is_ok() && logged.rate.take(now, 1).is_ok() {
+            return Some(std::mem::take(&mut logged.suppressed));
+        }
+        logged.suppressed += 1;
         None
     }
 }
 
-/// A call of an offer whose calls are all told has ended.
+/// A call that an audited offer remembers has come again.
+pub(crate) fn recalled(caller: &Caller, (service, method): (&ServiceId, &str)) {
+    tracing::info!(target: AUDIT, %caller, %service, method, "a call has come again");
+}
+
+/// A call of an audited offer has ended.
 pub(crate) fn ended(
     caller: &Caller,
     (service, method): (&ServiceId, &str),
@@ -86,12 +102,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_refusals_some_are_told_and_the_rest_is_counted() {
+    fn of_many_refusals_some_are_logged_and_the_rest_is_counted() {
         let audit = Audit::default();
-        let tells = |ms| audit.tells(Time::ZERO + Duration::from_millis(ms));
-        let told = (0..1_000).filter(|_| tells(0).is_some()).count();
-        assert_eq!(told, 11, "a burst");
-        assert_eq!(tells(100), Some(989));
-        assert_eq!((tells(100), tells(10_000)), (None, Some(1)));
+        let logs = |ms, name: &str| {
+            audit.logs(Time::ZERO + Duration::from_millis(ms), CallerName::Client(name.to_owned()))
+        };
+        let of_one = (0..1_000).filter(|_| logs(0, "a").is_some()).count();
+        assert_eq!(of_one, 3, "a burst");
+        assert_eq!(logs(0, "b"), Some(997), "another caller is seen beside it");
+        let of_all = (0..1_000).filter(|n| logs(0, &format!("c{n}")).is_some()).count();
+        assert_eq!(of_all, 7, "all together");
+        assert_eq!(logs(10_000, "a"), Some(993));
     }
 }

@@ -188,6 +188,8 @@ impl CallFailure {
             Self::Unknown(_) => Class::Unknown,
             Self::Failed(_) => Class::Failed,
             Self::NotRun(why) => match why {
+                // Another provider would not change it.
+                NotRun::Overloaded { by: By::Caller, .. } => Class::Refused,
                 NotRun::NoProvider
                 | NotRun::Draining
                 | NotRun::TooOld { .. }

@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::{
     ServiceId, ServiceName,
-    identity::{Tag, TraceContext},
+    identity::{TRACE_BYTES, Tag, TraceContext},
 };
 use crate::protocol::id::{ClusterId, Generation, NodeId};
 
@@ -506,12 +506,11 @@ impl Fields {
         if length == 0 {
             return Ok(Tag { number, trace: None });
         }
-        if self.from.len() < length {
-            return Err(self.bad("too short"));
+        if length != TRACE_BYTES || self.from.len() < length {
+            return Err(self.bad(format!("a trace of {length} bytes")));
         }
-        let trace = TraceContext::from_bytes(&self.from.split_to(length));
-        let trace = trace.ok_or_else(|| self.bad(format!("a trace of {length} bytes")))?;
-        Ok(Tag { number, trace: Some(trace) })
+        // One that names nothing is none.
+        Ok(Tag { number, trace: TraceContext::from_bytes(&self.from.split_to(length)) })
     }
 
     /// As [`Head::refusal`].

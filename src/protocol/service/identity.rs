@@ -50,7 +50,7 @@ pub struct TraceContext {
 pub struct BadTraceContext;
 
 /// Bytes of a trace context on the wire.
-const TRACE_BYTES: usize = 25;
+pub const TRACE_BYTES: usize = 25;
 
 impl TraceContext {
     /// The 25 bytes that travel.
@@ -63,13 +63,14 @@ impl TraceContext {
         bytes
     }
 
-    /// The context of these bytes, if they are so many.
+    /// The context of these bytes; `None` if they are not as many, or one of the ids is zero.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (trace_id, rest) = bytes.split_first_chunk()?;
         let (parent_id, flags) = rest.split_first_chunk()?;
         let &[flags] = flags else { return None };
-        Some(Self { trace_id: *trace_id, parent_id: *parent_id, flags })
+        let is_valid = *trace_id != [0; 16] && *parent_id != [0; 8];
+        is_valid.then_some(Self { trace_id: *trace_id, parent_id: *parent_id, flags })
     }
 }
 
@@ -144,5 +145,11 @@ mod tests {
         assert_eq!((context.parent_id[1], context.flags), (0xf0, 1));
         assert_eq!(context.to_string(), text);
         assert_eq!(TraceContext::from_bytes(&context.to_bytes()), Some(context));
+        for absent in [
+            TraceContext { trace_id: [0; 16], ..context },
+            TraceContext { parent_id: [0; 8], ..context },
+        ] {
+            assert_eq!(TraceContext::from_bytes(&absent.to_bytes()), None);
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! (its caller and its [number](super::identity::Tag::number)), the node answers what it has answered before, and runs it at most once. It
 //! holds as long as the node lives and for a window of time.
 //!
-//! A promise that is broken when memory runs out is none, so a new call is refused if there is no room to remember it.
+//! If there is no room to remember a new call, it is refused: otherwise it could run twice when memory runs out.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,13 +25,13 @@ pub const ONCE_REPLY_MAX: usize = 4 << 10;
 /// The answers that one offer remembers, in bytes. Of a longer one, or one more, only that it ran is remembered.
 pub const ONCE_BYTES_MAX: usize = 32 << 20;
 
-/// The calls that an offer has run. `C` is a caller, `W` the way back to one.
+/// The calls that an offer has run. `C` is the name of a caller, `I` identifies a call of it, `W` is the way back to it.
 #[derive(Debug)]
-pub struct Once<C, W> {
+pub struct Once<C, I, W> {
     window: Duration,
-    calls: BTreeMap<(C, u64), State<W>>,
+    calls: BTreeMap<(C, I), State<W>>,
     /// Calls that have ended, by the time of their end.
-    ended: VecDeque<(Time, (C, u64))>,
+    ended: VecDeque<(Time, (C, I))>,
     /// How many there are of each caller.
     callers: BTreeMap<C, usize>,
     bytes: usize,
@@ -49,8 +49,8 @@ enum State<W> {
 pub enum Recalled {
     /// The answer.
     Reply(Bytes),
-    /// It ran; its answer is too long to be remembered.
-    TooLong,
+    /// It ran; its answer was not kept: it is too long, or there was no room for it.
+    NotKept,
     /// It ran, and came to no answer.
     Failed(Code),
 }
@@ -68,7 +68,7 @@ pub enum Begun<W> {
     NoRoom(W, Code),
 }
 
-impl<C: Clone + Ord, W> Once<C, W> {
+impl<C: Clone + Ord, I: Copy + Ord, W> Once<C, I, W> {
     /// Remembers each call for this time after its end.
     #[must_use]
     pub const fn new(window: Duration) -> Self {
@@ -81,10 +81,10 @@ impl<C: Clone + Ord, W> Once<C, W> {
         }
     }
 
-    /// A call of a caller arrives, with its number there.
-    pub fn begin(&mut self, now: Time, caller: &C, number: u64, back: W) -> Begun<W> {
+    /// A call of a caller arrives.
+    pub fn begin(&mut self, now: Time, caller: &C, call: I, back: W) -> Begun<W> {
         self.expire(now);
-        let key = (caller.clone(), number);
+        let key = (caller.clone(), call);
         let is_full = self.calls.len() >= ONCE_MAX;
         match self.calls.get_mut(&key) {
             Some(State::Runs(waits)) => Begun::Waits(waits.replace(back)),
@@ -106,17 +106,17 @@ impl<C: Clone + Ord, W> Once<C, W> {
         &mut self,
         now: Time,
         caller: &C,
-        number: u64,
+        call: I,
         how: Recalled,
     ) -> Option<(W, Recalled)> {
-        let key = (caller.clone(), number);
+        let key = (caller.clone(), call);
         let State::Runs(waits) = self.calls.get_mut(&key)? else { return None };
         let waits = waits.take();
         let kept = match &how {
             Recalled::Reply(body)
                 if body.len() > ONCE_REPLY_MAX || self.bytes + body.len() > ONCE_BYTES_MAX =>
             {
-                Recalled::TooLong
+                Recalled::NotKept
             }
             // A copy: the answer may be a part of more.
             Recalled::Reply(body) => Recalled::Reply(Bytes::copy_from_slice(body)),
@@ -129,8 +129,8 @@ impl<C: Clone + Ord, W> Once<C, W> {
     }
 
     /// A call has not run: it may come again as a new one. Returns who has asked again meanwhile.
-    pub fn forget(&mut self, caller: &C, number: u64) -> Option<W> {
-        let key = (caller.clone(), number);
+    pub fn forget(&mut self, caller: &C, call: I) -> Option<W> {
+        let key = (caller.clone(), call);
         if !matches!(self.calls.get(&key), Some(State::Runs(_))) {
             return None;
         }
@@ -163,7 +163,7 @@ impl<C: Clone + Ord, W> Once<C, W> {
         }
     }
 
-    fn remove(&mut self, key: &(C, u64)) -> Option<State<W>> {
+    fn remove(&mut self, key: &(C, I)) -> Option<State<W>> {
         let removed = self.calls.remove(key)?;
         if let State::Ended(how) = &removed {
             self.bytes -= bytes(how);
@@ -181,7 +181,7 @@ impl<C: Clone + Ord, W> Once<C, W> {
 fn bytes(how: &Recalled) -> usize {
     match how {
         Recalled::Reply(body) => body.len(),
-        Recalled::TooLong | Recalled::Failed(_) => 0,
+        Recalled::NotKept | Recalled::Failed(_) => 0,
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_caller_cannot_make_it_remember_more_than_its_part_nor_all_more_than_there_is_room() {
-        let mut once = Once::new(WINDOW);
+        let mut once = Once::<_, u64, _>::new(WINDOW);
         for caller in 0..16 {
             for number in 0..ONCE_PER_CALLER as u64 {
                 assert_eq!(once.begin(at(0), &caller, number, ()), Begun::New(()));
@@ -219,18 +219,18 @@ mod tests {
 
     #[test]
     fn answers_take_no_more_bytes_than_allowed() {
-        let mut once = Once::new(WINDOW);
+        let mut once = Once::<_, u64, _>::new(WINDOW);
         let fit = (ONCE_BYTES_MAX / ONCE_REPLY_MAX) as u64;
         for number in 0..=fit {
             let caller = number / ONCE_PER_CALLER as u64;
             once.begin(at(0), &caller, number, ());
             once.ended(at(0), &caller, number, reply(ONCE_REPLY_MAX));
         }
-        let recalled = |once: &mut Once<_, _>, number| {
+        let recalled = |once: &mut Once<_, _, _>, number: u64| {
             once.begin(at(1), &(number / ONCE_PER_CALLER as u64), number, ())
         };
         assert_eq!(recalled(&mut once, 0), Begun::Recalled((), reply(ONCE_REPLY_MAX)));
-        assert_eq!(recalled(&mut once, fit), Begun::Recalled((), Recalled::TooLong));
+        assert_eq!(recalled(&mut once, fit), Begun::Recalled((), Recalled::NotKept));
         assert_eq!(once.bytes, ONCE_BYTES_MAX);
         assert_eq!(once.begin(at(60), &99, 0, ()), Begun::New(()));
         assert_eq!((once.bytes, once.len(), once.callers.len()), (0, 1, 1));
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_call_that_comes_again_is_answered_from_memory() {
-        let mut once = Once::new(WINDOW);
+        let mut once = Once::<_, u64, _>::new(WINDOW);
         assert_eq!(once.begin(at(0), &"a", 1, "first"), Begun::New("first"));
         assert_eq!(once.begin(at(1), &"b", 1, "other"), Begun::New("other"));
         assert_eq!(once.ended(at(2), &"a", 1, reply(3)), None);
@@ -248,19 +248,19 @@ mod tests {
 
     #[test]
     fn a_call_that_comes_again_while_it_runs_waits_for_its_end() {
-        let mut once = Once::new(WINDOW);
+        let mut once = Once::<_, u64, _>::new(WINDOW);
         once.begin(at(0), &"a", 1, 0);
         assert_eq!(once.begin(at(0), &"a", 1, 1), Begun::Waits(None));
         assert_eq!(once.begin(at(0), &"a", 1, 2), Begun::Waits(Some(1)));
         // The whole answer, though it is not kept.
         let long = reply(ONCE_REPLY_MAX + 1);
         assert_eq!(once.ended(at(1), &"a", 1, long.clone()), Some((2, long)));
-        assert_eq!(once.begin(at(1), &"a", 1, 3), Begun::Recalled(3, Recalled::TooLong));
+        assert_eq!(once.begin(at(1), &"a", 1, 3), Begun::Recalled(3, Recalled::NotKept));
     }
 
     #[test]
     fn one_that_did_not_run_is_forgotten_and_one_that_failed_is_not() {
-        let mut once = Once::new(WINDOW);
+        let mut once = Once::<_, u64, _>::new(WINDOW);
         once.begin(at(0), &"a", 1, 0);
         once.begin(at(0), &"a", 1, 1);
         assert_eq!(once.forget(&"a", 1), Some(1));

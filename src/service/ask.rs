@@ -80,7 +80,7 @@ impl<M: Call> Calling<M> {
 
     /// This call repeats an earlier one of this process, which had this number and of which it is unknown whether it ran:
     /// it has the same identity. An offer that remembers calls ([`OfferBuilder::once`](super::OfferBuilder::once)) then
-    /// runs it at most once, if it goes to the same node in the same generation.
+    /// runs it at most once, if it goes to the same node in the same generation, from this process in its generation.
     pub const fn repeats(mut self, number: u64) -> Self {
         self.how.tag.number = number;
         self

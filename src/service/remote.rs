@@ -172,7 +172,8 @@ impl<S: Service> Remote<S> {
         self.address.clone()
     }
 
-    /// As [`Stub::call`](super::Stub::call), at this node only: it is not tried again elsewhere.
+    /// As [`Stub::call`](super::Stub::call), at this node: it is not tried again elsewhere, unless this node names the owner
+    /// of its key ([`NotRun::NotOwner`](super::NotRun::NotOwner)).
     pub fn call<M: Call<Service = S>>(&self, ask: M) -> Calling<M> {
         Calling::new(Arc::clone(&self.callee), self.place(), &ask)
     }

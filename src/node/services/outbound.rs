@@ -185,8 +185,8 @@ impl Outbound {
         self.out().back_off[link.purpose as usize].failed(now, &link.peer, why);
     }
 
-    /// A connection to the node has ended. One that was never admitted counts as a dial that has failed: an end without
-    /// windows to grant is reached, and has no use for the next dial either.
+    /// A connection to the node has ended. One that was never admitted counts as a dial that has failed: a node that
+    /// has no window left answers the dial, and will refuse the next one too.
     pub(super) fn ended(&self, link: &Link, why: &LinkEnd) {
         match why {
             LinkEnd::NotConnected(_) | LinkEnd::Connection(_) if !link.is_admitted() => {

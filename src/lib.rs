@@ -159,7 +159,7 @@
 //! # Features
 //!
 //! No feature is on by default. `redb` adds a store in a file; `issuer` issues certificates by token and renews
-//! them; `testkit` adds what tests need: [`service::frozen`](service#functions) keeps the messages of a service as they
+//! them; `testkit` adds what tests need: [`service::frozen`](mod@service#functions) keeps the messages of a service as they
 //! were released, and a simulator of whole clusters, which has no semantic versioning, runs the machines. The
 //! program `gossipmonger` is a package of its own, `gossipmonger-cli`.
 //!

@@ -53,7 +53,9 @@ use self::file::{File, Line};
 /// ```
 ///
 /// With `GOLDEN=update` in the environment, the test writes the file: it adds what is new, and marks the methods that
-/// are gone. It never changes what the file has. To change a message that was never released, remove its line first.
+/// are gone. It never changes what the file has, and a new method has to be `since` a later minor version than that of
+/// the file: callers ask no earlier node for it. To change what was never released, remove the lines of its method and
+/// put the last released version in the first line of the file, or remove the file if there was none.
 pub fn frozen<S: Service>(path: impl Into<PathBuf>) -> Frozen<S> {
     Frozen { path: path.into(), lines: Vec::new(), faults: Vec::new(), service: PhantomData }
 }
@@ -120,9 +122,10 @@ impl<S: Service> Frozen<S> {
     ///
     /// # Panics
     /// If a method of the service has no example; if a method, or an example, is not in the file, or only there; if
-    /// the bytes of an example, the kind or the first minor version of a method differ from the file; if a message
-    /// cannot be encoded, or its bytes cannot be decoded; if the file is of another service or major version, or of a
-    /// later minor version; if the file cannot be read or written. The message names all of it.
+    /// the bytes of an example, the kind, the first minor version or `idempotent` of a method differ from the file; if
+    /// a method that is not in the file is not since a later minor version than the file's; if a message cannot be
+    /// encoded, or its bytes cannot be decoded; if the file is of another service or major version, or of a later minor
+    /// version; if the file cannot be read or written. The message names all of it.
     #[track_caller]
     pub fn check(self) {
         let update = env::var_os(VARIABLE).is_some_and(|value| value == "update");
@@ -201,6 +204,14 @@ impl<S: Service> Frozen<S> {
             }
             let lines = new.get(&method.number).map_or(&[][..], Vec::as_slice);
             let kept = old.get(&method.number).map_or(&[][..], Vec::as_slice);
+            if kept.is_empty() && method.since <= file.minor && !file.gone.contains(&method.number)
+            {
+                let (since, released) = (method.since, file.minor);
+                faults.push(format!(
+                    "{named} is new, and since minor version {since}: nodes of {released} may lack it, so it is since {} at least",
+                    released.saturating_add(1),
+                ));
+            }
             for (nth, line) in lines.iter().enumerate() {
                 let Some(kept) = kept.get(nth) else {
                     fresh.push((*line).clone());

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! stock 2.1
-//! 1 call 0 Level question 0374656100
-//! 1 call 0 Level answer 0103
+//! 1 call,idempotent 0 Level question 03746561
+//! 1 call,idempotent 0 Level answer 0103
 //! 2 gone
 //! ```
 //!
-//! The first line is the service. Each other one is a message: the number of its method, the kind, the first minor
-//! version, the name for people, the part, and the bytes; or the number of a method that is gone.
+//! The first line is the service. Each other one is a message: the number of its method, the kind (and whether it is
+//! idempotent), the first minor version, the name for people, the part, and the bytes; or the number of a method that is
+//! gone.
 
 use std::{collections::BTreeSet, fmt, fs, io, path::Path};
 
@@ -28,6 +29,7 @@ pub(super) struct File {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
     pub(super) number: u16,
+    /// The kind of the method, and whether it may run twice for one call.
     kind: String,
     since: u16,
     /// The name of the method, for people.
@@ -104,7 +106,11 @@ impl Line {
     pub(super) fn new(method: &Method, part: &str, bytes: &[u8]) -> Self {
         Self {
             number: method.number,
-            kind: word(method.kind).to_owned(),
+            kind: format!(
+                "{}{}",
+                word(method.kind),
+                if method.idempotent { IDEMPOTENT } else { "" }
+            ),
             since: method.since,
             method: method.name.to_owned(),
             part: part.to_owned(),
@@ -150,3 +156,6 @@ const fn word(kind: Kind) -> &'static str {
         Kind::Duplex => "duplex",
     }
 }
+
+/// Behind the kind of a method that may run twice.
+const IDEMPOTENT: &str = ",idempotent";

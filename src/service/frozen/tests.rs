@@ -57,6 +57,8 @@ mod later {
     version!(major, 3.0, String, 1: call Level -> Option<u32>;);
     version!(early, 2.0, String, 1: call Level -> Option<u32>; 2: cast New, since 1;);
     version!(without, 2.1, String, 2: cast New, since 1;);
+    version!(unmarked, 2.1, String, 1: call Level -> Option<u32>; 2: cast New;);
+    version!(twice, 2.0, String, 1: call Level -> Option<u32>, idempotent;);
     version!(reused, 2.2, String, 1: cast New, since 2; 2: call Level -> u8, since 1;);
 }
 
@@ -111,10 +113,10 @@ fn every_kind_of_method_is_kept() {
         text.lines().collect::<Vec<_>>(),
         [
             "stock 2.1",
-            "1 call 0 Level question 03746561",
-            "1 call 0 Level answer 0103",
-            "1 call 0 Level question 00",
-            "1 call 0 Level answer 00",
+            "1 call,idempotent 0 Level question 03746561",
+            "1 call,idempotent 0 Level answer 0103",
+            "1 call,idempotent 0 Level question 00",
+            "1 call,idempotent 0 Level answer 00",
             "2 cast 0 Counted question 03746561fb2c01",
             "3 stream 0 Follow question 01",
             "3 stream 0 Follow item 02",
@@ -169,6 +171,44 @@ fn a_new_method_is_a_fault_until_the_file_has_it() {
     let early = early.call(&later::early::Level("tea".into()), &Some(3));
     let found = faults(early.cast(&later::early::New(9)), false);
     assert_eq!(found[0], "method 2 New is since minor version 1, and the service has only 0");
+}
+
+#[test]
+fn a_new_method_that_callers_would_ask_released_nodes_for_is_refused() {
+    let (_dir, path) = file();
+    first(&path).update();
+    let before = fs::read_to_string(&path).unwrap();
+    let unmarked = || {
+        let frozen = frozen::<later::unmarked::Stock>(&path);
+        let frozen = frozen.call(&later::unmarked::Level("tea".into()), &Some(3));
+        frozen.cast(&later::unmarked::New(9))
+    };
+    let says = "method 2 New is new, and since minor version 0: nodes of 0 may lack it, so it is since 1 at least";
+    for update in [false, true] {
+        assert_eq!(faults(unmarked(), update)[0], says);
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    // Nothing was released before the file.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(faults(unmarked(), true), [""; 0]);
+}
+
+#[test]
+fn a_method_that_becomes_idempotent_or_is_so_no_more_is_found() {
+    let twice = |path: &Path| {
+        let frozen = frozen::<later::twice::Stock>(path);
+        frozen.call(&later::twice::Level("tea".into()), &Some(3))
+    };
+    let (_dir, path) = file();
+    first(&path).update();
+    let found = faults(twice(&path), true);
+    let says = "method 1 Level: it was a call since 0, and is a call,idempotent since 0";
+    assert_eq!(found, [says; 2]);
+    let (_dir, path) = file();
+    twice(&path).update();
+    let found = faults(first(&path), true);
+    let says = "method 1 Level: it was a call,idempotent since 0, and is a call since 0";
+    assert_eq!(found, [says; 2]);
 }
 
 #[test]

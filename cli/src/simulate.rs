@@ -26,6 +26,7 @@ mod services;
 use calls::{Calls, Traffics};
 use failures::{Fault, Setup};
 use report::Report;
+use services::Services;
 
 /// The arguments of `simulate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -159,7 +160,7 @@ struct Plan {
 /// Runs a scenario and prints the result.
 ///
 /// # Errors
-/// Exit 2 for arguments out of range, 1 if the plot cannot be written.
+/// Exit 2 for arguments out of range, 1 if a promise is broken or the plot cannot be written.
 pub(crate) fn run(args: Args) -> Result<(), CliError> {
     let plan = args.plan()?;
     let report = match args.scenario {
@@ -179,6 +180,7 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
     };
     args.print(&report);
     report.calls.as_ref().map_or(Ok(()), Calls::verdict)?;
+    report.services.as_ref().map_or(Ok(()), Services::verdict)?;
     match (&args.plot, report.chart(&args.title())) {
         (Some(file), Some(chart)) => chart.write_svg(file),
         (Some(_), None) => Err(CliError::usage("this scenario has no curve: leave out --plot")),

@@ -24,30 +24,36 @@ use rand::seq::IteratorRandom;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::bench::machine::{cpu_seconds, resident_bytes},
+    super::{
+        bench::machine::{cpu_seconds, resident_bytes},
+        error::CliError,
+    },
     Plan,
     report::{rounded, spread},
     scenario::{self, SECOND, SETTLE},
 };
 
 /// What announcing costs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Services {
     manifest_bytes: usize,
     directory_bytes: f64,
     directory_update_us: f64,
-    /// Of each change, until the last node had it, in milliseconds and in order.
+    /// Of each change that reached all nodes, until the last one had it, in milliseconds and in order.
     everywhere_ms: Vec<f64>,
+    /// Changes that some node never had.
+    missed: usize,
     /// Bytes of a change at each node, and the frames with it.
     change_bytes: f64,
     change_copies: f64,
     with: Cost,
     without: Cost,
+    seed: u64,
     realtime: f64,
 }
 
 /// What grows with the services.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     /// Sent to a node that knows nobody.
     join_bytes: usize,
@@ -60,7 +66,7 @@ pub(super) fn run(plan: &Plan) -> Services {
     let (directory_bytes, directory_update_us) = directory(plan);
     let begun = cpu_seconds();
     let (mut restarts, mut virtual_s) = ([0.0; 2], 0.0);
-    let (mut everywhere_ms, mut change) = (Vec::new(), [0.0; 2]);
+    let (mut everywhere_ms, mut missed, mut change) = (Vec::new(), 0, [0.0; 2]);
     for (offers, restart) in [true, false].into_iter().zip(&mut restarts) {
         let mut world = scenario::cold_world(plan, plan.seed, plan.nodes);
         offer(&mut world, offers);
@@ -69,7 +75,7 @@ pub(super) fn run(plan: &Plan) -> Services {
         world.run_for(SETTLE);
         let start = world.micros();
         if offers {
-            (everywhere_ms, change) = changes(&mut world, plan);
+            ((everywhere_ms, missed), change) = changes(&mut world, plan);
         }
         *restart = rolling_restart(&mut world, plan, offers);
         virtual_s += (world.micros() - start) as f64 / 1e6;
@@ -82,10 +88,12 @@ pub(super) fn run(plan: &Plan) -> Services {
         directory_bytes,
         directory_update_us,
         everywhere_ms,
+        missed,
         change_bytes: change[0],
         change_copies: change[1],
         with,
         without,
+        seed: plan.seed,
         realtime,
     }
 }
@@ -98,7 +106,7 @@ fn offer(world: &mut World, offers: bool) {
 }
 
 /// Some nodes change what they offer: how long it takes to all nodes, and what it costs.
-fn changes(world: &mut World, plan: &Plan) -> (Vec<f64>, [f64; 2]) {
+fn changes(world: &mut World, plan: &Plan) -> ((Vec<f64>, usize), [f64; 2]) {
     let before = world.counts.clone();
     let nodes = (0..plan.nodes as usize).sample(&mut world.rng, plan.runs as usize);
     for &node in &nodes {
@@ -107,18 +115,26 @@ fn changes(world: &mut World, plan: &Plan) -> (Vec<f64>, [f64; 2]) {
         world.run_for(BETWEEN_CHANGES);
     }
     world.run_while(STEP, TIMEOUT, World::is_everywhere);
-    let last = |arrivals: &Vec<Option<u64>>| {
-        let times = arrivals.iter().map(|at| at.map_or(f64::INFINITY, |at| at as f64 / 1e3));
-        times.fold(0.0, f64::max)
-    };
-    let mut everywhere: Vec<_> = world.arrivals().iter().map(last).collect();
-    everywhere.sort_by(f64::total_cmp);
+    let everywhere = everywhere(&world.arrivals());
     let each = nodes.len() as f64 * f64::from(plan.nodes);
     let bytes = (world.counts.payload_bytes - before.payload_bytes) as f64 / each;
     let copies = (world.counts.payloads - before.payloads) as f64 / each;
     nodes.iter().for_each(|node| world.announce(*node, &manifest(*node, false)));
     world.run_for(SETTLE);
     (everywhere, [bytes, copies])
+}
+
+/// When the last node had each change, in milliseconds and in order, and how many changes some node never had.
+/// `arrivals`: of each change, when each node had it, in microseconds.
+fn everywhere(arrivals: &[Vec<Option<u64>>]) -> (Vec<f64>, usize) {
+    let last = |nodes: &Vec<Option<u64>>| {
+        nodes.iter().try_fold(0, |last, at| Some(u64::max(last, (*at)?)))
+    };
+    let mut times: Vec<_> =
+        arrivals.iter().filter_map(last).map(|micros| micros as f64 / 1e3).collect();
+    times.sort_by(f64::total_cmp);
+    let missed = arrivals.len() - times.len();
+    (times, missed)
 }
 
 /// Nodes restart one after another: bytes for each of them, at each node.
@@ -224,8 +240,27 @@ fn manifest(node: usize, draining: bool) -> Manifest {
 }
 
 impl Services {
+    /// That each change has reached all nodes.
+    pub(super) fn verdict(&self) -> Result<(), CliError> {
+        if self.missed == 0 {
+            return Ok(());
+        }
+        let (missed, changes, seed) = (self.missed, self.changes(), self.seed);
+        let limit = TIMEOUT.as_secs();
+        Err(CliError::failed(format!(
+            "{missed} of {changes} changes are not at all nodes {limit} s after the last one, with seed {seed}"
+        )))
+    }
+
+    fn changes(&self) -> usize {
+        self.everywhere_ms.len() + self.missed
+    }
+
     pub(super) fn to_json(&self) -> Map<String, Value> {
-        let [p50, p99, max] = spread(&self.everywhere_ms).map(rounded);
+        let everywhere = (!self.everywhere_ms.is_empty()).then(|| {
+            let [p50, p99, max] = spread(&self.everywhere_ms).map(rounded);
+            json!({ "p50": p50, "p99": p99, "max": max })
+        });
         let cost = |cost: &Cost| {
             json!({
                 "join_bytes": cost.join_bytes,
@@ -237,7 +272,8 @@ impl Services {
             "manifest_bytes": self.manifest_bytes,
             "directory_bytes": rounded(self.directory_bytes),
             "directory_update_us": rounded(self.directory_update_us),
-            "everywhere_ms": { "p50": p50, "p99": p99, "max": max },
+            "everywhere_ms": everywhere,
+            "changes_missed": self.missed,
             "change_bytes_per_node": rounded(self.change_bytes),
             "change_copies_per_node": rounded(self.change_copies),
             "with_services": cost(&self.with),
@@ -265,11 +301,16 @@ impl Services {
             "CPU of the directory for a change of one node",
             format!("{:.1} us", self.directory_update_us),
         );
-        let [p50, p99, max] = spread(&self.everywhere_ms);
-        put(
-            "a change at all nodes, p50 / p99 / worst",
-            format!("{p50:.1} / {p99:.1} / {max:.1} ms"),
-        );
+        let everywhere = match &*self.everywhere_ms {
+            [] => "none".to_owned(),
+            sorted => {
+                let [p50, p99, max] = spread(sorted);
+                format!("{p50:.1} / {p99:.1} / {max:.1} ms")
+            }
+        };
+        put("a change at all nodes, p50 / p99 / worst", everywhere);
+        let missed = format!("{} of {}", self.missed, self.changes());
+        put("changes that some node never had", missed);
         let change = format!("{:.0} B in {:.1} copies", self.change_bytes, self.change_copies);
         put("bytes of a change, at each node", change);
         let restart = both(|cost| cost.restart_bytes, &self.with, &self.without);
@@ -301,3 +342,40 @@ const RESTARTS_MIN: usize = 3;
 const DRAIN: Duration = SECOND;
 const LEAVES: Duration = Duration::from_millis(500);
 const AWAY: Duration = SECOND;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn a_change_that_a_node_never_has_is_counted_and_is_an_error() {
+        let all = vec![Some(2_000), Some(4_000)];
+        let (everywhere_ms, missed) = everywhere(&[all, vec![Some(1_000), None]]);
+        let services = Services { everywhere_ms, missed, seed: 4711, ..Services::default() };
+        let json = services.to_json();
+        assert_eq!(json["everywhere_ms"], json!({ "p50": 4.0, "p99": 4.0, "max": 4.0 }));
+        assert_eq!(json["changes_missed"], 1);
+        let error = services.verdict().unwrap_err();
+        assert_eq!(error.exit(), Exit::Failed);
+        assert_eq!(
+            error.to_string(),
+            "1 of 2 changes are not at all nodes 10 s after the last one, with seed 4711"
+        );
+        let rows = services.rows(2);
+        let row = |name: &str| rows.iter().find(|row| row.0.starts_with(name)).unwrap().1.clone();
+        assert_eq!(row("a change at all nodes"), "4.0 / 4.0 / 4.0 ms");
+        assert_eq!(row("changes that some node"), "1 of 2");
+    }
+
+    #[test]
+    fn changes_that_all_nodes_have_are_no_error_and_none_at_all_have_no_times() {
+        let (everywhere_ms, missed) = everywhere(&[vec![Some(1)], vec![Some(2)]]);
+        assert_eq!((everywhere_ms.len(), missed), (2, 0));
+        let services = Services { everywhere_ms, missed, ..Services::default() };
+        assert!(services.verdict().is_ok());
+        let (everywhere_ms, missed) = everywhere(&[vec![None]]);
+        let services = Services { everywhere_ms, missed, ..Services::default() };
+        assert_eq!(services.to_json()["everywhere_ms"], Value::Null);
+    }
+}

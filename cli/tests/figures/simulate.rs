@@ -175,6 +175,7 @@ fn announcing_services_costs_one_key_of_each_node() {
     let restarts =
         ["with_services", "without_services"].map(|of| figure(of, "restart_bytes_per_node"));
     assert!(restarts[0] > restarts[1] + key, "{report}");
+    assert_eq!(report["changes_missed"], 0, "{report}");
     // It is small enough to be flooded: a copy from each neighbour, in the way between datacenters.
     assert!((20.0..40.0).contains(&figure("everywhere_ms", "max")), "{report}");
     let copies = report["change_copies_per_node"].as_f64().unwrap();

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     protocol::service::{
-        attempt::Attempts, balance::Prefer, calls::LaneLimits, limits::ServiceLimits,
-        room::RoomLimits,
+        attempt::Attempts, balance::Prefer, calls::LaneLimits, introduction::Purpose,
+        limits::ServiceLimits, room::RoomLimits,
     },
     sim::queue::micros,
 };
@@ -37,8 +37,8 @@ impl Settings {
             latency: Latency::Sites { wan_rtt: Duration::ZERO, loss: 0.0 },
             lane: LaneLimits { calls, queue_bytes },
             room: RoomLimits::default(),
-            answer_bytes: 1 << 20,
-            window: 512 << 10,
+            answer_bytes: queue_bytes,
+            window: Purpose::Lane.window() as usize,
             body_max: 256,
             work: Duration::from_millis(10),
             hedge: None,
@@ -106,3 +106,20 @@ impl World {
 
 /// The time in which all nodes get to know all providers.
 pub const SETTLE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_planned_cluster_has_the_limits_that_ship() {
+        let limits = ServiceLimits::default();
+        let planned = Settings::planned(10, 2, Duration::from_secs(1));
+        assert_eq!(planned.lane.calls, limits.calls_per_link);
+        assert_eq!(planned.lane.queue_bytes, limits.lane_queue_bytes);
+        assert_eq!(planned.answer_bytes, limits.lane_queue_bytes);
+        assert_eq!(planned.drain, limits.drain);
+        let Traffic::Even { deadline, .. } = planned.traffic else { panic!("{planned:?}") };
+        assert_eq!(deadline, limits.deadline);
+    }
+}

@@ -94,6 +94,11 @@ fn a_gap_between_casts_is_found() {
 }
 
 #[test]
+fn casts_that_are_missing_at_the_end_of_the_run_are_found() {
+    finds(Mutation::LoseLastCasts, 3);
+}
+
+#[test]
 fn calls_that_outlast_a_dead_verdict_are_found() {
     finds(Mutation::IgnoreDeath, 4);
 }
@@ -166,6 +171,26 @@ fn a_stream_that_began_and_is_said_not_to_have_run_is_found() {
 #[test]
 fn a_lost_item_of_a_stream_is_found() {
     finds(Mutation::LoseItems, 3);
+}
+
+#[test]
+fn a_lost_last_item_of_a_caller_is_found() {
+    finds(Mutation::LoseLastItem, 3);
+}
+
+#[test]
+fn a_stream_that_ends_too_late_is_found() {
+    finds(Mutation::WaitForStreams, 1);
+}
+
+#[test]
+fn a_handler_of_a_stream_that_never_ends_is_found() {
+    finds(Mutation::KeepHandlers, 4);
+}
+
+#[test]
+fn an_answer_of_another_stream_is_found() {
+    finds(Mutation::MixStreams, 2);
 }
 
 #[test]

@@ -13,16 +13,21 @@ use super::{
     wire::WRITE_BYTES,
     world::World,
 };
-use crate::protocol::id::Generation;
-use crate::protocol::service::{
-    attempt::Ending,
-    calls::{Outcome, WAITING_BYTES},
-    frame::{Code, Frame, Frames},
-    intake::{Arrived, Intake},
-    introduction::{admit, admit_client},
-    limits::DEADLINE_MAX,
-    link_end::LinkEnd,
-    room::Entered,
+use crate::{
+    protocol::{
+        id::Generation,
+        service::{
+            attempt::Ending,
+            calls::{Outcome, WAITING_BYTES},
+            frame::{Code, Frame, Frames},
+            intake::{Arrived, Intake},
+            introduction::{admit, admit_client},
+            limits::DEADLINE_MAX,
+            link_end::LinkEnd,
+            room::Entered,
+        },
+    },
+    sim::queue::micros,
 };
 
 /// Lanes of one caller, at most.
@@ -174,7 +179,10 @@ impl World {
             Arrived::Cast(service, cast) => {
                 let service = self.services.iter().position(|known| known == service);
                 let number = number(&cast.body);
-                if self.strikes(Mutation::LoseCasts) {
+                let is_late = self.queue.now() > micros(self.settings.duration) / 2;
+                if self.strikes(Mutation::LoseCasts)
+                    || is_late && self.mutates(Mutation::LoseLastCasts)
+                {
                     return;
                 }
                 self.oracle.cast_arrived(connection, (from, process), number);

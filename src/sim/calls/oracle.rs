@@ -66,6 +66,11 @@ pub(super) struct Oracle {
 #[derive(Debug)]
 struct Streamed {
     process: usize,
+    /// It has to end in time. Others have to begin in time.
+    ends: bool,
+    deadline: Time,
+    /// The caller knows that the handler has begun.
+    heard: bool,
     began: u32,
     ended: Option<Said>,
 }
@@ -186,7 +191,7 @@ impl Oracle {
     ) {
         let judged = &mut self.calls[call];
         let (began, twice) = (judged.began, judged.ended.is_some());
-        let latest = micros(judged.deadline.since_origin()).max(paused) + TICK;
+        let late = late(judged.deadline, now, paused);
         let (said, counter) = match result {
             Ok(_) => (Said::Answered, &mut self.report.answered),
             Err(CallFailure::NotRun(_)) => (Said::NotRun, &mut self.report.not_run),
@@ -198,8 +203,8 @@ impl Oracle {
         if twice {
             self.found(1, format_args!("call {call} ends twice"));
         }
-        if now > latest {
-            self.found(1, format_args!("call {call} ends {} us too late", now - latest));
+        if let Some(late) = late {
+            self.found(1, format_args!("call {call} ends {late} us too late"));
         }
         if let Ok(body) = result
             && body.get(..8) != Some(&(call as u64).to_be_bytes())
@@ -226,10 +231,12 @@ impl Oracle {
         self.calls[call].ended = Some(Said::Other);
     }
 
-    pub(super) fn opened(&mut self, stream: usize, process: usize) {
+    /// A stream begins. `ends`: it has to end by the deadline, otherwise its handler has to begin by then.
+    pub(super) fn opened(&mut self, stream: usize, process: usize, ends: bool, deadline: Time) {
         debug_assert_eq!(stream, self.streams.len(), "streams are numbered one after another");
         self.report.streams += 1;
-        self.streams.push(Streamed { process, began: 0, ended: None });
+        let (heard, began, ended) = (false, 0, None);
+        self.streams.push(Streamed { process, ends, deadline, heard, began, ended });
     }
 
     /// The handler of a stream begins.
@@ -242,8 +249,25 @@ impl Oracle {
         }
     }
 
-    pub(super) fn stream_ended(&mut self, stream: usize, result: &Result<(), CallFailure>) {
+    /// The caller learns that the handler of a stream has begun.
+    pub(super) fn stream_heard(&mut self, stream: usize, now: u64, paused: u64) {
         let judged = &mut self.streams[stream];
+        judged.heard = true;
+        if let Some(late) = late(judged.deadline, now, paused) {
+            self.found(1, format_args!("stream {stream} begins {late} us too late"));
+        }
+    }
+
+    /// A stream has ended. `paused`: until when its process was paused last.
+    pub(super) fn stream_ended(
+        &mut self,
+        stream: usize,
+        now: u64,
+        paused: u64,
+        result: &Result<(), CallFailure>,
+    ) {
+        let judged = &mut self.streams[stream];
+        let late = late(judged.deadline, now, paused).filter(|_| judged.ends || !judged.heard);
         let (began, twice) = (judged.began, judged.ended.is_some());
         let said = match result {
             Ok(()) => Said::Answered,
@@ -254,6 +278,9 @@ impl Oracle {
         self.report.streams_whole += usize::from(said == Said::Answered);
         if twice {
             self.found(1, format_args!("stream {stream} ends twice"));
+        }
+        if let Some(late) = late {
+            self.found(1, format_args!("stream {stream} ends {late} us too late"));
         }
         if said == Said::NotRun && began > 0 || said == Said::Answered && began == 0 {
             self.found(
@@ -315,6 +342,16 @@ impl Oracle {
         }
     }
 
+    /// A connection is open at the end of the run: nothing is missing.
+    pub(super) fn lane_open(&mut self, connection: usize) {
+        let Some(Casts { sent, arrived }) = self.lanes.get(&connection) else { return };
+        let (sent, arrived) = (sent.len(), *arrived);
+        if sent != arrived {
+            let what = format_args!("{arrived} of {sent} casts have arrived on {connection}");
+            self.found(3, what);
+        }
+    }
+
     /// A request has a place: it runs, or waits.
     pub(super) fn entered(&mut self, room: (usize, usize), caller: usize, runs: bool) {
         let used = self.rooms.entry(room).or_default();
@@ -366,6 +403,12 @@ impl Oracle {
         }
         debug_assert!(self.handles.keys().all(|(_, service)| *service < self.services));
     }
+}
+
+/// By how much a deadline is missed, in microseconds. `paused`: until when the process was paused last.
+fn late(deadline: Time, now: u64, paused: u64) -> Option<u64> {
+    let latest = micros(deadline.since_origin()).max(paused) + TICK;
+    now.checked_sub(latest).filter(|late| *late > 0)
 }
 
 fn leave(used: &mut Used, caller: usize) {

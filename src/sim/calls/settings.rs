@@ -102,6 +102,8 @@ pub enum Mutation {
     SwapCasts,
     /// Some casts are lost in the middle of a lane.
     LoseCasts,
+    /// All casts are lost from the middle of the run on.
+    LoseLastCasts,
     /// A dead verdict does not end the link.
     IgnoreDeath,
     /// A later generation does not end the link.
@@ -132,6 +134,14 @@ pub enum Mutation {
     RefuseBegun,
     /// Some items of a stream are lost.
     LoseItems,
+    /// The last item of a caller is lost.
+    LoseLastItem,
+    /// A stream ends only when the callee says so, not at its deadline.
+    WaitForStreams,
+    /// The handler of a stream is never stopped.
+    KeepHandlers,
+    /// Some answers go to another stream.
+    MixStreams,
 }
 
 impl Mutation {
@@ -143,6 +153,7 @@ impl Mutation {
         Self::RunRefused,
         Self::SwapCasts,
         Self::LoseCasts,
+        Self::LoseLastCasts,
         Self::IgnoreDeath,
         Self::IgnoreRestart,
         Self::LeaveEarly,
@@ -158,5 +169,9 @@ impl Mutation {
         Self::TellLess,
         Self::RefuseBegun,
         Self::LoseItems,
+        Self::LoseLastItem,
+        Self::WaitForStreams,
+        Self::KeepHandlers,
+        Self::MixStreams,
     ];
 }

@@ -12,6 +12,7 @@ use rand::RngExt;
 use super::{
     caller::{ASK, Target, body},
     event::{Event, Stage},
+    settings::Mutation,
     state::{Drain, Pipe, Process},
     stream::Stream,
     world::World,
@@ -57,7 +58,7 @@ impl World {
         self.note(format_args!(
             "stream {number} of process {process} to {node}@{generation}: {kind}"
         ));
-        self.oracle.opened(number, process);
+        self.oracle.opened(number, process, kind == Kind::Call, deadline);
         if let Some(why) = self.processes[process].directory.ended(&self.nodes[node].id, generation)
         {
             let why = NotRun::NotConnected(why.to_string());
@@ -144,10 +145,14 @@ impl World {
         if over {
             return;
         }
+        if self.mutates(Mutation::LoseLastItem) && arrived + 1 == sends {
+            self.streams[number].arrived += 1;
+            return self.stream_send(number, true, StreamFrame::End { load: 0 });
+        }
         if arrived == sends {
             return self.stream_send(number, true, StreamFrame::End { load: 0 });
         }
-        self.stream_send(number, true, StreamFrame::Item(body(arrived, 10)));
+        self.stream_send(number, true, StreamFrame::Item(body(item(number, arrived), 10)));
         // The caller counts what it has sent.
         self.streams[number].arrived += 1;
         let pause = self.within(Duration::from_millis(20));
@@ -181,15 +186,21 @@ impl World {
                 return self.end_stream(number, Err(means(code, retry_after, words)));
             }
             StreamFrame::Begun if kind != Kind::Call && !begun => {}
-            StreamFrame::Item(item) if kind == Kind::ServerStream => {
+            StreamFrame::Item(body) if kind == Kind::ServerStream => {
                 let expected = held.arrived;
                 held.arrived += 1;
-                if item[..8] != expected.to_be_bytes() {
+                if body[..8] != item(number, expected).to_be_bytes() {
                     let what = format_args!("stream {number}: item {expected} is missing");
                     self.oracle.found(3, what);
                 }
             }
-            StreamFrame::Item(_) if !held.answered => held.answered = true,
+            StreamFrame::Item(body) if !held.answered => {
+                held.answered = true;
+                if body[..8] != (number as u64).to_be_bytes() {
+                    let what = format_args!("stream {number} gets the answer to another one");
+                    self.oracle.found(2, what);
+                }
+            }
             StreamFrame::End { .. } if kind == Kind::ServerStream || held.answered => {
                 if kind == Kind::ServerStream && held.arrived != held.taken {
                     let what = format_args!("stream {number} ends, and items are missing");
@@ -199,12 +210,19 @@ impl World {
             }
             frame => return self.oracle.found(0, format_args!("a callee sends {frame:?}")),
         }
-        self.streams[number].begun = true;
+        if !begun {
+            self.streams[number].begun = true;
+            let paused = self.processes[self.streams[number].process].paused_until;
+            self.oracle.stream_heard(number, self.queue.now(), paused);
+        }
     }
 
     /// The deadline at the caller.
     fn stream_late(&mut self, number: usize) {
         let Stream { over, begun, kind, written, .. } = self.streams[number];
+        if self.mutates(Mutation::WaitForStreams) {
+            return;
+        }
         if !over && (kind == Kind::Call || !begun) {
             let late = Ending::settle(Outcome::Deadline { sent: written }, || LinkEnd::Stopped);
             self.end_stream(number, late.result.map(drop));
@@ -226,7 +244,8 @@ impl World {
             "stream {number} ended: {:?}",
             result.as_ref().map_err(ToString::to_string)
         ));
-        self.oracle.stream_ended(number, &result);
+        let paused = self.processes[self.streams[number].process].paused_until;
+        self.oracle.stream_ended(number, self.queue.now(), paused, &result);
         self.close_stream(number, true);
     }
 
@@ -320,6 +339,11 @@ impl World {
 fn arrived(pipe: &mut Pipe, now: u64) -> Option<Bytes> {
     pipe.chunks.front().filter(|(at, _)| *at <= now)?;
     pipe.chunks.pop_front().map(|(_, bytes)| bytes)
+}
+
+/// What the body of an item begins with: the number of its stream, and its own.
+const fn item(stream: usize, number: u64) -> u64 {
+    (stream as u64) << 8 | number
 }
 
 const fn method(kind: Kind) -> u16 {

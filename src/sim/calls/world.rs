@@ -13,7 +13,7 @@ use super::{
     figures::Figures,
     oracle::{Oracle, Report},
     settings::{Mutation, Settings},
-    state::{Call, Connection, Node, Process, Run, Try},
+    state::{Call, Connection, Node, Process, Run, Try, Way},
     stream::Stream,
 };
 use crate::{
@@ -231,10 +231,36 @@ impl World {
         }
     }
 
+    /// What a connection carries has arrived if it is open at both ends.
+    fn check_open(&mut self) {
+        let lives = |process: usize| self.processes[process].alive;
+        for (number, connection) in self.connections.iter().enumerate() {
+            let Connection { from, to: Some(to), broken: false, ref lane, .. } = *connection else {
+                continue;
+            };
+            let open = !connection.has_ended() && lane.as_ref().is_some_and(|lane| !lane.ended);
+            if open && lives(from) && lives(to) {
+                self.oracle.lane_open(number);
+            }
+        }
+    }
+
+    /// No handler of a stream runs.
+    fn check_handlers(&mut self) {
+        for run in &self.runs {
+            let Way::Stream(stream) = run.way else { continue };
+            if run.begun.is_some() && !run.over && self.processes[run.process].alive {
+                self.oracle.found(4, format_args!("the handler of stream {stream} never ends"));
+            }
+        }
+    }
+
     /// What must hold when nothing happens any more.
     fn check_end(&mut self) {
         let processes = &self.processes;
         self.oracle.end(|process| processes[process].alive);
+        self.check_open();
+        self.check_handlers();
         for process in 0..self.processes.len() {
             self.check_directory(process);
             self.check_client(process);

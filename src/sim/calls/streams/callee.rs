@@ -13,7 +13,7 @@ use super::{
         stream::Stream,
         world::World,
     },
-    ITEMS, arrived, method,
+    ITEMS, arrived, item, method,
 };
 use crate::{
     protocol::service::{
@@ -54,15 +54,20 @@ impl World {
                 }
             }
             (StreamFrame::Item(_), Some(left), None) => self.stream_runs(number, left),
-            (StreamFrame::Item(item), _, Some(_)) if kind == Kind::ClientStream => {
-                if item[..8] != taken.to_be_bytes() {
+            (StreamFrame::Item(body), _, Some(_)) if kind == Kind::ClientStream => {
+                if body[..8] != item(number, taken).to_be_bytes() {
                     self.oracle.found(3, format_args!("stream {number}: item {taken} is missing"));
                 }
                 self.streams[number].taken += 1;
             }
             (StreamFrame::End { .. }, _, Some(run)) if kind == Kind::ClientStream => {
                 let work = self.within(self.settings.work);
-                self.streams[number].complete = true;
+                let held = &mut self.streams[number];
+                held.complete = true;
+                if held.taken != held.sends {
+                    let what = format_args!("stream {number} is complete, and items are missing");
+                    self.oracle.found(3, what);
+                }
                 if self.runs[run].begun.is_some() {
                     self.after(work, Event::Done(run));
                 }
@@ -131,7 +136,7 @@ impl World {
         if taken == items {
             return self.queue.at(self.queue.now(), Event::Done(run));
         }
-        self.stream_send(number, false, StreamFrame::Item(body(taken, 10)));
+        self.stream_send(number, false, StreamFrame::Item(body(item(number, taken), 10)));
         // The callee counts what it has sent.
         self.streams[number].taken += 1;
         let pause = self.within(self.settings.work / 4);
@@ -147,6 +152,10 @@ impl World {
         match outcome {
             Outcome::Reply { load, body } => {
                 if kind != Kind::ServerStream {
+                    let body = match self.strikes(Mutation::MixStreams) {
+                        true => super::super::caller::body(number as u64 + 1, 0),
+                        false => body,
+                    };
                     self.stream_send(number, false, StreamFrame::Item(body));
                 }
                 self.stream_send(number, false, StreamFrame::End { load });
@@ -202,7 +211,9 @@ impl World {
     pub(super) fn abort_stream(&mut self, number: usize) {
         if !self.streams[number].ended {
             self.streams[number].ended = true;
-            if let Some(run) = self.streams[number].run {
+            if let Some(run) = self.streams[number].run
+                && !self.mutates(Mutation::KeepHandlers)
+            {
                 self.cancel(run);
             }
         }

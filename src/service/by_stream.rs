@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{
     Method,
-    calling::{Callee, Target, Terms, again},
+    attempting::again,
+    calling::{Callee, Target, Terms},
     conversation::Conversation,
     error::{CallFailure, NotRun},
     side::AbortOnDrop,

@@ -9,11 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rand::RngExt;
-use tokio::{
-    sync::{SemaphorePermit, oneshot, watch},
-    task::AbortHandle,
-};
+use tokio::{sync::watch, task::AbortHandle};
 use tracing::{
     Instrument,
     field::{Empty, display},
@@ -22,40 +18,27 @@ use tracing::{
 use super::{
     Method,
     conversation::Conversation,
-    counted::{Counted, Rows, TARGET, count_cast},
-    error::{By, CallError, CallFailure, NotRun},
+    counted::{Counted, Rows, TARGET},
+    error::{CallError, CallFailure, NotRun},
     place::Where,
     side::{Here, Side},
 };
-use crate::{
-    node::services::{
-        link::{InFlight, Link},
-        offered::{Inbound, InboundCast},
-        outbound::{Found, NoLink},
-        paths::MEASURED_EVERY,
-        responder::Responder,
-        running::Running,
-    },
-    protocol::{
-        id::{Generation, NodeId},
-        route::Counter,
-        service::{
-            ServiceId,
-            attempt::{Attempts, Ending},
-            balance::{
-                Ask, Balance, Bounds, NodeSet, Outcome as Judged, Prefer,
-                retry::{Retry, RetryBudget},
-            },
-            calls::{NoRoom, Outcome},
-            directory::{Listing, Provider},
-            figures::CallOutcome,
-            frame::LANE_BODY_MAX,
-            identity::{Question, Tag},
-            introduction::Purpose,
-            link_end::LinkEnd,
+use crate::protocol::{
+    id::{Generation, NodeId},
+    route::Counter,
+    service::{
+        ServiceId,
+        attempt::Attempts,
+        balance::{
+            Balance, NodeSet,
+            retry::{Retry, RetryBudget},
         },
-        time::Time,
+        directory::Listing,
+        figures::CallOutcome,
+        frame::LANE_BODY_MAX,
+        identity::Tag,
     },
+    time::Time,
 };
 
 /// What one caller knows of one service.
@@ -66,10 +49,10 @@ pub(super) struct Callee {
     balance: Mutex<Balance>,
     budget: Mutex<RetryBudget>,
     /// The methods whose answers were too long for a lane: a bit for each number, modulo 64.
-    long: AtomicU64,
+    pub(super) long: AtomicU64,
     /// When the distances of datacenters are due again, in nanoseconds from the origin of time.
-    measures_at: AtomicU64,
-    rows: Rows,
+    pub(super) measures_at: AtomicU64,
+    pub(super) rows: Rows,
     /// The nodes that may answer; `None`: all.
     pub(super) only: Option<Arc<NodeSet>>,
     /// Nodes that get a share of the calls, and others that get the rest.
@@ -125,10 +108,10 @@ pub(super) enum Path {
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     pub(super) node: NodeId,
-    generation: Generation,
-    wait: Duration,
+    pub(super) generation: Generation,
+    pub(super) wait: Duration,
     /// When it was picked.
-    at: Time,
+    pub(super) at: Time,
 }
 
 /// What came of a request: an encoded answer, or a stream that goes on.
@@ -147,12 +130,6 @@ impl Callee {
         let mut anew = Self::new(Arc::clone(&self.side), self.id.clone());
         (anew.only, anew.share) = (self.only.clone(), self.share.clone());
         anew
-    }
-
-    /// Whether a provider is one of the nodes that may answer, as it says itself.
-    pub(super) fn trusts(&self, provider: &Provider) -> bool {
-        let only = self.only.as_ref();
-        only.is_none_or(|only| only.has(&provider.node, Some(&provider.datacenter)))
     }
 
     /// Counts the calls of these methods, each by itself.
@@ -205,7 +182,7 @@ impl Callee {
         self.side.here().filter(|here| here.node() == node)
     }
 
-    fn balance<T>(&self, work: impl FnOnce(&mut Balance) -> T) -> T {
+    pub(super) fn balance<T>(&self, work: impl FnOnce(&mut Balance) -> T) -> T {
         work(&mut self.balance.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -307,16 +284,6 @@ impl Callee {
         }
     }
 
-    /// Waits for one of the places of calls in flight.
-    async fn place(&self, deadline: Time) -> Result<Option<SemaphorePermit<'_>>, NotRun> {
-        let place = self.side.outbound().in_flight.acquire();
-        let full = NotRun::Overloaded { by: By::Caller, retry_after: Duration::ZERO };
-        let left = deadline.since(self.now());
-        let place = tokio::time::timeout(left, place).await.map_err(|_| full)?;
-        // Nobody closes it.
-        Ok(place.ok())
-    }
-
     /// Calls a method until it is answered, or not tried again; returns also who has answered, and how long it took.
     async fn tried(
         &self,
@@ -394,497 +361,20 @@ impl Callee {
         Ok(next)
     }
 
-    /// The node to which a key belongs, if a call of this kind may go there.
-    fn owner(&self, place: &Where, method: &Method, node: &NodeId) -> Option<Target> {
-        let found = self.listing(|listing| listing.find(node).cloned())?;
-        let is_preferred = match place {
-            Where::Any(Prefer::Datacenter(wanted)) => found.datacenter == *wanted,
-            Where::Any(Prefer::Here) => self.here(node).is_some(),
-            _ => true,
-        };
-        let usable = found.minor >= method.since && !found.draining && is_preferred;
-        let Provider { node, generation, .. } =
-            Some(found).filter(|found| usable && self.trusts(found))?;
-        Some(Target { node, generation, wait: Duration::ZERO, at: self.now() })
-    }
-
-    /// Another provider than these, if the call may go to any.
-    pub(super) fn another(
-        &self,
-        place: &Where,
-        method: &Method,
-        tried: &[NodeId],
-    ) -> Option<Target> {
-        match place {
-            Where::Any(_) => self.target(place, method, tried, self.now()).ok(),
-            Where::At(..) | Where::Exposed(_) => None,
-        }
-    }
-
-    fn check_length(&self, body: &Bytes) -> Result<(), NotRun> {
+    pub(super) fn check_length(&self, body: &Bytes) -> Result<(), NotRun> {
         let allowed = self.side.outbound().limits().request_bytes;
         match body.len() > allowed {
             true => Err(NotRun::TooLarge { bytes: body.len(), allowed }),
             false => Ok(()),
         }
     }
-
-    /// Takes a message for this node itself; returns the target of any other one.
-    fn cast_here(
-        &self,
-        place: &Where,
-        method: &Method,
-        body: &mut Bytes,
-    ) -> Result<Option<Target>, CallError> {
-        *body = place.body(std::mem::take(body));
-        self.check_length(body).map_err(|why| not_run(why, Vec::new()))?;
-        let target =
-            self.target(place, method, &[], self.now()).map_err(|why| not_run(why, Vec::new()))?;
-        let Some(here) = self.here(&target.node) else { return Ok(Some(target)) };
-        let offer = here.called(&self.id, body);
-        let offer = offer.ok_or_else(|| failed_at(&target.node, NotRun::NoSuchService))?;
-        let message = self.message(method, body);
-        offer.cast(here.caller(), InboundCast { message, held: None, read_at: None });
-        Ok(None)
-    }
-
-    /// A message, and what travels beside it.
-    fn message(&self, method: &Method, body: &Bytes) -> Question {
-        let tag = self.side.outbound().tags.of_message();
-        Question { method: method.number, body: body.clone(), tag }
-    }
-
-    /// Sends a message without an answer; returns once a connection has taken it. It waits so long for room.
-    pub(super) async fn cast(
-        &self,
-        place: &Where,
-        method: &Method,
-        body: Bytes,
-        within: Duration,
-    ) -> Result<(), CallError> {
-        let sent = self.send(place, method, body, within).await;
-        count_cast(self.rows.row(method.number), &sent);
-        sent
-    }
-
-    async fn send(
-        &self,
-        place: &Where,
-        method: &Method,
-        mut body: Bytes,
-        within: Duration,
-    ) -> Result<(), CallError> {
-        let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
-        let failed = |why: NotRun| failed_at(&target.node, why);
-        if body.len() > LANE_BODY_MAX {
-            let sent = Box::pin(self.cast_by_stream(&target, method, body, within)).await;
-            return sent.map_err(failed);
-        }
-        if self.only.is_none() {
-            let link = self.link(&target, Purpose::Lane).map_err(failed)?;
-            if link.cast(&self.id, self.message(method, &body), target.at).is_ok() {
-                return Ok(());
-            }
-        }
-        let sent = Box::pin(self.send_with_room(&target, method, &body));
-        match tokio::time::timeout(within, sent).await {
-            Ok(sent) => sent.map_err(failed),
-            Err(_) => Err(failed(NotRun::link_is_full())),
-        }
-    }
-
-    /// Sends a message once there is room for it.
-    async fn send_with_room(
-        &self,
-        target: &Target,
-        method: &Method,
-        body: &Bytes,
-    ) -> Result<(), NotRun> {
-        loop {
-            let link = self.proved_link(target, Purpose::Lane).await?;
-            let room = link.room.notified();
-            match link.cast(&self.id, self.message(method, body), self.now()) {
-                Ok(()) => return Ok(()),
-                Err(NoRoom::Ended) => again(&link)?,
-                Err(NoRoom::Calls | NoRoom::Bytes) => room.await,
-                Err(full) => return Err(NotRun::no_room(full, || link.why())),
-            }
-        }
-    }
-
-    /// Sends a message without an answer if there is room for it now.
-    pub(super) fn try_cast(
-        &self,
-        place: &Where,
-        method: &Method,
-        body: Bytes,
-    ) -> Result<(), CallError> {
-        let sent = self.try_send(place, method, body);
-        count_cast(self.rows.row(method.number), &sent);
-        sent
-    }
-
-    fn try_send(&self, place: &Where, method: &Method, mut body: Bytes) -> Result<(), CallError> {
-        let Some(target) = self.cast_here(place, method, &mut body)? else { return Ok(()) };
-        let failed = |why: NotRun| failed_at(&target.node, why);
-        if body.len() > LANE_BODY_MAX {
-            // A stream has to be waited for.
-            return Err(failed(NotRun::TooLarge { bytes: body.len(), allowed: LANE_BODY_MAX }));
-        }
-        loop {
-            let link = self.link(&target, Purpose::Lane).map_err(failed)?;
-            if self.only.is_some() && !link.is_welcome() {
-                return Err(failed(NotRun::NotConnected("not yet".to_owned())));
-            }
-            self.check_proof(&link).map_err(failed)?;
-            match link.cast(&self.id, self.message(method, &body), target.at) {
-                Ok(()) => return Ok(()),
-                Err(NoRoom::Ended) => again(&link).map_err(failed)?,
-                Err(full) => return Err(failed(NotRun::no_room(full, || link.why()))),
-            }
-        }
-    }
-
-    /// Whether a registration of the service is known to be over. The node itself does not know of whom a caller
-    /// thinks, since the name and the major version are all that a connection names.
-    fn check_epoch(&self, node: &NodeId, generation: Generation, epoch: u32) -> Result<(), NotRun> {
-        let listings = self.side.outbound().watched.listings();
-        let listed = listings.get(&self.id).and_then(|listing| listing.find(node));
-        let is_other =
-            listed.is_some_and(|found| found.generation == generation && found.epoch != epoch);
-        let restarted = self.here(node).is_some_and(|here| generation != here.generation());
-        match is_other || restarted {
-            true => Err(NotRun::NoSuchService),
-            false => Ok(()),
-        }
-    }
-
-    /// Where the next attempt goes.
-    fn target(
-        &self,
-        place: &Where,
-        method: &Method,
-        tried: &[NodeId],
-        at: Time,
-    ) -> Result<Target, NotRun> {
-        if self.side.has_ended() {
-            return Err(NotRun::Stopped);
-        }
-        let prefer = match place {
-            Where::At(node, generation, epoch) => {
-                self.check_epoch(node, *generation, *epoch)?;
-                return Ok(Target {
-                    node: node.clone(),
-                    generation: *generation,
-                    wait: Duration::ZERO,
-                    at,
-                });
-            }
-            Where::Exposed(exposed) => {
-                let (node, generation) = (exposed.node.clone(), exposed.generation);
-                let restarted =
-                    self.here(&node).is_some_and(|here| generation != here.generation());
-                if exposed.has_ended() || restarted {
-                    return Err(NotRun::NoSuchService);
-                }
-                return Ok(Target { node, generation, wait: Duration::ZERO, at });
-            }
-            Where::Any(prefer) => prefer,
-        };
-        self.pick((prefer, method.since), tried, at, |provider, wait| {
-            let Provider { node, generation, .. } = provider;
-            Target { node: node.clone(), generation: *generation, wait, at }
-        })
-    }
-
-    /// Picks a provider of this minor version at least; `take` gets it, and how long it wants to be left alone.
-    pub(super) fn pick<T>(
-        &self,
-        (prefer, since): (&Prefer, u16),
-        tried: &[NodeId],
-        now: Time,
-        take: impl FnOnce(&Provider, Duration) -> T,
-    ) -> Result<T, NotRun> {
-        let listings = self.side.outbound().watched.listings();
-        let listing = listings.get(&self.id).ok_or(NotRun::NoProvider)?;
-        self.measure(now);
-        let suspicion = |node: &NodeId| self.side.suspicion(node, now);
-        let picked = self.balance(|balance| {
-            let pick = |bounds| {
-                let ask = Ask { since, prefer, tried, bounds };
-                balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)
-            };
-            let (bounds, otherwise) = self.bounds();
-            let pick = match otherwise {
-                None => pick(bounds),
-                Some(otherwise) => pick(bounds).or_else(|_| pick(otherwise)),
-            }?;
-            Ok(take(pick.provider, pick.wait))
-        });
-        picked.map_err(|why| NotRun::no_pick(why, self.id.major))
-    }
-
-    /// Tells the balance from time to time how far the datacenters are.
-    fn measure(&self, now: Time) {
-        let nanos = |time: Time| u64::try_from(time.since_origin().as_nanos()).unwrap_or(u64::MAX);
-        if nanos(now) >= self.measures_at.load(Relaxed) {
-            self.measures_at.store(nanos(now + MEASURED_EVERY), Relaxed);
-            self.balance(|balance| self.side.outbound().paths.feed(now, balance));
-        }
-    }
-
-    /// The nodes that may answer.
-    pub(super) fn trusted(&self) -> Bounds<'_> {
-        Bounds { only: self.only.as_deref(), ..Bounds::default() }
-    }
-
-    /// The nodes that one call may go to, drawn by their share. If none of them can take it, the others may.
-    fn bounds(&self) -> (Bounds<'_>, Option<Bounds<'_>>) {
-        let trusted = self.trusted();
-        let Some(share) = &self.share else { return (trusted, None) };
-        let inside = Bounds { also: Some(&share.of), ..trusted };
-        let outside = Bounds { except: Some(&share.of), ..trusted };
-        match rand::rng().random_bool(share.part) {
-            true => (inside, Some(outside)),
-            false => (outside, Some(inside)),
-        }
-    }
-
-    pub(super) async fn attempt(
-        &self,
-        target: &Target,
-        method: &Method,
-        body: Bytes,
-        terms: Terms,
-        path: Path,
-    ) -> (Ending, Option<Box<Conversation>>, Time) {
-        let node = &target.node;
-        let begun = target.at;
-        self.balance(|balance| balance.began(begun, node));
-        let mut guard = Began { callee: self, node, begun, ended: false };
-        let (ending, open) = match (path, self.here(node)) {
-            // Boxed, so that the future of a small call is small: it is moved several times.
-            (Path::Open, _) => Box::pin(self.open_at(target, method, body, terms)).await,
-            (_, Some(here)) => (self.call_here(here, method, body, terms).await, None),
-            (_, None) => (self.call_elsewhere(target, method, body, terms, path).await, None),
-        };
-        guard.ended = true;
-        let now = self.now();
-        let (load, judged) = (ending.load, ending.judged());
-        self.balance(|balance| balance.ended(now, node, now.since(begun), load, judged));
-        drop(guard);
-        (ending, open, now)
-    }
-
-    /// Calls another node. A call of this node to itself takes no place: handlers that call each other would wait for
-    /// the places that their callers hold.
-    async fn call_elsewhere(
-        &self,
-        target: &Target,
-        method: &Method,
-        body: Bytes,
-        terms: Terms,
-        path: Path,
-    ) -> Ending {
-        let _place = match self.side.outbound().in_flight.try_acquire() {
-            Ok(place) => Some(place),
-            Err(_) => match Box::pin(self.place(terms.deadline)).await {
-                Ok(place) => place,
-                Err(why) => return Ending::not_run(why),
-            },
-        };
-        match path {
-            Path::Lane => self.call_there(target, method, body, terms).await,
-            _ => Box::pin(self.call_by_stream(target, method, body, terms)).await,
-        }
-    }
-
-    /// Calls a service of this node, without a connection.
-    async fn call_here(
-        &self,
-        here: &Here,
-        method: &Method,
-        mut body: Bytes,
-        Terms { deadline, tag }: Terms,
-    ) -> Ending {
-        let Some(offer) = here.called(&self.id, &mut body) else {
-            return Ending::not_run(NotRun::NoSuchService);
-        };
-        let (waiter, answer) = oneshot::channel();
-        let running = Arc::new(Running::default());
-        let guard = Cancels(Arc::clone(&running));
-        offer.request(
-            here.caller(),
-            Inbound {
-                method: method.number,
-                body,
-                tag,
-                deadline,
-                running,
-                responder: Responder::here(waiter),
-                held: None,
-                attached: None,
-                read_at: None,
-            },
-        );
-        let left = deadline.since(self.now());
-        let outcome = match tokio::time::timeout(left, answer).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Outcome::Ended { sent: true },
-            Err(_) => Outcome::Deadline { sent: true },
-        };
-        drop(guard);
-        Ending::settle(outcome, || LinkEnd::Stopped)
-    }
-
-    async fn call_there(
-        &self,
-        target: &Target,
-        method: &Method,
-        body: Bytes,
-        Terms { deadline, tag }: Terms,
-    ) -> Ending {
-        let question = Question { method: method.number, body, tag };
-        let queued = match self.link(target, Purpose::Lane) {
-            Ok(_) if self.only.is_some() => None,
-            Ok(link) => link.call(&self.id, question.clone(), target.at, deadline).ok(),
-            Err(why) => return Ending::not_run(why),
-        };
-        let call = match queued {
-            Some(call) => call,
-            None => match Box::pin(self.queue(target, question, deadline)).await {
-                Ok(call) => call,
-                Err(ending) => return ending,
-            },
-        };
-        let (outcome, link) = call.ended().await;
-        if matches!(&outcome, Outcome::Reply { body, .. } if body.len() > LANE_BODY_MAX) {
-            // The next ones do not share a connection with small calls.
-            self.long.fetch_or(bit(method), Relaxed);
-        }
-        Ending::settle(outcome, || link.why())
-    }
-
-    /// Queues a question on the lane to a node; waits for room.
-    async fn queue(
-        &self,
-        target: &Target,
-        question: Question,
-        deadline: Time,
-    ) -> Result<InFlight, Ending> {
-        loop {
-            let proved = self.proved_link(target, Purpose::Lane);
-            let proved = tokio::time::timeout(deadline.since(self.now()), proved).await;
-            let link = proved.unwrap_or(Err(NotRun::Deadline)).map_err(Ending::not_run)?;
-            let room = link.room.notified();
-            match link.call(&self.id, question.clone(), self.now(), deadline) {
-                Ok(call) => return Ok(call),
-                Err(NoRoom::Ended) => {
-                    if again(&link).is_err() {
-                        let outcome = Outcome::Ended { sent: false };
-                        return Err(Ending::settle(outcome, || link.why()));
-                    }
-                }
-                Err(NoRoom::Draining) => return Err(Ending::not_run(NotRun::Draining)),
-                // No service is unbound before the link ends.
-                Err(NoRoom::Binds) => return Err(Ending::not_run(NotRun::link_is_full())),
-                Err(NoRoom::Calls | NoRoom::Bytes) => {
-                    let left = deadline.since(self.now());
-                    if tokio::time::timeout(left, room).await.is_err() {
-                        return Err(Ending::not_run(NotRun::link_is_full()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The connection to a node; if this caller lets only some nodes answer, one whose certificate proves that it is to
-    /// one of them.
-    pub(super) async fn proved_link(
-        &self,
-        target: &Target,
-        purpose: Purpose,
-    ) -> Result<Arc<Link>, NotRun> {
-        let link = self.link(target, purpose)?;
-        if self.only.is_some() {
-            link.welcomed().await;
-            self.check_proof(&link)?;
-        }
-        Ok(link)
-    }
-
-    /// Whether the node at the other end is one of those that may answer. It says where it is; its certificate proves it.
-    fn check_proof(&self, link: &Link) -> Result<(), NotRun> {
-        let Some(only) = &self.only else { return Ok(()) };
-        let Some(connection) = link.connection() else { return Ok(()) };
-        match only.has(&link.peer, connection.peer().datacenter.as_ref()) {
-            true => Ok(()),
-            false => Err(NotRun::NotTrusted),
-        }
-    }
-
-    /// The connection to a node; it is dialed if there is none.
-    pub(super) fn link(&self, target: &Target, purpose: Purpose) -> Result<Arc<Link>, NotRun> {
-        match self.side.outbound().link(&target.node, purpose, target.generation) {
-            Ok(Found::Open(link)) => Ok(link),
-            Ok(Found::ToDial(link)) => {
-                self.side.dial(Arc::clone(&link));
-                Ok(link)
-            }
-            Err(NoLink::NoProcess(why)) => Err(NotRun::NotConnected(why.to_string())),
-            Err(NoLink::BackOff(why)) => Err(NotRun::NotConnected(why)),
-            Err(NoLink::TooMany) => Err(NotRun::link_is_full()),
-        }
-    }
-}
-
-/// Whether another link to the same node may be looked for: this one has ended because it was idle. It happens once,
-/// since a link that is in use is not idle.
-pub(super) fn again(link: &Link) -> Result<(), NotRun> {
-    match link.why() {
-        LinkEnd::Idle => Ok(()),
-        why => Err(NotRun::NotConnected(why.to_string())),
-    }
-}
-
-/// Tells the balance of a call that its caller has given up.
-struct Began<'a> {
-    callee: &'a Callee,
-    node: &'a NodeId,
-    begun: Time,
-    ended: bool,
-}
-
-impl Drop for Began<'_> {
-    fn drop(&mut self) {
-        if !self.ended {
-            let now = self.callee.now();
-            let took = now.since(self.begun);
-            self.callee.balance(|b| b.ended(now, self.node, took, None, Judged::Cancelled));
-        }
-    }
-}
-
-/// Cancels a call of this node to itself when it is dropped.
-struct Cancels(Arc<Running>);
-
-impl Drop for Cancels {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
-}
-
-/// The bit of a method in [`Callee::long`].
-const fn bit(method: &Method) -> u64 {
-    1 << (method.number % 64)
-}
-
-/// The one attempt, at this node, has not run.
-fn failed_at(node: &NodeId, why: NotRun) -> CallError {
-    let attempts = vec![(node.clone(), why.to_string())];
-    not_run(why, attempts)
 }
 
 pub(super) fn not_run(why: NotRun, attempts: Vec<(NodeId, String)>) -> CallError {
     CallError::new(CallFailure::NotRun(why), attempts)
+}
+
+/// The bit of a method in [`Callee::long`].
+pub(super) const fn bit(method: &Method) -> u64 {
+    1 << (method.number % 64)
 }

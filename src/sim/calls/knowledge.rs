@@ -210,7 +210,11 @@ impl World {
             lane.is_some_and(|lane| lane.caller == node && lane.generation <= generation)
         };
         let lanes: Vec<_> = self.processes[process].lanes.iter().copied().filter(of_it).collect();
-        lanes.into_iter().for_each(|lane| self.end_lane(lane));
+        for lane in lanes {
+            // A caller that sleeps may hear of the end of this process before that of its connection.
+            self.connections[lane].broken = true;
+            self.end_lane(lane);
+        }
     }
 
     /// After a verdict, or the news of a later generation, nothing waits for what has ended.

@@ -132,7 +132,7 @@
 //! signed and spreads like any other key. Each node keeps an index of all lists, the *directory*. Readers
 //! take no lock. A stub picks a provider there and queues the call for the *lane* to that node: one long-lived stream on a
 //! connection that carries calls only. At the first call the services actor dials it. The node that answers checks
-//! access and room, and passes the request to a function or to the mailbox of an actor. Storage and detector publish each
+//! the caller's rates, access and room, and passes the request to a function or to the mailbox of an actor. Storage and detector publish each
 //! change of a node into the directory; when a node has ended, its pending calls end before the event is delivered.
 //! Streams, and questions too long for the lane, use a second connection to the node.
 //!

@@ -42,13 +42,17 @@
 //! lasts; functions run concurrently, an actor gets its messages in order. Questions above 16 KiB and streams are not
 //! ordered with the rest.
 
+// The way of one call through the files. At the caller: `stub` and `ask` (what is called, and the options), `calling` (the
+// attempts), `picking` (a provider), `attempting` or `by_stream` (one attempt), `hedge` (two at once); `casting` for a message
+// without an answer. At the provider: `node::services::serve` reads the lane, `converse` a stream; `offered` judges access and
+// room, `remembered` whether it ran before; `job` is the request that runs, `offer` and `actor` the handlers; `node::services::
+// responder` sends the answer.
 mod access;
 mod actor;
 mod ask;
 mod attempting;
 mod by_stream;
 mod calling;
-mod cast_rates;
 mod casting;
 mod changes;
 pub mod client;
@@ -148,7 +152,7 @@ impl Gossipmonger {
 }
 
 impl Gossipmonger {
-    /// Asks this propagator which trace each call of this node belongs to, and tells it of each call that is served for
+    /// This propagator names the trace of each call of this node, and is notified of each served call that belongs to
     /// one. The first propagator stays.
     pub fn set_propagator(&self, propagator: Arc<dyn Propagator>) {
         self.shared.services.outbound.tags.set_propagator(propagator);

@@ -7,6 +7,9 @@ use super::time::Time;
 /// How much may be saved up, in seconds of the rate.
 pub(crate) const BURST_SECONDS: f64 = 2.0;
 
+/// Timers are no finer than this.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+
 /// It fills at a rate, up to [`BURST_SECONDS`] of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
@@ -58,12 +61,27 @@ impl Bucket {
 
     /// Takes `amount` tokens; the balance may go negative.
     pub(crate) fn charge(&mut self, now: Time, rate: f64, amount: f64) {
-        *self = Self { tokens: self.tokens_at(now, rate) - amount, at: now };
+        self.charge_of(now, rate, rate * BURST_SECONDS, amount);
+    }
+
+    /// The same with this largest amount saved up.
+    pub(crate) fn charge_of(&mut self, now: Time, rate: f64, most: f64, amount: f64) {
+        *self = Self { tokens: self.tokens_of(now, rate, most) - amount, at: now };
+    }
+
+    /// How long until the balance is at least `kept`; `None` if it is.
+    pub(crate) fn wait(&self, now: Time, rate: f64, most: f64, kept: f64) -> Option<Duration> {
+        let missing = kept - self.tokens_of(now, rate, most);
+        let wait = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        (missing > 0.0).then(|| wait(missing / rate).max(WAIT_MIN))
     }
 
     /// The balance; negative if there is debt.
     pub(crate) fn tokens_at(&self, now: Time, rate: f64) -> f64 {
-        let since: Duration = now.since(self.at);
-        (self.tokens + since.as_secs_f64() * rate).min(rate * BURST_SECONDS)
+        self.tokens_of(now, rate, rate * BURST_SECONDS)
+    }
+
+    fn tokens_of(&self, now: Time, rate: f64, most: f64) -> f64 {
+        (self.tokens + now.since(self.at).as_secs_f64() * rate).min(most)
     }
 }

@@ -78,15 +78,12 @@ fn wait(bucket: &Bucket, rate: f64, now: Time, class: Class) -> Option<Duration>
         Class::State => 0.0,
         Class::Bulk => rate * BURST_SECONDS / 2.0,
     };
-    let missing = kept - bucket.tokens_at(now, rate);
-    (missing > 0.0).then(|| Duration::from_secs_f64(missing / rate).max(WAIT_MIN))
+    bucket.wait(now, rate, rate * BURST_SECONDS, kept)
 }
 
 /// Most datacenters with a budget of their own. Where certificates do not name the datacenter a member names it
 /// itself, and could have as many budgets as it makes up names.
 const WANS_MAX: usize = 256;
-/// Timers are no finer than this.
-const WAIT_MIN: Duration = Duration::from_millis(1);
 
 #[cfg(test)]
 mod tests {

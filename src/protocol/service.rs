@@ -7,7 +7,9 @@
 //! 2. The caller picks a provider ([`balance`]) and finds or dials a connection to it, unless the last dials have failed
 //!    ([`back_off`]). Both ends check that each is the process that the other one means ([`introduction`]).
 //! 3. [`calls`] is the caller's half of the connection, [`intake`] the callee's half, [`frame`] what they send.
-//! 4. The request runs, waits or is refused in the [`room`] of the service. [`windows`] limits what its connection may
+//! 4. [`rate`] and [`shared_rate`] limit what a caller sends in a second.
+//!    The request runs, waits or is refused in the [`room`] of the service; [`once`] knows the calls that ran before, by
+//!    their [`identity`]. [`windows`] limits what its connection may
 //!    bring before it is read, [`shares`] what its caller may use of the room for long bodies.
 //!    An actor that is not a named service is called by a number ([`exposed`]).
 //! 5. [`attempt`] says what the end of an attempt means ([`failure`], [`link_end`]), and whether there is another one.
@@ -37,6 +39,7 @@ pub mod manifest;
 pub mod once;
 pub mod rate;
 pub mod room;
+pub mod shared_rate;
 pub mod client_directory;
 pub mod shares;
 pub mod stream;

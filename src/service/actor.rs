@@ -7,7 +7,6 @@ use ractor::{ActorCell, ActorRef, Message, RpcReplyPort};
 use super::{
     Call, Caller, Cast, ClientStream, Duplex, Method, ServerStream, Service,
     access::Access,
-    cast_rates::CastRates,
     context::Context,
     counted::TARGET,
     job::Job,
@@ -17,7 +16,10 @@ use super::{
     reply::once_replied,
     stream::{ByteReceiver, ByteSender, ItemError, ItemReceiver, ItemSender},
 };
-use crate::protocol::service::frame::Code;
+use crate::{
+    node::services::caller::CallerName,
+    protocol::service::{frame::Code, shared_rate::SharedRate},
+};
 
 /// Messages in a second, unless the offer says otherwise.
 const CASTS_PER_SECOND: u64 = 10_000;
@@ -29,14 +31,14 @@ pub struct ActorOffer<S: Service, M: Message> {
     builder: OfferBuilder<S>,
     actor: ActorRef<M>,
     /// The messages without an answer that no place in its room limits.
-    casts: Arc<Mutex<CastRates>>,
+    cast_rate: Arc<Mutex<SharedRate<CallerName>>>,
 }
 
 impl<S: Service> OfferBuilder<S> {
     /// Answers methods with the messages of an actor. The offer is withdrawn when the actor ends.
     pub fn actor<M: Message>(self, actor: &ActorRef<M>) -> ActorOffer<S, M> {
-        let casts = Arc::new(Mutex::new(CastRates::new(CASTS_PER_SECOND)));
-        ActorOffer { builder: self, actor: actor.clone(), casts }
+        let cast_rate = Arc::new(Mutex::new(cast_rate(CASTS_PER_SECOND)));
+        ActorOffer { builder: self, actor: actor.clone(), cast_rate }
     }
 }
 
@@ -89,21 +91,21 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         self,
         message: impl Fn(A) -> M + Send + Sync + 'static,
     ) -> Self {
-        let (casts, clock) = (Arc::clone(&self.casts), self.builder.node.shared.clock);
+        let (casts, clock) = (Arc::clone(&self.cast_rate), self.builder.node.shared.clock);
         let has_room = move |caller: &Caller| {
             let mut rates = casts.lock().unwrap_or_else(PoisonError::into_inner);
             rates.take(clock.now(), caller.name())
         };
-        self.told(has_room, move |told, room: Room| {
+        self.casts(has_room, move |cast, room: Room| {
             drop(room);
-            message(told)
+            message(cast)
         })
     }
 
     /// The messages in a second that [`ActorOffer::tells`] hands to the actor. Default 10,000, half of them of one caller; the rest
     /// is dropped.
     pub fn casts_per_second(self, most: u32) -> Self {
-        *self.casts.lock().unwrap_or_else(PoisonError::into_inner) = CastRates::new(most.into());
+        *self.cast_rate.lock().unwrap_or_else(PoisonError::into_inner) = cast_rate(most.into());
         self
     }
 
@@ -113,11 +115,11 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         self,
         message: impl Fn(A, Room) -> M + Send + Sync + 'static,
     ) -> Self {
-        self.told(|_| true, message)
+        self.casts(|_| true, message)
     }
 
     /// `has_room`: whether there is room for one more message.
-    fn told<A: Cast<Service = S>>(
+    fn casts<A: Cast<Service = S>>(
         self,
         has_room: impl Fn(&Caller) -> bool + Send + Sync + 'static,
         message: impl Fn(A, Room) -> M + Send + Sync + 'static,
@@ -153,7 +155,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
     }
 
     fn map(self, next: impl FnOnce(OfferBuilder<S>) -> OfferBuilder<S>) -> Self {
-        Self { builder: next(self.builder), actor: self.actor, casts: self.casts }
+        Self { builder: next(self.builder), actor: self.actor, cast_rate: self.cast_rate }
     }
 
     pub(super) const fn actor(&self) -> &ActorRef<M> {
@@ -225,6 +227,11 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         });
         Ok(offer)
     }
+}
+
+/// So many messages in a second, of which one caller gets half.
+const fn cast_rate(per_second: u64) -> SharedRate<CallerName> {
+    SharedRate::new(per_second, per_second.div_ceil(2))
 }
 
 fn has_ended(cell: &ActorCell) -> bool {

@@ -45,7 +45,7 @@ impl Callee {
         let full = NotRun::Overloaded { by: By::Caller, retry_after: Duration::ZERO };
         let left = deadline.since(self.now());
         let place = tokio::time::timeout(left, place).await.map_err(|_| full)?;
-        // Nobody closes it.
+        // It is never closed.
         Ok(place.ok())
     }
 
@@ -246,7 +246,7 @@ pub(super) fn again(link: &Link) -> Result<(), NotRun> {
     }
 }
 
-/// Tells the balance of a call that its caller has given up.
+/// Informs the balance of an attempt whose caller has cancelled it.
 struct Began<'a> {
     callee: &'a Callee,
     node: &'a NodeId,

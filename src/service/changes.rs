@@ -99,8 +99,8 @@ impl fmt::Debug for ServiceChanges {
 }
 
 impl<S: Service> Stub<S> {
-    /// Watches which live nodes offer it, whatever this stub prefers; of these only those that it lets answer
-    /// ([`Stub::only_from`]).
+    /// Watches which live nodes offer it, whatever this stub prefers; of these only those that may
+    /// answer it ([`Stub::only_from`]).
     pub fn watch(&self) -> ProviderChanges<S> {
         let mut changes = self.callee.changes();
         // The present state counts as one.

@@ -64,7 +64,7 @@ impl Context {
     }
 
     /// The identity of the call: the same in every attempt, and of no other call of its caller. Of a message without an
-    /// answer it says who has sent it only.
+    /// answer it names the sender only.
     #[must_use]
     pub fn id(&self) -> CallId {
         let (caller, generation) = (self.caller.name(), self.caller.generation());

@@ -81,11 +81,11 @@ pub(super) struct Answer {
     row: Option<usize>,
     /// If it is remembered.
     pub(super) call: Option<Identity>,
-    /// If its end is told.
+    /// If its end is logged.
     pub(super) audited: Option<Box<Audited>>,
 }
 
-/// A call or message whose end is told.
+/// A call or message whose end is logged.
 pub(super) struct Audited {
     pub(super) caller: Arc<Caller>,
     pub(super) method: u16,

@@ -83,7 +83,7 @@ pub(super) struct Offered {
     rows: Vec<Arc<Row>>,
     /// The calls that it remembers, if it does.
     remembered: Option<Remembered>,
-    /// Whether each of its calls is told.
+    /// Whether the end of each of its calls is logged.
     audited: bool,
     room: Mutex<Room<CallerName, Waiting>>,
     /// Places that were given back.
@@ -153,13 +153,13 @@ impl Offered {
         }
     }
 
-    /// It runs no call twice that comes again within this time.
+    /// It answers a call from memory that arrives again within this time.
     pub(super) fn remembering(mut self, window: Option<Duration>) -> Self {
         self.remembered = window.map(Remembered::new);
         self
     }
 
-    /// Each of its calls is told.
+    /// The end of each of its calls is logged.
     pub(super) fn audited(mut self, audited: bool) -> Self {
         self.audited = audited;
         self
@@ -236,7 +236,7 @@ impl Offered {
         }
     }
 
-    /// A call that is remembered has not run. Who has asked again meanwhile may ask once more.
+    /// A remembered call has not run. A repetition that waits for it is refused, and may be sent once more.
     fn forget(&self, call: Option<&Identity>, code: Code, retry_after: Duration) {
         if let Some((remembered, call)) = self.remembered.as_ref().zip(call) {
             remembered.forget(call, code, retry_after);
@@ -325,7 +325,7 @@ impl Offered {
             return;
         }
         if answer.call.is_some() {
-            // From here on it runs to its end, whether its caller waits or not: it may ask again.
+            // From here on it runs to its end, since its caller may send it again.
             answer.running = None;
         }
         if deadline <= now {
@@ -365,7 +365,7 @@ impl Offered {
             self.left.notify_waiters();
         }
         while let Some((caller, mut waiting)) = next {
-            // Whoever gives a place back is no reader, or has others to read.
+            // This thread is no reader, or has other requests to read.
             waiting.read_at = None;
             self.run(caller, waiting);
             next = self.room().next_turn();
@@ -484,7 +484,7 @@ impl Owner for Offered {
     }
 }
 
-/// A thread fills places. If it panics, the next one goes on.
+/// A thread that fills places. If it panics, the next thread fills them.
 struct Filling<'a>(&'a Offered);
 
 impl Drop for Filling<'_> {

@@ -135,7 +135,7 @@ impl Callee {
         picked.map_err(|why| NotRun::no_pick(why, self.id.major))
     }
 
-    /// Tells the balance from time to time how far the datacenters are.
+    /// Gives the balance the distances of the datacenters from time to time.
     fn measure(&self, now: Time) {
         let nanos = |time: Time| u64::try_from(time.since_origin().as_nanos()).unwrap_or(u64::MAX);
         if nanos(now) >= self.measures_at.load(Relaxed) {

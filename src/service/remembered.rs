@@ -1,4 +1,4 @@
-//! The calls that an offer remembers, and those who ask again.
+//! The calls that an offer remembers, and the repetitions that wait for them.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

@@ -39,11 +39,11 @@ async fn a_connection_that_waited_through_an_outage_is_replaced() {
     until("a and b are neighbours", || met() >= 4).await;
     for outage in 1.. {
         let renewed = count("connections_renewed");
-        // Whoever dialed: one of the two ways leads to the other.
+        // One of the two ways leads to the other, whichever node has dialed.
         ways[0].cut(ways[1].there);
         ways[1].cut(ways[0].there);
-        let told = || count("connections_renewed") != renewed;
-        until("its silence is told from its death", told).await;
+        let renews = || count("connections_renewed") != renewed;
+        until("its silence is told from its death", renews).await;
         let before = met();
         ways.iter().for_each(Way::heal);
         // On a busy machine the silence may have been that of `c`.

@@ -1,4 +1,4 @@
-//! Which nodes a caller lets answer, by what their certificates prove.
+//! The nodes that may answer a caller, by what their certificates prove.
 
 use std::time::Duration;
 

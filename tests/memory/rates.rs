@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use gossipmonger::{
     Counter, Gossipmonger,
-    service::{Access, By, CallFailure, NotRun, Offer},
+    service::{Access, By, CallError, CallFailure, NotRun, Offer},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, time::Instant};
@@ -80,6 +80,14 @@ async fn offers(node: &Gossipmonger) -> Offer {
         .unwrap()
 }
 
+/// It has not run, since this limit was reached.
+fn refused_by(error: &CallError, limit: By) {
+    let CallFailure::NotRun(NotRun::Overloaded { by, .. }) = error.failure() else {
+        panic!("{error}");
+    };
+    assert_eq!(*by, limit, "{error}");
+}
+
 /// Two nodes, of which the second one offers the service.
 async fn pair(lab: &Lab, places: [&str; 2], config: impl Fn(&mut Start)) -> [Gossipmonger; 2] {
     let [mut one, mut other] = [lab.config_in(places[0], "a"), lab.config_in(places[1], "b")];
@@ -115,9 +123,7 @@ async fn a_caller_with_too_many_calls_in_a_second_is_refused_by_whatever_way_it_
     };
     assert!(!retry_after.is_zero() && retry_after <= Duration::from_millis(11), "{retry_after:?}");
     let alone = bulk.call(Ask(Vec::new())).alone().await.unwrap_err();
-    let by_peer =
-        matches!(alone.failure(), CallFailure::NotRun(NotRun::Overloaded { by: By::Peer, .. }));
-    assert!(by_peer, "{alone}");
+    refused_by(&alone, By::Peer);
     bulk.cast(Tell).await.unwrap();
     let others = c.service::<Bulk>();
     others.ready(1, LONG).await.unwrap();
@@ -149,9 +155,7 @@ async fn the_bytes_of_a_caller_in_a_second_are_limited_and_its_streams_wait() {
             break refused;
         }
     };
-    let by_peer =
-        matches!(refused.failure(), CallFailure::NotRun(NotRun::Overloaded { by: By::Peer, .. }));
-    assert!(by_peer, "{refused}");
+    refused_by(&refused, By::Peer);
 }
 
 #[tokio::test(start_paused = true)]
@@ -204,9 +208,7 @@ async fn a_process_with_too_many_calls_in_flight_waits_and_then_refuses_itself()
     until("both are under way", || a.service::<Slow>().providers().len() == 1).await;
     tokio::task::yield_now().await;
     let refused = slow.call(Wait).within(Duration::from_secs(1)).await.unwrap_err();
-    let by_caller =
-        matches!(refused.failure(), CallFailure::NotRun(NotRun::Overloaded { by: By::Caller, .. }));
-    assert!(by_caller, "{refused}");
+    refused_by(&refused, By::Caller);
     let waits = tokio::spawn(slow.call(Wait).within(LONG).into_future());
     go.add_permits(3);
     for call in calls {

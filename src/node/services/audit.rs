@@ -4,7 +4,6 @@
 //! some are logged; the counters count all of them.
 
 use std::{
-    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -12,7 +11,7 @@ use std::{
 use crate::{
     node::services::caller::{Caller, CallerName},
     protocol::{
-        service::{ServiceId, figures::CallOutcome, frame::Code, rate::Rate},
+        service::{ServiceId, figures::CallOutcome, frame::Code, shared_rate::SharedRate},
         time::Time,
     },
 };
@@ -23,8 +22,6 @@ const AUDIT: &str = "gossipmonger::audit";
 const REFUSALS_PER_SECOND: u64 = 10;
 /// Of these, refusals of one caller: others are seen beside it.
 const PER_CALLER: u64 = 2;
-/// Callers whose lines are counted.
-const CALLERS_MAX: usize = 256;
 
 /// Which refusals are logged.
 #[derive(Debug)]
@@ -32,16 +29,15 @@ pub(crate) struct Audit(Mutex<Logged>);
 
 #[derive(Debug)]
 struct Logged {
-    rate: Rate,
-    callers: BTreeMap<CallerName, Rate>,
+    rate: SharedRate<CallerName>,
     /// Refusals since the last line that were not logged.
     suppressed: u64,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        let rate = Rate::new(REFUSALS_PER_SECOND);
-        Self(Mutex::new(Logged { rate, callers: BTreeMap::new(), suppressed: 0 }))
+        let rate = SharedRate::new(REFUSALS_PER_SECOND, PER_CALLER);
+        Self(Mutex::new(Logged { rate, suppressed: 0 }))
     }
 }
 
@@ -66,11 +62,7 @@ impl Audit {
     /// Whether a refusal is logged; then how many before it were not.
     fn logs(&self, now: Time, caller: CallerName) -> Option<u64> {
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !logged.callers.contains_key(&caller) && logged.callers.len() >= CALLERS_MAX {
-            logged.callers.clear();
-        }
-        let own = logged.callers.entry(caller).or_insert_with(|| Rate::new(PER_CALLER));
-        if own.take(now, 1).is_ok() && logged.rate.take(now, 1).is_ok() {
+        if logged.rate.take(now, caller) {
             return Some(std::mem::take(&mut logged.suppressed));
         }
         logged.suppressed += 1;
@@ -78,9 +70,9 @@ impl Audit {
     }
 }
 
-/// A call that an audited offer remembers has come again.
+/// An audited offer has answered a repeated call from memory.
 pub(crate) fn recalled(caller: &Caller, (service, method): (&ServiceId, &str)) {
-    tracing::info!(target: AUDIT, %caller, %service, method, "a call has come again");
+    tracing::info!(target: AUDIT, %caller, %service, method, "a repeated call was answered from memory");
 }
 
 /// A call of an audited offer has ended.

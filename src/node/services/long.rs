@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use super::{pace::Abroad, room::Counted};
 use crate::{net::Connection, protocol::service::stream::StreamFrame};
 
-/// The code with which the stream of an answer is reset that is given up.
+/// The code with which the stream of an abandoned answer is reset.
 const GIVEN_UP: u32 = 1;
 /// Below that of the lane.
 const PRIORITY: i32 = -1;
@@ -24,7 +24,7 @@ pub(super) struct Long {
 }
 
 /// Sends long answers until the connection ends. The peer's limit on streams bounds how many are sent at once. `unread` is
-/// called for each one that is given up.
+/// called for each abandoned one.
 pub(super) async fn send(
     (connection, abroad): (&Arc<dyn Connection>, &Arc<Abroad>),
     mut waiting: mpsc::UnboundedReceiver<Long>,
@@ -45,7 +45,7 @@ pub(super) async fn send(
 }
 
 impl Long {
-    /// Sends it; returns whether the caller receives it in time. If not, it is given up, and its caller waits until the
+    /// Sends it; returns whether the caller receives it in time. If not, it is abandoned, and its caller waits until the
     /// deadline of the call.
     async fn send(self, connection: &dyn Connection, abroad: &Abroad) -> bool {
         let Self { id, load, body, counted } = self;

@@ -31,9 +31,9 @@ impl Pace {
         self.rate().take(now, bytes as u64)
     }
 
-    /// Whether nothing is owed any more.
-    pub(super) fn is_paid(&self, now: Time) -> bool {
-        self.rate().is_paid(now)
+    /// Whether as much may pass at once as after a long pause.
+    pub(super) fn is_full(&self, now: Time) -> bool {
+        self.rate().is_full(now)
     }
 
     fn rate(&self) -> MutexGuard<'_, Rate> {

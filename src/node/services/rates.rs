@@ -20,7 +20,7 @@ use crate::{
 pub(crate) struct Rates {
     limits: ServiceRates,
     clock: Clock,
-    /// A caller is kept as long as it has a connection or owes something: it gains nothing by connecting anew.
+    /// A caller is kept as long as it has a connection or has used some of its rates: a new connection brings no more.
     callers: Mutex<BTreeMap<CallerName, Arc<CallerRates>>>,
 }
 
@@ -43,7 +43,7 @@ impl Rates {
             return Arc::clone(rates);
         }
         let now = self.clock.now();
-        callers.retain(|_, rates| Arc::strong_count(rates) > 1 || !rates.are_paid(now));
+        callers.retain(|_, rates| Arc::strong_count(rates) > 1 || !rates.are_full(now));
         let rates = Arc::new(CallerRates {
             bytes: Pace::new(self.clock, self.limits.bytes_per_second as u64),
             calls: self.limits.calls_per_second.map(|most| Mutex::new(Rate::new(most as u64))),
@@ -63,10 +63,10 @@ impl CallerRates {
         self.bytes.take(now, WAITING_BYTES + bytes)
     }
 
-    fn are_paid(&self, now: Time) -> bool {
-        let paid =
-            |calls: &Mutex<Rate>| calls.lock().unwrap_or_else(PoisonError::into_inner).is_paid(now);
-        self.calls.as_ref().is_none_or(paid) && self.bytes.is_paid(now)
+    fn are_full(&self, now: Time) -> bool {
+        let full =
+            |calls: &Mutex<Rate>| calls.lock().unwrap_or_else(PoisonError::into_inner).is_full(now);
+        self.calls.as_ref().is_none_or(full) && self.bytes.is_full(now)
     }
 
     /// A call has arrived whose bytes are counted as they are read.
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_connects_anew_owes_what_it_owed() {
+    async fn a_new_connection_brings_no_more_of_the_rates() {
         let limits = ServiceRates { calls_per_second: Some(10), ..ServiceRates::default() };
         let clock = Clock::start();
         let rates = Rates::new(limits, clock);
@@ -119,6 +119,10 @@ mod tests {
         assert!(rates.of(name("a")).call(clock.now()).is_err());
         tokio::time::sleep(Duration::from_secs(3)).await;
         rates.of(name("b"));
-        assert_eq!(rates.callers.lock().unwrap().len(), 1, "who owes nothing is forgotten");
+        assert_eq!(
+            rates.callers.lock().unwrap().len(),
+            1,
+            "a caller whose rates are unused is forgotten"
+        );
     }
 }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-/// Something that goes on and can be stopped.
+/// Work that can be stopped.
 pub(crate) trait Stops: Send + Sync {
-    /// Stops it, if it still goes on.
+    /// Stops it, unless it has ended.
     fn stop(&self);
 }
 

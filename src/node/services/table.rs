@@ -51,7 +51,7 @@ pub(crate) struct Services {
     announced: Slot<Announced>,
     /// One announcement at a time.
     pub(crate) announcing: tokio::sync::Mutex<()>,
-    /// What is told of refusals.
+    /// Which refusals are logged.
     pub(crate) audit: Audit,
     /// What each caller may send in a second.
     pub(super) rates: Rates,

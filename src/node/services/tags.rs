@@ -15,7 +15,7 @@ pub trait Propagator: fmt::Debug + Send + Sync {
     /// The trace that a call of this task belongs to. It is asked in the span of the call, if a subscriber takes that.
     fn current(&self) -> Option<TraceContext>;
 
-    /// A call has arrived that belongs to this trace, and is served in this span. The span is disabled if no subscriber
+    /// A call of this trace has arrived; this is the span in which it is served. The span is disabled if no subscriber
     /// takes it.
     fn received(&self, context: TraceContext, span: &tracing::Span);
 }

@@ -44,7 +44,7 @@ pub enum NotRun {
         /// When it makes sense to try again; zero if that is unknown.
         retry_after: Duration,
     },
-    /// The certificate of the node does not prove that it is one of those that this caller lets answer.
+    /// The certificate of the node does not prove that it is one of the nodes that may answer this caller.
     #[error("the certificate of the node does not prove that it may answer this caller")]
     NotTrusted,
     /// The key of the question belongs to another node, as the node that was asked knows it. A call follows once.

@@ -1,4 +1,4 @@
-//! The calls that an offer has run, and their answers: so that a call that comes again is answered from memory.
+//! The calls that an offer has run, and their answers: a repeated call is answered from memory.
 //!
 //! A call that was lost may have run, and its caller cannot know. If it asks the same node again with the same identity
 //! (its caller and its [number](super::identity::Tag::number)), the node answers what it has answered before, and runs it at most once. It
@@ -101,7 +101,7 @@ impl<C: Clone + Ord, I: Copy + Ord, W> Once<C, I, W> {
         }
     }
 
-    /// A call has ended; returns who has asked again meanwhile, and what to tell it.
+    /// A call has ended; returns the repetition that waits for it, and its answer.
     pub fn ended(
         &mut self,
         now: Time,
@@ -128,7 +128,7 @@ impl<C: Clone + Ord, I: Copy + Ord, W> Once<C, I, W> {
         waits.map(|waits| (waits, how))
     }
 
-    /// A call has not run: it may come again as a new one. Returns who has asked again meanwhile.
+    /// A call has not run: a repetition is a new call. Returns the repetition that waits for it.
     pub fn forget(&mut self, caller: &C, call: I) -> Option<W> {
         let key = (caller.clone(), call);
         if !matches!(self.calls.get(&key), Some(State::Runs(_))) {

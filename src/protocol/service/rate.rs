@@ -1,60 +1,61 @@
-//! How much may pass in a second: the generic cell rate algorithm of ITU-T I.371, which needs one number.
+//! How much may pass in a second: a token bucket that may go into debt, so that nothing is cut for it.
 
 use std::time::Duration;
 
-use crate::protocol::time::Time;
+use crate::protocol::{bucket::Bucket, time::Time};
 
-/// So much of a rate may pass at once, after a pause.
-pub const BURST: Duration = Duration::from_secs(1);
+/// So many seconds of a rate may pass at once, after a pause.
+const BURST_SECONDS: f64 = 1.0;
 
 /// A limit on what passes in a second: bytes, calls or messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
-    per_second: u64,
-    /// When all that has passed would have passed at this rate.
-    paid: Time,
+    per_second: f64,
+    bucket: Bucket,
 }
 
 impl Rate {
     /// At most so much in a second; at least 1.
     #[must_use]
     pub const fn new(per_second: u64) -> Self {
-        let per_second = if per_second == 0 { 1 } else { per_second };
-        Self { per_second, paid: Time::ZERO }
+        let per_second = if per_second == 0 { 1.0 } else { per_second as f64 };
+        Self { per_second, bucket: Bucket::holding(Time::ZERO, per_second * BURST_SECONDS) }
     }
 
-    /// Lets so much pass, or says when it may. What is more than a [`BURST`] passes after a pause, and delays what comes
-    /// after it.
+    /// Lets so much pass, or says when it may. What is more than the bucket holds passes if there is no debt, and delays
+    /// what comes after it.
     ///
     /// # Errors
     /// After how long it may pass. Nothing has changed.
     pub fn take(&mut self, now: Time, much: u64) -> Result<(), Duration> {
-        self.take_within(now, much, BURST)
+        self.take_above(now, much, 0.0)
     }
 
-    /// As [`Self::take`], for what can wait: it leaves half of the burst to what is refused instead.
+    /// As [`Self::take`], for traffic that can wait: it leaves half of the bucket to traffic that is refused otherwise.
     ///
     /// # Errors
     /// As there.
     pub fn take_patiently(&mut self, now: Time, much: u64) -> Result<(), Duration> {
-        self.take_within(now, much, BURST / 2)
+        self.take_above(now, much, self.most() / 2.0)
     }
 
-    /// Whether all that has passed would have passed by now at this rate.
+    /// Whether the bucket is full: a new one would be the same.
     #[must_use]
-    pub fn is_paid(&self, now: Time) -> bool {
-        self.paid <= now
+    pub fn is_full(&self, now: Time) -> bool {
+        self.bucket.holds(now, self.per_second, self.most())
     }
 
-    fn take_within(&mut self, now: Time, much: u64, burst: Duration) -> Result<(), Duration> {
-        let from = self.paid.max(now);
-        let ahead = from.since(now);
-        if ahead > burst {
-            return Err(ahead - burst);
+    fn take_above(&mut self, now: Time, much: u64, kept: f64) -> Result<(), Duration> {
+        let (rate, most) = (self.per_second, self.most());
+        if let Some(wait) = self.bucket.wait(now, rate, most, kept) {
+            return Err(wait);
         }
-        let nanos = u128::from(much) * 1_000_000_000 / u128::from(self.per_second);
-        self.paid = from + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        self.bucket.charge_of(now, rate, most, much as f64);
         Ok(())
+    }
+
+    const fn most(&self) -> f64 {
+        self.per_second * BURST_SECONDS
     }
 }
 
@@ -88,11 +89,11 @@ mod tests {
                 assert_eq!(rate.take(at(ms), 1), Ok(()), "at {ms} ms");
             }
         }
-        assert!(!rate.is_paid(at(10_000)) && rate.is_paid(at(11_000)));
+        assert!(!rate.is_full(at(10_000)) && rate.is_full(at(11_000)));
     }
 
     #[test]
-    fn what_is_larger_than_a_burst_is_paid_for_by_those_after_it() {
+    fn what_is_larger_than_a_burst_delays_what_comes_after_it() {
         let mut rate = Rate::new(1_000);
         assert_eq!(rate.take(at(0), 10_000), Ok(()));
         assert_eq!(rate.take(at(0), 1), Err(Duration::from_secs(9)));

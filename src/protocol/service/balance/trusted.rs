@@ -1,4 +1,4 @@
-//! Which nodes a caller lets answer.
+//! The nodes that may answer a caller.
 
 use std::collections::BTreeSet;
 

@@ -42,7 +42,7 @@ impl Replica {
     /// Applies the delta that was pulled from a peer. Returns whether the pull is to go on: not if all of it
     /// was refused, nor if the peer is too slow ([`PULL_BYTES_PER_SECOND_MIN`]).
     ///
-    /// [`PULL_BYTES_PER_SECOND_MIN`]: super::bulk::PULL_BYTES_PER_SECOND_MIN
+    /// [`PULL_BYTES_PER_SECOND_MIN`]: crate::protocol::bulk::PULL_BYTES_PER_SECOND_MIN
     pub fn take(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) -> bool {
         let reach = |this: &Self, node: &NodeId| {
             let line = this.line(node);

@@ -227,6 +227,7 @@ fn replica(name: &str) -> Replica {
         tombstone_grace: INTERVAL,
         forget_after: INTERVAL,
         sketch_key: SketchKey([7; 16]),
+        rules: Default::default(),
     };
     let wall = SystemTime::UNIX_EPOCH + INTERVAL;
     let (stored, copies) = (Stored::default(), OrdMap::new());

@@ -268,6 +268,7 @@ fn start(
         tombstone_grace: Duration::from_millis(1_000),
         forget_after: Duration::from_secs(5),
         sketch_key: SketchKey([7; 16]),
+        rules: Default::default(),
     };
     let wall = SystemTime::UNIX_EPOCH + Duration::from_millis(100);
     Replica::start(config, stored, copies, renewed, now, wall, out)

@@ -20,13 +20,21 @@ pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     longest_storage_step: AtomicU64,
+    lag: AtomicU64,
+    longest_lag: AtomicU64,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let counts = std::array::from_fn(|_| AtomicU64::new(0));
-        let longest_storage_step = AtomicU64::new(0);
-        Self { counts, refusals: Mutex::default(), longest_storage_step }
+        let zero = || AtomicU64::new(0);
+        Self {
+            counts,
+            refusals: Mutex::default(),
+            longest_storage_step: zero(),
+            lag: zero(),
+            longest_lag: zero(),
+        }
     }
 }
 
@@ -54,6 +62,28 @@ impl Counters {
     #[doc(hidden)]
     pub fn longest_storage_step(&self) -> Duration {
         Duration::from_micros(self.longest_storage_step.load(Ordering::Relaxed))
+    }
+
+    /// Records how late the node is served.
+    pub(crate) fn note_lag(&self, lag: Duration) {
+        let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+        self.lag.store(micros, Ordering::Relaxed);
+        self.longest_lag.fetch_max(micros, Ordering::Relaxed);
+    }
+
+    /// How late the node is served: the most that a ready task or a message for storage waited for its turn in the
+    /// last 200 ms.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn lag(&self) -> Duration {
+        Duration::from_micros(self.lag.load(Ordering::Relaxed))
+    }
+
+    /// The largest lag since the start.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn longest_lag(&self) -> Duration {
+        Duration::from_micros(self.longest_lag.load(Ordering::Relaxed))
     }
 
     /// Counts a connection that was refused, by the reason.

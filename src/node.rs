@@ -11,6 +11,7 @@ mod ending;
 pub(crate) mod error;
 mod features;
 pub(crate) mod host;
+mod lag;
 mod leaving;
 mod links;
 pub(crate) mod messages;

@@ -69,6 +69,7 @@ impl Node {
             suspicion: 3 * second,
             join_grace: 3 * second,
             forget_after: 5 * second,
+            rules: Default::default(),
         });
         Self { watched: Watched::new(), detector }
     }

@@ -99,6 +99,10 @@ pub struct Config {
     pub quic: QuicLimits,
     /// Limits of calls between nodes.
     pub services: ServiceLimits,
+    /// The rules of the machines that tests may switch off.
+    #[cfg(feature = "testkit")]
+    #[doc(hidden)]
+    pub rules: crate::protocol::rules::Rules,
 }
 
 /// What one node may hold.
@@ -160,6 +164,8 @@ impl Config {
             restarts: Restarts::default(),
             quic: QuicLimits::default(),
             services: ServiceLimits::default(),
+            #[cfg(feature = "testkit")]
+            rules: crate::protocol::rules::Rules::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     dials::DialFailure,
     net::Peer,
     node::{
-        clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
+        clients::places::Clients, config::Config, cuts::Cut, lag, messages::StorageMessage,
         services::table::Services, share::Share, shared::Shared,
     },
     protocol::{
@@ -92,6 +92,11 @@ impl Host {
     /// The time, on the clock of this node.
     pub(crate) fn now(&self) -> Time {
         self.shared.clock.now()
+    }
+
+    /// Measures how late this node is served; returns the present time, and when to measure again.
+    pub(crate) fn tick_lag(&self) -> (Time, Time) {
+        lag::tick(&self.shared)
     }
 
     /// What this node offers and calls.

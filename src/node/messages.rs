@@ -24,6 +24,8 @@ pub(crate) enum StorageMessage {
     Write(Writes, OwnedSemaphorePermit, oneshot::Sender<Result<Version, Error>>),
     /// A caller asks which nodes have a version; at most this long.
     Count(Version, Duration, oneshot::Sender<Census>),
+    /// A probe of how long messages wait ([`lag`](crate::protocol::lag)).
+    Probe,
     /// An exchange with this peer asks; the peer's turn ends with the answer.
     Ask(NodeId, Ask, oneshot::Sender<Reply>, Arc<OwnedSemaphorePermit>),
 }

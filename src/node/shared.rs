@@ -15,6 +15,7 @@ use super::{
     config::Config,
     diagnostics::Diagnostics,
     ending::{End, Ending},
+    lag::LagMeter,
     messages::StorageMessage,
     published::Published,
     routes::Routes,
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) end: End,
     /// What an operator may ask about.
     pub(crate) diagnostics: Diagnostics,
+    /// How late this node is served.
+    pub(crate) lag: LagMeter,
     /// Owned by the supervisor, however long handles are kept.
     pub(crate) endpoint: Weak<dyn Endpoint>,
     pub(crate) writer: Arc<Writer>,

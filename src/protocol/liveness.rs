@@ -17,6 +17,7 @@ use super::{
     phi::PhiEstimate,
     reason::{Cause, History, Reason, Transition},
     route::{DetectorInput, Output, SchedulerInput, Sign, StorageInput, TransportInput},
+    rules::Rules,
     state::{PeerLife, PeerState},
     time::Time,
     verdict::Level,
@@ -66,6 +67,8 @@ pub struct LivenessConfig {
     pub join_grace: Duration,
     /// How long a dead peer is kept.
     pub forget_after: Duration,
+    /// The rules in force.
+    pub rules: Rules,
 }
 
 /// The failure detector of one node.
@@ -77,6 +80,8 @@ pub struct Liveness {
     asking: Asking,
     ticks: Ticks,
     health: Health,
+    /// How late this node is served.
+    lag: Duration,
 }
 
 impl Liveness {
@@ -90,6 +95,7 @@ impl Liveness {
             asking: Asking::new(),
             ticks: Ticks::new(interval),
             health: Health::new(interval),
+            lag: Duration::ZERO,
             config,
         }
     }
@@ -156,6 +162,7 @@ impl Liveness {
                 self.asking.drop(&peer);
                 self.lives.forget(peer);
             }
+            DetectorInput::Lag(lag) => self.lag = lag,
         }
     }
 
@@ -198,6 +205,12 @@ impl Liveness {
     #[must_use]
     pub const fn health(&self) -> u32 {
         self.health.score()
+    }
+
+    /// How late this node is served, as it was told last.
+    #[must_use]
+    pub const fn lag(&self) -> Duration {
+        self.lag
     }
 
     /// The peers whose state has changed since the last call, including forgotten ones.

@@ -23,6 +23,7 @@ use super::{
     questions::Questions,
     record::NodeRecord,
     route::{Output, SchedulerInput, StorageInput},
+    rules::Rules,
     sketch::Sketch,
     sketch::SketchKey,
     time::Time,
@@ -106,6 +107,8 @@ pub struct ReplicaConfig {
     pub forget_after: Duration,
     /// The hash key of the cluster's sketches. Nodes with different keys exchange full digests.
     pub sketch_key: SketchKey,
+    /// The rules in force.
+    pub rules: Rules,
 }
 
 /// All that a node knows.
@@ -132,6 +135,8 @@ pub struct Replica {
     /// The peers that came back with less state than they had, and reports of others about this node's own
     /// past.
     returned: ReturnedPeers,
+    /// How late this node is served.
+    lag: Duration,
 }
 
 impl Replica {
@@ -261,8 +266,15 @@ impl Replica {
             }
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
+            StorageInput::Lag(lag) => self.lag = lag,
         }
         self.tell_news(now, out);
+    }
+
+    /// How late this node is served, as it was told last.
+    #[must_use]
+    pub const fn lag(&self) -> Duration {
+        self.lag
     }
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.

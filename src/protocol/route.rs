@@ -99,6 +99,8 @@ pub enum StorageInput {
     TellRoot,
     /// Publish in our record that we have lost contact with these datacenters, and with no others.
     Severed(BTreeSet<Datacenter>),
+    /// How late this node is served ([`lag`](super::lag)).
+    Lag(Duration),
 }
 
 /// The messages to the scheduler.
@@ -160,6 +162,8 @@ pub enum SchedulerInput {
     Interrupted,
     /// The node is leaving: send it to some peers, then send nothing more.
     Leave,
+    /// How late this node is served ([`lag`](super::lag)).
+    Lag(Duration),
 }
 
 /// How likely a peer answers.
@@ -253,6 +257,8 @@ pub enum DetectorInput {
     Returned(NodeId, Arc<Return>),
     /// The peer is gone from storage.
     Forgotten(NodeId),
+    /// How late this node is served ([`lag`](super::lag)).
+    Lag(Duration),
 }
 
 /// The kind of a sign of life.

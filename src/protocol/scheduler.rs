@@ -29,6 +29,7 @@ use super::{
     overlay::{FELLOWS_MIN, NEIGHBOURS, Overlay},
     repair::Repair,
     route::{Counter, DetectorInput, Output, Reach, SchedulerInput, StorageInput, Target},
+    rules::Rules,
     time::Time,
 };
 
@@ -72,6 +73,8 @@ pub struct SchedulerConfig {
     pub seed_interval: Duration,
     /// After this time an exchange whose end was not reported does not count any more.
     pub exchange_timeout: Duration,
+    /// The rules in force.
+    pub rules: Rules,
 }
 
 /// The gossip scheduler of one node.
@@ -93,6 +96,8 @@ pub struct Scheduler {
     /// For when a wake-up was asked for last.
     alarm: Option<Time>,
     leaving: Option<Farewell>,
+    /// How late this node is served.
+    lag: Duration,
 }
 
 /// The peers that the detector observes: `judged` and `witnessed`.
@@ -127,6 +132,7 @@ impl Scheduler {
             observed: None,
             alarm: None,
             leaving: None,
+            lag: Duration::ZERO,
             rng,
             config,
         }
@@ -171,6 +177,7 @@ impl Scheduler {
             }
             SchedulerInput::Interrupted => self.interrupted(now, out),
             SchedulerInput::Leave => self.leave(out),
+            SchedulerInput::Lag(lag) => self.lag = lag,
         }
         self.keep_links(now, out);
         self.keep_datacenters(now, out);
@@ -208,6 +215,12 @@ impl Scheduler {
     #[must_use]
     pub const fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// How late this node is served, as it was told last.
+    #[must_use]
+    pub const fn lag(&self) -> Duration {
+        self.lag
     }
 
     // --- rest

@@ -15,6 +15,7 @@ use crate::{
         peering::PeeringConfig,
         record::{NodeRecord, Status},
         replica::ReplicaConfig,
+        rules::Rules,
         scheduler::SchedulerConfig,
         seal::{Notary, Seals, Signing},
         sketch::SketchKey,
@@ -52,6 +53,8 @@ pub struct Settings {
     pub exchange_timeout: Duration,
     pub handshake_timeout: Duration,
     pub idle_timeout: Duration,
+    /// The rules in force.
+    pub rules: Rules,
 }
 
 /// Which parts of a run are modelled. What is left out is not judged by the run either.
@@ -124,6 +127,7 @@ impl Settings {
             exchange_timeout: Duration::from_secs(10),
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
+            rules: Rules::default(),
         }
     }
 
@@ -152,6 +156,7 @@ impl Settings {
             exchange_timeout: config.quic.exchange_timeout,
             handshake_timeout: config.quic.handshake_timeout,
             idle_timeout: config.quic.idle_timeout,
+            rules: replica.rules,
         }
     }
 
@@ -196,6 +201,7 @@ impl Settings {
             tombstone_grace: self.tombstone_grace,
             forget_after: self.forget_after,
             sketch_key: SKETCH_KEY,
+            rules: self.rules,
         }
     }
 
@@ -207,6 +213,7 @@ impl Settings {
             dead_peer_phi: self.dead_peer_phi,
             join_grace: self.join_grace,
             forget_after: self.forget_after,
+            rules: self.rules,
         }
     }
 
@@ -238,6 +245,7 @@ impl Settings {
             candidates,
             seed_interval: self.gossip_interval * 30,
             exchange_timeout: self.exchange_timeout * 2,
+            rules: self.rules,
         }
     }
 }

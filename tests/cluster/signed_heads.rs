@@ -207,6 +207,7 @@ impl Owner {
             tombstone_grace: Duration::from_secs(60),
             forget_after: Duration::from_secs(60),
             sketch_key: SketchKey([0; 16]),
+            rules: Default::default(),
         };
         let (stored, mut out) = (Stored::default(), Vec::new());
         let none = imbl::OrdMap::new();

@@ -33,6 +33,7 @@ impl Machine {
             candidates: Vec::new(),
             seed_interval: Duration::from_secs(30),
             exchange_timeout: Duration::from_secs(10),
+            rules: Default::default(),
         };
         let scheduler = Scheduler::new(config, Time::ZERO, 1);
         let mut this = Self { scheduler, now: 0, said: Vec::new() };

@@ -70,6 +70,7 @@ impl Stage {
             dead_peer_phi: 8.0,
             join_grace: Duration::from_secs(10),
             forget_after: Duration::from_secs(100),
+            rules: Default::default(),
         };
         Self {
             liveness: Liveness::new(config),

@@ -193,6 +193,7 @@ fn detector() -> Liveness {
         dead_peer_phi: 8.0,
         join_grace: 10 * T,
         forget_after: 100 * T,
+        rules: Default::default(),
     });
     member(&mut liveness, 1);
     hear(&mut liveness, 1, 1);

@@ -24,6 +24,7 @@ fn scheduler(seeds: &[&str]) -> Scheduler {
         candidates: Vec::new(),
         seed_interval: Duration::from_secs(30),
         exchange_timeout: Duration::from_secs(10),
+        rules: Default::default(),
     };
     Scheduler::new(config, Time::ZERO, 1)
 }

@@ -128,6 +128,7 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
         tombstone_grace: Duration::from_secs(3_600),
         forget_after: Duration::from_secs(3_600),
         sketch_key: SketchKey([0; 16]),
+        rules: Default::default(),
     }
 }
 

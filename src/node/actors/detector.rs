@@ -52,6 +52,8 @@ impl Detector {
         shared.routes.detector.set(myself.clone());
         let mut state = State { shared, liveness, timer: Timer::default(), refreshed: now };
         state.meet_everybody(&myself);
+        let lag = state.shared.lag.told();
+        state.handle(&myself, DetectorInput::Lag(lag));
         state.handle(&myself, DetectorInput::Tick);
         state.shared.routes.transport.cast(TransportInput::TellLinks);
         Ok(state)

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use ractor::{ActorProcessingErr, ActorRef};
@@ -52,6 +53,8 @@ pub(crate) struct State {
     links: Arc<Links>,
     replica: Replica,
     timer: Timer,
+    /// How late the node was served when the machine last heard of it.
+    lag: Duration,
     /// Callers that wait for a count.
     counts: BTreeMap<u64, oneshot::Sender<Census>>,
 }
@@ -95,9 +98,10 @@ impl Storage {
         shared.route(persist);
         unless_ending(&shared, shared.writer.flush()).await?;
         // Only now: questions of exchanges to an actor that waits for a disk would pile up.
+        shared.lag.restarted();
         shared.routes.storage.set(myself.clone());
         let (timer, counts) = (Timer::default(), BTreeMap::new());
-        let mut state = State { shared, links, replica, timer, counts };
+        let mut state = State { shared, links, replica, timer, lag: Duration::ZERO, counts };
         state.finish(&myself, rest);
         state.remember_the_dead(&myself);
         Ok(state)
@@ -112,6 +116,7 @@ impl Storage {
         let (mut out, begun) = (Vec::new(), state.shared.clock.now());
         state.replica.set_wall(begun, Clock::wall());
         state.learn_certificates(begun, &mut out);
+        state.learn_lag(begun, &mut out);
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -122,6 +127,7 @@ impl Storage {
                 state.finish(&myself, out);
                 state.acknowledge(written, permit, reply);
             }
+            StorageMessage::Probe => state.shared.lag.received(begun),
             StorageMessage::Count(version, patience, reply) => {
                 let now = state.shared.clock.now();
                 let id = state.replica.count(now, version, patience, &mut out);
@@ -154,6 +160,15 @@ impl State {
             self.replica.set_seals(Some(Seals { notary, signing }));
         }
         self.replica.renew_credential(self.shared.clock.now(), out);
+    }
+
+    /// Tells the machine before each message how late the node is: through the mailbox that would come late.
+    fn learn_lag(&mut self, now: Time, out: &mut Vec<Output>) {
+        let lag = self.shared.lag.told();
+        if self.lag != lag {
+            self.lag = lag;
+            self.replica.handle(now, StorageInput::Lag(lag), out);
+        }
     }
 
     fn write(&mut self, writes: Writes, out: &mut Vec<Output>) -> Result<Written, WriteError> {

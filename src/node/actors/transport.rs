@@ -10,6 +10,7 @@ use crate::{
     net::Endpoint,
     node::{
         host::Host,
+        lag,
         links::{
             accept,
             context::Context,
@@ -53,6 +54,7 @@ impl Transport {
         let context = Context { links, endpoint, spawner: tasks.spawner(), renew: reach::renew };
         context.spawner.spawn(accept::accept(context.clone()));
         context.spawner.spawn(look(Arc::clone(&context.links)));
+        context.spawner.spawn(lag::watch(context.host().clone()));
         // The connections of the previous actor.
         serve::resume(&context);
         Ok(State { context, _tasks: tasks })

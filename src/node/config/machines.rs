@@ -10,6 +10,7 @@ use crate::protocol::{
     message::WIRE_MAJOR,
     record::{NodeRecord, Status},
     replica::ReplicaConfig,
+    rules::Rules,
     scheduler::SchedulerConfig,
     sketch::SketchKey,
 };
@@ -45,6 +46,7 @@ impl Config {
             tombstone_grace: self.tombstone_grace,
             forget_after: self.forget_after,
             sketch_key,
+            rules: self.rules(),
         }
     }
 
@@ -56,6 +58,7 @@ impl Config {
             suspicion: self.gossip_interval * SUSPICION_INTERVALS,
             join_grace: self.gossip_interval * JOIN_GRACE_INTERVALS,
             forget_after: self.forget_after,
+            rules: self.rules(),
         }
     }
 
@@ -71,7 +74,16 @@ impl Config {
             candidates,
             seed_interval: self.gossip_interval * SEED_INTERVALS,
             exchange_timeout: self.quic.exchange_timeout * 2,
+            rules: self.rules(),
         }
+    }
+
+    /// The rules in force: only tests switch one off.
+    pub(crate) fn rules(&self) -> Rules {
+        #[cfg(feature = "testkit")]
+        return self.rules;
+        #[cfg(not(feature = "testkit"))]
+        Rules::default()
     }
 }
 

@@ -1,0 +1,19 @@
+//! The rules of the machines that tests may switch off.
+//!
+//! A test that passes with its rule and without it tests nothing. So the tests of these rules run twice: with
+//! the defaults they have to pass, and with one rule off they have to fail.
+
+/// The rules that are in force; by default all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// New work asks the gate first.
+    pub gate: bool,
+    /// A node keeps three edges while its member list moves ([`links`](super::links)).
+    pub three_edges: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { gate: true, three_edges: true }
+    }
+}

@@ -17,6 +17,7 @@ use self::{
     counts::Counts,
     faults::Faults,
     lag::Lag,
+    quota::Quota,
 };
 use super::{error::CliError, stopwatch::Stopwatch};
 
@@ -36,6 +37,7 @@ mod hosts;
 mod lag;
 mod load;
 pub(super) mod machine;
+mod quota;
 mod scenario;
 mod statistics;
 mod throughput;
@@ -47,6 +49,9 @@ mod values;
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
+    /// How many CPUs the measurement gets: a whole number, or one part of a CPU in a whole number (0.5, 0.2, ...).
+    #[arg(long, global = true, value_name = "X")]
+    cores: Option<f64>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +62,9 @@ enum What {
     Provide(Box<hosts::Provide>),
     /// Run a member of a cluster that calls the members with `bench provide`, and measure the calls.
     Drive(Box<hosts::Drive>),
+    /// Use CPU until the input ends, as a competitor of a measurement with `--cores`.
+    #[command(hide = true)]
+    Spin,
 }
 
 /// Measurements within this process.
@@ -143,21 +151,33 @@ impl Args {
 /// Exit 2 for arguments out of range; 1 if nodes cannot start, or the measurement is void; the codes of `agent` for a
 /// member that cannot run.
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    let quota = args.cores.map(Quota::take).transpose()?;
     match args.what {
         What::Provide(args) => hosts::provide(dir, *args),
         What::Drive(args) => hosts::drive(dir, *args),
-        What::Inside(what) => run_inside(what),
+        What::Inside(what) => run_inside(what, quota),
+        What::Spin => {
+            quota::spin();
+            Ok(())
+        }
     }
 }
 
 /// Measures within this process.
-fn run_inside(what: Inside) -> Result<(), CliError> {
+fn run_inside(what: Inside, quota: Option<Quota>) -> Result<(), CliError> {
+    let workers = quota.as_ref().map_or(WORKERS, |quota| quota.workers().min(WORKERS));
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let before = Before::now();
+    let watch = Stopwatch::start();
     let result = runtime.block_on(measure(what));
     runtime.shutdown_background();
-    before.print(result?)
+    let mut out = result?;
+    if let Some(quota) = quota {
+        out.insert("cores".into(), rounded(quota.cores(), 2));
+        out.insert("cores_used".into(), rounded(machine::cpu_seconds() / watch.seconds(), 3));
+    }
+    before.print(out)
 }
 
 /// The machine before a measurement.

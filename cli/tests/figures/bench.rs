@@ -48,6 +48,8 @@ fn refuses_what_it_cannot_measure() {
     refuses(&["bench", "fail", "--nodes", "7"], "--nodes 7");
     refuses(&["bench", "fail", "--timeout", "0"], "--timeout 0");
     refuses(&["bench", "spread", "--rate", "100"], "--rate");
+    refuses(&["bench", "join", "--cores", "0.4"], "--cores 0.4");
+    refuses(&["bench", "join", "--cores", "1024"], "--cores 1024");
     refuses(&["bench", "bulk", "--keys", "0"], "--keys 0");
     refuses(&["bench", "bulk", "--state-mib", "257"], "--state-mib 257");
     refuses(&["bench", "bulk", "--state-mib", "1", "--keys", "1"], "--keys");
@@ -82,6 +84,27 @@ fn join_reports_times_and_costs() {
     has(&report, &["idle_wire_bytes_per_node_s", "idle_wire_packets_per_node_s"]);
     has(&report, &["rss_mib", "rss_kib_per_node", "join_lag_ms"]);
     has_work(&report, "join");
+}
+
+#[test]
+fn a_measurement_with_a_part_of_a_core_says_so_and_leaves_no_competitor() {
+    let report = bench(&["exchange", "--seconds", "1", "--cores", "0.5"]);
+    assert_eq!(report["cores"], 0.5, "{report}");
+    assert!(report["cores_used"].as_f64() > Some(0.0), "{report}");
+    assert!(report["exchanges_per_s"].is_number(), "{report}");
+    assert_eq!(competitors(), 0);
+}
+
+/// Processes of this program that compete with a measurement.
+fn competitors() -> usize {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let spins = |process: &std::fs::DirEntry| {
+        let path = process.path();
+        std::fs::read_link(path.join("exe"))
+            .is_ok_and(|exe| exe == std::path::Path::new(env!("CARGO_BIN_EXE_gossipmonger")))
+            && std::fs::read(path.join("cmdline")).is_ok_and(|line| line.ends_with(b"\0spin\0"))
+    };
+    processes.filter(spins).count()
 }
 
 #[test]

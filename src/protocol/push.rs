@@ -363,7 +363,7 @@ impl Push {
         if is_verdict(item) {
             return true;
         }
-        if item.noted {
+        if item.noted || item.introduces_others() {
             return false;
         }
         let most = f64::from(FLOODS_PER_SECOND);
@@ -384,6 +384,13 @@ impl Item {
     /// Whether it comes with a certificate that the receivers do not have.
     fn introduces(&self) -> bool {
         self.delta.sealed.as_ref().is_some_and(|sealed| sealed.credential.is_some())
+    }
+
+    /// Whether it is such an introduction that an exchange has brought, of another node than the one it came
+    /// from: others are likely to know that node already.
+    fn introduces_others(&self) -> bool {
+        let Fresh { except, relayed, .. } = &self.fresh;
+        *relayed && self.introduces() && except.as_ref() != Some(&self.delta.node)
     }
 }
 
@@ -410,7 +417,8 @@ const BUSY_FLOODS: f64 = 8.0;
 /// Least time between two exchanges begun with a peer that asks; the comparison of roots covers the rest.
 const BEGIN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Whether it is about membership or liveness, not about keys.
+/// Whether it is a verdict alone, which every node needs at once: it brings no key, no record and no certificate.
 fn is_verdict(item: &Item) -> bool {
-    item.delta.entries.is_empty() && !item.noted
+    let Item { delta, noted, .. } = item;
+    delta.entries.is_empty() && delta.record.is_none() && !item.introduces() && !noted
 }

@@ -10,6 +10,7 @@ mod differences;
 mod exchanges;
 mod flow;
 mod hostile;
+mod introductions;
 mod lifecycle;
 mod links;
 mod notary;

@@ -1,6 +1,6 @@
 //! New updates as they are sent, and the frames that others send unasked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Replica,
@@ -37,11 +37,17 @@ impl Replica {
             hand_out(&items, shares, out);
             self.pace(now, &items);
         }
+        let mut asked: BTreeMap<NodeId, Vec<DigestEntry>> = BTreeMap::new();
         for (from, have) in self.push.overdue(now) {
             let coming = self.bulk.is_coming(now, &have.node);
             if self.lacks(&have) && self.push.is_linked(&from) && !coming {
                 out.push(Output::Count(Counter::Grafts, 1));
-                tell(vec![from], Gossip::Graft(vec![self.line(&have.node)]), out);
+                asked.entry(from).or_default().push(self.line(&have.node));
+            }
+        }
+        for (from, lines) in asked {
+            for lines in lines.chunks(OWNERS_MAX) {
+                tell(vec![from.clone()], Gossip::Graft(lines.to_vec()), out);
             }
         }
         self.arm(now, out);

@@ -77,8 +77,10 @@ struct Link {
     owed: BTreeMap<NodeId, DigestEntry>,
     /// Owners whose updates it receives from another node.
     lazy: BTreeSet<NodeId>,
-    /// When an exchange with it was last begun because it is far behind.
+    /// When an exchange with it was last begun because it is far behind, unless it has all since then.
     begun: Option<Time>,
+    /// Another one is to be begun when that may be.
+    waits: bool,
 }
 
 /// The unsent updates of one owner.
@@ -197,7 +199,9 @@ impl Push {
     pub fn due(&self, now: Time) -> Option<Time> {
         let news = (!self.fresh.is_empty()).then(|| self.next(now));
         let missing = self.missing.values().map(|missing| missing.due).min();
-        [news, missing].into_iter().flatten().min()
+        let waits = self.links.values().filter(|link| link.waits);
+        let exchange = waits.map(|link| link.begun.map_or(now, |at| at + BEGIN_INTERVAL)).min();
+        [news, missing, exchange].into_iter().flatten().min()
     }
 
     /// The updates to send, if it is time to send them.
@@ -333,15 +337,23 @@ impl Push {
         }
     }
 
-    /// Whether an exchange with a peer may be begun because it asks for more than can be sent at once. The
-    /// peer may ask as often as it likes.
+    /// Whether an exchange with a peer may be begun because it lacks more than can be sent at once. The peer may
+    /// ask as often as it likes. If it may not be begun yet, [`Push::overdue_exchanges`] tells when it may.
     pub fn may_begin(&mut self, now: Time, peer: &NodeId) -> bool {
-        let Some(link) = self.links.get_mut(peer) else { return false };
-        let may = link.begun.is_none_or(|at| now.since(at) >= BEGIN_INTERVAL);
-        if may {
-            link.begun = Some(now);
+        self.links.get_mut(peer).is_some_and(|link| link.may_begin(now))
+    }
+
+    /// A peer was sent all that it lacked, as it has asked for it: the next exchange may be begun at once.
+    pub fn fed(&mut self, peer: &NodeId) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.begun = None;
         }
-        may
+    }
+
+    /// The peers with which an exchange may be begun now, and could not be before.
+    pub fn overdue_exchanges(&mut self, now: Time) -> Vec<NodeId> {
+        let waits = self.links.iter_mut().filter(|(_, link)| link.waits);
+        waits.filter_map(|(peer, link)| link.may_begin(now).then(|| peer.clone())).collect()
     }
 
     /// The announced updates that have not arrived, and the peers that announced them.
@@ -395,6 +407,15 @@ impl Item {
 }
 
 impl Link {
+    fn may_begin(&mut self, now: Time) -> bool {
+        let may = self.begun.is_none_or(|at| now.since(at) >= BEGIN_INTERVAL);
+        if may {
+            self.begun = Some(now);
+        }
+        self.waits = !may;
+        may
+    }
+
     fn owe(&mut self, since: &DigestEntry) {
         // Beyond this the comparison of roots finds the missing updates.
         if self.owed.len() < OWNERS_MAX {
@@ -414,7 +435,7 @@ impl Link {
 
 /// A node with fewer floods left than this is busy.
 const BUSY_FLOODS: f64 = 8.0;
-/// Least time between two exchanges begun with a peer that asks; the comparison of roots covers the rest.
+/// Least time between two exchanges begun with a peer that asks and does not take what it asks for.
 const BEGIN_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Whether it is a verdict alone, which every node needs at once: it brings no key, no record and no certificate.

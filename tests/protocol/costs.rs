@@ -534,3 +534,49 @@ fn a_pull_over_a_thin_path_goes_on() {
         assert!(!reader.take(at(1 + n), &node("y"), &Delta::default(), &mut Vec::new()));
     }
 }
+
+#[test]
+fn a_peer_that_asks_again_for_more_than_fits_gets_its_exchange_later_and_not_never() {
+    let (mut owner, graft) = owner_of_much();
+    let asks = |owner: &mut Replica| gossip(owner, "y", Gossip::Graft(vec![graft.clone()]));
+    let out = asks(&mut owner);
+    assert!(begins(&out), "{out:?}");
+    assert!(!begins(&asks(&mut owner)), "it asks as often as it likes");
+    let mut out = Vec::new();
+    owner.handle(at(2), StorageInput::Tick, &mut out);
+    assert!(begins(&out), "{out:?}");
+}
+
+#[test]
+fn a_peer_that_was_sent_all_gets_its_next_exchange_at_once() {
+    let (mut owner, graft) = owner_of_much();
+    let asks = |owner: &mut Replica| gossip(owner, "y", Gossip::Graft(vec![graft.clone()]));
+    assert!(begins(&asks(&mut owner)));
+    let mut theirs = Digest { entries: vec![graft.clone()] };
+    for _ in 0..100 {
+        let (reached, delta) = owner.feed(at(1), &node("y"), theirs, false);
+        if !delta.more {
+            assert!(begins(&asks(&mut owner)));
+            return;
+        }
+        theirs = reached;
+    }
+    panic!("it never ends");
+}
+
+/// A node with more keys than fit one delta, linked with `y`, and the line of a peer that has none of them.
+fn owner_of_much() -> (Replica, DigestEntry) {
+    let mut owner = replica("m");
+    let value = "v".repeat(1_000);
+    for n in 0..200 {
+        set(&mut owner, &format!("k{n}"), &value);
+    }
+    owner.handle(at(1), StorageInput::Linked(node("y"), true), &mut Vec::new());
+    (owner, DigestEntry::unknown(node("m")))
+}
+
+fn begins(out: &[Output]) -> bool {
+    let begins =
+        |output: &Output| matches!(output, Output::Transport(TransportInput::Round { .. }));
+    out.iter().any(begins)
+}

@@ -50,6 +50,10 @@ impl Replica {
                 tell(vec![from.clone()], Gossip::Graft(lines.to_vec()), out);
             }
         }
+        let waiting = self.push.overdue_exchanges(now);
+        if !waiting.is_empty() {
+            self.begin_round(waiting.into_iter().map(Target::Peer).collect(), out);
+        }
         self.arm(now, out);
     }
 

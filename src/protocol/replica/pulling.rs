@@ -35,6 +35,9 @@ impl Replica {
         self.seal_own();
         let delta = self.lacking(now, peer, &theirs, all, Occasion::Pulled);
         self.bulk.told(now, peer, &delta, true);
+        if !delta.more {
+            self.push.fed(peer);
+        }
         theirs.advance(&delta);
         (theirs, delta)
     }

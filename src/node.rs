@@ -36,6 +36,7 @@ mod switch;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod tape;
+mod ticking;
 mod timer;
 mod views;
 mod write_room;

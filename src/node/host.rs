@@ -10,8 +10,8 @@ use crate::{
     dials::DialFailure,
     net::Peer,
     node::{
-        clients::places::Clients, config::Config, cuts::Cut, lag, messages::StorageMessage,
-        services::table::Services, share::Share, shared::Shared,
+        clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
+        services::table::Services, share::Share, shared::Shared, ticking,
     },
     protocol::{
         claim::Heard,
@@ -96,7 +96,7 @@ impl Host {
 
     /// Measures how late this node is served; returns the present time, and when to measure again.
     pub(crate) fn tick_lag(&self) -> (Time, Time) {
-        lag::tick(&self.shared)
+        ticking::tick(&self.shared)
     }
 
     /// What this node offers and calls.

@@ -1,4 +1,4 @@
-//! Measures how late this node is served, and tells its machines.
+//! The measure of how late this node is served, shared by its actors.
 
 use std::{
     sync::{
@@ -8,12 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{host::Host, messages::StorageMessage, shared::Shared};
-use crate::protocol::{
-    lag::{Lag, Ticked},
-    route::{DetectorInput, SchedulerInput},
-    time::Time,
-};
+use crate::protocol::{lag::Lag, time::Time};
 
 /// How late one node is served.
 #[derive(Debug, Default)]
@@ -39,37 +34,13 @@ impl LagMeter {
         self.lock().restarted();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Lag> {
+    /// The machines are told this value.
+    pub(super) fn tell(&self, lag: Duration) {
+        let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
+        self.told.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Lag> {
         self.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Ticks as long as the actor of the transport lives.
-pub(crate) async fn watch(host: Host) {
-    loop {
-        let (now, next) = host.tick_lag();
-        tokio::time::sleep(next.since(now)).await;
-    }
-}
-
-/// A tick; returns the present time, and that of the next tick.
-pub(crate) fn tick(shared: &Shared) -> (Time, Time) {
-    let now = shared.clock.now();
-    let (Ticked { next, probe }, value, change) = {
-        let mut lag = shared.lag.lock();
-        let ticked = lag.tick(now);
-        (ticked, lag.value(now), lag.change(now))
-    };
-    if probe && shared.routes.storage.current().is_some() {
-        shared.lag.lock().sent(now);
-        shared.routes.storage.cast(StorageMessage::Probe);
-    }
-    shared.diagnostics.counters.note_lag(value);
-    if let Some(lag) = change {
-        let micros = u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
-        shared.lag.told.store(micros, Ordering::Relaxed);
-        shared.routes.scheduler.cast(SchedulerInput::Lag(lag));
-        shared.routes.detector.cast(DetectorInput::Lag(lag));
-    }
-    (now, next)
 }

@@ -135,8 +135,6 @@ pub struct Replica {
     /// The peers that came back with less state than they had, and reports of others about this node's own
     /// past.
     returned: ReturnedPeers,
-    /// How late this node is served.
-    lag: Duration,
 }
 
 impl Replica {
@@ -266,7 +264,7 @@ impl Replica {
             }
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
-            StorageInput::Lag(lag) => self.lag = lag,
+            StorageInput::Lag(lag) => self.clock.set_lag(lag),
         }
         self.tell_news(now, out);
     }
@@ -274,7 +272,7 @@ impl Replica {
     /// How late this node is served, as it was told last.
     #[must_use]
     pub const fn lag(&self) -> Duration {
-        self.lag
+        self.clock.lag()
     }
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.

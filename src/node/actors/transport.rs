@@ -10,7 +10,6 @@ use crate::{
     net::Endpoint,
     node::{
         host::Host,
-        lag,
         links::{
             accept,
             context::Context,
@@ -54,7 +53,7 @@ impl Transport {
         let context = Context { links, endpoint, spawner: tasks.spawner(), renew: reach::renew };
         context.spawner.spawn(accept::accept(context.clone()));
         context.spawner.spawn(look(Arc::clone(&context.links)));
-        context.spawner.spawn(lag::watch(context.host().clone()));
+        context.spawner.spawn(tick(context.host().clone()));
         // The connections of the previous actor.
         serve::resume(&context);
         Ok(State { context, _tasks: tasks })
@@ -109,6 +108,14 @@ fn prepare(host: &Host, input: TransportInput) -> Option<PeeringInput> {
             host.count(Counter::GossipShed);
             None
         }
+    }
+}
+
+/// Measures how late this node is served, as long as the actor lives.
+async fn tick(host: Host) {
+    loop {
+        let (now, next) = host.tick_lag();
+        tokio::time::sleep(next.since(now)).await;
     }
 }
 

@@ -18,11 +18,14 @@ pub(super) struct Clock {
     suspended: Duration,
     /// The amount that is enough.
     patience: Duration,
+    /// How late this node is served.
+    lag: Duration,
 }
 
 impl Clock {
     pub(super) fn new(now: Time, wall: SystemTime, patience: Duration) -> Self {
-        Self { armed: None, origin: origin(now, wall), suspended: Duration::ZERO, patience }
+        let (suspended, lag) = (Duration::ZERO, Duration::ZERO);
+        Self { armed: None, origin: origin(now, wall), suspended, patience, lag }
     }
 
     /// The wall clock shows this now.
@@ -34,6 +37,16 @@ impl Clock {
             self.suspended = ahead;
         }
         self.origin = origin;
+    }
+
+    /// The node is served so late.
+    pub(super) const fn set_lag(&mut self, lag: Duration) {
+        self.lag = lag;
+    }
+
+    /// How late the node is served.
+    pub(super) const fn lag(&self) -> Duration {
+        self.lag
     }
 
     /// The time of the wall clock.

@@ -1,10 +1,6 @@
 //! The start of a generation: what the store kept, and the copies of an earlier storage actor.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use imbl::OrdMap;
 
@@ -73,7 +69,6 @@ impl Replica {
             revoked: Revoked::new(now, stored.revocations.iter().cloned()),
             quotas: Quotas::default(),
             returned: ReturnedPeers::default(),
-            lag: Duration::ZERO,
             config,
         };
         this.own.map = this.restored(stored, now, wall);

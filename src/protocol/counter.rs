@@ -117,6 +117,25 @@ counters! {
     ConnectionsAccepted => "connections_accepted",
     /// Dials that failed.
     DialsFailed => "dials_failed",
+    /// Dials to neighbours that had to wait, because this node was late.
+    DialsHeld => "dials_held",
+    /// Exchanges with seeds that were put off, because this node was late.
+    SeedsHeld => "seeds_held",
+    /// Rounds in which no neighbour with another state was repaired, because this node was late or had repaired
+    /// for too long.
+    RepairsHeld => "repairs_held",
+    /// Exchanges with peers that lack much which were put off, because this node was late.
+    OwedHeld => "owed_held",
+    /// Questions about missed peers that were put off, because this node was late.
+    InquiriesHeld => "inquiries_held",
+    /// Exchanges with peers that are no neighbours which were put off, because this node was late.
+    ErrandsHeld => "errands_held",
+    /// Introductions that were announced and not sent, because this node was late.
+    IntroductionsHeld => "introductions_held",
+    /// Waves that had to wait, because this node was late.
+    WavesHeld => "waves_held",
+    /// Times that this node chose its neighbours anew.
+    Settlements => "settlements",
     /// Connections for calls opened to other nodes.
     ServiceConnectionsDialed => "service_connections_dialed",
     /// Connections for calls accepted from other nodes.
@@ -162,6 +181,18 @@ counters! {
     HandshakesRetried => "handshakes_retried",
     /// Handshakes that failed or timed out.
     HandshakesFailed => "handshakes_failed",
+    /// Handshakes that this node has begun by dialing.
+    HandshakesBegun => "handshakes_begun",
+    /// Those of them that were completed.
+    HandshakesFinished => "handshakes_finished",
+    /// Those of them that this node gave up, because they took too long.
+    HandshakesGivenUp => "handshakes_given_up",
+    /// Handshakes that others have begun and this node has taken up.
+    HandshakesTaken => "handshakes_taken",
+    /// Those of them that were completed.
+    HandshakesAnswered => "handshakes_answered",
+    /// Those of them that this node gave up, because they took too long.
+    HandshakesAbandoned => "handshakes_abandoned",
     /// Actors restarted.
     ActorRestarts => "actor_restarts",
     /// Pushed updates that were known already.

@@ -35,6 +35,9 @@ pub struct Lag {
     quiet: Option<Time>,
     /// The last value that the machines were given.
     told: Duration,
+    /// How late the ticks were since the start, in all, and what the machines know of it.
+    late: Duration,
+    told_late: Duration,
 }
 
 /// What to do after a tick.
@@ -56,7 +59,9 @@ impl Lag {
     /// A tick is served.
     pub fn tick(&mut self, now: Time) -> Ticked {
         if let Some(planned) = self.planned {
-            self.note(now, now.since(planned));
+            let late = now.since(planned);
+            self.note(now, late);
+            self.late += if late > GRAIN { late } else { Duration::ZERO };
         }
         let waits = self.probe.map(|sent| now.since(sent));
         self.probe = self.probe.filter(|_| waits.is_none_or(|wait| wait < PROBE_MAX));
@@ -105,6 +110,21 @@ impl Lag {
         Some(value)
     }
 
+    /// How late the ticks were since the start, in all: what the [served clock](super::served) leaves out.
+    #[must_use]
+    pub const fn late(&self) -> Duration {
+        self.late
+    }
+
+    /// The same, if the machines are to be told.
+    pub fn more_late(&mut self) -> Option<Duration> {
+        if self.late < self.told_late + LATE_STEP {
+            return None;
+        }
+        self.told_late = self.late;
+        Some(self.late)
+    }
+
     fn note(&mut self, now: Time, lag: Duration) {
         if lag <= GRAIN {
             return;
@@ -133,6 +153,8 @@ fn step(lag: Duration) -> usize {
 
 /// A node is late from here on; less than this it is even when it has little to do.
 const LATE: Duration = Duration::from_millis(5);
+/// Machines are told of this much lateness.
+const LATE_STEP: Duration = Duration::from_millis(20);
 const STEPS: [Duration; 6] = [
     LATE,
     Duration::from_millis(10),
@@ -221,6 +243,19 @@ mod tests {
         lag.planned = None;
         assert!(lag.tick(at(60_020)).probe, "in the end it is given up");
         assert_eq!(lag.value(at(60_020)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_the_ticks_were_late_is_added_up() {
+        let mut lag = Lag::new();
+        let now = serve(&mut lag, at(0), ms(1), at(1_000));
+        assert_eq!((lag.late(), lag.more_late()), (Duration::ZERO, None));
+        let next = lag.tick(now).next;
+        let next = lag.tick(next + ms(15)).next;
+        assert_eq!((lag.late(), lag.more_late()), (ms(15), None));
+        lag.tick(next + ms(300));
+        assert_eq!((lag.late(), lag.more_late()), (ms(315), Some(ms(315))));
+        assert_eq!(lag.more_late(), None);
     }
 
     #[test]

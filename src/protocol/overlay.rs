@@ -109,6 +109,16 @@ fn nearest<'a>(kept: &mut Vec<(u64, &'a NodeId)>, offer: (u64, &'a NodeId), most
     }
 }
 
+/// The edges of a node that connect all nodes, as few as possible: for as long as the member list moves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirstEdges {
+    /// Those that the other end counts among its own as well, by the same member list: the ones to both neighbours
+    /// on the first ring, and the bridges.
+    pub shared: Vec<NodeId>,
+    /// The one to the successor on the second ring, which accepts it.
+    pub own: Option<NodeId>,
+}
+
 /// A datacenter, as numbered by one [`Overlay`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DatacenterIndex(u16);
@@ -259,6 +269,20 @@ impl Overlay {
     #[must_use]
     pub fn neighbours(&self) -> &[NodeId] {
         &self.neighbours
+    }
+
+    /// The edges to begin with.
+    #[must_use]
+    pub fn first_edges(&self) -> FirstEdges {
+        if self.all.is_complete() || self.home.is_complete() {
+            return FirstEdges { shared: self.neighbours.clone(), own: None };
+        }
+        let [first, second, ..] = &self.rings;
+        let ends = [&first.successor, &first.predecessor].into_iter().flatten();
+        let mut shared: Vec<_> = ends.map(|(_, node)| node.clone()).collect();
+        shared.extend(self.bridged().cloned());
+        let own = second.successor.as_ref().map(|(_, node)| node.clone());
+        FirstEdges { own: own.filter(|node| !shared.contains(node)), shared }
     }
 
     /// The neighbours in other datacenters, by name.

@@ -67,6 +67,9 @@ pub struct Push {
     /// Floods that may still be begun, and when they were counted.
     floods: (f64, Time),
     introductions: Bucket,
+    /// Introductions that may still be told unasked in this batch, and those that this has held.
+    introduces: usize,
+    held: u64,
 }
 
 /// A connection to a peer.
@@ -138,6 +141,8 @@ impl Push {
             crowded: None,
             floods: (FLOODS_PER_SECOND as f64, now),
             introductions: Bucket::holding(now, INTRODUCTIONS_PER_SECOND as f64),
+            introduces: usize::MAX,
+            held: 0,
         }
     }
 
@@ -229,16 +234,18 @@ impl Push {
     }
 
     /// Decides which parts of a batch each link gets. The parts that a congested link misses are kept for
-    /// later.
+    /// later. `introductions`: how many this node has time to tell unasked.
     pub fn share(
         &mut self,
         now: Time,
         items: &[Item],
+        introductions: usize,
         fed: impl Fn(&NodeId, &NodeId) -> bool,
     ) -> Vec<(NodeId, Told)> {
         let congested = self.links.values().filter(|link| link.congested).count();
         let crowded = congested > 0 && congested * 2 >= self.links.len();
         self.crowded = crowded.then(|| self.crowded.unwrap_or(now));
+        self.introduces = introductions;
         let floods: Vec<bool> = items.iter().map(|item| self.floods(now, item)).collect();
         let mut told = Vec::with_capacity(self.links.len());
         for (peer, link) in &mut self.links {
@@ -269,6 +276,11 @@ impl Push {
             }
         }
         told
+    }
+
+    /// How many introductions were announced since the last call although the budget had room for them.
+    pub const fn take_held(&mut self) -> u64 {
+        std::mem::replace(&mut self.held, 0)
     }
 
     /// A peer sent updates that are not new here, of this many bytes. Returns whether to prune the edge.
@@ -350,6 +362,13 @@ impl Push {
         }
     }
 
+    /// An exchange with a peer that might be begun is not: [`Push::overdue_exchanges`] names it again.
+    pub fn put_off(&mut self, peer: &NodeId) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.waits = true;
+        }
+    }
+
     /// The peers with which an exchange may be begun now, and could not be before.
     pub fn overdue_exchanges(&mut self, now: Time) -> Vec<NodeId> {
         let waits = self.links.iter_mut().filter(|(_, link)| link.waits);
@@ -381,10 +400,9 @@ impl Push {
         let most = f64::from(FLOODS_PER_SECOND);
         let earned = now.since(self.floods.1).as_secs_f64() * most;
         self.floods = ((self.floods.0 + earned).min(most), now);
-        let rate = f64::from(INTRODUCTIONS_PER_SECOND);
         let floods = item.bytes <= FLOOD_BYTES_MAX
             && self.floods.0 >= 1.0
-            && (!item.introduces() || self.introductions.pays_of(now, rate, rate));
+            && (!item.introduces() || self.may_introduce(now));
         if floods {
             self.floods.0 -= 1.0;
         }
@@ -392,9 +410,23 @@ impl Push {
     }
 }
 
+impl Push {
+    /// Whether one more introduction may be told unasked; counts it.
+    fn may_introduce(&mut self, now: Time) -> bool {
+        let rate = f64::from(INTRODUCTIONS_PER_SECOND);
+        if !self.introductions.pays_of(now, rate, rate) {
+            return false;
+        }
+        let may = self.introduces > 0;
+        self.introduces = self.introduces.saturating_sub(1);
+        self.held += u64::from(!may);
+        may
+    }
+}
+
 impl Item {
     /// Whether it comes with a certificate that the receivers do not have.
-    fn introduces(&self) -> bool {
+    pub(super) fn introduces(&self) -> bool {
         self.delta.sealed.as_ref().is_some_and(|sealed| sealed.credential.is_some())
     }
 

@@ -34,10 +34,12 @@ use super::{
 mod accusations;
 mod ageing;
 mod applying;
+mod beginning;
 mod census;
 mod clock;
 mod exchanging;
 mod forgotten;
+mod gating;
 mod marks;
 mod news;
 mod opinion;
@@ -264,7 +266,10 @@ impl Replica {
             }
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
-            StorageInput::Lag(lag) => self.clock.set_lag(lag),
+            StorageInput::Lag(lag) => {
+                self.clock.set_lag(now, lag);
+                self.release_waves(now, out);
+            }
         }
         self.tell_news(now, out);
     }

@@ -145,6 +145,8 @@ pub enum SchedulerInput {
     },
     /// Dialing a peer failed.
     DialFailed(NodeId),
+    /// A peer that was dialed is too busy for a handshake.
+    Busy(NodeId),
     /// The root that a peer reports for the state that it holds.
     Root(NodeId, u64),
     /// The root of the state that this node holds.
@@ -158,12 +160,18 @@ pub enum SchedulerInput {
         /// Whether it went through.
         ok: bool,
     },
+    /// An exchange did not begin, because its target is too busy for a handshake.
+    Deferred(Target),
     /// Another actor has restarted: exchanges that were under way may never be reported as ended.
     Interrupted,
     /// The node is leaving: send it to some peers, then send nothing more.
     Leave,
     /// How late this node is served ([`lag`](super::lag)).
     Lag(Duration),
+    /// How late this node was served since its start, in all ([`served`](super::served)).
+    Late(Duration),
+    /// Storage has worked for so long for exchanges since it was last reported.
+    Repaired(Duration),
 }
 
 /// How likely a peer answers.

@@ -24,6 +24,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use super::{
     event::Event,
+    gate::Kind,
     id::{Datacenter, NodeId},
     links::{Links, LinksConfig},
     overlay::{FELLOWS_MIN, NEIGHBOURS, Overlay},
@@ -39,8 +40,10 @@ mod choosing;
 mod comparing;
 mod farewell;
 mod islands;
+mod load;
 mod members;
 mod rounds;
+mod starting;
 mod targets;
 
 pub use targets::IN_FLIGHT_MAX;
@@ -48,6 +51,7 @@ pub use targets::IN_FLIGHT_MAX;
 use abroad::Abroad;
 use farewell::Farewell;
 use islands::Islands;
+use load::Load;
 use members::{Changed, Members, Peer};
 use rounds::Rounds;
 use targets::Targets;
@@ -96,8 +100,7 @@ pub struct Scheduler {
     /// For when a wake-up was asked for last.
     alarm: Option<Time>,
     leaving: Option<Farewell>,
-    /// How late this node is served.
-    lag: Duration,
+    load: Load,
 }
 
 /// The peers that the detector observes: `judged` and `witnessed`.
@@ -118,6 +121,7 @@ impl Scheduler {
             node: config.node.clone(),
             interval: config.gossip_interval,
             dial_timeout: config.exchange_timeout,
+            rules: config.rules,
         };
         let interval = config.gossip_interval;
         Self {
@@ -132,7 +136,7 @@ impl Scheduler {
             observed: None,
             alarm: None,
             leaving: None,
-            lag: Duration::ZERO,
+            load: Load::new(now, config.rules),
             rng,
             config,
         }
@@ -164,6 +168,7 @@ impl Scheduler {
             }
             SchedulerInput::Linked { peer, up: false, .. } => self.unlinked(now, &peer),
             SchedulerInput::DialFailed(peer) => self.links.failed(now, &peer, &mut self.rng),
+            SchedulerInput::Busy(peer) => self.links.busy(now, &peer, &mut self.rng),
             SchedulerInput::Root(peer, root) => {
                 if self.repair.heard(&peer, root) {
                     self.repair_at_once(now, vec![peer], out);
@@ -175,9 +180,22 @@ impl Scheduler {
                 out.extend(told.map(Output::Farewell));
                 self.ended(now, target, node, ok, out);
             }
+            SchedulerInput::Deferred(target) => {
+                let told = self.leaving.as_mut().and_then(|leaving| leaving.ended(&target, false));
+                out.extend(told.map(Output::Farewell));
+                self.deferred(now, target, out);
+            }
             SchedulerInput::Interrupted => self.interrupted(now, out),
             SchedulerInput::Leave => self.leave(out),
-            SchedulerInput::Lag(lag) => self.lag = lag,
+            SchedulerInput::Lag(lag) => {
+                self.load.lag = lag;
+                self.links.set_lag(now, lag);
+            }
+            SchedulerInput::Late(late) => {
+                self.load.served.set_late(late);
+                self.links.set_late(late);
+            }
+            SchedulerInput::Repaired(spent) => self.load.spare.spend(now, spent),
         }
         self.keep_links(now, out);
         self.keep_datacenters(now, out);
@@ -187,7 +205,7 @@ impl Scheduler {
     /// All of these are live, and no other peer is known: the same as reporting them one by one.
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Datacenter)>) {
         self.members.reset(members.into_iter().filter(|(node, _)| *node != self.config.node));
-        self.links.aim(now, self.members.overlay().neighbours(), self.members.len());
+        self.aim(now);
     }
 
     /// Takes over the published state of an earlier scheduler, and asks storage for the rest.
@@ -220,7 +238,7 @@ impl Scheduler {
     /// How late this node is served, as it was told last.
     #[must_use]
     pub const fn lag(&self) -> Duration {
-        self.lag
+        self.load.lag
     }
 
     // --- rest
@@ -267,7 +285,8 @@ impl Scheduler {
 
     fn tick(&mut self, now: Time, out: &mut Vec<Output>) {
         self.alarm = None;
-        self.targets.expire(now, self.config.exchange_timeout);
+        let served = self.load.served.at(now);
+        self.targets.expire(now, served, self.config.exchange_timeout);
         if self.rounds.begin(now, &mut self.rng) {
             self.round(now, out);
         }
@@ -288,22 +307,16 @@ impl Scheduler {
             self.ask(Asked::ForRound, out);
         }
         self.abroad.begin_round();
-        let mut targets = self.some_live_if_lonely(now);
-        targets.extend(self.maybe_dead(now));
-        targets.extend(self.maybe_seed(now));
-        targets.extend(self.unmet_seeds(now));
-        targets.extend(self.maybe_distant(now));
-        targets.extend(self.somebody_else_abroad(now));
-        self.begin(now, targets, out);
-    }
-
-    fn begin(&mut self, now: Time, targets: BTreeSet<Target>, out: &mut Vec<Output>) {
-        let targets: Vec<_> = targets.into_iter().take(self.targets.room()).collect();
-        if targets.is_empty() || self.leaving.is_some() {
-            return;
-        }
-        self.targets.begin(now, &targets);
-        out.push(Output::Storage(StorageInput::BeginRound(targets)));
+        let some_live = self.some_live_if_lonely(now);
+        let dead = self.maybe_dead(now);
+        let seeds = self.seeds(now);
+        let mut errands: BTreeSet<_> = dead.into_iter().collect();
+        errands.extend(self.maybe_distant(now));
+        errands.extend(self.somebody_else_abroad(now));
+        let mut targets = self.admit(now, Kind::Seed, some_live.into_iter().chain(seeds), out);
+        targets.extend(self.admit(now, Kind::Errand, errands, out));
+        targets.sort_unstable();
+        self.begin(targets, out);
     }
 
     // --- members
@@ -321,12 +334,21 @@ impl Scheduler {
         self.follow(now, changed);
     }
 
-    fn follow(&mut self, now: Time, Changed { site, neighbours, few }: Changed) {
+    fn follow(&mut self, now: Time, Changed { site, listed, neighbours, few }: Changed) {
         self.abroad.members_changed(site);
+        if listed {
+            self.links.moved(now, self.members.len());
+        }
         if neighbours {
-            self.links.aim(now, self.members.overlay().neighbours(), self.members.len());
+            self.aim(now);
         }
         self.abroad.hearing_changed(few);
+    }
+
+    fn aim(&mut self, now: Time) {
+        let overlay = self.members.overlay();
+        let (neighbours, first) = (overlay.neighbours(), overlay.first_edges());
+        self.links.aim(now, neighbours, first, self.members.len());
     }
 
     fn reached(&mut self, now: Time, node: NodeId, reach: Reach) {
@@ -377,6 +399,7 @@ impl Scheduler {
     }
 
     fn keep_links(&mut self, now: Time, out: &mut Vec<Output>) {
+        self.links.set_learning(now, !self.targets.is_idle());
         let changed = self.links.tick(now, &mut self.rng, out);
         self.abroad.hearing_changed(changed);
         // Until the first time all peers are observed: that must not last in a large cluster.
@@ -422,7 +445,8 @@ impl Scheduler {
         self.abroad.miss(node, &self.members);
         self.abroad.hear(now, &self.members, &self.links);
         let targets = self.somebody_else_abroad(now);
-        self.begin(now, targets.into_iter().collect(), out);
+        let targets = self.admit(now, Kind::Errand, targets, out);
+        self.begin(targets, out);
     }
 
     /// A peer has answered just now.
@@ -488,10 +512,14 @@ impl Scheduler {
             Target::Peer(peer) => self.members.contains(peer),
             Target::Address(_) => true,
         };
+        let seed = matches!(target, Target::Address(_));
         if ok || !known {
             self.targets.succeeded(&target);
         } else {
             self.targets.failed(now, target, &mut self.rng);
+            if seed {
+                self.try_another_seed(now, out);
+            }
         }
     }
 }

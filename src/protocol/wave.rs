@@ -144,6 +144,18 @@ impl Waves {
         self.out.contains_key(&key) || self.over.contains(&key)
     }
 
+    /// Whether a wave is under way here.
+    #[must_use]
+    pub fn is_out(&self, wave: &Wave) -> bool {
+        self.out.contains_key(&(wave.origin.clone(), wave.id))
+    }
+
+    /// How many waves of this node are under way.
+    #[must_use]
+    pub fn own(&self) -> usize {
+        self.taking_part(None)
+    }
+
     /// The answer to a wave that this node does not take part in: not all were reached.
     #[must_use]
     pub fn decline(from: &NodeId, wave: Wave) -> Vec<Swell> {

@@ -48,7 +48,9 @@ fn signed(name: &str) -> Replica {
 /// The introduction of a new node with so many keys.
 fn introduction(name: &str, keys: usize) -> Delta {
     let mut owner = signed(name);
-    (0..keys).for_each(|n| drop(set(&mut owner, &format!("k{n}"), "v")));
+    for n in 0..keys {
+        set(&mut owner, &format!("k{n}"), "v");
+    }
     let mut out = Vec::new();
     let all = Gossip::Graft(vec![DigestEntry::unknown(node(name))]);
     let all = StorageInput::Gossip(node("reader"), Box::new(all));
@@ -93,10 +95,10 @@ impl Sent {
             let Output::Transport(TransportInput::Gossip { gossip, .. }) = output else { continue };
             match &*gossip {
                 Gossip::Push(news) => {
-                    self.told.extend(news.nodes.iter().map(|news| news.node.clone()))
+                    self.told.extend(news.nodes.iter().map(|news| news.node.clone()));
                 }
                 Gossip::Have(haves) => {
-                    self.noted.extend(haves.iter().map(|have| have.node.clone()))
+                    self.noted.extend(haves.iter().map(|have| have.node.clone()));
                 }
                 _ => {}
             }

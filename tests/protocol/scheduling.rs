@@ -188,20 +188,76 @@ fn while_one_exchange_may_bring_all_no_other_begins() {
     }
 }
 
-#[test]
-fn who_cannot_keep_its_own_time_repairs_nothing() {
+/// A node with one neighbour whose root differs.
+fn differing() -> Scheduler {
     let mut scheduler = scheduler(&[]);
     peer(&mut scheduler, "t", Reach::Live);
     link(&mut scheduler, at(0), "t", true);
     tell(&mut scheduler, at(0), SchedulerInput::Root(node("t"), 7));
-    for round in 0..20 {
-        // Each comes half a round late.
-        let now = Time::from_origin(Duration::from_millis(round * 1_500));
-        tell(&mut scheduler, now, SchedulerInput::Tick);
-        let out = tell(&mut scheduler, now, SchedulerInput::OwnRoot(8));
-        assert!(round == 0 || rounds(&out).is_empty(), "{out:?}");
+    run(&mut scheduler, 0..1, 7);
+    scheduler
+}
+
+/// The exchanges that begin in these seconds, of which each ends at once and does not help.
+fn repairs(scheduler: &mut Scheduler, seconds: std::ops::Range<u64>) -> usize {
+    let mut begun = 0;
+    for second in seconds {
+        tell(scheduler, at(second), SchedulerInput::Root(node("t"), 100 + second));
+        for target in rounds(&run(scheduler, second..second + 1, 8)) {
+            begun += 1;
+            ended(scheduler, at(second), &target, true);
+        }
     }
-    assert!(!rounds(&run(&mut scheduler, 30..60, 8)).is_empty());
+    begun
+}
+
+#[test]
+fn a_late_node_repairs_no_more_than_the_trickle() {
+    let mut scheduler = differing();
+    assert!(repairs(&mut scheduler, 1..4) > 0);
+    let begun = repairs(&mut scheduler, 4..60);
+    let mut scheduler = differing();
+    tell(&mut scheduler, at(1), SchedulerInput::Lag(Duration::from_secs(3)));
+    let late = repairs(&mut scheduler, 1..60);
+    assert!((1..=2).contains(&late), "{late} in a minute");
+    assert!(begun > late, "{begun}: it is the gate that holds them");
+}
+
+#[test]
+fn who_has_repaired_for_too_long_waits() {
+    let mut scheduler = differing();
+    tell(&mut scheduler, at(1), SchedulerInput::Repaired(Duration::from_millis(2_000)));
+    assert_eq!(repairs(&mut scheduler, 1..10), 0);
+    assert!(repairs(&mut scheduler, 10..20) > 0, "a tenth of the time that has passed");
+}
+
+#[test]
+fn while_its_own_list_moves_a_node_repairs_nothing() {
+    let mut scheduler = differing();
+    for second in 1..9 {
+        for n in 0..4 {
+            let name = format!("x{second}-{n}");
+            tell(&mut scheduler, at(second), SchedulerInput::Peer(node(&name), Reach::Live));
+        }
+        assert_eq!(repairs(&mut scheduler, second..second + 1), 0);
+    }
+    assert!(repairs(&mut scheduler, 10..14) > 0);
+}
+
+#[test]
+fn a_node_that_joins_has_one_seed_under_way_at_a_time() {
+    let seeds: Vec<_> = (0..9).map(|n| format!("seed-{n}:1")).collect();
+    let mut scheduler = scheduler(&seeds.iter().map(String::as_str).collect::<Vec<_>>());
+    let first = rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick));
+    assert_eq!(first.len(), 1);
+    let next = rounds(&ended(&mut scheduler, at(0), &first[0], false));
+    assert_eq!(next.len(), 1, "the next one at once");
+    assert_ne!(first, next);
+    let busy = SchedulerInput::Deferred(next[0].clone());
+    let third = rounds(&tell(&mut scheduler, at(0), busy));
+    assert_eq!(third.len(), 1);
+    assert!(third != first && third != next);
+    assert_eq!(rounds(&tell(&mut scheduler, at(0), SchedulerInput::Tick)), []);
 }
 
 #[test]
@@ -240,14 +296,14 @@ fn a_suspect_stays_a_neighbour_and_a_dead_one_does_not() {
 fn somebody_far_is_asked_once_a_minute_over_a_connection_of_its_own() {
     let mut scheduler = scheduler(&[]);
     (0..100).for_each(|n| peer(&mut scheduler, &format!("x{n}"), Reach::Live));
-    run(&mut scheduler, 0..1, 1);
+    run(&mut scheduler, 0..4, 1);
     for name in scheduler.neighbours().to_vec() {
-        link(&mut scheduler, at(1), name.as_str(), true);
+        link(&mut scheduler, at(4), name.as_str(), true);
     }
     let mut asked = 0;
     for minute in 0..20 {
         for second in 0..60 {
-            let now = at(2 + minute * 60 + second);
+            let now = at(4 + minute * 60 + second);
             for target in rounds(&tell(&mut scheduler, now, SchedulerInput::Tick)) {
                 let Target::Peer(far) = &target else { panic!("{target:?}") };
                 assert!(!scheduler.neighbours().contains(far));

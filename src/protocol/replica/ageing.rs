@@ -200,6 +200,7 @@ impl Replica {
         }
         let swells = self.waves.tick(now);
         self.swell(now, swells, out);
+        self.release_waves(now, out);
         self.ask_to_collect(now, out);
         self.forgotten.marks.expire(now);
         self.look_at_revocations(now, out);
@@ -230,7 +231,8 @@ impl Replica {
         let linked = self.push.links().next().is_some();
         let collecting = self.own.tombstones.next_question().filter(|_| linked);
         let (held, refutes) = (self.own.pace.held_until(now), self.accusations.due());
-        let dues = [self.push.due(now), self.waves.due(), collecting, held, refutes];
+        let dues =
+            [self.push.due(now), self.waves.due(), self.wave_due(), collecting, held, refutes];
         for due in dues.into_iter().flatten() {
             self.arm_at(now, due, out);
         }

@@ -24,7 +24,7 @@ impl Replica {
         let about = (self.own.map.generation(), version);
         let links = self.asked();
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
-        self.swell(now, swells, out);
+        self.begin_wave(now, swells, out);
         self.arm(now, out);
         id
     }
@@ -81,7 +81,7 @@ impl Replica {
         let patience = COLLECT_INTERVAL / 2;
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);
         self.own.tombstones.ask(id, version);
-        self.swell(now, swells, out);
+        self.begin_wave(now, swells, out);
     }
 
     /// Drops the tombstones that every live peer has passed. A peer that was not asked, since it seems to be

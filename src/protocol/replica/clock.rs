@@ -1,4 +1,5 @@
-//! The times of this machine's calls, the time of the wall clock, and whether this process slept.
+//! The times of this machine's calls, the time of the wall clock, how late this node is served, and whether this
+//! process slept.
 
 use std::{
     mem,
@@ -20,12 +21,37 @@ pub(super) struct Clock {
     patience: Duration,
     /// How late this node is served.
     lag: Duration,
+    /// Since when that has been an overload.
+    overloaded: Option<Time>,
 }
 
 impl Clock {
     pub(super) fn new(now: Time, wall: SystemTime, patience: Duration) -> Self {
-        let (suspended, lag) = (Duration::ZERO, Duration::ZERO);
-        Self { armed: None, origin: origin(now, wall), suspended, patience, lag }
+        Self {
+            armed: None,
+            origin: origin(now, wall),
+            suspended: Duration::ZERO,
+            patience,
+            lag: Duration::ZERO,
+            overloaded: None,
+        }
+    }
+
+    /// How late this node is served now.
+    pub(super) fn set_lag(&mut self, now: Time, lag: Duration) {
+        self.lag = lag;
+        let since = self.overloaded.unwrap_or(now);
+        self.overloaded = (lag > OVERLOAD).then_some(since);
+    }
+
+    /// How late this node is served.
+    pub(super) const fn lag(&self) -> Duration {
+        self.lag
+    }
+
+    /// Whether this node has been so late for a while that its owner should send less.
+    pub(super) fn is_overloaded(&self, now: Time) -> bool {
+        self.overloaded.is_some_and(|since| now.since(since) >= OVERLOADED_AFTER)
     }
 
     /// The wall clock shows this now.
@@ -37,16 +63,6 @@ impl Clock {
             self.suspended = ahead;
         }
         self.origin = origin;
-    }
-
-    /// The node is served so late.
-    pub(super) const fn set_lag(&mut self, lag: Duration) {
-        self.lag = lag;
-    }
-
-    /// How late the node is served.
-    pub(super) const fn lag(&self) -> Duration {
-        self.lag
     }
 
     /// The time of the wall clock.
@@ -96,6 +112,10 @@ impl Clock {
         })
     }
 }
+
+/// More lag than this is an overload, once it has lasted for so long.
+const OVERLOAD: Duration = Duration::from_millis(200);
+const OVERLOADED_AFTER: Duration = Duration::from_secs(1);
 
 fn origin(now: Time, wall: SystemTime) -> SystemTime {
     wall.checked_sub(now.since_origin()).unwrap_or(SystemTime::UNIX_EPOCH)

@@ -10,6 +10,7 @@ use super::{
 use crate::protocol::{
     delta::{Delta, DeltaEntry},
     digest::DigestEntry,
+    gate::Kind,
     gossip::{Gossip, Have, OWNERS_MAX},
     id::NodeId,
     map::{Budget, Refusal},
@@ -31,9 +32,15 @@ impl Replica {
                 self.seal_own();
             }
             let items = self.items(now, fresh);
+            let introduces = items.iter().any(Item::introduces);
+            let most = self.may_introduce(now, introduces);
             let bulk = &self.bulk;
             let fed = |peer: &NodeId, owner: &NodeId| bulk.is_feeding(now, peer, owner);
-            let shares = self.push.share(now, &items, fed);
+            let shares = self.push.share(now, &items, most, fed);
+            let held = self.push.take_held();
+            if held > 0 {
+                out.push(Output::Count(Kind::Introduction.held(), held));
+            }
             hand_out(&items, shares, out);
             self.pace(now, &items);
         }
@@ -50,18 +57,20 @@ impl Replica {
                 tell(vec![from.clone()], Gossip::Graft(lines.to_vec()), out);
             }
         }
-        let waiting = self.push.overdue_exchanges(now);
+        let mut waiting = self.push.overdue_exchanges(now);
+        waiting.retain(|peer| self.gates_owed(now, peer, out));
         if !waiting.is_empty() {
             self.begin_round(waiting.into_iter().map(Target::Peer).collect(), out);
         }
         self.arm(now, out);
     }
 
-    /// Counts the own updates sent, and checks whether the links could take them.
+    /// Counts the own updates sent, and checks whether the links, and this node, could take them.
     pub(super) fn pace(&mut self, now: Time, items: &[Item]) {
         let own = items.iter().filter(|item| item.delta.node == self.config.node);
         let entries: usize = own.map(|item| item.delta.entries.len()).sum();
-        self.own.pace.sent(now, entries, self.push.is_crowded(now));
+        let crowded = self.push.is_crowded(now) || self.clock.is_overloaded(now);
+        self.own.pace.sent(now, entries, crowded);
     }
 
     /// Cuts the updates from the maps as they are now. The rest follows.
@@ -114,7 +123,7 @@ impl Replica {
         let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
         tell(vec![peer.clone()], Gossip::Push(news), out);
-        if more && self.push.may_begin(now, peer) {
+        if more && self.may_owe(now, peer, out) {
             self.begin_round(vec![Target::Peer(peer.clone())], out);
         }
     }
@@ -238,7 +247,7 @@ impl Replica {
         if !news.is_empty() {
             tell(vec![from.clone()], Gossip::Push(news), out);
         }
-        if more && self.push.may_begin(now, from) {
+        if more && self.may_owe(now, from, out) {
             // It is far behind: an exchange is the right way.
             self.begin_round(vec![Target::Peer(from.clone())], out);
         }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use super::gating::Gating;
 use crate::protocol::{bucket::Bucket, digest::PEERS_MAX, id::NodeId, time::Time};
 
 /// Generations of one node that are taken up in a minute. Each is verified, stored and sent to all nodes. One
@@ -76,13 +77,20 @@ impl Quota {
 const SPENDERS_MAX: usize = PEERS_MAX;
 
 /// By peer; a peer that has used none recently is not in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Quotas {
     lives: BTreeMap<NodeId, Bucket>,
     peers: BTreeMap<(Quota, NodeId), Bucket>,
+    /// What this node itself may begin.
+    pub(super) gating: Gating,
 }
 
 impl Quotas {
+    /// All is left.
+    pub(super) const fn new(gating: Gating) -> Self {
+        Self { lives: BTreeMap::new(), peers: BTreeMap::new(), gating }
+    }
+
     /// Whether another generation of this node may be taken up.
     pub(super) fn may_begin(&self, now: Time, node: &NodeId) -> bool {
         match self.lives.get(node) {

@@ -9,6 +9,7 @@ use super::{
     accusations::Accusations,
     clock::Clock,
     forgotten::Forgotten,
+    gating::Gating,
     own::{Expiries, Own, Pace},
     published::Published,
     quotas::Quotas,
@@ -67,7 +68,7 @@ impl Replica {
             accusations: Accusations::default(),
             signing: Signing::default(),
             revoked: Revoked::new(now, stored.revocations.iter().cloned()),
-            quotas: Quotas::default(),
+            quotas: Quotas::new(Gating::new(&config.node, config.rules)),
             returned: ReturnedPeers::default(),
             config,
         };

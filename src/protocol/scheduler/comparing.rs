@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Asked, Scheduler};
 use crate::protocol::{
+    gate::Kind,
     gossip::Gossip,
     id::NodeId,
     route::{Output, StorageInput, Target, TransportInput},
@@ -25,11 +26,13 @@ impl Scheduler {
             let linked = self.links.peers().map(|node| Target::Peer(node.clone()));
             let busy: BTreeSet<_> = linked.filter(|target| !self.is_free(now, target)).collect();
             let free = |node: &NodeId| !busy.contains(&Target::Peer(node.clone()));
-            let room = if self.rounds.is_late() { 0 } else { self.config.gossip_fanout };
+            let room = self.repair_room(now, out);
             let moving = usize::from(!self.is_catching_up());
             let (changed, differ) = self.repair.round(root, room, moving, free, &mut self.rng);
             told.extend(changed);
-            self.begin(now, differ.into_iter().map(Target::Peer).collect(), out);
+            let differ = differ.into_iter().map(Target::Peer).collect();
+            let targets = self.started(now, Kind::Repair, differ);
+            self.begin(targets, out);
         }
         if !told.is_empty() {
             let gossip = Gossip::Root(root).into();
@@ -48,13 +51,15 @@ impl Scheduler {
 
     /// New neighbours with other state than ours.
     pub(super) fn repair_at_once(&mut self, now: Time, differ: Vec<NodeId>, out: &mut Vec<Output>) {
-        if self.is_catching_up() {
+        if differ.is_empty() || self.is_catching_up() {
             return;
         }
+        let room = self.repair_room(now, out).min(self.rounds.at_once());
         let targets = differ.into_iter().map(Target::Peer);
         let free = targets.filter(|target| self.is_free(now, target));
-        let targets: BTreeSet<_> = free.take(self.rounds.at_once()).collect();
+        let targets: Vec<_> = free.take(room).collect();
         self.rounds.compared(targets.len());
-        self.begin(now, targets, out);
+        let targets = self.started(now, Kind::Repair, targets);
+        self.begin(targets, out);
     }
 }

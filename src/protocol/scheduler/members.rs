@@ -31,6 +31,8 @@ pub(super) struct Members {
 pub(super) struct Changed {
     /// Its place among the members.
     pub(super) site: bool,
+    /// Whether it is a member.
+    pub(super) listed: bool,
     /// The neighbours.
     pub(super) neighbours: bool,
     /// Whether the silence of the nodes of a datacenter gets another meaning: it has few nodes.
@@ -155,7 +157,7 @@ impl Members {
         let few = |at| at != Overlay::HOME && overlay.members(at) <= FELLOWS_MIN;
         let moved = before.datacenter != after.datacenter;
         let few = moved || (counted && (few(before.datacenter) || few(after.datacenter)));
-        Changed { site: before.site() != after.site(), neighbours, few }
+        Changed { site: before.site() != after.site(), listed: counted, neighbours, few }
     }
 
     /// A peer is forgotten.

@@ -1,4 +1,4 @@
-//! The times of the rounds, and how much this process has time for in them.
+//! The times of the rounds, and how many new links may be compared in each.
 
 use std::time::Duration;
 
@@ -12,8 +12,6 @@ pub(super) struct Rounds {
     interval: Duration,
     next: Time,
     begun: bool,
-    /// The last round began much later than planned.
-    late: bool,
     /// Links that may still be compared at once in this round.
     at_once: usize,
 }
@@ -21,7 +19,7 @@ pub(super) struct Rounds {
 impl Rounds {
     /// The first round is due at once.
     pub(super) const fn new(now: Time, interval: Duration) -> Self {
-        Self { interval, next: now, begun: false, late: false, at_once: AT_ONCE_MAX }
+        Self { interval, next: now, begun: false, at_once: AT_ONCE_MAX }
     }
 
     /// When the next round is due.
@@ -39,11 +37,9 @@ impl Rounds {
         if now < self.next {
             return false;
         }
-        // A node that is late for its own rounds has no time for work that can wait.
-        self.late = now.since(self.next) > self.interval / LATE;
         self.next = self.following(now, rng);
         self.begun = true;
-        self.at_once = if self.late { 0 } else { AT_ONCE_MAX };
+        self.at_once = AT_ONCE_MAX;
         true
     }
 
@@ -60,11 +56,6 @@ impl Rounds {
     /// The next round is at this time or earlier.
     pub(super) fn hurry(&mut self, at: Time) {
         self.next = self.next.min(at);
-    }
-
-    /// Whether the last round began much later than planned.
-    pub(super) const fn is_late(&self) -> bool {
-        self.late
     }
 
     /// How many links may still be compared at once in this round.
@@ -99,8 +90,5 @@ impl Rounds {
     }
 }
 
-/// A round that is later than a fourth of the interval repairs nothing: this process has too little of
-/// the processor, and exchanges would take more of it.
-const LATE: u32 = 4;
 /// New neighbours that are compared with at once, within one round.
 const AT_ONCE_MAX: usize = 1;

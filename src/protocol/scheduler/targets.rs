@@ -7,7 +7,7 @@ use std::{
 
 use rand::{RngExt, rngs::SmallRng};
 
-use crate::protocol::{id::NodeId, route::Target, time::Time};
+use crate::protocol::{gate::Kind, id::NodeId, route::Target, time::Time};
 
 /// Most exchanges under way at once that the node itself began.
 pub const IN_FLIGHT_MAX: usize = 64;
@@ -15,12 +15,23 @@ pub const IN_FLIGHT_MAX: usize = 64;
 /// The results of exchanges, by the peers with which they were begun.
 #[derive(Debug, Default)]
 pub(super) struct Targets {
-    in_flight: BTreeMap<Target, Time>,
+    in_flight: BTreeMap<Target, InFlight>,
     failures: BTreeMap<Target, Failures>,
+    /// Those that were too busy, and when they may be tried again.
+    put_off: BTreeMap<Target, Time>,
     /// The node that answered at an address, possibly this one, and when.
     answered: BTreeMap<String, (NodeId, Time)>,
     /// The last known addresses of the peers that were forgotten last: they may have forgotten us as well.
     remembered: VecDeque<(NodeId, String)>,
+}
+
+/// An exchange under way.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    kind: Kind,
+    /// In plain time and in served time.
+    begun: Time,
+    served: Time,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +52,15 @@ pub(super) struct Pace {
 }
 
 impl Targets {
-    /// Exchanges with these begin.
-    pub(super) fn begin(&mut self, now: Time, targets: &[Target]) {
-        self.in_flight.extend(targets.iter().map(|target| (target.clone(), now)));
+    /// An exchange begins. `served`: the present served time.
+    pub(super) fn begin(&mut self, now: Time, served: Time, kind: Kind, target: Target) {
+        self.in_flight.insert(target, InFlight { kind, begun: now, served });
+    }
+
+    /// How many exchanges of this kind are under way that have begun within this time.
+    pub(super) fn under_way(&self, now: Time, kind: Kind, within: Duration) -> usize {
+        let counts = |one: &&InFlight| one.kind == kind && now.since(one.begun) < within;
+        self.in_flight.values().filter(counts).count()
     }
 
     /// How many exchanges may still be begun.
@@ -65,8 +82,14 @@ impl Targets {
     }
 
     /// Exchanges whose end was not reported do not count any more.
-    pub(super) fn expire(&mut self, now: Time, timeout: Duration) {
-        self.in_flight.retain(|_, begun| now.since(*begun) < timeout);
+    pub(super) fn expire(&mut self, now: Time, served: Time, timeout: Duration) {
+        self.put_off.retain(|_, until| now < *until);
+        self.in_flight.retain(|_, one| served.since(one.served) < timeout);
+    }
+
+    /// It is tried again at this time.
+    pub(super) fn put_off(&mut self, target: Target, until: Time) {
+        self.put_off.insert(target, until);
     }
 
     /// The ends of the exchanges under way will not be reported.
@@ -138,6 +161,7 @@ impl Targets {
     /// Whether no exchange with it is under way, and none has failed recently.
     pub(super) fn is_free(&self, now: Time, target: &Target, pace: Pace) -> bool {
         !self.in_flight.contains_key(target)
+            && self.put_off.get(target).is_none_or(|until| *until <= now)
             && self
                 .failures
                 .get(target)

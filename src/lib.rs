@@ -187,6 +187,7 @@ mod clock;
 mod counters;
 mod dials;
 mod foreign;
+mod lateness;
 mod latest;
 mod slot;
 #[doc(hidden)]

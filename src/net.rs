@@ -25,6 +25,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::{
     counters::Counters,
+    lateness::Lateness,
     protocol::id::{Datacenter, NodeId},
     store::EndpointKeys,
     tls::{ClientName, PeerName, Refusal, RefusedBy, Tls},
@@ -63,6 +64,8 @@ pub struct Opening<'a> {
     pub endpoint_keys: &'a EndpointKeys,
     /// The counters.
     pub counters: &'a Arc<Counters>,
+    /// How late the node is served.
+    pub(crate) lateness: &'a Arc<Lateness>,
 }
 
 impl<'a> Opening<'a> {
@@ -70,9 +73,9 @@ impl<'a> Opening<'a> {
         name: PeerName,
         (listen, limits): (&'a [SocketAddr], QuicLimits),
         endpoint_keys: &'a EndpointKeys,
-        counters: &'a Arc<Counters>,
+        (counters, lateness): (&'a Arc<Counters>, &'a Arc<Lateness>),
     ) -> Self {
-        Self { name, listen, limits, endpoint_keys, counters }
+        Self { name, listen, limits, endpoint_keys, counters, lateness }
     }
 }
 
@@ -398,6 +401,8 @@ pub enum Ended {
     Refused(Box<Refusal>),
     /// This end has closed it.
     Here,
+    /// The peer has no room for a handshake. Anybody can send that.
+    Busy,
     /// The peer has lost it: its process has restarted.
     Reset,
     /// The peer's implementation reports an error.
@@ -412,7 +417,7 @@ impl Ended {
     #[doc(hidden)]
     pub fn is_our_end(&self) -> bool {
         match self {
-            Self::Closed { .. } | Self::Failed(_) => false,
+            Self::Closed { .. } | Self::Busy | Self::Failed(_) => false,
             Self::Refused(refusal) => refusal.by == RefusedBy::Us,
             Self::Here | Self::Reset | Self::Lost(_) => true,
         }
@@ -437,6 +442,7 @@ impl fmt::Display for Ended {
             }
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Here => f.write_str("closed"),
+            Self::Busy => f.write_str("the peer is too busy for a handshake"),
             Self::Reset => f.write_str("reset by peer"),
             Self::Failed(reason) | Self::Lost(reason) => f.write_str(reason),
         }

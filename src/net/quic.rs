@@ -24,7 +24,7 @@ use self::{
     dial::Race,
     noise::Noise,
     opened::Opened,
-    outgoing::{Outgoing, RESOLVES_MAX},
+    outgoing::Outgoing,
     socket::{Socket, Unsent},
 };
 use super::{BoxFuture, Dial, Endpoint, Incoming, Network, NetworkError, Opening, Protocol};
@@ -155,15 +155,13 @@ impl QuicNetwork {
         let handshakes = Arc::new(Semaphore::new(limits.handshakes));
         let admissions = endpoints.iter().map(|_| Admission::new(*limits, Arc::clone(&handshakes)));
         let admissions = Mutex::new(admissions.collect());
-        let outgoing = Outgoing {
+        let outgoing = Outgoing::new(
             endpoints,
-            credentials: CredentialSource::Node(self.tls.clone()),
-            gossip: settings::dialed(limits),
-            calls: settings::calling(limits),
-            handshake_timeout: limits.handshake_timeout,
-            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
+            CredentialSource::Node(self.tls.clone()),
+            *limits,
+            (opening.counters, opening.lateness),
             unsent,
-        };
+        );
         let opened = Arc::new(Opened {
             outgoing: Arc::new(outgoing),
             admissions,

@@ -8,6 +8,7 @@ use crate::{
     clock::Clock,
     counters::Counters,
     dials::DialFailure,
+    lateness::Lateness,
     net::Peer,
     node::{
         clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
@@ -97,6 +98,11 @@ impl Host {
     /// Measures how late this node is served; returns the present time, and when to measure again.
     pub(crate) fn tick_lag(&self) -> (Time, Time) {
         ticking::tick(&self.shared)
+    }
+
+    /// How late this node is served, for its tasks.
+    pub(crate) fn lateness(&self) -> &Arc<Lateness> {
+        self.shared.lag.lateness()
     }
 
     /// What this node offers and calls.
@@ -195,6 +201,11 @@ impl Host {
         self.shared.routes.scheduler.cast(SchedulerInput::DialFailed(peer.clone()));
     }
 
+    /// A peer that this node was to dial has no room for a handshake.
+    pub(crate) fn dial_busy(&self, peer: &NodeId) {
+        self.shared.routes.scheduler.cast(SchedulerInput::Busy(peer.clone()));
+    }
+
     /// A peer sent its root.
     pub(crate) fn root(&self, peer: &NodeId, root: u64) {
         self.shared.routes.scheduler.cast(SchedulerInput::Root(peer.clone(), root));
@@ -217,6 +228,11 @@ impl Host {
     pub(crate) fn ended(&self, target: Target, node: Option<NodeId>, ok: bool) {
         self.shared.count(if ok { Counter::ExchangesInitiated } else { Counter::ExchangesFailed });
         self.shared.routes.scheduler.cast(SchedulerInput::Ended { target, node, ok });
+    }
+
+    /// The target of an exchange of this node has no room for a handshake.
+    pub(crate) fn deferred(&self, target: Target) {
+        self.shared.routes.scheduler.cast(SchedulerInput::Deferred(target));
     }
 
     /// Asks storage, for an exchange with `peer`, in as many turns as the question is worth

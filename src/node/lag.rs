@@ -2,26 +2,46 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use crate::protocol::{lag::Lag, time::Time};
+use crate::{
+    lateness::Lateness,
+    protocol::{lag::Lag, time::Time},
+};
 
 /// How late one node is served.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LagMeter {
     lag: Mutex<Lag>,
     /// The value that the machines know, in microseconds.
     told: AtomicU64,
+    /// For the tasks of the node.
+    lateness: Arc<Lateness>,
 }
 
 impl LagMeter {
+    /// It publishes what it measures in `lateness`.
+    pub(crate) fn new(lateness: Arc<Lateness>) -> Self {
+        Self { lag: Mutex::default(), told: AtomicU64::new(0), lateness }
+    }
+
+    /// How late the node is served, for its tasks.
+    pub(crate) const fn lateness(&self) -> &Arc<Lateness> {
+        &self.lateness
+    }
+
     /// The value that the machines are to know.
     pub(crate) fn told(&self) -> Duration {
         Duration::from_micros(self.told.load(Ordering::Relaxed))
+    }
+
+    /// How late the node was since its start, in all.
+    pub(crate) fn late(&self) -> Duration {
+        self.lock().late()
     }
 
     /// The probe has come out of the mailbox of storage.

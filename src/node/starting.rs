@@ -29,6 +29,7 @@ use super::{
 use crate::{
     clock::Clock,
     counters::Counters,
+    lateness::Lateness,
     net::{Endpoint, Network, Opening},
     protocol::{event::Event, peering::PeeringConfig, session::Session},
     store::Stored,
@@ -40,6 +41,7 @@ struct Opened {
     counters: Arc<Counters>,
     events: Arc<Channel<Event>>,
     writer: Arc<Writer>,
+    lateness: Arc<Lateness>,
     #[cfg(feature = "testkit")]
     tape: Option<super::tape::Tape>,
 }
@@ -60,6 +62,7 @@ impl Gossipmonger {
             counters,
             events,
             writer: Arc::clone(&writer),
+            lateness: Arc::default(),
             #[cfg(feature = "testkit")]
             tape: backends.tape,
         };
@@ -83,7 +86,8 @@ impl Gossipmonger {
             datacenter: config.datacenter.clone(),
             node: config.node.clone(),
         };
-        let opening = Opening::new(name, (&config.listen, config.quic), &keys, &opened.counters);
+        let shared = (&opened.counters, &opened.lateness);
+        let opening = Opening::new(name, (&config.listen, config.quic), &keys, shared);
         let endpoint = network.open(opening).await?;
         let open = Arc::clone(&endpoint);
         let started = Self::start_actors(config, opened, stored, open, supervisor).await;
@@ -111,7 +115,7 @@ impl Gossipmonger {
             routes: Routes::default(),
             end: End::default(),
             diagnostics: Diagnostics::new(opened.counters),
-            lag: LagMeter::default(),
+            lag: LagMeter::new(opened.lateness),
             endpoint: Arc::downgrade(&endpoint),
             writer: opened.writer,
             write_room: WriteRoom::new(config.write_queue_bytes),

@@ -10,16 +10,23 @@ use crate::protocol::{
 /// A tick; returns the present time, and that of the next tick.
 pub(super) fn tick(shared: &Shared) -> (Time, Time) {
     let now = shared.clock.now();
-    let (Ticked { next, probe }, value, change) = {
-        let mut lag = shared.lag.lock();
-        let ticked = lag.tick(now);
-        (ticked, lag.value(now), lag.change(now))
-    };
-    if probe && shared.routes.storage.current().is_some() {
-        shared.lag.lock().sent(now);
+    let mut lag = shared.lag.lock();
+    let Ticked { next, probe } = lag.tick(now);
+    let (value, change) = (lag.value(now), lag.change(now));
+    let (late, more_late) = (lag.late(), lag.more_late());
+    let probes = probe && shared.routes.storage.current().is_some();
+    if probes {
+        lag.sent(now);
+    }
+    drop(lag);
+    if probes {
         shared.routes.storage.cast(StorageMessage::Probe);
     }
+    shared.lag.lateness().note(value, late);
     shared.diagnostics.counters.note_lag(value);
+    if let Some(late) = more_late {
+        shared.routes.scheduler.cast(SchedulerInput::Late(late));
+    }
     if let Some(lag) = change {
         shared.lag.tell(lag);
         shared.routes.scheduler.cast(SchedulerInput::Lag(lag));

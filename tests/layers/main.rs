@@ -16,7 +16,7 @@ mod names;
 /// The modules directly below `src`, by floor.
 const FLOORS: &[(usize, &[&str])] = &[
     (1, &["protocol", "foreign"]),
-    (2, &["tls", "store", "clock", "counters", "latest", "slot", "dials"]),
+    (2, &["tls", "store", "clock", "counters", "latest", "slot", "dials", "lateness"]),
     (3, &["net"]),
     (4, &["pki"]),
     (5, &["node"]),

@@ -6,14 +6,13 @@ use std::{
 };
 
 use quinn::{EndpointConfig, TokioRuntime};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::{
     close_endpoints,
     credentials::CredentialSource,
     dial::Race,
-    outgoing::{Outgoing, RESOLVES_MAX},
-    settings,
+    outgoing::Outgoing,
     socket::{Socket, Unsent},
 };
 use crate::{
@@ -66,15 +65,9 @@ impl CallerEndpoint {
         } else {
             bind.iter().map(open).collect::<Result<Vec<_>, _>>()?
         };
-        Ok(Self(Arc::new(Outgoing {
-            endpoints,
-            credentials: CredentialSource::Client(tls),
-            gossip: settings::dialed(limits),
-            calls: settings::calling(limits),
-            handshake_timeout: limits.handshake_timeout,
-            names: Arc::new(Semaphore::new(RESOLVES_MAX)),
-            unsent,
-        })))
+        let credentials = CredentialSource::Client(tls);
+        let shared = (counters, &Arc::default());
+        Ok(Self(Arc::new(Outgoing::new(endpoints, credentials, *limits, shared, unsent))))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use quinn::{ConnectionError, ReadError, RecvStream, VarInt, WriteError};
+use quinn::{ConnectionError, ReadError, RecvStream, TransportErrorCode, VarInt, WriteError};
 
 use super::{
     super::{
@@ -58,6 +58,11 @@ pub(super) fn end(error: &ConnectionError, verdict: &Verdict) -> Ended {
         }
         ConnectionError::LocallyClosed => Ended::Here,
         ConnectionError::Reset => Ended::Reset,
+        ConnectionError::ConnectionClosed(closed)
+            if closed.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            Ended::Busy
+        }
         ConnectionError::ConnectionClosed(_) => Ended::Failed(error.to_string()),
         lost => Ended::Lost(lost.to_string()),
     }

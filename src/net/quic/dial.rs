@@ -20,8 +20,9 @@ use super::{
 };
 use crate::{
     clock::Clock,
+    lateness::TooLate,
     net::{BoxFuture, Connection, Dial, Dialed, Ended, Protocol, Way},
-    protocol::{id::NodeId, time::Time},
+    protocol::{counter::Counter, id::NodeId, served::DIALER_MAX, time::Time},
     tls::SERVER_NAME,
 };
 
@@ -215,18 +216,26 @@ impl Race {
         self.socket(&way).forget_unsent(way.to);
         tracing::debug!(remote = %way.to, from = %self.socket(&way).address(), "dialing");
         let connecting = outgoing.endpoints[way.socket].0.connect_with(client, way.to, SERVER_NAME);
-        let deadline = outgoing.handshake_timeout;
+        let deadline = outgoing.limits.handshake_timeout;
+        let (lateness, counters) = (Arc::clone(&outgoing.lateness), Arc::clone(&outgoing.counters));
+        counters.add(Counter::HandshakesBegun, 1);
         self.begun.push(way.clone());
         self.running.spawn(async move {
             let result = match connecting {
                 Err(error) => Err(Failure::Unreachable(error.to_string())),
-                Ok(connecting) => match tokio::time::timeout(deadline, connecting).await {
-                    Ok(Ok(connected)) => {
-                        QuicConnection::made(connected, &ours, verdict).map_err(Failure::Ended)
+                Ok(connecting) => {
+                    match lateness.within(deadline, deadline * DIALER_MAX, connecting).await {
+                        Ok(Ok(connected)) => {
+                            counters.add(Counter::HandshakesFinished, 1);
+                            QuicConnection::made(connected, &ours, verdict).map_err(Failure::Ended)
+                        }
+                        Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),
+                        Err(TooLate) => {
+                            counters.add(Counter::HandshakesGivenUp, 1);
+                            Err(Failure::Silent(deadline))
+                        }
                     }
-                    Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),
-                    Err(_) => Err(Failure::Silent(deadline)),
-                },
+                }
             };
             Attempt { way, result }
         });

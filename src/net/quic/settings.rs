@@ -41,6 +41,11 @@ const DATAGRAM_BUFFER: usize = 16 << 10;
 const INCOMING_BUFFER: u64 = 16 << 10;
 const INCOMING_BUFFER_TOTAL: u64 = 1 << 20;
 
+/// The round trip that is assumed before one was measured: RFC 9002 section 6.2.2.
+pub(super) const INITIAL_RTT: Duration = Duration::from_millis(333);
+/// The most that is assumed of a late node.
+const INITIAL_RTT_MAX: Duration = Duration::from_secs(4);
+
 /// Keys that outlive the process: a peer that still sends to the previous process receives a
 /// stateless reset (RFC 9000 section 10.3) if the keys are the same.
 pub(super) fn endpoint(keys: &EndpointKeys) -> EndpointConfig {
@@ -86,9 +91,10 @@ pub(super) fn widen_for_gossip(connection: &dyn Connection) {
     connection.set_streams(STREAMS_PER_PEER, GOSSIP_STREAMS);
 }
 
-/// Of connections that are dialed for gossip.
-pub(super) fn dialed(limits: &QuicLimits) -> Arc<TransportConfig> {
+/// Of connections that are dialed for gossip by a node that is this late.
+pub(super) fn dialed(limits: &QuicLimits, lag: Duration) -> Arc<TransportConfig> {
     let mut transport = common(limits);
+    expect_late_answers(&mut transport, lag);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER))
         .max_concurrent_uni_streams(VarInt::from_u32(GOSSIP_STREAMS))
@@ -101,8 +107,9 @@ pub(super) fn dialed(limits: &QuicLimits) -> Arc<TransportConfig> {
 }
 
 /// Of connections that are dialed for calls: the other end opens no streams until it may, and sends no datagrams.
-pub(super) fn calling(limits: &QuicLimits) -> Arc<TransportConfig> {
+pub(super) fn calling(limits: &QuicLimits, lag: Duration) -> Arc<TransportConfig> {
     let mut transport = common(limits);
+    expect_late_answers(&mut transport, lag);
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -110,6 +117,12 @@ pub(super) fn calling(limits: &QuicLimits) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(limits.idle_timeout / 3));
     Arc::new(transport)
+}
+
+/// Before it has measured a path, QUIC sends the packets of a handshake again after three times this. A node that is
+/// late would repeat all of them.
+fn expect_late_answers(transport: &mut TransportConfig, lag: Duration) {
+    transport.initial_rtt((lag * 2).clamp(INITIAL_RTT, INITIAL_RTT_MAX));
 }
 
 fn common(limits: &QuicLimits) -> TransportConfig {

@@ -47,7 +47,8 @@ impl Scheduler {
         shared.routes.scheduler.set(myself.clone());
         let mut state = State { shared, scheduler, timer: Timer::default() };
         state.meet_everybody(&myself);
-        let lag = state.shared.lag.told();
+        let (lag, late) = (state.shared.lag.told(), state.shared.lag.late());
+        state.handle(&myself, SchedulerInput::Late(late));
         state.handle(&myself, SchedulerInput::Lag(lag));
         state.handle(&myself, SchedulerInput::Tick);
         Ok(state)

@@ -24,7 +24,7 @@ use crate::{
         id::{NodeId, Version},
         record::Status,
         replica::Replica,
-        route::{Output, StorageInput},
+        route::{Output, SchedulerInput, StorageInput},
         seal::{Notary, Seals},
         service::manifest::Manifest,
         sketch::SketchKey,
@@ -55,6 +55,8 @@ pub(crate) struct State {
     timer: Timer,
     /// How late the node was served when the machine last heard of it.
     lag: Duration,
+    /// How long this actor has worked for exchanges, as far as the scheduler was not told.
+    repaired: Duration,
     /// Callers that wait for a count.
     counts: BTreeMap<u64, oneshot::Sender<Census>>,
 }
@@ -101,7 +103,8 @@ impl Storage {
         shared.lag.restarted();
         shared.routes.storage.set(myself.clone());
         let (timer, counts) = (Timer::default(), BTreeMap::new());
-        let mut state = State { shared, links, replica, timer, lag: Duration::ZERO, counts };
+        let (lag, repaired) = (Duration::ZERO, Duration::ZERO);
+        let mut state = State { shared, links, replica, timer, lag, repaired, counts };
         state.finish(&myself, rest);
         state.remember_the_dead(&myself);
         Ok(state)
@@ -117,6 +120,10 @@ impl Storage {
         state.replica.set_wall(begun, Clock::wall());
         state.learn_certificates(begun, &mut out);
         state.learn_lag(begun, &mut out);
+        let repairs = matches!(
+            message,
+            StorageMessage::Ask(..) | StorageMessage::Input(StorageInput::BeginRound(_))
+        );
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -143,7 +150,11 @@ impl Storage {
                 drop(turn);
             }
         }
-        state.shared.diagnostics.counters.storage_step(state.shared.clock.now().since(begun));
+        let worked = state.shared.clock.now().since(begun);
+        state.shared.diagnostics.counters.storage_step(worked);
+        if repairs {
+            state.repaired(worked);
+        }
         Ok(())
     }
 }
@@ -160,6 +171,15 @@ impl State {
             self.replica.set_seals(Some(Seals { notary, signing }));
         }
         self.replica.renew_credential(self.shared.clock.now(), out);
+    }
+
+    /// This actor has worked for so long for an exchange.
+    fn repaired(&mut self, worked: Duration) {
+        self.repaired += worked;
+        if self.repaired >= REPAIRED_STEP {
+            let repaired = SchedulerInput::Repaired(std::mem::take(&mut self.repaired));
+            self.shared.routes.scheduler.cast(repaired);
+        }
     }
 
     /// Tells the machine before each message how late the node is: through the mailbox that would come late.
@@ -265,6 +285,9 @@ impl State {
         }
     }
 }
+
+/// The scheduler is told of this much work for exchanges at once.
+const REPAIRED_STEP: Duration = Duration::from_millis(10);
 
 /// The TLS of the node, as long as it is connected to a network with certificates.
 fn tls(shared: &Shared) -> Option<Tls> {

@@ -11,8 +11,13 @@ use super::{
     table::Links,
 };
 use crate::{
+    lateness::TooLate,
     net::{Connection, Incoming, Protocol},
-    protocol::{peering::PeeringInput, route::Counter},
+    protocol::{
+        peering::PeeringInput,
+        route::Counter,
+        served::{ACCEPTOR_MAX, DIALER_MAX},
+    },
 };
 
 /// Accepts connections as long as the endpoint is open.
@@ -27,17 +32,23 @@ async fn handshake(context: Context, incoming: Incoming) {
     let host = context.host();
     let Incoming { remote, host: source, handshake, place: _place } = incoming;
     let (mut reached, own) = (None, host.generation());
-    let introduced = async {
-        let connection = handshake.await.map_err(Introduction::Connection)?;
-        let connection = reached.insert(connection);
-        if connection.protocol() != Protocol::Gossip {
-            return Ok(None);
-        }
-        introduce::accepting(&context.links, connection).await.map(Some)
-    };
     let deadline = host.config().quic.handshake_timeout;
-    let introduced = tokio::time::timeout(deadline, introduced).await;
-    match (introduced, reached) {
+    host.count(Counter::HandshakesTaken);
+    let introduced = async {
+        // The peer has proved nothing yet, so that our lateness must not give it time.
+        let proving = host.lateness().within(deadline, deadline * ACCEPTOR_MAX, handshake);
+        let connection = match proving.await? {
+            Ok(connection) => reached.insert(connection),
+            Err(ended) => return Ok(Err(Introduction::Connection(ended))),
+        };
+        host.count(Counter::HandshakesAnswered);
+        if connection.protocol() != Protocol::Gossip {
+            return Ok(Ok(None));
+        }
+        Ok(introduce::accepting(&context.links, connection).await.map(Some))
+    };
+    let introduced = host.lateness().within(deadline, deadline * DIALER_MAX, introduced).await;
+    match (introduced.flatten(), reached) {
         (Ok(Ok(None)), Some(connection)) if connection.protocol() == Protocol::Services => {
             let (host, services) = (host.clone(), Arc::clone(host.services()));
             context.spawner.spawn(services::serve::welcome(host, services, connection));
@@ -55,8 +66,9 @@ async fn handshake(context: Context, incoming: Incoming) {
             }
             tell(host, Remote { peer: &source, shown: &remote }, &error);
         }
-        (Err(_), reached) => {
+        (Err(TooLate), reached) => {
             host.count(Counter::HandshakesFailed);
+            host.count(Counter::HandshakesAbandoned);
             match reached {
                 Some(connection) => too_late(host, &remote, connection.as_ref()),
                 None => host.counters().refuse(TIMEOUT),

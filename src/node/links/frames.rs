@@ -11,11 +11,13 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{super::host::Host, link::Link, room::Room, table::Links};
 use crate::{
+    lateness::TooLate,
     net::{ReceiveStream, SendStream, Stream, StreamError},
     protocol::{
         message::{FRAME_BYTES_MAX, LENGTH_BYTES, Message, WireError, frame_len},
         peering::PeeringInput,
         route::Counter,
+        served::DIALER_MAX,
     },
 };
 
@@ -82,14 +84,19 @@ impl Reader {
     }
 
     /// The same, if every [`CHUNK_BYTES`] arrive within the deadline.
-    async fn body(&mut self, len: usize, deadline: Duration) -> Result<Bytes, FrameError> {
+    async fn body(
+        &mut self,
+        host: &Host,
+        len: usize,
+        deadline: Duration,
+    ) -> Result<Bytes, FrameError> {
         if len <= CHUNK_BYTES {
-            return within(deadline, self.take(len)).await??.ok_or_else(cut_short);
+            return within(host, deadline, self.take(len)).await??.ok_or_else(cut_short);
         }
         let mut body = Vec::new();
         while body.len() < len {
             let part = self.take(CHUNK_BYTES.min(len - body.len()));
-            body.extend_from_slice(&within(deadline, part).await??.ok_or_else(cut_short)?);
+            body.extend_from_slice(&within(host, deadline, part).await??.ok_or_else(cut_short)?);
         }
         Ok(body.into())
     }
@@ -127,15 +134,16 @@ impl Incoming {
             return Ok(None);
         }
         let deadline = host.config().quic.exchange_timeout;
-        let length = within(deadline, self.0.take(LENGTH_BYTES)).await??.ok_or_else(cut_short)?;
+        let length =
+            within(host, deadline, self.0.take(LENGTH_BYTES)).await??.ok_or_else(cut_short)?;
         let length = length[..].try_into().expect("so many bytes were asked for");
         let len = frame_len(length, FRAME_BYTES_MAX)?;
         if self.0.chunk.len() >= len {
             return Ok(Some(self.0.chunk.split_to(len)));
         }
-        let _room = within(deadline, link.room.inbound.take(len)).await?;
+        let _room = within(host, deadline, link.room.inbound.take(len)).await?;
         let whole = deadline + travel_time(len);
-        Ok(Some(within(whole, self.0.take(len)).await??.ok_or_else(cut_short)?))
+        Ok(Some(within(host, whole, self.0.take(len)).await??.ok_or_else(cut_short)?))
     }
 }
 
@@ -191,7 +199,7 @@ impl StreamFrames {
     /// Ends our direction of the stream, and waits until the peer has received all of it.
     pub(super) async fn finished(mut self) {
         self.finish();
-        let _ = within(self.deadline, self.send.delivered()).await;
+        let _ = within(self.links.host(), self.deadline, self.send.delivered()).await;
     }
 
     /// Aborts the stream. Otherwise, data that the peer has not read would stay in memory as long as the
@@ -205,8 +213,10 @@ impl StreamFrames {
     pub(super) async fn send(&mut self, message: &Message) -> Result<(), FrameError> {
         self.decoded = None;
         let frame = Bytes::from(message.encode()?);
-        let _room = within(self.deadline, self.room.outbound.take(frame.len())).await?;
-        within(self.deadline + travel_time(frame.len()), self.write(frame)).await?
+        let _room =
+            within(self.links.host(), self.deadline, self.room.outbound.take(frame.len())).await?;
+        let (links, whole) = (Arc::clone(&self.links), self.deadline + travel_time(frame.len()));
+        within(links.host(), whole, self.write(frame)).await?
     }
 
     /// The next frame; `None` when the peer has ended the stream between two frames.
@@ -216,13 +226,15 @@ impl StreamFrames {
     }
 
     async fn read(&mut self) -> Result<Option<Message>, FrameError> {
-        let length = within(self.deadline, self.receive.take(LENGTH_BYTES)).await??;
+        let length =
+            within(self.links.host(), self.deadline, self.receive.take(LENGTH_BYTES)).await??;
         let Some(length) = length else { return Ok(None) };
         let length = length[..].try_into().expect("so many bytes were asked for");
         let len = frame_len(length, self.max)?;
-        let _room = within(self.deadline, self.room.inbound.take(len)).await?;
+        let _room = within(self.links.host(), self.deadline, self.room.inbound.take(len)).await?;
         let whole = self.deadline + travel_time(len);
-        let frame = within(whole, self.receive.body(len, self.deadline)).await??;
+        let host = self.links.host();
+        let frame = within(host, whole, self.receive.body(host, len, self.deadline)).await??;
         if let Some(link) = &self.link {
             self.decoded = Some(link.share.decode().await);
         }
@@ -233,7 +245,7 @@ impl StreamFrames {
         while !frame.is_empty() {
             let chunk = frame.split_to(CHUNK_BYTES.min(frame.len()));
             self.afford(chunk.len()).await;
-            within(self.deadline, self.send.write(&mut [chunk])).await??;
+            within(self.links.host(), self.deadline, self.send.write(&mut [chunk])).await??;
         }
         Ok(())
     }
@@ -258,11 +270,14 @@ pub(super) fn count(host: &Host, error: &FrameError) {
     }
 }
 
-pub(super) async fn within<T>(
+/// Waits for some work on the served clock.
+async fn within<T>(
+    host: &Host,
     deadline: Duration,
     work: impl Future<Output = T>,
 ) -> Result<T, FrameError> {
-    tokio::time::timeout(deadline, work).await.map_err(|_| FrameError::Stalled)
+    let done = host.lateness().within(deadline, deadline * DIALER_MAX, work).await;
+    done.map_err(|TooLate| FrameError::Stalled)
 }
 
 /// How long this many bytes may be in flight at the minimum rate.

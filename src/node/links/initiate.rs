@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     net::Stream,
-    protocol::{exchange::Summary, route::Target},
+    protocol::{exchange::Summary, route::Target, served::DIALER_MAX},
 };
 
 /// Runs an exchange with a target; its end is reported in every case.
@@ -15,6 +15,9 @@ pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
     let own = context.clone();
     context.spawner.spawn(async move {
         let dialed = reach::reach(&own, &target).await;
+        if dialed.busy {
+            return own.host().deferred(target);
+        }
         let mut done = false;
         if let Some(link) = &dialed.link {
             done = initiate(&own, link, summary.clone()).await;
@@ -58,5 +61,6 @@ async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool
 /// A peer may refuse us every stream; it then counts as one that does not answer.
 async fn open(host: &Host, link: &Link) -> Option<Stream> {
     let deadline = host.config().quic.exchange_timeout;
-    tokio::time::timeout(deadline, link.connection.open()).await.ok()?.ok()
+    let opened = host.lateness().within(deadline, deadline * DIALER_MAX, link.connection.open());
+    opened.await.ok()?.ok()
 }

@@ -15,12 +15,14 @@ use super::{
 };
 use crate::{
     dials::DialFailure,
+    lateness::TooLate,
     net::{BoxFuture, Connection, Dial, Dialed as Next, Ended, Protocol, Way},
     protocol::{
         close::Close,
         id::{Generation, NodeId},
         peering::HURRY_AFTER,
         route::{Counter, Target},
+        served::DIALER_MAX,
         session::Unwelcome,
         time::Time,
     },
@@ -36,13 +38,15 @@ const OTHER_VERSION: &str = "somebody there, who has proved no name, ended the h
 pub(super) struct Dialed {
     pub(super) link: Option<Arc<Link>>,
     pub(super) node: Option<NodeId>,
+    /// There is no connection, only because the target is too busy for a handshake.
+    pub(super) busy: bool,
 }
 
-const NOBODY: Dialed = Dialed { link: None, node: None };
+const NOBODY: Dialed = Dialed { link: None, node: None, busy: false };
 
 impl Dialed {
     fn to(link: Arc<Link>) -> Self {
-        Self { node: Some(link.peer.clone()), link: Some(link) }
+        Self { node: Some(link.peer.clone()), link: Some(link), busy: false }
     }
 }
 
@@ -51,7 +55,9 @@ pub(crate) fn dial(context: &Context, peer: NodeId) {
     let own = context.clone();
     context.spawner.spawn(async move {
         let dialed = reach(&own, &Target::Peer(peer.clone())).await;
-        if dialed.link.is_none() {
+        if dialed.busy {
+            own.host().dial_busy(&peer);
+        } else if dialed.link.is_none() {
             own.host().dial_failed(&peer);
         }
     });
@@ -146,6 +152,7 @@ async fn race(
         dial: context.endpoint.dial(addresses, wanted, Protocol::Gossip),
         failures: Vec::new(),
         answered: None,
+        busy: false,
     };
     let dialed = race.run(hurry).await;
     let failures = if dialed.link.is_some() { Vec::new() } else { race.failures };
@@ -166,6 +173,8 @@ struct Race<'a> {
     failures: Vec<DialFailure>,
     /// The node that has answered.
     answered: Option<NodeId>,
+    /// A path ended because the target is too busy.
+    busy: bool,
 }
 
 impl Race<'_> {
@@ -182,11 +191,18 @@ impl Race<'_> {
                 }
             };
             let Some(next) = next else {
-                return Dialed { link: None, node: self.answered.take() };
+                let busy = self.busy && self.answered.is_none();
+                return Dialed { link: None, node: self.answered.take(), busy };
             };
             let dialed = match next {
                 Next::About(way) => self.known(&way),
                 Next::Reached(way, connection) => self.introduce(way, connection, &mut hurry).await,
+                Next::Refused(way, ended @ Ended::Busy) => {
+                    self.busy = true;
+                    self.dial.answered(&way);
+                    self.fails(&way, ended.to_string());
+                    None
+                }
                 Next::Refused(way, ended) => {
                     self.failed(&way, &Introduction::Connection(ended), None)
                 }
@@ -226,12 +242,12 @@ impl Race<'_> {
         hurry: &mut Option<&Notify>,
     ) -> Option<Dialed> {
         let host = self.context.host();
-        let patience = host.config().quic.handshake_timeout;
+        let (patience, lateness) = (host.config().quic.handshake_timeout, host.lateness());
         let begun = self.begun();
         let introduction = introduce::dialing(&self.context.links, &connection, self.wanted);
         let introduced = tokio::select! {
             biased;
-            introduced = tokio::time::timeout(patience, introduction) => introduced,
+            introduced = lateness.within(patience, patience * DIALER_MAX, introduction) => introduced,
             () = told_to_hurry(host, *hurry, begun) => {
                 *hurry = None;
                 self.dial.again(Some(&way));
@@ -243,10 +259,10 @@ impl Race<'_> {
                 host.count(Counter::ConnectionsDialed);
                 let node = Some(met.node.clone());
                 let link = serve::adopt(self.context, connection, met, self.own, true);
-                Some(Dialed { link, node })
+                Some(Dialed { link, node, busy: false })
             }
             Ok(Err(introduction)) => self.failed(&way, &introduction, Some(&connection)),
-            Err(_) => {
+            Err(TooLate) => {
                 host.count(Counter::DialsFailed);
                 too_late(host, &way.to_string(), connection.as_ref());
                 let reason = format!("it did not introduce itself within {patience:?}");
@@ -298,7 +314,7 @@ impl Race<'_> {
         closed(&ended).filter(|closed| closed.is(Close::Duplicate))?;
         let peer = connection.peer().name.as_ref()?.node.clone();
         let link = self.context.links.link(&peer);
-        Some(Dialed { link, node: Some(peer) })
+        Some(Dialed { link, node: Some(peer), busy: false })
     }
 
     /// Keeps the reason why a path failed.

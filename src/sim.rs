@@ -26,6 +26,7 @@ pub mod event;
 mod exchange;
 mod exchanging;
 pub mod faults;
+pub mod handshaking;
 pub mod hooks;
 mod introductions;
 pub mod network;
@@ -37,6 +38,7 @@ mod shell;
 mod size;
 pub mod slot;
 mod spreading;
+mod turns;
 #[cfg(test)]
 mod tests;
 pub mod warm;

@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::ValueEnum;
 use gossipmonger::{
     ClusterId, Config, Datacenter, NodeId,
-    sim::{cpu::Costs, settings::Settings, world::World},
+    sim::{cpu::Processors, settings::Settings, world::World},
     tls::PeerName,
 };
 use serde_json::Value;
@@ -331,7 +331,7 @@ impl Plan {
     /// From now on work takes time, if it is to.
     fn charge(&self, world: &mut World) {
         if self.cpu > 0 {
-            world.charge(Costs::typical().shared(self.cpu));
+            world.charge(Processors::each(1.0 / self.cpu as f64));
         }
     }
 

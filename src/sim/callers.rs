@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use rand::RngExt;
 
 use super::{
+    cpu::Work,
     event::{Machine, What},
     process::SIGNATURE,
     slot::wall,
@@ -30,9 +31,23 @@ impl World {
         let mut out = Vec::new();
         let Some(node) = self.node_mut(slot) else { return };
         let Ok(written) = node.replica.write(now, batch, &mut out) else { return };
-        self.works(slot, |costs| costs.sign);
+        self.works(slot, Work::Signatures, |costs| costs.sign);
         self.persist_written(slot, written);
         self.deliver(slot, Machine::Storage, out);
+    }
+
+    /// A caller wants to write a batch on a node, which does so once it has time for that.
+    pub fn order(&mut self, slot: usize, batch: Vec<Write>) {
+        let (number, epoch) = (self.number(), self.slots[slot].epoch);
+        self.ordered.insert(number, batch);
+        self.after(0, What::Write { slot, epoch, number });
+    }
+
+    pub(super) fn write_in_turn(&mut self, slot: usize, epoch: u64, number: u64) {
+        let batch = self.ordered.remove(&number);
+        if let Some(batch) = batch.filter(|_| self.slots[slot].epoch == epoch) {
+            self.write(slot, batch);
+        }
     }
 
     /// A node says what services it offers.

@@ -265,7 +265,7 @@ impl World {
             self.fail("what nodes say can be decoded")
         };
         if let Gossip::Push(delta) = &gossip {
-            self.spend(|costs| costs.verify * delta.nodes.len() as u64);
+            self.bill_news(slot, &delta.nodes);
         }
         match gossip {
             Gossip::Root(root) => {
@@ -446,6 +446,7 @@ impl World {
             }
         }
         self.wires.remove(&id);
+        self.handshakes.remove(&id);
     }
 
     /// Notices that nothing gets through any more.

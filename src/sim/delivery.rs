@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
+    cpu::Work,
     event::{Machine, What},
     queue::micros,
     slot::number,
@@ -23,6 +24,7 @@ impl World {
         if at.epoch != epoch || !due {
             return;
         }
+        self.bill(Work::Timers, |costs| costs.tick);
         if machine == Machine::Detector && !self.switches.packets {
             self.tell_heard(slot, self.queue.now());
         }
@@ -49,6 +51,7 @@ impl World {
     pub(super) fn deliver(&mut self, slot: usize, machine: Machine, out: Vec<Output>) {
         self.record(slot, &out);
         let mut queue: VecDeque<_> = out.into_iter().map(|output| (machine, output)).collect();
+        let mut settled = 0;
         while let Some((machine, output)) = queue.pop_front() {
             let now = self.local(slot);
             let Some(node) = self.node_mut(slot) else { return };
@@ -65,6 +68,7 @@ impl World {
                         queue.push_front((machine, Output::Detector(input)));
                         continue;
                     }
+                    settled += u64::from(matches!(input, DetectorInput::Observe { .. }));
                     node.liveness.handle(now, input, &mut out);
                     drop(node.liveness.take_changed());
                     Machine::Detector
@@ -119,6 +123,7 @@ impl World {
             queue.extend(out.into_iter().map(|output| (to, output)));
             self.look(slot);
         }
+        self.counts.settlements += settled;
         self.look(slot);
         self.wake_scheduler(slot);
     }

@@ -189,9 +189,36 @@ pub(super) enum What {
         exchange: u64,
         side: Side,
     },
-    /// A node has time for what waits.
+    // Handshakes, if there are processors.
+    /// A step of a handshake, at the end where it is made.
+    Passage {
+        wire: u64,
+        step: usize,
+    },
+    /// A flight of a handshake has arrived.
+    Flight {
+        wire: u64,
+        flight: usize,
+    },
+    /// A flight has had no answer.
+    Repeat {
+        wire: u64,
+        flight: usize,
+        number: u32,
+    },
+    /// Nobody has introduced itself to the end that was dialed.
+    Unproved {
+        wire: u64,
+    },
+    /// A processor has time for what waits.
     Run {
+        place: usize,
+    },
+    /// A caller wants to write what was ordered by this number.
+    Write {
         slot: usize,
+        epoch: u64,
+        number: u64,
     },
     // The disk.
     Synced {

@@ -213,7 +213,7 @@ impl World {
         if let Message::SynAck { delta, .. } | Message::Ack { delta } | Message::More { delta } =
             &message
         {
-            self.spend(|costs| costs.verify * delta.nodes.len() as u64);
+            self.bill_news(slot, &delta.nodes);
         }
         let now = self.queue.now();
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };

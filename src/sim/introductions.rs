@@ -163,6 +163,13 @@ impl World {
         self.after(AGAIN << number, again);
         let there = self.find(&address).filter(|other| self.network.connects(slot, *other));
         let now = self.queue.now();
+        if let Some(other) = there.filter(|other| self.is_awaited(slot, *other, wanted.as_ref())) {
+            let wire = self.new_wire(slot, other, address);
+            if let Some(dial) = self.node_mut(slot).and_then(|node| node.dials.get_mut(&id)) {
+                dial.wire = Some(wire);
+            }
+            return self.begin_handshake(wire);
+        }
         let shaken = there.and_then(|other| {
             let breaks = self.network.breakage > 0.0 && self.rng.random_bool(self.network.breakage);
             let shaken = self.network.handshake(&mut self.rng, now, [slot, other]);
@@ -187,6 +194,13 @@ impl World {
         }
         let Ok(bytes) = Message::Hello(self.hello(slot, &name)).encode() else { return };
         self.after(shaken, What::Hello { wire, bytes });
+    }
+
+    /// Whether a handshake with the machine that answers goes on as work: there are processors, and the machine is the
+    /// one that is wanted.
+    fn is_awaited(&self, slot: usize, other: usize, wanted: Option<&NodeId>) -> bool {
+        let same = wanted.is_none_or(|wanted| *wanted == self.slots[other].name);
+        self.has_processors() && same && other != slot && !self.refuses(slot, other)
     }
 
     /// A new connection between two processes.
@@ -225,7 +239,7 @@ impl World {
         (0..self.slots.len()).find(at)
     }
 
-    fn hello(&self, slot: usize, to: &NodeId) -> Hello {
+    pub(super) fn hello(&self, slot: usize, to: &NodeId) -> Hello {
         let node = self.node(slot);
         node.session.hello(node.replica.own().generation(), self.known(slot, to))
     }
@@ -255,7 +269,8 @@ impl World {
         let now = self.queue.now();
         let travel = self.network.stream(&mut self.rng, now, [slot, dialer], HELLO_FRAME);
         let Some(travel) = travel else { return self.break_off(id) };
-        self.after(travel, What::Welcome { wire: id, bytes: welcome, later });
+        self.counts.handshakes.accepted += 1;
+        self.welcome(id, travel, welcome, later);
         let early = met.generation < self.known(slot, &met.node);
         if let Some(wire) = self.wires.get_mut(&id) {
             wire.ends[1].own = own;
@@ -294,6 +309,7 @@ impl World {
             wire.ends[0].own = own;
             wire.ends[0].met = Some(met);
         }
+        self.counts.handshakes.finished += 1;
         let link = self.adopt(id, 0);
         self.dialed(slot, dial, link, Some(from));
     }
@@ -388,6 +404,7 @@ impl World {
             return;
         }
         if let Some(wire) = dial.wire {
+            self.counts.handshakes.dialer_timeouts += 1;
             self.close(wire, 0, Close::Timeout.with("no introduction in time"));
         }
         self.dialed(slot, id, None, None);

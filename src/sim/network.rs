@@ -342,6 +342,20 @@ impl Network {
         Some(now)
     }
 
+    /// One flight of a handshake; returns when all of it has arrived, unless a packet of it is lost.
+    pub(super) fn flight(
+        &mut self,
+        rng: &mut SmallRng,
+        now: u64,
+        [from, to]: [usize; 2],
+        flight: usize,
+    ) -> Option<u64> {
+        let (_, bytes, packets) = HANDSHAKE[flight];
+        self.add(from, to, bytes, packets);
+        let lost = (0..packets).filter(|_| self.is_lost(rng, now, to)).count();
+        (lost == 0 && self.connects(from, to)).then(|| self.travel(rng, from, to))
+    }
+
     /// The first flight of a dial that gets no answer.
     pub fn unanswered(&mut self, from: usize, to: usize) {
         let (_, bytes, packets) = HANDSHAKE[0];
@@ -384,7 +398,7 @@ const LAN: u64 = 250;
 /// IP 20, UDP 8, short header 1, connection id 8, packet number 2 (mostly), AEAD tag 16.
 const PACKET_HEADERS: usize = 55;
 /// UDP payload of 1,200 (no MTU discovery) without the headers inside it and a frame's header.
-const STREAM_BYTES: usize = 1_165;
+pub(super) const STREAM_BYTES: usize = 1_165;
 /// Type, stream id 2, offset 3, length 2.
 const STREAM_HEADER: usize = 8;
 /// Type, largest 2, delay 2, count, first range, and three counts for ECN, of 2 mostly.
@@ -418,3 +432,5 @@ const HANDSHAKE_GIVE_UP: u64 = 5_000_000;
 const HANDSHAKE_TIMEOUT: u64 = 1_000_000;
 /// Flights of a handshake with ML-KEM and two Ed25519 certificates: number, bytes, packets.
 const HANDSHAKE: [(usize, u64, usize); 3] = [(0, 2_456, 2), (1, 2_900, 3), (2, 1_500, 3)];
+/// The packets of each flight.
+pub(super) const FLIGHT_PACKETS: [usize; 3] = [HANDSHAKE[0].2, HANDSHAKE[1].2, HANDSHAKE[2].2];

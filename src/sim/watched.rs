@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::handshaking::Handshakes;
 use crate::protocol::{
     event::Event,
     id::{NodeId, Version},
@@ -28,6 +29,10 @@ pub struct Counts {
     pub disconnected: Vec<(Duration, usize, NodeId)>,
     /// Dials begun.
     pub dials: u64,
+    /// What became of handshakes; begun ones only if there are processors.
+    pub handshakes: Handshakes,
+    /// How often a node has taken other neighbours.
+    pub settlements: u64,
     /// Exchanges of digests begun.
     pub exchanges: u64,
     /// Frames between datacenters with a watched write, or that steer its spreading.

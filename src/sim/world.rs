@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{DefaultHasher, Hasher},
     sync::Arc,
     time::Duration,
 };
@@ -10,9 +10,10 @@ use std::{
 use rand::{SeedableRng, rngs::SmallRng};
 
 use super::{
-    cpu::{Costs, Cpu},
+    cpu::Cpu,
     event::{Side, What},
     exchange::Exchange,
+    handshaking::{self, Handshake},
     hooks::{Liar, Witness},
     network::Network,
     pool::Pool,
@@ -22,6 +23,7 @@ use super::{
     watched::{Counts, Said, Watched},
     wire::Wires,
 };
+use crate::protocol::write::Write;
 
 /// A run.
 #[derive(Debug)]
@@ -43,15 +45,19 @@ pub struct World {
     pub(super) numbers: u64,
     pub(super) exchanges: BTreeMap<u64, Exchange>,
     pub(super) wires: Wires,
+    /// What callers want to write, by number.
+    pub(super) ordered: BTreeMap<u64, Vec<Write>>,
     pub(super) watched: Vec<Watched>,
     pub(super) pool: Arc<Pool>,
     /// The processors, if they are modelled.
-    cpu: Option<Cpu>,
+    pub(super) cpu: Option<Cpu>,
+    /// Handshakes under way, by their connections.
+    pub(super) handshakes: BTreeMap<u64, Handshake>,
     /// The addresses of the seeds.
     pub(super) seeds: Vec<String>,
     /// Processes that stand still, and until when.
     frozen: BTreeMap<usize, u64>,
-    log: Log,
+    pub(super) log: Log,
 }
 
 /// What a test adds to a run.
@@ -67,9 +73,9 @@ pub struct Hooks {
 
 /// What is needed to see a failure again.
 #[derive(Debug)]
-struct Log {
+pub(super) struct Log {
     seed: u64,
-    trace: DefaultHasher,
+    pub(super) trace: DefaultHasher,
     /// What was done to the cluster, oldest first.
     history: Vec<String>,
 }
@@ -116,9 +122,11 @@ impl World {
             numbers: 0,
             exchanges: BTreeMap::new(),
             wires: BTreeMap::new(),
+            ordered: BTreeMap::new(),
             watched: Vec::new(),
             pool: Arc::default(),
             cpu: None,
+            handshakes: BTreeMap::new(),
             seeds,
             frozen: BTreeMap::new(),
             log: Log { seed, trace: DefaultHasher::new(), history: Vec::new() },
@@ -128,18 +136,6 @@ impl World {
     /// Which parts are modelled. Change it before anything runs.
     pub const fn switches(&mut self) -> &mut Switches {
         &mut self.switches
-    }
-
-    /// From now on work takes time: see [`cpu`](super::cpu).
-    pub fn charge(&mut self, costs: Costs) {
-        self.cpu = Some(Cpu::new(costs));
-    }
-
-    /// The work done by all nodes, and how late any piece of it was at most. Without processors both are zero.
-    #[must_use]
-    pub fn work(&self) -> (Duration, Duration) {
-        let work = self.cpu.as_ref().map_or((0, 0), |cpu| (cpu.worked, cpu.latest));
-        (Duration::from_micros(work.0), Duration::from_micros(work.1))
     }
 
     /// All that happened, as one number.
@@ -240,59 +236,6 @@ impl World {
         }
     }
 
-    fn happen_now(&mut self, what: What) {
-        if self.switches.checks {
-            (self.queue.now(), &what).hash(&mut self.log.trace);
-        }
-        self.happen(what);
-    }
-
-    /// An event happens once the node has time for it, and takes its time.
-    fn happen_in_turn(&mut self, what: What) {
-        let now = self.queue.now();
-        let waited = if let What::Run { slot } = what { Some(slot) } else { None };
-        let slot = waited.or_else(|| self.who(&what));
-        let (Some(slot), Some(cpu)) = (slot, &mut self.cpu) else { return self.happen_now(what) };
-        let what = match waited {
-            Some(_) => cpu.next(slot, now),
-            None => cpu.take(slot, now, what),
-        };
-        if let Some(what) = what {
-            let (cost, sent) = (cpu.costs.of(&what), self.network.sent.packets);
-            self.happen_now(what);
-            let sent = self.network.sent.packets - sent;
-            if let Some(cpu) = &mut self.cpu {
-                let extra = std::mem::take(&mut cpu.extra);
-                cpu.work(slot, now, cost + extra + sent * cpu.costs.send);
-            }
-        }
-        if let Some(goes_on) = self.cpu.as_mut().and_then(|cpu| cpu.settle(slot)) {
-            self.at(goes_on, What::Run { slot });
-        }
-    }
-
-    /// The present event costs this as well.
-    pub(super) fn spend(&mut self, cost: impl FnOnce(&Costs) -> u64) {
-        if let Some(cpu) = &mut self.cpu {
-            cpu.extra += cost(&cpu.costs);
-        }
-    }
-
-    /// A node works for a caller.
-    pub(super) fn works(&mut self, slot: usize, cost: impl FnOnce(&Costs) -> u64) {
-        let now = self.queue.now();
-        if let Some(cpu) = &mut self.cpu {
-            cpu.work(slot, now, cost(&cpu.costs));
-        }
-    }
-
-    /// A process is gone, with all that waited for it.
-    pub(super) fn drop_work(&mut self, slot: usize) {
-        if let Some(cpu) = &mut self.cpu {
-            cpu.forget(slot);
-        }
-    }
-
     /// Lets time pass until `reached`, or fails after `deadline`.
     pub fn run_until(&mut self, deadline: Duration, reached: impl Fn(&Self) -> Result<(), String>) {
         let end = self.now() + deadline;
@@ -349,7 +292,7 @@ impl World {
         frozen.max(self.network.faults().stalled(slot, now))
     }
 
-    fn stalled(&self, what: &What) -> Option<u64> {
+    pub(super) fn stalled(&self, what: &What) -> Option<u64> {
         if self.frozen.is_empty() && self.network.faults().is_none() {
             return None;
         }
@@ -357,22 +300,24 @@ impl World {
     }
 
     /// The machine whose process does it.
-    fn who(&self, what: &What) -> Option<usize> {
+    pub(super) fn who(&self, what: &What) -> Option<usize> {
         let end = |wire: &u64, end: usize| self.wires.get(wire).map(|wire| wire.slots[end]);
         let half = |exchange: &u64, side: Side| {
             let (wire, place) = self.exchanges.get(exchange)?.place(side);
             end(&wire, place)
         };
         match what {
-            What::Run { slot }
-            | What::Wake { slot, .. }
+            What::Wake { slot, .. }
             | What::Knock { slot, .. }
             | What::Refused { slot, .. }
             | What::Undone { slot, .. }
             | What::Undialed { slot, .. }
-            | What::Unreached { slot, .. } => Some(*slot),
+            | What::Unreached { slot, .. }
+            | What::Write { slot, .. } => Some(*slot),
             What::Welcome { wire, .. } | What::Renew { wire } => end(wire, 0),
-            What::Hello { wire, .. } | What::Adopt { wire } => end(wire, 1),
+            What::Hello { wire, .. } | What::Adopt { wire } | What::Unproved { wire } => {
+                end(wire, 1)
+            }
             What::Datagram { wire, to, .. }
             | What::Gossip { wire, to, .. }
             | What::Acknowledged { wire, to, .. }
@@ -389,7 +334,10 @@ impl World {
             | What::Reset { exchange, to: side }
             | What::TimedOut { exchange, side } => half(exchange, *side),
             What::Delivered { exchange } => half(exchange, Side::Initiator),
-            What::Probe { .. } | What::Synced { .. } => None,
+            What::Passage { wire, step } => end(wire, handshaking::end_of(*step)),
+            What::Flight { wire, flight } => end(wire, 1 - flight % 2),
+            What::Repeat { wire, flight, .. } => end(wire, flight % 2),
+            What::Probe { .. } | What::Synced { .. } | What::Run { .. } => None,
         }
     }
 
@@ -402,7 +350,7 @@ impl World {
         self.queue.at(self.queue.now() + wait, what);
     }
 
-    fn happen(&mut self, what: What) {
+    pub(super) fn happen(&mut self, what: What) {
         match what {
             What::Wake { slot, epoch, machine, token } => self.wake(slot, epoch, machine, token),
             What::Knock { slot, epoch, dial, round, number } => {
@@ -435,9 +383,14 @@ impl World {
             What::Reset { exchange, to } => self.break_exchange(exchange, to),
             What::Delivered { exchange } => self.delivered(exchange),
             What::TimedOut { exchange, side } => self.timed_out(exchange, side),
-            // Taken apart by the processor of the node.
+            // Taken apart by the processor.
             What::Run { .. } => {}
             What::Synced { slot, epoch, commit } => self.synced(slot, epoch, commit),
+            What::Passage { wire, step } => self.passage(wire, step),
+            What::Flight { wire, flight } => self.flight(wire, flight),
+            What::Repeat { wire, flight, number } => self.repeat(wire, flight, number),
+            What::Unproved { wire } => self.unproved(wire),
+            What::Write { slot, epoch, number } => self.write_in_turn(slot, epoch, number),
         }
     }
 

@@ -13,6 +13,7 @@
 //! This module changes with the machines and has no semantic versioning.
 
 pub mod apart;
+pub mod busy;
 mod callers;
 pub mod calls;
 mod checks;
@@ -38,6 +39,7 @@ mod shell;
 mod size;
 pub mod slot;
 mod spreading;
+pub mod storm;
 mod turns;
 #[cfg(test)]
 mod tests;

@@ -229,6 +229,12 @@ impl Scheduler {
         self.abroad.unreachable()
     }
 
+    /// Whether the neighbours of the present member list are the ones that are kept.
+    #[must_use]
+    pub fn has_settled(&self) -> bool {
+        self.members.overlay().neighbours() == self.links.wanted()
+    }
+
     /// The connections there are.
     #[must_use]
     pub const fn links(&self) -> &Links {

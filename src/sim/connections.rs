@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rand::RngExt;
 
 use super::{
+    cpu::Work,
     event::{Machine, What},
     introductions::{PROBE, UNREAD},
     network::{ACK_FRAME, HEARTBEAT_FRAME, PING_FRAME},
@@ -257,7 +258,13 @@ impl World {
         let admits = |world: &mut Self, traffic| {
             world.peering(slot, PeeringInput::Admit(connection, traffic)).admitted
         };
+        let told = match self.has_processors() {
+            true => skim(&bytes[LENGTH_BYTES..]).map_or(0, |headings| headings.len() as u64),
+            false => 0,
+        };
+        self.counts.received += told;
         if self.is_known(slot, &bytes[LENGTH_BYTES..]) && admits(self, Traffic::Duplicate) {
+            self.bill(Work::News, |costs| costs.duplicate * told);
             return self.dealt_with(slot, connection);
         }
         let from = self.slots[peer].name.clone();

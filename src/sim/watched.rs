@@ -33,6 +33,8 @@ pub struct Counts {
     pub handshakes: Handshakes,
     /// How often a node has taken other neighbours.
     pub settlements: u64,
+    /// News of an owner that came in a frame of gossip, also what was known.
+    pub received: u64,
     /// Exchanges of digests begun.
     pub exchanges: u64,
     /// Frames between datacenters with a watched write, or that steer its spreading.

@@ -27,6 +27,7 @@ mod oracle;
 mod returning;
 mod revocation;
 mod scenarios;
+mod storm;
 
 use gossipmonger::{
     protocol::seal::Notary,

@@ -30,6 +30,7 @@ pub mod faults;
 pub mod handshaking;
 pub mod hooks;
 mod introductions;
+pub mod load;
 pub mod network;
 mod pool;
 mod process;
@@ -40,6 +41,7 @@ mod size;
 pub mod slot;
 mod spreading;
 pub mod storm;
+mod tracked;
 mod turns;
 #[cfg(test)]
 mod tests;

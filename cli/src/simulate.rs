@@ -2,8 +2,8 @@
 //!
 //! Storage, failure detector, scheduler and connections of every node are those of an agent; only the network is a
 //! model ([`sim`](gossipmonger::sim)). Use it to plan a cluster: its cost, the delay
-//! of changes, the effect of a partition. It gives no figures for processors and bandwidth: use `gossipmonger bench`
-//! for those.
+//! of changes, the effect of a partition. It gives no figures for bandwidth, and those for processors follow from a table
+//! of costs: use `gossipmonger bench` for the real ones.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::error::CliError;
 
+mod busy;
 mod calls;
 mod failures;
 mod report;
@@ -52,7 +53,7 @@ pub(crate) struct Args {
     /// How many of the nodes join the others at once; 0: a fifth of them (join).
     #[arg(long, default_value_t = 0, value_name = "J")]
     joiners: u32,
-    /// Bytes of the value that is written (spread). Above 512 it goes along the tree of its writer.
+    /// Bytes of the value that is written (spread, load). Above 512 it goes along the tree of its writer.
     #[arg(long, default_value_t = 100, value_name = "B")]
     value_bytes: usize,
     /// How many nodes write, each often enough before the deaths that its tree has formed; 0: any
@@ -63,7 +64,7 @@ pub(crate) struct Args {
     /// crash, as long as no more than a quarter of them has (failures).
     #[arg(long, default_value_t = 20, value_name = "R")]
     runs: u32,
-    /// How long a cluster is looked at, in virtual time: 10 s by default (idle, services), 30 s (calls), or
+    /// How long a cluster is looked at, in virtual time: 10 s by default (idle, services, load), 30 s (calls), or
     /// as long as each experiment takes, which is 2 min for a fault that lasts (failures).
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Option<Duration>,
@@ -84,9 +85,10 @@ pub(crate) struct Args {
     /// How many nodes offer the service that all call; 0: one in twenty, but no more than 100 (calls).
     #[arg(long, default_value_t = 0, value_name = "P")]
     providers: u32,
-    /// How many calls each node begins in a second (calls).
-    #[arg(long, default_value_t = 1.0, value_name = "R")]
-    rate: f64,
+    /// How many calls each node begins in a second: 1 by default (calls). How many writes all nodes begin in a
+    /// second: 100 by default (load).
+    #[arg(long, value_name = "R")]
+    rate: Option<f64>,
     /// The longest time of a handler; one in twenty takes up to ten times as long (calls).
     #[arg(long, default_value = "10ms", value_name = "TIME", value_parser = humantime::parse_duration)]
     work: Duration,
@@ -96,12 +98,14 @@ pub(crate) struct Args {
     /// Leave out the rules of others (failures).
     #[arg(long)]
     ours: bool,
-    /// How long the network is cut (heal).
+    /// How long the network is cut (heal, and storm after a cut).
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = humantime::parse_duration)]
     cut: Duration,
     /// Each node has one N-th of a core, and what it does takes time; 0: it takes none.
     #[arg(long, default_value_t = 0, value_name = "N")]
     cpu: u64,
+    #[command(flatten)]
+    busy: busy::Pressure,
     /// Everything that is left to chance follows from this number.
     #[arg(long = "random-seed", alias = "seed", default_value_t = 1, value_name = "NUMBER")]
     seed: u64,
@@ -136,6 +140,12 @@ enum Scenario {
     Calls,
     /// Each node announces 20 services: what that costs.
     Services,
+    /// All nodes start at once, or meet again after a cut, on processors that may have no time for it:
+    /// whether it ends, and how much more is done than there is to do.
+    Storm,
+    /// All nodes write, on processors that may have no time for it: when writes are everywhere, and what
+    /// each of them costs.
+    Load,
 }
 
 /// The run, with checked arguments.
@@ -177,6 +187,11 @@ pub(crate) fn run(args: Args) -> Result<(), CliError> {
             Report { calls: Some(calls::run(&plan, &args.traffic()?)), ..Report::default() }
         }
         Scenario::Services => Report { services: Some(services::run(&plan)), ..Report::default() },
+        Scenario::Storm => Report { busy: Some(args.busy.storm(&plan)?), ..Report::default() },
+        Scenario::Load => {
+            let rate = args.rate.unwrap_or(LOAD_RATE);
+            Report { busy: Some(args.busy.load(&plan, rate)?), ..Report::default() }
+        }
     };
     args.print(&report);
     report.calls.as_ref().map_or(Ok(()), Calls::verdict)?;
@@ -259,23 +274,22 @@ impl Args {
         within("stopped", u64::from(self.stopped), 0, u64::from(providers) / 2)?;
         let stopped = if self.stopped == 0 { providers / 20 } else { self.stopped };
         let stopped = stopped.max(1);
-        if !(RATE[0]..=RATE[1]).contains(&self.rate) {
+        let rate = self.rate.unwrap_or(CALLS_RATE);
+        if !(RATE[0]..=RATE[1]).contains(&rate) {
             let [least, most] = RATE;
-            let rate = self.rate;
             let why = format!("--rate {rate} is refused: {least} to {most} is allowed");
             return Err(CliError::usage(why));
         }
         let work = u64::try_from(self.work.as_millis()).unwrap_or(u64::MAX);
         within("work", work, 0, 60_000)?;
         let time = self.time.unwrap_or(CALLS_TIME);
-        let calls = self.rate * f64::from(self.nodes) * time.as_secs_f64();
+        let calls = rate * f64::from(self.nodes) * time.as_secs_f64();
         if calls > CALLS_MAX {
             return Err(CliError::usage(format!(
                 "{calls:.0} calls are refused: {CALLS_MAX:.0} are allowed; give a lower --rate or --time"
             )));
         }
-        let (rate, work) = (self.rate, self.work);
-        Ok(Traffics { providers, rate, hedge: self.hedge, work, stopped, time })
+        Ok(Traffics { providers, rate, hedge: self.hedge, work: self.work, stopped, time })
     }
 
     fn title(&self) -> String {
@@ -365,6 +379,9 @@ const COMPARED_MAX: u64 = 5_000;
 const TIME: Duration = Duration::from_secs(10);
 /// Every node knows all providers of the simulated service: so many by default.
 const PROVIDERS: u32 = 100;
+/// Calls of a node in a second by default, and writes of all nodes.
+const CALLS_RATE: f64 = 1.0;
+const LOAD_RATE: f64 = 100.0;
 /// Calls of a node in a second.
 const RATE: [f64; 2] = [0.01, 1_000.0];
 /// How long nodes call each other.

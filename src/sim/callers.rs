@@ -36,20 +36,6 @@ impl World {
         self.deliver(slot, Machine::Storage, out);
     }
 
-    /// A caller wants to write a batch on a node, which does so once it has time for that.
-    pub fn order(&mut self, slot: usize, batch: Vec<Write>) {
-        let (number, epoch) = (self.number(), self.slots[slot].epoch);
-        self.ordered.insert(number, batch);
-        self.after(0, What::Write { slot, epoch, number });
-    }
-
-    pub(super) fn write_in_turn(&mut self, slot: usize, epoch: u64, number: u64) {
-        let batch = self.ordered.remove(&number);
-        if let Some(batch) = batch.filter(|_| self.slots[slot].epoch == epoch) {
-            self.write(slot, batch);
-        }
-    }
-
     /// A node says what services it offers.
     pub fn announce(&mut self, slot: usize, manifest: &Manifest) {
         self.note(format_args!("announce {} services at {slot}", manifest.offers.len()));

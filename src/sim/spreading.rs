@@ -56,6 +56,7 @@ impl World {
     }
 
     pub(super) fn note_arrivals(&mut self, node: usize) {
+        self.note_tracked(node);
         let now = self.queue.now();
         let Some(at) = &self.slots[node].node else { return };
         for watched in &mut self.watched {

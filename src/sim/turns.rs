@@ -103,6 +103,7 @@ impl World {
         if self.cpu.is_none() {
             return;
         }
+        self.touch(news);
         for delta in news {
             let Some(node) = self.slots[slot].node.as_ref() else { return };
             let copy = node.replica.copy(&delta.node);

@@ -20,10 +20,10 @@ use super::{
     queue::{Queue, micros},
     settings::{Settings, Switches},
     slot::{Node, Slot},
+    tracked::Tracked,
     watched::{Counts, Said, Watched},
     wire::Wires,
 };
-use crate::protocol::write::Write;
 
 /// A run.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ pub struct World {
     pub(super) numbers: u64,
     pub(super) exchanges: BTreeMap<u64, Exchange>,
     pub(super) wires: Wires,
-    /// What callers want to write, by number.
-    pub(super) ordered: BTreeMap<u64, Vec<Write>>,
+    pub(super) tracked: Tracked,
     pub(super) watched: Vec<Watched>,
     pub(super) pool: Arc<Pool>,
     /// The processors, if they are modelled.
@@ -122,7 +121,7 @@ impl World {
             numbers: 0,
             exchanges: BTreeMap::new(),
             wires: BTreeMap::new(),
-            ordered: BTreeMap::new(),
+            tracked: Tracked::default(),
             watched: Vec::new(),
             pool: Arc::default(),
             cpu: None,

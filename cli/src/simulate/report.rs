@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::plot::{Axis, Chart},
+    busy::Busy,
     calls::Calls,
     failures::Outcome,
     services::Services,
@@ -37,6 +38,7 @@ pub(super) struct Report {
     pub(super) failures: Vec<Outcome>,
     pub(super) calls: Option<Calls>,
     pub(super) services: Option<Services>,
+    pub(super) busy: Option<Busy>,
     /// The label of the ordinate, the label of the abscissa, and the points.
     pub(super) curve: Option<Curve>,
 }
@@ -120,6 +122,7 @@ impl Report {
         put("realtime_factor", number(self.realtime_factor));
         out.extend(self.calls.iter().flat_map(Calls::to_json));
         out.extend(self.services.iter().flat_map(Services::to_json));
+        out.extend(self.busy.iter().flat_map(Busy::to_json));
         match &*self.failures {
             [] => {}
             [one] => out.extend(one.to_json()),
@@ -138,6 +141,9 @@ impl Report {
         }
         if let Some(calls) = &self.calls {
             return Some(calls.chart(title));
+        }
+        if let Some(busy) = &self.busy {
+            return Some(busy.chart(title));
         }
         let (y, x, points) = self.curve.as_ref()?;
         let chart = Chart::new(title, Axis::linear(*x), Axis::linear(*y));
@@ -185,6 +191,7 @@ impl Report {
         rows.extend(self.failures.iter().flat_map(Outcome::rows));
         rows.extend(self.calls.iter().flat_map(Calls::rows));
         rows.extend(self.services.iter().flat_map(|services| services.rows(nodes)));
+        rows.extend(self.busy.iter().flat_map(Busy::rows));
         rows
     }
 }

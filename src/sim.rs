@@ -30,6 +30,7 @@ pub mod faults;
 pub mod handshaking;
 pub mod hooks;
 mod introductions;
+mod lagging;
 pub mod load;
 pub mod network;
 mod pool;

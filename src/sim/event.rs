@@ -210,6 +210,16 @@ pub(super) enum What {
     Unproved {
         wire: u64,
     },
+    /// A node measures how late it is served.
+    Tick {
+        slot: usize,
+        epoch: u64,
+    },
+    /// What it measures that with has waited behind all other work.
+    Tock {
+        slot: usize,
+        epoch: u64,
+    },
     /// A processor has time for what waits.
     Run {
         place: usize,

@@ -19,6 +19,7 @@ use crate::protocol::{
     close::Close,
     durable::Stored,
     id::Generation,
+    lag::Lag,
     liveness::Liveness,
     peering::{Peering, PeeringInput},
     replica::Replica,
@@ -69,6 +70,7 @@ impl World {
             replica,
             rest: None,
             drowsy: None,
+            lag: Lag::new(),
         }));
         if let Some(offers) = self.slots[slot].offers.clone() {
             self.offer(slot, &offers, &mut out);
@@ -83,6 +85,7 @@ impl World {
         if self.switches.packets {
             self.arm(slot, Machine::Transport, self.settings.look());
         }
+        self.measure_lag(slot);
     }
 
     /// The origin of the clock of a process that starts now. Those of a large cluster do not tick together, unless

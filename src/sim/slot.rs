@@ -12,6 +12,7 @@ use super::dial::Dial;
 use crate::protocol::{
     durable::{Change, Stored},
     id::{Datacenter, Generation, NodeId, Version},
+    lag::Lag,
     liveness::Liveness,
     peering::Peering,
     replica::Replica,
@@ -82,6 +83,8 @@ pub struct Node {
     pub(super) rest: Option<u64>,
     /// The root with which the scheduler is not called before something happens.
     pub(super) drowsy: Option<u64>,
+    /// How late it is served, if there are processors.
+    pub(super) lag: Lag,
 }
 
 pub(super) type Views = OrdMap<NodeId, Arc<NodeView>>;

@@ -13,6 +13,7 @@ impl World {
     /// From now on work takes time: see [`cpu`](super::cpu).
     pub fn charge(&mut self, processors: Processors) {
         self.cpu = Some(Cpu::new(processors));
+        self.running().into_iter().for_each(|slot| self.measure_lag(slot));
     }
 
     /// The work of all nodes. Without processors there is none.

@@ -312,7 +312,9 @@ impl World {
             | What::Undone { slot, .. }
             | What::Undialed { slot, .. }
             | What::Unreached { slot, .. }
-            | What::Write { slot, .. } => Some(*slot),
+            | What::Write { slot, .. }
+            | What::Tick { slot, .. }
+            | What::Tock { slot, .. } => Some(*slot),
             What::Welcome { wire, .. } | What::Renew { wire } => end(wire, 0),
             What::Hello { wire, .. } | What::Adopt { wire } | What::Unproved { wire } => {
                 end(wire, 1)
@@ -385,6 +387,8 @@ impl World {
             // Taken apart by the processor.
             What::Run { .. } => {}
             What::Synced { slot, epoch, commit } => self.synced(slot, epoch, commit),
+            What::Tick { slot, epoch } => self.lag_tick(slot, epoch),
+            What::Tock { slot, epoch } => self.lag_probe(slot, epoch),
             What::Passage { wire, step } => self.passage(wire, step),
             What::Flight { wire, flight } => self.flight(wire, flight),
             What::Repeat { wire, flight, number } => self.repeat(wire, flight, number),

@@ -298,7 +298,10 @@ impl Cpu {
         let hog = self.settings.hog;
         let place = self.place(place);
         let took = bill.sum() as f64 / place.speed;
-        let ends = hog.map_or(now + took.round() as u64, |hog| hog.ends(now, took));
+        let ends = match hog {
+            Some(hog) => hog.ends(now, took),
+            None => now + took.round() as u64,
+        };
         if let Some(first) = place.busy.iter_mut().min() {
             *first = ends.max(*first);
         }

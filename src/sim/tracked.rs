@@ -76,7 +76,8 @@ impl World {
             for write in open.iter_mut().take_while(|write| write.version <= reached) {
                 write.lacking.remove(&slot);
             }
-            while let Some(write) = open.pop_front_if(|write| write.lacking.is_empty()) {
+            while open.front().is_some_and(|write| write.lacking.is_empty()) {
+                let Some(write) = open.pop_front() else { break };
                 self.tracked.everywhere.push(now - write.begun);
             }
         }

@@ -50,11 +50,26 @@ fn refuses_calls_that_make_no_sense() {
 }
 
 #[test]
+fn refuses_storms_and_loads_that_make_no_sense() {
+    let storm = ["--scenario", "storm", "--nodes", "20"];
+    let storm = |more: &[&str], why| refuses(&[&storm[..], more].concat(), why);
+    storm(&["--cores", "0"], "--cores 0 is refused");
+    storm(&["--cores", "NaN"], "--cores NaN is refused");
+    storm(&["--hog", "100%"], "99% is allowed");
+    storm(&["--storm", "rain"], "rain");
+    storm(&["--storm", "datacenter", "--datacenters", "1"], "needs two");
+    refuses(&["--scenario", "storm", "--nodes", "3000"], "2 to 2000 is allowed");
+    refuses(&["--scenario", "load", "--rate", "0"], "--rate 0 is refused");
+    refuses(&["--scenario", "load", "--rate", "90000", "--time", "1h"], "1000000 writes in all");
+}
+
+#[test]
 fn the_same_seed_gives_the_same_run() {
-    for scenario in ["spread", "idle", "join", "heal", "calls", "services"] {
+    for scenario in ["spread", "idle", "join", "heal", "calls", "services", "storm", "load"] {
         let run = |seed: &str| {
+            let nodes = if scenario == "storm" || scenario == "load" { "12" } else { "40" };
             let arguments =
-                ["--scenario", scenario, "--nodes", "40", "--runs", "4", "--time", "3s"];
+                ["--scenario", scenario, "--nodes", nodes, "--runs", "4", "--time", "3s"];
             let mut report =
                 simulate(&[&arguments[..], &["--seed", seed, "--cut", "20s"]].concat());
             assert!(report["realtime_factor"].is_number(), "{report}");
@@ -181,6 +196,80 @@ fn announcing_services_costs_one_key_of_each_node() {
     let copies = report["change_copies_per_node"].as_f64().unwrap();
     let bytes = report["change_bytes_per_node"].as_f64().unwrap();
     assert!(copies < 12.0 && bytes / copies < key + 100.0, "{report}");
+}
+
+#[test]
+fn nodes_that_share_less_of_a_core_are_later_and_do_what_there_is_to_do() {
+    let storm = |cores: &str, more: &[&str]| {
+        let cluster =
+            ["--scenario", "storm", "--nodes", "16", "--datacenters", "1", "--loss", "0%"];
+        simulate(&[&cluster[..], &["--shared", "--cores", cores], more].concat())
+    };
+    let figure = |report: &Value, name: &str| report[name].as_f64().unwrap();
+    let (fast, slow) = (storm("2", &[]), storm("0.2", &[]));
+    assert!(figure(&slow, "calm_s") > figure(&fast, "calm_s"), "{fast} {slow}");
+    assert!(slow["lag_ms"]["max"].as_f64() > fast["lag_ms"]["max"].as_f64(), "{fast} {slow}");
+    assert!(figure(&fast, "useful") > 0.8, "{fast}");
+    for report in [&fast, &slow] {
+        let shakes = &report["handshakes"];
+        assert_eq!(shakes["timeouts"], 0, "{report}");
+        assert!(shakes["finished"].as_u64() <= shakes["accepted"].as_u64(), "{report}");
+        assert!(shakes["accepted"].as_u64() <= shakes["begun"].as_u64(), "{report}");
+        assert!(report["cpu_s_by_kind"]["handshakes"]["all"].as_f64() > Some(0.05), "{report}");
+        let curve = report["curve"].as_array().unwrap();
+        assert_eq!(curve.last().unwrap()[2], 100.0, "{report}");
+    }
+    // Somebody else on the same cores makes them late as well.
+    let hogged = storm("0.5", &["--hog", "90%", "--hog-from", "0s", "--hog-for", "1s"]);
+    assert!(figure(&hogged, "calm_s") > figure(&storm("0.5", &[]), "calm_s"), "{hogged}");
+}
+
+#[test]
+fn one_slow_node_among_fast_ones_is_late_alone() {
+    let cluster = ["--scenario", "storm", "--nodes", "12", "--datacenters", "1", "--loss", "0%"];
+    let storm = |kind: &str| simulate(&[&cluster[..], &["--storm", kind]].concat());
+    let (join, slow) = (storm("join"), storm("slow"));
+    assert!(slow["lag_ms"]["max"].as_f64() > join["lag_ms"]["max"].as_f64(), "{join} {slow}");
+    assert!(slow["calm_s"].is_number(), "{slow}");
+}
+
+#[test]
+fn a_cluster_in_two_halves_is_one_again_after_the_cut() {
+    let cluster = ["--scenario", "storm", "--nodes", "12", "--datacenters", "2", "--loss", "0%"];
+    for kind in ["rejoin", "datacenter", "nothing"] {
+        let report = simulate(&[&cluster[..], &["--storm", kind, "--cut", "15s"]].concat());
+        assert!(report["calm_s"].is_number(), "{kind}: {report}");
+    }
+}
+
+#[test]
+fn writes_on_busy_cores_take_longer_and_all_arrive() {
+    let load = |more: &[&str]| {
+        let cluster = ["--scenario", "load", "--nodes", "12", "--datacenters", "1", "--loss", "0%"];
+        simulate(&[&cluster[..], &["--time", "2s", "--rate", "40", "--shared"], more].concat())
+    };
+    let (fast, slow) = (load(&["--cores", "2"]), load(&["--cores", "0.1"]));
+    let worst = |report: &Value| report["everywhere_ms"]["p99"].as_f64().unwrap();
+    assert!(worst(&slow) > worst(&fast), "{fast} {slow}");
+    for report in [&fast, &slow] {
+        assert_eq!((&report["writes"], &report["missing"]), (&80.into(), &0.into()), "{report}");
+        assert!(report["copies_per_delivery"].as_f64() >= Some(1.0), "{report}");
+        assert!(report["cpu_us_per_delivery"].as_f64() > Some(20.0), "{report}");
+    }
+    let bursts = load(&["--cores", "2", "--bursts"]);
+    assert!(bursts["everywhere_ms"]["p50"].as_f64() > fast["everywhere_ms"]["p50"].as_f64());
+}
+
+#[test]
+fn draws_the_lag_of_a_storm() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("storm.svg");
+    let storm = ["--scenario", "storm", "--nodes", "12", "--shared", "--cores", "0.2"];
+    let output = run(&[&storm[..], &["--plot", file.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(std::fs::read_to_string(file).unwrap().contains("lag, ms"));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("edges, handshakes an edge"), "{table}");
 }
 
 #[test]

@@ -189,6 +189,16 @@ pub(super) enum What {
         exchange: u64,
         side: Side,
     },
+    /// A processor has time for what waits.
+    Run {
+        place: usize,
+    },
+    // The disk.
+    Synced {
+        slot: usize,
+        epoch: u64,
+        commit: u64,
+    },
     // Handshakes, if there are processors.
     /// A step of a handshake, at the end where it is made.
     Passage {
@@ -220,20 +230,10 @@ pub(super) enum What {
         slot: usize,
         epoch: u64,
     },
-    /// A processor has time for what waits.
-    Run {
-        place: usize,
-    },
     /// A caller wants to write what was ordered by this number.
     Write {
         slot: usize,
         epoch: u64,
         number: u64,
-    },
-    // The disk.
-    Synced {
-        slot: usize,
-        epoch: u64,
-        commit: u64,
     },
 }

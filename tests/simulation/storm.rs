@@ -123,7 +123,7 @@ fn writes_on_processors_with_time_are_everywhere_at_once() {
     assert_eq!(spread.everywhere.len(), 100);
     assert!(spread.everywhere.last() < Some(&50_000), "{:?}", spread.everywhere);
     // At one moment they wait for each other.
-    let burst = Load { bursts: true, ..load.clone() }.run();
+    let burst = Load { bursts: true, ..load }.run();
     let median = |of: &[u64]| of[of.len() / 2];
     assert!(median(&burst.everywhere) > median(&spread.everywhere), "{:?}", burst.everywhere);
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use super::{
     cpu::{Hog, LAG_SPAN, Processors, Worked},
-    handshaking::Handshakes,
     network::{Network, Sent},
     queue::micros,
     settings::{Settings, Switches},
+    shake::Handshakes,
     warm,
     watched::Counts,
     world::World,

@@ -1,29 +1,9 @@
 //! Many writes at once: when each of them has reached the last node.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
-use super::{event::What, slot::number, world::World};
-use crate::protocol::{delta::NodeDelta, id::Version, write::Write};
-
-/// The writes of all callers, where each is followed until all nodes have it.
-#[derive(Debug, Default)]
-pub(super) struct Tracked {
-    /// What callers want to write, and since when.
-    ordered: BTreeMap<u64, (u64, Vec<Write>)>,
-    /// Those of each node that some node does not have, oldest first.
-    open: BTreeMap<usize, VecDeque<Open>>,
-    /// The owners in the news that a node is being told.
-    touched: Vec<usize>,
-    /// For each write that all nodes have, after how long, in microseconds.
-    everywhere: Vec<u64>,
-}
-
-#[derive(Debug)]
-struct Open {
-    version: Version,
-    begun: u64,
-    lacking: BTreeSet<usize>,
-}
+use super::{event::What, orders::Open, slot::number, world::World};
+use crate::protocol::{delta::NodeDelta, write::Write};
 
 impl World {
     /// A caller wants to write a batch on a node, which does so once it has time for that. It is followed until all

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::handshaking::Handshakes;
+use super::shake::Handshakes;
 use crate::protocol::{
     event::Event,
     id::{NodeId, Version},

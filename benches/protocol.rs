@@ -226,6 +226,7 @@ fn replica(name: &str) -> Replica {
         delta_entries: 1_000_000,
         tombstone_grace: INTERVAL,
         forget_after: INTERVAL,
+        interval: INTERVAL,
         sketch_key: SketchKey([7; 16]),
         rules: Default::default(),
     };

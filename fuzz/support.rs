@@ -267,6 +267,7 @@ fn start(
         delta_entries: 8,
         tombstone_grace: Duration::from_millis(1_000),
         forget_after: Duration::from_secs(5),
+        interval: Duration::from_secs(1),
         sketch_key: SketchKey([7; 16]),
         rules: Default::default(),
     };

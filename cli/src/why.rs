@@ -145,6 +145,15 @@ struct Change {
     observers: Vec<NodeId>,
     /// How long the agent itself had stood still shortly before.
     stall_ms: f64,
+    /// How slow the agent considered itself, from 0 to 8.
+    #[serde(default)]
+    slowness: u32,
+    /// How late the agent's node was served.
+    #[serde(default)]
+    lag_ms: f64,
+    /// How many times as long as usual the agent takes to judge the node.
+    #[serde(default)]
+    factor: u32,
     /// `None`: the agent does not hear the node itself; others reported it.
     evidence: Option<EvidenceView>,
 }
@@ -194,7 +203,7 @@ pub(crate) fn why(agent: &Target, args: Why) -> Result<(), CliError> {
     }
     let rows: Vec<_> = why.changes.iter().map(Change::row).collect();
     output::table(
-        ["WHEN", "AGO", "CHANGE", "PHI", "SILENCE", "PATH", "STALL", "OBSERVERS", "WHY"],
+        ["WHEN", "AGO", "CHANGE", "PHI", "SILENCE", "PATH", "AGENT", "OBSERVERS", "WHY"],
         &rows,
     )
 }
@@ -337,6 +346,9 @@ impl Change {
             phi: rounded(reason.phi),
             observers: reason.observers.to_vec(),
             stall_ms: millis(reason.stall),
+            slowness: reason.slowness,
+            lag_ms: millis(reason.lag),
+            factor: reason.factor,
             evidence: reason.evidence.as_ref().map(EvidenceView::new),
         }
     }
@@ -350,10 +362,28 @@ impl Change {
             format!("{:.2}", self.phi),
             evidence.map_or_else(|| "-".to_owned(), |seen| shown_time(seen.silence_ms)),
             evidence.map_or_else(|| "-".to_owned(), EvidenceView::path),
-            if self.stall_ms > 0.0 { shown_time(self.stall_ms) } else { "-".to_owned() },
+            self.own_state(),
             names(&self.observers),
             self.sentence.to_string(),
         ]
+    }
+
+    /// What made the agent more patient than usual, or a dash.
+    fn own_state(&self) -> String {
+        let mut shown = Vec::new();
+        if self.stall_ms > 0.0 {
+            shown.push(format!("stood still {}", shown_time(self.stall_ms)));
+        }
+        if self.lag_ms > 0.0 {
+            shown.push(format!("late {}", shown_time(self.lag_ms)));
+        }
+        if self.slowness > 0 {
+            shown.push(format!("slowness {}", self.slowness));
+        }
+        if self.factor > 1 {
+            shown.push(format!("patience x{}", self.factor));
+        }
+        if shown.is_empty() { "-".to_owned() } else { shown.join(", ") }
     }
 }
 
@@ -518,6 +548,7 @@ mod tests {
         reason.evidence = Some(evidence);
         reason.observers = ["a", "c"].map(|name| NodeId::new(name).unwrap()).into();
         reason.stall = Duration::from_millis(300);
+        (reason.slowness, reason.lag, reason.factor) = (3, Duration::from_millis(60), 4);
         let transition = Transition {
             at: Time::from_origin(Duration::from_secs(10)),
             from: PeerState::Live,
@@ -536,7 +567,7 @@ mod tests {
                 "8.91",
                 "1.2 s",
                 "dialed, rtt 0.4 ms, loss 5.0 %, 5 probes unanswered",
-                "300 ms",
+                "stood still 300 ms, late 60 ms, slowness 3, patience x4",
                 "a, c",
                 why
             ]

@@ -207,6 +207,8 @@ counters! {
     Inquiries => "inquiries",
     /// Questions and answers of other nodes not passed on, because there were too many.
     QuestionsShed => "questions_shed",
+    /// Questions of others not passed on, because another node asks the same.
+    QuestionsJoined => "questions_joined",
     /// Waves not passed on, because the peer that sent them had sent too many.
     WavesShed => "waves_shed",
     /// Accusations by nodes that do not observe the accused.

@@ -29,6 +29,7 @@ mod asking;
 mod ears;
 mod health;
 mod inquiring;
+mod lateness;
 mod lives;
 mod report;
 mod reporting;
@@ -39,11 +40,13 @@ mod ticks;
 pub use super::watch::TICKS_PER_INTERVAL;
 pub use asking::{ASKS_MAX, ASKS_PER_INTERVAL, QUESTIONS_MAX};
 pub use health::HEALTH_MAX;
+pub use lateness::{ASK_LAGS, LATE};
 
 use announcing::{tell_state, witness};
 use asking::Asking;
 use ears::{Ears, Sendings, Whom};
 use health::Health;
+use lateness::Lateness;
 use lives::{Aged, Ahead, Lives, Peer};
 use report::Told;
 use ticks::Ticks;
@@ -80,8 +83,7 @@ pub struct Liveness {
     asking: Asking,
     ticks: Ticks,
     health: Health,
-    /// How late this node is served.
-    lag: Duration,
+    lateness: Lateness,
 }
 
 impl Liveness {
@@ -94,8 +96,8 @@ impl Liveness {
             ears: Ears::new(config.node.clone(), interval),
             asking: Asking::new(),
             ticks: Ticks::new(interval),
-            health: Health::new(interval),
-            lag: Duration::ZERO,
+            health: Health::new(interval, &config.rules),
+            lateness: Lateness::new(interval),
             config,
         }
     }
@@ -162,7 +164,7 @@ impl Liveness {
                 self.asking.drop(&peer);
                 self.lives.forget(peer);
             }
-            DetectorInput::Lag(lag) => self.lag = lag,
+            DetectorInput::Lag(lag) => self.lateness.set(now, lag),
         }
     }
 
@@ -210,7 +212,7 @@ impl Liveness {
     /// How late this node is served, as it was told last.
     #[must_use]
     pub const fn lag(&self) -> Duration {
-        self.lag
+        self.lateness.lag()
     }
 
     /// The peers whose state has changed since the last call, including forgotten ones.
@@ -237,6 +239,7 @@ impl Liveness {
         let live = |node| self.lives.peers.get(node).is_some_and(well);
         self.lives.are_at_rest()
             && self.health.score() == 0
+            && self.lateness.worst().is_zero()
             && self.ears.iter().all(|(node, watch)| watch.is_settled() && live(node))
     }
 
@@ -255,13 +258,17 @@ impl Liveness {
         PeerLife { state: peer.state, since: peer.since, generation: peer.generation }
     }
 
-    const fn scale(&self) -> Scale {
+    fn scale(&self) -> Scale {
+        let rules = &self.config.rules;
+        let quiet = if rules.quiet_when_late { self.lateness.worst() } else { Duration::ZERO };
         Scale {
             interval: self.config.heartbeat_interval,
             join_grace: self.config.join_grace,
             dead_peer_phi: self.config.dead_peer_phi,
             health: self.health.score(),
+            lag: quiet,
             few: self.ears.are_few(),
+            linear: rules.linear_patience,
         }
     }
 
@@ -410,6 +417,9 @@ impl Liveness {
             evidence: watch.map(|watch| watch.evidence(now)),
             observers,
             stall: self.health.stall(now),
+            slowness: self.health.score(),
+            lag: self.lateness.lag(),
+            factor: watch.map_or(1, |watch| watch.patience_factor(&scale)),
             ..Reason::of(cause)
         });
         if self.lives.is_gone(node) {
@@ -436,6 +446,7 @@ impl Liveness {
         self.excuse(now);
         self.ticks.reached(now);
         self.health.recover(now);
+        self.lateness.pass(now);
         let ticks = self.ticks.take_due(now);
         let whole = !ticks.is_empty();
         self.look(now, &ticks, out);

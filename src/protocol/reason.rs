@@ -29,7 +29,8 @@ pub struct Transition {
 pub struct Reason {
     /// The cause of the transition.
     pub cause: Cause,
-    /// The level of suspicion at that moment; 0 if this node does not hear the peer itself.
+    /// The level of suspicion at that moment, as this node judged it by the times that it allows (`factor`); 0 if
+    /// this node does not hear the peer itself.
     pub phi: f64,
     /// What this node itself had heard of the peer, if it is an observer of the peer.
     pub evidence: Option<Evidence>,
@@ -37,6 +38,13 @@ pub struct Reason {
     pub observers: Arc<[NodeId]>,
     /// For how long this process itself had stood still lately.
     pub stall: Duration,
+    /// How slow this node considered itself ([`HEALTH_MAX`](super::liveness::HEALTH_MAX)).
+    pub slowness: u32,
+    /// How late this node was served.
+    pub lag: Duration,
+    /// How many times as long as usual this node takes to judge the peer: 1 + `slowness`, doubled each time that
+    /// the peer has refuted it lately; 1 if this node does not hear the peer itself.
+    pub factor: u32,
     /// The offence of the peer, if the cause alone does not name it.
     pub deed: Option<Arc<str>>,
 }
@@ -110,8 +118,17 @@ impl Reason {
     #[must_use]
     #[doc(hidden)]
     pub fn of(cause: Cause) -> Self {
-        let observers = Arc::default();
-        Self { cause, phi: 0.0, evidence: None, observers, stall: Duration::ZERO, deed: None }
+        Self {
+            cause,
+            phi: 0.0,
+            evidence: None,
+            observers: Arc::default(),
+            stall: Duration::ZERO,
+            slowness: 0,
+            lag: Duration::ZERO,
+            factor: 1,
+            deed: None,
+        }
     }
 }
 

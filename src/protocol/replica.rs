@@ -107,6 +107,8 @@ pub struct ReplicaConfig {
     pub tombstone_grace: Duration,
     /// How long a dead peer is kept. A node that stood still for longer drops its state of others.
     pub forget_after: Duration,
+    /// How often a heartbeat is expected.
+    pub interval: Duration,
     /// The hash key of the cluster's sketches. Nodes with different keys exchange full digests.
     pub sketch_key: SketchKey,
     /// The rules in force.
@@ -233,7 +235,7 @@ impl Replica {
             StorageInput::Accuse(peer, generation, verdict, observers) => {
                 self.accuse(&peer, generation, verdict, &observers, out);
             }
-            StorageInput::Ask(peer, generation) => self.ask(peer, generation, out),
+            StorageInput::Ask(peer, generation) => self.ask(now, peer, generation, out),
             StorageInput::Answer(ask, hears) => self.answer_question(ask, hears, out),
             StorageInput::Retire(peer, generation) => self.retire(peer, generation),
             StorageInput::Forget(peer, generation) => self.forget(now, &peer, generation, out),

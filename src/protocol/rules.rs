@@ -12,10 +12,25 @@ pub struct Rules {
     pub three_edges: bool,
     /// A node that joins has one seed under way at a time ([`scheduler`](super::scheduler)).
     pub one_seed: bool,
+    /// The detector's patience grows with the own slowness once, and a node that is on time again is soon as
+    /// quick as before ([`watch`](super::watch)).
+    pub linear_patience: bool,
+    /// A node that is late begins no quick probes and hardly asks about others ([`liveness`](super::liveness)).
+    pub quiet_when_late: bool,
+    /// Of several questions about one node that begin together, one goes on
+    /// ([`questions`](super::questions)).
+    pub one_question: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { gate: true, three_edges: true, one_seed: true }
+        Self {
+            gate: true,
+            three_edges: true,
+            one_seed: true,
+            linear_patience: true,
+            quiet_when_late: true,
+            one_question: true,
+        }
     }
 }

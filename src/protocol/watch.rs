@@ -47,11 +47,25 @@ pub struct Scale {
     pub join_grace: Duration,
     /// The level of suspicion at which this node is convinced.
     pub dead_peer_phi: f64,
-    /// How slow this node considers itself: 0 is normal.
+    /// How slow this node considers itself: 0 is normal. All times of the judgement are 1 + `health` times as
+    /// long, and nothing else depends on it.
     pub health: u32,
+    /// How late this node was served within the last interval at worst, if that is late at all; otherwise
+    /// zero.
+    pub lag: Duration,
     /// There are so few edges that one heartbeat on each would leave long gaps between them: the end that did
     /// not dial sends one as well, half an interval after the other's.
     pub few: bool,
+    /// See [`Rules::linear_patience`](super::rules::Rules::linear_patience).
+    pub linear: bool,
+}
+
+impl Scale {
+    /// How many times as long as usual everything may take.
+    #[must_use]
+    pub const fn slowness(&self) -> u32 {
+        1 + self.health
+    }
 }
 
 /// The packet to send to the peer.
@@ -350,11 +364,12 @@ impl Watch {
             self.begin_miss(now, true);
         }
         if let Some(miss) = &mut self.miss {
-            let rtt = self.path.rtt();
+            let (rtt, late) = (self.path.rtt(), !scale.lag.is_zero());
             miss.lapse(now, answer_wait(rtt, scale, self.health));
-            if self.edge.is_up() && miss.is_due(now) {
+            if self.edge.is_up() && miss.is_due(now, late) {
                 due.probe = true;
-                miss.probe(now, number, spacing(rtt, scale), scale.interval / 10);
+                let slow = scale.interval / 10 * if scale.linear { scale.slowness() } else { 1 };
+                miss.probe(now, number, spacing(rtt, scale), slow, late);
             }
         } else if whole && self.edge.is_up() && self.is_to_be_measured(now, scale) {
             due.probe = true;
@@ -368,7 +383,8 @@ impl Watch {
     pub fn next_look(&self, scale: &Scale) -> Option<Time> {
         let miss = self.miss.as_ref()?;
         let lapse = miss.next_lapse(answer_wait(self.path.rtt(), scale, self.health));
-        let probe = self.edge.is_up().then_some(miss.next());
+        let probes = self.edge.is_up() && miss.has_room(!scale.lag.is_zero());
+        let probe = probes.then_some(miss.next());
         [lapse, probe].into_iter().flatten().min()
     }
 
@@ -381,14 +397,26 @@ impl Watch {
         self.miss.get_or_insert_with(|| Box::new(Miss::new(since))).note(ours);
     }
 
-    /// The level of suspicion.
+    /// The level of suspicion. A node that considers itself slow expects everything later, so its level grows
+    /// as much more slowly.
     #[must_use]
     pub fn phi(&self, now: Time, scale: &Scale) -> f64 {
+        let slowness = if scale.linear { f64::from(scale.slowness()) } else { 1.0 };
         if !self.heard {
             let silent = now.since(self.since).as_secs_f64();
-            return scale.dead_peer_phi * silent / scale.join_grace.as_secs_f64().max(f64::EPSILON);
+            let grace = scale.join_grace.as_secs_f64() * slowness;
+            return scale.dead_peer_phi * silent / grace.max(f64::EPSILON);
         }
-        self.estimate().phi(now)
+        let usual = self.estimate();
+        let (mean, deviation) = (usual.mean * slowness, usual.deviation * slowness);
+        PhiEstimate { mean, deviation, ..usual }.phi(now)
+    }
+
+    /// How many times as long as usual the judgement takes: for this node's own slowness, or since the peer
+    /// has refuted it.
+    #[must_use]
+    pub fn patience_factor(&self, scale: &Scale) -> u32 {
+        scale.slowness() << self.doubts.min(GRAVE_DOUBTS)
     }
 
     /// Whether this node is convinced that it is gone.
@@ -399,9 +427,13 @@ impl Watch {
             return false;
         }
         if !self.heard || self.miss.is_some() {
-            let patience = f64::from(1 << self.doubts.min(GRAVE_DOUBTS))
-                * f64::from(1 + scale.health)
-                * (1.0 + f64::from(self.health.min(PEER_HEALTH_MAX)) / 2.0);
+            // The own slowness, and that of the peer, are in the times already.
+            let patience = if scale.linear {
+                f64::from(1 << self.doubts.min(GRAVE_DOUBTS))
+            } else {
+                f64::from(self.patience_factor(scale))
+                    * (1.0 + f64::from(self.health.min(PEER_HEALTH_MAX)) / 2.0)
+            };
             // Beyond the end of the scale no node would ever be convinced.
             let enough = (scale.dead_peer_phi * patience).min(PHI_MAX);
             return self.phi(now, scale) >= enough;
@@ -463,19 +495,23 @@ impl Watch {
     fn patience(&self, scale: &Scale) -> Duration {
         let rtt = self.path.rtt().unwrap_or(RTT_UNKNOWN);
         let answered = rtt + rtt / 2 + ACK_DELAY + SLACK;
-        answered.max(scale.interval / 10) * (1 + scale.health)
+        answered.max(scale.interval / 10) * scale.slowness()
     }
 }
 
 fn spacing(rtt: Option<Duration>, scale: &Scale) -> Duration {
     let rtt = rtt.unwrap_or(RTT_UNKNOWN);
     let least = (scale.interval / 66).clamp(PROBE_SPACING_MIN, PROBE_SPACING);
-    (rtt + rtt / 2).max(least) * (1 + scale.health)
+    (rtt + rtt / 2).max(least) * scale.slowness()
 }
 
-/// How long an echo is waited for.
+/// How long an echo is waited for: longer if the peer considers itself slow, and not less than this node
+/// itself needs to read it.
 fn answer_wait(rtt: Option<Duration>, scale: &Scale, peer_health: u8) -> Duration {
-    spacing(rtt, scale) * (1 + u32::from(peer_health.min(PEER_HEALTH_MAX)))
+    let peer = u32::from(peer_health.min(PEER_HEALTH_MAX));
+    let wait = spacing(rtt, scale);
+    let wait = if scale.linear { wait + wait * peer / 2 } else { wait * (1 + peer) };
+    wait.max(scale.lag)
 }
 
 /// A bridge is silent if nothing has come over it for this many intervals: some probes were lost then.

@@ -200,6 +200,7 @@ impl Settings {
             delta_entries: self.delta_entries,
             tombstone_grace: self.tombstone_grace,
             forget_after: self.forget_after,
+            interval: self.gossip_interval,
             sketch_key: SKETCH_KEY,
             rules: self.rules,
         }

@@ -206,6 +206,7 @@ impl Owner {
             delta_entries: 1_000,
             tombstone_grace: Duration::from_secs(60),
             forget_after: Duration::from_secs(60),
+            interval: Duration::from_secs(1),
             sketch_key: SketchKey([0; 16]),
             rules: Default::default(),
         };

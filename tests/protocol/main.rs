@@ -16,6 +16,7 @@ mod links;
 mod notary;
 mod overlay;
 mod peering;
+mod questions;
 mod reconciliation;
 mod repair;
 mod returning;

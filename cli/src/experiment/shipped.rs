@@ -127,6 +127,7 @@ fn config(settings: &Settings, node: NodeId, datacenter: Datacenter) -> ReplicaC
         delta_entries: settings.budget,
         tombstone_grace: Duration::from_secs(3_600),
         forget_after: Duration::from_secs(3_600),
+        interval: Duration::from_secs(1),
         sketch_key: SketchKey([0; 16]),
         rules: Default::default(),
     }

@@ -45,6 +45,7 @@ impl Config {
             delta_entries: self.max_deltas_per_gossip,
             tombstone_grace: self.tombstone_grace,
             forget_after: self.forget_after,
+            interval: self.gossip_interval,
             sketch_key,
             rules: self.rules(),
         }

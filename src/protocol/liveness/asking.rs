@@ -67,6 +67,14 @@ impl Asking {
         self.inquiries.remove(node);
     }
 
+    /// This node leaves a question that it has just asked to another node, which asks the same.
+    pub(super) fn concede(&mut self, now: Time, node: &NodeId, interval: Duration) {
+        let young = |inquiry: &Inquiry| now.since(inquiry.begun()) < interval / 2;
+        if self.inquiries.get(node).is_some_and(young) {
+            self.inquiries.remove(node);
+        }
+    }
+
     /// Another node asks.
     pub(super) fn asked(&mut self, now: Time, ask: Ask, near: bool) {
         let questions = self.questions.entry(ask.subject.clone()).or_default();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::protocol::{time::Time, watch::TICKS_PER_INTERVAL};
+use crate::protocol::{rules::Rules, time::Time, watch::TICKS_PER_INTERVAL};
 
 /// How slow a node may consider itself at most (Dadgar, Phillips and Currey, "Lifeguard", DSN-W 2018, section
 /// IV-A).
@@ -15,14 +15,19 @@ pub(super) struct Health {
     score: u32,
     /// When it last changed.
     since: Time,
+    /// How long the ticks have to be on time until it falls by one.
+    recovery: Duration,
     /// How long this process stood still recently, and until when that counts.
     stall: (Duration, Time),
 }
 
 impl Health {
     /// It is normal.
-    pub(super) const fn new(interval: Duration) -> Self {
-        Self { interval, score: 0, since: Time::ZERO, stall: (Duration::ZERO, Time::ZERO) }
+    pub(super) fn new(interval: Duration, rules: &Rules) -> Self {
+        let tick = interval / TICKS_PER_INTERVAL;
+        let recovery = if rules.linear_patience { tick * RECOVERY_TICKS } else { interval };
+        let stall = (Duration::ZERO, Time::ZERO);
+        Self { interval, score: 0, since: Time::ZERO, recovery, stall }
     }
 
     /// 0 is normal.
@@ -42,8 +47,15 @@ impl Health {
     /// This process stood still.
     pub(super) fn stalled(&mut self, now: Time, late: Duration) {
         self.stall = (late, now + self.interval * STALL_MEMORY);
-        if late >= self.interval / TICKS_PER_INTERVAL {
+        let tick = self.interval / TICKS_PER_INTERVAL;
+        let ticks = late.as_nanos() / tick.as_nanos().max(1);
+        if ticks > 0 {
             self.fall_ill(now);
+        }
+        // It falls soon, so that each late tick has to count, and not each stall.
+        if self.recovery < self.interval {
+            let more = u32::try_from(ticks.saturating_sub(1)).unwrap_or(HEALTH_MAX);
+            self.score = self.score.saturating_add(more).min(HEALTH_MAX);
         }
     }
 
@@ -57,14 +69,16 @@ impl Health {
         self.since = now;
     }
 
-    /// Time passes.
+    /// Time passes, and the ticks are on time.
     pub(super) fn recover(&mut self, now: Time) {
-        if self.score > 0 && now.since(self.since) >= self.interval {
+        if self.score > 0 && now.since(self.since) >= self.recovery {
             self.score -= 1;
             self.since = now;
         }
     }
 }
 
+/// The score rises by one with each late tick, and falls by one with this many that are on time.
+const RECOVERY_TICKS: u32 = 2;
 /// For this many intervals a stall is reported with every verdict.
 const STALL_MEMORY: u32 = 10;

@@ -7,6 +7,7 @@ use crate::protocol::{
     gossip::{Answer, Ask},
     id::NodeId,
     inquiry::{Asker, Finding},
+    questions::precedes,
     reason::Cause,
     route::{Counter, Output, StorageInput},
     state::PeerState,
@@ -56,9 +57,13 @@ impl Liveness {
     /// Asks the observers of a peer, unless that was done just now, or too often.
     fn ask(&mut self, now: Time, node: &NodeId, out: &mut Vec<Output>) {
         let Some(peer) = self.lives.get(node) else { return };
+        if self.config.rules.quiet_when_late && !self.lateness.may_ask(now) {
+            return;
+        }
         if !self.asking.begin(now, node, self.config.heartbeat_interval) {
             return;
         }
+        self.lateness.asked(now);
         out.push(Output::Count(Counter::Inquiries, 1));
         out.push(Output::Storage(StorageInput::Ask(node.clone(), peer.generation)));
     }
@@ -70,7 +75,14 @@ impl Liveness {
         if ask.generation != peer.generation || peer.state == PeerState::Left {
             return;
         }
+        let interval = self.config.heartbeat_interval;
+        let since = watch.missing_since();
+        let patient = since.is_none_or(|since| now.since(since) < interval * WAIT_INTERVALS);
         watch.begin_probing(now);
+        if near && patient && self.config.rules.one_question && precedes(&ask, &self.config.node) {
+            // Relays pass on that question and not ours: only its asker gets all answers.
+            self.asking.concede(now, &ask.subject, interval);
+        }
         self.asking.asked(now, ask, near);
         self.ticks.hurry(now);
         out.push(Output::Wake(Duration::ZERO));

@@ -120,7 +120,13 @@ impl Replica {
     // --- suspicion polls
 
     /// This node does not hear a peer: asks its observers.
-    pub(super) fn ask(&mut self, subject: NodeId, generation: Generation, out: &mut Vec<Output>) {
+    pub(super) fn ask(
+        &mut self,
+        now: Time,
+        subject: NodeId,
+        generation: Generation,
+        out: &mut Vec<Output>,
+    ) {
         let fellows: Vec<_> = self.fellows(&subject).collect();
         // The dead, which are kept for long, are not asked.
         let alone = self.copies.keys().filter(|node| !self.is_gone(node)).nth(1).is_none();
@@ -135,6 +141,8 @@ impl Replica {
         let asker = self.config.node.clone();
         let to = self.push.links().filter(|peer| **peer != subject).cloned().collect();
         let ask = Ask { subject: subject.clone(), generation, asker, round };
+        // Ours is asked whatever others have asked: the detector has seen those questions.
+        self.is_held_back(now, None, &ask);
         tell(to, Gossip::Ask(ask), out);
         out.push(Output::Detector(DetectorInput::Asking(subject, observers)));
     }
@@ -161,6 +169,9 @@ impl Replica {
         if !self.may_relay(now, from) {
             return out.push(Output::Count(Counter::QuestionsShed, 1));
         }
+        if !ours && self.is_held_back(now, Some(from), &ask) {
+            return out.push(Output::Count(Counter::QuestionsJoined, 1));
+        }
         self.questions.remember(now, from, &ask);
         if ours {
             let observer = self.config.node.clone();
@@ -170,9 +181,26 @@ impl Replica {
         let others = self.push.links().filter(|peer| **peer != ask.subject && *peer != from);
         let to = others.cloned().collect();
         tell(to, Gossip::Ask(ask.clone()), out);
-        let place = |node| self.map_of(node).and_then(NodeMap::record).map(|r| &r.datacenter);
-        let near = place(&ask.asker) == place(&ask.subject);
+        let near = self.is_near(&ask);
         out.push(Output::Detector(DetectorInput::Asked(ask, near)));
+    }
+
+    /// Whether a question comes from the subject's own datacenter.
+    fn is_near(&self, ask: &Ask) -> bool {
+        let place = |node| self.map_of(node).and_then(NodeMap::record).map(|r| &r.datacenter);
+        place(&ask.asker) == place(&ask.subject)
+    }
+
+    /// Whether a question is not passed on, since another one about the same is under way. Only those of the
+    /// subject's own datacenter count: there the answers are counted. `from`: the sender; `None` if this node
+    /// asks.
+    fn is_held_back(&mut self, now: Time, from: Option<&NodeId>, ask: &Ask) -> bool {
+        if !self.config.rules.one_question || !self.is_near(ask) {
+            return false;
+        }
+        let by_itself = from.is_none_or(|from| *from == ask.asker);
+        let holds = by_itself || !self.push.is_linked(&ask.asker);
+        self.questions.is_held_back(now, ask, self.config.interval, holds)
     }
 
     /// Our detector answers a question.

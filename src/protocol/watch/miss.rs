@@ -78,16 +78,30 @@ impl Miss {
         }
     }
 
-    /// Whether it is time for another probe.
-    pub(super) fn is_due(&self, now: Time) -> bool {
-        now >= self.next && self.probes.len() < PROBES_MAX
+    /// Whether it is time for another probe. `late`: this node is served late, so that it sends one at a time.
+    pub(super) fn is_due(&self, now: Time, late: bool) -> bool {
+        now >= self.next && self.has_room(late)
     }
 
-    /// A probe is sent. The next one comes after `spacing`, or, once many were unanswered, after `slow`.
-    pub(super) fn probe(&mut self, now: Time, number: u64, spacing: Duration, slow: Duration) {
+    /// Whether another probe may be sent before one of the earlier ones is answered or has timed out.
+    pub(super) fn has_room(&self, late: bool) -> bool {
+        self.probes.len() < if late { 1 } else { PROBES_MAX }
+    }
+
+    /// A probe is sent. The next one comes after `spacing`; or, once many were unanswered, or if this node is
+    /// `late`, after `slow`.
+    pub(super) fn probe(
+        &mut self,
+        now: Time,
+        number: u64,
+        spacing: Duration,
+        slow: Duration,
+        late: bool,
+    ) {
         self.probes.push_back((number, now));
         self.sent = self.sent.saturating_add(1);
-        self.next = now + if self.sent >= QUICK_PROBES { spacing.max(slow) } else { spacing };
+        let quick = self.sent < QUICK_PROBES && !late;
+        self.next = now + if quick { spacing } else { spacing.max(slow) };
     }
 
     /// When the next probe is due.

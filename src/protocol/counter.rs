@@ -62,6 +62,10 @@ counters! {
     PullsGivenUp => "pulls_given_up",
     /// Signatures of heads verified.
     SealsVerified => "seals_verified",
+    /// Microseconds that storage has spent on exchanges, which repair what did not arrive by itself.
+    RepairMicros => "repair_us",
+    /// Heads not verified, because a later one that arrived with them covers them.
+    SealsCovered => "seals_covered",
     /// Certificates of other nodes verified, with the keys that they vouch for.
     CredentialsVetted => "credentials_vetted",
     /// Nodes that have signed two states as the same version.

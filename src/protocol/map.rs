@@ -20,6 +20,7 @@ mod applied;
 mod applying;
 mod batches;
 mod budget;
+mod chain;
 mod checking;
 mod doubt;
 mod entries;

@@ -36,6 +36,7 @@ mod ageing;
 mod applying;
 mod beginning;
 mod census;
+mod chaining;
 mod clock;
 mod exchanging;
 mod forgotten;
@@ -49,6 +50,7 @@ mod own;
 mod published;
 mod pulling;
 mod quotas;
+mod receiving;
 mod reconciliation;
 mod returned;
 mod returning;
@@ -221,7 +223,7 @@ impl Replica {
     /// Handles a message that needs no reply.
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
         self.drop_if_overslept(now, out);
-        out.extend(self.signing.take_untold().map(|problem| Output::Event(Event::Error(problem))));
+        self.tell_problems(out);
         match input {
             StorageInput::Tick => self.tick(now, out),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
@@ -280,6 +282,10 @@ impl Replica {
     #[must_use]
     pub const fn lag(&self) -> Duration {
         self.clock.lag()
+    }
+
+    fn tell_problems(&mut self, out: &mut Vec<Output>) {
+        out.extend(self.signing.take_untold().map(|problem| Output::Event(Event::Error(problem))));
     }
 
     /// The maps as readers may have them now; `None` if nothing changed since the last call.

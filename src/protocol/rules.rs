@@ -20,6 +20,9 @@ pub struct Rules {
     /// Of several questions about one node that begin together, one goes on
     /// ([`questions`](super::questions)).
     pub one_question: bool,
+    /// Of updates of one owner that arrive together only the last head is verified
+    /// ([`NodeMap::apply_chain`](super::map::NodeMap::apply_chain)).
+    pub verify_once: bool,
 }
 
 impl Default for Rules {
@@ -31,6 +34,7 @@ impl Default for Rules {
             linear_patience: true,
             quiet_when_late: true,
             one_question: true,
+            verify_once: true,
         }
     }
 }

@@ -159,7 +159,7 @@ fn serve(reader: &mut Replica, from: &str, ask: Ask) -> Vec<Output> {
 }
 
 fn gossip(reader: &mut Replica, from: &str, gossip: Gossip) -> Vec<Output> {
-    serve(reader, from, Ask::Gossip(Box::new(gossip)))
+    serve(reader, from, Ask::Gossip(vec![gossip]))
 }
 
 fn signing(name: &str) -> Replica {
@@ -189,7 +189,7 @@ fn forged(count: usize) -> Delta {
 fn no_turn_verifies_more_than_so_many_signatures_whatever_a_frame_holds() {
     let count = 1_000;
     let asks: [fn(Delta) -> Ask; 4] = [
-        |delta| Ask::Gossip(Box::new(Gossip::Push(delta))),
+        |delta| Ask::Gossip(vec![Gossip::Push(delta)]),
         |delta| Ask::Apply { delta: Arc::new(delta) },
         |delta| Ask::Merge { wants: Digest::default(), delta: Arc::new(delta) },
         |delta| Ask::Take { delta: Arc::new(delta) },
@@ -333,7 +333,7 @@ fn called_dead(reader: &mut Replica, seconds: u64) -> Vec<Output> {
     let (subject, generation) = (node("m"), reader.own().generation());
     let removal = Removal { subject, generation, incarnation: INCARNATION_MAX };
     let mut out = Vec::new();
-    let gossip = Ask::Gossip(Box::new(Gossip::Removal(removal)));
+    let gossip = Ask::Gossip(vec![Gossip::Removal(removal)]);
     reader.serve(at(seconds), &node("x"), gossip, &mut out);
     out
 }

@@ -24,7 +24,7 @@ use crate::{
         id::{NodeId, Version},
         record::Status,
         replica::Replica,
-        route::{Output, SchedulerInput, StorageInput},
+        route::{Counter, Output, SchedulerInput, StorageInput},
         seal::{Notary, Seals},
         service::manifest::Manifest,
         sketch::SketchKey,
@@ -120,10 +120,11 @@ impl Storage {
         state.replica.set_wall(begun, Clock::wall());
         state.learn_certificates(begun, &mut out);
         state.learn_lag(begun, &mut out);
-        let repairs = matches!(
-            message,
-            StorageMessage::Ask(..) | StorageMessage::Input(StorageInput::BeginRound(_))
-        );
+        let repairs = match &message {
+            StorageMessage::Ask(_, ask, ..) => !matches!(ask, Ask::Gossip(_)),
+            StorageMessage::Input(input) => matches!(input, StorageInput::BeginRound(_)),
+            _ => false,
+        };
         match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
@@ -175,6 +176,8 @@ impl State {
 
     /// This actor has worked for so long for an exchange.
     fn repaired(&mut self, worked: Duration) {
+        let micros = u64::try_from(worked.as_micros()).unwrap_or(u64::MAX);
+        self.shared.diagnostics.counters.add(Counter::RepairMicros, micros);
         self.repaired += worked;
         if self.repaired >= REPAIRED_STEP {
             let repaired = SchedulerInput::Repaired(std::mem::take(&mut self.repaired));

@@ -26,6 +26,8 @@ use crate::{
 const BYTES_PER_SECOND_MIN: usize = 32 << 10;
 /// Bytes moved at once.
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
+/// Frames of gossip that have arrived are handed on together, up to this many bytes.
+pub(super) const GOSSIP_BYTES: usize = 64 << 10;
 /// The code of a stream reset for lack of room; it only appears in traces.
 pub(crate) const STREAM_SHED: u32 = 1;
 /// Like [`STREAM_SHED`]: the exchange broke off.
@@ -101,6 +103,25 @@ impl Reader {
         Ok(body.into())
     }
 
+    /// Appends bytes that have arrived already to those that are not taken yet; `false` if there are none.
+    async fn receive_more(&mut self) -> Result<bool, FrameError> {
+        let more = tokio::select! {
+            biased;
+            more = self.stream.read(CHUNK_BYTES) => more?,
+            () = std::future::ready(()) => None,
+        };
+        let Some(more) = more else { return Ok(false) };
+        let before = std::mem::take(&mut self.chunk);
+        self.chunk = if before.is_empty() { more } else { [before, more].concat().into() };
+        Ok(true)
+    }
+
+    /// The length of the next frame, if it has arrived.
+    fn next_len(&self) -> Option<usize> {
+        let length = self.chunk.first_chunk::<LENGTH_BYTES>()?;
+        frame_len(*length, FRAME_BYTES_MAX).ok()
+    }
+
     /// Waits for more bytes; `false` at the end of the stream.
     async fn receive(&mut self) -> Result<bool, FrameError> {
         let chunk = self.stream.read(CHUNK_BYTES).await?;
@@ -121,6 +142,35 @@ pub(super) struct Incoming(Reader);
 impl Incoming {
     pub(super) fn new(stream: Box<dyn ReceiveStream>) -> Self {
         Self(Reader { stream, chunk: Bytes::new() })
+    }
+
+    /// The next frames, without their lengths: one, and all that have arrived whole behind it, up to
+    /// [`GOSSIP_BYTES`]. Empty at the end of the stream.
+    pub(super) async fn together(
+        &mut self,
+        host: &Host,
+        link: &Link,
+    ) -> Result<Vec<Bytes>, FrameError> {
+        let Some(first) = self.next(host, link).await? else { return Ok(Vec::new()) };
+        let (mut bytes, mut frames) = (first.len(), vec![first]);
+        while bytes < GOSSIP_BYTES {
+            match self.0.next_len() {
+                Some(len) if self.0.chunk.len() >= LENGTH_BYTES + len => {
+                    let mut frame = self.0.chunk.split_to(LENGTH_BYTES + len);
+                    bytes += frame.len();
+                    frames.push(frame.split_off(LENGTH_BYTES));
+                }
+                // A long one needs room of its own; and a wrong length is for the next call to find.
+                Some(len) if len > GOSSIP_BYTES => break,
+                None if self.0.chunk.len() >= LENGTH_BYTES => break,
+                // An error comes again with the next call.
+                _ => match self.0.receive_more().await {
+                    Ok(true) => {}
+                    Ok(false) | Err(_) => break,
+                },
+            }
+        }
+        Ok(frames)
     }
 
     /// The next frame, without its length; `None` at the end of the stream. The wait for a frame is unlimited, but

@@ -1,4 +1,6 @@
-//! Handles a frame of gossip that a peer has sent.
+//! Handles frames of gossip that a peer has sent.
+
+use bytes::Bytes;
 
 use super::{
     super::host::Host, exchange::ExchangeError, frames::FrameError, link::Link, table::Links,
@@ -14,21 +16,52 @@ use crate::protocol::{
     skim::skim,
 };
 
-/// Handles a frame, without its length. It returns when storage has handled it, however long that takes; until then
-/// the caller must not read more from this peer.
+/// Handles frames that have arrived together, without their lengths. It returns when storage has handled them,
+/// however long that takes; until then the caller must not read more from this peer.
 ///
 /// # Errors
-/// [`ExchangeError`] if the peer must be disconnected. It is not an error if storage has no time for a frame:
-/// reconciliation repairs that.
-pub(super) async fn hear(links: &Links, link: &Link, frame: &[u8]) -> Result<(), ExchangeError> {
+/// [`ExchangeError`] if the peer must be disconnected; the frames before the offence are handled. It is not an
+/// error if storage has no time for a frame: reconciliation repairs that.
+pub(super) async fn hear(
+    links: &Links,
+    link: &Link,
+    frames: &[Bytes],
+) -> Result<(), ExchangeError> {
     let host = links.host();
-    host.count(Counter::GossipReceived);
-    if is_known(host, frame) && links.admits(link, Traffic::Duplicate) {
-        host.count(Counter::GossipDuplicates);
-        links.handle(PeeringInput::Frame(link.id));
-        return Ok(());
+    let mut taken = Vec::new();
+    let mut decoded = None;
+    let mut result = Ok(());
+    for frame in frames {
+        host.count(Counter::GossipReceived);
+        if is_known(host, frame) && links.admits(link, Traffic::Duplicate) {
+            host.count(Counter::GossipDuplicates);
+            continue;
+        }
+        if decoded.is_none() {
+            decoded = Some(link.share.decode().await);
+        }
+        match decode(links, link, frame) {
+            Ok(gossip) => taken.extend(gossip),
+            Err(error) => {
+                result = Err(error);
+                break;
+            }
+        }
     }
-    let _decoded = link.share.decode().await;
+    if !taken.is_empty() {
+        // It fails while storage restarts.
+        drop(host.ask(&link.peer, Ask::Gossip(taken)).await);
+    }
+    if result.is_ok() {
+        // Only now: a frame may have introduced the peer that sent it.
+        links.handle(PeeringInput::Frame(link.id));
+    }
+    result
+}
+
+/// What storage is to be asked, if it is.
+fn decode(links: &Links, link: &Link, frame: &[u8]) -> Result<Option<Gossip>, ExchangeError> {
+    let host = links.host();
     let gossip = match Message::decode(frame) {
         Ok(Message::Gossip(gossip)) => gossip,
         Ok(_) => {
@@ -46,19 +79,16 @@ pub(super) async fn hear(links: &Links, link: &Link, frame: &[u8]) -> Result<(),
         let (peer, delta) = (link.peer.clone(), delta.clone().into());
         host.tell_protocol(ProtocolEvent::DeltasReceived { peer, delta });
     }
-    match gossip {
+    Ok(match gossip {
         Gossip::Root(root) => {
             if links.admits(link, Traffic::Root) {
                 host.root(&link.peer, root);
             }
+            None
         }
-        Gossip::Graft(_) if !links.admits(link, Traffic::Graft) => {}
-        // It fails while storage restarts.
-        gossip => drop(host.ask(&link.peer, Ask::Gossip(Box::new(gossip))).await),
-    }
-    // Only now: the frame may have introduced the peer that sent it.
-    links.handle(PeeringInput::Frame(link.id));
-    Ok(())
+        Gossip::Graft(_) if !links.admits(link, Traffic::Graft) => None,
+        gossip => Some(gossip),
+    })
 }
 
 /// Whether readers of this node have the news in a frame already.

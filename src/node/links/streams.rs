@@ -89,10 +89,12 @@ async fn listen(
 ) -> Result<(), ExchangeError> {
     let mut incoming = Incoming::new(stream);
     loop {
-        let frame = incoming.next(links.host(), link).await;
-        let frame = frame.inspect_err(|error| frames::count(links.host(), error))?;
-        let Some(frame) = frame else { return Ok(()) };
-        gossip::hear(links, link, &frame).await?;
+        let frames = incoming.together(links.host(), link).await;
+        let frames = frames.inspect_err(|error| frames::count(links.host(), error))?;
+        if frames.is_empty() {
+            return Ok(());
+        }
+        gossip::hear(links, link, &frames).await?;
     }
 }
 

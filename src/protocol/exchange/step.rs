@@ -3,7 +3,12 @@
 use std::sync::Arc;
 
 use crate::protocol::{
-    delta::Delta, digest::Digest, gossip::Gossip, id::NodeId, message::Message, route::Counter,
+    delta::{Delta, TURN_ENTRIES_MAX, TURN_NODES_MAX},
+    digest::Digest,
+    gossip::Gossip,
+    id::NodeId,
+    message::Message,
+    route::Counter,
     sketch::Sketch,
 };
 
@@ -48,8 +53,8 @@ pub enum Ask {
         /// The peer's delta.
         delta: Arc<Delta>,
     },
-    /// Not a part of an exchange: a frame that the peer sends unasked.
-    Gossip(Box<Gossip>),
+    /// Not a part of an exchange: frames that the peer sends unasked, in their order.
+    Gossip(Vec<Gossip>),
     /// [`Replica::sketch`](crate::protocol::replica::Replica::sketch).
     Sketch,
     /// [`Replica::lines`](crate::protocol::replica::Replica::lines).
@@ -107,16 +112,36 @@ impl Ask {
                 let before = parts.into_iter().map(|delta| Self::Apply { delta });
                 before.chain([Self::Merge { wants, delta: last }]).collect()
             }
-            Self::Gossip(gossip) => match *gossip {
-                Gossip::Push(delta) => {
-                    let parts = delta.turns().into_iter();
-                    parts.map(|delta| Self::Gossip(Box::new(Gossip::Push(delta)))).collect()
-                }
-                gossip => vec![Self::Gossip(Box::new(gossip))],
-            },
+            Self::Gossip(frames) => frames_in_turns(frames).into_iter().map(Self::Gossip).collect(),
             ask => vec![ask],
         }
     }
+}
+
+/// As many frames for each turn as one turn may take.
+fn frames_in_turns(frames: Vec<Gossip>) -> Vec<Vec<Gossip>> {
+    let parts = |frame| match frame {
+        Gossip::Push(delta) => delta.turns().into_iter().map(Gossip::Push).collect(),
+        frame => vec![frame],
+    };
+    let size = |frame: &Gossip| match frame {
+        Gossip::Push(delta) => (delta.nodes.len(), delta.len()),
+        _ => (1, 0),
+    };
+    let mut turns: Vec<Vec<Gossip>> = Vec::new();
+    let (mut nodes, mut entries) = (0, 0);
+    for frame in frames.into_iter().flat_map(parts) {
+        let (more_nodes, more_entries) = size(&frame);
+        (nodes, entries) = (nodes + more_nodes, entries + more_entries);
+        match turns.last_mut().filter(|_| nodes <= TURN_NODES_MAX && entries <= TURN_ENTRIES_MAX) {
+            Some(turn) => turn.push(frame),
+            None => {
+                (nodes, entries) = (more_nodes, more_entries);
+                turns.push(vec![frame]);
+            }
+        }
+    }
+    turns
 }
 
 /// The reply of storage.

@@ -136,7 +136,7 @@ impl NodeMap {
             return Ok((Vec::new(), false));
         }
         let undo = self.undo(delta);
-        self.examined += undo.replaced.len() as u64;
+        self.examined += undo.len() as u64;
         let taken = self.take_entries(now, delta);
         if self.root() == sealed.seal.root {
             self.set_seal(Some(sealed.seal));
@@ -149,7 +149,7 @@ impl NodeMap {
     }
 
     /// Takes over an update that was checked.
-    fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
+    pub(super) fn take_entries(&mut self, now: Time, delta: &NodeDelta) -> (Vec<KeyChange>, bool) {
         let before = (self.reach.max_version, self.reach.gc_floor);
         let mut changes = Vec::new();
         self.examined += delta.entries.len() as u64;
@@ -170,7 +170,7 @@ impl NodeMap {
     }
 
     /// The changes that [`NodeMap::take_entries`] is going to make.
-    fn undo(&self, delta: &NodeDelta) -> Undo {
+    pub(super) fn undo(&self, delta: &NodeDelta) -> Undo {
         let news = delta.entries.iter().filter(|entry| entry.version > self.reach.max_version);
         let mut replaced: Vec<_> =
             news.map(|e| (e.key.clone(), self.entries.get(&e.key).cloned())).collect();
@@ -184,7 +184,7 @@ impl NodeMap {
         Undo { replaced, reach: self.reach }
     }
 
-    fn take_back(&mut self, undo: Undo) {
+    pub(super) fn take_back(&mut self, undo: Undo) {
         for (key, entry) in undo.replaced {
             match entry {
                 Some(entry) => drop(self.entries.put(key, entry)),
@@ -213,7 +213,7 @@ impl NodeMap {
         change
     }
 
-    fn check_room(&self, delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
+    pub(super) fn check_room(&self, delta: &NodeDelta, limits: &MapLimits) -> Result<(), Refusal> {
         let keys_max = limits.keys.saturating_mul(COPY_KEYS_FACTOR);
         let bytes_max = limits.bytes.saturating_mul(COPY_BYTES_FACTOR);
         let sizes = delta.entries.iter().map(|entry| entry.key.as_str().len() + entry.value_len());
@@ -268,10 +268,17 @@ impl NodeMap {
 }
 
 /// The data to undo an update.
-struct Undo {
+pub(super) struct Undo {
     /// The former entry of each key.
     replaced: Vec<(Key, Option<Entry>)>,
     reach: Reach,
+}
+
+impl Undo {
+    /// How many entries it replaces.
+    pub(super) const fn len(&self) -> usize {
+        self.replaced.len()
+    }
 }
 
 /// While a copy catches up it holds the owner's former and present entries: of each this many live keys and

@@ -171,9 +171,8 @@ impl Replica {
     /// An update that a peer sends unasked. If it does not connect to our copy, the rest is requested.
     pub(super) fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
         let (mut pruned, mut asked) = (Vec::new(), Vec::new());
-        for delta in &news.nodes {
-            let before = self.before(&delta.node);
-            match self.apply_one(now, from, delta, &before, out) {
+        for (delta, outcome, before) in self.apply_together(now, from, &news.nodes, out) {
+            match outcome {
                 Outcome::News => {
                     self.push.arrived(from, &delta.node);
                     self.push.note(before.line, Some(from), false);

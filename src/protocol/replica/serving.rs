@@ -4,7 +4,7 @@ use super::Replica;
 use crate::protocol::{
     exchange::{Ask, Reply},
     id::NodeId,
-    route::{Output, StorageInput},
+    route::Output,
     time::Time,
 };
 
@@ -25,8 +25,8 @@ impl Replica {
                 self.apply(now, peer, &delta, out);
                 Reply::Applied
             }
-            Ask::Gossip(gossip) => {
-                self.handle(now, StorageInput::Gossip(peer.clone(), gossip), out);
+            Ask::Gossip(frames) => {
+                self.gossip_together(now, peer, frames, out);
                 Reply::Taken
             }
             Ask::Sketch => Reply::Sketch(self.sketch()),

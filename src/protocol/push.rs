@@ -33,7 +33,7 @@ pub const FLOODS_PER_SECOND: u32 = 64;
 /// Most bytes of updates sent at once; the rest follows.
 pub const PUSH_BYTES_MAX: usize = 256 << 10;
 /// Least time between two batches of updates; the first goes out at once.
-pub const PUSH_INTERVAL: Duration = Duration::from_millis(2);
+pub const PUSH_INTERVAL: Duration = Duration::from_millis(1);
 /// A link that is full for a moment is normal; links that stay full this long are an overload. A large state
 /// of one owner is not: each link gets what it missed, the latest only, as fast as it can take it.
 pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
@@ -197,6 +197,12 @@ impl Push {
                 self.fresh.insert(fresh.since.node.clone(), fresh);
             }
         }
+    }
+
+    /// Whether there are updates to send.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.fresh.is_empty()
     }
 
     /// When this has to be called again without further input.

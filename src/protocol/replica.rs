@@ -34,7 +34,9 @@ use super::{
 mod accusations;
 mod ageing;
 mod applying;
+mod batching;
 mod beginning;
+mod cadence;
 mod census;
 mod chaining;
 mod clock;
@@ -61,9 +63,12 @@ mod serving;
 mod signing;
 mod starting;
 mod tombstones;
+mod turns;
 mod writing;
 
 use accusations::Accusations;
+pub use batching::TURN_MAX;
+pub use cadence::{CADENCE_MAX, CADENCE_OF_ONE};
 use clock::Clock;
 use forgotten::Forgotten;
 use outgoing::tell;
@@ -224,8 +229,10 @@ impl Replica {
     pub fn handle(&mut self, now: Time, input: StorageInput, out: &mut Vec<Output>) {
         self.drop_if_overslept(now, out);
         self.tell_problems(out);
+        self.clock.batching.begin(matches!(input, StorageInput::Tick | StorageInput::Tell));
         match input {
             StorageInput::Tick => self.tick(now, out),
+            StorageInput::Tell => self.clock.batching.come(),
             StorageInput::BeginRound(targets) => self.begin_round(targets, out),
             // Every peer that is up to date reports our own generation.
             StorageInput::HeardOfSelf(generation, _) if generation <= self.own.map.generation() => {
@@ -276,6 +283,7 @@ impl Replica {
             }
         }
         self.tell_news(now, out);
+        self.clock.batching.end();
     }
 
     /// How late this node is served, as it was told last.

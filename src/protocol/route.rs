@@ -61,6 +61,8 @@ pub enum Output {
 pub enum StorageInput {
     /// Time has passed: expire, collect.
     Tick,
+    /// Send the new updates: storage asks itself for this, behind everything that waits for it already.
+    Tell,
     /// Hand the transport a digest for these.
     BeginRound(Vec<Target>),
     /// A later generation of our own name was reported.

@@ -23,6 +23,11 @@ pub struct Rules {
     /// Of updates of one owner that arrive together only the last head is verified
     /// ([`NodeMap::apply_chain`](super::map::NodeMap::apply_chain)).
     pub verify_once: bool,
+    /// An owner signs seldom enough that all owners together cost a quarter of a core to verify
+    /// ([`replica`](super::replica)).
+    pub cadence: bool,
+    /// Updates are sent once for everything that waits for storage already ([`replica`](super::replica)).
+    pub batches: bool,
 }
 
 impl Default for Rules {
@@ -35,6 +40,8 @@ impl Default for Rules {
             quiet_when_late: true,
             one_question: true,
             verify_once: true,
+            cadence: true,
+            batches: true,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! thought to be live. Time is a parameter; every message goes through its bytes. The bytes themselves (`wire`)
 //! and what stores do (`store`) are here as well: one binary is linked once.
 
+mod batching;
 mod chains;
 mod costs;
 mod datacenters;

@@ -10,6 +10,7 @@ use crate::protocol::{
     gossip::{Gossip, Removal},
     id::{Generation, NodeId, Version},
     map::NodeMap,
+    push::PUSH_INTERVAL,
     record::Status,
     route::{Counter, DetectorInput, Output, SchedulerInput, TransportInput},
     time::Time,
@@ -231,8 +232,10 @@ impl Replica {
         let linked = self.push.links().next().is_some();
         let collecting = self.own.tombstones.next_question().filter(|_| linked);
         let (held, refutes) = (self.own.pace.held_until(now), self.accusations.due());
-        let dues =
-            [self.push.due(now), self.waves.due(), self.wave_due(), collecting, held, refutes];
+        // What is due soon is looked at in the turn that was asked for.
+        let soon = now + PUSH_INTERVAL;
+        let news = self.push.due(now).filter(|due| *due > soon || !self.clock.batching.waits());
+        let dues = [news, self.waves.due(), self.wave_due(), collecting, held, refutes];
         for due in dues.into_iter().flatten() {
             self.arm_at(now, due, out);
         }

@@ -21,6 +21,13 @@ impl Replica {
         patience: Duration,
         out: &mut Vec<Output>,
     ) -> u64 {
+        // Whoever asks waits for it.
+        if let Some(since) = self.own.pace.release_for_caller(now) {
+            self.push.note(since, None, false);
+        }
+        self.clock.batching.begin(true);
+        self.tell_news(now, out);
+        self.clock.batching.end();
         let about = (self.own.map.generation(), version);
         let links = self.asked();
         let (id, swells) = self.waves.begin(now, &self.config.node, about, links, patience);

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::batching::Batching;
 use crate::protocol::{id::Generation, time::Time};
 
 /// The two clocks of one node.
@@ -23,6 +24,8 @@ pub(super) struct Clock {
     lag: Duration,
     /// Since when that has been an overload.
     overloaded: Option<Time>,
+    /// When new updates are sent.
+    pub(super) batching: Batching,
 }
 
 impl Clock {
@@ -34,6 +37,7 @@ impl Clock {
             patience,
             lag: Duration::ZERO,
             overloaded: None,
+            batching: Batching::default(),
         }
     }
 

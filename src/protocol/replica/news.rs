@@ -26,7 +26,8 @@ impl Replica {
         if let Some(since) = self.own.pace.release_due(now) {
             self.push.note(since, None, false);
         }
-        let fresh = self.push.take(now);
+        let turn = self.is_turn_to_tell(now, out);
+        let fresh = if turn { self.push.take(now) } else { Vec::new() };
         if !fresh.is_empty() {
             if fresh.iter().any(|fresh| fresh.since.node == self.config.node) {
                 self.seal_own();
@@ -174,6 +175,9 @@ impl Replica {
         for (delta, outcome, before) in self.apply_together(now, from, &news.nodes, out) {
             match outcome {
                 Outcome::News => {
+                    if !delta.entries.is_empty() {
+                        self.own.pace.heard(now, &delta.node);
+                    }
                     self.push.arrived(from, &delta.node);
                     self.push.note(before.line, Some(from), false);
                 }

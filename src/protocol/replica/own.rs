@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::tombstones::Tombstones;
+use super::{cadence::Cadence, tombstones::Tombstones};
 use crate::protocol::{
     claim::OwnName,
     digest::DigestEntry,
     entry::{Content, Entry, Key},
     flow::{Flow, FlowConfig},
+    id::NodeId,
     map::NodeMap,
+    rules::Rules,
     time::Time,
 };
 
@@ -63,20 +65,39 @@ impl Expiries {
 #[derive(Debug)]
 pub(super) struct Pace {
     flow: Flow,
+    /// `None`: each update is signed at once.
+    cadence: Option<Cadence>,
     /// The own line before the first waiting write, and the latest time to push it.
     held: Option<(DigestEntry, Time)>,
 }
 
 impl Pace {
     /// Nothing was written yet.
-    pub(super) fn new(now: Time) -> Self {
-        Self { flow: Flow::new(FlowConfig { interval: FLOW_INTERVAL }, now), held: None }
+    pub(super) fn new(now: Time, rules: &Rules) -> Self {
+        let flow = Flow::new(FlowConfig { interval: FLOW_INTERVAL }, now);
+        Self { flow, cadence: rules.cadence.then(|| Cadence::new(now)), held: None }
+    }
+
+    /// Another owner has written.
+    pub(super) fn heard(&mut self, now: Time, owner: &NodeId) {
+        if let Some(cadence) = &mut self.cadence {
+            cadence.heard(now, owner);
+        }
     }
 
     /// This many entries were written. Returns whether they may be pushed now.
     pub(super) fn wrote(&mut self, now: Time, entries: usize) -> bool {
         self.flow.wrote(now, entries, usize::from(self.held.is_some()));
-        self.flow.may_send(now)
+        if let Some(cadence) = &mut self.cadence {
+            cadence.wrote(now);
+        }
+        self.next_at(now) <= now
+    }
+
+    /// When the next entries may be pushed.
+    fn next_at(&self, now: Time) -> Time {
+        let signs = self.cadence.as_ref().and_then(Cadence::next);
+        self.flow.next_at(now).max(signs.unwrap_or(now))
     }
 
     /// The entries written wait. `line`: the own line before them.
@@ -86,12 +107,17 @@ impl Pace {
 
     /// When the waiting entries may be pushed.
     pub(super) fn held_until(&self, now: Time) -> Option<Time> {
-        self.held.as_ref().map(|(_, at_most)| self.flow.next_at(now).min(*at_most))
+        self.held.as_ref().map(|(_, at_most)| self.next_at(now).min(*at_most))
     }
 
     /// The waiting entries are pushed, if there are any. Returns the own line before them.
     pub(super) fn release(&mut self) -> Option<DigestEntry> {
         self.held.take().map(|(line, _)| line)
+    }
+
+    /// The same for a caller that waits for them, unless there is an overload.
+    pub(super) fn release_for_caller(&mut self, now: Time) -> Option<DigestEntry> {
+        if self.flow.may_send(now) { self.release() } else { None }
     }
 
     /// The same, if it is time to.
@@ -102,6 +128,9 @@ impl Pace {
     /// This many own entries were pushed. `crowded`: the links could not take all of them.
     pub(super) fn sent(&mut self, now: Time, entries: usize, crowded: bool) {
         if entries > 0 {
+            if let Some(cadence) = &mut self.cadence {
+                cadence.signed(now);
+            }
             self.flow.sent(now, entries, usize::from(self.held.is_some()));
         }
         if crowded {

@@ -53,7 +53,7 @@ impl Replica {
             name: OwnName::new(renewed),
             expiries: Expiries::default(),
             tombstones: Tombstones::new(now, config.tombstone_grace, config.limits.keys),
-            pace: Pace::new(now),
+            pace: Pace::new(now, &config.rules),
         };
         let mut this = Self {
             own,

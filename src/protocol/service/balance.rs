@@ -95,7 +95,7 @@ impl Balance {
         let mut search = Search::new(ask, &self.figures, now);
         match ask.prefer {
             Prefer::Nearest => self.nearest(candidates, &mut search, rng),
-            Prefer::Anywhere => search.look(&Everywhere::new(candidates, &self.distances), rng),
+            Prefer::Anywhere => search.look(&Everywhere::new(candidates), rng),
             Prefer::Here => {
                 let home = self.distances.home().and_then(|home| candidates.within(home));
                 if let Some(((home, sequence), node)) = home.zip(self.node.as_ref())

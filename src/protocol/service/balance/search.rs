@@ -22,7 +22,7 @@ pub const DRAWS_MAX: usize = 16;
 /// it is. A comparison needs as many.
 pub const NEAR_MIN: usize = 2;
 
-/// A candidate, its datacenter, and the round trip there if that is another one and was measured.
+/// A candidate, its datacenter, and the round trip there if that is known and counts.
 #[derive(Debug)]
 pub(super) struct Found<'a, C> {
     pub(super) provider: &'a C,
@@ -53,12 +53,10 @@ pub(super) struct Within<'a, S> {
     round_trip: Option<Duration>,
 }
 
-/// The candidates of all datacenters.
+/// The candidates of all datacenters, as if they were one: nobody is far before a call has shown it. A round trip that
+/// was measured on a busy link would keep all calls away, and nothing would correct it.
 #[derive(Debug)]
-pub(super) struct Everywhere<'a, 's, L> {
-    candidates: &'a L,
-    distances: &'s Distances,
-}
+pub(super) struct Everywhere<'a, L>(&'a L);
 
 /// What was found so far.
 #[derive(Debug)]
@@ -226,21 +224,24 @@ impl<'a, S: Sequence> Pool<'a, S::Item> for Within<'a, S> {
     }
 }
 
-impl<'a, 's, L> Everywhere<'a, 's, L> {
-    pub(super) const fn new(candidates: &'a L, distances: &'s Distances) -> Self {
-        Self { candidates, distances }
+impl<'a, L> Everywhere<'a, L> {
+    pub(super) const fn new(candidates: &'a L) -> Self {
+        Self(candidates)
     }
 }
 
-impl<'a, L: Candidates> Pool<'a, L::Item> for Everywhere<'a, '_, L> {
+impl<'a, L: Candidates> Pool<'a, L::Item> for Everywhere<'a, L> {
     fn len(&self) -> usize {
-        self.candidates.datacenters().map(|(_, sequence)| sequence.len()).sum()
+        self.0.datacenters().map(|(_, sequence)| sequence.len()).sum()
     }
 
     fn get(&self, mut position: usize) -> Option<Found<'a, L::Item>> {
-        for (datacenter, sequence) in self.candidates.datacenters() {
+        for (datacenter, sequence) in self.0.datacenters() {
             match position.checked_sub(sequence.len()) {
-                None => return Within::new(datacenter, sequence, self.distances).get(position),
+                None => {
+                    let provider = sequence.get(position)?;
+                    return Some(Found { provider, datacenter, round_trip: None });
+                }
                 Some(rest) => position = rest,
             }
         }
@@ -248,9 +249,8 @@ impl<'a, L: Candidates> Pool<'a, L::Item> for Everywhere<'a, '_, L> {
     }
 
     fn iter(&self) -> impl Iterator<Item = Found<'a, L::Item>> {
-        self.candidates.datacenters().flat_map(|(datacenter, sequence)| {
-            let round_trip = self.distances.round_trip(datacenter);
-            sequence.iter().map(move |provider| Found { provider, datacenter, round_trip })
+        self.0.datacenters().flat_map(|(datacenter, sequence)| {
+            sequence.iter().map(move |provider| Found { provider, datacenter, round_trip: None })
         })
     }
 }

@@ -40,6 +40,19 @@ fn answered(balance: &mut Balance, now: Time, name: &str, latency: Duration) {
     balance.ended(now, &node(name), latency, Some(0), Outcome::Answered);
 }
 
+#[test]
+fn anywhere_means_that_a_link_that_seemed_long_keeps_no_calls_away() {
+    let (mut balance, offers) = (balance(), offers([("a", &["a1", "a2"]), ("b", &["b1"])]));
+    let ask = Ask { prefer: &Prefer::Anywhere, ..nearest(&[]) };
+    balance.measured(Time::ZERO, &place("b"), 50 * MS);
+    for name in ["a1", "a2"] {
+        answered(&mut balance, Time::ZERO, name, MS);
+    }
+    assert!(all_picked(&balance, &offers, &ask, Time::ZERO).contains("b1"));
+    answered(&mut balance, Time::ZERO, "b1", 50 * MS);
+    assert!(!all_picked(&balance, &offers, &ask, Time::ZERO).contains("b1"), "a call has shown it");
+}
+
 // --- refusals
 
 #[test]

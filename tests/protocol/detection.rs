@@ -1093,7 +1093,7 @@ fn conviction(health: u32, peer: u8, linear: bool) -> Duration {
             }
         } else {
             let begins = due.probe && watch.is_missing();
-            probed = probed.or(begins.then_some(now));
+            probed = probed.or_else(|| begins.then_some(now));
             if watch.convinces(now, &scale) {
                 return now.since(probed.unwrap());
             }

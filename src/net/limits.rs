@@ -6,9 +6,11 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct QuicLimits {
-    /// How long a handshake, up to the first frames, may take. Default 5 s.
+    /// How long a handshake, up to the first frames, may take. Default 5 s. Time in which this node itself is late does
+    /// not count, up to eight times as long; twice as long before the peer of an accepted one has proved its name.
     pub handshake_timeout: Duration,
-    /// How long an exchange may go without progress. Default 10 s.
+    /// How long an exchange may go without progress. Default 10 s. Time in which this node itself is late does not count,
+    /// up to eight times as long.
     pub exchange_timeout: Duration,
     /// A connection without any packet for this long is lost. Default 30 s.
     pub idle_timeout: Duration,

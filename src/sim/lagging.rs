@@ -27,11 +27,15 @@ impl World {
         if ticked.probe {
             node.lag.sent(now);
         }
-        let change = node.lag.change(now);
+        let (change, late) = (node.lag.change(now), node.lag.more_late());
         self.bill(Work::Timers, |costs| costs.tick);
         self.after(micros(ticked.next.since(now)), What::Tick { slot, epoch });
         if ticked.probe {
             self.after(0, What::Tock { slot, epoch });
+        }
+        if let Some(late) = late {
+            let told = Output::Scheduler(SchedulerInput::Late(late));
+            self.input(slot, Machine::Transport, told);
         }
         if let Some(lag) = change {
             let told = Output::Scheduler(SchedulerInput::Lag(lag));

@@ -131,3 +131,28 @@ fn that_a_node_leaves_is_told_at_once_with_what_waits() {
     let keys: Vec<_> = told[0].nodes[0].entries.iter().map(|entry| entry.key.as_str()).collect();
     assert!(keys.contains(&"waits"), "{told:?}");
 }
+
+/// How many writes are pushed in two seconds after a node was this late for so long.
+fn told_after_lag(lag: Duration, lasted: Duration) -> usize {
+    let mut owner = linked(&["a", "b", "c"]);
+    let late = |owner: &mut Replica, now, lag| drop(tell(owner, now, StorageInput::Lag(lag)));
+    late(&mut owner, at(2), lag);
+    let now = load(&mut owner, at(2), lasted);
+    late(&mut owner, now, Duration::ZERO);
+    let begin = now + Duration::from_millis(10);
+    let told = (0..200).map(|step| {
+        let now = begin + Duration::from_millis(10) * step;
+        write(&mut owner, now, "busy", 1_000 + step).len()
+    });
+    told.sum()
+}
+
+#[test]
+fn a_node_that_is_late_for_long_sends_its_own_writes_less_often() {
+    let (late, long) = (Duration::from_millis(300), Duration::from_secs(3));
+    let usual = told_after_lag(Duration::ZERO, long) * 9 / 10;
+    let told = told_after_lag(late, long);
+    assert!(told < usual, "{told} of {usual}");
+    assert!(told_after_lag(late, Duration::from_millis(900)) >= usual, "not for long");
+    assert!(told_after_lag(Duration::from_millis(150), long) >= usual, "not very late");
+}

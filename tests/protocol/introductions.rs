@@ -68,7 +68,17 @@ fn introduction(name: &str, keys: usize) -> Delta {
 
 /// A relay with five links hears of one joiner after the other; `by`: how, and from whom.
 fn relay(keys: usize, by: impl Fn(&mut Replica, Time, Delta, &mut Vec<Output>)) -> Sent {
+    late_relay(Duration::ZERO, keys, by)
+}
+
+/// The same if it is late.
+fn late_relay(
+    lag: Duration,
+    keys: usize,
+    by: impl Fn(&mut Replica, Time, Delta, &mut Vec<Output>),
+) -> Sent {
     let mut relay = signed("relay");
+    relay.handle(Time::ZERO, StorageInput::Lag(lag), &mut Vec::new());
     for link in LINKS {
         relay.handle(Time::ZERO, StorageInput::Linked(node(link), true), &mut Vec::new());
     }
@@ -135,5 +145,16 @@ fn what_an_exchange_brings_about_others_is_noted_only() {
         let sent = relay(keys, apply("owner"));
         assert!(!sent.told.is_empty(), "nobody else knows it yet");
         assert!(sent.told.len() + sent.noted.len() >= JOINERS);
+    }
+}
+
+#[test]
+fn a_relay_that_is_late_announces_nearly_all() {
+    let seconds = (PAUSE * JOINERS as u32).as_secs_f64();
+    for (lag, pause) in [(50, 1.0), (300, 3.0)] {
+        let sent = late_relay(Duration::from_millis(lag), 2, pushed);
+        let most = (seconds / pause) as usize + 1;
+        assert!((1..=most).contains(&sent.told.len()), "{lag} ms: {:?}", sent.told);
+        assert!(sent.told.len() + sent.noted.len() >= JOINERS, "none is left out");
     }
 }

@@ -13,6 +13,7 @@ mod exchanges;
 mod flow;
 mod hostile;
 mod introductions;
+mod late;
 mod lifecycle;
 mod links;
 mod notary;

@@ -44,14 +44,35 @@ impl Counts {
     }
 
     /// The cost of the work by its parts, each divided by `by`: name and figure.
-    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 11] {
+    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 15] {
         let sum = |counters: &[Counter]| {
             counters.iter().map(|counter| self.get(*counter)).sum::<u64>() as f64 / by
         };
         [
             ("dials", sum(&[Counter::ConnectionsDialed, Counter::DialsFailed])),
             ("dials_failed", sum(&[Counter::DialsFailed])),
+            ("handshakes_begun", sum(&[Counter::HandshakesBegun])),
             ("handshakes_failed", sum(&[Counter::HandshakesFailed])),
+            // By either end: the other one may have finished it.
+            (
+                "handshakes_given_up",
+                sum(&[Counter::HandshakesGivenUp, Counter::HandshakesAbandoned]),
+            ),
+            ("settlements", sum(&[Counter::Settlements])),
+            // What had to wait because the node was late.
+            (
+                "held",
+                sum(&[
+                    Counter::DialsHeld,
+                    Counter::SeedsHeld,
+                    Counter::RepairsHeld,
+                    Counter::OwedHeld,
+                    Counter::InquiriesHeld,
+                    Counter::ErrandsHeld,
+                    Counter::IntroductionsHeld,
+                    Counter::WavesHeld,
+                ]),
+            ),
             ("gossip_sent", sum(&[Counter::GossipSent])),
             ("gossip_received", sum(&[Counter::GossipReceived])),
             // Frames dropped before they were decoded, since they contained nothing new.

@@ -130,8 +130,6 @@ counters! {
     RepairsHeld => "repairs_held",
     /// Exchanges with peers that lack much which were put off, because this node was late.
     OwedHeld => "owed_held",
-    /// Questions about missed peers that were put off, because this node was late.
-    InquiriesHeld => "inquiries_held",
     /// Exchanges with peers that are no neighbours which were put off, because this node was late.
     ErrandsHeld => "errands_held",
     /// Introductions that were announced and not sent, because this node was late.

@@ -10,7 +10,8 @@
 //! | above | the trickle: one of a kind in [`pause`], and up to [`JITTER_MAX`] more, so that nodes do not begin together |
 //!
 //! Without the trickle a machine that is always late would never join. Never gated are answers, what has begun,
-//! heartbeats, verdicts and the node's own writes. What is held is not a failure: it waits, and has no back-off.
+//! heartbeats, verdicts and the node's own writes. Questions about missed peers have a rule of their own
+//! ([`liveness`](super::liveness)). What is held is not a failure: it waits, and has no back-off.
 
 use std::time::Duration;
 
@@ -40,8 +41,6 @@ pub enum Kind {
     Repair,
     /// An exchange with a peer that asks for more than can be sent at once.
     Owed,
-    /// A question to the observers of a peer.
-    Inquiry,
     /// An exchange with a peer that is no neighbour.
     Errand,
     /// An introduction of another node that is told unasked; the others are announced.
@@ -52,12 +51,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::Dial,
         Self::Seed,
         Self::Repair,
         Self::Owed,
-        Self::Inquiry,
         Self::Errand,
         Self::Introduction,
         Self::Wave,
@@ -71,7 +69,6 @@ impl Kind {
             Self::Seed => Counter::SeedsHeld,
             Self::Repair => Counter::RepairsHeld,
             Self::Owed => Counter::OwedHeld,
-            Self::Inquiry => Counter::InquiriesHeld,
             Self::Errand => Counter::ErrandsHeld,
             Self::Introduction => Counter::IntroductionsHeld,
             Self::Wave => Counter::WavesHeld,

@@ -67,7 +67,6 @@ impl Counts {
                     Counter::SeedsHeld,
                     Counter::RepairsHeld,
                     Counter::OwedHeld,
-                    Counter::InquiriesHeld,
                     Counter::ErrandsHeld,
                     Counter::IntroductionsHeld,
                     Counter::WavesHeld,

@@ -3,7 +3,12 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use gossipmonger::{pki::{Authority, AuthorityOptions, LeafOptions}, protocol::id::ClusterId, tls::{CertificateSummary, PeerName}, unstable::PublicKey};
+use gossipmonger::{
+    pki::{Authority, AuthorityOptions, LeafOptions},
+    protocol::id::ClusterId,
+    tls::{CertificateSummary, PeerName},
+    unstable::PublicKey,
+};
 use libfuzzer_sys::fuzz_target;
 
 static AUTHORITY: LazyLock<Authority> = LazyLock::new(|| {

@@ -57,7 +57,9 @@ fuzz_target!(|steps: Vec<Step>| {
             Step::Set(key, value, ttl) => watched.set(key, value, ttl),
             Step::Delete(key) => watched.delete(key),
             Step::Pass(millis) => watched.pass(millis),
-            Step::Forget(peer) => watched.cast(StorageInput::Forget(name(peer), Generation(u64::MAX))),
+            Step::Forget(peer) => {
+                watched.cast(StorageInput::Forget(name(peer), Generation(u64::MAX)))
+            }
             Step::Accuse(from, peer, generation, incarnation, dead) => {
                 let verdict = verdict(incarnation, dead);
                 let generation = Generation(generation.into());
@@ -92,7 +94,9 @@ fuzz_target!(|steps: Vec<Step>| {
                 watched.hear(from, Gossip::Push(delta(news)));
             }
             Step::Back(peer) => watched.cast(StorageInput::Back(name(peer))),
-            Step::Retire(peer) => watched.cast(StorageInput::Retire(name(peer), Generation(u64::MAX))),
+            Step::Retire(peer) => {
+                watched.cast(StorageInput::Retire(name(peer), Generation(u64::MAX)))
+            }
             Step::Remove(peer) => {
                 watched.cast(StorageInput::Remove { peer: name(peer), by: None });
             }

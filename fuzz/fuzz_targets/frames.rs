@@ -159,7 +159,7 @@ impl Node {
             Message::SynAck { wants, delta } => Ask::Merge { wants, delta: delta.into() },
             Message::Ack { delta } => Ask::Apply { delta: delta.into() },
             Message::More { delta } => Ask::Take { delta: delta.into() },
-            Message::Gossip(gossip) => Ask::Gossip(Box::new(gossip)),
+            Message::Gossip(gossip) => Ask::Gossip(vec![gossip]),
             Message::Differ { lines, unknown } => {
                 Ask::AnswerLines { lines: lines.into(), unknown: unknown.into() }
             }
@@ -228,10 +228,13 @@ const EXAMINED_PER_ENTRY: usize = 6;
 fn entries(ask: &Ask) -> usize {
     match ask {
         Ask::Apply { delta } | Ask::Take { delta } | Ask::Merge { delta, .. } => delta.len(),
-        Ask::Gossip(gossip) => match &**gossip {
-            Gossip::Push(delta) => delta.len(),
-            _ => 0,
-        },
+        Ask::Gossip(frames) => {
+            let of = |gossip: &Gossip| match gossip {
+                Gossip::Push(delta) => delta.len(),
+                _ => 0,
+            };
+            frames.iter().map(of).sum()
+        }
         _ => 0,
     }
 }

@@ -4,6 +4,7 @@ use crate::protocol::{
     exchange::Summary,
     id::{Generation, NodeId},
     route::Target,
+    served::Patience,
 };
 
 /// A dial under way in a process.
@@ -15,6 +16,7 @@ pub(super) struct Dial {
     pub(super) own: Generation,
     /// When its handshake was begun, and which one that is.
     pub(super) begun: u64,
+    pub(super) patience: Patience,
     pub(super) round: u32,
     pub(super) wire: Option<u64>,
     /// What a connection is wanted for.

@@ -1,5 +1,7 @@
 //! An exchange under way: both of its halves.
 
+use std::time::Duration;
+
 use super::event::{Payload, Side};
 use crate::protocol::{
     exchange::{Half, Initiator, Responder, Summary},
@@ -27,6 +29,8 @@ pub(super) struct Exchange {
     pub(super) arrivals: [u64; 2],
     /// When anything last moved at each half.
     pub(super) moved: [u64; 2],
+    /// How late the process of each half had been by then.
+    pub(super) late: [Duration; 2],
     /// The initiator is through, and waits for its last frame to arrive.
     pub(super) lingers: bool,
     /// Each half is through, or has given up.

@@ -1,5 +1,7 @@
 //! Exchanges on connections: both halves, and what becomes of them when one breaks off.
 
+use std::time::Duration;
+
 use super::{
     connections::RESEND,
     event::{Machine, Payload, Side, What},
@@ -17,6 +19,7 @@ use crate::protocol::{
     peering::{ConnectionId, PeeringInput},
     rates::Traffic,
     route::{Output, SchedulerInput, StorageInput, Target},
+    served::DIALER_MAX,
 };
 
 impl World {
@@ -38,6 +41,8 @@ impl World {
         let end = self.wires[&wire].end(slot);
         self.counts.exchanges += 1;
         let (id, now) = (self.number(), self.queue.now());
+        let other = self.wires[&wire].slots[1 - end];
+        let late = [slot, other].map(|slot| self.late(slot));
         let (initiator, opening) = summary.clone().open();
         let exchange = Exchange {
             target,
@@ -51,6 +56,7 @@ impl World {
             pending: [None, None],
             arrivals: [0; 2],
             moved: [now; 2],
+            late,
             lingers: false,
             over: [false; 2],
             broken: false,
@@ -156,10 +162,11 @@ impl World {
         let departs = self.departs(wire, end, len);
         // A broken stream is noticed when the exchange times out.
         let travel = self.network.stream(&mut self.rng, now, [slot, other], len);
-        let to = side.other();
+        let (to, late) = (side.other(), self.late(slot));
         let Some(exchange) = self.exchanges.get_mut(&id) else { return false };
         let Some(payload) = exchange.pending[side as usize].take() else { return false };
         exchange.moved[side as usize] = now;
+        exchange.late[side as usize] = late;
         let Some(travel) = travel.filter(|_| !broken) else {
             exchange.broken = true;
             return true;
@@ -215,10 +222,11 @@ impl World {
         {
             self.bill_news(slot, &delta.nodes);
         }
-        let now = self.queue.now();
+        let (now, late) = (self.queue.now(), self.late(slot));
         let Some(exchange) = self.exchanges.get_mut(&id) else { return };
         exchange.admitted = true;
         exchange.moved[to as usize] = now;
+        exchange.late[to as usize] = late;
         let step = exchange.half(to).frame(message);
         self.drive(id, to, step);
         // Only now: the frame may have introduced the very peer that sent it.
@@ -262,10 +270,15 @@ impl World {
 
     pub(super) fn timed_out(&mut self, id: u64, side: Side) {
         let Some(exchange) = self.exchanges.get(&id) else { return };
-        let due = exchange.moved[side as usize] + self.exchange_timeout();
         if exchange.over[side as usize] {
             return;
         }
+        let (wire, end) = exchange.place(side);
+        let late = self.wires.get(&wire).map_or(Duration::ZERO, |wire| self.late(wire.slots[end]));
+        let late = micros(late.saturating_sub(exchange.late[side as usize]));
+        let timeout = self.exchange_timeout();
+        let patience = (timeout + late).min(timeout * u64::from(DIALER_MAX));
+        let due = exchange.moved[side as usize] + patience;
         if self.queue.now() < due {
             return self.at(due, What::TimedOut { exchange: id, side });
         }

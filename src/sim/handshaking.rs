@@ -10,18 +10,22 @@ use super::{
     network::{ACK_FRAME, FLIGHT_PACKETS},
     queue::micros,
     shake::{
-        ACCEPTED_IN, ANSWERED_AFTER, FLIGHTS, Handshake, PASSAGES, Passage, READ_IN, Then,
-        WELCOMED_IN,
+        ACCEPTED_IN, ANSWERED_AFTER, FLIGHTS, Handshake, PASSAGES, PROVED_IN, Passage, READ_IN,
+        Then, WELCOMED_IN,
     },
     world::World,
 };
-use crate::protocol::{close::Close, message::Message};
+use crate::protocol::{
+    close::Close,
+    message::Message,
+    served::{ACCEPTOR_MAX, DIALER_MAX},
+};
 
 impl World {
     /// A process shakes hands over a new connection.
     pub(super) fn begin_handshake(&mut self, wire: u64) {
         self.counts.handshakes.begun += 1;
-        let new = Handshake { step: 0, sent: [0; FLIGHTS], welcome: None };
+        let new = Handshake { step: 0, accepted: None, sent: [0; FLIGHTS], welcome: None };
         self.handshakes.insert(wire, new);
         self.after(0, What::Passage { wire, step: 0 });
     }
@@ -86,8 +90,10 @@ impl World {
             handshake.sent[flight] = now;
         }
         // Without a round trip that was measured, its length is a guess (RFC 9002 sections 6.2.1 and 6.2.2).
+        let Some(handshake) = self.handshakes.get(&wire) else { return };
         let timeout = match flight {
             2 => (now - handshake.sent[0]).max(handshake.sent[2] - handshake.sent[0]) * 3,
+            0 => 3 * self.first_round_trip(from),
             _ => FIRST_TIMEOUT,
         };
         self.after(timeout << number, What::Repeat { wire, flight, number });
@@ -106,7 +112,12 @@ impl World {
             return self.bill(Work::Packets, |costs| costs.receive);
         }
         if step == ACCEPTED_IN {
-            self.after(micros(self.settings.handshake_timeout), What::Unproved { wire });
+            let timeout = self.settings.handshake_timeout;
+            let patience = [ACCEPTOR_MAX, DIALER_MAX].map(|most| self.patience(to, timeout, most));
+            if let Some(handshake) = self.handshakes.get_mut(&wire) {
+                handshake.accepted = Some(patience);
+            }
+            self.after(micros(timeout), What::Unproved { wire });
         }
         self.passage(wire, step);
     }
@@ -127,14 +138,18 @@ impl World {
 
     /// The end that was dialed has waited for long enough.
     pub(super) fn unproved(&mut self, wire: u64) {
-        if self.handshakes.get(&wire).is_none_or(|it| it.step >= WELCOMED_IN) {
+        let Some(handshake) = self.handshakes.get(&wire).filter(|it| it.step < WELCOMED_IN) else {
             return;
+        };
+        let Some(slot) = self.open_wire(wire, 1).map(|wire| wire.slots[1]) else { return };
+        let proved = usize::from(handshake.step >= PROVED_IN);
+        let left = handshake.accepted.and_then(|patience| self.left(slot, &patience[proved]));
+        if let Some(left) = left {
+            return self.after(left, What::Unproved { wire });
         }
-        if self.open_wire(wire, 1).is_some() {
-            self.bill(Work::Timers, |costs| costs.tick);
-            self.counts.handshakes.acceptor_timeouts += 1;
-            self.close(wire, 1, Close::Timeout.with("no introduction in time"));
-        }
+        self.bill(Work::Timers, |costs| costs.tick);
+        self.counts.handshakes.acceptor_timeouts += 1;
+        self.close(wire, 1, Close::Timeout.with("no introduction in time"));
     }
 }
 

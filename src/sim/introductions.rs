@@ -19,6 +19,7 @@ use crate::protocol::{
     message::{Hello, LENGTH_BYTES, Message},
     peering::{ConnectionId, HURRY_AFTER, Introduced, PeeringInput, REPLACED_GRACE, Settled},
     route::{Output, SchedulerInput, StorageInput, Target},
+    served::DIALER_MAX,
     session::{Met, Session, Unwelcome},
 };
 
@@ -103,6 +104,7 @@ impl World {
         self.counts.dials += 1;
         let (id, begun) = (self.number(), self.queue.now());
         let epoch = self.slots[slot].epoch;
+        let patience = self.patience(slot, self.settings.handshake_timeout, DIALER_MAX);
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let address = match target {
             Target::Address(address) => Some(address.clone()),
@@ -112,12 +114,20 @@ impl World {
             }
         };
         let timeout = micros(self.settings.handshake_timeout);
-        let patience = if address.is_some() { timeout } else { NOWHERE };
+        let wait = if address.is_some() { timeout } else { NOWHERE };
         let (own, target) = (node.replica.own().generation(), target.clone());
-        let dial =
-            Dial { target, address, own, begun, round: 0, wire: None, purposes: vec![purpose] };
+        let dial = Dial {
+            target,
+            address,
+            own,
+            begun,
+            patience,
+            round: 0,
+            wire: None,
+            purposes: vec![purpose],
+        };
         node.dials.insert(id, dial);
-        self.after(patience, What::Undone { slot, epoch, dial: id, round: 0 });
+        self.after(wait, What::Undone { slot, epoch, dial: id, round: 0 });
         self.knock(slot, epoch, id, 0, 0);
     }
 
@@ -125,6 +135,7 @@ impl World {
     /// connection is replaced.
     pub(super) fn hurry(&mut self, slot: usize, peer: &NodeId, stale: bool) {
         let (now, epoch) = (self.queue.now(), self.slots[slot].epoch);
+        let patience = self.patience(slot, self.settings.handshake_timeout, DIALER_MAX);
         let Some(node) = self.slots[slot].node.as_mut() else { return };
         let of_it = |(_, dial): &(&u64, &mut Dial)| dial.wanted() == Some(peer);
         let Some((id, dial)) = node.dials.iter_mut().find(of_it) else {
@@ -137,7 +148,7 @@ impl World {
         if dial.round > 0 || now - dial.begun < micros(HURRY_AFTER) {
             return;
         }
-        (dial.round, dial.begun) = (1, now);
+        (dial.round, dial.begun, dial.patience) = (1, now, patience);
         self.counts.hurried += 1;
         let (id, before) = (*id, dial.wire.take());
         if let Some(before) = before {
@@ -402,6 +413,9 @@ impl World {
         let Some(dial) = node.dials.get(&id) else { return };
         if self.slots[slot].epoch != epoch || dial.round != round {
             return;
+        }
+        if let Some(left) = dial.wire.and_then(|_| self.left(slot, &dial.patience)) {
+            return self.after(left, What::Undone { slot, epoch, dial: id, round });
         }
         if let Some(wire) = dial.wire {
             self.counts.handshakes.dialer_timeouts += 1;

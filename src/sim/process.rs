@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use imbl::OrdMap;
@@ -71,6 +72,7 @@ impl World {
             rest: None,
             drowsy: None,
             lag: Lag::new(),
+            lateness: Duration::ZERO,
         }));
         if let Some(offers) = self.slots[slot].offers.clone() {
             self.offer(slot, &offers, &mut out);

@@ -1,12 +1,16 @@
 //! The steps of a handshake, and what became of handshakes.
 
 use super::network::FLIGHT_PACKETS;
+use crate::protocol::served::Patience;
 
 /// A handshake under way.
 #[derive(Debug)]
 pub(super) struct Handshake {
     /// How many of the [`PASSAGES`] have been made.
     pub(super) step: usize,
+    /// The patience of the end that was dialed, once it knows of it: until the other end has proved its name, and after
+    /// that.
+    pub(super) accepted: Option<[Patience; 2]>,
     /// When each flight was sent first.
     pub(super) sent: [u64; FLIGHTS],
     /// The answer of the end that was dialed, once its turn to introduce itself has come.
@@ -100,6 +104,8 @@ pub(super) const PASSAGES: [Passage; 14] = [
 pub(super) const FLIGHTS: usize = FLIGHT_PACKETS.len();
 pub(super) const READ_IN: [usize; FLIGHTS] = [2, 5, 8];
 pub(super) const ANSWERED_AFTER: [usize; FLIGHTS] = [6, 9, 11];
+/// Before this passage the end that has dialed has proved nothing.
+pub(super) const PROVED_IN: usize = 10;
 /// The passage of the end that was dialed in which it knows that there is a handshake.
 pub(super) const ACCEPTED_IN: usize = 2;
 /// The first passage for the introduction of the end that was dialed.

@@ -85,6 +85,7 @@ pub struct Node {
     pub(super) drowsy: Option<u64>,
     /// How late it is served, if there are processors.
     pub(super) lag: Lag,
+    pub(super) lateness: Duration,
 }
 
 pub(super) type Views = OrdMap<NodeId, Arc<NodeView>>;

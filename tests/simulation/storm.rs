@@ -1,8 +1,8 @@
 //! Clusters that have more to do than they have time for: whether it ends, and how much more is done than there is to
 //! do.
 //!
-//! `COUNT=200 CORES=0.5` makes other clusters than usual, `SEEDS=100` more of them. `SEED=1 cargo test --test simulation
-//! storm::shows -- --ignored --nocapture` prints the figures of one.
+//! `COUNT=200 CORES=0.5` makes other clusters than usual, `SEEDS=100` more of them. `SEED=1 OFF=gate cargo test --test
+//! simulation storm::shows -- --ignored --nocapture` prints the figures of one without some rules.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use gossipmonger::{
     protocol::rules::Rules,
     sim::{
         busy::Cluster,
-        cpu::Work,
+        cpu::{Hog, Work},
         load::Load,
-        storm::{Outcome, Storm},
+        storm::{Outcome, Storm, Trigger},
     },
 };
 
@@ -21,6 +21,14 @@ use gossipmonger::{
 const CLUSTERS: [(usize, f64); 3] = [(COUNT, 2.0), (COUNT, 0.2), (COUNT, FEW)];
 const COUNT: usize = 40;
 const FEW: f64 = 0.05;
+/// The cores of which somebody else takes nine tenths for two seconds.
+const HOGGED: f64 = 0.5;
+/// After that a cluster is back within so long.
+const BACK: Duration = Duration::from_secs(5);
+/// How long a cluster is looked at once it is calm.
+const AFTER: Duration = Duration::from_secs(8);
+/// Handshakes begun for each edge.
+const EDGES_MAX: f64 = 1.3;
 
 fn clusters() -> Vec<(usize, f64)> {
     let count = crate::number("COUNT").map(|count| count as usize);
@@ -79,24 +87,92 @@ fn show(storm: &Storm, outcome: &Outcome) -> String {
 }
 
 #[test]
-fn without_its_rules_a_cluster_that_is_late_does_more_and_never_comes_to_rest() {
-    let rules = without(|rules| {
-        (rules.gate, rules.three_edges, rules.one_seed) = (false, false, false);
-    });
-    let mut storm = Storm::joins(sharing(1, (COUNT, FEW), rules));
-    storm.limit = Duration::from_secs(30);
+fn a_crowd_joins_on_any_part_of_the_cores_and_does_little_in_vain() {
+    for seed in seeds() {
+        for cluster in clusters() {
+            let storm = Storm::joins(sharing(seed, cluster, Rules::default()));
+            let outcome = storm.run();
+            keeps_its_promises(&storm, &outcome);
+        }
+    }
+}
+
+/// It ends; no handshake is given up since an end is late, few are begun in vain, and at least half of the work is
+/// useful.
+fn keeps_its_promises(storm: &Storm, outcome: &Outcome) {
+    let seen = show(storm, outcome);
+    println!("{seen}");
+    assert!(outcome.calm.is_some(), "it never comes to rest: {seen}");
+    let useful = storm.useful(outcome.span).sum() as f64;
+    assert!(useful >= 0.5 * outcome.efforts.worked.sum() as f64, "most is in vain: {seen}");
+    assert_eq!(outcome.efforts.handshakes.timeouts(), 0, "{seen}");
+    assert!(
+        outcome.handshakes_per_edge() <= EDGES_MAX,
+        "{:.2} {seen}",
+        outcome.handshakes_per_edge()
+    );
+}
+
+#[test]
+fn a_crowd_is_as_well_after_somebody_took_its_cores_as_without() {
+    for seed in seeds() {
+        let plain = Storm {
+            after: AFTER,
+            ..Storm::joins(sharing(seed, (COUNT, HOGGED), Rules::default()))
+        };
+        let quiet = plain.run();
+        let [from, until] = [300, 2_300].map(Duration::from_millis);
+        let hog = Hog { share: 0.9, from, until };
+        let hogged = Storm { cluster: plain.cluster.clone().with_hog(hog), ..plain.clone() };
+        let outcome = hogged.run();
+        keeps_its_promises(&hogged, &outcome);
+        let seen = format!("{}\n{}", show(&plain, &quiet), show(&hogged, &outcome));
+        let [calm, late] = [quiet.calm, outcome.calm].map(Option::unwrap_or_default);
+        assert!(late <= calm.max(until) + BACK, "not back in time: {seen}");
+        as_well(&quiet, &outcome, &seen);
+    }
+}
+
+#[test]
+fn a_settled_cluster_is_as_well_after_somebody_took_its_cores_as_before() {
+    for seed in seeds() {
+        let cluster = sharing(seed, (COUNT, HOGGED), Rules::default());
+        let quiet = Storm { trigger: Trigger::Nothing, after: AFTER, ..Storm::joins(cluster) };
+        let [from, until] = [200, 2_200].map(Duration::from_millis);
+        let hog = Hog { share: 0.9, from, until };
+        let cluster = quiet.cluster.clone().with_hog(hog);
+        // It is calm when it begins, so that what is looked at is the time after that.
+        let hogged = Storm { cluster, after: 2 * (until + BACK), ..quiet.clone() };
+        let (quiet, outcome) = (quiet.run(), hogged.run());
+        let seen = show(&hogged, &outcome);
+        as_well(&quiet, &outcome, &seen);
+    }
+}
+
+/// The state after a trigger is the one without it: nothing keeps the cluster busy but what always does.
+fn as_well(quiet: &Outcome, after: &Outcome, seen: &str) {
+    println!(
+        "{:.4} and {:.4} cores at rest, lag {:?} and {:?}",
+        quiet.rest, after.rest, quiet.lag_after, after.lag_after
+    );
+    assert!(
+        after.rest < quiet.rest * 1.2,
+        "{} cores instead of {}: {seen}",
+        after.rest,
+        quiet.rest
+    );
+    assert!(after.lag_after < Duration::from_millis(50), "{:?}: {seen}", after.lag_after);
+}
+
+#[test]
+fn without_the_gate_what_a_late_cluster_begins_is_given_up_and_it_never_rests() {
+    let storm = Storm::joins(sharing(1, (COUNT, FEW), without(|rules| rules.gate = false)));
     let outcome = storm.run();
     let seen = show(&storm, &outcome);
     println!("{seen}");
     assert_eq!(outcome.calm, None, "{seen}");
-    let shakes = outcome.efforts.handshakes;
-    assert!(shakes.timeouts() > shakes.finished, "most are given up: {seen}");
-    assert!(outcome.handshakes_per_edge() > 2.0, "and begun again: {seen}");
-    // The same nodes with enough time do not need a second.
-    storm.cluster.processors.cores = 2.0;
-    let outcome = storm.run();
-    assert!(outcome.calm < Some(Duration::from_secs(2)), "{}", show(&storm, &outcome));
-    assert_eq!(outcome.efforts.handshakes.timeouts(), 0, "{}", show(&storm, &outcome));
+    assert!(outcome.efforts.handshakes.timeouts() > 50, "{seen}");
+    assert!(outcome.handshakes_per_edge() > EDGES_MAX, "{seen}");
 }
 
 #[test]
@@ -140,8 +216,14 @@ fn writes_on_processors_with_time_are_everywhere_at_once() {
 #[test]
 #[ignore = "prints the figures of one cluster"]
 fn shows() {
+    let off = std::env::var("OFF").unwrap_or_default();
+    let rules = without(|rules| {
+        rules.gate &= !off.contains("gate");
+        rules.three_edges &= !off.contains("three_edges");
+        rules.one_seed &= !off.contains("one_seed");
+    });
     for cluster in clusters() {
-        let storm = Storm::joins(sharing(*seeds().start(), cluster, Rules::default()));
+        let storm = Storm::joins(sharing(*seeds().start(), cluster, rules));
         println!("{}", show(&storm, &storm.run()));
     }
 }

@@ -166,12 +166,11 @@ fn as_well(quiet: &Outcome, after: &Outcome, seen: &str) {
 }
 
 #[test]
-fn without_the_gate_what_a_late_cluster_begins_is_given_up_and_it_never_rests() {
+fn without_the_gate_much_of_what_a_late_cluster_begins_is_given_up() {
     let storm = Storm::joins(sharing(1, (COUNT, FEW), without(|rules| rules.gate = false)));
     let outcome = storm.run();
     let seen = show(&storm, &outcome);
     println!("{seen}");
-    assert_eq!(outcome.calm, None, "{seen}");
     assert!(outcome.efforts.handshakes.timeouts() > 50, "{seen}");
     assert!(outcome.handshakes_per_edge() > EDGES_MAX, "{seen}");
 }

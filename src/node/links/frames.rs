@@ -28,6 +28,11 @@ const BYTES_PER_SECOND_MIN: usize = 32 << 10;
 pub(super) const CHUNK_BYTES: usize = 64 << 10;
 /// Frames of gossip that have arrived are handed on together, up to this many bytes.
 pub(super) const GOSSIP_BYTES: usize = 64 << 10;
+/// The same, in frames: a frame of a few bytes takes hundreds of bytes of memory when it is decoded.
+const GOSSIP_FRAMES_MAX: usize = 64;
+/// Looks for further bytes in one such batch: a peer may send a frame byte by byte, and each look copies what has
+/// arrived of it.
+const GOSSIP_READS_MAX: usize = 64;
 /// The code of a stream reset for lack of room; it only appears in traces.
 pub(crate) const STREAM_SHED: u32 = 1;
 /// Like [`STREAM_SHED`]: the exchange broke off.
@@ -116,6 +121,30 @@ impl Reader {
         Ok(true)
     }
 
+    /// A frame, and those that have arrived whole behind it.
+    async fn arrived(&mut self, first: Bytes) -> Vec<Bytes> {
+        let (mut bytes, mut reads, mut frames) = (first.len(), 0, vec![first]);
+        while bytes < GOSSIP_BYTES && frames.len() < GOSSIP_FRAMES_MAX {
+            match self.next_len() {
+                // A long one needs room of its own; and a wrong length is for the next call to find.
+                Some(len) if len > GOSSIP_BYTES => break,
+                Some(len) if self.chunk.len() >= LENGTH_BYTES + len => {
+                    let mut frame = self.chunk.split_to(LENGTH_BYTES + len);
+                    bytes += frame.len();
+                    frames.push(frame.split_off(LENGTH_BYTES));
+                }
+                None if self.chunk.len() >= LENGTH_BYTES => break,
+                _ if reads == GOSSIP_READS_MAX => break,
+                // An error comes again with the next call.
+                _ => match self.receive_more().await {
+                    Ok(true) => reads += 1,
+                    Ok(false) | Err(_) => break,
+                },
+            }
+        }
+        frames
+    }
+
     /// The length of the next frame, if it has arrived.
     fn next_len(&self) -> Option<usize> {
         let length = self.chunk.first_chunk::<LENGTH_BYTES>()?;
@@ -144,33 +173,15 @@ impl Incoming {
         Self(Reader { stream, chunk: Bytes::new() })
     }
 
-    /// The next frames, without their lengths: one, and all that have arrived whole behind it, up to
-    /// [`GOSSIP_BYTES`]. Empty at the end of the stream.
+    /// The next frames, without their lengths: one, and those that have arrived whole behind it, up to
+    /// [`GOSSIP_BYTES`] and [`GOSSIP_FRAMES_MAX`]. Empty at the end of the stream.
     pub(super) async fn together(
         &mut self,
         host: &Host,
         link: &Link,
     ) -> Result<Vec<Bytes>, FrameError> {
         let Some(first) = self.next(host, link).await? else { return Ok(Vec::new()) };
-        let (mut bytes, mut frames) = (first.len(), vec![first]);
-        while bytes < GOSSIP_BYTES {
-            match self.0.next_len() {
-                Some(len) if self.0.chunk.len() >= LENGTH_BYTES + len => {
-                    let mut frame = self.0.chunk.split_to(LENGTH_BYTES + len);
-                    bytes += frame.len();
-                    frames.push(frame.split_off(LENGTH_BYTES));
-                }
-                // A long one needs room of its own; and a wrong length is for the next call to find.
-                Some(len) if len > GOSSIP_BYTES => break,
-                None if self.0.chunk.len() >= LENGTH_BYTES => break,
-                // An error comes again with the next call.
-                _ => match self.0.receive_more().await {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => break,
-                },
-            }
-        }
-        Ok(frames)
+        Ok(self.0.arrived(first).await)
     }
 
     /// The next frame, without its length; `None` at the end of the stream. The wait for a frame is unlimited, but
@@ -334,4 +345,48 @@ async fn within<T>(
 fn travel_time(bytes: usize) -> Duration {
     // At most FRAME_BYTES_MAX, which fits into 32 bits by far.
     Duration::from_secs(1) * u32::try_from(bytes / BYTES_PER_SECOND_MIN).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::pipe;
+
+    fn frame(len: usize) -> Bytes {
+        let length = u32::try_from(len).unwrap().to_be_bytes();
+        [&length[..], &vec![7; len]].concat().into()
+    }
+
+    /// How many of the frames in these chunks are handed on with the first.
+    async fn together(chunks: impl IntoIterator<Item = Bytes>) -> usize {
+        let (mut out, stream) = pipe::one_way();
+        let mut reader = Reader { stream: Box::new(stream), chunk: Bytes::new() };
+        for chunk in chunks {
+            if tokio::time::timeout(Duration::ZERO, out.write(&mut [chunk])).await.is_err() {
+                break;
+            }
+        }
+        reader.arrived(Bytes::from_static(b"first")).await.len()
+    }
+
+    #[tokio::test]
+    async fn tiny_frames_are_handed_on_so_many_at_a_time() {
+        let many: Vec<u8> = (0..10_000).flat_map(|_| frame(2)).collect();
+        assert_eq!(together([many.into()]).await, GOSSIP_FRAMES_MAX);
+    }
+
+    #[tokio::test]
+    async fn frames_are_handed_on_up_to_so_many_bytes() {
+        let frames = (0..30).map(|_| frame(10_000));
+        assert_eq!(together(frames).await, 1 + GOSSIP_BYTES.div_ceil(10_000));
+    }
+
+    #[tokio::test]
+    async fn what_has_not_arrived_whole_waits_for_the_next_call() {
+        let whole = frame(9);
+        let half = whole.slice(..7);
+        assert_eq!(together([whole.clone(), half]).await, 2);
+        assert_eq!(together([whole.clone(), frame(GOSSIP_BYTES + 1), whole]).await, 2);
+        assert_eq!(together([]).await, 1);
+    }
 }

@@ -89,10 +89,18 @@
 //!
 //! # How a change spreads
 //!
-//! Storage applies a `set`, cuts a *delta* from the map in the same turn, and sends it to all linked peers: about
-//! ten neighbours, which the overlay computes from the member list. Each node passes news on once. If a node
+//! Storage applies a `set`, and asks for a turn to send it, which comes after all that waits in its mailbox already. In
+//! that turn it cuts a *delta* from the map and sends it to all linked peers: about ten neighbours, which the overlay
+//! computes from the member list. Each node passes news on once. If a node
 //! receives news that does not connect to its copy, it asks for what is missing. Large or frequent news goes
 //! along a tree per owner; the other connections only announce it.
+//!
+//! # When a node is late
+//!
+//! A task of the transport measures the *lag*: how late the node is served. The machines get it as an input. Whatever
+//! begins work (a dial, an exchange, a wave) asks the *gate* (`protocol::gate`) first; what has begun is finished, and its
+//! timeouts run on the *served clock* (`protocol::served`), which stands still while the node is late. Updates that
+//! arrive together are sent on together, and of one owner only the last signature is verified.
 //!
 //! # How an exchange repairs differences
 //!

@@ -7,11 +7,13 @@
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
 //! [`sketch`] shows which lines differ, and only those are compared.
 //!
-//! Three machines do the work. [`replica`] holds the maps and reports what is new ([`push`]). [`liveness`]
+//! Four machines do the work. [`replica`] holds the maps and reports what is new ([`push`]). [`liveness`]
 //! judges which peers are alive, from what this node hears ([`watch`], [`phi`]) and from what other nodes
 //! answer ([`inquiry`], [`questions`]). [`scheduler`] decides which connections exist ([`overlay`],
 //! [`links`]), with which peers to compare state ([`repair`]) and which datacenters are unreachable
-//! ([`datacenters`]). A machine takes an input and the present [`time`], and returns the actions to take and
+//! ([`datacenters`]). [`peering`] decides which connection to a peer counts, what is queued for it, and what is held
+//! against it. A node that is late ([`lag`]) begins less work ([`gate`]), and its patience stands still ([`served`]). A
+//! machine takes an input and the present [`time`], and returns the actions to take and
 //! their receivers ([`route`]). The actors of this crate deliver them, and so do the simulator in
 //! `tests/simulation` and `gossipmonger simulate`, which therefore run the logic that ships.
 //!

@@ -125,27 +125,37 @@ impl Storage {
             StorageMessage::Input(input) => matches!(input, StorageInput::BeginRound(_)),
             _ => false,
         };
-        match message {
+        let owed = match message {
             StorageMessage::Input(input) => {
                 state.replica.handle(state.shared.clock.now(), input, &mut out);
-                state.finish(&myself, out);
+                Owed::Nothing
             }
             StorageMessage::Write(writes, permit, reply) => {
-                let written = state.write(writes, &mut out);
-                state.finish(&myself, out);
-                state.acknowledge(written, permit, reply);
+                Owed::Acknowledgement(state.write(writes, &mut out), permit, reply)
             }
-            StorageMessage::Probe => state.shared.lag.received(begun),
+            StorageMessage::Probe => {
+                state.shared.lag.received(begun);
+                Owed::Nothing
+            }
             StorageMessage::Count(version, patience, reply) => {
                 let now = state.shared.clock.now();
                 let id = state.replica.count(now, version, patience, &mut out);
                 state.counts.retain(|_, reply| !reply.is_closed());
                 state.counts.insert(id, reply);
-                state.finish(&myself, out);
+                Owed::Nothing
             }
             StorageMessage::Ask(peer, ask, reply, turn) => {
-                let answer = state.answer(&peer, ask, &mut out);
-                state.finish(&myself, out);
+                Owed::Answer(state.answer(&peer, ask, &mut out), reply, turn)
+            }
+        };
+        // Whatever the message was: the machine may have asked for a call, and would wait for it.
+        state.finish(&myself, out);
+        match owed {
+            Owed::Nothing => {}
+            Owed::Acknowledgement(written, permit, reply) => {
+                state.acknowledge(written, permit, reply);
+            }
+            Owed::Answer(answer, reply, turn) => {
                 // The exchange may have broken off meanwhile.
                 let _ = reply.send(answer);
                 drop(turn);
@@ -289,6 +299,17 @@ impl State {
     }
 }
 
+/// What the sender of a message gets once the machine's outputs are on their way.
+enum Owed {
+    Nothing,
+    Acknowledgement(
+        Result<Written, WriteError>,
+        OwnedSemaphorePermit,
+        oneshot::Sender<Result<Version, Error>>,
+    ),
+    Answer(Reply, oneshot::Sender<Reply>, Arc<OwnedSemaphorePermit>),
+}
+
 /// The scheduler is told of this much work for exchanges at once.
 const REPAIRED_STEP: Duration = Duration::from_millis(10);
 
@@ -305,5 +326,65 @@ async fn unless_ending<T>(
     tokio::select! {
         result = call => Ok(result?),
         () = shared.end.begun() => Err("the node ends".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Config, Gossipmonger,
+        net::memory::MemoryNetwork,
+        protocol::id::{ClusterId, Datacenter},
+        tls::PeerName,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(600);
+
+    async fn spawn(network: &MemoryNetwork, node: &str, seed: Option<&str>) -> Gossipmonger {
+        let id = |name: &str| NodeId::new(name).unwrap();
+        let cluster = ClusterId::new("test").unwrap();
+        let datacenter = Datacenter::new("dc").unwrap();
+        let mut config = Config::new(&PeerName { cluster, datacenter, node: id(node) });
+        config.seeds.extend(seed.map(|seed| MemoryNetwork::address(&id(seed))));
+        // A round would repair what this looks for.
+        config.gossip_interval = Duration::from_secs(60);
+        Gossipmonger::spawn(config, network.place()).await.unwrap().0
+    }
+
+    /// The message that learns of a new lag is often a probe, and then the machine's answer is all it causes.
+    #[tokio::test(start_paused = true)]
+    async fn an_update_does_not_wait_for_a_round_when_a_probe_brings_a_new_lag() {
+        let network = MemoryNetwork::default();
+        let a = spawn(&network, "a", None).await;
+        let b = spawn(&network, "b", Some("a")).await;
+        let linked = async {
+            while b.get(a.node(), "key").is_none() {
+                a.set("key", "linked").await.unwrap();
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, linked).await.unwrap();
+        let before = a.counters().get(Counter::ExchangesInitiated)
+            + b.counters().get(Counter::ExchangesInitiated);
+        // More than is sent at once, so some of it waits when the probe comes.
+        for n in 0..100_u32 {
+            a.set("key", n.to_string()).await.unwrap();
+            a.shared.lag.tell(Duration::from_millis(u64::from(n % 5)));
+            a.shared.routes.storage.cast(StorageMessage::Probe);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        a.set("key", "alone").await.unwrap();
+        let arrived = async {
+            while b.get_str(a.node(), "key").as_deref() != Some("alone") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(1), arrived)
+            .await
+            .expect("the last update is sent at once");
+        let after = a.counters().get(Counter::ExchangesInitiated)
+            + b.counters().get(Counter::ExchangesInitiated);
+        assert_eq!(after, before, "exchanges");
     }
 }

@@ -160,6 +160,20 @@ struct Place {
     members: usize,
 }
 
+/// A bridge that begins at this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The other end.
+    pub to: NodeId,
+    /// The datacenter of the other end.
+    pub with: DatacenterIndex,
+    /// Which one it is of how many bridges between the two datacenters whose ends are healthy; `None` if an end
+    /// of this one is not.
+    pub place: Option<(u64, u64)>,
+    /// A number that both datacenters have for the pair of them.
+    pub seed: u64,
+}
+
 /// One ring, seen from our place on it.
 #[derive(Debug, Default)]
 struct Ring {
@@ -288,6 +302,42 @@ impl Overlay {
     /// The neighbours in other datacenters, by name.
     pub fn bridged(&self) -> impl Iterator<Item = &NodeId> {
         self.pairs.iter().flat_map(|pair| self.edges(pair))
+    }
+
+    /// The bridges that begin at this node; where there are few nodes it may be several ones to the same node.
+    #[must_use]
+    pub fn spans(&self) -> Vec<Span> {
+        let of = |pair: &Pair| {
+            let ends = |edge: usize| {
+                let (ours, theirs) = (&pair.ours, &pair.theirs);
+                (&ours[edge % ours.len()], &theirs[edge % theirs.len()])
+            };
+            let healthy: Vec<_> = (0..self.edge_count(pair))
+                .filter(|edge| ends(*edge).0.healthy && ends(*edge).1.healthy)
+                .collect();
+            let here = (0..self.edge_count(pair)).filter(|edge| ends(*edge).0.node == self.local);
+            let span = |edge| {
+                let place = healthy.iter().position(|other| *other == edge);
+                let place = place.map(|place| (place as u64, healthy.len() as u64));
+                Span { to: ends(edge).1.node.clone(), with: pair.with, place, seed: pair.seed }
+            };
+            here.map(span).collect::<Vec<_>>()
+        };
+        self.pairs.iter().flat_map(of).collect()
+    }
+
+    /// All other members, if each of them is this node's neighbour; else those of its datacenter, if each of them
+    /// is.
+    #[must_use]
+    pub fn all_neighbours(&self) -> Option<&[NodeId]> {
+        let all = [&self.all, &self.home].into_iter().find(|few| few.is_complete());
+        all.map(|few| few.nodes.as_slice())
+    }
+
+    /// Whether each datacenter has bridges to each other one.
+    #[must_use]
+    pub fn is_meshed(&self) -> bool {
+        self.inhabited().count() <= NEIGHBOURS + 1
     }
 
     /// The name of a datacenter.
@@ -468,13 +518,18 @@ impl Overlay {
         neighbours
     }
 
-    /// The other ends of the bridges that begin here. A datacenter with too few nodes uses each of them for
-    /// several bridges.
-    fn edges<'a>(&'a self, pair: &'a Pair) -> impl Iterator<Item = &'a NodeId> {
+    /// How many bridges there are between two datacenters.
+    fn edge_count(&self, pair: &Pair) -> usize {
         let members = |index: DatacenterIndex| self.datacenters[usize::from(index.0)].members;
         let wanted = bridges(members(Self::HOME).max(members(pair.with)));
         let (ours, theirs) = (pair.ours.len(), pair.theirs.len());
-        let edges = if theirs == 0 { 0 } else { wanted.min(ours.max(theirs)) };
+        if theirs == 0 { 0 } else { wanted.min(ours.max(theirs)) }
+    }
+
+    /// The other ends of the bridges that begin here. A datacenter with too few nodes uses each of them for
+    /// several bridges.
+    fn edges<'a>(&'a self, pair: &'a Pair) -> impl Iterator<Item = &'a NodeId> {
+        let (ours, theirs, edges) = (pair.ours.len(), pair.theirs.len(), self.edge_count(pair));
         let here = (0..edges).filter(move |edge| pair.ours[edge % ours].node == self.local);
         here.map(move |edge| &pair.theirs[edge % theirs].node)
     }
@@ -569,7 +624,7 @@ fn pair_seed(one: &Datacenter, other: &Datacenter) -> u64 {
 }
 
 /// The place of something on the ring of this number.
-const fn position(hash: u64, ring: usize) -> u64 {
+pub(super) const fn position(hash: u64, ring: usize) -> u64 {
     mix(hash.wrapping_add((ring as u64 + 1).wrapping_mul(GOLDEN)))
 }
 

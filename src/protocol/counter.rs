@@ -101,6 +101,12 @@ counters! {
     GossipSent => "gossip_sent",
     /// Frames of gossip received.
     GossipReceived => "gossip_received",
+    /// Frames of news received unasked or on request, also those that contained nothing new.
+    NewsFrames => "news_frames",
+    /// Updates of single nodes in them: the difference to those that were new is redundant traffic.
+    NewsReceived => "news_received",
+    /// Notes of updates sent to peers, each owner counted.
+    Notes => "notes",
     /// Frames of gossip received that contained nothing new.
     GossipDuplicates => "gossip_duplicates",
     /// Frames of gossip dropped, because as many as allowed waited for a connection.

@@ -2,15 +2,16 @@
 //! and the messages that keep spreading them cheap.
 //!
 //! An update goes to all neighbours at once, and each node to which it is new passes it on once (flooding).
-//! Large or frequent updates go only along the edges of a tree; the other edges carry a note that an update
-//! is available (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007): [`Gossip::Have`],
-//! [`Gossip::Graft`], [`Gossip::Prune`].
+//! Large or frequent updates go only along the edges of a tree ([`Gossip::Tree`]); the other edges carry a note
+//! that an update is available ([`Gossip::Have`]), and who lacks it asks for it ([`Gossip::Graft`]), as in
+//! Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", SRDS 2007; but the trees are not negotiated.
 
 use super::{
     delta::{ANCESTRY_MAX, Delta},
     digest::DigestEntry,
     id::{Generation, Incarnation, NodeId, Version},
     list::few,
+    mode::Mode,
     overlay::NEIGHBOURS,
     record::NodeRecord,
     revocation::{REVOCATIONS_MAX, Revocation},
@@ -21,6 +22,9 @@ use super::{
 
 /// Most owners named in one [`Gossip::Have`], [`Gossip::Graft`] or [`Gossip::Prune`].
 pub const OWNERS_MAX: usize = 1_024;
+/// The bit of [`Hello::features`](super::message::Hello::features) of a node that knows [`Gossip::Tree`]. Others are
+/// sent a [`Gossip::Push`] instead, and never prune or are pruned.
+pub const FEATURE_TREES: u64 = 1;
 /// Most nodes that an [`Echo`] names.
 pub const BEHIND_MAX: usize = 100;
 /// Most nodes that an [`Accusation`] names: two rings of neighbours, since views differ a little.
@@ -34,11 +38,14 @@ pub enum Gossip {
     /// An update. If it does not connect to the receiver's copy, the receiver asks for the missing versions
     /// and never skips them.
     Push(Delta),
+    /// An update that travels along its owner's tree ([`mode`](super::mode)); else as [`Gossip::Push`], which
+    /// floods.
+    Tree(Delta),
     /// Updates that the sender can supply.
     Have(Vec<Have>),
-    /// Asks for the missing versions of these owners, and for all their updates from now on.
+    /// Asks for the missing versions of these owners.
     Graft(Vec<DigestEntry>),
-    /// The sender receives updates of these owners from another node: only notes from now on.
+    /// From a peer without [`FEATURE_TREES`]: it receives updates of these owners from another node. Nothing follows.
     Prune(Vec<NodeId>),
     /// Asks which nodes have this version. The receiver passes it on, and answers for all nodes behind it.
     Wave(Wave),
@@ -238,6 +245,7 @@ impl Encode for Gossip {
             Self::Equivocation(proof) => (11_u32, proof).encode(to),
             Self::RevocationSum(sum) => (12_u32, sum).encode(to),
             Self::Revocations(list) => (13_u32, list).encode(to),
+            Self::Tree(delta) => (14_u32, delta).encode(to),
         }
     }
 }
@@ -259,6 +267,7 @@ impl Decode<'_> for Gossip {
             11 => Self::Equivocation(Decode::decode(from)?),
             12 => Self::RevocationSum(Decode::decode(from)?),
             13 => Self::Revocations(Decode::decode(from)?),
+            14 => Self::Tree(Decode::decode(from)?),
             kind => return Err(DecodeError::OtherString(format!("unknown gossip {kind}"))),
         })
     }
@@ -307,11 +316,41 @@ impl Decode<'_> for Echo {
 }
 
 impl Gossip {
+    /// The update in it, and how that travels.
+    #[must_use]
+    pub const fn news(&self) -> Option<(Mode, &Delta)> {
+        match self {
+            Self::Push(delta) => Some((Mode::Flood, delta)),
+            Self::Tree(delta) => Some((Mode::Tree, delta)),
+            _ => None,
+        }
+    }
+
+    /// An update that travels so.
+    #[must_use]
+    pub const fn of_news(mode: Mode, delta: Delta) -> Self {
+        match mode {
+            Mode::Flood => Self::Push(delta),
+            Mode::Tree => Self::Tree(delta),
+        }
+    }
+
+    /// What a peer without [`FEATURE_TREES`] is sent instead, if anything.
+    #[must_use]
+    pub fn without_trees(&self) -> Option<Self> {
+        match self {
+            Self::Tree(delta) => Some(Self::Push(delta.clone())),
+            _ => None,
+        }
+    }
+
     /// Which traffic it is.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Push(delta) if delta.nodes.iter().any(|node| !node.entries.is_empty()) => {
+            Self::Push(delta) | Self::Tree(delta)
+                if delta.nodes.iter().any(|node| !node.entries.is_empty()) =>
+            {
                 Class::State
             }
             _ => Class::Liveness,

@@ -32,6 +32,8 @@ pub struct Known {
 struct Owner {
     generation: Generation,
     at: Time,
+    /// Its news travels along trees: a note of it was due to some peer.
+    noted: bool,
     /// By the number of the link.
     copies: Vec<Held>,
 }
@@ -47,21 +49,26 @@ struct Held {
 }
 
 impl Known {
-    /// A link to a peer was opened or closed. Of a new one nothing is known: notes of all are due to it.
+    /// A link to a peer was opened or closed. Of a new one nothing is known: notes of all that others were
+    /// noted are due to it.
     pub fn linked(&mut self, peer: &NodeId, up: bool) {
         if let Some(link) = self.links.remove(peer) {
             self.owners.values_mut().for_each(|owner| owner.drop(link));
         }
         if up && let Some(link) = self.free() {
             self.links.insert(peer.clone(), link);
-            self.owners.values_mut().for_each(|owner| owner.copy(link).due = true);
+            let noted = self.owners.values_mut().filter(|owner| owner.noted);
+            noted.for_each(|owner| owner.copy(link).due = true);
         }
     }
 
     /// A frame for a peer was dropped: nothing is known about it any more, and notes of all are due to it.
     pub fn doubt(&mut self, peer: &NodeId) {
-        if self.links.contains_key(peer) {
-            self.linked(peer, true);
+        if let Some(link) = self.links.get(peer).copied() {
+            let owners = self.owners.values_mut();
+            owners.for_each(|owner| {
+                *owner.copy(link) = Held { link, upto: Version::ZERO, due: true }
+            });
         }
     }
 
@@ -100,24 +107,20 @@ impl Known {
             copy.due = true;
             kept = true;
         });
+        if kept && let Some(owner) = self.owners.get_mut(owner) {
+            owner.noted = true;
+        }
         kept
     }
 
-    /// The owners of whom a note is due to a peer, if it does not have what they have by now. None is due then.
-    pub fn take_notes(
-        &mut self,
-        peer: &NodeId,
-        head: impl Fn(&NodeId) -> Option<(Generation, Version)>,
-    ) -> Vec<NodeId> {
+    /// The owners of whom a note is due to a peer, each with how far the peer is known to reach. None is due then.
+    pub fn take_notes(&mut self, peer: &NodeId) -> Vec<(NodeId, (Generation, Version))> {
         let Some(link) = self.links.get(peer) else { return Vec::new() };
         let mut notes = Vec::new();
         for (name, owner) in &mut self.owners {
             let Ok(at) = owner.find(*link) else { continue };
-            let copy = &mut owner.copies[at];
-            if std::mem::take(&mut copy.due)
-                && head(name).is_some_and(|head| head > (owner.generation, copy.upto))
-            {
-                notes.push(name.clone());
+            if std::mem::take(&mut owner.copies[at].due) {
+                notes.push((name.clone(), (owner.generation, owner.copies[at].upto)));
             }
         }
         notes
@@ -148,7 +151,7 @@ impl Known {
         if self.owners.len() >= KNOWN_OWNERS_MAX && !self.owners.contains_key(name) {
             return;
         }
-        let fresh = || Owner { generation, at: now, copies: Vec::new() };
+        let fresh = || Owner { generation, at: now, noted: false, copies: Vec::new() };
         let owner = self.owners.entry(name.clone()).or_insert_with(fresh);
         if generation < owner.generation {
             return;
@@ -220,8 +223,9 @@ mod tests {
     }
 
     fn notes(known: &mut Known, peer: &str, version: u64) -> Vec<String> {
-        let notes = known.take_notes(&id(peer), |_| Some((LIFE, Version(version))));
-        notes.iter().map(ToString::to_string).collect()
+        let notes = known.take_notes(&id(peer)).into_iter();
+        let lacks = notes.filter(|(_, has)| *has < (LIFE, Version(version)));
+        lacks.map(|(owner, _)| owner.to_string()).collect()
     }
 
     #[test]
@@ -256,6 +260,8 @@ mod tests {
         let head = (LIFE, Version(3));
         known.raise(Time::ZERO, &id("a"), &id("o"), head);
         known.raise(Time::ZERO, &id("b"), &id("o"), head);
+        known.raise(Time::ZERO, &id("b"), &id("flooded"), head);
+        assert!(known.note(Time::ZERO, &id("a"), &id("o"), LIFE));
         known.linked(&id("a"), false);
         known.linked(&id("c"), true);
         known.linked(&id("a"), true);
@@ -266,7 +272,7 @@ mod tests {
         assert_eq!(notes(&mut known, "b", 3), [""; 0]);
         known.doubt(&id("b"));
         assert!(!known.has(&id("b"), &id("o"), head));
-        assert_eq!(notes(&mut known, "b", 3), ["o"]);
+        assert_eq!(notes(&mut known, "b", 3), ["flooded", "o"]);
     }
 
     #[test]

@@ -337,6 +337,14 @@ impl Links {
         self.config.interval * LINGER
     }
 
+    /// When a list that began to change at one time, and last did at another, counts as settled.
+    #[must_use]
+    pub fn rest_after(&self, since: Time, last: Time) -> Time {
+        let interval = self.config.interval;
+        let rest = interval / REST * self.patience;
+        (last + rest).min(since + interval * UNREST_MAX * self.patience)
+    }
+
     // --- actions
 
     /// When the neighbours count as settled.

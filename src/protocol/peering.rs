@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::{
     budget::Budgets,
     close::Close,
-    gossip::{Class, Gossip},
+    gossip::{Class, FEATURE_TREES, Gossip},
     id::{Datacenter, Generation, NodeId},
     message::{Call, Heartbeat},
     outbox::Encoded,
@@ -269,10 +269,7 @@ impl Peering {
                     out.push(PeeringOutput::Finish(connection, closing));
                 }
             }
-            TransportInput::Gossip { to, gossip } => match Encoded::new(&gossip) {
-                Ok(encoded) => self.send(&to, &gossip, &encoded, out),
-                Err(_) => out.push(count(Counter::GossipShed)),
-            },
+            TransportInput::Gossip { to, gossip } => self.tell(&to, &gossip, out),
             TransportInput::HoldAgainst { peer, price, why } => {
                 self.hold_against(now, shell, &peer, price, why.as_str(), out);
             }
@@ -508,6 +505,33 @@ impl Peering {
 
     // --- what is sent
 
+    /// Encodes a frame once, or twice if some of the peers are of an earlier version.
+    fn tell(&mut self, to: &[NodeId], gossip: &Arc<Gossip>, out: &mut Vec<PeeringOutput>) {
+        let link = |peer: &&NodeId| self.links.get(self.current.get(*peer)?);
+        let knows =
+            |peer: &&NodeId| link(peer).is_none_or(|link| link.features & FEATURE_TREES != 0);
+        if !matches!(**gossip, Gossip::Tree(_)) || to.iter().all(|peer| knows(&peer)) {
+            return self.encode(to, gossip, out);
+        }
+        let (able, others): (Vec<_>, Vec<_>) = to.iter().cloned().partition(|peer| knows(&peer));
+        self.encode(&able, gossip, out);
+        if let Some(plain) = gossip.without_trees() {
+            self.encode(&others, &Arc::new(plain), out);
+        }
+    }
+
+    fn encode(&mut self, to: &[NodeId], gossip: &Arc<Gossip>, out: &mut Vec<PeeringOutput>) {
+        match Encoded::new(gossip) {
+            Ok(encoded) => self.send(to, gossip, &encoded, out),
+            Err(_) => {
+                out.push(count(Counter::GossipShed));
+                if gossip.news().is_some() {
+                    out.extend(to.iter().map(shed));
+                }
+            }
+        }
+    }
+
     fn send(
         &mut self,
         to: &[NodeId],
@@ -524,10 +548,13 @@ impl Peering {
             }
             if !queued {
                 out.push(count(Counter::GossipShed));
+                if gossip.news().is_some() {
+                    out.push(shed(peer));
+                }
                 continue;
             }
             out.push(PeeringOutput::Filled(link.connection));
-            if matches!(**gossip, Gossip::Push(_)) {
+            if gossip.news().is_some() {
                 out.push(PeeringOutput::Queued(peer.clone(), Arc::clone(gossip)));
             }
         }
@@ -654,6 +681,10 @@ const fn count(counter: Counter) -> PeeringOutput {
 fn heard(peer: &NodeId, generation: Generation, sign: Sign, at: Time) -> PeeringOutput {
     let heard = DetectorInput::Heard { peer: peer.clone(), generation, sign, at };
     PeeringOutput::Route(Output::Detector(heard))
+}
+
+fn shed(peer: &NodeId) -> PeeringOutput {
+    PeeringOutput::Route(Output::Storage(StorageInput::Shed(peer.clone())))
 }
 
 fn congested(peer: &NodeId, congested: bool) -> PeeringOutput {

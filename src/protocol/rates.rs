@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{bucket::Bucket, id::NodeId, push::FLOODS_PER_SECOND, time::Time};
+use super::{bucket::Bucket, id::NodeId, time::Time};
 
 /// Heartbeats of a peer that are taken, twice what it sends while it probes this node: the queue of the detector
 /// has no bound of its own.
@@ -14,9 +14,8 @@ pub const ROOTS_PER_SECOND: u32 = 200;
 /// Grafts of a peer that are answered. An honest peer sends them for news that did not arrive by itself; what is
 /// dropped comes with the next exchange.
 pub const GRAFTS_PER_SECOND: u32 = 100;
-/// Duplicates beyond twice the rate at which news floods have come along a tree, one of whose edges storage has to
-/// prune: they are handed on.
-const DUPLICATES_PER_SECOND: u32 = FLOODS_PER_SECOND;
+/// Duplicates beyond this rate are handed on to storage, which notes that the peer has the news.
+const DUPLICATES_PER_SECOND: u32 = 64;
 /// The records are searched for those that are whole again whenever there are twice as many as were left the last
 /// time, and more than this.
 const RECORDS_MIN: usize = 64;

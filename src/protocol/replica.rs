@@ -266,7 +266,7 @@ impl Replica {
                     self.tell_revocation_sum(vec![peer.clone()], out);
                     self.tell_past(&peer, out);
                 }
-                self.push.linked(peer, up);
+                self.push.linked(now, peer, up);
             }
             StorageInput::Congested(peer, congested) => self.congested(now, &peer, congested, out),
             StorageInput::Gossip(from, gossip) => self.gossip(now, &from, *gossip, out),
@@ -275,6 +275,8 @@ impl Replica {
                     self.published.sketch().root(),
                 )));
             }
+            StorageInput::Edges(edges) => self.push.lead(edges),
+            StorageInput::Shed(peer) => self.push.shed(now, &peer),
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
             StorageInput::Lag(lag) => {

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 pub use super::counter::Counter;
 use super::{
     claim::Heard,
+    edges::Edges,
     event::{Event, Problem, ProtocolEvent},
     exchange::Summary,
     gossip::{Answer, Ask, Gossip},
@@ -99,6 +100,10 @@ pub enum StorageInput {
     Gossip(NodeId, Box<Gossip>),
     /// Report the root to the scheduler.
     TellRoot,
+    /// The edges for news along trees are these from now on.
+    Edges(Arc<Edges>),
+    /// The transport has dropped a frame of news for a peer.
+    Shed(NodeId),
     /// Publish in our record that we have lost contact with these datacenters, and with no others.
     Severed(BTreeSet<Datacenter>),
     /// How late this node is served ([`lag`](super::lag)).
@@ -149,6 +154,11 @@ pub enum SchedulerInput {
     DialFailed(NodeId),
     /// A peer that was dialed is too busy for a handshake.
     Busy(NodeId),
+    /// Storage has news that travels along trees, and needs the edges. `has`: it has edges already.
+    EdgesWanted {
+        /// Whether it has edges already.
+        has: bool,
+    },
     /// The root that a peer reports for the state that it holds.
     Root(NodeId, u64),
     /// The root of the state that this node holds.

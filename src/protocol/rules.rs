@@ -28,6 +28,10 @@ pub struct Rules {
     pub cadence: bool,
     /// Updates are sent once for everything that waits for storage already ([`replica`](super::replica)).
     pub batches: bool,
+    /// News of many writers travels along trees ([`mode`](super::mode)).
+    pub trees: bool,
+    /// News that a peer is known to have is not sent to it ([`known`](super::known)).
+    pub filters: bool,
 }
 
 impl Default for Rules {
@@ -42,6 +46,8 @@ impl Default for Rules {
             verify_once: true,
             cadence: true,
             batches: true,
+            trees: true,
+            filters: true,
         }
     }
 }

@@ -38,6 +38,7 @@ mod abroad;
 mod breaking;
 mod choosing;
 mod comparing;
+mod edges;
 mod farewell;
 mod islands;
 mod load;
@@ -49,6 +50,7 @@ mod targets;
 pub use targets::IN_FLIGHT_MAX;
 
 use abroad::Abroad;
+use edges::Leading;
 use farewell::Farewell;
 use islands::Islands;
 use load::Load;
@@ -101,6 +103,7 @@ pub struct Scheduler {
     alarm: Option<Time>,
     leaving: Option<Farewell>,
     load: Load,
+    leading: Leading,
 }
 
 /// The peers that the detector observes: `judged` and `witnessed`.
@@ -137,6 +140,7 @@ impl Scheduler {
             alarm: None,
             leaving: None,
             load: Load::new(now, config.rules),
+            leading: Leading::default(),
             rng,
             config,
         }
@@ -196,8 +200,12 @@ impl Scheduler {
                 self.links.set_late(late);
             }
             SchedulerInput::Repaired(spent) => self.load.spare.spend(now, spent),
+            SchedulerInput::EdgesWanted { has } => self.leading.wanted(now, has),
         }
         self.keep_links(now, out);
+        let rest = |since, last| self.links.rest_after(since, last);
+        let edges = self.leading.take(now, &self.config.node, &self.members, rest);
+        out.extend(edges.map(|edges| Output::Storage(StorageInput::Edges(edges))));
         self.keep_datacenters(now, out);
         self.wake(now, out);
     }
@@ -205,6 +213,7 @@ impl Scheduler {
     /// All of these are live, and no other peer is known: the same as reporting them one by one.
     pub fn meet_all(&mut self, now: Time, members: impl IntoIterator<Item = (NodeId, Datacenter)>) {
         self.members.reset(members.into_iter().filter(|(node, _)| *node != self.config.node));
+        self.leading = Leading::default();
         self.aim(now);
     }
 
@@ -252,7 +261,8 @@ impl Scheduler {
     /// When this has to be called next, as it has requested.
     #[must_use]
     pub fn due(&self) -> Time {
-        let dues = [self.links.due(), self.abroad.due()];
+        let rest = |since, last| self.links.rest_after(since, last);
+        let dues = [self.links.due(), self.abroad.due(), self.leading.due(rest)];
         dues.into_iter().flatten().fold(self.rounds.due(), Time::min)
     }
 
@@ -275,7 +285,8 @@ impl Scheduler {
         }
         let refresh = self.rounds.after(self.repair.idle_rounds(root)?);
         let acts = self.islands.dues().into_iter().map(|due| self.rounds.not_before(due));
-        acts.chain([refresh]).chain(self.links.due()).min()
+        let rest = |since, last| self.links.rest_after(since, last);
+        acts.chain([refresh]).chain(self.links.due()).chain(self.leading.due(rest)).min()
     }
 
     /// Reports that the rounds before `now` were left out on purpose and, if `inclusive`, one that was due
@@ -340,8 +351,12 @@ impl Scheduler {
         self.follow(now, changed);
     }
 
-    fn follow(&mut self, now: Time, Changed { site, listed, neighbours, few }: Changed) {
+    fn follow(&mut self, now: Time, changed: Changed) {
+        let Changed { site, listed, members, neighbours, few } = changed;
         self.abroad.members_changed(site);
+        if site {
+            self.leading.changed(now, members);
+        }
         if listed {
             self.links.moved(now, self.members.len());
         }

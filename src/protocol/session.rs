@@ -7,13 +7,14 @@ use std::{cmp::Ordering, time::SystemTime};
 
 use super::{
     claim::Heard,
+    gossip::FEATURE_TREES,
     id::{ClusterId, Generation, NodeId},
     message::Hello,
     route::{Output, StorageInput},
 };
 
 /// What this version can do beyond the wire's major version.
-const FEATURES: u64 = 0;
+pub const FEATURES: u64 = FEATURE_TREES;
 
 /// This node, as it introduces itself.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct Met {
     pub node: NodeId,
     /// The generation that it claims.
     pub generation: Generation,
+    /// What it can do beyond the wire's major version: see [`Hello::features`].
+    pub features: u64,
 }
 
 /// Why a peer that introduced itself is rejected.
@@ -143,7 +146,8 @@ impl Session {
             return Err(Unwelcome::Absurd(hello.generation));
         }
         out.extend(later_generation(hello.known, own, Heard::Said(hello.node.clone())));
-        Ok(Met { node: hello.node.clone(), generation: hello.generation })
+        let (node, generation) = (hello.node.clone(), hello.generation);
+        Ok(Met { node, generation, features: hello.features })
     }
 }
 

@@ -85,11 +85,13 @@ impl Heading<'_> {
     }
 }
 
-/// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push); `None` if it is another message,
+/// The headings in a frame of [`Gossip::Push`](super::gossip::Gossip::Push) or
+/// [`Gossip::Tree`](super::gossip::Gossip::Tree); `None` if it is another message,
 /// too long to be skimmed, or malformed, which decoding it will report.
 #[must_use]
 pub fn skim(frame: &[u8]) -> Option<Vec<Heading<'_>>> {
-    let body = frame.strip_prefix(&GOSSIP_HEADER)?.strip_prefix(&[PUSH])?;
+    let body = frame.strip_prefix(&GOSSIP_HEADER)?;
+    let body = body.strip_prefix(&[PUSH]).or_else(|| body.strip_prefix(&[TREE]))?;
     if frame.len() > SKIM_BYTES_MAX {
         return None;
     }
@@ -223,6 +225,8 @@ impl<'a> NodeNews<'a> {
 
 /// The first bytes of [`Gossip::Push`](super::gossip::Gossip::Push).
 const PUSH: u8 = 1;
+/// The first bytes of [`Gossip::Tree`](super::gossip::Gossip::Tree).
+const TREE: u8 = 14;
 /// An entry of three bytes takes about a hundred of memory.
 const SKIM_MEMORY_MAX: usize = 64 * SKIM_BYTES_MAX;
 

@@ -264,6 +264,8 @@ impl World {
         };
         self.counts.received += told;
         if self.is_known(slot, &bytes[LENGTH_BYTES..]) && admits(self, Traffic::Duplicate) {
+            let headings = skim(&bytes[LENGTH_BYTES..]);
+            self.counts.news += headings.map_or(0, |headings| headings.len()) as u64;
             self.bill(Work::News, |costs| costs.duplicate * told);
             return self.dealt_with(slot, connection);
         }
@@ -271,7 +273,8 @@ impl World {
         let Ok(Message::Gossip(gossip)) = Message::decode(&bytes[LENGTH_BYTES..]) else {
             self.fail("what nodes say can be decoded")
         };
-        if let Gossip::Push(delta) = &gossip {
+        if let Some((_, delta)) = gossip.news() {
+            self.counts.news += delta.nodes.len() as u64;
             self.bill_news(slot, &delta.nodes);
         }
         match gossip {

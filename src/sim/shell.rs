@@ -85,7 +85,7 @@ impl World {
         let wan = linked.clone().filter_map(number).filter(|peer| self.network.is_wan(slot, *peer));
         let (wan, all) = (wan.count() as u64, linked.count() as u64);
         self.counts.wan_messages += wan;
-        if matches!(gossip, Gossip::Push(_)) {
+        if gossip.news().is_some() {
             self.counts.payloads += all;
             self.counts.payload_bytes += all * (encoded_len(gossip) + FRAME_BYTES) as u64;
         }

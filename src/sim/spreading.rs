@@ -77,7 +77,9 @@ impl World {
             number(name).is_some_and(|n| self.watched.iter().any(|watched| watched.owner == n))
         };
         match gossip {
-            Gossip::Push(delta) => delta.nodes.iter().any(|delta| watched(&delta.node)),
+            Gossip::Push(delta) | Gossip::Tree(delta) => {
+                delta.nodes.iter().any(|delta| watched(&delta.node))
+            }
             Gossip::Have(owners) => owners.iter().any(|have| watched(&have.node)),
             Gossip::Graft(owners) => owners.iter().any(|entry| watched(&entry.node)),
             Gossip::Prune(owners) => owners.iter().any(watched),

@@ -11,7 +11,7 @@ use crate::protocol::{
     overlay,
     peering::{ConnectionId, Introduced, PeeringInput},
     route::{Output, SchedulerInput, Target},
-    session::Met,
+    session::{FEATURES, Met},
     sketch::Sketch,
     time::Time,
 };
@@ -91,7 +91,7 @@ fn link(world: &mut World, node: usize, peer: usize) {
             (world.slots[other].name.clone(), world.slots[other].datacenter.clone());
         let new = Introduced {
             connection,
-            met: Met { node, generation: generations[1] },
+            met: Met { node, generation: generations[1], features: FEATURES },
             own: generations[0],
             dialed,
             proof: "[0, 0]".into(),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use gossipmonger::protocol::{
     delta::Delta,
-    gossip::Gossip,
     push::CROWDED_AFTER,
     record::Status,
     replica::Replica,
@@ -42,10 +41,9 @@ fn write(owner: &mut Replica, now: Time, key: &str, value: u32) -> Vec<Delta> {
 
 fn pushes(out: Vec<Output>) -> Vec<Delta> {
     let push = |output| match output {
-        Output::Transport(TransportInput::Gossip { gossip, .. }) => match &*gossip {
-            Gossip::Push(delta) => Some(delta.clone()),
-            _ => None,
-        },
+        Output::Transport(TransportInput::Gossip { gossip, .. }) => {
+            gossip.news().map(|(_, delta)| delta.clone())
+        }
         _ => None,
     };
     out.into_iter().filter_map(push).collect()

@@ -98,7 +98,7 @@ fn own_writes_do_not_wait() {
         replica.handle(at(3 + n), StorageInput::Tell, &mut out);
         let told = out.iter().any(|output| match output {
             Output::Transport(TransportInput::Gossip { gossip, .. }) => {
-                matches!(&**gossip, Gossip::Push(news) if !news.nodes.is_empty())
+                gossip.news().is_some_and(|(_, news)| !news.nodes.is_empty())
             }
             _ => false,
         });

@@ -27,6 +27,7 @@ mod revocation;
 mod scheduling;
 mod seals;
 mod sketches;
+mod spreading;
 mod store;
 mod support;
 mod wire;

@@ -9,9 +9,9 @@ use std::{
 use gossipmonger::protocol::{
     close::Close,
     delta::{Delta, DeltaContent, DeltaEntry, NodeDelta},
-    gossip::{Class, Gossip},
+    gossip::{Class, FEATURE_TREES, Gossip},
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
-    message::{Call, Heartbeat, Hello},
+    message::{Call, Heartbeat, Hello, LENGTH_BYTES, Message},
     peering::{
         ConnectionId, Introduced, MALFORMED_MAX, Next, Packets, Peering, PeeringConfig,
         PeeringInput, PeeringOutput, REPLACED, Settled, Surroundings,
@@ -483,7 +483,7 @@ fn a_peer_of_another_cluster_or_name_or_generation_is_rejected() {
         (judged.map_err(|unwelcome| unwelcome.as_str()), out.len())
     };
     let hello = hello("demo", "b", 5, 0);
-    let met = Met { node: id("b"), generation: Generation(5) };
+    let met = Met { node: id("b"), generation: Generation(5), features: 0 };
     assert_eq!(judged(&hello, "b", Some("b")), (Ok(met), 0));
     let other = Hello { cluster: cluster("other"), ..hello.clone() };
     assert_eq!(judged(&other, "b", None), (Err("wrong_cluster"), 0));
@@ -634,9 +634,21 @@ impl Node {
         proof: &str,
         datacenter: &str,
     ) -> (Settled, Vec<PeeringOutput>) {
+        let met = Met { node: id(peer), generation: Generation(generation), features: 0 };
+        self.introduces_as(connection, met, dialed, proof, datacenter)
+    }
+
+    fn introduces_as(
+        &mut self,
+        connection: ConnectionId,
+        met: Met,
+        dialed: bool,
+        proof: &str,
+        datacenter: &str,
+    ) -> (Settled, Vec<PeeringOutput>) {
         let out = self.tell(PeeringInput::Introduced(Introduced {
             connection,
-            met: Met { node: id(peer), generation: Generation(generation) },
+            met,
             own: OWN,
             dialed,
             proof: proof.into(),
@@ -767,6 +779,33 @@ fn news(bytes: usize) -> Gossip {
         entries: vec![DeltaEntry { key: "key".into(), version: Version(1), content }],
     };
     Gossip::Push(Delta { nodes: vec![node], more: false })
+}
+
+/// The frames that wait for a peer, decoded.
+fn waiting(node: &mut Node, connection: ConnectionId) -> Vec<Gossip> {
+    let mut frames = Vec::new();
+    while let (Next::Frame(_, frame), _) = node.next(connection) {
+        let Ok(Message::Gossip(gossip)) = Message::decode(&frame[LENGTH_BYTES..]) else {
+            panic!("no gossip: {frame:?}")
+        };
+        frames.push(gossip);
+    }
+    frames
+}
+
+#[test]
+fn news_along_a_tree_is_plain_news_to_a_peer_of_an_earlier_version() {
+    let mut node = Node::new("me");
+    let old = node.meets("old", true, 5);
+    let new = node.opens();
+    let met = Met { node: id("new"), generation: Generation(5), features: FEATURE_TREES };
+    node.introduces_as(new, met, true, "p", "here");
+    let Gossip::Push(delta) = news(10) else { unreachable!() };
+    let to = vec![id("old"), id("new")];
+    let gossip = Arc::new(Gossip::Tree(delta.clone()));
+    node.tell(PeeringInput::Transport(TransportInput::Gossip { to, gossip }));
+    assert_eq!(waiting(&mut node, old), [Gossip::Push(delta.clone())]);
+    assert_eq!(waiting(&mut node, new), [Gossip::Tree(delta)]);
 }
 
 fn hello(cluster_name: &str, node: &str, generation: u64, known: u64) -> Hello {

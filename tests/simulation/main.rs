@@ -20,6 +20,7 @@ mod failures;
 mod faults;
 mod kept;
 mod lateness;
+mod news;
 #[path = "../protocol/notary.rs"]
 #[expect(dead_code, reason = "nobody renews a certificate in these runs")]
 mod notary;

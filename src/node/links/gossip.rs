@@ -33,8 +33,11 @@ pub(super) async fn hear(
     let mut result = Ok(());
     for frame in frames {
         host.count(Counter::GossipReceived);
-        if is_known(host, frame) && links.admits(link, Traffic::Duplicate) {
+        if let Some(nodes) = known_nodes(host, frame)
+            && links.admits(link, Traffic::Duplicate)
+        {
             host.count(Counter::GossipDuplicates);
+            count_news(host, nodes);
             continue;
         }
         if decoded.is_none() {
@@ -73,7 +76,10 @@ fn decode(links: &Links, link: &Link, frame: &[u8]) -> Result<Option<Gossip>, Ex
             return Err(FrameError::from(error).into());
         }
     };
-    if let Gossip::Push(delta) = &gossip
+    if let Some((_, delta)) = gossip.news() {
+        count_news(host, delta.nodes.len());
+    }
+    if let Some((_, delta)) = gossip.news()
         && host.is_watched()
     {
         let (peer, delta) = (link.peer.clone(), delta.clone().into());
@@ -91,7 +97,14 @@ fn decode(links: &Links, link: &Link, frame: &[u8]) -> Result<Option<Gossip>, Ex
     })
 }
 
-/// Whether readers of this node have the news in a frame already.
-fn is_known(host: &Host, frame: &[u8]) -> bool {
-    skim(frame).is_some_and(|headings| headings.iter().all(|heading| host.has(heading)))
+/// Of how many nodes there is news in a frame, if readers of this node have all of it already.
+fn known_nodes(host: &Host, frame: &[u8]) -> Option<usize> {
+    let headings = skim(frame)?;
+    headings.iter().all(|heading| host.has(heading)).then_some(headings.len())
+}
+
+/// Counts a frame with news of this many nodes.
+fn count_news(host: &Host, nodes: usize) {
+    host.count(Counter::NewsFrames);
+    host.counters().add(Counter::NewsReceived, nodes as u64);
 }

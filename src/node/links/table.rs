@@ -21,7 +21,6 @@ use crate::{
     net::Connection,
     protocol::{
         event::ProtocolEvent,
-        gossip::Gossip,
         id::{Datacenter, Generation, NodeId},
         peering::{
             ConnectionId, Introduced, Next, Packets, Peering, PeeringConfig, PeeringInput,
@@ -304,7 +303,7 @@ impl Inner {
                 }
             }
             PeeringOutput::Queued(peer, gossip) => {
-                if let Gossip::Push(delta) = &*gossip
+                if let Some((_, delta)) = gossip.news()
                     && host.is_watched()
                 {
                     let delta = Arc::new(delta.clone());

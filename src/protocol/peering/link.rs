@@ -24,6 +24,8 @@ pub(super) struct Link {
     pub(super) peer: NodeId,
     /// The latest generation that the peer has shown on this connection.
     pub(super) generation: Generation,
+    /// What the peer can do.
+    pub(super) features: u64,
     /// Whether this end dialed it.
     pub(super) dialed: bool,
     /// With what the two ends have proved who they are.
@@ -51,6 +53,7 @@ impl Link {
             connection,
             peer: met.node,
             generation: met.generation,
+            features: met.features,
             dialed,
             proof,
             outbox: Outbox::default(),
@@ -63,7 +66,8 @@ impl Link {
     }
 
     pub(super) fn met(&self) -> Met {
-        Met { node: self.peer.clone(), generation: self.generation }
+        let (node, generation) = (self.peer.clone(), self.generation);
+        Met { node, generation, features: self.features }
     }
 
     /// Takes the generation that the peer shows; says whether it is a later one.

@@ -1,6 +1,9 @@
 //! New updates as they are sent, and the frames that others send unasked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     Replica,
@@ -8,13 +11,14 @@ use super::{
     outgoing::{hand_out, refused, relayed, tell},
 };
 use crate::protocol::{
-    delta::{Delta, DeltaEntry},
+    delta::Delta,
     digest::DigestEntry,
     gate::Kind,
     gossip::{Gossip, Have, OWNERS_MAX},
-    id::NodeId,
+    id::{Generation, NodeId, Version},
     map::{Budget, Refusal},
-    push::{Fresh, Item, PUSH_BYTES_MAX},
+    mode::Mode,
+    push::{Fresh, Item, Limits, PUSH_BYTES_MAX},
     route::{Counter, Output, SchedulerInput, Target},
     time::Time,
     verdict::Level,
@@ -37,33 +41,77 @@ impl Replica {
             let most = self.may_introduce(now, introduces);
             let bulk = &self.bulk;
             let fed = |peer: &NodeId, owner: &NodeId| bulk.is_feeding(now, peer, owner);
-            let shares = self.push.share(now, &items, most, fed);
+            let (copies, own) = (&self.copies, &self.own.map);
+            let at = |owner: &NodeId| {
+                let map = copies.get(owner).map_or(own, Arc::as_ref);
+                map.record().map(|record| &record.datacenter)
+            };
+            let limits = Limits { introductions: most, lag: self.clock.lag() };
+            let shares = self.push.share(now, &items, limits, at, fed);
             let held = self.push.take_held();
             if held > 0 {
                 out.push(Output::Count(Kind::Introduction.held(), held));
             }
             hand_out(&items, shares, out);
             self.pace(now, &items);
+            let wanted = self.push.wants_edges(now, &items);
+            let wanted = wanted.map(|has| SchedulerInput::EdgesWanted { has });
+            out.extend(wanted.map(Output::Scheduler));
         }
-        let mut asked: BTreeMap<NodeId, Vec<DigestEntry>> = BTreeMap::new();
-        for (from, have) in self.push.overdue(now) {
-            let coming = self.bulk.is_coming(now, &have.node);
-            if self.lacks(&have) && self.push.is_linked(&from) && !coming {
-                out.push(Output::Count(Counter::Grafts, 1));
-                asked.entry(from).or_default().push(self.line(&have.node));
-            }
-        }
-        for (from, lines) in asked {
-            for lines in lines.chunks(OWNERS_MAX) {
-                tell(vec![from.clone()], Gossip::Graft(lines.to_vec()), out);
-            }
-        }
+        self.tell_notes(now, out);
+        self.request(now, out);
         let mut waiting = self.push.overdue_exchanges(now);
         waiting.retain(|peer| self.gates_owed(now, peer, out));
         if !waiting.is_empty() {
             self.begin_round(waiting.into_iter().map(Target::Peer).collect(), out);
         }
         self.arm(now, out);
+    }
+
+    /// Sends the notes that are due: all of one link in as few frames as there can be.
+    fn tell_notes(&mut self, now: Time, out: &mut Vec<Output>) {
+        let due = self.push.take_notes(now);
+        let mut groups: BTreeMap<Vec<NodeId>, Vec<NodeId>> = BTreeMap::new();
+        for (peer, owners) in due {
+            let lacks = |(owner, has): (NodeId, _)| {
+                self.noted_head(&owner).is_some_and(|head| head > has).then_some(owner)
+            };
+            let owners: Vec<_> = owners.into_iter().filter_map(lacks).collect();
+            if !owners.is_empty() {
+                groups.entry(owners).or_default().push(peer);
+            }
+        }
+        for (owners, peers) in groups {
+            out.push(Output::Count(Counter::Notes, (owners.len() * peers.len()) as u64));
+            let have = |node: &NodeId| {
+                let (generation, version) = self.noted_head(node)?;
+                Some(Have { node: node.clone(), generation, version })
+            };
+            for owners in owners.chunks(OWNERS_MAX) {
+                tell(peers.clone(), Gossip::Have(owners.iter().filter_map(have).collect()), out);
+            }
+        }
+    }
+
+    /// How far the map of an owner reaches here, if others are to be told: exchanges tell what is left of the dead.
+    fn noted_head(&self, owner: &NodeId) -> Option<(Generation, Version)> {
+        let told = !self.forgotten.is_retired(owner) && !self.is_gone(owner);
+        let map = self.map_of(owner).filter(|map| told && map.is_whole())?;
+        Some((map.generation(), map.max_version()))
+    }
+
+    /// Asks for announced updates that have not come.
+    fn request(&mut self, now: Time, out: &mut Vec<Output>) {
+        let mut lacked = self.push.awaited(now);
+        lacked.retain(|have| self.lacks(have) && !self.bulk.is_coming(now, &have.node));
+        let lacked: BTreeSet<_> = lacked.into_iter().map(|have| have.node).collect();
+        for (peer, owners) in self.push.overdue(now, &lacked) {
+            out.push(Output::Count(Counter::Grafts, owners.len() as u64));
+            let lines: Vec<_> = owners.iter().map(|owner| self.line(owner)).collect();
+            for lines in lines.chunks(OWNERS_MAX) {
+                tell(vec![peer.clone()], Gossip::Graft(lines.to_vec()), out);
+            }
+        }
     }
 
     /// Counts the own updates sent, and checks whether the links, and this node, could take them.
@@ -94,15 +142,19 @@ impl Replica {
             }
             let (room, full) = (budget.bytes, map.digest_entry(node.clone()));
             let Some((delta, cut)) = map.delta(now, &fresh.since, &mut budget) else {
-                self.push.note(fresh.since, fresh.except.as_ref(), fresh.relayed);
+                self.push.put_back(fresh);
                 continue;
             };
             if cut {
                 let since = DigestEntry { max_version: delta.to, ..full };
-                self.push.note(since, fresh.except.as_ref(), fresh.relayed);
+                self.push.put_back(Fresh { since, ..fresh.clone() });
             }
             let bytes = room.saturating_sub(budget.bytes).saturating_sub(delta.sealed_len_max());
-            items.push(Item { delta, bytes, noted: false, fresh });
+            let mut item = Item { delta, bytes, noted: false, fresh };
+            if item.delta.node == self.config.node && !item.is_verdict() {
+                item.fresh.mode = self.push.choose(now, bytes, self.clock.lag());
+            }
+            items.push(item);
         }
         items
     }
@@ -123,10 +175,17 @@ impl Replica {
         self.seal_own();
         let news = self.cut(now, owed.into_iter(), true);
         let more = news.more;
-        tell(vec![peer.clone()], Gossip::Push(news), out);
+        self.send(now, peer, news, out);
         if more && self.may_owe(now, peer, out) {
             self.begin_round(vec![Target::Peer(peer.clone())], out);
         }
+    }
+
+    /// Sends a peer updates that it lacks.
+    fn send(&mut self, now: Time, peer: &NodeId, news: Delta, out: &mut Vec<Output>) {
+        self.push.sent(now, peer, &news);
+        let mode = self.push.mode_on_request(now);
+        tell(vec![peer.clone()], Gossip::of_news(mode, news), out);
     }
 
     pub(super) fn gossip(
@@ -140,20 +199,24 @@ impl Replica {
             Gossip::Root(root) => {
                 out.push(Output::Scheduler(SchedulerInput::Root(from.clone(), root)));
             }
-            Gossip::Push(news) => self.pushed(now, from, &news, out),
+            Gossip::Push(news) => self.pushed(now, from, Mode::Flood, &news, out),
+            Gossip::Tree(news) => self.pushed(now, from, Mode::Tree, &news, out),
             Gossip::Have(haves) => {
                 for have in haves {
+                    let head = (have.generation, have.version);
+                    self.push.reaches(now, from, &have.node, head);
                     if have.node == self.config.node {
                         self.told_of_past(from, &have, out);
                     } else if self.lacks(&have) {
                         let known = self.map_of(&have.node);
                         let known = known.is_some_and(|map| map.generation() == have.generation);
-                        self.push.heard_of(now, from, have, known);
+                        self.push.heard_of(now, from, have, known, self.clock.lag());
                     }
                 }
             }
             Gossip::Graft(lines) => self.grafted(now, from, lines, out),
-            Gossip::Prune(owners) => self.push.pruned(from, &owners),
+            // Only of an earlier version: this node prunes nobody, and what it floods it floods to all.
+            Gossip::Prune(_) => {}
             Gossip::Wave(wave) => self.waved(now, from, wave, out),
             Gossip::Echo(echo) => {
                 let swells = self.waves.echo(now, from, echo);
@@ -170,26 +233,27 @@ impl Replica {
     }
 
     /// An update that a peer sends unasked. If it does not connect to our copy, the rest is requested.
-    pub(super) fn pushed(&mut self, now: Time, from: &NodeId, news: &Delta, out: &mut Vec<Output>) {
-        let (mut pruned, mut asked) = (Vec::new(), Vec::new());
+    pub(super) fn pushed(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        mode: Mode,
+        news: &Delta,
+        out: &mut Vec<Output>,
+    ) {
+        let mut asked = Vec::new();
         for (delta, outcome, before) in self.apply_together(now, from, &news.nodes, out) {
             match outcome {
                 Outcome::News => {
                     if !delta.entries.is_empty() {
                         self.own.pace.heard(now, &delta.node);
                     }
-                    self.push.arrived(from, &delta.node);
-                    self.push.note(before.line, Some(from), false);
+                    let requested = self.push.arrived(now, from, delta, true);
+                    self.push.pass_on(before.line, from, mode, requested);
                 }
                 Outcome::Known => {
                     out.push(Output::Count(Counter::PushesRepeated, 1));
-                    let bytes = delta.entries.iter().map(DeltaEntry::encoded_len_max).sum();
-                    let has_keys = !delta.entries.is_empty();
-                    // The owner's own edge is pruned last.
-                    let relayed = *from != delta.node;
-                    if relayed && has_keys && self.push.repeated(from, &delta.node, bytes) {
-                        pruned.push(delta.node.clone());
-                    }
+                    self.push.arrived(now, from, delta, false);
                 }
                 Outcome::Unintroduced if delta.verdict.level != Level::Dead => {
                     asked.push(before.line);
@@ -207,10 +271,6 @@ impl Replica {
             }
         }
         asked.truncate(OWNERS_MAX);
-        pruned.truncate(OWNERS_MAX);
-        if !pruned.is_empty() {
-            tell(vec![from.clone()], Gossip::Prune(pruned), out);
-        }
         if !asked.is_empty() {
             tell(vec![from.clone()], Gossip::Graft(asked), out);
         }
@@ -224,7 +284,9 @@ impl Replica {
         lines: Vec<DigestEntry>,
         out: &mut Vec<Output>,
     ) {
-        lines.iter().for_each(|line| self.push.grafted(from, &line.node));
+        for line in &lines {
+            self.push.reaches(now, from, &line.node, (line.generation, line.max_version));
+        }
         if let Some(line) = lines.iter().find(|line| line.node == self.config.node) {
             self.inherit_floor(now, line.generation, line.gc_floor, out);
         }
@@ -248,7 +310,7 @@ impl Replica {
         let news = self.cut(now, lacking.into_iter(), true);
         let more = news.more;
         if !news.is_empty() {
-            tell(vec![from.clone()], Gossip::Push(news), out);
+            self.send(now, from, news, out);
         }
         if more && self.may_owe(now, from, out) {
             // It is far behind: an exchange is the right way.

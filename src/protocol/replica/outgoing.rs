@@ -8,6 +8,7 @@ use crate::protocol::{
     gossip::{Gossip, Have, OWNERS_MAX},
     id::NodeId,
     map::{Budget, NodeMap, Refusal},
+    mode::Mode,
     push::{FLOOD_BYTES_MAX, Fresh, Item, Told},
     route::{Counter, Misconduct, Output, TransportInput},
     time::Time,
@@ -77,13 +78,19 @@ pub(super) fn hand_out(items: &[Item], shares: Vec<(NodeId, Told)>, out: &mut Ve
                 Have { node: delta.node.clone(), generation, version }
             };
             for notes in notes.chunks(OWNERS_MAX) {
+                out.push(Output::Count(Counter::Notes, (notes.len() * peers.len()) as u64));
                 let haves = notes.iter().map(|index| have(*index)).collect();
                 tell(peers.clone(), Gossip::Have(haves), out);
             }
         }
-        if !news.is_empty() {
-            let nodes = news.into_iter().map(|index| items[index].delta.clone()).collect();
-            tell(peers, Gossip::Push(Delta { nodes, more: false }), out);
+        let (trees, floods): (Vec<_>, Vec<_>) = news.into_iter().partition(|index| {
+            items[*index].fresh.mode == Mode::Tree && !items[*index].is_verdict()
+        });
+        for (mode, news) in [(Mode::Flood, floods), (Mode::Tree, trees)] {
+            if !news.is_empty() {
+                let nodes = news.into_iter().map(|index| items[index].delta.clone()).collect();
+                tell(peers.clone(), Gossip::of_news(mode, Delta { nodes, more: false }), out);
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Frames that a peer has sent unasked, as many as have arrived together.
 
+use std::mem::discriminant;
+
 use super::Replica;
 use crate::protocol::{gossip::Gossip, id::NodeId, route::Output, time::Time};
 
 impl Replica {
-    /// Handles frames of a peer, in their order; updates in a row as if they were in one frame.
+    /// Handles frames of a peer, in their order; updates in a row that travel alike as if they were in one frame.
     pub(super) fn gossip_together(
         &mut self,
         now: Time,
@@ -15,9 +17,10 @@ impl Replica {
         self.tell_problems(out);
         let mut frames = frames.into_iter().peekable();
         while let Some(mut frame) = frames.next() {
-            if let Gossip::Push(news) = &mut frame {
-                while let Some(Gossip::Push(more)) =
-                    frames.next_if(|next| matches!(next, Gossip::Push(_)))
+            let kind = discriminant(&frame);
+            if let Gossip::Push(news) | Gossip::Tree(news) = &mut frame {
+                while let Some(Gossip::Push(more) | Gossip::Tree(more)) =
+                    frames.next_if(|next| discriminant(next) == kind)
                 {
                     news.nodes.extend(more.nodes);
                 }

@@ -55,13 +55,15 @@ impl Replica {
             tombstones: Tombstones::new(now, config.tombstone_grace, config.limits.keys),
             pace: Pace::new(now, &config.rules),
         };
+        let place = config.record.datacenter.clone();
+        let push = Push::new(now, config.node.clone(), place, config.rules);
         let mut this = Self {
             own,
             copies: BTreeMap::new(),
             forgotten: Forgotten::new(unmet, now + config.forget_after),
             published: Published::new(config.sketch_key),
             clock: Clock::new(now, wall, config.forget_after),
-            push: Push::new(now),
+            push,
             bulk: Bulk::default(),
             waves: Waves::default(),
             questions: Questions::new(now),

@@ -33,6 +33,8 @@ pub(super) struct Changed {
     pub(super) site: bool,
     /// Whether it is a member.
     pub(super) listed: bool,
+    /// Whether it is a member, or of which datacenter.
+    pub(super) members: bool,
     /// The neighbours.
     pub(super) neighbours: bool,
     /// Whether the silence of the nodes of a datacenter gets another meaning: it has few nodes.
@@ -157,7 +159,10 @@ impl Members {
         let few = |at| at != Overlay::HOME && overlay.members(at) <= FELLOWS_MIN;
         let moved = before.datacenter != after.datacenter;
         let few = moved || (counted && (few(before.datacenter) || few(after.datacenter)));
-        Changed { site: before.site() != after.site(), listed: counted, neighbours, few }
+        let place = |site: Option<Site>| site.map(|site| site.datacenter);
+        let members = place(before.site()) != place(after.site());
+        let site = before.site() != after.site();
+        Changed { site, listed: counted, members, neighbours, few }
     }
 
     /// A peer is forgotten.

@@ -1,0 +1,95 @@
+//! What peers are known to have, the notes that are due to them, and the requests for what they have noted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{FIRST_NOTE_INTERVAL, NOTE_INTERVAL, Push};
+use crate::protocol::{
+    delta::{Delta, NodeDelta},
+    gossip::Have,
+    id::{Generation, NodeId, Version},
+    overlay,
+    requests::{Announced, REQUEST_DELAY, REQUEST_DELAY_ABROAD},
+    time::Time,
+};
+use std::time::Duration;
+
+impl Push {
+    /// A note is due to a peer.
+    pub(super) fn note_later(&mut self, now: Time, peer: &NodeId) {
+        let (kind, wait) = if overlay::dials(&self.node, peer) {
+            (0, FIRST_NOTE_INTERVAL)
+        } else {
+            (1, NOTE_INTERVAL)
+        };
+        if !self.known.is_empty() {
+            self.notes[kind].get_or_insert(now + wait);
+        }
+    }
+
+    /// The notes to send now, by peer: the owners of whom one is due, each with how far the peer is known to reach.
+    pub fn take_notes(&mut self, now: Time) -> Vec<(NodeId, Vec<(NodeId, (Generation, Version))>)> {
+        let due = self.notes.map(|due| due.is_some_and(|at| at <= now));
+        if due == [false; 2] {
+            return Vec::new();
+        }
+        for (notes, due) in self.notes.iter_mut().zip(due) {
+            *notes = notes.filter(|_| !due);
+        }
+        let Self { node, links, known, .. } = self;
+        let kind = |peer: &NodeId| usize::from(!overlay::dials(node, peer));
+        let peers = links.keys().filter(|peer| due[kind(peer)]);
+        peers.map(|peer| (peer.clone(), known.take_notes(peer))).collect()
+    }
+
+    /// A peer says how far it reaches.
+    pub fn reaches(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        owner: &NodeId,
+        head: (Generation, Version),
+    ) {
+        self.known.set(now, peer, owner, head);
+    }
+
+    /// A peer was sent these updates besides those that [`Push::share`] gave it.
+    pub fn sent(&mut self, now: Time, peer: &NodeId, news: &Delta) {
+        for delta in news.nodes.iter().filter(|delta| delta.to > Version::ZERO) {
+            self.known.raise(now, peer, &delta.node, (delta.generation, delta.to));
+        }
+    }
+
+    /// A peer sent this update. Returns whether it had been asked for.
+    pub fn arrived(&mut self, now: Time, from: &NodeId, delta: &NodeDelta, is_new: bool) -> bool {
+        let head = (delta.generation, delta.to);
+        if delta.to > Version::ZERO {
+            self.known.raise(now, from, &delta.node, head);
+        }
+        is_new && self.requests.arrived(&delta.node, head)
+    }
+
+    /// A peer announces an update that has not arrived here yet: wait for it, then ask. `known`: whether this
+    /// generation of its owner is known.
+    pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have, known: bool, lag: Duration) {
+        let abroad = self.edges.as_ref().is_some_and(|edges| edges.is_abroad(from));
+        let wait = lag + if abroad { REQUEST_DELAY_ABROAD } else { REQUEST_DELAY };
+        self.requests.announced(now, from, Announced { have, known, wait });
+    }
+
+    /// The announced updates that should have arrived by now.
+    #[must_use]
+    pub fn awaited(&self, now: Time) -> Vec<Have> {
+        self.requests.awaited(now)
+    }
+
+    /// Of these the ones that have not, `lacked`, by the peer to ask. None of the others is awaited any more.
+    pub fn overdue(
+        &mut self,
+        now: Time,
+        lacked: &BTreeSet<NodeId>,
+    ) -> BTreeMap<NodeId, Vec<NodeId>> {
+        let links = &self.links;
+        let takes = |peer: &NodeId| links.get(peer).is_some_and(|link| !link.congested);
+        self.requests.overdue(now, lacked, takes)
+    }
+}

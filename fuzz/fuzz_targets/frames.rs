@@ -27,6 +27,10 @@ enum Frame {
     Bytes(u8, u8, Vec<u8>),
     /// News told unasked.
     Pushed(u8, Vec<News>),
+    /// The same along a tree.
+    Passed(u8, Vec<News>),
+    /// The transport has dropped a frame for a peer, with updates of these owners.
+    Shed(u8, Vec<u8>),
     /// The opening of an exchange: by whom, and of each line the node, life, version, floor.
     Syn(u8, Vec<(u8, u8, u8, u8)>),
     /// Its answer.
@@ -80,6 +84,11 @@ impl Node {
                 self.receive(from, &[&[kind % 17, 1], &bytes[..]].concat());
             }
             Frame::Pushed(from, news) => self.tell(from, Gossip::Push(delta(news, false))),
+            Frame::Passed(from, news) => self.tell(from, Gossip::Tree(delta(news, false))),
+            Frame::Shed(peer, owners) => {
+                let owners = owners.into_iter().take(OWNERS_MAX).map(name).collect();
+                self.cast(StorageInput::Shed(name(peer), owners));
+            }
             Frame::Syn(from, of) => self.send(from, &Message::Syn { digest: digest(of) }),
             Frame::SynAck(from, of, news) => {
                 let (wants, delta) = (digest(of), delta(news, false));
@@ -229,10 +238,7 @@ fn entries(ask: &Ask) -> usize {
     match ask {
         Ask::Apply { delta } | Ask::Take { delta } | Ask::Merge { delta, .. } => delta.len(),
         Ask::Gossip(frames) => {
-            let of = |gossip: &Gossip| match gossip {
-                Gossip::Push(delta) => delta.len(),
-                _ => 0,
-            };
+            let of = |gossip: &Gossip| gossip.news().map_or(0, |(_, delta)| delta.len());
             frames.iter().map(of).sum()
         }
         _ => 0,

@@ -2,7 +2,6 @@
 #![no_main]
 
 use gossipmonger::protocol::{
-    gossip::Gossip,
     message::{FRAME_BYTES_MAX, Message, frame_len},
     skim::skim,
 };
@@ -16,14 +15,15 @@ fuzz_target!(|bytes: &[u8]| {
     agree(bytes);
     // Few inputs find the header and the kind by themselves.
     agree(&[&[6, 1, 1], bytes].concat());
+    agree(&[&[6, 1, 14], bytes].concat());
 });
 
 fn agree(frame: &[u8]) {
-    let (Some(headings), Ok(Message::Gossip(Gossip::Push(delta)))) =
-        (skim(frame), Message::decode(frame))
+    let (Some(headings), Ok(Message::Gossip(gossip))) = (skim(frame), Message::decode(frame))
     else {
         return;
     };
+    let (_, delta) = gossip.news().expect("only updates are skimmed");
     assert_eq!(headings.len(), delta.nodes.len());
     for (heading, node) in headings.iter().zip(&delta.nodes) {
         assert_eq!(heading.node, node.node.as_str());

@@ -344,6 +344,18 @@ impl Gossip {
         }
     }
 
+    /// The owners of the updates in it, and of those that it announces.
+    #[must_use]
+    pub fn owners(&self) -> Vec<NodeId> {
+        match self {
+            Self::Push(delta) | Self::Tree(delta) => {
+                delta.nodes.iter().map(|delta| delta.node.clone()).collect()
+            }
+            Self::Have(haves) => haves.iter().map(|have| have.node.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Which traffic it is.
     #[must_use]
     pub fn class(&self) -> Class {

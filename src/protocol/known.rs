@@ -18,6 +18,9 @@ pub const KNOWN_OWNERS_MAX: usize = 4_096;
 /// An owner without news for this long is dropped.
 pub const KNOWN_FOR: Duration = Duration::from_secs(10);
 
+/// Owners of whom a note is due to a peer, each with how far the peer is known to reach.
+pub type Notes = Vec<(NodeId, (Generation, Version))>;
+
 /// How far the linked peers reach.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -59,16 +62,6 @@ impl Known {
             self.links.insert(peer.clone(), link);
             let noted = self.owners.values_mut().filter(|owner| owner.noted);
             noted.for_each(|owner| owner.copy(link).due = true);
-        }
-    }
-
-    /// A frame for a peer was dropped: nothing is known about it any more, and notes of all are due to it.
-    pub fn doubt(&mut self, peer: &NodeId) {
-        if let Some(link) = self.links.get(peer).copied() {
-            let owners = self.owners.values_mut();
-            owners.for_each(|owner| {
-                *owner.copy(link) = Held { link, upto: Version::ZERO, due: true }
-            });
         }
     }
 
@@ -114,7 +107,7 @@ impl Known {
     }
 
     /// The owners of whom a note is due to a peer, each with how far the peer is known to reach. None is due then.
-    pub fn take_notes(&mut self, peer: &NodeId) -> Vec<(NodeId, (Generation, Version))> {
+    pub fn take_notes(&mut self, peer: &NodeId) -> Notes {
         let Some(link) = self.links.get(peer) else { return Vec::new() };
         let mut notes = Vec::new();
         for (name, owner) in &mut self.owners {
@@ -270,9 +263,8 @@ mod tests {
         assert_eq!(notes(&mut known, "a", 3), ["o"]);
         assert_eq!(notes(&mut known, "a", 3), [""; 0]);
         assert_eq!(notes(&mut known, "b", 3), [""; 0]);
-        known.doubt(&id("b"));
+        known.forget(&id("b"), &id("o"));
         assert!(!known.has(&id("b"), &id("o"), head));
-        assert_eq!(notes(&mut known, "b", 3), ["flooded", "o"]);
     }
 
     #[test]

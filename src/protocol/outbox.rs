@@ -72,7 +72,7 @@ impl Outbox {
             return (queued, false);
         }
         let queued = self.state.push(frame, STATE_FRAMES_MAX, STATE_BYTES_MAX);
-        let congested = !self.congested && self.state.is_beyond(1, 2);
+        let congested = !self.congested && (!queued || self.state.is_beyond(1, 2));
         self.congested |= congested;
         (queued, congested)
     }
@@ -163,6 +163,14 @@ mod tests {
         assert_eq!(drained.len(), 1);
         assert!(drained[0] <= STATE_BYTES_MAX / 4);
         assert_eq!(outbox.state.bytes, 0);
+    }
+
+    #[test]
+    fn is_congested_when_it_refuses_a_frame_however_little_waits() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.offer(&news(1)), (true, false));
+        assert_eq!(outbox.offer(&news(STATE_BYTES_MAX)), (false, true));
+        assert!(outbox.pop(|| false).is_some() && outbox.drained());
     }
 
     #[test]

@@ -269,7 +269,10 @@ impl Peering {
                     out.push(PeeringOutput::Finish(connection, closing));
                 }
             }
-            TransportInput::Gossip { to, gossip } => self.tell(&to, &gossip, out),
+            TransportInput::Gossip { to, gossip } => match Encoded::new(&gossip) {
+                Ok(encoded) => self.send(&to, &gossip, &encoded, out),
+                Err(_) => out.push(count(Counter::GossipShed)),
+            },
             TransportInput::HoldAgainst { peer, price, why } => {
                 self.hold_against(now, shell, &peer, price, why.as_str(), out);
             }
@@ -505,33 +508,6 @@ impl Peering {
 
     // --- what is sent
 
-    /// Encodes a frame once, or twice if some of the peers are of an earlier version.
-    fn tell(&mut self, to: &[NodeId], gossip: &Arc<Gossip>, out: &mut Vec<PeeringOutput>) {
-        let link = |peer: &&NodeId| self.links.get(self.current.get(*peer)?);
-        let knows =
-            |peer: &&NodeId| link(peer).is_none_or(|link| link.features & FEATURE_TREES != 0);
-        if !matches!(**gossip, Gossip::Tree(_)) || to.iter().all(|peer| knows(&peer)) {
-            return self.encode(to, gossip, out);
-        }
-        let (able, others): (Vec<_>, Vec<_>) = to.iter().cloned().partition(|peer| knows(&peer));
-        self.encode(&able, gossip, out);
-        if let Some(plain) = gossip.without_trees() {
-            self.encode(&others, &Arc::new(plain), out);
-        }
-    }
-
-    fn encode(&mut self, to: &[NodeId], gossip: &Arc<Gossip>, out: &mut Vec<PeeringOutput>) {
-        match Encoded::new(gossip) {
-            Ok(encoded) => self.send(to, gossip, &encoded, out),
-            Err(_) => {
-                out.push(count(Counter::GossipShed));
-                if gossip.news().is_some() {
-                    out.extend(to.iter().map(shed));
-                }
-            }
-        }
-    }
-
     fn send(
         &mut self,
         to: &[NodeId],
@@ -539,18 +515,27 @@ impl Peering {
         encoded: &Encoded,
         out: &mut Vec<PeeringOutput>,
     ) {
+        // For peers of an earlier version.
+        let mut plain = None;
         for peer in to {
             let link = self.current.get(peer).and_then(|current| self.links.get_mut(current));
             let Some(link) = link else { continue };
+            let encoded = match &**gossip {
+                Gossip::Tree(_) if link.features & FEATURE_TREES == 0 => plain
+                    .get_or_insert_with(|| {
+                        gossip.without_trees().and_then(|plain| Encoded::new(&plain).ok())
+                    })
+                    .as_ref(),
+                _ => Some(encoded),
+            };
+            let Some(encoded) = encoded else { continue };
             let (queued, full) = link.outbox.offer(encoded);
             if full {
                 out.push(congested(peer, true));
             }
             if !queued {
                 out.push(count(Counter::GossipShed));
-                if gossip.news().is_some() {
-                    out.push(shed(peer));
-                }
+                out.extend(shed(peer, gossip));
                 continue;
             }
             out.push(PeeringOutput::Filled(link.connection));
@@ -683,8 +668,10 @@ fn heard(peer: &NodeId, generation: Generation, sign: Sign, at: Time) -> Peering
     PeeringOutput::Route(Output::Detector(heard))
 }
 
-fn shed(peer: &NodeId) -> PeeringOutput {
-    PeeringOutput::Route(Output::Storage(StorageInput::Shed(peer.clone())))
+fn shed(peer: &NodeId, gossip: &Gossip) -> Option<PeeringOutput> {
+    let owners = gossip.owners();
+    let input = || StorageInput::Shed(peer.clone(), owners.clone());
+    (!owners.is_empty()).then(|| PeeringOutput::Route(Output::Storage(input())))
 }
 
 fn congested(peer: &NodeId, congested: bool) -> PeeringOutput {

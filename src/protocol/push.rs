@@ -97,10 +97,21 @@ struct Link {
     congested: bool,
     /// The updates that could not be sent to it: the line of each owner before them.
     owed: BTreeMap<NodeId, DigestEntry>,
+    /// The owners of updates and notes that were dropped on the way to it: their notes are due first.
+    shed: BTreeSet<NodeId>,
     /// When an exchange with it was last begun because it is far behind, unless it has all since then.
     begun: Option<Time>,
     /// Another one is to be begun when that may be.
     waits: bool,
+}
+
+/// What a peer has missed while its link was full.
+#[derive(Debug, Default)]
+pub struct Missed {
+    /// The updates that it was not sent: the line of each owner before them.
+    pub owed: Vec<DigestEntry>,
+    /// The owners of whom a frame was dropped: the peer needs a note, and asks for what it lacks.
+    pub shed: BTreeSet<NodeId>,
 }
 
 impl Push {
@@ -154,16 +165,23 @@ impl Push {
     }
 
     /// A link takes no more for now, or does again; returns the updates that it has missed meanwhile.
-    pub fn congested(&mut self, peer: &NodeId, congested: bool) -> Vec<DigestEntry> {
-        let Some(link) = self.links.get_mut(peer) else { return Vec::new() };
+    pub fn congested(&mut self, peer: &NodeId, congested: bool) -> Missed {
+        let Some(link) = self.links.get_mut(peer) else { return Missed::default() };
         link.congested = congested;
-        if congested { Vec::new() } else { std::mem::take(&mut link.owed).into_values().collect() }
+        if congested { Missed::default() } else { link.take_missed() }
     }
 
-    /// A frame of updates for a peer was dropped.
-    pub fn shed(&mut self, now: Time, peer: &NodeId) {
-        self.known.doubt(peer);
-        self.note_later(now, peer);
+    /// A frame for a peer was dropped, with updates or notes of these owners. Returns what it has missed, if its
+    /// link has room again already.
+    pub fn shed(&mut self, peer: &NodeId, owners: Vec<NodeId>) -> Missed {
+        for owner in &owners {
+            self.known.forget(peer, owner);
+        }
+        let Some(link) = self.links.get_mut(peer) else { return Missed::default() };
+        let room = OWNERS_MAX.saturating_sub(link.shed.len());
+        // Beyond this the comparison of roots finds the missing updates.
+        link.shed.extend(owners.into_iter().take(room));
+        if link.congested { Missed::default() } else { link.take_missed() }
     }
 
     /// Whether nodes send more than the network carries: for [`CROWDED_AFTER`], whenever there were updates,
@@ -399,6 +417,14 @@ impl Push {
 }
 
 impl Link {
+    /// Of an owner whose updates were dropped the state of the peer is not known, so it is only noted.
+    fn take_missed(&mut self) -> Missed {
+        let shed = std::mem::take(&mut self.shed);
+        let mut owed = std::mem::take(&mut self.owed);
+        owed.retain(|owner, _| !shed.contains(owner));
+        Missed { owed: owed.into_values().collect(), shed }
+    }
+
     fn may_begin(&mut self, now: Time) -> bool {
         let may = self.begun.is_none_or(|at| now.since(at) >= BEGIN_INTERVAL);
         if may {

@@ -102,8 +102,8 @@ pub enum StorageInput {
     TellRoot,
     /// The edges for news along trees are these from now on.
     Edges(Arc<Edges>),
-    /// The transport has dropped a frame of news for a peer.
-    Shed(NodeId),
+    /// The transport has dropped a frame for a peer, with updates or notes of these owners.
+    Shed(NodeId, Vec<NodeId>),
     /// Publish in our record that we have lost contact with these datacenters, and with no others.
     Severed(BTreeSet<Datacenter>),
     /// How late this node is served ([`lag`](super::lag)).

@@ -255,7 +255,8 @@ mod tests {
     fn reads_the_headings_that_decoding_reads() {
         let gossip = push(3, 10);
         let frame = encoded(&gossip);
-        let Gossip::Push(delta) = &gossip else { unreachable!() };
+        let (_, delta) = gossip.news().unwrap();
+        let along_a_tree = encoded(&Gossip::Tree(delta.clone()));
         let expected: Vec<_> = delta
             .nodes
             .iter()
@@ -271,6 +272,7 @@ mod tests {
                 seal: node.sealed.as_ref().map(|sealed| sealed.seal),
             })
             .collect();
+        assert_eq!(skim(&along_a_tree), Some(expected.clone()));
         assert_eq!(skim(&frame), Some(expected));
     }
 

@@ -12,6 +12,7 @@ use gossipmonger::protocol::{
     gossip::{Class, FEATURE_TREES, Gossip},
     id::{ClusterId, Datacenter, Generation, NodeId, Version},
     message::{Call, Heartbeat, Hello, LENGTH_BYTES, Message},
+    outbox::Encoded,
     peering::{
         ConnectionId, Introduced, MALFORMED_MAX, Next, Packets, Peering, PeeringConfig,
         PeeringInput, PeeringOutput, REPLACED, Settled, Surroundings,
@@ -400,14 +401,15 @@ fn grafts_and_exchanges_beyond_their_rates_are_refused_and_counted() {
 fn storage_is_asked_to_stop_before_frames_are_dropped_and_told_when_there_is_room() {
     let mut node = Node::new("a");
     let connection = node.meets("b", true, 5);
-    let (mut stops, mut shed) = (0, 0);
+    let (mut stops, mut shed, mut told_shed) = (0, 0, 0);
     for _ in 0..600 {
         let out = node.send("b", &news(1_000));
+        told_shed += out.iter().filter(tells_of_shed).count() as u64;
         stops += congestions(&out, true);
         shed += counted(&out, Counter::GossipShed);
     }
     assert_eq!(stops, 1);
-    assert!(shed > 0);
+    assert!(shed > 0 && shed == told_shed, "storage is told of each dropped frame");
     let mut goes = 0;
     while let (Next::Frame(Class::State, _), out) = node.next(connection) {
         goes += congestions(&out, false);
@@ -753,6 +755,14 @@ fn counted(out: &[PeeringOutput], counter: Counter) -> u64 {
     counted.sum()
 }
 
+/// Whether storage is told that news of the node "n" for the peer "b" was dropped.
+fn tells_of_shed(output: &&PeeringOutput) -> bool {
+    let PeeringOutput::Route(Output::Storage(StorageInput::Shed(peer, owners))) = output else {
+        return false;
+    };
+    *peer == id("b") && *owners == [id("n")]
+}
+
 fn congestions(out: &[PeeringOutput], congested: bool) -> usize {
     let is_it = |output: &&PeeringOutput| {
         matches!(output, PeeringOutput::Route(Output::Storage(StorageInput::Congested(_, is)))
@@ -803,9 +813,14 @@ fn news_along_a_tree_is_plain_news_to_a_peer_of_an_earlier_version() {
     let Gossip::Push(delta) = news(10) else { unreachable!() };
     let to = vec![id("old"), id("new")];
     let gossip = Arc::new(Gossip::Tree(delta.clone()));
-    node.tell(PeeringInput::Transport(TransportInput::Gossip { to, gossip }));
-    assert_eq!(waiting(&mut node, old), [Gossip::Push(delta.clone())]);
-    assert_eq!(waiting(&mut node, new), [Gossip::Tree(delta)]);
+    let encoded = Encoded::new(&gossip).unwrap();
+    let here = TransportInput::Gossip { to: to.clone(), gossip: Arc::clone(&gossip) };
+    // The transport encodes it before it takes the lock.
+    for input in [PeeringInput::Transport(here), PeeringInput::Send { to, gossip, encoded }] {
+        node.tell(input);
+        assert_eq!(waiting(&mut node, old), [Gossip::Push(delta.clone())]);
+        assert_eq!(waiting(&mut node, new), [Gossip::Tree(delta.clone())]);
+    }
 }
 
 fn hello(cluster_name: &str, node: &str, generation: u64, known: u64) -> Hello {

@@ -10,7 +10,7 @@ use gossipmonger::protocol::{
     delta::{DeltaContent, DeltaEntry, NodeDelta},
     digest::DigestEntry,
     edges::{Edges, Home},
-    gossip::Have,
+    gossip::{Have, OWNERS_MAX},
     id::{Datacenter, Generation, NodeId, Version},
     mode::Mode,
     overlay::ring_neighbours,
@@ -186,14 +186,30 @@ fn a_peer_that_says_that_it_has_the_news_gets_neither_news_nor_note() {
 }
 
 #[test]
-fn what_a_frame_told_that_was_dropped_is_noted_within_one_interval() {
+fn what_was_dropped_is_due_as_a_note_as_soon_as_the_link_has_room() {
     let (mut push, owner) = (usual(), id("owner"));
     assert_eq!(news_to(&passed_on(&mut push, NOW, &owner, 1, &id("a"))), ["b"]);
-    notes(&mut push, NOW + NOTE_INTERVAL, 1);
-    let dropped = NOW + NOTE_INTERVAL * 2;
-    push.shed(dropped, &id("b"));
-    assert!(push.due(dropped).unwrap() <= dropped + NOTE_INTERVAL);
-    assert_eq!(noted(&notes(&mut push, dropped + NOTE_INTERVAL, 1)), ["b"]);
+    push.congested(&id("b"), true);
+    // The next one is owed, but after the dropped one it would not connect.
+    passed_on(&mut push, NOW + Duration::from_millis(9), &owner, 2, &id("a"));
+    let full = push.shed(&id("b"), vec![owner.clone()]);
+    assert!(full.owed.is_empty() && full.shed.is_empty(), "{full:?}");
+    let missed = push.congested(&id("b"), false);
+    assert!(missed.owed.is_empty(), "{missed:?}");
+    assert_eq!(missed.shed, BTreeSet::from([owner.clone()]));
+    assert_eq!(push.shed(&id("b"), vec![owner.clone()]).shed, BTreeSet::from([owner.clone()]));
+    let told = passed_on(&mut push, NOW + Duration::from_millis(18), &owner, 2, &id("a"));
+    assert_eq!(news_to(&told), ["b"], "the peer is not believed to have it");
+}
+
+#[test]
+fn no_more_owners_are_kept_for_a_full_link_than_a_note_can_name() {
+    let mut push = usual();
+    push.congested(&id("b"), true);
+    for round in 0..3 {
+        push.shed(&id("b"), (0..OWNERS_MAX).map(|n| id(&format!("o{round}-{n}"))).collect());
+    }
+    assert_eq!(push.congested(&id("b"), false).shed.len(), OWNERS_MAX);
 }
 
 #[test]
@@ -214,8 +230,8 @@ fn a_congested_link_of_the_tree_is_owed_the_news_and_the_others_get_a_note_at_on
     let told = passed_on(&mut push, NOW, &owner, 1, &id("a"));
     assert_eq!(news_to(&told), [""; 0]);
     assert_eq!(told.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["c", "d"]);
-    let owed = push.congested(&id("b"), false);
-    assert_eq!(owed.iter().map(|line| line.node.as_str()).collect::<Vec<_>>(), ["owner"]);
+    let missed = push.congested(&id("b"), false);
+    assert_eq!(missed.owed.iter().map(|line| line.node.as_str()).collect::<Vec<_>>(), ["owner"]);
 }
 
 #[test]

@@ -148,7 +148,8 @@ fn watch(host: &Host, peer: &NodeId, message: &Message, sent: bool) {
     let (digest, delta) = match message {
         Message::Syn { digest } => (Some(digest), None),
         Message::SynAck { wants, delta } => (Some(wants), Some(delta)),
-        Message::Ack { delta } | Message::Gossip(Gossip::Push(delta)) => (None, Some(delta)),
+        Message::Ack { delta } => (None, Some(delta)),
+        Message::Gossip(Gossip::Push(delta) | Gossip::Tree(delta)) => (None, Some(delta)),
         Message::Differ { lines, .. } => (Some(lines), None),
         Message::Hello(_)
         | Message::Welcome(_)

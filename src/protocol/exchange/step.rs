@@ -122,12 +122,11 @@ impl Ask {
 fn frames_in_turns(frames: Vec<Gossip>) -> Vec<Vec<Gossip>> {
     let parts = |frame| match frame {
         Gossip::Push(delta) => delta.turns().into_iter().map(Gossip::Push).collect(),
+        Gossip::Tree(delta) => delta.turns().into_iter().map(Gossip::Tree).collect(),
         frame => vec![frame],
     };
-    let size = |frame: &Gossip| match frame {
-        Gossip::Push(delta) => (delta.nodes.len(), delta.len()),
-        _ => (1, 0),
-    };
+    let size =
+        |frame: &Gossip| frame.news().map_or((1, 0), |(_, delta)| (delta.nodes.len(), delta.len()));
     let mut turns: Vec<Vec<Gossip>> = Vec::new();
     let (mut nodes, mut entries) = (0, 0);
     for frame in frames.into_iter().flat_map(parts) {

@@ -7,6 +7,7 @@ use crate::protocol::{
     delta::{Delta, NodeDelta},
     gossip::Have,
     id::{Generation, NodeId, Version},
+    known::Notes,
     overlay,
     requests::{Announced, REQUEST_DELAY, REQUEST_DELAY_ABROAD},
     time::Time,
@@ -27,7 +28,7 @@ impl Push {
     }
 
     /// The notes to send now, by peer: the owners of whom one is due, each with how far the peer is known to reach.
-    pub fn take_notes(&mut self, now: Time) -> Vec<(NodeId, Vec<(NodeId, (Generation, Version))>)> {
+    pub fn take_notes(&mut self, now: Time) -> Vec<(NodeId, Notes)> {
         let due = self.notes.map(|due| due.is_some_and(|at| at <= now));
         if due == [false; 2] {
             return Vec::new();

@@ -18,7 +18,7 @@ use crate::protocol::{
     id::{Generation, NodeId, Version},
     map::{Budget, Refusal},
     mode::Mode,
-    push::{Fresh, Item, Limits, PUSH_BYTES_MAX},
+    push::{Fresh, Item, Limits, Missed, PUSH_BYTES_MAX},
     route::{Counter, Output, SchedulerInput, Target},
     time::Time,
     verdict::Level,
@@ -82,14 +82,25 @@ impl Replica {
             }
         }
         for (owners, peers) in groups {
-            out.push(Output::Count(Counter::Notes, (owners.len() * peers.len()) as u64));
-            let have = |node: &NodeId| {
-                let (generation, version) = self.noted_head(node)?;
-                Some(Have { node: node.clone(), generation, version })
-            };
-            for owners in owners.chunks(OWNERS_MAX) {
-                tell(peers.clone(), Gossip::Have(owners.iter().filter_map(have).collect()), out);
-            }
+            self.note_all(peers, owners.iter(), out);
+        }
+    }
+
+    /// Sends peers notes of these owners.
+    fn note_all<'a>(
+        &self,
+        to: Vec<NodeId>,
+        owners: impl Iterator<Item = &'a NodeId>,
+        out: &mut Vec<Output>,
+    ) {
+        let have = |node: &NodeId| {
+            let (generation, version) = self.noted_head(node)?;
+            Some(Have { node: node.clone(), generation, version })
+        };
+        let haves: Vec<_> = owners.filter_map(have).collect();
+        out.push(Output::Count(Counter::Notes, (haves.len() * to.len()) as u64));
+        for haves in haves.chunks(OWNERS_MAX) {
+            tell(to.clone(), Gossip::Have(haves.to_vec()), out);
         }
     }
 
@@ -167,7 +178,26 @@ impl Replica {
         congested: bool,
         out: &mut Vec<Output>,
     ) {
-        let mut owed = self.push.congested(peer, congested);
+        let missed = self.push.congested(peer, congested);
+        self.make_up(now, peer, missed, out);
+    }
+
+    /// The transport has dropped a frame for a peer.
+    pub(super) fn shed(
+        &mut self,
+        now: Time,
+        peer: &NodeId,
+        owners: Vec<NodeId>,
+        out: &mut Vec<Output>,
+    ) {
+        let missed = self.push.shed(peer, owners);
+        self.make_up(now, peer, missed, out);
+    }
+
+    /// Sends a peer what it has missed, and notes of what was dropped.
+    fn make_up(&mut self, now: Time, peer: &NodeId, missed: Missed, out: &mut Vec<Output>) {
+        let Missed { mut owed, shed } = missed;
+        self.note_all(vec![peer.clone()], shed.iter(), out);
         owed.retain(|line| !self.bulk.is_feeding(now, peer, &line.node));
         if owed.is_empty() {
             return;

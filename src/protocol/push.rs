@@ -8,7 +8,7 @@
 //!
 //! The owner of an update decides how it travels ([`mode`](super::mode)). Flooded, it goes to all linked peers.
 //! Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the member list; over the
-//! other links goes a note that there is an update, with others in one frame every [`NOTE_INTERVAL`], and at
+//! other links goes a note that there is an update, with others in one frame after [`NOTE_DELAY`], and at
 //! once beside an edge that does not work. Whoever lacks a noted update asks for it
 //! ([`requests`](super::requests)). What a peer is known to have is not sent to it ([`known`](super::known)).
 
@@ -34,12 +34,15 @@ use super::{
 mod item;
 mod notes;
 mod plan;
+mod turns;
 
 pub use super::mode::FLOOD_BYTES_MAX;
 
 pub use item::{Fresh, Item, Limits, Told};
+pub use turns::{FIRST_NOTE_DELAY, NOTE_DELAY, NOTE_INTERVAL};
 
 use item::Plan;
+use turns::Turns;
 
 /// Most bytes of updates sent at once; the rest follows.
 pub const PUSH_BYTES_MAX: usize = 256 << 10;
@@ -48,11 +51,6 @@ pub const PUSH_INTERVAL: Duration = Duration::from_millis(1);
 /// A link that is full for a moment is normal; links that stay full this long are an overload. A large state
 /// of one owner is not: each link gets what it missed, the latest only, as fast as it can take it.
 pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
-/// A note of an update along a tree is sent after this long, with all others that are due on the link.
-pub const NOTE_INTERVAL: Duration = Duration::from_millis(250);
-/// The same at the end of a link that dials it: the other end need not note what it was sent a note of.
-pub const FIRST_NOTE_INTERVAL: Duration = Duration::from_millis(200);
-
 /// Introductions that one node floods in a second, if there are more than this many at once: they are long,
 /// because of the certificates in them, and each receiver has to verify them. While more nodes join, others
 /// are sent only a note that there are introductions, and ask one neighbour for all of them.
@@ -70,8 +68,6 @@ pub struct Push {
     fresh: BTreeMap<NodeId, Fresh>,
     requests: Requests,
     known: Known,
-    /// When the notes of the links that this node dials are due, and those of the others.
-    notes: [Option<Time>; 2],
     pace: Pace,
     edges: Option<Arc<Edges>>,
     /// When the scheduler was last asked for the edges.
@@ -103,6 +99,7 @@ struct Link {
     begun: Option<Time>,
     /// Another one is to be begun when that may be.
     waits: bool,
+    notes: Turns,
 }
 
 /// What a peer has missed while its link was full.
@@ -126,7 +123,6 @@ impl Push {
             fresh: BTreeMap::new(),
             requests: Requests::default(),
             known: Known::default(),
-            notes: [None; 2],
             pace: Pace::default(),
             edges: None,
             asked: None,
@@ -157,8 +153,8 @@ impl Push {
     pub fn linked(&mut self, now: Time, peer: NodeId, up: bool) {
         self.known.linked(&peer, up);
         if up {
+            self.links.entry(peer.clone()).or_default();
             self.note_later(now, &peer);
-            self.links.entry(peer).or_default();
         } else {
             self.links.remove(&peer);
         }
@@ -259,7 +255,8 @@ impl Push {
         let news = (!self.fresh.is_empty()).then(|| self.next(now));
         let waits = self.links.values().filter(|link| link.waits);
         let exchange = waits.map(|link| link.begun.map_or(now, |at| at + BEGIN_INTERVAL)).min();
-        let dues = [news, self.requests.due(), exchange, self.notes[0], self.notes[1]];
+        let notes = self.links.values().filter_map(|link| link.notes.due()).min();
+        let dues = [news, self.requests.due(), exchange, notes];
         dues.into_iter().flatten().min()
     }
 

@@ -68,7 +68,7 @@ mod writing;
 
 use accusations::Accusations;
 pub use batching::TURN_MAX;
-pub use cadence::{CADENCE_MAX, CADENCE_OF_ONE};
+pub use cadence::{CADENCE_BUSY, CADENCE_MAX, CADENCE_OF_LAG, CADENCE_OF_ONE};
 use clock::Clock;
 use forgotten::Forgotten;
 use outgoing::tell;
@@ -281,6 +281,7 @@ impl Replica {
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
             StorageInput::Lag(lag) => {
                 self.clock.set_lag(now, lag);
+                self.own.pace.set_lag(lag);
                 self.release_waves(now, out);
             }
         }

@@ -21,6 +21,7 @@ pub const FEATURES: u64 = FEATURE_TREES;
 pub struct Session {
     cluster: ClusterId,
     node: NodeId,
+    features: u64,
 }
 
 /// A peer that has introduced itself and was admitted.
@@ -90,7 +91,14 @@ impl Session {
     /// This node's name and cluster.
     #[must_use]
     pub const fn new(cluster: ClusterId, node: NodeId) -> Self {
-        Self { cluster, node }
+        Self { cluster, node, features: FEATURES }
+    }
+
+    /// The same for a node of a version that can do only this.
+    #[must_use]
+    pub const fn with_features(mut self, features: u64) -> Self {
+        self.features = features;
+        self
     }
 
     /// The introduction of this node. `own`: its present generation. `known`: the latest generation that it
@@ -102,7 +110,7 @@ impl Session {
             node: self.node.clone(),
             generation: own,
             known,
-            features: FEATURES,
+            features: self.features,
         }
     }
 

@@ -23,10 +23,11 @@ use crate::protocol::{
     lag::Lag,
     liveness::Liveness,
     peering::{Peering, PeeringInput},
-    replica::Replica,
+    replica::{Replica, ReplicaConfig},
     revocation::{Authorities, Revocation, RevocationError},
     route::{DetectorInput, Output, SchedulerInput, TransportInput},
-    scheduler::Scheduler,
+    scheduler::{Scheduler, SchedulerConfig},
+    session::FEATURES,
     time::Time,
 };
 
@@ -49,10 +50,15 @@ impl World {
         let (settings, at) = (&self.settings, &self.slots[slot]);
         let seeds = self.seeds.iter().chain(self.names.keys()).cloned().collect();
         let candidates = at.stored.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
-        let scheduler = settings.scheduler(&at.name, &at.datacenter, seeds, candidates);
+        let rules = settings.rules_of(slot);
+        let scheduler = SchedulerConfig {
+            rules,
+            ..settings.scheduler(&at.name, &at.datacenter, seeds, candidates)
+        };
         let liveness = Liveness::new(settings.liveness(&at.name));
         let peering = Peering::new(settings.peering(&at.name, &at.datacenter));
-        let session = super::introductions::session(at.name.clone());
+        let features = if rules.trees { FEATURES } else { 0 };
+        let session = super::introductions::session(at.name.clone()).with_features(features);
         let scheduler = Scheduler::new(scheduler, Time::ZERO, self.rng.random());
         let booted = self.origin();
         let (replica, mut out) = self.start_storage(slot, Time::ZERO, &OrdMap::new(), false);
@@ -130,7 +136,10 @@ impl World {
         let head = stored.head.clone();
         let wall = wall(self.queue.now(), at.skew);
         let mut out = Vec::new();
-        let config = self.settings.replica(&at.name, &at.datacenter, &at.address);
+        let config = ReplicaConfig {
+            rules: self.settings.rules_of(slot),
+            ..self.settings.replica(&at.name, &at.datacenter, &at.address)
+        };
         let mut replica = Replica::start(config, stored, copies, renewed, now, wall, &mut out);
         if let Some(seals) = self.settings.seals() {
             replica.set_seals(Some(seals));

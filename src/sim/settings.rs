@@ -55,6 +55,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// The rules in force.
     pub rules: Rules,
+    /// So many machines, the first ones, run a version that knows no trees.
+    pub without_trees: usize,
 }
 
 /// Which parts of a run are modelled. What is left out is not judged by the run either.
@@ -128,6 +130,7 @@ impl Settings {
             handshake_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_secs(30),
             rules: Rules::default(),
+            without_trees: 0,
         }
     }
 
@@ -157,6 +160,7 @@ impl Settings {
             handshake_timeout: config.quic.handshake_timeout,
             idle_timeout: config.quic.idle_timeout,
             rules: replica.rules,
+            without_trees: 0,
         }
     }
 
@@ -204,6 +208,11 @@ impl Settings {
             sketch_key: SKETCH_KEY,
             rules: self.rules,
         }
+    }
+
+    /// The rules of one machine.
+    pub(super) const fn rules_of(&self, slot: usize) -> Rules {
+        Rules { trees: self.rules.trees && slot >= self.without_trees, ..self.rules }
     }
 
     pub(super) fn liveness(&self, node: &NodeId) -> LivenessConfig {

@@ -89,9 +89,10 @@ fn link(world: &mut World, node: usize, peer: usize) {
         });
         let (node, datacenter) =
             (world.slots[other].name.clone(), world.slots[other].datacenter.clone());
+        let features = if world.settings.rules_of(other).trees { FEATURES } else { 0 };
         let new = Introduced {
             connection,
-            met: Met { node, generation: generations[1], features: FEATURES },
+            met: Met { node, generation: generations[1], features },
             own: generations[0],
             dialed,
             proof: "[0, 0]".into(),

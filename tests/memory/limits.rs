@@ -91,7 +91,7 @@ async fn refused_news_of_a_peer_is_told_once_in_a_while() {
     let mut events = b.subscribe();
     for n in 0..500 {
         a.set("k", format!("more than one byte {n}")).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(30)).await;
     }
     let refused = |event: &Event| matches!(event, Event::Error(Problem::NewsRefused { .. }));
     let told = drain(&mut events).await.into_iter().filter(refused).count();

@@ -204,7 +204,7 @@ async fn a_restarted_storage_still_tells_its_neighbours_at_once() {
         let before = a.counters().get(Counter::GossipSent);
         for n in 0..20 {
             a.set("key", format!("{part}.{n}")).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(30)).await;
         }
         assert!(a.counters().get(Counter::GossipSent) >= before + 20, "after part {part}");
         assert_eq!(b.get_str(a.node(), "key"), Some(format!("{part}.19")));

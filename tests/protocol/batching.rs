@@ -6,7 +6,9 @@ use std::time::Duration;
 use gossipmonger::protocol::{
     gossip::Gossip,
     id::Version,
-    replica::{CADENCE_MAX, CADENCE_OF_ONE, Replica, ReplicaConfig, TURN_MAX},
+    replica::{
+        CADENCE_BUSY, CADENCE_MAX, CADENCE_OF_LAG, CADENCE_OF_ONE, Replica, ReplicaConfig, TURN_MAX,
+    },
     route::{Output, StorageInput, TransportInput},
     rules::Rules,
     time::Time,
@@ -112,7 +114,13 @@ fn updates_that_come_too_soon_after_others_are_sent_when_the_clock_says_so() {
 /// So many others write, and then this node does for a second, every few milliseconds. Returns how often it
 /// sends its updates.
 fn sends(rules: Rules, others: usize, every: u64) -> usize {
+    sends_of_a_late_one(rules, others, every, Duration::ZERO)
+}
+
+/// The same for a node that is so late.
+fn sends_of_a_late_one(rules: Rules, others: usize, every: u64, lag: Duration) -> usize {
     let mut replica = linked(rules);
+    handle(&mut replica, at(3), StorageInput::Lag(lag));
     for n in 0..others {
         let mut delta = news(&format!("n{n}"), 0, 1, 0);
         delta.entries = vec![value("k", 1, "v")];
@@ -157,8 +165,31 @@ fn an_owner_among_many_signs_seldom_and_one_among_few_at_once() {
     let off = Rules { cadence: false, ..Rules::default() };
     assert!(sends(off, 1_000, 10) > 5 * most, "without the rule");
     // There is little to verify.
-    assert_eq!(sends(Rules::default(), 10, 10), sends(off, 10, 10));
+    assert_eq!(sends(Rules::default(), 10, 40), sends(off, 10, 40));
     assert!(CADENCE_OF_ONE * 5_000 > CADENCE_MAX);
+}
+
+#[test]
+fn an_owner_that_writes_often_signs_several_updates_at_once() {
+    let off = Rules { cadence: false, ..Rules::default() };
+    assert_eq!(sends(off, 10, 10), 100);
+    let most = 1_000 / CADENCE_BUSY.as_millis() as usize + 1;
+    let sends = sends(Rules::default(), 10, 10);
+    assert!((most - 2..=most).contains(&sends), "{sends}, not {most}");
+}
+
+#[test]
+fn the_later_an_owner_is_the_fewer_signatures_it_makes() {
+    let sends = |millis| {
+        let lag = Duration::from_millis(millis);
+        sends_of_a_late_one(Rules::default(), 10, 40, lag)
+    };
+    assert_eq!(sends(19), sends(0));
+    let most = 1_000 / (CADENCE_OF_LAG as usize * 25) + 1;
+    assert!((1..=most).contains(&sends(25)), "{}, not {most}", sends(25));
+    // Below the lag that counts as an overload it makes some whatever the lag.
+    let least = (1_000 / CADENCE_MAX.as_millis()) as usize;
+    assert!((least..=least + 1).contains(&sends(190)), "{}", sends(190));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use gossipmonger::protocol::{
     id::{Datacenter, Generation, NodeId, Version},
     mode::Mode,
     overlay::ring_neighbours,
-    push::{FIRST_NOTE_INTERVAL, Item, Limits, NOTE_INTERVAL, Push, Told},
+    push::{FIRST_NOTE_DELAY, Item, Limits, NOTE_DELAY, NOTE_INTERVAL, Push, Told},
     rules::Rules,
     spanning::{Trees, tree_of},
     time::Time,
@@ -164,13 +164,35 @@ fn news_goes_along_the_tree_and_the_other_links_get_one_note_of_it() {
     assert_eq!(told.len(), 1, "no note at once");
     let told = passed_on(&mut push, NOW + Duration::from_millis(9), &owner, 2, &id("a"));
     assert_eq!(news_to(&told), ["b"]);
-    let early = NOW + (FIRST_NOTE_INTERVAL - Duration::from_millis(1));
+    let early = NOW + (FIRST_NOTE_DELAY - Duration::from_millis(1));
     assert!(notes(&mut push, early, 2).is_empty());
-    let mut all = notes(&mut push, NOW + FIRST_NOTE_INTERVAL, 2);
-    all.extend(notes(&mut push, NOW + NOTE_INTERVAL, 2));
+    let mut all = notes(&mut push, NOW + FIRST_NOTE_DELAY, 2);
+    all.extend(notes(&mut push, NOW + NOTE_DELAY, 2));
     assert_eq!(noted(&all), ["c", "d"]);
     assert!(notes(&mut push, NOW + NOTE_INTERVAL * 2, 2).is_empty());
     assert_eq!(push.due(NOW), None);
+}
+
+#[test]
+fn the_ends_of_a_link_take_turns_to_note_and_no_note_waits_for_ever() {
+    let (mut push, owner) = (usual(), id("owner"));
+    let ms = Duration::from_millis;
+    passed_on(&mut push, NOW, &owner, 1, &id("a"));
+    let sent = NOW + NOTE_DELAY;
+    assert_eq!(noted(&notes(&mut push, sent, 1)), ["c", "d"]);
+    passed_on(&mut push, sent + ms(1), &owner, 2, &id("a"));
+    // One end answers at half of the interval. Then it is this one's turn after as long again.
+    push.was_noted(sent + NOTE_INTERVAL / 2, &id("c"));
+    let soon = NOTE_INTERVAL / 2 + NOTE_DELAY - ms(1);
+    let turn = sent + soon + ms(1);
+    assert!(notes(&mut push, sent + soon, 2).is_empty());
+    assert_eq!(noted(&notes(&mut push, turn, 2)), ["c", "d"]);
+    // An end that never stops keeps the other one waiting for one interval.
+    passed_on(&mut push, turn + ms(1), &owner, 3, &id("a"));
+    for n in 1..=500 {
+        push.was_noted(turn + ms(n), &id("c"));
+    }
+    assert_eq!(noted(&notes(&mut push, turn + ms(1) + NOTE_INTERVAL, 3)), ["c", "d"]);
 }
 
 #[test]

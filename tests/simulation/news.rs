@@ -120,6 +120,43 @@ fn without_trees_it_takes_several() {
 }
 
 #[test]
+fn without_filters_it_takes_more() {
+    let with = copies_of_a_shaken_load(Settings::roomy());
+    let without = copies_of_a_shaken_load(rules(|rules| rules.filters = false));
+    println!("{with:.3} copies, without filters {without:.3}");
+    assert!(without > with, "{without} copies without filters, {with} with them");
+}
+
+/// Copies of a load while the links of one node after the other fail, so that much of it comes on request.
+fn copies_of_a_shaken_load(settings: Settings) -> f64 {
+    let mut cluster = met(1, 30, settings, Network::lossy(0.01));
+    let mut load = Load::new(1);
+    load.write_for(&mut cluster, secs(3));
+    copies(&mut cluster, |cluster| {
+        let before = load.written;
+        for slot in 0..5 {
+            let rest: Vec<_> = (0..30).filter(|other| *other != slot).collect();
+            cluster.network.cut(&[slot], &rest);
+            load.write_for(cluster, secs(1));
+            cluster.network.heal();
+            load.write_for(cluster, secs(1));
+        }
+        load.written - before
+    })
+}
+
+#[test]
+fn a_cluster_of_two_versions_loses_nothing_and_costs_no_more_than_the_earlier_one() {
+    let copies = |old: usize| {
+        let copies = copies_of_a_steady_load(Settings { without_trees: old, ..Settings::roomy() });
+        println!("{old} of 50 nodes are of the earlier version: {copies:.3} copies");
+        copies
+    };
+    let (all, some) = (copies(50), copies(10));
+    assert!(some < all, "{some} copies, all of the earlier version {all}");
+}
+
+#[test]
 fn every_live_node_has_every_update_soon_while_others_die_and_join() {
     for seed in 1..=2 {
         let mut cluster = met(seed, 60, Settings::roomy(), Network::lossy(0.01));

@@ -44,7 +44,7 @@ impl Counts {
     }
 
     /// The cost of the work by its parts, each divided by `by`: name and figure.
-    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 15] {
+    pub(super) fn work(&self, by: f64) -> [(&'static str, f64); 18] {
         let sum = |counters: &[Counter]| {
             counters.iter().map(|counter| self.get(*counter)).sum::<u64>() as f64 / by
         };
@@ -82,6 +82,10 @@ impl Counts {
             ("exchanges_failed", sum(&[Counter::ExchangesFailed])),
             ("inquiries", sum(&[Counter::Inquiries])),
             ("seals_verified", sum(&[Counter::SealsVerified])),
+            // Updates as they came, also those that were not new, and the notes of updates.
+            ("news_received", sum(&[Counter::NewsReceived])),
+            ("notes", sum(&[Counter::Notes])),
+            ("repair_us", sum(&[Counter::RepairMicros])),
         ]
     }
 

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{FIRST_NOTE_INTERVAL, NOTE_INTERVAL, Push};
+use super::{
+    Push,
+    turns::{FIRST_NOTE_DELAY, NOTE_DELAY},
+};
 use crate::protocol::{
     delta::{Delta, NodeDelta},
     gossip::Have,
@@ -17,29 +20,28 @@ use std::time::Duration;
 impl Push {
     /// A note is due to a peer.
     pub(super) fn note_later(&mut self, now: Time, peer: &NodeId) {
-        let (kind, wait) = if overlay::dials(&self.node, peer) {
-            (0, FIRST_NOTE_INTERVAL)
-        } else {
-            (1, NOTE_INTERVAL)
-        };
-        if !self.known.is_empty() {
-            self.notes[kind].get_or_insert(now + wait);
+        let delay = if overlay::dials(&self.node, peer) { FIRST_NOTE_DELAY } else { NOTE_DELAY };
+        if !self.known.is_empty()
+            && let Some(link) = self.links.get_mut(peer)
+        {
+            link.notes.want(now, delay);
+        }
+    }
+
+    /// A peer has sent notes: this end has the next turn.
+    pub fn was_noted(&mut self, now: Time, by: &NodeId) {
+        if let Some(link) = self.links.get_mut(by) {
+            link.notes.heard(now);
         }
     }
 
     /// The notes to send now, by peer: the owners of whom one is due, each with how far the peer is known to reach.
     pub fn take_notes(&mut self, now: Time) -> Vec<(NodeId, Notes)> {
-        let due = self.notes.map(|due| due.is_some_and(|at| at <= now));
-        if due == [false; 2] {
-            return Vec::new();
-        }
-        for (notes, due) in self.notes.iter_mut().zip(due) {
-            *notes = notes.filter(|_| !due);
-        }
-        let Self { node, links, known, .. } = self;
-        let kind = |peer: &NodeId| usize::from(!overlay::dials(node, peer));
-        let peers = links.keys().filter(|peer| due[kind(peer)]);
-        peers.map(|peer| (peer.clone(), known.take_notes(peer))).collect()
+        let Self { links, known, .. } = self;
+        let notes = links.iter_mut().filter_map(|(peer, link)| {
+            link.notes.take(now).then(|| (peer.clone(), known.take_notes(peer)))
+        });
+        notes.collect()
     }
 
     /// A peer says how far it reaches.

@@ -1,5 +1,8 @@
-//! How often this node signs its own updates: so that all owners together cost each node a quarter of a core to
-//! verify, however many they are.
+//! How often this node signs its own updates.
+//!
+//! All owners together are to cost each node a quarter of a core to verify, however many they are. A signature, a
+//! frame and a packet cost as much as the updates of many keys, so an owner that writes often signs several at once;
+//! and one that is late, as its peers are likely to be, signs less often the later it is.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,6 +12,10 @@ use crate::protocol::{id::NodeId, time::Time};
 pub const CADENCE_MAX: Duration = Duration::from_millis(500);
 /// What a signature costs a node that verifies it, divided by the part of a core that it may spend on that.
 pub const CADENCE_OF_ONE: Duration = Duration::from_micros(160);
+/// The least time between two signatures of an owner that writes so often that several updates fit in.
+pub const CADENCE_BUSY: Duration = Duration::from_millis(50);
+/// The least time between two signatures of an owner that is late, for each unit of its lag.
+pub const CADENCE_OF_LAG: u32 = 10;
 
 /// Counts the owners that write, and the own writes, in windows of a second.
 #[derive(Debug)]
@@ -19,6 +26,7 @@ pub(super) struct Cadence {
     writes: u32,
     writes_before: u32,
     signed: Option<Time>,
+    lag: Duration,
 }
 
 impl Cadence {
@@ -31,6 +39,7 @@ impl Cadence {
             writes: 0,
             writes_before: 0,
             signed: None,
+            lag: Duration::ZERO,
         }
     }
 
@@ -48,6 +57,11 @@ impl Cadence {
         self.writes = self.writes.saturating_add(1);
     }
 
+    /// This node is so late.
+    pub(super) const fn set_lag(&mut self, lag: Duration) {
+        self.lag = lag;
+    }
+
     /// An own update was signed and sent.
     pub(super) const fn signed(&mut self, now: Time) {
         self.signed = Some(now);
@@ -61,10 +75,17 @@ impl Cadence {
     /// The least time between two signatures: none if there would seldom be a second update in it.
     fn least(&self) -> Duration {
         let writers = self.owners.len().max(self.owners_before).saturating_add(1);
-        let least = CADENCE_OF_ONE * u32::try_from(writers).unwrap_or(u32::MAX);
+        let of_all = CADENCE_OF_ONE * u32::try_from(writers).unwrap_or(u32::MAX);
+        let late = if self.lag < EARLY { Duration::ZERO } else { self.lag * CADENCE_OF_LAG };
+        let busy = self.held(CADENCE_BUSY) >= HELD_BUSY;
+        let least = of_all.max(late).max(if busy { CADENCE_BUSY } else { Duration::ZERO });
         let least = least.min(CADENCE_MAX);
-        let held = f64::from(self.writes.max(self.writes_before)) * least.as_secs_f64();
-        if held < HELD_LEAST { Duration::ZERO } else { least }
+        if self.held(least) < HELD_LEAST { Duration::ZERO } else { least }
+    }
+
+    /// How many updates this node makes in a span, by the last second or two.
+    fn held(&self, span: Duration) -> f64 {
+        f64::from(self.writes.max(self.writes_before)) * span.as_secs_f64()
     }
 
     fn pass(&mut self, now: Time) {
@@ -84,3 +105,7 @@ impl Cadence {
 const WINDOW: Duration = Duration::from_secs(1);
 /// With fewer updates than this between two signatures, on average, nothing is held.
 const HELD_LEAST: f64 = 0.5;
+/// An owner that makes so many updates in [`CADENCE_BUSY`] writes often.
+const HELD_BUSY: f64 = 2.0;
+/// A node with less lag than this is on time.
+const EARLY: Duration = Duration::from_millis(20);

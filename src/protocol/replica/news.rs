@@ -232,6 +232,7 @@ impl Replica {
             Gossip::Push(news) => self.pushed(now, from, Mode::Flood, &news, out),
             Gossip::Tree(news) => self.pushed(now, from, Mode::Tree, &news, out),
             Gossip::Have(haves) => {
+                self.push.was_noted(now, from);
                 for have in haves {
                     let head = (have.generation, have.version);
                     self.push.reaches(now, from, &have.node, head);

@@ -85,6 +85,13 @@ impl Pace {
         }
     }
 
+    /// This node is so late.
+    pub(super) const fn set_lag(&mut self, lag: Duration) {
+        if let Some(cadence) = &mut self.cadence {
+            cadence.set_lag(lag);
+        }
+    }
+
     /// This many entries were written. Returns whether they may be pushed now.
     pub(super) fn wrote(&mut self, now: Time, entries: usize) -> bool {
         self.flow.wrote(now, entries, usize::from(self.held.is_some()));

@@ -95,6 +95,11 @@ impl Host {
         self.shared.clock.now()
     }
 
+    /// The task that measures how late this node is served begins.
+    pub(crate) fn resume_lag(&self) {
+        self.shared.lag.resumed();
+    }
+
     /// Measures how late this node is served; returns the present time, and when to measure again.
     pub(crate) fn tick_lag(&self) -> (Time, Time) {
         ticking::tick(&self.shared)

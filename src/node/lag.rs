@@ -49,6 +49,11 @@ impl LagMeter {
         self.lock().received(now);
     }
 
+    /// The task that measures it has started.
+    pub(crate) fn resumed(&self) {
+        self.lock().resumed();
+    }
+
     /// Storage has started, with an empty mailbox.
     pub(crate) fn restarted(&self) {
         self.lock().restarted();

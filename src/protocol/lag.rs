@@ -92,6 +92,11 @@ impl Lag {
         self.probe = None;
     }
 
+    /// The task that ticks has started again: nothing was late while there was none.
+    pub const fn resumed(&mut self) {
+        self.planned = None;
+    }
+
     /// How late this node is served.
     pub fn value(&mut self, now: Time) -> Duration {
         while self.samples.front().is_some_and(|(at, _)| now.since(*at) > WINDOW) {
@@ -215,6 +220,20 @@ mod tests {
         assert_eq!(lag.value(at(200)), ms(300));
         assert_eq!(lag.value(at(201)), ms(60));
         assert_eq!(lag.value(at(301)), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_time_without_a_task_that_ticks_is_no_lag() {
+        for resumed in [true, false] {
+            let mut lag = Lag::new();
+            let now = serve(&mut lag, Time::ZERO, Duration::ZERO, Time::ZERO + ms(100));
+            let again = now + ms(150);
+            if resumed {
+                lag.resumed();
+            }
+            lag.tick(again);
+            assert_eq!(lag.value(again).is_zero() && lag.late().is_zero(), resumed);
+        }
     }
 
     #[test]

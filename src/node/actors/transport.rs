@@ -113,6 +113,7 @@ fn prepare(host: &Host, input: TransportInput) -> Option<PeeringInput> {
 
 /// Measures how late this node is served, as long as the actor lives.
 async fn tick(host: Host) {
+    host.resume_lag();
     loop {
         let (now, next) = host.tick_lag();
         tokio::time::sleep(next.since(now)).await;

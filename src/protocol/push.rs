@@ -55,7 +55,7 @@ pub const CROWDED_AFTER: Duration = Duration::from_secs(3);
 /// because of the certificates in them, and each receiver has to verify them. While more nodes join, others
 /// are sent only a note that there are introductions, and ask one neighbour for all of them.
 pub const INTRODUCTIONS_PER_SECOND: u32 = 10;
-/// Least time between two batches of updates during such joins.
+/// Least time between two batches of updates, and of notes on a link, during such joins.
 pub const CROWD_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The updates to send, and their receivers.
@@ -301,7 +301,8 @@ impl Push {
         let plans: Vec<_> =
             items.iter().map(|item| self.plan(now, item, limits.lag, &at)).collect();
         let mut told = Vec::with_capacity(self.links.len());
-        let mut noted = BTreeSet::new();
+        // Those to whom notes are due, and whether soon.
+        let mut later = BTreeMap::<NodeId, bool>::new();
         for (peer, link) in &mut self.links {
             let mut share = Told::default();
             for (index, (item, plan)) in items.iter().zip(&plans).enumerate() {
@@ -321,9 +322,14 @@ impl Push {
                 let head = (item.delta.generation, item.delta.to);
                 let has =
                     self.rules.filters && item.advances() && self.known.has(peer, owner, head);
+                // A note tells only how far there is something.
+                let notes = matches!(plan, Plan::Notes | Plan::LateNotes);
+                let noted = notes && self.rules.filters && self.known.has(peer, owner, head);
                 let way = match plan {
                     Plan::Verdict => Way::News,
+                    _ if noted => continue,
                     Plan::Notes => Way::NoteNow,
+                    Plan::LateNotes => Way::Note,
                     _ if has => continue,
                     Plan::Flood => Way::News,
                     Plan::Tree { broken } => {
@@ -343,7 +349,8 @@ impl Push {
                         share.news.push(index);
                     }
                     Way::Note if self.known.note(now, peer, owner, head.0) => {
-                        noted.insert(peer.clone());
+                        let crowd = matches!(plan, Plan::LateNotes) && limits.lag < LATE_NOTES;
+                        *later.entry(peer.clone()).or_default() |= crowd;
                     }
                     Way::Note | Way::NoteNow => share.notes.push(index),
                 }
@@ -352,7 +359,12 @@ impl Push {
                 told.push((peer.clone(), share));
             }
         }
-        noted.iter().for_each(|peer| self.note_later(now, peer));
+        for (peer, soon) in later {
+            self.note_later(now, &peer);
+            if let Some(link) = self.links.get_mut(&peer).filter(|_| soon) {
+                link.notes.hurry(now + CROWD_INTERVAL);
+            }
+        }
         told
     }
 
@@ -439,6 +451,8 @@ impl Link {
     }
 }
 
+/// A node with more lag than this takes its time to note introductions.
+const LATE_NOTES: Duration = Duration::from_millis(20);
 /// Least time between two exchanges begun with a peer that asks and does not take what it asks for.
 const BEGIN_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the scheduler is told that updates travel along trees.

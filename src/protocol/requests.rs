@@ -68,7 +68,7 @@ impl Requests {
             _ if *from == have.node => now,
             _ if known => now + wait,
             Some(asked) => (*asked + INTRODUCTION_PATIENCE).max(now),
-            None => now + INTRODUCTION_DELAY,
+            None => now + wait.max(INTRODUCTION_DELAY),
         };
         let fresh = || Missing { have: have.clone(), from: Vec::new(), asked: false, wait, due };
         let missing = self.missing.entry(have.node.clone()).or_insert_with(fresh);

@@ -85,6 +85,9 @@ impl World {
         let wan = linked.clone().filter_map(number).filter(|peer| self.network.is_wan(slot, *peer));
         let (wan, all) = (wan.count() as u64, linked.count() as u64);
         self.counts.wan_messages += wan;
+        if let Gossip::Have(haves) = gossip {
+            self.counts.notes += all * haves.len() as u64;
+        }
         if gossip.news().is_some() {
             self.counts.payloads += all;
             self.counts.payload_bytes += all * (encoded_len(gossip) + FRAME_BYTES) as u64;

@@ -39,6 +39,8 @@ pub struct Counts {
     pub exchanges: u64,
     /// Frames between datacenters with a watched write, or that steer its spreading.
     pub wan_messages: u64,
+    /// Notes of updates that were sent.
+    pub notes: u64,
     /// Updates of single nodes that came unasked or on request, also those that were there already.
     pub news: u64,
     /// Frames with a watched write, anywhere.

@@ -162,7 +162,10 @@ impl PeerName {
         Self::from_parsed(&parse(leaf)?, naming)
     }
 
-    fn from_parsed(leaf: &X509Certificate<'_>, naming: &Naming) -> Result<Self, NameError> {
+    pub(super) fn from_parsed(
+        leaf: &X509Certificate<'_>,
+        naming: &Naming,
+    ) -> Result<Self, NameError> {
         match uris(leaf)?[..] {
             [] => Err(NameError::NoUri),
             [uri] => naming.read(uri),
@@ -183,7 +186,11 @@ pub(super) fn parse<'a>(
 
 /// The validity of a certificate alone, start and end; `None` if it cannot be read.
 pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(SystemTime, SystemTime)> {
-    let parsed = parse(certificate).ok()?;
+    period(&parse(certificate).ok()?)
+}
+
+/// The validity of a certificate that was read.
+pub(super) fn period(parsed: &X509Certificate<'_>) -> Option<(SystemTime, SystemTime)> {
     let validity = parsed.validity();
     Some((system_time(validity.not_before).ok()?, system_time(validity.not_after).ok()?))
 }

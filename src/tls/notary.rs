@@ -11,8 +11,13 @@ use rustls::{SignatureScheme, pki_types::CertificateDer};
 use zeroize::Zeroizing;
 
 use super::{
-    certificate::CertificateSummary, config::Tls, name::PeerName, provider::provider,
-    refusal::Refusal, state::Expect, verifier::check_name,
+    certificate::{parse, period},
+    config::Tls,
+    name::PeerName,
+    provider::provider,
+    refusal::Refusal,
+    state::Expect,
+    verifier::check_name,
 };
 use crate::{
     clock::Clock,
@@ -112,17 +117,19 @@ impl Notary for Tls {
         let chain: Vec<_> =
             credential.chain.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let leaf = chain.first()?;
-        let summary = CertificateSummary::from_certificate(leaf).ok()?;
+        let parsed = parse(leaf).ok()?;
+        let (not_before, not_after) = period(&parsed)?;
         let seconds = |at: SystemTime| {
             at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
         };
         let state = self.shared.load();
         let naming = state.identity.naming();
-        let name = PeerName::named(leaf, naming).ok().filter(|_| naming.tells_datacenter());
+        let name =
+            PeerName::from_parsed(&parsed, naming).ok().filter(|_| naming.tells_datacenter());
         // A key whose chain has ended does not vouch for a generation that begins later.
-        let end = state.chains.last_end(&chain, Clock::wall()).unwrap_or(summary.not_after);
+        let end = state.chains.last_end(&chain, Clock::wall()).unwrap_or(not_after);
         Some(Certified {
-            not_before: seconds(summary.not_before),
+            not_before: seconds(not_before),
             not_after: seconds(end),
             datacenter: name.map(|name| name.datacenter),
         })

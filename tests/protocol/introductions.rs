@@ -26,7 +26,7 @@ const JOINERS: usize = 200;
 /// The time between two joins.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Pauses after the last join, in which the last batch goes out.
-const REST: usize = 10;
+const REST: usize = 30;
 const LINKS: [&str; 5] = ["l0", "l1", "l2", "l3", "l4"];
 
 /// What a relay has sent while others joined.

@@ -62,8 +62,10 @@ pub struct Told {
 pub(super) enum Plan {
     /// All get it, whatever waits for them.
     Verdict,
-    /// All get a note.
+    /// All get a note at once.
     Notes,
+    /// All get a note, with others.
+    LateNotes,
     /// All get it.
     Flood,
     /// Those get it to which an edge leads. `broken`: the others get a note at once.

@@ -37,9 +37,15 @@ impl Push {
 
     /// The notes to send now, by peer: the owners of whom one is due, each with how far the peer is known to reach.
     pub fn take_notes(&mut self, now: Time) -> Vec<(NodeId, Notes)> {
-        let Self { links, known, .. } = self;
+        let Self { links, known, rules, .. } = self;
         let notes = links.iter_mut().filter_map(|(peer, link)| {
-            link.notes.take(now).then(|| (peer.clone(), known.take_notes(peer)))
+            link.notes.take(now).then(|| {
+                let mut notes = known.take_notes(peer);
+                if !rules.filters {
+                    notes.iter_mut().for_each(|(_, has)| *has = (Generation::ZERO, Version::ZERO));
+                }
+                (peer.clone(), notes)
+            })
         });
         notes.collect()
     }
@@ -75,7 +81,8 @@ impl Push {
     /// generation of its owner is known.
     pub fn heard_of(&mut self, now: Time, from: &NodeId, have: Have, known: bool, lag: Duration) {
         let abroad = self.edges.as_ref().is_some_and(|edges| edges.is_abroad(from));
-        let wait = lag + if abroad { REQUEST_DELAY_ABROAD } else { REQUEST_DELAY };
+        // The peer is likely to be as late, on the way there and on the way back.
+        let wait = lag * LATE_ANSWERS + if abroad { REQUEST_DELAY_ABROAD } else { REQUEST_DELAY };
         self.requests.announced(now, from, Announced { have, known, wait });
     }
 
@@ -96,3 +103,6 @@ impl Push {
         self.requests.overdue(now, lacked, takes)
     }
 }
+
+/// How long a request may take longer, in units of this node's lag.
+const LATE_ANSWERS: u32 = 3;

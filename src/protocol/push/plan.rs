@@ -37,6 +37,8 @@ impl Push {
                 let broken = edges.is_some_and(|edges| edges.is_broken(&course, lacks));
                 Plan::Tree { broken: broken || item.fresh.requested }
             }
+            // Many join. Whoever lacks them asks one peer for all of them.
+            _ if item.introduces() => Plan::LateNotes,
             _ => Plan::Notes,
         }
     }

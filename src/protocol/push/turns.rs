@@ -30,6 +30,17 @@ impl Turns {
         self.rest = now + NOTE_DELAY;
     }
 
+    /// The notes that wait are to be sent at this time, if they would be sent later: whoever's turn it is.
+    pub(super) fn hurry(&mut self, by: Time) {
+        let due = self.due();
+        if let Some((_, from)) = &mut self.wait
+            && due.is_some_and(|due| due > by)
+        {
+            *from = by;
+            self.rest = by;
+        }
+    }
+
     /// When this end sends its notes, if any wait: whatever the other end does, they wait no longer than
     /// [`NOTE_INTERVAL`].
     pub(super) fn due(&self) -> Option<Time> {

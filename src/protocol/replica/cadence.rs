@@ -77,9 +77,11 @@ impl Cadence {
         let writers = self.owners.len().max(self.owners_before).saturating_add(1);
         let of_all = CADENCE_OF_ONE * u32::try_from(writers).unwrap_or(u32::MAX);
         let late = if self.lag < EARLY { Duration::ZERO } else { self.lag * CADENCE_OF_LAG };
-        let busy = self.held(CADENCE_BUSY) >= HELD_BUSY;
-        let least = of_all.max(late).max(if busy { CADENCE_BUSY } else { Duration::ZERO });
-        let least = least.min(CADENCE_MAX);
+        // Whoever writes seldom, if also much, is to be served at once.
+        let often =
+            |span: Duration| if self.held(span) >= HELD_BUSY { span } else { Duration::ZERO };
+        let least = of_all.min(CADENCE_MAX);
+        let least = least.max(often(late.min(CADENCE_MAX))).max(often(CADENCE_BUSY));
         if self.held(least) < HELD_LEAST { Duration::ZERO } else { least }
     }
 
@@ -105,7 +107,7 @@ impl Cadence {
 const WINDOW: Duration = Duration::from_secs(1);
 /// With fewer updates than this between two signatures, on average, nothing is held.
 const HELD_LEAST: f64 = 0.5;
-/// An owner that makes so many updates in [`CADENCE_BUSY`] writes often.
+/// An owner that makes so many updates in a span writes often.
 const HELD_BUSY: f64 = 2.0;
 /// A node with less lag than this is on time.
 const EARLY: Duration = Duration::from_millis(20);

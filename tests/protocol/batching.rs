@@ -190,7 +190,7 @@ fn the_later_an_owner_is_the_fewer_signatures_it_makes() {
     // Three updates in a second are not held.
     let off = Rules { cadence: false, ..Rules::default() };
     let lag = Duration::from_millis(190);
-    let seldom = |rules| sends_of_a_late_one(rules, 10, 300, lag);
+    let seldom = |rules| sends_of_a_late_one(rules, 10, 350, lag);
     assert_eq!(seldom(Rules::default()), seldom(off));
     // Below the lag that counts as an overload it makes some whatever the lag.
     let least = (1_000 / CADENCE_MAX.as_millis()) as usize;

@@ -7,7 +7,9 @@
 //! reconciliation and flow control for anti-entropy protocols", LADIS 2008). In a large cluster a
 //! [`sketch`] shows which lines differ, and only those are compared.
 //!
-//! Four machines do the work. [`replica`] holds the maps and reports what is new ([`push`]). [`liveness`]
+//! Four machines do the work. [`replica`] holds the maps and reports what is new ([`push`]): to all neighbours, or along
+//! a tree ([`mode`], [`spanning`], [`edges`]); to a peer that is not known to have it ([`known`]); and it asks for what
+//! peers have noted ([`requests`]). [`liveness`]
 //! judges which peers are alive, from what this node hears ([`watch`], [`phi`]) and from what other nodes
 //! answer ([`inquiry`], [`questions`]). [`scheduler`] decides which connections exist ([`overlay`],
 //! [`links`]), with which peers to compare state ([`repair`]) and which datacenters are unreachable

@@ -2,8 +2,8 @@
 //!
 //! The scheduler, which has the member list, computes them once the list has come to rest, and hands them to
 //! storage, which tells the news. Inside a datacenter they are those of its [`spanning`](super::spanning) trees.
-//! Where all nodes of it are neighbours, whoever brings news into it tells each of them: the owner, or the end of
-//! a bridge. Of the bridges between two datacenters one carries the news of an owner; over the others goes a note
+//! Where all nodes of it are neighbours, the owner tells each of them, and of news from abroad the end of the bridge
+//! does. Of the bridges between two datacenters one carries the news of an owner; over the others goes a note
 //! at once.
 
 use std::collections::BTreeSet;
@@ -28,7 +28,7 @@ pub struct Edges {
 /// The edges of a node inside its datacenter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Home {
-    /// All other nodes, by name: whoever brings news in tells them.
+    /// All other nodes, by name: the owner of news, or the node that it reaches first, tells them.
     Star(Vec<NodeId>),
     /// The nodes next to it in each tree, by name.
     Trees([Vec<NodeId>; TREES]),

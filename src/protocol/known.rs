@@ -2,7 +2,8 @@
 //!
 //! For each owner whose news has been told lately this keeps how far each linked peer reaches: what came from
 //! the peer and what was sent to it. News that a peer has need not be sent. This is a hint and no proof: roots,
-//! exchanges, requests and their answers never look at it, and what it does not contain is unknown.
+//! exchanges, requests and their answers never look at it, and what it does not contain is unknown. What a peer says
+//! of itself counts for that peer alone, and leaves half of the room to what this node has seen.
 //!
 //! News that a peer may lack and was not sent is due to it as a note, until the note was sent there.
 
@@ -15,6 +16,8 @@ use super::{
 
 /// Most owners of whom anything is kept: for others news is sent or noted at once.
 pub const KNOWN_OWNERS_MAX: usize = 4_096;
+/// An owner that only a peer has named is kept while there are fewer than this.
+pub const NAMED_OWNERS_MAX: usize = KNOWN_OWNERS_MAX / 2;
 /// An owner without news for this long is dropped.
 pub const KNOWN_FOR: Duration = Duration::from_secs(10);
 
@@ -33,7 +36,6 @@ pub struct Known {
 /// What is known about the copies of one owner's map.
 #[derive(Debug)]
 struct Owner {
-    generation: Generation,
     at: Time,
     /// Its news travels along trees: a note of it was due to some peer.
     noted: bool,
@@ -45,8 +47,8 @@ struct Owner {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     link: u16,
-    /// It has everything up to this version.
-    upto: Version,
+    /// It has everything of this generation up to this version.
+    upto: (Generation, Version),
     /// A note is due to it.
     due: bool,
 }
@@ -67,36 +69,35 @@ impl Known {
 
     /// A peer reaches this far at least: it has sent it, or was sent it.
     pub fn raise(&mut self, now: Time, peer: &NodeId, owner: &NodeId, head: (Generation, Version)) {
-        self.keep(now, peer, owner, head, |copy, upto| copy.upto = copy.upto.max(upto));
+        self.keep(now, peer, owner, KNOWN_OWNERS_MAX, |copy| copy.upto = copy.upto.max(head));
     }
 
     /// A peer says how far it reaches, or asks from there on.
     pub fn set(&mut self, now: Time, peer: &NodeId, owner: &NodeId, head: (Generation, Version)) {
-        self.keep(now, peer, owner, head, |copy, upto| copy.upto = upto);
+        self.keep(now, peer, owner, NAMED_OWNERS_MAX, |copy| copy.upto = head);
     }
 
     /// News of an owner for a peer was dropped, or kept for later.
     pub fn forget(&mut self, peer: &NodeId, owner: &NodeId) {
         let link = self.links.get(peer).copied();
         if let Some((link, owner)) = link.zip(self.owners.get_mut(owner)) {
-            owner.copy(link).upto = Version::ZERO;
+            owner.copy(link).upto = NOTHING;
         }
     }
 
     /// Whether a peer is known to reach this far.
     #[must_use]
     pub fn has(&self, peer: &NodeId, owner: &NodeId, head: (Generation, Version)) -> bool {
-        let owner = self.owners.get(owner).filter(|owner| owner.generation == head.0);
-        let link = self.links.get(peer);
-        let copy = link.zip(owner).and_then(|(link, owner)| owner.find(*link).ok());
-        copy.zip(owner).is_some_and(|(at, owner)| owner.copies[at].upto >= head.1)
+        let both = self.links.get(peer).zip(self.owners.get(owner));
+        both.and_then(|(link, owner)| Some(owner.copies[owner.find(*link).ok()?].upto))
+            .is_some_and(|upto| upto >= head)
     }
 
     /// A note of an owner's news is due to a peer. Says whether it is kept: else it has to be sent at once.
     #[must_use]
-    pub fn note(&mut self, now: Time, peer: &NodeId, owner: &NodeId, life: Generation) -> bool {
+    pub fn note(&mut self, now: Time, peer: &NodeId, owner: &NodeId) -> bool {
         let mut kept = false;
-        self.keep(now, peer, owner, (life, Version::ZERO), |copy, _| {
+        self.keep(now, peer, owner, KNOWN_OWNERS_MAX, |copy| {
             copy.due = true;
             kept = true;
         });
@@ -113,7 +114,7 @@ impl Known {
         for (name, owner) in &mut self.owners {
             let Ok(at) = owner.find(*link) else { continue };
             if std::mem::take(&mut owner.copies[at].due) {
-                notes.push((name.clone(), (owner.generation, owner.copies[at].upto)));
+                notes.push((name.clone(), owner.copies[at].upto));
             }
         }
         notes
@@ -136,25 +137,18 @@ impl Known {
         now: Time,
         peer: &NodeId,
         name: &NodeId,
-        (generation, upto): (Generation, Version),
-        change: impl FnOnce(&mut Held, Version),
+        most: usize,
+        change: impl FnOnce(&mut Held),
     ) {
         self.sweep(now);
         let Some(link) = self.links.get(peer).copied() else { return };
-        if self.owners.len() >= KNOWN_OWNERS_MAX && !self.owners.contains_key(name) {
+        if self.owners.len() >= most && !self.owners.contains_key(name) {
             return;
         }
-        let fresh = || Owner { generation, at: now, noted: false, copies: Vec::new() };
+        let fresh = || Owner { at: now, noted: false, copies: Vec::new() };
         let owner = self.owners.entry(name.clone()).or_insert_with(fresh);
-        if generation < owner.generation {
-            return;
-        }
-        if generation > owner.generation {
-            owner.generation = generation;
-            owner.copies.iter_mut().for_each(|copy| copy.upto = Version::ZERO);
-        }
         owner.at = now;
-        change(owner.copy(link), upto);
+        change(owner.copy(link));
     }
 
     /// Drops the owners that have been quiet, now and then.
@@ -183,7 +177,7 @@ impl Owner {
 
     fn copy(&mut self, link: u16) -> &mut Held {
         let at = self.find(link).unwrap_or_else(|at| {
-            self.copies.insert(at, Held { link, upto: Version::ZERO, due: false });
+            self.copies.insert(at, Held { link, upto: NOTHING, due: false });
             at
         });
         &mut self.copies[at]
@@ -196,6 +190,8 @@ impl Owner {
     }
 }
 
+/// How far a peer reaches of whom nothing is known.
+const NOTHING: (Generation, Version) = (Generation::ZERO, Version::ZERO);
 /// How often quiet owners are looked for, at most.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -254,7 +250,7 @@ mod tests {
         known.raise(Time::ZERO, &id("a"), &id("o"), head);
         known.raise(Time::ZERO, &id("b"), &id("o"), head);
         known.raise(Time::ZERO, &id("b"), &id("flooded"), head);
-        assert!(known.note(Time::ZERO, &id("a"), &id("o"), LIFE));
+        assert!(known.note(Time::ZERO, &id("a"), &id("o")));
         known.linked(&id("a"), false);
         known.linked(&id("c"), true);
         known.linked(&id("a"), true);
@@ -270,12 +266,12 @@ mod tests {
     #[test]
     fn a_note_is_due_until_it_was_taken_unless_the_peer_has_the_news_by_then() {
         let mut known = linked(&["a", "b"]);
-        assert!(known.note(Time::ZERO, &id("a"), &id("o"), LIFE));
-        assert!(known.note(Time::ZERO, &id("b"), &id("o"), LIFE));
+        assert!(known.note(Time::ZERO, &id("a"), &id("o")));
+        assert!(known.note(Time::ZERO, &id("b"), &id("o")));
         known.raise(Time::ZERO, &id("a"), &id("o"), (LIFE, Version(3)));
         assert_eq!(notes(&mut known, "a", 3), [""; 0]);
         assert_eq!(notes(&mut known, "b", 3), ["o"]);
-        assert!(!known.note(Time::ZERO, &id("stranger"), &id("o"), LIFE));
+        assert!(!known.note(Time::ZERO, &id("stranger"), &id("o")));
     }
 
     #[test]
@@ -289,15 +285,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_says_of_itself_changes_nothing_for_others() {
+        let mut known = linked(&["a", "liar"]);
+        let head = (LIFE, Version(3));
+        known.raise(Time::ZERO, &id("a"), &id("o"), head);
+        known.set(Time::ZERO, &id("liar"), &id("o"), (Generation(u64::MAX), Version(1)));
+        assert!(known.has(&id("a"), &id("o"), head), "of another peer");
+        let next = (LIFE, Version(4));
+        known.raise(Time::ZERO, &id("a"), &id("o"), next);
+        assert!(known.has(&id("a"), &id("o"), next));
+        for n in 0..2 * KNOWN_OWNERS_MAX {
+            known.set(Time::ZERO, &id("liar"), &id(&format!("made-up-{n}")), head);
+        }
+        assert_eq!(known.len(), NAMED_OWNERS_MAX);
+        assert!(known.note(Time::ZERO, &id("a"), &id("new")), "there is room for what was seen");
+    }
+
+    #[test]
     fn quiet_owners_are_dropped_and_no_more_are_kept_than_allowed() {
         let mut known = linked(&["a"]);
         for n in 0..2 * KNOWN_OWNERS_MAX {
-            let kept = known.note(Time::ZERO, &id("a"), &id(&format!("o{n}")), LIFE);
+            let kept = known.note(Time::ZERO, &id("a"), &id(&format!("o{n}")));
             assert_eq!(kept, n < KNOWN_OWNERS_MAX);
         }
         assert_eq!(known.len(), KNOWN_OWNERS_MAX);
         let later = Time::ZERO + KNOWN_FOR;
-        assert!(known.note(later, &id("a"), &id("o"), LIFE));
+        assert!(known.note(later, &id("a"), &id("o")));
         assert_eq!(known.len(), 1);
     }
 }

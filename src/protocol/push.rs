@@ -9,7 +9,7 @@
 //! The owner of an update decides how it travels ([`mode`](super::mode)). Flooded, it goes to all linked peers.
 //! Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the member list; over the
 //! other links goes a note that there is an update, with others in one frame after [`NOTE_DELAY`], and at
-//! once beside an edge that does not work. Whoever lacks a noted update asks for it
+//! once beside an edge that does not work. A node that lacks a noted update asks for it
 //! ([`requests`](super::requests)). What a peer is known to have is not sent to it ([`known`](super::known)).
 
 use std::{
@@ -167,17 +167,24 @@ impl Push {
         if congested { Missed::default() } else { link.take_missed() }
     }
 
-    /// A frame for a peer was dropped, with updates or notes of these owners. Returns what it has missed, if its
-    /// link has room again already.
-    pub fn shed(&mut self, peer: &NodeId, owners: Vec<NodeId>) -> Missed {
+    /// A frame for a peer was dropped, with updates or notes of these owners. It needs notes of them once its link
+    /// has room. If the link counts as having room, they wait for their turn: a peer that reads nothing would
+    /// have each note dropped as well, and at once another one sent.
+    pub fn shed(&mut self, now: Time, peer: &NodeId, owners: Vec<NodeId>) {
         for owner in &owners {
             self.known.forget(peer, owner);
         }
-        let Some(link) = self.links.get_mut(peer) else { return Missed::default() };
-        let room = OWNERS_MAX.saturating_sub(link.shed.len());
-        // Beyond this the comparison of roots finds the missing updates.
-        link.shed.extend(owners.into_iter().take(room));
-        if link.congested { Missed::default() } else { link.take_missed() }
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if link.congested {
+            let room = OWNERS_MAX.saturating_sub(link.shed.len());
+            // Beyond this the comparison of roots finds the missing updates.
+            link.shed.extend(owners.into_iter().take(room));
+            return;
+        }
+        let kept = owners.iter().filter(|owner| self.known.note(now, peer, owner)).count();
+        if kept > 0 {
+            self.note_later(now, peer);
+        }
     }
 
     /// Whether nodes send more than the network carries: for [`CROWDED_AFTER`], whenever there were updates,
@@ -348,7 +355,7 @@ impl Push {
                         }
                         share.news.push(index);
                     }
-                    Way::Note if self.known.note(now, peer, owner, head.0) => {
+                    Way::Note if self.known.note(now, peer, owner) => {
                         let crowd = matches!(plan, Plan::LateNotes) && limits.lag < LATE_NOTES;
                         *later.entry(peer.clone()).or_default() |= crowd;
                     }
@@ -451,7 +458,7 @@ impl Link {
     }
 }
 
-/// A node with more lag than this takes its time to note introductions.
+/// A node with more lag than this notes introductions no sooner than other updates.
 const LATE_NOTES: Duration = Duration::from_millis(20);
 /// Least time between two exchanges begun with a peer that asks and does not take what it asks for.
 const BEGIN_INTERVAL: Duration = Duration::from_millis(500);

@@ -276,7 +276,7 @@ impl Replica {
                 )));
             }
             StorageInput::Edges(edges) => self.push.lead(edges),
-            StorageInput::Shed(peer, owners) => self.shed(now, &peer, owners, out),
+            StorageInput::Shed(peer, owners) => self.push.shed(now, &peer, owners),
             StorageInput::Severed(from) => self.sever(now, from, out),
             StorageInput::BulkBroken(peer) => self.bulk.broken(&peer),
             StorageInput::Lag(lag) => {

@@ -25,6 +25,10 @@ pub const INTRODUCTION_DELAY: Duration = Duration::from_millis(50);
 pub const INTRODUCTION_PATIENCE: Duration = Duration::from_millis(100);
 /// Most peers that are remembered as announcers of the same news.
 pub const ANNOUNCERS_MAX: usize = 4;
+/// Most owners whose announced news is awaited.
+pub const AWAITED_MAX: usize = 2 * OWNERS_MAX;
+/// News of an owner that is not known here is awaited while less than this is: a peer can make up names.
+pub const AWAITED_OF_UNKNOWN_MAX: usize = OWNERS_MAX;
 
 /// The news that this node waits for.
 #[derive(Debug, Default)]
@@ -60,7 +64,8 @@ impl Requests {
     /// A peer announces news that has not arrived here yet: wait for it, then ask.
     pub fn announced(&mut self, now: Time, from: &NodeId, announced: Announced) {
         let Announced { have, known, wait } = announced;
-        if self.missing.len() >= OWNERS_MAX && !self.missing.contains_key(&have.node) {
+        let most = if known { AWAITED_MAX } else { AWAITED_OF_UNKNOWN_MAX };
+        if self.missing.len() >= most && !self.missing.contains_key(&have.node) {
             return;
         }
         let due = match self.asked.get(&have.node) {
@@ -83,8 +88,9 @@ impl Requests {
     /// News of an owner has come, up to this version. Returns whether it had been asked for.
     pub fn arrived(&mut self, owner: &NodeId, head: (Generation, Version)) -> bool {
         self.asked.remove(owner);
-        let Some(missing) = self.missing.get(owner) else { return false };
-        let asked = missing.asked;
+        let Some(missing) = self.missing.get_mut(owner) else { return false };
+        // Once for a request: a peer that announces more than there is must not keep it open.
+        let asked = std::mem::take(&mut missing.asked);
         if head >= (missing.have.generation, missing.have.version) {
             self.missing.remove(owner);
         }
@@ -216,6 +222,11 @@ mod tests {
         assert_eq!(asks(&mut requests, start + REQUEST_DELAY), one("a", "o"));
         assert!(requests.arrived(&id("o"), (Generation(1), Version(3))));
         assert!(!requests.arrived(&id("o"), (Generation(1), Version(4))));
+        // Of what there never will be.
+        requests.announced(start, &id("a"), have("o", u64::MAX));
+        assert_eq!(asks(&mut requests, start + REQUEST_DELAY), one("a", "o"));
+        assert!(requests.arrived(&id("o"), (Generation(1), Version(5))));
+        assert!(!requests.arrived(&id("o"), (Generation(1), Version(6))), "one request");
     }
 
     #[test]
@@ -228,10 +239,15 @@ mod tests {
     #[test]
     fn remembers_a_few_announcers_and_owners_only() {
         let mut requests = Requests::default();
-        for n in 0..2 * OWNERS_MAX {
+        for n in 0..2 * AWAITED_MAX {
+            let made_up = Announced { known: false, ..have(&format!("x{n}"), 3) };
+            requests.announced(Time::ZERO, &id("liar"), made_up);
+        }
+        assert_eq!(requests.missing.len(), AWAITED_OF_UNKNOWN_MAX);
+        for n in 0..2 * AWAITED_MAX {
             requests.announced(Time::ZERO, &id("a"), have(&format!("o{n}"), 3));
         }
-        assert_eq!(requests.missing.len(), OWNERS_MAX);
+        assert_eq!(requests.missing.len(), AWAITED_MAX);
         for n in 0..2 * ANNOUNCERS_MAX {
             requests.announced(Time::ZERO, &id(&format!("a{n}")), have("o1", 3));
         }

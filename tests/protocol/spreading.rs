@@ -214,14 +214,25 @@ fn what_was_dropped_is_due_as_a_note_as_soon_as_the_link_has_room() {
     push.congested(&id("b"), true);
     // The next one is owed, but after the dropped one it would not connect.
     passed_on(&mut push, NOW + Duration::from_millis(9), &owner, 2, &id("a"));
-    let full = push.shed(&id("b"), vec![owner.clone()]);
-    assert!(full.owed.is_empty() && full.shed.is_empty(), "{full:?}");
+    push.shed(NOW, &id("b"), vec![owner.clone()]);
     let missed = push.congested(&id("b"), false);
     assert!(missed.owed.is_empty(), "{missed:?}");
     assert_eq!(missed.shed, BTreeSet::from([owner.clone()]));
-    assert_eq!(push.shed(&id("b"), vec![owner.clone()]).shed, BTreeSet::from([owner.clone()]));
     let told = passed_on(&mut push, NOW + Duration::from_millis(18), &owner, 2, &id("a"));
     assert_eq!(news_to(&told), ["b"], "the peer is not believed to have it");
+}
+
+#[test]
+fn a_peer_whose_notes_are_dropped_too_is_sent_them_in_its_turn_and_not_in_a_circle() {
+    let (mut push, owner) = (usual(), id("owner"));
+    let mut now = NOW;
+    for _ in 0..10 {
+        push.shed(now, &id("b"), vec![owner.clone()]);
+        let due = push.due(now).unwrap();
+        assert!((now + FIRST_NOTE_DELAY..=now + NOTE_INTERVAL).contains(&due));
+        assert_eq!(noted(&notes(&mut push, due, 1)), ["b"]);
+        now = due;
+    }
 }
 
 #[test]
@@ -229,7 +240,7 @@ fn no_more_owners_are_kept_for_a_full_link_than_a_note_can_name() {
     let mut push = usual();
     push.congested(&id("b"), true);
     for round in 0..3 {
-        push.shed(&id("b"), (0..OWNERS_MAX).map(|n| id(&format!("o{round}-{n}"))).collect());
+        push.shed(NOW, &id("b"), (0..OWNERS_MAX).map(|n| id(&format!("o{round}-{n}"))).collect());
     }
     assert_eq!(push.congested(&id("b"), false).shed.len(), OWNERS_MAX);
 }

@@ -37,7 +37,7 @@ impl Push {
                 let broken = edges.is_some_and(|edges| edges.is_broken(&course, lacks));
                 Plan::Tree { broken: broken || item.fresh.requested }
             }
-            // Many join. Whoever lacks them asks one peer for all of them.
+            // Many nodes join. A peer that lacks them asks for several together.
             _ if item.introduces() => Plan::LateNotes,
             _ => Plan::Notes,
         }

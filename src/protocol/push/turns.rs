@@ -30,7 +30,7 @@ impl Turns {
         self.rest = now + NOTE_DELAY;
     }
 
-    /// The notes that wait are to be sent at this time, if they would be sent later: whoever's turn it is.
+    /// Sends the notes that wait by this time, also in the turn of the other end.
     pub(super) fn hurry(&mut self, by: Time) {
         let due = self.due();
         if let Some((_, from)) = &mut self.wait

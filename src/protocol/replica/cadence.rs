@@ -77,7 +77,7 @@ impl Cadence {
         let writers = self.owners.len().max(self.owners_before).saturating_add(1);
         let of_all = CADENCE_OF_ONE * u32::try_from(writers).unwrap_or(u32::MAX);
         let late = if self.lag < EARLY { Duration::ZERO } else { self.lag * CADENCE_OF_LAG };
-        // Whoever writes seldom, if also much, is to be served at once.
+        // The few batches of a large state are not held.
         let often =
             |span: Duration| if self.held(span) >= HELD_BUSY { span } else { Duration::ZERO };
         let least = of_all.min(CADENCE_MAX);

@@ -179,23 +179,6 @@ impl Replica {
         out: &mut Vec<Output>,
     ) {
         let missed = self.push.congested(peer, congested);
-        self.make_up(now, peer, missed, out);
-    }
-
-    /// The transport has dropped a frame for a peer.
-    pub(super) fn shed(
-        &mut self,
-        now: Time,
-        peer: &NodeId,
-        owners: Vec<NodeId>,
-        out: &mut Vec<Output>,
-    ) {
-        let missed = self.push.shed(peer, owners);
-        self.make_up(now, peer, missed, out);
-    }
-
-    /// Sends a peer what it has missed, and notes of what was dropped.
-    fn make_up(&mut self, now: Time, peer: &NodeId, missed: Missed, out: &mut Vec<Output>) {
         let Missed { mut owed, shed } = missed;
         self.note_all(vec![peer.clone()], shed.iter(), out);
         owed.retain(|line| !self.bulk.is_feeding(now, peer, &line.node));

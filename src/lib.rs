@@ -94,9 +94,9 @@
 //! computes from the member list. Each node passes news on once. If a node
 //! receives news that does not connect to its copy, it asks for what is missing.
 //!
-//! That is fast, and costs several copies a node. So the owner floods its news only while there are fewer than 50 updates
-//! a second in the whole cluster, and small ones. Otherwise the news goes along one of two trees, which all nodes
-//! compute from the member list: one copy a node. The other connections carry notes of what there is, some
+//! That is fast, and costs several copies a node. The edges of a tree, which all nodes compute from the member list, come
+//! first; the other connections follow 10 to 50 ms later, unless the other end has the news by then. And the owner floods its news only while there are fewer than 50 updates
+//! a second in the whole cluster, and small ones. Otherwise the news goes along one of two trees alone: one copy a node. The other connections carry notes of what there is, some
 //! times a second, and a node that lacks a noted update asks for it. An owner that writes 40 times a second or more
 //! signs and sends several updates at once, 50 ms after the last time; the first one never waits.
 //!

@@ -87,6 +87,12 @@ impl Edges {
         ways.min_by_key(|way| *way as u8).unwrap_or(Way::Note)
     }
 
+    /// Whether a linked peer of this datacenter gets flooded news later, since the way does not lead to it.
+    #[must_use]
+    pub fn is_beside(&self, peer: &NodeId, course: &Course<'_>) -> bool {
+        !self.is_abroad(peer) && !self.next(course).contains(peer)
+    }
+
     /// Whether the way inside the datacenter is broken here: a node that is next on it is suspected, or `lacks`
     /// a link that takes the news. Then notes go to all other links at once.
     #[must_use]

@@ -6,8 +6,8 @@
 //! key that has been replaced meanwhile never travels. For a link whose queue is full the same is kept until
 //! it has room again.
 //!
-//! The owner of an update decides how it travels ([`mode`](super::mode)). Flooded, it goes to all linked peers.
-//! Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the member list; over the
+//! The owner of an update decides how it travels ([`mode`](super::mode)). Flooded, it goes to all linked peers,
+//! over the edges of a tree first. Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the member list; over the
 //! other links goes a note that there is an update, with others in one frame after [`NOTE_DELAY`], and at
 //! once beside an edge that does not work. A node that lacks a noted update asks for it
 //! ([`requests`](super::requests)). What a peer is known to have is not sent to it ([`known`](super::known)).
@@ -31,6 +31,7 @@ use super::{
     time::Time,
 };
 
+mod floods;
 mod item;
 mod notes;
 mod plan;
@@ -38,9 +39,11 @@ mod turns;
 
 pub use super::mode::FLOOD_BYTES_MAX;
 
+pub use floods::{FIRST_FLOOD_DELAY, FLOOD_DELAY, FLOODS_WAITING_MAX};
 pub use item::{Fresh, Item, Limits, Told};
 pub use turns::{FIRST_NOTE_DELAY, NOTE_DELAY, NOTE_INTERVAL};
 
+use floods::Floods;
 use item::Plan;
 use turns::Turns;
 
@@ -66,6 +69,7 @@ pub struct Push {
     rules: Rules,
     links: BTreeMap<NodeId, Link>,
     fresh: BTreeMap<NodeId, Fresh>,
+    floods: Floods,
     requests: Requests,
     known: Known,
     pace: Pace,
@@ -121,6 +125,7 @@ impl Push {
             rules,
             links: BTreeMap::new(),
             fresh: BTreeMap::new(),
+            floods: Floods::default(),
             requests: Requests::default(),
             known: Known::default(),
             pace: Pace::default(),
@@ -263,7 +268,7 @@ impl Push {
         let waits = self.links.values().filter(|link| link.waits);
         let exchange = waits.map(|link| link.begun.map_or(now, |at| at + BEGIN_INTERVAL)).min();
         let notes = self.links.values().filter_map(|link| link.notes.due()).min();
-        let dues = [news, self.requests.due(), exchange, notes];
+        let dues = [news, self.floods.due(), self.requests.due(), exchange, notes];
         dues.into_iter().flatten().min()
     }
 
@@ -310,6 +315,7 @@ impl Push {
         let mut told = Vec::with_capacity(self.links.len());
         // Those to whom notes are due, and whether soon.
         let mut later = BTreeMap::<NodeId, bool>::new();
+        let mut beside = vec![Vec::new(); items.len()];
         for (peer, link) in &mut self.links {
             let mut share = Told::default();
             for (index, (item, plan)) in items.iter().zip(&plans).enumerate() {
@@ -338,7 +344,15 @@ impl Push {
                     Plan::Notes => Way::NoteNow,
                     Plan::LateNotes => Way::Note,
                     _ if has => continue,
-                    Plan::Flood => Way::News,
+                    Plan::Flood { tree_first: false } => Way::News,
+                    Plan::Flood { tree_first: true } => {
+                        let course = item.course(&self.datacenter, &self.node, &at);
+                        if self.edges.as_ref().is_some_and(|edges| edges.is_beside(peer, &course)) {
+                            beside[index].push(peer.clone());
+                            continue;
+                        }
+                        Way::News
+                    }
                     Plan::Tree { broken } => {
                         let course = item.course(&self.datacenter, &self.node, &at);
                         let edges = self.edges.as_ref();
@@ -366,6 +380,9 @@ impl Push {
                 told.push((peer.clone(), share));
             }
         }
+        for (item, peers) in items.iter().zip(beside) {
+            self.flood_later(now, limits.lag, item, peers);
+        }
         for (peer, soon) in later {
             self.note_later(now, &peer);
             if let Some(link) = self.links.get_mut(&peer).filter(|_| soon) {
@@ -382,7 +399,10 @@ impl Push {
 
     /// Whether to ask the scheduler for the edges, and whether there are any yet.
     pub fn wants_edges(&mut self, now: Time, items: &[Item]) -> Option<bool> {
-        let along_trees = |item: &Item| !item.is_verdict() && item.fresh.mode == Mode::Tree;
+        let along_trees = |item: &Item| {
+            let tree = item.fresh.mode == Mode::Tree || self.rules.tree_first && !item.introduces();
+            !item.is_verdict() && tree
+        };
         let lately = self.asked.is_some_and(|at| now.since(at) < EDGES_INTERVAL);
         (self.rules.trees && !lately && items.iter().any(along_trees)).then(|| {
             self.asked = Some(now);

@@ -30,6 +30,8 @@ pub struct Rules {
     pub batches: bool,
     /// News of many writers travels along trees ([`mode`](super::mode)).
     pub trees: bool,
+    /// News that floods goes over the edges of a tree first ([`push`](super::push)).
+    pub tree_first: bool,
     /// News that a peer is known to have is not sent to it ([`known`](super::known)).
     pub filters: bool,
 }
@@ -47,6 +49,7 @@ impl Default for Rules {
             cadence: true,
             batches: true,
             trees: true,
+            tree_first: true,
             filters: true,
         }
     }

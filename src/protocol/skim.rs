@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    id::{Generation, Incarnation, Version},
+    gossip::Have,
+    id::{Generation, Incarnation, NodeId, Version},
     map::Signed,
     message::GOSSIP_HEADER,
     record::Status,
@@ -62,6 +63,13 @@ pub struct Reach<'a> {
 }
 
 impl Heading<'_> {
+    /// How far the sender reaches, if the owner has a name.
+    #[must_use]
+    pub fn have(&self) -> Option<Have> {
+        let node = NodeId::new(self.node).ok()?;
+        Some(Have { node, generation: self.generation, version: self.to })
+    }
+
     /// Whether a copy has everything that the update contains, so that the update need not be decoded.
     #[must_use]
     pub fn is_within(&self, copy: &Reach<'_>) -> bool {

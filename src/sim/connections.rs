@@ -15,6 +15,7 @@ use super::{
 use crate::protocol::{
     claim::Heard,
     close::{Close, Closed, Closing},
+    exchange::Ask,
     gossip::{Gossip, RevocationList},
     id::NodeId,
     message::{LENGTH_BYTES, Message},
@@ -264,9 +265,12 @@ impl World {
         };
         self.counts.received += told;
         if self.is_known(slot, &bytes[LENGTH_BYTES..]) && admits(self, Traffic::Duplicate) {
-            let headings = skim(&bytes[LENGTH_BYTES..]);
-            self.counts.news += headings.map_or(0, |headings| headings.len()) as u64;
+            let headings = skim(&bytes[LENGTH_BYTES..]).unwrap_or_default();
+            self.counts.news += headings.len() as u64;
             self.bill(Work::News, |costs| costs.duplicate * told);
+            let repeated = headings.iter().filter_map(Heading::have).collect();
+            let peer = self.slots[peer].name.clone();
+            self.ask(slot, &peer, Ask::Repeated(repeated));
             return self.dealt_with(slot, connection);
         }
         let from = self.slots[peer].name.clone();

@@ -107,7 +107,7 @@ impl World {
         Some((wire.slots[end], self.slots[wire.slots[1 - end]].name.clone()))
     }
 
-    fn ask(&mut self, slot: usize, peer: &NodeId, ask: Ask) -> Option<Reply> {
+    pub(super) fn ask(&mut self, slot: usize, peer: &NodeId, ask: Ask) -> Option<Reply> {
         let now = self.local(slot);
         let replica = &mut self.node_mut(slot)?.replica;
         let mut out = Vec::new();

@@ -14,7 +14,10 @@ use gossipmonger::protocol::{
     id::{Datacenter, Generation, NodeId, Version},
     mode::Mode,
     overlay::ring_neighbours,
-    push::{FIRST_NOTE_DELAY, Item, Limits, NOTE_DELAY, NOTE_INTERVAL, Push, Told},
+    push::{
+        FIRST_FLOOD_DELAY, FIRST_NOTE_DELAY, FLOOD_DELAY, FLOODS_WAITING_MAX, Item, Limits,
+        NOTE_DELAY, NOTE_INTERVAL, Push, Told,
+    },
     rules::Rules,
     spanning::{Trees, tree_of},
     time::Time,
@@ -74,6 +77,17 @@ fn passed_on(
     to: u64,
     from: &NodeId,
 ) -> BTreeMap<NodeId, Told> {
+    relayed(push, now, (owner, to), from, Mode::Tree)
+}
+
+/// What they get of one that travels like this.
+fn relayed(
+    push: &mut Push,
+    now: Time,
+    (owner, to): (&NodeId, u64),
+    from: &NodeId,
+    mode: Mode,
+) -> BTreeMap<NodeId, Told> {
     let since = DigestEntry {
         generation: LIFE,
         max_version: Version(to - 1),
@@ -81,7 +95,7 @@ fn passed_on(
     };
     let delta = update(owner, to);
     push.arrived(now, from, &delta, true);
-    push.pass_on(since, from, Mode::Tree, false);
+    push.pass_on(since, from, mode, false);
     let fresh = push.take(now);
     let item = |fresh| Item { delta: delta.clone(), bytes: 100, noted: false, fresh };
     let items: Vec<_> = fresh.into_iter().map(item).collect();
@@ -181,12 +195,16 @@ fn the_ends_of_a_link_take_turns_to_note_and_no_note_waits_for_ever() {
     let sent = NOW + NOTE_DELAY;
     assert_eq!(noted(&notes(&mut push, sent, 1)), ["c", "d"]);
     passed_on(&mut push, sent + ms(1), &owner, 2, &id("a"));
-    // One end answers at half of the interval. Then it is this one's turn after as long again.
-    push.was_noted(sent + NOTE_INTERVAL / 2, &id("c"));
-    let soon = NOTE_INTERVAL / 2 + NOTE_DELAY - ms(1);
+    // One end answers at a quarter of the interval. Then it is this one's turn after as long again.
+    push.was_noted(sent + NOTE_INTERVAL / 4, &id("c"));
+    let soon = NOTE_INTERVAL / 4 + NOTE_DELAY - ms(1);
     let turn = sent + soon + ms(1);
     assert!(notes(&mut push, sent + soon, 2).is_empty());
-    assert_eq!(noted(&notes(&mut push, turn, 2)), ["c", "d"]);
+    assert_eq!(
+        noted(&notes(&mut push, turn, 2)),
+        ["c"],
+        "the end of the other link has not answered"
+    );
     // An end that never stops keeps the other one waiting for one interval.
     passed_on(&mut push, turn + ms(1), &owner, 3, &id("a"));
     for n in 1..=500 {
@@ -265,6 +283,65 @@ fn a_congested_link_of_the_tree_is_owed_the_news_and_the_others_get_a_note_at_on
     assert_eq!(told.keys().map(NodeId::as_str).collect::<Vec<_>>(), ["c", "d"]);
     let missed = push.congested(&id("b"), false);
     assert_eq!(missed.owed.iter().map(|line| line.node.as_str()).collect::<Vec<_>>(), ["owner"]);
+}
+
+/// The links that get a flood by a time, and of how many updates.
+fn floods(push: &mut Push, by: Time) -> BTreeMap<NodeId, usize> {
+    let mut floods = BTreeMap::new();
+    for peer in push.take_floods(by).into_iter().flat_map(|(_, peers)| peers) {
+        *floods.entry(peer).or_default() += 1;
+    }
+    floods
+}
+
+#[test]
+fn a_flood_takes_the_tree_first_and_the_other_links_later_unless_their_ends_have_it() {
+    let (mut push, owner) = (usual(), id("owner"));
+    let told = relayed(&mut push, NOW, (&owner, 1), &id("a"), Mode::Flood);
+    assert_eq!(news_to(&told), ["b"]);
+    assert!(push.due(NOW).is_some_and(|due| due >= NOW + FIRST_FLOOD_DELAY), "it wakes for them");
+    assert!(floods(&mut push, NOW).is_empty());
+    push.repeated(NOW, &id("c"), &owner, (LIFE, Version(1)));
+    let mut all = floods(&mut push, NOW + FIRST_FLOOD_DELAY);
+    all.extend(floods(&mut push, NOW + FLOOD_DELAY));
+    assert_eq!(all, BTreeMap::from([(id("d"), 1)]));
+    assert_eq!(push.due(NOW), None);
+}
+
+#[test]
+fn a_flood_waits_for_no_link_beside_a_broken_tree() {
+    let mut push = usual();
+    push.congested(&id("b"), true);
+    let told = relayed(&mut push, NOW, (&id("owner"), 1), &id("a"), Mode::Flood);
+    assert_eq!(news_to(&told), ["c", "d"]);
+    assert!(floods(&mut push, NOW + FLOOD_DELAY).is_empty());
+}
+
+#[test]
+fn a_flood_for_a_link_that_is_full_or_gone_by_then_is_owed_or_dropped() {
+    let (mut push, owner) = (usual(), id("owner"));
+    relayed(&mut push, NOW, (&owner, 1), &id("a"), Mode::Flood);
+    push.congested(&id("c"), true);
+    push.linked(NOW, id("d"), false);
+    assert!(floods(&mut push, NOW + FLOOD_DELAY).is_empty());
+    let missed = push.congested(&id("c"), false);
+    assert_eq!(missed.owed.iter().map(|line| &line.node).collect::<Vec<_>>(), [&owner]);
+}
+
+#[test]
+fn no_more_floods_wait_than_the_limit_and_further_ones_go_to_all_at_once() {
+    let mut push = usual();
+    let mut at_once = 0;
+    // Slowly enough for the floods of one node to be relayed.
+    for n in 0..2 * FLOODS_WAITING_MAX as u64 {
+        let now = NOW + Duration::from_millis(20) * n as u32;
+        let owner = id(&format!("owner-{n}"));
+        let told = relayed(&mut push, now, (&owner, 1), &id("a"), Mode::Flood);
+        at_once += u64::from(news_to(&told).len() == 3);
+    }
+    let waited = floods(&mut push, NOW + Duration::from_secs(60));
+    assert!(waited.values().all(|count| *count <= FLOODS_WAITING_MAX), "{waited:?}");
+    assert!(at_once >= FLOODS_WAITING_MAX as u64, "{at_once}");
 }
 
 #[test]

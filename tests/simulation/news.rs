@@ -181,6 +181,47 @@ fn one_update_among_few_floods() {
     }
 }
 
+/// The copies of single updates, one a second, and after how long the last live node had one.
+fn single_updates(cluster: &mut World, load: &mut Load, count: u64) -> (f64, Duration) {
+    let copies = copies(cluster, |cluster| {
+        for _ in 0..count {
+            load.write(cluster);
+            cluster.run_for(secs(1));
+        }
+        count
+    });
+    let last = staleness(cluster).into_iter().map(|time| time.expect("an update is missing")).max();
+    (copies, last.unwrap_or_default())
+}
+
+#[test]
+fn beside_the_tree_one_end_of_a_link_sends_what_floods() {
+    let copies = |tree_first| {
+        let mut cluster =
+            met(1, 50, rules(|rules| rules.tree_first = tree_first), Network::perfect());
+        let mut load = Load::new(1);
+        single_updates(&mut cluster, &mut load, 5);
+        single_updates(&mut cluster, &mut load, 20).0
+    };
+    let (with, without) = (copies(true), copies(false));
+    println!("{with:.2} copies of a single update, {without:.2} if it goes to all links at once");
+    assert!(with < 0.75 * without, "{with} copies, {without} without the rule");
+}
+
+#[test]
+fn a_flood_goes_around_nodes_that_have_just_died() {
+    for seed in 1..=3 {
+        let mut cluster = met(seed, 50, Settings::roomy(), Network::perfect());
+        let mut load = Load::new(seed);
+        single_updates(&mut cluster, &mut load, 5);
+        (40..45).for_each(|slot| cluster.crash(slot));
+        // Before anybody suspects them: no link is known to be broken.
+        let (_, last) = single_updates(&mut cluster, &mut load, 1);
+        println!("SEED={seed}: last live node after {last:?}");
+        assert!(last < Duration::from_millis(150), "SEED={seed}: {last:?}");
+    }
+}
+
 // C24
 #[test]
 fn what_was_shed_held_back_or_lost_with_a_link_arrives() {

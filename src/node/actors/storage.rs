@@ -121,7 +121,7 @@ impl Storage {
         state.learn_certificates(begun, &mut out);
         state.learn_lag(begun, &mut out);
         let repairs = match &message {
-            StorageMessage::Ask(_, ask, ..) => !matches!(ask, Ask::Gossip(_)),
+            StorageMessage::Ask(_, ask, ..) => !matches!(ask, Ask::Gossip(_) | Ask::Repeated(_)),
             StorageMessage::Input(input) => matches!(input, StorageInput::BeginRound(_)),
             _ => false,
         };

@@ -13,7 +13,7 @@ use crate::protocol::{
     peering::PeeringInput,
     rates::Traffic,
     route::Counter,
-    skim::skim,
+    skim::{Heading, skim},
 };
 
 /// Handles frames that have arrived together, without their lengths. It returns when storage has handled them,
@@ -28,16 +28,17 @@ pub(super) async fn hear(
     frames: &[Bytes],
 ) -> Result<(), ExchangeError> {
     let host = links.host();
-    let mut taken = Vec::new();
+    let (mut taken, mut repeated) = (Vec::new(), Vec::new());
     let mut decoded = None;
     let mut result = Ok(());
     for frame in frames {
         host.count(Counter::GossipReceived);
-        if let Some(nodes) = known_nodes(host, frame)
+        if let Some(headings) = known(host, frame)
             && links.admits(link, Traffic::Duplicate)
         {
             host.count(Counter::GossipDuplicates);
-            count_news(host, nodes);
+            count_news(host, headings.len());
+            repeated.extend(headings.iter().filter_map(Heading::have));
             continue;
         }
         if decoded.is_none() {
@@ -50,6 +51,10 @@ pub(super) async fn hear(
                 break;
             }
         }
+    }
+    if !repeated.is_empty() {
+        // It fails as below: then nothing is known of the peer.
+        drop(host.ask(&link.peer, Ask::Repeated(repeated)).await);
     }
     if !taken.is_empty() {
         // It fails while storage restarts.
@@ -97,10 +102,9 @@ fn decode(links: &Links, link: &Link, frame: &[u8]) -> Result<Option<Gossip>, Ex
     })
 }
 
-/// Of how many nodes there is news in a frame, if readers of this node have all of it already.
-fn known_nodes(host: &Host, frame: &[u8]) -> Option<usize> {
-    let headings = skim(frame)?;
-    headings.iter().all(|heading| host.has(heading)).then_some(headings.len())
+/// The headings of the news in a frame, if readers of this node have all of it already.
+fn known<'a>(host: &Host, frame: &'a [u8]) -> Option<Vec<Heading<'a>>> {
+    skim(frame).filter(|headings| headings.iter().all(|heading| host.has(heading)))
 }
 
 /// Counts a frame with news of this many nodes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::protocol::{
     delta::{Delta, TURN_ENTRIES_MAX, TURN_NODES_MAX},
     digest::Digest,
-    gossip::Gossip,
+    gossip::{Gossip, Have},
     id::NodeId,
     message::Message,
     route::Counter,
@@ -55,6 +55,8 @@ pub enum Ask {
     },
     /// Not a part of an exchange: frames that the peer sends unasked, in their order.
     Gossip(Vec<Gossip>),
+    /// Not a part of an exchange: the peer has sent updates that were here already. It reaches this far.
+    Repeated(Vec<Have>),
     /// [`Replica::sketch`](crate::protocol::replica::Replica::sketch).
     Sketch,
     /// [`Replica::lines`](crate::protocol::replica::Replica::lines).
@@ -159,7 +161,7 @@ pub enum Reply {
     Merged(Delta),
     /// To [`Ask::Apply`].
     Applied,
-    /// To [`Ask::Gossip`].
+    /// To [`Ask::Gossip`] and [`Ask::Repeated`].
     Taken,
     /// To [`Ask::Sketch`].
     Sketch(Sketch),

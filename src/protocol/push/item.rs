@@ -66,8 +66,8 @@ pub(super) enum Plan {
     Notes,
     /// All get a note, with others.
     LateNotes,
-    /// All get it.
-    Flood,
+    /// All get it. `tree_first`: those later to which no edge of the tree leads, unless they have it by then.
+    Flood { tree_first: bool },
     /// Those get it to which an edge leads. `broken`: the others get a note at once.
     Tree { broken: bool },
 }

@@ -71,10 +71,21 @@ impl Push {
     /// A peer sent this update. Returns whether it had been asked for.
     pub fn arrived(&mut self, now: Time, from: &NodeId, delta: &NodeDelta, is_new: bool) -> bool {
         let head = (delta.generation, delta.to);
-        if delta.to > Version::ZERO {
-            self.known.raise(now, from, &delta.node, head);
-        }
+        self.repeated(now, from, &delta.node, head);
         is_new && self.requests.arrived(&delta.node, head)
+    }
+
+    /// A peer sent an update that reaches this far, and that may have been here already.
+    pub fn repeated(
+        &mut self,
+        now: Time,
+        from: &NodeId,
+        owner: &NodeId,
+        head: (Generation, Version),
+    ) {
+        if head.1 > Version::ZERO {
+            self.known.raise(now, from, owner, head);
+        }
     }
 
     /// A peer announces an update that has not arrived here yet: wait for it, then ask. `known`: whether this

@@ -1,12 +1,13 @@
 //! How an item of a batch is told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     INTRODUCTIONS_PER_SECOND, Push,
     item::{Item, Plan},
 };
 use crate::protocol::{
+    edges::Edges,
     id::{Datacenter, NodeId},
     mode::Mode,
     time::Time,
@@ -28,13 +29,16 @@ impl Push {
             && (!item.introduces() || self.may_introduce(now));
         let floods =
             item.fresh.mode == Mode::Flood && self.pace.relays_floods(now, item.bytes, lag);
+        let course = item.course(&self.datacenter, &self.node, at);
+        let lacks = |peer: &NodeId| self.links.get(peer).is_none_or(|link| link.congested);
+        let broken = |edges: &Arc<Edges>| edges.is_broken(&course, lacks);
         match told {
-            true if floods || !self.rules.trees => Plan::Flood,
+            true if floods || !self.rules.trees => {
+                let whole = self.edges.as_ref().is_some_and(|edges| !broken(edges));
+                Plan::Flood { tree_first: whole && self.may_flood_later(item) }
+            }
             true if !item.fresh.relayed => {
-                let course = item.course(&self.datacenter, &self.node, at);
-                let lacks = |peer: &NodeId| self.links.get(peer).is_none_or(|link| link.congested);
-                let edges = self.edges.as_ref();
-                let broken = edges.is_some_and(|edges| edges.is_broken(&course, lacks));
+                let broken = self.edges.as_ref().is_some_and(broken);
                 Plan::Tree { broken: broken || item.fresh.requested }
             }
             // Many nodes join. A peer that lacks them asks for several together.

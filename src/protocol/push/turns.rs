@@ -10,7 +10,7 @@ pub const NOTE_DELAY: Duration = Duration::from_millis(250);
 pub const FIRST_NOTE_DELAY: Duration = Duration::from_millis(200);
 /// An end of a link that has sent notes waits for those of the other end, but no longer than this: so they take
 /// turns, and there is one frame of notes on a link in [`NOTE_DELAY`], not two.
-pub const NOTE_INTERVAL: Duration = Duration::from_millis(500);
+pub const NOTE_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Whose turn it is on one link to send notes.
 #[derive(Clone, Copy, Debug, Default)]

@@ -58,6 +58,7 @@ impl Replica {
             let wanted = wanted.map(|has| SchedulerInput::EdgesWanted { has });
             out.extend(wanted.map(Output::Scheduler));
         }
+        self.tell_floods(now, out);
         self.tell_notes(now, out);
         self.request(now, out);
         let mut waiting = self.push.overdue_exchanges(now);
@@ -66,6 +67,24 @@ impl Replica {
             self.begin_round(waiting.into_iter().map(Target::Peer).collect(), out);
         }
         self.arm(now, out);
+    }
+
+    /// Sends what floods over the links beside the tree.
+    fn tell_floods(&mut self, now: Time, out: &mut Vec<Output>) {
+        for (since, mut peers) in self.push.take_floods(now) {
+            peers.retain(|peer| !self.bulk.is_feeding(now, peer, &since.node));
+            if peers.is_empty() || self.noted_head(&since.node).is_none() {
+                continue;
+            }
+            if since.node == self.config.node {
+                self.seal_own();
+            }
+            let news = self.cut(now, std::iter::once(since), true);
+            if !news.is_empty() {
+                peers.iter().for_each(|peer| self.push.sent(now, peer, &news));
+                tell(peers, Gossip::of_news(Mode::Flood, news), out);
+            }
+        }
     }
 
     /// Sends the notes that are due: all of one link in as few frames as there can be.

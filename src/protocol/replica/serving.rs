@@ -29,6 +29,13 @@ impl Replica {
                 self.gossip_together(now, peer, frames, out);
                 Reply::Taken
             }
+            Ask::Repeated(haves) => {
+                for have in haves {
+                    let head = (have.generation, have.version);
+                    self.push.repeated(now, peer, &have.node, head);
+                }
+                Reply::Taken
+            }
             Ask::Sketch => Reply::Sketch(self.sketch()),
             Ask::Lines { nodes, ids } => {
                 let (lines, unknown) = self.lines(&nodes, &ids);

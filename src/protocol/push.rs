@@ -31,6 +31,7 @@ use super::{
     time::Time,
 };
 
+mod flooding;
 mod floods;
 mod item;
 mod notes;

@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use super::{Push, item::Item};
+use super::item::Item;
 use crate::protocol::{
     digest::DigestEntry,
     id::{Generation, NodeId, Version},
-    overlay,
     time::Time,
 };
 
@@ -28,14 +27,15 @@ pub(super) struct Floods {
     waiting: Vec<Flood>,
 }
 
+/// An update that some links get later.
 #[derive(Debug)]
-struct Flood {
+pub(super) struct Flood {
     due: Time,
     /// The line of the owner before the update.
-    since: DigestEntry,
+    pub(super) since: DigestEntry,
     /// How far the update reaches, if a peer that reaches as far has it.
-    upto: Option<(Generation, Version)>,
-    to: Vec<NodeId>,
+    pub(super) upto: Option<(Generation, Version)>,
+    pub(super) to: Vec<NodeId>,
 }
 
 impl Floods {
@@ -43,7 +43,15 @@ impl Floods {
         self.waiting.iter().map(|flood| flood.due).min()
     }
 
-    fn add(&mut self, due: Time, item: &Item, to: Vec<NodeId>) {
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < FLOODS_WAITING_MAX
+    }
+
+    pub(super) fn take_due(&mut self, now: Time) -> Vec<Flood> {
+        self.waiting.extract_if(.., |flood| flood.due <= now).collect()
+    }
+
+    pub(super) fn add(&mut self, due: Time, item: &Item, to: Vec<NodeId>) {
         if !to.is_empty() {
             let head = (item.delta.generation, item.delta.to);
             let upto = item.advances().then_some(head);
@@ -51,53 +59,3 @@ impl Floods {
         }
     }
 }
-
-impl Push {
-    /// Whether the links beside the tree may get a flooded item later.
-    pub(super) fn may_flood_later(&self, item: &Item) -> bool {
-        let room = self.floods.waiting.len() < FLOODS_WAITING_MAX;
-        self.rules.tree_first && room && !item.introduces() && !item.fresh.requested
-    }
-
-    /// A flooded item was not told to these peers, whose links are beside the tree.
-    pub(super) fn flood_later(
-        &mut self,
-        now: Time,
-        lag: Duration,
-        item: &Item,
-        peers: Vec<NodeId>,
-    ) {
-        let dials = |peer: &NodeId| overlay::dials(&self.node, peer);
-        let (first, second) = peers.into_iter().partition(dials);
-        let lag = lag * LATE_COPIES;
-        self.floods.add(now + FIRST_FLOOD_DELAY + lag, item, first);
-        self.floods.add(now + FLOOD_DELAY + lag, item, second);
-    }
-
-    /// The floods that are due: each with the line of its owner before the update, and the peers that may lack it.
-    pub fn take_floods(&mut self, now: Time) -> Vec<(DigestEntry, Vec<NodeId>)> {
-        let due = self.floods.waiting.extract_if(.., |flood| flood.due <= now);
-        let mut floods = Vec::new();
-        for Flood { since, upto, mut to, .. } in due {
-            to.retain(|peer| {
-                let Some(link) = self.links.get_mut(peer) else { return false };
-                let has = |upto| self.rules.filters && self.known.has(peer, &since.node, upto);
-                if upto.is_some_and(has) {
-                    return false;
-                }
-                if link.congested {
-                    link.owe(&since);
-                    self.known.forget(peer, &since.node);
-                }
-                !link.congested
-            });
-            if !to.is_empty() {
-                floods.push((since, to));
-            }
-        }
-        floods
-    }
-}
-
-/// How much later the links beside the tree get an update, in units of this node's lag.
-const LATE_COPIES: u32 = 2;

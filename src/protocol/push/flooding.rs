@@ -1,0 +1,61 @@
+//! What floods over the links beside the tree, and when.
+
+use std::time::Duration;
+
+use super::{
+    Push,
+    floods::{FIRST_FLOOD_DELAY, FLOOD_DELAY, Flood},
+    item::Item,
+};
+use crate::protocol::{digest::DigestEntry, id::NodeId, overlay, time::Time};
+
+impl Push {
+    /// Whether the links beside the tree may get a flooded item later.
+    pub(super) fn may_flood_later(&self, item: &Item) -> bool {
+        self.rules.tree_first
+            && self.floods.has_room()
+            && !item.introduces()
+            && !item.fresh.requested
+    }
+
+    /// A flooded item was not told to these peers, whose links are beside the tree.
+    pub(super) fn flood_later(
+        &mut self,
+        now: Time,
+        lag: Duration,
+        item: &Item,
+        peers: Vec<NodeId>,
+    ) {
+        let dials = |peer: &NodeId| overlay::dials(&self.node, peer);
+        let (first, second) = peers.into_iter().partition(dials);
+        let lag = lag * LATE_COPIES;
+        self.floods.add(now + FIRST_FLOOD_DELAY + lag, item, first);
+        self.floods.add(now + FLOOD_DELAY + lag, item, second);
+    }
+
+    /// The floods that are due: each with the line of its owner before the update, and the peers that may lack it.
+    pub fn take_floods(&mut self, now: Time) -> Vec<(DigestEntry, Vec<NodeId>)> {
+        let mut floods = Vec::new();
+        for Flood { since, upto, mut to, .. } in self.floods.take_due(now) {
+            to.retain(|peer| {
+                let Some(link) = self.links.get_mut(peer) else { return false };
+                let has = |upto| self.rules.filters && self.known.has(peer, &since.node, upto);
+                if upto.is_some_and(has) {
+                    return false;
+                }
+                if link.congested {
+                    link.owe(&since);
+                    self.known.forget(peer, &since.node);
+                }
+                !link.congested
+            });
+            if !to.is_empty() {
+                floods.push((since, to));
+            }
+        }
+        floods
+    }
+}
+
+/// How much later the links beside the tree get an update, in units of this node's lag.
+const LATE_COPIES: u32 = 2;

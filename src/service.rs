@@ -72,6 +72,8 @@ mod hedge;
 mod inline;
 mod job;
 mod listed;
+#[cfg(feature = "cluster")]
+pub mod mesh;
 mod messages;
 mod notify;
 mod offer;

@@ -166,6 +166,12 @@ impl<S: Service> Remote<S> {
         &self.address.node
     }
 
+    /// The life of the node in which it offers this.
+    #[cfg(feature = "cluster")]
+    pub(super) const fn generation(&self) -> Generation {
+        Generation(self.address.generation)
+    }
+
     /// Its address, for messages.
     #[must_use]
     pub fn address(&self) -> Address<S> {

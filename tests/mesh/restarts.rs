@@ -1,0 +1,48 @@
+//! A node that is killed and comes back.
+
+use std::time::{Duration, Instant};
+
+use ractor::call_t;
+
+use crate::process::{EchoMessage, Process, alone, authority, id, plan, remote, until};
+
+const LIVES: u32 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_twenty_times_is_attached_again_each_time() {
+    let (_alone, authority) = (alone().await, authority());
+    let here = plan(&authority, "m", &[]);
+    let node = here.node().await;
+    let mesh = here.mesh(&node).await;
+    let seeds = node.addresses().to_vec();
+    let (far, mut slowest) = (id("z"), Duration::ZERO);
+    let mut plan = plan(&authority, "z", &seeds);
+    let mut process = Process::start(&plan);
+    // It comes back at its address.
+    plan = plan.at(&process.address);
+    until("it is attached", || remote().len() == 1).await;
+    for life in 1..=LIVES {
+        let before = remote();
+        process.kill();
+        let started = Instant::now();
+        process = Process::start(&plan);
+        until("it is attached again", || {
+            let now = remote();
+            mesh.ready().contains(&far) && now.len() == 1 && now[0].get_id() != before[0].get_id()
+        })
+        .await;
+        slowest = slowest.max(started.elapsed());
+        assert!(
+            before[0].cast(EchoMessage::Cast(Vec::new())).is_err(),
+            "life {life}: the earlier reference pretends to work"
+        );
+        let answered = call_t!(remote()[0], EchoMessage::Call, 10_000, vec![1]);
+        assert_eq!(answered.unwrap(), [1], "life {life}");
+    }
+    println!(
+        "attached at most {slowest:?} after it was live again; {} sessions",
+        mesh.figures().sessions()
+    );
+    assert_eq!(mesh.figures().sessions(), u64::from(LIVES) + 1, "one session for each life");
+    mesh.stop().await;
+}

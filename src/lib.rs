@@ -176,12 +176,12 @@
 //! were released, and a simulator of whole clusters, which has no semantic versioning, runs the machines. The
 //! program `gossipmonger` is a package of its own, `gossipmonger-cli`.
 //!
-//! Enable `cluster` if any crate in your dependency graph enables ractor's feature `cluster`; it has no other
-//! effect. Without it the compiler reports some forty errors in this crate, among them
+//! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
+//! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it the compiler reports some forty errors in this crate, among them
 //! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and
 //! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's
 //! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's feature
-//! `async-trait` needs no feature of this crate.
+//! `async-trait` needs no feature of this crate, but beside `cluster` this crate's `async-trait`.
 //!
 //! [ractor]: https://docs.rs/ractor
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -7,6 +7,32 @@ use ractor::call_t;
 use crate::process::{EchoMessage, Process, alone, authority, id, plan, remote, until};
 
 const LIVES: u32 = 20;
+const NODES: usize = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_sees_the_actors_of_a_mesh_of_twenty() {
+    let (_alone, authority) = (alone().await, authority());
+    let first = Process::start(&plan(&authority, "p00", &[]));
+    let seeds = vec![first.address.clone()];
+    let mut all = vec![first];
+    for n in 1..NODES {
+        all.push(Process::start(&plan(&authority, &format!("p{n:02}"), &seeds)));
+    }
+    // Between the others by name: it dials half of them, and half of them dial it.
+    let here = plan(&authority, "p09x", &seeds);
+    let node = here.node().await;
+    until("it knows all others", || node.live_peers().len() == NODES).await;
+    let started = now();
+    let mesh = here.mesh(&node).await;
+    until("it sees the actors of all", || remote().len() == NODES).await;
+    println!(
+        "the actors of {NODES} nodes were there {:?} after the mesh was started",
+        started.elapsed()
+    );
+    assert_eq!(mesh.ready().len(), NODES);
+    assert_eq!(mesh.figures().sessions(), NODES as u64, "one session with each");
+    mesh.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_killed_twenty_times_is_attached_again_each_time() {
@@ -40,7 +66,7 @@ async fn a_node_that_is_killed_twenty_times_is_attached_again_each_time() {
         assert_eq!(answered.unwrap(), [1], "life {life}");
     }
     println!(
-        "attached at most {slowest:?} after it was live again; {} sessions",
+        "attached at most {slowest:?} after its process was started; {} sessions",
         mesh.figures().sessions()
     );
     assert_eq!(mesh.figures().sessions(), u64::from(LIVES) + 1, "one session for each life");

@@ -10,6 +10,30 @@ const LIVES: u32 = 20;
 const NODES: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stands_still_loses_its_session_with_the_dead_verdict_and_comes_back() {
+    let (_alone, authority) = (alone().await, authority());
+    let here = plan(&authority, "m", &[]);
+    let node = here.node().await;
+    let mesh = here.mesh(&node).await;
+    let far = Process::start(&plan(&authority, "a", node.addresses()));
+    until("it is attached", || remote().len() == 1).await;
+    let before = remote();
+    far.signal("-STOP");
+    until("it is dead", || node.dead_peers().len() == 1).await;
+    until("its actor has left the group", || remote().is_empty()).await;
+    assert!(mesh.ready().is_empty());
+    assert!(
+        before[0].cast(EchoMessage::Cast(Vec::new())).is_err(),
+        "the reference pretends to work"
+    );
+    far.signal("-CONT");
+    until("it is attached again", || remote().len() == 1 && mesh.ready().len() == 1).await;
+    let answered = call_t!(remote()[0], EchoMessage::Call, 10_000, vec![1]);
+    assert_eq!(answered.unwrap(), [1]);
+    mesh.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_sees_the_actors_of_a_mesh_of_twenty() {
     let (_alone, authority) = (alone().await, authority());
     let first = Process::start(&plan(&authority, "p00", &[]));

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     node::Gossipmonger,
-    protocol::id::Generation,
+    protocol::id::{Generation, NodeId},
     service::{
         Access, Caller, Context, Offer, OfferError, Remote,
         stream::{ByteReceiver, ByteSender},
@@ -59,18 +59,15 @@ pub(super) async fn offer(
                     Ok(Err(Refused::Past | Refused::Direction)) | Err(_) => Answer::Later,
                 },
             };
-            let told = tx.write_all(&[answer as u8]).await;
             if answer != Answer::Welcome {
-                told?;
+                tx.write_all(&[answer as u8]).await?;
                 return tx.finish().await;
             }
-            if let Err(error) = told {
-                drop(mesh.cast(MeshMessage::Lost(node, generation)));
-                return Err(error);
-            }
+            let taken = Taken { mesh, of: Some((node, generation)) };
+            tx.write_all(&[answer as u8]).await?;
             let (held, ended) = oneshot::channel();
-            let opened = MeshMessage::Opened(node, generation, Bytes { tx, rx, held: Some(held) });
-            if mesh.cast(opened).is_ok() {
+            let bytes = Bytes { tx, rx, held: Some(held) };
+            if taken.open(bytes) {
                 // Nothing is ever sent: it ends when the session drops its half.
                 drop(ended.await);
             }
@@ -79,6 +76,29 @@ pub(super) async fn offer(
     };
     // One session for each node, and some that are refused.
     node.offer::<MeshService>(Access::members()).duplex(handler).room(ROOM, ROOM).start().await
+}
+
+/// A session that the mesh has taken. Unless it is opened, the mesh is told that it is lost: the task of this end is
+/// dropped with the connection of the other one.
+struct Taken {
+    mesh: ActorRef<MeshMessage>,
+    of: Option<(NodeId, Generation)>,
+}
+
+impl Taken {
+    /// Says whether the mesh still runs.
+    fn open(mut self, bytes: Bytes) -> bool {
+        let opened = |(node, generation)| MeshMessage::Opened(node, generation, bytes);
+        self.of.take().map(opened).is_some_and(|opened| self.mesh.cast(opened).is_ok())
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some((node, generation)) = self.of.take() {
+            drop(self.mesh.cast(MeshMessage::Lost(node, generation)));
+        }
+    }
 }
 
 /// Opens a session, and tells the mesh.

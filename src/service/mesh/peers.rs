@@ -147,6 +147,14 @@ impl Peers {
         Ok(())
     }
 
+    /// Whether a stream with this life of a node may become a session: it was dialed or taken, and the node has not
+    /// left or begun another life since.
+    pub(super) fn has_session(&self, node: &NodeId, generation: Generation) -> bool {
+        self.peers.get(node).is_some_and(|peer| {
+            peer.generation == generation && peer.phase == Phase::Session && peer.offers
+        })
+    }
+
     /// A session was used: the next pause is a short one.
     pub(super) fn ready(&mut self, node: &NodeId, generation: Generation) {
         if let Some(peer) = self.peers.get_mut(node).filter(|peer| peer.generation == generation) {
@@ -276,6 +284,19 @@ mod tests {
         peers.left(&id("z000"), FIRST);
         peers.ended(&id("z000"), FIRST);
         assert_eq!(peers.arrived(&id("zz"), FIRST), Ok(()));
+    }
+
+    #[test]
+    fn a_dial_that_ends_after_the_node_has_left_or_begun_anew_is_no_session() {
+        let (mut peers, a, b) = (Peers::new(id("m")), id("a"), id("b"));
+        peers.joined(&a, FIRST);
+        peers.joined(&b, FIRST);
+        peers.left(&a, FIRST);
+        peers.joined(&b, SECOND);
+        for node in [a, b] {
+            peers.dialed(&node, FIRST, Dialed::Session);
+            assert!(!peers.has_session(&node, FIRST), "{node}");
+        }
     }
 
     #[test]

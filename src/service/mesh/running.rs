@@ -12,7 +12,7 @@ use ractor::{ActorProcessingErr, ActorRef, SupervisionEvent};
 use ractor_cluster::{NodeServerMessage, NodeSessionMessage};
 use tokio::{
     sync::{oneshot, watch},
-    task::AbortHandle,
+    task::JoinSet,
     time::timeout,
 };
 
@@ -76,7 +76,8 @@ pub(super) struct State {
     /// A new session with a node waits until the earlier one of the same name has ended.
     waiting: BTreeMap<NodeId, (Generation, Bytes)>,
     opened: u64,
-    pump: AbortHandle,
+    /// What waits for changes and dials; aborted with this.
+    tasks: JoinSet<()>,
     /// Withdrawn with this.
     _offer: Offer,
     _alone: Alone,
@@ -105,7 +106,8 @@ impl Running {
         let listed = timeout(OPENING, own_listing(&node, &mut changes)).await;
         let (generation, others) = listed.map_err(|_| MeshError::NodeEnded)??;
         let server = start_server(&node, generation, &myself).await?;
-        let pump = tokio::spawn(pump(changes, myself.clone())).abort_handle();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(pump(changes, myself.clone()));
         let mut state = State {
             peers: Peers::new(node.node().clone()),
             remotes: BTreeMap::new(),
@@ -120,7 +122,7 @@ impl Running {
             figures,
             generation,
             server,
-            pump,
+            tasks,
         };
         for change in others {
             state.provider(&myself, change).await?;
@@ -136,7 +138,10 @@ impl Running {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             MeshMessage::Provider(change) => state.provider(&myself, change).await?,
-            MeshMessage::NodeEnded => return Err(MeshError::NodeEnded.into()),
+            MeshMessage::NodeEnded => {
+                state.ready.send_replace(BTreeSet::new());
+                return Err(MeshError::NodeEnded.into());
+            }
             MeshMessage::Redial(node) => {
                 let next = state.peers.redial(&node);
                 state.go_on(&myself, &node, next);
@@ -147,7 +152,7 @@ impl Running {
                 }
                 let next = state.peers.dialed(&node, generation, end);
                 state.go_on(&myself, &node, next);
-                if let Some(bytes) = bytes {
+                if let Some(bytes) = bytes.filter(|_| state.peers.has_session(&node, generation)) {
                     state.take_on(&myself, node, generation, bytes);
                 }
             }
@@ -157,11 +162,16 @@ impl Running {
                 let _ = verdict.send(arrived);
             }
             MeshMessage::Opened(node, generation, bytes) => {
-                state.take_on(&myself, node, generation, bytes);
+                if state.peers.has_session(&node, generation) {
+                    state.take_on(&myself, node, generation, bytes);
+                }
             }
             MeshMessage::Lost(node, generation) => {
-                let next = state.peers.ended(&node, generation);
-                state.go_on(&myself, &node, next);
+                // Another one of the same life may have begun meanwhile.
+                if !state.has(&node, generation) {
+                    let next = state.peers.ended(&node, generation);
+                    state.go_on(&myself, &node, next);
+                }
             }
             MeshMessage::SessionOpened(label, actor) => {
                 if let Some(session) = state.sessions.get_mut(&label) {
@@ -206,7 +216,7 @@ impl Running {
         _: ActorRef<MeshMessage>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        state.pump.abort();
+        state.tasks.abort_all();
         state.ready.send_replace(BTreeSet::new());
         // Without this, ractor would kill it, and its sessions would not close their streams.
         drop(state.server.stop_and_wait(None, Some(OPENING)).await);
@@ -251,7 +261,7 @@ impl State {
         Ok(())
     }
 
-    fn go_on(&self, myself: &ActorRef<MeshMessage>, node: &NodeId, next: Next) {
+    fn go_on(&mut self, myself: &ActorRef<MeshMessage>, node: &NodeId, next: Next) {
         match next {
             Next::Nothing => {}
             Next::Later(pause) => {
@@ -261,7 +271,9 @@ impl State {
             Next::Dial => {
                 let remote = self.remotes.get(node).cloned();
                 let (group, mesh, node) = (self.group.clone(), myself.clone(), node.clone());
-                tokio::spawn(async move {
+                // Those that have ended are of no interest.
+                while self.tasks.try_join_next().is_some() {}
+                self.tasks.spawn(async move {
                     match remote {
                         Some(remote) => {
                             let generation = remote.generation();
@@ -287,8 +299,7 @@ impl State {
         bytes: Bytes,
     ) {
         self.end_sessions(|session| session.node == node);
-        let same = |session: &Session| session.node == node && session.generation == generation;
-        if self.sessions.values().any(same) {
+        if self.has(&node, generation) {
             self.waiting.insert(node, (generation, bytes));
         } else {
             self.inject(myself, node, generation, bytes);
@@ -326,6 +337,12 @@ impl State {
             drop(dropped.await);
             drop(mesh.cast(MeshMessage::Dropped(label)));
         });
+    }
+
+    /// Whether there is a session with this life of a node, or one that ends.
+    fn has(&self, node: &NodeId, generation: Generation) -> bool {
+        let same = |session: &Session| session.node == *node && session.generation == generation;
+        self.sessions.values().any(same)
     }
 
     fn is_ready(&mut self, label: &str) {

@@ -43,6 +43,12 @@ pub mod repeats {
     pub use crate::node::repeats::Repeats;
 }
 
+/// The file of a node's configuration.
+#[cfg(feature = "config-file")]
+pub mod config_file {
+    pub use crate::node::config::file::*;
+}
+
 /// The files of an authority's directory and of a node's.
 pub mod file {
     pub use crate::pki::file::*;

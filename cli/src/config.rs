@@ -1,12 +1,5 @@
-//! The configuration of an agent: a TOML file, overridden by the environment.
+//! The configuration of an agent: a TOML file, overridden by the environment. The library reads the same file.
 
-mod file;
-mod known;
-mod links;
-mod tables;
-
-pub(crate) use self::{
-    file::{ENV_PREFIX, FileError, socket_address},
-    links::is_service_link,
-    tables::{ConfigFile, LogFormat, Preset},
+pub(crate) use gossipmonger::unstable::config_file::{
+    ConfigFile, ENV_PREFIX, FileError, LogFormat, Preset, is_service_link, socket_address,
 };

@@ -19,6 +19,8 @@ pub use crate::{
 pub(crate) mod address;
 pub(crate) mod check;
 mod error;
+#[cfg(feature = "config-file")]
+pub(crate) mod file;
 mod machines;
 
 pub use self::error::ConfigError;

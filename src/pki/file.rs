@@ -1,5 +1,5 @@
 //! The names of the files that [`Authority::save`](super::Authority::save) and
-//! [`Issued::save`](super::Issued::save) write.
+//! [`Issued::save`](super::Issued::save) write, and of those that a node has beside them.
 
 /// The authority's certificate, in its own directory.
 pub const AUTHORITY: &str = "ca.pem";
@@ -25,3 +25,7 @@ pub const OLD_AUTHORITY: &str = "ca-old.pem";
 pub const OLD_AUTHORITY_KEY: &str = "ca-old.key";
 /// The authority's revocations, in its own directory.
 pub const REVOCATIONS: &str = "revocations.txt";
+/// The configuration of a node, in its directory; it may be missing.
+pub const CONFIG: &str = "gossipmonger.toml";
+/// The store of an agent, in the node's directory.
+pub const STORE: &str = "store.redb";

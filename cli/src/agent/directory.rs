@@ -13,12 +13,10 @@ use gossipmonger::Foreign;
 
 use crate::error::CliError;
 
-/// The configuration; it may be missing.
-pub(crate) const CONFIG: &str = "gossipmonger.toml";
+pub(crate) use gossipmonger::unstable::file::CONFIG;
+
 /// Held by the agent while it runs.
 pub(crate) const LOCK: &str = "gossipmonger.lock";
-/// The store.
-pub(crate) const STORE: &str = "store.redb";
 
 /// Refuses a path that is not a directory; it may be mounted later.
 pub(crate) fn check(dir: &Path) -> Result<(), CliError> {

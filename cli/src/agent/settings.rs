@@ -22,7 +22,7 @@ use gossipmonger::{
 use tracing_subscriber::EnvFilter;
 
 use super::{
-    directory::{self, CONFIG, STORE, how_to_make},
+    directory::{self, CONFIG, how_to_make},
     logs,
 };
 use crate::{
@@ -233,29 +233,12 @@ impl Settings {
 
     /// How certificates name nodes.
     fn naming(&self) -> Result<Naming, CliError> {
-        let ConfigFile { identity, cluster, datacenter, .. } = &self.file;
-        match identity {
-            Some(template) => Naming::new(template, cluster.clone(), datacenter.clone())
-                .map_err(|error| self.refused("identity", error)),
-            None if cluster.is_some() || datacenter.is_some() => Err(self.refused(
-                if cluster.is_some() { "cluster" } else { "datacenter" },
-                "cluster and datacenter are what the certificate says; where it says neither, identity \
-                 has to say how it names nodes",
-            )),
-            None => Ok(Naming::default()),
-        }
+        self.file.naming().map_err(|(key, error)| self.refused(key, error))
     }
 
     /// The paths of certificate, key and roots.
     pub(super) fn credential_files(&self, dir: &Path) -> [PathBuf; 3] {
-        let place = |given: &Option<PathBuf>, name: &str| {
-            dir.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
-        };
-        [
-            place(&self.file.certificate, file::CERTIFICATE),
-            place(&self.file.key, file::KEY),
-            place(&self.file.roots, file::ROOTS),
-        ]
+        self.file.credential_files(dir)
     }
 
     /// The path of the roots.
@@ -327,11 +310,7 @@ impl Settings {
 
     /// The path of the store; `None`: in memory.
     pub(super) fn store(&self, dir: &Path) -> Option<PathBuf> {
-        match &self.file.store {
-            Some(path) if path.as_os_str() == "memory" => None,
-            Some(path) => Some(dir.join(path)),
-            None => Some(dir.join(STORE)),
-        }
+        self.file.store_file(dir)
     }
 
     /// Opens the store.

@@ -1,108 +1,118 @@
 //! The keys of a configuration file.
+#![expect(missing_docs, reason = "each key of a table is documented at the field of the same name")]
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use gossipmonger::{ClusterId, Datacenter, Signing, tls::Role};
-#[cfg(doc)]
-use gossipmonger::{Config, Limits, QuicLimits, Restarts, ServiceLimits, tls::Naming};
 use serde::{Deserialize, Deserializer};
+
+#[cfg(doc)]
+use super::super::{Config, Limits, QuicLimits, Restarts, ServiceLimits};
+#[cfg(doc)]
+use crate::tls::Naming;
+use crate::{
+    protocol::{
+        id::{ClusterId, Datacenter},
+        seal::Signing,
+    },
+    tls::Role,
+};
 
 /// A configuration file; each key is described at the field of [`Config`] with the same name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct ConfigFile {
+pub struct ConfigFile {
     /// `local`, `lan` or `wan`: applied before the other keys.
-    pub(crate) preset: Option<Preset>,
+    pub preset: Option<Preset>,
     /// File of this node's certificate chain, PEM. Default `node.pem` beside the file.
-    pub(crate) certificate: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
     /// File of its private key, PEM, mode 0600. Default `node.key` beside the file.
-    pub(crate) key: Option<PathBuf>,
+    pub key: Option<PathBuf>,
     /// File of the cluster's CA certificates, PEM. Default `roots.pem` beside the file.
-    pub(crate) roots: Option<PathBuf>,
+    pub roots: Option<PathBuf>,
     /// Whether the agent waits at its start for a usable certificate, key and roots. Default: it ends at
     /// once if they are unusable.
-    pub(crate) wait_for_certificate: Option<bool>,
+    pub wait_for_certificate: Option<bool>,
     /// How the URI of a certificate names cluster, datacenter and node: see
     /// [`Naming`]. Default `spiffe://{cluster}/{datacenter}/{node}`.
-    pub(crate) identity: Option<String>,
+    pub identity: Option<String>,
     /// The cluster, if `identity` does not contain it.
-    pub(crate) cluster: Option<ClusterId>,
+    pub cluster: Option<ClusterId>,
     /// The datacenter of this node, if `identity` does not contain it.
-    pub(crate) datacenter: Option<Datacenter>,
+    pub datacenter: Option<Datacenter>,
     /// File of the store. Default `store.redb` beside the file; `memory`: none.
-    pub(crate) store: Option<PathBuf>,
+    pub store: Option<PathBuf>,
     /// The address at which Prometheus metrics are served. Default: none.
-    pub(crate) metrics: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
     /// The log filter: `error`, `warn`, `info`, `debug`, `trace`, or directives of the tracing crate.
-    pub(crate) log: Option<String>,
+    pub log: Option<String>,
     /// `text` or `json`.
-    pub(crate) log_format: Option<LogFormat>,
+    pub log_format: Option<LogFormat>,
     /// Roles of clients whose certificates contain none: their URI, and `read`, `watch` or `admin`.
-    pub(crate) clients: Option<BTreeMap<String, Role>>,
+    pub clients: Option<BTreeMap<String, Role>>,
     /// The directory of the cluster's authority (`ca.pem`, `ca.key`): this node issues certificates.
-    pub(crate) issuer: Option<PathBuf>,
+    pub issuer: Option<PathBuf>,
     /// The addresses for nodes that join. Default: each address of `listen`, one port higher.
-    pub(crate) issuer_listen: Option<Vec<SocketAddr>>,
+    pub issuer_listen: Option<Vec<SocketAddr>>,
     /// The validity of certificates that this node issues. Default 72 h.
     #[serde(deserialize_with = "duration")]
-    pub(crate) issuer_validity: Option<Duration>,
+    pub issuer_validity: Option<Duration>,
     /// The addresses (`host:port`) of issuers, at which this node renews its certificate.
-    pub(crate) issuers: Option<Vec<String>>,
+    pub issuers: Option<Vec<String>>,
     /// See [`Config::tags`].
-    pub(crate) tags: Option<BTreeMap<String, String>>,
+    pub tags: Option<BTreeMap<String, String>>,
     /// See [`Config::listen`].
-    pub(crate) listen: Option<Vec<SocketAddr>>,
+    pub listen: Option<Vec<SocketAddr>>,
     /// See [`Config::advertise`].
-    pub(crate) advertise: Option<Vec<String>>,
+    pub advertise: Option<Vec<String>>,
     /// See [`Config::seeds`].
-    pub(crate) seeds: Option<Vec<String>>,
+    pub seeds: Option<Vec<String>>,
     /// See [`Config::gossip_interval`].
     #[serde(deserialize_with = "duration")]
-    pub(crate) gossip_interval: Option<Duration>,
+    pub gossip_interval: Option<Duration>,
     /// See [`Config::gossip_fanout`].
-    pub(crate) gossip_fanout: Option<usize>,
+    pub gossip_fanout: Option<usize>,
     /// See [`Config::dead_peer_phi`].
-    pub(crate) dead_peer_phi: Option<f64>,
+    pub dead_peer_phi: Option<f64>,
     /// See [`Config::max_deltas_per_gossip`].
-    pub(crate) max_deltas_per_gossip: Option<usize>,
+    pub max_deltas_per_gossip: Option<usize>,
     /// See [`Config::max_delta_bytes`].
-    pub(crate) max_delta_bytes: Option<usize>,
+    pub max_delta_bytes: Option<usize>,
     /// See [`Config::signing`]: `off`, `prefer` or `require`.
-    pub(crate) signing: Option<Signing>,
+    pub signing: Option<Signing>,
     /// See [`Config::minimum_live_peers`].
-    pub(crate) minimum_live_peers: Option<usize>,
+    pub minimum_live_peers: Option<usize>,
     /// See [`Config::peers_max`].
-    pub(crate) peers_max: Option<usize>,
+    pub peers_max: Option<usize>,
     /// See [`Config::tombstone_grace`].
     #[serde(deserialize_with = "duration")]
-    pub(crate) tombstone_grace: Option<Duration>,
+    pub tombstone_grace: Option<Duration>,
     /// See [`Config::forget_after`].
     #[serde(deserialize_with = "duration")]
-    pub(crate) forget_after: Option<Duration>,
+    pub forget_after: Option<Duration>,
     /// See [`Config::event_queue`].
-    pub(crate) event_queue: Option<usize>,
+    pub event_queue: Option<usize>,
     /// See [`Config::write_queue_bytes`].
-    pub(crate) write_queue_bytes: Option<usize>,
+    pub write_queue_bytes: Option<usize>,
     /// See [`Config::push_bytes_per_second`].
-    pub(crate) push_bytes_per_second: Option<usize>,
+    pub push_bytes_per_second: Option<usize>,
     /// See [`Config::wan_bytes_per_second`].
-    pub(crate) wan_bytes_per_second: Option<usize>,
+    pub wan_bytes_per_second: Option<usize>,
     /// See [`Config::rejoin`].
-    pub(crate) rejoin: Option<bool>,
+    pub rejoin: Option<bool>,
     /// See [`Config::limits`].
-    pub(crate) limits: LimitsTable,
+    pub limits: LimitsTable,
     /// See [`Config::restarts`].
-    pub(crate) restarts: RestartsTable,
+    pub restarts: RestartsTable,
     /// See [`Config::quic`].
-    pub(crate) quic: QuicTable,
+    pub quic: QuicTable,
     /// See [`Config::services`].
-    pub(crate) services: ServicesTable,
+    pub services: ServicesTable,
 }
 
 /// See [`Config::local`] and the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Preset {
+pub enum Preset {
     /// [`Config::local`].
     Local,
     /// [`Config::lan`].
@@ -114,7 +124,7 @@ pub(crate) enum Preset {
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// Text.
     #[default]
     Text,
@@ -125,73 +135,73 @@ pub(crate) enum LogFormat {
 /// The table `limits`; see [`Limits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct LimitsTable {
-    pub(crate) key_bytes: Option<usize>,
-    pub(crate) value_bytes: Option<usize>,
-    pub(crate) keys: Option<usize>,
-    pub(crate) state_bytes: Option<usize>,
+pub struct LimitsTable {
+    pub key_bytes: Option<usize>,
+    pub value_bytes: Option<usize>,
+    pub keys: Option<usize>,
+    pub state_bytes: Option<usize>,
 }
 
 /// The table `restarts`; see [`Restarts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct RestartsTable {
-    pub(crate) most: Option<usize>,
+pub struct RestartsTable {
+    pub most: Option<usize>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) window: Option<Duration>,
+    pub window: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) back_off: Option<Duration>,
+    pub back_off: Option<Duration>,
 }
 
 /// The table `quic`; see [`QuicLimits`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct QuicTable {
+pub struct QuicTable {
     #[serde(deserialize_with = "duration")]
-    pub(crate) handshake_timeout: Option<Duration>,
+    pub handshake_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) exchange_timeout: Option<Duration>,
+    pub exchange_timeout: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) handshakes: Option<usize>,
-    pub(crate) retry_above: Option<usize>,
-    pub(crate) handshakes_per_source: Option<u32>,
-    pub(crate) connections: Option<usize>,
-    pub(crate) exchanges: Option<usize>,
-    pub(crate) exchanges_per_peer: Option<u32>,
+    pub idle_timeout: Option<Duration>,
+    pub handshakes: Option<usize>,
+    pub retry_above: Option<usize>,
+    pub handshakes_per_source: Option<u32>,
+    pub connections: Option<usize>,
+    pub exchanges: Option<usize>,
+    pub exchanges_per_peer: Option<u32>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) bar: Option<Duration>,
-    pub(crate) socket_buffer: Option<usize>,
-    pub(crate) gso: Option<bool>,
+    pub bar: Option<Duration>,
+    pub socket_buffer: Option<usize>,
+    pub gso: Option<bool>,
 }
 
 /// The table `services`; see [`ServiceLimits`], and
-/// [`offer_directory`](gossipmonger::Gossipmonger::offer_directory) for `directory`.
+/// [`offer_directory`](crate::Gossipmonger::offer_directory) for `directory`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct ServicesTable {
+pub struct ServicesTable {
     #[serde(deserialize_with = "duration")]
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) calls_in_flight: Option<usize>,
-    pub(crate) calls_per_link: Option<usize>,
-    pub(crate) lane_queue_bytes: Option<usize>,
-    pub(crate) request_bytes: Option<usize>,
-    pub(crate) reply_bytes: Option<usize>,
-    pub(crate) room_bytes: Option<usize>,
-    pub(crate) window_bytes: Option<usize>,
-    pub(crate) connections_out: Option<usize>,
-    pub(crate) connections_in: Option<usize>,
-    pub(crate) client_connections_in: Option<usize>,
-    pub(crate) connections_per_peer: Option<usize>,
-    pub(crate) bytes_per_second: Option<usize>,
-    pub(crate) calls_per_second: Option<usize>,
-    pub(crate) wan_bytes_per_second: Option<usize>,
+    pub deadline: Option<Duration>,
+    pub calls_in_flight: Option<usize>,
+    pub calls_per_link: Option<usize>,
+    pub lane_queue_bytes: Option<usize>,
+    pub request_bytes: Option<usize>,
+    pub reply_bytes: Option<usize>,
+    pub room_bytes: Option<usize>,
+    pub window_bytes: Option<usize>,
+    pub connections_out: Option<usize>,
+    pub connections_in: Option<usize>,
+    pub client_connections_in: Option<usize>,
+    pub connections_per_peer: Option<usize>,
+    pub bytes_per_second: Option<usize>,
+    pub calls_per_second: Option<usize>,
+    pub wan_bytes_per_second: Option<usize>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) idle: Option<Duration>,
+    pub idle: Option<Duration>,
     #[serde(deserialize_with = "duration")]
-    pub(crate) drain: Option<Duration>,
+    pub drain: Option<Duration>,
     /// Whether this node tells clients what they may call at all nodes. Default: not if it offers them nothing itself.
-    pub(crate) directory: Option<bool>,
+    pub directory: Option<bool>,
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {

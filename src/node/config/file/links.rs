@@ -7,7 +7,7 @@
 
 /// Whether a variable is one of these. `name` is without our prefix, which may be the whole name of
 /// the service.
-pub(crate) fn is_service_link(name: &str, value: &str) -> bool {
+pub fn is_service_link(name: &str, value: &str) -> bool {
     let name = format!("_{name}");
     let of_port = |rest: &str| rest.is_empty() || rest.starts_with('_');
     if name.ends_with("_SERVICE_HOST") {

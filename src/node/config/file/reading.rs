@@ -5,22 +5,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gossipmonger::{Config, ConfigError};
 use serde::Deserialize;
 
 use super::{
+    super::{Config, error::ConfigError},
     known::{self, Unknown},
     links,
     tables::{ConfigFile, Preset},
 };
+use crate::{pki::file, tls::Naming};
 
 /// Environment variables with this prefix override the file: `GOSSIPMONGER_GOSSIP_INTERVAL=2s`,
 /// `GOSSIPMONGER_SEEDS=a:7101,b:7101`, `GOSSIPMONGER_LIMITS__KEYS=1000` for a key in a table.
-pub(crate) const ENV_PREFIX: &str = "GOSSIPMONGER_";
+pub const ENV_PREFIX: &str = "GOSSIPMONGER_";
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FileError {
+pub enum FileError {
     /// The file cannot be read.
     #[error("{}: {source}", file.display())]
     Read {
@@ -66,7 +67,7 @@ const SOCKET_ADDRESS: &str =
 ///
 /// # Errors
 /// The form to write instead.
-pub(crate) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| SOCKET_ADDRESS.to_owned())
 }
 
@@ -75,7 +76,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`FileError`] names the file or variable, the key and the reason.
-    pub(crate) fn read(
+    pub fn read(
         file: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, FileError> {
@@ -98,7 +99,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub(crate) fn parse(
+    pub fn parse(
         text: &str,
         origin: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -120,9 +121,50 @@ impl ConfigFile {
         Self::deserialize(table).map_err(|error| refused(words(&error)))
     }
 
+    /// The files of certificate, key and roots of a node with this directory.
+    #[must_use]
+    pub fn credential_files(&self, directory: &Path) -> [PathBuf; 3] {
+        let place = |given: &Option<PathBuf>, name: &str| {
+            directory.join(given.as_deref().unwrap_or_else(|| Path::new(name)))
+        };
+        [
+            place(&self.certificate, file::CERTIFICATE),
+            place(&self.key, file::KEY),
+            place(&self.roots, file::ROOTS),
+        ]
+    }
+
+    /// The file of the store of a node with this directory; `None`: in memory.
+    #[must_use]
+    pub fn store_file(&self, directory: &Path) -> Option<PathBuf> {
+        match &self.store {
+            Some(path) if path.as_os_str() == "memory" => None,
+            Some(path) => Some(directory.join(path)),
+            None => Some(directory.join(file::STORE)),
+        }
+    }
+
+    /// How certificates name nodes.
+    ///
+    /// # Errors
+    /// The key that is wrong, and why.
+    pub fn naming(&self) -> Result<Naming, (&'static str, String)> {
+        match &self.identity {
+            Some(template) => Naming::new(template, self.cluster.clone(), self.datacenter.clone())
+                .map_err(|error| ("identity", error.to_string())),
+            None if self.cluster.is_some() || self.datacenter.is_some() => Err((
+                if self.cluster.is_some() { "cluster" } else { "datacenter" },
+                "cluster and datacenter are what the certificate says; where it says neither, identity \
+                 has to say how it names nodes"
+                    .to_owned(),
+            )),
+            None => Ok(Naming::default()),
+        }
+    }
+
     /// Applies the file to `config`, the preset first.
     #[must_use]
-    pub(crate) fn apply(&self, config: Config) -> Config {
+    pub fn apply(&self, config: Config) -> Config {
         let mut config = match self.preset {
             Some(Preset::Local) => config.local(),
             Some(Preset::Lan) => config.lan(),
@@ -235,9 +277,11 @@ fn insert(table: &mut toml::Table, key: &str, value: toml::Value) {
 mod tests {
     use std::time::Duration;
 
-    use gossipmonger::{ClusterId, Datacenter, NodeId, tls::PeerName};
-
     use super::*;
+    use crate::{
+        protocol::id::{ClusterId, Datacenter, NodeId},
+        tls::PeerName,
+    };
 
     fn config() -> Config {
         Config::new(&PeerName {

@@ -2,7 +2,7 @@
 //! gossip, phi-accrual failure detection and calls, over mutually authenticated QUIC, in [ractor] actors.
 //!
 //! ```no_run
-//! use gossipmonger::{Config, Gossipmonger, net::quic::QuicNetwork, service::Access, tls::{Identity, Roots}};
+//! use gossipmonger::{Gossipmonger, service::Access};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Serialize, Deserialize)]
@@ -17,11 +17,9 @@
 //! }
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let identity = Identity::from_pem_files("a/node.pem".as_ref(), "a/node.key".as_ref())?;
-//! let mut config = Config::new(identity.name());
-//! config.seeds = vec!["seed.example:7101".into()];
-//! let network = QuicNetwork::new(identity, Roots::from_pem_file("a/roots.pem".as_ref())?)?;
-//! let (node, running) = Gossipmonger::spawn(config, network).await?;
+//! // `a` has the node's certificate: `gossipmonger join` makes it, in development `pki::throwaway`.
+//! let builder = Gossipmonger::builder().directory("a").seeds(["seed.example:7101"]);
+//! let (node, running) = builder.listen("10.0.0.2:7101").spawn().await?;
 //!
 //! // Membership and state: every other node gets a copy of the key.
 //! node.set("service/web", "10.0.0.1:80").await?;
@@ -47,11 +45,12 @@
 //!
 //! Every node owns a key/value map and holds a copy of every other node's map; the copies converge. A
 //! failure detector reports which nodes are alive. A node's certificate proves its name, and decides which services it
-//! may call. `docs/concepts.md` in the repository defines each term; `docs/services.md` is the guide to services.
+//! may call. `docs/ractor.md` in the repository is the first hour, from an empty `cargo new` to two processes whose
+//! actors talk; `docs/concepts.md` defines each term; `docs/services.md` is the guide to services.
 //!
 //! # What to read first
 //!
-//! 1. [`Gossipmonger`]: the handle of a node. [`Config`]: how it is started.
+//! 1. [`Gossipmonger`]: the handle of a node. [`Builder`]: how it is started; [`Config`]: every setting.
 //! 2. [`Snapshot`] and [`Member`]: what a node knows at one moment. [`subscription`]: the changes.
 //! 3. [`Event`] and [`Problem`]: what a node reports. [`Error`]: why a call failed.
 //! 4. [`mod@service`]: offering services, and calling them; [`service::client`]: the same without being a member.
@@ -171,17 +170,19 @@
 //!
 //! # Features
 //!
-//! No feature is on by default. `redb` adds a store in a file; `issuer` issues certificates by token and renews
-//! them; `testkit` adds what tests need: [`service::frozen`](mod@service#functions) keeps the messages of a service as they
+//! No feature is on by default. `redb` adds a store in a file; `config-file` reads the `gossipmonger.toml` in a node's
+//! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: [`service::frozen`](mod@service#functions) keeps the messages of a service as they
 //! were released, and a simulator of whole clusters, which has no semantic versioning, runs the machines. The
 //! program `gossipmonger` is a package of its own, `gossipmonger-cli`.
 //!
 //! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
-//! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it the compiler reports some forty errors in this crate, among them
-//! *"the trait bound `SchedulerInput: ractor::Message` is not satisfied"* and
-//! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*. With ractor's
-//! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's feature
-//! `async-trait` needs no feature of this crate, but beside `cluster` this crate's `async-trait`.
+//! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it
+//! the compiler reports some forty errors in this crate, among them
+//! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*, with what to add. With ractor's
+//! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's features `async-trait`,
+//! `blanket_serde`, `message_span_propogation`, `monitors` and `output-port-v2` need no feature of this crate
+//! (`blanket_serde` turns on ractor's `cluster`); but with `cluster`, ractor's `async-trait` needs this crate's `async-trait`.
+//! Its `async-std` is refused.
 //!
 //! [ractor]: https://docs.rs/ractor
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -215,7 +216,9 @@ pub use counters::Counters;
 pub use dials::DialFailure;
 pub use foreign::Foreign;
 pub use node::{
-    Backends, Gossipmonger, clients,
+    Backends, Gossipmonger,
+    builder::{BuildError, Builder, Parts},
+    clients,
     config::{Config, ConfigError, Limits, QuicLimits, Restarts, ServiceLimits, ServiceRates},
     cuts::Cut,
     error::{Error, SpawnError},

@@ -2,6 +2,7 @@
 
 mod actors;
 mod backends;
+pub(crate) mod builder;
 mod channel;
 pub mod clients;
 pub(crate) mod config;
@@ -84,7 +85,7 @@ pub struct Gossipmonger {
 }
 
 impl Gossipmonger {
-    /// Starts a node. The join handle completes when the node has ended and released everything: its
+    /// Starts a node; [`builder`](Self::builder) is the shorter way. The join handle completes when the node has ended and released everything: its
     /// addresses are free and its store is closed. Aborting the join handle ends only the wait, not the
     /// node.
     ///

@@ -18,6 +18,7 @@ mod revoked;
 pub(crate) mod rotation;
 #[cfg(all(test, unix))]
 mod samples;
+mod throwaway;
 
 pub use self::{
     authority::{Authority, AuthorityOptions},
@@ -26,6 +27,7 @@ pub use self::{
     issued::Issued,
     leaf::{KeyKind, LEAF_VALIDITY, LeafOptions, Usage},
     phase::RotationPhase,
+    throwaway::throwaway,
 };
 #[cfg(feature = "issuer")]
 pub(crate) use self::{

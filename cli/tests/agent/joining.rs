@@ -122,6 +122,24 @@ fn a_machine_joins_by_a_token_and_its_agent_starts() {
     assert!(table.contains("node b of us") && !table.contains(&token[20..]), "{table}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_a_user_starts_from_the_directory_that_join_has_made() {
+    let cluster = Cluster::of(&["a"]);
+    let a = issuing(&cluster, "a");
+    join(&cluster, &token(&a, &["--node", "b", "--datacenter", "us"]), &[]).succeeded();
+    let builder = gossipmonger::Gossipmonger::builder().directory(cluster.dir("b")).keep_store();
+    let (b, running) = builder.spawn().await.unwrap();
+    assert_eq!((b.node().as_str(), b.datacenter().as_str()), ("b", "us"));
+    // The file has the seed.
+    tokio::task::block_in_place(|| a.awaits("b", "live"));
+    b.set("color", "green").await.unwrap();
+    b.leave_for_now().await.unwrap();
+    running.await.unwrap();
+    // The agent goes on with what the program has kept.
+    let b = tokio::task::block_in_place(|| cluster.start("b", &[]));
+    assert_eq!(b.run(&["get", "b", "color"]).succeeded().out.trim(), "green");
+}
+
 #[test]
 fn refuses_a_token_that_was_used_revoked_has_expired_or_is_for_another() {
     let cluster = Cluster::of(&["a"]);

@@ -2,7 +2,7 @@
 
 use crate::{
     net::NetworkError,
-    node::config::ConfigError,
+    node::{builder::BuildError, config::ConfigError},
     protocol::id::{ClusterId, NodeId},
     store::StoreError,
 };
@@ -11,6 +11,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
+    /// The settings of a [`Builder`](crate::Builder) are refused.
+    #[error(transparent)]
+    Build(#[from] BuildError),
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),

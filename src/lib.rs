@@ -177,7 +177,7 @@
 //!
 //! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
 //! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it
-//! the compiler reports some forty errors in this crate, among them
+//! the compiler reports some fifty errors in this crate, among them
 //! *"ractor's feature `cluster` is on, but gossipmonger's feature `cluster` is not"*, with what to add. With ractor's
 //! `cluster` your own message types need `impl ractor::Message for Msg {}` too. ractor's features `async-trait`,
 //! `blanket_serde`, `message_span_propogation`, `monitors` and `output-port-v2` need no feature of this crate

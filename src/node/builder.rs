@@ -120,6 +120,16 @@ impl Builder {
         Self { keeps_store: true, ..self }
     }
 
+    /// Without the feature `redb` a call of it does not compile, and the compiler names the feature.
+    #[cfg(not(feature = "redb"))]
+    #[doc(hidden)]
+    pub fn keep_store<F>(self) -> Self
+    where
+        (F,): super::features::StoreInFile,
+    {
+        self
+    }
+
     /// Changes any other field of the configuration, after the file and before the settings above:
     /// `.configure(Config::local)`, or a closure. Several apply in their order.
     pub fn configure(mut self, change: impl FnOnce(Config) -> Config + Send + 'static) -> Self {

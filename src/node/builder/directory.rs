@@ -18,7 +18,8 @@ use crate::{
 type Settings = crate::node::config::file::ConfigFile;
 /// Without the feature no file is read.
 #[cfg(not(feature = "config-file"))]
-type Settings = ();
+#[derive(Default)]
+struct Settings {}
 
 /// A node's directory, and its `gossipmonger.toml`.
 pub(super) struct Directory {

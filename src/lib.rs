@@ -57,6 +57,7 @@
 //! 5. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
 //!    feature): certificates by token.
 //! 6. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
+//! 7. `testkit` (a feature): tests of your own services on several nodes, in virtual time.
 //!
 //! The program and the tests of this repository also use the modules `protocol` (the rules themselves) and
 //! `unstable`. Both are left out here, since they have no promise of compatibility.
@@ -171,9 +172,11 @@
 //! # Features
 //!
 //! No feature is on by default. `redb` adds a store in a file; `config-file` reads the `gossipmonger.toml` in a node's
-//! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: [`service::frozen`](mod@service#functions) keeps the messages of a service as they
-//! were released, and a simulator of whole clusters, which has no semantic versioning, runs the machines. The
-//! program `gossipmonger` is a package of its own, `gossipmonger-cli`.
+//! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: `testkit` runs
+//! your services on several nodes in one process, in virtual time (`docs/testkit.md` in the repository is the guide),
+//! [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released, and a simulator of whole
+//! clusters, which has no semantic versioning, runs the machines. The program `gossipmonger` is a package of its own,
+//! `gossipmonger-cli`.
 //!
 //! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
 //! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it
@@ -197,6 +200,7 @@ pub mod net;
 // rustdoc's JSON has no methods for a type whose module is hidden, so `.ci/public-api` shows the module.
 #[cfg_attr(not(listed), doc(hidden))]
 pub mod protocol;
+mod ambient;
 mod clock;
 mod counters;
 mod dials;
@@ -208,6 +212,8 @@ mod slot;
 pub mod unstable;
 #[cfg(feature = "issuer")]
 pub mod issuer;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 #[cfg(feature = "testkit")]
 #[doc(hidden)]
 pub mod sim;
@@ -255,3 +261,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/services.md")]
 struct Services;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/testkit.md")]
+struct Testkit;

@@ -122,6 +122,11 @@ pub trait Endpoint: fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// The certificate that this node shows in a handshake now, if it has no [`Endpoint::tls`]; `None` if it shows none.
+    fn shown(&self) -> Option<Shown> {
+        None
+    }
+
     /// Accepts handshakes of this protocol from now on. [`Protocol::Gossip`] is accepted from the start; any other
     /// one is refused in the handshake until then.
     fn admit(&self, _protocol: Protocol) {}

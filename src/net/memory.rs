@@ -3,38 +3,53 @@
 //! Every frame still passes the codec, so a frame that works here works on the wire. It has no socket, so it runs
 //! under tokio's paused time.
 
+mod paths;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
+#[cfg(feature = "testkit")]
+use std::{ops::RangeInclusive, time::SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex as Turn, mpsc};
+use tokio::{
+    sync::{Mutex as Turn, Notify, mpsc},
+    time::timeout,
+};
 
+use self::paths::Paths;
 use super::{
     BoxFuture, Connection, Dial, Dialed, Ended, Endpoint, Incoming, Network, NetworkError, Opening,
     Peer, Proof, Protocol, ReceiveStream, SendStream, Shown, Stream, StreamError, Way,
     pipe::{self, PipeReceiver, PipeSender},
 };
-use crate::{protocol::id::NodeId, slot::Slot, tls::PeerName};
+use crate::{
+    clock::Clock,
+    protocol::{id::NodeId, time::Time},
+    slot::Slot,
+    tls::{PeerName, Refusal, RefusedBy, Rejection, date},
+};
 
 /// A network within this process. Each node gets a [`MemoryPlace`] in it.
-#[derive(Clone, Debug, Default)]
-pub struct MemoryNetwork(Arc<Mutex<Hub>>);
+#[derive(Clone, Debug)]
+pub struct MemoryNetwork {
+    hub: Arc<Mutex<Hub>>,
+    clock: Clock,
+    /// A path was healed, or an address opened.
+    changed: Arc<Notify>,
+}
 
 #[derive(Debug, Default)]
 struct Hub {
     /// The open ports by address.
     open: BTreeMap<String, Arc<Port>>,
-    cuts: BTreeSet<(NodeId, NodeId)>,
-    delay: Duration,
-    /// Of single directions, in place of `delay`.
-    delays: BTreeMap<(NodeId, NodeId), Duration>,
+    paths: Paths,
 }
 
 /// The address of one node.
@@ -44,8 +59,8 @@ struct Port {
     /// Which protocols besides gossip it accepts.
     admitted: Mutex<BTreeSet<Protocol>>,
     dialers: mpsc::Sender<Arc<dyn Connection>>,
-    /// Its connections, which end with it.
-    wires: Mutex<Vec<Arc<Wire>>>,
+    /// Its connections, which end with it, and its side of each.
+    wires: Mutex<Vec<(Arc<Wire>, usize)>>,
 }
 
 /// One node's place in a [`MemoryNetwork`].
@@ -76,35 +91,96 @@ impl MemoryNetwork {
     /// Drops everything from `from` to `to` from now on. A connection between the two breaks at the first message
     /// sent in that direction.
     pub fn cut(&self, from: &NodeId, to: &NodeId) {
-        self.hub().cuts.insert((from.clone(), to.clone()));
+        self.hub().paths.cut(from, to);
     }
 
     /// Removes all cuts.
     pub fn heal(&self) {
-        self.hub().cuts.clear();
+        self.hub().paths.heal();
+        self.changed.notify_waiters();
     }
 
     /// The delay of all messages from now on.
     pub fn set_delay(&self, delay: Duration) {
-        self.hub().delay = delay;
+        self.hub().paths.set_delay(delay..=delay);
     }
 
     /// The delay of all messages between two nodes from now on, in place of that of all others.
     pub fn set_delay_between(&self, one: &NodeId, other: &NodeId, delay: Duration) {
         let mut hub = self.hub();
-        hub.delays.insert((one.clone(), other.clone()), delay);
-        hub.delays.insert((other.clone(), one.clone()), delay);
+        hub.paths.set_delay_from(one, other, delay..=delay);
+        hub.paths.set_delay_from(other, one, delay..=delay);
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
-        lock(&self.0)
+        lock(&self.hub)
     }
 
-    /// The delay from one node to another; `None` if that direction is cut.
+    /// The delay of the next message from one node to another; `None` if that direction is cut.
     fn path(&self, from: &NodeId, to: &NodeId) -> Option<Duration> {
-        let (hub, path) = (self.hub(), (from.clone(), to.clone()));
-        let delay = hub.delays.get(&path).copied().unwrap_or(hub.delay);
-        (!hub.cuts.contains(&path)).then_some(delay)
+        self.hub().paths.draw(&(from.clone(), to.clone()))
+    }
+
+    fn is_open(&self, node: &NodeId) -> bool {
+        self.hub().open.contains_key(&Self::address(node))
+    }
+}
+
+/// What tests do to it.
+#[cfg(feature = "testkit")]
+impl MemoryNetwork {
+    /// From now on a connection over a cut path waits, and breaks only when it was cut for this long, as over QUIC. All
+    /// delays are drawn from this seed.
+    pub(crate) fn set_patience(&self, patience: Duration, seed: u64) {
+        let mut hub = self.hub();
+        hub.paths.patience = Some(patience);
+        hub.paths.seed(seed);
+    }
+
+    /// Removes the cut of one direction.
+    pub(crate) fn heal_path(&self, from: &NodeId, to: &NodeId) {
+        self.hub().paths.heal_path(from, to);
+        self.changed.notify_waiters();
+    }
+
+    /// The delays of all messages from now on.
+    pub(crate) fn set_delays(&self, delays: RangeInclusive<Duration>) {
+        self.hub().paths.set_delay(delays);
+    }
+
+    /// The delays of messages in one direction from now on, in place of those of all others.
+    pub(crate) fn set_delays_from(
+        &self,
+        from: &NodeId,
+        to: &NodeId,
+        delays: RangeInclusive<Duration>,
+    ) {
+        self.hub().paths.set_delay_from(from, to, delays);
+    }
+
+    /// Gives a node a new certificate, which its peers accept until then.
+    pub(crate) fn certify(
+        &self,
+        node: &NodeId,
+        expires: SystemTime,
+        wall: impl Fn() -> SystemTime + Send + Sync + 'static,
+    ) {
+        self.hub().paths.certify(node, expires, Arc::new(wall));
+    }
+
+    /// The process of a node is gone at once: its peers hear nothing of that.
+    pub(crate) fn crash(&self, node: &NodeId) {
+        let port = self.hub().open.remove(&Self::address(node));
+        for (wire, side) in port.iter().flat_map(|port| lock(&port.wires).clone()) {
+            wire.gone[side].store(true, Ordering::Relaxed);
+            wire.ends[side].set_first(Close::Lost("its process has ended"));
+        }
+    }
+}
+
+impl Default for MemoryNetwork {
+    fn default() -> Self {
+        Self { hub: Arc::default(), clock: Clock::start(), changed: Arc::default() }
     }
 }
 
@@ -124,6 +200,7 @@ impl Network for MemoryPlace {
         let port = Arc::new(Port { name, admitted, dialers, wires: Mutex::default() });
         // A later process of that name takes its address.
         let before = self.network.hub().open.insert(address.clone(), Arc::clone(&port));
+        self.network.changed.notify_waiters();
         before.iter().for_each(|before| before.close(0, b"another process has its address"));
         let network = self.network.clone();
         let endpoint = MemoryEndpoint { network, address, port, accepted: Turn::new(accepted) };
@@ -133,15 +210,15 @@ impl Network for MemoryPlace {
 
 impl Port {
     fn close(&self, code: u32, words: &[u8]) {
-        for wire in lock(&self.wires).drain(..) {
-            wire.close(&self.name.node, code, words);
+        for (wire, side) in lock(&self.wires).drain(..) {
+            wire.close(side, code, words);
         }
     }
 
-    fn add(&self, wire: &Arc<Wire>) {
+    fn add(&self, wire: &Arc<Wire>, side: usize) {
         let mut wires = lock(&self.wires);
-        wires.retain(|wire| !wire.end.is_set());
-        wires.push(Arc::clone(wire));
+        wires.retain(|(wire, side)| !wire.ends[*side].is_set());
+        wires.push((Arc::clone(wire), side));
     }
 }
 
@@ -157,6 +234,10 @@ struct MemoryEndpoint {
 impl Endpoint for MemoryEndpoint {
     fn addresses(&self) -> Vec<String> {
         vec![self.address.clone()]
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        self.network.hub().paths.shown(&self.port.name.node)
     }
 
     fn accept(&self) -> BoxFuture<'_, Option<Incoming>> {
@@ -236,13 +317,29 @@ impl MemoryDial {
             return Dialed::Failed(way, "nothing gets through".to_owned());
         };
         pause(forth + back).await;
+        if let Some(refusal) = self.expired(&here.node, &there.node) {
+            return Dialed::Refused(way, Ended::Refused(Box::new(refusal)));
+        }
         let (dialer, accepter) = connected(&self.network, [here, there], self.protocol);
-        self.from.add(&dialer.wire);
-        port.add(&dialer.wire);
+        self.from.add(&dialer.wire, 0);
+        port.add(&dialer.wire, 1);
         match port.dialers.try_send(accepter) {
             Ok(()) => Dialed::Reached(way, dialer),
             Err(_) => Dialed::Failed(way, "it accepts no more".to_owned()),
         }
+    }
+}
+
+impl MemoryDial {
+    /// Why one end refuses the certificate of the other one.
+    fn expired(&self, here: &NodeId, there: &NodeId) -> Option<Refusal> {
+        let hub = self.network.hub();
+        let sides = [(there, here, RefusedBy::Us), (here, there, RefusedBy::Peer)];
+        sides.into_iter().find_map(|(node, judge, by)| {
+            let end = hub.paths.expired(node, judge)?;
+            let detail = format!("the certificate of {node} expired on {}", date(end)).into();
+            Some(Refusal { by, reason: Rejection::Expired, detail })
+        })
     }
 }
 
@@ -280,27 +377,76 @@ impl Dial for MemoryDial {
 #[derive(Debug)]
 struct Wire {
     network: MemoryNetwork,
-    /// Who has closed it, and how; nobody if it was cut.
-    end: Slot<Close>,
+    /// How it has ended for each end.
+    ends: [Slot<Close>; 2],
+    /// The process of that end is gone, and could not say so.
+    gone: [AtomicBool; 2],
+    /// Since when nothing gets through from that end.
+    cut: [Mutex<Option<Time>>; 2],
     /// Things that have arrived at each end, acknowledgements included.
     received: [AtomicU64; 2],
     sent: [AtomicU64; 2],
 }
 
 #[derive(Clone, Debug)]
-struct Close {
-    by: Option<NodeId>,
-    code: u32,
-    words: Bytes,
+enum Close {
+    By { side: usize, code: u32, words: Bytes },
+    Lost(&'static str),
+    Reset,
 }
 
 impl Wire {
-    fn close(&self, by: &NodeId, code: u32, words: &[u8]) {
-        self.end.set_first(Close {
-            by: Some(by.clone()),
-            code,
-            words: Bytes::copy_from_slice(words),
-        });
+    fn close(&self, side: usize, code: u32, words: &[u8]) {
+        self.end(side, Close::By { side, code, words: Bytes::copy_from_slice(words) });
+    }
+
+    /// Ends it; the other end of one that is gone does not hear of that.
+    fn end(&self, side: usize, close: Close) {
+        self.ends[side].set_first(close.clone());
+        if !self.gone[side].load(Ordering::Relaxed) {
+            self.ends[1 - side].set_first(close);
+        }
+    }
+
+    fn is_gone(&self, side: usize) -> bool {
+        self.gone[side].load(Ordering::Relaxed)
+    }
+
+    /// The delay of the next message from this end; `None` if nothing gets through now. It ends the connection if that
+    /// has lasted too long, or another process is there.
+    fn path(&self, side: usize, [from, to]: [&NodeId; 2]) -> Option<Duration> {
+        let network = &self.network;
+        let mut cut = lock(&self.cut[side]);
+        let delay = network.path(from, to);
+        if delay.is_some() && !self.is_gone(1 - side) {
+            *cut = None;
+            return delay;
+        }
+        if delay.is_some() && network.is_open(to) {
+            self.end(side, Close::Reset);
+            return None;
+        }
+        let now = network.clock.now();
+        let patience = network.hub().paths.patience.unwrap_or_default();
+        if now.since(*cut.get_or_insert(now)) >= patience {
+            self.end(side, Close::Lost(NOTHING_GETS_THROUGH));
+        }
+        None
+    }
+
+    /// The same for what is sent until it arrives; `None` if the connection has ended.
+    async fn path_again(&self, side: usize, names: [&NodeId; 2]) -> Option<Duration> {
+        loop {
+            let changed = self.network.changed.notified();
+            if let Some(delay) = self.path(side, names) {
+                return Some(delay);
+            }
+            if self.ends[side].is_set() {
+                return None;
+            }
+            // Whatever changes, or when it is sent again.
+            let _ = timeout(SENT_AGAIN, changed).await;
+        }
     }
 }
 
@@ -325,7 +471,9 @@ fn connected(
 ) -> (Arc<End>, Arc<End>) {
     let wire = Arc::new(Wire {
         network: network.clone(),
-        end: Slot::default(),
+        ends: Default::default(),
+        gone: Default::default(),
+        cut: Default::default(),
         received: Default::default(),
         sent: Default::default(),
     });
@@ -339,7 +487,7 @@ fn connected(
             side,
             protocol,
             own: own.node.clone(),
-            peer: proved(peer),
+            peer: proved(network, own, peer),
             name: peer.node.clone(),
             streams,
             one_way,
@@ -357,14 +505,15 @@ fn crossed<T>(most: usize) -> (Crossed<T>, Crossed<T>) {
     ((out, Turn::new(near)), (back, Turn::new(far)))
 }
 
-fn proved(name: &PeerName) -> Peer {
+fn proved(network: &MemoryNetwork, own: &PeerName, name: &PeerName) -> Peer {
     let nothing = || Shown { fingerprint: String::new(), expires: None };
+    let shown = |name: &PeerName| network.hub().paths.shown(&name.node).unwrap_or_else(nothing);
     Peer {
         name: Some(name.clone()),
         client: None,
         datacenter: Some(name.datacenter.clone()),
         chain: Vec::new(),
-        proof: Proof { ours: nothing(), theirs: nothing() },
+        proof: Proof { ours: shown(own), theirs: shown(name) },
     }
 }
 
@@ -375,19 +524,20 @@ async fn pause(delay: Duration) {
 }
 
 impl Close {
-    /// The same end of a connection, as this node sees it.
-    fn seen_by(self, own: &NodeId) -> Ended {
-        match self.by {
-            Some(by) if by == *own => Ended::Here,
-            Some(_) => Ended::Closed { code: u64::from(self.code), words: self.words },
-            None => Ended::Lost("nothing gets through".to_owned()),
+    /// The same end of a connection, as this end sees it.
+    fn seen_by(self, own: usize) -> Ended {
+        match self {
+            Self::By { side, .. } if side == own => Ended::Here,
+            Self::By { code, words, .. } => Ended::Closed { code: u64::from(code), words },
+            Self::Lost(why) => Ended::Lost(why.to_owned()),
+            Self::Reset => Ended::Reset,
         }
     }
 }
 
 impl End {
     fn reason(&self) -> Option<Ended> {
-        self.wire.end.get().map(|end| end.seen_by(&self.own))
+        self.wire.ends[self.side].get().map(|end| end.seen_by(self.side))
     }
 
     /// The result of `wait`, unless the connection ends first.
@@ -406,16 +556,16 @@ impl End {
 
 /// Takes as long as the path, counts at the other end, and acknowledges.
 async fn travel(wire: &Arc<Wire>, side: usize, [from, to]: [&NodeId; 2]) -> bool {
-    let Some(delay) = wire.network.path(from, to) else {
-        wire.end.set_first(Close { by: None, code: 0, words: Bytes::new() });
-        return false;
-    };
+    let Some(delay) = wire.path_again(side, [from, to]).await else { return false };
     wire.sent[side].fetch_add(1, Ordering::Relaxed);
     pause(delay).await;
-    if wire.end.is_set() {
+    if wire.ends[side].is_set() {
         return false;
     }
     wire.received[1 - side].fetch_add(1, Ordering::Relaxed);
+    if wire.is_gone(1 - side) {
+        return true;
+    }
     let Some(back) = wire.network.path(to, from) else { return true };
     let acknowledge = {
         let wire = Arc::clone(wire);
@@ -446,15 +596,16 @@ impl Connection for End {
     }
 
     fn round_trip(&self) -> Option<Duration> {
-        let network = &self.wire.network;
-        Some(network.path(&self.own, &self.name)? + network.path(&self.name, &self.own)?)
+        let (own, name) = (self.own.clone(), self.name.clone());
+        let hub = self.wire.network.hub();
+        Some(hub.paths.mean(&(own.clone(), name.clone()))? + hub.paths.mean(&(name, own))?)
     }
 
     fn open(&self) -> BoxFuture<'_, Result<Stream, Ended>> {
         Box::pin(async {
             let (forth, back) = (pipe::one_way(), pipe::one_way());
-            let near: Stream = (self.sender(forth.0), self.receiver(&self.own, back.1));
-            let far: Stream = (self.far_sender(back.0), self.receiver(&self.name, forth.1));
+            let near: Stream = (self.sender(forth.0), self.receiver(self.side, back.1));
+            let far: Stream = (self.far_sender(back.0), self.receiver(1 - self.side, forth.1));
             self.unless_ended(async { self.streams.0.send(far).await.ok() }).await?;
             Ok(near)
         })
@@ -467,7 +618,7 @@ impl Connection for End {
     fn open_one_way(&self) -> BoxFuture<'_, Result<Box<dyn SendStream>, Ended>> {
         Box::pin(async {
             let (out, far) = pipe::one_way();
-            let far = self.receiver(&self.name, far);
+            let far = self.receiver(1 - self.side, far);
             self.unless_ended(async { self.one_way.0.send(far).await.ok() }).await?;
             Ok(self.sender(out))
         })
@@ -483,9 +634,9 @@ impl Connection for End {
         }
         let (wire, side, out) = (Arc::clone(&self.wire), self.side, self.datagrams.0.clone());
         let (own, name) = (self.own.clone(), self.name.clone());
-        if wire.network.path(&own, &name).is_none() {
-            wire.end.set_first(Close { by: None, code: 0, words: Bytes::new() });
-            return false;
+        if wire.path(side, [&own, &name]).is_none() {
+            // It is lost, which the sender finds out when the connection breaks.
+            return !wire.ends[side].is_set();
         }
         tokio::spawn(async move {
             if travel(&wire, side, [&own, &name]).await {
@@ -509,7 +660,7 @@ impl Connection for End {
     }
 
     fn close(&self, code: u32, words: &[u8]) {
-        self.wire.close(&self.own, code, words);
+        self.wire.close(self.side, code, words);
     }
 
     fn ended(&self) -> Option<Ended> {
@@ -517,12 +668,12 @@ impl Connection for End {
     }
 
     fn is_open(&self) -> bool {
-        !self.wire.end.is_set()
+        !self.wire.ends[self.side].is_set()
     }
 
     fn closed(&self) -> BoxFuture<'_, Ended> {
         Box::pin(async {
-            self.wire.end.wait().await;
+            self.wire.ends[self.side].wait().await;
             self.reason().unwrap_or(Ended::Here)
         })
     }
@@ -539,15 +690,15 @@ impl End {
         Box::new(Sender { wire: Arc::clone(&self.wire), side, names, out })
     }
 
-    /// `own`: the node that reads.
-    fn receiver(&self, own: &NodeId, chunks: PipeReceiver) -> Box<dyn ReceiveStream> {
-        Box::new(Receiver { wire: Arc::clone(&self.wire), own: own.clone(), chunks })
+    /// `side`: the end that reads.
+    fn receiver(&self, side: usize, chunks: PipeReceiver) -> Box<dyn ReceiveStream> {
+        Box::new(Receiver { wire: Arc::clone(&self.wire), side, chunks })
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.wire.close(&self.own, 0, b"");
+        self.wire.close(self.side, 0, b"");
     }
 }
 
@@ -575,7 +726,7 @@ impl SendStream for Sender {
             tokio::select! {
                 biased;
                 written = self.out.write(chunks) => written,
-                close = wire.end.wait() => Err(StreamError::Connection(close.seen_by(&self.names[0]))),
+                close = wire.ends[self.side].wait() => Err(StreamError::Connection(close.seen_by(self.side))),
             }
         })
     }
@@ -596,7 +747,7 @@ impl SendStream for Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         // While the connection lasts, dropping it ends the stream, as in QUIC. The end of the connection is no such end.
-        if self.wire.end.is_set() {
+        if self.wire.ends[self.side].is_set() {
             self.out.reset(0);
         }
     }
@@ -605,7 +756,7 @@ impl Drop for Sender {
 #[derive(Debug)]
 struct Receiver {
     wire: Arc<Wire>,
-    own: NodeId,
+    side: usize,
     chunks: PipeReceiver,
 }
 
@@ -615,11 +766,11 @@ impl ReceiveStream for Receiver {
             let wire = Arc::clone(&self.wire);
             tokio::select! {
                 biased;
-                read = self.chunks.read(most) => match (read, wire.end.get()) {
-                    (Err(_), Some(close)) => Err(StreamError::Connection(close.seen_by(&self.own))),
+                read = self.chunks.read(most) => match (read, wire.ends[self.side].get()) {
+                    (Err(_), Some(close)) => Err(StreamError::Connection(close.seen_by(self.side))),
                     (read, _) => read,
                 },
-                close = wire.end.wait() => Err(StreamError::Connection(close.seen_by(&self.own))),
+                close = wire.ends[self.side].wait() => Err(StreamError::Connection(close.seen_by(self.side))),
             }
         })
     }
@@ -629,6 +780,10 @@ impl ReceiveStream for Receiver {
     }
 }
 
+/// Why a connection is lost.
+const NOTHING_GETS_THROUGH: &str = "nothing gets through";
+/// How often data is sent again over a path that is cut.
+const SENT_AGAIN: Duration = Duration::from_secs(1);
 /// Maximum number of peers that wait to be accepted.
 const DIALERS_MAX: usize = 1_024;
 /// Maximum number of streams of one kind that wait to be accepted on one connection.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
+    ambient::Ambient,
     net::{Network, quic::QuicNetwork},
     store::{Store, memory::MemoryStore},
 };
@@ -14,6 +15,7 @@ use crate::{
 pub struct Backends {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) ambient: Ambient,
     #[cfg(feature = "testkit")]
     pub(crate) tape: Option<super::tape::Tape>,
 }
@@ -25,6 +27,7 @@ impl Backends {
         Self {
             network,
             store: Arc::new(MemoryStore::new()),
+            ambient: Ambient::default(),
             #[cfg(feature = "testkit")]
             tape: None,
         }
@@ -34,6 +37,13 @@ impl Backends {
     #[must_use]
     pub fn with_store(self, store: Arc<dyn Store>) -> Self {
         Self { store, ..self }
+    }
+
+    /// The same in these surroundings.
+    #[cfg(feature = "testkit")]
+    #[must_use]
+    pub(crate) fn with_ambient(self, ambient: Ambient) -> Self {
+        Self { ambient, ..self }
     }
 
     /// The same with this tape, which records the inputs of the machine that owns the node's connections.

@@ -1,11 +1,11 @@
 //! The node as the tasks of its connections see it: [`Host`].
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use tokio::sync::oneshot;
 
 use crate::{
-    clock::Clock,
+    ambient::Ambient,
     counters::Counters,
     dials::DialFailure,
     lateness::Lateness,
@@ -95,6 +95,16 @@ impl Host {
         self.shared.clock.now()
     }
 
+    /// The wall clock of this node.
+    pub(crate) fn wall(&self) -> SystemTime {
+        self.shared.ambient.wall()
+    }
+
+    /// The wall clock, and random numbers.
+    pub(crate) fn ambient(&self) -> &Ambient {
+        &self.shared.ambient
+    }
+
     /// The task that measures how late this node is served begins.
     pub(crate) fn resume_lag(&self) {
         self.shared.lag.resumed();
@@ -172,7 +182,7 @@ impl Host {
         wanted: Option<&NodeId>,
     ) -> Result<Met, Unwelcome> {
         let mut out = Vec::new();
-        let here = (self.generation(), Clock::wall());
+        let here = (self.generation(), self.wall());
         let met = self.shared.session.judge(hello, proved, wanted, here, &mut out);
         out.into_iter().for_each(|output| self.route(output));
         met

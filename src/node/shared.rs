@@ -26,6 +26,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     net::Endpoint,
     protocol::{
@@ -40,6 +41,8 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) clock: Clock,
+    /// The wall clock, and random numbers.
+    pub(crate) ambient: Ambient,
     /// What readers see.
     pub(crate) published: Published,
     /// The mailboxes of the actors.

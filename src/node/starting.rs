@@ -27,6 +27,7 @@ use super::{
     writer::Writer,
 };
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     counters::Counters,
     lateness::Lateness,
@@ -42,6 +43,7 @@ struct Opened {
     events: Arc<Channel<Event>>,
     writer: Arc<Writer>,
     lateness: Arc<Lateness>,
+    ambient: Ambient,
     #[cfg(feature = "testkit")]
     tape: Option<super::tape::Tape>,
 }
@@ -63,6 +65,7 @@ impl Gossipmonger {
             events,
             writer: Arc::clone(&writer),
             lateness: Arc::default(),
+            ambient: backends.ambient,
             #[cfg(feature = "testkit")]
             tape: backends.tape,
         };
@@ -111,6 +114,7 @@ impl Gossipmonger {
         let clock = Clock::start();
         let shared = Arc::new(Shared {
             clock,
+            ambient: opened.ambient.clone(),
             published: Published::new(opened.events),
             routes: Routes::default(),
             end: End::default(),
@@ -121,7 +125,7 @@ impl Gossipmonger {
             write_room: WriteRoom::new(config.write_queue_bytes),
             session: Session::new(config.cluster.clone(), config.node.clone()),
             clients: Arc::default(),
-            services: Arc::new(Services::new(config.services, clock, config.datacenter.clone())),
+            services: Arc::new(Services::new(config.services, (clock, opened.ambient), config.datacenter.clone())),
             #[cfg(feature = "testkit")]
             switch: super::switch::Switch::default(),
             #[cfg(feature = "testkit")]

@@ -221,6 +221,7 @@ impl<S: Service, M: Message> ActorOffer<S, M> {
         runtime.spawn(async move {
             let cell = actor.get_cell();
             tokio::select! {
+                biased;
                 () = withdraws.over() => {}
                 () = until_ended(&cell) => withdraws.withdraw(),
             }

@@ -114,7 +114,7 @@ impl<S: Service, M: Message> ExposeBuilder<S, M> {
         let clients = self.offer.admits_clients();
         let offered = self.offer.into_offered()?;
         let services = &node.shared.services;
-        let added = services.exposed.add(offered.clone());
+        let added = services.exposed.add(offered.clone(), &mut node.shared.ambient.rng());
         let number = added.map_err(|error| match error {
             NotExposed::TooMany => OfferError::TooManyExposed,
             NotExposed::Draining => OfferError::Draining,
@@ -124,6 +124,7 @@ impl<S: Service, M: Message> ExposeBuilder<S, M> {
         let runtime = node.runtime.clone();
         runtime.spawn(async move {
             tokio::select! {
+                biased;
                 () = until_ended(&actor) => {}
                 () = node.shared.end.begun() => {}
             }

@@ -61,6 +61,7 @@ impl Callee {
                     self.count(Counter::CallsHedged);
                     let mut second = ask(second);
                     let (ended, first_is_over) = tokio::select! {
+                        biased;
                         ended = &mut first => (ended, true),
                         ended = &mut second => (ended, false),
                     };

@@ -308,6 +308,7 @@ impl<S: Service> OfferBuilder<S> {
         offer.kept = directory.map(|directory| Box::new(directory) as Box<dyn Any + Send + Sync>);
         let node = offer.node.clone();
         tokio::select! {
+            biased;
             announced = node.shared.services.is_announced(number) => {
                 announced.map(|()| offer).map_err(OfferError::NotAnnounced)
             }
@@ -412,6 +413,7 @@ impl Offer {
             self.offered.emptied().await;
         });
         tokio::select! {
+            biased;
             emptied = emptied => emptied.is_ok(),
             () = self.node.shared.end.begun() => false,
         }
@@ -440,6 +442,7 @@ impl OnEnd {
     /// Waits until the offer is withdrawn by other means, or the node ends.
     pub(super) async fn over(&self) {
         tokio::select! {
+            biased;
             () = self.offered.closed() => {}
             () = self.node.shared.end.begun() => {}
         }

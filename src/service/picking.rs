@@ -123,7 +123,7 @@ impl Callee {
         let picked = self.balance(|balance| {
             let pick = |bounds| {
                 let ask = Ask { since, prefer, tried, bounds };
-                balance.pick(listing, &ask, now, &mut rand::rng(), suspicion)
+                balance.pick(listing, &ask, now, &mut self.side.outbound().ambient.rng(), suspicion)
             };
             let (bounds, otherwise) = self.bounds();
             let pick = match otherwise {
@@ -155,7 +155,7 @@ impl Callee {
         let Some(share) = &self.share else { return (trusted, None) };
         let inside = Bounds { also: Some(&share.of), ..trusted };
         let outside = Bounds { except: Some(&share.of), ..trusted };
-        match rand::rng().random_bool(share.part) {
+        match self.side.outbound().ambient.rng().random_bool(share.part) {
             true => (inside, Some(outside)),
             false => (outside, Some(inside)),
         }

@@ -212,6 +212,7 @@ impl<S: Service> Remote<S> {
                 return gone;
             }
             tokio::select! {
+                biased;
                 _ = changes.changed() => {}
                 _ = ends.changed() => {}
                 () = self.exposed_ended() => return Gone::Withdrawn,

@@ -124,6 +124,7 @@ impl Here {
         let served = self.node.runtime.spawn(async move {
             // The streams of other nodes end with their connections.
             tokio::select! {
+                biased;
                 served = served => drop(served),
                 () = shared.end.begun() => {}
             }

@@ -16,12 +16,12 @@ mod names;
 /// The modules directly below `src`, by floor.
 const FLOORS: &[(usize, &[&str])] = &[
     (1, &["protocol", "foreign"]),
-    (2, &["tls", "store", "clock", "counters", "latest", "slot", "dials", "lateness"]),
+    (2, &["tls", "store", "ambient", "clock", "counters", "latest", "slot", "dials", "lateness"]),
     (3, &["net"]),
     (4, &["pki"]),
     (5, &["node"]),
     (6, &["sim", "service"]),
-    (7, &["issuer", "unstable"]),
+    (7, &["issuer", "testkit", "unstable"]),
 ];
 
 /// From which floor on a file may name a crate.

@@ -42,7 +42,7 @@ impl Scheduler {
         Arguments { shared, candidates }: Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let scheduler = shared.config.scheduler(candidates);
-        let (now, seed) = (shared.clock.now(), rand::random());
+        let (now, seed) = (shared.clock.now(), shared.ambient.seed());
         let scheduler = protocol::scheduler::Scheduler::new(scheduler, now, seed);
         shared.routes.scheduler.set(myself.clone());
         let mut state = State { shared, scheduler, timer: Timer::default() };

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use ractor::{ActorProcessingErr, ActorRef};
@@ -11,7 +11,6 @@ use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::{
-    clock::Clock,
     node::{
         error::Error,
         links::{revoked::close_revoked, table::Links},
@@ -78,13 +77,13 @@ impl Storage {
             // If it has left meanwhile, an actor that failed afterwards must not undo that.
             config.record.status = record.status;
         }
-        let validity = tls(&shared).map(|tls| tls.validity());
+        let validity = tls(&shared).map(|tls| tls.validity()).or_else(|| shown(&shared));
         (config.record.not_before, config.record.not_after) = validity.unzip();
         let mut out = Vec::new();
         let mut replica =
-            Replica::start(config, stored, &copies, shared.renewed(), now, Clock::wall(), &mut out);
+            Replica::start(config, stored, &copies, shared.renewed(), now, shared.ambient.wall(), &mut out);
         let mut secret = [0; 32];
-        rand::rng().fill_bytes(&mut secret);
+        shared.ambient.rng().fill_bytes(&mut secret);
         replica.set_secret(secret);
         if let Some(tls) = tls(&shared) {
             replica.set_authorities(now, Arc::new(tls), &mut out);
@@ -117,7 +116,7 @@ impl Storage {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let (mut out, begun) = (Vec::new(), state.shared.clock.now());
-        state.replica.set_wall(begun, Clock::wall());
+        state.replica.set_wall(begun, state.shared.ambient.wall());
         state.learn_certificates(begun, &mut out);
         state.learn_lag(begun, &mut out);
         let repairs = match &message {
@@ -173,7 +172,13 @@ impl Storage {
 impl State {
     /// Reads the present certificates, and renews the proof of this generation when the node's own one changes.
     fn learn_certificates(&mut self, now: Time, out: &mut Vec<Output>) {
-        let Some(tls) = tls(&self.shared) else { return };
+        let Some(tls) = tls(&self.shared) else {
+            let shown = shown(&self.shared);
+            if shown.is_some() {
+                self.replica.set_validity(now, shown, out);
+            }
+            return;
+        };
         self.replica.set_sketch_key(tls.sketch_key());
         self.replica.set_validity(now, Some(tls.validity()), out);
         let notary: Arc<dyn Notary> = Arc::new(tls);
@@ -314,6 +319,12 @@ enum Owed {
 const REPAIRED_STEP: Duration = Duration::from_millis(10);
 
 /// The TLS of the node, as long as it is connected to a network with certificates.
+/// The validity of a certificate that is only a date: from the beginning, to that date, in seconds since 1970.
+fn shown(shared: &Shared) -> Option<(u64, u64)> {
+    let end = shared.endpoint.upgrade()?.shown()?.expires?;
+    Some((0, end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()))
+}
+
 fn tls(shared: &Shared) -> Option<Tls> {
     shared.endpoint.upgrade()?.tls().cloned()
 }
@@ -324,6 +335,7 @@ async fn unless_ending<T>(
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, ActorProcessingErr> {
     tokio::select! {
+        biased;
         result = call => Ok(result?),
         () = shared.end.begun() => Err("the node ends".into()),
     }

@@ -11,7 +11,6 @@ use super::{
     },
 };
 use crate::{
-    clock::Clock,
     net::{Connection, Stream},
     node::links::{closing::close_with, context::Context, frames::STREAM_SHED},
     protocol::{close::Close, route::Counter},
@@ -68,6 +67,7 @@ impl Guest {
         let room = Arc::new(Semaphore::new(REQUESTS_PER_CONNECTION));
         loop {
             let stream = tokio::select! {
+                biased;
                 stream = self.request(&room) => stream,
                 _ = recheck.changed() => None,
                 _ = reloads.changed() => None,
@@ -135,7 +135,7 @@ impl Guest {
     /// Returns when the certificate has expired, or sooner.
     async fn expiry(&self) {
         let expires = self.connection.peer().proof.theirs.expires;
-        let left = expires.and_then(|end| end.duration_since(Clock::wall()).ok());
+        let left = expires.and_then(|end| end.duration_since(self.context.host().wall()).ok());
         tokio::time::sleep(left.unwrap_or_default().min(EXPIRY_LOOK)).await;
     }
 

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rand::RngExt;
+
 use super::{super::host::Host, closing::close_with, context::Context, link::Link};
 use crate::{
-    clock::Clock,
     net::Ended,
     protocol::close::Close,
     tls::{self, Rejection, Tls, date},
@@ -20,8 +21,9 @@ use crate::{
 
 /// Renews the connection in time, and closes it when a certificate is no longer valid.
 pub(super) async fn watch(context: &Context, link: &Arc<Link>) -> Ended {
-    if let Some(tls) = context.endpoint.tls() {
-        look(context, tls, link).await;
+    match context.endpoint.tls() {
+        Some(tls) => look(context, tls, link).await,
+        None => look_without_tls(context, link).await,
     }
     link.connection.closed().await
 }
@@ -31,7 +33,7 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
     let proof = &link.connection.peer().proof;
     let (mut doubts, mut reloads) = (0, tls.reloads());
     while context.links.is_current(link) {
-        let now = Clock::wall();
+        let now = host.wall();
         let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
         let Ok(left) = ends.map_or(Ok(Duration::MAX), |end| end.duration_since(now)) else {
             return expired(host, link, now);
@@ -52,13 +54,33 @@ async fn look(context: &Context, tls: &Tls, link: &Arc<Link>) {
         }
         let pause = (left / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause.min(left.saturating_add(LOOK_MIN))) => {}
             // All connections then check, but spread over time.
             _ = reloads.changed() => {
-                let spread = pause.min(RELOAD_SPREAD).mul_f64(rand::random());
+                let spread = pause.min(RELOAD_SPREAD).mul_f64(host.ambient().rng().random());
                 tokio::time::sleep(spread).await;
             }
         }
+    }
+}
+
+/// The same over a network whose certificates are only dates. A connection without any lasts.
+async fn look_without_tls(context: &Context, link: &Arc<Link>) {
+    let (host, proof) = (context.host(), &link.connection.peer().proof);
+    while context.links.is_current(link) {
+        let Some(shown) = context.endpoint.shown() else { return };
+        let now = host.wall();
+        let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
+        let Ok(left) = ends.map_or(Ok(Duration::MAX), |end| end.duration_since(now)) else {
+            return expired(host, link, now);
+        };
+        if link.dialed && (shown.fingerprint != proof.ours.fingerprint || is_older(host, link)) {
+            context.spawner.spawn((context.renew)(context.clone(), Arc::clone(link)));
+        }
+        let pause = (left / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
+        let pause = pause.min(left.saturating_add(LOOK_MIN));
+        let _ = tokio::time::timeout(pause, link.connection.closed()).await;
     }
 }
 
@@ -77,11 +99,15 @@ fn expired(host: &Host, link: &Link, now: SystemTime) {
 /// Whether an end has a newer certificate: ours is known, the peer reports its expiry. A peer that lies about it
 /// costs one handshake per check.
 fn is_outdated(host: &Host, tls: &Tls, link: &Link) -> bool {
-    let proof = &link.connection.peer().proof;
-    let ours = tls.identity();
-    let theirs = proof.theirs.expires.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
-    tls::chain_fingerprint(ours.chain()) != proof.ours.fingerprint
-        || host.not_after(&link.peer) > theirs.unwrap_or_default().as_secs()
+    let (proof, ours) = (&link.connection.peer().proof, tls.identity());
+    tls::chain_fingerprint(ours.chain()) != proof.ours.fingerprint || is_older(host, link)
+}
+
+/// Whether the peer reports a later expiry than that of the certificate that it has shown.
+fn is_older(host: &Host, link: &Link) -> bool {
+    let theirs = link.connection.peer().proof.theirs.expires;
+    let theirs = theirs.and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+    host.not_after(&link.peer) > theirs.unwrap_or_default().as_secs()
 }
 
 /// The number of checks of a connection in the remaining validity of its certificates.

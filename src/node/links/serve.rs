@@ -88,6 +88,7 @@ async fn retire(patience: Duration, link: Arc<Link>) {
 async fn serve(context: Context, link: Arc<Link>) {
     let (links, host) = (&context.links, context.host());
     let ended = tokio::select! {
+        biased;
         ended = exchanges(&context, &link) => ended,
         ended = streams::hear(links, &link) => ended,
         ended = streams::send(links, &link) => ended,

@@ -17,7 +17,6 @@ use tokio::sync::Semaphore;
 use super::super::tape;
 use super::{super::host::Host, claims::Claims, closing::close, link::Link, room::Room};
 use crate::{
-    clock::Clock,
     net::Connection,
     protocol::{
         event::ProtocolEvent,
@@ -332,7 +331,7 @@ impl Surroundings for View<'_> {
     }
 
     fn wall(&self) -> SystemTime {
-        Clock::wall()
+        self.host.wall()
     }
 
     fn is_open(&self, id: ConnectionId) -> bool {

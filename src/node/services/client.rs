@@ -77,6 +77,7 @@ pub(super) async fn recheck(host: &Host, connection: &dyn Connection, caller: &C
             Err(refusal) => return refusal,
         }
         let changed = tokio::select! {
+            biased;
             changed = rechecks.changed() => changed,
             changed = reloads.changed() => changed,
         };

@@ -20,6 +20,7 @@ use super::{
     table::Called,
 };
 use crate::{
+    ambient::Lost,
     net::Stream,
     node::host::Host,
     protocol::{
@@ -130,6 +131,10 @@ impl Conversation {
             return Err(End::Violation("the second frame of a stream is no question".to_owned()));
         };
         let (offer, kind) = self.found(&service, method, &mut body)?;
+        if self.loses(Lost::Request) {
+            ends.await;
+            return Err(End::Gone);
+        }
         if is_exposed {
             self.counts(&service);
         }
@@ -168,8 +173,18 @@ impl Conversation {
             Some(reader) => self.ended(kind, reader, items, (ends.as_mut(), answer)).await?,
             None => self.begun_by(ends.as_mut(), answer).await,
         };
+        if matches!(kind, Kind::Call | Kind::ClientStream) && self.loses(Lost::Reply) {
+            ends.await;
+            return Err(End::Gone);
+        }
         self.settle(kind, outcome).await;
         Ok(())
+    }
+
+    /// Whether a test loses this of the call. Nothing is lost within a node.
+    fn loses(&self, what: Lost) -> bool {
+        let caller = self.lane.as_ref().and_then(|lane| lane.caller.node());
+        caller.is_some_and(|caller| self.host.ambient().loses(what, caller, self.host.node()))
     }
 
     /// What a question is for, if the caller may ask it.

@@ -79,6 +79,7 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
     let addresses = dialer.addresses(&link.peer);
     let reach = open(&addresses, Some(&link.peer), endpoint.as_ref());
     let opened = tokio::select! {
+        biased;
         opened = tokio::time::timeout(deadline, reach) => opened,
         // The node has died, for example.
         () = link.ended_early() => return,

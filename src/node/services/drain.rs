@@ -29,6 +29,7 @@ impl Gossipmonger {
             services.lanes_closed().await;
         };
         tokio::select! {
+            biased;
             ended = tokio::time::timeout(limit, ended) => ended.is_ok(),
             () = self.shared.end.begun() => false,
         }

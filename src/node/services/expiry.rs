@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{clock::Clock, net::Connection};
+use crate::{ambient::Ambient, net::Connection};
 
 /// Why such a connection is closed.
 pub(super) const EXPIRED: &str = "a certificate of this connection has expired";
@@ -11,12 +11,12 @@ pub(super) const EXPIRED: &str = "a certificate of this connection has expired";
 const LOOK: Duration = Duration::from_secs(600);
 
 /// Returns when a certificate of the connection has expired.
-pub(super) async fn expired(connection: &dyn Connection) {
+pub(super) async fn expired(connection: &dyn Connection, ambient: &Ambient) {
     let proof = &connection.peer().proof;
     loop {
         let ends = [proof.ours.expires, proof.theirs.expires].into_iter().flatten().min();
         let Some(end) = ends else { return std::future::pending().await };
-        let Ok(left) = end.duration_since(Clock::wall()) else { return };
+        let Ok(left) = end.duration_since(ambient.wall()) else { return };
         tokio::time::sleep(left.min(LOOK)).await;
     }
 }
@@ -32,6 +32,7 @@ mod tests {
         *,
     };
     use crate::{
+        clock::Clock,
         net::pipe,
         protocol::{
             close::Close,
@@ -55,7 +56,7 @@ mod tests {
             let rooms = Rooms::of_peer(&Arc::new(Semaphore::new(1)), 1, 1);
             let abroad = Arc::new(Abroad::new(None, clock, 1));
             let limits = LaneLimits { calls: 1, queue_bytes: 1 };
-            let link = Arc::new(Link::new(to, limits, (rooms, abroad), clock));
+            let link = Arc::new(Link::new(to, limits, (rooms, abroad), (clock, Ambient::default())));
             let hello = Frame::ClientHello(ClientHello { expected: Generation(1), features: 0 });
             let (stream, _far) = pipe::two_way();
             let served = link.serve(
@@ -73,7 +74,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_certificates_does_not_expire() {
         let connection = Quiet::until(None, None);
-        let expired = tokio::time::timeout(LOOK * 10, expired(connection.as_ref()));
+        let expired = tokio::time::timeout(LOOK * 10, expired(connection.as_ref(), &Ambient::default()));
         assert!(expired.await.is_err());
     }
 }

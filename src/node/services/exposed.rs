@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use rand::RngExt;
+use rand::{Rng, RngExt};
 use tokio::sync::Notify;
 
 use super::offered::Offered;
@@ -59,7 +59,7 @@ impl Exposed {
     }
 
     /// Gives an actor a number.
-    pub(crate) fn add(&self, offered: Arc<dyn Offered>) -> Result<u64, NotExposed> {
+    pub(crate) fn add(&self, offered: Arc<dyn Offered>, rng: &mut impl Rng) -> Result<u64, NotExposed> {
         let mut table = self.write();
         if table.closed {
             return Err(NotExposed::Draining);
@@ -68,7 +68,7 @@ impl Exposed {
             return Err(NotExposed::TooMany);
         }
         loop {
-            let number = rand::rng().random();
+            let number = rng.random();
             if !table.present.contains_key(&number) && !table.ended.contains(&number) {
                 table.present.insert(number, offered);
                 return Ok(number);

@@ -18,6 +18,7 @@ use super::{
     room::Rooms,
 };
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     net::{Connection, Ended, ReceiveStream, SendStream, Stream},
     node::links::closing::close_with,
@@ -53,6 +54,7 @@ pub(crate) struct Link {
     pub(super) rooms: Rooms,
     pub(super) abroad: Arc<Abroad>,
     pub(super) clock: Clock,
+    ambient: Ambient,
     calls: Mutex<State>,
     /// The node has admitted this one.
     pub(super) welcome: Slot<()>,
@@ -91,7 +93,7 @@ impl Link {
         (peer, purpose, generation): (NodeId, Purpose, Generation),
         limits: LaneLimits,
         (rooms, abroad): (Rooms, Arc<Abroad>),
-        clock: Clock,
+        (clock, ambient): (Clock, Ambient),
     ) -> Self {
         let state = State { calls: Calls::new(limits), streams: 0, used: clock.now() };
         Self {
@@ -101,6 +103,7 @@ impl Link {
             rooms,
             abroad,
             clock,
+            ambient,
             calls: Mutex::new(state),
             welcome: Slot::default(),
             waits: Notify::new(),
@@ -192,6 +195,7 @@ impl Link {
     /// Waits until the node has admitted this one, or the link has ended.
     pub(crate) async fn welcomed(&self) {
         tokio::select! {
+            biased;
             () = self.welcome.wait() => {}
             () = self.ended() => {}
         }
@@ -228,7 +232,7 @@ impl Link {
             () = self.watch_deadlines() => LinkEnd::Stopped,
             () = self.watch_idle(idle) => LinkEnd::Idle,
             why = long_answers => why,
-            () = expired(connection.as_ref()) => {
+            () = expired(connection.as_ref(), &self.ambient) => {
                 close_with(connection.as_ref(), Close::Expired, EXPIRED);
                 LinkEnd::Connection(EXPIRED.to_owned())
             }
@@ -241,6 +245,7 @@ impl Link {
     /// Ends calls whose deadline passes while the node is dialed, and returns if the link ends meanwhile.
     pub(super) async fn ended_early(&self) {
         tokio::select! {
+            biased;
             () = self.ended() => {}
             () = self.watch_deadlines() => {}
         }

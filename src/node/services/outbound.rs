@@ -19,6 +19,7 @@ use super::{
     window::Budget,
 };
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     net::Connection,
     protocol::{
@@ -39,6 +40,8 @@ use crate::{
 pub(crate) struct Outbound {
     limits: ServiceLimits,
     clock: Clock,
+    /// The wall clock, and random numbers.
+    pub(crate) ambient: Ambient,
     /// Who offers what.
     pub(crate) watched: Watched,
     /// How far other datacenters are.
@@ -88,7 +91,7 @@ impl Outbound {
     /// `home`: the datacenter of this node; `None` for a client.
     pub(crate) fn new(
         limits: ServiceLimits,
-        clock: Clock,
+        (clock, ambient): (Clock, Ambient),
         tags: Tags,
         home: Option<Datacenter>,
     ) -> Self {
@@ -98,6 +101,7 @@ impl Outbound {
             abroad: Arc::new(abroad),
             limits,
             clock,
+            ambient,
             watched: Watched::default(),
             figures: Figures::default(),
             paths: Paths::default(),
@@ -162,7 +166,7 @@ impl Outbound {
             to,
             limits,
             (self.answers(peer), Arc::clone(&self.abroad)),
-            self.clock,
+            (self.clock, self.ambient.clone()),
         ));
         let before = out.links[purpose as usize].insert(peer.clone(), Arc::clone(&link));
         drop(out);

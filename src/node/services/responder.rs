@@ -33,6 +33,11 @@ impl Responder {
         Self { to: Some(To::Here(to)) }
     }
 
+    /// A test loses the answer.
+    pub(crate) const fn nowhere() -> Self {
+        Self { to: None }
+    }
+
     /// Sends the answer. `load`: how full the service is.
     pub(crate) fn reply(mut self, load: u8, body: Bytes) {
         match self.to.take() {

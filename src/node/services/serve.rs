@@ -19,6 +19,7 @@ use super::{
     window::Window,
 };
 use crate::{
+    ambient::Lost,
     net::{Connection, ReceiveStream, SendStream, Stream},
     node::{host::Host, links::closing::close_with},
     protocol::{
@@ -211,6 +212,7 @@ impl Incoming {
         let host = self.host.clone();
         let unread = move || host.count(Counter::AnswersUnread);
         tokio::select! {
+            biased;
             Some(end) = ends.join_next() => {
                 if let Ok(Some(refusal)) = end {
                     self.refuse(refusal);
@@ -219,7 +221,7 @@ impl Incoming {
             () = stop_late(lane, &self.host) => {}
             () = long::send((&self.connection, &self.services.outbound.abroad), long, unread) => {}
             violation = self.converse(lane, purpose) => self.refuse(misbehaves(&violation)),
-            () = expired(self.connection.as_ref()) => {
+            () = expired(self.connection.as_ref(), self.host.ambient()) => {
                 let words = EXPIRED.to_owned();
                 self.refuse(Refusal { label: "expired", close: Close::Expired, words });
             }
@@ -243,6 +245,7 @@ impl Incoming {
         let (mut streams, rooms) = (JoinSet::new(), self.services.questions(lane.caller.name()));
         loop {
             tokio::select! {
+                biased;
                 opened = self.connection.accept(), if streams.len() < STREAMS_PER_PEER => {
                     // At its end the connection says why itself.
                     let Ok(stream) = opened else { return std::future::pending().await };
@@ -322,6 +325,7 @@ impl Incoming {
                     words: "too many requests on one connection".to_owned(),
                 });
             }
+            Arrived::Cast(..) if self.loses(lane, Lost::Request) => {}
             Arrived::Cast(service, cast) => {
                 let Cast { method, mut body, tag, .. } = cast;
                 if lane.rates.take(now, body.len()).is_err() {
@@ -343,6 +347,9 @@ impl Incoming {
             }
             Arrived::Request(service, request) => {
                 let Request { id, method, left_ms, mut body, tag, .. } = request;
+                if self.loses(lane, Lost::Request) {
+                    return Ok(());
+                }
                 if let Err(wait) = lane.rates.take(now, body.len()) {
                     drop(state);
                     self.host.count(Counter::CallsRefused);
@@ -357,7 +364,10 @@ impl Incoming {
                 let running = Arc::new(Running::default());
                 state.intake.began(id, Arc::clone(&running), deadline);
                 drop(state);
-                let responder = Responder::lane(Arc::clone(lane), id);
+                let responder = match self.loses(lane, Lost::Reply) {
+                    false => Responder::lane(Arc::clone(lane), id),
+                    true => Responder::nowhere(),
+                };
                 match offer {
                     Some(offer) => {
                         let request = Inbound {
@@ -380,6 +390,12 @@ impl Incoming {
             }
         }
         Ok(())
+    }
+
+    /// Whether a test loses this of the next call of a node.
+    fn loses(&self, lane: &Lane, what: Lost) -> bool {
+        let caller = lane.caller.node();
+        caller.is_some_and(|caller| self.host.ambient().loses(what, caller, self.host.node()))
     }
 
     /// What a request or message is for, if it is there. Who guesses is cut off.

@@ -121,9 +121,15 @@ pub(super) async fn long_answers(
     body_max: usize,
 ) -> LinkEnd {
     connection.set_streams(0, LONG_ANSWERS_MAX);
-    let mut answers = JoinSet::new();
+    let mut answers: JoinSet<Result<(), String>> = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
+            Some(done) = answers.join_next() => {
+                if let Ok(Err(why)) = done {
+                    return link.offended(&why);
+                }
+            }
             opened = connection.accept_one_way() => match opened {
                 Ok(stream) => {
                     let (link, rooms) = (Arc::clone(link), link.rooms.clone());
@@ -133,11 +139,6 @@ pub(super) async fn long_answers(
                 // The connection has ended, which its task finds out.
                 Err(_) => std::future::pending().await,
             },
-            Some(done) = answers.join_next() => {
-                if let Ok(Err(why)) = done {
-                    return link.offended(&why);
-                }
-            }
         }
     }
 }

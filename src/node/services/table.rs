@@ -23,6 +23,7 @@ use super::{
     tags::Tags,
 };
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     net::Connection,
     protocol::{
@@ -145,9 +146,9 @@ pub(crate) enum NotOffered {
 
 impl Services {
     /// `home`: the datacenter of this node.
-    pub(crate) fn new(limits: ServiceLimits, clock: Clock, home: Datacenter) -> Self {
+    pub(crate) fn new(limits: ServiceLimits, (clock, ambient): (Clock, Ambient), home: Datacenter) -> Self {
         Self {
-            outbound: Arc::new(Outbound::new(limits, clock, Tags::from(1), Some(home))),
+            outbound: Arc::new(Outbound::new(limits, (clock, ambient), Tags::from(1), Some(home))),
             offers: ArcSwap::default(),
             offering: Mutex::default(),
             announced: Slot::default(),

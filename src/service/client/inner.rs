@@ -11,6 +11,7 @@ use rand::RngExt;
 
 use super::{options::ClientOptions, row::CheckedRow};
 use crate::{
+    ambient::Ambient,
     clock::Clock,
     counters::Counters,
     net::Endpoint,
@@ -68,7 +69,7 @@ impl Inner {
             name,
             tls,
             endpoint,
-            outbound: Arc::new(Outbound::new(options.limits, clock, tags, None)),
+            outbound: Arc::new(Outbound::new(options.limits, (clock, Ambient::default()), tags, None)),
             counters,
             dial_timeout: options.quic.handshake_timeout,
             home,

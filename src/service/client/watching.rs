@@ -123,7 +123,7 @@ async fn ask(inner: &Inner, host: &Host) -> (bool, String) {
         to,
         lane,
         (rooms, Arc::clone(&inner.outbound.abroad)),
-        inner.outbound.clock(),
+        (inner.outbound.clock(), inner.outbound.ambient.clone()),
     ));
     let hello = Frame::ClientHello(ClientHello { expected: any, features: 0 });
     // An answer of the directory fits on its lane.

@@ -120,13 +120,15 @@ async fn news(node: &Gossipmonger, ask: &Changes, context: &Context) -> News {
             return news;
         }
         tokio::select! {
+            biased;
+            () = &mut wait => is_over = true,
+            // A node that leaves does not wait for it.
+            () = node.shared.services.drains() => is_over = true,
+            // Last: in a busy cluster there is always one.
             changed = changes.changed() => match changed {
                 Ok(()) => tokio::time::sleep(GATHER).await,
                 Err(_) => is_over = true,
             },
-            () = &mut wait => is_over = true,
-            // A node that leaves does not wait for it.
-            () = node.shared.services.drains() => is_over = true,
         }
     }
 }

@@ -763,14 +763,20 @@ struct Receiver {
 impl ReceiveStream for Receiver {
     fn read(&mut self, most: usize) -> BoxFuture<'_, Result<Option<Bytes>, StreamError>> {
         Box::pin(async move {
-            let wire = Arc::clone(&self.wire);
+            let (wire, side) = (Arc::clone(&self.wire), self.side);
+            let ended = || async {
+                let close = wire.ends[side].wait().await;
+                Err(StreamError::Connection(close.seen_by(side)))
+            };
             tokio::select! {
                 biased;
-                read = self.chunks.read(most) => match (read, wire.ends[self.side].get()) {
-                    (Err(_), Some(close)) => Err(StreamError::Connection(close.seen_by(self.side))),
-                    (read, _) => read,
+                read = self.chunks.read(most) => match read {
+                    Err(_) if wire.ends[side].is_set() => ended().await,
+                    // A process that is gone ends no stream.
+                    Err(_) | Ok(None) if wire.is_gone(1 - side) => ended().await,
+                    read => read,
                 },
-                close = wire.ends[self.side].wait() => Err(StreamError::Connection(close.seen_by(self.side))),
+                ended = ended() => ended,
             }
         })
     }

@@ -177,8 +177,8 @@ fn a_call_to_a_killed_node_ends_before_its_deadline_or_at_it() {
         kit.kill("b").await;
         let begun = kit.now();
         let error = buy(&a, b.node(), 1).await.unwrap_err();
-        assert!(error.may_have_run(), "{error}");
-        assert!(kit.now() - begun <= DEADLINE);
+        assert!(kit.now() - begun <= DEADLINE, "{error}");
+        assert!(kit.now() - begun > Duration::from_millis(100), "nobody has reported it: {error}");
     });
 }
 

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "testkit")]
 pub(crate) mod losses;
+pub(crate) mod lost;
 
 use std::time::SystemTime;
 #[cfg(feature = "testkit")]
@@ -20,14 +21,8 @@ use rand::{SeedableRng, TryRng, rngs::SmallRng};
 
 #[cfg(feature = "testkit")]
 use self::losses::Losses;
+use self::lost::Lost;
 use crate::{clock::Clock, protocol::id::NodeId};
-
-/// What a test loses of a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Lost {
-    Request,
-    Reply,
-}
 
 /// The surroundings of one node.
 #[derive(Clone, Debug, Default)]

@@ -62,4 +62,4 @@ pub use self::{
 };
 pub use crate::ambient::losses::Loss;
 #[cfg(doc)]
-use crate::Gossipmonger;
+use crate::node::Gossipmonger;

@@ -7,7 +7,7 @@ use std::{
 
 use rand::{Rng, RngExt};
 
-use super::Lost;
+use super::lost::Lost;
 use crate::protocol::id::NodeId;
 
 /// Which calls are lost from now on.

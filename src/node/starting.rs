@@ -125,7 +125,11 @@ impl Gossipmonger {
             write_room: WriteRoom::new(config.write_queue_bytes),
             session: Session::new(config.cluster.clone(), config.node.clone()),
             clients: Arc::default(),
-            services: Arc::new(Services::new(config.services, (clock, opened.ambient), config.datacenter.clone())),
+            services: Arc::new(Services::new(
+                config.services,
+                (clock, opened.ambient),
+                config.datacenter.clone(),
+            )),
             #[cfg(feature = "testkit")]
             switch: super::switch::Switch::default(),
             #[cfg(feature = "testkit")]

@@ -2,11 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::{
-    Loss,
-    kit::{Kit, id},
-};
-use crate::ambient::Lost;
+use super::kit::{Kit, id};
+use crate::ambient::{losses::Loss, lost::Lost};
 
 impl Kit {
     /// Cuts the paths between two nodes, in both directions. They see no error: what they send waits or is lost.

@@ -10,19 +10,20 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use super::{
-    machine::{Machine, Running},
+    machine::{Machine, Running, midnight},
     process::Process,
     trace::Trace,
-    wall,
 };
 use crate::{
-    Backends, ClusterId, Config, Datacenter, Gossipmonger, NodeId, QuicLimits,
     ambient::{Given, losses::Losses},
     clock::Clock,
-    net::{BoxFuture, memory::MemoryNetwork},
-    protocol::time::Time,
+    net::{BoxFuture, limits::QuicLimits, memory::MemoryNetwork},
+    node::{Backends, Gossipmonger, config::Config, subscription::SubscriptionError},
+    protocol::{
+        id::{ClusterId, Datacenter, NodeId},
+        time::Time,
+    },
     store::{Store, memory::MemoryStore},
-    subscription::SubscriptionError,
     tls::PeerName,
 };
 
@@ -158,7 +159,7 @@ impl Kit {
     /// As [`Kit::start`].
     pub async fn start_on(&self, config: Config, store: Arc<dyn Store>) -> Gossipmonger {
         let node = config.node.clone();
-        let given = Given::new(self.0.clock, wall::start(), self.draw(), &self.0.losses);
+        let given = Given::new(self.0.clock, midnight(), self.draw(), &self.0.losses);
         let machine = Machine { config, given, store, running: None };
         let before = self.machines().insert(node.clone(), machine);
         assert!(before.is_none(), "{node} was started before: use restart");

@@ -1,11 +1,23 @@
 //! One machine of a kit: what outlives the node on it, and the node.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::task::JoinHandle;
 
 use super::process::Process;
-use crate::{Config, Gossipmonger, ambient::Given, store::Store};
+use crate::{
+    ambient::Given,
+    node::{Gossipmonger, config::Config},
+    store::Store,
+};
+
+/// What all wall clocks show at the start: 2026-01-01T00:00:00Z.
+pub(super) fn midnight() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+}
 
 #[derive(Debug)]
 pub(super) struct Machine {

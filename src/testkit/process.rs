@@ -9,7 +9,7 @@ use std::{
 use ractor::ActorCell;
 use tokio::task::AbortHandle;
 
-use crate::Gossipmonger;
+use crate::node::Gossipmonger;
 
 /// One process: a node, and whatever your program runs beside it. All of it ends when the kit kills or stops the node.
 #[derive(Clone)]

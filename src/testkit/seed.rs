@@ -61,7 +61,9 @@ impl Drop for Prints<'_> {
                 now = kit.now()
             );
             let trace = kit.trace();
-            trace[trace.len().saturating_sub(PRINTED)..].iter().for_each(|line| eprintln!("  {line}"));
+            trace[trace.len().saturating_sub(PRINTED)..]
+                .iter()
+                .for_each(|line| eprintln!("  {line}"));
             eprintln!("to repeat it, run the test with {VARIABLE}={}", kit.seed());
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::Kit;
-use crate::{Gossipmonger, NodeId};
+use crate::{node::Gossipmonger, protocol::id::NodeId};
 
 /// How often a condition is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -44,8 +44,7 @@ fn have_converged(nodes: &[Gossipmonger]) -> bool {
         let mut live: Vec<_> = node.live_peers().into_iter().map(|peer| peer.node).collect();
         live.push(node.node().clone());
         live.sort();
-        live.iter().eq(names.iter().copied())
-            && nodes.iter().all(|owner| has_copy(node, owner))
+        live.iter().eq(names.iter().copied()) && nodes.iter().all(|owner| has_copy(node, owner))
     })
 }
 

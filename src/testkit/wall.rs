@@ -7,11 +7,6 @@ use std::{
 
 use super::kit::{Kit, id};
 
-/// What all wall clocks show at the start: 2026-01-01T00:00:00Z.
-pub(super) fn start() -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600)
-}
-
 impl Kit {
     /// What the wall clock of a node shows. It goes on with the virtual time.
     ///

@@ -80,8 +80,15 @@ impl Storage {
         let validity = tls(&shared).map(|tls| tls.validity()).or_else(|| shown(&shared));
         (config.record.not_before, config.record.not_after) = validity.unzip();
         let mut out = Vec::new();
-        let mut replica =
-            Replica::start(config, stored, &copies, shared.renewed(), now, shared.ambient.wall(), &mut out);
+        let mut replica = Replica::start(
+            config,
+            stored,
+            &copies,
+            shared.renewed(),
+            now,
+            shared.ambient.wall(),
+            &mut out,
+        );
         let mut secret = [0; 32];
         shared.ambient.rng().fill_bytes(&mut secret);
         replica.set_secret(secret);

@@ -20,7 +20,7 @@ use super::{
     table::Called,
 };
 use crate::{
-    ambient::Lost,
+    ambient::lost::Lost,
     net::Stream,
     node::host::Host,
     protocol::{

@@ -56,7 +56,8 @@ mod tests {
             let rooms = Rooms::of_peer(&Arc::new(Semaphore::new(1)), 1, 1);
             let abroad = Arc::new(Abroad::new(None, clock, 1));
             let limits = LaneLimits { calls: 1, queue_bytes: 1 };
-            let link = Arc::new(Link::new(to, limits, (rooms, abroad), (clock, Ambient::default())));
+            let link =
+                Arc::new(Link::new(to, limits, (rooms, abroad), (clock, Ambient::default())));
             let hello = Frame::ClientHello(ClientHello { expected: Generation(1), features: 0 });
             let (stream, _far) = pipe::two_way();
             let served = link.serve(
@@ -74,7 +75,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_certificates_does_not_expire() {
         let connection = Quiet::until(None, None);
-        let expired = tokio::time::timeout(LOOK * 10, expired(connection.as_ref(), &Ambient::default()));
+        let expired =
+            tokio::time::timeout(LOOK * 10, expired(connection.as_ref(), &Ambient::default()));
         assert!(expired.await.is_err());
     }
 }

@@ -59,7 +59,11 @@ impl Exposed {
     }
 
     /// Gives an actor a number.
-    pub(crate) fn add(&self, offered: Arc<dyn Offered>, rng: &mut impl Rng) -> Result<u64, NotExposed> {
+    pub(crate) fn add(
+        &self,
+        offered: Arc<dyn Offered>,
+        rng: &mut impl Rng,
+    ) -> Result<u64, NotExposed> {
         let mut table = self.write();
         if table.closed {
             return Err(NotExposed::Draining);

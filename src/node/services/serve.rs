@@ -19,7 +19,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    ambient::Lost,
+    ambient::lost::Lost,
     net::{Connection, ReceiveStream, SendStream, Stream},
     node::{host::Host, links::closing::close_with},
     protocol::{

@@ -146,7 +146,11 @@ pub(crate) enum NotOffered {
 
 impl Services {
     /// `home`: the datacenter of this node.
-    pub(crate) fn new(limits: ServiceLimits, (clock, ambient): (Clock, Ambient), home: Datacenter) -> Self {
+    pub(crate) fn new(
+        limits: ServiceLimits,
+        (clock, ambient): (Clock, Ambient),
+        home: Datacenter,
+    ) -> Self {
         Self {
             outbound: Arc::new(Outbound::new(limits, (clock, ambient), Tags::from(1), Some(home))),
             offers: ArcSwap::default(),

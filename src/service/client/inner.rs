@@ -69,7 +69,12 @@ impl Inner {
             name,
             tls,
             endpoint,
-            outbound: Arc::new(Outbound::new(options.limits, (clock, Ambient::default()), tags, None)),
+            outbound: Arc::new(Outbound::new(
+                options.limits,
+                (clock, Ambient::default()),
+                tags,
+                None,
+            )),
             counters,
             dial_timeout: options.quic.handshake_timeout,
             home,

@@ -106,8 +106,7 @@ impl Kit {
         *self.0.setup.lock().unwrap_or_else(PoisonError::into_inner) = Some(setup);
     }
 
-    /// The configuration with which [`Kit::start`] starts a node: that of [`Config::local`], with all nodes so far as
-    /// seeds.
+    /// The configuration with which [`Kit::start`] starts a node: the defaults, with all nodes so far as seeds.
     ///
     /// # Panics
     /// If this is no name of a node.
@@ -119,7 +118,7 @@ impl Kit {
             datacenter: Datacenter::new(DATACENTER).expect(constant),
             node: id(name),
         };
-        let mut config = Config::new(&name).local();
+        let mut config = Config::new(&name);
         config.seeds = self.machines().keys().map(MemoryNetwork::address).collect();
         config
     }

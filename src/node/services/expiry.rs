@@ -75,8 +75,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_without_certificates_does_not_expire() {
         let connection = Quiet::until(None, None);
-        let expired =
-            tokio::time::timeout(LOOK * 10, expired(connection.as_ref(), &Ambient::default()));
+        let ambient = Ambient::default();
+        let expired = tokio::time::timeout(LOOK * 10, expired(connection.as_ref(), &ambient));
         assert!(expired.await.is_err());
     }
 }

@@ -157,7 +157,7 @@ fn tasks_and_values_of_a_process_end_with_it() {
         let says = Says(Arc::clone(&ended[1]));
         process.spawn(async move {
             let _says = says;
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         });
         kit.kill("b").await;
         tokio::time::sleep(SECOND).await;

@@ -174,8 +174,8 @@
 //! No feature is on by default. `redb` adds a store in a file; `config-file` reads the `gossipmonger.toml` in a node's
 //! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: `testkit` runs
 //! your services on several nodes in one process, in virtual time (`docs/testkit.md` in the repository is the guide),
-//! [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released, and a simulator of whole
-//! clusters, which has no semantic versioning, runs the machines. The program `gossipmonger` is a package of its own,
+//! and [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released; `sim` is a
+//! simulator of whole clusters, which has no semantic versioning and runs the machines. The program `gossipmonger` is a package of its own,
 //! `gossipmonger-cli`.
 //!
 //! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
@@ -214,7 +214,7 @@ pub mod unstable;
 pub mod issuer;
 #[cfg(feature = "testkit")]
 pub mod testkit;
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod sim;
 
@@ -232,7 +232,7 @@ pub use node::{
     snapshot::{Certificates, Entry, Member, Snapshot},
     subscription,
 };
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 #[doc(hidden)]
 pub use node::{reins, tape};
 #[doc(hidden)]

@@ -20,7 +20,7 @@ mod own_store;
 mod propagated;
 pub(crate) mod propagation;
 mod published;
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod reins;
 mod releasing;
@@ -32,9 +32,9 @@ pub(crate) mod shared;
 pub(crate) mod snapshot;
 mod starting;
 pub mod subscription;
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 mod switch;
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod tape;
 mod ticking;

@@ -16,7 +16,7 @@ pub struct Backends {
     pub(crate) network: Arc<dyn Network>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) ambient: Ambient,
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     pub(crate) tape: Option<super::tape::Tape>,
 }
 
@@ -28,7 +28,7 @@ impl Backends {
             network,
             store: Arc::new(MemoryStore::new()),
             ambient: Ambient::default(),
-            #[cfg(feature = "testkit")]
+            #[cfg(feature = "sim")]
             tape: None,
         }
     }
@@ -47,7 +47,7 @@ impl Backends {
     }
 
     /// The same with this tape, which records the inputs of the machine that owns the node's connections.
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     #[doc(hidden)]
     #[must_use]
     pub fn with_tape(self, tape: super::tape::Tape) -> Self {

@@ -102,7 +102,7 @@ pub struct Config {
     /// Limits of calls between nodes.
     pub services: ServiceLimits,
     /// The rules of the machines that tests may switch off.
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     #[doc(hidden)]
     pub rules: crate::protocol::rules::Rules,
 }
@@ -166,7 +166,7 @@ impl Config {
             restarts: Restarts::default(),
             quic: QuicLimits::default(),
             services: ServiceLimits::default(),
-            #[cfg(feature = "testkit")]
+            #[cfg(feature = "sim")]
             rules: crate::protocol::rules::Rules::default(),
         }
     }

@@ -149,12 +149,12 @@ impl Host {
         &self.shared.clients
     }
 
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     pub(crate) fn switch(&self) -> &super::switch::Switch {
         &self.shared.switch
     }
 
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     pub(crate) fn tape(&self) -> Option<&super::tape::Tape> {
         self.shared.tape.as_ref()
     }

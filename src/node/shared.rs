@@ -63,9 +63,9 @@ pub(crate) struct Shared {
     pub(crate) clients: Arc<Clients>,
     /// What this node offers and calls.
     pub(crate) services: Arc<Services>,
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     pub(crate) switch: super::switch::Switch,
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     pub(crate) tape: Option<super::tape::Tape>,
     /// Each peer's share of resources.
     pub(crate) shares: Shares,

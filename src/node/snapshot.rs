@@ -80,7 +80,7 @@ pub struct Entry<'a> {
 
 impl Snapshot {
     /// An empty snapshot without members, for tests of code that takes one.
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     #[must_use]
     pub fn empty(local: NodeId, now: Time) -> Self {
         Self {

@@ -44,7 +44,7 @@ struct Opened {
     writer: Arc<Writer>,
     lateness: Arc<Lateness>,
     ambient: Ambient,
-    #[cfg(feature = "testkit")]
+    #[cfg(feature = "sim")]
     tape: Option<super::tape::Tape>,
 }
 
@@ -66,7 +66,7 @@ impl Gossipmonger {
             writer: Arc::clone(&writer),
             lateness: Arc::default(),
             ambient: backends.ambient,
-            #[cfg(feature = "testkit")]
+            #[cfg(feature = "sim")]
             tape: backends.tape,
         };
         let started = Self::open(config, backends.network.as_ref(), opened, supervisor).await;
@@ -130,9 +130,9 @@ impl Gossipmonger {
                 (clock, opened.ambient),
                 config.datacenter.clone(),
             )),
-            #[cfg(feature = "testkit")]
+            #[cfg(feature = "sim")]
             switch: super::switch::Switch::default(),
-            #[cfg(feature = "testkit")]
+            #[cfg(feature = "sim")]
             tape: opened.tape,
             shares: Shares::default(),
             renewed: AtomicBool::new(false),

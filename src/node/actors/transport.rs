@@ -65,7 +65,7 @@ impl Transport {
         input: TransportInput,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        #[cfg(feature = "testkit")]
+        #[cfg(feature = "sim")]
         if state.context.host().switch().holds(&input) {
             return Ok(());
         }

@@ -81,9 +81,9 @@ impl Config {
 
     /// The rules in force: only tests switch one off.
     pub(crate) fn rules(&self) -> Rules {
-        #[cfg(feature = "testkit")]
+        #[cfg(feature = "sim")]
         return self.rules;
-        #[cfg(not(feature = "testkit"))]
+        #[cfg(not(feature = "sim"))]
         Rules::default()
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-#[cfg(feature = "testkit")]
+#[cfg(feature = "sim")]
 use super::super::tape;
 use super::{super::host::Host, claims::Claims, closing::close, link::Link, room::Room};
 use crate::{
@@ -76,7 +76,7 @@ pub(super) enum Registered {
 impl Links {
     /// `exchanges`: how many are answered concurrently.
     pub(crate) fn new(host: Host, config: PeeringConfig, exchanges: usize) -> Self {
-        #[cfg(feature = "testkit")]
+        #[cfg(feature = "sim")]
         if let Some(tape) = host.tape() {
             tape.begin(&config);
         }
@@ -271,9 +271,9 @@ impl Inner {
         let mut out = std::mem::take(&mut self.out);
         let view = View { host, links: &self.links };
         let now = host.now();
-        #[cfg(not(feature = "testkit"))]
+        #[cfg(not(feature = "sim"))]
         self.machine.handle(now, &view, input, &mut out);
-        #[cfg(feature = "testkit")]
+        #[cfg(feature = "sim")]
         tape::handle(host.tape(), &mut self.machine, (now, &view), input, &mut out);
         for output in out.drain(..) {
             self.deliver(host, output, said);

@@ -95,9 +95,10 @@
 //! receives news that does not connect to its copy, it asks for what is missing.
 //!
 //! That is fast, and costs several copies a node. The edges of a tree, which all nodes compute from the member list, come
-//! first; the other connections follow 10 to 50 ms later, unless the other end has the news by then. And the owner floods its news only while there are fewer than 50 updates
-//! a second in the whole cluster, and small ones. Otherwise the news goes along one of two trees alone: one copy a node. The other connections carry notes of what there is, some
-//! times a second, and a node that lacks a noted update asks for it. An owner that writes 40 times a second or more
+//! first; the other connections follow 10 to 50 ms later, unless the other end has the news by then. And the owner floods
+//! its news only while there are fewer than 50 updates a second in the whole cluster, and small ones. Otherwise the news
+//! goes along one of two trees alone: one copy a node. The other connections carry notes of what there is, some times a
+//! second, and a node that lacks a noted update asks for it. An owner that writes 40 times a second or more
 //! signs and sends several updates at once, 50 ms after the last time; the first one never waits.
 //!
 //! # When a node is late
@@ -145,7 +146,8 @@
 //! signed and spreads like any other key. Each node keeps an index of all lists, the *directory*. Readers
 //! take no lock. A stub picks a provider there and queues the call for the *lane* to that node: one long-lived stream on a
 //! connection that carries calls only. At the first call the services actor dials it. The node that answers checks
-//! the caller's rates, access and room, and passes the request to a function or to the mailbox of an actor. Storage and detector publish each
+//! the caller's rates, access and room, and passes the request to a function or to the mailbox of an actor. Storage and
+//! detector publish each
 //! change of a node into the directory; when a node has ended, its pending calls end before the event is delivered.
 //! Streams, and questions too long for the lane, use a second connection to the node.
 //!
@@ -175,8 +177,8 @@
 //! directory; `issuer` issues certificates by token and renews them; `testkit` adds what tests need: `testkit` runs
 //! your services on several nodes in one process, in virtual time (`docs/testkit.md` in the repository is the guide),
 //! and [`service::frozen`](mod@service#functions) keeps the messages of a service as they were released; `sim` is a
-//! simulator of whole clusters, which has no semantic versioning and runs the machines. The program `gossipmonger` is a package of its own,
-//! `gossipmonger-cli`.
+//! simulator of whole clusters, which has no semantic versioning and runs the machines. The program `gossipmonger` is a
+//! package of its own, `gossipmonger-cli`.
 //!
 //! `cluster` carries `ractor_cluster` over the connections of a node: remote actors, process groups and monitors
 //! (`service::mesh`). Also enable it if any crate in your dependency graph enables ractor's feature `cluster`. Without it

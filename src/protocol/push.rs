@@ -7,9 +7,9 @@
 //! it has room again.
 //!
 //! The owner of an update decides how it travels ([`mode`](super::mode)). Flooded, it goes to all linked peers,
-//! over the edges of a tree first. Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the member list; over the
-//! other links goes a note that there is an update, with others in one frame after [`NOTE_DELAY`], and at
-//! once beside an edge that does not work. A node that lacks a noted update asks for it
+//! over the edges of a tree first. Along a tree it goes over the [`edges`](super::edges) that all nodes compute from the
+//! member list; over the other links goes a note that there is an update, with others in one frame after [`NOTE_DELAY`],
+//! and at once beside an edge that does not work. A node that lacks a noted update asks for it
 //! ([`requests`](super::requests)). What a peer is known to have is not sent to it ([`known`](super::known)).
 
 use std::{

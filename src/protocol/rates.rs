@@ -14,7 +14,7 @@ pub const ROOTS_PER_SECOND: u32 = 200;
 /// Grafts of a peer that are answered. An honest peer sends them for news that did not arrive by itself; what is
 /// dropped comes with the next exchange.
 pub const GRAFTS_PER_SECOND: u32 = 100;
-/// Duplicates beyond this rate are handed on to storage, which notes that the peer has the news.
+/// Duplicates beyond this rate are decoded and handed on to storage, like any other news.
 const DUPLICATES_PER_SECOND: u32 = 64;
 /// The records are searched for those that are whole again whenever there are twice as many as were left the last
 /// time, and more than this.
@@ -29,7 +29,7 @@ pub enum Traffic {
     Root,
     /// A request for news.
     Graft,
-    /// News that this node has already, and that the transport drops without asking storage.
+    /// News that this node has already: the transport drops it undecoded, and tells storage how far the peer reaches.
     Duplicate,
     /// An exchange that a peer begins; so many are allowed in a second.
     Exchange(u32),

@@ -12,7 +12,7 @@ use gossipmonger::protocol::{
     edges::{Edges, Home},
     gossip::{Have, OWNERS_MAX},
     id::{Datacenter, Generation, NodeId, Version},
-    mode::Mode,
+    mode::{LATE, Mode},
     overlay::ring_neighbours,
     push::{
         FIRST_FLOOD_DELAY, FIRST_NOTE_DELAY, FLOOD_DELAY, FLOODS_WAITING_MAX, Item, Limits,
@@ -288,7 +288,7 @@ fn a_congested_link_of_the_tree_is_owed_the_news_and_the_others_get_a_note_at_on
 /// The links that get a flood by a time, and of how many updates.
 fn floods(push: &mut Push, by: Time) -> BTreeMap<NodeId, usize> {
     let mut floods = BTreeMap::new();
-    for peer in push.take_floods(by).into_iter().flat_map(|(_, peers)| peers) {
+    for peer in push.take_floods(by, NO_LAG).into_iter().flat_map(|(_, peers)| peers) {
         *floods.entry(peer).or_default() += 1;
     }
     floods
@@ -326,6 +326,15 @@ fn a_flood_for_a_link_that_is_full_or_gone_by_then_is_owed_or_dropped() {
     assert!(floods(&mut push, NOW + FLOOD_DELAY).is_empty());
     let missed = push.congested(&id("c"), false);
     assert_eq!(missed.owed.iter().map(|line| &line.node).collect::<Vec<_>>(), [&owner]);
+}
+
+#[test]
+fn a_node_that_is_late_by_then_notes_what_it_has_not_flooded() {
+    let (mut push, owner) = (usual(), id("owner"));
+    relayed(&mut push, NOW, (&owner, 1), &id("a"), Mode::Flood);
+    assert!(push.take_floods(NOW + FLOOD_DELAY, LATE).is_empty());
+    let all = notes(&mut push, NOW + FLOOD_DELAY + NOTE_DELAY, 1);
+    assert_eq!(noted(&all), ["c", "d"]);
 }
 
 #[test]

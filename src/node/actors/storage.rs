@@ -325,13 +325,13 @@ enum Owed {
 /// The scheduler is told of this much work for exchanges at once.
 const REPAIRED_STEP: Duration = Duration::from_millis(10);
 
-/// The TLS of the node, as long as it is connected to a network with certificates.
 /// The validity of a certificate that is only a date: from the beginning, to that date, in seconds since 1970.
 fn shown(shared: &Shared) -> Option<(u64, u64)> {
     let end = shared.endpoint.upgrade()?.shown()?.expires?;
     Some((0, end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()))
 }
 
+/// The TLS of the node, as long as it is connected to a network with certificates.
 fn tls(shared: &Shared) -> Option<Tls> {
     shared.endpoint.upgrade()?.tls().cloned()
 }

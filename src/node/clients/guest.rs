@@ -68,11 +68,12 @@ impl Guest {
         loop {
             let stream = tokio::select! {
                 biased;
-                stream = self.request(&room) => stream,
+                _ = self.connection.closed() => return,
                 _ = recheck.changed() => None,
                 _ = reloads.changed() => None,
                 () = self.expiry() => None,
-                _ = self.connection.closed() => return,
+                // Last: of a busy client there is always one.
+                stream = self.request(&room) => stream,
             };
             // Checked for each request: the result of the handshake may be out of date.
             let client = match self.identify() {

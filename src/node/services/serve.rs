@@ -246,6 +246,12 @@ impl Incoming {
         loop {
             tokio::select! {
                 biased;
+                Some(done) = streams.join_next() => {
+                    if let Ok(Err(converse::Violation(words))) = done {
+                        return words;
+                    }
+                }
+                // Last: a busy caller has always opened one.
                 opened = self.connection.accept(), if streams.len() < STREAMS_PER_PEER => {
                     // At its end the connection says why itself.
                     let Ok(stream) = opened else { return std::future::pending().await };
@@ -253,11 +259,6 @@ impl Incoming {
                     let stream = self.paced(lane, stream);
                     let (lane, rooms) = (Some(Arc::clone(lane)), rooms.clone());
                     streams.spawn(converse::run(host, caller, lane, rooms, stream));
-                }
-                Some(done) = streams.join_next() => {
-                    if let Ok(Err(converse::Violation(words))) = done {
-                        return words;
-                    }
                 }
             }
         }

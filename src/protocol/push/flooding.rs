@@ -7,7 +7,7 @@ use super::{
     floods::{FIRST_FLOOD_DELAY, FLOOD_DELAY, Flood},
     item::Item,
 };
-use crate::protocol::{digest::DigestEntry, id::NodeId, overlay, time::Time};
+use crate::protocol::{digest::DigestEntry, id::NodeId, mode::LATE, overlay, time::Time};
 
 impl Push {
     /// Whether the links beside the tree may get a flooded item later.
@@ -33,10 +33,14 @@ impl Push {
         self.floods.add(now + FLOOD_DELAY + lag, item, second);
     }
 
-    /// The floods that are due: each with the line of its owner before the update, and the peers that may lack it.
-    pub fn take_floods(&mut self, now: Time) -> Vec<(DigestEntry, Vec<NodeId>)> {
+    /// The floods that are due: each with the line of its owner before the update, and the peers that may lack it. A node
+    /// that is late floods nothing: a note is due to these peers instead.
+    pub fn take_floods(&mut self, now: Time, lag: Duration) -> Vec<(DigestEntry, Vec<NodeId>)> {
         let mut floods = Vec::new();
         for Flood { since, upto, mut to, .. } in self.floods.take_due(now) {
+            if lag >= LATE {
+                to.retain(|peer| !self.note_instead(now, peer, &since.node));
+            }
             to.retain(|peer| {
                 let Some(link) = self.links.get_mut(peer) else { return false };
                 let has = |upto| self.rules.filters && self.known.has(peer, &since.node, upto);
@@ -54,6 +58,15 @@ impl Push {
             }
         }
         floods
+    }
+
+    /// Says whether there is room for the note.
+    fn note_instead(&mut self, now: Time, peer: &NodeId, owner: &NodeId) -> bool {
+        let noted = self.known.note(now, peer, owner);
+        if noted {
+            self.note_later(now, peer);
+        }
+        noted
     }
 }
 

@@ -71,7 +71,7 @@ impl Replica {
 
     /// Sends what floods over the links beside the tree.
     fn tell_floods(&mut self, now: Time, out: &mut Vec<Output>) {
-        for (since, mut peers) in self.push.take_floods(now) {
+        for (since, mut peers) in self.push.take_floods(now, self.clock.lag()) {
             peers.retain(|peer| !self.bulk.is_feeding(now, peer, &since.node));
             if peers.is_empty() || self.noted_head(&since.node).is_none() {
                 continue;

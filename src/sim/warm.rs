@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::{slot::number, world::World};
+use super::{event::Machine, slot::number, world::World};
 use crate::protocol::{
     delta::NodeDelta,
     digest::DigestEntry,
@@ -31,7 +31,10 @@ pub fn know_all(world: &mut World, count: usize, few: usize) {
     let mut copies = BTreeMap::new();
     for node in 0..count {
         world.slots[node].epoch += 1;
-        drop(world.install(node));
+        // Storage is called when it asks for that: a node whose call never comes sends nothing later.
+        let mut out = world.install(node);
+        out.retain(|output| matches!(output, Output::Wake(_)));
+        world.deliver(node, Machine::Storage, out);
         let Some(at) = &world.slots[node].node else { continue };
         let name = world.slots[node].name.clone();
         copies.insert(name.clone(), Arc::new(copy_of(&name, at.replica.own())));
@@ -55,7 +58,7 @@ fn settle(world: &mut World, node: usize) {
     let mut out = Vec::new();
     at.scheduler.handle(clock, SchedulerInput::Located(name, here), &mut out);
     out.retain(|output| matches!(output, Output::Detector(_)));
-    world.deliver(node, super::event::Machine::Scheduler, out);
+    world.deliver(node, Machine::Scheduler, out);
 }
 
 /// Connects a node with those neighbours that it would have dialed.

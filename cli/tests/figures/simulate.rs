@@ -177,10 +177,11 @@ fn calls_wait_for_a_dead_provider_until_the_verdict_and_no_longer() {
 
 #[test]
 fn announcing_services_costs_one_key_of_each_node() {
-    let services = |nodes| {
-        simulate(&["--scenario", "services", "--nodes", nodes, "--runs", "5", "--wan-rtt", "40ms"])
+    let services = |loss| {
+        let arguments = ["--scenario", "services", "--nodes", "60", "--runs", "5"];
+        simulate(&[&arguments[..], &["--wan-rtt", "40ms", "--loss", loss]].concat())
     };
-    let report = services("60");
+    let report = services("0%");
     let key = report["manifest_bytes"].as_f64().unwrap();
     assert!((400.0..500.0).contains(&key), "{report}");
     let figure = |of: &str, figure: &str| report[of][figure].as_f64().unwrap();
@@ -191,8 +192,12 @@ fn announcing_services_costs_one_key_of_each_node() {
         ["with_services", "without_services"].map(|of| figure(of, "restart_bytes_per_node"));
     assert!(restarts[0] > restarts[1] + key, "{report}");
     assert_eq!(report["changes_missed"], 0, "{report}");
-    // It is small enough to be flooded: a copy from each neighbour, in the way between datacenters.
-    assert!((20.0..40.0).contains(&figure("everywhere_ms", "max")), "{report}");
+    // Floods take the tree first: the way between datacenters, and little more. Where QUIC repeats a lost packet, or
+    // another neighbour sends its copy, it takes longer.
+    assert!((20.0..25.0).contains(&figure("everywhere_ms", "max")), "{report}");
+    let lossy = services("1%");
+    assert_eq!(lossy["changes_missed"], 0, "{lossy}");
+    assert!(lossy["everywhere_ms"]["max"].as_f64() < Some(150.0), "{lossy}");
     let copies = report["change_copies_per_node"].as_f64().unwrap();
     let bytes = report["change_bytes_per_node"].as_f64().unwrap();
     assert!(copies < 12.0 && bytes / copies < key + 100.0, "{report}");

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -14,7 +14,7 @@ use crate::protocol::route::Counter;
 /// Maximum number of different reasons; further ones are counted as `other`.
 pub(crate) const REASONS_MAX: usize = 64;
 
-/// The counters of one node; each only grows.
+/// The counters of one node, which only grow, and a few of its present figures.
 #[derive(Debug)]
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
@@ -22,6 +22,7 @@ pub struct Counters {
     longest_storage_step: AtomicU64,
     lag: AtomicU64,
     longest_lag: AtomicU64,
+    store_fails: AtomicBool,
 }
 
 impl Default for Counters {
@@ -31,6 +32,7 @@ impl Default for Counters {
         Self {
             counts,
             refusals: Mutex::default(),
+            store_fails: AtomicBool::new(false),
             longest_storage_step: zero(),
             lag: zero(),
             longest_lag: zero(),
@@ -39,6 +41,17 @@ impl Default for Counters {
 }
 
 impl Counters {
+    /// What the last write to the store came to.
+    pub(crate) fn note_store(&self, failed: bool) {
+        self.store_fails.store(failed, Ordering::Relaxed);
+    }
+
+    /// Whether the last write to the store failed; the node tries it again.
+    #[must_use]
+    pub fn store_is_failing(&self) -> bool {
+        self.store_fails.load(Ordering::Relaxed)
+    }
+
     /// Increments a counter.
     pub fn add(&self, counter: Counter, times: u64) {
         self.counts[counter as usize].fetch_add(times, Ordering::Relaxed);

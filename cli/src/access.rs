@@ -84,7 +84,7 @@ impl Rule {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use serde_json::json;
@@ -131,7 +131,7 @@ mod tests {
     }
 
     /// The names of all requests, taken from the list in the parser's error.
-    fn all_names() -> Vec<String> {
+    pub(crate) fn all_names() -> Vec<String> {
         let error = serde_json::from_value::<Request>(json!({"do": "?"})).unwrap_err().to_string();
         let mut names: Vec<_> = error.split('`').skip(3).step_by(2).map(str::to_owned).collect();
         assert!(names.len() > 10, "{error}");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     /// A request of this name, in the form that is sent.
-    fn request(name: &str) -> Request {
+    pub(crate) fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),
             "delete" => json!({"do": name, "key": "k"}),

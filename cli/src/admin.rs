@@ -16,7 +16,7 @@
 //! A reader that is too slow for `watch` or `events` gets `{"item":{"event":"lagged","missed":N}}` and the next event:
 //! the agent queues no more for it than `event_queue`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use gossipmonger::{
@@ -264,6 +264,9 @@ pub(crate) struct Info {
     pub(crate) directory: String,
     pub(crate) store: Foreign,
     pub(crate) metrics: Option<Foreign>,
+    /// The HTTP interface, if there is one on TCP.
+    #[serde(default)]
+    pub(crate) http: Option<HttpView>,
     pub(crate) gossip_interval_ms: u64,
     pub(crate) dead_peer_phi: f64,
     /// How slow the agent finds itself; 0 is normal.
@@ -283,6 +286,14 @@ pub(crate) struct Info {
     pub(crate) behind: Option<BehindView>,
     pub(crate) counters: BTreeMap<String, u64>,
     pub(crate) refusals: BTreeMap<String, u64>,
+}
+
+/// Where the agent's HTTP interface is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct HttpView {
+    pub(crate) url: String,
+    /// The file of the tokens.
+    pub(crate) tokens: PathBuf,
 }
 
 /// What the agent lost, as a peer reports it.

@@ -6,8 +6,9 @@
 //! Another command can run an agent with work of its own ([`run_with`]): a member that is measured, for example.
 
 pub(crate) mod directory;
-mod files;
 mod desk;
+mod files;
+pub(crate) mod http;
 mod issuing;
 mod journal;
 mod lines;
@@ -18,7 +19,6 @@ mod pause;
 mod places;
 mod reload;
 pub(crate) mod renewal;
-mod scrapes;
 mod server;
 mod service_metrics;
 mod settings;
@@ -43,6 +43,7 @@ pub(crate) use self::settings::Flags;
 use self::{
     desk::Desk,
     directory::Lock,
+    http::{Http, Surface},
     logs::Logs,
     offload::{FILE_TIMEOUT, FILES, SYSTEMD, offload},
     reload::Reloader,
@@ -131,7 +132,8 @@ struct Bound {
     transport: Arc<QuicNetwork>,
     trusted: BTreeSet<String>,
     door: Option<issuing::Prepared>,
-    metrics: Option<metrics::Exporter>,
+    metrics: Option<http::Bound>,
+    http: Option<http::Bound>,
     server: Server,
 }
 
@@ -177,9 +179,11 @@ fn bind(
     let door = issuer
         .map(|issuer| issuing::Prepared::bind(issuer, settings, dir, &config.listen))
         .transpose()?;
-    let metrics = settings.metrics().map(metrics::Exporter::bind).transpose()?;
+    let bind = |terms, surface| http::Bound::bind(terms, surface);
+    let metrics = settings.metrics().map(|terms| bind(terms, Surface::Metrics)).transpose()?;
+    let http = settings.http(dir).map(|terms| bind(terms, Surface::Whole)).transpose()?;
     let server = Server::bind(dir)?;
-    Ok((config, store, Bound { transport, trusted, door, metrics, server }))
+    Ok((config, store, Bound { transport, trusted, door, metrics, http, server }))
 }
 
 async fn serve(
@@ -191,7 +195,7 @@ async fn serve(
     work: Option<Work>,
 ) -> Result<(), CliError> {
     let Begun { node, running, settings, bound } = begun;
-    let Bound { transport, trusted, door, metrics, server } = bound;
+    let Bound { transport, trusted, door, metrics, http, server } = bound;
     let served = metrics.as_ref().map(|metrics| metrics.address().to_string());
     let store =
         settings.store(dir).map_or_else(|| "memory".to_owned(), |p| p.display().to_string());
@@ -203,10 +207,26 @@ async fn serve(
     let issuing = door.map(|door| door.open(dir, transport.tls(), node.clone()));
     let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
-    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));
+    let view = http.as_ref().map(http::Bound::view);
+    let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served, view));
     let renewing = tokio::spawn(renewal::keep(Arc::clone(&agent)));
-    let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
-    let server = tokio::spawn(server.serve(Arc::clone(&agent)));
+    if let Some(http) = &agent.http {
+        let dir = dir.display();
+        tracing::info!(
+            url = http.url,
+            "speaks HTTP; open the web view by: gossipmonger --dir {dir} web"
+        );
+    }
+    let exporter = metrics::Exporter::new(&agent);
+    let page = exporter.page();
+    let measuring = exporter.keep();
+    let listeners: Vec<_> = metrics
+        .into_iter()
+        .chain(http)
+        .map(|bound| bound.serve(&agent, Arc::clone(&page)))
+        .collect();
+    let local = Http::for_owner(&agent, page);
+    let server = tokio::spawn(server.serve(Arc::clone(&agent), local));
     let files = tokio::spawn(files::watch(Arc::clone(&agent)));
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     agent.node.serve_clients(Arc::new(Desk::new(&agent)));
@@ -216,19 +236,17 @@ async fn serve(
     let working = work.map(|work| spawn_work(work, &agent.node, &worked));
 
     let ended = signals.attend(&agent, &worked).await;
-    [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
+    [company, files, expiry, renewing, watchdog, measuring].iter().for_each(JoinHandle::abort);
     drop(directory);
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };
-    if let Some(metrics) = metrics {
-        metrics.abort();
-    }
     // Open requests are answered, watchers see the end, and the journal is complete.
     let rest = async { (running.await, server.await, events.await) };
     if tokio::time::timeout(REST_TIMEOUT, rest).await.is_err() {
         tracing::warn!("not everything ended in time");
     }
+    listeners.iter().for_each(JoinHandle::abort);
     ended.and(result_of(working).await)
 }
 

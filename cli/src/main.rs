@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parse
 mod access;
 mod admin;
 mod agent;
+mod api;
 mod bench;
 mod by_hand;
 mod call;
@@ -37,6 +38,7 @@ mod stopwatch;
 mod throwaway;
 mod token;
 mod watch;
+mod web;
 mod why;
 mod why_service;
 
@@ -84,6 +86,7 @@ enum Command {
     Events(watch::Events),
     Tags(control::TagsArgs),
     Why(why::Why),
+    Web(web::Web),
     Remove(members::Remove),
     Reload(control::Reload),
     Leave(control::Leave),
@@ -125,6 +128,7 @@ impl Command {
             | Self::Events(_)
             | Self::Tags(_)
             | Self::Why(_)
+            | Self::Web(_)
             | Self::Remove(_)
             | Self::Reload(_)
             | Self::Leave(_) => true,
@@ -180,6 +184,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Events(args) => watch::events(agent, &args),
         Command::Tags(args) => control::tags(agent, args),
         Command::Why(args) => why::why(agent, args),
+        Command::Web(args) => web::web(agent, &args),
         Command::Remove(args) => members::remove(agent, args),
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),

@@ -77,6 +77,13 @@ impl Gossipmonger {
         self.problem()
     }
 
+    /// Whether the node has ended.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.end.is_complete()
+    }
+
     pub(crate) fn problem(&self) -> Option<Problem> {
         self.shared.end.problem()
     }

@@ -179,6 +179,7 @@ impl Keeper {
     fn serve(&mut self, mut work: Waiting) {
         self.unkept.append(&mut work.changes);
         let result = self.commit();
+        self.counters.note_store(result.is_err());
         if let Err(error) = &result {
             self.counters.add(Counter::StoreFailures, 1);
             (self.on_failure)(error);

@@ -190,6 +190,17 @@ impl Tls {
         self.server_with(Verifier::new(self.shared.clone(), Expect::AnyNode, verdict))
     }
 
+    /// For accepting one peer that speaks HTTP over TCP: a client with a certificate, or anybody without one. The caller
+    /// asks [`Tls::client`] who it is.
+    #[must_use]
+    pub fn rustls_http(&self, verdict: Verdict) -> rustls::ServerConfig {
+        let verifier = Verifier::new(self.shared.clone(), Expect::AnyNode, verdict);
+        let verifier = verifier.or_clients(Arc::clone(&self.roles)).or_nobody();
+        let mut config = self.server_with(verifier);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config
+    }
+
     /// As [`Tls::rustls_client`], for calls between services.
     #[must_use]
     pub(crate) fn rustls_caller(&self, expect: Expect, verdict: Verdict) -> rustls::ClientConfig {

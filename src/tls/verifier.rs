@@ -41,6 +41,8 @@ pub(super) struct Verifier {
     expect: Expect,
     /// Clients are accepted as well.
     clients: Option<Arc<ArcSwap<ClientRoles>>>,
+    /// A peer may show no certificate.
+    optional: bool,
     verdict: Verdict,
     algorithms: WebPkiSupportedAlgorithms,
 }
@@ -48,12 +50,17 @@ pub(super) struct Verifier {
 impl Verifier {
     pub(super) fn new(shared: Shared, expect: Expect, verdict: Verdict) -> Self {
         let algorithms = provider().signature_verification_algorithms;
-        Self { shared, expect, clients: None, verdict, algorithms }
+        Self { shared, expect, clients: None, optional: false, verdict, algorithms }
     }
 
     /// Accepts clients as well, with their roles at the moment of the handshake.
     pub(super) fn or_clients(self, roles: Arc<ArcSwap<ClientRoles>>) -> Self {
         Self { clients: Some(roles), ..self }
+    }
+
+    /// Accepts peers that show no certificate.
+    pub(super) fn or_nobody(self) -> Self {
+        Self { optional: true, ..self }
     }
 
     fn judge(
@@ -134,6 +141,10 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
+
     /// Empty: a member has one certificate, so hints would only tell strangers the names of our roots.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

@@ -40,7 +40,7 @@ impl ClientHandler for Desk {
             let (near, far) = duplex(PIPE_BYTES);
             let ((from, to), (answers, requests)) = (split(near), split(far));
             let serve = async {
-                let mut caller = Caller::new(from, to, Who::Client(visitor));
+                let mut caller = Caller::new(from, to, Who::Guest(visitor.into()));
                 let served = caller.serve(&agent).await;
                 let (mut to, leaves) = caller.into_parts();
                 let _ = to.shutdown().await;

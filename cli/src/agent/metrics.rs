@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -12,14 +11,14 @@ use gossipmonger::protocol::counter::Counter;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::task::JoinHandle;
 
-use super::{scrapes::Scrapes, server::Agent, service_metrics};
-use crate::{admin::State, clock::Clock, error::CliError};
+use super::{http::MetricsPage, server::Agent, service_metrics};
+use crate::{admin::State, clock::Clock};
 
-/// The bound HTTP address, and the recorder of the numbers. It is not the process's global recorder.
+/// The recorder of the numbers. It is not the process's global recorder.
 pub(super) struct Exporter {
-    recorder: PrometheusRecorder,
-    scrapes: Scrapes,
-    address: SocketAddr,
+    recorder: Arc<PrometheusRecorder>,
+    seen: Seen,
+    agent: Arc<Agent>,
 }
 
 /// Members by state and datacenter.
@@ -46,37 +45,30 @@ impl Seen {
 }
 
 impl Exporter {
-    pub(super) fn bind(address: SocketAddr) -> Result<Self, CliError> {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        let failed = |error| CliError::failed(format!("metrics = {address}: {error}"));
-        let scrapes = Scrapes::bind(address).map_err(failed)?;
-        let address = scrapes.address().map_err(failed)?;
-        Ok(Self { recorder, scrapes, address })
+    pub(super) fn new(agent: &Arc<Agent>) -> Self {
+        let recorder = Arc::new(PrometheusBuilder::new().build_recorder());
+        let mut seen = Seen::default();
+        with_local_recorder(&*recorder, || {
+            describe();
+            record(agent, &mut seen);
+        });
+        Self { recorder, seen, agent: Arc::clone(agent) }
     }
 
-    /// The bound address.
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
+    /// Renders the numbers.
+    pub(super) fn page(&self) -> MetricsPage {
+        let (handle, agent) = (self.recorder.handle(), Arc::clone(&self.agent));
+        Arc::new(move || handle.render() + &service_metrics::text(&agent.node.service_figures()))
     }
 
-    /// Serves until the task is aborted.
-    pub(super) fn serve(self, agent: Arc<Agent>) -> JoinHandle<()> {
-        let Self { recorder, scrapes, .. } = self;
-        let (handle, calls) = (recorder.handle(), Arc::clone(&agent));
-        let page = move || handle.render() + &service_metrics::text(&calls.node.service_figures());
+    /// Updates the numbers until the task is aborted.
+    pub(super) fn keep(self) -> JoinHandle<()> {
+        let Self { recorder, mut seen, agent } = self;
         tokio::spawn(async move {
-            with_local_recorder(&recorder, describe);
-            let refresh = async {
-                let mut seen = Seen::default();
-                let mut ticks = tokio::time::interval(REFRESH);
-                loop {
-                    ticks.tick().await;
-                    with_local_recorder(&recorder, || record(&agent, &mut seen));
-                }
-            };
-            tokio::select! {
-                () = refresh => {}
-                () = scrapes.serve(page) => {}
+            let mut ticks = tokio::time::interval(REFRESH);
+            loop {
+                ticks.tick().await;
+                with_local_recorder(&*recorder, || record(&agent, &mut seen));
             }
         })
     }

@@ -12,7 +12,7 @@ use gossipmonger::{
     Error, Gossipmonger,
     net::quic::QuicNetwork,
     protocol::route::Counter,
-    tls::{CertificateSummary, Identity, Roots},
+    tls::{CertificateSummary, Identity, Roots, Tls},
     unstable::date,
 };
 use tokio::sync::Mutex;
@@ -92,6 +92,11 @@ impl Reloader {
                 Err(CliError::new(error.exit(), partly))
             }
         }
+    }
+
+    /// The TLS of the node.
+    pub(super) fn tls(&self) -> Tls {
+        self.transport.tls()
     }
 
     /// The paths of certificate, key and roots.
@@ -302,7 +307,20 @@ fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
             $(if old.$key != new.$key { keys.push(stringify!($key).to_owned()); })*
         };
     }
-    compare!(preset, store, metrics, log_format, listen, advertise, seeds, gossip_interval);
+    compare!(
+        preset,
+        store,
+        metrics,
+        http,
+        http_tls,
+        http_tokens,
+        http_metrics_public,
+        log_format,
+        listen,
+        advertise,
+        seeds,
+        gossip_interval
+    );
     compare!(gossip_fanout, dead_peer_phi, max_deltas_per_gossip, max_delta_bytes);
     compare!(minimum_live_peers, signing, peers_max, tombstone_grace, forget_after, event_queue);
     compare!(write_queue_bytes, push_bytes_per_second, wan_bytes_per_second);

@@ -7,7 +7,10 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -20,17 +23,18 @@ use gossipmonger::{
     },
     service::{ServiceChanges, ServiceId},
     subscription::{Events, ProtocolEvents, SubscriptionError},
-    tls::Role,
+    tls::{Role, Tls},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, join},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::JoinSet,
 };
 
 use super::{
+    http::{Http, connection},
     issuing::Issuing,
     pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
@@ -39,9 +43,9 @@ use super::{
 };
 use crate::{
     admin::{
-        Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, Info,
-        LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags, VERSION,
-        Written,
+        Answer, BehindView, Bytes, CertificateView, Code, Entry, Failure, Happening, HttpView,
+        Info, LINE_BYTES_MAX, Left, Line, MemberView, Nothing, Request, SOCKET, State, Tags,
+        VERSION, Written,
     },
     call::{Replied, WITHIN_MAX},
     clock::Clock,
@@ -64,11 +68,14 @@ pub(super) struct Agent {
     issuing: Option<Issuing>,
     store: String,
     metrics: Option<String>,
+    pub(super) http: Option<HttpView>,
     watchers: Watchers,
     /// Limits long requests of clients.
     long_requests: Semaphore,
     /// What was logged about clients that requested more than they may.
     told: Repeats,
+    /// It has met another node since its start.
+    met: AtomicBool,
     clock: Clock,
 }
 
@@ -81,6 +88,7 @@ impl Agent {
         issuing: Option<Issuing>,
         store: String,
         metrics: Option<String>,
+        http: Option<HttpView>,
     ) -> Self {
         let watchers = Watchers::default();
         let long_requests = Semaphore::new(LONG_REQUESTS_MAX);
@@ -92,11 +100,35 @@ impl Agent {
             issuing,
             store,
             metrics,
+            http,
             watchers,
             long_requests,
             told: Repeats::default(),
+            met: AtomicBool::new(false),
             clock: Clock::start(),
         }
+    }
+
+    /// The TLS of the node.
+    pub(super) fn tls(&self) -> Tls {
+        self.reloader.tls()
+    }
+
+    /// Whether `meets` was true once.
+    pub(super) fn met(&self, meets: impl FnOnce() -> bool) -> bool {
+        if !self.met.load(Ordering::Relaxed) && meets() {
+            self.met.store(true, Ordering::Relaxed);
+        }
+        self.met.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.node.counters().add(Counter::ClientRequestsRefused, 1);
+    }
+
+    /// A turn to read a long request.
+    pub(super) async fn long_request(&self) -> Option<SemaphorePermit<'_>> {
+        self.long_requests.acquire().await.ok()
     }
 }
 
@@ -156,7 +188,7 @@ impl Server {
     }
 
     /// Serves until the node has ended, and then until all open requests are answered.
-    pub(super) async fn serve(self, agent: Arc<Agent>) {
+    pub(super) async fn serve(self, agent: Arc<Agent>, http: Arc<Http>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut connections = JoinSet::new();
         loop {
@@ -165,7 +197,7 @@ impl Server {
                 _ = agent.node.ended() => break,
                 Some(_) = connections.join_next() => {}
                 (stream, permit) = self.accept(&room) => {
-                    connections.spawn(answer(Arc::clone(&agent), stream, permit));
+                    connections.spawn(answer(Arc::clone(&agent), Arc::clone(&http), stream, permit));
                 }
             }
         }
@@ -207,8 +239,21 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 /// Answers one connection. An error affects only this connection.
-async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePermit) {
+async fn answer(
+    agent: Arc<Agent>,
+    http: Arc<Http>,
+    stream: UnixStream,
+    permit: OwnedSemaphorePermit,
+) {
     let (from, to) = stream.into_split();
+    let mut from = BufReader::new(from);
+    // A line of JSON begins with a brace, a request of HTTP with its method.
+    let first = tokio::time::timeout(REQUEST_TIMEOUT, from.fill_buf()).await;
+    if matches!(first, Ok(Ok([first, ..])) if first.is_ascii_uppercase()) {
+        connection::serve(&http, connection::Link::owner(), join(from, to)).await;
+        drop(permit);
+        return;
+    }
     let mut caller = Caller::new(from, to, Who::Owner);
     if let Err(error) = caller.serve(&agent).await {
         tracing::debug!("a connection to the socket broke: {error}");
@@ -221,8 +266,34 @@ async fn answer(agent: Arc<Agent>, stream: UnixStream, permit: OwnedSemaphorePer
 pub(super) enum Who {
     /// The owner of the directory, who may do everything.
     Owner,
-    /// A client with a role, from any address.
-    Client(Visitor),
+    /// A client with a role.
+    Guest(Guest),
+}
+
+/// A client that has proved its name, by a certificate or by a token.
+#[derive(Clone, Debug)]
+pub(super) struct Guest {
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// Its address. It proves nothing.
+    pub(super) remote: String,
+}
+
+impl From<Visitor> for Guest {
+    fn from(visitor: Visitor) -> Self {
+        let Visitor { client, remote, .. } = visitor;
+        Self { name: client.name, role: client.role, remote }
+    }
+}
+
+impl Who {
+    /// Longest request.
+    pub(super) fn request_bytes_max(&self) -> usize {
+        match self {
+            Self::Guest(guest) if !guest.role.permits(Role::Admin) => SHORT_REQUEST_BYTES,
+            _ => LINE_BYTES_MAX,
+        }
+    }
 }
 
 /// A connection that makes a request.
@@ -254,7 +325,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Ok(Err(refused)) => return self.fail(&refused).await,
             Err(_) => return self.fail(&CliError::usage("no request within the time")).await,
         };
-        let Who::Client(visitor) = &self.who else {
+        let Who::Guest(guest) = &self.who else {
             let rule = request.rule();
             if rule.changes() {
                 let (request, subject) = (rule.name, request.subject());
@@ -262,11 +333,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             }
             return self.respond(agent, request).await;
         };
-        let (rule, Visitor { client, remote, .. }) = (request.rule(), visitor.clone());
-        let (name, role) = (rule.name, client.role);
+        let (rule, Guest { name: client, role, remote }) = (request.rule(), guest.clone());
+        let name = rule.name;
         if let Err(forbidden) = rule.permits(role) {
             agent.node.counters().add(Counter::ClientRequestsRefused, 1);
-            if agent.told.is_new(name, &client.name, agent.clock.now()) {
+            if agent.told.is_new(name, &client, agent.clock.now()) {
                 tracing::warn!(%client, %remote, "a client was refused: {forbidden}");
             } else {
                 tracing::debug!(%client, %remote, "a client was refused: {forbidden}");
@@ -315,12 +386,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
 
     /// A line. Only a limited number of clients may send long ones at once, and only clients that may make changes.
     async fn line(&mut self, agent: &Agent) -> Result<Vec<u8>, CliError> {
-        let (first, most) = match &self.who {
-            Who::Owner => (LINE_BYTES_MAX, LINE_BYTES_MAX),
-            Who::Client(visitor) if visitor.client.role.permits(Role::Admin) => {
-                (SHORT_REQUEST_BYTES, LINE_BYTES_MAX)
-            }
-            Who::Client(_) => (SHORT_REQUEST_BYTES, SHORT_REQUEST_BYTES),
+        let most = self.who.request_bytes_max();
+        let first = match &self.who {
+            Who::Owner => most,
+            Who::Guest(_) => SHORT_REQUEST_BYTES,
         };
         let mut line = Vec::new();
         (&mut self.from).take(first as u64).read_until(b'\n', &mut line).await?;
@@ -490,7 +559,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
     fn client(&self) -> Option<&str> {
         match &self.who {
             Who::Owner => None,
-            Who::Client(visitor) => Some(&visitor.client.name),
+            Who::Guest(guest) => Some(&guest.name),
         }
     }
 
@@ -739,6 +808,7 @@ fn info(agent: &Agent) -> Info {
         directory: agent.dir.display().to_string(),
         store: agent.store.as_str().into(),
         metrics: agent.metrics.clone().map(Foreign::from),
+        http: agent.http.clone(),
         gossip_interval_ms: u64::try_from(config.gossip_interval.as_millis()).unwrap_or(u64::MAX),
         dead_peer_phi: config.dead_peer_phi,
         health: node.health(),
@@ -757,11 +827,13 @@ fn info(agent: &Agent) -> Info {
 /// Most connections at once; further ones wait until there is room.
 const CONNECTIONS_MAX: usize = 64;
 /// Longest request of a client that makes no long ones.
-const SHORT_REQUEST_BYTES: usize = 64 << 10;
+pub(super) const SHORT_REQUEST_BYTES: usize = 64 << 10;
 /// Longer requests of all clients that are read at once: each may need as much memory as the longest line.
 const LONG_REQUESTS_MAX: usize = 2;
+/// How long a long request over HTTP may take to arrive.
+pub(super) const LONG_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request may take to arrive.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read one line of its answer.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// `sun_path` has 108 bytes on Linux, including the zero, and 104 on the BSDs and macOS.

@@ -23,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{
     directory::{self, CONFIG, how_to_make},
+    http::{Terms, tokens},
     logs,
 };
 use crate::{
@@ -86,6 +87,9 @@ pub(crate) struct Flags {
     /// Loopback address where Prometheus metrics are served.
     #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address)]
     metrics: Option<SocketAddr>,
+    /// Address of the HTTP interface: API, web view, probes and metrics; with TLS unless it is a loopback one.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = config::socket_address)]
+    http: Option<SocketAddr>,
     /// Directory of the cluster's authority: this agent gives out certificates by token.
     #[arg(long, value_name = "PKI-DIR")]
     issuer: Option<PathBuf>,
@@ -157,6 +161,7 @@ impl Settings {
         settings.overlay(flags);
         settings.check_paths()?;
         settings.check_metrics()?;
+        settings.check_http()?;
         settings.check_clients()?;
         settings.check_issuers()?;
         settings.check_issuing()?;
@@ -286,8 +291,22 @@ impl Settings {
         Ok(config)
     }
 
-    pub(super) fn metrics(&self) -> Option<SocketAddr> {
-        self.file.metrics
+    /// Where the metrics are served for everybody on this machine.
+    pub(super) fn metrics(&self) -> Option<Terms> {
+        let address = self.file.metrics?;
+        Some(Terms { address, tls: false, tokens: PathBuf::new(), public_metrics: true })
+    }
+
+    /// The HTTP interface.
+    pub(super) fn http(&self, dir: &Path) -> Option<Terms> {
+        let address = self.file.http?;
+        Some(Terms {
+            address,
+            tls: self.file.http_tls.unwrap_or(!address.ip().is_loopback()),
+            tokens: dir
+                .join(self.file.http_tokens.as_deref().unwrap_or_else(|| Path::new(tokens::FILE))),
+            public_metrics: self.file.http_metrics_public.unwrap_or(false),
+        })
     }
 
     /// Whether the agent offers the directory to clients.
@@ -348,6 +367,7 @@ impl Settings {
             roots "--roots" flags.roots.map(from_here);
             wait_for_certificate "--wait-for-certificate" flags.wait_for_certificate.then_some(true);
             metrics "--metrics" flags.metrics;
+            http "--http" flags.http;
             issuer "--issuer" flags.issuer.map(from_here);
             issuer_listen "--issuer-listen" some(flags.issuer_listen);
             issuer_validity "--validity" flags.issuer_validity;
@@ -434,6 +454,18 @@ impl Settings {
     }
 
     /// Metrics are served without authentication, so only to this machine.
+    fn check_http(&self) -> Result<(), CliError> {
+        match self.file.http {
+            Some(address) if !address.ip().is_loopback() && self.file.http_tls == Some(false) => {
+                Err(self.refused("http_tls", format!(
+                    "http_tls = false is refused for http = {address}: tokens would cross the network in the \
+                     clear; leave it out, or listen on a loopback address"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_metrics(&self) -> Result<(), CliError> {
         match self.file.metrics {
             Some(address) if !address.ip().is_loopback() => Err(self.refused("metrics", format!(

@@ -234,15 +234,21 @@ impl Said {
     }
 }
 
-/// Answers every request on the socket of a directory with this line, as a hostile agent would.
+/// Answers every request on the socket of a directory with this: an object with `done` or `error`, as a hostile agent
+/// would.
 pub(crate) fn hostile_agent(dir: &Path, answer: &Value) {
     let listener = UnixListener::bind(dir.join("gossipmonger.sock")).unwrap();
-    let answer = format!("{answer}\n");
+    let (status, body) = match answer.get("done") {
+        Some(done) => ("200 OK", done.to_string()),
+        None => ("500 Failed", answer.to_string()),
+    };
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let mut request = String::new();
-            BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
             // Who has seen enough may have gone.
             let _ = stream.write_all(answer.as_bytes());
         }

@@ -43,6 +43,14 @@ pub struct ConfigFile {
     pub store: Option<PathBuf>,
     /// The address at which Prometheus metrics are served. Default: none.
     pub metrics: Option<SocketAddr>,
+    /// The address of the HTTP interface: the API, the web view, the probes and the metrics. Default: none.
+    pub http: Option<SocketAddr>,
+    /// Whether it speaks TLS, with the node's certificate. Default: yes, except on a loopback address.
+    pub http_tls: Option<bool>,
+    /// File of the tokens for browsers and scrapers. Default `http-tokens.toml` beside the file.
+    pub http_tokens: Option<PathBuf>,
+    /// Whether everybody who reaches the address may read `/metrics`. Default: no.
+    pub http_metrics_public: Option<bool>,
     /// The log filter: `error`, `warn`, `info`, `debug`, `trace`, or directives of the tracing crate.
     pub log: Option<String>,
     /// `text` or `json`.

@@ -1,0 +1,40 @@
+//! `web`: the address of the agent's web view, with the token that opens it.
+
+use gossipmonger::Foreign;
+
+use super::{
+    admin::{Info, Request},
+    agent::http::tokens::{self, WEB},
+    client,
+    error::CliError,
+    output,
+    remote::Target,
+};
+
+/// Print the address of the agent's web view, with the token that opens it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The agent serves the view where --http (or the key http) says, for example:
+  gossipmonger agent --dir a --http 127.0.0.1:7180
+  gossipmonger --dir a web")]
+pub(crate) struct Web {
+    /// Which token of the agent's file of tokens.
+    #[arg(long, value_name = "NAME", default_value = WEB)]
+    token: String,
+}
+
+pub(crate) fn web(agent: &Target, args: &Web) -> Result<(), CliError> {
+    agent.here()?;
+    let info: Info = client::call(agent, Request::Info)?;
+    let Some(http) = info.http else {
+        return Err(CliError::usage(
+            "this agent has no web view: start it with --http 127.0.0.1:7180, or set the key http",
+        ));
+    };
+    let name = &args.token;
+    let Some(token) = tokens::token(&http.tokens, name)? else {
+        let file = http.tokens.display();
+        return Err(CliError::not_found(format!("{file} has no token {name:?}")));
+    };
+    output::line(&format!("{}/#token={token}", Foreign::from(http.url)))
+}

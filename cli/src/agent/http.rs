@@ -93,7 +93,8 @@ impl Bound {
 
     /// Where it is, for `info`.
     pub(super) fn view(&self) -> HttpView {
-        HttpView { url: self.url(), tokens: self.terms.tokens.clone() }
+        let tokens = std::path::absolute(&self.terms.tokens);
+        HttpView { url: self.url(), tokens: tokens.unwrap_or_else(|_| self.terms.tokens.clone()) }
     }
 
     /// The bound address.

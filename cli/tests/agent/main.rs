@@ -9,6 +9,7 @@ mod configuration;
 mod driving;
 mod foreign;
 mod harness;
+mod http;
 mod joining;
 mod journal;
 mod lifetime;

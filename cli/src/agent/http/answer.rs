@@ -49,8 +49,8 @@ pub(super) async fn line(
     route.read_query(head.uri.query().unwrap_or_default(), &mut fields).map_err(wrong)?;
     if route.has_body() {
         let body = read(agent, who, body).await?;
-        let json = head.headers.get(header::CONTENT_TYPE).is_none_or(is_json);
         let value = route.fields.iter().any(|field| field.kind == Kind::Value);
+        let json = head.headers.get(header::CONTENT_TYPE).map_or(!value, is_json);
         match (json, value) {
             (false, true) => {
                 fields.insert(BASE64.to_owned(), STANDARD.encode(&body).into());

@@ -16,7 +16,7 @@ pub(crate) mod tokens;
 
 use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use tokio::task::JoinHandle;
 
@@ -124,7 +124,7 @@ impl Http {
 
     /// Answers a request.
     pub(super) async fn answer(
-        &self,
+        self: Arc<Self>,
         link: &Link,
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
@@ -143,7 +143,7 @@ impl Http {
         Ok(response)
     }
 
-    async fn route(&self, link: &Link, request: Request<Incoming>) -> Response<Body> {
+    async fn route(self: &Arc<Self>, link: &Link, request: Request<Incoming>) -> Response<Body> {
         if let Err(refusal) = self.gate.check_origin(link, &request) {
             return refusal;
         }
@@ -197,16 +197,27 @@ impl Http {
         if *request.method() == Method::HEAD && route.answer == Shape::Stream {
             return other_methods("GET");
         }
-        let who = match self.gate.who(&self.agent, link, &request) {
+        let who = match self.gate.who(&self.agent, link, request.headers()) {
             Ok(who) => who,
             Err(refusal) => return refusal,
         };
         link.known();
+        let still = self.proof(link, request.headers());
         let line = match answer::line(&self.agent, &who, route, fields, request).await {
             Ok(line) => line,
             Err(refusal) => return refusal,
         };
-        answer::respond(&self.agent, link, route, line, who).await
+        answer::respond(&self.agent, link, route, line, who, still).await
+    }
+
+    /// Whether the one who asks is still accepted as the same.
+    fn proof(self: &Arc<Self>, link: &Link, headers: &HeaderMap) -> impl Fn() -> bool + use<> {
+        let (http, link) = (Arc::clone(self), link.clone());
+        let mut shown = HeaderMap::new();
+        shown.extend(
+            headers.get(header::AUTHORIZATION).map(|value| (header::AUTHORIZATION, value.clone())),
+        );
+        move || http.gate.who(&http.agent, &link, &shown).is_ok()
     }
 }
 

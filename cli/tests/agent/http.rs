@@ -333,9 +333,18 @@ fn a_token_that_is_taken_out_ends_at_once_and_a_file_that_others_read_is_refused
     let agent = agent(&cluster, &address);
     let members = || ask(&address, "GET /v1/members", &[&bearer("read")], "").status;
     assert_eq!(members(), 200);
+    let mut open = TcpStream::connect(&address).unwrap();
+    let head = format!("Host: {address}\r\nConnection: close\r\n{}", bearer("watch"));
+    write!(open, "GET /v1/events HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+    let mut first = [0; 12];
+    open.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
     let path = cluster.dir("a").join("http-tokens.toml");
     fs::write(&path, "# none\n").unwrap();
     assert_eq!(members(), 401);
+    // Its stream ends as well.
+    let mut rest = String::new();
+    open.read_to_string(&mut rest).unwrap();
     agent.stop();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     cluster
@@ -434,4 +443,140 @@ fn the_openapi_document_has_each_route_that_is_served() {
         }
     }
     assert!(checked > 20, "{checked}");
+}
+
+/// A TLS connection with what a directory holds (`client.pem` or `node.pem`), or without a certificate.
+fn tls(address: &str, shown: Option<&std::path::Path>) -> Result<Tls, String> {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(std::sync::Arc::new(AnyServer(provider)));
+    let config = match shown {
+        None => config.with_no_client_auth(),
+        Some(dir) => {
+            let name = if dir.join("client.pem").exists() { "client" } else { "node" };
+            let file = |kind: &str| dir.join(format!("{name}.{kind}"));
+            let chain = CertificateDer::pem_file_iter(file("pem")).unwrap();
+            let chain = chain.collect::<Result<Vec<_>, _>>().unwrap();
+            let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let name = "any.name".try_into().unwrap();
+    let connection = rustls::ClientConnection::new(std::sync::Arc::new(config), name).unwrap();
+    let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+    Ok(rustls::StreamOwned::new(connection, stream))
+}
+
+type Tls = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
+
+/// Asks over TLS; the status, or why there is none.
+fn status_over_tls(
+    address: &str,
+    shown: Option<&std::path::Path>,
+    line: &str,
+    head: &str,
+) -> Result<u16, String> {
+    let mut stream = tls(address, shown)?;
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{head}Content-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    if answer.is_empty() {
+        return Err(format!("{read:?}"));
+    }
+    Ok(parsed(&answer).status)
+}
+
+/// Accepts any server: what is tested is whom the server accepts.
+#[derive(Debug)]
+struct AnyServer(std::sync::Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        unreachable!("TLS 1.3 alone is offered")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &rustls::pki_types::CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[test]
+fn a_clients_certificate_gives_its_role_until_it_is_revoked() {
+    let cluster = Cluster::of(&["a", "b"]);
+    for (client, role) in [("ann", "admin"), ("rita", "read")] {
+        let line = ["cert", "issue", "--ca", "pki", "--client", client, "--role", role];
+        cluster.run(&[&line[..], &["--dir", client]].concat()).succeeded();
+    }
+    let foreign = Cluster::of(&["a"]);
+    let line = ["cert", "issue", "--ca", "pki", "--client", "eve", "--role", "admin"];
+    foreign.run(&[&line[..], &["--dir", "eve"]].concat()).succeeded();
+    let address = address();
+    cluster.configure("a", "http_tls = true\n");
+    let a = agent(&cluster, &address);
+    let (ann, rita, b) = (cluster.dir("ann"), cluster.dir("rita"), cluster.dir("b"));
+    let put =
+        |who: Option<&std::path::Path>| status_over_tls(&address, who, "DELETE /v1/keys/k", "");
+    let get = |who: Option<&std::path::Path>| status_over_tls(&address, who, "GET /v1/members", "");
+    assert_eq!((get(None), put(None)), (Ok(401), Ok(401)));
+    assert_eq!((get(Some(&rita)), put(Some(&rita))), (Ok(200), Ok(403)));
+    assert_eq!((get(Some(&ann)), put(Some(&ann))), (Ok(200), Ok(200)));
+    // A member is no client.
+    assert_eq!(get(Some(&b)), Ok(403));
+    // That of another authority does not get through the handshake.
+    assert!(get(Some(&foreign.dir("eve"))).is_err());
+    let token = format!("{}\r\n", bearer("read"));
+    assert_eq!(status_over_tls(&address, None, "GET /v1/members", &token), Ok(200));
+    // An open connection of ann, whose certificate is revoked meanwhile.
+    let mut open = tls(&address, Some(&ann)).unwrap();
+    let line = format!("GET /v1/tags HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    open.write_all(line.as_bytes()).unwrap();
+    let mut first = [0; 12];
+    open.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    a.run(&["cert", "revoke", "ann", "--ca", &cluster.dir("pki").display().to_string()])
+        .succeeded();
+    let mut rest = String::new();
+    open.write_all(line.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let _ = open.read_to_string(&mut rest);
+    assert!(rest.contains("HTTP/1.1 403"), "{rest}");
+    assert!(get(Some(&ann)).is_err_and(|_| true) || get(Some(&ann)) == Ok(403));
+    // Without TLS nobody gets through.
+    let mut plain = TcpStream::connect(&address).unwrap();
+    let _ = plain.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut said = Vec::new();
+    let _ = plain.read_to_end(&mut said);
+    assert!(!String::from_utf8_lossy(&said).contains("HTTP/1.1"), "{said:?}");
 }

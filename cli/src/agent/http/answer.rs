@@ -99,13 +99,15 @@ async fn read(agent: &Agent, who: &Who, body: Incoming) -> Result<Bytes, Respons
     }
 }
 
-/// Has a request handled as that of any caller, and passes on the answer.
+/// Has a request handled as that of any caller, and passes on the answer. `still`: whether the caller may go on to read
+/// a stream.
 pub(super) async fn respond(
     agent: &Arc<Agent>,
     link: &Link,
     route: &Route,
     line: String,
     who: Who,
+    still: impl Fn() -> bool + Send + 'static,
 ) -> Response<Body> {
     let (near, far) = duplex(PIPE_BYTES);
     let ((from, to), (answers, mut requests)) = (split(near), split(far));
@@ -134,7 +136,7 @@ pub(super) async fn respond(
         (Ok(Some(Answer::Item(first))), Shape::Stream) => {
             // The other end of the pipe is the caller's sign that its reader is still there.
             passed_on("text/event-stream", |to| async move {
-                stream(lines, first, to).await;
+                stream(lines, first, to, still).await;
                 drop(requests);
             })
         }
@@ -204,18 +206,25 @@ async fn list(mut lines: Lines, first: Box<RawValue>, to: Chunks) {
     }
 }
 
-/// Server-sent events.
-async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks) {
+/// Server-sent events, until the caller may not read them any more.
+async fn stream(lines: Lines, first: Box<RawValue>, to: Chunks, still: impl Fn() -> bool) {
     let event = |item: &RawValue| Bytes::from(format!("data: {}\n\n", item.get()));
     if to.send(Ok(event(&first))).await.is_err() {
         return;
     }
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
+    let mut check = tokio::time::interval(CHECK);
     let mut next = Box::pin(lines.take());
     loop {
         let (lines, line) = tokio::select! {
             biased;
             () = to.closed() => return,
+            _ = check.tick() => {
+                if still() {
+                    continue;
+                }
+                return;
+            }
             read = &mut next => read,
             _ = beat.tick() => {
                 if to.send(Ok(Bytes::from_static(b": still here\n\n"))).await.is_err() {
@@ -317,5 +326,7 @@ const PIPE_BYTES: usize = 16 << 10;
 const CHUNK_BYTES: usize = 16 << 10;
 /// Parts of a body that wait for the connection.
 const CHUNKS: usize = 2;
+/// The reader of a stream proves so often who it is.
+const CHECK: Duration = Duration::from_secs(1);
 /// A stream says so often that it is still there.
 const BEAT: Duration = Duration::from_secs(15);

@@ -61,11 +61,11 @@ impl Gate {
         &self,
         agent: &Agent,
         link: &Link,
-        request: &Request<Incoming>,
+        headers: &HeaderMap,
     ) -> Result<Who, Response<Body>> {
         let End::Remote { address, shown } = link.end() else { return Ok(Who::Owner) };
         let remote = address.to_string();
-        if let Some(token) = bearer(request.headers()) {
+        if let Some(token) = bearer(headers) {
             let Some((name, role)) = self.tokens.find(token) else {
                 agent.count_refused();
                 return Err(unknown("no such token"));
@@ -95,7 +95,7 @@ impl Gate {
         if self.public_metrics {
             return Ok(());
         }
-        self.who(agent, link, request).map(drop)
+        self.who(agent, link, request.headers()).map(drop)
     }
 }
 

@@ -18,6 +18,7 @@ mod by_hand;
 mod call;
 mod certificates;
 mod client;
+mod completion;
 mod config;
 mod control;
 mod demo;
@@ -26,6 +27,7 @@ mod expiry;
 mod experiment;
 mod join;
 mod keys;
+mod man;
 mod members;
 mod output;
 mod plot;
@@ -45,6 +47,7 @@ use gossipmonger::unstable::{clock, repeats};
 use remote::Target;
 
 fn main() -> ExitCode {
+    completion::answer(Cli::command);
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command.refuse_what_it_ignores(&matches).and_then(|()| run(cli)) {
@@ -93,11 +96,13 @@ enum Command {
     Bench(bench::Args),
     /// Run a cluster of any size in virtual time.
     Simulate(simulate::Args),
-    /// Print the completions for a shell.
+    /// Print what a shell loads to complete commands, and names of nodes, keys and tags.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl Command {
@@ -110,7 +115,8 @@ impl Command {
             | Self::Demo(_)
             | Self::Bench(_)
             | Self::Simulate(_)
-            | Self::Completions { .. } => false,
+            | Self::Completions { .. }
+            | Self::Man(_) => false,
             Self::Cert(args) => args.asks_an_agent(),
             // `token` itself reports that it is for the agent's own machine.
             Self::Token(_)
@@ -135,7 +141,7 @@ impl Command {
     fn has_directory(&self) -> bool {
         match self {
             Self::Bench(args) => args.is_member(),
-            Self::Demo(_) | Self::Simulate(_) => false,
+            Self::Demo(_) | Self::Simulate(_) | Self::Man(_) => false,
             _ => true,
         }
     }
@@ -186,14 +192,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(dir, args),
         Command::Simulate(args) => simulate::run(args),
-        Command::Completions { shell } => completions(shell),
+        Command::Completions { shell } => completion::registration(shell),
+        Command::Man(args) => man::man(Cli::command(), &args),
     }
-}
-
-fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "gossipmonger", &mut script);
-    output::value(&script, true)
 }
 
 /// The default of `--dir`.

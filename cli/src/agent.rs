@@ -54,7 +54,7 @@ use self::{
 };
 use super::error::{CliError, Exit};
 
-/// Runs a node from its directory, until it is told to stop.
+/// Run a node from its directory, until it is told to stop.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -149,11 +149,7 @@ const CANDIDATES_MAX: usize = 500;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
-    fn program() -> Command {
-        crate::Cli::command()
-    }
+    use crate::program;
 
     fn read(line: &str) -> Option<Typed> {
         Typed::read(

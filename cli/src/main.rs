@@ -25,6 +25,7 @@ mod demo;
 mod error;
 mod expiry;
 mod experiment;
+mod help;
 mod join;
 mod keys;
 mod man;
@@ -47,13 +48,18 @@ use gossipmonger::unstable::{clock, repeats};
 use remote::Target;
 
 fn main() -> ExitCode {
-    completion::answer(Cli::command);
-    let matches = Cli::command().get_matches();
+    completion::answer(program);
+    let matches = program().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command.refuse_what_it_ignores(&matches).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// The whole command line.
+fn program() -> clap::Command {
+    help::explained(Cli::command())
 }
 
 /// Cluster membership and shared state over mutually authenticated QUIC.
@@ -193,7 +199,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Bench(args) => bench::run(dir, args),
         Command::Simulate(args) => simulate::run(args),
         Command::Completions { shell } => completion::registration(shell),
-        Command::Man(args) => man::man(Cli::command(), &args),
+        Command::Man(args) => man::man(program(), &args),
     }
 }
 
@@ -206,13 +212,13 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]
     fn refuses_flags_that_would_change_nothing() {
         let refused = |line: &str| {
-            let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
+            let matches = program().try_get_matches_from(line.split(' ')).unwrap();
             let cli = Cli::from_arg_matches(&matches).unwrap();
             cli.command.refuse_what_it_ignores(&matches).err().map(|error| error.to_string())
         };

@@ -23,14 +23,14 @@ pub(crate) fn man(program: Command, args: &Man) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
+    use crate::program;
 
     #[test]
     fn there_is_a_page_for_each_command_that_is_shown() {
         let out = tempfile::tempdir().unwrap();
         let args = Man { out: out.path().join("man1") };
-        man(crate::Cli::command(), &args).unwrap();
-        for command in crate::Cli::command().get_subcommands() {
+        man(program(), &args).unwrap();
+        for command in program().get_subcommands() {
             let page = args.out.join(format!("gossipmonger-{}.1", command.get_name()));
             assert_ne!(page.exists(), command.is_hide_set(), "{}", page.display());
         }

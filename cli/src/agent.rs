@@ -24,6 +24,7 @@ mod service_metrics;
 mod settings;
 mod spool;
 mod waiting;
+mod watchdog;
 
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
 
@@ -54,7 +55,7 @@ use self::{
 };
 use super::error::{CliError, Exit};
 
-/// Runs a node from its directory, until it is told to stop.
+/// Run a node from its directory, until it is told to stop.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -231,7 +232,7 @@ async fn serve(
     let expiry = tokio::spawn(journal::watch_expiry(agent.node.clone()));
     agent.node.serve_clients(Arc::new(Desk::new(&agent)));
     notify(vec![NotifyState::Ready, NotifyState::Status("running")]).await;
-    let watchdog = tokio::spawn(keep_alive());
+    let watchdog = tokio::spawn(watchdog::keep_alive(agent.node.clone()));
     let worked = Arc::new(Notify::new());
     let working = work.map(|work| spawn_work(work, &agent.node, &worked));
 
@@ -386,17 +387,6 @@ async fn read_credentials(dir: &Path, settings: Settings) -> Result<Credentials,
     offload(&FILES, CREDENTIALS, FILE_TIMEOUT, move || settings.credentials(&dir)).await
 }
 
-/// Reports to systemd's watchdog that the runtime makes progress, three times as often as it asks for: if all threads
-/// of the runtime are blocked, the reports stop.
-async fn keep_alive() {
-    let Some(most) = sd_notify::watchdog_enabled() else { return };
-    let mut ticks = tokio::time::interval((most / 3).max(WATCHDOG_PERIOD_MIN));
-    loop {
-        ticks.tick().await;
-        notify(vec![NotifyState::Watchdog]).await;
-    }
-}
-
 /// Sends a message to systemd, if it is there.
 async fn notify(state: Vec<NotifyState<'static>>) {
     let told = move || {
@@ -429,8 +419,6 @@ const REST_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long systemd may take to receive a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
-/// The shortest time between two messages to the watchdog.
-const WATCHDOG_PERIOD_MIN: Duration = Duration::from_millis(100);
 /// How messages call the reading of these files.
 const CREDENTIALS: &str = "reading certificate, key and roots";
 /// How long a file system call in progress may delay the end.

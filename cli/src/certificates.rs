@@ -28,7 +28,7 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Makes a certificate authority for a cluster, and replaces it.
+/// Make a certificate authority for a cluster, and replace it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Ca {
     #[command(subcommand)]
@@ -37,11 +37,11 @@ pub(crate) struct Ca {
 
 #[derive(Debug, clap::Subcommand)]
 enum CaCommand {
-    /// Makes a certificate authority in --dir.
+    /// Make a certificate authority in --dir.
     Init(Init),
-    /// Puts a new authority in the place of that in --dir, one phase at a time.
+    /// Put a new authority in the place of that in --dir, one phase at a time.
     Rotate(Rotate),
-    /// Shows which authorities are in --dir, and which phase of a rotation is next.
+    /// Show which authorities are in --dir, and which phase of a rotation is next.
     Status(Status),
 }
 
@@ -61,7 +61,7 @@ struct Init {
     json: bool,
 }
 
-/// Issues nodes' certificates, and shows them.
+/// Issue nodes' certificates, and show them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cert {
     #[command(subcommand)]
@@ -70,11 +70,11 @@ pub(crate) struct Cert {
 
 #[derive(Debug, clap::Subcommand)]
 enum CertCommand {
-    /// Issues a node's or a client's certificate and key into --dir, and puts the roots beside them.
+    /// Issue a node's or a client's certificate and key into --dir, and put the roots beside them.
     Issue(Issue),
-    /// Renews the certificate in --dir now: from an issuer, or from the authority's files.
+    /// Renew the certificate in --dir now: from an issuer, or from the authority's files.
     Renew(Renew),
-    /// Shows the certificates of a directory (--dir) or a file.
+    /// Show the certificates of a directory (--dir) or a file.
     Show(Show),
     Revoke(revocations::Revoke),
     Revocations(revocations::List),

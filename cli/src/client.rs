@@ -20,8 +20,17 @@ pub(crate) fn call<D: DeserializeOwned>(
     agent: impl Into<Target>,
     request: Request,
 ) -> Result<D, CliError> {
-    let mut client = Client::connect(&agent.into())?;
-    client.wait_at_most(Some(ANSWER_TIMEOUT));
+    call_within(&agent.into(), request, ANSWER_TIMEOUT)
+}
+
+/// The same, with a time limit of its own.
+pub(crate) fn call_within<D: DeserializeOwned>(
+    agent: &Target,
+    request: Request,
+    patience: Duration,
+) -> Result<D, CliError> {
+    let mut client = Client::connect(agent)?;
+    client.wait_at_most(Some(patience));
     client.ask(request)?;
     match client.next::<Nothing, D>()? {
         Some(Answer::Done(done)) => Ok(done),
@@ -38,12 +47,21 @@ pub(crate) fn list<I: DeserializeOwned>(
     agent: impl Into<Target>,
     request: Request,
 ) -> Result<Vec<I>, CliError> {
+    list_within(&agent.into(), request, ANSWER_TIMEOUT)
+}
+
+/// The same; each item may take this long.
+pub(crate) fn list_within<I: DeserializeOwned>(
+    agent: &Target,
+    request: Request,
+    patience: Duration,
+) -> Result<Vec<I>, CliError> {
     let mut items = Vec::new();
     let take = |item| {
         items.push(item);
         Ok(())
     };
-    match stream(&agent.into(), request, Some(ANSWER_TIMEOUT), take)? {
+    match stream(agent, request, Some(patience), take)? {
         End::Done => Ok(items),
         End::Broken => Err(ended()),
     }

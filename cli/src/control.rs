@@ -40,13 +40,13 @@ pub(crate) struct TagsArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Change {
-    /// Sets tags; the others stay.
+    /// Set tags; the others stay.
     Set {
         /// What to set.
         #[arg(value_name = "NAME=VALUE", value_parser = tag, required = true)]
         tags: Vec<(String, String)>,
     },
-    /// Deletes tags.
+    /// Delete tags.
     Delete {
         /// Their names.
         #[arg(value_name = "NAME", required = true)]

@@ -28,7 +28,7 @@ use super::{
     output,
 };
 
-/// Joins a cluster: gets a certificate for a token and writes what an agent needs into --dir.
+/// Join a cluster: get a certificate for a token and write what an agent needs into --dir.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// What `gossipmonger token create` has printed; `-` reads it from standard input.

@@ -19,14 +19,17 @@ mod by_hand;
 mod call;
 mod certificates;
 mod client;
+mod completion;
 mod config;
 mod control;
 mod demo;
 mod error;
 mod expiry;
 mod experiment;
+mod help;
 mod join;
 mod keys;
+mod man;
 mod members;
 mod output;
 mod plot;
@@ -47,12 +50,18 @@ use gossipmonger::unstable::{clock, repeats};
 use remote::Target;
 
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    completion::answer(program);
+    let matches = program().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match cli.command.refuse_what_it_ignores(&matches).and_then(|()| run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// The whole command line.
+fn program() -> clap::Command {
+    help::explained(Cli::command())
 }
 
 /// Cluster membership and shared state over mutually authenticated QUIC.
@@ -96,11 +105,13 @@ enum Command {
     Bench(bench::Args),
     /// Run a cluster of any size in virtual time.
     Simulate(simulate::Args),
-    /// Print the completions for a shell.
+    /// Print what a shell loads to complete commands, and names of nodes, keys and tags.
     Completions {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    #[command(hide = true)]
+    Man(man::Man),
 }
 
 impl Command {
@@ -113,7 +124,8 @@ impl Command {
             | Self::Demo(_)
             | Self::Bench(_)
             | Self::Simulate(_)
-            | Self::Completions { .. } => false,
+            | Self::Completions { .. }
+            | Self::Man(_) => false,
             Self::Cert(args) => args.asks_an_agent(),
             // `token` itself reports that it is for the agent's own machine.
             Self::Token(_)
@@ -139,7 +151,7 @@ impl Command {
     fn has_directory(&self) -> bool {
         match self {
             Self::Bench(args) => args.is_member(),
-            Self::Demo(_) | Self::Simulate(_) => false,
+            Self::Demo(_) | Self::Simulate(_) | Self::Man(_) => false,
             _ => true,
         }
     }
@@ -191,14 +203,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(dir, args),
         Command::Simulate(args) => simulate::run(args),
-        Command::Completions { shell } => completions(shell),
+        Command::Completions { shell } => completion::registration(shell),
+        Command::Man(args) => man::man(program(), &args),
     }
-}
-
-fn completions(shell: clap_complete::Shell) -> Result<(), CliError> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "gossipmonger", &mut script);
-    output::value(&script, true)
 }
 
 /// The default of `--dir`.
@@ -210,13 +217,13 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]
     fn refuses_flags_that_would_change_nothing() {
         let refused = |line: &str| {
-            let matches = Cli::command().try_get_matches_from(line.split(' ')).unwrap();
+            let matches = program().try_get_matches_from(line.split(' ')).unwrap();
             let cli = Cli::from_arg_matches(&matches).unwrap();
             cli.command.refuse_what_it_ignores(&matches).err().map(|error| error.to_string())
         };

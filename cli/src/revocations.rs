@@ -21,7 +21,7 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Revokes all certificates that a node has, everywhere and at once. It needs a running agent.
+/// Revoke all certificates that a node has, everywhere and at once. It needs a running agent.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Revoke {
     /// The node. It may have any state, and need not be known.
@@ -34,7 +34,7 @@ pub(crate) struct Revoke {
     json: bool,
 }
 
-/// Lists whose certificates are revoked, as far as the agent has heard.
+/// List whose certificates are revoked, as far as the agent has heard.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Before that, tells the agent what the authority of this directory has revoked; after a rotation

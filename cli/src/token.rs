@@ -12,7 +12,7 @@ use super::{
     output,
 };
 
-/// Makes, lists and revokes the tokens by which machines join. For an agent that runs with --issuer.
+/// Make, list and revoke the tokens by which machines join. For an agent that runs with --issuer.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Token {
     #[command(subcommand)]
@@ -24,11 +24,11 @@ pub(crate) struct Token {
 
 #[derive(Debug, clap::Subcommand)]
 enum TokenCommand {
-    /// Makes a token; it is the last line that is printed.
+    /// Make a token; it is the last line that is printed.
     Create(Create),
-    /// Lists the tokens, without their secrets.
+    /// List the tokens, without their secrets.
     List,
-    /// Makes a token good for nothing.
+    /// Revoke a token: nobody can join with it any more.
     Revoke {
         /// As `token list` shows it.
         id: String,

@@ -9,7 +9,7 @@ use super::{
     remote::Target,
 };
 
-/// Prints changes of all nodes' keys as they arrive.
+/// Print changes of all nodes' keys as they arrive.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
     /// Only keys that begin with this.
@@ -23,7 +23,7 @@ pub(crate) struct Watch {
     json: bool,
 }
 
-/// Prints what happens: nodes that come and go, keys that change, problems.
+/// Print what happens: nodes that come and go, keys that change, problems.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Events {
     /// Also what passes between nodes: digests and deltas.

@@ -5,16 +5,20 @@ In the page, the word after the language of a code block says what it is:
 
     ```rust file=src/lib.rs     a file of the project, whole
     ```console                  commands ("$ ...") that end, each followed by lines that it prints
+    ```console again=yes        the same; the commands are repeated until they print the lines, as a reader does who waits
     ```console terminal=1       the same for a command that goes on. Further blocks of the same terminal have further
-                                lines of it, or a key: "^C" or "^\\", after which it has to end
+                                lines of it, or a key: "^C" or "^\\", after which it has to end; with ends=interrupted
+                                by the key, as a command does that only prints. With status=5 it ends by itself, with 5
 
 Each stated line has to be the beginning of a printed one, in the stated order; other lines may come in between.
-The project depends on this checkout, by a patch, and has the versions of its lock file.
+The project depends on this checkout, by a patch, and has the versions of its lock file. With --program, `gossipmonger` is
+that program. A page says how much of it is run if that is less than usual: <!-- run: command=4 terminal=3 -->
 Exit status 0 only if each block was as stated, and the page has what it needs to be a check at all.
 """
 import argparse
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import signal
@@ -28,6 +32,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PATIENCE = 60.0  # seconds for a line; it usually takes a fraction
 BUILD = 1800.0  # seconds for a command, which may build everything
 KEYS = {"^C": signal.SIGINT, "^\\": signal.SIGQUIT}
+SHOWN = ("text", "toml")  # languages of blocks that are not run
 BLOCKS_MIN = {"file": 3, "command": 2, "terminal": 4}  # a page with less is not read as it should be
 
 
@@ -50,6 +55,14 @@ def blocks(text):
     if opened is not None:
         raise Failed(f"line {opened[0]}: the block has no end")
     return found
+
+
+def least(text):
+    """How much of a page has to be run."""
+    stated = re.search(r"<!-- run: (.*?) -->", text)
+    if not stated:
+        return BLOCKS_MIN
+    return {kind: int(number) for kind, number in (part.split("=") for part in stated[1].split())}
 
 
 class Terminal:
@@ -84,14 +97,23 @@ class Terminal:
     def press(self, key):
         os.killpg(self.process.pid, KEYS[key])
 
-    def ends(self, key):
-        """Waits for its end: after Ctrl-C a good one."""
+    def ends(self, key, interrupted):
+        """Waits for its end: after Ctrl-C a good one, or that of a command that does not handle it."""
         try:
             status = self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.command!r} does not end after {key}") from None
-        if key == "^C" and status != 0:
+        if key == "^C" and status != (-signal.SIGINT if interrupted else 0):
             raise Failed(f"{self.command!r} has ended with status {status}")
+
+    def ended(self, wanted):
+        """Waits for its end, which nobody has asked for."""
+        try:
+            status = self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.command!r} does not end") from None
+        if status != wanted:
+            raise Failed(f"{self.command!r} has ended with status {status}, not {wanted}")
 
     def close(self):
         if self.process.poll() is None:
@@ -102,18 +124,29 @@ class Terminal:
 class Page:
     """A page that is run in a directory."""
 
-    def __init__(self, directory, target):
+    def __init__(self, directory, target, program):
         self.cwd, self.terminals, self.done = pathlib.Path(directory), {}, dict.fromkeys(BLOCKS_MIN, 0)
         self.env = {**os.environ, "CARGO_TARGET_DIR": str(target), "CARGO_TERM_COLOR": "never"}
         self.built = True
+        if program:
+            programs = self.cwd / ".programs"
+            programs.mkdir()
+            (programs / "gossipmonger").symlink_to(program)
+            self.env["PATH"] = f"{programs}:{self.env['PATH']}"
 
     def run(self, number, language, attributes, lines):
         if "file" in attributes:
             self.write(attributes["file"], lines)
         elif language == "console" and "terminal" in attributes:
-            self.type(attributes["terminal"], lines)
+            self.type(attributes["terminal"], lines, attributes.get("ends") == "interrupted")
+            if "status" in attributes:
+                self.terminals.pop(attributes["terminal"]).ended(int(attributes["status"]))
+        elif language == "console" and "again" in attributes:
+            self.again(lines)
         elif language == "console":
             self.command(lines)
+        elif language in SHOWN:
+            return
         else:
             raise Failed(f"line {number}: it is neither a file nor a console")
 
@@ -137,6 +170,16 @@ class Page:
                 printed = self.shell(line[2:])
                 self.done["command"] += 1
 
+    def again(self, lines):
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.command(lines)
+            except Failed:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
     def shell(self, command):
         ended = subprocess.run(
             command, shell=True, cwd=self.cwd, env=self.env, text=True, timeout=BUILD, check=False,
@@ -151,7 +194,7 @@ class Page:
                 return printed[at + 1:]
         raise Failed(f"{line!r} is not among {printed}")
 
-    def type(self, name, lines):
+    def type(self, name, lines, interrupted):
         self.done["terminal"] += 1
         if not self.built:
             warned = [line for line in self.shell("cargo build --bins") if line.startswith("warning")]
@@ -170,7 +213,7 @@ class Page:
             else:
                 self.terminals[name].expect(line)
         if key:
-            self.terminals.pop(name).ends(key)
+            self.terminals.pop(name).ends(key, interrupted)
 
     def close(self):
         for name, terminal in self.terminals.items():
@@ -183,15 +226,17 @@ def main():
     parser.add_argument("page", type=pathlib.Path)
     target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")
     parser.add_argument("--target", type=pathlib.Path, default=pathlib.Path(target) / "docs")
+    parser.add_argument("--program", type=pathlib.Path, help="the program `gossipmonger`, for pages that use it")
     args = parser.parse_args()
+    text, program = args.page.read_text(), args.program and args.program.resolve()
     with tempfile.TemporaryDirectory() as directory:
-        page = Page(directory, args.target.resolve())
+        page = Page(directory, args.target.resolve(), program)
         try:
-            for number, *block in blocks(args.page.read_text()):
+            for number, *block in blocks(text):
                 page.run(number, *block)
             if page.terminals:
                 raise Failed(f"the page leaves terminals open: {sorted(page.terminals)}")
-            if any(page.done[kind] < least for kind, least in BLOCKS_MIN.items()):
+            if any(page.done[kind] < number for kind, number in least(text).items()):
                 raise Failed(f"too little of the page was run: {page.done}")
         except Failed as failed:
             print(f"{args.page}, block at line {number}: {failed}", file=sys.stderr)

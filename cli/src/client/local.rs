@@ -83,7 +83,7 @@ impl Local {
             let stream = TokioIo::new(tokio::net::UnixStream::from_std(stream)?);
             let (mut sender, connection) = http1::handshake(stream).await.map_err(broken)?;
             tokio::spawn(connection);
-            let sent = within(Some(ANSWER_TIMEOUT), sender.send_request(call)).await?;
+            let sent = within(patience.or(Some(ANSWER_TIMEOUT)), sender.send_request(call)).await?;
             let answer = sent.map_err(broken)?;
             if answer.status() == StatusCode::OK && made.answer == Shape::Stream {
                 return Ok((Some(answer.into_body()), None));

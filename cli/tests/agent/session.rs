@@ -151,3 +151,29 @@ fn help_tells_the_exit_codes() {
     }
     assert!(cluster.run(&["completions", "bash"]).succeeded().out.contains("gossipmonger"));
 }
+
+#[test]
+fn completions_offer_what_the_agent_knows() {
+    let cluster = Cluster::of(&["a"]);
+    let agent = cluster.start("a", &["--tag", "role=db"]);
+    agent.run(&["set", "color", "green"]).succeeded();
+    agent.run(&["set", "$(touch made)", "x"]).succeeded();
+    let offered = |words: &[&str]| {
+        let line = [&["--", "gossipmonger", "--dir", "a"], words].concat();
+        let mut command = cluster.command(&line);
+        let index = (words.len() + 2).to_string();
+        command.env("_GOSSIPMONGER_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", index);
+        let output = command.env("_CLAP_IFS", "\n").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(offered(&["why", "a"]), ["a"]);
+    assert_eq!(offered(&["get", "a", "c"]), ["color"]);
+    assert_eq!(offered(&["set", "c"]), ["color"]);
+    assert_eq!(offered(&["get", "a", "$"]), [""; 0]);
+    assert_eq!(offered(&["tags", "delete", "r"]), ["role"]);
+    assert!(offered(&["mem"]).contains(&"members".to_owned()));
+    agent.stop();
+    assert_eq!(offered(&["get", "a", "c"]), [""; 0]);
+}

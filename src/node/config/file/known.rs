@@ -57,7 +57,7 @@ impl fmt::Display for Unknown {
         write!(f, "unknown key {table}{name}; ")?;
         match self.meant() {
             Some(meant) => write!(f, "did you mean {table}{meant}?"),
-            None => write!(f, "the keys are listed in docs/cli.md"),
+            None => write!(f, "the keys are listed in docs/configuration.md"),
         }
     }
 }

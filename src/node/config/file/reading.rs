@@ -329,7 +329,7 @@ mod tests {
             ("[limit]\nkeys = 1\n", "line 1: unknown key limit; did you mean limits?"),
             (
                 "colour = \"red\"\n",
-                "line 1: unknown key colour; the keys are listed in docs/cli.md",
+                "line 1: unknown key colour; the keys are listed in docs/configuration.md",
             ),
         ] {
             let error = refusal(text, &[]);

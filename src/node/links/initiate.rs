@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{
     super::host::Host, context::Context, exchange::drive, frames::StreamFrames, link::Link, reach,
 };
@@ -34,8 +36,13 @@ pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
     });
 }
 
-/// Runs the initiating half; returns whether it completed.
+/// Runs the initiating half, in a span of its own; returns whether it completed.
 async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
+    let span = tracing::debug_span!("exchange", peer = %link.peer, begun = "here");
+    initiate_in_span(context, link, summary).instrument(span).await
+}
+
+async fn initiate_in_span(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
     let (links, host) = (&context.links, context.host());
     let underway = link.begin();
     let Some(stream) = open(host, link).await else { return false };

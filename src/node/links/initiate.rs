@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     net::Stream,
-    protocol::{exchange::Summary, route::Target, served::DIALER_MAX},
+    protocol::{exchange::Summary, route::Target, served::DIALER_MAX, timing::Timing},
 };
 
 /// Runs an exchange with a target; its end is reported in every case.
@@ -48,7 +48,9 @@ async fn initiate_in_span(context: &Context, link: &Arc<Link>, summary: Summary)
     let Some(stream) = open(host, link).await else { return false };
     let mut frames = StreamFrames::new(stream, link, links);
     let (half, step) = summary.open();
+    let begun = host.now();
     let Err(error) = drive(links, link, half, step, &mut frames, |_| false).await else {
+        host.counters().took(Timing::Exchange, host.now().since(begun));
         context.spawner.spawn(async move {
             // Until the peer has received all of it.
             frames.finished().await;

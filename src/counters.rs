@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::protocol::route::Counter;
+use crate::protocol::{
+    route::Counter,
+    timing::{self, Timing},
+};
 
 /// Maximum number of different reasons; further ones are counted as `other`.
 pub(crate) const REASONS_MAX: usize = 64;
@@ -18,11 +21,19 @@ pub(crate) const REASONS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Counters {
     counts: [AtomicU64; Counter::ALL.len()],
+    timings: [Times; Timing::ALL.len()],
     refusals: Mutex<BTreeMap<&'static str, u64>>,
     longest_storage_step: AtomicU64,
     lag: AtomicU64,
     longest_lag: AtomicU64,
     store_fails: AtomicBool,
+}
+
+/// One timing: how many durations are in each class, and their sum.
+#[derive(Debug, Default)]
+struct Times {
+    classes: [AtomicU64; timing::BOUNDS_US.len() + 1],
+    nanos: AtomicU64,
 }
 
 impl Default for Counters {
@@ -31,6 +42,7 @@ impl Default for Counters {
         let zero = || AtomicU64::new(0);
         Self {
             counts,
+            timings: std::array::from_fn(|_| Times::default()),
             refusals: Mutex::default(),
             store_fails: AtomicBool::new(false),
             longest_storage_step: zero(),
@@ -63,8 +75,27 @@ impl Counters {
         self.counts[counter as usize].load(Ordering::Relaxed)
     }
 
+    /// Records how long something took.
+    #[doc(hidden)]
+    pub fn took(&self, timing: Timing, took: Duration) {
+        let times = &self.timings[timing as usize];
+        times.classes[timing::class(took)].fetch_add(1, Ordering::Relaxed);
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        times.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// How many durations are in each class of [`BOUNDS_US`](timing::BOUNDS_US), and the sum of all.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn times(&self, timing: Timing) -> (Vec<u64>, Duration) {
+        let times = &self.timings[timing as usize];
+        let classes = times.classes.iter().map(|class| class.load(Ordering::Relaxed)).collect();
+        (classes, Duration::from_nanos(times.nanos.load(Ordering::Relaxed)))
+    }
+
     /// Records how long storage was busy with one message.
     pub(crate) fn storage_step(&self, time: Duration) {
+        self.took(Timing::StorageStep, time);
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.longest_storage_step.fetch_max(micros, Ordering::Relaxed);
     }

@@ -57,7 +57,8 @@
 //! 5. [`tls`]: certificates, and which peers are accepted. [`pki`]: your own certificate authority. `issuer` (a
 //!    feature): certificates by token.
 //! 6. [`store`]: what survives a restart. [`net`]: how nodes reach each other.
-//! 7. `testkit` (a feature): tests of your own services on several nodes, in virtual time.
+//! 7. [`mod@metrics`]: the figures of a node for a monitoring system.
+//! 8. `testkit` (a feature): tests of your own services on several nodes, in virtual time.
 //!
 //! The program and the tests of this repository also use the modules `protocol` (the rules themselves) and
 //! `unstable`. Both are left out here, since they have no promise of compatibility.
@@ -199,6 +200,7 @@ pub mod tls;
 pub mod pki;
 pub mod store;
 pub mod net;
+pub mod metrics;
 // rustdoc's JSON has no methods for a type whose module is hidden, so `.ci/public-api` shows the module.
 #[cfg_attr(not(listed), doc(hidden))]
 pub mod protocol;

@@ -31,6 +31,7 @@ use crate::{
     tls::{ClientName, PeerName, Refusal, RefusedBy, Tls},
 };
 
+pub(crate) mod ledger;
 pub(crate) mod limits;
 pub mod memory;
 pub(crate) mod pipe;
@@ -266,6 +267,22 @@ pub struct Shown {
     pub expires: Option<SystemTime>,
 }
 
+/// What connections have carried, in UDP datagrams and their bytes without the headers of IP and UDP. Handshakes count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Packets sent.
+    pub packets_sent: u64,
+    /// Datagrams received, each of which has one or a few packets.
+    pub packets_received: u64,
+    /// Packets sent that were declared lost.
+    pub packets_lost: u64,
+}
+
 /// A connection with a completed handshake.
 pub trait Connection: fmt::Debug + Send + Sync + 'static {
     /// Its purpose.
@@ -301,6 +318,11 @@ pub trait Connection: fmt::Debug + Send + Sync + 'static {
 
     /// Packets sent, and the number of them that were lost.
     fn packets(&self) -> (u64, u64);
+
+    /// What it has carried so far, both ways; zeros if it does not count that.
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
 
     /// The time that a packet takes to the peer and back, as the connection has measured it; `None` if it does not.
     fn round_trip(&self) -> Option<Duration> {

@@ -80,6 +80,7 @@ pub mod skim;
 pub mod spanning;
 pub mod state;
 pub mod time;
+pub mod timing;
 pub mod tree;
 pub mod verdict;
 pub mod view;

@@ -20,7 +20,6 @@ mod places;
 mod reload;
 pub(crate) mod renewal;
 mod server;
-mod service_metrics;
 mod settings;
 mod spool;
 mod waiting;

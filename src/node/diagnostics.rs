@@ -1,6 +1,9 @@
 //! What a node keeps for its operator: counters, the last failures, and how often it reports the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+};
 
 use arc_swap::ArcSwapOption;
 
@@ -10,20 +13,34 @@ use crate::{
     counters::Counters,
     dials::DialFailures,
     latest::Latest,
+    net::ledger::Ledger,
     protocol::{
         event::{Behind, Event, Problem},
-        id::NodeId,
+        id::{NodeId, Version},
         time::Time,
     },
+    slot::Slot,
 };
 
 /// Refusals of connections and news that are reported to the operator in one second; all are counted.
 pub(crate) const REFUSALS_TOLD_MAX: u32 = 10;
 
+/// The queues of the connections with members.
+pub(crate) trait Outboxes: fmt::Debug + Send + Sync {
+    /// How many frames of gossip wait to be sent, and their bytes.
+    fn waiting(&self) -> (usize, usize);
+}
+
 /// What one node keeps for its operator.
 #[derive(Debug)]
 pub(crate) struct Diagnostics {
     pub(crate) counters: Arc<Counters>,
+    /// What its connections have carried.
+    pub(crate) ledger: Arc<Ledger>,
+    /// The last write through a handle that the store has: its version, and when it was begun.
+    pub(crate) written: Slot<(Version, Time)>,
+    /// What waits to be sent to members: their connections are made after this.
+    pub(crate) outboxes: OnceLock<Weak<dyn Outboxes>>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
     /// Why addresses could not be reached.
@@ -43,6 +60,9 @@ impl Diagnostics {
     pub(crate) fn new(counters: Arc<Counters>) -> Self {
         Self {
             counters,
+            ledger: Arc::default(),
+            written: Slot::default(),
+            outboxes: OnceLock::new(),
             cuts: Cuts::default(),
             dials: DialFailures::default(),
             behind: ArcSwapOption::empty(),

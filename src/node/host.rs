@@ -9,7 +9,7 @@ use crate::{
     counters::Counters,
     dials::DialFailure,
     lateness::Lateness,
-    net::Peer,
+    net::{Connection, Peer, ledger::Entered},
     node::{
         clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
         services::table::Services, share::Share, shared::Shared, ticking,
@@ -55,6 +55,13 @@ impl Host {
     /// The counters of the node.
     pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.shared.diagnostics.counters
+    }
+
+    /// Enters a connection into the ledger; `peer`: the member at its other end, if it is one.
+    pub(crate) fn enter(&self, peer: Option<&NodeId>, connection: &Arc<dyn Connection>) -> Entered {
+        let proved = connection.peer().datacenter.clone();
+        let datacenter = peer.and_then(|peer| proved.or_else(|| self.datacenter(peer)));
+        self.shared.diagnostics.ledger.enter(datacenter.as_ref(), connection)
     }
 
     /// This node's name.

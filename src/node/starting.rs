@@ -10,7 +10,7 @@ use super::{
     actors::supervisor::{Arguments, Root},
     channel::Channel,
     config::Config,
-    diagnostics::Diagnostics,
+    diagnostics::{Diagnostics, Outboxes},
     ending::{End, shut},
     error::SpawnError,
     host::Host,
@@ -140,10 +140,14 @@ impl Gossipmonger {
         });
         let host = Host::new(Arc::clone(&shared));
         let links = Links::new(host, peering(&shared.config), shared.config.quic.exchanges);
+        let links = Arc::new(links);
+        let outboxes: Arc<dyn Outboxes> = Arc::clone(&links) as _;
+        // It is set only here.
+        let _ = shared.diagnostics.outboxes.set(Arc::downgrade(&outboxes));
         let arguments = Arguments {
             shared: Arc::clone(&shared),
             endpoint: Arc::clone(&endpoint),
-            links: Arc::new(links),
+            links,
             candidates,
         };
         let spawned = match supervisor {

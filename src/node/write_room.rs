@@ -26,6 +26,11 @@ impl WriteRoom {
         let free = Arc::clone(&self.free);
         free.acquire_many_owned(units).await.expect("the semaphore is never closed")
     }
+
+    /// The bytes of the writes that wait, in units.
+    pub(crate) fn used(&self) -> usize {
+        self.units.saturating_sub(self.free.available_permits()) * UNIT
+    }
 }
 
 /// The unit in which room is counted, in bytes.

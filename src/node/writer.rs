@@ -14,8 +14,9 @@ use std::{
 use tokio::sync::{oneshot, watch};
 
 use crate::{
+    clock::Clock,
     counters::Counters,
-    protocol::{entry::Key, id::NodeId, revocation::Revocation, route::Counter},
+    protocol::{entry::Key, id::NodeId, revocation::Revocation, route::Counter, timing::Timing},
     store::{Change, Store, StoreError, Stored},
 };
 
@@ -144,6 +145,14 @@ impl Writer {
         answer.await.unwrap_or_else(|_| Err(failure(ENDED)))
     }
 
+    /// How many changes wait for the next commit.
+    pub(crate) fn waiting(&self) -> usize {
+        match self {
+            Self::Thread { inbox, .. } => inbox.lock().changes.len(),
+            Self::Instant(_) => 0,
+        }
+    }
+
     /// Waits until all earlier writes are durable, or have failed once.
     pub(crate) async fn flush(&self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
@@ -196,7 +205,11 @@ impl Keeper {
             return Ok(());
         }
         let batch: Vec<Change> = self.unkept.values().cloned().collect();
-        guarded(|| self.store.commit(&batch))?;
+        let clock = Clock::start();
+        let begun = clock.now();
+        let committed = guarded(|| self.store.commit(&batch));
+        self.counters.took(Timing::StoreCommit, clock.now().since(begun));
+        committed?;
         self.unkept.clear();
         Ok(())
     }

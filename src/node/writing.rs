@@ -84,11 +84,16 @@ impl Gossipmonger {
         bytes: usize,
         writes: impl Fn() -> Writes,
     ) -> Result<Version, Error> {
+        let begun = self.shared.clock.now();
         let written = async {
             let written = tokio::time::timeout(CALL_TIMEOUT, self.try_write(bytes, writes)).await;
             written.unwrap_or(Err(Error::Timeout(CALL_TIMEOUT)))
         };
-        self.unless_ended(written).await
+        let written = self.unless_ended(written).await;
+        if let Ok(version) = &written {
+            self.shared.diagnostics.written.set((*version, begun));
+        }
+        written
     }
 
     /// If a storage actor fails before it answers, another one takes its place; the write is made

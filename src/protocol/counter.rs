@@ -23,6 +23,18 @@ macro_rules! counters {
                 }
             }
 
+            /// The name of its series among the metrics.
+            #[must_use]
+            #[doc(hidden)]
+            #[allow(unreachable_patterns, reason = "one has a name of its own")]
+            pub const fn metric(self) -> &'static str {
+                match self {
+                    // In seconds, the base unit.
+                    Self::RepairMicros => "gossipmonger_repair_seconds_total",
+                    $(Self::$counter => concat!("gossipmonger_", $name, "_total"),)+
+                }
+            }
+
             /// What it counts, in one line.
             #[must_use]
             #[doc(hidden)]

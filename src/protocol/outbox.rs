@@ -88,6 +88,14 @@ impl Outbox {
         Some((Class::State, self.state.pop()?))
     }
 
+    /// How many frames wait, and their bytes.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        let root = self.root.as_ref().map_or(0, Bytes::len);
+        let frames = self.liveness.frames.len() + self.state.frames.len();
+        let bytes = self.liveness.bytes + self.state.bytes + root;
+        (frames + usize::from(self.root.is_some()), bytes)
+    }
+
     pub(super) const fn is_congested(&self) -> bool {
         self.congested
     }

@@ -118,6 +118,13 @@ impl Peering {
         self.current.get(peer).copied().filter(|connection| shell.is_open(*connection))
     }
 
+    /// How many frames of gossip wait on all connections, and their bytes.
+    #[must_use]
+    pub fn waiting(&self) -> (usize, usize) {
+        let waiting = self.links.values().map(|link| link.outbox.waiting());
+        waiting.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
     /// The connection to a peer, unless it has been silent for too long: then another one is better.
     #[must_use]
     pub fn fresh(

@@ -20,7 +20,7 @@ const FLOORS: &[(usize, &[&str])] = &[
     (3, &["net"]),
     (4, &["pki"]),
     (5, &["node"]),
-    (6, &["sim", "service"]),
+    (6, &["sim", "service", "metrics"]),
     (7, &["issuer", "testkit", "unstable"]),
 ];
 

@@ -188,6 +188,11 @@ impl Reloader {
         self.logs.spool().dropped()
     }
 
+    /// Bytes of lines of the log that wait for standard error.
+    pub(super) fn log_queue_bytes(&self) -> usize {
+        self.logs.spool().waiting()
+    }
+
     /// The certificate shown to peers, and when its chain expires.
     pub(super) fn certificate(&self) -> CertificateSummary {
         self.transport.tls().certificate()

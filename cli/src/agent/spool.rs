@@ -75,6 +75,11 @@ impl Spool {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// Bytes of lines that wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.0.lock().bytes
+    }
+
     /// Waits until all lines are written, at most `patience`. Returns whether they are.
     pub(super) fn flush(&self, patience: Duration) -> bool {
         let busy = |waiting: &mut Waiting| waiting.writing || !waiting.lines.is_empty();

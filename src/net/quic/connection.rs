@@ -8,7 +8,7 @@ use quinn::{ConnectionError, ReadError, RecvStream, TransportErrorCode, VarInt, 
 use super::{
     super::{
         BoxFuture, Connection, Ended, Peer, Protocol, ReceiveStream, SendStream, Stream,
-        StreamError,
+        StreamError, Traffic,
     },
     credentials::Credentials,
     peer::{peer_chain, protocol},
@@ -124,6 +124,17 @@ impl Connection for QuicConnection {
     fn packets(&self) -> (u64, u64) {
         let path = self.inner.stats().path;
         (path.sent_packets, path.lost_packets)
+    }
+
+    fn traffic(&self) -> Traffic {
+        let stats = self.inner.stats();
+        Traffic {
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            packets_sent: stats.path.sent_packets,
+            packets_received: stats.udp_rx.datagrams,
+            packets_lost: stats.path.lost_packets,
+        }
     }
 
     fn round_trip(&self) -> Option<Duration> {

@@ -22,7 +22,7 @@ use crate::{
     clock::Clock,
     lateness::TooLate,
     net::{BoxFuture, Connection, Dial, Dialed, Ended, Protocol, Way},
-    protocol::{counter::Counter, id::NodeId, served::DIALER_MAX, time::Time},
+    protocol::{counter::Counter, id::NodeId, served::DIALER_MAX, time::Time, timing::Timing},
     tls::SERVER_NAME,
 };
 
@@ -220,6 +220,8 @@ impl Race {
         let (lateness, counters) = (Arc::clone(&outgoing.lateness), Arc::clone(&outgoing.counters));
         counters.add(Counter::HandshakesBegun, 1);
         self.begun.push(way.clone());
+        let clock = self.clock;
+        let begun = self.last;
         self.running.spawn(async move {
             let result = match connecting {
                 Err(error) => Err(Failure::Unreachable(error.to_string())),
@@ -227,6 +229,7 @@ impl Race {
                     match lateness.within(deadline, deadline * DIALER_MAX, connecting).await {
                         Ok(Ok(connected)) => {
                             counters.add(Counter::HandshakesFinished, 1);
+                            counters.took(Timing::HandshakeDialed, clock.now().since(begun));
                             QuicConnection::made(connected, &ours, verdict).map_err(Failure::Ended)
                         }
                         Ok(Err(error)) => Err(Failure::Ended(connection::end(&error, &verdict))),

@@ -59,7 +59,10 @@ impl Services {
             ServicesMessage::Dial(link) => {
                 let (host, endpoint) =
                     (Host::new(Arc::clone(&state.shared)), Arc::clone(&state.endpoint));
-                state.tasks.spawner().spawn(dial::run(host, endpoint, link));
+                state
+                    .tasks
+                    .spawner(&state.shared.config.node)
+                    .spawn(dial::run(host, endpoint, link));
             }
             ServicesMessage::Changed => {
                 if !std::mem::replace(&mut state.gathering, true) {
@@ -68,7 +71,10 @@ impl Services {
             }
             ServicesMessage::Announce => {
                 state.gathering = false;
-                state.tasks.spawner().spawn(announce(Arc::clone(&state.shared)));
+                state
+                    .tasks
+                    .spawner(&state.shared.config.node)
+                    .spawn(announce(Arc::clone(&state.shared)));
             }
         }
         Ok(())

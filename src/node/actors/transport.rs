@@ -50,7 +50,8 @@ impl Transport {
         (links, endpoint): (Arc<Links>, Arc<dyn Endpoint>),
     ) -> Result<State, ActorProcessingErr> {
         let tasks = Tasks::default();
-        let context = Context { links, endpoint, spawner: tasks.spawner(), renew: reach::renew };
+        let spawner = tasks.spawner(links.host().node());
+        let context = Context { links, endpoint, spawner, renew: reach::renew };
         context.spawner.spawn(accept::accept(context.clone()));
         context.spawner.spawn(look(Arc::clone(&context.links)));
         context.spawner.spawn(tick(context.host().clone()));

@@ -60,6 +60,7 @@ struct Guest {
 
 impl Guest {
     async fn serve(&self) {
+        let _entered = self.context.host().enter(None, &self.connection);
         self.connection.set_receive_window(RECEIVE_WINDOW);
         self.connection.set_streams(STREAMS, 0);
         let mut recheck = self.context.host().clients().rechecks();

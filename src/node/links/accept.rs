@@ -17,6 +17,7 @@ use crate::{
         peering::PeeringInput,
         route::Counter,
         served::{ACCEPTOR_MAX, DIALER_MAX},
+        timing::Timing,
     },
 };
 
@@ -34,6 +35,7 @@ async fn handshake(context: Context, incoming: Incoming) {
     let (mut reached, own) = (None, host.generation());
     let deadline = host.config().quic.handshake_timeout;
     host.count(Counter::HandshakesTaken);
+    let begun = host.now();
     let introduced = async {
         // The peer has proved nothing yet, so that our lateness must not give it time.
         let proving = host.lateness().within(deadline, deadline * ACCEPTOR_MAX, handshake);
@@ -42,6 +44,7 @@ async fn handshake(context: Context, incoming: Incoming) {
             Err(ended) => return Ok(Err(Introduction::Connection(ended))),
         };
         host.count(Counter::HandshakesAnswered);
+        host.counters().took(Timing::HandshakeAccepted, host.now().since(begun));
         if connection.protocol() != Protocol::Gossip {
             return Ok(Ok(None));
         }

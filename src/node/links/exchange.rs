@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{
     super::host::{Host, Unavailable},
     frames::{FrameError, StreamFrames},
@@ -48,8 +50,13 @@ impl ExchangeError {
     }
 }
 
-/// Runs the answering half.
+/// Runs the answering half, in a span of its own.
 pub(super) async fn answer(links: &Arc<Links>, link: &Arc<Link>, stream: Stream) {
+    let span = tracing::debug_span!("exchange", peer = %link.peer, begun = "there");
+    answer_in_span(links, link, stream).instrument(span).await;
+}
+
+async fn answer_in_span(links: &Arc<Links>, link: &Arc<Link>, stream: Stream) {
     let host = links.host();
     let _underway = link.begin();
     let mut frames = StreamFrames::new(stream, link, links);

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::Instrument;
+
 use super::{
     super::host::Host, context::Context, exchange::drive, frames::StreamFrames, link::Link, reach,
 };
 use crate::{
     net::Stream,
-    protocol::{exchange::Summary, route::Target, served::DIALER_MAX},
+    protocol::{exchange::Summary, route::Target, served::DIALER_MAX, timing::Timing},
 };
 
 /// Runs an exchange with a target; its end is reported in every case.
@@ -34,14 +36,21 @@ pub(crate) fn begin(context: &Context, target: Target, summary: Summary) {
     });
 }
 
-/// Runs the initiating half; returns whether it completed.
+/// Runs the initiating half, in a span of its own; returns whether it completed.
 async fn initiate(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
+    let span = tracing::debug_span!("exchange", peer = %link.peer, begun = "here");
+    initiate_in_span(context, link, summary).instrument(span).await
+}
+
+async fn initiate_in_span(context: &Context, link: &Arc<Link>, summary: Summary) -> bool {
     let (links, host) = (&context.links, context.host());
     let underway = link.begin();
     let Some(stream) = open(host, link).await else { return false };
     let mut frames = StreamFrames::new(stream, link, links);
     let (half, step) = summary.open();
+    let begun = host.now();
     let Err(error) = drive(links, link, half, step, &mut frames, |_| false).await else {
+        host.counters().took(Timing::Exchange, host.now().since(begun));
         context.spawner.spawn(async move {
             // Until the peer has received all of it.
             frames.finished().await;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{super::share::Share, room::Room};
 use crate::{
-    net::Connection,
+    net::{Connection, ledger::Entered},
     protocol::{id::NodeId, peering::ConnectionId},
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(super) share: Arc<Share>,
     /// Frames wait to be sent.
     pub(super) filled: Notify,
+    /// What it carries is counted until its end.
+    _entered: Entered,
     /// Exchanges in progress on this connection, and the end of the last one.
     exchanges: AtomicU32,
     idle: Notify,
@@ -53,6 +55,7 @@ impl Link {
         peer: NodeId,
         dialed: bool,
         (room, share): (Room, Arc<Share>),
+        entered: Entered,
     ) -> Self {
         Self {
             id,
@@ -62,6 +65,7 @@ impl Link {
             room,
             share,
             filled: Notify::new(),
+            _entered: entered,
             exchanges: AtomicU32::new(0),
             idle: Notify::new(),
         }

@@ -15,7 +15,13 @@ use tokio::sync::Semaphore;
 
 #[cfg(feature = "sim")]
 use super::super::tape;
-use super::{super::host::Host, claims::Claims, closing::close, link::Link, room::Room};
+use super::{
+    super::{diagnostics::Outboxes, host::Host},
+    claims::Claims,
+    closing::close,
+    link::Link,
+    room::Room,
+};
 use crate::{
     net::Connection,
     protocol::{
@@ -218,13 +224,14 @@ impl Links {
         if datacenter != self.host.config().datacenter {
             self.host.services().outbound.paths.add(&datacenter, &connection);
         }
+        let entered = self.host.enter(Some(&peer), &connection);
         let share = self.host.share(&peer);
         let mut said = Said::default();
         let mut inner = self.lock();
         inner.last += 1;
         let id = ConnectionId(inner.last);
         let of_peer = (self.room.for_peer(&share), share);
-        let link = Arc::new(Link::new(id, connection, peer, dialed, of_peer));
+        let link = Arc::new(Link::new(id, connection, peer, dialed, of_peer, entered));
         inner.links.insert(id, Arc::clone(&link));
         let new = Introduced { connection: id, met, own, dialed, proof, datacenter };
         inner.handle(&self.host, PeeringInput::Introduced(new), &mut said);
@@ -316,6 +323,12 @@ impl Inner {
     fn datagram(&self, host: &Host, id: ConnectionId, datagram: Bytes) {
         let sent = self.links.get(&id).is_some_and(|link| link.connection.send_datagram(datagram));
         host.count(if sent { Counter::HeartbeatsSent } else { Counter::HeartbeatsUnsent });
+    }
+}
+
+impl Outboxes for Links {
+    fn waiting(&self) -> (usize, usize) {
+        self.lock().machine.waiting()
     }
 }
 

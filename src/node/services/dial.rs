@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{link::Link, outbound::Outbound, stream::long_answers};
 use crate::{
-    net::{Connection, Dialed, Ended, Endpoint, Protocol, Stream},
+    net::{Connection, Dialed, Ended, Endpoint, Protocol, Stream, ledger::Entered},
     node::host::Host,
     protocol::{
         id::{Generation, NodeId},
@@ -37,6 +37,11 @@ pub(crate) trait Dialer: Send + Sync {
 
     /// Increments a counter.
     fn count(&self, counter: Counter);
+
+    /// Enters a connection to a node into the ledger, if the process keeps one.
+    fn enter(&self, _peer: &NodeId, _connection: &Arc<dyn Connection>) -> Option<Entered> {
+        None
+    }
 }
 
 impl Dialer for Host {
@@ -69,6 +74,10 @@ impl Dialer for Host {
     fn count(&self, counter: Counter) {
         self.count(counter);
     }
+
+    fn enter(&self, peer: &NodeId, connection: &Arc<dyn Connection>) -> Option<Entered> {
+        Some(self.enter(Some(peer), connection))
+    }
 }
 
 /// Opens a link, serves it, and removes it when it ends.
@@ -88,6 +97,7 @@ pub(crate) async fn run(dialer: impl Dialer, endpoint: Arc<dyn Endpoint>, link: 
         Ok(Ok((connection, stream))) => {
             dialer.count(Counter::ServiceConnectionsDialed);
             outbound.connected(&connection);
+            let _entered = dialer.enter(&link.peer, &connection);
             let why =
                 match outbound.windows().open(connection.as_ref(), Holder::Member, link.purpose) {
                     Some(_window) => {

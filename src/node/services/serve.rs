@@ -53,6 +53,8 @@ pub(crate) async fn welcome(host: Host, services: Arc<Services>, connection: Arc
     match incoming.introduced().await {
         Ok(opened) => {
             incoming.host.count(Counter::ServiceConnectionsAccepted);
+            let peer = incoming.connection.peer().name.as_ref().map(|name| &name.node);
+            let _entered = incoming.host.enter(peer, &incoming.connection);
             let lane = Arc::clone(&opened.lane);
             let (_place, _window) = incoming.serve(opened).await;
             lane.end();

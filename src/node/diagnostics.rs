@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 
-use super::{cuts::Cuts, repeats::Repeats};
+use super::{cuts::Cuts, neighbours::Neighbours, repeats::Repeats};
 use crate::{
     clock::Clock,
     counters::Counters,
@@ -26,6 +26,8 @@ pub(crate) struct Diagnostics {
     pub(crate) counters: Arc<Counters>,
     /// Why connections were last ended on purpose.
     pub(crate) cuts: Cuts,
+    /// What connections have measured.
+    pub(crate) neighbours: Neighbours,
     /// Why addresses could not be reached.
     pub(crate) dials: DialFailures,
     /// The largest loss at the start of this node that any peer reports.
@@ -44,6 +46,7 @@ impl Diagnostics {
         Self {
             counters,
             cuts: Cuts::default(),
+            neighbours: Neighbours::default(),
             dials: DialFailures::default(),
             behind: ArcSwapOption::empty(),
             removals: Latest::default(),

@@ -9,7 +9,7 @@ use crate::{
     counters::Counters,
     dials::DialFailure,
     lateness::Lateness,
-    net::Peer,
+    net::{Connection, Peer},
     node::{
         clients::places::Clients, config::Config, cuts::Cut, messages::StorageMessage,
         services::table::Services, share::Share, shared::Shared, ticking,
@@ -50,6 +50,17 @@ impl Host {
     /// The active configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    /// There is a connection with a peer, for questions about its path.
+    pub(crate) fn neighbour(
+        &self,
+        peer: &NodeId,
+        datacenter: Datacenter,
+        dialed: bool,
+        connection: &Arc<dyn Connection>,
+    ) {
+        self.shared.diagnostics.neighbours.add(peer, datacenter, dialed, connection);
     }
 
     /// The counters of the node.

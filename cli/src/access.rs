@@ -45,6 +45,9 @@ impl Request {
             Self::WhyService { .. } => ("why_service", Needs::Role(Role::Read)),
             Self::Call { .. } => ("call", Needs::Role(Role::Admin)),
             Self::Why { .. } => ("why", Needs::Role(Role::Read)),
+            Self::Paths => ("paths", Needs::Role(Role::Read)),
+            Self::Rtt { .. } => ("rtt", Needs::Role(Role::Read)),
+            Self::Reachability => ("reachability", Needs::Role(Role::Read)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),
             Self::Revocations => ("revocations", Needs::Role(Role::Read)),
@@ -155,7 +158,7 @@ mod tests {
             "call" => json!({
                 "do": name, "node": "n", "service": "s/1", "method": 1, "value": "", "within_ms": 1
             }),
-            "why" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
+            "why" | "rtt" | "remove" | "revoke" => json!({"do": name, "node": "n"}),
             _ => json!({"do": name}),
         };
         serde_json::from_value(request).unwrap_or_else(|error| panic!("{name}: {error}"))

@@ -93,6 +93,12 @@ pub(crate) enum Request {
     WhyService { service: String },
     /// Done: [`WhyView`](super::why::WhyView).
     Why { node: NodeId },
+    /// Items: [`PathView`](super::paths::PathView), of the agent's own connections; done: [`Nothing`].
+    Paths,
+    /// Done: [`RttView`](super::paths::RttView).
+    Rtt { node: NodeId },
+    /// Items: [`ReachView`](super::paths::ReachView), of all members; done: [`Nothing`].
+    Reachability,
     /// Done: [`Info`].
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
@@ -132,6 +138,7 @@ impl Request {
             Self::Get { node, key } => format!("{node} {key:?}"),
             Self::List { node, .. }
             | Self::Why { node }
+            | Self::Rtt { node }
             | Self::Remove { node }
             | Self::Revoke { node, .. } => node.to_string(),
             Self::Call { node, service, method, .. } => format!("{node} {service:?} {method}"),

@@ -14,7 +14,9 @@ mod lines;
 mod logs;
 mod metrics;
 mod offload;
+mod paths;
 mod pause;
+mod peers;
 mod places;
 mod reload;
 pub(crate) mod renewal;
@@ -204,6 +206,11 @@ async fn serve(
     let renewal = Renewal::new(dir, issuing.as_ref());
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));
+    // Without it other agents lack this one's answers, and nothing else.
+    let asked = peers::offer(&agent.node).await;
+    if let Err(error) = &asked {
+        tracing::warn!("this agent does not answer questions of other agents: {error}");
+    }
     let renewing = tokio::spawn(renewal::keep(Arc::clone(&agent)));
     let metrics = metrics.map(|exporter| exporter.serve(Arc::clone(&agent)));
     let server = tokio::spawn(server.serve(Arc::clone(&agent)));
@@ -217,7 +224,7 @@ async fn serve(
 
     let ended = signals.attend(&agent, &worked).await;
     [company, files, expiry, renewing, watchdog].iter().for_each(JoinHandle::abort);
-    drop(directory);
+    drop((directory, asked));
     let Some(ended) = ended else {
         return Err(CliError::failed("ended at once by a second signal"));
     };

@@ -28,6 +28,7 @@ mod join;
 mod keys;
 mod members;
 mod output;
+mod paths;
 mod plot;
 mod revocations;
 mod remote;
@@ -84,6 +85,8 @@ enum Command {
     Events(watch::Events),
     Tags(control::TagsArgs),
     Why(why::Why),
+    Rtt(paths::Rtt),
+    Reachability(paths::Reachability),
     Remove(members::Remove),
     Reload(control::Reload),
     Leave(control::Leave),
@@ -125,6 +128,8 @@ impl Command {
             | Self::Events(_)
             | Self::Tags(_)
             | Self::Why(_)
+            | Self::Rtt(_)
+            | Self::Reachability(_)
             | Self::Remove(_)
             | Self::Reload(_)
             | Self::Leave(_) => true,
@@ -180,6 +185,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Events(args) => watch::events(agent, &args),
         Command::Tags(args) => control::tags(agent, args),
         Command::Why(args) => why::why(agent, args),
+        Command::Rtt(args) => paths::rtt(agent, args),
+        Command::Reachability(args) => paths::reachability(agent, &args),
         Command::Remove(args) => members::remove(agent, args),
         Command::Reload(args) => control::reload(agent, &args),
         Command::Leave(args) => control::leave(agent, &args),

@@ -26,12 +26,13 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     task::JoinSet,
 };
 
 use super::{
     issuing::Issuing,
+    paths,
     pause::Pause,
     places::{CLIENT_WATCHERS_MAX, WATCHERS_MAX, WATCHERS_PER_CLIENT, Watchers, answer_time},
     reload::{self, Reloader},
@@ -67,6 +68,8 @@ pub(super) struct Agent {
     watchers: Watchers,
     /// Limits long requests of clients.
     long_requests: Semaphore,
+    /// Limits questions to all members.
+    gatherings: Semaphore,
     /// What was logged about clients that requested more than they may.
     told: Repeats,
     clock: Clock,
@@ -94,6 +97,7 @@ impl Agent {
             metrics,
             watchers,
             long_requests,
+            gatherings: Semaphore::new(GATHERINGS_MAX),
             told: Repeats::default(),
             clock: Clock::start(),
         }
@@ -114,6 +118,11 @@ impl Agent {
         let failures =
             self.node.config().seeds.iter().flat_map(|seed| self.node.dial_failures(seed));
         failures.map(|failure| DialView::new(&snapshot, &failure)).collect()
+    }
+
+    /// A turn to ask all members, or one that this node has no connection with. It is returned when dropped.
+    pub(super) async fn gathering(&self) -> SemaphorePermit<'_> {
+        self.gatherings.acquire().await.expect("is never closed")
     }
 
     fn issuing(&self) -> Result<&Issuing, CliError> {
@@ -290,6 +299,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         match request {
             Request::List { node, prefix } => self.list(agent, &node, &prefix).await,
             Request::Members => self.members(agent).await,
+            Request::Paths => self.paths(agent).await,
+            Request::Reachability => self.reachability(agent).await,
             Request::Services => self.services(agent).await,
             Request::Callers { service } => self.callers(agent, service).await,
             Request::WhyService { service } => self.why_service(agent, &service).await,
@@ -470,15 +481,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
         self.fail(&CliError::failed(message)).await
     }
 
-    async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
+    pub(super) async fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
         self.send(&Answer::<_, Nothing>::Item(item)).await
     }
 
-    async fn done(&mut self) -> io::Result<()> {
+    pub(super) async fn done(&mut self) -> io::Result<()> {
         self.send(&Answer::<Nothing, _>::Done(Nothing {})).await
     }
 
-    async fn fail(&mut self, error: &CliError) -> io::Result<()> {
+    pub(super) async fn fail(&mut self, error: &CliError) -> io::Result<()> {
         self.failed(error.into()).await
     }
 
@@ -595,6 +606,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
             let why = WhyView::new(&snapshot, &peer, past, &node.revocations());
             line(why.ok_or_else(|| unknown_node(&peer))?)
         }
+        Request::Rtt { node: peer } => line(paths::rtt(agent, peer).await?),
         Request::Info => line(info(agent)),
         Request::Call { node: peer, service, method, question, within_ms } => {
             line(call(node, peer, &service, (method, question), within_ms).await?)
@@ -619,6 +631,8 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         Request::Renew => line(agent.renewal.renew(&agent.reloader).await?),
         Request::List { .. }
         | Request::Members
+        | Request::Paths
+        | Request::Reachability
         | Request::Services
         | Request::Callers { .. }
         | Request::WhyService { .. }
@@ -707,7 +721,7 @@ async fn call(
     Ok(Replied { node: peer, answer: Bytes::of(&answer) })
 }
 
-fn unknown_node(node: &NodeId) -> CliError {
+pub(super) fn unknown_node(node: &NodeId) -> CliError {
     CliError::not_found(format!("no node {node} is known"))
 }
 
@@ -760,6 +774,8 @@ const CONNECTIONS_MAX: usize = 64;
 const SHORT_REQUEST_BYTES: usize = 64 << 10;
 /// Longer requests of all clients that are read at once: each may need as much memory as the longest line.
 const LONG_REQUESTS_MAX: usize = 2;
+/// Questions to all members at once; further ones wait. Each asks up to 64 members at a time.
+const GATHERINGS_MAX: usize = 2;
 /// How long a request may take to arrive.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read one line of its answer.

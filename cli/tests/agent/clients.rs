@@ -30,9 +30,14 @@ fn each_role_may_do_what_the_table_says_and_nothing_else() {
         for role in ROLES {
             let before = state(&a);
             let said = cluster.ask(&a, role, &request, role);
-            if rank(role) >= rank(&needed) && ["why_service", "call"].contains(&request.as_str()) {
-                // It is permitted, and no node offers the service.
-                said.failed(3, &["offer"]);
+            // What is permitted, and asks for something that is not there.
+            let absent = match request.as_str() {
+                "why_service" | "call" => Some("offer"),
+                "rtt" => Some("no node"),
+                _ => None,
+            };
+            if let (Some(absent), true) = (absent, rank(role) >= rank(&needed)) {
+                said.failed(3, &[absent]);
             } else if rank(role) >= rank(&needed) {
                 said.succeeded();
             } else {
@@ -331,6 +336,8 @@ impl Cluster {
             "get" => &["get", "a", "color"],
             "list" => &["get", "a"],
             "why" => &["why", "b"],
+            "paths" => &["rtt"],
+            "rtt" => &["rtt", "nobody"],
             "callers" => &["services", "--callers"],
             "why_service" => &["why", "stock/1"],
             "call" => &["call", "a", "stock/1", "1", "/dev/null"],

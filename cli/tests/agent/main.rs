@@ -14,6 +14,7 @@ mod journal;
 mod lifetime;
 mod naming;
 mod outside;
+mod paths;
 mod refusals;
 mod renewing;
 mod restart;

@@ -53,7 +53,12 @@ impl Request {
             Self::Revocations => ("revocations", Needs::Role(Role::Read)),
             Self::Watch { .. } => ("watch", Needs::Role(Role::Watch)),
             Self::Events { .. } => ("events", Needs::Role(Role::Watch)),
+            Self::Keys { .. } => ("keys", Needs::Role(Role::Read)),
+            Self::Behind => ("behind", Needs::Role(Role::Read)),
             Self::Set { .. } => ("set", Needs::Role(Role::Admin)),
+            Self::Await { .. } => ("await", Needs::Role(Role::Read)),
+            Self::Event { .. } => ("event", Needs::Role(Role::Admin)),
+            Self::Query { .. } => ("query", Needs::Role(Role::Admin)),
             Self::Delete { .. } => ("delete", Needs::Role(Role::Admin)),
             Self::ChangeTags { .. } => ("change_tags", Needs::Role(Role::Admin)),
             Self::Remove { .. } => ("remove", Needs::Role(Role::Admin)),
@@ -146,6 +151,9 @@ mod tests {
     fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),
+            "await" => json!({"do": name, "version": 1, "wait": "all", "within_ms": 1}),
+            "event" | "query" => json!({"do": name, "name": "n", "value": ""}),
+            "keys" => json!({"do": name, "prefix": ""}),
             "delete" => json!({"do": name, "key": "k"}),
             "get" => json!({"do": name, "node": "n", "key": "k"}),
             "list" => json!({"do": name, "node": "n", "prefix": ""}),

@@ -38,6 +38,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::{CliError, Exit},
+    spread::Wait,
     why::DialView,
 };
 use crate::clock::Clock;
@@ -68,6 +69,24 @@ pub(crate) enum Request {
         value: Bytes,
         ttl_ms: Option<u64>,
     },
+    /// Done: [`SpreadView`](super::spread::SpreadView), once so many nodes have this version of the agent's own node.
+    Await { version: Version, wait: Wait, within_ms: u64 },
+    /// Items: [`BehindRow`](super::spread::BehindRow); done: [`Nothing`].
+    Behind,
+    /// Items: [`NoticeView`](super::notices::NoticeView), of all members; done: [`Nothing`].
+    Event {
+        name: String,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// As `event`, with the answers.
+    Query {
+        name: String,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// Items: [`KeyView`](super::all_keys::KeyView), of one node or of all; done: [`Nothing`].
+    Keys { node: Option<NodeId>, prefix: String },
     /// Done: [`Written`].
     Delete { key: String },
     /// Done: [`Entry`].
@@ -103,8 +122,12 @@ pub(crate) enum Request {
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
     Watch { prefix: String, existing: bool },
-    /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
-    Events { protocol: bool },
+    /// Items: [`Happening`]; done, when the node ends: [`Nothing`]. With `user` only those of `event` and `query`.
+    Events {
+        protocol: bool,
+        #[serde(default)]
+        user: bool,
+    },
     /// Done: [`Left`].
     Leave,
     /// Done: [`Tags`].
@@ -135,6 +158,7 @@ impl Request {
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Set { key, .. } | Self::Delete { key } => format!("{key:?}"),
+            Self::Event { name, .. } | Self::Query { name, .. } => format!("{name:?}"),
             Self::Get { node, key } => format!("{node} {key:?}"),
             Self::List { node, .. }
             | Self::Why { node }
@@ -419,6 +443,20 @@ pub(crate) enum Happening {
         key: String,
         generation: Generation,
         version: Version,
+    },
+    /// An operator said `event`.
+    UserEvent {
+        from: NodeId,
+        name: Foreign,
+        #[serde(flatten)]
+        value: Bytes,
+    },
+    /// An operator said `query`; the agent has answered.
+    UserQuery {
+        from: NodeId,
+        name: Foreign,
+        #[serde(flatten)]
+        value: Bytes,
     },
     Error {
         message: String,

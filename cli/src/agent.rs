@@ -13,6 +13,7 @@ mod journal;
 mod lines;
 mod logs;
 mod metrics;
+mod notices;
 mod offload;
 mod paths;
 mod pause;
@@ -25,6 +26,7 @@ mod server;
 mod service_metrics;
 mod settings;
 mod spool;
+mod spread;
 mod waiting;
 
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};
@@ -207,7 +209,7 @@ async fn serve(
     let reloader = Reloader::new(dir, flags, settings, trusted, transport, logs, node.clone());
     let agent = Arc::new(Agent::new(dir, node, reloader, renewal, issuing, store, served));
     // Without it other agents lack this one's answers, and nothing else.
-    let asked = peers::offer(&agent.node).await;
+    let asked = peers::offer(&agent.node, Arc::clone(&agent.notices)).await;
     if let Err(error) = &asked {
         tracing::warn!("this agent does not answer questions of other agents: {error}");
     }

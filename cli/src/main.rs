@@ -13,6 +13,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parse
 mod access;
 mod admin;
 mod agent;
+mod all_keys;
 mod bench;
 mod by_hand;
 mod call;
@@ -27,6 +28,7 @@ mod experiment;
 mod join;
 mod keys;
 mod members;
+mod notices;
 mod output;
 mod paths;
 mod plot;
@@ -34,6 +36,7 @@ mod revocations;
 mod remote;
 mod services;
 mod simulate;
+mod spread;
 mod stopwatch;
 mod throwaway;
 mod token;
@@ -77,6 +80,10 @@ enum Command {
     Set(keys::Set),
     Delete(keys::Delete),
     Get(keys::Get),
+    Keys(all_keys::Keys),
+    Behind(spread::Behind),
+    Event(notices::EventArgs),
+    Query(notices::Query),
     Members(members::Members),
     Services(services::Services),
     Call(call::Call),
@@ -120,6 +127,10 @@ impl Command {
             | Self::Set(_)
             | Self::Delete(_)
             | Self::Get(_)
+            | Self::Keys(_)
+            | Self::Behind(_)
+            | Self::Event(_)
+            | Self::Query(_)
             | Self::Members(_)
             | Self::Services(_)
             | Self::Call(_)
@@ -177,6 +188,10 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Set(args) => keys::set(agent, args),
         Command::Delete(args) => keys::delete(agent, args),
         Command::Get(args) => keys::get(agent, args),
+        Command::Keys(args) => all_keys::keys(agent, args),
+        Command::Behind(args) => spread::behind(agent, &args),
+        Command::Event(args) => notices::event(agent, args),
+        Command::Query(args) => notices::query(agent, args),
         Command::Members(args) => members::members(agent, &args),
         Command::Services(args) => services::services(agent, &args),
         Command::Call(args) => call::call(agent, args),

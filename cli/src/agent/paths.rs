@@ -6,7 +6,7 @@ use gossipmonger::{Gossipmonger, Member, PeerPath, protocol::id::NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    peers::{self, Agents, AskPaths, PathRow, Paths, Ping, WITHIN},
+    peers::{self, Agents, AskPaths, PathRow, Paths, Ping, Silent, WITHIN},
     server::{Agent, Caller, unknown_node},
 };
 use crate::{
@@ -86,10 +86,10 @@ fn view(node: &Gossipmonger, path: PeerPath) -> PathView {
     }
 }
 
-fn reach(member: Member, answer: Result<Paths, String>) -> ReachView {
+fn reach(member: Member, answer: Result<Paths, Silent>) -> ReachView {
     let (answer, problem) = match answer {
         Ok(answer) => (answer, None),
-        Err(problem) => (Paths::default(), Some(problem.into())),
+        Err(silent) => (Paths::default(), Some(silent.why.into())),
     };
     ReachView {
         node: member.node,

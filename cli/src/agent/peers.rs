@@ -2,7 +2,7 @@
 //!
 //! Only members may call it. Nothing in it changes anything at the node that answers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use gossipmonger::{
     Gossipmonger, Member,
@@ -10,10 +10,14 @@ use gossipmonger::{
         id::{Datacenter, Generation, NodeId, Version},
         state::PeerState,
     },
-    service::{Access, Call, Offer, OfferError, Service},
+    service::{Access, Call, Caller, Context, Offer, OfferError, Service},
 };
 use serde::{Deserialize, Serialize};
 
+use super::{
+    notices::{self, Notices},
+    reload::own_tags,
+};
 use crate::admin::{State, rounded};
 
 gossipmonger::service! {
@@ -22,6 +26,7 @@ gossipmonger::service! {
     1: call Ping -> (), idempotent;
     2: call AskPaths -> Paths, idempotent;
     3: call AskHeld -> Option<Held>, idempotent;
+    4: call Notice -> Result<Noticed, String>;
 }
 
 /// Asks for nothing: the caller measures the time.
@@ -36,6 +41,23 @@ pub(super) struct AskPaths;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct AskHeld {
     pub(super) owner: NodeId,
+}
+
+/// An event or a query of an operator at the agent that calls.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Notice {
+    pub(super) name: String,
+    pub(super) payload: Vec<u8>,
+    pub(super) query: bool,
+}
+
+/// A notice was taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Noticed {
+    /// How many read it.
+    pub(super) readers: u32,
+    /// To a query: the tag of its name.
+    pub(super) tag: Option<String>,
 }
 
 /// What a node hears: its open gossip connections, and the members that it considers not live.
@@ -69,8 +91,8 @@ pub(super) struct Held {
 }
 
 /// Offers the service.
-pub(super) async fn offer(node: &Gossipmonger) -> Result<Offer, OfferError> {
-    let (hears, holds) = (node.clone(), node.clone());
+pub(super) async fn offer(node: &Gossipmonger, notices: Arc<Notices>) -> Result<Offer, OfferError> {
+    let (hears, holds, tagged) = (node.clone(), node.clone(), node.clone());
     node.offer::<Agents>(Access::members())
         .room(RUNNING_MAX, WAITING_MAX)
         .call(|_: Ping, _| async {})
@@ -82,8 +104,27 @@ pub(super) async fn offer(node: &Gossipmonger) -> Result<Offer, OfferError> {
             let held = held(&holds, &owner);
             async move { held }
         })
+        .call(move |notice: Notice, context| {
+            let taken = take(&tagged, &notices, notice, &context);
+            async move { taken }
+        })
         .start_built_in()
         .await
+}
+
+fn take(
+    node: &Gossipmonger,
+    notices: &Notices,
+    notice: Notice,
+    context: &Context,
+) -> Result<Noticed, String> {
+    let Caller::Node { node: from, .. } = context.caller() else {
+        return Err("only members may say this".to_owned());
+    };
+    let Notice { name, payload, query } = notice;
+    let tag = query.then(|| own_tags(node).remove(&name)).flatten();
+    let notice = notices::Notice { from: from.clone(), name, payload, query };
+    Ok(Noticed { readers: notices.take(notice)?, tag })
 }
 
 fn held(node: &Gossipmonger, owner: &NodeId) -> Option<Held> {
@@ -123,11 +164,19 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Why a member has not answered.
+#[derive(Debug)]
+pub(super) struct Silent {
+    /// Whether it was asked.
+    pub(super) asked: bool,
+    pub(super) why: String,
+}
+
 /// Asks all members; of each that has not left, its answer or why there is none, by name.
 pub(super) async fn gather<M>(
     node: &Gossipmonger,
     ask: &M,
-) -> Vec<(Member, Result<M::Reply, String>)>
+) -> Vec<(Member, Result<M::Reply, Silent>)>
 where
     M: Call<Service = Agents>,
 {
@@ -137,8 +186,9 @@ where
     let members = members.into_iter().filter(|member| member.state != PeerState::Left);
     let gathered = members.map(|member| {
         let answer = match answers.remove(&member.node) {
-            Some(answer) => answer.map_err(|error| error.to_string()),
-            None => Err(why_not_asked(node, &member)),
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) => Err(Silent { asked: true, why: error.to_string() }),
+            None => Err(Silent { asked: false, why: why_not_asked(node, &member) }),
         };
         (member, answer)
     });

@@ -21,6 +21,7 @@ mod restart;
 mod revocation;
 mod services;
 mod session;
+mod spread;
 mod streams;
 mod waiting;
 mod why;

@@ -205,7 +205,7 @@ impl Stream {
     }
 
     #[track_caller]
-    fn next(&self) -> Value {
+    pub(crate) fn next(&self) -> Value {
         self.events.recv_timeout(DEADLINE).expect("an event")
     }
 

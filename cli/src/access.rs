@@ -48,6 +48,7 @@ impl Request {
             Self::Paths => ("paths", Needs::Role(Role::Read)),
             Self::Rtt { .. } => ("rtt", Needs::Role(Role::Read)),
             Self::Reachability => ("reachability", Needs::Role(Role::Read)),
+            Self::Config => ("config", Needs::Role(Role::Admin)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),
             Self::Revocations => ("revocations", Needs::Role(Role::Read)),

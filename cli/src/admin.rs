@@ -118,6 +118,8 @@ pub(crate) enum Request {
     Rtt { node: NodeId },
     /// Items: [`ReachView`](super::paths::ReachView), of all members; done: [`Nothing`].
     Reachability,
+    /// Items: [`ConfigRow`](super::effective::ConfigRow); done: [`Nothing`].
+    Config,
     /// Done: [`Info`].
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].

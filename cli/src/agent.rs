@@ -7,7 +7,9 @@
 
 pub(crate) mod directory;
 mod files;
+mod check;
 mod desk;
+mod effective;
 mod issuing;
 mod journal;
 mod lines;
@@ -62,9 +64,15 @@ use super::error::{CliError, Exit};
 pub(crate) struct Args {
     #[command(flatten)]
     flags: Flags,
+    /// Checks what the start would check, and ends with its exit code. Binds no port of the cluster and changes nothing.
+    #[arg(long)]
+    check: bool,
 }
 
 pub(crate) fn run(dir: &Path, args: Args) -> Result<(), CliError> {
+    if args.check {
+        return check::check(dir, &args.flags);
+    }
     run_with(dir, args.flags, None)
 }
 

@@ -22,6 +22,7 @@ mod client;
 mod config;
 mod control;
 mod demo;
+mod effective;
 mod error;
 mod expiry;
 mod experiment;
@@ -88,6 +89,7 @@ enum Command {
     Services(services::Services),
     Call(call::Call),
     Info(members::InfoArgs),
+    Config(effective::ConfigArgs),
     Watch(watch::Watch),
     Events(watch::Events),
     Tags(control::TagsArgs),
@@ -135,6 +137,7 @@ impl Command {
             | Self::Services(_)
             | Self::Call(_)
             | Self::Info(_)
+            | Self::Config(_)
             | Self::Watch(_)
             | Self::Events(_)
             | Self::Tags(_)
@@ -195,6 +198,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Members(args) => members::members(agent, &args),
         Command::Services(args) => services::services(agent, &args),
         Command::Call(args) => call::call(agent, args),
+        Command::Config(args) => effective::config(agent, &args),
         Command::Info(args) => members::info(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),
         Command::Events(args) => watch::events(agent, &args),

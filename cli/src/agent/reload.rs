@@ -18,13 +18,13 @@ use gossipmonger::{
 use tokio::sync::Mutex;
 
 use super::{
-    journal,
+    effective, journal,
     logs::Logs,
     offload::{FILE_TIMEOUT, FILES, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
 };
-use crate::{admin::Reloaded, config::ConfigFile, error::CliError};
+use crate::{admin::Reloaded, config::ConfigFile, effective::ConfigRow, error::CliError};
 
 /// Reloads, one at a time, and changes tags, one change at a time.
 #[derive(Debug)]
@@ -92,6 +92,12 @@ impl Reloader {
                 Err(CliError::new(error.exit(), partly))
             }
         }
+    }
+
+    /// The configuration in force.
+    pub(super) async fn configuration(&self) -> Vec<ConfigRow> {
+        let settings = self.current.lock().await.settings.clone();
+        effective::rows(&self.started, &settings, &self.node, &self.dir)
     }
 
     /// The paths of certificate, key and roots.
@@ -295,7 +301,7 @@ pub(super) fn fingerprints(roots: &Roots) -> BTreeSet<String> {
 }
 
 /// The keys that differ, among those that need a restart.
-fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
+pub(super) fn differing(old: &ConfigFile, new: &ConfigFile) -> Vec<String> {
     let mut keys = Vec::new();
     macro_rules! compare {
         ($($key:ident),*) => {

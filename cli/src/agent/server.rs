@@ -321,6 +321,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
             Request::Events { user: true, .. } => self.user_events(agent).await,
             Request::Events { protocol, .. } => self.events(agent, protocol).await,
+            Request::Config => self.configuration(agent).await,
             Request::Behind => self.behind(agent).await,
             Request::Keys { node, prefix } => self.keys(agent, node, &prefix).await,
             Request::Event { name, value } => self.notify(agent, name, value, false).await,
@@ -391,6 +392,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             if !is_hidden(key.as_str(), prefix) {
                 self.item(&Entry::new(node, key, value)).await?;
             }
+        }
+        self.done().await
+    }
+
+    async fn configuration(&mut self, agent: &Agent) -> io::Result<()> {
+        for row in agent.reloader.configuration().await {
+            self.item(&row).await?;
         }
         self.done().await
     }
@@ -680,6 +688,7 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         | Request::Members
         | Request::Paths
         | Request::Behind
+        | Request::Config
         | Request::Keys { .. }
         | Request::Event { .. }
         | Request::Query { .. }

@@ -4,6 +4,7 @@
 //! deadline that is far longer than any machine needs.
 
 mod certificates;
+mod checking;
 mod clients;
 mod configuration;
 mod driving;

@@ -48,6 +48,8 @@ impl Request {
             Self::Paths => ("paths", Needs::Role(Role::Read)),
             Self::Rtt { .. } => ("rtt", Needs::Role(Role::Read)),
             Self::Reachability => ("reachability", Needs::Role(Role::Read)),
+            Self::Monitor { .. } => ("monitor", Needs::Role(Role::Admin)),
+            Self::LogTail => ("log_tail", Needs::Role(Role::Admin)),
             Self::Config => ("config", Needs::Role(Role::Admin)),
             Self::Info => ("info", Needs::Role(Role::Read)),
             Self::Tags => ("tags", Needs::Role(Role::Read)),
@@ -152,6 +154,7 @@ mod tests {
     fn request(name: &str) -> Request {
         let request = match name {
             "set" => json!({"do": name, "key": "k", "value": "v"}),
+            "monitor" => json!({"do": name, "level": "debug"}),
             "await" => json!({"do": name, "version": 1, "wait": "all", "within_ms": 1}),
             "event" | "query" => json!({"do": name, "name": "n", "value": ""}),
             "keys" => json!({"do": name, "prefix": ""}),

@@ -120,6 +120,10 @@ pub(crate) enum Request {
     Reachability,
     /// Items: [`ConfigRow`](super::effective::ConfigRow); done: [`Nothing`].
     Config,
+    /// Items: [`LogItem`](super::monitor::LogItem); done, when the node ends: [`Nothing`].
+    Monitor { level: String },
+    /// Items: the last lines of the log, as text; done: [`Nothing`].
+    LogTail,
     /// Done: [`Info`].
     Info,
     /// Items: [`Happening`]; done, when the node ends: [`Nothing`].
@@ -160,6 +164,7 @@ impl Request {
     pub(crate) fn subject(&self) -> String {
         match self {
             Self::Set { key, .. } | Self::Delete { key } => format!("{key:?}"),
+            Self::Monitor { level } => level.clone(),
             Self::Event { name, .. } | Self::Query { name, .. } => format!("{name:?}"),
             Self::Get { node, key } => format!("{node} {key:?}"),
             Self::List { node, .. }

@@ -15,6 +15,7 @@ mod journal;
 mod lines;
 mod logs;
 mod metrics;
+mod monitor;
 mod notices;
 mod offload;
 mod paths;
@@ -29,6 +30,7 @@ mod service_metrics;
 mod settings;
 mod spool;
 mod spread;
+mod tail;
 mod waiting;
 
 use std::{collections::BTreeSet, path::Path, pin::Pin, sync::Arc, time::Duration};

@@ -14,6 +14,7 @@ mod access;
 mod admin;
 mod agent;
 mod all_keys;
+mod archive;
 mod bench;
 mod by_hand;
 mod call;
@@ -29,6 +30,7 @@ mod experiment;
 mod join;
 mod keys;
 mod members;
+mod monitor;
 mod notices;
 mod output;
 mod paths;
@@ -90,6 +92,8 @@ enum Command {
     Call(call::Call),
     Info(members::InfoArgs),
     Config(effective::ConfigArgs),
+    Monitor(monitor::Monitor),
+    Debug(archive::Debug),
     Watch(watch::Watch),
     Events(watch::Events),
     Tags(control::TagsArgs),
@@ -138,6 +142,8 @@ impl Command {
             | Self::Call(_)
             | Self::Info(_)
             | Self::Config(_)
+            | Self::Monitor(_)
+            | Self::Debug(_)
             | Self::Watch(_)
             | Self::Events(_)
             | Self::Tags(_)
@@ -198,6 +204,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Members(args) => members::members(agent, &args),
         Command::Services(args) => services::services(agent, &args),
         Command::Call(args) => call::call(agent, args),
+        Command::Monitor(args) => monitor::monitor(agent, args),
+        Command::Debug(args) => archive::debug(agent, args),
         Command::Config(args) => effective::config(agent, &args),
         Command::Info(args) => members::info(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),

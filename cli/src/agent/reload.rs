@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use gossipmonger::{
-    Error, Gossipmonger,
+    Error, Foreign, Gossipmonger,
     net::quic::QuicNetwork,
     protocol::route::Counter,
     tls::{CertificateSummary, Identity, Roots},
@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use super::{
     effective, journal,
     logs::Logs,
+    monitor::Monitors,
     offload::{FILE_TIMEOUT, FILES, offload},
     read_credentials,
     settings::{Credentials, Flags, Settings},
@@ -92,6 +93,16 @@ impl Reloader {
                 Err(CliError::new(error.exit(), partly))
             }
         }
+    }
+
+    /// Those who read the log at a level of their own.
+    pub(super) const fn monitors(&self) -> &Monitors {
+        self.logs.monitors()
+    }
+
+    /// The last lines of the log.
+    pub(super) fn log_tail(&self) -> Vec<Foreign> {
+        self.logs.tail().lines()
     }
 
     /// The configuration in force.

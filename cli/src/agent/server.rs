@@ -321,6 +321,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             Request::Watch { prefix, existing } => self.watch(agent, prefix, existing).await,
             Request::Events { user: true, .. } => self.user_events(agent).await,
             Request::Events { protocol, .. } => self.events(agent, protocol).await,
+            Request::Monitor { level } => self.monitor(agent, &level).await,
+            Request::LogTail => self.log_tail(agent).await,
             Request::Config => self.configuration(agent).await,
             Request::Behind => self.behind(agent).await,
             Request::Keys { node, prefix } => self.keys(agent, node, &prefix).await,
@@ -392,6 +394,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Caller<R, W> {
             if !is_hidden(key.as_str(), prefix) {
                 self.item(&Entry::new(node, key, value)).await?;
             }
+        }
+        self.done().await
+    }
+
+    async fn log_tail(&mut self, agent: &Agent) -> io::Result<()> {
+        for line in agent.reloader.log_tail() {
+            self.item(&line).await?;
         }
         self.done().await
     }
@@ -689,6 +698,8 @@ async fn done(agent: &Agent, request: Request) -> Result<serde_json::Value, CliE
         | Request::Paths
         | Request::Behind
         | Request::Config
+        | Request::Monitor { .. }
+        | Request::LogTail
         | Request::Keys { .. }
         | Request::Event { .. }
         | Request::Query { .. }

@@ -26,9 +26,9 @@ fn each_role_may_do_what_the_table_says_and_nothing_else() {
     b.signal("KILL");
     b.ended();
     a.awaits("b", "dead");
-    // `await` is the second part of `set --wait`, and no command of its own.
+    // Parts of `set --wait` and of `debug`, and no commands of their own.
     for (request, needed) in
-        documented().into_iter().filter(|(name, _)| name != "await")
+        documented().into_iter().filter(|(name, _)| !["await", "log_tail"].contains(&name.as_str()))
     {
         for role in ROLES {
             let before = state(&a);
@@ -353,7 +353,7 @@ impl Cluster {
             // Statements may be made by an authority that is on the client's machine.
             "revoke" => &["cert", "revoke", "nobody", "--ca", "pki"],
             "revocations" => &["cert", "revocations"],
-            "watch" | "events" => return self.ask_for_more(agent, client, request),
+            "watch" | "events" | "monitor" => return self.ask_for_more(agent, client, request),
             // Of one word in any case.
             other => &[other],
         };

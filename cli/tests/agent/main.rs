@@ -13,6 +13,7 @@ mod harness;
 mod joining;
 mod journal;
 mod lifetime;
+mod looking;
 mod naming;
 mod outside;
 mod paths;

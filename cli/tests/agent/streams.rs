@@ -220,7 +220,7 @@ impl Stream {
     }
 
     /// Whether it ends by itself, and well.
-    fn ended(mut self) -> bool {
+    pub(crate) fn ended(mut self) -> bool {
         self.child.wait().unwrap().success()
     }
 }

@@ -69,6 +69,8 @@ pub(crate) struct PathView {
     pub(crate) window: Option<u64>,
     /// `None`: the node does not observe the neighbour.
     pub(crate) phi: Option<f64>,
+    /// What the node thinks of the neighbour: the connection with a dead one stays open for a while.
+    pub(crate) state: Foreign,
     /// Of paths of the agent itself.
     pub(crate) address: Option<Foreign>,
     /// Whether the agent dialed it; of paths of the agent itself.
@@ -148,7 +150,10 @@ fn neighbours(agent: &Target, json: bool) -> Result<(), CliError> {
         return output::json(&paths);
     }
     let rows: Vec<_> = paths.iter().map(PathView::row).collect();
-    output::table(["NODE", "DATACENTER", "RTT", "LOSS", "SENT", "LOST", "WINDOW", "ADDRESS"], &rows)
+    output::table(
+        ["NODE", "DATACENTER", "STATE", "RTT", "LOSS", "SENT", "LOST", "WINDOW", "ADDRESS"],
+        &rows,
+    )
 }
 
 fn one(agent: &Target, node: NodeId, json: bool) -> Result<(), CliError> {
@@ -202,10 +207,14 @@ pub(crate) fn reachability(agent: &Target, args: &Reachability) -> Result<(), Cl
             member.paths.iter().map(|path| {
                 let phi = path.phi.map_or_else(|| "-".to_owned(), |phi| phi.to_string());
                 let of = (member.node.to_string(), path.node.to_string());
-                [of.0, of.1, shown_ms(path.rtt_ms), shown_loss(path.loss), phi]
+                let state = path.state.to_string();
+                [of.0, of.1, state, shown_ms(path.rtt_ms), shown_loss(path.loss), phi]
             })
         });
-        output::table(["NODE", "HEARS", "RTT", "LOSS", "PHI"], &rows.collect::<Vec<_>>())?;
+        output::table(
+            ["NODE", "PATH TO", "STATE", "RTT", "LOSS", "PHI"],
+            &rows.collect::<Vec<_>>(),
+        )?;
     } else {
         let rows: Vec<_> = answered.map(ReachView::row).collect();
         output::table(["NODE", "DATACENTER", "HEARS", "LOSS", "WORST", "NOT LIVE"], &rows)?;
@@ -226,10 +235,16 @@ fn missing(node: &NodeId, problem: &Foreign) -> String {
 }
 
 impl PathView {
-    fn row(&self) -> [String; 8] {
+    /// Whether the node hears the neighbour.
+    pub(crate) fn is_heard(&self) -> bool {
+        matches!(self.state.to_string().as_str(), "live" | "suspect")
+    }
+
+    fn row(&self) -> [String; 9] {
         [
             self.node.to_string(),
             self.datacenter.to_string(),
+            self.state.to_string(),
             shown_ms(self.rtt_ms),
             shown_loss(self.loss),
             self.sent.to_string(),
@@ -242,9 +257,9 @@ impl PathView {
 
 impl ReachView {
     fn row(&self) -> [String; 6] {
-        let (sent, lost) =
-            self.paths.iter().fold((0, 0), |(s, l), path| (s + path.sent, l + path.lost));
-        let lossy = self.paths.iter().filter(|path| path.lost > 0);
+        let heard = || self.paths.iter().filter(|path| path.is_heard());
+        let (sent, lost) = heard().fold((0, 0), |(s, l), path| (s + path.sent, l + path.lost));
+        let lossy = heard().filter(|path| path.lost > 0);
         let worst = lossy.max_by(|one, other| one.loss.total_cmp(&other.loss));
         let worst = worst.map(|path| format!("{} {}", path.node, shown_loss(path.loss)));
         let not_live = self.not_live.iter().map(|peer| format!("{} {}", peer.node, peer.state));
@@ -252,7 +267,7 @@ impl ReachView {
         [
             self.node.to_string(),
             self.datacenter.to_string(),
-            self.paths.len().to_string(),
+            heard().count().to_string(),
             shown_loss(loss(sent, lost)),
             worst.unwrap_or_else(|| "-".to_owned()),
             if not_live.is_empty() { "-".to_owned() } else { output::cell(&not_live) },
@@ -268,7 +283,7 @@ impl Matrix {
             if let Some(problem) = member.problem {
                 missing.push(Missing { node: member.node, problem });
             }
-            for path in member.paths {
+            for path in member.paths.into_iter().filter(PathView::is_heard) {
                 let Some(rtt) = path.rtt_ms else { continue };
                 let pair = (member.datacenter.clone(), path.datacenter);
                 let (rtts, sent, lost) = pairs.entry(pair).or_default();
@@ -333,6 +348,7 @@ mod tests {
             lost: 1,
             window: None,
             phi: None,
+            state: "live".into(),
             address: None,
             dialed: None,
         };

@@ -10,7 +10,7 @@ use super::{
     server::{Agent, Caller, unknown_node},
 };
 use crate::{
-    admin::rounded,
+    admin::{State, rounded},
     clock::Clock,
     error::CliError,
     paths::{NotLive, PathView, ReachView, RttView, loss, milliseconds},
@@ -74,6 +74,10 @@ pub(super) async fn rtt(agent: &Agent, peer: NodeId) -> Result<RttView, CliError
 fn view(node: &Gossipmonger, path: PeerPath) -> PathView {
     PathView {
         phi: node.phi(&path.peer).map(rounded),
+        state: node
+            .snapshot()
+            .member(&path.peer)
+            .map_or_else(|| "unknown".into(), |member| State::from(member.state).as_str().into()),
         node: path.peer,
         datacenter: path.datacenter,
         rtt_ms: path.round_trip.map(milliseconds),
@@ -91,12 +95,12 @@ fn reach(member: Member, answer: Result<Paths, Silent>) -> ReachView {
         Ok(answer) => (answer, None),
         Err(silent) => (Paths::default(), Some(silent.why.into())),
     };
+    let not_live = answer.not_live;
     ReachView {
         node: member.node,
         datacenter: member.datacenter,
-        paths: answer.paths.into_iter().map(path).collect(),
-        not_live: answer
-            .not_live
+        paths: answer.paths.into_iter().map(|row| path(row, &not_live)).collect(),
+        not_live: not_live
             .into_iter()
             .map(|(node, state)| NotLive { node, state: state.into() })
             .collect(),
@@ -105,8 +109,10 @@ fn reach(member: Member, answer: Result<Paths, Silent>) -> ReachView {
     }
 }
 
-fn path(row: PathRow) -> PathView {
+fn path(row: PathRow, not_live: &[(NodeId, String)]) -> PathView {
+    let state = not_live.iter().find(|(node, _)| *node == row.peer);
     PathView {
+        state: state.map_or("live", |(_, state)| state.as_str()).into(),
         node: row.peer,
         datacenter: row.datacenter,
         rtt_ms: row.round_trip_us.map(|micros| milliseconds(Duration::from_micros(micros))),

@@ -10,7 +10,7 @@ use gossipmonger::{
         id::{Datacenter, Generation, NodeId, Version},
         state::PeerState,
     },
-    service::{Access, Call, Caller, Context, Offer, OfferError, Service},
+    service::{Access, Call, Caller, Context, GATHER_MAX, Offer, OfferError, Service},
 };
 use serde::{Deserialize, Serialize};
 
@@ -205,7 +205,7 @@ fn why_not_asked(node: &Gossipmonger, member: &Member) -> String {
         offer.node == member.node && offer.service.as_str() == Agents::NAME
     };
     match node.offered().iter().any(offers) {
-        true => "not asked: no more than 1,000 members are".to_owned(),
+        true => format!("not asked: no more than {GATHER_MAX} members are"),
         false => "it offers no gossipmonger.agent/1: it is no agent, or an older one".to_owned(),
     }
 }
@@ -219,13 +219,3 @@ const WAITING_MAX: usize = 128;
 const PATHS_MAX: usize = 512;
 /// Members that are not live in one answer.
 const NOT_LIVE_MAX: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_text_about_the_most_members_is_right() {
-        assert_eq!(gossipmonger::service::GATHER_MAX, 1_000);
-    }
-}

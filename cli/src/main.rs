@@ -41,8 +41,10 @@ mod services;
 mod simulate;
 mod spread;
 mod stopwatch;
+mod terminal;
 mod throwaway;
 mod token;
+mod top;
 mod watch;
 mod why;
 mod why_service;
@@ -94,6 +96,7 @@ enum Command {
     Config(effective::ConfigArgs),
     Monitor(monitor::Monitor),
     Debug(archive::Debug),
+    Top(top::Top),
     Watch(watch::Watch),
     Events(watch::Events),
     Tags(control::TagsArgs),
@@ -144,6 +147,7 @@ impl Command {
             | Self::Config(_)
             | Self::Monitor(_)
             | Self::Debug(_)
+            | Self::Top(_)
             | Self::Watch(_)
             | Self::Events(_)
             | Self::Tags(_)
@@ -208,6 +212,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Debug(args) => archive::debug(agent, args),
         Command::Config(args) => effective::config(agent, &args),
         Command::Info(args) => members::info(agent, &args),
+        Command::Top(args) => top::top(agent, &args),
         Command::Watch(args) => watch::watch(agent, args),
         Command::Events(args) => watch::events(agent, &args),
         Command::Tags(args) => control::tags(agent, args),

@@ -57,7 +57,7 @@ fn print(happening: &Happening, json: bool) -> Result<(), CliError> {
 }
 
 /// An event for people; `None`: it is not worth a line.
-fn described(happening: &Happening) -> Option<String> {
+pub(crate) fn described(happening: &Happening) -> Option<String> {
     Some(match happening {
         Happening::Watching => return None,
         Happening::NewPeer { peer } => format!("{peer} is new"),

@@ -39,6 +39,23 @@ fn shows_the_round_trips_to_neighbours_and_says_what_is_no_connection() {
 }
 
 #[test]
+fn top_prints_one_table_without_a_terminal() {
+    let cluster = Cluster::of(&["a", "b"]);
+    cluster.client("alice", "read");
+    cluster.run(&["--dir", "a", "top"]).failed(4, &["no agent runs in a"]);
+    let [a, ..] = three(&cluster);
+    eventually("a is connected to both", || names(&a.json(&["rtt"])) == ["b", "c"]);
+    for table in [a.run(&["top"]), cluster.by(&a, "alice", &["top"])] {
+        let table = table.succeeded().out;
+        let rows: Vec<_> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+        let nodes: Vec<_> = rows.iter().map(|row: &Vec<&str>| (row[0], row[2])).collect();
+        let expected = [("NODE", "STATE"), ("a*", "live"), ("b", "live"), ("c", "live")];
+        assert_eq!(nodes, expected, "{table}");
+        assert!(table.contains(" ms"), "{table}");
+    }
+}
+
+#[test]
 fn all_members_tell_what_they_hear_and_those_that_do_not_are_listed() {
     let cluster = Cluster::of(&["a", "b"]);
     let [a, b, c] = three(&cluster);
